@@ -1,0 +1,1 @@
+"""Drivers: one file an instrument or board family."""

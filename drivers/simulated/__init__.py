@@ -1,0 +1,1 @@
+"""Simulated instruments: what stands on the far side of the wire."""

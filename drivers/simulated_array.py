@@ -1,0 +1,107 @@
+"""A simulated chip in the same process, with no wire between: for long studies and for tests.
+
+It answers exactly as the simulated test-chip board does, but for the time on the link.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from rram_hil.cells import Cells, Geometry, IntArray
+from rram_hil.device.chip import SimulatedChip
+from rram_hil.device.config import Simulation
+from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity
+from rram_hil.errors import LinkError
+from rram_hil.limits import Limits
+from rram_hil.operations import Operation, Result
+from rram_hil.simulation import SimulatedFarSide
+
+
+class SimulatedArrayConfig(DriverConfig):
+    """Section `[driver]` of a bench whose array is simulated in the process; `launch` fills it from `[simulation]`."""
+
+    simulation: Simulation = Simulation()
+    chip: str = Field(default="simulated", description="chip id")
+    folder: str = Field(default=".", description="where relative paths start")
+
+
+class SimulatedArray(Driver):
+    """The direct driver of a `SimulatedChip`, which is there as `.chip` between `connect` and `close`."""
+
+    Config: ClassVar[type[DriverConfig]] = SimulatedArrayConfig
+
+    def __init__(self, config: DriverConfig, geometry: Geometry, limits: Limits) -> None:
+        super().__init__(config, geometry, limits)
+        self._chip: SimulatedChip | None = None
+
+    @property
+    def chip(self) -> SimulatedChip:
+        """The chip, with its ground truth. Raises `LinkError` before `connect` and after `close`."""
+        if self._chip is None:
+            raise LinkError("simulated array: not connected")
+        return self._chip
+
+    def connect(self) -> Identity:
+        """Make the chip, or open its state file. Raises `ConfigError` or `DataError` where it does not fit."""
+        config = self.config
+        assert isinstance(config, SimulatedArrayConfig)
+        if self._chip is None:
+            self._chip = SimulatedChip(
+                self.geometry,
+                config.simulation,
+                read_v=self.limits.read_v,
+                chip_id=config.chip,
+                folder=Path(config.folder),
+            )
+        model = self._chip.model
+        return Identity(
+            model=f"simulated array ({model.name})",
+            serial=f"seed-{config.simulation.seed}",
+            firmware=model.digest,
+            boot=f"{os.getpid()}-{id(self._chip):x}",
+            chip=config.chip,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the simulated chip can do."""
+        return self.chip.capabilities
+
+    def arm(self) -> None:
+        """Nothing to make safe: the outputs of a simulated chip are at zero between operations."""
+        _ = self.chip
+
+    def execute(self, operation: Operation, number: int) -> Result:
+        """Carry out one operation; when cancelled, return the part that was done (a multiply raises `AbortedError`)."""
+        return self.chip.execute(operation, number, self.cancel)
+
+    def executed(self, number: int, cells: Cells) -> IntArray | None:
+        """Pulses that operation `number` really gave each cell, shape (n,)."""
+        return self.chip.executed(number, cells)
+
+    def last_number(self) -> int:
+        """The highest operation number that the chip has seen."""
+        return self.chip.last_number
+
+    def safe_off(self) -> None:
+        """Outputs are at zero between operations already."""
+
+    def close(self) -> None:
+        """Bring the state to its file and let the chip go. Safe to call twice."""
+        if self._chip is not None:
+            self._chip.close()
+            self._chip = None
+
+    def now_s(self) -> float:
+        """The chip's virtual clock (s)."""
+        return self.chip.now_s
+
+
+def launch(simulation: Simulation, geometry: Geometry, limits: Limits, chip_id: str, folder: Path) -> SimulatedFarSide:
+    """Nothing to start: the settings that make `SimulatedArray` simulate this chip itself."""
+    settings: dict[str, Any] = {"simulation": simulation.model_dump(), "chip": chip_id, "folder": str(folder)}
+    return SimulatedFarSide(settings=settings)

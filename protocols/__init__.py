@@ -1,0 +1,1 @@
+"""Protocols: one file a procedure, a generator of operations."""

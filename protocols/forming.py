@@ -1,0 +1,136 @@
+"""Forming: ramp the bit line of every pristine cell until it conducts, the gate limiting the current."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from rram_hil.cells import Cells
+from rram_hil.errors import ConfigError
+from rram_hil.operations import ApplyResult, FloatArray, Status, Stop, read, sweep
+from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
+
+Volt = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Levels(BaseModel):
+    """Evenly spaced volts, both ends included."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    start_v: Volt
+    stop_v: Volt
+    step_v: Positive
+
+    def volts(self) -> list[float]:
+        """The levels, in order; the last is exactly `stop_v`. Raises `ConfigError` for a ramp that falls."""
+        if self.stop_v < self.start_v:
+            raise ConfigError(f"a ramp from {self.start_v:g} V must not end below it, at {self.stop_v:g} V")
+        count = int(np.floor((self.stop_v - self.start_v) / self.step_v + 1e-9)) + 1
+        levels = [self.start_v + k * self.step_v for k in range(count)]
+        if levels[-1] < self.stop_v - 1e-9:
+            levels.append(self.stop_v)
+        levels[-1] = self.stop_v
+        return levels
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What forming learnt of each cell, boolean maps of shape `geometry.shape`, and its last conductance (S).
+
+    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells never formed.
+    """
+
+    stuck_low_resistance: NDArray[np.bool_]
+    stuck_high_resistance: NDArray[np.bool_]
+    conductance_s: FloatArray
+
+
+@dataclass(frozen=True)
+class FormingSummary:
+    """Counts of a forming run and the median forming voltage (V; NaN if no cell formed)."""
+
+    cells: int
+    formed: int
+    stuck_low_resistance: int
+    stuck_high_resistance: int
+    median_v: float
+
+
+class Forming(Protocol):
+    """Form cells: read; ramp the bit line with a read after each pulse; repeat the hard ones with a higher gate.
+
+    A cell that conducts before its first pulse takes none. Defaults: ramps and gate of the RADAR data set (HfO2 class
+    1T1R: 3.12 to 3.17 V at WL 2.0 V, 99th percentile about 3.6 V).
+    """
+
+    cells: CellChoice = CellChoice()
+    bl_v: Levels = Levels(start_v=2.4, stop_v=3.8, step_v=0.1)
+    wl_v: list[Volt] = Field(default=[2.0, 2.3], min_length=1)
+    width_s: Positive = 1e-6
+    formed_above_s: Positive = 20e-6
+
+    def run(self, setting: Setting) -> Plan[FormingSummary]:
+        """Yields reads and ramps; shares the array's `Condition` as "condition"."""
+        cells = self.cells.cells(setting.geometry)
+        n = len(cells)
+        levels = self.bl_v.volts()
+        yield Progress(0, 1 + len(self.wl_v), f"reading {n} pristine cells")
+        result = cast(ApplyResult, (yield read(cells, setting.read, label="pristine")))
+        pristine = result.last_s
+        conducting = _conducts(result, self.formed_above_s)
+        conductance, formed_v = pristine.copy(), np.full(n, np.nan)
+        todo = ~conducting
+        for number, wl_v in enumerate(self.wl_v, 1):
+            yield Progress(number, 1 + len(self.wl_v), f"forming {int(todo.sum())} cells at WL {wl_v:g} V")
+            here = np.flatnonzero(todo)
+            if here.size == 0:
+                break
+            at, volts = yield from self._ramp(cells[here], levels, wl_v, setting)
+            conductance[here], formed_v[here] = at, volts
+            todo[here] = ~(at >= self.formed_above_s)
+        yield Save("pristine", map_of(cells, pristine, setting.geometry), _MAP, "S")
+        yield Save("forming_voltage", map_of(cells, formed_v, setting.geometry), _MAP, "V")
+        yield Save("conductance", map_of(cells, conductance, setting.geometry), _MAP, "S")
+        yield Save("stuck_low_resistance", map_of(cells, conducting.astype(np.int8), setting.geometry, 0), _MAP)
+        yield Save("stuck_high_resistance", map_of(cells, todo.astype(np.int8), setting.geometry, 0), _MAP)
+        setting.share(
+            "condition",
+            Condition(
+                map_of(cells, conducting, setting.geometry, False),
+                map_of(cells, todo, setting.geometry, False),
+                map_of(cells, conductance, setting.geometry),
+            ),
+        )
+        formed = ~todo & ~conducting
+        median_v = float(np.nanmedian(formed_v)) if np.isfinite(formed_v).any() else float("nan")
+        return FormingSummary(n, int(formed.sum()), int(conducting.sum()), int(todo.sum()), median_v)
+
+    def _ramp(
+        self, cells: Cells, levels: list[float], wl_v: float, setting: Setting
+    ) -> Plan[tuple[FloatArray, FloatArray]]:
+        """One ramp over `cells`; each one's last conductance (S) and the volts at which it formed (V, or NaN)."""
+        stop = Stop(above_s=self.formed_above_s)
+        ramp = sweep(
+            cells, "bl", levels, wl_v=wl_v, width_s=self.width_s, read=setting.read, stop=stop, label="forming"
+        )
+        result = cast(ApplyResult, (yield ramp))
+        last = result.last_s
+        if result.interrupted:
+            # The ramp of these cells is not repeated: each takes it once at each gate level, whatever happens.
+            last = cast(ApplyResult, (yield read(cells, setting.read, label="after interruption"))).last_s
+        hit = result.conductance_s >= self.formed_above_s
+        first = np.argmax(hit, axis=1)
+        return last, np.where(hit.any(axis=1), np.asarray(levels)[np.minimum(first, len(levels) - 1)], np.nan)
+
+
+_MAP = ("tile", "row", "column")
+
+
+def _conducts(result: ApplyResult, above_s: float) -> NDArray[np.bool_]:
+    return np.asarray((result.last_s >= above_s) | (result.last_status == Status.OVER_RANGE))

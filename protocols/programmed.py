@@ -1,0 +1,124 @@
+"""What programming protocols share: targets from a network or a map, and what later steps find of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from rram_hil.cells import Cells
+from rram_hil.errors import ConfigError, DataError
+from rram_hil.inference import Encoding
+from rram_hil.mapping import LayerWords, Mapping, MappingOptions, map_network
+from rram_hil.network import Network, tensors_from
+from rram_hil.operations import FloatArray
+from rram_hil.protocol import Plan, Save, Setting
+
+from .forming import Condition
+
+MAP = ("tile", "row", "column")
+
+
+@dataclass
+class Programmed:
+    """A network on the array, shared between the steps of a run under its tag.
+
+    Steps fill in what they learn: the map read last, the encoding of inputs, the on-chip words.
+    """
+
+    mapping: Mapping
+    network: Network | None = None
+    map_s: FloatArray | None = None
+    encoding: Encoding | None = None
+    words: dict[str, LayerWords] | None = None
+
+    def topology(self, step: str) -> Network:
+        """The network with its layers. Raises `ConfigError` where the file held weights alone."""
+        if self.network is None:
+            raise ConfigError(f"step {step!r}: the weights were given without layers; save them with `Network.save`")
+        return self.network
+
+
+class TargetChoice(BaseModel):
+    """Where target conductances come from: a network's weights, or a map of siemens in a .npy file (NaN: leave alone)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    network: str | None = None
+    map: str | None = None
+    options: MappingOptions = MappingOptions()
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.network is None) == (self.map is None):
+            raise ValueError("give either network (a .safetensors file) or map (a .npy file)")
+        return self
+
+    def load(self, setting: Setting) -> Programmed:
+        """Targets and, for a network, its mapping. Known faults are taken from an earlier forming of this run."""
+        if self.map is not None:
+            return Programmed(_map_targets(setting.folder / self.map, setting))
+        path = setting.folder / str(self.network)
+        if not path.is_file():
+            raise ConfigError(f"step {setting.step!r}: network: there is no file {path}")
+        network: Network | None
+        try:
+            network = Network.load(path)
+            weights = dict(network.weights)
+        except DataError as error:
+            if "layer list" not in str(error):
+                raise
+            network, weights = None, {n: t for n, t in tensors_from(path).items() if t.ndim in (2, 4)}
+        return Programmed(map_network(weights, setting.geometry, self.options, known_faults(setting)), network)
+
+
+def known_faults(setting: Setting) -> FloatArray | None:
+    """Conductance (S) of the cells that forming found stuck, NaN elsewhere; None where this run formed nothing."""
+    condition = setting.shared.get("condition")
+    if not isinstance(condition, Condition):
+        return None
+    stuck = condition.stuck_low_resistance | condition.stuck_high_resistance
+    conductance = np.nan_to_num(condition.conductance_s, nan=0.0)
+    return np.where(stuck, conductance, np.nan)
+
+
+def _map_targets(path: Path, setting: Setting) -> Mapping:
+    try:
+        target = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"step {setting.step!r}: map: {path} cannot be read: {error}") from None
+    if target.shape != setting.geometry.shape or target.dtype.kind != "f":
+        raise DataError(
+            f"step {setting.step!r}: map: {path} must hold conductances of shape {setting.geometry.shape}, "
+            f"not {target.dtype} of shape {target.shape}"
+        )
+    if np.any(np.isinf(target) | (target < 0)):
+        raise DataError(f"step {setting.step!r}: map: {path} holds negative or infinite conductances")
+    return Mapping(setting.geometry, (), target.astype(np.float64), np.zeros(target.shape, dtype=np.bool_))
+
+
+def save_targets(programmed: Programmed) -> Plan[None]:
+    """Keep the target map in the run file."""
+    yield Save("target", programmed.mapping.target_map_s, MAP, "S")
+
+
+def load_images(path: Path, step: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Arrays `images` (n, channels, h, w), uint8 or float 0..1, and `labels` of a .npz file. Raises `DataError`."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"step {step!r}: {path} must be a .npz file with images and labels: {error}") from None
+    if len(images) != len(labels) or len(images) == 0:
+        raise DataError(f"step {step!r}: {path} has {len(images)} images and {len(labels)} labels")
+    scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
+    return images.astype(np.float32) * scale, labels.astype(np.int64)
+
+
+def cells_of(programmed: Programmed) -> Cells:
+    """The cells that may be programmed: those in use and not known to be stuck."""
+    return programmed.mapping.cells[programmed.mapping.free]

@@ -1,0 +1,49 @@
+"""Read a conductance map: every cell, several times, the mean kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+import numpy as np
+from pydantic import Field
+
+from rram_hil.operations import ApplyResult, Status, read
+from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
+
+
+@dataclass(frozen=True)
+class MapSummary:
+    """Cells read, cells without a usable reading, and the quartiles of the conductance (S)."""
+
+    cells: int
+    unreadable: int
+    lower_quartile_s: float
+    median_s: float
+    upper_quartile_s: float
+
+
+class ReadMap(Protocol):
+    """Read cells `repeat` times and keep the mean of the usable readings as a map."""
+
+    cells: CellChoice = CellChoice()
+    repeat: Annotated[int, Field(ge=1, le=1000)] = 1
+
+    def run(self, setting: Setting) -> Plan[MapSummary]:
+        """Yields one read of all cells; saves the map "conductance"."""
+        cells = self.cells.cells(setting.geometry)
+        yield Progress(0, 1, f"reading {len(cells)} cells")
+        result = cast(ApplyResult, (yield read(cells, setting.read, repeat=self.repeat, label="read map")))
+        mean = mean_conductance(result)
+        yield Save("conductance", map_of(cells, mean, setting.geometry), ("tile", "row", "column"), "S")
+        usable = np.isfinite(mean)
+        quartiles = np.percentile(mean[usable], [25, 50, 75]) if usable.any() else np.full(3, np.nan)
+        return MapSummary(len(cells), int(np.sum(~usable)), *(float(q) for q in quartiles))
+
+
+def mean_conductance(result: ApplyResult) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Mean over each cell's OK readings (S), shape (n,); NaN where it has none."""
+    ok = result.status == Status.OK
+    count = ok.sum(axis=1)
+    total = np.where(ok, result.conductance_s, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

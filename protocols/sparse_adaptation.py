@@ -1,0 +1,144 @@
+"""Random sparse adaptation: recover a programmed network by training a few on-chip words; no cell is written again.
+
+Mohanty et al., IEDM 2017; Charan et al., JXCDC 2020: a small random fraction of the weights also has a word of on-chip memory,
+whose product is added to the array's. The array is read once, then only the words (and the digital biases, which are
+counted as words) are trained on training data through the array as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rram_hil.errors import ConfigError
+from rram_hil.inference import StoredMap, drive, multiply_layer
+from rram_hil.mapping import LayerWords, word_operation
+from rram_hil.network import Network
+from rram_hil.operations import ApplyResult, WordsResult, read
+from rram_hil.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting, map_of
+
+from .infer import ensure_encoding
+from .programmed import MAP, Programmed, load_images
+from .read_map import mean_conductance
+
+
+@dataclass(frozen=True)
+class AdaptationSummary:
+    """On-chip words (biases included), their fraction of all parameters, and what finding them cost."""
+
+    words: int
+    fraction: float
+    map_reads: int
+    unreadable: int
+    forward_images: int
+
+
+class SparseAdaptation(Protocol):
+    """Read the map, train random words, store them on the chip.
+
+    `forward` says where the forward passes of training run: "array" (every product on the chip, the gradient through the map), or
+    "map" (on the host, through the map that was read). With `teacher` (a .safetensors network) its softened outputs are
+    learnt besides the labels.
+    """
+
+    tag: str = "network"
+    data: str
+    teacher: str | None = None
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    map_repeat: Annotated[int, Field(ge=1)] = 1
+    steps: Annotated[int, Field(ge=1)] = 100
+    batch: Annotated[int, Field(ge=1)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    word_bits: Annotated[int, Field(ge=2, le=16)] = 8
+    input_bits: Annotated[int, Field(ge=2, le=16)] = 8
+    calibration_images: Annotated[int, Field(ge=1)] = 256
+    margin: Annotated[float, Field(gt=0)] = 1.5
+    forward: Literal["array", "map"] = "array"
+
+    def run(self, setting: Setting) -> Plan[AdaptationSummary]:
+        """Yields one read of the mapped cells, one computation, and one write of words; leaves them under `tag`."""
+        programmed = setting.shared_by(self.tag, Programmed)
+        network = programmed.topology(setting.step)
+        mapping, cells = programmed.mapping, programmed.mapping.cells
+        yield Progress(0, 3, f"reading {len(cells)} cells")
+        result = cast(
+            ApplyResult, (yield read(cells, setting.read, repeat=self.map_repeat, label="map for adaptation"))
+        )
+        conductance = map_of(cells, mean_conductance(result), setting.geometry)
+        programmed.map_s, unreadable = mapping.fill(conductance)
+        yield Save("conductance", conductance, MAP, "S")
+        programmed.encoding = None
+        ensure_encoding(programmed, setting, self.data, self.calibration_images, self.input_bits, self.margin)
+
+        yield Progress(1, 3, f"training on-chip words, {self.steps} steps of {self.batch} images")
+        arrays = yield Compute("words", lambda do: self._train(programmed, network, setting, do))
+        programmed.words = words = _words_from(arrays, network)
+        yield Progress(2, 3, "writing on-chip words")
+        written = cast(WordsResult, (yield word_operation(mapping, words, self.word_bits)))
+        biases = sum(w.bias_values.size for w in words.values())
+        count = written.written + biases
+        for name, layer in words.items():
+            yield Save(f"words_{name}", layer.values, (f"word_{name}",), attrs={"step": layer.step})
+            yield Save(f"word_index_{name}", layer.indices, (f"word_{name}",))
+        yield Save("on_chip_words", np.array(count), ())
+        yield Save("forward_images", arrays["forward_images"], ())
+        fraction = count / network.parameters
+        return AdaptationSummary(count, fraction, int(result.reads.sum()), unreadable, int(arrays["forward_images"]))
+
+    def _train(self, programmed: Programmed, network: Network, setting: Setting, do: Do) -> Arrays:
+        try:
+            from rram_hil import learning
+        except ImportError as error:
+            raise ConfigError(f"step {setting.step!r}: {error}") from None
+        assert programmed.map_s is not None
+        mapping, encoding = programmed.mapping, programmed.encoding
+        assert encoding is not None
+        student = network.to_torch()
+        measured = mapping.effective_weights(programmed.map_s)
+        names = [layer.name for layer in network.weighted]
+        seed = int(setting.rng("words").integers(1 << 31))
+        masks = learning.choose_words(student, self.fraction, seed)
+        images, labels = load_images(setting.folder / self.data, setting.step)
+        answer: Do = do if self.forward == "array" else StoredMap(programmed.map_s)
+
+        def array_multiply(layer: int, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+            codes, _ = encoding.encode(names[layer], vectors)
+            return drive(multiply_layer(mapping, encoding, names[layer], codes), answer).T
+
+        found = learning.train_words(
+            student,
+            [measured[name] for name in names],
+            masks,
+            learning.LabelledImages(images, labels),
+            teacher=None if self.teacher is None else Network.load(setting.folder / self.teacher).to_torch(),
+            word_bits=self.word_bits,
+            input_bits=self.input_bits,
+            steps=self.steps,
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            seed=seed,
+            array_multiply=array_multiply,
+        )
+        arrays: Arrays = {"forward_images": np.array(found.forward_images)}
+        for name, layer in zip(names, found.layers, strict=True):
+            arrays[f"{name}.indices"], arrays[f"{name}.values"] = layer.indices, layer.values
+            arrays[f"{name}.step"] = np.array(layer.step)
+            arrays[f"{name}.bias_values"], arrays[f"{name}.bias_step"] = layer.bias_values, np.array(layer.bias_step)
+        return arrays
+
+
+def _words_from(arrays: Arrays, network: Network) -> dict[str, LayerWords]:
+    return {
+        layer.name: LayerWords(
+            arrays[f"{layer.name}.indices"],
+            arrays[f"{layer.name}.values"],
+            float(arrays[f"{layer.name}.step"]),
+            arrays[f"{layer.name}.bias_values"],
+            float(arrays[f"{layer.name}.bias_step"]),
+        )
+        for layer in network.weighted
+    }

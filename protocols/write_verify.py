@@ -1,0 +1,139 @@
+"""Read-verify-write: bring every cell into its own conductance window, within a budget of pulses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self, cast
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rram_hil.operations import ApplyResult, Program, ProgramResult, PulseTrain, Ramp, Status, read
+from rram_hil.protocol import Plan, Progress, Protocol, Save, Setting, map_of
+
+from .programmed import MAP, Programmed, TargetChoice, cells_of, save_targets
+
+Volt = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class RampChoice(BaseModel):
+    """Volts of successive pulses: `start_v`, then `step_v` more each, held at `stop_v`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    start_v: Volt
+    stop_v: Volt
+    step_v: Volt = 0.0
+
+    @property
+    def ramp(self) -> Ramp:
+        """The same as an operation takes it."""
+        return Ramp(self.start_v, self.stop_v, self.step_v)
+
+
+class Pulses(BaseModel):
+    """Incremental step pulses of one polarity: amplitude on BL (SET) or SL (RESET), gate, width."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    amplitude_v: RampChoice
+    gate_v: RampChoice
+    width_s: Positive
+
+    @property
+    def train(self) -> PulseTrain:
+        """The same as an operation takes it."""
+        return PulseTrain(self.amplitude_v.ramp, self.gate_v.ramp, self.width_s)
+
+
+@dataclass(frozen=True)
+class WriteVerifySummary:
+    """Cells, how many ended inside their windows, pulses and reads spent, mean pulses a cell."""
+
+    cells: int
+    inside: int
+    pulses: int
+    reads: int
+    mean_pulses: float
+
+
+class WriteVerify(Protocol):
+    """Read, and pulse towards the window until every cell is inside or has spent its budget (NeuRRAM, RADAR: ISPP).
+
+    The window is target +- the larger of `tolerance_s` and `tolerance` x target; a target at or below `lowest_s` accepts
+    anything up to `lowest_s` + tolerance. `targets` places a network (or map); without it the network that an earlier step
+    left under `tag` is verified.
+    """
+
+    targets: TargetChoice | None = None
+    tag: str = "network"
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    tolerance_s: Annotated[float, Field(ge=0)] = 1e-6
+    lowest_s: Annotated[float, Field(ge=0)] = 0.0
+    set: Pulses
+    reset: Pulses
+    max_pulses: Annotated[int, Field(ge=1)] = 30
+    max_reversals: Annotated[int, Field(ge=0)] = 10
+    confirm: Annotated[int, Field(ge=0)] = 1
+    on_board: Literal["never", "allowed", "required"] = "allowed"
+
+    @model_validator(mode="after")
+    def _some_width(self) -> Self:
+        if self.tolerance == 0 and self.tolerance_s == 0:
+            raise ValueError("tolerance and tolerance_s may not both be 0: no cell could ever be accepted")
+        return self
+
+    def run(self, setting: Setting) -> Plan[WriteVerifySummary]:
+        """Yields `Program` operations; an interrupted one is followed by a read and the rest of the budget."""
+        if self.targets is None:
+            programmed = setting.shared_by(self.tag, Programmed)
+        else:
+            programmed = self.targets.load(setting)
+            setting.share(self.tag, programmed)
+        yield from save_targets(programmed)
+        cells = cells_of(programmed)
+        target = programmed.mapping.target_s[programmed.mapping.free]
+        width = np.maximum(self.tolerance * target, self.tolerance_s)
+        high = np.where(target <= self.lowest_s, self.lowest_s, target) + width
+        low = np.where(target <= self.lowest_s, 0.0, np.maximum(target - width, 0.0))
+
+        n = len(cells)
+        conductance, inside = np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
+        sets, resets, reads = (np.zeros(n, dtype=np.int64) for _ in range(3))
+        todo = np.arange(n)
+        while todo.size:
+            yield Progress(n - todo.size, n, f"write-verify of {todo.size} cells")
+            batch = Program(
+                cells[todo],
+                low[todo],
+                high[todo],
+                self.set.train,
+                self.reset.train,
+                setting.read,
+                self.max_pulses - (sets + resets)[todo],
+                self.max_reversals,
+                self.confirm,
+                on_board=self.on_board,
+                label="write-verify",
+            )
+            result = cast(ProgramResult, (yield batch))
+            sets[todo] += result.set_pulses
+            resets[todo] += result.reset_pulses
+            reads[todo] += result.reads
+            known = result.status != Status.UNKNOWN
+            conductance[todo[known]], inside[todo[known]] = result.conductance_s[known], result.inside[known]
+            todo = todo[~known]
+            if result.interrupted and todo.size:
+                again = cast(ApplyResult, (yield read(cells[todo], setting.read, label="after interruption")))
+                reads[todo] += again.reads
+                conductance[todo] = again.last_s
+                inside[todo] = (again.last_s >= low[todo]) & (again.last_s <= high[todo])
+                todo = todo[~inside[todo] & ((sets + resets)[todo] < self.max_pulses)]
+        geometry = setting.geometry
+        yield Save("conductance", map_of(cells, conductance, geometry), MAP, "S")
+        yield Save("inside", map_of(cells, inside.astype(np.int8), geometry, 0), MAP)
+        yield Save("set_pulses", map_of(cells, sets, geometry, 0), MAP)
+        yield Save("reset_pulses", map_of(cells, resets, geometry, 0), MAP)
+        pulses = int((sets + resets).sum())
+        return WriteVerifySummary(n, int(inside.sum()), pulses, int(reads.sum()), pulses / max(n, 1))

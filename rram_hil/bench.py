@@ -1,0 +1,195 @@
+"""A bench: what a bench file describes, connected, armed and ready for operations and protocols.
+
+with Bench.open("bench.toml") as bench:
+    result = bench.do(read(bench.cells(rows=(0, 3))))
+    bench.run(Forming())
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from pydantic import ValidationError
+
+from rram_hil.bench_file import BenchFile, describe, load_bench_file
+from rram_hil.cells import Cells, Geometry
+from rram_hil.driver import Capabilities, Driver, Identity
+from rram_hil.engine import Engine, Watcher
+from rram_hil.errors import BenchError, ConfigError
+from rram_hil.journal import Journal
+from rram_hil.ledger import Ledger
+from rram_hil.limits import Limits
+from rram_hil.operations import Apply, ApplyResult, FloatArray, Operation, Result, read
+from rram_hil.plugins import driver_class
+from rram_hil.protocol import CellChoice, Plan, Protocol, Setting, map_of
+from rram_hil.replay import Replay
+from rram_hil.simulation import SimulatedFarSide, launcher
+
+T = TypeVar("T")
+
+
+class Bench:
+    """One connected bench. Leave it through `close` or `with`: outputs go to zero and off, verified.
+
+    `Bench.open` starts what `[simulation]` describes, connects, identifies, checks the geometry, makes safe and arms.
+    """
+
+    def __init__(self, file: BenchFile, driver: Driver, identity: Identity, far_side: SimulatedFarSide | None) -> None:
+        self.file = file
+        self.driver = driver
+        self.identity = identity
+        self.far_side = far_side
+        self.ledger: Ledger | None = None
+        self.setting = Setting(file.chip.geometry, file.limits, file.read.step, driver.capabilities, seed=0)
+        self._engine: Engine | None = None
+        self._closed = False
+
+    @classmethod
+    def open(cls, bench: str | Path | BenchFile, *, arm: bool = True) -> Self:
+        """Connect what a bench file describes. With `arm=False` it is only identified and no output is touched.
+
+        Raises `ConfigError` for a wrong file or instrument, `LinkError` where nothing answers; nothing stays open then.
+        """
+        file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
+        kind = driver_class(file.driver.name, file.folder)
+        far_side = None
+        if file.simulation is not None:
+            start = launcher(file.driver.name)
+            far_side = start(file.simulation, file.chip.geometry, file.limits, file.chip.id, file.folder)
+        try:
+            driver = make_driver(kind, file, far_side)
+            try:
+                self = cls(file, driver, driver.connect(), far_side)
+                if arm:
+                    self._arm()
+            except BaseException:
+                driver.close()
+                raise
+        except BaseException:
+            if far_side is not None:
+                far_side.stop()
+            raise
+        return self
+
+    def _arm(self) -> None:
+        # The ledger first: where another process works on this chip, no output may be touched.
+        self.ledger = Ledger(self.file.ledger_path, self.geometry, self.file.chip.id, limit=self.limits.pulses_per_cell)
+        try:
+            self.driver.arm()
+        except BaseException:
+            self.ledger.close()
+            raise
+        self._engine = Engine(self.driver, self.geometry, self.limits, self.ledger)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Size and kind of the array."""
+        return self.file.chip.geometry
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the bench file."""
+        return self.file.limits
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the hardware can do."""
+        return self.driver.capabilities
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of an armed bench. Raises `ConfigError` before `arm` or after `close`."""
+        if self._engine is None or self._closed:
+            raise ConfigError("this bench is closed or was opened with arm=False: no operation can run")
+        return self._engine
+
+    def record(self, journal: Journal | None, replay: Replay | None = None, watcher: Watcher | None = None) -> Engine:
+        """From here on keep every operation in `journal`, answered from `replay` as far as that goes."""
+        self._engine = Engine(self.driver, self.geometry, self.limits, self.ledger, journal, replay, watcher)
+        return self._engine
+
+    def cells(
+        self,
+        tiles: list[int] | None = None,
+        rows: tuple[int, int] | None = None,
+        columns: tuple[int, int] | None = None,
+    ) -> Cells:
+        """Cells of the chip: all, or the crossing of tiles with rows [first, last] and columns [first, last]."""
+        return CellChoice(tiles=tiles, rows=rows, columns=columns).cells(self.geometry)
+
+    def do(self, operation: Operation) -> Result:
+        """Carry out one operation; Ctrl-C aborts it with outputs off. Raises as `Engine.do`."""
+        with self.engine.abortable(), self._off_on_error():
+            self.driver.cancel.clear()
+            return self.engine.do(operation)
+
+    def apply(self, operation: Apply) -> ApplyResult:
+        """`do` for an `Apply`, typed."""
+        result = self.do(operation)
+        assert isinstance(result, ApplyResult)
+        return result
+
+    def read_map(self, cells: Cells | None = None) -> FloatArray:
+        """Conductances now (S), shape (tiles, rows, columns); NaN where not asked for or not readable."""
+        wanted = Cells.all(self.geometry) if cells is None else cells
+        return map_of(wanted, self.apply(read(wanted, self.file.read.step)).last_s, self.geometry)
+
+    def run(self, protocol: Protocol | Plan[T]) -> object | T:
+        """Run a protocol (its model or any generator of messages) and return what it returns."""
+        plan: Plan[object] = protocol.run(self.setting) if isinstance(protocol, Protocol) else protocol
+        with self.engine.abortable(), self._off_on_error():
+            self.driver.cancel.clear()
+            return self.engine.run(plan)
+
+    @contextlib.contextmanager
+    def _off_on_error(self):  # type: ignore[no-untyped-def]
+        try:
+            yield
+        except BaseException:
+            # The first error is the one to tell; a link that is gone is covered by the board's own watchdog.
+            with contextlib.suppress(BenchError):
+                self.driver.safe_off()
+            raise
+
+    def close(self) -> None:
+        """Outputs off, verified; link, ledger and simulator given back. Safe to call twice.
+
+        Raises the driver's error where outputs could not be verified as off; everything is given back all the same.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._engine is not None:
+                self.driver.safe_off()
+        finally:
+            self.driver.close()
+            if self.ledger is not None:
+                self.ledger.close()
+            if self.far_side is not None:
+                self.far_side.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        with contextlib.suppress(BenchError):
+            self.close()
+
+
+def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide | None) -> Driver:
+    """A driver with its own section of the bench file. Raises `ConfigError` naming key, value and what is allowed."""
+    settings = file.driver.settings | (far_side.settings if far_side is not None else {})
+    try:
+        config = kind.Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(describe(error, f"{file.path}: driver {file.driver.name}")) from None
+    return kind(config, file.chip.geometry, file.limits)

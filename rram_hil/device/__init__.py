@@ -1,0 +1,1 @@
+"""The device model: cells, chip and seeded draws of the simulated bench."""

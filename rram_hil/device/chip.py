@@ -1,0 +1,596 @@
+"""A simulated chip behind ideal line drivers: every operation of `rram_hil.operations`, executed in the process.
+
+Cells are handled one after the other on the virtual clock and all at once in NumPy. Every pulse (|BL - SL| above the read
+limit) and every current reading is one event of its cell, and draws depend on the cell's events only, so results do
+not depend on how work is split into operations. Where the model relaxes, ages count too: inside an operation with a
+stop condition and inside `Program`, whose later cells start when the earlier ones are done, a cell's state is looked up as
+of the operation's start, and time then runs with the cell's own steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from dataclasses import dataclass
+from enum import IntFlag
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from rram_hil.cells import Cells, Geometry, IntArray
+from rram_hil.device import draws
+from rram_hil.device.config import Simulation
+from rram_hil.device.lines import block_transfer, series_ohm
+from rram_hil.device.model import DeviceModel, Traits
+from rram_hil.device.state import ChipState
+from rram_hil.driver import Capabilities
+from rram_hil.driver import Span as Range
+from rram_hil.errors import AbortedError, ConfigError
+from rram_hil.operations import (
+    Apply,
+    ApplyResult,
+    FloatArray,
+    Multiply,
+    MultiplyResult,
+    Operation,
+    Program,
+    ProgramResult,
+    Result,
+    Span,
+    Status,
+    StatusArray,
+    Step,
+    Wait,
+    WaitResult,
+    WordsResult,
+    WriteWords,
+)
+from rram_hil.write_verify import Polarity, WriteVerify
+
+DAC_RANGE_V = 5.0
+DAC_STEP_V = DAC_RANGE_V / 4096
+"""Levels of single reads and pulses: 13 bits with sign, +-5 V."""
+ADC_RANGES_A = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+"""Full scales of single readings; the lowest that holds the current is used, beyond the last is over-range."""
+GATE_LEAK_S = 1e-12
+"""Gate leakage of a healthy row: 3 pA at 3 V."""
+FAULT_LEAK_S = 1e-6
+"""Gate leakage of a cell whose gate oxide is broken."""
+SHORT_S = 1e-2
+"""Conductance of a shorted cell."""
+_BATCH = 16384
+_SLICE_S = 0.02
+_VECTORS = 8192
+
+
+class Fault(IntFlag):
+    """What may be wrong with a cell; a line's fault is its cells' fault (`Cells.block`)."""
+
+    NONE = 0
+    OPEN = 1
+    SHORT = 2
+    GATE_LEAK = 4
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Cells of one operation under way: flat indices, traits, and each cell's own time (s)."""
+
+    index: IntArray
+    traits: Traits
+    time_s: FloatArray
+    programmed: NDArray[np.bool_]
+
+
+class SimulatedChip:
+    """One simulated chip: device model, state, virtual clock. Direct and in the process; not safe for two threads at once.
+
+    `read_v` is the bench's read limit: a step with |BL - SL| above it is a pulse. The state lives in memory, or in
+    `simulation.state` (relative to `folder`). Limits are not checked here. Raises `ConfigError` for a wrong device model,
+    `DataError` for a state file of another chip.
+    """
+
+    def __init__(
+        self, geometry: Geometry, simulation: Simulation, *, read_v: float, chip_id: str, folder: Path = Path(".")
+    ) -> None:
+        self.geometry = geometry
+        self.simulation = simulation
+        self.chip_id = chip_id
+        self.read_v = read_v
+        self.model = DeviceModel.load(simulation.device, folder)
+        identity: dict[str, Any] = {
+            "chip": chip_id,
+            "seed": simulation.seed,
+            "tiles": geometry.tiles,
+            "rows": geometry.rows,
+            "columns": geometry.columns,
+            "cell": geometry.cell,
+            "device": f"{self.model.name} {self.model.digest}",
+        }
+        path = None if simulation.state is None else folder / simulation.state
+        self._state = ChipState(geometry, path, identity)
+        name = f"{simulation.seed}:{chip_id}".encode()
+        self._seed = int.from_bytes(hashlib.sha256(name).digest()[:8], "little")
+        self._traits = self.model.traits(self._seed, np.arange(geometry.size, dtype=np.int64))
+        untouched = self._state.programming == 0
+        self._state.conductance_s[untouched] = self._traits.fixed_s[untouched]
+        self._wired: tuple[bytes, FloatArray] | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this chip with its ideal drivers can do; a driver in front of it narrows `max_cells` and the link."""
+        timing = self.simulation.timing
+        volts = Range(-DAC_RANGE_V, DAC_RANGE_V, DAC_STEP_V if self.simulation.converters else 0.0)
+        return Capabilities(
+            bl_v=volts,
+            sl_v=volts,
+            wl_v=volts,
+            width_s=Range(10e-9, 1.0, 0.0),
+            max_cells=1 << 20,
+            max_steps=4096,
+            program=True,
+            multiply=True,
+            input_bits=8,
+            adc_bits=self.simulation.adc_bits,
+            max_vectors=1 << 20,
+            words=self.geometry.size,
+            word_bits=self.simulation.word_bits,
+            max_words=1 << 20,
+            gate_current=True,
+            compliance=True,
+            counters=True,
+            abort_s=0.1,
+            clock="virtual",
+            link="direct",
+            timing=timing.model_dump(),
+        )
+
+    @property
+    def now_s(self) -> float:
+        """The virtual clock (s)."""
+        return float(self._state.now[0])
+
+    def advance(self, seconds: float) -> None:
+        """Let virtual time pass, outputs at zero."""
+        self._state.now[0] += seconds
+
+    @property
+    def last_number(self) -> int:
+        """The highest operation number seen; 0 on a new chip."""
+        return int(self._state.last[0])
+
+    def last_numbers(self, cells: Cells) -> IntArray:
+        """Number of the last operation that reached each cell, shape (n,); 0 for none."""
+        return self._state.number[cells.index(self.geometry)].astype(np.int64)
+
+    def executed(self, number: int, cells: Cells) -> IntArray:
+        """Pulses that operation `number` gave each cell, shape (n,); 0 for cells that a later operation has reached."""
+        index = cells.index(self.geometry)
+        same = self._state.number[index] == number
+        return np.where(same, self._state.number_pulses[index], 0).astype(np.int64)
+
+    @property
+    def pulses(self) -> IntArray:
+        """Pulses that each cell has ever taken, shape geometry.shape."""
+        return self._state.pulses.astype(np.int64).reshape(self.geometry.shape)
+
+    @property
+    def formed(self) -> NDArray[np.bool_]:
+        """Which cells have been formed, shape geometry.shape."""
+        return self._state.formed.copy().reshape(self.geometry.shape)
+
+    @property
+    def stuck(self) -> NDArray[np.int8]:
+        """1 stuck low-resistance, -1 stuck high-resistance, 0 responsive; shape geometry.shape."""
+        return self._traits.stuck.copy().reshape(self.geometry.shape)
+
+    @property
+    def words(self) -> NDArray[np.int32]:
+        """The on-chip words, shape geometry.shape."""
+        return self._state.word.copy().reshape(self.geometry.shape)
+
+    def conductance_s(self) -> FloatArray:
+        """What every cell conducts now (S), relaxed and with its faults, without read noise; shape geometry.shape."""
+        index = np.arange(self.geometry.size, dtype=np.int64)
+        return self._conducts(index).reshape(self.geometry.shape)
+
+    def _conducts(self, index: IntArray) -> FloatArray:
+        return self._with_faults(index, self._relaxed(index, np.full(index.size, self.now_s)))
+
+    def inject(self, fault: Fault, cells: Cells) -> None:
+        """Give cells a fault, for tests: their conductance or their row's gate leakage then shows it. NONE repairs."""
+        self._state.fault[cells.index(self.geometry)] = int(fault)
+
+    def close(self) -> None:
+        """Bring a state file to the disk. Safe to call twice."""
+        self._state.flush()
+
+    def execute(self, operation: Operation, number: int, cancel: threading.Event | None = None) -> Result:
+        """Carry out one operation under its number.
+
+        When `cancel` is set, `Apply` and `Program` stop between cells and return what was done, status NOT_RUN for the rest;
+        `Wait` ends early; `Multiply`, which changes nothing, raises `AbortedError`. Raises `ConfigError` for cells off the chip.
+        """
+        cancel = cancel if cancel is not None else threading.Event()
+        if number > self.last_number:
+            self._state.last[0] = number
+        if isinstance(operation, Apply):
+            return self._apply(operation, number, cancel)
+        if isinstance(operation, Program):
+            return self._program(operation, number, cancel)
+        if isinstance(operation, Multiply):
+            return self._multiply(operation, cancel)
+        if isinstance(operation, WriteWords):
+            return self._write_words(operation)
+        return self._wait(operation, cancel)
+
+    def _step_s(self, step: Step) -> float:
+        timing = self.simulation.timing
+        conversion = timing.conversion_s if step.measure != "no" else 0.0
+        return 2 * timing.edge_s + timing.settle_s + step.width_s + conversion
+
+    def _pass(self, seconds: float, cancel: threading.Event) -> float:
+        """Advance the clock, spending wall time where the bench is paced; returns what passed before a cancel."""
+        pace, left = self.simulation.pace, seconds
+        if pace > 0:
+            while left > 0 and not cancel.is_set():
+                part = min(left, _SLICE_S / pace)
+                time.sleep(part * pace)
+                left -= part
+            left = max(left, 0.0)
+        else:
+            left = 0.0
+        return seconds - left
+
+    def _batch_size(self, cell_s: float) -> int:
+        """Cells between two looks at `cancel`: at most about 50 ms of wall time where the bench is paced."""
+        if self.simulation.pace <= 0:
+            return _BATCH
+        return int(np.clip(0.05 / (cell_s * self.simulation.pace), 1, _BATCH))
+
+    def _begin(self, index: IntArray, number: int, time_s: FloatArray) -> _Batch:
+        self._state.number_pulses[index] = 0
+        self._state.number[index] = number
+        return _Batch(index, self._traits.part(index), time_s, np.zeros(index.size, dtype=np.bool_))
+
+    def _end(self, batch: _Batch, started_s: FloatArray, from_s: float) -> tuple[FloatArray, float]:
+        """Move cells that shared a start to their places one after the other; returns each cell's shift and the duration."""
+        took = batch.time_s - started_s
+        shift = from_s + np.cumsum(took) - took - started_s
+        moved = batch.index[batch.programmed]
+        self._state.programmed_s[moved] += shift[batch.programmed]
+        return shift, float(took.sum())
+
+    def _relaxed(self, index: IntArray, now_s: FloatArray) -> FloatArray:
+        state = self._state
+        g = state.conductance_s[index].astype(np.float64)
+        if self.model.relaxation is None:
+            return g
+        moved = np.flatnonzero(state.programming[index] > 0)
+        at = index[moved]
+        age = np.maximum(now_s[moved] - state.programmed_s[at], 0.0)
+        g[moved] = self.model.relaxed(self._seed, at, state.programming[at].astype(np.int64), g[moved], age)
+        return g
+
+    def _with_faults(self, index: IntArray, g_s: FloatArray) -> FloatArray:
+        fault = self._state.fault[index]
+        if not fault.any():
+            return g_s
+        g_s = np.where(fault & Fault.SHORT, g_s + SHORT_S, g_s)
+        return np.where(fault & Fault.OPEN, 0.0, g_s)
+
+    def _level(self, volts: FloatArray | None) -> FloatArray | None:
+        if volts is None or not self.simulation.converters:
+            return volts
+        return np.rint(volts / DAC_STEP_V) * DAC_STEP_V
+
+    def _step(
+        self, batch: _Batch, at: IntArray, step: Step, compliance_a: float | None
+    ) -> tuple[FloatArray, FloatArray, StatusArray] | None:
+        """One step on the cells at positions `at` of a batch (`step` has one level a cell of these, or one for all)."""
+        n = at.size
+        pulsing = np.abs(step.cell_v(n)) > self.read_v
+        bl, sl = self._level(step.levels("bl", n)), self._level(step.levels("sl", n))
+        wl = self._level(step.levels("wl", n))
+        floating = bl is None or sl is None
+        bl = np.zeros(n) if bl is None else bl
+        sl = np.zeros(n) if sl is None else sl
+        drop = np.zeros(n) if floating else bl - sl
+        gate = self._gate(wl, np.minimum(bl, sl))
+        if pulsing.any():
+            self._pulse(batch, at, pulsing, drop, gate, step.width_s, compliance_a)
+        batch.time_s[at] += self._step_s(step)
+        if step.measure == "no":
+            return None
+        if step.measure == "gate":
+            return self._gate_reading(batch.index[at], np.zeros(n) if wl is None else wl)
+        return self._reading(batch, at, drop, gate, floating, compliance_a)
+
+    def _gate(self, wl: FloatArray | None, lower: FloatArray) -> FloatArray:
+        """Gate volts above the lower of BL and SL; an array without gates is always open."""
+        if self.geometry.cell == "1R":
+            return np.full(lower.shape, self.model.set.gate_v[-1])
+        return -lower if wl is None else wl - lower
+
+    def _pulse(
+        self,
+        batch: _Batch,
+        at: IntArray,
+        pulsing: NDArray[np.bool_],
+        drop: FloatArray,
+        gate: FloatArray,
+        width_s: float,
+        compliance_a: float | None,
+    ) -> None:
+        """Count the pulse, then let it act: a killed process has counted at least what it did."""
+        state, model = self._state, self.model
+        index = batch.index[at][pulsing]
+        state.number_pulses[index] += 1
+        state.pulses[index] += 1
+        state.event[index] += 1
+        cap = np.inf if compliance_a is None else compliance_a / model.compliance_v
+        for polarity in (1, -1):
+            chosen = np.flatnonzero(pulsing & (np.sign(drop) == polarity))
+            where = at[chosen]
+            live = (batch.traits.stuck[where] == 0) & ((state.fault[batch.index[where]] & Fault.OPEN) == 0)
+            chosen, where = chosen[live], where[live]
+            if where.size == 0:
+                continue
+            index, traits = batch.index[where], batch.traits.part(where)
+            event = state.event[index].astype(np.int64)
+            formed = state.formed[index]
+            now = batch.time_s[where] + 2 * self.simulation.timing.edge_s + width_s
+            before = self._relaxed(index, batch.time_s[where])
+            volts, over = np.abs(drop[chosen]), gate[chosen]
+            if polarity > 0:
+                after, forming = model.after_set(self._seed, traits, event, before, formed, volts, over, width_s, cap)
+            else:
+                open_v = np.full(over.shape, np.inf) if self.geometry.cell == "1R" else over
+                after = model.after_reset(self._seed, traits, event, before, formed, volts, open_v, width_s)
+                forming = formed
+            changed = after != before
+            moved = index[changed]
+            state.formed[index[forming]] = True
+            state.conductance_s[moved] = after[changed]
+            state.programmed_s[moved] = now[changed]
+            state.programming[moved] = event[changed]
+            batch.programmed[where[changed]] = True
+
+    def _gate_reading(self, index: IntArray, wl_v: FloatArray) -> tuple[FloatArray, FloatArray, StatusArray]:
+        leaks = (self._state.fault.reshape(self.geometry.shape) & Fault.GATE_LEAK != 0).sum(axis=2).ravel()
+        has_gate = 0.0 if self.geometry.cell == "1R" else 1.0
+        current = has_gate * wl_v * (GATE_LEAK_S + FAULT_LEAK_S * leaks[index // self.geometry.columns])
+        status = np.full(index.size, Status.OK, dtype=np.uint8)
+        return current, np.full(index.size, np.nan), status
+
+    def _reading(
+        self,
+        batch: _Batch,
+        at: IntArray,
+        drop: FloatArray,
+        gate: FloatArray,
+        floating: bool,
+        compliance_a: float | None,
+    ) -> tuple[FloatArray, FloatArray, StatusArray]:
+        """One current reading of each cell: noise, wire resistance, gate, compliance, range, conversion."""
+        index = batch.index[at]
+        self._state.event[index] += 1
+        g = self._with_faults(index, self._relaxed(index, batch.time_s[at]))
+        if self.simulation.read_noise:
+            g = self.model.as_read(self._seed, batch.traits.part(at), self._state.event[index].astype(np.int64), g)
+        if self.simulation.line_ohm > 0:
+            g = g / (1 + g * series_ohm(index, self.geometry, self.simulation.line_ohm))
+        current = drop * g * np.clip((gate - 0.7) / 0.5, 0.0, 1.0)
+        status = np.full(index.size, Status.OK, dtype=np.uint8)
+        if compliance_a is not None:
+            status[np.abs(current) > compliance_a] = Status.COMPLIANCE
+            current = np.clip(current, -compliance_a, compliance_a)
+        status[np.abs(current) > ADC_RANGES_A[-1]] = Status.OVER_RANGE
+        current = np.clip(current, -ADC_RANGES_A[-1], ADC_RANGES_A[-1])
+        if self.simulation.converters:
+            scale = np.asarray(ADC_RANGES_A)
+            scale = scale[np.minimum(np.searchsorted(scale, np.abs(current)), scale.size - 1)]
+            lsb = scale / ((1 << (self.simulation.adc_bits - 1)) - 1)
+            current = np.rint(current / lsb) * lsb
+        if floating:
+            status[:] = Status.NOT_A_NUMBER
+        status[(drop == 0) & (status == Status.OK)] = Status.NOT_A_NUMBER
+        usable = (status == Status.OK) | (status == Status.COMPLIANCE)
+        conductance = np.full(index.size, np.nan)
+        np.divide(current, drop, out=conductance, where=usable)
+        return current, conductance, status
+
+    def _apply(self, operation: Apply, number: int, cancel: threading.Event) -> ApplyResult:
+        cells, n, m = operation.cells, len(operation.cells), operation.measurements
+        index = cells.index(self.geometry)
+        started = self.now_s
+        current, conductance, stamps = (np.full((n, m), np.nan) for _ in range(3))
+        status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
+        pulses, reads = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        cell_s = operation.repeat * sum(self._step_s(step) for step in operation.steps)
+        for place, _ in cells.batches(self._batch_size(cell_s)):
+            if cancel.is_set():
+                break
+            part = operation.part(place)
+            size = len(part.cells)
+            from_s = self.now_s
+            slots = np.zeros(size) if part.stop is not None else cell_s * np.arange(size)
+            base = np.asarray((started if part.stop is not None else from_s) + slots, dtype=np.float64)
+            batch = self._begin(index[place], number, base.copy())
+            self._run_steps(part, batch, current[place], conductance[place], status[place], stamps[place], reads[place])
+            shift, took = self._end(batch, base, from_s)
+            stamps[place] += shift[:, None]
+            pulses[place] = self._state.number_pulses[batch.index]
+            self._pass(took, cancel)
+            self._state.now[0] = from_s + took
+        return ApplyResult(current, conductance, status, stamps, pulses, reads, Span(started, self.now_s))
+
+    def _run_steps(
+        self,
+        operation: Apply,
+        batch: _Batch,
+        current: FloatArray,
+        conductance: FloatArray,
+        status: StatusArray,
+        stamps: FloatArray,
+        reads: IntArray,
+    ) -> None:
+        """All steps of a batch, into the (views of the) result arrays; a stopped cell takes no further step."""
+        active = np.arange(batch.index.size)
+        m = 0
+        for _ in range(operation.repeat):
+            for step in operation.steps:
+                whole = active.size == batch.index.size
+                found = self._step(batch, active, step if whole else step.part(active), operation.compliance_a)
+                if found is None:
+                    continue
+                current[active, m], conductance[active, m], status[active, m] = found
+                stamps[active, m] = batch.time_s[active]
+                reads[active] += 1
+                m += 1
+                if operation.stop is not None and step.measure == "current":
+                    active = active[~_stops(operation, active, found[1], found[2])]
+                if active.size == 0:
+                    return
+
+    def _program(self, operation: Program, number: int, cancel: threading.Event) -> ProgramResult:
+        cells, n = operation.cells, len(operation.cells)
+        index = cells.index(self.geometry)
+        started = self.now_s
+        conductance, status = np.full(n, np.nan), np.full(n, Status.NOT_RUN, dtype=np.uint8)
+        inside = np.zeros(n, dtype=np.bool_)
+        counts = np.zeros((3, n), dtype=np.int64)
+        for place, _ in cells.batches(self._batch_size(10 * self._step_s(operation.read))):
+            if cancel.is_set():
+                break
+            part = operation.part(place)
+            from_s = self.now_s
+            base = np.full(len(part.cells), started)
+            batch = self._begin(index[place], number, base.copy())
+            found = self._verify(part, batch)
+            _, took = self._end(batch, base, from_s)
+            conductance[place], status[place], inside[place] = found.conductance_s, found.status, found.inside
+            counts[:, place] = found.set_pulses, found.reset_pulses, found.reads
+            self._pass(took, cancel)
+            self._state.now[0] = from_s + took
+        span = Span(started, self.now_s)
+        return ProgramResult(conductance, status, inside, counts[0], counts[1], counts[2], span)
+
+    def _verify(self, operation: Program, batch: _Batch) -> ProgramResult:
+        """Read-verify-write of one batch, round by round."""
+        rules = WriteVerify(operation)
+        polarities: tuple[Polarity, Polarity] = (1, -1)
+        while (at := rules.reading()).size:
+            found = self._step(batch, at, operation.read.part(at), operation.compliance_a)
+            assert found is not None
+            rules.take(at, found[1], found[2])
+            for polarity in polarities:
+                due, step = rules.pulses(polarity)
+                if due.size:
+                    self._step(batch, due, step, operation.compliance_a)
+                    rules.given(due, polarity)
+        return rules.result(Span())
+
+    def _multiply(self, operation: Multiply, cancel: threading.Event) -> MultiplyResult:
+        geometry, timing = self.geometry, self.simulation.timing
+        rows = slice(operation.row, operation.row + operation.rows)
+        columns = slice(operation.column, operation.column + operation.columns)
+        if not (
+            0 <= operation.tile < geometry.tiles
+            and 0 <= rows.start < rows.stop <= geometry.rows
+            and 0 <= columns.start < columns.stop <= geometry.columns
+        ):
+            raise ConfigError(
+                f"multiply: tile {operation.tile}, rows {rows.start}..{rows.stop - 1}, "
+                f"columns {columns.start}..{columns.stop - 1} is off the chip of {geometry.shape} (tiles, rows, columns)"
+            )
+        started = self.now_s
+        g = self._conducts(operation.cells.index(geometry)).reshape(operation.rows, operation.columns)
+        variance = self.model.noise_s(g) ** 2 if self.simulation.read_noise else None
+        if self.simulation.line_ohm > 0:
+            transfer = self._transfer(g, operation)
+            # dG_eff/dG = (G_eff/G)^2 for a wire in series; how cells share their wires' drops is second order here.
+            seen = np.divide(transfer, g, out=np.ones_like(g), where=g > 0)
+            variance = None if variance is None else variance * seen**4
+            g = transfer
+        volts = operation.read_v / ((1 << (operation.input_bits - 1)) - 1)
+        lsb = operation.full_scale_a / ((1 << (self.simulation.adc_bits - 1)) - 1)
+        matrix = np.ascontiguousarray(g.T * (volts / lsb))
+        spread = None if variance is None else np.ascontiguousarray(variance.T * (volts / lsb) ** 2)
+        top = (1 << (self.simulation.adc_bits - 1)) - 1
+        vectors = int(operation.inputs.shape[0])
+        codes = np.empty((vectors, operation.columns), dtype=np.int32)
+        sums = np.zeros((vectors, operation.columns), dtype=np.int64) if operation.words else None
+        words = self._state.word.reshape(geometry.shape)[operation.tile, rows, columns]
+        sparse_words = sparse.csr_array(words.T.astype(np.int64))
+        vector_s = 2 * timing.edge_s + timing.settle_s + timing.multiply_s
+        chunk = min(_VECTORS, self._batch_size(vector_s)) if self.simulation.pace > 0 else _VECTORS
+        saturated = 0
+        for first in range(0, vectors, chunk):
+            if cancel.is_set():
+                raise AbortedError("multiply: stopped; no cell was changed")
+            part = slice(first, min(first + chunk, vectors))
+            x = operation.inputs[part].T.astype(np.float64)
+            found = matrix @ x
+            if spread is not None:
+                self._add_noise(operation, found, spread @ np.square(x))
+            np.rint(found, out=found)
+            saturated += int(np.count_nonzero(np.abs(found) > top))
+            np.clip(found, -top, top, out=found)
+            codes[part] = found.T
+            if sums is not None and sparse_words.nnz:
+                sums[part] = (sparse_words @ operation.inputs[part].T.astype(np.int64)).T
+            self._state.vectors[operation.tile] += part.stop - part.start
+            self._pass(vector_s * (part.stop - part.start), cancel)
+            self.advance(vector_s * (part.stop - part.start))
+        return MultiplyResult(codes, lsb, sums, saturated, span=Span(started, self.now_s))
+
+    def _transfer(self, g: FloatArray, operation: Multiply) -> FloatArray:
+        """The block's effective conductances behind its wires; the last one is kept, for a solve takes seconds."""
+        key = hashlib.sha256(g.tobytes() + repr((operation.row, operation.column, g.shape)).encode()).digest()
+        if self._wired is None or self._wired[0] != key:
+            found = block_transfer(g, operation.row, operation.column, self.geometry, self.simulation.line_ohm)
+            self._wired = (key, found)
+        return self._wired[1]
+
+    def _add_noise(self, operation: Multiply, found: FloatArray, variance: FloatArray) -> None:
+        """Add the noise of `found` (columns, vectors): independent Gaussian read noise of the cells, summed."""
+        first = int(self._state.vectors[operation.tile])
+        np.sqrt(variance, out=variance)
+        for k in range(operation.columns):
+            column = operation.column + k
+            variance[k] *= draws.vector_noise(self._seed, operation.tile, column, first, found.shape[1])
+        found += variance
+
+    def _write_words(self, operation: WriteWords) -> WordsResult:
+        started = self.now_s
+        index = operation.cells.index(self.geometry)
+        top = (1 << (self.simulation.word_bits - 1)) - 1
+        if operation.values.size and int(np.abs(operation.values.astype(np.int64)).max()) > top:
+            raise ConfigError(f"write words: {self.simulation.word_bits}-bit words must lie in -{top}..{top}")
+        if operation.clear:
+            self._state.word[:] = 0
+        self._state.word[index] = operation.values
+        self.advance(self.simulation.timing.word_s * index.size)
+        return WordsResult(int(index.size), Span(started, self.now_s))
+
+    def _wait(self, operation: Wait, cancel: threading.Event) -> WaitResult:
+        started = self.now_s
+        self.advance(self._pass(operation.seconds, cancel))
+        return WaitResult(Span(started, self.now_s))
+
+
+def _stops(operation: Apply, at: IntArray, conductance_s: FloatArray, status: StatusArray) -> NDArray[np.bool_]:
+    """Which of the cells at positions `at` have reached their stop; over-range counts as high, nothing else does as NaN."""
+    assert operation.stop is not None
+    stop = operation.stop.part(at)
+    done = np.zeros(at.size, dtype=np.bool_)
+    if stop.above_s is not None:
+        done |= (conductance_s >= stop.above_s) | (status == Status.OVER_RANGE)
+    if stop.below_s is not None:
+        done |= conductance_s <= stop.below_s
+    return done

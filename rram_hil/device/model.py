@@ -1,0 +1,438 @@
+"""How a cell answers pulses and reads: a first model of filamentary RRAM, vectorised over cells.
+
+A SET pulse brings a cell up to the conductance that its gate voltage (compliance) allows, a RESET pulse down to the one
+that the voltage across it allows; a pulse that would allow less change than the cell already has changes nothing. Numbers
+come from preset files (`presets/*.toml`); their sources stand with the fields below. "RADAR" is Levy et al., IEEE TED
+2021, doi 10.1109/TED.2021.3097975 (1T1R HfO2, 25 to 32,768 cells); "NeuRRAM" is Wan et al., Nature 2022.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.interpolate import PchipInterpolator
+
+from rram_hil.cells import IntArray
+from rram_hil.device import draws
+from rram_hil.device.draws import Purpose
+from rram_hil.errors import ConfigError
+from rram_hil.operations import FloatArray
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+PRESETS = ("hfo2", "paper")
+_GRID_V = 0.005
+
+
+class _Part(BaseModel):
+    """Base of the model's sections: unknown keys and guessing coercions are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _check_table(x: list[float], **columns: list[float]) -> None:
+    if len(x) < 2 or any(b <= a for a, b in pairwise(x)):
+        raise ValueError("a table's first column must rise and hold 2 or more points")
+    for name, column in columns.items():
+        if len(column) != len(x):
+            raise ValueError(f"{name} must be as long as its table's first column ({len(x)})")
+
+
+class Virgin(_Part):
+    """A cell before forming."""
+
+    conductance_s: Positive = Field(description="median; 100 Mohm class, below what the read resolves")
+    spread_ln: NotNegative
+
+
+class Forming(_Part):
+    """Forming: BL - SL at or above the cell's own threshold, gate open. RADAR: 3.12 to 3.17 V, sd 0.19 to 0.29, WL 2 V."""
+
+    threshold_v: Positive = Field(description="mean threshold of BL - SL at the reference width")
+    threshold_sd_v: NotNegative
+    width_v_per_decade: NotNegative = Field(description="the threshold falls by this for ten times the width")
+    reference_width_s: Positive
+    gate_min_v: NotNegative = Field(description="gate over the lower of BL and SL below which nothing forms")
+    conductance_s: Positive = Field(description="median after forming; RADAR: 7.2 to 7.8 kohm")
+    spread_ln: NotNegative
+
+
+class Set(_Part):
+    """One SET pulse from the high-resistance state: conductance by gate volts, ratio of it by BL - SL.
+
+    RADAR, 100 ns at BL 2.0 V: WL 2.35 / 2.49 / 2.63 V -> median 74 / 134 / 170 uS, cycle-to-cycle sd 17 / 12 / 9,
+    device-to-device sd 13 / 13 / 11 uS. Against the slope of the curve both are nearly constant voltages: 40 mV from
+    cycle to cycle, 30 mV and 5 % of G from device to device. BL at WL 3 V: nothing below 0.7 V, 175 uS at 0.8 V, 195 at
+    1.0, 232 at 1.4.
+    """
+
+    gate_v: list[Finite] = Field(description="gate over the lower of BL and SL")
+    conductance_s: list[Positive]
+    bl_v: list[Positive] = Field(description="BL - SL; below the first there is no SET")
+    bl_ratio: list[Positive]
+    reference_width_s: Positive
+    width_v_per_decade: NotNegative = Field(description="gate volts that ten times the width is worth")
+    offset_sd_v: NotNegative = Field(description="device-to-device, gate volts")
+    gain_sd_ln: NotNegative = Field(description="device-to-device, ln G")
+    jitter_sd_v: NotNegative = Field(description="cycle-to-cycle, gate volts")
+    spread_sd_ln: NotNegative = Field(description="cycle-to-cycle, ln G")
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.gate_v, conductance_s=self.conductance_s)
+        _check_table(self.conductance_s)
+        _check_table(self.bl_v, bl_ratio=self.bl_ratio)
+        return self
+
+
+class Reset(_Part):
+    """One RESET pulse: conductance by SL - BL, which the gate limits to `gate_slope` x (gate - `gate_threshold_v`).
+
+    RADAR, 200 ns, WL 3.5 V, from about 166 uS: SL 0.6 V none, 0.9 V -> 105 uS, 1.2 -> 37, 1.5 -> 22; sd(ln G) 0.45 to 0.6. Full
+    cycling: high state median 91 to 101 kohm, sd(ln R) 1.2. Its gate sweep at SL 2.8 V (2.4 V -> 130 uS, 2.5 -> 73, 2.6 -> 46,
+    3.0 -> 17, 3.2 -> 10) gives the gate limit.
+    """
+
+    sl_v: list[Positive]
+    conductance_s: list[Positive]
+    spread_ln: list[NotNegative] = Field(description="sd of ln G at each point, devices and cycles together")
+    device_share: Fraction = Field(description="part of that variance that stays with the device")
+    offset_sd_v: NotNegative = Field(description="device-to-device, volts")
+    jitter_sd_v: NotNegative = Field(description="cycle-to-cycle, volts")
+    reference_width_s: Positive
+    width_v_per_decade: NotNegative
+    gate_threshold_v: Finite
+    gate_slope: Positive
+    floor_s: Positive = Field(description="no RESET goes below")
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.sl_v, conductance_s=self.conductance_s, spread_ln=self.spread_ln)
+        _check_table([-g for g in self.conductance_s])
+        return self
+
+
+class ReadNoise(_Part):
+    """Noise of one read: Gaussian, sd = hypot(`fraction` x G, `floor_s`), and telegraph cells.
+
+    A telegraph cell reads `telegraph_amplitude` x G lower in the part `telegraph_occupancy` of its reads. Measured on
+    tech A at 400 Hz: sd 0.34 to 1.7 uS with telegraph outliers.
+    """
+
+    fraction: NotNegative
+    floor_s: NotNegative
+    telegraph_cells: Fraction
+    telegraph_occupancy: Fraction
+    telegraph_amplitude: Fraction
+
+
+class Relaxation(_Part):
+    """Change of conductance with log10 of the seconds since programming, beyond the last point on its last slope.
+
+    dG = weight(G / `g_max_s`) x (`body_s` x z1 + `tail_s` x z2^3 / sqrt(15) + `shift_s`) with z1, z2 standard normal, drawn
+    once for each programming: heavy tails, robust and plain sd as measured. Tech B (Gmax 128 uS): sd 2.27, 3.49, 4.54,
+    7.78 uS and robust sd 0.53, 0.72, 0.90, 1.75 uS at 0.01, 0.1, 1, 1e4 s. Tech C (Gmax 40 uS): sd 0.93, 1.56, 2.05,
+    3.64 uS at 0.01, 0.1, 1, 1e5 s, mean -0.27 uS at 1 s and -1.45 uS at 1e5 s; its mean (scaled by the sds, 2.2) and its
+    dependence on the level (largest in mid-range) are used where tech B has none. Published measurements of levels above
+    Gmax are wanting: the weight stays as at Gmax there.
+    """
+
+    log10_s: list[Finite] = Field(description="before the first point nothing has relaxed")
+    body_s: list[NotNegative]
+    tail_s: list[NotNegative]
+    shift_s: list[Finite]
+    g_max_s: Positive
+    g_ratio: list[NotNegative]
+    weight: list[NotNegative]
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.log10_s, body_s=self.body_s, tail_s=self.tail_s, shift_s=self.shift_s)
+        _check_table(self.g_ratio, weight=self.weight)
+        return self
+
+    def at(self, age_s: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Body, tail and shift (S) at an age in seconds."""
+        x = np.log10(np.maximum(age_s, 1e-12))
+        beyond = np.maximum(x - self.log10_s[-1], 0.0)
+        run = self.log10_s[-1] - self.log10_s[-2]
+
+        def column(values: list[float]) -> FloatArray:
+            slope = (values[-1] - values[-2]) / run
+            return np.asarray(np.interp(x, self.log10_s, values) + slope * beyond, dtype=np.float64)
+
+        return column(self.body_s), column(self.tail_s), column(self.shift_s)
+
+
+class Stuck(_Part):
+    """Cells that no pulse moves. Stuck high-resistance cells never form.
+
+    `hfo2`: 0.8 % in all, the upper end of the failures that NeuRRAM's write-verify reports (0.18 to 0.77 %). `paper`: 1.75 %
+    low, 9.04 % high, the rates commonly used with it.
+    """
+
+    low_resistance: Fraction
+    high_resistance: Fraction
+    low_resistance_s: Positive
+    low_resistance_spread_ln: NotNegative
+
+
+@dataclass(frozen=True, eq=False)
+class Traits:
+    """What stays with each cell (device-to-device), shape (n,): its flat index and standard normal draws."""
+
+    index: IntArray
+    stuck: NDArray[np.int8]
+    fixed_s: NDArray[np.float32]
+    form_threshold_v: NDArray[np.float32]
+    gate_offset_v: NDArray[np.float32]
+    set_gain_ln: NDArray[np.float32]
+    reset_offset_v: NDArray[np.float32]
+    reset_z: NDArray[np.float32]
+    telegraph: NDArray[np.bool_]
+
+    def part(self, at: IntArray) -> Traits:
+        """The traits of some of the cells."""
+        return Traits(*(getattr(self, f.name)[at] for f in fields(self)))
+
+
+class DeviceModel(_Part):
+    """A device model; `load` reads a preset or a file. Everything about one chip follows from it and a seed."""
+
+    name: str
+    virgin: Virgin
+    forming: Forming
+    set: Set
+    reset: Reset
+    read: ReadNoise
+    stuck: Stuck
+    relaxation: Relaxation | None = None
+    compliance_v: Positive = Field(
+        default=0.5, description="a compliance current limits a SET to current / this (volts left across a formed cell)"
+    )
+
+    @classmethod
+    def load(cls, name: str, folder: Path = Path(".")) -> DeviceModel:
+        """A preset by name, or a TOML file (relative to `folder`). Raises `ConfigError` naming what is wrong."""
+        if name in PRESETS:
+            text = (files("rram_hil.device") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+        else:
+            try:
+                text = (folder / name).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                presets = ", ".join(PRESETS)
+                raise ConfigError(
+                    f"device model {name!r} is neither a preset ({presets}) nor a file: {error}"
+                ) from None
+        try:
+            return cls.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"device model {name}: not valid TOML: {error}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"device model {name}: {key}: {first['msg']}") from None
+
+    @property
+    def digest(self) -> str:
+        """Hash of every number of the model."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _set_curve(self) -> tuple[FloatArray, FloatArray]:
+        """Gate volts on a fine grid and ln G of the nominal SET there (monotone cubic through the table)."""
+        grid = np.arange(self.set.gate_v[0], self.set.gate_v[-1] + _GRID_V / 2, _GRID_V)
+        curve = PchipInterpolator(self.set.gate_v, np.log(self.set.conductance_s))
+        return grid, np.asarray(curve(np.minimum(grid, self.set.gate_v[-1])), dtype=np.float64)
+
+    @cached_property
+    def _reset_curve(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Volts on a fine grid, ln G of the nominal RESET there, and its spread."""
+        grid = np.arange(self.reset.sl_v[0], self.reset.sl_v[-1] + _GRID_V / 2, _GRID_V)
+        curve = PchipInterpolator(self.reset.sl_v, np.log(self.reset.conductance_s))
+        level = np.asarray(curve(np.minimum(grid, self.reset.sl_v[-1])), dtype=np.float64)
+        return grid, level, np.asarray(np.interp(grid, self.reset.sl_v, self.reset.spread_ln), dtype=np.float64)
+
+    def _set_ln(self, gate_v: ArrayLike, bl_v: ArrayLike, width_s: float) -> FloatArray:
+        """ln of the conductance that a SET allows; -inf where there is no SET."""
+        gate = np.asarray(gate_v, dtype=np.float64) + self._width_v(self.set, width_s)
+        volts = np.asarray(bl_v, dtype=np.float64)
+        level = np.interp(gate, *self._set_curve) + np.log(np.interp(volts, self.set.bl_v, self.set.bl_ratio))
+        works = (volts >= self.set.bl_v[0]) & (gate >= self.set.gate_v[0])
+        return np.asarray(np.where(works, level, -np.inf), dtype=np.float64)
+
+    def _reset_v(self, sl_v: ArrayLike, gate_v: ArrayLike, width_s: float) -> FloatArray:
+        """Volts that reach the cell in a RESET, as the gate lets through, at the reference width."""
+        through = self.reset.gate_slope * (np.asarray(gate_v, dtype=np.float64) - self.reset.gate_threshold_v)
+        limited = np.minimum(np.asarray(sl_v, dtype=np.float64), through)
+        return np.asarray(limited + self._width_v(self.reset, width_s), dtype=np.float64)
+
+    @staticmethod
+    def _width_v(part: Set | Reset | Forming, width_s: float) -> float:
+        return part.width_v_per_decade * float(np.log10(width_s / part.reference_width_s))
+
+    def nominal_set_s(self, wl_v: ArrayLike, bl_v: ArrayLike = 2.0, width_s: float = 100e-9) -> FloatArray:
+        """Median conductance (S) after one SET from the high-resistance state: what characterisation would show."""
+        return np.asarray(np.exp(self._set_ln(wl_v, bl_v, width_s)), dtype=np.float64)
+
+    def nominal_set_gate_v(self, target_s: ArrayLike, bl_v: float = 2.0, width_s: float = 100e-9) -> FloatArray:
+        """Gate volts whose nominal SET gives `target_s`; held at the ends of the curve."""
+        gate, level = self._set_curve
+        ratio = float(np.interp(bl_v, self.set.bl_v, self.set.bl_ratio))
+        rising = np.concatenate(([True], np.diff(level) > 0))
+        target = np.log(np.asarray(target_s, dtype=np.float64) / ratio)
+        found = np.interp(target, level[rising], gate[rising]) - self._width_v(self.set, width_s)
+        return np.asarray(found, dtype=np.float64)
+
+    def nominal_set_table(
+        self, bl_v: float = 2.0, width_s: float = 100e-9, points: int = 29
+    ) -> tuple[FloatArray, FloatArray]:
+        """(wl_v, conductance_s) of the nominal SET, evenly spaced in gate volts: the table that a recipe carries."""
+        gate = np.linspace(self.set.gate_v[0], self.set.gate_v[-1], points)
+        wl = gate - self._width_v(self.set, width_s)
+        return wl, self.nominal_set_s(wl + 1e-12, bl_v, width_s)
+
+    def nominal_reset_s(self, sl_v: ArrayLike, wl_v: ArrayLike = 3.5, width_s: float = 200e-9) -> FloatArray:
+        """Median conductance (S) to which one RESET brings a cell that is above it; infinite where it does nothing."""
+        volts = self._reset_v(sl_v, wl_v, width_s)
+        grid, level, _ = self._reset_curve
+        found = np.where(volts < self.reset.sl_v[0], np.inf, np.exp(np.interp(volts, grid, level)))
+        return np.asarray(found, dtype=np.float64)
+
+    def nominal_reset_sl_v(self, target_s: ArrayLike, width_s: float = 200e-9) -> FloatArray:
+        """SL volts (gate wide open) whose nominal RESET gives `target_s`; held at the ends of the curve."""
+        grid, level, _ = self._reset_curve
+        found = np.interp(np.log(np.asarray(target_s, dtype=np.float64)), level[::-1], grid[::-1])
+        return np.asarray(found - self._width_v(self.reset, width_s), dtype=np.float64)
+
+    def traits(self, seed: int, index: IntArray) -> Traits:
+        """The device-to-device draws of cells, by their flat indices."""
+
+        def z(purpose: Purpose) -> FloatArray:
+            return draws.normal(seed, purpose, index)
+
+        chance = draws.uniform(seed, Purpose.STUCK, index)
+        low = chance < self.stuck.low_resistance
+        high = ~low & (chance < self.stuck.low_resistance + self.stuck.high_resistance)
+        virgin = self.virgin.conductance_s * np.exp(self.virgin.spread_ln * z(Purpose.VIRGIN))
+        short = self.stuck.low_resistance_s * np.exp(self.stuck.low_resistance_spread_ln * z(Purpose.STUCK_LEVEL))
+        single = np.float32
+        return Traits(
+            index=np.asarray(index, dtype=np.int64),
+            stuck=low.astype(np.int8) - high.astype(np.int8),
+            fixed_s=np.where(low, short, virgin).astype(single),
+            form_threshold_v=(
+                self.forming.threshold_v + self.forming.threshold_sd_v * z(Purpose.FORM_THRESHOLD)
+            ).astype(single),
+            gate_offset_v=(self.set.offset_sd_v * z(Purpose.GATE_OFFSET)).astype(single),
+            set_gain_ln=(self.set.gain_sd_ln * z(Purpose.SET_GAIN)).astype(single),
+            reset_offset_v=(self.reset.offset_sd_v * z(Purpose.RESET_OFFSET)).astype(single),
+            reset_z=z(Purpose.RESET_GAIN).astype(single),
+            telegraph=draws.uniform(seed, Purpose.TELEGRAPH_CELL, index) < self.read.telegraph_cells,
+        )
+
+    def after_set(
+        self,
+        seed: int,
+        traits: Traits,
+        event: IntArray,
+        g_s: FloatArray,
+        formed: NDArray[np.bool_],
+        bl_v: FloatArray,
+        gate_v: FloatArray,
+        width_s: float,
+        cap_s: float = np.inf,
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Conductance (S) and formed flag after a pulse with BL - SL = `bl_v` > 0 and the gate `gate_v` above SL.
+
+        Never below `g_s`. `cap_s` is what a compliance current allows. Cells that are stuck stay.
+        """
+        threshold = traits.form_threshold_v - self._width_v(self.forming, width_s)
+        forms = ~formed & (bl_v >= threshold) & (gate_v >= self.forming.gate_min_v) & (traits.stuck == 0)
+        after = np.array(g_s, dtype=np.float64)
+        for chosen, reached in (
+            (np.flatnonzero(formed), self._set_reaches),
+            (np.flatnonzero(forms), self._forming_reaches),
+        ):
+            if chosen.size:
+                level_s = reached(seed, traits.part(chosen), event[chosen], bl_v[chosen], gate_v[chosen], width_s)
+                after[chosen] = np.maximum(after[chosen], np.minimum(level_s, cap_s))
+        return after, formed | forms
+
+    def _set_reaches(
+        self, seed: int, traits: Traits, event: IntArray, bl_v: FloatArray, gate_v: FloatArray, width_s: float
+    ) -> FloatArray:
+        gate, extra = gate_v + traits.gate_offset_v, np.asarray(traits.set_gain_ln, dtype=np.float64)
+        if self.set.jitter_sd_v > 0:
+            gate = gate + self.set.jitter_sd_v * draws.normal(seed, Purpose.SET_JITTER, traits.index, event)
+        if self.set.spread_sd_ln > 0:
+            extra = extra + self.set.spread_sd_ln * draws.normal(seed, Purpose.SET_SPREAD, traits.index, event)
+        return np.asarray(np.exp(self._set_ln(gate, bl_v, width_s) + extra), dtype=np.float64)
+
+    def _forming_reaches(
+        self, seed: int, traits: Traits, event: IntArray, bl_v: FloatArray, gate_v: FloatArray, width_s: float
+    ) -> FloatArray:
+        z = draws.normal(seed, Purpose.FORM_LEVEL, traits.index, event)
+        return np.asarray(self.forming.conductance_s * np.exp(self.forming.spread_ln * z), dtype=np.float64)
+
+    def after_reset(
+        self,
+        seed: int,
+        traits: Traits,
+        event: IntArray,
+        g_s: FloatArray,
+        formed: NDArray[np.bool_],
+        sl_v: FloatArray,
+        gate_v: FloatArray,
+        width_s: float,
+    ) -> FloatArray:
+        """Conductance (S) after a pulse with SL - BL = `sl_v` > 0 and the gate `gate_v` above BL. Never above `g_s`."""
+        z = np.sqrt(self.reset.device_share) * traits.reset_z
+        z = z + np.sqrt(1 - self.reset.device_share) * draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event)
+        volts = self._reset_v(sl_v, gate_v, width_s)
+        works = volts >= self.reset.sl_v[0]
+        volts = volts + traits.reset_offset_v
+        if self.reset.jitter_sd_v > 0:
+            volts = volts + self.reset.jitter_sd_v * draws.normal(seed, Purpose.RESET_JITTER, traits.index, event)
+        grid, level, spread = self._reset_curve
+        reached = np.exp(np.interp(volts, grid, level) + np.interp(volts, grid, spread) * z)
+        after = np.minimum(g_s, np.maximum(reached, self.reset.floor_s))
+        return np.asarray(np.where(works & formed, after, g_s), dtype=np.float64)
+
+    def relaxed(self, seed: int, index: IntArray, event: IntArray, g_s: FloatArray, age_s: FloatArray) -> FloatArray:
+        """Conductance (S) `age_s` seconds after a programming to `g_s` that was event number `event` of each cell."""
+        law = self.relaxation
+        if law is None:
+            return g_s
+        body, tail, shift = law.at(age_s)
+        z1 = draws.normal(seed, Purpose.RELAX_BODY, index, event)
+        z2 = draws.normal(seed, Purpose.RELAX_TAIL, index, event)
+        weight = np.interp(g_s / law.g_max_s, law.g_ratio, law.weight)
+        change = weight * (body * z1 + tail * z2**3 / np.sqrt(15.0) + shift)
+        return np.asarray(np.maximum(g_s + change, 0.05 * g_s), dtype=np.float64)
+
+    def noise_s(self, g_s: FloatArray) -> FloatArray:
+        """Standard deviation (S) of the Gaussian noise of one read."""
+        return np.asarray(np.hypot(self.read.fraction * g_s, self.read.floor_s), dtype=np.float64)
+
+    def as_read(self, seed: int, traits: Traits, event: IntArray, g_s: FloatArray) -> FloatArray:
+        """What one read sees of a conductance (S): noise and telegraph steps."""
+        seen = g_s + self.noise_s(g_s) * draws.normal(seed, Purpose.READ, traits.index, event)
+        if self.read.telegraph_cells > 0:
+            trapped = draws.uniform(seed, Purpose.TELEGRAPH, traits.index, event) < self.read.telegraph_occupancy
+            seen = seen - np.where(trapped & traits.telegraph, self.read.telegraph_amplitude * g_s, 0.0)
+        return np.asarray(seen, dtype=np.float64)

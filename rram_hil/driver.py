@@ -1,0 +1,147 @@
+"""What the core asks of a driver, and what a driver says of its hardware.
+
+A driver turns operations into the commands of one instrument family. It is found by its entry point in the group
+`rram_hil.drivers`, or named in a bench file as "./file.py:Class".
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from rram_hil.cells import Cells, Geometry, IntArray
+from rram_hil.errors import ConfigError
+from rram_hil.limits import Limits
+from rram_hil.operations import Operation, Result, Scheme
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who answered: model, serial number, firmware, protocol version, and an id that changes with every boot."""
+
+    model: str
+    serial: str
+    firmware: str = ""
+    protocol: str = ""
+    boot: str = ""
+    chip: str = ""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range that the hardware covers, ends included, and its smallest step."""
+
+    low: float
+    high: float
+    step: float = 0.0
+
+    def holds(self, low: float, high: float) -> bool:
+        """Whether [low, high] lies inside; False for NaN."""
+        return bool(self.low <= low and high <= self.high)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a bench can do, as envelopes. What it has not, the core lowers to what it has, or refuses by name.
+
+    `max_cells` and `max_steps` bound one `Apply` (steps counted with repeats); `max_vectors` one `Multiply`; `max_words`
+    one `WriteWords`. `program` and `multiply` say what runs natively. `counters` says that the hardware keeps
+    executed pulses per cell and operation number across a loss of the link and its own reboot.
+    """
+
+    bl_v: Span
+    sl_v: Span
+    wl_v: Span
+    width_s: Span
+    schemes: frozenset[Scheme] = frozenset(Scheme)
+    max_cells: int = 4096
+    max_steps: int = 64
+    per_cell_bias: bool = True
+    program: bool = False
+    multiply: bool = False
+    input_bits: int = 8
+    adc_bits: int = 12
+    max_vectors: int = 1024
+    words: int = 0
+    word_bits: int = 8
+    max_words: int = 4096
+    gate_current: bool = False
+    compliance: bool = False
+    counters: bool = False
+    abort_s: float = 1.0
+    clock: Literal["virtual", "wall"] = "wall"
+    link: str = ""
+    timing: dict[str, float] = field(default_factory=dict)
+
+
+class DriverConfig(BaseModel):
+    """Base of each driver's section of the bench file: unknown keys and guessing coercions are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Driver(ABC):
+    """One bench behind one link (or several). Every method raises the errors of `rram_hil.errors` only.
+
+    `cancel` is set, from a signal handler or another thread, to abort: a driver waiting for its instrument looks at it
+    at least every 50 ms, tells the instrument to stop, and raises `AbortedError` or returns the part that was done.
+    """
+
+    Config: ClassVar[type[DriverConfig]] = DriverConfig
+
+    def __init__(self, config: DriverConfig, geometry: Geometry, limits: Limits) -> None:
+        self.config = config
+        self.geometry = geometry
+        self.limits = limits
+        self.cancel = threading.Event()
+
+    @abstractmethod
+    def connect(self) -> Identity:
+        """Open the link and identify; change no output. Raises `LinkError`, or `ConfigError` for the wrong model."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What the connected hardware can do."""
+
+    @abstractmethod
+    def arm(self) -> None:
+        """Make safe: outputs off, reset, limits sent where the hardware keeps limits of its own, all read back."""
+
+    @abstractmethod
+    def execute(self, operation: Operation, number: int) -> Result:
+        """Carry out one native operation under its journal number, at most once, whatever the link does.
+
+        Raises `UnknownOutcomeError` where it may have been carried out in part and the hardware cannot tell.
+        """
+
+    def executed(self, number: int, cells: Cells) -> IntArray | None:
+        """Pulses that operation `number` really gave each cell, shape (n,), from the hardware's own counters.
+
+        None where the hardware keeps none; a partly executed operation reports what its cells really took.
+        """
+        return None
+
+    def last_number(self) -> int:
+        """The highest operation number that the hardware has seen; 0 where it keeps none."""
+        return 0
+
+    @abstractmethod
+    def safe_off(self) -> None:
+        """All outputs to zero and off, verified by read-back on the same connection. Raises if not verified."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the link back. Never raises; safe to call twice."""
+
+    @abstractmethod
+    def now_s(self) -> float:
+        """The bench clock: seconds since an arbitrary start, of the far side on a virtual bench."""
+
+    def refuse(self, what: str, allowed: str) -> ConfigError:
+        """The error for an operation that this hardware has not."""
+        return ConfigError(f"{type(self).__name__}: {what} is not available on this bench; it has {allowed}")

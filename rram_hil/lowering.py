@@ -1,0 +1,291 @@
+"""What a bench cannot do natively, done by what it can: operations turned into generators of native operations.
+
+Batches are cut to the hardware's sizes, long step lists to its step count (a cell that met its stop condition takes no
+further part), write-verify is driven from the host, and a multiply without one is put together from single reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rram_hil.cells import IntArray
+from rram_hil.driver import Capabilities, Span
+from rram_hil.errors import ConfigError, DataError
+from rram_hil.limits import Limits
+from rram_hil.operations import (
+    Apply,
+    ApplyResult,
+    FloatArray,
+    Multiply,
+    MultiplyResult,
+    Operation,
+    Program,
+    ProgramResult,
+    Result,
+    Status,
+    Step,
+    WordsResult,
+    WriteWords,
+)
+from rram_hil.operations import Span as TimeSpan
+from rram_hil.write_verify import Polarity, WriteVerify
+
+R = TypeVar("R", bound=Result)
+Lowered = Generator[Operation, Result, R]
+
+
+def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Result]:
+    """Yield native operations that amount to `operation`, and return its result.
+
+    Raises `ConfigError` naming the capability that is missing, before anything is yielded.
+    """
+    if isinstance(operation, Apply):
+        return (yield from _apply(operation, can))
+    if isinstance(operation, Program):
+        return (yield from _program(operation, can, limits))
+    if isinstance(operation, Multiply):
+        return (yield from _multiply(operation, can))
+    if isinstance(operation, WriteWords):
+        return (yield from _words(operation, can))
+    return (yield operation)
+
+
+def _refuse_outside(name: str, low: float, high: float, span: Span, unit: str) -> None:
+    if not span.holds(low, high):
+        raise ConfigError(
+            f"{name} of {low:g} to {high:g} {unit} is not available on this bench; "
+            f"it has {span.low:g} to {span.high:g} {unit}"
+        )
+
+
+def _check_step(step: Step, n: int, can: Capabilities) -> None:
+    for line, span in (("bl", can.bl_v), ("sl", can.sl_v), ("wl", can.wl_v)):
+        levels = step.levels(line, n)  # type: ignore[arg-type]
+        if levels is not None and n:
+            _refuse_outside(f"{line.upper()}", float(levels.min()), float(levels.max()), span, "V")
+    _refuse_outside("a width", step.width_s, step.width_s, can.width_s, "s")
+    if step.measure == "gate" and not can.gate_current:
+        raise ConfigError("gate current is not measured by this bench")
+
+
+def _apply(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
+    n = len(operation.cells)
+    if n == 0:
+        return _spread(None, np.zeros(0, dtype=np.int64), 0, operation.measurements)
+    for step in operation.steps:
+        _check_step(step, n, can)
+    if operation.unselected not in can.schemes:
+        names = ", ".join(sorted(can.schemes))
+        raise ConfigError(
+            f"unselected lines {operation.unselected.value!r} are not available on this bench; it has {names}"
+        )
+    if operation.compliance_a is not None and not can.compliance:
+        raise ConfigError(
+            "a compliance current is not available on this bench; in a 1T1R array the gate limits the current"
+        )
+    parts: list[ApplyResult] = []
+    for first in range(0, n, can.max_cells):
+        parts.append((yield from _steps(operation.part(slice(first, first + can.max_cells)), can)))
+    return parts[0] if len(parts) == 1 else _joined(parts, 0)
+
+
+def _steps(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
+    """One batch of cells; the step list cut where the hardware takes fewer steps at once."""
+    if len(operation.steps) * operation.repeat <= can.max_steps:
+        return cast(ApplyResult, (yield operation))
+    flat = operation.steps * operation.repeat
+    n = len(operation.cells)
+    running = np.ones(n, dtype=bool)
+    columns: list[ApplyResult] = []
+    for first in range(0, len(flat), can.max_steps):
+        steps = flat[first : first + can.max_steps]
+        here = np.flatnonzero(running)
+        measures = any(s.measure == "current" for s in steps)
+        stop = operation.stop if measures else None
+        chunk = replace(operation, steps=steps, repeat=1, stop=stop).part(here)
+        result = cast(ApplyResult, (yield chunk)) if here.size else None
+        columns.append(_spread(result, here, n, chunk.measurements))
+        if result is not None and result.interrupted:
+            # What ran is unknown, so nothing further may be assumed: the rest of the steps is not run.
+            rest = operation.measurements - sum(c.status.shape[1] for c in columns)
+            columns.append(replace(_spread(None, here[:0], n, rest), interrupted=True, away_s=result.away_s))
+            break
+        if result is not None and stop is not None:
+            running[here[met(result, chunk)]] = False
+    joined = _joined(columns, 1)
+    pulses, reads = np.sum([c.pulses for c in columns], axis=0), np.sum([c.reads for c in columns], axis=0)
+    return replace(joined, pulses=pulses, reads=reads)
+
+
+def met(result: ApplyResult, operation: Apply) -> NDArray[np.bool_]:
+    """Which cells met the stop condition of an `Apply`, shape (n,)."""
+    n, m = result.status.shape
+    stop = operation.stop
+    if stop is None or m == 0:
+        return np.zeros(n, dtype=bool)
+    usable = (result.status == Status.OK) | (result.status == Status.COMPLIANCE)
+    above = np.full((n, 1), np.inf) if stop.above_s is None else np.broadcast_to(stop.above_s, (n,))[:, None]
+    below = np.full((n, 1), -np.inf) if stop.below_s is None else np.broadcast_to(stop.below_s, (n,))[:, None]
+    hit = usable & ((result.conductance_s >= above) | (result.conductance_s <= below))
+    return np.asarray(hit.any(axis=1))
+
+
+def _spread(result: ApplyResult | None, here: IntArray, n: int, m: int) -> ApplyResult:
+    """A result of some cells as rows of a result of `n`, the others NOT_RUN."""
+    current, conductance, time = (np.full((n, m), np.nan) for _ in range(3))
+    status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
+    pulses, reads = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    whole = ApplyResult(current, conductance, status, time, pulses, reads)
+    if result is None:
+        return whole
+    for name in ("current_a", "conductance_s", "status", "time_s", "pulses", "reads"):
+        getattr(whole, name)[here] = getattr(result, name)
+    return replace(whole, span=result.span, interrupted=result.interrupted, away_s=result.away_s)
+
+
+def _joined(parts: list[ApplyResult], axis: int) -> ApplyResult:
+    """Results of consecutive batches of cells (axis 0) or of consecutive steps (axis 1) as one."""
+
+    def join(name: str, along: int) -> NDArray[Any]:
+        return np.concatenate([getattr(p, name) for p in parts], axis=along)
+
+    ran = [p for p in parts if p.status.size and np.any(p.status != Status.NOT_RUN)] or parts
+    return ApplyResult(
+        current_a=join("current_a", axis),
+        conductance_s=join("conductance_s", axis),
+        status=join("status", axis),
+        time_s=join("time_s", axis),
+        pulses=join("pulses", 0),
+        reads=join("reads", 0),
+        span=TimeSpan(ran[0].span.started_s, max(p.span.ended_s for p in parts)),
+        interrupted=any(p.interrupted for p in parts),
+        away_s=max(p.away_s for p in parts),
+    )
+
+
+def _program(operation: Program, can: Capabilities, limits: Limits) -> Lowered[ProgramResult]:
+    if operation.on_board == "required" and not can.program:
+        raise ConfigError("on-board programming is required by this recipe and is not available on this bench")
+    native = can.program and operation.on_board != "never"
+    parts: list[ProgramResult] = []
+    for first in range(0, max(len(operation.cells), 1), can.max_cells):
+        part = operation.part(slice(first, first + can.max_cells))
+        parts.append(cast(ProgramResult, (yield part)) if native else (yield from _program_from_host(part, can)))
+    if len(parts) == 1:
+        return parts[0]
+
+    def join(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(p, name) for p in parts])
+
+    return ProgramResult(
+        conductance_s=join("conductance_s"),
+        status=join("status"),
+        inside=join("inside"),
+        set_pulses=join("set_pulses"),
+        reset_pulses=join("reset_pulses"),
+        reads=join("reads"),
+        span=TimeSpan(parts[0].span.started_s, parts[-1].span.ended_s),
+        interrupted=any(p.interrupted for p in parts),
+        away_s=max(p.away_s for p in parts),
+    )
+
+
+def _program_from_host(operation: Program, can: Capabilities) -> Lowered[ProgramResult]:
+    """Write-verify driven from the host: one read and at most two pulse operations a round, over the whole batch."""
+    verify = WriteVerify(operation)
+    started = ended = None
+    interrupted, away_s = False, 0.0
+
+    def note(result: ApplyResult) -> ApplyResult:
+        nonlocal started, ended, interrupted, away_s
+        started = result.span.started_s if started is None else started
+        ended = result.span.ended_s
+        interrupted, away_s = interrupted or result.interrupted, max(away_s, result.away_s)
+        return result
+
+    while (at := verify.reading()).size:
+        cells = operation.cells[at]
+        reading = Apply(cells, (operation.read.part(at),), operation.unselected, label=operation.label)
+        result = note((yield from _apply(reading, can)))
+        if not result.interrupted:
+            verify.take(at, result.last_s, result.last_status)
+        polarities: tuple[Polarity, Polarity] = (1, -1)
+        for polarity in polarities:
+            due, step = verify.pulses(polarity)
+            if due.size:
+                pulse = Apply(
+                    operation.cells[due], (step,), operation.unselected, operation.compliance_a, label=operation.label
+                )
+                given = note((yield from _apply(pulse, can)))
+                # A cell that an interrupted batch did not reach is still due; the others are read before anything else.
+                verify.given(due[given.pulses > 0] if given.interrupted else due, polarity)
+    return replace(verify.result(TimeSpan(started or 0.0, ended or 0.0)), interrupted=interrupted, away_s=away_s)
+
+
+def _multiply(operation: Multiply, can: Capabilities) -> Lowered[MultiplyResult]:
+    if operation.words and not can.words:
+        raise ConfigError(
+            "on-chip words are not available on this bench; multiply with words=False and add them on the host"
+        )
+    if not can.multiply:
+        if operation.words:
+            raise ConfigError("on-chip words need a native multiply, which is not available on this bench")
+        return (yield from _multiply_from_reads(operation, can))
+    if operation.input_bits > can.input_bits:
+        raise ConfigError(
+            f"{operation.input_bits}-bit inputs are not available on this bench; it has {can.input_bits} bits"
+        )
+    parts: list[MultiplyResult] = []
+    for first in range(0, max(len(operation.inputs), 1), can.max_vectors):
+        result = yield operation.part(slice(first, first + can.max_vectors))
+        parts.append(cast(MultiplyResult, result))
+    if len(parts) == 1:
+        return parts[0]
+    sums = [p.word_sums for p in parts if p.word_sums is not None]
+    return MultiplyResult(
+        np.concatenate([p.codes for p in parts]),
+        parts[0].lsb_a,
+        np.concatenate(sums) if sums else None,
+        sum(p.saturated for p in parts),
+        any(p.emulated for p in parts),
+        TimeSpan(parts[0].span.started_s, parts[-1].span.ended_s),
+    )
+
+
+def _multiply_from_reads(operation: Multiply, can: Capabilities) -> Lowered[MultiplyResult]:
+    """Read every cell of the block once and multiply on the host, with the codes that a `can.adc_bits` ADC would give."""
+    step = Step(operation.read_v, 0.0, operation.wl_v, max(can.width_s.low, 1e-6), "current")
+    result = yield from _apply(Apply(operation.cells, (step,), label=operation.label), can)
+    if np.any(result.last_status != Status.OK):
+        bad = int(np.argmax(result.last_status != Status.OK))
+        raise DataError(
+            f"emulated multiply: cell {operation.cells.address(bad)} has no usable reading "
+            f"({Status(int(result.last_status[bad])).name.lower()})"
+        )
+    conductance: FloatArray = result.last_s.reshape(operation.rows, operation.columns)
+    volts = operation.inputs * (operation.read_v / ((1 << (operation.input_bits - 1)) - 1))
+    top = (1 << (can.adc_bits - 1)) - 1
+    lsb_a = operation.full_scale_a / top
+    exact = np.rint(volts @ conductance / lsb_a)
+    codes = np.clip(exact, -top, top).astype(np.int32)
+    return MultiplyResult(codes, lsb_a, None, int(np.sum(np.abs(exact) > top)), True, result.span)
+
+
+def _words(operation: WriteWords, can: Capabilities) -> Lowered[WordsResult]:
+    top = (1 << (can.word_bits - 1)) - 1
+    if len(operation.cells) > can.words:
+        raise ConfigError(f"{len(operation.cells)} on-chip words are more than the {can.words} of this bench")
+    if np.any(np.abs(operation.values) > top):
+        raise ConfigError(f"on-chip words of this bench have {can.word_bits} bits: values must lie in -{top}..{top}")
+    written, spans = 0, []
+    for first in range(0, max(len(operation.cells), 1), can.max_words):
+        part = operation.part(slice(first, first + can.max_words))
+        result = cast(WordsResult, (yield part))
+        written += result.written
+        spans.append(result.span)
+    return WordsResult(written, TimeSpan(spans[0].started_s, spans[-1].ended_s))

@@ -1,0 +1,98 @@
+"""Answers from the journal of an earlier run of the same recipe, until the operation in flight is reached."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from rram_hil.errors import DataError
+from rram_hil.journal import Computed, Frame, Intent, Outcome, Saved, StepEnd, StepStart
+from rram_hil.operations import Operation, Result
+from rram_hil.protocol import Arrays
+from rram_hil.records import matches, result_from
+
+F = TypeVar("F", StepStart, StepEnd, Intent, Outcome, Saved, Computed)
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """An operation whose intent is in the journal and whose result is not."""
+
+    number: int
+    time_s: float
+
+
+class Replay:
+    """The frames of a journal that a fresh run of its protocols must meet again, in order.
+
+    Every method answers None or False once the journal is used up, and raises `DataError` where the fresh run asks for
+    something else than the journal holds: then recipe, package or computation are not the same.
+    """
+
+    def __init__(self, journal: Iterable[Frame]) -> None:
+        told = (StepStart, StepEnd, Intent, Outcome, Saved, Computed)
+        self._frames: deque[Frame] = deque(f for f in journal if isinstance(f, told))
+        self._place = 1
+        self.last_number = max((f.operation for f in self._frames if isinstance(f, Intent)), default=0)
+
+    def must_be_empty(self) -> None:
+        """Raise `DataError` if the fresh run went on alone although the journal holds more."""
+        if self._frames:
+            raise self._differs("something that the journal does not hold")
+
+    def step_started(self, step: StepStart) -> bool:
+        """Whether the journal has this step's start."""
+        frame = self._pop(StepStart, f"the start of step {step.name!r}")
+        if frame is not None and replace(frame, time_s=step.time_s) != step:
+            raise self._differs(f"step {step.name!r} ({step.protocol}, version {step.version})")
+        return frame is not None
+
+    def step_ended(self, number: int) -> bool:
+        """Whether the journal has this step's end."""
+        return self._pop(StepEnd, f"the end of step {number}") is not None
+
+    def saved(self, name: str) -> bool:
+        """Whether the journal has this array next."""
+        frame = self._pop(Saved, f"the array {name!r}")
+        if frame is not None and frame.name != name:
+            raise self._differs(f"the array {name!r}")
+        return frame is not None
+
+    def computed(self, name: str) -> Arrays | None:
+        """The arrays of a finished computation."""
+        frame = self._pop(Computed, f"the computation {name!r}")
+        if frame is None:
+            return None
+        if frame.name != name:
+            raise self._differs(f"the computation {name!r}")
+        return dict(frame.arrays)
+
+    def operation(self, operation: Operation) -> Result | InFlight | None:
+        """The kept result of an operation, or that it was in flight when the journal ends."""
+        intent = self._pop(Intent, f"a {type(operation).__name__}")
+        if intent is None:
+            return None
+        if not matches(intent.record, operation):
+            raise self._differs(f"another {type(operation).__name__}")
+        if not self._frames:
+            return InFlight(intent.operation, intent.time_s)
+        outcome = self._pop(Outcome, f"the result of operation {intent.operation}")
+        return None if outcome is None else result_from(outcome.record)
+
+    def _pop(self, kind: type[F], wanted: str) -> F | None:
+        if not self._frames:
+            return None
+        frame = self._frames[0]
+        if not isinstance(frame, kind):
+            raise self._differs(wanted)
+        self._frames.popleft()
+        self._place += 1
+        return frame
+
+    def _differs(self, wanted: str) -> DataError:
+        return DataError(
+            f"resume refused: at entry {self._place} the run asks for {wanted}, the journal has "
+            f"{type(self._frames[0]).__name__ if self._frames else 'something else'}; the recipe, the data or the package changed"
+        )

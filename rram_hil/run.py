@@ -1,0 +1,181 @@
+"""Running a recipe on a bench into a run file: start, resume, abort, always leaving a whole journal and a valid file."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+import subprocess
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from rram_hil import __version__
+from rram_hil.bench import Bench
+from rram_hil.bench_file import BenchFile, load_bench_file
+from rram_hil.engine import Watcher
+from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError
+from rram_hil.journal import Close, EndStatus, Header, Journal, Note, Resume, read_journal
+from rram_hil.recipe import Recipe, load_recipe
+from rram_hil.replay import Replay
+from rram_hil.run_file import write_run_file
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a finished run left: its run file and, for each step, its name and what its protocol returned."""
+
+    run_file: Path
+    steps: tuple[tuple[str, object], ...]
+
+
+def journal_of(run_file: Path) -> Path:
+    """The journal beside a run file."""
+    return run_file.with_name(run_file.name + ".journal")
+
+
+def run_recipe(
+    recipe: str | Path | Recipe,
+    bench: str | Path | BenchFile,
+    run_file: str | Path,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> RunOutcome:
+    """Run every step of a recipe; keep everything in `run_file` and its journal.
+
+    Raises `ConfigError` where the run file exists (or, on resume, does not), the recipe or bench changed, or the chip is
+    another; `AbortedError` after Ctrl-C; any `BenchError` of the run. In every case outputs are off and the file is valid.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
+    path = Path(run_file)
+    watcher = watcher or Watcher()
+    if resume:
+        return _resume(recipe, file, path, watcher)
+    for taken in (path, journal_of(path)):
+        if taken.exists():
+            raise ConfigError(f"{taken} exists; give another --out, or --resume to go on with that run")
+    with Bench.open(file) as opened, Journal.create(journal_of(path), _header(recipe, opened)) as journal:
+        return _steps(recipe, opened, journal, None, path, watcher)
+
+
+def _resume(recipe: Recipe, file: BenchFile, path: Path, watcher: Watcher) -> RunOutcome:
+    if not journal_of(path).exists():
+        raise ConfigError(f"{journal_of(path)}: there is no journal to resume; run without --resume to start")
+    with Journal.resume(journal_of(path)) as journal:
+        _same_run(journal.header, recipe, file, journal.path)
+        replay = Replay(read_journal(journal.path))
+        with Bench.open(file) as opened:
+            journal.append(Resume(_utc(), opened.identity, file.operator, __version__, opened.driver.now_s()))
+            return _steps(recipe, opened, journal, replay, path, watcher)
+
+
+def _steps(
+    recipe: Recipe, bench: Bench, journal: Journal, replay: Replay | None, path: Path, watcher: Watcher
+) -> RunOutcome:
+    write_run_file(journal.path, path)
+    engine = bench.record(journal, replay, watcher)
+    setting = replace(bench.setting, folder=recipe.path.parent, seed=recipe.head.seed)
+    done: list[tuple[str, object]] = []
+    status: EndStatus = "error"
+    try:
+        with engine.abortable():
+            for number, step in enumerate(recipe.steps, 1):
+                watcher.step(step.name, number, len(recipe.steps))
+                plan = partial(step.protocol.run, replace(setting, step=step.name))
+                outcome = engine.step(number, step.name, step.protocol_name, step.protocol.version, plan)
+                done.append((step.name, outcome))
+                if engine.replay is None:
+                    write_run_file(journal.path, path)
+        status = "complete"
+    except AbortedError:
+        status = "aborted"
+        raise
+    except BenchError as error:
+        with contextlib.suppress(DataError):
+            journal.append(Note("error", str(error), _utc()))
+        raise
+    finally:
+        # Outputs first, files after: a full disk must not keep a voltage on.
+        if status != "complete":
+            with contextlib.suppress(BenchError):
+                bench.driver.safe_off()
+        # The first error is the one to tell: what cannot be written any more is in the journal as far as it goes.
+        with contextlib.nullcontext() if status == "complete" else contextlib.suppress(DataError):
+            journal.append(Close(status, _utc()))
+            journal.sync()
+            write_run_file(journal.path, path)
+    return RunOutcome(path, tuple(done))
+
+
+def _same_run(header: Header, recipe: Recipe, bench: BenchFile, path: Path) -> None:
+    """Refuse to resume what is not the same run. Raises `ConfigError` in one line."""
+    if header.chip_id != bench.chip.id:
+        raise ConfigError(f"{path}: this run is of chip {header.chip_id!r}; the bench file has chip {bench.chip.id!r}")
+    if header.recipe != recipe.text:
+        raise ConfigError(
+            f"{path}: the recipe {recipe.path} changed since this run began; resume needs the same recipe"
+        )
+    if header.bench != bench.text:
+        raise ConfigError(
+            f"{path}: the bench file {bench.path} changed since this run began; resume needs the same bench"
+        )
+    if header.package_version != __version__:
+        raise ConfigError(f"{path}: this run began with rram_hil {header.package_version}; this is {__version__}")
+
+
+def _utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _header(recipe: Recipe, bench: Bench) -> Header:
+    chip = bench.file.chip
+    return Header(
+        run=recipe.head.title or recipe.path.stem,
+        chip_id=chip.id,
+        geometry=bench.geometry,
+        bench=bench.file.text,
+        recipe=recipe.text,
+        started_utc=_utc(),
+        clock=bench.capabilities.clock,
+        instrument=bench.identity,
+        package_version=__version__,
+        protocols={s.protocol_name: str(s.protocol.version) for s in recipe.steps},
+        git_revision=git_revision(),
+        seed=recipe.head.seed,
+        die=chip.die,
+        lot=chip.lot,
+        operator=recipe.head.operator or bench.file.operator,
+        temperature_k=chip.temperature_k,
+        log=recipe.head.log,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that the numbers depend on, with their versions."""
+    found = {"python": platform.python_version()}
+    for name in ("numpy", "scipy", "h5py", "pydantic", "pyserial", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def git_revision() -> str:
+    """Revision of the checkout that this package runs from; empty for an installed package."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return ""
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return told.stdout.strip()
