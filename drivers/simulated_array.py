@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from rram_hil.cells import Cells, Geometry, IntArray
@@ -80,8 +81,8 @@ class SimulatedArray(Driver):
         return self.chip.execute(operation, number, self.cancel)
 
     def executed(self, number: int, cells: Cells) -> IntArray | None:
-        """Pulses that operation `number` really gave each cell, shape (n,)."""
-        return self.chip.executed(number, cells)
+        """Pulses that operation `number` really gave each cell, shape (n,); -1 where a later operation has reached it."""
+        return np.where(self.chip.last_numbers(cells) > number, -1, self.chip.executed(number, cells))
 
     def last_number(self) -> int:
         """The highest operation number that the chip has seen."""

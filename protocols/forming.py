@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from rram_hil.cells import Cells
+from rram_hil.cells import Cells, IntArray
 from rram_hil.errors import ConfigError
 from rram_hil.operations import ApplyResult, FloatArray, Status, Stop, read, sweep
 from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
@@ -91,9 +91,8 @@ class Forming(Protocol):
             here = np.flatnonzero(todo)
             if here.size == 0:
                 break
-            at, volts = yield from self._ramp(cells[here], levels, wl_v, setting)
-            conductance[here], formed_v[here] = at, volts
-            todo[here] = ~(at >= self.formed_above_s)
+            conductance[here], formed_v[here], conducts = yield from self._ramp(cells[here], levels, wl_v, setting)
+            todo[here] = ~conducts
         yield Save("pristine", map_of(cells, pristine, setting.geometry), _MAP, "S")
         yield Save("forming_voltage", map_of(cells, formed_v, setting.geometry), _MAP, "V")
         yield Save("conductance", map_of(cells, conductance, setting.geometry), _MAP, "S")
@@ -113,20 +112,39 @@ class Forming(Protocol):
 
     def _ramp(
         self, cells: Cells, levels: list[float], wl_v: float, setting: Setting
-    ) -> Plan[tuple[FloatArray, FloatArray]]:
-        """One ramp over `cells`; each one's last conductance (S) and the volts at which it formed (V, or NaN)."""
-        stop = Stop(above_s=self.formed_above_s)
-        ramp = sweep(
-            cells, "bl", levels, wl_v=wl_v, width_s=self.width_s, read=setting.read, stop=stop, label="forming"
-        )
-        result = cast(ApplyResult, (yield ramp))
-        last = result.last_s
-        if result.interrupted:
-            # The ramp of these cells is not repeated: each takes it once at each gate level, whatever happens.
-            last = cast(ApplyResult, (yield read(cells, setting.read, label="after interruption"))).last_s
-        hit = result.conductance_s >= self.formed_above_s
-        first = np.argmax(hit, axis=1)
-        return last, np.where(hit.any(axis=1), np.asarray(levels)[np.minimum(first, len(levels) - 1)], np.nan)
+    ) -> Plan[tuple[FloatArray, FloatArray, NDArray[np.bool_]]]:
+        """One ramp over `cells`: last conductance (S), volts at which each formed (V, or NaN), which conduct now.
+
+        A cell takes a ramp once, whatever happens: after an interruption only the cells that the bench did not reach take it.
+        """
+        n = len(cells)
+        last, formed_v, conducts = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
+        todo: IntArray = np.arange(n)
+        while todo.size:
+            stop = Stop(above_s=self.formed_above_s)
+            ramp = sweep(
+                cells[todo],
+                "bl",
+                levels,
+                wl_v=wl_v,
+                width_s=self.width_s,
+                read=setting.read,
+                stop=stop,
+                label="forming",
+            )
+            result = cast(ApplyResult, (yield ramp))
+            reached = todo
+            if result.interrupted:
+                reached, todo = todo[result.pulses > 0], todo[result.pulses == 0]
+                result = cast(ApplyResult, (yield read(cells[reached], setting.read, label="after interruption")))
+                formed_at = np.full(reached.size, np.nan)
+            else:
+                hit = (result.conductance_s >= self.formed_above_s) | (result.status == Status.OVER_RANGE)
+                formed_at = np.where(hit.any(axis=1), np.asarray(levels)[np.argmax(hit, axis=1)], np.nan)
+                todo = todo[:0]
+            last[reached], formed_v[reached] = result.last_s, formed_at
+            conducts[reached] = _conducts(result, self.formed_above_s)
+        return last, formed_v, conducts
 
 
 _MAP = ("tile", "row", "column")

@@ -86,6 +86,7 @@ def ensure_encoding(
         programmed.mapping,
         images[:count],
         map_s=programmed.map_s,
+        words=programmed.words,
         input_bits=input_bits,
         read_v=float(np.max(np.abs(setting.read.cell_v(1)))),
         wl_v=float(np.max(gate_v)) if gate_v is not None else 0.0,

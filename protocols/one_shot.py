@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Self, cast
+from typing import cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict
 
 from rram_hil.cells import Cells, IntArray
 from rram_hil.operations import ApplyResult, FloatArray, pulse
 from rram_hil.protocol import Plan, Progress, Protocol, Setting
 
-from .programmed import TargetChoice, cells_of, save_targets
-
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from .programmed import Curve, Positive, TargetChoice, Volt, save_targets, to_program
 
 
 class ResetPulse(BaseModel):
@@ -28,28 +25,14 @@ class ResetPulse(BaseModel):
     width_s: Positive = 1e-6
 
 
-class SetCurve(BaseModel):
-    """One SET pulse: the gate volts that give each conductance, a table from the characterisation of the chip."""
+class SetPulse(BaseModel):
+    """One SET pulse, its gate volts taken from the table `gate` of the chip's characterisation."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     bl_v: Volt = 2.0
     width_s: Positive = 100e-9
-    wl_v: list[Volt] = Field(min_length=2)
-    conductance_s: list[Positive] = Field(min_length=2)
-
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if len(self.wl_v) != len(self.conductance_s):
-            raise ValueError("wl_v and conductance_s must have the same length")
-        for name, column in (("wl_v", self.wl_v), ("conductance_s", self.conductance_s)):
-            if np.any(np.diff(column) <= 0):
-                raise ValueError(f"{name} must rise from entry to entry")
-        return self
-
-    def gate_v(self, target_s: FloatArray) -> FloatArray:
-        """Gate volts for target conductances, interpolated in ln G, held at the ends of the table."""
-        return np.interp(np.log(target_s), np.log(self.conductance_s), self.wl_v)
+    gate: Curve
 
 
 @dataclass(frozen=True)
@@ -71,17 +54,16 @@ class OneShot(Protocol):
     targets: TargetChoice
     tag: str = "network"
     reset: ResetPulse = ResetPulse()
-    set: SetCurve
+    set: SetPulse
 
     def run(self, setting: Setting) -> Plan[OneShotSummary]:
         """Yields two pulse batches; shares the placement under `tag`."""
         programmed = self.targets.load(setting)
         yield from save_targets(programmed)
-        cells = cells_of(programmed)
-        target = programmed.mapping.target_s[programmed.mapping.free]
+        cells, target = to_program(programmed)
         yield Progress(0, 2, f"resetting {len(cells)} cells")
         reset = yield from self._once(cells, np.zeros(len(cells)), setting, resetting=True)
-        conducting = np.flatnonzero(target >= self.set.conductance_s[0])
+        conducting = np.flatnonzero(target >= min(self.set.gate.conductance_s))
         yield Progress(1, 2, f"setting {conducting.size} cells")
         done = yield from self._once(cells[conducting], target[conducting], setting, resetting=False)
         setting.share(self.tag, programmed)
@@ -102,12 +84,12 @@ class OneShot(Protocol):
                     label="one-shot reset",
                 )
             else:
-                gate = self.set.gate_v(target_s[todo])
+                gate = self.set.gate.volts(target_s[todo])
                 shot = pulse(batch, bl_v=self.set.bl_v, wl_v=gate, width_s=self.set.width_s, label="one-shot set")
             result = cast(ApplyResult, (yield shot))
             if not result.interrupted:
                 return certain + todo.size
-            # Charged cells had their pulse, or may have had it: they are not touched again.
-            certain += int(np.sum(result.pulses > 0))
+            # Charged cells had their pulse or, where the bench keeps no counters, may have had it: neither is touched again.
+            certain += int(np.sum(result.pulses > 0)) if setting.capabilities.counters else 0
             todo = todo[result.pulses == 0]
         return certain

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rram_hil.cells import Cells
 from rram_hil.errors import ConfigError, DataError
@@ -21,6 +21,32 @@ from rram_hil.protocol import Plan, Save, Setting
 from .forming import Condition
 
 MAP = ("tile", "row", "column")
+Volt = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Curve(BaseModel):
+    """Which volts of one line give which conductance: a table from the characterisation of a chip, interpolated in ln G."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    volts_v: list[Volt] = Field(min_length=2)
+    conductance_s: list[Positive] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _monotonic(self) -> Self:
+        if len(self.volts_v) != len(self.conductance_s):
+            raise ValueError("volts_v and conductance_s must have the same length")
+        volts, conductance = np.diff(self.volts_v), np.diff(self.conductance_s)
+        if not (np.all(volts > 0) and (np.all(conductance > 0) or np.all(conductance < 0))):
+            raise ValueError("volts_v must rise, and conductance_s rise or fall, from entry to entry")
+        return self
+
+    def volts(self, target_s: FloatArray) -> FloatArray:
+        """Volts for target conductances (S), held at the ends of the table."""
+        order = np.argsort(self.conductance_s)
+        known = np.log(np.asarray(self.conductance_s)[order])
+        return np.asarray(np.interp(np.log(np.maximum(target_s, 1e-12)), known, np.asarray(self.volts_v)[order]))
 
 
 @dataclass
@@ -31,6 +57,8 @@ class Programmed:
     """
 
     mapping: Mapping
+    responsive: NDArray[np.bool_]
+    """Cells, map of shape `geometry.shape`, that no forming of this run found stuck."""
     network: Network | None = None
     map_s: FloatArray | None = None
     encoding: Encoding | None = None
@@ -61,7 +89,7 @@ class TargetChoice(BaseModel):
     def load(self, setting: Setting) -> Programmed:
         """Targets and, for a network, its mapping. Known faults are taken from an earlier forming of this run."""
         if self.map is not None:
-            return Programmed(_map_targets(setting.folder / self.map, setting))
+            return Programmed(_map_targets(setting.folder / self.map, setting), np.isnan(known_faults(setting)))
         path = setting.folder / str(self.network)
         if not path.is_file():
             raise ConfigError(f"step {setting.step!r}: network: there is no file {path}")
@@ -73,14 +101,15 @@ class TargetChoice(BaseModel):
             if "layer list" not in str(error):
                 raise
             network, weights = None, {n: t for n, t in tensors_from(path).items() if t.ndim in (2, 4)}
-        return Programmed(map_network(weights, setting.geometry, self.options, known_faults(setting)), network)
+        faults = known_faults(setting)
+        return Programmed(map_network(weights, setting.geometry, self.options, faults), np.isnan(faults), network)
 
 
-def known_faults(setting: Setting) -> FloatArray | None:
-    """Conductance (S) of the cells that forming found stuck, NaN elsewhere; None where this run formed nothing."""
+def known_faults(setting: Setting) -> FloatArray:
+    """Conductance (S) of the cells that an earlier forming of this run found stuck, NaN elsewhere."""
     condition = setting.shared.get("condition")
     if not isinstance(condition, Condition):
-        return None
+        return np.full(setting.geometry.shape, np.nan)
     stuck = condition.stuck_low_resistance | condition.stuck_high_resistance
     conductance = np.nan_to_num(condition.conductance_s, nan=0.0)
     return np.where(stuck, conductance, np.nan)
@@ -119,6 +148,8 @@ def load_images(path: Path, step: str) -> tuple[NDArray[np.float32], NDArray[np.
     return images.astype(np.float32) * scale, labels.astype(np.int64)
 
 
-def cells_of(programmed: Programmed) -> Cells:
-    """The cells that may be programmed: those in use and not known to be stuck."""
-    return programmed.mapping.cells[programmed.mapping.free]
+def to_program(programmed: Programmed) -> tuple[Cells, FloatArray]:
+    """The cells worth pulsing and their targets (S): those in use that respond, so far as forming told."""
+    mapping = programmed.mapping
+    worth = programmed.responsive.ravel()[mapping.cells.index(mapping.geometry)]
+    return mapping.cells[worth], mapping.target_s[worth]

@@ -77,6 +77,8 @@ class SparseAdaptation(Protocol):
         yield Progress(1, 3, f"training on-chip words, {self.steps} steps of {self.batch} images")
         arrays = yield Compute("words", lambda do: self._train(programmed, network, setting, do))
         programmed.words = words = _words_from(arrays, network)
+        # The words change what the layers pass on, so inputs and ADC ranges are chosen anew for inference.
+        programmed.encoding = None
         yield Progress(2, 3, "writing on-chip words")
         written = cast(WordsResult, (yield word_operation(mapping, words, self.word_bits)))
         biases = sum(w.bias_values.size for w in words.values())
@@ -103,7 +105,7 @@ class SparseAdaptation(Protocol):
         seed = int(setting.rng("words").integers(1 << 31))
         masks = learning.choose_words(student, self.fraction, seed)
         images, labels = load_images(setting.folder / self.data, setting.step)
-        answer: Do = do if self.forward == "array" else StoredMap(programmed.map_s)
+        answer: Do = do if self.forward == "array" else StoredMap(programmed.map_s, setting.capabilities.adc_bits)
 
         def array_multiply(layer: int, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
             codes, _ = encoding.encode(names[layer], vectors)

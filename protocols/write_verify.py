@@ -8,28 +8,33 @@ from typing import Annotated, Literal, Self, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rram_hil.operations import ApplyResult, Program, ProgramResult, PulseTrain, Ramp, Status, read
+from rram_hil.operations import ApplyResult, FloatArray, Program, ProgramResult, PulseTrain, Ramp, Status, read
 from rram_hil.protocol import Plan, Progress, Protocol, Save, Setting, map_of
 
-from .programmed import MAP, Programmed, TargetChoice, cells_of, save_targets
-
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from .programmed import MAP, Curve, Positive, Programmed, TargetChoice, Volt, save_targets, to_program
 
 
 class RampChoice(BaseModel):
-    """Volts of successive pulses: `start_v`, then `step_v` more each, held at `stop_v`."""
+    """Volts of successive pulses: `start_v`, then `step_v` more each, held at `stop_v`.
+
+    With `table` each cell starts at the volts that the table gives for `aim` x its target, but not below `start_v`: the
+    ramp then need not walk through what the chip's characterisation already knows.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt
     step_v: Volt = 0.0
+    table: Curve | None = None
+    aim: Positive = 1.0
 
-    @property
-    def ramp(self) -> Ramp:
-        """The same as an operation takes it."""
-        return Ramp(self.start_v, self.stop_v, self.step_v)
+    def ramp(self, target_s: FloatArray) -> Ramp:
+        """The same as an operation takes it, for cells with these targets (S)."""
+        if self.table is None:
+            return Ramp(self.start_v, self.stop_v, self.step_v)
+        known = self.table.volts(self.aim * target_s)
+        return Ramp(np.clip(known, self.start_v, self.stop_v), self.stop_v, self.step_v)
 
 
 class Pulses(BaseModel):
@@ -41,10 +46,9 @@ class Pulses(BaseModel):
     gate_v: RampChoice
     width_s: Positive
 
-    @property
-    def train(self) -> PulseTrain:
-        """The same as an operation takes it."""
-        return PulseTrain(self.amplitude_v.ramp, self.gate_v.ramp, self.width_s)
+    def train(self, target_s: FloatArray) -> PulseTrain:
+        """The same as an operation takes it, for cells with these targets (S)."""
+        return PulseTrain(self.amplitude_v.ramp(target_s), self.gate_v.ramp(target_s), self.width_s)
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,7 @@ class WriteVerify(Protocol):
             programmed = self.targets.load(setting)
             setting.share(self.tag, programmed)
         yield from save_targets(programmed)
-        cells = cells_of(programmed)
-        target = programmed.mapping.target_s[programmed.mapping.free]
+        cells, target = to_program(programmed)
         width = np.maximum(self.tolerance * target, self.tolerance_s)
         high = np.where(target <= self.lowest_s, self.lowest_s, target) + width
         low = np.where(target <= self.lowest_s, 0.0, np.maximum(target - width, 0.0))
@@ -108,8 +111,8 @@ class WriteVerify(Protocol):
                 cells[todo],
                 low[todo],
                 high[todo],
-                self.set.train,
-                self.reset.train,
+                self.set.train(target[todo]),
+                self.reset.train(target[todo]),
                 setting.read,
                 self.max_pulses - (sets + resets)[todo],
                 self.max_reversals,
@@ -121,7 +124,7 @@ class WriteVerify(Protocol):
             sets[todo] += result.set_pulses
             resets[todo] += result.reset_pulses
             reads[todo] += result.reads
-            known = result.status != Status.UNKNOWN
+            known = (result.status != Status.UNKNOWN) | (not result.interrupted)
             conductance[todo[known]], inside[todo[known]] = result.conductance_s[known], result.inside[known]
             todo = todo[~known]
             if result.interrupted and todo.size:

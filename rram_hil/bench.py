@@ -64,7 +64,7 @@ class Bench:
             try:
                 self = cls(file, driver, driver.connect(), far_side)
                 if arm:
-                    self._arm()
+                    self.arm()
             except BaseException:
                 driver.close()
                 raise
@@ -74,7 +74,11 @@ class Bench:
             raise
         return self
 
-    def _arm(self) -> None:
+    def arm(self) -> None:
+        """Take the chip's ledger and make the outputs safe; from here on operations run.
+
+        Raises `DataError` where another run has the ledger or it is of another chip, `BenchError` of the driver.
+        """
         # The ledger first: where another process works on this chip, no output may be touched.
         self.ledger = Ledger(self.file.ledger_path, self.geometry, self.file.chip.id, limit=self.limits.pulses_per_cell)
         try:
@@ -98,6 +102,11 @@ class Bench:
     def capabilities(self) -> Capabilities:
         """What the hardware can do."""
         return self.driver.capabilities
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     @property
     def engine(self) -> Engine:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rram_hil.cells import Geometry
 from rram_hil.device.config import Simulation
@@ -49,9 +49,9 @@ class Chip(Section):
 class Read(Section):
     """Section `[read]`: the read condition of this bench."""
 
-    bl_v: float = 0.2
-    wl_v: float = 3.0
-    width_s: Annotated[float, Field(gt=0)] = 1e-6
+    bl_v: Annotated[float, Field(allow_inf_nan=False)] = 0.2
+    wl_v: Annotated[float, Field(allow_inf_nan=False)] = 3.0
+    width_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
 
     @property
     def step(self) -> Step:
@@ -81,6 +81,15 @@ class BenchFile(Section):
     read: Read = Read()
     simulation: Simulation | None = None
     operator: str = ""
+
+    @model_validator(mode="after")
+    def _reads_stress_nothing(self) -> Self:
+        if not abs(self.read.bl_v) <= self.limits.read_v:
+            raise ValueError(
+                f"read.bl_v of {self.read.bl_v:g} V is above limits.read_v of {self.limits.read_v:g} V: each read would count "
+                "as a pulse"
+            )
+        return self
 
     _text: str = ""
     _path: Path = Path("bench.toml")

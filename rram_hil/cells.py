@@ -74,13 +74,13 @@ class Cells:
     @classmethod
     def of(cls, addresses: Iterable[tuple[int, int, int]]) -> Cells:
         """Cells from (tile, row, column) triples."""
-        table = np.array(list(addresses), dtype=np.int64).reshape(-1, 3)
+        table = np.array(list(addresses)).reshape(-1, 3)
         return cls(table[:, 0], table[:, 1], table[:, 2])
 
     @classmethod
     def block(cls, tile: int, rows: ArrayLike, columns: ArrayLike) -> Cells:
         """Every crossing of `rows` and `columns` (index lists) on one tile, row by row."""
-        r, c = np.meshgrid(np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64), indexing="ij")
+        r, c = np.meshgrid(rows, columns, indexing="ij")
         return cls(np.full(r.size, tile, dtype=np.int64), r.ravel(), c.ravel())
 
     @classmethod
@@ -90,8 +90,11 @@ class Cells:
 
     @classmethod
     def from_index(cls, index: ArrayLike, geometry: Geometry) -> Cells:
-        """Cells from flat indices into `geometry.shape`."""
-        tile, row, column = np.unravel_index(np.asarray(index, dtype=np.int64), geometry.shape)
+        """Cells from flat indices into `geometry.shape`. Raises `ConfigError` for an index off the chip."""
+        flat = np.atleast_1d(np.asarray(index))
+        if flat.size and (flat.dtype.kind not in "iu" or flat.min() < 0 or flat.max() >= geometry.size):
+            raise ConfigError(f"cell indices must be integers in 0..{geometry.size - 1}")
+        tile, row, column = np.unravel_index(flat.astype(np.int64), geometry.shape)
         return cls(tile.astype(np.int64), row.astype(np.int64), column.astype(np.int64))
 
     def index(self, geometry: Geometry) -> IntArray:

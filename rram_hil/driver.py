@@ -122,7 +122,8 @@ class Driver(ABC):
     def executed(self, number: int, cells: Cells) -> IntArray | None:
         """Pulses that operation `number` really gave each cell, shape (n,), from the hardware's own counters.
 
-        None where the hardware keeps none; a partly executed operation reports what its cells really took.
+        None where the hardware keeps none, -1 for a cell whose record a later operation has replaced; a partly executed
+        operation reports what its cells really took.
         """
         return None
 

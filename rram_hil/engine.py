@@ -205,7 +205,16 @@ class Engine:
         if not self._aside:
             record = operation_record(operation)
             self._write(Intent(number, self._step, record, charge.pulses, self.driver.now_s()), sync=stresses)
-        result = self._execute(operation, number, charge)
+        return self._finish(operation, number, self._execute(operation, number, charge), charge, stresses)
+
+    def _finish(self, operation: Operation, number: int, result: Result, charge: Charge, stresses: bool) -> Result:
+        """Keep a result. One that an abort may have cut short is kept only as far as it stressed cells."""
+        if self.driver.cancel.is_set():
+            # A resumed run must not take what was cut for the whole: harmless operations are then repeated, the cells of
+            # others are known by their pulses and read again.
+            if stresses and isinstance(result, ApplyResult | ProgramResult):
+                self._keep(operation, number, unknown_result(operation, result.pulses, 0.0), charge, stresses)
+            self._stop_if_cancelled()
         self._keep(operation, number, result, charge, stresses)
         return result
 
@@ -219,8 +228,9 @@ class Engine:
 
     def _unknown(self, operation: Operation, number: int, charge: Charge, away_s: float) -> Result:
         """What to tell the protocol of an operation whose outcome was lost: charged with what the hardware knows."""
-        pulses = self.driver.executed(number, charge.cells)
-        return unknown_result(operation, charge.pulses if pulses is None else pulses, away_s)
+        told = self.driver.executed(number, charge.cells)
+        pulses = charge.pulses if told is None else np.where(told < 0, charge.pulses, told)
+        return unknown_result(operation, pulses, away_s)
 
     def _finish_in_flight(self, operation: Operation, lost: InFlight, charge: Charge, stresses: bool) -> Result:
         """The operation that was under way when the run was cut: repeated if harmless, else declared unknown."""
@@ -232,8 +242,7 @@ class Engine:
             )
         else:
             result = self._execute(operation, self._next_number(), charge)
-        self._keep(operation, lost.number, result, charge, stresses)
-        return result
+        return self._finish(operation, lost.number, result, charge, stresses)
 
     def _keep(self, operation: Operation, number: int, result: Result, charge: Charge, stresses: bool) -> None:
         if self._aside:
@@ -242,7 +251,7 @@ class Engine:
         else:
             self._write(Outcome(number, result_record(result)), sync=stresses)
         if self.ledger is not None and isinstance(result, ApplyResult | ProgramResult):
-            self.ledger.correct(charge.cells, charge.pulses - np.minimum(result.pulses, charge.pulses))
+            self.ledger.correct(charge.cells, charge.pulses - result.pulses)
         self._remember_words(operation)
         self.watcher.operation(operation, result, charge)
 

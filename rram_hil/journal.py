@@ -30,6 +30,9 @@ from rram_hil.records import AnyArray, Record, decode, encode, flatten_fields, r
 _MAGIC = b"RHJ1"
 _HEAD = struct.Struct("<4sI8sQI")
 _CRC = struct.Struct("<I")
+_RESERVED = frozenset(
+    ("units", "time_s", "auxiliary", "dtype", "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_FillValue")
+)
 _LONGEST = 1 << 30  # one write call takes 2 GiB at most
 
 Scalar: TypeAlias = str | int | float
@@ -139,6 +142,10 @@ class Saved:
             raise DataError(f"saved {self.name!r}: names and dims must be plain words without '/', not {self.dims}")
         if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
             raise DataError(f"saved {self.name!r}: values must be numbers or booleans, not {values.dtype}")
+        if taken := _RESERVED.intersection(self.attrs):
+            raise DataError(
+                f"saved {self.name!r}: the attribute {min(taken)!r} is the run file's own; choose another name"
+            )
         object.__setattr__(self, "values", values)
 
 

@@ -68,13 +68,14 @@ def _check(cells: Cells, values: FloatArray, limit: float, what: str, unit: str)
 def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> FloatArray:
     """Largest |V| across a half-selected cell that can conduct, for each of `n` selected cells, shape (n,).
 
-    In a 1T1R array these are the cells on the same word line (their gates are open); in a 1R array every cell that
-    shares a line. A floating line is taken at its worst.
+    In a 1T1R array these are the cells on the same word line where its gates are open, and, where a line goes below the 0 V
+    of the unselected gates and so opens them, the cells that share that line; in a 1R array every cell that shares a line. A
+    floating line is taken at its worst.
     """
     bl, sl = step.levels("bl", n), step.levels("sl", n)
     zero = np.zeros(n)
-    drop = np.abs(step.cell_v(n))
     bl, sl = zero if bl is None else bl, zero if sl is None else sl
+    drop = np.abs(bl - sl)
     if geometry.cell == "1R":
         ends = np.maximum(np.abs(bl), np.abs(sl))
         by_scheme = {
@@ -85,12 +86,14 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
             Scheme.INHIBIT: drop,
         }
         return np.asarray(by_scheme[scheme], dtype=np.float64)
-    gate = step.levels("wl", n)
+    # Cells of other rows, whose gates stand at 0 V: on the same bit line, and on source lines that all rows share.
+    by_row = geometry.source_lines == "row"
+    others = np.where(bl < 0, np.abs(bl), 0.0) if by_row else np.where(np.minimum(bl, sl) < 0, drop, 0.0)
     if geometry.source_lines == "column":
-        return zero
-    closed = gate is not None and not np.any(gate > 0)
-    if closed:
-        return zero
+        return others
+    gate = step.levels("wl", n)
+    lowest = np.minimum(np.minimum(bl, sl), 0.0)
+    closed = np.zeros(n, dtype=np.bool_) if gate is None else gate <= lowest
     by_scheme = {
         Scheme.INHIBIT: zero,
         Scheme.GROUNDED: np.abs(sl),
@@ -98,7 +101,8 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
         Scheme.HALF: drop / 2,
         Scheme.THIRD: drop / 3,
     }
-    return np.asarray(by_scheme[scheme], dtype=np.float64)
+    same_row = np.where(closed, 0.0, by_scheme[scheme])
+    return np.asarray(np.maximum(others, same_row), dtype=np.float64)
 
 
 def _check_step(step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits) -> None:
@@ -159,15 +163,13 @@ def _check_program(operation: Program, geometry: Geometry, limits: Limits) -> In
             raise LimitError(
                 f"cell {cells.address(at)}: target {name} {window[at]:g} S is outside the limits of {low:g} to {high:g} S"
             )
-    for line, train in (("bl", operation.set_pulses), ("sl", operation.reset_pulses)):
-        amplitudes = [np.broadcast_to(train.amplitude_v.start_v, (n,)), np.full(n, train.amplitude_v.stop_v)]
-        gates = [np.broadcast_to(train.gate_v.start_v, (n,)), np.full(n, train.gate_v.stop_v)]
-        for amplitude in amplitudes:
-            for gate in gates:
-                volts: dict[str, FloatArray] = {line: amplitude, "wl": gate}
-                step = Step(volts.get("bl", np.zeros(n)), volts.get("sl", np.zeros(n)), gate, train.width_s)
-                _check_step(step, cells, operation.unselected, geometry, limits)
-                _check_energy(cells, amplitude, train.width_s, operation.compliance_a, limits)
+    for train in (operation.set_pulses, operation.reset_pulses):
+        for name, ramp in (("amplitude", train.amplitude_v), ("gate", train.gate_v)):
+            if not np.isfinite(ramp.step_v):
+                raise LimitError(f"the {name} of write-verify pulses has a step of {ramp.step_v} V; it must be finite")
+    for step in operation.extremes():
+        _check_step(step, cells, operation.unselected, geometry, limits)
+        _check_energy(cells, step.cell_v(n), step.width_s, operation.compliance_a, limits)
     _check_step(operation.read, cells, operation.unselected, geometry, limits)
     if np.any(~(np.abs(operation.read.cell_v(n)) <= limits.read_v)):
         raise LimitError(f"the read of a write-verify is above the read limit of {limits.read_v:g} V")
@@ -187,9 +189,10 @@ def _check_multiply(operation: Multiply, geometry: Geometry, limits: Limits) -> 
             f"{last_column - 1} is off the chip of {geometry.tiles} x {geometry.rows} x {geometry.columns}"
         )
     corner = Cells.of([(operation.tile, operation.row, operation.column)])
-    step = Step(0.0, operation.read_v, operation.wl_v, min(1e-6, limits.read_width_s), "current")
     _check(corner, np.array([operation.read_v]), limits.read_v, "multiply read voltage", "V")
-    _check_step(step, corner, Scheme.INHIBIT, geometry, limits)
+    for sl_v in (operation.read_v, -operation.read_v):
+        step = Step(0.0, sl_v, operation.wl_v, min(1e-6, limits.read_width_s), "current")
+        _check_step(step, corner, Scheme.INHIBIT, geometry, limits)
 
 
 def check(operation: Operation, geometry: Geometry, limits: Limits) -> Charge:

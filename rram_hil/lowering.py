@@ -18,6 +18,7 @@ from rram_hil.driver import Capabilities, Span
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.limits import Limits
 from rram_hil.operations import (
+    LINES,
     Apply,
     ApplyResult,
     FloatArray,
@@ -73,12 +74,9 @@ def _check_step(step: Step, n: int, can: Capabilities) -> None:
         raise ConfigError("gate current is not measured by this bench")
 
 
-def _apply(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
-    n = len(operation.cells)
-    if n == 0:
-        return _spread(None, np.zeros(0, dtype=np.int64), 0, operation.measurements)
-    for step in operation.steps:
-        _check_step(step, n, can)
+def _check_batch(operation: Apply | Program, steps: tuple[Step, ...], can: Capabilities) -> None:
+    for step in steps:
+        _check_step(step, len(operation.cells), can)
     if operation.unselected not in can.schemes:
         names = ", ".join(sorted(can.schemes))
         raise ConfigError(
@@ -88,10 +86,30 @@ def _apply(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
         raise ConfigError(
             "a compliance current is not available on this bench; in a 1T1R array the gate limits the current"
         )
-    parts: list[ApplyResult] = []
-    for first in range(0, n, can.max_cells):
-        parts.append((yield from _steps(operation.part(slice(first, first + can.max_cells)), can)))
-    return parts[0] if len(parts) == 1 else _joined(parts, 0)
+
+
+def _apply(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
+    n = len(operation.cells)
+    if n == 0:
+        return _spread(None, np.zeros(0, dtype=np.int64), 0, operation.measurements)
+    _check_batch(operation, operation.steps, can)
+    parts: list[tuple[IntArray, ApplyResult]] = []
+    for group in [np.arange(n)] if can.per_cell_bias else _of_one_bias(operation):
+        for first in range(0, group.size, can.max_cells):
+            at = group[first : first + can.max_cells]
+            parts.append((at, (yield from _steps(operation if at.size == n else operation.part(at), can))))
+    return parts[0][1] if len(parts) == 1 else _scattered(parts, n)
+
+
+def _of_one_bias(operation: Apply) -> list[IntArray]:
+    """Positions of the cells that take the same volts in every step, group by group."""
+    n = len(operation.cells)
+    levels = [step.levels(line, n) for step in operation.steps for line in LINES]
+    driven = [volts for volts in levels if volts is not None]
+    if not driven:
+        return [np.arange(n)]
+    _, group = np.unique(np.stack(driven, axis=1), axis=0, return_inverse=True)
+    return [np.flatnonzero(group.ravel() == g) for g in range(int(group.max()) + 1)]
 
 
 def _steps(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
@@ -117,22 +135,24 @@ def _steps(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
             break
         if result is not None and stop is not None:
             running[here[met(result, chunk)]] = False
-    joined = _joined(columns, 1)
-    pulses, reads = np.sum([c.pulses for c in columns], axis=0), np.sum([c.reads for c in columns], axis=0)
-    return replace(joined, pulses=pulses, reads=reads)
+    return _in_a_row(columns)
 
 
 def met(result: ApplyResult, operation: Apply) -> NDArray[np.bool_]:
-    """Which cells met the stop condition of an `Apply`, shape (n,)."""
+    """Which cells met the stop condition of an `Apply`, shape (n,); a current over range counts as high."""
     n, m = result.status.shape
     stop = operation.stop
     if stop is None or m == 0:
         return np.zeros(n, dtype=bool)
     usable = (result.status == Status.OK) | (result.status == Status.COMPLIANCE)
-    above = np.full((n, 1), np.inf) if stop.above_s is None else np.broadcast_to(stop.above_s, (n,))[:, None]
-    below = np.full((n, 1), -np.inf) if stop.below_s is None else np.broadcast_to(stop.below_s, (n,))[:, None]
-    hit = usable & ((result.conductance_s >= above) | (result.conductance_s <= below))
-    return np.asarray(hit.any(axis=1))
+    hit = np.zeros((n, m), dtype=bool)
+    if stop.above_s is not None:
+        above = np.broadcast_to(stop.above_s, (n,))[:, None]
+        hit |= (usable & (result.conductance_s >= above)) | (result.status == Status.OVER_RANGE)
+    if stop.below_s is not None:
+        hit |= usable & (result.conductance_s <= np.broadcast_to(stop.below_s, (n,))[:, None])
+    current = np.tile([s.measure == "current" for s in operation.steps if s.measure != "no"], operation.repeat)
+    return np.asarray(hit[:, current].any(axis=1))
 
 
 def _spread(result: ApplyResult | None, here: IntArray, n: int, m: int) -> ApplyResult:
@@ -148,21 +168,33 @@ def _spread(result: ApplyResult | None, here: IntArray, n: int, m: int) -> Apply
     return replace(whole, span=result.span, interrupted=result.interrupted, away_s=result.away_s)
 
 
-def _joined(parts: list[ApplyResult], axis: int) -> ApplyResult:
-    """Results of consecutive batches of cells (axis 0) or of consecutive steps (axis 1) as one."""
+def _scattered(parts: list[tuple[IntArray, ApplyResult]], n: int) -> ApplyResult:
+    """Results of parts of a batch of `n` cells, each with its positions, as one."""
+    whole = _spread(None, parts[0][0][:0], n, parts[0][1].status.shape[1])
+    for at, part in parts:
+        for name in ("current_a", "conductance_s", "status", "time_s", "pulses", "reads"):
+            getattr(whole, name)[at] = getattr(part, name)
+    return _summed(whole, [part for _, part in parts])
 
-    def join(name: str, along: int) -> NDArray[Any]:
-        return np.concatenate([getattr(p, name) for p in parts], axis=along)
 
-    ran = [p for p in parts if p.status.size and np.any(p.status != Status.NOT_RUN)] or parts
-    return ApplyResult(
-        current_a=join("current_a", axis),
-        conductance_s=join("conductance_s", axis),
-        status=join("status", axis),
-        time_s=join("time_s", axis),
-        pulses=join("pulses", 0),
-        reads=join("reads", 0),
-        span=TimeSpan(ran[0].span.started_s, max(p.span.ended_s for p in parts)),
+def _in_a_row(parts: list[ApplyResult]) -> ApplyResult:
+    """Results of consecutive steps of the same cells as one."""
+    whole = ApplyResult(
+        current_a=np.concatenate([p.current_a for p in parts], axis=1),
+        conductance_s=np.concatenate([p.conductance_s for p in parts], axis=1),
+        status=np.concatenate([p.status for p in parts], axis=1),
+        time_s=np.concatenate([p.time_s for p in parts], axis=1),
+        pulses=np.sum([p.pulses for p in parts], axis=0),
+        reads=np.sum([p.reads for p in parts], axis=0),
+    )
+    return _summed(whole, parts)
+
+
+def _summed(whole: ApplyResult, parts: list[ApplyResult]) -> ApplyResult:
+    ran = [p for p in parts if p.span.ended_s > 0] or parts
+    return replace(
+        whole,
+        span=TimeSpan(ran[0].span.started_s, max(p.span.ended_s for p in ran)),
         interrupted=any(p.interrupted for p in parts),
         away_s=max(p.away_s for p in parts),
     )
@@ -171,6 +203,8 @@ def _joined(parts: list[ApplyResult], axis: int) -> ApplyResult:
 def _program(operation: Program, can: Capabilities, limits: Limits) -> Lowered[ProgramResult]:
     if operation.on_board == "required" and not can.program:
         raise ConfigError("on-board programming is required by this recipe and is not available on this bench")
+    # The whole reach of the ramps: a host-driven one must not be refused half way.
+    _check_batch(operation, (operation.read, *operation.extremes()), can)
     native = can.program and operation.on_board != "never"
     parts: list[ProgramResult] = []
     for first in range(0, max(len(operation.cells), 1), can.max_cells):
@@ -210,7 +244,9 @@ def _program_from_host(operation: Program, can: Capabilities) -> Lowered[Program
 
     while (at := verify.reading()).size:
         cells = operation.cells[at]
-        reading = Apply(cells, (operation.read.part(at),), operation.unselected, label=operation.label)
+        reading = Apply(
+            cells, (operation.read.part(at),), operation.unselected, operation.compliance_a, label=operation.label
+        )
         result = note((yield from _apply(reading, can)))
         if not result.interrupted:
             verify.take(at, result.last_s, result.last_status)
@@ -222,8 +258,10 @@ def _program_from_host(operation: Program, can: Capabilities) -> Lowered[Program
                     operation.cells[due], (step,), operation.unselected, operation.compliance_a, label=operation.label
                 )
                 given = note((yield from _apply(pulse, can)))
-                # A cell that an interrupted batch did not reach is still due; the others are read before anything else.
-                verify.given(due[given.pulses > 0] if given.interrupted else due, polarity)
+                # Cells that an interrupted batch did not reach have spent nothing; all are read before anything else.
+                reached = given.pulses > 0 if given.interrupted else np.ones(due.size, dtype=bool)
+                verify.given(due[reached], polarity)
+                verify.missed(due[~reached])
     return replace(verify.result(TimeSpan(started or 0.0, ended or 0.0)), interrupted=interrupted, away_s=away_s)
 
 

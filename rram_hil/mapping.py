@@ -233,13 +233,13 @@ class Mapping:
             shapes[k, : len(layer.shape)] = layer.shape
         columns = {field: np.array([getattr(b, field) for _, b in blocks], dtype=np.int64) for field in _BLOCK_FIELDS}
         return {
-            "layer_name": np.array([layer.name.encode() for layer in self.layers]),
+            "layer_name": np.array([layer.name.encode() for layer in self.layers], dtype=np.bytes_),
             "layer_shape": shapes,
             "layer_weight_per_s": np.array([layer.weight_per_s for layer in self.layers]),
             "layer_clip": np.array([layer.clip for layer in self.layers]),
             "block_layer": np.array([k for k, _ in blocks], dtype=np.int64),
             **{f"block_{field}": column for field, column in columns.items()},
-            "signs": np.concatenate([b.signs for _, b in blocks]),
+            "signs": np.concatenate([np.zeros(0, dtype=np.int8), *(b.signs for _, b in blocks)]),
             "target_s": self.target_map_s,
             "stuck": self.stuck_map.astype(np.uint8),
         }

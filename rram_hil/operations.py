@@ -136,8 +136,12 @@ class Apply:
         for step in self.steps:
             for line in LINES:
                 step.levels(line, n)
-        if self.stop is not None and not any(s.measure == "current" for s in self.steps):
-            raise ConfigError("apply: a stop condition needs a step that measures the current")
+        if self.stop is not None:
+            if not any(s.measure == "current" for s in self.steps):
+                raise ConfigError("apply: a stop condition needs a step that measures the current")
+            for name, bound in (("above_s", self.stop.above_s), ("below_s", self.stop.below_s)):
+                if bound is not None and np.any(np.isnan(_per_cell(bound, n, name))):
+                    raise ConfigError(f"apply: a stop condition's {name} may not be NaN: it would never be met")
 
     @property
     def measurements(self) -> int:
@@ -225,6 +229,16 @@ class Program:
         if np.any(self.budget() < 0):
             raise ConfigError("program: max_pulses must be 0 or more")
 
+    def extremes(self) -> tuple[Step, ...]:
+        """Steps at the ends of all ramps: no pulse of this operation goes further on any line."""
+        found = []
+        for train, polarity in ((self.set_pulses, 1), (self.reset_pulses, -1)):
+            for amplitude in (train.amplitude_v.start_v, train.amplitude_v.stop_v):
+                for gate in (train.gate_v.start_v, train.gate_v.stop_v):
+                    bl, sl = (amplitude, 0.0) if polarity > 0 else (0.0, amplitude)
+                    found.append(Step(bl, sl, gate, train.width_s))
+        return tuple(found)
+
     def budget(self) -> IntArray:
         """Largest number of pulses that each cell may take, shape (n,)."""
         return np.broadcast_to(np.asarray(self.max_pulses, dtype=np.int64), (len(self.cells),))
@@ -274,11 +288,13 @@ class Multiply:
         inputs = np.asarray(self.inputs)
         if inputs.ndim != 2 or inputs.dtype.kind not in "iu":
             raise ConfigError("multiply: inputs must be integer codes of shape (vectors, rows)")
+        if not 2 <= self.input_bits <= 16:
+            raise ConfigError(f"multiply: input_bits must lie in 2..16, not {self.input_bits}")
         top = (1 << (self.input_bits - 1)) - 1
         if inputs.size and (int(inputs.max()) > top or int(inputs.min()) < -top):
             raise ConfigError(f"multiply: {self.input_bits}-bit input codes must lie in -{top}..{top}")
-        if not self.full_scale_a > 0:
-            raise ConfigError(f"multiply: full_scale_a must be above 0 A, not {self.full_scale_a}")
+        if not 0 < self.full_scale_a < float("inf"):
+            raise ConfigError(f"multiply: full_scale_a must be above 0 A and finite, not {self.full_scale_a}")
         object.__setattr__(self, "inputs", inputs.astype(np.int16, copy=False))
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,7 +23,10 @@ def _load(group: str, name: str, folder: Path, what: str) -> object:
         return _from_file(name, folder, what)
     for entry in entry_points(group=group):
         if entry.name == name:
-            return entry.load()
+            try:
+                return entry.load()
+            except (ImportError, AttributeError) as error:
+                raise ConfigError(f"{what} {name!r}: {entry.value} cannot be imported: {error}") from error
     known = ", ".join(names(group)) or "none (is the package installed? `pip install -e .`)"
     raise ConfigError(f'{what} {name!r} is unknown; there is: {known}; or name a local file as "./file.py:Class"')
 
@@ -50,14 +54,14 @@ def _from_file(name: str, folder: Path, what: str) -> object:
 def driver_class(name: str, folder: Path = Path()) -> type[Driver]:
     """The driver that a bench file names. Raises `ConfigError` listing what there is."""
     found = _load("rram_hil.drivers", name, folder, "driver")
-    if not (isinstance(found, type) and issubclass(found, Driver)):
-        raise ConfigError(f"driver {name!r} is not a subclass of rram_hil.driver.Driver")
+    if not (isinstance(found, type) and issubclass(found, Driver)) or inspect.isabstract(found):
+        raise ConfigError(f"driver {name!r} is not a complete subclass of rram_hil.driver.Driver")
     return found
 
 
 def protocol_class(name: str, folder: Path = Path()) -> type[Protocol]:
     """The protocol that a recipe names. Raises `ConfigError` listing what there is."""
     found = _load("rram_hil.protocols", name, folder, "protocol")
-    if not (isinstance(found, type) and issubclass(found, Protocol)):
-        raise ConfigError(f"protocol {name!r} is not a subclass of rram_hil.protocol.Protocol")
+    if not (isinstance(found, type) and issubclass(found, Protocol)) or inspect.isabstract(found):
+        raise ConfigError(f"protocol {name!r} is not a complete subclass of rram_hil.protocol.Protocol")
     return found

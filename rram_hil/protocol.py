@@ -11,11 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rram_hil.cells import Cells, Geometry
 from rram_hil.driver import Capabilities
@@ -110,7 +110,7 @@ class CellChoice(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    tiles: list[int] | None = None
+    tiles: Annotated[list[int], Field(min_length=1)] | None = None
     rows: tuple[int, int] | None = None
     columns: tuple[int, int] | None = None
 

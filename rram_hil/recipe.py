@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -67,10 +68,10 @@ def load_recipe(path: str | Path) -> Recipe:
         protocol_name = parameters.pop("protocol", None)
         if not isinstance(protocol_name, str):
             raise ConfigError(f'{path}: step {number}: protocol: missing; give its name, as in protocol = "forming"')
-        name = parameters.pop("name", protocol_name)
-        if not isinstance(name, str) or any(name == s.name for s in steps):
+        name = parameters.pop("name", re.sub(r".*:", "", protocol_name))
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w .-]*", name) or any(name == s.name for s in steps):
             raise ConfigError(
-                f"{path}: step {number}: name {name!r} must be text that no other step has; add name = ..."
+                f"{path}: step {number}: name {name!r} must be plain words that no other step has; add name = ..."
             )
         try:
             kind = protocol_class(protocol_name, path.parent)

@@ -2,7 +2,7 @@
 
 Layout of an encoded record: length of the header (4 bytes, little-endian), the header (JSON, UTF-8: kind, meta and one line
 per column), then the columns one after the other. A column is stored in the narrowest integer type that holds
-it, or as one element where all are equal; decoding gives back the dtype and shape that went in.
+it, or as one element where all are equal (short ones as they are); decoding gives back the dtype and shape that went in.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 AnyArray: TypeAlias = NDArray[Any]
 
 _LENGTH = struct.Struct("<I")
+_JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"), ensure_ascii=False)
 _NARROW = tuple(np.dtype(code) for code in ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4"))
 _SUMMARISED = ("inputs", "codes", "word_sums")
 _VALUES: tuple[type[Any], ...] = (
@@ -67,7 +68,7 @@ def _little(array: AnyArray, name: str) -> AnyArray:
 def _packed(array: AnyArray) -> AnyArray:
     """The elements to store: one where all are equal to the bit, else all in the narrowest type, flat."""
     flat = array.reshape(-1)
-    if flat.size < 2:
+    if flat.nbytes <= 64:
         return flat
     bits = flat.view(f"<u{flat.dtype.itemsize}")
     if bool((bits == bits[0]).all()):
@@ -82,7 +83,7 @@ def _packed(array: AnyArray) -> AnyArray:
 
 
 def _finite(value: Json) -> Json:
-    """The same JSON with non-finite floats as {"$float": text}: JSON has no NaN."""
+    """The same JSON with non-finite floats as {"$float": text}: JSON has no NaN. Refuses that key elsewhere."""
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": repr(float(value))}
     if isinstance(value, list):
@@ -98,6 +99,19 @@ def _non_finite(value: dict[str, Any]) -> Any:
     return float(value["$float"]) if "$float" in value else value
 
 
+def _text(head: dict[str, Json]) -> bytes:
+    try:
+        try:
+            text = _JSON.encode(head).encode("utf-8")
+        except ValueError:  # a NaN or an infinity, which is rare: only then is the whole tree walked
+            return _JSON.encode(_finite(head)).encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise DataError(f"record {head['kind']!r}: its meta is not JSON: {error}") from None
+    if b'"$float"' in text:
+        _finite(head)
+    return text
+
+
 def encode(kind: str, meta: dict[str, Json], arrays: Mapping[str, AnyArray]) -> bytes:
     """One record as bytes. Raises `DataError` for arrays that are not boolean, integer or float."""
     columns: list[Json] = []
@@ -107,11 +121,7 @@ def encode(kind: str, meta: dict[str, Json], arrays: Mapping[str, AnyArray]) -> 
         stored = _packed(array)
         columns.append([name, array.dtype.str, [*array.shape], stored.dtype.str, int(stored.size)])
         blobs.append(stored.tobytes())
-    head = {"kind": kind, "meta": _finite(meta), "arrays": columns}
-    try:
-        text = json.dumps(head, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    except (TypeError, ValueError) as error:
-        raise DataError(f"record {kind!r}: its meta is not JSON: {error}") from None
+    text = _text({"kind": kind, "meta": meta, "arrays": columns})
     return b"".join([_LENGTH.pack(len(text)), text, *blobs])
 
 

@@ -16,7 +16,7 @@ from rram_hil.bench import Bench
 from rram_hil.bench_file import BenchFile, load_bench_file
 from rram_hil.engine import Watcher
 from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError
-from rram_hil.journal import Close, EndStatus, Header, Journal, Note, Resume, read_journal
+from rram_hil.journal import Close, EndStatus, Header, Journal, Note, Resume, holds_run, read_journal
 from rram_hil.recipe import Recipe, load_recipe
 from rram_hil.replay import Replay
 from rram_hil.run_file import write_run_file
@@ -54,16 +54,17 @@ def run_recipe(
     watcher = watcher or Watcher()
     if resume:
         return _resume(recipe, file, path, watcher)
-    for taken in (path, journal_of(path)):
-        if taken.exists():
+    # A journal that died before its header holds nothing, and is begun again.
+    for taken, is_taken in ((path, path.exists()), (journal_of(path), holds_run(journal_of(path)))):
+        if is_taken:
             raise ConfigError(f"{taken} exists; give another --out, or --resume to go on with that run")
     with Bench.open(file) as opened, Journal.create(journal_of(path), _header(recipe, opened)) as journal:
         return _steps(recipe, opened, journal, None, path, watcher)
 
 
 def _resume(recipe: Recipe, file: BenchFile, path: Path, watcher: Watcher) -> RunOutcome:
-    if not journal_of(path).exists():
-        raise ConfigError(f"{journal_of(path)}: there is no journal to resume; run without --resume to start")
+    if not holds_run(journal_of(path)):
+        raise ConfigError(f"{journal_of(path)}: there is no run to resume; run without --resume to start")
     with Journal.resume(journal_of(path)) as journal:
         _same_run(journal.header, recipe, file, journal.path)
         replay = Replay(read_journal(journal.path))

@@ -88,6 +88,10 @@ class WriteVerify:
         self._ramp[at] += 1
         self._next[at] = 0
 
+    def missed(self, at: IntArray) -> None:
+        """Note that the cells at positions `at` were due for a pulse and did not get it; they are to be read next."""
+        self._next[at] = 0
+
     def result(self, span: Span) -> ProgramResult:
         """What was reached."""
         return ProgramResult(

@@ -293,7 +293,8 @@ class SimulatedChip:
     ) -> tuple[FloatArray, FloatArray, StatusArray] | None:
         """One step on the cells at positions `at` of a batch (`step` has one level a cell of these, or one for all)."""
         n = at.size
-        pulsing = np.abs(step.cell_v(n)) > self.read_v
+        asked = step.cell_v(n)
+        pulsing = np.abs(asked) > self.read_v
         bl, sl = self._level(step.levels("bl", n)), self._level(step.levels("sl", n))
         wl = self._level(step.levels("wl", n))
         floating = bl is None or sl is None
@@ -308,7 +309,7 @@ class SimulatedChip:
             return None
         if step.measure == "gate":
             return self._gate_reading(batch.index[at], np.zeros(n) if wl is None else wl)
-        return self._reading(batch, at, drop, gate, floating, compliance_a)
+        return self._reading(batch, at, asked, drop, gate, floating, compliance_a)
 
     def _gate(self, wl: FloatArray | None, lower: FloatArray) -> FloatArray:
         """Gate volts above the lower of BL and SL; an array without gates is always open."""
@@ -371,12 +372,16 @@ class SimulatedChip:
         self,
         batch: _Batch,
         at: IntArray,
+        asked: FloatArray,
         drop: FloatArray,
         gate: FloatArray,
         floating: bool,
         compliance_a: float | None,
     ) -> tuple[FloatArray, FloatArray, StatusArray]:
-        """One current reading of each cell: noise, wire resistance, gate, compliance, range, conversion."""
+        """One current reading of each cell: noise, wire resistance, gate, compliance, range, conversion.
+
+        The current flows at `drop`, the volts that the converters really give; the conductance is current / `asked`.
+        """
         index = batch.index[at]
         self._state.event[index] += 1
         g = self._with_faults(index, self._relaxed(index, batch.time_s[at]))
@@ -398,10 +403,10 @@ class SimulatedChip:
             current = np.rint(current / lsb) * lsb
         if floating:
             status[:] = Status.NOT_A_NUMBER
-        status[(drop == 0) & (status == Status.OK)] = Status.NOT_A_NUMBER
+        status[(asked == 0) & (status == Status.OK)] = Status.NOT_A_NUMBER
         usable = (status == Status.OK) | (status == Status.COMPLIANCE)
         conductance = np.full(index.size, np.nan)
-        np.divide(current, drop, out=conductance, where=usable)
+        np.divide(current, asked, out=conductance, where=usable)
         return current, conductance, status
 
     def _apply(self, operation: Apply, number: int, cancel: threading.Event) -> ApplyResult:

@@ -13,7 +13,8 @@ class Timing(BaseModel):
     """How long the simulated board takes for things, in seconds; the virtual clock is the sum of them.
 
     A step of one cell takes 2 `edge_s` + `settle_s` + its width, and `conversion_s` more where it measures. One vector of a
-    multiply takes 2 `edge_s` + `settle_s` + `multiply_s` (all columns convert at once). A transaction on the link
+    multiply takes 2 `edge_s` + `settle_s` + `multiply_s` (all columns convert at once). A single cell carries some uA at most, a
+    column up to mA: so a single read integrates longer. A transaction on the link
     takes `link_s` + bytes / `bytes_per_s`.
     """
 
@@ -21,8 +22,8 @@ class Timing(BaseModel):
 
     edge_s: Seconds = 20e-9
     settle_s: Seconds = 200e-9
-    conversion_s: Seconds = 2e-6
-    multiply_s: Seconds = 1e-6
+    conversion_s: Seconds = 10e-6
+    multiply_s: Seconds = 2e-6
     word_s: Seconds = 10e-9
     link_s: Seconds = 1e-3
     bytes_per_s: Annotated[float, Field(gt=0)] = 1e6

@@ -1,0 +1,780 @@
+"""A simulated test-chip board: the far side of docs/board-protocol.md in a process of its own, before one `SimulatedChip`.
+
+`launch` starts it; `python -m rram_hil.drivers.simulated.test_chip_board` is the process. It reads its configuration as one
+line of JSON from its standard input, prints where it can be reached, and ends when that input ends, so it never outlives
+its parent.
+
+Virtual time: an operation costs its link time (`Timing.link_s` and the bytes of request and reply) and its own duration.
+Commands that are no operation, keep-alives, notices and repeated replies follow the host's real time, not the experiment,
+and cost none, so that the same experiment takes the same virtual time. The watchdog runs on real time.
+"""
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import errno
+import json
+import os
+import queue
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from rram_hil import __version__
+from rram_hil.cells import Cells, Geometry
+from rram_hil.device.chip import Fault, SimulatedChip
+from rram_hil.device.config import Simulation
+from rram_hil.driver import Capabilities, Span
+from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
+from rram_hil.limits import Limits, check
+from rram_hil.operations import Apply, Multiply, Operation, Program, Step, WriteWords
+from rram_hil.simulation import SimulatedFarSide
+
+from ._test_chip_board_codec import (
+    COMMANDS,
+    LARGEST_PAYLOAD,
+    OVERHEAD,
+    PROTOCOL,
+    Damaged,
+    Parser,
+    Part,
+    RefusalError,
+    executed_reply,
+    identify_reply,
+    limits_reply,
+    operation_number,
+    parse_executed,
+    parse_limits,
+    parse_operation,
+    parse_watchdog,
+    reply_frames,
+    result_reply,
+    self_test_reply,
+    status_reply,
+)
+from .control import ControlServer, FaultQueue, Injected, LinkFault, pack_array
+
+LARGEST_MESSAGE = 16 << 20
+MOST_CELLS = 4096
+MOST_STEPS = 64
+MOST_WORDS = 65536
+LINES: tuple[Literal["bl", "sl", "wl"], ...] = ("bl", "sl", "wl")
+NOTICE_S = 0.1
+GAP_S = 0.2
+TICK_S = 0.02
+WATCHDOG_MS = 2000
+ERROR_FLAG, WORKING_FLAG = 4, 8
+FIRST_OPERATION = 0x10
+WHILE_BUSY = frozenset({"STATUS", "KEEP_ALIVE", "ABORT", "SAFE_OFF"})
+
+ON_REQUEST = frozenset(
+    {
+        LinkFault.DROP_REQUEST,
+        LinkFault.DELAY_REQUEST,
+        LinkFault.DISCONNECT_REQUEST,
+        LinkFault.REBOOT_BEFORE,
+        LinkFault.CRASH,
+    }
+)
+ON_OPERATION = frozenset({LinkFault.REBOOT_DURING, LinkFault.REBOOT_AFTER, LinkFault.STUCK})
+ON_REPLY = frozenset(
+    {
+        LinkFault.DROP_REPLY,
+        LinkFault.CORRUPT_REPLY,
+        LinkFault.HALF_REPLY,
+        LinkFault.GARBAGE,
+        LinkFault.DUPLICATE_REPLY,
+        LinkFault.DELAY_REPLY,
+        LinkFault.DISCONNECT_REPLY,
+    }
+)
+GARBAGE = bytes(range(256)) + bytes.fromhex("a552425a01108100ff") + b"\xa5RB" * 3
+
+
+class Line(Protocol):
+    """The board's end of the link."""
+
+    resource: str
+
+    def read(self, timeout_s: float) -> bytes:
+        """Bytes of the host that came within the time; empty if none."""
+
+    def write(self, data: bytes) -> None:
+        """Send to the host; lost if there is none."""
+
+    def drop(self) -> None:
+        """Break the connection, if the link knows connections."""
+
+
+class SocketLine:
+    """One host at a time on 127.0.0.1; the next is taken when the last has gone."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._host: socket.socket | None = None
+        self.resource = f"socket://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def read(self, timeout_s: float) -> bytes:
+        """See `Line`."""
+        host = self._host
+        ready, _, _ = select.select([host or self._listener], [], [], timeout_s)
+        if not ready:
+            return b""
+        if host is None:
+            self._host, _ = self._listener.accept()
+            self._host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._host.settimeout(5.0)
+            return b""
+        try:
+            data = host.recv(1 << 18)
+        except OSError:
+            data = b""
+        if not data:
+            self._host = None
+            host.close()
+        return data
+
+    def write(self, data: bytes) -> None:
+        """See `Line`."""
+        host = self._host
+        if host is not None:
+            # A host that has gone is noticed by the next read.
+            with contextlib.suppress(OSError):
+                host.sendall(data)
+
+    def drop(self) -> None:
+        """See `Line`."""
+        host = self._host
+        if host is not None:
+            # The reading thread meets the end of the stream and closes; it may be waiting on this socket now.
+            with contextlib.suppress(OSError):
+                host.shutdown(socket.SHUT_RDWR)
+
+
+class PtyLine:
+    """A pseudo-terminal, on systems that have them; it cannot be dropped, like a UART."""
+
+    def __init__(self) -> None:
+        if sys.platform == "win32":
+            raise ConfigError('simulation.transport: "pty" is not available on Windows; use "socket"')
+        import pty
+        import tty
+
+        self._board, self._host = pty.openpty()
+        tty.setraw(self._host)
+        os.set_blocking(self._board, False)
+        self.resource = os.ttyname(self._host)
+
+    def read(self, timeout_s: float) -> bytes:
+        """See `Line`."""
+        ready, _, _ = select.select([self._board], [], [], timeout_s)
+        return os.read(self._board, 1 << 16) if ready else b""
+
+    def write(self, data: bytes) -> None:
+        """See `Line`."""
+        left, end_s = memoryview(data), time.monotonic() + 5.0
+        while left and time.monotonic() < end_s:
+            _, ready, _ = select.select([], [self._board], [], 0.1)
+            if ready:
+                try:
+                    left = left[os.write(self._board, left) :]
+                except OSError as error:
+                    if error.errno not in (errno.EAGAIN, errno.EINTR):
+                        return
+
+    def drop(self) -> None:
+        """See `Line`."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One operation under way. `stop` says why it was cancelled; `then` waits for its end; a silent job leaves no reply."""
+
+    number: int
+    command: int
+    sequence: int
+    operation: Operation
+    digest: tuple[int, int]
+    frames: int
+    fault: Injected | None
+    cancel: threading.Event = field(default_factory=threading.Event)
+    stop: str = ""
+    then: list[Callable[[], None]] = field(default_factory=list)
+    is_silent: bool = False
+    is_ended: bool = False
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The last operation's request (length and CRC) and its whole reply."""
+
+    digest: tuple[int, int]
+    message: bytes
+    flags: int
+
+
+class Board:
+    """The board's firmware: frames in, frames out, one operation at a time on a thread of its own.
+
+    `_lock` guards what the serving and the working thread share; `_chip_lock` the chip; `_write_lock` one frame on the link.
+    """
+
+    def __init__(self, line: Line, chip: SimulatedChip, limits: Limits) -> None:
+        self._line, self._chip, self._own_limits = line, chip, limits
+        self._geometry, self._timing = chip.geometry, chip.simulation.timing
+        self._can = _narrowed(chip.capabilities, chip.geometry)
+        self._frame_bytes = int(min(LARGEST_PAYLOAD, max(1024.0, 0.05 * self._timing.bytes_per_s)))
+        self.faults = FaultQueue()
+        self._lock, self._chip_lock, self._write_lock = threading.RLock(), threading.Lock(), threading.Lock()
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._executions = 0
+        self._boot = 0
+        self._boot_up()
+        threading.Thread(target=self._work, name="work", daemon=True).start()
+
+    def _boot_up(self) -> None:
+        """Everything that a reboot forgets; the chip with its records stays."""
+        with self._lock:
+            self._boot = (self._boot + secrets.randbelow(0xFFFFFFFE)) % 0xFFFFFFFF + 1
+            self._limits, self._limits_set, self._armed = self._own_limits, False, False
+            self._watchdog_ms, self._trips, self._tripped = WATCHDOG_MS, 0, False
+            self._last = self._chip.last_number
+            self._kept: Kept | None = None
+            self._job: Job | None = None
+            self._parser = Parser()
+            self._parts: list[Part] = []
+            self._heard_s = self._noticed_s = self._byte_s = time.monotonic()
+
+    # Serving
+
+    def serve(self) -> None:
+        """Answer the host until the process ends."""
+        while True:
+            data = self._line.read(TICK_S)
+            now_s = time.monotonic()
+            if data:
+                self._byte_s = now_s
+                if self.faults.take(frozenset({LinkFault.CORRUPT_REQUEST}), ""):
+                    data = _flipped(data)
+                items = self._parser.push(data)
+            elif self._parser.is_inside and now_s - self._byte_s > GAP_S:
+                items = self._parser.timeout()
+            else:
+                items = []
+            for item in items:
+                self._take(item)
+            self._tick()
+
+    def _tick(self) -> None:
+        """Working notices and the watchdog."""
+        now_s = time.monotonic()
+        with self._lock:
+            job = self._job
+            if job is None:
+                return
+            if now_s - self._heard_s > self._watchdog_ms / 1e3 and not job.cancel.is_set():
+                self._trips, self._tripped, self._armed = self._trips + 1, True, False
+                self._stop(job, "WATCHDOG")
+            due = now_s - self._noticed_s > NOTICE_S
+            if due:
+                self._noticed_s = now_s
+        if due:
+            self._send(job.command, job.sequence, job.number.to_bytes(4, "little"), WORKING_FLAG)
+
+    def _take(self, item: Part | Damaged) -> None:
+        if isinstance(item, Damaged):
+            self._refuse(item.command, item.sequence, RefusalError("CRC", "the frame was damaged"))
+            return
+        self._heard_s = time.monotonic()
+        try:
+            whole = self._joined(item)
+            if whole is not None:
+                self._message(item, whole)
+        except RefusalError as refusal:
+            self._refuse(item.command, item.sequence, refusal)
+
+    def _joined(self, part: Part) -> bytes | None:
+        """The message that this part completes."""
+        if part.version != PROTOCOL:
+            raise RefusalError("VERSION", f"this board speaks version {PROTOCOL}, not {part.version}")
+        if part.part == 0 and not part.more:
+            return part.payload
+        if part.part == 0:
+            self._parts = []
+        same = self._parts[-1:] and self._parts[-1].sequence == part.sequence
+        size = sum(len(p.payload) for p in self._parts) + len(part.payload)
+        if part.part != len(self._parts) or (part.part and not same) or size > LARGEST_MESSAGE:
+            self._parts = []
+            raise RefusalError(
+                "INCOMPLETE", f"part {part.part} does not continue a message of at most {LARGEST_MESSAGE} bytes"
+            )
+        self._parts.append(part)
+        if part.more:
+            return None
+        parts, self._parts = self._parts, []
+        return b"".join(p.payload for p in parts)
+
+    def _message(self, request: Part, payload: bytes) -> None:
+        if request.command not in COMMANDS:
+            raise RefusalError("UNKNOWN TYPE", f"type {request.command:#04x} is not known")
+        name = COMMANDS[request.command]
+        if fault := self.faults.take(ON_REQUEST, name):
+            if fault.kind is LinkFault.DELAY_REQUEST:
+                time.sleep(fault.seconds)
+            elif fault.kind is LinkFault.CRASH:
+                os._exit(3)
+            elif fault.kind is LinkFault.REBOOT_BEFORE:
+                self.reboot(drop_link=False)
+            elif fault.kind is LinkFault.DISCONNECT_REQUEST:
+                self._line.drop()
+            if fault.kind in (LinkFault.DROP_REQUEST, LinkFault.DISCONNECT_REQUEST, LinkFault.REBOOT_BEFORE):
+                return
+        if name != "IDENTIFY" and request.boot not in (0, self._boot):
+            raise RefusalError("STALE BOOT", f"this is boot {self._boot:08x}, the request is for {request.boot:08x}")
+        with self._lock:
+            job = self._job
+        if request.command >= FIRST_OPERATION:
+            self._operation(request, payload)
+        elif job is not None and name not in WHILE_BUSY:
+            raise RefusalError("BUSY", f"operation {job.number} is under way", job.number)
+        elif name in ("ABORT", "SAFE_OFF") and job is not None:
+            with self._lock:
+                if not job.is_ended:
+                    self._stop(job, "ABORTED")
+                    job.then.append(lambda: self._answer(request, name, payload, job.number))
+                    return
+            self._answer(request, name, payload, job.number)
+        elif name != "KEEP_ALIVE":
+            self._answer(request, name, payload, 0)
+
+    def _stop(self, job: Job, why: str) -> None:
+        job.stop = job.stop or why
+        job.cancel.set()
+
+    # Commands
+
+    def _answer(self, request: Part, name: str, payload: bytes, stopped: int) -> None:
+        """Carry out a command that is no operation and answer it."""
+        try:
+            if name == "LIMITS":
+                message = self._set_limits(payload)
+            elif name == "EXECUTED":
+                number, cells = parse_executed(payload, self._geometry)
+                message = executed_reply(number, self._chip.executed(number, cells), self._chip.last_numbers(cells))
+            elif name == "WATCHDOG":
+                self._watchdog_ms = parse_watchdog(payload)
+                message = payload
+            else:
+                if payload:
+                    raise RefusalError("BAD REQUEST", f"{name} has no payload")
+                message = self._plain(name, stopped)
+        except RefusalError as refusal:
+            self._refuse(request.command, request.sequence, refusal)
+            return
+        self._send(request.command, request.sequence, message)
+
+    def _plain(self, name: str, stopped: int) -> bytes:
+        if name == "IDENTIFY":
+            return self._identity()
+        if name == "ABORT":
+            return stopped.to_bytes(4, "little") + bytes(4)
+        if name == "SELF_TEST":
+            return self_test_reply([(True, 0.0, "memory errors", ""), (True, 0.0, "DAC to ADC loop error", "V")])
+        if name == "ARM":
+            if not self._limits_set:
+                raise RefusalError("NOT ARMED", "limits have not been set since boot")
+            self._armed, self._tripped = True, False
+        elif name == "SAFE_OFF":
+            self._armed = False
+        with self._lock:
+            job = self._job
+            driving = job is not None and isinstance(job.operation, Apply | Program | Multiply)
+            flags = (driving, self._armed, job is not None, self._tripped, self._limits_set, False)
+            return status_reply(flags, self._last, 0 if job is None else job.number, self._watchdog_ms, self._trips)
+
+    def _identity(self) -> bytes:
+        strange = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), "IDENTIFY") is not None
+        serial = f"SIM-{self._chip.chip_id}"
+        model = "Espresso machine" if strange else "rram_hil simulated test-chip board"
+        return identify_reply(
+            self._can,
+            self._geometry,
+            (model, serial, __version__, self._chip.chip_id),
+            max_message=LARGEST_MESSAGE,
+            rate=self._timing.bytes_per_s,
+            pace=self._chip.simulation.pace,
+            magic=b"COFFEE!\0" if strange else b"RRAMTCB\0",
+        )
+
+    def _set_limits(self, payload: bytes) -> bytes:
+        if payload:
+            wanted, own = parse_limits(payload), self._own_limits
+            for name, value in wanted.model_dump().items():
+                if name == "conductance_s":
+                    bad = not (own.conductance_s[0] <= value[0] and value[1] <= own.conductance_s[1])
+                else:
+                    bad = not value <= getattr(own, name)
+                if bad:
+                    raise RefusalError("LIMIT", f"limit {name} {value} is beyond this board's own {getattr(own, name)}")
+            self._limits, self._limits_set, self._armed = wanted, True, False
+            self._chip.read_v = wanted.read_v
+        return limits_reply(self._limits)
+
+    # Operations
+
+    def _operation(self, request: Part, payload: bytes) -> None:
+        number, digest = operation_number(payload), (len(payload), binascii.crc32(payload))
+        with self._lock:
+            if self._job is not None:
+                raise RefusalError("BUSY", f"operation {self._job.number} is under way", self._job.number)
+            kept = self._kept
+        if number == 0 or number < self._last:
+            raise RefusalError("NUMBER PAST", f"operation {number} is not above the last, {self._last}", number)
+        if number == self._last and kept is not None:
+            if kept.digest != digest:
+                raise RefusalError("NUMBER REUSED", f"operation {number} was another one", number)
+            self._send(request.command, request.sequence, kept.message, kept.flags)
+            return
+        operation = parse_operation(request.command, payload, self._geometry)
+        if number == self._last and isinstance(operation, Apply | Program):
+            given = int(self._chip.executed(number, operation.cells).sum())
+            if given:
+                text = f"operation {number} had given {given} pulses before the reboot"
+                raise RefusalError("ALREADY EXECUTED", text, number)
+        if not self._armed:
+            why = "the watchdog has tripped" if self._tripped else "ARM has not been sent since boot or SAFE OFF"
+            raise RefusalError("NOT ARMED", f"the board is not armed: {why}", number)
+        self._check(operation, number)
+        fault = self.faults.take(ON_OPERATION, COMMANDS[request.command])
+        frames = -(-max(1, len(payload)) // self._frame_bytes)
+        job = Job(number, request.command, request.sequence, operation, digest, frames, fault)
+        with self._lock:
+            self._job, self._last, self._noticed_s = job, number, time.monotonic()
+        self._jobs.put(job)
+
+    def _check(self, operation: Operation, number: int) -> None:
+        """The board's own look at an operation, after the host's: envelope, then limits."""
+        can = self._can
+        words_top = (1 << (can.word_bits - 1)) - 1
+        sizes: list[tuple[str, int, int]] = []
+        steps: tuple[Step, ...] = ()
+        if isinstance(operation, Apply):
+            steps = operation.steps
+            sizes = [("steps", len(steps) * operation.repeat, can.max_steps)]
+        elif isinstance(operation, Program):
+            steps = (operation.read, *operation.extremes())
+        elif isinstance(operation, Multiply):
+            sizes = [
+                ("vectors", operation.inputs.shape[0], can.max_vectors),
+                ("input bits", operation.input_bits, can.input_bits),
+            ]
+        elif isinstance(operation, WriteWords):
+            sizes = [("words", len(operation.cells), can.max_words)]
+            sizes += [("|word|", int(abs(operation.values.astype("i8")).max(initial=0)), words_top)]
+        if isinstance(operation, Apply | Program):
+            sizes.append(("cells", len(operation.cells), can.max_cells))
+        for name, value, most in sizes:
+            if value > most:
+                raise RefusalError("RANGE", f"{name}: {value}, at most {most}", number)
+        for step in steps:
+            if not can.width_s.holds(step.width_s, step.width_s):
+                raise RefusalError(
+                    "RANGE", f"width {step.width_s:g} s, {can.width_s.low:g} to {can.width_s.high:g} s", number
+                )
+        try:
+            check(operation, self._geometry, self._limits)
+        except LimitError as error:
+            raise RefusalError("LIMIT", str(error), number) from None
+        except ConfigError as error:
+            raise RefusalError("RANGE", str(error), number) from None
+        for line, lowest, highest in _reach(operation):
+            span = {"bl": can.bl_v, "sl": can.sl_v, "wl": can.wl_v}[line]
+            if not span.holds(lowest, highest):
+                text = f"{line.upper()} {lowest:g} to {highest:g} V, drivers reach {span.low:g} to {span.high:g} V"
+                raise RefusalError("RANGE", text, number)
+
+    def _work(self) -> None:
+        """The working thread."""
+        while True:
+            self._run(self._jobs.get())
+
+    def _run(self, job: Job) -> None:
+        kind = None if job.fault is None else job.fault.kind
+        with self._chip_lock:
+            try:
+                self._chip.advance(self._link_s(job.digest[0] + job.frames * OVERHEAD) + self._timing.link_s)
+                message, flags = self._carried_out(job, kind), 0
+            except RefusalError as refusal:
+                message, flags = refusal.payload(), ERROR_FLAG
+            frames = -(-max(1, len(message)) // self._frame_bytes)
+            self._chip.advance(self._link_s(len(message) + frames * OVERHEAD))
+        if kind in (LinkFault.REBOOT_DURING, LinkFault.REBOOT_AFTER):
+            self._boot_up()
+            return
+        with self._lock:
+            job.is_ended = True
+            if job.is_silent:
+                return
+            self._kept, self._job = Kept(job.digest, message, flags), None
+        self._send(job.command, job.sequence, message, flags)
+        for action in job.then:
+            action()
+
+    def _carried_out(self, job: Job, kind: LinkFault | None) -> bytes:
+        """The reply of an operation; a `RefusalError` where it was stopped."""
+        operation = job.operation
+        if kind is LinkFault.STUCK:
+            job.cancel.wait()
+        elif kind is LinkFault.REBOOT_DURING and isinstance(operation, Apply | Program):
+            # Cells are treated one after the other, so a loss of power in the middle is the first half of the batch.
+            operation = operation.part(slice(0, (len(operation.cells) + 1) // 2))
+        if not job.cancel.is_set():
+            try:
+                result = self._chip.execute(operation, job.number, job.cancel)
+                self._executions += 1
+            except AbortedError:
+                job.stop = job.stop or "ABORTED"
+            except BenchError as error:
+                raise RefusalError("HARDWARE", str(error), job.number) from None
+        if job.cancel.is_set():
+            why = "the host was silent" if job.stop == "WATCHDOG" else "it was told to stop"
+            raise RefusalError(job.stop, f"operation {job.number} was stopped: {why}; outputs are off", job.number)
+        return result_reply(job.number, result, self._can.adc_bits)
+
+    def _link_s(self, size: int) -> float:
+        return size / self._timing.bytes_per_s
+
+    # Sending
+
+    def _refuse(self, command: int, sequence: int, refusal: RefusalError) -> None:
+        self._send(command, sequence, refusal.payload(), ERROR_FLAG)
+
+    def _send(self, command: int, sequence: int, message: bytes, flags: int = 0) -> None:
+        """Send a reply or notice, with the fault that waits for it."""
+        name = COMMANDS.get(command, "")
+        fault = None if flags & WORKING_FLAG else self.faults.take(ON_REPLY, name)
+        kind = None if fault is None else fault.kind
+        if kind is LinkFault.DROP_REPLY:
+            return
+        if fault is not None and kind is LinkFault.DELAY_REPLY:
+            time.sleep(fault.seconds)
+        if kind is LinkFault.DISCONNECT_REPLY:
+            self._line.drop()
+            return
+        frames: Iterable[bytes] = reply_frames(
+            command, sequence, self._boot, self._chip.now_s, message, flags=flags, size=self._frame_bytes
+        )
+        if fault is not None:
+            frames = _spoiled(list(frames), fault)
+        for frame in frames:
+            with self._write_lock:
+                self._line.write(frame)
+
+    # Control
+
+    def reboot(self, *, drop_link: bool) -> None:
+        """A loss of power: the operation under way stops between cells and leaves no reply; then a fresh boot."""
+        with self._lock:
+            job = self._job
+            if job is not None:
+                job.is_silent = True
+                self._stop(job, "ABORTED")
+        with self._chip_lock:
+            self._boot_up()
+        if drop_link:
+            self._line.drop()
+
+    def control(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request of the control socket."""
+        do = request["do"]
+        if do == "advance":
+            with self._chip_lock:
+                self._chip.advance(float(request["seconds"]))
+                return {"now_s": self._chip.now_s}
+        if do == "inject":
+            fault = Injected(LinkFault(request["kind"]), request["on"], float(request["seconds"]))
+            if fault.on and fault.on not in COMMANDS.values():
+                raise ConfigError(f"{fault.on!r} is no command; commands are {', '.join(COMMANDS.values())}")
+            self.faults.add(fault)
+            return {}
+        if do == "clear":
+            self.faults.clear()
+            return {}
+        if do == "truth":
+            return {"npy": pack_array(self._truth(request["name"]))}
+        if do == "damage":
+            with self._chip_lock:
+                self._chip.inject(Fault(request["fault"]), Cells.from_index(request["cells"], self._geometry))
+            return {}
+        if do == "reboot":
+            self.reboot(drop_link=bool(request["drop_link"]))
+            return {}
+        if do == "status":
+            return self._told()
+        if do == "quit":
+            self._chip.close()
+            threading.Timer(0.05, os._exit, (0,)).start()
+            return {}
+        raise ConfigError(f"{do!r} is not known")
+
+    def _truth(self, name: str) -> Any:
+        with self._chip_lock:
+            if name == "conductance_s":
+                return self._chip.conductance_s()
+            if name == "numbers":
+                return self._chip.last_numbers(Cells.all(self._geometry)).reshape(self._geometry.shape)
+            if name in ("pulses", "words", "formed", "stuck"):
+                return getattr(self._chip, name)
+        raise ConfigError(f"no ground truth {name!r}")
+
+    def _told(self) -> dict[str, Any]:
+        with self._lock:
+            job = self._job
+            return {
+                "outputs_on": job is not None and isinstance(job.operation, Apply | Program | Multiply),
+                "armed": self._armed,
+                "busy": job is not None,
+                "trips": self._trips,
+                "boot": f"{self._boot:08x}",
+                "last": self._last,
+                "now_s": self._chip.now_s,
+                "executions": self._executions,
+                "waiting_faults": len(self.faults),
+            }
+
+
+def _narrowed(can: Capabilities, geometry: Geometry) -> Capabilities:
+    """The chip's envelope, bounded by what one message holds."""
+    a_vector = max(geometry.rows * (1 if can.input_bits <= 8 else 2), geometry.columns * 12)
+    return replace(
+        can,
+        max_cells=min(can.max_cells, MOST_CELLS),
+        max_steps=min(can.max_steps, MOST_STEPS),
+        max_vectors=max(1, min(can.max_vectors, (LARGEST_MESSAGE >> 1) // a_vector)),
+        max_words=min(can.max_words, MOST_WORDS),
+        width_s=Span(can.width_s.low, can.width_s.high, max(can.width_s.step, 1e-12)),
+    )
+
+
+def _reach(operation: Operation) -> list[tuple[Literal["bl", "sl", "wl"], float, float]]:
+    """The lines that an operation drives, each with its lowest and highest level (V)."""
+    if isinstance(operation, Multiply):
+        return [("sl", -operation.read_v, operation.read_v), ("wl", operation.wl_v, operation.wl_v)]
+    if not isinstance(operation, Apply | Program) or len(operation.cells) == 0:
+        return []
+    found: list[tuple[Literal["bl", "sl", "wl"], float, float]] = []
+    for step in operation.steps if isinstance(operation, Apply) else (operation.read, *operation.extremes()):
+        for line in LINES:
+            levels = step.levels(line, len(operation.cells))
+            if levels is not None:
+                found.append((line, float(levels.min()), float(levels.max())))
+    return found
+
+
+def _flipped(data: bytes) -> bytes:
+    """One bit of the last byte wrong: the frame CRC of the request that ends here."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def _spoiled(frames: list[bytes], fault: Injected) -> list[bytes]:
+    """The frames of a reply as they leave a bad link."""
+    if fault.kind is LinkFault.GARBAGE:
+        return [GARBAGE, *frames]
+    if fault.kind is LinkFault.DUPLICATE_REPLY:
+        return frames + frames
+    last = frames[-1]
+    if fault.kind is LinkFault.HALF_REPLY:
+        return [*frames[:-1], last[: len(last) // 2]]
+    if fault.kind is LinkFault.CORRUPT_REPLY:
+        middle = len(last) // 2
+        return [*frames[:-1], last[:middle] + bytes([last[middle] ^ 0x10]) + last[middle + 1 :]]
+    return frames
+
+
+def launch(simulation: Simulation, geometry: Geometry, limits: Limits, chip_id: str, folder: Path) -> SimulatedFarSide:
+    """Start a simulated board; `settings` of the answer reach it, `stop` ends it. Raises `ConfigError` if it does not start."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=None
+    )
+    requests, answers = process.stdin, process.stdout
+    assert requests is not None
+    assert answers is not None
+    configuration = {
+        "simulation": simulation.model_dump(),
+        "geometry": asdict(geometry),
+        "limits": limits.model_dump(),
+        "chip_id": chip_id,
+        "folder": str(folder.resolve()),
+    }
+    timer = threading.Timer(60.0, process.kill)
+    timer.start()
+    try:
+        with contextlib.suppress(OSError):
+            requests.write(json.dumps(configuration).encode() + b"\n")
+            requests.flush()
+        line = answers.readline()
+    finally:
+        timer.cancel()
+    answer: dict[str, str] = json.loads(line) if line else {"error": "its process ended at once"}
+
+    def stop() -> None:
+        """End the process; safe to call twice."""
+        with contextlib.suppress(OSError):
+            requests.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        answers.close()
+
+    if "error" in answer:
+        stop()
+        raise ConfigError(f"[simulation]: the simulated board did not start: {answer['error']}")
+    return SimulatedFarSide({"port": answer["resource"]}, answer["control"], stop)
+
+
+def _end_with_parent(chip: SimulatedChip) -> None:
+    sys.stdin.read()
+    chip.close()
+    os._exit(0)
+
+
+def main() -> None:
+    """The process: configuration from standard input, addresses to standard output, then serve."""
+    # Ctrl-C reaches the whole group; the host needs the board to make it safe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configuration = json.loads(sys.stdin.readline())
+    try:
+        simulation = Simulation.model_validate(configuration["simulation"])
+        limits = Limits.model_validate(configuration["limits"])
+        line: Line = SocketLine() if simulation.transport == "socket" else PtyLine()
+        chip = SimulatedChip(
+            Geometry(**configuration["geometry"]),
+            simulation,
+            read_v=limits.read_v,
+            chip_id=configuration["chip_id"],
+            folder=Path(configuration["folder"]),
+        )
+    except (BenchError, OSError) as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        return
+    board = Board(line, chip, limits)
+    control = ControlServer(board.control)
+    threading.Thread(target=_end_with_parent, args=(chip,), daemon=True).start()
+    print(json.dumps({"resource": line.resource, "control": control.address}), flush=True)
+    board.serve()
+
+
+if __name__ == "__main__":
+    main()

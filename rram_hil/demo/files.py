@@ -1,0 +1,225 @@
+"""The files of the demonstration: a bench file and a recipe like those a user writes, for either device preset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rram_hil.device.model import DeviceModel
+from rram_hil.operations import FloatArray
+
+Device = Literal["paper", "hfo2"]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a bench user knows of a technology from its characterisation: window (S), RESET amplitude (V), budgets.
+
+    A target at or below `accept_below_s` is met by anything down there.
+    """
+
+    g_min_s: float
+    g_max_s: float
+    accept_below_s: float
+    reset_sl_v: float
+    max_pulses: int
+    max_reversals: int
+
+
+CONDITIONS: dict[Device, Conditions] = {
+    "paper": Conditions(1e-6, 100e-6, 1.5e-6, 2.0, 30, 10),
+    "hfo2": Conditions(20e-6, 200e-6, 22e-6, 2.2, 60, 30),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One chip of the demonstration: its id, geometry, device, driver and seed, and what is trained and tested on it."""
+
+    chip: str
+    device: Device
+    driver: str
+    tiles: int
+    rows: int
+    columns: int
+    seed: int
+    levels: int
+    clip_rms: float
+    faults: Literal["none", "partner", "flip"]
+    word_fraction: float
+    adaptation_steps: int
+    adaptation_batch: int
+    learning_rate: float
+    log: Literal["all", "summary"]
+
+
+def bench_toml(plan: Plan, *, read_noise: bool = True, driver: str | None = None) -> str:
+    """The bench file of a plan: a simulated bench; take `[simulation]` out and give a port, and it is a real one."""
+    return f"""\
+[chip]
+id = "{plan.chip}"
+tiles = {plan.tiles}
+rows = {plan.rows}
+columns = {plan.columns}
+cell = "1T1R"
+source_lines = "row"
+
+[driver]
+name = "{driver or plan.driver}"
+
+[limits]            # nothing on this bench may pass these
+bl_v = 4.5
+sl_v = 3.0
+wl_v = 4.0
+cell_v = 4.5
+gate_over_v = 4.0
+half_select_v = 0.3
+read_v = 0.3        # at or below this a step is a read and wears nothing
+current_a = 1e-3
+energy_j = 1e-8
+width_s = 1e-5
+pulses_per_cell = 1000
+conductance_s = [0.0, 300e-6]
+
+[read]
+bl_v = 0.2
+wl_v = 3.0
+width_s = 1e-6
+
+[simulation]        # stands in for the hardware
+device = "{plan.device}"
+seed = {plan.seed}
+state = "{plan.chip}.state"
+read_noise = {str(read_noise).lower()}
+
+[simulation.timing] # how long the board takes (s); the bench clock adds these up
+edge_s = 20e-9
+settle_s = 200e-9
+conversion_s = 10e-6
+multiply_s = 2e-6
+word_s = 10e-9
+link_s = 1e-3
+bytes_per_s = 10e6
+"""
+
+
+def recipe_toml(plan: Plan) -> str:
+    """The recipe: form and read the array, program the teacher as the baselines do, then the student, and adapt it."""
+    known, model = CONDITIONS[plan.device], DeviceModel.load(plan.device)
+    set_table = _table(model.nominal_set_gate_v, model.nominal_set_s, known)
+    reset_table = _table(model.nominal_reset_sl_v, model.nominal_reset_s, known)
+    half = plan.tiles // 2
+
+    def one_shot(name: str, tag: str, network: str, tiles: list[int]) -> str:
+        options = (
+            f'{{ tiles = {tiles}, levels = {plan.levels}, clip = "rms", rms = {plan.clip_rms}, faults = "{plan.faults}", '
+            f"g_min_s = {known.g_min_s}, g_max_s = {known.g_max_s} }}"
+        )
+        return f"""
+[[step]]
+name = "{name}"
+protocol = "one-shot"
+tag = "{tag}"
+targets = {{ network = "{network}", options = {options} }}
+reset = {{ sl_v = {known.reset_sl_v}, wl_v = 3.5, width_s = 200e-9 }}
+
+[step.set]          # one pulse; the gate that gives each conductance, from the characterisation
+bl_v = 2.0
+width_s = 100e-9
+gate = {set_table}
+"""
+
+    def infer(name: str, tag: str) -> str:
+        return f"""
+[[step]]
+name = "{name}"
+protocol = "infer"
+tag = "{tag}"
+images = "test.npz"
+calibration = "train.npz"
+"""
+
+    head = f"""\
+title = "demonstration on {plan.device}, chip {plan.chip}"
+seed = {plan.seed}
+log = "{plan.log}"
+
+[[step]]
+name = "float"
+protocol = "reference"
+network = "teacher.safetensors"
+images = "test.npz"
+
+[[step]]
+name = "form"
+protocol = "forming"
+bl_v = {{ start_v = 2.4, stop_v = 4.0, step_v = 0.1 }}
+wl_v = [2.0, 2.4]
+width_s = 1e-6
+formed_above_s = 30e-6
+
+[[step]]
+name = "read the formed array"
+protocol = "read-map"
+"""
+    verify = f"""
+[[step]]
+name = "verify teacher"
+protocol = "write-verify"
+tag = "teacher"
+tolerance = 0.05
+tolerance_s = 0.5e-6
+lowest_s = {known.accept_below_s}
+max_pulses = {known.max_pulses}
+max_reversals = {known.max_reversals}
+
+[step.set]          # each cell starts a little below its target, then 20 mV more a pulse
+amplitude_v = {{ start_v = 2.0, stop_v = 2.0 }}
+width_s = 100e-9
+gate_v = {{ start_v = 1.5, stop_v = 3.2, step_v = 0.02, aim = 0.8, table = {set_table} }}
+
+[step.reset]
+gate_v = {{ start_v = 3.5, stop_v = 3.5 }}
+width_s = 200e-9
+amplitude_v = {{ start_v = 0.4, stop_v = 2.4, step_v = 0.02, aim = 1.3, table = {reset_table} }}
+"""
+    adapt = f"""
+[[step]]
+name = "adapt student"
+protocol = "sparse-adaptation"
+tag = "student"
+data = "train.npz"
+teacher = "teacher.safetensors"
+fraction = {plan.word_fraction}
+steps = {plan.adaptation_steps}
+batch = {plan.adaptation_batch}
+learning_rate = {plan.learning_rate}
+"""
+    first, second = list(range(half)), list(range(half, plan.tiles))
+    return "".join(
+        (
+            head,
+            one_shot("program teacher", "teacher", "teacher.safetensors", first),
+            infer("infer one-shot", "teacher"),
+            verify,
+            infer("infer verified", "teacher"),
+            one_shot("program student", "student", "student.safetensors", second),
+            infer("infer student", "student"),
+            adapt,
+            infer("infer adapted", "student"),
+        )
+    )
+
+
+def _table(
+    volts: Callable[[float], ArrayLike], conductance_s: Callable[[FloatArray], ArrayLike], known: Conditions
+) -> str:
+    """A table of volts and conductances, from a little below the window to a little above it."""
+    ends = [float(np.asarray(volts(g))) for g in (0.7 * known.g_min_s, 1.3 * known.g_max_s)]
+    levels = np.linspace(min(ends), max(ends), 25)
+    given = np.asarray(conductance_s(levels), dtype=np.float64)
+    return f"{{ volts_v = [{', '.join(f'{v:.4f}' for v in levels)}], conductance_s = [{', '.join(f'{g:.4g}' for g in given)}] }}"

@@ -1,0 +1,175 @@
+"""The table of the demonstration, every number taken from the run file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rram_hil.operations import FloatArray
+from rram_hil.run_file import RunFile, read_run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of bringing the network onto the chip: what it reaches and what it costs after forming.
+
+    `accuracy` is a fraction; pulses and reads count programming and compensation, not the inference; `bench_seconds` is the
+    bench clock over the same.
+    """
+
+    name: str
+    accuracy: float
+    pulses: int
+    reads: int
+    bench_seconds: float
+    on_chip_words: int
+
+    def plain(self) -> dict[str, str | float | int]:
+        """The row as summary.json has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What compensation costs on the bench clock (s): write-verify, and the parts of sparse adaptation."""
+
+    write_verify_s: float
+    map_read_s: float
+    forward_s: float
+    word_write_s: float
+    forward_images: int
+    forward_vectors: int
+
+    @property
+    def adaptation_s(self) -> float:
+        """All parts of sparse adaptation."""
+        return self.map_read_s + self.forward_s + self.word_write_s
+
+    @property
+    def ratio(self) -> float:
+        """Write-verify over adaptation."""
+        return self.write_verify_s / self.adaptation_s
+
+
+@dataclass(frozen=True)
+class Programming:
+    """How well one-shot programming hit its targets: mean and sigma of G / target - 1 over `cells` responsive cells."""
+
+    mean: float
+    sigma: float
+    cells: int
+
+
+@dataclass(frozen=True)
+class ChipResult:
+    """All that the table needs of one run file."""
+
+    path: Path
+    rows: tuple[Row, ...]
+    cost: Cost
+    programming: Programming
+
+
+_ROWS = (
+    ("float", "float", ()),
+    ("one-shot", "infer one-shot", ("program teacher",)),
+    ("R-V-W", "infer verified", ("program teacher", "verify teacher")),
+    ("KD, one-shot", "infer student", ("program student",)),
+    ("KD+RSA", "infer adapted", ("program student", "adapt student")),
+)
+
+
+def chip_result(path: Path) -> ChipResult:
+    """Read one run file of the demonstration. Raises `DataError` where it is not one or is not complete."""
+    with read_run(path) as run:
+        steps = _steps(run)
+        words = int(run.result("adapt student", "on_chip_words").values)
+        rows = tuple(
+            Row(
+                name,
+                float(run.result(result, "accuracy").values),
+                int(sum(steps[s]["pulses"] for s in spent)),
+                int(sum(steps[s]["reads"] for s in spent)),
+                float(sum(steps[s]["seconds"] for s in spent)),
+                words if name == "KD+RSA" else 0,
+            )
+            for name, result, spent in _ROWS
+        )
+        return ChipResult(path, rows, _cost(run, steps), programming(run))
+
+
+def _steps(run: RunFile) -> dict[str, dict[str, float]]:
+    table = run.table("steps")
+    return {
+        str(name): {
+            "step": int(table["step"][k]),
+            "pulses": int(table["pulses"][k]),
+            "reads": int(table["reads"][k]),
+            "seconds": float(table["ended_s"][k] - table["started_s"][k]),
+        }
+        for k, name in enumerate(table["name"])
+    }
+
+
+def _cost(run: RunFile, steps: dict[str, dict[str, float]]) -> Cost:
+    table = run.operations()
+    here = table["step"] == steps["adapt student"]["step"]
+    seconds = table["ended_s"] - table["started_s"]
+
+    def spent(kind: str) -> float:
+        return float(np.sum(seconds[here & (table["kind"] == kind)]))
+
+    return Cost(
+        write_verify_s=steps["verify teacher"]["seconds"],
+        map_read_s=spent("Apply"),
+        forward_s=spent("Multiply"),
+        word_write_s=spent("WriteWords"),
+        forward_images=int(run.result("adapt student", "forward_images").values),
+        forward_vectors=int(np.sum(table["vectors"][here & (table["kind"] == "Multiply")])),
+    )
+
+
+def programming(run: RunFile) -> Programming:
+    """The one-shot error of the student, from the map read before its adaptation."""
+    error = programming_error(run)
+    return Programming(float(np.mean(error)), float(np.std(error)), int(error.size))
+
+
+def programming_error(run: RunFile) -> FloatArray:
+    """G / target - 1 of every cell that got a SET pulse and is not stuck."""
+    target, measured = student_maps(run)
+    stuck = np.zeros(target.shape, dtype=bool)
+    for name in ("stuck_low_resistance", "stuck_high_resistance"):
+        stuck |= run.map(name).values[0] > 0
+    lowest = np.nanmin(target)
+    chosen = np.isfinite(target) & np.isfinite(measured) & ~stuck & (target > lowest * 1.01)
+    return np.asarray(measured[chosen] / target[chosen] - 1.0, dtype=np.float64)
+
+
+def student_maps(run: RunFile) -> tuple[FloatArray, FloatArray]:
+    """Target and measured conductance (S) of the student's cells, shape of the chip, NaN elsewhere."""
+    targets, maps = run.map("target"), run.map("conductance")
+    table = run.table("steps")
+    step = {str(name): int(table["step"][k]) for k, name in enumerate(table["name"])}
+    target = targets.values[list(targets.step).index(step["program student"])]
+    measured = maps.values[list(maps.step).index(step["adapt student"])]
+    return np.asarray(target, dtype=np.float64), np.asarray(measured, dtype=np.float64)
+
+
+def mean_rows(chips: list[ChipResult]) -> tuple[Row, ...]:
+    """The rows of several chips, averaged."""
+    rows = []
+    for same in zip(*(chip.rows for chip in chips), strict=True):
+        rows.append(
+            Row(
+                same[0].name,
+                float(np.mean([r.accuracy for r in same])),
+                round(float(np.mean([r.pulses for r in same]))),
+                round(float(np.mean([r.reads for r in same]))),
+                float(np.mean([r.bench_seconds for r in same])),
+                round(float(np.mean([r.on_chip_words for r in same]))),
+            )
+        )
+    return tuple(rows)

@@ -1,0 +1,183 @@
+"""Training the teacher in floating point, and distilling the student through the devices' faults."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rram_hil.learning.data import LabelledImages
+from rram_hil.learning.devices import DeviceNoise, realise
+from rram_hil.learning.networks import forward, mapped_layers
+
+Progress = Callable[[float, str], None]
+"""progress(fraction done in 0..1, what is being done)."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random affine changes of each training image, each drawn uniformly in +- the amount given."""
+
+    shift: float = 2.0
+    """Pixels."""
+    rotation: float = 10.0
+    """Degrees."""
+    zoom: float = 0.1
+    """Fraction, along each axis on its own."""
+    shear: float = 0.1
+    """Pixels across for each pixel down."""
+
+
+def train_teacher(
+    model: nn.Sequential,
+    data: LabelledImages,
+    *,
+    epochs: int = 14,
+    batch: int = 128,
+    learning_rate: float = 3e-3,
+    weight_decay: float = 0.01,
+    augmentation: Augmentation | None = Augmentation(),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> nn.Sequential:
+    """A copy of `model` trained on `data` in floating point with the cross-entropy."""
+    teacher = copy.deepcopy(model)
+
+    def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return functional.cross_entropy(teacher(images), labels)
+
+    recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed)
+    _fit(teacher, data, loss, recipe, progress, "teacher")
+    return teacher
+
+
+def distil(
+    teacher: nn.Sequential,
+    student: nn.Sequential,
+    data: LabelledImages,
+    noise: DeviceNoise,
+    temperature: float = 2.0,
+    *,
+    epochs: int = 6,
+    batch: int = 128,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 0.0,
+    augmentation: Augmentation | None = Augmentation(),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> nn.Sequential:
+    """A copy of `student` taught by `teacher` while every batch meets another chip drawn from `noise`.
+
+    Hinton et al. 2015: the student learns the teacher's classes softened by `temperature`. A student that
+    starts as the teacher itself learns fastest.
+    """
+    student = copy.deepcopy(student)
+    layers = mapped_layers(student)
+
+    def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        weights = [realise(layer.weight, noise, generator) for layer in layers]
+        with torch.no_grad():
+            wanted = teacher(images)
+        return distillation_loss(
+            forward(student, images, weights, input_bits=noise.input_bits), wanted, labels, temperature
+        )
+
+    recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed)
+    _fit(student, data, loss, recipe, progress, "student")
+    return student
+
+
+def distillation_loss(given: Tensor, wanted: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Half the cross-entropy with the labels, half the divergence from the teacher's softened classes."""
+    soft = functional.kl_div(
+        functional.log_softmax(given / temperature, dim=1),
+        functional.log_softmax(wanted / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return 0.5 * functional.cross_entropy(given, labels) + 0.5 * temperature**2 * soft
+
+
+def accuracy(model: Callable[[Tensor], Tensor], data: LabelledImages, batch: int = 1000) -> float:
+    """The fraction of `data` that `model`, anything from images to class scores, classes rightly."""
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(data), batch):
+            scores = model(torch.from_numpy(data.images[start : start + batch]))
+            right += int((scores.argmax(dim=1) == torch.from_numpy(data.labels[start : start + batch])).sum())
+    return right / len(data)
+
+
+def batches(
+    data: LabelledImages, batch: int, augmentation: Augmentation | None, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of `data` in random order, in whole batches (a smaller `data` is one batch)."""
+    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+    order = torch.randperm(len(data), generator=generator)
+    for start in range(0, max(len(data) - batch, 0) + 1, batch):
+        chosen = order[start : start + batch]
+        picked = images[chosen]
+        yield (picked if augmentation is None else _augment(picked, augmentation, generator)), labels[chosen]
+
+
+def _augment(images: Tensor, amount: Augmentation, generator: torch.Generator) -> Tensor:
+    count, _, height, width = images.shape
+    draw = torch.rand((6, count), generator=generator) * 2.0 - 1.0
+    angle = draw[0] * math.radians(amount.rotation)
+    wide, tall = 1.0 + amount.zoom * draw[1], 1.0 + amount.zoom * draw[2]
+    shear = amount.shear * draw[3]
+    # grid_sample's coordinates run from -1 to 1 across the image.
+    right, down = draw[4] * amount.shift * 2.0 / width, draw[5] * amount.shift * 2.0 / height
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rows = (
+        torch.stack((cos * wide, shear * cos - sin, right), dim=1),
+        torch.stack((sin, (cos + shear * sin) * tall, down), dim=1),
+    )
+    grid = functional.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    epochs: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    augmentation: Augmentation | None
+    seed: int
+
+
+def _fit(
+    model: nn.Sequential,
+    data: LabelledImages,
+    loss: Callable[[Tensor, Tensor, torch.Generator], Tensor],
+    recipe: _Recipe,
+    progress: Progress | None,
+    what: str,
+) -> None:
+    generator = torch.Generator().manual_seed(recipe.seed)
+    # Channels last is the layout in which the convolutions are fastest on a CPU.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rate = recipe.learning_rate
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=recipe.weight_decay, fused=True)
+    total = recipe.epochs * max(len(data) // recipe.batch, 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=total, pct_start=0.15)
+    done = 0
+    for epoch in range(recipe.epochs):
+        for images, labels in batches(data, recipe.batch, recipe.augmentation, generator):
+            value = loss(images, labels, generator)
+            optimiser.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            done += 1
+            if progress is not None and done % 50 == 0:
+                progress(done / total, f"{what}, epoch {epoch + 1} of {recipe.epochs}")
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if progress is not None:
+        progress(1.0, f"{what} trained")

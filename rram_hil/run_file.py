@@ -1,0 +1,895 @@
+"""The run file: what a journal holds, as HDF5 that h5py, MATLAB, HDFView and xarray read (docs/run-file.md).
+
+`write_run_file` is a pure projection: the same journal gives the same content, at any time, as often as one likes. `read_run`
+opens a run file again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rram_hil.durable import BINARY, replace, sync, write_all
+from rram_hil.errors import DataError
+from rram_hil.journal import (
+    Aside,
+    Close,
+    Intent,
+    JournalReader,
+    Note,
+    Outcome,
+    Resume,
+    Saved,
+    Scalar,
+    StepEnd,
+    StepStart,
+)
+from rram_hil.operations import ApplyResult, ProgramResult, Status
+from rram_hil.records import AnyArray, Record, result_from
+
+FORMAT = "rram_hil run"
+FORMAT_VERSION = 1
+KINDS = ("Apply", "Program", "Multiply", "WriteWords", "Wait")
+OUTCOMES = ("done", "interrupted", "no_result")
+EVENTS = ("info", "interrupted", "resumed", "aborted", "error")
+MAP_DIMS = ("tile", "row", "column")
+
+_LONG_CHUNK = 1 << 15
+_SHORT_CHUNK = 1 << 8
+_TEXT = h5py.string_dtype()
+_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."
+_FILTERS: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    dtype: Any
+    long_name: str
+    units: str = ""
+    flags: tuple[str, ...] = ()
+
+
+_ADDRESS = (
+    _Column("tile", np.int32, "tile of the cell, from 0"),
+    _Column("row", np.int32, "row (word line) of the cell, from 0"),
+    _Column("column", np.int32, "column (bit line) of the cell, from 0"),
+)
+_OPERATIONS = (
+    _Column("operation", np.int64, "number of the operation"),
+    _Column("step", np.int32, "step of the recipe, 0 outside one"),
+    _Column("kind", np.uint8, "kind of operation", flags=KINDS),
+    _Column("label", _TEXT, "label given by the protocol"),
+    _Column("settings", np.int32, "row of the group settings that says what was done"),
+    _Column("outcome", np.uint8, "how the operation ended", flags=OUTCOMES),
+    _Column("started_s", np.float64, "start on the bench clock", "s"),
+    _Column("ended_s", np.float64, "end on the bench clock", "s"),
+    _Column("away_s", np.float64, "time for which the bench was alone, of an interrupted operation", "s"),
+    _Column("cells", np.int64, "cells addressed", "1"),
+    _Column("charged", np.int64, "pulses charged beforehand, worst case, all cells", "1"),
+    _Column("pulses", np.int64, "pulses given, all cells", "1"),
+    _Column("reads", np.int64, "measurements taken, all cells", "1"),
+    _Column("not_ok", np.int64, "values kept whose status is not ok", "1"),
+    _Column("vectors", np.int64, "input vectors of a multiply", "1"),
+    _Column("saturated", np.int64, "clipped ADC codes of a multiply", "1"),
+    _Column("lsb_a", np.float64, "current of one ADC code step of a multiply", "A"),
+    _Column("emulated", np.uint8, "1: the multiply was made of single reads"),
+)
+_CELLS = (
+    _Column("operation", np.int64, "number of the operation"),
+    *_ADDRESS,
+    _Column("measurement", np.int32, "place among the operation's measurements of this cell, from 0"),
+    _Column("current_a", np.float64, "measured current, raw", "A"),
+    _Column("conductance_s", np.float64, "conductance, calibrated", "S"),
+    _Column("status", np.uint8, "what the value is worth", flags=tuple(s.name.lower() for s in Status)),
+    _Column("time_s", np.float64, "time of the measurement on the bench clock", "s"),
+    _Column("pulses", np.int32, "pulses given in this operation, in the cell's first row, else 0", "1"),
+    _Column("set_pulses", np.int32, "SET pulses of a Program, else 0", "1"),
+    _Column("reset_pulses", np.int32, "RESET pulses of a Program, else 0", "1"),
+    _Column("reads", np.int32, "measurements taken in this operation, in the cell's first row, else 0", "1"),
+    _Column("inside", np.int8, "accepted in its window by a Program: 1 yes, 0 no; -1: no Program"),
+)
+_CODES = (
+    _Column("operation", np.int64, "number of the operation"),
+    _Column("vector", np.int32, "input vector of the multiply, from 0"),
+    _Column("column", np.int32, "column of the multiply's block, from 0"),
+    _Column("code", np.int32, "ADC code; times lsb_a of the operation it is a current"),
+    _Column("word_sum", np.int64, "sum of input code x on-chip word; 0 where words were not used"),
+)
+_STEPS = (
+    _Column("step", np.int32, "number of the step"),
+    _Column("name", _TEXT, "name of the step"),
+    _Column("protocol", _TEXT, "protocol"),
+    _Column("version", _TEXT, "version of the protocol"),
+    _Column("started_s", np.float64, "start on the bench clock", "s"),
+    _Column("ended_s", np.float64, "end on the bench clock, NaN where the step did not end", "s"),
+    _Column("operations", np.int64, "operations with a result", "1"),
+    _Column("pulses", np.int64, "pulses given", "1"),
+    _Column("reads", np.int64, "measurements taken", "1"),
+)
+_NOTES = (
+    _Column("event", np.uint8, "kind of note", flags=EVENTS),
+    _Column("text", _TEXT, "what happened"),
+    _Column("utc", _TEXT, "UTC time, ISO 8601"),
+    _Column("time_s", np.float64, "time on the bench clock", "s"),
+)
+_SETTINGS = (_Column("text", _TEXT, "settings of operations as JSON, SI units; a per-cell value as its extremes"),)
+
+
+def _describe(dataset: h5py.Dataset, long_name: str, units: str) -> None:
+    if long_name:
+        dataset.attrs["long_name"] = long_name
+    if units:
+        dataset.attrs["units"] = units
+
+
+class _Table:
+    """A group of equally long columns that grows in whole chunks; `dim` is one of them or a dimension without values."""
+
+    def __init__(
+        self, file: h5py.File, name: str, dim: str, columns: tuple[_Column, ...], chunk: int = _SHORT_CHUNK
+    ) -> None:
+        group = file.create_group(name)
+        self._columns = columns
+        self._chunk = chunk
+        self._waiting: list[dict[str, AnyArray]] = []
+        self._waiting_rows = 0
+        self.rows = 0
+        self._data: dict[str, h5py.Dataset] = {}
+        for column in columns:
+            filters = {} if column.dtype is _TEXT else _FILTERS
+            data = group.create_dataset(column.name, (0,), column.dtype, maxshape=(None,), chunks=(chunk,), **filters)
+            _describe(data, column.long_name, column.units)
+            if column.flags:
+                data.attrs["flag_values"] = np.arange(len(column.flags), dtype=column.dtype)
+                data.attrs["flag_meanings"] = " ".join(column.flags)
+            self._data[column.name] = data
+        if dim in self._data:
+            self._scale = self._data[dim]
+            self._scale.make_scale(dim)
+        else:
+            self._scale = group.create_dataset(dim, (0,), np.float32, maxshape=(None,), chunks=(chunk,))
+            self._scale.make_scale(f"{_NO_VARIABLE}{0:10d}")
+        for data in self._data.values():
+            if data != self._scale:
+                data.dims[0].attach_scale(self._scale)
+
+    def add(self, rows: int, **values: ArrayLike) -> None:
+        """Append `rows` rows: for each column one value or one a row."""
+        if rows == 0:
+            return
+        block = {}
+        for column in self._columns:
+            dtype = object if column.dtype is _TEXT else column.dtype
+            block[column.name] = np.broadcast_to(np.asarray(values[column.name], dtype=dtype), (rows,))
+        self._waiting.append(block)
+        self._waiting_rows += rows
+        if self._waiting_rows >= self._chunk:
+            self._write(self._waiting_rows - self._waiting_rows % self._chunk)
+
+    def _write(self, rows: int) -> None:
+        """Write the first `rows` waiting rows: chunks are compressed once, when they are full."""
+        for column in self._columns:
+            whole = np.concatenate([block[column.name] for block in self._waiting])
+            data = self._data[column.name]
+            data.resize((self.rows + rows,))
+            data[self.rows :] = whole[:rows]
+            for block in self._waiting[1:]:
+                del block[column.name]
+            self._waiting[0][column.name] = whole[rows:]
+        del self._waiting[1:]
+        self._waiting_rows -= rows
+        self.rows += rows
+        self._scale.resize((self.rows,))
+
+    def finish(self) -> None:
+        """Write what waits."""
+        if self._waiting_rows:
+            self._write(self._waiting_rows)
+
+
+class _Sink(io.RawIOBase):
+    """The file under an HDF5 file being written; keeps the first error of the disk instead of showing it to HDF5.
+
+    HDF5 crashes the process when a write fails while it closes. So what follows the first error stays in memory, where
+    HDF5 finds it again, and `check` raises the error outside of HDF5.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | BINARY, 0o666)
+        self._path = path
+        self._at = 0
+        self._size = 0
+        self._error: DataError | None = None
+        self._unwritten: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise the `DataError` of a write that failed since the beginning."""
+        if self._error is not None:
+            raise self._error
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The position."""
+        return self._at
+
+    def write(self, data: Any) -> int:
+        """Write at the position, on the disk as long as that has room."""
+        content = bytes(data)
+        if self._error is None:
+            try:
+                os.lseek(self._fd, self._at, os.SEEK_SET)
+                write_all(self._fd, content, str(self._path))
+            except DataError as error:
+                self._error = error
+        if self._error is not None:
+            self._unwritten.append((self._at, content))
+        self._at += len(content)
+        self._size = max(self._size, self._at)
+        return len(content)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read back at the position."""
+        view = memoryview(buffer).cast("B")
+        os.lseek(self._fd, self._at, os.SEEK_SET)
+        found = os.read(self._fd, len(view))
+        view[: len(found)] = found
+        view[len(found) :] = bytes(len(view) - len(found))
+        for start, content in self._unwritten:
+            first, last = max(start, self._at), min(start + len(content), self._at + len(view))
+            if first < last:
+                view[first - self._at : last - self._at] = content[first - start : last - start]
+        self._at += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length of the file."""
+        self._size = self._at if size is None else size
+        if self._error is None:
+            try:
+                os.ftruncate(self._fd, self._size)
+            except OSError as error:
+                self._error = DataError(f"{self._path}: cannot be written: {error.strerror or error}")
+        return self._size
+
+    def sync(self) -> None:
+        """Bring the file onto the disk. Raises `DataError` for this and for every earlier failure."""
+        self.check()
+        sync(self._fd, str(self._path))
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+@dataclass
+class _Step:
+    name: str = ""
+    protocol: str = ""
+    version: str = ""
+    started_s: float = math.nan
+    ended_s: float = math.nan
+    operations: int = 0
+    pulses: int = 0
+    reads: int = 0
+
+
+@dataclass(frozen=True)
+class _SaveKey:
+    """Saves that can be stacked share all of this."""
+
+    step: int
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    units: str
+
+
+@dataclass(frozen=True)
+class _SaveAt:
+    offset: int
+    step: int
+    time_s: float
+    attrs: Mapping[str, Scalar]
+
+
+@dataclass
+class _Projection:
+    """One pass over a journal into an open HDF5 file; saved arrays are fetched again one at a time at the end."""
+
+    reader: JournalReader
+    file: h5py.File
+    sink: _Sink
+    steps: dict[int, _Step] = field(default_factory=dict)
+    open: dict[int, Intent] = field(default_factory=dict)
+    saves: dict[_SaveKey, list[_SaveAt]] = field(default_factory=dict)
+    settings: dict[str, int] = field(default_factory=dict)
+    words: NDArray[np.int32] | None = None
+    written: NDArray[np.uint8] | None = None
+    status: str = "interrupted"
+    ended_utc: str = ""
+    resumed: int = 0
+
+    def run(self) -> None:
+        """Write everything."""
+        header = self.reader.header()
+        self.header = header
+        self.operations = _Table(self.file, "operations", "operation", _OPERATIONS)
+        self.notes = _Table(self.file, "notes", "note", _NOTES)
+        if header.log == "all":
+            self.cells = _Table(self.file, "cells", "event", _CELLS, _LONG_CHUNK)
+            self.codes = _Table(self.file, "codes", "reading", _CODES, _LONG_CHUNK)
+        for entry in self.reader.entries():
+            self.sink.check()
+            match entry.frame:
+                case StepStart() as f:
+                    step = self._step(f.step)
+                    step.name, step.protocol, step.version, step.started_s = f.name, f.protocol, f.version, f.time_s
+                case StepEnd() as f:
+                    self._step(f.step).ended_s = f.time_s
+                case Intent() as f:
+                    self.open[f.operation] = f
+                case Outcome() as f:
+                    self._outcome(self._intent_of(f.operation), f.record)
+                case Aside() as f:
+                    nothing = np.zeros(0, dtype=np.int64)
+                    self._outcome(Intent(f.operation, f.step, f.record, nothing), f.result)
+                case Saved() as f:
+                    self._saved(f, entry.offset)
+                case Note() as f:
+                    self.notes.add(1, event=EVENTS.index(f.event), text=f.text, utc=f.utc, time_s=f.time_s)
+                case Resume() as f:
+                    text = f"resumed by {f.operator or 'unknown'} on {f.instrument.model} {f.instrument.serial}"
+                    self.notes.add(1, event=EVENTS.index("resumed"), text=text, utc=f.utc, time_s=f.time_s)
+                    self.status, self.ended_utc, self.resumed = "interrupted", "", self.resumed + 1
+                case Close() as f:
+                    self.status, self.ended_utc = f.status, f.utc
+        for number in sorted(self.open):
+            self._row(self.open[number], OUTCOMES.index("no_result"))
+        self._finish()
+
+    def _step(self, number: int) -> _Step:
+        return self.steps.setdefault(number, _Step())
+
+    def _intent_of(self, operation: int) -> Intent:
+        if operation not in self.open:
+            raise DataError(f"{self.reader.path}: a result of operation {operation} without its intent")
+        return self.open.pop(operation)
+
+    def _outcome(self, intent: Intent, record: Record) -> None:
+        meta: dict[str, Any] = record.meta
+        interrupted = bool(meta.get("interrupted", False))
+        done = OUTCOMES.index("interrupted" if interrupted else "done")
+        columns: dict[str, Any] = {
+            "started_s": meta["span"]["started_s"],
+            "ended_s": meta["span"]["ended_s"],
+            "away_s": meta.get("away_s", 0.0),
+        }
+        if record.kind in ("ApplyResult", "ProgramResult"):
+            result = result_from(record)
+            assert isinstance(result, ApplyResult | ProgramResult)
+            status = result.status[result.status != Status.NOT_RUN]
+            columns["pulses"] = int(result.pulses.sum())
+            columns["reads"] = int(result.reads.sum())
+            columns["not_ok"] = int(np.count_nonzero(status != Status.OK))
+            if self.header.log == "all":
+                self._cell_events(intent, result)
+        elif record.kind == "MultiplyResult":
+            columns |= {name: meta[name] for name in ("saturated", "lsb_a", "emulated")}
+            if self.header.log == "all" and not record.summary:
+                self._code_events(intent.operation, record)
+        elif record.kind == "WordsResult":
+            self._write_words(intent.record)
+        self._row(intent, done, **columns)
+        step = self._step(intent.step)
+        step.operations += 1
+        step.pulses += columns.get("pulses", 0)
+        step.reads += columns.get("reads", 0)
+
+    def _row(self, intent: Intent, outcome: int, **columns: Any) -> None:
+        record = intent.record
+        meta: dict[str, Any] = record.meta
+        inputs = record.shape("inputs") or (0, 0)
+        block = inputs[1] * meta["columns"] if record.kind == "Multiply" else 0
+        given = {c.name: math.nan if c.dtype is np.float64 else 0 for c in _OPERATIONS}
+        given |= {
+            "operation": intent.operation,
+            "step": intent.step,
+            "kind": KINDS.index(record.kind),
+            "label": meta.get("label", ""),
+            "settings": self.settings.setdefault(_settings(record), len(self.settings)),
+            "outcome": outcome,
+            "away_s": 0.0,
+            "cells": record.arrays["cells.row"].size if "cells.row" in record.arrays else block,
+            "charged": int(intent.charge.sum()),
+            "vectors": inputs[0],
+        }
+        self.operations.add(1, **(given | columns))
+
+    def _cell_events(self, intent: Intent, result: ApplyResult | ProgramResult) -> None:
+        tile, row, column = (intent.record.arrays[f"cells.{name}"] for name in MAP_DIMS)
+        if isinstance(result, ProgramResult):
+            self.cells.add(
+                tile.size,
+                operation=intent.operation,
+                tile=tile,
+                row=row,
+                column=column,
+                measurement=0,
+                current_a=np.nan,
+                conductance_s=result.conductance_s,
+                status=result.status,
+                time_s=result.span.ended_s,
+                pulses=result.pulses,
+                set_pulses=result.set_pulses,
+                reset_pulses=result.reset_pulses,
+                reads=result.reads,
+                inside=result.inside,
+            )
+            return
+        n, m = result.status.shape
+        if m == 0:
+            result = ApplyResult(
+                np.full((n, 1), np.nan),
+                np.full((n, 1), np.nan),
+                np.full((n, 1), Status.NOT_RUN, dtype=np.uint8),
+                np.full((n, 1), result.span.ended_s),
+                result.pulses,
+                result.reads,
+            )
+        kept = result.status != Status.NOT_RUN
+        kept[:, :1] = True
+        cell, place = np.nonzero(kept)
+        first = place == 0
+        self.cells.add(
+            cell.size,
+            operation=intent.operation,
+            tile=tile[cell],
+            row=row[cell],
+            column=column[cell],
+            measurement=place,
+            current_a=result.current_a[kept],
+            conductance_s=result.conductance_s[kept],
+            status=result.status[kept],
+            time_s=result.time_s[kept],
+            pulses=np.where(first, result.pulses[cell], 0),
+            set_pulses=0,
+            reset_pulses=0,
+            reads=np.where(first, result.reads[cell], 0),
+            inside=-1,
+        )
+
+    def _code_events(self, operation: int, record: Record) -> None:
+        codes = record.arrays["codes"]
+        vector, column = np.indices(codes.shape)
+        sums = record.arrays.get("word_sums", np.zeros_like(codes))
+        self.codes.add(
+            codes.size,
+            operation=operation,
+            vector=vector.ravel(),
+            column=column.ravel(),
+            code=codes.ravel(),
+            word_sum=sums.ravel(),
+        )
+
+    def _write_words(self, record: Record) -> None:
+        if self.words is None or self.written is None or record.meta["clear"]:
+            self.words = np.zeros(self.header.geometry.shape, dtype=np.int32)
+            self.written = np.zeros(self.header.geometry.shape, dtype=np.uint8)
+        cells = tuple(record.arrays[f"cells.{name}"] for name in MAP_DIMS)
+        self.words[cells] = record.arrays["values"]
+        self.written[cells] = 1
+
+    def _saved(self, frame: Saved, offset: int) -> None:
+        values = frame.values
+        is_map = frame.dims == MAP_DIMS and values.shape == self.header.geometry.shape
+        step = -1 if is_map else frame.step
+        key = _SaveKey(step, frame.name, frame.dims, values.shape, values.dtype.str, frame.units)
+        self.saves.setdefault(key, []).append(_SaveAt(offset, frame.step, frame.time_s, frame.attrs))
+
+    def _finish(self) -> None:
+        file = self.file
+        tables = [self.operations, self.notes] + ([self.cells, self.codes] if self.header.log == "all" else [])
+        settings = _Table(file, "settings", "setting", _SETTINGS)
+        settings.add(len(self.settings), text=list(self.settings))
+        steps = _Table(file, "steps", "step", _STEPS)
+        for number in sorted(self.steps):
+            steps.add(1, step=number, **vars(self.steps[number]))
+        for table in (*tables, settings, steps):
+            table.finish()
+        maps, results = file.create_group("maps"), file.create_group("results")
+        for key in (k for k in self.saves if k.step < 0):
+            self._write_saves(maps.create_group(_free(maps, key.name)), [key], stack=True)
+        for step in sorted({k.step for k in self.saves if k.step >= 0}):
+            name = self._step(step).name.replace("/", "_")
+            group = results.create_group(f"{step}_{name}" if name else str(step))
+            self._write_saves(group, [k for k in self.saves if k.step == step], stack=False)
+        if self.words is not None and self.written is not None:
+            group = file.create_group("words")
+            _variable(group, "words", self.words, MAP_DIMS, "on-chip words at the end of the run", "1")
+            _variable(group, "written", self.written, MAP_DIMS, "1: this place holds a word")
+        file.attrs.update(self._attributes())
+
+    def _write_saves(self, group: h5py.Group, keys: list[_SaveKey], *, stack: bool) -> None:
+        """Saved arrays of one group; several saves under one key are stacked along time, and maps always."""
+        reserved = {d for key in keys for d in key.dims} | ({"map_time_s", "step"} if stack else set())
+        # Coordinates first: a dimension is the variable of its name where there is one.
+        for key in sorted(keys, key=lambda k: k.dims != (k.name,)):
+            at = self.saves[key]
+            stacked = stack or len(at) > 1
+            coordinate = key.dims == (key.name,) and not stacked
+            taken = key.name in reserved and not coordinate
+            name = _free(group, f"{key.name}_values" if taken else key.name)
+            shape, dims = key.shape, key.dims
+            if stacked:
+                time = _free(group, "map_time_s" if stack else f"{name}_time_s")
+                times = np.array([a.time_s for a in at])
+                _beside(group, time, times, (time,), "time of saving on the bench clock", "s")
+                shape, dims = (len(at), *shape), (time, *dims)
+            dtype = np.dtype(key.dtype)
+            data = _dataset(group, name, shape, dtype, dims)
+            for i, save in enumerate(at):
+                self.sink.check()
+                frame = self.reader.frame_at(save.offset)
+                assert isinstance(frame, Saved)
+                data[(i, ...) if stacked else ()] = frame.values
+            shared = {k: v for k, v in at[0].attrs.items() if all(a.attrs.get(k) == v for a in at)}
+            _describe(data, "", key.units)
+            data.attrs.update(shared)
+            if stack:
+                _beside(group, "step", [a.step for a in at], dims[:1], "step of the recipe that saved")
+            if not stacked:
+                data.attrs["time_s"] = at[0].time_s
+            for attr in {k: None for a in at for k in a.attrs if k not in shared}:
+                values = [a.attrs.get(attr, math.nan) for a in at]
+                texts = any(isinstance(v, str) for v in values)
+                column = np.array([str(v) for v in values], dtype=object) if texts else np.array(values)
+                _beside(group, _free(group, f"{name}_{attr}"), column, dims[:1], f"{attr} of each save of {name}")
+
+    def _attributes(self) -> dict[str, Scalar]:
+        h = self.header
+        attributes: dict[str, Scalar] = {
+            "Conventions": "CF-1.11",
+            "title": f"run {h.run} on chip {h.chip_id}",
+            "source": f"rram_hil {h.package_version}",
+            "file_format": FORMAT,
+            "file_format_version": FORMAT_VERSION,
+            "status": self.status,
+            "run": h.run,
+            "started_utc": h.started_utc,
+            "ended_utc": self.ended_utc,
+            "resumed": self.resumed,
+            "chip_id": h.chip_id,
+            "die": h.die,
+            "lot": h.lot,
+            "tiles": h.geometry.tiles,
+            "rows": h.geometry.rows,
+            "columns": h.geometry.columns,
+            "cell": h.geometry.cell,
+            "source_lines": h.geometry.source_lines,
+            "temperature_k": math.nan if h.temperature_k is None else h.temperature_k,
+            "operator": h.operator,
+            "bench": h.bench,
+            "bench_sha256": h.bench_hash,
+            "recipe": h.recipe,
+            "recipe_sha256": h.recipe_hash,
+            "protocols": ", ".join(f"{name} {version}" for name, version in h.protocols.items()),
+            "package_version": h.package_version,
+            "git_revision": h.git_revision,
+            "clock": h.clock,
+            "log": h.log,
+            "journal_frames": self.reader.frames,
+            "journal_bytes": self.reader.whole_bytes,
+            "journal_cut_bytes": self.reader.cut_bytes,
+        }
+        attributes |= {} if h.seed is None else {"seed": h.seed}
+        attributes |= {f"instrument_{k}": v for k, v in vars(h.instrument).items()}
+        attributes |= {f"version_{k}": v for k, v in h.versions.items()}
+        return attributes | {f"calibration_{k}": v for k, v in h.calibration.items()}
+
+
+def _settings(record: Record) -> str:
+    """What an operation does, as JSON: without its cells and label; a per-cell value as its extremes."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(v) for v in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        if not isinstance(value, dict):
+            return value
+        if "$array" in value:
+            array = record.arrays[value["$array"]]
+            if array.size == 0 or array.dtype.kind == "b":
+                return {"shape": list(array.shape)}
+            low, high = (plain(x.item()) for x in (np.min(array), np.max(array)))
+            return {"low": low, "high": high, "shape": list(array.shape)}
+        if "$digest" in value:
+            return {"shape": value["$digest"][1], "crc32": value["$digest"][2]}
+        if value.get("$") == "Scheme":
+            return value["value"]
+        return {k: plain(v) for k, v in value.items() if k != "$"}
+
+    kept = {k: v for k, v in record.meta.items() if k not in ("cells", "label")}
+    return json.dumps({"kind": record.kind} | plain(kept), ensure_ascii=False)
+
+
+def _free(group: h5py.Group, name: str) -> str:
+    """The name, or the first of name_2, name_3 ... that the group has not."""
+    names = (name, *(f"{name}_{i}" for i in range(2, len(group) + 3)))
+    return next(n for n in names if n not in group)
+
+
+def _dimension(group: h5py.Group, name: str, length: int) -> h5py.Dataset:
+    """The scale of a dimension; of another length it gets a name of its own ("image_50")."""
+    if name in group and group[name].shape != (length,):
+        name = f"{name}_{length}"
+    if name not in group:
+        scale = group.create_dataset(name, (length,), np.int32, data=np.arange(length))
+        scale.attrs["long_name"] = f"{name}, from 0"
+        scale.attrs["auxiliary"] = 1
+        scale.make_scale(name)
+    return group[name]
+
+
+def _dataset(
+    group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], dims: tuple[str, ...]
+) -> h5py.Dataset:
+    """A dataset with named dimensions, compressed and checksummed; a coordinate where it bears its only dimension's name."""
+    stored: Any = {"b": np.dtype(np.uint8), "O": _TEXT}.get(dtype.kind, dtype)
+    if dtype == np.float16:
+        stored = np.dtype(np.float32)  # netCDF has no half precision
+    filters = _FILTERS if math.prod(shape) > 16 and dtype.kind != "O" else {}
+    chunks = (1, *shape[1:]) if filters and len(shape) > 3 and math.prod(shape[1:]) <= 1 << 22 else None
+    data = group.create_dataset(name, shape, stored, chunks=chunks, **filters)
+    if dtype.kind == "b":
+        data.attrs["dtype"] = "bool"  # xarray's convention
+    if dims == (name,):
+        data.make_scale(name)
+    else:
+        for axis, (dim, length) in enumerate(zip(dims, shape, strict=True)):
+            data.dims[axis].attach_scale(_dimension(group, dim, length))
+    return data
+
+
+def _variable(
+    group: h5py.Group, name: str, values: ArrayLike, dims: tuple[str, ...], long_name: str = "", units: str = ""
+) -> None:
+    array = np.asarray(values)
+    data = _dataset(group, name, array.shape, array.dtype, dims)
+    data[()] = array
+    _describe(data, long_name, units)
+
+
+def _beside(
+    group: h5py.Group, name: str, values: ArrayLike, dims: tuple[str, ...], long_name: str, units: str = ""
+) -> None:
+    """A variable that describes saved arrays and was not itself saved."""
+    _variable(group, name, values, dims, long_name, units)
+    group[name].attrs["auxiliary"] = 1
+
+
+def write_run_file(journal_path: str | Path, run_path: str | Path) -> None:
+    """Write what a journal holds as a run file: the whole new file takes the place of an older one, or nothing changes.
+
+    May run at any time, also on the journal of a run under way (its `status` is then "interrupted"). Raises `DataError` for a
+    foreign or damaged journal and where the disk refuses.
+    """
+    run_path = Path(run_path)
+    temporary = run_path.with_name(f".{run_path.name}.{os.getpid()}.tmp")
+    try:
+        with _Sink(temporary) as sink:
+            with h5py.File(sink, "w") as file:
+                _Projection(JournalReader(journal_path), file, sink).run()
+            sink.sync()
+        replace(temporary, run_path)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{run_path}: run file cannot be written: {_first_line(error)}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@dataclass(frozen=True, eq=False)
+class SavedData:
+    """A dataset of a run file: its values, the name of each dimension, unit and attributes."""
+
+    values: AnyArray
+    dims: tuple[str, ...]
+    units: str
+    attributes: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, eq=False)
+class MapStack:
+    """A map over time: `values` of shape (saves, tiles, rows, columns), `time_s` and `step` of each save."""
+
+    values: AnyArray
+    time_s: NDArray[np.float64]
+    step: NDArray[np.int64]
+    units: str
+
+
+class RunFile:
+    """A run file open for reading; close it or use `with`. Every method raises `DataError` for damaged content."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._file = h5py.File(self.path, "r")
+        except FileNotFoundError:
+            raise DataError(f"{self.path}: no such file") from None
+        except OSError as error:
+            raise DataError(f"{self.path}: not a run file, or a damaged one: {_first_line(error)}") from None
+        try:
+            self.attributes: Mapping[str, Scalar] = _attributes(self._file)
+        except (OSError, RuntimeError, KeyError) as error:
+            self.close()
+            raise DataError(f"{self.path}: damaged run file: {_first_line(error)}") from None
+        version = self.attributes.get("file_format_version")
+        if self.attributes.get("file_format") != FORMAT or not isinstance(version, int):
+            self.close()
+            raise DataError(f"{self.path}: an HDF5 file, but not a run file of rram_hil")
+        if version > FORMAT_VERSION:
+            self.close()
+            raise DataError(f"{self.path}: run file version {version}; this rram_hil reads up to {FORMAT_VERSION}")
+
+    @property
+    def status(self) -> str:
+        """complete, aborted, error, or interrupted (not closed: cut, or still under way when the file was written)."""
+        return str(self.attributes["status"])
+
+    @property
+    def chip_id(self) -> str:
+        """The chip that was in the socket."""
+        return str(self.attributes["chip_id"])
+
+    def require_chip(self, chip_id: str) -> None:
+        """Raise `DataError` where this is a run of another chip."""
+        if self.chip_id != chip_id:
+            raise DataError(f"{self.path}: a run of chip {self.chip_id!r}, not of {chip_id!r}")
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names for `table`: operations, steps, notes, settings and, where the run logged everything, cells and codes."""
+        names = ("operations", "steps", "notes", "settings", "cells", "codes")
+        return tuple(n for n in names if n in self._file)
+
+    def rows(self, name: str) -> int:
+        """Rows of a table."""
+        columns = self._group(name)
+        return 0 if not len(columns) else int(columns[next(iter(columns))].shape[0])
+
+    def table(self, name: str, rows: slice = slice(None), columns: Iterable[str] | None = None) -> dict[str, AnyArray]:
+        """Columns of a table, each of shape (rows,): flags as their words, text as str. Reads only the rows of the slice."""
+        group = self._group(name)
+        wanted = list(columns) if columns is not None else [n for n in group if _is_variable(group[n])]
+        return {n: self._column(group, n, rows) for n in wanted}
+
+    def units(self, name: str) -> dict[str, str]:
+        """Unit of each column of a table that has one."""
+        group = self._group(name)
+        return {n: str(group[n].attrs["units"]) for n in group if "units" in group[n].attrs}
+
+    def operations(self) -> dict[str, AnyArray]:
+        """Columns of the table of operations."""
+        return self.table("operations")
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """Names of the maps."""
+        return tuple(self._group("maps"))
+
+    def map(self, name: str) -> MapStack:
+        """A map over time, by name ("conductance")."""
+        group = self._group(f"maps/{name}")
+        # A dataset may bear another name than its map only where the plain one is a dimension's.
+        data = next(d for d in map(group.get, group) if d.ndim == 4)
+        time, step = self._read(group["map_time_s"]), self._read(group["step"])
+        return MapStack(self._read(data), time, step.astype(np.int64), str(data.attrs.get("units", "")))
+
+    @property
+    def result_names(self) -> tuple[tuple[str, str], ...]:
+        """(step, name) of every saved array that is no map; the step as its group's name, "2_program"."""
+        results = self._group("results")
+        return tuple((s, n) for s in results for n, d in results[s].items() if "auxiliary" not in d.attrs)
+
+    def result(self, step: str | int, name: str) -> SavedData:
+        """A saved array, by step (number, name, or both as in `result_names`) and name."""
+        groups = [g for g in self._group("results") if str(step) in (g, *g.split("_", 1))]
+        found = [g for g in groups if name in self._group(f"results/{g}")]
+        if len(found) != 1:
+            known = ", ".join(f"{s}/{n}" for s, n in self.result_names) or "none"
+            problem = "no" if not found else "more than one"
+            raise DataError(f"{self.path}: {problem} result {name!r} of step {step!r}; there are: {known}")
+        data = self._file[f"results/{found[0]}/{name}"]
+        dims = tuple(str(d[0].name).rsplit("/", 1)[1] if len(d) else name for d in data.dims)
+        attributes = {k: v for k, v in _attributes(data).items() if k not in _HDF5_ATTRIBUTES}
+        return SavedData(self._read(data), dims, str(attributes.pop("units", "")), attributes)
+
+    def words(self) -> NDArray[np.int32] | None:
+        """On-chip words at the end of the run, shape of the chip; None where none was written."""
+        return self._read(self._file["words/words"]) if "words" in self._file else None
+
+    def _group(self, name: str) -> h5py.Group:
+        group = self._file.get(name)
+        if not isinstance(group, h5py.Group):
+            parent, _, last = name.rpartition("/")
+            known = ", ".join(self._file[parent or "/"]) or "none"
+            raise DataError(f"{self.path}: no {last!r} in it; there are: {known}")
+        return group
+
+    def _column(self, group: h5py.Group, name: str, rows: slice) -> AnyArray:
+        if name not in group:
+            raise DataError(f"{self.path}: no column {name!r} in {group.name}; there are: {', '.join(group)}")
+        values = self._read(group[name], rows)
+        meanings = group[name].attrs.get("flag_meanings")
+        return np.array(str(meanings).split())[values] if meanings is not None else values
+
+    def _read(self, data: h5py.Dataset, rows: slice | tuple[()] = ()) -> AnyArray:
+        try:
+            source = data.asstr() if h5py.check_string_dtype(data.dtype) else data
+            values = np.asarray(source[rows])
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{self.path}: damaged at {data.name}: {_first_line(error)}") from None
+        return values.astype(bool) if data.attrs.get("dtype") == "bool" else values
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_HDF5_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "dtype")
+
+
+def _is_variable(data: h5py.Dataset) -> bool:
+    name = data.attrs.get("NAME", b"")
+    return not (name.decode() if isinstance(name, bytes) else str(name)).startswith(_NO_VARIABLE)
+
+
+def _attributes(data: h5py.File | h5py.Dataset) -> dict[str, Scalar]:
+    kept = {}
+    for name in data.attrs:
+        if name not in _HDF5_ATTRIBUTES:
+            value = data.attrs[name]
+            kept[name] = value.item() if isinstance(value, np.generic) else value
+    return kept
+
+
+def read_run(path: str | Path) -> RunFile:
+    """Open a run file. Raises `DataError`, in one line, for a missing, foreign or damaged one."""
+    return RunFile(path)

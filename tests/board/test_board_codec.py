@@ -1,0 +1,364 @@
+"""The two codecs of docs/board-protocol.md against each other, and both against garbage."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rram_hil.drivers import _test_chip_board_codec as host
+from rram_hil.drivers.simulated import _test_chip_board_codec as far
+
+from rram_hil.cells import Cells, Geometry
+from rram_hil.errors import LimitError
+from rram_hil.limits import Limits
+from rram_hil.operations import (
+    Apply,
+    ApplyResult,
+    Multiply,
+    MultiplyResult,
+    Operation,
+    Program,
+    ProgramResult,
+    PulseTrain,
+    Ramp,
+    Scheme,
+    Span,
+    Step,
+    Stop,
+    Wait,
+    WaitResult,
+    WordsResult,
+    WriteWords,
+)
+
+GEOMETRY = Geometry(3, 7, 5)
+quick = settings(max_examples=50, deadline=None)
+u32 = st.integers(0, 2**32 - 1)
+number = st.integers(1, 2**32 - 1)
+kinds = st.sampled_from(list(host.Kind))
+payloads = st.binary(max_size=300)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def chunks(data: bytes, sizes: list[int]) -> list[bytes]:
+    cut, at = [], 0
+    for size in [*sizes, len(data)]:
+        cut.append(data[at : at + size])
+        at += size
+    return cut
+
+
+def heard_by_host(reader: host.FrameReader, parts: list[bytes]) -> list[host.Frame]:
+    return [frame for part in parts for frame in reader.feed(part)]
+
+
+def heard_by_board(parser: far.Parser, parts: list[bytes]) -> list[Any]:
+    return [item for part in parts for item in parser.push(part)]
+
+
+@quick
+@given(kinds, payloads, u32, u32, st.integers(1, 60), st.lists(st.integers(0, 50)))
+def test_what_the_host_sends_the_board_reads_however_it_is_cut(kind, payload, sequence, boot, size, sizes):
+    stream = b"".join(host.encode_request(kind, payload, sequence, boot, size))
+    parts = heard_by_board(far.Parser(), chunks(stream, sizes))
+    assert b"".join(p.payload for p in parts) == payload
+    assert [p.part for p in parts] == list(range(len(parts)))
+    assert [p.more for p in parts] == [True] * (len(parts) - 1) + [False]
+    assert {(p.version, p.command, p.sequence, p.boot) for p in parts} == {(1, kind, sequence, boot)}
+
+
+@quick
+@given(kinds, payloads, u32, u32, finite, st.integers(1, 60), st.lists(st.integers(0, 50)))
+def test_what_the_board_sends_the_host_reads_however_it_is_cut(kind, payload, sequence, boot, clock, size, sizes):
+    stream = b"".join(far.reply_frames(kind, sequence, boot, clock, payload, flags=4, size=size))
+    frames = heard_by_host(host.FrameReader(), chunks(stream, sizes))
+    assert b"".join(f.payload for f in frames) == payload
+    assert [f.part for f in frames] == list(range(len(frames)))
+    assert [bool(f.flags & host.MORE) for f in frames] == [True] * (len(frames) - 1) + [False]
+    assert {(f.kind, f.flags & 13, f.sequence, f.boot, f.clock_s) for f in frames} == {(kind, 5, sequence, boot, clock)}
+
+
+@quick
+@given(st.binary(max_size=200) | st.just(host.SYNC * 9) | st.just(host.SYNC + b"\1\1\1" * 20), payloads)
+def test_a_frame_is_found_behind_garbage(noise, payload):
+    (frame,) = host.encode_request(host.Kind.APPLY, payload, 7, 9, 1000)
+    parser, reader = far.Parser(), host.FrameReader()
+    parts = parser.push(noise + frame)
+    while parser.is_inside:
+        parts += parser.timeout()
+    assert payload in [p.payload for p in parts if isinstance(p, far.Part)]
+    (reply,) = far.reply_frames(0x10, 7, 9, 0.0, payload, size=1000)
+    frames = reader.feed(noise + reply)
+    for _ in range(len(noise) + len(reply)):
+        frames += reader.give_up()
+    assert payload in [f.payload for f in frames]
+
+
+@quick
+@given(payloads, st.data())
+def test_a_damaged_frame_is_never_taken_and_the_next_one_is(payload, data):
+    (bad,) = host.encode_request(host.Kind.APPLY, payload, 7, 9, 1000)
+    (good,) = host.encode_request(host.Kind.STATUS, b"", 8, 9, 1000)
+    at = data.draw(st.integers(0, len(bad) - 1))
+    bad = bad[:at] + bytes([bad[at] ^ data.draw(st.integers(1, 255))]) + bad[at + 1 :]
+    parser, reader = far.Parser(), host.FrameReader()
+    parts, frames = parser.push(bad + good), reader.feed(bad + good)
+    for _ in range(len(bad) + len(good)):
+        parts, frames = parts + parser.timeout(), frames + reader.give_up()
+    assert [p.sequence for p in parts if isinstance(p, far.Part)] == [8]
+    assert [f.sequence for f in frames] == [8]
+
+
+@quick
+@given(payloads, payloads, st.data())
+def test_after_half_a_frame_the_next_one_is_found_once_the_link_is_silent(payload, following, data):
+    (half,) = host.encode_request(host.Kind.APPLY, payload, 7, 9, 1000)
+    (whole,) = host.encode_request(host.Kind.APPLY, following, 8, 9, 1000)
+    half = half[: data.draw(st.integers(0, len(half) - 1))]
+    parser, reader = far.Parser(), host.FrameReader()
+    parts, frames = parser.push(half + whole), reader.feed(half + whole)
+    for _ in range(len(half) + len(whole)):
+        parts, frames = parts + parser.timeout(), frames + reader.give_up()
+    assert [p.payload for p in parts if isinstance(p, far.Part)] == [following]
+    assert [f.payload for f in frames] == [following]
+
+
+@quick
+@given(st.binary(max_size=400), st.lists(st.integers(0, 40)))
+def test_garbage_crashes_no_parser(noise, sizes):
+    assert all(isinstance(p, far.Part | far.Damaged) for p in heard_by_board(far.Parser(), chunks(noise, sizes)))
+    reader = host.FrameReader()
+    assert all(isinstance(f, host.Frame) for f in heard_by_host(reader, chunks(noise, sizes)))
+    assert reader.wanted >= 1
+
+
+class Invented:
+    """Random operations and results over the whole range of the encoding, from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def pick(self, *choices: Any) -> Any:
+        return choices[self.rng.integers(len(choices))]
+
+    def microvolts(self, n: int) -> Any:
+        return self.rng.integers(-(2**31) + 1, 2**31, n) / 1e6
+
+    def volts(self, n: int, *, floating: bool = True) -> Any:
+        return self.pick(float(self.microvolts(1)[0]), self.microvolts(n), *([None] if floating else []))
+
+    def width_s(self) -> float:
+        return int(10 ** self.rng.uniform(0, 19)) / 1e12
+
+    def floats(self, *shape: int) -> Any:
+        return self.rng.normal(size=shape) * 10.0 ** self.rng.integers(-200, 200, shape)
+
+    def counts(self, *shape: int) -> Any:
+        return self.rng.integers(0, 2**32, shape)
+
+    def cells(self) -> Cells:
+        index = self.rng.choice(GEOMETRY.size, self.rng.integers(1, 7), replace=False)
+        return Cells.from_index(index, GEOMETRY)
+
+    def step(self, n: int, measure: Any = None) -> Step:
+        what = measure or self.pick("no", "current", "gate")
+        return Step(self.volts(n), self.volts(n), self.volts(n), self.width_s(), what)
+
+    def compliance_a(self) -> float | None:
+        return self.pick(None, float(self.floats(1)[0]))
+
+    def apply(self) -> Apply:
+        cells = self.cells()
+        n = len(cells)
+        steps = tuple(self.step(n) for _ in range(self.rng.integers(1, 5)))
+        stop = None
+        if any(s.measure == "current" for s in steps):
+            bound, column = float(self.floats(1)[0]), self.floats(n)
+            stop = self.pick(
+                None, Stop(bound), Stop(below_s=bound), Stop(column, bound), Stop(bound, column), Stop(column)
+            )
+        return Apply(cells, steps, self.pick(*Scheme), self.compliance_a(), stop, int(self.rng.integers(1, 4)))
+
+    def train(self, n: int) -> PulseTrain:
+        ramps = [Ramp(self.volts(n, floating=False), *(float(v) for v in self.microvolts(2))) for _ in range(2)]
+        return PulseTrain(ramps[0], ramps[1], self.width_s())
+
+    def program(self) -> Program:
+        cells = self.cells()
+        n = len(cells)
+        low, high = np.sort(self.floats(2, n), axis=0)
+        reversals, confirm = (int(v) for v in self.rng.integers(0, 99, 2))
+        read, budget = self.step(n, "current"), self.counts(n)
+        unselected, compliance_a = self.pick(*Scheme), self.compliance_a()
+        pulses = self.train(n), self.train(n)
+        return Program(cells, low, high, *pulses, read, budget, reversals, confirm, unselected, compliance_a)
+
+    def multiply(self) -> Multiply:
+        bits = int(self.rng.integers(2, 17))
+        top = (1 << (bits - 1)) - 1
+        inputs = self.rng.integers(-top, top + 1, (self.rng.integers(0, 5), self.rng.integers(1, 6)))
+        read_v, wl_v = (float(v) for v in self.microvolts(2))
+        full_scale_a = float(abs(self.floats(1)[0]))
+        return Multiply(1, 2, 3, 4, inputs, bits, read_v, wl_v, full_scale_a, bool(self.rng.integers(2)))
+
+    def words(self) -> WriteWords:
+        cells = self.cells()
+        return WriteWords(cells, self.rng.integers(-(2**31), 2**31, len(cells)), bool(self.rng.integers(2)))
+
+    def operation(self) -> Operation:
+        wait = Wait(float(abs(self.floats(1)[0])))
+        return self.pick(self.apply, self.program, self.multiply, self.words, lambda: wait)()
+
+    def span(self) -> Span:
+        started_s, ended_s = (float(t) for t in self.floats(2))
+        return Span(started_s, ended_s)
+
+
+invented = st.integers(0, 2**63).map(Invented)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal in every field, arrays value by value, NaN equal to NaN."""
+    if hasattr(a, "__dataclass_fields__") and not isinstance(a, Cells):
+        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.shape(a) == np.shape(b) and bool(np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind == "f"))
+    return bool(a == b)
+
+
+@settings(max_examples=200, deadline=None)
+@given(invented, number)
+def test_the_board_reads_exactly_the_operation_that_the_host_encoded(some: Invented, k: int):
+    operation = some.operation()
+    kind, payload = host.encode_operation(operation, k, GEOMETRY)
+    assert far.operation_number(payload) == k
+    assert same(far.parse_operation(kind, payload, GEOMETRY), operation)
+
+
+@quick
+@given(st.sampled_from([0x10, 0x11, 0x12, 0x13, 0x14]), st.binary(max_size=300))
+def test_a_senseless_request_is_refused_and_nothing_else(kind, payload):
+    with pytest.raises(far.RefusalError) as refusal:
+        far.parse_operation(kind, payload, GEOMETRY)
+    assert host.decode_error(refusal.value.payload())[0] in list(host.Code)
+
+
+@quick
+@given(invented, st.data())
+def test_a_request_that_is_cut_or_too_long_is_refused(some, data):
+    kind, payload = host.encode_operation(some.operation(), 1, GEOMETRY)
+    cut = payload[: data.draw(st.integers(0, len(payload) - 1))]
+    for wrong in (cut, payload + b"x"):
+        with pytest.raises(far.RefusalError):
+            far.parse_operation(kind, wrong, GEOMETRY)
+
+
+@quick
+@given(invented)
+def test_the_host_reads_exactly_the_apply_result_that_the_board_encoded(some):
+    operation = some.apply()
+    n, m = len(operation.cells), operation.measurements
+    current, conductance, time = some.floats(3, n, m)
+    current[some.rng.random((n, m)) < 0.3] = np.nan
+    status = some.rng.integers(0, 7, (n, m), dtype=np.uint8)
+    result = ApplyResult(current, conductance, status, time, some.counts(n), some.counts(n), some.span())
+    assert same(host.decode_result(far.result_reply(5, result, 12), operation, 5), result)
+
+
+@quick
+@given(invented)
+def test_the_host_reads_exactly_the_program_result_that_the_board_encoded(some):
+    operation = some.program()
+    n = len(operation.cells)
+    status, inside = some.rng.integers(0, 7, n, dtype=np.uint8), some.rng.random(n) < 0.5
+    result = ProgramResult(some.floats(n), status, inside, *some.counts(3, n), some.span())
+    assert same(host.decode_result(far.result_reply(5, result, 12), operation, 5), result)
+
+
+@quick
+@given(invented, st.sampled_from([12, 16, 20, 32]), st.sampled_from([20, 31, 40, 62]))
+def test_the_host_reads_exactly_the_products_that_the_board_encoded(some, adc_bits, sum_bits):
+    operation = some.multiply()
+    shape = (operation.inputs.shape[0], operation.columns)
+    codes = some.rng.integers(-(1 << (adc_bits - 1)) + 1, 1 << (adc_bits - 1), shape).astype(np.int32)
+    sums = some.rng.integers(-(1 << sum_bits), 1 << sum_bits, shape) if operation.words else None
+    result = MultiplyResult(codes, float(some.floats(1)[0]), sums, 3, span=some.span())
+    assert same(host.decode_result(far.result_reply(9, result, adc_bits), operation, 9), result)
+
+
+def test_the_host_reads_words_and_waits():
+    words, wait = WordsResult(1, Span(1.0, 2.0)), WaitResult(Span(1.0, 2.5))
+    writing = WriteWords(Cells.of([(0, 0, 0)]), np.array([3]))
+    assert same(host.decode_result(far.result_reply(2, words, 12), writing, 2), words)
+    assert same(host.decode_result(far.result_reply(2, wait, 12), Wait(1.5), 2), wait)
+
+
+@quick
+@given(st.binary(max_size=300), invented)
+def test_a_senseless_reply_is_called_malformed(payload, some):
+    operation = some.operation()
+    for decode in (
+        lambda: host.decode_result(payload, operation, 1),
+        lambda: host.decode_identify(payload, 1, "x"),
+        lambda: host.decode_identify(host.MAGIC + payload, 1, "x"),
+        lambda: host.decode_status(payload),
+        lambda: host.decode_executed(payload, 1, 3),
+        lambda: host.decode_self_test(payload),
+        lambda: host.decode_error(payload),
+        lambda: host.decode_abort(payload),
+    ):
+        with contextlib.suppress(host.MalformedError):
+            decode()
+
+
+def test_a_reply_about_another_operation_is_malformed():
+    with pytest.raises(host.MalformedError, match="about"):
+        host.decode_result(far.result_reply(4, WaitResult(), 12), Wait(1.0), 5)
+
+
+positive = st.floats(min_value=1e-12, max_value=1e9)
+
+
+@quick
+@given(st.lists(positive, min_size=12, max_size=12), st.integers(1, 2**40))
+def test_limits_come_back_bit_for_bit(values, pulses):
+    names = (n for n in Limits.model_fields if n not in ("conductance_s", "pulses_per_cell"))
+    limits = Limits(**dict(zip(names, values, strict=True)), pulses_per_cell=pulses)
+    payload = host.encode_limits(limits)
+    assert far.parse_limits(payload) == limits
+    assert far.limits_reply(far.parse_limits(payload)) == payload
+
+
+@quick
+@given(st.integers(0, 13))
+def test_a_limit_that_is_not_a_number_is_refused(place):
+    payload = bytearray(np.ones(14).tobytes() + (1).to_bytes(8, "little"))
+    payload[8 * place : 8 * place + 8] = np.array([np.nan]).tobytes()
+    with pytest.raises(far.RefusalError):
+        far.parse_limits(bytes(payload))
+
+
+@pytest.mark.parametrize("volts_", [float("nan"), float("inf"), 2200.0, -2147.484])
+def test_volts_that_the_link_cannot_carry_are_refused_before_sending(volts_):
+    cells = Cells.of([(1, 2, 3), (1, 2, 4)])
+    with pytest.raises(LimitError, match=r"cell \(1, 2, 4\): WL"):
+        host.encode_apply(Apply(cells, (Step(wl_v=np.array([1.0, volts_])),)), 1, GEOMETRY)
+
+
+@pytest.mark.parametrize("width", [float("nan"), 0.0, -1e-9, 4e-13, 1e8])
+def test_widths_that_the_link_cannot_carry_are_refused_before_sending(width):
+    with pytest.raises(LimitError, match="width"):
+        host.encode_apply(Apply(Cells.of([(0, 0, 0)]), (Step(width_s=width),)), 1, GEOMETRY)
+
+
+@pytest.mark.parametrize("width", [1e-12, 1e-10, 90e-9, 1e-6, 3.3e-5, 1e-2])
+def test_no_small_setting_is_truncated(width):
+    operation = Apply(Cells.of([(0, 0, 0)]), (Step(1e-6, -1e-6, 0.3, width),), compliance_a=1e-9)
+    assert same(far.parse_operation(0x10, host.encode_apply(operation, 1, GEOMETRY), GEOMETRY), operation)

@@ -1,0 +1,149 @@
+"""The simulated board as a process: it starts, ends with its parent, and its chip outlives it."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rram_hil.drivers import test_chip_board as board
+from rram_hil.drivers.simulated.control import BoardControl
+from rram_hil.drivers.simulated.test_chip_board import launch
+
+from rram_hil.cells import Cells, Geometry
+from rram_hil.device.config import Simulation, Timing
+from rram_hil.errors import ConfigError, LinkError, UnknownOutcomeError
+from rram_hil.limits import Limits
+from rram_hil.operations import pulse, read, read_step
+from rram_hil.simulation import launcher
+
+GEOMETRY = Geometry(1, 8, 8)
+LIMITS = Limits(
+    bl_v=4.0,
+    sl_v=4.0,
+    wl_v=5.0,
+    cell_v=4.0,
+    gate_over_v=5.0,
+    half_select_v=4.0,
+    read_v=0.3,
+    current_a=1e-3,
+    energy_j=1e-3,
+    width_s=1e-2,
+    pulses_per_cell=100000,
+)
+CELLS = Cells.all(GEOMETRY)
+SET = pulse(CELLS, bl_v=1.0, wl_v=2.0, width_s=1e-7, read=read_step())
+
+
+def wired(port: str) -> Any:
+    made = board.TestChipBoard(board.TestChipBoardConfig(port=port, timeout_s=0.25, retries=1), GEOMETRY, LIMITS)
+    made.connect()
+    made.arm()
+    return made
+
+
+def ends_within(control: BoardControl, seconds: float) -> bool:
+    """Whether the board's process ends in time."""
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        try:
+            control.status()
+        except LinkError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_the_entry_point_leads_to_launch():
+    assert launcher("test-chip-board") is launch
+
+
+def test_the_chip_outlives_a_board_that_crashed_in_an_operation(tmp_path):
+    simulation = Simulation(state="chip.state", timing=Timing(link_s=0.0, bytes_per_s=math.inf))
+    far = launch(simulation, GEOMETRY, LIMITS, "c7", tmp_path)
+    control, wire = BoardControl(far.control), wired(far.settings["port"])
+    wire.execute(SET, 1)
+    control.inject("crash", "APPLY")
+    with pytest.raises(UnknownOutcomeError):
+        wire.execute(SET, 2)
+    with pytest.raises(LinkError, match="ended"):
+        control.status()
+    control.close()
+    wire.close()
+    far.stop()
+    again = launch(simulation, GEOMETRY, LIMITS, "c7", tmp_path)
+    try:
+        wire = wired(again.settings["port"])
+        assert wire.last_number() == 1
+        assert (wire.executed(1, CELLS) == 1).all()
+        assert wire.executed(2, CELLS).sum() == 0
+        wire.execute(SET, 2)
+        with BoardControl(again.control) as control:
+            np.testing.assert_array_equal(control.pulses(), np.full(GEOMETRY.shape, 2))
+        wire.close()
+    finally:
+        again.stop()
+
+
+def test_a_board_that_cannot_start_says_why_in_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"\[simulation\]: the simulated board did not start: .*nosuch") as error:
+        launch(Simulation(device="nosuch"), GEOMETRY, LIMITS, "c1", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_stop_ends_the_process_and_may_be_called_twice(tmp_path):
+    far = launch(Simulation(), GEOMETRY, LIMITS, "c1", tmp_path)
+    far.stop()
+    far.stop()
+    with pytest.raises(LinkError):
+        BoardControl(far.control)
+    with pytest.raises(LinkError):
+        wired(far.settings["port"])
+
+
+def test_the_board_ends_when_its_parent_is_killed(tmp_path: Path):
+    program = f"""
+        import time
+        from pathlib import Path
+        from rram_hil.cells import Geometry
+        from rram_hil.device.config import Simulation
+        from rram_hil.drivers.simulated.test_chip_board import launch
+        from rram_hil.limits import Limits
+        limits = Limits.model_validate({LIMITS.model_dump()!r})
+        far = launch(Simulation(), Geometry(1, 8, 8), limits, "c1", Path({str(tmp_path)!r}))
+        print(far.control, flush=True)
+        time.sleep(60)
+    """
+    arguments = [sys.executable, "-P", "-c", textwrap.dedent(program)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        address = parent.stdout.readline().strip()
+        with BoardControl(address) as control:
+            assert not control.status()["busy"]
+            parent.kill()
+            parent.wait()
+            assert ends_within(control, 5.0)
+
+
+def test_quit_ends_the_board_and_the_driver_says_that_it_is_gone(tmp_path):
+    far = launch(Simulation(), GEOMETRY, LIMITS, "c1", tmp_path)
+    wire = wired(far.settings["port"])
+    with BoardControl(far.control) as control:
+        with pytest.raises(ConfigError, match="not known"):
+            control.ask("dance")
+        with pytest.raises(ConfigError, match="no command"):
+            control.inject("drop-reply", "DANCE")
+        control.quit()
+        time.sleep(0.3)
+    with pytest.raises(LinkError):
+        wire.execute(read(CELLS), 1)
+    with pytest.raises(LinkError):
+        wire.safe_off()
+    wire.close()
+    far.stop()

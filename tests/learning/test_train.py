@@ -1,0 +1,96 @@
+"""Teacher and student on the handwritten digits."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from rram_hil.learning import (
+    Augmentation,
+    DeviceNoise,
+    LabelledImages,
+    accuracy,
+    digits_net,
+    distil,
+    draw_chip,
+    forward,
+    lenet5,
+    mapped_layers,
+    train_teacher,
+)
+
+Data = tuple[LabelledImages, LabelledImages]
+
+
+def parameters(model: torch.nn.Sequential) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def first(seed: int) -> torch.Tensor:
+    return mapped_layers(lenet5(seed))[0].weight
+
+
+def on_chips(
+    model: torch.nn.Sequential, noise: DeviceNoise, test: LabelledImages, count: int = 5
+) -> list[float]:
+    found = []
+    for chip in range(count):
+        weights = draw_chip(model, noise, torch.Generator().manual_seed(100 + chip))
+        on_chip = partial(forward, model, weights=weights, input_bits=noise.input_bits)
+        found.append(accuracy(on_chip, test))
+    return found
+
+
+def test_the_networks_have_their_sizes_and_are_the_same_for_the_same_seed() -> None:
+    assert parameters(lenet5()) == 61706
+    assert parameters(digits_net()) < 6000
+    assert lenet5()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert torch.equal(first(4), first(4))
+    assert not torch.equal(first(4), first(5))
+
+
+def test_the_teacher_learns(teacher: torch.nn.Sequential, data: Data) -> None:
+    assert accuracy(teacher, data[1]) > 0.96
+
+
+def test_a_student_is_more_accurate_than_the_teacher_under_faults(
+    teacher: torch.nn.Sequential, student: torch.nn.Sequential, data: Data, noise: DeviceNoise
+) -> None:
+    plain, taught = on_chips(teacher, noise, data[1]), on_chips(student, noise, data[1])
+    assert np.mean(taught) > np.mean(plain) + 0.03
+    assert min(taught) > min(plain)
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(shift=1.0)])
+def test_the_same_seed_gives_the_same_weights(data: Data, augmentation: Augmentation | None) -> None:
+    net, noise = digits_net(seed=2), DeviceNoise()
+    before = [p.clone() for p in net.parameters()]
+
+    def both(seed: int) -> list[torch.Tensor]:
+        taught = train_teacher(net, data[0], epochs=1, augmentation=augmentation, seed=seed)
+        return list(
+            distil(
+                taught, taught, data[0], noise, epochs=1, augmentation=augmentation, seed=seed
+            ).parameters()
+        )
+
+    first, again, other = both(1), both(1), both(2)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True)), (
+        "the model given was changed"
+    )
+
+
+def test_training_leaves_the_global_generators_alone_and_reports_progress(data: Data) -> None:
+    state, numpy_state = torch.random.get_rng_state(), str(np.random.get_state())
+    seen: list[float] = []
+    train_teacher(digits_net(), data[0], epochs=8, batch=100, progress=lambda done, _: seen.append(done))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert str(np.random.get_state()) == numpy_state
+    assert seen == sorted(seen)
+    assert len(seen) == 3
+    assert seen[-1] == 1.0
