@@ -9,9 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from rram_hil.inference import calibrate, drive, infer
+from rram_hil.programmed import Programmed
 from rram_hil.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
 
-from .programmed import Programmed, load_images
+from .targets import load_images
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rram_hil.cells import Cells, IntArray
 from rram_hil.operations import ApplyResult, FloatArray, pulse
 from rram_hil.protocol import Plan, Progress, Protocol, Setting
 
-from .programmed import Curve, Positive, TargetChoice, Volt, save_targets, to_program
+from .targets import Curve, Positive, TargetChoice, Volt, save_targets, to_program
 
 
 class ResetPulse(BaseModel):

@@ -9,7 +9,7 @@ import numpy as np
 from rram_hil.network import Network, forward
 from rram_hil.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
 
-from .programmed import load_images
+from .targets import load_images
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from rram_hil.inference import StoredMap, drive, multiply_layer
 from rram_hil.mapping import LayerWords, word_operation
 from rram_hil.network import Network
 from rram_hil.operations import ApplyResult, WordsResult, read
+from rram_hil.programmed import Programmed
 from rram_hil.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting, map_of
 
 from .infer import ensure_encoding
-from .programmed import MAP, Programmed, load_images
 from .read_map import mean_conductance
+from .targets import MAP, load_images
 
 
 @dataclass(frozen=True)

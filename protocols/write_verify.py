@@ -9,9 +9,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rram_hil.operations import ApplyResult, FloatArray, Program, ProgramResult, PulseTrain, Ramp, Status, read
+from rram_hil.programmed import Programmed
 from rram_hil.protocol import Plan, Progress, Protocol, Save, Setting, map_of
 
-from .programmed import MAP, Curve, Positive, Programmed, TargetChoice, Volt, save_targets, to_program
+from .targets import MAP, Curve, Positive, TargetChoice, Volt, save_targets, to_program
 
 
 class RampChoice(BaseModel):

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from rram_hil.engine import Watcher
@@ -36,7 +36,9 @@ def quantity(value: float, unit: str, digits: int = 3) -> str:
     size = abs(value)
     # The rounded number chooses the prefix: 999.96 becomes 1.00 k, not 1e+03.
     rounded = float(f"{size:.{digits}g}")
-    prefix, factor = next(((p, f) for p, f in _PREFIXES if rounded >= f), _PREFIXES[-1]) if rounded else ("", 1.0)
+    if rounded < 1e-15:
+        return f"0 {unit}".rstrip()
+    prefix, factor = next(((p, f) for p, f in _PREFIXES if rounded >= f), _PREFIXES[-1])
     text = f"{value / factor:.{digits}g}"
     return f"{text} {prefix}{unit}".rstrip()
 
@@ -74,7 +76,7 @@ def outcome_text(outcome: object) -> str:
         if isinstance(value, bool | str):
             parts.append(f"{words} {value}")
         elif isinstance(value, int):
-            parts.append(f"{words} {count(value)}")
+            parts.append(f"{count(value)} {words}")
         elif isinstance(value, float):
             unit = {"s": "s" if stem.rpartition("_")[2] in _SECONDS else "S", "v": "V", "a": "A"}.get(suffix, "")
             unit = unit if stem else ""
@@ -82,6 +84,16 @@ def outcome_text(outcome: object) -> str:
             text = duration(value) if unit == "s" else quantity(value, unit) if unit else f"{value:.4g}"
             parts.append(f"{words} {text}")
     return ", ".join(parts)
+
+
+def scaled(values: Sequence[float], unit: str) -> tuple[list[str], str]:
+    """Numbers under the one prefix that suits the largest, and the prefixed unit: ["0.02", "132"], "uS"."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    prefix, factor = next(((p, f) for p, f in _PREFIXES if largest >= f), _PREFIXES[-1]) if largest else ("", 1.0)
+    if unit in ("", "1"):
+        return [f"{v:.4g}" for v in values], ""
+    texts = [f"{v / factor:.3g}" if abs(v) >= 0.01 * factor else f"{v / factor:.2f}" for v in values]
+    return texts, f"{prefix}{unit}"
 
 
 def ranges(numbers: Sequence[int], most: int = 12) -> str:
@@ -107,14 +119,18 @@ class Output:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console if console is not None else make_console()
+        self._begun = False
 
     def heading(self, text: str, after: str = "") -> None:
-        """A bold line, with a plain remark behind."""
+        """A bold line, with a plain remark behind; an empty line before it, but for the first."""
+        if self._begun:
+            self.console.print()
+        self._begun = True
         self.console.print(Text.assemble((text, "bold"), f"  {after}" if after else ""))
 
-    def line(self, text: str = "", style: str = "") -> None:
+    def line(self, text: str, style: str = "", *, indent: int = 0) -> None:
         """One paragraph of plain text."""
-        self.console.print(Text(text, style=style))
+        self.console.print(Padding(Text(text, style=style), (0, 0, 0, indent), expand=False))
 
     def command(self, text: str) -> None:
         """A command to copy: never wrapped or cut."""
@@ -122,17 +138,17 @@ class Output:
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         """Names and values, two columns; empty values are left out."""
-        grid = Table.grid(padding=(0, 2))
+        grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         for name, value in rows:
             if value:
                 grid.add_row(name, Text(value))
-        self.console.print(Padding(grid, (0, 0, 0, 2)))
+        self.console.print(Padding(grid, (0, 0, 0, 2), expand=False))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table: a column whose name starts with ">" stands to the right and is never wrapped."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
         for name in columns:
             right = name.startswith(">")
             table.add_column(
@@ -143,17 +159,18 @@ class Output:
             )
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        self.console.print(Padding(table, (0, 0, 0, 2)))
+        self.console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
 
 class ProgressWatcher(Watcher):
-    """Shows a run on standard error: a bar a step on a terminal, else a plain line at each step and at most one a second.
+    """Shows a run on standard error: a bar a step on a terminal, else plain lines, at most one a second in a step.
 
-    `step_name` is the step under way ("" before the first).
+    `step_name` is the step under way ("" before the first). What is not `lasting` shows only on a terminal, and vanishes at the end.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, lasting: bool = True) -> None:
         self.console = console if console is not None else make_console(stderr=True)
+        self._lasting = lasting
         self.step_name = ""
         self._bars: Progress | None = None
         self._task: TaskID | None = None
@@ -166,13 +183,15 @@ class ProgressWatcher(Watcher):
     def __enter__(self) -> Self:
         if self.console.is_terminal:
             self._bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=16),
-                TaskProgressColumn(),
-                TimeElapsedColumn(),
-                TextColumn("[dim]{task.fields[told]}"),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=24)),
+                BarColumn(bar_width=10, table_column=Column(min_width=10)),
+                TaskProgressColumn(table_column=Column(min_width=4)),
+                TimeElapsedColumn(table_column=Column(min_width=7)),
+                TextColumn("[dim]{task.fields[told]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
                 console=self.console,
+                expand=True,
                 refresh_per_second=5,
+                transient=not self._lasting,
             )
             self._bars.start()
         return self
@@ -237,5 +256,7 @@ class ProgressWatcher(Watcher):
         self.step_name = ""
 
     def _plain(self, text: str) -> None:
+        if self._bars is None and not self._lasting:
+            return
         console = self._bars.console if self._bars is not None else self.console
         console.print(Text(text), soft_wrap=True)

@@ -239,6 +239,6 @@ def _naming_step(number: int, name: str) -> Iterator[None]:
     except AbortedError:
         raise
     except BenchError as error:
-        if name in str(error):
+        if str(error).startswith("step "):
             raise
         raise type(error)(f"step {number} ({name}): {error}") from None

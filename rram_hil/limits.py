@@ -68,9 +68,9 @@ def _check(cells: Cells, values: FloatArray, limit: float, what: str, unit: str)
 def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> FloatArray:
     """Largest |V| across a half-selected cell that can conduct, for each of `n` selected cells, shape (n,).
 
-    In a 1T1R array these are the cells on the same word line where its gates are open, and, where a line goes below the 0 V
-    of the unselected gates and so opens them, the cells that share that line; in a 1R array every cell that shares a line. A
-    floating line is taken at its worst.
+    In a 1T1R array these are the cells of the same row where their gates are open, and those of other rows where a line below
+    the 0 V of their gates opens them; in a 1R array every cell that shares a line. Source lines of other rows stand at 0 V,
+    those of other columns at the level of their bit line. A floating line is taken at its worst.
     """
     bl, sl = step.levels("bl", n), step.levels("sl", n)
     zero = np.zeros(n)
@@ -86,40 +86,45 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
             Scheme.INHIBIT: drop,
         }
         return np.asarray(by_scheme[scheme], dtype=np.float64)
-    # Cells of other rows, whose gates stand at 0 V: on the same bit line, and on source lines that all rows share.
-    by_row = geometry.source_lines == "row"
-    others = np.where(bl < 0, np.abs(bl), 0.0) if by_row else np.where(np.minimum(bl, sl) < 0, drop, 0.0)
     if geometry.source_lines == "column":
-        return others
-    gate = step.levels("wl", n)
-    lowest = np.minimum(np.minimum(bl, sl), 0.0)
-    closed = np.zeros(n, dtype=np.bool_) if gate is None else gate <= lowest
-    by_scheme = {
-        Scheme.INHIBIT: zero,
-        Scheme.GROUNDED: np.abs(sl),
-        Scheme.FLOATING: np.abs(sl),
-        Scheme.HALF: drop / 2,
-        Scheme.THIRD: drop / 3,
+        return np.where(np.minimum(bl, sl) < 0, drop, 0.0)
+    levels = {
+        Scheme.INHIBIT: sl,
+        Scheme.GROUNDED: zero,
+        Scheme.FLOATING: zero,
+        Scheme.HALF: (bl + sl) / 2,
+        Scheme.THIRD: sl + (bl - sl) / 3,
     }
-    same_row = np.where(closed, 0.0, by_scheme[scheme])
-    return np.asarray(np.maximum(others, same_row), dtype=np.float64)
+    others = levels[scheme]
+    gate = step.levels("wl", n)
+    is_open = np.ones(n, dtype=np.bool_) if gate is None else gate > np.minimum(others, sl)
+    worst = np.where(is_open, np.abs(others - sl), 0.0)
+    for line in (bl, others, np.minimum(sl, 0.0)) if scheme is Scheme.FLOATING else (bl, others):
+        source = sl if geometry.source_lines == "common" else zero
+        worst = np.maximum(worst, np.where(np.minimum(line, source) < 0, np.abs(line - source), 0.0))
+    return np.asarray(worst, dtype=np.float64)
 
 
-def _check_step(step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits) -> None:
+def _check_selected(step: Step, cells: Cells, geometry: Geometry, limits: Limits) -> None:
+    """The lines of the selected cells, and what stands across them."""
     n = len(cells)
     for line, limit in (("bl", limits.bl_v), ("sl", limits.sl_v), ("wl", limits.wl_v)):
         levels = step.levels(line, n)  # type: ignore[arg-type]
         if levels is not None:
             _check(cells, levels, limit, line.upper(), "V")
-    drop = step.cell_v(n)
-    _check(cells, drop, limits.cell_v, "BL - SL", "V")
+    _check(cells, step.cell_v(n), limits.cell_v, "BL - SL", "V")
     gate = step.levels("wl", n)
     if gate is not None and geometry.cell == "1T1R":
         ends = [e for e in (step.levels("bl", n), step.levels("sl", n)) if e is not None]
         lower = np.minimum.reduce(ends) if ends else np.zeros(n)
         _check(cells, np.maximum(gate - lower, 0.0), limits.gate_over_v, "WL above the lower of BL and SL", "V")
+
+
+def _check_step(step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits) -> None:
+    n = len(cells)
+    _check_selected(step, cells, geometry, limits)
     _check(cells, half_selected_v(step, n, scheme, geometry), limits.half_select_v, "a half-selected cell's", "V")
-    reading = np.abs(drop) <= limits.read_v
+    reading = np.abs(step.cell_v(n)) <= limits.read_v
     longest = limits.read_width_s if np.all(reading) else limits.width_s
     _check(cells, np.full(n, step.width_s), longest, "width", "s")
     if not step.width_s > 0:
@@ -191,8 +196,8 @@ def _check_multiply(operation: Multiply, geometry: Geometry, limits: Limits) -> 
     corner = Cells.of([(operation.tile, operation.row, operation.column)])
     _check(corner, np.array([operation.read_v]), limits.read_v, "multiply read voltage", "V")
     for sl_v in (operation.read_v, -operation.read_v):
-        step = Step(0.0, sl_v, operation.wl_v, min(1e-6, limits.read_width_s), "current")
-        _check_step(step, corner, Scheme.INHIBIT, geometry, limits)
+        # All cells of the block are selected; every other sees no more than these, which are reads.
+        _check_selected(Step(0.0, sl_v, operation.wl_v), corner, geometry, limits)
 
 
 def check(operation: Operation, geometry: Geometry, limits: Limits) -> Charge:

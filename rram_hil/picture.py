@@ -17,9 +17,15 @@ from rram_hil.errors import DataError
 
 Rgb = NDArray[np.uint8]
 
-_VIRIDIS = "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725"
+_VIRIDIS = (
+    "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c "
+    "1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725"
+)
 """17 even steps of viridis (CC0; Smith and van der Walt, matplotlib)."""
-_DIVERGING = "144097 2855ae 3c6bc5 5381d8 6e98e6 8cafef adc6f4 cfddf5 f3f3f3 cfe2d2 acd0b2 8abe94 6aab78 4c975e 308248 256b3a 095727"
+_DIVERGING = (
+    "144097 2855ae 3c6bc5 5381d8 6e98e6 8cafef adc6f4 cfddf5 f3f3f3 "
+    "cfe2d2 acd0b2 8abe94 6aab78 4c975e 308248 256b3a 095727"
+)
 """Blue below, white at the middle, green above; OKLab lightness falls evenly and alike on both sides."""
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

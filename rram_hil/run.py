@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,10 +25,11 @@ from rram_hil.run_file import write_run_file
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a finished run left: its run file and, for each step, its name and what its protocol returned."""
+    """What a finished run left: its run file; for each step its name and what its protocol returned; what steps shared."""
 
     run_file: Path
     steps: tuple[tuple[str, object], ...]
+    shared: Mapping[str, object]
 
 
 def journal_of(run_file: Path) -> Path:
@@ -108,7 +110,7 @@ def _steps(
             journal.append(Close(status, _utc()))
             journal.sync()
             write_run_file(journal.path, path)
-    return RunOutcome(path, tuple(done))
+    return RunOutcome(path, tuple(done), setting.shared)
 
 
 def _same_run(header: Header, recipe: Recipe, bench: BenchFile, path: Path) -> None:

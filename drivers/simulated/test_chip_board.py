@@ -27,8 +27,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from rram_hil import __version__
 from rram_hil.cells import Cells, Geometry
@@ -37,7 +38,7 @@ from rram_hil.device.config import Simulation
 from rram_hil.driver import Capabilities, Span
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
 from rram_hil.limits import Limits, check
-from rram_hil.operations import Apply, Multiply, Operation, Program, Step, WriteWords
+from rram_hil.operations import LINES, Apply, Line, Multiply, Operation, Program, Step, WriteWords
 from rram_hil.simulation import SimulatedFarSide
 
 from ._test_chip_board_codec import (
@@ -68,7 +69,6 @@ LARGEST_MESSAGE = 16 << 20
 MOST_CELLS = 4096
 MOST_STEPS = 64
 MOST_WORDS = 65536
-LINES: tuple[Literal["bl", "sl", "wl"], ...] = ("bl", "sl", "wl")
 NOTICE_S = 0.1
 GAP_S = 0.2
 TICK_S = 0.02
@@ -101,7 +101,7 @@ ON_REPLY = frozenset(
 GARBAGE = bytes(range(256)) + bytes.fromhex("a552425a01108100ff") + b"\xa5RB" * 3
 
 
-class Line(Protocol):
+class HostLink(Protocol):
     """The board's end of the link."""
 
     resource: str
@@ -116,7 +116,7 @@ class Line(Protocol):
         """Break the connection, if the link knows connections."""
 
 
-class SocketLine:
+class SocketLink:
     """One host at a time on 127.0.0.1; the next is taken when the last has gone."""
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class SocketLine:
         self.resource = f"socket://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def read(self, timeout_s: float) -> bytes:
-        """See `Line`."""
+        """See `HostLink`."""
         host = self._host
         ready, _, _ = select.select([host or self._listener], [], [], timeout_s)
         if not ready:
@@ -145,7 +145,7 @@ class SocketLine:
         return data
 
     def write(self, data: bytes) -> None:
-        """See `Line`."""
+        """See `HostLink`."""
         host = self._host
         if host is not None:
             # A host that has gone is noticed by the next read.
@@ -153,7 +153,7 @@ class SocketLine:
                 host.sendall(data)
 
     def drop(self) -> None:
-        """See `Line`."""
+        """See `HostLink`."""
         host = self._host
         if host is not None:
             # The reading thread meets the end of the stream and closes; it may be waiting on this socket now.
@@ -161,7 +161,7 @@ class SocketLine:
                 host.shutdown(socket.SHUT_RDWR)
 
 
-class PtyLine:
+class PtyLink:
     """A pseudo-terminal, on systems that have them; it cannot be dropped, like a UART."""
 
     def __init__(self) -> None:
@@ -176,12 +176,12 @@ class PtyLine:
         self.resource = os.ttyname(self._host)
 
     def read(self, timeout_s: float) -> bytes:
-        """See `Line`."""
+        """See `HostLink`."""
         ready, _, _ = select.select([self._board], [], [], timeout_s)
         return os.read(self._board, 1 << 16) if ready else b""
 
     def write(self, data: bytes) -> None:
-        """See `Line`."""
+        """See `HostLink`."""
         left, end_s = memoryview(data), time.monotonic() + 5.0
         while left and time.monotonic() < end_s:
             _, ready, _ = select.select([], [self._board], [], 0.1)
@@ -193,7 +193,7 @@ class PtyLine:
                         return
 
     def drop(self) -> None:
-        """See `Line`."""
+        """See `HostLink`."""
 
 
 @dataclass(eq=False)
@@ -229,14 +229,14 @@ class Board:
     `_lock` guards what the serving and the working thread share; `_chip_lock` the chip; `_write_lock` one frame on the link.
     """
 
-    def __init__(self, line: Line, chip: SimulatedChip, limits: Limits) -> None:
-        self._line, self._chip, self._own_limits = line, chip, limits
+    def __init__(self, link: HostLink, chip: SimulatedChip, limits: Limits) -> None:
+        self._link, self._chip, self._own_limits = link, chip, limits
         self._geometry, self._timing = chip.geometry, chip.simulation.timing
         self._can = _narrowed(chip.capabilities, chip.geometry)
         self._frame_bytes = int(min(LARGEST_PAYLOAD, max(1024.0, 0.05 * self._timing.bytes_per_s)))
         self.faults = FaultQueue()
         self._lock, self._chip_lock, self._write_lock = threading.RLock(), threading.Lock(), threading.Lock()
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._work_list: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._executions = 0
         self._boot = 0
         self._boot_up()
@@ -260,7 +260,7 @@ class Board:
     def serve(self) -> None:
         """Answer the host until the process ends."""
         while True:
-            data = self._line.read(TICK_S)
+            data = self._link.read(TICK_S)
             now_s = time.monotonic()
             if data:
                 self._byte_s = now_s
@@ -336,7 +336,7 @@ class Board:
             elif fault.kind is LinkFault.REBOOT_BEFORE:
                 self.reboot(drop_link=False)
             elif fault.kind is LinkFault.DISCONNECT_REQUEST:
-                self._line.drop()
+                self._link.drop()
             if fault.kind in (LinkFault.DROP_REQUEST, LinkFault.DISCONNECT_REQUEST, LinkFault.REBOOT_BEFORE):
                 return
         if name != "IDENTIFY" and request.boot not in (0, self._boot):
@@ -443,7 +443,8 @@ class Board:
         if number == self._last and kept is not None:
             if kept.digest != digest:
                 raise RefusalError("NUMBER REUSED", f"operation {number} was another one", number)
-            self._send(request.command, request.sequence, kept.message, kept.flags)
+            # By the working thread, so that the board goes on reading while it sends.
+            self._work_list.put(partial(self._send, request.command, request.sequence, kept.message, kept.flags))
             return
         operation = parse_operation(request.command, payload, self._geometry)
         if number == self._last and isinstance(operation, Apply | Program):
@@ -460,7 +461,7 @@ class Board:
         job = Job(number, request.command, request.sequence, operation, digest, frames, fault)
         with self._lock:
             self._job, self._last, self._noticed_s = job, number, time.monotonic()
-        self._jobs.put(job)
+        self._work_list.put(partial(self._run, job))
 
     def _check(self, operation: Operation, number: int) -> None:
         """The board's own look at an operation, after the host's: envelope, then limits."""
@@ -506,7 +507,7 @@ class Board:
     def _work(self) -> None:
         """The working thread."""
         while True:
-            self._run(self._jobs.get())
+            self._work_list.get()()
 
     def _run(self, job: Job) -> None:
         kind = None if job.fault is None else job.fault.kind
@@ -569,7 +570,7 @@ class Board:
         if fault is not None and kind is LinkFault.DELAY_REPLY:
             time.sleep(fault.seconds)
         if kind is LinkFault.DISCONNECT_REPLY:
-            self._line.drop()
+            self._link.drop()
             return
         frames: Iterable[bytes] = reply_frames(
             command, sequence, self._boot, self._chip.now_s, message, flags=flags, size=self._frame_bytes
@@ -578,7 +579,7 @@ class Board:
             frames = _spoiled(list(frames), fault)
         for frame in frames:
             with self._write_lock:
-                self._line.write(frame)
+                self._link.write(frame)
 
     # Control
 
@@ -592,7 +593,7 @@ class Board:
         with self._chip_lock:
             self._boot_up()
         if drop_link:
-            self._line.drop()
+            self._link.drop()
 
     def control(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer one request of the control socket."""
@@ -666,13 +667,13 @@ def _narrowed(can: Capabilities, geometry: Geometry) -> Capabilities:
     )
 
 
-def _reach(operation: Operation) -> list[tuple[Literal["bl", "sl", "wl"], float, float]]:
+def _reach(operation: Operation) -> list[tuple[Line, float, float]]:
     """The lines that an operation drives, each with its lowest and highest level (V)."""
     if isinstance(operation, Multiply):
         return [("sl", -operation.read_v, operation.read_v), ("wl", operation.wl_v, operation.wl_v)]
     if not isinstance(operation, Apply | Program) or len(operation.cells) == 0:
         return []
-    found: list[tuple[Literal["bl", "sl", "wl"], float, float]] = []
+    found: list[tuple[Line, float, float]] = []
     for step in operation.steps if isinstance(operation, Apply) else (operation.read, *operation.extremes()):
         for line in LINES:
             levels = step.levels(line, len(operation.cells))
@@ -758,7 +759,7 @@ def main() -> None:
     try:
         simulation = Simulation.model_validate(configuration["simulation"])
         limits = Limits.model_validate(configuration["limits"])
-        line: Line = SocketLine() if simulation.transport == "socket" else PtyLine()
+        link: HostLink = SocketLink() if simulation.transport == "socket" else PtyLink()
         chip = SimulatedChip(
             Geometry(**configuration["geometry"]),
             simulation,
@@ -769,10 +770,10 @@ def main() -> None:
     except (BenchError, OSError) as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return
-    board = Board(line, chip, limits)
+    board = Board(link, chip, limits)
     control = ControlServer(board.control)
     threading.Thread(target=_end_with_parent, args=(chip,), daemon=True).start()
-    print(json.dumps({"resource": line.resource, "control": control.address}), flush=True)
+    print(json.dumps({"resource": link.resource, "control": control.address}), flush=True)
     board.serve()
 
 

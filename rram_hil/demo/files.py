@@ -98,7 +98,7 @@ read_noise = {str(read_noise).lower()}
 
 [simulation.timing] # how long the board takes (s); the bench clock adds these up
 edge_s = 20e-9
-settle_s = 200e-9
+settle_s = 10e-6
 conversion_s = 10e-6
 multiply_s = 2e-6
 word_s = 10e-9

@@ -532,7 +532,7 @@ class SimulatedChip:
         sums = np.zeros((vectors, operation.columns), dtype=np.int64) if operation.words else None
         words = self._state.word.reshape(geometry.shape)[operation.tile, rows, columns]
         sparse_words = sparse.csr_array(words.T.astype(np.int64))
-        vector_s = 2 * timing.edge_s + timing.settle_s + timing.multiply_s
+        vector_s = timing.multiply_s
         chunk = min(_VECTORS, self._batch_size(vector_s)) if self.simulation.pace > 0 else _VECTORS
         saturated = 0
         for first in range(0, vectors, chunk):

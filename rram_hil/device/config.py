@@ -12,21 +12,21 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Timing(BaseModel):
     """How long the simulated board takes for things, in seconds; the virtual clock is the sum of them.
 
-    A step of one cell takes 2 `edge_s` + `settle_s` + its width, and `conversion_s` more where it measures. One vector of a
-    multiply takes 2 `edge_s` + `settle_s` + `multiply_s` (all columns convert at once). A single cell carries some uA at most, a
-    column up to mA: so a single read integrates longer. A transaction on the link
-    takes `link_s` + bytes / `bytes_per_s`.
+    A step of one cell takes 2 `edge_s` + `settle_s` + its width, and `conversion_s` more where it measures: its volts come from
+    converters off the chip, which take about 10 us to settle, and a single cell's few uA must be integrated. One vector of
+    a multiply takes `multiply_s`: the chip's own drivers and column converters (NeuRRAM: 2.1 us). A transaction on
+    the link takes `link_s` + bytes / `bytes_per_s`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     edge_s: Seconds = 20e-9
-    settle_s: Seconds = 200e-9
+    settle_s: Seconds = 10e-6
     conversion_s: Seconds = 10e-6
     multiply_s: Seconds = 2e-6
     word_s: Seconds = 10e-9
     link_s: Seconds = 1e-3
-    bytes_per_s: Annotated[float, Field(gt=0)] = 1e6
+    bytes_per_s: Annotated[float, Field(gt=0)] = 10e6
 
 
 class Simulation(BaseModel):

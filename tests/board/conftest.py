@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from rram_hil.drivers.simulated.test_chip_board import launch
 
 from rram_hil.cells import Geometry
 from rram_hil.device.config import Simulation, Timing
-from rram_hil.errors import BenchError
 from rram_hil.limits import Limits
 from rram_hil.simulation import SimulatedFarSide
 
@@ -39,30 +37,35 @@ FREE_LINK = Timing(link_s=0.0, bytes_per_s=math.inf)
 
 @dataclass
 class BoardBench:
-    """A running board; `driver()` makes an armed driver for it, which the fixture closes."""
+    """A running board. `driver()` makes an armed driver for it, or takes the last one again if nothing differs."""
 
     far: SimulatedFarSide
     control: BoardControl
-    drivers: list[Any] = field(default_factory=list)
+    last: tuple[Any, Any] = (None, None)
 
     def driver(
         self, *, geometry: Geometry = GEOMETRY, limits: Limits = LIMITS, arm: bool = True, **settings: Any
     ) -> Any:
-        self.rest()
-        config = {"timeout_s": 0.3, **self.far.settings, **settings}
-        made = board.TestChipBoard(board.TestChipBoardConfig(**config), geometry, limits)
-        self.drivers.append(made)
-        if arm:
+        self.control.clear()
+        config = board.TestChipBoardConfig(**{"timeout_s": 0.25, **self.far.settings, **settings})
+        key, made = self.last
+        if key != (config, geometry, limits) or not arm:
+            self.close()
+            made = board.TestChipBoard(config, geometry, limits)
+            self.last = ((config, geometry, limits) if arm else "not armed", made)
+            if not arm:
+                return made
             made.connect()
-            made.arm()
+        made.cancel.clear()
+        made.arm()
         return made
 
-    def rest(self) -> None:
-        """Close all drivers and forget faults, for the next test."""
-        self.control.clear()
-        for made in self.drivers:
+    def close(self) -> None:
+        """Close the driver; the board serves one host at a time."""
+        key, made = self.last
+        self.last = (None, None)
+        if key is not None:
             made.close()
-        self.drivers.clear()
 
 
 Start = Callable[..., BoardBench]
@@ -80,8 +83,6 @@ def start() -> Iterator[Start]:
 
     yield begin
     for bench in running:
-        # A test may have ended this board.
-        with contextlib.suppress(BenchError, ValueError):
-            bench.rest()
+        bench.close()
         bench.control.close()
         bench.far.stop()

@@ -1,8 +1,7 @@
-"""What programming protocols share: targets from a network or a map, and what later steps find of them."""
+"""What programming protocols share: targets from a network or a map, tables of a characterisation, images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -12,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rram_hil.cells import Cells
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.inference import Encoding
-from rram_hil.mapping import LayerWords, Mapping, MappingOptions, map_network
+from rram_hil.mapping import Mapping, MappingOptions, map_network
 from rram_hil.network import Network, tensors_from
 from rram_hil.operations import FloatArray
+from rram_hil.programmed import Programmed
 from rram_hil.protocol import Plan, Save, Setting
 
 from .forming import Condition
@@ -47,28 +46,6 @@ class Curve(BaseModel):
         order = np.argsort(self.conductance_s)
         known = np.log(np.asarray(self.conductance_s)[order])
         return np.asarray(np.interp(np.log(np.maximum(target_s, 1e-12)), known, np.asarray(self.volts_v)[order]))
-
-
-@dataclass
-class Programmed:
-    """A network on the array, shared between the steps of a run under its tag.
-
-    Steps fill in what they learn: the map read last, the encoding of inputs, the on-chip words.
-    """
-
-    mapping: Mapping
-    responsive: NDArray[np.bool_]
-    """Cells, map of shape `geometry.shape`, that no forming of this run found stuck."""
-    network: Network | None = None
-    map_s: FloatArray | None = None
-    encoding: Encoding | None = None
-    words: dict[str, LayerWords] | None = None
-
-    def topology(self, step: str) -> Network:
-        """The network with its layers. Raises `ConfigError` where the file held weights alone."""
-        if self.network is None:
-            raise ConfigError(f"step {step!r}: the weights were given without layers; save them with `Network.save`")
-        return self.network
 
 
 class TargetChoice(BaseModel):

@@ -1,0 +1,209 @@
+"""The command line `rram-hil`: thin; everything that it does is in the package. Heavy modules are imported by the commands."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from rram_hil import __version__
+from rram_hil.errors import AbortedError, BenchError, ConfigError
+
+REFUSED = 2
+STOPPED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Control RRAM arrays with the hardware in the loop: form, read, program, compensate, infer, keep everything.",
+    epilog="A first run without hardware: rram-hil demo",
+)
+
+BenchOption = Annotated[Path, typer.Option("--bench", "-b", metavar="FILE", help="Bench file (TOML).")]
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe (TOML): the steps to run.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run file (HDF5), also of a run under way.")]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (any place).")] = False,
+) -> None:
+    """What stands before a command."""
+    if version:
+        print(f"rram-hil {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command(short_help="Connect, say what a bench can do, look for defects.")
+def check(
+    bench: Annotated[Path, typer.Argument(metavar="BENCH", help="Bench file (TOML).")],
+    no_touch: Annotated[bool, typer.Option("--no-touch", help="Identify only; switch no output.")] = False,
+) -> None:
+    """Connect a bench, say what it can do, and look for shorts, opens and leaky gates without stressing a cell."""
+    from rram_hil.bench import Bench
+    from rram_hil.bench_file import load_bench_file
+    from rram_hil.console import Output, ProgressWatcher
+    from rram_hil.plugins import protocol_class
+    from rram_hil.report import show_bench, show_look
+
+    output = Output()
+    file = load_bench_file(bench)
+    with Bench.open(file, arm=False) as opened:
+        show_bench(opened, output)
+        if no_touch:
+            output.line("Not touched: no output was switched (--no-touch).")
+            return
+        opened.arm()
+        with ProgressWatcher() as watcher:
+            watcher.step("look", 1, 1)
+            opened.record(None, watcher=watcher)
+            found: Any = opened.run(protocol_class("look")())
+        opened.driver.safe_off()
+        show_look(found, opened.file.read, output)
+        output.line("Outputs are off, verified.")
+
+
+@app.command(short_help="Worst-case volts, pulses and time of a recipe, on a model.")
+def plan(recipe: RecipeArgument, bench: BenchOption) -> None:
+    """Carry a recipe out on a model of the chip: worst-case volts, pulses and time, before any output is on."""
+    from rram_hil.bench_file import load_bench_file
+    from rram_hil.console import Output, ProgressWatcher
+    from rram_hil.dry_run import plan_recipe
+    from rram_hil.report import show_forecast
+
+    file = load_bench_file(bench)
+    with ProgressWatcher(lasting=False) as watcher:
+        forecast = plan_recipe(recipe, file, watcher)
+    show_forecast(forecast, recipe, file, Output())
+
+
+@app.command(short_help="Run a recipe, keep everything in a run file.")
+def run(
+    recipe: RecipeArgument,
+    bench: BenchOption,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Run file to write; default: the recipe's name, .h5, here."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut or aborted.")] = False,
+) -> None:
+    """Run a recipe on a bench and keep everything in a run file. Ctrl-C stops it within a second, outputs off."""
+    from rram_hil.console import Output, ProgressWatcher
+    from rram_hil.report import show_outcome
+    from rram_hil.run import run_recipe
+
+    path = out if out is not None else Path(f"{recipe.stem}.h5")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--out {path}: there is no folder {path.parent}")
+    with ProgressWatcher() as watcher:
+        try:
+            outcome = run_recipe(recipe, bench, path, resume=resume, watcher=watcher)
+        except AbortedError as error:
+            raise AbortedError(f"{error}; to go on: add --resume") from None
+        except BenchError as error:
+            if not watcher.step_name or str(error).startswith("step "):
+                raise
+            raise type(error)(f"step {watcher.step_name!r}: {error}") from error
+    show_outcome(outcome, Output())
+
+
+@app.command(short_help="Who, when, what; steps, maps and results of a run.")
+def show(run_file: RunArgument) -> None:
+    """Say who did what and when, what each step cost, and what the maps and results are."""
+    from rram_hil.console import Output
+    from rram_hil.show import show_run
+
+    show_run(run_file, Output())
+
+
+@app.command(short_help="Tables as CSV, arrays as NumPy .npz.")
+def export(
+    run_file: RunArgument,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="DIR", help="Write every table as CSV.")] = None,
+    npz: Annotated[Path | None, typer.Option("--npz", metavar="FILE", help="Write every array into one .npz.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
+) -> None:
+    """Write a run file's tables as CSV and its arrays as NumPy .npz."""
+    from rram_hil.console import Output
+    from rram_hil.export import export_csv, export_npz
+    from rram_hil.show import newest
+
+    if csv is None and npz is None:
+        raise ConfigError("export: give --csv DIR, --npz FILE or both")
+    output = Output()
+    with newest(run_file) as opened:
+        written = [] if csv is None else export_csv(opened, csv, force=force)
+        written += [] if npz is None else [export_npz(opened, npz, force=force)]
+    for path in written:
+        output.line(str(path))
+
+
+@app.command(short_help="The whole job on a simulated chip: no hardware needed.")
+def demo(
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for its files; default: a new one here.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="MNIST as IDX files; default: scikit-learn's digits.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same table.")] = 1,
+) -> None:
+    """Program a trained network into a simulated chip, compensate it, and compare: no hardware, no downloads."""
+    from importlib.util import find_spec
+
+    missing = [name for name, module in (("torch", "torch"), ("scikit-learn", "sklearn")) if find_spec(module) is None]
+    if missing:
+        raise ConfigError(f"demo needs {' and '.join(missing)}: pip install 'rram-hil[demo]'")
+    from rram_hil.demo import run_demo
+
+    run_demo(out, data, seed)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: runs one command and exits with 0, 2 (refused or failed, one line on stderr) or 130 (stopped)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    command = typer.main.get_command(app)
+    usage_error: Any = typer.BadParameter.__base__
+    try:
+        # Until an engine takes over, SIGTERM unwinds like Ctrl-C: whatever is open is closed with outputs off.
+        signal.signal(signal.SIGTERM, _interrupt)
+        code = command.main([a for a in given if a != "--debug"], prog_name="rram-hil", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except usage_error as error:
+        _fail(error.format_message(), REFUSED, debug)
+    except AbortedError as error:
+        _fail(str(error), STOPPED, debug)
+    except BenchError as error:
+        _fail(str(error), REFUSED, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped; outputs are off", STOPPED, debug)
+    except BrokenPipeError:
+        # The reader of a pipe (`rram-hil show run.h5 | head`) has seen enough.
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(0)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(text: str, status: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"rram-hil: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

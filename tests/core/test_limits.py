@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from rram_hil.cells import Cells, Geometry
+from rram_hil.errors import ConfigError, LimitError
+from rram_hil.limits import Limits, check, half_selected_v
+from rram_hil.operations import (
+    Apply,
+    Multiply,
+    Program,
+    PulseTrain,
+    Ramp,
+    Scheme,
+    Step,
+    Wait,
+    WriteWords,
+    pulse,
+    read,
+    read_step,
+)
+from rram_hil.write_verify import WriteVerify
+
+LIMITS = Limits(
+    bl_v=3.0,
+    sl_v=2.8,
+    wl_v=3.5,
+    cell_v=2.9,
+    gate_over_v=3.6,
+    half_select_v=0.5,
+    read_v=0.25,
+    current_a=1e-3,
+    energy_j=2e-9,
+    width_s=1e-6,
+    pulses_per_cell=100,
+    conductance_s=[0.0, 2e-4],
+    read_width_s=1e-3,
+    wait_s=1e4,
+)
+CHIPS = st.builds(
+    Geometry,
+    st.just(1),
+    st.just(2),
+    st.just(2),
+    st.sampled_from(["1T1R", "1R"]),
+    st.sampled_from(["row", "column", "common"]),
+)
+ORDINARY = st.sampled_from([0.0, 0.1, 0.2, -0.2, 0.6, 1.5, 2.5, -1.5, 2.8])
+WILD = st.one_of(st.floats(-5, 5), st.sampled_from([math.nan, math.inf, -math.inf, 3.0, -3.0]))
+GENTLE = st.sampled_from([0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 2.4])
+VOLTS = st.one_of(ORDINARY, WILD)
+WIDTHS = st.one_of(st.sampled_from([1e-7, 1e-6, 1e-3]), st.floats(), st.just(0.0))
+
+
+def _levels(n: int, volts: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
+    return st.one_of(volts, st.lists(volts, min_size=n, max_size=n).map(np.array), st.none())
+
+
+def _mostly_gentle(draw: st.DrawFn) -> tuple[st.SearchStrategy[float], st.SearchStrategy[float]]:
+    """Volts and widths: in three of four operations such as a bench really gives."""
+    return (VOLTS, WIDTHS) if draw(st.integers(0, 3)) == 0 else (GENTLE, st.sampled_from([1e-7, 3e-7]))
+
+
+@st.composite
+def _applies(draw: st.DrawFn) -> Apply:
+    cells = Cells.from_index(draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True)), Geometry(1, 2, 2))
+    volts, widths = _mostly_gentle(draw)
+    levels = _levels(len(cells), volts)
+    step = st.builds(Step, levels, levels, levels, widths, st.sampled_from(["no", "current"]))
+    steps = tuple(draw(st.lists(step, min_size=1, max_size=3)))
+    compliance = draw(st.sampled_from([None, None, None, 1e-4, 1e-3, 2e-3, 0.0, math.nan]))
+    return Apply(cells, steps, draw(st.sampled_from(Scheme)), compliance, None, draw(st.integers(1, 3)))
+
+
+@st.composite
+def _programs(draw: st.DrawFn) -> Program:
+    cells = Cells.from_index(draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True)), Geometry(1, 2, 2))
+    n = len(cells)
+    volts, widths = _mostly_gentle(draw)
+    start = st.one_of(volts, st.lists(volts, min_size=n, max_size=n).map(np.array))
+    ramp = st.builds(Ramp, start, volts, st.sampled_from([0.0, 0.1, 0.3, -0.1, 1e300]))
+    train = st.builds(PulseTrain, ramp, ramp, widths)
+    window = sorted((draw(st.floats(0, 2e-4)), draw(st.floats(0, 2e-4))))
+    reading = Step(draw(st.sampled_from([0.1, 0.2, 0.25])), 0.0, draw(volts), 1e-6, "current")
+    return Program(
+        cells,
+        np.full(n, window[0]),
+        np.full(n, window[1]),
+        draw(train),
+        draw(train),
+        reading,
+        draw(st.integers(0, 20)),
+        unselected=draw(st.sampled_from(Scheme)),
+    )
+
+
+def _volt(volts: Any, k: int) -> float | None:
+    return (
+        None
+        if volts is None
+        else float(np.broadcast_to(np.asarray(volts, float), (k + 1,) if np.ndim(volts) == 0 else np.shape(volts))[k])
+    )
+
+
+def _worst_neighbour(bl: float, sl: float, wl: float | None, scheme: Scheme, chip: Geometry) -> float:
+    """Put the volts on every line of a 2 x 2 array whose cell (0, 0) is selected; the largest |V| across another open cell."""
+    choices = {
+        Scheme.INHIBIT: [sl],
+        Scheme.GROUNDED: [0.0],
+        Scheme.FLOATING: [0.0, sl],
+        Scheme.HALF: [(bl + sl) / 2],
+        Scheme.THIRD: [sl + (bl - sl) / 3],
+    }[scheme]
+    worst = 0.0
+    for other_bl in choices:
+        if chip.cell == "1R":
+            other_sl = {Scheme.HALF: other_bl, Scheme.THIRD: bl - (bl - sl) / 3, Scheme.GROUNDED: 0.0}.get(scheme, sl)
+            worst = max(worst, abs(bl - other_sl), abs(other_bl - sl), abs(other_bl - other_sl))
+            continue
+        if chip.source_lines == "column":
+            other_bl = 0.0
+        sources = {
+            "row": {(0, 1): sl, (1, 0): 0.0, (1, 1): 0.0},
+            "common": {(0, 1): sl, (1, 0): sl, (1, 1): sl},
+            "column": {(0, 1): 0.0, (1, 0): sl, (1, 1): 0.0},
+        }[chip.source_lines]
+        for (row, column), source in sources.items():
+            bit = bl if column == 0 else other_bl
+            gate = (math.inf if wl is None else wl) if row == 0 else 0.0
+            if gate > min(bit, source):
+                worst = max(worst, abs(bit - source))
+    return worst
+
+
+def _faults(step: Step, n: int, scheme: Scheme, chip: Geometry, compliance: float | None) -> list[str]:
+    """What is beyond a limit, cell by cell, in plain Python: written apart from the code under test."""
+    found = []
+    reads = []
+    for k in range(n):
+        bl, sl, wl = (_volt(v, k) for v in (step.bl_v, step.sl_v, step.wl_v))
+        for name, volts, most in (("BL", bl, LIMITS.bl_v), ("SL", sl, LIMITS.sl_v), ("WL", wl, LIMITS.wl_v)):
+            if volts is not None and not abs(volts) <= most:
+                found.append(name)
+        across = 0.0 if bl is None or sl is None else bl - sl
+        if not abs(across) <= LIMITS.cell_v:
+            found.append("cell")
+        ends = [v for v in (bl, sl) if v is not None] or [0.0]
+        if wl is not None and chip.cell == "1T1R" and not wl - min(ends) <= LIMITS.gate_over_v:
+            found.append("gate over")
+        is_read = abs(across) <= LIMITS.read_v
+        reads.append(is_read)
+        current = LIMITS.current_a if compliance is None else compliance
+        if not is_read and not abs(across) * current * step.width_s <= LIMITS.energy_j:
+            found.append("energy")
+        if not found and not _worst_neighbour(bl or 0.0, sl or 0.0, wl, scheme, chip) <= LIMITS.half_select_v:
+            found.append("half-selected")
+    longest = LIMITS.read_width_s if all(reads) else LIMITS.width_s
+    if not 0 < step.width_s <= longest:
+        found.append("width")
+    if compliance is not None and not 0 < compliance <= LIMITS.current_a:
+        found.append("compliance")
+    return found
+
+
+@settings(max_examples=400, deadline=None)
+@given(_applies(), CHIPS)
+def test_check_refuses_an_apply_exactly_where_something_is_beyond_a_limit(operation: Apply, chip: Geometry) -> None:
+    n = len(operation.cells)
+    faults = [f for s in operation.steps for f in _faults(s, n, operation.unselected, chip, operation.compliance_a)]
+    event("refused" if faults else "passed")
+    if faults:
+        with pytest.raises(LimitError):
+            check(operation, chip, LIMITS)
+        return
+    charge = check(operation, chip, LIMITS)
+    pulses = [
+        sum(
+            abs((_volt(s.bl_v, k) or 0.0) - (_volt(s.sl_v, k) or 0.0)) > LIMITS.read_v
+            for s in operation.steps
+            if s.bl_v is not None and s.sl_v is not None
+        )
+        for k in range(n)
+    ]
+    assert charge.pulses.tolist() == [p * operation.repeat for p in pulses]
+
+
+@settings(max_examples=300, deadline=None)
+@given(_programs(), CHIPS, st.randoms(use_true_random=False))
+def test_no_pulse_of_a_program_that_passes_is_beyond_a_limit(operation: Program, chip: Geometry, random: Any) -> None:
+    try:
+        charge = check(operation, chip, LIMITS)
+    except LimitError:
+        event("refused")
+        return
+    event("passed")
+    n = len(operation.cells)
+    rules = WriteVerify(operation)
+    given_pulses = np.zeros(n, dtype=np.int64)
+    assert not _faults(operation.read, n, operation.unselected, chip, None)
+    while (at := rules.reading()).size:
+        invented = np.array([random.choice([0.0, 1e-4, 1.0, math.nan]) for _ in at])
+        rules.take(at, invented, np.zeros(at.size, np.uint8))
+        for polarity in (1, -1):
+            due, step = rules.pulses(polarity)  # type: ignore[arg-type]
+            if due.size:
+                assert not _faults(step, due.size, operation.unselected, chip, operation.compliance_a)
+                given_pulses[due] += 1
+                rules.given(due, polarity)  # type: ignore[arg-type]
+    assert np.all(given_pulses <= charge.pulses)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_never_passes(number: float) -> None:
+    cells, chip = Cells.of([(0, 0, 0), (0, 1, 1)]), Geometry(1, 2, 2)
+    good = Step(2.0, 0.0, 2.0, 1e-7)
+    check(Apply(cells, (good,)), chip, LIMITS)
+    second = np.array([1.0, number])
+    for change in (
+        {"bl_v": number},
+        {"sl_v": number},
+        {"wl_v": number},
+        {"width_s": number},
+        {"bl_v": second},
+        {"sl_v": second},
+        {"wl_v": second},
+    ):
+        with pytest.raises(LimitError):
+            check(Apply(cells, (dataclasses.replace(good, **change),)), chip, LIMITS)
+    with pytest.raises(LimitError):
+        check(Apply(cells, (good,), compliance_a=number), chip, LIMITS)
+    fine = PulseTrain(Ramp(1.0, 2.0, 0.1), Ramp(2.0, 2.0, 0.0), 1e-7)
+    check(Program(cells, np.zeros(2), np.full(2, 1e-4), fine, fine, read_step()), chip, LIMITS)
+    for ramp in (Ramp(number, 2.0), Ramp(1.0, number), Ramp(1.0, 2.0, number), Ramp(second, 2.0)):
+        for bad in (
+            PulseTrain(ramp, fine.gate_v, 1e-7),
+            PulseTrain(fine.amplitude_v, ramp, 1e-7),
+            PulseTrain(fine.amplitude_v, fine.gate_v, number),
+        ):
+            for trains in ((bad, fine), (fine, bad)):
+                with pytest.raises(LimitError):
+                    check(Program(cells, np.zeros(2), np.full(2, 1e-4), *trains, read_step()), chip, LIMITS)
+    inputs = np.array([[1, 2]], np.int16)
+    for change in ({"read_v": number}, {"wl_v": number}):
+        with pytest.raises(LimitError):
+            check(Multiply(0, 0, 0, 2, inputs, **change), chip, LIMITS)
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+@pytest.mark.parametrize("wiring", ["row", "column", "common"])
+@pytest.mark.parametrize("cell", ["1T1R", "1R"])
+@pytest.mark.parametrize(
+    ("bl", "sl", "wl"),
+    [(2.0, 0.0, 2.5), (0.0, 2.0, 2.5), (-2.0, 0.0, 0.0), (0.0, -2.0, 0.0), (1.0, -1.0, 2.0), (0.0, 2.0, -1.0)],
+)
+def test_half_selected_cells_of_every_scheme_and_wiring(
+    scheme: Scheme, wiring: Any, cell: Any, bl: float, sl: float, wl: float
+) -> None:
+    chip = Geometry(1, 2, 2, cell, wiring)
+    told = half_selected_v(Step(bl, sl, wl), 1, scheme, chip)
+    assert told[0] == pytest.approx(_worst_neighbour(bl, sl, wl, scheme, chip))
+
+
+def test_known_half_selected_volts() -> None:
+    row, passive = Geometry(1, 2, 2), Geometry(1, 2, 2, "1R")
+    reset = Step(0.0, 2.4, 3.0)
+    assert half_selected_v(reset, 1, Scheme.INHIBIT, row) == [0.0]
+    assert half_selected_v(reset, 1, Scheme.GROUNDED, row) == [2.4]
+    assert half_selected_v(Step(2.4, 0.0, 3.0), 1, Scheme.GROUNDED, row) == [0.0]
+    assert half_selected_v(reset, 1, Scheme.HALF, passive) == [1.2]
+    assert half_selected_v(reset, 1, Scheme.THIRD, passive) == pytest.approx([0.8])
+    # A bit line below ground opens the gates of the whole column, which stand at 0 V.
+    assert half_selected_v(Step(-2.0, 0.0, 0.0), 1, Scheme.INHIBIT, row) == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (Step(np.array([1.0, 3.2]), 1.0, 2.0, 1e-7), [r"\(0, 1, 1\)", "BL", "3.2 V", "3 V"]),
+        (Step(0.0, np.array([1.0, -2.85]), 0.0, 1e-7), [r"\(0, 1, 1\)", "SL", "-2.85 V", "2.8 V"]),
+        (Step(0.2, 0.0, 3.55, 1e-7), [r"\(0, 0, 0\)", "WL", "3.55 V", "3.5 V"]),
+        (Step(2.0, -1.0, 0.0, 1e-7), ["BL - SL", "3 V", "2.9 V"]),
+        (Step(2.0, -0.5, 3.4, 1e-7), ["WL above the lower of BL and SL", "3.9 V", "3.6 V"]),
+        (Step(2.0, 0.0, 2.0, 2e-6), ["width", "2e-06 s", "1e-06 s"]),
+        (Step(2.5, 0.0, 2.0, 9e-7), ["energy", "2.25e-09 J", "2e-09 J"]),
+        (Step(-1.0, 0.0, 0.0, 1e-7), ["half-selected", "1 V", "0.5 V"]),
+    ],
+)
+def test_a_refusal_names_cell_line_value_and_limit(step: Step, words: list[str]) -> None:
+    cells = Cells.of([(0, 0, 0), (0, 1, 1)])
+    with pytest.raises(LimitError) as refusal:
+        check(Apply(cells, (step,)), Geometry(1, 2, 2), LIMITS)
+    for word in words:
+        assert word.replace("\\", "") in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_reads_are_free_and_pulses_are_charged_at_their_worst() -> None:
+    cells, chip = Cells.block(0, [0, 1], [0, 1]), Geometry(1, 2, 2)
+    assert check(read(cells, repeat=100), chip, LIMITS).pulses.tolist() == [0, 0, 0, 0]
+    levels = np.array([0.2, 0.25, 0.26, 2.0])
+    twice = dataclasses.replace(pulse(cells, bl_v=levels, wl_v=2.0, width_s=1e-7, read=read_step()), repeat=2)
+    assert check(twice, chip, LIMITS).pulses.tolist() == [0, 0, 2, 2]
+    train = PulseTrain(Ramp(1.0, 2.0, 0.1), Ramp(2.0, 2.0), 1e-7)
+    budget = np.array([0, 1, 2, 30])
+    charge = check(Program(cells, 0.0, 1e-4, train, train, read_step(), budget), chip, LIMITS)
+    assert charge.pulses.tolist() == budget.tolist()
+
+
+def test_targets_outside_the_conductance_window_are_refused() -> None:
+    cells, chip = Cells.of([(0, 0, 0)]), Geometry(1, 2, 2)
+    train = PulseTrain(Ramp(1.0, 2.0, 0.1), Ramp(2.0, 2.0), 1e-7)
+    with pytest.raises(LimitError, match=r"target low_s 0.0003 S is outside the limits of 0 to 0.0002 S"):
+        check(Program(cells, 3e-4, math.inf, train, train, read_step()), chip, LIMITS)
+    with pytest.raises(LimitError, match="read of a write-verify is above the read limit"):
+        check(Program(cells, 0.0, 1e-4, train, train, Step(0.3, 0, 2.0, 1e-6, "current")), chip, LIMITS)
+    check(Program(cells, 1e-4, math.inf, train, train, read_step()), chip, LIMITS)
+
+
+def test_a_multiply_is_checked_for_inputs_of_both_signs_and_for_its_place() -> None:
+    chip, inputs = Geometry(2, 4, 4), np.ones((1, 2), np.int16)
+    check(Multiply(1, 2, 2, 2, inputs), chip, LIMITS)
+    with pytest.raises(LimitError, match=r"multiply read voltage 0.3 V"):
+        check(Multiply(0, 0, 0, 2, inputs, read_v=0.3), chip, LIMITS)
+    with pytest.raises(LimitError, match="WL above the lower"):
+        check(Multiply(0, 0, 0, 2, inputs, read_v=0.2, wl_v=3.45), chip, LIMITS)
+    for tile, row, column, columns in ((2, 0, 0, 1), (0, 3, 0, 1), (0, 0, 3, 2), (0, -1, 0, 1), (0, 0, 0, 0)):
+        with pytest.raises(LimitError, match="off the chip"):
+            check(Multiply(tile, row, column, columns, inputs), chip, LIMITS)
+
+
+def test_words_and_waits() -> None:
+    chip = Geometry(1, 2, 2)
+    with pytest.raises(ConfigError, match=r"column must lie in 0..1"):
+        check(WriteWords(Cells.of([(0, 0, 2)]), np.array([1])), chip, LIMITS)
+    with pytest.raises(LimitError, match="wait of 10001 s is beyond the limit of 10000 s"):
+        check(Wait(10001.0), chip, LIMITS)
+    assert len(check(Wait(10.0), chip, LIMITS).cells) == 0
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(list(Limits.model_fields)), st.sampled_from([math.nan, -1.0, math.inf, "1", None]), min_size=1
+    )
+)
+def test_limits_that_are_no_limits_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        Limits.model_validate(LIMITS.model_dump() | changes)

@@ -1,0 +1,365 @@
+"""The report: whole, honest, readable, and safe whatever it is given."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rram_hil.errors import DataError
+from rram_hil.html_report import (
+    Account,
+    Bar,
+    BarChart,
+    Cost,
+    CostPart,
+    KeyFigure,
+    MapPanel,
+    Report,
+    ResultTable,
+    Row,
+    _accuracy_axis,
+    _blocks,
+    duration,
+    html,
+    per_cent,
+    programming_error,
+    quantity,
+    write_report,
+)
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+VOID = {"meta", "br", "img", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed in order; keeps the text and the attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def panel(tiles: int = 2, rows: int = 24, columns: int = 32, sigma: float = 0.1, seed: int = 1) -> MapPanel:
+    rng = np.random.default_rng(seed)
+    shape = (tiles, rows, columns)
+    target = rng.choice(np.linspace(2e-6, 50e-6, 8), shape)
+    target[-1, rows // 2 :] = np.nan
+    programmed = target * (1 + rng.normal(0, sigma, shape))
+    low, high = rng.random(shape) < 0.02, rng.random(shape) < 0.09
+    programmed[low], programmed[high & ~low] = 100e-6, 5e-8
+    programmed[0, 0, :3] = np.nan
+    low[0, 0, :3] = high[0, 0, :3] = False
+    return MapPanel("Chip A7", target, programmed, low, high, "Read once.")
+
+
+def report() -> Report:
+    table = ResultTable(
+        "Preset paper",
+        (
+            Row("float", (0.9921,), reference=True),
+            Row("one-shot", (0.881, 0.902), 123_412, 0, 0.41234, 0),
+            Row("R-V-W", (0.9811, 0.9832), 1_904_113, 2_103_555, 12_345.6, 0),
+            Row("KD+RSA", (0.9901, 0.9911), 123_412, 123_413, 0.7342, 3085),
+        ),
+        10_000,
+        "A text of its own.",
+    )
+    cost = Cost(
+        "Preset paper",
+        (CostPart("pulses", 1_780_701, 1.2), CostPart("reads", 2_103_555, 5.2)),
+        (
+            CostPart("map read", 123_412, 0.2719),
+            CostPart("forward passes", 12_800, 0.0416),
+            CostPart("word writes", 3085, 3.1e-5),
+        ),
+        "virtual",
+        (("edge", 20e-9), ("conversion", 2e-6), ("transaction", 1e-3)),
+    )
+    account = Account(
+        "A7",
+        "bench 3",
+        "recipe.toml",
+        "2026-01-02 03:04:05 UTC",
+        "virtual",
+        "Ada",
+        17,
+        (("rram-hil", "0.1.0"), ("numpy", "2.1")),
+    )
+    figures = (KeyFigure("99.06 %", "accuracy"), KeyFigure("3,085", "words"))
+    return Report(
+        "LeNet-5 on chip A7",
+        account,
+        figures,
+        (table,),
+        (BarChart.of(table),),
+        (cost,),
+        (panel(),),
+        ("All is simulated.",),
+    )
+
+
+def with_map(given: MapPanel) -> str:
+    return html(replace(report(), maps=(given,)))
+
+
+def test_the_page_is_well_formed_and_has_its_parts() -> None:
+    page = Page(html(report()))
+    assert page.tags.count("h1") == 1
+    assert page.tags.count("svg") == 1 + 2 * 3 + 3
+    assert "script" not in page.tags
+
+
+def test_the_page_needs_nothing_from_outside() -> None:
+    text = html(report())
+    page = Page(text)
+    linked = [value for _, name, value in page.attributes if name in {"src", "href", "xlink:href", "srcset"}]
+    assert linked
+    assert all(value.startswith("data:image/png;base64,") for value in linked)
+    assert not re.search(r"https?:|url\(|@import|//", re.sub(r"data:[^\"]*", "", text))
+
+
+def test_every_number_given_is_printed() -> None:
+    given = report()
+    text = Page(html(given)).text
+    wanted = ["A7", "bench 3", "recipe.toml", "2026-01-02 03:04:05 UTC", "virtual clock", "Ada", "17", "rram-hil 0.1.0"]
+    for figure in given.key_figures:
+        wanted += [figure.value, figure.label]
+    for row in given.results[0].rows:
+        wanted += [row.name, per_cent(float(np.mean(row.accuracy)), 10_000)]
+        wanted += [f"{100 * a:.2f}" for a in row.accuracy]
+        wanted += [quantity(v) for v in (row.pulses, row.reads, row.on_chip_words) if v is not None]
+        wanted += [duration(row.bench_s)] if row.bench_s is not None else []
+    for part in (*given.costs[0].verify, *given.costs[0].adaptation):
+        wanted += [part.name, quantity(part.count), duration(part.seconds)]
+    wanted += [f"{name} {duration(seconds)}" for name, seconds in given.costs[0].durations]
+    wanted += ["20.4 : 1", "All is simulated.", "A text of its own.", "Read once."]
+    assert [w for w in wanted if w not in text] == []
+
+
+def test_the_ratio_is_the_sum_of_the_parts_over_the_sum_of_the_parts() -> None:
+    cost = report().costs[0]
+    assert cost.ratio == pytest.approx(6.4 / (0.2719 + 0.0416 + 3.1e-5))
+    assert np.isnan(Cost("c", cost.verify, (), "wall").ratio)
+    Page(html(replace(report(), costs=(Cost("c", (), (), "wall"),))))
+
+
+def test_the_best_accuracy_on_the_chip_is_marked_and_the_float_network_is_not() -> None:
+    best = re.findall(r'<tr role="row" class="wins">.*?</tr>', html(report()), flags=re.DOTALL)
+    assert len(best) == 1
+    assert "KD+RSA" in best[0]
+
+
+def test_the_bars_say_where_their_axis_begins() -> None:
+    high = BarChart("t", (Bar("a", (0.98,)), Bar("b", (0.99,))))
+    low = BarChart("t", (Bar("a", (0.1,)), Bar("b", (0.99,))))
+    assert "not at 0" in html(replace(report(), charts=(high,)))
+    assert "The axis begins at 0." in html(replace(report(), charts=(low,)))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_the_accuracy_axis_holds_every_bar(values: list[float]) -> None:
+    axis, start = _accuracy_axis(min(values), max(values))
+    assert 0 <= start == axis.low
+    assert start < min(values) or start == 0
+    assert max(values) <= axis.high + 1e-9 <= 1 + 2e-9
+
+
+def test_an_accuracy_in_per_cent_is_refused() -> None:
+    with pytest.raises(DataError, match="fraction"):
+        Row("a", (99.2,))
+    with pytest.raises(DataError, match="fraction"):
+        Bar("a", (-0.1,))
+
+
+def test_what_was_not_measured_is_said_and_does_not_crash() -> None:
+    table = ResultTable("t", (Row("a", ()), Row("b", (float("nan"),), None, None, float("nan"), None)))
+    text = Page(html(replace(report(), results=(table,), charts=(BarChart.of(table), BarChart("u", ()))))).text
+    assert "not known" in text
+    assert "No accuracy was measured." in text
+    assert "best" not in text.replace("“Best”", "")
+
+
+def test_hostile_text_stays_text() -> None:
+    bad = "<script>alert(1)</script>\"'&</title>@body@{0}%s"
+    given = report()
+    account = Account(bad, bad, bad, bad, "wall", bad, 1, ((bad, bad),), bad)
+    table = ResultTable(bad, (Row(bad, (0.9, 0.8)), Row(bad, (0.95,), reference=True)), 5, bad)
+    cost = Cost(bad, (CostPart(bad, 1, 1.0),), (CostPart(bad, 0, 1.0),), "wall", ((bad, 1.0),), bad)
+    chip = panel()
+    hostile = Report(
+        bad,
+        account,
+        (KeyFigure(bad, bad),),
+        (table,),
+        (BarChart.of(table),),
+        (cost,),
+        (MapPanel(bad, chip.target_s, chip.programmed_s, text=bad),),
+        (bad,),
+    )
+    page = Page(html(hostile))
+    assert "script" not in page.tags
+    assert sorted(set(page.tags)) == sorted(set(Page(html(given)).tags))
+
+
+def test_maps_count_stuck_unreadable_and_unused_cells() -> None:
+    given = panel()
+    assert given.stuck_low is not None
+    assert given.stuck_high is not None
+    used = np.isfinite(given.target_s)
+    low, high = used & given.stuck_low, used & given.stuck_high & ~given.stuck_low
+    text = Page(with_map(given)).text
+    assert f"{used.sum():,} of {used.size:,} cells are used." in text
+    for mask, what in ((low, "stuck at low resistance"), (high, "stuck at high resistance")):
+        assert f"{mask.sum()} ({100 * mask.sum() / used.sum():.2f} %) {what}" in text
+    assert f"3 ({300 / used.sum():.2f} %) could not be read" in text
+    assert f"{(~used).sum()} not used" in text
+
+
+def test_the_programming_error_is_that_of_responsive_cells_above_the_lowest_level() -> None:
+    target = np.array([[1e-6, 10e-6, 20e-6, 20e-6, np.nan, 40e-6, 10e-6]])
+    programmed = np.array([[2e-6, 11e-6, 18e-6, 100e-6, 5e-6, np.nan, 1e-9]])
+    low = np.array([[0, 0, 0, 1, 0, 0, 0]], dtype=bool)
+    high = np.array([[0, 0, 0, 0, 0, 0, 1]], dtype=bool)
+    assert programming_error(MapPanel("m", target, programmed, low, high)) == pytest.approx([0.1, -0.1])
+    text = Page(with_map(MapPanel("m", target, programmed, low, high))).text
+    assert re.search(r"sigma 0\.1(00)? , N = 2 ;", text)
+
+
+def test_mean_sigma_and_number_are_those_of_the_cells() -> None:
+    given = panel(1, 128, 128)
+    error = programming_error(given)
+    text = Page(with_map(given)).text
+    assert f"sigma {quantity(float(error.std()))} , N = {error.size:,} ;" in text
+    assert float(error.std()) == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "programmed",
+    [np.full((4, 5), np.nan), np.full((4, 5), np.inf), np.zeros((4, 5)), np.full((4, 5), 9e37), np.full((4, 5), -1e-6)],
+    ids=["nan", "infinite", "zero", "absurd", "negative"],
+)
+@pytest.mark.parametrize(
+    "target", [np.full((4, 5), np.nan), np.full((4, 5), 1e-5), np.zeros((4, 5)), np.arange(20.0).reshape(4, 5)]
+)
+@pytest.mark.filterwarnings("error")
+def test_maps_without_sense_are_drawn_without_a_crash(target: np.ndarray, programmed: np.ndarray) -> None:  # type: ignore[type-arg]
+    Page(with_map(MapPanel("m", target, programmed)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1), (1, 300), (300, 2), (12, 3, 4)])
+@pytest.mark.filterwarnings("error")
+def test_arrays_of_any_shape_are_drawn(shape: tuple[int, ...]) -> None:
+    target = np.random.default_rng(1).uniform(1e-6, 1e-4, shape)
+    Page(with_map(MapPanel("m", target, target * 1.05)))
+    Page(with_map(MapPanel("m", target, target * np.random.default_rng(2).normal(1, 0.3, shape))))
+
+
+def test_maps_of_different_shapes_are_refused() -> None:
+    with pytest.raises(DataError, match="stuck_low"):
+        MapPanel("m", np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 3), dtype=bool))
+    with pytest.raises(DataError, match="tiles, rows, columns"):
+        MapPanel("m", np.zeros(4), np.zeros(4))
+
+
+def test_many_tiles_and_large_tiles_say_what_is_not_drawn() -> None:
+    many = np.full((11, 4, 4), 1e-5)
+    assert "The first 8 of 11 tiles are drawn" in with_map(MapPanel("m", many, many))
+    large = np.full((600, 8), 1e-5)
+    assert "One pixel is a block of 2 x 2 cells" in with_map(MapPanel("m", large, large))
+
+
+def test_blocks_are_means_of_what_can_be_read() -> None:
+    values = np.array([[1.0, 3.0, 5.0], [np.nan, 2.0, np.nan], [np.nan, np.nan, 7.0]])
+    assert np.array_equal(_blocks(values, 2), np.array([[2.0, 5.0], [np.nan, 7.0]]), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (2e-8, "20 ns"),
+        (2.2e-6, "2.20 us"),
+        (1e-6, "1 us"),
+        (0.41234, "412 ms"),
+        (0.99999, "1 s"),
+        (12.345, "12.3 s"),
+        (150, "150 s (2.5 min)"),
+        (12_345.6, "12,346 s (3.4 h)"),
+        (float("nan"), "not known"),
+    ],
+)
+def test_durations_have_sensible_digits_and_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_quantities_have_sensible_digits() -> None:
+    values = [3085, 0.09974, 23.27, 12345.6, -0.5, 0, 1.5e-9]
+    assert [quantity(v) for v in values] == ["3,085", "0.0997", "23.3", "12,346", "−0.500", "0", "1.50e−09"]
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report(path, report())
+    assert path.read_text(encoding="utf-8") == html(report())
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(DataError, match="cannot be written"):
+        write_report(tmp_path / "missing" / "report.html", report())
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to lay the page out")
+def test_nothing_overflows_at_400_pixels(tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    write_report(tmp_path / "report.html", report())
+    # A headless window cannot be 400 pixels wide, a frame can; what it measures is read back from the printed document.
+    # The policy of the report forbids scripts in it, so the frame around it looks in.
+    (tmp_path / "frame.html").write_text(
+        """<iframe id="f" src="report.html" style="width:400px;height:900px;border:0"></iframe><p id="out"></p>
+        <script>f.onload = () => { const e = f.contentDocument.documentElement;
+        out.textContent = `width ${e.scrollWidth} of ${e.clientWidth}`; }</script>""",
+        encoding="utf-8",
+    )
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run(
+        [*command, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=60, check=True
+    )
+    found = re.search(r"width (\d+) of (\d+)", done.stdout)
+    assert found, done.stdout[-300:]
+    assert int(found[2]) <= 400
+    assert int(found[1]) <= int(found[2])
