@@ -48,7 +48,8 @@ MAX_PAYLOAD = 1 << 20
 REPLY, MORE, ERROR, WORKING = 1, 2, 4, 8
 FLOATING_UV = -(1 << 31)
 MAX_V = 2147.483647
-MAX_WIDTH_S = 1e7
+MAX_WIDTH_S = 2000.0
+"""Up to here whole picoseconds and doubles turn into each other without loss."""
 
 SCHEMES = (Scheme.INHIBIT, Scheme.GROUNDED, Scheme.FLOATING, Scheme.HALF, Scheme.THIRD)
 MEASURES = ("no", "current", "gate")

@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -171,7 +171,6 @@ class _Wait:
     kind: Kind
     what: str
     is_operation: bool
-    cancellable: bool
     deadline_s: float
     sequences: set[int]
     parts: dict[int, list[bytes]]
@@ -182,8 +181,8 @@ class TestChipBoard(Driver):
     """A test-chip board behind a serial port, a pseudo-terminal or a TCP socket.
 
     One lock is held around each transaction. The watchdog is fed from inside `execute`, the only time at which outputs may
-    be on. `execute` looks at `cancel` every 50 ms; everything else is short and ends by itself, so that a
-    cancelled bench can still be made safe and asked what it did.
+    be on. `connect`, `arm` and `execute` look at `cancel` every 50 ms; the rest does not, so that a cancelled bench can still be
+    made safe and asked what it did.
     """
 
     __test__: ClassVar[bool] = False
@@ -202,6 +201,7 @@ class TestChipBoard(Driver):
         self._lock = threading.RLock()
         self._sequence = 0
         self._asked = 0
+        self._may_abort = False
         self._envelope: Envelope | None = None
         self._boot = 0
         self._armed = False
@@ -217,7 +217,8 @@ class TestChipBoard(Driver):
             self._port.close()
             self._envelope, self._armed = None, False
             try:
-                return self._identify().identity
+                with self._abortable():
+                    return self._identify().identity
             except BenchError:
                 self._port.close()
                 raise
@@ -234,7 +235,9 @@ class TestChipBoard(Driver):
         """
         with self._lock:
             self._connected()
-            self._again(self._arm)
+            with self._abortable():
+                self._again(self._arm)
+            self._armed = True
 
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out one operation, at most once, over retries, reconnections and reboots of the board.
@@ -254,7 +257,8 @@ class TestChipBoard(Driver):
                 )
             if self.cancel.is_set():
                 raise AbortedError(f"{what} was not started: the run is being aborted")
-            reply = self._exactly_once(operation, number, kind, payload, what)
+            with self._abortable():
+                reply = self._exactly_once(operation, number, kind, payload, what)
             return self._decoded(what, lambda: decode_result(reply, operation, number))
 
     def executed(self, number: int, cells: Cells) -> IntArray | None:
@@ -294,6 +298,7 @@ class TestChipBoard(Driver):
         """Outputs off and disarmed, verified by STATUS on the same connection. Raises if not verified."""
         with self._lock:
             self._connected()
+            self._armed = False
             self._again(self._off)
 
     def close(self) -> None:
@@ -309,6 +314,15 @@ class TestChipBoard(Driver):
         return clock_s + time.monotonic() - at_s
 
     # Transactions
+
+    @contextlib.contextmanager
+    def _abortable(self) -> Iterator[None]:
+        """Inside, every wait for the board ends with `AbortedError` when `cancel` is set."""
+        self._may_abort = True
+        try:
+            yield
+        finally:
+            self._may_abort = False
 
     def _exactly_once(self, operation: Operation, number: int, kind: Kind, payload: bytes, what: str) -> bytes:
         stresses = self._stresses(operation)
@@ -329,13 +343,14 @@ class TestChipBoard(Driver):
 
     def _recover(self, operation: Operation, number: int, what: str, stresses: bool) -> None:
         """Find the board again; return only if repeating operation `number` can pulse no cell twice."""
-        boot, armed = self._boot, self._armed
+        boot = self._boot
         try:
             self._identify()
         except ConfigError as error:
             raise UnknownOutcomeError(f"{error}; {what} may have been carried out") from None
         if self._boot == boot:
             return
+        given = 0
         if stresses:
             assert isinstance(operation, Apply | Program)
             if not self._connected().capabilities.counters:
@@ -343,13 +358,13 @@ class TestChipBoard(Driver):
                     f"{self._settings.port}: the board was rebooted during {what}; it keeps no records"
                 )
             given = sum(int(self._executed(number, part)[0].sum()) for part in self._parts(operation.cells))
-            if given:
-                raise UnknownOutcomeError(
-                    f"{self._settings.port}: the board was rebooted during {what}, which had given {given} pulses: "
-                    "ask it how many each cell took and read the cells again"
-                )
-        if armed:
+        if self._armed:
             self._arm()
+        if given:
+            raise UnknownOutcomeError(
+                f"{self._settings.port}: the board was rebooted during {what}, which had given {given} pulses: "
+                "ask it how many each cell took and read the cells again"
+            )
 
     def _again(self, action: Callable[[], T]) -> T:
         """Do something that may be repeated; once more on a fresh link if the link breaks or the board was rebooted."""
@@ -365,12 +380,12 @@ class TestChipBoard(Driver):
     def _transact(self, kind: Kind, payload: bytes = b"", *, what: str = "", length_s: float | None = None) -> bytes:
         """Send one message and return its reply, repeating it as often as allowed.
 
-        `length_s` marks an operation: its expected length on the wall clock; it may then be cancelled and keeps the watchdog fed.
+        `length_s` marks an operation: its expected length on the wall clock; the watchdog is then kept fed.
         Raises `_LostError`, `_RebootedError`, `_BoardError`, `AbortedError`.
         """
         operation = length_s is not None
         deadline_s = time.monotonic() + (length_s or 0.0) + self._settings.patience_s
-        wait = _Wait(kind, what or kind.name, operation, operation, deadline_s, set(), {})
+        wait = _Wait(kind, what or kind.name, operation, deadline_s, set(), {})
         while wait.failures <= self._settings.retries:
             self._send(kind, payload, wait)
             reply = self._await(wait)
@@ -391,7 +406,7 @@ class TestChipBoard(Driver):
         boot = 0 if kind is Kind.IDENTIFY else self._boot
         size = self._envelope.frame_bytes if self._envelope is not None else 1024
         for frame in encode_request(kind, payload, self._sequence, boot, size):
-            if wait is not None and wait.cancellable and self.cancel.is_set():
+            if wait is not None and self._may_abort and self.cancel.is_set():
                 self._abort(wait.what)
             self._port.send(frame)
         return self._sequence
@@ -435,7 +450,7 @@ class TestChipBoard(Driver):
                     f"{self._settings.port}: {wait.what}: {text} (error {code})", code=code, command=wait.what
                 )
             now_s = time.monotonic()
-            if wait.cancellable and self.cancel.is_set():
+            if self._may_abort and self.cancel.is_set():
                 self._abort(wait.what)
             if now_s > wait.deadline_s:
                 self._stuck(wait)
@@ -512,7 +527,7 @@ class TestChipBoard(Driver):
             said = self._port.reader.garbage
             if said and known is None:
                 raise ConfigError(
-                    f"{self._settings.port}: what answers is no test-chip board: it says {said!r}; is it the right port?"
+                    f"{self._settings.port}: what answers is no test-chip board: it says {said!r}; are port and baud rate right?"
                 ) from None
             raise
         except _BoardError as error:
@@ -561,10 +576,8 @@ class TestChipBoard(Driver):
             raise InstrumentError(
                 f"{self._settings.port}: the board did not arm with outputs off: {status}", command="ARM"
             )
-        self._armed = True
 
     def _off(self) -> None:
-        self._armed = False
         self._transact(Kind.SAFE_OFF)
         status = self._status()
         if status.outputs_on or status.armed or status.busy:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rram_hil.cells import Cells, Geometry
-from rram_hil.check import Finding, LookSummary, grouped
+from rram_hil.check import Finding, FindingKind, LookSummary, grouped
 from rram_hil.errors import ConfigError
 from rram_hil.operations import Apply, ApplyResult, FloatArray, Status, Step, read
 from rram_hil.protocol import Plan, Progress, Protocol, Save, Setting
@@ -34,15 +34,16 @@ class Look(Protocol):
     `open_below_s`: 0.1 uS (10 Mohm). A formed cell stays above 0.3 uS in its deepest reset (HfO2 preset); a pristine one
     has about 10 nS and looks like a broken line. So opens are told only in tiles where at least `formed_fraction` conducts.
     `gate_leak_a`: 10 nA. A sound gate passes picoamperes; one code of a 12-bit converter on its 1 uA range is 0.5 nA.
-    `line_fraction`: 0.9. A broken line takes all its cells along; noise and stuck cells may hide a few of them.
+    `repeat`: 8. The mean of so many reads tells 0 from 0.1 uS by nearly three sigma of that noise.
+    `line_fraction`: 0.8. A broken line takes all its cells along, noise may hide a few; stuck cells alone are 10 % at most.
     """
 
-    repeat: Annotated[int, Field(ge=1, le=1000)] = 4
+    repeat: Annotated[int, Field(ge=1, le=1000)] = 8
     short_above_s: Positive = 1e-3
     closed_above_s: Positive = 1e-6
     open_below_s: Positive = 1e-7
     gate_leak_a: Positive = 10e-9
-    line_fraction: Annotated[float, Field(gt=0.5, le=1)] = 0.9
+    line_fraction: Annotated[float, Field(gt=0.5, le=1)] = 0.8
     formed_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def run(self, setting: Setting) -> Plan[LookSummary]:
@@ -94,13 +95,18 @@ class Look(Protocol):
         conducts = 1.0 - low.mean(axis=(1, 2)) >= self.formed_fraction
         pristine = np.flatnonzero(~conducts)
         low &= conducts[:, None, None]
-        findings = [
-            *grouped("conducts with the gate closed", through, closed, self.line_fraction),
-            *grouped("short", shorted, opened, self.line_fraction),
-            *grouped("open", low, opened, self.line_fraction),
-            *grouped("no usable reading", unread, np.full(opened.shape, np.nan), self.line_fraction),
-            *([] if gates is None else self._leaks(gates)),
+        classes: list[tuple[FindingKind, NDArray[np.bool_], FloatArray]] = [
+            ("conducts with the gate closed", through, closed),
+            ("short", shorted, opened),
+            ("open", low, opened),
+            ("no usable reading", unread, np.full(opened.shape, np.nan)),
         ]
+        any_defect = through | shorted | low | unread
+        findings = [
+            finding
+            for kind, bad, values in classes
+            for finding in grouped(kind, bad, any_defect & ~bad, values, self.line_fraction)
+        ] + ([] if gates is None else self._leaks(gates))
         usable = opened[np.isfinite(opened)]
         return LookSummary(
             cells=opened.size,

@@ -52,18 +52,24 @@ class LookSummary:
 
 
 def grouped(
-    kind: FindingKind, bad: NDArray[np.bool_], values: NDArray[np.float64], line_fraction: float
+    kind: FindingKind,
+    bad: NDArray[np.bool_],
+    other: NDArray[np.bool_],
+    values: NDArray[np.float64],
+    line_fraction: float,
 ) -> list[Finding]:
     """Defective cells, maps of shape (tiles, rows, columns), gathered into whole tiles, rows, columns and single cells.
 
-    A line is named once at least `line_fraction` of its cells are bad.
+    A line is named once at least `line_fraction` of its cells are bad, those with an `other` defect (where a bad line of
+    another kind crosses it) left out, and at least half of all.
     """
     found: list[Finding] = []
     _, rows, columns = bad.shape
     for tile in np.flatnonzero(bad.any(axis=(1, 2))):
         here, seen = bad[tile], values[tile]
-        bad_rows = here.mean(axis=1) >= line_fraction if columns > 1 else np.zeros(rows, dtype=np.bool_)
-        bad_columns = here.mean(axis=0) >= line_fraction if rows > 1 else np.zeros(columns, dtype=np.bool_)
+        sound = ~other[tile] | here
+        bad_rows = _mostly(here, sound, 1, line_fraction) if columns > 1 else np.zeros(rows, dtype=np.bool_)
+        bad_columns = _mostly(here, sound, 0, line_fraction) if rows > 1 else np.zeros(columns, dtype=np.bool_)
         if here.mean() >= line_fraction:
             found.append(Finding(kind, int(tile), "tile", np.zeros(0, dtype=np.int64), _median(seen[here])))
             continue
@@ -77,6 +83,12 @@ def grouped(
         if single.any():
             found.append(Finding(kind, int(tile), "cell", np.argwhere(single), _median(seen[single])))
     return found
+
+
+def _mostly(bad: NDArray[np.bool_], counted: NDArray[np.bool_], axis: int, fraction: float) -> NDArray[np.bool_]:
+    """The lines along `axis` of which `fraction` of the counted cells, and half of all, are bad."""
+    number = bad.sum(axis=axis)
+    return np.asarray((number >= fraction * counted.sum(axis=axis)) & (2 * number >= bad.shape[axis]))
 
 
 def _median(values: NDArray[np.float64]) -> float:

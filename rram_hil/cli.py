@@ -103,6 +103,8 @@ def run(
     from rram_hil.run import run_recipe
 
     path = out if out is not None else Path(f"{recipe.stem}.h5")
+    if path.is_dir():
+        raise ConfigError(f"--out {path}: a folder; give the name of a file")
     if not path.parent.is_dir():
         raise ConfigError(f"--out {path}: there is no folder {path.parent}")
     with ProgressWatcher() as watcher:

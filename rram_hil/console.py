@@ -92,7 +92,7 @@ def scaled(values: Sequence[float], unit: str) -> tuple[list[str], str]:
     prefix, factor = next(((p, f) for p, f in _PREFIXES if largest >= f), _PREFIXES[-1]) if largest else ("", 1.0)
     if unit in ("", "1"):
         return [f"{v:.4g}" for v in values], ""
-    texts = [f"{v / factor:.3g}" if abs(v) >= 0.01 * factor else f"{v / factor:.2f}" for v in values]
+    texts = [f"{v / factor:.3g}" if v == 0 or abs(v) >= 0.01 * factor else f"{v / factor:.2f}" for v in values]
     return texts, f"{prefix}{unit}"
 
 

@@ -122,7 +122,8 @@ def _written_aside(targets: list[Path], folder: Path) -> Iterator[list[Path]]:
         raise DataError(f"{folder}: export cannot be written: {error.strerror or error}") from None
     finally:
         for part in parts:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
         if made:
             with contextlib.suppress(OSError):
                 folder.rmdir()

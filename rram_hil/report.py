@@ -9,7 +9,7 @@ from pathlib import Path
 from rram_hil.bench import Bench
 from rram_hil.bench_file import BenchFile, Read
 from rram_hil.check import Finding, LookSummary
-from rram_hil.console import Output, count, duration, outcome_text, quantity, ranges
+from rram_hil.console import Output, count, duration, outcome_text, quantity, ranges, scaled
 from rram_hil.driver import Span
 from rram_hil.dry_run import Forecast
 from rram_hil.run import RunOutcome, journal_of
@@ -113,12 +113,13 @@ def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Ou
     rows = []
     for number, step in enumerate(forecast.steps, 1):
         e = step.extremes
-        widths = "-" if e.pulse_s is None else " to ".join(dict.fromkeys(quantity(w, "s") for w in e.pulse_s))
+        widths, unit = scaled(e.pulse_s or (), "s")
+        width = f"{'-'.join(dict.fromkeys(widths))} {unit}" if widths else "-"
         volts = (f"{v:.3g}" for v in (e.bl_v, e.sl_v, e.wl_v, e.cell_v))
-        rows.append((f"{number} {step.name}", *volts, widths, count(step.worst_pulses)))
+        rows.append((f"{number} {step.name}", *volts, width, count(step.worst_pulses)))
     of_limits = (f"{v:.3g}" for v in (limits.bl_v, limits.sl_v, limits.wl_v, limits.cell_v))
     rows.append(("limit", *of_limits, quantity(limits.width_s, "s"), count(forecast.limit)))
-    columns = ("step", ">|BL| V", ">|SL| V", ">|WL| V", ">|BL-SL| V", ">pulse width", ">pulses/cell")
+    columns = ("step", ">|BL| V", ">|SL| V", ">|WL| V", ">|BL-SL| V", ">width", ">pulses/cell")
     output.table(columns, rows)
     output.heading("On the model")
     rows = [

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import platform
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -78,7 +79,8 @@ def _resume(recipe: Recipe, file: BenchFile, path: Path, watcher: Watcher) -> Ru
 def _steps(
     recipe: Recipe, bench: Bench, journal: Journal, replay: Replay | None, path: Path, watcher: Watcher
 ) -> RunOutcome:
-    write_run_file(journal.path, path)
+    keep = _Keeper(journal.path, path, watcher)
+    keep.now()
     engine = bench.record(journal, replay, watcher)
     setting = replace(bench.setting, folder=recipe.path.parent, seed=recipe.head.seed)
     done: list[tuple[str, object]] = []
@@ -91,7 +93,7 @@ def _steps(
                 outcome = engine.step(number, step.name, step.protocol_name, step.protocol.version, plan)
                 done.append((step.name, outcome))
                 if engine.replay is None:
-                    write_run_file(journal.path, path)
+                    keep.up()
         status = "complete"
     except AbortedError:
         status = "aborted"
@@ -109,8 +111,32 @@ def _steps(
         with contextlib.nullcontext() if status == "complete" else contextlib.suppress(DataError):
             journal.append(Close(status, _utc()))
             journal.sync()
-            write_run_file(journal.path, path)
+            keep.now()
     return RunOutcome(path, tuple(done), setting.shared)
+
+
+class _Keeper:
+    """Keeps the run file up with the journal between steps, at no more than a fifth of the run's time."""
+
+    def __init__(self, journal: Path, run_file: Path, watcher: Watcher) -> None:
+        self._journal, self._run_file, self._watcher = journal, run_file, watcher
+        self._took_s = self._written_at = 0.0
+
+    def now(self) -> None:
+        """Write the run file. Raises `DataError` where it cannot be written."""
+        started = time.monotonic()
+        write_run_file(self._journal, self._run_file)
+        self._written_at = time.monotonic()
+        self._took_s = self._written_at - started
+
+    def up(self) -> None:
+        """Write the run file if that is due; where it cannot be written (a viewer holds it), the run goes on."""
+        if time.monotonic() - self._written_at < 5 * self._took_s:
+            return
+        try:
+            self.now()
+        except DataError as error:
+            self._watcher.note(f"the run file is behind: {error}")
 
 
 def _same_run(header: Header, recipe: Recipe, bench: BenchFile, path: Path) -> None:

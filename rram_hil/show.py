@@ -30,6 +30,8 @@ def newest(path: Path) -> Iterator[RunFile]:
 
     Raises `DataError` for what is no run file, and where there is neither file nor journal.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: a folder, not a run file")
     journal = path if path.suffix == ".journal" else journal_of(path)
     if path != journal and path.exists():
         with read_run(path) as run:
@@ -150,23 +152,22 @@ def _steps(run: RunFile, output: Output) -> None:
 
 
 def _maps(run: RunFile, output: Output) -> None:
-    names = _step_names(run)
     rows, marks = [], []
     for name in run.map_names:
         stack = run.map(name)
         shown = range(max(0, len(stack.values) - SAVES_SHOWN), len(stack.values))
         for i in shown:
-            values, step = stack.values[i], names.get(int(stack.step[i]), "")
+            values, step = stack.values[i], str(stack.step[i])
             if values.dtype.kind in "biu" and values.size and values.min() >= 0 and values.max() <= 1:
                 marks.append((name, step, f"{count(int(values.sum()))} of {count(values.size)}"))
             else:
                 rows.append((name, step, *_spread(values, stack.units)))
     if rows:
         output.heading("Maps", "over the cells with a value")
-        output.table(("map", "step", ">cells", ">min", ">25 %", ">median", ">75 %", ">max", "unit"), rows)
+        output.table(("map", ">step", ">cells", ">min", ">25 %", ">median", ">75 %", ">max", "unit"), rows)
     if marks:
         output.heading("Marked cells")
-        output.table(("map", "step", ">cells"), marks)
+        output.table(("map", ">step", ">cells"), marks)
 
 
 def _spread(values: AnyArray, units: str) -> tuple[str, ...]:
@@ -212,8 +213,3 @@ def _notes(run: RunFile, output: Output) -> None:
     output.heading("Notes")
     for event, text, utc in zip(notes["event"], notes["text"], notes["utc"], strict=True):
         output.line(f"{_utc(str(utc))}  {event}: {text}", indent=2)
-
-
-def _step_names(run: RunFile) -> dict[int, str]:
-    steps = run.table("steps", columns=("step", "name"))
-    return {int(n): f"{n} {name}" for n, name in zip(steps["step"], steps["name"], strict=True)}

@@ -117,7 +117,7 @@ def plans(trained: Trained, seed: int, *, mnist: bool) -> list[Plan]:
         clip_rms=1.5,
         faults="none",
         word_fraction=0.05,
-        adaptation_steps=100,
+        adaptation_steps=100 if mnist else 20,
         adaptation_batch=128 if mnist else 64,
         learning_rate=0.02 if mnist else 0.05,
         log="summary" if mnist else "all",

@@ -1,0 +1,115 @@
+"""The real command line in a folder of its own, with a small simulated bench and a recipe."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rram_hil.cli import main
+
+BENCH = """\
+[chip]
+id = "c1"
+tiles = 1
+rows = 16
+columns = 16
+cell = "1T1R"
+
+[driver]
+name = "simulated-array"
+
+[limits]
+bl_v = 4.0
+sl_v = 3.0
+wl_v = 4.0
+cell_v = 4.0
+gate_over_v = 4.0
+half_select_v = 0.3
+read_v = 0.25
+current_a = 1e-3
+energy_j = 1e-8
+width_s = 1e-5
+pulses_per_cell = 100
+
+[simulation]
+seed = 1
+state = "c1.state"
+"""
+RECIPE = """\
+title = "try"
+
+[[step]]
+protocol = "forming"
+
+[[step]]
+protocol = "read-map"
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left: exit status, standard output, standard error."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with bench.toml and recipe.toml, in which commands run."""
+
+    folder: Path
+    command: Callable[..., Said]
+
+    def write(self, name: str, text: str) -> str:
+        """Write a file; returns its name."""
+        (self.folder / name).write_text(text, encoding="utf-8")
+        return name
+
+    def bench(self, old: str = "", new: str = "", name: str = "bench.toml") -> str:
+        """Write the bench file with one change."""
+        assert old in BENCH
+        return self.write(name, BENCH.replace(old, new))
+
+    def files(self) -> set[str]:
+        """Names of everything in the folder."""
+        return {str(p.relative_to(self.folder)) for p in self.folder.rglob("*")}
+
+    def refused(self, *arguments: str) -> str:
+        """Run a command that must be refused: status 2, one line, no traceback, no file left; returns the line."""
+        before = self.files()
+        said = self.command(*arguments)
+        assert said.status == 2, said
+        lines = [line for line in said.err.splitlines() if line.startswith("rram-hil: ")]
+        assert len(lines) == 1, said.err
+        assert said.err.rstrip().endswith(lines[0])
+        assert "Traceback" not in said.err + said.out
+        left = {f for f in self.files() - before if not f.startswith("c1.")}
+        assert not left, left
+        return lines[0]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Workplace]:
+    """A workplace with the plain bench and recipe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def command(*arguments: str) -> Said:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(list(arguments))
+        out, err = capsys.readouterr()
+        return Said(int(left.value.code or 0), out, err)
+
+    place = Workplace(tmp_path, command)
+    place.bench()
+    place.write("recipe.toml", RECIPE)
+    yield place
+    signal.signal(signal.SIGTERM, before)
