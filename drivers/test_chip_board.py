@@ -328,10 +328,12 @@ class TestChipBoard(Driver):
         stresses = self._stresses(operation)
         length_s = self._expected_s(operation)
         failure: LinkError | None = None
+        sent_under = self._boot
         for _ in range(RECONNECTS + 1):
             try:
                 if failure is not None:
-                    self._recover(operation, number, what, stresses)
+                    self._recover(operation, number, what, stresses, sent_under)
+                    sent_under = self._boot
                 return self._transact(kind, payload, what=what, length_s=length_s)
             except (_LostError, _RebootedError) as error:
                 failure = error
@@ -341,14 +343,16 @@ class TestChipBoard(Driver):
             raise UnknownOutcomeError(f"{failure}; {what} may have been carried out: ask the board before going on")
         raise LinkError(f"{failure}; {what} gives no pulse and may be repeated")
 
-    def _recover(self, operation: Operation, number: int, what: str, stresses: bool) -> None:
-        """Find the board again; return only if repeating operation `number` can pulse no cell twice."""
-        boot = self._boot
+    def _recover(self, operation: Operation, number: int, what: str, stresses: bool, sent_under: int) -> None:
+        """Find the board again; return only if repeating operation `number` can pulse no cell twice.
+
+        `sent_under` is the boot under which it was sent: only that boot's memory of it, or the records, can tell.
+        """
         try:
             self._identify()
         except ConfigError as error:
             raise UnknownOutcomeError(f"{error}; {what} may have been carried out") from None
-        if self._boot == boot:
+        if self._boot == sent_under:
             return
         given = 0
         if stresses:

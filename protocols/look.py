@@ -73,7 +73,7 @@ class Look(Protocol):
             yield Save("gate_current", gates, MAP[:2], "A")
         yield Save("conductance", opened, MAP, "S")
         if gated:
-            yield Save("conductance_gate_closed", closed, MAP, "S")
+            yield Save("gate_closed", closed, MAP, "S")
         return self._summary(opened, closed, gates)
 
     def _gates(self, setting: Setting) -> Plan[FloatArray]:

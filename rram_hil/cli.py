@@ -181,6 +181,8 @@ def main(arguments: list[str] | None = None) -> None:
         # Until an engine takes over, SIGTERM unwinds like Ctrl-C: whatever is open is closed with outputs off.
         signal.signal(signal.SIGTERM, _interrupt)
         code = command.main([a for a in given if a != "--debug"], prog_name="rram-hil", standalone_mode=False)
+        if code == STOPPED:  # this typer turns KeyboardInterrupt into it
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except usage_error as error:
         _fail(error.format_message(), REFUSED, debug)
@@ -189,11 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BenchError as error:
         _fail(str(error), REFUSED, debug)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped; outputs are off", STOPPED, debug)
-    except BrokenPipeError:
-        # The reader of a pipe (`rram-hil show run.h5 | head`) has seen enough.
-        sys.stdout = None  # type: ignore[assignment]
-        sys.exit(0)
+        _fail("stopped", STOPPED, debug)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

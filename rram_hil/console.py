@@ -165,7 +165,8 @@ class Output:
 class ProgressWatcher(Watcher):
     """Shows a run on standard error: a bar a step on a terminal, else plain lines, at most one a second in a step.
 
-    `step_name` is the step under way ("" before the first). What is not `lasting` shows only on a terminal, and vanishes at the end.
+    `step_name` is the step under way ("" before the first). What is not `lasting` shows only on a terminal, and vanishes at
+    the end.
     """
 
     def __init__(self, console: Console | None = None, *, lasting: bool = True) -> None:
@@ -260,3 +261,42 @@ class ProgressWatcher(Watcher):
             return
         console = self._bars.console if self._bars is not None else self.console
         console.print(Text(text), soft_wrap=True)
+
+
+class ProgressSequence:
+    """One `ProgressWatcher` after another, each ended before the next begins or something is told."""
+
+    def __init__(self) -> None:
+        self._now: ProgressWatcher | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(kind)
+
+    def _end(self, kind: type[BaseException] | None = None) -> None:
+        if self._now is not None:
+            self._now.__exit__(kind, None, None)
+            self._now = None
+
+    def watcher(self) -> ProgressWatcher:
+        """A new one, showing."""
+        self._end()
+        self._now = ProgressWatcher().__enter__()
+        return self._now
+
+    def training(self, done: float, text: str) -> None:
+        """How far training is (0 to 1)."""
+        watcher = self._now
+        if watcher is None:
+            watcher = self.watcher()
+            watcher.step("training", 1, 1)
+        watcher.progress(done, 1.0, text)
+
+    def tell(self, text: str) -> None:
+        """Print a paragraph on standard output, below what was shown so far."""
+        self._end()
+        print(text, flush=True)

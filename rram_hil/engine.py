@@ -149,10 +149,10 @@ class Engine:
             self.watcher.progress(message.done, message.total, message.text)
             return None
         if isinstance(message, Save):
-            if self.replay is None or not self.replay.saved(message.name):
+            values = np.asarray(message.values)
+            if self.replay is None or not self.replay.saved(message.name, values):
                 self._go_live()
-                values, now_s = np.asarray(message.values), self.driver.now_s()
-                attrs = dict(message.attrs)
+                attrs, now_s = dict(message.attrs), self.driver.now_s()
                 saved = Saved(self._step, message.name, values, message.dims, message.units, attrs, now_s)
                 self._write(saved, sync=True)
             return None

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rram_hil.errors import DataError
 from rram_hil.journal import Computed, Frame, Intent, Outcome, Saved, StepEnd, StepStart
@@ -53,12 +56,15 @@ class Replay:
         """Whether the journal has this step's end."""
         return self._pop(StepEnd, f"the end of step {number}") is not None
 
-    def saved(self, name: str) -> bool:
-        """Whether the journal has this array next."""
+    def saved(self, name: str, values: NDArray[Any]) -> bool:
+        """Whether the journal has this array next, equal but for rounding."""
         frame = self._pop(Saved, f"the array {name!r}")
-        if frame is not None and frame.name != name:
-            raise self._differs(f"the array {name!r}")
-        return frame is not None
+        if frame is None:
+            return False
+        same = frame.values.shape == values.shape and np.allclose(frame.values, values, 1e-9, 0.0, equal_nan=True)
+        if frame.name != name or not same:
+            raise self._differs(f"another array {name!r}")
+        return True
 
     def computed(self, name: str) -> Arrays | None:
         """The arrays of a finished computation."""

@@ -109,7 +109,7 @@ def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Ou
     start = "from the simulated chip's state" if forecast.remembered else "a pristine chip"
     output.heading(str(recipe), f"on {bench.path}, chip {bench.chip.id}; model: {forecast.device}, {start}")
     limits = bench.limits
-    output.heading("Worst case of each step")
+    output.heading("Worst case of each step", "|V| in volts")
     rows = []
     for number, step in enumerate(forecast.steps, 1):
         e = step.extremes
@@ -119,7 +119,7 @@ def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Ou
         rows.append((f"{number} {step.name}", *volts, width, count(step.worst_pulses)))
     of_limits = (f"{v:.3g}" for v in (limits.bl_v, limits.sl_v, limits.wl_v, limits.cell_v))
     rows.append(("limit", *of_limits, quantity(limits.width_s, "s"), count(forecast.limit)))
-    columns = ("step", ">|BL| V", ">|SL| V", ">|WL| V", ">|BL-SL| V", ">width", ">pulses/cell")
+    columns = ("step", ">BL", ">SL", ">WL", ">BL-SL", ">width", ">pulses/cell")
     output.table(columns, rows)
     output.heading("On the model")
     rows = [
@@ -158,7 +158,9 @@ def _budget(forecast: Forecast, output: Output) -> None:
             indent=2,
         )
     else:
-        output.line(f"In the worst case every cell keeps at least {count(forecast.worst_left)} after this run.", indent=2)
+        output.line(
+            f"In the worst case every cell keeps at least {count(forecast.worst_left)} after this run.", indent=2
+        )
     output.heading("Nothing is beyond the limits. No output was touched, no file was written.")
 
 

@@ -105,8 +105,10 @@ def _steps(
     finally:
         # Outputs first, files after: a full disk must not keep a voltage on.
         if status != "complete":
-            with contextlib.suppress(BenchError):
+            try:
                 bench.driver.safe_off()
+            except BenchError as error:
+                watcher.note(f"OUTPUTS COULD NOT BE VERIFIED AS OFF: {error}; switch the bench off by hand")
         # The first error is the one to tell: what cannot be written any more is in the journal as far as it goes.
         with contextlib.nullcontext() if status == "complete" else contextlib.suppress(DataError):
             journal.append(Close(status, _utc()))

@@ -67,7 +67,7 @@ def show_run(path: Path, output: Output) -> None:
     """Print what the run at `path` is and holds. Raises `DataError` for a missing, foreign or damaged file."""
     with newest(path) as run:
         _head(run, path, output)
-        _steps(run, output)
+        _steps(run, state_of(run, path), output)
         _maps(run, output)
         _results(run, output)
         _notes(run, output)
@@ -124,7 +124,7 @@ def _seconds(began: str, ended: str) -> float:
         return math.nan
 
 
-def _steps(run: RunFile, output: Output) -> None:
+def _steps(run: RunFile, state: str, output: Output) -> None:
     steps = run.table("steps")
     if len(steps["step"]) == 0:
         output.line("No step has begun.")
@@ -135,7 +135,10 @@ def _steps(run: RunFile, output: Output) -> None:
         here = operations["step"] == number
         ended = not math.isnan(steps["ended_s"][i])
         odd = int(np.sum(operations["outcome"][here] != "done"))
-        outcome = ("done" if ended else "not ended") + (f", {odd} cut" if odd else "")
+        if not ended and state == "under way":
+            outcome = state
+        else:
+            outcome = ("done" if ended else "not ended") + (f", {odd} cut" if odd else "")
         rows.append(
             (
                 f"{number} {steps['name'][i]}",

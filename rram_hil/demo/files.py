@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -55,6 +56,41 @@ class Plan:
     adaptation_batch: int
     learning_rate: float
     log: Literal["all", "summary"]
+
+    @property
+    def inputs(self) -> str:
+        """Where the networks and images lie, from the chip's folder."""
+        return "." if self.chip == FIRST else ".."
+
+    def folder(self, demo: Path) -> Path:
+        """The chip's folder: the first chip has the demonstration's own."""
+        return demo if self.chip == FIRST else demo / self.chip
+
+
+FIRST = "paper-1"
+
+
+def plans(seed: int, *, mnist: bool) -> list[Plan]:
+    """The chips: one of each preset for the digits, three of `paper` and one of `hfo2` for MNIST."""
+    first = Plan(
+        chip=FIRST,
+        device="paper",
+        driver="simulated-array" if mnist else "test-chip-board",
+        tiles=6 if mnist else 2,
+        rows=256 if mnist else 128,
+        columns=256 if mnist else 128,
+        seed=seed,
+        levels=8,
+        clip_rms=1.5,
+        faults="none",
+        word_fraction=0.05,
+        adaptation_steps=100 if mnist else 40,
+        adaptation_batch=128 if mnist else 64,
+        learning_rate=0.02 if mnist else 0.05,
+        log="summary" if mnist else "all",
+    )
+    more = [replace(first, chip=f"paper-{k}", seed=seed + k - 1) for k in (2, 3)] if mnist else []
+    return [first, *more, replace(first, chip="hfo2-1", device="hfo2")]
 
 
 def bench_toml(plan: Plan, *, read_noise: bool = True, driver: str | None = None) -> str:
@@ -139,8 +175,8 @@ gate = {set_table}
 name = "{name}"
 protocol = "infer"
 tag = "{tag}"
-images = "test.npz"
-calibration = "train.npz"
+images = "{plan.inputs}/test.npz"
+calibration = "{plan.inputs}/train.npz"
 """
 
     head = f"""\
@@ -151,8 +187,8 @@ log = "{plan.log}"
 [[step]]
 name = "float"
 protocol = "reference"
-network = "teacher.safetensors"
-images = "test.npz"
+network = "{plan.inputs}/teacher.safetensors"
+images = "{plan.inputs}/test.npz"
 
 [[step]]
 name = "form"
@@ -192,8 +228,8 @@ amplitude_v = {{ start_v = 0.4, stop_v = 2.4, step_v = 0.02, aim = 1.3, table = 
 name = "adapt student"
 protocol = "sparse-adaptation"
 tag = "student"
-data = "train.npz"
-teacher = "teacher.safetensors"
+data = "{plan.inputs}/train.npz"
+teacher = "{plan.inputs}/teacher.safetensors"
 fraction = {plan.word_fraction}
 steps = {plan.adaptation_steps}
 batch = {plan.adaptation_batch}
@@ -203,11 +239,11 @@ learning_rate = {plan.learning_rate}
     return "".join(
         (
             head,
-            one_shot("program teacher", "teacher", "teacher.safetensors", first),
+            one_shot("program teacher", "teacher", f"{plan.inputs}/teacher.safetensors", first),
             infer("infer one-shot", "teacher"),
             verify,
             infer("infer verified", "teacher"),
-            one_shot("program student", "student", "student.safetensors", second),
+            one_shot("program student", "student", f"{plan.inputs}/student.safetensors", second),
             infer("infer student", "student"),
             adapt,
             infer("infer adapted", "student"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,31 +27,41 @@ class Row:
     bench_seconds: float
     on_chip_words: int
 
-    def plain(self) -> dict[str, str | float | int]:
-        """The row as summary.json has it."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a compensation: how many of what, and how long all of them took on the bench clock (s)."""
+
+    name: str
+    count: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What compensation costs on the bench clock (s), the link included.
+    """What compensation costs on the bench clock, part by part, the link included.
 
-    Write-verify as a whole; sparse adaptation as a whole and its parts on the board: the map read, forward passes of training
-    through the array, and the write of the words. What is left of `adaptation_s` is the link.
+    Sparse adaptation reads the map, sends training images forward through the array, and writes the words.
     """
 
-    write_verify_s: float
-    adaptation_s: float
-    map_read_s: float
-    forward_s: float
-    word_write_s: float
-    forward_images: int
-    forward_vectors: int
+    verify: tuple[Part, ...]
+    adaptation: tuple[Part, ...]
+    durations: tuple[tuple[str, float], ...]
+
+    @property
+    def verify_s(self) -> float:
+        """All parts of read-verify-write."""
+        return sum(part.seconds for part in self.verify)
+
+    @property
+    def adaptation_s(self) -> float:
+        """All parts of sparse adaptation."""
+        return sum(part.seconds for part in self.adaptation)
 
     @property
     def ratio(self) -> float:
-        """Write-verify over adaptation."""
-        return self.write_verify_s / self.adaptation_s
+        """Read-verify-write over adaptation."""
+        return self.verify_s / self.adaptation_s
 
 
 @dataclass(frozen=True)
@@ -115,20 +126,27 @@ def _steps(run: RunFile) -> dict[str, dict[str, float]]:
 
 def _cost(run: RunFile, steps: dict[str, dict[str, float]]) -> Cost:
     table = run.operations()
-    here = table["step"] == steps["adapt student"]["step"]
     seconds = table["ended_s"] - table["started_s"]
 
-    def spent(kind: str) -> float:
-        return float(np.sum(seconds[here & (table["kind"] == kind)]))
+    def part(step: str, kind: str, name: str, count: str) -> Part:
+        chosen = (table["step"] == steps[step]["step"]) & (table["kind"] == kind)
+        return Part(name, int(np.sum(table[count][chosen])), float(np.sum(seconds[chosen])))
 
+    def link(step: str, parts: tuple[Part, ...]) -> Part:
+        rest = steps[step]["seconds"] - sum(p.seconds for p in parts)
+        return Part("link: operations sent", int(np.sum(table["step"] == steps[step]["step"])), max(rest, 0.0))
+
+    verify = (part("verify teacher", "Program", "read-verify-write: pulses", "pulses"),)
+    adaptation = (
+        part("adapt student", "Apply", "map read: cells", "reads"),
+        part("adapt student", "Multiply", "forward passes: vectors", "vectors"),
+        part("adapt student", "WriteWords", "on-chip words written", "cells"),
+    )
+    timing = tomllib.loads(str(run.attributes["bench"])).get("simulation", {}).get("timing", {})
     return Cost(
-        write_verify_s=steps["verify teacher"]["seconds"],
-        adaptation_s=steps["adapt student"]["seconds"],
-        map_read_s=spent("Apply"),
-        forward_s=spent("Multiply"),
-        word_write_s=spent("WriteWords"),
-        forward_images=int(run.result("adapt student", "forward_images").values),
-        forward_vectors=int(np.sum(table["vectors"][here & (table["kind"] == "Multiply")])),
+        (*verify, link("verify teacher", verify)),
+        (*adaptation, link("adapt student", adaptation)),
+        tuple((str(name), float(value)) for name, value in timing.items()),
     )
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from rram_hil.cells import Cells, Geometry, IntArray
 from rram_hil.device import draws
@@ -525,13 +524,15 @@ class SimulatedChip:
         volts = operation.read_v / ((1 << (operation.input_bits - 1)) - 1)
         lsb = operation.full_scale_a / ((1 << (self.simulation.adc_bits - 1)) - 1)
         matrix = np.ascontiguousarray(g.T * (volts / lsb))
-        spread = None if variance is None else np.ascontiguousarray(variance.T * (volts / lsb) ** 2)
+        spread = None if variance is None else (variance.T * (volts / lsb) ** 2).astype(np.float32)
         top = (1 << (self.simulation.adc_bits - 1)) - 1
         vectors = int(operation.inputs.shape[0])
-        codes = np.empty((vectors, operation.columns), dtype=np.int32)
-        sums = np.zeros((vectors, operation.columns), dtype=np.int64) if operation.words else None
+        # Kept with all vectors of one column together, as the products give them: no transposed copies.
+        codes = np.empty((operation.columns, vectors), dtype=np.int32)
+        sums = np.zeros((operation.columns, vectors), dtype=np.int64) if operation.words else None
         words = self._state.word.reshape(geometry.shape)[operation.tile, rows, columns]
-        sparse_words = sparse.csr_array(words.T.astype(np.int64))
+        wordy = np.flatnonzero(words.any(axis=0))
+        exact_words = np.ascontiguousarray(words[:, wordy].T, dtype=np.float64)
         vector_s = timing.multiply_s
         chunk = min(_VECTORS, self._batch_size(vector_s)) if self.simulation.pace > 0 else _VECTORS
         saturated = 0
@@ -539,20 +540,23 @@ class SimulatedChip:
             if cancel.is_set():
                 raise AbortedError("multiply: stopped; no cell was changed")
             part = slice(first, min(first + chunk, vectors))
+            # Products in double precision do not depend on how the vectors are split: codes agree to the last bit.
             x = operation.inputs[part].T.astype(np.float64)
             found = matrix @ x
             if spread is not None:
-                self._add_noise(operation, found, spread @ np.square(x))
+                self._add_noise(operation, found, spread @ np.square(operation.inputs[part].T, dtype=np.float32))
             np.rint(found, out=found)
-            saturated += int(np.count_nonzero(np.abs(found) > top))
-            np.clip(found, -top, top, out=found)
-            codes[part] = found.T
-            if sums is not None and sparse_words.nnz:
-                sums[part] = (sparse_words @ operation.inputs[part].T.astype(np.int64)).T
+            if found.size and max(float(found.max()), -float(found.min())) > top:
+                saturated += int(np.count_nonzero(np.abs(found) > top))
+                np.clip(found, -top, top, out=found)
+            codes[:, part] = found
+            if sums is not None and wordy.size:
+                sums[wordy, part] = exact_words @ x
             self._state.vectors[operation.tile] += part.stop - part.start
             self._pass(vector_s * (part.stop - part.start), cancel)
             self.advance(vector_s * (part.stop - part.start))
-        return MultiplyResult(codes, lsb, sums, saturated, span=Span(started, self.now_s))
+        word_sums = None if sums is None else sums.T
+        return MultiplyResult(codes.T, lsb, word_sums, saturated, span=Span(started, self.now_s))
 
     def _transfer(self, g: FloatArray, operation: Multiply) -> FloatArray:
         """The block's effective conductances behind its wires; the last one is kept, for a solve takes seconds."""
@@ -562,7 +566,7 @@ class SimulatedChip:
             self._wired = (key, found)
         return self._wired[1]
 
-    def _add_noise(self, operation: Multiply, found: FloatArray, variance: FloatArray) -> None:
+    def _add_noise(self, operation: Multiply, found: FloatArray, variance: NDArray[np.float32]) -> None:
         """Add the noise of `found` (columns, vectors): independent Gaussian read noise of the cells, summed."""
         first = int(self._state.vectors[operation.tile])
         np.sqrt(variance, out=variance)

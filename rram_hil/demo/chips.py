@@ -1,0 +1,155 @@
+"""Running the demonstration's chips: in turn in this process, or side by side in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import numpy as np
+
+from rram_hil.bench import Bench
+from rram_hil.bench_file import parse_bench_file
+from rram_hil.demo.files import Plan, bench_toml, recipe_toml
+from rram_hil.demo.table import ChipResult, chip_result
+from rram_hil.engine import Watcher
+from rram_hil.inference import drive, infer
+from rram_hil.mapping import word_operation
+from rram_hil.programmed import Programmed
+from rram_hil.run import RunOutcome, run_recipe
+
+
+@dataclass(frozen=True)
+class WireCheck:
+    """The same images inferred in the process and through the simulated board, on one chip state, read noise off."""
+
+    images: int
+    same_predictions: int
+    direct_seconds: float
+    wire_seconds: float
+
+
+@dataclass(frozen=True)
+class ChipRun:
+    """One chip's numbers and, where it was asked for, the check of the wire."""
+
+    plan: Plan
+    result: ChipResult
+    wire: WireCheck | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A chip begins a step of its recipe; the last has no name."""
+
+    chip: str
+    name: str
+    index: int
+    total: int
+
+
+Told = Callable[[Step], None]
+
+
+def run_chip(plan: Plan, folder: Path, wire_images: int, watcher: Watcher) -> ChipRun:
+    """Write the bench file and the recipe of one chip into its folder, run them, and read the run file."""
+    here = plan.folder(folder)
+    here.mkdir(exist_ok=True)
+    (here / "bench.toml").write_text(bench_toml(plan), encoding="utf-8")
+    (here / "recipe.toml").write_text(recipe_toml(plan), encoding="utf-8")
+    outcome = run_recipe(here / "recipe.toml", here / "bench.toml", here / "run.h5", watcher=watcher)
+    wire = _check_wire(here, plan, outcome, wire_images) if wire_images else None
+    return ChipRun(plan, chip_result(here / "run.h5"), wire)
+
+
+def run_side_by_side(plans: list[Plan], folder: Path, wire_images: int, told: Told) -> list[ChipRun]:
+    """Run chips in processes of their own, as many at a time as there are processors; the first one checks the wire."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, _single_threaded():
+        steps: Queue[Step] = manager.Queue()
+        with ProcessPoolExecutor(min(len(plans), os.cpu_count() or 1), context) as pool:
+            runs: list[Future[ChipRun]] = [
+                pool.submit(_run_elsewhere, plan, folder, wire_images if k == 0 else 0, steps)
+                for k, plan in enumerate(plans)
+            ]
+            try:
+                while wait(runs, timeout=0.2).not_done:
+                    _tell_all(steps, told)
+                    if any(run.done() and run.exception() for run in runs):
+                        break
+                _tell_all(steps, told)
+            finally:
+                for run in runs:
+                    run.cancel()
+            return [run.result() for run in runs]
+
+
+def _run_elsewhere(plan: Plan, folder: Path, wire_images: int, steps: Queue[Step]) -> ChipRun:
+    watcher = _Distant(plan.chip, steps)
+    run = run_chip(plan, folder, wire_images, watcher)
+    steps.put(Step(plan.chip, "", watcher.total, watcher.total))
+    return run
+
+
+class _Distant(Watcher):
+    """Tells the process that shows progress which step begins."""
+
+    def __init__(self, chip: str, steps: Queue[Step]) -> None:
+        self._chip, self._steps = chip, steps
+        self.total = 0
+
+    def step(self, name: str, index: int, total: int) -> None:
+        self.total = total
+        self._steps.put(Step(self._chip, name, index, total))
+
+
+def _tell_all(steps: Queue[Step], told: Told) -> None:
+    try:
+        while True:
+            told(steps.get_nowait())
+    except Empty:
+        return
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """New processes started inside use one thread each for their matrix products: the chips share the processors."""
+    names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _check_wire(folder: Path, plan: Plan, outcome: RunOutcome, images: int) -> WireCheck:
+    programmed: Any = outcome.shared["student"]
+    assert isinstance(programmed, Programmed)
+    network, encoding, words = programmed.topology("wire"), programmed.encoding, programmed.words
+    assert encoding is not None
+    assert words is not None
+    with np.load(folder / plan.inputs / "test.npz") as test:
+        pictures = test["images"][:images].astype(np.float32) / np.float32(255)
+    classes, seconds = [], []
+    for driver in ("simulated-array", "test-chip-board"):
+        tables = tomllib.loads(bench_toml(plan, read_noise=False, driver=driver))
+        started = time.monotonic()
+        with Bench.open(parse_bench_file(tables, path=folder / "bench.toml")) as bench:
+            bench.do(word_operation(programmed.mapping, words))
+            found = drive(infer(network, programmed.mapping, encoding, pictures, words), bench.do)
+        classes.append(found.classes)
+        seconds.append(time.monotonic() - started)
+    return WireCheck(len(pictures), int(np.sum(classes[0] == classes[1])), seconds[0], seconds[1])

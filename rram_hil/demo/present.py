@@ -1,0 +1,218 @@
+"""What the demonstration shows: the table on the terminal, summary.json and the report page, all from the run files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rram_hil import html_report as page
+from rram_hil.console import Output, duration
+from rram_hil.demo.chips import ChipRun, WireCheck
+from rram_hil.demo.files import Device
+from rram_hil.demo.table import ChipResult, Cost, Row, mean_rows, student_maps
+from rram_hil.run_file import read_run
+
+TITLES: dict[Device, str] = {
+    "paper": "device `paper`: one-shot sigma 0.1, 1.75 % of cells stuck at low and 9.04 % at high resistance",
+    "hfo2": "device `hfo2`: figures of measured HfO2 1T1R chips",
+}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demonstration found and where its files are."""
+
+    folder: Path
+    data: str
+    images: int
+    seed: int
+    runs: tuple[ChipRun, ...]
+    seconds: float
+
+    def results(self, device: Device) -> list[ChipResult]:
+        """The chips of one device preset."""
+        return [run.result for run in self.runs if run.plan.device == device]
+
+    @property
+    def devices(self) -> list[Device]:
+        """The device presets, in order."""
+        return list(dict.fromkeys(run.plan.device for run in self.runs))
+
+    @property
+    def wire(self) -> WireCheck | None:
+        """The check of the wire, where one chip did it."""
+        return next((run.wire for run in self.runs if run.wire is not None), None)
+
+
+def show(demo: Demo, output: Output) -> None:
+    """Print the tables, the cost of compensation and where the files are."""
+    for device in demo.devices:
+        chips = demo.results(device)
+        many = f", mean of {len(chips)} chips" if len(chips) > 1 else ""
+        output.heading(f"{TITLES[device]}{many}")
+        rows = [
+            (
+                row.name,
+                f"{100 * row.accuracy:.2f} %",
+                f"{row.pulses:,}" if row.name != "float" else "-",
+                f"{row.reads:,}" if row.name != "float" else "-",
+                duration(row.bench_seconds) if row.name != "float" else "-",
+                f"{row.on_chip_words:,}" if row.on_chip_words else "-",
+            )
+            for row in mean_rows(chips)
+        ]
+        output.table(("", ">accuracy", ">pulses", ">reads", ">bench time", ">on-chip words"), rows)
+        output.line(_account(chips[0]), indent=2)
+    first = demo.results(demo.devices[0])[0]
+    output.heading("times of the simulated board (virtual clock)")
+    output.line(
+        ", ".join(
+            f"{name.removesuffix('_s')} {duration(value)}" if name != "bytes_per_s" else f"link {value / 1e6:g} MB/s"
+            for name, value in first.cost.durations
+        ),
+        indent=2,
+    )
+    if demo.wire is not None:
+        wire = demo.wire
+        output.line(
+            f"through the wire: {wire.same_predictions} of {wire.images} predictions as in the process, same chip state, "
+            f"read noise off ({wire.wire_seconds:.0f} s)",
+            indent=2,
+        )
+    output.heading("files", f"in {demo.folder} after {duration(demo.seconds)}")
+    output.facts(
+        (
+            ("report", str(demo.folder / "report.html")),
+            ("numbers", str(demo.folder / "summary.json")),
+            ("run file", str(demo.folder / "run.h5")),
+        )
+    )
+    output.command(f"rram-hil show {demo.folder / 'run.h5'}")
+
+
+def _account(chip: ChipResult) -> str:
+    cost, hit = chip.cost, chip.programming
+    parts = ", ".join(f"{part.name} {part.count:,} in {duration(part.seconds)}" for part in cost.adaptation)
+    return (
+        f"one-shot error: sigma {hit.sigma:.3f}, mean {hit.mean:+.3f} of the target over {hit.cells:,} cells. "
+        f"Compensation, bench time R-V-W : RSA = {duration(cost.verify_s)} : {duration(cost.adaptation_s)} "
+        f"= {cost.ratio:.2f} ({parts})."
+    )
+
+
+def write_summary(demo: Demo) -> None:
+    """Write summary.json: `rows` of the first device preset (mean over its chips), and everything by preset and chip."""
+    devices = {}
+    for device in demo.devices:
+        chips = demo.results(device)
+        devices[device] = {
+            "rows": [asdict(row) for row in mean_rows(chips)],
+            "chips": [
+                {
+                    "run_file": str(chip.path.relative_to(demo.folder)),
+                    "rows": [asdict(row) for row in chip.rows],
+                    "one_shot_error": asdict(chip.programming),
+                    "compensation": asdict(chip.cost)
+                    | {
+                        "verify_s": chip.cost.verify_s,
+                        "adaptation_s": chip.cost.adaptation_s,
+                        "ratio": chip.cost.ratio,
+                    },
+                }
+                for chip in chips
+            ],
+        }
+    summary = {
+        "data": demo.data,
+        "seed": demo.seed,
+        "clock": "virtual",
+        "device": demo.devices[0],
+        "rows": devices[demo.devices[0]]["rows"],
+        "devices": devices,
+        "wire_check": None if demo.wire is None else asdict(demo.wire),
+    }
+    (demo.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def write_page(demo: Demo) -> None:
+    """Write report.html from the run files."""
+    first = demo.runs[0]
+    with read_run(first.result.path) as run:
+        who = run.attributes
+    tables = tuple(_table(demo, device) for device in demo.devices)
+    page.write_report(
+        demo.folder / "report.html",
+        page.Report(
+            title="A trained network on an inaccurate RRAM array",
+            account=page.Account(
+                chip=", ".join(run.plan.chip for run in demo.runs),
+                bench=f"simulated, driver {first.plan.driver}",
+                recipe="recipe.toml beside this page",
+                started=str(who["started_utc"]),
+                clock="virtual",
+                seed=demo.seed,
+                versions=(("rram-hil", str(who["package_version"])),),
+                remark=demo.data,
+            ),
+            key_figures=_key_figures(demo),
+            results=tables,
+            charts=tuple(page.BarChart.of(table) for table in tables),
+            costs=tuple(_page_cost(TITLES[d], demo.results(d)[0].cost) for d in demo.devices),
+            maps=tuple(_panel(device, demo.results(device)[0]) for device in demo.devices),
+            notes=(
+                "The chips are simulated. Devices and programming errors come from the device model; every number here is read "
+                "from the run files beside this page.",
+                "Pulses, reads and bench time count programming and compensation after forming, not the inference.",
+                "Accuracy of R-V-W and of one-shot is that of the teacher's weights; KD rows are the distilled student's. "
+                "Biases are digital and are counted as on-chip words where they were trained.",
+            ),
+        ),
+    )
+
+
+def _key_figures(demo: Demo) -> tuple[page.KeyFigure, ...]:
+    rows = {row.name: row for row in mean_rows(demo.results(demo.devices[0]))}
+    adapted, exact = rows["KD+RSA"], rows["float"]
+    return (
+        page.KeyFigure(f"{100 * adapted.accuracy:.2f} %", "accuracy with sparse adaptation"),
+        page.KeyFigure(f"{100 * exact.accuracy:.2f} %", "accuracy in floating point"),
+        page.KeyFigure(f"{100 * rows['one-shot'].accuracy:.2f} %", "accuracy without compensation"),
+        page.KeyFigure(f"{adapted.on_chip_words:,}", "on-chip words"),
+    )
+
+
+def _table(demo: Demo, device: Device) -> page.ResultTable:
+    chips = demo.results(device)
+
+    def row(place: int, mean: Row) -> page.Row:
+        accuracy = tuple(chip.rows[place].accuracy for chip in chips)
+        if mean.name == "float":
+            return page.Row(mean.name, accuracy[:1], reference=True)
+        words = mean.on_chip_words or None
+        return page.Row(mean.name, accuracy, mean.pulses, mean.reads, mean.bench_seconds, words)
+
+    rows = tuple(row(k, mean) for k, mean in enumerate(mean_rows(chips)))
+    return page.ResultTable(_plain(TITLES[device]), rows, demo.images)
+
+
+def _page_cost(title: str, cost: Cost) -> page.Cost:
+    def parts(given: tuple[object, ...]) -> tuple[page.CostPart, ...]:
+        return tuple(page.CostPart(p.name, p.count, p.seconds) for p in given)  # type: ignore[attr-defined]
+
+    seconds = tuple((name, value) for name, value in cost.durations if name != "bytes_per_s")
+    return page.Cost(_plain(title), parts(cost.verify), parts(cost.adaptation), "virtual", seconds)
+
+
+def _panel(device: Device, chip: ChipResult) -> page.MapPanel:
+    with read_run(chip.path) as run:
+        target, measured = student_maps(run)
+        low, high = (run.map(f"stuck_{kind}_resistance").values[0] > 0 for kind in ("low", "high"))
+    used = [k for k in range(len(target)) if (target[k] == target[k]).any()]
+    return page.MapPanel(
+        f"student on {_plain(TITLES[device])}", target[used], measured[used], low[used], high[used], "Programmed once."
+    )
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "")

@@ -1,0 +1,52 @@
+"""What a new user starts from works."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rram_hil.bench_file import load_bench_file
+from rram_hil.run_file import read_run
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+def examples(here: Any) -> Any:
+    """A copy of the examples, as the workplace."""
+    for path in EXAMPLES.iterdir():
+        if path.suffix in (".toml", ".npy", ".py") and "ledger" not in path.name:
+            shutil.copy(path, here.folder)
+    return here
+
+
+def test_the_program_recipe_runs_on_the_simulated_bench(examples: Any) -> None:
+    assert examples.command("plan", "recipe-program.toml", "-b", "bench-simulated.toml").status == 0
+    said = examples.command("run", "recipe-program.toml", "-b", "bench-simulated.toml", "-o", "r.h5")
+    assert said.status == 0, said.err
+    with read_run("r.h5") as run:
+        target, inside = run.map("target").values[-1], run.map("inside").values[-1]
+        programmed = run.map("conductance").values[-1]
+    assert inside.sum() > 0.8 * np.isfinite(target).sum()
+    good = inside.astype(bool)
+    assert np.median(np.abs(programmed[good] / target[good] - 1)) < 0.05
+    assert examples.command("check", "bench-simulated.toml").status == 0
+
+
+def test_the_board_s_bench_file_is_valid_and_fits_the_recipe(examples: Any) -> None:
+    assert load_bench_file("bench-board.toml").driver.settings["port"]
+    said = examples.command("plan", "recipe-program.toml", "--bench", "bench-board.toml")
+    assert said.status == 0, said.err
+    assert "cannot be opened" in examples.refused("check", "bench-board.toml")
+
+
+def test_the_target_map_is_what_its_script_makes(examples: Any) -> None:
+    kept = np.load("target.npy")
+    Path("target.npy").unlink()
+    runpy.run_path("make_target.py")
+    assert np.array_equal(np.load("target.npy"), kept, equal_nan=True)
