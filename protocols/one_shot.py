@@ -8,11 +8,12 @@ from typing import cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from rram_hil.cells import Cells, IntArray
-from rram_hil.operations import ApplyResult, FloatArray, pulse
+from rram_hil.cells import IntArray
+from rram_hil.curve import Curve, PulseCurves
+from rram_hil.operations import Apply, ApplyResult, pulse
 from rram_hil.protocol import Plan, Progress, Protocol, Setting
 
-from .targets import Curve, Positive, TargetChoice, Volt, save_targets, to_program
+from .targets import Positive, TargetChoice, Volt, save_targets, to_program
 
 
 class ResetPulse(BaseModel):
@@ -26,13 +27,13 @@ class ResetPulse(BaseModel):
 
 
 class SetPulse(BaseModel):
-    """One SET pulse, its gate volts taken from the table `gate` of the chip's characterisation."""
+    """One SET pulse, its gate volts taken from the curve `gate`; by default the one that an earlier step measured."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     bl_v: Volt = 2.0
     width_s: Positive = 100e-9
-    gate: Curve
+    gate: Curve | None = None
 
 
 @dataclass(frozen=True)
@@ -61,35 +62,35 @@ class OneShot(Protocol):
         programmed = self.targets.load(setting)
         yield from save_targets(programmed)
         cells, target = to_program(programmed)
+        curve = self.set.gate or setting.shared_by("pulse curves", PulseCurves).set_gate
         yield Progress(0, 2, f"resetting {len(cells)} cells")
-        reset = yield from self._once(cells, np.zeros(len(cells)), setting, resetting=True)
-        conducting = np.flatnonzero(target >= min(self.set.gate.conductance_s))
+        to_high = pulse(
+            cells, sl_v=self.reset.sl_v, wl_v=self.reset.wl_v, width_s=self.reset.width_s, label="one-shot reset"
+        )
+        reset = yield from _once(to_high, setting)
+        conducting = np.flatnonzero(target >= min(curve.conductance_s))
         yield Progress(1, 2, f"setting {conducting.size} cells")
-        done = yield from self._once(cells[conducting], target[conducting], setting, resetting=False)
+        to_target = pulse(
+            cells[conducting],
+            bl_v=self.set.bl_v,
+            wl_v=curve.volts(target[conducting]),
+            width_s=self.set.width_s,
+            label="one-shot set",
+        )
+        done = yield from _once(to_target, setting)
         setting.share(self.tag, programmed)
         return OneShotSummary(reset, done, len(cells) - reset + conducting.size - done)
 
-    def _once(self, cells: Cells, target_s: FloatArray, setting: Setting, *, resetting: bool) -> Plan[int]:
-        """Give each cell its one pulse; how many certainly had it."""
-        todo: IntArray = np.arange(len(cells))
-        certain = 0
-        while todo.size:
-            batch = cells[todo]
-            if resetting:
-                shot = pulse(
-                    batch,
-                    sl_v=self.reset.sl_v,
-                    wl_v=self.reset.wl_v,
-                    width_s=self.reset.width_s,
-                    label="one-shot reset",
-                )
-            else:
-                gate = self.set.gate.volts(target_s[todo])
-                shot = pulse(batch, bl_v=self.set.bl_v, wl_v=gate, width_s=self.set.width_s, label="one-shot set")
-            result = cast(ApplyResult, (yield shot))
-            if not result.interrupted:
-                return certain + todo.size
-            # Charged cells had their pulse or, where the bench keeps no counters, may have had it: neither is touched again.
-            certain += int(np.sum(result.pulses > 0)) if setting.capabilities.counters else 0
-            todo = todo[result.pulses == 0]
-        return certain
+
+def _once(shot: Apply, setting: Setting) -> Plan[int]:
+    """Give each cell its one pulse; how many certainly had it."""
+    todo: IntArray = np.arange(len(shot.cells))
+    certain = 0
+    while todo.size:
+        result = cast(ApplyResult, (yield shot.part(todo)))
+        if not result.interrupted:
+            return certain + todo.size
+        # Charged cells had their pulse or, where the bench keeps no counters, may have had it: neither is touched again.
+        certain += int(np.sum(result.pulses > 0)) if setting.capabilities.counters else 0
+        todo = todo[result.pulses == 0]
+    return certain

@@ -24,30 +24,6 @@ Volt = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Curve(BaseModel):
-    """Which volts of one line give which conductance: a table from the characterisation of a chip, interpolated in ln G."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    volts_v: list[Volt] = Field(min_length=2)
-    conductance_s: list[Positive] = Field(min_length=2)
-
-    @model_validator(mode="after")
-    def _monotonic(self) -> Self:
-        if len(self.volts_v) != len(self.conductance_s):
-            raise ValueError("volts_v and conductance_s must have the same length")
-        volts, conductance = np.diff(self.volts_v), np.diff(self.conductance_s)
-        if not (np.all(volts > 0) and (np.all(conductance > 0) or np.all(conductance < 0))):
-            raise ValueError("volts_v must rise, and conductance_s rise or fall, from entry to entry")
-        return self
-
-    def volts(self, target_s: FloatArray) -> FloatArray:
-        """Volts for target conductances (S), held at the ends of the table."""
-        order = np.argsort(self.conductance_s)
-        known = np.log(np.asarray(self.conductance_s)[order])
-        return np.asarray(np.interp(np.log(np.maximum(target_s, 1e-12)), known, np.asarray(self.volts_v)[order]))
-
-
 class TargetChoice(BaseModel):
     """Where target conductances come from: a network's weights, or a map of siemens in a .npy file (NaN: leave alone)."""
 

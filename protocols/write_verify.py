@@ -8,18 +8,20 @@ from typing import Annotated, Literal, Self, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rram_hil.curve import Curve, PulseCurves
 from rram_hil.operations import ApplyResult, FloatArray, Program, ProgramResult, PulseTrain, Ramp, Status, read
 from rram_hil.programmed import Programmed
 from rram_hil.protocol import Plan, Progress, Protocol, Save, Setting, map_of
 
-from .targets import MAP, Curve, Positive, TargetChoice, Volt, save_targets, to_program
+from .targets import MAP, Positive, TargetChoice, Volt, save_targets, to_program
 
 
 class RampChoice(BaseModel):
     """Volts of successive pulses: `start_v`, then `step_v` more each, held at `stop_v`.
 
-    With `table` each cell starts at the volts that the table gives for `aim` x its target, but not below `start_v`: the
-    ramp then need not walk through what the chip's characterisation already knows.
+    With `curve` each cell starts at the volts that the curve gives for `aim` x its target, but not below `start_v`: the
+    ramp then need not walk through what the chip's characterisation already knows. "set" and "reset" are the curves that an
+    earlier step of the run measured.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -27,14 +29,18 @@ class RampChoice(BaseModel):
     start_v: Volt
     stop_v: Volt
     step_v: Volt = 0.0
-    table: Curve | None = None
+    curve: Curve | Literal["set", "reset"] | None = None
     aim: Positive = 1.0
 
-    def ramp(self, target_s: FloatArray) -> Ramp:
+    def ramp(self, target_s: FloatArray, setting: Setting) -> Ramp:
         """The same as an operation takes it, for cells with these targets (S)."""
-        if self.table is None:
+        if self.curve is None:
             return Ramp(self.start_v, self.stop_v, self.step_v)
-        known = self.table.volts(self.aim * target_s)
+        curve = self.curve
+        if not isinstance(curve, Curve):
+            measured = setting.shared_by("pulse curves", PulseCurves)
+            curve = measured.set_gate if curve == "set" else measured.reset_sl
+        known = curve.volts(self.aim * target_s)
         return Ramp(np.clip(known, self.start_v, self.stop_v), self.stop_v, self.step_v)
 
 
@@ -47,9 +53,9 @@ class Pulses(BaseModel):
     gate_v: RampChoice
     width_s: Positive
 
-    def train(self, target_s: FloatArray) -> PulseTrain:
+    def train(self, target_s: FloatArray, setting: Setting) -> PulseTrain:
         """The same as an operation takes it, for cells with these targets (S)."""
-        return PulseTrain(self.amplitude_v.ramp(target_s), self.gate_v.ramp(target_s), self.width_s)
+        return PulseTrain(self.amplitude_v.ramp(target_s, setting), self.gate_v.ramp(target_s, setting), self.width_s)
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,8 @@ class WriteVerify(Protocol):
                 cells[todo],
                 low[todo],
                 high[todo],
-                self.set.train(target[todo]),
-                self.reset.train(target[todo]),
+                self.set.train(target[todo], setting),
+                self.reset.train(target[todo], setting),
                 setting.read,
                 self.max_pulses - (sets + resets)[todo],
                 self.max_reversals,

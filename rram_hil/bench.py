@@ -8,6 +8,7 @@ with Bench.open("bench.toml") as bench:
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -18,7 +19,7 @@ from rram_hil.bench_file import BenchFile, describe, load_bench_file
 from rram_hil.cells import Cells, Geometry
 from rram_hil.driver import Capabilities, Driver, Identity
 from rram_hil.engine import Engine, Watcher
-from rram_hil.errors import BenchError, ConfigError
+from rram_hil.errors import AbortedError, BenchError, ConfigError
 from rram_hil.journal import Journal
 from rram_hil.ledger import Ledger
 from rram_hil.limits import Limits
@@ -46,6 +47,7 @@ class Bench:
         self.setting = Setting(file.chip.geometry, file.limits, file.read.step, driver.capabilities, seed=0)
         self._engine: Engine | None = None
         self._closed = False
+        self._made_safe = False
 
     @classmethod
     def open(cls, bench: str | Path | BenchFile, *, arm: bool = True) -> Self:
@@ -132,7 +134,6 @@ class Bench:
     def do(self, operation: Operation) -> Result:
         """Carry out one operation; Ctrl-C aborts it with outputs off. Raises as `Engine.do`."""
         with self.engine.abortable(), self._off_on_error():
-            self.driver.cancel.clear()
             return self.engine.do(operation)
 
     def apply(self, operation: Apply) -> ApplyResult:
@@ -150,17 +151,20 @@ class Bench:
         """Run a protocol (its model or any generator of messages) and return what it returns."""
         plan: Plan[object] = protocol.run(self.setting) if isinstance(protocol, Protocol) else protocol
         with self.engine.abortable(), self._off_on_error():
-            self.driver.cancel.clear()
             return self.engine.run(plan)
 
     @contextlib.contextmanager
-    def _off_on_error(self):  # type: ignore[no-untyped-def]
+    def _off_on_error(self) -> Iterator[None]:
+        self.driver.cancel.clear()
+        if self._made_safe:
+            # An earlier error switched the outputs off and disarmed the bench; the one at the keyboard goes on now.
+            self.driver.arm()
+            self._made_safe = False
         try:
             yield
-        except BaseException:
-            # The first error is the one to tell; a link that is gone is covered by the board's own watchdog.
-            with contextlib.suppress(BenchError):
-                self.driver.safe_off()
+        except BaseException as error:
+            self._made_safe = True
+            off_after(error, self.driver)
             raise
 
     def close(self) -> None:
@@ -192,6 +196,22 @@ class Bench:
             return
         with contextlib.suppress(BenchError):
             self.close()
+
+
+def off_after(error: BaseException, driver: Driver) -> None:
+    """Switch the outputs off after an error, and say what came of it.
+
+    Raises `AbortedError` saying that outputs are off where `error` is one, and `BenchError`, with the text of `error`, where they
+    could not be verified as off; else returns, for the error itself to be raised.
+    """
+    try:
+        driver.safe_off()
+    except BenchError as failure:
+        told = f"{error}; OUTPUTS COULD NOT BE VERIFIED AS OFF ({failure}): switch the bench off by hand"
+        kind = AbortedError if isinstance(error, AbortedError) else BenchError
+        raise kind(told) from error
+    if isinstance(error, AbortedError) and "outputs are off" not in str(error):
+        raise AbortedError(f"{error}; outputs are off") from None
 
 
 def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide | None) -> Driver:

@@ -54,7 +54,7 @@ def check(
     from rram_hil.bench_file import load_bench_file
     from rram_hil.console import Output, ProgressWatcher
     from rram_hil.plugins import protocol_class
-    from rram_hil.report import show_bench, show_look
+    from rram_hil.screens import show_bench, show_look
 
     output = Output()
     file = load_bench_file(bench)
@@ -79,7 +79,7 @@ def plan(recipe: RecipeArgument, bench: BenchOption) -> None:
     from rram_hil.bench_file import load_bench_file
     from rram_hil.console import Output, ProgressWatcher
     from rram_hil.dry_run import plan_recipe
-    from rram_hil.report import show_forecast
+    from rram_hil.screens import show_forecast
 
     file = load_bench_file(bench)
     with ProgressWatcher(lasting=False) as watcher:
@@ -99,8 +99,8 @@ def run(
 ) -> None:
     """Run a recipe on a bench and keep everything in a run file. Ctrl-C stops it within a second, outputs off."""
     from rram_hil.console import Output, ProgressWatcher
-    from rram_hil.report import show_outcome
     from rram_hil.run import run_recipe
+    from rram_hil.screens import show_outcome
 
     path = out if out is not None else Path(f"{recipe.stem}.h5")
     if path.is_dir():

@@ -19,8 +19,17 @@ import numpy as np
 
 from rram_hil.cells import Cells, Geometry, IntArray
 from rram_hil.driver import Driver
-from rram_hil.errors import AbortedError, BenchError, ConfigError, UnknownOutcomeError
-from rram_hil.journal import Aside, Computed, Frame, Intent, Journal, Outcome, Saved, StepEnd, StepStart
+from rram_hil.errors import (
+    AbortedError,
+    BenchError,
+    ConfigError,
+    DataError,
+    InstrumentError,
+    LimitError,
+    LinkError,
+    UnknownOutcomeError,
+)
+from rram_hil.journal import Aside, Computed, Failed, Frame, Intent, Journal, Outcome, Saved, StepEnd, StepStart
 from rram_hil.ledger import Ledger
 from rram_hil.limits import Charge, Limits, check
 from rram_hil.lowering import lower
@@ -96,8 +105,7 @@ class Engine:
         outputs off.
         """
         charge = check(operation, self.geometry, self.limits)
-        if self.ledger is not None and self.replay is None:
-            self.ledger.check(charge.cells, charge.pulses)
+        self._within_life(charge)
         natives = lower(operation, self.driver.capabilities, self.limits)
         try:
             native = next(natives)
@@ -121,7 +129,8 @@ class Engine:
                 answer, error = None, None
                 try:
                     answer = self._answer(message)
-                except AbortedError:
+                except (AbortedError, DataError):
+                    # What cannot be kept must not go on: a full disk is not for the protocol to handle.
                     raise
                 except BenchError as failure:
                     error = failure
@@ -186,6 +195,22 @@ class Engine:
         self._stop_if_cancelled()
         return result
 
+    def _within_life(self, charge: Charge) -> None:
+        """Refuse an operation that could wear a cell beyond its limit, before any part of it runs."""
+        if self.replay is not None:
+            # The ledger is ahead of a replayed operation: what was refused then is refused again, nothing else.
+            self.replay.refusal()
+            if not self.replay.is_used_up:
+                return
+            self._go_live()
+        if self.ledger is None:
+            return
+        try:
+            self.ledger.check(charge.cells, charge.pulses)
+        except LimitError as error:
+            self._write(Failed(0, "LimitError", str(error)), sync=True)
+            raise
+
     def _native(self, operation: Operation) -> Result:
         charge = check(operation, self.geometry, self.limits)
         stresses = bool(charge.pulses.any())
@@ -225,6 +250,11 @@ class Engine:
         except UnknownOutcomeError as error:
             self.watcher.note(str(error))
             return self._unknown(operation, number, charge, away_s=0.0)
+        except (LinkError, InstrumentError) as error:
+            # The charge stays: what the cells took is not known. A protocol may handle this, so it is kept for a replay.
+            if not self._aside:
+                self._write(Failed(number, type(error).__name__, str(error)), sync=True)
+            raise
 
     def _unknown(self, operation: Operation, number: int, charge: Charge, away_s: float) -> Result:
         """What to tell the protocol of an operation whose outcome was lost: charged with what the hardware knows."""

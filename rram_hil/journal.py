@@ -158,6 +158,15 @@ class Computed:
     arrays: Mapping[str, AnyArray]
 
 
+@dataclass(frozen=True)
+class Failed:
+    """Operation `operation` ended in an error of the class `error`; 0: it was refused before it had a number."""
+
+    operation: int
+    error: str
+    text: str
+
+
 @dataclass(frozen=True, eq=False)
 class Aside:
     """An operation done within the computation `computation`, with its result, both as summaries.
@@ -202,9 +211,9 @@ class Close:
     time_s: float = 0.0
 
 
-Frame = Header | StepStart | StepEnd | Intent | Outcome | Saved | Computed | Note | Resume | Close | Aside
+Frame = Header | StepStart | StepEnd | Intent | Outcome | Saved | Computed | Note | Resume | Close | Aside | Failed
 _KINDS: dict[int, type[Any]] = dict(
-    enumerate((Header, StepStart, StepEnd, Intent, Outcome, Saved, Computed, Note, Resume, Close, Aside), start=1)
+    enumerate((Header, StepStart, StepEnd, Intent, Outcome, Saved, Computed, Note, Resume, Close, Aside, Failed), start=1)
 )
 _NUMBERS = {cls: number for number, cls in _KINDS.items()}
 

@@ -88,14 +88,7 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
         return np.asarray(by_scheme[scheme], dtype=np.float64)
     if geometry.source_lines == "column":
         return np.where(np.minimum(bl, sl) < 0, drop, 0.0)
-    levels = {
-        Scheme.INHIBIT: sl,
-        Scheme.GROUNDED: zero,
-        Scheme.FLOATING: zero,
-        Scheme.HALF: (bl + sl) / 2,
-        Scheme.THIRD: sl + (bl - sl) / 3,
-    }
-    others = levels[scheme]
+    others = unselected_bl_v(step, n, scheme)
     gate = step.levels("wl", n)
     is_open = np.ones(n, dtype=np.bool_) if gate is None else gate > np.minimum(others, sl)
     worst = np.where(is_open, np.abs(others - sl), 0.0)
@@ -103,6 +96,21 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
         source = sl if geometry.source_lines == "common" else zero
         worst = np.maximum(worst, np.where(np.minimum(line, source) < 0, np.abs(line - source), 0.0))
     return np.asarray(worst, dtype=np.float64)
+
+
+def unselected_bl_v(step: Step, n: int, scheme: Scheme) -> FloatArray:
+    """Level of the unselected bit lines while each of `n` cells of a 1T1R array is selected, shape (n,); 0 where they float."""
+    bl, sl = step.levels("bl", n), step.levels("sl", n)
+    zero = np.zeros(n)
+    bl, sl = zero if bl is None else bl, zero if sl is None else sl
+    levels = {
+        Scheme.INHIBIT: sl,
+        Scheme.GROUNDED: zero,
+        Scheme.FLOATING: zero,
+        Scheme.HALF: (bl + sl) / 2,
+        Scheme.THIRD: sl + (bl - sl) / 3,
+    }
+    return np.asarray(levels[scheme], dtype=np.float64)
 
 
 def _check_selected(step: Step, cells: Cells, geometry: Geometry, limits: Limits) -> None:
@@ -123,6 +131,8 @@ def _check_selected(step: Step, cells: Cells, geometry: Geometry, limits: Limits
 def _check_step(step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits) -> None:
     n = len(cells)
     _check_selected(step, cells, geometry, limits)
+    if geometry.cell == "1T1R" and geometry.source_lines != "column":
+        _check(cells, unselected_bl_v(step, n, scheme), limits.bl_v, "unselected BL", "V")
     _check(cells, half_selected_v(step, n, scheme, geometry), limits.half_select_v, "a half-selected cell's", "V")
     reading = np.abs(step.cell_v(n)) <= limits.read_v
     longest = limits.read_width_s if np.all(reading) else limits.width_s

@@ -60,8 +60,9 @@ def driver_class(name: str, folder: Path = Path()) -> type[Driver]:
 
 
 def protocol_class(name: str, folder: Path = Path()) -> type[Protocol]:
-    """The protocol that a recipe names. Raises `ConfigError` listing what there is."""
-    found = _load("rram_hil.protocols", name, folder, "protocol")
+    """The protocol or calibration that a recipe names. Raises `ConfigError` listing what there is."""
+    group = "rram_hil.calibration" if name in names("rram_hil.calibration") else "rram_hil.protocols"
+    found = _load(group, name, folder, "protocol")
     if not (isinstance(found, type) and issubclass(found, Protocol)) or inspect.isabstract(found):
         raise ConfigError(f"protocol {name!r} is not a complete subclass of rram_hil.protocol.Protocol")
     return found

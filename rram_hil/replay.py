@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.errors import DataError
-from rram_hil.journal import Computed, Frame, Intent, Outcome, Saved, StepEnd, StepStart
+from rram_hil.errors import BenchError, DataError, InstrumentError, LimitError, LinkError
+from rram_hil.journal import Computed, Failed, Frame, Intent, Outcome, Saved, StepEnd, StepStart
 from rram_hil.operations import Operation, Result
 from rram_hil.protocol import Arrays
 from rram_hil.records import matches, result_from
 
 F = TypeVar("F", StepStart, StepEnd, Intent, Outcome, Saved, Computed)
+
+
+_ERRORS: dict[str, type[BenchError]] = {"InstrumentError": InstrumentError, "LinkError": LinkError}
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,15 @@ class Replay:
     """
 
     def __init__(self, journal: Iterable[Frame]) -> None:
-        told = (StepStart, StepEnd, Intent, Outcome, Saved, Computed)
+        told = (StepStart, StepEnd, Intent, Outcome, Saved, Computed, Failed)
         self._frames: deque[Frame] = deque(f for f in journal if isinstance(f, told))
         self._place = 1
         self.last_number = max((f.operation for f in self._frames if isinstance(f, Intent)), default=0)
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether everything that the journal holds was asked for."""
+        return not self._frames
 
     def must_be_empty(self) -> None:
         """Raise `DataError` if the fresh run went on alone although the journal holds more."""
@@ -75,6 +83,14 @@ class Replay:
             raise self._differs(f"the computation {name!r}")
         return dict(frame.arrays)
 
+    def refusal(self) -> None:
+        """Raise the `LimitError` with which the ledger refused the operation that comes next, if it did."""
+        frame = self._frames[0] if self._frames else None
+        if isinstance(frame, Failed) and frame.operation == 0:
+            self._frames.popleft()
+            if self._frames:
+                raise LimitError(frame.text)
+
     def operation(self, operation: Operation) -> Result | InFlight | None:
         """The kept result of an operation, or that it was in flight when the journal ends."""
         intent = self._pop(Intent, f"a {type(operation).__name__}")
@@ -84,6 +100,16 @@ class Replay:
             raise self._differs(f"another {type(operation).__name__}")
         if not self._frames:
             return InFlight(intent.operation, intent.time_s)
+        failed = self._frames[0]
+        if isinstance(failed, Failed):
+            self._frames.popleft()
+            if not self._frames:
+                # Nothing was done about it: the run ended there, and now goes on as after any other cut.
+                return InFlight(intent.operation, intent.time_s)
+            after = self._frames[0]
+            if not (isinstance(after, Outcome) and after.operation == intent.operation):
+                raise _ERRORS.get(failed.error, LinkError)(failed.text)
+            # An earlier resume asked the bench and went on.
         outcome = self._pop(Outcome, f"the result of operation {intent.operation}")
         return None if outcome is None else result_from(outcome.record)
 

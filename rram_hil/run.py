@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from rram_hil import __version__
-from rram_hil.bench import Bench
+from rram_hil.bench import Bench, off_after
 from rram_hil.bench_file import BenchFile, load_bench_file
 from rram_hil.engine import Watcher
 from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError
@@ -84,7 +84,6 @@ def _steps(
     engine = bench.record(journal, replay, watcher)
     setting = replace(bench.setting, folder=recipe.path.parent, seed=recipe.head.seed)
     done: list[tuple[str, object]] = []
-    status: EndStatus = "error"
     try:
         with engine.abortable():
             for number, step in enumerate(recipe.steps, 1):
@@ -94,27 +93,26 @@ def _steps(
                 done.append((step.name, outcome))
                 if engine.replay is None:
                     keep.up()
-        status = "complete"
-    except AbortedError:
-        status = "aborted"
-        raise
-    except BenchError as error:
-        with contextlib.suppress(DataError):
-            journal.append(Note("error", str(error), _utc()))
-        raise
-    finally:
+    except BaseException as error:
+        status: EndStatus = "aborted" if isinstance(error, AbortedError) else "error"
         # Outputs first, files after: a full disk must not keep a voltage on.
-        if status != "complete":
-            try:
-                bench.driver.safe_off()
-            except BenchError as error:
-                watcher.note(f"OUTPUTS COULD NOT BE VERIFIED AS OFF: {error}; switch the bench off by hand")
-        # The first error is the one to tell: what cannot be written any more is in the journal as far as it goes.
-        with contextlib.nullcontext() if status == "complete" else contextlib.suppress(DataError):
-            journal.append(Close(status, _utc()))
-            journal.sync()
-            keep.now()
+        try:
+            off_after(error, bench.driver)
+            raise
+        finally:
+            # The first error is the one to tell: what cannot be written any more is in the journal as far as it goes.
+            with contextlib.suppress(DataError):
+                if isinstance(error, BenchError) and status == "error":
+                    journal.append(Note("error", str(error), _utc()))
+                _end(journal, status, keep)
+    _end(journal, "complete", keep)
     return RunOutcome(path, tuple(done), setting.shared)
+
+
+def _end(journal: Journal, status: EndStatus, keep: _Keeper) -> None:
+    journal.append(Close(status, _utc()))
+    journal.sync()
+    keep.now()
 
 
 class _Keeper:

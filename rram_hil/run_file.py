@@ -25,6 +25,7 @@ from rram_hil.errors import DataError
 from rram_hil.journal import (
     Aside,
     Close,
+    Failed,
     Intent,
     JournalReader,
     Note,
@@ -359,6 +360,9 @@ class _Projection:
                     self._outcome(Intent(f.operation, f.step, f.record, nothing), f.result)
                 case Saved() as f:
                     self._saved(f, entry.offset)
+                case Failed() as f:
+                    text = f"operation {f.operation}: {f.error}: {f.text}" if f.operation else f"{f.error}: {f.text}"
+                    self.notes.add(1, event=EVENTS.index("error"), text=text, utc="", time_s=math.nan)
                 case Note() as f:
                     self.notes.add(1, event=EVENTS.index(f.event), text=f.text, utc=f.utc, time_s=f.time_s)
                 case Resume() as f:

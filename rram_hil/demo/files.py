@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
-from numpy.typing import ArrayLike
-
-from rram_hil.device.model import DeviceModel
-from rram_hil.operations import FloatArray
 
 Device = Literal["paper", "hfo2"]
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a bench user knows of a technology from its characterisation: window (S), RESET amplitude (V), budgets.
+    """What a bench user knows of a technology: window (S), volts between which its pulses work, budgets.
 
     A target at or below `accept_below_s` is met by anything down there.
     """
@@ -26,14 +19,16 @@ class Conditions:
     g_min_s: float
     g_max_s: float
     accept_below_s: float
+    set_gate_v: tuple[float, float]
+    reset_from_v: float
     reset_sl_v: float
     max_pulses: int
     max_reversals: int
 
 
 CONDITIONS: dict[Device, Conditions] = {
-    "paper": Conditions(1e-6, 100e-6, 1.5e-6, 2.0, 30, 10),
-    "hfo2": Conditions(20e-6, 200e-6, 22e-6, 2.2, 60, 30),
+    "paper": Conditions(1e-6, 100e-6, 1.5e-6, (1.9, 3.1), 0.6, 2.0, 30, 10),
+    "hfo2": Conditions(20e-6, 200e-6, 22e-6, (2.0, 3.0), 0.6, 2.2, 60, 30),
 }
 
 
@@ -47,6 +42,8 @@ class Plan:
     tiles: int
     rows: int
     columns: int
+    sample: int
+    """Side of the corner of spare cells on which the pulse curves are measured."""
     seed: int
     levels: int
     clip_rms: float
@@ -79,13 +76,14 @@ def plans(seed: int, *, mnist: bool) -> list[Plan]:
         tiles=6 if mnist else 2,
         rows=256 if mnist else 128,
         columns=256 if mnist else 128,
+        sample=16,
         seed=seed,
         levels=8,
         clip_rms=1.5,
-        faults="none",
+        faults="partner",
         word_fraction=0.05,
-        adaptation_steps=100 if mnist else 40,
-        adaptation_batch=128 if mnist else 64,
+        adaptation_steps=50 if mnist else 40,
+        adaptation_batch=64,
         learning_rate=0.02 if mnist else 0.05,
         log="summary" if mnist else "all",
     )
@@ -145,9 +143,7 @@ bytes_per_s = 10e6
 
 def recipe_toml(plan: Plan) -> str:
     """The recipe: form and read the array, program the teacher as the baselines do, then the student, and adapt it."""
-    known, model = CONDITIONS[plan.device], DeviceModel.load(plan.device)
-    set_table = _table(model.nominal_set_gate_v, model.nominal_set_s, known)
-    reset_table = _table(model.nominal_reset_sl_v, model.nominal_reset_s, known)
+    known = CONDITIONS[plan.device]
     half = plan.tiles // 2
 
     def one_shot(name: str, tag: str, network: str, tiles: list[int]) -> str:
@@ -163,10 +159,9 @@ tag = "{tag}"
 targets = {{ network = "{network}", options = {options} }}
 reset = {{ sl_v = {known.reset_sl_v}, wl_v = 3.5, width_s = 200e-9 }}
 
-[step.set]          # one pulse; the gate that gives each conductance, from the characterisation
+[step.set]          # one pulse; the gate that belongs to each target is taken from the curve measured above
 bl_v = 2.0
 width_s = 100e-9
-gate = {set_table}
 """
 
     def infer(name: str, tag: str) -> str:
@@ -201,6 +196,13 @@ formed_above_s = 30e-6
 [[step]]
 name = "read the formed array"
 protocol = "read-map"
+
+[[step]]
+name = "measure pulse curves"
+protocol = "pulse-curves"
+cells = {{ tiles = [0], rows = [0, {plan.sample - 1}], columns = [{plan.columns - plan.sample}, {plan.columns - 1}] }}
+set_gate_v = {{ start_v = {known.set_gate_v[0]}, stop_v = {known.set_gate_v[1]}, points = 31 }}
+reset_sl_v = {{ start_v = {known.reset_from_v}, stop_v = {known.reset_sl_v}, points = 31 }}
 """
     verify = f"""
 [[step]]
@@ -216,12 +218,12 @@ max_reversals = {known.max_reversals}
 [step.set]          # each cell starts a little below its target, then 20 mV more a pulse
 amplitude_v = {{ start_v = 2.0, stop_v = 2.0 }}
 width_s = 100e-9
-gate_v = {{ start_v = 1.5, stop_v = 3.2, step_v = 0.02, aim = 0.8, table = {set_table} }}
+gate_v = {{ start_v = 1.5, stop_v = 3.2, step_v = 0.02, aim = 0.8, curve = "set" }}
 
 [step.reset]
 gate_v = {{ start_v = 3.5, stop_v = 3.5 }}
 width_s = 200e-9
-amplitude_v = {{ start_v = 0.4, stop_v = 2.4, step_v = 0.02, aim = 1.3, table = {reset_table} }}
+amplitude_v = {{ start_v = 0.4, stop_v = 2.4, step_v = 0.02, aim = 1.3, curve = "reset" }}
 """
     adapt = f"""
 [[step]]
@@ -249,13 +251,3 @@ learning_rate = {plan.learning_rate}
             infer("infer adapted", "student"),
         )
     )
-
-
-def _table(
-    volts: Callable[[float], ArrayLike], conductance_s: Callable[[FloatArray], ArrayLike], known: Conditions
-) -> str:
-    """A table of volts and conductances, from a little below the window to a little above it."""
-    ends = [float(np.asarray(volts(g))) for g in (0.7 * known.g_min_s, 1.3 * known.g_max_s)]
-    levels = np.linspace(min(ends), max(ends), 25)
-    given = np.asarray(conductance_s(levels), dtype=np.float64)
-    return f"{{ volts_v = [{', '.join(f'{v:.4f}' for v in levels)}], conductance_s = [{', '.join(f'{g:.4g}' for g in given)}] }}"

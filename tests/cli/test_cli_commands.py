@@ -145,23 +145,13 @@ def test_demo_names_the_extra_that_is_missing(here: Any, monkeypatch: pytest.Mon
     assert line == "rram-hil: demo needs torch and scikit-learn: pip install 'rram-hil[demo]'"
 
 
-def test_demo_hands_on_its_options_and_shows_progress(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_hands_on_its_options(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
     seen: list[object] = []
-
-    def run_demo(*arguments: object, watcher: Any, training: Any, tell: Any) -> None:
-        seen.extend(arguments)
-        training(0.5, "teacher")
-        tell("chip 1")
-        watcher().step("forming", 1, 1)
-
-    monkeypatch.setattr("rram_hil.demo.run_demo", run_demo)
-    said = here.command("demo", "--out", "d", "--data", "m", "--seed", "7")
-    assert (said.status, said.out) == (0, "chip 1\n")
+    monkeypatch.setattr("rram_hil.demo.run_demo", lambda *arguments: seen.extend(arguments))
+    assert here.command("demo", "--out", "d", "--data", "m", "--seed", "7").status == 0
     assert seen == [Path("d"), Path("m"), 7]
-    assert "teacher (50%)" in said.err
-    assert "step 1/1 forming" in said.err
 
 
 def test_an_error_shows_its_traceback_on_request(here: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from rram_hil.cells import Cells
 from rram_hil.engine import Engine, Watcher
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError, LinkError, UnknownOutcomeError
-from rram_hil.journal import Aside, Computed, Intent, Outcome, Saved
+from rram_hil.journal import Aside, Computed, Failed, Intent, Outcome, Saved
 from rram_hil.operations import (
     Apply,
     ApplyResult,
@@ -95,7 +95,8 @@ def test_a_refused_operation_moves_nothing_and_charges_nothing(make_lab: Callabl
     ):
         with pytest.raises(error):
             engine.do(refused)
-    assert lab.events == []
+    # What the ledger refuses is kept, so that a resumed run is refused again; nothing else happens.
+    assert set(lab.events) <= {"journal Failed", "journal sync"}
     assert not lab.chip.pulses.any()
     assert not lab.ledger_counts().any()
 
@@ -346,7 +347,9 @@ def test_a_lost_link_ends_the_run_and_keeps_the_charge(lab: Lab) -> None:
     with pytest.raises(LinkError, match="gone"):
         lab.engine().do(a_pulse(lab.cells))
     assert np.all(lab.ledger_counts() == 1)
-    assert isinstance(lab.frames()[-1], Intent)
+    intent, failed = lab.frames()[-2:]
+    assert isinstance(intent, Intent)
+    assert failed == Failed(intent.operation, "LinkError", "gone")
 
 
 def test_results_in_the_journal_are_what_the_protocol_got(lab: Lab) -> None:

@@ -16,6 +16,7 @@ from rram_hil.device.chip import SimulatedChip
 from rram_hil.operations import pulse, read, read_step
 from rram_hil.pytest_plugin import GroundTruth
 
+EITHER = [pytest.param(d, marks=pytest.mark.rram(driver=d)) for d in ("simulated-array", "test-chip-board")]
 DOC = Path(__file__).parents[2] / "docs" / "testing-your-lab.md"
 
 
@@ -66,13 +67,8 @@ def test_every_keyword_reaches_the_bench_file(rram_bench_file: Path) -> None:
     assert (file.simulation.device, file.simulation.converters, file.simulation.read_noise) == ("hfo2", False, False)
 
 
-@pytest.mark.parametrize(
-    "driver",
-    [
-        pytest.param(d, marks=pytest.mark.rram(driver=d, rows=6, columns=6))
-        for d in ("simulated-array", "test-chip-board")
-    ],
-)
+@pytest.mark.rram(rows=6, columns=6)
+@pytest.mark.parametrize("driver", EITHER)
 def test_the_truth_of_either_driver(driver: str, rram_bench: Bench, rram_ground_truth: GroundTruth) -> None:
     assert rram_bench.file.driver.name == driver
     rram_bench.run(Forming())
@@ -95,13 +91,8 @@ def test_a_bench_that_is_opened_again_meets_the_same_chip(rram_bench_file: Path)
         np.testing.assert_array_equal(GroundTruth(bench).conductance_s(), truth)
 
 
-@pytest.mark.parametrize(
-    "driver",
-    [
-        pytest.param(d, marks=pytest.mark.rram(driver=d, rows=4, columns=4))
-        for d in ("simulated-array", "test-chip-board")
-    ],
-)
+@pytest.mark.rram(rows=6, columns=6)
+@pytest.mark.parametrize("driver", EITHER)
 def test_after_a_refusal_the_bench_of_a_notebook_goes_on(driver: str, rram_bench: Bench) -> None:
     cells = rram_bench.cells()
     with pytest.raises(Exception, match="BL 9 V"):

@@ -13,7 +13,7 @@ from rram_hil.protocols.read_map import ReadMap
 from rram_hil.protocols.write_verify import WriteVerify
 
 from rram_hil.engine import Engine
-from rram_hil.errors import DataError
+from rram_hil.errors import DataError, LimitError, LinkError
 from rram_hil.journal import Aside, Computed, Frame, Intent, Outcome, Saved, StepEnd, StepStart
 from rram_hil.operations import (
     Apply,
@@ -462,3 +462,75 @@ def test_a_program_cut_by_the_host_is_finished_within_its_budget(
         lab.engine(resume=True).run(plan())
         assert np.max(lab.chip.pulses - lab.before) <= 4
         assert_ledger_never_too_low(lab)
+
+
+def link_lost(*_: object) -> None:
+    raise LinkError("the cable fell out")
+
+
+def test_a_run_that_a_lost_link_ended_can_be_resumed_more_than_once(lab: Lab) -> None:
+    def plan() -> Plan[Any]:
+        first = yield pulse(lab.cells, bl_v=2.0, wl_v=2.0, width_s=1e-7)
+        yield read(lab.cells)
+        return first
+
+    lab.instead = link_lost
+    with pytest.raises(LinkError):
+        lab.engine().run(plan())
+    lab.instead = lambda operation, number: None
+    for _ in range(3):
+        result = lab.engine(resume=True).run(plan())
+        assert result.interrupted
+        assert result.pulses.tolist() == [0] * 6
+    assert not lab.ledger_counts().any()
+
+
+def test_an_error_that_a_protocol_handled_is_thrown_into_it_again_on_resume(
+    lab: Lab, power_cut: type[BaseException]
+) -> None:
+    def plan() -> Plan[Any]:
+        try:
+            yield pulse(lab.cells, bl_v=2.0, wl_v=2.0, width_s=1e-7)
+        except LinkError as error:
+            yield read(lab.cells)
+            result = yield read(lab.cells, repeat=2)
+            return str(error), result.status.shape
+        pytest.fail("no error was thrown")
+
+    def lost_once(operation: Operation, number: int) -> Result | None:
+        lab.instead = lambda operation, number: None
+        return link_lost()
+
+    lab.instead = lost_once
+    whole = lab.engine().run(plan())
+    events = len(lab.events)
+    assert whole == ("the cable fell out", (6, 2))
+    assert lab.engine(resume=True).run(plan()) == whole
+    for cut_at in range(events - 5, events):
+        lab.leave()
+        lab.journal_path.unlink()
+        lab.events.clear()
+        lab.instead, lab.cut_at = lost_once, cut_at
+        with pytest.raises(power_cut):
+            lab.engine().run(plan())
+        lab.cut_at = -1
+        assert lab.engine(resume=True).run(plan()) == whole
+
+
+def test_after_a_resume_a_worn_cell_is_refused_before_any_part_of_an_operation_runs(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab(limits={"pulses_per_cell": 10})
+    train = PulseTrain(Ramp(2.0, 2.0), Ramp(2.0, 2.0), 1e-7)
+    operation = Program(lab.cells, 90e-6, 95e-6, train, train, read_step(), 8, on_board="never")
+
+    def plan(more: bool) -> Plan[None]:
+        yield replace(pulse(lab.cells, bl_v=2.0, wl_v=2.0, width_s=1e-7), repeat=3)
+        if more:
+            yield operation
+
+    lab.engine().run(plan(False))
+    for _ in range(2):
+        with pytest.raises(LimitError, match="3 pulses so far and up to 8 more"):
+            lab.engine(resume=True).run(plan(True))
+        assert lab.chip.pulses.max() == lab.ledger_counts().max() == 3

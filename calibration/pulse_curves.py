@@ -1,0 +1,111 @@
+"""The pulse curves of a chip: which conductance one SET leaves at each gate, and one RESET at each source-line voltage.
+
+Measured on sample cells as medians, so that a few cells that never respond do not matter. Later steps of the run take their
+programming volts from it; so does the recipe of another run, from the printed table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from rram_hil.cells import Cells
+from rram_hil.curve import Curve, PulseCurves
+from rram_hil.errors import ConfigError
+from rram_hil.operations import Apply, ApplyResult, FloatArray, Status, Step
+from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
+
+Volt = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Sweep(BaseModel):
+    """Volts from `start_v` to `stop_v` in `points` even steps."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    start_v: Volt
+    stop_v: Volt
+    points: Annotated[int, Field(ge=2, le=200)] = 25
+
+    def volts(self) -> FloatArray:
+        """The levels."""
+        return np.linspace(self.start_v, self.stop_v, self.points)
+
+
+@dataclass(frozen=True)
+class CurvesSummary:
+    """Cells that answered, and the conductances (S) that the two curves span."""
+
+    cells: int
+    set_lowest_s: float
+    set_highest_s: float
+    reset_lowest_s: float
+    reset_highest_s: float
+
+
+class MeasurePulseCurves(Protocol):
+    """Measure both curves on sample cells: before every SET a full RESET, before every RESET a full SET.
+
+    Each sample cell takes two pulses a point and curve. Cells that never come above `responds_above_s`, or hardly move, are
+    left out: they are unformed or stuck and say nothing about the pulses.
+    """
+
+    cells: CellChoice
+    set_gate_v: Sweep
+    set_bl_v: Volt = 2.0
+    set_width_s: Positive = 100e-9
+    reset_sl_v: Sweep
+    reset_gate_v: Volt = 3.5
+    reset_width_s: Positive = 200e-9
+    responds_above_s: Positive = 5e-6
+
+    def run(self, setting: Setting) -> Plan[CurvesSummary]:
+        """Yields two batches of pulses and reads; shares `PulseCurves` as "pulse curves"."""
+        cells = self.cells.cells(setting.geometry)
+        gates, sources = self.set_gate_v.volts(), self.reset_sl_v.volts()
+
+        def set_step(gate_v: float) -> Step:
+            return Step(self.set_bl_v, 0.0, gate_v, self.set_width_s)
+
+        def reset_step(sl_v: float) -> Step:
+            return Step(0.0, sl_v, self.reset_gate_v, self.reset_width_s)
+
+        above = self.responds_above_s
+        full_reset, full_set = reset_step(float(sources[-1])), set_step(float(gates[-1]))
+        yield Progress(0, 2, f"SET curve on {len(cells)} cells")
+        set_s, answered = yield from _medians(cells, [(full_reset, set_step(float(v))) for v in gates], above, setting)
+        yield Progress(1, 2, f"RESET curve on {len(cells)} cells")
+        reset_s, _ = yield from _medians(cells, [(full_set, reset_step(float(v))) for v in sources], above, setting)
+        yield Save("set_gate_v", gates, ("set_point",), "V")
+        yield Save("set_conductance", set_s, ("set_point",), "S")
+        yield Save("reset_sl_v", sources, ("reset_point",), "V")
+        yield Save("reset_conductance", reset_s, ("reset_point",), "S")
+        curves = PulseCurves(
+            set_gate=Curve.measured(gates, set_s, rising=True), reset_sl=Curve.measured(sources, reset_s, rising=False)
+        )
+        setting.share("pulse curves", curves)
+        low, high = curves.set_gate.conductance_s, curves.reset_sl.conductance_s
+        return CurvesSummary(answered, low[0], low[-1], high[-1], high[0])
+
+
+def _medians(
+    cells: Cells, pairs: list[tuple[Step, Step]], responds_above_s: float, setting: Setting
+) -> Plan[tuple[FloatArray, int]]:
+    """Median conductance (S) after each pair of pulses over the cells that respond, and how many those are."""
+    steps = tuple(step for pair in pairs for step in (*pair, setting.read))
+    result = cast(ApplyResult, (yield Apply(cells, steps, label="pulse curve")))
+    if result.interrupted:
+        raise ConfigError(
+            f"step {setting.step!r}: the pulse curve was interrupted and its pulses are not repeated on the same cells; "
+            "start a new run, or give other cells"
+        )
+    measured = np.where(result.status == Status.OK, result.conductance_s, np.nan)
+    highest, lowest = np.nanmax(measured, axis=1, initial=0.0), np.nanmin(measured, axis=1, initial=np.inf)
+    moving = (highest > responds_above_s) & (highest > 3.0 * lowest)
+    if not moving.any():
+        raise ConfigError(f"step {setting.step!r}: none of the {len(cells)} sample cells responds to the pulses")
+    return np.nanmedian(measured[moving], axis=0), int(moving.sum())

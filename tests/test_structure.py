@@ -1,0 +1,236 @@
+"""What keeps the house simple: who may import whom, what is registered, what is documented, what a wheel holds."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rram_hil.driver import Driver
+from rram_hil.protocol import Protocol
+
+ROOT = Path(__file__).parents[1]
+PLUGIN_FOLDERS = ("drivers", "protocols", "calibration")
+HEAVY = {"torch", "safetensors", "matplotlib", "dask", "joblib", "sklearn", "xarray", "h5netcdf"}
+HEAVY_ALLOWED = ("rram_hil/learning/", "rram_hil/demo/")
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+ENTRY_POINTS: dict[str, dict[str, str]] = PROJECT["project"]["entry-points"]
+
+SOURCES = sorted(p for folder in ("rram_hil", *PLUGIN_FOLDERS) for p in (ROOT / folder).rglob("*.py"))
+NAMES = [p.relative_to(ROOT).as_posix() for p in SOURCES]
+each_source = pytest.mark.parametrize("path", SOURCES, ids=NAMES)
+
+
+def module_of(path: Path) -> str:
+    """The module that a source file becomes: the plugin folders are packages of rram_hil."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "rram_hil" else ("rram_hil", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, *, top_level_only: bool = False) -> Iterator[tuple[str, bool]]:
+    """Modules that a file imports, absolute, and whether the import was written relatively; types-only ones too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
+    for node in _top_level(tree) if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            module = ".".join(p for p in (base, node.module) if p)
+            yield module, node.level > 0
+            yield from ((f"{module}.{alias.name}", node.level > 0) for alias in node.names)
+
+
+def _top_level(tree: ast.Module) -> Iterator[ast.AST]:
+    """Statements that run when the module is imported: not those in functions, nor those for type checkers."""
+    todo: list[ast.AST] = list(tree.body)
+    while todo:
+        node = todo.pop()
+        yield node
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            todo += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            todo += list(ast.iter_child_nodes(node))
+
+
+@each_source
+def test_the_core_never_imports_plugins_and_plugins_only_the_core_and_their_siblings(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    for module, is_relative in imports_of(path):
+        of = next((f for f in PLUGIN_FOLDERS if module == f or f"{module}.".startswith(f"rram_hil.{f}.")), None)
+        if folder == "rram_hil":
+            assert of is None, f"{path.name} imports {module}: the core never imports {of}"
+        elif of is not None:
+            assert of == folder, f"{path.name} imports {module}: {folder} and {of} never import each other"
+            assert is_relative, f"{path.name} imports {module}: siblings are imported relatively"
+
+
+@each_source
+def test_heavy_packages_are_imported_where_they_are_used_and_not_before(path: Path) -> None:
+    if path.relative_to(ROOT).as_posix().startswith(HEAVY_ALLOWED):
+        return
+    heavy = {module.split(".")[0] for module, _ in imports_of(path, top_level_only=True)} & HEAVY
+    assert not heavy, f"{path.name} imports {heavy} at its top level: an installation without extras has not got it"
+
+
+def test_the_two_codecs_of_the_board_share_nothing() -> None:
+    for path in (ROOT / "drivers").rglob("*codec.py"):
+        others = [module for module, _ in imports_of(path) if "codec" in module]
+        assert not others, f"{path} imports {others}: two parsers that share code share their errors"
+
+
+@each_source
+def test_everything_public_has_a_docstring(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    missing = [] if ast.get_docstring(tree) else ["the module"]
+    todo: list[tuple[str, ast.AST]] = [("", tree)]
+    while todo:
+        prefix, parent = todo.pop()
+        for node in ast.iter_child_nodes(parent):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if isinstance(node, ast.ClassDef):
+                todo.append((f"{prefix}{node.name}.", node))
+            if not ast.get_docstring(node) and not _is_private(prefix):
+                missing.append(prefix + node.name)
+    assert not missing, f"without a docstring: {missing}"
+
+
+def _is_private(prefix: str) -> bool:
+    return any(part.startswith("_") for part in prefix.split("."))
+
+
+def _classes_in(folder: str, base: type) -> dict[str, str]:
+    """Concrete subclasses of `base` defined in the public files of a plugin folder: name -> module."""
+    found = {}
+    for path in (ROOT / folder).glob("[!_]*.py"):
+        module = import_module(module_of(path))
+        for name, value in vars(module).items():
+            own = inspect.isclass(value) and value.__module__ == module.__name__
+            if own and issubclass(value, base) and not inspect.isabstract(value) and not name.startswith("_"):
+                found[f"{module.__name__}:{name}"] = module.__name__
+    return found
+
+
+@pytest.mark.parametrize(("folder", "base"), [("drivers", Driver), ("protocols", Protocol), ("calibration", Protocol)])
+def test_every_plugin_is_registered_and_every_entry_point_is_a_plugin(folder: str, base: type) -> None:
+    # A calibration is a protocol that is found beside the others, or under a group of its own.
+    registered = {
+        v for group in (f"rram_hil.{folder}", "rram_hil.protocols") for v in ENTRY_POINTS.get(group, {}).values()
+    }
+    for value in ENTRY_POINTS.get(f"rram_hil.{folder}", {}).values():
+        loaded = EntryPoint("x", value, "g").load()
+        assert issubclass(loaded, base)
+        assert not inspect.isabstract(loaded)
+    unregistered = set(_classes_in(folder, base)) - registered
+    assert not unregistered, f"no entry point in pyproject.toml for {unregistered}"
+
+
+def test_names_of_entry_points_are_the_file_names_with_dashes() -> None:
+    for folder in PLUGIN_FOLDERS:
+        for name, value in ENTRY_POINTS.get(f"rram_hil.{folder}", {}).items():
+            assert value.partition(":")[0].rpartition(".")[2] == name.replace("-", "_")
+
+
+def test_every_simulator_belongs_to_a_driver() -> None:
+    assert set(ENTRY_POINTS["rram_hil.simulators"]) <= set(ENTRY_POINTS["rram_hil.drivers"])
+    for value in ENTRY_POINTS["rram_hil.simulators"].values():
+        assert callable(EntryPoint("x", value, "g").load())
+
+
+def test_the_installed_entry_points_are_those_of_pyproject() -> None:
+    from importlib.metadata import entry_points
+
+    for group, wanted in ENTRY_POINTS.items():
+        installed = {e.name: e.value for e in entry_points(group=group)}
+        assert wanted.items() <= installed.items(), f"{group}: reinstall the package (pip install -e .)"
+
+
+def test_every_package_of_the_tree_is_in_pyproject_and_the_other_way_round() -> None:
+    packages = {module_of(p) for p in SOURCES if p.name == "__init__.py"}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages
+    for path in SOURCES:
+        assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
+
+
+@pytest.mark.parametrize("module", ["rram_hil", "rram_hil.cli", "rram_hil.bench", "rram_hil.pytest_plugin"])
+def test_importing_the_core_brings_no_heavy_package(module: str) -> None:
+    code = f"import sys, {module}\nheavy = {HEAVY!r} & set(sys.modules)\nassert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package installed from a wheel, as `pip install .` does; skips where pip or setuptools are not there."""
+    if any(_has_no(name) for name in ("pip", "setuptools")):
+        pytest.skip("building a wheel needs pip and setuptools in this environment")
+    tree, wheels = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheels")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    for folder in ("rram_hil", *PLUGIN_FOLDERS):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    offline = ["--no-deps", "--no-build-isolation", "--no-index"]
+    _ran([*pip, "wheel", *offline, "--wheel-dir", str(wheels), str(tree)], tree)
+    site = tmp_path_factory.mktemp("site")
+    _ran([*pip, "install", "--no-deps", "--no-index", "--target", str(site), *map(str, wheels.glob("*.whl"))], tree)
+    return site
+
+
+def _has_no(name: str) -> bool:
+    return subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, timeout=60).returncode != 0
+
+
+def _ran(command: list[str], folder: Path, **environment: str) -> str:
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LOOK = """
+import importlib, sys
+from importlib.metadata import entry_points
+import rram_hil
+from rram_hil.device.model import DeviceModel
+for group in ("rram_hil.drivers", "rram_hil.protocols", "rram_hil.simulators"):
+    assert len(entry_points(group=group))
+    for entry in entry_points(group=group):
+        entry.load()
+DeviceModel.load("paper")
+print(rram_hil.__file__)
+"""
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in the checkout", "elsewhere"])
+def test_an_install_that_is_not_editable_works(wheel_site: Path, tmp_path: Path, inside: bool) -> None:
+    # Without the site module no editable install is seen; dependencies come from where they are.
+    seen = os.pathsep.join([str(wheel_site), sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]])
+    folder = ROOT if inside else tmp_path
+    told = _ran([sys.executable, "-S", "-c", LOOK], folder, PYTHONPATH=seen)
+    assert Path(told.strip()).is_relative_to(ROOT if inside else wheel_site)
+
+
+def test_a_wheel_holds_the_package_and_nothing_else(wheel_site: Path) -> None:
+    assert (wheel_site / "rram_hil" / "py.typed").exists()
+    assert list((wheel_site / "rram_hil" / "device" / "presets").glob("*.toml"))
+    for name in NAMES:
+        inside = name if name.startswith("rram_hil/") else f"rram_hil/{name}"
+        assert (wheel_site / inside).exists()
+    top = {p.name for p in wheel_site.iterdir() if not p.name.endswith(".dist-info")}
+    assert top == {"rram_hil"} | ({"bin"} & top)
