@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rram_hil import html_report as page
 from rram_hil.console import Output, duration
 from rram_hil.demo.chips import ChipRun, WireCheck
 from rram_hil.demo.files import Device
-from rram_hil.demo.table import ChipResult, Cost, Row, mean_rows, student_maps
+from rram_hil.demo.table import ChipResult, Row, mean_rows, student_maps
 from rram_hil.run_file import read_run
 
 TITLES: dict[Device, str] = {
@@ -158,7 +158,7 @@ def write_page(demo: Demo) -> None:
             key_figures=_key_figures(demo),
             results=tables,
             charts=tuple(page.BarChart.of(table) for table in tables),
-            costs=tuple(_page_cost(TITLES[d], demo.results(d)[0].cost) for d in demo.devices),
+            costs=tuple(_cost(device, demo.results(device)[0]) for device in demo.devices),
             maps=tuple(_panel(device, demo.results(device)[0]) for device in demo.devices),
             notes=(
                 "The chips are simulated. Devices and programming errors come from the device model; every number here is read "
@@ -196,12 +196,9 @@ def _table(demo: Demo, device: Device) -> page.ResultTable:
     return page.ResultTable(_plain(TITLES[device]), rows, demo.images)
 
 
-def _page_cost(title: str, cost: Cost) -> page.Cost:
-    def parts(given: tuple[object, ...]) -> tuple[page.CostPart, ...]:
-        return tuple(page.CostPart(p.name, p.count, p.seconds) for p in given)  # type: ignore[attr-defined]
-
-    seconds = tuple((name, value) for name, value in cost.durations if name != "bytes_per_s")
-    return page.Cost(_plain(title), parts(cost.verify), parts(cost.adaptation), "virtual", seconds)
+def _cost(device: Device, chip: ChipResult) -> page.Cost:
+    seconds = tuple((name, value) for name, value in chip.cost.durations if name != "bytes_per_s")
+    return replace(chip.cost, title=_plain(TITLES[device]), durations=seconds)
 
 
 def _panel(device: Device, chip: ChipResult) -> page.MapPanel:

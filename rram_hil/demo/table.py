@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rram_hil.html_report import Cost, CostPart
 from rram_hil.operations import FloatArray
 from rram_hil.run_file import RunFile, read_run
 
@@ -26,42 +27,6 @@ class Row:
     reads: int
     bench_seconds: float
     on_chip_words: int
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a compensation: how many of what, and how long all of them took on the bench clock (s)."""
-
-    name: str
-    count: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What compensation costs on the bench clock, part by part, the link included.
-
-    Sparse adaptation reads the map, sends training images forward through the array, and writes the words.
-    """
-
-    verify: tuple[Part, ...]
-    adaptation: tuple[Part, ...]
-    durations: tuple[tuple[str, float], ...]
-
-    @property
-    def verify_s(self) -> float:
-        """All parts of read-verify-write."""
-        return sum(part.seconds for part in self.verify)
-
-    @property
-    def adaptation_s(self) -> float:
-        """All parts of sparse adaptation."""
-        return sum(part.seconds for part in self.adaptation)
-
-    @property
-    def ratio(self) -> float:
-        """Read-verify-write over adaptation."""
-        return self.verify_s / self.adaptation_s
 
 
 @dataclass(frozen=True)
@@ -128,13 +93,13 @@ def _cost(run: RunFile, steps: dict[str, dict[str, float]]) -> Cost:
     table = run.operations()
     seconds = table["ended_s"] - table["started_s"]
 
-    def part(step: str, kind: str, name: str, count: str) -> Part:
+    def part(step: str, kind: str, name: str, count: str) -> CostPart:
         chosen = (table["step"] == steps[step]["step"]) & (table["kind"] == kind)
-        return Part(name, int(np.sum(table[count][chosen])), float(np.sum(seconds[chosen])))
+        return CostPart(name, int(np.sum(table[count][chosen])), float(np.sum(seconds[chosen])))
 
-    def link(step: str, parts: tuple[Part, ...]) -> Part:
+    def link(step: str, parts: tuple[CostPart, ...]) -> CostPart:
         rest = steps[step]["seconds"] - sum(p.seconds for p in parts)
-        return Part("link: operations sent", int(np.sum(table["step"] == steps[step]["step"])), max(rest, 0.0))
+        return CostPart("link: operations sent", int(np.sum(table["step"] == steps[step]["step"])), max(rest, 0.0))
 
     verify = (part("verify teacher", "Program", "read-verify-write: pulses", "pulses"),)
     adaptation = (
@@ -144,9 +109,11 @@ def _cost(run: RunFile, steps: dict[str, dict[str, float]]) -> Cost:
     )
     timing = tomllib.loads(str(run.attributes["bench"])).get("simulation", {}).get("timing", {})
     return Cost(
-        (*verify, link("verify teacher", verify)),
-        (*adaptation, link("adapt student", adaptation)),
-        tuple((str(name), float(value)) for name, value in timing.items()),
+        title="R-V-W against RSA",
+        verify=(*verify, link("verify teacher", verify)),
+        adaptation=(*adaptation, link("adapt student", adaptation)),
+        clock="virtual",
+        durations=tuple((str(name), float(value)) for name, value in timing.items()),
     )
 
 
