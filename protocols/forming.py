@@ -43,7 +43,7 @@ class Levels(BaseModel):
 class Condition:
     """What forming learnt of each cell, boolean maps of shape `geometry.shape`, and its last conductance (S).
 
-    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells never formed.
+    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells never formed (or could not be read).
     """
 
     stuck_low_resistance: NDArray[np.bool_]
@@ -65,7 +65,7 @@ class FormingSummary:
 class Forming(Protocol):
     """Form cells: read; ramp the bit line with a read after each pulse; repeat the hard ones with a higher gate.
 
-    A cell that conducts before its first pulse takes none. Defaults: ramps and gate of the RADAR data set (HfO2 class
+    A cell that conducts before its first pulse, or cannot be read, takes none. Defaults: ramps and gate of the RADAR data set (HfO2 class
     1T1R: 3.12 to 3.17 V at WL 2.0 V, 99th percentile about 3.6 V).
     """
 
@@ -86,9 +86,11 @@ class Forming(Protocol):
         conducting = _conducts(result, self.formed_above_s)
         conductance, formed_v = pristine.copy(), np.full(n, np.nan)
         todo = ~conducting
+        # Without a reading nothing would stop the ramp.
+        readable = result.last_status == Status.OK
         for number, wl_v in enumerate(self.wl_v, 1):
             yield Progress(number, 1 + len(self.wl_v), f"forming {int(todo.sum())} cells at WL {wl_v:g} V")
-            here = np.flatnonzero(todo)
+            here = np.flatnonzero(todo & readable)
             if here.size == 0:
                 break
             conductance[here], formed_v[here], conducts = yield from self._ramp(cells[here], levels, wl_v, setting)

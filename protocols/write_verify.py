@@ -138,7 +138,8 @@ class WriteVerify(Protocol):
                 again = cast(ApplyResult, (yield read(cells[todo], setting.read, label="after interruption")))
                 reads[todo] += again.reads
                 conductance[todo] = again.last_s
-                inside[todo] = (again.last_s >= low[todo]) & (again.last_s <= high[todo])
+                ok = again.last_status == Status.OK
+                inside[todo] = ok & (again.last_s >= low[todo]) & (again.last_s <= high[todo])
                 todo = todo[~inside[todo] & ((sets + resets)[todo] < self.max_pulses)]
         geometry = setting.geometry
         yield Save("conductance", map_of(cells, conductance, geometry), MAP, "S")

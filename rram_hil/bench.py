@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+import numpy as np
 from pydantic import ValidationError
 
 from rram_hil.bench_file import BenchFile, describe, load_bench_file
@@ -23,7 +24,7 @@ from rram_hil.errors import AbortedError, BenchError, ConfigError
 from rram_hil.journal import Journal
 from rram_hil.ledger import Ledger
 from rram_hil.limits import Limits
-from rram_hil.operations import Apply, ApplyResult, FloatArray, Operation, Result, read
+from rram_hil.operations import Apply, ApplyResult, FloatArray, Operation, Result, Status, read
 from rram_hil.plugins import driver_class
 from rram_hil.protocol import CellChoice, Plan, Protocol, Setting, map_of
 from rram_hil.replay import Replay
@@ -65,6 +66,7 @@ class Bench:
             driver = make_driver(kind, file, far_side)
             try:
                 self = cls(file, driver, driver.connect(), far_side)
+                self._check_chip()
                 if arm:
                     self.arm()
             except BaseException:
@@ -75,6 +77,13 @@ class Bench:
                 far_side.stop()
             raise
         return self
+
+    def _check_chip(self) -> None:
+        told = self.identity.chip
+        if told and told != self.file.chip.id:
+            raise ConfigError(
+                f"{self.file.path}: chip.id: {self.file.chip.id!r}, but the instrument says that chip {told!r} is in its socket"
+            )
 
     def arm(self) -> None:
         """Take the chip's ledger and make the outputs safe; from here on operations run.
@@ -128,8 +137,15 @@ class Bench:
         rows: tuple[int, int] | None = None,
         columns: tuple[int, int] | None = None,
     ) -> Cells:
-        """Cells of the chip: all, or the crossing of tiles with rows [first, last] and columns [first, last]."""
-        return CellChoice(tiles=tiles, rows=rows, columns=columns).cells(self.geometry)
+        """Cells of the chip: all, or the crossing of tiles with rows (first, last) and columns (first, last).
+
+        Raises `ConfigError` for a range that is not one, or off the chip.
+        """
+        try:
+            choice = CellChoice(tiles=tiles, rows=rows, columns=columns)
+        except ValidationError as error:
+            raise ConfigError(describe(error, "cells")) from None
+        return choice.cells(self.geometry)
 
     def do(self, operation: Operation) -> Result:
         """Carry out one operation; Ctrl-C aborts it with outputs off. Raises as `Engine.do`."""
@@ -143,9 +159,10 @@ class Bench:
         return result
 
     def read_map(self, cells: Cells | None = None) -> FloatArray:
-        """Conductances now (S), shape (tiles, rows, columns); NaN where not asked for or not readable."""
+        """Conductances now (S), shape (tiles, rows, columns); NaN where not asked for or without an OK reading."""
         wanted = Cells.all(self.geometry) if cells is None else cells
-        return map_of(wanted, self.apply(read(wanted, self.file.read.step)).last_s, self.geometry)
+        result = self.apply(read(wanted, self.file.read.step))
+        return map_of(wanted, np.where(result.last_status == Status.OK, result.last_s, np.nan), self.geometry)
 
     def run(self, protocol: Protocol | Plan[T]) -> object | T:
         """Run a protocol (its model or any generator of messages) and return what it returns."""
@@ -191,11 +208,26 @@ class Bench:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
+        try:
             self.close()
-            return
-        with contextlib.suppress(BenchError):
-            self.close()
+        except BenchError as failure:
+            # What went wrong first is the one error to tell, unless nobody has said yet that outputs may be on.
+            if error is None:
+                raise
+            if _NOT_OFF not in str(error):
+                raise BenchError(_not_off(error, failure)) from error
+
+    def __repr__(self) -> str:
+        g = self.geometry
+        state = "closed" if self._closed else "not armed" if self._engine is None else "armed"
+        return f"<Bench {state}: {self.identity.model}, chip {self.file.chip.id}, {g.tiles} x {g.rows} x {g.columns}>"
+
+
+_NOT_OFF = "OUTPUTS COULD NOT BE VERIFIED AS OFF"
+
+
+def _not_off(error: BaseException, failure: BenchError) -> str:
+    return f"{error or type(error).__name__}; {_NOT_OFF} ({failure}): switch the bench off by hand"
 
 
 def off_after(error: BaseException, driver: Driver) -> None:
@@ -207,9 +239,8 @@ def off_after(error: BaseException, driver: Driver) -> None:
     try:
         driver.safe_off()
     except BenchError as failure:
-        told = f"{error}; OUTPUTS COULD NOT BE VERIFIED AS OFF ({failure}): switch the bench off by hand"
         kind = AbortedError if isinstance(error, AbortedError) else BenchError
-        raise kind(told) from error
+        raise kind(_not_off(error, failure)) from error
     if isinstance(error, AbortedError) and "outputs are off" not in str(error):
         raise AbortedError(f"{error}; outputs are off") from None
 

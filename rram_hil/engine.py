@@ -104,6 +104,8 @@ class Engine:
         Raises `LimitError` or `ConfigError` before any output moves; `LinkError`, `InstrumentError` or `AbortedError` with
         outputs off.
         """
+        if not isinstance(operation, Operation):
+            raise ConfigError(f"a {type(operation).__name__} is no operation; read(...), pulse(...) and sweep(...) make some")
         charge = check(operation, self.geometry, self.limits)
         self._within_life(charge)
         natives = lower(operation, self.driver.capabilities, self.limits)

@@ -239,7 +239,8 @@ class _Map:
     @property
     def counted(self) -> BoolArray:
         """Responsive cells whose target lies above the lowest one (by more than 1 %) and above zero."""
-        lowest = float(self.target_s[self.used].min()) if self.used.any() else 0.0
+        # Not the lowest of all: the target of a cell that is known to be stuck is what it was measured at.
+        lowest = float(self.target_s[self.responsive].min()) if self.responsive.any() else 0.0
         return self.responsive & (self.target_s > max(lowest * 1.01, 0.0))
 
 

@@ -5,7 +5,7 @@ Every comparison is written so that NaN fails it. A refusal names the cell, the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 import numpy as np
@@ -82,7 +82,7 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
             Scheme.HALF: drop / 2,
             Scheme.THIRD: drop / 3,
             Scheme.GROUNDED: ends,
-            Scheme.FLOATING: drop,
+            Scheme.FLOATING: np.maximum(ends, drop),
             Scheme.INHIBIT: drop,
         }
         return np.asarray(by_scheme[scheme], dtype=np.float64)
@@ -185,6 +185,9 @@ def _check_program(operation: Program, geometry: Geometry, limits: Limits) -> In
     for step in operation.extremes():
         _check_step(step, cells, operation.unselected, geometry, limits)
         _check_energy(cells, step.cell_v(n), step.width_s, operation.compliance_a, limits)
+        # Between the ends of the ramps a gate may open that is closed at each of them.
+        worst = half_selected_v(replace(step, wl_v=None), n, operation.unselected, geometry)
+        _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")
     _check_step(operation.read, cells, operation.unselected, geometry, limits)
     if np.any(~(np.abs(operation.read.cell_v(n)) <= limits.read_v)):
         raise LimitError(f"the read of a write-verify is above the read limit of {limits.read_v:g} V")

@@ -318,7 +318,7 @@ def _words(operation: WriteWords, can: Capabilities) -> Lowered[WordsResult]:
     top = (1 << (can.word_bits - 1)) - 1
     if len(operation.cells) > can.words:
         raise ConfigError(f"{len(operation.cells)} on-chip words are more than the {can.words} of this bench")
-    if np.any(np.abs(operation.values) > top):
+    if np.any(np.abs(operation.values.astype(np.int64)) > top):
         raise ConfigError(f"on-chip words of this bench have {can.word_bits} bits: values must lie in -{top}..{top}")
     written, spans = 0, []
     for first in range(0, max(len(operation.cells), 1), can.max_words):

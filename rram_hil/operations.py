@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,6 +57,40 @@ class Status(IntEnum):
     NOT_RUN = 6
 
 
+def _kept(value: Volts, name: str) -> Volts:
+    """A number, or a copy of one value a cell that nobody can change any more. Raises `ConfigError` for anything else."""
+    if value is None:
+        return None
+    array = np.array(value)
+    if array.dtype.kind not in "iuf" or array.ndim > 1:
+        raise ConfigError(f"{name}: a number or one number a cell is needed, not {value!r}")
+    if array.ndim == 0:
+        return float(array)
+    frozen = array.astype(np.float64)
+    frozen.flags.writeable = False
+    return frozen
+
+
+def _keep(operation: object, *names: str) -> None:
+    for name in names:
+        object.__setattr__(operation, name, _kept(getattr(operation, name), name))
+
+
+def _keep_number(operation: object, name: str) -> None:
+    value = _kept(getattr(operation, name), name)
+    if not isinstance(value, float):
+        raise ConfigError(f"{name}: one number is needed, not {value!r}")
+    object.__setattr__(operation, name, value)
+
+
+def _need_cells(cells: object, what: str) -> None:
+    if not isinstance(cells, Cells):
+        raise ConfigError(
+            f"{what}: cells are needed, as bench.cells(...) or Cells.of([(tile, row, column)]) make them, "
+            f"not {type(cells).__name__}"
+        )
+
+
 def _per_cell(value: ArrayLike, n: int, name: str) -> FloatArray:
     array = np.array(value, dtype=np.float64)
     if array.shape not in ((), (n,)):
@@ -76,6 +110,12 @@ class Step:
     wl_v: Volts = 0.0
     width_s: float = 1e-6
     measure: Measured = "no"
+
+    def __post_init__(self) -> None:
+        _keep(self, "bl_v", "sl_v", "wl_v")
+        _keep_number(self, "width_s")
+        if self.measure not in get_args(Measured):
+            raise ConfigError(f"step: measure must be one of {', '.join(get_args(Measured))}, not {self.measure!r}")
 
     def levels(self, line: Line, n: int) -> FloatArray | None:
         """Volts of one line for each of `n` cells, shape (n,); None where the line floats."""
@@ -103,6 +143,9 @@ class Stop:
     above_s: float | FloatArray | None = None
     below_s: float | FloatArray | None = None
 
+    def __post_init__(self) -> None:
+        _keep(self, "above_s", "below_s")
+
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Stop:
         """The same condition for a part of the batch."""
 
@@ -128,6 +171,7 @@ class Apply:
     label: str = ""
 
     def __post_init__(self) -> None:
+        _need_cells(self.cells, "apply")
         if not self.steps:
             raise ConfigError("apply: at least one step is needed")
         if self.repeat < 1:
@@ -162,6 +206,11 @@ class Ramp:
     start_v: float | FloatArray
     stop_v: float
     step_v: float = 0.0
+
+    def __post_init__(self) -> None:
+        _keep(self, "start_v")
+        _keep_number(self, "stop_v")
+        _keep_number(self, "step_v")
 
     def level(self, k: ArrayLike) -> FloatArray:
         """Volts of pulse number `k` (from 0; any shape that goes with `start_v`)."""
@@ -219,6 +268,7 @@ class Program:
     label: str = ""
 
     def __post_init__(self) -> None:
+        _need_cells(self.cells, "program")
         n = len(self.cells)
         object.__setattr__(self, "low_s", _per_cell(self.low_s, n, "low_s"))
         object.__setattr__(self, "high_s", _per_cell(self.high_s, n, "high_s"))
@@ -338,9 +388,13 @@ class WriteWords:
     label: str = ""
 
     def __post_init__(self) -> None:
+        _need_cells(self.cells, "write words")
         values = np.asarray(self.values)
         if values.shape != (len(self.cells),) or values.dtype.kind not in "iu":
             raise ConfigError("write words: one integer a cell is needed")
+        holds = np.iinfo(np.int32)
+        if values.size and not holds.min < int(values.min()) <= int(values.max()) <= holds.max:
+            raise ConfigError(f"write words: values must lie in -{holds.max}..{holds.max}")
         object.__setattr__(self, "values", values.astype(np.int32))
 
     def part(self, which: slice) -> WriteWords:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rram_hil.errors import BenchError, DataError, InstrumentError, LimitError, LinkError
-from rram_hil.journal import Computed, Failed, Frame, Intent, Outcome, Saved, StepEnd, StepStart
-from rram_hil.operations import Operation, Result
+from rram_hil.journal import Computed, Failed, Frame, Intent, Outcome, Resume, Saved, StepEnd, StepStart
+from rram_hil.operations import ApplyResult, Operation, ProgramResult, Result
 from rram_hil.protocol import Arrays
 from rram_hil.records import matches, result_from
 
@@ -35,12 +35,21 @@ class Replay:
 
     Every method answers None or False once the journal is used up, and raises `DataError` where the fresh run asks for
     something else than the journal holds: then recipe, package or computation are not the same.
+
+    `last_number` is the highest operation number in the journal, `last_pulsed` that of the last one that surely gave a pulse.
     """
 
     def __init__(self, journal: Iterable[Frame]) -> None:
         told = (StepStart, StepEnd, Intent, Outcome, Saved, Computed, Failed)
-        self._frames: deque[Frame] = deque(f for f in journal if isinstance(f, told))
+        self._frames: deque[Frame] = deque()
+        for frame in journal:
+            if isinstance(frame, told):
+                self._frames.append(frame)
+            elif isinstance(frame, Resume) and self._frames and isinstance(self._frames[-1], Failed):
+                # Nothing was done about the error: the run ended with it, and the resumed one tried again.
+                self._frames.pop()
         self._place = 1
+        self.last_pulsed = next((f.operation for f in reversed(self._frames) if _pulsed(f)), 0)
         self.last_number = max((f.operation for f in self._frames if isinstance(f, Intent)), default=0)
 
     @property
@@ -111,7 +120,9 @@ class Replay:
                 raise _ERRORS.get(failed.error, LinkError)(failed.text)
             # An earlier resume asked the bench and went on.
         outcome = self._pop(Outcome, f"the result of operation {intent.operation}")
-        return None if outcome is None else result_from(outcome.record)
+        if outcome is None or outcome.operation != intent.operation:
+            raise self._differs(f"the result of operation {intent.operation}")
+        return result_from(outcome.record)
 
     def _pop(self, kind: type[F], wanted: str) -> F | None:
         if not self._frames:
@@ -128,3 +139,11 @@ class Replay:
             f"resume refused: at entry {self._place} the run asks for {wanted}, the journal has "
             f"{type(self._frames[0]).__name__ if self._frames else 'something else'}; the recipe, the data or the package changed"
         )
+
+
+def _pulsed(frame: Frame) -> bool:
+    """Whether a frame is the result of an operation that gave a pulse."""
+    if not isinstance(frame, Outcome):
+        return False
+    result = result_from(frame.record)
+    return isinstance(result, ApplyResult | ProgramResult) and bool(result.pulses.any())

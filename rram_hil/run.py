@@ -48,8 +48,8 @@ def run_recipe(
 ) -> RunOutcome:
     """Run every step of a recipe; keep everything in `run_file` and its journal.
 
-    Raises `ConfigError` where the run file exists (or, on resume, does not), the recipe or bench changed, or the chip is
-    another; `AbortedError` after Ctrl-C; any `BenchError` of the run. In every case outputs are off and the file is valid.
+    Raises `ConfigError` where the run file exists (or, on resume, does not), the recipe or bench changed, or board or chip are
+    others; `AbortedError` after Ctrl-C; any `BenchError` of the run. In every case outputs are off and the file is valid.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
@@ -72,6 +72,8 @@ def _resume(recipe: Recipe, file: BenchFile, path: Path, watcher: Watcher) -> Ru
         _same_run(journal.header, recipe, file, journal.path)
         replay = Replay(read_journal(journal.path))
         with Bench.open(file) as opened:
+            _same_chip(journal.header, replay, opened, journal.path)
+            watcher.note(f"resuming: what {path} already holds is taken from its journal")
             journal.append(Resume(_utc(), opened.identity, file.operator, __version__, opened.driver.now_s()))
             return _steps(recipe, opened, journal, replay, path, watcher)
 
@@ -153,6 +155,20 @@ def _same_run(header: Header, recipe: Recipe, bench: BenchFile, path: Path) -> N
         )
     if header.package_version != __version__:
         raise ConfigError(f"{path}: this run began with rram_hil {header.package_version}; this is {__version__}")
+
+
+def _same_chip(header: Header, replay: Replay, bench: Bench, path: Path) -> None:
+    """Refuse to go on with another board, or on a chip that has forgotten what this run did to it. Raises `ConfigError`."""
+    before, now = header.instrument, bench.identity
+    if (before.model, before.serial) != (now.model, now.serial):
+        raise ConfigError(
+            f"{path}: this run began on {before.model} {before.serial}; the bench now has {now.model} {now.serial}"
+        )
+    if bench.capabilities.counters and bench.driver.last_number() < replay.last_pulsed:
+        raise ConfigError(
+            f"{path}: the chip's own records end before operation {replay.last_pulsed} of this run: it is another chip, or "
+            "its state is lost (a simulated chip outlives its process only with state = ... in [simulation]); start a new run"
+        )
 
 
 def _utc() -> str:

@@ -23,7 +23,8 @@ class WriteVerify:
 
     Use: read every cell that `reading()` names and `take` the readings; give the pulses of `pulses(1)` and of
     `pulses(-1)` and note each as `given`; again, until `reading()` is empty. An over-range reading counts as above the window
-    (the cell gets a RESET pulse); one that is not a number ends the cell's programming as a failure.
+    (the cell gets a RESET pulse), and so does one at compliance whose bound is above it; any other that is not OK ends the
+    cell's programming as a failure: it says neither that the cell is inside nor which pulse it needs.
     """
 
     def __init__(self, operation: Program) -> None:
@@ -54,9 +55,10 @@ class WriteVerify:
         self.conductance_s[at] = conductance_s
         self.status[at] = status
         over = status == Status.OVER_RANGE
-        unusable = ~over & ~np.isfinite(conductance_s)
-        above = over | (conductance_s > operation.high_s[at])
-        below = ~over & (conductance_s < operation.low_s[at])
+        ok = (status == Status.OK) & np.isfinite(conductance_s)
+        above = over | ((ok | (status == Status.COMPLIANCE)) & (conductance_s > operation.high_s[at]))
+        below = ok & (conductance_s < operation.low_s[at])
+        unusable = ~(ok | above)
         inside = ~(above | below | unusable)
         self._confirmed[at] = np.where(inside, self._confirmed[at] + 1, 0)
         accepted = inside & (self._confirmed[at] > operation.confirm)

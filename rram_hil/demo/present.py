@@ -166,6 +166,8 @@ def write_page(demo: Demo) -> None:
                 "Pulses, reads and bench time count programming and compensation after forming, not the inference.",
                 "Accuracy of R-V-W and of one-shot is that of the teacher's weights; KD rows are the distilled student's. "
                 "Biases are digital and are counted as on-chip words where they were trained.",
+                "In every row the cells that forming found stuck take no pulses, and the other cell of such a pair makes up for "
+                "them as far as it can (mapping option faults).",
             ),
         ),
     )
@@ -203,12 +205,7 @@ def _cost(device: Device, chip: ChipResult) -> page.Cost:
 
 def _panel(device: Device, chip: ChipResult) -> page.MapPanel:
     with read_run(chip.path) as run:
-        target, measured = student_maps(run)
-        low, high = (run.map(f"stuck_{kind}_resistance").values[0] > 0 for kind in ("low", "high"))
-    used = [k for k in range(len(target)) if (target[k] == target[k]).any()]
-    return page.MapPanel(
-        f"student on {_plain(TITLES[device])}", target[used], measured[used], low[used], high[used], "Programmed once."
-    )
+        return student_maps(run, f"student on {_plain(TITLES[device])}")
 
 
 def _plain(text: str) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.html_report import Cost, CostPart
-from rram_hil.operations import FloatArray
+from rram_hil.html_report import Cost, CostPart, MapPanel, programming_error
 from rram_hil.run_file import RunFile, read_run
 
 
@@ -119,29 +118,20 @@ def _cost(run: RunFile, steps: dict[str, dict[str, float]]) -> Cost:
 
 def programming(run: RunFile) -> Programming:
     """The one-shot error of the student, from the map read before its adaptation."""
-    error = programming_error(run)
+    error = programming_error(student_maps(run, ""))
     return Programming(float(np.mean(error)), float(np.std(error)), int(error.size))
 
 
-def programming_error(run: RunFile) -> FloatArray:
-    """G / target - 1 of every cell that got a SET pulse and is not stuck."""
-    target, measured = student_maps(run)
-    stuck = np.zeros(target.shape, dtype=bool)
-    for name in ("stuck_low_resistance", "stuck_high_resistance"):
-        stuck |= run.map(name).values[0] > 0
-    lowest = np.nanmin(target)
-    chosen = np.isfinite(target) & np.isfinite(measured) & ~stuck & (target > lowest * 1.01)
-    return np.asarray(measured[chosen] / target[chosen] - 1.0, dtype=np.float64)
-
-
-def student_maps(run: RunFile) -> tuple[FloatArray, FloatArray]:
-    """Target and measured conductance (S) of the student's cells, shape of the chip, NaN elsewhere."""
+def student_maps(run: RunFile, title: str) -> MapPanel:
+    """Target and measured conductance of the student's cells, and which cells forming found stuck, on the tiles in use."""
     targets, maps = run.map("target"), run.map("conductance")
     table = run.table("steps")
     step = {str(name): int(table["step"][k]) for k, name in enumerate(table["name"])}
-    target = targets.values[list(targets.step).index(step["program student"])]
-    measured = maps.values[list(maps.step).index(step["adapt student"])]
-    return np.asarray(target, dtype=np.float64), np.asarray(measured, dtype=np.float64)
+    target = np.asarray(targets.values[list(targets.step).index(step["program student"])], dtype=np.float64)
+    measured = np.asarray(maps.values[list(maps.step).index(step["adapt student"])], dtype=np.float64)
+    low, high = (run.map(f"stuck_{kind}_resistance").values[0] > 0 for kind in ("low", "high"))
+    used = np.isfinite(target).any(axis=(1, 2))
+    return MapPanel(title, target[used], measured[used], low[used], high[used], "Programmed once.")
 
 
 def mean_rows(chips: list[ChipResult]) -> tuple[Row, ...]:

@@ -119,6 +119,9 @@ def _worst_neighbour(bl: float, sl: float, wl: float | None, scheme: Scheme, chi
         Scheme.THIRD: [sl + (bl - sl) / 3],
     }[scheme]
     worst = 0.0
+    if chip.cell == "1R" and scheme is Scheme.FLOATING:
+        # Either floating line may still stand at ground, or follow the line that the cell joins it to.
+        return max(abs(bl), abs(sl), abs(bl - sl))
     for other_bl in choices:
         if chip.cell == "1R":
             other_sl = {Scheme.HALF: other_bl, Scheme.THIRD: bl - (bl - sl) / 3, Scheme.GROUNDED: 0.0}.get(scheme, sl)
@@ -169,7 +172,7 @@ def _faults(step: Step, n: int, scheme: Scheme, chip: Geometry, compliance: floa
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(_applies(), CHIPS)
 def test_check_refuses_an_apply_exactly_where_something_is_beyond_a_limit(operation: Apply, chip: Geometry) -> None:
     n = len(operation.cells)
@@ -191,7 +194,7 @@ def test_check_refuses_an_apply_exactly_where_something_is_beyond_a_limit(operat
     assert charge.pulses.tolist() == [p * operation.repeat for p in pulses]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(_programs(), CHIPS, st.randoms(use_true_random=False))
 def test_no_pulse_of_a_program_that_passes_is_beyond_a_limit(operation: Program, chip: Geometry, random: Any) -> None:
     try:

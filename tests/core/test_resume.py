@@ -159,7 +159,7 @@ def half_then_cut(lab: Lab, power_cut: type[BaseException], at_pulse: int) -> No
     lab.instead = instead
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_killed_anywhere_and_resumed_the_run_ends_and_no_budget_is_passed(
     prepared: Callable[[], Lab], power_cut: type[BaseException], every: int
 ) -> None:
