@@ -26,7 +26,7 @@ class SimulatedArrayConfig(DriverConfig):
     """Section `[driver]` of a bench whose array is simulated in the process; `launch` fills it from `[simulation]`."""
 
     simulation: Simulation = Simulation()
-    chip: str = Field(default="simulated", description="chip id")
+    chip: str = Field(default="", description="chip id")
     folder: str = Field(default=".", description="where relative paths start")
 
 
@@ -55,7 +55,7 @@ class SimulatedArray(Driver):
                 self.geometry,
                 config.simulation,
                 read_v=self.limits.read_v,
-                chip_id=config.chip,
+                chip_id=config.chip or "simulated",
                 folder=Path(config.folder),
             )
         model = self._chip.model

@@ -43,7 +43,8 @@ class Levels(BaseModel):
 class Condition:
     """What forming learnt of each cell, boolean maps of shape `geometry.shape`, and its last conductance (S).
 
-    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells never formed (or could not be read).
+    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells never formed, or could not
+    be read.
     """
 
     stuck_low_resistance: NDArray[np.bool_]
@@ -65,8 +66,8 @@ class FormingSummary:
 class Forming(Protocol):
     """Form cells: read; ramp the bit line with a read after each pulse; repeat the hard ones with a higher gate.
 
-    A cell that conducts before its first pulse, or cannot be read, takes none. Defaults: ramps and gate of the RADAR data set (HfO2 class
-    1T1R: 3.12 to 3.17 V at WL 2.0 V, 99th percentile about 3.6 V).
+    A cell that conducts before its first pulse, or cannot be read, takes none. Defaults: ramps and gate of the RADAR data set
+    (HfO2 class 1T1R: 3.12 to 3.17 V at WL 2.0 V, 99th percentile about 3.6 V).
     """
 
     cells: CellChoice = CellChoice()

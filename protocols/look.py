@@ -114,7 +114,7 @@ class Look(Protocol):
             conducting_gate_closed=int(through.sum()),
             open=int(low.sum()),
             no_usable_reading=int(unread.sum()),
-            leaky_gates=-1 if gates is None else int(np.sum(gates >= self.gate_leak_a)),
+            leaky_gates=None if gates is None else int(np.sum(gates >= self.gate_leak_a)),
             pristine_tiles=tuple(int(t) for t in pristine),
             median_s=float(np.median(usable)) if usable.size else float("nan"),
             findings=tuple(findings),

@@ -37,7 +37,7 @@ class LookSummary:
     """Cells looked at, how many have each defect (those of bad rows and columns included), and the median conductance (S).
 
     `pristine_tiles` are those in which too few cells conduct to tell an open line from an unformed one. `leaky_gates`
-    counts rows, -1 where the bench does not measure gate currents.
+    counts rows, None where the bench does not measure gate currents.
     """
 
     cells: int
@@ -45,7 +45,7 @@ class LookSummary:
     conducting_gate_closed: int
     open: int
     no_usable_reading: int
-    leaky_gates: int
+    leaky_gates: int | None
     pristine_tiles: tuple[int, ...]
     median_s: float
     findings: tuple[Finding, ...] = field(default=())

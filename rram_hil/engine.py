@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -36,18 +36,17 @@ from rram_hil.lowering import lower
 from rram_hil.operations import (
     Apply,
     ApplyResult,
-    Multiply,
     Operation,
     Program,
     ProgramResult,
     Result,
     Status,
-    Wait,
     WriteWords,
 )
 from rram_hil.protocol import Arrays, Compute, Message, Plan, Progress, Save
 from rram_hil.records import operation_record, result_record
 from rram_hil.replay import InFlight, Replay
+from rram_hil.sound import sound
 
 T = TypeVar("T")
 
@@ -105,7 +104,9 @@ class Engine:
         outputs off.
         """
         if not isinstance(operation, Operation):
-            raise ConfigError(f"a {type(operation).__name__} is no operation; read(...), pulse(...) and sweep(...) make some")
+            raise ConfigError(
+                f"a {type(operation).__name__} is no operation; read(...), pulse(...) and sweep(...) make some"
+            )
         charge = check(operation, self.geometry, self.limits)
         self._within_life(charge)
         natives = lower(operation, self.driver.capabilities, self.limits)
@@ -121,6 +122,10 @@ class Engine:
 
         A `BenchError` of an operation is thrown into the protocol, which may handle it; else it ends the run.
         """
+        if not isinstance(plan, Generator):
+            raise ConfigError(
+                f"a protocol's run must yield its operations and receive their results; this one returned a {type(plan).__name__}"
+            )
         answer: object = None
         error: BenchError | None = None
         try:
@@ -180,7 +185,8 @@ class Engine:
         self._aside = message.name
         try:
             with self._protocol_code():
-                arrays = message.function(self._do_aside)
+                # As a replay will give them back, so that a resumed run goes the same way.
+                arrays = {name: np.asarray(values) for name, values in message.function(self._do_aside).items()}
         finally:
             self._aside = ""
         self._write(Computed(self._step, message.name, arrays), sync=True)
@@ -248,15 +254,18 @@ class Engine:
     def _execute(self, operation: Operation, number: int, charge: Charge) -> Result:
         try:
             with self._held():
-                return self.driver.execute(operation, number)
-        except UnknownOutcomeError as error:
-            self.watcher.note(str(error))
-            return self._unknown(operation, number, charge, away_s=0.0)
+                return sound(operation, self.driver.execute(operation, number), number)
         except (LinkError, InstrumentError) as error:
+            if isinstance(error, UnknownOutcomeError):
+                if charge.pulses.any():
+                    self.watcher.note(str(error))
+                    return self._unknown(operation, number, charge, away_s=0.0)
+                # Nothing to be careful of, and a reading that nobody has must not pass for an unreadable cell.
+                error = UnknownOutcomeError(f"{error}; it stresses no cell: run with --resume to repeat it")
             # The charge stays: what the cells took is not known. A protocol may handle this, so it is kept for a replay.
             if not self._aside:
                 self._write(Failed(number, type(error).__name__, str(error)), sync=True)
-            raise
+            raise error
 
     def _unknown(self, operation: Operation, number: int, charge: Charge, away_s: float) -> Result:
         """What to tell the protocol of an operation whose outcome was lost: charged with what the hardware knows."""
@@ -358,18 +367,16 @@ class Engine:
 
 
 def unknown_result(operation: Operation, pulses: IntArray, away_s: float) -> Result:
-    """The result of an operation of which only the charged pulses are known; see `ApplyResult.interrupted`."""
+    """The result of an `Apply` or `Program` of which only the charged pulses are known; see `ApplyResult.interrupted`."""
     if isinstance(operation, Apply):
         n, m = len(operation.cells), operation.measurements
         nothing = np.full((n, m), np.nan)
         status = np.full((n, m), Status.UNKNOWN, dtype=np.uint8)
         reads = np.zeros(n, dtype=np.int64)
         return ApplyResult(nothing, nothing, status, nothing, pulses, reads, interrupted=True, away_s=away_s)
-    if isinstance(operation, Program):
-        n = len(operation.cells)
-        zero = np.zeros(n, dtype=np.int64)
-        unknown = np.full(n, Status.UNKNOWN, dtype=np.uint8)
-        lost = ProgramResult(np.full(n, np.nan), unknown, np.zeros(n, dtype=bool), pulses, zero, zero)
-        return replace(lost, interrupted=True, away_s=away_s)
-    kind = {Multiply: "multiplication", WriteWords: "writing of words", Wait: "wait"}[type(operation)]
-    raise UnknownOutcomeError(f"the link was lost during a {kind}; it stresses no cell: run with --resume to repeat it")
+    assert isinstance(operation, Program)
+    n = len(operation.cells)
+    zero = np.zeros(n, dtype=np.int64)
+    unknown = np.full(n, Status.UNKNOWN, dtype=np.uint8)
+    lost = ProgramResult(np.full(n, np.nan), unknown, np.zeros(n, dtype=bool), pulses, zero, zero)
+    return replace(lost, interrupted=True, away_s=away_s)

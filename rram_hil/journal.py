@@ -139,7 +139,7 @@ class Saved:
         if len(self.dims) != values.ndim or len(set(self.dims)) != len(self.dims):
             raise DataError(f"saved {self.name!r}: dims {self.dims} must name each of {values.ndim} dimensions once")
         if not self.name or any("/" in word or word in ("", ".", "..") for word in (self.name, *self.dims)):
-            raise DataError(f"saved {self.name!r}: names and dims must be plain words without '/', not {self.dims}")
+            raise DataError(f"saved {self.name!r}: its name and dims {self.dims} must be plain words without '/'")
         if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
             raise DataError(f"saved {self.name!r}: values must be numbers or booleans, not {values.dtype}")
         if taken := _RESERVED.intersection(self.attrs):
@@ -213,7 +213,9 @@ class Close:
 
 Frame = Header | StepStart | StepEnd | Intent | Outcome | Saved | Computed | Note | Resume | Close | Aside | Failed
 _KINDS: dict[int, type[Any]] = dict(
-    enumerate((Header, StepStart, StepEnd, Intent, Outcome, Saved, Computed, Note, Resume, Close, Aside, Failed), start=1)
+    enumerate(
+        (Header, StepStart, StepEnd, Intent, Outcome, Saved, Computed, Note, Resume, Close, Aside, Failed), start=1
+    )
 )
 _NUMBERS = {cls: number for number, cls in _KINDS.items()}
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.errors import BenchError, DataError, InstrumentError, LimitError, LinkError
+from rram_hil.errors import BenchError, DataError, InstrumentError, LimitError, LinkError, UnknownOutcomeError
 from rram_hil.journal import Computed, Failed, Frame, Intent, Outcome, Resume, Saved, StepEnd, StepStart
 from rram_hil.operations import ApplyResult, Operation, ProgramResult, Result
 from rram_hil.protocol import Arrays
@@ -19,7 +19,7 @@ from rram_hil.records import matches, result_from
 F = TypeVar("F", StepStart, StepEnd, Intent, Outcome, Saved, Computed)
 
 
-_ERRORS: dict[str, type[BenchError]] = {"InstrumentError": InstrumentError, "LinkError": LinkError}
+_ERRORS: dict[str, type[BenchError]] = {k.__name__: k for k in (InstrumentError, LinkError, UnknownOutcomeError)}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Replay:
                 # Nothing was done about the error: the run ended with it, and the resumed one tried again.
                 self._frames.pop()
         self._place = 1
-        self.last_pulsed = next((f.operation for f in reversed(self._frames) if _pulsed(f)), 0)
+        self.last_pulsed = next((n for n in map(_pulsed, reversed(self._frames)) if n), 0)
         self.last_number = max((f.operation for f in self._frames if isinstance(f, Intent)), default=0)
 
     @property
@@ -141,9 +141,10 @@ class Replay:
         )
 
 
-def _pulsed(frame: Frame) -> bool:
-    """Whether a frame is the result of an operation that gave a pulse."""
+def _pulsed(frame: Frame) -> int:
+    """Number of the operation of which this frame is the result, if it gave a pulse; else 0."""
     if not isinstance(frame, Outcome):
-        return False
+        return 0
     result = result_from(frame.record)
-    return isinstance(result, ApplyResult | ProgramResult) and bool(result.pulses.any())
+    gave = isinstance(result, ApplyResult | ProgramResult) and result.pulses.any()
+    return frame.operation if gave else 0

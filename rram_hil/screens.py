@@ -77,7 +77,7 @@ def show_look(found: LookSummary, read: Read, output: Output) -> None:
     else:
         output.line("No shorts, no opens, no leaky gates.", indent=2)
     summary = f"median {quantity(found.median_s, 'S')}"
-    if found.leaky_gates < 0:
+    if found.leaky_gates is None:
         summary += "; gate currents are not measured by this bench"
     output.line(f"{summary[0].upper()}{summary[1:]}.", indent=2)
     if found.pristine_tiles:

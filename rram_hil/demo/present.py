@@ -97,8 +97,13 @@ def _account(chip: ChipResult) -> str:
     return (
         f"one-shot error: sigma {hit.sigma:.3f}, mean {hit.mean:+.3f} of the target over {hit.cells:,} cells. "
         f"Compensation, bench time R-V-W : RSA = {duration(cost.verify_s)} : {duration(cost.adaptation_s)} "
-        f"= {cost.ratio:.2f} ({parts})."
+        f"= {cost.ratio:.2f}, on the board alone {board_ratio(cost):.2f} (RSA: {parts})."
     )
+
+
+def board_ratio(cost: page.Cost) -> float:
+    """Read-verify-write over adaptation without the link to the host, the last part of each."""
+    return sum(p.seconds for p in cost.verify[:-1]) / sum(p.seconds for p in cost.adaptation[:-1])
 
 
 def write_summary(demo: Demo) -> None:
@@ -200,7 +205,12 @@ def _table(demo: Demo, device: Device) -> page.ResultTable:
 
 def _cost(device: Device, chip: ChipResult) -> page.Cost:
     seconds = tuple((name, value) for name, value in chip.cost.durations if name != "bytes_per_s")
-    return replace(chip.cost, title=_plain(TITLES[device]), durations=seconds)
+    text = (
+        f"Without the link to the host the ratio is {board_ratio(chip.cost):.2f}. Write-verify grows with the number of cells "
+        "and with how long a pulse and its verification take; adaptation grows with the images sent forward, however large the "
+        "array: small networks on fast boards favour write-verify, large or slow ones adaptation."
+    )
+    return replace(chip.cost, title=_plain(TITLES[device]), durations=seconds, text=text)
 
 
 def _panel(device: Device, chip: ChipResult) -> page.MapPanel:

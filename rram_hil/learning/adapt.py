@@ -126,9 +126,7 @@ def train_words(
     return Words(tuple(memory.words() for memory in memories), word_bits, images_used)
 
 
-def apply_words(
-    student: nn.Sequential, measured: Sequence[NDArray[np.floating]], words: Words
-) -> nn.Sequential:
+def apply_words(student: nn.Sequential, measured: Sequence[NDArray[np.floating]], words: Words) -> nn.Sequential:
     """A copy of `student` with the weights that array and words give together, and the words' biases."""
     adapted = copy.deepcopy(student)
     for layer, weights, found in zip(mapped_layers(adapted), measured, words.layers, strict=True):

@@ -102,7 +102,4 @@ def draw_chip(
     model: nn.Sequential, noise: DeviceNoise, generator: torch.Generator, fault_aware: bool = False
 ) -> list[Tensor]:
     """The weights of every mapped layer on one chip drawn at random: what a read-back of it would give."""
-    return [
-        realise(layer.weight.detach(), noise, generator, fault_aware=fault_aware)
-        for layer in mapped_layers(model)
-    ]
+    return [realise(layer.weight.detach(), noise, generator, fault_aware=fault_aware) for layer in mapped_layers(model)]

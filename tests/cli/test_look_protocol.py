@@ -146,7 +146,7 @@ def test_leaky_gates_and_unreadable_cells() -> None:
 
 def test_a_bench_that_cannot_measure_gates_says_so() -> None:
     summary, asked, _ = look(1e-4, setting=replace(SETTING, capabilities=replace(CAN, gate_current=False)))
-    assert summary.leaky_gates == -1
+    assert summary.leaky_gates is None
     assert len(asked) == 2
 
 

@@ -32,18 +32,14 @@ def noise() -> DeviceNoise:
 
 @pytest.fixture(scope="session")
 def teacher(data: tuple[LabelledImages, LabelledImages]) -> torch.nn.Sequential:
-    return train_teacher(
-        digits_net(seed=0), data[0], epochs=12, batch=64, learning_rate=1e-2, augmentation=None
-    )
+    return train_teacher(digits_net(seed=0), data[0], epochs=12, batch=64, learning_rate=1e-2, augmentation=None)
 
 
 @pytest.fixture(scope="session")
 def student(
     teacher: torch.nn.Sequential, data: tuple[LabelledImages, LabelledImages], noise: DeviceNoise
 ) -> torch.nn.Sequential:
-    return distil(
-        teacher, teacher, data[0], noise, epochs=12, batch=64, learning_rate=1e-2, augmentation=None
-    )
+    return distil(teacher, teacher, data[0], noise, epochs=12, batch=64, learning_rate=1e-2, augmentation=None)
 
 
 @pytest.fixture(scope="session")

@@ -79,14 +79,10 @@ def test_words_repair_a_chip(teacher: torch.nn.Sequential, data: Data, noise: De
 
 def test_the_same_seed_gives_the_same_words(student: torch.nn.Sequential, chip: Chip, data: Data) -> None:
     masks = choose_words(student, 0.05)
-    first, again, other = (
-        train_words(student, chip, masks, data[0], steps=3, seed=seed) for seed in (1, 1, 2)
-    )
+    first, again, other = (train_words(student, chip, masks, data[0], steps=3, seed=seed) for seed in (1, 1, 2))
     same = [np.array_equal(a.values, b.values) for a, b in zip(first.layers, again.layers, strict=True)]
     assert all(same)
-    assert not all(
-        np.array_equal(a.values, b.values) for a, b in zip(first.layers, other.layers, strict=True)
-    )
+    assert not all(np.array_equal(a.values, b.values) for a, b in zip(first.layers, other.layers, strict=True))
 
 
 def test_no_steps_leave_the_array_as_it_is(student: torch.nn.Sequential, chip: Chip, data: Data) -> None:
@@ -97,9 +93,7 @@ def test_no_steps_leave_the_array_as_it_is(student: torch.nn.Sequential, chip: C
     assert words.forward_images == 0
 
 
-def test_an_array_that_is_its_map_changes_nothing(
-    student: torch.nn.Sequential, chip: Chip, data: Data
-) -> None:
+def test_an_array_that_is_its_map_changes_nothing(student: torch.nn.Sequential, chip: Chip, data: Data) -> None:
     calls: list[tuple[int, tuple[int, ...]]] = []
 
     def array_multiply(index: int, vectors: Matrix) -> Matrix:
@@ -116,9 +110,7 @@ def test_an_array_that_is_its_map_changes_nothing(
     assert [shape for _, shape in calls[:3]] == [(32 * 64, inputs[0]), (32 * 4, inputs[1]), (32, inputs[2])]
 
 
-def test_the_words_make_up_for_what_the_map_does_not_show(
-    student: torch.nn.Sequential, chip: Chip, data: Data
-) -> None:
+def test_the_words_make_up_for_what_the_map_does_not_show(student: torch.nn.Sequential, chip: Chip, data: Data) -> None:
     # The array's last layer gives every class a wrong offset, of which the read-back knows nothing.
     offset = np.linspace(-8.0, 8.0, 10, dtype=np.float32)
 
@@ -131,9 +123,7 @@ def test_the_words_make_up_for_what_the_map_does_not_show(
 
     masks = choose_words(student, 0.05)
     blind = train_words(student, chip, masks, data[0], steps=60, learning_rate=0.05)
-    seeing = train_words(
-        student, chip, masks, data[0], steps=60, learning_rate=0.05, array_multiply=array_multiply
-    )
+    seeing = train_words(student, chip, masks, data[0], steps=60, learning_rate=0.05, array_multiply=array_multiply)
     assert on_array(apply_words(student, chip, seeing)) > on_array(apply_words(student, chip, blind)) + 0.1
 
 

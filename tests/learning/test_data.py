@@ -18,9 +18,7 @@ NAME = "tiny-images-idx3-ubyte"
 SHAPE = (3, 2, 4)
 
 
-def idx(
-    values: NDArray[np.uint8], shape: tuple[int, ...] | None = None, magic: bytes = b"\x00\x00\x08"
-) -> bytes:
+def idx(values: NDArray[np.uint8], shape: tuple[int, ...] | None = None, magic: bytes = b"\x00\x00\x08") -> bytes:
     shape = values.shape if shape is None else shape
     return magic + bytes([len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + values.tobytes()
 

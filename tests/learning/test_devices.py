@@ -17,9 +17,7 @@ from rram_hil.learning import (
 )
 from rram_hil.learning.devices import realise
 
-PERFECT = DeviceNoise(
-    sigma=0.0, stuck_low_resistance=0.0, stuck_high_resistance=0.0, input_bits=None, clip=100.0
-)
+PERFECT = DeviceNoise(sigma=0.0, stuck_low_resistance=0.0, stuck_high_resistance=0.0, input_bits=None, clip=100.0)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
