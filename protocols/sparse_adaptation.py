@@ -53,7 +53,7 @@ class SparseAdaptation(Protocol):
     map_repeat: Annotated[int, Field(ge=1)] = 1
     steps: Annotated[int, Field(ge=1)] = 100
     batch: Annotated[int, Field(ge=1)] = 128
-    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    learning_rate: Annotated[float, Field(gt=0)] = 0.02
     word_bits: Annotated[int, Field(ge=2, le=16)] = 8
     input_bits: Annotated[int, Field(ge=2, le=16)] = 8
     calibration_images: Annotated[int, Field(ge=1)] = 256
