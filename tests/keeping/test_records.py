@@ -112,7 +112,7 @@ def multiplies(draw: st.DrawFn) -> Multiply:
 @st.composite
 def write_words(draw: st.DrawFn) -> WriteWords:
     batch = draw(cells())
-    values = draw(hnp.arrays(np.int32, len(batch)))
+    values = draw(hnp.arrays(np.int32, len(batch), elements=st.integers(-(2**31) + 1, 2**31 - 1)))
     return WriteWords(batch, values, draw(st.booleans()), "w")
 
 
