@@ -67,7 +67,8 @@ class Forming(Protocol):
     """Form cells: read; ramp the bit line with a read after each pulse; repeat the hard ones with a higher gate.
 
     A cell that conducts before its first pulse, or cannot be read, takes none. Defaults: ramps and gate of the RADAR data set
-    (HfO2 class 1T1R: 3.12 to 3.17 V at WL 2.0 V, 99th percentile about 3.6 V).
+    (HfO2 class 1T1R: 3.12 to 3.17 V at WL 2.0 V, 99th percentile about 3.6 V). Where more than `conducting_fraction` of the
+    cells conduct at the start, the array was formed before: it is refused, for they would all be taken for stuck cells.
     """
 
     cells: CellChoice = CellChoice()
@@ -75,6 +76,7 @@ class Forming(Protocol):
     wl_v: list[Volt] = Field(default=[2.0, 2.3], min_length=1)
     width_s: Positive = 1e-6
     formed_above_s: Positive = 20e-6
+    conducting_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def run(self, setting: Setting) -> Plan[FormingSummary]:
         """Yields reads and ramps; shares the array's `Condition` as "condition"."""
@@ -85,6 +87,11 @@ class Forming(Protocol):
         result = cast(ApplyResult, (yield read(cells, setting.read, label="pristine")))
         pristine = result.last_s
         conducting = _conducts(result, self.formed_above_s)
+        if conducting.sum() > self.conducting_fraction * n:
+            raise ConfigError(
+                f"step {setting.step!r}: {int(conducting.sum())} of {n} cells conduct before their first pulse: this array was "
+                "formed before; leave the step out, or raise conducting_fraction if they are to count as stuck"
+            )
         conductance, formed_v = pristine.copy(), np.full(n, np.nan)
         todo = ~conducting
         # Without a reading nothing would stop the ramp.

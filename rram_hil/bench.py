@@ -46,6 +46,7 @@ class Bench:
         self.far_side = far_side
         self.ledger: Ledger | None = None
         self.setting = Setting(file.chip.geometry, file.limits, file.read.step, driver.capabilities, seed=0)
+        self.ledger_warning = ""
         self._engine: Engine | None = None
         self._closed = False
         self._made_safe = False
@@ -88,15 +89,23 @@ class Bench:
     def arm(self) -> None:
         """Take the chip's ledger and make the outputs safe; from here on operations run.
 
+        `ledger_warning` then says whether the ledger was made just now for a chip that its board knows from before.
+
         Raises `DataError` where another run has the ledger or it is of another chip, `BenchError` of the driver.
         """
         # The ledger first: where another process works on this chip, no output may be touched.
         self.ledger = Ledger(self.file.ledger_path, self.geometry, self.file.chip.id, limit=self.limits.pulses_per_cell)
         try:
             self.driver.arm()
+            operations = self.driver.last_number() if self.ledger.created else 0
         except BaseException:
             self.ledger.close()
             raise
+        if operations:
+            self.ledger_warning = (
+                f"{self.file.ledger_path} is new and starts at zero, but this chip's board remembers {operations} operations: "
+                "pulses given before are not counted; put the chip's old ledger there if there is one"
+            )
         self._engine = Engine(self.driver, self.geometry, self.limits, self.ledger)
 
     @property

@@ -64,6 +64,8 @@ def check(
             output.line("Not touched: no output was switched (--no-touch).")
             return
         opened.arm()
+        if opened.ledger_warning:
+            output.line(opened.ledger_warning, "yellow")
         with ProgressWatcher() as watcher:
             watcher.step("look", 1, 1)
             opened.record(None, watcher=watcher)

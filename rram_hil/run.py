@@ -62,6 +62,9 @@ def run_recipe(
         if is_taken:
             raise ConfigError(f"{taken} exists; give another --out, or --resume to go on with that run")
     with Bench.open(file) as opened, Journal.create(journal_of(path), _header(recipe, opened)) as journal:
+        if opened.ledger_warning:
+            watcher.note(opened.ledger_warning)
+            journal.append(Note("info", opened.ledger_warning, _utc()))
         return _steps(recipe, opened, journal, None, path, watcher)
 
 

@@ -68,6 +68,8 @@ def test_worst_case_holds_wherever_write_verify_runs(here: Any, on_board: str) -
 
 
 def test_a_plan_is_what_the_run_then_does(here: Any) -> None:
+    text = Path("recipe.toml").read_text()
+    here.write("recipe.toml", text.replace('"forming"\n', '"forming"\nconducting_fraction = 1.0\n'))
     forecast = plan_recipe("recipe.toml", "bench.toml")
     assert (forecast.remembered, forecast.ledger) == (False, None)
     assert not any("ledger" in f or "state" in f for f in here.files())

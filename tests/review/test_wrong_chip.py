@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rram_hil.drivers.simulated_array import SimulatedArray
 from rram_hil.drivers.simulated_array import launch as launch_array
+from rram_hil.protocols.forming import Forming
 
 from rram_hil import bench as bench_module
 from rram_hil import recipe as recipe_module
@@ -176,6 +177,29 @@ def test_what_is_no_operation_or_no_choice_of_cells_is_refused(bench: Path) -> N
         result = opened.apply(pulse(opened.cells(), bl_v=[2.0] * 16, wl_v=2.0, width_s=1e-6))  # type: ignore[arg-type]
         assert result.pulses.tolist() == [1] * 16
         assert "chip c1, 1 x 4 x 4" in repr(opened)
+
+
+def test_a_new_ledger_for_a_used_chip_is_told(bench: Path) -> None:
+    with Bench.open(bench) as opened:
+        opened.do(pulse(opened.cells(), bl_v=2.0, wl_v=2.0, width_s=1e-6))
+        assert opened.ledger_warning == ""
+    with Bench.open(bench) as opened:
+        assert opened.ledger_warning == ""
+    bench.with_name("c1.ledger.npy").unlink()
+    with Bench.open(bench) as opened:
+        assert "pulses given before are not counted" in opened.ledger_warning
+
+
+def test_an_array_that_was_formed_before_is_not_declared_stuck(bench: Path) -> None:
+    run(bench)
+    with Bench.open(bench) as opened:
+        pulses = opened.ledger.counts.sum() if opened.ledger else 0
+        with pytest.raises(ConfigError, match="formed before; leave the step out"):
+            opened.run(Forming())
+        assert opened.ledger is not None
+        assert opened.ledger.counts.sum() == pulses
+        summary: Any = opened.run(Forming(conducting_fraction=1.0))
+        assert summary.stuck_low_resistance > 8
 
 
 class Training(Protocol):
