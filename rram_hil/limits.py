@@ -120,6 +120,11 @@ def _check_selected(step: Step, cells: Cells, geometry: Geometry, limits: Limits
         levels = step.levels(line, n)  # type: ignore[arg-type]
         if levels is not None:
             _check(cells, levels, limit, line.upper(), "V")
+    for line, partner, told in (("bl", "sl", "BL"), ("sl", "bl", "SL")):
+        driven = step.levels(line, n)  # type: ignore[arg-type]
+        if driven is not None and step.levels(partner, n) is None:  # type: ignore[arg-type]
+            # A floating line is pulled towards the unselected ones: the cell may see all of it, uncounted.
+            _check(cells, driven, limits.read_v, f"{told} beside a floating line", "V")
     _check(cells, step.cell_v(n), limits.cell_v, "BL - SL", "V")
     gate = step.levels("wl", n)
     if gate is not None and geometry.cell == "1T1R":

@@ -154,6 +154,8 @@ def _faults(step: Step, n: int, scheme: Scheme, chip: Geometry, compliance: floa
         across = 0.0 if bl is None or sl is None else bl - sl
         if not abs(across) <= LIMITS.cell_v:
             found.append("cell")
+        if (bl is None) != (sl is None) and not abs(bl or sl or 0.0) <= LIMITS.read_v:
+            found.append("beside a floating line")
         ends = [v for v in (bl, sl) if v is not None] or [0.0]
         if wl is not None and chip.cell == "1T1R" and not wl - min(ends) <= LIMITS.gate_over_v:
             found.append("gate over")
@@ -268,6 +270,14 @@ def test_half_selected_cells_of_every_scheme_and_wiring(
     chip = Geometry(1, 2, 2, cell, wiring)
     told = half_selected_v(Step(bl, sl, wl), 1, scheme, chip)
     assert told[0] == pytest.approx(_worst_neighbour(bl, sl, wl, scheme, chip))
+
+
+def test_volts_beside_a_floating_line_are_no_read() -> None:
+    cells = Cells.of([(0, 0, 0)])
+    for step in (Step(2.5, None, 2.0, 1e-7), Step(None, 2.5, 2.0, 1e-7)):
+        with pytest.raises(LimitError, match="beside a floating line"):
+            check(Apply(cells, (step,)), Geometry(1, 2, 2), LIMITS)
+    check(Apply(cells, (Step(0.2, None, 3.0, 1e-6), Step(None, None, 0.0, 1e-6))), Geometry(1, 2, 2), LIMITS)
 
 
 def test_known_half_selected_volts() -> None:
