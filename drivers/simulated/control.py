@@ -26,7 +26,10 @@ from rram_hil.operations import FloatArray
 
 
 class LinkFault(StrEnum):
-    """What can go wrong between a host and a simulated board; each is spent on one message."""
+    """What can go wrong between a host and a simulated board or instrument; each is spent on one message.
+
+    `QUEUE_FULL` and `LINE_OVERRUN` (the message is lost in the input buffer) are of instruments that take text.
+    """
 
     DROP_REQUEST = "drop-request"
     CORRUPT_REQUEST = "corrupt-request"
@@ -45,11 +48,16 @@ class LinkFault(StrEnum):
     DELAY_REPLY = "delay-reply"
     DISCONNECT_REPLY = "disconnect-reply"
     WRONG_MODEL = "wrong-model"
+    QUEUE_FULL = "queue-full"
+    LINE_OVERRUN = "line-overrun"
 
 
 @dataclass(frozen=True)
 class Injected:
-    """One injected fault: on the next message of type `on` (empty: of any type); `seconds` where it is a delay."""
+    """One injected fault: on the next message that fits `on` (empty: any); `seconds` where it is a delay.
+
+    `on` is the type of a board's message; of an instrument's message any part of its text.
+    """
 
     kind: LinkFault
     on: str = ""
@@ -73,11 +81,11 @@ class FaultQueue:
         with self._lock:
             self._waiting.clear()
 
-    def take(self, kinds: frozenset[LinkFault], on: str) -> Injected | None:
-        """The first waiting fault of these kinds that fits a message of type `on`; it is spent."""
+    def take(self, kinds: frozenset[LinkFault], message: str) -> Injected | None:
+        """The first waiting fault of these kinds whose `on` is in `message` (its type or text); it is spent."""
         with self._lock:
             for fault in self._waiting:
-                if fault.kind in kinds and fault.on in ("", on):
+                if fault.kind in kinds and fault.on in message:
                     self._waiting.remove(fault)
                     return fault
         return None
