@@ -430,6 +430,35 @@ class Dialog:
                 data = self._block(command, takes_s, last=False)
                 return data, self._line(command, 0.0).lstrip(";")
 
+    def query_lines(
+        self, command: str, last: str, *, takes_s: float = 0.0, block_of: int = 0
+    ) -> tuple[bytes, list[str]]:
+        """Send one message of several lines and return the lines of its reply up to the one that begins with `last`, included.
+
+        With `block_of`, a first line that is a number n may be followed by an indefinite-length block ("#0", n values of
+        `block_of` bytes, line feed), whose data come first; else they are empty. Raises as `query`.
+        """
+        with self.lock:
+            self._get_in_step()
+            self.transactions += 1
+            with self._out_of_step_on_error():
+                self._send(command)
+                lines = [self._line(command, takes_s)]
+                data = b""
+                if block_of and lines[0].isdigit() and int(lines[0]):
+                    size = int(lines[0]) * block_of
+                    if size > LARGEST_REPLY:
+                        raise LinkError(f"{self.link.resource}: a data block of {size} bytes is not believed")
+                    if (head := self._exactly(2, command)) == b"#0":
+                        data = self._exactly(size, command)
+                        self.bytes_received += size + 3
+                        self._exactly(1, command)
+                    else:
+                        lines.append((head + self._line(command, 0.0).encode("latin-1")).decode("latin-1"))
+                while not lines[-1].startswith(last):
+                    lines.append(self._line(command, takes_s))
+                return data, lines
+
     def _send(self, command: str) -> None:
         data = command.encode("latin-1") + self._ending
         self.link.send(data)

@@ -129,6 +129,9 @@ class InstrumentServer:
                     del pending[: end + 1]
                     if not self._message(host, line, turn):
                         return
+                # What came together with a line already answered was sent without waiting: the same turn.
+                turn.is_new = turn.is_new or (turn.is_answered and not pending)
+                turn.is_answered = turn.is_answered and not turn.is_new
         except OSError:
             pass
         finally:
@@ -172,7 +175,7 @@ class InstrumentServer:
                 clock.advance((len(reply) + 1) / self._timing.bytes_per_s)
         if not reply:
             return True
-        turn.is_new = True
+        turn.is_answered = True
         return self._reply(host, reply + b"\n", self.faults.take(AFTER, text))
 
     def _reply(self, host: socket.socket, reply: bytes, fault: Injected | None) -> bool:
@@ -198,8 +201,10 @@ class InstrumentServer:
 
 
 class _Turn:
-    """Where one connection stands: whether the next message begins a new turn, and whether nothing is answered any more."""
+    """Where one connection stands: whether the next message begins a new turn, whether this one has had a reply, whether nothing
+    is answered any more."""
 
     def __init__(self) -> None:
         self.is_new = True
+        self.is_answered = False
         self.is_stuck = False
