@@ -19,7 +19,7 @@ from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity
 from rram_hil.errors import LinkError
 from rram_hil.limits import Limits
 from rram_hil.operations import Operation, Result
-from rram_hil.simulation import SimulatedFarSide
+from rram_hil.simulation import FarSideRequest, SimulatedFarSide
 
 
 class SimulatedArrayConfig(DriverConfig):
@@ -102,7 +102,11 @@ class SimulatedArray(Driver):
         return self.chip.now_s
 
 
-def launch(simulation: Simulation, geometry: Geometry, limits: Limits, chip_id: str, folder: Path) -> SimulatedFarSide:
+def launch(request: FarSideRequest) -> SimulatedFarSide:
     """Nothing to start: the settings that make `SimulatedArray` simulate this chip itself."""
-    settings: dict[str, Any] = {"simulation": simulation.model_dump(), "chip": chip_id, "folder": str(folder)}
+    settings: dict[str, Any] = {
+        "simulation": request.simulation.model_dump(),
+        "chip": request.chip_id,
+        "folder": str(request.folder),
+    }
     return SimulatedFarSide(settings=settings)

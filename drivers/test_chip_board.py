@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
-import serial
 from pydantic import Field
 
 from rram_hil.cells import Cells, Geometry, IntArray
@@ -29,7 +27,9 @@ from rram_hil.errors import (
     UnknownOutcomeError,
 )
 from rram_hil.limits import Limits, pulses_of
+from rram_hil.link import Link, make_link
 from rram_hil.operations import Apply, Multiply, Operation, Program, Result, Step, Wait, WriteWords
+from rram_hil.traffic import Traffic
 
 from ._test_chip_board_codec import (
     ERROR,
@@ -100,68 +100,55 @@ class _BoardError(InstrumentError):
 
 
 class _Port:
-    """The serial port: whole frames out, whole frames in; its errors are `LinkError`s that name the port."""
+    """The serial port: whole frames out, whole frames in; a link that fails is a `_LostError` that names the port."""
 
     def __init__(self, config: TestChipBoardConfig) -> None:
         self._config = config
-        self._serial: serial.SerialBase | None = None
+        self._link: Link | None = None
         self._heard_s = 0.0
         self.reader = FrameReader()
 
     @property
     def is_open(self) -> bool:
-        return self._serial is not None
+        return self._link is not None and self._link.is_open
 
-    def open(self) -> None:
-        name, config = self._config.port, self._config
+    def open(self, traffic: Traffic | None) -> None:
+        if self._link is None:
+            self._link = make_link(self._config.port, traffic, baud=self._config.baud)
         try:
-            self._serial = serial.serial_for_url(
-                name, baudrate=config.baud, timeout=POLL_S, write_timeout=config.timeout_s, exclusive=True
-            )
-        except ValueError as error:
-            raise ConfigError(f"driver.port: {name!r} is wrong: {error}") from None
-        except (OSError, serial.SerialException) as error:
-            raise _LostError(
-                f"{name}: cannot be opened: {error}; is the board plugged in and no other program using it?"
-            ) from None
-        # pyserial leaves Nagle's algorithm on, which holds a second small frame back for up to 40 ms.
-        inner = getattr(self._serial, "_socket", None)
-        if isinstance(inner, socket.socket):
-            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._link.open()
+        except LinkError as error:
+            raise _LostError(str(error)) from None
+        except ConfigError as error:
+            raise ConfigError(f"driver.port: {error}") from None
         self.reader.clear()
 
     def close(self) -> None:
-        port, self._serial = self._serial, None
-        if port is not None:
-            with contextlib.suppress(OSError, serial.SerialException):
-                port.close()
+        if self._link is not None:
+            self._link.close()
 
     def send(self, frame: bytes) -> None:
-        port = self._opened()
         try:
-            port.write(frame)
-        except (OSError, serial.SerialException) as error:
-            self.close()
-            raise _LostError(f"{self._config.port}: writing failed: {error}") from None
+            self._opened().send(frame)
+        except LinkError as error:
+            raise _LostError(str(error)) from None
 
     def receive(self) -> list[Frame]:
         """Frames that came within `POLL_S`; returns as soon as one is complete."""
-        port = self._opened()
         try:
-            data = port.read(self.reader.wanted)
-        except (OSError, serial.SerialException) as error:
-            self.close()
-            raise _LostError(f"{self._config.port}: the board is gone: {error}") from None
+            data = self._opened().receive(self.reader.wanted, POLL_S)
+        except LinkError as error:
+            raise _LostError(str(error)) from None
         now = time.monotonic()
         if data:
             self._heard_s = now
             return self.reader.feed(data)
         return self.reader.give_up() if now - self._heard_s > GAP_S else []
 
-    def _opened(self) -> serial.SerialBase:
-        if self._serial is None:
+    def _opened(self) -> Link:
+        if self._link is None or not self._link.is_open:
             raise _LostError(f"{self._config.port}: the link is not open")
-        return self._serial
+        return self._link
 
 
 @dataclass
@@ -522,9 +509,9 @@ class TestChipBoard(Driver):
         """Open the port if need be, identify, and check that it is the board and chip of the bench file."""
         known = self._envelope
         # A sequence that no earlier session used, so that its late replies are not taken for ours.
-        self._sequence = secrets.randbits(31)
+        self._sequence = secrets.randbits(31) if self.traffic is None else self.traffic.nonce()
         if not self._port.is_open:
-            self._port.open()
+            self._port.open(self.traffic)
         try:
             reply = self._transact(Kind.IDENTIFY)
         except _LostError:

@@ -28,7 +28,8 @@ from rram_hil.operations import Apply, ApplyResult, FloatArray, Operation, Resul
 from rram_hil.plugins import driver_class
 from rram_hil.protocol import CellChoice, Plan, Protocol, Setting, map_of
 from rram_hil.replay import Replay
-from rram_hil.simulation import SimulatedFarSide, launcher
+from rram_hil.simulation import SimulatedFarSide, launcher, request_of
+from rram_hil.traffic import Playback, Traffic
 
 T = TypeVar("T")
 
@@ -52,19 +53,21 @@ class Bench:
         self._made_safe = False
 
     @classmethod
-    def open(cls, bench: str | Path | BenchFile, *, arm: bool = True) -> Self:
+    def open(cls, bench: str | Path | BenchFile, *, arm: bool = True, traffic: Traffic | None = None) -> Self:
         """Connect what a bench file describes. With `arm=False` it is only identified and no output is touched.
+
+        `traffic` records what goes over the links, or is the playback of such a recording that stands in for the hardware.
 
         Raises `ConfigError` for a wrong file or instrument, `LinkError` where nothing answers; nothing stays open then.
         """
         file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
         kind = driver_class(file.driver.name, file.folder)
         far_side = None
-        if file.simulation is not None:
-            start = launcher(file.driver.name)
-            far_side = start(file.simulation, file.chip.geometry, file.limits, file.chip.id, file.folder)
+        if file.simulation is not None and not isinstance(traffic, Playback):
+            far_side = launcher(file.driver.name)(request_of(file))
         try:
             driver = make_driver(kind, file, far_side)
+            driver.traffic = traffic
             try:
                 self = cls(file, driver, driver.connect(), far_side)
                 self._check_chip()

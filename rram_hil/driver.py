@@ -17,6 +17,7 @@ from rram_hil.cells import Cells, Geometry, IntArray
 from rram_hil.errors import ConfigError
 from rram_hil.limits import Limits
 from rram_hil.operations import Operation, Result, Scheme
+from rram_hil.traffic import Traffic
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Capabilities:
 
     `max_cells` and `max_steps` bound one `Apply` (steps counted with repeats); `max_vectors` one `Multiply`; `max_words`
     one `WriteWords`. `program` and `multiply` say what runs natively. `counters` says that the hardware keeps
-    executed pulses per cell and operation number across a loss of the link and its own reboot.
+    executed pulses per cell and operation number across a loss of the link and its own reboot. A current reading is
+    right within `read_fraction` of its value and `read_floor_a` together, as the instruments' documents state.
     """
 
     bl_v: Span
@@ -70,6 +72,8 @@ class Capabilities:
     word_bits: int = 8
     max_words: int = 4096
     gate_current: bool = False
+    read_fraction: float = 0.0
+    read_floor_a: float = 0.0
     compliance: bool = False
     counters: bool = False
     abort_s: float = 1.0
@@ -89,6 +93,7 @@ class Driver(ABC):
 
     `cancel` is set, from a signal handler or another thread, to abort: a driver waiting for its instrument looks at it
     at least every 50 ms, tells the instrument to stop, and raises `AbortedError` or returns the part that was done.
+    `traffic`, set before `connect`, is what its links (`rram_hil.link`) record to or are played back from.
     """
 
     Config: ClassVar[type[DriverConfig]] = DriverConfig
@@ -98,6 +103,7 @@ class Driver(ABC):
         self.geometry = geometry
         self.limits = limits
         self.cancel = threading.Event()
+        self.traffic: Traffic | None = None
 
     @abstractmethod
     def connect(self) -> Identity:

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from rram_hil.bench_file import BenchFile
 from rram_hil.cells import Geometry
 from rram_hil.device.config import Simulation
 from rram_hil.errors import ConfigError
@@ -16,15 +17,42 @@ from rram_hil.limits import Limits
 
 @dataclass(frozen=True)
 class SimulatedFarSide:
-    """A running simulator: the driver settings that reach it, its control address, and how to stop it."""
+    """A running simulator: the driver settings that reach it, its control address, and how to stop it.
+
+    `instruments` lists what it stands for as (name, model, resource), for `rram-hil simulate`.
+    """
 
     settings: dict[str, Any]
     control: str = ""
     stop: Callable[[], None] = field(default=lambda: None)
+    instruments: tuple[tuple[str, str, str], ...] = ()
 
 
-Launcher = Callable[[Simulation, Geometry, Limits, str, Path], SimulatedFarSide]
-"""launch(simulation, geometry, limits, chip id, folder for relative paths) -> the running far side."""
+@dataclass(frozen=True)
+class FarSideRequest:
+    """What a simulator is started with: sections of the bench file, and `folder`, where relative paths start.
+
+    `settings` are the driver's own, as given: the far side of a rack is wired as they say.
+    """
+
+    simulation: Simulation
+    geometry: Geometry
+    limits: Limits
+    chip_id: str
+    folder: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def request_of(file: BenchFile) -> FarSideRequest:
+    """What the simulator of a bench file is started with. Raises `ConfigError` where the file describes none."""
+    if file.simulation is None:
+        raise ConfigError(f"{file.path}: there is no [simulation] section: this bench file describes a real bench")
+    chip = file.chip
+    return FarSideRequest(file.simulation, chip.geometry, file.limits, chip.id, file.folder, file.driver.settings)
+
+
+Launcher = Callable[[FarSideRequest], SimulatedFarSide]
+"""Starts the far side of a driver."""
 
 
 def launcher(driver: str) -> Launcher:

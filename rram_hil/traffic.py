@@ -8,10 +8,11 @@ Latin-1 text, so every byte value survives and commands stay readable.
 from __future__ import annotations
 
 import json
+import random
+import secrets
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, Self, get_args
@@ -34,20 +35,32 @@ class Event:
     data: bytes = b""
 
 
-class Recorder:
+class _Seeded:
+    """Random numbers that a playback repeats: a driver that begins a session with one takes it from here."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def nonce(self) -> int:
+        """The next one, 0 .. 2**31 - 1."""
+        return self._random.getrandbits(31)
+
+
+class Recorder(_Seeded):
     """Writes events to a file as they happen, each flushed: what was sent before a crash is in the file."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._started_s = time.monotonic()
+        seed = secrets.randbits(31)
+        super().__init__(seed)
         try:
             self._file: IO[str] | None = self.path.open("w", encoding="utf-8", newline="\n")
         except OSError as error:
             raise DataError(f"--record {path}: cannot be written: {error.strerror or error}") from None
-        self._line(
-            {"format": FORMAT, "version": VERSION, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        )
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._line({"format": FORMAT, "version": VERSION, "seed": seed, "started": started})
 
     def note(self, link: str, do: Deed, data: bytes = b"") -> None:
         """Keep one event. Raises `DataError` where the disk does not take it."""
@@ -78,34 +91,40 @@ class Recorder:
         self.close()
 
 
-def read_traffic(path: str | Path) -> Iterator[Event]:
-    """The events of a recording, in order. Raises `DataError` naming the line that is none."""
+def read_traffic(path: str | Path) -> tuple[int, list[Event]]:
+    """The seed of a recording and its events, in order. Raises `DataError` naming the line that is none."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the recording cannot be read: {error}") from None
+    seed, events = 0, []
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-            if number == 1:
-                if entry["format"] != FORMAT or entry["version"] != VERSION:
-                    raise DataError(f"{path}: not a recording of {FORMAT} version {VERSION}")
-                continue
-            event = Event(float(entry["t"]), str(entry["link"]), entry["do"], entry["data"].encode("latin-1"))
-        except (ValueError, KeyError, TypeError, UnicodeEncodeError) as error:
+            if number > 1:
+                events.append(
+                    Event(float(entry["t"]), str(entry["link"]), entry["do"], entry["data"].encode("latin-1"))
+                )
+            elif (entry["format"], entry["version"]) == (FORMAT, VERSION):
+                seed = int(entry["seed"])
+            else:
+                raise DataError(f"{path}: not a recording of {FORMAT} version {VERSION}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: line {number} is not an event: {error!r}") from None
-        if event.do not in get_args(Deed):
-            raise DataError(f"{path}: line {number}: unknown event {event.do!r}")
-        yield event
+        if number > 1 and events[-1].do not in get_args(Deed):
+            raise DataError(f"{path}: line {number}: unknown event {events[-1].do!r}")
+    return seed, events
 
 
-class Playback:
+class Playback(_Seeded):
     """Answers for the far side from a recording: what is sent must be what was sent then, and gets what came then."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._events: dict[str, deque[Event]] = defaultdict(deque)
-        for event in read_traffic(path):
+        seed, events = read_traffic(path)
+        super().__init__(seed)
+        for event in events:
             if event.do not in ("open", "close"):
                 self._events[event.link].append(event)
 

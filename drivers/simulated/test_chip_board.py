@@ -39,7 +39,7 @@ from rram_hil.driver import Capabilities, Span
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
 from rram_hil.limits import Limits, check
 from rram_hil.operations import LINES, Apply, Line, Multiply, Operation, Program, Step, WriteWords
-from rram_hil.simulation import SimulatedFarSide
+from rram_hil.simulation import FarSideRequest, SimulatedFarSide
 
 from ._test_chip_board_codec import (
     COMMANDS,
@@ -702,7 +702,7 @@ def _spoiled(frames: list[bytes], fault: Injected) -> list[bytes]:
     return frames
 
 
-def launch(simulation: Simulation, geometry: Geometry, limits: Limits, chip_id: str, folder: Path) -> SimulatedFarSide:
+def launch(request: FarSideRequest) -> SimulatedFarSide:
     """Start a simulated board; `settings` of the answer reach it, `stop` ends it. Raises `ConfigError` if it does not start."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=None
@@ -711,11 +711,11 @@ def launch(simulation: Simulation, geometry: Geometry, limits: Limits, chip_id: 
     assert requests is not None
     assert answers is not None
     configuration = {
-        "simulation": simulation.model_dump(),
-        "geometry": asdict(geometry),
-        "limits": limits.model_dump(),
-        "chip_id": chip_id,
-        "folder": str(folder.resolve()),
+        "simulation": request.simulation.model_dump(),
+        "geometry": asdict(request.geometry),
+        "limits": request.limits.model_dump(),
+        "chip_id": request.chip_id,
+        "folder": str(request.folder.resolve()),
     }
     timer = threading.Timer(60.0, process.kill)
     timer.start()
@@ -742,7 +742,8 @@ def launch(simulation: Simulation, geometry: Geometry, limits: Limits, chip_id: 
     if "error" in answer:
         stop()
         raise ConfigError(f"[simulation]: the simulated board did not start: {answer['error']}")
-    return SimulatedFarSide({"port": answer["resource"]}, answer["control"], stop)
+    board = ("board", "rram_hil test-chip board", answer["resource"])
+    return SimulatedFarSide({"port": answer["resource"]}, answer["control"], stop, (board,))
 
 
 def _end_with_parent(chip: SimulatedChip) -> None:

@@ -16,7 +16,7 @@ from rram_hil.drivers.simulated.test_chip_board import launch
 from rram_hil.cells import Geometry
 from rram_hil.device.config import Simulation, Timing
 from rram_hil.limits import Limits
-from rram_hil.simulation import SimulatedFarSide
+from rram_hil.simulation import FarSideRequest, SimulatedFarSide
 
 GEOMETRY = Geometry(2, 16, 24)
 LIMITS = Limits(
@@ -77,7 +77,7 @@ def start() -> Iterator[Start]:
     running: list[BoardBench] = []
 
     def begin(folder: Path = Path("."), **simulation: Any) -> BoardBench:
-        far = launch(Simulation(**{"timing": FREE_LINK, **simulation}), GEOMETRY, LIMITS, "c1", folder)
+        far = launch(FarSideRequest(Simulation(**{"timing": FREE_LINK, **simulation}), GEOMETRY, LIMITS, "c1", folder))
         running.append(BoardBench(far, BoardControl(far.control)))
         return running[-1]
 

@@ -21,7 +21,7 @@ from rram_hil.device.config import Simulation, Timing
 from rram_hil.errors import ConfigError, LinkError, UnknownOutcomeError
 from rram_hil.limits import Limits
 from rram_hil.operations import pulse, read, read_step
-from rram_hil.simulation import launcher
+from rram_hil.simulation import FarSideRequest, launcher
 
 GEOMETRY = Geometry(1, 8, 8)
 LIMITS = Limits(
@@ -66,7 +66,7 @@ def test_the_entry_point_leads_to_launch():
 
 def test_the_chip_outlives_a_board_that_crashed_in_an_operation(tmp_path):
     simulation = Simulation(state="chip.state", timing=Timing(link_s=0.0, bytes_per_s=math.inf))
-    far = launch(simulation, GEOMETRY, LIMITS, "c7", tmp_path)
+    far = launch(FarSideRequest(simulation, GEOMETRY, LIMITS, "c7", tmp_path))
     control, wire = BoardControl(far.control), wired(far.settings["port"])
     wire.execute(SET, 1)
     control.inject("crash", "APPLY")
@@ -77,7 +77,7 @@ def test_the_chip_outlives_a_board_that_crashed_in_an_operation(tmp_path):
     control.close()
     wire.close()
     far.stop()
-    again = launch(simulation, GEOMETRY, LIMITS, "c7", tmp_path)
+    again = launch(FarSideRequest(simulation, GEOMETRY, LIMITS, "c7", tmp_path))
     try:
         wire = wired(again.settings["port"])
         assert wire.last_number() == 1
@@ -93,12 +93,12 @@ def test_the_chip_outlives_a_board_that_crashed_in_an_operation(tmp_path):
 
 def test_a_board_that_cannot_start_says_why_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"\[simulation\]: the simulated board did not start: .*nosuch") as error:
-        launch(Simulation(device="nosuch"), GEOMETRY, LIMITS, "c1", tmp_path)
+        launch(FarSideRequest(Simulation(device="nosuch"), GEOMETRY, LIMITS, "c1", tmp_path))
     assert "\n" not in str(error.value)
 
 
 def test_stop_ends_the_process_and_may_be_called_twice(tmp_path):
-    far = launch(Simulation(), GEOMETRY, LIMITS, "c1", tmp_path)
+    far = launch(FarSideRequest(Simulation(), GEOMETRY, LIMITS, "c1", tmp_path))
     far.stop()
     far.stop()
     with pytest.raises(LinkError):
@@ -115,8 +115,9 @@ def test_the_board_ends_when_its_parent_is_killed(tmp_path: Path):
         from rram_hil.device.config import Simulation
         from rram_hil.drivers.simulated.test_chip_board import launch
         from rram_hil.limits import Limits
+        from rram_hil.simulation import FarSideRequest
         limits = Limits.model_validate({LIMITS.model_dump()!r})
-        far = launch(Simulation(), Geometry(1, 8, 8), limits, "c1", Path({str(tmp_path)!r}))
+        far = launch(FarSideRequest(Simulation(), Geometry(1, 8, 8), limits, "c1", Path({str(tmp_path)!r})))
         print(far.control, flush=True)
         time.sleep(60)
     """
@@ -132,7 +133,7 @@ def test_the_board_ends_when_its_parent_is_killed(tmp_path: Path):
 
 
 def test_quit_ends_the_board_and_the_driver_says_that_it_is_gone(tmp_path):
-    far = launch(Simulation(), GEOMETRY, LIMITS, "c1", tmp_path)
+    far = launch(FarSideRequest(Simulation(), GEOMETRY, LIMITS, "c1", tmp_path))
     wire = wired(far.settings["port"])
     with BoardControl(far.control) as control:
         with pytest.raises(ConfigError, match="not known"):

@@ -16,7 +16,7 @@ from rram_hil.drivers.simulated.control import BoardControl
 
 from rram_hil.bench_file import load_bench_file
 from rram_hil.run_file import read_run
-from rram_hil.simulation import SimulatedFarSide, launcher
+from rram_hil.simulation import SimulatedFarSide, launcher, request_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 RUN = ("run", "recipe.toml", "--bench", "bench.toml", "--out", "r.h5")
@@ -28,7 +28,7 @@ def board(here: Any) -> Iterator[SimulatedFarSide]:
     here.bench("seed = 1", "seed = 1\npace = 8.0")
     file = load_bench_file("bench.toml")
     assert file.simulation is not None
-    far = launcher("test-chip-board")(file.simulation, file.chip.geometry, file.limits, "c1", here.folder)
+    far = launcher("test-chip-board")(request_of(file))
     text = Path("bench.toml").read_text()
     text = text[: text.index("[simulation]")]
     port = f'"test-chip-board"\nport = "{far.settings["port"]}"'

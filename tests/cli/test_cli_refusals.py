@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rram_hil.bench_file import load_bench_file
-from rram_hil.simulation import launcher
+from rram_hil.simulation import launcher, request_of
 
 RUN = ("run", "recipe.toml", "--bench", "bench.toml", "--out", "r.h5")
 CHECK = ("check", "bench.toml")
@@ -76,7 +76,7 @@ def test_port_that_does_not_exist(here: Any, port: str) -> None:
 def test_board_of_another_geometry(here: Any) -> None:
     file = load_bench_file("bench.toml")
     assert file.simulation is not None
-    far = launcher("test-chip-board")(file.simulation, file.chip.geometry, file.limits, "c1", here.folder)
+    far = launcher("test-chip-board")(request_of(file))
     try:
         _board(here, f'port = "{far.settings["port"]}"', rows="32")
         for command in (CHECK, RUN):

@@ -22,6 +22,7 @@ from rram_hil.operations import (
     read,
     read_step,
 )
+from rram_hil.simulation import FarSideRequest
 
 GEOMETRY = Geometry(1, 12, 10)
 LIMITS = Limits(
@@ -40,7 +41,7 @@ LIMITS = Limits(
 
 
 def array(device: str, folder: Path) -> SimulatedArray:
-    side = launch(Simulation(device=device), GEOMETRY, LIMITS, "T2", folder)
+    side = launch(FarSideRequest(Simulation(device=device), GEOMETRY, LIMITS, "T2", folder))
     driver = SimulatedArray(SimulatedArrayConfig.model_validate(side.settings), GEOMETRY, LIMITS)
     driver.connect()
     driver.arm()
