@@ -1,8 +1,8 @@
 """An interpreter of Lua 5.0 as TSP instruments run it: source text becomes Python closures.
 
-Written from the Lua 5.0 reference manual and from "TSP Programming Fundamentals" of the Keithley Series 2600 reference manual (operators
-and their precedence, p. 2-57): there is no `#`, `%`, `goto` or string method in this Lua. Numbers are floats, strings are Latin-1.
-Left out: metatables, coroutines, `require`.
+Written from the Lua 5.0 reference manual and from "TSP Programming Fundamentals" of the Keithley Series 2600 reference manual
+(2600S-901-01 Rev. A, p. 2-57 at manualslib.com: operators and their precedence): there is no `#`, `%` or string method in this
+Lua. Numbers are floats, strings are Latin-1. Left out: metatables, coroutines, `require`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ MOST_STEPS = 5_000_000
 """Loop turns and calls of one message after which it is taken for endless."""
 LONGEST_STRING = 1 << 24
 _KEYWORDS = frozenset(
-    "and break do else elseif end false for function if in local nil not or repeat return then true until while".split()
+    ["and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in"]
+    + ["local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while"]
 )
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r\f\v]+)|(?P<newline>\n)|(?P<comment>--(?!\[\[)[^\n]*)|(?P<long>(?:--)?\[\[)"
@@ -61,7 +62,7 @@ class LuaSyntaxError(Exception):
         self.line = line
 
 
-class TooManySteps(LuaError):
+class EndlessError(LuaError):
     """A chunk that does not end; `pcall` does not hold it."""
 
 
@@ -317,10 +318,10 @@ class Machine:
         self.steps = 0
 
     def step(self) -> None:
-        """One loop turn or call. Raises `TooManySteps`."""
+        """One loop turn or call. Raises `EndlessError`."""
         self.steps += 1
         if self.steps > MOST_STEPS:
-            raise TooManySteps("script does not end: it was stopped", self.line)
+            raise EndlessError("script does not end: it was stopped", self.line)
 
     def compile(self, source: str) -> LuaFunction:
         """A chunk as a function without parameters. Raises `LuaSyntaxError`."""
@@ -658,8 +659,7 @@ class _Compiler:
 
     def return_(self, _: _Token) -> Statement:
         ended = self.is_next("end", "else", "elseif", "until", ";") or self.token.kind == "end"
-        values = _values([] if ended else self.expressions())
-        return values
+        return _values([] if ended else self.expressions())
 
     def break_(self, token: _Token) -> Statement:
         if not self.loops:

@@ -1,4 +1,7 @@
-"""The library of Lua 5.0 for simulated TSP instruments: base functions, string, table, math. Left out: files, `string.dump`, `%b`, `%f`."""
+"""The library of Lua 5.0 for simulated TSP instruments: base functions, string, table, math.
+
+Left out: files, `string.dump`, pattern items `%b`, back references.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from ._lua import (
     LuaSyntaxError,
     LuaTable,
     Machine,
-    TooManySteps,
+    EndlessError,
     Value,
     lua_next,
     to_number,
@@ -88,7 +91,7 @@ def _base(machine: Machine) -> dict[str, Value]:
     def pcall(function: Value, *arguments: Value) -> tuple[Value, ...]:
         try:
             return True, *machine.call(function, arguments, machine.line, "")
-        except TooManySteps:
+        except EndlessError:
             raise
         except LuaError as error:
             return False, error.value

@@ -1,9 +1,9 @@
 """Base of the simulated instruments that run TSP: Lua with the instrument in it, scripts, printing, the error queue.
 
-After the Keithley Series 2600B reference manual 2600BS-901 (section "TSP command reference" and "Effects of errors on scripts", pages read
-at manualshive.com and easymanua.ls): a syntax error (-285) keeps a line or script from running, a run-time error (-286) ends it, every
-other error goes into the queue and the script goes on. Unverified: the length of the error queue, that an undefined attribute is
-refused when set, the time a line takes.
+After the Keithley Series 2600B reference manual 2600BS-901 (section 7, TSP command reference, and section 8, "Effects of errors on
+scripts", pages read at manualshive.com and easymanua.ls): a syntax error (-285) keeps a line or script from running, a run-time
+error (-286) ends it, every other error goes into the queue and the script goes on. Unverified: the length of the error queue,
+that an undefined attribute is refused when set, the time a line takes, `printbuffer` beyond the end of a buffer.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class QueuedError:
     node: int
 
 
-class _Exit(Exception):
+class _ExitError(Exception):
     """`exit()`: the script ends without an error."""
 
 
@@ -107,7 +107,7 @@ class TspInstrument(SimulatedInstrument):
         """Reply to `*IDN?`."""
         return f"Keithley Instruments Inc., Model {self.pretends or self.model}, {self.place.serial}, {self.FIRMWARE}"
 
-    def wait_complete(self) -> None:  # noqa: B027 (most have nothing that goes on by itself)
+    def wait_complete(self) -> None:
         """What `waitcomplete()` waits for: overlapped operations of this instrument."""
 
     @property
@@ -177,7 +177,7 @@ class TspInstrument(SimulatedInstrument):
             self.push_error(-286, f"TSP Runtime error at line {error.line}: {error.value}")
         except RecursionError:
             self.push_error(-286, f"TSP Runtime error at line {self.machine.line}: stack overflow")
-        except _Exit:
+        except _ExitError:
             pass
         self.elapse(0.0)
 
@@ -282,7 +282,7 @@ class TspInstrument(SimulatedInstrument):
         else:
             self.push_error(-113, "Undefined header")
 
-    def triggered(self) -> None:  # noqa: B027 (a subclass may listen)
+    def triggered(self) -> None:
         """`*TRG` came."""
 
     def status_byte(self) -> int:
@@ -346,7 +346,7 @@ class TspInstrument(SimulatedInstrument):
         g = self.globals
 
         def exit_() -> None:
-            raise _Exit
+            raise _ExitError
 
         def opc() -> None:
             self.wait_complete()
