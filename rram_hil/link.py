@@ -431,10 +431,11 @@ class Dialog:
                 return data, self._line(command, 0.0).lstrip(";")
 
     def query_lines(
-        self, command: str, last: str, *, takes_s: float = 0.0, block_of: int = 0
+        self, command: str, last: str | Callable[[str], bool], *, takes_s: float = 0.0, block_of: int = 0
     ) -> tuple[bytes, list[str]]:
         """Send one message of several lines and return the lines of its reply up to the one that begins with `last`, included.
 
+        `last` may also be a function that is called once with each line and tells whether it is the last one.
         With `block_of`, a first line that is a number n may be followed by an indefinite-length block ("#0", n values of
         `block_of` bytes, line feed), whose data come first; else they are empty. Raises as `query`.
         """
@@ -455,7 +456,7 @@ class Dialog:
                         self._exactly(1, command)
                     else:
                         lines.append((head + self._line(command, 0.0).encode("latin-1")).decode("latin-1"))
-                while not lines[-1].startswith(last):
+                while not (last(lines[-1]) if callable(last) else lines[-1].startswith(last)):
                     lines.append(self._line(command, takes_s))
                 return data, lines
 
