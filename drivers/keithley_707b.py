@@ -1,0 +1,58 @@
+"""Driver of the Keithley 707B (6 slots) and 708B (1 slot) switching matrices, with cards of 12 columns a slot.
+
+Checked against the 707B-901-01 reference manual, rev. A and B (pages of sections 2, 5 and 7: channel identification "slot, row
+letter, two-digit column", channel lists, connection rules, sequential connection, `slot[X].idn`), and the TSP toolkit's command
+documentation 70xB (`channel.*`, `digio.trigger[N].*`, `slot[X].idn`, `localnode.*`): a command that opens or closes returns when
+the relays have settled; `channel.getclose` answers names with ";" between or nil; `channel.getcount` with ",". `scan.*` and
+`channel.pattern.*` exist and are not used here: a loaded script gives each step its own trigger pulse.
+
+Unverified: relay settling times of the cards, the number of digital lines, the description that each card gives in `slot[X].idn`
+(seen: "7173,4x12 Hi Freq Matrix AAAA,02.01a,99999999" and pseudocard "7072,Pseudo 8x12 SemiMatrix,00.00a,????????").
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from rram_hil.errors import LinkError
+from rram_hil.instrument import Crosspoint
+
+from ._tsp_switch import Card, TspSwitch
+
+
+class Keithley707B(TspSwitch):
+    """A 707B or 708B. Rows A to H; column 1 is slot 1 column 01, column 13 slot 2 column 01."""
+
+    MODELS = ("707B", "708B")
+    SLOTS: ClassVar[dict[str, int]] = {"707B": 6, "708B": 1}
+    ROWS = "ABCDEFGH"
+    COLUMNS = 12
+    SETTLE_S: ClassVar[dict[str, float]] = {"7174A": 2e-3, "7174": 2e-3, "": 15e-3}
+    """Unverified; the longest known (7072) for cards not named."""
+
+    def look(self) -> None:
+        """Read which cards there are. Changes nothing."""
+        slots = self.SLOTS[self.identity.model]
+        told = self.peek(f"for i = 1, {slots} do print(slot[i].idn) end")
+        if len(told) != slots:
+            raise LinkError(f"{self.name}: {len(told)} answers for {slots} slots")
+        self.cards = tuple(card for slot, idn in enumerate(told, 1) if (card := _card(slot, idn)) is not None)
+
+    def point_name(self, slot: int, row: int, column: int) -> str:
+        """See `TspSwitch.point_name`: "1A01"."""
+        return f"{slot}{self.ROWS[row - 1]}{column:02d}"
+
+    def point_of(self, name: str) -> Crosspoint | None:
+        """See `TspSwitch.point_of`. Raises `LinkError` for what names no crosspoint."""
+        found = re.fullmatch(r"([1-6])([A-Ha-h])(\d\d)", name)
+        if found is None:
+            raise LinkError(f"{self.name}: {name[:20]!r} names no crosspoint")
+        return found[2].upper(), (int(found[1]) - 1) * self.COLUMNS + int(found[3])
+
+
+def _card(slot: int, idn: str) -> Card | None:
+    """The matrix card that `slot[X].idn` tells of: model, then a description such as "8x12 ..."; None for no such card."""
+    model, _, rest = idn.partition(",")
+    size = re.search(r"(\d+)\s*x\s*(\d+)", rest)
+    return None if size is None else Card(slot, model.strip(), int(size[1]), int(size[2]))
