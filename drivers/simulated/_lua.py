@@ -22,8 +22,29 @@ MOST_STEPS = 5_000_000
 """Loop turns and calls of one message after which it is taken for endless."""
 LONGEST_STRING = 1 << 24
 _KEYWORDS = frozenset(
-    ["and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in"]
-    + ["local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while"]
+    {
+        "and",
+        "break",
+        "do",
+        "else",
+        "elseif",
+        "end",
+        "false",
+        "for",
+        "function",
+        "if",
+        "in",
+        "local",
+        "nil",
+        "not",
+        "or",
+        "repeat",
+        "return",
+        "then",
+        "true",
+        "until",
+        "while",
+    }
 )
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r\f\v]+)|(?P<newline>\n)|(?P<comment>--(?!\[\[)[^\n]*)|(?P<long>(?:--)?\[\[)"
@@ -1171,3 +1192,22 @@ def lua_next(table: Value, key: Value = None) -> tuple[Value, Value] | None:
     keys = list(table.values)
     at = 0 if key is None else keys.index(key) + 1
     return (keys[at], table.values[keys[at]]) if at < len(keys) else None
+
+
+PARAMETER_TOO_BIG = TspError(1101, "Parameter Too Big")
+PARAMETER_TOO_SMALL = TspError(1102, "Parameter Too Small")
+
+
+def number(value: Value, low: float = -math.inf, high: float = math.inf) -> float:
+    """A value that a handler takes as a number. Raises `TspError` as the instrument does outside [low, high] or for no number."""
+    found = None if isinstance(value, str) else to_number(value)
+    if found is None:
+        raise TspError(-104, "Data Type")
+    if not low <= found <= high:
+        raise PARAMETER_TOO_SMALL if found < low else PARAMETER_TOO_BIG
+    return found
+
+
+def boolean(value: Value) -> bool:
+    """A value that a handler takes as 0 or 1 (or a Lua boolean). Raises `TspError`."""
+    return value if isinstance(value, bool) else number(value, 0, 1) != 0

@@ -13,12 +13,12 @@ from typing import Any
 
 from ._lua import (
     LONGEST_STRING,
+    EndlessError,
     LuaError,
     LuaFunction,
     LuaSyntaxError,
     LuaTable,
     Machine,
-    EndlessError,
     Value,
     lua_next,
     to_number,

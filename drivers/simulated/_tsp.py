@@ -1,7 +1,7 @@
 """Base of the simulated instruments that run TSP: Lua with the instrument in it, scripts, printing, the error queue.
 
-After the Keithley Series 2600B reference manual 2600BS-901 (section 7, TSP command reference, and section 8, "Effects of errors on
-scripts", pages read at manualshive.com and easymanua.ls): a syntax error (-285) keeps a line or script from running, a run-time
+After the Keithley Series 2600B reference manual 2600BS-901 (section 7, TSP command reference; section 8, "Effects of errors
+on scripts"; pages read at manualshive.com and easymanua.ls): a syntax error (-285) keeps a line or script from running, a run-time
 error (-286) ends it, every other error goes into the queue and the script goes on. Unverified: the length of the error queue,
 that an undefined attribute is refused when set, the time a line takes, `printbuffer` beyond the end of a buffer.
 """
@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ._instrument import SimulatedInstrument
-from ._lua import LuaError, LuaSyntaxError, LuaTable, Machine, TspError, Value, to_number, type_name
+from ._lua import LuaError, LuaSyntaxError, LuaTable, Machine, TspError, Value, boolean, number, to_number, type_name
 from ._lua_library import install, number_at, text_at
+from ._tsp_triggers import Events, Triggers
 from ._world import Place
 
 STEP_S = 2e-6
@@ -26,25 +27,6 @@ EPOCH_S = 1_700_000_000.0
 """What `os.time` gives when the rack is switched on."""
 
 __all__ = ["LuaError", "LuaTable", "TspError", "TspInstrument", "Value", "boolean", "number"]
-
-
-def number(value: Value, low: float = -math.inf, high: float = math.inf) -> float:
-    """A value that a handler takes as a number. Raises `TspError` as the instrument does outside [low, high] or for no number."""
-    found = None if isinstance(value, str) else to_number(value)
-    if found is None:
-        raise TspError(-104, "Data type error")
-    if not low <= found <= high:
-        raise PARAMETER_TOO_SMALL if found < low else PARAMETER_TOO_BIG
-    return found
-
-
-def boolean(value: Value) -> bool:
-    """A value that a handler takes as 0 or 1 (or a Lua boolean). Raises `TspError`."""
-    return value if isinstance(value, bool) else number(value, 0, 1) != 0
-
-
-PARAMETER_TOO_BIG = TspError(1102, "Parameter too big")
-PARAMETER_TOO_SMALL = TspError(1103, "Parameter too small")
 
 
 @dataclass(frozen=True)
@@ -90,8 +72,10 @@ class TspInstrument(SimulatedInstrument):
         self._output = bytearray()
         self._loading: tuple[str, bool, list[str]] | None = None
         self._counted = 0
+        self.events = Events(place.bus)
         install(self.machine)
         self._build_base()
+        self.triggers = Triggers(self)
         self.build()
         self.reset()
 
@@ -118,8 +102,13 @@ class TspInstrument(SimulatedInstrument):
     # Time
 
     def elapse(self, seconds: float) -> None:
-        """Let time pass, with that of the lines run so far."""
-        self.place.bus.clock.advance(max(seconds, 0.0) + self._run_time_s())
+        """Let time pass, with that of the lines run so far; what is due meanwhile happens."""
+        clock = self.place.bus.clock
+        end_s = clock.now_s + max(seconds, 0.0) + self._run_time_s()
+        while self.events.run_next(end_s):
+            pass
+        if end_s > clock.now_s:
+            clock.advance(end_s - clock.now_s)
 
     def now_s(self) -> float:
         """The instrument's clock (virtual s)."""
@@ -278,12 +267,9 @@ class TspInstrument(SimulatedInstrument):
         elif name == "*WAI":
             self._wait_complete()
         elif name == "*TRG":
-            self.triggered()
+            self.triggers.command.happen()
         else:
             self.push_error(-113, "Undefined header")
-
-    def triggered(self) -> None:
-        """`*TRG` came."""
 
     def status_byte(self) -> int:
         """`*STB?`: error available (bit 2), event status (5), master summary (6)."""
@@ -337,7 +323,7 @@ class TspInstrument(SimulatedInstrument):
         if not tables or len(tables) != len(buffers):
             raise LuaError("bad argument #3 to `printbuffer' (reading buffer expected)")
         if start < 1 or end < start or any(end > t.length() for t in tables):
-            raise TspError(-222, "Parameter data out of range")
+            raise TspError(-222, "Parameter Data Out of Range")
         self.print_numbers([table.get(float(at)) for at in range(start, end + 1) for table in tables])
 
     # Globals that every TSP instrument has
