@@ -88,6 +88,7 @@ class InstrumentServer:
         self.instrument = instrument
         self.faults = FaultQueue()
         self.transactions = 0
+        self.connections = 0
         self._timing = timing
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
@@ -97,6 +98,9 @@ class InstrumentServer:
 
     def stop(self) -> None:
         """Take no further connection and close those that are."""
+        with contextlib.suppress(OSError):
+            # Closing alone does not wake the thread that waits in accept: it would take one more connection.
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.drop()
 
@@ -113,6 +117,7 @@ class InstrumentServer:
             except OSError:
                 return
             host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.connections += 1
             self._hosts.add(host)
             threading.Thread(target=self._serve, args=(host,), daemon=True).start()
 
