@@ -75,6 +75,27 @@ class Fault(IntFlag):
     GATE_LEAK = 4
 
 
+@dataclass(frozen=True, eq=False)
+class StandingPulse:
+    """One pulse that stands on cells since `started_s`; made by `SimulatedChip.begin_pulse`. Arrays of shape (n,).
+
+    Flat index, BL - SL and gate over the lower of them (V), cap by compliance (S), the pulse's event number, and what the cell's state
+    was when it began: conductance then (S), formed, and the record of its last programming.
+    """
+
+    started_s: float
+    index: IntArray
+    drop_v: FloatArray
+    gate_v: FloatArray
+    cap_s: FloatArray
+    event: IntArray
+    before_s: FloatArray
+    formed: NDArray[np.bool_]
+    conductance_s: NDArray[np.float32]
+    programmed_s: FloatArray
+    programming: NDArray[np.uint32]
+
+
 @dataclass(eq=False)
 class _Batch:
     """Cells of one operation under way: flat indices, traits, and each cell's own time (s)."""
@@ -199,6 +220,78 @@ class SimulatedChip:
 
     def _conducts(self, index: IntArray) -> FloatArray:
         return self._with_faults(index, self._relaxed(index, np.full(index.size, self.now_s)))
+
+    # What instruments in front of the array do to it: levels stand as long as they stand (drivers/simulated/_array.py).
+
+    def conducts(self, index: IntArray) -> FloatArray:
+        """What the cells at these flat indices conduct now (S), as `conductance_s`."""
+        return self._conducts(index)
+
+    def as_read(self, index: IntArray, g_s: FloatArray) -> FloatArray:
+        """What one reading sees of the cells' conductances `g_s` (S): an event of each, with the noise of its number."""
+        self._state.event[index] += 1
+        if not self.simulation.read_noise:
+            return g_s
+        event = self._state.event[index].astype(np.int64)
+        return self.model.as_read(self._seed, self._traits.part(index), event, g_s)
+
+    def gate_leak_s(self) -> FloatArray:
+        """Leakage of every word line to ground (S), shape (tiles, rows); zero in an array without gates."""
+        if self.geometry.cell == "1R":
+            return np.zeros(self.geometry.shape[:2])
+        leaks = (self._state.fault.reshape(self.geometry.shape) & Fault.GATE_LEAK != 0).sum(axis=2)
+        return np.asarray(GATE_LEAK_S + FAULT_LEAK_S * leaks, dtype=np.float64)
+
+    def begin_pulse(self, index: IntArray, drop_v: FloatArray, gate_v: FloatArray, cap_s: FloatArray) -> StandingPulse:
+        """Levels that stand on cells from now on: one pulse and one event of each, counted here. `extend_pulse` lets it act.
+
+        `drop_v` is BL - SL, `gate_v` WL above the lower of them (ignored in a 1R array), `cap_s` what compliance lets a SET reach.
+        """
+        state = self._state
+        state.pulses[index] += 1
+        state.event[index] += 1
+        if self.geometry.cell == "1R":
+            gate_v = self._gate(None, drop_v)
+        return StandingPulse(
+            self.now_s,
+            index,
+            drop_v,
+            gate_v,
+            cap_s,
+            state.event[index].astype(np.int64),
+            self._relaxed(index, np.full(index.size, self.now_s)),
+            state.formed[index],
+            state.conductance_s[index],
+            state.programmed_s[index],
+            state.programming[index],
+        )
+
+    def extend_pulse(self, pulse: StandingPulse) -> None:
+        """Let a standing pulse act as one of the width that it has stood until now, whatever it had done before."""
+        state, width_s = self._state, self.now_s - pulse.started_s
+        if not width_s > 0:
+            return
+        state.conductance_s[pulse.index] = pulse.conductance_s
+        state.programmed_s[pulse.index] = pulse.programmed_s
+        state.programming[pulse.index] = pulse.programming
+        state.formed[pulse.index] = pulse.formed
+        traits = self._traits.part(pulse.index)
+        live = (traits.stuck == 0) & ((state.fault[pulse.index] & Fault.OPEN) == 0)
+        for polarity in (1, -1):
+            at = np.flatnonzero(live & (np.sign(pulse.drop_v) == polarity))
+            if at.size == 0:
+                continue
+            index, event, before = pulse.index[at], pulse.event[at], pulse.before_s[at]
+            volts, over = np.abs(pulse.drop_v[at]), pulse.gate_v[at]
+            after, formed = self._after(
+                polarity, traits.part(at), event, before, pulse.formed[at], volts, over, width_s, pulse.cap_s[at]
+            )
+            changed = after != before
+            moved = index[changed]
+            state.formed[index[formed]] = True
+            state.conductance_s[moved] = after[changed]
+            state.programmed_s[moved] = self.now_s
+            state.programming[moved] = event[changed]
 
     def inject(self, fault: Fault, cells: Cells) -> None:
         """Give cells a fault, for tests: their conductance or their row's gate leakage then shows it. NONE repairs."""
@@ -327,12 +420,12 @@ class SimulatedChip:
         compliance_a: float | None,
     ) -> None:
         """Count the pulse, then let it act: a killed process has counted at least what it did."""
-        state, model = self._state, self.model
+        state = self._state
         index = batch.index[at][pulsing]
         state.number_pulses[index] += 1
         state.pulses[index] += 1
         state.event[index] += 1
-        cap = np.inf if compliance_a is None else compliance_a / model.compliance_v
+        cap = np.inf if compliance_a is None else compliance_a / self.model.compliance_v
         for polarity in (1, -1):
             chosen = np.flatnonzero(pulsing & (np.sign(drop) == polarity))
             where = at[chosen]
@@ -346,12 +439,7 @@ class SimulatedChip:
             now = batch.time_s[where] + 2 * self.simulation.timing.edge_s + width_s
             before = self._relaxed(index, batch.time_s[where])
             volts, over = np.abs(drop[chosen]), gate[chosen]
-            if polarity > 0:
-                after, forming = model.after_set(self._seed, traits, event, before, formed, volts, over, width_s, cap)
-            else:
-                open_v = np.full(over.shape, np.inf) if self.geometry.cell == "1R" else over
-                after = model.after_reset(self._seed, traits, event, before, formed, volts, open_v, width_s)
-                forming = formed
+            after, forming = self._after(polarity, traits, event, before, formed, volts, over, width_s, cap)
             changed = after != before
             moved = index[changed]
             state.formed[index[forming]] = True
@@ -359,6 +447,24 @@ class SimulatedChip:
             state.programmed_s[moved] = now[changed]
             state.programming[moved] = event[changed]
             batch.programmed[where[changed]] = True
+
+    def _after(
+        self,
+        polarity: int,
+        traits: Traits,
+        event: IntArray,
+        before_s: FloatArray,
+        formed: NDArray[np.bool_],
+        volts: FloatArray,
+        over: FloatArray,
+        width_s: float,
+        cap_s: float | FloatArray,
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Conductance and formed flag after one pulse of a polarity (1: SET) with |BL - SL| = `volts`, gate `over` the lower."""
+        if polarity > 0:
+            return self.model.after_set(self._seed, traits, event, before_s, formed, volts, over, width_s, cap_s)
+        open_v = np.full(over.shape, np.inf) if self.geometry.cell == "1R" else over
+        return self.model.after_reset(self._seed, traits, event, before_s, formed, volts, open_v, width_s), formed
 
     def _gate_reading(self, index: IntArray, wl_v: FloatArray) -> tuple[FloatArray, FloatArray, StatusArray]:
         leaks = (self._state.fault.reshape(self.geometry.shape) & Fault.GATE_LEAK != 0).sum(axis=2).ravel()

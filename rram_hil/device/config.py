@@ -29,6 +29,22 @@ class Timing(BaseModel):
     bytes_per_s: Annotated[float, Field(gt=0)] = 10e6
 
 
+class FaultEntry(BaseModel):
+    """An entry of `simulation.faults`: something that goes wrong with a message of an instrument, from the start on.
+
+    `instrument` is its name in the bench file; empty for a bench of one board. `kind` is one of the link faults of
+    docs/instruments.md; it happens at the next `count` messages that contain `on`; `seconds` is how long a delay is.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    kind: str
+    instrument: str = ""
+    on: str = ""
+    count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    seconds: Seconds = 0.0
+
+
 class Simulation(BaseModel):
     """Section `[simulation]`: the device model, the seed of every draw, the file that holds the chip's state."""
 
@@ -48,3 +64,4 @@ class Simulation(BaseModel):
     transport: Literal["pty", "socket"] = Field(default="socket", description="how a simulated board is reached")
     pace: Annotated[float, Field(ge=0)] = Field(default=0.0, description="wall seconds spent per virtual second")
     timing: Timing = Timing()
+    faults: list[FaultEntry] = Field(default=[], description="what goes wrong on the link, from the start on")

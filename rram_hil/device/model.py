@@ -355,22 +355,23 @@ class DeviceModel(_Part):
         bl_v: FloatArray,
         gate_v: FloatArray,
         width_s: float,
-        cap_s: float = np.inf,
+        cap_s: float | FloatArray = np.inf,
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Conductance (S) and formed flag after a pulse with BL - SL = `bl_v` > 0 and the gate `gate_v` above SL.
 
-        Never below `g_s`. `cap_s` is what a compliance current allows. Cells that are stuck stay.
+        Never below `g_s`. `cap_s` is what a compliance current allows, one for all cells or one each. Cells that are stuck stay.
         """
         threshold = traits.form_threshold_v - self._width_v(self.forming, width_s)
         forms = ~formed & (bl_v >= threshold) & (gate_v >= self.forming.gate_min_v) & (traits.stuck == 0)
         after = np.array(g_s, dtype=np.float64)
+        cap = np.broadcast_to(np.asarray(cap_s, dtype=np.float64), after.shape)
         for chosen, reached in (
             (np.flatnonzero(formed), self._set_reaches),
             (np.flatnonzero(forms), self._forming_reaches),
         ):
             if chosen.size:
                 level_s = reached(seed, traits.part(chosen), event[chosen], bl_v[chosen], gate_v[chosen], width_s)
-                after[chosen] = np.maximum(after[chosen], np.minimum(level_s, cap_s))
+                after[chosen] = np.maximum(after[chosen], np.minimum(level_s, cap[chosen]))
         return after, formed | forms
 
     def _set_reaches(
