@@ -20,7 +20,6 @@ from typing import ClassVar
 
 from ._lua_library import text_at
 from ._tsp import LuaTable, TspError, TspInstrument, Value, number
-from ._tsp_digio import DigitalPort
 from ._world import Place
 
 NO_SUCH = "Parameter error invalid channel in channel list"
@@ -108,7 +107,7 @@ class SimulatedTspSwitch(TspInstrument):
         self.rule = RULES["BREAK_BEFORE_MAKE"]
         self.is_sequential = False
         self._reset_channels(self.relays.values())
-        self.port.reset()
+        self.triggers.reset()
 
     def _reset_channels(self, relays: Iterable[Relay]) -> None:
         relays = list(relays)
@@ -219,8 +218,7 @@ class SimulatedTspSwitch(TspInstrument):
 
     def build(self) -> None:
         """See `TspInstrument`."""
-        self.port = DigitalPort(self)
-        self.globals.set("digio", self.port.table())
+        self.triggers.add_digital_lines()
         channel = self.channel_table()
         channel.sealed = True
         self.globals.set("channel", channel)
