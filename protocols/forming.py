@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rram_hil.cells import Cells, IntArray
 from rram_hil.errors import ConfigError
-from rram_hil.operations import ApplyResult, FloatArray, Status, Stop, read, sweep
-from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
+from rram_hil.operations import ApplyResult, FloatArray, Scheme, Status, Stop, read, sweep
+from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected, map_of
 
 Volt = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -69,6 +69,7 @@ class Forming(Protocol):
     A cell that conducts before its first pulse, or cannot be read, takes none. Defaults: ramps and gate of the RADAR data set
     (HfO2 class 1T1R: 3.12 to 3.17 V at WL 2.0 V, 99th percentile about 3.6 V). Where more than `conducting_fraction` of the
     cells conduct at the start, the array was formed before: it is refused, for they would all be taken for stuck cells.
+    A 1R array, which has no gate, needs `unselected` ("half") and `compliance_a` or a bench that limits the current.
     """
 
     cells: CellChoice = CellChoice()
@@ -77,6 +78,8 @@ class Forming(Protocol):
     width_s: Positive = 1e-6
     formed_above_s: Positive = 20e-6
     conducting_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+    unselected: Unselected = "inhibit"
+    compliance_a: Positive | None = None
 
     def run(self, setting: Setting) -> Plan[FormingSummary]:
         """Yields reads and ramps; shares the array's `Condition` as "condition"."""
@@ -140,6 +143,8 @@ class Forming(Protocol):
                 width_s=self.width_s,
                 read=setting.read,
                 stop=stop,
+                unselected=Scheme(self.unselected),
+                compliance_a=self.compliance_a,
                 label="forming",
             )
             result = cast(ApplyResult, (yield ramp))

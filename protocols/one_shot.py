@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from rram_hil.cells import IntArray
 from rram_hil.curve import Curve, PulseCurves
-from rram_hil.operations import Apply, ApplyResult, pulse
-from rram_hil.protocol import Plan, Progress, Protocol, Setting
+from rram_hil.operations import Apply, ApplyResult, Scheme, pulse
+from rram_hil.protocol import Plan, Progress, Protocol, Setting, Unselected
 
 from .targets import Positive, TargetChoice, Volt, save_targets, to_program
 
@@ -56,6 +56,7 @@ class OneShot(Protocol):
     tag: str = "network"
     reset: ResetPulse = ResetPulse()
     set: SetPulse
+    unselected: Unselected = "inhibit"
 
     def run(self, setting: Setting) -> Plan[OneShotSummary]:
         """Yields two pulse batches; shares the placement under `tag`."""
@@ -65,7 +66,12 @@ class OneShot(Protocol):
         curve = self.set.gate or setting.shared_by("pulse curves", PulseCurves).set_gate
         yield Progress(0, 2, f"resetting {len(cells)} cells")
         to_high = pulse(
-            cells, sl_v=self.reset.sl_v, wl_v=self.reset.wl_v, width_s=self.reset.width_s, label="one-shot reset"
+            cells,
+            sl_v=self.reset.sl_v,
+            wl_v=self.reset.wl_v,
+            width_s=self.reset.width_s,
+            unselected=Scheme(self.unselected),
+            label="one-shot reset",
         )
         reset = yield from _once(to_high, setting)
         conducting = np.flatnonzero(target >= min(curve.conductance_s))
@@ -75,6 +81,7 @@ class OneShot(Protocol):
             bl_v=self.set.bl_v,
             wl_v=curve.volts(target[conducting]),
             width_s=self.set.width_s,
+            unselected=Scheme(self.unselected),
             label="one-shot set",
         )
         done = yield from _once(to_target, setting)

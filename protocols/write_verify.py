@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rram_hil.curve import Curve, PulseCurves
-from rram_hil.operations import ApplyResult, FloatArray, Program, ProgramResult, PulseTrain, Ramp, Status, read
+from rram_hil.operations import ApplyResult, FloatArray, Program, ProgramResult, PulseTrain, Ramp, Scheme, Status, read
 from rram_hil.programmed import Programmed
-from rram_hil.protocol import Plan, Progress, Protocol, Save, Setting, map_of
+from rram_hil.protocol import Plan, Progress, Protocol, Save, Setting, Unselected, map_of
 
 from .targets import MAP, Positive, TargetChoice, Volt, save_targets, to_program
 
@@ -88,6 +88,8 @@ class WriteVerify(Protocol):
     max_reversals: Annotated[int, Field(ge=0)] = 10
     confirm: Annotated[int, Field(ge=0)] = 1
     on_board: Literal["never", "allowed", "required"] = "allowed"
+    unselected: Unselected = "inhibit"
+    compliance_a: Positive | None = None
 
     @model_validator(mode="after")
     def _some_width(self) -> Self:
@@ -124,6 +126,8 @@ class WriteVerify(Protocol):
                 self.max_pulses - (sets + resets)[todo],
                 self.max_reversals,
                 self.confirm,
+                Scheme(self.unselected),
+                self.compliance_a,
                 on_board=self.on_board,
                 label="write-verify",
             )

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,10 @@ class Setting:
                 f"step {self.step!r}: {name!r} was not made by an earlier step of this run; there is: {names}"
             )
         return thing
+
+
+Unselected = Literal["inhibit", "grounded", "floating", "half", "third"]
+"""What unselected lines do during pulses: a `rram_hil.operations.Scheme` by its name in a recipe."""
 
 
 class CellChoice(BaseModel):
