@@ -21,9 +21,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import NOT_A_READING, Accuracy, ChannelLimits, Function, Readings, SourceMeter, SourceSetup
+from rram_hil.instrument import (
+    NOT_A_READING,
+    Accuracy,
+    ChannelLimits,
+    Function,
+    InstrumentConfig,
+    Readings,
+    SourceMeter,
+    SourceSetup,
+)
 from rram_hil.link import number
 from rram_hil.operations import FloatArray
+from rram_hil.traffic import Traffic
 
 from ._scpi import ScpiInstrument, floats
 
@@ -79,8 +89,11 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
 
     MAKER = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B2901A", "B2902A", "B2911A", "B2912A")
-    _setups: dict[str, SourceSetup]
-    _armed: _Armed | None = None
+
+    def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
+        super().__init__(config, traffic)
+        self._setups: dict[str, SourceSetup] = {}
+        self._armed: _Armed | None = None
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -481,7 +494,7 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
 
     def _setup(self, channel: str) -> SourceSetup:
         self._known(channel)
-        if channel not in getattr(self, "_setups", {}):
+        if channel not in self._setups:
             raise ConfigError(f"channel {channel} of {self.name} has not been configured")
         return self._setups[channel]
 

@@ -427,7 +427,7 @@ class SimulatedB2900(ScpiInstrument):
                     peak_s = at_s + layer.delay_s + (output.pulse_delay_s if output.shape == "PULS" else 0.0)
                     add(peak_s, 1, partial(self._step, layer, level))
                     if output.shape == "PULS":
-                        add(peak_s + output.pulse_width_s, 0, partial(self._base, output))
+                        add(peak_s + output.pulse_width_s, 0, partial(self._base, layer))
         self._is_running = True
         clock = self.place.bus.clock
         try:
@@ -448,12 +448,17 @@ class SimulatedB2900(ScpiInstrument):
     def _step(self, layer: _Layer, level: float) -> set[int]:
         output = self._outputs[layer.channel]
         self._go_to(output, level)
+        if output.shape == "PULS":
+            return self._given(layer, "BEF")
         self._count_up(layer)
         return self._given(layer, "BEF") | self._given(layer, "AFT")
 
-    def _base(self, output: _Output) -> set[int]:
+    def _base(self, layer: _Layer) -> set[int]:
+        """The end of a pulse."""
+        output = self._outputs[layer.channel]
         self._go_to(output, output.level[output.function])
-        return set()
+        self._count_up(layer)
+        return self._given(layer, "AFT")
 
     def _acquire(self, layer: _Layer, at_s: float) -> set[int]:
         output = self._outputs[layer.channel]
