@@ -19,11 +19,16 @@ class VirtualClock:
     """Seconds that all simulated durations add up to."""
 
     def __init__(self, now_s: float = 0.0) -> None:
-        self.now_s = now_s
+        self._now_s = now_s
+
+    @property
+    def now_s(self) -> float:
+        """Virtual seconds."""
+        return self._now_s
 
     def advance(self, seconds: float) -> None:
         """Let time pass; levels that stand meanwhile stress what they stand on."""
-        self.now_s += seconds
+        self._now_s += seconds
 
 
 @dataclass(frozen=True)
