@@ -115,8 +115,6 @@ class SimulatedTspSwitch(TspInstrument):
         for relay in relays:
             relay.delay_s, relay.is_forbidden, relay.backplane = 0.0, False, []
 
-    # Channel lists
-
     def _listed(self, channels: Value, function: str, *, slots: bool = True) -> list[Relay]:
         """The relays that a channel list names, each once, in its order. Raises `TspError`."""
         found: dict[str, Relay] = {}
@@ -154,8 +152,6 @@ class SimulatedTspSwitch(TspInstrument):
         if relay is None:
             raise TspError(1107, NO_SUCH)
         return relay
-
-    # Relays
 
     def _act(self, relays: Iterable[Relay], closed: bool) -> None:
         """Open or close relays and wait until they have settled; closing adds the longest delay that the user set."""
@@ -213,8 +209,6 @@ class SimulatedTspSwitch(TspInstrument):
         else:
             self._act(opening, False)
             self._act(new, True)
-
-    # What scripts see
 
     def build(self) -> None:
         """See `TspInstrument`."""
