@@ -1,9 +1,10 @@
 """Base of the simulated instruments that run TSP: Lua with the instrument in it, scripts, printing, the error queue.
 
 After the Keithley Series 2600B reference manual 2600BS-901 (section 7, TSP command reference; section 8, "Effects of errors
-on scripts"; pages read at manualshive.com and easymanua.ls): a syntax error (-285) keeps a line or script from running, a run-time
-error (-286) ends it, every other error goes into the queue and the script goes on. Unverified: the length of the error queue,
-that an undefined attribute is refused when set, the time a line takes, `printbuffer` beyond the end of a buffer.
+on scripts"; pages read at manualshive.com and easymanua.ls): a syntax error (-285) keeps a line or script from running, a
+run-time error (-286) ends it, every other error goes into the queue and the script goes on. Codes and texts of errors as the
+public 2600 driver of the qkit project lists them. Unverified: the length of the error queue, that an undefined attribute is
+refused when set, the time a line takes, `printbuffer` beyond the end of a buffer.
 """
 
 from __future__ import annotations

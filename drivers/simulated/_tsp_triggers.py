@@ -1,6 +1,7 @@
 """Triggers of simulated TSP instruments: events, detectors, timers, blenders, generators, digital and TSP-Link lines.
 
-After the Keithley Series 2600B reference manual 2600BS-901-01 (the pages of section 9 on `smuX.trigger.*` at easymanua.ls). Unverified: the numbers of the event IDs (scripts use their names), how many timers and blenders there are.
+After the Keithley Series 2600B reference manual 2600BS-901-01 (the pages of section 9 on `smuX.trigger.*` at easymanua.ls).
+Unverified: the numbers of the event IDs (scripts use their names), how many timers and blenders there are.
 """
 
 from __future__ import annotations

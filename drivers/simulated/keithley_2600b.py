@@ -1,0 +1,210 @@
+"""A simulated Keithley Series 2600B source-meter: 2601B to 2636B, one or two channels, TSP over a line of text.
+
+Sources: specifications of the 2601B, 2602B, 2604B (SPEC-2602B Rev. B, pages 2, 5 and 11 at easymanua.ls: ranges, resolution,
+smallest limits, buffers, no TSP-Link on the 2604B); reference manual 2600BS-901-01 Rev. B page 4-13 (operating boundaries of the
+2611B to 2636B: 200 V with 0.1 A, 20 V with 1.5 A) and page 7-226 (output-off limits); the ranges and smallest limits of the
+2611B to 2636B as QCoDeS 0.58 has them, its misprint of the 10 mA range aside.
+Unverified: that the 100 pA range of the 2635B and 2636B only measures, the default limits, that a reading above 102 % of its
+range overflows, the automatic delays (1 ms here), no digital lines on the 2604B, 2614B, 2634B. The interlock counts as closed.
+Not simulated: settling of the source into the load (levels stand at once), contact checks, calibration, front panel, files, LAN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from ._lua import LuaError, LuaTable, Value, number
+from ._tsp import TspInstrument
+from ._tsp_factory import FACTORY
+from ._tsp_smu import Abilities, Smu
+from ._tsp_sweeper import Sweeper
+
+_MICRO_TO_AMPERE = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_LOW = Abilities(
+    volts=(0.1, 1.0, 6.0, 40.0),
+    amps=(*_MICRO_TO_AMPERE, 3.0),
+    measured_amps=(*_MICRO_TO_AMPERE, 3.0),
+    envelope=((40.0, 1.0), (6.0, 3.0)),
+    smallest_limit_v=10e-3,
+    smallest_limit_a=10e-9,
+    default_limit_v=40.0,
+    default_limit_a=1.0,
+)
+_HIGH = Abilities(
+    volts=(0.2, 2.0, 20.0, 200.0),
+    amps=(*_MICRO_TO_AMPERE, 1.5),
+    measured_amps=(*_MICRO_TO_AMPERE, 1.5),
+    envelope=((200.0, 0.1), (20.0, 1.5)),
+    smallest_limit_v=20e-3,
+    smallest_limit_a=10e-9,
+    default_limit_v=20.0,
+    default_limit_a=0.1,
+)
+_FINE_AMPS = (1e-9, 1e-8, *_MICRO_TO_AMPERE, 1.5)
+_FINE = Abilities(
+    volts=_HIGH.volts,
+    amps=_FINE_AMPS,
+    measured_amps=_FINE_AMPS,
+    envelope=_HIGH.envelope,
+    smallest_limit_v=20e-3,
+    smallest_limit_a=100e-12,
+    default_limit_v=20.0,
+    default_limit_a=0.1,
+    measure_delay=-1.0,
+)
+_FINEST = Abilities(
+    volts=_HIGH.volts,
+    amps=_FINE_AMPS,
+    measured_amps=(1e-10, *_FINE_AMPS),
+    envelope=_HIGH.envelope,
+    smallest_limit_v=20e-3,
+    smallest_limit_a=100e-12,
+    default_limit_v=20.0,
+    default_limit_a=0.1,
+    measure_delay=-1.0,
+)
+_ABILITIES = {
+    "2601B": _LOW,
+    "2602B": _LOW,
+    "2604B": _LOW,
+    "2611B": _HIGH,
+    "2612B": _HIGH,
+    "2614B": _HIGH,
+    "2634B": _FINE,
+    "2635B": _FINEST,
+    "2636B": _FINEST,
+}
+_SINGLE = frozenset({"2601B", "2611B", "2635B"})
+_WITHOUT_LINES = frozenset({"2604B", "2614B", "2634B"})
+
+
+class Simulated2600B(TspInstrument):
+    """A Series 2600B with its terminals "a" and, on two-channel models, "b"."""
+
+    MAKER: ClassVar[str] = "Keithley"
+    MODELS: ClassVar[tuple[str, ...]] = tuple(_ABILITIES)
+
+    def build(self) -> None:
+        """See `TspInstrument`."""
+        names = ("a",) if self.model in _SINGLE else ("a", "b")
+        self.smus = {name: Smu(self, name, _ABILITIES[self.model]) for name in names}
+        self.sweepers = {name: Sweeper(smu) for name, smu in self.smus.items()}
+        for name, smu in self.smus.items():
+            smu.table.values["reset"] = self._channel_reset(name)
+            self.globals.set(f"smu{name}", smu.table)
+        if self.model in _WITHOUT_LINES:
+            self.globals.set("tsplink", None)
+            self.globals.set("node", None)
+        else:
+            self.triggers.add_digital_lines()
+            self.triggers.add_link_lines()
+        self.globals.set("display", self._display_table())
+        self.globals.set("beeper", self._beeper_table())
+        self.globals.set("status", self._status_table())
+        self.execute(FACTORY)
+
+    def reset(self) -> None:
+        """See `TspInstrument`."""
+        self.triggers.reset()
+        for name in self.smus:
+            self._channel_reset(name)()
+
+    @property
+    def outputs_on(self) -> bool:
+        """See `SimulatedInstrument`."""
+        return any(smu.output == 1 for smu in self.smus.values())
+
+    def wait_complete(self) -> None:
+        """See `TspInstrument`: lets time pass until no sweep is under way. Raises `LuaError` where one would wait for ever."""
+        while any(sweeper.is_running for sweeper in self.sweepers.values()):
+            if not self.events.run_next(float("inf")):
+                raise LuaError("a sweep waits for a trigger that never comes")
+
+    def _channel_reset(self, name: str) -> Callable[[], None]:
+        smu, sweeper = self.smus[name], self.sweepers[name]
+
+        def run() -> None:
+            sweeper.default()
+            smu.default()
+
+        return run
+
+    def _display_table(self) -> LuaTable:
+        table = LuaTable(
+            {"SMUA": 0.0, "SMUB": 1.0, "SMUA_SMUB": 2.0, "USER": 3.0, "MEASURE_DCAMPS": 0.0, "MEASURE_DCVOLTS": 1.0}
+        )
+        for name in ("clear", "settext", "setcursor", "sendkey", "trigger", "loadmenu", "waitkey"):
+            table.set(name, lambda *_: None)
+        table.define("screen", lambda: self._screen, self._set_screen)
+        for name in self.smus:
+            digits = LuaTable({"func": 1.0, "digits": 5.0})
+            table.set(f"smu{name}", LuaTable({"measure": digits, "digits": 5.0}))
+        return table
+
+    _screen = 0.0
+
+    def _set_screen(self, value: Value) -> None:
+        self._screen = number(value, 0, 3)
+
+    def _beeper_table(self) -> LuaTable:
+        def beep(seconds: Value, frequency: Value) -> None:
+            number(frequency, 20.0, 8000.0)
+            self.elapse(number(seconds, 0.001, 100.0))
+
+        return LuaTable({"ON": 1.0, "OFF": 0.0, "enable": 1.0, "beep": beep})
+
+    def _status_table(self) -> LuaTable:
+        measurement = LuaTable()
+        instrument = LuaTable()
+
+        def any_bit(bit: int) -> float:
+            return float(sum(1 << at for at, smu in enumerate(self.smus.values(), 1) if smu.condition & bit))
+
+        for name, smu in self.smus.items():
+            register = self._register(lambda s=smu: float(s.condition))  # type: ignore[misc]
+            for word, bit in (("VOLTAGE_LIMIT", 1), ("VLMT", 1), ("CURRENT_LIMIT", 2), ("ILMT", 2)):
+                register.set(word, float(bit))
+            for word, bit in (("READING_OVERFLOW", 128), ("ROF", 128), ("BUFFER_AVAILABLE", 256), ("BAV", 256)):
+                register.set(word, float(bit))
+            instrument.set(f"smu{name}", register)
+        measurement.set("instrument", instrument)
+        for word, bit in (
+            ("voltage_limit", 1),
+            ("current_limit", 2),
+            ("reading_overflow", 128),
+            ("buffer_available", 256),
+        ):
+            measurement.set(word, self._register(lambda b=bit: any_bit(b)))  # type: ignore[misc]
+        table = LuaTable({"measurement": measurement})
+        standard = LuaTable()
+        standard.define("event", lambda: float(self._take_esr()))
+        standard.define("condition", lambda: float(self.esr))
+        standard.define("enable", lambda: float(self.ese), self._set_enable)
+        table.set("standard", standard)
+        table.define("condition", lambda: float(self.status_byte()))
+        table.define("request_enable", lambda: float(self.sre), self._set_request)
+        table.set("reset", self._reset_status)
+        return table
+
+    def _register(self, condition: Callable[[], float]) -> LuaTable:
+        kept = {"enable": 0.0, "ptr": 65535.0, "ntr": 0.0}
+        table = LuaTable()
+        table.define("condition", condition)
+        table.define("event", condition)
+        for name in kept:
+
+            def put(value: Value, n: str = name) -> None:
+                kept[n] = number(value, 0, 65535)
+
+            table.define(name, lambda n=name: kept[n], put)  # type: ignore[misc]
+        return table
+
+    def _set_enable(self, value: Value) -> None:
+        self.ese = int(number(value, 0, 255))
+
+    def _set_request(self, value: Value) -> None:
+        self.sre = int(number(value, 0, 255)) & ~64
+
+    def _reset_status(self) -> None:
+        self.esr = self.ese = self.sre = 0
