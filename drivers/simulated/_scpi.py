@@ -199,6 +199,8 @@ class ScpiInstrument(SimulatedInstrument):
             if not text:
                 continue
             header, _, rest = text.partition(" ")
+            # Drivers in the wild send ":*RST", and instruments take it.
+            header = header[1:] if header.startswith(":*") else header
             if not header.startswith("*"):
                 header = header if header.startswith(":") else f"{path}:{header}"
                 path = header.rpartition(":")[0]

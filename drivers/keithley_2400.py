@@ -1,0 +1,235 @@
+"""Keithley 2400 SourceMeter in SCPI, over GPIB or RS-232.
+
+Checked against the Series 2400 SourceMeter User's Manual 2400S-900-01 (Rev. K, September 2011) and SPEC-2400 Rev. H: ranges,
+accuracy, envelope, smallest compliance ("Min. 0.1 % of range", SPEC-2400 pages 1 and 2); 250 us of output recovery (page
+3-4); commands, status word and 9.9E37 / 9.91E37 (pages 18-48 to 18-54); compliance and range rules (18-62, 18-68); lists of
+100, 2500 in all (18-91, 18-92); counts (18-118); output must be on for `:READ?` (18-72). Unverified: the shortest level in a
+sweep (2 ms; SPEC-2400 page 3 was not opened), that a level of zero stands from the end of a sweep on, the RS-232 buffer.
+Models 2401 to 2440 are not included: their limits differ.
+
+Readings come in ASCII. The binary format (IEEE 754 single, header "#0") tells no length, so that a reply cut short could not
+be told from a whole one, and nothing can be fused behind it; over RS-232 it does not exist (error +701). ASCII loses no
+digit of a 5 1/2 digit reading. RS-232: set 8 data bits, no parity, flow control XON/XOFF off and the terminator <LF> on the
+front panel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rram_hil.errors import ConfigError, InstrumentError
+from rram_hil.instrument import NOT_A_READING, Accuracy, ChannelLimits, Function, Readings, SourceSetup
+from rram_hil.link import number
+
+from ._keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx, full_scale
+
+ELEMENTS = "VOLT,CURR,RES,TIME,STAT"
+OVERFLOWED = 1 << 0
+COMPLIANCE = 1 << 3
+RANGE_COMPLIANCE = 1 << 16
+SMALLEST = {"VOLT": 0.2, "CURR": 1e-6}
+"""Lowest measuring range: it fits under every compliance, and every legal compliance fits on it."""
+SETTINGS = (
+    ":SOUR:FUNC?",
+    ":SENS:CURR:PROT?",
+    ":SENS:VOLT:PROT?",
+    ":SOUR:VOLT:RANG:AUTO?",
+    ":SOUR:VOLT:RANG?",
+    ":SOUR:CURR:RANG:AUTO?",
+    ":SOUR:CURR:RANG?",
+    ":SENS:VOLT:RANG:AUTO?",
+    ":SENS:VOLT:RANG?",
+    ":SENS:CURR:RANG:AUTO?",
+    ":SENS:CURR:RANG?",
+    ":SENS:CURR:NPLC?",
+    ":SOUR:DEL?",
+    ":SYST:RSEN?",
+)
+
+
+class Keithley2400(Keithley24xx):
+    """The 2400. Both voltage and current are measured, so that a reading at compliance tells the true voltage."""
+
+    MODELS = ("2400",)
+
+    def limits(self, channel: str) -> ChannelLimits:
+        """See `SourceMeter.limits`."""
+        if channel not in self.channels:
+            raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
+        return ChannelLimits(
+            voltage_ranges_v=(0.2, 2.0, 20.0, 200.0),
+            current_ranges_a=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
+            envelope=((21.0, 1.05), (210.0, 0.105)),
+            shortest_s=2e-3,
+            shortest_aperture_s=0.01 / self.config.line_hz,
+            longest_aperture_s=10 / self.config.line_hz,
+            smallest_compliance_a=1e-9,
+            smallest_compliance_v=200e-6,
+            settle_s=250e-6,
+            measures_a=(
+                Accuracy(1e-6, 0.029e-2, 300e-12),
+                Accuracy(1e-5, 0.027e-2, 700e-12),
+                Accuracy(1e-4, 0.025e-2, 6e-9),
+                Accuracy(1e-3, 0.027e-2, 60e-9),
+                Accuracy(1e-2, 0.035e-2, 600e-9),
+                Accuracy(0.1, 0.055e-2, 6e-6),
+                Accuracy(1.0, 0.22e-2, 570e-6),
+            ),
+            measures_v=(
+                Accuracy(0.2, 0.012e-2, 300e-6),
+                Accuracy(2.0, 0.012e-2, 300e-6),
+                Accuracy(20.0, 0.015e-2, 1.5e-3),
+                Accuracy(200.0, 0.015e-2, 10e-3),
+            ),
+        )
+
+    def arm(self) -> None:
+        """See `Instrument.arm`. Raises `ConfigError` for another line frequency than that of the bench file."""
+        self._setup = None
+        terminals = "REAR" if self.config.terminals == "rear" else "FRON"
+        told = self.ask(
+            ":ABOR",
+            "*CLS",
+            "*RST",
+            ":OUTP:SMOD NORM",
+            ":SOUR:CLE:AUTO OFF",
+            f":ROUT:TERM {terminals}",
+            ":SYST:AZER ON",
+            ":SENS:FUNC:CONC ON",
+            ":SENS:FUNC 'VOLT:DC','CURR:DC'",
+            ":SENS:FUNC:OFF 'RES'",
+            ":FORM:DATA ASC",
+            f":FORM:ELEM {ELEMENTS}",
+            ":OUTP?",
+            ":ROUT:TERM?",
+            ":FORM:ELEM?",
+            ":SYST:LFR?",
+            takes_s=RESET_S,
+        )
+        output, at, elements, mains = self.replies(told, 4)
+        if (output, at, elements) != ("0", terminals, ELEMENTS):
+            raise InstrumentError(f"{self.name}: after a reset it says {told!r}", command="*RST")
+        self.check_mains(mains)
+
+    def switch_off(self) -> None:
+        """See `ScpiInstrument.switch_off`: off first, for that cannot fail; then both levels to zero."""
+        self.send(
+            ":ABOR",
+            ":OUTP OFF",
+            ":SOUR:VOLT:MODE FIX",
+            ":SOUR:CURR:MODE FIX",
+            ":SOUR:VOLT 0",
+            ":SOUR:CURR 0",
+        )
+
+    def settings(self, channel: str) -> SourceSetup:
+        """See `SourceMeter.settings`."""
+        self.limits(channel)
+        return self._told(self.ask(*SETTINGS))
+
+    def measure(self, channel: str) -> Readings:
+        """See `SourceMeter.measure`. The instrument's error +803 says that the output is off."""
+        setup = self._configured(channel)
+        told = self.ask(f":FORM:ELEM {ELEMENTS}", ":READ?", takes_s=self.takes_s(setup, 1))
+        return self._readings(told, 1)
+
+    def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:
+        source, sense = SHORT[setup.function], OTHER[setup.function]
+        # On its lowest measuring range the instrument takes every legal compliance, and with a small compliance every source
+        # range: so the order below works from any state, and what flows meanwhile is at most that range.
+        low = min(setup.compliance, SMALLEST[sense])
+        return self._told(
+            self.ask(
+                ":SOUR:VOLT:MODE FIX",
+                ":SOUR:CURR:MODE FIX",
+                ":SOUR:VOLT 0",
+                ":SOUR:CURR 0",
+                f":SOUR:FUNC {source}",
+                ":SENS:FUNC:CONC ON",
+                ":SENS:FUNC 'VOLT:DC','CURR:DC'",
+                ":SENS:FUNC:OFF 'RES'",
+                f":SENS:{sense}:RANG {number(SMALLEST[sense])}",
+                f":SENS:{sense}:PROT {number(low)}",
+                f":SOUR:{source}:RANG:AUTO ON"
+                if setup.source_range is None
+                else _range("SOUR", source, setup.source_range),
+                f":SENS:{sense}:PROT {number(setup.compliance)}",
+                f":SENS:{sense}:RANG:AUTO ON" if measure_range is None else _range("SENS", sense, measure_range),
+                f":SENS:{sense}:NPLC {number(self.nplc(setup.aperture_s))}",
+                f":SOUR:DEL {number(setup.settle_s)}",
+                f":SYST:RSEN {'ON' if setup.remote_sense else 'OFF'}",
+                ":ARM:COUN 1",
+                ":TRIG:COUN 1",
+                *SETTINGS,
+            )
+        )
+
+    def _told(self, reply: str) -> SourceSetup:
+        """Settings out of the answers to `SETTINGS`."""
+        told = self.replies(reply, len(SETTINGS))
+        function = Function.VOLTAGE if told[0] == "VOLT" else Function.CURRENT
+        limits = self.limits("1")
+        v_source, a_source, v_sense, a_sense = (
+            None if told[at] == "1" else full_scale(float(told[at + 1]), ranges, "range told")
+            for at, ranges in (
+                (3, limits.voltage_ranges_v),
+                (5, limits.current_ranges_a),
+                (7, limits.voltage_ranges_v),
+                (9, limits.current_ranges_a),
+            )
+        )
+        is_volts = function is Function.VOLTAGE
+        return SourceSetup(
+            function,
+            compliance=float(told[1] if is_volts else told[2]),
+            source_range=v_source if is_volts else a_source,
+            measure_range=a_sense if is_volts else v_sense,
+            aperture_s=float(told[11]) / self.config.line_hz,
+            settle_s=float(told[12]),
+            remote_sense=told[13] == "1",
+        )
+
+    def _staircase(self, setup: SourceSetup, start: float, stop: float, points: int) -> tuple[tuple[str, ...], str]:
+        name = SHORT[setup.function]
+        return (
+            f":SOUR:{name}:STAR {number(start)}",
+            f":SOUR:{name}:STOP {number(stop)}",
+            f":SOUR:SWE:POIN {points}",
+            ":SOUR:SWE:SPAC LIN",
+            ":SOUR:SWE:DIR UP",
+        ), "SWE"
+
+    def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
+        return (), "LIST"
+
+    def _list_command(self, name: str) -> str:
+        return f":SOUR:LIST:{name}"
+
+    def _sweep(self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int) -> Readings:
+        name = SHORT[setup.function]
+        told = self.ask(
+            f":FORM:ELEM {ELEMENTS}",
+            # The fixed level is what stands after the sweep.
+            f":SOUR:{name} 0",
+            *commands,
+            f":SOUR:SWE:RANG {'BEST' if setup.source_range is None else 'FIX'}",
+            ":SOUR:SWE:CAB NEV",
+            f":SOUR:{name}:MODE {start}",
+            f":TRIG:COUN {points}",
+            ":READ?",
+            f":SOUR:{name}:MODE FIX",
+            f":SOUR:{name} 0",
+            ":TRIG:COUN 1",
+            takes_s=self.takes_s(setup, points),
+        )
+        return self._readings(told, points)
+
+    def _readings(self, reply: str, points: int) -> Readings:
+        volts, amps, _, time_s, word = self.table(reply, 5, points).T
+        status = np.rint(word).astype(np.int64)
+        amps = np.where(status & OVERFLOWED, np.copysign(NOT_A_READING, amps), amps)
+        return Readings.of(volts, amps, (status & (COMPLIANCE | RANGE_COMPLIANCE)) != 0, time_s)
+
+
+def _range(root: str, name: str, full: float) -> str:
+    return f":{root}:{name}:RANG {number(full)}"

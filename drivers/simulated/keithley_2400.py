@@ -1,0 +1,778 @@
+"""A simulated Keithley 2400 SourceMeter.
+
+Written from the Series 2400 SourceMeter User's Manual 2400S-900-01 (Rev. K: section 11 trigger model, 15 status, 17 signal
+oriented commands, 18 command reference, appendix B messages) and the specifications SPEC-2400 Rev. H. Unverified, for no
+page was opened: times of auto delay and of autozero (three conversions a measurement), the error codes of a level below a
+new range and of too many counts, the reply of `:SENS:FUNC?`, that a message goes on after an error in it.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ._keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Setting, Span, function_word
+from ._scpi import CONFLICT, MISSING, PARAMETER, Call, Handler, ScpiError
+from ._world import Drive, Place
+
+NOT_MEASURED = 9.91e37
+BUFFER = 2500
+LIST_WORDS = 100
+ELEMENTS = ("VOLT", "CURR", "RES", "TIME", "STAT")
+TOO_SMALL = ScpiError(822, "Too small for sense range")
+WITH_READBACK = ScpiError(823, "Invalid with source read-back on")
+BEYOND_COMPLIANCE = ScpiError(824, "Cannot exceed compliance range")
+POWER = ScpiError(826, "Attempt to exceed power limit")
+OUTPUT_OFF = ScpiError(803, "Not permitted with OUTPUT off")
+STORAGE = ScpiError(800, "Illegal with storage active")
+AUTO_DELAY_S = 1e-3
+OHMS = ((2e2, 1e-2), (2e3, 1e-3), (2e4, 1e-4), (2e5, 1e-5), (2e6, 1e-6), (2e7, 1e-6), (2e8, 1e-7))
+"""Ohms ranges and their test currents, SPEC-2400 page 2."""
+
+VOLTS = (
+    Span(0.2, 1e-6, 1.2e-4, 300e-6),
+    Span(2.0, 10e-6, 1.2e-4, 300e-6),
+    Span(20.0, 100e-6, 1.5e-4, 1.5e-3),
+    Span(200.0, 1e-3, 1.5e-4, 10e-3),
+)
+AMPS = (
+    Span(1e-6, 10e-12, 2.9e-4, 300e-12),
+    Span(1e-5, 100e-12, 2.7e-4, 700e-12),
+    Span(1e-4, 1e-9, 2.5e-4, 6e-9),
+    Span(1e-3, 10e-9, 2.7e-4, 60e-9),
+    Span(1e-2, 100e-9, 3.5e-4, 600e-9),
+    Span(1e-1, 1e-6, 5.5e-4, 6e-6),
+    Span(1.0, 10e-6, 2.2e-3, 570e-6),
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One line of the sample buffer."""
+
+    VOLT: float
+    CURR: float
+    RES: float
+    TIME: float
+    STAT: int
+
+
+class Simulated2400(KeithleySmu):
+    """The 2400 with GPIB or RS-232 behind a server; trigger link lines 1 to 4 are pins of the rack's bus."""
+
+    MODELS = ("2400",)
+    SETTLE_S = 250e-6
+    AZERO = ":SYSTem:AZERo[:STATe]"
+    RSENSE = ":SYSTem:RSENse"
+    DELAY = ":SOURce#:DELay"
+    DELAY_AUTO = ":SOURce#:DELay:AUTO"
+    CLEAR_AUTO = ":SOURce#:CLEar:AUTO"
+    POINTS = ":SOURce#:SWEep:POINts"
+    SPACING = ":SOURce#:SWEep:SPACing"
+    DIRECTION = ":SOURce#:SWEep:DIRection"
+    ABORT = ":SOURce#:SWEep:CABort"
+    CONCURRENT = "[:SENSe#]:FUNCtion:CONCurrent"
+    FILTER = "[:SENSe#]:AVERage[:STATe]"
+    FILTER_COUNT = "[:SENSe#]:AVERage:COUNt"
+    FILTER_TYPE = "[:SENSe#]:AVERage:TCONtrol"
+    OHMS_MODE = "[:SENSe#]:RESistance:MODE"
+    ARM_SOURCE = ":ARM[:SEQuence#][:LAYer#]:SOURce"
+    ARM_TIMER = ":ARM[:SEQuence#][:LAYer#]:TIMer"
+    ARM_ILINE = ":ARM[:SEQuence#][:LAYer#]:ILINe"
+    TRIGGER_SOURCE = ":TRIGger[:SEQuence#]:SOURce"
+    TRIGGER_DELAY = ":TRIGger[:SEQuence#]:DELay"
+    TRIGGER_ILINE = ":TRIGger[:SEQuence#]:ILINe"
+    TRIGGER_OLINE = ":TRIGger[:SEQuence#]:OLINe"
+    TRIGGER_OUTPUT = ":TRIGger[:SEQuence#]:OUTPut"
+    FORMAT = ":FORMat[:DATA]"
+    BORDER = ":FORMat:BORDer"
+    OFF_STATE = ":OUTPut#:SMODe"
+    FEED = ":TRACe:FEED"
+    STAMP = ":TRACe:TSTamp:FORMat"
+    STATISTIC = ":CALCulate3:FORMat"
+    MEASUREMENT_ENABLE = ":STATus:MEASurement:ENABle"
+    SETTINGS = (
+        Setting(AZERO, "ON", words=("ON", "OFF", "ONCE", "0", "1")),
+        Setting(RSENSE, False),
+        Setting(DELAY_AUTO, True),
+        Setting(CLEAR_AUTO, False),
+        Setting(":SOURce#:CLEar:AUTO:MODE", "ALW", words=("ALWays", "TCOunt")),
+        Setting(SPACING, "LIN", words=("LINear", "LOGarithmic")),
+        Setting(DIRECTION, "UP", words=("UP", "DOWN")),
+        Setting(":SOURce#:SWEep:RANGing", "BEST", words=("BEST", "AUTO", "FIXed")),
+        Setting(ABORT, "NEV", words=("NEVer", "EARLy", "LATE")),
+        Setting(":SOURce#:VOLTage:PROTection[:LEVel]", 210.0, -210.0, 210.0),
+        Setting(CONCURRENT, True),
+        Setting(FILTER, False),
+        Setting(FILTER_COUNT, 10.0, 1, 100, is_integer=True),
+        Setting(FILTER_TYPE, "REP", words=("REPeat", "MOVing")),
+        Setting(OHMS_MODE, "AUTO", words=("MANual", "AUTO")),
+        Setting("[:SENSe#]:RESistance:OCOMpensated", False),
+        Setting("[:SENSe#]:RESistance:RANGe[:UPPer]", 2.1e5, 0, 2.1e8),
+        Setting("[:SENSe#]:RESistance:RANGe:AUTO", True),
+        Setting("[:SENSe#]:CURRent[:DC]:PROTection:RSYNchronize", False),
+        Setting("[:SENSe#]:VOLTage[:DC]:PROTection:RSYNchronize", False),
+        Setting(
+            ARM_SOURCE, "IMM", words=("IMMediate", "TLINk", "TIMer", "MANual", "BUS", "NSTest", "PSTest", "BSTest")
+        ),
+        Setting(ARM_TIMER, 0.1, 1e-3, 99999.99),
+        Setting(ARM_ILINE, 1.0, 1, 4, is_integer=True),
+        Setting(":ARM[:SEQuence#][:LAYer#]:OLINe", 2.0, 1, 4, is_integer=True),
+        Setting(":ARM[:SEQuence#][:LAYer#]:OUTPut", "NONE", words=("TENTer", "TEXit", "NONE")),
+        Setting(":ARM[:SEQuence#][:LAYer#]:DIRection", "ACC", words=("SOURce", "ACCeptor")),
+        Setting(TRIGGER_SOURCE, "IMM", words=("IMMediate", "TLINk")),
+        Setting(TRIGGER_DELAY, 0.0, 0, 999.9999),
+        Setting(TRIGGER_ILINE, 1.0, 1, 4, is_integer=True),
+        Setting(TRIGGER_OLINE, 2.0, 1, 4, is_integer=True),
+        Setting(TRIGGER_OUTPUT, "NONE", words=("SOURce", "DELay", "SENSe", "NONE")),
+        Setting(":TRIGger[:SEQuence#]:INPut", "SOUR", words=("SOURce", "DELay", "SENSe", "NONE")),
+        Setting(":TRIGger[:SEQuence#]:DIRection", "ACC", words=("SOURce", "ACCeptor")),
+        Setting(BORDER, "NORM", words=("NORMal", "SWAPped")),
+        Setting(":FORMat:SREGister", "ASC", words=("ASCii", "HEXadecimal", "OCTal", "BINary")),
+        Setting(OFF_STATE, "NORM", words=("HIMPedance", "NORMal", "ZERO", "GUARd")),
+        Setting(":OUTPut#:ENABle[:STATe]", False),
+        Setting(FEED, "SENS", words=("SENSe", "SENSe1", "CALCulate1", "CALCulate2")),
+        Setting(STAMP, "ABS", words=("ABSolute", "DELTa")),
+        Setting(STATISTIC, "MEAN", words=("MEAN", "SDEViation", "MAXimum", "MINimum", "PKPK")),
+        Setting(MEASUREMENT_ENABLE, 0.0, 0, 65535, is_integer=True),
+        Setting(":STATus:OPERation:ENABle", 0.0, 0, 65535, is_integer=True),
+        Setting(":STATus:QUEStionable:ENABle", 0.0, 0, 65535, is_integer=True),
+        Setting(":SYSTem:LFRequency:AUTO", True),
+        Setting(":SYSTem:BEEPer:STATe", True),
+        Setting(":SYSTem:GUARd", "OHMS", words=("OHMS", "CABLe")),
+        Setting(":DISPlay:ENABle", True),
+        Setting(":DISPlay[:WINDow#]:TEXT:STATe", False),
+        Setting(":DISPlay:DIGits", 5.0, 4, 7, is_integer=True),
+    )
+
+    def __init__(self, model: str, place: Place) -> None:
+        self.started_s = place.bus.clock.now_s
+        super().__init__(model, place)
+        for line in range(1, 5):
+            place.bus.listen((place.name, line), partial(self._proceed, f"TLIN{line}"))
+
+    def make_meters(self, model: str, seed: int) -> dict[str, Meter]:
+        """See `KeithleySmu`."""
+        return {"VOLT": Meter(VOLTS, seed), "CURR": Meter(AMPS, seed + 1)}
+
+    def identification(self) -> str:
+        """See `ScpiInstrument`."""
+        name = self.pretends or f"MODEL {self.model}"
+        return f"KEITHLEY INSTRUMENTS INC.,{name},{self.place.serial},C32   Oct  4 2010 14:20:11/A02  /K/J"
+
+    def reset(self) -> None:
+        """See `ScpiInstrument`."""
+        self.source_span = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
+        self.source_auto = {"VOLT": True, "CURR": True}
+        self.sense_span = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
+        self.sense_auto = {"VOLT": True, "CURR": True}
+        self.compliance = {"VOLT": 21.0, "CURR": 1.05e-4}
+        self.mode = {"VOLT": "FIX", "CURR": "FIX"}
+        self.ends = {(q, end): 0.0 for q in ("VOLT", "CURR") for end in ("STAR", "STOP")}
+        self.points = BUFFER
+        self.lists: dict[str, list[float]] = {"VOLT": [], "CURR": []}
+        self.triggered: dict[str, float] = {}
+        self.delay_s = 0.0
+        self.nplc = 1.0
+        self.sensed = {"CURR"}
+        self.elements = ELEMENTS
+        self.arm_count, self.trigger_count = 1, 1
+        self.format = "ASC"
+        self.terminals = "FRON"
+        self.samples: list[Reading] = []
+        self.store: list[Reading] = []
+        self.store_size, self.storing = 100, "NEV"
+        self.measurement_event = 0
+        self.running: Iterator[str] | None = None
+        self.waits_for = ""
+        super().reset()
+
+    def limit_now(self) -> float:
+        """The lower of the compliance and the top of a fixed measuring range ("range compliance")."""
+        quantity = OTHER[self.function]
+        return min(self.compliance[quantity], self._range_limit(quantity))
+
+    def resting(self) -> Drive:
+        """See `KeithleySmu`; manual section 13, output-off states."""
+        state = self.values[self.OFF_STATE]
+        if state == "HIMP":
+            return Drive()
+        if state == "GUAR":
+            return Drive("current", 0.0, 0.005 * self.source_span["VOLT"].full)
+        low = 0.005 * self.sense_span["CURR"].full
+        return Drive("voltage", 0.0, self.compliance["CURR"] if state == "ZERO" and self.function == "VOLT" else low)
+
+    def push(self, error: ScpiError) -> None:
+        """See `ScpiInstrument`; 800-series errors are execution errors."""
+        super().push(error)
+        if 800 <= error.code < 900:
+            self.esr |= 16
+
+    def status_byte(self) -> int:
+        """See `ScpiInstrument`; bit 0 is the measurement summary."""
+        byte = super().status_byte() & ~64
+        byte |= 1 if self.measurement_event & int(float(self.values[self.MEASUREMENT_ENABLE])) else 0
+        return byte | (64 if byte & self.sre else 0)
+
+    def clear(self) -> None:
+        """See `SimulatedInstrument`."""
+        self.running, self.waits_for = None, ""
+
+    def actions(self) -> dict[str, Handler]:
+        """See `KeithleySmu`."""
+        table: dict[str, Handler] = {
+            "*TRG": lambda _: self._proceed("BUS"),
+            "*SAV": lambda _: None,
+            "*RCL": lambda _: None,
+            ":SOURce#:FUNCtion[:MODE]": self._set_function,
+            ":SOURce#:FUNCtion[:MODE]?": lambda _: self.function,
+            ":SOURce#:DELay": self._set_delay,
+            ":SOURce#:DELay?": lambda c: self.number_reply(c, self._delay(), 0, 9999.999, 0),
+            ":SOURce#:CLEar[:IMMediate]": lambda _: self._output(False),
+            self.POINTS: self._set_points,
+            f"{self.POINTS}?": lambda _: str(self.points),
+            "[:SENSe#]:FUNCtion[:ON]": self._sense_on,
+            "[:SENSe#]:FUNCtion[:ON]?": lambda _: self._told(self.sensed),
+            "[:SENSe#]:FUNCtion[:ON]:ALL": lambda _: self.sensed.update({"VOLT", "CURR", "RES"}),
+            "[:SENSe#]:FUNCtion[:ON]:COUNt?": lambda _: str(len(self.sensed)),
+            "[:SENSe#]:FUNCtion:OFF": self._sense_off,
+            "[:SENSe#]:FUNCtion:OFF?": lambda _: self._told({"VOLT", "CURR", "RES"} - self.sensed),
+            "[:SENSe#]:FUNCtion:OFF:ALL": lambda _: self.sensed.clear(),
+            "[:SENSe#]:FUNCtion:STATe?": lambda c: str(int(function_word(c.text()) in self.sensed)),
+            "[:SENSe#]:DATA[:LATest]?": lambda _: self._told_readings(self.samples[-1:]),
+            ":ARM[:SEQuence#][:LAYer#]:COUNt": self._set_arm_count,
+            ":ARM[:SEQuence#][:LAYer#]:COUNt?": lambda _: str(self.arm_count),
+            ":TRIGger[:SEQuence#]:COUNt": self._set_trigger_count,
+            ":TRIGger[:SEQuence#]:COUNt?": lambda _: str(self.trigger_count),
+            ":TRIGger[:SEQuence#]:CLEar": lambda _: None,
+            ":INITiate[:IMMediate]": lambda _: self._initiate(),
+            ":ABORt": lambda _: self.clear(),
+            ":READ?": lambda _: self._read(),
+            ":FETCh?": lambda _: self._fetch(),
+            ":MEASure?": partial(self._measure, ""),
+            ":CONFigure?": lambda _: self._told(self.sensed),
+            ":FORMat[:DATA]": self._set_format,
+            ":FORMat[:DATA]?": lambda _: self.format,
+            ":FORMat:ELEMents[:SENSe#]": self._set_elements,
+            ":FORMat:ELEMents[:SENSe#]?": lambda _: ",".join(self.elements),
+            ":OUTPut#[:STATe]": lambda c: self._output(c.switch()),
+            ":OUTPut#[:STATe]?": lambda _: str(int(self.is_on)),
+            ":OUTPut#:ENABle:TRIPped?": lambda _: "0",
+            ":ROUTe:TERMinals": self._set_terminals,
+            ":ROUTe:TERMinals?": lambda _: self.terminals,
+            ":CALCulate3:DATA?": lambda _: self._statistics(),
+            ":SYSTem:PRESet": lambda _: self.reset(),
+            ":SYSTem:LFRequency": _checked(50, 60),
+            ":SYSTem:LFRequency?": lambda _: f"{self.place.line_hz:.0f}",
+            ":SYSTem:BEEPer[:IMMediate]": _checked(65, 2e6),
+            ":SYSTem:TIME?": lambda _: f"{self._time():.6E}",
+            ":SYSTem:TIME:RESet": self._reset_time,
+            ":SYSTem:VERSion?": lambda _: "1996.0",
+            ":SYSTem:CLEar": lambda _: self.queue.clear(),
+            ":SYSTem:ERRor:COUNt?": lambda _: str(len(self.queue)),
+            ":SYSTem:ERRor:ALL?": lambda _: self._all_errors(),
+            ":SYSTem:ERRor:CODE[:NEXT]?": lambda _: self.next_error().partition(",")[0],
+            ":STATus:PRESet": lambda _: self._status_preset(),
+            ":STATus:QUEue[:NEXT]?": self.next_error,
+            ":STATus:QUEue:CLEar": lambda _: self.queue.clear(),
+            ":STATus:MEASurement[:EVENt]?": lambda _: self._take_event(),
+            ":STATus:MEASurement:CONDition?": lambda _: str(self.measurement_event),
+            ":STATus:OPERation[:EVENt]?": lambda _: "0",
+            ":STATus:OPERation:CONDition?": lambda _: str(1024 if self.running is None else 64),
+            ":STATus:QUEStionable[:EVENt]?": lambda _: "0",
+            ":STATus:QUEStionable:CONDition?": lambda _: "0",
+            ":DISPlay[:WINDow#]:TEXT[:DATA]": lambda _: None,
+            ":DISPlay:CNDisplay": lambda _: None,
+        }
+        for root in (":SYSTem:LOCal", ":SYSTem:REMote", ":SYSTem:RWLock"):
+            table[root] = lambda _: None
+        for root in (":TRACe", ":DATA"):
+            table |= {
+                f"{root}:DATA?": lambda _: self._told_readings(self._stamped()),
+                f"{root}:CLEar": lambda _: self._clear_store(),
+                f"{root}:FREE?": lambda _: f"{(self.store_size - len(self.store)) * 32}, {len(self.store) * 32}",
+                f"{root}:POINts": self._set_store_size,
+                f"{root}:POINts?": lambda _: str(self.store_size),
+                f"{root}:POINts:ACTual?": lambda _: str(len(self.store)),
+                f"{root}:FEED:CONTrol": self._set_storing,
+                f"{root}:FEED:CONTrol?": lambda _: self.storing,
+            }
+        for word in ("VOLTage", "CURRent"):
+            table |= self._of_quantity(word)
+        for word in ("VOLTage[:DC]", "CURRent[:DC]", "RESistance"):
+            short = word[:4] if word[0] != "R" else "RES"
+            table[f"[:SENSe#]:{word}:NPLCycles"] = self._set_nplc
+            table[f"[:SENSe#]:{word}:NPLCycles?"] = lambda c: self.number_reply(c, self.nplc, 0.01, 10, 1)
+            table[f":MEASure:{word}?"] = partial(self._measure, short)
+            table[f":CONFigure:{word}"] = partial(self._configure, short)
+        return table
+
+    def _of_quantity(self, word: str) -> dict[str, Handler]:
+        """Source and sense commands of "VOLTage" or "CURRent"."""
+        q = word[:4]
+        source, sense = f":SOURce#:{word}", f"[:SENSe#]:{word}[:DC]"
+        top = self.meters[q].spans[-1].top
+        return {
+            f"{source}[:LEVel][:IMMediate][:AMPLitude]": lambda c: self._set_level(c, q),
+            f"{source}[:LEVel][:IMMediate][:AMPLitude]?": lambda c: self.number_reply(c, self.levels[q], -top, top, 0),
+            f"{source}[:LEVel]:TRIGgered[:AMPLitude]": lambda c: self._set_triggered(c, q),
+            f"{source}[:LEVel]:TRIGgered[:AMPLitude]?": lambda c: self.number_reply(
+                c, self.triggered.get(q, self.levels[q]), -top, top, 0
+            ),
+            f"{source}:MODE": lambda c: self._set_mode(c, q),
+            f"{source}:MODE?": lambda _: self.mode[q],
+            f"{source}:RANGe[:UPPer]": lambda c: self._set_source_range(c, q),
+            f"{source}:RANGe[:UPPer]?": lambda c: self.number_reply(c, self.source_span[q].top, -top, top, top),
+            f"{source}:RANGe:AUTO": lambda c: self._set_source_auto(c, q),
+            f"{source}:RANGe:AUTO?": lambda _: str(int(self.source_auto[q])),
+            f"{source}:STARt": lambda c: self._set_end(c, q, "STAR"),
+            f"{source}:STARt?": lambda c: self.number_reply(c, self.ends[q, "STAR"], -top, top, 0),
+            f"{source}:STOP": lambda c: self._set_end(c, q, "STOP"),
+            f"{source}:STOP?": lambda c: self.number_reply(c, self.ends[q, "STOP"], -top, top, 0),
+            f"{source}:STEP": lambda c: self._set_step(c, q),
+            f"{source}:STEP?": lambda _: f"{(self.ends[q, 'STOP'] - self.ends[q, 'STAR']) / (self.points - 1):.6E}",
+            f":SOURce#:LIST:{word}": lambda c: self._set_list(c, q, append=False),
+            f":SOURce#:LIST:{word}?": lambda _: ",".join(f"{v:.6E}" for v in self.lists[q]),
+            f":SOURce#:LIST:{word}:APPend": lambda c: self._set_list(c, q, append=True),
+            f":SOURce#:LIST:{word}:POINts?": lambda _: str(len(self.lists[q])),
+            f"{sense}:RANGe[:UPPer]": lambda c: self._set_sense_range(c, q),
+            f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(c, self._sense_span(q).top, -top, top, top),
+            f"{sense}:RANGe:AUTO": lambda c: self._set_sense_auto(c, q),
+            f"{sense}:RANGe:AUTO?": lambda _: str(int(self.sense_auto[q])),
+            f"{sense}:RANGe:AUTO:ULIMit?": lambda _: f"{self.meters[q].fitting(self.compliance[q]).top:.6E}",
+            f"{sense}:PROTection[:LEVel]": lambda c: self._set_compliance(c, q),
+            f"{sense}:PROTection[:LEVel]?": lambda c: self.number_reply(c, self.compliance[q], -top, top, _RESET[q]),
+            f"{sense}:PROTection:TRIPped?": lambda _: str(int(self._in_compliance(q))),
+        }
+
+    # Source
+
+    def _set_function(self, call: Call) -> None:
+        self.function = call.choice(0, "VOLTage", "CURRent")
+        self.apply()
+
+    def _set_level(self, call: Call, q: str) -> None:
+        if self.mode[q] != "FIX":
+            raise CONFLICT
+        level = self.level_of(call, q, None if self.source_auto[q] else self.source_span[q])
+        if self.source_auto[q]:
+            self._take_source_span(q, self.meters[q].fitting(level))
+        self.triggered.pop(q, None)
+        if q == self.function:
+            self.force(level)
+        else:
+            self.levels[q] = level
+
+    def _set_triggered(self, call: Call, q: str) -> None:
+        self.triggered[q] = self.level_of(call, q, None if self.source_auto[q] else self.source_span[q])
+
+    def _set_mode(self, call: Call, q: str) -> None:
+        self.mode[q] = call.choice(0, "FIXed", "SWEep", "LIST")
+        self.apply()
+
+    def _set_source_range(self, call: Call, q: str) -> None:
+        top = self.meters[q].spans[-1].top
+        span = self.meters[q].fitting(call.number(0, -top, top, default=top))
+        self._take_source_span(q, span)
+        self.source_auto[q] = False
+        self.levels[q] = math.copysign(min(abs(self.levels[q]), span.top), self.levels[q])
+        self.apply()
+
+    def _set_source_auto(self, call: Call, q: str) -> None:
+        self.source_auto[q] = call.switch()
+
+    def _take_source_span(self, q: str, span: Span) -> None:
+        """22 W: 105 mA above 21 V, 21 V above 105 mA."""
+        other = OTHER[q]
+        most = {"VOLT": (20.0, 0.105), "CURR": (0.1, 21.0)}[q]
+        if q == self.function and span.full > most[0] and self.compliance[other] > most[1] * (1 + 1e-9):
+            raise POWER
+        self.source_span[q] = span
+
+    def _set_delay(self, call: Call) -> None:
+        self.delay_s = call.number(0, 0, 9999.999, default=0.0)
+        self.values[self.DELAY_AUTO] = False
+
+    def _delay(self) -> float:
+        return AUTO_DELAY_S if self.values[self.DELAY_AUTO] else self.delay_s
+
+    def _set_end(self, call: Call, q: str, end: str) -> None:
+        self.ends[q, end] = self.level_of(call, q, None)
+
+    def _set_points(self, call: Call) -> None:
+        self.points = round(call.number(0, 2, BUFFER, default=BUFFER))
+
+    def _set_step(self, call: Call, q: str) -> None:
+        step = self.level_of(call, q, None)
+        width = self.ends[q, "STOP"] - self.ends[q, "STAR"]
+        if step == 0 or width / step < 0:
+            raise PARAMETER
+        points = math.floor(width / step + 1e-6) + 1
+        if not 2 <= points <= BUFFER:
+            raise PARAMETER
+        self.points = points
+
+    def _set_list(self, call: Call, q: str, *, append: bool) -> None:
+        if not call.arguments:
+            raise MISSING
+        if len(call.arguments) > LIST_WORDS:
+            raise ScpiError(-108, "Parameter not allowed")
+        top = self.meters[q].spans[-1].top * (1 + 1e-9)
+        values = [call.number(at, -top, top) for at in range(len(call.arguments))]
+        kept = (self.lists[q] if append else []) + values
+        if len(kept) > BUFFER:
+            raise PARAMETER
+        self.lists[q] = kept
+
+    def _output(self, on: bool) -> None:
+        if not on:
+            self.clear()
+        self.switch(on)
+
+    def _set_terminals(self, call: Call) -> None:
+        chosen = call.choice(0, "FRONt", "REAR")
+        if chosen != self.terminals:
+            self._output(False)
+        self.terminals = chosen
+
+    # Sense
+
+    def _range_limit(self, q: str) -> float:
+        return math.inf if self.sense_auto[q] else self.sense_span[q].top
+
+    def _sense_span(self, q: str) -> Span:
+        return self.source_span[q] if q == self.function else self.sense_span[q]
+
+    def _set_sense_range(self, call: Call, q: str) -> None:
+        top = self.meters[q].spans[-1].top
+        span = self.meters[q].fitting(call.number(0, -top, top, default=top))
+        if q == self.function:
+            raise WITH_READBACK
+        if span.full > self.meters[q].fitting(self.compliance[q]).full:
+            raise BEYOND_COMPLIANCE
+        if self.compliance[q] < 1e-3 * span.full * (1 - 1e-9):
+            raise TOO_SMALL
+        self.sense_span[q], self.sense_auto[q] = span, False
+        self.apply()
+
+    def _set_sense_auto(self, call: Call, q: str) -> None:
+        self.sense_auto[q] = call.switch()
+        self.apply()
+
+    def _set_compliance(self, call: Call, q: str) -> None:
+        top = self.meters[q].spans[-1].top * (1 + 1e-9)
+        value = abs(call.number(0, -top, top, default=_RESET[q]))
+        span = self.meters[q].spans[0] if self.sense_auto[q] else self.sense_span[q]
+        if value < 1e-3 * span.full * (1 - 1e-9):
+            raise TOO_SMALL
+        source = self.source_span[OTHER[q]].full
+        if q != self.function and (
+            (q == "CURR" and source > 20.0 and value > 0.105 * (1 + 1e-9))
+            or (q == "VOLT" and source > 0.1 and value > 21.0 * (1 + 1e-9))
+        ):
+            raise POWER
+        self.compliance[q] = value
+        self.apply()
+
+    def _in_compliance(self, q: str) -> bool:
+        return self.is_on and q != self.function and self.sense().limited
+
+    def _set_nplc(self, call: Call) -> None:
+        self.nplc = call.number(0, 0.01, 10, default=1.0)
+
+    def _sense_on(self, call: Call) -> None:
+        names = {function_word(name) for at in range(len(call.arguments)) for name in call.text(at).split(",")}
+        if not names:
+            raise MISSING
+        if not self.values[self.CONCURRENT]:
+            if len(names) > 1:
+                raise CONFLICT
+            self.sensed.clear()
+        self.sensed |= names
+
+    def _sense_off(self, call: Call) -> None:
+        self.sensed -= {function_word(name) for at in range(len(call.arguments)) for name in call.text(at).split(",")}
+
+    def _told(self, functions: set[str]) -> str:
+        names = {"VOLT": "VOLT:DC", "CURR": "CURR:DC", "RES": "RES"}
+        return ",".join(f'"{name}"' for word, name in names.items() if word in functions) or '""'
+
+    # Trigger model
+
+    def _set_arm_count(self, call: Call) -> None:
+        self.arm_count = self._count(call, self.trigger_count)
+
+    def _set_trigger_count(self, call: Call) -> None:
+        self.trigger_count = self._count(call, self.arm_count)
+
+    def _count(self, call: Call, other: int) -> int:
+        count = round(call.number(0, 1, BUFFER, default=1.0))
+        if count * other > BUFFER:
+            raise CONFLICT
+        return count
+
+    def _initiate(self) -> None:
+        if not self.is_on and not self.values[self.CLEAR_AUTO]:
+            raise OUTPUT_OFF
+        if self.running is not None:
+            raise ScpiError(-213, "Init ignored")
+        self.samples = []
+        self.running = self._cycle()
+        self._proceed("")
+
+    def _proceed(self, event: str) -> None:
+        """Go on where the trigger model waits for this event; "" starts it."""
+        if self.running is None or event != self.waits_for:
+            return
+        try:
+            self.waits_for = next(self.running)
+        except StopIteration:
+            self.clear()
+
+    def _cycle(self) -> Iterator[str]:
+        """The arm and trigger layers; yields what it waits for."""
+        levels = self._sweep_levels()
+        at = 0
+        for armed in range(self.arm_count):
+            source = str(self.values[self.ARM_SOURCE])
+            if source == "TIM" and armed:
+                self.wait(float(self.values[self.ARM_TIMER]))
+            elif source == "TLIN":
+                yield f"TLIN{float(self.values[self.ARM_ILINE]):.0f}"
+            elif source not in ("IMM", "TIM"):
+                yield source
+            for _ in range(self.trigger_count):
+                if self.values[self.TRIGGER_SOURCE] == "TLIN":
+                    yield f"TLIN{float(self.values[self.TRIGGER_ILINE]):.0f}"
+                self.wait(float(self.values[self.TRIGGER_DELAY]))
+                reading = self._source_delay_measure(levels[at % len(levels)] if levels else None)
+                at += 1
+                if reading.STAT & 8 and self.values[self.ABORT] != "NEV" and levels:
+                    return
+
+    def _sweep_levels(self) -> list[float]:
+        """Levels that the source steps through; empty where it is fixed."""
+        q = self.function
+        if self.mode[q] == "LIST":
+            if not self.lists[q]:
+                raise CONFLICT
+            return self.lists[q]
+        if self.mode[q] == "FIX":
+            return []
+        start, stop = self.ends[q, "STAR"], self.ends[q, "STOP"]
+        if self.values[self.DIRECTION] == "DOWN":
+            start, stop = stop, start
+        if self.values[self.SPACING] == "LIN":
+            return [float(v) for v in np.linspace(start, stop, self.points)]
+        if start * stop <= 0:
+            raise CONFLICT
+        return [float(v) for v in math.copysign(1, start) * np.geomspace(abs(start), abs(stop), self.points)]
+
+    def _source_delay_measure(self, level: float | None) -> Reading:
+        q = self.function
+        if self.values[self.CLEAR_AUTO]:
+            self.switch(True)
+        if level is None and q in self.triggered:
+            level = self.triggered.pop(q)
+        if level is not None:
+            self.force(level)
+        self._signal("SOUR")
+        self.wait(self._delay())
+        self._signal("DEL")
+        reading = self._convert()
+        self._signal("SENS")
+        if self.values[self.CLEAR_AUTO]:
+            self.switch(False)
+        self.samples.append(reading)
+        if self.storing != "NEV" and len(self.store) < self.store_size:
+            self.store.append(reading)
+            self.measurement_event |= 256 if len(self.store) >= 2 else 0
+            if len(self.store) == self.store_size:
+                self.measurement_event |= 512
+                self.storing = "NEV"
+        return reading
+
+    def _signal(self, event: str) -> None:
+        if self.values[self.TRIGGER_OUTPUT] == event:
+            self.place.bus.pulse((self.place.name, round(float(self.values[self.TRIGGER_OLINE]))))
+
+    def _convert(self) -> Reading:
+        """Integrate each function that is on, and tell the rest as the manual says (18-50)."""
+        repeats = 1
+        if self.values[self.FILTER] and self.values[self.FILTER_TYPE] == "REP":
+            repeats = round(float(self.values[self.FILTER_COUNT]))
+        phases = 1 if self.values[self.AZERO] in ("OFF", "0") else 3
+        if "RES" in self.sensed and self.values[self.OHMS_MODE] == "AUTO":
+            self._force_ohms()
+        wanted = {"VOLT", "CURR"} if "RES" in self.sensed else self.sensed
+        self.wait(phases * repeats * len(wanted) * self.nplc / self.place.line_hz)
+        truth = self.sense()
+        true = {"VOLT": truth.volts, "CURR": truth.amps}
+        told: dict[str, float] = {}
+        for q, value in true.items():
+            if q not in wanted:
+                told[q] = self.levels[q] if q == self.function else NOT_MEASURED
+                continue
+            if self.sense_auto[q] and q != self.function:
+                self.sense_span[q] = self.meters[q].fitting(min(abs(value), self.compliance[q]))
+            told[q] = float(np.mean([self.meters[q].read(value, self._sense_span(q)) for _ in range(repeats)]))
+            told[q] = OVERFLOW if abs(told[q]) >= OVERFLOW else told[q]
+        ohms = NOT_MEASURED
+        if "RES" in self.sensed:
+            ohms = told["VOLT"] / told["CURR"] if told["CURR"] and OVERFLOW not in told.values() else OVERFLOW
+        status = self._status_word(truth.limited, told)
+        self.measurement_event |= 64 | (128 if status & 1 else 0) | (1 << 14 if truth.limited else 0)
+        return Reading(told["VOLT"], told["CURR"], ohms, self._time(), status)
+
+    def _status_word(self, is_limited: bool, told: dict[str, float]) -> int:
+        """The 24 bits of manual page 18-50."""
+        q = OTHER[self.function]
+        by_range = self._range_limit(q) < self.compliance[q]
+        auto_ohms = "RES" in self.sensed and self.values[self.OHMS_MODE] == "AUTO"
+        bits = {
+            0: OVERFLOW in told.values(),
+            1: bool(self.values[self.FILTER]),
+            2: self.terminals == "FRON",
+            3: is_limited and not by_range,
+            10: auto_ohms,
+            11: "VOLT" in self.sensed,
+            12: "CURR" in self.sensed,
+            13: "RES" in self.sensed,
+            14: self.function == "VOLT",
+            15: self.function == "CURR",
+            16: is_limited and by_range,
+            22: bool(self.values[self.RSENSE]),
+        }
+        return sum(1 << bit for bit, is_set in bits.items() if is_set)
+
+    def _force_ohms(self) -> None:
+        """Auto ohms: the test current of the lowest range that the resistance fits."""
+        self.function = "CURR"
+        for full, amps in reversed(OHMS):
+            self.compliance["VOLT"] = 21.0
+            self.force(amps)
+            ohms = self.sense().volts / amps
+            if ohms > full / 10 or full == OHMS[0][0]:
+                return
+
+    def _time(self) -> float:
+        return (self.now_s - self.started_s) % 99999.999
+
+    def _reset_time(self, _: Call) -> None:
+        self.started_s = self.now_s
+
+    # Readings out
+
+    def _read(self) -> str | bytes | None:
+        self.clear()
+        self._initiate()
+        # With a trigger still to come the instrument holds its answer back; here there is none until `:FETCh?`.
+        return self._fetch() if self.running is None else None
+
+    def _fetch(self) -> str | bytes:
+        if not self.samples:
+            raise ScpiError(-230, "Data corrupt or stale")
+        return self._told_readings(self.samples)
+
+    def _configure(self, q: str, _: Call | None = None) -> None:
+        self.sensed = {q}
+        self.nplc = 1.0
+        if q in self.sense_auto:
+            self.sense_auto[q] = True
+        self.arm_count = self.trigger_count = 1
+        self.values[self.ARM_SOURCE] = self.values[self.TRIGGER_SOURCE] = "IMM"
+        if not self.values[self.CLEAR_AUTO]:
+            self.switch(True)
+
+    def _measure(self, q: str, _: Call | None = None) -> str | bytes | None:
+        self._configure(q or next(iter(self.sensed & {"VOLT", "CURR"}), "CURR"))
+        return self._read()
+
+    def _set_format(self, call: Call) -> None:
+        if call.text().upper() == "REAL" and len(call.arguments) == 2 and call.number(1) == 32:
+            self.format = "SRE"
+            return
+        self.format = call.choice(0, "ASCii", "REAL", "SREal").replace("REAL", "SRE")
+
+    def _set_elements(self, call: Call) -> None:
+        words = [
+            call.choice(at, "VOLTage", "CURRent", "RESistance", "TIME", "STATus") for at in range(len(call.arguments))
+        ]
+        if not words:
+            raise MISSING
+        # Whatever the order asked for, they are sent in this one (manual figure 18-1).
+        self.elements = tuple(e for e in ELEMENTS if e in words)
+
+    def _told_readings(self, readings: list[Reading]) -> str | bytes:
+        numbers = [float(getattr(r, e)) for r in readings for e in self.elements]
+        if self.format == "ASC":
+            return ",".join(f"{v:+.6E}" for v in numbers)
+        order = ">" if self.values[self.BORDER] == "NORM" else "<"
+        return b"#0" + struct.pack(f"{order}{len(numbers)}f", *numbers)
+
+    def _stamped(self) -> list[Reading]:
+        """The trace buffer with times from its first reading, or from the one before."""
+        if not self.store:
+            return []
+        before = [self.store[0].TIME] * len(self.store)
+        if self.values[self.STAMP] == "DELT":
+            before = [self.store[0].TIME, *(r.TIME for r in self.store[:-1])]
+        return [Reading(r.VOLT, r.CURR, r.RES, r.TIME - t, r.STAT) for r, t in zip(self.store, before, strict=True)]
+
+    def _clear_store(self) -> None:
+        self.store = []
+        self.measurement_event &= ~768
+
+    def _set_store_size(self, call: Call) -> None:
+        if self.storing != "NEV":
+            raise STORAGE
+        self.store_size = round(call.number(0, 1, BUFFER, default=100.0))
+        self._clear_store()
+
+    def _set_storing(self, call: Call) -> None:
+        self.storing = call.choice(0, "NEXT", "NEVer")
+        if self.storing == "NEXT":
+            self._clear_store()
+
+    def _statistics(self) -> str:
+        if not self.store:
+            raise ScpiError(-230, "Data corrupt or stale")
+        table = np.array([[r.VOLT, r.CURR, r.RES] for r in self.store])
+        how = {"MEAN": np.mean, "SDEV": np.std, "MAX": np.max, "MIN": np.min, "PKPK": np.ptp}
+        values = how[str(self.values[self.STATISTIC])](table, axis=0)
+        return ",".join(
+            f"{NOT_MEASURED if column[0] >= OVERFLOW else v:+.6E}" for v, column in zip(values, table.T, strict=True)
+        )
+
+    # Status
+
+    def _take_event(self) -> str:
+        event, self.measurement_event = self.measurement_event, 0
+        return str(event)
+
+    def _status_preset(self) -> None:
+        for pattern in self.values:
+            if pattern.startswith(":STATus:"):
+                self.values[pattern] = 0.0
+
+    def _all_errors(self) -> str:
+        told = ",".join(str(e) for e in self.queue) or self.NO_ERROR
+        self.queue.clear()
+        return told
+
+
+def _checked(low: float, high: float) -> Handler:
+    """A command of which only the parameter's range matters here."""
+
+    def act(call: Call) -> None:
+        call.number(0, low, high)
+
+    return act
+
+
+_RESET = {"VOLT": 21.0, "CURR": 1.05e-4}
