@@ -16,7 +16,7 @@ import random
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ._flex import Call, Element, FlexError, FlexInstrument, Handler
 from ._world import Drive, Place
@@ -150,7 +150,7 @@ class SimulatedB1500(FlexInstrument):
             if name in KINDS
         }
         self._errors_of = {
-            (slot, quantity): (module.noise.uniform(-3e-5, 3e-5), module.noise.uniform(-2e-5, 2e-5))
+            (slot, quantity): (module.noise.uniform(-3e-5, 3e-5), module.noise.uniform(-6e-5, 6e-5))
             for slot, module in self.modules.items()
             for quantity in "VI"
         }
@@ -193,7 +193,7 @@ class SimulatedB1500(FlexInstrument):
         self.sweep: Sweep | None = None
         self.synchronous: Sweep | None = None
         self._limits: dict[int, float] = {}
-        self.waits = (0.0,) * 5
+        self.waits: tuple[float, ...] = (0.0,) * 5
         self.abort_post = (1, 1)
         self.sampling = (0.0, 0.002, 1000.0, 0.0)
         self.factors: dict[int, tuple[float, float]] = {1: (1.0, 0.0), 2: (1.0, 0.0)}
@@ -371,7 +371,7 @@ class SimulatedB1500(FlexInstrument):
             terminal.drive(Drive())
             return
         step = module.full_scale(output.function) / 20000
-        function = "voltage" if output.function == "V" else "current"
+        function: Literal["voltage", "current"] = "voltage" if output.function == "V" else "current"
         limit = abs(output.limit) if limit is None else limit
         terminal.drive(Drive(function, round(output.level / step) * step, limit))
 
@@ -423,7 +423,7 @@ class SimulatedB1500(FlexInstrument):
         ]
         gain, offset = self._errors_of[module.slot, quantity]
         samples = max(1.0, aperture_s * self.place.line_hz * 128)
-        value = value * (1 + gain) + scale * (offset + module.noise.gauss(0, 1e-5) / samples**0.5)
+        value = value * (1 + gain) + scale * (offset + module.noise.gauss(0, 2e-5) / samples**0.5)
         step = scale / (1e6 if module.adc == 1 else 20000)
         return Element(
             module.slot,
