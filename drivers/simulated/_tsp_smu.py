@@ -2,7 +2,7 @@
 
 Written from the reference manual 2600BS-901-01 and the specifications SPEC-2602B (see `keithley_2600b`). The reading is what the
 terminal truly carries, with a gain and an offset error of each range drawn once from the serial number, noise, the range's
-resolution, and 9.91e37 above 102 % of the range. The errors drawn stay below a third of the specified ones.
+resolution, and 9.91e37 above 102 % of the range. The errors drawn stay well below the specified ones.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class Smu:
         key = (what, scale)
         if key not in self._errors:
             draw = random.Random(f"{self.instrument.place.serial} {self.name} {what} {scale:g}")
-            self._errors[key] = (draw.uniform(-5e-5, 5e-5), draw.uniform(-2e-5, 2e-5))
+            self._errors[key] = (draw.uniform(-2e-5, 2e-5), draw.uniform(-1e-5, 1e-5))
         return self._errors[key]
 
     def ranges(self, kind: str, *, measured: bool = False) -> tuple[float, ...]:

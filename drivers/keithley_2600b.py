@@ -1,0 +1,420 @@
+"""Driver of the Keithley Series 2600B source-meters 2601B, 2602B, 2604B, 2611B, 2612B, 2614B, 2634B, 2635B, 2636B (TSP).
+
+Checked: ranges, smallest limits, accuracy, source settling and buffer size of the 2601B, 2602B, 2604B (SPEC-2602B Rev. B, pages
+2, 5, 11; the 2636B datasheet's page 10 repeats the accuracy); operating boundaries of the 2611B to 2636B (reference manual
+2600BS-901-01 Rev. B, p. 4-13); their ranges and smallest limits (QCoDeS 0.58, where the 10 mA range of the 2634B to 2636B is
+misprinted as 10 uA); current accuracy of the 2611B to 2614B at 0.9 uA (manual Rev. F, p. 10-10); bits of the buffer status
+(Rev. F, p. 3-15); shortest pulse (datasheet of the 2601B-PULSE, whose SMU it is, p. 14).
+
+Unverified: accuracy and settling of the 2611B to 2636B but for that point, voltage accuracy included; that the 100 pA range of
+the 2635B and 2636B only measures; what a source range does to the smallest limit; how long the relay of a high-impedance
+output takes. Outputs that are off are open (`OUTPUT_HIGH_Z`), not held at 0 V as the instrument's own default would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rram_hil.errors import ConfigError, InstrumentError
+from rram_hil.instrument import (
+    Accuracy,
+    ChannelLimits,
+    Function,
+    InstrumentConfig,
+    Readings,
+    SourceMeter,
+    SourceSetup,
+)
+from rram_hil.link import number
+from rram_hil.operations import FloatArray
+from rram_hil.traffic import Traffic
+
+from ._tsp import TspInstrument, numbers
+
+MOST_POINTS = 60_000
+"""Readings that a dedicated buffer holds with time stamps."""
+OVERHEAD_S = 5e-3
+"""Allowance for one point in timeouts: range changes, steps of the trigger model."""
+AT_COMPLIANCE = 0x40
+SHORTEST_NPLC, LONGEST_NPLC = 0.001, 25.0
+LIST_LINE = 40
+"""Numbers of a list in one line of code."""
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What a group of models can do."""
+
+    volts: tuple[Accuracy, ...]
+    amps: tuple[Accuracy, ...]
+    lowest_source_a: float
+    envelope: tuple[tuple[float, float], ...]
+    smallest_v: float
+    smallest_a: float
+    settle_s: float
+
+
+_CURRENT = (
+    Accuracy(1e-7, 5e-4, 100e-12),
+    Accuracy(1e-6, 2.5e-4, 500e-12),
+    Accuracy(1e-5, 2.5e-4, 1.5e-9),
+    Accuracy(1e-4, 2e-4, 25e-9),
+    Accuracy(1e-3, 2e-4, 200e-9),
+    Accuracy(1e-2, 2e-4, 2.5e-6),
+    Accuracy(0.1, 2e-4, 20e-6),
+    Accuracy(1.0, 3e-4, 1.5e-3),
+)
+_FINE_CURRENT = (
+    Accuracy(1e-9, 1.5e-3, 240e-15),
+    Accuracy(1e-8, 1.5e-3, 3e-12),
+    Accuracy(1e-7, 6e-4, 40e-12),
+    Accuracy(1e-6, 2.5e-4, 400e-12),
+    *_CURRENT[2:],
+    Accuracy(1.5, 5e-4, 3.5e-3),
+)
+_LOW_VOLTS = (
+    Accuracy(0.1, 1.5e-4, 150e-6),
+    Accuracy(1.0, 1.5e-4, 200e-6),
+    Accuracy(6.0, 1.5e-4, 1e-3),
+    Accuracy(40.0, 1.5e-4, 8e-3),
+)
+_HIGH_VOLTS = (
+    Accuracy(0.2, 1.5e-4, 225e-6),
+    Accuracy(2.0, 2e-4, 350e-6),
+    Accuracy(20.0, 1.5e-4, 5e-3),
+    Accuracy(200.0, 1.5e-4, 50e-3),
+)
+_HIGH_ENVELOPE = ((200.0, 0.101), (20.0, 1.515))
+_LOW = _Family(
+    _LOW_VOLTS, (*_CURRENT, Accuracy(3.0, 5e-4, 3.5e-3)), 1e-7, ((40.0, 1.0), (6.0, 3.0)), 10e-3, 10e-9, 150e-6
+)
+_HIGH = _Family(_HIGH_VOLTS, (*_CURRENT, Accuracy(1.5, 5e-4, 3.5e-3)), 1e-7, _HIGH_ENVELOPE, 20e-3, 10e-9, 110e-6)
+_FINE = _Family(_HIGH_VOLTS, _FINE_CURRENT, 1e-9, _HIGH_ENVELOPE, 20e-3, 100e-12, 110e-6)
+_FINEST = _Family(
+    _HIGH_VOLTS, (Accuracy(1e-10, 1.5e-3, 120e-15), *_FINE_CURRENT), 1e-9, _HIGH_ENVELOPE, 20e-3, 100e-12, 110e-6
+)
+_FAMILIES = {
+    "2601B": _LOW,
+    "2602B": _LOW,
+    "2604B": _LOW,
+    "2611B": _HIGH,
+    "2612B": _HIGH,
+    "2614B": _HIGH,
+    "2634B": _FINE,
+    "2635B": _FINEST,
+    "2636B": _FINEST,
+}
+_SINGLE = frozenset({"2601B", "2611B", "2635B"})
+
+
+class Keithley2600B(TspInstrument, SourceMeter):
+    """One or two channels "a", "b". Sweeps and lists run in the trigger model and come back as one binary block.
+
+    A driver of an array may send Lua of its own with `run`, `ask`, `lines` and `load`; channels are `smua` and `smub` there.
+    """
+
+    MAKER = "Keithley"
+    MODELS: ClassVar[tuple[str, ...]] = tuple(_FAMILIES)
+
+    def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
+        super().__init__(config, traffic)
+        self._setups: dict[str, SourceSetup] = {}
+        self._line_hz = config.line_hz
+
+    def look(self) -> None:
+        """See `TspInstrument.look`: the mains frequency that the instrument counts apertures in."""
+        told = self.peek("print(localnode.linefreq)")
+        self._line_hz = float(numbers(told[0])[0]) if len(told) == 1 else self.config.line_hz
+        if not 45.0 <= self._line_hz <= 65.0:
+            raise ConfigError(f"{self.name}: a mains frequency of {self._line_hz:g} Hz is not believed")
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """See `SourceMeter`."""
+        return ("a",) if self.identity.model in _SINGLE else ("a", "b")
+
+    def limits(self, channel: str) -> ChannelLimits:
+        """See `SourceMeter`. The 100 pA range of `measures_a` is for measuring only."""
+        self._known(channel)
+        family = _FAMILIES[self.identity.model]
+        return ChannelLimits(
+            voltage_ranges_v=tuple(a.range for a in family.volts),
+            current_ranges_a=tuple(a.range for a in family.amps if a.range >= family.lowest_source_a),
+            envelope=family.envelope,
+            shortest_s=100e-6,
+            shortest_aperture_s=SHORTEST_NPLC / self._line_hz,
+            longest_aperture_s=LONGEST_NPLC / self._line_hz,
+            smallest_compliance_a=family.smallest_a,
+            smallest_compliance_v=family.smallest_v,
+            settle_s=family.settle_s,
+            measures_a=family.amps,
+            measures_v=family.volts,
+        )
+
+    def arm(self) -> None:
+        """See `Instrument.arm`."""
+        self._setups = {}
+        self.run("\n".join(["errorqueue.clear()", *self._off(), "reset()", *self._off()]), takes_s=2.0)
+        if not self.is_off():
+            raise InstrumentError(f"{self.name}: an output is on after a reset")
+
+    def switch_off(self) -> None:
+        """See `TspInstrument`: sweeps given up, levels zero, outputs off and open."""
+        self.run("\n".join(self._off()))
+
+    def _off(self) -> list[str]:
+        return [
+            line
+            for c in self.channels
+            for line in (
+                f"smu{c}.abort()",
+                f"smu{c}.source.levelv = 0 smu{c}.source.leveli = 0",
+                f"smu{c}.source.offmode = smu{c}.OUTPUT_HIGH_Z",
+                f"smu{c}.source.output = smu{c}.OUTPUT_OFF",
+            )
+        ]
+
+    def is_off(self) -> bool:
+        """See `Instrument`."""
+        told = numbers(self.ask(f"print({', '.join(f'smu{c}.source.output' for c in self.channels)})"))
+        return bool(told.size == len(self.channels) and (told == 0.0).all())
+
+    def configure(self, channel: str, setup: SourceSetup) -> None:
+        """See `SourceMeter`."""
+        self._check(channel, setup)
+        smu = f"smu{channel}"
+        force, sense = ("v", "i") if setup.function is Function.VOLTAGE else ("i", "v")
+        function = "OUTPUT_DCVOLTS" if force == "v" else "OUTPUT_DCAMPS"
+        source_range = (
+            f"{smu}.source.autorange{force} = {smu}.AUTORANGE_ON"
+            if setup.source_range is None
+            else f"{smu}.source.range{force} = {number(setup.source_range)}"
+        )
+        measure_range = (
+            f"{smu}.measure.autorange{sense} = {smu}.AUTORANGE_ON"
+            if setup.measure_range is None
+            else f"{smu}.measure.range{sense} = {number(setup.measure_range)}"
+        )
+        self._setups.pop(channel, None)
+        self.run(
+            "\n".join(
+                [
+                    f"{smu}.abort()",
+                    f"{smu}.source.levelv = 0",
+                    f"{smu}.source.leveli = 0",
+                    f"{smu}.source.func = {smu}.{function}",
+                    f"{smu}.source.limit{sense} = {number(setup.compliance)}",
+                    source_range,
+                    measure_range,
+                    f"{smu}.source.offmode = {smu}.OUTPUT_HIGH_Z",
+                    f"{smu}.source.delay = 0",
+                    f"{smu}.measure.delay = {number(setup.settle_s)}",
+                    f"{smu}.measure.nplc = {number(setup.aperture_s * self._line_hz)}",
+                    f"{smu}.measure.count = 1",
+                    f"{smu}.measure.interval = 0",
+                    f"{smu}.measure.filter.enable = 0",
+                    f"{smu}.measure.rel.enablei = 0",
+                    f"{smu}.measure.rel.enablev = 0",
+                    f"{smu}.sense = {smu}.{'SENSE_REMOTE' if setup.remote_sense else 'SENSE_LOCAL'}",
+                ]
+            )
+        )
+        self._setups[channel] = setup
+
+    def settings(self, channel: str) -> SourceSetup:
+        """See `SourceMeter`."""
+        self._known(channel)
+        smu = f"smu{channel}"
+        words = [f"{smu}.source.func"]
+        for kind in ("v", "i"):
+            words += [
+                f"{smu}.source.limit{kind}",
+                f"{smu}.source.autorange{kind}",
+                f"{smu}.source.range{kind}",
+                f"{smu}.measure.autorange{kind}",
+                f"{smu}.measure.range{kind}",
+            ]
+        words += [f"{smu}.measure.nplc", f"{smu}.measure.delay", f"{smu}.sense"]
+        told = numbers(self.ask(f"format.asciiprecision = 10\nprint({', '.join(words)})"))
+        if told.size != len(words):
+            raise InstrumentError(f"{self.name}: {told.size} settings came where {len(words)} were asked for")
+        volts, amps = told[1:6], told[6:11]
+        forced, sensed = (volts, amps) if told[0] == 1.0 else (amps, volts)
+        return SourceSetup(
+            function=Function.VOLTAGE if told[0] == 1.0 else Function.CURRENT,
+            compliance=float(sensed[0]),
+            source_range=None if forced[1] else float(forced[2]),
+            measure_range=None if sensed[3] else float(sensed[4]),
+            aperture_s=float(told[11] / self._line_hz),
+            settle_s=float(told[12]),
+            remote_sense=bool(told[13] == 1.0),
+        )
+
+    def source(self, channel: str, level: float) -> None:
+        """See `SourceMeter`."""
+        self._check_levels(channel, np.array([level], dtype=np.float64))
+        self.run(f"smu{channel}.source.level{self._forces(channel)} = {number(level)}")
+
+    def output(self, channel: str, on: bool) -> None:
+        """See `SourceMeter`; verified by read-back in the same message."""
+        self._known(channel)
+        if on:
+            self._setup(channel)
+        smu = f"smu{channel}"
+        state = "OUTPUT_ON" if on else "OUTPUT_OFF"
+        told = self.ask(f"{smu}.source.output = {smu}.{state}\nprint({smu}.source.output)")
+        if numbers(told).tolist() != [1.0 if on else 0.0]:
+            raise InstrumentError(f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}")
+
+    def measure(self, channel: str) -> Readings:
+        """See `SourceMeter`: the wait of the setup, then one integration, with the level as it stands."""
+        setup = self._setup(channel)
+        smu = f"smu{channel}"
+        take = [f"{smu}.measure.iv({smu}.nvbuffer1, {smu}.nvbuffer2)"]
+        return self._readings(channel, 1, take, setup.settle_s + setup.aperture_s)
+
+    def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
+        """See `SourceMeter`."""
+        if not 1 <= points <= MOST_POINTS:
+            raise ConfigError(f"points: {points} are not 1 to {MOST_POINTS}, which is what {self.name} holds")
+        self._check_levels(channel, np.array([start, stop], dtype=np.float64))
+        kind = self._forces(channel)
+        ramp = f"smu{channel}.trigger.source.linear{kind}({number(start)}, {number(stop)}, {points})"
+        return self._staircase(channel, points, [ramp])
+
+    def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
+        """See `SourceMeter`."""
+        levels = np.asarray(levels, dtype=np.float64)
+        if levels.ndim != 1 or not 1 <= levels.size <= MOST_POINTS:
+            raise ConfigError(f"levels: shape {levels.shape} is not 1 to {MOST_POINTS} levels, which {self.name} holds")
+        self._check_levels(channel, levels)
+        words = [number(float(v)) for v in levels]
+        lines = [", ".join(words[at : at + LIST_LINE]) + "," for at in range(0, len(words), LIST_LINE)]
+        kind = self._forces(channel)
+        return self._staircase(
+            channel, levels.size, ["local levels = {", *lines, "}", f"smu{channel}.trigger.source.list{kind}(levels)"]
+        )
+
+    def _staircase(self, channel: str, points: int, levels: list[str]) -> Readings:
+        """Run a sweep in the trigger model; its idle level, to which it returns, is zero."""
+        setup = self._setup(channel)
+        smu = f"smu{channel}"
+        trigger = f"{smu}.trigger"
+        code = [
+            f"{smu}.source.level{self._forces(channel)} = 0",
+            *levels,
+            f"{trigger}.source.action = {smu}.ENABLE",
+            f"{trigger}.source.limit{'i' if self._forces(channel) == 'v' else 'v'} = {smu}.LIMIT_AUTO",
+            f"{trigger}.measure.iv({smu}.nvbuffer1, {smu}.nvbuffer2)",
+            f"{trigger}.measure.action = {smu}.ENABLE",
+            f"{trigger}.endpulse.action = {smu}.SOURCE_HOLD",
+            f"{trigger}.endsweep.action = {smu}.SOURCE_IDLE",
+            *(f"{trigger}.{layer}.stimulus = 0" for layer in ("arm", "source", "measure", "endpulse")),
+            f"{trigger}.arm.count = 1",
+            f"{trigger}.count = {points}",
+            f"{trigger}.initiate()",
+            "waitcomplete()",
+        ]
+        return self._readings(channel, points, code, points * (setup.settle_s + setup.aperture_s + OVERHEAD_S))
+
+    def _readings(self, channel: str, points: int, take: list[str], takes_s: float) -> Readings:
+        """Run code that fills both buffers, if the output is on, and fetch them: one transaction.
+
+        Raises `InstrumentError` where the output is off or another number of readings comes.
+        """
+        smu = f"smu{channel}"
+        buffers = [
+            line
+            for n in (1, 2)
+            for line in (
+                f"{smu}.nvbuffer{n}.clear()",
+                f"{smu}.nvbuffer{n}.appendmode = 1",
+                f"{smu}.nvbuffer{n}.collectsourcevalues = 0",
+                f"{smu}.nvbuffer{n}.collecttimestamps = 1",
+            )
+        ]
+        code = [
+            *buffers,
+            f"if {smu}.source.output == {smu}.OUTPUT_ON then",
+            *take,
+            "end",
+            # Time stamps count from the first reading of a buffer.
+            f"local base, first = {{}}, {smu}.nvbuffer1.basetimestamp",
+            f"for k = 1, {smu}.nvbuffer1.n do base[k] = first end",
+        ]
+        columns = ", ".join(
+            [
+                f"{smu}.nvbuffer2.readings",
+                f"{smu}.nvbuffer1.readings",
+                f"{smu}.nvbuffer1.statuses",
+                f"{smu}.nvbuffer1.timestamps",
+                "base",
+            ]
+        )
+        found = self.ask_buffers("\n".join(code), columns, f"{smu}.nvbuffer1.n", takes_s=takes_s)
+        if len(found) == 0:
+            raise InstrumentError(f"{self.name}: the output of channel {channel} is off; nothing was measured")
+        if len(found) != points:
+            raise InstrumentError(f"{self.name}: {len(found)} readings came where {points} should")
+        limited = (found[:, 2].astype(np.int64) & AT_COMPLIANCE) != 0
+        return Readings.of(found[:, 0], found[:, 1], limited, found[:, 3] + found[:, 4])
+
+    # What is refused before anything is sent
+
+    def _known(self, channel: str) -> None:
+        if channel not in self.channels:
+            raise ConfigError(f"channel: {channel!r} is none of {', '.join(self.channels)} of {self.name}")
+
+    def _setup(self, channel: str) -> SourceSetup:
+        self._known(channel)
+        if channel not in self._setups:
+            raise ConfigError(f"channel {channel} of {self.name} has not been configured")
+        return self._setups[channel]
+
+    def _forces(self, channel: str) -> str:
+        return "v" if self._setup(channel).function is Function.VOLTAGE else "i"
+
+    def _check(self, channel: str, setup: SourceSetup) -> None:
+        limits = self.limits(channel)
+        of_volts = setup.function is Function.VOLTAGE
+        smallest, most = (
+            (limits.smallest_compliance_a, limits.max_a) if of_volts else (limits.smallest_compliance_v, limits.max_v)
+        )
+        ranges = (limits.voltage_ranges_v, limits.current_ranges_a)
+        source_most, measure_most = (r[-1] for r in (ranges if of_volts else ranges[::-1]))
+        for key, value, low, high in (
+            ("compliance", setup.compliance, smallest * (1 - 1e-9), most),
+            ("source_range", setup.source_range, 0.0, source_most),
+            ("measure_range", setup.measure_range, 0.0, measure_most),
+            (
+                "aperture_s",
+                setup.aperture_s,
+                limits.shortest_aperture_s * (1 - 1e-9),
+                limits.longest_aperture_s * (1 + 1e-9),
+            ),
+            ("settle_s", setup.settle_s, 0.0, 1000.0),
+        ):
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"{key}: {value:g} is not {low:g} to {high:g} for channel {channel} of {self.name}")
+
+    def _check_levels(self, channel: str, levels: FloatArray) -> None:
+        setup, limits = self._setup(channel), self.limits(channel)
+        of_volts = setup.function is Function.VOLTAGE
+        ranges = limits.voltage_ranges_v if of_volts else limits.current_ranges_a
+        full = ranges[-1]
+        if setup.source_range is not None:
+            full = next((r for r in ranges if r >= setup.source_range * (1 - 1e-9)), full)
+        size = np.abs(levels)
+        if not (size <= full).all():
+            worst = levels[~(size <= full)][0]
+            raise ConfigError(f"level: {worst:g} is beyond the range of {full:g} of channel {channel} of {self.name}")
+        largest = float(size.max())
+        volts, amps = (largest, setup.compliance) if of_volts else (setup.compliance, largest)
+        if not limits.allows(volts, amps):
+            raise ConfigError(
+                f"level: {volts:g} V with {amps:g} A is beyond what channel {channel} of {self.name} gives "
+                f"({'; '.join(f'{a:g} A to {v:g} V' for v, a in limits.envelope)})"
+            )
