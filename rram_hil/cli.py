@@ -173,6 +173,42 @@ def demo(
     run_demo(out, data, seed)
 
 
+@app.command(short_help="The instruments of a simulated bench, for any program.")
+def simulate(
+    bench: Annotated[
+        Path | None, typer.Argument(metavar="[BENCH]", help="Bench file (TOML) with [simulation].")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help='One instrument alone, such as "Keithley 2400".')
+    ] = None,
+    load: Annotated[
+        float | None, typer.Option("--load", metavar="OHM", help="With --model: a resistor on every channel.")
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="With --model: this TCP port; default: any that is free.")
+    ] = 0,
+) -> None:
+    """Start every instrument of a simulated bench, or one alone, print name, model and resource of each, and wait for Ctrl-C."""
+    from rram_hil.simulate import serve, start_bench, start_model
+
+    if (bench is None) == (model is None):
+        raise ConfigError("simulate: give a bench file, or --model for one instrument alone")
+    if bench is not None and (load is not None or port):
+        raise ConfigError("simulate: --load and --port go with --model")
+    far_side = None
+    try:
+        if bench is not None:
+            far_side = start_bench(bench)
+        else:
+            far_side = start_model(model or "", float("inf") if load is None else load, port)
+        serve(far_side)
+    except KeyboardInterrupt:
+        return  # how it is meant to end
+    finally:
+        if far_side is not None:
+            far_side.stop()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs one command and exits with 0, 2 (refused or failed, one line on stderr) or 130 (stopped)."""
     given = sys.argv[1:] if arguments is None else arguments

@@ -19,13 +19,15 @@ from rram_hil.limits import Limits
 class SimulatedFarSide:
     """A running simulator: the driver settings that reach it, its control address, and how to stop it.
 
-    `instruments` lists what it stands for as (name, model, resource), for `rram-hil simulate`.
+    `instruments` lists what it stands for as (name, model, resource), for `rram-hil simulate`; `is_running` tells whether it
+    has not ended by itself.
     """
 
     settings: dict[str, Any]
     control: str = ""
     stop: Callable[[], None] = field(default=lambda: None)
     instruments: tuple[tuple[str, str, str], ...] = ()
+    is_running: Callable[[], bool] = field(default=lambda: True)
 
 
 @dataclass(frozen=True)

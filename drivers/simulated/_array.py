@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rram_hil.cells import IntArray
-from rram_hil.device.chip import SimulatedChip, StandingPulse
+from rram_hil.cells import Cells, IntArray
+from rram_hil.device.chip import Fault, SimulatedChip, StandingPulse
 from rram_hil.device.lines import series_ohm
 from rram_hil.operations import FloatArray
 
@@ -203,9 +203,10 @@ class ArrayWorld:
         if self._pulse is not None:
             self.chip.extend_pulse(self._pulse)
 
-    def changed_cells(self) -> None:
-        """The chip was changed by other hands (a fault was injected): what was worked out is forgotten."""
+    def damage(self, fault: Fault, cells: Cells) -> None:
+        """Give cells a fault (`SimulatedChip.inject`); the segment ends."""
         self._end_segment()
+        self.chip.inject(fault, cells)
         self._circuit = None
 
     # Segments

@@ -6,6 +6,7 @@ A simulated instrument is written from its manual with its own parser; it shares
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import threading
@@ -14,8 +15,10 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from rram_hil.device.config import Timing
+from rram_hil.errors import ConfigError
+from rram_hil.simulation import SimulatedFarSide
 
-from ._world import Place
+from ._world import Loads, Place
 from .control import FaultQueue, Injected, LinkFault
 
 LONGEST_LINE = 1 << 20
@@ -74,6 +77,23 @@ class SimulatedInstrument(ABC):
     def outputs_on(self) -> bool:
         """Ground truth: whether any output is on, or any relay closed."""
 
+    @classmethod
+    def start_alone(cls, model: str, load_ohm: float = math.inf, port: int = 0) -> SimulatedFarSide:
+        """Serve one instrument of this class on a TCP port (0: any), a resistor behind every channel (infinite: nothing).
+
+        Raises `ConfigError` where the port is taken.
+        """
+        place = Place(terminals=Loads(load_ohm))
+        try:
+            server = InstrumentServer(cls(model, place), Timing(), port)
+        except OSError as error:
+            raise ConfigError(f"port {port}: cannot be used: {error.strerror}") from None
+        return SimulatedFarSide({}, "", server.stop, ((place.name, f"{cls.MAKER} {model}", server.resource),))
+
+    def line_end(self, pending: bytearray) -> int:
+        """Where the first message in `pending` ends: the place of its line feed, -1 where it is not whole yet."""
+        return pending.find(b"\n")
+
     def clear(self) -> None:  # noqa: B027 (most have nothing to drop)
         """Device clear, or a new connection: what was half done is dropped. Outputs stay as they are."""
 
@@ -129,7 +149,7 @@ class InstrumentServer:
         try:
             while data := host.recv(1 << 16):
                 pending += data
-                while (end := pending.find(b"\n")) >= 0:
+                while (end := self.instrument.line_end(pending)) >= 0:
                     line = bytes(pending[:end]).rstrip(b"\r")
                     del pending[: end + 1]
                     if not self._message(host, line, turn):

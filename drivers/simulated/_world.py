@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,6 +87,23 @@ class Resistor(Terminal):
             return Sensed(d.level / g if g else 0.0, d.level, False)
         volts = d.limit if d.level > 0 else -d.limit
         return Sensed(volts, volts * g, True)
+
+
+class Loads(Mapping[str, Terminal]):
+    """A plain resistor of its own behind every channel, whatever the channels are called."""
+
+    def __init__(self, ohm: float) -> None:
+        self._ohm = ohm
+        self._known: dict[str, Terminal] = {}
+
+    def __getitem__(self, channel: str) -> Terminal:
+        return self._known.setdefault(channel, Resistor(self._ohm))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
 
 class Fabric(ABC):

@@ -12,15 +12,17 @@ import json
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from rram_hil.cells import IntArray
+from rram_hil.device.config import FaultEntry
 from rram_hil.errors import BenchError, ConfigError, LinkError
 from rram_hil.operations import FloatArray
 
@@ -62,6 +64,29 @@ class Injected:
     kind: LinkFault
     on: str = ""
     seconds: float = 0.0
+
+
+def checked_fault(
+    entry: FaultEntry | Mapping[str, Any], instruments: Sequence[str], kinds: Set[LinkFault]
+) -> tuple[str, list[Injected]]:
+    """An entry of `simulation.faults`, or a request to inject, as (instrument, faults to queue).
+
+    Without a name it is the only instrument. Raises `ConfigError` for an unknown instrument or kind.
+    """
+    if not isinstance(entry, FaultEntry):
+        given = {key: value for key, value in entry.items() if key in FaultEntry.model_fields}
+        try:
+            entry = FaultEntry.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError(f"fault {given}: {error.errors()[0]['msg']}") from None
+    name = entry.instrument or (instruments[0] if len(instruments) == 1 else "")
+    if name not in instruments:
+        raise ConfigError(
+            f"fault {entry.kind!r}: instrument {entry.instrument!r} is not one of {', '.join(instruments)}"
+        )
+    if entry.kind not in kinds:
+        raise ConfigError(f"fault {entry.kind!r} is not one of {', '.join(sorted(kinds))}")
+    return name, [Injected(LinkFault(entry.kind), entry.on, entry.seconds)] * entry.count
 
 
 class FaultQueue:
@@ -141,7 +166,7 @@ def unpack_array(text: str) -> NDArray[Any]:
 
 
 class BoardControl:
-    """The client: what a test may do behind the back of the link. `address` is "host:port"."""
+    """The client: what a test may do behind the back of a board's link, or a rack's. `address` is "host:port"."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -171,10 +196,16 @@ class BoardControl:
         """Let virtual time pass; returns the clock (s)."""
         return float(self.ask("advance", seconds=seconds)["now_s"])
 
-    def inject(self, kind: LinkFault | str, on: str = "", *, count: int = 1, seconds: float = 0.0) -> None:
-        """Let a fault happen at each of the next `count` messages of type `on` ("APPLY", "STATUS", ...; empty: any)."""
+    def inject(
+        self, kind: LinkFault | str, on: str = "", *, count: int = 1, seconds: float = 0.0, instrument: str = ""
+    ) -> None:
+        """Let a fault happen at each of the next `count` messages of type `on` ("APPLY", "STATUS", ...; empty: any).
+
+        In a rack `instrument` names the one, and `on` is any part of a message's text.
+        """
+        of = {"instrument": instrument} if instrument else {}
         for _ in range(count):
-            self.ask("inject", kind=str(kind), on=on, seconds=seconds)
+            self.ask("inject", kind=str(kind), on=on, seconds=seconds, **of)
 
     def clear(self) -> None:
         """Forget the faults that have not happened."""

@@ -21,12 +21,11 @@ import secrets
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,13 +33,14 @@ from typing import Any, Protocol
 from rram_hil import __version__
 from rram_hil.cells import Cells, Geometry
 from rram_hil.device.chip import Fault, SimulatedChip
-from rram_hil.device.config import Simulation
+from rram_hil.device.config import FaultEntry, Simulation
 from rram_hil.driver import Capabilities, Span
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
 from rram_hil.limits import Limits, check
 from rram_hil.operations import LINES, Apply, Line, Multiply, Operation, Program, Step, WriteWords
 from rram_hil.simulation import FarSideRequest, SimulatedFarSide
 
+from ._process import end_with_parent, start
 from ._test_chip_board_codec import (
     COMMANDS,
     LARGEST_PAYLOAD,
@@ -63,7 +63,7 @@ from ._test_chip_board_codec import (
     self_test_reply,
     status_reply,
 )
-from .control import ControlServer, FaultQueue, Injected, LinkFault, pack_array
+from .control import ControlServer, FaultQueue, Injected, LinkFault, checked_fault, pack_array
 
 LARGEST_MESSAGE = 16 << 20
 MOST_CELLS = 4096
@@ -98,6 +98,7 @@ ON_REPLY = frozenset(
         LinkFault.DISCONNECT_REPLY,
     }
 )
+BOARD_FAULTS = ON_REQUEST | ON_OPERATION | ON_REPLY | {LinkFault.CORRUPT_REQUEST, LinkFault.WRONG_MODEL}
 GARBAGE = bytes(range(256)) + bytes.fromhex("a552425a01108100ff") + b"\xa5RB" * 3
 
 
@@ -595,6 +596,14 @@ class Board:
         if drop_link:
             self._link.drop()
 
+    def inject(self, entry: FaultEntry | dict[str, Any]) -> None:
+        """Let a fault happen. Raises `ConfigError` for one that the board does not know."""
+        _, faults = checked_fault(entry, ["board"], BOARD_FAULTS)
+        for fault in faults:
+            if fault.on and fault.on not in COMMANDS.values():
+                raise ConfigError(f"{fault.on!r} is no command; commands are {', '.join(COMMANDS.values())}")
+            self.faults.add(fault)
+
     def control(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer one request of the control socket."""
         do = request["do"]
@@ -603,10 +612,7 @@ class Board:
                 self._chip.advance(float(request["seconds"]))
                 return {"now_s": self._chip.now_s}
         if do == "inject":
-            fault = Injected(LinkFault(request["kind"]), request["on"], float(request["seconds"]))
-            if fault.on and fault.on not in COMMANDS.values():
-                raise ConfigError(f"{fault.on!r} is no command; commands are {', '.join(COMMANDS.values())}")
-            self.faults.add(fault)
+            self.inject(request)
             return {}
         if do == "clear":
             self.faults.clear()
@@ -704,52 +710,10 @@ def _spoiled(frames: list[bytes], fault: Injected) -> list[bytes]:
 
 def launch(request: FarSideRequest) -> SimulatedFarSide:
     """Start a simulated board; `settings` of the answer reach it, `stop` ends it. Raises `ConfigError` if it does not start."""
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=None
-    )
-    requests, answers = process.stdin, process.stdout
-    assert requests is not None
-    assert answers is not None
-    configuration = {
-        "simulation": request.simulation.model_dump(),
-        "geometry": asdict(request.geometry),
-        "limits": request.limits.model_dump(),
-        "chip_id": request.chip_id,
-        "folder": str(request.folder.resolve()),
-    }
-    timer = threading.Timer(60.0, process.kill)
-    timer.start()
-    try:
-        with contextlib.suppress(OSError):
-            requests.write(json.dumps(configuration).encode() + b"\n")
-            requests.flush()
-        line = answers.readline()
-    finally:
-        timer.cancel()
-    answer: dict[str, str] = json.loads(line) if line else {"error": "its process ended at once"}
-
-    def stop() -> None:
-        """End the process; safe to call twice."""
-        with contextlib.suppress(OSError):
-            requests.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        answers.close()
-
-    if "error" in answer:
-        stop()
-        raise ConfigError(f"[simulation]: the simulated board did not start: {answer['error']}")
+    started = start(__name__, request, "board")
+    answer = started.answer
     board = ("board", "rram_hil test-chip board", answer["resource"])
-    return SimulatedFarSide({"port": answer["resource"]}, answer["control"], stop, (board,))
-
-
-def _end_with_parent(chip: SimulatedChip) -> None:
-    sys.stdin.read()
-    chip.close()
-    os._exit(0)
+    return SimulatedFarSide({"port": answer["resource"]}, answer["control"], started.stop, (board,), started.is_running)
 
 
 def main() -> None:
@@ -768,12 +732,14 @@ def main() -> None:
             chip_id=configuration["chip_id"],
             folder=Path(configuration["folder"]),
         )
+        board = Board(link, chip, limits)
+        for fault in simulation.faults:
+            board.inject(fault)
     except (BenchError, OSError) as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return
-    board = Board(link, chip, limits)
     control = ControlServer(board.control)
-    threading.Thread(target=_end_with_parent, args=(chip,), daemon=True).start()
+    end_with_parent(chip.close)
     print(json.dumps({"resource": link.resource, "control": control.address}), flush=True)
     board.serve()
 

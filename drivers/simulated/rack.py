@@ -1,0 +1,254 @@
+"""A simulated rack: every instrument of a `smu-matrix` bench on a TCP port of its own, before one simulated chip.
+
+`launch` starts it; `python -m rram_hil.drivers.simulated.rack` is the process. It reads the bench as one line of JSON from its
+standard input, prints where it can be reached, and ends when that input ends, so it never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rram_hil.bench_file import describe
+from rram_hil.cells import Cells, Geometry
+from rram_hil.device.chip import Fault, SimulatedChip
+from rram_hil.device.config import Simulation
+from rram_hil.errors import BenchError, ConfigError
+from rram_hil.limits import Limits
+from rram_hil.simulation import FarSideRequest, SimulatedFarSide
+
+from .._wiring import Wiring
+from ._array import ArrayWorld
+from ._instrument import AFTER, BEFORE, InstrumentServer, SimulatedInstrument
+from ._process import end_with_parent, start
+from ._world import Bus, Place
+from .control import ControlServer, LinkFault, checked_fault, pack_array
+
+FAULTS = BEFORE | AFTER | {LinkFault.WRONG_MODEL}
+"""What can go wrong with an instrument's messages."""
+FIRST_NODE = 1
+"""TSP-Link node of the source-meter that leads."""
+
+
+def simulated_class(kind: str) -> type[SimulatedInstrument]:
+    """The simulated instrument of a kind, by its entry point. Raises `ConfigError` where there is none."""
+    found = {e.name: e for e in entry_points(group="rram_hil.simulated_instruments")}
+    if kind not in found:
+        raise ConfigError(f"instrument kind {kind!r} has no simulator; those with one: {', '.join(sorted(found))}")
+    loaded: type[SimulatedInstrument] = found[kind].load()
+    if not (isinstance(loaded, type) and issubclass(loaded, SimulatedInstrument)):
+        raise ConfigError(
+            f"instrument kind {kind!r} is no instrument of a rack; it runs alone: rram-hil simulate --model"
+        )
+    return loaded
+
+
+@dataclass(frozen=True)
+class _Named:
+    """One instrument of the bench file."""
+
+    name: str
+    model: str
+    made_by: type[SimulatedInstrument]
+
+
+def _named(settings: dict[str, Any]) -> list[_Named]:
+    """The instruments that the driver's settings list. Raises `ConfigError` naming the key that is wrong."""
+    sections = settings.get("instruments")
+    if not isinstance(sections, dict) or not sections:
+        raise ConfigError("driver.instruments: missing; it is required")
+    found = []
+    for name, section in sections.items():
+        where = f"driver.instruments.{name}"
+        if not isinstance(section, dict) or not isinstance(section.get("kind"), str):
+            raise ConfigError(f"{where}.kind: missing; it is required")
+        try:
+            made_by = simulated_class(section["kind"])
+        except ConfigError as error:
+            raise ConfigError(f"{where}.kind: {error}") from None
+        model = section.get("model") or made_by.MODELS[0]
+        if model not in made_by.MODELS:
+            raise ConfigError(f"{where}.model: {model!r} is wrong: one of {', '.join(made_by.MODELS)}")
+        found.append(_Named(name, model, made_by))
+    return found
+
+
+def _wiring(settings: dict[str, Any], geometry: Geometry) -> Wiring:
+    try:
+        wiring = Wiring.model_validate(settings.get("wiring", {}))
+    except ValidationError as error:
+        raise ConfigError(describe(error, "driver.wiring")) from None
+    wiring.check(geometry)
+    return wiring
+
+
+class Rack:
+    """Chip, world, bus and instruments with their servers. Raises `ConfigError` for what does not fit together."""
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        geometry: Geometry,
+        limits: Limits,
+        settings: dict[str, Any],
+        *,
+        chip_id: str,
+        folder: Path,
+    ) -> None:
+        named = _named(settings)
+        wiring = _wiring(settings, geometry)
+        self._matrix = _matrix(named, wiring)
+        faults = [checked_fault(f, [n.name for n in named], FAULTS) for f in simulation.faults]
+        self.chip = SimulatedChip(geometry, simulation, read_v=limits.read_v, chip_id=chip_id, folder=folder)
+        self.world = ArrayWorld(self.chip, wiring)
+        self.bus = Bus(self.world.clock)
+        self.instruments = {
+            n.name: n.made_by(
+                n.model,
+                Place(n.name, self.bus, self.world.terminals(n.name), self.world.fabric, serial=f"SIM{k:04d}"),
+            )
+            for k, n in enumerate(named, start=1)
+        }
+        self._join(wiring)
+        self.servers = {n: InstrumentServer(i, simulation.timing) for n, i in self.instruments.items()}
+        for name, injected in faults:
+            for one in injected:
+                self.servers[name].faults.add(one)
+        self.told = [[n.name, f"{n.made_by.MAKER} {n.model}", self.servers[n.name].resource] for n in named]
+
+    def _join(self, wiring: Wiring) -> None:
+        """Trigger wires and TSP-Link, as the bench file says."""
+        triggers = wiring.triggers
+        if triggers is not None:
+            if triggers.smu not in self.instruments:
+                raise ConfigError(f"driver.wiring.triggers.smu: there is no instrument {triggers.smu!r}")
+            self.bus.wire((triggers.smu, triggers.smu_out), (self._matrix, triggers.matrix_in))
+            self.bus.wire((self._matrix, triggers.matrix_out), (triggers.smu, triggers.smu_in))
+        if wiring.tsp_node:
+            if wiring.tsp_node == FIRST_NODE:
+                raise ConfigError(f"driver.wiring.tsp_node: {FIRST_NODE} is the source-meter's own node")
+            leading = next(iter(wiring.channels)).partition(".")[0]
+            self.bus.nodes[FIRST_NODE] = self.instruments[leading]
+            self.bus.nodes[wiring.tsp_node] = self.instruments[self._matrix]
+
+    def close(self) -> None:
+        """Let the levels that stand act, and bring the chip's state to the disk."""
+        with self.bus.lock:
+            self.world.settle()
+            self.chip.close()
+
+    def control(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request of the control socket."""
+        do = request["do"]
+        if do == "inject":
+            name, injected = checked_fault(request, list(self.servers), FAULTS)
+            for one in injected:
+                self.servers[name].faults.add(one)
+            return {}
+        if do == "clear":
+            for server in self.servers.values():
+                server.faults.clear()
+            return {}
+        if do == "quit":
+            self.close()
+            threading.Timer(0.05, os._exit, (0,)).start()
+            return {}
+        with self.bus.lock:
+            if do == "advance":
+                self.bus.clock.advance(float(request["seconds"]))
+                return {"now_s": self.bus.clock.now_s}
+            if do == "truth":
+                return {"npy": pack_array(self._truth(request["name"]))}
+            if do == "damage":
+                self.world.damage(Fault(request["fault"]), Cells.from_index(request["cells"], self.chip.geometry))
+                return {}
+            if do == "status":
+                return self._status()
+        raise ConfigError(f"{do!r} is not known")
+
+    def _truth(self, name: str) -> Any:
+        self.world.settle()
+        if name == "conductance_s":
+            return self.chip.conductance_s()
+        if name in ("pulses", "words", "formed", "stuck"):
+            return getattr(self.chip, name)
+        raise ConfigError(f"no ground truth {name!r}")
+
+    def _status(self) -> dict[str, Any]:
+        on = {name: instrument.outputs_on for name, instrument in self.instruments.items()}
+        return {
+            "outputs_on": any(on.values()),
+            "outputs": on,
+            "now_s": self.bus.clock.now_s,
+            "transactions": {name: server.transactions for name, server in self.servers.items()},
+            "hot_switches": self.world.hot_switches,
+            "shorts": self.world.shorts,
+            "closures": sum(self.world.closures.values()),
+            "waiting_faults": sum(len(server.faults) for server in self.servers.values()),
+        }
+
+
+def _matrix(named: list[_Named], wiring: Wiring) -> str:
+    """Name of the switch matrix: the one instrument that has no channel."""
+    names = [n.name for n in named]
+    for channel in wiring.channels:
+        if channel.partition(".")[0] not in names:
+            raise ConfigError(
+                f"driver.wiring.channels: {channel!r}: there is no instrument {channel.partition('.')[0]!r}"
+            )
+    wired = {channel.partition(".")[0] for channel in wiring.channels}
+    others = [name for name in names if name not in wired]
+    if len(others) != 1:
+        told = ", ".join(others) or "none"
+        raise ConfigError(f"driver.wiring.channels: one instrument, the matrix, must be without channel; now {told}")
+    return others[0]
+
+
+def launch(request: FarSideRequest) -> SimulatedFarSide:
+    """Start a simulated rack; `settings` of the answer reach it, `stop` ends it. Raises `ConfigError` if it does not start."""
+    started = start(__name__, request, "rack")
+    told: list[list[str]] = started.answer["instruments"]
+    control: str = started.answer["control"]
+    instruments = copy.deepcopy(request.settings["instruments"])
+    for name, _, resource in told:
+        instruments[name]["resource"] = resource
+    settings = {"instruments": instruments, "clock": control}
+    lines = tuple((name, model, resource) for name, model, resource in told)
+    return SimulatedFarSide(settings, control, started.stop, lines, started.is_running)
+
+
+def main() -> None:
+    """The process: the bench from standard input, addresses to standard output, then serve."""
+    # Ctrl-C reaches the whole group; the host needs the instruments to make them safe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    given = json.loads(sys.stdin.readline())
+    try:
+        rack = Rack(
+            Simulation.model_validate(given["simulation"]),
+            Geometry(**given["geometry"]),
+            Limits.model_validate(given["limits"]),
+            given["settings"],
+            chip_id=given["chip_id"],
+            folder=Path(given["folder"]),
+        )
+    except (BenchError, OSError) as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        return
+    control = ControlServer(rack.control)
+    end_with_parent(rack.close)
+    print(json.dumps({"instruments": rack.told, "control": control.address}), flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
