@@ -47,10 +47,21 @@ class Triggers(DriverConfig):
     """Digital lines between a source-meter and the matrix, where they advance each other."""
 
     smu: str = Field(description="name of the source-meter")
-    smu_in: int = Field(description="its line on which it is told to take the next point")
+    smu_in: int = Field(description="its line on which it is told to take the next level")
+    smu_measure: int = Field(description="its line on which it is told to measure")
     smu_out: int = Field(description="its line on which it says that a point is measured")
     matrix_in: int = Field(description="the matrix's line wired to smu_out")
     matrix_out: int = Field(description="the matrix's line wired to smu_in")
+    matrix_measure: int = Field(description="the matrix's line wired to smu_measure")
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """(source-meter's line, matrix's line) of each wire."""
+        return (
+            (self.smu_in, self.matrix_out),
+            (self.smu_measure, self.matrix_measure),
+            (self.smu_out, self.matrix_in),
+        )
 
 
 class Wiring(DriverConfig):

@@ -73,7 +73,7 @@ PROTECTED = {8: "over voltage", 16: "over current", 32: "high temperature"}
 
 @dataclass(frozen=True)
 class _Armed:
-    """A triggered list that has been started: its channels, which of them measure, their levels, how long one point takes."""
+    """A triggered list that has been started: its channels' levels where it measures, shape (n,) each, and a point's time."""
 
     levels: Mapping[str, FloatArray]
     measured: tuple[str, ...]
@@ -322,13 +322,17 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         trigger_in: int,
         trigger_out: int,
         measure: Iterable[str] | None = None,
+        measure_in: int = 0,
+        measure_at: NDArray[np.bool_] | None = None,
         rising: bool = False,
     ) -> None:
         """Start lists on one or both channels that take one step (level, settling, measurement) a pulse on line `trigger_in`.
 
-        When a point has been measured line `trigger_out` is pulsed. One transaction, which does not wait; `fetch` brings the
-        readings, `abort` gives up. `levels` are V or A, shape (n,) each; `measure` names the channels that measure (None:
-        all of `levels`). Lines are pins 1 to 14 of the digital port; pulses are low-going unless `rising`. Outputs must be on.
+        With `measure_in`, a pulse on `trigger_in` moves the levels alone, and one on `measure_in` measures: `measure_at` (bool,
+        shape (n,)) says at which points that will be. When a point has been measured line `trigger_out` is pulsed. One
+        transaction, which does not wait; `fetch` brings the readings, `abort` gives up. `levels` are V or A, shape (n,) each;
+        `measure` names the channels that measure (None: all of `levels`). Lines are pins 1 to 14 of the digital port; pulses are
+        low-going unless `rising`. Outputs must be on.
         Raises `ConfigError` for what cannot be done, `InstrumentError` for an output that is off.
         """
         lists = {c: self._list(c, values) for c, values in levels.items()}
@@ -337,18 +341,28 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         measured = tuple(sorted(set(names if measure is None else measure)))
         if not measured or not set(measured) <= set(names):
             raise ConfigError(f"measure: {measured} are not one or more of the channels {names} of the lists")
-        for key, line in (("trigger_in", trigger_in), ("trigger_out", trigger_out)):
+        lines = {"trigger_in": trigger_in, "trigger_out": trigger_out} | (
+            {"measure_in": measure_in} if measure_in else {}
+        )
+        for key, line in lines.items():
             if not 1 <= line <= 14:
                 raise ConfigError(f"{key}: {line} is no digital line; there are 1 to 14")
-        if trigger_in == trigger_out:
-            raise ConfigError(f"trigger_out: line {trigger_out} is the one that is listened to")
+        if len(set(lines.values())) != len(lines):
+            raise ConfigError(f"trigger_out: one digital line has two tasks in {lines}")
+        at = np.ones(n, dtype=np.bool_) if measure_at is None else np.asarray(measure_at)
+        if at.shape != (n,) or at.dtype != np.bool_ or not at.any() or (not measure_in and not at.all()):
+            raise ConfigError(f"measure_at: {n} booleans, one True, are needed, and measure_in where one is False")
         takes_s = {c: self._setup(c).settle_s + self._setup(c).aperture_s for c in measured}
         # The channel whose measurement ends last tells that the point is over.
         last = max(measured, key=lambda c: (takes_s[c], c))
         edge = "POS" if rising else "NEG"
         commands = [
-            f":SOUR:DIG:EXT{trigger_in}:FUNC TINP",
-            f":SOUR:DIG:EXT{trigger_in}:POL {edge}",
+            *(
+                command
+                for line in (trigger_in, measure_in)
+                if line
+                for command in (f":SOUR:DIG:EXT{line}:FUNC TINP", f":SOUR:DIG:EXT{line}:POL {edge}")
+            ),
             f":SOUR:DIG:EXT{trigger_out}:FUNC TOUT",
             f":SOUR:DIG:EXT{trigger_out}:POL {edge}",
             f":SOUR:DIG:EXT{trigger_out}:TOUT:TYPE EDGE",
@@ -360,6 +374,7 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
                 *self._list_commands(c, lists[c]),
                 f":TRIG{c}:ALL:SOUR EXT{trigger_in}",
                 f":TRIG{c}:ALL:COUN {n}",
+                *([f":TRIG{c}:ACQ:SOUR EXT{measure_in}", f":TRIG{c}:ACQ:COUN {at.sum()}"] if measure_in else []),
                 f":SOUR{c}:TOUT OFF",
                 f":SENS{c}:TOUT:SIGN EXT{trigger_out}",
                 f":SENS{c}:TOUT {'ON' if c == last else 'OFF'}",
@@ -375,7 +390,7 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         except InstrumentError:
             self.abort()
             raise
-        self._armed = _Armed(lists, measured, max(takes_s.values()))
+        self._armed = _Armed({c: values[at] for c, values in lists.items()}, measured, max(takes_s.values()))
 
     def fetch(self, points: int, *, takes_s: float | None = None) -> dict[str, Readings]:
         """All `points` readings of what `arm_list` started, by channel: one binary block, levels back at zero, one transaction.

@@ -1,0 +1,369 @@
+"""Driver of an array reached by source-meter channels through a switch matrix (see `_wiring` for its bench file).
+
+Cells are carried out row by row, one batch a row. Between rows all sources stand at zero and the matrix stays as it was, so that
+relays move no more than they must; `arm` and `safe_off` leave every relay open, verified. Which way a row takes depends on the
+instruments (`_smu_chains`). The bench clock is the host's on a real bench.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rram_hil.cells import Cells, Geometry, IntArray
+from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.errors import AbortedError, BenchError, ConfigError, InstrumentError, LinkError, UnknownOutcomeError
+from rram_hil.far_clock import FarClock
+from rram_hil.instrument import ChannelLimits, Instrument, SourceMeter, SwitchMatrix, make_instrument
+from rram_hil.limits import Limits, pulses_of
+from rram_hil.operations import Apply, ApplyResult, FloatArray, Operation, Result, Status, StatusArray, Wait, WaitResult
+from rram_hil.operations import Span as TimeSpan
+
+from ._smu_chains import Chain, Measured, PlainChain, TriggeredChain, TspChain
+from ._smu_routes import Relays, Route, Router, RowPlan
+from ._wiring import Wiring
+from .keithley_707b import Keithley707B
+from .keithley_2600b import Keithley2600B
+from .keysight_b2900 import KeysightB2900
+
+POLL_S = 0.05
+"""How often a wait looks at `cancel`."""
+
+
+class SmuMatrixConfig(DriverConfig):
+    """Section `[driver]` of a bench with `name = "smu-matrix"`."""
+
+    instruments: dict[str, dict[str, Any]] = Field(description="name = { kind, model, resource, ... }")
+    wiring: Wiring
+    row_s: Annotated[float, Field(gt=0, le=10)] = Field(
+        default=1.0, description="longest stretch of a batch, in s; an abort waits for it"
+    )
+    clock: str = Field(default="", description="control address of a simulated bench, which fills it in")
+
+
+class SmuMatrix(Driver):
+    """Source-meter channels and a switch matrix in front of a 1R or 1T1R array. One lock around each row."""
+
+    Config: ClassVar[type[DriverConfig]] = SmuMatrixConfig
+
+    def __init__(self, config: DriverConfig, geometry: Geometry, limits: Limits) -> None:
+        super().__init__(config, geometry, limits)
+        assert isinstance(config, SmuMatrixConfig)
+        self._settings = config
+        config.wiring.check(geometry)
+        self._router = Router(config.wiring, geometry, limits)
+        self._lock = threading.RLock()
+        self._instruments: dict[str, Instrument] = {}
+        self._chain: Chain | None = None
+        self._clock: FarClock | None = None
+        self._relays: Relays | None = None
+
+    def connect(self) -> Identity:
+        """Identify every instrument; no output and no relay changes. Raises `ConfigError` for a wrong or missing one."""
+        with self._lock:
+            self.close()
+            try:
+                for name, section in self._settings.instruments.items():
+                    where = f"driver.instruments.{name}"
+                    instrument = make_instrument(section, where, self.traffic)
+                    self._instruments[name] = instrument
+                    instrument.connect()
+                self._chain = self._make_chain()
+                if self._settings.clock:
+                    self._clock = FarClock(self._settings.clock)
+            except BaseException:
+                self.close()
+                raise
+            return self._identity()
+
+    def _identity(self) -> Identity:
+        told = [getattr(i, "identity", None) or Identity(type(i).__name__, "") for i in self._instruments.values()]
+        return Identity(
+            model=" + ".join(t.model for t in told),
+            serial=" + ".join(t.serial for t in told),
+            firmware=" + ".join(t.firmware for t in told),
+            protocol=self._connected().NAME,
+        )
+
+    def _make_chain(self) -> Chain:
+        """The best way that these instruments allow."""
+        wiring = self._settings.wiring
+        meters: dict[str, SourceMeter] = {}
+        for channel in wiring.channels:
+            name, _, own = channel.partition(".")
+            meter = self._instruments.get(name)
+            if not isinstance(meter, SourceMeter) or own not in meter.channels:
+                there = ", ".join(
+                    f"{n}.{c}" for n, i in self._instruments.items() if isinstance(i, SourceMeter) for c in i.channels
+                )
+                raise ConfigError(f"driver.wiring.channels: {channel!r} is no source-meter channel; there is: {there}")
+            meters[name] = meter
+        matrices = [i for i in self._instruments.values() if isinstance(i, SwitchMatrix)]
+        if len(matrices) != 1:
+            raise ConfigError(f"driver.instruments: one switch matrix is needed, {len(matrices)} are described")
+        matrix = matrices[0]
+        for row in (*wiring.channels.values(), wiring.ground):
+            if row not in matrix.rows:
+                raise ConfigError(f"driver.wiring: {row!r} is no row of the matrix; it has {', '.join(matrix.rows)}")
+        lines = (*wiring.bl_columns, *wiring.sl_columns, *wiring.wl_columns)
+        if max(lines) > matrix.columns:
+            raise ConfigError(f"driver.wiring: column {max(lines)} is beyond the matrix's {matrix.columns}")
+        gate = self._router.gate
+        only = next(iter(meters.values())) if len(meters) == 1 else None
+        if wiring.tsp_node and isinstance(only, Keithley2600B) and isinstance(matrix, Keithley707B):
+            return TspChain(meters, matrix, wiring, gate, self.now_s)
+        if wiring.triggers and isinstance(only, KeysightB2900) and isinstance(matrix, Keithley707B):
+            return TriggeredChain(meters, matrix, wiring, gate, self.now_s)
+        if wiring.tsp_node or wiring.triggers:
+            raise ConfigError(
+                "driver.wiring: tsp_node needs one 2600B and a 707B or 708B, triggers one B2900 and a 707B or 708B; take them "
+                "out for other instruments"
+            )
+        return PlainChain(meters, matrix, wiring, gate, self.now_s)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the connected chain can do. Raises `LinkError` before `connect`."""
+        chain = self._connected()
+        forces = [self._channel_limits(c) for c in self._router.forces]
+        volts = min(limits.max_v for limits in forces)
+        # A 1R array has no gate: what an operation says of it is ignored.
+        gate_v = self._channel_limits(self._router.gate).max_v if self._router.gate else float("inf")
+        fraction, floor_a = self._uncertainty()
+        return Capabilities(
+            bl_v=Span(-volts, volts),
+            sl_v=Span(-volts, volts),
+            wl_v=Span(-gate_v, gate_v),
+            width_s=Span(chain.shortest_s, 100.0),
+            schemes=self._router.schemes,
+            max_cells=4096,
+            max_steps=64,
+            compliance=True,
+            gate_current=bool(self._router.gate),
+            read_fraction=fraction,
+            read_floor_a=floor_a,
+            abort_s=self._settings.row_s,
+            clock="virtual" if self._settings.clock else "wall",
+            link=chain.NAME,
+            timing={"relay_s": chain.matrix.settle_s, "source_s": chain.source_s, "transactions": self.transactions},
+        )
+
+    def _uncertainty(self) -> tuple[float, float]:
+        """Fraction and floor (A) of a current reading: the worst of the ranges that a cell's current can need."""
+        ranges = [a for c in self._router.forces for a in self._channel_limits(c).measures_a]
+        enough = min((a.range for a in ranges if a.range >= self.limits.current_a), default=float("inf"))
+        used = [a for a in ranges if a.range <= enough]
+        return max((a.fraction for a in used), default=0.0), min((a.offset for a in used), default=0.0)
+
+    @property
+    def transactions(self) -> int:
+        """Turns on all links since `connect`."""
+        return sum(i.dialog.transactions for i in self._instruments.values())
+
+    @property
+    def instruments(self) -> Mapping[str, Instrument]:
+        """The connected instruments by their names in the bench file."""
+        return self._instruments
+
+    def arm(self) -> None:
+        """Sources off and reset, then relays open, all verified; scripts loaded."""
+        with self._lock:
+            chain = self._connected()
+            for meter in chain.meters.values():
+                meter.arm()
+            chain.matrix.arm()
+            for instrument in self._instruments.values():
+                if instrument is not chain.matrix and instrument not in chain.meters.values():
+                    instrument.arm()
+            self._relays = frozenset()
+            chain.arm()
+
+    def execute(self, operation: Operation, number: int) -> Result:
+        """Carry out an `Apply` row by row, or a `Wait`.
+
+        When cancelled, returns the rows that were done (NOT_RUN for the rest). Raises `ConfigError` before anything moves for
+        what these channels cannot do, `UnknownOutcomeError` where a row with pulses failed on its way, `LinkError` where a
+        reading failed twice, `InstrumentError` for an instrument's own error.
+        """
+        with self._lock:
+            if isinstance(operation, Wait):
+                return self._wait(operation)
+            if not isinstance(operation, Apply):
+                raise self.refuse(type(operation).__name__, "single cells: pulses, reads, sweeps")
+            return self._apply(operation)
+
+    def _apply(self, operation: Apply) -> ApplyResult:
+        chain, n, m = self._connected(), len(operation.cells), operation.measurements
+        routes = self._router.routes(operation)
+        started_s = self.now_s()
+        current, conductance, stamps = (np.full((n, m), np.nan) for _ in range(3))
+        status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
+        ran = np.zeros((n, len(routes)), dtype=np.bool_)
+        for at in self._rows(operation.cells, routes, chain):
+            left = at
+            for part in self._stretches(routes, operation, chain):
+                if self.cancel.is_set():
+                    break
+                row_s = self.now_s()
+                plan, found = self._row(chain, operation, tuple(routes[k] for k in part), left)
+                # Columns of the whole operation's measurements that this stretch fills.
+                columns = [sum(bool(r.sense) for r in routes[:k]) for k in part if routes[k].sense]
+                place = np.ix_(left, columns)
+                current[place], conductance[place], status[place] = _calibrated(plan, found)
+                stamps[place] = row_s + found.time_s
+                ran[np.ix_(left, part)] = found.ran
+                left = left[~_met(plan, conductance[place], status[place])]
+                if left.size == 0:
+                    break
+        self._finish(chain)
+        above = np.stack([~(np.abs(r.drop_v) <= self.limits.read_v) for r in routes], axis=1)
+        pulses = np.sum(ran & above, axis=1).astype(np.int64)
+        reads = np.sum(status != Status.NOT_RUN, axis=1).astype(np.int64)
+        return ApplyResult(current, conductance, status, stamps, pulses, reads, TimeSpan(started_s, self.now_s()))
+
+    def _rows(self, cells: Cells, routes: tuple[Route, ...], chain: Chain) -> Iterator[IntArray]:
+        """Positions of the cells, row after row, in stretches of at most `row_s`."""
+        each_s = 2 * chain.matrix.settle_s + sum(r.width_s + 4 * chain.source_s for r in routes)
+        most = max(1, int(self._settings.row_s / each_s))
+        for row in np.unique(cells.row):
+            at = np.flatnonzero(cells.row == row)
+            for first in range(0, at.size, most):
+                yield at[first : first + most]
+
+    @staticmethod
+    def _stretches(routes: tuple[Route, ...], operation: Apply, chain: Chain) -> list[list[int]]:
+        """The steps, cut after a measurement where a stop condition is the host's to look at, or where apertures differ."""
+        parts: list[list[int]] = [[]]
+        widths: set[float] = set()
+        for k, route in enumerate(routes):
+            ended = parts[-1] and routes[parts[-1][-1]].sense and operation.stop is not None and not chain.can_stop
+            other_width = chain.one_aperture and route.sense and widths and route.width_s not in widths
+            if ended or other_width:
+                parts.append([])
+                widths = set()
+            parts[-1].append(k)
+            widths |= {route.width_s} if route.sense else set()
+        return parts
+
+    def _row(self, chain: Chain, operation: Apply, routes: tuple[Route, ...], at: IntArray) -> tuple[RowPlan, Measured]:
+        """One row, once more where it cannot have stressed a cell. Relays are known again only when it has succeeded."""
+        stresses = bool(pulses_of(operation.part(at), self.limits).any())
+        for is_last in (stresses, True):
+            before = chain.matrix.closed() if self._relays is None else self._relays
+            plan = self._router.plan(operation, routes, at, before, self.limits.current_a)
+            self._relays = None
+            try:
+                found = chain.run(plan, plan.takes_s(chain.matrix.settle_s, chain.source_s))
+            except (LinkError, InstrumentError) as error:
+                self._off_after(error)
+                if stresses:
+                    raise UnknownOutcomeError(
+                        f"{error}; pulses of {operation.cells[at]!r} may have been given in part"
+                    ) from None
+                if is_last or isinstance(error, InstrumentError):
+                    raise
+            else:
+                self._relays = plan.after
+                break
+        return plan, found
+
+    def _finish(self, chain: Chain) -> None:
+        """Outputs off after the last row; what was measured stays good if that needs a second try."""
+        try:
+            chain.finish()
+        except (LinkError, InstrumentError) as error:
+            self._off_after(error)
+
+    def _off_after(self, error: BenchError) -> None:
+        """Sources off, relays open, after a row that failed. Raises `LinkError` where that is not verified."""
+        try:
+            self.safe_off()
+        except BenchError as failure:
+            raise LinkError(f"{error}; and outputs could not be verified as off: {failure}") from None
+
+    def _wait(self, operation: Wait) -> WaitResult:
+        started_s = self.now_s()
+        if self._clock is not None:
+            return WaitResult(TimeSpan(started_s, self._clock.advance(operation.seconds)))
+        end_s = time.monotonic() + operation.seconds
+        while (left_s := end_s - time.monotonic()) > 0:
+            if self.cancel.wait(min(left_s, POLL_S)):
+                raise AbortedError("wait: stopped; outputs are off")
+        return WaitResult(TimeSpan(started_s, self.now_s()))
+
+    def safe_off(self) -> None:
+        """Every source off, then every relay open, each verified; one that fails does not keep the others from it.
+
+        Raises the first failure once all were tried.
+        """
+        with self._lock:
+            chain = self._connected()
+            chain.forget()
+            failures: list[BenchError] = []
+            others = [i for i in self._instruments.values() if i is not chain.matrix]
+            for instrument in (*others, chain.matrix):
+                try:
+                    instrument.safe_off()
+                except BenchError as error:
+                    failures.append(error)
+            if failures:
+                self._relays = None
+                raise failures[0]
+            self._relays = frozenset()
+
+    def close(self) -> None:
+        """Give all links back. Safe to call twice."""
+        with self._lock:
+            for instrument in self._instruments.values():
+                instrument.close()
+            self._instruments = {}
+            self._chain = None
+            if self._clock is not None:
+                with contextlib.suppress(OSError):
+                    self._clock.close()
+                self._clock = None
+
+    def now_s(self) -> float:
+        """The bench clock (s): the host's, or the far side's where that is simulated."""
+        return time.monotonic() if self._clock is None else self._clock.now_s()
+
+    def _connected(self) -> Chain:
+        if self._chain is None:
+            raise LinkError("smu-matrix: not connected")
+        return self._chain
+
+    def _channel_limits(self, channel: str) -> ChannelLimits:
+        chain = self._connected()
+        return chain.meter(channel).limits(chain.channel(channel))
+
+
+def _calibrated(plan: RowPlan, found: Measured) -> tuple[FloatArray, FloatArray, StatusArray]:
+    """Cell currents from BL to SL (a gate's as it is), conductances and status, shape (n, measuring routes)."""
+    routes = [plan.routes[k] for k in plan.measuring]
+    if not routes:
+        nothing = np.zeros((plan.at.size, 0))
+        return nothing, nothing, np.zeros((plan.at.size, 0), dtype=np.uint8)
+    signs = np.array([r.sign for r in routes], dtype=np.float64)
+    drops = np.stack([r.drop_v for r in routes], axis=1)
+    amps = found.amps * np.where(signs == 0, 1.0, signs)
+    status = np.where((drops == 0) & (signs != 0) & (found.status == Status.OK), Status.NOT_A_NUMBER, found.status)
+    usable = ((status == Status.OK) | (status == Status.COMPLIANCE)) & (signs != 0)
+    siemens = np.divide(amps, drops, out=np.full(amps.shape, np.nan), where=usable & (drops != 0))
+    return amps, siemens, status.astype(np.uint8)
+
+
+def _met(plan: RowPlan, siemens: FloatArray, status: StatusArray) -> NDArray[np.bool_]:
+    """Which cells have met their stop condition, shape (n,); a current over range counts as high."""
+    met = np.zeros(plan.at.size, dtype=np.bool_)
+    if plan.above_s is not None:
+        met |= ((siemens >= plan.above_s[:, None]) | (status == Status.OVER_RANGE)).any(axis=1)
+    if plan.below_s is not None:
+        met |= (siemens <= plan.below_s[:, None]).any(axis=1)
+    return met
