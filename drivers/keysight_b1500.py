@@ -182,8 +182,8 @@ class KeysightB1500(SourceMeter):
         self.safe_off()
         self.errors()
         self._channels.clear()
-        self.dialog.write("*RST")
-        self.send("FMT 11,1", "TM 1", "*SRE 0", takes_s=1.0)
+        # In one message: a reset that was lost is then no reply, not a silence that passes for success.
+        self.send("*RST", "FMT 11,1", "TM 1", "*SRE 0", takes_s=1.0)
         if "FMT11,1" not in self.dialog.query("*LRN? 31").replace(" ", "").split(";"):
             raise InstrumentError(f"{self.name}: the data format is not the one that was set", command="FMT 11,1")
         if not self.is_off():

@@ -112,6 +112,15 @@ def test_arm_makes_safe_and_pins_the_format(bench):
     assert bench.driver.errors() == []
 
 
+def test_a_reset_that_was_lost_is_told(bench):
+    bench.driver.connect()
+    bench.fault(LinkFault.DROP_REQUEST, "*RST")
+    with pytest.raises(LinkError):
+        bench.driver.arm()
+    bench.driver.arm()
+    assert "FMT 11,1" in next(line for line in bench.sim.heard if "*RST" in line)
+
+
 def test_safe_off_takes_every_channel_to_zero_before_it_opens_the_switches(bench):
     bench.ready()
     bench.driver.source("1", 1.0)
