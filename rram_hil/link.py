@@ -8,6 +8,7 @@ that no old reply answers. Times are seconds of the computer's clock. Every erro
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -40,10 +41,12 @@ class Link(ABC):
         self.resource = resource
         self._recorder = traffic if isinstance(traffic, Recorder) else None
         self._ahead = bytearray()
+        self._is_whole = False
+        """Whether what was received last ended with the message itself (GPIB, USB): nothing more belongs to it."""
 
     def open(self) -> None:
         """Open it. Raises `LinkError` where that fails, `ConfigError` for a resource that is none."""
-        with self._noted_errors():
+        with self._noted_errors(opening=True):
             self._open()
         self._note("open")
 
@@ -69,7 +72,7 @@ class Link(ABC):
         deadline_s = time.monotonic() + timeout_s
         while True:
             at = self._ahead.find(until) if until else -1
-            size = at + 1 if at >= 0 else most if len(self._ahead) >= most else 0
+            size = at + 1 if at >= 0 else most if len(self._ahead) >= most else len(self._ahead) * self._is_whole
             left_s = deadline_s - time.monotonic()
             if size or left_s <= 0:
                 size = min(size or len(self._ahead), most)
@@ -77,8 +80,12 @@ class Link(ABC):
                 del self._ahead[:size]
                 self._note("receive", data)
                 return data
+            self._is_whole = False
             with self._noted_errors():
-                self._ahead += self._receive(most - len(self._ahead), min(left_s, self.slice_s), until)
+                came = self._receive(most - len(self._ahead), min(left_s, self.slice_s), until)
+            self._ahead += came
+            if not came and self.slice_s > left_s:
+                deadline_s = time.monotonic()  # it has waited for the whole time
 
     def drain(self) -> None:
         """Throw away what has come and comes until the far side is quiet; device clear where the interface has one."""
@@ -112,11 +119,16 @@ class Link(ABC):
             self._recorder.note(self.resource, do, data)
 
     @contextlib.contextmanager
-    def _noted_errors(self) -> Iterator[None]:
+    def _noted_errors(self, *, opening: bool = False) -> Iterator[None]:
+        was_open = self.is_open
         try:
             yield
         except LinkError as error:
+            if not (was_open or opening):
+                raise
             self._note("error", str(error).encode("latin-1", "replace"))
+            if not self.is_open:
+                self._note("close")
             raise
 
 
@@ -145,13 +157,11 @@ class VisaLink(Link):
         try:
             self._manager = pyvisa.ResourceManager(self._backend)
             self._device = self._manager.open_resource(self.resource, open_timeout=5000)
-        except (ValueError, OSError, pyvisa.errors.Error) as error:
-            self._close()
-            if isinstance(error, pyvisa.errors.InvalidResourceName):
-                raise ConfigError(f"{self.resource!r} is no VISA resource name: {error}") from None
-            raise self._lost("cannot be opened", error) from None
         except Exception as error:  # pyvisa-py raises bare Exception where a connection fails
-            self._close()
+            invalid = pyvisa.constants.StatusCode.error_invalid_resource_name
+            if getattr(error, "error_code", None) == invalid or isinstance(error, pyvisa.rname.InvalidResourceName):
+                self._close()
+                raise ConfigError(f"{self.resource!r} is no VISA resource name") from None
             raise self._lost("cannot be opened", error) from None
         if self._is_socket:
             # pyvisa-py then gives what has come when a wait ends, instead of throwing it away.
@@ -160,6 +170,9 @@ class VisaLink(Link):
         session = getattr(self._device.visalib, "sessions", {}).get(self._device.session)
         inner = getattr(session, "interface", None)
         if isinstance(inner, socket.socket):
+            # pyvisa-py takes a refused connection for an open one.
+            if refused := inner.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise self._lost("cannot be opened", OSError(refused, os.strerror(refused)))
             inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _close(self) -> None:
@@ -187,14 +200,15 @@ class VisaLink(Link):
             device.set_visa_attribute(constants.ResourceAttribute.termchar, until[0] if until else 10)
             device.set_visa_attribute(constants.ResourceAttribute.termchar_enabled, bool(until))
             with device.ignore_warning(constants.StatusCode.success_max_count_read):
-                data, _ = device.visalib.read(device.session, most)
+                data, status = device.visalib.read(device.session, most)
+            self._is_whole = not self._is_socket and status == constants.StatusCode.success
             return bytes(data)
         except VisaIOError as error:
             if error.error_code == constants.StatusCode.error_timeout:
                 self._probe_peer(timeout_s)
                 return b""
             raise self._lost("reading failed", error) from None
-        except OSError as error:
+        except Exception as error:
             raise self._lost("reading failed", error) from None
 
     def _probe_peer(self, timeout_s: float) -> None:
@@ -294,9 +308,12 @@ class SerialLink(Link):
         port = self._opened()
         try:
             port.timeout = timeout_s
-            first = port.read(1)
-            waiting = port.in_waiting if first else 0
-            return bytes(first + (port.read(min(waiting, most - 1)) if waiting and most > 1 else b""))
+            data = port.read(1)
+            if data and most > 1:
+                # What is there already; `in_waiting` of a socket says 1 at most.
+                port.timeout = 0
+                data += port.read(most - 1)
+            return bytes(data)
         except (OSError, serial.SerialException) as error:
             self._close()
             raise LinkError(f"{self.resource}: the instrument is gone: {error}") from None
@@ -312,36 +329,46 @@ class SerialLink(Link):
 
 
 class PlaybackLink(Link):
-    """Stands for a link of a recording: sends are compared with it, replies come from it."""
+    """Stands for a link of a recording: sends are compared with it, replies come from it.
+
+    A silence takes as long as it took, up to `SLICE_S`: long enough for a driver that counts time to give up.
+    """
 
     def __init__(self, resource: str, playback: Playback) -> None:
         super().__init__(resource)
         self._playback = playback
-        self._is_open = False
 
     @property
     def is_open(self) -> bool:
         """Whether it is open."""
-        return self._is_open
+        return self._playback.is_open(self.resource)
 
     def receive(self, most: int, timeout_s: float, until: bytes = b"") -> bytes:
-        """What came then, without waiting."""
-        return self._playback.received(self.resource, most, until)
+        """What came then. Raises `LinkError` where the link failed then, `DataError` where the recording has no reply."""
+        return self._receive(most, timeout_s, until)
 
     def _open(self) -> None:
-        self._is_open = True
+        self._playback.opened(self.resource)
 
     def _close(self) -> None:
-        self._is_open = False
+        self._playback.closed(self.resource)
 
     def _send(self, data: bytes) -> None:
-        self._playback.sent(self.resource, data)
+        self._playback.sent(self._opened(), data)
 
     def _receive(self, most: int, timeout_s: float, until: bytes) -> bytes:
-        return self._playback.received(self.resource, most, until)
+        data = self._playback.received(self._opened(), most, until)
+        if not data:
+            time.sleep(min(timeout_s, SLICE_S))
+        return data
 
     def _drain(self) -> None:
-        self._playback.drained(self.resource)
+        self._playback.drained(self._opened())
+
+    def _opened(self) -> str:
+        if not self.is_open:
+            raise LinkError(f"{self.resource}: the link is not open")
+        return self.resource
 
 
 def make_link(resource: str, traffic: Traffic | None = None, **serial_settings: Any) -> Link:

@@ -47,7 +47,10 @@ class _Seeded:
 
 
 class Recorder(_Seeded):
-    """Writes events to a file as they happen, each flushed: what was sent before a crash is in the file."""
+    """Writes events to a new file as they happen, each flushed: what was sent before a crash is in the file.
+
+    Raises `DataError` where the file exists or cannot be written. Left by an error before the first event, it leaves no file.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -56,14 +59,18 @@ class Recorder(_Seeded):
         seed = secrets.randbits(31)
         super().__init__(seed)
         try:
-            self._file: IO[str] | None = self.path.open("w", encoding="utf-8", newline="\n")
+            self._file: IO[str] | None = self.path.open("x", encoding="utf-8", newline="\n")
+        except FileExistsError:
+            raise DataError(f"{path} exists; a recording does not overwrite: give another file") from None
         except OSError as error:
-            raise DataError(f"--record {path}: cannot be written: {error.strerror or error}") from None
+            raise DataError(f"{path}: the recording cannot be written: {error.strerror or error}") from None
+        self._is_empty = True
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._line({"format": FORMAT, "version": VERSION, "seed": seed, "started": started})
 
     def note(self, link: str, do: Deed, data: bytes = b"") -> None:
         """Keep one event. Raises `DataError` where the disk does not take it."""
+        self._is_empty = False
         elapsed = round(time.monotonic() - self._started_s, 6)
         self._line({"t": elapsed, "link": link, "do": do, "data": data.decode("latin-1")})
 
@@ -87,8 +94,10 @@ class Recorder(_Seeded):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if kind is not None and self._is_empty:
+            self.path.unlink(missing_ok=True)
 
 
 def read_traffic(path: str | Path) -> tuple[int, list[Event]]:
@@ -97,6 +106,8 @@ def read_traffic(path: str | Path) -> tuple[int, list[Event]]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the recording cannot be read: {error}") from None
+    if not lines:
+        raise DataError(f"{path}: empty; not a recording of {FORMAT}")
     seed, events = 0, []
     for number, line in enumerate(lines, 1):
         try:
@@ -117,56 +128,112 @@ def read_traffic(path: str | Path) -> tuple[int, list[Event]]:
 
 
 class Playback(_Seeded):
-    """Answers for the far side from a recording: what is sent must be what was sent then, and gets what came then."""
+    """Answers for the far side from a recording: what is sent must be what was sent then, and gets what came then.
+
+    How often a driver looked before a reply came, and in which pieces it took one, may differ from the recording; what was sent,
+    what came, and in which order, may not.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._events: dict[str, deque[Event]] = defaultdict(deque)
+        self._open: set[str] = set()
+        self._silent: set[str] = set()
+        """Links on which the recording was silent when last looked at: there a driver may look again, or give up."""
         seed, events = read_traffic(path)
         super().__init__(seed)
         for event in events:
-            if event.do not in ("open", "close"):
-                self._events[event.link].append(event)
+            self._events[event.link].append(event)
+
+    def is_open(self, link: str) -> bool:
+        """Whether a link was opened and neither closed nor lost."""
+        return link in self._open
+
+    def opened(self, link: str) -> None:
+        """Take note that a link is opened. Raises `LinkError` where that failed then, `DataError` where it did not happen."""
+        self._expect(link, "open")
+        self._open.add(link)
+
+    def closed(self, link: str) -> None:
+        """Take note that a link is closed."""
+        self._open.discard(link)
 
     def sent(self, link: str, data: bytes) -> None:
         """Take note of what is sent. Raises `DataError` where the recording has something else there."""
         self._expect(link, "send", data)
 
     def drained(self, link: str) -> None:
-        """Take note that the link is drained."""
-        if self._events[link] and self._events[link][0].do == "drain":
+        """Take note that the link is drained; what came then and was not taken is gone. Raises `DataError` as `sent`."""
+        while (then := self._next(link)) is not None and then.do == "receive":
             self._events[link].popleft()
+        self._expect(link, "drain")
 
     def received(self, link: str, most: int, until: bytes) -> bytes:
-        """What came then: at most `most` bytes, ending with `until` where that is given; empty for a silence."""
-        waiting = self._events[link]
-        if not waiting:
-            raise DataError(f"{self.path}: {link}: the recording is used up where a reply is awaited")
-        event = waiting.popleft()
-        if event.do == "error":
-            raise LinkError(event.data.decode("latin-1"))
-        if event.do != "receive":
-            raise DataError(
-                f"{self.path}: {link}: a reply is awaited where the recording has {event.do} {event.data!r}"
-            )
-        at = event.data.find(until) if until else -1
-        size = min(most, at + len(until) if at >= 0 else len(event.data))
-        if size < len(event.data):
-            waiting.appendleft(Event(event.time_s, link, "receive", event.data[size:]))
-        return event.data[:size]
+        """What came then: at most `most` bytes, ending with `until` where that is given; empty for a silence.
+
+        Raises `LinkError` where the link failed then, `DataError` where the recording has no reply.
+        """
+        data = b""
+        while len(data) < most and not (until and data.endswith(until)):
+            then = self._next(link)
+            if data and (then is None or then.do != "receive" or not then.data):
+                break
+            if then is not None and then.do == "error":
+                raise self._failed(link)
+            if then is None or then.do != "receive":
+                if then is not None and link in self._silent:
+                    return b""
+                raise self._differs(link, "a reply is awaited")
+            self._events[link].popleft()
+            self._silent.discard(link)
+            if not then.data:
+                self._silent.add(link)
+                return b""
+            at = then.data.find(until) if until else -1
+            size = min(most - len(data), at + len(until) if at >= 0 else len(then.data))
+            data += then.data[:size]
+            if size < len(then.data):
+                self._events[link].appendleft(Event(then.time_s, link, "receive", then.data[size:]))
+        return data
 
     def left(self) -> int:
-        """Events not used yet; a test asserts 0 at its end."""
-        return sum(len(waiting) for waiting in self._events.values())
+        """Events not used yet, silences and closings not counted; a test asserts 0 at its end."""
+        return sum(not _may_be_left(event) for waiting in self._events.values() for event in waiting)
 
-    def _expect(self, link: str, do: Deed, data: bytes) -> None:
+    def _next(self, link: str) -> Event | None:
         waiting = self._events[link]
-        then = waiting.popleft() if waiting else None
+        while waiting and waiting[0].do == "close":
+            waiting.popleft()
+        return waiting[0] if waiting else None
+
+    def _expect(self, link: str, do: Deed, data: bytes = b"") -> None:
+        while (then := self._next(link)) is not None and then.do == "receive" and not then.data:
+            self._events[link].popleft()
+        self._silent.discard(link)
         if then is not None and then.do == "error":
-            raise LinkError(then.data.decode("latin-1"))
+            raise self._failed(link)
         if then is None or then.do != do or then.data != data:
-            had = "nothing more" if then is None else f"{then.do} {then.data!r}"
-            raise DataError(f"{self.path}: {link}: {do} {data!r} where the recording has {had}")
+            raise self._differs(link, f"{do} {data!r}")
+        self._events[link].popleft()
+
+    def _failed(self, link: str) -> LinkError:
+        waiting = self._events[link]
+        text = waiting.popleft().data.decode("latin-1")
+        if waiting and waiting[0].do == "close":  # the failure closed it
+            self._open.discard(link)
+        return LinkError(text)
+
+    def _differs(self, link: str, what: str) -> DataError:
+        then = self._next(link)
+        if then is None:
+            return DataError(f"{self.path}: {link}: {what} where the recording is used up")
+        return DataError(
+            f"{self.path}: {link}: {what} where the recording has, after {then.time_s:.6f} s, {then.do} {then.data!r}"
+        )
+
+
+def _may_be_left(event: Event) -> bool:
+    return event.do == "close" or (event.do == "receive" and not event.data)
 
 
 Traffic = Recorder | Playback
