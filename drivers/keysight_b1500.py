@@ -9,8 +9,8 @@ PyMeasure 0.16.
 
 `unverified`: envelope, smallest compliance, shortest level, settling of HRSMU and MPSMU (no accuracy is stated for them);
 smallest compliance, shortest level and settling of the HPSMU; that the data buffer is as large as the E5260's; that `ST` replaces
-a stored program, and that the memory takes a program that long; that a line of data and the reply of a query of the same message
-both come (in any order).
+a stored program, and that the memory takes a program that long; that `CN` sets what `IN` sets; that a line of data and the reply
+of a query of the same message both come (in any order).
 
 FLEX is no IEEE 488.2. What follows from it:
 
@@ -266,29 +266,24 @@ class KeysightB1500(SourceMeter):
     def settings(self, channel: str) -> SourceSetup:
         """See `SourceMeter.settings`. `settle_s` and `remote_sense` are no settings of the instrument: as configured."""
         kept = self._kept(channel)
-        ranges = self._learned(32)
-        measures = "RI" if kept.setup.function is Function.VOLTAGE else "RV"
-        code = next((int(n[1]) for name, n in ranges if name == measures and n[0] == channel), None)
-        adc = next((n for name, n in self._learned(56) if name == "AIT" and n[0] == "0"), None)
-        if code is None or adc is None or adc[1] not in ("2", "3"):
+        is_volts = kept.setup.function is Function.VOLTAGE
+        try:
+            code = int(self._learned(32, "RI" if is_volts else "RV", channel)[0])
+            mode, n = self._learned(56, "AIT", "0")
+            aperture_s = {"2": float(n) / self.config.line_hz, "3": float(n)}[mode]
+            measure_range = (AMPS if is_volts else VOLTS)[abs(code)] if code else None
+            read = replace(kept.setup, measure_range=measure_range, aperture_s=aperture_s)
+            if not kept.on:
+                return read
+            source, _, limit, *_ = self._learned(int(channel), "DV" if is_volts else "DI", channel)
+            source_range = (VOLTS if is_volts else AMPS)[int(source)] if int(source) else None
+            return replace(read, compliance=abs(float(limit)), source_range=source_range)
+        except (KeyError, ValueError) as error:
+            self.dialog.out_of_step()
             raise InstrumentError(
-                f"{self.name}: channel {channel}: its measuring settings are not those that were sent"
-            )
-        aperture = float(adc[2]) / self.config.line_hz if adc[1] == "2" else float(adc[2])
-        table = AMPS if measures == "RI" else VOLTS
-        read = replace(kept.setup, measure_range=table[abs(code)] if code else None, aperture_s=aperture)
-        if not kept.on:
-            return read
-        name, values = self._learned(int(channel))[0]
-        if name not in ("DV", "DI") or values[0] != channel or len(values) < 4:
-            raise InstrumentError(f"{self.name}: channel {channel} is off although it was switched on", command="*LRN?")
-        table = VOLTS if name == "DV" else AMPS
-        return replace(
-            read,
-            function=Function.VOLTAGE if name == "DV" else Function.CURRENT,
-            compliance=abs(float(values[3])),
-            source_range=table[int(values[1])] if int(values[1]) else None,
-        )
+                f"{self.name}: channel {channel}: its settings are not of the kind that was sent ({error})",
+                command="*LRN?",
+            ) from None
 
     def source(self, channel: str, level: float) -> None:
         """See `SourceMeter.source`. The level of a channel that is off is sent when it is switched on."""
@@ -384,15 +379,17 @@ class KeysightB1500(SourceMeter):
         self.dialog.out_of_step()
         raise LinkError(f"{self.name}: {told[:60]!r} does not tell which outputs are on")
 
-    def _learned(self, topic: int) -> list[tuple[str, list[str]]]:
-        """The reply to `*LRN?`: names of commands and their parameters. Raises `LinkError` where it is none."""
+    def _learned(self, topic: int, command: str, first: str) -> list[str]:
+        """What `*LRN?` tells of one command: its parameters behind the first, which names channel or converter.
+
+        Raises `KeyError` where the command is not among its settings.
+        """
         told = self.dialog.query(f"*LRN? {topic}")
-        matches = [re.fullmatch(r"\s*([A-Z]+)\s*([-+.,\dE ]*)", part) for part in told.split(";")]
-        found = [(m[1], [n.strip() for n in m[2].split(",")]) for m in matches if m]
-        if len(found) != len(matches):
-            self.dialog.out_of_step()
-            raise LinkError(f"{self.name}: {told[:60]!r} is no reply to *LRN? {topic}")
-        return found
+        for part in told.split(";"):
+            head, *rest = (word.strip() for word in part.split(","))
+            if head.replace(" ", "") == f"{command}{first}":
+                return rest
+        raise KeyError(f"no {command} {first} in {told[:60]!r}")
 
     def _error_of(self, entry: str, commands: str) -> InstrumentError:
         match = ENTRY.fullmatch(entry)

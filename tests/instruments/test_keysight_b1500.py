@@ -166,6 +166,21 @@ def test_settings_are_read_back_from_the_instrument(bench):
     assert bench.driver.settings("1").compliance == 2.5
 
 
+@pytest.mark.parametrize(
+    "change", [("RI1,", "RJ1,"), ("RI1,-17", "RI1,-99"), ("AIT0,3", "AIT0,0"), ("DV1,20", "DV1,x")]
+)
+def test_settings_that_cannot_be_read_are_an_error(bench, change):
+    bench.ready()
+    sound = bench.sim._learn
+    bench.sim._table["*LRN?"] = (lambda call: sound(call).replace(*change), 1, 1)
+    with pytest.raises(InstrumentError, match="channel 1"):
+        bench.driver.settings("1")
+    bench.sim.modules[1].on = False
+    bench.sim._table["*LRN?"] = (sound, 1, 1)
+    with pytest.raises(InstrumentError, match="CL1"):
+        bench.driver.settings("1")
+
+
 def test_a_channel_that_is_off_gets_its_source_settings_with_its_switch(bench):
     bench.driver.connect()
     bench.driver.arm()
