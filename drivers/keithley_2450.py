@@ -1,0 +1,294 @@
+"""Keithley 2450 and 2460 SourceMeter with their SCPI command set, over USB, LAN or GPIB.
+
+Checked against SPEC-2450 Rev. A (July 2013, pages 2 to 4: ranges, accuracy, 105 % overrange, limit at least 10 % of range,
+settling below 200 us) and the Model 2450 Reference Manual 2450-901-01 Rev. B: READ? (6-6), binary formats (6-29, 6-30),
+limits (6-71), lists (6-78, 6-79), sweeps (6-81 to 6-85), event log (6-101), source status bits (8-29), *LANG (B-5). From the
+manuals of the 2461 and 2470, same commands: measuring order and elements (2461: 2-100, 6-160), limits of 1 uA and 0.2 V
+(2461: 6-94), a fixed measuring range raises a limit below 10.6 % of it without an error (2470: 12-78): below 10 % here
+refused, and every setting is read back.
+
+Unverified: the envelope of the 2450 (21 V at 1.05 A, 210 V at 105 mA); smallest voltage limit (0.02 V); ranges, envelope and
+settling of the 2460, of which no document was opened (no accuracy is given, limits are the 2461's); the shortest level in a
+sweep; that sweeps switch the output on and off by themselves (it is asked for first, and switched on again at zero); the
+size of defbuffer1 (100 000); how the status elements are written.
+
+Readings come in ASCII: the binary formats carry neither status (READ, REL and SOUR alone, 2461 page 6-160) nor a length
+(header "#0").
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from rram_hil.driver import Identity
+from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.instrument import NOT_A_READING, Accuracy, ChannelLimits, Function, Readings, SourceSetup
+from rram_hil.link import number
+
+from ._keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx, full_scale
+
+BUFFER = '"defbuffer1"'
+ELEMENTS = "SOUR,READ,REL,STAT,SOURSTAT"
+QUESTIONABLE = 1
+LIMITED = 32
+OUTPUT = 128
+LEAST_LIMIT = 0.1
+"""Of a fixed measuring range (SPEC-2450 page 3; 10.6 % with the 2470, which the read-back finds out)."""
+ENTRIES = 32
+"""Error entries asked for in one message."""
+LIMIT = {"VOLT": "ILIM", "CURR": "VLIM"}
+SETTINGS = (
+    ":SOUR:FUNC?",
+    ":SENS:FUNC?",
+    ":SOUR:VOLT:ILIM?",
+    ":SOUR:CURR:VLIM?",
+    ":SOUR:VOLT:RANG:AUTO?",
+    ":SOUR:VOLT:RANG?",
+    ":SOUR:CURR:RANG:AUTO?",
+    ":SOUR:CURR:RANG?",
+    ":SENS:VOLT:RANG:AUTO?",
+    ":SENS:VOLT:RANG?",
+    ":SENS:CURR:RANG:AUTO?",
+    ":SENS:CURR:RANG?",
+    ":SENS:CURR:NPLC?",
+    ":SENS:VOLT:NPLC?",
+    ":SOUR:VOLT:DEL?",
+    ":SOUR:CURR:DEL?",
+    ":SENS:CURR:RSEN?",
+    ":SENS:VOLT:RSEN?",
+    ":SOUR:VOLT:READ:BACK?",
+    ":SOUR:CURR:READ:BACK?",
+)
+_ENTRY = re.compile(r'([+-]?\d+),"([^"]*)"')
+_WHEN = re.compile(r';\d[;,][^"]*"?$')
+
+
+class Keithley2450(Keithley24xx):
+    """A 2450 or 2460. The source value of a reading is read back, so that one at the limit tells the true voltage."""
+
+    MODELS = ("2450", "2460")
+    MOST_POINTS = 100_000
+
+    def connect(self) -> Identity:
+        """See `Instrument.connect`. Raises `ConfigError` where the instrument's command set is not SCPI; it is left as it is."""
+        identity = super().connect()
+        try:
+            language = self.dialog.query("*LANG?")
+        except BaseException:
+            self.close()
+            raise
+        if language != "SCPI":
+            self.close()
+            raise ConfigError(
+                f"{self.name}: the command set is {language[:20]!r}; choose SCPI in its menu (Settings) and restart it"
+            )
+        return identity
+
+    def limits(self, channel: str) -> ChannelLimits:
+        """See `SourceMeter.limits`."""
+        if channel not in self.channels:
+            raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
+        shortest_aperture_s, longest_aperture_s = 0.01 / self.config.line_hz, 10 / self.config.line_hz
+        if self.identity.model == "2460":
+            return ChannelLimits(
+                voltage_ranges_v=(0.2, 2.0, 7.0, 10.0, 20.0, 100.0),
+                current_ranges_a=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 4.0, 5.0, 7.0),
+                envelope=((7.35, 7.35), (10.5, 5.25), (21.0, 4.2), (105.0, 1.05)),
+                shortest_s=2e-3,
+                shortest_aperture_s=shortest_aperture_s,
+                longest_aperture_s=longest_aperture_s,
+                smallest_compliance_a=1e-6,
+                smallest_compliance_v=0.2,
+                settle_s=200e-6,
+            )
+        return ChannelLimits(
+            voltage_ranges_v=(0.02, 0.2, 2.0, 20.0, 200.0),
+            current_ranges_a=(1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
+            envelope=((21.0, 1.05), (210.0, 0.105)),
+            shortest_s=2e-3,
+            shortest_aperture_s=shortest_aperture_s,
+            longest_aperture_s=longest_aperture_s,
+            smallest_compliance_a=1e-9,
+            smallest_compliance_v=0.02,
+            settle_s=200e-6,
+            measures_a=(
+                Accuracy(1e-8, 0.10e-2, 50e-12),
+                Accuracy(1e-7, 0.060e-2, 100e-12),
+                Accuracy(1e-6, 0.025e-2, 300e-12),
+                Accuracy(1e-5, 0.025e-2, 700e-12),
+                Accuracy(1e-4, 0.02e-2, 6e-9),
+                Accuracy(1e-3, 0.02e-2, 60e-9),
+                Accuracy(1e-2, 0.02e-2, 600e-9),
+                Accuracy(0.1, 0.025e-2, 6e-6),
+                Accuracy(1.0, 0.03e-2, 500e-6),
+            ),
+            measures_v=(
+                Accuracy(0.02, 0.100e-2, 150e-6),
+                Accuracy(0.2, 0.012e-2, 200e-6),
+                Accuracy(2.0, 0.012e-2, 300e-6),
+                Accuracy(20.0, 0.015e-2, 1e-3),
+                Accuracy(200.0, 0.015e-2, 10e-3),
+            ),
+        )
+
+    def arm(self) -> None:
+        """See `Instrument.arm`. Raises `ConfigError` for another line frequency than that of the bench file."""
+        self._setup = None
+        terminals = "REAR" if self.config.terminals == "rear" else "FRON"
+        told = self.ask(
+            ":ABOR",
+            "*CLS",
+            "*RST",
+            ":SYST:CLE",
+            ":OUTP:VOLT:SMOD NORM",
+            ":OUTP:CURR:SMOD NORM",
+            f":ROUT:TERM {terminals}",
+            ":FORM:DATA ASC",
+            ":FORM:ASC:PREC 10",
+            ":SENS:COUN 1",
+            ":OUTP?",
+            ":ROUT:TERM?",
+            ":FORM:DATA?",
+            ":SYST:LFR?",
+            takes_s=RESET_S,
+        )
+        output, at, form, mains = self.replies(told, 4)
+        if (output, at, form) != ("0", terminals, "ASC"):
+            raise InstrumentError(f"{self.name}: after a reset it says {told!r}", command="*RST")
+        self.check_mains(mains)
+
+    def switch_off(self) -> None:
+        """See `ScpiInstrument.switch_off`: off first, for that cannot fail; then both levels to zero."""
+        self.send(":ABOR", ":OUTP OFF", ":SOUR:VOLT 0", ":SOUR:CURR 0")
+
+    def errors(self) -> list[InstrumentError]:
+        """See `Instrument.errors`; the log holds up to 1000, of which the oldest are told and the rest are dropped."""
+        told = self.dialog.query(";".join([":SYST:ERR:COUN?", *[self.ERROR_QUERY] * ENTRIES]))
+        count, entries = told.partition(";")[0], _ENTRY.findall(told)
+        if not count.isdigit() or len(entries) != ENTRIES:
+            self.dialog.out_of_step()
+            raise LinkError(f"{self.name}: {told[:60]!r} is no event log")
+        if int(count) > ENTRIES and self.dialog.query(":SYST:CLE;:SYST:ERR:COUN?") != "0":
+            raise LinkError(f"{self.name}: the event log cannot be emptied")
+        return [self.error_of(f'{code},"{text}"', "") for code, text in entries if int(code) != 0]
+
+    def error_of(self, entry: str, message: str) -> InstrumentError:
+        """See `ScpiInstrument.error_of`; kind and time at the end of an entry are left out."""
+        return super().error_of(_WHEN.sub('"', entry), message)
+
+    def settings(self, channel: str) -> SourceSetup:
+        """See `SourceMeter.settings`."""
+        self.limits(channel)
+        return self._told(self.ask(*SETTINGS))
+
+    def measure(self, channel: str) -> Readings:
+        """See `SourceMeter.measure`. The reading's own status tells whether the output was on."""
+        setup = self._configured(channel)
+        told = self.ask(":FORM:DATA ASC", f":READ? {BUFFER},{ELEMENTS}", takes_s=self.takes_s(setup, 1))
+        return self._readings(setup, told, 1)
+
+    def _checked(self, setup: SourceSetup, limits: ChannelLimits) -> SourceSetup:
+        asked = super()._checked(setup, limits)
+        if asked.measure_range is not None and not asked.compliance >= LEAST_LIMIT * asked.measure_range * (1 - 1e-9):
+            raise ConfigError(
+                f"{self.name}: compliance: {asked.compliance:g} with a measure_range of {asked.measure_range:g}; "
+                f"the instrument would raise it: at least {LEAST_LIMIT * asked.measure_range:g}"
+            )
+        return asked
+
+    def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:
+        source, sense = SHORT[setup.function], OTHER[setup.function]
+        limits = self.limits("1")
+        lowest = (limits.voltage_ranges_v if source == "VOLT" else limits.current_ranges_a)[0]
+        reply = self.ask(
+            ":SOUR:VOLT 0",
+            ":SOUR:CURR 0",
+            # The measuring function first: choosing it may change the source's.
+            f':SENS:FUNC "{sense}"',
+            f":SOUR:FUNC {source}",
+            f":SENS:{sense}:RANG:AUTO ON",
+            f":SOUR:{source}:RANG {number(setup.source_range or lowest)}",
+            *((f":SOUR:{source}:RANG:AUTO ON",) if setup.source_range is None else ()),
+            f":SOUR:{source}:{LIMIT[source]} {number(setup.compliance)}",
+            *((f":SENS:{sense}:RANG {number(measure_range)}",) if measure_range is not None else ()),
+            f":SENS:{sense}:NPLC {number(self.nplc(setup.aperture_s))}",
+            f":SENS:{sense}:AZER ON",
+            f":SOUR:{source}:DEL {number(setup.settle_s)}",
+            f":SENS:{sense}:RSEN {'ON' if setup.remote_sense else 'OFF'}",
+            f":SOUR:{source}:READ:BACK ON",
+            *SETTINGS,
+        )
+        told = self.replies(reply, len(SETTINGS))
+        if told[1].strip('"').removesuffix(":DC") != sense or told[18 if source == "VOLT" else 19] != "1":
+            raise InstrumentError(
+                f"{self.name}: it measures {told[1]} and not what was asked for", command=":SENS:FUNC"
+            )
+        return self._told(reply)
+
+    def _told(self, reply: str) -> SourceSetup:
+        """Settings out of the answers to `SETTINGS`."""
+        told = self.replies(reply, len(SETTINGS))
+        is_volts = told[0] == "VOLT"
+        limits = self.limits("1")
+        v_source, a_source, v_sense, a_sense = (
+            None if told[at] == "1" else full_scale(float(told[at + 1]), ranges, "range told")
+            for at, ranges in (
+                (4, limits.voltage_ranges_v),
+                (6, limits.current_ranges_a),
+                (8, limits.voltage_ranges_v),
+                (10, limits.current_ranges_a),
+            )
+        )
+        return SourceSetup(
+            Function.VOLTAGE if is_volts else Function.CURRENT,
+            compliance=float(told[2] if is_volts else told[3]),
+            source_range=v_source if is_volts else a_source,
+            measure_range=a_sense if is_volts else v_sense,
+            aperture_s=float(told[12] if is_volts else told[13]) / self.config.line_hz,
+            settle_s=float(told[14] if is_volts else told[15]),
+            remote_sense=(told[16] if is_volts else told[17]) == "1",
+        )
+
+    def _staircase(self, setup: SourceSetup, start: float, stop: float, points: int) -> tuple[tuple[str, ...], str]:
+        ranging = "BEST" if setup.source_range is None else "FIX"
+        name = SHORT[setup.function]
+        # Not to be broken off at the limit (the default), so that every point has its reading.
+        sweep = f"{number(start)},{number(stop)},{points},0,1,{ranging},OFF,OFF,{BUFFER}"
+        return (), f":SOUR:SWE:{name}:LIN {sweep}"
+
+    def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
+        return (), f":SOUR:SWE:{SHORT[setup.function]}:LIST 1,0,1,OFF,{BUFFER}"
+
+    def _list_command(self, name: str) -> str:
+        return f":SOUR:LIST:{name}"
+
+    def _sweep(self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int) -> Readings:
+        # A sweep would switch the output on by itself.
+        if self.ask(":OUTP?") != "1":
+            raise InstrumentError(f"{self.name}: the output is off: no sweep", command=start)
+        name = SHORT[setup.function]
+        told = self.ask(
+            ":FORM:DATA ASC",
+            *commands,
+            f":TRAC:CLE {BUFFER}",
+            start,
+            ":INIT",
+            "*WAI",
+            f":SOUR:{name} 0",
+            # ... and has switched it off again.
+            ":OUTP ON",
+            f":TRAC:DATA? 1,{points},{BUFFER},{ELEMENTS}",
+            takes_s=self.takes_s(setup, points),
+        )
+        return self._readings(setup, told, points)
+
+    def _readings(self, setup: SourceSetup, reply: str, points: int) -> Readings:
+        source, reading, time_s, word, source_word = self.table(reply, 5, points).T
+        status, source_status = np.rint(word).astype(np.int64), np.rint(source_word).astype(np.int64)
+        if not np.all(source_status & OUTPUT):
+            raise InstrumentError(f"{self.name}: the output is off: no reading", command=":READ?")
+        reading = np.where(status & QUESTIONABLE, np.copysign(NOT_A_READING, reading), reading)
+        volts, amps = (source, reading) if setup.function is Function.VOLTAGE else (reading, source)
+        return Readings.of(volts, amps, (source_status & LIMITED) != 0, time_s)

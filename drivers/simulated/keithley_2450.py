@@ -1,0 +1,745 @@
+"""Simulated Keithley 2450 and 2460 SourceMeters with their SCPI command set.
+
+Written from the Model 2450 Reference Manual 2450-901-01 Rev. B (section 6, appendix B), the 2461 and 2470 manuals' section
+on the same commands, and SPEC-2450 Rev. A. Unverified, for no page was opened: ranges, accuracy and envelope of the 2460
+(its limits are those of the 2461, page 6-94); that a sweep clears its buffer, switches the output on before its first point
+and off behind its last; times of auto delay and autozero; the codes of warnings; how numbers of status elements are written.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from ._keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Setting, Span, function_word
+from ._scpi import ILLEGAL, MISSING, PARAMETER, Call, Handler, ScpiError
+from ._world import Drive, Place
+
+EPOCH = datetime(2026, 1, 1)
+AUTO_DELAY_S = 1e-3
+LIST_WORDS, LIST_LENGTH = 100, 2500
+LEAST_LIMIT = 0.1
+"""A limit below this part of a fixed measuring range is not kept (SPEC-2450 page 3)."""
+ELEMENT = ScpiError(1133, "Parameter 4, Syntax error, expected valid name parameters")
+WARNING = 2
+FUNCTIONS = ("VOLTage", "CURRent", "RESistance")
+BINARY_ELEMENTS = ("READ", "REL", "SOUR")
+QUESTIONABLE, FRONT = 1, 8
+READ_BACK, LIMITED, FOUR_WIRE, OUTPUT = 8, 32, 64, 128
+
+
+@dataclass(frozen=True)
+class Family:
+    """Ranges, envelope (V, A) and limits of one model."""
+
+    volts: tuple[Span, ...]
+    amps: tuple[Span, ...]
+    envelope: tuple[tuple[float, float], ...]
+    least: dict[str, float]
+    """Smallest limit of the quantity."""
+    start: dict[str, float]
+    """Limit of the quantity after a reset."""
+
+
+FAMILIES = {
+    "2450": Family(
+        volts=(
+            Span(0.02, 10e-9, 1e-3, 150e-6),
+            Span(0.2, 100e-9, 1.2e-4, 200e-6),
+            Span(2.0, 1e-6, 1.2e-4, 300e-6),
+            Span(20.0, 10e-6, 1.5e-4, 1e-3),
+            Span(200.0, 100e-6, 1.5e-4, 10e-3),
+        ),
+        amps=(
+            Span(1e-8, 10e-15, 1e-3, 50e-12),
+            Span(1e-7, 100e-15, 6e-4, 100e-12),
+            Span(1e-6, 1e-12, 2.5e-4, 300e-12),
+            Span(1e-5, 10e-12, 2.5e-4, 700e-12),
+            Span(1e-4, 100e-12, 2e-4, 6e-9),
+            Span(1e-3, 1e-9, 2e-4, 60e-9),
+            Span(1e-2, 10e-9, 2e-4, 600e-9),
+            Span(0.1, 100e-9, 2.5e-4, 6e-6),
+            Span(1.0, 1e-6, 3e-4, 500e-6),
+        ),
+        envelope=((21.0, 1.05), (210.0, 0.105)),
+        least={"CURR": 1e-9, "VOLT": 0.02},
+        start={"CURR": 1.05e-4, "VOLT": 21.0},
+    ),
+    "2460": Family(
+        volts=(
+            Span(0.2, 100e-9, 1.2e-4, 200e-6),
+            Span(2.0, 1e-6, 1.2e-4, 300e-6),
+            Span(7.0, 10e-6, 1.5e-4, 1e-3),
+            Span(10.0, 10e-6, 1.5e-4, 1e-3),
+            Span(20.0, 10e-6, 1.5e-4, 1e-3),
+            Span(100.0, 100e-6, 1.5e-4, 5e-3),
+        ),
+        amps=(
+            Span(1e-6, 1e-12, 2.5e-4, 700e-12),
+            Span(1e-5, 10e-12, 2.5e-4, 1.5e-9),
+            Span(1e-4, 100e-12, 2e-4, 15e-9),
+            Span(1e-3, 1e-9, 2e-4, 150e-9),
+            Span(1e-2, 10e-9, 2e-4, 1.5e-6),
+            Span(0.1, 100e-9, 2.5e-4, 15e-6),
+            Span(1.0, 1e-6, 5e-4, 500e-6),
+            Span(4.0, 10e-6, 1e-3, 5e-3),
+            Span(5.0, 10e-6, 1e-3, 5e-3),
+            Span(7.0, 10e-6, 1.5e-3, 5e-3),
+        ),
+        envelope=((7.35, 7.35), (10.5, 5.25), (21.0, 4.2), (105.0, 1.05)),
+        least={"CURR": 1e-6, "VOLT": 0.2},
+        start={"CURR": 1.05e-4, "VOLT": 7.35},
+    ),
+}
+
+
+class Event(ScpiError):  # noqa: N818 (the manual calls it so)
+    """An entry of the event log: error (1), warning (2) or information (4), and when (s of the virtual clock)."""
+
+    def __init__(self, code: int, text: str, kind: int, at_s: float) -> None:
+        super().__init__(code, text)
+        self.kind = kind
+        self.at_s = at_s
+
+    def __str__(self) -> str:
+        return f'{self.code},"{self.text};{self.kind};{_stamp(self.at_s):%Y/%m/%d %H:%M:%S}.{_fraction(self.at_s)[:3]}"'
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of a buffer."""
+
+    value: float
+    source: float
+    at_s: float
+    status: int
+    source_status: int
+    unit: str
+    source_unit: str
+
+
+@dataclass
+class Buffer:
+    """A reading buffer; `size` readings, then it fills from the start again."""
+
+    size: int = 100_000
+    readings: list[Reading] = field(default_factory=list)
+
+    def add(self, reading: Reading) -> None:
+        """Store a reading."""
+        self.readings.append(reading)
+        del self.readings[: max(0, len(self.readings) - self.size)]
+
+
+def _settings() -> tuple[Setting, ...]:
+    listed = [
+        Setting(":FORMat[:DATA]", "ASC", words=("ASCii", "REAL", "SREal")),
+        Setting(":FORMat:BORDer", "SWAP", words=("NORMal", "SWAPped")),
+        Setting(":FORMat:ASCii:PRECision", 0.0, 0, 16, is_integer=True),
+        Setting("[:SENSe#]:COUNt", 1.0, 1, 300_000, is_integer=True),
+        Setting(":SYSTem:BEEPer:STATe", True),
+        Setting(":DISPlay:LIGHt:STATe", "ON50", words=("ON100", "ON75", "ON50", "ON25", "OFF", "BLACkout")),
+    ]
+    for word in FUNCTIONS:
+        sense = f"[:SENSe#]:{word}[:DC]" if word[0] != "R" else f"[:SENSe#]:{word}"
+        listed += [
+            Setting(f"{sense}:NPLCycles", 1.0, 0.01, 10.0),
+            Setting(f"{sense}:RSENse", False),
+            Setting(f"{sense}:AZERo[:STATe]", True),
+            Setting(f"{sense}:AVERage[:STATe]", False),
+            Setting(f"{sense}:AVERage:COUNt", 10.0, 1, 100, is_integer=True),
+            Setting(f"{sense}:AVERage:TCONtrol", "REP", words=("REPeat", "MOVing")),
+            Setting(
+                f"{sense}:UNIT", {"V": "VOLT", "C": "AMP", "R": "OHM"}[word[0]], words=("VOLT", "AMP", "OHM", "WATT")
+            ),
+            *(Setting(f"{sense}:DELay:USER{n}", 0.0, 0, 1e4) for n in range(1, 6)),
+        ]
+        if word[0] == "R":
+            listed += [
+                Setting(f"{sense}:RANGe[:UPPer]", 2.1e8, 0, 2.1e8),
+                Setting(f"{sense}:RANGe:AUTO", True),
+                Setting(f"{sense}:OCOMpensated", False),
+            ]
+            continue
+        source = f":SOURce#:{word}"
+        listed += [
+            Setting(f"{source}:DELay:AUTO", True),
+            Setting(f"{source}:READ:BACK", True),
+            Setting(f"{source}:HIGH:CAPacitance", False),
+            Setting(f":OUTPut#:{word}:SMODe", "NORM", words=("NORMal", "HIMPedance", "ZERO", "GUARd")),
+            *(Setting(f"{source}:DELay:USER{n}", 0.0, 0, 1e4) for n in range(1, 6)),
+        ]
+    guards = ("PROT2", "PROT5", "PROT10", "PROT20", "PROT40", "PROT60", "PROT80", "PROT100", "PROT120", "PROT140")
+    listed.append(Setting(":SOURce#:VOLTage:PROTection[:LEVel]", "NONE", words=(*guards, "PROT160", "PROT180", "NONE")))
+    return tuple(listed)
+
+
+class Simulated2450(KeithleySmu):
+    """A 2450 or 2460 with the command set SCPI; `language` says which one it was switched on with."""
+
+    MODELS = ("2450", "2460")
+    QUEUE = 1000
+    NO_ERROR = '0,"No error;0;0 0"'
+    SETTINGS = _settings()
+
+    def __init__(self, model: str, place: Place) -> None:
+        self.family = FAMILIES[model]
+        self.language = self.next_language = "SCPI"
+        super().__init__(model, place)
+
+    def make_meters(self, model: str, seed: int) -> dict[str, Meter]:
+        """See `KeithleySmu`."""
+        return {"VOLT": Meter(self.family.volts, seed), "CURR": Meter(self.family.amps, seed + 1)}
+
+    def identification(self) -> str:
+        """See `ScpiInstrument`."""
+        name = self.pretends or f"MODEL {self.model}"
+        return f"KEITHLEY INSTRUMENTS INC.,{name},{self.place.serial},1.7.12b"
+
+    def message(self, line: str) -> str | bytes:
+        """See `SimulatedInstrument`. With another command set only the common commands are understood."""
+        if self.language == "TSP" and not line.lstrip().startswith("*"):
+            self.push(ScpiError(-285, "TSP Syntax error at line 1: unexpected symbol"))
+            return ""
+        return super().message(line)
+
+    def reset(self) -> None:
+        """See `ScpiInstrument`."""
+        first = {"VOLT": self.family.volts[1], "CURR": self.meters["CURR"].fitting(1e-4)}
+        self.source_span, self.sense_span = dict(first), dict(first)
+        self.source_auto = {"VOLT": True, "CURR": True}
+        self.sense_auto = {"VOLT": True, "CURR": True}
+        self.limits = dict(self.family.start)
+        self.delays_s = {"VOLT": 0.0, "CURR": 0.0}
+        self.sensed = "CURR"
+        self.terminals = "FRON"
+        self.lists: dict[str, list[float]] = {"VOLT": [], "CURR": []}
+        self.buffers = {"defbuffer1": Buffer(), "defbuffer2": Buffer()}
+        self.loaded: Callable[[], None] | None = None
+        super().reset()
+
+    def limit_now(self) -> float:
+        """See `KeithleySmu`."""
+        return self.limits[OTHER[self.function]]
+
+    def resting(self) -> Drive:
+        """See `KeithleySmu`; manual page 2-82, output-off states."""
+        word = "VOLTage" if self.function == "VOLT" else "CURRent"
+        state = self.values[f":OUTPut#:{word}:SMODe"]
+        if state == "HIMP":
+            return Drive()
+        if state == "GUAR":
+            return Drive("current", 0.0, 0.1 * self.source_span["VOLT"].full)
+        return Drive("voltage", 0.0, 0.1 * self.sense_span["CURR"].full if state == "NORM" else self.limits["CURR"])
+
+    def push(self, error: ScpiError) -> None:
+        """See `ScpiInstrument`."""
+        super().push(Event(error.code, error.text, 1, self.now_s))
+
+    def warn(self, code: int, text: str) -> None:
+        """Put a warning into the event log; `:SYST:ERR?` does not tell it."""
+        if len(self.queue) < self.QUEUE:
+            self.queue.append(Event(code, text, WARNING, self.now_s))
+
+    def next_error(self, _: Call | None = None) -> str:
+        """See `ScpiInstrument`; what is older than the error is passed over."""
+        while self.queue:
+            entry = self.queue.popleft()
+            if not isinstance(entry, Event):
+                return str(Event(entry.code, entry.text, 1, self.now_s))
+            if entry.kind == 1:
+                return str(entry)
+        return self.NO_ERROR
+
+    def status_byte(self) -> int:
+        """See `ScpiInstrument`; warnings set no bit."""
+        byte = super().status_byte() & ~68
+        byte |= 4 if self._error_count() else 0
+        return byte | (64 if byte & self.sre else 0)
+
+    def actions(self) -> dict[str, Handler]:
+        """See `KeithleySmu`."""
+        table: dict[str, Handler] = {
+            "*LANG": self._set_language,
+            "*LANG?": lambda _: self.language,
+            "*TRG": lambda _: None,
+            ":SOURce#:FUNCtion[:MODE]": self._set_function,
+            ":SOURce#:FUNCtion[:MODE]?": lambda _: self.function,
+            ":SOURce#:VOLTage:PROTection[:LEVel]:TRIPped?": lambda _: "0",
+            "[:SENSe#]:FUNCtion[:ON]": self._set_sense,
+            "[:SENSe#]:FUNCtion[:ON]?": lambda _: '"RES"' if self.sensed == "RES" else f'"{self.sensed}:DC"',
+            "[:SENSe#]:AZERo:ONCE": lambda _: None,
+            ":READ?": self._read,
+            ":MEASure?": self._read,
+            ":FETCh?": self._fetch,
+            ":INITiate[:IMMediate]": lambda _: self._initiate(),
+            ":ABORt": lambda _: None,
+            ":TRIGger:LOAD": self._load,
+            ":TRIGger:STATe?": lambda _: "IDLE;IDLE;0",
+            ":TRACe:MAKE": self._make_buffer,
+            ":TRACe:DELete": self._delete_buffer,
+            ":TRACe:CLEar": lambda c: self._buffer(c, 0).readings.clear(),
+            ":TRACe:POINts": self._set_points,
+            ":TRACe:POINts?": lambda c: str(self._buffer(c, 0).size),
+            ":TRACe:ACTual?": lambda c: str(len(self._buffer(c, 0).readings)),
+            ":TRACe:TRIGger": lambda c: self._take(self._buffer(c, 0), round(float(self.values["[:SENSe#]:COUNt"]))),
+            ":TRACe:DATA?": self._data,
+            ":OUTPut#[:STATe]": lambda c: self.switch(c.switch()),
+            ":OUTPut#[:STATe]?": lambda _: str(int(self.is_on)),
+            ":OUTPut#:INTerlock:TRIPped?": lambda _: "0",
+            ":ROUTe:TERMinals": self._set_terminals,
+            ":ROUTe:TERMinals?": lambda _: self.terminals,
+            ":SYSTem:LFRequency?": lambda _: f"{self.place.line_hz:.0f}",
+            ":SYSTem:VERSion?": lambda _: "1996.0",
+            ":SYSTem:TIME?": lambda _: f"{(_stamp(self.now_s) - datetime(1970, 1, 1)).total_seconds():.0f}",
+            ":SYSTem:BEEPer[:IMMediate]": self._beep,
+            ":SYSTem:CLEar": lambda _: self.queue.clear(),
+            ":SYSTem:ERRor:COUNt?": lambda _: str(self._error_count()),
+            ":SYSTem:ERRor:CODE[:NEXT]?": lambda _: self.next_error().partition(",")[0],
+            ":SYSTem:EVENtlog:NEXT?": lambda _: str(self.queue.popleft()) if self.queue else '0,"No error;0,0,0"',
+            ":SYSTem:EVENtlog:COUNt?": lambda _: str(len(self.queue)),
+            ":SYSTem:EVENtlog:POST": lambda c: self._post(c),
+            ":STATus:PRESet": lambda _: None,
+            ":STATus:CLEar": lambda _: None,
+            ":STATus:OPERation[:EVENt]?": lambda _: "0",
+            ":STATus:OPERation:CONDition?": lambda _: "0",
+            ":STATus:QUEStionable[:EVENt]?": lambda _: "0",
+            ":STATus:QUEStionable:CONDition?": lambda _: "0",
+            ":DISPlay:SCReen": lambda _: None,
+            ":DISPlay:CLEar": lambda _: None,
+            ":DISPlay:USER#:TEXT[:DATA]": lambda _: None,
+        }
+        for how, of in (("AVERage", np.mean), ("MAXimum", np.max), ("MINimum", np.min), ("STDDev", np.std)):
+            table[f":TRACe:STATistics:{how}?"] = self._statistic(of)
+        for word in FUNCTIONS:
+            short = "RES" if word[0] == "R" else word[:4]
+            dc = "" if word[0] == "R" else "[:DC]"
+            table[f":MEASure:{word}{dc}?"] = self._measured(short)
+            if short != "RES":
+                table |= self._of_quantity(word)
+        return table
+
+    def _of_quantity(self, word: str) -> dict[str, Handler]:
+        """Source and sense commands of "VOLTage" or "CURRent"."""
+        q = word[:4]
+        other = OTHER[q]
+        source, sense = f":SOURce#:{word}", f"[:SENSe#]:{word}[:DC]"
+        limit = f"{source}:{'I' if q == 'VOLT' else 'V'}LIMit[:LEVel]"
+        top = self.meters[q].spans[-1].top
+        most = self.meters[other].spans[-1].top
+        return {
+            f"{source}[:LEVel][:IMMediate][:AMPLitude]": lambda c: self._set_level(c, q),
+            f"{source}[:LEVel][:IMMediate][:AMPLitude]?": lambda c: self.number_reply(c, self.levels[q], -top, top, 0),
+            f"{source}:RANGe": lambda c: self._set_source_range(c, q),
+            f"{source}:RANGe?": lambda c: self.number_reply(c, self.source_span[q].full, 0, top, top),
+            f"{source}:RANGe:AUTO": lambda c: self._set_source_auto(c, q),
+            f"{source}:RANGe:AUTO?": lambda _: str(int(self.source_auto[q])),
+            f"{source}:DELay": lambda c: self._set_delay(c, q, word),
+            f"{source}:DELay?": lambda c: self.number_reply(c, self._delay(q), 0, 1e4, 0),
+            limit: lambda c: self._set_limit(c, q),
+            f"{limit}?": lambda c: self.number_reply(
+                c, self.limits[other], self.family.least[other], most, self.family.start[other]
+            ),
+            f"{limit}:TRIPped?": lambda _: str(int(self.is_on and self.function == q and self.sense().limited)),
+            f":SOURce#:LIST:{word}": lambda c: self._set_list(c, q, append=False),
+            f":SOURce#:LIST:{word}?": lambda _: ",".join(f"{v:.6E}" for v in self.lists[q]),
+            f":SOURce#:LIST:{word}:APPend": lambda c: self._set_list(c, q, append=True),
+            f":SOURce#:LIST:{word}:POINts?": lambda _: str(len(self.lists[q])),
+            f":SOURce#:SWEep:{word}:LINear": lambda c: self._set_sweep(c, q, "LIN"),
+            f":SOURce#:SWEep:{word}:LINear:STEP": lambda c: self._set_sweep(c, q, "STEP"),
+            f":SOURce#:SWEep:{word}:LOG": lambda c: self._set_sweep(c, q, "LOG"),
+            f":SOURce#:SWEep:{word}:LIST": lambda c: self._set_list_sweep(c, q),
+            f"{sense}:RANGe[:UPPer]": lambda c: self._set_sense_range(c, q),
+            f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(c, self._sense_span(q).full, 0, top, top),
+            f"{sense}:RANGe:AUTO": lambda c: self._set_sense_auto(c, q),
+            f"{sense}:RANGe:AUTO?": lambda _: str(int(self.sense_auto[q])),
+        }
+
+    # Source
+
+    def _set_language(self, call: Call) -> None:
+        self.next_language = call.choice(0, "SCPI", "TSP", "SCPI2400")
+
+    def _set_function(self, call: Call) -> None:
+        self.function = function_word(call.text())
+        if self.function == "RES":
+            self.function = "CURR"
+            raise ILLEGAL
+        self.apply()
+
+    def _set_level(self, call: Call, q: str) -> None:
+        level = self.level_of(call, q, None if self.source_auto[q] else self.source_span[q])
+        if self.source_auto[q]:
+            self._take_source_span(q, self.meters[q].fitting(level))
+        if q == self.function:
+            self.force(level)
+        else:
+            self.levels[q] = level
+
+    def _set_source_range(self, call: Call, q: str) -> None:
+        top = self.meters[q].spans[-1].top
+        span = self.meters[q].fitting(call.number(0, -top, top, default=top))
+        self.source_auto[q] = False
+        self._take_source_span(q, span)
+        self.levels[q] = math.copysign(min(abs(self.levels[q]), span.top), self.levels[q])
+        self.apply()
+
+    def _set_source_auto(self, call: Call, q: str) -> None:
+        self.source_auto[q] = call.switch()
+
+    def _take_source_span(self, q: str, span: Span) -> None:
+        """Change the range; a limit outside the envelope of the new one is lowered, and the event log says so."""
+        self.source_span[q] = span
+        most = self._most_limit(q)
+        if self.limits[OTHER[q]] > most * (1 + 1e-9):
+            self.limits[OTHER[q]] = most
+            self.warn(5078, "Source limit was changed to fit the source range")
+
+    def _most_limit(self, q: str) -> float:
+        """Largest limit beside the present source range of a quantity."""
+        at = 0 if q == "VOLT" else 1
+        return max(pair[1 - at] for pair in self.family.envelope if pair[at] >= self.source_span[q].full)
+
+    def _set_delay(self, call: Call, q: str, word: str) -> None:
+        self.delays_s[q] = call.number(0, 0, 1e4, default=0.0)
+        self.values[f":SOURce#:{word}:DELay:AUTO"] = False
+
+    def _delay(self, q: str) -> float:
+        word = "VOLTage" if q == "VOLT" else "CURRent"
+        return AUTO_DELAY_S if self.values[f":SOURce#:{word}:DELay:AUTO"] else self.delays_s[q]
+
+    def _set_limit(self, call: Call, q: str) -> None:
+        other = OTHER[q]
+        least, most = self.family.least[other], self._most_limit(q)
+        value = abs(call.number(0, -most * (1 + 1e-9), most * (1 + 1e-9), default=self.family.start[other]))
+        if value < least * (1 - 1e-9):
+            raise PARAMETER
+        if not self.sense_auto[other] and value < LEAST_LIMIT * self.sense_span[other].full * (1 - 1e-9):
+            raise PARAMETER
+        self.limits[other] = value
+        self.apply()
+
+    def _set_list(self, call: Call, q: str, *, append: bool) -> None:
+        if not call.arguments:
+            raise MISSING
+        if len(call.arguments) > LIST_WORDS:
+            raise ScpiError(-108, "Parameter not allowed")
+        top = self.meters[q].spans[-1].top * (1 + 1e-9)
+        values = (self.lists[q] if append else []) + [call.number(n, -top, top) for n in range(len(call.arguments))]
+        if len(values) > LIST_LENGTH:
+            raise PARAMETER
+        self.lists[q] = values
+
+    def _set_terminals(self, call: Call) -> None:
+        chosen = call.choice(0, "FRONt", "REAR")
+        if chosen != self.terminals:
+            self.switch(False)
+        self.terminals = chosen
+
+    # Sense
+
+    def _sense_span(self, q: str) -> Span:
+        return self.source_span[q] if q == self.function else self.sense_span[q]
+
+    def _set_sense(self, call: Call) -> None:
+        self.sensed = function_word(call.text())
+        for buffer in self.buffers.values():
+            buffer.readings.clear()
+
+    def _set_sense_range(self, call: Call, q: str) -> None:
+        top = self.meters[q].spans[-1].top
+        span = self.meters[q].fitting(call.number(0, -top, top, default=top))
+        self.sense_span[q], self.sense_auto[q] = span, False
+        if self.limits[q] < LEAST_LIMIT * span.full * (1 - 1e-9):
+            # The manuals of the family: the limit is changed to one that is appropriate to the range.
+            self.limits[q] = LEAST_LIMIT * span.full
+            self.warn(5079, "Source limit was changed to fit the measure range")
+        self.apply()
+
+    def _set_sense_auto(self, call: Call, q: str) -> None:
+        self.sense_auto[q] = call.switch()
+
+    def _take(self, buffer: Buffer, count: int) -> None:
+        for _ in range(count):
+            buffer.add(self._convert())
+
+    def _convert(self) -> Reading:
+        word = {"VOLT": "VOLTage[:DC]", "CURR": "CURRent[:DC]", "RES": "RESistance"}[self.sensed]
+        sense = f"[:SENSe#]:{word}"
+        source = ":SOURce#:VOLTage" if self.function == "VOLT" else ":SOURce#:CURRent"
+        repeats = 1
+        if self.values[f"{sense}:AVERage[:STATe]"] and self.values[f"{sense}:AVERage:TCONtrol"] == "REP":
+            repeats = round(float(self.values[f"{sense}:AVERage:COUNt"]))
+        is_read_back = bool(self.values[f"{source}:READ:BACK"])
+        quantities = 2 if is_read_back or self.sensed == "RES" else 1
+        phases = 3 if self.values[f"{sense}:AZERo[:STATe]"] else 1
+        aperture_s = float(self.values[f"{sense}:NPLCycles"]) / self.place.line_hz
+        self.wait(phases * repeats * quantities * aperture_s)
+        truth = self.sense()
+        measured = {
+            "VOLT": self._measure("VOLT", truth.volts, repeats),
+            "CURR": self._measure("CURR", truth.amps, repeats),
+        }
+        forced = measured[self.function] if is_read_back else self.levels[self.function]
+        if self.sensed == "RES":
+            bad = OVERFLOW in np.abs(list(measured.values())) or not measured["CURR"]
+            value = OVERFLOW if bad else measured["VOLT"] / measured["CURR"]
+        else:
+            value = measured[self.sensed]
+        status = (FRONT if self.terminals == "FRON" else 0) | (QUESTIONABLE if abs(value) >= OVERFLOW else 0)
+        source_status = (
+            (READ_BACK if is_read_back else 0)
+            | (LIMITED if self.is_on and truth.limited else 0)
+            | (FOUR_WIRE if self.values[f"{sense}:RSENse"] else 0)
+            | (OUTPUT if self.is_on else 0)
+        )
+        units = {"VOLT": "Volt DC", "CURR": "Amp DC", "RES": "Ohm"}
+        return Reading(value, forced, self.now_s, status, source_status, units[self.sensed], units[self.function])
+
+    def _measure(self, q: str, true: float, repeats: int) -> float:
+        if q == OTHER[self.function] and self.sense_auto[q]:
+            self.sense_span[q] = self.meters[q].fitting(min(abs(true), self.meters[q].spans[-1].top))
+        values = [self.meters[q].read(true, self._sense_span(q)) for _ in range(repeats)]
+        return float(np.mean(values)) if max(np.abs(values)) < OVERFLOW else math.copysign(OVERFLOW, true)
+
+    # Trigger model
+
+    def _set_sweep(self, call: Call, q: str, kind: str) -> None:
+        top = self.meters[q].spans[-1].top * (1 + 1e-9)
+        start, stop = call.number(0, -top, top), call.number(1, -top, top)
+        if kind == "STEP":
+            step = call.number(2, 0, top)
+            if step == 0:
+                raise PARAMETER
+            points = math.floor(abs(stop - start) / step + 1e-6) + 1
+        else:
+            points = round(call.number(2, 2, 1e6))
+        if kind == "LOG":
+            if start * stop <= 0:
+                raise PARAMETER
+            levels = math.copysign(1, start) * np.geomspace(abs(start), abs(stop), points)
+        else:
+            levels = np.linspace(start, stop, points)
+        given = len(call.arguments)
+        delay_s = call.number(3, -1, 1e4) if given > 3 else -1.0
+        count = round(call.number(4, 0, 268435455)) if given > 4 else 1
+        ranging = call.choice(5, "AUTO", "BEST", "FIXed") if given > 5 else "BEST"
+        is_aborting = call.switch(6) if given > 6 else True
+        if given > 7 and call.switch(7):
+            levels = np.concatenate([levels, levels[::-1]])
+        buffer = self._buffer(call, 8)
+        self._set_model(q, [float(v) for v in levels], delay_s, count, ranging, is_aborting, buffer)
+
+    def _set_list_sweep(self, call: Call, q: str) -> None:
+        given = len(call.arguments)
+        first = round(call.number(0, 1, LIST_LENGTH)) if given else 1
+        delay_s = call.number(1, 0, 1e4) if given > 1 else 0.0
+        count = round(call.number(2, 0, 268435455)) if given > 2 else 1
+        is_aborting = call.switch(3) if given > 3 else True
+        levels = self.lists[q][first - 1 :]
+        if not levels:
+            raise ScpiError(-221, "Settings conflict")
+        ranging = "AUTO" if self.source_auto[q] else "FIX"
+        self._set_model(q, list(levels), delay_s, count, ranging, is_aborting, self._buffer(call, 4))
+
+    def _set_model(
+        self, q: str, levels: list[float], delay_s: float, count: int, ranging: str, is_aborting: bool, buffer: Buffer
+    ) -> None:
+        if count < 1:
+            raise ScpiError(-221, "Settings conflict")  # an endless sweep would never let a message end here
+
+        def run() -> None:
+            spans = self.meters[q]
+            if ranging == "FIX" and max(map(abs, levels)) > self.source_span[q].top * (1 + 1e-9):
+                raise PARAMETER
+            if ranging == "BEST":
+                self._take_source_span(q, spans.fitting(max(levels, key=abs)))
+            self.function = q
+            buffer.readings.clear()
+            self.levels[q] = levels[0]
+            self.switch(True)
+            for level in levels * count:
+                if ranging == "AUTO":
+                    self._take_source_span(q, spans.fitting(level))
+                self.force(level)
+                self.wait(self._delay(q) + max(0.0, delay_s))
+                reading = self._convert()
+                buffer.add(reading)
+                if is_aborting and reading.source_status & LIMITED:
+                    break
+            self.switch(False)
+
+        self.loaded = run
+
+    def _load(self, call: Call) -> None:
+        template = call.text().upper()
+        if template == "EMPTY":
+            self.loaded = None
+        elif template in ("SIMPLELOOP", "DURATIONLOOP"):
+            much = call.number(1, 0, 1e9)
+            delay_s = call.number(2, 0, 1e4) if len(call.arguments) > 2 else 0.0
+            buffer = self._buffer(call, 3)
+
+            def run() -> None:
+                start_s, at = self.now_s, 0
+                while at < much if template == "SIMPLELOOP" else self.now_s - start_s < much:
+                    self.wait(delay_s)
+                    buffer.add(self._convert())
+                    at += 1
+
+            self.loaded = run
+        else:
+            raise ILLEGAL
+
+    def _initiate(self) -> None:
+        if self.loaded is None:
+            raise ScpiError(-221, "Settings conflict")
+        self.loaded()
+
+    # Buffers and readings out
+
+    def _buffer(self, call: Call, at: int) -> Buffer:
+        name = call.text(at) if len(call.arguments) > at else "defbuffer1"
+        if name not in self.buffers:
+            raise ILLEGAL
+        return self.buffers[name]
+
+    def _make_buffer(self, call: Call) -> None:
+        name = call.text(0)
+        if name in self.buffers:
+            raise ILLEGAL
+        self.buffers[name] = Buffer(round(call.number(1, 1, 10_000_000)))
+
+    def _delete_buffer(self, call: Call) -> None:
+        if call.text(0) not in self.buffers or call.text(0).startswith("defbuffer"):
+            raise ILLEGAL
+        del self.buffers[call.text(0)]
+
+    def _set_points(self, call: Call) -> None:
+        size = round(call.number(0, 1, 10_000_000))
+        buffer = self._buffer(call, 1)
+        buffer.size = size
+        buffer.readings.clear()
+
+    def _read(self, call: Call) -> str | bytes:
+        self._take(self._buffer(call, 0), round(float(self.values["[:SENSe#]:COUNt"])))
+        return self._fetch(call)
+
+    def _measured(self, function: str) -> Handler:
+        def act(call: Call) -> str | bytes:
+            self.sensed = function
+            return self._read(call)
+
+        return act
+
+    def _fetch(self, call: Call) -> str | bytes:
+        buffer = self._buffer(call, 0)
+        if not buffer.readings:
+            raise ScpiError(-230, "Data corrupt or stale")
+        return self._told(buffer, buffer.readings[-1:], self._elements(call, 1))
+
+    def _data(self, call: Call) -> str | bytes:
+        buffer = self._buffer(call, 2)
+        first = round(call.number(0, 1, 1e9))
+        last = round(call.number(1, first, 1e9))
+        if last > len(buffer.readings):
+            raise PARAMETER
+        return self._told(buffer, buffer.readings[first - 1 : last], self._elements(call, 3))
+
+    def _elements(self, call: Call, at: int) -> tuple[str, ...]:
+        names = tuple(call.choice(n, *_ELEMENTS) for n in range(at, len(call.arguments)))
+        if len(names) > 14:
+            raise ScpiError(-108, "Parameter not allowed")
+        if self.values[":FORMat[:DATA]"] != "ASC" and any(n not in BINARY_ELEMENTS for n in names):
+            raise ELEMENT
+        return names or ("READ",)
+
+    def _told(self, buffer: Buffer, readings: list[Reading], names: tuple[str, ...]) -> str | bytes:
+        start_s = buffer.readings[0].at_s
+        if self.values[":FORMat[:DATA]"] == "ASC":
+            return ",".join(self._text(r, name, start_s) for r in readings for name in names)
+        numbers = [
+            {"READ": r.value, "SOUR": r.source, "REL": r.at_s - start_s}[name] for r in readings for name in names
+        ]
+        order = "<" if self.values[":FORMat:BORDer"] == "SWAP" else ">"
+        kind = "d" if self.values[":FORMat[:DATA]"] == "REAL" else "f"
+        return b"#0" + struct.pack(f"{order}{len(numbers)}{kind}", *numbers)
+
+    def _text(self, r: Reading, name: str, start_s: float) -> str:
+        at = _stamp(r.at_s)
+        words = {
+            "DATE": f"{at:%m/%d/%Y}",
+            "TIME": f"{at:%H:%M:%S}",
+            "TST": f"{at:%m/%d/%Y %H:%M:%S}.{_fraction(r.at_s)}",
+            "SEC": f"{(at - datetime(1970, 1, 1)).total_seconds():.0f}",
+            "FRAC": f"0.{_fraction(r.at_s)}",
+            "FORM": f"{r.value:+.6E} {r.unit[0]}",
+            "UNIT": r.unit,
+            "SOURFORM": f"{r.source:+.6E} {r.source_unit[0]}",
+            "SOURUNIT": r.source_unit,
+        }
+        if name in words:
+            return words[name]
+        digits = round(float(self.values[":FORMat:ASCii:PRECision"])) or 7
+        value = {
+            "READ": r.value,
+            "SOUR": r.source,
+            "REL": r.at_s - start_s,
+            "STAT": r.status,
+            "SOURSTAT": r.source_status,
+        }
+        return f"{value[name]:.{digits - 1}E}"
+
+    def _statistic(self, of: Callable[[list[float]], float]) -> Handler:
+        def act(call: Call) -> str:
+            values = [r.value for r in self._buffer(call, 0).readings]
+            if not values:
+                raise ScpiError(-230, "Data corrupt or stale")
+            return f"{of(values):.6E}"
+
+        return act
+
+    # System
+
+    def _beep(self, call: Call) -> None:
+        call.number(0, 20, 8000)
+        call.number(1, 0.001, 100)
+
+    def _error_count(self) -> int:
+        return sum(not isinstance(e, Event) or e.kind == 1 for e in self.queue)
+
+    def _post(self, call: Call) -> None:
+        kind = call.choice(1, "ERRor", "WARNing", "INFormational") if len(call.arguments) > 1 else "INF"
+        self.queue.append(Event(1003, f"User: {call.text(0)}", {"ERR": 1, "WARN": 2, "INF": 4}[kind], self.now_s))
+
+
+_ELEMENTS = (
+    "DATE",
+    "FORMatted",
+    "FRACtional",
+    "READing",
+    "RELative",
+    "SEConds",
+    "SOURce",
+    "SOURFORMatted",
+    "SOURSTATus",
+    "SOURUNIT",
+    "STATus",
+    "TIME",
+    "TSTamp",
+    "UNIT",
+)
+
+
+def _stamp(at_s: float) -> datetime:
+    return EPOCH + timedelta(seconds=math.floor(at_s))
+
+
+def _fraction(at_s: float) -> str:
+    """Nine digits of the fraction of a second."""
+    return f"{min(999_999_999, round((at_s - math.floor(at_s)) * 1e9)):09d}"
