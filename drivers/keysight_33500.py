@@ -89,8 +89,8 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
     def arm(self) -> None:
         """See `Instrument.arm`."""
         self._cycle_s = {}
-        self.switch_off()
-        self.send("*CLS", "*RST", *(f":OUTP{c} OFF" for c in self.channels), takes_s=2.0)
+        self.send("*CLS", *(f":OUTP{c} OFF" for c in self.channels), ":ABOR")
+        self.send("*RST", *(f":OUTP{c} OFF" for c in self.channels), takes_s=2.0)
         if not self.is_off():
             raise InstrumentError(f"{self.name}: an output is on after a reset")
 

@@ -122,9 +122,9 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
     def arm(self) -> None:
         """See `Instrument.arm`. Nothing switches an output on by itself afterwards (`:OUTP:ON:AUTO OFF`)."""
         self._setups, self._armed = {}, None
-        self.switch_off()
+        self.send("*CLS", *self._off())
         each = [command for c in self.channels for command in (f":OUTP{c}:ON:AUTO OFF", f":OUTP{c} OFF")]
-        self.send("*CLS", "*RST", *each, takes_s=2.0)
+        self.send("*RST", *each, takes_s=2.0)
         told = self.ask(*(f":OUTP{c}:ON:AUTO?" for c in self.channels), *(f":OUTP{c}?" for c in self.channels))
         if any(word.strip() != "0" for word in told.split(";")):
             raise InstrumentError(f"{self.name}: an output is on, or goes on by itself, after a reset: {told!r}")
@@ -132,8 +132,11 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
     def switch_off(self) -> None:
         """See `ScpiInstrument`: sweeps given up, levels zero, outputs off."""
         self._armed = None
+        self.send(*self._off())
+
+    def _off(self) -> list[str]:
         both = f"(@{','.join(self.channels)})"
-        self.send(f":ABOR {both}", *(c for n in self.channels for c in (*self._rest(n), f":OUTP{n} OFF")))
+        return [f":ABOR {both}", *(c for n in self.channels for c in (*self._rest(n), f":OUTP{n} OFF"))]
 
     def is_off(self) -> bool:
         """See `Instrument`."""
