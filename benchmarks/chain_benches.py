@@ -72,7 +72,8 @@ def bench_text(
 ) -> str:
     """A bench file of `size` x `size` cells; 1T1R arrays have one common source plate."""
     source_lines = "common" if cell == "1T1R" else "row"
-    text = f'[chip]\nid = "test"\ntiles = 1\nrows = {size}\ncolumns = {size}\ncell = "{cell}"\nsource_lines = "{source_lines}"\n\n'
+    text = f'[chip]\nid = "test"\ntiles = 1\nrows = {size}\ncolumns = {size}\n'
+    text += f'cell = "{cell}"\nsource_lines = "{source_lines}"\n\n'
     if chain == BOARD:
         text += '[driver]\nname = "test-chip-board"\n'
     elif chain == ARC_ONE:
@@ -85,7 +86,7 @@ def bench_text(
         else:
             text += f'bl = "1-{size}"\nsl = "{size + 1}-{2 * size}"\n'
     text += LIMITS.format(half_select_v=0.3 if cell == "1T1R" else 2.2)
-    width = "1e-6" if chain == BOARD else "20e-3"
+    width = "1e-6" if chain in (BOARD, ARC_ONE) else "20e-3"
     text += f'\n[read]\nbl_v = 0.2\nwl_v = 3.0\nwidth_s = {width}\n\n[simulation]\ndevice = "{device}"\nseed = {seed}\n'
     return text + (f"\n[simulation.timing]\n{timing}\n" if timing else "")
 

@@ -1,4 +1,4 @@
-"""Reading a 32 x 32 map through each chain at 5 ms latency: transactions, bench time, and the time that the hardware needs anyway.
+"""Reading a 32 x 32 map through each chain at 5 ms latency: transactions, bench time, and what the hardware needs anyway.
 
 The bound is 1.2 x (transactions x latency + bytes / rate + cells x (relay settling + aperture + source settling)).
 """
@@ -33,9 +33,9 @@ def measure(chain: str, cell: str, size: int = SIZE) -> MapRead:
         timing = f"link_s = {LATENCY_S}\nbytes_per_s = {RATE}"
         path = write_bench(Path(folder), chain, cell, size, timing=timing)
         with Bench.open(path) as bench:
-            before, started_s = _turns(bench), bench.driver.now_s()
-            result = bench.apply(read(bench.cells()))
-            turns, bench_s = _turns(bench) - before, bench.driver.now_s() - started_s
+            before, started_s = bench.driver.transactions, bench.driver.now_s()
+            result = bench.apply(read(bench.cells(), bench.file.read.step))
+            turns, bench_s = bench.driver.transactions - before, bench.driver.now_s() - started_s
             assert (result.reads == 1).all()
             told = bench.driver.capabilities.timing
             width_s = bench.file.read.width_s
@@ -49,12 +49,10 @@ def measure(chain: str, cell: str, size: int = SIZE) -> MapRead:
             return MapRead(turns, bench_s, 1.2 * (turns * LATENCY_S + bytes_ / RATE + size * size * each_s))
 
 
-def _turns(bench: Bench) -> int:
-    return int(bench.driver.capabilities.timing.get("transactions", 0))
-
-
 def main() -> None:
-    print(f"{'chain':22s} {'cell':5s} {'transactions':>12s} {'a row':>6s} {'bench time':>11s} {'bound':>9s} {'used':>6s}")
+    print(
+        f"{'chain':22s} {'cell':5s} {'transactions':>12s} {'a row':>6s} {'bench time':>11s} {'bound':>9s} {'used':>6s}"
+    )
     for cell in ("1T1R", "1R"):
         for chain in (BOARD, *CHAINS, ARC_ONE):
             if chain == ARC_ONE and cell == "1T1R":

@@ -152,7 +152,7 @@ class SmuMatrix(Driver):
             abort_s=self._settings.row_s,
             clock="virtual" if self._settings.clock else "wall",
             link=chain.NAME,
-            timing={"relay_s": chain.matrix.settle_s, "source_s": chain.source_s, "transactions": self.transactions},
+            timing={"relay_s": chain.matrix.settle_s, "source_s": chain.source_s},
         )
 
     def _uncertainty(self) -> tuple[float, float]:
@@ -164,7 +164,7 @@ class SmuMatrix(Driver):
 
     @property
     def transactions(self) -> int:
-        """Turns on all links since `connect`."""
+        """See `Driver.transactions`."""
         return sum(i.dialog.transactions for i in self._instruments.values())
 
     @property

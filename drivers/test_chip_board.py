@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -85,6 +85,10 @@ class TestChipBoardConfig(DriverConfig):
     patience_s: Annotated[float, Field(gt=0)] = Field(
         default=60.0, description="how much longer than expected an operation may take before it is stopped"
     )
+    read_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="a current reading is right within this fraction of it, as the board's maker states"
+    )
+    read_floor_a: Annotated[float, Field(ge=0)] = Field(default=0.0, description="and within these amperes")
 
 
 class _LostError(LinkError):
@@ -187,6 +191,7 @@ class TestChipBoard(Driver):
         self._port = _Port(config)
         self._lock = threading.RLock()
         self._sequence = 0
+        self._transactions = 0
         self._asked = 0
         self._may_abort = False
         self._envelope: Envelope | None = None
@@ -213,7 +218,15 @@ class TestChipBoard(Driver):
     @property
     def capabilities(self) -> Capabilities:
         """What the connected board can do. Raises `LinkError` before `connect`."""
-        return self._connected().capabilities
+        settings = self._settings
+        return replace(
+            self._connected().capabilities, read_fraction=settings.read_fraction, read_floor_a=settings.read_floor_a
+        )
+
+    @property
+    def transactions(self) -> int:
+        """See `Driver.transactions`."""
+        return self._transactions
 
     def arm(self) -> None:
         """Switch off, set limits and watchdog and read them back, arm, verify.
@@ -378,6 +391,7 @@ class TestChipBoard(Driver):
         deadline_s = time.monotonic() + (length_s or 0.0) + self._settings.patience_s
         wait = _Wait(kind, what or kind.name, operation, deadline_s, set(), {})
         while wait.failures <= self._settings.retries:
+            self._transactions += 1
             self._send(kind, payload, wait)
             reply = self._await(wait)
             if reply is not None:

@@ -149,6 +149,11 @@ class Driver(ABC):
     def now_s(self) -> float:
         """The bench clock: seconds since an arbitrary start, of the far side on a virtual bench."""
 
+    @property
+    def transactions(self) -> int:
+        """Turns on all its links so far, repeats included; 0 where there is no link."""
+        return 0
+
     def refuse(self, what: str, allowed: str) -> ConfigError:
         """The error for an operation that this hardware has not."""
         return ConfigError(f"{type(self).__name__}: {what} is not available on this bench; it has {allowed}")

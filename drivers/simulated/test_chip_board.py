@@ -32,7 +32,7 @@ from typing import Any, Protocol
 
 from rram_hil import __version__
 from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import Fault, SimulatedChip
+from rram_hil.device.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
 from rram_hil.device.config import FaultEntry, Simulation
 from rram_hil.driver import Capabilities, Span
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
@@ -713,7 +713,18 @@ def launch(request: FarSideRequest) -> SimulatedFarSide:
     started = start(__name__, request, "board")
     answer = started.answer
     board = ("board", "rram_hil test-chip board", answer["resource"])
-    return SimulatedFarSide({"port": answer["resource"]}, answer["control"], started.stop, (board,), started.is_running)
+    settings = {"port": answer["resource"]} | _accuracy(request)
+    return SimulatedFarSide(settings, answer["control"], started.stop, (board,), started.is_running)
+
+
+def _accuracy(request: FarSideRequest) -> dict[str, float]:
+    """What this board's data sheet would state of its readings: half a step of the DAC at the read limit, half one of the ADC."""
+    if not request.simulation.converters:
+        return {}
+    top = (1 << (request.simulation.adc_bits - 1)) - 1
+    # The lowest range that holds the current is used, so a reading is at least a tenth of its range.
+    fraction = DAC_STEP_V / 2 / request.limits.read_v + 10 * 0.5 / top
+    return {"read_fraction": fraction, "read_floor_a": 0.5 * ADC_RANGES_A[0] / top}
 
 
 def main() -> None:
