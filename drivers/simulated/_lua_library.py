@@ -15,16 +15,15 @@ from ._lua import (
     LONGEST_STRING,
     EndlessError,
     LuaError,
-    LuaFunction,
     LuaSyntaxError,
     LuaTable,
-    Machine,
     Value,
     lua_next,
     to_number,
     to_string,
     type_name,
 )
+from ._lua_compiler import LuaFunction, Machine
 
 _CLASSES = {
     "a": "A-Za-z",

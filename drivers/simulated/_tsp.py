@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ._instrument import SimulatedInstrument
-from ._lua import LuaError, LuaSyntaxError, LuaTable, Machine, TspError, Value, boolean, number, to_number, type_name
+from ._lua import LuaError, LuaSyntaxError, LuaTable, TspError, Value, boolean, number, to_number, type_name
+from ._lua_compiler import Machine
 from ._lua_library import install, number_at, text_at
 from ._tsp_triggers import Events, Triggers
 from ._world import Place
@@ -87,6 +88,10 @@ class TspInstrument(SimulatedInstrument):
     @abstractmethod
     def reset(self) -> None:
         """What `reset()` and `*RST` do: outputs off (relays open), every setting at its default."""
+
+    def _reset_all(self) -> None:
+        self.precision, self.data_format, self.little_endian = 6, 1, True
+        self.reset()
 
     def identification(self) -> str:
         """Reply to `*IDN?`."""
@@ -254,7 +259,7 @@ class TspInstrument(SimulatedInstrument):
             self.queue.clear()
             self.esr = 0
         elif name == "*RST":
-            self.reset()
+            self._reset_all()
         elif name in ("*ESE", "*SRE"):
             if not argument.strip().isdigit() or int(argument) > 255:
                 self.push_error(-222, "Parameter data out of range")
@@ -345,7 +350,7 @@ class TspInstrument(SimulatedInstrument):
         g.set("delay", lambda seconds: self.elapse(number(seconds, 0.0, 100_000.0)))
         g.set("waitcomplete", lambda _group=None: self.wait_complete())
         g.set("opc", opc)
-        g.set("reset", lambda _system=None: self.reset())
+        g.set("reset", lambda _system=None: self._reset_all())
         g.set("exit", exit_)
         g.set("makegetter", lambda table, name: lambda: table.get(name))
         g.set("makesetter", lambda table, name: lambda value: table.set(name, value))
@@ -411,7 +416,7 @@ class TspInstrument(SimulatedInstrument):
         table.define("revision", lambda: self.FIRMWARE)
         table.define("linefreq", lambda: self.place.line_hz, lambda value: None)
         table.define("autolinefreq", lambda: True, lambda value: None)
-        table.set("reset", self.reset)
+        table.set("reset", self._reset_all)
         table.sealed = True
         return table
 

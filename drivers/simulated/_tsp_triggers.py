@@ -356,9 +356,9 @@ class Triggers:
         """`digio`: lines wired through the bus, pins (name of the instrument, line)."""
         bus, name = self.instrument.place.bus, self.instrument.place.name
         for at in range(1, DIGITAL_LINES + 1):
-            line = Line(self.instrument, lambda at=at: bus.pulse((name, at)))  # type: ignore[misc]
-            bus.listen((name, at), line.came)
-            self.lines.append(line)
+            made = Line(self.instrument, lambda at=at: bus.pulse((name, at)))  # type: ignore[misc]
+            bus.listen((name, at), made.came)
+            self.lines.append(made)
         table = LuaTable({f"TRIG_{k}": v for k, v in MODES.items()} | {"trigger": _listed(self.lines)})
 
         def line(at: Value) -> Line:
