@@ -9,8 +9,9 @@ refused, and every setting is read back.
 
 Unverified: the envelope of the 2450 (21 V at 1.05 A, 210 V at 105 mA); smallest voltage limit (0.02 V); ranges, envelope and
 settling of the 2460, of which no document was opened (no accuracy is given, limits are the 2461's); the shortest level in a
-sweep; that sweeps switch the output on and off by themselves (it is asked for first, and switched on again at zero); the
-size of defbuffer1 (100 000); how the status elements are written.
+sweep; that sweeps switch the output on and off by themselves (it is asked for first unless it was seen within 2 s, asked for
+again in the same message, and switched on again at zero); the size of defbuffer1 (100 000); how the status elements are
+written.
 
 Readings come in ASCII: the binary formats carry neither status (READ, REL and SOUR alone, 2461 page 6-160) nor a length
 (header "#0").
@@ -18,7 +19,9 @@ Readings come in ASCII: the binary formats carry neither status (READ, REL and S
 
 from __future__ import annotations
 
+import math
 import re
+import time
 
 import numpy as np
 
@@ -36,6 +39,8 @@ LIMITED = 32
 OUTPUT = 128
 LEAST_LIMIT = 0.1
 """Of a fixed measuring range (SPEC-2450 page 3; 10.6 % with the 2470, which the read-back finds out)."""
+FRESH_S = 2.0
+"""How long the instrument's word that its output is on is believed before a sweep, which would switch it on (s)."""
 ENTRIES = 32
 """Error entries asked for in one message."""
 LIMIT = {"VOLT": "ILIM", "CURR": "VLIM"}
@@ -70,6 +75,7 @@ class Keithley2450(Keithley24xx):
 
     MODELS = ("2450", "2460")
     MOST_POINTS = 100_000
+    _seen_on_s = -math.inf
 
     def connect(self) -> Identity:
         """See `Instrument.connect`. Raises `ConfigError` where the instrument's command set is not SCPI; it is left as it is."""
@@ -136,6 +142,7 @@ class Keithley2450(Keithley24xx):
     def arm(self) -> None:
         """See `Instrument.arm`. Raises `ConfigError` for another line frequency than that of the bench file."""
         self._setup = None
+        self._saw_output("0")
         terminals = "REAR" if self.config.terminals == "rear" else "FRON"
         told = self.ask(
             ":ABOR",
@@ -161,6 +168,7 @@ class Keithley2450(Keithley24xx):
 
     def switch_off(self) -> None:
         """See `ScpiInstrument.switch_off`: off first, for that cannot fail; then both levels to zero."""
+        self._saw_output("0")
         self.send(":ABOR", ":OUTP OFF", ":SOUR:VOLT 0", ":SOUR:CURR 0")
 
     def errors(self) -> list[InstrumentError]:
@@ -177,6 +185,18 @@ class Keithley2450(Keithley24xx):
     def error_of(self, entry: str, message: str) -> InstrumentError:
         """See `ScpiInstrument.error_of`; kind and time at the end of an entry are left out."""
         return super().error_of(_WHEN.sub('"', entry), message)
+
+    def source(self, channel: str, level: float) -> None:
+        """See `SourceMeter.source`."""
+        setup = self._configured(channel)
+        self._check_levels(setup, np.array([level]))
+        self._saw_output(self.ask(f":SOUR:{SHORT[setup.function]}:LEV {number(level)}", ":OUTP?"))
+
+    def output(self, channel: str, on: bool) -> None:
+        """See `SourceMeter.output`; verified by read-back."""
+        self._saw_output("0")
+        super().output(channel, on)
+        self._saw_output("1" if on else "0")
 
     def settings(self, channel: str) -> SourceSetup:
         """See `SourceMeter.settings`."""
@@ -266,10 +286,14 @@ class Keithley2450(Keithley24xx):
 
     def _sweep(self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int) -> Readings:
         # A sweep would switch the output on by itself.
-        if self.ask(":OUTP?") != "1":
+        if time.monotonic() - self._seen_on_s > FRESH_S:
+            self._saw_output(self.ask(":OUTP?"))
+        if self._seen_on_s == -math.inf:
             raise InstrumentError(f"{self.name}: the output is off: no sweep", command=start)
+        self._saw_output("0")
         name = SHORT[setup.function]
-        told = self.ask(
+        reply = self.ask(
+            ":OUTP?",
             ":FORM:DATA ASC",
             *commands,
             f":TRAC:CLE {BUFFER}",
@@ -282,7 +306,16 @@ class Keithley2450(Keithley24xx):
             f":TRAC:DATA? 1,{points},{BUFFER},{ELEMENTS}",
             takes_s=self.takes_s(setup, points),
         )
-        return self._readings(setup, told, points)
+        before, told = self.replies(reply, 2)
+        if before != "1":
+            self.switch_off()
+            raise InstrumentError(f"{self.name}: the output was switched off meanwhile: nothing is read", command=start)
+        readings = self._readings(setup, told, points)
+        self._saw_output("1")
+        return readings
+
+    def _saw_output(self, told: str) -> None:
+        self._seen_on_s = time.monotonic() if told == "1" else -math.inf
 
     def _readings(self, setup: SourceSetup, reply: str, points: int) -> Readings:
         source, reading, time_s, word, source_word = self.table(reply, 5, points).T
