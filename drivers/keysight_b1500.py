@@ -495,7 +495,7 @@ class KeysightB1500(SourceMeter):
     def _integration(self, setup: SourceSetup) -> str:
         """The command for an aperture: whole power line cycles where it is such, else a time. Raises `ConfigError`."""
         cycles = setup.aperture_s * self.config.line_hz
-        if 1 <= round(cycles) <= 100 and abs(cycles - round(cycles)) < 1e-6 * cycles:
+        if 0.5 < cycles < 101 and 1 <= round(cycles) <= 100 and abs(cycles - round(cycles)) < 1e-6 * cycles:
             return f"AIT 0,2,{round(cycles)}"
         if not 2e-6 <= setup.aperture_s <= 20e-3:
             raise ConfigError(

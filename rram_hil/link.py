@@ -389,8 +389,10 @@ class Dialog:
     """Whole transactions with an instrument that takes lines of text; one lock around each.
 
     `probe` makes the question that proves the link in step after a timeout. `transactions` counts the turns on the link, `sent`
-    and `received` bytes.
+    and `received` bytes. A reply is awaited for `timeout_s` and `slack` times as long as the instrument says that it works.
     """
+
+    slack = 1.5
 
     def __init__(
         self, link: Link, probe: Probe, *, timeout_s: float = 2.0, ending: bytes = b"\n", name: str = ""
@@ -493,7 +495,7 @@ class Dialog:
         self.bytes_sent += len(data)
 
     def _line(self, command: str, takes_s: float) -> str:
-        timeout_s = self.timeout_s + 1.5 * takes_s
+        timeout_s = self.timeout_s + self.slack * takes_s
         data = self.link.receive(LARGEST_REPLY, timeout_s, b"\n")
         self.bytes_received += len(data)
         if not data.endswith(b"\n"):
@@ -507,7 +509,7 @@ class Dialog:
             raise LinkError(f"{self.link.resource}: the reply to {command[:60]!r} is no text: {data[:40]!r}") from None
 
     def _block(self, command: str, takes_s: float, *, last: bool = True) -> bytes:
-        timeout_s = self.timeout_s + 1.5 * takes_s
+        timeout_s = self.timeout_s + self.slack * takes_s
         head = self.link.receive(2, timeout_s)
         if len(head) < 2:
             raise self._silent(command, timeout_s, head)
