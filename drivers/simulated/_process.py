@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -66,6 +67,18 @@ def start(module: str, request: FarSideRequest, what: str) -> Started:
         stop()
         raise ConfigError(f"[simulation]: the simulated {what} did not start: {answer['error']}")
     return Started(answer, stop, lambda: process.poll() is None)
+
+
+def configuration() -> dict[str, Any]:
+    """In the process: what it was started with. Ctrl-C is left to the parent, which needs the far side to make it safe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    given: dict[str, Any] = json.loads(sys.stdin.readline())
+    return given
+
+
+def answer(**addresses: str) -> None:
+    """In the process: say where it can be reached, or `error`."""
+    print(json.dumps(addresses), flush=True)
 
 
 def end_with_parent(last: Callable[[], None]) -> None:

@@ -132,8 +132,8 @@ class Rack:
         if triggers is not None:
             if triggers.smu not in self.instruments:
                 raise ConfigError(f"driver.wiring.triggers.smu: there is no instrument {triggers.smu!r}")
-            self.bus.wire((triggers.smu, triggers.smu_out), (self._matrix, triggers.matrix_in))
-            self.bus.wire((self._matrix, triggers.matrix_out), (triggers.smu, triggers.smu_in))
+            for own, other in triggers.pairs:
+                self.bus.wire((triggers.smu, own), (self._matrix, other))
         if wiring.tsp_node:
             if wiring.tsp_node == FIRST_NODE:
                 raise ConfigError(f"driver.wiring.tsp_node: {FIRST_NODE} is the source-meter's own node")
