@@ -28,7 +28,7 @@ OVERFLOWED = 1 << 0
 COMPLIANCE = 1 << 3
 RANGE_COMPLIANCE = 1 << 16
 SMALLEST = {"VOLT": 0.2, "CURR": 1e-6}
-"""Lowest measuring range: it fits under every compliance, and every legal compliance fits on it."""
+"""Lowest range; as measuring range it fits under every compliance, and every legal compliance fits on it."""
 SETTINGS = (
     ":SOUR:FUNC?",
     ":SENS:CURR:PROT?",
@@ -138,6 +138,7 @@ class Keithley2400(Keithley24xx):
         # On its lowest measuring range the instrument takes every legal compliance, and with a small compliance every source
         # range: so the order below works from any state, and what flows meanwhile is at most that range.
         low = min(setup.compliance, SMALLEST[sense])
+        lowest = SMALLEST[source]
         return self._told(
             self.ask(
                 ":SOUR:VOLT:MODE FIX",
@@ -150,9 +151,8 @@ class Keithley2400(Keithley24xx):
                 ":SENS:FUNC:OFF 'RES'",
                 f":SENS:{sense}:RANG {number(SMALLEST[sense])}",
                 f":SENS:{sense}:PROT {number(low)}",
-                f":SOUR:{source}:RANG:AUTO ON"
-                if setup.source_range is None
-                else _range("SOUR", source, setup.source_range),
+                _range("SOUR", source, setup.source_range or lowest),
+                *((f":SOUR:{source}:RANG:AUTO ON",) if setup.source_range is None else ()),
                 f":SENS:{sense}:PROT {number(setup.compliance)}",
                 f":SENS:{sense}:RANG:AUTO ON" if measure_range is None else _range("SENS", sense, measure_range),
                 f":SENS:{sense}:NPLC {number(self.nplc(setup.aperture_s))}",
