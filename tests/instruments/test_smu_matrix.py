@@ -1,0 +1,312 @@
+"""An array behind source-meters and a matrix: right values, dry relays, outputs off, few transactions, honest refusals."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chain_benches import CHAINS, write_bench
+from chains import program
+from map_read import measure
+from rram_hil.drivers._smu_routes import Router
+from rram_hil.drivers._wiring import Wiring, columns_of
+from rram_hil.drivers.simulated.control import BoardControl
+from rram_hil.drivers.smu_matrix import SmuMatrix
+
+from rram_hil import Bench, Wait, pulse, read, sweep
+from rram_hil.bench_file import parse_bench_file, read_toml
+from rram_hil.cells import Cells, Geometry
+from rram_hil.errors import BenchError, ConfigError
+from rram_hil.limits import Limits
+from rram_hil.operations import Apply, Scheme, Status, Step, Stop
+from rram_hil.pytest_plugin import LIMITS, GroundTruth
+
+TSP, TRIGGERED, PLAIN = CHAINS
+SIZE = 4
+Opened = tuple[Bench, GroundTruth, BoardControl]
+
+
+@pytest.fixture
+def open_bench(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+    """Opens the simulated bench of a chain; at the end nothing may have been switched hot, no two channels joined."""
+    opened: list[Opened] = []
+
+    def make(chain: str, cell: str = "1T1R", size: int = SIZE, **options: Any) -> Opened:
+        bench = Bench.open(write_bench(tmp_path, chain, cell, size, **options))
+        assert bench.far_side is not None
+        opened.append((bench, GroundTruth(bench), BoardControl(bench.far_side.control)))
+        return opened[-1]
+
+    yield make
+    for bench, _, control in opened:
+        if not bench.is_closed:
+            told = control.status()
+            assert (told["hot_switches"], told["shorts"]) == (0, 0)
+            bench.driver.safe_off()
+            assert not control.status()["outputs_on"]
+            bench.close()
+        control.close()
+
+
+def _scheme(cell: str) -> Scheme:
+    return Scheme.HALF if cell == "1R" else Scheme.INHIBIT
+
+
+def _form(bench: Bench, cell: str) -> None:
+    step, scheme = bench.file.read.step, _scheme(cell)
+    levels = [2.4, 3.0, 3.6]
+    stop = Stop(above_s=20e-6)
+    bench.do(sweep(bench.cells(), "bl", levels, wl_v=2.0, width_s=1e-3, read=step, stop=stop, unselected=scheme))
+
+
+@pytest.mark.parametrize("cell", ["1T1R", "1R"])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_pulses_and_reads_do_what_they_say(open_bench: Callable[..., Opened], chain: str, cell: str) -> None:
+    bench, truth, _ = open_bench(chain, cell)
+    _form(bench, cell)
+    moved = bench.cells(rows=(1, 2), columns=(0, 1))
+    shot = pulse(moved, sl_v=np.array([0.7, 0.8, 0.85, 0.9]), wl_v=3.5, width_s=1e-3, unselected=_scheme(cell))
+    before = truth.conductance_s()[0]
+    bench.do(shot)
+    result = bench.apply(read(bench.cells(), bench.file.read.step))
+    g = truth.conductance_s()[0].ravel()
+    can = bench.capabilities
+    # Read noise of the device itself, at five sigma, beside what the chain states.
+    allowed = can.read_fraction * g + can.read_floor_a / 0.2 + 5 * np.hypot(0.002 * g, 0.01e-6)
+    assert np.all(result.status == Status.OK)
+    assert np.all(np.abs(result.last_s - g) <= allowed)
+    chosen = moved.index(bench.geometry)
+    responsive = truth._named("stuck")[0].ravel()[chosen] == 0
+    assert np.all(g[chosen][responsive] < before.ravel()[chosen][responsive])
+    others = np.setdiff1d(np.arange(SIZE * SIZE), chosen)
+    if cell == "1T1R":
+        assert np.array_equal(g[others], before.ravel()[others])
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_the_bench_counts_the_pulses_that_the_cells_took(open_bench: Callable[..., Opened], chain: str) -> None:
+    bench, truth, _ = open_bench(chain)
+    stop = Stop(above_s=20e-6)
+    result = bench.apply(
+        sweep(bench.cells(), "bl", [2.4, 3.0, 3.6], wl_v=2.0, width_s=1e-3, read=bench.file.read.step, stop=stop)
+    )
+    assert np.array_equal(result.pulses, truth.pulses().ravel())
+    assert bench.ledger is not None
+    assert np.array_equal(bench.ledger.counts.ravel(), truth.pulses().ravel())
+    formed = result.last_s >= 20e-6
+    assert np.all(result.reads[~formed] == 3)
+    assert np.all(result.reads[formed] <= 3)
+    assert np.any(result.reads < 3)
+
+
+@pytest.mark.parametrize(("chain", "most"), [(TSP, 2), (TRIGGERED, 4)])
+@pytest.mark.parametrize("cell", ["1T1R", "1R"])
+def test_a_map_costs_few_transactions_and_little_more_than_the_hardware_needs(chain: str, most: int, cell: str) -> None:
+    found = measure(chain, cell, 16)
+    assert found.transactions <= most * 16
+    assert found.bench_s <= found.bound_s
+
+
+@pytest.mark.parametrize(("chain", "cell"), [(TSP, "1T1R"), (TRIGGERED, "1R")])
+def test_a_target_recipe_ends_inside_its_windows(chain: str, cell: str) -> None:
+    found = program(chain, cell, 6)
+    assert found.inside >= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("chain", [TSP, TRIGGERED])
+@pytest.mark.parametrize("cell", ["1T1R", "1R"])
+def test_a_target_recipe_on_a_whole_array_ends_inside_its_windows(chain: str, cell: str) -> None:
+    assert program(chain, cell, 32).inside >= 0.99
+
+
+@pytest.mark.parametrize("chain", [TSP, TRIGGERED])
+@pytest.mark.parametrize("kind", ["drop-reply", "half-reply", "garbage", "disconnect-reply", "stuck"])
+def test_a_reading_that_fails_is_taken_again(open_bench: Callable[..., Opened], chain: str, kind: str) -> None:
+    bench, truth, control = open_bench(chain)
+    cells = bench.cells(rows=(0, 1))
+    control.inject(kind, instrument="smu")
+    try:
+        result = bench.apply(read(cells, bench.file.read.step))
+    except BenchError:
+        assert not control.status()["outputs_on"]
+    else:
+        assert np.all(result.status == Status.OK)
+        assert np.allclose(result.last_s, truth.conductance_s()[0, :2].ravel(), rtol=0.02, atol=0.2e-6)
+    assert truth.pulses().sum() == 0
+
+
+@pytest.mark.parametrize("chain", [TSP, TRIGGERED])
+@pytest.mark.parametrize("kind", ["drop-reply", "disconnect-reply", "line-overrun", "queue-full"])
+def test_pulses_that_may_have_been_given_are_never_given_again(
+    open_bench: Callable[..., Opened], chain: str, kind: str
+) -> None:
+    bench, truth, control = open_bench(chain)
+    control.inject(kind, instrument="smu")
+    shot = pulse(bench.cells(rows=(0, 0)), bl_v=3.0, wl_v=2.0, width_s=1e-3)
+    try:
+        result = bench.apply(shot)
+    except BenchError:
+        pass
+    else:
+        assert result.interrupted
+        assert np.all(result.pulses >= truth.pulses()[0, 0])
+    assert truth.pulses().max() <= 1
+    assert not control.status()["outputs_on"]
+
+
+def test_an_abort_ends_after_the_row_and_keeps_what_was_done(open_bench: Callable[..., Opened]) -> None:
+    bench, _, _ = open_bench(TSP)
+    driver = bench.driver
+    asked = Apply(bench.cells(), (bench.file.read.step,))
+    seen: list[int] = []
+    chain = driver._chain  # type: ignore[attr-defined]
+    run = chain.run
+
+    def then_cancel(plan: Any, takes_s: float) -> Any:
+        found = run(plan, takes_s)
+        seen.append(plan.at.size)
+        driver.cancel.set()
+        return found
+
+    chain.run = then_cancel
+    result = driver.execute(asked, 1)
+    assert seen == [SIZE]
+    assert isinstance(result.status, np.ndarray)  # type: ignore[union-attr]
+    assert (result.status != Status.NOT_RUN).sum() == SIZE  # type: ignore[union-attr]
+    driver.cancel.clear()
+
+
+def test_two_threads_share_the_bench_row_by_row(open_bench: Callable[..., Opened]) -> None:
+    bench, truth, _ = open_bench(TSP)
+    g = truth.conductance_s()[0]
+    wrong: list[float] = []
+
+    def look(row: int) -> None:
+        for number in range(4):
+            cells = bench.cells(rows=(row, row))
+            result: Any = bench.driver.execute(read(cells, bench.file.read.step), 10 * row + number + 1)
+            wrong.extend(np.abs(result.last_s - g[row]) / np.maximum(g[row], 1e-8))
+
+    threads = [threading.Thread(target=look, args=(row,)) for row in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Pristine cells of nanosiemens are near the floor of the reading.
+    assert np.median(wrong) < 0.8
+
+
+def test_a_wait_passes_on_the_bench_clock(open_bench: Callable[..., Opened]) -> None:
+    bench, _, _ = open_bench(TSP)
+    before = bench.driver.now_s()
+    bench.do(Wait(1000.0))
+    assert bench.driver.now_s() - before == pytest.approx(1000.0)
+
+
+def test_wrong_instruments_and_wiring_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = write_bench(tmp_path, TSP, "1T1R", SIZE)
+    text = path.read_text()
+
+    def refusal(old: str, new: str) -> str:
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(ConfigError) as caught:
+            Bench.open(path).close()
+        return str(caught.value)
+
+    assert "driver.wiring.wl: 3 matrix columns, 4 are needed" in refusal('wl = "1-4"', 'wl = "1-3"')
+    assert "given to two lines" in refusal('bl = "5-8"', 'bl = "4-7"')
+    assert "no row of the matrix" in refusal('ground = "C"', 'ground = "Z"')
+    assert "smu.c" in refusal('"smu.b"', '"smu.c"')
+    assert "one matrix row" in refusal('ground = "C"', 'ground = "A"')
+    assert "at least two channels" in refusal('{ "smu.a" = "A", "smu.b" = "B" }', '{ "smu.a" = "A" }')
+
+
+def test_columns_are_named_by_ranges() -> None:
+    assert columns_of("1-3, 7,9 - 8") == (1, 2, 3, 7, 9, 8)
+    assert columns_of("") == ()
+
+
+def _router(cell: str, channels: dict[str, str], source_lines: str = "common") -> Router:
+    geometry = Geometry(1, 2, 3, cell, source_lines)  # type: ignore[arg-type]
+    sl = "10-11" if cell == "1R" or source_lines == "row" else "10"
+    wiring = Wiring(channels=channels, ground="G", bl="4-6", sl=sl, wl="" if cell == "1R" else "1-2")
+    wiring.check(geometry)
+    return Router(wiring, geometry, Limits.model_validate(LIMITS))
+
+
+TWO = {"s.a": "A", "s.b": "B"}
+THREE = {"s.a": "A", "s.b": "B", "s.c": "C"}
+READ = Step(0.2, 0.0, 3.0, 1e-3, "current")
+
+
+def _apply(*steps: Step, unselected: Scheme = Scheme.INHIBIT, **more: Any) -> Apply:
+    return Apply(Cells.of([(0, 1, 2)]), steps, unselected, **more)
+
+
+def test_unselected_lines_of_a_transistor_array_hang_on_ground_or_follow_the_source_line() -> None:
+    router = _router("1T1R", TWO)
+    operation = _apply(READ, Step(0.0, 0.9, 3.5, 1e-3))
+    routes = router.routes(operation)
+    plan = router.plan(operation, routes, np.array([0]), frozenset(), 1e-3)
+    read_points = frozenset(plan.visits[0].closed)
+    assert read_points == {("B", 2), ("G", 1), ("A", 6), ("G", 4), ("G", 5), ("G", 10)}
+    reset_points = read_points - frozenset(plan.visits[1].opened) | frozenset(plan.visits[1].closed)
+    assert reset_points == {("B", 2), ("G", 1), ("G", 6), ("A", 4), ("A", 5), ("A", 10)}
+    assert (routes[0].sense, routes[0].sign) == ("s.a", 1)
+    assert list(routes[0].levels) == ["s.b", "s.a"]
+
+
+def test_a_third_channel_lets_bit_and_source_line_stand_at_volts_together() -> None:
+    both = _apply(Step(1.0, 0.5, 3.0, 1e-3))
+    with pytest.raises(ConfigError, match="needs three channels"):
+        _router("1T1R", TWO).routes(both)
+    route = _router("1T1R", THREE).routes(both)[0]
+    assert {c: float(v[0]) for c, v in route.levels.items()} == {"s.c": 3.0, "s.b": 0.5, "s.a": 1.0}
+
+
+def test_half_the_volts_stand_on_each_line_of_a_resistive_array() -> None:
+    router = _router("1R", TWO, "row")
+    pulsing = _apply(Step(2.0, 0.0, 0.0, 1e-3), READ, unselected=Scheme.HALF)
+    routes = router.routes(pulsing)
+    assert {c: float(v[0]) for c, v in routes[0].levels.items()} == {"s.b": -1.0, "s.a": 1.0}
+    # A read grounds what is not selected: half-selected cells would else add their currents.
+    assert {c: float(v[0]) for c, v in routes[1].levels.items()} == {"s.b": 0.0, "s.a": 0.2}
+    assert (routes[1].sense, routes[1].sign) == ("s.b", -1)
+    plan = router.plan(pulsing, routes, np.array([0]), frozenset(), 1e-3)
+    assert set(plan.visits[0].closed) == {("A", 6), ("G", 4), ("G", 5), ("B", 11), ("G", 10)}
+    assert plan.visits[1].opened == plan.visits[1].closed == ()
+
+
+@pytest.mark.parametrize(
+    ("cell", "operation", "said"),
+    [
+        ("1T1R", _apply(Step(1.0, 0.0, 3.0, 1e-3), unselected=Scheme.HALF), "no channel is left"),
+        ("1R", _apply(Step(1.0, 0.0, 0.0, 1e-3), unselected=Scheme.THIRD), "no channels are left"),
+        ("1R", _apply(Step(1.0, 0.0, 0.0, 1e-3, "current"), unselected=Scheme.HALF), "read after the pulse"),
+        ("1R", _apply(Step(1.0, 0.0, 0.0, 1e-3), unselected=Scheme.HALF, compliance_a=1e-4), "does not bound one cell"),
+        ("1R", _apply(Step(None, 0.0, 0.0, 1e-3)), "floating line"),
+        ("1T1R", _apply(Step(0.0, 0.9, 3.0, 1e-3, "current"), unselected=Scheme.GROUNDED), "that of the whole row"),
+    ],
+)
+def test_what_the_channels_cannot_do_is_refused_by_name(cell: str, operation: Apply, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        _router(cell, TWO, "row" if cell == "1R" else "common").routes(operation)
+
+
+def test_a_bench_without_its_links_says_so(tmp_path: Path) -> None:
+    path = write_bench(tmp_path, TSP, "1T1R", SIZE)
+    tables, _ = read_toml(path)
+    file = parse_bench_file(tables, path=path)
+    driver = SmuMatrix(SmuMatrix.Config.model_validate(file.driver.settings), file.chip.geometry, file.limits)
+    with pytest.raises(BenchError, match="not connected"):
+        driver.safe_off()
+    with pytest.raises(ConfigError, match="resource: missing"):
+        driver.connect()
+    driver.close()
