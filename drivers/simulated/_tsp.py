@@ -17,7 +17,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ._instrument import SimulatedInstrument
-from ._lua import LuaError, LuaSyntaxError, LuaTable, TspError, Value, boolean, number, to_number, type_name
+from ._lua import (
+    LONGEST_STRING,
+    LuaError,
+    LuaSyntaxError,
+    LuaTable,
+    TspError,
+    Value,
+    boolean,
+    number,
+    to_number,
+    to_string,
+    type_name,
+)
 from ._lua_compiler import Machine
 from ._lua_library import install, number_at, text_at
 from ._tsp_triggers import Events, Triggers
@@ -169,7 +181,7 @@ class TspInstrument(SimulatedInstrument):
         try:
             self.machine.call(chunk, (), 0, "chunk")
         except LuaError as error:
-            self.push_error(-286, f"TSP Runtime error at line {error.line}: {error.value}")
+            self.push_error(-286, f"TSP Runtime error at line {error.line}: {to_string(error.value)}")
         except RecursionError:
             self.push_error(-286, f"TSP Runtime error at line {self.machine.line}: stack overflow")
         except _ExitError:
@@ -177,7 +189,9 @@ class TspInstrument(SimulatedInstrument):
         self.elapse(0.0)
 
     def write(self, data: bytes) -> None:
-        """Put data into the reply."""
+        """Put data into the reply. Raises `LuaError` where it grows beyond belief."""
+        if len(self._output) + len(data) > LONGEST_STRING:
+            raise LuaError("not enough memory")
         self._output += data
 
     def clear(self) -> None:

@@ -83,7 +83,7 @@ class Sweeper:
 
     def abort(self) -> None:
         """`abort()`: the sweep ends, the level goes back to idle."""
-        running, self._running, self._waits_for = getattr(self, "_running", None), None, None
+        running, self._running, self._waits_for = self._running, None, None
         if running is not None:
             self.smu.override = None
             self.smu.apply()
@@ -104,9 +104,13 @@ class Sweeper:
                     self._waits_for = stimulus
                     return
             self._running, self._waits_for = None, None
-        except (LuaError, TspError):
-            self._running, self._waits_for = None, None
-            raise
+        except (LuaError, TspError) as error:
+            # What set it going may be another instrument's pulse: the error is this instrument's own.
+            self.abort()
+            code, text = (
+                (error.code, error.text) if isinstance(error, TspError) else (-286, f"TSP Runtime error: {error}")
+            )
+            self.smu.instrument.push_error(code, text)
         finally:
             self._inside = False
 
@@ -123,6 +127,7 @@ class Sweeper:
             yield from self._wait("arm")
             fire(self.ids["ARMED"])
             for _ in range(self.counts["trigger"]):
+                smu.instrument.machine.step()
                 yield from self._wait("source")
                 if self.actions["source"]:
                     self._step(step)

@@ -379,3 +379,8 @@ def test_numbers_pass_through_lua_and_binary_unchanged(values: list[float]) -> N
     assert isinstance(reply, bytes)
     assert not unit.queue
     assert list(struct.unpack(f"<{len(values)}d", reply[2:])) == values
+
+
+def test_a_reply_without_end_ends_in_an_error(unit: Probe) -> None:
+    unit.message("local s = string.rep('x', 100000) while true do print(s) end")
+    assert error(unit) == (-286, "TSP Runtime error at line 1: not enough memory")
