@@ -1,0 +1,573 @@
+"""Keithley 2450 and 2460: our driver, PyMeasure's and QCoDeS's against the simulators, over TCP."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pymeasure.instruments.keithley import Keithley2450 as PymeasureKeithley2450
+from qcodes.instrument_drivers.Keithley import Keithley2450 as QcodesKeithley2450
+from rram_hil.drivers.keithley_2450 import Keithley2450
+from rram_hil.drivers.simulated._instrument import InstrumentServer
+from rram_hil.drivers.simulated._world import Bus, Drive, Place, Resistor, Terminal
+from rram_hil.drivers.simulated.control import Injected, LinkFault
+from rram_hil.drivers.simulated.keithley_2450 import Simulated2450
+
+from rram_hil.device.config import Timing
+from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.instrument import Function, SourceSetup
+from rram_hil.operations import Status
+
+READ = SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-3, aperture_s=1e-3, settle_s=1e-3)
+NAMES = (f"k2450_{n}" for n in count())
+
+
+class Bench:
+    """A simulated 2450 with a load on it, and our driver, not yet connected."""
+
+    def __init__(self, load: Terminal | None = None, model: str = "2450", timeout_s: float = 0.3) -> None:
+        self.bus = Bus()
+        self.load = load or Resistor(1e4)
+        self.sim = Simulated2450(model, Place("smu", self.bus, {"1": self.load}))
+        self.server = InstrumentServer(self.sim, Timing())
+        self.driver = Keithley2450(Keithley2450.Config(resource=self.server.resource, timeout_s=timeout_s))
+
+    def ready(self, setup: SourceSetup = READ) -> Keithley2450:
+        self.driver.connect()
+        self.driver.arm()
+        self.driver.configure("1", setup)
+        self.driver.output("1", True)
+        return self.driver
+
+    def watch(self) -> list[str]:
+        """Messages that reach the instrument from here on."""
+        lines: list[str] = []
+        act = self.sim.message
+
+        def message(line: str) -> str | bytes:
+            lines.append(line)
+            return act(line)
+
+        self.sim.message = message  # type: ignore[method-assign]
+        return lines
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def build(*args: Any, **named: Any) -> Bench:
+        made.append(Bench(*args, **named))
+        return made[-1]
+
+    yield build
+    for bench in made:
+        bench.driver.close()
+        bench.server.stop()
+
+
+def is_soon_off(bench: Bench) -> bool:
+    """A command without an answer needs a moment to arrive."""
+    end_s = time.monotonic() + 2.0
+    while bench.sim.outputs_on and time.monotonic() < end_s:
+        threading.Event().wait(0.002)
+    return not bench.sim.outputs_on
+
+
+def told(sim: Simulated2450, line: str) -> str:
+    """A reply as text."""
+    reply = sim.message(line)
+    return reply if isinstance(reply, str) else reply.decode("ascii")
+
+
+# Our driver
+
+
+def test_connect_changes_no_output_and_sends_questions_only(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.ready().source("1", 0.5)
+    bench.driver.close()
+    lines = bench.watch()
+    other = Keithley2450(Keithley2450.Config(resource=bench.server.resource))
+    assert other.connect().model == "2450"
+    assert bench.sim.outputs_on
+    assert bench.sim.levels["VOLT"] == 0.5
+    assert lines == ["*IDN?", "*LANG?"]
+    other.safe_off()
+    assert not bench.sim.outputs_on
+    other.close()
+
+
+@pytest.mark.parametrize("language", ["TSP", "SCPI2400"])
+def test_another_command_set_is_refused_and_left_as_it_is(make: Callable[..., Bench], language: str) -> None:
+    bench = make()
+    bench.sim.language = language
+    lines = bench.watch()
+    with pytest.raises(ConfigError, match=rf"command set is '{language}'; choose SCPI"):
+        bench.driver.connect()
+    assert lines == ["*IDN?", "*LANG?"]
+    assert not bench.driver.dialog.link.is_open
+    assert not bench.sim.queue
+
+
+@pytest.mark.parametrize(("model", "smallest"), [("2450", 1e-9), ("2460", 1e-6)])
+@pytest.mark.parametrize("is_fixed", [False, True])
+def test_the_smallest_limit_arrives_exactly(
+    make: Callable[..., Bench], model: str, smallest: float, is_fixed: bool
+) -> None:
+    bench = make(model=model)
+    driver = bench.ready()
+    for limit in (smallest, 1e-3, 3 * smallest, smallest):
+        driver.configure("1", SourceSetup(Function.VOLTAGE, limit, 2.0, limit if is_fixed else None, 1e-3))
+        assert bench.sim.limits["CURR"] == pytest.approx(limit, rel=1e-9)
+        assert driver.settings("1").compliance == pytest.approx(limit, rel=1e-6)
+    with pytest.raises(ConfigError, match="smallest"):
+        driver.configure("1", SourceSetup(Function.VOLTAGE, smallest * 0.99, 2.0))
+    driver.configure("1", SourceSetup(Function.CURRENT, 0.2, 1e-6))
+    driver.source("1", 100e-12)
+    assert bench.sim.levels["CURR"] == pytest.approx(100e-12, rel=1e-9)
+    assert not bench.sim.queue
+
+
+def test_a_measuring_range_never_raises_the_limit_in_silence(make: Callable[..., Bench]) -> None:
+    bench = make()
+    driver = bench.ready()
+    # What the instrument does to a driver that does not look.
+    bench.sim.message(":SENS:CURR:RANG:AUTO ON;:SOUR:VOLT:ILIM 1e-6;:SENS:CURR:RANG 1")
+    assert told(bench.sim, ":SOUR:VOLT:ILIM?;:SYST:ERR?").startswith('1.000000E-01;0,"No error')
+    # Ours sets the limit's own range at most,
+    driver.configure("1", SourceSetup(Function.VOLTAGE, 1e-6, 2.0, measure_range=1.0))
+    assert bench.sim.limits["CURR"] == 1e-6
+    # and reads back what is in force.
+    apply = bench.sim._set_sense_range
+
+    def raising(call: Any, q: str) -> None:
+        apply(call, q)
+        bench.sim.limits[q] = 0.106
+
+    bench.sim._set_sense_range = raising  # type: ignore[method-assign]
+    with pytest.raises(InstrumentError, match=r"compliance: 1e-06 asked for, 0\.106 held"):
+        driver.configure("1", SourceSetup(Function.VOLTAGE, 1e-6, 2.0, measure_range=1e-6))
+    with pytest.raises(ConfigError, match="not configured"):
+        driver.source("1", 0.1)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(list(Function)),
+            st.floats(-9, 0),
+            st.sampled_from([None, 0.02, 2.0, 20.0, 200.0]),
+            st.sampled_from([None, 1e-8, 1e-4, 1e-2, 1.0]),
+            st.floats(2e-4, 0.2),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_order_of_legal_settings_is_taken_as_asked(
+    make: Callable[..., Bench], asked: list[tuple[Function, float, float | None, float | None, float, bool]]
+) -> None:
+    # One bench for all examples: what the last one left must not matter.
+    if not hasattr(make, "bench"):
+        make.bench = make()  # type: ignore[attr-defined]
+        make.bench.ready()  # type: ignore[attr-defined]
+    bench = make.bench  # type: ignore[attr-defined]
+    for function, exponent, volts, amps, aperture_s, is_remote in asked:
+        if function is Function.VOLTAGE:
+            compliance = min(10**exponent, 0.105 if volts == 200.0 else 1.05)
+            setup = SourceSetup(function, compliance, volts, amps, aperture_s, 0.0, is_remote)
+        else:
+            compliance = max(0.02, min(210 * 10 ** (exponent / 2), 21.0 if amps == 1.0 else 210.0))
+            setup = SourceSetup(function, compliance, amps, volts, aperture_s, 0.0, is_remote)
+        bench.driver.configure("1", setup)
+        held = bench.driver.settings("1")
+        assert held.function is function
+        assert held.compliance == pytest.approx(setup.compliance, rel=1e-5)
+        assert (held.source_range, held.remote_sense) == (setup.source_range, is_remote)
+        assert held.aperture_s == pytest.approx(aperture_s, rel=1e-4)
+        assert (held.measure_range is None) == (setup.measure_range is None)
+        assert bench.sim.levels == {"VOLT": 0.0, "CURR": 0.0}
+        assert bench.sim.outputs_on
+
+
+def test_a_reading_is_both_quantities_with_a_status_in_one_message(make: Callable[..., Bench]) -> None:
+    bench = make()
+    driver = bench.ready()
+    driver.source("1", 0.5)
+    bench.sim.message(":FORM:DATA REAL")
+    lines, before = bench.watch(), driver.dialog.transactions
+    reading = driver.measure("1")
+    assert driver.dialog.transactions - before == len(lines) == 1
+    assert reading.volts[0] == pytest.approx(0.5, abs=1e-3)
+    assert reading.amps[0] == pytest.approx(5e-5, abs=2e-7)
+    assert reading.status[0] == Status.OK
+    driver.configure("1", SourceSetup(Function.CURRENT, 2.0, 1e-4, aperture_s=1e-3))
+    driver.source("1", 1e-5)
+    reading = driver.measure("1")
+    assert reading.volts[0] == pytest.approx(0.1, abs=1e-3)
+    assert reading.amps[0] == pytest.approx(1e-5, rel=1e-2)
+
+
+def test_volts_at_the_limit_are_the_true_ones(make: Callable[..., Bench]) -> None:
+    bench = make()
+    driver = bench.ready(SourceSetup(Function.VOLTAGE, 1e-5, source_range=2.0, aperture_s=1e-3))
+    driver.source("1", 1.0)
+    reading = driver.measure("1")
+    assert reading.status[0] == Status.COMPLIANCE
+    assert reading.amps[0] == pytest.approx(1e-5, rel=1e-3)
+    assert reading.volts[0] == pytest.approx(0.1, abs=1e-3)
+    assert driver.ask(":SOUR:VOLT:ILIM:TRIP?") == "1"
+
+
+def test_over_range_is_no_number_whatever_its_sign(make: Callable[..., Bench]) -> None:
+    driver = make().ready(SourceSetup(Function.VOLTAGE, 1e-3, 2.0, measure_range=1e-6, aperture_s=1e-3))
+    for level in (1.0, -1.0):
+        driver.source("1", level)
+        reading = driver.measure("1")
+        assert reading.status[0] == Status.OVER_RANGE
+        assert np.isnan(reading.amps[0])
+        assert reading.volts[0] == pytest.approx(level, abs=1e-3)
+
+
+@pytest.mark.parametrize("model", ["2450", "2460"])
+def test_sweeps_and_lists_are_one_transaction_and_leave_zero_behind(make: Callable[..., Bench], model: str) -> None:
+    bench = make(model=model)
+    driver = bench.ready()
+    driver.source("1", 1.5)
+    before = driver.dialog.transactions
+    up = driver.sweep("1", -1.0, 1.0, 101)
+    assert driver.dialog.transactions - before == 1
+    assert up.volts == pytest.approx(np.linspace(-1, 1, 101), abs=2e-3)
+    assert up.amps == pytest.approx(np.linspace(-1e-4, 1e-4, 101), abs=1e-6)
+    assert set(up.status) == {Status.OK}
+    assert np.all(np.diff(up.time_s) > 0)
+    assert (bench.sim.levels["VOLT"], bench.sim.outputs_on) == (0.0, True)
+    levels = np.sin(np.arange(2500) / 50)
+    lines, before = bench.watch(), driver.dialog.transactions
+    got = driver.list_sweep("1", levels)
+    assert driver.dialog.transactions - before == 1
+    assert got.volts == pytest.approx(levels, abs=2e-3)
+    assert max(part.count(",") for part in lines[0].split(";") if ":LIST:" in part) == 99
+    assert (bench.sim.levels["VOLT"], bench.sim.outputs_on) == (0.0, True)
+
+
+def test_never_does_a_level_stand_that_nobody_asked_for(make: Callable[..., Bench]) -> None:
+    class Watching(Resistor):
+        """Remembers every level."""
+
+        seen: list[float]
+
+        def drive(self, drive: Drive) -> None:
+            self.seen = [*getattr(self, "seen", []), drive.level]
+            super().drive(drive)
+
+    load = Watching(1e4)
+    driver = make(load).ready()
+    driver.source("1", 1.5)
+    load.seen.clear()
+    driver.sweep("1", 0.1, 0.2, 2)
+    driver.list_sweep("1", np.array([0.3]))
+    driver.configure("1", SourceSetup(Function.CURRENT, 1.0, 1e-6))
+    driver.safe_off()
+    assert set(load.seen) <= {0.0, 0.1, 0.2, 0.3}
+
+
+def test_a_sweep_stuck_at_the_limit_ends_with_every_point(make: Callable[..., Bench]) -> None:
+    driver = make(Resistor(1.0)).ready(SourceSetup(Function.VOLTAGE, 1e-6, source_range=2.0, aperture_s=1e-3))
+    start_s = time.monotonic()
+    got = driver.sweep("1", 0.0, 2.0, 201)
+    assert time.monotonic() - start_s < 2.0
+    assert got.status[0] == Status.OK
+    assert set(got.status[1:]) == {Status.COMPLIANCE}
+    assert np.abs(got.amps[1:]) == pytest.approx(1e-6, rel=1e-2)
+
+
+def test_the_timeout_follows_nplc_times_points(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make()
+    driver = bench.ready(SourceSetup(Function.VOLTAGE, 1e-3, aperture_s=0.2, settle_s=0.5))
+    asked: list[float] = []
+    query = driver.dialog.query
+
+    def remember(command: str, *, takes_s: float = 0.0) -> str:
+        asked.append(takes_s)
+        return query(command, takes_s=takes_s)
+
+    monkeypatch.setattr(driver.dialog, "query", remember)
+    before_s = bench.bus.clock.now_s
+    driver.sweep("1", 0.0, 0.1, 200)
+    took_s = bench.bus.clock.now_s - before_s
+    assert asked[-1] >= took_s > 200.0
+    assert asked[-1] < 4 * took_s
+
+
+def test_a_sweep_never_switches_an_output_on(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make()
+    driver = bench.ready()
+    driver.output("1", False)
+    for act in (
+        lambda: driver.measure("1"),
+        lambda: driver.sweep("1", 0.0, 1.0, 3),
+        lambda: driver.list_sweep("1", np.array([1.0])),
+    ):
+        with pytest.raises(InstrumentError, match="output is off"):
+            act()
+        assert not bench.sim.outputs_on
+    # Somebody presses OUTPUT at the front panel; a moment later the driver no longer believes what it saw.
+    driver.output("1", True)
+    bench.sim.switch(False)
+    now_s = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now_s + 10)
+        with pytest.raises(InstrumentError, match="output is off"):
+            driver.sweep("1", 0.0, 1.0, 3)
+    assert not bench.sim.outputs_on
+    # In the moment itself it finds out afterwards, and switches off.
+    driver.output("1", True)
+    bench.sim.switch(False)
+    with pytest.raises(InstrumentError, match="switched off meanwhile"):
+        driver.sweep("1", 0.0, 1.0, 3)
+    assert not bench.sim.outputs_on
+
+
+def test_errors_come_with_code_text_and_command(make: Callable[..., Bench]) -> None:
+    bench = make()
+    driver = bench.ready()
+    for command, code, text in (
+        (":SOUR:VOLT 300", -222, "'Parameter data out of range'"),
+        (":FOO 1", -113, "'Undefined header'"),
+        (":SOUR:VOLT", -109, "'Missing parameter'"),
+        (':FORM:DATA REAL;:READ? "defbuffer1",STAT', 1133, "expected valid name parameters'"),
+    ):
+        with pytest.raises(InstrumentError, match=text) as caught:
+            driver.send(command)
+        assert (caught.value.code, caught.value.command) == (code, command)
+    bench.sim.message(":FOO;:BAR;:SOUR:VOLT 300")
+    assert [e.code for e in driver.errors()] == [-113, -113, -222]
+    bench.sim.fill_queue()
+    assert len(driver.errors()) == 32
+    assert driver.errors() == []
+
+
+def test_a_late_reply_is_never_taken_for_the_next_one(make: Callable[..., Bench]) -> None:
+    bench = make(timeout_s=0.15)
+    driver = bench.ready()
+    driver.source("1", 1.0)
+    bench.server.faults.add(Injected(LinkFault.DELAY_REPLY, ":READ?", 0.4))
+    driver.takes_s = lambda setup, points: 0.0  # type: ignore[method-assign]
+    with pytest.raises(LinkError, match="no reply"):
+        driver.measure("1")
+    driver.source("1", -1.0)
+    assert driver.measure("1").volts[0] == pytest.approx(-1.0, abs=1e-3)
+
+
+def test_a_reply_cut_in_the_middle_is_no_reading(make: Callable[..., Bench]) -> None:
+    bench = make(timeout_s=0.1)
+    driver = bench.ready()
+    bench.server.faults.add(Injected(LinkFault.HALF_REPLY, ":INIT"))
+    driver.takes_s = lambda setup, points: 0.0  # type: ignore[method-assign]
+    with pytest.raises(LinkError):
+        driver.sweep("1", 0.0, 1.0, 5)
+    driver.safe_off()
+    assert not bench.sim.outputs_on
+
+
+def test_readings_are_within_the_stated_accuracy(make: Callable[..., Bench]) -> None:
+    bench = make()
+    driver = bench.ready(SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, aperture_s=2e-3))
+    accuracy = {round(float(np.log10(a.range))): a for a in driver.limits("1").measures_a}
+    for ohm in (2e3, 2e4, 2e5, 2e6, 2e7, 2e8):
+        bench.load.siemens = 1 / ohm  # type: ignore[attr-defined]
+        got = driver.sweep("1", 1.0, 1.0, 50)
+        true = 1.0 / ohm
+        span = accuracy[int(np.ceil(np.log10(true / 1.05)))]
+        assert np.all(np.abs(got.amps - true) <= span.fraction * true + span.offset)
+
+
+# The simulator
+
+
+def test_binary_readings_are_double_or_single_in_the_order_asked_for() -> None:
+    sim = Simulated2450("2450", Place(terminals={"1": Resistor(1e4)}))
+    sim.message(":SOUR:VOLT:ILIM 1e-3;:SOUR:SWE:VOLT:LIN 1,2,2,0;:INIT;*WAI")
+    for form, kind in (("REAL", "d"), ("SRE", "f")):
+        for border, order in (("SWAP", "<"), ("NORM", ">")):
+            data = sim.message(f':FORM {form};:FORM:BORD {border};:TRAC:DATA? 1,2,"defbuffer1",SOUR,READ')
+            assert isinstance(data, bytes)
+            assert data[:2] == b"#0"
+            assert struct.unpack(f"{order}4{kind}", data[2:]) == pytest.approx((1, 1e-4, 2, 2e-4), rel=1e-2, abs=1e-4)
+
+
+def test_a_sweep_breaks_off_at_the_limit_unless_told_otherwise() -> None:
+    sim = Simulated2450("2450", Place(terminals={"1": Resistor(1e3)}))
+    sim.message(":SOUR:VOLT:ILIM 5e-4;:SOUR:SWE:VOLT:LIN 0,1,11;:INIT;*WAI")
+    assert told(sim, ":TRAC:ACT?") == "7"
+    sim.message(":SOUR:SWE:VOLT:LIN 0,1,11,0,1,BEST,OFF;:INIT;*WAI")
+    assert told(sim, ":TRAC:ACT?;:OUTP?") == "11;0"
+
+
+def test_lists_follow_the_manuals_example() -> None:
+    sim = Simulated2450("2450", Place(terminals={"1": Resistor(1e4)}))
+    sim.message('*RST;SENS:FUNC "CURR";:SENS:CURR:RANG:AUTO ON;:SENS:CURR:RSEN OFF;:SOUR:FUNC VOLT;:SOUR:VOLT:RANG 20')
+    sim.message("SOUR:VOLT:ILIM 1;:SOUR:LIST:VOLT 1, 5, 1, 5, 1, 5;:SOUR:LIST:VOLT:APP 1, 5, 1, 5, 1, 5")
+    before_s = sim.now_s
+    sim.message("SOUR:SWE:VOLT:LIST 1, 0.2;:INIT;*WAI")
+    values = np.array(told(sim, 'TRAC:DATA? 1, 12, "defbuffer1", SOUR, READ').split(","), dtype=float).reshape(12, 2)
+    assert values[:, 0] == pytest.approx([1, 5] * 6, abs=0.01)
+    assert values[:, 1] == pytest.approx([1e-4, 5e-4] * 6, rel=1e-2)
+    assert sim.now_s - before_s >= 12 * 0.2
+    assert told(sim, ":SYST:ERR:COUN?") == "0"
+
+
+def test_loops_of_the_trigger_model_fill_a_buffer_of_ones_own() -> None:
+    sim = Simulated2450("2450", Place(terminals={"1": Resistor(1e4)}))
+    sim.message(':TRAC:MAKE "buf100", 100;:OUTP ON;:TRIG:LOAD "SimpleLoop", 5, 0, "buf100";:SOUR:VOLT 0.35;:INIT;*WAI')
+    rows = told(sim, 'TRAC:DATA? 1, 5, "buf100", READ, SOUR, REL').split(",")
+    assert len(rows) == 15
+    assert [float(v) for v in rows[1::3]] == pytest.approx([0.35] * 5, abs=1e-3)
+    assert float(rows[2]) == 0.0
+    assert told(sim, "TRAC:DATA? 1, 6, 'buf100';:SYST:ERR?").startswith("-222,")
+
+
+def test_the_event_log_keeps_warnings_apart_from_errors() -> None:
+    sim = Simulated2450("2450", Place())
+    sim.message(":SOUR:VOLT:ILIM 1;:SOUR:VOLT:RANG 200")
+    assert told(sim, ":SYST:ERR:COUN?;:SYST:EVEN:COUN?;:SOUR:VOLT:ILIM?") == "0;1;1.050000E-01"
+    assert ";2;2026/01/01 " in told(sim, ":SYST:EVEN:NEXT?")
+    sim.message(":FOO;*ESE 32")
+    assert int(told(sim, "*STB?")) == 4 + 32
+    assert told(sim, ":SYST:ERR?;:SYST:ERR?").endswith('0,"No error;0;0 0"')
+
+
+# Drivers that others wrote
+
+
+def test_pymeasure_sources_measures_sweeps_and_shuts_down(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    bench = make()
+    smu = PymeasureKeithley2450(
+        bench.server.resource, visa_library="@py", read_termination="\n", write_termination="\n", timeout=2000
+    )
+    try:
+        assert "MODEL 2450" in smu.id
+        smu.reset()
+        smu.apply_voltage(2.0, 1e-3)
+        smu.measure_current(nplc=0.1, current=1e-3, auto_range=False)
+        assert smu.current_range == pytest.approx(1e-3)
+        smu.source_voltage = 0.5
+        smu.enable_source()
+        assert smu.source_enabled is True
+        assert smu.current == pytest.approx(5e-5, rel=1e-2)
+        smu.compliance_current = 1e-7 * 1e3
+        assert smu.compliance_current == pytest.approx(1e-4)
+        swept = []
+        for volts in np.linspace(0.1, 0.9, 5):
+            smu.ramp_to_voltage(volts, steps=3, pause=0)
+            swept.append(smu.current)
+        assert swept == pytest.approx(np.linspace(1e-5, 9e-5, 5), rel=1e-2)
+        assert smu.means == pytest.approx(smu.maximums, rel=1.0)
+        smu.measure_voltage(nplc=0.1)
+        assert smu.voltage == pytest.approx(0.9, rel=1e-2)
+        smu.measure_resistance(nplc=0.1)
+        assert smu.resistance == pytest.approx(1e4, rel=1e-2)
+        smu.disable_source()
+        smu.apply_current(1e-3, 2.0)
+        smu.measure_voltage()
+        smu.source_current = 1e-4
+        smu.source_current_delay = 0.01
+        smu.enable_source()
+        assert smu.voltage == pytest.approx(1.0, rel=1e-2)
+        for name, value in (
+            ("wires", 4),
+            ("buffer_points", 100),
+            ("current_filter_count", 5),
+            ("voltage_output_off_state", "HIMP"),
+            ("compliance_voltage", 2.0),
+            ("voltage_nplc", 0.5),
+            ("source_voltage_delay_auto", True),
+        ):
+            setattr(smu, name, value)
+            assert getattr(smu, name) == value
+        smu.use_rear_terminals()
+        smu.use_front_terminals()
+        smu.beep(440, 0.1)
+        assert smu.check_errors() == []
+        smu.enable_source()
+        smu.shutdown()
+        assert is_soon_off(bench)
+    finally:
+        smu.adapter.close()
+
+
+def test_qcodes_sources_measures_sweeps_and_shuts_down(make: Callable[..., Bench]) -> None:
+    bench = make()
+    smu = QcodesKeithley2450(next(NAMES), bench.server.resource, visalib="@py", timeout=2)
+    try:
+        assert smu.get_idn()["model"] == "2450"
+        smu.reset()
+        smu.terminals("rear")
+        smu.sense_function("current")
+        smu.source_function("voltage")
+        smu.source.range(2)
+        smu.source.limit(1e-3)
+        assert smu.source.limit() == pytest.approx(1e-3)
+        smu.sense.range(1e-3)
+        smu.sense.nplc(0.1)
+        smu.sense.four_wire_measurement(True)
+        assert smu.sense.four_wire_measurement() is True
+        smu.source.voltage(0.5)
+        smu.output_enabled(True)
+        assert smu.output_enabled() is True
+        assert smu.sense.current() == pytest.approx(5e-5, rel=1e-2)
+        assert smu.source.limit_tripped() is False
+        smu.source.sweep_setup(0.1, 1.0, 10)
+        buffer = smu.buffer("defbuffer1")
+        buffer.elements(["source_value", "measurement", "time", "measurement_unit"])
+        currents = smu.sense.sweep()
+        assert currents == pytest.approx(np.linspace(1e-5, 1e-4, 10), rel=1e-2)
+        assert smu.sense.sweep.get_selected()[3] == "Amp DC"
+        assert buffer.number_of_readings() == 0
+        with smu.buffer("mine", 100) as mine:
+            smu.output_enabled(True)
+            assert mine.size() == 100
+            mine.trigger_start()
+            assert mine.number_of_readings() == 1
+            mine.elements(["relative_time", "measurement_status"])
+            assert len(mine.get_last_reading().split(",")) == 2
+        smu.source.user_number(2)
+        smu.source.user_delay(0.5)
+        assert smu.source.user_delay() == 0.5
+        smu.source.read_back_enabled(False)
+        assert smu.source.read_back_enabled() is False
+        smu.source.auto_delay(True)
+        assert smu.line_frequency() == "50"
+        smu.sense.auto_zero_once()
+        smu.output_enabled(False)
+        assert is_soon_off(bench)
+        assert bench.sim.queue == type(bench.sim.queue)()
+    finally:
+        smu.close()
+
+
+def test_qcodes_sees_another_command_set(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.sim.language = bench.sim.next_language = "TSP"
+    smu = QcodesKeithley2450(next(NAMES), bench.server.resource, visalib="@py", timeout=2)
+    assert "source_function" not in smu.parameters
+    smu.set_correct_language()
+    end_s = time.monotonic() + 2.0
+    while bench.sim.next_language != "SCPI" and time.monotonic() < end_s:
+        threading.Event().wait(0.002)
+    assert (bench.sim.language, bench.sim.next_language) == ("TSP", "SCPI")
