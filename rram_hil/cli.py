@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rram_hil import __version__
 from rram_hil.errors import AbortedError, BenchError, ConfigError
+
+if TYPE_CHECKING:
+    from rram_hil.traffic import Recorder
 
 REFUSED = 2
 STOPPED = 130
@@ -27,6 +32,10 @@ app = typer.Typer(
 
 BenchOption = Annotated[Path, typer.Option("--bench", "-b", metavar="FILE", help="Bench file (TOML).")]
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe (TOML): the steps to run.")]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option("--record", metavar="FILE", help="Also keep what goes over the links, in a new file (JSON lines)."),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run file (HDF5), also of a run under way.")]
 
 
@@ -48,6 +57,7 @@ def options(
 def check(
     bench: Annotated[Path, typer.Argument(metavar="BENCH", help="Bench file (TOML).")],
     no_touch: Annotated[bool, typer.Option("--no-touch", help="Identify only; switch no output.")] = False,
+    record: RecordOption = None,
 ) -> None:
     """Connect a bench, say what it can do, and look for shorts, opens and leaky gates without stressing a cell."""
     from rram_hil.bench import Bench
@@ -58,7 +68,7 @@ def check(
 
     output = Output()
     file = load_bench_file(bench)
-    with Bench.open(file, arm=False) as opened:
+    with _recorder(record) as traffic, Bench.open(file, arm=False, traffic=traffic) as opened:
         show_bench(opened, output)
         if no_touch:
             output.line("Not touched: no output was switched (--no-touch).")
@@ -98,6 +108,7 @@ def run(
         typer.Option("--out", "-o", metavar="FILE", help="Run file to write; default: the recipe's name, .h5, here."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut or aborted.")] = False,
+    record: RecordOption = None,
 ) -> None:
     """Run a recipe on a bench and keep everything in a run file. Ctrl-C stops it within a second, outputs off."""
     from rram_hil.console import Output, ProgressWatcher
@@ -109,9 +120,9 @@ def run(
         raise ConfigError(f"--out {path}: a folder; give the name of a file")
     if not path.parent.is_dir():
         raise ConfigError(f"--out {path}: there is no folder {path.parent}")
-    with ProgressWatcher() as watcher:
+    with _recorder(record) as traffic, ProgressWatcher() as watcher:
         try:
-            outcome = run_recipe(recipe, bench, path, resume=resume, watcher=watcher)
+            outcome = run_recipe(recipe, bench, path, resume=resume, watcher=watcher, traffic=traffic)
         except AbortedError as error:
             raise AbortedError(f"{error}; to go on: add --resume") from None
         except BenchError as error:
@@ -207,6 +218,20 @@ def simulate(
     finally:
         if far_side is not None:
             far_side.stop()
+
+
+@contextlib.contextmanager
+def _recorder(path: Path | None) -> Iterator[Recorder | None]:
+    """What writes the file of `--record`; says at the end how much there is in it."""
+    from rram_hil.console import Output
+    from rram_hil.traffic import Recorder
+
+    if path is None:
+        yield None
+        return
+    with Recorder(path) as recorder:
+        yield recorder
+    Output().line(f"Recorded {recorder.events} events of the links: {path}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -22,6 +22,7 @@ from rram_hil.journal import Close, EndStatus, Header, Journal, Note, Resume, ho
 from rram_hil.recipe import Recipe, load_recipe
 from rram_hil.replay import Replay
 from rram_hil.run_file import write_run_file
+from rram_hil.traffic import Traffic
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,11 @@ def run_recipe(
     *,
     resume: bool = False,
     watcher: Watcher | None = None,
+    traffic: Traffic | None = None,
 ) -> RunOutcome:
     """Run every step of a recipe; keep everything in `run_file` and its journal.
+
+    `traffic` records what goes over the links, or plays such a recording back instead of the hardware.
 
     Raises `ConfigError` where the run file exists (or, on resume, does not), the recipe or bench changed, or board or chip are
     others; `AbortedError` after Ctrl-C; any `BenchError` of the run. In every case outputs are off and the file is valid.
@@ -56,25 +60,28 @@ def run_recipe(
     path = Path(run_file)
     watcher = watcher or Watcher()
     if resume:
-        return _resume(recipe, file, path, watcher)
+        return _resume(recipe, file, path, watcher, traffic)
     # A journal that died before its header holds nothing, and is begun again.
     for taken, is_taken in ((path, path.exists()), (journal_of(path), holds_run(journal_of(path)))):
         if is_taken:
             raise ConfigError(f"{taken} exists; give another --out, or --resume to go on with that run")
-    with Bench.open(file) as opened, Journal.create(journal_of(path), _header(recipe, opened)) as journal:
+    with (
+        Bench.open(file, traffic=traffic) as opened,
+        Journal.create(journal_of(path), _header(recipe, opened)) as journal,
+    ):
         if opened.ledger_warning:
             watcher.note(opened.ledger_warning)
             journal.append(Note("info", opened.ledger_warning, _utc()))
         return _steps(recipe, opened, journal, None, path, watcher)
 
 
-def _resume(recipe: Recipe, file: BenchFile, path: Path, watcher: Watcher) -> RunOutcome:
+def _resume(recipe: Recipe, file: BenchFile, path: Path, watcher: Watcher, traffic: Traffic | None) -> RunOutcome:
     if not holds_run(journal_of(path)):
         raise ConfigError(f"{journal_of(path)}: there is no run to resume; run without --resume to start")
     with Journal.resume(journal_of(path)) as journal:
         _same_run(journal.header, recipe, file, journal.path)
         replay = Replay(read_journal(journal.path))
-        with Bench.open(file) as opened:
+        with Bench.open(file, traffic=traffic) as opened:
             _same_chip(journal.header, replay, opened, journal.path)
             watcher.note(f"resuming: what {path} already holds is taken from its journal")
             journal.append(Resume(_utc(), opened.identity, file.operator, __version__, opened.driver.now_s()))

@@ -49,7 +49,8 @@ class _Seeded:
 class Recorder(_Seeded):
     """Writes events to a new file as they happen, each flushed: what was sent before a crash is in the file.
 
-    Raises `DataError` where the file exists or cannot be written. Left by an error before the first event, it leaves no file.
+    `events` counts them. Raises `DataError` where the file exists or cannot be written. An error before the first event leaves no
+    file behind.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -64,13 +65,12 @@ class Recorder(_Seeded):
             raise DataError(f"{path} exists; a recording does not overwrite: give another file") from None
         except OSError as error:
             raise DataError(f"{path}: the recording cannot be written: {error.strerror or error}") from None
-        self._is_empty = True
+        self.events = 0
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._line({"format": FORMAT, "version": VERSION, "seed": seed, "started": started})
 
     def note(self, link: str, do: Deed, data: bytes = b"") -> None:
         """Keep one event. Raises `DataError` where the disk does not take it."""
-        self._is_empty = False
         elapsed = round(time.monotonic() - self._started_s, 6)
         self._line({"t": elapsed, "link": link, "do": do, "data": data.decode("latin-1")})
 
@@ -81,6 +81,7 @@ class Recorder(_Seeded):
             try:
                 self._file.write(json.dumps(entry) + "\n")
                 self._file.flush()
+                self.events += "do" in entry
             except OSError as error:
                 raise DataError(f"{self.path}: the recording cannot be written: {error}") from None
 
@@ -96,7 +97,7 @@ class Recorder(_Seeded):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
-        if kind is not None and self._is_empty:
+        if kind is not None and not self.events:
             self.path.unlink(missing_ok=True)
 
 
