@@ -120,8 +120,8 @@ class HostLink(Protocol):
 class SocketLink:
     """One host at a time on 127.0.0.1; the next is taken when the last has gone."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port: int = 0) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._host: socket.socket | None = None
         self.resource = f"socket://127.0.0.1:{self._listener.getsockname()[1]}"
 

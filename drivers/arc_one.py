@@ -1,0 +1,854 @@
+"""Driver of the ArC ONE memristor characterisation board: a 1R array of up to 32 x 32 cells behind a serial port.
+
+Written from the behaviour of the board's two public host programs; the firmware is not public. Checked against the source of
+libarc1 (packets and modules): framing, job codes, order of arguments, read modes. `unverified`: how long a read takes, the
+highest resistance it can tell, what it replies for currents beyond its range, that unselected lines follow the scheme during
+pulses too, that the word line is a source line of this package's arrays and the bit line its bit line, that the board puts its
+outputs to zero in a reset, and everything that happens inside a module. libarc1 has 2 for floating lines where the other host
+program has 256, which is sent here.
+
+Cells: row r is word r + 1, column c is bit c + 1. The board knows one voltage, that across the cell: BL - SL of a step. Levels of
+WL are ignored, as in every 1R array. Positive volts are sent as they are.
+
+How lost lines are found: the board acknowledges nothing and loses lines that come too fast. Lines are paced; a pulse is always
+sent as job 3, whose reading is its acknowledgement; and addresses 1 to 3 are sent as 001 to 003 (unverified), so that the rest
+of a job that has lost a line is never a job of its own. Any lost line then leaves fewer floats than were asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from rram_hil.cells import Cells, Geometry, IntArray
+from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.errors import AbortedError, BenchError, ConfigError, InstrumentError, LinkError, UnknownOutcomeError
+from rram_hil.far_clock import FarClock
+from rram_hil.limits import Limits, check, pulses_of
+from rram_hil.link import Link, make_link
+from rram_hil.operations import (
+    Apply,
+    ApplyResult,
+    FloatArray,
+    Operation,
+    Result,
+    Scheme,
+    Status,
+    Step,
+    Wait,
+    WaitResult,
+)
+from rram_hil.operations import Span as TimeSpan
+
+from ._arc_one_modules import (
+    LARGEST_V,
+    LONGEST_S,
+    SHORTEST_S,
+    Chronoamperometry,
+    ConvergeToState,
+    CurveTracer,
+    Endurance,
+    FormFinder,
+    Module,
+    SwitchSeeker,
+    Triplets,
+    Volatility,
+    conductance_of,
+    is_terminator,
+    real,
+    status_of,
+)
+
+__all__ = [
+    "ArcOne",
+    "ArcOneConfig",
+    "Chronoamperometry",
+    "ConvergeToState",
+    "CurveTracer",
+    "Endurance",
+    "FormFinder",
+    "Retention",
+    "SwitchSeeker",
+    "Triplets",
+    "Volatility",
+]
+
+BAUD = 921600
+PARITY = "E"
+LARGEST_SIDE = 32
+LINE_S = 1e-3
+"""Shortest time between two lines; below about half of it the board loses some."""
+RESET_S = 2.0
+"""How long a reset takes."""
+POLL_S = 0.05
+"""How often a waiting driver looks at its cancel event."""
+QUIET_S = 0.02
+"""Silence that ends a reply: bytes that still come do not belong there."""
+OUTSTANDING = 128
+"""Replies that may be on their way while more jobs are sent."""
+ATTEMPTS = 3
+"""How often a session is started before the board counts as gone."""
+READ_MODES = {"classic": 0, "tia": 1, "tia4p": 2}
+TIA4P_NEGATIVE = 3
+SESSIONS = {"local": 0, "external": 1, "external to local": 2}
+OFFLINE = 3
+SNEAK_PATH = {Scheme.THIRD: 0, Scheme.HALF: 1, Scheme.FLOATING: 256}
+FLOAT = np.dtype("<f4")
+
+
+class ArcOneConfig(DriverConfig):
+    """Section `[driver]` of a bench with `name = "arc-one"`."""
+
+    port: str = Field(default="", description="serial port (COM3, /dev/ttyACM0) or URL (socket://host:port)")
+    read_mode: Literal["classic", "tia", "tia4p"] = Field(default="tia4p", description="how the board reads")
+    read_v: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        default=0.2, description="Vread of acknowledgements and of the modules' readings"
+    )
+    read_cycles: Annotated[int, Field(ge=1, le=10000)] = Field(default=50, description="samples averaged in one read")
+    session: Literal["local", "external", "external to local"] = Field(
+        default="local", description="where the array is"
+    )
+    unselected: Literal["third", "half", "floating"] = Field(
+        default="third", description="scheme of unselected lines of modules, and of operations that ask for `inhibit`"
+    )
+    read_s: Annotated[float, Field(gt=0, le=60)] = Field(default=1e-3, description="how long one read takes, about")
+    lowest_ohm: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="a resistance at or below this is over range: the board cannot tell it"
+    )
+    highest_ohm: Annotated[float, Field(gt=0)] | None = Field(
+        default=1e7,
+        description="beyond this the board cannot tell a current from none: an infinite resistance, or a negative one of this "
+        "size, then reads 0 S, and the uncertainty says so; 0 S is never read without this key",
+    )
+    read_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="reading uncertainty as the lab has measured it, part of the value; no document states one",
+    )
+    read_floor_a: Annotated[float, Field(ge=0)] = Field(default=0.0, description="the same, amperes")
+    timeout_s: Annotated[float, Field(ge=0.05, le=60)] = Field(default=2.0, description="longest silence of the board")
+    retries: Annotated[int, Field(ge=0, le=10)] = Field(default=2, description="how often a read is repeated")
+    version_s: Annotated[float, Field(ge=0.05, le=10)] = Field(
+        default=2.0, description="silence after which the firmware counts as one that does not tell its version"
+    )
+    clock: str = Field(default="", description="control address of a simulated board, whose clock is then the bench's")
+    pace: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="wall seconds spent per second of the board's time; 1 but on a simulated board"
+    )
+
+    @model_validator(mode="after")
+    def _real_boards_take_their_time(self) -> Self:
+        if self.pace < 1 and not self.clock:
+            raise ValueError("pace below 1 loses lines on a real board; it goes with the clock of a simulated one")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Retention:
+    """Periodic reads: `conductance_s` and `status` of n cells at k times, shape (n, k); `time_s` (k,) since the first (s)."""
+
+    cells: Cells
+    time_s: FloatArray
+    conductance_s: FloatArray
+    status: NDArray[np.uint8]
+    span: TimeSpan
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Lines of one job, the bytes of its reply, and how long it keeps the board busy (s)."""
+
+    lines: tuple[str, ...]
+    reply: int = 0
+    length_s: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Action:
+    """What every cell takes next: a pulse, a reading, or both. `column` is the reading's place in the result, -1 without one."""
+
+    pulse_v: FloatArray | None
+    width_s: float
+    read_v: FloatArray | None
+    column: int
+
+
+class ArcOne(Driver):
+    """An ArC ONE board.
+
+    Reads of a whole array are one job ("read all"), of a part one masked job. Pulses go out as one paced burst of pulse-and-read
+    jobs, their readings come back as one stream. Without a stop condition every cell takes all steps before the next one begins;
+    with one, the host drives the whole batch step by step. A reading uses the board's own integration (`read_cycles`), whatever
+    the step's width. `transactions`, `bytes_sent` and `bytes_received` count what went over the link.
+
+    The board keeps no records and cannot be asked what it drives. After anything that went wrong with a stress under way it is
+    reset, and `UnknownOutcomeError` says so; reads are repeated.
+    """
+
+    Config: ClassVar[type[DriverConfig]] = ArcOneConfig
+
+    def __init__(self, config: DriverConfig, geometry: Geometry, limits: Limits) -> None:
+        super().__init__(config, geometry, limits)
+        assert isinstance(config, ArcOneConfig)
+        self._settings = config
+        if not config.port:
+            raise ConfigError(
+                "driver.port: missing; give the board's serial port such as COM3 or /dev/ttyACM0, or socket://host:port, "
+                "or add a [simulation] section"
+            )
+        if geometry.cell != "1R" or geometry.tiles != 1 or max(geometry.rows, geometry.columns) > LARGEST_SIDE:
+            raise ConfigError(
+                f"an ArC ONE holds one 1R array of up to {LARGEST_SIDE} x {LARGEST_SIDE} cells, not {geometry.tiles} x "
+                f"{geometry.rows} x {geometry.columns} {geometry.cell} cells"
+            )
+        if not 0 < abs(config.read_v) <= limits.read_v:
+            raise ConfigError(
+                f"driver.read_v: {config.read_v:g} V must not be 0 V and lie within limits.read_v of {limits.read_v:g} V"
+            )
+        if not config.read_s <= limits.read_width_s:
+            raise ConfigError(
+                f"driver.read_s: a read of {config.read_s:g} s is longer than limits.read_width_s of {limits.read_width_s:g} s"
+            )
+        self._transactions = 0
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._lock = threading.RLock()
+        self._link: Link | None = None
+        self._far: FarClock | None = None
+        self._is_known = False
+        self._version: tuple[int, int] | None = None
+        self._armed = False
+        self._in_session = False
+        self._scheme = Scheme(config.unselected)
+        self._may_abort = False
+        self._line_due_s = 0.0
+
+    def connect(self) -> Identity:
+        """Open the port and ask for the firmware's version; change no output.
+
+        Old firmware does not answer that: a silent board is taken for one, and `arm` then finds out. Raises `LinkError` for
+        a port that does not open, `ConfigError` for another instrument.
+        """
+        with self._lock:
+            self._is_known = self._armed = self._in_session = False
+            if self._link is None:
+                self._link = make_link(self._settings.port, self.traffic, baud=BAUD, parity=PARITY)
+            try:
+                self._link.close()
+                self._link.open()
+                self._link.drain()
+                self._version = self._identified()
+            except ConfigError as error:
+                self._link.close()
+                raise ConfigError(f"driver.port: {error}") from None
+            except BenchError:
+                self._link.close()
+                raise
+            self._is_known = True
+            told = "does not tell" if self._version is None else ".".join(map(str, self._version))
+            return Identity(model="ArC ONE", serial="", firmware=told)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What an ArC ONE can do. Raises `LinkError` before `connect`."""
+        self._connected()
+        config = self._settings
+        # The levels of a line have no meaning of their own here: what counts is their difference, checked for each operation.
+        volts = Span(-LARGEST_V, LARGEST_V)
+        unseen_a = 0.0 if config.highest_ohm is None else abs(config.read_v) / config.highest_ohm
+        return Capabilities(
+            bl_v=volts,
+            sl_v=volts,
+            wl_v=volts,
+            width_s=Span(SHORTEST_S, LONGEST_S),
+            schemes=frozenset({*SNEAK_PATH, Scheme.INHIBIT}),
+            max_cells=LARGEST_SIDE**2,
+            max_steps=4096,
+            read_fraction=config.read_fraction,
+            read_floor_a=max(config.read_floor_a, unseen_a),
+            abort_s=RESET_S * config.pace + 0.1,
+            clock="virtual" if config.clock else "wall",
+            link="serial",
+            timing={"line_s": LINE_S, "read_s": config.read_s, "reset_s": RESET_S},
+        )
+
+    def arm(self) -> None:
+        """Reset the board, start a session with this bench's array and set the read condition.
+
+        Raises `LinkError` for a board that does not confirm its session: it is then off or no ArC ONE.
+        """
+        with self._lock:
+            self._connected()
+            self._armed = False
+            self._start_session(SESSIONS[self._settings.session])
+            self._armed = True
+
+    def execute(self, operation: Operation, number: int) -> Result:
+        """Carry out an `Apply` or `Wait`.
+
+        Raises `ConfigError` and `LimitError` for what this board cannot do or may not, before anything is sent. Raises
+        `AbortedError` when cancelled, `UnknownOutcomeError` where cells may have been pulsed and no reply tells, `LinkError`
+        where none can have been; the board has then been reset.
+        """
+        with self._lock:
+            if isinstance(operation, Wait):
+                return self._wait(operation.seconds)
+            if not isinstance(operation, Apply):
+                raise self.refuse(f"a native {type(operation).__name__}", "single steps and waits")
+            self._check(operation)
+            what = f"operation {number}{f' ({operation.label})' if operation.label else ''}"
+            with self._working(what, operation.unselected):
+                return self._apply(operation, what)
+
+    def safe_off(self) -> None:
+        """Reset the board and put it offline, where it drives nothing; verified by its confirmation of that session.
+
+        The board has no query of its outputs: that confirmation is all it can tell. Raises `LinkError` without it.
+        """
+        with self._lock:
+            self._connected()
+            self._armed = False
+            self._start_session(OFFLINE)
+            self._in_session = False
+
+    def close(self) -> None:
+        """Close the port; safe to call twice."""
+        with self._lock:
+            if self._link is not None:
+                self._link.close()
+            if self._far is not None:
+                self._far.close()
+                self._far = None
+
+    def now_s(self) -> float:
+        """The bench clock: the simulated board's where there is one, else this computer's."""
+        if not self._settings.clock:
+            return time.monotonic()
+        with self._lock:
+            return self._clock().now_s()
+
+    @property
+    def transactions(self) -> int:
+        """Jobs and bursts so far, repeats included, and in a module each device: what had to wait for the board."""
+        return self._transactions
+
+    # The board's own modules
+
+    def form_finder(self, cells: Cells, settings: FormFinder) -> Triplets:
+        """Run the form finder on each cell; first triplet of each cell is its initial read. For all modules:
+
+        One job for all cells. Limits are checked first (`LimitError`); a lost reply raises `UnknownOutcomeError`, the board
+        reset. Modules run beside the engine: charge `settings.most_pulses` a cell to the ledger before and correct it by
+        `Triplets.pulses` after.
+        """
+        return self._module(cells, settings)
+
+    def curve_tracer(self, cells: Cells, settings: CurveTracer) -> Triplets:
+        """I-V loops of each cell, `cycle` telling them apart. See `form_finder` for charging and errors."""
+        return self._module(cells, settings)
+
+    def endurance(self, cells: Cells, settings: Endurance) -> Triplets:
+        """Cycle each cell. See `form_finder` for charging and errors."""
+        return self._module(cells, settings)
+
+    def converge_to_state(self, cells: Cells, settings: ConvergeToState) -> Triplets:
+        """Bring each cell towards one resistance. See `form_finder` for charging and errors."""
+        return self._module(cells, settings)
+
+    def switch_seeker(self, cells: Cells, settings: SwitchSeeker) -> Triplets:
+        """Find the volts at which each cell switches. See `form_finder` for charging and errors."""
+        return self._module(cells, settings)
+
+    def chronoamperometry(self, cells: Cells, settings: Chronoamperometry) -> Triplets:
+        """Read each cell under a lasting bias. See `form_finder` for charging and errors."""
+        return self._module(cells, settings)
+
+    def volatility(self, cells: Cells, settings: Volatility) -> Triplets:
+        """Pulse each cell once and watch it fall back. See `form_finder` for charging and errors."""
+        return self._module(cells, settings)
+
+    def retention(self, cells: Cells, *, step_s: float, duration_s: float) -> Retention:
+        """Read the cells every `step_s` for `duration_s`, first and last reading included, at `read_v`; stresses no cell.
+
+        Times are kept to `step_s` as well as the reads allow. Raises `ConfigError` for times that are none, else as `execute`.
+        """
+        if not (0 < step_s < math.inf and 0 <= duration_s <= self.limits.wait_s):
+            raise ConfigError(
+                f"retention: step_s must be above 0 s and duration_s in 0..{self.limits.wait_s:g} s, not {step_s}, {duration_s}"
+            )
+        count = math.floor(duration_s / step_s + 1e-9) + 1
+        reading = Apply(cells, (Step(self._settings.read_v, 0.0, 0.0, SHORTEST_S, "current"),), self._scheme)
+        with self._lock:
+            started = self.now_s()
+            results, times = [], []
+            for k in range(count):
+                self._wait(max(0.0, started + k * step_s - self.now_s()))
+                times.append(self.now_s())
+                result = self.execute(reading, 0)
+                assert isinstance(result, ApplyResult)
+                results.append(result)
+            conductance = np.concatenate([r.conductance_s for r in results], axis=1)
+            status = np.concatenate([r.status for r in results], axis=1)
+            return Retention(cells, np.array(times) - times[0], conductance, status, TimeSpan(started, self.now_s()))
+
+    # Applying steps
+
+    def _status(self, ohm: FloatArray) -> NDArray[np.uint8]:
+        return status_of(ohm, self._settings.lowest_ohm, self._settings.highest_ohm)
+
+    def _check(self, operation: Apply) -> None:
+        """Refuse what the board cannot do, and what the limits do not allow, before anything is sent."""
+        check(operation, self.geometry, self.limits)
+        if operation.unselected not in self.capabilities.schemes:
+            raise self.refuse(f"scheme {operation.unselected!s} for unselected lines", "third, half, floating")
+        if operation.compliance_a is not None:
+            raise self.refuse("a compliance current in an operation", "cut-offs in curve_tracer and endurance")
+        n = len(operation.cells)
+        for step in operation.steps:
+            volts = step.cell_v(n)
+            if step.bl_v is None or step.sl_v is None:
+                raise self.refuse("a floating selected line", "one voltage across the cell")
+            if step.measure == "gate":
+                raise self.refuse("a gate current", "the current through the cell")
+            if np.any(~(np.abs(volts) <= LARGEST_V)):
+                raise self.refuse("BL - SL of such size", f"{-LARGEST_V:g} to {LARGEST_V:g} V")
+            if not SHORTEST_S <= step.width_s <= LONGEST_S:
+                raise self.refuse(f"a width of {step.width_s:g} s", f"{SHORTEST_S:g} to {LONGEST_S:g} s")
+            if step.measure == "current" and np.any(volts == 0):
+                raise self.refuse("a reading at 0 V", "readings at up to limits.read_v")
+            if step.measure == "current" and np.any(np.abs(volts) > self.limits.read_v):
+                raise self.refuse(
+                    f"a measurement above limits.read_v of {self.limits.read_v:g} V",
+                    "a read after each pulse, and curve_tracer for readings at the bias",
+                )
+
+    def _apply(self, operation: Apply, what: str) -> ApplyResult:
+        n, m = len(operation.cells), operation.measurements
+        ohm = np.full((n, m), np.nan)
+        volts, ran = np.full((n, m), np.nan), np.zeros((n, m), dtype=np.bool_)
+        pulses = np.zeros(n, dtype=np.int64)
+        stresses = bool(pulses_of(operation, self.limits).any())
+        actions = self._actions(operation)
+        started = self.now_s()
+        by_step = operation.stop is not None or all(a.pulse_v is None for a in actions)
+        if not by_step:
+            jobs = _Jobs(self, operation.cells)
+            for i in range(n):
+                for action in actions:
+                    jobs.add(i, action)
+            found = self._burst(jobs.jobs, what, harmless=not stresses)
+            jobs.put(found, ohm)
+            for action in actions:
+                self._count(action, np.arange(n), pulses, volts, ran)
+        else:
+            active = np.arange(n)
+            for action in actions:
+                if active.size == 0:
+                    break
+                if action.pulse_v is None:
+                    self._read(operation.cells, active, action, what, ohm)
+                else:
+                    jobs = _Jobs(self, operation.cells)
+                    for i in active:
+                        jobs.add(int(i), action)
+                    found = self._burst(jobs.jobs, what, harmless=not self._is_stress(action))
+                    jobs.put(found, ohm)
+                self._count(action, active, pulses, volts, ran)
+                if operation.stop is not None and action.column >= 0:
+                    active = active[~self._stops(operation, active, ohm[active, action.column])]
+        status = self._status(ohm)
+        status[~ran] = Status.NOT_RUN
+        conductance = conductance_of(ohm, status)
+        span = TimeSpan(started, self.now_s())
+        # The board gives no times: they are spread evenly over the operation.
+        order = np.arange(n * m).reshape(m, n).T if by_step else np.arange(n * m).reshape(n, m)
+        stamps = span.started_s + (span.ended_s - span.started_s) * (order + 1) / max(1, n * m)
+        stamps[~ran] = np.nan
+        return ApplyResult(volts * conductance, conductance, status, stamps, pulses, ran.sum(axis=1), span)
+
+    def _actions(self, operation: Apply) -> list[_Action]:
+        """The steps, repeats written out; a pulse takes the reading after it along where that is at one voltage."""
+        n = len(operation.cells)
+        steps = operation.steps * operation.repeat
+        actions: list[_Action] = []
+        column, k = 0, 0
+        while k < len(steps):
+            volts = steps[k].cell_v(n)
+            if steps[k].measure == "current":
+                actions.append(_Action(None, 0.0, volts, column))
+                column, k = column + 1, k + 1
+                continue
+            after = steps[k + 1].cell_v(n) if k + 1 < len(steps) and steps[k + 1].measure == "current" else None
+            if after is not None and np.all(after == after[:1]):
+                actions.append(_Action(volts, steps[k].width_s, after, column))
+                column, k = column + 1, k + 2
+            else:
+                actions.append(_Action(volts, steps[k].width_s, None, -1))
+                k += 1
+        return actions
+
+    def _is_stress(self, action: _Action) -> bool:
+        return action.pulse_v is not None and bool(np.any(np.abs(action.pulse_v) > self.limits.read_v))
+
+    def _count(
+        self, action: _Action, at: IntArray, pulses: IntArray, volts: FloatArray, ran: NDArray[np.bool_]
+    ) -> None:
+        if action.pulse_v is not None:
+            pulses[at] += np.abs(action.pulse_v[at]) > self.limits.read_v
+        if action.read_v is not None:
+            volts[at, action.column] = action.read_v[at]
+            ran[at, action.column] = True
+
+    def _stops(self, operation: Apply, at: IntArray, ohm: FloatArray) -> NDArray[np.bool_]:
+        """Which of the cells at `at` have met the stop condition; a current over range counts as high."""
+        assert operation.stop is not None
+        stop = operation.stop.part(at)
+        status = self._status(ohm)
+        conductance = conductance_of(ohm, status)
+        done = np.zeros(at.size, dtype=np.bool_)
+        if stop.above_s is not None:
+            done |= (conductance >= stop.above_s) | (status == Status.OVER_RANGE)
+        if stop.below_s is not None:
+            done |= conductance <= stop.below_s
+        return done
+
+    def _read(self, cells: Cells, at: IntArray, action: _Action, what: str, ohm: FloatArray) -> None:
+        """Read some cells of a batch, one job for each read voltage among them."""
+        assert action.read_v is not None
+        for volts in np.unique(action.read_v[at]):
+            here = at[action.read_v[at] == volts]
+            found = self._burst([self._set_read(float(volts)), self._read_job(cells[here])], what, harmless=True)
+            if here.size == self.geometry.size and here.size > 1:
+                found = found[cells[here].index(self.geometry)]
+            ohm[here, action.column] = found
+
+    def _read_job(self, cells: Cells) -> _Job:
+        """The one job that reads these cells: one, all (in the order of the array), or a masked part (in theirs)."""
+        n, words, bits = len(cells), str(self.geometry.rows), str(self.geometry.columns)
+        length_s = n * self._settings.read_s
+        if n == 1:
+            return _Job(("1", *_address(cells, 0)), FLOAT.itemsize, length_s)
+        if n == self.geometry.size:
+            return _Job(("2", "1", words, bits), n * FLOAT.itemsize, length_s)
+        devices = [line for i in range(n) for line in _address(cells, i)]
+        return _Job(("2", "2", words, bits, str(n), *devices), n * FLOAT.itemsize, length_s)
+
+    def _set_read(self, volts: float) -> _Job:
+        mode = READ_MODES[self._settings.read_mode]
+        if mode == READ_MODES["tia4p"] and volts < 0:
+            mode = TIA4P_NEGATIVE
+        return _Job(("01", str(mode), real(volts)))
+
+    def _wait(self, seconds: float) -> WaitResult:
+        started = self.now_s()
+        if self._settings.clock:
+            self._clock().advance(seconds)
+        end_s = time.monotonic() + seconds * self._settings.pace
+        while (left_s := end_s - time.monotonic()) > 0:
+            if self.cancel.wait(min(left_s, POLL_S)):
+                break
+        if self.cancel.is_set():
+            raise AbortedError(f"a wait of {seconds:g} s was aborted; nothing is driven during a wait")
+        return WaitResult(TimeSpan(started, self.now_s()))
+
+    # Modules
+
+    def _module(self, cells: Cells, settings: Module) -> Triplets:
+        self._check_module(cells, settings)
+        what = f"{settings.NAME} of {len(cells)} cells"
+        with self._lock, self._working(what, self._scheme):
+            started = self.now_s()
+            read_s = self._settings.read_s * settings.reads
+            try:
+                self._send(*self._set_read(self._settings.read_v).lines)
+                self._send(*settings.lines(), str(len(cells)))
+                streams = []
+                for i in range(len(cells)):
+                    self._transactions += 1
+                    self._send(*_address(cells, i))
+                    length_s = (settings.length_s + read_s) / settings.terminators
+                    streams.append([self._triplets(length_s, what) for _ in range(settings.terminators)])
+                self._expect_silence(what)
+            except AbortedError:
+                raise
+            except BaseException as error:
+                off = self._recovered()
+                if not isinstance(error, LinkError):
+                    raise
+                raise UnknownOutcomeError(
+                    f"{error}; {off}; {what}: charge each cell with {settings.most_pulses} pulses and read it again"
+                ) from None
+            return self._streamed(cells, settings, streams, TimeSpan(started, self.now_s()))
+
+    def _check_module(self, cells: Cells, settings: Module) -> None:
+        """Refuse a module whose worst pulse is beyond a limit, as the engine refuses an operation."""
+        widest = max(step.width_s for step in settings.extremes())
+        for step in settings.extremes():
+            if np.any(step.cell_v(1) != 0):
+                check(Apply(cells, (step,), self._scheme, settings.cut_a), self.geometry, self.limits)
+        if len(cells) == 0:
+            raise ConfigError(f"{settings.NAME}: no cells are given")
+        if settings.most_pulses > self.limits.pulses_per_cell:
+            raise ConfigError(
+                f"{settings.NAME}: up to {settings.most_pulses} pulses of up to {widest:g} s a cell are more than "
+                f"limits.pulses_per_cell of {self.limits.pulses_per_cell}"
+            )
+
+    def _triplets(self, length_s: float, what: str) -> FloatArray:
+        """Triplets up to the next terminator, shape (k, 3). Raises `LinkError` for silence and for what can be no triplet."""
+        found = []
+        while True:
+            data = bytearray()
+            self._collect(data, 3 * FLOAT.itemsize, length_s, what)
+            triplet = np.frombuffer(bytes(data), dtype=FLOAT)
+            if is_terminator(triplet):
+                return np.array(found, dtype=np.float64).reshape(-1, 3)
+            _, volts, width = triplet
+            if not (abs(volts) <= 1.01 * LARGEST_V and 0 <= width <= 1e6):
+                raise LinkError(f"{self._settings.port}: {what}: {bytes(data)!r} is no triplet")
+            found.append(triplet)
+
+    def _streamed(self, cells: Cells, settings: Module, streams: list[list[FloatArray]], span: TimeSpan) -> Triplets:
+        parts = [(i, c, part) for i, cycles in enumerate(streams) for c, part in enumerate(cycles)]
+        table = np.concatenate([np.zeros((0, 3)), *(part for _, _, part in parts)])
+        sizes = [len(part) for _, _, part in parts]
+        device = np.repeat(np.array([i for i, _, _ in parts], dtype=np.int64), sizes)
+        cycle = np.repeat(np.array([c for _, c, _ in parts], dtype=np.int64), sizes)
+        pulses = np.array(
+            [settings.pulses(table[device == i, 1], self.limits.read_v) for i in range(len(cells))], dtype=np.int64
+        )
+        status = self._status(table[:, 0])
+        return Triplets(cells, device, cycle, table[:, 0], table[:, 1], table[:, 2], status, pulses, span)
+
+    # Transactions
+
+    @contextlib.contextmanager
+    def _working(self, what: str, scheme: Scheme) -> Iterator[None]:
+        """In a session, with the scheme of unselected lines; waits inside end with `AbortedError` when `cancel` is set."""
+        self._connected()
+        if not self._armed:
+            raise InstrumentError(f"{self._settings.port}: the board is not armed; {what} was not started")
+        if self.cancel.is_set():
+            raise AbortedError(f"{what} was not started: the run is being aborted")
+        self._may_abort = True
+        try:
+            if not self._in_session:
+                self._start_session(SESSIONS[self._settings.session])
+            wanted = Scheme(self._settings.unselected) if scheme is Scheme.INHIBIT else scheme
+            if wanted is not self._scheme:
+                self._send("011", str(self._settings.read_cycles), str(SNEAK_PATH[wanted]))
+                self._scheme = wanted
+            yield
+        finally:
+            self._may_abort = False
+
+    def _burst(self, jobs: Sequence[_Job], what: str, *, harmless: bool) -> FloatArray:
+        """Send jobs and return the floats that they reply; harmless ones are repeated where the link loses something."""
+        failure: LinkError | None = None
+        sent = False
+        for _ in range(self._settings.retries + 1 if harmless else 1):
+            if not self._in_session:
+                self._start_session(SESSIONS[self._settings.session])
+            before = self.bytes_sent
+            try:
+                return self._streamed_floats(jobs, what)
+            except AbortedError:
+                raise
+            except BaseException as error:
+                sent = sent or self.bytes_sent > before
+                off = self._recovered()
+                if not isinstance(error, LinkError):
+                    raise
+                failure = LinkError(f"{error}; {off}")
+        if harmless or not sent:
+            raise LinkError(f"{failure}; {what} gave no pulse and may be repeated")
+        raise UnknownOutcomeError(f"{failure}; {what} may have been carried out: read its cells before going on")
+
+    def _streamed_floats(self, jobs: Sequence[_Job], what: str) -> FloatArray:
+        """Send jobs one after the other, collecting replies behind them; what must not be lost is counted, not trusted."""
+        self._transactions += 1
+        ends = np.cumsum([job.reply for job in jobs])
+        lengths = np.cumsum([job.length_s for job in jobs])
+        data = bytearray()
+        collected = 0
+        for i, job in enumerate(jobs):
+            self._send(*job.lines)
+            if i + 1 < len(jobs):
+                self._sleep(job.length_s, what)
+            if i - collected >= OUTSTANDING:
+                collected = i - OUTSTANDING // 2
+                self._collect(data, int(ends[collected]), float(lengths[i]), what)
+        self._collect(data, int(ends[-1]), float(lengths[-1]), what)
+        self._expect_silence(what)
+        return np.frombuffer(bytes(data), dtype=FLOAT).astype(np.float64)
+
+    def _collect(self, data: bytearray, size: int, length_s: float, what: str) -> None:
+        """Receive until `data` has `size` bytes. Silence is counted in polls, so that a recording plays back alike."""
+        patience_s = self._settings.timeout_s + 1.5 * self._settings.pace * length_s
+        silent = 0
+        while len(data) < size:
+            self._stop_if_cancelled(what)
+            part = self._opened().receive(size - len(data), POLL_S)
+            data += part
+            self.bytes_received += len(part)
+            silent = 0 if part else silent + 1
+            if silent * POLL_S >= patience_s:
+                raise LinkError(
+                    f"{self._settings.port}: {what}: {len(data)} of {size} bytes came, then nothing for {patience_s:.3g} s"
+                )
+
+    def _expect_silence(self, what: str) -> None:
+        extra = self._opened().receive(64, QUIET_S)
+        if extra:
+            raise LinkError(f"{self._settings.port}: {what}: more came than was asked for: {extra[:16]!r}")
+
+    def _send(self, *lines: str) -> None:
+        """Send lines, none sooner after the last than the board takes them."""
+        link = self._opened()
+        for line in lines:
+            if self._settings.pace > 0:
+                time.sleep(max(0.0, self._line_due_s - time.monotonic()))
+            data = line.encode("ascii") + b"\n"
+            link.send(data)
+            self._line_due_s = time.monotonic() + LINE_S * self._settings.pace
+            self.bytes_sent += len(data)
+
+    def _sleep(self, seconds: float, what: str = "") -> None:
+        end_s = time.monotonic() + seconds * self._settings.pace
+        while (left_s := end_s - time.monotonic()) > 0:
+            self._stop_if_cancelled(what)
+            time.sleep(min(left_s, POLL_S))
+
+    def _stop_if_cancelled(self, what: str) -> None:
+        if self._may_abort and self.cancel.is_set():
+            raise AbortedError(f"{what} was aborted; {self._recovered()}")
+
+    # Sessions
+
+    def _identified(self) -> tuple[int, int] | None:
+        """Firmware version, None from a silent board. Raises `ConfigError` for one that says anything else."""
+        said = b""
+        for _ in range(2):
+            self._send("999")
+            data = self._opened().receive(4, self._settings.version_s)
+            extra = self._opened().receive(60, QUIET_S) if data else b""
+            if len(data) == 4 and not extra:
+                major, minor = np.frombuffer(data, dtype="<u2")
+                if 0 < major < 100 and minor < 1000:
+                    return int(major), int(minor)
+            said = data + extra or said
+            self._opened().drain()
+        if said:
+            raise ConfigError(f"what answers at {self._settings.port} is no ArC ONE: it says {said[:40]!r}")
+        return None
+
+    def _start_session(self, mode: int) -> None:
+        """Reset, then the session's settings, confirmed by the board. Raises `LinkError` where it does not."""
+        config = self._settings
+        self._in_session = False
+        self._scheme = Scheme(config.unselected)
+        init = ("0", config.read_cycles, self.geometry.rows, self.geometry.columns)
+        said: bytes | str = b""
+        before, self._may_abort = self._may_abort, False
+        try:
+            for _ in range(ATTEMPTS):
+                try:
+                    link = self._opened(reopen=True)
+                    self._send("00")
+                    self._sleep(RESET_S)
+                    link.drain()
+                    self._send(*map(str, init), *self._set_read(config.read_v).lines[1:2])
+                    self._send(str(mode), str(SNEAK_PATH[self._scheme]), real(config.read_v))
+                    said = link.receive(64, config.timeout_s, b"\n")
+                    self.bytes_received += len(said)
+                    if said.strip() == b"1" and not link.receive(64, QUIET_S):
+                        if mode != OFFLINE:
+                            self._send(*self._set_read(config.read_v).lines)
+                            self._in_session = True
+                        return
+                except LinkError as error:
+                    said = str(error)
+        finally:
+            self._may_abort = before
+        raise LinkError(
+            f"{config.port}: no ArC ONE confirmed a session after {ATTEMPTS} resets (it says {said[:60]!r}); check the board's "
+            "power, and that nothing else is at this port"
+        )
+
+    def _recovered(self) -> str:
+        """Reset the board after a failure; what came of it, for the error's text."""
+        try:
+            self._start_session(SESSIONS[self._settings.session])
+        except BenchError as error:
+            return f"THE BOARD COULD NOT BE RESET, ITS OUTPUTS MAY BE ON ({error})"
+        return "the board was reset, outputs are off"
+
+    def _opened(self, *, reopen: bool = False) -> Link:
+        link = self._link
+        if link is None:
+            raise LinkError(f"{self._settings.port}: not connected; call connect() first")
+        if not link.is_open:
+            if not reopen:
+                raise LinkError(f"{self._settings.port}: the link is not open")
+            link.open()
+        return link
+
+    def _connected(self) -> None:
+        if not self._is_known:
+            raise LinkError(f"{self._settings.port}: not connected; call connect() first")
+
+    def _clock(self) -> FarClock:
+        if self._far is None:
+            self._far = FarClock(self._settings.clock)
+        return self._far
+
+
+class _Jobs:
+    """Jobs of a burst of pulses and readings, and where each reply belongs."""
+
+    def __init__(self, board: ArcOne, cells: Cells) -> None:
+        self._set_read: Callable[[float], _Job] = board._set_read
+        self._read_s = board._settings.read_s
+        self._default_v = board._settings.read_v
+        self._cells = cells
+        self._read_v = math.nan
+        self._rows: list[int] = []
+        self._columns: list[int] = []
+        self.jobs: list[_Job] = []
+
+    def add(self, i: int, action: _Action) -> None:
+        """What `action` asks of the cell at position `i`."""
+        volts = self._default_v if action.read_v is None else float(action.read_v[i])
+        if volts != self._read_v:
+            self.jobs.append(self._set_read(volts))
+            self._read_v = volts
+        address = _address(self._cells, i)
+        if action.pulse_v is None:
+            job = _Job(("1", *address), FLOAT.itemsize, self._read_s)
+        else:
+            pulse = (real(float(action.pulse_v[i])), real(action.width_s))
+            job = _Job(("3", *address, *pulse), FLOAT.itemsize, self._read_s + action.width_s)
+        self.jobs.append(job)
+        self._rows.append(i)
+        self._columns.append(action.column)
+
+    def put(self, found: FloatArray, ohm: FloatArray) -> None:
+        """Bring the replies to their places; those of pulses without a reading of their own are acknowledgements only."""
+        rows, columns = np.array(self._rows, dtype=np.int64), np.array(self._columns, dtype=np.int64)
+        asked = columns >= 0
+        ohm[rows[asked], columns[asked]] = found[asked]
+
+
+def _address(cells: Cells, i: int) -> tuple[str, str]:
+    """Word and bit, counted from 1; never spelt like the code of a read or pulse job."""
+    numbers = (int(cells.row[i]) + 1, int(cells.column[i]) + 1)
+    word, bit = (f"{n:03d}" if n <= 3 else str(n) for n in numbers)
+    return word, bit

@@ -1,0 +1,840 @@
+"""A simulated ArC ONE board: its firmware's side of the serial protocol in a process of its own, before one `SimulatedChip` (1R).
+
+`launch` starts it for a bench, `start_alone` without one; `python -m rram_hil.drivers.simulated.arc_one` is the process. It is
+written from the facts in two public host programs, for the firmware is not public: how modules step inside, what a read of a cell
+beyond the array answers (NaN), that jobs before the session's start or in an offline one are ignored, and that a current over
+range is told as 0 ohm are assumptions.
+
+Modelled: lines, jobs by their exact code, sessions, the selected cell, read modes by their number only, series resistors as a
+current limit, cut-offs, the reset, which reaches the board at any time. A read averages `read_cycles` samples: noise falls with
+their square root, each sample takes `timing.conversion_s`. Half-selected cells are counted (truth "half_selected": exposures
+above the read limit to V/2 or V/3 of somebody else's pulse; none where lines float) but not disturbed.
+
+Virtual time: 1 ms a line from the host, as it must pace them; 11 bits a byte to the host at 921600 baud; `timing.link_s` once for
+what a host sends without waiting (a run of reads and pulses, a masked read, one device of a module); 2 s for a reset.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rram_hil.cells import Cells, Geometry, IntArray
+from rram_hil.device.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
+from rram_hil.device.config import FaultEntry, Simulation
+from rram_hil.errors import BenchError, ConfigError
+from rram_hil.limits import Limits
+from rram_hil.operations import Apply, ApplyResult, FloatArray, Status, Step
+from rram_hil.simulation import FarSideRequest, SimulatedFarSide
+
+from . import _process
+from .control import ControlServer, FaultQueue, Injected, LinkFault, checked_fault, pack_array
+from .test_chip_board import HostLink, PtyLink, SocketLink
+
+MAKER = "ArC Instruments"
+MODELS = ("ArC ONE",)
+"""What `rram-hil simulate --model` takes."""
+MODULE = "rram_hil.drivers.simulated.arc_one"
+LINE_S = 1e-3
+BYTE_S = 11 / 921600
+RESET_S = 2.0
+VERSION = (3, 2)
+SIDE = 32
+TOP_V = 12.0
+SHORTEST_S, LONGEST_S = 90e-9, 10.0
+TICK_S = 0.02
+MOST_REVERSALS = 5
+OFFLINE = 3
+FACTORS = {0: 1 / 3, 1: 1 / 2}
+SERIES_OHM = {1: 1e3, 2: 1e4, 3: 1e5, 4: 1e6}
+STREAMED = frozenset({"1", "3", "02", "04"})
+
+BEFORE = frozenset(
+    {
+        LinkFault.DROP_REQUEST,
+        LinkFault.DELAY_REQUEST,
+        LinkFault.DISCONNECT_REQUEST,
+        LinkFault.STUCK,
+        LinkFault.CRASH,
+    }
+)
+AFTER = frozenset(
+    {
+        LinkFault.DROP_REPLY,
+        LinkFault.HALF_REPLY,
+        LinkFault.GARBAGE,
+        LinkFault.DELAY_REPLY,
+        LinkFault.DISCONNECT_REPLY,
+    }
+)
+SUPPORTED = BEFORE | AFTER | {LinkFault.LINE_OVERRUN, LinkFault.WRONG_MODEL}
+NOISE = bytes([0xFF, 0xFE, 0x00, 0x80]) + b"#!garbage\n"
+
+
+class _ResetError(Exception):
+    """The host has reset the board: whatever it was doing ends."""
+
+
+class Array:
+    """The 1R array in the socket, or a plain resistor of `load_ohm` at each of its places."""
+
+    def __init__(self, chip: SimulatedChip, load_ohm: float | None, read_noise: bool) -> None:
+        self.chip = chip
+        self.geometry = chip.geometry
+        self.half_selected: IntArray = np.zeros(chip.geometry.shape[1:], dtype=np.int64)
+        self._load_ohm = load_ohm
+        self._noise = read_noise and load_ohm is None
+        self._seed = chip.simulation.seed
+        self._number = chip.last_number
+        self._reads: IntArray = np.zeros(chip.geometry.size, dtype=np.int64)
+
+    def pulse_and_read(
+        self, index: IntArray, volts: FloatArray | None, width_s: float, read_v: float, cycles: int, factor: float
+    ) -> FloatArray:
+        """Resistances (ohm) of different cells, one after the other, each read after its pulse where there is one."""
+        # A read lasts as long as its samples, the last of which is the chip's own conversion.
+        read_s = max(SHORTEST_S, (cycles - 1) * self.chip.simulation.timing.conversion_s)
+        steps = (Step(read_v, 0.0, 0.0, read_s, "current"),)
+        if volts is not None:
+            steps = (Step(volts, 0.0, 0.0, width_s), *steps)
+            self._expose(index, volts, factor)
+        found = self._applied(index, steps)
+        current = found.current_a[:, 0]
+        if self._load_ohm is not None:
+            current = np.full(index.size, read_v / self._load_ohm)
+        elif self._noise:
+            g = current / read_v
+            self._reads[index] += 1
+            traits = self.chip.model.traits(self._seed, index)
+            seen = self.chip.model.as_read(self._seed, traits, self._reads[index], g)
+            current = current + read_v * (seen - g) / math.sqrt(cycles)
+        return _resistance(read_v, current, found.status[:, 0])
+
+    def hold(self, at: int, volts: float, width_s: float, cut_a: float, factor: float) -> tuple[float, bool]:
+        """Resistance (ohm) of one cell at the end of a bias, and whether the current passed `cut_a` (0: no cut-off)."""
+        index = np.array([at], dtype=np.int64)
+        self._expose(index, np.array([volts]), factor)
+        found = self._applied(index, (Step(volts, 0.0, 0.0, width_s, "current"),), cut_a or None)
+        current, is_cut = found.current_a[:, 0], bool(found.status[0, 0] == Status.COMPLIANCE)
+        if self._load_ohm is not None:
+            current = np.array([volts / self._load_ohm])
+            is_cut = bool(cut_a) and abs(current[0]) > cut_a
+            current = np.clip(current, -cut_a, cut_a) if is_cut else current
+        return float(_resistance(volts, current, found.status[:, 0])[0]), is_cut
+
+    def pulse(self, at: int, volts: float, width_s: float, most_a: float, factor: float) -> None:
+        """One pulse on one cell, its current limited to `most_a` (0: not)."""
+        index = np.array([at], dtype=np.int64)
+        self._expose(index, np.array([volts]), factor)
+        self._applied(index, (Step(volts, 0.0, 0.0, width_s),), most_a or None)
+
+    def _applied(self, index: IntArray, steps: tuple[Step, ...], compliance_a: float | None = None) -> ApplyResult:
+        self._number += 1
+        operation = Apply(Cells.from_index(index, self.geometry), steps, compliance_a=compliance_a)
+        found = self.chip.execute(operation, self._number)
+        assert isinstance(found, ApplyResult)
+        return found
+
+    def _expose(self, index: IntArray, volts: FloatArray, factor: float) -> None:
+        counted = index[np.abs(volts) * factor > self.chip.read_v]
+        word, bit = np.divmod(counted, self.geometry.columns)
+        words = np.bincount(word, minlength=self.geometry.rows)
+        bits = np.bincount(bit, minlength=self.geometry.columns)
+        self.half_selected += words[:, None] + bits[None, :]
+        np.subtract.at(self.half_selected, (word, bit), 2)
+
+
+def _resistance(volts: float, current: FloatArray, status: NDArray[np.uint8]) -> FloatArray:
+    found = np.full(current.shape, np.inf)
+    np.divide(volts, current, out=found, where=current != 0)
+    return np.where(status == Status.OVER_RANGE, 0.0, found)
+
+
+class Firmware:
+    """The board: a thread that takes lines in (and the reset at once), and one that works through them job by job."""
+
+    def __init__(self, link: HostLink, array: Array) -> None:
+        self._link, self._array, self._chip = link, array, array.chip
+        self._geometry = array.geometry
+        self._timing = array.chip.simulation.timing
+        self._pace = array.chip.simulation.pace
+        self.faults = FaultQueue()
+        self._chip_lock = threading.RLock()
+        self._news = threading.Condition()
+        self._lines: deque[str] = deque()
+        self._is_reset = False
+        self._jobs = self._turns = self._taken = self._resets = 0
+        self._is_busy = self._is_driving = False
+        self._fault: Injected | None = None
+        self._is_mute = False
+        self._last = ""
+        self._handlers: dict[str, tuple[str, Callable[[], None]]] = {
+            "0": ("INIT", self._init),
+            "01": ("SET READ", self._set_read),
+            "011": ("UPDATE", self._update),
+            "02": ("SELECT", self._select),
+            "04": ("PULSE", self._pulse_selected),
+            "1": ("READ", self._read_one),
+            "2": ("READ ALL", self._read_all),
+            "3": ("PULSE READ", self._pulse_read),
+            "14": ("FORM FINDER", lambda: self._form_finder(linear=False)),
+            "141": ("FORM FINDER", lambda: self._form_finder(linear=True)),
+            "15": ("SWITCH SEEKER", self._switch_seeker),
+            "152": ("SWITCH SEEKER", self._switch_seeker),
+            "191": ("ENDURANCE", self._endurance),
+            "201": ("CURVE TRACER", self._curve_tracer),
+            "21": ("CONVERGE", self._converge),
+            "220": ("CHRONOAMPEROMETRY", self._chronoamperometry),
+            "33": ("VOLATILITY", self._volatility),
+            "999": ("VERSION", self._version),
+        }
+        self._boot()
+        threading.Thread(target=self._work, name="work", daemon=True).start()
+
+    def _boot(self) -> None:
+        self._session: int | None = None
+        self._cycles, self._words, self._bits = 50, SIDE, SIDE
+        self._mode, self._sneak_path, self._read_v = 2, 0, 0.5
+        self._selected: int | None = None
+        self._is_busy = self._is_driving = self._is_mute = False
+        self._last = ""
+
+    # Lines
+
+    def serve(self) -> None:
+        """Take lines in until the process ends."""
+        pending = bytearray()
+        while True:
+            pending += self._link.read(TICK_S)
+            while (end := pending.find(b"\n")) >= 0:
+                line = bytes(pending[:end]).decode("latin-1")
+                del pending[: end + 1]
+                if self.faults.take(frozenset({LinkFault.LINE_OVERRUN}), line):
+                    continue
+                self._taken_in(line)
+
+    def _taken_in(self, line: str) -> None:
+        with self._news:
+            if line == "00":
+                self._lines.clear()
+                self._is_reset = True
+            else:
+                self._lines.append(line)
+            self._news.notify()
+
+    def _line(self) -> str:
+        """The next line; waits for it. Raises `_ResetError`."""
+        with self._news:
+            while not self._lines and not self._is_reset:
+                self._news.wait()
+            self._stop_if_reset()
+            line = self._lines.popleft()
+        self._pass(LINE_S)
+        self._taken += 1
+        return line
+
+    def _ahead(self, count: int) -> list[str]:
+        """The next lines without taking them, as far as they are here already."""
+        with self._news:
+            return [self._lines[k] for k in range(min(count, len(self._lines)))]
+
+    def _numbers(self, count: int) -> list[float]:
+        return [_number(self._line()) for _ in range(count)]
+
+    def _stop_if_reset(self) -> None:
+        if self._is_reset:
+            raise _ResetError
+
+    def _pass(self, seconds: float) -> None:
+        """Let virtual time pass; wall time too where the bench is paced, unless the host resets the board."""
+        end_s = time.monotonic() + seconds * self._pace
+        while (left_s := end_s - time.monotonic()) > 0 and not self._is_reset:
+            time.sleep(min(left_s, TICK_S))
+        with self._chip_lock:
+            self._chip.advance(seconds)
+
+    # Jobs
+
+    def _work(self) -> None:
+        """The working thread."""
+        while True:
+            try:
+                self._job(self._line())
+            except _ResetError:
+                with self._news:
+                    self._is_reset = False
+                    self._resets += 1
+                self._boot()
+                self._pass(RESET_S)
+
+    def _job(self, code: str) -> None:
+        name, handler = self._handlers.get(code, ("", lambda: None))
+        if not name or (self._session in (None, OFFLINE) and code not in ("0", "999")):
+            return
+        self._jobs += 1
+        follows_at_once = self._last == "011" if code == "01" else self._last in ("01", "011")
+        if not (follows_at_once or {code, self._last} <= STREAMED):
+            self._turn()
+        self._last, self._code, self._name = code, code, name
+        self._fault, self._is_mute, self._is_busy = None, False, True
+        try:
+            handler()
+        finally:
+            self._is_busy = self._is_driving = False
+
+    def _turn(self) -> None:
+        self._turns += 1
+        self._pass(self._timing.link_s)
+
+    def _begins(self, *arguments: float) -> bool:
+        """The job has its arguments: False where a fault keeps it from being done."""
+        text = " ".join([f"{self._name}: {self._code}", *(f"{a:g}" for a in arguments)])
+        self._fault = self.faults.take(AFTER, text)
+        before = self.faults.take(BEFORE, text)
+        if before is None:
+            return True
+        if before.kind is LinkFault.STUCK:
+            self._is_driving = True
+            with self._news:
+                while not self._is_reset:
+                    self._news.wait()
+            raise _ResetError
+        if before.kind is LinkFault.CRASH:
+            os._exit(3)
+        if before.kind is LinkFault.DELAY_REQUEST:
+            time.sleep(before.seconds)
+            return True
+        if before.kind is LinkFault.DISCONNECT_REQUEST:
+            self._link.drop()
+        return False
+
+    def _reply(self, data: bytes) -> None:
+        """Send a part of a job's reply, with the fault that waits for it."""
+        self._stop_if_reset()
+        self._pass(BYTE_S * len(data))
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            if fault.kind is LinkFault.DELAY_REPLY:
+                time.sleep(fault.seconds)
+            if fault.kind is LinkFault.DISCONNECT_REPLY:
+                self._link.drop()
+            if fault.kind is LinkFault.HALF_REPLY:
+                self._link.write(data[: len(data) // 2])
+            if fault.kind in (LinkFault.DISCONNECT_REPLY, LinkFault.HALF_REPLY, LinkFault.DROP_REPLY):
+                self._is_mute = True
+            if fault.kind is LinkFault.GARBAGE:
+                data = NOISE + data
+        self._stop_if_reset()
+        if not self._is_mute:
+            self._link.write(data)
+
+    def _floats(self, values: FloatArray | list[float]) -> None:
+        self._reply(np.asarray(values, dtype="<f4").tobytes())
+
+    # Session
+
+    def _init(self) -> None:
+        arguments = self._numbers(7)
+        if not self._begins(*arguments):
+            return
+        cycles, words, bits, mode, session, sneak_path, read_v = arguments
+        good = 1 <= words <= SIDE and 1 <= bits <= SIDE and session in (0, 1, 2, 3) and abs(read_v) <= TOP_V
+        if not good:
+            self._reply(b"0\n")
+            return
+        self._cycles, self._words, self._bits = max(1, int(cycles)), int(words), int(bits)
+        self._mode, self._session, self._sneak_path, self._read_v = int(mode), int(session), int(sneak_path), read_v
+        self._reply(b"1\n")
+
+    def _set_read(self) -> None:
+        mode, read_v = self._numbers(2)
+        if self._begins(mode, read_v):
+            self._mode, self._read_v = int(mode), float(np.clip(read_v, -TOP_V, TOP_V))
+
+    def _update(self) -> None:
+        cycles, sneak_path = self._numbers(2)
+        if self._begins(cycles, sneak_path):
+            self._cycles, self._sneak_path = max(1, int(cycles)), int(sneak_path)
+
+    def _version(self) -> None:
+        if self.faults.take(frozenset({LinkFault.WRONG_MODEL}), "VERSION"):
+            self._reply(b"ESPRESSO MACHINE 3000\n")
+        elif self._begins():
+            self._reply(np.array(VERSION, dtype="<u2").tobytes())
+
+    # Single cells
+
+    def _place(self, word: float, bit: float) -> int | None:
+        """Flat index of a cell; None for one that the array has not."""
+        w, b = int(word), int(bit)
+        inside = 1 <= w <= min(self._words, self._geometry.rows) and 1 <= b <= min(self._bits, self._geometry.columns)
+        return (w - 1) * self._geometry.columns + b - 1 if inside else None
+
+    def _select(self) -> None:
+        word, bit = self._numbers(2)
+        if self._begins(word, bit):
+            self._selected = self._place(word, bit)
+
+    def _pulse_selected(self) -> None:
+        volts, width = self._numbers(2)
+        if self._begins(volts, width) and self._selected is not None:
+            self._pulse(self._selected, volts, width)
+
+    def _read_one(self) -> None:
+        word, bit = self._numbers(2)
+        if self._begins(word, bit):
+            self._selected = self._place(word, bit)
+            self._floats(self._resistances([self._selected]))
+
+    def _read_all(self) -> None:
+        kind, words, bits = self._numbers(3)
+        if int(kind) == 1:
+            if self._begins(kind, words, bits):
+                rows, columns = np.meshgrid(np.arange(words) + 1, np.arange(bits) + 1, indexing="ij")
+                places = [self._place(w, b) for w, b in zip(rows.ravel(), columns.ravel(), strict=True)]
+                self._selected = None
+                self._floats(self._resistances(places))
+        elif int(kind) == 2:
+            count = int(self._numbers(1)[0])
+            if self._begins(kind, words, bits, count):
+                self._selected = None
+                while count > 0:
+                    places = [self._place(*self._numbers(2))]
+                    while len(places) < count and len(ahead := self._ahead(2)) == 2:
+                        place = self._place(*map(_number, ahead))
+                        if place in places:
+                            break
+                        self._numbers(2)
+                        places.append(place)
+                    count -= len(places)
+                    self._floats(self._resistances(places))
+
+    def _pulse_read(self) -> None:
+        """Pulse and read; what has come behind and differs in cell and volts only is done in the same go."""
+        word, bit, volts, width = self._numbers(4)
+        if not self._begins(word, bit, volts, width):
+            return
+        batch = [(self._place(word, bit), volts)]
+        plain = self._fault is None and batch[0][0] is not None and not len(self.faults)
+        taken = {batch[0][0]}
+        while plain and len(ahead := self._ahead(5)) == 5 and ahead[0] == "3" and not len(self.faults):
+            w, b, v, s = map(_number, ahead[1:])
+            place = self._place(w, b)
+            if place is None or place in taken or s != width:
+                break
+            self._line()
+            self._numbers(4)
+            self._jobs += 1
+            batch.append((place, v))
+            taken.add(place)
+        self._selected = batch[-1][0]
+        if batch[0][0] is None:
+            self._floats([math.nan])
+            return
+        places = np.array([p for p, _ in batch], dtype=np.int64)
+        levels = np.clip(np.array([v for _, v in batch]), -TOP_V, TOP_V)
+        self._is_driving = True
+        with self._chip_lock:
+            found = self._array.pulse_and_read(
+                places,
+                levels if _is_width(width) else None,
+                min(width, LONGEST_S),
+                self._read_v,
+                self._cycles,
+                FACTORS.get(self._sneak_path, 0.0),
+            )
+        self._rest()
+        self._floats(found)
+
+    def _resistances(self, places: list[int | None]) -> FloatArray:
+        """What reads of these places tell (ohm); NaN where there is no cell."""
+        found = np.full(len(places), np.nan)
+        there = np.array([p is not None for p in places], dtype=np.bool_)
+        index = np.array([p for p in places if p is not None], dtype=np.int64)
+        if index.size and self._read_v != 0:
+            with self._chip_lock:
+                found[there] = self._array.pulse_and_read(index, None, 0.0, self._read_v, self._cycles, 0.0)
+        return found
+
+    def _resistance(self, place: int) -> float:
+        return float(self._resistances([place])[0])
+
+    def _pulse(self, place: int, volts: float, width: float, most_a: float = 0.0) -> None:
+        """A pulse as the board's drivers give it: within +-12 V, none at all for a width below 90 ns."""
+        self._stop_if_reset()
+        if _is_width(width):
+            self._is_driving = True
+            level = float(np.clip(volts, -TOP_V, TOP_V))
+            with self._chip_lock:
+                self._array.pulse(place, level, min(width, LONGEST_S), most_a, FACTORS.get(self._sneak_path, 0.0))
+        self._rest()
+
+    def _rest(self) -> None:
+        self._is_driving = False
+        self._stop_if_reset()
+
+    # Modules
+
+    def _devices(self, arguments: list[float]) -> Iterator[int]:
+        """Places of the devices that the host names, one after the other; each ends with a terminator, sent here."""
+        count = int(self._numbers(1)[0])
+        if not self._begins(*arguments, count):
+            return
+        for _ in range(count):
+            place = self._place(*self._numbers(2))
+            self._turn()
+            self._selected = place
+            if place is not None:
+                yield place
+            self._triplet(0.0, 0.0, 0.0)
+
+    def _triplet(self, resistance: float, volts: float, width: float) -> None:
+        self._floats([resistance, volts, width])
+
+    def _form_finder(self, *, linear: bool) -> None:
+        arguments = self._numbers(12 if linear else 11)
+        v_min, v_step, v_max, w_min, w_step, w_max, between, r_stop, r_percent = arguments[:9]
+        series, pulses = int(arguments[-2]), int(arguments[-1])
+        for place in self._devices(arguments):
+            first = self._resistance(place)
+            self._triplet(first, self._read_v, 0.0)
+            resistance = first
+            for volts, width in _volts_and_widths(v_min, v_step, v_max, w_min, w_step, w_max, linear):
+                most_a = abs(volts) / SERIES_OHM[series] if series in SERIES_OHM else 0.0
+                for _ in range(pulses):
+                    if _has_formed(resistance, first, r_stop, r_percent):
+                        break
+                    self._pulse(place, volts, width, most_a)
+                    self._pass(between)
+                    resistance = self._resistance(place)
+                    self._triplet(resistance, volts, width)
+                if _has_formed(resistance, first, r_stop, r_percent):
+                    break
+
+    def _curve_tracer(self) -> None:
+        arguments = self._numbers(12)
+        v_pos, v_neg, v_start, v_step, width, between, cut_pos, cut_neg, cycles, pulsed, span, halt = arguments
+        # 10 uA exactly is a value at which the board's ranges meet, and is not taken.
+        cuts = {1: abs(cut_pos), -1: abs(cut_neg)}
+        cuts = {side: 0.0 if cut < 10.05e-6 else cut for side, cut in cuts.items()}
+        sides = {0: (1, -1), 1: (-1, 1), 2: (1,), 3: (-1,)}.get(int(span), ())
+        for place in self._devices(arguments):
+            for cycle in range(int(cycles)):
+                for side in sides:
+                    levels = list(_ramp(v_start, v_step, v_pos if side > 0 else v_neg))
+                    for level in levels + levels[::-1]:
+                        self._stop_if_reset()
+                        self._is_driving = True
+                        with self._chip_lock:
+                            resistance, is_cut = self._array.hold(
+                                place,
+                                float(np.clip(side * level, -TOP_V, TOP_V)),
+                                max(width, SHORTEST_S),
+                                cuts[side],
+                                FACTORS.get(self._sneak_path, 0.0),
+                            )
+                        if pulsed:
+                            self._pass(between)
+                        self._triplet(resistance, side * level, width)
+                        if is_cut and halt:
+                            break
+                    self._rest()
+                # `_devices` sends the last cycle's terminator.
+                if cycle + 1 < int(cycles):
+                    self._triplet(0.0, 0.0, 0.0)
+
+    def _endurance(self) -> None:
+        arguments = self._numbers(10)
+        v_pos, w_pos, cut_pos, v_neg, w_neg, cut_neg, between, n_pos, n_neg, cycles = arguments
+        for place in self._devices(arguments):
+            for _ in range(int(cycles)):
+                for volts, width, cut, count in (
+                    (v_pos, w_pos, cut_pos, n_pos),
+                    (v_neg, w_neg, abs(cut_neg), n_neg),
+                ):
+                    for _ in range(int(count)):
+                        self._pulse(place, volts, width, cut)
+                        self._pass(between)
+                        self._triplet(self._resistance(place), volts, width)
+
+    def _converge(self) -> None:
+        arguments = self._numbers(12)
+        v_min, v_step, v_max, w_min, w_step, w_max, between, target, near, drift, pulses, polarity = arguments
+        for place in self._devices(arguments):
+            side, reversals = (1 if polarity >= 0 else -1), 0
+            before = self._resistance(place)
+            steps = _volts_and_widths(v_min, v_step, v_max, w_min, w_step, w_max, linear=False)
+            while abs(before - target) > near / 100 * target:
+                step = next(steps, None)
+                if step is None:
+                    break
+                volts, width = side * step[0], step[1]
+                for _ in range(int(pulses)):
+                    self._pulse(place, volts, width)
+                    self._pass(between)
+                resistance = self._resistance(place)
+                self._triplet(resistance, volts, width)
+                away = abs(resistance - target) > abs(before - target)
+                crossed = (resistance - target) * (before - target) < 0
+                if (away and abs(resistance - before) > drift / 100 * before) or crossed:
+                    reversals += 1
+                    if reversals > MOST_REVERSALS:
+                        break
+                    side = -side
+                    steps = _volts_and_widths(v_min, v_step, v_max, w_min, w_step, w_max, linear=False)
+                before = resistance
+
+    def _switch_seeker(self) -> None:
+        arguments = self._numbers(12)
+        width, v_min, v_step, v_max, between, _, reads, pulses, cycles, percent, read_after, stage_two = arguments
+        for place in self._devices(arguments):
+
+            def average(place: int = place) -> float:
+                return float(np.mean([self._resistance(place) for _ in range(max(1, int(reads)))]))
+
+            def ramp(side: int, place: int = place) -> bool:
+                """Pulses of rising amplitude until the resistance moves; whether it did."""
+                start = average()
+                for level in _ramp(v_min, v_step, v_max):
+                    for _ in range(int(pulses)):
+                        self._pulse(place, side * level, width)
+                        self._pass(between)
+                        if read_after:
+                            self._triplet(self._resistance(place), side * level, width)
+                    if abs(average() - start) > percent / 100 * start:
+                        return True
+                return False
+
+            side = int(stage_two) or next((s for s in (1, -1) if ramp(s)), 0)
+            for _ in range(int(cycles) if side else 0):
+                ramp(-side)
+                ramp(side)
+
+    def _chronoamperometry(self) -> None:
+        arguments = self._numbers(3)
+        bias, width, reads = arguments
+        for place in self._devices(arguments):
+            for _ in range(int(reads)):
+                self._stop_if_reset()
+                self._is_driving = True
+                with self._chip_lock:
+                    resistance, _ = self._array.hold(
+                        place, bias, width / reads, 0.0, FACTORS.get(self._sneak_path, 0.0)
+                    )
+                self._triplet(resistance, bias, width / reads)
+            self._rest()
+
+    def _volatility(self) -> None:
+        arguments = self._numbers(4)
+        volts, width, batch, averages = arguments
+        for place in self._devices(arguments):
+            self._pulse(place, volts, width)
+            started = self._chip.now_s
+            for _ in range(int(batch)):
+                read = np.mean([self._resistance(place) for _ in range(max(1, int(averages)))])
+                self._triplet(float(read), self._read_v, self._chip.now_s - started)
+
+    # Control
+
+    def inject(self, entry: FaultEntry | dict[str, Any]) -> None:
+        """Let a fault happen. Raises `ConfigError` for one that the board does not know: it has no error queue and no frames."""
+        _, faults = checked_fault(entry, ["arc-one"], SUPPORTED)
+        for fault in faults:
+            self.faults.add(fault)
+
+    def control(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request of the control socket."""
+        do = request["do"]
+        if do == "advance":
+            with self._chip_lock:
+                self._chip.advance(float(request["seconds"]))
+                return {"now_s": self._chip.now_s}
+        if do == "inject":
+            kind = LinkFault(request["kind"])
+            if kind not in SUPPORTED:
+                raise ConfigError(
+                    f"a simulated ArC ONE knows no fault {str(kind)!r}: it has no error queue and no frames"
+                )
+            self.faults.add(Injected(kind, request["on"], float(request["seconds"])))
+            return {}
+        if do == "clear":
+            self.faults.clear()
+            return {}
+        if do == "truth":
+            with self._chip_lock:
+                return {"npy": pack_array(self._truth(request["name"]))}
+        if do == "damage":
+            with self._chip_lock:
+                self._chip.inject(Fault(request["fault"]), Cells.from_index(request["cells"], self._geometry))
+            return {}
+        if do == "reboot":
+            self._taken_in("00")
+            if request["drop_link"]:
+                self._link.drop()
+            return {}
+        if do == "status":
+            return self._told()
+        if do == "quit":
+            self._chip.close()
+            threading.Timer(0.05, os._exit, (0,)).start()
+            return {}
+        raise ConfigError(f"{do!r} is not known")
+
+    def _truth(self, name: str) -> NDArray[Any]:
+        if name == "conductance_s":
+            return self._chip.conductance_s()
+        if name == "half_selected":
+            return self._array.half_selected[None]
+        if name in ("pulses", "formed", "stuck"):
+            found: NDArray[Any] = getattr(self._chip, name)
+            return found
+        raise ConfigError(f"no ground truth {name!r}")
+
+    def _told(self) -> dict[str, Any]:
+        return {
+            "outputs_on": self._is_driving,
+            "busy": self._is_busy,
+            "session": self._session,
+            "offline": self._session == OFFLINE,
+            "read_v": self._read_v,
+            "read_mode": self._mode,
+            "sneak_path": self._sneak_path,
+            "selected": self._selected,
+            "now_s": self._chip.now_s,
+            "jobs": self._jobs,
+            "turns": self._turns,
+            "lines": self._taken,
+            "resets": self._resets,
+            "waiting_faults": len(self.faults),
+        }
+
+
+def _number(line: str) -> float:
+    """A line as a number; 0 for one that is none, as a firmware's conversion gives it."""
+    try:
+        value = float(line)
+    except ValueError:
+        return 0.0
+    return value if math.isfinite(value) else 0.0
+
+
+def _is_width(width: float) -> bool:
+    # The sent decimal may round a width of exactly 90 ns down by a part in 1e7.
+    return width >= SHORTEST_S * (1 - 1e-6)
+
+
+def _ramp(first: float, step: float, last: float) -> Iterator[float]:
+    """Levels by repeated addition in single precision, up to and including `last`."""
+    level, add, top = np.float32(first), np.float32(step), np.float32(last)
+    while abs(level) <= abs(top):
+        yield float(level)
+        level = np.float32(level + add)
+        if add == 0:
+            return
+
+
+def _volts_and_widths(
+    v_min: float, v_step: float, v_max: float, w_min: float, w_step: float, w_max: float, linear: bool
+) -> Iterator[tuple[float, float]]:
+    """Every width at one level, then the next level."""
+    for volts in _ramp(v_min, v_step, v_max):
+        width, top = np.float32(w_min), np.float32(w_max)
+        while width <= top:
+            yield volts, float(width)
+            after = np.float32(width + np.float32(w_step)) if linear else np.float32(width * (1 + w_step / 100))
+            if after <= width:
+                break
+            width = after
+
+
+def _has_formed(resistance: float, first: float, r_stop: float, r_percent: float) -> bool:
+    if r_stop > 0 and resistance < r_stop:
+        return True
+    return r_percent > 0 and abs(resistance - first) > r_percent / 100 * first
+
+
+def launch(request: FarSideRequest) -> SimulatedFarSide:
+    """Start a simulated board with the chip of a bench file. Raises `ConfigError` if it does not start."""
+    simulation = request.simulation
+    started = _process.start(MODULE, request, "ArC ONE")
+    settings = {"port": started.answer["resource"], "clock": started.answer["control"], "pace": simulation.pace}
+    if simulation.converters:
+        # What this board's data sheet would state: half a step of the DAC at the read limit, half one of the ADC (12 bits).
+        top = (1 << (simulation.adc_bits - 1)) - 1
+        settings["read_fraction"] = DAC_STEP_V / 2 / request.limits.read_v + 10 * 0.5 / top
+        settings["read_floor_a"] = 0.5 * ADC_RANGES_A[0] / top
+    one = ("arc-one", MODELS[0], started.answer["resource"])
+    return SimulatedFarSide(settings, started.answer["control"], started.stop, (one,), started.is_running)
+
+
+def start_alone(
+    model: str = MODELS[0],
+    load_ohm: float = math.inf,
+    port: int = 0,
+    transport: Literal["pty", "socket"] = "socket",
+) -> SimulatedFarSide:
+    """Start a board with a fresh 32 x 32 array of the default device, or with a resistor of `load_ohm` at each of its places.
+
+    `port` is that of a socket, 0 for any. Raises `ConfigError` if it does not start, or for another model.
+    """
+    if model not in MODELS:
+        raise ConfigError(f"model {model!r}: this simulator stands for {', '.join(MODELS)}")
+    settings = {"port": port} | ({"load_ohm": load_ohm} if math.isfinite(load_ohm) else {})
+    request = FarSideRequest(
+        Simulation(transport=transport), Geometry(1, SIDE, SIDE, "1R"), _ALONE, "alone", Path.cwd(), {"alone": settings}
+    )
+    return launch(request)
+
+
+_ALONE = Limits(
+    bl_v=TOP_V,
+    sl_v=TOP_V,
+    wl_v=TOP_V,
+    cell_v=TOP_V,
+    gate_over_v=TOP_V,
+    half_select_v=TOP_V,
+    read_v=0.5,
+    current_a=1e-2,
+    energy_j=1.0,
+    width_s=LONGEST_S,
+    pulses_per_cell=1 << 30,
+)
+
+
+def main() -> None:
+    """The process: configuration from standard input, addresses to standard output, then serve."""
+    given = _process.configuration()
+    alone: dict[str, Any] = given["settings"].get("alone", {})
+    try:
+        geometry = Geometry(**given["geometry"])
+        if geometry.cell != "1R" or geometry.tiles != 1 or max(geometry.rows, geometry.columns) > SIDE:
+            raise ConfigError(f"an ArC ONE holds one 1R array of up to {SIDE} x {SIDE} cells")
+        simulation = Simulation.model_validate(given["simulation"])
+        link: HostLink = SocketLink(alone.get("port", 0)) if simulation.transport == "socket" else PtyLink()
+        # The board averages its samples itself, so the chip gives it the conductance without noise.
+        quiet = simulation.model_copy(update={"read_noise": False})
+        folder, read_v = Path(given["folder"]), given["limits"]["read_v"]
+        chip = SimulatedChip(geometry, quiet, read_v=read_v, chip_id=given["chip_id"], folder=folder)
+        firmware = Firmware(link, Array(chip, alone.get("load_ohm"), simulation.read_noise))
+        for fault in simulation.faults:
+            firmware.inject(fault)
+    except (BenchError, OSError) as error:
+        _process.answer(error=str(error))
+        return
+    control = ControlServer(firmware.control)
+    _process.end_with_parent(chip.close)
+    _process.answer(resource=link.resource, control=control.address)
+    firmware.serve()
+
+
+if __name__ == "__main__":
+    main()
