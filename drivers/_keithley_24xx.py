@@ -160,6 +160,14 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
             raise LinkError(f"{self.name}: {columns * points} values expected, {values.size} came")
         return values.reshape(points, columns)
 
+    def value(self, told: str) -> float:
+        """One number of a reply. Raises `LinkError` where it is none."""
+        try:
+            return float(told)
+        except ValueError:
+            self.dialog.out_of_step()
+            raise LinkError(f"{self.name}: {told[:60]!r} is no number") from None
+
     def check_mains(self, told: str) -> None:
         """Refuse a line frequency other than the configured one. Raises `ConfigError`."""
         if abs(float(told) - self.config.line_hz) > 0.5:
@@ -207,12 +215,12 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         top = limits.max_v if setup.function is Function.VOLTAGE else limits.max_a
         if setup.source_range is not None:
             top = min(top, setup.source_range * OVERRANGE)
-        for level in (levels[np.argmax(np.abs(levels))],):
-            pair = (level, setup.compliance) if setup.function is Function.VOLTAGE else (setup.compliance, level)
-            if not (abs(level) <= top * (1 + 1e-9) and limits.allows(*pair)):
-                raise ConfigError(
-                    f"{self.name}: level {level:g}: at most {top:g} on this range, and {limits.envelope} (V, A) together"
-                )
+        level = float(levels[np.argmax(np.abs(levels))])  # NaN, where there is one
+        pair = (level, setup.compliance) if setup.function is Function.VOLTAGE else (setup.compliance, level)
+        if not (abs(level) <= top * (1 + 1e-9) and limits.allows(*pair)):
+            raise ConfigError(
+                f"{self.name}: level {level:g}: at most {top:g} on this range, and {limits.envelope} (V, A) together"
+            )
 
     def _compare(self, asked: SourceSetup, told: SourceSetup, limits: ChannelLimits) -> None:
         """Raise `InstrumentError` where the instrument holds something else than was asked for."""

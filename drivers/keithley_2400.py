@@ -170,7 +170,7 @@ class Keithley2400(Keithley24xx):
         function = Function.VOLTAGE if told[0] == "VOLT" else Function.CURRENT
         limits = self.limits("1")
         v_source, a_source, v_sense, a_sense = (
-            None if told[at] == "1" else full_scale(float(told[at + 1]), ranges, "range told")
+            None if told[at] == "1" else full_scale(self.value(told[at + 1]), ranges, "range told")
             for at, ranges in (
                 (3, limits.voltage_ranges_v),
                 (5, limits.current_ranges_a),
@@ -181,11 +181,11 @@ class Keithley2400(Keithley24xx):
         is_volts = function is Function.VOLTAGE
         return SourceSetup(
             function,
-            compliance=float(told[1] if is_volts else told[2]),
+            compliance=self.value(told[1] if is_volts else told[2]),
             source_range=v_source if is_volts else a_source,
             measure_range=a_sense if is_volts else v_sense,
-            aperture_s=float(told[11]) / self.config.line_hz,
-            settle_s=float(told[12]),
+            aperture_s=self.value(told[11]) / self.config.line_hz,
+            settle_s=self.value(told[12]),
             remote_sense=told[13] == "1",
         )
 

@@ -253,7 +253,7 @@ class Keithley2450(Keithley24xx):
         is_volts = told[0] == "VOLT"
         limits = self.limits("1")
         v_source, a_source, v_sense, a_sense = (
-            None if told[at] == "1" else full_scale(float(told[at + 1]), ranges, "range told")
+            None if told[at] == "1" else full_scale(self.value(told[at + 1]), ranges, "range told")
             for at, ranges in (
                 (4, limits.voltage_ranges_v),
                 (6, limits.current_ranges_a),
@@ -263,11 +263,11 @@ class Keithley2450(Keithley24xx):
         )
         return SourceSetup(
             Function.VOLTAGE if is_volts else Function.CURRENT,
-            compliance=float(told[2] if is_volts else told[3]),
+            compliance=self.value(told[2] if is_volts else told[3]),
             source_range=v_source if is_volts else a_source,
             measure_range=a_sense if is_volts else v_sense,
-            aperture_s=float(told[12] if is_volts else told[13]) / self.config.line_hz,
-            settle_s=float(told[14] if is_volts else told[15]),
+            aperture_s=self.value(told[12] if is_volts else told[13]) / self.config.line_hz,
+            settle_s=self.value(told[14] if is_volts else told[15]),
             remote_sense=(told[16] if is_volts else told[17]) == "1",
         )
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -180,7 +181,7 @@ class Simulated2400(KeithleySmu):
         self.delay_s = 0.0
         self.nplc = 1.0
         self.sensed = {"CURR"}
-        self.elements = ELEMENTS
+        self.elements: tuple[str, ...] = ELEMENTS
         self.arm_count, self.trigger_count = 1, 1
         self.format = "ASC"
         self.terminals = "FRON"
@@ -743,7 +744,13 @@ class Simulated2400(KeithleySmu):
         if not self.store:
             raise ScpiError(-230, "Data corrupt or stale")
         table = np.array([[r.VOLT, r.CURR, r.RES] for r in self.store])
-        how = {"MEAN": np.mean, "SDEV": np.std, "MAX": np.max, "MIN": np.min, "PKPK": np.ptp}
+        how: dict[str, Callable[..., Any]] = {
+            "MEAN": np.mean,
+            "SDEV": np.std,
+            "MAX": np.max,
+            "MIN": np.min,
+            "PKPK": np.ptp,
+        }
         values = how[str(self.values[self.STATISTIC])](table, axis=0)
         return ",".join(
             f"{NOT_MEASURED if column[0] >= OVERFLOW else v:+.6E}" for v, column in zip(values, table.T, strict=True)
