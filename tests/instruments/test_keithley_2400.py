@@ -37,7 +37,7 @@ NAMES = (f"k2400_{n}" for n in count())
 class Bench:
     """A simulated 2400 with a load on it, and our driver, not yet connected."""
 
-    def __init__(self, load: Terminal | None = None, timeout_s: float = 0.3, traffic: Recorder | None = None) -> None:
+    def __init__(self, load: Terminal | None = None, timeout_s: float = 2.0, traffic: Recorder | None = None) -> None:
         self.bus = Bus()
         self.load = load or Resistor(1e4)
         self.sim = Simulated2400("2400", Place("smu", self.bus, {"1": self.load}))

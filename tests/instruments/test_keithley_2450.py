@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymeasure.instruments.keithley import Keithley2450 as PymeasureKeithley2450
 from qcodes.instrument_drivers.Keithley import Keithley2450 as QcodesKeithley2450
+from rram_hil.drivers import keithley_2450
 from rram_hil.drivers.keithley_2450 import Keithley2450
 from rram_hil.drivers.simulated._instrument import InstrumentServer
 from rram_hil.drivers.simulated._world import Bus, Drive, Place, Resistor, Terminal
@@ -33,7 +34,7 @@ NAMES = (f"k2450_{n}" for n in count())
 class Bench:
     """A simulated 2450 with a load on it, and our driver, not yet connected."""
 
-    def __init__(self, load: Terminal | None = None, model: str = "2450", timeout_s: float = 0.3) -> None:
+    def __init__(self, load: Terminal | None = None, model: str = "2450", timeout_s: float = 2.0) -> None:
         self.bus = Bus()
         self.load = load or Resistor(1e4)
         self.sim = Simulated2450(model, Place("smu", self.bus, {"1": self.load}))
@@ -312,6 +313,7 @@ def test_the_timeout_follows_nplc_times_points(make: Callable[..., Bench], monke
 
 
 def test_a_sweep_never_switches_an_output_on(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keithley_2450, "FRESH_S", 30.0)
     bench = make()
     driver = bench.ready()
     driver.output("1", False)
@@ -328,7 +330,7 @@ def test_a_sweep_never_switches_an_output_on(make: Callable[..., Bench], monkeyp
     bench.sim.switch(False)
     now_s = time.monotonic()
     with monkeypatch.context() as patch:
-        patch.setattr(time, "monotonic", lambda: now_s + 10)
+        patch.setattr(time, "monotonic", lambda: now_s + 100)
         with pytest.raises(InstrumentError, match="output is off"):
             driver.sweep("1", 0.0, 1.0, 3)
     assert not bench.sim.outputs_on
