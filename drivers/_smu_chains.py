@@ -126,7 +126,7 @@ class Chain(ABC):
 
     def range_v(self, channel: str, plan: RowPlan) -> float:
         """The voltage range that holds all levels of a channel."""
-        volts = max(float(np.max(np.abs(r.levels[channel]), initial=0.0)) for r in plan.routes)
+        volts = plan.most_v[channel]
         return next(
             (r for r in self.meter(channel).limits(self.channel(channel)).voltage_ranges_v if r >= volts), volts
         )
@@ -137,7 +137,7 @@ class Chain(ABC):
         Raises `ConfigError` where the channel cannot give a limit that was asked for at these volts.
         """
         limits = self.meter(channel).limits(self.channel(channel))
-        volts = max(float(np.max(np.abs(r.levels[channel]), initial=0.0)) for r in plan.routes)
+        volts = plan.most_v[channel]
         most = max((a for v, a in limits.envelope if volts <= v), default=0.0)
         if most == 0.0:
             raise ConfigError(f"{channel}: {volts:g} V is beyond its {limits.max_v:g} V")

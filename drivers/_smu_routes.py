@@ -66,7 +66,8 @@ class Visit:
 class RowPlan:
     """A part of an `Apply`: n cells of one row, one after the other, each through all routes.
 
-    `at` are the cells' positions in the batch, shape (n,). `before` and `after` are the relays closed before and after.
+    `at` are the cells' positions in the batch, shape (n,). `after` are the relays closed at the end. `most_v` is the largest
+    |level| of each channel in the whole batch, so that ranges need not change from row to row.
     `above_s` and `below_s` (n,) are the stop condition, None for none. `compliance_a` bounds the cell's current: as asked where
     `is_bounded`, else by the bench's limit.
     """
@@ -75,6 +76,7 @@ class RowPlan:
     routes: tuple[Route, ...]
     visits: tuple[Visit, ...]
     after: Relays
+    most_v: dict[str, float]
     compliance_a: float
     is_bounded: bool
     above_s: FloatArray | None
@@ -134,7 +136,10 @@ class Router:
         ]
         compliance = default_compliance_a if operation.compliance_a is None else operation.compliance_a
         is_bounded = operation.compliance_a is not None
-        return RowPlan(at, mine, tuple(visits), now, compliance, is_bounded, bounds[0], bounds[1])
+        most_v = {
+            c: max(float(np.max(np.abs(r.levels[c]), initial=0.0)) for r in routes) for c in self._wiring.channels
+        }
+        return RowPlan(at, mine, tuple(visits), now, most_v, compliance, is_bounded, bounds[0], bounds[1])
 
     def _visits(
         self, routes: Sequence[Route], operation: Apply, at: IntArray, before: Relays
