@@ -45,10 +45,6 @@ class ScpiInstrument(Instrument):
             raise
         return self.identity
 
-    def plain_model(self, told: str) -> str:
-        """The model as `MODELS` has it, from the second field of `*IDN?` ("MODEL 2450" -> "2450")."""
-        return told.upper().removeprefix("MODEL").strip()
-
     def send(self, *commands: str, takes_s: float = 0.0) -> None:
         """Send commands as one message, then raise what the error queue holds: one transaction.
 

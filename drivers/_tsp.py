@@ -57,10 +57,6 @@ class TspInstrument(Instrument):
             raise
         return self.identity
 
-    def plain_model(self, told: str) -> str:
-        """The model as `MODELS` has it, from the second field of `*IDN?` ("Model 2636B" -> "2636B")."""
-        return told.upper().removeprefix("MODEL").strip()
-
     def look(self) -> None:
         """Learn what the instrument is made of (cards, channels) once it is identified: with `peek`, changing nothing."""
 

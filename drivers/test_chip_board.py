@@ -199,6 +199,19 @@ class TestChipBoard(Driver):
         self._armed = False
         self._clock_s = (0.0, time.monotonic())
 
+    @classmethod
+    def identify_at(cls, port: str) -> Identity | None:
+        """See `Driver.identify_at`; whatever chip is in the socket."""
+        # Neither geometry nor limits matter before a board is armed.
+        config = TestChipBoardConfig(port=port, timeout_s=0.5, retries=0)
+        board = _AnyBoard(config, Geometry(1, 1, 1), Limits.model_construct())
+        try:
+            return board.connect()
+        except BenchError:
+            return None
+        finally:
+            board.close()
+
     def connect(self) -> Identity:
         """Open the port and identify; change no output.
 
@@ -736,6 +749,13 @@ class TestChipBoard(Driver):
         else:
             length_s = len(operation.cells) * spent.get("word_s", 0.0)
         return length_s * envelope.pace if math.isfinite(length_s) else 0.0
+
+
+class _AnyBoard(TestChipBoard):
+    """A board with whatever chip in its socket, for `identify_at`."""
+
+    def _check_board(self, envelope: Envelope, known: Envelope | None) -> None:
+        return
 
 
 def _words(geometry: Geometry) -> str:

@@ -220,8 +220,33 @@ def simulate(
             far_side.stop()
 
 
+@app.command(short_help="What is connected, who answers, which driver fits.")
+def devices(
+    resource: Annotated[
+        list[str] | None,
+        typer.Option("--resource", "-r", metavar="R", help="Ask here too (sockets cannot be listed); may be repeated."),
+    ] = None,
+    probe_serial: Annotated[
+        bool, typer.Option("--probe-serial", help="Open serial ports and ask; this may reset what hangs there.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    record: RecordOption = None,
+) -> None:
+    """List VISA resources and serial ports, ask who they are with *IDN? alone, and say which driver fits. No output moves."""
+    from rram_hil import devices as looking
+    from rram_hil.console import Output
+    from rram_hil.screens import show_devices
+
+    with _recorder(record, is_quiet=as_json) as traffic:
+        found = looking.find_devices(resource or (), probe_serial=probe_serial, traffic=traffic)
+    if as_json:
+        print(looking.as_json(found))
+    else:
+        show_devices(found, Output())
+
+
 @contextlib.contextmanager
-def _recorder(path: Path | None) -> Iterator[Recorder | None]:
+def _recorder(path: Path | None, *, is_quiet: bool = False) -> Iterator[Recorder | None]:
     """What writes the file of `--record`; says at the end how much there is in it."""
     from rram_hil.console import Output
     from rram_hil.traffic import Recorder
@@ -231,7 +256,8 @@ def _recorder(path: Path | None) -> Iterator[Recorder | None]:
         return
     with Recorder(path) as recorder:
         yield recorder
-    Output().line(f"Recorded {recorder.events} events of the links: {path}")
+    if not is_quiet:
+        Output().line(f"Recorded {recorder.events} events of the links: {path}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -105,6 +105,14 @@ class Driver(ABC):
         self.cancel = threading.Event()
         self.traffic: Traffic | None = None
 
+    @classmethod
+    def identify_at(cls, port: str) -> Identity | None:
+        """Who answers at a serial port, for `rram-hil devices --probe-serial`; changes no output.
+
+        None where nobody does, or for a driver that cannot tell.
+        """
+        return None
+
     @abstractmethod
     def connect(self) -> Identity:
         """Open the link and identify; change no output. Raises `LinkError`, or `ConfigError` for the wrong model."""

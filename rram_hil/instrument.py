@@ -95,6 +95,10 @@ class Instrument(ABC):
         if hasattr(self, "dialog"):
             self.dialog.close()
 
+    def plain_model(self, told: str) -> str:
+        """The model as `MODELS` has it, from the second field of `*IDN?` ("MODEL 2450" -> "2450")."""
+        return told.upper().removeprefix("MODEL").strip()
+
     def accept(self, maker_and_model: str, model: str) -> None:
         """Refuse an instrument of another family, or another model than the bench file names.
 

@@ -10,6 +10,7 @@ from rram_hil.bench import Bench
 from rram_hil.bench_file import BenchFile, Read
 from rram_hil.check import Finding, LookSummary
 from rram_hil.console import Output, count, duration, outcome_text, quantity, ranges, scaled
+from rram_hil.devices import Device
 from rram_hil.driver import Span
 from rram_hil.dry_run import Forecast
 from rram_hil.run import RunOutcome, journal_of
@@ -60,6 +61,32 @@ def show_bench(bench: Bench, output: Output) -> None:
 
 def _bias(per_cell: bool) -> str:
     return "volts per cell" if per_cell else "one level for all cells"
+
+
+def show_devices(devices: list[Device], output: Output) -> None:
+    """Who answers where, what fits, and sections of a bench file to paste."""
+    if not devices:
+        output.line(
+            "Nothing found: no VISA resource answers a search, and this computer has no serial port. Instruments on a TCP socket "
+            "cannot be searched for: name each, as in --resource TCPIP::192.168.1.5::5025::SOCKET. GPIB and USB need a backend: "
+            "pip install gpib-ctypes pyusb, or the vendor's VISA library."
+        )
+        return
+    output.heading("Found", f"{len(devices)}")
+    rows = [
+        (d.resource, " ".join(part for part in (d.maker, d.model, d.serial) if part), d.kind or d.driver or d.problem)
+        for d in devices
+    ]
+    output.table(("resource", "who answers", "driver"), rows)
+    blocks = [d.toml for d in devices if d.toml]
+    if blocks:
+        output.heading("For the bench file")
+        for block in blocks:
+            for line in block.splitlines():
+                output.command(line)
+            output.line("")
+    elif not any(d.told for d in devices):
+        output.line("Nobody was identified; instruments on a TCP socket are asked with --resource.")
 
 
 def _span(span: Span, unit: str) -> str:
