@@ -640,12 +640,14 @@ class ArcOne(Driver):
             raise AbortedError(f"{what} was not started: the run is being aborted")
         self._may_abort = True
         try:
-            if not self._in_session:
+            if not (self._in_session and self._opened(reopen=True).is_open):
                 self._start_session(SESSIONS[self._settings.session])
             wanted = Scheme(self._settings.unselected) if scheme is Scheme.INHIBIT else scheme
             if wanted is not self._scheme:
+                # Until a session is started again, in which the scheme is the configured one.
+                self._in_session = False
                 self._send("011", str(self._settings.read_cycles), str(SNEAK_PATH[wanted]))
-                self._scheme = wanted
+                self._scheme, self._in_session = wanted, True
             yield
         finally:
             self._may_abort = False

@@ -277,13 +277,17 @@ class SerialLink(Link):
 
     def _open(self) -> None:
         self._close()
+        settings = dict(self._settings)
+        if os.path.realpath(self.resource).startswith("/dev/pts/"):
+            # A pseudo-terminal carries no parity bit, and refuses to be told to.
+            settings["parity"] = serial.PARITY_NONE
         try:
             self._port = serial.serial_for_url(
-                self.resource, timeout=SLICE_S, write_timeout=5.0, exclusive=True, **self._settings
+                self.resource, timeout=SLICE_S, write_timeout=5.0, exclusive=True, **settings
             )
         except ValueError as error:
             raise ConfigError(f"{self.resource!r} is no serial port or URL: {error}") from None
-        except (OSError, serial.SerialException) as error:
+        except Exception as error:  # termios has an error of its own
             raise LinkError(
                 f"{self.resource}: cannot be opened: {error}; is it plugged in and no other program using it?"
             ) from None

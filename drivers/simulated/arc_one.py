@@ -57,6 +57,8 @@ OFFLINE = 3
 FACTORS = {0: 1 / 3, 1: 1 / 2}
 SERIES_OHM = {1: 1e3, 2: 1e4, 3: 1e5, 4: 1e6}
 STREAMED = frozenset({"1", "3", "02", "04"})
+SILENT = frozenset({"01", "011", "02", "04"})
+"""Jobs without a reply: no fault of a reply is spent on them."""
 
 BEFORE = frozenset(
     {
@@ -179,7 +181,7 @@ class Firmware:
         self._last = ""
         self._handlers: dict[str, tuple[str, Callable[[], None]]] = {
             "0": ("INIT", self._init),
-            "01": ("SET READ", self._set_read),
+            "01": ("SETTING", self._set_read),
             "011": ("UPDATE", self._update),
             "02": ("SELECT", self._select),
             "04": ("PULSE", self._pulse_selected),
@@ -298,7 +300,7 @@ class Firmware:
     def _begins(self, *arguments: float) -> bool:
         """The job has its arguments: False where a fault keeps it from being done."""
         text = " ".join([f"{self._name}: {self._code}", *(f"{a:g}" for a in arguments)])
-        self._fault = self.faults.take(AFTER, text)
+        self._fault = None if self._code in SILENT else self.faults.take(AFTER, text)
         before = self.faults.take(BEFORE, text)
         if before is None:
             return True
