@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from abc import ABC
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from rram_hil.driver import Driver
+from rram_hil.instrument import Instrument
 from rram_hil.protocol import Protocol
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +94,52 @@ def test_the_two_codecs_of_the_board_share_nothing() -> None:
         assert not others, f"{path} imports {others}: two parsers that share code share their errors"
 
 
+SHARED_WITH_SIMULATORS = {"rram_hil.drivers._wiring"}
+"""How an array hangs on a matrix: a section of the bench file, which both sides read."""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "drivers").rglob("*.py")), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_drivers_and_simulators_share_no_code(path: Path) -> None:
+    is_simulator = path.parent.name == "simulated"
+    for module, _ in imports_of(path):
+        if not module.startswith("rram_hil.drivers."):
+            continue
+        of_simulators = f"{module}.".startswith("rram_hil.drivers.simulated.")
+        if is_simulator:
+            allowed = any(f"{module}.".startswith(f"{shared}.") for shared in SHARED_WITH_SIMULATORS)
+            assert of_simulators or allowed, (
+                f"{path.name} imports {module}: what one side misreads the other must not too"
+            )
+        else:
+            assert not of_simulators, f"{path.name} imports {module}: a driver works without the simulators"
+
+
+def test_every_instrument_has_a_simulator_of_its_name_and_the_other_way_round() -> None:
+    instruments = ENTRY_POINTS["rram_hil.instruments"]
+    simulated = ENTRY_POINTS["rram_hil.simulated_instruments"]
+    assert set(instruments) <= set(simulated)
+    # What else runs alone is the far side of a whole driver.
+    assert set(simulated) - set(instruments) <= set(ENTRY_POINTS["rram_hil.simulators"])
+    for group, folder in (("instruments", "drivers"), ("simulated_instruments", "drivers.simulated")):
+        for name, value in ENTRY_POINTS[f"rram_hil.{group}"].items():
+            assert value.partition(":")[0] == f"rram_hil.{folder}.{name.replace('-', '_')}"
+    for name, value in instruments.items():
+        driver = EntryPoint("x", value, "g").load()
+        simulator = EntryPoint("x", simulated[name], "g").load()
+        assert issubclass(driver, Instrument)
+        assert not inspect.isabstract(driver)
+        assert not inspect.isabstract(simulator)
+        assert (driver.MAKER, set(driver.MODELS)) == (simulator.MAKER, set(simulator.MODELS))
+        assert not set(driver.__mro__) & set(simulator.__mro__) - {ABC, object}
+
+
+def test_no_model_belongs_to_two_families() -> None:
+    models: dict[str, str] = {}
+    for name, value in ENTRY_POINTS["rram_hil.instruments"].items():
+        for model in EntryPoint("x", value, "g").load().MODELS:
+            assert models.setdefault(model, name) == name, f"{model} is driven by {models[model]} and {name}"
+
+
 @each_source
 def test_everything_public_has_a_docstring(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -125,13 +173,21 @@ def _classes_in(folder: str, base: type) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(("folder", "base"), [("drivers", Driver), ("protocols", Protocol), ("calibration", Protocol)])
-def test_every_plugin_is_registered_and_every_entry_point_is_a_plugin(folder: str, base: type) -> None:
+@pytest.mark.parametrize(
+    ("folder", "group", "base"),
+    [
+        ("drivers", "drivers", Driver),
+        ("drivers", "instruments", Instrument),
+        ("protocols", "protocols", Protocol),
+        ("calibration", "calibration", Protocol),
+    ],
+)
+def test_every_plugin_is_registered_and_every_entry_point_is_a_plugin(folder: str, group: str, base: type) -> None:
     # A calibration is a protocol that is found beside the others, or under a group of its own.
     registered = {
-        v for group in (f"rram_hil.{folder}", "rram_hil.protocols") for v in ENTRY_POINTS.get(group, {}).values()
+        v for name in (f"rram_hil.{group}", "rram_hil.protocols") for v in ENTRY_POINTS.get(name, {}).values()
     }
-    for value in ENTRY_POINTS.get(f"rram_hil.{folder}", {}).values():
+    for value in ENTRY_POINTS.get(f"rram_hil.{group}", {}).values():
         loaded = EntryPoint("x", value, "g").load()
         assert issubclass(loaded, base)
         assert not inspect.isabstract(loaded)
@@ -208,7 +264,8 @@ import importlib, sys
 from importlib.metadata import entry_points
 import rram_hil
 from rram_hil.device.model import DeviceModel
-for group in ("rram_hil.drivers", "rram_hil.protocols", "rram_hil.simulators"):
+groups = ("drivers", "instruments", "protocols", "simulators", "simulated_instruments")
+for group in (f"rram_hil.{name}" for name in groups):
     assert len(entry_points(group=group))
     for entry in entry_points(group=group):
         entry.load()
