@@ -23,13 +23,18 @@ from numpy.typing import NDArray
 from rram_hil.cells import Cells, Geometry, IntArray
 from rram_hil.device import draws
 from rram_hil.device.config import Simulation
-from rram_hil.device.lines import block_transfer, series_ohm
+from rram_hil.device.converters import ADC_RANGES_A as ADC_RANGES_A
+from rram_hil.device.converters import DAC_RANGE_V as DAC_RANGE_V
+from rram_hil.device.converters import DAC_STEP_V as DAC_STEP_V
+from rram_hil.device.converters import Converters
+from rram_hil.device.lines import block_transfer
 from rram_hil.device.model import DeviceModel, Traits
 from rram_hil.device.state import ChipState
 from rram_hil.driver import Capabilities
 from rram_hil.driver import Span as Range
 from rram_hil.errors import AbortedError, ConfigError
 from rram_hil.operations import (
+    LINES,
     Apply,
     ApplyResult,
     FloatArray,
@@ -50,11 +55,6 @@ from rram_hil.operations import (
 )
 from rram_hil.write_verify import Polarity, WriteVerify
 
-DAC_RANGE_V = 5.0
-DAC_STEP_V = DAC_RANGE_V / 4096
-"""Levels of single reads and pulses: 13 bits with sign, +-5 V."""
-ADC_RANGES_A = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-"""Full scales of single readings; the lowest that holds the current is used, beyond the last is over-range."""
 GATE_LEAK_S = 1e-12
 """Gate leakage of a healthy row: 3 pA at 3 V."""
 FAULT_LEAK_S = 1e-6
@@ -139,6 +139,7 @@ class SimulatedChip:
         untouched = self._state.programming == 0
         self._state.conductance_s[untouched] = self._traits.fixed_s[untouched]
         self._wired: tuple[bytes, FloatArray] | None = None
+        self._converters = Converters(simulation, geometry)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -233,7 +234,12 @@ class SimulatedChip:
         if not self.simulation.read_noise:
             return g_s
         event = self._state.event[index].astype(np.int64)
-        return self.model.as_read(self._seed, self._traits.part(index), event, g_s)
+        seen = self.model.as_read(self._seed, self._traits.part(index), event, g_s)
+        return self._converters.fixed(index, seen)
+
+    def behind(self, index: IntArray, g_s: FloatArray) -> FloatArray:
+        """Conductances as single readings see them: wire, transistor, leads and contacts in series."""
+        return self._converters.behind(index, g_s)
 
     def gate_leak_s(self) -> FloatArray:
         """Leakage of every word line to ground (S), shape (tiles, rows); zero in an array without gates."""
@@ -360,7 +366,7 @@ class SimulatedChip:
     def _relaxed(self, index: IntArray, now_s: FloatArray) -> FloatArray:
         state = self._state
         g = state.conductance_s[index].astype(np.float64)
-        if self.model.relaxation is None:
+        if not self.model.relaxes:
             return g
         moved = np.flatnonzero(state.programming[index] > 0)
         at = index[moved]
@@ -369,16 +375,12 @@ class SimulatedChip:
         return g
 
     def _with_faults(self, index: IntArray, g_s: FloatArray) -> FloatArray:
+        g_s = self._converters.fixed(index, g_s)
         fault = self._state.fault[index]
         if not fault.any():
             return g_s
         g_s = np.where(fault & Fault.SHORT, g_s + SHORT_S, g_s)
         return np.where(fault & Fault.OPEN, 0.0, g_s)
-
-    def _level(self, volts: FloatArray | None) -> FloatArray | None:
-        if volts is None or not self.simulation.converters:
-            return volts
-        return np.rint(volts / DAC_STEP_V) * DAC_STEP_V
 
     def _step(
         self, batch: _Batch, at: IntArray, step: Step, compliance_a: float | None
@@ -387,8 +389,8 @@ class SimulatedChip:
         n = at.size
         asked = step.cell_v(n)
         pulsing = np.abs(asked) > self.read_v
-        bl, sl = self._level(step.levels("bl", n)), self._level(step.levels("sl", n))
-        wl = self._level(step.levels("wl", n))
+        level = self._converters.level
+        bl, sl, wl = (level(step.levels(line, n), line) for line in LINES)
         floating = bl is None or sl is None
         bl = np.zeros(n) if bl is None else bl
         sl = np.zeros(n) if sl is None else sl
@@ -492,8 +494,7 @@ class SimulatedChip:
         g = self._with_faults(index, self._relaxed(index, batch.time_s[at]))
         if self.simulation.read_noise:
             g = self.model.as_read(self._seed, batch.traits.part(at), self._state.event[index].astype(np.int64), g)
-        if self.simulation.line_ohm > 0:
-            g = g / (1 + g * series_ohm(index, self.geometry, self.simulation.line_ohm))
+        g = self.behind(index, self._converters.fixed(index, g))
         current = drop * g * np.clip((gate - 0.7) / 0.5, 0.0, 1.0)
         status = np.full(index.size, Status.OK, dtype=np.uint8)
         if compliance_a is not None:
@@ -501,11 +502,7 @@ class SimulatedChip:
             current = np.clip(current, -compliance_a, compliance_a)
         status[np.abs(current) > ADC_RANGES_A[-1]] = Status.OVER_RANGE
         current = np.clip(current, -ADC_RANGES_A[-1], ADC_RANGES_A[-1])
-        if self.simulation.converters:
-            scale = np.asarray(ADC_RANGES_A)
-            scale = scale[np.minimum(np.searchsorted(scale, np.abs(current)), scale.size - 1)]
-            lsb = scale / ((1 << (self.simulation.adc_bits - 1)) - 1)
-            current = np.rint(current / lsb) * lsb
+        current = self._converters.reading(current)
         if floating:
             status[:] = Status.NOT_A_NUMBER
         status[(asked == 0) & (status == Status.OK)] = Status.NOT_A_NUMBER
@@ -619,8 +616,15 @@ class SimulatedChip:
                 f"columns {columns.start}..{columns.stop - 1} is off the chip of {geometry.shape} (tiles, rows, columns)"
             )
         started = self.now_s
-        g = self._conducts(operation.cells.index(geometry)).reshape(operation.rows, operation.columns)
+        index = operation.cells.index(geometry)
+        g = self._conducts(index).reshape(operation.rows, operation.columns)
         variance = self.model.noise_s(g) ** 2 if self.simulation.read_noise else None
+        if variance is not None and self._converters.resistors is not None:
+            variance[np.isin(index, self._converters.resistors[0]).reshape(variance.shape)] = 0.0
+        if self._converters.access_ohm > 0:
+            part = 1 / (1 + g * self._converters.access_ohm)
+            g = g * part
+            variance = None if variance is None else variance * part**4
         if self.simulation.line_ohm > 0:
             transfer = self._transfer(g, operation)
             # dG_eff/dG = (G_eff/G)^2 for a wire in series; how cells share their wires' drops is second order here.
@@ -651,6 +655,7 @@ class SimulatedChip:
             found = matrix @ x
             if spread is not None:
                 self._add_noise(operation, found, spread @ np.square(operation.inputs[part].T, dtype=np.float32))
+            self._amplify(found, columns, top)
             np.rint(found, out=found)
             if found.size and max(float(found.max()), -float(found.min())) > top:
                 saturated += int(np.count_nonzero(np.abs(found) > top))
@@ -663,6 +668,14 @@ class SimulatedChip:
             self.advance(vector_s * (part.stop - part.start))
         word_sums = None if sums is None else sums.T
         return MultiplyResult(codes.T, lsb, word_sums, saturated, span=Span(started, self.now_s))
+
+    def _amplify(self, found: FloatArray, columns: slice, top: int) -> None:
+        """Gain and offset errors of the column amplifiers on codes of shape (columns, vectors)."""
+        gain, offset = self._converters.column_gain, self._converters.column_offset
+        if gain is not None:
+            found *= 1 + gain[columns, None]
+        if offset is not None:
+            found += top * offset[columns, None]
 
     def _transfer(self, g: FloatArray, operation: Multiply) -> FloatArray:
         """The block's effective conductances behind its wires; the last one is kept, for a solve takes seconds."""

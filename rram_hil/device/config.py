@@ -45,6 +45,94 @@ class FaultEntry(BaseModel):
     seconds: Seconds = 0.0
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Gain = Annotated[float, Field(gt=-0.5, lt=0.5)]
+"""A gain error: what is given or told is 1 + this times what it should be."""
+
+
+class DacErrors(BaseModel):
+    """Errors of one line's converter: gives (1 + `gain`) x level + `offset_v` + deviation.
+
+    `inl_v` is the deviation (V) at evenly spaced levels from the lowest to the highest, straight in between; empty for none.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    offset_v: Finite = 0.0
+    gain: Gain = 0.0
+    inl_v: list[Finite] = []
+
+    @property
+    def any(self) -> bool:
+        """Whether there is an error at all."""
+        return self != DacErrors()
+
+
+class AdcErrors(BaseModel):
+    """Errors of the converter of single readings; `offset` and `inl` in units of the full scale, the same in every range.
+
+    It tells (1 + `gain`) x current + full scale x (`offset` + deviation); `inl` is the deviation at evenly spaced
+    currents from minus to plus full scale, straight in between.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    offset: Annotated[float, Field(gt=-0.1, lt=0.1)] = 0.0
+    gain: Gain = 0.0
+    inl: list[Annotated[float, Field(gt=-0.1, lt=0.1)]] = []
+
+    @property
+    def any(self) -> bool:
+        """Whether there is an error at all."""
+        return self != AdcErrors()
+
+
+class SourceMeterErrors(BaseModel):
+    """Errors of one channel: the terminal has (1 + `gain_v`) x what it says in volts + `offset_v`, and it tells
+    (1 + `gain_a`) x current + `offset_a`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    offset_v: Finite = 0.0
+    gain_v: Gain = 0.0
+    offset_a: Finite = 0.0
+    gain_a: Gain = 0.0
+
+
+class Errors(BaseModel):
+    """Section `[simulation.errors]`: what the simulated instruments do wrong, for calibrations to find; none by default.
+
+    `bl`, `sl` and `wl` are a board's converters of these lines, `adc` that of its single readings. `column_gain` and `column_offset`
+    (in units of the full scale) are the column amplifiers of a multiply, one value a column or none. `access_ohm` is the open
+    transistor in series with every cell when it is read or multiplied, `lead_ohm` leads and contacts in series with single
+    readings. `source_meters` are channels of a rack as its wiring names them ("smu.a").
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    bl: DacErrors = DacErrors()
+    sl: DacErrors = DacErrors()
+    wl: DacErrors = DacErrors()
+    adc: AdcErrors = AdcErrors()
+    column_gain: list[Gain] = []
+    column_offset: list[Finite] = []
+    access_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    lead_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    source_meters: dict[str, SourceMeterErrors] = {}
+
+
+class FixedResistor(BaseModel):
+    """An entry of `simulation.resistors`: a plain resistor in the place of a cell, as test structures have them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    tile: Annotated[int, Field(ge=0)] = 0
+    row: Annotated[int, Field(ge=0)]
+    column: Annotated[int, Field(ge=0)]
+    ohm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Simulation(BaseModel):
     """Section `[simulation]`: the device model, the seed of every draw, the file that holds the chip's state."""
 
@@ -65,3 +153,5 @@ class Simulation(BaseModel):
     pace: Annotated[float, Field(ge=0)] = Field(default=0.0, description="wall seconds spent per virtual second")
     timing: Timing = Timing()
     faults: list[FaultEntry] = Field(default=[], description="what goes wrong on the link, from the start on")
+    errors: Errors = Errors()
+    resistors: list[FixedResistor] = Field(default=[], description="cells that are plain resistors")

@@ -39,10 +39,12 @@ class Purpose(IntEnum):
     SET_SPREAD = 22
     RESET_JITTER = 23
     RESET_SPREAD = 24
+    SET_FLUTTER = 25
     READ = 40
     TELEGRAPH = 41
     RELAX_BODY = 60
     RELAX_TAIL = 61
+    RELAX_PLACE = 62
     MULTIPLY = 80
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.interpolate import PchipInterpolator
+from scipy.special import ndtr
 
 from rram_hil.cells import IntArray
 from rram_hil.device import draws
@@ -35,6 +36,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 PRESETS = ("hfo2", "paper")
+"""Presets whose numbers come from published figures; one pulse of theirs never undoes what the one before did."""
+FITTED_PRESETS = ("hfo2-measured",)
+"""Presets fitted to measured files by `rram-hil calibrate device-model`: see docs/device-model.md."""
+DEFAULT_PRESET = "hfo2-measured"
 _GRID_V = 0.005
 
 
@@ -50,6 +55,11 @@ def _check_table(x: list[float], **columns: list[float]) -> None:
     for name, column in columns.items():
         if len(column) != len(x):
             raise ValueError(f"{name} must be as long as its table's first column ({len(x)})")
+
+
+def _check_quantiles(values: list[float]) -> None:
+    if len(values) < 2 or any(b < a for a, b in pairwise(values)):
+        raise ValueError("quantiles must be 2 or more and must not fall")
 
 
 class Virgin(_Part):
@@ -69,6 +79,22 @@ class Forming(_Part):
     gate_min_v: NotNegative = Field(description="gate over the lower of BL and SL below which nothing forms")
     conductance_s: Positive = Field(description="median after forming; RADAR: 7.2 to 7.8 kohm")
     spread_ln: NotNegative
+    quantile_v: list[Positive] | None = Field(
+        default=None, description="thresholds at evenly spaced probabilities from 0 to 1; replace mean and sd where given"
+    )
+
+    @model_validator(mode="after")
+    def _quantiles(self) -> Self:
+        if self.quantile_v is not None:
+            _check_quantiles(self.quantile_v)
+        return self
+
+    def thresholds(self, z: FloatArray) -> FloatArray:
+        """Thresholds (V) of cells, from standard normal draws."""
+        if self.quantile_v is None:
+            return self.threshold_v + self.threshold_sd_v * z
+        even = np.linspace(0, 1, len(self.quantile_v))
+        return np.asarray(np.interp(ndtr(z), even, self.quantile_v), dtype=np.float64)
 
 
 class Set(_Part):
@@ -90,12 +116,53 @@ class Set(_Part):
     gain_sd_ln: NotNegative = Field(description="device-to-device, ln G")
     jitter_sd_v: NotNegative = Field(description="cycle-to-cycle, gate volts")
     spread_sd_ln: NotNegative = Field(description="cycle-to-cycle, ln G")
+    settled_gain_v: Finite = Field(
+        default=0.0, description="gate volts more that a settled filament sees: one that is not grown from a RESET"
+    )
+    flutter_sd_ln: NotNegative = Field(
+        default=0.0, description="a pulse that could SET moves a cell at its level by this, up or down, ln G"
+    )
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
         _check_table(self.gate_v, conductance_s=self.conductance_s)
         _check_table(self.conductance_s)
         _check_table(self.bl_v, bl_ratio=self.bl_ratio)
+        return self
+
+
+class Walk(_Part):
+    """RESET as it is measured pulse by pulse: a threshold that the filament sets, then a walk around a level.
+
+    With U the volts that the gate lets through (`through_v` by `gate_v`, at most SL - BL; a cell's offset and a jitter of each
+    pulse added), a pulse with U below the threshold of the cell's filament (`on_v` by `on_s`) leaves it, or heals one that reads
+    below its filament by the part `heal` from `heal_from_v` on. Beyond the threshold, with x = ln G,
+    x' = x + pull (level(U) + own - x) + step z: `pull` and `step_ln` by `volts`, the level from `Reset`'s table, `own` the
+    cell's share `device_ln`. So a pulse may also raise G: measured, four in ten beyond 1.5 V do. A pulse on an intact filament
+    (above `intact_s`) goes the part `break_pull` of its way and spreads by `break_ln`, where U is `break_v` above the threshold.
+    """
+
+    gate_v: list[Finite]
+    through_v: list[Finite]
+    on_s: list[Positive]
+    on_v: list[Positive]
+    heal: Fraction
+    heal_from_v: Positive
+    volts: list[Positive]
+    pull: list[Fraction]
+    step_ln: list[NotNegative]
+    device_ln: list[NotNegative]
+    intact_s: Positive
+    break_v: NotNegative
+    break_pull: Fraction
+    break_ln: NotNegative
+    top_s: Positive = Field(description="no pulse of the walk ends above, unless the cell was there")
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.gate_v, through_v=self.through_v)
+        _check_table(self.on_s, on_v=self.on_v)
+        _check_table(self.volts, pull=self.pull, step_ln=self.step_ln, device_ln=self.device_ln)
         return self
 
 
@@ -118,6 +185,7 @@ class Reset(_Part):
     gate_threshold_v: Finite
     gate_slope: Positive
     floor_s: Positive = Field(description="no RESET goes below")
+    walk: Walk | None = None
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
@@ -178,6 +246,62 @@ class Relaxation(_Part):
         return column(self.body_s), column(self.tail_s), column(self.shift_s)
 
 
+class Drift(_Part):
+    """Relaxation as it is measured: the whole distribution of the change, by time and conductance.
+
+    `change_s[i][j]` holds the change (S) at `log10_s[i]` and `g_s[j]`, at the probabilities `probability`. One draw for each
+    programming says which of them a cell follows, so that a cell keeps its place among all as time goes on. Between points it is
+    linear in log10 of the seconds and in G, before the first time it grows from nothing over `onset_decades`, beyond the last
+    it goes on with the last slope; below and above the table's conductances its ends hold, scaled by G below.
+    """
+
+    log10_s: list[Finite]
+    onset_decades: Positive
+    g_s: list[Positive]
+    probability: list[Fraction]
+    change_s: list[list[list[Finite]]]
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.log10_s)
+        _check_table(self.g_s)
+        _check_table(self.probability)
+        shape = (len(self.log10_s), len(self.g_s), len(self.probability))
+        if np.shape(self.change_s) != shape:
+            raise ValueError(f"change_s must be {shape[0]} x {shape[1]} x {shape[2]} (times, conductances, probabilities)")
+        for at_time in self.change_s:
+            for row in at_time:
+                _check_quantiles(row)
+        return self
+
+    @cached_property
+    def _table(self) -> FloatArray:
+        return np.asarray(self.change_s, dtype=np.float64)
+
+    def change(self, chance: FloatArray, g_s: FloatArray, age_s: FloatArray) -> FloatArray:
+        """Change (S) of cells programmed to `g_s` after `age_s` seconds, each at its place `chance` in the distribution."""
+        times = np.asarray(self.log10_s)
+        x = np.log10(np.maximum(age_s, 1e-12))
+        i = np.clip(np.searchsorted(times, x) - 1, 0, times.size - 2)
+        part_t = (x - times[i]) / (times[i + 1] - times[i])
+        early = np.clip(1 + (x - times[0]) / self.onset_decades, 0.0, 1.0)
+        part_t = np.where(x < times[0], 0.0, part_t)
+        places = np.asarray(self.g_s)
+        held = np.clip(g_s, places[0], places[-1])
+        j = np.clip(np.searchsorted(places, held) - 1, 0, places.size - 2)
+        part_g = (held - places[j]) / (places[j + 1] - places[j])
+        p = np.asarray(self.probability)
+        k = np.clip(np.searchsorted(p, chance) - 1, 0, p.size - 2)
+        part_p = np.clip((chance - p[k]) / (p[k + 1] - p[k]), 0.0, 1.0)
+        found = np.zeros(np.shape(chance))
+        for dt in (0, 1):
+            for dg in (0, 1):
+                for dp in (0, 1):
+                    weight = (part_t if dt else 1 - part_t) * (part_g if dg else 1 - part_g) * (part_p if dp else 1 - part_p)
+                    found += weight * self._table[i + dt, j + dg, k + dp]
+        return np.asarray(found * early * np.minimum(g_s / places[0], 1.0), dtype=np.float64)
+
+
 class Stuck(_Part):
     """Cells that no pulse moves. Stuck high-resistance cells never form.
 
@@ -221,6 +345,8 @@ class DeviceModel(_Part):
     read: ReadNoise
     stuck: Stuck
     relaxation: Relaxation | None = None
+    drift: Drift | None = Field(default=None, description="takes the place of `relaxation`")
+    about: str = Field(default="", description="where the numbers come from")
     compliance_v: Positive = Field(
         default=0.5, description="a compliance current limits a SET to current / this (volts left across a formed cell)"
     )
@@ -228,13 +354,13 @@ class DeviceModel(_Part):
     @classmethod
     def load(cls, name: str, folder: Path = Path(".")) -> DeviceModel:
         """A preset by name, or a TOML file (relative to `folder`). Raises `ConfigError` naming what is wrong."""
-        if name in PRESETS:
+        if name in (*PRESETS, *FITTED_PRESETS):
             text = (files("rram_hil.device") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
         else:
             try:
                 text = (folder / name).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                presets = ", ".join(PRESETS)
+                presets = ", ".join((*PRESETS, *FITTED_PRESETS))
                 raise ConfigError(
                     f"device model {name!r} is neither a preset ({presets}) nor a file: {error}"
                 ) from None
@@ -249,8 +375,21 @@ class DeviceModel(_Part):
 
     @property
     def digest(self) -> str:
-        """Hash of every number of the model."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of every number of the model. Numbers that a model does not use (added later, at their defaults) do not count."""
+        content = self.model_dump()
+        for section, key in (("", "drift"), ("", "about"), ("forming", "quantile_v"), ("reset", "walk")):
+            part = content[section] if section else content
+            if not part[key]:
+                del part[key]
+        for key in ("settled_gain_v", "flutter_sd_ln"):
+            if content["set"][key] == 0.0:
+                del content["set"][key]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether the model has a relaxation."""
+        return self.drift is not None or self.relaxation is not None
 
     @cached_property
     def _set_curve(self) -> tuple[FloatArray, FloatArray]:
@@ -277,7 +416,10 @@ class DeviceModel(_Part):
 
     def _reset_v(self, sl_v: ArrayLike, gate_v: ArrayLike, width_s: float) -> FloatArray:
         """Volts that reach the cell in a RESET, as the gate lets through, at the reference width."""
-        through = self.reset.gate_slope * (np.asarray(gate_v, dtype=np.float64) - self.reset.gate_threshold_v)
+        if self.reset.walk is not None:
+            through = np.interp(gate_v, self.reset.walk.gate_v, self.reset.walk.through_v)
+        else:
+            through = self.reset.gate_slope * (np.asarray(gate_v, dtype=np.float64) - self.reset.gate_threshold_v)
         limited = np.minimum(np.asarray(sl_v, dtype=np.float64), through)
         return np.asarray(limited + self._width_v(self.reset, width_s), dtype=np.float64)
 
@@ -335,9 +477,7 @@ class DeviceModel(_Part):
             index=np.asarray(index, dtype=np.int64),
             stuck=low.astype(np.int8) - high.astype(np.int8),
             fixed_s=np.where(low, short, virgin).astype(single),
-            form_threshold_v=(
-                self.forming.threshold_v + self.forming.threshold_sd_v * z(Purpose.FORM_THRESHOLD)
-            ).astype(single),
+            form_threshold_v=self.forming.thresholds(z(Purpose.FORM_THRESHOLD)).astype(single),
             gate_offset_v=(self.set.offset_sd_v * z(Purpose.GATE_OFFSET)).astype(single),
             set_gain_ln=(self.set.gain_sd_ln * z(Purpose.SET_GAIN)).astype(single),
             reset_offset_v=(self.reset.offset_sd_v * z(Purpose.RESET_OFFSET)).astype(single),
@@ -356,10 +496,13 @@ class DeviceModel(_Part):
         gate_v: FloatArray,
         width_s: float,
         cap_s: float | FloatArray = np.inf,
+        settled_s: FloatArray | None = None,
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Conductance (S) and formed flag after a pulse with BL - SL = `bl_v` > 0 and the gate `gate_v` above SL.
 
-        Never below `g_s`. `cap_s` is what a compliance current allows, one for all cells or one each. Cells that are stuck stay.
+        Never below `g_s` (but for `flutter_sd_ln`). `cap_s` is what a compliance current allows, one for all cells or one each.
+        `settled_s` says of which cells the filament is settled, and how large it is (S; NaN: grown by these pulses).
+        Cells that are stuck stay.
         """
         threshold = traits.form_threshold_v - self._width_v(self.forming, width_s)
         forms = ~formed & (bl_v >= threshold) & (gate_v >= self.forming.gate_min_v) & (traits.stuck == 0)
@@ -370,8 +513,16 @@ class DeviceModel(_Part):
             (np.flatnonzero(forms), self._forming_reaches),
         ):
             if chosen.size:
-                level_s = reached(seed, traits.part(chosen), event[chosen], bl_v[chosen], gate_v[chosen], width_s)
-                after[chosen] = np.maximum(after[chosen], np.minimum(level_s, cap[chosen]))
+                gate = gate_v[chosen]
+                if settled_s is not None and self.set.settled_gain_v:
+                    gate = gate + np.where(np.isnan(settled_s[chosen]), 0.0, self.set.settled_gain_v)
+                level_s = reached(seed, traits.part(chosen), event[chosen], bl_v[chosen], gate, width_s)
+                risen = np.maximum(after[chosen], np.minimum(level_s, cap[chosen]))
+                if self.set.flutter_sd_ln > 0 and reached == self._set_reaches:
+                    z = draws.normal(seed, Purpose.SET_FLUTTER, traits.index[chosen], event[chosen])
+                    stirred = (level_s > 0.5 * after[chosen]) & (traits.stuck[chosen] == 0)
+                    risen = np.where(stirred, np.minimum(risen * np.exp(self.set.flutter_sd_ln * z), cap[chosen]), risen)
+                after[chosen] = risen
         return after, formed | forms
 
     def _set_reaches(
@@ -400,8 +551,14 @@ class DeviceModel(_Part):
         sl_v: FloatArray,
         gate_v: FloatArray,
         width_s: float,
+        settled_s: FloatArray | None = None,
     ) -> FloatArray:
-        """Conductance (S) after a pulse with SL - BL = `sl_v` > 0 and the gate `gate_v` above BL. Never above `g_s`."""
+        """Conductance (S) after a pulse with SL - BL = `sl_v` > 0 and the gate `gate_v` above BL.
+
+        Never above `g_s` but where the model has a `Walk`. `settled_s` as in `after_set`.
+        """
+        if self.reset.walk is not None:
+            return self._walk(seed, traits, event, g_s, formed, sl_v, gate_v, width_s, settled_s)
         z = np.sqrt(self.reset.device_share) * traits.reset_z
         z = z + np.sqrt(1 - self.reset.device_share) * draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event)
         volts = self._reset_v(sl_v, gate_v, width_s)
@@ -414,8 +571,47 @@ class DeviceModel(_Part):
         after = np.minimum(g_s, np.maximum(reached, self.reset.floor_s))
         return np.asarray(np.where(works & formed, after, g_s), dtype=np.float64)
 
+    def _walk(
+        self,
+        seed: int,
+        traits: Traits,
+        event: IntArray,
+        g_s: FloatArray,
+        formed: NDArray[np.bool_],
+        sl_v: FloatArray,
+        gate_v: FloatArray,
+        width_s: float,
+        settled_s: FloatArray | None,
+    ) -> FloatArray:
+        walk = self.reset.walk
+        assert walk is not None
+        volts = np.minimum(sl_v, np.interp(gate_v, walk.gate_v, walk.through_v)) + self._width_v(self.reset, width_s)
+        volts = volts + traits.reset_offset_v
+        noisy = volts + self.reset.jitter_sd_v * draws.normal(seed, Purpose.RESET_JITTER, traits.index, event)
+        filament = g_s if settled_s is None else np.fmax(settled_s, g_s)
+        above = noisy - np.interp(np.log(filament), np.log(walk.on_s), walk.on_v)
+        x = np.log(np.maximum(g_s, 1e-12))
+        grid, level, _ = self._reset_curve
+        breaks = (filament >= walk.intact_s) & (above >= 0)
+        hard = breaks * np.clip(above / walk.break_v, 0.0, 1.0) if walk.break_v > 0 else breaks.astype(np.float64)
+        pull = np.interp(volts, walk.volts, walk.pull)
+        pull = pull + hard * (walk.break_pull - pull)
+        step = np.interp(volts, walk.volts, walk.step_ln)
+        step = step + hard * (walk.break_ln - step)
+        own = np.interp(volts, walk.volts, walk.device_ln) * traits.reset_z
+        z = draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event)
+        moved = x + pull * (np.interp(volts, grid, level) + own - x) + step * z
+        moved = np.clip(moved, np.log(self.reset.floor_s), np.maximum(x, np.log(walk.top_s)))
+        healed = x + np.where(volts >= walk.heal_from_v, walk.heal, 0.0) * (np.log(filament) - x)
+        after = np.exp(np.where(above >= 0, moved, healed))
+        return np.asarray(np.where(formed & (traits.stuck == 0) & (sl_v > 0), after, g_s), dtype=np.float64)
+
     def relaxed(self, seed: int, index: IntArray, event: IntArray, g_s: FloatArray, age_s: FloatArray) -> FloatArray:
         """Conductance (S) `age_s` seconds after a programming to `g_s` that was event number `event` of each cell."""
+        if self.drift is not None:
+            chance = draws.uniform(seed, Purpose.RELAX_PLACE, index, event)
+            change = self.drift.change(chance, np.asarray(g_s, dtype=np.float64), np.asarray(age_s, dtype=np.float64))
+            return np.asarray(np.maximum(g_s + change, 0.05 * g_s), dtype=np.float64)
         law = self.relaxation
         if law is None:
             return g_s

@@ -1,0 +1,297 @@
+"""Fitting the device model: distributions taken over where a file shows them, the rest by matching simulated experiments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from rram_hil.device.model import DeviceModel
+from rram_hil.errors import DataError
+from rram_hil.operations import FloatArray
+
+from ._experiments import SweepPlan, cycle_on_model, sweep_on_model, sweep_plan
+from ._figures import Curves, Figures, curves, cycle_figures, sweep_figures, tolerance
+from ._measured import Measured
+from ._start import start
+
+_SEED = 20210
+_COPIES = 5
+_PROBABILITY = (0.0, 0.002, 0.01, 0.03, 0.08, 0.16, 0.26, 0.38, 0.5, 0.62, 0.74, 0.84, 0.92, 0.97, 0.99, 0.998, 1.0)
+_FORM_POINTS = 61
+_BANDS = 10
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One number that is fitted: where it stands in the model's content, and its bounds; `log` fits its logarithm."""
+
+    path: tuple[str | int, ...]
+    low: float
+    high: float
+    log: bool = False
+
+    def get(self, content: dict[str, Any]) -> float:
+        """Its value as the optimiser sees it."""
+        value: Any = content
+        for key in self.path:
+            value = value[key]
+        return math.log(value) if self.log else float(value)
+
+    def put(self, content: dict[str, Any], seen: float) -> None:
+        """Set it from what the optimiser sees."""
+        place: Any = content
+        for key in self.path[:-1]:
+            place = place[key]
+        place[self.path[-1]] = math.exp(seen) if self.log else float(seen)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """As the optimiser sees them."""
+        return (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+
+
+def _set_knobs(content: dict[str, Any], bl: bool) -> list[Knob]:
+    part = content["set"]
+    knobs = [Knob(("set", "conductance_s", k), 1e-7, 4e-4, log=True) for k in range(len(part["gate_v"]))]
+    if bl:
+        knobs += [Knob(("set", "bl_ratio", k), 0.3, 1.1) for k in range(len(part["bl_v"]) - 1)]
+    return [
+        *knobs,
+        Knob(("set", "offset_sd_v"), 0.002, 0.3),
+        Knob(("set", "gain_sd_ln"), 0.002, 0.2),
+        Knob(("set", "jitter_sd_v"), 0.002, 0.3),
+        Knob(("set", "settled_gain_v"), -0.3, 0.4),
+        Knob(("set", "flutter_sd_ln"), 0.0, 0.05),
+    ]
+
+
+def _reset_knobs(content: dict[str, Any], gate: bool) -> list[Knob]:
+    part = content["reset"]
+    walk = part["walk"]
+    knobs = [Knob(("reset", "conductance_s", k), 1e-6, 3e-4, log=True) for k in range(len(part["sl_v"]))]
+    if gate:
+        knobs += [Knob(("reset", "walk", "through_v", k), 0.2, 4.0) for k in range(1, len(walk["gate_v"]))]
+    knobs += [Knob(("reset", "walk", "on_v", k), 0.2, 3.0) for k in range(len(walk["on_v"]))]
+    for name, low, high in (("pull", 0.05, 0.95), ("step_ln", 0.02, 1.2), ("device_ln", 0.02, 1.5)):
+        knobs += [Knob(("reset", "walk", name, k), low, high) for k in range(len(walk["volts"]))]
+    return [
+        *knobs,
+        Knob(("reset", "offset_sd_v"), 0.01, 0.5),
+        Knob(("reset", "jitter_sd_v"), 0.01, 0.5),
+        Knob(("reset", "walk", "break_v"), 0.05, 3.0),
+        Knob(("reset", "walk", "break_pull"), 0.5, 1.0),
+        Knob(("reset", "walk", "break_ln"), 0.05, 1.2),
+    ]
+
+
+def _ordered(content: dict[str, Any]) -> dict[str, Any]:
+    """A copy whose monotone tables are monotone: what the optimiser may cross on its way."""
+    made = {**content, "set": {**content["set"]}, "reset": {**content["reset"], "walk": {**content["reset"]["walk"]}}}
+    rising = np.maximum.accumulate(np.log(made["set"]["conductance_s"]) + 0.0)
+    made["set"]["conductance_s"] = [float(g) for g in np.exp(rising + 1e-4 * np.arange(rising.size))]
+    falling = np.minimum.accumulate(np.log(made["reset"]["conductance_s"]))
+    made["reset"]["conductance_s"] = [float(g) for g in np.exp(falling - 1e-4 * np.arange(falling.size))]
+    for name in ("through_v", "on_v"):
+        made["reset"]["walk"][name] = [float(v) for v in np.maximum.accumulate(made["reset"]["walk"][name])]
+    return made
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """A sweep to be matched: its plan, its curves, its figures."""
+
+    plan: SweepPlan
+    measured: Curves
+    figures: Figures
+
+    @classmethod
+    def of(cls, file: Measured) -> _Target:
+        found = curves(file)
+        return cls(sweep_plan(file), found, sweep_figures(found))
+
+
+_CURVE_WEIGHT = 0.35
+_QUANTILES = (0.15, 0.5, 0.85)
+
+
+def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
+    """Differences of the figures in tolerances, and of the curves' quantiles in steps of 5 %, lighter."""
+    copies = sweep_on_model(model, target.plan, _SEED, _COPIES)
+    figures = [sweep_figures(one) for one in copies]
+    parts = []
+    for name, value in target.figures.items():
+        rule = tolerance(name)
+        if rule is None or name == "extreme_uS" or not np.isfinite(value):
+            continue
+        guesses = np.array([f[name] for f in figures])
+        guess = float(np.nanmean(guesses)) if np.isfinite(guesses).any() else 3 * value
+        parts.append((guess - value) / rule.width(value))
+    pooled = np.concatenate([one.ln_g for one in copies])
+    difference = [
+        np.quantile(pooled, q, axis=0) - np.quantile(target.measured.ln_g, q, axis=0) for q in _QUANTILES
+    ]
+    shape = np.concatenate(difference) / 0.05 * _CURVE_WEIGHT / math.sqrt(target.plan.volts.size / 10)
+    return np.concatenate([np.array(parts), np.tanh(shape / 5) * 5])
+
+
+def _cycle_residuals(model: DeviceModel, file: Measured, high: bool) -> FloatArray:
+    """High or low state of full cycles: median, sd of ln R, and its parts within and between cells, in tolerances."""
+    cells = int(file.cells.size)
+    n_model, n_cycles = 400, 30
+    ohm = cycle_on_model(model, _SEED, n_model, n_cycles)
+    name = "r_hrs_ohm" if high else "r_lrs_ohm"
+    predicted = cycle_figures(*ohm)
+    wanted = cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
+    parts = []
+    for figure in (f"{name} median", f"{name} sd ln"):
+        rule = tolerance(figure)
+        assert rule is not None
+        parts.append((predicted[figure] - wanted[figure]) / rule.width(wanted[figure]))
+    x = np.log(np.maximum(file[name], 1.0))
+    _, at = np.unique(file["cell"], return_inverse=True)
+    mean = np.bincount(at, x) / np.bincount(at)
+    between = float(np.std(mean, ddof=1)) if cells > 1 else 0.0
+    guess = float(np.log(ohm[0 if high else 1]).reshape(n_model, n_cycles).mean(axis=1).std())
+    parts.append(0.5 * (guess - between) / (0.2 * max(between, 1e-3)))
+    return np.array(parts)
+
+
+def _match(
+    content: dict[str, Any], knobs: list[Knob], residuals: Callable[[DeviceModel], FloatArray], rounds: int
+) -> dict[str, Any]:
+    """Least squares over the knobs, beginning at `content`, a mild pull to where they began."""
+    begin = np.array([knob.get(content) for knob in knobs])
+    low, high = np.array([knob.bounds for knob in knobs]).T
+    begin = np.clip(begin, low + 1e-9, high - 1e-9)
+    scale = np.array([0.15 if knob.log else max(0.15 * abs(b), 0.01) for knob, b in zip(knobs, begin, strict=True)])
+
+    def build(x: FloatArray) -> DeviceModel:
+        for knob, value in zip(knobs, x, strict=True):
+            knob.put(content, value)
+        return DeviceModel.model_validate(_ordered(content))
+
+    def wrong(y: FloatArray) -> FloatArray:
+        return np.concatenate([residuals(build(begin + scale * y)), 0.15 * y])
+
+    found = least_squares(
+        wrong,
+        np.zeros(begin.size),
+        bounds=((low - begin) / scale - 1e-9, (high - begin) / scale + 1e-9),
+        diff_step=0.15,
+        x_scale=1.0,
+        max_nfev=rounds,
+        loss="soft_l1",
+        f_scale=2.0,
+    )
+    build(begin + scale * found.x)
+    return _ordered(content)
+
+
+def fit(files: list[Measured], name: str, tell: Tell) -> DeviceModel:
+    """A device model from measured files. What no file shows keeps the numbers of the start (docs/device-model.md).
+
+    Write-verify files are not used: they are for the check. Raises `DataError` where no file can be fitted.
+    """
+    content = start()
+    content["name"] = name
+    used = [file for file in files if file.kind != "write-verify"]
+    if not used:
+        raise DataError("nothing to fit: no sweep, relaxation, forming or cycling file is among those given")
+    for file in used:
+        if file.kind == "forming":
+            tell(f"forming: thresholds of {file.rows} cells ({file.name})")
+            _fit_forming(content, file)
+        elif file.kind == "relaxation":
+            tell(f"relaxation: distributions of {file.rows} readings ({file.name})")
+            content["drift"] = _drift_of(file, content["read"])
+    cycling = [file for file in used if file.kind == "cycling"]
+    sweeps = [file for file in used if file.kind == "sweep"]
+    for is_reset, part in ((False, "SET"), (True, "RESET")):
+        targets = [_Target.of(file) for file in sweeps if file.is_reset is is_reset]
+        if not targets:
+            continue
+        tell(f"{part}: matching {len(targets)} sweep files" + (f" and {len(cycling)} of cycles" if cycling else ""))
+        many = {target.plan.swept for target in targets}
+        knobs = _reset_knobs(content, "wl_v" in many) if is_reset else _set_knobs(content, "bl_v" in many)
+
+        def residuals(model: DeviceModel, targets: list[_Target] = targets, high: bool = is_reset) -> FloatArray:
+            parts = [_sweep_residuals(model, target) for target in targets]
+            return np.concatenate(parts + [_cycle_residuals(model, file, high) for file in cycling])
+
+        content = _match(content, knobs, residuals, rounds=12)
+    content["about"] = "fitted by rram-hil calibrate device-model to " + ", ".join(sorted({f.name for f in used}))
+    return DeviceModel.model_validate(content)
+
+
+def _fit_forming(content: dict[str, Any], file: Measured) -> None:
+    good = (file["success"] == 1) & (file["r_after_ohm"] > 0)
+    bl, ohm = file["bl_v"][good], file["r_after_ohm"][good]
+    if bl.size < 20:
+        raise DataError(f"{file.name}: {bl.size} formed cells are too few for a distribution")
+    steps = np.diff(np.unique(np.round(bl, 4)))
+    step = float(np.median(steps)) if steps.size else 0.05
+    part = content["forming"]
+    # A cell that formed at a volt has its threshold anywhere in the step below it.
+    spread = np.sort(bl) - step * (np.arange(bl.size) * 0.6180339887 % 1.0)
+    even = np.linspace(0, 1, _FORM_POINTS)
+    part["quantile_v"] = [float(v) for v in np.quantile(spread, even)]
+    part["threshold_v"], part["threshold_sd_v"] = float(spread.mean()), float(spread.std(ddof=1))
+    part["reference_width_s"] = 200e-9
+    part["conductance_s"] = float(1 / np.median(ohm))
+    low, high = np.quantile(np.log(ohm), [0.16, 0.84])
+    part["spread_ln"] = float((high - low) / 2)
+
+
+def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
+    """Quantiles of the change by time and conductance; what a reading's noise adds is taken off the spread."""
+    times = np.unique(file["time_bin_s"])
+    times = times[times > 0]
+    initial, change = file["g_initial_s"], file["g_s"] - file["g_initial_s"]
+    if times.size < 2:
+        raise DataError(f"{file.name}: relaxation needs readings at 2 or more times after programming")
+    inside = np.linspace(0, 1, _BANDS + 1)
+    edges = np.quantile(initial[file["time_bin_s"] == times[0]], inside)
+    centres: list[float] = []
+    table: list[list[list[float]]] = [[] for _ in times]
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        mine = (initial >= low) & (initial <= high)
+        if mine.sum() < 50:
+            continue
+        centres.append(float(np.median(initial[mine])))
+        for row, t in zip(table, times, strict=True):
+            x = change[mine & (file["time_bin_s"] == t)]
+            row.append(_quantiles_of(x, math.hypot(read["fraction"] * centres[-1], read["floor_s"])))
+    return {
+        "log10_s": [float(np.log10(t)) for t in times],
+        "onset_decades": 2.0,
+        "g_s": centres,
+        "probability": list(_PROBABILITY),
+        "change_s": table,
+    }
+
+
+def _quantiles_of(x: FloatArray, noise: float) -> list[float]:
+    """Quantiles such that linear interpolation between them has the mean and the sd of `x` less the noise."""
+    p = np.asarray(_PROBABILITY)
+    q = np.quantile(x, p)
+    middle = q[p.size // 2]
+    robust = 1.4826 * float(np.median(np.abs(x - np.median(x))))
+    shrink = math.sqrt(max(1 - (noise / robust) ** 2, 0.1)) if robust > 0 else 1.0
+    body = np.abs(np.arange(p.size) - p.size // 2) <= 5
+    q = np.where(body, middle + shrink * (q - middle), q)
+    wide = np.diff(p)
+    for _ in range(20):
+        # Between two quantiles the straight line has a mean and a square of its own: scale the tails until both agree.
+        a, b = q[:-1], q[1:]
+        mean = float(np.sum(wide * (a + b) / 2))
+        square = float(np.sum(wide * (a * a + a * b + b * b) / 3)) - mean**2
+        wanted = max(float(x.var()) - noise**2, 1e-30)
+        tail = ~body
+        q = np.where(tail, middle + (q - middle) * np.clip(math.sqrt(wanted / square), 0.9, 1.1), q)
+    return [float(v) for v in np.maximum.accumulate(q)]
