@@ -1,35 +1,38 @@
-"""The resistive crossbar solved exactly: two sets of lines with wires of finite resistance, a conductance at every crossing.
+"""The resistive crossbar solved exactly: rows and columns of wire with resistance, a conductance at every crossing.
 
-Rows and columns are chains of segments; at either end a line may have a source (a potential behind a resistance: a driver, a
-virtual ground, ground) or nothing. A line with nothing at both ends floats. Word and bit lines of a passive array are rows and columns; of a
-1T1R array the source and bit lines are, with a conductance of zero where the gate is closed.
+Rows and columns are chains of segments. At either end a line may have a source (a potential behind a resistance: a driver, a
+virtual ground, ground) or nothing; with nothing at both ends it floats. In a passive array word and bit lines are the rows
+and columns, in a 1T1R array source and bit lines, with a conductance of zero where the gate is closed.
 
-Mathematics. With the potentials u of the row nodes, w of the column nodes, the cells' conductances G (diagonal) and the chains with
-their ends R and C (tridiagonal in the order of their own lines), Kirchhoff's law is
+Mathematics. With the potentials u of the rows' nodes and w of the columns', the cells' conductances G (diagonal), and the
+chains with their ends R and C (tridiagonal along their own lines), Kirchhoff's law is
 
-    (R + G) u - G w = ends of the rows        (C + G) w - G u = ends of the columns.
+    (R + G) u - G w = sources of the rows        (C + G) w - G u = sources of the columns.
 
-1. Solved for are the departures from the lines without cells: a driven line then stands on the straight line between its sources, a
-   floating one at 0 V. Those lines carry no current into cells, so the departures obey the same equations with the cells' currents between
-   those potentials on the right side. Small drops are found as such, not as differences of volts.
-2. w is eliminated: S u = b with S = R + G - G (C + G)^-1 G, symmetric and positive. Conjugate gradients, preconditioned by (R + G)^-1: an iteration
-   solves every row and every column once as a tridiagonal system, all lines of a set at a time. The eigenvalues of the preconditioned S lie in (0, 1] and near 1
-   wherever a wire carries more than its cells do, so few iterations do. Residuals are measured as sqrt(r (R + G)^-1 r), relative to
-   the right side's: every current counts by the drop that it makes.
-3. The tridiagonal factors are built from sums of positive conductances only, (chain up to here in series with its next segment) + cell: a
-   floating line of tiny cells loses no digits.
-4. End currents come from the cells' currents: that of a cell divides between a line's two sources as their resistances say.
-5. A line of zero resistance has one potential: its chain's inverse is the sum over its nodes. A node at a source without
-   resistance is held, and leaves the equations.
+1. Solved for are departures from lines without cells: a driven line then stands on the straight line between its sources, a
+   floating one at 0 V. The departures obey the same equations with the cells' currents at those potentials on the right
+   side: small drops are found as such, not as differences of volts.
+2. w is eliminated: S u = b with S = R + G - G (C + G)^-1 G, symmetric and positive. Conjugate gradients, preconditioned by
+   (R + G)^-1: an iteration solves all rows and all columns once, as tridiagonal systems, all lines of a set at a time.
+   The preconditioned S has its eigenvalues in (0, 1], near 1 wherever wires carry more than cells do, so few iterations
+   do. The residual is measured as sqrt(r (R + G)^-1 r), relative to the right side's: each current counts by the drop
+   that it makes.
+3. Tridiagonal pivots are sums of positive conductances (what the chain up to here is in series with its next segment, and
+   the cell), so a floating line of tiny cells loses no digits. Elimination goes from both ends to the middle, half as many
+   steps as a line has nodes, and unknowns are scaled by the pivots' roots, which leaves two products a node.
+4. End currents are sums of the cells' currents: each divides between its line's two sources as their resistances say.
+5. A line of zero resistance has one potential, and the inverse of its chain is a sum over its nodes. A node at a source
+   without resistance is held: its departure is zero, it leaves the equations.
 
-When the residual, computed anew from the solution, is not below `RESIDUAL` the sparse direct factorisation solves the vector, and `Solution.note` says so.
+Where the residual, computed anew from the solution, is above `RESIDUAL`, the sparse direct factorisation solves that vector,
+and `Solution.note` says so.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,24 +44,26 @@ from scipy.sparse.linalg import SuperLU, splu
 from rram_hil.operations import FloatArray
 
 BoolArray = NDArray[np.bool_]
-Scalar = TypeVar("Scalar", np.float64, np.bool_)
 
 RESIDUAL = 1e-10
-"""A solution with a larger relative residual is not given out."""
+"""A solution of a larger relative residual is not given out."""
 _TARGET = 1e-11
 _ITERATIONS = 500
 _REFINEMENTS = 4
-_GROUP_NODES = 1 << 18
+_GROUP_NODES = 1 << 13
+"""Vectors that are solved together have about so many nodes: more would leave the cache, fewer only cost Python's time."""
 _PAD = 8
+"""Empty lines added to each set, so that reading across the lines does not hit one cache set again and again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
     """One solved network for each of n vectors.
 
-    `left_a`, `right_a` of shape (n, rows) and `top_a`, `bottom_a` of shape (n, columns): current from each end's source into the array (A),
-    zero where there is none. `row_v`, `column_v` (V) and `cell_a` (A, from row to column) of shape (n, rows, columns); None where
-    they were not asked for. `iterations` and `residual` of the worst vector. `note` is empty, or says what had to be done otherwise.
+    `left_a`, `right_a` (n, rows), `top_a`, `bottom_a` (n, columns): current from each end's source into the array (A), zero
+    where there is none. `row_v`, `column_v` (V) and `cell_a` (A, from row to column), shape (n, rows, columns); None where
+    they were not asked for. `iterations` and `residual` of the worst vector. `note` is empty, or says what had to be
+    done otherwise.
     """
 
     left_a: FloatArray
@@ -77,9 +82,10 @@ class Solution:
 class Crossbar:
     """A crossbar of conductances `g_s` (S), shape (rows, columns), and the resistances (ohm) of everything else.
 
-    `row_ohm`, `column_ohm`: one segment between neighbouring cells, a number or one per line; 0 is an ideal wire (then for all lines of the set).
-    `left_ohm`, `right_ohm` (rows) and `top_ohm`, `bottom_ohm` (columns): from the source at that end to the outermost cell, driver and lead together, a number
-    or one per line; 0 holds the cell's node, infinity is no source. Lines without any source float. Raises `ValueError` for what is not such a network.
+    `row_ohm`, `column_ohm`: one segment between neighbouring cells, one number or one per line; 0 is an ideal wire (then
+    for all lines of the set). `left_ohm`, `right_ohm` (rows) and `top_ohm`, `bottom_ohm` (columns): from the source at
+    that end to the outermost cell, driver and lead together, one number or one per line; 0 holds that cell's node,
+    infinity is no source. Raises `ValueError` for what is not such a network.
     """
 
     g_s: FloatArray
@@ -95,17 +101,13 @@ class Crossbar:
         if g.ndim != 2 or g.size == 0 or not (np.isfinite(g) & (g >= 0)).all():
             raise ValueError("crossbar: g_s must be a matrix of finite conductances of zero or more")
         object.__setattr__(self, "g_s", g)
-        for name, size in (("row_ohm", g.shape[0]), ("column_ohm", g.shape[1])):
+        rows, columns = g.shape
+        for name, size in (("row_ohm", rows), ("column_ohm", columns)):
             ohm = _per_line(name, getattr(self, name), size)
             if not np.isfinite(ohm).all() or ((ohm == 0).any() and (ohm > 0).any()):
                 raise ValueError(f"crossbar: {name} must be finite, and zero for all lines of the set or for none")
             object.__setattr__(self, name, ohm)
-        for name, size in (
-            ("left_ohm", g.shape[0]),
-            ("right_ohm", g.shape[0]),
-            ("top_ohm", g.shape[1]),
-            ("bottom_ohm", g.shape[1]),
-        ):
+        for name, size in (("left_ohm", rows), ("right_ohm", rows), ("top_ohm", columns), ("bottom_ohm", columns)):
             object.__setattr__(self, name, _per_line(name, getattr(self, name), size))
 
     def prepare(self) -> Prepared:
@@ -123,7 +125,8 @@ class Crossbar:
         method: Literal["auto", "direct"] = "auto",
     ) -> Solution:
         """`prepare` and `Prepared.solve` at once."""
-        return self.prepare().solve(
+        prepared = self.prepare()
+        return prepared.solve(
             left_v=left_v, right_v=right_v, top_v=top_v, bottom_v=bottom_v, nodes=nodes, method=method
         )
 
@@ -136,22 +139,26 @@ def _per_line(name: str, ohm: ArrayLike, size: int) -> FloatArray:
 
 
 def _along(ohm: FloatArray, first_ohm: FloatArray, last_ohm: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
-    """How an empty line's potential, and a cell's current, divide between the first and the last source; both (n, lines)."""
-    at = first_ohm + np.arange(n)[:, None] * ohm
+    """How an empty line's potential, and a cell's current, divide between the first and the last source.
+
+    Both of shape (nodes, lines), or (1, lines) where no line has two sources.
+    """
     total = first_ohm + (n - 1) * ohm + last_ohm
     both = np.isfinite(total)
+    nodes = np.arange(n)[:, None] if both.any() else np.zeros((1, 1))
+    at = first_ohm + nodes * ohm
     with np.errstate(divide="ignore", invalid="ignore"):
-        first = np.where(total == 0, 0.5, np.where(both, (total - at) / total, np.isfinite(first_ohm) * 1.0))
-        last = np.where(total == 0, 0.5, np.where(both, at / total, np.isfinite(last_ohm) * 1.0))
-    return first, last
+        first = np.where(both, (total - at) / total, np.isfinite(first_ohm))
+        last = np.where(both, at / total, np.isfinite(last_ohm))
+    return np.where(total == 0, 0.5, first), np.where(total == 0, 0.5, last)
 
 
 class _Chains:
     """All lines of one set, along axis 0 of every array; shape (nodes, lines).
 
-    `first`, `last`: how an empty line's potential, and a cell's current, divide between its two sources; `through_s`: conductance (S)
-    from source to source along the empty line. `coupled` is False where a node is held: there departures are zero. `own`: conductance of each node
-    to anything but its neighbours, `wire`: to the next node, zero beside held nodes (their wire is in `own`).
+    `first`, `last`: see `_along`; `through_s`: conductance (S) from source to source along the empty line. `coupled` is False
+    where a node is held: there departures are zero. `own`: conductance of each node to anything but its neighbours,
+    `wire`: to the next node, zero beside a held node (that wire is in `own`).
     """
 
     def __init__(
@@ -166,79 +173,75 @@ class _Chains:
         self.through_s = np.divide(1.0, total, out=np.zeros(lines), where=np.isfinite(total) & (total > 0))
         self.first, self.last = _along(ohm, first_ohm, last_ohm, n)
         self.first[:, away] = 0.0
-        held = np.zeros((n, lines), dtype=np.bool_)
-        held[0] = first_ohm == 0
-        held[-1] |= last_ohm == 0
+        self.coupled = np.ones((n, lines), dtype=np.bool_)
+        self.coupled[0] = first_ohm > 0
+        self.coupled[-1] &= last_ohm > 0
         if self.ideal:
-            held |= held.any(axis=0)
-        self.coupled = ~held
-        self.own = np.where(held, 1.0, g_s)
+            self.coupled &= self.coupled.all(axis=0)
+        self.own = np.where(self.coupled, g_s, 1.0)
         for at, end_ohm in ((0, first_ohm), (-1, last_ohm)):
             self.own[at] += np.divide(1.0, end_ohm, out=np.zeros(lines), where=(end_ohm > 0) & self.coupled[at])
         self.wire = np.zeros((n - 1, lines))
         if not self.ideal:
             self.wire[:] = 1.0 / ohm
-            for at in (0, -1) if n > 1 else ():
-                beside = self.wire[at] * held[at]
-                # Of two nodes that are both held, neither is an unknown.
-                self.own[1 if at == 0 else -2] += beside * self.coupled[1 if at == 0 else -2]
-                self.wire[at] -= beside
+        if not self.ideal and n > 1:
+            for end, inner in ((0, 1), (-1, -2)):
+                beside = np.where(self.coupled[end], 0.0, self.wire[end])
+                self.own[inner] += np.where(self.coupled[inner], beside, 0.0)
+                self.wire[end] -= beside
 
 
 class _Factors:
     """The chains factored, in folded order: both ends of all lines first, then their neighbours, and so on to the middle.
 
-    Elimination from both ends at once needs half as many steps as lines have nodes, each on two nodes of every line.
+    Right sides and unknowns have shape (nodes, vectors, lines), here with `_PAD` empty lines at the end. Unknowns are those of
+    the network over `scale`, right sides are multiplied by it: the pivots are then 1.
     """
 
     def __init__(self, chains: _Chains) -> None:
-        n, lines = chains.own.shape
-        self.fold, self.across = _fold(n), _fold(lines)
         self.ideal = chains.ideal
-        self.coupled = self.folded(chains.coupled)
-        self.first, self.last = self.folded(chains.first), self.folded(chains.last)
-        nodes, width = self.coupled.shape
+        own = _folded(chains.own, fill=1.0)
+        nodes, width = own.shape
         half = nodes // 2
-        own = np.ones((nodes, width))
-        own[:n, :lines] = chains.own
+        self.size = chains.own.shape
+        self.shape = nodes, width - _PAD
+        self.coupled = None if chains.coupled.all() else _folded(chains.coupled)
+        self.first, self.last = (
+            _folded(a) if len(a) > 1 else _folded_lines(a) for a in (chains.first, chains.last)
+        )
+        self._own = own
         if self.ideal:
-            self._sum = 1.0 / np.pad(chains.own.sum(axis=0), (0, width - lines), constant_values=1.0)[self.across]
-            self.own = own[np.ix_(self.fold, self.across)]
+            sums = _folded_lines(chains.own.sum(axis=0), fill=1.0)
+            self.scale = np.broadcast_to(1.0 / np.sqrt(sums), own.shape)
             return
         wire = np.zeros((nodes - 1, width))
-        wire[: n - 1, :lines] = chains.wire
-        wire = wire[:, self.across]
+        wire[: len(chains.wire)] = _folded_lines(chains.wire)
         self._wire = np.stack((wire[: half - 1], wire[: half - 1 : -1]), axis=1)
         self._middle = wire[half - 1]
-        self.own = own[np.ix_(self.fold, self.across)]
-        own = self.own.reshape(half, 2, width)
-        pivot = np.empty((half, 2, width))
-        self._ratio = np.empty((half - 1, 2, width))
-        np.copyto(pivot, own)
+        pivot = own.reshape(half, 2, width).copy()
+        ratio = np.empty((half - 1, 2, width))
         lost = np.empty((2, width))
-        # The conductance that a node has but for its next wire is a sum of positive ones: no digits are lost.
-        for here, after, ratio, joins in zip(pivot, pivot[1:], self._ratio, self._wire, strict=False):
+        for here, after, part, joins in zip(pivot, pivot[1:], ratio, self._wire, strict=False):
             np.add(here, joins, lost)
-            np.divide(joins, lost, ratio)
-            np.multiply(here, ratio, lost)
+            np.divide(joins, lost, part)
+            np.multiply(here, part, lost)
             np.add(after, lost, after)
-        one, other = pivot[-1]
+        one, other = pivot[-1].copy()
         pivot[:-1] += self._wire
-        self._inverse = 1.0 / pivot[:-1]
-        joint = one * other + self._middle * (one + other)
-        self._last = ((other + self._middle) / joint, self._middle / joint, (one + self._middle) / joint)
-        self._steps = list(self._ratio[:, :, None]), list(self._ratio.reshape(half - 1, 2 * width))
-
-    def folded(self, natural: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Nodes and lines in folded order; where their number is odd, an empty one is added."""
-        full = np.zeros((self.fold.size, self.across.size), dtype=natural.dtype)
-        full[: natural.shape[0], : natural.shape[1]] = natural
-        return full[np.ix_(self.fold, self.across)]
+        pivot[-1] += self._middle
+        root = np.sqrt(pivot)
+        ratio *= root[:-1] / root[1:]
+        self.scale = (1.0 / root).reshape(nodes, width)
+        # The two nodes that meet in the middle, scaled like the others: ((1, -m), (-m, 1)) with 1 - m^2 free of cancellation.
+        joint = self._middle / (root[-1, 0] * root[-1, 1])
+        left = (one * other + self._middle * (one + other)) / (pivot[-1, 0] * pivot[-1, 1])
+        self._meet = 1.0 / left, joint / left
+        self._steps = list(ratio[:, :, None]), list(ratio.reshape(half - 1, 2 * width))
 
     def solve(self, x: FloatArray) -> None:
-        """x becomes (chain + ends + cells)^-1 x, in place; shape (nodes, vectors, lines), contiguous."""
+        """x becomes (chain + ends + cells)^-1 x, both scaled, in place; contiguous."""
         if self.ideal:
-            x[:] = x.sum(axis=0) * self._sum
+            x[:] = x.sum(axis=0)
             return
         multiply, add = np.multiply, np.add
         half, vectors, width = x.shape[0] // 2, x.shape[1], x.shape[2]
@@ -253,9 +256,8 @@ class _Factors:
             add(node, work, node)
             before = node
         one, other = pairs[-1]
-        up, joint, down = self._last
-        one[:], other[:] = up * one + joint * other, joint * one + down * other
-        pairs[:-1] *= self._inverse[:, :, None]
+        alone, joint = self._meet
+        one[:], other[:] = alone * one + joint * other, joint * one + alone * other
         nodes.reverse()
         before = nodes[0]
         for node, ratio in zip(nodes[1:], reversed(steps), strict=True):
@@ -264,8 +266,8 @@ class _Factors:
             before = node
 
     def apply(self, x: FloatArray) -> FloatArray:
-        """(chain + ends + cells) x. Of an ideal line only the sum over its nodes has a meaning."""
-        found = x * self.own[:, None]
+        """(chain + ends + cells) x, neither of them scaled. Of an ideal line only the sum over its nodes has a meaning."""
+        found = x * self._own[:, None]
         if not self.ideal:
             pairs, into = (a.reshape(-1, 2, *x.shape[1:]) for a in (x, found))
             flow = (pairs[:-1] - pairs[1:]) * self._wire[:, :, None]
@@ -274,16 +276,39 @@ class _Factors:
             across = (pairs[-1, 0] - pairs[-1, 1]) * self._middle
             into[-1, 0] += across
             into[-1, 1] -= across
-        return found
+        return np.asarray(found, dtype=np.float64)
 
 
-def _fold(n: int) -> NDArray[np.int64]:
-    """0, last, 1, last but one, ...: where each node or line comes from; an even number, one more than n where n is odd."""
-    even = n + n % 2
-    order = np.empty(even, dtype=np.int64)
-    order[::2] = np.arange(even // 2)
-    order[1::2] = np.arange(even - 1, even // 2 - 1, -1)
-    return order
+def _even(n: int) -> int:
+    return n + n % 2
+
+
+def _folded_lines(natural: NDArray[Any], fill: float = 0.0) -> NDArray[Any]:
+    """The last axis in the order 0, last, 1, last but one, ..., an empty one added where it is odd, and `_PAD` empty ones."""
+    n = natural.shape[-1]
+    half = _even(n) // 2
+    found = np.full((*natural.shape[:-1], _even(n) + _PAD), fill, dtype=natural.dtype)
+    found[..., 0 : 2 * half : 2] = natural[..., :half]
+    found[..., 1 + 2 * (n % 2) : 2 * half : 2] = natural[..., : half - 1 : -1]
+    return found
+
+
+def _folded(natural: NDArray[Any], fill: float = 0.0) -> NDArray[Any]:
+    """Both nodes and lines in that order; nodes without the padding."""
+    n = natural.shape[0]
+    half = _even(n) // 2
+    lines = _folded_lines(natural, fill)
+    found = np.full((2 * half, lines.shape[1]), fill, dtype=natural.dtype)
+    found[::2] = lines[:half]
+    found[1 + 2 * (n % 2) :: 2] = lines[: half - 1 : -1]
+    return found
+
+
+def _unfolded(folded: FloatArray, n: int, axis: int) -> FloatArray:
+    """The first n of an axis in natural order again."""
+    at = np.arange(n)
+    half = _even(n) // 2
+    return np.take(folded, np.where(at < half, 2 * at, 2 * (_even(n) - at) - 1), axis=axis)
 
 
 def _add_to(y: FloatArray, a: FloatArray, x: FloatArray, work: FloatArray) -> None:
@@ -301,43 +326,34 @@ def _dot(x: FloatArray, y: FloatArray) -> FloatArray:
     return np.asarray(np.einsum("nkl,nkl->k", x, y))
 
 
+def _collected(share: FloatArray, current: FloatArray) -> FloatArray:
+    """Currents into the nodes (nodes, vectors, lines), times a source's share, summed along the lines: (vectors, lines)."""
+    if not share.any():
+        return np.zeros(current.shape[1:])
+    if len(share) == 1:
+        return np.asarray(current.sum(axis=0) * share[0])
+    return np.asarray(np.einsum("nl,nkl->kl", share, current))
+
+
 class Prepared:
     """A crossbar with its lines factored; `solve` may be called any number of times, from several threads."""
 
     def __init__(self, crossbar: Crossbar) -> None:
         c = self.crossbar = crossbar
-        g = crossbar.g_s
-        rows, columns = g.shape
+        rows = crossbar.g_s.shape[0]
         left, right, top, bottom = (np.asarray(x) for x in (c.left_ohm, c.right_ohm, c.top_ohm, c.bottom_ohm))
         away = self._out_of_reach(np.isfinite(left) | np.isfinite(right), np.isfinite(top) | np.isfinite(bottom))
-        self._row_chains = _Chains(g.T, np.asarray(c.row_ohm), left, right, away[:rows])
-        self._column_chains = _Chains(g, np.asarray(c.column_ohm), top, bottom, away[rows:])
-
-    @cached_property
-    def _rows(self) -> _Factors:
-        return _Factors(self._row_chains)
-
-    @cached_property
-    def _columns(self) -> _Factors:
-        return _Factors(self._column_chains)
-
-    @cached_property
-    def _joint(self) -> FloatArray:
-        """Conductances (S) between nodes that are both unknown."""
-        return np.where(self._row_chains.coupled.T & self._column_chains.coupled, self.crossbar.g_s, 0.0)
-
-    @cached_property
-    def _shares(self) -> tuple[FloatArray, ...]:
-        """Parts of each cell's current that the left, right, top and bottom source give; shape (rows, columns)."""
-        rows, columns = self._row_chains, self._column_chains
-        return rows.first.T, rows.last.T, -columns.first, -columns.last
-
-    @cached_property
-    def _folded(self) -> tuple[FloatArray, ...]:
-        """Folded: all conductances, `_joint` and its transpose, and `_shares`."""
-        fold = self._columns.folded
-        joint = fold(self._joint)
-        return fold(self.crossbar.g_s), joint, np.ascontiguousarray(joint.T), *(fold(s) for s in self._shares)
+        self._row_chains = _Chains(np.ascontiguousarray(c.g_s.T), np.asarray(c.row_ohm), left, right, away[:rows])
+        self._column_chains = _Chains(c.g_s, np.asarray(c.column_ohm), top, bottom, away[rows:])
+        both = self._row_chains.coupled.T & self._column_chains.coupled
+        self._joint = np.where(both, c.g_s, 0.0)
+        self._rows, self._columns = _Factors(self._row_chains), _Factors(self._column_chains)
+        self._cells = _folded(c.g_s)
+        # Conductances between nodes that are both unknown, scaled as these are.
+        inner = self._columns.shape
+        self._coupling = self._cells if both.all() else _folded(self._joint)
+        self._coupling = self._coupling * self._columns.scale
+        self._coupling[:, : inner[1]] *= self._rows.scale[:, : inner[0]].T
 
     def _out_of_reach(self, row_driven: BoolArray, column_driven: BoolArray) -> BoolArray:
         """Lines that no current from any source can reach, rows then columns."""
@@ -362,27 +378,25 @@ class Prepared:
         nodes: bool = True,
         method: Literal["auto", "direct"] = "auto",
     ) -> Solution:
-        """Potentials and currents for the sources' volts: a number, (lines,), or (n, lines) for n vectors.
+        """Potentials and currents for the sources' volts: one number, (lines,), or (n, lines) for n vectors.
 
-        Volts at an end without a source are ignored. `nodes` keeps the potentials and cell currents. `method` "direct" is the sparse factorisation.
-        Raises `ValueError` for volts of a wrong shape, and for two sources of different volts joined without any resistance.
+        Volts at an end without a source are ignored. `nodes`: keep the potentials and cell currents. `method` "direct" is the
+        sparse factorisation. Raises `ValueError` for volts of a wrong shape, and for two sources of different volts
+        joined without resistance.
         """
         volts, n = self._volts(left_v, right_v, top_v, bottom_v)
         rows, columns = self.crossbar.g_s.shape
         ends = [np.zeros(v.shape) for v in volts]
-        kept = [np.empty((n, rows, columns)) for _ in range(3)] if nodes else None
-        group = max(1, _GROUP_NODES // (rows * columns))
+        kept = [np.empty((n, rows, columns)) for _ in range(3)] if nodes else []
         worst, count = np.full(n, np.inf), 0
-        if method == "auto":
-            for first in range(0, n, group):
-                part = slice(first, min(first + group, n))
-                into = None if kept is None else [k[part] for k in kept]
-                took, worst[part] = self._iterate([v[part] for v in volts], [e[part] for e in ends], into)
-                count = max(count, took)
+        group = max(1, _GROUP_NODES // (rows * columns))
+        for first in range(0, n if method == "auto" else 0, group):
+            part = slice(first, min(first + group, n))
+            took, worst[part] = self._iterate([v[part] for v in volts], [e[part] for e in ends], [k[part] for k in kept])
+            count = max(count, took)
         bad = np.flatnonzero(~(worst <= RESIDUAL))
         for k in bad:
-            into = None if kept is None else [a[k] for a in kept]
-            self._solve_directly([v[k] for v in volts], [e[k] for e in ends], into)
+            self._solve_directly([v[k] for v in volts], [e[k] for e in ends], [a[k] for a in kept])
         for chains, k in ((self._row_chains, 0), (self._column_chains, 2)):
             through = (volts[k] - volts[k + 1]) * chains.through_s
             ends[k] += through
@@ -390,8 +404,9 @@ class Prepared:
         note = ""
         if bad.size and method == "auto":
             note = f"{bad.size} of {n} vectors did not converge and were solved by the sparse factorisation"
-        row_v, column_v, cell_a = (None, None, None) if kept is None else kept
-        return Solution(*ends, row_v, column_v, cell_a, count, float(np.delete(worst, bad).max(initial=0.0)), note)
+        residual = float(np.delete(worst, bad).max(initial=0.0))
+        row_v, column_v, cell_a = kept or (None, None, None)
+        return Solution(ends[0], ends[1], ends[2], ends[3], row_v, column_v, cell_a, count, residual, note)
 
     def _volts(self, *given: ArrayLike) -> tuple[list[FloatArray], int]:
         """Volts of the four ends, (vectors, lines) each, and the number of vectors."""
@@ -401,7 +416,7 @@ class Prepared:
         sizes = (rows, rows, columns, columns)
         for name, v, size in zip(("left_v", "right_v", "top_v", "bottom_v"), arrays, sizes, strict=True):
             if v.shape not in ((), (size,), (n, size), (1, size)) or not np.isfinite(v).all():
-                raise ValueError(f"crossbar: {name} must be finite volts: a number, ({size},) or (vectors, {size})")
+                raise ValueError(f"crossbar: {name} must be finite volts: one number, ({size},) or (vectors, {size})")
         volts = [np.broadcast_to(v, (n, size)) for v, size in zip(arrays, sizes, strict=True)]
         for chains, k in ((self._row_chains, 0), (self._column_chains, 2)):
             if (volts[k] != volts[k + 1])[:, chains.shorted].any():
@@ -409,51 +424,56 @@ class Prepared:
         return volts, n
 
     def _iterate(
-        self, volts: list[FloatArray], ends: list[FloatArray], kept: list[FloatArray] | None
+        self, volts: list[FloatArray], ends: list[FloatArray], kept: list[FloatArray]
     ) -> tuple[int, FloatArray]:
         """Conjugate gradients, into `ends` and `kept`; returns the iterations and each vector's residual."""
         rows, columns = self._rows, self._columns
-        cells, joint, joint_t = (c[:, None] for c in self._folded[:3])
+        n, m = columns.shape
         vectors = volts[0].shape[0]
-        left, right, top, bottom = (
-            np.pad(v, ((0, 0), (0, v.shape[1] % 2)))[:, (rows if k < 2 else columns).across] for k, v in enumerate(volts)
-        )
+        cells, coupling = self._cells[:, None], self._coupling[:, None]
+        scale_u, scale_w = rows.scale[:, None], columns.scale[:, None]
+        left, right, top, bottom = (_folded_lines(v) for v in volts)
         # Along the lines: (columns, vectors, rows) of the rows' nodes, (rows, vectors, columns) of the columns'.
         u0 = rows.first[:, None] * left + rows.last[:, None] * right
         w0 = columns.first[:, None] * top + columns.last[:, None] * bottom
-        # Padded, so that reading across does not hit one cache set again and again.
-        wide, wide_t = (np.empty((*a.shape[:2], a.shape[2] + _PAD))[..., : a.shape[2]] for a in (w0, u0))
-        seen, seen_t = wide.transpose(2, 1, 0), wide_t.transpose(2, 1, 0)
-        w = np.empty_like(w0)
+        u0, w0 = np.broadcast_to(u0, (m, *u0.shape[1:])), np.broadcast_to(w0, (n, *w0.shape[1:]))
+        w = np.zeros(w0.shape)
 
-        def reflect(x: FloatArray) -> None:
-            """(C + G)^-1 G x into w, and G times that into `seen`."""
-            np.multiply(joint_t, x, out=wide_t)
-            np.copyto(w, seen_t)
+        def reflect(x: FloatArray, y: FloatArray) -> None:
+            """y minus G (C + G)^-1 G x, into y."""
+            np.multiply(x.transpose(2, 1, 0)[:n], coupling[..., :m], out=w[..., :m])
             columns.solve(w)
-            np.multiply(joint, w, out=wide)
+            np.multiply(w, coupling, out=w)
+            y[..., :n] -= w.transpose(2, 1, 0)[:m]
 
-        np.subtract(u0.transpose(2, 1, 0), w0, out=wide)
-        np.multiply(wide, cells, out=wide)
-        source_u = np.where(rows.coupled[:, None], -seen, 0.0)
-        base_w = np.where(columns.coupled[:, None], wide, 0.0)
+        current = np.zeros(w0.shape)
+        np.subtract(u0.transpose(2, 1, 0)[:n], w0[..., :m], out=current[..., :m])
+        current *= cells
+        source_u = np.zeros(u0.shape)
+        np.negative(current.transpose(2, 1, 0)[:m], out=source_u[..., :n])
+        if rows.coupled is not None:
+            source_u *= rows.coupled[:, None]
+        if columns.coupled is not None:
+            current *= columns.coupled[:, None]
+        source_u *= scale_u
+        base_w = current
+        base_w *= scale_w
         columns.solve(base_w)
-        np.multiply(joint, base_w, out=wide)
-        source_u += seen
-        r, u, z = source_u.copy(), np.zeros_like(u0), source_u.copy()
-        p, q, s = np.empty_like(u0), np.empty_like(u0), np.empty_like(u0)
+        np.multiply(base_w, coupling, out=w)
+        source_u[..., :n] += w.transpose(2, 1, 0)[:m]
+        r, u, z = source_u.copy(), np.zeros(u0.shape), source_u.copy()
+        p, q, s = np.zeros(u0.shape), np.zeros(u0.shape), np.empty(u0.shape)
         rows.solve(z)
         now = size = _dot(r, z)
         goal = _TARGET**2 * size
         count = 0
         for _ in range(_REFINEMENTS):
             again = np.zeros(vectors)
-            p[:] = q[:] = 0.0
             while count < _ITERATIONS and (now > goal).any():
                 count += 1
-                # S z is r less what the columns reflect, for (R + G) z is r; and so S p from the S p before.
-                reflect(z)
-                np.subtract(r, seen, out=s)
+                # S z is r less what the columns reflect, for (R + G) z is r; S p follows from the S p before.
+                np.copyto(s, r)
+                reflect(z, s)
                 _add_to(z, again, p, work=p)
                 _add_to(s, again, q, work=q)
                 p, q, z, s = z, s, p, q
@@ -465,55 +485,59 @@ class Prepared:
                 rows.solve(z)
                 before, now = now, _dot(r, z)
                 again = np.divide(now, before, out=np.zeros(vectors), where=before > 0)
-            reflect(u)
-            np.add(source_u, seen, out=r)
-            r -= rows.apply(u)
+            # The residual of the solution itself: what conjugate gradients carry along drifts.
+            np.multiply(u, scale_u, out=z)
+            np.multiply(rows.apply(z), scale_u, out=r)
+            np.subtract(source_u, r, out=r)
+            np.negative(r, out=r)
+            reflect(u, r)
+            np.negative(r, out=r)
             np.copyto(z, r)
             rows.solve(z)
             now = _dot(r, z)
             worst = np.sqrt(np.divide(np.maximum(now, 0.0), size, out=np.zeros(vectors), where=size > 0))
             if (worst <= 2 * _TARGET).all() or count >= _ITERATIONS:
                 break
+        np.multiply(u.transpose(2, 1, 0)[:n], coupling[..., :m], out=w[..., :m])
+        columns.solve(w)
         w += base_w
+        w *= scale_w
+        u *= scale_u
         u += u0
         w += w0
-        np.subtract(u.transpose(2, 1, 0), w, out=wide)
-        np.multiply(wide, cells, out=wide)
-        row_at, column_at = np.argsort(columns.fold)[: ends[0].shape[1]], np.argsort(rows.fold)[: ends[2].shape[1]]
-        for k, at in enumerate((row_at, row_at, column_at, column_at)):
-            ends[k][:] = _collected(wide, self._folded[3 + k], k)[:, at]
-        if kept is not None:
-            kept[0][:] = u.transpose(1, 2, 0)[:, row_at[:, None], column_at]
-            kept[1][:] = w.transpose(1, 0, 2)[:, row_at[:, None], column_at]
-            kept[2][:] = wide.transpose(1, 0, 2)[:, row_at[:, None], column_at]
+        current = np.zeros(w.shape)
+        np.subtract(u.transpose(2, 1, 0)[:n], w[..., :m], out=current[..., :m])
+        current *= cells
+        of_rows, of_columns = current.transpose(2, 1, 0)[:m], -current
+        sizes = self._row_chains.own.shape[::-1]
+        for k, share in enumerate((rows.first[:, :n], rows.last[:, :n], columns.first, columns.last)):
+            ends[k][:] = _unfolded(_collected(share, of_rows if k < 2 else of_columns), sizes[k // 2], 1)
+        for into, a in zip(kept, (u.transpose(1, 2, 0), w.transpose(1, 0, 2), current.transpose(1, 0, 2)), strict=False):
+            into[:] = _unfolded(_unfolded(a, sizes[0], 1), sizes[1], 2)
         return count, worst
 
     @cached_property
     def _direct(self) -> tuple[SuperLU | None, NDArray[np.int64], NDArray[np.int64], int]:
-        """Sparse factors, each row node's and column node's unknown (the one past the last: none), and their count."""
+        """Sparse factors, the unknown of each row node and column node (those of held ones: the count), and their count."""
         chains = (self._row_chains, self._column_chains)
         count = 0
-        number = []
+        numbers = []
         for c in chains:
-            if c.ideal:
-                free = c.coupled[0]
-                lines = np.where(free, count + np.cumsum(free) - 1, -1)
-                number.append(np.broadcast_to(lines, c.coupled.shape))
-            else:
-                free = c.coupled.ravel()
-                number.append(np.where(free, count + np.cumsum(free) - 1, -1).reshape(c.coupled.shape))
+            # All nodes of an ideal line are one unknown.
+            free = c.coupled[:1] if c.ideal else c.coupled
+            number = np.where(free, count + np.cumsum(free).reshape(free.shape) - 1, -1)
+            numbers.append(np.broadcast_to(number, c.coupled.shape))
             count += int(np.count_nonzero(free))
-        row, column = (np.where(n < 0, count, n) for n in number)
+        row, column = (np.where(n < 0, count, n) for n in numbers)
         if count == 0:
             return None, row.T, column, 0
-        a = [row.ravel(), column.ravel()]
-        b = [row.ravel(), column.ravel()]
-        g = [chains[0].own.ravel(), chains[1].own.ravel()]
+        a, b = [row.ravel(), column.ravel()], [row.ravel(), column.ravel()]
+        g = [c.own.ravel() for c in chains]
         pairs = [(row.T, column, self._joint)]
         pairs += [(n[:-1], n[1:], c.wire) for n, c in zip((row, column), chains, strict=True) if not c.ideal]
         for k, (i, j, s) in enumerate(pairs):
             one, other, joins = i[s > 0], j[s > 0], s[s > 0]
-            # `own` of a node holds its cell already, not its wires.
+            # `own` of a node holds its cell already, but not its wires.
             a += [one, other] if k == 0 else [one, other, one, other]
             b += [other, one] if k == 0 else [other, one, one, other]
             g += [-joins, -joins] if k == 0 else [-joins, -joins, joins, joins]
@@ -523,28 +547,19 @@ class Prepared:
         factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
         return factors, row.T, column, count
 
-    def _solve_directly(self, volts: list[FloatArray], ends: list[FloatArray], kept: list[FloatArray] | None) -> None:
+    def _solve_directly(self, volts: list[FloatArray], ends: list[FloatArray], kept: list[FloatArray]) -> None:
         """One vector by the sparse factorisation, into `ends` and `kept`."""
         factors, row, column, count = self._direct
         rows, columns, g = self._row_chains, self._column_chains, self.crossbar.g_s
-        u = (rows.first * volts[0] + rows.last * volts[1]).T
-        w = columns.first * volts[2] + columns.last * volts[3]
+        u = np.broadcast_to((rows.first * volts[0] + rows.last * volts[1]).T, g.shape)
+        w = np.broadcast_to(columns.first * volts[2] + columns.last * volts[3], g.shape)
         if factors is not None:
             current = (g * (u - w)).ravel()
             source = np.bincount(column.ravel(), current, count + 1) - np.bincount(row.ravel(), current, count + 1)
             found = np.append(factors.solve(source[:count]), 0.0)
-            u = u + found[row]
-            w = w + found[column]
+            u, w = u + found[row], w + found[column]
         current = g * (u - w)
-        for k, share in enumerate(self._shares):
-            ends[k][:] = _collected(current[:, None], share, k)[0]
-        if kept is not None:
-            for into, a in zip(kept, (u, w, current), strict=True):
-                into[:] = a
-
-
-def _collected(current: FloatArray, share: FloatArray, end: int) -> FloatArray:
-    """Cell currents (rows, vectors, columns) times the shares of one set of sources, summed along the lines: (vectors, lines)."""
-    if not share.any():
-        return np.zeros((current.shape[1], share.shape[end // 2]))
-    return np.asarray(np.einsum("rc,rkc->kr" if end < 2 else "rc,rkc->kc", share, current))
+        for k, share in enumerate((rows.first, rows.last, columns.first, columns.last)):
+            ends[k][:] = _collected(share, (current.T if k < 2 else -current)[:, None])[0]
+        for into, a in zip(kept, (u, w, current), strict=False):
+            into[:] = a
