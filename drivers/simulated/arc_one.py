@@ -661,12 +661,7 @@ class Firmware:
                 self._chip.advance(float(request["seconds"]))
                 return {"now_s": self._chip.now_s}
         if do == "inject":
-            kind = LinkFault(request["kind"])
-            if kind not in SUPPORTED:
-                raise ConfigError(
-                    f"a simulated ArC ONE knows no fault {str(kind)!r}: it has no error queue and no frames"
-                )
-            self.faults.add(Injected(kind, request["on"], float(request["seconds"])))
+            self.inject(request)
             return {}
         if do == "clear":
             self.faults.clear()

@@ -1,0 +1,299 @@
+"""The simulated ArC ONE as other hosts see it: raw lines and floats over pyserial, nothing of this package's driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import serial
+from rram_hil.drivers.simulated.arc_one import launch, start_alone
+from rram_hil.drivers.simulated.control import BoardControl
+
+from rram_hil.cells import Geometry
+from rram_hil.device.config import FaultEntry, Simulation
+from rram_hil.errors import ConfigError
+from rram_hil.limits import Limits
+from rram_hil.simulation import FarSideRequest
+
+LOAD_OHM = 2e4
+LIMITS = Limits(
+    bl_v=12.0,
+    sl_v=12.0,
+    wl_v=12.0,
+    cell_v=12.0,
+    gate_over_v=12.0,
+    half_select_v=12.0,
+    read_v=0.3,
+    current_a=1e-3,
+    energy_j=1.0,
+    width_s=10.0,
+    pulses_per_cell=100000,
+)
+
+
+class Host:
+    """What a host does: lines out, floats in."""
+
+    def __init__(self, side: Any) -> None:
+        self.control = BoardControl(side.control)
+        self.port = serial.serial_for_url(side.settings["port"], timeout=0.5)
+
+    def send(self, *lines: object) -> None:
+        for line in lines:
+            self.port.write(f"{line}\n".encode())
+
+    def floats(self, count: int) -> np.ndarray:
+        return np.frombuffer(self.port.read(4 * count), dtype="<f4")
+
+    def silence(self) -> bool:
+        self.port.timeout = 0.1
+        try:
+            return self.port.read(1) == b""
+        finally:
+            self.port.timeout = 0.5
+
+    def init(
+        self, words: int = 32, bits: int = 32, session: int = 0, sneak_path: int = 0, read_v: float = 0.2
+    ) -> bytes:
+        self.send("00", "0", 50, words, bits, 2, session, sneak_path, f"{read_v:e}")
+        return bytes(self.port.readline())
+
+    def close(self) -> None:
+        self.port.close()
+        self.control.close()
+
+
+@pytest.fixture(scope="module")
+def resistor() -> Iterator[Host]:
+    side = start_alone(load_ohm=LOAD_OHM)
+    host = Host(side)
+    yield host
+    host.close()
+    side.stop()
+
+
+@pytest.fixture
+def host(resistor: Host) -> Host:
+    resistor.control.clear()
+    assert resistor.init() == b"1\n"
+    resistor.send("01", 2, 0.2)
+    return resistor
+
+
+@pytest.fixture(scope="module")
+def array() -> Iterator[Host]:
+    simulation = Simulation(read_noise=False, converters=False, device="paper")
+    side = launch(FarSideRequest(simulation, Geometry(1, 4, 5, "1R"), LIMITS, "c1", Path(".")))
+    host = Host(side)
+    yield host
+    host.close()
+    side.stop()
+
+
+def test_version_is_two_uint16_even_before_a_session(resistor: Host) -> None:
+    resistor.send("00", "999")
+    assert np.frombuffer(resistor.port.read(4), dtype="<u2").tolist() == [3, 2]
+
+
+def test_no_job_is_done_before_a_session_or_in_an_offline_one(resistor: Host) -> None:
+    resistor.send("00", 1, 1, 1)
+    assert resistor.silence()
+    assert resistor.init(session=3) == b"1\n"
+    resistor.send(1, 1, 1)
+    assert resistor.silence()
+
+
+@pytest.mark.parametrize("wrong", [{"words": 33}, {"bits": 0}, {"session": 4}, {"read_v": 13.0}])
+def test_a_session_that_cannot_be_is_not_confirmed_with_1(resistor: Host, wrong: dict[str, Any]) -> None:
+    assert resistor.init(**wrong) != b"1\n"
+
+
+def test_job_codes_are_strings(host: Host) -> None:
+    # Word 5 and bit 7 are no jobs either.
+    for code in ("001", "1.0", "+1", "1\r", " 1", "03", "000", ""):
+        host.send(code, 5, 7)
+    assert host.silence()
+    assert host.control.status()["session"] == 0
+    host.send("1", 1, 1)
+    assert host.floats(1) == pytest.approx([LOAD_OHM])
+    host.send("011", 20, 256)
+    host.send("1", "1.000000e+00", "32")
+    assert host.floats(1) == pytest.approx([LOAD_OHM])
+    assert host.control.status()["sneak_path"] == 256
+
+
+def test_all_and_masked_reads_stream_one_float_a_cell(host: Host) -> None:
+    host.send("2", 1, 32, 32)
+    assert host.floats(1024) == pytest.approx(np.full(1024, LOAD_OHM))
+    host.send("2", 2, 32, 32, 3)
+    for word, bit in ((1, 1), (5, 7), (32, 32)):
+        # A host may wait for each before it names the next.
+        host.send(word, bit)
+        assert host.floats(1) == pytest.approx([LOAD_OHM])
+    assert host.silence()
+
+
+def test_read_all_has_the_word_outside(array: Host) -> None:
+    assert array.init(4, 5) == b"1\n"
+    array.send("2", 1, 4, 5)
+    found = 1 / array.floats(20).astype(float)
+    np.testing.assert_allclose(found, array.control.conductance_s().ravel(), rtol=1e-5)
+    array.send("1", 3, 2)
+    assert 1 / float(array.floats(1)[0]) == pytest.approx(array.control.conductance_s()[0, 2, 1], rel=1e-5)
+
+
+def test_a_cell_that_is_not_there_reads_as_no_number(array: Host) -> None:
+    assert array.init(4, 5) == b"1\n"
+    array.send("1", 5, 1, "1", 0, 1, "3", 1, 6, "1.0", "1e-6")
+    assert np.isnan(array.floats(3)).all()
+
+
+def test_a_width_that_was_truncated_to_zero_gives_no_pulse(array: Host) -> None:
+    assert array.init(4, 5) == b"1\n"
+    before = array.control.pulses()[0, 1, 1]
+    array.send("3", 2, 2, f"{1.0:f}", f"{90e-9:f}")
+    assert array.floats(1).size == 1
+    assert array.control.pulses()[0, 1, 1] == before
+    array.send("3", 2, 2, f"{1.0:.6e}", f"{90e-9:.6e}")
+    assert array.floats(1).size == 1
+    assert array.control.pulses()[0, 1, 1] == before + 1
+
+
+def test_a_selected_cell_stays_closed_until_another_job_selects(array: Host) -> None:
+    assert array.init(4, 5) == b"1\n"
+    before = array.control.pulses()[0]
+    array.send("02", 3, 4, "04", 1.0, 1e-6, "04", 1.0, 1e-6, "1", 1, 1, "04", 1.0, 1e-6)
+    assert array.floats(1).size == 1
+    array.send("1", 2, 2)
+    array.floats(1)
+    taken = array.control.pulses()[0] - before
+    assert (taken[2, 3], taken[0, 0], taken.sum()) == (2, 1, 3)
+
+
+def test_half_selected_cells_are_counted_where_they_see_more_than_a_read(array: Host) -> None:
+    assert array.init(4, 5, sneak_path=1) == b"1\n"
+    before = array.control.truth("half_selected")[0]
+    array.send("3", 2, 3, 1.0, 1e-6, "3", 2, 3, 0.5, 1e-6)
+    array.floats(2)
+    seen = array.control.truth("half_selected")[0] - before
+    expected = np.zeros((4, 5))
+    expected[1], expected[:, 2] = 1, 1
+    expected[1, 2] = 0
+    np.testing.assert_array_equal(seen, expected)
+    assert array.init(4, 5, sneak_path=256) == b"1\n"
+    array.send("3", 2, 3, 1.0, 1e-6)
+    array.floats(1)
+    np.testing.assert_array_equal(array.control.truth("half_selected")[0] - before, expected)
+
+
+def test_modules_take_one_device_after_the_other_and_end_each_with_three_zeros(host: Host) -> None:
+    host.send("191", 1.0, 1e-6, 0, -1.0, 1e-6, 0, 1e-3, 1, 1, 2, 2)
+    for word, bit in ((1, 1), (2, 9)):
+        host.send(word, bit)
+        found = host.floats(15).reshape(5, 3)
+        assert found[:4, 1].tolist() == [1.0, -1.0, 1.0, -1.0]
+        assert not found[4].any()
+    assert host.silence()
+
+
+def test_the_curve_tracer_ends_every_cycle(host: Host) -> None:
+    host.send("201", 0.3, 0.3, 0.1, 0.1, 1e-3, 0, 0, 0, 3, 0, 2, 0, 1, 4, 4)
+    found = host.floats(3 * 3 * 7).reshape(3, 7, 3)
+    assert not found[:, 6].any()
+    assert found[:, :6, 1] == pytest.approx(np.tile([0.1, 0.2, 0.3, 0.3, 0.2, 0.1], (3, 1)))
+    assert host.silence()
+
+
+def test_a_cut_off_of_exactly_10_ua_is_not_taken(host: Host) -> None:
+    for cut, top in (("1.000000e-05", 0.5), ("1.010000e-05", 0.3)):
+        host.send("201", 0.5001, 0.5, 0.1, 0.1, 1e-3, 0, cut, 0, 1, 0, 2, 1, 1, 1, 1)
+        volts = []
+        while (triplet := host.floats(3)).any():
+            volts.append(float(triplet[1]))
+        assert max(volts) == pytest.approx(top)
+
+
+def test_a_reset_ends_a_stream_and_takes_two_seconds_of_the_board(host: Host) -> None:
+    started = host.control.status()["now_s"]
+    host.send("191", 1.0, 1e-6, 0, -1.0, 1e-6, 0, 1e-3, 1, 1, 1000000, 1, 1, 1)
+    assert host.floats(3).any()
+    host.send("00")
+    time.sleep(0.1)
+    host.port.reset_input_buffer()
+    assert host.silence()
+    told = host.control.status()
+    assert not told["busy"]
+    assert not told["outputs_on"]
+    assert told["now_s"] - started >= 2.0
+    assert host.init() == b"1\n"
+
+
+def test_virtual_time_counts_lines_bytes_latency_and_samples(host: Host) -> None:
+    host.send("999")
+    host.port.read(4)
+    before = host.control.status()["now_s"]
+    host.send("2", 1, 32, 32)
+    host.floats(1024)
+    took = host.control.status()["now_s"] - before
+    assert took == pytest.approx(4e-3 + 1e-3 + 4096 * 11 / 921600 + 1024 * 510.04e-6, rel=1e-3)
+
+
+def test_a_lost_line_shifts_the_rest_as_on_the_board(host: Host) -> None:
+    host.control.inject("line-overrun", "32")
+    host.send("2", 1, 32, 32)
+    assert host.silence()
+    host.send(2)
+    assert host.floats(64) == pytest.approx(np.full(64, LOAD_OHM))
+
+
+def test_faults_are_those_of_a_board_without_frames_and_queue(host: Host) -> None:
+    for kind in ("queue-full", "corrupt-request", "reboot-during"):
+        with pytest.raises(ConfigError, match="is not one of"):
+            host.control.inject(kind)
+    host.control.inject("wrong-model", count=1)
+    host.send("999")
+    assert host.port.readline().startswith(b"ESPRESSO")
+
+
+def test_faults_of_a_bench_file_happen_from_the_start() -> None:
+    faults = [FaultEntry(kind="drop-reply", on="INIT")]
+    simulation = Simulation(faults=faults, transport="socket")
+    side = launch(FarSideRequest(simulation, Geometry(1, 4, 5, "1R"), LIMITS, "c2", Path(".")))
+    host = Host(side)
+    assert host.init(4, 5) == b""
+    assert host.init(4, 5) == b"1\n"
+    host.close()
+    side.stop()
+    assert not side.is_running()
+    with pytest.raises(ConfigError, match="queue-full"):
+        launch(
+            FarSideRequest(
+                Simulation(faults=[FaultEntry(kind="queue-full")]), Geometry(1, 4, 5, "1R"), LIMITS, "c3", Path(".")
+            )
+        )
+
+
+def test_a_chip_that_the_board_cannot_hold_does_not_start() -> None:
+    with pytest.raises(ConfigError, match="1R"):
+        launch(FarSideRequest(Simulation(), Geometry(1, 4, 5), LIMITS, "c4", Path(".")))
+
+
+def test_noise_falls_with_the_samples_that_a_read_averages() -> None:
+    side = launch(FarSideRequest(Simulation(device="paper"), Geometry(1, 32, 32, "1R"), LIMITS, "c5", Path(".")))
+    host = Host(side)
+    spread = []
+    for cycles in (1, 100):
+        host.send("00", "0", cycles, 32, 32, 2, 0, 0, 0.2)
+        assert host.port.readline() == b"1\n"
+        readings = []
+        for _ in range(2):
+            host.send("2", 1, 32, 32)
+            readings.append(1 / host.floats(1024).astype(float))
+        spread.append(np.std(readings[0] - readings[1]))
+    assert 8 < spread[0] / spread[1] < 12
+    host.close()
+    side.stop()
