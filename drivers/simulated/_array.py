@@ -8,6 +8,7 @@ time that it has lasted. A reading is one event of every cell that carries curre
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ import numpy as np
 
 from rram_hil.cells import Cells, IntArray
 from rram_hil.device.chip import Fault, SimulatedChip, StandingPulse
-from rram_hil.device.lines import series_ohm
+from rram_hil.errors import ConfigError
 from rram_hil.operations import FloatArray
 
 from .._wiring import Wiring
-from ._network import ENDLESS_A, GATE_THRESHOLD_V, Branches, Network, Solution, Source
+from ._errors import ErringTerminal
+from ._network import ENDLESS_A, GATE_THRESHOLD_V, Branches, Network, Solution, Source, UnsolvedError
 from ._world import Drive, Fabric, Sensed, Terminal, VirtualClock
 
 LEAK_S = 1e-15
@@ -29,6 +31,8 @@ MOST_A = 10.0
 """What an output without a current limit gives at most."""
 READ_MARGIN_V = 2e-3
 """An output's own error at the read limit makes no pulse of a read."""
+OPEN_V = GATE_THRESHOLD_V + 1e-3
+"""A gate that a floating line has just closed by following it lets nothing through."""
 CARRIES_V = 1e-5
 """Cells with less than this across them see nothing of a reading."""
 HOT_A, HOT_V = 1e-6, 10e-3
@@ -99,6 +103,11 @@ class ArrayWorld:
 
     def __init__(self, chip: SimulatedChip, wiring: Wiring) -> None:
         wiring.check(chip.geometry)
+        for name in chip.simulation.errors.source_meters:
+            if name not in wiring.channels:
+                raise ConfigError(
+                    f"simulation.errors.source_meters: {name!r} is no wired channel; there is: {', '.join(wiring.channels)}"
+                )
         self.chip = chip
         self.clock = ChipClock(self)
         self.fabric = MatrixFabric(self)
@@ -131,15 +140,16 @@ class ArrayWorld:
         self._bl, self._sl = column, first_sl + source
         first_wl = first_sl + int(source.max()) + 1
         self._wl = self._bl if is_1r else first_wl + row
-        self._wire_ohm = series_ohm(np.arange(geometry.size), geometry, self.chip.simulation.line_ohm)
 
     def terminals(self, instrument: str) -> dict[str, Terminal]:
-        """What hangs on each wired channel of an instrument."""
-        return {
-            name.partition(".")[2]: ChannelTerminal(self, row)
-            for name, row in self._channels.items()
-            if name.partition(".")[0] == instrument
-        }
+        """What hangs on each wired channel of an instrument, behind the channel's errors where it has some."""
+        errors = self.chip.simulation.errors.source_meters
+        found: dict[str, Terminal] = {}
+        for name, row in self._channels.items():
+            if name.partition(".")[0] == instrument:
+                terminal = ChannelTerminal(self, row)
+                found[name.partition(".")[2]] = ErringTerminal(terminal, errors[name]) if name in errors else terminal
+        return found
 
     # What the instruments do
 
@@ -224,7 +234,7 @@ class ArrayWorld:
         drop, gate = circuit.branches.drops(v), circuit.branches.gates(v)
         stressed = np.abs(drop) > most
         if circuit.branches.gated:
-            stressed &= gate > GATE_THRESHOLD_V
+            stressed &= gate > OPEN_V
         at = np.flatnonzero(stressed)
         if at.size:
             limit = np.full(circuit.network.size, np.inf)
@@ -258,12 +268,22 @@ class ArrayWorld:
             seen = g.copy()
             seen[at] = self.chip.as_read(circuit.live[at], g[at])
             if self.chip.simulation.read_noise:
-                # Noise may read as less than nothing; beside a floating net that has no physical solution.
-                held = circuit.network.held
-                seen = np.where(held[circuit.branches.bl] & held[circuit.branches.sl], seen, np.maximum(seen, 0.0))
-                solution = circuit.network.solve(self._wired(circuit.live, seen), solution.volts)
+                solution = self._with_noise(circuit, seen, solution)
         self._seen = (self.chip.now_s, solution)
         return solution
+
+    def _with_noise(self, circuit: _Circuit, seen: FloatArray, quiet: Solution) -> Solution:
+        """The solution with the conductances that a reading sees.
+
+        Noise may read as less than nothing, as a current the other way, where sources hold both ends of a cell; beside a net that
+        floats, or at a limit, it has no physical solution and nothing is what is read.
+        """
+        held = circuit.network.held
+        seen = np.where(held[circuit.branches.bl] & held[circuit.branches.sl], seen, np.maximum(seen, 0.0))
+        if (seen < 0).any():
+            with contextlib.suppress(UnsolvedError):
+                return circuit.network.solve(self._wired(circuit.live, seen), quiet.volts, searches=1)
+        return circuit.network.solve(self._wired(circuit.live, np.maximum(seen, 0.0)), quiet.volts)
 
     # The network
 
@@ -271,10 +291,8 @@ class ArrayWorld:
         return self._wired(index, self.chip.conducts(index))
 
     def _wired(self, index: IntArray, g_s: FloatArray) -> FloatArray:
-        """Conductances with the array's wire in series, as for single reads (`SimulatedChip`)."""
-        if self.chip.simulation.line_ohm <= 0:
-            return g_s
-        return np.asarray(g_s / (1 + g_s * self._wire_ohm[index]), dtype=np.float64)
+        """Conductances with what stands in series with the cells, as for single reads (`SimulatedChip.behind`)."""
+        return self.chip.behind(index, g_s)
 
     def _current(self) -> _Circuit:
         if self._circuit is None:

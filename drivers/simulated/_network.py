@@ -19,8 +19,15 @@ GATE_THRESHOLD_V, GATE_SPAN_V = 0.7, 0.5
 """A cell's transistor conducts from the first on, fully from the sum on; gate over the lower of BL and SL."""
 ENDLESS_A = 1e9
 """Limit of what has none: ground."""
-_NEWTON_STEPS = 200
+_NEWTON_STEPS = 400
+_TRUSTED_V = 0.25
+_BEYOND_V = 1.0
+"""How far beyond the sources' levels a potential may stray while the wrong sources are thought to be at their limits."""
 _SEARCHES = 400
+
+
+class UnsolvedError(ValueError):
+    """No solution with the sources' limits was found."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +123,7 @@ class Stairs:
 
 
 class Network:
-    """Nets, the cells between them, and the sources on them. `leak_s` is every net's conductance to 0 V, above zero.
-
-    Raises `ValueError` where no solution is found, which is a fault of this module.
-    """
+    """Nets, the cells between them, and the sources on them. `leak_s` is every net's conductance to 0 V, above zero."""
 
     def __init__(self, leak_s: FloatArray, branches: Branches, sources: list[Source]) -> None:
         self._leak, self._branches, self.sources = leak_s, branches, sources
@@ -142,10 +146,13 @@ class Network:
         found[[s.net for s in self._stairs if s.held is not None]] = True
         return found
 
-    def solve(self, g_s: FloatArray, start: FloatArray | None = None) -> Solution:
-        """The solution for these conductances of the cells (S), shape as the branches. `start` is a guess of the potentials."""
+    def solve(self, g_s: FloatArray, start: FloatArray | None = None, searches: int = _SEARCHES) -> Solution:
+        """The solution for these conductances of the cells (S), shape as the branches. `start` is a guess of the potentials.
+
+        With one search the sources' limits hold as in the last solution. Raises `UnsolvedError` where that is not right.
+        """
         v = np.zeros(self.size) if start is None else start.copy()
-        for attempt in range(_SEARCHES):
+        for attempt in range(searches):
             v, taken = self._settled(g_s, v)
             found = [(*s.wrong(float(v[s.net]), float(taken[s.net])), s) for s in self._stairs]
             wrong = [f for f in found if f[0] > 0]
@@ -154,7 +161,7 @@ class Network:
             # All at once is fast; one at a time where that goes round in circles.
             for _, step, stairs in wrong if attempt < _SEARCHES // 4 else wrong[attempt % len(wrong) :][:1]:
                 stairs.step = step
-        raise ValueError("no consistent set of limited sources")
+        raise UnsolvedError("no consistent set of limited sources")
 
     def _settled(self, g_s: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Potentials with the sources as their stairs say, and the current that each net takes (A)."""
@@ -172,22 +179,21 @@ class Network:
         taken, opened = self._taken(g_s, v)
         if free.size == 0:
             return v, taken
+        trusted, last = np.full(free.size, _TRUSTED_V), np.zeros(free.size)
         for _ in range(_NEWTON_STEPS):
-            off = taken[free] - fed[free]
-            step = np.linalg.solve(self._slopes(g_s, v)[np.ix_(free, free)], -off)
-            before, part, size = opened, 1.0, float(np.abs(off).sum())
-            while True:
-                trial = v.copy()
-                trial[free] += part * step
-                taken, opened = self._taken(g_s, trial)
-                left = float(np.abs(taken[free] - fed[free]).sum())
-                if left <= size or part < 1e-4:
-                    break
-                part /= 2
-            v = trial
-            moved = part * float(np.abs(step).max())
-            linear = np.array_equal(before, opened) and bool(np.all((opened == 0) | (opened == 1)))
-            if (linear and part == 1.0) or moved <= 1e-13 * (1 + float(np.abs(v[free]).max())):
+            step = np.linalg.solve(self._slopes(g_s, v)[np.ix_(free, free)], fed[free] - taken[free])
+            before, here = opened, v[free]
+            v[free] = np.clip(here + step, self.lowest - _BEYOND_V, self.highest + _BEYOND_V)
+            taken, opened = self._taken(g_s, v)
+            if np.array_equal(before, opened) and np.all((opened == 0) | (opened == 1)):
+                break
+            # Where transistors open or close on the way the slopes are not to be trusted far, least where a net goes to and fro.
+            turned = step * last < 0
+            trusted = np.where(turned, trusted / 2, np.minimum(2 * trusted, _TRUSTED_V))
+            v[free] = np.clip(v[free], here - trusted, here + trusted)
+            taken, opened = self._taken(g_s, v)
+            last = step
+            if np.abs(v[free] - here).max() <= 1e-13 * (1 + np.abs(here).max()):
                 break
         return v, taken
 
@@ -224,19 +230,16 @@ class Network:
         """Each source's current: those that hold a net together share what is left in proportion to what they can give."""
         amps = np.zeros(len(self.sources))
         for stairs in self._stairs:
-            holding = []
-            left = float(taken[stairs.net])
-            for at, source in enumerate(self.sources):
-                if source.net != stairs.net:
-                    continue
-                if stairs.held is not None and source.volts == stairs.held:
-                    holding.append(at)
-                    continue
-                amps[at] = source.high_a if source.volts > v[stairs.net] else source.low_a
-                left -= amps[at]
+            passed = stairs.volts[: stairs.step // 2]
+            own = [at for at, source in enumerate(self.sources) if source.net == stairs.net]
+            holding = [at for at in own if self.sources[at].volts == stairs.held]
+            for at in own:
+                amps[at] = self.sources[at].low_a if self.sources[at].volts in passed else self.sources[at].high_a
+            left = float(taken[stairs.net]) - float(sum(amps[at] for at in own if at not in holding))
             endless = [at for at in holding if self.sources[at].high_a >= ENDLESS_A]
-            if endless:
-                amps[endless] = left / len(endless)
+            if endless or len(holding) == 1:
+                amps[holding] = 0.0
+                amps[endless or holding] = left / max(len(endless), 1)
                 continue
             low = sum(self.sources[at].low_a for at in holding)
             high = sum(self.sources[at].high_a for at in holding)
