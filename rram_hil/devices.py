@@ -70,9 +70,7 @@ def listed_visa() -> list[str]:
         # It warns of each optional package that is not there.
         warnings.simplefilter("ignore")
         try:
-            manager = pyvisa.ResourceManager("@py")
-            found = manager.list_resources("?*")
-            manager.close()
+            found = pyvisa.ResourceManager("@py").list_resources("?*")
         except Exception:  # a backend that is broken or missing raises what it likes
             return []
     return [name for name in found if name.endswith(("INSTR", "SOCKET", "RAW")) and not name.startswith("ASRL")]

@@ -142,7 +142,6 @@ class VisaLink(Link):
         if not self._is_socket:
             # A read of GPIB or USB that times out may lose what was on its way: it waits for the whole time at once.
             self.slice_s = float("inf")
-        self._manager: Any = None
         self._device: Any = None
 
     @property
@@ -155,8 +154,8 @@ class VisaLink(Link):
 
         self._close()
         try:
-            self._manager = pyvisa.ResourceManager(self._backend)
-            self._device = self._manager.open_resource(self.resource, open_timeout=5000)
+            # There is one manager a library in a process, and closing it closes what others have opened: it stays open.
+            self._device = pyvisa.ResourceManager(self._backend).open_resource(self.resource, open_timeout=5000)
         except Exception as error:  # pyvisa-py raises bare Exception where a connection fails
             invalid = pyvisa.constants.StatusCode.error_invalid_resource_name
             if getattr(error, "error_code", None) == invalid or isinstance(error, pyvisa.rname.InvalidResourceName):
@@ -177,11 +176,9 @@ class VisaLink(Link):
 
     def _close(self) -> None:
         device, self._device = self._device, None
-        manager, self._manager = self._manager, None
-        for handle in (device, manager):
-            if handle is not None:
-                with contextlib.suppress(Exception):
-                    handle.close()
+        if device is not None:
+            with contextlib.suppress(Exception):
+                device.close()
 
     def _send(self, data: bytes) -> None:
         device = self._opened()

@@ -123,7 +123,7 @@ def kinds() -> list[str]:
 
 
 def checks_of(family: str | Family) -> list[Check]:
-    """Every check of a family. What concerns the link (fault modes too) and the source's form is asked of the first model only."""
+    """Every check of a family. What concerns the link (fault modes too) and the source's form is asked of the first model."""
     family = Family.of(family) if isinstance(family, str) else family
     first = family.driver.MODELS[0] if family.driver.MODELS else "no model"
     checks = [
@@ -157,7 +157,7 @@ class Watched(Resistor):
         super().drive(drive)
 
 
-class Loads(Mapping[str, Terminal]):
+class WatchedLoads(Mapping[str, Terminal]):
     """A resistor of its own on every channel, whatever the channel's name."""
 
     def __init__(self, ohm: float) -> None:
@@ -182,7 +182,7 @@ class Station:
 
     def __init__(self, family: Family, model: str) -> None:
         self.family, self.model = family, model
-        self.loads = Loads(LOAD_OHM)
+        self.loads = WatchedLoads(LOAD_OHM)
         self.simulator = family.simulator(model, Place(terminals=self.loads))
         self.server = InstrumentServer(self.simulator, Timing())
         self.instrument: Any = self.driver()
@@ -1174,7 +1174,7 @@ def _fault_in_connect(family: Family, model: str, name: str) -> None:
 
 # The form of the source.
 
-_SOURCE = re.compile(r"manual|reference|guide|data ?sheet|handbook|specification", re.IGNORECASE)
+_SOURCE = re.compile(r"manual|reference|guide|data ?sheet|handbook|specification|protocol\.md|source of", re.IGNORECASE)
 _UNIT = re.compile(
     r"\b(?:V|A|S|s|Hz|ohms?|volts?|amperes?|amps|siemens|seconds?|fraction|percent)\b|See `|`(?:\w+)_(?:s|v|a|ohm|hz)`"
 )
@@ -1190,22 +1190,27 @@ def _says_who(family: Family) -> None:
 
 
 def _docstrings(family: Family) -> None:
-    driver = family.driver
+    problems = docstring_problems(family.driver)
+    _say(not problems, "; ".join(problems[:5]))
+
+
+def docstring_problems(driver: type) -> list[str]:
+    """What is wrong with the docstrings of a driver class: full stops, units of numbers, the name of a source document."""
+    problems = []
     module = inspect.getdoc(sys.modules[driver.__module__]) or ""
-    own = inspect.getdoc(driver) or ""
-    _say(_SOURCE.search(module + own), f"{driver.__name__}: no docstring names the document that it follows")
+    if not _SOURCE.search(module + (inspect.getdoc(driver) or "")):
+        problems.append(f"{driver.__name__}: no docstring names the document that it follows")
     for name, value in inspect.getmembers(driver):
         if name.startswith("_") or not (inspect.isfunction(value) or isinstance(value, property)):
             continue
         function = value.fget if isinstance(value, property) else value
         text = (inspect.getdoc(value) or "").strip()
         where = f"{driver.__name__}.{name}"
-        _say(text, f"{where}: no docstring")
-        _say(
-            text.endswith((".", '."')) or "\n\n" in text,
-            f"{where}: the docstring does not end with a full stop: {text!r}",
-        )
-        _say(text.splitlines()[-1].rstrip().endswith("."), f"{where}: the docstring does not end with a full stop")
+        first = text.split("\n\n")[0].rstrip()
+        if not (text.endswith(".") and first.endswith((".", ":"))):
+            problems.append(f"{where}: the docstring does not end with a full stop: {first!r}")
         returns = str(inspect.signature(function).return_annotation) if function is not None else ""
-        if driver.__module__ == getattr(function, "__module__", "") and re.search(r"\bfloat\b|FloatArray", returns):
-            _say(_UNIT.search(text), f"{where}: numbers without a unit in the docstring: {text!r}")
+        is_own = getattr(function, "__module__", "") == driver.__module__
+        if is_own and re.search(r"\bfloat\b|FloatArray", returns) and not _UNIT.search(text):
+            problems.append(f"{where}: numbers without a unit in the docstring: {text!r}")
+    return problems

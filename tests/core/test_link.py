@@ -131,7 +131,7 @@ def test_a_refused_port_is_an_error_that_names_the_resource(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["no::such::thing", "TCPIP::", "nosuch://port", ""])
 def test_what_is_no_resource_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="is no VISA resource name|is no serial port or URL|resource: missing"):
+    with pytest.raises(ConfigError, match=r"is no VISA resource name|is no serial port or URL|resource: missing"):
         make_link(name).open()
 
 
@@ -358,7 +358,6 @@ def test_whatever_opening_raises_is_a_link_error_and_nothing_stays_open(
     with pytest.raises(LinkError, match=r"USB0::1::2::3::INSTR: cannot be opened: "):
         link.open()
     assert not link.is_open
-    fake.manager.return_value.close.assert_called_once()
 
 
 @pytest.mark.parametrize("error", [*ODD, pyvisa.VisaIOError(StatusCode.error_connection_lost)], ids=repr)
@@ -377,12 +376,22 @@ def test_whatever_writing_and_reading_raise_is_a_link_error_and_closes(error: Ex
 def test_closing_never_raises(mocker: MockerFixture) -> None:
     fake = FakeDevice(mocker)
     fake.device.close.side_effect = pyvisa.errors.InvalidSession()
-    fake.manager.return_value.close.side_effect = OSError("gone")
     link = VisaLink("GPIB0::24::INSTR")
     link.open()
     link.close()
     assert not link.is_open
-    fake.manager.return_value.close.assert_called_once()
+    fake.device.close.assert_called_once()
+
+
+def test_a_link_that_closes_or_drains_leaves_other_links_alone(open_to: OpenTo) -> None:
+    dialogs = [open_to()[0] for _ in range(3)]
+    dialogs[0].close()
+    dialogs[1].out_of_step()
+    for dialog in (dialogs[1], dialogs[2]):
+        assert dialog.query("READ?") == "<READ?>"
+    dialogs[2].link.drain()
+    assert dialogs[1].query("READ?") == "<READ?>"
+    assert dialogs[1].transactions == 3
 
 
 def test_serial_settings_reach_the_port(mocker: MockerFixture) -> None:
