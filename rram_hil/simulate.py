@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
@@ -28,10 +29,20 @@ class Alone(Protocol):
         """Start one of the models; a resistor of `load_ohm` behind every channel. Raises `ConfigError` if it cannot."""
 
 
-def start_bench(path: Path) -> SimulatedFarSide:
-    """Start every instrument of a simulated bench. Raises `ConfigError` where the bench file describes none."""
+def start_bench(path: Path, load_ohm: float | None = None) -> SimulatedFarSide:
+    """Start every instrument of a simulated bench; with `load_ohm` a resistor stands for the array behind each source-meter.
+
+    Raises `ConfigError` where the bench file describes none, or has no source-meters to put a resistor behind.
+    """
     file = load_bench_file(path)
-    far_side = launcher(file.driver.name)(request_of(file))
+    request = request_of(file)
+    if load_ohm is not None:
+        if "instruments" not in request.settings:
+            raise ConfigError(f"--load: driver {file.driver.name!r} has no source-meters to put a resistor behind")
+        if not load_ohm > 0:
+            raise ConfigError(f"--load {load_ohm:g}: the resistance must be above 0 ohm")
+        request = replace(request, simulation=request.simulation.model_copy(update={"load_ohm": load_ohm}))
+    far_side = launcher(file.driver.name)(request)
     if not far_side.instruments:
         far_side.stop()
         raise ConfigError(

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -31,7 +32,7 @@ from .._wiring import Wiring
 from ._array import ArrayWorld
 from ._instrument import AFTER, BEFORE, InstrumentServer, SimulatedInstrument
 from ._process import end_with_parent, start
-from ._world import Bus, Place
+from ._world import Bus, Fabric, LooseFabric, Place, Resistor, Terminal
 from .control import ControlServer, LinkFault, checked_fault, pack_array
 
 FAULTS = BEFORE | AFTER | {LinkFault.WRONG_MODEL}
@@ -112,10 +113,11 @@ class Rack:
         self.chip = SimulatedChip(geometry, simulation, read_v=limits.read_v, chip_id=chip_id, folder=folder)
         self.world = ArrayWorld(self.chip, wiring)
         self.bus = Bus(self.world.clock)
+        self._fabric: Fabric = self.world.fabric if simulation.load_ohm is None else LooseFabric()
         self.instruments = {
             n.name: n.made_by(
                 n.model,
-                Place(n.name, self.bus, self.world.terminals(n.name), self.world.fabric, serial=f"SIM{k:04d}"),
+                Place(n.name, self.bus, self._terminals(n.name, wiring), self._fabric, serial=f"SIM{k:04d}"),
             )
             for k, n in enumerate(named, start=1)
         }
@@ -125,6 +127,14 @@ class Rack:
             for one in injected:
                 self.servers[name].faults.add(one)
         self.told = [[n.name, f"{n.made_by.MAKER} {n.model}", self.servers[n.name].resource] for n in named]
+
+    def _terminals(self, name: str, wiring: Wiring) -> Mapping[str, Terminal]:
+        """What the channels of an instrument hang on: the array, or the resistor that stands for it."""
+        load_ohm = self.chip.simulation.load_ohm
+        if load_ohm is None:
+            return self.world.terminals(name)
+        wired = [channel.partition(".") for channel in wiring.channels]
+        return {own: Resistor(load_ohm) for instrument, _, own in wired if instrument == name}
 
     def _join(self, wiring: Wiring) -> None:
         """Trigger wires and TSP-Link, as the bench file says."""

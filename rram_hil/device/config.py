@@ -150,6 +150,9 @@ class Simulation(BaseModel):
         default=8, description="bits of an on-chip word, sign included"
     )
     transport: Literal["pty", "socket"] = Field(default="socket", description="how a simulated board is reached")
+    load_ohm: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="a resistor in place of the array behind every source-meter channel"
+    )
     pace: Annotated[float, Field(ge=0)] = Field(default=0.0, description="wall seconds spent per virtual second")
     timing: Timing = Timing()
     faults: list[FaultEntry] = Field(default=[], description="what goes wrong on the link, from the start on")
