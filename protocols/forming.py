@@ -8,11 +8,16 @@ from typing import Annotated, cast
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy import optimize, stats
 
 from rram_hil.cells import Cells, IntArray
 from rram_hil.errors import ConfigError
+from rram_hil.figures import Figure
 from rram_hil.operations import ApplyResult, FloatArray, Scheme, Status, Stop, read, sweep
+from rram_hil.plots import Chart
 from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected, map_of
+
+from ._common import listed, save_figures
 
 Volt = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -54,13 +59,23 @@ class Condition:
 
 @dataclass(frozen=True)
 class FormingSummary:
-    """Counts of a forming run and the median forming voltage (V; NaN if no cell formed)."""
+    """Counts of a forming run, the median forming voltage (V; NaN if no cell formed), and the law of the cells' thresholds.
+
+    `hard_to_form` cells needed more than the first gate, or never formed; `hardest` are the first of them. `threshold_v`
+    and `threshold_sd_v` are mean and standard deviation of a normal distribution of thresholds: a cell's own lies between
+    the level at which it formed and the one before. They are of the cells that formed with the first gate, fitted by
+    maximum likelihood, the distribution cut at the last level.
+    """
 
     cells: int
     formed: int
     stuck_low_resistance: int
     stuck_high_resistance: int
     median_v: float
+    hard_to_form: int
+    threshold_v: Figure
+    threshold_sd_v: Figure
+    hardest: str
 
 
 class Forming(Protocol):
@@ -95,7 +110,7 @@ class Forming(Protocol):
                 f"step {setting.step!r}: {int(conducting.sum())} of {n} cells conduct before their first pulse: this array was "
                 "formed before; leave the step out, or raise conducting_fraction if they are to count as stuck"
             )
-        conductance, formed_v = pristine.copy(), np.full(n, np.nan)
+        conductance, formed_v, formed_wl_v = pristine.copy(), np.full(n, np.nan), np.full(n, np.nan)
         todo = ~conducting
         # Without a reading nothing would stop the ramp.
         readable = result.last_status == Status.OK
@@ -106,8 +121,10 @@ class Forming(Protocol):
                 break
             conductance[here], formed_v[here], conducts = yield from self._ramp(cells[here], levels, wl_v, setting)
             todo[here] = ~conducts
+            formed_wl_v[here[conducts]] = wl_v
         yield Save("pristine", map_of(cells, pristine, setting.geometry), _MAP, "S")
         yield Save("forming_voltage", map_of(cells, formed_v, setting.geometry), _MAP, "V")
+        yield Save("forming_gate", map_of(cells, formed_wl_v, setting.geometry), _MAP, "V")
         yield Save("conductance", map_of(cells, conductance, setting.geometry), _MAP, "S")
         yield Save("stuck_low_resistance", map_of(cells, conducting.astype(np.int8), setting.geometry, 0), _MAP)
         yield Save("stuck_high_resistance", map_of(cells, todo.astype(np.int8), setting.geometry, 0), _MAP)
@@ -121,7 +138,15 @@ class Forming(Protocol):
         )
         formed = ~todo & ~conducting
         median_v = float(np.nanmedian(formed_v)) if np.isfinite(formed_v).any() else float("nan")
-        return FormingSummary(n, int(formed.sum()), int(conducting.sum()), int(todo.sum()), median_v)
+        hard = cells[~conducting & (formed_wl_v != self.wl_v[0])]
+        yield Save("hard_to_form", np.stack([hard.tile, hard.row, hard.column], axis=1), ("hard_cell", "address"))
+        easy_v = np.sort(formed_v[formed_wl_v == self.wl_v[0]])
+        yield from _save_distribution(easy_v)
+        counts = (n, int(formed.sum()), int(conducting.sum()), int(todo.sum()))
+        threshold = _threshold(easy_v, np.asarray(levels))
+        summary = FormingSummary(*counts, median_v, len(hard), *threshold, listed(hard))
+        yield from save_figures(summary)
+        return summary
 
     def _ramp(
         self, cells: Cells, levels: list[float], wl_v: float, setting: Setting
@@ -160,6 +185,55 @@ class Forming(Protocol):
             last[reached], formed_v[reached] = result.last_s, formed_at
             conducts[reached] = _conducts(result, self.formed_above_s)
         return last, formed_v, conducts
+
+
+def _save_distribution(formed_v: FloatArray) -> Plan[None]:
+    formed_v = formed_v[np.isfinite(formed_v)]
+    if formed_v.size:
+        share = (np.arange(formed_v.size) + 1) / formed_v.size
+        yield Save("formed_at", formed_v, ("formed_cell",), "V")
+        chart = Chart("Forming voltage", "formed_at", label="share of formed cells")
+        yield Save("formed_share", share, ("formed_cell",), "", chart.attrs())
+
+
+def _threshold(formed_v: FloatArray, levels: FloatArray) -> tuple[Figure, Figure]:
+    """Mean and standard deviation (V) of normal thresholds that lie between level and level before; half widths from
+    the curvature.
+
+    NaN where the cells formed at fewer than three levels: then the steps are too coarse to tell.
+    """
+    nan = Figure(float("nan"), float("nan"), "V")
+    upper = formed_v[np.isfinite(formed_v)]
+    at, counts = np.unique(np.searchsorted(levels, upper - 1e-9), return_counts=True)
+    if at.size < 3:
+        return nan, nan
+    lower = np.where(at > 0, levels[at - 1], -np.inf)
+
+    def cost(law: FloatArray) -> float:
+        mean_v, sd_v = law[0], np.exp(law[1])
+        share = stats.norm.cdf(levels[at], mean_v, sd_v) - stats.norm.cdf(lower, mean_v, sd_v)
+        whole = stats.norm.cdf(levels[-1], mean_v, sd_v)
+        return float(-np.sum(counts * np.log(np.maximum(share, 1e-300))) + upper.size * np.log(max(whole, 1e-300)))
+
+    start = np.array([float(np.mean(upper)), np.log(max(float(np.std(upper)), 1e-3))])
+    best = optimize.minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 2000})
+    place, step = np.asarray(best.x, dtype=np.float64), np.array([1e-3, 1e-2]) * np.exp(best.x[1])
+    step[1] = 1e-2
+    bend = np.empty((2, 2))
+    for i in range(2):
+        for j in range(2):
+            corners = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
+            values = [
+                a * b * cost(place + a * step * (np.arange(2) == i) + b * step * (np.arange(2) == j))
+                for a, b in corners
+            ]
+            bend[i, j] = sum(values) / (4 * step[i] * step[j])
+    covariance = np.linalg.pinv(bend)
+    if not np.all(np.diag(covariance) > 0):
+        return nan, nan
+    half = 1.96 * np.sqrt(np.diag(covariance))
+    sd_v = float(np.exp(place[1]))
+    return Figure(float(place[0]), float(half[0]), "V"), Figure(sd_v, sd_v * float(half[1]), "V")
 
 
 _MAP = ("tile", "row", "column")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rram_hil.cells import Cells
 from rram_hil.curve import Curve, PulseCurves
 from rram_hil.operations import ApplyResult, FloatArray, Program, ProgramResult, PulseTrain, Ramp, Scheme, Status, read
 from rram_hil.programmed import Programmed
@@ -106,6 +107,10 @@ class WriteVerify(Protocol):
             setting.share(self.tag, programmed)
         yield from save_targets(programmed)
         cells, target = to_program(programmed)
+        return (yield from self.verify(cells, target, setting))
+
+    def verify(self, cells: Cells, target: FloatArray, setting: Setting) -> Plan[WriteVerifySummary]:
+        """Bring `cells` to `target` (S), shape (n,), with these pulses and windows; saves maps of what came of it."""
         width = np.maximum(self.tolerance * target, self.tolerance_s)
         high = np.where(target <= self.lowest_s, self.lowest_s, target) + width
         low = np.where(target <= self.lowest_s, 0.0, np.maximum(target - width, 0.0))

@@ -133,12 +133,25 @@ def run(
 
 
 @app.command(short_help="Who, when, what; steps, maps and results of a run.")
-def show(run_file: RunArgument) -> None:
+def show(
+    run_file: RunArgument,
+    plots: Annotated[
+        Path | None,
+        typer.Option("--plots", metavar="FILE", help="Write its plots and figures as one HTML page instead."),
+    ] = None,
+) -> None:
     """Say who did what and when, what each step cost, and what the maps and results are."""
     from rram_hil.console import Output
-    from rram_hil.show import show_run
+    from rram_hil.show import newest, show_run
 
-    show_run(run_file, Output())
+    if plots is None:
+        show_run(run_file, Output())
+        return
+    from rram_hil.plots import write_plots
+
+    with newest(run_file) as opened:
+        drawn = write_plots(opened, plots, str(run_file.name))
+    Output().line(f"{drawn} plots: {plots}")
 
 
 @app.command(short_help="Tables as CSV, arrays as NumPy .npz.")

@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from rram_hil.engine import Watcher
+from rram_hil.figures import Figure
 from rram_hil.limits import Charge
 from rram_hil.operations import ApplyResult, Operation, ProgramResult, Result
 
@@ -62,6 +63,22 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
+def figure_text(value: float, uncertainty: float, unit: str = "") -> str:
+    """A figure and the half width of its 95 % interval under one prefix, "72.10 ± 0.83 uS"; without one the value alone."""
+    if not math.isfinite(value) or not math.isfinite(uncertainty):
+        return quantity(value, unit, 4) if unit or math.isnan(value) else f"{value:.4g}"
+    size = max(abs(value), uncertainty)
+    prefix, factor = next(((p, f) for p, f in _PREFIXES if size >= f), ("", 1.0)) if unit else ("", 1.0)
+    value, uncertainty = value / factor, uncertainty / factor
+    if size < 1e-15:
+        return f"0 ± 0 {unit}".rstrip()
+    if uncertainty <= 0:
+        return f"{value:.4g} ± 0 {prefix}{unit}".rstrip()
+    # Two digits of the uncertainty, and of the value as many as go with them.
+    digits = min(max(1 - math.floor(math.log10(uncertainty)), 0), 9)
+    return f"{value:.{digits}f} ± {uncertainty:.{digits}f} {prefix}{unit}".rstrip()
+
+
 def outcome_text(outcome: object) -> str:
     """A step's summary in one line, from the names and units of its dataclass; parts that are no numbers are left out."""
     if outcome is None:
@@ -75,6 +92,9 @@ def outcome_text(outcome: object) -> str:
         words = entry.name.replace("_", " ")
         if isinstance(value, bool | str):
             parts.append(f"{words} {value}")
+        elif isinstance(value, Figure):
+            name = words if suffix.upper() != value.unit.upper() else stem.replace("_", " ")
+            parts.append(f"{name} {figure_text(value.value, value.uncertainty, value.unit)}")
         elif isinstance(value, int):
             parts.append(f"{count(value)} {words}")
         elif isinstance(value, float):

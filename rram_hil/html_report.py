@@ -287,9 +287,14 @@ def html(report: Report) -> str:
             f'<section class="notes">\n<h2>What is simulated, and other notes</h2>\n<ul>{notes}</ul>\n</section>'
         )
     parts.append("</main>")
+    return page(report.title, parts)
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """A whole HTML page in the report's style; `parts` are its body, as HTML."""
     return (
         _HEAD
-        + f"<title>{title}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
+        + f"<title>{escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(parts)
         + "\n</body>\n</html>\n"
     )
@@ -894,6 +899,14 @@ svg .dot { fill: var(--blue); }
 svg .curve { fill: none; stroke: var(--blue); stroke-width: 2; stroke-linejoin: round; }
 svg .goal { fill: none; stroke: var(--goal); stroke-width: 2; stroke-dasharray: 5 4; }
 svg .goal-text { fill: var(--goal); font-weight: 600; }
+svg .band { fill: var(--blue); fill-opacity: 0.18; stroke: none; }
+svg .thin { stroke-width: 1; stroke-opacity: 0.5; }
+svg .key { font-weight: 600; }
+svg .curve.hue1 { stroke: #d0690f; } svg .band.hue1, svg .dot.hue1, svg .key.hue1 { fill: #d0690f; }
+svg .curve.hue2 { stroke: #2e8b57; } svg .band.hue2, svg .dot.hue2, svg .key.hue2 { fill: #2e8b57; }
+svg .curve.hue3 { stroke: #8a5fc0; } svg .band.hue3, svg .dot.hue3, svg .key.hue3 { fill: #8a5fc0; }
+svg .curve.hue4 { stroke: #b0413e; } svg .band.hue4, svg .dot.hue4, svg .key.hue4 { fill: #b0413e; }
+svg .curve.hue5 { stroke: #7a8288; } svg .band.hue5, svg .dot.hue5, svg .key.hue5 { fill: #7a8288; }
 @media screen and (max-width: 40rem) {
   .card { padding: 0.8rem 0.8rem; }
   .results, .results caption, .results tbody, .results tr, .results th, .results td { display: block; text-align: left; }

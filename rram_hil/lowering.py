@@ -56,6 +56,14 @@ def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Re
     return (yield operation)
 
 
+def check_available(operation: Operation, can: Capabilities) -> None:
+    """Raise `ConfigError` naming the capability that an `Apply` or `Program` lacks on this bench; for protocols that look ahead."""
+    if isinstance(operation, Apply) and len(operation.cells):
+        _check_batch(operation, operation.steps, can)
+    elif isinstance(operation, Program) and len(operation.cells):
+        _check_batch(operation, (operation.read, *operation.extremes()), can)
+
+
 def _refuse_outside(name: str, low: float, high: float, span: Span, unit: str) -> None:
     if not span.holds(low, high):
         raise ConfigError(

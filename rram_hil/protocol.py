@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rram_hil.cells import Cells, Geometry
 from rram_hil.driver import Capabilities
 from rram_hil.errors import ConfigError
-from rram_hil.limits import Limits
+from rram_hil.limits import Limits, check
+from rram_hil.lowering import check_available
 from rram_hil.operations import Operation, Result, Step
 
 Arrays = dict[str, NDArray[Any]]
@@ -89,6 +90,15 @@ class Setting:
         """Random numbers for one purpose: the same for the same seed, step and purpose."""
         entropy = [self.seed, *f"{self.step}/{purpose}".encode()]
         return np.random.default_rng(np.random.SeedSequence(entropy))
+
+    def require(self, *operations: Operation) -> None:
+        """Refuse now what the engine would refuse on the way, so that nothing has moved by then.
+
+        Raises `LimitError` naming cell, line, value and limit, `ConfigError` naming the capability that this bench lacks.
+        """
+        for operation in operations:
+            check(operation, self.geometry, self.limits)
+            check_available(operation, self.capabilities)
 
     def share(self, name: str, thing: object) -> None:
         """Leave something for later steps of this run."""

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.console import Output, count, duration, quantity, scaled
+from rram_hil.console import Output, count, duration, figure_text, quantity, scaled
 from rram_hil.durable import BINARY, lock
 from rram_hil.errors import DataError
+from rram_hil.figures import UNCERTAINTY
 from rram_hil.records import AnyArray
 from rram_hil.run import journal_of
 from rram_hil.run_file import RunFile, read_run, write_run_file
@@ -188,13 +189,17 @@ def _results(run: RunFile, output: Output) -> None:
         where = step.replace("_", " ", 1)
         if saved.values.ndim == 0:
             value = saved.values.item()
-            text = quantity(value, saved.units, 4) if saved.units and isinstance(value, float) else _number(value)
+            sure = saved.attributes.get(UNCERTAINTY)
+            if sure is not None and isinstance(value, float):
+                text = figure_text(value, float(sure), saved.units)
+            else:
+                text = quantity(value, saved.units, 4) if saved.units and isinstance(value, float) else _number(value)
             numbers.append((where, name, text))
         else:
             shape = " x ".join(f"{d} {n}" for d, n in zip(saved.dims, saved.values.shape, strict=True))
             arrays.append((where, name, f"{saved.values.dtype}{f', {saved.units}' if saved.units else ''}", shape))
     if numbers:
-        output.heading("Results")
+        output.heading("Results", "± half width of the 95 % interval" if any("±" in n[2] for n in numbers) else "")
         output.table(("step", "result", ">value"), numbers)
     if arrays:
         output.heading("Arrays")

@@ -1,0 +1,238 @@
+"""DC sweep: current against voltage, up and down, in both polarities (butterfly), and the voltages at which cells switch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from rram_hil.cells import Cells
+from rram_hil.errors import ConfigError
+from rram_hil.figures import Figure, between, estimated, mean, median, quantiles, within
+from rram_hil.operations import Apply, ApplyResult, FloatArray, Measured, Scheme, Status, Step
+from rram_hil.plots import Chart
+from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
+
+from ._common import Positive, Volt, gate_v, log_ratio, save_cells, save_figures, save_map
+
+
+class Branch(BaseModel):
+    """Volts of one polarity: from `start_v` to `stop_v` in steps of `step_v`, and back. `wl_v` is the gate meanwhile."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    start_v: Positive
+    stop_v: Positive
+    step_v: Positive
+    wl_v: Volt | None = None
+    compliance_a: Positive | None = None
+
+    def up(self, key: str) -> FloatArray:
+        """Rising levels (V), the last exactly `stop_v`. Raises `ConfigError` for a branch that does not rise."""
+        if not self.start_v < self.stop_v:
+            raise ConfigError(f"{key}: start_v of {self.start_v:g} V must lie below stop_v of {self.stop_v:g} V")
+        count = int(np.ceil((self.stop_v - self.start_v) / self.step_v - 1e-9))
+        return np.minimum(self.start_v + self.step_v * np.arange(count + 1), self.stop_v)
+
+
+@dataclass(frozen=True)
+class DcSweepSummary:
+    """Cells swept, how many were SET and RESET at least once, and the figures of those (V, S).
+
+    `set_v` is where the current jumps up, `reset_v` where the conductance has fallen by `switch_ratio`: means over cells. A
+    voltage between two levels is known to half their distance, which the uncertainty of `set_v` includes.
+    """
+
+    cells: int
+    were_set: int
+    were_reset: int
+    set_v: Figure
+    set_between_cells: Figure
+    set_cycle_to_cycle: Figure
+    reset_v: Figure
+    reset_between_cells: Figure
+    reset_cycle_to_cycle: Figure
+    low_resistance_state: Figure
+    high_resistance_state: Figure
+
+
+class DcSweep(Protocol):
+    """Sweep each cell: positive on the bit line up and down (`set`), then on the source line (`reset`), `cycles` times.
+
+    `width_s` is how long each level stands and is integrated. With `measure` = "level" the current is measured at each
+    level; with "after", after it at the read condition, for benches that measure no current above the read limit and for 1R
+    arrays under schemes where half-selected cells would add theirs. `sample` takes so many of the chosen cells, by chance.
+    Cells that do not come to conduct `conducts_above_s` count as never switched. A cell takes each sweep once: one that an
+    interruption has met keeps no values for that cycle.
+    """
+
+    cells: CellChoice = CellChoice()
+    sample: Annotated[int, Field(ge=1)] | None = None
+    set: Branch
+    reset: Branch
+    cycles: Annotated[int, Field(ge=1, le=1000)] = 1
+    width_s: Positive
+    measure: Literal["level", "after"] = "level"
+    switch_ratio: Annotated[float, Field(gt=1)] = 2.0
+    conducts_above_s: Positive = 1e-6
+    unselected: Unselected = "inhibit"
+
+    def run(self, setting: Setting) -> Plan[DcSweepSummary]:
+        """Yields one batch a cycle (two where the polarities have different compliances); saves curves and voltages."""
+        cells = self.cells.cells(setting.geometry)
+        if self.sample is not None and self.sample < len(cells):
+            chosen = setting.rng("sample").choice(len(cells), self.sample, replace=False)
+            cells = cells[np.sort(chosen)]
+        parts = self._parts(cells, setting)
+        setting.require(*parts)
+        rounds = []
+        for cycle in range(self.cycles):
+            yield Progress(cycle, self.cycles, f"sweep {cycle + 1} of {self.cycles}, {len(cells)} cells")
+            found = []
+            for part in parts:
+                found.append((yield from _once(part)))
+            rounds.append(tuple(np.concatenate(kind, axis=1) for kind in zip(*found, strict=True)))
+        amps, siemens = (np.stack([r[k] for r in rounds], axis=1) for k in (0, 1))
+        return (yield from self._results(cells, amps, siemens, setting))
+
+    def _parts(self, cells: Cells, setting: Setting) -> list[Apply]:
+        """What one cycle is made of: a read before, between and after the two polarities."""
+        at_level: Measured = "current" if self.measure == "level" else "no"
+        after = () if self.measure == "level" else (setting.read,)
+
+        def steps(branch: Branch, key: str, sign: int) -> list[Step]:
+            up = branch.up(key)
+            wl = gate_v(branch.wl_v, setting, f"{key}.wl_v")
+            volts = [float(v) for v in (*up, *up[-2::-1])]
+            return [
+                s
+                for v in volts
+                for s in (Step(v if sign > 0 else 0.0, 0.0 if sign > 0 else v, wl, self.width_s, at_level), *after)
+            ]
+
+        positive, negative = steps(self.set, "set", 1), steps(self.reset, "reset", -1)
+        read, scheme = setting.read, Scheme(self.unselected)
+        if self.set.compliance_a == self.reset.compliance_a:
+            whole = (read, *positive, read, *negative, read)
+            return [Apply(cells, whole, scheme, self.set.compliance_a, label="DC sweep")]
+        return [
+            Apply(cells, (read, *positive, read), scheme, self.set.compliance_a, label="DC sweep, SET"),
+            Apply(cells, (*negative, read), scheme, self.reset.compliance_a, label="DC sweep, RESET"),
+        ]
+
+    def _results(self, cells: Cells, amps: FloatArray, siemens: FloatArray, setting: Setting) -> Plan[DcSweepSummary]:
+        """Take the curves (cells, cycles, points) apart into read, SET branch, read, RESET branch, read."""
+        up, down = self.set.up("set"), self.reset.up("reset")
+        k, m = up.size, down.size
+        positive = slice(1, 2 * k)
+        negative = slice(2 * k + 1, 2 * k + 2 * m)
+        before, low_state, after = (siemens[:, :, i] for i in (0, 2 * k, 2 * k + 2 * m))
+        set_v = _jump_v(before, siemens[:, :, positive][:, :, :k], up, self.switch_ratio)
+        # A cell that never conducts only shows its noise.
+        set_v[~(np.nan_to_num(siemens[:, :, positive]).max(axis=2) >= self.conducts_above_s)] = np.nan
+        reset_v = _fall_v(low_state, siemens[:, :, negative][:, :, :m], down, self.switch_ratio)
+        reset_v[~(low_state >= self.conducts_above_s)] = np.nan
+        volts = np.concatenate([up, up[-2::-1], -down, -down[-2::-1]])
+        curve = np.concatenate([amps[:, :, positive], amps[:, :, negative]], axis=2)
+        yield from save_cells(cells)
+        yield Save("voltage", volts, ("level",), "V")
+        yield Save("current", curve, ("cell", "cycle", "level"), "A")
+        yield from _save_picture(volts, curve)
+        for name, values, unit in (
+            ("set_voltage", set_v, "V"),
+            ("reset_voltage", reset_v, "V"),
+            ("low_resistance_conductance", low_state, "S"),
+            ("high_resistance_conductance", after, "S"),
+        ):
+            yield Save(f"{name}_by_cycle", values, ("cell", "cycle"), unit)
+            yield save_map(name, cells, mean(values.T), unit, setting)
+        rng = setting.rng("bootstrap")
+
+        def of(values: FloatArray) -> tuple[Figure, Figure, Figure]:
+            here = values[np.isfinite(values).any(axis=1)]
+            return (
+                estimated(lambda s: np.asarray(mean(mean(s.T))), here, "V", rng),
+                estimated(between, here, "V", rng) if self.cycles > 1 else estimated(_spread_of_one, here, "V", rng),
+                estimated(within, here, "V", rng) if self.cycles > 1 else Figure(float("nan"), float("nan"), "V"),
+            )
+
+        sets, resets = of(set_v), of(reset_v)
+        summary = DcSweepSummary(
+            len(cells),
+            int(np.isfinite(set_v).any(axis=1).sum()),
+            int(np.isfinite(reset_v).any(axis=1).sum()),
+            sets[0].widened(self.set.step_v / 2),
+            *(figure.widened(self.set.step_v / np.sqrt(12)) for figure in sets[1:]),
+            *resets,
+            _state(low_state, set_v, rng),
+            _state(after, reset_v, rng),
+        )
+        yield from save_figures(summary)
+        return summary
+
+
+def _spread_of_one(samples: FloatArray) -> FloatArray:
+    """Standard deviation between cells of samples with one cycle: cycle-to-cycle scatter is in it."""
+    return np.asarray(np.nanstd(samples[:, 0], ddof=1))
+
+
+def _state(values: FloatArray, switched_v: FloatArray, rng: np.random.Generator) -> Figure:
+    """Median conductance of a state, over the cells that were switched into it."""
+    here = np.where(np.isfinite(switched_v), values, np.nan)
+    here = here[np.isfinite(here).any(axis=1)]
+    return estimated(lambda s: median(s.ravel()), here, "S", rng)
+
+
+def _once(operation: Apply) -> Plan[tuple[FloatArray, FloatArray]]:
+    """Currents and conductances, shape (n, m): each cell takes the steps once; one met by an interruption is NaN."""
+    n, m = len(operation.cells), operation.measurements
+    amps, siemens = np.full((n, m), np.nan), np.full((n, m), np.nan)
+    todo = np.arange(n)
+    while todo.size:
+        result = cast(ApplyResult, (yield operation.part(todo)))
+        if result.interrupted:
+            todo = todo[result.pulses == 0]
+            continue
+        # In compliance the conductance is a lower bound, enough to see a cell switch.
+        known = (result.status == Status.OK) | (result.status == Status.COMPLIANCE)
+        amps[todo] = np.where(known, result.current_a, np.nan)
+        siemens[todo] = np.where(known, result.conductance_s, np.nan)
+        todo = todo[:0]
+    return amps, siemens
+
+
+def _jump_v(before: FloatArray, rising: FloatArray, volts: FloatArray, ratio: float) -> FloatArray:
+    """Volts half way between the two levels where ln G rises most, shape (cells, cycles); NaN below a rise of `ratio`.
+
+    `before` is the conductance at the read condition, with which the first level is compared.
+    """
+    logs = log_ratio(np.concatenate([before[:, :, None], rising], axis=2))
+    rise = np.nan_to_num(np.diff(logs, axis=2), nan=-np.inf)
+    at = np.argmax(rise, axis=2)
+    levels = np.concatenate([[max(2 * volts[0] - volts[1], 0.0)], volts])
+    middle = (levels[at] + levels[at + 1]) / 2
+    return np.where(rise.max(axis=2) >= np.log(ratio), middle, np.nan)
+
+
+def _fall_v(before: FloatArray, rising: FloatArray, volts: FloatArray, ratio: float) -> FloatArray:
+    """Volts at which G first lies a factor `ratio` below `before`, interpolated in ln G; NaN where it never does."""
+    depth = log_ratio(before)[:, :, None] - np.log(ratio) - log_ratio(rising)
+    below: NDArray[np.bool_] = depth >= 0
+    at = np.argmax(below, axis=2)
+    here = np.take_along_axis(depth, at[:, :, None], axis=2)[:, :, 0]
+    last = np.take_along_axis(depth, np.maximum(at - 1, 0)[:, :, None], axis=2)[:, :, 0]
+    step = volts[at] - volts[np.maximum(at - 1, 0)]
+    share = np.divide(here, here - last, out=np.zeros(here.shape), where=(here - last) > 0)
+    return np.where(below.any(axis=2), volts[at] - step * share, np.nan)
+
+
+def _save_picture(volts: FloatArray, curve: FloatArray) -> Plan[None]:
+    """|I| of the first cycle: median and one-sigma band over the cells."""
+    low, middle, high = quantiles(np.abs(curve[:, 0]))
+    yield Save("current_low", low, ("level",), "A")
+    yield Save("current_high", high, ("level",), "A")
+    chart = Chart("Butterfly, median of the first cycle", "voltage", "current_low", "current_high", "y", "|current|")
+    yield Save("current_median", middle, ("level",), "A", cast(dict[str, Any], chart.attrs()))

@@ -1,0 +1,65 @@
+"""Read disturb: what many reads do to the state of a cell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from rram_hil.operations import Apply, Scheme
+from rram_hil.protocol import CellChoice, Plan, Protocol, Setting, Unselected
+
+from ._common import Fraction, Positive, Volt, gate_v, repeated
+from ._disturb import DisturbSummary, against_count
+
+
+class ReadDisturb(Protocol):
+    """Read every cell `reads` times, and see at about `per_decade` counts a decade what has become of it.
+
+    The disturbing reads are at the bench's read condition, or at `bl_v`, `wl_v` and `width_s`. Beyond the bench's read limit they
+    are pulses: they use up the cells' budgets, and limits hold as for any pulse. The reads that look are always at the read
+    condition, `repeat` of them averaged.
+    """
+
+    cells: CellChoice = CellChoice()
+    reads: Annotated[int, Field(ge=1, le=10**9)] = 10_000
+    per_decade: Annotated[int, Field(ge=1, le=50)] = 2
+    repeat: Annotated[int, Field(ge=1, le=1000)] = 16
+    bl_v: Volt | None = None
+    wl_v: Volt | None = None
+    width_s: Positive | None = None
+    disturbed_fraction: Fraction = 0.05
+    conducts_above_s: Positive = 1e-6
+    unselected: Unselected = "inhibit"
+
+    def run(self, setting: Setting) -> Plan[DisturbSummary]:
+        """Yields batches of reads that measure nothing, and reads that do."""
+        cells = self.cells.cells(setting.geometry)
+        step = replace(setting.read, measure="no")
+        if self.bl_v is not None:
+            step = replace(step, bl_v=self.bl_v)
+        if self.wl_v is not None:
+            step = replace(step, wl_v=gate_v(self.wl_v, setting))
+        if self.width_s is not None:
+            step = replace(step, width_s=self.width_s)
+        stress = Apply(cells, (step,), Scheme(self.unselected), label="read disturb")
+        setting.require(stress)
+
+        def give(count: int) -> Plan[None]:
+            yield from repeated(stress, np.full(len(cells), count, dtype=np.int64), setting)
+
+        return (
+            yield from against_count(
+                cells,
+                give,
+                most=self.reads,
+                per_decade=self.per_decade,
+                repeat=self.repeat,
+                disturbed_fraction=self.disturbed_fraction,
+                conducts_above_s=self.conducts_above_s,
+                what="read disturb",
+                setting=setting,
+            )
+        )

@@ -1,0 +1,202 @@
+"""Retention: bring cells to states across the window, then read them at log-spaced times: drift, relaxation and its spread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from rram_hil.errors import ConfigError
+from rram_hil.figures import Figure, estimated, half_width, mean, median, proportion, quantiles, robust_spread, spread
+from rram_hil.operations import ApplyResult, FloatArray, Wait, WaitResult, read
+from rram_hil.plots import Chart
+from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
+
+from ._common import MAP, Positive, log_times, save_cells, save_figures, save_map
+from .read_map import mean_conductance
+from .write_verify import Pulses, WriteVerify
+
+
+@dataclass(frozen=True)
+class RetentionSummary:
+    """Cells, how many were brought to their levels, and the change of conductance from the first read to the last (S).
+
+    All figures are over all kept cells together; by level they are in the run file. `drift` is the mean change of G in each
+    decade of time. `moved` is the share of cells that left `moved_s` around their first reading by the last read.
+    """
+
+    cells: int
+    kept: int
+    last_time_s: float
+    mean_change: Figure
+    median_change: Figure
+    spread_of_change: Figure
+    robust_spread_of_change: Figure
+    drift: Figure
+    moved: Figure
+
+
+class Retention(Protocol):
+    """Program `levels_s` (cells take them in turn), read at once, then at `per_decade` times a decade from `first_s` to `last_s`.
+
+    Without levels the cells are kept in the states that they have. Times count from the end of programming; the actual time of
+    each reading, on the bench clock, is what is kept. The first reading is the reference of every change: what relaxed before it
+    is not seen. A cell that did not reach its level is left out of the figures.
+    """
+
+    cells: CellChoice = CellChoice()
+    levels_s: list[Positive] = Field(default=[])
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    tolerance_s: Annotated[float, Field(ge=0)] = 1e-6
+    set: Pulses | None = None
+    reset: Pulses | None = None
+    max_pulses: Annotated[int, Field(ge=1)] = 50
+    max_reversals: Annotated[int, Field(ge=0)] = 10
+    confirm: Annotated[int, Field(ge=0)] = 1
+    first_s: Positive = 1.0
+    last_s: Positive = 1e4
+    per_decade: Annotated[int, Field(ge=1, le=50)] = 2
+    repeat: Annotated[int, Field(ge=1, le=1000)] = 4
+    moved_s: Positive = 5e-6
+    unselected: Unselected = "inhibit"
+    compliance_a: Positive | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.levels_s and (self.set is None or self.reset is None):
+            raise ValueError("levels_s needs set and reset, the pulses that bring cells to them")
+        if not self.first_s < self.last_s:
+            raise ValueError("first_s must lie below last_s")
+        return self
+
+    def run(self, setting: Setting) -> Plan[RetentionSummary]:
+        """Yields write-verify, then reads and waits; saves conductances by cell and time, and their statistics by level."""
+        cells = self.cells.cells(setting.geometry)
+        n = len(cells)
+        group: NDArray[np.int64] = np.zeros(n, dtype=np.int64)
+        kept = np.ones(n, dtype=np.bool_)
+        times = log_times(self.first_s, self.last_s, self.per_decade)
+        setting.require(*(Wait(t) for t in times))
+        if self.levels_s:
+            group = np.arange(n) % len(self.levels_s)
+            kept = yield from self._program(cells, np.asarray(self.levels_s)[group], setting)
+        if not kept.any():
+            raise ConfigError(f"step {setting.step!r}: none of the {n} cells reached its level; look at set and reset")
+        reading = read(cells, setting.read, repeat=self.repeat, label="retention")
+        values, stamps = [], []
+        began_s = now_s = 0.0
+        for number, planned_s in enumerate([0.0, *times]):
+            yield Progress(number, 1 + len(times), f"{n} cells, {planned_s:g} s")
+            if number:
+                left_s = began_s + planned_s - now_s
+                if left_s > 0:
+                    waited = cast(WaitResult, (yield Wait(left_s, label="retention")))
+                    now_s = waited.span.ended_s
+            result = cast(ApplyResult, (yield reading))
+            if number == 0:
+                began_s = result.span.started_s
+            now_s = result.span.ended_s
+            values.append(mean_conductance(result))
+            stamps.append(mean(np.where(np.isfinite(result.time_s), result.time_s, np.nan).T) - began_s)
+        g, age = np.stack(values, axis=1), np.stack(stamps, axis=1)
+        return (yield from self._results(cells, g, age, group, kept, setting))
+
+    def _program(self, cells: Any, target: FloatArray, setting: Setting) -> Plan[NDArray[np.bool_]]:
+        assert self.set is not None
+        assert self.reset is not None
+        verify = WriteVerify(
+            tolerance=self.tolerance,
+            tolerance_s=self.tolerance_s,
+            set=self.set,
+            reset=self.reset,
+            max_pulses=self.max_pulses,
+            max_reversals=self.max_reversals,
+            confirm=self.confirm,
+            unselected=self.unselected,
+            compliance_a=self.compliance_a,
+        )
+        inside = np.zeros(len(cells), dtype=np.bool_)
+        plan = verify.verify(cells, target, setting)
+        answer: Any = None
+        try:
+            while True:
+                message = plan.send(answer)
+                if isinstance(message, Save) and message.name == "inside":
+                    inside = message.values.ravel()[cells.index(setting.geometry)] > 0
+                answer = yield message
+        except StopIteration:
+            return inside
+
+    def _results(
+        self,
+        cells: Any,
+        g: FloatArray,
+        age: FloatArray,
+        group: NDArray[np.int64],
+        kept: NDArray[np.bool_],
+        setting: Setting,
+    ) -> Plan[RetentionSummary]:
+        kept = kept & np.isfinite(g[:, 0])
+        change = g - g[:, :1]
+        levels = np.asarray(self.levels_s) if self.levels_s else np.array([float(median(g[:, 0]))])
+        rng = setting.rng("bootstrap")
+        yield from save_cells(cells)
+        yield Save("conductance_by_time", g, ("cell", "reading"), "S")
+        yield Save("age_s", age, ("cell", "reading"), "s")
+        yield Save("level", levels, ("level",), "S")
+        yield Save("level_of_cell", group, ("cell",))
+        yield save_map("kept", cells, kept, "", setting)
+        shape = (levels.size, g.shape[1])
+        tables = {name: np.full(shape, np.nan) for name in ("mean", "sd", "robust_sd", "median", "low", "high", "sure")}
+        mean_age = np.broadcast_to(mean(age[kept]), shape)
+        for k in range(levels.size):
+            here = kept & (group == k)
+            if not here.any():
+                continue
+            tables["mean"][k], tables["sd"][k] = mean(change[here]), spread(change[here])
+            tables["robust_sd"][k] = robust_spread(change[here])
+            tables["low"][k], tables["median"][k], tables["high"][k] = quantiles(g[here])
+            tables["sure"][k] = half_width(mean, change[here], rng)
+        dims = ("level", "reading")
+        yield Save("mean_age_s", np.array(mean_age), dims, "s")
+        yield Save("level_low", tables["low"], dims, "S")
+        yield Save("level_high", tables["high"], dims, "S")
+        chart = Chart("Median by level", "mean_age_s", "level_low", "level_high", "x", "conductance", True, "level")
+        yield Save("level_median", tables["median"], dims, "S", chart.attrs())
+        chart = Chart("Mean change by level", "mean_age_s", log="x", label="change of G", dots=True, of="level")
+        yield Save("change_mean", tables["mean"], dims, "S", chart.attrs())
+        yield Save("change_mean_uncertainty", tables["sure"], dims, "S")
+        chart = Chart(
+            "Spread of the change by level", "mean_age_s", log="x", label="sd of change", dots=True, of="level"
+        )
+        yield Save("change_sd", tables["sd"], dims, "S", chart.attrs())
+        yield Save("change_robust_sd", tables["robust_sd"], dims, "S")
+        last = change[kept][:, -1]
+        known = last[np.isfinite(last)]
+        # The first reading lies too close to its reference for a decade of its own.
+        decades = np.log10(mean(age[kept])[1:])
+
+        def drift(samples: FloatArray) -> FloatArray:
+            y = mean(samples)
+            ok = np.isfinite(y) & np.isfinite(decades)
+            return np.asarray(np.polyfit(decades[ok], y[ok], 1)[0] if ok.sum() > 1 else np.nan)
+
+        summary = RetentionSummary(
+            len(cells),
+            int(kept.sum()),
+            float(mean(age[kept])[-1]),
+            estimated(mean, known, "S", rng),
+            estimated(median, known, "S", rng),
+            estimated(spread, known, "S", rng),
+            estimated(robust_spread, known, "S", rng),
+            estimated(drift, change[kept][:, 1:], "S", rng),
+            proportion(int(np.sum(np.abs(known) > self.moved_s)), known.size),
+        )
+        yield from save_figures(summary)
+        return summary
+
+
+__all__ = ["MAP", "Retention", "RetentionSummary"]
