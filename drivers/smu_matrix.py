@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rram_hil.cells import Cells, Geometry, IntArray
-from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity, ReadingPath, Span
 from rram_hil.errors import AbortedError, BenchError, ConfigError, InstrumentError, LinkError, UnknownOutcomeError
 from rram_hil.far_clock import FarClock
 from rram_hil.instrument import ChannelLimits, Instrument, SourceMeter, SwitchMatrix, make_instrument
@@ -171,6 +172,28 @@ class SmuMatrix(Driver):
     def instruments(self) -> Mapping[str, Instrument]:
         """The connected instruments by their names in the bench file."""
         return self._instruments
+
+    def parts(self) -> Mapping[str, Identity]:
+        """See `Driver.parts`."""
+        return {
+            name: identity
+            for name, instrument in self._instruments.items()
+            if (identity := getattr(instrument, "identity", None)) is not None
+        }
+
+    def reading_paths(self, operation: Apply) -> list[ReadingPath]:
+        """See `Driver.reading_paths`: channels are named as in the wiring."""
+        on_row = {row: channel for channel, row in self._settings.wiring.channels.items()}
+        n, paths = len(operation.cells), []
+        routes = self._router.routes(replace(operation, repeat=1))
+        for step, route in zip(operation.steps, routes, strict=True):
+            if step.measure == "current":
+                ends = [(on_row[row], sign) for row, sign in ((route.bl, 1), (route.sl, -1)) if row in on_row]
+                gate = step.levels("wl", n)
+                sources = tuple((channel, sign, route.levels[channel]) for channel, sign in ends)
+                gate_v = np.zeros(n) if gate is None else np.array(gate)
+                paths.append(ReadingPath(route.drop_v, gate_v, sources, route.sense, route.sign))
+        return paths
 
     def arm(self) -> None:
         """Sources off and reset, then relays open, all verified; scripts loaded."""

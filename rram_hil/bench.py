@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from rram_hil.bench_file import BenchFile, describe, load_bench_file
 from rram_hil.cells import Cells, Geometry
+from rram_hil.correction import Correction, correction_of
 from rram_hil.driver import Capabilities, Driver, Identity
 from rram_hil.engine import Engine, Watcher
 from rram_hil.errors import AbortedError, BenchError, ConfigError
@@ -46,7 +47,17 @@ class Bench:
         self.identity = identity
         self.far_side = far_side
         self.ledger: Ledger | None = None
-        self.setting = Setting(file.chip.geometry, file.limits, file.read.step, driver.capabilities, seed=0)
+        self.correction: Correction = correction_of(file, driver, identity)
+        self.setting = Setting(
+            file.chip.geometry,
+            file.limits,
+            file.read.step,
+            driver.capabilities,
+            seed=0,
+            correction=self.correction,
+            paths=driver.reading_paths,
+            instruments=driver.instruments,
+        )
         self.ledger_warning = ""
         self._engine: Engine | None = None
         self._closed = False
@@ -109,7 +120,7 @@ class Bench:
                 f"{self.file.ledger_path} is new and starts at zero, but this chip's board remembers {operations} operations: "
                 "pulses given before are not counted; put the chip's old ledger there if there is one"
             )
-        self._engine = Engine(self.driver, self.geometry, self.limits, self.ledger)
+        self._engine = Engine(self.driver, self.geometry, self.limits, self.ledger, correction=self.correction)
 
     @property
     def geometry(self) -> Geometry:
@@ -140,7 +151,9 @@ class Bench:
 
     def record(self, journal: Journal | None, replay: Replay | None = None, watcher: Watcher | None = None) -> Engine:
         """From here on keep every operation in `journal`, answered from `replay` as far as that goes."""
-        self._engine = Engine(self.driver, self.geometry, self.limits, self.ledger, journal, replay, watcher)
+        self._engine = Engine(
+            self.driver, self.geometry, self.limits, self.ledger, journal, replay, watcher, self.correction
+        )
         return self._engine
 
     def cells(

@@ -59,6 +59,13 @@ class Read(Section):
         return read_step(self.bl_v, self.wl_v, self.width_s)
 
 
+class CalibrationSection(Section):
+    """Section `[calibration]`: the calibration files in force, relative to the bench file."""
+
+    files: list[str] = []
+    accept_expired: bool = Field(default=False, description="use expired calibrations too; the run file says so")
+
+
 class DriverSection(BaseModel):
     """Section `[driver]`: the driver's name, or "./file.py:Class", and the settings that the driver itself describes."""
 
@@ -79,6 +86,7 @@ class BenchFile(Section):
     driver: DriverSection
     limits: Limits
     read: Read = Read()
+    calibration: CalibrationSection = CalibrationSection()
     simulation: Simulation | None = None
     operator: str = ""
 

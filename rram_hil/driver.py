@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from rram_hil.cells import Cells, Geometry, IntArray
 from rram_hil.errors import ConfigError
 from rram_hil.limits import Limits
-from rram_hil.operations import Operation, Result, Scheme
+from rram_hil.operations import LINES, Apply, FloatArray, Operation, Result, Scheme
 from rram_hil.traffic import Traffic
 
 
@@ -80,6 +82,34 @@ class Capabilities:
     clock: Literal["virtual", "wall"] = "wall"
     link: str = ""
     timing: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadingPath:
+    """Through what a step of an `Apply` measures a current, for the calibration of it.
+
+    `asked_v` is BL - SL as asked and `gate_v` the word line, shape (n,). `sources` are what forces them: name, sign with which
+    its volts count in BL - SL, volts asked of it, shape (n,); what is missing stands at ground. `sense` names what measures, and
+    `sign` turns what that tells into the current from BL to SL. Names are "bl", "sl" and "adc" on a board, "smu.a" on a rack.
+    """
+
+    asked_v: FloatArray
+    gate_v: FloatArray
+    sources: tuple[tuple[str, int, FloatArray], ...]
+    sense: str = "adc"
+    sign: int = 1
+
+
+def board_paths(operation: Apply) -> list[ReadingPath]:
+    """Paths of a board: its converters force bit and source line, its ADC measures at the bit line."""
+    n = len(operation.cells)
+    paths = []
+    for step in operation.steps:
+        if step.measure == "current":
+            levels = [step.levels(line, n) for line in LINES]
+            bl, sl, wl = (np.zeros(n) if v is None else np.array(v) for v in levels)
+            paths.append(ReadingPath(step.cell_v(n), wl, (("bl", 1, bl), ("sl", -1, sl))))
+    return paths
 
 
 class DriverConfig(BaseModel):
@@ -156,6 +186,19 @@ class Driver(ABC):
     @abstractmethod
     def now_s(self) -> float:
         """The bench clock: seconds since an arbitrary start, of the far side on a virtual bench."""
+
+    def parts(self) -> Mapping[str, Identity]:
+        """The connected instruments that have calibrations of their own, by their names in the bench file; none on a board."""
+        return {}
+
+    @property
+    def instruments(self) -> Mapping[str, Any]:
+        """The connected instruments (`rram_hil.instrument`) by their names in the bench file; none on a board."""
+        return {}
+
+    def reading_paths(self, operation: Apply) -> list[ReadingPath]:
+        """For each step that measures a current, in their order, repeats once: what forces and what measures."""
+        return board_paths(operation)
 
     @property
     def transactions(self) -> int:

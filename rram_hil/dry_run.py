@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rram_hil.bench import Bench
-from rram_hil.bench_file import BenchFile, DriverSection, load_bench_file
+from rram_hil.bench_file import BenchFile, CalibrationSection, DriverSection, load_bench_file
 from rram_hil.cells import Cells, IntArray
-from rram_hil.device.config import Simulation
+from rram_hil.device.config import Errors, Simulation
 from rram_hil.engine import Engine, Watcher
 from rram_hil.errors import AbortedError, BenchError, ConfigError
 from rram_hil.ledger import Ledger
@@ -226,7 +226,9 @@ def _model_of(file: BenchFile, scratch: Path) -> tuple[BenchFile, bool]:
     model = file.model_copy(
         update={
             "driver": DriverSection(name=MODEL_DRIVER),
-            "simulation": simulation.model_copy(update={"state": state, "pace": 0.0}),
+            # The model's instruments are right, so there is nothing to correct.
+            "calibration": CalibrationSection(),
+            "simulation": simulation.model_copy(update={"state": state, "pace": 0.0, "errors": Errors()}),
         }
     )
     return model, state is not None

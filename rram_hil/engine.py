@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from rram_hil.cells import Cells, Geometry, IntArray
+from rram_hil.correction import Correction
 from rram_hil.driver import Driver
 from rram_hil.errors import (
     AbortedError,
@@ -83,6 +84,7 @@ class Engine:
         journal: Journal | None = None,
         replay: Replay | None = None,
         watcher: Watcher | None = None,
+        correction: Correction | None = None,
     ) -> None:
         self.driver = driver
         self.geometry = geometry
@@ -91,6 +93,7 @@ class Engine:
         self.journal = journal
         self.replay = replay
         self.watcher = watcher or Watcher()
+        self.correction = correction or Correction()
         self._number = max(driver.last_number(), 0 if replay is None else replay.last_number)
         self._words: list[WriteWords] = []
         self._inside_protocol = False
@@ -254,7 +257,9 @@ class Engine:
     def _execute(self, operation: Operation, number: int, charge: Charge) -> Result:
         try:
             with self._held():
-                return sound(operation, self.driver.execute(operation, number), number)
+                native = self.correction.outgoing(operation, self.driver.reading_paths)
+                found = sound(native, self.driver.execute(native, number), number)
+                return self.correction.incoming(operation, found, self.driver.reading_paths)
         except (LinkError, InstrumentError) as error:
             if isinstance(error, UnknownOutcomeError):
                 if charge.pulses.any():

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rram_hil.cells import Cells, Geometry
-from rram_hil.driver import Capabilities
+from rram_hil.correction import Correction
+from rram_hil.driver import Capabilities, ReadingPath, board_paths
 from rram_hil.errors import ConfigError
 from rram_hil.limits import Limits, check
 from rram_hil.lowering import check_available
-from rram_hil.operations import Operation, Result, Step
+from rram_hil.operations import Apply, Operation, Result, Step
 
 Arrays = dict[str, NDArray[Any]]
 Do = Callable[[Operation], Result]
@@ -73,6 +74,8 @@ Plan = Generator[Message, Any, T]
 class Setting:
     """What a protocol may know of the bench it runs on.
 
+    `correction` is the calibration in force, `paths` what the bench measures through; `instruments` are
+    its single instruments by name (none on a board).
     `shared` holds what earlier steps of the run left for later ones (`share`, `shared_by`); `folder` is where relative paths
     of the recipe start; `seed` is the run's.
     """
@@ -85,6 +88,9 @@ class Setting:
     seed: int = 0
     step: str = "step"
     shared: dict[str, object] = field(default_factory=dict)
+    correction: Correction = field(default_factory=Correction)
+    paths: Callable[[Apply], list[ReadingPath]] = board_paths
+    instruments: Mapping[str, Any] = field(default_factory=dict)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose: the same for the same seed, step and purpose."""

@@ -69,9 +69,10 @@ def run_recipe(
         Bench.open(file, traffic=traffic) as opened,
         Journal.create(journal_of(path), _header(recipe, opened)) as journal,
     ):
-        if opened.ledger_warning:
-            watcher.note(opened.ledger_warning)
-            journal.append(Note("info", opened.ledger_warning, _utc()))
+        remarks = [f"{e.name}: {e.remark}" for e in opened.correction.files if e.remark]
+        for text in [t for t in (opened.ledger_warning, *remarks) if t]:
+            watcher.note(text)
+            journal.append(Note("info", text, _utc()))
         return _steps(recipe, opened, journal, None, path, watcher)
 
 
@@ -174,6 +175,11 @@ def _same_chip(header: Header, replay: Replay, bench: Bench, path: Path) -> None
         raise ConfigError(
             f"{path}: this run began on {before.model} {before.serial}; the bench now has {now.model} {now.serial}"
         )
+    if dict(header.calibration) != bench.correction.texts:
+        told = ", ".join(n for n in header.calibration if f"{n}_sha256" in header.calibration) or "none"
+        raise ConfigError(
+            f"{path}: this run began with other calibrations ({told}); put those back, or start a new run"
+        )
     if bench.capabilities.counters and bench.driver.last_number() < replay.last_pulsed:
         raise ConfigError(
             f"{path}: the chip's own records end before operation {replay.last_pulsed} of this run: it is another chip, or "
@@ -206,6 +212,7 @@ def _header(recipe: Recipe, bench: Bench) -> Header:
         temperature_k=chip.temperature_k,
         log=recipe.head.log,
         versions=versions(),
+        calibration=bench.correction.texts,
     )
 
 

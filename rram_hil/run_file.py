@@ -338,6 +338,10 @@ class _Projection:
         """Write everything."""
         header = self.reader.header()
         self.header = header
+        calibration = self.file.create_group("calibration")
+        for name, text in header.calibration.items():
+            if "\n" in text:
+                calibration.create_dataset(name, data=text, dtype=_TEXT)
         self.operations = _Table(self.file, "operations", "operation", _OPERATIONS)
         self.notes = _Table(self.file, "notes", "note", _NOTES)
         if header.log == "all":
@@ -612,7 +616,8 @@ class _Projection:
         attributes |= {} if h.seed is None else {"seed": h.seed}
         attributes |= {f"instrument_{k}": v for k, v in vars(h.instrument).items()}
         attributes |= {f"version_{k}": v for k, v in h.versions.items()}
-        return attributes | {f"calibration_{k}": v for k, v in h.calibration.items()}
+        # An attribute holds 64 KiB at most: whole calibration files are datasets of /calibration.
+        return attributes | {f"calibration_{k}": v for k, v in h.calibration.items() if "\n" not in v}
 
 
 def _settings(record: Record) -> str:
@@ -778,6 +783,11 @@ class RunFile:
         """Raise `DataError` where this is a run of another chip."""
         if self.chip_id != chip_id:
             raise DataError(f"{self.path}: a run of chip {self.chip_id!r}, not of {chip_id!r}")
+
+    @property
+    def calibrations(self) -> Mapping[str, str]:
+        """The calibration files in force during the run: their texts by name."""
+        return {name: str(self._read(data)) for name, data in self._file.get("calibration", {}).items()}
 
     @property
     def tables(self) -> tuple[str, ...]:
