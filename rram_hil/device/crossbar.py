@@ -37,7 +37,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.linalg import blas
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import SuperLU, splu
 
@@ -50,8 +49,8 @@ RESIDUAL = 1e-10
 _TARGET = 1e-11
 _ITERATIONS = 500
 _REFINEMENTS = 4
-_GROUP_NODES = 1 << 13
-"""Vectors that are solved together have about so many nodes: more would leave the cache, fewer only cost Python's time."""
+_GROUP_NODES = 1 << 15
+"""Vectors of small arrays are solved together up to so many nodes: fewer cost Python's time, more leave the cache."""
 _PAD = 8
 """Empty lines added to each set, so that reading across the lines does not hit one cache set again and again."""
 
@@ -312,17 +311,13 @@ def _unfolded(folded: FloatArray, n: int, axis: int) -> FloatArray:
 
 
 def _add_to(y: FloatArray, a: FloatArray, x: FloatArray, work: FloatArray) -> None:
-    """y += a x, in place, one `a` per vector; contiguous, shape (nodes, vectors, lines). `work` is lost and may be x."""
-    if a.size == 1:
-        blas.daxpy(x.reshape(-1), y.reshape(-1), a=float(a[0]))
-    else:
-        np.multiply(x, a[:, None], out=work)
-        np.add(y, work, out=y)
+    """y += a x, in place, one `a` per vector; shape (nodes, vectors, lines). `work` is lost and may be x."""
+    np.multiply(x, a[:, None], out=work)
+    np.add(y, work, out=y)
 
 
 def _dot(x: FloatArray, y: FloatArray) -> FloatArray:
-    if x.shape[1] == 1:
-        return np.array([np.dot(x.reshape(-1), y.reshape(-1))])
+    """One product per vector. Not by BLAS, whose threads cost more than they save here, a hundred times so on busy cores."""
     return np.asarray(np.einsum("nkl,nkl->k", x, y))
 
 
@@ -390,6 +385,7 @@ class Prepared:
         kept = [np.empty((n, rows, columns)) for _ in range(3)] if nodes else []
         worst, count = np.full(n, np.inf), 0
         group = max(1, _GROUP_NODES // (rows * columns))
+        group = group if group > 2 else 1
         for first in range(0, n if method == "auto" else 0, group):
             part = slice(first, min(first + group, n))
             took, worst[part] = self._iterate([v[part] for v in volts], [e[part] for e in ends], [k[part] for k in kept])
