@@ -659,10 +659,18 @@ class Triplets:
     def of(self, position: int) -> Triplets:
         """The triplets of the cell at one position."""
         here = self.device == position
-        arrays = (self.cycle, self.resistance_ohm, self.volts_v, self.width_s, self.status)
-        cut = [a[here] for a in arrays]
         one = slice(position, position + 1)
-        return Triplets(self.cells[one], np.zeros(int(here.sum()), dtype=np.int64), *cut, self.pulses[one], self.span)  # type: ignore[arg-type]
+        return Triplets(
+            self.cells[one],
+            np.zeros(int(here.sum()), dtype=np.int64),
+            self.cycle[here],
+            self.resistance_ohm[here],
+            self.volts_v[here],
+            self.width_s[here],
+            self.status[here],
+            self.pulses[one],
+            self.span,
+        )
 
 
 def status_of(resistance_ohm: FloatArray, lowest_ohm: float, highest_ohm: float | None) -> StatusArray:

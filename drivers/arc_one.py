@@ -457,8 +457,8 @@ class ArcOne(Driver):
                     self._read(operation.cells, active, action, what, ohm)
                 else:
                     jobs = _Jobs(self, operation.cells)
-                    for i in active:
-                        jobs.add(int(i), action)
+                    for at in active:
+                        jobs.add(int(at), action)
                     found = self._burst(jobs.jobs, what, harmless=not self._is_stress(action))
                     jobs.put(found, ohm)
                 self._count(action, active, pulses, volts, ran)
@@ -604,7 +604,7 @@ class ArcOne(Driver):
 
     def _triplets(self, length_s: float, what: str) -> FloatArray:
         """Triplets up to the next terminator, shape (k, 3). Raises `LinkError` for silence and for what can be no triplet."""
-        found = []
+        found: list[NDArray[np.float32]] = []
         while True:
             data = bytearray()
             self._collect(data, 3 * FLOAT.itemsize, length_s, what)

@@ -92,6 +92,8 @@ class Array:
     def __init__(self, chip: SimulatedChip, load_ohm: float | None, read_noise: bool) -> None:
         self.chip = chip
         self.geometry = chip.geometry
+        self.cancel = threading.Event()
+        """Ends what is under way where the bench is paced."""
         self.half_selected: IntArray = np.zeros(chip.geometry.shape[1:], dtype=np.int64)
         self._load_ohm = load_ohm
         self._noise = read_noise and load_ohm is None
@@ -105,7 +107,7 @@ class Array:
         """Resistances (ohm) of different cells, one after the other, each read after its pulse where there is one."""
         # A read lasts as long as its samples, the last of which is the chip's own conversion.
         read_s = max(SHORTEST_S, (cycles - 1) * self.chip.simulation.timing.conversion_s)
-        steps = (Step(read_v, 0.0, 0.0, read_s, "current"),)
+        steps: tuple[Step, ...] = (Step(read_v, 0.0, 0.0, read_s, "current"),)
         if volts is not None:
             steps = (Step(volts, 0.0, 0.0, width_s), *steps)
             self._expose(index, volts, factor)
@@ -142,7 +144,7 @@ class Array:
     def _applied(self, index: IntArray, steps: tuple[Step, ...], compliance_a: float | None = None) -> ApplyResult:
         self._number += 1
         operation = Apply(Cells.from_index(index, self.geometry), steps, compliance_a=compliance_a)
-        found = self.chip.execute(operation, self._number)
+        found = self.chip.execute(operation, self._number, self.cancel)
         assert isinstance(found, ApplyResult)
         return found
 
@@ -229,6 +231,7 @@ class Firmware:
             if line == "00":
                 self._lines.clear()
                 self._is_reset = True
+                self._array.cancel.set()
             else:
                 self._lines.append(line)
             self._news.notify()
@@ -274,6 +277,7 @@ class Firmware:
             except _ResetError:
                 with self._news:
                     self._is_reset = False
+                    self._array.cancel.clear()
                     self._resets += 1
                 self._boot()
                 self._pass(RESET_S)
