@@ -205,9 +205,7 @@ class _Factors:
         self.size = chains.own.shape
         self.shape = nodes, width - _PAD
         self.coupled = None if chains.coupled.all() else _folded(chains.coupled)
-        self.first, self.last = (
-            _folded(a) if len(a) > 1 else _folded_lines(a) for a in (chains.first, chains.last)
-        )
+        self.first, self.last = (_folded(a) if len(a) > 1 else _folded_lines(a) for a in (chains.first, chains.last))
         self._own = own
         if self.ideal:
             sums = _folded_lines(chains.own.sum(axis=0), fill=1.0)
@@ -388,7 +386,9 @@ class Prepared:
         group = group if group > 2 else 1
         for first in range(0, n if method == "auto" else 0, group):
             part = slice(first, min(first + group, n))
-            took, worst[part] = self._iterate([v[part] for v in volts], [e[part] for e in ends], [k[part] for k in kept])
+            took, worst[part] = self._iterate(
+                [v[part] for v in volts], [e[part] for e in ends], [k[part] for k in kept]
+            )
             count = max(count, took)
         bad = np.flatnonzero(~(worst <= RESIDUAL))
         for k in bad:
@@ -433,32 +433,31 @@ class Prepared:
         u0 = rows.first[:, None] * left + rows.last[:, None] * right
         w0 = columns.first[:, None] * top + columns.last[:, None] * bottom
         u0, w0 = np.broadcast_to(u0, (m, *u0.shape[1:])), np.broadcast_to(w0, (n, *w0.shape[1:]))
-        w = np.zeros(w0.shape)
+        # Two blocks, which the system backs with large pages: arrays are read across.
+        r, u, z, p, q, s, source_u = np.zeros((7, *u0.shape))
+        w, reflected, base_w = np.zeros((3, *w0.shape))
 
-        def reflect(x: FloatArray, y: FloatArray) -> None:
-            """y minus G (C + G)^-1 G x, into y."""
+        def reflect(x: FloatArray, y: FloatArray, out: FloatArray) -> None:
+            """y minus G (C + G)^-1 G x, into y; (C + G)^-1 G x into w, unless `out`, which is lost, is w."""
             np.multiply(x.transpose(2, 1, 0)[:n], coupling[..., :m], out=w[..., :m])
             columns.solve(w)
-            np.multiply(w, coupling, out=w)
-            y[..., :n] -= w.transpose(2, 1, 0)[:m]
+            np.multiply(w, coupling, out=out)
+            y[..., :n] -= out.transpose(2, 1, 0)[:m]
 
-        current = np.zeros(w0.shape)
-        np.subtract(u0.transpose(2, 1, 0)[:n], w0[..., :m], out=current[..., :m])
-        current *= cells
-        source_u = np.zeros(u0.shape)
-        np.negative(current.transpose(2, 1, 0)[:m], out=source_u[..., :n])
+        np.subtract(u0.transpose(2, 1, 0)[:n], w0[..., :m], out=base_w[..., :m])
+        base_w *= cells
+        np.negative(base_w.transpose(2, 1, 0)[:m], out=source_u[..., :n])
         if rows.coupled is not None:
             source_u *= rows.coupled[:, None]
         if columns.coupled is not None:
-            current *= columns.coupled[:, None]
+            base_w *= columns.coupled[:, None]
         source_u *= scale_u
-        base_w = current
         base_w *= scale_w
         columns.solve(base_w)
         np.multiply(base_w, coupling, out=w)
         source_u[..., :n] += w.transpose(2, 1, 0)[:m]
-        r, u, z = source_u.copy(), np.zeros(u0.shape), source_u.copy()
-        p, q, s = np.zeros(u0.shape), np.zeros(u0.shape), np.empty(u0.shape)
+        np.copyto(r, source_u)
+        np.copyto(z, r)
         rows.solve(z)
         now = size = _dot(r, z)
         goal = _TARGET**2 * size
@@ -469,7 +468,7 @@ class Prepared:
                 count += 1
                 # S z is r less what the columns reflect, for (R + G) z is r; S p follows from the S p before.
                 np.copyto(s, r)
-                reflect(z, s)
+                reflect(z, s, out=w)
                 _add_to(z, again, p, work=p)
                 _add_to(s, again, q, work=q)
                 p, q, z, s = z, s, p, q
@@ -481,12 +480,11 @@ class Prepared:
                 rows.solve(z)
                 before, now = now, _dot(r, z)
                 again = np.divide(now, before, out=np.zeros(vectors), where=before > 0)
-            # The residual of the solution itself: what conjugate gradients carry along drifts.
+            # The residual of the solution itself, of the other sign at first: what conjugate gradients carry along drifts.
             np.multiply(u, scale_u, out=z)
             np.multiply(rows.apply(z), scale_u, out=r)
-            np.subtract(source_u, r, out=r)
-            np.negative(r, out=r)
-            reflect(u, r)
+            r -= source_u
+            reflect(u, r, out=reflected)
             np.negative(r, out=r)
             np.copyto(z, r)
             rows.solve(z)
@@ -494,21 +492,21 @@ class Prepared:
             worst = np.sqrt(np.divide(np.maximum(now, 0.0), size, out=np.zeros(vectors), where=size > 0))
             if (worst <= 2 * _TARGET).all() or count >= _ITERATIONS:
                 break
-        np.multiply(u.transpose(2, 1, 0)[:n], coupling[..., :m], out=w[..., :m])
-        columns.solve(w)
         w += base_w
         w *= scale_w
+        w += w0
         u *= scale_u
         u += u0
-        w += w0
-        current = np.zeros(w.shape)
+        current = reflected
         np.subtract(u.transpose(2, 1, 0)[:n], w[..., :m], out=current[..., :m])
         current *= cells
         of_rows, of_columns = current.transpose(2, 1, 0)[:m], -current
         sizes = self._row_chains.own.shape[::-1]
         for k, share in enumerate((rows.first[:, :n], rows.last[:, :n], columns.first, columns.last)):
             ends[k][:] = _unfolded(_collected(share, of_rows if k < 2 else of_columns), sizes[k // 2], 1)
-        for into, a in zip(kept, (u.transpose(1, 2, 0), w.transpose(1, 0, 2), current.transpose(1, 0, 2)), strict=False):
+        for into, a in zip(
+            kept, (u.transpose(1, 2, 0), w.transpose(1, 0, 2), current.transpose(1, 0, 2)), strict=False
+        ):
             into[:] = _unfolded(_unfolded(a, sizes[0], 1), sizes[1], 2)
         return count, worst
 
