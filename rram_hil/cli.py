@@ -39,6 +39,10 @@ RecordOption = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run file (HDF5), also of a run under way.")]
 
 
+calibrate = typer.Typer(rich_markup_mode=None, help="Fit and check calibrations that need no bench.", no_args_is_help=True)
+app.add_typer(calibrate, name="calibrate", short_help="Fit the device model to measured files, check it.")
+
+
 @app.callback(invoke_without_command=True)
 def options(
     context: typer.Context,
@@ -258,6 +262,15 @@ def devices(
         show_devices(found, Output())
 
 
+def add_calibrate_commands() -> None:
+    """Let the plugins of the entry points `rram_hil.calibrate_commands` add their commands to `calibrate`, once."""
+    from rram_hil.plugins import calibrate_commands
+
+    if not calibrate.registered_commands:
+        for register in calibrate_commands():
+            register(calibrate)
+
+
 @contextlib.contextmanager
 def _recorder(path: Path | None, *, is_quiet: bool = False) -> Iterator[Recorder | None]:
     """What writes the file of `--record`; says at the end how much there is in it."""
@@ -277,6 +290,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs one command and exits with 0, 2 (refused or failed, one line on stderr) or 130 (stopped)."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    if "calibrate" in given:
+        add_calibrate_commands()
     command = typer.main.get_command(app)
     usage_error: Any = typer.BadParameter.__base__
     try:
