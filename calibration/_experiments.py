@@ -10,14 +10,14 @@ from rram_hil.cells import IntArray
 from rram_hil.device.model import DeviceModel, Traits
 from rram_hil.operations import FloatArray
 
-from ._figures import Curves
+from ._figures import AWAY_LN, Curves
 from ._measured import Measured
 
 CLOSED_S = 60e-6
 """Sweeps whose median start is above this begin on a settled filament, the others on one that their pulses grow."""
 FULL_RESET = (3.0, 4.0)
 """SL and WL (V) of the RESET of a full cycle."""
-FULL_SET = (2.0, 2.3)
+FULL_SET = (2.0, 2.7)
 """BL and WL (V) of the SET of a full cycle."""
 _ROUND = 1000
 
@@ -65,7 +65,11 @@ def sweep_plan(measured: Measured) -> SweepPlan:
     # A sweep that was begun anew stands in the file with its first pulses twice: the last beginning counts.
     begins = np.flatnonzero(np.isclose(v, v.min()))
     first[row[begins]] = begins
-    start = measured["r_before_ohm"][first]
+    # The first pulse is meant too weak to act, so the reading after it is the start; where it did act, the one before is.
+    before, after = measured["r_before_ohm"][first], measured["r_after_ohm"][first]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        still = np.abs(np.log(after / before)) < AWAY_LN
+    start = np.where(still, after, before)
     good = start > 0
     last = np.zeros(key.shape[1], dtype=np.int64)
     np.maximum.at(last, row, np.arange(row.size))
@@ -115,7 +119,7 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
                 settled[at] = np.where(after < g[at], np.nan, settled[at])
             else:
                 after, _ = model.after_set(
-                    seed, part, when, g[at], formed[at], drive, gate, plan.width_s, settled_s=settled[at]
+                    seed, part, when, g[at], formed[at], drive, gate, plan.width_s, settled_s=settled[at], cycle=event[at]
                 )
             g[at] = after
             now[at] = np.maximum(model.as_read(seed, part, when + 1, after), 1e-9)
@@ -167,7 +171,8 @@ def cycle_on_model(model: DeviceModel, seed: int, cells: int, cycles: int) -> tu
         )
 
     def set_(g: FloatArray, when: IntArray) -> FloatArray:
-        return model.after_set(seed, traits, when, g, formed, np.full(n, FULL_SET[0]), np.full(n, FULL_SET[1]), 200e-9)[0]
+        bl, wl = (np.full(n, volts) for volts in FULL_SET)
+        return model.after_set(seed, traits, when, g, formed, bl, wl, 200e-9, cycle=when)[0]
 
     g = set_(np.full(n, 10e-6), event)
     high = reset(g, event + 1)

@@ -68,6 +68,9 @@ def _set_knobs(content: dict[str, Any], bl: bool) -> list[Knob]:
         Knob(("set", "jitter_sd_v"), 0.002, 0.3),
         Knob(("set", "settled_gain_v"), -0.3, 0.4),
         Knob(("set", "flutter_sd_ln"), 0.0, 0.05),
+        Knob(("set", "grow", "cycle_sd_v"), 0.0, 0.2),
+        Knob(("set", "grow", "cycle_sd_ln"), 0.0, 0.2),
+        *(Knob(("set", "grow", "pull", k), 0.1, 1.0) for k in range(len(part["grow"]["gate_v"]))),
     ]
 
 

@@ -27,6 +27,12 @@ def start() -> dict[str, Any]:
         "gain_sd_ln": 0.05,
         "settled_gain_v": 0.13,
         "flutter_sd_ln": 0.01,
+        "grow": {
+            "gate_v": [2.0, 2.2, 2.35, 2.5, 2.65, 3.0],
+            "pull": [0.5, 0.6, 0.7, 0.8, 0.88, 0.95],
+            "cycle_sd_v": 0.04,
+            "cycle_sd_ln": 0.06,
+        },
     }
     sl_v = [0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.7, 2.0, 2.5, 3.0]
     content["reset"] |= {

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from rram_hil.driver import Driver
 from rram_hil.errors import ConfigError
@@ -49,6 +51,17 @@ def _from_file(name: str, folder: Path, what: str) -> object:
     if not hasattr(module, attribute):
         raise ConfigError(f"{what} {name!r}: {path} has no {attribute!r}")
     return getattr(module, attribute)
+
+
+def calibrate_commands() -> list[Callable[[Any], None]]:
+    """What adds commands to `rram-hil calibrate`: each is called with the typer application. Raises `ConfigError`."""
+    found = []
+    for name in names("rram_hil.calibrate_commands"):
+        register = _load("rram_hil.calibrate_commands", name, Path(), "calibrate command")
+        if not callable(register):
+            raise ConfigError(f"calibrate command {name!r} cannot be called")
+        found.append(register)
+    return found
 
 
 def driver_class(name: str, folder: Path = Path()) -> type[Driver]:

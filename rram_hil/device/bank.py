@@ -52,6 +52,7 @@ class CellBank:
         self._programming: IntArray = np.zeros(n, dtype=np.int64)
         self._programmed_s: FloatArray = np.zeros(n)
         self._settled_s: FloatArray = np.full(n, np.nan)
+        self._cycle: IntArray = np.zeros(n, dtype=np.int64)
         self._g: FloatArray = self._traits.fixed_s.astype(np.float64)
         self._formed: NDArray[np.bool_] = np.zeros(n, dtype=np.bool_)
         if formed:
@@ -98,13 +99,14 @@ class CellBank:
         event, settled = self._event[k], self._settled_s[k]
         if sign > 0:
             after, formed = self.model.after_set(
-                self.seed, traits, event, before, formed, volts, gate, width_s, settled_s=settled
+                self.seed, traits, event, before, formed, volts, gate, width_s, settled_s=settled, cycle=self._cycle[k]
             )
         else:
             after = self.model.after_reset(
                 self.seed, traits, event, before, formed, volts, gate, width_s, settled_s=settled
             )
             self._settled_s[k] = np.where(after < before, np.nan, settled)
+            self._cycle[k] = np.where(after < before, event, self._cycle[k])
         moved = after != before
         to = k[moved]
         self._g[to], self._programmed_s[to], self._programming[to] = after[moved], self.now_s + width_s, event[moved]
@@ -138,7 +140,7 @@ class CellBank:
         k = chosen[chosen_ok]
         self._formed[k] = True
         self._g[k], self._programmed_s[k], self._programming[k] = g[chosen_ok], self.now_s, self._event[k]
-        self._settled_s[k] = settled[chosen_ok]
+        self._settled_s[k], self._cycle[k] = settled[chosen_ok], self._event[k]
 
     def _chosen(self, at: ArrayLike | None) -> IntArray:
         return self._index if at is None else self._index[np.asarray(at)]

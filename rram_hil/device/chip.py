@@ -292,6 +292,7 @@ class SimulatedChip:
             after, formed = self._after(
                 polarity, traits.part(at), event, before, pulse.formed[at], volts, over, width_s, pulse.cap_s[at]
             )
+            self._note_cycle(polarity, index, event, after < before)
             changed = after != before
             moved = index[changed]
             state.formed[index[formed]] = True
@@ -442,6 +443,7 @@ class SimulatedChip:
             before = self._relaxed(index, batch.time_s[where])
             volts, over = np.abs(drop[chosen]), gate[chosen]
             after, forming = self._after(polarity, traits, event, before, formed, volts, over, width_s, cap)
+            self._note_cycle(polarity, index, event, after < before)
             changed = after != before
             moved = index[changed]
             state.formed[index[forming]] = True
@@ -464,9 +466,17 @@ class SimulatedChip:
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Conductance and formed flag after one pulse of a polarity (1: SET) with |BL - SL| = `volts`, gate `over` the lower."""
         if polarity > 0:
-            return self.model.after_set(self._seed, traits, event, before_s, formed, volts, over, width_s, cap_s)
+            cycle = self._state.cycle[traits.index].astype(np.int64)
+            return self.model.after_set(
+                self._seed, traits, event, before_s, formed, volts, over, width_s, cap_s, cycle=cycle
+            )
         open_v = np.full(over.shape, np.inf) if self.geometry.cell == "1R" else over
         return self.model.after_reset(self._seed, traits, event, before_s, formed, volts, open_v, width_s), formed
+
+    def _note_cycle(self, polarity: int, index: IntArray, event: IntArray, fell: NDArray[np.bool_]) -> None:
+        """A RESET that lowered a cell begins a cycle of it."""
+        if polarity < 0:
+            self._state.cycle[index[fell]] = event[fell]
 
     def _gate_reading(self, index: IntArray, wl_v: FloatArray) -> tuple[FloatArray, FloatArray, StatusArray]:
         leaks = (self._state.fault.reshape(self.geometry.shape) & Fault.GATE_LEAK != 0).sum(axis=2).ravel()

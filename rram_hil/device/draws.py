@@ -40,6 +40,8 @@ class Purpose(IntEnum):
     RESET_JITTER = 23
     RESET_SPREAD = 24
     SET_FLUTTER = 25
+    CYCLE_OFFSET = 26
+    CYCLE_GAIN = 27
     READ = 40
     TELEGRAPH = 41
     RELAX_BODY = 60

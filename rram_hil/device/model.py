@@ -97,6 +97,24 @@ class Forming(_Part):
         return np.asarray(np.interp(ndtr(z), even, self.quantile_v), dtype=np.float64)
 
 
+class Grow(_Part):
+    """How a filament grows pulse by pulse: a SET brings ln G the part `pull` (by gate volts) of the way to the level it allows.
+
+    A filament that grows anew after a RESET has its own offsets, drawn once for each such cycle: `cycle_sd_v` (gate volts) and
+    `cycle_sd_ln` (ln G).
+    """
+
+    gate_v: list[Finite]
+    pull: list[Fraction]
+    cycle_sd_v: NotNegative
+    cycle_sd_ln: NotNegative
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.gate_v, pull=self.pull)
+        return self
+
+
 class Set(_Part):
     """One SET pulse from the high-resistance state: conductance by gate volts, ratio of it by BL - SL.
 
@@ -122,6 +140,7 @@ class Set(_Part):
     flutter_sd_ln: NotNegative = Field(
         default=0.0, description="a pulse that could SET moves a cell at its level by this, up or down, ln G"
     )
+    grow: Grow | None = None
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
@@ -377,7 +396,7 @@ class DeviceModel(_Part):
     def digest(self) -> str:
         """Hash of every number of the model. Numbers that a model does not use (added later, at their defaults) do not count."""
         content = self.model_dump()
-        for section, key in (("", "drift"), ("", "about"), ("forming", "quantile_v"), ("reset", "walk")):
+        for section, key in (("", "drift"), ("", "about"), ("forming", "quantile_v"), ("set", "grow"), ("reset", "walk")):
             part = content[section] if section else content
             if not part[key]:
                 del part[key]
@@ -427,13 +446,30 @@ class DeviceModel(_Part):
     def _width_v(part: Set | Reset | Forming, width_s: float) -> float:
         return part.width_v_per_decade * float(np.log10(width_s / part.reference_width_s))
 
+    @cached_property
+    def _nominal_curve(self) -> tuple[FloatArray, FloatArray]:
+        """Gate volts and ln G of one SET from the high-resistance state."""
+        grid, level = self._set_curve
+        if self.set.grow is None:
+            return grid, level
+        low = np.log(self.reset.conductance_s[-1])
+        pull = np.interp(grid, self.set.grow.gate_v, self.set.grow.pull)
+        return grid, np.maximum.accumulate(np.where(level > low, low + pull * (level - low), level))
+
+    def _nominal_ln(self, gate_v: ArrayLike, bl_v: ArrayLike, width_s: float) -> FloatArray:
+        gate = np.asarray(gate_v, dtype=np.float64) + self._width_v(self.set, width_s)
+        volts = np.asarray(bl_v, dtype=np.float64)
+        level = np.interp(gate, *self._nominal_curve) + np.log(np.interp(volts, self.set.bl_v, self.set.bl_ratio))
+        works = (volts >= self.set.bl_v[0]) & (gate >= self.set.gate_v[0])
+        return np.asarray(np.where(works, level, -np.inf), dtype=np.float64)
+
     def nominal_set_s(self, wl_v: ArrayLike, bl_v: ArrayLike = 2.0, width_s: float = 100e-9) -> FloatArray:
         """Median conductance (S) after one SET from the high-resistance state: what characterisation would show."""
-        return np.asarray(np.exp(self._set_ln(wl_v, bl_v, width_s)), dtype=np.float64)
+        return np.asarray(np.exp(self._nominal_ln(wl_v, bl_v, width_s)), dtype=np.float64)
 
     def nominal_set_gate_v(self, target_s: ArrayLike, bl_v: float = 2.0, width_s: float = 100e-9) -> FloatArray:
         """Gate volts whose nominal SET gives `target_s`; held at the ends of the curve."""
-        gate, level = self._set_curve
+        gate, level = self._nominal_curve
         ratio = float(np.interp(bl_v, self.set.bl_v, self.set.bl_ratio))
         rising = np.concatenate(([True], np.diff(level) > 0))
         target = np.log(np.asarray(target_s, dtype=np.float64) / ratio)
@@ -497,12 +533,13 @@ class DeviceModel(_Part):
         width_s: float,
         cap_s: float | FloatArray = np.inf,
         settled_s: FloatArray | None = None,
+        cycle: IntArray | None = None,
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Conductance (S) and formed flag after a pulse with BL - SL = `bl_v` > 0 and the gate `gate_v` above SL.
 
         Never below `g_s` (but for `flutter_sd_ln`). `cap_s` is what a compliance current allows, one for all cells or one each.
-        `settled_s` says of which cells the filament is settled, and how large it is (S; NaN: grown by these pulses).
-        Cells that are stuck stay.
+        `settled_s` says of which cells the filament is settled, and how large it is (S; NaN: grown by these pulses), `cycle`
+        which RESET it grows from (any number that changes with each; without it, each pulse counts as one). Stuck cells stay.
         """
         threshold = traits.form_threshold_v - self._width_v(self.forming, width_s)
         forms = ~formed & (bl_v >= threshold) & (gate_v >= self.forming.gate_min_v) & (traits.stuck == 0)
@@ -513,10 +550,12 @@ class DeviceModel(_Part):
             (np.flatnonzero(forms), self._forming_reaches),
         ):
             if chosen.size:
-                gate = gate_v[chosen]
-                if settled_s is not None and self.set.settled_gain_v:
-                    gate = gate + np.where(np.isnan(settled_s[chosen]), 0.0, self.set.settled_gain_v)
+                grown = np.ones(chosen.size, dtype=np.bool_) if settled_s is None else np.isnan(settled_s[chosen])
+                when = event[chosen] if cycle is None else cycle[chosen]
+                gate = self._own_gate(seed, traits.index[chosen], when, gate_v[chosen], grown)
                 level_s = reached(seed, traits.part(chosen), event[chosen], bl_v[chosen], gate, width_s)
+                if reached == self._set_reaches:
+                    level_s = self._grown(seed, traits.index[chosen], when, after[chosen], level_s, gate_v[chosen], grown)
                 risen = np.maximum(after[chosen], np.minimum(level_s, cap[chosen]))
                 if self.set.flutter_sd_ln > 0 and reached == self._set_reaches:
                     z = draws.normal(seed, Purpose.SET_FLUTTER, traits.index[chosen], event[chosen])
@@ -524,6 +563,37 @@ class DeviceModel(_Part):
                     risen = np.where(stirred, np.minimum(risen * np.exp(self.set.flutter_sd_ln * z), cap[chosen]), risen)
                 after[chosen] = risen
         return after, formed | forms
+
+    def _own_gate(
+        self, seed: int, index: IntArray, cycle: IntArray, gate_v: FloatArray, grown: NDArray[np.bool_]
+    ) -> FloatArray:
+        """Gate volts as the cells' present filaments see them."""
+        if self.set.settled_gain_v:
+            gate_v = gate_v + np.where(grown, 0.0, self.set.settled_gain_v)
+        if self.set.grow is not None and self.set.grow.cycle_sd_v > 0:
+            own = self.set.grow.cycle_sd_v * draws.normal(seed, Purpose.CYCLE_OFFSET, index, cycle)
+            gate_v = gate_v + np.where(grown, own, 0.0)
+        return gate_v
+
+    def _grown(
+        self,
+        seed: int,
+        index: IntArray,
+        cycle: IntArray,
+        before_s: FloatArray,
+        level_s: FloatArray,
+        gate_v: FloatArray,
+        grown: NDArray[np.bool_],
+    ) -> FloatArray:
+        """What one pulse makes of `before_s` on the way to the level that it allows (S)."""
+        grow = self.set.grow
+        if grow is None:
+            return level_s
+        if grow.cycle_sd_ln > 0:
+            own = grow.cycle_sd_ln * draws.normal(seed, Purpose.CYCLE_GAIN, index, cycle)
+            level_s = level_s * np.exp(np.where(grown, own, 0.0))
+        way = np.log(np.maximum(level_s, before_s) / before_s)
+        return np.asarray(before_s * np.exp(np.interp(gate_v, grow.gate_v, grow.pull) * way), dtype=np.float64)
 
     def _set_reaches(
         self, seed: int, traits: Traits, event: IntArray, bl_v: FloatArray, gate_v: FloatArray, width_s: float
@@ -609,6 +679,8 @@ class DeviceModel(_Part):
     def relaxed(self, seed: int, index: IntArray, event: IntArray, g_s: FloatArray, age_s: FloatArray) -> FloatArray:
         """Conductance (S) `age_s` seconds after a programming to `g_s` that was event number `event` of each cell."""
         if self.drift is not None:
+            if np.max(age_s, initial=0.0) <= 10.0 ** (self.drift.log10_s[0] - self.drift.onset_decades):
+                return np.array(g_s, dtype=np.float64)
             chance = draws.uniform(seed, Purpose.RELAX_PLACE, index, event)
             change = self.drift.change(chance, np.asarray(g_s, dtype=np.float64), np.asarray(age_s, dtype=np.float64))
             return np.asarray(np.maximum(g_s + change, 0.05 * g_s), dtype=np.float64)

@@ -30,6 +30,7 @@ _CELL = {
     "formed": np.bool_,
     "fault": np.uint8,
     "word": np.int32,
+    "cycle": np.uint32,
 }
 
 
@@ -37,7 +38,8 @@ class ChipState:
     """Arrays of a chip, each of shape (geometry.size,) but `vectors` (tiles,), `now` (1,) and `last` (1,).
 
     Per cell: conductance just after its last programming (S), when that was (s) and which event, events so far, pulses
-    ever, number of the last operation that touched it and the pulses it took in that one, formed, faults, on-chip word.
+    ever, number of the last operation that touched it and the pulses it took in that one, formed, faults, on-chip word, and the
+    event of the last RESET that changed the cell: the cycle that its filament belongs to.
     `vectors` counts the multiply vectors of each tile, `now` is the virtual clock (s), `last` the highest operation number.
     """
 
@@ -51,6 +53,7 @@ class ChipState:
     formed: NDArray[np.bool_]
     fault: NDArray[np.uint8]
     word: NDArray[np.int32]
+    cycle: NDArray[np.uint32]
     vectors: NDArray[np.uint64]
     now: NDArray[np.float64]
     last: NDArray[np.uint64]

@@ -1,0 +1,146 @@
+"""Calibration of the simulated device: fit its model to measured files, check it against files that the fit did not see.
+
+On the command line `rram-hil calibrate device-model FILE... -o model.toml` and `rram-hil calibrate check model.toml FILE...`;
+in Python `fit_files` and `check_files`. docs/device-model.md tells the model, the files and what the figures mean.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rram_hil.console import Output
+from rram_hil.device.model import DeviceModel
+from rram_hil.durable import replace
+from rram_hil.errors import ConfigError, DataError
+
+from ._check import ENOUGH, Checked, check_file, passed
+from ._device_report import device_report
+from ._figures import Compared
+from ._fit import fit
+from ._measured import read_measured
+from ._toml import to_toml
+
+__all__ = ["Checked", "Compared", "check_files", "fit_files", "passed", "register"]
+
+
+def fit_files(paths: list[Path], name: str = "fitted", tell: Callable[[str], None] = lambda text: None) -> DeviceModel:
+    """A device model fitted to measured files; write-verify files among them are left alone.
+
+    `tell` is told what is going on. Raises `DataError` for a file that cannot be read or fitted.
+    """
+    return fit([read_measured(path) for path in paths], name, tell)
+
+
+def check_files(model: DeviceModel, paths: list[Path], seed: int = 71) -> list[Checked]:
+    """Each file's experiment repeated on the model, and its figures compared. Raises `DataError` for a file of no use."""
+    return [check_file(model, read_measured(path), seed) for path in paths]
+
+
+FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Measured files (CSV, plain or gzip).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands `device-model` and `check` to `rram-hil calibrate`."""
+
+    @app.command("device-model", short_help="Fit the simulated device to measured files.")
+    def device_model(
+        files: FilesArgument,
+        out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Model file to write (TOML).")],
+        force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
+    ) -> None:
+        """Fit the simulated device to measured files. The model file can be named in a bench file (simulation.device)."""
+        if out.exists() and not force:
+            raise ConfigError(f"{out} exists; add --force to overwrite it")
+        if not out.parent.is_dir():
+            raise ConfigError(f"--out {out}: there is no folder {out.parent}")
+        output = Output()
+        began = time.monotonic()
+        model = fit_files(files, out.stem, output.line)
+        _write(out, to_toml(model))
+        output.line(f"Model {out}, fitted in {time.monotonic() - began:.0f} s; check it on files that it has not seen.")
+
+    @app.command("check", short_help="Compare a device model with measured files.")
+    def check(
+        model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file (TOML) or a preset's name.")],
+        files: FilesArgument,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
+        report: Annotated[
+            Path | None, typer.Option("--report", metavar="FILE", help="Also write a page (HTML) that draws them.")
+        ] = None,
+        seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the model's cells.")] = 71,
+    ) -> None:
+        """Repeat each file's experiment on the model and compare, figure by figure. Exits with 0 where 90 % pass, else 1."""
+        if report is not None and not report.parent.is_dir():
+            raise ConfigError(f"--report {report}: there is no folder {report.parent}")
+        loaded = DeviceModel.load(model)
+        found = check_files(loaded, files, seed)
+        good, judged = passed(found)
+        if judged == 0:
+            raise DataError("no figure of these files can be judged")
+        if report is not None:
+            _write(report, device_report(loaded, found))
+        if as_json:
+            print(json.dumps(_as_json(loaded, found), indent=1))
+        else:
+            _show(found, Output())
+        raise typer.Exit(0 if good >= ENOUGH * judged else 1)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        partial = path.with_name(path.name + ".new")
+        partial.write_text(text, encoding="utf-8")
+        replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error}") from None
+
+
+def _show(files: list[Checked], output: Output) -> None:
+    for file in files:
+        good, judged = passed([file])
+        output.line(f"{file.name} ({file.kind}): {good} of {judged} figures pass")
+        for one in file.figures:
+            line = f"  {one.figure:<28} measured {one.measured:>10.4g}  predicted {one.predicted:>10.4g}"
+            allowed = "" if math.isnan(one.allowed) else f"  allowed {one.allowed:>9.3g}"
+            output.line(f"{line}{allowed}  {one.verdict}", "red" if one.verdict == "miss" else "")
+    good, judged = passed(files)
+    verdict = "pass" if good >= ENOUGH * judged else "fail"
+    output.line(f"{good} of {judged} figures pass ({good / judged:.1%}; {ENOUGH:.0%} are wanted): {verdict}")
+
+
+def _as_json(model: DeviceModel, files: list[Checked]) -> dict[str, Any]:
+    good, judged = passed(files)
+
+    def number(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return {
+        "model": {"name": model.name, "digest": model.digest},
+        "passed": good,
+        "judged": judged,
+        "verdict": "pass" if good >= ENOUGH * judged else "fail",
+        "files": [
+            {
+                "file": file.name,
+                "kind": file.kind,
+                "figures": [
+                    {
+                        "figure": one.figure,
+                        "measured": number(one.measured),
+                        "predicted": number(one.predicted),
+                        "allowed": number(one.allowed),
+                        "verdict": one.verdict,
+                    }
+                    for one in file.figures
+                ],
+            }
+            for file in files
+        ],
+    }
