@@ -272,6 +272,7 @@ class ArcOne(Driver):
             schemes=frozenset({*SNEAK_PATH, Scheme.INHIBIT}),
             max_cells=LARGEST_SIDE**2,
             max_steps=4096,
+            bias_current=False,
             read_fraction=config.read_fraction,
             read_floor_a=max(config.read_floor_a, unseen_a),
             abort_s=RESET_S * config.pace + 0.1,

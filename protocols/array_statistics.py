@@ -32,8 +32,8 @@ class ArrayStatisticsSummary:
     cells: int
     unreadable: int
     working: Figure
-    stuck_low_resistance: Figure
-    stuck_high_resistance: Figure
+    stuck_low_share: Figure
+    stuck_high_share: Figure
     high_median: Figure
     high_normal_spread: Figure
     high_robust_spread: Figure

@@ -86,6 +86,15 @@ class DcSweep(Protocol):
         if self.sample is not None and self.sample < len(cells):
             chosen = setting.rng("sample").choice(len(cells), self.sample, replace=False)
             cells = cells[np.sort(chosen)]
+        if (
+            setting.geometry.cell == "1R"
+            and self.measure == "level"
+            and self.unselected in ("half", "third", "floating")
+        ):
+            raise ConfigError(
+                f"unselected: with lines {self.unselected!r} a 1R array adds half-selected cells' currents to that at a level; "
+                'use measure = "after"'
+            )
         parts = self._parts(cells, setting)
         setting.require(*parts)
         rounds = []

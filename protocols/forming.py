@@ -13,7 +13,7 @@ from scipy import optimize, stats
 from rram_hil.cells import Cells, IntArray
 from rram_hil.errors import ConfigError
 from rram_hil.figures import Figure
-from rram_hil.operations import ApplyResult, FloatArray, Scheme, Status, Stop, read, sweep
+from rram_hil.operations import Apply, ApplyResult, FloatArray, Scheme, Status, Stop, read, sweep
 from rram_hil.plots import Chart
 from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected, map_of
 
@@ -101,6 +101,7 @@ class Forming(Protocol):
         cells = self.cells.cells(setting.geometry)
         n = len(cells)
         levels = self.bl_v.volts()
+        setting.require(*(self._sweep(cells, levels, wl_v, setting) for wl_v in self.wl_v))
         yield Progress(0, 1 + len(self.wl_v), f"reading {n} pristine cells")
         result = cast(ApplyResult, (yield read(cells, setting.read, label="pristine")))
         pristine = result.last_s
@@ -148,6 +149,21 @@ class Forming(Protocol):
         yield from save_figures(summary)
         return summary
 
+    def _sweep(self, cells: Cells, levels: list[float], wl_v: float, setting: Setting) -> Apply:
+        """The ramp as an operation: a read after every level, no further level for a cell that conducts."""
+        return sweep(
+            cells,
+            "bl",
+            levels,
+            wl_v=wl_v,
+            width_s=self.width_s,
+            read=setting.read,
+            stop=Stop(above_s=self.formed_above_s),
+            unselected=Scheme(self.unselected),
+            compliance_a=self.compliance_a,
+            label="forming",
+        )
+
     def _ramp(
         self, cells: Cells, levels: list[float], wl_v: float, setting: Setting
     ) -> Plan[tuple[FloatArray, FloatArray, NDArray[np.bool_]]]:
@@ -159,19 +175,7 @@ class Forming(Protocol):
         last, formed_v, conducts = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
         todo: IntArray = np.arange(n)
         while todo.size:
-            stop = Stop(above_s=self.formed_above_s)
-            ramp = sweep(
-                cells[todo],
-                "bl",
-                levels,
-                wl_v=wl_v,
-                width_s=self.width_s,
-                read=setting.read,
-                stop=stop,
-                unselected=Scheme(self.unselected),
-                compliance_a=self.compliance_a,
-                label="forming",
-            )
+            ramp = self._sweep(cells[todo], levels, wl_v, setting)
             result = cast(ApplyResult, (yield ramp))
             reached = todo
             if result.interrupted:

@@ -53,7 +53,8 @@ class Capabilities:
 
     `max_cells` and `max_steps` bound one `Apply` (steps counted with repeats); `max_vectors` one `Multiply`; `max_words`
     one `WriteWords`. `program` and `multiply` say what runs natively. `counters` says that the hardware keeps
-    executed pulses per cell and operation number across a loss of the link and its own reboot. A current reading is
+    executed pulses per cell and operation number across a loss of the link and its own reboot. `bias_current` says that a current
+    can be measured above the read limit too, not only in a read. A current reading is
     right within `read_fraction` of its value and `read_floor_a` together, as the instruments' documents state.
     """
 
@@ -77,6 +78,7 @@ class Capabilities:
     read_fraction: float = 0.0
     read_floor_a: float = 0.0
     compliance: bool = False
+    bias_current: bool = True
     counters: bool = False
     abort_s: float = 1.0
     clock: Literal["virtual", "wall"] = "wall"

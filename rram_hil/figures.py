@@ -115,8 +115,9 @@ def between(samples: FloatArray) -> FloatArray:
     Values along further axes are pooled (root mean square).
     """
     count = np.isfinite(samples).sum(axis=1)
-    means = _over(samples, 1)
-    left = np.square(spread(means)) - mean(_variance(samples, 1) / np.maximum(count, 1))
+    # Cells with one repeat tell nothing of its scatter, but hold it like the others.
+    share = mean(np.divide(1.0, count, out=np.full(count.shape, np.nan), where=count > 0))
+    left = np.square(spread(_over(samples, 1))) - share * np.nan_to_num(mean(_variance(samples, 1)))
     return np.asarray(np.sqrt(np.maximum(_pooled(left), 0.0)))
 
 

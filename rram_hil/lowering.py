@@ -45,6 +45,7 @@ def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Re
 
     Raises `ConfigError` naming the capability that is missing, before anything is yielded.
     """
+    check_available(operation, can, limits)
     if isinstance(operation, Apply):
         return (yield from _apply(operation, can))
     if isinstance(operation, Program):
@@ -56,10 +57,16 @@ def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Re
     return (yield operation)
 
 
-def check_available(operation: Operation, can: Capabilities) -> None:
-    """Raise `ConfigError` naming the capability that an `Apply` or `Program` lacks on this bench; for protocols that look ahead."""
+def check_available(operation: Operation, can: Capabilities, limits: Limits) -> None:
+    """Raise `ConfigError` naming the capability that an `Apply` or `Program` lacks on this bench."""
     if isinstance(operation, Apply) and len(operation.cells):
         _check_batch(operation, operation.steps, can)
+        for step in () if can.bias_current else operation.steps:
+            if step.measure == "current" and np.any(np.abs(step.cell_v(len(operation.cells))) > limits.read_v):
+                raise ConfigError(
+                    f"a current measured above the read limit of {limits.read_v:g} V is not available on this bench; "
+                    "read after the pulse instead"
+                )
     elif isinstance(operation, Program) and len(operation.cells):
         _check_batch(operation, (operation.read, *operation.extremes()), can)
 

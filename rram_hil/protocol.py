@@ -104,7 +104,7 @@ class Setting:
         """
         for operation in operations:
             check(operation, self.geometry, self.limits)
-            check_available(operation, self.capabilities)
+            check_available(operation, self.capabilities, self.limits)
 
     def share(self, name: str, thing: object) -> None:
         """Leave something for later steps of this run."""
