@@ -7,21 +7,22 @@ before a relay moves, gate up first and down last, outputs off at the end of the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.instrument import Function, Readings, SourceMeter, SourceSetup, SwitchMatrix
 from rram_hil.link import number
-from rram_hil.operations import FloatArray, Status, StatusArray
+from rram_hil.operations import FloatArray, Scheme, Status, StatusArray
 
-from ._smu_routes import RowPlan
+from ._smu_routes import Route, RowPlan, Visit
+from ._tsp_switch import LIST_LENGTH
 from ._wiring import Triggers, Wiring
 from .keithley_707b import Keithley707B
 from .keithley_2600b import Keithley2600B
-from .keysight_b2900 import KeysightB2900
+from .keysight_b2900 import MOST_POINTS, KeysightB2900
 
 GATE_LIMIT_A = 1e-4
 """Compliance of the channel on a word line: a healthy gate takes pA."""
@@ -51,8 +52,10 @@ class Measured:
         )
 
 
-def stops(plan: RowPlan, cell: int, siemens: float, status: int) -> bool:
+def stops(plan: RowPlan, step: int, cell: int, siemens: float, status: int) -> bool:
     """Whether a reading ends a cell's steps; a current over range counts as high."""
+    if not plan.routes[step].tells(cell):
+        return False
     above = plan.above_s is not None and (siemens >= plan.above_s[cell] or status == Status.OVER_RANGE)
     return bool(above or (plan.below_s is not None and siemens <= plan.below_s[cell]))
 
@@ -63,8 +66,8 @@ class Chain(ABC):
     NAME = ""
     can_stop = True
     """Whether a cell's steps can end in the middle of a row; else the driver cuts the steps at every measurement."""
-    one_aperture = False
-    """Whether all measurements of a row have one width."""
+    most_visits = 2000
+    """Steps of all cells together that one row can have."""
 
     def __init__(
         self,
@@ -72,9 +75,11 @@ class Chain(ABC):
         matrix: SwitchMatrix,
         wiring: Wiring,
         gate: str,
+        read_v: float,
         now_s: Callable[[], float],
     ) -> None:
-        self.meters, self.matrix, self.wiring, self.gate, self.now_s = meters, matrix, wiring, gate, now_s
+        self.meters, self.matrix, self.wiring, self.gate = meters, matrix, wiring, gate
+        self.read_v, self.now_s = read_v, now_s
         self._on: dict[str, SourceSetup] = {}
 
     @property
@@ -86,6 +91,17 @@ class Chain(ABC):
     def source_s(self) -> float:
         """How long a level needs to settle."""
         return max(self.meter(c).limits(self.channel(c)).settle_s for c in self.wiring.channels)
+
+    def schemes(self, schemes: frozenset[Scheme]) -> frozenset[Scheme]:
+        """Which of the schemes that the channels allow this way of driving them allows."""
+        return schemes
+
+    def check(self, routes: Sequence[Route]) -> None:  # noqa: B027 (most refuse nothing)
+        """Refuse steps that this way of driving the channels cannot do. Raises `ConfigError`."""
+
+    def goes_with(self, others: Sequence[Route], route: Route) -> bool:
+        """Whether a step can be in one row with the others before it."""
+        return True
 
     @abstractmethod
     def arm(self) -> None:
@@ -124,77 +140,151 @@ class Chain(ABC):
         """The channel's own name, "a" of "smu.a"."""
         return channel.partition(".")[2]
 
-    def range_v(self, channel: str, plan: RowPlan) -> float:
-        """The voltage range that holds all levels of a channel."""
-        volts = plan.most_v[channel]
+    def range_v(self, channel: str, route: Route) -> float:
+        """The voltage range for the levels of a step: a read has its own, the offset of a pulse's range would spoil it."""
+        volts = route.most_v[channel]
         return next(
             (r for r in self.meter(channel).limits(self.channel(channel)).voltage_ranges_v if r >= volts), volts
         )
 
-    def compliance_a(self, channel: str, plan: RowPlan) -> float:
-        """The current limit of a channel: the gate's, the cell's where only one cell hangs on it, else that of a whole line.
+    def ranges_v(self, route: Route) -> tuple[float, ...]:
+        """The voltage ranges of all channels, in the order of the wiring."""
+        return tuple(self.range_v(channel, route) for channel in self.wiring.channels)
 
-        Raises `ConfigError` where the channel cannot give a limit that was asked for at these volts.
+    def integrates_s(self, channel: str, route: Route) -> tuple[float, float]:
+        """Integration time of a measuring step, and what else its level must last once it is settled.
+
+        A read integrates for its whole width, which may be a multiple of the mains period; where the level stresses the cell it
+        lasts for the width and no longer.
         """
         limits = self.meter(channel).limits(self.channel(channel))
-        volts = plan.most_v[channel]
+        stands_s = route.width_s if route.is_read else route.width_s - self.source_s
+        aperture_s = float(np.clip(stands_s, limits.shortest_aperture_s, limits.longest_aperture_s))
+        return aperture_s, max(stands_s - aperture_s, 0.0)
+
+    def limits_a(self, routes: Sequence[Route], asked_a: float | None, cell_a: float) -> dict[str, float]:
+        """The current limit of each channel for a whole operation; `cell_a` is what a cell may carry where nothing is asked.
+
+        The gate has its own; a channel that only the selected cell hangs on has the cell's; others have that of a whole line.
+        Raises `ConfigError` where a channel cannot give a limit that was asked for at these volts.
+        """
+        found = {}
+        for at, channel in enumerate(self.wiring.channels):
+            volts = max(route.most_v[channel] for route in routes)
+            if channel == self.gate:
+                limit, is_asked = min(GATE_LIMIT_A, cell_a if asked_a is None else asked_a), False
+            elif self.gate or (at == 1 and (volts == 0 or asked_a is not None)):
+                limit, is_asked = cell_a if asked_a is None else asked_a, asked_a is not None
+            else:
+                cells = len(self.wiring.bl_columns if at == 1 else self.wiring.sl_columns)
+                limit, is_asked = cell_a * cells, False
+            found[channel] = self._limit_a(channel, volts, limit, is_asked)
+        return found
+
+    def _limit_a(self, channel: str, volts: float, limit_a: float, is_asked: bool) -> float:
+        limits = self.meter(channel).limits(self.channel(channel))
         most = max((a for v, a in limits.envelope if volts <= v), default=0.0)
         if most == 0.0:
             raise ConfigError(f"{channel}: {volts:g} V is beyond its {limits.max_v:g} V")
-        if channel == self.gate:
-            return max(min(GATE_LIMIT_A, plan.compliance_a), limits.smallest_compliance_a)
-        source_line = not self.gate and channel == list(self.wiring.channels)[1]
-        if self.gate or (source_line and plan.is_bounded):
-            if plan.is_bounded and not limits.smallest_compliance_a <= plan.compliance_a <= most:
-                raise ConfigError(
-                    f"{channel}: a compliance of {plan.compliance_a:g} A is not available at {volts:g} V; it has "
-                    f"{limits.smallest_compliance_a:g} to {most:g} A"
-                )
-            return max(min(plan.compliance_a, most), limits.smallest_compliance_a)
-        line = len(self.wiring.bl_columns) if source_line else len(self.wiring.sl_columns)
-        return max(min(plan.compliance_a * line, most), limits.smallest_compliance_a)
+        if is_asked and not limits.smallest_compliance_a <= limit_a <= most:
+            raise ConfigError(
+                f"{channel}: a compliance of {limit_a:g} A is not available at {volts:g} V; it has "
+                f"{limits.smallest_compliance_a:g} to {most:g} A"
+            )
+        return max(min(limit_a, most), limits.smallest_compliance_a)
+
+    def moves(self, visit: Visit) -> list[tuple[str, str]]:
+        """The channel lists that a TSP matrix opens and closes before a step, cut so that each pair fits a line."""
+        assert isinstance(self.matrix, Keithley707B)
+        opened, closed = self.matrix.names(visit.opened), self.matrix.names(visit.closed)
+        if len(opened) < 2 and len(closed) < 2 and sum(map(len, (*opened, *closed))) <= LIST_LENGTH:
+            return [("".join(opened), "".join(closed))]
+        return [*((names, "") for names in opened), *(("", names) for names in closed)]
+
+
+def _judged(sense: int, others: Iterable[int]) -> int:
+    """Status of a reading: one taken while another channel did not reach its level is a bound at most."""
+    limited = sense == Status.OK and any(status == Status.COMPLIANCE for status in others)
+    return int(Status.COMPLIANCE if limited else sense)
 
 
 TSP_SCRIPT = """
-rram = { up = {}, matrix = nil, ok = true, stopped = -1 }
+rram = { gate = nil, lines = {}, matrix = nil, settle = 0, source = 0, ok = true, stopped = -1 }
 function rram.begin()
   rram.ok = errorqueue.count == 0
   rram.stopped = -1
   timer.reset()
   if not rram.ok then return end
-  for k = 1, table.getn(rram.up) do rram.up[k].source.levelv = 0 end
-  for k = 1, table.getn(rram.up) do rram.up[k].source.output = 1 end
+  rram.fall()
+  rram.outputs(1)
 end
-function rram.visit(cell, step, opened, closed, levels, width, sense, above, below, drop, sign)
+function rram.outputs(state)
+  if rram.gate then rram.gate.source.output = state end
+  for k = 1, table.getn(rram.lines) do rram.lines[k].source.output = state end
+end
+function rram.move(opened, closed)
   if not rram.ok then return end
   if opened ~= "" then rram.matrix.open(opened) end
   if closed ~= "" and errorqueue.count == 0 then rram.matrix.close(closed) end
-  if errorqueue.count > 0 then rram.ok = false return end
-  if rram.settle > 0 and (opened ~= "" or closed ~= "") then delay(rram.settle) end
-  if rram.stopped == cell then return end
-  local n = table.getn(rram.up)
-  for k = 1, n do rram.up[k].source.levelv = levels[k] end
-  if sense == nil then
-    delay(width)
-    for k = n, 1, -1 do rram.up[k].source.levelv = 0 end
-    print(cell, step)
-  else
-    local amps, volts = sense.measure.iv()
-    local held = sense.source.compliance
-    for k = n, 1, -1 do rram.up[k].source.levelv = 0 end
-    print(cell, step, volts, amps, held, timer.measure.t())
-    local g = sign * amps / drop
-    if above and (g >= above or math.abs(amps) > 9e36) then rram.stopped = cell end
-    if below and g <= below then rram.stopped = cell end
+  rram.ok = errorqueue.count == 0
+  if rram.ok and rram.settle > 0 then delay(rram.settle) end
+end
+function rram.rise(levels)
+  local n = table.getn(rram.lines)
+  if rram.gate then
+    rram.gate.source.levelv = levels[n + 1]
+    delay(rram.source)
   end
-  if errorqueue.count > 0 then rram.ok = false end
+  for k = 1, n do rram.lines[k].source.levelv = levels[k] end
+  delay(rram.source)
+end
+function rram.fall()
+  for k = table.getn(rram.lines), 1, -1 do rram.lines[k].source.levelv = 0 end
+  delay(rram.source)
+  if rram.gate then
+    rram.gate.source.levelv = 0
+    delay(rram.source)
+  end
+end
+function rram.limited()
+  for k = 1, table.getn(rram.lines) do
+    if rram.lines[k].source.compliance then return true end
+  end
+  return rram.gate ~= nil and rram.gate.source.compliance
+end
+function rram.pulse(cell, step, levels, width)
+  if not rram.ok or rram.stopped == cell then return end
+  rram.rise(levels)
+  delay(width)
+  rram.fall()
+  print(cell, step)
+  rram.ok = errorqueue.count == 0
+end
+function rram.read(cell, step, levels, width, sense, drop, above, below)
+  if not rram.ok or rram.stopped == cell then return end
+  rram.rise(levels)
+  if width > 0 then delay(width) end
+  local amps, volts = sense.measure.iv()
+  local held, at = rram.limited(), timer.measure.t()
+  rram.fall()
+  print(cell, step, volts, amps, held, at)
+  if drop then
+    local over = math.abs(amps) > 9e36
+    if above and (over or amps / drop >= above) then rram.stopped = cell end
+    if below and not over and amps / drop <= below then rram.stopped = cell end
+  end
+  rram.ok = errorqueue.count == 0
 end
 function rram.finish()
-  for k = table.getn(rram.up), 1, -1 do rram.up[k].source.levelv = 0 end
-  for k = 1, table.getn(rram.up) do rram.up[k].source.output = 0 end
+  rram.fall()
+  rram.outputs(0)
+  local on = 0
+  if rram.gate then on = rram.gate.source.output end
+  for k = 1, table.getn(rram.lines) do on = on + rram.lines[k].source.output end
+  print("on", on)
 end
 """
-"""What a row calls. Errors do not end a script on these instruments, so each visit looks at the error queue before it goes on."""
+"""What a row calls. Errors do not end a script on these instruments, so each call looks at the error queue before it goes on."""
 
 
 class TspChain(Chain):
@@ -210,68 +300,89 @@ class TspChain(Chain):
         assert isinstance(meter, Keithley2600B)
         return meter
 
-    def _up(self) -> tuple[str, ...]:
-        """Channels in the order in which they rise: the gate, then from the last to the first."""
-        forces = [c for c in self.wiring.channels if c != self.gate]
-        return (self.gate, *reversed(forces)) if self.gate else tuple(reversed(forces))
+    @property
+    def _lines(self) -> tuple[str, ...]:
+        """Channels of bit and source lines in the order in which they rise: from the last to the first."""
+        return tuple(reversed([c for c in self.wiring.channels if c != self.gate]))
 
     def arm(self) -> None:
         """See `Chain.arm`."""
         meter, matrix = self._meter, self.matrix
         assert isinstance(matrix, Keithley707B)
         node = self.wiring.tsp_node
-        told = meter.ask(f"tsplink.reset() print(tsplink.state, node[{node}].model)")
+        told = meter.ask(f'tsplink.reset() print(tsplink.state, node[{node}] and node[{node}].model or "nothing")')
         state, _, model = told.partition("\t")
         if state != "online" or model.strip().upper().removeprefix("MODEL").strip() != matrix.identity.model:
             raise ConfigError(
                 f"driver.wiring.tsp_node: TSP-Link is {state!r} and node {node} is {model!r}, not a {matrix.identity.model}; "
                 "check cable and node number"
             )
+        for channel in self.wiring.channels:
+            # Pins what a row does not set: waits, filters, sense wires.
+            own = self.channel(channel)
+            meter.configure(own, SourceSetup(Function.VOLTAGE, meter.limits(own).smallest_compliance_a))
         meter.load("rram_row", TSP_SCRIPT)
-        up = ", ".join(f"smu{self.channel(c)}" for c in self._up())
         meter.run(
-            f"format.asciiprecision = 10\nrram.up = {{ {up} }}\nrram.matrix = node[{node}].channel\n"
-            f"rram.settle = {number(matrix.config.settle_s)}"
+            f"format.asciiprecision = 10\nrram.lines = {{ {', '.join(map(self._smu, self._lines))} }}\n"
+            f"rram.gate = {self._smu(self.gate) if self.gate else 'nil'}\nrram.matrix = node[{node}].channel\n"
+            f"rram.settle = {number(matrix.config.settle_s)}\nrram.source = {number(self.source_s)}"
         )
+
+    def _smu(self, channel: str) -> str:
+        """What Lua calls a channel."""
+        return f"smu{self.channel(channel)}"
 
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
         """See `Chain.run`."""
-        matrix, up = self.matrix, self._up()
-        assert isinstance(matrix, Keithley707B)
-        names = {c: f"smu{self.channel(c)}" for c in up}
-        code = [line for channel in up for line in self._setup(channel, names[channel], plan)]
+        code = [line for channel in self.wiring.channels for line in self._setup(channel, plan)]
         code.append("rram.begin()")
-        nplc: dict[str, float] = {}
+        now: dict[str, str] = {}
         for visit in plan.visits:
             route = plan.routes[visit.step]
-            opened, closed = ("".join(matrix.names(points)) for points in (visit.opened, visit.closed))
-            levels = ", ".join(number(float(route.levels[c][visit.cell])) for c in up)
-            if route.sense and nplc.get(route.sense) != route.width_s:
-                code.append(f"{names[route.sense]}.measure.nplc = {number(route.width_s * self._meter.config.line_hz)}")
-                nplc[route.sense] = route.width_s
-            call = [str(visit.cell), str(visit.step), f'"{opened}"', f'"{closed}"', f"{{{levels}}}"]
-            if route.sense:
-                call += ["0", names[route.sense], _bound(plan.above_s, visit.cell), _bound(plan.below_s, visit.cell)]
-                call += [number(float(route.drop_v[visit.cell])), str(route.sign)]
-            else:
-                call.append(number(route.width_s))
-            code.append(f"rram.visit({', '.join(call)})")
+            for line in self._changes(route):
+                setting = line.partition(" = ")[0]
+                if now.get(setting) != line:
+                    code.append(line)
+                    now[setting] = line
+            code += [f'rram.move("{opened}", "{closed}")' for opened, closed in self.moves(visit) if opened or closed]
+            code.append(self._call(plan, visit))
         code.append("rram.finish()")
         return self._parsed(self._meter.lines("\n".join(code), takes_s=takes_s), plan)
 
-    def _setup(self, channel: str, smu: str, plan: RowPlan) -> list[str]:
-        limit_a = self.compliance_a(channel, plan)
+    def _setup(self, channel: str, plan: RowPlan) -> list[str]:
+        smu = self._smu(channel)
         return [
             f"{smu}.source.func = {smu}.OUTPUT_DCVOLTS",
-            f"{smu}.source.rangev = {number(self.range_v(channel, plan))}",
-            f"{smu}.source.limiti = {number(limit_a)}",
+            f"{smu}.source.rangev = {number(max(self.range_v(channel, route) for route in plan.routes))}",
+            f"{smu}.source.limiti = {number(plan.limit_a[channel])}",
             f"{smu}.measure.autorangei = {smu}.AUTORANGE_ON",
         ]
+
+    def _changes(self, route: Route) -> list[str]:
+        """Settings of a step: made while all levels are at zero."""
+        settings = [f"{self._smu(c)}.source.rangev = {number(self.range_v(c, route))}" for c in self.wiring.channels]
+        if route.sense:
+            aperture_s, _ = self.integrates_s(route.sense, route)
+            settings.append(f"{self._smu(route.sense)}.measure.nplc = {number(aperture_s * self._meter.line_hz)}")
+        return settings
+
+    def _call(self, plan: RowPlan, visit: Visit) -> str:
+        route, cell = plan.routes[visit.step], visit.cell
+        order = (*self._lines, self.gate) if self.gate else self._lines
+        levels = ", ".join(number(float(route.levels[c][cell])) for c in order)
+        begin = f"{cell}, {visit.step}, {{{levels}}}"
+        if not route.sense:
+            return f"rram.pulse({begin}, {number(route.width_s - self.source_s)})"
+        _, rest_s = self.integrates_s(route.sense, route)
+        drop = number(route.sign * float(route.drop_v[cell])) if route.tells(cell) else "nil"
+        bounds = f"{_bound(plan.above_s, cell)}, {_bound(plan.below_s, cell)}"
+        return f"rram.read({begin}, {number(rest_s)}, {self._smu(route.sense)}, {drop}, {bounds})"
 
     def _parsed(self, lines: list[str], plan: RowPlan) -> Measured:
         found = Measured.nothing(plan)
         place = {step: k for k, step in enumerate(plan.measuring)}
-        for line in lines:
+        *rows, end = lines or [""]
+        for line in rows:
             words = line.split("\t")
             try:
                 cell, step = int(float(words[0])), int(float(words[1]))
@@ -288,9 +399,19 @@ class TspChain(Chain):
             except (ValueError, IndexError, KeyError):
                 self._meter.dialog.out_of_step()
                 raise LinkError(f"{self._meter.name}: {line[:60]!r} is no line of a row") from None
-        if not found.ran.any():
-            raise InstrumentError(f"{self._meter.name}: the row script has run no step")
+        self._check_end(end, found, plan)
         return found
+
+    def _check_end(self, end: str, found: Measured, plan: RowPlan) -> None:
+        """The outputs must be off, and every step taken that no reading has made needless."""
+        word, _, on = end.partition("\t")
+        if word != "on":
+            self._meter.dialog.out_of_step()
+            raise LinkError(f"{self._meter.name}: {end[:60]!r} is no end of a row")
+        if float(on) != 0.0:
+            raise InstrumentError(f"{self._meter.name}: an output is still on at the end of a row")
+        if not (found.ran[:, 0].all() if plan.has_stop else found.ran.all()):
+            raise InstrumentError(f"{self._meter.name}: the script has left out steps of a row")
 
 
 def _bound(bound: FloatArray | None, cell: int) -> str:
@@ -310,12 +431,15 @@ function rram_row.begin(step, measure, done, timeout, settle, source)
   rram_row.over.clear()
   rram_row.ok = errorqueue.count == 0
 end
-function rram_row.visit(opened, closed, width)
+function rram_row.move(opened, closed)
   if not rram_row.ok then return end
   if opened ~= "" then channel.open(opened) end
   if closed ~= "" and errorqueue.count == 0 then channel.close(closed) end
-  if errorqueue.count > 0 then rram_row.ok = false return end
-  if rram_row.settle > 0 and (opened ~= "" or closed ~= "") then delay(rram_row.settle) end
+  rram_row.ok = errorqueue.count == 0
+  if rram_row.ok and rram_row.settle > 0 then delay(rram_row.settle) end
+end
+function rram_row.visit(width)
+  if not rram_row.ok then return end
   rram_row.step.assert()
   delay(rram_row.source)
   rram_row.step.assert()
@@ -326,6 +450,7 @@ function rram_row.visit(opened, closed, width)
     delay(width)
   end
   rram_row.step.assert()
+  delay(rram_row.source)
   rram_row.step.assert()
   delay(rram_row.source)
   if rram_row.ok then rram_row.done = rram_row.done + 1 end
@@ -334,6 +459,12 @@ end
 """What the matrix calls: at each visit four steps of the source-meter's lists (gate up, force up, force down, gate down)."""
 POINTS = 4
 """Points of a list that one visit takes."""
+CONVERSIONS, PARTS = 6, 50
+"""Integrations that one reading in a fixed range takes at most (volts and amperes, each with zero and reference), and the part of
+a level that stresses which one of them may take: how many there are is not the host's to know, and the level is to last as asked.
+"""
+BLIND_S = 1e-3
+"""Integration time of the one measurement of a row that measures nothing."""
 
 
 class TriggeredChain(Chain):
@@ -341,7 +472,7 @@ class TriggeredChain(Chain):
 
     NAME = "lists and relays on each other's triggers"
     can_stop = False
-    one_aperture = True
+    most_visits = MOST_POINTS // POINTS
     shortest_s = 1e-3
     """Lua's `delay` in the matrix (unverified how exact a shorter one is)."""
 
@@ -370,28 +501,31 @@ class TriggeredChain(Chain):
         self._switch.run("\n".join(code))
         self._switch.load("rram_rows", TRIGGERED_SCRIPT)
 
+    def goes_with(self, others: Sequence[Route], route: Route) -> bool:
+        """See `Chain.goes_with`: a list has one range, and all its measurements one integration time."""
+        measuring = [r for r in others if r.sense]
+        if self.ranges_v(others[0]) != self.ranges_v(route):
+            return False
+        return not (measuring and route.sense) or self._waits_s(measuring[0]) == self._waits_s(route)
+
+    def _waits_s(self, route: Route) -> tuple[float, float]:
+        """Integration time and the wait before it."""
+        aperture_s, rest_s = self.integrates_s(route.sense, route)
+        return aperture_s, self.source_s + rest_s
+
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
         """See `Chain.run`: set up and arm the lists, let the matrix run the row, fetch."""
         meter, lines = self._meter, self._lines
-        apertures = {plan.routes[k].width_s for k in plan.measuring} or {1e-3}
-        assert len(apertures) == 1
-        limits = meter.limits(self.channel(next(iter(self.wiring.channels))))
-        aperture_s = float(np.clip(apertures.pop(), limits.shortest_aperture_s, limits.longest_aperture_s))
-        levels = {c: self._points(plan, c) for c in self.wiring.channels}
         at = np.zeros(POINTS * len(plan.visits), dtype=np.bool_)
         at[1::POINTS] = [bool(plan.routes[v.step].sense) for v in plan.visits]
-        channels = {self.channel(c): values for c, values in levels.items()}
-        measured = sorted({self.channel(r.sense) for r in plan.routes if r.sense}) or [min(channels)]
         blind = not at.any()
         at[-1] |= blind  # a list needs one measurement to tell its end by; at zero, where nothing is measured
-        for c in levels:
-            setup = SourceSetup(Function.VOLTAGE, self.compliance_a(c, plan), self.range_v(c, plan), None, aperture_s)
-            self._ready(c, setup)
+        for channel in self.wiring.channels:
+            self._ready(channel, self._setup(channel, plan))
         meter.arm_list(
-            channels,
+            {self.channel(c): self._points(plan, c) for c in self.wiring.channels},
             trigger_in=lines.smu_in,
             trigger_out=lines.smu_out,
-            measure=measured,
             measure_in=lines.smu_measure,
             measure_at=at,
         )
@@ -403,6 +537,22 @@ class TriggeredChain(Chain):
             )
         return self._measured(plan, meter.fetch(int(at.sum()), takes_s=0.0), blind)
 
+    def _setup(self, channel: str, plan: RowPlan) -> SourceSetup:
+        """Settings of a channel for a row. One that does not sense is measured too, to tell whether it reached its level.
+
+        It integrates for less, in a fixed range: so the end of a point, which the slowest channel tells, is that of the sensing.
+        """
+        range_v, limit_a = self.range_v(channel, plan.routes[0]), plan.limit_a[channel]
+        measuring = [plan.routes[k] for k in plan.measuring]
+        if not measuring:
+            before = self._on.get(channel, SourceSetup(Function.VOLTAGE, limit_a, aperture_s=BLIND_S))
+            return replace(before, compliance=limit_a, source_range=range_v)
+        aperture_s, wait_s = self._waits_s(measuring[0])
+        if channel in {route.sense for route in measuring}:
+            return SourceSetup(Function.VOLTAGE, limit_a, range_v, None, aperture_s, wait_s)
+        shortest_s = self._meter.limits(self.channel(channel)).shortest_aperture_s
+        return SourceSetup(Function.VOLTAGE, limit_a, range_v, limit_a, max(shortest_s, aperture_s / 4), wait_s)
+
     def _points(self, plan: RowPlan, channel: str) -> FloatArray:
         """Levels of a channel at every point: the gate stands for two points more than the others, which rise after it."""
         levels = np.array([plan.routes[v.step].levels[channel][v.cell] for v in plan.visits])
@@ -411,15 +561,16 @@ class TriggeredChain(Chain):
 
     def _row_code(self, plan: RowPlan, blind: bool) -> list[str]:
         lines, source_s = self._lines, self.source_s
-        longest_s = max((r.width_s for r in plan.routes if r.sense), default=0.0)
+        longest_s = max((r.width_s for r in plan.routes if r.sense), default=0.0) + source_s
         begin = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
         times = [number(longest_s + 1.0), number(self._switch.config.settle_s), number(source_s)]
         code = [f"rram_row.begin({', '.join([*map(str, begin), *times])})"]
         for visit in plan.visits:
             route = plan.routes[visit.step]
-            opened, closed = ("".join(self._switch.names(points)) for points in (visit.opened, visit.closed))
-            width = "nil" if route.sense else number(route.width_s)
-            code.append(f'rram_row.visit("{opened}", "{closed}", {width})')
+            code += [
+                f'rram_row.move("{opened}", "{closed}")' for opened, closed in self.moves(visit) if opened or closed
+            ]
+            code.append(f"rram_row.visit({'nil' if route.sense else number(route.width_s)})")
         if blind:
             code.append("rram_row.measure.assert() rram_row.ok = rram_row.over.wait(rram_row.timeout)")
         code.append('print(string.format("%d", rram_row.done))')
@@ -431,34 +582,57 @@ class TriggeredChain(Chain):
         if blind:
             return found
         place = {step: k for k, step in enumerate(plan.measuring)}
-        visits = [v for v in plan.visits if plan.routes[v.step].sense]
-        cells = np.array([v.cell for v in visits])
-        columns = np.array([place[v.step] for v in visits])
-        senses = np.array([self.channel(plan.routes[v.step].sense) for v in visits])
-        for own, reading in readings.items():
-            mine = senses == own
-            where = (cells[mine], columns[mine])
-            found.amps[where], found.status[where] = reading.amps[mine], reading.status[mine]
-            found.time_s[where] = reading.time_s[mine] - float(reading.time_s[0])
+        began_s = min(float(reading.time_s[0]) for reading in readings.values())
+        for k, visit in enumerate(v for v in plan.visits if plan.routes[v.step].sense):
+            where = visit.cell, place[visit.step]
+            reading = readings[self.channel(plan.routes[visit.step].sense)]
+            found.amps[where], found.time_s[where] = reading.amps[k], reading.time_s[k] - began_s
+            found.status[where] = _judged(int(reading.status[k]), (int(r.status[k]) for r in readings.values()))
         return found
 
 
 class PlainChain(Chain):
-    """Any source-meters and any matrix, the host between: several transactions a cell, where nothing better is there."""
+    """Any source-meters and any matrix, the host between: several transactions a cell, where nothing better is there.
+
+    One channel runs a list of one point, so that the instrument times it; what the others hold stands for as long as the host
+    takes, which has no bound. So no line but the timed one may have more than the read limit.
+    """
 
     NAME = "host-driven, transactions for every cell"
+    most_visits = 1
 
     @property
     def shortest_s(self) -> float:
-        """See `Chain.shortest_s`: a level lasts at least one settling and one integration of the forcing channel."""
+        """See `Chain.shortest_s`: a list of one point measures once, whether that is wanted or not."""
         found = [self.meter(c).limits(self.channel(c)) for c in self.wiring.channels if c != self.gate]
-        return max(limits.settle_s + limits.shortest_aperture_s for limits in found)
+        return max(2 * limits.settle_s + CONVERSIONS * limits.shortest_aperture_s for limits in found)
+
+    def schemes(self, schemes: frozenset[Scheme]) -> frozenset[Scheme]:
+        """See `Chain.schemes`: V/2 needs two channels timed together."""
+        return schemes - {Scheme.HALF}
+
+    def check(self, routes: Sequence[Route]) -> None:
+        """See `Chain.check`."""
+        for route in routes:
+            timed = self._timed(route)
+            held = [c for c in route.levels if c not in (timed, self.gate) and not route.most_v[c] <= self.read_v]
+            if held:
+                raise ConfigError(
+                    f"smu-matrix: {held[0]} would hold {route.most_v[held[0]]:g} V, above the read limit {self.read_v:g} V, for "
+                    "as long as the host takes; this bench can time one line alone, the one that is measured where one is"
+                )
+
+    def _timed(self, route: Route) -> str:
+        """The channel whose level lasts for the width: the one that senses a cell, else the largest; none for a gate."""
+        if route.sense:
+            return route.sense if route.sense != self.gate else ""
+        return max((c for c in route.levels if c != self.gate), key=lambda c: route.most_v[c])
 
     def arm(self) -> None:
         """See `Chain.arm`: nothing to load."""
 
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
-        """See `Chain.run`. The pulsing channel runs a list of one point, so that the instrument times it, not the host."""
+        """See `Chain.run`."""
         found = Measured.nothing(plan)
         place = {step: k for k, step in enumerate(plan.measuring)}
         stopped: set[int] = set()
@@ -468,48 +642,52 @@ class PlainChain(Chain):
                 self.matrix.switch(open=visit.opened, close=visit.closed)
             if visit.cell in stopped:
                 continue
-            route = plan.routes[visit.step]
-            timed = self._timed(plan, visit.step, visit.cell)
-            for channel in route.levels:
-                self._configure(channel, plan, route.width_s if channel == timed else None)
-            held = [c for c in route.levels if c != timed]
-            for channel in held:
-                self.meter(channel).source(self.channel(channel), float(route.levels[channel][visit.cell]))
-            reading = self.meter(timed).list_sweep(
-                self.channel(timed), np.array([float(route.levels[timed][visit.cell])])
-            )
-            other = None
-            if route.sense and route.sense != timed:
-                other = self.meter(route.sense).measure(self.channel(route.sense))
-            for channel in reversed(held):
-                self.meter(channel).source(self.channel(channel), 0.0)
-            found.ran[visit.cell, visit.step] = True
-            if route.sense:
-                seen, m = other if other is not None else reading, place[visit.step]
-                found.amps[visit.cell, m], found.status[visit.cell, m] = seen.amps[-1], seen.status[-1]
-                found.time_s[visit.cell, m] = self.now_s() - started_s
-                siemens = route.sign * float(seen.amps[-1]) / float(route.drop_v[visit.cell] or np.nan)
-                if stops(plan, visit.cell, siemens, int(seen.status[-1])):
-                    stopped.add(visit.cell)
+            route, cell = plan.routes[visit.step], visit.cell
+            readings = self._played(plan, route, cell)
+            found.ran[cell, visit.step] = True
+            if not route.sense:
+                continue
+            amps, status = float(readings[route.sense].amps[-1]), int(readings[route.sense].status[-1])
+            where = cell, place[visit.step]
+            found.amps[where], found.time_s[where] = amps, self.now_s() - started_s
+            found.status[where] = _judged(status, (int(r.status[-1]) for r in readings.values()))
+            if route.tells(cell) and stops(
+                plan, visit.step, cell, route.sign * amps / float(route.drop_v[cell]), status
+            ):
+                stopped.add(cell)
         return found
 
-    def _timed(self, plan: RowPlan, step: int, cell: int) -> str:
-        """The channel whose level lasts for the width: the one that senses, else the largest that is no gate."""
-        route = plan.routes[step]
-        if route.sense and route.sense != self.gate:
-            return route.sense
-        forces = [c for c in route.levels if c != self.gate]
-        return max(forces, key=lambda c: abs(float(route.levels[c][cell])))
+    def _played(self, plan: RowPlan, route: Route, cell: int) -> dict[str, Readings]:
+        """One step on one cell; where it measures, readings of all channels: those that do not sense tell if they are limited."""
+        timed = self._timed(route)
+        for channel in route.levels:
+            self._ready(channel, self._setup(channel, plan, route, timed))
+        held = [c for c in route.levels if c != timed]
+        up = [c for c in held if route.levels[c][cell] != 0]
+        for channel in up:
+            self.meter(channel).source(self.channel(channel), float(route.levels[channel][cell]))
+        readings = {}
+        if timed:
+            level = np.array([float(route.levels[timed][cell])])
+            readings[timed] = self.meter(timed).list_sweep(self.channel(timed), level)
+        if route.sense:
+            readings |= {c: self.meter(c).measure(self.channel(c)) for c in held}
+        for channel in reversed(up):
+            self.meter(channel).source(self.channel(channel), 0.0)
+        return readings
 
-    def _configure(self, channel: str, plan: RowPlan, width_s: float | None) -> None:
+    def _setup(self, channel: str, plan: RowPlan, route: Route, timed: str) -> SourceSetup:
+        """Settings of a channel for a step. A level that stresses lasts for the width at most, its reading included."""
         limits = self.meter(channel).limits(self.channel(channel))
-        most_v, limit_a = self.range_v(channel, plan), self.compliance_a(channel, plan)
-        aperture_s = limits.shortest_aperture_s
-        if width_s is not None:
-            aperture_s = min(max(width_s - limits.settle_s, limits.shortest_aperture_s), limits.longest_aperture_s)
-        elif channel in self._on:
-            return
-        self._ready(
-            channel,
-            SourceSetup(Function.VOLTAGE, limit_a, most_v, None, aperture_s, (width_s or aperture_s) - aperture_s),
-        )
+        limit_a, range_v = plan.limit_a[channel], self.range_v(channel, route)
+        aperture_s, wait_s, range_a = limits.shortest_aperture_s, limits.settle_s, None
+        if channel == route.sense and route.is_read:
+            aperture_s, rest_s = self.integrates_s(channel, route)
+            wait_s += rest_s
+        elif channel == timed:
+            range_a = limit_a
+            if route.sense:
+                wanted_s = route.width_s / PARTS
+                aperture_s = min(max(wanted_s, limits.shortest_aperture_s), limits.longest_aperture_s)
+            wait_s = max(route.width_s - 2 * limits.settle_s - CONVERSIONS * aperture_s, 0.0)
+        return SourceSetup(Function.VOLTAGE, limit_a, range_v, range_a, aperture_s, wait_s)

@@ -7,11 +7,14 @@ selected cell feeds.
 In a 1R array only the difference BL - SL reaches the cell, so the pair is shifted to where the unselected lines can stand at
 ground: INHIBIT keeps SL at 0 V, HALF puts both lines at half the volts. Steps that measure at or below the read limit ground all
 unselected lines whatever the scheme: the sneak currents of half-selected cells would else pass for the cell's own.
+
+`rram_hil.limits` looks at levels as they stand. What it cannot see is refused here: levels on their way (the gate is up before
+the lines, and one line before the other), and what a shifted pair puts on a line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +27,8 @@ from rram_hil.operations import Apply, FloatArray, Scheme, Step
 
 from ._wiring import Wiring
 
+VISIT_S = 5e-3
+"""Allowance in timeouts for one step of one cell: commands on their way, changes of measuring ranges."""
 FLOATING = ""
 """Stands for a matrix row where a line hangs on nothing."""
 
@@ -36,8 +41,9 @@ class Route:
 
     `bl`, `sl`, `wl` are the rows of the selected cell's lines, `other_bl`, `other_sl` those of all others of the kind (other word
     lines are always on ground). `levels` holds each channel's volts, one a cell, shape (n,), in the order in which they rise
-    (gate first). `sense` is the channel that measures, empty for none; `sign` turns its current into that of the cell from BL to
-    SL (0 where the gate's is measured). `drop_v` is BL - SL as asked, shape (n,).
+    (gate first); `most_v` is the largest |level| of each in the whole batch, which chooses its range. `sense` is the channel that
+    measures, empty for none; `sign` turns its current into that of the cell from BL to SL (0 where the gate's is measured).
+    `drop_v` is BL - SL as asked, shape (n,); `is_read` says that no cell of the batch has more than the read limit.
     """
 
     bl: str
@@ -50,6 +56,17 @@ class Route:
     sense: str
     sign: int
     drop_v: FloatArray
+    is_read: bool
+    most_v: dict[str, float]
+
+    @property
+    def joins(self) -> tuple[str, ...]:
+        """The rows of all lines."""
+        return self.bl, self.sl, self.wl, self.other_bl, self.other_sl
+
+    def tells(self, cell: int) -> bool:
+        """Whether what is measured there is a conductance: not at the gate, and not at 0 V."""
+        return bool(self.sense and self.sign and self.drop_v[cell] != 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,19 +83,15 @@ class Visit:
 class RowPlan:
     """A part of an `Apply`: n cells of one row, one after the other, each through all routes.
 
-    `at` are the cells' positions in the batch, shape (n,). `after` are the relays closed at the end. `most_v` is the largest
-    |level| of each channel in the whole batch, so that ranges need not change from row to row.
-    `above_s` and `below_s` (n,) are the stop condition, None for none. `compliance_a` bounds the cell's current: as asked where
-    `is_bounded`, else by the bench's limit.
+    `at` are the cells' positions in the batch, shape (n,). `after` are the relays closed at the end. `limit_a` is the current
+    limit of each channel. `above_s` and `below_s` (n,) are the stop condition, None for none.
     """
 
     at: IntArray
     routes: tuple[Route, ...]
     visits: tuple[Visit, ...]
     after: Relays
-    most_v: dict[str, float]
-    compliance_a: float
-    is_bounded: bool
+    limit_a: Mapping[str, float]
     above_s: FloatArray | None
     below_s: FloatArray | None
 
@@ -87,11 +100,16 @@ class RowPlan:
         """The routes that measure."""
         return tuple(k for k, route in enumerate(self.routes) if route.sense)
 
+    @property
+    def has_stop(self) -> bool:
+        """Whether a reading can end a cell's steps."""
+        return self.above_s is not None or self.below_s is not None
+
     def takes_s(self, settle_s: float, source_s: float) -> float:
-        """How long it takes: relays, levels (each needs `source_s` to settle), widths."""
+        """How long it takes at most: relays, levels (each needs `source_s` to settle), widths, work between."""
         moves = sum(bool(v.opened) + bool(v.closed) for v in self.visits)
-        levels = sum((len(r.levels) + 1) * source_s + r.width_s for r in self.routes) * self.at.size
-        return moves * settle_s + levels
+        levels = sum(2 * len(r.levels) * source_s + r.width_s for r in self.routes) * self.at.size
+        return moves * settle_s + levels + len(self.visits) * VISIT_S
 
 
 class Router:
@@ -120,26 +138,25 @@ class Router:
         """The steps of an operation, repeats spelled out. Raises `ConfigError` naming the step that cannot be done."""
         n = len(operation.cells)
         one = self._route_1r if self._is_1r else self._route_1t1r
-        routes = tuple(one(step, n, operation) for step in operation.steps)
-        return routes * operation.repeat
+        return tuple(one(step, n, operation) for step in operation.steps) * operation.repeat
 
     def plan(
-        self, operation: Apply, routes: tuple[Route, ...], at: IntArray, before: Relays, default_compliance_a: float
+        self,
+        operation: Apply,
+        routes: tuple[Route, ...],
+        at: IntArray,
+        before: Relays,
+        limit_a: Mapping[str, float],
     ) -> RowPlan:
         """The plan of the cells at positions `at` of the batch, all in one row; `routes` are those of the whole batch."""
         mine = tuple(replace(r, levels={c: v[at] for c, v in r.levels.items()}, drop_v=r.drop_v[at]) for r in routes)
         visits, now = self._visits(mine, operation, at, before)
-        stop = None if operation.stop is None else operation.stop.part(at)
-        bounds = [
-            None if bound is None else np.broadcast_to(np.asarray(bound, dtype=np.float64), at.shape)
-            for bound in (None if stop is None else stop.above_s, None if stop is None else stop.below_s)
-        ]
-        compliance = default_compliance_a if operation.compliance_a is None else operation.compliance_a
-        is_bounded = operation.compliance_a is not None
-        most_v = {
-            c: max(float(np.max(np.abs(r.levels[c]), initial=0.0)) for r in routes) for c in self._wiring.channels
-        }
-        return RowPlan(at, mine, tuple(visits), now, most_v, compliance, is_bounded, bounds[0], bounds[1])
+        stop = operation.stop
+        above, below = (
+            None if bound is None else np.broadcast_to(np.asarray(bound, dtype=np.float64), (len(operation.cells),))[at]
+            for bound in ((None, None) if stop is None else (stop.above_s, stop.below_s))
+        )
+        return RowPlan(at, mine, tuple(visits), now, limit_a, above, below)
 
     def _visits(
         self, routes: Sequence[Route], operation: Apply, at: IntArray, before: Relays
@@ -167,88 +184,145 @@ class Router:
         join(wiring.wl_columns, row, route.wl, wiring.ground)
         return frozenset(point for point in points if point[0] != FLOATING)
 
+    def _route(
+        self,
+        rows: dict[str, str],
+        others: tuple[str, str],
+        levels: dict[str, FloatArray],
+        step: Step,
+        sense: str,
+        sign: int,
+    ) -> Route:
+        """A route of the rows of the selected cell's lines and of all other bit and source lines."""
+        n = next(iter(levels.values())).size
+        drop = step.cell_v(n)
+        most = {c: float(np.max(np.abs(v), initial=0.0)) for c, v in levels.items()}
+        is_read = bool(np.all(np.abs(drop) <= self._limits.read_v))
+        bl, sl, wl = rows["bl"], rows["sl"], rows["wl"]
+        return Route(bl, sl, wl, *others, levels, step.width_s, sense, sign, drop, is_read, most)
+
+    def _refuse_transients(self, bl: FloatArray, sl: FloatArray) -> None:
+        """One line is up before the other: where both go the same way the first alone is more than their difference."""
+        alone = np.where(bl * sl > 0, np.minimum(np.abs(bl), np.abs(sl)), 0.0)
+        if not np.all(alone <= self._limits.read_v):
+            raise ConfigError(
+                f"smu-matrix: bit line and source line rise one after the other: at {bl[np.argmax(alone)]:g} V and "
+                f"{sl[np.argmax(alone)]:g} V the cell would see more on the way than their difference; take less from both"
+            )
+
     def _route_1t1r(self, step: Step, n: int, operation: Apply) -> Route:
         wiring = self._wiring
-        rows = {"bl": wiring.ground, "sl": wiring.ground, "wl": wiring.channels[self.gate]}
-        levels: dict[str, FloatArray] = {}
         gate = step.levels("wl", n)
-        if gate is None:
-            rows["wl"] = FLOATING
-        levels[self.gate] = np.zeros(n) if gate is None else np.array(gate)
-        volts = {line: step.levels(line, n) for line in ("bl", "sl")}
-        forced = [line for line, v in volts.items() if v is not None and (len(self.forces) > 1 or np.any(v != 0))]
-        if step.measure == "current" and not forced:
-            forced = [line for line, v in volts.items() if v is not None][:1]
-        if len(forced) > len(self.forces):
+        if gate is None and step.measure == "gate":
+            raise ConfigError("smu-matrix: the current of a gate that floats cannot be measured")
+        if gate is not None and not np.all(gate <= self._limits.gate_over_v):
             raise ConfigError(
-                "smu-matrix: a step with volts on bit line and source line at once needs three channels; this bench has "
-                f"{len(wiring.channels)} ({', '.join(wiring.channels)})"
+                f"smu-matrix: the gate rises first, while bit and source line are at 0 V: {np.max(gate):g} V is beyond the limit "
+                f"gate_over_v of {self._limits.gate_over_v:g} V"
             )
-        on = dict(zip(forced, self.forces, strict=False))
-        # The source line rises before the bit line, so that a cell that is to see their difference never sees more.
+        on = self._driven(step, n)
+        rows = {
+            "bl": wiring.ground,
+            "sl": wiring.ground,
+            "wl": wiring.channels[self.gate] if gate is not None else FLOATING,
+        }
+        levels = {self.gate: np.zeros(n) if gate is None else np.array(gate)}
         for line in ("sl", "bl"):
-            level = volts[line]
+            level = step.levels(line, n)  # type: ignore[arg-type]
             if level is None:
                 rows[line] = FLOATING
             elif line in on:
                 rows[line] = wiring.channels[on[line]]
                 levels[on[line]] = np.array(level)
-        for channel in self.forces:
-            levels.setdefault(channel, np.zeros(n))
-        other_bl = {Scheme.INHIBIT: rows["sl"], Scheme.GROUNDED: wiring.ground, Scheme.FLOATING: FLOATING}
-        if operation.unselected not in other_bl:
+        levels |= {channel: np.zeros(n) for channel in self.forces if channel not in levels}
+        if len(on) == 2:
+            self._refuse_transients(levels[on["bl"]], levels[on["sl"]])
+        others = self._others_1t1r(rows["sl"], operation.unselected)
+        sense, sign = self._sense_1t1r(step, on, others[0])
+        return self._route(rows, others, levels, step, sense, sign)
+
+    def _driven(self, step: Step, n: int) -> dict[str, str]:
+        """Which channel drives the bit line, which the source line; lines at 0 V need none where there is one channel."""
+        volts = {line: step.levels(line, n) for line in ("bl", "sl")}  # type: ignore[arg-type]
+        forced = [line for line, v in volts.items() if v is not None and (len(self.forces) > 1 or np.any(v != 0))]
+        if step.measure == "current" and not forced:
+            forced = [line for line, v in volts.items() if v is not None][:1]
+        if len(forced) > len(self.forces):
+            channels = self._wiring.channels
             raise ConfigError(
-                f"smu-matrix: no channel is left for unselected bit lines at {operation.unselected.value}"
+                "smu-matrix: a step with volts on bit line and source line at once needs three channels; this bench has "
+                f"{len(channels)} ({', '.join(channels)})"
             )
-        others = other_bl[operation.unselected]
-        other_sl = others if self._geometry.source_lines == "column" else wiring.ground
-        sense, sign = "", 1
+        return dict(zip(forced, self.forces, strict=False))
+
+    def _others_1t1r(self, sl: str, scheme: Scheme) -> tuple[str, str]:
+        """Rows of the unselected bit and source lines."""
+        rows = {Scheme.INHIBIT: sl, Scheme.GROUNDED: self._wiring.ground, Scheme.FLOATING: FLOATING}
+        if scheme not in rows:
+            raise ConfigError(f"smu-matrix: no channel is left for unselected bit lines at {scheme.value}")
+        return rows[scheme], rows[scheme] if self._geometry.source_lines == "column" else self._wiring.ground
+
+    def _sense_1t1r(self, step: Step, on: dict[str, str], other_bl: str) -> tuple[str, int]:
+        """The channel that measures and the sign of its current."""
+        if step.measure == "no":
+            return "", 1
         if step.measure == "gate":
-            sense, sign = self.gate, 0
-        elif step.measure == "current":
-            line = "bl" if "bl" in on else "sl"
-            sense, sign = on.get(line, ""), 1 if line == "bl" else -1
-            if not sense:
-                raise ConfigError("smu-matrix: a current is measured where neither bit nor source line is driven")
-        if sign < 0 and others == wiring.ground:
+            return self.gate, 0
+        if "bl" in on:
+            return on["bl"], 1
+        if "sl" not in on:
+            raise ConfigError("smu-matrix: a current is measured where neither bit nor source line is driven")
+        if other_bl == self._wiring.ground:
             raise ConfigError(
                 "smu-matrix: with unselected bit lines grounded, the current of a driven source line is that of the whole row; "
                 "use the scheme inhibit, or read after the pulse"
             )
-        return Route(
-            rows["bl"], rows["sl"], rows["wl"], others, other_sl, levels, step.width_s, sense, sign, step.cell_v(n)
-        )
+        return on["sl"], -1
 
     def _route_1r(self, step: Step, n: int, operation: Apply) -> Route:
-        wiring = self._wiring
-        bl_channel, sl_channel = self.forces[:2]
         bl, sl = step.levels("bl", n), step.levels("sl", n)
         if bl is None or sl is None:
             raise ConfigError("smu-matrix: a floating line of the selected cell of a 1R array is not available")
         if step.measure == "gate":
             raise ConfigError("smu-matrix: a 1R array has no gate current")
-        drop = bl - sl
-        scheme = operation.unselected
-        is_read = bool(np.all(np.abs(drop) <= self._limits.read_v))
-        if step.measure == "current":
-            if not is_read and scheme in (Scheme.HALF, Scheme.FLOATING):
-                raise ConfigError(
-                    "smu-matrix: a current above the read limit cannot be told from those of half-selected cells with unselected"
-                    f" lines {scheme.value}; read after the pulse instead"
-                )
-            scheme = Scheme.INHIBIT if is_read else scheme
-        if operation.compliance_a is not None and not is_read and scheme in (Scheme.HALF, Scheme.FLOATING):
-            raise ConfigError(f"smu-matrix: a compliance current does not bound one cell with lines {scheme.value}")
-        pair = {
+        drop, scheme = bl - sl, operation.unselected
+        if np.all(np.abs(drop) <= self._limits.read_v):
+            scheme = Scheme.INHIBIT if step.measure == "current" else scheme
+        else:
+            self._refuse_1r(step, sl, operation)
+        pairs = {
             Scheme.INHIBIT: (drop, np.zeros(n)),
             Scheme.HALF: (drop / 2, -drop / 2),
             Scheme.GROUNDED: (np.array(bl), np.array(sl)),
             Scheme.FLOATING: (np.array(bl), np.array(sl)),
         }
-        if scheme not in pair:
+        if scheme not in pairs:
             raise ConfigError(f"smu-matrix: no channels are left for unselected lines at {scheme.value}")
-        other = FLOATING if scheme is Scheme.FLOATING else wiring.ground
-        levels = {sl_channel: pair[scheme][1], bl_channel: pair[scheme][0]}
+        pair = pairs[scheme]
+        self._refuse_transients(*pair)
+        for name, level, limit in zip(("BL", "SL"), pair, (self._limits.bl_v, self._limits.sl_v), strict=True):
+            if not np.all(np.abs(level) <= limit):
+                raise ConfigError(
+                    f"smu-matrix: {scheme.value} puts {name} at {np.max(np.abs(level)):g} V, beyond its limit of {limit:g} V"
+                )
+        channels = self._wiring.channels
+        bl_channel, sl_channel = self.forces[:2]
+        other = FLOATING if scheme is Scheme.FLOATING else self._wiring.ground
+        rows = {"bl": channels[bl_channel], "sl": channels[sl_channel], "wl": FLOATING}
         sense = sl_channel if step.measure == "current" else ""
-        rows = wiring.channels
-        return Route(rows[bl_channel], rows[sl_channel], FLOATING, other, other, levels, step.width_s, sense, -1, drop)
+        levels = {sl_channel: pair[1], bl_channel: pair[0]}
+        return self._route(rows, (other, other), levels, step, sense, -1)
+
+    @staticmethod
+    def _refuse_1r(step: Step, sl: FloatArray, operation: Apply) -> None:
+        """Refuse what is the whole line's business above the read limit: a measurement, a compliance."""
+        scheme = operation.unselected
+        if scheme not in (Scheme.HALF, Scheme.FLOATING) and not (scheme is Scheme.GROUNDED and np.any(sl != 0)):
+            return
+        if step.measure == "current":
+            raise ConfigError(
+                f"smu-matrix: with unselected lines {scheme.value} a current above the read limit is that of the whole row, "
+                "half-selected cells and all; read after the pulse instead"
+            )
+        if operation.compliance_a is not None:
+            raise ConfigError(f"smu-matrix: a compliance current does not bound one cell with lines {scheme.value}")

@@ -43,16 +43,28 @@ def columns_of(lines: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+DigitalLine = Annotated[int, Field(ge=1, le=14)]
+"""A pin of an instrument's digital port."""
+
+
 class Triggers(DriverConfig):
     """Digital lines between a source-meter and the matrix, where they advance each other."""
 
     smu: str = Field(description="name of the source-meter")
-    smu_in: int = Field(description="its line on which it is told to take the next level")
-    smu_measure: int = Field(description="its line on which it is told to measure")
-    smu_out: int = Field(description="its line on which it says that a point is measured")
-    matrix_in: int = Field(description="the matrix's line wired to smu_out")
-    matrix_out: int = Field(description="the matrix's line wired to smu_in")
-    matrix_measure: int = Field(description="the matrix's line wired to smu_measure")
+    smu_in: DigitalLine = Field(description="its line on which it is told to take the next level")
+    smu_measure: DigitalLine = Field(description="its line on which it is told to measure")
+    smu_out: DigitalLine = Field(description="its line on which it says that a point is measured")
+    matrix_in: DigitalLine = Field(description="the matrix's line wired to smu_out")
+    matrix_out: DigitalLine = Field(description="the matrix's line wired to smu_in")
+    matrix_measure: DigitalLine = Field(description="the matrix's line wired to smu_measure")
+
+    @model_validator(mode="after")
+    def _one_task_a_line(self) -> Self:
+        for lines in zip(*self.pairs, strict=True):
+            twice = [line for line in lines if lines.count(line) > 1]
+            if twice:
+                raise ValueError(f"digital line {twice[0]} of one instrument has two tasks")
+        return self
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
@@ -96,14 +108,22 @@ class Wiring(DriverConfig):
         """Matrix column of each word line; empty for a 1R array."""
         return columns_of(self.wl)
 
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Matrix columns of all lines."""
+        return (*self.bl_columns, *self.sl_columns, *self.wl_columns)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Matrix rows of all channels and of the ground."""
+        return (*self.channels.values(), self.ground)
+
     @model_validator(mode="after")
     def _every_point_once(self) -> Self:
-        lines = [*self.bl_columns, *self.sl_columns, *self.wl_columns]
-        twice = sorted({c for c in lines if lines.count(c) > 1})
+        twice = sorted({c for c in self.columns if self.columns.count(c) > 1})
         if twice:
             raise ValueError(f"matrix column {twice[0]} is given to two lines")
-        rows = [*self.channels.values(), self.ground]
-        if len(set(rows)) != len(rows):
+        if len(set(self.rows)) != len(self.rows):
             raise ValueError("two channels, or a channel and the ground, are on one matrix row")
         return self
 

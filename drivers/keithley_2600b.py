@@ -136,6 +136,11 @@ class Keithley2600B(TspInstrument, SourceMeter):
         """See `SourceMeter`."""
         return ("a",) if self.identity.model in _SINGLE else ("a", "b")
 
+    @property
+    def line_hz(self) -> float:
+        """The mains frequency that the instrument counts apertures in."""
+        return self._line_hz
+
     def limits(self, channel: str) -> ChannelLimits:
         """See `SourceMeter`. The 100 pA range of `measures_a` is for measuring only."""
         self._known(channel)

@@ -8,6 +8,7 @@ instruments (`_smu_chains`). The bench clock is the host's on a real bench.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -27,8 +28,9 @@ from rram_hil.limits import Limits, pulses_of
 from rram_hil.operations import Apply, ApplyResult, FloatArray, Operation, Result, Status, StatusArray, Wait, WaitResult
 from rram_hil.operations import Span as TimeSpan
 
-from ._smu_chains import Chain, Measured, PlainChain, TriggeredChain, TspChain
+from ._smu_chains import Chain, Measured, PlainChain, TriggeredChain, TspChain, stops
 from ._smu_routes import Relays, Route, Router, RowPlan
+from ._tsp_switch import TspSwitch
 from ._wiring import Wiring
 from .keithley_707b import Keithley707B
 from .keithley_2600b import Keithley2600B
@@ -96,8 +98,29 @@ class SmuMatrix(Driver):
     def _make_chain(self) -> Chain:
         """The best way that these instruments allow."""
         wiring = self._settings.wiring
+        meters, matrix = self._meters(), self._matrix()
+        only = next(iter(meters.values())) if len(meters) == 1 else None
+        is_707b = isinstance(matrix, Keithley707B)
+        kind: type[Chain] = PlainChain
+        if wiring.tsp_node and isinstance(only, Keithley2600B) and is_707b:
+            kind = TspChain
+        elif wiring.triggers and isinstance(only, KeysightB2900) and is_707b:
+            kind = TriggeredChain
+            if wiring.triggers.smu not in meters:
+                raise ConfigError(
+                    f"driver.wiring.triggers.smu: {wiring.triggers.smu!r} has no channel of the array; {', '.join(meters)} has"
+                )
+        elif wiring.tsp_node or wiring.triggers:
+            raise ConfigError(
+                "driver.wiring: tsp_node needs one 2600B and a 707B or 708B, triggers one B2900 and a 707B or 708B; take them "
+                "out for other instruments"
+            )
+        return kind(meters, matrix, wiring, self._router.gate, self.limits.read_v, self.now_s)
+
+    def _meters(self) -> dict[str, SourceMeter]:
+        """The source-meters that channels are wired to, by name."""
         meters: dict[str, SourceMeter] = {}
-        for channel in wiring.channels:
+        for channel in self._settings.wiring.channels:
             name, _, own = channel.partition(".")
             meter = self._instruments.get(name)
             if not isinstance(meter, SourceMeter) or own not in meter.channels:
@@ -106,28 +129,23 @@ class SmuMatrix(Driver):
                 )
                 raise ConfigError(f"driver.wiring.channels: {channel!r} is no source-meter channel; there is: {there}")
             meters[name] = meter
+        return meters
+
+    def _matrix(self) -> SwitchMatrix:
+        """The switch matrix, which must have every crosspoint that the wiring can need."""
         matrices = [i for i in self._instruments.values() if isinstance(i, SwitchMatrix)]
         if len(matrices) != 1:
             raise ConfigError(f"driver.instruments: one switch matrix is needed, {len(matrices)} are described")
-        matrix = matrices[0]
-        for row in (*wiring.channels.values(), wiring.ground):
+        matrix, wiring = matrices[0], self._settings.wiring
+        for row in wiring.rows:
             if row not in matrix.rows:
                 raise ConfigError(f"driver.wiring: {row!r} is no row of the matrix; it has {', '.join(matrix.rows)}")
-        lines = (*wiring.bl_columns, *wiring.sl_columns, *wiring.wl_columns)
-        if max(lines) > matrix.columns:
-            raise ConfigError(f"driver.wiring: column {max(lines)} is beyond the matrix's {matrix.columns}")
-        gate = self._router.gate
-        only = next(iter(meters.values())) if len(meters) == 1 else None
-        if wiring.tsp_node and isinstance(only, Keithley2600B) and isinstance(matrix, Keithley707B):
-            return TspChain(meters, matrix, wiring, gate, self.now_s)
-        if wiring.triggers and isinstance(only, KeysightB2900) and isinstance(matrix, Keithley707B):
-            return TriggeredChain(meters, matrix, wiring, gate, self.now_s)
-        if wiring.tsp_node or wiring.triggers:
-            raise ConfigError(
-                "driver.wiring: tsp_node needs one 2600B and a 707B or 708B, triggers one B2900 and a 707B or 708B; take them "
-                "out for other instruments"
-            )
-        return PlainChain(meters, matrix, wiring, gate, self.now_s)
+        if max(wiring.columns) > matrix.columns:
+            raise ConfigError(f"driver.wiring: column {max(wiring.columns)} is beyond the matrix's {matrix.columns}")
+        if isinstance(matrix, TspSwitch):
+            for point in itertools.product(wiring.rows, wiring.columns):
+                matrix.name_of(point)
+        return matrix
 
     @property
     def capabilities(self) -> Capabilities:
@@ -142,8 +160,8 @@ class SmuMatrix(Driver):
             bl_v=Span(-volts, volts),
             sl_v=Span(-volts, volts),
             wl_v=Span(-gate_v, gate_v),
-            width_s=Span(chain.shortest_s, 100.0),
-            schemes=self._router.schemes,
+            width_s=Span(chain.shortest_s, self._settings.row_s),
+            schemes=chain.schemes(self._router.schemes),
             max_cells=4096,
             max_steps=64,
             compliance=True,
@@ -199,6 +217,8 @@ class SmuMatrix(Driver):
         """Sources off and reset, then relays open, all verified; scripts loaded."""
         with self._lock:
             chain = self._connected()
+            chain.forget()
+            self._relays = None
             for meter in chain.meters.values():
                 meter.arm()
             chain.matrix.arm()
@@ -225,64 +245,81 @@ class SmuMatrix(Driver):
     def _apply(self, operation: Apply) -> ApplyResult:
         chain, n, m = self._connected(), len(operation.cells), operation.measurements
         routes = self._router.routes(operation)
+        chain.check(routes)
+        limit_a = chain.limits_a(routes, operation.compliance_a, self.limits.current_a)
+        parts = self._parts(routes, operation, chain)
         started_s = self.now_s()
         current, conductance, stamps = (np.full((n, m), np.nan) for _ in range(3))
         status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
         ran = np.zeros((n, len(routes)), dtype=np.bool_)
-        for at in self._rows(operation.cells, routes, chain):
-            left = at
-            for part in self._stretches(routes, operation, chain):
-                if self.cancel.is_set():
-                    break
-                row_s = self.now_s()
-                plan, found = self._row(chain, operation, tuple(routes[k] for k in part), left)
-                # Columns of the whole operation's measurements that this stretch fills.
-                columns = [sum(bool(r.sense) for r in routes[:k]) for k in part if routes[k].sense]
-                place = np.ix_(left, columns)
-                current[place], conductance[place], status[place] = _calibrated(plan, found)
-                stamps[place] = row_s + found.time_s
-                ran[np.ix_(left, part)] = found.ran
-                left = left[~_met(plan, conductance[place], status[place])]
-                if left.size == 0:
-                    break
+        with self._off_if_it_breaks():
+            for at in self._rows(operation.cells, [routes[part] for part in parts], chain):
+                left = at
+                for part in parts:
+                    if self.cancel.is_set() or left.size == 0:
+                        break
+                    row_s = self.now_s()
+                    plan, found = self._row(chain, operation, routes[part], left, limit_a)
+                    # Columns of the whole operation's measurements that this part fills.
+                    first = sum(bool(r.sense) for r in routes[: part.start])
+                    place = np.ix_(left, range(first, first + len(plan.measuring)))
+                    current[place], conductance[place], status[place] = _calibrated(plan, found)
+                    stamps[place] = row_s + found.time_s
+                    ran[left, part] = found.ran
+                    left = left[~_met(plan, conductance[place], status[place])]
         self._finish(chain)
         above = np.stack([~(np.abs(r.drop_v) <= self.limits.read_v) for r in routes], axis=1)
         pulses = np.sum(ran & above, axis=1).astype(np.int64)
         reads = np.sum(status != Status.NOT_RUN, axis=1).astype(np.int64)
         return ApplyResult(current, conductance, status, stamps, pulses, reads, TimeSpan(started_s, self.now_s()))
 
-    def _rows(self, cells: Cells, routes: tuple[Route, ...], chain: Chain) -> Iterator[IntArray]:
-        """Positions of the cells, row after row, in stretches of at most `row_s`."""
-        each_s = 2 * chain.matrix.settle_s + sum(r.width_s + 4 * chain.source_s for r in routes)
-        most = max(1, int(self._settings.row_s / each_s))
+    @contextlib.contextmanager
+    def _off_if_it_breaks(self) -> Iterator[None]:
+        """Outputs off and relays open on every unforeseen way out; failures of a row have seen to it themselves."""
+        try:
+            yield
+        except (LinkError, InstrumentError):
+            raise
+        except BaseException:
+            with contextlib.suppress(BenchError):
+                self.safe_off()
+            raise
+
+    def _rows(self, cells: Cells, parts: list[tuple[Route, ...]], chain: Chain) -> Iterator[IntArray]:
+        """Positions of the cells, row after row, so many at a time that no part of them lasts longer than `row_s`."""
+        most = min(min(self._settings.row_s / _lasts_s(part, chain), chain.most_visits / len(part)) for part in parts)
         for row in np.unique(cells.row):
             at = np.flatnonzero(cells.row == row)
-            for first in range(0, at.size, most):
-                yield at[first : first + most]
+            for first in range(0, at.size, max(1, int(most))):
+                yield at[first : first + max(1, int(most))]
 
-    @staticmethod
-    def _stretches(routes: tuple[Route, ...], operation: Apply, chain: Chain) -> list[list[int]]:
-        """The steps, cut after a measurement where a stop condition is the host's to look at, or where apertures differ."""
-        parts: list[list[int]] = [[]]
-        widths: set[float] = set()
-        for k, route in enumerate(routes):
-            ended = parts[-1] and routes[parts[-1][-1]].sense and operation.stop is not None and not chain.can_stop
-            other_width = chain.one_aperture and route.sense and widths and route.width_s not in widths
-            if ended or other_width:
-                parts.append([])
-                widths = set()
-            parts[-1].append(k)
-            widths |= {route.width_s} if route.sense else set()
-        return parts
+    def _parts(self, routes: tuple[Route, ...], operation: Apply, chain: Chain) -> list[slice]:
+        """The steps in parts that are carried out one after the other.
 
-    def _row(self, chain: Chain, operation: Apply, routes: tuple[Route, ...], at: IntArray) -> tuple[RowPlan, Measured]:
+        Cut after a measurement where a stop condition is the host's to look at, where one cell would take longer than
+        `row_s`, and where settings differ that the instruments cannot change on their way.
+        """
+        starts = [0]
+        for k in range(1, len(routes)):
+            here = routes[starts[-1] : k]
+            ended = routes[k - 1].sense and operation.stop is not None and not chain.can_stop
+            too_long = (
+                _lasts_s(routes[starts[-1] : k + 1], chain) > self._settings.row_s or len(here) == chain.most_visits
+            )
+            if ended or (too_long and chain.most_visits > 1) or not chain.goes_with(here, routes[k]):
+                starts.append(k)
+        return [slice(a, b) for a, b in itertools.pairwise([*starts, len(routes)])]
+
+    def _row(
+        self, chain: Chain, operation: Apply, routes: tuple[Route, ...], at: IntArray, limit_a: Mapping[str, float]
+    ) -> tuple[RowPlan, Measured]:
         """One row, once more where it cannot have stressed a cell. Relays are known again only when it has succeeded."""
         stresses = bool(pulses_of(operation.part(at), self.limits).any())
         for is_last in (stresses, True):
-            before = chain.matrix.closed() if self._relays is None else self._relays
-            plan = self._router.plan(operation, routes, at, before, self.limits.current_a)
-            self._relays = None
             try:
+                before = chain.matrix.closed() if self._relays is None else self._relays
+                plan = self._router.plan(operation, routes, at, before, limit_a)
+                self._relays = None
                 found = chain.run(plan, plan.takes_s(chain.matrix.settle_s, chain.source_s))
             except (LinkError, InstrumentError) as error:
                 self._off_after(error)
@@ -367,6 +404,12 @@ class SmuMatrix(Driver):
         return chain.meter(channel).limits(chain.channel(channel))
 
 
+def _lasts_s(routes: tuple[Route, ...], chain: Chain) -> float:
+    """How long steps last on one cell: relays that change for a step open and close."""
+    moves = 1 + sum(before.joins != after.joins for before, after in itertools.pairwise(routes))
+    return 2 * moves * chain.matrix.settle_s + sum(r.width_s + 4 * chain.source_s for r in routes)
+
+
 def _calibrated(plan: RowPlan, found: Measured) -> tuple[FloatArray, FloatArray, StatusArray]:
     """Cell currents from BL to SL (a gate's as it is), conductances and status, shape (n, measuring routes)."""
     routes = [plan.routes[k] for k in plan.measuring]
@@ -384,9 +427,9 @@ def _calibrated(plan: RowPlan, found: Measured) -> tuple[FloatArray, FloatArray,
 
 def _met(plan: RowPlan, siemens: FloatArray, status: StatusArray) -> NDArray[np.bool_]:
     """Which cells have met their stop condition, shape (n,); a current over range counts as high."""
-    met = np.zeros(plan.at.size, dtype=np.bool_)
-    if plan.above_s is not None:
-        met |= ((siemens >= plan.above_s[:, None]) | (status == Status.OVER_RANGE)).any(axis=1)
-    if plan.below_s is not None:
-        met |= (siemens <= plan.below_s[:, None]).any(axis=1)
-    return met
+    met = [
+        stops(plan, step, cell, siemens[cell, k], status[cell, k])
+        for cell in range(plan.at.size)
+        for k, step in enumerate(plan.measuring)
+    ]
+    return np.array(met, dtype=np.bool_).reshape(plan.at.size, -1).any(axis=1)

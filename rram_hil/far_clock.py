@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 
 from rram_hil.errors import LinkError
 
 
 class FarClock:
-    """A connection to the control socket "host:port" of a simulated bench."""
+    """A connection to the control socket "host:port" of a simulated bench. Safe for several threads."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -19,7 +21,7 @@ class FarClock:
             raise LinkError(f"clock of the simulated bench at {address!r}: cannot be reached: {error}") from None
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stream = self._socket.makefile("rwb")
-        self._last_s = 0.0
+        self._lock = threading.Lock()
 
     def now_s(self) -> float:
         """Seconds of the far side. Raises `LinkError` where it has ended."""
@@ -31,15 +33,16 @@ class FarClock:
 
     def _ask(self, request: dict[str, object]) -> float:
         try:
-            self._stream.write(json.dumps(request).encode() + b"\n")
-            self._stream.flush()
-            line = self._stream.readline()
-            answer = json.loads(line)
-            return float(answer["now_s"])
-        except (OSError, ValueError, KeyError) as error:
+            with self._lock:
+                self._stream.write(json.dumps(request).encode() + b"\n")
+                self._stream.flush()
+                line = self._stream.readline()
+            return float(json.loads(line)["now_s"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise LinkError(f"clock of the simulated bench: {error!r}") from None
 
     def close(self) -> None:
         """Close the connection; safe to call twice."""
-        self._stream.close()
+        with contextlib.suppress(OSError):
+            self._stream.close()
         self._socket.close()

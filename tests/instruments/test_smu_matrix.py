@@ -12,6 +12,7 @@ import pytest
 from chain_benches import CHAINS, write_bench
 from chains import program
 from map_read import measure
+from pydantic import ValidationError
 from rram_hil.drivers._smu_routes import Router
 from rram_hil.drivers._wiring import Wiring, columns_of
 from rram_hil.drivers.simulated.control import BoardControl
@@ -27,6 +28,7 @@ from rram_hil.pytest_plugin import LIMITS, GroundTruth
 
 TSP, TRIGGERED, PLAIN = CHAINS
 SIZE = 4
+WIDTH_S = 2e-3
 Opened = tuple[Bench, GroundTruth, BoardControl]
 
 
@@ -60,16 +62,15 @@ def _form(bench: Bench, cell: str) -> None:
     step, scheme = bench.file.read.step, _scheme(cell)
     levels = [2.4, 3.0, 3.6]
     stop = Stop(above_s=20e-6)
-    bench.do(sweep(bench.cells(), "bl", levels, wl_v=2.0, width_s=1e-3, read=step, stop=stop, unselected=scheme))
+    bench.do(sweep(bench.cells(), "bl", levels, wl_v=2.0, width_s=WIDTH_S, read=step, stop=stop, unselected=scheme))
 
 
-@pytest.mark.parametrize("cell", ["1T1R", "1R"])
-@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize(("chain", "cell"), [*((c, "1T1R") for c in CHAINS), (TSP, "1R"), (TRIGGERED, "1R")])
 def test_pulses_and_reads_do_what_they_say(open_bench: Callable[..., Opened], chain: str, cell: str) -> None:
     bench, truth, _ = open_bench(chain, cell)
     _form(bench, cell)
     moved = bench.cells(rows=(1, 2), columns=(0, 1))
-    shot = pulse(moved, sl_v=np.array([0.7, 0.8, 0.85, 0.9]), wl_v=3.5, width_s=1e-3, unselected=_scheme(cell))
+    shot = pulse(moved, sl_v=np.array([0.8, 0.85, 0.9, 0.95]), wl_v=3.5, width_s=WIDTH_S, unselected=_scheme(cell))
     before = truth.conductance_s()[0]
     bench.do(shot)
     result = bench.apply(read(bench.cells(), bench.file.read.step))
@@ -92,7 +93,7 @@ def test_the_bench_counts_the_pulses_that_the_cells_took(open_bench: Callable[..
     bench, truth, _ = open_bench(chain)
     stop = Stop(above_s=20e-6)
     result = bench.apply(
-        sweep(bench.cells(), "bl", [2.4, 3.0, 3.6], wl_v=2.0, width_s=1e-3, read=bench.file.read.step, stop=stop)
+        sweep(bench.cells(), "bl", [2.4, 3.0, 3.6], wl_v=2.0, width_s=WIDTH_S, read=bench.file.read.step, stop=stop)
     )
     assert np.array_equal(result.pulses, truth.pulses().ravel())
     assert bench.ledger is not None
@@ -209,23 +210,31 @@ def test_a_wait_passes_on_the_bench_clock(open_bench: Callable[..., Opened]) -> 
     assert bench.driver.now_s() - before == pytest.approx(1000.0)
 
 
-def test_wrong_instruments_and_wiring_are_refused_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('wl = "1-4"', 'wl = "1-3"', "driver.wiring.wl: 3 matrix columns, 4 are needed"),
+        ('bl = "5-8"', 'bl = "4-7"', "given to two lines"),
+        ('ground = "C"', 'ground = "A"', "one matrix row"),
+        ('{ "smu.a" = "A", "smu.b" = "B" }', '{ "smu.a" = "A" }', "at least two channels"),
+    ],
+)
+def test_wrong_wiring_is_refused_in_one_line_before_anything_is_started(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
     path = write_bench(tmp_path, TSP, "1T1R", SIZE)
     text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises((ConfigError, ValidationError)) as caught:
+        _driver(path)
+    assert said in str(caught.value)
 
-    def refusal(old: str, new: str) -> str:
-        assert old in text
-        path.write_text(text.replace(old, new))
-        with pytest.raises(ConfigError) as caught:
-            Bench.open(path).close()
-        return str(caught.value)
 
-    assert "driver.wiring.wl: 3 matrix columns, 4 are needed" in refusal('wl = "1-4"', 'wl = "1-3"')
-    assert "given to two lines" in refusal('bl = "5-8"', 'bl = "4-7"')
-    assert "no row of the matrix" in refusal('ground = "C"', 'ground = "Z"')
-    assert "smu.c" in refusal('"smu.b"', '"smu.c"')
-    assert "one matrix row" in refusal('ground = "C"', 'ground = "A"')
-    assert "at least two channels" in refusal('{ "smu.a" = "A", "smu.b" = "B" }', '{ "smu.a" = "A" }')
+def _driver(path: Path) -> SmuMatrix:
+    tables, _ = read_toml(path)
+    file = parse_bench_file(tables, path=path)
+    return SmuMatrix(SmuMatrix.Config.model_validate(file.driver.settings), file.chip.geometry, file.limits)
 
 
 def test_columns_are_named_by_ranges() -> None:
@@ -254,7 +263,7 @@ def test_unselected_lines_of_a_transistor_array_hang_on_ground_or_follow_the_sou
     router = _router("1T1R", TWO)
     operation = _apply(READ, Step(0.0, 0.9, 3.5, 1e-3))
     routes = router.routes(operation)
-    plan = router.plan(operation, routes, np.array([0]), frozenset(), 1e-3)
+    plan = router.plan(operation, routes, np.array([0]), frozenset(), {})
     read_points = frozenset(plan.visits[0].closed)
     assert read_points == {("B", 2), ("G", 1), ("A", 6), ("G", 4), ("G", 5), ("G", 10)}
     reset_points = read_points - frozenset(plan.visits[1].opened) | frozenset(plan.visits[1].closed)
@@ -264,11 +273,11 @@ def test_unselected_lines_of_a_transistor_array_hang_on_ground_or_follow_the_sou
 
 
 def test_a_third_channel_lets_bit_and_source_line_stand_at_volts_together() -> None:
-    both = _apply(Step(1.0, 0.5, 3.0, 1e-3))
+    both = _apply(Step(1.0, -0.5, 3.0, 1e-3))
     with pytest.raises(ConfigError, match="needs three channels"):
         _router("1T1R", TWO).routes(both)
     route = _router("1T1R", THREE).routes(both)[0]
-    assert {c: float(v[0]) for c, v in route.levels.items()} == {"s.c": 3.0, "s.b": 0.5, "s.a": 1.0}
+    assert {c: float(v[0]) for c, v in route.levels.items()} == {"s.c": 3.0, "s.b": -0.5, "s.a": 1.0}
 
 
 def test_half_the_volts_stand_on_each_line_of_a_resistive_array() -> None:
@@ -279,7 +288,7 @@ def test_half_the_volts_stand_on_each_line_of_a_resistive_array() -> None:
     # A read grounds what is not selected: half-selected cells would else add their currents.
     assert {c: float(v[0]) for c, v in routes[1].levels.items()} == {"s.b": 0.0, "s.a": 0.2}
     assert (routes[1].sense, routes[1].sign) == ("s.b", -1)
-    plan = router.plan(pulsing, routes, np.array([0]), frozenset(), 1e-3)
+    plan = router.plan(pulsing, routes, np.array([0]), frozenset(), {})
     assert set(plan.visits[0].closed) == {("A", 6), ("G", 4), ("G", 5), ("B", 11), ("G", 10)}
     assert plan.visits[1].opened == plan.visits[1].closed == ()
 
@@ -302,9 +311,7 @@ def test_what_the_channels_cannot_do_is_refused_by_name(cell: str, operation: Ap
 
 def test_a_bench_without_its_links_says_so(tmp_path: Path) -> None:
     path = write_bench(tmp_path, TSP, "1T1R", SIZE)
-    tables, _ = read_toml(path)
-    file = parse_bench_file(tables, path=path)
-    driver = SmuMatrix(SmuMatrix.Config.model_validate(file.driver.settings), file.chip.geometry, file.limits)
+    driver = _driver(path)
     with pytest.raises(BenchError, match="not connected"):
         driver.safe_off()
     with pytest.raises(ConfigError, match="resource: missing"):
