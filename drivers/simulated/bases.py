@@ -2,7 +2,7 @@
 
 from ._instrument import InstrumentServer, SimulatedInstrument
 from ._scpi import CONFLICT, ILLEGAL, MISSING, PARAMETER, Call, Handler, ScpiError, ScpiInstrument
-from ._world import Bus, Drive, Fabric, Place, Resistor, Sensed, Terminal, VirtualClock
+from ._world import Bus, Drive, Fabric, Loads, Place, Resistor, Sensed, Terminal, VirtualClock
 from .control import Injected, LinkFault
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Injected",
     "InstrumentServer",
     "LinkFault",
+    "Loads",
     "Place",
     "Resistor",
     "ScpiError",

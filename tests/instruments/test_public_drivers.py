@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rram_hil.drivers.simulated.bases import InstrumentServer, Place
-from rram_hil.drivers.simulated.conformance import Family, WatchedLoads
+from rram_hil.drivers.simulated.bases import InstrumentServer, Loads, Place
+from rram_hil.drivers.simulated.conformance import Family
 
 from rram_hil.device.config import Timing
 
@@ -138,7 +138,7 @@ IDENTIFY: dict[str, Callable[[type, str, str], str]] = {"pymeasure": pymeasure_i
 def test_a_public_driver_connects_and_switches_nothing_on(library: str, name: str) -> None:
     model = PUBLIC[library, name]
     kind = kind_of(model)
-    simulator = Family.of(kind).simulator(model, Place(terminals=WatchedLoads(1e4)))
+    simulator = Family.of(kind).simulator(model, Place(terminals=Loads(1e4)))
     server = InstrumentServer(simulator, Timing())
     try:
         ending = "\r\n" if kind == "keysight-b1500" else "\n"
