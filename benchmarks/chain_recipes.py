@@ -39,7 +39,7 @@ def backend_text(chain: str, cell: str, size: int, **options: Any) -> str:
 def steps_of(chain: str, cell: str) -> Steps:
     """Every characterisation protocol, small, for one backend: boards make microseconds, source-meters milliseconds."""
     fast = chain in (BOARD, ARC_ONE, ARRAY)
-    width = 1e-6 if fast else 1e-3
+    width = 1e-6 if fast else 2e-3
     if cell == "1T1R":
         gate, open_gate, scheme = {"wl_v": 2.6}, {"wl_v": 3.5}, "inhibit"
         set_v, reset_v = 2.0, 1.4
@@ -72,7 +72,7 @@ def steps_of(chain: str, cell: str) -> Steps:
         curves["set_wl_v"] = {"start_v": 2.4, "stop_v": 2.8, "points": 3}
     # Without gates the current of one cell is told apart from its neighbours' only with their lines grounded.
     at_level = cell == "1T1R"
-    branch = {"start_v": 0.2, "step_v": 0.1}
+    branch = {"start_v": 0.2, "step_v": 0.3}
     return {
         "forming": {
             "bl_v": {"start_v": 2.4, "stop_v": 3.8, "step_v": 0.2},
@@ -89,26 +89,28 @@ def steps_of(chain: str, cell: str) -> Steps:
             "depression": {"pulses": 2, "sl_v": 0.8, **open_gate, "width_s": width},
         },
         "dc-sweep": {
-            "set": {**branch, "stop_v": 0.9, **gate},
-            "reset": {**branch, "stop_v": 0.9, **open_gate},
+            "set": {**branch, "stop_v": 1.1, **({"wl_v": 3.0} if gate else {})},
+            "reset": {**branch, "stop_v": 1.1, **open_gate},
             "width_s": 1e-6 if fast else 20e-3,
             "measure": "level" if at_level else "after",
+            "switch_ratio": 1.3,
             "unselected": scheme,
         },
         "endurance": {**both, "cycles": 10, "per_decade": 1},
         "retention": {
             **ramps,
-            "levels_s": [60e-6, 100e-6],
-            "tolerance": 0.3,
-            "first_s": 1.0,
-            "last_s": 100.0,
+            "levels_s": [90e-6],
+            "tolerance": 0.5,
+            "max_pulses": 12,
+            "first_s": 5.0,
+            "last_s": 20.0,
             "per_decade": 1,
             "repeat": 2,
         },
         "read-noise": {"reads": 32},
         "read-disturb": {"reads": 10, "per_decade": 1, "repeat": 2},
         "half-select-disturb": {
-            "cells": {"columns": [0, 1]},
+            "cells": {"columns": [0, 0]},
             "pulse": both["set"],
             "pulses": 10,
             "per_decade": 1,

@@ -8,7 +8,6 @@ from typing import Annotated, cast
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import optimize, stats
 
 from rram_hil.cells import Cells, IntArray
 from rram_hil.errors import ConfigError
@@ -206,6 +205,9 @@ def _threshold(formed_v: FloatArray, levels: FloatArray) -> tuple[Figure, Figure
 
     NaN where the cells formed at fewer than three levels: then the steps are too coarse to tell.
     """
+    from scipy.optimize import minimize
+    from scipy.special import ndtr
+
     nan = Figure(float("nan"), float("nan"), "V")
     upper = formed_v[np.isfinite(formed_v)]
     at, counts = np.unique(np.searchsorted(levels, upper - 1e-9), return_counts=True)
@@ -215,12 +217,12 @@ def _threshold(formed_v: FloatArray, levels: FloatArray) -> tuple[Figure, Figure
 
     def cost(law: FloatArray) -> float:
         mean_v, sd_v = law[0], np.exp(law[1])
-        share = stats.norm.cdf(levels[at], mean_v, sd_v) - stats.norm.cdf(lower, mean_v, sd_v)
-        whole = stats.norm.cdf(levels[-1], mean_v, sd_v)
+        share = ndtr((levels[at] - mean_v) / sd_v) - ndtr((lower - mean_v) / sd_v)
+        whole = float(ndtr((levels[-1] - mean_v) / sd_v))
         return float(-np.sum(counts * np.log(np.maximum(share, 1e-300))) + upper.size * np.log(max(whole, 1e-300)))
 
     start = np.array([float(np.mean(upper)), np.log(max(float(np.std(upper)), 1e-3))])
-    best = optimize.minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 2000})
+    best = minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 2000})
     place, step = np.asarray(best.x, dtype=np.float64), np.array([1e-3, 1e-2]) * np.exp(best.x[1])
     step[1] = 1e-2
     bend = np.empty((2, 2))

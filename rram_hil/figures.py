@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from rram_hil.operations import FloatArray
 
@@ -21,6 +20,9 @@ DRAWS = 200
 LEVEL = 0.95
 UNCERTAINTY = "uncertainty_95"
 """Attribute of a saved figure that holds its half width."""
+
+_NORMAL = 1.959964
+"""Standard deviations of a normal distribution that hold `LEVEL` of it on both sides together."""
 
 Estimator = Callable[[FloatArray], FloatArray]
 """From samples, cells along the first axis, to one number or one a column. NaN samples are for it to leave out."""
@@ -50,7 +52,9 @@ def half_width(estimator: Estimator, samples: FloatArray, rng: np.random.Generat
     if n < 3:
         return np.full(here.shape, np.nan)
     drawn = np.stack([np.asarray(estimator(samples[rng.integers(0, n, n)]), dtype=np.float64) for _ in range(DRAWS)])
-    factor = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * math.sqrt(n / (n - 1))
+    from scipy.special import stdtrit
+
+    factor = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * math.sqrt(n / (n - 1))
     known = np.isfinite(drawn)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, drawn, 0.0).sum(axis=0) / count
@@ -142,7 +146,7 @@ def proportion(count: int, of: int) -> Figure:
     """A share of cells; its half width reaches the further end of the Wilson interval, so that 0 of n is not known for sure."""
     if of == 0:
         return Figure(math.nan, math.nan)
-    p, z = count / of, float(stats.norm.ppf((1 + LEVEL) / 2))
+    p, z = count / of, _NORMAL
     centre = (p + z * z / (2 * of)) / (1 + z * z / of)
     reach = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / (1 + z * z / of)
     return Figure(p, max(centre + reach - p, p - centre + reach))
