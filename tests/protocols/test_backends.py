@@ -61,7 +61,8 @@ def test_every_protocol_runs(tmp_path: Path, cell: str, chain: str) -> None:
         figures = {f.name for f in fields(summary) if isinstance(getattr(summary, f.name), Figure)}
         assert figures
         assert figures <= kept
-        assert name in drawn
+        # An array that was never formed shows no change of anything.
+        assert name in drawn or (name == "read-disturb" and not summary.conducting)
     assert np.all(operations["outcome"] == "done")
     if "forming" in steps:
         assert summaries["forming"].formed >= SIZE
