@@ -202,8 +202,8 @@ class Router:
         return Route(bl, sl, wl, *others, levels, step.width_s, sense, sign, drop, is_read, most)
 
     def _refuse_transients(self, bl: FloatArray, sl: FloatArray) -> None:
-        """One line is up before the other: where both go the same way the first alone is more than their difference."""
-        alone = np.where(bl * sl > 0, np.minimum(np.abs(bl), np.abs(sl)), 0.0)
+        """The source line is up alone before the bit line rises and after it has fallen: wrong where both go one way."""
+        alone = np.where(bl * sl > 0, np.abs(sl), 0.0)
         if not np.all(alone <= self._limits.read_v):
             raise ConfigError(
                 f"smu-matrix: bit line and source line rise one after the other: at {bl[np.argmax(alone)]:g} V and "
@@ -220,7 +220,8 @@ class Router:
                 f"smu-matrix: the gate rises first, while bit and source line are at 0 V: {np.max(gate):g} V is beyond the limit "
                 f"gate_over_v of {self._limits.gate_over_v:g} V"
             )
-        on = self._driven(step, n)
+        volts = {"bl": step.levels("bl", n), "sl": step.levels("sl", n)}
+        on = self._driven(volts, step.measure)
         rows = {
             "bl": wiring.ground,
             "sl": wiring.ground,
@@ -228,7 +229,7 @@ class Router:
         }
         levels = {self.gate: np.zeros(n) if gate is None else np.array(gate)}
         for line in ("sl", "bl"):
-            level = step.levels(line, n)  # type: ignore[arg-type]
+            level = volts[line]
             if level is None:
                 rows[line] = FLOATING
             elif line in on:
@@ -241,11 +242,10 @@ class Router:
         sense, sign = self._sense_1t1r(step, on, others[0])
         return self._route(rows, others, levels, step, sense, sign)
 
-    def _driven(self, step: Step, n: int) -> dict[str, str]:
+    def _driven(self, volts: Mapping[str, FloatArray | None], measure: str) -> dict[str, str]:
         """Which channel drives the bit line, which the source line; lines at 0 V need none where there is one channel."""
-        volts = {line: step.levels(line, n) for line in ("bl", "sl")}  # type: ignore[arg-type]
         forced = [line for line, v in volts.items() if v is not None and (len(self.forces) > 1 or np.any(v != 0))]
-        if step.measure == "current" and not forced:
+        if measure == "current" and not forced:
             forced = [line for line, v in volts.items() if v is not None][:1]
         if len(forced) > len(self.forces):
             channels = self._wiring.channels

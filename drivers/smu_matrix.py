@@ -175,11 +175,31 @@ class SmuMatrix(Driver):
         )
 
     def _uncertainty(self) -> tuple[float, float]:
-        """Fraction and floor (A) of a current reading: the worst of the ranges that a cell's current can need."""
-        ranges = [a for c in self._router.forces for a in self._channel_limits(c).measures_a]
-        enough = min((a.range for a in ranges if a.range >= self.limits.current_a), default=float("inf"))
-        used = [a for a in ranges if a.range <= enough]
-        return max((a.fraction for a in used), default=0.0), min((a.offset for a in used), default=0.0)
+        """Fraction and floor (A) of a reading: the worst of the ranges that a cell's current can need.
+
+        A range's offset weighs most at the smallest current that still needs it, the full scale of the range below. The level
+        that a current is measured at has an error too; the instruments' own accuracy in measuring volts stands for that.
+        """
+        fraction, floor_a = 0.0, 0.0
+        for channel in self._router.forces:
+            limits = self._channel_limits(channel)
+            enough = min((a.range for a in limits.measures_a if a.range >= self.limits.current_a), default=np.inf)
+            used = [a for a in limits.measures_a if a.range <= enough]
+            volts = [a for a in limits.measures_v if a.range >= self.limits.read_v][:1]
+            level = sum(a.fraction + a.offset / self.limits.read_v for a in volts)
+            floor_a = max([floor_a, *(a.offset for a in used[:1])])
+            by_range = [a.fraction + a.offset / below.range for below, a in itertools.pairwise(used)]
+            fraction = max([fraction, *(level + f for f in (*(a.fraction for a in used[:1]), *by_range))])
+        return fraction, floor_a
+
+    def wear(self) -> str:
+        """See `Driver.wear`: how often the relays in front of the array have closed, as the matrix counts."""
+        with self._lock:
+            matrix, wiring = self._connected().matrix, self._settings.wiring
+            points = list(itertools.product(wiring.rows, wiring.columns))
+            counts = matrix.counts(points)
+        row, column = points[int(np.argmax(counts))]
+        return f"{len(points)} relays have closed {counts.sum()} times, {row}{column} most often: {counts.max()}"
 
     @property
     def transactions(self) -> int:
@@ -262,7 +282,7 @@ class SmuMatrix(Driver):
                     plan, found = self._row(chain, operation, routes[part], left, limit_a)
                     # Columns of the whole operation's measurements that this part fills.
                     first = sum(bool(r.sense) for r in routes[: part.start])
-                    place = np.ix_(left, range(first, first + len(plan.measuring)))
+                    place = np.ix_(left, np.arange(first, first + len(plan.measuring)))
                     current[place], conductance[place], status[place] = _calibrated(plan, found)
                     stamps[place] = row_s + found.time_s
                     ran[left, part] = found.ran
@@ -432,4 +452,4 @@ def _met(plan: RowPlan, siemens: FloatArray, status: StatusArray) -> NDArray[np.
         for cell in range(plan.at.size)
         for k, step in enumerate(plan.measuring)
     ]
-    return np.array(met, dtype=np.bool_).reshape(plan.at.size, -1).any(axis=1)
+    return np.asarray(np.array(met, dtype=np.bool_).reshape(plan.at.size, -1).any(axis=1))

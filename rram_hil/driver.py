@@ -207,6 +207,10 @@ class Driver(ABC):
         """Turns on all its links so far, repeats included; 0 where there is no link."""
         return 0
 
+    def wear(self) -> str:
+        """What the hardware counts of its own wear (closures of relays), in one line; empty where it counts nothing."""
+        return ""
+
     def refuse(self, what: str, allowed: str) -> ConfigError:
         """The error for an operation that this hardware has not."""
         return ConfigError(f"{type(self).__name__}: {what} is not available on this bench; it has {allowed}")

@@ -57,6 +57,9 @@ def show_bench(bench: Bench, output: Output) -> None:
         ("abort", f"within {quantity(can.abort_s, 's')}", f"{can.clock} clock"),
     ]
     output.table(("what", "range", ""), rows)
+    wear = bench.driver.wear()
+    if wear:
+        output.line(f"Wear: {wear}.")
 
 
 def _bias(per_cell: bool) -> str:

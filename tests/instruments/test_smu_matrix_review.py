@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from chain_benches import CHAINS, bench_text
+from hypothesis import given
+from hypothesis import strategies as st
 from rram_hil.drivers._smu_routes import Router
 from rram_hil.drivers._wiring import Wiring
 from rram_hil.drivers.simulated._world import Drive
@@ -529,6 +531,74 @@ def _b1500(text: str, old: str, new: str) -> str:
     assert old in text
     text = text.replace(old, new).replace("tsp_node = 2", "")
     return text.replace('"smu.a" = "A", "smu.b" = "B"', '"smu.1" = "A", "smu.2" = "B"')
+
+
+def test_a_708b_is_linked_as_a_707b_is(rig: Callable[..., Rig]) -> None:
+    bench = rig(TSP, change=lambda t: t.replace('model = "707B"', 'model = "708B"'))
+    assert bench.driver.capabilities.link.startswith("TSP")
+    assert np.allclose(bench.do(READ).conductance_s[:, 0], bench.g, rtol=0.01, atol=2e-8)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_relays_are_counted(rig: Callable[..., Rig], chain: str) -> None:
+    bench = rig(chain)
+    bench.do(READ)
+    closed = sum(bench.rack.world.closures.values())
+    assert f"have closed {closed} times" in bench.driver.wear()
+
+
+@pytest.mark.parametrize(("chain", "done"), [(TSP, SIZE), (TRIGGERED, SIZE), (PLAIN, 1)])
+def test_an_abort_keeps_what_was_done_and_ends_with_all_off(rig: Callable[..., Rig], chain: str, done: int) -> None:
+    bench = rig(chain)
+    chained = bench.driver._chain
+    assert chained is not None
+    run = chained.run
+
+    def then_cancel(plan: Any, takes_s: float) -> Any:
+        bench.driver.cancel.set()
+        return run(plan, takes_s)
+
+    chained.run = then_cancel  # type: ignore[method-assign]
+    result = bench.do(READ)
+    assert int((result.status == Status.OK).sum()) == done == int(result.reads.sum())
+    assert not bench.status["outputs"]["bl" if chain == PLAIN else "smu"]
+    bench.driver.cancel.clear()
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_the_stated_uncertainty_covers_the_instruments_own(rig: Callable[..., Rig], chain: str) -> None:
+    can = rig(chain).driver.capabilities
+    forces = rig(chain).driver._channel_limits("bl.1" if chain == PLAIN else "smu.a" if chain == TSP else "smu.1")
+    for amps in np.geomspace(1e-9, 1e-3, 200):
+        one = next(a for a in forces.measures_a if a.range >= amps)
+        assert one.fraction * amps + one.offset <= can.read_fraction * amps + can.read_floor_a
+
+
+@given(
+    bl=st.floats(-3, 3).map(lambda v: round(v, 2)),
+    sl=st.floats(-3, 3).map(lambda v: round(v, 2)),
+    which=st.sampled_from([("1T1R", 3, "common"), ("1T1R", 3, "row"), ("1T1R", 3, "column"), ("1R", 2, "row")]),
+    scheme=st.sampled_from([Scheme.INHIBIT, Scheme.GROUNDED, Scheme.FLOATING, Scheme.HALF]),
+)
+def test_no_level_on_its_way_is_more_than_what_was_asked(
+    bl: float, sl: float, which: tuple[str, int, str], scheme: Scheme
+) -> None:
+    """Whatever is not refused: the selected cell sees its difference or less, or a read's volts, at every moment."""
+    router, limits = _router(*which), Limits.model_validate(LIMITS)
+    try:
+        route = router.routes(_one(Step(bl, sl, 3.0, 1e-3), unselected=scheme))[0]
+    except ConfigError:
+        return
+    on = {"bl": 0.0, "sl": 0.0}
+    line_of = {route.bl: "bl", route.sl: "sl"}
+    names = {f"s.{k}": "ABCD"[k] for k in range(which[1])}
+    for channel, level in route.levels.items():
+        if names[channel] in line_of:
+            on[line_of[names[channel]]] = float(level[0])
+        assert abs(on["bl"] - on["sl"]) <= max(abs(bl - sl), limits.read_v) + 1e-9
+        assert abs(on["bl"]) <= limits.bl_v
+        assert abs(on["sl"]) <= limits.sl_v
+    assert on["bl"] - on["sl"] == pytest.approx(bl - sl)
 
 
 def test_the_clock_of_a_bench_is_asked_by_many_threads(rig: Callable[..., Rig]) -> None:
