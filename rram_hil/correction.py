@@ -90,7 +90,7 @@ class _Channel(_Source):
 class _Sense:
     """What current really flows when the instrument tells one. The base one is right."""
 
-    def current(self, told: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def current(self, told: FloatArray, rounding: bool = True) -> tuple[FloatArray, FloatArray]:
         """True current and the half-width of its 95 % interval (A)."""
         return told, np.zeros_like(told)
 
@@ -105,10 +105,25 @@ class _Adc(_Sense):
 
     file: CalibrationFile
 
-    def current(self, told: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """See `_Sense`."""
+    def current(self, told: FloatArray, rounding: bool = True) -> tuple[FloatArray, FloatArray]:
+        """See `_Sense`. A reading at the end of a range that may as well be of the next one is wider by the difference."""
+        ranges = self._ranges()
+        at = np.minimum(np.searchsorted(ranges, np.abs(told) * (1 - 1e-9)), ranges.size - 1)
+        true, wide = self._inverse(told, ranges[at], rounding)
+        if ranges.size == 1:
+            return true, wide
+        above = np.minimum(at + 1, ranges.size - 1)
+        other, other_wide = self._inverse(told, ranges[above], rounding)
+        # Of the next range where its current would not have fitted into this one, and it is a whole step there.
+        step = ranges[above] * self.file.value("adc_step")
+        whole = np.abs(told - np.rint(told / step) * step) < 1e-3 * step if self.file.value("adc_step") > 0 else True
+        of_next = (above > at) & whole & (np.abs(self._in_range(other, ranges[at])) > ranges[at])
+        apart = np.where(of_next, np.abs(other - true), 0.0)
+        return np.where(of_next, other, true), np.hypot(np.where(of_next, other_wide, wide), apart)
+
+    def _inverse(self, told: FloatArray, scale: FloatArray, rounding: bool) -> tuple[FloatArray, FloatArray]:
+        """The current behind a reading in the range of this full scale, and its half-width."""
         f = self.file
-        scale = self._scale(told)
         gain, offset = f.value("adc_gain"), f.value("adc_offset")
         x = told / scale
         part = x.copy()
@@ -119,18 +134,21 @@ class _Adc(_Sense):
             (part * f.half_width("adc_gain")) ** 2
             + f.half_width("adc_offset") ** 2
             + bend_u**2
-            + (UNIFORM * 0.5 * f.value("adc_step")) ** 2
+            + (UNIFORM * 0.5 * f.value("adc_step") * rounding) ** 2
         )
         return part * scale, np.asarray(wide / (1 + gain), dtype=np.float64)
+
+    def _in_range(self, current: FloatArray, scale: FloatArray) -> FloatArray:
+        """What a current reads as in the range of this full scale, also beyond its end."""
+        f = self.file
+        part = np.clip(current / scale, -1.0, 1.0)
+        bend = _bent(f, "adc_inl", part)[0]
+        return np.asarray(current * (1 + f.value("adc_gain")) + scale * (f.value("adc_offset") + bend))
 
     def told(self, current: FloatArray) -> FloatArray:
         """See `_Sense`."""
         ranges = self._ranges()
-        part = np.clip(current[..., None] / ranges, -1.0, 1.0)
-        f = self.file
-        told = current[..., None] * (1 + f.value("adc_gain")) + ranges * (
-            f.value("adc_offset") + _bent(f, "adc_inl", part)[0]
-        )
+        told = self._in_range(current[..., None], ranges)
         fits = np.abs(told) <= ranges
         at = np.where(fits.any(axis=-1), np.argmax(fits, axis=-1), ranges.size - 1)
         return np.asarray(np.take_along_axis(told, at[..., None], axis=-1)[..., 0], dtype=np.float64)
@@ -139,11 +157,6 @@ class _Adc(_Sense):
         ranges = self.file.list_of("adc_range")
         return np.ones(1) if ranges is None else ranges
 
-    def _scale(self, told: FloatArray) -> FloatArray:
-        ranges = self._ranges()
-        at = np.searchsorted(ranges, np.abs(told) * (1 - 1e-9))
-        return np.asarray(ranges[np.minimum(at, ranges.size - 1)], dtype=np.float64)
-
 
 @dataclass(frozen=True, eq=False)
 class _Meter(_Sense):
@@ -151,7 +164,7 @@ class _Meter(_Sense):
 
     file: CalibrationFile
 
-    def current(self, told: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def current(self, told: FloatArray, rounding: bool = True) -> tuple[FloatArray, FloatArray]:
         """See `_Sense`."""
         at, held = self._range(told)
         gain, offset = self.file.values["gain_a"], self.file.values["offset_a"]
@@ -297,15 +310,15 @@ class Correction:
             )
         return result
 
-    def half_width_s(self, operation: Apply, result: ApplyResult, paths: Paths) -> FloatArray:
+    def half_width_s(self, operation: Apply, result: ApplyResult, paths: Paths, *, rounding: bool = True) -> FloatArray:
         """Half-widths (S) of the 95 % intervals of the calibrated conductances, shape of the result; 0 without calibration.
 
-        Errors of the calibration and what the ADC rounds away; a cell's own noise is not in it.
+        Errors of the calibration and, with `rounding`, what the ADC rounds away; a cell's own noise is not in it.
         """
         wide = np.zeros_like(result.conductance_s)
         for columns, path in _columns_of(operation, paths):
             part = np.s_[:, columns]
-            wide[part] = self._conductance(operation.cells, path, result.current_a[part])[1]
+            wide[part] = self._conductance(operation.cells, path, result.current_a[part], rounding)[1]
         return wide
 
     def code_half_width(self, operation: Multiply, result: MultiplyResult) -> FloatArray:
@@ -363,11 +376,13 @@ class Correction:
             square = square + np.where(open_as_then, self._lines.half_width("access_ohm"), 0.0) ** 2
         return ohm, np.sqrt(square)
 
-    def _conductance(self, cells: Cells, path: ReadingPath, raw_a: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _conductance(
+        self, cells: Cells, path: ReadingPath, raw_a: FloatArray, rounding: bool = True
+    ) -> tuple[FloatArray, FloatArray]:
         """Conductance (S) from raw currents of shape (n, m), and half-widths; NaN where no volts are left for the cell."""
         drop, drop_u = (a[:, None] for a in self._drop(path))
         ohm, ohm_u = (a[:, None] for a in self._series(cells, path))
-        amps, amps_u = self._senses.get(path.sense, _Sense()).current(raw_a * path.sign)
+        amps, amps_u = self._senses.get(path.sense, _Sense()).current(raw_a * path.sign, rounding)
         amps = amps * path.sign
         left = drop - amps * ohm
         sound = (np.sign(left) == np.sign(path.asked_v)[:, None]) & (left != 0)

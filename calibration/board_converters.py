@@ -1,0 +1,244 @@
+"""A board's converters from a ladder of known resistors: offset, gain and integral nonlinearity of DAC and ADC; column amplifiers.
+
+The ladder's resistors stand in the places of cells, from a few hundred ohms to a megohm, so that every part of the ADC's
+ranges is reached. A multiply's column amplifiers are compared with single reads, a cell at a time: wires count equally there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Self, cast
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rram_hil.calibration_file import Belongs, Calibrated, CalibrationFile, Value, quantities, quantity
+from rram_hil.cells import Cells
+from rram_hil.correction import Correction, InForce
+from rram_hil.driver import board_paths
+from rram_hil.errors import ConfigError
+from rram_hil.operations import Apply, ApplyResult, FloatArray, Multiply, MultiplyResult, Status, Step
+from rram_hil.protocol import Plan, Progress, Setting
+
+from ._converter_fit import Curve, Seen, fit_converters
+from ._gum import NORMAL, freedom_of, mean_of, solve
+from ._references import (
+    BOARD_RANGES_A,
+    Calibration,
+    Positive,
+    Ranges,
+    Reference,
+    cells_of,
+    read_levels,
+    saved,
+    told_of,
+)
+
+
+class Voltmeter(BaseModel):
+    """What a voltmeter read on a bit line at levels asked of its converter, and the half-width of each reading (V)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    asked_v: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
+    read_v: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
+    half_width_v: Positive
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> Self:
+        if len(self.asked_v) != len(self.read_v):
+            raise ValueError("asked_v and read_v must have the same length")
+        return self
+
+
+class Columns(BaseModel):
+    """Which cells the column amplifiers are measured with: all columns of rows `rows` ([first, last]) of `tile`.
+
+    Each is read `repeat` times and multiplied by `vectors` inputs of both signs; `full_scale_a` 0: 1.25 x the largest current.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    tile: Annotated[int, Field(ge=0)] = 0
+    rows: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+    repeat: Annotated[int, Field(ge=4, le=1000)] = 32
+    vectors: Annotated[int, Field(ge=16, le=10000)] = 128
+    full_scale_a: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class BoardConverters(Calibration):
+    """Read a ladder of `references` at `levels` levels; with `columns`, compare every column amplifier with single reads."""
+
+    references: Annotated[list[Reference], Field(min_length=2)]
+    levels: Annotated[int, Field(ge=4, le=512)] = 64
+    lowest_v: Positive = 0.005
+    repeat: Annotated[int, Field(ge=2, le=1000)] = 4
+    adc_points: Annotated[int, Field(ge=3, le=129)] = 33
+    adc_range_a: Ranges = BOARD_RANGES_A
+    voltmeter: Voltmeter | None = None
+    columns: Columns | None = None
+
+    def run(self, setting: Setting) -> Plan[Calibrated]:
+        """Yields reads of the ladder and multiplications; no cell is stressed."""
+        step = setting.step
+        if setting.instruments:
+            raise ConfigError(f"step {step!r}: this bench has source-meters, no converters: use source-meter")
+        if "board-converters" in setting.correction.kinds or "lines" in setting.correction.kinds:
+            raise ConfigError(
+                f"step {step!r}: take calibrations of converters and lines out of [calibration] first: they hide what is sought"
+            )
+        yield Progress(0, 2 if self.columns else 1, f"ladder of {len(self.references)}")
+        values = yield from self._ladder(setting)
+        if self.columns is not None:
+            yield Progress(1, 2, "columns")
+            values |= yield from self._columns(setting, values, self.columns)
+        how = f"{self.levels} levels, {self.repeat} times, {len(self.references)} resistors"
+        if self.voltmeter is None:
+            how += "; without a voltmeter: adc_gain is that of DAC and ADC together, bl_gain counts as 0"
+        reference = told_of(self.references)
+        if self.voltmeter is not None:
+            reference += f"; a voltmeter within {self.voltmeter.half_width_v:g} V"
+        found = Calibrated(
+            "board-converters",
+            values,
+            method=how,
+            reference=reference,
+            validity_days=self.validity_days,
+            file=self.file,
+            conditions={"width_s": setting.read.width_s},
+            with_chip=True,
+        )
+        return (yield from saved(found))
+
+    def _ladder(self, setting: Setting) -> Plan[dict[str, Value]]:
+        cells = cells_of(self.references, setting.geometry, setting.step)
+        volts = read_levels(setting, self.levels, self.lowest_v)
+        steps = tuple(Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts)
+        result = cast(ApplyResult, (yield Apply(cells, steps, repeat=self.repeat, label="ladder")))
+        amps = np.where(result.status == Status.OK, result.current_a, np.nan)
+        amps = amps.reshape(len(cells), self.repeat, volts.size).transpose(0, 2, 1)
+        mean, noise, freedom = mean_of(amps)
+        adc_step = 1.0 / ((1 << (setting.capabilities.adc_bits - 1)) - 1)
+        ranges = np.asarray(self.adc_range_a)
+        scale = ranges[np.minimum(np.searchsorted(ranges, np.abs(mean)), ranges.size - 1)]
+        known = np.isfinite(noise)
+        many = freedom_of(noise[known], (scale[known] * adc_step) ** 2 / 12, freedom)
+        ohm = np.array([r.ohm for r in self.references])
+        ohm_u = np.array([r.half_width_ohm for r in self.references]) / NORMAL
+        meter = None
+        if self.voltmeter is not None:
+            v = self.voltmeter
+            sure = np.full(len(v.asked_v), v.half_width_v / NORMAL)
+            meter = np.array(v.asked_v), np.array(v.read_v), sure
+        seen = Seen(volts, ohm, ohm_u, mean, noise, many)
+        dac, adc = fit_converters(seen, ranges, adc_step, self.adc_points, meter)
+        return {
+            "dac_step_v": quantity(setting.capabilities.bl_v.step, 0.0, "V"),
+            **_values("bl", dac, "V", with_gain=meter is not None),
+            "adc_range": quantities(ranges, np.zeros(ranges.size), "A"),
+            "adc_step": quantity(adc_step, 0.0, "full scale"),
+            **_values("adc", adc, "full scale", with_gain=True),
+        }
+
+    def _columns(self, setting: Setting, values: dict[str, Value], how: Columns) -> Plan[dict[str, Value]]:
+        geometry, can, read = setting.geometry, setting.capabilities, setting.read
+        if not can.multiply:
+            raise ConfigError(f"step {setting.step!r}: columns: this bench has no multiply of its own")
+        first, last = how.rows
+        if not (first <= last < geometry.rows and how.tile < geometry.tiles):
+            raise ConfigError(f"step {setting.step!r}: columns: rows {how.rows} of tile {how.tile} are off the chip")
+        rows = np.arange(first, last + 1)
+        cells = Cells.block(how.tile, rows, np.arange(geometry.columns))
+        operation = Apply(cells, (read,), repeat=how.repeat, label="columns: single reads")
+        raw = cast(ApplyResult, (yield operation))
+        # As they will be read with this calibration, in which they are not in force yet.
+        correction = Correction([InForce("", _provisional(values))])
+        found = cast(ApplyResult, correction.incoming(operation, raw, board_paths))
+        siemens = np.where(found.status == Status.OK, found.conductance_s, np.nan)
+        mean, noise, freedom = mean_of(siemens)
+        rounded = correction.half_width_s(operation, found, board_paths)[:, 0]
+        common = correction.half_width_s(operation, found, board_paths, rounding=False)[:, 0]
+        own = noise + np.maximum(rounded**2 - common**2, 0.0) / NORMAL**2
+        shape = (rows.size, geometry.columns)
+        mean, own, common = mean.reshape(shape), own.reshape(shape), common.reshape(shape) / NORMAL
+        assert isinstance(read.bl_v, float)
+        assert isinstance(read.wl_v, float)
+        read_v = abs(read.bl_v)
+        full_a = how.full_scale_a or 1.25 * read_v * float(np.nanmax(mean))
+        top = (1 << (can.input_bits - 1)) - 1
+        ramp = np.unique(np.rint(np.linspace(-top, top, how.vectors)).astype(np.int16))
+        inputs = np.zeros((rows.size * ramp.size, rows.size), dtype=np.int16)
+        for k in range(rows.size):
+            inputs[k * ramp.size : (k + 1) * ramp.size, k] = ramp
+        gain, offset = np.empty((2, geometry.columns)), np.empty((2, geometry.columns))
+        for column in range(geometry.columns):
+            block = Multiply(
+                how.tile, first, column, 1, inputs, can.input_bits, read_v, read.wl_v, full_a, label="columns"
+            )
+            answer = cast(MultiplyResult, (yield block))
+            volts = inputs.sum(axis=1) * (read_v / top)
+            codes = answer.codes[:, 0].astype(np.float64)
+            (gain[:, column], offset[:, column]) = _amplifier(
+                codes, volts, answer.lsb_a, mean[:, column], own[:, column], common[:, column], freedom, full_a
+            )
+        return {
+            "column_gain": quantities(gain[0], gain[1], "1"),
+            "column_offset": quantities(offset[0], offset[1], "full scale"),
+        }
+
+
+def _amplifier(
+    codes: FloatArray,
+    volts: FloatArray,
+    lsb_a: float,
+    siemens: FloatArray,
+    own: FloatArray,
+    common: FloatArray,
+    freedom: int,
+    full_a: float,
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Gain error and offset (full scales) of one column, each with its half-width.
+
+    `codes` and `volts` of every vector, row after row; of every row its cell's conductance, the variance of that, and the
+    standard uncertainty that all cells share. Unknown are offset, gain and how far each conductance is off.
+    """
+    rows = siemens.size
+    each = codes.size // rows
+    row = np.repeat(np.arange(rows), each)
+    good = np.isfinite(siemens)[row] & (np.abs(codes) < full_a / lsb_a * 0.999)
+    if good.sum() < 8:
+        return (float("nan"), float("nan")), (float("nan"), float("nan"))
+    expected = volts * np.nan_to_num(siemens)[row] / lsb_a
+    off = np.zeros((codes.size, rows))
+    off[np.arange(codes.size), row] = volts / lsb_a
+    shared = volts * np.nan_to_num(common)[row] / lsb_a
+    design = np.column_stack((np.ones(codes.size), expected, off, shared))
+    spread = np.array([np.inf, np.inf, *np.sqrt(np.where(np.isfinite(own), np.maximum(own, 1e-30), 1e-30)), 1.0])
+    lively = np.append(np.ones(2, dtype=np.bool_), np.abs(design[good, 2:]).sum(axis=0) > 0)
+    design, spread = design[:, lively], spread[lively]
+    # Noise of the multiply and the rounding of its codes, from what is left of a first fit with one line a row.
+    separate = np.column_stack((np.ones(codes.size), off))[good]
+    separate = separate[:, np.abs(separate).sum(axis=0) > 0]
+    left = codes[good] - separate @ np.linalg.lstsq(separate, codes[good], rcond=None)[0]
+    many = int(good.sum()) - separate.shape[1]
+    variance = np.full(int(good.sum()), max(float(left @ left) / many, 1 / 12))
+    fit = solve(design[good], codes[good], variance, spread, float(min(many, freedom)) if freedom else float(many))
+    values, widths = fit.of(np.eye(design.shape[1])[:2])
+    scale = full_a / lsb_a
+    return (float(values[1] - 1), float(widths[1])), (float(values[0] / scale), float(widths[0] / scale))
+
+
+def _values(name: str, curve: Curve, unit: str, *, with_gain: bool) -> dict[str, Value]:
+    found = {f"{name}_offset": quantity(*curve.offset, unit)}
+    if with_gain:
+        found[f"{name}_gain"] = quantity(*curve.gain, "1")
+    found[f"{name}_inl_at"] = quantities(curve.at, np.zeros(curve.at.size), unit)
+    found[f"{name}_inl"] = quantities(*curve.inl, unit)
+    return found
+
+
+def _provisional(values: dict[str, Value]) -> CalibrationFile:
+    """The ladder's findings as a calibration file, to read cells with at once."""
+    from datetime import UTC, datetime
+
+    date = datetime(2000, 1, 1, tzinfo=UTC)
+    return CalibrationFile(kind="board-converters", date=date, validity_days=1.0, instrument=Belongs(), values=values)
