@@ -303,7 +303,7 @@ def _range_of(bench: Rig, chain: str) -> float:
         return float(bench.rack.instruments["smu"].smus["a"].source_range["v"])  # type: ignore[attr-defined]
     if chain == TRIGGERED:
         return float(bench.rack.instruments["smu"]._outputs[1].source_range["VOLT"])  # type: ignore[attr-defined]
-    return float(bench.driver.instruments["bl"].settings("1").source_range or 0.0) if False else 0.2
+    return float(bench.rack.instruments["bl"].source_span["VOLT"].full)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("chain", CHAINS)
@@ -331,11 +331,14 @@ def test_an_empty_batch_moves_nothing(rig: Callable[..., Rig], chain: str) -> No
     assert bench.status["closures"] == closures
 
 
+def _row_s(seconds: float) -> tuple[str, str]:
+    return '[driver]\nname = "smu-matrix"\n', f'[driver]\nname = "smu-matrix"\nrow_s = {seconds}\n'
+
+
 @pytest.mark.parametrize("chain", [TSP, TRIGGERED])
 def test_long_reads_last_their_width(rig: Callable[..., Rig], chain: str) -> None:
     """Longer than the longest integration, and longer than one stretch may last for a cell's steps together."""
-    bench = rig(chain, change=lambda t: t.replace("read_width_s = 0.1", "read_width_s = 10.0"))
-    bench.driver._settings.__dict__["row_s"] = 4.0
+    bench = rig(chain, change=lambda t: t.replace(*_row_s(4.0)))
     long = Step(0.2, 0.0, 3.0, 3.0, "current")
     before = bench.status["now_s"]
     turns = bench.driver.transactions
@@ -352,8 +355,7 @@ def test_no_stretch_is_longer_than_its_bound(rig: Callable[..., Rig], chain: str
 
 
 def test_more_steps_than_one_list_holds_are_cut(rig: Callable[..., Rig]) -> None:
-    bench = rig(TRIGGERED)
-    bench.driver._settings.__dict__["row_s"] = 10.0
+    bench = rig(TRIGGERED, change=lambda t: t.replace(*_row_s(10.0)))
     short = Step(0.1, 0.0, 3.0, 1e-3)
     cells = Cells.of([(0, 0, k) for k in range(SIZE)])
     result = bench.do(short, cells=cells, repeat=300)
@@ -416,6 +418,35 @@ def test_a_lost_link_in_a_row_of_pulses_is_an_unknown_outcome_with_all_off(rig: 
         bench.do(FORM, cells=Cells.of([(0, 0, 0)]))
     assert not bench.status["outputs_on"]
     assert np.array(bench.rack.chip.pulses).sum() <= 1
+    assert np.all(bench.do(READ).status == Status.OK)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_many_relays_that_somebody_else_closed_are_opened_before_a_reading(rig: Callable[..., Rig], chain: str) -> None:
+    """More names than one line of code holds."""
+    bench = rig(chain)
+    others = [(row, column) for row in "DEFGH" for column in range(13, 73)]
+    bench.driver.instruments["matrix"].switch(close=others)  # type: ignore[attr-defined]
+    bench.rack.world.shorts = 0
+    bench.driver._relays = None
+    assert np.all(bench.do(READ).status == Status.OK)
+    assert not bench.rack.world._closed & set(others)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("kind", ["disconnect-reply", "disconnect-request", "line-overrun"])
+def test_a_matrix_that_fails_in_a_row_leaves_everything_off(rig: Callable[..., Rig], chain: str, kind: str) -> None:
+    bench = rig(chain)
+    bench.do(READ)
+    bench.rack.control({"do": "inject", "kind": kind, "instrument": "matrix"})
+    try:
+        result = bench.do(FORM, READ)
+    except BenchError:
+        assert not bench.status["outputs_on"]
+    else:
+        assert np.allclose(result.conductance_s[:, 0], bench.g, rtol=0.01, atol=2e-8)
+    assert np.array(bench.rack.chip.pulses).max() <= 1
+    bench.rack.control({"do": "clear"})
     assert np.all(bench.do(READ).status == Status.OK)
 
 
