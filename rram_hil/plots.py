@@ -200,7 +200,8 @@ def _axis(values: FloatArray, unit: str, name: str, log: bool) -> tuple[Axis, fl
     low, high = float(known.min()), float(known.max())
     factor, prefix = 1.0, ""
     if unit and unit != "1" and "/" not in unit:
-        largest = max(abs(low), abs(high))
+        # Over decades the middle chooses the prefix, else the largest number.
+        largest = math.sqrt(low * high) if log else max(abs(low), abs(high))
         steps = ((1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))
         factor, prefix = next(((f, p) for f, p in steps if largest >= f), (1.0, ""))
     low, high = low / factor, high / factor
