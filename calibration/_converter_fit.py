@@ -1,8 +1,8 @@
 """What a ladder of known resistors says of a board's converters: the DAC's level at each code, the ADC's curve, both with widths.
 
 Reading of resistor j at level k, in full scales of its range: a(D_k / R_j / range), where D_k are the DAC's true levels and a
-is the ADC's curve, straight between its points. All are unknown, the resistors within what is known of them. D and a are only known
-up to one common scale (twice the volts and half the gain read the same), which readings of a voltmeter fix; without them the
+is the ADC's curve, straight between its points. All are unknown, the resistors within what is known of them. D and a are only
+known up to one common scale (twice the volts and half the gain read the same), which readings of a voltmeter fix; without them the
 DAC's gain counts as right and the ADC's is that of both.
 """
 

@@ -1,4 +1,4 @@
-"""A board's converters from a ladder of known resistors: offset, gain and integral nonlinearity of DAC and ADC; column amplifiers.
+"""A board's converters from a ladder of known resistors: offset, gain, integral nonlinearity of DAC and ADC; column amplifiers.
 
 The ladder's resistors stand in the places of cells, from a few hundred ohms to a megohm, so that every part of the ADC's
 ranges is reached. A multiply's column amplifiers are compared with single reads, a cell at a time: wires count equally there.

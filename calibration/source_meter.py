@@ -34,8 +34,8 @@ class SourceMeterCalibration(Calibration):
     """`part` "zero" or "gain". `instrument` is the name of one of the bench's own, or the section of one reached for this alone.
 
     "gain" needs `ohm` with `half_width_ohm`, and `zero`, the file that "zero" wrote. `meter` is the second meter, between the
-    same terminals, with `meter_fraction` and `meter_offset_v`: the half-width of its reading of volts. Without it the channel's volts
-    are taken as its documents state them. Levels reach up to `most_v` volts and `most_a` amperes.
+    same terminals, with `meter_fraction` and `meter_offset_v`: the half-width of its reading of volts. Without it the channel's
+    volts are taken as its documents state them. Levels reach up to `most_v` volts and `most_a` amperes.
     """
 
     part: Literal["zero", "gain"]

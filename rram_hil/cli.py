@@ -39,8 +39,8 @@ RecordOption = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run file (HDF5), also of a run under way.")]
 
 
-calibrate = typer.Typer(rich_markup_mode=None, help="Fit and check calibrations that need no bench.", no_args_is_help=True)
-app.add_typer(calibrate, name="calibrate", short_help="Fit the device model to measured files, check it.")
+calibrate = typer.Typer(rich_markup_mode=None, help="Calibrate a bench, fit and check a device model.", no_args_is_help=True)
+app.add_typer(calibrate, name="calibrate", short_help="Calibrate a bench; fit a device model, check it.")
 
 
 @app.callback(invoke_without_command=True)
@@ -210,7 +210,7 @@ def simulate(
         str | None, typer.Option("--model", metavar="NAME", help='One instrument alone, such as "Keithley 2400".')
     ] = None,
     load: Annotated[
-        float | None, typer.Option("--load", metavar="OHM", help="With --model: a resistor on every channel.")
+        float | None, typer.Option("--load", metavar="OHM", help="A resistor in place of the array on every channel.")
     ] = None,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="With --model: this TCP port; default: any that is free.")
@@ -221,12 +221,12 @@ def simulate(
 
     if (bench is None) == (model is None):
         raise ConfigError("simulate: give a bench file, or --model for one instrument alone")
-    if bench is not None and (load is not None or port):
-        raise ConfigError("simulate: --load and --port go with --model")
+    if bench is not None and port:
+        raise ConfigError("simulate: --port goes with --model")
     far_side = None
     try:
         if bench is not None:
-            far_side = start_bench(bench)
+            far_side = start_bench(bench, load)
         else:
             far_side = start_model(model or "", float("inf") if load is None else load, port)
         serve(far_side)

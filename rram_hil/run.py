@@ -16,6 +16,7 @@ from pathlib import Path
 from rram_hil import __version__
 from rram_hil.bench import Bench, off_after
 from rram_hil.bench_file import BenchFile, load_bench_file
+from rram_hil.calibration_file import Calibrated
 from rram_hil.engine import Watcher
 from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError
 from rram_hil.journal import Close, EndStatus, Header, Journal, Note, Resume, holds_run, read_journal
@@ -104,6 +105,8 @@ def _steps(
                 plan = partial(step.protocol.run, replace(setting, step=step.name))
                 outcome = engine.step(number, step.name, step.protocol_name, step.protocol.version, plan)
                 done.append((step.name, outcome))
+                if isinstance(outcome, Calibrated) and outcome.file:
+                    _write_calibration(outcome, recipe, bench, journal.header, watcher)
                 if engine.replay is None:
                     keep.up()
     except BaseException as error:
@@ -120,6 +123,15 @@ def _steps(
                 _end(journal, status, keep)
     _end(journal, "complete", keep)
     return RunOutcome(path, tuple(done), setting.shared)
+
+
+def _write_calibration(found: Calibrated, recipe: Recipe, bench: Bench, header: Header, watcher: Watcher) -> None:
+    """Write what a calibration found as a file, dated with the run's start: a resumed run writes the same again."""
+    path = recipe.path.parent / found.file
+    date = datetime.fromisoformat(header.started_utc)
+    file = found.complete(bench.identity, header.chip_id, date, header.operator, header.temperature_k)
+    file.write(path, force=True)
+    watcher.note(f"calibration written: {path}")
 
 
 def _end(journal: Journal, status: EndStatus, keep: _Keeper) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rram_hil.calibration_file import parse
 from rram_hil.console import Output, count, duration, figure_text, quantity, scaled
 from rram_hil.durable import BINARY, lock
 from rram_hil.errors import DataError
@@ -92,6 +93,7 @@ def _head(run: RunFile, path: Path, output: Output) -> None:
             ("began", f"{_utc(began)}{f', resumed {resumed} times' if resumed else ''}"),
             ("ended", f"{_utc(ended)} ({duration(_seconds(began, ended))})" if ended else ""),
             ("instrument", _instrument(run)),
+            ("calibration", _calibration(run)),
             ("protocols", str(a["protocols"])),
             ("seed", str(a.get("seed", ""))),
             ("software", f"rram_hil {a['package_version']} {_short(str(a['git_revision']))}".strip()),
@@ -104,6 +106,17 @@ def _instrument(run: RunFile) -> str:
     names = ("model", "serial", "firmware")
     values = (str(run.attributes.get(f"instrument_{name}", "")) for name in names)
     return ", ".join(v if n == "model" else f"{n} {v}" for n, v in zip(names, values, strict=True) if v)
+
+
+def _calibration(run: RunFile) -> str:
+    """Files in force with kind, date and the start of their digest."""
+    told = []
+    for name, text in run.calibrations.items():
+        file = parse(text, name)
+        digest = str(run.attributes.get(f"calibration_{name}_sha256", ""))
+        expired = ", EXPIRED" if run.attributes.get(f"calibration_{name}_remark") else ""
+        told.append(f"{name} ({file.kind} of {file.date:%Y-%m-%d}, {digest[:12]}{expired})")
+    return "; ".join(told)
 
 
 def _short(revision: str) -> str:
