@@ -28,14 +28,16 @@ def device_report(model: DeviceModel, files: list[Checked]) -> str:
         f"<h1>Device model {escape(model.name)}: measured and predicted</h1>",
         f"<p><strong>{good} of {judged} figures pass</strong> ({good / judged:.1%}; {ENOUGH:.0%} are wanted: {verdict}). "
         f"Model {escape(model.digest)}; {escape(model.about or 'numbers as in its file')}.</p>",
-        '<p class="small">Measured: dashed. Predicted: solid. A figure passes within its tolerance or twice the standard error of '
-        "(predicted - measured), resampled over the measured cells.</p>",
+        '<p class="small">Measured: dashed. Predicted: solid. A figure passes within its tolerance or twice the '
+        "standard error of (predicted - measured), resampled over the measured cells.</p>",
         "</header>",
     ]
     for file in files:
         mine, of = passed([file])
         parts.append(f"<section><h2>{escape(file.name)}</h2><p>{file.kind}: {mine} of {of} figures pass</p>")
-        parts.append(f'<div class="pair"><div class="card">{_DRAW[file.kind](file)}</div><div class="card">{_table(file)}</div></div>')
+        parts.append(
+            f'<div class="pair"><div class="card">{_DRAW[file.kind](file)}</div><div class="card">{_table(file)}</div></div>'
+        )
         parts.append("</section>")
     parts.append("</main>")
     return page(f"Device model {model.name}", parts)
@@ -114,7 +116,9 @@ def _verify(file: Checked) -> str:
         b = file.drawn["predicted"][(predicted_low == low) & (found == 1)].astype(np.float64)
         if a.size and b.size:
             label = f"pulses, window from {low:g} ohm"
-            pictures.append(_distribution([(a, b)], label, f"Pulses of the cells that reached the window from {low:g} ohm"))
+            pictures.append(
+                _distribution([(a, b)], label, f"Pulses of the cells that reached the window from {low:g} ohm")
+            )
     return "".join(pictures)
 
 

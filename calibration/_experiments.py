@@ -119,7 +119,16 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
                 settled[at] = np.where(after < g[at], np.nan, settled[at])
             else:
                 after, _ = model.after_set(
-                    seed, part, when, g[at], formed[at], drive, gate, plan.width_s, settled_s=settled[at], cycle=event[at]
+                    seed,
+                    part,
+                    when,
+                    g[at],
+                    formed[at],
+                    drive,
+                    gate,
+                    plan.width_s,
+                    settled_s=settled[at],
+                    cycle=event[at],
                 )
             g[at] = after
             now[at] = np.maximum(model.as_read(seed, part, when + 1, after), 1e-9)
@@ -129,12 +138,12 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
         seen[:, k] = now
     ln_g = np.log(np.maximum(seen * 1e6, 0.01))
     n = plan.cell.size
-    return [
-        Curves(plan.cell.astype(np.float64), plan.volts, ln_g[k * n : (k + 1) * n]) for k in range(copies)
-    ]
+    return [Curves(plan.cell.astype(np.float64), plan.volts, ln_g[k * n : (k + 1) * n]) for k in range(copies)]
 
 
-def form_on_model(model: DeviceModel, first_v: float, step_v: float, seed: int, n: int) -> tuple[FloatArray, FloatArray]:
+def form_on_model(
+    model: DeviceModel, first_v: float, step_v: float, seed: int, n: int
+) -> tuple[FloatArray, FloatArray]:
     """BL at which each cell formed (V) and its resistance after (ohm): BL ramped from `first_v` at WL 2 V."""
     cell = np.arange(n, dtype=np.int64)
     traits = traits_of(model, seed, cell)
@@ -194,5 +203,3 @@ def relax_on_model(
     traits = traits_of(model, seed, index)
     when = 10 + np.searchsorted(np.unique(time_s), time_s)
     return model.as_read(seed, traits, when.astype(np.int64), now)
-
-

@@ -6,6 +6,7 @@ Medians, thresholds and spreads of sweeps; moments and tails of relaxation; form
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -130,7 +131,7 @@ def relax_figures(time_s: FloatArray, initial_s: FloatArray, now_s: FloatArray, 
         found[f"p99|dG|@{t:g}s"] = float(np.quantile(np.abs(x), 0.99))
         found[f"mad_sd@{t:g}s"] = float(1.4826 * np.median(np.abs(x - np.median(x))))
     one = time_s == 1.0
-    for low, high in zip(edges_us[:-1], edges_us[1:], strict=True):
+    for low, high in pairwise(edges_us):
         inside = one & (initial_s * 1e6 > low) & (initial_s * 1e6 <= high)
         if inside.sum() > 1:
             found[f"sd@1s G in ({low:.4g}, {high:.4g}]"] = _sd(change[inside])

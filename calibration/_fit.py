@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ._measured import Measured
 from ._start import start
 
 _SEED = 20210
-_COPIES = 5
+_COPIES = 3
 _PROBABILITY = (0.0, 0.002, 0.01, 0.03, 0.08, 0.16, 0.26, 0.38, 0.5, 0.62, 0.74, 0.84, 0.92, 0.97, 0.99, 0.998, 1.0)
 _FORM_POINTS = 61
 _BANDS = 10
@@ -67,7 +68,8 @@ def _set_knobs(content: dict[str, Any], bl: bool) -> list[Knob]:
         Knob(("set", "gain_sd_ln"), 0.002, 0.2),
         Knob(("set", "jitter_sd_v"), 0.002, 0.3),
         Knob(("set", "settled_gain_v"), -0.3, 0.4),
-        Knob(("set", "flutter_sd_ln"), 0.0, 0.05),
+        Knob(("set", "grow", "cycle_tail_ln"), 0.0, 0.5),
+        *(Knob(("set", "grow", "stir_ln", k), 0.0, 0.2) for k in range(len(part["grow"]["stir_s"]))),
         Knob(("set", "grow", "cycle_sd_v"), 0.0, 0.2),
         Knob(("set", "grow", "cycle_sd_ln"), 0.0, 0.2),
         *(Knob(("set", "grow", "pull", k), 0.1, 1.0) for k in range(len(part["grow"]["gate_v"]))),
@@ -87,6 +89,7 @@ def _reset_knobs(content: dict[str, Any], gate: bool) -> list[Knob]:
         *knobs,
         Knob(("reset", "offset_sd_v"), 0.01, 0.5),
         Knob(("reset", "jitter_sd_v"), 0.01, 0.5),
+        Knob(("reset", "walk", "skew"), 0.0, 1.0),
         Knob(("reset", "walk", "break_v"), 0.05, 3.0),
         Knob(("reset", "walk", "break_pull"), 0.5, 1.0),
         Knob(("reset", "walk", "break_ln"), 0.05, 1.2),
@@ -135,18 +138,36 @@ def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
         guesses = np.array([f[name] for f in figures])
         guess = float(np.nanmean(guesses)) if np.isfinite(guesses).any() else 3 * value
         parts.append((guess - value) / rule.width(value))
+    parts += _survivor_residuals(copies, target)
     pooled = np.concatenate([one.ln_g for one in copies])
-    difference = [
-        np.quantile(pooled, q, axis=0) - np.quantile(target.measured.ln_g, q, axis=0) for q in _QUANTILES
-    ]
+    difference = [np.quantile(pooled, q, axis=0) - np.quantile(target.measured.ln_g, q, axis=0) for q in _QUANTILES]
     shape = np.concatenate(difference) / 0.05 * _CURVE_WEIGHT / math.sqrt(target.plan.volts.size / 10)
     return np.concatenate([np.array(parts), np.tanh(shape / 5) * 5])
+
+
+def _survivor_residuals(copies: list[Curves], target: _Target) -> list[float]:
+    """How many sweeps never reach the stop, and how unevenly the cells share them: the spread over the cells of that part."""
+    stop = target.plan.stop_ohm
+    if stop is None:
+        return []
+    limit = math.log(1e6 / stop)
+    side = 1 if target.plan.reset else -1
+
+    def parts(found: Curves) -> tuple[float, float]:
+        left = (side * (found.ln_g[:, -1] - limit) > 1e-4).astype(np.float64)
+        _, at = np.unique(found.cell, return_inverse=True)
+        share = np.bincount(at, left) / np.bincount(at)
+        return float(left.mean()), float(share.std())
+
+    wanted = parts(target.measured)
+    guess = np.mean([parts(one) for one in copies], axis=0)
+    return [(guess[0] - wanted[0]) / 0.08, (guess[1] - wanted[1]) / 0.12]
 
 
 def _cycle_residuals(model: DeviceModel, file: Measured, high: bool) -> FloatArray:
     """High or low state of full cycles: median, sd of ln R, and its parts within and between cells, in tolerances."""
     cells = int(file.cells.size)
-    n_model, n_cycles = 400, 30
+    n_model, n_cycles = 300, 15
     ohm = cycle_on_model(model, _SEED, n_model, n_cycles)
     name = "r_hrs_ohm" if high else "r_lrs_ohm"
     predicted = cycle_figures(*ohm)
@@ -155,7 +176,7 @@ def _cycle_residuals(model: DeviceModel, file: Measured, high: bool) -> FloatArr
     for figure in (f"{name} median", f"{name} sd ln"):
         rule = tolerance(figure)
         assert rule is not None
-        parts.append((predicted[figure] - wanted[figure]) / rule.width(wanted[figure]))
+        parts.append(2 * (predicted[figure] - wanted[figure]) / rule.width(wanted[figure]))
     x = np.log(np.maximum(file[name], 1.0))
     _, at = np.unique(file["cell"], return_inverse=True)
     mean = np.bincount(at, x) / np.bincount(at)
@@ -227,7 +248,7 @@ def fit(files: list[Measured], name: str, tell: Tell) -> DeviceModel:
             parts = [_sweep_residuals(model, target) for target in targets]
             return np.concatenate(parts + [_cycle_residuals(model, file, high) for file in cycling])
 
-        content = _match(content, knobs, residuals, rounds=12)
+        content = _match(content, knobs, residuals, rounds=9)
     content["about"] = "fitted by rram-hil calibrate device-model to " + ", ".join(sorted({f.name for f in used}))
     return DeviceModel.model_validate(content)
 
@@ -262,7 +283,7 @@ def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
     edges = np.quantile(initial[file["time_bin_s"] == times[0]], inside)
     centres: list[float] = []
     table: list[list[list[float]]] = [[] for _ in times]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         mine = (initial >= low) & (initial <= high)
         if mine.sum() < 50:
             continue

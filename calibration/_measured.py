@@ -88,12 +88,12 @@ def read_measured(path: Path) -> Measured:
         raise DataError(f"{path}: no known kind of measurement has the columns {', '.join(names)} (known: {known})")
     if kind == "sweep" and not {"bl_v", "sl_v"} & set(names):
         raise DataError(f"{path}: a sweep needs a column bl_v (SET) or sl_v (RESET)")
+    if not body.strip():
+        raise DataError(f"{path}: has a header and no rows")
     try:
         table = np.genfromtxt(io.StringIO(body), delimiter=",", dtype=np.float64, ndmin=2)
     except ValueError as error:
         raise DataError(f"{path}: {str(error).splitlines()[-1].strip()}") from None
-    if table.size == 0:
-        raise DataError(f"{path}: has a header and no rows")
     if table.shape[1] != len(names):
         raise DataError(f"{path}: {len(names)} names in the header, {table.shape[1]} columns below")
     columns = {name: table[:, k].copy() for k, name in enumerate(names)}

@@ -77,7 +77,9 @@ class _Cells:
         self.bank.apply(bl_v, 0.0, wl_v, WIDTH_S, at=at)
         self.sets[at] += 1
 
-    def reset(self, at: IntArray, sl_v: FloatArray | float = FULL_RESET[0], wl_v: FloatArray | float = FULL_RESET[1]) -> None:
+    def reset(
+        self, at: IntArray, sl_v: FloatArray | float = FULL_RESET[0], wl_v: FloatArray | float = FULL_RESET[1]
+    ) -> None:
         """One RESET pulse."""
         self.bank.apply(0.0, sl_v, wl_v, WIDTH_S, at=at)
         self.resets[at] += 1
@@ -161,7 +163,9 @@ def radar(model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: i
         ramp[at] = np.where(turned, 0, ramp[at])
         direction[at] = wanted
         bl, sl = FINE_BL_V[0] + FINE_BL_V[1] * ramp[at], FINE_SL_V[0] + FINE_SL_V[1] * ramp[at]
-        ended = np.where(up, np.where(coarse[at], wl[at] > ISPP_WL_V[1], bl > FINE_BL_V[2] + 1e-9), sl > FINE_SL_V[2] + 1e-9)
+        ended = np.where(
+            up, np.where(coarse[at], wl[at] > ISPP_WL_V[1], bl > FINE_BL_V[2] + 1e-9), sl > FINE_SL_V[2] + 1e-9
+        )
         attempts[at] += turned | top[at] | ended
         cells.failed[at[attempts[at] > FINE_ATTEMPTS]] = True
         left = ~cells.failed[at]

@@ -6,7 +6,7 @@
     g = cells.read()                              # S, shape (1000,)
     cells.advance(1.0)                            # relaxation
 
-The draws are those of a simulated chip with that seed: cell k here is the cell with flat index k there.
+The laws and draws are those of a simulated chip, whose own seed follows from that of its bench and the chip's name.
 """
 
 from __future__ import annotations
@@ -75,7 +75,12 @@ class CellBank:
         return self._now(self._index)
 
     def apply(
-        self, bl_v: ArrayLike, sl_v: ArrayLike, wl_v: ArrayLike, width_s: ArrayLike = 200e-9, at: ArrayLike | None = None
+        self,
+        bl_v: ArrayLike,
+        sl_v: ArrayLike,
+        wl_v: ArrayLike,
+        width_s: ArrayLike = 200e-9,
+        at: ArrayLike | None = None,
     ) -> None:
         """One pulse a cell: volts on BL, SL and WL and its width, each one value or one a cell.
 
@@ -124,7 +129,9 @@ class CellBank:
             raise ConfigError(f"time cannot go by {seconds} s")
         self.now_s += seconds
 
-    def place(self, conductance_s: ArrayLike, at: ArrayLike | None = None, *, settled_s: ArrayLike | None = None) -> None:
+    def place(
+        self, conductance_s: ArrayLike, at: ArrayLike | None = None, *, settled_s: ArrayLike | None = None
+    ) -> None:
         """Put cells into a state, as if just programmed there: conductance in S. Stuck cells stay.
 
         `settled_s` (S, NaN for none): the cells' filaments are settled ones of that size (as after a write-verify and some
@@ -136,7 +143,9 @@ class CellBank:
         g = np.broadcast_to(np.asarray(conductance_s, dtype=np.float64), chosen.shape)
         if not np.all(g > 0):
             raise ConfigError("a conductance to place cells at must be above zero")
-        settled = np.full(chosen.shape, np.nan) if settled_s is None else np.broadcast_to(np.asarray(settled_s), chosen.shape)
+        settled = (
+            np.full(chosen.shape, np.nan) if settled_s is None else np.broadcast_to(np.asarray(settled_s), chosen.shape)
+        )
         k = chosen[chosen_ok]
         self._formed[k] = True
         self._g[k], self._programmed_s[k], self._programming[k] = g[chosen_ok], self.now_s, self._event[k]

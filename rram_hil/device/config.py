@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rram_hil.device.model import DEFAULT_PRESET
+
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -138,7 +140,10 @@ class Simulation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    device: str = Field(default="hfo2", description="a preset (hfo2, paper) or the path of a model file (.toml)")
+    device: str = Field(
+        default=DEFAULT_PRESET,
+        description="a preset (hfo2-measured, hfo2, paper) or the path of a model file (.toml)",
+    )
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 1
     state: str | None = Field(default=None, description="file of the chip's state, so that it outlives the process")
     clock: Literal["virtual"] = "virtual"

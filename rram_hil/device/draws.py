@@ -39,9 +39,10 @@ class Purpose(IntEnum):
     SET_SPREAD = 22
     RESET_JITTER = 23
     RESET_SPREAD = 24
-    SET_FLUTTER = 25
+    SET_STIR = 25
     CYCLE_OFFSET = 26
     CYCLE_GAIN = 27
+    CYCLE_TAIL = 28
     READ = 40
     TELEGRAPH = 41
     RELAX_BODY = 60

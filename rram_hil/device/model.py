@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.interpolate import PchipInterpolator
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from rram_hil.cells import IntArray
 from rram_hil.device import draws
@@ -80,7 +80,8 @@ class Forming(_Part):
     conductance_s: Positive = Field(description="median after forming; RADAR: 7.2 to 7.8 kohm")
     spread_ln: NotNegative
     quantile_v: list[Positive] | None = Field(
-        default=None, description="thresholds at evenly spaced probabilities from 0 to 1; replace mean and sd where given"
+        default=None,
+        description="thresholds at evenly spaced probabilities from 0 to 1; replace mean and sd where given",
     )
 
     @model_validator(mode="after")
@@ -101,17 +102,22 @@ class Grow(_Part):
     """How a filament grows pulse by pulse: a SET brings ln G the part `pull` (by gate volts) of the way to the level it allows.
 
     A filament that grows anew after a RESET has its own offsets, drawn once for each such cycle: `cycle_sd_v` (gate volts) and
-    `cycle_sd_ln` (ln G).
+    `cycle_sd_ln` (ln G), with a tail of weak ones, exponential with `cycle_tail_ln` in one of eight. Every SET pulse also stirs
+    a cell by `stir_ln` (ln G, by its conductance `stir_s`), up or down.
     """
 
     gate_v: list[Finite]
     pull: list[Fraction]
     cycle_sd_v: NotNegative
     cycle_sd_ln: NotNegative
+    cycle_tail_ln: NotNegative
+    stir_s: list[Positive]
+    stir_ln: list[NotNegative]
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
         _check_table(self.gate_v, pull=self.pull)
+        _check_table(self.stir_s, stir_ln=self.stir_ln)
         return self
 
 
@@ -137,9 +143,6 @@ class Set(_Part):
     settled_gain_v: Finite = Field(
         default=0.0, description="gate volts more that a settled filament sees: one that is not grown from a RESET"
     )
-    flutter_sd_ln: NotNegative = Field(
-        default=0.0, description="a pulse that could SET moves a cell at its level by this, up or down, ln G"
-    )
     grow: Grow | None = None
 
     @model_validator(mode="after")
@@ -154,11 +157,13 @@ class Walk(_Part):
     """RESET as it is measured pulse by pulse: a threshold that the filament sets, then a walk around a level.
 
     With U the volts that the gate lets through (`through_v` by `gate_v`, at most SL - BL; a cell's offset and a jitter of each
-    pulse added), a pulse with U below the threshold of the cell's filament (`on_v` by `on_s`) leaves it, or heals one that reads
-    below its filament by the part `heal` from `heal_from_v` on. Beyond the threshold, with x = ln G,
-    x' = x + pull (level(U) + own - x) + step z: `pull` and `step_ln` by `volts`, the level from `Reset`'s table, `own` the
-    cell's share `device_ln`. So a pulse may also raise G: measured, four in ten beyond 1.5 V do. A pulse on an intact filament
-    (above `intact_s`) goes the part `break_pull` of its way and spreads by `break_ln`, where U is `break_v` above the threshold.
+    pulse added), a pulse with U below the threshold of the cell's filament (`on_v` by `on_s`) leaves it, or heals one that
+    reads below its filament by the part `heal` from `heal_from_v` on. Beyond the threshold, with x = ln G,
+    x' = x + pull (level(U) + own - x) + step w: `pull` and `step_ln` by `volts`, the level from `Reset`'s table, `own` the
+    cell's share `device_ln`. w mixes a standard normal draw and, the part `skew` of it, an exponential one of the same sd that
+    has an end towards high resistance: measured, a fifth of the cells never gets beyond some 40 kohm, in any cycle. So a pulse
+    may also raise G: measured, four in ten beyond 1.5 V do. A pulse on an intact filament (above `intact_s`) goes the part
+    `break_pull` of its way and spreads by `break_ln`, where U is `break_v` above the threshold.
     """
 
     gate_v: list[Finite]
@@ -171,6 +176,7 @@ class Walk(_Part):
     pull: list[Fraction]
     step_ln: list[NotNegative]
     device_ln: list[NotNegative]
+    skew: Fraction
     intact_s: Positive
     break_v: NotNegative
     break_pull: Fraction
@@ -287,7 +293,9 @@ class Drift(_Part):
         _check_table(self.probability)
         shape = (len(self.log10_s), len(self.g_s), len(self.probability))
         if np.shape(self.change_s) != shape:
-            raise ValueError(f"change_s must be {shape[0]} x {shape[1]} x {shape[2]} (times, conductances, probabilities)")
+            raise ValueError(
+                f"change_s must be {shape[0]} x {shape[1]} x {shape[2]} (times, conductances, probabilities)"
+            )
         for at_time in self.change_s:
             for row in at_time:
                 _check_quantiles(row)
@@ -316,7 +324,9 @@ class Drift(_Part):
         for dt in (0, 1):
             for dg in (0, 1):
                 for dp in (0, 1):
-                    weight = (part_t if dt else 1 - part_t) * (part_g if dg else 1 - part_g) * (part_p if dp else 1 - part_p)
+                    weight = (
+                        (part_t if dt else 1 - part_t) * (part_g if dg else 1 - part_g) * (part_p if dp else 1 - part_p)
+                    )
                     found += weight * self._table[i + dt, j + dg, k + dp]
         return np.asarray(found * early * np.minimum(g_s / places[0], 1.0), dtype=np.float64)
 
@@ -396,13 +406,18 @@ class DeviceModel(_Part):
     def digest(self) -> str:
         """Hash of every number of the model. Numbers that a model does not use (added later, at their defaults) do not count."""
         content = self.model_dump()
-        for section, key in (("", "drift"), ("", "about"), ("forming", "quantile_v"), ("set", "grow"), ("reset", "walk")):
+        for section, key in (
+            ("", "drift"),
+            ("", "about"),
+            ("forming", "quantile_v"),
+            ("set", "grow"),
+            ("reset", "walk"),
+        ):
             part = content[section] if section else content
             if not part[key]:
                 del part[key]
-        for key in ("settled_gain_v", "flutter_sd_ln"):
-            if content["set"][key] == 0.0:
-                del content["set"][key]
+        if content["set"]["settled_gain_v"] == 0.0:
+            del content["set"]["settled_gain_v"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -537,7 +552,7 @@ class DeviceModel(_Part):
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Conductance (S) and formed flag after a pulse with BL - SL = `bl_v` > 0 and the gate `gate_v` above SL.
 
-        Never below `g_s` (but for `flutter_sd_ln`). `cap_s` is what a compliance current allows, one for all cells or one each.
+        Never below `g_s` (but for what `Grow` stirs). `cap_s` is what a compliance current allows, one for all cells or one each.
         `settled_s` says of which cells the filament is settled, and how large it is (S; NaN: grown by these pulses), `cycle`
         which RESET it grows from (any number that changes with each; without it, each pulse counts as one). Stuck cells stay.
         """
@@ -555,12 +570,15 @@ class DeviceModel(_Part):
                 gate = self._own_gate(seed, traits.index[chosen], when, gate_v[chosen], grown)
                 level_s = reached(seed, traits.part(chosen), event[chosen], bl_v[chosen], gate, width_s)
                 if reached == self._set_reaches:
-                    level_s = self._grown(seed, traits.index[chosen], when, after[chosen], level_s, gate_v[chosen], grown)
+                    level_s = self._grown(
+                        seed, traits.index[chosen], when, after[chosen], level_s, gate_v[chosen], grown
+                    )
                 risen = np.maximum(after[chosen], np.minimum(level_s, cap[chosen]))
-                if self.set.flutter_sd_ln > 0 and reached == self._set_reaches:
-                    z = draws.normal(seed, Purpose.SET_FLUTTER, traits.index[chosen], event[chosen])
-                    stirred = (level_s > 0.5 * after[chosen]) & (traits.stuck[chosen] == 0)
-                    risen = np.where(stirred, np.minimum(risen * np.exp(self.set.flutter_sd_ln * z), cap[chosen]), risen)
+                if self.set.grow is not None and reached == self._set_reaches:
+                    z = draws.normal(seed, Purpose.SET_STIR, traits.index[chosen], event[chosen])
+                    sd = np.interp(np.log(risen), np.log(self.set.grow.stir_s), self.set.grow.stir_ln)
+                    stirred = np.minimum(risen * np.exp(sd * z), np.maximum(cap[chosen], after[chosen]))
+                    risen = np.where((traits.stuck[chosen] == 0) & (bl_v[chosen] >= self.set.bl_v[0]), stirred, risen)
                 after[chosen] = risen
         return after, formed | forms
 
@@ -591,6 +609,9 @@ class DeviceModel(_Part):
             return level_s
         if grow.cycle_sd_ln > 0:
             own = grow.cycle_sd_ln * draws.normal(seed, Purpose.CYCLE_GAIN, index, cycle)
+            if grow.cycle_tail_ln > 0:
+                weak = -np.log(draws.uniform(seed, Purpose.CYCLE_TAIL, index, cycle))
+                own = own - grow.cycle_tail_ln * np.maximum(weak - np.log(8.0), 0.0)
             level_s = level_s * np.exp(np.where(grown, own, 0.0))
         way = np.log(np.maximum(level_s, before_s) / before_s)
         return np.asarray(before_s * np.exp(np.interp(gate_v, grow.gate_v, grow.pull) * way), dtype=np.float64)
@@ -669,7 +690,8 @@ class DeviceModel(_Part):
         step = np.interp(volts, walk.volts, walk.step_ln)
         step = step + hard * (walk.break_ln - step)
         own = np.interp(volts, walk.volts, walk.device_ln) * traits.reset_z
-        z = draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event)
+        chance = draws.uniform(seed, Purpose.RESET_SPREAD, traits.index, event)
+        z = (1 - walk.skew) * ndtri(chance) + walk.skew * (-np.log1p(-chance) - 1.0)
         moved = x + pull * (np.interp(volts, grid, level) + own - x) + step * z
         moved = np.clip(moved, np.log(self.reset.floor_s), np.maximum(x, np.log(walk.top_s)))
         healed = x + np.where(volts >= walk.heal_from_v, walk.heal, 0.0) * (np.log(filament) - x)

@@ -1,0 +1,242 @@
+"""Fit and check of the device model: on files made by a model, everywhere; on measured ones, where they are."""
+
+import gzip
+import importlib.util
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rram_hil.calibration import _experiments, _figures, _start
+from rram_hil.calibration._measured import read_measured
+from rram_hil.calibration._toml import to_toml
+from rram_hil.calibration.device_model import check_files, fit_files, passed
+
+from rram_hil import cli
+from rram_hil.device.model import DEFAULT_PRESET, DeviceModel
+from rram_hil.errors import DataError
+
+SHARED = Path(__file__).parents[3] / "shared"
+MEASURED = Path(os.environ.get("RRAM_HIL_MEASURED", SHARED / "data" / "measured"))
+METRICS = SHARED / "tools" / "twin_metrics.py"
+measured = pytest.mark.skipif(
+    not MEASURED.is_dir(), reason=f"measured files are wanted in {MEASURED} (RRAM_HIL_MEASURED names another folder)"
+)
+SEED = 12
+
+
+def _write(path: Path, columns: dict[str, Any]) -> Path:
+    rows = np.column_stack([np.broadcast_to(v, np.shape(columns["cell"])) for v in columns.values()])
+    lines = [",".join(columns), *(",".join(f"{x:.7g}" for x in row) for row in rows)]
+    text = "\n".join(lines) + "\n"
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def _truth() -> DeviceModel:
+    """A model that is not the start of a fit: shifted thresholds, other spreads, another relaxation."""
+    content = _start.start()
+    content["set"]["gate_v"] = [v + 0.08 for v in content["set"]["gate_v"]]
+    content["set"]["offset_sd_v"] = 0.07
+    content["forming"] |= {
+        "reference_width_s": 200e-9,
+        "threshold_v": 2.9,
+        "threshold_sd_v": 0.2,
+        "conductance_s": 120e-6,
+        "spread_ln": 0.2,
+    }
+    content["relaxation"] = DeviceModel.load("hfo2").relaxation.model_dump()  # type: ignore[union-attr]
+    return DeviceModel.model_validate(content)
+
+
+def _sweep(path: Path, model: DeviceModel, cells: int = 30, sweeps: int = 4) -> Path:
+    volts = np.round(np.arange(1.5, 3.51, 0.05), 2)
+    start = np.exp(np.random.default_rng(3).normal(math.log(8e-6), 0.6, cells * sweeps))
+    plan = _experiments.SweepPlan(
+        reset=False, swept="wl_v", volts=volts, fixed={"bl_v": 2.0, "sl_v": 0.0}, width_s=200e-9,
+        cell=np.repeat(np.arange(cells), sweeps), number=np.tile(np.arange(sweeps), cells), start_s=start, stop_ohm=4100.0,
+    )  # fmt: skip
+    found = _experiments.sweep_on_model(model, plan, SEED, 1)[0]
+    after = 1e6 / np.exp(found.ln_g)
+    going = np.concatenate([np.ones((after.shape[0], 1), dtype=bool), after[:, :-1] > 4100], axis=1)
+    row, column = np.nonzero(np.logical_and.accumulate(going, axis=1))
+    before = np.concatenate([1 / start[:, None], after[:, :-1]], axis=1)
+    return _write(path, {
+        "cell": plan.cell[row], "sweep": plan.number[row], "pulse_width_ns": 200, "bl_v": 2.0, "wl_v": volts[column],
+        "r_before_ohm": before[row, column], "r_after_ohm": after[row, column],
+    })  # fmt: skip
+
+
+def _forming(path: Path, model: DeviceModel) -> Path:
+    bl, ohm = _experiments.form_on_model(model, 2.0, 0.05, SEED, 3000)
+    return _write(path, {"cell": np.arange(bl.size), "wl_v": 2.0, "bl_v": bl, "r_after_ohm": ohm, "success": 1})
+
+
+def _relaxation(path: Path, model: DeviceModel) -> Path:
+    rng = np.random.default_rng(4)
+    n = 4000
+    g0 = rng.uniform(2e-6, 60e-6, n)
+    times = np.array([0.01, 0.1, 1.0, 1e4])
+    t = np.repeat(times, n)
+    cell, start = np.tile(np.arange(n), times.size), np.tile(g0, times.size)
+    g = _experiments.relax_on_model(model, t, start, cell, t, SEED)
+    return _write(
+        path, {"cell": cell, "seconds": t, "r_ohm": 1 / g, "g_s": g, "g_initial_s": start, "level": 0, "time_bin_s": t}
+    )
+
+
+def test_a_fit_on_a_models_own_forming_and_relaxation_finds_the_model_again(tmp_path: Path) -> None:
+    truth = _truth()
+    files = [_forming(tmp_path / "forming.csv", truth), _relaxation(tmp_path / "relaxation.csv.gz", truth)]
+    found = fit_files(files)
+    assert found.forming.threshold_v == pytest.approx(2.9, abs=0.015)
+    assert found.forming.threshold_sd_v == pytest.approx(0.2, rel=0.06)
+    assert found.forming.conductance_s == pytest.approx(120e-6, rel=0.02)
+    assert found.forming.spread_ln == pytest.approx(0.2, rel=0.1)
+    again = check_files(found, files)
+    assert [one.figure for file in again for one in file.figures if one.verdict == "miss"] == []
+
+
+def test_a_fit_on_a_models_own_sweep_finds_its_curve_again_and_predicts_cells_that_it_has_not_seen(
+    tmp_path: Path,
+) -> None:
+    truth = _truth()
+    path = _sweep(tmp_path / "sweep.csv", truth)
+    file = read_measured(path)
+    half = file.cells[::2]
+    seen = file.of_cells(half)
+    fitted = fit_files([_write(tmp_path / "seen.csv", seen.columns)])
+    unseen = file.part(~np.isin(file["cell"], half))
+    check = check_files(fitted, [_write(tmp_path / "unseen.csv", unseen.columns)])
+    good, judged = passed(check)
+    assert judged == 9
+    assert good >= 8
+    drawn = check[0].drawn
+    found, wanted = (np.median(drawn[key], axis=0) for key in ("predicted", "measured"))
+    assert np.abs(found - wanted).mean() < 0.06
+
+
+def test_a_model_file_says_what_the_model_says(tmp_path: Path) -> None:
+    model = DeviceModel.load(DEFAULT_PRESET)
+    (tmp_path / "copy.toml").write_text(to_toml(model), encoding="utf-8")
+    assert DeviceModel.load("copy.toml", tmp_path).digest == model.digest
+
+
+def test_kinds_of_files_are_told_by_their_columns_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    assert read_measured(_forming(tmp_path / "a.csv", _truth())).kind == "forming"
+    assert read_measured(_sweep(tmp_path / "b.csv.gz", _truth(), 4, 2)).kind == "sweep"
+    for text, message in (
+        ("x,y\n1,2\n", "no known kind"),
+        ("cell,r_hrs_ohm,r_lrs_ohm\n", "no rows"),
+        ("cell,r_hrs_ohm,r_lrs_ohm\n1,2\n", "3 names in the header, 2 columns"),
+        ("cell,r_hrs_ohm,r_lrs_ohm\n1,a,b\n", "holds no number"),
+        ("cell,sweep,wl_v,r_before_ohm,r_after_ohm\n1,1,1,1,1\n", "needs a column bl_v"),
+    ):
+        (tmp_path / "bad.csv").write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_measured(tmp_path / "bad.csv")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_measured(tmp_path / "none.csv")
+
+
+def _run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert isinstance(end.value.code, int)
+    return end.value.code, out, err
+
+
+def test_the_command_line_fits_checks_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = _truth()
+    forming, relaxation = _forming(tmp_path / "f.csv", truth), _relaxation(tmp_path / "r.csv.gz", truth)
+    model, page = tmp_path / "model.toml", tmp_path / "page.html"
+    fitted = _run(["calibrate", "device-model", str(forming), str(relaxation), "-o", str(model)], capsys)
+    assert fitted[0] == 0
+    assert "fitted in" in fitted[1]
+    assert _run(["calibrate", "device-model", str(forming), "-o", str(model)], capsys)[0] == 2
+    checked = ["calibrate", "check", str(model), str(forming), str(relaxation)]
+    code, out, _ = _run([*checked, "--json", "--report", str(page)], capsys)
+    found = json.loads(out)
+    assert code == 0
+    assert found["verdict"] == "pass"
+    assert found["passed"] >= 0.9 * found["judged"] > 10
+    assert {file["kind"] for file in found["files"]} == {"forming", "relaxation"}
+    drawn = page.read_text(encoding="utf-8")
+    assert drawn.count("<svg") == 5
+    assert "http" not in drawn.split("</head>")[1]
+    code, out, _ = _run(checked, capsys)
+    assert code == 0
+    assert "bl_mean" in out
+    assert "pass" in out.splitlines()[-1]
+
+
+def test_a_model_that_predicts_badly_fails_the_check_and_a_bad_file_gives_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forming = _forming(tmp_path / "f.csv", _truth())
+    code, out, _ = _run(["calibrate", "check", "paper", str(forming)], capsys)
+    assert code == 1
+    assert "fail" in out.splitlines()[-1]
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    code, _, err = _run(["calibrate", "check", "paper", str(tmp_path / "bad.csv")], capsys)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+
+
+@measured
+@pytest.mark.skipif(not METRICS.is_file(), reason="the figures' reference script is not here")
+def test_the_figures_are_those_of_the_reference_script() -> None:
+    pytest.importorskip("pandas")
+    spec = importlib.util.spec_from_file_location("twin_metrics", METRICS)
+    assert spec is not None
+    assert spec.loader is not None
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    for path in sorted(MEASURED.glob("*.csv.gz")):
+        file = read_measured(path)
+        if file.kind == "write-verify":
+            continue
+        if file.kind == "sweep":
+            found = _figures.sweep_figures(_figures.curves(file))
+        elif file.kind == "relaxation":
+            t, g0 = file["time_bin_s"], file["g_initial_s"]
+            found = _figures.relax_figures(t, g0, file["g_s"], _figures.band_edges_us(t, g0))
+        elif file.kind == "forming":
+            found = _figures.form_figures(file["bl_v"], file["r_after_ohm"])
+        else:
+            found = _figures.cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
+        np.testing.assert_allclose(list(found.values()), list(reference.figures(path).values()), rtol=1e-9)
+
+
+@measured
+def test_the_shipped_preset_predicts_the_measured_relaxation_and_forming() -> None:
+    found = check_files(
+        DeviceModel.load(DEFAULT_PRESET), [MEASURED / "relaxation_techC.csv.gz", MEASURED / "forming_chip1.csv.gz"]
+    )
+    good, judged = passed(found)
+    assert judged == 27
+    assert good >= 25
+
+
+@pytest.mark.slow
+@measured
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_fit_on_half_of_the_cells_predicts_the_other_half(seed: int, tmp_path: Path) -> None:
+    paths: dict[bool, list[Path]] = {True: [], False: []}
+    for path in sorted(MEASURED.glob("*.csv.gz")):
+        file = read_measured(path)
+        if file.kind == "write-verify":
+            continue
+        chosen = np.random.default_rng(seed).permutation(file.cells)[: file.cells.size // 2]
+        mine = np.isin(file["cell"], chosen)
+        for seen, rows in ((True, mine), (False, ~mine)):
+            part = file.part(rows)
+            folder = tmp_path / str(seen)
+            folder.mkdir(exist_ok=True)
+            paths[seen].append(_write(folder / path.name, part.columns))
+    good, judged = passed(check_files(fit_files(paths[True]), paths[False]))
+    assert good >= 0.8 * judged
