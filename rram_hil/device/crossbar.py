@@ -301,11 +301,11 @@ def _folded(natural: NDArray[Any], fill: float = 0.0) -> NDArray[Any]:
     return found
 
 
-def _unfolded(folded: FloatArray, n: int, axis: int) -> FloatArray:
-    """The first n of an axis in natural order again."""
-    at = np.arange(n)
+def _natural(n: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where the first half of n nodes or lines stands in natural and in folded order, and the second half."""
     half = _even(n) // 2
-    return np.take(folded, np.where(at < half, 2 * at, 2 * (_even(n) - at) - 1), axis=axis)
+    first = slice(0, half), slice(0, 2 * half, 2)
+    return first, (slice(half, n), slice(2 * half - 1, 1 if n % 2 else None, -2))
 
 
 def _add_to(y: FloatArray, a: FloatArray, x: FloatArray, work: FloatArray) -> None:
@@ -384,10 +384,11 @@ class Prepared:
         worst, count = np.full(n, np.inf), 0
         group = max(1, _GROUP_NODES // (rows * columns))
         group = group if group > 2 else 1
+        space = self._space(min(group, n))
         for first in range(0, n if method == "auto" else 0, group):
             part = slice(first, min(first + group, n))
             took, worst[part] = self._iterate(
-                [v[part] for v in volts], [e[part] for e in ends], [k[part] for k in kept]
+                [v[part] for v in volts], [e[part] for e in ends], [k[part] for k in kept], space
             )
             count = max(count, took)
         bad = np.flatnonzero(~(worst <= RESIDUAL))
@@ -419,8 +420,17 @@ class Prepared:
                 raise ValueError("crossbar: two sources of different volts are joined without resistance")
         return volts, n
 
+    def _space(self, vectors: int) -> tuple[FloatArray, FloatArray]:
+        """Working memory: arrays of the rows' nodes, arrays of the columns'. In blocks, for which the system has large pages."""
+        (m, wide), (n, wide_too) = self._rows.scale.shape, self._columns.scale.shape
+        return np.zeros((7, m, vectors, wide)), np.zeros((3, n, vectors, wide_too))
+
     def _iterate(
-        self, volts: list[FloatArray], ends: list[FloatArray], kept: list[FloatArray]
+        self,
+        volts: list[FloatArray],
+        ends: list[FloatArray],
+        kept: list[FloatArray],
+        space: tuple[FloatArray, FloatArray],
     ) -> tuple[int, FloatArray]:
         """Conjugate gradients, into `ends` and `kept`; returns the iterations and each vector's residual."""
         rows, columns = self._rows, self._columns
@@ -433,9 +443,12 @@ class Prepared:
         u0 = rows.first[:, None] * left + rows.last[:, None] * right
         w0 = columns.first[:, None] * top + columns.last[:, None] * bottom
         u0, w0 = np.broadcast_to(u0, (m, *u0.shape[1:])), np.broadcast_to(w0, (n, *w0.shape[1:]))
-        # Two blocks, which the system backs with large pages: arrays are read across.
-        r, u, z, p, q, s, source_u = np.zeros((7, *u0.shape))
-        w, reflected, base_w = np.zeros((3, *w0.shape))
+        if space[0].shape[2] != vectors:
+            space = self._space(vectors)
+        # Left from vectors before; empty lines are zero in all of them and stay so.
+        r, u, z, p, q, s, source_u = space[0]
+        w, reflected, base_w = space[1]
+        u[:] = p[:] = q[:] = 0.0
 
         def reflect(x: FloatArray, y: FloatArray, out: FloatArray) -> None:
             """y minus G (C + G)^-1 G x, into y; (C + G)^-1 G x into w, unless `out`, which is lost, is w."""
@@ -501,13 +514,17 @@ class Prepared:
         np.subtract(u.transpose(2, 1, 0)[:n], w[..., :m], out=current[..., :m])
         current *= cells
         of_rows, of_columns = current.transpose(2, 1, 0)[:m], -current
-        sizes = self._row_chains.own.shape[::-1]
+        orders = _natural(self._row_chains.own.shape[1]), _natural(self._column_chains.own.shape[1])
         for k, share in enumerate((rows.first[:, :n], rows.last[:, :n], columns.first, columns.last)):
-            ends[k][:] = _unfolded(_collected(share, of_rows if k < 2 else of_columns), sizes[k // 2], 1)
+            found = _collected(share, of_rows if k < 2 else of_columns)
+            for natural, folded in orders[k // 2]:
+                ends[k][:, natural] = found[:, folded]
         for into, a in zip(
             kept, (u.transpose(1, 2, 0), w.transpose(1, 0, 2), current.transpose(1, 0, 2)), strict=False
         ):
-            into[:] = _unfolded(_unfolded(a, sizes[0], 1), sizes[1], 2)
+            for row, folded_row in orders[0]:
+                for column, folded_column in orders[1]:
+                    into[:, row, column] = a[:, folded_row, folded_column]
         return count, worst
 
     @cached_property

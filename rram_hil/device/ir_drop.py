@@ -1,8 +1,8 @@
 """IR drop of whole maps: what an array's wires leave of its cells' conductances when it is read, and back again.
 
-A map is read cell by cell or row by row with a voltage on the rows (source lines in a 1T1R array, word lines without gates), driven at
-column 0, and the columns (bit lines) at virtual ground below the last row; an apparent conductance is current over voltage.
-Which other cells conduct meanwhile, and where their lines are, is the scheme:
+A map is read with a voltage on the rows (source lines in a 1T1R array, word lines without gates), driven at column 0, and
+the columns (bit lines) at virtual ground below the last row; an apparent conductance is current over voltage. Which other
+cells conduct meanwhile, and where their lines are, is the scheme:
 
 - `alone`: the cell alone conducts (1T1R, all other gates closed or bit lines floating): its wires are in series with it;
 - `row`: all cells of one row conduct, all columns are sensed at once: they share the row's wire;
@@ -10,10 +10,11 @@ Which other cells conduct meanwhile, and where their lines are, is the scheme:
   sensed (a multiply's matrix, a read of a 1R array): all wires are shared;
 - `floating`: all cells conduct, one row is driven, one column grounded and sensed, all other lines float (sneak paths).
 
-Back from apparent to true conductances: in `alone` G = A / (1 - A R). In `row` the measured currents themselves give the drops,
-and the conductances follow by Ohm's law. In `grounded` G is multiplied by measured over predicted until they agree
-(Anderson's acceleration of ln G). In `floating` Newton's method: by reciprocity the slope of a cell's apparent conductance by any other
-conductance is the square of the drop across that at one volt. Predictions are the exact solutions of `Crossbar`.
+Back from apparent to true conductances: in `alone` G = A / (1 - A R). In `row` the measured currents themselves give the
+drops, and the conductances follow by Ohm's law. In the others G is sought whose predictions, exact solutions of `Crossbar`,
+are the measured: by Newton's steps in `floating`, by steps with the slope of each cell by itself alone, accelerated after
+Anderson, in `grounded`. Slopes come from reciprocity: that of a transfer conductance by any cell's is the cell's drop from
+the one end, at one volt, times its drop from the other.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from rram_hil.device.crossbar import Crossbar
+from rram_hil.device.crossbar import Crossbar, Prepared
 from rram_hil.operations import FloatArray
 
 Scheme = Literal["alone", "row", "grounded", "floating"]
@@ -34,6 +35,7 @@ AGREES = 1e-9
 """Predicted and measured agree to this part of the measured (and of the map's median, for smaller ones)."""
 _ROUNDS = 60
 _DEPTH = 5
+_SECOND_LOOK = 2
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _checked(values: FloatArray, scheme: Scheme) -> FloatArray:
 
 def _row_by_row(g: FloatArray, lines: Lines) -> FloatArray:
     """Rows as crossbars of one row each: its columns' wires in series with its cells, all rows side by side."""
-    rows, columns = g.shape
+    rows = g.shape[0]
     below = lines.sense_ohm + lines.column_ohm * (rows - 1 - np.arange(rows))[:, None]
     cell = g / (1 + g * below)
     # All sensed ends are at one potential, so the rows are independent rows of one crossbar with ideal columns.
@@ -147,32 +149,47 @@ def _grounded(g: FloatArray, lines: Lines) -> FloatArray:
     return -network.solve(bottom_v=np.eye(g.shape[1]), nodes=False).left_a.T
 
 
+def _reach(network: Prepared) -> FloatArray:
+    """Slope of each cell's apparent conductance by its own: its drop with its row at one volt times that with its column."""
+    rows, columns = network.crossbar.g_s.shape
+    by_row, by_column = np.empty((rows, columns)), np.empty((rows, columns))
+    for row in range(rows):
+        volts = np.zeros(rows)
+        volts[row] = 1.0
+        found = network.solve(left_v=volts)
+        by_row[row] = found.row_v[0, row] - found.column_v[0, row]  # type: ignore[index]
+    for column in range(columns):
+        volts = np.zeros(columns)
+        volts[column] = 1.0
+        found = network.solve(bottom_v=volts)
+        by_column[:, column] = found.column_v[0, :, column] - found.row_v[0, :, column]  # type: ignore[index]
+    return by_row * by_column
+
+
 def _follow(measured: FloatArray, lines: Lines) -> tuple[FloatArray, bool]:
-    """The fixed point of G = G x measured / predicted, by Anderson's acceleration of x = ln G."""
     at = measured > 0
     if not at.any():
         return np.zeros(measured.shape), True
     wanted = measured[at]
-    x = np.log(wanted)
-    g = np.zeros(measured.shape)
-    xs: list[FloatArray] = []
+    g = measured.copy()
+    slope = _reach(lines.network(g).prepare())[at]
+    gs: list[FloatArray] = []
     steps: list[FloatArray] = []
-    for _ in range(_ROUNDS):
-        g[at] = np.exp(x)
+    for k in range(_ROUNDS):
         predicted = _grounded(g, lines)[at]
         if _agree(predicted, wanted):
             return g, True
-        # No step of more than twice: far from the solution the last resort is slow but safe.
-        step = np.clip(np.log(wanted / np.maximum(predicted, 1e-300)), -0.7, 0.7)
-        xs, steps = [*xs, x][-_DEPTH - 1 :], [*steps, step][-_DEPTH - 1 :]
-        x = x + step
+        if k == _SECOND_LOOK:
+            slope, gs, steps = _reach(lines.network(g).prepare())[at], [], []
+        here = g[at]
+        step = (wanted - predicted) / slope
+        gs, steps = [*gs, here][-_DEPTH - 1 :], [*steps, step][-_DEPTH - 1 :]
+        there = here + step
         if len(steps) > 1:
             df = np.stack([b - c for b, c in zip(steps[1:], steps, strict=False)], axis=1)
-            dx = np.stack([b - c for b, c in zip(xs[1:], xs, strict=False)], axis=1)
-            weights = np.linalg.lstsq(df, step, rcond=1e-10)[0]
-            moved = (dx + df) @ weights
-            if np.abs(moved).max() < 1.0:
-                x = x - moved
+            dx = np.stack([b - c for b, c in zip(gs[1:], gs, strict=False)], axis=1)
+            there = there - (dx + df) @ np.linalg.lstsq(df, step, rcond=1e-10)[0]
+        g[at] = np.clip(there, 0.2 * here, 5 * here)
     return g, False
 
 
