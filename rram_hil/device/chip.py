@@ -27,7 +27,7 @@ from rram_hil.device.converters import ADC_RANGES_A as ADC_RANGES_A
 from rram_hil.device.converters import DAC_RANGE_V as DAC_RANGE_V
 from rram_hil.device.converters import DAC_STEP_V as DAC_STEP_V
 from rram_hil.device.converters import Converters
-from rram_hil.device.lines import block_transfer
+from rram_hil.device.lines import behind_wires, block_transfer, lower_ohm, series_ohm
 from rram_hil.device.model import DeviceModel, Traits
 from rram_hil.device.state import ChipState
 from rram_hil.driver import Capabilities
@@ -465,13 +465,24 @@ class SimulatedChip:
         cap_s: float | FloatArray,
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Conductance and formed flag after one pulse of a polarity (1: SET) with |BL - SL| = `volts`, gate `over` the lower."""
-        if polarity > 0:
-            cycle = self._state.cycle[traits.index].astype(np.int64)
-            return self.model.after_set(
-                self._seed, traits, event, before_s, formed, volts, over, width_s, cap_s, cycle=cycle
-            )
-        open_v = np.full(over.shape, np.inf) if self.geometry.cell == "1R" else over
-        return self.model.after_reset(self._seed, traits, event, before_s, formed, volts, open_v, width_s), formed
+        cycle = self._state.cycle[traits.index].astype(np.int64)
+
+        def respond(at_v: FloatArray, gate_v: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+            if polarity > 0:
+                return self.model.after_set(
+                    self._seed, traits, event, before_s, formed, at_v, gate_v, width_s, cap_s, cycle=cycle
+                )
+            open_v = np.full(gate_v.shape, np.inf) if self.geometry.cell == "1R" else gate_v
+            return self.model.after_reset(self._seed, traits, event, before_s, formed, at_v, open_v, width_s), formed
+
+        line_ohm = self.simulation.line_ohm
+        if line_ohm <= 0:
+            return respond(volts, over)
+        series = series_ohm(traits.index, self.geometry, line_ohm)
+        lower = lower_ohm(traits.index, self.geometry, line_ohm, polarity)
+        if self.geometry.cell == "1R":
+            lower = np.zeros_like(lower)
+        return behind_wires(respond, polarity, before_s, formed, volts, over, series, lower)
 
     def _note_cycle(self, polarity: int, index: IntArray, event: IntArray, fell: NDArray[np.bool_]) -> None:
         """A RESET that lowered a cell begins a cycle of it."""
