@@ -8,7 +8,6 @@ time that it has lasted. A reading is one event of every cell that carries curre
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from rram_hil.operations import FloatArray
 
 from .._wiring import Wiring
 from ._errors import ErringTerminal
-from ._network import ENDLESS_A, GATE_THRESHOLD_V, Branches, Network, Solution, Source, UnsolvedError
+from ._network import ENDLESS_A, GATE_THRESHOLD_V, Branches, Network, Solution, Source
 from ._world import Drive, Fabric, Sensed, Terminal, VirtualClock
 
 LEAK_S = 1e-15
@@ -98,7 +97,8 @@ class _Circuit:
 class ArrayWorld:
     """The electrical truth behind the terminals of a rack. Not safe for two threads: the bus's lock guards it.
 
-    `hot_switches`, `shorts` (a column that joined two rows) and `closures` (of each crosspoint) are counts for tests.
+    `hot_switches`, `shorts` (a column that joined two rows) and `closures` (of each crosspoint) are counts for tests; so is
+    `unsolved`: how often the network had no exact solution, which happens only to lines that are joined in senseless ways.
     """
 
     def __init__(self, chip: SimulatedChip, wiring: Wiring) -> None:
@@ -113,6 +113,7 @@ class ArrayWorld:
         self.fabric = MatrixFabric(self)
         self.hot_switches = 0
         self.shorts = 0
+        self.unsolved = 0
         self.closures: Counter[Point] = Counter()
         self._ground = wiring.ground
         self._drives = {row: Drive() for row in wiring.channels.values()}
@@ -230,7 +231,7 @@ class ArrayWorld:
         circuit = self._current()
         if circuit.live.size == 0:
             return
-        v = circuit.network.solve(self._conducts(circuit.live)).volts
+        v = self._solved(circuit, self.chip.conducts(circuit.live)).volts
         drop, gate = circuit.branches.drops(v), circuit.branches.gates(v)
         stressed = np.abs(drop) > most
         if circuit.branches.gated:
@@ -261,7 +262,7 @@ class ArrayWorld:
         self.settle()
         circuit = self._current()
         g = self.chip.conducts(circuit.live)
-        solution = circuit.network.solve(self._wired(circuit.live, g))
+        solution = self._solved(circuit, g)
         carries = np.abs(circuit.branches.drops(solution.volts)) > CARRIES_V
         at = np.flatnonzero(carries & (circuit.branches.opened(solution.volts) > 0))
         if at.size:
@@ -281,14 +282,18 @@ class ArrayWorld:
         held = circuit.network.held
         seen = np.where(held[circuit.branches.bl] & held[circuit.branches.sl], seen, np.maximum(seen, 0.0))
         if (seen < 0).any():
-            with contextlib.suppress(UnsolvedError):
-                return circuit.network.solve(self._wired(circuit.live, seen), quiet.volts, searches=1)
-        return circuit.network.solve(self._wired(circuit.live, np.maximum(seen, 0.0)), quiet.volts)
+            found = circuit.network.solve(self._wired(circuit.live, seen), quiet.volts, searches=1)
+            if found.is_exact:
+                return found
+        return self._solved(circuit, np.maximum(seen, 0.0), quiet.volts)
 
     # The network
 
-    def _conducts(self, index: IntArray) -> FloatArray:
-        return self._wired(index, self.chip.conducts(index))
+    def _solved(self, circuit: _Circuit, g_s: FloatArray, start: FloatArray | None = None) -> Solution:
+        """The solution where the live cells themselves conduct `g_s`."""
+        found = circuit.network.solve(self._wired(circuit.live, g_s), start)
+        self.unsolved += not found.is_exact
+        return found
 
     def _wired(self, index: IntArray, g_s: FloatArray) -> FloatArray:
         """Conductances with what stands in series with the cells, as for single reads (`SimulatedChip.behind`)."""
@@ -355,9 +360,9 @@ class ArrayWorld:
     def _potentials(self) -> _Potentials:
         """Where every row and line stands now, and what each line carries."""
         circuit = self._current()
-        g = self._conducts(circuit.live)
-        solution = circuit.network.solve(g)
-        current = circuit.branches.currents(g, solution.volts)
+        g = self.chip.conducts(circuit.live)
+        solution = self._solved(circuit, g)
+        current = circuit.branches.currents(self._wired(circuit.live, g), solution.volts)
         carried = np.bincount(self._bl[circuit.live], current, self._lines)
         carried -= np.bincount(self._sl[circuit.live], current, self._lines)
         return _Potentials(solution, np.abs(carried), circuit, self._line_of, self._closed)

@@ -19,15 +19,15 @@ GATE_THRESHOLD_V, GATE_SPAN_V = 0.7, 0.5
 """A cell's transistor conducts from the first on, fully from the sum on; gate over the lower of BL and SL."""
 ENDLESS_A = 1e9
 """Limit of what has none: ground."""
-_NEWTON_STEPS = 400
+_NOTHING_A = 1e-14
+"""A net that lacks no more than this is in balance: behind closed transistors it may stand anywhere."""
+_NEWTON_STEPS = 80
+_CREEPING_STEPS = 400
+_LEAST_DAMPING_S = 1e-12
 _TRUSTED_V = 0.25
 _BEYOND_V = 1.0
 """How far beyond the sources' levels a potential may stray while the wrong sources are thought to be at their limits."""
-_SEARCHES = 400
-
-
-class UnsolvedError(ValueError):
-    """No solution with the sources' limits was found."""
+_SEARCHES = 20
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,14 @@ class Branches:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Potential of every net (V), shape (n,), and each source's current into its net (A), in the order of the sources."""
+    """Potential of every net (V), shape (n,), and each source's current into its net (A), in the order of the sources.
+
+    `is_exact` is false where no solution was found: sources are then within their limits, and what they give does not add up.
+    """
 
     volts: FloatArray
     amps: FloatArray
+    is_exact: bool = True
 
 
 class Stairs:
@@ -108,7 +112,7 @@ class Stairs:
         """How wrong the present step is at the net's potential and the current that it takes: 0 if right; and the step to try."""
         k = self.step // 2
         if self.step % 2:
-            slack = 1e-9 * abs(amps) + 1e-19
+            slack = 1e-9 * abs(amps) + 20 * _NOTHING_A
             if amps > self.amps[k] + slack:
                 return amps - self.amps[k], self.step - 1
             if amps < self.amps[k + 1] - slack:
@@ -149,22 +153,28 @@ class Network:
     def solve(self, g_s: FloatArray, start: FloatArray | None = None, searches: int = _SEARCHES) -> Solution:
         """The solution for these conductances of the cells (S), shape as the branches. `start` is a guess of the potentials.
 
-        With one search the sources' limits hold as in the last solution. Raises `UnsolvedError` where that is not right.
+        With one search the sources' limits must hold as in the last solution. Where a channel drives a word line and another line
+        together and is at its limit, there may be no solution that the search finds.
         """
         v = np.zeros(self.size) if start is None else start.copy()
+        been: set[tuple[int, ...]] = set()
         for attempt in range(searches):
-            v, taken = self._settled(g_s, v)
+            v, taken, is_settled = self._settled(g_s, v)
             found = [(*s.wrong(float(v[s.net]), float(taken[s.net])), s) for s in self._stairs]
             wrong = [f for f in found if f[0] > 0]
             if not wrong:
-                return Solution(v, self._shared(v, taken))
-            # All at once is fast; one at a time where that goes round in circles.
-            for _, step, stairs in wrong if attempt < _SEARCHES // 4 else wrong[attempt % len(wrong) :][:1]:
+                return Solution(v, self._shared(taken), is_settled)
+            here = tuple(s.step for s in self._stairs)
+            if here in been:
+                # All at once is fast, but may go round in circles; one at a time leads out.
+                wrong = [wrong[attempt % len(wrong)]]
+            been.add(here)
+            for _, step, stairs in wrong:
                 stairs.step = step
-        raise UnsolvedError("no consistent set of limited sources")
+        return Solution(v, self._shared(taken), is_exact=False)
 
-    def _settled(self, g_s: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Potentials with the sources as their stairs say, and the current that each net takes (A)."""
+    def _settled(self, g_s: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray, bool]:
+        """Potentials with the sources as their stairs say, what each net takes (A), and whether that is in balance."""
         fed = np.zeros(self.size)
         is_free = self._joined.copy()
         np.clip(v, self.lowest, self.highest, out=v)
@@ -178,24 +188,52 @@ class Network:
         free = np.flatnonzero(is_free)
         taken, opened = self._taken(g_s, v)
         if free.size == 0:
-            return v, taken
+            return v, taken, True
+        low, high = self.lowest - _BEYOND_V, self.highest + _BEYOND_V
         trusted, last = np.full(free.size, _TRUSTED_V), np.zeros(free.size)
         for _ in range(_NEWTON_STEPS):
-            step = np.linalg.solve(self._slopes(g_s, v)[np.ix_(free, free)], fed[free] - taken[free])
+            missing = fed[free] - taken[free]
+            step = np.linalg.solve(self._slopes(g_s, v)[np.ix_(free, free)], missing)
             before, here = opened, v[free]
-            v[free] = np.clip(here + step, self.lowest - _BEYOND_V, self.highest + _BEYOND_V)
+            v[free] = np.clip(here + step, low, high)
             taken, opened = self._taken(g_s, v)
             if np.array_equal(before, opened) and np.all((opened == 0) | (opened == 1)):
-                break
+                return v, taken, True
             # Where transistors open or close on the way the slopes are not to be trusted far, least where a net goes to and fro.
-            turned = step * last < 0
-            trusted = np.where(turned, trusted / 2, np.minimum(2 * trusted, _TRUSTED_V))
+            trusted = np.where(missing * last < 0, trusted / 2, np.minimum(2 * trusted, _TRUSTED_V))
             v[free] = np.clip(v[free], here - trusted, here + trusted)
             taken, opened = self._taken(g_s, v)
-            last = step
-            if np.abs(v[free] - here).max() <= 1e-13 * (1 + np.abs(here).max()):
-                break
-        return v, taken
+            last, missing = missing, fed[free] - taken[free]
+            pinned = ((v[free] >= high) & (missing > 0)) | ((v[free] <= low) & (missing < 0))
+            if np.all((np.abs(missing) <= _NOTHING_A + 1e-10 * np.abs(fed[free])) | pinned):
+                return v, taken, True
+        return self._crept(g_s, v, free, fed)
+
+    def _crept(
+        self, g_s: FloatArray, v: FloatArray, free: IntArray, fed: FloatArray
+    ) -> tuple[FloatArray, FloatArray, bool]:
+        """As `_settled`, from a start near it, in steps so small that what is missing becomes less with each."""
+        at = np.arange(free.size)
+        held_back = _LEAST_DAMPING_S
+        taken, _ = self._taken(g_s, v)
+        missing = fed[free] - taken[free]
+        slopes = self._slopes(g_s, v)[np.ix_(free, free)]
+        for _ in range(_CREEPING_STEPS):
+            damped = slopes.copy()
+            damped[at, at] += held_back
+            trial = v.copy()
+            trial[free] += np.linalg.solve(damped, missing)
+            then_taken, _ = self._taken(g_s, trial)
+            then_missing = fed[free] - then_taken[free]
+            if not np.abs(then_missing).sum() < np.abs(missing).sum():
+                held_back *= 8
+                continue
+            v, taken, missing = trial, then_taken, then_missing
+            if np.all(np.abs(missing) <= _NOTHING_A + 1e-10 * np.abs(fed[free])):
+                return v, taken, True
+            held_back = max(held_back / 8, _LEAST_DAMPING_S)
+            slopes = self._slopes(g_s, v)[np.ix_(free, free)]
+        return v, taken, False
 
     def _taken(self, g_s: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Current that each net takes (A), and how far each cell is open."""
@@ -226,7 +264,7 @@ class Network:
         slopes[np.arange(n), np.arange(n)] += self._leak
         return slopes
 
-    def _shared(self, v: FloatArray, taken: FloatArray) -> FloatArray:
+    def _shared(self, taken: FloatArray) -> FloatArray:
         """Each source's current: those that hold a net together share what is left in proportion to what they can give."""
         amps = np.zeros(len(self.sources))
         for stairs in self._stairs:
@@ -246,5 +284,6 @@ class Network:
             share = (left - low) / (high - low) if high > low else 0.0
             for at in holding:
                 source = self.sources[at]
-                amps[at] = source.low_a + min(max(share, 0.0), 1.0) * (source.high_a - source.low_a)
-        return amps
+                amps[at] = source.low_a + share * (source.high_a - source.low_a)
+        low_a, high_a = np.array([s.low_a for s in self.sources]), np.array([s.high_a for s in self.sources])
+        return np.clip(amps, low_a, high_a)

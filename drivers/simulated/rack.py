@@ -203,6 +203,7 @@ class Rack:
             "transactions": {name: server.transactions for name, server in self.servers.items()},
             "hot_switches": self.world.hot_switches,
             "shorts": self.world.shorts,
+            "unsolved": self.world.unsolved,
             "closures": sum(self.world.closures.values()),
             "waiting_faults": sum(len(server.faults) for server in self.servers.values()),
         }
