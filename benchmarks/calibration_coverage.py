@@ -206,10 +206,12 @@ class Leaded(Terminal):
 
 
 @contextmanager
-def two_meters(seed: int, errors: SourceMeterErrors, load: Terminal, second: SourceMeterErrors) -> Iterator[Any]:
+def two_meters(
+    seed: int, errors: SourceMeterErrors, load: Terminal, second: SourceMeterErrors, name: str = "dut", serial: str = ""
+) -> Iterator[Any]:
     """A simulated 2450 with errors on a load, and a second one that senses the same volts: instruments and their sections."""
     bus = Bus()
-    first = Simulated2450("2450", Place("dut", bus, {"1": ErringTerminal(load, errors)}, serial=f"DUT{seed}"))
+    first = Simulated2450("2450", Place(name, bus, {"1": ErringTerminal(load, errors)}, serial=serial or f"DUT{seed}"))
     other = Simulated2450("2450", Place("ref", bus, {"1": ErringTerminal(Shared(load), second)}, serial=f"REF{seed}"))
     servers = [InstrumentServer(i, Timing()) for i in (first, other)]
     try:
@@ -317,13 +319,13 @@ STUDIES: dict[str, Callable[..., tuple[Calibrated, Found, BenchFile | None]]] = 
 }
 STATED: dict[str, dict[str, float]] = {
     "board-converters": {
-        "bl_offset": 20e-6, "bl_gain": 2e-4, "bl_inl": 60e-6, "adc_offset": 1e-4, "adc_gain": 2.5e-4, "adc_inl": 5e-4,
+        "bl_offset": 20e-6, "bl_gain": 2e-4, "bl_inl": 80e-6, "adc_offset": 1e-4, "adc_gain": 2.5e-4, "adc_inl": 5e-4,
         "column_gain": 2e-3, "column_offset": 3e-5,
     },
     "lines": {"line_ohm": 0.015, "access_ohm": 0.6},
     "leads (known)": {"series_ohm": 0.04},
     "leads (four-wire)": {"series_ohm": 0.015},
-    "source-meter (zero)": {"offset_a": 5e-5},
+    "source-meter (zero)": {"offset_a": 5e-4},
     "source-meter (gain)": {"gain_a": 7e-4, "gain_v": 7e-4, "offset_v": 4e-4},
 }  # fmt: skip
 """Half-widths that docs/calibration.md states for the setups of these studies."""
