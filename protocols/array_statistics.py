@@ -72,7 +72,7 @@ class ArrayStatistics(Protocol):
         """Yields a read, or two pulses with a read after each; saves maps, distributions and figures."""
         cells = self.cells.cells(setting.geometry)
         n = len(cells)
-        low = np.full(n, np.nan)
+        low: FloatArray = np.full(n, np.nan)
         if self.set is None or self.reset is None:
             yield Progress(0, 1, f"reading {n} cells")
             high = mean_conductance((yield read(cells, setting.read, repeat=self.repeat, label="array statistics")))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rram_hil.cells import Cells
 from rram_hil.errors import ConfigError
-from rram_hil.figures import Figure, between, estimated, mean, median, quantiles, within
+from rram_hil.figures import Figure, between, estimated, mean, median, quantiles, spread, within
 from rram_hil.operations import Apply, ApplyResult, FloatArray, Measured, Scheme, Status, Step
 from rram_hil.plots import Chart
 from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
@@ -35,7 +35,7 @@ class Branch(BaseModel):
         if not self.start_v < self.stop_v:
             raise ConfigError(f"{key}: start_v of {self.start_v:g} V must lie below stop_v of {self.stop_v:g} V")
         count = int(np.ceil((self.stop_v - self.start_v) / self.step_v - 1e-9))
-        return np.minimum(self.start_v + self.step_v * np.arange(count + 1), self.stop_v)
+        return np.asarray(np.minimum(self.start_v + self.step_v * np.arange(count + 1), self.stop_v), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,14 @@ class DcSweep(Protocol):
             )
 
         sets, resets = of(set_v), of(reset_v)
+        coarse_v = self.set.step_v / np.sqrt(12)
         summary = DcSweepSummary(
             len(cells),
             int(np.isfinite(set_v).any(axis=1).sum()),
             int(np.isfinite(reset_v).any(axis=1).sum()),
             sets[0].widened(self.set.step_v / 2),
-            *(figure.widened(self.set.step_v / np.sqrt(12)) for figure in sets[1:]),
+            sets[1].widened(coarse_v),
+            sets[2].widened(coarse_v),
             *resets,
             _state(low_state, set_v, rng),
             _state(after, reset_v, rng),
@@ -185,7 +187,7 @@ class DcSweep(Protocol):
 
 def _spread_of_one(samples: FloatArray) -> FloatArray:
     """Standard deviation between cells of samples with one cycle: cycle-to-cycle scatter is in it."""
-    return np.asarray(np.nanstd(samples[:, 0], ddof=1))
+    return spread(samples[:, 0])
 
 
 def _state(values: FloatArray, switched_v: FloatArray, rng: np.random.Generator) -> Figure:

@@ -193,14 +193,14 @@ def spectrum(g: FloatArray, interval_s: float) -> tuple[FloatArray, FloatArray]:
     size = min(length, 256)
     pieces = g[:, :, : length // size * size].reshape(n, -1, size)
     window = np.hanning(size)
-    whole = np.isfinite(pieces).all(axis=2)
+    whole: NDArray[np.bool_] = np.asarray(np.isfinite(pieces).all(axis=2))
     centred = np.where(whole[:, :, None], pieces - pieces.mean(axis=2, keepdims=True), 0.0) * window
     power = 2 * np.square(np.abs(np.fft.rfft(centred, axis=2))) * interval_s / np.square(window).sum()
     count = whole.sum(axis=1)
     averaged = np.divide(
         power.sum(axis=1), count[:, None], out=np.full((n, size // 2 + 1), np.nan), where=count[:, None] > 0
     )
-    frequency = np.fft.rfftfreq(size, interval_s)
+    frequency: FloatArray = np.asarray(np.fft.rfftfreq(size, interval_s), dtype=np.float64)
     inner = slice(2, -1)
     return frequency[inner], averaged[:, inner]
 
@@ -251,7 +251,7 @@ def telegraph(g: FloatArray, apart_sd: float, least_moves: int) -> Telegraph:
     switches = (gain > BETTER) & (apart >= apart_sd) & (moves >= least_moves) & (high > 0) & ~coarse
 
     def stay(stays: FloatArray, left: NDArray[np.int64]) -> FloatArray:
-        return np.divide(stays, left, out=np.full(n, np.nan), where=left > 0)
+        return np.asarray(np.divide(stays, left, out=np.full(n, np.nan), where=left > 0), dtype=np.float64)
 
     return Telegraph(switches, low, high, share, stay(from_low, up), stay(from_high, down), moves)
 

@@ -64,9 +64,10 @@ class Chart:
         a = saved.attributes
         if not a.get("plot"):
             return None
-        names = ("plot", "plot_x", "plot_low", "plot_high", "plot_log", "plot_label")
-        texts = [str(a.get(name, "")) for name in names]
-        return cls(*texts, dots=bool(a.get("plot_dots", 0)), of=str(a.get("plot_of", "")))
+        title, x, low, high, log, words = (
+            str(a.get(name, "")) for name in ("plot", "plot_x", "plot_low", "plot_high", "plot_log", "plot_label")
+        )
+        return cls(title, x, low, high, log, words, bool(a.get("plot_dots", 0)), str(a.get("plot_of", "")))
 
 
 def plots_of(run: RunFile) -> list[tuple[str, str, str]]:

@@ -89,7 +89,7 @@ def test_board_of_another_geometry(here: Any) -> None:
 
 def test_wrong_recipes(here: Any) -> None:
     for old, new, told in (
-        ('"forming"', '"no-such"', "step 1: protocol 'no-such' is unknown; there is: forming"),
+        ('"forming"', '"no-such"', "step 1: protocol 'no-such' is unknown; there is: array-statistics"),
         ('"forming"', '"forming"\nwidth_s = nan', "step 1 (forming): width_s: nan is wrong"),
         ('"forming"', '"forming"\nwydth_s = 1e-6', "step 1 (forming): wydth_s: unknown key"),
         ('protocol = "read-map"', "", "step 2: protocol: missing"),

@@ -108,7 +108,6 @@ REFUSALS: list[tuple[str, str, str, dict[str, Any], str]] = [
         "a current measured above the read limit",
     ),
     (ARC_ONE, "1R", "array-statistics", {"compliance_a": 1e-4}, "a compliance current is not available"),
-    (ARC_ONE, "1R", "forming", {"compliance_a": 1e-4}, "a compliance current is not available"),
     (ARRAY, "1T1R", "forming", {"wl_v": [2.0, 5.0]}, "WL 5 V is beyond the limit"),
     (
         ARRAY,
