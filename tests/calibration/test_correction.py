@@ -16,7 +16,8 @@ from rram_hil import Bench
 from rram_hil.bench_file import BenchFile
 from rram_hil.cells import Cells
 from rram_hil.cli import app
-from rram_hil.correction import FINER
+from rram_hil.correction import FINER, pitches_of
+from rram_hil.device.ir_drop import Lines
 from rram_hil.dry_run import plan_recipe
 from rram_hil.errors import ConfigError
 from rram_hil.operations import (
@@ -83,6 +84,12 @@ def test_lines_are_taken_off_by_each_cells_place(bench_file: MakeBench, calibrat
     assert result.conductance_s[:, 0] == pytest.approx(truth(), rel=1e-9)
     # At another gate the transistor is another one: only the wire is known, and the gate's own effect stays.
     assert np.all(half_open.conductance_s[:, 0] < truth())
+
+
+def test_single_reads_are_corrected_as_maps_are(bench_file: MakeBench) -> None:
+    geometry = bench_file().chip.geometry
+    series = pitches_of(Cells.all(geometry), geometry).reshape(8, 8) * 3.0
+    assert Lines.of(3.0).series_ohm((8, 8)) == pytest.approx(series)
 
 
 def test_a_reading_that_leaves_nothing_for_the_cell_is_over_range(bench_file: MakeBench, calibration: MakeFile) -> None:
