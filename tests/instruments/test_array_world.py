@@ -359,15 +359,23 @@ def test_sneak_paths_of_a_floating_1r_array_are_those_of_the_nodal_solution(
     limit_a=st.sampled_from([None, 2e-5, 1e-4]),
     is_formed=st.booleans(),
     cell=st.sampled_from(["1T1R", "1R"]),
+    line_ohm=st.sampled_from([0.0, 20.0]),
 )
 def test_levels_that_stand_for_a_time_are_the_chips_pulse_of_that_width(
-    bl_v: float, sl_v: float, wl_v: float, width_s: float, limit_a: float | None, is_formed: bool, cell: str
+    bl_v: float,
+    sl_v: float,
+    wl_v: float,
+    width_s: float,
+    limit_a: float | None,
+    is_formed: bool,
+    cell: str,
+    line_ohm: float,
 ) -> None:
     # A single cell for the crossbar: what floats in a larger one takes part.
     geometry = Geometry(1, 2, 3, "1T1R", "row") if cell == "1T1R" else Geometry(1, 1, 1, "1R")
     place = geometry.columns - 1
     make = formed if is_formed else (lambda chip: chip)
-    alone, bench = make(a_chip(geometry)), Bench(make(a_chip(geometry)))
+    alone, bench = make(a_chip(geometry, line_ohm=line_ohm)), Bench(make(a_chip(geometry, line_ohm=line_ohm)))
     if limit_a is not None and abs(bl_v - sl_v) * float(alone.conductance_s()[0, 0, place]) > limit_a:
         limit_a = None  # a source at its limit from the start gives less than its level; the chip's own pulse does not
     step = Step(bl_v, sl_v, wl_v, width_s=width_s, measure="no")
