@@ -162,7 +162,8 @@ class Driver(ABC):
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out one native operation under its journal number, at most once, whatever the link does.
 
-        Raises `UnknownOutcomeError` where it may have been carried out in part and the hardware cannot tell.
+        Raises `ConfigError` or `LimitError` only before anything has moved (the pulses are then not counted), and
+        `UnknownOutcomeError` where it may have been carried out in part and the hardware cannot tell.
         """
 
     def executed(self, number: int, cells: Cells) -> IntArray | None:

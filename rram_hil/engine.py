@@ -260,6 +260,13 @@ class Engine:
                 native = self.correction.outgoing(operation, self.driver.reading_paths)
                 found = sound(native, self.driver.execute(native, number), number)
                 return self.correction.incoming(operation, found, self.driver.reading_paths)
+        except (ConfigError, LimitError) as error:
+            # The driver refuses what its hardware cannot do before anything moves: no cell has taken a pulse.
+            if not self._aside:
+                self._write(Failed(number, type(error).__name__, str(error)), sync=True)
+            if self.ledger is not None:
+                self.ledger.correct(charge.cells, charge.pulses)
+            raise
         except (LinkError, InstrumentError) as error:
             if isinstance(error, UnknownOutcomeError):
                 if charge.pulses.any():

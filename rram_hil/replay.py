@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.errors import BenchError, DataError, InstrumentError, LimitError, LinkError, UnknownOutcomeError
+from rram_hil.errors import (
+    BenchError,
+    ConfigError,
+    DataError,
+    InstrumentError,
+    LimitError,
+    LinkError,
+    UnknownOutcomeError,
+)
 from rram_hil.journal import Computed, Failed, Frame, Intent, Outcome, Resume, Saved, StepEnd, StepStart
 from rram_hil.operations import ApplyResult, Operation, ProgramResult, Result
 from rram_hil.protocol import Arrays
@@ -19,7 +27,9 @@ from rram_hil.records import matches, result_from
 F = TypeVar("F", StepStart, StepEnd, Intent, Outcome, Saved, Computed)
 
 
-_ERRORS: dict[str, type[BenchError]] = {k.__name__: k for k in (InstrumentError, LinkError, UnknownOutcomeError)}
+_ERRORS: dict[str, type[BenchError]] = {
+    k.__name__: k for k in (ConfigError, LimitError, InstrumentError, LinkError, UnknownOutcomeError)
+}
 
 
 @dataclass(frozen=True)

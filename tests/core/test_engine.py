@@ -360,3 +360,17 @@ def test_results_in_the_journal_are_what_the_protocol_got(lab: Lab) -> None:
     for a, b in zip(results, kept, strict=True):
         np.testing.assert_array_equal(a.pulses, b.pulses)
         np.testing.assert_array_equal(a.conductance_s, b.conductance_s)
+
+
+@pytest.mark.parametrize("kind", [ConfigError, LimitError])
+def test_what_the_driver_refuses_costs_no_pulses_of_a_cell_s_life(lab: Lab, kind: type[BenchError]) -> None:
+    engine = lab.engine()
+
+    def refuse(operation: Operation, number: int) -> Result | None:
+        raise kind("not on this bench")
+
+    lab.instead = refuse
+    with pytest.raises(kind, match="not on this bench"):
+        engine.do(a_pulse(lab.cells))
+    assert lab.ledger_counts().sum() == 0
+    assert any(isinstance(frame, Failed) and frame.error == kind.__name__ for frame in lab.frames())
