@@ -2,8 +2,8 @@
 
 Reading of resistor j at level k, in full scales of its range: a(D_k / R_j / range), where D_k are the DAC's true levels and a
 is the ADC's curve, straight between its points. All are unknown, the resistors within what is known of them. D and a are only
-known up to one common scale (twice the volts and half the gain read the same), which readings of a voltmeter fix; without them the
-DAC's gain counts as right and the ADC's is that of both.
+known up to one common scale (twice the volts and half the gain read the same), which readings of a voltmeter fix; without them
+the DAC's gain counts as right and the ADC's is that of both.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Curve:
 def straight(at: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Weights from values at `at` (n,) to offset and slope of their best line, (2, n), and to deviations from it, (n, n)."""
     basis = np.column_stack((np.ones(at.size), at))
-    line = np.linalg.pinv(basis)
+    line = np.asarray(np.linalg.pinv(basis), dtype=np.float64)
     return line, np.eye(at.size) - basis @ line
 
 

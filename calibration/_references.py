@@ -97,7 +97,7 @@ def excess_of(
     with np.errstate(divide="ignore"):
         ohm = (1 / siemens).reshape(n, repeat, k).transpose(0, 2, 1)
     if not np.isfinite(ohm).any(axis=2).all():
-        bad = int(np.flatnonzero(~np.isfinite(ohm).any(axis=2).all(axis=1))[0])
+        bad = int(np.argmin(np.isfinite(ohm).any(axis=2).min(axis=1)))
         raise ConfigError(f"step {setting.step!r}: no usable reading of the reference at {cells.address(bad)}")
     mean, noise, freedom = mean_of(ohm)
     amps = np.abs(result.current_a.reshape(n, repeat, k)).mean(axis=1)

@@ -109,7 +109,7 @@ def ispp(model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, step_v: 
         cells.failed[down[cells.resets[down] >= ISPP_RESETS]] = True
         down = down[~cells.failed[down]]
         if up.size:
-            cells.set_(up, FULL_SET[0], ISPP_WL_V[0] + step_v * ramp[up])
+            cells.set_(up, FULL_SET[0], np.asarray(ISPP_WL_V[0] + step_v * ramp[up], dtype=np.float64))
             ramp[up] += 1
         if down.size:
             cells.reset(down)
@@ -186,7 +186,7 @@ def radar(model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: i
                 cells.set_(mine, np.where(first, FULL_SET[0], bl[chosen]), wl[mine])
                 wl[mine] += np.where(first, COARSE_WL_STEP_V, 0.0)
             else:
-                cells.reset(mine, sl[chosen], FINE_RESET_WL_V)
+                cells.reset(mine, np.asarray(sl[chosen], dtype=np.float64), FINE_RESET_WL_V)
             ramp[mine] += 1
         cells.read(at)
         near = coarse[at] & ~anew & (cells.ohm[at] < cells.high[at] / COARSE_RATIO)

@@ -409,7 +409,7 @@ def pitches_of(cells: Cells, geometry: Geometry) -> FloatArray:
 
 
 def _usable(status: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    return (status == Status.OK) | (status == Status.COMPLIANCE)
+    return np.asarray((status == Status.OK) | (status == Status.COMPLIANCE))
 
 
 def _columns_of(operation: Apply, paths: Paths) -> list[tuple[list[int], ReadingPath]]:

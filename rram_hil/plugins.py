@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rram_hil.driver import Driver
 from rram_hil.errors import ConfigError
@@ -55,12 +55,12 @@ def _from_file(name: str, folder: Path, what: str) -> object:
 
 def calibrate_commands() -> list[Callable[[Any], None]]:
     """What adds commands to `rram-hil calibrate`: each is called with the typer application. Raises `ConfigError`."""
-    found = []
+    found: list[Callable[[Any], None]] = []
     for name in names("rram_hil.calibrate_commands"):
         register = _load("rram_hil.calibrate_commands", name, Path(), "calibrate command")
         if not callable(register):
             raise ConfigError(f"calibrate command {name!r} cannot be called")
-        found.append(register)
+        found.append(cast("Callable[[Any], None]", register))
     return found
 
 

@@ -326,7 +326,9 @@ class ArrayWorld:
         if gated:
             first = int(self._wl[0])
             leak += np.bincount(line_net[first:], self.chip.gate_leak_s()[0], count)
-        network = Network(leak, branches, [*sources, Source(grounded, 0.0, -ENDLESS_A, ENDLESS_A)])
+        network = Network(
+            np.asarray(leak, dtype=np.float64), branches, [*sources, Source(grounded, 0.0, -ENDLESS_A, ENDLESS_A)]
+        )
         return _Circuit(line_net, row_net, chosen, branches, network, driving)
 
     def _joined(self) -> tuple[IntArray, dict[str, int], int]:

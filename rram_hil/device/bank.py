@@ -67,7 +67,7 @@ class CellBank:
     @property
     def responsive(self) -> NDArray[np.bool_]:
         """Which cells are formed and not stuck, shape (n,)."""
-        return self._formed & (self._traits.stuck == 0)
+        return np.asarray(self._formed & (self._traits.stuck == 0))
 
     @property
     def conductance_s(self) -> FloatArray:

@@ -79,8 +79,8 @@ class Fault(IntFlag):
 class StandingPulse:
     """One pulse that stands on cells since `started_s`; made by `SimulatedChip.begin_pulse`. Arrays of shape (n,).
 
-    Flat index, BL - SL and gate over the lower of them (V), cap by compliance (S), the pulse's event number, and what the cell's state
-    was when it began: conductance then (S), formed, and the record of its last programming.
+    Flat index, BL - SL and gate over the lower of them (V), cap by compliance (S), the pulse's event number, and what the cell's
+    state was when it began: conductance then (S), formed, and the record of its last programming.
     """
 
     started_s: float
@@ -251,7 +251,8 @@ class SimulatedChip:
     def begin_pulse(self, index: IntArray, drop_v: FloatArray, gate_v: FloatArray, cap_s: FloatArray) -> StandingPulse:
         """Levels that stand on cells from now on: one pulse and one event of each, counted here. `extend_pulse` lets it act.
 
-        `drop_v` is BL - SL, `gate_v` WL above the lower of them (ignored in a 1R array), `cap_s` what compliance lets a SET reach.
+        `drop_v` is BL - SL, `gate_v` WL above the lower of them (ignored in a 1R array), `cap_s` what compliance lets a SET
+        reach.
         """
         state = self._state
         state.pulses[index] += 1
@@ -670,23 +671,23 @@ class SimulatedChip:
         for first in range(0, vectors, chunk):
             if cancel.is_set():
                 raise AbortedError("multiply: stopped; no cell was changed")
-            part = slice(first, min(first + chunk, vectors))
+            share = slice(first, min(first + chunk, vectors))
             # Products in double precision do not depend on how the vectors are split: codes agree to the last bit.
-            x = operation.inputs[part].T.astype(np.float64)
+            x = operation.inputs[share].T.astype(np.float64)
             found = matrix @ x
             if spread is not None:
-                self._add_noise(operation, found, spread @ np.square(operation.inputs[part].T, dtype=np.float32))
+                self._add_noise(operation, found, spread @ np.square(operation.inputs[share].T, dtype=np.float32))
             self._amplify(found, columns, top)
             np.rint(found, out=found)
             if found.size and max(float(found.max()), -float(found.min())) > top:
                 saturated += int(np.count_nonzero(np.abs(found) > top))
                 np.clip(found, -top, top, out=found)
-            codes[:, part] = found
+            codes[:, share] = found
             if sums is not None and wordy.size:
-                sums[wordy, part] = exact_words @ x
-            self._state.vectors[operation.tile] += part.stop - part.start
-            self._pass(vector_s * (part.stop - part.start), cancel)
-            self.advance(vector_s * (part.stop - part.start))
+                sums[wordy, share] = exact_words @ x
+            self._state.vectors[operation.tile] += share.stop - share.start
+            self._pass(vector_s * (share.stop - share.start), cancel)
+            self.advance(vector_s * (share.stop - share.start))
         word_sums = None if sums is None else sums.T
         return MultiplyResult(codes.T, lsb, word_sums, saturated, span=Span(started, self.now_s))
 

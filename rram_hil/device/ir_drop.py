@@ -126,7 +126,7 @@ def _row_by_row(g: FloatArray, lines: Lines) -> FloatArray:
     network = Crossbar(cell, lines.row_ohm, 0.0, left_ohm=lines.driver_ohm, bottom_ohm=0.0)
     current = network.solve(left_v=1.0).cell_a
     assert current is not None
-    return current[0]
+    return np.asarray(current[0], dtype=np.float64)
 
 
 def _from_row_currents(a: FloatArray, lines: Lines) -> tuple[FloatArray, bool]:
