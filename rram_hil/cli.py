@@ -39,7 +39,9 @@ RecordOption = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run file (HDF5), also of a run under way.")]
 
 
-calibrate = typer.Typer(rich_markup_mode=None, help="Calibrate a bench, fit and check a device model.", no_args_is_help=True)
+calibrate = typer.Typer(
+    rich_markup_mode=None, help="Calibrate a bench, fit and check a device model.", no_args_is_help=True
+)
 app.add_typer(calibrate, name="calibrate", short_help="Calibrate a bench; fit a device model, check it.")
 
 

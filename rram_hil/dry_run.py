@@ -174,8 +174,8 @@ def plan_recipe(recipe: str | Path | Recipe, bench: str | Path | BenchFile, watc
     """Carry a recipe out on the device model with the bench's geometry, limits and read condition; touch nothing else.
 
     The model is that of the bench's `[simulation]` (from its state file as it is, a copy), else a pristine chip of preset
-    hfo2-measured. Its drivers are ideal: what a real board cannot do is refused only by `rram-hil run`. Raises the `BenchError` that
-    the run would end with, naming the step.
+    hfo2-measured. Its drivers are ideal: what a real board cannot do is refused only by `rram-hil run`. Raises the `BenchError`
+    that the run would end with, naming the step.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
