@@ -106,9 +106,9 @@ class Errors(BaseModel):
     """Section `[simulation.errors]`: what the simulated instruments do wrong, for calibrations to find; none by default.
 
     `bl`, `sl` and `wl` are a board's converters of these lines, `adc` that of its single readings. `column_gain` and
-    `column_offset` (in units of the full scale) are the column amplifiers of a multiply, one value a column or none. `access_ohm` is the open
-    transistor in series with every cell when it is read or multiplied, `lead_ohm` leads and contacts in series with single
-    readings. `source_meters` are channels of a rack as its wiring names them ("smu.a").
+    `column_offset` (in units of the full scale) are the column amplifiers of a multiply, one value a column or none.
+    `access_ohm` is the open transistor in series with every cell when it is read or multiplied, `lead_ohm` leads and
+    contacts in series with single readings. `source_meters` are channels of a rack as its wiring names them ("smu.a").
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
