@@ -644,9 +644,9 @@ class SimulatedChip:
         if variance is not None and self._converters.resistors is not None:
             variance[np.isin(index, self._converters.resistors[0]).reshape(variance.shape)] = 0.0
         if self._converters.access_ohm > 0:
-            part = 1 / (1 + g * self._converters.access_ohm)
-            g = g * part
-            variance = None if variance is None else variance * part**4
+            left = 1 / (1 + g * self._converters.access_ohm)
+            g = g * left
+            variance = None if variance is None else variance * left**4
         if self.simulation.line_ohm > 0:
             transfer = self._transfer(g, operation)
             # dG_eff/dG = (G_eff/G)^2 for a wire in series; how cells share their wires' drops is second order here.
