@@ -154,16 +154,38 @@ def _along(ohm: FloatArray, first_ohm: FloatArray, last_ohm: FloatArray, n: int)
     return np.where(total == 0, 0.5, first), np.where(total == 0, 0.5, last)
 
 
+class _Block:
+    """One piece of memory cut into arrays: the system gives large ones in large pages, many small ones page by page."""
+
+    def __init__(self, size: int) -> None:
+        self._flat = np.empty(size)
+        self._at = 0
+
+    def take(self, *shape: int) -> FloatArray:
+        """The next piece, not initialised; of its own where the block has no more."""
+        size = int(np.prod(shape))
+        if self._at + size > self._flat.size:
+            return np.empty(shape)
+        self._at += size
+        return self._flat[self._at - size : self._at].reshape(shape)
+
+
 class _Chains:
     """All lines of one set, along axis 0 of every array; shape (nodes, lines).
 
     `first`, `last`: see `_along`; `through_s`: conductance (S) from source to source along the empty line. `coupled` is False
-    where a node is held: there departures are zero. `own`: conductance of each node to anything but its neighbours,
-    `wire`: to the next node, zero beside a held node (that wire is in `own`).
+    where a node is held: there departures are zero. `own`: conductance of each node to anything but its neighbours; a wire to
+    the next node is zero beside a held one (it is in `own`).
     """
 
     def __init__(
-        self, g_s: FloatArray, ohm: FloatArray, first_ohm: FloatArray, last_ohm: FloatArray, away: BoolArray
+        self,
+        g_s: FloatArray,
+        ohm: FloatArray,
+        first_ohm: FloatArray,
+        last_ohm: FloatArray,
+        away: BoolArray,
+        block: _Block,
     ) -> None:
         n, lines = g_s.shape
         self.ideal = not ohm.any()
@@ -179,17 +201,31 @@ class _Chains:
         self.coupled[-1] &= last_ohm > 0
         if self.ideal:
             self.coupled &= self.coupled.all(axis=0)
-        self.own = np.where(self.coupled, g_s, 1.0)
+        self.own = block.take(n, lines)
+        np.copyto(self.own, g_s)
+        if not self.coupled.all():
+            self.own[~self.coupled] = 1.0
         for at, end_ohm in ((0, first_ohm), (-1, last_ohm)):
             self.own[at] += np.divide(1.0, end_ohm, out=np.zeros(lines), where=(end_ohm > 0) & self.coupled[at])
-        self.wire = np.zeros((n - 1, lines))
-        if not self.ideal:
-            self.wire[:] = 1.0 / ohm
+        self._inner_s = np.zeros(lines) if self.ideal else 1.0 / ohm
+        self._outer_s = {}
         if not self.ideal and n > 1:
-            for end, inner in ((0, 1), (-1, -2)):
-                beside = np.where(self.coupled[end], 0.0, self.wire[end])
+            for segment, end, inner in ((0, 0, 1), (n - 2, -1, -2)):
+                wire = self.wire(segment)
+                beside = np.where(self.coupled[end], 0.0, wire)
                 self.own[inner] += np.where(self.coupled[inner], beside, 0.0)
-                self.wire[end] -= beside
+                self._outer_s[segment] = wire - beside
+
+    def wire(self, segment: int) -> FloatArray:
+        """Conductance (S) of one segment of every line; of one beyond the last, zero."""
+        if not 0 <= segment < len(self.own) - 1:
+            return np.zeros(self.own.shape[1])
+        return self._outer_s.get(segment, self._inner_s)
+
+    @property
+    def wires(self) -> FloatArray:
+        """Those of all segments, (nodes - 1, lines)."""
+        return np.array([self.wire(k) for k in range(len(self.own) - 1)]).reshape(-1, self.own.shape[1])
 
 
 class _Factors:
@@ -199,44 +235,50 @@ class _Factors:
     the network over `scale`, right sides are multiplied by it: the pivots are then 1.
     """
 
-    def __init__(self, chains: _Chains) -> None:
+    def __init__(self, chains: _Chains, block: _Block) -> None:
         self.ideal = chains.ideal
-        own = _folded(chains.own, fill=0.0 if chains.ideal else 1.0)
+        own = _folded(chains.own, 0.0 if chains.ideal else 1.0, block)
         nodes, width = own.shape
         half = nodes // 2
         self.size = chains.own.shape
         self.shape = nodes, width - _PAD
-        self.coupled = None if chains.coupled.all() else _folded(chains.coupled)
-        self.first, self.last = (_folded(a) if len(a) > 1 else _folded_lines(a) for a in (chains.first, chains.last))
+        self.coupled = None if chains.coupled.all() else _folded(chains.coupled, 0.0, block)
+        self.first, self.last = (
+            _folded(a, 0.0, block) if len(a) > 1 else _folded_lines(a) for a in (chains.first, chains.last)
+        )
         self._own = own
         if self.ideal:
             sums = _folded_lines(chains.own.sum(axis=0), fill=1.0)
             self.scale = np.broadcast_to(1.0 / np.sqrt(sums), own.shape)
             return
-        wire = np.zeros((nodes - 1, width))
-        wire[: len(chains.wire)] = _folded_lines(chains.wire)
-        self._wire = np.stack((wire[: half - 1], wire[: half - 1 : -1]), axis=1)
-        self._middle = wire[half - 1]
-        pivot = own.reshape(half, 2, width).copy()
-        ratio = np.empty((half - 1, 2, width))
-        lost = np.empty((2, width))
-        for here, after, part, joins in zip(pivot, pivot[1:], ratio, self._wire, strict=False):
-            np.add(here, joins, lost)
-            np.divide(joins, lost, part)
+        # Two segments a step, from either end; all steps but the first two have the same.
+        self._middle = _folded_lines(chains.wire(half - 1))
+        pairs = [(chains.wire(k), chains.wire(nodes - 2 - k)) for k in range(min(3, half - 1))]
+        self._wires = _folded_lines(np.array(pairs).reshape(-1, 2, chains.own.shape[1]))
+        steps = [*self._wires.reshape(-1, 2 * width)]
+        steps += steps[2:] * (half - 4)
+        state, pivot, ratio = (block.take(k, 2 * width) for k in (half, half, half - 1))
+        np.copyto(state, own.reshape(half, 2 * width))
+        lost = np.empty(2 * width)
+        for here, after, total, part, joins in zip(state, state[1:], pivot, ratio, steps, strict=False):
+            np.add(here, joins, total)
+            np.divide(joins, total, part)
             np.multiply(here, part, lost)
             np.add(after, lost, after)
-        one, other = pivot[-1].copy()
-        pivot[:-1] += self._wire
-        pivot[-1] += self._middle
-        root = np.sqrt(pivot)
-        ratio *= root[:-1] / root[1:]
-        self.scale = (1.0 / root).reshape(nodes, width)
-        # The two nodes that meet in the middle, scaled like the others: ((1, -m), (-m, 1)) with 1 - m^2 free of cancellation.
-        joint = self._middle / (root[-1, 0] * root[-1, 1])
-        alone, join = np.stack((one, other)) / pivot[-1], self._middle / pivot[-1]
+        one, other = state[-1].reshape(2, width)
+        ends = pivot[-1].reshape(2, width)
+        np.add((one, other), self._middle, out=ends)
+        alone, join = np.stack((one, other)) / ends, self._middle / ends
+        root = np.sqrt(pivot, out=pivot)
+        ratio *= root[:-1]
+        joint = self._middle / (root[-1, :width] * root[-1, width:])
+        scale = np.divide(1.0, root, out=state)
+        ratio *= scale[1:]
+        self.scale = scale.reshape(nodes, width)
+        # The two nodes that meet in the middle, scaled: ((1, -m), (-m, 1)), with 1 - m^2 as a sum.
         left = alone[0] * alone[1] + alone[0] * join[1] + join[0] * alone[1]
         self._meet = 1.0 / left, joint / left
-        self._steps = list(ratio[:, :, None]), list(ratio.reshape(half - 1, 2 * width))
+        self._steps = list(ratio.reshape(half - 1, 2, 1, width)), list(ratio)
 
     def solve(self, x: FloatArray) -> None:
         """x becomes (chain + ends + cells)^-1 x, both scaled, in place; contiguous."""
@@ -265,18 +307,21 @@ class _Factors:
             add(node, work, node)
             before = node
 
-    def apply(self, x: FloatArray) -> FloatArray:
+    def apply(self, x: FloatArray, out: FloatArray, work: FloatArray) -> None:
         """(chain + ends + cells) x, neither of them scaled. Of an ideal line only the sum over its nodes has a meaning."""
-        found = x * self._own[:, None]
-        if not self.ideal:
-            pairs, into = (a.reshape(-1, 2, *x.shape[1:]) for a in (x, found))
-            flow = (pairs[:-1] - pairs[1:]) * self._wire[:, :, None]
-            into[:-1] += flow
-            into[1:] -= flow
-            across = (pairs[-1, 0] - pairs[-1, 1]) * self._middle
-            into[-1, 0] += across
-            into[-1, 1] -= across
-        return np.asarray(found, dtype=np.float64)
+        np.multiply(x, self._own[:, None], out=out)
+        if self.ideal:
+            return
+        pairs, into, flow = (a.reshape(-1, 2, *x.shape[1:]) for a in (x, out, work))
+        flow = flow[:-1]
+        np.subtract(pairs[:-1], pairs[1:], out=flow)
+        flow[:2] *= self._wires[:2, :, None]
+        flow[2:] *= self._wires[2:, :, None]
+        into[:-1] += flow
+        into[1:] -= flow
+        across = (pairs[-1, 0] - pairs[-1, 1]) * self._middle
+        into[-1, 0] += across
+        into[-1, 1] -= across
 
 
 def _even(n: int) -> int:
@@ -293,14 +338,18 @@ def _folded_lines(natural: NDArray[Any], fill: float = 0.0) -> NDArray[Any]:
     return found
 
 
-def _folded(natural: NDArray[Any], fill: float = 0.0) -> NDArray[Any]:
+def _folded(natural: NDArray[Any], fill: float, block: _Block) -> FloatArray:
     """Both nodes and lines in that order; nodes without the padding."""
-    n = natural.shape[0]
-    half = _even(n) // 2
-    lines = _folded_lines(natural, fill)
-    found = np.full((2 * half, lines.shape[1]), fill, dtype=natural.dtype)
-    found[::2] = lines[:half]
-    found[1 + 2 * (n % 2) :: 2] = lines[: half - 1 : -1]
+    n, m = natural.shape
+    found = block.take(_even(n), _even(m) + _PAD)
+    found[:, _even(m) :] = fill
+    if m % 2:
+        found[:, 1] = fill
+    if n % 2:
+        found[1] = fill
+    for row, folded_row in _natural(n):
+        for column, folded_column in _natural(m):
+            found[folded_row, folded_column] = natural[row, column]
     return found
 
 
@@ -339,16 +388,18 @@ class Prepared:
         rows = crossbar.g_s.shape[0]
         left, right, top, bottom = (np.asarray(x) for x in (c.left_ohm, c.right_ohm, c.top_ohm, c.bottom_ohm))
         away = self._out_of_reach(np.isfinite(left) | np.isfinite(right), np.isfinite(top) | np.isfinite(bottom))
-        self._row_chains = _Chains(np.ascontiguousarray(c.g_s.T), np.asarray(c.row_ohm), left, right, away[:rows])
-        self._column_chains = _Chains(c.g_s, np.asarray(c.column_ohm), top, bottom, away[rows:])
-        both = self._row_chains.coupled.T & self._column_chains.coupled
-        self._joint = np.where(both, c.g_s, 0.0)
-        self._rows, self._columns = _Factors(self._row_chains), _Factors(self._column_chains)
-        self._cells = _folded(c.g_s)
+        nodes = (_even(c.g_s.shape[0]) + _PAD) * (_even(c.g_s.shape[1]) + _PAD)
+        block = _Block(12 * nodes)
+        self._row_chains = _Chains(c.g_s.T, np.asarray(c.row_ohm), left, right, away[:rows], block)
+        self._column_chains = _Chains(c.g_s, np.asarray(c.column_ohm), top, bottom, away[rows:], block)
+        self._rows, self._columns = _Factors(self._row_chains, block), _Factors(self._column_chains, block)
+        self._cells = _folded(c.g_s, 0.0, block)
         # Conductances between nodes that are both unknown, scaled as these are.
+        both = self._row_chains.coupled.T & self._column_chains.coupled
+        self._joint = c.g_s if both.all() else np.where(both, c.g_s, 0.0)
         inner = self._columns.shape
-        self._coupling = self._cells if both.all() else _folded(self._joint)
-        self._coupling = self._coupling * self._columns.scale
+        self._coupling = self._cells if both.all() else _folded(self._joint, 0.0, block)
+        self._coupling = np.multiply(self._coupling, self._columns.scale, out=block.take(*self._cells.shape))
         self._coupling[:, : inner[1]] *= self._rows.scale[:, : inner[0]].T
 
     def _out_of_reach(self, row_driven: BoolArray, column_driven: BoolArray) -> BoolArray:
@@ -390,12 +441,15 @@ class Prepared:
         space = self._space(min(group, n))
         for first in range(0, n if method == "auto" else 0, group):
             part = slice(first, min(first + group, n))
+            if first > 0:
+                # Of what the vectors before left, these count; empty lines are zero in all and stay so.
+                space[0][:3] = 0.0
             took, worst[part], good[part] = self._iterate(
                 [v[part] for v in volts], [e[part] for e in ends], [k[part] for k in kept], space
             )
             count = max(count, took)
         bad = np.flatnonzero(~good)
-        for k in bad:
+        for k in bad.tolist():
             self._solve_directly([v[k] for v in volts], [e[k] for e in ends], [a[k] for a in kept])
         for chains, k in ((self._row_chains, 0), (self._column_chains, 2)):
             through = (volts[k] - volts[k + 1]) * chains.through_s
@@ -424,9 +478,11 @@ class Prepared:
         return volts, n
 
     def _space(self, vectors: int) -> tuple[FloatArray, FloatArray]:
-        """Working memory: arrays of the rows' nodes, arrays of the columns'. In blocks, for which the system has large pages."""
+        """Working memory, arrays of the rows' nodes and of the columns': one block, for which the system has large pages."""
         (m, wide), (n, wide_too) = self._rows.scale.shape, self._columns.scale.shape
-        return np.zeros((7, m, vectors, wide)), np.zeros((3, n, vectors, wide_too))
+        split = 7 * m * vectors * wide
+        block = np.zeros(split + 3 * n * vectors * wide_too)
+        return block[:split].reshape(7, m, vectors, wide), block[split:].reshape(3, n, vectors, wide_too)
 
     def _iterate(
         self,
@@ -448,17 +504,15 @@ class Prepared:
         u0, w0 = np.broadcast_to(u0, (m, *u0.shape[1:])), np.broadcast_to(w0, (n, *w0.shape[1:]))
         if space[0].shape[2] != vectors:
             space = self._space(vectors)
-        # Left from vectors before; empty lines are zero in all of them and stay so.
-        r, u, z, p, q, s, source_u = space[0]
+        u, p, q, r, z, s, source_u = space[0]
         w, reflected, base_w = space[1]
-        u[:] = p[:] = q[:] = 0.0
 
-        def reflect(x: FloatArray, y: FloatArray, out: FloatArray) -> None:
-            """y minus G (C + G)^-1 G x, into y; (C + G)^-1 G x into w, unless `out`, which is lost, is w."""
+        def reflect(x: FloatArray, out: FloatArray) -> FloatArray:
+            """G (C + G)^-1 G x as the rows see it, a view of `out`; (C + G)^-1 G x is left in w, unless that is `out`."""
             np.multiply(x.transpose(2, 1, 0)[:n], coupling[..., :m], out=w[..., :m])
             columns.solve(w)
             np.multiply(w, coupling, out=out)
-            y[..., :n] -= out.transpose(2, 1, 0)[:m]
+            return out.transpose(2, 1, 0)[:m]
 
         np.subtract(u0.transpose(2, 1, 0)[:n], w0[..., :m], out=base_w[..., :m])
         base_w *= cells
@@ -483,8 +537,7 @@ class Prepared:
             while count < _ITERATIONS and (now > goal).any():
                 count += 1
                 # S z is r less what the columns reflect, for (R + G) z is r; S p follows from the S p before.
-                np.copyto(s, r)
-                reflect(z, s, out=w)
+                np.subtract(r[..., :n], reflect(z, out=w), out=s[..., :n])
                 _add_to(z, again, p, work=p)
                 _add_to(s, again, q, work=q)
                 p, q, z, s = z, s, p, q
@@ -496,12 +549,13 @@ class Prepared:
                 rows.solve(z)
                 before, now = now, _dot(r, z)
                 again = np.divide(now, before, out=np.zeros(vectors), where=before > 0)
-            # The residual of the solution itself, of the other sign at first: what conjugate gradients carry along drifts.
+            # The residual of the solution itself: what conjugate gradients carry along drifts.
             np.multiply(u, scale_u, out=z)
-            np.multiply(rows.apply(z), scale_u, out=r)
-            r -= source_u
-            reflect(u, r, out=reflected)
-            np.negative(r, out=r)
+            rows.apply(z, out=s, work=p)
+            s *= scale_u
+            np.subtract(source_u, s, out=r)
+            r[..., :n] += reflect(u, out=reflected)
+            p[:] = 0.0
             np.copyto(z, r)
             rows.solve(z)
             now = _dot(r, z)
@@ -519,10 +573,9 @@ class Prepared:
         current = reflected
         np.subtract(u.transpose(2, 1, 0)[:n], w[..., :m], out=current[..., :m])
         current *= cells
-        of_rows, of_columns = current.transpose(2, 1, 0)[:m], -current
         orders = _natural(self._row_chains.own.shape[1]), _natural(self._column_chains.own.shape[1])
         for k, share in enumerate((rows.first[:, :n], rows.last[:, :n], columns.first, columns.last)):
-            found = _collected(share, of_rows if k < 2 else of_columns)
+            found = _collected(share, current.transpose(2, 1, 0)[:m]) if k < 2 else -_collected(share, current)
             for natural, folded in orders[k // 2]:
                 ends[k][:, natural] = found[:, folded]
         for into, a in zip(
@@ -551,7 +604,7 @@ class Prepared:
         a, b = [row.ravel(), column.ravel()], [row.ravel(), column.ravel()]
         g = [c.own.ravel() for c in chains]
         pairs = [(row.T, column, self._joint)]
-        pairs += [(n[:-1], n[1:], c.wire) for n, c in zip((row, column), chains, strict=True) if not c.ideal]
+        pairs += [(n[:-1], n[1:], c.wires) for n, c in zip((row, column), chains, strict=True) if not c.ideal]
         for k, (i, j, s) in enumerate(pairs):
             one, other, joins = i[s > 0], j[s > 0], s[s > 0]
             # `own` of a node holds its cell already, but not its wires.
