@@ -32,7 +32,7 @@ from ._instrument import InstrumentServer, SimulatedInstrument
 from ._world import Drive, Place, Resistor, Terminal
 from .control import Injected
 
-PATIENT_S = 2.0
+PATIENT_S = 5.0
 """Timeout where no fault is acted out; a busy computer must not look like a silent instrument."""
 
 

@@ -287,7 +287,7 @@ def test_legal_pulses_come_back_as_they_were_sent(
     assert not bench.sim.outputs_on
 
 
-def test_pymeasure_agilent33500_drives_the_simulator(bench: Bench) -> None:
+def test_pymeasure_agilent33500_drives_the_simulator(bench: Bench, soon_off: Any) -> None:
     module = pytest.importorskip("pymeasure.instruments.agilent")
     peer = module.Agilent33500(
         bench.server.resource, visa_library="@py", read_termination="\n", write_termination="\n", timeout=5000
@@ -338,14 +338,14 @@ def test_pymeasure_agilent33500_drives_the_simulator(bench: Bench) -> None:
         peer.clear_display()
         peer.output = False
         assert peer.output is False
-        assert not bench.sim.outputs_on
+        assert soon_off(bench.sim)
         assert peer.check_errors() == []
     finally:
         peer.adapter.close()
 
 
 @pytest.mark.parametrize("model", QCODES_MODELS)
-def test_qcodes_driver_of_the_model_drives_the_simulator(model: str) -> None:
+def test_qcodes_driver_of_the_model_drives_the_simulator(model: str, soon_off: Any) -> None:
     module = pytest.importorskip(f"qcodes.instrument_drivers.Keysight.Keysight_{model.lower()}")
     made = Bench(model)
     kind: Any = getattr(module, f"Keysight{model}")
@@ -389,7 +389,7 @@ def test_qcodes_driver_of_the_model_drives_the_simulator(model: str) -> None:
         peer.snapshot(update=True)
         channel.output("OFF")
         assert channel.output() == "OFF"
-        assert not made.sim.outputs_on
+        assert soon_off(made.sim)
         assert peer.error()[0] == 0
     finally:
         peer.close()

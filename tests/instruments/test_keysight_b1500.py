@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -722,7 +723,7 @@ def test_an_hpsmu_gives_200_volts_only_with_the_interlock_closed():
 # Drivers of others
 
 
-def test_pymeasure_connects_sources_measures_sweeps_and_shuts_down(bench):
+def test_pymeasure_connects_sources_measures_sweeps_and_shuts_down(bench, soon_off: Any):
     agilent = pytest.importorskip("pymeasure.instruments.agilent")
     device = agilent.AgilentB1500(bench.server.resource, visa_library="@py", timeout=2000)
     try:
@@ -773,14 +774,14 @@ def test_pymeasure_connects_sources_measures_sweeps_and_shuts_down(bench):
         for smu in device.smus.values():
             smu.disable()
         device.check_errors()
-        assert not bench.sim.outputs_on
+        assert soon_off(bench.sim)
         with pytest.raises(OSError, match="Channel output switch must be ON"):
             one.force("Voltage", 0, 1, 1e-3)
     finally:
         device.adapter.connection.close()
 
 
-def test_qcodes_connects_sources_measures_sweeps_and_shuts_down(bench):
+def test_qcodes_connects_sources_measures_sweeps_and_shuts_down(bench, soon_off: Any):
     keysight = pytest.importorskip("qcodes.instrument_drivers.Keysight.keysightb1500")
     constants = keysight.constants
     device = keysight.KeysightB1500("analyser", bench.server.resource, visalib="@py")
@@ -828,7 +829,7 @@ def test_qcodes_connects_sources_measures_sweeps_and_shuts_down(bench):
         one.measurement_mode(constants.MM.Mode.SAMPLING)
         assert len(one.sampling_measurement_trace()) == 5
         device.disable_channels()
-        assert not bench.sim.outputs_on
+        assert soon_off(bench.sim)
         assert device.error_message() == '+0,"No Error."'
         with pytest.raises(RuntimeError, match="Channel output switch must be ON"):
             one.voltage(1)

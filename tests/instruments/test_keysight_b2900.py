@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -465,7 +466,7 @@ def test_settings_come_back_as_they_were_sent(
     assert not bench.sim.outputs_on
 
 
-def test_qcodes_b2962a_driver_sources_measures_and_shuts_down(bench: Bench) -> None:
+def test_qcodes_b2962a_driver_sources_measures_and_shuts_down(bench: Bench, soon_off: Any) -> None:
     module = pytest.importorskip("qcodes.instrument_drivers.Keysight")
     peer = module.KeysightB2962A("b2902", bench.server.resource, visalib="@py", terminator="\n", timeout=5)
     try:
@@ -484,7 +485,7 @@ def test_qcodes_b2962a_driver_sources_measures_and_shuts_down(bench: Bench) -> N
         peer.ch1.remote_sensing(True)
         assert peer.ch1.remote_sensing() is True
         peer.ch1.enable(False)
-        assert not bench.sim.outputs_on
+        assert soon_off(bench.sim)
         assert bench.driver.errors() == []
     finally:
         peer.close()
