@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from rram_hil.cells import Geometry
 from rram_hil.errors import DataError
 
-_MAGIC = b"rram-hil chip 1\n"
+_MAGIC = b"rram-hil chip 2\n"
+_OLDER = b"rram-hil chip 1\n"
 _HEADER = 4096
 _CELL = {
     "conductance_s": np.float32,
@@ -109,6 +110,8 @@ def _check(path: Path, size: int, identity: dict[str, Any]) -> None:
         length = path.stat().st_size
     except OSError as error:
         raise DataError(f"{path}: the chip's state cannot be read: {error}") from None
+    if header.startswith(_OLDER):
+        raise DataError(f"{path}: state of an earlier version of rram-hil; remove it to start with a fresh chip")
     if not header.startswith(_MAGIC):
         raise DataError(f"{path}: not the state of a simulated chip")
     try:
