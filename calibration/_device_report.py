@@ -51,7 +51,8 @@ def _table(file: Checked) -> str:
         mark = "<strong>miss</strong>" if one.verdict == "miss" else one.verdict
         rows.append(f"<tr><th>{escape(one.figure)}</th>{cells}<td>{mark}</td></tr>")
     head = "".join(f"<th>{name}</th>" for name in ("figure", "measured", "predicted", "allowed", ""))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    body = "".join(rows)
+    return f'<table style="white-space: nowrap"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _sweep(file: Checked) -> str:

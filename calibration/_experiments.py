@@ -47,11 +47,14 @@ class SweepPlan:
 
     @property
     def settled_s(self) -> FloatArray:
-        """Size (S) of the settled filament that each sweep starts on; NaN where its pulses grow one."""
+        """Size (S) of the settled filament that each sweep starts on; NaN where its pulses grow one.
+
+        One size for all: measured, the RESET threshold follows how a file's cells were prepared and not what each then reads.
+        """
         middle = float(np.median(self.start_s))
         if middle < CLOSED_S:
             return np.full(self.start_s.shape, np.nan)
-        return np.maximum(self.start_s, middle)
+        return np.full(self.start_s.shape, middle)
 
 
 def sweep_plan(measured: Measured) -> SweepPlan:

@@ -21,9 +21,9 @@ from ._measured import Measured
 from ._start import start
 
 _SEED = 20210
-_COPIES = 3
+_COPIES = 4
 _PROBABILITY = (0.0, 0.002, 0.01, 0.03, 0.08, 0.16, 0.26, 0.38, 0.5, 0.62, 0.74, 0.84, 0.92, 0.97, 0.99, 0.998, 1.0)
-_FORM_POINTS = 61
+_FORM_POINTS = 201
 _BANDS = 10
 Tell = Callable[[str], None]
 
@@ -90,6 +90,8 @@ def _reset_knobs(content: dict[str, Any], gate: bool) -> list[Knob]:
         Knob(("reset", "offset_sd_v"), 0.01, 0.5),
         Knob(("reset", "jitter_sd_v"), 0.01, 0.5),
         Knob(("reset", "walk", "skew"), 0.0, 1.0),
+        Knob(("reset", "walk", "offset_skew"), 0.0, 1.0),
+        Knob(("reset", "walk", "heal"), 0.0, 0.4),
         Knob(("reset", "walk", "break_v"), 0.05, 3.0),
         Knob(("reset", "walk", "break_pull"), 0.5, 1.0),
         Knob(("reset", "walk", "break_ln"), 0.05, 1.2),
@@ -103,6 +105,7 @@ def _ordered(content: dict[str, Any]) -> dict[str, Any]:
     made["set"]["conductance_s"] = [float(g) for g in np.exp(rising + 1e-4 * np.arange(rising.size))]
     falling = np.minimum.accumulate(np.log(made["reset"]["conductance_s"]))
     made["reset"]["conductance_s"] = [float(g) for g in np.exp(falling - 1e-4 * np.arange(falling.size))]
+    made["set"]["bl_ratio"] = [float(r) for r in np.maximum.accumulate(made["set"]["bl_ratio"])]
     for name in ("through_v", "on_v"):
         made["reset"]["walk"][name] = [float(v) for v in np.maximum.accumulate(made["reset"]["walk"][name])]
     return made
@@ -122,7 +125,8 @@ class _Target:
         return cls(sweep_plan(file), found, sweep_figures(found))
 
 
-_CURVE_WEIGHT = 0.35
+_CURVE_WEIGHT = 0.25
+_SMOOTH = 0.4
 _QUANTILES = (0.15, 0.5, 0.85)
 
 
@@ -200,14 +204,21 @@ def _match(
             knob.put(content, value)
         return DeviceModel.model_validate(_ordered(content))
 
+    pairs = [
+        k
+        for k in range(1, len(knobs))
+        if isinstance(knobs[k].path[-1], int) and knobs[k].path[:-1] == knobs[k - 1].path[:-1]
+    ]
+
     def wrong(y: FloatArray) -> FloatArray:
-        return np.concatenate([residuals(build(begin + scale * y)), 0.15 * y])
+        # Neighbours in a table change together: what data do not ask for stays smooth.
+        return np.concatenate([residuals(build(begin + scale * y)), 0.15 * y, _SMOOTH * np.diff(y, prepend=0.0)[pairs]])
 
     found = least_squares(
         wrong,
         np.zeros(begin.size),
         bounds=((low - begin) / scale - 1e-9, (high - begin) / scale + 1e-9),
-        diff_step=0.15,
+        diff_step=[0.15] * begin.size,
         x_scale=1.0,
         max_nfev=rounds,
         loss="soft_l1",
@@ -248,7 +259,7 @@ def fit(files: list[Measured], name: str, tell: Tell) -> DeviceModel:
             parts = [_sweep_residuals(model, target) for target in targets]
             return np.concatenate(parts + [_cycle_residuals(model, file, high) for file in cycling])
 
-        content = _match(content, knobs, residuals, rounds=9)
+        content = _match(content, knobs, residuals, rounds=12)
     content["about"] = "fitted by rram-hil calibrate device-model to " + ", ".join(sorted({f.name for f in used}))
     return DeviceModel.model_validate(content)
 

@@ -105,11 +105,20 @@ def _write(path: Path, text: str) -> None:
 def _show(files: list[Checked], output: Output) -> None:
     for file in files:
         good, judged = passed([file])
-        output.line(f"{file.name} ({file.kind}): {good} of {judged} figures pass")
-        for one in file.figures:
-            line = f"  {one.figure:<28} measured {one.measured:>10.4g}  predicted {one.predicted:>10.4g}"
-            allowed = "" if math.isnan(one.allowed) else f"  allowed {one.allowed:>9.3g}"
-            output.line(f"{line}{allowed}  {one.verdict}", "red" if one.verdict == "miss" else "")
+        output.heading(f"{file.name} ({file.kind})", f"{good} of {judged} figures pass")
+        output.table(
+            ("figure", ">measured", ">predicted", ">allowed", "verdict"),
+            [
+                (
+                    one.figure,
+                    f"{one.measured:.4g}",
+                    f"{one.predicted:.4g}",
+                    "" if math.isnan(one.allowed) else f"{one.allowed:.3g}",
+                    one.verdict,
+                )
+                for one in file.figures
+            ],
+        )
     good, judged = passed(files)
     verdict = "pass" if good >= ENOUGH * judged else "fail"
     output.line(f"{good} of {judged} figures pass ({good / judged:.1%}; {ENOUGH:.0%} are wanted): {verdict}")

@@ -177,6 +177,7 @@ class Walk(_Part):
     step_ln: list[NotNegative]
     device_ln: list[NotNegative]
     skew: Fraction
+    offset_skew: Fraction = Field(description="the part of `offset_sd_v` that has an end towards low thresholds")
     intact_s: Positive
     break_v: NotNegative
     break_pull: Fraction
@@ -451,7 +452,7 @@ class DeviceModel(_Part):
     def _reset_v(self, sl_v: ArrayLike, gate_v: ArrayLike, width_s: float) -> FloatArray:
         """Volts that reach the cell in a RESET, as the gate lets through, at the reference width."""
         if self.reset.walk is not None:
-            through = np.interp(gate_v, self.reset.walk.gate_v, self.reset.walk.through_v)
+            through = np.interp(np.asarray(gate_v, dtype=np.float64), self.reset.walk.gate_v, self.reset.walk.through_v)
         else:
             through = self.reset.gate_slope * (np.asarray(gate_v, dtype=np.float64) - self.reset.gate_threshold_v)
         limited = np.minimum(np.asarray(sl_v, dtype=np.float64), through)
@@ -531,10 +532,17 @@ class DeviceModel(_Part):
             form_threshold_v=self.forming.thresholds(z(Purpose.FORM_THRESHOLD)).astype(single),
             gate_offset_v=(self.set.offset_sd_v * z(Purpose.GATE_OFFSET)).astype(single),
             set_gain_ln=(self.set.gain_sd_ln * z(Purpose.SET_GAIN)).astype(single),
-            reset_offset_v=(self.reset.offset_sd_v * z(Purpose.RESET_OFFSET)).astype(single),
+            reset_offset_v=self._reset_offsets(z(Purpose.RESET_OFFSET)).astype(single),
             reset_z=z(Purpose.RESET_GAIN).astype(single),
             telegraph=draws.uniform(seed, Purpose.TELEGRAPH_CELL, index) < self.read.telegraph_cells,
         )
+
+    def _reset_offsets(self, z: FloatArray) -> FloatArray:
+        """Volts by which RESET is easier for each cell, from standard normal draws."""
+        skew = 0.0 if self.reset.walk is None else self.reset.walk.offset_skew
+        if skew == 0:
+            return self.reset.offset_sd_v * z
+        return np.asarray(self.reset.offset_sd_v * ((1 - skew) * z + skew * (1.0 + np.log(ndtr(z)))), dtype=np.float64)
 
     def after_set(
         self,
@@ -679,7 +687,7 @@ class DeviceModel(_Part):
         volts = np.minimum(sl_v, np.interp(gate_v, walk.gate_v, walk.through_v)) + self._width_v(self.reset, width_s)
         volts = volts + traits.reset_offset_v
         noisy = volts + self.reset.jitter_sd_v * draws.normal(seed, Purpose.RESET_JITTER, traits.index, event)
-        filament = g_s if settled_s is None else np.fmax(settled_s, g_s)
+        filament = g_s if settled_s is None else np.where(np.isnan(settled_s), g_s, settled_s)
         above = noisy - np.interp(np.log(filament), np.log(walk.on_s), walk.on_v)
         x = np.log(np.maximum(g_s, 1e-12))
         grid, level, _ = self._reset_curve
@@ -694,7 +702,7 @@ class DeviceModel(_Part):
         z = (1 - walk.skew) * ndtri(chance) + walk.skew * (-np.log1p(-chance) - 1.0)
         moved = x + pull * (np.interp(volts, grid, level) + own - x) + step * z
         moved = np.clip(moved, np.log(self.reset.floor_s), np.maximum(x, np.log(walk.top_s)))
-        healed = x + np.where(volts >= walk.heal_from_v, walk.heal, 0.0) * (np.log(filament) - x)
+        healed = x + np.where(volts >= walk.heal_from_v, walk.heal, 0.0) * np.maximum(np.log(filament) - x, 0.0)
         after = np.exp(np.where(above >= 0, moved, healed))
         return np.asarray(np.where(formed & (traits.stuck == 0) & (sl_v > 0), after, g_s), dtype=np.float64)
 
