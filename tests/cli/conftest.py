@@ -36,6 +36,7 @@ width_s = 1e-5
 pulses_per_cell = 100
 
 [simulation]
+device = "hfo2"
 seed = 1
 state = "c1.state"
 """

@@ -26,7 +26,7 @@ WRONG_BENCH = {
     "a limit is missing": ("cell_v = 4.0\n", "", r"limits.cell_v: missing"),
     "unknown driver": ('"simulated-array"', '"no-such"', r"driver 'no-such' is unknown; there is: .*simulated-array"),
     "unknown driver setting": ('"simulated-array"', '"simulated-array"\nbaud = 3', r"baud: unknown key"),
-    "wrong device model": ("seed = 1", 'seed = 1\ndevice = "no-such"', r"no-such"),
+    "wrong device model": ('device = "hfo2"', 'device = "no-such"', r"no-such"),
 }
 
 
