@@ -261,7 +261,7 @@ def _timeout_follows_the_work(station: Station) -> None:
         return reply
 
     station.simulator.message = message  # type: ignore[method-assign]
-    with station.hasty(0.2, instrument.dialog.slack):
+    with station.hasty(0.45, instrument.dialog.slack):
         are_right(instrument.sweep(channel, 0.0, VOLTS, points), np.linspace(0.0, VOLTS, points), "a slow sweep")
     say(slow, "a sweep of half a second took no time")
     station.simulator.message = act  # type: ignore[method-assign]

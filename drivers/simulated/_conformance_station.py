@@ -36,7 +36,7 @@ PATIENT_S = 5.0
 """Timeout where no fault is acted out; a busy computer must not look like a silent instrument."""
 
 
-HASTY_S = 0.06
+HASTY_S = 0.2
 """Timeout (at least 0.05) while a fault is acted out."""
 
 

@@ -80,7 +80,7 @@ class Far:
         made = self.last if arm else None
         if made is None:
             self.close()
-            given = {"timeout_s": 0.15, "version_s": 0.15} | self.side.settings
+            given = {"timeout_s": 0.5, "version_s": 0.5} | self.side.settings
             self.last = made = ArcOne(ArcOneConfig(**given), GEOMETRY, LIMITS)
             made.connect()
         made.cancel.clear()
