@@ -300,6 +300,10 @@ class SmuMatrix(Driver):
             yield
         except (LinkError, InstrumentError):
             raise
+        except ConfigError as error:
+            # Refused in the middle: rows before this one may have had their pulses, which must not count as never given.
+            self._off_after(error)
+            raise UnknownOutcomeError(f"{error}; it was refused after the operation had begun") from None
         except BaseException:
             with contextlib.suppress(BenchError):
                 self.safe_off()

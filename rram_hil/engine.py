@@ -255,16 +255,18 @@ class Engine:
         return result
 
     def _execute(self, operation: Operation, number: int, charge: Charge) -> Result:
+        done = False
         try:
             with self._held():
                 native = self.correction.outgoing(operation, self.driver.reading_paths)
-                found = sound(native, self.driver.execute(native, number), number)
-                return self.correction.incoming(operation, found, self.driver.reading_paths)
+                told = self.driver.execute(native, number)
+                done = True
+                return self.correction.incoming(operation, sound(native, told, number), self.driver.reading_paths)
         except (ConfigError, LimitError) as error:
-            # The driver refuses what its hardware cannot do before anything moves: no cell has taken a pulse.
             if not self._aside:
                 self._write(Failed(number, type(error).__name__, str(error)), sync=True)
-            if self.ledger is not None:
+            # A driver refuses before anything moves: no cell has taken a pulse. Once it has answered, cells may have.
+            if self.ledger is not None and not done:
                 self.ledger.correct(charge.cells, charge.pulses)
             raise
         except (LinkError, InstrumentError) as error:

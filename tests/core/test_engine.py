@@ -374,3 +374,13 @@ def test_what_the_driver_refuses_costs_no_pulses_of_a_cell_s_life(lab: Lab, kind
         engine.do(a_pulse(lab.cells))
     assert lab.ledger_counts().sum() == 0
     assert any(isinstance(frame, Failed) and frame.error == kind.__name__ for frame in lab.frames())
+
+
+def test_an_error_after_the_driver_has_answered_keeps_the_pulses_charged(lab: Lab, mocker: Any) -> None:
+    engine = lab.engine()
+    mocker.patch.object(
+        engine.correction, "incoming", side_effect=ConfigError("a calibration that does not fit"), create=True
+    )
+    with pytest.raises(ConfigError, match="does not fit"):
+        engine.do(a_pulse(lab.cells))
+    assert (lab.ledger_counts() == 1).all()
