@@ -109,6 +109,7 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
     formed = np.ones(cell.size, dtype=np.bool_)
     going = np.ones(cell.size, dtype=np.bool_)
     seen = np.empty((cell.size, plan.volts.size))
+    broken = np.zeros(cell.size)
     now = g.copy()
     for k, volts in enumerate(plan.volts):
         line = plan.fixed | {plan.swept: float(volts)}
@@ -118,8 +119,21 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
             drive = np.full(at.size, line["sl_v"] if plan.reset else line["bl_v"])
             gate = np.full(at.size, line["wl_v"])
             if plan.reset:
-                after = model.after_reset(seed, part, when, g[at], formed[at], drive, gate, plan.width_s, settled[at])
-                settled[at] = np.where(after < g[at], np.nan, settled[at])
+                after = model.after_reset(
+                    seed,
+                    part,
+                    when,
+                    g[at],
+                    formed[at],
+                    drive,
+                    gate,
+                    plan.width_s,
+                    settled_s=settled[at],
+                    cycle=event[at],
+                    broken_s=broken[at],
+                )
+                whole = np.where(np.isnan(settled[at]), g[at], settled[at])
+                broken[at] = model.broken_after(-1, g[at], after, broken[at], whole)
             else:
                 after, _ = model.after_set(
                     seed,
@@ -179,7 +193,7 @@ def cycle_on_model(model: DeviceModel, seed: int, cells: int, cycles: int) -> tu
 
     def reset(g: FloatArray, when: IntArray) -> FloatArray:
         return model.after_reset(
-            seed, traits, when, g, formed, np.full(n, FULL_RESET[0]), np.full(n, FULL_RESET[1]), 200e-9
+            seed, traits, when, g, formed, np.full(n, FULL_RESET[0]), np.full(n, FULL_RESET[1]), 200e-9, cycle=when
         )
 
     def set_(g: FloatArray, when: IntArray) -> FloatArray:

@@ -25,6 +25,7 @@ _COPIES = 4
 _PROBABILITY = (0.0, 0.002, 0.01, 0.03, 0.08, 0.16, 0.26, 0.38, 0.5, 0.62, 0.74, 0.84, 0.92, 0.97, 0.99, 0.998, 1.0)
 _FORM_POINTS = 201
 _BANDS = 10
+_BROKEN_US = 130.0
 Tell = Callable[[str], None]
 
 
@@ -59,55 +60,60 @@ class Knob:
 
 def _set_knobs(content: dict[str, Any], bl: bool) -> list[Knob]:
     part = content["set"]
-    knobs = [Knob(("set", "conductance_s", k), 1e-7, 4e-4, log=True) for k in range(len(part["gate_v"]))]
+    knobs = [Knob(("set", "conductance_s", k), 1e-7, 2.5e-4, log=True) for k in range(len(part["gate_v"]))]
     if bl:
-        knobs += [Knob(("set", "bl_ratio", k), 0.3, 1.1) for k in range(len(part["bl_v"]) - 1)]
+        knobs += [Knob(("set", "bl_ratio", k), 0.02, 1.0, log=True) for k in range(len(part["bl_v"]) - 1)]
     return [
         *knobs,
         Knob(("set", "offset_sd_v"), 0.002, 0.3),
-        Knob(("set", "gain_sd_ln"), 0.002, 0.2),
+        Knob(("set", "gain_sd_ln"), 0.01, 1.0),
         Knob(("set", "jitter_sd_v"), 0.002, 0.3),
         Knob(("set", "settled_gain_v"), -0.3, 0.4),
-        Knob(("set", "grow", "cycle_tail_ln"), 0.0, 0.5),
+        Knob(("set", "grow", "cycle_slow_ln"), 0.0, 4.0),
         *(Knob(("set", "grow", "stir_ln", k), 0.0, 0.2) for k in range(len(part["grow"]["stir_s"]))),
         Knob(("set", "grow", "cycle_sd_v"), 0.0, 0.2),
-        Knob(("set", "grow", "cycle_sd_ln"), 0.0, 0.2),
-        *(Knob(("set", "grow", "pull", k), 0.1, 1.0) for k in range(len(part["grow"]["gate_v"]))),
+        Knob(("set", "grow", "cycle_sd_ln"), 0.0, 1.0),
+        Knob(("set", "grow", "series_ohm"), 1000.0, 4500.0, log=True),
     ]
 
 
 def _reset_knobs(content: dict[str, Any], gate: bool) -> list[Knob]:
     part = content["reset"]
-    walk = part["walk"]
+    law = part["redraw"]
     knobs = [Knob(("reset", "conductance_s", k), 1e-6, 3e-4, log=True) for k in range(len(part["sl_v"]))]
     if gate:
-        knobs += [Knob(("reset", "walk", "through_v", k), 0.2, 4.0) for k in range(1, len(walk["gate_v"]))]
-    knobs += [Knob(("reset", "walk", "on_v", k), 0.2, 3.0) for k in range(len(walk["on_v"]))]
-    for name, low, high in (("pull", 0.05, 0.95), ("step_ln", 0.02, 1.2), ("device_ln", 0.02, 1.5)):
-        knobs += [Knob(("reset", "walk", name, k), low, high) for k in range(len(walk["volts"]))]
+        knobs += [Knob(("reset", "redraw", "through_v", k), 0.2, 4.0) for k in range(1, len(law["gate_v"]))]
+    knobs += [Knob(("reset", "redraw", "on_v", k), 0.2, 3.0) for k in range(len(law["on_v"]))]
+    for name, low, high in (("white_ln", 0.02, 1.0), ("device_ln", 0.02, 1.5)):
+        knobs += [Knob(("reset", "redraw", name, k), low, high) for k in range(len(law["volts"]))]
     return [
         *knobs,
         Knob(("reset", "offset_sd_v"), 0.01, 0.5),
-        Knob(("reset", "jitter_sd_v"), 0.01, 0.5),
-        Knob(("reset", "walk", "skew"), 0.0, 1.0),
-        Knob(("reset", "walk", "offset_skew"), 0.0, 1.0),
-        Knob(("reset", "walk", "heal"), 0.0, 0.4),
-        Knob(("reset", "walk", "break_v"), 0.05, 3.0),
-        Knob(("reset", "walk", "break_pull"), 0.5, 1.0),
-        Knob(("reset", "walk", "break_ln"), 0.05, 1.2),
+        Knob(("reset", "redraw", "cycle_sd_v"), 0.01, 0.5),
+        Knob(("reset", "redraw", "lag"), 0.0, 1.0),
+        Knob(("reset", "redraw", "skew"), 0.0, 1.0),
+        Knob(("reset", "redraw", "device_skew"), 0.0, 1.0),
+        Knob(("reset", "redraw", "offset_skew"), 0.0, 1.0),
+        Knob(("reset", "redraw", "heal"), 0.0, 0.4),
+        Knob(("reset", "redraw", "break_v"), 0.05, 3.0),
+        Knob(("reset", "redraw", "break_ln"), 0.05, 1.2),
     ]
 
 
 def _ordered(content: dict[str, Any]) -> dict[str, Any]:
     """A copy whose monotone tables are monotone: what the optimiser may cross on its way."""
-    made = {**content, "set": {**content["set"]}, "reset": {**content["reset"], "walk": {**content["reset"]["walk"]}}}
+    made = {
+        **content,
+        "set": {**content["set"]},
+        "reset": {**content["reset"], "redraw": {**content["reset"]["redraw"]}},
+    }
     rising = np.maximum.accumulate(np.log(made["set"]["conductance_s"]) + 0.0)
     made["set"]["conductance_s"] = [float(g) for g in np.exp(rising + 1e-4 * np.arange(rising.size))]
     falling = np.minimum.accumulate(np.log(made["reset"]["conductance_s"]))
     made["reset"]["conductance_s"] = [float(g) for g in np.exp(falling - 1e-4 * np.arange(falling.size))]
     made["set"]["bl_ratio"] = [float(r) for r in np.maximum.accumulate(made["set"]["bl_ratio"])]
     for name in ("through_v", "on_v"):
-        made["reset"]["walk"][name] = [float(v) for v in np.maximum.accumulate(made["reset"]["walk"][name])]
+        made["reset"]["redraw"][name] = [float(v) for v in np.maximum.accumulate(made["reset"]["redraw"][name])]
     return made
 
 
@@ -127,6 +133,8 @@ class _Target:
 
 _CURVE_WEIGHT = 0.25
 _SMOOTH = 0.4
+_SMOOTH_SINGLE = 1.5
+"""Ramps tell the sum of their pulses better than each: what single SET pulses give must be smooth."""
 _QUANTILES = (0.15, 0.5, 0.85)
 
 
@@ -143,6 +151,8 @@ def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
         guess = float(np.nanmean(guesses)) if np.isfinite(guesses).any() else 3 * value
         parts.append((guess - value) / rule.width(value))
     parts += _survivor_residuals(copies, target)
+    if target.plan.reset:
+        parts += _step_residuals(copies, target)
     pooled = np.concatenate([one.ln_g for one in copies])
     difference = [np.quantile(pooled, q, axis=0) - np.quantile(target.measured.ln_g, q, axis=0) for q in _QUANTILES]
     shape = np.concatenate(difference) / 0.05 * _CURVE_WEIGHT / math.sqrt(target.plan.volts.size / 10)
@@ -168,6 +178,24 @@ def _survivor_residuals(copies: list[Curves], target: _Target) -> list[float]:
     return [(guess[0] - wanted[0]) / 0.08, (guess[1] - wanted[1]) / 0.12]
 
 
+def _step_residuals(copies: list[Curves], target: _Target) -> list[float]:
+    """Spread of the change from one pulse to the next, of cells that are broken and not stopped, low and high volts apart."""
+
+    def spreads(found: list[Curves]) -> list[float]:
+        before = np.concatenate([one.ln_g[:, :-1] for one in found])
+        change = np.diff(np.concatenate([one.ln_g for one in found]), axis=1)
+        moving = (before < math.log(_BROKEN_US)) & (change != 0)
+        columns = np.flatnonzero((moving.sum(axis=0) > 0) & (target.plan.volts[1:] >= target.figures["half_v"]))
+        return [
+            float(np.std(change[:, part][moving[:, part]])) if moving[:, part].sum() > 20 else float("nan")
+            for part in np.array_split(columns, 3)
+        ]
+
+    wanted, guess = np.array(spreads([target.measured])), np.array(spreads(copies))
+    off = (guess - wanted) / (0.1 * wanted)
+    return [float(v) for v in np.where(np.isfinite(off), off, 0.0)]
+
+
 def _cycle_residuals(model: DeviceModel, file: Measured, high: bool) -> FloatArray:
     """High or low state of full cycles: median, sd of ln R, and its parts within and between cells, in tolerances."""
     cells = int(file.cells.size)
@@ -186,7 +214,7 @@ def _cycle_residuals(model: DeviceModel, file: Measured, high: bool) -> FloatArr
     mean = np.bincount(at, x) / np.bincount(at)
     between = float(np.std(mean, ddof=1)) if cells > 1 else 0.0
     guess = float(np.log(ohm[0 if high else 1]).reshape(n_model, n_cycles).mean(axis=1).std())
-    parts.append(0.5 * (guess - between) / (0.2 * max(between, 1e-3)))
+    parts.append((guess - between) / (0.15 * max(between, 1e-3)))
     return np.array(parts)
 
 
@@ -204,15 +232,18 @@ def _match(
             knob.put(content, value)
         return DeviceModel.model_validate(_ordered(content))
 
+    single = ("set", "conductance_s")
     pairs = [
         k
         for k in range(1, len(knobs))
         if isinstance(knobs[k].path[-1], int) and knobs[k].path[:-1] == knobs[k - 1].path[:-1]
     ]
 
+    smooth = np.array([_SMOOTH_SINGLE if knobs[k].path[:2] == single else _SMOOTH for k in pairs])
+
     def wrong(y: FloatArray) -> FloatArray:
         # Neighbours in a table change together: what data do not ask for stays smooth.
-        return np.concatenate([residuals(build(begin + scale * y)), 0.15 * y, _SMOOTH * np.diff(y, prepend=0.0)[pairs]])
+        return np.concatenate([residuals(build(begin + scale * y)), 0.15 * y, smooth * np.diff(y, prepend=0.0)[pairs]])
 
     found = least_squares(
         wrong,
@@ -259,7 +290,7 @@ def fit(files: list[Measured], name: str, tell: Tell) -> DeviceModel:
             parts = [_sweep_residuals(model, target) for target in targets]
             return np.concatenate(parts + [_cycle_residuals(model, file, high) for file in cycling])
 
-        content = _match(content, knobs, residuals, rounds=12)
+        content = _match(content, knobs, residuals, rounds=15)
     content["about"] = "fitted by rram-hil calibrate device-model to " + ", ".join(sorted({f.name for f in used}))
     return DeviceModel.model_validate(content)
 

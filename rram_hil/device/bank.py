@@ -53,6 +53,7 @@ class CellBank:
         self._programmed_s: FloatArray = np.zeros(n)
         self._settled_s: FloatArray = np.full(n, np.nan)
         self._cycle: IntArray = np.zeros(n, dtype=np.int64)
+        self._broken_s: FloatArray = np.zeros(n)
         self._g: FloatArray = self._traits.fixed_s.astype(np.float64)
         self._formed: NDArray[np.bool_] = np.zeros(n, dtype=np.bool_)
         if formed:
@@ -108,10 +109,24 @@ class CellBank:
             )
         else:
             after = self.model.after_reset(
-                self.seed, traits, event, before, formed, volts, gate, width_s, settled_s=settled
+                self.seed,
+                traits,
+                event,
+                before,
+                formed,
+                volts,
+                gate,
+                width_s,
+                settled_s=settled,
+                cycle=self._cycle[k],
+                broken_s=self._broken_s[k],
             )
-            self._settled_s[k] = np.where(after < before, np.nan, settled)
-            self._cycle[k] = np.where(after < before, event, self._cycle[k])
+        was, whole = self._broken_s[k], np.where(np.isnan(settled), before, settled)
+        now = self.model.broken_after(int(sign), before, after, was, whole)
+        begun = (was == 0) & (now > 0)
+        self._cycle[k] = np.where(begun, event, self._cycle[k])
+        self._settled_s[k] = np.where(begun, np.nan, settled)
+        self._broken_s[k] = now
         moved = after != before
         to = k[moved]
         self._g[to], self._programmed_s[to], self._programming[to] = after[moved], self.now_s + width_s, event[moved]
@@ -149,7 +164,7 @@ class CellBank:
         k = chosen[chosen_ok]
         self._formed[k] = True
         self._g[k], self._programmed_s[k], self._programming[k] = g[chosen_ok], self.now_s, self._event[k]
-        self._settled_s[k], self._cycle[k] = settled[chosen_ok], self._event[k]
+        self._settled_s[k], self._cycle[k], self._broken_s[k] = settled[chosen_ok], self._event[k], 0.0
 
     def _chosen(self, at: ArrayLike | None) -> IntArray:
         return self._index if at is None else self._index[np.asarray(at)]

@@ -80,7 +80,7 @@ class StandingPulse:
     """One pulse that stands on cells since `started_s`; made by `SimulatedChip.begin_pulse`. Arrays of shape (n,).
 
     Flat index, BL - SL and gate over the lower of them (V), cap by compliance (S), the pulse's event number, and what the cell's
-    state was when it began: conductance then (S), formed, and the record of its last programming.
+    state was when it began: conductance then (S), formed, the record of its last programming, and that of its filament.
     """
 
     started_s: float
@@ -94,6 +94,8 @@ class StandingPulse:
     conductance_s: NDArray[np.float32]
     programmed_s: FloatArray
     programming: NDArray[np.uint32]
+    cycle: NDArray[np.uint32]
+    broken_s: NDArray[np.float32]
 
 
 @dataclass(eq=False)
@@ -271,6 +273,8 @@ class SimulatedChip:
             state.conductance_s[index],
             state.programmed_s[index],
             state.programming[index],
+            state.cycle[index],
+            state.broken_s[index],
         )
 
     def extend_pulse(self, pulse: StandingPulse) -> None:
@@ -282,6 +286,7 @@ class SimulatedChip:
         state.programmed_s[pulse.index] = pulse.programmed_s
         state.programming[pulse.index] = pulse.programming
         state.formed[pulse.index] = pulse.formed
+        state.cycle[pulse.index], state.broken_s[pulse.index] = pulse.cycle, pulse.broken_s
         traits = self._traits.part(pulse.index)
         live = (traits.stuck == 0) & ((state.fault[pulse.index] & Fault.OPEN) == 0)
         for polarity in (1, -1):
@@ -293,7 +298,7 @@ class SimulatedChip:
             after, formed = self._after(
                 polarity, traits.part(at), event, before, pulse.formed[at], volts, over, width_s, pulse.cap_s[at]
             )
-            self._note_cycle(polarity, index, event, after < before)
+            self._note_cycle(polarity, index, event, before, after)
             changed = after != before
             moved = index[changed]
             state.formed[index[formed]] = True
@@ -444,7 +449,7 @@ class SimulatedChip:
             before = self._relaxed(index, batch.time_s[where])
             volts, over = np.abs(drop[chosen]), gate[chosen]
             after, forming = self._after(polarity, traits, event, before, formed, volts, over, width_s, cap)
-            self._note_cycle(polarity, index, event, after < before)
+            self._note_cycle(polarity, index, event, before, after)
             changed = after != before
             moved = index[changed]
             state.formed[index[forming]] = True
@@ -467,6 +472,7 @@ class SimulatedChip:
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Conductance and formed flag after one pulse of a polarity (1: SET) with |BL - SL| = `volts`, gate `over` the lower."""
         cycle = self._state.cycle[traits.index].astype(np.int64)
+        broken = self._state.broken_s[traits.index].astype(np.float64)
 
         def respond(at_v: FloatArray, gate_v: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
             if polarity > 0:
@@ -474,7 +480,10 @@ class SimulatedChip:
                     self._seed, traits, event, before_s, formed, at_v, gate_v, width_s, cap_s, cycle=cycle
                 )
             open_v = np.full(gate_v.shape, np.inf) if self.geometry.cell == "1R" else gate_v
-            return self.model.after_reset(self._seed, traits, event, before_s, formed, at_v, open_v, width_s), formed
+            after = self.model.after_reset(
+                self._seed, traits, event, before_s, formed, at_v, open_v, width_s, cycle=cycle, broken_s=broken
+            )
+            return after, formed
 
         line_ohm = self.simulation.line_ohm
         if line_ohm <= 0:
@@ -485,10 +494,16 @@ class SimulatedChip:
             lower = np.zeros_like(lower)
         return behind_wires(respond, polarity, before_s, formed, volts, over, series, lower)
 
-    def _note_cycle(self, polarity: int, index: IntArray, event: IntArray, fell: NDArray[np.bool_]) -> None:
-        """A RESET that lowered a cell begins a cycle of it."""
-        if polarity < 0:
-            self._state.cycle[index[fell]] = event[fell]
+    def _note_cycle(
+        self, polarity: int, index: IntArray, event: IntArray, before_s: FloatArray, after_s: FloatArray
+    ) -> None:
+        """A RESET that breaks a filament begins a cycle of the cell."""
+        state = self._state
+        was = state.broken_s[index].astype(np.float64)
+        now = self.model.broken_after(polarity, before_s, after_s, was, before_s)
+        state.broken_s[index] = now
+        begun = (was == 0) & (now > 0)
+        state.cycle[index[begun]] = event[begun]
 
     def _gate_reading(self, index: IntArray, wl_v: FloatArray) -> tuple[FloatArray, FloatArray, StatusArray]:
         leaks = (self._state.fault.reshape(self.geometry.shape) & Fault.GATE_LEAK != 0).sum(axis=2).ravel()

@@ -43,6 +43,8 @@ class Purpose(IntEnum):
     CYCLE_OFFSET = 26
     CYCLE_GAIN = 27
     CYCLE_TAIL = 28
+    RESET_CYCLE = 29
+    RESET_BREAK = 30
     READ = 40
     TELEGRAPH = 41
     RELAX_BODY = 60

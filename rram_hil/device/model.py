@@ -41,6 +41,13 @@ FITTED_PRESETS = ("hfo2-measured",)
 """Presets fitted to measured files by `rram-hil calibrate device-model`: see docs/device-model.md."""
 DEFAULT_PRESET = "hfo2-measured"
 _GRID_V = 0.005
+_LEAST_OHM = 1.0
+
+
+def _skewed(z: ArrayLike, part: float) -> FloatArray:
+    """Of standard normal draws, draws of mean 0 of which `part` is exponential: an end below, a tail above."""
+    normal = np.asarray(z, dtype=np.float64)
+    return np.asarray((1 - part) * normal + part * (-np.log(ndtr(-normal)) - 1.0), dtype=np.float64)
 
 
 class _Part(BaseModel):
@@ -99,26 +106,42 @@ class Forming(_Part):
 
 
 class Grow(_Part):
-    """How a filament grows pulse by pulse: a SET brings ln G the part `pull` (by gate volts) of the way to the level it allows.
+    """How a filament grows pulse by pulse.
+
+    A cell is a filament in series with what a SET cannot change, `series_ohm` (transistor, line, contact). With r the filament's
+    own resistance and s that which one pulse of the reference width gives a cell from the high-resistance state (`Set`'s table),
+    r' ^ (-1/power) = r ^ (-1/power) + (s (reference width / width) ^ power) ^ (-1/power):
+    at a power of 1 every pulse adds a conductance of its own. One law then holds for single pulses and for ramps of any step.
 
     A filament that grows anew after a RESET has its own offsets, drawn once for each such cycle: `cycle_sd_v` (gate volts) and
-    `cycle_sd_ln` (ln G), with a tail of weak ones, exponential with `cycle_tail_ln` in one of eight. Every SET pulse also stirs
-    a cell by `stir_ln` (ln G, by its conductance `stir_s`), up or down.
+    `cycle_sd_ln` (ln of what a pulse adds); one cycle in eight is slow, by an exponential share of `cycle_slow_ln`. A cell's own
+    `gain_sd_ln` counts in the same way. Every SET pulse also stirs a cell by `stir_ln` (ln G, by its conductance `stir_s`), up or
+    down.
     """
 
-    gate_v: list[Finite]
-    pull: list[Fraction]
+    series_ohm: Positive
+    power: Positive
     cycle_sd_v: NotNegative
     cycle_sd_ln: NotNegative
-    cycle_tail_ln: NotNegative
+    cycle_slow_ln: NotNegative
     stir_s: list[Positive]
     stir_ln: list[NotNegative]
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
-        _check_table(self.gate_v, pull=self.pull)
         _check_table(self.stir_s, stir_ln=self.stir_ln)
         return self
+
+    def grown(self, before_s: FloatArray, single_s: FloatArray, widths: float | FloatArray) -> FloatArray:
+        """Conductance (S) of cells at `before_s` after a pulse that gives `single_s` to one from the high-resistance state.
+
+        `widths`: the pulse's width in reference widths. Never below `before_s`.
+        """
+        inverse = -1.0 / self.power
+        with np.errstate(divide="ignore"):
+            own, added = (np.maximum(1.0 / g - self.series_ohm, _LEAST_OHM) for g in (before_s, single_s))
+        both = own**inverse + widths * added**inverse
+        return np.asarray(np.maximum(before_s, 1.0 / (self.series_ohm + both ** (-self.power))), dtype=np.float64)
 
 
 class Set(_Part):
@@ -153,17 +176,19 @@ class Set(_Part):
         return self
 
 
-class Walk(_Part):
-    """RESET as it is measured pulse by pulse: a threshold that the filament sets, then a walk around a level.
+class Redraw(_Part):
+    """RESET as it is measured pulse by pulse: a threshold that the filament sets, beyond it a new draw by every pulse.
 
-    With U the volts that the gate lets through (`through_v` by `gate_v`, at most SL - BL; a cell's offset and a jitter of each
-    pulse added), a pulse with U below the threshold of the cell's filament (`on_v` by `on_s`) leaves it, or heals one that
-    reads below its filament by the part `heal` from `heal_from_v` on. Beyond the threshold, with x = ln G,
-    x' = x + pull (level(U) + own - x) + step w: `pull` and `step_ln` by `volts`, the level from `Reset`'s table, `own` the
-    cell's share `device_ln`. w mixes a standard normal draw and, the part `skew` of it, an exponential one of the same sd that
-    has an end towards high resistance: measured, a fifth of the cells never gets beyond some 40 kohm, in any cycle. So a pulse
-    may also raise G: measured, four in ten beyond 1.5 V do. A pulse on an intact filament (above `intact_s`) goes the part
-    `break_pull` of its way and spreads by `break_ln`, where U is `break_v` above the threshold.
+    U is SL - BL, at most what the gate lets through (`through_v` by `gate_v`), with the offsets of the cell and of the cycle
+    (`cycle_sd_v`) added. A pulse with U below the threshold of a cell's filament (`on_v` by `on_s`) leaves it, or heals one that
+    reads below its filament by the part `heal` from `heal_from_v` on. Beyond, ln G becomes level(U') + own + w: the level from
+    `Reset`'s table, `own` the cell's (`device_ln`), w new for each pulse (`white_ln`), both by `volts`, where
+    U' = U - `lag` x (threshold - threshold of a filament of `intact_s`). Measured, a pulse keeps no memory of what the one before
+    it drew, so that it raises G about as often as it lowers it; never above the filament, and only where the cell reads at
+    most `reach_ln` below what the pulse draws around: a weak RESET does not undo a strong one. w mixes a standard normal draw
+    and, the part `skew` of it, an exponential one of the same sd that has an end towards high resistance; so does `own`, the part
+    `device_skew` of it: measured, single cells stay at 8 kohm in every sweep. The pulse that breaks
+    a filament above `intact_s` spreads by up to `break_ln` more, growing with U over `break_v` above the threshold.
     """
 
     gate_v: list[Finite]
@@ -173,23 +198,28 @@ class Walk(_Part):
     heal: Fraction
     heal_from_v: Positive
     volts: list[Positive]
-    pull: list[Fraction]
-    step_ln: list[NotNegative]
+    white_ln: list[NotNegative]
     device_ln: list[NotNegative]
+    cycle_sd_v: NotNegative
+    lag: NotNegative
     skew: Fraction
+    device_skew: Fraction
     offset_skew: Fraction = Field(description="the part of `offset_sd_v` that has an end towards low thresholds")
     intact_s: Positive
     break_v: NotNegative
-    break_pull: Fraction
     break_ln: NotNegative
-    top_s: Positive = Field(description="no pulse of the walk ends above, unless the cell was there")
+    reach_ln: Positive
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
         _check_table(self.gate_v, through_v=self.through_v)
         _check_table(self.on_s, on_v=self.on_v)
-        _check_table(self.volts, pull=self.pull, step_ln=self.step_ln, device_ln=self.device_ln)
+        _check_table(self.volts, white_ln=self.white_ln, device_ln=self.device_ln)
         return self
+
+    def threshold_v(self, filament_s: ArrayLike) -> FloatArray:
+        """Volts at which a filament of `filament_s` breaks."""
+        return np.asarray(np.interp(np.log(filament_s), np.log(self.on_s), self.on_v), dtype=np.float64)
 
 
 class Reset(_Part):
@@ -211,7 +241,7 @@ class Reset(_Part):
     gate_threshold_v: Finite
     gate_slope: Positive
     floor_s: Positive = Field(description="no RESET goes below")
-    walk: Walk | None = None
+    redraw: Redraw | None = None
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
@@ -412,7 +442,7 @@ class DeviceModel(_Part):
             ("", "about"),
             ("forming", "quantile_v"),
             ("set", "grow"),
-            ("reset", "walk"),
+            ("reset", "redraw"),
         ):
             part = content[section] if section else content
             if not part[key]:
@@ -451,8 +481,8 @@ class DeviceModel(_Part):
 
     def _reset_v(self, sl_v: ArrayLike, gate_v: ArrayLike, width_s: float) -> FloatArray:
         """Volts that reach the cell in a RESET, as the gate lets through, at the reference width."""
-        if self.reset.walk is not None:
-            through = np.interp(np.asarray(gate_v, dtype=np.float64), self.reset.walk.gate_v, self.reset.walk.through_v)
+        if (law := self.reset.redraw) is not None:
+            through = np.interp(np.asarray(gate_v, dtype=np.float64), law.gate_v, law.through_v)
         else:
             through = self.reset.gate_slope * (np.asarray(gate_v, dtype=np.float64) - self.reset.gate_threshold_v)
         limited = np.minimum(np.asarray(sl_v, dtype=np.float64), through)
@@ -462,22 +492,14 @@ class DeviceModel(_Part):
     def _width_v(part: Set | Reset | Forming, width_s: float) -> float:
         return part.width_v_per_decade * float(np.log10(width_s / part.reference_width_s))
 
-    @cached_property
-    def _nominal_curve(self) -> tuple[FloatArray, FloatArray]:
-        """Gate volts and ln G of one SET from the high-resistance state."""
-        grid, level = self._set_curve
-        if self.set.grow is None:
-            return grid, level
-        low = np.log(self.reset.conductance_s[-1])
-        pull = np.interp(grid, self.set.grow.gate_v, self.set.grow.pull)
-        return grid, np.maximum.accumulate(np.where(level > low, low + pull * (level - low), level))
-
     def _nominal_ln(self, gate_v: ArrayLike, bl_v: ArrayLike, width_s: float) -> FloatArray:
-        gate = np.asarray(gate_v, dtype=np.float64) + self._width_v(self.set, width_s)
-        volts = np.asarray(bl_v, dtype=np.float64)
-        level = np.interp(gate, *self._nominal_curve) + np.log(np.interp(volts, self.set.bl_v, self.set.bl_ratio))
-        works = (volts >= self.set.bl_v[0]) & (gate >= self.set.gate_v[0])
-        return np.asarray(np.where(works, level, -np.inf), dtype=np.float64)
+        """ln G of one SET from the high-resistance state; -inf where there is no SET."""
+        level = self._set_ln(gate_v, bl_v, width_s)
+        if self.set.grow is None:
+            return level
+        low = np.full(level.shape, self.reset.conductance_s[-1])
+        grown = self.set.grow.grown(low, np.exp(level), width_s / self.set.reference_width_s)
+        return np.asarray(np.where(np.isfinite(level), np.log(grown), -np.inf), dtype=np.float64)
 
     def nominal_set_s(self, wl_v: ArrayLike, bl_v: ArrayLike = 2.0, width_s: float = 100e-9) -> FloatArray:
         """Median conductance (S) after one SET from the high-resistance state: what characterisation would show."""
@@ -485,11 +507,13 @@ class DeviceModel(_Part):
 
     def nominal_set_gate_v(self, target_s: ArrayLike, bl_v: float = 2.0, width_s: float = 100e-9) -> FloatArray:
         """Gate volts whose nominal SET gives `target_s`; held at the ends of the curve."""
-        gate, level = self._nominal_curve
-        ratio = float(np.interp(bl_v, self.set.bl_v, self.set.bl_ratio))
-        rising = np.concatenate(([True], np.diff(level) > 0))
-        target = np.log(np.asarray(target_s, dtype=np.float64) / ratio)
-        found = np.interp(target, level[rising], gate[rising]) - self._width_v(self.set, width_s)
+        gate = self._set_curve[0]
+        wl = gate - self._width_v(self.set, width_s)
+        level = self._nominal_ln(wl + 1e-9, bl_v, width_s)
+        rising = np.isfinite(level) & np.concatenate(([True], np.diff(level) > 0))
+        if not rising.any():
+            return np.full(np.shape(target_s), wl[-1])
+        found = np.interp(np.log(np.asarray(target_s, dtype=np.float64)), level[rising], wl[rising])
         return np.asarray(found, dtype=np.float64)
 
     def nominal_set_table(
@@ -539,10 +563,10 @@ class DeviceModel(_Part):
 
     def _reset_offsets(self, z: FloatArray) -> FloatArray:
         """Volts by which RESET is easier for each cell, from standard normal draws."""
-        skew = 0.0 if self.reset.walk is None else self.reset.walk.offset_skew
+        skew = 0.0 if self.reset.redraw is None else self.reset.redraw.offset_skew
         if skew == 0:
             return self.reset.offset_sd_v * z
-        return np.asarray(self.reset.offset_sd_v * ((1 - skew) * z + skew * (1.0 + np.log(ndtr(z)))), dtype=np.float64)
+        return -self.reset.offset_sd_v * _skewed(-z, skew)
 
     def after_set(
         self,
@@ -577,10 +601,8 @@ class DeviceModel(_Part):
                 when = event[chosen] if cycle is None else cycle[chosen]
                 gate = self._own_gate(seed, traits.index[chosen], when, gate_v[chosen], grown)
                 level_s = reached(seed, traits.part(chosen), event[chosen], bl_v[chosen], gate, width_s)
-                if reached == self._set_reaches:
-                    level_s = self._grown(
-                        seed, traits.index[chosen], when, after[chosen], level_s, gate_v[chosen], grown
-                    )
+                if self.set.grow is not None and reached == self._set_reaches:
+                    level_s = self._grown(seed, traits.part(chosen), when, after[chosen], level_s, width_s, grown)
                 risen = np.maximum(after[chosen], np.minimum(level_s, cap[chosen]))
                 if self.set.grow is not None and reached == self._set_reaches:
                     z = draws.normal(seed, Purpose.SET_STIR, traits.index[chosen], event[chosen])
@@ -604,25 +626,23 @@ class DeviceModel(_Part):
     def _grown(
         self,
         seed: int,
-        index: IntArray,
+        traits: Traits,
         cycle: IntArray,
         before_s: FloatArray,
         level_s: FloatArray,
-        gate_v: FloatArray,
+        width_s: float,
         grown: NDArray[np.bool_],
     ) -> FloatArray:
-        """What one pulse makes of `before_s` on the way to the level that it allows (S)."""
+        """What one pulse makes of `before_s` (S): `level_s` is what it gives a cell from the high-resistance state."""
         grow = self.set.grow
-        if grow is None:
-            return level_s
-        if grow.cycle_sd_ln > 0:
-            own = grow.cycle_sd_ln * draws.normal(seed, Purpose.CYCLE_GAIN, index, cycle)
-            if grow.cycle_tail_ln > 0:
-                weak = -np.log(draws.uniform(seed, Purpose.CYCLE_TAIL, index, cycle))
-                own = own - grow.cycle_tail_ln * np.maximum(weak - np.log(8.0), 0.0)
-            level_s = level_s * np.exp(np.where(grown, own, 0.0))
-        way = np.log(np.maximum(level_s, before_s) / before_s)
-        return np.asarray(before_s * np.exp(np.interp(gate_v, grow.gate_v, grow.pull) * way), dtype=np.float64)
+        assert grow is not None
+        cell = np.asarray(traits.set_gain_ln, dtype=np.float64)
+        own = grow.cycle_sd_ln * draws.normal(seed, Purpose.CYCLE_GAIN, traits.index, cycle)
+        if grow.cycle_slow_ln > 0:
+            slow = -np.log(draws.uniform(seed, Purpose.CYCLE_TAIL, traits.index, cycle))
+            own = own - grow.cycle_slow_ln * np.maximum(slow - np.log(8.0), 0.0)
+        strength = np.exp((cell + np.where(grown, own, 0.0)) / grow.power)
+        return grow.grown(before_s, level_s * np.exp(-cell), strength * width_s / self.set.reference_width_s)
 
     def _set_reaches(
         self, seed: int, traits: Traits, event: IntArray, bl_v: FloatArray, gate_v: FloatArray, width_s: float
@@ -651,13 +671,20 @@ class DeviceModel(_Part):
         gate_v: FloatArray,
         width_s: float,
         settled_s: FloatArray | None = None,
+        cycle: IntArray | None = None,
+        broken_s: FloatArray | None = None,
     ) -> FloatArray:
         """Conductance (S) after a pulse with SL - BL = `sl_v` > 0 and the gate `gate_v` above BL.
 
-        Never above `g_s` but where the model has a `Walk`. `settled_s` as in `after_set`.
+        Never above `g_s` but where the model has a `Redraw`. `settled_s` and `cycle` as in `after_set`; `broken_s` is how large
+        (S) the filament was that a RESET of this cycle broke, 0 for one that is whole (see `broken_after`).
         """
-        if self.reset.walk is not None:
-            return self._walk(seed, traits, event, g_s, formed, sl_v, gate_v, width_s, settled_s)
+        if self.reset.redraw is not None:
+            whole_s = g_s if settled_s is None else np.where(np.isnan(settled_s), g_s, settled_s)
+            broken = np.zeros(g_s.shape) if broken_s is None else broken_s
+            when = event if cycle is None else cycle
+            moved = self._redrawn(seed, traits, event, when, g_s, whole_s, broken, sl_v, gate_v, width_s)
+            return np.asarray(np.where(formed & (traits.stuck == 0) & (sl_v > 0), moved, g_s), dtype=np.float64)
         z = np.sqrt(self.reset.device_share) * traits.reset_z
         z = z + np.sqrt(1 - self.reset.device_share) * draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event)
         volts = self._reset_v(sl_v, gate_v, width_s)
@@ -670,41 +697,58 @@ class DeviceModel(_Part):
         after = np.minimum(g_s, np.maximum(reached, self.reset.floor_s))
         return np.asarray(np.where(works & formed, after, g_s), dtype=np.float64)
 
-    def _walk(
+    def _redrawn(
         self,
         seed: int,
         traits: Traits,
         event: IntArray,
+        cycle: IntArray,
         g_s: FloatArray,
-        formed: NDArray[np.bool_],
+        whole_s: FloatArray,
+        broken_s: FloatArray,
         sl_v: FloatArray,
         gate_v: FloatArray,
         width_s: float,
-        settled_s: FloatArray | None,
     ) -> FloatArray:
-        walk = self.reset.walk
-        assert walk is not None
-        volts = np.minimum(sl_v, np.interp(gate_v, walk.gate_v, walk.through_v)) + self._width_v(self.reset, width_s)
-        volts = volts + traits.reset_offset_v
-        noisy = volts + self.reset.jitter_sd_v * draws.normal(seed, Purpose.RESET_JITTER, traits.index, event)
-        filament = g_s if settled_s is None else np.where(np.isnan(settled_s), g_s, settled_s)
-        above = noisy - np.interp(np.log(filament), np.log(walk.on_s), walk.on_v)
-        x = np.log(np.maximum(g_s, 1e-12))
-        grid, level, _ = self._reset_curve
-        breaks = (filament >= walk.intact_s) & (above >= 0)
-        hard = breaks * np.clip(above / walk.break_v, 0.0, 1.0) if walk.break_v > 0 else breaks.astype(np.float64)
-        pull = np.interp(volts, walk.volts, walk.pull)
-        pull = pull + hard * (walk.break_pull - pull)
-        step = np.interp(volts, walk.volts, walk.step_ln)
-        step = step + hard * (walk.break_ln - step)
-        own = np.interp(volts, walk.volts, walk.device_ln) * traits.reset_z
+        law = self.reset.redraw
+        assert law is not None
+        volts = self._reset_v(sl_v, gate_v, width_s) + traits.reset_offset_v
+        volts = volts + law.cycle_sd_v * draws.normal(seed, Purpose.RESET_CYCLE, traits.index, cycle)
+        broken = broken_s > 0
+        filament = np.where(broken, broken_s, np.maximum(whole_s, 1e-12))
+        on = law.threshold_v(filament)
+        beyond = volts - law.lag * (on - law.threshold_v(law.intact_s))
         chance = draws.uniform(seed, Purpose.RESET_SPREAD, traits.index, event)
-        z = (1 - walk.skew) * ndtri(chance) + walk.skew * (-np.log1p(-chance) - 1.0)
-        moved = x + pull * (np.interp(volts, grid, level) + own - x) + step * z
-        moved = np.clip(moved, np.log(self.reset.floor_s), np.maximum(x, np.log(walk.top_s)))
-        healed = x + np.where(volts >= walk.heal_from_v, walk.heal, 0.0) * np.maximum(np.log(filament) - x, 0.0)
-        after = np.exp(np.where(above >= 0, moved, healed))
-        return np.asarray(np.where(formed & (traits.stuck == 0) & (sl_v > 0), after, g_s), dtype=np.float64)
+        w = _skewed(ndtri(chance), law.skew)
+        own = np.interp(beyond, law.volts, law.device_ln) * _skewed(traits.reset_z, law.device_skew)
+        grid, level, _ = self._reset_curve
+        around = np.interp(beyond, grid, level) + own
+        drawn = around + np.interp(beyond, law.volts, law.white_ln) * w
+        x = np.log(np.maximum(g_s, 1e-12))
+        above = volts - on
+        if law.break_ln > 0:
+            hard = np.clip(above / max(law.break_v, 1e-6), 0.0, 1.0) * (filament >= law.intact_s)
+            z = draws.normal(seed, Purpose.RESET_BREAK, traits.index, event)
+            drawn = np.where(broken, drawn, drawn + hard * law.break_ln * z)
+        healed = x + np.where(volts >= law.heal_from_v, law.heal, 0.0) * np.maximum(np.log(filament) - x, 0.0)
+        first = np.where(above >= 0, np.minimum(drawn, x), healed)
+        again = np.where(around - x <= law.reach_ln, np.minimum(drawn, np.maximum(np.log(filament), x)), x)
+        moved = np.where(broken, again, first)
+        # A state that is left as it is must come back as the same number.
+        after = np.where(moved == x, g_s, np.exp(np.maximum(moved, np.log(self.reset.floor_s))))
+        return np.asarray(after, dtype=np.float64)
+
+    @staticmethod
+    def broken_after(
+        polarity: int, before_s: FloatArray, after_s: FloatArray, broken_s: FloatArray, whole_s: FloatArray
+    ) -> FloatArray:
+        """How large (S) the filaments were that are broken after a pulse of a polarity (1: SET), 0 where they are whole.
+
+        The first RESET that lowers a cell breaks its filament of `whole_s`; a SET that raises it grows a new one.
+        """
+        if polarity > 0:
+            return np.asarray(np.where(after_s > before_s, 0.0, broken_s), dtype=np.float64)
+        return np.asarray(np.where((broken_s == 0) & (after_s < before_s), whole_s, broken_s), dtype=np.float64)
 
     def relaxed(self, seed: int, index: IntArray, event: IntArray, g_s: FloatArray, age_s: FloatArray) -> FloatArray:
         """Conductance (S) `age_s` seconds after a programming to `g_s` that was event number `event` of each cell."""

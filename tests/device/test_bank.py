@@ -16,7 +16,7 @@ MODEL = DeviceModel.load(DEFAULT_PRESET)
 
 def test_the_default_of_the_simulated_bench_is_the_fitted_preset() -> None:
     assert Simulation().device == DEFAULT_PRESET
-    assert MODEL.reset.walk is not None
+    assert MODEL.reset.redraw is not None
     assert MODEL.drift is not None
 
 
@@ -79,6 +79,61 @@ def test_a_weak_reset_leaves_a_filament_alone_and_no_pulse_leaves_the_physical_r
         g = bank.conductance_s
         assert np.all(np.isfinite(g))
         assert np.all((g > 0) & (g < 1e-3))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    before=st.floats(1e-6, 2.4e-4), single=st.floats(1e-6, 2.4e-4), first=st.floats(0.1, 5), second=st.floats(0.1, 5)
+)
+def test_two_set_pulses_do_what_one_of_their_widths_together_does_and_none_lowers_a_cell(
+    before: float, single: float, first: float, second: float
+) -> None:
+    grow = MODEL.set.grow
+    assert grow is not None
+    g, one = np.array([before]), np.array([single])
+    twice = grow.grown(grow.grown(g, one, first), one, second)
+    np.testing.assert_allclose(twice, grow.grown(g, one, first + second), rtol=1e-6)
+    assert twice[0] >= before
+    assert twice[0] <= max(before, 1 / grow.series_ohm)
+
+
+def test_a_weak_reset_does_not_undo_a_strong_one() -> None:
+    bank = cells_of(MODEL, 400, 6)
+    bank.place(200e-6)
+    bank.apply(0.0, 3.0, 4.0)
+    strong = bank.conductance_s
+    for _ in range(5):
+        bank.apply(0.0, 0.9, 4.0)
+    deep = bank.responsive & (strong < 15e-6)
+    assert deep.sum() > 100
+    np.testing.assert_allclose(bank.conductance_s[deep], strong[deep])
+
+
+def test_repeated_resets_draw_anew_around_each_cells_own_level() -> None:
+    bank = cells_of(MODEL.model_copy(update={"drift": None}), 1500, 7)
+    bank.place(200e-6)
+    read = []
+    for _ in range(60):
+        bank.apply(0.0, 3.0, 4.0)
+        read.append(np.log(bank.conductance_s[bank.responsive]))
+    x = np.array(read)[1:]
+    own = x - x.mean(axis=0)
+    lag = (own[1:] * own[:-1]).mean() / (own**2).mean()
+    assert abs(lag) < 0.1
+    assert x.mean(axis=0).std() > 1.3 * own.std()
+    assert np.median(x[-10:]) == pytest.approx(np.median(x[:10]), abs=0.1)
+    never = np.mean(x.min(axis=0) > np.log(1 / 80e3))
+    assert 0.03 < never < 0.25
+
+
+def test_a_set_makes_a_broken_filament_whole_so_that_its_threshold_counts_again() -> None:
+    bank = cells_of(MODEL, 300, 8)
+    bank.place(200e-6)
+    bank.apply(0.0, 3.0, 4.0)
+    bank.apply(2.0, 0.0, 3.0)
+    grown = bank.conductance_s
+    bank.apply(0.0, 0.45, 4.0)
+    assert np.mean(bank.conductance_s == grown) > 0.98
 
 
 def test_wrong_use_of_a_bank_is_refused() -> None:
