@@ -187,8 +187,8 @@ class Redraw(_Part):
     it drew, so that it raises G about as often as it lowers it; never above the filament, and only where the cell reads at
     most `reach_ln` below what the pulse draws around: a weak RESET does not undo a strong one. w mixes a standard normal draw
     and, the part `skew` of it, an exponential one of the same sd that has an end towards high resistance; so does `own`, the part
-    `device_skew` of it: measured, single cells stay at 8 kohm in every sweep. The pulse that breaks
-    a filament above `intact_s` spreads by up to `break_ln` more, growing with U over `break_v` above the threshold.
+    `device_skew` of it: measured, single cells stay at 8 kohm in every sweep. The pulse that breaks a filament above `intact_s`
+    spreads by up to `break_ln` more, growing with U over `break_v` above the threshold.
     """
 
     gate_v: list[Finite]
