@@ -118,35 +118,12 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
             part, when = traits.part(at), event[at] + 2 * k
             drive = np.full(at.size, line["sl_v"] if plan.reset else line["bl_v"])
             gate = np.full(at.size, line["wl_v"])
+            pulse = (seed, part, when, g[at], formed[at], drive, gate, plan.width_s)
             if plan.reset:
-                after = model.after_reset(
-                    seed,
-                    part,
-                    when,
-                    g[at],
-                    formed[at],
-                    drive,
-                    gate,
-                    plan.width_s,
-                    settled_s=settled[at],
-                    cycle=event[at],
-                    broken_s=broken[at],
-                )
-                whole = np.where(np.isnan(settled[at]), g[at], settled[at])
-                broken[at] = model.broken_after(-1, g[at], after, broken[at], whole)
+                after = model.after_reset(*pulse, settled_s=settled[at], cycle=event[at], broken_s=broken[at])
+                broken[at], _ = model.broken_after(-1, g[at], after, broken[at], settled[at])
             else:
-                after, _ = model.after_set(
-                    seed,
-                    part,
-                    when,
-                    g[at],
-                    formed[at],
-                    drive,
-                    gate,
-                    plan.width_s,
-                    settled_s=settled[at],
-                    cycle=event[at],
-                )
+                after, _ = model.after_set(*pulse, settled_s=settled[at], cycle=event[at])
             g[at] = after
             now[at] = np.maximum(model.as_read(seed, part, when + 1, after), 1e-9)
             if plan.stop_ohm is not None:

@@ -195,7 +195,7 @@ def scheme_of(name: str) -> Callable[[DeviceModel, FloatArray, FloatArray, int],
     """The scheme that a file's name tells (ispp with its step, fppv, radar); None for another name."""
     text = name.lower()
     if "radar" in text:
-        return lambda model, low, high, seed: radar(model, low, high, seed)
+        return radar
     if "fppv" in text:
         return fppv
     if "ispp" in text:

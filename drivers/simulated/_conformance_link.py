@@ -36,9 +36,9 @@ from ._conformance_station import (
 from .control import Injected, LinkFault
 
 QUERIES = 200
+"""How often each of two threads asks in the check of the lock."""
 LATE_S = 0.4
 """How late a delayed reply comes: when the driver has given up."""
-"""How often each of two threads asks in the check of the lock."""
 
 
 FAULTS: Mapping[str, tuple[Injected, ...]] = {

@@ -121,12 +121,8 @@ class CellBank:
                 cycle=self._cycle[k],
                 broken_s=self._broken_s[k],
             )
-        was, whole = self._broken_s[k], np.where(np.isnan(settled), before, settled)
-        now = self.model.broken_after(int(sign), before, after, was, whole)
-        begun = (was == 0) & (now > 0)
-        self._cycle[k] = np.where(begun, event, self._cycle[k])
-        self._settled_s[k] = np.where(begun, np.nan, settled)
-        self._broken_s[k] = now
+        self._broken_s[k], broke = self.model.broken_after(int(sign), before, after, self._broken_s[k], settled)
+        self._cycle[k[broke]], self._settled_s[k[broke]] = event[broke], np.nan
         moved = after != before
         to = k[moved]
         self._g[to], self._programmed_s[to], self._programming[to] = after[moved], self.now_s + width_s, event[moved]

@@ -500,10 +500,8 @@ class SimulatedChip:
         """A RESET that breaks a filament begins a cycle of the cell."""
         state = self._state
         was = state.broken_s[index].astype(np.float64)
-        now = self.model.broken_after(polarity, before_s, after_s, was, before_s)
-        state.broken_s[index] = now
-        begun = (was == 0) & (now > 0)
-        state.cycle[index[begun]] = event[begun]
+        state.broken_s[index], broke = self.model.broken_after(polarity, before_s, after_s, was)
+        state.cycle[index[broke]] = event[broke]
 
     def _gate_reading(self, index: IntArray, wl_v: FloatArray) -> tuple[FloatArray, FloatArray, StatusArray]:
         leaks = (self._state.fault.reshape(self.geometry.shape) & Fault.GATE_LEAK != 0).sum(axis=2).ravel()

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.interpolate import PchipInterpolator
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 
 from rram_hil.cells import IntArray
 from rram_hil.device import draws
@@ -680,7 +680,7 @@ class DeviceModel(_Part):
         (S) the filament was that a RESET of this cycle broke, 0 for one that is whole (see `broken_after`).
         """
         if self.reset.redraw is not None:
-            whole_s = g_s if settled_s is None else np.where(np.isnan(settled_s), g_s, settled_s)
+            whole_s = g_s if settled_s is None else self._whole(g_s, settled_s)
             broken = np.zeros(g_s.shape) if broken_s is None else broken_s
             when = event if cycle is None else cycle
             moved = self._redrawn(seed, traits, event, when, g_s, whole_s, broken, sl_v, gate_v, width_s)
@@ -718,8 +718,7 @@ class DeviceModel(_Part):
         filament = np.where(broken, broken_s, np.maximum(whole_s, 1e-12))
         on = law.threshold_v(filament)
         beyond = volts - law.lag * (on - law.threshold_v(law.intact_s))
-        chance = draws.uniform(seed, Purpose.RESET_SPREAD, traits.index, event)
-        w = _skewed(ndtri(chance), law.skew)
+        w = _skewed(draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event), law.skew)
         own = np.interp(beyond, law.volts, law.device_ln) * _skewed(traits.reset_z, law.device_skew)
         grid, level, _ = self._reset_curve
         around = np.interp(beyond, grid, level) + own
@@ -739,16 +738,28 @@ class DeviceModel(_Part):
         return np.asarray(after, dtype=np.float64)
 
     @staticmethod
+    def _whole(g_s: FloatArray, settled_s: FloatArray) -> FloatArray:
+        """Size (S) of filaments that are whole: the settled one's, else what the cell reads."""
+        return np.where(np.isnan(settled_s), g_s, settled_s)
+
     def broken_after(
-        polarity: int, before_s: FloatArray, after_s: FloatArray, broken_s: FloatArray, whole_s: FloatArray
-    ) -> FloatArray:
+        self,
+        polarity: int,
+        before_s: FloatArray,
+        after_s: FloatArray,
+        broken_s: FloatArray,
+        settled_s: FloatArray | None = None,
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
         """How large (S) the filaments were that are broken after a pulse of a polarity (1: SET), 0 where they are whole.
 
-        The first RESET that lowers a cell breaks its filament of `whole_s`; a SET that raises it grows a new one.
+        Also, which this pulse broke, so that a cycle of theirs begins: the first RESET that lowers a cell. A SET that raises one
+        grows a new filament. `broken_s` and `settled_s` as in `after_reset`.
         """
         if polarity > 0:
-            return np.asarray(np.where(after_s > before_s, 0.0, broken_s), dtype=np.float64)
-        return np.asarray(np.where((broken_s == 0) & (after_s < before_s), whole_s, broken_s), dtype=np.float64)
+            return np.where(after_s > before_s, 0.0, broken_s), np.zeros(before_s.shape, dtype=np.bool_)
+        broke = (broken_s == 0) & (after_s < before_s)
+        whole_s = before_s if settled_s is None else self._whole(before_s, settled_s)
+        return np.where(broke, whole_s, broken_s), broke
 
     def relaxed(self, seed: int, index: IntArray, event: IntArray, g_s: FloatArray, age_s: FloatArray) -> FloatArray:
         """Conductance (S) `age_s` seconds after a programming to `g_s` that was event number `event` of each cell."""

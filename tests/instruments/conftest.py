@@ -10,13 +10,19 @@ import pytest
 
 
 @pytest.fixture
-def soon_off() -> Callable[[Any], bool]:
-    """Whether a simulated instrument's outputs are off, or go off within seconds: commands without a reply need a moment."""
+def soon() -> Callable[[Callable[[], bool]], bool]:
+    """Whether something holds, or comes to hold within seconds: commands without a reply need a moment."""
 
-    def look(simulated: Any) -> bool:
+    def look(holds: Callable[[], bool]) -> bool:
         end_s = time.monotonic() + 10.0
-        while simulated.outputs_on and time.monotonic() < end_s:
+        while not (found := holds()) and time.monotonic() < end_s:
             time.sleep(0.005)
-        return not simulated.outputs_on
+        return found
 
     return look
+
+
+@pytest.fixture
+def soon_off(soon: Callable[[Callable[[], bool]], bool]) -> Callable[[Any], bool]:
+    """Whether a simulated instrument's outputs are off, or go off within seconds."""
+    return lambda simulated: soon(lambda: not simulated.outputs_on)

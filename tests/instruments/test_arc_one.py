@@ -417,23 +417,17 @@ def test_pulses_without_a_reading_are_acknowledged_all_the_same(far: Far, board:
     assert (far.control.pulses().ravel() - before)[:9].tolist() == [6] * 9
 
 
-def _wait_until_idle(far: Far) -> None:
-    """The settings of a new session are not acknowledged: the board may still be reading them."""
-    end = time.monotonic() + 10
-    while far.control.status()["busy"]:
-        assert time.monotonic() < end, "the board stays busy"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("fault", ["drop-reply", "half-reply", "garbage", "stuck", "disconnect-reply", "drop-request"])
-def test_a_pulse_whose_reply_is_lost_is_unknown_and_never_repeated(far: Far, board: ArcOne, fault: str) -> None:
+def test_a_pulse_whose_reply_is_lost_is_unknown_and_never_repeated(
+    far: Far, board: ArcOne, fault: str, soon: Any
+) -> None:
     before = far.control.pulses().ravel()
     far.control.inject(fault, "PULSE READ")
     with pytest.raises(UnknownOutcomeError, match="outputs are off"):
         board.execute(pulse(ALL, bl_v=1.0, wl_v=0.0, width_s=1e-6, read=READ, unselected=Scheme.HALF), 5)
     assert np.all(far.control.pulses().ravel() - before <= 1)
     assert not far.control.status()["outputs_on"]
-    _wait_until_idle(far)
+    assert soon(lambda: not far.control.status()["busy"]), "the board is still busy with the new session's settings"
     board.execute(read(ALL), 6)
 
 
@@ -856,13 +850,15 @@ def test_a_module_beyond_the_limits_is_refused_before_anything_is_sent(far: Far,
 
 
 @pytest.mark.parametrize("fault", ["drop-reply", "half-reply", "garbage", "stuck", "disconnect-reply", "drop-request"])
-def test_a_module_that_loses_its_stream_is_unknown_and_the_board_reset(far: Far, board: ArcOne, fault: str) -> None:
+def test_a_module_that_loses_its_stream_is_unknown_and_the_board_reset(
+    far: Far, board: ArcOne, fault: str, soon: Any
+) -> None:
     resets = far.control.status()["resets"]
     far.control.inject(fault, "ENDURANCE")
     with pytest.raises(UnknownOutcomeError, match="charge each cell with 4 pulses"):
         board.endurance(ALL[:2], Endurance(1.0, -1.0, 1e-6, 1e-6, 2))
     assert far.control.status()["resets"] > resets
-    _wait_until_idle(far)
+    assert soon(lambda: not far.control.status()["busy"]), "the board is still busy with the new session's settings"
     board.execute(read(ALL), 1)
 
 
