@@ -267,7 +267,7 @@ def test_a_trigger_that_stays_out_names_the_step_and_nothing_more_switches(stati
     answering(station.bus, seen, station.fabric, answers=5)
     station.driver.use_triggers(1, 2)
     with pytest.raises(InstrumentError, match=r"line 2 .* after 5 of 8 steps"):
-        station.driver.run_steps(row(8), out_line=1, in_line=2, timeout_s=0.5)
+        station.driver.run_steps(row(8), out_line=1, in_line=2, timeout_s=2.0)
     assert station.fabric.now == {("A", 6)}
 
 
