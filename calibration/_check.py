@@ -141,7 +141,8 @@ def _check_forming(model: DeviceModel, file: Measured, seed: int) -> Checked:
 def _check_cycling(model: DeviceModel, file: Measured, seed: int) -> Checked:
     high, low = file["r_hrs_ohm"], file["r_lrs_ohm"]
     cells = 1000
-    found = cycle_on_model(model, seed, cells, 30)
+    ohm = cycle_on_model(model, seed, cells, 30, max(round(file.rows / file.cells.size), 1))
+    found = ohm[0].ravel(), ohm[1].ravel()
     errors = _errors(
         _bootstrap(file["cell"], lambda rows, _: cycle_figures(high[rows], low[rows]), seed),
         max(cells // file.cells.size, 1),
@@ -157,9 +158,9 @@ def _check_verify(model: DeviceModel, file: Measured, seed: int) -> Checked:
     low, high = file["r_low_ohm"], file["r_high_ohm"]
     pulses, success = file["sets"] + file["resets"], file["success"]
     windows = np.unique(np.stack([low, high]), axis=1)
-    each = 500
+    each = 2000
     lows, highs = np.repeat(windows[0], each), np.repeat(windows[1], each)
-    found = scheme(model, lows, highs, seed)
+    found = scheme(model, lows, highs, seed, _write_verify.cycles_before(file.name))
     predicted = verify_figures(lows, found.pulses.astype(np.float64), found.success.astype(np.float64))
     errors = _errors(
         _bootstrap(file["cell"], lambda rows, _: verify_figures(low[rows], pulses[rows], success[rows]), seed),

@@ -36,7 +36,10 @@ def device_report(model: DeviceModel, files: list[Checked]) -> str:
         mine, of = passed([file])
         parts.append(f"<section><h2>{escape(file.name)}</h2><p>{file.kind}: {mine} of {of} figures pass</p>")
         parts.append(
-            f'<div class="pair"><div class="card">{_DRAW[file.kind](file)}</div><div class="card">{_table(file)}</div></div>'
+            # The table as wide as its columns, so that no verdict hides; the plots beside it, or above on a narrow screen.
+            '<div class="pair" style="display: flex; flex-wrap: wrap">'
+            f'<div class="card" style="flex: 1 1 28rem">{_DRAW[file.kind](file)}</div>'
+            f'<div class="card" style="flex: 0 1 auto">{_table(file)}</div></div>'
         )
         parts.append("</section>")
     parts.append("</main>")

@@ -105,6 +105,7 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
     cell = np.concatenate([plan.cell + k * cells for k in range(copies)])
     event = np.tile(plan.number * _ROUND + 1, copies)
     g, settled = np.tile(plan.start_s, copies), np.tile(plan.settled_s, copies)
+    number = np.tile(plan.number, copies)
     traits = traits_of(model, seed, cell)
     formed = np.ones(cell.size, dtype=np.bool_)
     going = np.ones(cell.size, dtype=np.bool_)
@@ -120,7 +121,9 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
             gate = np.full(at.size, line["wl_v"])
             pulse = (seed, part, when, g[at], formed[at], drive, gate, plan.width_s)
             if plan.reset:
-                after = model.after_reset(*pulse, settled_s=settled[at], cycle=event[at], broken_s=broken[at])
+                after = model.after_reset(
+                    *pulse, settled_s=settled[at], cycle=event[at], broken_s=broken[at], cycles=number[at]
+                )
                 broken[at], _ = model.broken_after(-1, g[at], after, broken[at], settled[at])
             else:
                 after, _ = model.after_set(*pulse, settled_s=settled[at], cycle=event[at])
@@ -160,8 +163,12 @@ def form_on_model(
     return bl[good], ohm[good]
 
 
-def cycle_on_model(model: DeviceModel, seed: int, cells: int, cycles: int) -> tuple[FloatArray, FloatArray]:
-    """High and low state (ohm) of full cycles, each shape (cells * cycles,): `FULL_RESET`, read, `FULL_SET`, read."""
+def cycle_on_model(model: DeviceModel, seed: int, cells: int, cycles: int, of: int) -> tuple[FloatArray, FloatArray]:
+    """High and low state (ohm) of full cycles, each shape (cells, cycles): `FULL_RESET`, read, `FULL_SET`, read.
+
+    The cycles are evenly spread over `of` that each cell takes.
+    """
+    number = np.tile(((np.arange(cycles) + 0.5) * of / cycles).astype(np.int64), cells)
     cell = np.repeat(np.arange(cells, dtype=np.int64), cycles)
     event = np.tile(np.arange(cycles, dtype=np.int64) * 8 + 9, cells)
     traits = traits_of(model, seed, cell)
@@ -170,7 +177,16 @@ def cycle_on_model(model: DeviceModel, seed: int, cells: int, cycles: int) -> tu
 
     def reset(g: FloatArray, when: IntArray) -> FloatArray:
         return model.after_reset(
-            seed, traits, when, g, formed, np.full(n, FULL_RESET[0]), np.full(n, FULL_RESET[1]), 200e-9, cycle=when
+            seed,
+            traits,
+            when,
+            g,
+            formed,
+            np.full(n, FULL_RESET[0]),
+            np.full(n, FULL_RESET[1]),
+            200e-9,
+            cycle=when,
+            cycles=number,
         )
 
     def set_(g: FloatArray, when: IntArray) -> FloatArray:
@@ -182,7 +198,8 @@ def cycle_on_model(model: DeviceModel, seed: int, cells: int, cycles: int) -> tu
     read_high = model.as_read(seed, traits, event + 2, high)
     low = set_(high, event + 3)
     read_low = model.as_read(seed, traits, event + 4, low)
-    return 1 / np.maximum(read_high, 1e-9), 1 / np.maximum(read_low, 1e-9)
+    high_ohm, low_ohm = (1 / np.maximum(read, 1e-9).reshape(cells, cycles) for read in (read_high, read_low))
+    return high_ohm, low_ohm
 
 
 def relax_on_model(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
+from rram_hil.cells import IntArray
 from rram_hil.device.model import DeviceModel
 from rram_hil.errors import DataError
 from rram_hil.operations import FloatArray
@@ -74,6 +75,12 @@ def _set_knobs(content: dict[str, Any], bl: bool) -> list[Knob]:
         Knob(("set", "grow", "cycle_sd_v"), 0.0, 0.2),
         Knob(("set", "grow", "cycle_sd_ln"), 0.0, 1.0),
         Knob(("set", "grow", "series_ohm"), 1000.0, 4500.0, log=True),
+        *(
+            Knob(("set", "grow", "overdrive", "part", k), 0.0, 1.0)
+            for k in range(1, len(part["grow"]["overdrive"]["part"]))
+        ),
+        Knob(("set", "grow", "overdrive", "own_ohm"), 200.0, 3000.0, log=True),
+        Knob(("set", "grow", "overdrive", "spread_ln"), 0.05, 1.0),
     ]
 
 
@@ -97,6 +104,9 @@ def _reset_knobs(content: dict[str, Any], gate: bool) -> list[Knob]:
         Knob(("reset", "redraw", "heal"), 0.0, 0.4),
         Knob(("reset", "redraw", "break_v"), 0.05, 3.0),
         Knob(("reset", "redraw", "break_ln"), 0.05, 1.2),
+        Knob(("reset", "redraw", "break_more_ln"), -0.5, 1.0),
+        Knob(("reset", "wear", "cycles"), 3.0, 300.0, log=True),
+        Knob(("reset", "wear", "less_ln"), 0.0, 2.0),
     ]
 
 
@@ -111,6 +121,9 @@ def _ordered(content: dict[str, Any]) -> dict[str, Any]:
     made["set"]["conductance_s"] = [float(g) for g in np.exp(rising + 1e-4 * np.arange(rising.size))]
     falling = np.minimum.accumulate(np.log(made["reset"]["conductance_s"]))
     made["reset"]["conductance_s"] = [float(g) for g in np.exp(falling - 1e-4 * np.arange(falling.size))]
+    over = made["set"]["grow"]["overdrive"]
+    rising_part = [float(p) for p in np.maximum.accumulate(over["part"])]
+    made["set"]["grow"] = {**made["set"]["grow"], "overdrive": {**over, "part": rising_part}}
     made["set"]["bl_ratio"] = [float(r) for r in np.maximum.accumulate(made["set"]["bl_ratio"])]
     for name in ("through_v", "on_v"):
         made["reset"]["redraw"][name] = [float(v) for v in np.maximum.accumulate(made["reset"]["redraw"][name])]
@@ -135,6 +148,16 @@ _CURVE_WEIGHT = 0.25
 _SMOOTH = 0.4
 _SMOOTH_SINGLE = 1.5
 """Ramps tell the sum of their pulses better than each: what single SET pulses give must be smooth."""
+_REST = 100.0
+"""Where the optimiser begins: it takes its steps as parts of where it is, and far from 0 they are all alike."""
+_STEP = 1.0
+"""Width of the differences by which it judges a slope: the figures of few cells jump in the small."""
+_CURVES = (("set", "conductance_s"), ("set", "bl_ratio"))
+"""Tables of SET that medians of many sweeps show: another device may lie far from the start."""
+_PULL_CURVE, _PULL = 0.15, 0.5
+"""Pull to the start, of these tables and of all else: spreads, tails and thresholds, of which 25 cells tell little."""
+_WEARING = 50
+"""Cycles a cell from which a file shows wear."""
 _QUANTILES = (0.15, 0.5, 0.85)
 
 
@@ -199,8 +222,8 @@ def _step_residuals(copies: list[Curves], target: _Target) -> list[float]:
 def _cycle_residuals(model: DeviceModel, file: Measured, high: bool) -> FloatArray:
     """High or low state of full cycles: median, sd of ln R, and its parts within and between cells, in tolerances."""
     cells = int(file.cells.size)
-    n_model, n_cycles = 300, 15
-    ohm = cycle_on_model(model, _SEED, n_model, n_cycles)
+    n_model, n_cycles, of = 300, 20, max(round(file.rows / cells), 1)
+    ohm = cycle_on_model(model, _SEED, n_model, n_cycles, of)
     name = "r_hrs_ohm" if high else "r_lrs_ohm"
     predicted = cycle_figures(*ohm)
     wanted = cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
@@ -210,12 +233,26 @@ def _cycle_residuals(model: DeviceModel, file: Measured, high: bool) -> FloatArr
         assert rule is not None
         parts.append(2 * (predicted[figure] - wanted[figure]) / rule.width(wanted[figure]))
     x = np.log(np.maximum(file[name], 1.0))
-    _, at = np.unique(file["cell"], return_inverse=True)
-    mean = np.bincount(at, x) / np.bincount(at)
-    between = float(np.std(mean, ddof=1)) if cells > 1 else 0.0
-    guess = float(np.log(ohm[0 if high else 1]).reshape(n_model, n_cycles).mean(axis=1).std())
-    parts.append((guess - between) / (0.15 * max(between, 1e-3)))
+    _, at, count = np.unique(file["cell"], return_inverse=True, return_counts=True)
+    made = np.log(ohm[0 if high else 1])
+    between = float(np.std(np.bincount(at, x) / count, ddof=1)) if cells > 1 else 0.0
+    parts.append((float(made.mean(axis=1).std()) - between) / (0.15 * max(between, 1e-3)))
+    if high and of >= _WEARING:
+        order = np.argsort(at, kind="stable")
+        turn = (np.arange(at.size) - np.repeat(np.cumsum(count) - count, count)) / of
+        for begin, end in ((0.0, 0.1), (0.5, 1.0)):
+            mine = order[(turn >= begin) & (turn < end)]
+            level, spread = _level_and_spread(x[mine], at[mine])
+            some = made[:, round(begin * n_cycles) : round(end * n_cycles)]
+            guess = _level_and_spread(some.ravel(), np.repeat(np.arange(n_model), some.shape[1]))
+            parts += [(guess[0] - level) / 0.1, (guess[1] - spread) / (0.15 * spread)]
     return np.array(parts)
+
+
+def _level_and_spread(x: FloatArray, cell: IntArray) -> tuple[float, float]:
+    """Median, and the sd between the cells' means."""
+    _, at = np.unique(cell, return_inverse=True)
+    return float(np.median(x)), float(np.std(np.bincount(at, x) / np.bincount(at)))
 
 
 def _match(
@@ -239,23 +276,25 @@ def _match(
         if isinstance(knobs[k].path[-1], int) and knobs[k].path[:-1] == knobs[k - 1].path[:-1]
     ]
 
+    pull = np.array([_PULL_CURVE if knob.path[:2] in _CURVES else _PULL for knob in knobs])
     smooth = np.array([_SMOOTH_SINGLE if knobs[k].path[:2] == single else _SMOOTH for k in pairs])
 
-    def wrong(y: FloatArray) -> FloatArray:
+    def wrong(x: FloatArray) -> FloatArray:
         # Neighbours in a table change together: what data do not ask for stays smooth.
-        return np.concatenate([residuals(build(begin + scale * y)), 0.15 * y, smooth * np.diff(y, prepend=0.0)[pairs]])
+        y = x - _REST
+        return np.concatenate([residuals(build(begin + scale * y)), pull * y, smooth * np.diff(y, prepend=0.0)[pairs]])
 
     found = least_squares(
         wrong,
-        np.zeros(begin.size),
-        bounds=((low - begin) / scale - 1e-9, (high - begin) / scale + 1e-9),
-        diff_step=[0.15] * begin.size,
+        np.full(begin.size, _REST),
+        bounds=((low - begin) / scale + _REST - 1e-9, (high - begin) / scale + _REST + 1e-9),
+        diff_step=[_STEP / _REST] * begin.size,
         x_scale=1.0,
         max_nfev=rounds,
         loss="soft_l1",
         f_scale=2.0,
     )
-    build(begin + scale * found.x)
+    build(begin + scale * (found.x - _REST))
     return _ordered(content)
 
 
@@ -290,7 +329,7 @@ def fit(files: list[Measured], name: str, tell: Tell) -> DeviceModel:
             parts = [_sweep_residuals(model, target) for target in targets]
             return np.concatenate(parts + [_cycle_residuals(model, file, high) for file in cycling])
 
-        content = _match(content, knobs, residuals, rounds=15)
+        content = _match(content, knobs, residuals, rounds=10)
     content["about"] = "fitted by rram-hil calibrate device-model to " + ", ".join(sorted({f.name for f in used}))
     return DeviceModel.model_validate(content)
 

@@ -33,6 +33,14 @@ def start() -> dict[str, Any]:
             "cycle_slow_ln": 1.2,
             "stir_s": [10 * _U, 40 * _U, 100 * _U, 220 * _U],
             "stir_ln": [0.07, 0.04, 0.015, 0.01],
+            "overdrive": {
+                "gate_v": [2.3, 2.4, 2.75, 3.0, 3.3, 3.7],
+                "part": [0.0, 0.02, 0.09, 0.33, 0.48, 0.7],
+                "bl_v": 1.5,
+                "own_ohm": 1500.0,
+                "memory": 0.8,
+                "spread_ln": 0.5,
+            },
         },
     }
     sl_v = [0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.7, 2.0, 2.5, 3.0]
@@ -61,8 +69,10 @@ def start() -> dict[str, Any]:
             "intact_s": 130 * _U,
             "break_v": 1.0,
             "break_ln": 0.7,
+            "break_more_ln": 0.2,
             "reach_ln": 1.0,
         },
+        "wear": {"cycles": 35.0, "less_ln": 0.7},
     }
     content["read"] |= {"fraction": 0.004, "floor_s": 0.03 * _U, "telegraph_cells": 0.0}
     content["drift"] = None

@@ -10,6 +10,7 @@ are those that need the fewest on the model (benchmarks/radar_ramps.py), within 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,9 +29,9 @@ ISPP_RESETS = 200
 """RESET pulses after which a cell has failed."""
 FINE_ATTEMPTS = 20
 """RADAR: changes of direction, and RESET pulses of the top window, after which a cell has failed."""
-FINE_BL_V = (1.2, 0.1, 3.0)
+FINE_BL_V = (1.2, 0.02, 3.0)
 """RADAR: first BL, step and last of the fine SET ramp, at the gate volts of the coarse SET."""
-FINE_SL_V = (1.2, 0.14, 3.0)
+FINE_SL_V = (1.6, 0.18, 3.0)
 """RADAR: first SL, step and last of the fine RESET ramp, at `FINE_RESET_WL_V`."""
 FINE_RESET_WL_V = 4.0
 LOW_WL_V = 3.0
@@ -57,10 +58,11 @@ class Outcome:
 class _Cells:
     """Cells on their way into windows of resistance."""
 
-    def __init__(self, model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: int) -> None:
+    def __init__(self, model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: int, cycles: int) -> None:
         n = low_ohm.size
         self.low, self.high = low_ohm, high_ohm
         self.bank = CellBank(model, n, seed)
+        self.bank.wear(cycles)
         self.sets, self.resets = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.done, self.failed = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
         self.ohm = np.full(n, np.nan)
@@ -95,9 +97,11 @@ class _Cells:
         return Outcome(self.sets, self.resets, self.done.astype(np.int64))
 
 
-def ispp(model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, step_v: float, seed: int) -> Outcome:
+def ispp(
+    model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, step_v: float, seed: int, cycles: int = 0
+) -> Outcome:
     """Incremental step pulses: a full RESET; SET with WL rising by `step_v`; beyond the window, RESET and from the start."""
-    cells = _Cells(model, low_ohm, high_ohm, seed)
+    cells = _Cells(model, low_ohm, high_ohm, seed, cycles)
     ramp = np.zeros(low_ohm.size, dtype=np.int64)
     last = round((ISPP_WL_V[1] - ISPP_WL_V[0]) / step_v)
     everything = cells.active
@@ -125,9 +129,9 @@ def _window_wl_v(model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray) 
     return np.where(low_ohm <= 0, LOW_WL_V, model.nominal_set_gate_v(middle, FULL_SET[0], WIDTH_S))
 
 
-def fppv(model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: int) -> Outcome:
+def fppv(model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: int, cycles: int = 0) -> Outcome:
     """Fixed pulses: a full RESET, then SET at the window's own WL until inside; beyond it, RESET again."""
-    cells = _Cells(model, low_ohm, high_ohm, seed)
+    cells = _Cells(model, low_ohm, high_ohm, seed, cycles)
     wl = _window_wl_v(model, low_ohm, high_ohm)
     top = high_ohm > 1e6
     cells.reset(cells.active)
@@ -151,6 +155,7 @@ def radar(
     low_ohm: FloatArray,
     high_ohm: FloatArray,
     seed: int,
+    cycles: int = 0,
     fine_bl_v: tuple[float, float, float] = FINE_BL_V,
     fine_sl_v: tuple[float, float, float] = FINE_SL_V,
 ) -> Outcome:
@@ -158,7 +163,7 @@ def radar(
 
     A ramp begins anew at each change of direction; one that ends without effect does so too. The top window takes full RESETs.
     """
-    cells = _Cells(model, low_ohm, high_ohm, seed)
+    cells = _Cells(model, low_ohm, high_ohm, seed, cycles)
     top = high_ohm > 1e6
     wl = _window_wl_v(model, low_ohm, high_ohm)
     cells.reset(cells.active)
@@ -191,7 +196,7 @@ def radar(
     return cells.outcome()
 
 
-def scheme_of(name: str) -> Callable[[DeviceModel, FloatArray, FloatArray, int], Outcome] | None:
+def scheme_of(name: str) -> Callable[[DeviceModel, FloatArray, FloatArray, int, int], Outcome] | None:
     """The scheme that a file's name tells (ispp with its step, fppv, radar); None for another name."""
     text = name.lower()
     if "radar" in text:
@@ -204,8 +209,14 @@ def scheme_of(name: str) -> Callable[[DeviceModel, FloatArray, FloatArray, int],
         if found:
             step = float(rest.split("v")[0].replace("p", "."))
 
-        def stepped(model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: int) -> Outcome:
-            return ispp(model, low_ohm, high_ohm, step, seed)
+        def stepped(model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: int, cycles: int) -> Outcome:
+            return ispp(model, low_ohm, high_ohm, step, seed, cycles)
 
         return stepped
     return None
+
+
+def cycles_before(name: str) -> int:
+    """Cycles that a file's cells had behind them, as its name tells: 8,000 for `after8k`; else none."""
+    found = re.search(r"after(\d+)(k?)", name.lower())
+    return 0 if found is None else int(found[1]) * (1000 if found[2] else 1)

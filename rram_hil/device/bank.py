@@ -54,6 +54,7 @@ class CellBank:
         self._settled_s: FloatArray = np.full(n, np.nan)
         self._cycle: IntArray = np.zeros(n, dtype=np.int64)
         self._broken_s: FloatArray = np.zeros(n)
+        self._cycles: IntArray = np.zeros(n, dtype=np.int64)
         self._g: FloatArray = self._traits.fixed_s.astype(np.float64)
         self._formed: NDArray[np.bool_] = np.zeros(n, dtype=np.bool_)
         if formed:
@@ -120,9 +121,11 @@ class CellBank:
                 settled_s=settled,
                 cycle=self._cycle[k],
                 broken_s=self._broken_s[k],
+                cycles=self._cycles[k],
             )
         self._broken_s[k], broke = self.model.broken_after(int(sign), before, after, self._broken_s[k], settled)
         self._cycle[k[broke]], self._settled_s[k[broke]] = event[broke], np.nan
+        self._cycles[k[broke]] += 1
         moved = after != before
         to = k[moved]
         self._g[to], self._programmed_s[to], self._programming[to] = after[moved], self.now_s + width_s, event[moved]
@@ -161,6 +164,14 @@ class CellBank:
         self._formed[k] = True
         self._g[k], self._programmed_s[k], self._programming[k] = g[chosen_ok], self.now_s, self._event[k]
         self._settled_s[k], self._cycle[k], self._broken_s[k] = settled[chosen_ok], self._event[k], 0.0
+
+    def wear(self, cycles: ArrayLike, at: ArrayLike | None = None) -> None:
+        """Put `cycles` RESET and SET cycles behind cells, one number or one a cell, without changing their states."""
+        chosen = self._chosen(at)
+        done = np.broadcast_to(np.asarray(cycles, dtype=np.int64), chosen.shape)
+        if np.any(done < 0):
+            raise ConfigError("cells cannot have fewer than 0 cycles behind them")
+        self._cycles[chosen] += done
 
     def _chosen(self, at: ArrayLike | None) -> IntArray:
         return self._index if at is None else self._index[np.asarray(at)]

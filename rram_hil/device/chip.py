@@ -96,6 +96,7 @@ class StandingPulse:
     programming: NDArray[np.uint32]
     cycle: NDArray[np.uint32]
     broken_s: NDArray[np.float32]
+    cycles: NDArray[np.uint32]
 
 
 @dataclass(eq=False)
@@ -275,6 +276,7 @@ class SimulatedChip:
             state.programming[index],
             state.cycle[index],
             state.broken_s[index],
+            state.cycles[index],
         )
 
     def extend_pulse(self, pulse: StandingPulse) -> None:
@@ -287,6 +289,7 @@ class SimulatedChip:
         state.programming[pulse.index] = pulse.programming
         state.formed[pulse.index] = pulse.formed
         state.cycle[pulse.index], state.broken_s[pulse.index] = pulse.cycle, pulse.broken_s
+        state.cycles[pulse.index] = pulse.cycles
         traits = self._traits.part(pulse.index)
         live = (traits.stuck == 0) & ((state.fault[pulse.index] & Fault.OPEN) == 0)
         for polarity in (1, -1):
@@ -473,6 +476,7 @@ class SimulatedChip:
         """Conductance and formed flag after one pulse of a polarity (1: SET) with |BL - SL| = `volts`, gate `over` the lower."""
         cycle = self._state.cycle[traits.index].astype(np.int64)
         broken = self._state.broken_s[traits.index].astype(np.float64)
+        cycles = self._state.cycles[traits.index].astype(np.int64)
 
         def respond(at_v: FloatArray, gate_v: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
             if polarity > 0:
@@ -480,9 +484,8 @@ class SimulatedChip:
                     self._seed, traits, event, before_s, formed, at_v, gate_v, width_s, cap_s, cycle=cycle
                 )
             open_v = np.full(gate_v.shape, np.inf) if self.geometry.cell == "1R" else gate_v
-            after = self.model.after_reset(
-                self._seed, traits, event, before_s, formed, at_v, open_v, width_s, cycle=cycle, broken_s=broken
-            )
+            pulse = (self._seed, traits, event, before_s, formed, at_v, open_v, width_s)
+            after = self.model.after_reset(*pulse, cycle=cycle, broken_s=broken, cycles=cycles)
             return after, formed
 
         line_ohm = self.simulation.line_ohm
@@ -502,6 +505,7 @@ class SimulatedChip:
         was = state.broken_s[index].astype(np.float64)
         state.broken_s[index], broke = self.model.broken_after(polarity, before_s, after_s, was)
         state.cycle[index[broke]] = event[broke]
+        state.cycles[index[broke]] += 1
 
     def _gate_reading(self, index: IntArray, wl_v: FloatArray) -> tuple[FloatArray, FloatArray, StatusArray]:
         leaks = (self._state.fault.reshape(self.geometry.shape) & Fault.GATE_LEAK != 0).sum(axis=2).ravel()

@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     RESET_GAIN = 7
     STUCK_LEVEL = 8
     TELEGRAPH_CELL = 9
+    WEAR = 10
     FORM_LEVEL = 20
     SET_JITTER = 21
     SET_SPREAD = 22
@@ -45,6 +46,8 @@ class Purpose(IntEnum):
     CYCLE_TAIL = 28
     RESET_CYCLE = 29
     RESET_BREAK = 30
+    OVERDRIVE = 31
+    OVERDRIVE_STEP = 32
     READ = 40
     TELEGRAPH = 41
     RELAX_BODY = 60

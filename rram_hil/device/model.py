@@ -16,7 +16,7 @@ from functools import cached_property
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,12 +42,19 @@ FITTED_PRESETS = ("hfo2-measured",)
 DEFAULT_PRESET = "hfo2-measured"
 _GRID_V = 0.005
 _LEAST_OHM = 1.0
+_STIRRED = 1.1
+"""Conductance, over that of the series resistance alone, up to which a stir can have brought it."""
 
 
 def _skewed(z: ArrayLike, part: float) -> FloatArray:
     """Of standard normal draws, draws of mean 0 of which `part` is exponential: an end below, a tail above."""
     normal = np.asarray(z, dtype=np.float64)
     return np.asarray((1 - part) * normal + part * (-np.log(ndtr(-normal)) - 1.0), dtype=np.float64)
+
+
+def _beyond_eighth(chance: FloatArray) -> FloatArray:
+    """Of uniform draws: 0 for seven in eight, for the others exponential draws of mean 1."""
+    return np.asarray(np.maximum(-np.log(chance) - np.log(8.0), 0.0), dtype=np.float64)
 
 
 class _Part(BaseModel):
@@ -105,18 +112,44 @@ class Forming(_Part):
         return np.asarray(np.interp(ndtr(z), even, self.quantile_v), dtype=np.float64)
 
 
+class Overdrive(_Part):
+    """SET pulses that are too strong for a filament rearrange it instead of growing it.
+
+    Measured, in ramps of WL to 4 V after a RESET: from 2.4 V on some cycles leave the common curve near 4.2 kohm, by one pulse in
+    seventy at first and one in sixteen from 2.8 V on, and wander between 4.5 and 15 kohm to the end of the ramp, though no RESET
+    came. Settled filaments hardly do so.
+
+    What gate volts a cycle's filament bears is drawn once: the part `part` of the cycles (by `gate_v`) bears no more, where
+    BL - SL is at least `bl_v`. A pulse beyond brings its own resistance r (never more than the pulse leaves of a broken one) to
+    ln r' = ln `own_ohm` + `memory` (ln r - ln `own_ohm`) + `spread_ln` z.
+    """
+
+    gate_v: list[Finite]
+    part: list[Fraction]
+    bl_v: Positive
+    own_ohm: Positive
+    memory: Fraction
+    spread_ln: NotNegative
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.gate_v, part=self.part)
+        return self
+
+
 class Grow(_Part):
     """How a filament grows pulse by pulse.
 
-    A cell is a filament in series with what a SET cannot change, `series_ohm` (transistor, line, contact). With r the filament's
-    own resistance and s that which one pulse of the reference width gives a cell from the high-resistance state (`Set`'s table),
+    A cell is a filament in series with what a SET cannot change, `series_ohm` (transistor, line, contact). With r the
+    filament's own resistance and s that which one pulse of the reference width gives a cell from the high-resistance state
+    (`Set`'s table),
     r' ^ (-1/power) = r ^ (-1/power) + (s (reference width / width) ^ power) ^ (-1/power):
     at a power of 1 every pulse adds a conductance of its own. One law then holds for single pulses and for ramps of any step.
 
     A filament that grows anew after a RESET has its own offsets, drawn once for each such cycle: `cycle_sd_v` (gate volts) and
     `cycle_sd_ln` (ln of what a pulse adds); one cycle in eight is slow, by an exponential share of `cycle_slow_ln`. A cell's own
     `gain_sd_ln` counts in the same way. Every SET pulse also stirs a cell by `stir_ln` (ln G, by its conductance `stir_s`), up or
-    down.
+    down; what lies above 1 / `series_ohm` by it is gone with the next pulse.
     """
 
     series_ohm: Positive
@@ -126,22 +159,28 @@ class Grow(_Part):
     cycle_slow_ln: NotNegative
     stir_s: list[Positive]
     stir_ln: list[NotNegative]
+    overdrive: Overdrive | None = None
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
         _check_table(self.stir_s, stir_ln=self.stir_ln)
         return self
 
+    def own_ohm(self, g_s: FloatArray) -> FloatArray:
+        """Resistance (ohm) of the filaments alone of cells that read `g_s`."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.maximum(1.0 / g_s - self.series_ohm, _LEAST_OHM), dtype=np.float64)
+
     def grown(self, before_s: FloatArray, single_s: FloatArray, widths: float | FloatArray) -> FloatArray:
         """Conductance (S) of cells at `before_s` after a pulse that gives `single_s` to one from the high-resistance state.
 
-        `widths`: the pulse's width in reference widths. Never below `before_s`.
+        `widths`: the pulse's width in reference widths. Never below `before_s`, but that what a stir has put a little above
+        1 / `series_ohm` is not kept.
         """
         inverse = -1.0 / self.power
-        with np.errstate(divide="ignore"):
-            own, added = (np.maximum(1.0 / g - self.series_ohm, _LEAST_OHM) for g in (before_s, single_s))
-        both = own**inverse + widths * added**inverse
-        return np.asarray(np.maximum(before_s, 1.0 / (self.series_ohm + both ** (-self.power))), dtype=np.float64)
+        both = self.own_ohm(before_s) ** inverse + widths * self.own_ohm(single_s) ** inverse
+        after = 1.0 / (self.series_ohm + both ** (-self.power))
+        return np.asarray(np.where(before_s > _STIRRED / self.series_ohm, before_s, after), dtype=np.float64)
 
 
 class Set(_Part):
@@ -188,7 +227,7 @@ class Redraw(_Part):
     most `reach_ln` below what the pulse draws around: a weak RESET does not undo a strong one. w mixes a standard normal draw
     and, the part `skew` of it, an exponential one of the same sd that has an end towards high resistance; so does `own`, the part
     `device_skew` of it: measured, single cells stay at 8 kohm in every sweep. The pulse that breaks a filament above `intact_s`
-    spreads by up to `break_ln` more, growing with U over `break_v` above the threshold.
+    spreads by up to `break_ln` more and falls `break_more_ln` deeper, growing with U over `break_v` above the threshold.
     """
 
     gate_v: list[Finite]
@@ -208,6 +247,7 @@ class Redraw(_Part):
     intact_s: Positive
     break_v: NotNegative
     break_ln: NotNegative
+    break_more_ln: Finite = Field(default=0.0, description="by how much ln G lies lower after the pulse that breaks")
     reach_ln: Positive
 
     @model_validator(mode="after")
@@ -220,6 +260,19 @@ class Redraw(_Part):
     def threshold_v(self, filament_s: ArrayLike) -> FloatArray:
         """Volts at which a filament of `filament_s` breaks."""
         return np.asarray(np.interp(np.log(filament_s), np.log(self.on_s), self.on_v), dtype=np.float64)
+
+
+class Wear(_Part):
+    """Cycles wear a cell: the RESET pulse that breaks its filament opens less.
+
+    After n such cycles that pulse leaves ln G higher by `less_ln` x e x (1 - exp(-n / `cycles`)), e the cell's own, exponential
+    with a mean of 1, and growing with the volts as `break_ln` does. Measured: the high state's median falls from 132 to 64 kohm
+    over 300 cycles, half of it in 35, each cell by its own amount (in ln 0.55 +- 0.63); after 8,000 cycles fewer cells reach 80
+    kohm at the first RESET (39 % for 72 % of fresh ones), but no fewer do so in the end.
+    """
+
+    cycles: Positive
+    less_ln: NotNegative
 
 
 class Reset(_Part):
@@ -242,6 +295,7 @@ class Reset(_Part):
     gate_slope: Positive
     floor_s: Positive = Field(description="no RESET goes below")
     redraw: Redraw | None = None
+    wear: Wear | None = None
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
@@ -437,18 +491,22 @@ class DeviceModel(_Part):
     def digest(self) -> str:
         """Hash of every number of the model. Numbers that a model does not use (added later, at their defaults) do not count."""
         content = self.model_dump()
-        for section, key in (
-            ("", "drift"),
-            ("", "about"),
-            ("forming", "quantile_v"),
+        for *sections, key in (
+            ("set", "grow", "overdrive"),
             ("set", "grow"),
+            ("set", "settled_gain_v"),
+            ("reset", "redraw", "break_more_ln"),
             ("reset", "redraw"),
+            ("reset", "wear"),
+            ("forming", "quantile_v"),
+            ("drift",),
+            ("about",),
         ):
-            part = content[section] if section else content
-            if not part[key]:
+            part: dict[str, Any] | None = content
+            for section in sections:
+                part = None if part is None else part[section]
+            if part is not None and not part[key]:
                 del part[key]
-        if content["set"]["settled_gain_v"] == 0.0:
-            del content["set"]["settled_gain_v"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -584,81 +642,93 @@ class DeviceModel(_Part):
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Conductance (S) and formed flag after a pulse with BL - SL = `bl_v` > 0 and the gate `gate_v` above SL.
 
-        Never below `g_s` (but for what `Grow` stirs). `cap_s` is what a compliance current allows, one for all cells or one each.
-        `settled_s` says of which cells the filament is settled, and how large it is (S; NaN: grown by these pulses), `cycle`
-        which RESET it grows from (any number that changes with each; without it, each pulse counts as one). Stuck cells stay.
+        Never below `g_s` (but for what `Grow` stirs and `Overdrive` rearranges). `cap_s` is what a compliance current allows, one
+        for all cells or one each. `settled_s` says of which cells the filament is settled, and how large it is (S; NaN: grown by
+        these pulses), `cycle` which RESET it grows from (any number that changes with each; without it, each pulse counts as
+        one). Stuck cells stay.
         """
         threshold = traits.form_threshold_v - self._width_v(self.forming, width_s)
         forms = ~formed & (bl_v >= threshold) & (gate_v >= self.forming.gate_min_v) & (traits.stuck == 0)
         after = np.array(g_s, dtype=np.float64)
         cap = np.broadcast_to(np.asarray(cap_s, dtype=np.float64), after.shape)
-        for chosen, reached in (
-            (np.flatnonzero(formed), self._set_reaches),
-            (np.flatnonzero(forms), self._forming_reaches),
-        ):
-            if chosen.size:
-                grown = np.ones(chosen.size, dtype=np.bool_) if settled_s is None else np.isnan(settled_s[chosen])
-                when = event[chosen] if cycle is None else cycle[chosen]
-                gate = self._own_gate(seed, traits.index[chosen], when, gate_v[chosen], grown)
-                level_s = reached(seed, traits.part(chosen), event[chosen], bl_v[chosen], gate, width_s)
-                if self.set.grow is not None and reached == self._set_reaches:
-                    level_s = self._grown(seed, traits.part(chosen), when, after[chosen], level_s, width_s, grown)
-                risen = np.maximum(after[chosen], np.minimum(level_s, cap[chosen]))
-                if self.set.grow is not None and reached == self._set_reaches:
-                    z = draws.normal(seed, Purpose.SET_STIR, traits.index[chosen], event[chosen])
-                    sd = np.interp(np.log(risen), np.log(self.set.grow.stir_s), self.set.grow.stir_ln)
-                    stirred = np.minimum(risen * np.exp(sd * z), np.maximum(cap[chosen], after[chosen]))
-                    risen = np.where((traits.stuck[chosen] == 0) & (bl_v[chosen] >= self.set.bl_v[0]), stirred, risen)
-                after[chosen] = risen
+        if (at := np.flatnonzero(forms)).size:
+            z = draws.normal(seed, Purpose.FORM_LEVEL, traits.index[at], event[at])
+            level_s = self.forming.conductance_s * np.exp(self.forming.spread_ln * z)
+            after[at] = np.maximum(after[at], np.minimum(level_s, cap[at]))
+        if (at := np.flatnonzero(formed)).size:
+            settled = np.full(at.size, np.nan) if settled_s is None else settled_s[at]
+            when = event[at] if cycle is None else cycle[at]
+            mine = (seed, traits.part(at), event[at])
+            if self.set.grow is None:
+                level_s = self._set_reaches(*mine, bl_v[at], gate_v[at], width_s)
+                after[at] = np.maximum(after[at], np.minimum(level_s, cap[at]))
+            else:
+                after[at] = self._grown(
+                    *mine, when, after[at], np.isnan(settled), bl_v[at], gate_v[at], width_s, cap[at]
+                )
         return after, formed | forms
 
-    def _own_gate(
-        self, seed: int, index: IntArray, cycle: IntArray, gate_v: FloatArray, grown: NDArray[np.bool_]
+    def _set_reaches(
+        self, seed: int, traits: Traits, event: IntArray, bl_v: FloatArray, gate_v: FloatArray, width_s: float
     ) -> FloatArray:
-        """Gate volts as the cells' present filaments see them."""
-        if self.set.settled_gain_v:
-            gate_v = gate_v + np.where(grown, 0.0, self.set.settled_gain_v)
-        if self.set.grow is not None and self.set.grow.cycle_sd_v > 0:
-            own = self.set.grow.cycle_sd_v * draws.normal(seed, Purpose.CYCLE_OFFSET, index, cycle)
-            gate_v = gate_v + np.where(grown, own, 0.0)
-        return gate_v
+        """What a SET brings cells to (S) where filaments do not grow pulse by pulse."""
+        cell = np.asarray(traits.set_gain_ln, dtype=np.float64)
+        level = self._set_level_ln(seed, traits, event, bl_v, gate_v, width_s)
+        return np.asarray(np.exp(level + cell), dtype=np.float64)
+
+    def _set_level_ln(
+        self, seed: int, traits: Traits, event: IntArray, bl_v: FloatArray, gate_v: FloatArray, width_s: float
+    ) -> FloatArray:
+        """ln G of a SET from the high-resistance state, with all but the cell's own gain."""
+        gate = gate_v + traits.gate_offset_v
+        if self.set.jitter_sd_v > 0:
+            gate = gate + self.set.jitter_sd_v * draws.normal(seed, Purpose.SET_JITTER, traits.index, event)
+        level = self._set_ln(gate, bl_v, width_s)
+        if self.set.spread_sd_ln > 0:
+            level = level + self.set.spread_sd_ln * draws.normal(seed, Purpose.SET_SPREAD, traits.index, event)
+        return level
 
     def _grown(
         self,
         seed: int,
         traits: Traits,
+        event: IntArray,
         cycle: IntArray,
         before_s: FloatArray,
-        level_s: FloatArray,
-        width_s: float,
         grown: NDArray[np.bool_],
+        bl_v: FloatArray,
+        gate_v: FloatArray,
+        width_s: float,
+        cap_s: FloatArray,
     ) -> FloatArray:
-        """What one pulse makes of `before_s` (S): `level_s` is what it gives a cell from the high-resistance state."""
+        """What one SET pulse makes of `before_s` (S) where filaments grow; `grown`: by these pulses, else a settled one."""
         grow = self.set.grow
         assert grow is not None
-        cell = np.asarray(traits.set_gain_ln, dtype=np.float64)
-        own = grow.cycle_sd_ln * draws.normal(seed, Purpose.CYCLE_GAIN, traits.index, cycle)
+        index = traits.index
+        own_v = grow.cycle_sd_v * draws.normal(seed, Purpose.CYCLE_OFFSET, index, cycle)
+        own_ln = grow.cycle_sd_ln * draws.normal(seed, Purpose.CYCLE_GAIN, index, cycle)
         if grow.cycle_slow_ln > 0:
-            slow = -np.log(draws.uniform(seed, Purpose.CYCLE_TAIL, traits.index, cycle))
-            own = own - grow.cycle_slow_ln * np.maximum(slow - np.log(8.0), 0.0)
-        strength = np.exp((cell + np.where(grown, own, 0.0)) / grow.power)
-        return grow.grown(before_s, level_s * np.exp(-cell), strength * width_s / self.set.reference_width_s)
-
-    def _set_reaches(
-        self, seed: int, traits: Traits, event: IntArray, bl_v: FloatArray, gate_v: FloatArray, width_s: float
-    ) -> FloatArray:
-        gate, extra = gate_v + traits.gate_offset_v, np.asarray(traits.set_gain_ln, dtype=np.float64)
-        if self.set.jitter_sd_v > 0:
-            gate = gate + self.set.jitter_sd_v * draws.normal(seed, Purpose.SET_JITTER, traits.index, event)
-        if self.set.spread_sd_ln > 0:
-            extra = extra + self.set.spread_sd_ln * draws.normal(seed, Purpose.SET_SPREAD, traits.index, event)
-        return np.asarray(np.exp(self._set_ln(gate, bl_v, width_s) + extra), dtype=np.float64)
-
-    def _forming_reaches(
-        self, seed: int, traits: Traits, event: IntArray, bl_v: FloatArray, gate_v: FloatArray, width_s: float
-    ) -> FloatArray:
-        z = draws.normal(seed, Purpose.FORM_LEVEL, traits.index, event)
-        return np.asarray(self.forming.conductance_s * np.exp(self.forming.spread_ln * z), dtype=np.float64)
+            own_ln = own_ln - grow.cycle_slow_ln * _beyond_eighth(draws.uniform(seed, Purpose.CYCLE_TAIL, index, cycle))
+        own_gate = gate_v + np.where(grown, own_v, self.set.settled_gain_v)
+        single = np.exp(self._set_level_ln(seed, traits, event, bl_v, own_gate, width_s))
+        strength = np.exp((traits.set_gain_ln.astype(np.float64) + np.where(grown, own_ln, 0.0)) / grow.power)
+        widths = strength * width_s / self.set.reference_width_s
+        after = grow.grown(before_s, single, widths)
+        if (law := grow.overdrive) is not None:
+            chance = draws.uniform(seed, Purpose.OVERDRIVE, index, cycle)
+            beyond = grown & (bl_v >= law.bl_v) & (chance < np.interp(gate_v, law.gate_v, law.part))
+            once = grow.own_ohm(single) * widths ** (-grow.power)
+            r = np.log(np.minimum(grow.own_ohm(before_s), once) / law.own_ohm)
+            z = draws.normal(seed, Purpose.OVERDRIVE_STEP, index, event)
+            again = 1.0 / (grow.series_ohm + law.own_ohm * np.exp(law.memory * r + law.spread_ln * z))
+            after = np.where(beyond, again, after)
+        capped = np.where(after > before_s, np.maximum(before_s, np.minimum(after, cap_s)), after)
+        z = draws.normal(seed, Purpose.SET_STIR, index, event)
+        sd = np.interp(np.log(capped), np.log(grow.stir_s), grow.stir_ln)
+        stirred = np.minimum(capped * np.exp(sd * z), np.maximum(cap_s, before_s))
+        return np.asarray(
+            np.where((traits.stuck == 0) & (bl_v >= self.set.bl_v[0]), stirred, before_s), dtype=np.float64
+        )
 
     def after_reset(
         self,
@@ -673,17 +743,20 @@ class DeviceModel(_Part):
         settled_s: FloatArray | None = None,
         cycle: IntArray | None = None,
         broken_s: FloatArray | None = None,
+        cycles: IntArray | None = None,
     ) -> FloatArray:
         """Conductance (S) after a pulse with SL - BL = `sl_v` > 0 and the gate `gate_v` above BL.
 
         Never above `g_s` but where the model has a `Redraw`. `settled_s` and `cycle` as in `after_set`; `broken_s` is how large
-        (S) the filament was that a RESET of this cycle broke, 0 for one that is whole (see `broken_after`).
+        (S) the filament was that a RESET of this cycle broke, 0 for one that is whole (see `broken_after`); `cycles` is how many
+        such cycles the cell has behind it (`Wear`; without it, none).
         """
         if self.reset.redraw is not None:
             whole_s = g_s if settled_s is None else self._whole(g_s, settled_s)
             broken = np.zeros(g_s.shape) if broken_s is None else broken_s
             when = event if cycle is None else cycle
-            moved = self._redrawn(seed, traits, event, when, g_s, whole_s, broken, sl_v, gate_v, width_s)
+            worn = self._worn(seed, traits.index, cycles)
+            moved = self._redrawn(seed, traits, event, when, g_s, whole_s, broken, worn, sl_v, gate_v, width_s)
             return np.asarray(np.where(formed & (traits.stuck == 0) & (sl_v > 0), moved, g_s), dtype=np.float64)
         z = np.sqrt(self.reset.device_share) * traits.reset_z
         z = z + np.sqrt(1 - self.reset.device_share) * draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event)
@@ -706,6 +779,7 @@ class DeviceModel(_Part):
         g_s: FloatArray,
         whole_s: FloatArray,
         broken_s: FloatArray,
+        worn_ln: float | FloatArray,
         sl_v: FloatArray,
         gate_v: FloatArray,
         width_s: float,
@@ -725,10 +799,9 @@ class DeviceModel(_Part):
         drawn = around + np.interp(beyond, law.volts, law.white_ln) * w
         x = np.log(np.maximum(g_s, 1e-12))
         above = volts - on
-        if law.break_ln > 0:
-            hard = np.clip(above / max(law.break_v, 1e-6), 0.0, 1.0) * (filament >= law.intact_s)
-            z = draws.normal(seed, Purpose.RESET_BREAK, traits.index, event)
-            drawn = np.where(broken, drawn, drawn + hard * law.break_ln * z)
+        hard = np.clip(above / max(law.break_v, 1e-6), 0.0, 1.0) * (filament >= law.intact_s)
+        z = draws.normal(seed, Purpose.RESET_BREAK, traits.index, event)
+        drawn = np.where(broken, drawn, drawn + hard * (law.break_ln * z - law.break_more_ln + worn_ln))
         healed = x + np.where(volts >= law.heal_from_v, law.heal, 0.0) * np.maximum(np.log(filament) - x, 0.0)
         first = np.where(above >= 0, np.minimum(drawn, x), healed)
         again = np.where(around - x <= law.reach_ln, np.minimum(drawn, np.maximum(np.log(filament), x)), x)
@@ -736,6 +809,14 @@ class DeviceModel(_Part):
         # A state that is left as it is must come back as the same number.
         after = np.where(moved == x, g_s, np.exp(np.maximum(moved, np.log(self.reset.floor_s))))
         return np.asarray(after, dtype=np.float64)
+
+    def _worn(self, seed: int, index: IntArray, cycles: IntArray | None) -> float | FloatArray:
+        """By how much (ln G) wear lets each cell's filament break less."""
+        law = self.reset.wear
+        if law is None or cycles is None:
+            return 0.0
+        own = -np.log(draws.uniform(seed, Purpose.WEAR, index))
+        return np.asarray(law.less_ln * own * -np.expm1(-cycles / law.cycles), dtype=np.float64)
 
     @staticmethod
     def _whole(g_s: FloatArray, settled_s: FloatArray) -> FloatArray:

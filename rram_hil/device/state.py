@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rram_hil.cells import Geometry
 from rram_hil.errors import DataError
 
-_MAGIC = b"rram-hil chip 3\n"
-_OLDER = (b"rram-hil chip 1\n", b"rram-hil chip 2\n")
+_MAGIC = b"rram-hil chip 4\n"
+_OLDER = (b"rram-hil chip 1\n", b"rram-hil chip 2\n", b"rram-hil chip 3\n")
 _HEADER = 4096
 _CELL = {
     "conductance_s": np.float32,
@@ -33,6 +33,7 @@ _CELL = {
     "word": np.int32,
     "cycle": np.uint32,
     "broken_s": np.float32,
+    "cycles": np.uint32,
 }
 
 
@@ -42,7 +43,7 @@ class ChipState:
     Per cell: conductance just after its last programming (S), when that was (s) and which event, events so far, pulses
     ever, number of the last operation that touched it and the pulses it took in that one, formed, faults, on-chip word, and the
     event of the last RESET that broke the cell's filament: the cycle that it belongs to; and how large (S) the filament was, 0
-    for one that is whole.
+    for one that is whole; and how many such cycles it has behind it.
     `vectors` counts the multiply vectors of each tile, `now` is the virtual clock (s), `last` the highest operation number.
     """
 
@@ -58,6 +59,7 @@ class ChipState:
     word: NDArray[np.int32]
     cycle: NDArray[np.uint32]
     broken_s: NDArray[np.float32]
+    cycles: NDArray[np.uint32]
     vectors: NDArray[np.uint64]
     now: NDArray[np.float64]
     last: NDArray[np.uint64]

@@ -136,6 +136,78 @@ def test_a_set_makes_a_broken_filament_whole_so_that_its_threshold_counts_again(
     assert np.mean(bank.conductance_s == grown) > 0.98
 
 
+def test_wear_makes_the_first_reset_shallower_and_fewer_cells_give_up_than_that_says() -> None:
+    def resets(cycles: int) -> tuple[float, float]:
+        bank = cells_of(MODEL.model_copy(update={"drift": None}), 3000, 5)
+        bank.place(200e-6)
+        bank.wear(cycles)
+        reached = np.zeros(3000, dtype=bool)
+        first = 0.0
+        for k in range(100):
+            bank.apply(0.0, 3.0, 4.0)
+            reached |= bank.conductance_s < 1 / 80e3
+            first = first if k else float(reached[bank.responsive].mean())
+        return first, float(reached[bank.responsive].mean())
+
+    fresh, worn, very_worn = resets(0), resets(200), resets(8000)
+    assert 0.6 < fresh[0] < 0.8
+    assert 0.35 < worn[0] < 0.5
+    assert very_worn[0] == pytest.approx(worn[0], abs=0.03)
+    assert fresh[1] > 0.85
+    assert fresh[1] - worn[1] < 0.05
+
+
+def test_a_cycle_is_counted_when_a_reset_breaks_a_filament_and_not_again_before_the_next_set() -> None:
+    geometry = Geometry(1, 6, 6)
+    chip = SimulatedChip(geometry, Simulation(seed=9, read_noise=False, converters=False), read_v=0.3, chip_id="T")
+    cells = Cells.all(geometry)
+    steps = [Step(4.2, 0.0, 2.5, 200e-9)] + 2 * [Step(0.0, 3.0, 4.0, 200e-9)]
+    chip.execute(Apply(cells, tuple(steps)), 1)
+    formed = chip._state.formed
+    assert formed.sum() > 25
+    assert np.all(chip._state.cycles[formed] == 1)
+    chip.execute(Apply(cells, (Step(2.0, 0.0, 2.6, 200e-9), Step(0.0, 3.0, 4.0, 200e-9))), 2)
+    assert np.all(chip._state.cycles[formed & (chip._state.broken_s > 0)] == 2)
+
+
+def test_a_gate_too_high_for_a_new_filament_leaves_some_cells_wandering_and_settled_ones_alone() -> None:
+    still = MODEL.model_copy(update={"drift": None})
+    grow = still.set.grow
+    assert grow is not None
+    assert grow.overdrive is not None
+
+    def ramped(model: DeviceModel, settled: bool) -> np.ndarray:
+        bank = cells_of(model, 2000, 11)
+        bank.place(1 / 6000 if settled else 10e-6, settled_s=1 / 6000 if settled else None)
+        if not settled:
+            bank.place(200e-6)
+            bank.apply(0.0, 3.0, 4.0)
+        for wl in np.arange(1.8, 3.51, 0.05):
+            bank.apply(2.0, 0.0, wl)
+        return np.asarray(1 / bank.conductance_s[bank.responsive])
+
+    calm = still.model_copy(
+        update={"set": still.set.model_copy(update={"grow": grow.model_copy(update={"overdrive": None})})}
+    )
+    high = 1.12 * grow.series_ohm
+    assert np.mean(ramped(calm, settled=False) > high) < 0.03
+    assert 0.1 < np.mean(ramped(still, settled=False) > high) < 0.5
+    assert np.mean(ramped(still, settled=True) > high) < 0.03
+    assert np.median(ramped(still, settled=False)) < high
+
+
+def test_what_a_set_stirs_above_the_series_resistance_does_not_add_up() -> None:
+    still = MODEL.model_copy(update={"drift": None})
+    assert still.set.grow is not None
+    bank = cells_of(still, 300, 4)
+    bank.place(1 / 4200, settled_s=1 / 4200)
+    for _ in range(300):
+        bank.apply(2.0, 0.0, 3.5)
+    end = bank.conductance_s[bank.responsive] * still.set.grow.series_ohm
+    assert np.all(end < 1.1)
+    assert np.median(end) == pytest.approx(1.0, abs=0.02)
+
+
 def test_wrong_use_of_a_bank_is_refused() -> None:
     with pytest.raises(ConfigError, match="1 or more"):
         cells_of(MODEL, 0)
@@ -144,3 +216,5 @@ def test_wrong_use_of_a_bank_is_refused() -> None:
         bank.advance(-1.0)
     with pytest.raises(ConfigError, match="above zero"):
         bank.place(0.0)
+    with pytest.raises(ConfigError, match="fewer than 0"):
+        bank.wear(-1)

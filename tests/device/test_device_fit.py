@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rram_hil.calibration import _experiments, _figures, _start
+from rram_hil.calibration import _experiments, _figures, _start, _write_verify
+from rram_hil.calibration._device_report import device_report
 from rram_hil.calibration._measured import read_measured
 from rram_hil.calibration._toml import to_toml
 from rram_hil.calibration.device_model import check_files, fit_files, passed
@@ -119,10 +120,62 @@ def test_a_fit_on_a_models_own_sweep_finds_its_curve_again_and_predicts_cells_th
     assert np.abs(found - wanted).mean() < 0.06
 
 
+def _cycles(path: Path, model: DeviceModel, cells: int = 60, cycles: int = 100) -> Path:
+    high, low = _experiments.cycle_on_model(model, SEED, cells, cycles, cycles)
+    return _write(
+        path,
+        {
+            "cell": np.repeat(np.arange(cells), cycles),
+            "cycle": np.tile(np.arange(cycles), cells),
+            "r_hrs_ohm": high.ravel(),
+            "r_lrs_ohm": low.ravel(),
+        },
+    )
+
+
+def _verified(path: Path, model: DeviceModel) -> Path:
+    low, high = (np.repeat(v, 60) for v in ([0.0, 80e3], [5000.0, 1e10]))
+    found = _write_verify.fppv(model, low, high, SEED)
+    return _write(path, {
+        "cell": np.arange(low.size), "sets": found.sets, "resets": found.resets, "reads": found.pulses,
+        "r_low_ohm": low, "r_high_ohm": high, "success": found.success,
+    })  # fmt: skip
+
+
+def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
+    truth = _truth()
+    makers = {
+        "sweep": _sweep, "forming": _forming, "relaxation": _relaxation, "cycling": _cycles, "fppv": _verified
+    }  # fmt: skip
+    files = check_files(truth, [make(tmp_path / f"{name}.csv", truth) for name, make in makers.items()])
+    assert [file.kind for file in files] == ["sweep", "forming", "relaxation", "cycling", "write-verify"]
+    page = device_report(truth, files)
+    for file in files:
+        assert file.name in page
+    assert page.count("<svg") >= len(files)
+
+
+def test_early_and_late_cycles_differ_by_the_models_wear() -> None:
+    model = DeviceModel.load(DEFAULT_PRESET)
+    high, low = _experiments.cycle_on_model(model, SEED, 1000, 30, 300)
+    early, late = (np.median(x) for x in (high[:, :3], high[:, -10:]))
+    assert 90e3 < early < 140e3
+    assert 1.4 < early / late < 2.2
+    assert np.median(low[:, :3]) == pytest.approx(np.median(low[:, -10:]), rel=0.03)
+
+
 def test_a_model_file_says_what_the_model_says(tmp_path: Path) -> None:
     model = DeviceModel.load(DEFAULT_PRESET)
     (tmp_path / "copy.toml").write_text(to_toml(model), encoding="utf-8")
     assert DeviceModel.load("copy.toml", tmp_path).digest == model.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "cycles"),
+    [("ispp_2bit_chip1_after8k.csv.gz", 8000), ("radar_after500.csv", 500), ("fppv_2bit_chip1_fresh.csv.gz", 0)],
+)
+def test_a_files_name_tells_the_cycles_before(name: str, cycles: int) -> None:
+    assert _write_verify.cycles_before(name) == cycles
 
 
 def test_kinds_of_files_are_told_by_their_columns_and_bad_ones_are_refused(tmp_path: Path) -> None:
