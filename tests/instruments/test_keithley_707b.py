@@ -46,7 +46,7 @@ class Station:
         self.bus = bus or Bus()
         self.simulated = Simulated707B(model, Place(name="matrix", bus=self.bus, fabric=self.fabric), cards)
         self.server = InstrumentServer(self.simulated, Timing(link_s=LINK_S, bytes_per_s=1e9))
-        self.driver = Keithley707B(Keithley707B.Config(resource=self.server.resource, timeout_s=0.3, **config))
+        self.driver = Keithley707B(Keithley707B.Config(resource=self.server.resource, timeout_s=1.0, **config))
         self.driver.connect()
         self.driver.arm()
 
@@ -226,7 +226,7 @@ def test_safe_off_works_after_a_fault_in_it(station: Station, fault: LinkFault) 
 
 def test_a_late_reply_is_not_taken_for_the_next(station: Station) -> None:
     station.driver.switch(close=[("A", 1)])
-    station.server.faults.add(Injected(LinkFault.DELAY_REPLY, seconds=0.45))
+    station.server.faults.add(Injected(LinkFault.DELAY_REPLY, seconds=1.3))
     with pytest.raises(LinkError):
         station.driver.ask('print("old")')
     assert station.driver.ask('print("new")') == "new"
