@@ -2,7 +2,8 @@
 
     python benchmarks/radar_ramps.py [MODEL]
 
-The windows are the four of 2 bit/cell; only cells that end inside count, and no choice may fail more than 2 % in the middle ones.
+The windows are the lower three of 2 bit/cell (the top one takes no ramp); only cells that end inside count, and no choice may
+fail more than 2 % in the middle ones.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _check_forming(model: DeviceModel, file: Measured, seed: int) -> Checked:
 def _check_cycling(model: DeviceModel, file: Measured, seed: int) -> Checked:
     high, low = file["r_hrs_ohm"], file["r_lrs_ohm"]
     cells = 1000
-    ohm = cycle_on_model(model, seed, cells, 30, max(round(file.rows / file.cells.size), 1))
+    ohm = cycle_on_model(model, seed, cells, 30, file.rows_per_cell)
     found = ohm[0].ravel(), ohm[1].ravel()
     errors = _errors(
         _bootstrap(file["cell"], lambda rows, _: cycle_figures(high[rows], low[rows]), seed),

@@ -176,18 +176,8 @@ def cycle_on_model(model: DeviceModel, seed: int, cells: int, cycles: int, of: i
     formed = np.ones(n, dtype=np.bool_)
 
     def reset(g: FloatArray, when: IntArray) -> FloatArray:
-        return model.after_reset(
-            seed,
-            traits,
-            when,
-            g,
-            formed,
-            np.full(n, FULL_RESET[0]),
-            np.full(n, FULL_RESET[1]),
-            200e-9,
-            cycle=when,
-            cycles=number,
-        )
+        sl, wl = (np.full(n, volts) for volts in FULL_RESET)
+        return model.after_reset(seed, traits, when, g, formed, sl, wl, 200e-9, cycle=when, cycles=number)
 
     def set_(g: FloatArray, when: IntArray) -> FloatArray:
         bl, wl = (np.full(n, volts) for volts in FULL_SET)

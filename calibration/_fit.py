@@ -132,16 +132,47 @@ def _ordered(content: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """A sweep to be matched: its plan, its curves, its figures."""
+    """A measured sweep to be matched: its plan, and what of it is compared."""
 
     plan: SweepPlan
-    measured: Curves
     figures: Figures
+    left: FloatArray
+    steps: FloatArray
+    bands: list[FloatArray]
 
     @classmethod
     def of(cls, file: Measured) -> _Target:
-        found = curves(file)
-        return cls(sweep_plan(file), found, sweep_figures(found))
+        plan, found = sweep_plan(file), curves(file)
+        figures = sweep_figures(found)
+        steps = _steps([found], plan, figures["half_v"])
+        return cls(plan, figures, _left(found, plan), steps, _bands([found]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cycles:
+    """One state of measured full cycles to be matched: figures, the sd between cells, and median and sd of each of `_TURNS`."""
+
+    name: str
+    cycles: int
+    figures: Figures
+    between: float
+    turns: list[tuple[float, float]]
+
+    @classmethod
+    def of(cls, file: Measured, high: bool) -> _Cycles:
+        name = "r_hrs_ohm" if high else "r_lrs_ohm"
+        x = np.log(np.maximum(file[name], 1.0))
+        _, at, count = np.unique(file["cell"], return_inverse=True, return_counts=True)
+        between = float(np.std(np.bincount(at, x) / count, ddof=1)) if count.size > 1 else 0.0
+        turns = []
+        if high and file.rows_per_cell >= _WEARING:
+            order = np.argsort(at, kind="stable")
+            turn = (np.arange(at.size) - np.repeat(np.cumsum(count) - count, count)) / file.rows_per_cell
+            for begin, end in _TURNS:
+                mine = order[(turn >= begin) & (turn < end)]
+                turns.append(_level_and_spread(x[mine], at[mine]))
+        figures = cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
+        return cls(name, file.rows_per_cell, figures, between, turns)
 
 
 _CURVE_WEIGHT = 0.25
@@ -158,6 +189,8 @@ _PULL_CURVE, _PULL = 0.15, 0.5
 """Pull to the start, of these tables and of all else: spreads, tails and thresholds, of which 25 cells tell little."""
 _WEARING = 50
 """Cycles a cell from which a file shows wear."""
+_TURNS = ((0.0, 0.1), (0.5, 1.0))
+"""Parts of a file's cycles between which wear is seen."""
 _QUANTILES = (0.15, 0.5, 0.85)
 
 
@@ -173,79 +206,64 @@ def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
         guesses = np.array([f[name] for f in figures])
         guess = float(np.nanmean(guesses)) if np.isfinite(guesses).any() else 3 * value
         parts.append((guess - value) / rule.width(value))
-    parts += _survivor_residuals(copies, target)
+    if target.left.size:
+        guess_left = np.mean([_left(one, target.plan) for one in copies], axis=0)
+        parts += list((guess_left - target.left) / (0.08, 0.12))
     if target.plan.reset:
-        parts += _step_residuals(copies, target)
-    pooled = np.concatenate([one.ln_g for one in copies])
-    difference = [np.quantile(pooled, q, axis=0) - np.quantile(target.measured.ln_g, q, axis=0) for q in _QUANTILES]
+        off = (_steps(copies, target.plan, target.figures["half_v"]) - target.steps) / (0.1 * target.steps)
+        parts += list(np.where(np.isfinite(off), off, 0.0))
+    difference = [made - wanted for made, wanted in zip(_bands(copies), target.bands, strict=True)]
     shape = np.concatenate(difference) / 0.05 * _CURVE_WEIGHT / math.sqrt(target.plan.volts.size / 10)
     return np.concatenate([np.array(parts), np.tanh(shape / 5) * 5])
 
 
-def _survivor_residuals(copies: list[Curves], target: _Target) -> list[float]:
-    """How many sweeps never reach the stop, and how unevenly the cells share them: the spread over the cells of that part."""
-    stop = target.plan.stop_ohm
-    if stop is None:
-        return []
-    limit = math.log(1e6 / stop)
-    side = 1 if target.plan.reset else -1
-
-    def parts(found: Curves) -> tuple[float, float]:
-        left = (side * (found.ln_g[:, -1] - limit) > 1e-4).astype(np.float64)
-        _, at = np.unique(found.cell, return_inverse=True)
-        share = np.bincount(at, left) / np.bincount(at)
-        return float(left.mean()), float(share.std())
-
-    wanted = parts(target.measured)
-    guess = np.mean([parts(one) for one in copies], axis=0)
-    return [(guess[0] - wanted[0]) / 0.08, (guess[1] - wanted[1]) / 0.12]
+def _bands(found: list[Curves]) -> list[FloatArray]:
+    """`_QUANTILES` of all sweeps at each of the volts."""
+    pooled = np.concatenate([one.ln_g for one in found])
+    return [np.quantile(pooled, q, axis=0) for q in _QUANTILES]
 
 
-def _step_residuals(copies: list[Curves], target: _Target) -> list[float]:
-    """Spread of the change from one pulse to the next, of cells that are broken and not stopped, low and high volts apart."""
+def _left(found: Curves, plan: SweepPlan) -> FloatArray:
+    """Part of the sweeps that never reach the stop, and its sd over the cells; empty where there is no stop."""
+    if plan.stop_ohm is None:
+        return np.zeros(0)
+    side = 1 if plan.reset else -1
+    left = (side * (found.ln_g[:, -1] - math.log(1e6 / plan.stop_ohm)) > 1e-4).astype(np.float64)
+    _, at = np.unique(found.cell, return_inverse=True)
+    share = np.bincount(at, left) / np.bincount(at)
+    return np.array([left.mean(), share.std()])
 
-    def spreads(found: list[Curves]) -> list[float]:
-        before = np.concatenate([one.ln_g[:, :-1] for one in found])
-        change = np.diff(np.concatenate([one.ln_g for one in found]), axis=1)
-        moving = (before < math.log(_BROKEN_US)) & (change != 0)
-        columns = np.flatnonzero((moving.sum(axis=0) > 0) & (target.plan.volts[1:] >= target.figures["half_v"]))
-        return [
+
+def _steps(found: list[Curves], plan: SweepPlan, from_v: float) -> FloatArray:
+    """Spread of the change from one pulse to the next, of cells that are broken and not stopped, in thirds of the volts."""
+    before = np.concatenate([one.ln_g[:, :-1] for one in found])
+    change = np.diff(np.concatenate([one.ln_g for one in found]), axis=1)
+    moving = (before < math.log(_BROKEN_US)) & (change != 0)
+    columns = np.flatnonzero((moving.sum(axis=0) > 0) & (plan.volts[1:] >= from_v))
+    return np.array(
+        [
             float(np.std(change[:, part][moving[:, part]])) if moving[:, part].sum() > 20 else float("nan")
             for part in np.array_split(columns, 3)
         ]
-
-    wanted, guess = np.array(spreads([target.measured])), np.array(spreads(copies))
-    off = (guess - wanted) / (0.1 * wanted)
-    return [float(v) for v in np.where(np.isfinite(off), off, 0.0)]
+    )
 
 
-def _cycle_residuals(model: DeviceModel, file: Measured, high: bool) -> FloatArray:
-    """High or low state of full cycles: median, sd of ln R, and its parts within and between cells, in tolerances."""
-    cells = int(file.cells.size)
-    n_model, n_cycles, of = 300, 20, max(round(file.rows / cells), 1)
-    ohm = cycle_on_model(model, _SEED, n_model, n_cycles, of)
-    name = "r_hrs_ohm" if high else "r_lrs_ohm"
-    predicted = cycle_figures(*ohm)
-    wanted = cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
+def _cycle_residuals(model: DeviceModel, target: _Cycles) -> FloatArray:
+    """Median, sd of ln R, its part between cells, and early and late cycles apart, in tolerances."""
+    n_model, n_cycles = 300, 20
+    high, low = cycle_on_model(model, _SEED, n_model, n_cycles, target.cycles)
+    predicted = cycle_figures(high, low)
+    made = np.log(high if target.name == "r_hrs_ohm" else low)
     parts = []
-    for figure in (f"{name} median", f"{name} sd ln"):
+    for figure in (f"{target.name} median", f"{target.name} sd ln"):
         rule = tolerance(figure)
         assert rule is not None
-        parts.append(2 * (predicted[figure] - wanted[figure]) / rule.width(wanted[figure]))
-    x = np.log(np.maximum(file[name], 1.0))
-    _, at, count = np.unique(file["cell"], return_inverse=True, return_counts=True)
-    made = np.log(ohm[0 if high else 1])
-    between = float(np.std(np.bincount(at, x) / count, ddof=1)) if cells > 1 else 0.0
-    parts.append((float(made.mean(axis=1).std()) - between) / (0.15 * max(between, 1e-3)))
-    if high and of >= _WEARING:
-        order = np.argsort(at, kind="stable")
-        turn = (np.arange(at.size) - np.repeat(np.cumsum(count) - count, count)) / of
-        for begin, end in ((0.0, 0.1), (0.5, 1.0)):
-            mine = order[(turn >= begin) & (turn < end)]
-            level, spread = _level_and_spread(x[mine], at[mine])
-            some = made[:, round(begin * n_cycles) : round(end * n_cycles)]
-            guess = _level_and_spread(some.ravel(), np.repeat(np.arange(n_model), some.shape[1]))
-            parts += [(guess[0] - level) / 0.1, (guess[1] - spread) / (0.15 * spread)]
+        parts.append(2 * (predicted[figure] - target.figures[figure]) / rule.width(target.figures[figure]))
+    parts.append((float(made.mean(axis=1).std()) - target.between) / (0.15 * max(target.between, 1e-3)))
+    for (begin, end), (level, spread) in zip(_TURNS, target.turns, strict=False):
+        some = made[:, round(begin * n_cycles) : round(end * n_cycles)]
+        guess = _level_and_spread(some.ravel(), np.repeat(np.arange(n_model), some.shape[1]))
+        parts += [(guess[0] - level) / 0.1, (guess[1] - spread) / (0.15 * spread)]
     return np.array(parts)
 
 
@@ -325,9 +343,13 @@ def fit(files: list[Measured], name: str, tell: Tell) -> DeviceModel:
         many = {target.plan.swept for target in targets}
         knobs = _reset_knobs(content, "wl_v" in many) if is_reset else _set_knobs(content, "bl_v" in many)
 
-        def residuals(model: DeviceModel, targets: list[_Target] = targets, high: bool = is_reset) -> FloatArray:
+        states = [_Cycles.of(file, high=is_reset) for file in cycling]
+
+        def residuals(
+            model: DeviceModel, targets: list[_Target] = targets, states: list[_Cycles] = states
+        ) -> FloatArray:
             parts = [_sweep_residuals(model, target) for target in targets]
-            return np.concatenate(parts + [_cycle_residuals(model, file, high) for file in cycling])
+            return np.concatenate(parts + [_cycle_residuals(model, state) for state in states])
 
         content = _match(content, knobs, residuals, rounds=10)
     content["about"] = "fitted by rram-hil calibrate device-model to " + ", ".join(sorted({f.name for f in used}))

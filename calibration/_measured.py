@@ -49,6 +49,11 @@ class Measured:
         """The numbers of its cells, sorted."""
         return np.unique(self.columns["cell"])
 
+    @property
+    def rows_per_cell(self) -> int:
+        """Rows of one of its cells, in the mean; at least 1."""
+        return max(round(self.rows / self.cells.size), 1)
+
     def part(self, rows: NDArray[np.bool_]) -> Measured:
         """Some of the rows."""
         return Measured(self.name, self.kind, {name: values[rows] for name, values in self.columns.items()})

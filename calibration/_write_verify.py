@@ -5,7 +5,7 @@ What a scheme does is public (Levy et al., IEEE TED 2021 and the descriptions be
 pulses of 0.1 V, at 3.5 V. The full RESET is that of full cycles. FPPV and RADAR set each window at the gate volts whose
 median SET falls in it: 3.0 V for the lowest, the model's own curve for the others. RADAR's fine pulses ramp BL at that gate and
 SL at a gate of 4 V; the study took the starts and steps of these ramps that needed the fewest pulses on its chip, so here they
-are those that need the fewest on the model (benchmarks/radar_ramps.py), within the ranges that the study searched.
+are those that needed the fewest on the model (benchmarks/radar_ramps.py), within the ranges that the study searched.
 """
 
 from __future__ import annotations

@@ -103,25 +103,13 @@ class CellBank:
 
     def _pulse(self, k: IntArray, sign: float, volts: FloatArray, gate: FloatArray, width_s: float) -> None:
         before, formed, traits = self._now(k), self._formed[k], self._traits.part(k)
-        event, settled = self._event[k], self._settled_s[k]
+        event, settled, cycle = self._event[k], self._settled_s[k], self._cycle[k]
+        pulse = (self.seed, traits, event, before, formed, volts, gate, width_s)
         if sign > 0:
-            after, formed = self.model.after_set(
-                self.seed, traits, event, before, formed, volts, gate, width_s, settled_s=settled, cycle=self._cycle[k]
-            )
+            after, formed = self.model.after_set(*pulse, settled_s=settled, cycle=cycle)
         else:
             after = self.model.after_reset(
-                self.seed,
-                traits,
-                event,
-                before,
-                formed,
-                volts,
-                gate,
-                width_s,
-                settled_s=settled,
-                cycle=self._cycle[k],
-                broken_s=self._broken_s[k],
-                cycles=self._cycles[k],
+                *pulse, settled_s=settled, cycle=cycle, broken_s=self._broken_s[k], cycles=self._cycles[k]
             )
         self._broken_s[k], broke = self.model.broken_after(int(sign), before, after, self._broken_s[k], settled)
         self._cycle[k[broke]], self._settled_s[k[broke]] = event[broke], np.nan

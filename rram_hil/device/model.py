@@ -660,21 +660,13 @@ class DeviceModel(_Part):
             when = event[at] if cycle is None else cycle[at]
             mine = (seed, traits.part(at), event[at])
             if self.set.grow is None:
-                level_s = self._set_reaches(*mine, bl_v[at], gate_v[at], width_s)
+                level_s = np.exp(self._set_level_ln(*mine, bl_v[at], gate_v[at], width_s) + traits.set_gain_ln[at])
                 after[at] = np.maximum(after[at], np.minimum(level_s, cap[at]))
             else:
                 after[at] = self._grown(
                     *mine, when, after[at], np.isnan(settled), bl_v[at], gate_v[at], width_s, cap[at]
                 )
         return after, formed | forms
-
-    def _set_reaches(
-        self, seed: int, traits: Traits, event: IntArray, bl_v: FloatArray, gate_v: FloatArray, width_s: float
-    ) -> FloatArray:
-        """What a SET brings cells to (S) where filaments do not grow pulse by pulse."""
-        cell = np.asarray(traits.set_gain_ln, dtype=np.float64)
-        level = self._set_level_ln(seed, traits, event, bl_v, gate_v, width_s)
-        return np.asarray(np.exp(level + cell), dtype=np.float64)
 
     def _set_level_ln(
         self, seed: int, traits: Traits, event: IntArray, bl_v: FloatArray, gate_v: FloatArray, width_s: float

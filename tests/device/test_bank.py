@@ -178,8 +178,9 @@ def test_a_gate_too_high_for_a_new_filament_leaves_some_cells_wandering_and_sett
 
     def ramped(model: DeviceModel, settled: bool) -> np.ndarray:
         bank = cells_of(model, 2000, 11)
-        bank.place(1 / 6000 if settled else 10e-6, settled_s=1 / 6000 if settled else None)
-        if not settled:
+        if settled:
+            bank.place(1 / 6000, settled_s=1 / 6000)
+        else:
             bank.place(200e-6)
             bank.apply(0.0, 3.0, 4.0)
         for wl in np.arange(1.8, 3.51, 0.05):
