@@ -125,7 +125,8 @@ def test_iterations_agree_with_the_sparse_factorisation(network: Crossbar, seed:
     current, expected = nodes(found)[2], nodes(direct)[2]
     # Currents that are zero (floating lines) are rounding in the factorisation: lines of 100 S, volts to 1e-16.
     assert np.abs(current - expected).max() <= 1e-8 * np.abs(expected).max() + 1e-13
-    assert np.abs(nodes(found)[0] - nodes(direct)[0]).max() <= 1e-8
+    # So are the last digits of a floating line that hangs on one cell of 1e-7 S.
+    assert np.abs(nodes(found)[0] - nodes(direct)[0]).max() <= 1e-6
 
 
 @settings(max_examples=100, deadline=None)
