@@ -33,7 +33,7 @@ from rram_hil.device.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
 from rram_hil.device.config import FaultEntry, Simulation
 from rram_hil.errors import BenchError, ConfigError
 from rram_hil.limits import Limits
-from rram_hil.operations import Apply, ApplyResult, FloatArray, Status, Step
+from rram_hil.operations import Apply, ApplyResult, FloatArray, Scheme, Status, Step
 from rram_hil.simulation import FarSideRequest, SimulatedFarSide
 
 from . import _process
@@ -54,7 +54,10 @@ SHORTEST_S, LONGEST_S = 90e-9, 10.0
 TICK_S = 0.02
 MOST_REVERSALS = 5
 OFFLINE = 3
-FACTORS = {0: 1 / 3, 1: 1 / 2}
+SCHEMES = {0: Scheme.THIRD, 1: Scheme.HALF}
+"""Of unselected lines during pulses; any other code lets them float."""
+SHARES = {Scheme.THIRD: 1 / 3, Scheme.HALF: 1 / 2}
+"""Part of the volts that is across a cell that shares a line."""
 SERIES_OHM = {1: 1e3, 2: 1e4, 3: 1e5, 4: 1e6}
 STREAMED = frozenset({"1", "3", "02", "04"})
 SILENT = frozenset({"01", "011", "02", "04"})
@@ -102,7 +105,7 @@ class Array:
         self._reads: IntArray = np.zeros(chip.geometry.size, dtype=np.int64)
 
     def pulse_and_read(
-        self, index: IntArray, volts: FloatArray | None, width_s: float, read_v: float, cycles: int, factor: float
+        self, index: IntArray, volts: FloatArray | None, width_s: float, read_v: float, cycles: int, scheme: Scheme
     ) -> FloatArray:
         """Resistances (ohm) of different cells, one after the other, each read after its pulse where there is one."""
         # A read lasts as long as its samples, the last of which is the chip's own conversion.
@@ -110,8 +113,8 @@ class Array:
         steps: tuple[Step, ...] = (Step(read_v, 0.0, 0.0, read_s, "current"),)
         if volts is not None:
             steps = (Step(volts, 0.0, 0.0, width_s), *steps)
-            self._expose(index, volts, factor)
-        found = self._applied(index, steps)
+            self._expose(index, volts, scheme)
+        found = self._applied(index, steps, scheme)
         current = found.current_a[:, 0]
         if self._load_ohm is not None:
             current = np.full(index.size, read_v / self._load_ohm)
@@ -123,11 +126,11 @@ class Array:
             current = current + read_v * (seen - g) / math.sqrt(cycles)
         return _resistance(read_v, current, found.status[:, 0])
 
-    def hold(self, at: int, volts: float, width_s: float, cut_a: float, factor: float) -> tuple[float, bool]:
+    def hold(self, at: int, volts: float, width_s: float, cut_a: float, scheme: Scheme) -> tuple[float, bool]:
         """Resistance (ohm) of one cell at the end of a bias, and whether the current passed `cut_a` (0: no cut-off)."""
         index = np.array([at], dtype=np.int64)
-        self._expose(index, np.array([volts]), factor)
-        found = self._applied(index, (Step(volts, 0.0, 0.0, width_s, "current"),), cut_a or None)
+        self._expose(index, np.array([volts]), scheme)
+        found = self._applied(index, (Step(volts, 0.0, 0.0, width_s, "current"),), scheme, cut_a or None)
         current, is_cut = found.current_a[:, 0], bool(found.status[0, 0] == Status.COMPLIANCE)
         if self._load_ohm is not None:
             current = np.array([volts / self._load_ohm])
@@ -135,21 +138,23 @@ class Array:
             current = np.clip(current, -cut_a, cut_a) if is_cut else current
         return float(_resistance(volts, current, found.status[:, 0])[0]), is_cut
 
-    def pulse(self, at: int, volts: float, width_s: float, most_a: float, factor: float) -> None:
+    def pulse(self, at: int, volts: float, width_s: float, most_a: float, scheme: Scheme) -> None:
         """One pulse on one cell, its current limited to `most_a` (0: not)."""
         index = np.array([at], dtype=np.int64)
-        self._expose(index, np.array([volts]), factor)
-        self._applied(index, (Step(volts, 0.0, 0.0, width_s),), most_a or None)
+        self._expose(index, np.array([volts]), scheme)
+        self._applied(index, (Step(volts, 0.0, 0.0, width_s),), scheme, most_a or None)
 
-    def _applied(self, index: IntArray, steps: tuple[Step, ...], compliance_a: float | None = None) -> ApplyResult:
+    def _applied(
+        self, index: IntArray, steps: tuple[Step, ...], scheme: Scheme, compliance_a: float | None = None
+    ) -> ApplyResult:
         self._number += 1
-        operation = Apply(Cells.from_index(index, self.geometry), steps, compliance_a=compliance_a)
+        operation = Apply(Cells.from_index(index, self.geometry), steps, scheme, compliance_a)
         found = self.chip.execute(operation, self._number, self.cancel)
         assert isinstance(found, ApplyResult)
         return found
 
-    def _expose(self, index: IntArray, volts: FloatArray, factor: float) -> None:
-        counted = index[np.abs(volts) * factor > self.chip.read_v]
+    def _expose(self, index: IntArray, volts: FloatArray, scheme: Scheme) -> None:
+        counted = index[np.abs(volts) * SHARES.get(scheme, 0.0) > self.chip.read_v]
         word, bit = np.divmod(counted, self.geometry.columns)
         words = np.bincount(word, minlength=self.geometry.rows)
         bits = np.bincount(bit, minlength=self.geometry.columns)
@@ -456,7 +461,7 @@ class Firmware:
                 min(width, LONGEST_S),
                 self._read_v,
                 self._cycles,
-                FACTORS.get(self._sneak_path, 0.0),
+                SCHEMES.get(self._sneak_path, Scheme.FLOATING),
             )
         self._rest()
         self._floats(found)
@@ -468,7 +473,7 @@ class Firmware:
         index = np.array([p for p in places if p is not None], dtype=np.int64)
         if index.size and self._read_v != 0:
             with self._chip_lock:
-                found[there] = self._array.pulse_and_read(index, None, 0.0, self._read_v, self._cycles, 0.0)
+                found[there] = self._array.pulse_and_read(index, None, 0.0, self._read_v, self._cycles, Scheme.FLOATING)
         return found
 
     def _resistance(self, place: int) -> float:
@@ -481,7 +486,9 @@ class Firmware:
             self._is_driving = True
             level = float(np.clip(volts, -TOP_V, TOP_V))
             with self._chip_lock:
-                self._array.pulse(place, level, min(width, LONGEST_S), most_a, FACTORS.get(self._sneak_path, 0.0))
+                self._array.pulse(
+                    place, level, min(width, LONGEST_S), most_a, SCHEMES.get(self._sneak_path, Scheme.FLOATING)
+                )
         self._rest()
 
     def _rest(self) -> None:
@@ -546,7 +553,7 @@ class Firmware:
                                 float(np.clip(side * level, -TOP_V, TOP_V)),
                                 max(width, SHORTEST_S),
                                 cuts[side],
-                                FACTORS.get(self._sneak_path, 0.0),
+                                SCHEMES.get(self._sneak_path, Scheme.FLOATING),
                             )
                         if pulsed:
                             self._pass(between)
@@ -634,7 +641,7 @@ class Firmware:
                 self._is_driving = True
                 with self._chip_lock:
                     resistance, _ = self._array.hold(
-                        place, bias, width / reads, 0.0, FACTORS.get(self._sneak_path, 0.0)
+                        place, bias, width / reads, 0.0, SCHEMES.get(self._sneak_path, Scheme.FLOATING)
                     )
                 self._triplet(resistance, bias, width / reads)
             self._rest()

@@ -2,7 +2,7 @@
 
 Cells are handled one after the other on the virtual clock and all at once in NumPy. Every pulse (|BL - SL| above the read
 limit) and every current reading is one event of its cell, and draws depend on the cell's events only, so results do
-not depend on how work is split into operations. Where the model relaxes, ages count too: inside an operation with a
+not depend on how work is split into operations, but for cells beside the selected ones (`half_select.py`). Where the model relaxes, ages count too: inside an operation with a
 stop condition and inside `Program`, whose later cells start when the earlier ones are done, a cell's state is looked up as
 of the operation's start, and time then runs with the cell's own steps.
 """
@@ -27,6 +27,7 @@ from rram_hil.device.converters import ADC_RANGES_A as ADC_RANGES_A
 from rram_hil.device.converters import DAC_RANGE_V as DAC_RANGE_V
 from rram_hil.device.converters import DAC_STEP_V as DAC_STEP_V
 from rram_hil.device.converters import Converters
+from rram_hil.device.half_select import Exposure
 from rram_hil.device.lines import behind_wires, block_transfer, lower_ohm, series_ohm
 from rram_hil.device.model import DeviceModel, Traits
 from rram_hil.device.state import ChipState
@@ -101,12 +102,17 @@ class StandingPulse:
 
 @dataclass(eq=False)
 class _Batch:
-    """Cells of one operation under way: flat indices, traits, and each cell's own time (s)."""
+    """Cells of one operation under way: flat indices, traits, each cell's own time (s).
+
+    `exposure` collects what others feel of the operation's pulses; there the batch begins at `first`.
+    """
 
     index: IntArray
     traits: Traits
     time_s: FloatArray
     programmed: NDArray[np.bool_]
+    exposure: Exposure
+    first: int
 
 
 class SimulatedChip:
@@ -290,24 +296,16 @@ class SimulatedChip:
         state.formed[pulse.index] = pulse.formed
         state.cycle[pulse.index], state.broken_s[pulse.index] = pulse.cycle, pulse.broken_s
         state.cycles[pulse.index] = pulse.cycles
-        traits = self._traits.part(pulse.index)
-        live = (traits.stuck == 0) & ((state.fault[pulse.index] & Fault.OPEN) == 0)
-        for polarity in (1, -1):
-            at = np.flatnonzero(live & (np.sign(pulse.drop_v) == polarity))
-            if at.size == 0:
-                continue
-            index, event, before = pulse.index[at], pulse.event[at], pulse.before_s[at]
-            volts, over = np.abs(pulse.drop_v[at]), pulse.gate_v[at]
-            after, formed = self._after(
-                polarity, traits.part(at), event, before, pulse.formed[at], volts, over, width_s, pulse.cap_s[at]
-            )
-            self._note_cycle(polarity, index, event, before, after)
-            changed = after != before
-            moved = index[changed]
-            state.formed[index[formed]] = True
-            state.conductance_s[moved] = after[changed]
-            state.programmed_s[moved] = self.now_s
-            state.programming[moved] = event[changed]
+        self._act(
+            pulse.index,
+            pulse.event,
+            pulse.before_s,
+            pulse.drop_v,
+            pulse.gate_v,
+            width_s,
+            pulse.cap_s,
+            np.full(pulse.index.size, self.now_s),
+        )
 
     def inject(self, fault: Fault, cells: Cells) -> None:
         """Give cells a fault, for tests: their conductance or their row's gate leakage then shows it. NONE repairs."""
@@ -360,10 +358,11 @@ class SimulatedChip:
             return _BATCH
         return int(np.clip(0.05 / (cell_s * self.simulation.pace), 1, _BATCH))
 
-    def _begin(self, index: IntArray, number: int, time_s: FloatArray) -> _Batch:
+    def _begin(self, index: IntArray, number: int, time_s: FloatArray, exposure: Exposure, first: int) -> _Batch:
         self._state.number_pulses[index] = 0
         self._state.number[index] = number
-        return _Batch(index, self._traits.part(index), time_s, np.zeros(index.size, dtype=np.bool_))
+        programmed = np.zeros(index.size, dtype=np.bool_)
+        return _Batch(index, self._traits.part(index), time_s, programmed, exposure, first)
 
     def _end(self, batch: _Batch, started_s: FloatArray, from_s: float) -> tuple[FloatArray, float]:
         """Move cells that shared a start to their places one after the other; returns each cell's shift and the duration."""
@@ -407,7 +406,13 @@ class SimulatedChip:
         drop = np.zeros(n) if floating else bl - sl
         gate = self._gate(wl, np.minimum(bl, sl))
         if pulsing.any():
-            self._pulse(batch, at, pulsing, drop, gate, step.width_s, compliance_a)
+            cap = np.inf if compliance_a is None else compliance_a / self.model.compliance_v
+            self._pulse(batch, at, pulsing, drop, gate, step.width_s, cap)
+            if not floating:
+                closed = np.zeros(n) if wl is None else wl
+                batch.exposure.note(
+                    batch.first + at[pulsing], bl[pulsing], sl[pulsing], closed[pulsing], step.width_s, cap
+                )
         batch.time_s[at] += self._step_s(step)
         if step.measure == "no":
             return None
@@ -429,7 +434,7 @@ class SimulatedChip:
         drop: FloatArray,
         gate: FloatArray,
         width_s: float,
-        compliance_a: float | None,
+        cap_s: float,
     ) -> None:
         """Count the pulse, then let it act: a killed process has counted at least what it did."""
         state = self._state
@@ -437,29 +442,70 @@ class SimulatedChip:
         state.number_pulses[index] += 1
         state.pulses[index] += 1
         state.event[index] += 1
-        cap = np.inf if compliance_a is None else compliance_a / self.model.compliance_v
+        began = batch.time_s[at][pulsing]
+        changed = self._act(
+            index,
+            state.event[index].astype(np.int64),
+            self._relaxed(index, began),
+            drop[pulsing],
+            gate[pulsing],
+            width_s,
+            np.full(index.size, cap_s),
+            began + 2 * self.simulation.timing.edge_s + width_s,
+        )
+        batch.programmed[at[pulsing][changed]] = True
+
+    def _act(
+        self,
+        index: IntArray,
+        event: IntArray,
+        before_s: FloatArray,
+        drop_v: FloatArray,
+        gate_v: FloatArray,
+        width_s: float,
+        cap_s: FloatArray,
+        ended_s: FloatArray,
+    ) -> IntArray:
+        """Let a pulse with BL - SL = `drop_v` that is event `event` of each cell act; positions of the cells that it changed."""
+        state = self._state
+        live = (self._traits.stuck[index] == 0) & ((state.fault[index] & Fault.OPEN) == 0)
+        found = []
         for polarity in (1, -1):
-            chosen = np.flatnonzero(pulsing & (np.sign(drop) == polarity))
-            where = at[chosen]
-            live = (batch.traits.stuck[where] == 0) & ((state.fault[batch.index[where]] & Fault.OPEN) == 0)
-            chosen, where = chosen[live], where[live]
-            if where.size == 0:
+            at = np.flatnonzero(live & (np.sign(drop_v) == polarity))
+            if at.size == 0:
                 continue
-            index, traits = batch.index[where], batch.traits.part(where)
-            event = state.event[index].astype(np.int64)
-            formed = state.formed[index]
-            now = batch.time_s[where] + 2 * self.simulation.timing.edge_s + width_s
-            before = self._relaxed(index, batch.time_s[where])
-            volts, over = np.abs(drop[chosen]), gate[chosen]
-            after, forming = self._after(polarity, traits, event, before, formed, volts, over, width_s, cap)
-            self._note_cycle(polarity, index, event, before, after)
-            changed = after != before
-            moved = index[changed]
-            state.formed[index[forming]] = True
-            state.conductance_s[moved] = after[changed]
-            state.programmed_s[moved] = now[changed]
-            state.programming[moved] = event[changed]
-            batch.programmed[where[changed]] = True
+            cells, before = index[at], before_s[at]
+            after, formed = self._after(
+                polarity,
+                self._traits.part(cells),
+                event[at],
+                before,
+                state.formed[cells],
+                np.abs(drop_v[at]),
+                gate_v[at],
+                width_s,
+                cap_s[at],
+            )
+            self._note_cycle(polarity, cells, event[at], before, after)
+            moved = at[after != before]
+            state.formed[cells[formed]] = True
+            state.conductance_s[index[moved]] = after[after != before]
+            state.programmed_s[index[moved]] = ended_s[moved]
+            state.programming[index[moved]] = event[moved]
+            found.append(moved)
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+    def _half_select(self, exposure: Exposure) -> None:
+        """What an operation's pulses did to cells beside the selected ones: pulses of theirs, that act as one as long as all."""
+        state = self._state
+        for dose in exposure.doses():
+            index, n = dose.index, dose.index.size
+            state.event[index] += 1
+            event, now = state.event[index].astype(np.int64), np.full(n, self.now_s)
+            drop = np.full(n, dose.drop_v)
+            gate = self._gate(None, drop) if self.geometry.cell == "1R" else np.full(n, dose.gate_v)
+            before, cap = self._relaxed(index, now), np.full(n, dose.cap_s)
+            self._act(index, event, before, drop, gate, dose.count * dose.width_s, cap, now)
 
     def _after(
         self,
@@ -558,6 +604,7 @@ class SimulatedChip:
         status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
         pulses, reads = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         cell_s = operation.repeat * sum(self._step_s(step) for step in operation.steps)
+        exposure = Exposure(index, self.geometry, operation.unselected, self.read_v)
         for place, _ in cells.batches(self._batch_size(cell_s)):
             if cancel.is_set():
                 break
@@ -566,13 +613,14 @@ class SimulatedChip:
             from_s = self.now_s
             slots = np.zeros(size) if part.stop is not None else cell_s * np.arange(size)
             base = np.asarray((started if part.stop is not None else from_s) + slots, dtype=np.float64)
-            batch = self._begin(index[place], number, base.copy())
+            batch = self._begin(index[place], number, base.copy(), exposure, place.start)
             self._run_steps(part, batch, current[place], conductance[place], status[place], stamps[place], reads[place])
             shift, took = self._end(batch, base, from_s)
             stamps[place] += shift[:, None]
             pulses[place] = self._state.number_pulses[batch.index]
             self._pass(took, cancel)
             self._state.now[0] = from_s + took
+        self._half_select(exposure)
         return ApplyResult(current, conductance, status, stamps, pulses, reads, Span(started, self.now_s))
 
     def _run_steps(
@@ -610,19 +658,21 @@ class SimulatedChip:
         conductance, status = np.full(n, np.nan), np.full(n, Status.NOT_RUN, dtype=np.uint8)
         inside = np.zeros(n, dtype=np.bool_)
         counts = np.zeros((3, n), dtype=np.int64)
+        exposure = Exposure(index, self.geometry, operation.unselected, self.read_v)
         for place, _ in cells.batches(self._batch_size(10 * self._step_s(operation.read))):
             if cancel.is_set():
                 break
             part = operation.part(place)
             from_s = self.now_s
             base = np.full(len(part.cells), started)
-            batch = self._begin(index[place], number, base.copy())
+            batch = self._begin(index[place], number, base.copy(), exposure, place.start)
             found = self._verify(part, batch)
             _, took = self._end(batch, base, from_s)
             conductance[place], status[place], inside[place] = found.conductance_s, found.status, found.inside
             counts[:, place] = found.set_pulses, found.reset_pulses, found.reads
             self._pass(took, cancel)
             self._state.now[0] = from_s + took
+        self._half_select(exposure)
         span = Span(started, self.now_s)
         return ProgramResult(conductance, status, inside, counts[0], counts[1], counts[2], span)
 

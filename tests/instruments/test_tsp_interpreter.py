@@ -335,30 +335,6 @@ def test_another_node_is_reached_over_tsp_link() -> None:
     assert error(one)[0] == -286
 
 
-def test_a_row_of_cells_is_interpreted_in_milliseconds(unit: Probe) -> None:
-    source = """
-    local found = {}
-    for cell = 1, 32 do
-      for step = 1, 8 do
-        unit.source.level = step * 0.1
-        local a, b = unit.both()
-        if a > 5 then break end
-        found[table.getn(found) + 1] = a * b
-      end
-    end
-    print(table.getn(found))
-    """
-    best = min(_timed(lambda: value(unit, source)) for _ in range(5))
-    assert best < 0.02
-
-
-def _timed(act: object) -> float:
-    assert callable(act)
-    begun = time.perf_counter()
-    act()
-    return time.perf_counter() - begun
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="()[]{}=+-*/^.,;:<>~'\"\\ \n0123456789eEabxnd#%", max_size=60))
 def test_no_text_brings_the_instrument_down(text: str) -> None:

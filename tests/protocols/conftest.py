@@ -69,8 +69,7 @@ def open_array(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
         opened.append(bench)
         if form:
             ramp = {"start_v": 3.9, "stop_v": 4.0, "step_v": 0.1}
-            scheme = "inhibit" if cell == "1T1R" else "half"
-            bench.run(Forming.model_validate({"bl_v": ramp, "width_s": 1e-4, "unselected": scheme}))
+            bench.run(Forming.model_validate({"bl_v": ramp, "width_s": 1e-4, "unselected": "inhibit"}))
         return bench
 
     yield make

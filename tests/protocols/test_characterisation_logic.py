@@ -242,16 +242,17 @@ def test_neighbours_take_the_pulses_and_victims_none() -> None:
     assert cells.pulses.tolist() == [0, 0, 0, 20, 20, 20]
 
 
+@pytest.mark.parametrize(
+    "mode", [{"mode": "pulses", "cells": {}}, {"mode": "neighbours", "cells": {"columns": [1, 3]}}]
+)
 @pytest.mark.parametrize(("set_v", "is_disturbed"), [(1.3, False), (1.5, True)])
 def test_half_of_a_pulse_disturbs_where_it_reaches_the_threshold(
-    open_array: Any, known_model: Any, set_v: float, is_disturbed: bool
+    open_array: Any, known_model: Any, set_v: float, is_disturbed: bool, mode: dict[str, Any]
 ) -> None:
     # Preset `paper` is SET from 0.7 V on; half of 1.5 V is more.
     bench = open_array(known_model(), 4, cell="1R")
-    keys = {"cells": {}, "mode": "pulses", "unselected": "half", "pulses": 10}
-    found: Any = bench.run(
-        protocol_class("half-select-disturb").model_validate(keys | {"pulse": {"bl_v": set_v, "width_s": 1e-6}})
-    )
+    keys = {"unselected": "half", "pulses": 10, "pulse": {"bl_v": set_v, "width_s": 1e-6}}
+    found: Any = bench.run(protocol_class("half-select-disturb").model_validate(keys | mode))
     assert (found.disturbed.value == 1.0) is is_disturbed
     assert found.disturbed.covers(1.0 if is_disturbed else 0.0)
     assert (found.median_change.value > 0.05) is is_disturbed
