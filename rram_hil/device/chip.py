@@ -2,9 +2,10 @@
 
 Cells are handled one after the other on the virtual clock and all at once in NumPy. Every pulse (|BL - SL| above the read
 limit) and every current reading is one event of its cell, and draws depend on the cell's events only, so results do
-not depend on how work is split into operations, but for cells beside the selected ones (`half_select.py`). Where the model relaxes, ages count too: inside an operation with a
-stop condition and inside `Program`, whose later cells start when the earlier ones are done, a cell's state is looked up as
-of the operation's start, and time then runs with the cell's own steps.
+not depend on how work is split into operations, but for cells beside the selected ones (`half_select.py`). Where the
+model relaxes, ages count too: inside an operation with a stop condition and inside `Program`, whose later cells start when
+the earlier ones are done, a cell's state is looked up as of the operation's start, and time then runs with the cell's
+own steps.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rram_hil.device.converters import Converters
 from rram_hil.device.half_select import Exposure
 from rram_hil.device.lines import behind_wires, block_transfer, lower_ohm, series_ohm
 from rram_hil.device.model import DeviceModel, Traits
+from rram_hil.device.passive import PassiveTile
 from rram_hil.device.state import ChipState
 from rram_hil.driver import Capabilities
 from rram_hil.driver import Span as Range
@@ -148,6 +150,7 @@ class SimulatedChip:
         untouched = self._state.programming == 0
         self._state.conductance_s[untouched] = self._traits.fixed_s[untouched]
         self._wired: tuple[bytes, FloatArray] | None = None
+        self._passive: tuple[bytes, PassiveTile] | None = None
         self._converters = Converters(simulation, geometry)
 
     @property
@@ -407,7 +410,8 @@ class SimulatedChip:
         gate = self._gate(wl, np.minimum(bl, sl))
         if pulsing.any():
             cap = np.inf if compliance_a is None else compliance_a / self.model.compliance_v
-            self._pulse(batch, at, pulsing, drop, gate, step.width_s, cap)
+            reaching = drop if floating or not self._shares_wires else self._before_wire(batch, at, bl, sl)
+            self._pulse(batch, at, pulsing, reaching, gate, step.width_s, cap)
             if not floating:
                 closed = np.zeros(n) if wl is None else wl
                 batch.exposure.note(
@@ -419,6 +423,32 @@ class SimulatedChip:
         if step.measure == "gate":
             return self._gate_reading(batch.index[at], np.zeros(n) if wl is None else wl)
         return self._reading(batch, at, asked, drop, gate, floating, compliance_a)
+
+    @property
+    def _shares_wires(self) -> bool:
+        """Whether cells that are not selected conduct beside the selected one and load its wires."""
+        return self.geometry.cell == "1R" and self.simulation.line_ohm > 0
+
+    def _tile(self, tile: int) -> PassiveTile:
+        """A tile of a 1R array as it is now; the last one is kept, for it takes many solutions of the network."""
+        size = self.geometry.rows * self.geometry.columns
+        g = self._conducts(np.arange(tile * size, (tile + 1) * size, dtype=np.int64))
+        key = hashlib.sha256(g.tobytes() + bytes([tile])).digest()
+        if self._passive is None or self._passive[0] != key:
+            shape = (self.geometry.rows, self.geometry.columns)
+            self._passive = key, PassiveTile(g.reshape(shape), self.geometry, self.simulation.line_ohm)
+        return self._passive[1]
+
+    def _before_wire(self, batch: _Batch, at: IntArray, bl_v: FloatArray, sl_v: FloatArray) -> FloatArray:
+        """BL - SL (V) before the wires of each selected cell alone, that leave it what the whole 1R array's wires do."""
+        index = batch.index[at]
+        tile, place = np.divmod(index, self.geometry.rows * self.geometry.columns)
+        across = np.empty(index.size)
+        for k in np.unique(tile):
+            mine = tile == k
+            across[mine] = self._tile(int(k)).drop_v(place[mine], bl_v[mine], sl_v[mine], batch.exposure.scheme)
+        g = self._with_faults(index, self._relaxed(index, batch.time_s[at]))
+        return np.asarray(across * (1 + g * series_ohm(index, self.geometry, self.simulation.line_ohm)))
 
     def _gate(self, wl: FloatArray | None, lower: FloatArray) -> FloatArray:
         """Gate volts above the lower of BL and SL; an array without gates is always open."""
@@ -570,7 +600,7 @@ class SimulatedChip:
         floating: bool,
         compliance_a: float | None,
     ) -> tuple[FloatArray, FloatArray, StatusArray]:
-        """One current reading of each cell: noise, wire resistance, gate, compliance, range, conversion.
+        """One current reading of each cell: noise, wires, gate, compliance, range, conversion.
 
         The current flows at `drop`, the volts that the converters really give; the conductance is current / `asked`.
         """
@@ -579,7 +609,12 @@ class SimulatedChip:
         g = self._with_faults(index, self._relaxed(index, batch.time_s[at]))
         if self.simulation.read_noise:
             g = self.model.as_read(self._seed, batch.traits.part(at), self._state.event[index].astype(np.int64), g)
-        g = self.behind(index, self._converters.fixed(index, g))
+        g = self._converters.fixed(index, g)
+        if self._shares_wires:
+            g = self._read_share(index) * g
+            g = g / (1 + g * self._converters.fixed_ohm)
+        else:
+            g = self.behind(index, g)
         current = drop * g * np.clip((gate - 0.7) / 0.5, 0.0, 1.0)
         status = np.full(index.size, Status.OK, dtype=np.uint8)
         if compliance_a is not None:
@@ -595,6 +630,14 @@ class SimulatedChip:
         conductance = np.full(index.size, np.nan)
         np.divide(current, asked, out=conductance, where=usable)
         return current, conductance, status
+
+    def _read_share(self, index: IntArray) -> FloatArray:
+        """What part of each cell's conductance (S) a reading of a 1R array shows, all lines but its own at ground."""
+        tile, place = np.divmod(index, self.geometry.rows * self.geometry.columns)
+        share = np.empty(index.size)
+        for k in np.unique(tile):
+            share[tile == k] = self._tile(int(k)).read_share.ravel()[place[tile == k]]
+        return share
 
     def _apply(self, operation: Apply, number: int, cancel: threading.Event) -> ApplyResult:
         cells, n, m = operation.cells, len(operation.cells), operation.measurements

@@ -48,7 +48,9 @@ class Converters:
         self.column_gain = np.array(errors.column_gain) if errors.column_gain else None
         self.column_offset = np.array(errors.column_offset) if errors.column_offset else None
         self._geometry, self._line_ohm = geometry, simulation.line_ohm
-        self.access_ohm, self._lead_ohm = errors.access_ohm, errors.lead_ohm
+        self.access_ohm = errors.access_ohm
+        self.fixed_ohm = errors.access_ohm + errors.lead_ohm
+        """In series with every single reading, wires apart."""
         self.resistors: tuple[IntArray, FloatArray] | None = None
         if simulation.resistors:
             for k, r in enumerate(simulation.resistors):
@@ -101,8 +103,7 @@ class Converters:
 
     def behind(self, index: IntArray, g_s: FloatArray) -> FloatArray:
         """Conductances as single readings see them: wire, transistor, leads and contacts in series."""
-        fixed = self.access_ohm + self._lead_ohm
-        if self._line_ohm <= 0 and fixed <= 0:
+        if self._line_ohm <= 0 and self.fixed_ohm <= 0:
             return g_s
-        ohm = fixed + (series_ohm(index, self._geometry, self._line_ohm) if self._line_ohm > 0 else 0.0)
+        ohm = self.fixed_ohm + (series_ohm(index, self._geometry, self._line_ohm) if self._line_ohm > 0 else 0.0)
         return np.asarray(g_s / (1 + g_s * ohm), dtype=np.float64)

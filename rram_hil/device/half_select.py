@@ -74,18 +74,19 @@ class Exposure:
     """
 
     def __init__(self, index: IntArray, geometry: Geometry, scheme: Scheme, least_v: float) -> None:
-        self._index, self._geometry, self._scheme, self._least_v = index, geometry, scheme, least_v
+        self.scheme = scheme
+        self._index, self._geometry, self._least_v = index, geometry, least_v
         self._counts: dict[tuple[Across, float, float], IntArray] = {}
 
     def note(
         self, at: IntArray, bl_v: FloatArray, sl_v: FloatArray, wl_v: FloatArray, width_s: float, cap_s: float
     ) -> None:
         """One pulse of the cells at positions `at` with these levels (V), shape of `at`; `cap_s` as in `after_set`."""
-        if self._scheme in (Scheme.INHIBIT, Scheme.FLOATING):
+        if self.scheme in (Scheme.INHIBIT, Scheme.FLOATING):
             return
         levels, which = np.unique(np.stack([bl_v, sl_v, wl_v]), axis=1, return_inverse=True)
         for k, (bl, sl, wl) in enumerate(levels.T):
-            found = across(float(bl), float(sl), float(wl), self._scheme, self._geometry)
+            found = across(float(bl), float(sl), float(wl), self.scheme, self._geometry)
             if found.worst_v > self._least_v:
                 key = (found, width_s, cap_s)
                 counts = self._counts.setdefault(key, np.zeros(self._index.size, dtype=np.int64))

@@ -149,8 +149,8 @@ def _grounded(g: FloatArray, lines: Lines) -> FloatArray:
     return -network.solve(bottom_v=np.eye(g.shape[1]), nodes=False).left_a.T
 
 
-def _reach(network: Prepared) -> FloatArray:
-    """Slope of each cell's apparent conductance by its own: its drop with its row at one volt times that with its column."""
+def reach(network: Prepared) -> tuple[FloatArray, FloatArray]:
+    """Drop of each cell with its row alone at one volt (row - column), and with its column alone (column - row)."""
     rows, columns = network.crossbar.g_s.shape
     by_row, by_column = np.empty((rows, columns)), np.empty((rows, columns))
     for row in range(rows):
@@ -163,6 +163,12 @@ def _reach(network: Prepared) -> FloatArray:
         volts[column] = 1.0
         found = network.solve(bottom_v=volts)
         by_column[:, column] = found.column_v[0, :, column] - found.row_v[0, :, column]  # type: ignore[index]
+    return by_row, by_column
+
+
+def _slopes(g: FloatArray, lines: Lines) -> FloatArray:
+    """Slope of each cell's apparent conductance by its own: its drop with its row at one volt times that with its column."""
+    by_row, by_column = reach(lines.network(g).prepare())
     return by_row * by_column
 
 
@@ -172,7 +178,7 @@ def _follow(measured: FloatArray, lines: Lines) -> tuple[FloatArray, bool]:
         return np.zeros(measured.shape), True
     wanted = measured[at]
     g = measured.copy()
-    slope = _reach(lines.network(g).prepare())[at]
+    slope = _slopes(g, lines)[at]
     gs: list[FloatArray] = []
     steps: list[FloatArray] = []
     for k in range(_ROUNDS):
@@ -180,7 +186,7 @@ def _follow(measured: FloatArray, lines: Lines) -> tuple[FloatArray, bool]:
         if _agree(predicted, wanted):
             return g, True
         if k == _SECOND_LOOK:
-            slope, gs, steps = _reach(lines.network(g).prepare())[at], [], []
+            slope, gs, steps = _slopes(g, lines)[at], [], []
         here = g[at]
         step = (wanted - predicted) / slope
         gs, steps = [*gs, here][-_DEPTH - 1 :], [*steps, step][-_DEPTH - 1 :]
