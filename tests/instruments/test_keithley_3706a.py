@@ -38,7 +38,7 @@ class Station:
         self.fabric = Watch()
         self.simulated = Simulated3706A("3706A", Place(fabric=self.fabric), cards)
         self.server = InstrumentServer(self.simulated, Timing())
-        self.driver = Keithley3706A(Keithley3706A.Config(resource=self.server.resource, timeout_s=0.6))
+        self.driver = Keithley3706A(Keithley3706A.Config(resource=self.server.resource, timeout_s=1.0))
         self.driver.connect()
         self.driver.arm()
 
