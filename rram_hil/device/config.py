@@ -149,7 +149,7 @@ class Simulation(BaseModel):
     clock: Literal["virtual"] = "virtual"
     read_noise: bool = Field(default=True, description="false: reads return the conductance itself")
     converters: bool = Field(default=True, description="false: DAC and ADC do not quantise single reads and levels")
-    line_ohm: Annotated[float, Field(ge=0)] = Field(default=0.0, description="wire resistance of one cell pitch")
+    line_ohm: Annotated[float, Field(ge=0)] = Field(default=0.0, description="wire resistance of one cell pitch (ohm)")
     adc_bits: Annotated[int, Field(ge=4, le=24)] = Field(default=12, description="bits of every ADC, sign included")
     word_bits: Annotated[int, Field(ge=2, le=31)] = Field(
         default=8, description="bits of an on-chip word, sign included"
