@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
@@ -31,7 +32,7 @@ from rram_hil.device.converters import Converters
 from rram_hil.device.half_select import Exposure
 from rram_hil.device.lines import behind_wires, block_transfer, lower_ohm, series_ohm
 from rram_hil.device.model import DeviceModel, Traits
-from rram_hil.device.passive import PassiveTile
+from rram_hil.device.passive import pulse_v, read_s
 from rram_hil.device.state import ChipState
 from rram_hil.driver import Capabilities
 from rram_hil.driver import Span as Range
@@ -150,7 +151,6 @@ class SimulatedChip:
         untouched = self._state.programming == 0
         self._state.conductance_s[untouched] = self._traits.fixed_s[untouched]
         self._wired: tuple[bytes, FloatArray] | None = None
-        self._passive: tuple[bytes, PassiveTile] | None = None
         self._converters = Converters(simulation, geometry)
 
     @property
@@ -429,26 +429,23 @@ class SimulatedChip:
         """Whether cells that are not selected conduct beside the selected one and load its wires."""
         return self.geometry.cell == "1R" and self.simulation.line_ohm > 0
 
-    def _tile(self, tile: int) -> PassiveTile:
-        """A tile of a 1R array as it is now; the last one is kept, for it takes many solutions of the network."""
-        size = self.geometry.rows * self.geometry.columns
-        g = self._conducts(np.arange(tile * size, (tile + 1) * size, dtype=np.int64))
-        key = hashlib.sha256(g.tobytes() + bytes([tile])).digest()
-        if self._passive is None or self._passive[0] != key:
-            shape = (self.geometry.rows, self.geometry.columns)
-            self._passive = key, PassiveTile(g.reshape(shape), self.geometry, self.simulation.line_ohm)
-        return self._passive[1]
+    def _by_tile(self, index: IntArray) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
+        """Of cells, each tile's: their positions, their places in the tile, and what the tile conducts now (S)."""
+        shape = (self.geometry.rows, self.geometry.columns)
+        tile, place = np.divmod(index, shape[0] * shape[1])
+        every = np.arange(shape[0] * shape[1], dtype=np.int64)
+        for k in np.unique(tile):
+            mine = np.flatnonzero(tile == k)
+            yield mine, place[mine], self._conducts(k * every.size + every).reshape(shape)
 
     def _before_wire(self, batch: _Batch, at: IntArray, bl_v: FloatArray, sl_v: FloatArray) -> FloatArray:
         """BL - SL (V) before the wires of each selected cell alone, that leave it what the whole 1R array's wires do."""
-        index = batch.index[at]
-        tile, place = np.divmod(index, self.geometry.rows * self.geometry.columns)
+        index, line_ohm = batch.index[at], self.simulation.line_ohm
         across = np.empty(index.size)
-        for k in np.unique(tile):
-            mine = tile == k
-            across[mine] = self._tile(int(k)).drop_v(place[mine], bl_v[mine], sl_v[mine], batch.exposure.scheme)
-        g = self._with_faults(index, self._relaxed(index, batch.time_s[at]))
-        return np.asarray(across * (1 + g * series_ohm(index, self.geometry, self.simulation.line_ohm)))
+        for mine, place, g in self._by_tile(index):
+            found = pulse_v(g, place, bl_v[mine], sl_v[mine], batch.exposure.scheme, line_ohm)
+            across[mine] = found * (1 + g.ravel()[place] * series_ohm(index[mine], self.geometry, line_ohm))
+        return across
 
     def _gate(self, wl: FloatArray | None, lower: FloatArray) -> FloatArray:
         """Gate volts above the lower of BL and SL; an array without gates is always open."""
@@ -610,11 +607,7 @@ class SimulatedChip:
         if self.simulation.read_noise:
             g = self.model.as_read(self._seed, batch.traits.part(at), self._state.event[index].astype(np.int64), g)
         g = self._converters.fixed(index, g)
-        if self._shares_wires:
-            g = self._read_share(index) * g
-            g = g / (1 + g * self._converters.fixed_ohm)
-        else:
-            g = self.behind(index, g)
+        g = self._through_shared_wires(index, g) if self._shares_wires else self.behind(index, g)
         current = drop * g * np.clip((gate - 0.7) / 0.5, 0.0, 1.0)
         status = np.full(index.size, Status.OK, dtype=np.uint8)
         if compliance_a is not None:
@@ -631,13 +624,14 @@ class SimulatedChip:
         np.divide(current, asked, out=conductance, where=usable)
         return current, conductance, status
 
-    def _read_share(self, index: IntArray) -> FloatArray:
-        """What part of each cell's conductance (S) a reading of a 1R array shows, all lines but its own at ground."""
-        tile, place = np.divmod(index, self.geometry.rows * self.geometry.columns)
-        share = np.empty(index.size)
-        for k in np.unique(tile):
-            share[tile == k] = self._tile(int(k)).read_share.ravel()[place[tile == k]]
-        return share
+    def _through_shared_wires(self, index: IntArray, g_s: FloatArray) -> FloatArray:
+        """What readings of a 1R array's cells show (S), all lines but their own at ground; `g_s` with each reading's noise."""
+        found = np.empty(index.size)
+        for mine, place, g in self._by_tile(index):
+            own = g.ravel()[place]
+            share = np.divide(read_s(g, place, self.simulation.line_ohm), own, out=np.ones_like(own), where=own > 0)
+            found[mine] = share * g_s[mine]
+        return np.asarray(found / (1 + found * self._converters.fixed_ohm))
 
     def _apply(self, operation: Apply, number: int, cancel: threading.Event) -> ApplyResult:
         cells, n, m = operation.cells, len(operation.cells), operation.measurements

@@ -24,6 +24,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from rram_hil.cells import IntArray
 from rram_hil.device.crossbar import Crossbar, Prepared
 from rram_hil.operations import FloatArray
 
@@ -36,6 +37,7 @@ AGREES = 1e-9
 _ROUNDS = 60
 _DEPTH = 5
 _SECOND_LOOK = 2
+_NODES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -149,27 +151,37 @@ def _grounded(g: FloatArray, lines: Lines) -> FloatArray:
     return -network.solve(bottom_v=np.eye(g.shape[1]), nodes=False).left_a.T
 
 
-def reach(network: Prepared) -> tuple[FloatArray, FloatArray]:
-    """Drop of each cell with its row alone at one volt (row - column), and with its column alone (column - row)."""
-    rows, columns = network.crossbar.g_s.shape
-    by_row, by_column = np.empty((rows, columns)), np.empty((rows, columns))
-    for row in range(rows):
-        volts = np.zeros(rows)
-        volts[row] = 1.0
-        found = network.solve(left_v=volts)
-        by_row[row] = found.row_v[0, row] - found.column_v[0, row]  # type: ignore[index]
-    for column in range(columns):
-        volts = np.zeros(columns)
-        volts[column] = 1.0
-        found = network.solve(bottom_v=volts)
-        by_column[:, column] = found.column_v[0, :, column] - found.row_v[0, :, column]  # type: ignore[index]
-    return by_row, by_column
+def row_drops(network: Prepared, rows: IntArray) -> FloatArray:
+    """Drop (row - column, V) of each cell of these rows with its row alone at one volt, shape (len(rows), columns)."""
+    found = np.empty((rows.size, network.crossbar.g_s.shape[1]))
+    for part in _parts(network, rows.size):
+        solved = network.solve(left_v=np.eye(network.crossbar.g_s.shape[0])[rows[part]])
+        k, row = np.arange(rows[part].size), rows[part]
+        found[part] = solved.row_v[k, row] - solved.column_v[k, row]  # type: ignore[index]
+    return found
+
+
+def column_drops(network: Prepared, columns: IntArray) -> FloatArray:
+    """Drop (column - row, V) of each cell of these columns with its column alone at one volt, shape (len(columns), rows)."""
+    found = np.empty((columns.size, network.crossbar.g_s.shape[0]))
+    for part in _parts(network, columns.size):
+        solved = network.solve(bottom_v=np.eye(network.crossbar.g_s.shape[1])[columns[part]])
+        k, column = np.arange(columns[part].size), columns[part]
+        found[part] = solved.column_v[k, :, column] - solved.row_v[k, :, column]  # type: ignore[index]
+    return found
+
+
+def _parts(network: Prepared, vectors: int) -> list[slice]:
+    """Vectors in parts whose node potentials fit the cache of a processor."""
+    size = max(_NODES // network.crossbar.g_s.size, 1)
+    return [slice(k, k + size) for k in range(0, vectors, size)]
 
 
 def _slopes(g: FloatArray, lines: Lines) -> FloatArray:
     """Slope of each cell's apparent conductance by its own: its drop with its row at one volt times that with its column."""
-    by_row, by_column = reach(lines.network(g).prepare())
-    return by_row * by_column
+    network = lines.network(g).prepare()
+    rows, columns = (np.arange(n) for n in g.shape)
+    return row_drops(network, rows) * column_drops(network, columns).T
 
 
 def _follow(measured: FloatArray, lines: Lines) -> tuple[FloatArray, bool]:

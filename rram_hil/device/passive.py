@@ -7,58 +7,46 @@ left of the volts at the selected cell follows from the cells' drops with each r
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 
-from rram_hil.cells import Geometry, IntArray
-from rram_hil.device.crossbar import Prepared
-from rram_hil.device.ir_drop import Lines, reach
-from rram_hil.device.lines import block_transfer, series_ohm
+from rram_hil.cells import IntArray
+from rram_hil.device.ir_drop import Lines, column_drops, row_drops
 from rram_hil.operations import FloatArray, Scheme
 
 
-class PassiveTile:
-    """One tile of a 1R array at the conductances `g_s` (S, shape (rows, columns)), exactly solved when first asked."""
+def read_s(g_s: FloatArray, at: IntArray, line_ohm: float) -> FloatArray:
+    """What readings of the cells `at` (flat) of a tile of conductances `g_s` (S, shape (rows, columns)) show (S)."""
+    row, column = np.divmod(at, g_s.shape[1])
+    rows, which = np.unique(row, return_inverse=True)
+    found = Lines.of(line_ohm).network(g_s).solve(left_v=np.eye(g_s.shape[0])[rows], nodes=False)
+    return np.asarray(-found.bottom_a[which, column], dtype=np.float64)
 
-    def __init__(self, g_s: FloatArray, geometry: Geometry, line_ohm: float) -> None:
-        self._g, self._geometry, self._line_ohm = g_s, geometry, line_ohm
 
-    @cached_property
-    def _prepared(self) -> Prepared:
-        return Lines.of(self._line_ohm).network(self._g).prepare()
+def pulse_v(
+    g_s: FloatArray, at: IntArray, bl_v: FloatArray, sl_v: FloatArray, scheme: Scheme, line_ohm: float
+) -> FloatArray:
+    """BL - SL (V) across the selected cells `at`, each in its turn, as they conduct now; levels of each, shape of `at`.
 
-    @cached_property
-    def _alone(self) -> tuple[FloatArray, FloatArray]:
-        """Volts across each cell with its row alone, and with its column alone, at one volt."""
-        return reach(self._prepared)
-
-    @cached_property
-    def _together(self) -> tuple[FloatArray, FloatArray]:
-        """The same with all rows, and with all columns, at one volt."""
-        found = [self._prepared.solve(left_v=1.0), self._prepared.solve(bottom_v=1.0)]
-        rows, columns = (np.asarray(one.row_v - one.column_v)[0] for one in found)  # type: ignore[operator]
-        return rows, -columns
-
-    @cached_property
-    def read_share(self) -> FloatArray:
-        """What part of each cell's conductance a reading shows, shape (rows, columns); that of its wires alone for none."""
-        seen = block_transfer(self._g, 0, 0, self._geometry, self._line_ohm)
-        return np.divide(seen, self._g, out=np.ones_like(seen), where=self._g > 0)
-
-    def drop_v(self, at: IntArray, bl_v: FloatArray, sl_v: FloatArray, scheme: Scheme) -> FloatArray:
-        """BL - SL (V) across the selected cells `at` (flat in the tile) as they are; levels of each, shape of `at`.
-
-        With `inhibit` and with floating lines a cell counts as alone on its wires.
-        """
-        drop = bl_v - sl_v
-        if scheme in (Scheme.INHIBIT, Scheme.FLOATING):
-            return np.asarray(drop / (1 + self._g.ravel()[at] * series_ohm(at, self._geometry, self._line_ohm)))
-        by_row, by_column = (part.ravel()[at] for part in self._alone)
-        if scheme is Scheme.GROUNDED:
-            return np.asarray(bl_v * by_column - sl_v * by_row, dtype=np.float64)
-        if scheme is Scheme.HALF:
-            return np.asarray(drop / 2 * (by_column + by_row), dtype=np.float64)
-        all_rows, all_columns = (part.ravel()[at] for part in self._together)
-        others = (all_columns - by_column) / 3 - 2 * (all_rows - by_row) / 3
-        return np.asarray(drop * (by_column + others), dtype=np.float64)
+    With `inhibit` and with floating lines a cell counts as alone on its wires.
+    """
+    drop = bl_v - sl_v
+    lines = Lines.of(line_ohm)
+    if scheme in (Scheme.INHIBIT, Scheme.FLOATING):
+        return np.asarray(drop / (1 + (g_s * lines.series_ohm(g_s.shape)).ravel()[at]), dtype=np.float64)
+    network = lines.network(g_s).prepare()
+    row, column = np.divmod(at, g_s.shape[1])
+    rows, its_row = np.unique(row, return_inverse=True)
+    columns, its_column = np.unique(column, return_inverse=True)
+    by_row, by_column = row_drops(network, rows)[its_row, column], column_drops(network, columns)[its_column, row]
+    if scheme is Scheme.GROUNDED:
+        return np.asarray(bl_v * by_column - sl_v * by_row, dtype=np.float64)
+    if scheme is Scheme.HALF:
+        return np.asarray(drop / 2 * (by_column + by_row), dtype=np.float64)
+    # V/3: the other bit lines stand at a third of the selected cell's volts, the other source lines at two thirds.
+    all_rows, all_columns = network.solve(left_v=1.0), network.solve(bottom_v=1.0)
+    by_rows, by_columns = (
+        sign * (one.row_v - one.column_v)[0, row, column]  # type: ignore[operator]
+        for sign, one in ((1, all_rows), (-1, all_columns))
+    )
+    others = (by_columns - by_column) / 3 - 2 * (by_rows - by_row) / 3
+    return np.asarray(drop * (by_column + others), dtype=np.float64)

@@ -276,6 +276,7 @@ def test_the_shipped_preset_predicts_the_measured_relaxation_and_forming() -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @measured
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_fit_on_half_of_the_cells_predicts_the_other_half(seed: int, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rram_hil.cells import Cells, Geometry
 from rram_hil.device.chip import SimulatedChip
 from rram_hil.device.config import Errors, Simulation
 from rram_hil.device.ir_drop import Lines, apparent_map, correct_map
-from rram_hil.device.passive import PassiveTile
+from rram_hil.device.passive import pulse_v
 from rram_hil.operations import Apply, FloatArray, Scheme, Step, read
 
 GRID = Geometry(2, 6, 9, "1R")
@@ -62,10 +62,9 @@ def test_what_reaches_a_selected_cell_is_the_nodal_solution_with_all_lines_at_th
 ) -> None:
     rng = np.random.default_rng(seed)
     g = rng.uniform(0, 300e-6, (GRID.rows, GRID.columns)) * (rng.random((GRID.rows, GRID.columns)) < 0.9)
-    tile = PassiveTile(g, GRID, line_ohm)
     row, column = int(rng.integers(GRID.rows)), int(rng.integers(GRID.columns))
     at = np.array([row * GRID.columns + column])
-    found = tile.drop_v(at, np.array([bl_v]), np.array([sl_v]), scheme)[0]
+    found = pulse_v(g, at, np.array([bl_v]), np.array([sl_v]), scheme, line_ohm)[0]
     drop = bl_v - sl_v
     selected, others = {
         Scheme.HALF: ((drop / 2, -drop / 2), (0.0, 0.0)),
