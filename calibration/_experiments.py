@@ -122,7 +122,7 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
             pulse = (seed, part, when, g[at], formed[at], drive, gate, plan.width_s)
             if plan.reset:
                 after = model.after_reset(
-                    *pulse, settled_s=settled[at], cycle=event[at], broken_s=broken[at], cycles=number[at]
+                    *pulse, settled_s=settled[at], cycle=event[at], broken_s=broken[at], cycles_done=number[at]
                 )
                 broken[at], _ = model.broken_after(-1, g[at], after, broken[at], settled[at])
             else:
@@ -177,7 +177,7 @@ def cycle_on_model(model: DeviceModel, seed: int, cells: int, cycles: int, of: i
 
     def reset(g: FloatArray, when: IntArray) -> FloatArray:
         sl, wl = (np.full(n, volts) for volts in FULL_RESET)
-        return model.after_reset(seed, traits, when, g, formed, sl, wl, 200e-9, cycle=when, cycles=number)
+        return model.after_reset(seed, traits, when, g, formed, sl, wl, 200e-9, cycle=when, cycles_done=number)
 
     def set_(g: FloatArray, when: IntArray) -> FloatArray:
         bl, wl = (np.full(n, volts) for volts in FULL_SET)

@@ -54,7 +54,7 @@ class CellBank:
         self._settled_s: FloatArray = np.full(n, np.nan)
         self._cycle: IntArray = np.zeros(n, dtype=np.int64)
         self._broken_s: FloatArray = np.zeros(n)
-        self._cycles: IntArray = np.zeros(n, dtype=np.int64)
+        self._cycles_done: IntArray = np.zeros(n, dtype=np.int64)
         self._g: FloatArray = self._traits.fixed_s.astype(np.float64)
         self._formed: NDArray[np.bool_] = np.zeros(n, dtype=np.bool_)
         if formed:
@@ -109,11 +109,11 @@ class CellBank:
             after, formed = self.model.after_set(*pulse, settled_s=settled, cycle=cycle)
         else:
             after = self.model.after_reset(
-                *pulse, settled_s=settled, cycle=cycle, broken_s=self._broken_s[k], cycles=self._cycles[k]
+                *pulse, settled_s=settled, cycle=cycle, broken_s=self._broken_s[k], cycles_done=self._cycles_done[k]
             )
         self._broken_s[k], broke = self.model.broken_after(int(sign), before, after, self._broken_s[k], settled)
         self._cycle[k[broke]], self._settled_s[k[broke]] = event[broke], np.nan
-        self._cycles[k[broke]] += 1
+        self._cycles_done[k[broke]] += 1
         moved = after != before
         to = k[moved]
         self._g[to], self._programmed_s[to], self._programming[to] = after[moved], self.now_s + width_s, event[moved]
@@ -159,7 +159,7 @@ class CellBank:
         done = np.broadcast_to(np.asarray(cycles, dtype=np.int64), chosen.shape)
         if np.any(done < 0):
             raise ConfigError("cells cannot have fewer than 0 cycles behind them")
-        self._cycles[chosen] += done
+        self._cycles_done[chosen] += done
 
     def _chosen(self, at: ArrayLike | None) -> IntArray:
         return self._index if at is None else self._index[np.asarray(at)]

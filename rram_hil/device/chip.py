@@ -100,7 +100,7 @@ class StandingPulse:
     programming: NDArray[np.uint32]
     cycle: NDArray[np.uint32]
     broken_s: NDArray[np.float32]
-    cycles: NDArray[np.uint32]
+    cycles_done: NDArray[np.uint32]
 
 
 @dataclass(eq=False)
@@ -285,7 +285,7 @@ class SimulatedChip:
             state.programming[index],
             state.cycle[index],
             state.broken_s[index],
-            state.cycles[index],
+            state.cycles_done[index],
         )
 
     def extend_pulse(self, pulse: StandingPulse) -> None:
@@ -298,7 +298,7 @@ class SimulatedChip:
         state.programming[pulse.index] = pulse.programming
         state.formed[pulse.index] = pulse.formed
         state.cycle[pulse.index], state.broken_s[pulse.index] = pulse.cycle, pulse.broken_s
-        state.cycles[pulse.index] = pulse.cycles
+        state.cycles_done[pulse.index] = pulse.cycles_done
         self._act(
             pulse.index,
             pulse.event,
@@ -549,7 +549,7 @@ class SimulatedChip:
         """Conductance and formed flag after one pulse of a polarity (1: SET) with |BL - SL| = `volts`, gate `over` the lower."""
         cycle = self._state.cycle[traits.index].astype(np.int64)
         broken = self._state.broken_s[traits.index].astype(np.float64)
-        cycles = self._state.cycles[traits.index].astype(np.int64)
+        done = self._state.cycles_done[traits.index].astype(np.int64)
 
         def respond(at_v: FloatArray, gate_v: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
             if polarity > 0:
@@ -558,7 +558,7 @@ class SimulatedChip:
                 )
             open_v = np.full(gate_v.shape, np.inf) if self.geometry.cell == "1R" else gate_v
             pulse = (self._seed, traits, event, before_s, formed, at_v, open_v, width_s)
-            after = self.model.after_reset(*pulse, cycle=cycle, broken_s=broken, cycles=cycles)
+            after = self.model.after_reset(*pulse, cycle=cycle, broken_s=broken, cycles_done=done)
             return after, formed
 
         line_ohm = self.simulation.line_ohm
@@ -578,7 +578,7 @@ class SimulatedChip:
         was = state.broken_s[index].astype(np.float64)
         state.broken_s[index], broke = self.model.broken_after(polarity, before_s, after_s, was)
         state.cycle[index[broke]] = event[broke]
-        state.cycles[index[broke]] += 1
+        state.cycles_done[index[broke]] += 1
 
     def _gate_reading(self, index: IntArray, wl_v: FloatArray) -> tuple[FloatArray, FloatArray, StatusArray]:
         leaks = (self._state.fault.reshape(self.geometry.shape) & Fault.GATE_LEAK != 0).sum(axis=2).ravel()

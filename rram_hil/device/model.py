@@ -735,19 +735,19 @@ class DeviceModel(_Part):
         settled_s: FloatArray | None = None,
         cycle: IntArray | None = None,
         broken_s: FloatArray | None = None,
-        cycles: IntArray | None = None,
+        cycles_done: IntArray | None = None,
     ) -> FloatArray:
         """Conductance (S) after a pulse with SL - BL = `sl_v` > 0 and the gate `gate_v` above BL.
 
         Never above `g_s` but where the model has a `Redraw`. `settled_s` and `cycle` as in `after_set`; `broken_s` is how large
-        (S) the filament was that a RESET of this cycle broke, 0 for one that is whole (see `broken_after`); `cycles` is how many
-        such cycles the cell has behind it (`Wear`; without it, none).
+        (S) the filament was that a RESET of this cycle broke, 0 for one that is whole (see `broken_after`); `cycles_done` is
+        how many such cycles the cell has behind it (`Wear`; without it, none).
         """
         if self.reset.redraw is not None:
             whole_s = g_s if settled_s is None else self._whole(g_s, settled_s)
             broken = np.zeros(g_s.shape) if broken_s is None else broken_s
             when = event if cycle is None else cycle
-            worn = self._worn(seed, traits.index, cycles)
+            worn = self._worn(seed, traits.index, cycles_done)
             moved = self._redrawn(seed, traits, event, when, g_s, whole_s, broken, worn, sl_v, gate_v, width_s)
             return np.asarray(np.where(formed & (traits.stuck == 0) & (sl_v > 0), moved, g_s), dtype=np.float64)
         z = np.sqrt(self.reset.device_share) * traits.reset_z
@@ -802,13 +802,13 @@ class DeviceModel(_Part):
         after = np.where(moved == x, g_s, np.exp(np.maximum(moved, np.log(self.reset.floor_s))))
         return np.asarray(after, dtype=np.float64)
 
-    def _worn(self, seed: int, index: IntArray, cycles: IntArray | None) -> float | FloatArray:
+    def _worn(self, seed: int, index: IntArray, cycles_done: IntArray | None) -> float | FloatArray:
         """By how much (ln G) wear lets each cell's filament break less."""
         law = self.reset.wear
-        if law is None or cycles is None:
+        if law is None or cycles_done is None:
             return 0.0
         own = -np.log(draws.uniform(seed, Purpose.WEAR, index))
-        return np.asarray(law.less_ln * own * -np.expm1(-cycles / law.cycles), dtype=np.float64)
+        return np.asarray(law.less_ln * own * -np.expm1(-cycles_done / law.cycles), dtype=np.float64)
 
     @staticmethod
     def _whole(g_s: FloatArray, settled_s: FloatArray) -> FloatArray:

@@ -33,7 +33,7 @@ _CELL = {
     "word": np.int32,
     "cycle": np.uint32,
     "broken_s": np.float32,
-    "cycles": np.uint32,
+    "cycles_done": np.uint32,
 }
 
 
@@ -59,7 +59,7 @@ class ChipState:
     word: NDArray[np.int32]
     cycle: NDArray[np.uint32]
     broken_s: NDArray[np.float32]
-    cycles: NDArray[np.uint32]
+    cycles_done: NDArray[np.uint32]
     vectors: NDArray[np.uint64]
     now: NDArray[np.float64]
     last: NDArray[np.uint64]

@@ -165,9 +165,9 @@ def test_a_cycle_is_counted_when_a_reset_breaks_a_filament_and_not_again_before_
     chip.execute(Apply(cells, tuple(steps)), 1)
     formed = chip._state.formed
     assert formed.sum() > 25
-    assert np.all(chip._state.cycles[formed] == 1)
+    assert np.all(chip._state.cycles_done[formed] == 1)
     chip.execute(Apply(cells, (Step(2.0, 0.0, 2.6, 200e-9), Step(0.0, 3.0, 4.0, 200e-9))), 2)
-    assert np.all(chip._state.cycles[formed & (chip._state.broken_s > 0)] == 2)
+    assert np.all(chip._state.cycles_done[formed & (chip._state.broken_s > 0)] == 2)
 
 
 def test_a_gate_too_high_for_a_new_filament_leaves_some_cells_wandering_and_settled_ones_alone() -> None:
