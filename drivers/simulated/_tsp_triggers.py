@@ -9,13 +9,10 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ._lua import LuaTable, TspError, Value, boolean, number, to_number
-from ._world import Bus
-
-if TYPE_CHECKING:
-    from ._tsp import TspInstrument
+from ._world import Bus, Place
 
 TIMERS = 8
 BLENDERS = 6
@@ -126,10 +123,24 @@ class Stimulus:
             self._action()
 
 
+class Unit(Protocol):
+    """What triggers need of the instrument that has them."""
+
+    globals: LuaTable
+    events: Events
+    place: Place
+
+    def now_s(self) -> float:
+        """Its clock (s)."""
+
+    def elapse(self, seconds: float) -> None:
+        """Let time pass."""
+
+
 class TriggerObject:
     """What all trigger objects have: an event of their own, and a detector that scripts can wait for and clear."""
 
-    def __init__(self, instrument: TspInstrument) -> None:
+    def __init__(self, instrument: Unit) -> None:
         self.instrument = instrument
         self.events = instrument.events
         self.event = self.events.new()
@@ -172,7 +183,7 @@ class TriggerObject:
 class Line(TriggerObject):
     """A digital or TSP-Link trigger line. `pulse` tells the world of a pulse that this instrument gives."""
 
-    def __init__(self, instrument: TspInstrument, pulse: Callable[[], None]) -> None:
+    def __init__(self, instrument: Unit, pulse: Callable[[], None]) -> None:
         super().__init__(instrument)
         self._pulse = pulse
         self.mode = 0.0
@@ -215,7 +226,7 @@ class Line(TriggerObject):
 class Timer(TriggerObject):
     """`trigger.timer[N]`: after its stimulus, `count` events `delay` apart; with `passthrough` one at once too."""
 
-    def __init__(self, instrument: TspInstrument) -> None:
+    def __init__(self, instrument: Unit) -> None:
         super().__init__(instrument)
         self._stimulus = self.add_stimulus(self.start)
         self.table.set("reset", self.reset)
@@ -279,7 +290,7 @@ class Timer(TriggerObject):
 class Blender(TriggerObject):
     """`trigger.blender[N]`: its event happens when any (`orenable`) or all of its four stimuli have come."""
 
-    def __init__(self, instrument: TspInstrument) -> None:
+    def __init__(self, instrument: Unit) -> None:
         super().__init__(instrument)
         self.either = False
         self._stimuli = [Stimulus(self.events, self._look) for _ in range(4)]
@@ -332,7 +343,7 @@ class _StimulusTable(LuaTable):
 class Triggers:
     """All trigger objects of one instrument, put into its globals: `trigger`, `digio`, `tsplink.trigger`."""
 
-    def __init__(self, instrument: TspInstrument) -> None:
+    def __init__(self, instrument: Unit) -> None:
         self.instrument = instrument
         self.command = TriggerObject(instrument)
         self.timers = [Timer(instrument) for _ in range(TIMERS)]
@@ -383,11 +394,10 @@ class Triggers:
 
     def add_link_lines(self) -> None:
         """`tsplink.trigger`: three lines that all nodes share."""
-        from ._tsp import TspInstrument
 
         def pulse(at: int) -> None:
             for node in self.instrument.place.bus.nodes.values():
-                if isinstance(node, TspInstrument) and node is not self.instrument and node.triggers.links:
+                if node is not self.instrument and node.triggers.links:
                     node.triggers.links[at].came()
 
         self.links = [Line(self.instrument, lambda at=at: pulse(at)) for at in range(LINK_LINES)]  # type: ignore[misc]
