@@ -412,7 +412,7 @@ class SimulatedChip:
             cap = np.inf if compliance_a is None else compliance_a / self.model.compliance_v
             reaching = drop if floating or not self._shares_wires else self._before_wire(batch, at, bl, sl)
             self._pulse(batch, at, pulsing, reaching, gate, step.width_s, cap)
-            if not floating:
+            if batch.exposure.disturbs and not floating:
                 closed = np.zeros(n) if wl is None else wl
                 batch.exposure.note(
                     batch.first + at[pulsing], bl[pulsing], sl[pulsing], closed[pulsing], step.width_s, cap

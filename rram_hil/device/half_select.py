@@ -75,6 +75,8 @@ class Exposure:
 
     def __init__(self, index: IntArray, geometry: Geometry, scheme: Scheme, least_v: float) -> None:
         self.scheme = scheme
+        self.disturbs = scheme not in (Scheme.INHIBIT, Scheme.FLOATING)
+        """Whether the scheme leaves anything on others at all."""
         self._index, self._geometry, self._least_v = index, geometry, least_v
         self._counts: dict[tuple[Across, float, float], IntArray] = {}
 
@@ -82,8 +84,6 @@ class Exposure:
         self, at: IntArray, bl_v: FloatArray, sl_v: FloatArray, wl_v: FloatArray, width_s: float, cap_s: float
     ) -> None:
         """One pulse of the cells at positions `at` with these levels (V), shape of `at`; `cap_s` as in `after_set`."""
-        if self.scheme in (Scheme.INHIBIT, Scheme.FLOATING):
-            return
         levels, which = np.unique(np.stack([bl_v, sl_v, wl_v]), axis=1, return_inverse=True)
         for k, (bl, sl, wl) in enumerate(levels.T):
             found = across(float(bl), float(sl), float(wl), self.scheme, self._geometry)
