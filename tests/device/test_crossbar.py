@@ -141,7 +141,7 @@ def test_no_current_is_lost_at_any_node(network: Crossbar, seed: int) -> None:
         found.top_a[0] + found.bottom_a[0] + cell.sum(axis=0),
     ]
     for lines in ends:
-        np.testing.assert_allclose(lines, 0, atol=1e-9 * scale + 1e-18)
+        np.testing.assert_allclose(lines, 0, atol=1e-9 * scale + 1e-15 * network.g_s.max() + 1e-18)
     for volts, into, ohm, first, last in (
         (row_v, -cell, network.row_ohm, found.left_a, found.right_a),
         (column_v.T, cell.T, network.column_ohm, found.top_a, found.bottom_a),
@@ -169,7 +169,8 @@ def test_vectors_add_up(network: Crossbar, seed: int) -> None:
     scale = max(float(np.abs(getattr(found, end)).max()) for end in ("left_a", "right_a", "top_a", "bottom_a"))
     for end in ("left_a", "right_a", "top_a", "bottom_a"):
         a = getattr(found, end)
-        np.testing.assert_allclose(a[2], 2 * a[0] - a[1], atol=1e-9 * scale + 1e-18)
+        # Where nothing flows, what is left is the rounding of volts, times the cells.
+        np.testing.assert_allclose(a[2], 2 * a[0] - a[1], atol=1e-9 * scale + 1e-15 * network.g_s.max() + 1e-18)
         np.testing.assert_allclose(getattr(prepared.solve(**one), end)[0], a[0], atol=1e-9 * scale + 1e-18)
 
 
