@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from rram_hil.cells import Cells, Geometry, IntArray
 from rram_hil.device.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
 from rram_hil.device.config import FaultEntry, Simulation
+from rram_hil.device.half_select import across
 from rram_hil.errors import BenchError, ConfigError
 from rram_hil.limits import Limits
 from rram_hil.operations import Apply, ApplyResult, FloatArray, Scheme, Status, Step
@@ -56,8 +57,6 @@ MOST_REVERSALS = 5
 OFFLINE = 3
 SCHEMES = {0: Scheme.THIRD, 1: Scheme.HALF}
 """Of unselected lines during pulses; any other code lets them float."""
-SHARES = {Scheme.THIRD: 1 / 3, Scheme.HALF: 1 / 2}
-"""Part of the volts that is across a cell that shares a line."""
 SERIES_OHM = {1: 1e3, 2: 1e4, 3: 1e5, 4: 1e6}
 STREAMED = frozenset({"1", "3", "02", "04"})
 SILENT = frozenset({"01", "011", "02", "04"})
@@ -154,7 +153,8 @@ class Array:
         return found
 
     def _expose(self, index: IntArray, volts: FloatArray, scheme: Scheme) -> None:
-        counted = index[np.abs(volts) * SHARES.get(scheme, 0.0) > self.chip.read_v]
+        share = across(1.0, 0.0, 0.0, scheme, self.geometry).row_v
+        counted = index[np.abs(volts) * share > self.chip.read_v]
         word, bit = np.divmod(counted, self.geometry.columns)
         words = np.bincount(word, minlength=self.geometry.rows)
         bits = np.bincount(bit, minlength=self.geometry.columns)

@@ -410,13 +410,14 @@ class SimulatedChip:
         gate = self._gate(wl, np.minimum(bl, sl))
         if pulsing.any():
             cap = np.inf if compliance_a is None else compliance_a / self.model.compliance_v
-            reaching = drop if floating or not self._shares_wires else self._before_wire(batch, at, bl, sl)
-            self._pulse(batch, at, pulsing, reaching, gate, step.width_s, cap)
+            stressed, reaching = at[pulsing], drop[pulsing]
             if batch.exposure.disturbs and not floating:
                 closed = np.zeros(n) if wl is None else wl
-                batch.exposure.note(
-                    batch.first + at[pulsing], bl[pulsing], sl[pulsing], closed[pulsing], step.width_s, cap
-                )
+                levels = bl[pulsing], sl[pulsing], closed[pulsing]
+                batch.exposure.note(batch.first + stressed, *levels, step.width_s, cap)
+                if self._shares_wires:
+                    reaching = self._before_wire(batch, stressed, *levels[:2])
+            self._pulse(batch, stressed, reaching, gate[pulsing], step.width_s, cap)
         batch.time_s[at] += self._step_s(step)
         if step.measure == "no":
             return None
@@ -454,33 +455,18 @@ class SimulatedChip:
         return -lower if wl is None else wl - lower
 
     def _pulse(
-        self,
-        batch: _Batch,
-        at: IntArray,
-        pulsing: NDArray[np.bool_],
-        drop: FloatArray,
-        gate: FloatArray,
-        width_s: float,
-        cap_s: float,
+        self, batch: _Batch, at: IntArray, drop_v: FloatArray, gate_v: FloatArray, width_s: float, cap_s: float
     ) -> None:
         """Count the pulse, then let it act: a killed process has counted at least what it did."""
         state = self._state
-        index = batch.index[at][pulsing]
+        index, began = batch.index[at], batch.time_s[at]
         state.number_pulses[index] += 1
         state.pulses[index] += 1
         state.event[index] += 1
-        began = batch.time_s[at][pulsing]
-        changed = self._act(
-            index,
-            state.event[index].astype(np.int64),
-            self._relaxed(index, began),
-            drop[pulsing],
-            gate[pulsing],
-            width_s,
-            np.full(index.size, cap_s),
-            began + 2 * self.simulation.timing.edge_s + width_s,
-        )
-        batch.programmed[at[pulsing][changed]] = True
+        event, cap = state.event[index].astype(np.int64), np.full(index.size, cap_s)
+        ended = began + 2 * self.simulation.timing.edge_s + width_s
+        changed = self._act(index, event, self._relaxed(index, began), drop_v, gate_v, width_s, cap, ended)
+        batch.programmed[at[changed]] = True
 
     def _act(
         self,

@@ -172,7 +172,7 @@ def column_drops(network: Prepared, columns: IntArray) -> FloatArray:
 
 
 def _parts(network: Prepared, vectors: int) -> list[slice]:
-    """Vectors in parts whose node potentials fit the cache of a processor."""
+    """Vectors in parts, so that the potentials of all their nodes take a few MB."""
     size = max(_NODES // network.crossbar.g_s.size, 1)
     return [slice(k, k + size) for k in range(0, vectors, size)]
 

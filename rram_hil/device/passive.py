@@ -27,13 +27,10 @@ def pulse_v(
 ) -> FloatArray:
     """BL - SL (V) across the selected cells `at`, each in its turn, as they conduct now; levels of each, shape of `at`.
 
-    With `inhibit` and with floating lines a cell counts as alone on its wires.
+    For the schemes that hold all lines at levels: V/2, V/3 and `grounded`.
     """
     drop = bl_v - sl_v
-    lines = Lines.of(line_ohm)
-    if scheme in (Scheme.INHIBIT, Scheme.FLOATING):
-        return np.asarray(drop / (1 + (g_s * lines.series_ohm(g_s.shape)).ravel()[at]), dtype=np.float64)
-    network = lines.network(g_s).prepare()
+    network = Lines.of(line_ohm).network(g_s).prepare()
     row, column = np.divmod(at, g_s.shape[1])
     rows, its_row = np.unique(row, return_inverse=True)
     columns, its_column = np.unique(column, return_inverse=True)

@@ -134,9 +134,7 @@ def assert_ledger_never_too_low(lab: Lab) -> None:
 
 
 def finished(frames: list[Frame]) -> tuple[list[str], list[str]]:
-    """Results and steps; without the distribution of forming voltages, which a ramp whose readings were lost cannot tell."""
-    saved = [f.name for f in frames if isinstance(f, Saved) and f.name not in ("formed_at", "formed_share")]
-    return saved, [f.name for f in frames if isinstance(f, StepStart)]
+    return [f.name for f in frames if isinstance(f, Saved)], [f.name for f in frames if isinstance(f, StepStart)]
 
 
 def stresses(operation: Operation) -> bool:
@@ -182,7 +180,14 @@ def test_killed_anywhere_and_resumed_the_run_ends_and_no_budget_is_passed(
         # A fresh generator fed from the journal asks for the same again, bit for bit.
         kept = len(first.got)
         assert second.asked[:kept] == first.asked[:kept]
-        assert finished(lab.frames()) == expected
+        saved, steps = finished(lab.frames())
+        assert steps == expected[1]
+        if any(getattr(r, "interrupted", False) for r in second.got):
+            # The readings of a forming ramp may be lost, and with them the distribution of its voltages.
+            told = [name for name in expected[0] if name not in ("formed_at", "formed_share")]
+            assert saved in (expected[0], told)
+        else:
+            assert saved == expected[0]
         assert_ledger_never_too_low(lab)
         assert lab.chip.pulses.max() <= MOST
         frames = lab.frames()
