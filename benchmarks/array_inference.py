@@ -1,4 +1,6 @@
-"""Images a second of LeNet-5 through a stored map, and through the simulated chip without and with read noise."""
+"""Images a second of LeNet-5 through a stored map, and through the simulated chip without and with
+read noise.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.cells import Geometry
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Simulation
-from rram_hil.inference import StoredMap, calibrate, drive, infer
+from rram_hil.array.cells import Geometry
+from rram_hil.array.operations import Operation
+from rram_hil.array.results import Result
 from rram_hil.learning import lenet5
-from rram_hil.mapping import MappingOptions, map_network
-from rram_hil.network import Network
-from rram_hil.operations import Operation, Result
+from rram_hil.networks.inference import StoredMap, calibrate, drive, infer
+from rram_hil.networks.mapping import MappingOptions, map_network
+from rram_hil.networks.network import Network
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation
 
 IMAGES, ROUNDS = 1000, 5
 
@@ -52,7 +55,9 @@ def main() -> None:
             started = time.perf_counter()
             drive(infer(network, mapping, encoding, images), answer)
             seconds.append(time.perf_counter() - started)
-        print(f"{name:24s} {IMAGES / statistics.median(seconds):8.0f} images/s (median of {ROUNDS})")
+        print(
+            f"{name:24s} {IMAGES / statistics.median(seconds):8.0f} images/s (median of {ROUNDS})"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The wire's cost: a map read and a multiply through the simulated board, beside the same chip in the process."""
+"""The wire's cost: a map read and a multiply through the simulated board, beside the same chip in
+the process.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from rram_hil import Bench, Multiply, read
-from rram_hil.bench_file import parse_bench_file
+from rram_hil.bench.bench_file import parse_bench_file
 
 ROUNDS = 5
 LIMITS = {
@@ -48,7 +50,9 @@ def main() -> None:
         }
         print(f"{'':36s} {'in process':>12s} {'wire':>12s} {'ratio':>8s}")
         for name, work in works.items():
-            pairs = [(timed(lambda: work(direct)), timed(lambda: work(wire))) for _ in range(ROUNDS)]  # noqa: B023
+            pairs = [
+                (timed(lambda: work(direct)), timed(lambda: work(wire))) for _ in range(ROUNDS)
+            ]  # noqa: B023
             here, there = (statistics.median(column) for column in zip(*pairs, strict=True))
             ratio = statistics.median(b / a for a, b in pairs)
             print(f"{name:36s} {here * 1e3:9.0f} ms {there * 1e3:9.0f} ms {ratio:8.2f}")

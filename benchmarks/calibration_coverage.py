@@ -1,7 +1,9 @@
-"""Every calibration on simulated benches with known errors put in: how often its 95 % interval holds the truth, how wide it is.
+"""Every calibration on simulated benches with known errors put in: how often its 95 % interval
+holds the truth, how wide it is.
 
-Errors, the references' true values (drawn from their stated uncertainty) and all noise differ from seed to seed. A list counts by
-each of its values. `python benchmarks/calibration_coverage.py [SEEDS] [STUDY ...]`.
+Errors, the references' true values (drawn from their stated uncertainty) and all noise differ from
+seed to seed. A list counts by each of its values. `python benchmarks/calibration_coverage.py
+[SEEDS] [STUDY ...]`.
 """
 
 from __future__ import annotations
@@ -17,20 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from rram_hil import Bench
+from rram_hil.bench.bench_file import BenchFile, parse_bench_file
 from rram_hil.calibration.board_converters import BoardConverters
 from rram_hil.calibration.leads import Leads
 from rram_hil.calibration.lines import Lines
 from rram_hil.calibration.source_meter import SourceMeterCalibration
-from rram_hil.drivers.simulated._errors import ErringTerminal
-from rram_hil.drivers.simulated._instrument import InstrumentServer
-from rram_hil.drivers.simulated._world import Bus, Drive, Place, Resistor, Sensed, Terminal
+from rram_hil.corrections.calibration_file import Calibrated, Value
+from rram_hil.drivers.simulated.array.erring_terminal import ErringTerminal
+from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor, Sensed, Terminal
 from rram_hil.drivers.simulated.keithley_2450 import Simulated2450
-
-from rram_hil import Bench
-from rram_hil.bench_file import BenchFile, parse_bench_file
-from rram_hil.calibration_file import Calibrated, Value
-from rram_hil.device.config import SourceMeterErrors, Timing
-from rram_hil.device.converters import DAC_RANGE_V, Converters
+from rram_hil.drivers.simulated.server.instrument import InstrumentServer
+from rram_hil.simulation.config import SourceMeterErrors, Timing
+from rram_hil.simulation.converters import DAC_RANGE_V, Converters
 
 NORMAL = 1.959964
 LIMITS = {
@@ -51,10 +53,18 @@ class Size:
     reference: float = 2e-4
 
 
-def bench_of(simulation: dict[str, Any], size: Size = Size(), folder: Path = Path(), **more: Any) -> BenchFile:
+def bench_of(
+    simulation: dict[str, Any], size: Size = Size(), folder: Path = Path(), **more: Any
+) -> BenchFile:
     """A bench of one simulated array."""
     tables: dict[str, Any] = {
-        "chip": {"id": "cal", "tiles": 1, "rows": size.rows, "columns": size.columns, "cell": "1T1R"},
+        "chip": {
+            "id": "cal",
+            "tiles": 1,
+            "rows": size.rows,
+            "columns": size.columns,
+            "cell": "1T1R",
+        },
         "driver": {"name": "simulated-array"},
         "limits": dict(LIMITS),
         "simulation": {"device": "paper"} | simulation,
@@ -64,12 +74,16 @@ def bench_of(simulation: dict[str, Any], size: Size = Size(), folder: Path = Pat
 
 
 def stated(rng: np.random.Generator, ohm: float, size: Size) -> tuple[float, float]:
-    """True resistance of a resistor that is stated as `ohm` and its half-width, drawn from its stated uncertainty."""
+    """True resistance of a resistor that is stated as `ohm` and its half-width, drawn from its
+    stated uncertainty.
+    """
     wide = size.reference * ohm
     return ohm + wide / NORMAL * float(rng.standard_normal()), wide
 
 
-def ladder(rng: np.random.Generator, places: list[tuple[int, int]], ohms: tuple[float, ...], size: Size) -> Any:
+def ladder(
+    rng: np.random.Generator, places: list[tuple[int, int]], ohms: tuple[float, ...], size: Size
+) -> Any:
     """Entries of `simulation.resistors` and of a calibration's `references`."""
     true, told = [], []
     for (row, column), ohm in zip(places, ohms, strict=True):
@@ -85,7 +99,9 @@ def line_of(at: np.ndarray, values: np.ndarray) -> tuple[float, float, np.ndarra
     return offset, slope, values - offset - slope * at
 
 
-def converters(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibrated, Found, BenchFile]:
+def converters(
+    seed: int, size: Size = Size(), folder: Path = Path()
+) -> tuple[Calibrated, Found, BenchFile]:
     """DAC, ADC and column amplifiers of a board."""
     rng = np.random.default_rng(seed)
     bend = np.linspace(-1, 1, 65)
@@ -105,13 +121,19 @@ def converters(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[C
     true, told = ladder(rng, places, LADDER_OHM, size)
     # A test row: resistors in all columns, whose values nobody needs to know.
     for row in (size.rows - 2, size.rows - 1):
-        true += [{"row": row, "column": c, "ohm": float(rng.uniform(8e3, 12e3))} for c in range(size.columns)]
+        true += [
+            {"row": row, "column": c, "ohm": float(rng.uniform(8e3, 12e3))}
+            for c in range(size.columns)
+        ]
     simulation = {"seed": seed, "errors": errors, "resistors": true}
     file = bench_of(simulation, size, folder)
     made = Converters(file.simulation, file.chip.geometry)
     asked = [-0.2, -0.1, 0.1, 0.2]
     meter_u = 2e-5
-    read = [float(made.level(np.array([v]), "bl")[0]) + meter_u / NORMAL * rng.standard_normal() for v in asked]
+    read = [
+        float(made.level(np.array([v]), "bl")[0]) + meter_u / NORMAL * rng.standard_normal()
+        for v in asked
+    ]
     # A voltmeter is read at levels that the converter has.
     grid = DAC_RANGE_V / 4096
     asked = [round(v / grid) * grid for v in asked]
@@ -136,7 +158,9 @@ def converters(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[C
     return found, _paired(found, truth), file
 
 
-def lines(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibrated, Found, BenchFile]:
+def lines(
+    seed: int, size: Size = Size(), folder: Path = Path()
+) -> tuple[Calibrated, Found, BenchFile]:
     """Wire and access transistor."""
     rng = np.random.default_rng(seed)
     line, access = float(rng.uniform(0.5, 5.0)), float(rng.uniform(500.0, 3000.0))
@@ -152,7 +176,12 @@ def lines(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibr
         (1, right),
     ]
     true, told = ladder(rng, places, (1e3,) * len(places), size)
-    simulation = {"seed": seed, "errors": {"access_ohm": access}, "line_ohm": line, "resistors": true}
+    simulation = {
+        "seed": seed,
+        "errors": {"access_ohm": access},
+        "line_ohm": line,
+        "resistors": true,
+    }
     file = bench_of(simulation, size, folder)
     with Bench.open(file) as bench:
         found = bench.run(Lines.model_validate({"references": told}))
@@ -160,7 +189,9 @@ def lines(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibr
     return found, _paired(found, {"line_ohm": line, "access_ohm": access}), file
 
 
-def leads(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibrated, Found, BenchFile]:
+def leads(
+    seed: int, size: Size = Size(), folder: Path = Path()
+) -> tuple[Calibrated, Found, BenchFile]:
     """Leads and contacts from a known resistor."""
     rng = np.random.default_rng(seed)
     ohm = float(rng.uniform(1.0, 30.0))
@@ -173,7 +204,9 @@ def leads(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibr
 
 
 class Shared(Terminal):
-    """The terminal of a second meter beside the one that forces: it takes no current and sees the same volts."""
+    """The terminal of a second meter beside the one that forces: it takes no current and sees the
+    same volts.
+    """
 
     def __init__(self, other: Terminal) -> None:
         self._other, self._is_on = other, False
@@ -195,7 +228,9 @@ class Leaded(Terminal):
         self.is_remote: Callable[[], bool] = lambda: False
 
     def drive(self, drive: Drive) -> None:
-        """See `Terminal`; a current source, for which sensing at the load changes only what is sensed."""
+        """See `Terminal`; a current source, for which sensing at the load changes only what is
+        sensed.
+        """
         self._whole.drive(drive)
 
     def sense(self) -> Sensed:
@@ -207,15 +242,29 @@ class Leaded(Terminal):
 
 @contextmanager
 def two_meters(
-    seed: int, errors: SourceMeterErrors, load: Terminal, second: SourceMeterErrors, name: str = "dut", serial: str = ""
+    seed: int,
+    errors: SourceMeterErrors,
+    load: Terminal,
+    second: SourceMeterErrors,
+    name: str = "dut",
+    serial: str = "",
 ) -> Iterator[Any]:
-    """A simulated 2450 with errors on a load, and a second one that senses the same volts: instruments and their sections."""
+    """A simulated 2450 with errors on a load, and a second one that senses the same volts:
+    instruments and their sections.
+    """
     bus = Bus()
-    first = Simulated2450("2450", Place(name, bus, {"1": ErringTerminal(load, errors)}, serial=serial or f"DUT{seed}"))
-    other = Simulated2450("2450", Place("ref", bus, {"1": ErringTerminal(Shared(load), second)}, serial=f"REF{seed}"))
+    first = Simulated2450(
+        "2450", Place(name, bus, {"1": ErringTerminal(load, errors)}, serial=serial or f"DUT{seed}")
+    )
+    other = Simulated2450(
+        "2450", Place("ref", bus, {"1": ErringTerminal(Shared(load), second)}, serial=f"REF{seed}")
+    )
     servers = [InstrumentServer(i, Timing()) for i in (first, other)]
     try:
-        yield first, *({"kind": "keithley-2450", "model": "2450", "resource": s.resource} for s in servers)
+        yield (
+            first,
+            *({"kind": "keithley-2450", "model": "2450", "resource": s.resource} for s in servers),
+        )
     finally:
         for server in servers:
             server.stop()
@@ -231,7 +280,9 @@ def zero(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibra
     truth = [errors.offset_a * meter._gain[k] + meter._offset[k] for k in range(len(meter.spans))]
     # Of the range, so that one figure can be stated for all.
     value, ranges = found.values["offset_a"], found.values["range_a"].values
-    part = Value(value=list(value.values / ranges), half_width=list(value.half_widths / ranges), unit="range")
+    part = Value(
+        value=list(value.values / ranges), half_width=list(value.half_widths / ranges), unit="range"
+    )
     return found, {"offset_a": (part, np.array(truth) / ranges)}, None
 
 
@@ -272,14 +323,26 @@ def gain(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibra
     return found, {n: (_part(v[n], parts[n]), np.array(t)) for n, t in truth.items()}, None
 
 
-def four_wire(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibrated, Found, None]:
+def four_wire(
+    seed: int, size: Size = Size(), folder: Path = Path()
+) -> tuple[Calibrated, Found, None]:
     """Leads, two-wire against four-wire."""
     rng = np.random.default_rng(seed)
     lead = float(rng.uniform(0.5, 5.0))
     load = Leaded(float(rng.uniform(50, 150)), lead)
-    with two_meters(seed, SourceMeterErrors(), load, SourceMeterErrors()) as (simulated, section, _):
+    with two_meters(seed, SourceMeterErrors(), load, SourceMeterErrors()) as (
+        simulated,
+        section,
+        _,
+    ):
         load.is_remote = lambda: is_remote(simulated)
-        keys = {"method": "four-wire", "instrument": section, "channel": "1", "amps": 1e-3, "repeat": 24}
+        keys = {
+            "method": "four-wire",
+            "instrument": section,
+            "channel": "1",
+            "amps": 1e-3,
+            "repeat": 24,
+        }
         with Bench.open(bench_of({}, size, folder)) as bench:
             found = bench.run(Leads.model_validate(keys))
     assert isinstance(found, Calibrated)
@@ -300,12 +363,15 @@ def _alone(keys: dict[str, Any], folder: Path) -> Calibrated:
 
 
 def _part(value: Value, at: np.ndarray) -> Value:
-    return Value(value=list(value.values[at]), half_width=list(value.half_widths[at]), unit=value.unit)
+    return Value(
+        value=list(value.values[at]), half_width=list(value.half_widths[at]), unit=value.unit
+    )
 
 
 def _paired(found: Calibrated, truth: dict[str, Any]) -> Found:
     return {
-        name: (found.values[name], np.atleast_1d(np.asarray(true, dtype=np.float64))) for name, true in truth.items()
+        name: (found.values[name], np.atleast_1d(np.asarray(true, dtype=np.float64)))
+        for name, true in truth.items()
     }
 
 
@@ -333,7 +399,9 @@ STATED: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class Covered:
-    """One value over all seeds: part of the intervals that hold the truth, median and largest half-width, unit."""
+    """One value over all seeds: part of the intervals that hold the truth, median and largest
+    half-width, unit.
+    """
 
     covered: float
     count: int
@@ -372,14 +440,16 @@ def main() -> None:
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     wanted = sys.argv[2:] or list(STUDIES)
     print(
-        f"{'calibration':20s} {'value':14s} {'intervals':>9s} {'hold truth':>10s} {'half-width':>11s} {'largest':>10s} stated"
+        f"{'calibration':20s} {'value':14s} {'intervals':>9s} {'hold truth':>10s}"
+        f" {'half-width':>11s} {'largest':>10s} stated"
     )
     for study in wanted:
         began = time.perf_counter()
         for name, c in coverage(study, seeds).items():
             told = STATED[study][name]
             print(
-                f"{study:20s} {name:14s} {c.count:9d} {c.covered:10.1%} {c.median:11.3g} {c.largest:10.3g} {told:9.3g} {c.unit}"
+                f"{study:20s} {name:14s} {c.count:9d} {c.covered:10.1%} {c.median:11.3g}"
+                f" {c.largest:10.3g} {told:9.3g} {c.unit}"
             )
         print(f"{'':20s} {time.perf_counter() - began:.0f} s for {seeds} seeds", flush=True)
 

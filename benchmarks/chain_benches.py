@@ -46,7 +46,10 @@ model = "B2902A"
 """
         + MATRIX_707B,
         'channels = { "smu.1" = "A", "smu.2" = "B" }',
-        'triggers = { smu = "smu", smu_in = 1, smu_measure = 2, smu_out = 3, matrix_out = 1, matrix_measure = 2, matrix_in = 3 }',
+        (
+            'triggers = { smu = "smu", smu_in = 1, smu_measure = 2, smu_out = 3, matrix_out = 1,'
+            " matrix_measure = 2, matrix_in = 3 }"
+        ),
     ),
     "2400 + 2450 + 707B": (
         """
@@ -68,7 +71,13 @@ ARC_ONE = "ArC ONE"
 
 
 def bench_text(
-    chain: str, cell: str = "1T1R", size: int = 32, *, device: str = "paper", timing: str = "", seed: int = 1
+    chain: str,
+    cell: str = "1T1R",
+    size: int = 32,
+    *,
+    device: str = "paper",
+    timing: str = "",
+    seed: int = 1,
 ) -> str:
     """A bench file of `size` x `size` cells; 1T1R arrays have one common source plate."""
     source_lines = "common" if cell == "1T1R" else "row"
@@ -80,18 +89,26 @@ def bench_text(
         text += '[driver]\nname = "arc-one"\n'
     else:
         instruments, channels, link = CHAINS[chain]
-        text += f'[driver]\nname = "smu-matrix"\n{instruments}\n[driver.wiring]\n{channels}\nground = "C"\n{link}\n'
+        text += (
+            f'[driver]\nname = "smu-matrix"\n{instruments}\n[driver.wiring]\n{channels}\nground ='
+            f' "C"\n{link}\n'
+        )
         if cell == "1T1R":
             text += f'wl = "1-{size}"\nbl = "{size + 1}-{2 * size}"\nsl = "{2 * size + 1}"\n'
         else:
             text += f'bl = "1-{size}"\nsl = "{size + 1}-{2 * size}"\n'
     text += LIMITS.format(half_select_v=0.3 if cell == "1T1R" else 2.2)
     width = "1e-6" if chain in (BOARD, ARC_ONE) else "20e-3"
-    text += f'\n[read]\nbl_v = 0.2\nwl_v = 3.0\nwidth_s = {width}\n\n[simulation]\ndevice = "{device}"\nseed = {seed}\n'
+    text += (
+        f"\n[read]\nbl_v = 0.2\nwl_v = 3.0\nwidth_s = {width}\n\n[simulation]\ndevice ="
+        f' "{device}"\nseed = {seed}\n'
+    )
     return text + (f"\n[simulation.timing]\n{timing}\n" if timing else "")
 
 
-def write_bench(folder: Path, chain: str, cell: str = "1T1R", size: int = 32, **options: object) -> Path:
+def write_bench(
+    folder: Path, chain: str, cell: str = "1T1R", size: int = 32, **options: object
+) -> Path:
     """Write the bench file into a folder and return its path."""
     path = folder / "bench.toml"
     path.write_text(bench_text(chain, cell, size, **options), encoding="utf-8")  # type: ignore[arg-type]

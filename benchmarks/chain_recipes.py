@@ -1,4 +1,6 @@
-"""Small recipes of every characterisation protocol for each chain of instruments, for tests; and bench files of any backend."""
+"""Small recipes of every characterisation protocol for each chain of instruments, for tests; and
+bench files of any backend.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def backend_text(chain: str, cell: str, size: int, **options: Any) -> str:
 
 
 def steps_of(chain: str, cell: str) -> Steps:
-    """Every characterisation protocol, small, for one backend: boards make microseconds, source-meters milliseconds."""
+    """Every characterisation protocol, small, for one backend: boards make microseconds,
+    source-meters milliseconds.
+    """
     fast = chain in (BOARD, ARC_ONE, ARRAY)
     width = 1e-6 if fast else 2e-3
     if cell == "1T1R":
@@ -61,7 +65,11 @@ def steps_of(chain: str, cell: str) -> Steps:
             "gate_v": flat if cell == "1R" else {"start_v": 2.0, "stop_v": 3.2, "step_v": 0.1},
             "width_s": width,
         },
-        "reset": {"amplitude_v": {"start_v": 0.6, "stop_v": reset_v, "step_v": 0.04}, "gate_v": flat, "width_s": width},
+        "reset": {
+            "amplitude_v": {"start_v": 0.6, "stop_v": reset_v, "step_v": 0.04},
+            "gate_v": flat,
+            "width_s": width,
+        },
         "unselected": scheme,
     }
     curves: dict[str, Any] = {
@@ -70,7 +78,8 @@ def steps_of(chain: str, cell: str) -> Steps:
     }
     if cell == "1T1R":
         curves["set_wl_v"] = {"start_v": 2.4, "stop_v": 2.8, "points": 3}
-    # Without gates the current of one cell is told apart from its neighbours' only with their lines grounded.
+    # Without gates the current of one cell is told apart from its neighbours' only with their lines
+    # grounded.
     at_level = cell == "1T1R"
     branch = {"start_v": 0.2, "step_v": 0.3}
     return {

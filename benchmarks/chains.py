@@ -1,7 +1,9 @@
-"""One target recipe on a 32 x 32 array through every chain of instruments: how many cells end in their windows, and at what cost.
+"""One target recipe on a 32 x 32 array through every chain of instruments: how many cells end in
+their windows, and at what cost.
 
-The targets and windows are the same everywhere; widths and ramps are those that a chain can make. A cell counts where its true
-conductance lies inside its window, give or take the chain's stated uncertainty; stuck cells are left out.
+The targets and windows are the same everywhere; widths and ramps are those that a chain can make. A
+cell counts where its true conductance lies inside its window, give or take the chain's stated
+uncertainty; stuck cells are left out.
 """
 
 from __future__ import annotations
@@ -16,15 +18,20 @@ import numpy as np
 from chain_benches import ARC_ONE, BOARD, CHAINS, write_bench
 
 from rram_hil import Bench
-from rram_hil.bench_file import load_bench_file
-from rram_hil.plugins import protocol_class
+from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.bench.plugins import protocol_class
 from rram_hil.pytest_plugin import GroundTruth
 
 LEVELS_S = (40e-6, 80e-6, 120e-6, 170e-6)
 TOLERANCE, TOLERANCE_S = 0.10, 3e-6
 ONE_LINE = "2400 + 2450 + 707B"
 """Times one line alone: no V/2, which a 1R array is formed with."""
-ALL = [(cell, chain) for cell in ("1T1R", "1R") for chain in (BOARD, *CHAINS) if (cell, chain) != ("1R", ONE_LINE)]
+ALL = [
+    (cell, chain)
+    for cell in ("1T1R", "1R")
+    for chain in (BOARD, *CHAINS)
+    if (cell, chain) != ("1R", ONE_LINE)
+]
 ALL += [("1R", ARC_ONE)]
 
 
@@ -43,7 +50,9 @@ class Programmed:
 
 
 def steps(chain: str, cell: str) -> dict[str, dict[str, object]]:
-    """Forming and write-verify for a chain: the board and ArC ONE make microseconds, source-meters milliseconds."""
+    """Forming and write-verify for a chain: the board and ArC ONE make microseconds, source-meters
+    milliseconds.
+    """
     width = {BOARD: 1e-6, ARC_ONE: 1e-6, ONE_LINE: 2e-3}.get(chain, 1e-3)
     forming: dict[str, object] = {
         "bl_v": {"start_v": 2.2, "stop_v": 3.8, "step_v": 0.1},
@@ -68,7 +77,11 @@ def steps(chain: str, cell: str) -> dict[str, dict[str, object]]:
         }
     else:
         gate = {"start_v": 2.0, "stop_v": 3.2, "step_v": 0.04}
-        write["set"] = {"amplitude_v": {"start_v": 2.0, "stop_v": 2.0}, "gate_v": gate, "width_s": width}
+        write["set"] = {
+            "amplitude_v": {"start_v": 2.0, "stop_v": 2.0},
+            "gate_v": gate,
+            "width_s": width,
+        }
         write["reset"] = {
             "amplitude_v": {"start_v": 0.5, "stop_v": 1.6, "step_v": 0.03},
             "gate_v": open_v,
@@ -77,7 +90,9 @@ def steps(chain: str, cell: str) -> dict[str, dict[str, object]]:
     return {"forming": forming, "write-verify": write}
 
 
-def program(chain: str, cell: str, size: int = 32, *, seed: int = 1, timing: str = "link_s = 5e-3") -> Programmed:
+def program(
+    chain: str, cell: str, size: int = 32, *, seed: int = 1, timing: str = "link_s = 5e-3"
+) -> Programmed:
     """Form and program a fresh array; compare with the truth behind the instruments."""
     rng = np.random.default_rng(seed)
     target = rng.choice(LEVELS_S, size=(1, size, size))
@@ -115,16 +130,16 @@ def main() -> None:
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 32
     wanted = sys.argv[2:]
     print(
-        f"{'cell':5s} {'chain':20s} {'cells':>6s} {'inside':>8s} {'pulses':>7s} {'transactions':>12s} {'bench time':>12s} "
-        f"{'wall':>7s}  uncertainty"
+        f"{'cell':5s} {'chain':20s} {'cells':>6s} {'inside':>8s} {'pulses':>7s}"
+        f" {'transactions':>12s} {'bench time':>12s} {'wall':>7s}  uncertainty"
     )
     for cell, chain in ALL:
         if wanted and chain not in wanted:
             continue
         f = program(chain, cell, size)
         print(
-            f"{cell:5s} {chain:20s} {f.cells:6d} {f.inside:8.2%} {f.pulses:7.1f} {f.transactions:12d} {f.bench_s:10.1f} s "
-            f"{f.wall_s:5.0f} s  {f.uncertainty}",
+            f"{cell:5s} {chain:20s} {f.cells:6d} {f.inside:8.2%} {f.pulses:7.1f}"
+            f" {f.transactions:12d} {f.bench_s:10.1f} s {f.wall_s:5.0f} s  {f.uncertainty}",
             flush=True,
         )
 

@@ -1,4 +1,6 @@
-"""What keeping an operation costs: a frame appended, a sync, a ledger charge with its correction."""
+"""What keeping an operation costs: a frame appended, a sync, a ledger charge with its
+correction.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.driver import Identity
-from rram_hil.journal import Header, Intent, Journal
-from rram_hil.ledger import Ledger
-from rram_hil.operations import read
-from rram_hil.records import operation_record
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import read
+from rram_hil.hardware.driver import Identity
+from rram_hil.storage.codec import operation_record
+from rram_hil.storage.frames import Header, Intent
+from rram_hil.storage.journal import Journal
+from rram_hil.storage.ledger import Ledger
 
 ROUNDS = 50
 
@@ -45,8 +48,8 @@ def main() -> None:
             synced = median_s(lambda: (journal.append(frame), journal.sync()))  # noqa: B023
             charged = median_s(lambda: (ledger.charge(cells, 1), ledger.correct(cells, 1)))  # noqa: B023
             print(
-                f"{count:6d} cells: append {append * 1e6:7.0f} us, append and sync {synced * 1e6:7.0f} us, "
-                f"ledger charge and correct {charged * 1e6:7.0f} us"
+                f"{count:6d} cells: append {append * 1e6:7.0f} us, append and sync"
+                f" {synced * 1e6:7.0f} us, ledger charge and correct {charged * 1e6:7.0f} us"
             )
         journal.close()
         ledger.close()

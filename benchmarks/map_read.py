@@ -1,6 +1,8 @@
-"""Reading a 32 x 32 map through each chain at 5 ms latency: transactions, bench time, and what the hardware needs anyway.
+"""Reading a 32 x 32 map through each chain at 5 ms latency: transactions, bench time, and what the
+hardware needs anyway.
 
-The bound is 1.2 x (transactions x latency + bytes / rate + cells x (relay settling + aperture + source settling)).
+The bound is 1.2 x (transactions x latency + bytes / rate + cells x (relay settling + aperture +
+source settling)).
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ SIZE = 32
 
 @dataclass(frozen=True)
 class MapRead:
-    """What one map cost: turns on all links, seconds of the bench clock, and the bound for those."""
+    """What one map cost: turns on all links, seconds of the bench clock, and the bound for
+    those.
+    """
 
     transactions: int
     bench_s: float
@@ -46,12 +50,15 @@ def measure(chain: str, cell: str, size: int = SIZE) -> MapRead:
             else:
                 each_s = told["relay_s"] + width_s + told["source_s"]
             bytes_ = told.get("bytes", 40.0 * size * size)
-            return MapRead(turns, bench_s, 1.2 * (turns * LATENCY_S + bytes_ / RATE + size * size * each_s))
+            return MapRead(
+                turns, bench_s, 1.2 * (turns * LATENCY_S + bytes_ / RATE + size * size * each_s)
+            )
 
 
 def main() -> None:
     print(
-        f"{'chain':22s} {'cell':5s} {'transactions':>12s} {'a row':>6s} {'bench time':>11s} {'bound':>9s} {'used':>6s}"
+        f"{'chain':22s} {'cell':5s} {'transactions':>12s} {'a row':>6s} {'bench time':>11s}"
+        f" {'bound':>9s} {'used':>6s}"
     )
     for cell in ("1T1R", "1R"):
         for chain in (BOARD, *CHAINS, ARC_ONE):
@@ -59,8 +66,9 @@ def main() -> None:
                 continue
             found = measure(chain, cell)
             print(
-                f"{chain:22s} {cell:5s} {found.transactions:12d} {found.transactions / SIZE:6.2f} {found.bench_s:9.3f} s "
-                f"{found.bound_s:7.3f} s {found.bench_s / found.bound_s:6.2f}"
+                f"{chain:22s} {cell:5s} {found.transactions:12d} {found.transactions / SIZE:6.2f}"
+                f" {found.bench_s:9.3f} s {found.bound_s:7.3f} s"
+                f" {found.bench_s / found.bound_s:6.2f}"
             )
 
 

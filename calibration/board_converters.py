@@ -1,7 +1,9 @@
-"""A board's converters from a ladder of known resistors: offset, gain, integral nonlinearity of DAC and ADC; column amplifiers.
+"""A board's converters from a ladder of known resistors: offset, gain, integral nonlinearity of DAC
+and ADC; column amplifiers.
 
-The ladder's resistors stand in the places of cells, from a few hundred ohms to a megohm, so that every part of the ADC's
-ranges is reached. A multiply's column amplifiers are compared with single reads, a cell at a time: wires count equally there.
+The ladder's resistors stand in the places of cells, from a few hundred ohms to a megohm, so that
+every part of the ADC's ranges is reached. A multiply's column amplifiers are compared with single
+reads, a cell at a time: wires count equally there.
 """
 
 from __future__ import annotations
@@ -11,17 +13,26 @@ from typing import Annotated, Self, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rram_hil.calibration_file import Belongs, Calibrated, CalibrationFile, Value, quantities, quantity
-from rram_hil.cells import Cells
-from rram_hil.correction import Correction, InForce
-from rram_hil.driver import board_paths
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Apply, Multiply, Status, Step
+from rram_hil.array.results import ApplyResult, MultiplyResult
+from rram_hil.corrections.calibration_file import (
+    Belongs,
+    Calibrated,
+    CalibrationFile,
+    Value,
+    quantities,
+    quantity,
+)
+from rram_hil.corrections.correction import Correction, InForce
+from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.operations import Apply, ApplyResult, FloatArray, Multiply, MultiplyResult, Status, Step
-from rram_hil.protocol import Plan, Progress, Setting
+from rram_hil.hardware.driver import board_paths
+from rram_hil.types import FloatArray
 
-from ._converter_fit import Curve, Seen, fit_converters
-from ._gum import NORMAL, freedom_of, mean_of, solve
-from ._references import (
+from .metrology.converter_fit import Curve, Seen, fit_converters
+from .metrology.gum import NORMAL, freedom_of, mean_of, solve
+from .metrology.references import (
     BOARD_RANGES_A,
     Calibration,
     Positive,
@@ -35,7 +46,9 @@ from ._references import (
 
 
 class Voltmeter(BaseModel):
-    """What a voltmeter read on a bit line at levels asked of its converter, and the half-width of each reading (V)."""
+    """What a voltmeter read on a bit line at levels asked of its converter, and the half-width of
+    each reading (V).
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -51,9 +64,11 @@ class Voltmeter(BaseModel):
 
 
 class Columns(BaseModel):
-    """Which cells the column amplifiers are measured with: all columns of rows `rows` ([first, last]) of `tile`.
+    """Which cells the column amplifiers are measured with: all columns of rows `rows` ([first,
+    last]) of `tile`.
 
-    Each is read `repeat` times and multiplied by `vectors` inputs of both signs; `full_scale_a` 0: 1.25 x the largest current.
+    Each is read `repeat` times and multiplied by `vectors` inputs of both signs; `full_scale_a` 0:
+    1.25 x the largest current.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -66,7 +81,9 @@ class Columns(BaseModel):
 
 
 class BoardConverters(Calibration):
-    """Read a ladder of `references` at `levels` levels; with `columns`, compare every column amplifier with single reads."""
+    """Read a ladder of `references` at `levels` levels; with `columns`, compare every column
+    amplifier with single reads.
+    """
 
     references: Annotated[list[Reference], Field(min_length=2)]
     levels: Annotated[int, Field(ge=4, le=512)] = 64
@@ -81,10 +98,13 @@ class BoardConverters(Calibration):
         """Yields reads of the ladder and multiplications; no cell is stressed."""
         step = setting.step
         if setting.instruments:
-            raise ConfigError(f"step {step!r}: this bench has source-meters, no converters: use source-meter")
+            raise ConfigError(
+                f"step {step!r}: this bench has source-meters, no converters: use source-meter"
+            )
         if "board-converters" in setting.correction.kinds or "lines" in setting.correction.kinds:
             raise ConfigError(
-                f"step {step!r}: take calibrations of converters and lines out of [calibration] first: they hide what is sought"
+                f"step {step!r}: take calibrations of converters and lines out of [calibration]"
+                " first: they hide what is sought"
             )
         yield Progress(0, 2 if self.columns else 1, f"ladder of {len(self.references)}")
         values = yield from self._ladder(setting)
@@ -93,7 +113,10 @@ class BoardConverters(Calibration):
             values |= yield from self._columns(setting, values, self.columns)
         how = f"{self.levels} levels, {self.repeat} times, {len(self.references)} resistors"
         if self.voltmeter is None:
-            how += "; without a voltmeter: adc_gain is that of DAC and ADC together, bl_gain counts as 0"
+            how += (
+                "; without a voltmeter: adc_gain is that of DAC and ADC together, bl_gain counts"
+                " as 0"
+            )
         reference = told_of(self.references)
         if self.voltmeter is not None:
             reference += f"; a voltmeter within {self.voltmeter.half_width_v:g} V"
@@ -112,7 +135,9 @@ class BoardConverters(Calibration):
     def _ladder(self, setting: Setting) -> Plan[dict[str, Value]]:
         cells = cells_of(self.references, setting.geometry, setting.step)
         volts = read_levels(setting, self.levels, self.lowest_v)
-        steps = tuple(Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts)
+        steps = tuple(
+            Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts
+        )
         result = cast(ApplyResult, (yield Apply(cells, steps, repeat=self.repeat, label="ladder")))
         amps = np.where(result.status == Status.OK, result.current_a, np.nan)
         amps = amps.reshape(len(cells), self.repeat, volts.size).transpose(0, 2, 1)
@@ -139,13 +164,20 @@ class BoardConverters(Calibration):
             **_values("adc", adc, "full scale", with_gain=True),
         }
 
-    def _columns(self, setting: Setting, values: dict[str, Value], how: Columns) -> Plan[dict[str, Value]]:
+    def _columns(
+        self, setting: Setting, values: dict[str, Value], how: Columns
+    ) -> Plan[dict[str, Value]]:
         geometry, can, read = setting.geometry, setting.capabilities, setting.read
         if not can.multiply:
-            raise ConfigError(f"step {setting.step!r}: columns: this bench has no multiply of its own")
+            raise ConfigError(
+                f"step {setting.step!r}: columns: this bench has no multiply of its own"
+            )
         first, last = how.rows
         if not (first <= last < geometry.rows and how.tile < geometry.tiles):
-            raise ConfigError(f"step {setting.step!r}: columns: rows {how.rows} of tile {how.tile} are off the chip")
+            raise ConfigError(
+                f"step {setting.step!r}: columns: rows {how.rows} of tile {how.tile} are off the"
+                " chip"
+            )
         rows = np.arange(first, last + 1)
         cells = Cells.block(how.tile, rows, np.arange(geometry.columns))
         operation = Apply(cells, (read,), repeat=how.repeat, label="columns: single reads")
@@ -172,13 +204,29 @@ class BoardConverters(Calibration):
         gain, offset = np.empty((2, geometry.columns)), np.empty((2, geometry.columns))
         for column in range(geometry.columns):
             block = Multiply(
-                how.tile, first, column, 1, inputs, can.input_bits, read_v, read.wl_v, full_a, label="columns"
+                how.tile,
+                first,
+                column,
+                1,
+                inputs,
+                can.input_bits,
+                read_v,
+                read.wl_v,
+                full_a,
+                label="columns",
             )
             answer = cast(MultiplyResult, (yield block))
             volts = inputs.sum(axis=1) * (read_v / top)
             codes = answer.codes[:, 0].astype(np.float64)
-            (gain[:, column], offset[:, column]) = _amplifier(
-                codes, volts, answer.lsb_a, mean[:, column], own[:, column], common[:, column], freedom, full_a
+            gain[:, column], offset[:, column] = _amplifier(
+                codes,
+                volts,
+                answer.lsb_a,
+                mean[:, column],
+                own[:, column],
+                common[:, column],
+                freedom,
+                full_a,
             )
         return {
             "column_gain": quantities(gain[0], gain[1], "1"),
@@ -198,8 +246,9 @@ def _amplifier(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Gain error and offset (full scales) of one column, each with its half-width.
 
-    `codes` and `volts` of every vector, row after row; of every row its cell's conductance, the variance of that, and the
-    standard uncertainty that all cells share. Unknown are offset, gain and how far each conductance is off.
+    `codes` and `volts` of every vector, row after row; of every row its cell's conductance, the
+    variance of that, and the standard uncertainty that all cells share. Unknown are offset, gain
+    and how far each conductance is off.
     """
     rows = siemens.size
     each = codes.size // rows
@@ -212,19 +261,31 @@ def _amplifier(
     off[np.arange(codes.size), row] = volts / lsb_a
     shared = volts * np.nan_to_num(common)[row] / lsb_a
     design = np.column_stack((np.ones(codes.size), expected, off, shared))
-    spread = np.array([np.inf, np.inf, *np.sqrt(np.where(np.isfinite(own), np.maximum(own, 1e-30), 1e-30)), 1.0])
+    spread = np.array(
+        [np.inf, np.inf, *np.sqrt(np.where(np.isfinite(own), np.maximum(own, 1e-30), 1e-30)), 1.0]
+    )
     lively = np.append(np.ones(2, dtype=np.bool_), np.abs(design[good, 2:]).sum(axis=0) > 0)
     design, spread = design[:, lively], spread[lively]
-    # Noise of the multiply and the rounding of its codes, from what is left of a first fit with one line a row.
+    # Noise of the multiply and the rounding of its codes, from what is left of a first fit with one
+    # line a row.
     separate = np.column_stack((np.ones(codes.size), off))[good]
     separate = separate[:, np.abs(separate).sum(axis=0) > 0]
     left = codes[good] - separate @ np.linalg.lstsq(separate, codes[good], rcond=None)[0]
     many = int(good.sum()) - separate.shape[1]
     variance = np.full(int(good.sum()), max(float(left @ left) / many, 1 / 12))
-    fit = solve(design[good], codes[good], variance, spread, float(min(many, freedom)) if freedom else float(many))
+    fit = solve(
+        design[good],
+        codes[good],
+        variance,
+        spread,
+        float(min(many, freedom)) if freedom else float(many),
+    )
     values, widths = fit.of(np.eye(design.shape[1])[:2])
     scale = full_a / lsb_a
-    return (float(values[1] - 1), float(widths[1])), (float(values[0] / scale), float(widths[0] / scale))
+    return (float(values[1] - 1), float(widths[1])), (
+        float(values[0] / scale),
+        float(widths[0] / scale),
+    )
 
 
 def _values(name: str, curve: Curve, unit: str, *, with_gain: bool) -> dict[str, Value]:
@@ -241,4 +302,6 @@ def _provisional(values: dict[str, Value]) -> CalibrationFile:
     from datetime import UTC, datetime
 
     date = datetime(2000, 1, 1, tzinfo=UTC)
-    return CalibrationFile(kind="board-converters", date=date, validity_days=1.0, instrument=Belongs(), values=values)
+    return CalibrationFile(
+        kind="board-converters", date=date, validity_days=1.0, instrument=Belongs(), values=values
+    )

@@ -1,7 +1,9 @@
-"""Calibration of the simulated device: fit its model to measured files, check it against files that the fit did not see.
+"""Calibration of the simulated device: fit its model to measured files, check it against files that
+the fit did not see.
 
-On the command line `rram-hil calibrate device-model FILE... -o model.toml` and `rram-hil calibrate check model.toml FILE...`;
-in Python `fit_files` and `check_files`. docs/device-model.md tells the model, the files and what the figures mean.
+On the command line `rram-hil calibrate device-model FILE... -o model.toml` and `rram-hil calibrate
+check model.toml FILE...`; in Python `fit_files` and `check_files`. docs/device-model.md tells the
+model, the files and what the figures mean.
 """
 
 from __future__ import annotations
@@ -15,22 +17,24 @@ from typing import Annotated, Any
 
 import typer
 
-from rram_hil.console import Output
-from rram_hil.device.model import DeviceModel
-from rram_hil.durable import replace
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.simulation.model import DeviceModel
+from rram_hil.storage.safe_files import replace
+from rram_hil.terminal.console import Output
 
-from ._check import ENOUGH, Checked, check_file, passed
-from ._device_report import device_report
-from ._figures import Compared
-from ._fit import fit
-from ._measured import read_measured
-from ._toml import to_toml
+from .device_fit.fitting import fit
+from .device_fit.key_figures import Compared
+from .device_fit.measured_files import read_measured
+from .device_fit.prediction import ENOUGH, Checked, check_file, passed
+from .device_fit.report import device_report
+from .device_fit.toml_text import to_toml
 
 __all__ = ["Checked", "Compared", "check_files", "fit_files", "passed", "register"]
 
 
-def fit_files(paths: list[Path], name: str = "fitted", tell: Callable[[str], None] = lambda text: None) -> DeviceModel:
+def fit_files(
+    paths: list[Path], name: str = "fitted", tell: Callable[[str], None] = lambda text: None
+) -> DeviceModel:
     """A device model fitted to measured files; write-verify files among them are left alone.
 
     `tell` is told what is going on. Raises `DataError` for a file that cannot be read or fitted.
@@ -39,11 +43,15 @@ def fit_files(paths: list[Path], name: str = "fitted", tell: Callable[[str], Non
 
 
 def check_files(model: DeviceModel, paths: list[Path], seed: int = 71) -> list[Checked]:
-    """Each file's experiment repeated on the model, and its figures compared. Raises `DataError` for a file of no use."""
+    """Each file's experiment repeated on the model, and its figures compared. Raises `DataError`
+    for a file of no use.
+    """
     return [check_file(model, read_measured(path), seed) for path in paths]
 
 
-FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Measured files (CSV, plain or gzip).")]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="Measured files (CSV, plain or gzip).")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -52,10 +60,16 @@ def register(app: typer.Typer) -> None:
     @app.command("device-model", short_help="Fit the simulated device to measured files.")
     def device_model(
         files: FilesArgument,
-        out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Model file to write (TOML).")],
-        force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
+        out: Annotated[
+            Path, typer.Option("--out", "-o", metavar="FILE", help="Model file to write (TOML).")
+        ],
+        force: Annotated[
+            bool, typer.Option("--force", help="Overwrite a file that exists.")
+        ] = False,
     ) -> None:
-        """Fit the simulated device to measured files. The model file can be named in a bench file (simulation.device)."""
+        """Fit the simulated device to measured files. The model file can be named in a bench file
+        (simulation.device).
+        """
         if out.exists() and not force:
             raise ConfigError(f"{out} exists; add --force to overwrite it")
         if not out.parent.is_dir():
@@ -64,19 +78,31 @@ def register(app: typer.Typer) -> None:
         began = time.monotonic()
         model = fit_files(files, out.stem, output.line)
         _write(out, to_toml(model))
-        output.line(f"Model {out}, fitted in {time.monotonic() - began:.0f} s; check it on files that it has not seen.")
+        output.line(
+            f"Model {out}, fitted in {time.monotonic() - began:.0f} s; check it on files that it"
+            " has not seen."
+        )
 
     @app.command("check", short_help="Compare a device model with measured files.")
     def check(
-        model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file (TOML) or a preset's name.")],
+        model: Annotated[
+            str, typer.Argument(metavar="MODEL", help="Model file (TOML) or a preset's name.")
+        ],
         files: FilesArgument,
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
+        as_json: Annotated[
+            bool, typer.Option("--json", help="Print one JSON document instead of tables.")
+        ] = False,
         report: Annotated[
-            Path | None, typer.Option("--report", metavar="FILE", help="Also write a page (HTML) that draws them.")
+            Path | None,
+            typer.Option(
+                "--report", metavar="FILE", help="Also write a page (HTML) that draws them."
+            ),
         ] = None,
         seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the model's cells.")] = 71,
     ) -> None:
-        """Repeat each file's experiment on the model and compare, figure by figure. Exits with 0 where 90 % pass, else 1."""
+        """Repeat each file's experiment on the model and compare, figure by figure. Exits with 0
+        where 90 % pass, else 1.
+        """
         if report is not None and not report.parent.is_dir():
             raise ConfigError(f"--report {report}: there is no folder {report.parent}")
         loaded = DeviceModel.load(model)
@@ -121,7 +147,9 @@ def _show(files: list[Checked], output: Output) -> None:
         )
     good, judged = passed(files)
     verdict = "pass" if good >= ENOUGH * judged else "fail"
-    output.line(f"{good} of {judged} figures pass ({good / judged:.1%}; {ENOUGH:.0%} are wanted): {verdict}")
+    output.line(
+        f"{good} of {judged} figures pass ({good / judged:.1%}; {ENOUGH:.0%} are wanted): {verdict}"
+    )
 
 
 def _as_json(model: DeviceModel, files: list[Checked]) -> dict[str, Any]:

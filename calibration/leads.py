@@ -1,4 +1,5 @@
-"""Resistance of leads and contacts: from reads of known resistors or a short on the array, or two-wire against four-wire.
+"""Resistance of leads and contacts: from reads of known resistors or a short on the array, or
+two-wire against four-wire.
 
 What is found stands in series with every single reading of the bench.
 """
@@ -11,22 +12,33 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy import stats
 
-from rram_hil.calibration_file import Calibrated, Value, quantity
+from rram_hil.array.operations import Status
+from rram_hil.corrections.calibration_file import Calibrated, Value, quantity
+from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.instrument import Function, SourceMeter, SourceSetup
-from rram_hil.operations import FloatArray, Status
-from rram_hil.protocol import Arrays, Compute, Do, Plan, Progress, Setting
+from rram_hil.hardware.instrument import Function, SourceMeter, SourceSetup
+from rram_hil.types import FloatArray
 
-from ._gum import NORMAL, freedom_of, solve
-from ._meters import opened, stay_within
-from ._references import BOARD_RANGES_A, Calibration, Positive, Ranges, Reference, excess_of, saved, told_of
+from .metrology.gum import NORMAL, freedom_of, solve
+from .metrology.meters import opened, stay_within
+from .metrology.references import (
+    BOARD_RANGES_A,
+    Calibration,
+    Positive,
+    Ranges,
+    Reference,
+    excess_of,
+    saved,
+    told_of,
+)
 
 
 class Leads(Calibration):
-    """`method` "known" reads `references` on the array; "four-wire" forces `amps` through what hangs on a source-meter's channel,
-    sensed at its own terminals and then at the load.
+    """`method` "known" reads `references` on the array; "four-wire" forces `amps` through what
+    hangs on a source-meter's channel, sensed at its own terminals and then at the load.
 
-    `instrument` is the name of one of the bench's own, or the section of one that is reached for this alone.
+    `instrument` is the name of one of the bench's own, or the section of one that is reached for
+    this alone.
     """
 
     method: Literal["known", "four-wire"] = "known"
@@ -52,14 +64,22 @@ class Leads(Calibration):
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields reads of the references, or one computation that talks to the source-meter."""
         if "leads" in setting.correction.kinds:
-            raise ConfigError(f"step {setting.step!r}: take the calibration of leads out of [calibration] first")
+            raise ConfigError(
+                f"step {setting.step!r}: take the calibration of leads out of [calibration] first"
+            )
         yield Progress(0, 1, self.method)
         if self.method == "known":
             value = yield from self._from_references(setting)
-            told, how = told_of(self.references), f"single reads at {self.levels} levels, {self.repeat} times"
+            told, how = (
+                told_of(self.references),
+                f"single reads at {self.levels} levels, {self.repeat} times",
+            )
         else:
             value = yield from self._from_four_wires(setting)
-            told, how = "the same channel, four-wire", f"{self.amps:g} A of both signs, {self.repeat} times"
+            told, how = (
+                "the same channel, four-wire",
+                f"{self.amps:g} A of both signs, {self.repeat} times",
+            )
         found = Calibrated(
             "leads",
             {"series_ohm": value},
@@ -76,7 +96,9 @@ class Leads(Calibration):
         )
         n, k = excess.shape
         design = np.column_stack((np.ones(n * k), np.repeat(np.eye(n), k, axis=0)))
-        spread = np.array([np.inf, *(max(r.half_width_ohm / NORMAL, 1e-12 * r.ohm) for r in self.references)])
+        spread = np.array(
+            [np.inf, *(max(r.half_width_ohm / NORMAL, 1e-12 * r.ohm) for r in self.references)]
+        )
         if shared.any():
             design, spread = np.column_stack((design, shared.ravel())), np.append(spread, 1.0)
         good = np.isfinite(excess.ravel()) & np.isfinite(noise.ravel())
@@ -91,14 +113,21 @@ class Leads(Calibration):
 
         def measure(_: Do) -> Arrays:
             with opened(setting, self.instrument, "instrument") as meter:
-                return {"two_wire": self._sensed(meter, False), "four_wire": self._sensed(meter, True)}
+                return {
+                    "two_wire": self._sensed(meter, False),
+                    "four_wire": self._sensed(meter, True),
+                }
 
         arrays = yield Compute("two-wire and four-wire", measure)
         # Of each pair of signs: offsets of the meter fall out.
-        ohm = [(a[:, 0] - a[:, 1]) / (2 * self.amps) for a in (arrays["two_wire"], arrays["four_wire"])]
+        ohm = [
+            (a[:, 0] - a[:, 1]) / (2 * self.amps) for a in (arrays["two_wire"], arrays["four_wire"])
+        ]
         leads = ohm[0] - ohm[1]
         if not np.isfinite(leads).all():
-            raise ConfigError(f"step {setting.step!r}: a reading at {self.amps:g} A is over range or at its limit")
+            raise ConfigError(
+                f"step {setting.step!r}: a reading at {self.amps:g} A is over range or at its limit"
+            )
         n = leads.size
         wide = float(stats.t.ppf(0.975, n - 1)) * float(np.std(leads, ddof=1)) / np.sqrt(n)
         return quantity(float(leads.mean()), float(wide), "ohm")
@@ -106,7 +135,13 @@ class Leads(Calibration):
     def _sensed(self, meter: SourceMeter, remote: bool) -> FloatArray:
         """Volts at plus and minus `amps`, shape (repeat, 2); NaN where a reading is not OK."""
         setup = SourceSetup(
-            Function.CURRENT, self.compliance_v, self.amps, self.compliance_v, self.aperture_s, 0.0, remote
+            Function.CURRENT,
+            self.compliance_v,
+            self.amps,
+            self.compliance_v,
+            self.aperture_s,
+            0.0,
+            remote,
         )
         meter.configure(self.channel, setup)
         meter.output(self.channel, True)
@@ -114,4 +149,6 @@ class Leads(Calibration):
             readings = meter.list_sweep(self.channel, np.tile([self.amps, -self.amps], self.repeat))
         finally:
             meter.output(self.channel, False)
-        return np.where(readings.status == Status.OK, readings.volts, np.nan).reshape(self.repeat, 2)
+        return np.where(readings.status == Status.OK, readings.volts, np.nan).reshape(
+            self.repeat, 2
+        )

@@ -1,7 +1,8 @@
 """Resistance of the array's wires and access transistors, from reads of resistors at known places.
 
-A single read sees a cell, its transistor, and the wire from the source line's driver and to the bit line's amplifier: for places
-at different distances the excess over the resistor's own value is a straight line in the number of cell pitches.
+A single read sees a cell, its transistor, and the wire from the source line's driver and to the bit
+line's amplifier: for places at different distances the excess over the resistor's own value is a
+straight line in the number of cell pitches.
 """
 
 from __future__ import annotations
@@ -11,20 +12,32 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from rram_hil.calibration_file import Calibrated, quantity
-from rram_hil.correction import pitches_of
+from rram_hil.corrections.calibration_file import Calibrated, quantity
+from rram_hil.corrections.correction import pitches_of
+from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.protocol import Plan, Progress, Setting
 
-from ._gum import NORMAL, freedom_of, solve
-from ._references import BOARD_RANGES_A, Calibration, Positive, Ranges, Reference, cells_of, excess_of, saved, told_of
+from .metrology.gum import NORMAL, freedom_of, solve
+from .metrology.references import (
+    BOARD_RANGES_A,
+    Calibration,
+    Positive,
+    Ranges,
+    Reference,
+    cells_of,
+    excess_of,
+    saved,
+    told_of,
+)
 
 
 class Lines(Calibration):
-    """Read references at several levels and places; find wire resistance of a pitch and the transistor's at the read gate.
+    """Read references at several levels and places; find wire resistance of a pitch and the
+    transistor's at the read gate.
 
-    1T1R arrays only: in a 1R array the current of other cells shares the wires (`rram_hil.device.crossbar`). Converters and
-    leads are to be calibrated before, and in force; a calibration of lines must not be.
+    1T1R arrays only: in a 1R array the current of other cells shares the wires
+    (`rram_hil.crossbar.solver`). Converters and leads are to be calibrated before, and in force; a
+    calibration of lines must not be.
     """
 
     references: Annotated[list[Reference], Field(min_length=2)]
@@ -36,9 +49,13 @@ class Lines(Calibration):
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields one batch of reads; no cell is stressed."""
         if setting.geometry.cell != "1T1R":
-            raise ConfigError(f"step {setting.step!r}: lines are calibrated in 1T1R arrays; this chip is 1R")
+            raise ConfigError(
+                f"step {setting.step!r}: lines are calibrated in 1T1R arrays; this chip is 1R"
+            )
         if "lines" in setting.correction.kinds:
-            raise ConfigError(f"step {setting.step!r}: take the calibration of lines out of [calibration] first")
+            raise ConfigError(
+                f"step {setting.step!r}: take the calibration of lines out of [calibration] first"
+            )
         yield Progress(0, 1, f"{len(self.references)} references")
         excess, noise, sure, shared, freedom = yield from excess_of(
             setting, self.references, self.levels, self.repeat, self.lowest_v, self.adc_range_a
@@ -50,7 +67,12 @@ class Lines(Calibration):
         # Unknowns: wire, transistor, each reference's error, the readings' common error.
         design = np.column_stack((pitches, np.ones(n * k), own, shared.ravel()))
         spread = np.array(
-            [np.inf, np.inf, *(max(r.half_width_ohm / NORMAL, 1e-12 * r.ohm) for r in self.references), 1.0]
+            [
+                np.inf,
+                np.inf,
+                *(max(r.half_width_ohm / NORMAL, 1e-12 * r.ohm) for r in self.references),
+                1.0,
+            ]
         )
         variance = (noise + sure).ravel()
         good = np.isfinite(excess.ravel()) & np.isfinite(variance)
@@ -66,7 +88,9 @@ class Lines(Calibration):
                 "line_ohm": quantity(float(values[0]), float(widths[0]), "ohm"),
                 "access_ohm": quantity(float(values[1]), float(widths[1]), "ohm"),
             },
-            method=f"single reads at {k} levels, {self.repeat} times; least squares over {n} places",
+            method=(
+                f"single reads at {k} levels, {self.repeat} times; least squares over {n} places"
+            ),
             reference=told_of(self.references),
             validity_days=self.validity_days,
             file=self.file,

@@ -1,7 +1,9 @@
-"""The pulse curves of a chip: which conductance one SET leaves at each gate, and one RESET at each source-line voltage.
+"""The pulse curves of a chip: which conductance one SET leaves at each gate, and one RESET at each
+source-line voltage.
 
-Measured on sample cells as medians, so that a few cells that never respond do not matter. Later steps of the run take their
-programming volts from it; so does the recipe of another run, from the printed table.
+Measured on sample cells as medians, so that a few cells that never respond do not matter. Later
+steps of the run take their programming volts from it; so does the recipe of another run, from the
+printed table.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from typing import Annotated, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rram_hil.cells import Cells
-from rram_hil.curve import Curve, PulseCurves
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Apply, Status, Step
+from rram_hil.array.pulse_curves import Curve, PulseCurves
+from rram_hil.array.results import ApplyResult
+from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.operations import Apply, ApplyResult, FloatArray, Status, Step
-from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
+from rram_hil.types import FloatArray
 
 Volt = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -48,10 +52,12 @@ class CurvesSummary:
 
 
 class MeasurePulseCurves(Protocol):
-    """Measure both curves on sample cells: before every SET a full RESET, before every RESET a full SET.
+    """Measure both curves on sample cells: before every SET a full RESET, before every RESET a full
+    SET.
 
-    Each sample cell takes two pulses a point and curve. Cells that never come above `responds_above_s`, or hardly move, are
-    left out: they are unformed or stuck and say nothing about the pulses.
+    Each sample cell takes two pulses a point and curve. Cells that never come above
+    `responds_above_s`, or hardly move, are left out: they are unformed or stuck and say nothing
+    about the pulses.
     """
 
     cells: CellChoice
@@ -77,15 +83,20 @@ class MeasurePulseCurves(Protocol):
         above = self.responds_above_s
         full_reset, full_set = reset_step(float(sources[-1])), set_step(float(gates[-1]))
         yield Progress(0, 2, f"SET curve on {len(cells)} cells")
-        set_s, answered = yield from _medians(cells, [(full_reset, set_step(float(v))) for v in gates], above, setting)
+        set_s, answered = yield from _medians(
+            cells, [(full_reset, set_step(float(v))) for v in gates], above, setting
+        )
         yield Progress(1, 2, f"RESET curve on {len(cells)} cells")
-        reset_s, _ = yield from _medians(cells, [(full_set, reset_step(float(v))) for v in sources], above, setting)
+        reset_s, _ = yield from _medians(
+            cells, [(full_set, reset_step(float(v))) for v in sources], above, setting
+        )
         yield Save("set_gate_v", gates, ("set_point",), "V")
         yield Save("set_conductance", set_s, ("set_point",), "S")
         yield Save("reset_sl_v", sources, ("reset_point",), "V")
         yield Save("reset_conductance", reset_s, ("reset_point",), "S")
         curves = PulseCurves(
-            set_gate=Curve.measured(gates, set_s, rising=True), reset_sl=Curve.measured(sources, reset_s, rising=False)
+            set_gate=Curve.measured(gates, set_s, rising=True),
+            reset_sl=Curve.measured(sources, reset_s, rising=False),
         )
         setting.share("pulse curves", curves)
         low, high = curves.set_gate.conductance_s, curves.reset_sl.conductance_s
@@ -95,17 +106,24 @@ class MeasurePulseCurves(Protocol):
 def _medians(
     cells: Cells, pairs: list[tuple[Step, Step]], responds_above_s: float, setting: Setting
 ) -> Plan[tuple[FloatArray, int]]:
-    """Median conductance (S) after each pair of pulses over the cells that respond, and how many those are."""
+    """Median conductance (S) after each pair of pulses over the cells that respond, and how many
+    those are.
+    """
     steps = tuple(step for pair in pairs for step in (*pair, setting.read))
     result = cast(ApplyResult, (yield Apply(cells, steps, label="pulse curve")))
     if result.interrupted:
         raise ConfigError(
-            f"step {setting.step!r}: the pulse curve was interrupted and its pulses are not repeated on the same cells; "
-            "start a new run, or give other cells"
+            f"step {setting.step!r}: the pulse curve was interrupted and its pulses are not"
+            " repeated on the same cells; start a new run, or give other cells"
         )
     measured = np.where(result.status == Status.OK, result.conductance_s, np.nan)
-    highest, lowest = np.nanmax(measured, axis=1, initial=0.0), np.nanmin(measured, axis=1, initial=np.inf)
+    highest, lowest = (
+        np.nanmax(measured, axis=1, initial=0.0),
+        np.nanmin(measured, axis=1, initial=np.inf),
+    )
     moving = (highest > responds_above_s) & (highest > 3.0 * lowest)
     if not moving.any():
-        raise ConfigError(f"step {setting.step!r}: none of the {len(cells)} sample cells responds to the pulses")
+        raise ConfigError(
+            f"step {setting.step!r}: none of the {len(cells)} sample cells responds to the pulses"
+        )
     return np.nanmedian(measured[moving], axis=0), int(moving.sum())

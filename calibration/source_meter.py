@@ -1,7 +1,9 @@
-"""A source-meter channel against a reference resistor or a second meter: offset and gain of current and voltage in every range.
+"""A source-meter channel against a reference resistor or a second meter: offset and gain of current
+and voltage in every range.
 
-Two setups: with the terminals open ("zero": the current that each range tells when there is none), then with a reference resistor
-("gain": its volts over its ohms is the current), where a second meter beside the resistor says what the volts really are.
+Two setups: with the terminals open ("zero": the current that each range tells when there is none),
+then with a reference resistor ("gain": its volts over its ohms is the current), where a second
+meter beside the resistor says what the volts really are.
 """
 
 from __future__ import annotations
@@ -13,17 +15,18 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy import stats
 
-from rram_hil.calibration_file import Calibrated, CalibrationFile, load, quantities
-from rram_hil.correction import UNIFORM
-from rram_hil.driver import Identity
+from rram_hil.array.operations import Status
+from rram_hil.corrections.calibration_file import Calibrated, CalibrationFile, load, quantities
+from rram_hil.corrections.correction import UNIFORM
+from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.instrument import Accuracy, ChannelLimits, Function, SourceMeter, SourceSetup
-from rram_hil.operations import FloatArray, Status
-from rram_hil.protocol import Arrays, Compute, Do, Plan, Progress, Setting
+from rram_hil.hardware.driver import Identity
+from rram_hil.hardware.instrument import Accuracy, ChannelLimits, Function, SourceMeter, SourceSetup
+from rram_hil.types import FloatArray
 
-from ._gum import NORMAL, mean_of, rounding_variance, solve
-from ._meters import opened, stay_within
-from ._references import Calibration, Positive, saved
+from .metrology.gum import NORMAL, mean_of, rounding_variance, solve
+from .metrology.meters import opened, stay_within
+from .metrology.references import Calibration, Positive, saved
 
 Word = Annotated[str, Field(min_length=1)]
 LEAST = 0.05
@@ -31,11 +34,13 @@ LEAST = 0.05
 
 
 class SourceMeterCalibration(Calibration):
-    """`part` "zero" or "gain". `instrument` is the name of one of the bench's own, or the section of one reached for this alone.
+    """`part` "zero" or "gain". `instrument` is the name of one of the bench's own, or the section
+    of one reached for this alone.
 
-    "gain" needs `ohm` with `half_width_ohm`, and `zero`, the file that "zero" wrote. `meter` is the second meter, between the
-    same terminals, with `meter_fraction` and `meter_offset_v`: the half-width of its reading of volts. Without it the channel's
-    volts are taken as its documents state them. Levels reach up to `most_v` volts and `most_a` amperes.
+    "gain" needs `ohm` with `half_width_ohm`, and `zero`, the file that "zero" wrote. `meter` is the
+    second meter, between the same terminals, with `meter_fraction` and `meter_offset_v`: the
+    half-width of its reading of volts. Without it the channel's volts are taken as its documents
+    state them. Levels reach up to `most_v` volts and `most_a` amperes.
     """
 
     part: Literal["zero", "gain"]
@@ -65,7 +70,13 @@ class SourceMeterCalibration(Calibration):
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields one computation that talks to the instruments; no cell is touched."""
         reached = self.most_v if self.part == "gain" else 0.0
-        stay_within(setting, reached, self.most_a if self.part == "gain" else 0.0, self.instrument, self.meter or "")
+        stay_within(
+            setting,
+            reached,
+            self.most_a if self.part == "gain" else 0.0,
+            self.instrument,
+            self.meter or "",
+        )
         before = None if self.part == "zero" else load(_path(setting, self.zero))
         yield Progress(0, 1, self.part)
 
@@ -73,18 +84,25 @@ class SourceMeterCalibration(Calibration):
             with opened(setting, self.instrument, "instrument") as meter:
                 if self.channel not in meter.channels:
                     raise ConfigError(
-                        f"step {setting.step!r}: channel {self.channel!r}: there is {', '.join(meter.channels)}"
+                        f"step {setting.step!r}: channel {self.channel!r}: there is"
+                        f" {', '.join(meter.channels)}"
                     )
                 return self._zero(meter) if before is None else self._gain(setting, meter, before)
 
         arrays = yield Compute(self.part, measure)
         identity = _identity(arrays)
-        if before is not None and (before.instrument.model, before.instrument.serial, before.instrument.channel) != (
+        if before is not None and (
+            before.instrument.model,
+            before.instrument.serial,
+            before.instrument.channel,
+        ) != (
             identity.model,
             identity.serial,
             self.channel,
         ):
-            raise ConfigError(f"step {setting.step!r}: zero: {self.zero} is a calibration of {before.instrument}")
+            raise ConfigError(
+                f"step {setting.step!r}: zero: {self.zero} is a calibration of {before.instrument}"
+            )
         values = {
             "range_a": quantities(arrays["range_a"], np.zeros_like(arrays["range_a"]), "A"),
             "offset_a": quantities(arrays["offset_a"], arrays["offset_a_u"], "A"),
@@ -97,7 +115,11 @@ class SourceMeterCalibration(Calibration):
             "source-meter",
             values,
             method=self._method(),
-            reference="open terminals" if self.ohm is None else f"{self.ohm:.9g} ohm +- {self.half_width_ohm:.2g}",
+            reference=(
+                "open terminals"
+                if self.ohm is None
+                else f"{self.ohm:.9g} ohm +- {self.half_width_ohm:.2g}"
+            ),
             validity_days=self.validity_days,
             file=self.file,
             channel=self.channel,
@@ -108,15 +130,23 @@ class SourceMeterCalibration(Calibration):
 
     def _method(self) -> str:
         if self.part == "zero":
-            return f"{self.repeat} readings in each range, terminals open, output at 0 V; gains and volts as documents state"
+            return (
+                f"{self.repeat} readings in each range, terminals open, output at 0 V; gains and"
+                " volts as documents state"
+            )
         volts = "a second meter" if self.meter is not None else "its documents"
-        return f"{self.levels} levels of both signs, {self.repeat} times; volts from {volts}; other ranges as documents state"
+        return (
+            f"{self.levels} levels of both signs, {self.repeat} times; volts from {volts}; other"
+            " ranges as documents state"
+        )
 
     def _zero(self, meter: SourceMeter) -> Arrays:
         limits = meter.limits(self.channel)
         found = _as_stated(meter, self.channel, limits)
         for k, range_a in enumerate(found["range_a"]):
-            amps = self._amps(meter, limits, np.zeros(1), float(range_a), float(found["range_v"][0]))[0]
+            amps = self._amps(
+                meter, limits, np.zeros(1), float(range_a), float(found["range_v"][0])
+            )[0]
             found["offset_a"][k], found["offset_a_u"][k] = _mean_and_width(amps)
         return found
 
@@ -126,7 +156,9 @@ class SourceMeterCalibration(Calibration):
         found = _as_stated(meter, self.channel, limits)
         offsets = zero.values["offset_a"]
         if offsets.values.size != found["range_a"].size:
-            raise ConfigError(f"step {setting.step!r}: zero: {self.zero} has other ranges than this instrument")
+            raise ConfigError(
+                f"step {setting.step!r}: zero: {self.zero} has other ranges than this instrument"
+            )
         found["offset_a"], found["offset_a_u"] = offsets.values.copy(), offsets.half_widths.copy()
         top_v = min(self.most_v, self.most_a * self.ohm)
         if self.meter is not None:
@@ -137,13 +169,23 @@ class SourceMeterCalibration(Calibration):
         for k, range_a in enumerate(found["range_a"]):
             most = min(float(range_a), self.most_a, top_v / self.ohm)
             at = int(np.searchsorted(found["range_v"], most * self.ohm * (1 - 1e-9)))
-            # What is not known of 0 V, over this resistor, must be small in the range: else it takes a larger resistor.
-            if most >= 4 * LEAST * range_a and 3 * found["offset_v_u"][at] / self.ohm <= LEAST * range_a:
+            # What is not known of 0 V, over this resistor, must be small in the range: else it
+            # takes a larger resistor.
+            if (
+                most >= 4 * LEAST * range_a
+                and 3 * found["offset_v_u"][at] / self.ohm <= LEAST * range_a
+            ):
                 self._gain_of_range(setting, meter, limits, found, k, at, most)
         return found
 
     def _volts_of_range(
-        self, setting: Setting, meter: SourceMeter, limits: ChannelLimits, found: Arrays, k: int, most_v: float
+        self,
+        setting: Setting,
+        meter: SourceMeter,
+        limits: ChannelLimits,
+        found: Arrays,
+        k: int,
+        most_v: float,
     ) -> None:
         """Offset and gain of one range of source volts from the second meter's readings."""
         assert self.meter is not None
@@ -155,7 +197,9 @@ class SourceMeterCalibration(Calibration):
                 self.meter_channel,
                 SourceSetup(Function.CURRENT, 1.5 * most_v, None, 1.2 * most_v, self.aperture_s),
             )
-            meter.configure(self.channel, self._setup(limits, float(found["range_v"][k]), None, self.most_a))
+            meter.configure(
+                self.channel, self._setup(limits, float(found["range_v"][k]), None, self.most_a)
+            )
             second.output(self.meter_channel, True)
             meter.output(self.channel, True)
             try:
@@ -163,19 +207,27 @@ class SourceMeterCalibration(Calibration):
                     meter.source(self.channel, float(level))
                     for r in range(self.repeat):
                         one = second.measure(self.meter_channel)
-                        readings[i, r] = one.volts[0] if one.status[0] in (Status.OK, Status.COMPLIANCE) else np.nan
+                        readings[i, r] = (
+                            one.volts[0]
+                            if one.status[0] in (Status.OK, Status.COMPLIANCE)
+                            else np.nan
+                        )
             finally:
                 meter.source(self.channel, 0.0)
                 meter.output(self.channel, False)
                 second.output(self.meter_channel, False)
         if not np.isfinite(readings).all():
             raise ConfigError(
-                f"step {setting.step!r}: the second meter has no reading at up to {most_v:g} V; is it connected?"
+                f"step {setting.step!r}: the second meter has no reading at up to {most_v:g} V; is"
+                " it connected?"
             )
         mean, noise, _ = mean_of(readings)
-        # Unknown: offset, gain error, and the second meter's own gain and offset within what is known of it.
+        # Unknown: offset, gain error, and the second meter's own gain and offset within what is
+        # known of it.
         design = np.column_stack((np.ones(levels.size), levels, levels, np.ones(levels.size)))
-        spread = np.array([np.inf, np.inf, max(self.meter_fraction, 1e-12), max(self.meter_offset_v, 1e-15)])
+        spread = np.array(
+            [np.inf, np.inf, max(self.meter_fraction, 1e-12), max(self.meter_offset_v, 1e-15)]
+        )
         spread[2:] /= NORMAL
         pooled = np.full(levels.size, float(noise.mean()) + rounding_variance(readings))
         fit = solve(design, mean - levels, pooled, spread, float(levels.size * (self.repeat - 1)))
@@ -184,17 +236,26 @@ class SourceMeterCalibration(Calibration):
         found["offset_v_u"][k], found["gain_v_u"][k] = widths
 
     def _gain_of_range(
-        self, setting: Setting, meter: SourceMeter, limits: ChannelLimits, found: Arrays, k: int, at: int, most_a: float
+        self,
+        setting: Setting,
+        meter: SourceMeter,
+        limits: ChannelLimits,
+        found: Arrays,
+        k: int,
+        at: int,
+        most_a: float,
     ) -> None:
         """Gain of one range of measured amperes from known volts over known ohms."""
         assert self.ohm is not None
         # Around the true zero of the volts, so that all currents fit into the range.
         asked = _both_signs(most_a * self.ohm * (1 - LEAST), self.levels) - found["offset_v"][at]
-        told = self._amps(meter, limits, asked, float(found["range_a"][k]), float(found["range_v"][at]))
+        told = self._amps(
+            meter, limits, asked, float(found["range_a"][k]), float(found["range_v"][at])
+        )
         if not np.isfinite(told).all():
             raise ConfigError(
-                f"step {setting.step!r}: a reading in the range {found['range_a'][k]:g} A is over range or at its limit; is "
-                f"{self.ohm:g} ohm connected?"
+                f"step {setting.step!r}: a reading in the range {found['range_a'][k]:g} A is over"
+                f" range or at its limit; is {self.ohm:g} ohm connected?"
             )
         mean, noise, _ = mean_of(told)
         amps = (asked * (1 + found["gain_v"][at]) + found["offset_v"][at]) / self.ohm
@@ -218,13 +279,20 @@ class SourceMeterCalibration(Calibration):
         values, widths = fit.of(np.eye(5)[:1])
         found["gain_a"][k], found["gain_a_u"][k] = values[0], widths[0]
 
-    def _setup(self, limits: ChannelLimits, range_v: float, range_a: float | None, amps: float) -> SourceSetup:
+    def _setup(
+        self, limits: ChannelLimits, range_v: float, range_a: float | None, amps: float
+    ) -> SourceSetup:
         most = max((a for v, a in limits.envelope if range_v <= v), default=limits.max_a)
         compliance = min(max(1.2 * amps, limits.smallest_compliance_a, range_a or 0.0), most)
         return SourceSetup(Function.VOLTAGE, compliance, range_v, range_a, self.aperture_s)
 
     def _amps(
-        self, meter: SourceMeter, limits: ChannelLimits, levels: FloatArray, range_a: float, range_v: float
+        self,
+        meter: SourceMeter,
+        limits: ChannelLimits,
+        levels: FloatArray,
+        range_a: float,
+        range_v: float,
     ) -> FloatArray:
         """Amperes told at levels (V), shape (levels, repeat); NaN where a reading is not OK."""
         meter.configure(self.channel, self._setup(limits, range_v, range_a, range_a))
@@ -233,7 +301,9 @@ class SourceMeterCalibration(Calibration):
             readings = meter.list_sweep(self.channel, np.repeat(levels, self.repeat))
         finally:
             meter.output(self.channel, False)
-        return np.where(readings.status == Status.OK, readings.amps, np.nan).reshape(levels.size, self.repeat)
+        return np.where(readings.status == Status.OK, readings.amps, np.nan).reshape(
+            levels.size, self.repeat
+        )
 
 
 def _path(setting: Setting, name: str) -> Path:
@@ -250,11 +320,16 @@ def _mean_and_width(readings: FloatArray) -> tuple[float, float]:
     if not np.isfinite(mean) or freedom < 1:
         return float("nan"), float("nan")
     # Where nothing scatters, the reading's own digit hides the rest.
-    wide = np.hypot(stats.t.ppf(0.975, freedom) * np.sqrt(variance), UNIFORM * np.sqrt(3 * rounding_variance(readings)))
+    wide = np.hypot(
+        stats.t.ppf(0.975, freedom) * np.sqrt(variance),
+        UNIFORM * np.sqrt(3 * rounding_variance(readings)),
+    )
     return float(mean), float(wide)
 
 
-def _stated(accuracies: tuple[Accuracy, ...], ranges: tuple[float, ...]) -> tuple[FloatArray, FloatArray]:
+def _stated(
+    accuracies: tuple[Accuracy, ...], ranges: tuple[float, ...]
+) -> tuple[FloatArray, FloatArray]:
     """Stated fraction and offset of each range; those of the nearest range that is stated."""
     fraction, offset = np.zeros(len(ranges)), np.zeros(len(ranges))
     for k, full in enumerate(ranges):
@@ -267,7 +342,9 @@ def _stated(accuracies: tuple[Accuracy, ...], ranges: tuple[float, ...]) -> tupl
 def _as_stated(meter: SourceMeter, channel: str, limits: ChannelLimits) -> Arrays:
     """No error in any range, within what the instrument's documents state; and who it is."""
     if not limits.measures_a or not limits.measures_v:
-        raise ConfigError(f"{meter.name}: no accuracy of channel {channel!r} is known to this driver")
+        raise ConfigError(
+            f"{meter.name}: no accuracy of channel {channel!r} is known to this driver"
+        )
     fraction_a, offset_a = _stated(limits.measures_a, limits.current_ranges_a)
     fraction_v, offset_v = _stated(limits.measures_v, limits.voltage_ranges_v)
     identity = meter.identity  # type: ignore[attr-defined]

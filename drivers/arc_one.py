@@ -1,18 +1,22 @@
-"""Driver of the ArC ONE memristor characterisation board: a 1R array of up to 32 x 32 cells behind a serial port.
+"""Driver of the ArC ONE memristor characterisation board: a 1R array of up to 32 x 32 cells behind
+a serial port.
 
-Written from the behaviour of the board's two public host programs; the firmware is not public. Checked against the source of
-libarc1 (packets and modules): framing, job codes, order of arguments, read modes. `unverified`: how long a read takes, the
-highest resistance it can tell, what it replies for currents beyond its range, that unselected lines follow the scheme during
-pulses too, that the word line is a source line of this package's arrays and the bit line its bit line, that the board puts its
-outputs to zero in a reset, and everything that happens inside a module. libarc1 has 2 for floating lines where the other host
-program has 256, which is sent here.
+Written from the behaviour of the board's two public host programs; the firmware is not public.
+Checked against the source of libarc1 (packets and modules): framing, job codes, order of arguments,
+read modes. `unverified`: how long a read takes, the highest resistance it can tell, what it replies
+for currents beyond its range, that unselected lines follow the scheme during pulses too, that the
+word line is a source line of this package's arrays and the bit line its bit line, that the board
+puts its outputs to zero in a reset, and everything that happens inside a module. libarc1 has 2 for
+floating lines where the other host program has 256, which is sent here.
 
-Cells: row r is word r + 1, column c is bit c + 1. The board knows one voltage, that across the cell: BL - SL of a step. Levels of
-WL are ignored, as in every 1R array. Positive volts are sent as they are.
+Cells: row r is word r + 1, column c is bit c + 1. The board knows one voltage, that across the
+cell: BL - SL of a step. Levels of WL are ignored, as in every 1R array. Positive volts are sent as
+they are.
 
-How lost lines are found: the board acknowledges nothing and loses lines that come too fast. Lines are paced; a pulse is always
-sent as job 3, whose reading is its acknowledgement; and addresses 1 to 3 are sent as 001 to 003 (unverified), so that the rest
-of a job that has lost a line is never a job of its own. Any lost line then leaves fewer floats than were asked for.
+How lost lines are found: the board acknowledges nothing and loses lines that come too fast. Lines
+are paced; a pulse is always sent as job 3, whose reading is its acknowledgement; and addresses 1 to
+3 are sent as 001 to 003 (unverified), so that the rest of a job that has lost a line is never a job
+of its own. Any lost line then leaves fewer floats than were asked for.
 """
 
 from __future__ import annotations
@@ -29,27 +33,26 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from rram_hil.cells import Cells, Geometry, IntArray
-from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity, Span
-from rram_hil.errors import AbortedError, BenchError, ConfigError, InstrumentError, LinkError, UnknownOutcomeError
-from rram_hil.far_clock import FarClock
-from rram_hil.limits import Limits, check, pulses_of
-from rram_hil.link import Link, make_link
-from rram_hil.operations import (
-    Apply,
-    ApplyResult,
-    FloatArray,
-    Operation,
-    Result,
-    Scheme,
-    Status,
-    Step,
-    Wait,
-    WaitResult,
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits, check, pulses_of
+from rram_hil.array.operations import Apply, Operation, Scheme, Status, Step, Wait
+from rram_hil.array.operations import Span as TimeSpan
+from rram_hil.array.results import ApplyResult, Result, WaitResult
+from rram_hil.errors import (
+    AbortedError,
+    BenchError,
+    ConfigError,
+    InstrumentError,
+    LinkError,
+    UnknownOutcomeError,
 )
-from rram_hil.operations import Span as TimeSpan
+from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.types import FloatArray, IntArray
+from rram_hil.wire.bench_clock import FarClock
+from rram_hil.wire.link import Link
+from rram_hil.wire.open_link import make_link
 
-from ._arc_one_modules import (
+from .dialects.arc_one_modules import (
     LARGEST_V,
     LONGEST_S,
     SHORTEST_S,
@@ -108,52 +111,86 @@ FLOAT = np.dtype("<f4")
 class ArcOneConfig(DriverConfig):
     """Section `[driver]` of a bench with `name = "arc-one"`."""
 
-    port: str = Field(default="", description="serial port (COM3, /dev/ttyACM0) or URL (socket://host:port)")
-    read_mode: Literal["classic", "tia", "tia4p"] = Field(default="tia4p", description="how the board reads")
+    port: str = Field(
+        default="", description="serial port (COM3, /dev/ttyACM0) or URL (socket://host:port)"
+    )
+    read_mode: Literal["classic", "tia", "tia4p"] = Field(
+        default="tia4p", description="how the board reads"
+    )
     read_v: Annotated[float, Field(allow_inf_nan=False)] = Field(
         default=0.2, description="Vread of acknowledgements and of the modules' readings"
     )
-    read_cycles: Annotated[int, Field(ge=1, le=10000)] = Field(default=50, description="samples averaged in one read")
+    read_cycles: Annotated[int, Field(ge=1, le=10000)] = Field(
+        default=50, description="samples averaged in one read"
+    )
     session: Literal["local", "external", "external to local"] = Field(
         default="local", description="where the array is"
     )
     unselected: Literal["third", "half", "floating"] = Field(
-        default="third", description="scheme of unselected lines of modules, and of operations that ask for `inhibit`"
+        default="third",
+        description=(
+            "scheme of unselected lines of modules, and of operations that ask for `inhibit`"
+        ),
     )
-    read_s: Annotated[float, Field(gt=0, le=60)] = Field(default=1e-3, description="how long one read takes, about")
+    read_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=1e-3, description="how long one read takes, about"
+    )
     lowest_ohm: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="a resistance at or below this is over range: the board cannot tell it"
+        default=0.0,
+        description="a resistance at or below this is over range: the board cannot tell it",
     )
     highest_ohm: Annotated[float, Field(gt=0)] | None = Field(
         default=1e7,
-        description="beyond this the board cannot tell a current from none: an infinite resistance, or a negative one of this "
-        "size, then reads 0 S, and the uncertainty says so; 0 S is never read without this key",
+        description=(
+            "beyond this the board cannot tell a current from none: an infinite resistance, or a"
+            " negative one of this size, then reads 0 S, and the uncertainty says so; 0 S is never"
+            " read without this key"
+        ),
     )
     read_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
-        description="reading uncertainty as the lab has measured it, part of the value; no document states one",
+        description=(
+            "reading uncertainty as the lab has measured it, part of the value; no document"
+            " states one"
+        ),
     )
-    read_floor_a: Annotated[float, Field(ge=0)] = Field(default=0.0, description="the same, amperes")
-    timeout_s: Annotated[float, Field(ge=0.05, le=60)] = Field(default=2.0, description="longest silence of the board")
-    retries: Annotated[int, Field(ge=0, le=10)] = Field(default=2, description="how often a read is repeated")
+    read_floor_a: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="the same, amperes"
+    )
+    timeout_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
+        default=2.0, description="longest silence of the board"
+    )
+    retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=2, description="how often a read is repeated"
+    )
     version_s: Annotated[float, Field(ge=0.05, le=10)] = Field(
-        default=2.0, description="silence after which the firmware counts as one that does not tell its version"
+        default=2.0,
+        description="silence after which the firmware counts as one that does not tell its version",
     )
-    clock: str = Field(default="", description="control address of a simulated board, whose clock is then the bench's")
+    clock: str = Field(
+        default="",
+        description="control address of a simulated board, whose clock is then the bench's",
+    )
     pace: Annotated[float, Field(ge=0)] = Field(
-        default=1.0, description="wall seconds spent per second of the board's time; 1 but on a simulated board"
+        default=1.0,
+        description="wall seconds spent per second of the board's time; 1 but on a simulated board",
     )
 
     @model_validator(mode="after")
     def _real_boards_take_their_time(self) -> Self:
         if self.pace < 1 and not self.clock:
-            raise ValueError("pace below 1 loses lines on a real board; it goes with the clock of a simulated one")
+            raise ValueError(
+                "pace below 1 loses lines on a real board; it goes with the clock of a"
+                " simulated one"
+            )
         return self
 
 
 @dataclass(frozen=True, eq=False)
 class Retention:
-    """Periodic reads: `conductance_s` and `status` of n cells at k times, shape (n, k); `time_s` (k,) since the first (s)."""
+    """Periodic reads: `conductance_s` and `status` of n cells at k times, shape (n, k); `time_s`
+    (k,) since the first (s).
+    """
 
     cells: Cells
     time_s: FloatArray
@@ -173,7 +210,9 @@ class _Job:
 
 @dataclass(frozen=True, eq=False)
 class _Action:
-    """What every cell takes next: a pulse, a reading, or both. `column` is the reading's place in the result, -1 without one."""
+    """What every cell takes next: a pulse, a reading, or both. `column` is the reading's place in
+    the result, -1 without one.
+    """
 
     pulse_v: FloatArray | None
     width_s: float
@@ -184,13 +223,15 @@ class _Action:
 class ArcOne(Driver):
     """An ArC ONE board.
 
-    Reads of a whole array are one job ("read all"), of a part one masked job. Pulses go out as one paced burst of pulse-and-read
-    jobs, their readings come back as one stream. Without a stop condition every cell takes all steps before the next one begins;
-    with one, the host drives the whole batch step by step. A reading uses the board's own integration (`read_cycles`), whatever
-    the step's width. `transactions`, `bytes_sent` and `bytes_received` count what went over the link.
+    Reads of a whole array are one job ("read all"), of a part one masked job. Pulses go out as one
+    paced burst of pulse-and-read jobs, their readings come back as one stream. Without a stop
+    condition every cell takes all steps before the next one begins; with one, the host drives the
+    whole batch step by step. A reading uses the board's own integration (`read_cycles`), whatever
+    the step's width. `transactions`, `bytes_sent` and `bytes_received` count what went over the
+    link.
 
-    The board keeps no records and cannot be asked what it drives. After anything that went wrong with a stress under way it is
-    reset, and `UnknownOutcomeError` says so; reads are repeated.
+    The board keeps no records and cannot be asked what it drives. After anything that went wrong
+    with a stress under way it is reset, and `UnknownOutcomeError` says so; reads are repeated.
     """
 
     Config: ClassVar[type[DriverConfig]] = ArcOneConfig
@@ -201,21 +242,27 @@ class ArcOne(Driver):
         self._settings = config
         if not config.port:
             raise ConfigError(
-                "driver.port: missing; give the board's serial port such as COM3 or /dev/ttyACM0, or socket://host:port, "
-                "or add a [simulation] section"
+                "driver.port: missing; give the board's serial port such as COM3 or /dev/ttyACM0,"
+                " or socket://host:port, or add a [simulation] section"
             )
-        if geometry.cell != "1R" or geometry.tiles != 1 or max(geometry.rows, geometry.columns) > LARGEST_SIDE:
+        if (
+            geometry.cell != "1R"
+            or geometry.tiles != 1
+            or max(geometry.rows, geometry.columns) > LARGEST_SIDE
+        ):
             raise ConfigError(
-                f"an ArC ONE holds one 1R array of up to {LARGEST_SIDE} x {LARGEST_SIDE} cells, not {geometry.tiles} x "
-                f"{geometry.rows} x {geometry.columns} {geometry.cell} cells"
+                f"an ArC ONE holds one 1R array of up to {LARGEST_SIDE} x {LARGEST_SIDE} cells, not"
+                f" {geometry.tiles} x {geometry.rows} x {geometry.columns} {geometry.cell} cells"
             )
         if not 0 < abs(config.read_v) <= limits.read_v:
             raise ConfigError(
-                f"driver.read_v: {config.read_v:g} V must not be 0 V and lie within limits.read_v of {limits.read_v:g} V"
+                f"driver.read_v: {config.read_v:g} V must not be 0 V and lie within limits.read_v"
+                f" of {limits.read_v:g} V"
             )
         if not config.read_s <= limits.read_width_s:
             raise ConfigError(
-                f"driver.read_s: a read of {config.read_s:g} s is longer than limits.read_width_s of {limits.read_width_s:g} s"
+                f"driver.read_s: a read of {config.read_s:g} s is longer than limits.read_width_s"
+                f" of {limits.read_width_s:g} s"
             )
         self._transactions = 0
         self.bytes_sent = 0
@@ -234,8 +281,8 @@ class ArcOne(Driver):
     def connect(self) -> Identity:
         """Open the port and ask for the firmware's version; change no output.
 
-        Old firmware does not answer that: a silent board is taken for one, and `arm` then finds out. Raises `LinkError` for
-        a port that does not open, `ConfigError` for another instrument.
+        Old firmware does not answer that: a silent board is taken for one, and `arm` then finds
+        out. Raises `LinkError` for a port that does not open, `ConfigError` for another instrument.
         """
         with self._lock:
             self._is_known = self._armed = self._in_session = False
@@ -261,7 +308,8 @@ class ArcOne(Driver):
         """What an ArC ONE can do. Raises `LinkError` before `connect`."""
         self._connected()
         config = self._settings
-        # The levels of a line have no meaning of their own here: what counts is their difference, checked for each operation.
+        # The levels of a line have no meaning of their own here: what counts is their difference,
+        # checked for each operation.
         volts = Span(-LARGEST_V, LARGEST_V)
         unseen_a = 0.0 if config.highest_ohm is None else abs(config.read_v) / config.highest_ohm
         return Capabilities(
@@ -284,7 +332,8 @@ class ArcOne(Driver):
     def arm(self) -> None:
         """Reset the board, start a session with this bench's array and set the read condition.
 
-        Raises `LinkError` for a board that does not confirm its session: it is then off or no ArC ONE.
+        Raises `LinkError` for a board that does not confirm its session: it is then off or no ArC
+        ONE.
         """
         with self._lock:
             self._connected()
@@ -295,9 +344,10 @@ class ArcOne(Driver):
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out an `Apply` or `Wait`.
 
-        Raises `ConfigError` and `LimitError` for what this board cannot do or may not, before anything is sent. Raises
-        `AbortedError` when cancelled, `UnknownOutcomeError` where cells may have been pulsed and no reply tells, `LinkError`
-        where none can have been; the board has then been reset.
+        Raises `ConfigError` and `LimitError` for what this board cannot do or may not, before
+        anything is sent. Raises `AbortedError` when cancelled, `UnknownOutcomeError` where cells
+        may have been pulsed and no reply tells, `LinkError` where none can have been; the board has
+        then been reset.
         """
         with self._lock:
             if isinstance(operation, Wait):
@@ -310,9 +360,11 @@ class ArcOne(Driver):
                 return self._apply(operation, what)
 
     def safe_off(self) -> None:
-        """Reset the board and put it offline, where it drives nothing; verified by its confirmation of that session.
+        """Reset the board and put it offline, where it drives nothing; verified by its confirmation
+        of that session.
 
-        The board has no query of its outputs: that confirmation is all it can tell. Raises `LinkError` without it.
+        The board has no query of its outputs: that confirmation is all it can tell. Raises
+        `LinkError` without it.
         """
         with self._lock:
             self._connected()
@@ -338,22 +390,28 @@ class ArcOne(Driver):
 
     @property
     def transactions(self) -> int:
-        """Jobs and bursts so far, repeats included, and in a module each device: what had to wait for the board."""
+        """Jobs and bursts so far, repeats included, and in a module each device: what had to wait
+        for the board.
+        """
         return self._transactions
 
     # The board's own modules
 
     def form_finder(self, cells: Cells, settings: FormFinder) -> Triplets:
-        """Run the form finder on each cell; first triplet of each cell is its initial read. For all modules:
+        """Run the form finder on each cell; first triplet of each cell is its initial read. For all
+        modules:
 
-        One job for all cells. Limits are checked first (`LimitError`); a lost reply raises `UnknownOutcomeError`, the board
-        reset. Modules run beside the engine: charge `settings.most_pulses` a cell to the ledger before and correct it by
-        `Triplets.pulses` after.
+        One job for all cells. Limits are checked first (`LimitError`); a lost reply raises
+        `UnknownOutcomeError`, the board reset. Modules run beside the engine: charge
+        `settings.most_pulses` a cell to the ledger before and correct it by `Triplets.pulses`
+        after.
         """
         return self._module(cells, settings)
 
     def curve_tracer(self, cells: Cells, settings: CurveTracer) -> Triplets:
-        """I-V loops of each cell, `cycle` telling them apart. See `form_finder` for charging and errors."""
+        """I-V loops of each cell, `cycle` telling them apart. See `form_finder` for charging and
+        errors.
+        """
         return self._module(cells, settings)
 
     def endurance(self, cells: Cells, settings: Endurance) -> Triplets:
@@ -373,20 +431,27 @@ class ArcOne(Driver):
         return self._module(cells, settings)
 
     def volatility(self, cells: Cells, settings: Volatility) -> Triplets:
-        """Pulse each cell once and watch it fall back. See `form_finder` for charging and errors."""
+        """Pulse each cell once and watch it fall back. See `form_finder` for charging and
+        errors.
+        """
         return self._module(cells, settings)
 
     def retention(self, cells: Cells, *, step_s: float, duration_s: float) -> Retention:
-        """Read the cells every `step_s` for `duration_s`, first and last reading included, at `read_v`; stresses no cell.
+        """Read the cells every `step_s` for `duration_s`, first and last reading included, at
+        `read_v`; stresses no cell.
 
-        Times are kept to `step_s` as well as the reads allow. Raises `ConfigError` for times that are none, else as `execute`.
+        Times are kept to `step_s` as well as the reads allow. Raises `ConfigError` for times that
+        are none, else as `execute`.
         """
         if not (0 < step_s < math.inf and 0 <= duration_s <= self.limits.wait_s):
             raise ConfigError(
-                f"retention: step_s must be above 0 s and duration_s in 0..{self.limits.wait_s:g} s, not {step_s}, {duration_s}"
+                f"retention: step_s must be above 0 s and duration_s in 0..{self.limits.wait_s:g}"
+                f" s, not {step_s}, {duration_s}"
             )
         count = math.floor(duration_s / step_s + 1e-9) + 1
-        reading = Apply(cells, (Step(self._settings.read_v, 0.0, 0.0, SHORTEST_S, "current"),), self._scheme)
+        reading = Apply(
+            cells, (Step(self._settings.read_v, 0.0, 0.0, SHORTEST_S, "current"),), self._scheme
+        )
         with self._lock:
             started = self.now_s()
             results, times = [], []
@@ -398,7 +463,13 @@ class ArcOne(Driver):
                 results.append(result)
             conductance = np.concatenate([r.conductance_s for r in results], axis=1)
             status = np.concatenate([r.status for r in results], axis=1)
-            return Retention(cells, np.array(times) - times[0], conductance, status, TimeSpan(started, self.now_s()))
+            return Retention(
+                cells,
+                np.array(times) - times[0],
+                conductance,
+                status,
+                TimeSpan(started, self.now_s()),
+            )
 
     # Applying steps
 
@@ -406,12 +477,18 @@ class ArcOne(Driver):
         return status_of(ohm, self._settings.lowest_ohm, self._settings.highest_ohm)
 
     def _check(self, operation: Apply) -> None:
-        """Refuse what the board cannot do, and what the limits do not allow, before anything is sent."""
+        """Refuse what the board cannot do, and what the limits do not allow, before anything is
+        sent.
+        """
         check(operation, self.geometry, self.limits)
         if operation.unselected not in self.capabilities.schemes:
-            raise self.refuse(f"scheme {operation.unselected!s} for unselected lines", "third, half, floating")
+            raise self.refuse(
+                f"scheme {operation.unselected!s} for unselected lines", "third, half, floating"
+            )
         if operation.compliance_a is not None:
-            raise self.refuse("a compliance current in an operation", "cut-offs in curve_tracer and endurance")
+            raise self.refuse(
+                "a compliance current in an operation", "cut-offs in curve_tracer and endurance"
+            )
         n = len(operation.cells)
         for step in operation.steps:
             volts = step.cell_v(n)
@@ -422,7 +499,9 @@ class ArcOne(Driver):
             if np.any(~(np.abs(volts) <= LARGEST_V)):
                 raise self.refuse("BL - SL of such size", f"{-LARGEST_V:g} to {LARGEST_V:g} V")
             if not SHORTEST_S <= step.width_s <= LONGEST_S:
-                raise self.refuse(f"a width of {step.width_s:g} s", f"{SHORTEST_S:g} to {LONGEST_S:g} s")
+                raise self.refuse(
+                    f"a width of {step.width_s:g} s", f"{SHORTEST_S:g} to {LONGEST_S:g} s"
+                )
             if step.measure == "current" and np.any(volts == 0):
                 raise self.refuse("a reading at 0 V", "readings at up to limits.read_v")
             if step.measure == "current" and np.any(np.abs(volts) > self.limits.read_v):
@@ -473,10 +552,14 @@ class ArcOne(Driver):
         order = np.arange(n * m).reshape(m, n).T if by_step else np.arange(n * m).reshape(n, m)
         stamps = span.started_s + (span.ended_s - span.started_s) * (order + 1) / max(1, n * m)
         stamps[~ran] = np.nan
-        return ApplyResult(volts * conductance, conductance, status, stamps, pulses, ran.sum(axis=1), span)
+        return ApplyResult(
+            volts * conductance, conductance, status, stamps, pulses, ran.sum(axis=1), span
+        )
 
     def _actions(self, operation: Apply) -> list[_Action]:
-        """The steps, repeats written out; a pulse takes the reading after it along where that is at one voltage."""
+        """The steps, repeats written out; a pulse takes the reading after it along where that is at
+        one voltage.
+        """
         n = len(operation.cells)
         steps = operation.steps * operation.repeat
         actions: list[_Action] = []
@@ -487,7 +570,11 @@ class ArcOne(Driver):
                 actions.append(_Action(None, 0.0, volts, column))
                 column, k = column + 1, k + 1
                 continue
-            after = steps[k + 1].cell_v(n) if k + 1 < len(steps) and steps[k + 1].measure == "current" else None
+            after = (
+                steps[k + 1].cell_v(n)
+                if k + 1 < len(steps) and steps[k + 1].measure == "current"
+                else None
+            )
             if after is not None and np.all(after == after[:1]):
                 actions.append(_Action(volts, steps[k].width_s, after, column))
                 column, k = column + 1, k + 2
@@ -497,10 +584,17 @@ class ArcOne(Driver):
         return actions
 
     def _is_stress(self, action: _Action) -> bool:
-        return action.pulse_v is not None and bool(np.any(np.abs(action.pulse_v) > self.limits.read_v))
+        return action.pulse_v is not None and bool(
+            np.any(np.abs(action.pulse_v) > self.limits.read_v)
+        )
 
     def _count(
-        self, action: _Action, at: IntArray, pulses: IntArray, volts: FloatArray, ran: NDArray[np.bool_]
+        self,
+        action: _Action,
+        at: IntArray,
+        pulses: IntArray,
+        volts: FloatArray,
+        ran: NDArray[np.bool_],
     ) -> None:
         if action.pulse_v is not None:
             pulses[at] += np.abs(action.pulse_v[at]) > self.limits.read_v
@@ -509,7 +603,9 @@ class ArcOne(Driver):
             ran[at, action.column] = True
 
     def _stops(self, operation: Apply, at: IntArray, ohm: FloatArray) -> NDArray[np.bool_]:
-        """Which of the cells at `at` have met the stop condition; a current over range counts as high."""
+        """Which of the cells at `at` have met the stop condition; a current over range counts as
+        high.
+        """
         assert operation.stop is not None
         stop = operation.stop.part(at)
         status = self._status(ohm)
@@ -521,18 +617,24 @@ class ArcOne(Driver):
             done |= conductance <= stop.below_s
         return done
 
-    def _read(self, cells: Cells, at: IntArray, action: _Action, what: str, ohm: FloatArray) -> None:
+    def _read(
+        self, cells: Cells, at: IntArray, action: _Action, what: str, ohm: FloatArray
+    ) -> None:
         """Read some cells of a batch, one job for each read voltage among them."""
         assert action.read_v is not None
         for volts in np.unique(action.read_v[at]):
             here = at[action.read_v[at] == volts]
-            found = self._burst([self._set_read(float(volts)), self._read_job(cells[here])], what, harmless=True)
+            found = self._burst(
+                [self._set_read(float(volts)), self._read_job(cells[here])], what, harmless=True
+            )
             if here.size == self.geometry.size and here.size > 1:
                 found = found[cells[here].index(self.geometry)]
             ohm[here, action.column] = found
 
     def _read_job(self, cells: Cells) -> _Job:
-        """The one job that reads these cells: one, all (in the order of the array), or a masked part (in theirs)."""
+        """The one job that reads these cells: one, all (in the order of the array), or a masked
+        part (in theirs).
+        """
         n, words, bits = len(cells), str(self.geometry.rows), str(self.geometry.columns)
         length_s = n * self._settings.read_s
         if n == 1:
@@ -557,7 +659,9 @@ class ArcOne(Driver):
             if self.cancel.wait(min(left_s, POLL_S)):
                 break
         if self.cancel.is_set():
-            raise AbortedError(f"a wait of {seconds:g} s was aborted; nothing is driven during a wait")
+            raise AbortedError(
+                f"a wait of {seconds:g} s was aborted; nothing is driven during a wait"
+            )
         return WaitResult(TimeSpan(started, self.now_s()))
 
     # Modules
@@ -576,7 +680,9 @@ class ArcOne(Driver):
                     self._transactions += 1
                     self._send(*_address(cells, i))
                     length_s = (settings.length_s + read_s) / settings.terminators
-                    streams.append([self._triplets(length_s, what) for _ in range(settings.terminators)])
+                    streams.append(
+                        [self._triplets(length_s, what) for _ in range(settings.terminators)]
+                    )
                 self._expect_silence(what)
             except AbortedError:
                 raise
@@ -585,26 +691,33 @@ class ArcOne(Driver):
                 if not isinstance(error, LinkError):
                     raise
                 raise UnknownOutcomeError(
-                    f"{error}; {off}; {what}: charge each cell with {settings.most_pulses} pulses and read it again"
+                    f"{error}; {off}; {what}: charge each cell with {settings.most_pulses} pulses"
+                    " and read it again"
                 ) from None
             return self._streamed(cells, settings, streams, TimeSpan(started, self.now_s()))
 
     def _check_module(self, cells: Cells, settings: Module) -> None:
-        """Refuse a module whose worst pulse is beyond a limit, as the engine refuses an operation."""
+        """Refuse a module whose worst pulse is beyond a limit, as the engine refuses an
+        operation.
+        """
         widest = max(step.width_s for step in settings.extremes())
         for step in settings.extremes():
             if np.any(step.cell_v(1) != 0):
-                check(Apply(cells, (step,), self._scheme, settings.cut_a), self.geometry, self.limits)
+                check(
+                    Apply(cells, (step,), self._scheme, settings.cut_a), self.geometry, self.limits
+                )
         if len(cells) == 0:
             raise ConfigError(f"{settings.NAME}: no cells are given")
         if settings.most_pulses > self.limits.pulses_per_cell:
             raise ConfigError(
-                f"{settings.NAME}: up to {settings.most_pulses} pulses of up to {widest:g} s a cell are more than "
-                f"limits.pulses_per_cell of {self.limits.pulses_per_cell}"
+                f"{settings.NAME}: up to {settings.most_pulses} pulses of up to {widest:g} s a cell"
+                f" are more than limits.pulses_per_cell of {self.limits.pulses_per_cell}"
             )
 
     def _triplets(self, length_s: float, what: str) -> FloatArray:
-        """Triplets up to the next terminator, shape (k, 3). Raises `LinkError` for silence and for what can be no triplet."""
+        """Triplets up to the next terminator, shape (k, 3). Raises `LinkError` for silence and for
+        what can be no triplet.
+        """
         found: list[NDArray[np.float32]] = []
         while True:
             data = bytearray()
@@ -617,26 +730,35 @@ class ArcOne(Driver):
                 raise LinkError(f"{self._settings.port}: {what}: {bytes(data)!r} is no triplet")
             found.append(triplet)
 
-    def _streamed(self, cells: Cells, settings: Module, streams: list[list[FloatArray]], span: TimeSpan) -> Triplets:
+    def _streamed(
+        self, cells: Cells, settings: Module, streams: list[list[FloatArray]], span: TimeSpan
+    ) -> Triplets:
         parts = [(i, c, part) for i, cycles in enumerate(streams) for c, part in enumerate(cycles)]
         table = np.concatenate([np.zeros((0, 3)), *(part for _, _, part in parts)])
         sizes = [len(part) for _, _, part in parts]
         device = np.repeat(np.array([i for i, _, _ in parts], dtype=np.int64), sizes)
         cycle = np.repeat(np.array([c for _, c, _ in parts], dtype=np.int64), sizes)
         pulses = np.array(
-            [settings.pulses(table[device == i, 1], self.limits.read_v) for i in range(len(cells))], dtype=np.int64
+            [settings.pulses(table[device == i, 1], self.limits.read_v) for i in range(len(cells))],
+            dtype=np.int64,
         )
         status = self._status(table[:, 0])
-        return Triplets(cells, device, cycle, table[:, 0], table[:, 1], table[:, 2], status, pulses, span)
+        return Triplets(
+            cells, device, cycle, table[:, 0], table[:, 1], table[:, 2], status, pulses, span
+        )
 
     # Transactions
 
     @contextlib.contextmanager
     def _working(self, what: str, scheme: Scheme) -> Iterator[None]:
-        """In a session, with the scheme of unselected lines; waits inside end with `AbortedError` when `cancel` is set."""
+        """In a session, with the scheme of unselected lines; waits inside end with `AbortedError`
+        when `cancel` is set.
+        """
         self._connected()
         if not self._armed:
-            raise InstrumentError(f"{self._settings.port}: the board is not armed; {what} was not started")
+            raise InstrumentError(
+                f"{self._settings.port}: the board is not armed; {what} was not started"
+            )
         if self.cancel.is_set():
             raise AbortedError(f"{what} was not started: the run is being aborted")
         self._may_abort = True
@@ -654,7 +776,9 @@ class ArcOne(Driver):
             self._may_abort = False
 
     def _burst(self, jobs: Sequence[_Job], what: str, *, harmless: bool) -> FloatArray:
-        """Send jobs and return the floats that they reply; harmless ones are repeated where the link loses something."""
+        """Send jobs and return the floats that they reply; harmless ones are repeated where the
+        link loses something.
+        """
         failure: LinkError | None = None
         sent = False
         for _ in range(self._settings.retries + 1 if harmless else 1):
@@ -673,10 +797,14 @@ class ArcOne(Driver):
                 failure = LinkError(f"{error}; {off}")
         if harmless or not sent:
             raise LinkError(f"{failure}; {what} gave no pulse and may be repeated")
-        raise UnknownOutcomeError(f"{failure}; {what} may have been carried out: read its cells before going on")
+        raise UnknownOutcomeError(
+            f"{failure}; {what} may have been carried out: read its cells before going on"
+        )
 
     def _streamed_floats(self, jobs: Sequence[_Job], what: str) -> FloatArray:
-        """Send jobs one after the other, collecting replies behind them; what must not be lost is counted, not trusted."""
+        """Send jobs one after the other, collecting replies behind them; what must not be lost is
+        counted, not trusted.
+        """
         self._transactions += 1
         ends = np.cumsum([job.reply for job in jobs])
         lengths = np.cumsum([job.length_s for job in jobs])
@@ -694,7 +822,9 @@ class ArcOne(Driver):
         return np.frombuffer(bytes(data), dtype=FLOAT).astype(np.float64)
 
     def _collect(self, data: bytearray, size: int, length_s: float, what: str) -> None:
-        """Receive until `data` has `size` bytes. Silence is counted in polls, so that a recording plays back alike."""
+        """Receive until `data` has `size` bytes. Silence is counted in polls, so that a recording
+        plays back alike.
+        """
         patience_s = self._settings.timeout_s + 1.5 * self._settings.pace * length_s
         silent = 0
         while len(data) < size:
@@ -705,13 +835,16 @@ class ArcOne(Driver):
             silent = 0 if part else silent + 1
             if silent * POLL_S >= patience_s:
                 raise LinkError(
-                    f"{self._settings.port}: {what}: {len(data)} of {size} bytes came, then nothing for {patience_s:.3g} s"
+                    f"{self._settings.port}: {what}: {len(data)} of {size} bytes came, then nothing"
+                    f" for {patience_s:.3g} s"
                 )
 
     def _expect_silence(self, what: str) -> None:
         extra = self._opened().receive(64, QUIET_S)
         if extra:
-            raise LinkError(f"{self._settings.port}: {what}: more came than was asked for: {extra[:16]!r}")
+            raise LinkError(
+                f"{self._settings.port}: {what}: more came than was asked for: {extra[:16]!r}"
+            )
 
     def _send(self, *lines: str) -> None:
         """Send lines, none sooner after the last than the board takes them."""
@@ -737,7 +870,9 @@ class ArcOne(Driver):
     # Sessions
 
     def _identified(self) -> tuple[int, int] | None:
-        """Firmware version, None from a silent board. Raises `ConfigError` for one that says anything else."""
+        """Firmware version, None from a silent board. Raises `ConfigError` for one that says
+        anything else.
+        """
         said = b""
         for _ in range(2):
             self._send("999")
@@ -750,11 +885,15 @@ class ArcOne(Driver):
             said = data + extra or said
             self._opened().drain()
         if said:
-            raise ConfigError(f"what answers at {self._settings.port} is no ArC ONE: it says {said[:40]!r}")
+            raise ConfigError(
+                f"what answers at {self._settings.port} is no ArC ONE: it says {said[:40]!r}"
+            )
         return None
 
     def _start_session(self, mode: int) -> None:
-        """Reset, then the session's settings, confirmed by the board. Raises `LinkError` where it does not."""
+        """Reset, then the session's settings, confirmed by the board. Raises `LinkError` where it
+        does not.
+        """
         config = self._settings
         self._in_session = False
         self._scheme = Scheme(config.unselected)
@@ -782,8 +921,8 @@ class ArcOne(Driver):
         finally:
             self._may_abort = before
         raise LinkError(
-            f"{config.port}: no ArC ONE confirmed a session after {ATTEMPTS} resets (it says {said[:60]!r}); check the board's "
-            "power, and that nothing else is at this port"
+            f"{config.port}: no ArC ONE confirmed a session after {ATTEMPTS} resets (it says"
+            f" {said[:60]!r}); check the board's power, and that nothing else is at this port"
         )
 
     def _recovered(self) -> str:
@@ -844,8 +983,13 @@ class _Jobs:
         self._columns.append(action.column)
 
     def put(self, found: FloatArray, ohm: FloatArray) -> None:
-        """Bring the replies to their places; those of pulses without a reading of their own are acknowledgements only."""
-        rows, columns = np.array(self._rows, dtype=np.int64), np.array(self._columns, dtype=np.int64)
+        """Bring the replies to their places; those of pulses without a reading of their own are
+        acknowledgements only.
+        """
+        rows, columns = (
+            np.array(self._rows, dtype=np.int64),
+            np.array(self._columns, dtype=np.int64),
+        )
         asked = columns >= 0
         ohm[rows[asked], columns[asked]] = found[asked]
 

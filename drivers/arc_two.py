@@ -1,15 +1,18 @@
-"""Driver of the ArC TWO characterisation instrument through its maker's library pyarc2 (optional extra `[arc2]`): a 1R array.
+"""Driver of the ArC TWO characterisation instrument through its maker's library pyarc2 (optional
+extra `[arc2]`): a 1R array.
 
-Checked against pyarc2 0.6.0 (signatures, docstrings) and the source of libarc2: `pulse_one` puts half the voltage on the high
-and minus half on the low channel, `read_slice` biases the low channel with minus Vread and gives the currents of all channels of
-the other kind in ascending order. `unverified`, for want of the hardware: the shortest pulse, that all other channels stand at
-0 V meanwhile (V/2 scheme), and the sign of a current, of which the magnitude is taken as arc2control does.
+Checked against pyarc2 0.6.0 (signatures, docstrings) and the source of libarc2: `pulse_one` puts
+half the voltage on the high and minus half on the low channel, `read_slice` biases the low channel
+with minus Vread and gives the currents of all channels of the other kind in ascending order.
+`unverified`, for want of the hardware: the shortest pulse, that all other channels stand at 0 V
+meanwhile (V/2 scheme), and the sign of a current, of which the magnitude is taken as arc2control
+does.
 
-`read_all` is not used: which lines its `BiasOrder` biases differs between versions of the library, and it is a loop of
-`read_slice` inside. Slices name their channel.
+`read_all` is not used: which lines its `BiasOrder` biases differs between versions of the library,
+and it is a loop of `read_slice` inside. Slices name their channel.
 
-Cells: row r is word channel `words[r]` (low), column c is bit channel `bits[c]` (high), so the volts across a cell are BL - SL.
-The defaults are the 32 x 32 package of arc2control.
+Cells: row r is word channel `words[r]` (low), column c is bit channel `bits[c]` (high), so the
+volts across a cell are BL - SL. The defaults are the 32 x 32 package of arc2control.
 """
 
 from __future__ import annotations
@@ -26,8 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from rram_hil.cells import Cells, Geometry, IntArray
-from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits, check, pulses_of
+from rram_hil.array.operations import Apply, Operation, Scheme, Status, Step, Wait
+from rram_hil.array.operations import Span as TimeSpan
+from rram_hil.array.results import ApplyResult, Result, WaitResult
 from rram_hil.errors import (
     AbortedError,
     BenchError,
@@ -36,20 +42,8 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
-from rram_hil.limits import Limits, check, pulses_of
-from rram_hil.operations import (
-    Apply,
-    ApplyResult,
-    FloatArray,
-    Operation,
-    Result,
-    Scheme,
-    Status,
-    Step,
-    Wait,
-    WaitResult,
-)
-from rram_hil.operations import Span as TimeSpan
+from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.types import FloatArray, IntArray
 
 CHANNELS = 64
 LINES = 32
@@ -86,14 +80,18 @@ class ArcTwoConfig(DriverConfig):
     control: Literal["internal", "header"] = Field(
         default="internal", description="where the daughterboard has the array"
     )
-    read_s: Annotated[float, Field(gt=0, le=60)] = Field(default=2e-3, description="how long one slice takes, about")
+    read_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=2e-3, description="how long one slice takes, about"
+    )
     largest_a: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="a current at or beyond this is over range; no document states it"
     )
     read_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="reading uncertainty as the lab has measured it, part of the value"
     )
-    read_floor_a: Annotated[float, Field(ge=0)] = Field(default=0.0, description="the same, amperes")
+    read_floor_a: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="the same, amperes"
+    )
     timeout_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
         default=2.0, description="how much longer than expected the instrument may be busy"
     )
@@ -104,7 +102,8 @@ class ArcTwoConfig(DriverConfig):
             raise ValueError("words and bits: a channel may stand there once")
         if not set(self.words) <= WORD_CHANNELS or not set(self.bits) <= set(BIT_CHANNELS):
             raise ValueError(
-                "words are channels 16..31 and 48..63, bits 0..15 and 32..47: slices run from words to bits"
+                "words are channels 16..31 and 48..63, bits 0..15 and 32..47: slices run from words"
+                " to bits"
             )
         return self
 
@@ -112,8 +111,9 @@ class ArcTwoConfig(DriverConfig):
 class ArcTwo(Driver):
     """An ArC TWO.
 
-    The host drives a batch step by step: the pulses of a step are queued and executed at once, its readings taken row by row
-    as slices. `connect` lists the instruments and opens none, for opening one loads its firmware; `arm` does that.
+    The host drives a batch step by step: the pulses of a step are queued and executed at once, its
+    readings taken row by row as slices. `connect` lists the instruments and opens none, for opening
+    one loads its firmware; `arm` does that.
     """
 
     Config: ClassVar[type[DriverConfig]] = ArcTwoConfig
@@ -123,13 +123,17 @@ class ArcTwo(Driver):
         assert isinstance(config, ArcTwoConfig)
         self._settings = config
         if not config.firmware:
-            raise ConfigError("driver.firmware: missing; give the firmware file that came with the ArC TWO")
+            raise ConfigError(
+                "driver.firmware: missing; give the firmware file that came with the ArC TWO"
+            )
         if geometry.cell != "1R" or geometry.tiles != 1:
-            raise ConfigError("an ArC TWO holds one 1R array here: set chip.tiles to 1 and chip.cell to 1R")
+            raise ConfigError(
+                "an ArC TWO holds one 1R array here: set chip.tiles to 1 and chip.cell to 1R"
+            )
         if geometry.rows > len(config.words) or geometry.columns > len(config.bits):
             raise ConfigError(
-                f"driver.words and driver.bits name {len(config.words)} and {len(config.bits)} channels; the chip has "
-                f"{geometry.rows} rows and {geometry.columns} columns"
+                f"driver.words and driver.bits name {len(config.words)} and {len(config.bits)}"
+                f" channels; the chip has {geometry.rows} rows and {geometry.columns} columns"
             )
         self._lock = threading.RLock()
         self._library: Any = None
@@ -140,7 +144,8 @@ class ArcTwo(Driver):
     def connect(self) -> Identity:
         """Find the instrument; open nothing and change no output.
 
-        Raises `ConfigError` where pyarc2 or the firmware file is missing, `LinkError` where the instrument is.
+        Raises `ConfigError` where pyarc2 or the firmware file is missing, `LinkError` where the
+        instrument is.
         """
         with self._lock:
             self._library = _library()
@@ -154,7 +159,8 @@ class ArcTwo(Driver):
             wanted = self._settings.id
             if not there or (wanted is not None and wanted not in there):
                 raise LinkError(
-                    f"no ArC TWO {'' if wanted is None else f'with id {wanted} '}found; there is {there or 'none'}"
+                    f"no ArC TWO {'' if wanted is None else f'with id {wanted} '}found; there is"
+                    f" {there or 'none'}"
                 )
             if wanted is None and len(there) > 1:
                 raise ConfigError(f"driver.id: there are several ArC TWO; give one of {there}")
@@ -185,7 +191,9 @@ class ArcTwo(Driver):
         )
 
     def arm(self) -> None:
-        """Open the instrument, which loads its firmware and sets all channels to 0 V; range, control, ground; read back."""
+        """Open the instrument, which loads its firmware and sets all channels to 0 V; range,
+        control, ground; read back.
+        """
         with self._lock:
             if self._id is None:
                 raise LinkError("ArC TWO: not connected; call connect() first")
@@ -193,9 +201,17 @@ class ArcTwo(Driver):
             self._instrument = None
             try:
                 arc = library.Instrument(self._id, config.firmware, True)
-                chosen = library.OutputRange.STD if config.range == "standard" else library.OutputRange.EXT
+                chosen = (
+                    library.OutputRange.STD
+                    if config.range == "standard"
+                    else library.OutputRange.EXT
+                )
                 arc.set_channel_range(np.arange(CHANNELS, dtype=np.uint64), chosen)
-                control = library.ControlMode.Internal if config.control == "internal" else library.ControlMode.Header
+                control = (
+                    library.ControlMode.Internal
+                    if config.control == "internal"
+                    else library.ControlMode.Header
+                )
                 arc.finalise_operation(library.IdleMode.HardGnd, control)
                 arc.execute()
                 self._instrument = arc
@@ -207,8 +223,9 @@ class ArcTwo(Driver):
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out an `Apply` or `Wait`.
 
-        Raises `ConfigError` and `LimitError` before anything is sent; `AbortedError` when cancelled; where the library fails,
-        `UnknownOutcomeError` if a cell may have been pulsed, else `LinkError`. The channels are grounded in all of these.
+        Raises `ConfigError` and `LimitError` before anything is sent; `AbortedError` when
+        cancelled; where the library fails, `UnknownOutcomeError` if a cell may have been pulsed,
+        else `LinkError`. The channels are grounded in all of these.
         """
         with self._lock:
             if isinstance(operation, Wait):
@@ -231,11 +248,17 @@ class ArcTwo(Driver):
                 if not isinstance(failure, LinkError):
                     raise
                 if stresses:
-                    raise UnknownOutcomeError(f"{failure}; {off}; {what} may have been carried out") from error
-                raise LinkError(f"{failure}; {off}; {what} gave no pulse and may be repeated") from error
+                    raise UnknownOutcomeError(
+                        f"{failure}; {off}; {what} may have been carried out"
+                    ) from error
+                raise LinkError(
+                    f"{failure}; {off}; {what} gave no pulse and may be repeated"
+                ) from error
 
     def safe_off(self) -> None:
-        """All channels to 0 V and to ground, verified by a voltage reading of each. Raises `InstrumentError` if not."""
+        """All channels to 0 V and to ground, verified by a voltage reading of each. Raises
+        `InstrumentError` if not.
+        """
         with self._lock:
             if self._instrument is None:
                 return
@@ -272,11 +295,19 @@ class ArcTwo(Driver):
             if step.measure == "gate":
                 raise self.refuse("a gate current", "the current through the cell")
             if np.any(~(np.abs(volts) <= can.bl_v.high)):
-                raise self.refuse("BL - SL of such size", f"{can.bl_v.low:g} to {can.bl_v.high:g} V")
+                raise self.refuse(
+                    "BL - SL of such size", f"{can.bl_v.low:g} to {can.bl_v.high:g} V"
+                )
             if not can.width_s.holds(step.width_s, step.width_s):
-                raise self.refuse(f"a width of {step.width_s:g} s", f"{SHORTEST_S:g} to {LONGEST_S:g} s")
-            if step.measure == "current" and np.any((np.abs(volts) > self.limits.read_v) | (volts == 0)):
-                raise self.refuse("a measurement at 0 V or above limits.read_v", "a read after each pulse")
+                raise self.refuse(
+                    f"a width of {step.width_s:g} s", f"{SHORTEST_S:g} to {LONGEST_S:g} s"
+                )
+            if step.measure == "current" and np.any(
+                (np.abs(volts) > self.limits.read_v) | (volts == 0)
+            ):
+                raise self.refuse(
+                    "a measurement at 0 V or above limits.read_v", "a read after each pulse"
+                )
 
     def _apply(self, operation: Apply, what: str) -> ApplyResult:
         n, m = len(operation.cells), operation.measurements
@@ -294,7 +325,11 @@ class ArcTwo(Driver):
                 pulses[active] += np.abs(level[active]) > self.limits.read_v
                 continue
             self._read(operation.cells, active, level, current[:, column], what)
-            volts[active, column], ran[active, column], stamps[active, column] = level[active], True, self.now_s()
+            volts[active, column], ran[active, column], stamps[active, column] = (
+                level[active],
+                True,
+                self.now_s(),
+            )
             if operation.stop is not None:
                 status, conductance = self._worth(current[active, column], volts[active, column])
                 stop = operation.stop.part(active)
@@ -310,7 +345,9 @@ class ArcTwo(Driver):
         span = TimeSpan(started, self.now_s())
         return ApplyResult(current, conductance, status, stamps, pulses, ran.sum(axis=1), span)
 
-    def _worth(self, current: FloatArray, volts: FloatArray) -> tuple[NDArray[np.uint8], FloatArray]:
+    def _worth(
+        self, current: FloatArray, volts: FloatArray
+    ) -> tuple[NDArray[np.uint8], FloatArray]:
         """Status and conductance (S) of currents measured at these volts."""
         status = np.full(current.shape, Status.NOT_A_NUMBER, dtype=np.uint8)
         status[np.isfinite(current)] = Status.OK
@@ -331,7 +368,9 @@ class ArcTwo(Driver):
         arc.execute()
         self._until_idle(step.width_s * at.size, what)
 
-    def _read(self, cells: Cells, at: IntArray, level: FloatArray, current: FloatArray, what: str) -> None:
+    def _read(
+        self, cells: Cells, at: IntArray, level: FloatArray, current: FloatArray, what: str
+    ) -> None:
         """Read the cells of each row, and of each read voltage among them, as one slice."""
         arc = self._armed()
         for row in np.unique(cells.row[at]):
@@ -347,8 +386,12 @@ class ArcTwo(Driver):
                     found = arc.read_slice_masked(low, highs, float(volts))
                 found = np.asarray(found, dtype=np.float64)
                 if found.shape != (len(BIT_CHANNELS),):
-                    raise LinkError(f"ArC TWO: a slice has shape {found.shape}, not ({len(BIT_CHANNELS)},)")
-                current[here] = math.copysign(1.0, volts) * np.abs(found[np.searchsorted(BIT_CHANNELS, highs)])
+                    raise LinkError(
+                        f"ArC TWO: a slice has shape {found.shape}, not ({len(BIT_CHANNELS)},)"
+                    )
+                current[here] = math.copysign(1.0, volts) * np.abs(
+                    found[np.searchsorted(BIT_CHANNELS, highs)]
+                )
 
     def _low(self, cells: Cells, i: int | np.int64) -> int:
         return self._settings.words[int(cells.row[i])]
@@ -357,7 +400,9 @@ class ArcTwo(Driver):
         return self._settings.bits[int(cells.column[i])]
 
     def _until_idle(self, length_s: float, what: str, *, may_abort: bool = True) -> None:
-        """Wait until the instrument has worked off its queue, looking at `cancel`. Raises `LinkError` where it never does."""
+        """Wait until the instrument has worked off its queue, looking at `cancel`. Raises
+        `LinkError` where it never does.
+        """
         arc = self._armed()
         deadline_s = time.monotonic() + self._settings.timeout_s + 1.5 * length_s
         while arc.busy():
@@ -365,7 +410,8 @@ class ArcTwo(Driver):
                 self._stop_if_cancelled(what)
             if time.monotonic() > deadline_s:
                 raise LinkError(
-                    f"ArC TWO: still busy with {what} after {self._settings.timeout_s + 1.5 * length_s:.3g} s"
+                    f"ArC TWO: still busy with {what} after"
+                    f" {self._settings.timeout_s + 1.5 * length_s:.3g} s"
                 )
             time.sleep(POLL_S)
 
@@ -375,14 +421,22 @@ class ArcTwo(Driver):
         arc.ground_all()
         arc.execute()
         self._until_idle(0.0, "grounding", may_abort=False)
-        volts = np.asarray(arc.vread_channels(np.arange(CHANNELS, dtype=np.uint64), False), dtype=np.float64)
+        volts = np.asarray(
+            arc.vread_channels(np.arange(CHANNELS, dtype=np.uint64), False), dtype=np.float64
+        )
         arc.finalise_operation(library.IdleMode.HardGnd)
         arc.execute()
         self._until_idle(0.0, "grounding", may_abort=False)
         if volts.shape != (CHANNELS,) or not np.all(np.abs(volts) <= QUIET_V):
             worst = int(np.argmax(np.nan_to_num(np.abs(volts), nan=np.inf))) if volts.size else 0
-            told = f"channel {worst} reads {volts[worst]:g} V" if volts.size else "no channel could be read"
-            raise InstrumentError(f"ArC TWO: outputs are not confirmed off: {told}; switch the instrument off")
+            told = (
+                f"channel {worst} reads {volts[worst]:g} V"
+                if volts.size
+                else "no channel could be read"
+            )
+            raise InstrumentError(
+                f"ArC TWO: outputs are not confirmed off: {told}; switch the instrument off"
+            )
 
     def _grounded(self) -> str:
         """Ground after a failure; what came of it, for the error's text."""
@@ -395,7 +449,9 @@ class ArcTwo(Driver):
     def _wait(self, operation: Wait) -> WaitResult:
         started = self.now_s()
         if self.cancel.wait(operation.seconds):
-            raise AbortedError(f"a wait of {operation.seconds:g} s was aborted; nothing is driven during a wait")
+            raise AbortedError(
+                f"a wait of {operation.seconds:g} s was aborted; nothing is driven during a wait"
+            )
         return WaitResult(TimeSpan(started, self.now_s()))
 
     def _stop_if_cancelled(self, what: str) -> None:
@@ -414,11 +470,17 @@ def _library() -> Any:
     try:
         return importer("pyarc2")
     except ImportError as error:
-        raise ConfigError(f'ArC TWO needs its maker\'s library: pip install "rram-hil[arc2]" ({error})') from None
+        raise ConfigError(
+            f'ArC TWO needs its maker\'s library: pip install "rram-hil[arc2]" ({error})'
+        ) from None
 
 
 def _failure(what: str, error: BaseException) -> BaseException:
-    """An error of the library (a panic of its Rust core is not even an `Exception`) as a `LinkError`; others as they are."""
-    if isinstance(error, BenchError) or not (isinstance(error, Exception) or "Panic" in type(error).__name__):
+    """An error of the library (a panic of its Rust core is not even an `Exception`) as a
+    `LinkError`; others as they are.
+    """
+    if isinstance(error, BenchError) or not (
+        isinstance(error, Exception) or "Panic" in type(error).__name__
+    ):
         return error
     return LinkError(f"ArC TWO: {what}: {type(error).__name__}: {error}")

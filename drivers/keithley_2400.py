@@ -1,16 +1,17 @@
 """Keithley 2400 SourceMeter in SCPI, over GPIB or RS-232.
 
-Checked against the Series 2400 SourceMeter User's Manual 2400S-900-01 (Rev. K, September 2011) and SPEC-2400 Rev. H: ranges,
-accuracy, envelope, smallest compliance ("Min. 0.1 % of range", SPEC-2400 pages 1 and 2); 250 us of output recovery (page
-3-4); commands, status word and 9.9E37 / 9.91E37 (pages 18-48 to 18-54); compliance and range rules (18-62, 18-68); lists of
-100, 2500 in all (18-91, 18-92); counts (18-118); output must be on for `:READ?` (18-72). Unverified: the shortest level in a
-sweep (2 ms; SPEC-2400 page 3 was not opened), that a level of zero stands from the end of a sweep on, the RS-232 buffer.
-Models 2401 to 2440 are not included: their limits differ.
+Checked against the Series 2400 SourceMeter User's Manual 2400S-900-01 (Rev. K, September 2011) and
+SPEC-2400 Rev. H: ranges, accuracy, envelope, smallest compliance ("Min. 0.1 % of range", SPEC-2400
+pages 1 and 2); 250 us of output recovery (page 3-4); commands, status word and 9.9E37 / 9.91E37
+(pages 18-48 to 18-54); compliance and range rules (18-62, 18-68); lists of 100, 2500 in all (18-91,
+18-92); counts (18-118); output must be on for `:READ?` (18-72). Unverified: the shortest level in a
+sweep (2 ms; SPEC-2400 page 3 was not opened), that a level of zero stands from the end of a sweep
+on, the RS-232 buffer. Models 2401 to 2440 are not included: their limits differ.
 
-Readings come in ASCII. The binary format (IEEE 754 single, header "#0") tells no length, so that a reply cut short could not
-be told from a whole one, and nothing can be fused behind it; over RS-232 it does not exist (error +701). ASCII loses no
-digit of a 5 1/2 digit reading. RS-232: set 8 data bits, no parity, flow control XON/XOFF off and the terminator <LF> on the
-front panel.
+Readings come in ASCII. The binary format (IEEE 754 single, header "#0") tells no length, so that a
+reply cut short could not be told from a whole one, and nothing can be fused behind it; over RS-232
+it does not exist (error +701). ASCII loses no digit of a 5 1/2 digit reading. RS-232: set 8 data
+bits, no parity, flow control XON/XOFF off and the terminator <LF> on the front panel.
 """
 
 from __future__ import annotations
@@ -18,17 +19,26 @@ from __future__ import annotations
 import numpy as np
 
 from rram_hil.errors import ConfigError, InstrumentError
-from rram_hil.instrument import NOT_A_READING, Accuracy, ChannelLimits, Function, Readings, SourceSetup
-from rram_hil.link import number
+from rram_hil.hardware.instrument import (
+    NOT_A_READING,
+    Accuracy,
+    ChannelLimits,
+    Function,
+    Readings,
+    SourceSetup,
+)
+from rram_hil.wire.dialog import number
 
-from ._keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx, full_scale
+from .dialects.keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx, full_scale
 
 ELEMENTS = "VOLT,CURR,RES,TIME,STAT"
 OVERFLOWED = 1 << 0
 COMPLIANCE = 1 << 3
 RANGE_COMPLIANCE = 1 << 16
 SMALLEST = {"VOLT": 0.2, "CURR": 1e-6}
-"""Lowest range; as measuring range it fits under every compliance, and every legal compliance fits on it."""
+"""Lowest range; as measuring range it fits under every compliance, and every legal compliance fits
+on it.
+"""
 SETTINGS = (
     ":SOUR:FUNC?",
     ":SENS:CURR:PROT?",
@@ -48,7 +58,9 @@ SETTINGS = (
 
 
 class Keithley2400(Keithley24xx):
-    """The 2400. Both voltage and current are measured, so that a reading at compliance tells the true voltage."""
+    """The 2400. Both voltage and current are measured, so that a reading at compliance tells the
+    true voltage.
+    """
 
     MODELS = ("2400",)
 
@@ -84,7 +96,9 @@ class Keithley2400(Keithley24xx):
         )
 
     def arm(self) -> None:
-        """See `Instrument.arm`. Raises `ConfigError` for another line frequency than that of the bench file."""
+        """See `Instrument.arm`. Raises `ConfigError` for another line frequency than that of the
+        bench file.
+        """
         self._setup = None
         terminals = "REAR" if self.config.terminals == "rear" else "FRON"
         told = self.ask(
@@ -112,7 +126,9 @@ class Keithley2400(Keithley24xx):
         self.check_mains(mains)
 
     def switch_off(self) -> None:
-        """See `ScpiInstrument.switch_off`: off first, for that cannot fail; then both levels to zero."""
+        """See `ScpiInstrument.switch_off`: off first, for that cannot fail; then both levels to
+        zero.
+        """
         self.send(
             ":ABOR",
             ":OUTP OFF",
@@ -135,8 +151,9 @@ class Keithley2400(Keithley24xx):
 
     def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:
         source, sense = SHORT[setup.function], OTHER[setup.function]
-        # On its lowest measuring range the instrument takes every legal compliance, and with a small compliance every source
-        # range: so the order below works from any state, and what flows meanwhile is at most that range.
+        # On its lowest measuring range the instrument takes every legal compliance, and with a
+        # small compliance every source range: so the order below works from any state, and what
+        # flows meanwhile is at most that range.
         low = min(setup.compliance, SMALLEST[sense])
         lowest = SMALLEST[source]
         return self._told(
@@ -154,7 +171,9 @@ class Keithley2400(Keithley24xx):
                 _range("SOUR", source, setup.source_range or lowest),
                 *((f":SOUR:{source}:RANG:AUTO ON",) if setup.source_range is None else ()),
                 f":SENS:{sense}:PROT {number(setup.compliance)}",
-                f":SENS:{sense}:RANG:AUTO ON" if measure_range is None else _range("SENS", sense, measure_range),
+                f":SENS:{sense}:RANG:AUTO ON"
+                if measure_range is None
+                else _range("SENS", sense, measure_range),
                 f":SENS:{sense}:NPLC {number(self.nplc(setup.aperture_s))}",
                 f":SOUR:DEL {number(setup.settle_s)}",
                 f":SYST:RSEN {'ON' if setup.remote_sense else 'OFF'}",
@@ -189,7 +208,9 @@ class Keithley2400(Keithley24xx):
             remote_sense=told[13] == "1",
         )
 
-    def _staircase(self, setup: SourceSetup, start: float, stop: float, points: int) -> tuple[tuple[str, ...], str]:
+    def _staircase(
+        self, setup: SourceSetup, start: float, stop: float, points: int
+    ) -> tuple[tuple[str, ...], str]:
         name = SHORT[setup.function]
         return (
             f":SOUR:{name}:STAR {number(start)}",
@@ -205,7 +226,9 @@ class Keithley2400(Keithley24xx):
     def _list_command(self, name: str) -> str:
         return f":SOUR:LIST:{name}"
 
-    def _sweep(self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int) -> Readings:
+    def _sweep(
+        self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int
+    ) -> Readings:
         name = SHORT[setup.function]
         told = self.ask(
             f":FORM:ELEM {ELEMENTS}",

@@ -1,20 +1,22 @@
 """Keithley 2450 and 2460 SourceMeter with their SCPI command set, over USB, LAN or GPIB.
 
-Checked against SPEC-2450 Rev. A (July 2013, pages 2 to 4: ranges, accuracy, 105 % overrange, limit at least 10 % of range,
-settling below 200 us) and the Model 2450 Reference Manual 2450-901-01 Rev. B: READ? (6-6), binary formats (6-29, 6-30),
-limits (6-71), lists (6-78, 6-79), sweeps (6-81 to 6-85), event log (6-101), source status bits (8-29), *LANG (B-5). From the
-manuals of the 2461 and 2470, same commands: measuring order and elements (2461: 2-100, 6-160), limits of 1 uA and 0.2 V
-(2461: 6-94), a fixed measuring range raises a limit below 10.6 % of it without an error (2470: 12-78): below 10 % here
-refused, and every setting is read back.
+Checked against SPEC-2450 Rev. A (July 2013, pages 2 to 4: ranges, accuracy, 105 % overrange, limit
+at least 10 % of range, settling below 200 us) and the Model 2450 Reference Manual 2450-901-01 Rev.
+B: READ? (6-6), binary formats (6-29, 6-30), limits (6-71), lists (6-78, 6-79), sweeps (6-81 to
+6-85), event log (6-101), source status bits (8-29), *LANG (B-5). From the manuals of the 2461 and
+2470, same commands: measuring order and elements (2461: 2-100, 6-160), limits of 1 uA and 0.2 V
+(2461: 6-94), a fixed measuring range raises a limit below 10.6 % of it without an error (2470:
+12-78): below 10 % here refused, and every setting is read back.
 
-Unverified: the envelope of the 2450 (21 V at 1.05 A, 210 V at 105 mA); smallest voltage limit (0.02 V); ranges, envelope and
-settling of the 2460, of which no document was opened (no accuracy is given, limits are the 2461's); the shortest level in a
-sweep; that sweeps switch the output on and off by themselves (it is asked for first unless it was seen within 2 s, asked for
-again in the same message, and switched on again at zero); the size of defbuffer1 (100 000); how the status elements are
-written.
+Unverified: the envelope of the 2450 (21 V at 1.05 A, 210 V at 105 mA); smallest voltage limit (0.02
+V); ranges, envelope and settling of the 2460, of which no document was opened (no accuracy is
+given, limits are the 2461's); the shortest level in a sweep; that sweeps switch the output on and
+off by themselves (it is asked for first unless it was seen within 2 s, asked for again in the same
+message, and switched on again at zero); the size of defbuffer1 (100 000); how the status elements
+are written.
 
-Readings come in ASCII: the binary formats carry neither status (READ, REL and SOUR alone, 2461 page 6-160) nor a length
-(header "#0").
+Readings come in ASCII: the binary formats carry neither status (READ, REL and SOUR alone, 2461 page
+6-160) nor a length (header "#0").
 """
 
 from __future__ import annotations
@@ -25,12 +27,19 @@ import time
 
 import numpy as np
 
-from rram_hil.driver import Identity
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import NOT_A_READING, Accuracy, ChannelLimits, Function, Readings, SourceSetup
-from rram_hil.link import number
+from rram_hil.hardware.driver import Identity
+from rram_hil.hardware.instrument import (
+    NOT_A_READING,
+    Accuracy,
+    ChannelLimits,
+    Function,
+    Readings,
+    SourceSetup,
+)
+from rram_hil.wire.dialog import number
 
-from ._keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx, full_scale
+from .dialects.keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx, full_scale
 
 BUFFER = '"defbuffer1"'
 ELEMENTS = "SOUR,READ,REL,STAT,SOURSTAT"
@@ -38,9 +47,13 @@ QUESTIONABLE = 1
 LIMITED = 32
 OUTPUT = 128
 LEAST_LIMIT = 0.1
-"""Of a fixed measuring range (SPEC-2450 page 3; 10.6 % with the 2470, which the read-back finds out)."""
+"""Of a fixed measuring range (SPEC-2450 page 3; 10.6 % with the 2470, which the read-back finds
+out).
+"""
 FRESH_S = 2.0
-"""How long the instrument's word that its output is on is believed before a sweep, which would switch it on (s)."""
+"""How long the instrument's word that its output is on is believed before a sweep, which would
+switch it on (s).
+"""
 ENTRIES = 32
 """Error entries asked for in one message."""
 LIMIT = {"VOLT": "ILIM", "CURR": "VLIM"}
@@ -71,14 +84,18 @@ _WHEN = re.compile(r';\d[;,][^"]*"?$')
 
 
 class Keithley2450(Keithley24xx):
-    """A 2450 or 2460. The source value of a reading is read back, so that one at the limit tells the true voltage."""
+    """A 2450 or 2460. The source value of a reading is read back, so that one at the limit tells
+    the true voltage.
+    """
 
     MODELS = ("2450", "2460")
     MOST_POINTS = 100_000
     _seen_on_s = -math.inf
 
     def connect(self) -> Identity:
-        """See `Instrument.connect`. Raises `ConfigError` where the instrument's command set is not SCPI; it is left as it is."""
+        """See `Instrument.connect`. Raises `ConfigError` where the instrument's command set is not
+        SCPI; it is left as it is.
+        """
         identity = super().connect()
         try:
             language = self.dialog.query("*LANG?")
@@ -88,7 +105,8 @@ class Keithley2450(Keithley24xx):
         if language != "SCPI":
             self.close()
             raise ConfigError(
-                f"{self.name}: the command set is {language[:20]!r}; choose SCPI in its menu (Settings) and restart it"
+                f"{self.name}: the command set is {language[:20]!r}; choose SCPI in its menu"
+                " (Settings) and restart it"
             )
         return identity
 
@@ -96,7 +114,10 @@ class Keithley2450(Keithley24xx):
         """See `SourceMeter.limits`."""
         if channel not in self.channels:
             raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
-        shortest_aperture_s, longest_aperture_s = 0.01 / self.config.line_hz, 10 / self.config.line_hz
+        shortest_aperture_s, longest_aperture_s = (
+            0.01 / self.config.line_hz,
+            10 / self.config.line_hz,
+        )
         if self.identity.model == "2460":
             return ChannelLimits(
                 voltage_ranges_v=(0.2, 2.0, 7.0, 10.0, 20.0, 100.0),
@@ -140,7 +161,9 @@ class Keithley2450(Keithley24xx):
         )
 
     def arm(self) -> None:
-        """See `Instrument.arm`. Raises `ConfigError` for another line frequency than that of the bench file."""
+        """See `Instrument.arm`. Raises `ConfigError` for another line frequency than that of the
+        bench file.
+        """
         self._setup = None
         self._saw_output("0")
         terminals = "REAR" if self.config.terminals == "rear" else "FRON"
@@ -167,12 +190,16 @@ class Keithley2450(Keithley24xx):
         self.check_mains(mains)
 
     def switch_off(self) -> None:
-        """See `ScpiInstrument.switch_off`: off first, for that cannot fail; then both levels to zero."""
+        """See `ScpiInstrument.switch_off`: off first, for that cannot fail; then both levels to
+        zero.
+        """
         self._saw_output("0")
         self.send(":ABOR", ":OUTP OFF", ":SOUR:VOLT 0", ":SOUR:CURR 0")
 
     def errors(self) -> list[InstrumentError]:
-        """See `Instrument.errors`; the log holds up to 1000, of which the oldest are told and the rest are dropped."""
+        """See `Instrument.errors`; the log holds up to 1000, of which the oldest are told and the
+        rest are dropped.
+        """
         told = self.dialog.query(";".join([":SYST:ERR:COUN?", *[self.ERROR_QUERY] * ENTRIES]))
         count, entries = told.partition(";")[0], _ENTRY.findall(told)
         if not count.isdigit() or len(entries) != ENTRIES:
@@ -206,15 +233,21 @@ class Keithley2450(Keithley24xx):
     def measure(self, channel: str) -> Readings:
         """See `SourceMeter.measure`. The reading's own status tells whether the output was on."""
         setup = self._configured(channel)
-        told = self.ask(":FORM:DATA ASC", f":READ? {BUFFER},{ELEMENTS}", takes_s=self.takes_s(setup, 1))
+        told = self.ask(
+            ":FORM:DATA ASC", f":READ? {BUFFER},{ELEMENTS}", takes_s=self.takes_s(setup, 1)
+        )
         return self._readings(setup, told, 1)
 
     def _checked(self, setup: SourceSetup, limits: ChannelLimits) -> SourceSetup:
         asked = super()._checked(setup, limits)
-        if asked.measure_range is not None and not asked.compliance >= LEAST_LIMIT * asked.measure_range * (1 - 1e-9):
+        if (
+            asked.measure_range is not None
+            and not asked.compliance >= LEAST_LIMIT * asked.measure_range * (1 - 1e-9)
+        ):
             raise ConfigError(
-                f"{self.name}: compliance: {asked.compliance:g} with a measure_range of {asked.measure_range:g}; "
-                f"the instrument would raise it: at least {LEAST_LIMIT * asked.measure_range:g}"
+                f"{self.name}: compliance: {asked.compliance:g} with a measure_range of"
+                f" {asked.measure_range:g}; the instrument would raise it: at least"
+                f" {LEAST_LIMIT * asked.measure_range:g}"
             )
         return asked
 
@@ -232,7 +265,11 @@ class Keithley2450(Keithley24xx):
             f":SOUR:{source}:RANG {number(setup.source_range or lowest)}",
             *((f":SOUR:{source}:RANG:AUTO ON",) if setup.source_range is None else ()),
             f":SOUR:{source}:{LIMIT[source]} {number(setup.compliance)}",
-            *((f":SENS:{sense}:RANG {number(measure_range)}",) if measure_range is not None else ()),
+            *(
+                (f":SENS:{sense}:RANG {number(measure_range)}",)
+                if measure_range is not None
+                else ()
+            ),
             f":SENS:{sense}:NPLC {number(self.nplc(setup.aperture_s))}",
             f":SENS:{sense}:AZER ON",
             f":SOUR:{source}:DEL {number(setup.settle_s)}",
@@ -241,9 +278,13 @@ class Keithley2450(Keithley24xx):
             *SETTINGS,
         )
         told = self.replies(reply, len(SETTINGS))
-        if told[1].strip('"').removesuffix(":DC") != sense or told[18 if source == "VOLT" else 19] != "1":
+        if (
+            told[1].strip('"').removesuffix(":DC") != sense
+            or told[18 if source == "VOLT" else 19] != "1"
+        ):
             raise InstrumentError(
-                f"{self.name}: it measures {told[1]} and not what was asked for", command=":SENS:FUNC"
+                f"{self.name}: it measures {told[1]} and not what was asked for",
+                command=":SENS:FUNC",
             )
         return self._told(reply)
 
@@ -271,7 +312,9 @@ class Keithley2450(Keithley24xx):
             remote_sense=(told[16] if is_volts else told[17]) == "1",
         )
 
-    def _staircase(self, setup: SourceSetup, start: float, stop: float, points: int) -> tuple[tuple[str, ...], str]:
+    def _staircase(
+        self, setup: SourceSetup, start: float, stop: float, points: int
+    ) -> tuple[tuple[str, ...], str]:
         ranging = "BEST" if setup.source_range is None else "FIX"
         name = SHORT[setup.function]
         # Not to be broken off at the limit (the default), so that every point has its reading.
@@ -284,7 +327,9 @@ class Keithley2450(Keithley24xx):
     def _list_command(self, name: str) -> str:
         return f":SOUR:LIST:{name}"
 
-    def _sweep(self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int) -> Readings:
+    def _sweep(
+        self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int
+    ) -> Readings:
         # A sweep would switch the output on by itself.
         if time.monotonic() - self._seen_on_s > FRESH_S:
             self._saw_output(self.ask(":OUTP?"))
@@ -309,7 +354,10 @@ class Keithley2450(Keithley24xx):
         before, told = self.replies(reply, 2)
         if before != "1":
             self.switch_off()
-            raise InstrumentError(f"{self.name}: the output was switched off meanwhile: nothing is read", command=start)
+            raise InstrumentError(
+                f"{self.name}: the output was switched off meanwhile: nothing is read",
+                command=start,
+            )
         readings = self._readings(setup, told, points)
         self._saw_output("1")
         return readings
@@ -319,7 +367,10 @@ class Keithley2450(Keithley24xx):
 
     def _readings(self, setup: SourceSetup, reply: str, points: int) -> Readings:
         source, reading, time_s, word, source_word = self.table(reply, 5, points).T
-        status, source_status = np.rint(word).astype(np.int64), np.rint(source_word).astype(np.int64)
+        status, source_status = (
+            np.rint(word).astype(np.int64),
+            np.rint(source_word).astype(np.int64),
+        )
         if not np.all(source_status & OUTPUT):
             raise InstrumentError(f"{self.name}: the output is off: no reading", command=":READ?")
         reading = np.where(status & QUESTIONABLE, np.copysign(NOT_A_READING, reading), reading)

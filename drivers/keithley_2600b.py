@@ -1,14 +1,18 @@
-"""Driver of the Keithley Series 2600B source-meters 2601B, 2602B, 2604B, 2611B, 2612B, 2614B, 2634B, 2635B, 2636B (TSP).
+"""Driver of the Keithley Series 2600B source-meters 2601B, 2602B, 2604B, 2611B, 2612B, 2614B,
+2634B, 2635B, 2636B (TSP).
 
-Checked: ranges, smallest limits, accuracy, source settling and buffer size of the 2601B, 2602B, 2604B (SPEC-2602B Rev. B, pages
-2, 5, 11; the 2636B datasheet's page 10 repeats the accuracy); operating boundaries of the 2611B to 2636B (reference manual
-2600BS-901-01 Rev. B, p. 4-13); their ranges and smallest limits (QCoDeS 0.58, where the 10 mA range of the 2634B to 2636B is
-misprinted as 10 uA); current accuracy of the 2611B to 2614B at 0.9 uA (manual Rev. F, p. 10-10); bits of the buffer status
-(Rev. F, p. 3-15); shortest pulse (datasheet of the 2601B-PULSE, whose SMU it is, p. 14).
+Checked: ranges, smallest limits, accuracy, source settling and buffer size of the 2601B, 2602B,
+2604B (SPEC-2602B Rev. B, pages 2, 5, 11; the 2636B datasheet's page 10 repeats the accuracy);
+operating boundaries of the 2611B to 2636B (reference manual 2600BS-901-01 Rev. B, p. 4-13); their
+ranges and smallest limits (QCoDeS 0.58, where the 10 mA range of the 2634B to 2636B is misprinted
+as 10 uA); current accuracy of the 2611B to 2614B at 0.9 uA (manual Rev. F, p. 10-10); bits of the
+buffer status (Rev. F, p. 3-15); shortest pulse (datasheet of the 2601B-PULSE, whose SMU it is, p.
+14).
 
-Unverified: accuracy and settling of the 2611B to 2636B but for that point, voltage accuracy included; that the 100 pA range of
-the 2635B and 2636B only measures; what a source range does to the smallest limit; how long the relay of a high-impedance
-output takes. Outputs that are off are open (`OUTPUT_HIGH_Z`), not held at 0 V as the instrument's own default would.
+Unverified: accuracy and settling of the 2611B to 2636B but for that point, voltage accuracy
+included; that the 100 pA range of the 2635B and 2636B only measures; what a source range does to
+the smallest limit; how long the relay of a high-impedance output takes. Outputs that are off are
+open (`OUTPUT_HIGH_Z`), not held at 0 V as the instrument's own default would.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 from rram_hil.errors import ConfigError, InstrumentError
-from rram_hil.instrument import (
+from rram_hil.hardware.instrument import (
     Accuracy,
     ChannelLimits,
     Function,
@@ -28,11 +32,11 @@ from rram_hil.instrument import (
     SourceMeter,
     SourceSetup,
 )
-from rram_hil.link import number
-from rram_hil.operations import FloatArray
-from rram_hil.traffic import Traffic
+from rram_hil.types import FloatArray
+from rram_hil.wire.dialog import number
+from rram_hil.wire.recording import Traffic
 
-from ._tsp import TspInstrument, numbers
+from .dialects.tsp import TspInstrument, numbers
 
 MOST_POINTS = 60_000
 """Readings that a dedicated buffer holds with time stamps."""
@@ -89,12 +93,32 @@ _HIGH_VOLTS = (
 )
 _HIGH_ENVELOPE = ((200.0, 0.101), (20.0, 1.515))
 _LOW = _Family(
-    _LOW_VOLTS, (*_CURRENT, Accuracy(3.0, 5e-4, 3.5e-3)), 1e-7, ((40.0, 1.0), (6.0, 3.0)), 10e-3, 10e-9, 150e-6
+    _LOW_VOLTS,
+    (*_CURRENT, Accuracy(3.0, 5e-4, 3.5e-3)),
+    1e-7,
+    ((40.0, 1.0), (6.0, 3.0)),
+    10e-3,
+    10e-9,
+    150e-6,
 )
-_HIGH = _Family(_HIGH_VOLTS, (*_CURRENT, Accuracy(1.5, 5e-4, 3.5e-3)), 1e-7, _HIGH_ENVELOPE, 20e-3, 10e-9, 110e-6)
+_HIGH = _Family(
+    _HIGH_VOLTS,
+    (*_CURRENT, Accuracy(1.5, 5e-4, 3.5e-3)),
+    1e-7,
+    _HIGH_ENVELOPE,
+    20e-3,
+    10e-9,
+    110e-6,
+)
 _FINE = _Family(_HIGH_VOLTS, _FINE_CURRENT, 1e-9, _HIGH_ENVELOPE, 20e-3, 100e-12, 110e-6)
 _FINEST = _Family(
-    _HIGH_VOLTS, (Accuracy(1e-10, 1.5e-3, 120e-15), *_FINE_CURRENT), 1e-9, _HIGH_ENVELOPE, 20e-3, 100e-12, 110e-6
+    _HIGH_VOLTS,
+    (Accuracy(1e-10, 1.5e-3, 120e-15), *_FINE_CURRENT),
+    1e-9,
+    _HIGH_ENVELOPE,
+    20e-3,
+    100e-12,
+    110e-6,
 )
 _FAMILIES = {
     "2601B": _LOW,
@@ -111,9 +135,11 @@ _SINGLE = frozenset({"2601B", "2611B", "2635B"})
 
 
 class Keithley2600B(TspInstrument, SourceMeter):
-    """One or two channels "a", "b". Sweeps and lists run in the trigger model and come back as one binary block.
+    """One or two channels "a", "b". Sweeps and lists run in the trigger model and come back as one
+    binary block.
 
-    A driver of an array may send Lua of its own with `run`, `ask`, `lines` and `load`; channels are `smua` and `smub` there.
+    A driver of an array may send Lua of its own with `run`, `ask`, `lines` and `load`; channels are
+    `smua` and `smub` there.
     """
 
     MAKER = "Keithley"
@@ -129,7 +155,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
         told = self.peek("print(localnode.linefreq)")
         self._line_hz = float(numbers(told[0])[0]) if len(told) == 1 else self.config.line_hz
         if not 45.0 <= self._line_hz <= 65.0:
-            raise ConfigError(f"{self.name}: a mains frequency of {self._line_hz:g} Hz is not believed")
+            raise ConfigError(
+                f"{self.name}: a mains frequency of {self._line_hz:g} Hz is not believed"
+            )
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -147,7 +175,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
         family = _FAMILIES[self.identity.model]
         return ChannelLimits(
             voltage_ranges_v=tuple(a.range for a in family.volts),
-            current_ranges_a=tuple(a.range for a in family.amps if a.range >= family.lowest_source_a),
+            current_ranges_a=tuple(
+                a.range for a in family.amps if a.range >= family.lowest_source_a
+            ),
             envelope=family.envelope,
             shortest_s=100e-6,
             shortest_aperture_s=SHORTEST_NPLC / self._line_hz,
@@ -162,7 +192,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
     def arm(self) -> None:
         """See `Instrument.arm`."""
         self._setups = {}
-        self.run("\n".join(["errorqueue.clear()", *self._off(), "reset()", *self._off()]), takes_s=2.0)
+        self.run(
+            "\n".join(["errorqueue.clear()", *self._off(), "reset()", *self._off()]), takes_s=2.0
+        )
         if not self.is_off():
             raise InstrumentError(f"{self.name}: an output is on after a reset")
 
@@ -184,7 +216,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
 
     def is_off(self) -> bool:
         """See `Instrument`."""
-        told = numbers(self.ask(f"print({', '.join(f'smu{c}.source.output' for c in self.channels)})"))
+        told = numbers(
+            self.ask(f"print({', '.join(f'smu{c}.source.output' for c in self.channels)})")
+        )
         return bool(told.size == len(self.channels) and (told == 0.0).all())
 
     def configure(self, channel: str, setup: SourceSetup) -> None:
@@ -223,7 +257,10 @@ class Keithley2600B(TspInstrument, SourceMeter):
                     f"{smu}.measure.filter.enable = 0",
                     f"{smu}.measure.rel.enablei = 0",
                     f"{smu}.measure.rel.enablev = 0",
-                    f"{smu}.sense = {smu}.{'SENSE_REMOTE' if setup.remote_sense else 'SENSE_LOCAL'}",
+                    (
+                        f"{smu}.sense ="
+                        f" {smu}.{'SENSE_REMOTE' if setup.remote_sense else 'SENSE_LOCAL'}"
+                    ),
                 ]
             )
         )
@@ -245,7 +282,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
         words += [f"{smu}.measure.nplc", f"{smu}.measure.delay", f"{smu}.sense"]
         told = numbers(self.ask(f"format.asciiprecision = 10\nprint({', '.join(words)})"))
         if told.size != len(words):
-            raise InstrumentError(f"{self.name}: {told.size} settings came where {len(words)} were asked for")
+            raise InstrumentError(
+                f"{self.name}: {told.size} settings came where {len(words)} were asked for"
+            )
         volts, amps = told[1:6], told[6:11]
         forced, sensed = (volts, amps) if told[0] == 1.0 else (amps, volts)
         return SourceSetup(
@@ -272,10 +311,14 @@ class Keithley2600B(TspInstrument, SourceMeter):
         state = "OUTPUT_ON" if on else "OUTPUT_OFF"
         told = self.ask(f"{smu}.source.output = {smu}.{state}\nprint({smu}.source.output)")
         if numbers(told).tolist() != [1.0 if on else 0.0]:
-            raise InstrumentError(f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}")
+            raise InstrumentError(
+                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
+            )
 
     def measure(self, channel: str) -> Readings:
-        """See `SourceMeter`: the wait of the setup, then one integration, with the level as it stands."""
+        """See `SourceMeter`: the wait of the setup, then one integration, with the level as it
+        stands.
+        """
         setup = self._setup(channel)
         smu = f"smu{channel}"
         take = [f"{smu}.measure.iv({smu}.nvbuffer1, {smu}.nvbuffer2)"]
@@ -284,23 +327,34 @@ class Keithley2600B(TspInstrument, SourceMeter):
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
         """See `SourceMeter`."""
         if not 1 <= points <= MOST_POINTS:
-            raise ConfigError(f"points: {points} are not 1 to {MOST_POINTS}, which is what {self.name} holds")
+            raise ConfigError(
+                f"points: {points} are not 1 to {MOST_POINTS}, which is what {self.name} holds"
+            )
         self._check_levels(channel, np.array([start, stop], dtype=np.float64))
         kind = self._forces(channel)
-        ramp = f"smu{channel}.trigger.source.linear{kind}({number(start)}, {number(stop)}, {points})"
+        ramp = (
+            f"smu{channel}.trigger.source.linear{kind}({number(start)}, {number(stop)}, {points})"
+        )
         return self._staircase(channel, points, [ramp])
 
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
         """See `SourceMeter`."""
         levels = np.asarray(levels, dtype=np.float64)
         if levels.ndim != 1 or not 1 <= levels.size <= MOST_POINTS:
-            raise ConfigError(f"levels: shape {levels.shape} is not 1 to {MOST_POINTS} levels, which {self.name} holds")
+            raise ConfigError(
+                f"levels: shape {levels.shape} is not 1 to {MOST_POINTS} levels, which {self.name}"
+                " holds"
+            )
         self._check_levels(channel, levels)
         words = [number(float(v)) for v in levels]
-        lines = [", ".join(words[at : at + LIST_LINE]) + "," for at in range(0, len(words), LIST_LINE)]
+        lines = [
+            ", ".join(words[at : at + LIST_LINE]) + "," for at in range(0, len(words), LIST_LINE)
+        ]
         kind = self._forces(channel)
         return self._staircase(
-            channel, levels.size, ["local levels = {", *lines, "}", f"smu{channel}.trigger.source.list{kind}(levels)"]
+            channel,
+            levels.size,
+            ["local levels = {", *lines, "}", f"smu{channel}.trigger.source.list{kind}(levels)"],
         )
 
     def _staircase(self, channel: str, points: int, levels: list[str]) -> Readings:
@@ -312,18 +366,26 @@ class Keithley2600B(TspInstrument, SourceMeter):
             f"{smu}.source.level{self._forces(channel)} = 0",
             *levels,
             f"{trigger}.source.action = {smu}.ENABLE",
-            f"{trigger}.source.limit{'i' if self._forces(channel) == 'v' else 'v'} = {smu}.LIMIT_AUTO",
+            (
+                f"{trigger}.source.limit{'i' if self._forces(channel) == 'v' else 'v'} ="
+                f" {smu}.LIMIT_AUTO"
+            ),
             f"{trigger}.measure.iv({smu}.nvbuffer1, {smu}.nvbuffer2)",
             f"{trigger}.measure.action = {smu}.ENABLE",
             f"{trigger}.endpulse.action = {smu}.SOURCE_HOLD",
             f"{trigger}.endsweep.action = {smu}.SOURCE_IDLE",
-            *(f"{trigger}.{layer}.stimulus = 0" for layer in ("arm", "source", "measure", "endpulse")),
+            *(
+                f"{trigger}.{layer}.stimulus = 0"
+                for layer in ("arm", "source", "measure", "endpulse")
+            ),
             f"{trigger}.arm.count = 1",
             f"{trigger}.count = {points}",
             f"{trigger}.initiate()",
             "waitcomplete()",
         ]
-        return self._readings(channel, points, code, points * (setup.settle_s + setup.aperture_s + OVERHEAD_S))
+        return self._readings(
+            channel, points, code, points * (setup.settle_s + setup.aperture_s + OVERHEAD_S)
+        )
 
     def _readings(self, channel: str, points: int, take: list[str], takes_s: float) -> Readings:
         """Run code that fills both buffers, if the output is on, and fetch them: one transaction.
@@ -361,7 +423,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
         )
         found = self.ask_buffers("\n".join(code), columns, f"{smu}.nvbuffer1.n", takes_s=takes_s)
         if len(found) == 0:
-            raise InstrumentError(f"{self.name}: the output of channel {channel} is off; nothing was measured")
+            raise InstrumentError(
+                f"{self.name}: the output of channel {channel} is off; nothing was measured"
+            )
         if len(found) != points:
             raise InstrumentError(f"{self.name}: {len(found)} readings came where {points} should")
         limited = (found[:, 2].astype(np.int64) & AT_COMPLIANCE) != 0
@@ -371,7 +435,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
 
     def _known(self, channel: str) -> None:
         if channel not in self.channels:
-            raise ConfigError(f"channel: {channel!r} is none of {', '.join(self.channels)} of {self.name}")
+            raise ConfigError(
+                f"channel: {channel!r} is none of {', '.join(self.channels)} of {self.name}"
+            )
 
     def _setup(self, channel: str) -> SourceSetup:
         self._known(channel)
@@ -386,7 +452,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
         limits = self.limits(channel)
         of_volts = setup.function is Function.VOLTAGE
         smallest, most = (
-            (limits.smallest_compliance_a, limits.max_a) if of_volts else (limits.smallest_compliance_v, limits.max_v)
+            (limits.smallest_compliance_a, limits.max_a)
+            if of_volts
+            else (limits.smallest_compliance_v, limits.max_v)
         )
         ranges = (limits.voltage_ranges_v, limits.current_ranges_a)
         source_most, measure_most = (r[-1] for r in (ranges if of_volts else ranges[::-1]))
@@ -403,7 +471,10 @@ class Keithley2600B(TspInstrument, SourceMeter):
             ("settle_s", setup.settle_s, 0.0, 1000.0),
         ):
             if value is not None and not low <= value <= high:
-                raise ConfigError(f"{key}: {value:g} is not {low:g} to {high:g} for channel {channel} of {self.name}")
+                raise ConfigError(
+                    f"{key}: {value:g} is not {low:g} to {high:g} for channel {channel} of"
+                    f" {self.name}"
+                )
 
     def _check_levels(self, channel: str, levels: FloatArray) -> None:
         setup, limits = self._setup(channel), self.limits(channel)
@@ -415,11 +486,15 @@ class Keithley2600B(TspInstrument, SourceMeter):
         size = np.abs(levels)
         if not (size <= full).all():
             worst = levels[~(size <= full)][0]
-            raise ConfigError(f"level: {worst:g} is beyond the range of {full:g} of channel {channel} of {self.name}")
+            raise ConfigError(
+                f"level: {worst:g} is beyond the range of {full:g} of channel {channel} of"
+                f" {self.name}"
+            )
         largest = float(size.max())
         volts, amps = (largest, setup.compliance) if of_volts else (setup.compliance, largest)
         if not limits.allows(volts, amps):
             raise ConfigError(
-                f"level: {volts:g} V with {amps:g} A is beyond what channel {channel} of {self.name} gives "
-                f"({'; '.join(f'{a:g} A to {v:g} V' for v, a in limits.envelope)})"
+                f"level: {volts:g} V with {amps:g} A is beyond what channel {channel} of"
+                f" {self.name} gives"
+                f" ({'; '.join(f'{a:g} A to {v:g} V' for v, a in limits.envelope)})"
             )

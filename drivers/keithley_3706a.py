@@ -1,14 +1,17 @@
-"""Driver of the Keithley 3706A system switch with 6x16 matrix cards (3730); its multimeter, where it has one, is left alone.
+"""Driver of the Keithley 3706A system switch with 6x16 matrix cards (3730); its multimeter, where
+it has one, is left alone.
 
-Checked against the source of QCoDeS 0.58 (`Keithley_3706A`: names "slot, row, two-digit column", backplane relays 911 to 916 of
-a slot, `slot[X].idn` with "Empty Slot", `slot[X].rows.matrix`, `slot[X].columns.matrix`, `slot[X].interlock.state`), the
-3700AS-901-01 reference manual rev. D (section 5, channel lists; a 4-pole pair stands in parentheses) and the TSP toolkit's
-command documentation 37XX (`channel.*`: opening "allslots" opens backplane relays too; a command returns when the relays have
-settled).
+Checked against the source of QCoDeS 0.58 (`Keithley_3706A`: names "slot, row, two-digit column",
+backplane relays 911 to 916 of a slot, `slot[X].idn` with "Empty Slot", `slot[X].rows.matrix`,
+`slot[X].columns.matrix`, `slot[X].interlock.state`), the 3700AS-901-01 reference manual rev. D
+(section 5, channel lists; a 4-pole pair stands in parentheses) and the TSP toolkit's command
+documentation 37XX (`channel.*`: opening "allslots" opens backplane relays too; a command returns
+when the relays have settled).
 
 Unverified: relay settling time of the 3730, the number of digital lines.
 
-The interlock of a card keeps its analog backplane relays from closing; its crosspoints move without it.
+The interlock of a card keeps its analog backplane relays from closing; its crosspoints move without
+it.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import Crosspoint
+from rram_hil.hardware.instrument import Crosspoint
 
-from ._tsp_switch import Card, TspSwitch
+from .dialects.tsp_switch import Card, TspSwitch
 
 CARDS_CODE = (
     'for i = 1, 6 do local s = slot[i] if s.idn == "Empty Slot" then print("empty") else '
@@ -29,7 +32,9 @@ CARDS_CODE = (
 
 
 class Keithley3706A(TspSwitch):
-    """A 3706A of any variant (-S, -SNFP, -NFP). Rows A to F are the instrument's 1 to 6; column 17 is slot 2 column 01."""
+    """A 3706A of any variant (-S, -SNFP, -NFP). Rows A to F are the instrument's 1 to 6; column 17
+    is slot 2 column 01.
+    """
 
     MODELS = ("3706A",)
     SLOTS: ClassVar[dict[str, int]] = {"3706A": 6}
@@ -52,7 +57,9 @@ class Keithley3706A(TspSwitch):
             idn, _, size = line.partition("\t")
             rows, _, columns = size.partition("\t")
             if rows not in ("", "nil") and columns not in ("", "nil"):
-                cards.append(Card(slot, idn.partition(",")[0].strip(), int(float(rows)), int(float(columns))))
+                cards.append(
+                    Card(slot, idn.partition(",")[0].strip(), int(float(rows)), int(float(columns)))
+                )
         # Of a wider card no column could be told from the next slot's first.
         self.cards = tuple(card for card in cards if 0 < card.columns <= self.COLUMNS)
 
@@ -61,7 +68,9 @@ class Keithley3706A(TspSwitch):
         return f"{slot}{row}{column:02d}"
 
     def point_of(self, name: str) -> Crosspoint | None:
-        """See `TspSwitch.point_of`: None for a backplane relay. Raises `LinkError` for what names no relay."""
+        """See `TspSwitch.point_of`: None for a backplane relay. Raises `LinkError` for what names
+        no relay.
+        """
         if re.fullmatch(r"[1-6]9\d\d", name):
             return None
         found = re.fullmatch(r"([1-6])([1-6])(\d\d)", name)
@@ -70,37 +79,55 @@ class Keithley3706A(TspSwitch):
         return self.ROWS[int(found[2]) - 1], (int(found[1]) - 1) * self.COLUMNS + int(found[3])
 
     def interlocks(self) -> dict[int, int | None]:
-        """Interlock state of each matrix card by slot: 0 none engaged, 1 the first, 2 the second, 3 both; None: there is none."""
+        """Interlock state of each matrix card by slot: 0 none engaged, 1 the first, 2 the second, 3
+        both; None: there is none.
+        """
         code = "\n".join(f"print(slot[{card.slot}].interlock.state)" for card in self.cards)
         told = self.lines(code) if self.cards else []
         if len(told) != len(self.cards):
-            raise LinkError(f"{self.name}: {len(told)} interlock states for {len(self.cards)} cards")
+            raise LinkError(
+                f"{self.name}: {len(told)} interlock states for {len(self.cards)} cards"
+            )
         return {
             card.slot: None if state == "nil" else int(float(state))
             for card, state in zip(self.cards, told, strict=True)
         }
 
     def switch_backplane(self, *, close: Iterable[str] = (), open: Iterable[str] = ()) -> None:  # noqa: A002
-        """Open, then close analog backplane relays ("1911": slot 1, relay 911), read back in the same transaction.
+        """Open, then close analog backplane relays ("1911": slot 1, relay 911), read back in the
+        same transaction.
 
-        Raises `ConfigError` for other names, and where the interlock of a slot would keep its relays from closing.
+        Raises `ConfigError` for other names, and where the interlock of a slot would keep its
+        relays from closing.
         """
         close, open_first = list(close), list(open)
         slots = {card.slot for card in self.cards}
         for name in (*close, *open_first):
             if not re.fullmatch(r"[1-6]91[1-6]", name) or int(name[0]) not in slots:
-                raise ConfigError(f"{self.name}: {name!r} is no backplane relay of a matrix card; such as '1911' is")
+                raise ConfigError(
+                    f"{self.name}: {name!r} is no backplane relay of a matrix card; such as"
+                    " '1911' is"
+                )
         if close:
             locks = self.interlocks()
             locked = sorted({int(name[0]) for name in close if locks[int(name[0])] == 0})
             if locked:
                 raise ConfigError(
-                    f"{self.name}: the interlock of slot {locked[0]} is open: its backplane relays cannot close"
+                    f"{self.name}: the interlock of slot {locked[0]} is open: its backplane relays"
+                    " cannot close"
                 )
         code = [f'channel.open("{",".join(open_first)}")'] if open_first else []
-        code += [f'if errorqueue.count == 0 then channel.close("{",".join(close)}") end'] if close else []
+        code += (
+            [f'if errorqueue.count == 0 then channel.close("{",".join(close)}") end']
+            if close
+            else []
+        )
         code.append('print(channel.getclose("allslots"))')
         now = set(self.ask("\n".join(code), takes_s=self.settle_s * 2).split(";"))
-        wrong = [n for n in close if n not in now] + [n for n in open_first if n in now and n not in close]
+        wrong = [n for n in close if n not in now] + [
+            n for n in open_first if n in now and n not in close
+        ]
         if wrong:
-            raise InstrumentError(f"{self.name}: not switched as told: {', '.join(wrong)}", command=code[0])
+            raise InstrumentError(
+                f"{self.name}: not switched as told: {', '.join(wrong)}", command=code[0]
+            )

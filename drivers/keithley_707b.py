@@ -1,13 +1,17 @@
-"""Driver of the Keithley 707B (6 slots) and 708B (1 slot) switching matrices, with cards of 12 columns a slot.
+"""Driver of the Keithley 707B (6 slots) and 708B (1 slot) switching matrices, with cards of 12
+columns a slot.
 
-Checked against the 707B-901-01 reference manual, rev. A and B (pages of sections 2, 5 and 7: channel identification "slot, row
-letter, two-digit column", channel lists, connection rules, sequential connection, `slot[X].idn`), and the TSP toolkit's command
-documentation 70xB (`channel.*`, `digio.trigger[N].*`, `slot[X].idn`, `localnode.*`): a command that opens or closes returns when
-the relays have settled; `channel.getclose` answers names with ";" between or nil; `channel.getcount` with ",". `scan.*` and
-`channel.pattern.*` exist and are not used here: a loaded script gives each step its own trigger pulse.
+Checked against the 707B-901-01 reference manual, rev. A and B (pages of sections 2, 5 and 7:
+channel identification "slot, row letter, two-digit column", channel lists, connection rules,
+sequential connection, `slot[X].idn`), and the TSP toolkit's command documentation 70xB
+(`channel.*`, `digio.trigger[N].*`, `slot[X].idn`, `localnode.*`): a command that opens or closes
+returns when the relays have settled; `channel.getclose` answers names with ";" between or nil;
+`channel.getcount` with ",". `scan.*` and `channel.pattern.*` exist and are not used here: a loaded
+script gives each step its own trigger pulse.
 
-Unverified: relay settling times of the cards, the number of digital lines, the description that each card gives in `slot[X].idn`
-(seen: "7173,4x12 Hi Freq Matrix AAAA,02.01a,99999999" and pseudocard "7072,Pseudo 8x12 SemiMatrix,00.00a,????????").
+Unverified: relay settling times of the cards, the number of digital lines, the description that
+each card gives in `slot[X].idn` (seen: "7173,4x12 Hi Freq Matrix AAAA,02.01a,99999999" and
+pseudocard "7072,Pseudo 8x12 SemiMatrix,00.00a,????????").
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ import re
 from typing import ClassVar
 
 from rram_hil.errors import LinkError
-from rram_hil.instrument import Crosspoint
+from rram_hil.hardware.instrument import Crosspoint
 
-from ._tsp_switch import Card, TspSwitch
+from .dialects.tsp_switch import Card, TspSwitch
 
 
 class Keithley707B(TspSwitch):
@@ -37,7 +41,9 @@ class Keithley707B(TspSwitch):
         told = self.peek(f"for i = 1, {slots} do print(slot[i].idn) end")
         if len(told) != slots:
             raise LinkError(f"{self.name}: {len(told)} answers for {slots} slots")
-        self.cards = tuple(card for slot, idn in enumerate(told, 1) if (card := _card(slot, idn)) is not None)
+        self.cards = tuple(
+            card for slot, idn in enumerate(told, 1) if (card := _card(slot, idn)) is not None
+        )
 
     def point_name(self, slot: int, row: int, column: int) -> str:
         """See `TspSwitch.point_name`: "1A01"."""
@@ -52,7 +58,9 @@ class Keithley707B(TspSwitch):
 
 
 def _card(slot: int, idn: str) -> Card | None:
-    """The matrix card that `slot[X].idn` tells of: model, then a description such as "8x12 ..."; None for no such card."""
+    """The matrix card that `slot[X].idn` tells of: model, then a description such as "8x12 ...";
+    None for no such card.
+    """
     model, _, rest = idn.partition(",")
     size = re.search(r"(\d+)\s*x\s*(\d+)", rest)
     return None if size is None else Card(slot, model.strip(), int(size[1]), int(size[2]))

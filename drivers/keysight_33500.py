@@ -1,14 +1,15 @@
 """Keysight (Agilent) 33500B and 33600A waveform generators as pulse generators (SCPI).
 
-Times, terminations and triggers of the 33500B are from the "Agilent 33500 Series Operating and Service Guide": "Pulse
-Waveforms" (page 69: width 16 ns and more, 20 ns for edges above 8.4 ns), "Output Termination" (page 61: 1 ohm to 10 kohm or
-infinite; 10 Vpp into 50 ohm are 20 Vpp open), "BURSt Subsystem" (page 177), "TRIGger Subsystem" (page 318: `*OPC?` answers when
-the burst is complete). Shortest period 33 ns, longest edge 1 us, burst count and DAC codes -32767 to 32767 (8 to 65536 points)
-are as in PyMeasure 0.16.0 (agilent33500.py); channels and frequencies of the 33510B, 33511B, 33512B, 33522B, 33611A and 33622A
-as in QCoDeS 0.58.0.
-Unverified: shortest width (5 ns) and edge (2.9 ns) of the 33600A, the smallest amplitude (1 mVpp into 50 ohm), what the other
-models have, how edges limit width and period (0.625 of both edges), `TRIGger[1|2]` as the trigger of one channel, that
-inversion is about the offset.
+Times, terminations and triggers of the 33500B are from the "Agilent 33500 Series Operating and
+Service Guide": "Pulse Waveforms" (page 69: width 16 ns and more, 20 ns for edges above 8.4 ns),
+"Output Termination" (page 61: 1 ohm to 10 kohm or infinite; 10 Vpp into 50 ohm are 20 Vpp open),
+"BURSt Subsystem" (page 177), "TRIGger Subsystem" (page 318: `*OPC?` answers when the burst is
+complete). Shortest period 33 ns, longest edge 1 us, burst count and DAC codes -32767 to 32767 (8 to
+65536 points) are as in PyMeasure 0.16.0 (agilent33500.py); channels and frequencies of the 33510B,
+33511B, 33512B, 33522B, 33611A and 33622A as in QCoDeS 0.58.0. Unverified: shortest width (5 ns) and
+edge (2.9 ns) of the 33600A, the smallest amplitude (1 mVpp into 50 ohm), what the other models
+have, how edges limit width and period (0.625 of both edges), `TRIGger[1|2]` as the trigger of one
+channel, that inversion is about the offset.
 """
 
 from __future__ import annotations
@@ -20,17 +21,25 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import NOT_A_READING, InstrumentConfig, PulseGenerator, PulseLimits, PulseSetup
-from rram_hil.link import number
-from rram_hil.traffic import Traffic
+from rram_hil.hardware.instrument import (
+    NOT_A_READING,
+    InstrumentConfig,
+    PulseGenerator,
+    PulseLimits,
+    PulseSetup,
+)
+from rram_hil.wire.dialog import number
+from rram_hil.wire.recording import Traffic
 
-from ._scpi import ScpiInstrument, floats
+from .dialects.scpi import ScpiInstrument, floats
 
 OUTPUT_OHM = 50.0
 MOST_OPEN_V = 10.0
 SMALLEST_OPEN_V = 2e-3
 EDGE_SHARE = 0.625
-"""Of the two edges together: what width and period must leave room for (10 % to 90 % edges, widths from half to half)."""
+"""Of the two edges together: what width and period must leave room for (10 % to 90 % edges, widths
+from half to half).
+"""
 FINE_EDGE_WIDTH_S = 20e-9
 """Below this width a 33500B has its shortest edges only."""
 HERTZ = {
@@ -53,7 +62,8 @@ MOST_SAMPLES = 65536
 
 
 class Keysight33500(ScpiInstrument, PulseGenerator):
-    """One or two channels "1", "2". Each waits in a triggered burst for `fire`; between pulses it rests at the low level.
+    """One or two channels "1", "2". Each waits in a triggered burst for `fire`; between pulses it
+    rests at the low level.
 
     A pulse below its rest level (`high_v` < `low_v`) is given by inverting the output.
     """
@@ -104,7 +114,9 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
         return all(word.strip() == "0" for word in told.split(";"))
 
     def configure(self, channel: str, setup: PulseSetup) -> None:
-        """See `PulseGenerator`. Levels are those at a load of `load_ohm`: into another load they are others."""
+        """See `PulseGenerator`. Levels are those at a load of `load_ohm`: into another load they
+        are others.
+        """
         self._check(channel, setup)
         c = channel
         self._cycle_s.pop(c, None)
@@ -134,19 +146,35 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
         low_v: float,
         load_ohm: float,
     ) -> None:
-        """Send a waveform and make it what `fire` plays: one transaction, samples as a binary block of DAC codes.
+        """Send a waveform and make it what `fire` plays: one transaction, samples as a binary block
+        of DAC codes.
 
-        `samples` (8 to 65536 numbers, -1 to 1) are levels from `low_v` to `high_v`, `rate_hz` of them a second. Other
-        waveforms of the channel are forgotten. It rests at its first sample. Raises `ConfigError` for what the channel cannot do.
+        `samples` (8 to 65536 numbers, -1 to 1) are levels from `low_v` to `high_v`, `rate_hz` of
+        them a second. Other waveforms of the channel are forgotten. It rests at its first sample.
+        Raises `ConfigError` for what the channel cannot do.
         """
         self._known(channel)
         if self.identity.model in NO_ARBITRARY:
             raise ConfigError(f"samples: a {self.identity.model} has no arbitrary waveforms")
-        if not (name.isascii() and name.replace("_", "").isalnum() and name[0].isalpha() and len(name) <= 12):
-            raise ConfigError(f"name: {name!r} is not 1 to 12 letters, digits and underscores, a letter first")
+        if not (
+            name.isascii()
+            and name.replace("_", "").isalnum()
+            and name[0].isalpha()
+            and len(name) <= 12
+        ):
+            raise ConfigError(
+                f"name: {name!r} is not 1 to 12 letters, digits and underscores, a letter first"
+            )
         values = np.array(samples, dtype=np.float64)
-        if values.ndim != 1 or not 8 <= values.size <= MOST_SAMPLES or not (np.abs(values) <= 1).all():
-            raise ConfigError(f"samples: 8 to {MOST_SAMPLES} numbers from -1 to 1 are needed, not shape {values.shape}")
+        if (
+            values.ndim != 1
+            or not 8 <= values.size <= MOST_SAMPLES
+            or not (np.abs(values) <= 1).all()
+        ):
+            raise ConfigError(
+                f"samples: 8 to {MOST_SAMPLES} numbers from -1 to 1 are needed, not shape"
+                f" {values.shape}"
+            )
         if not 1e-6 <= rate_hz <= 250e6:
             raise ConfigError(f"rate_hz: {rate_hz:g} is not 1e-6 to 250e6")
         if not high_v > low_v:
@@ -181,13 +209,19 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
             *(f":SOUR{c}:FUNC:PULS:{q}" for q in ("WIDT?", "PER?", "TRAN:LEAD?", "TRAN:TRA?")),
         ).split(";")
         if len(words) != 7 or polarity not in ("NORM", "INV"):
-            raise LinkError(f"{self.name}: {polarity!r}, {words!r} are not the settings that were asked for")
+            raise LinkError(
+                f"{self.name}: {polarity!r}, {words!r} are not the settings that were asked for"
+            )
         load, high, low, width, period, lead, trail = (float(v) for v in floats(",".join(words)))
         if lead != trail:
-            raise InstrumentError(f"{self.name}: channel {c} has edges of {lead:g} s and {trail:g} s")
+            raise InstrumentError(
+                f"{self.name}: channel {c} has edges of {lead:g} s and {trail:g} s"
+            )
         if polarity == "INV":
             high, low = low, high
-        return PulseSetup(high, low, width, period, lead, float("inf") if load >= NOT_A_READING else load)
+        return PulseSetup(
+            high, low, width, period, lead, float("inf") if load >= NOT_A_READING else load
+        )
 
     def output(self, channel: str, on: bool) -> None:
         """See `PulseGenerator`; verified by read-back in the same message."""
@@ -196,7 +230,9 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
             raise ConfigError(f"channel {channel} of {self.name} has not been configured")
         told = self.ask(f":OUTP{channel} {'ON' if on else 'OFF'}", f":OUTP{channel}?")
         if told.strip() != ("1" if on else "0"):
-            raise InstrumentError(f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}")
+            raise InstrumentError(
+                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
+            )
 
     def fire(self, channel: str, count: int) -> None:
         """See `PulseGenerator`: one transaction, which ends when the burst is complete."""
@@ -230,7 +266,9 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
         )
 
     def _levels(self, channel: str, high_v: float, low_v: float, load_ohm: float) -> list[str]:
-        """Commands for load and levels, in an order in which the high level is always above the low one."""
+        """Commands for load and levels, in an order in which the high level is always above the low
+        one.
+        """
         top, bottom = max(high_v, low_v), min(high_v, low_v)
         head = f":SOUR{channel}:VOLT"
         high, low = f"{head}:HIGH {number(top)}", f"{head}:LOW {number(bottom)}"
@@ -248,7 +286,8 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
     def _known(self, channel: str) -> None:
         if channel not in self.channels:
             raise ConfigError(
-                f"channel: {channel!r} is none of {', '.join(self.channels)} of the {self.identity.model}"
+                f"channel: {channel!r} is none of {', '.join(self.channels)} of the"
+                f" {self.identity.model}"
             )
 
     def _check_levels(self, high_v: float, low_v: float, load_ohm: float) -> None:
@@ -258,9 +297,14 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
         share = _share(load_ohm)
         for key, value in (("high_v", high_v), ("low_v", low_v)):
             if not abs(value) <= MOST_OPEN_V * share * (1 + 1e-9):
-                raise ConfigError(f"{key}: {value:g} V is beyond {MOST_OPEN_V * share:g} V into {load_ohm:g} ohm")
+                raise ConfigError(
+                    f"{key}: {value:g} V is beyond {MOST_OPEN_V * share:g} V into {load_ohm:g} ohm"
+                )
         if not abs(high_v - low_v) >= SMALLEST_OPEN_V * share * (1 - 1e-9):
-            raise ConfigError(f"high_v: {high_v:g} V and {low_v:g} V are closer than {SMALLEST_OPEN_V * share:g} V")
+            raise ConfigError(
+                f"high_v: {high_v:g} V and {low_v:g} V are closer than"
+                f" {SMALLEST_OPEN_V * share:g} V"
+            )
 
     def _check(self, channel: str, setup: PulseSetup) -> None:
         """Raise `ConfigError` for a pulse that the channel does not make."""
@@ -272,13 +316,21 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
             ("period_s", setup.period_s, limits.shortest_period_s, 1e6),
         ):
             if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
-                raise ConfigError(f"{key}: {value:g} s is not {low:g} to {high:g} s ({self.identity.model})")
+                raise ConfigError(
+                    f"{key}: {value:g} s is not {low:g} to {high:g} s ({self.identity.model})"
+                )
         edges_s = 2 * EDGE_SHARE * setup.edge_s
         too_fine = limits.shortest_s == 16e-9 and setup.width_s < FINE_EDGE_WIDTH_S * (1 - 1e-9)
-        if edges_s > setup.width_s * (1 + 1e-9) or (too_fine and setup.edge_s > limits.shortest_edge_s * (1 + 1e-9)):
-            raise ConfigError(f"edge_s: edges of {setup.edge_s:g} s do not fit a pulse of {setup.width_s:g} s")
+        if edges_s > setup.width_s * (1 + 1e-9) or (
+            too_fine and setup.edge_s > limits.shortest_edge_s * (1 + 1e-9)
+        ):
+            raise ConfigError(
+                f"edge_s: edges of {setup.edge_s:g} s do not fit a pulse of {setup.width_s:g} s"
+            )
         if setup.width_s + max(edges_s, limits.shortest_s) > setup.period_s * (1 + 1e-9):
-            raise ConfigError(f"period_s: {setup.period_s:g} s is too short for pulses of {setup.width_s:g} s")
+            raise ConfigError(
+                f"period_s: {setup.period_s:g} s is too short for pulses of {setup.width_s:g} s"
+            )
 
 
 def _share(load_ohm: float) -> float:

@@ -1,29 +1,38 @@
-"""Keysight (Agilent) B1500A semiconductor device analyser with HRSMU, MPSMU and HPSMU modules, in FLEX.
+"""Keysight (Agilent) B1500A semiconductor device analyser with HRSMU, MPSMU and HPSMU modules, in
+FLEX.
 
-Documents opened: "Agilent B1500A/B1505A Programming Guide", edition 11: command input and data output format (1-22 to 1-53, time
-stamps 1-20), staircase sweep (2-9), `AIT` (4-38 f., table 4-21: apertures), `ERRX?` (4-101), `IN` and `INTLKVTH` (4-109), `TDV`
-(4-194: parameters of a voltage output), `TTIV` (4-209), `WI` (4-217: up to 10001 steps); "Keysight E5260/E5270 Programming
-Guide", edition 4: elements and statuses (1-25 to 1-28), `FMT` (4-60), size of the data buffer (1-22); "Agilent B1500A User's
-Guide", edition 10, tables 4-7 and 4-8: HPSMU. Ranges of HRSMU and MPSMU, `*LRN?` and `CMM` 4 were checked against the source of
-PyMeasure 0.16.
+Documents opened: "Agilent B1500A/B1505A Programming Guide", edition 11: command input and data
+output format (1-22 to 1-53, time stamps 1-20), staircase sweep (2-9), `AIT` (4-38 f., table 4-21:
+apertures), `ERRX?` (4-101), `IN` and `INTLKVTH` (4-109), `TDV` (4-194: parameters of a voltage
+output), `TTIV` (4-209), `WI` (4-217: up to 10001 steps); "Keysight E5260/E5270 Programming Guide",
+edition 4: elements and statuses (1-25 to 1-28), `FMT` (4-60), size of the data buffer (1-22);
+"Agilent B1500A User's Guide", edition 10, tables 4-7 and 4-8: HPSMU. Ranges of HRSMU and MPSMU,
+`*LRN?` and `CMM` 4 were checked against the source of PyMeasure 0.16.
 
-`unverified`: envelope, smallest compliance, shortest level, settling of HRSMU and MPSMU (no accuracy is stated for them);
-smallest compliance, shortest level and settling of the HPSMU; that the data buffer is as large as the E5260's; that `ST` replaces
-a stored program, and that the memory takes a program that long; that `CN` sets what `IN` sets; that a line of data and the reply
-of a query of the same message both come (in any order).
+`unverified`: envelope, smallest compliance, shortest level, settling of HRSMU and MPSMU (no
+accuracy is stated for them); smallest compliance, shortest level and settling of the HPSMU; that
+the data buffer is as large as the E5260's; that `ST` replaces a stored program, and that the memory
+takes a program that long; that `CN` sets what `IN` sets; that a line of data and the reply of a
+query of the same message both come (in any order).
 
 FLEX is no IEEE 488.2. What follows from it:
 
-* A message has at most 256 characters, and a query is its last command: `ERRX?` is fused to the end of every batch.
-* A refused measurement sends no data. So every measurement is followed by `TSQ`, whose time always comes, and `ERRX?`: one
-  transaction, complete when both have come, wherever the instrument puts the reply of the query among the lines of data.
-* Format 11 is pinned: text, each value with status, channel and type, read strictly. The binary format 13 holds the same, but
-  no length and no end mark that a damaged reply could be told by.
-* There is no list sweep. A list is a program in the instrument's memory (`ST` ... `END`), run by one `DO`.
-* A channel keeps no output settings while its switch is open, and closing it (`CN`) sets 0 V with 100 uA. The driver keeps them
-  and sends them with the switch: `settings` of a channel that is off tells the source's from there, the rest from the instrument.
-* The integration time belongs to the mainframe, not to the channel: it goes out again with every measurement.
-* Four wires are a matter of cables; no command says so, and `remote_sense` is told back as it was given.
+* A message has at most 256 characters, and a query is its last command: `ERRX?` is fused to the end
+  of every batch.
+* A refused measurement sends no data. So every measurement is followed by `TSQ`, whose time always
+  comes, and `ERRX?`: one transaction, complete when both have come, wherever the instrument puts
+  the reply of the query among the lines of data.
+* Format 11 is pinned: text, each value with status, channel and type, read strictly. The binary
+  format 13 holds the same, but no length and no end mark that a damaged reply could be told by.
+* There is no list sweep. A list is a program in the instrument's memory (`ST` ... `END`), run by
+  one `DO`.
+* A channel keeps no output settings while its switch is open, and closing it (`CN`) sets 0 V with
+  100 uA. The driver keeps them and sends them with the switch: `settings` of a channel that is off
+  tells the source's from there, the rest from the instrument.
+* The integration time belongs to the mainframe, not to the channel: it goes out again with every
+  measurement.
+* Four wires are a matter of cables; no command says so, and `remote_sense` is told back as it was
+  given.
 """
 
 from __future__ import annotations
@@ -35,9 +44,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from rram_hil.driver import Identity
+from rram_hil.array.operations import Status
 from rram_hil.errors import BenchError, ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import (
+from rram_hil.hardware.driver import Identity
+from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
     ChannelLimits,
@@ -47,18 +57,29 @@ from rram_hil.instrument import (
     SourceMeter,
     SourceSetup,
 )
-from rram_hil.link import Dialog, make_link, number
-from rram_hil.operations import FloatArray, Status
-from rram_hil.traffic import Traffic
+from rram_hil.types import FloatArray
+from rram_hil.wire.dialog import Dialog, number
+from rram_hil.wire.open_link import make_link
+from rram_hil.wire.recording import Traffic
 
-from ._flex import ENTRY, Elements, elements, packed
+from .dialects.flex import ENTRY, Elements, elements, packed
 
-VOLTS: Mapping[int, float] = {5: 0.5, 20: 2.0, 50: 5.0, 200: 20.0, 400: 40.0, 1000: 100.0, 2000: 200.0}
+VOLTS: Mapping[int, float] = {
+    5: 0.5,
+    20: 2.0,
+    50: 5.0,
+    200: 20.0,
+    400: 40.0,
+    1000: 100.0,
+    2000: 200.0,
+}
 """Code of a voltage range -> its full scale; a minus sign fixes a measuring range."""
 AMPS: Mapping[int, float] = {code: float(f"1e{code - 20}") for code in range(9, 21)}
 """Code of a current range -> its full scale: 11 is 1 nA, 20 is 1 A."""
 MOST_POINTS = 34034 // 4
-"""Of one sweep or list: a point is at most time, current, volts and source, and the data buffer holds 34034 data at least."""
+"""Of one sweep or list: a point is at most time, current, volts and source, and the data buffer
+holds 34034 data at least.
+"""
 PROGRAM = 1
 MOST_ERRORS = 64
 OVERHEAD_S = 2e-3
@@ -111,12 +132,21 @@ _HPSMU = replace(
         Accuracy(200.0, 3.5e-4, 40e-3),
     ),
 )
-MODULES: Mapping[str, ChannelLimits] = {"B1517A": _HRSMU, "B1511A": _MPSMU, "B1511B": _MPSMU, "B1510A": _HPSMU}
-"""Module -> its limits: HRSMU, MPSMU (two makes), HPSMU. Other modules of a mainframe are left alone."""
+MODULES: Mapping[str, ChannelLimits] = {
+    "B1517A": _HRSMU,
+    "B1511A": _MPSMU,
+    "B1511B": _MPSMU,
+    "B1510A": _HPSMU,
+}
+"""Module -> its limits: HRSMU, MPSMU (two makes), HPSMU. Other modules of a mainframe are left
+alone.
+"""
 
 
 def sre_probe(nonce: int) -> tuple[str, str]:
-    """The service-request mask written and read back; its bit 6 does not exist, so bit 7 stands for it. `arm` clears it."""
+    """The service-request mask written and read back; its bit 6 does not exist, so bit 7 stands for
+    it. `arm` clears it.
+    """
     mask = (nonce & 63) | (128 if nonce & 64 else 0)
     return f"*SRE {mask};*SRE?", str(mask)
 
@@ -131,7 +161,9 @@ class _Channel:
 
 
 class KeysightB1500(SourceMeter):
-    """A B1500A; a channel is named by the slot of its module ("1" to "10"). `modules` tells which module is where."""
+    """A B1500A; a channel is named by the slot of its module ("1" to "10"). `modules` tells which
+    module is where.
+    """
 
     MAKER: ClassVar[str] = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
@@ -147,7 +179,9 @@ class KeysightB1500(SourceMeter):
         config = self.config
         link = make_link(config.resource, self.traffic, baud=config.baud)
         self._channels.clear()
-        self.dialog = Dialog(link, sre_probe, timeout_s=config.timeout_s, ending=b"\r\n", name=self.name)
+        self.dialog = Dialog(
+            link, sre_probe, timeout_s=config.timeout_s, ending=b"\r\n", name=self.name
+        )
         try:
             self.dialog.open()
             told = self.dialog.query("*IDN?")
@@ -157,9 +191,13 @@ class KeysightB1500(SourceMeter):
             if not all(re.fullmatch(r"[\w/]+,\d+", slot.strip()) for slot in slots):
                 raise LinkError(f"{self.name}: {slots!r} is no list of modules")
             names = [slot.partition(",")[0].strip() for slot in slots]
-            self.modules = {str(slot): name for slot, name in enumerate(names, 1) if name in MODULES}
+            self.modules = {
+                str(slot): name for slot, name in enumerate(names, 1) if name in MODULES
+            }
             if not self.modules:
-                raise ConfigError(f"{config.resource}: no slot holds one of {', '.join(MODULES)}; it has {names}")
+                raise ConfigError(
+                    f"{config.resource}: no slot holds one of {', '.join(MODULES)}; it has {names}"
+                )
             self.identity = Identity(model, serial, firmware)
         except BaseException:
             self.dialog.close()
@@ -174,23 +212,34 @@ class KeysightB1500(SourceMeter):
     def limits(self, channel: str) -> ChannelLimits:
         """See `SourceMeter`. Above 42 V the interlock must be closed."""
         if channel not in self.modules:
-            raise ConfigError(f"{self.name}: channel {channel!r}: there is {', '.join(self.modules)}")
+            raise ConfigError(
+                f"{self.name}: channel {channel!r}: there is {', '.join(self.modules)}"
+            )
         return replace(MODULES[self.modules[channel]], longest_aperture_s=100 / self.config.line_hz)
 
     def arm(self) -> None:
-        """See `Instrument.arm`: then format 11 with source data, high-speed converters, no service requests."""
+        """See `Instrument.arm`: then format 11 with source data, high-speed converters, no service
+        requests.
+        """
         self.safe_off()
         self.errors()
         self._channels.clear()
-        # In one message: a reset that was lost is then no reply, not a silence that passes for success.
+        # In one message: a reset that was lost is then no reply, not a silence that passes for
+        # success.
         self.send("*RST", "FMT 11,1", "TM 1", "*SRE 0", takes_s=1.0)
         if "FMT11,1" not in self.dialog.query("*LRN? 31").replace(" ", "").split(";"):
-            raise InstrumentError(f"{self.name}: the data format is not the one that was set", command="FMT 11,1")
+            raise InstrumentError(
+                f"{self.name}: the data format is not the one that was set", command="FMT 11,1"
+            )
         if not self.is_off():
-            raise InstrumentError(f"{self.name}: an output is still on after a reset", command="*RST")
+            raise InstrumentError(
+                f"{self.name}: an output is still on after a reset", command="*RST"
+            )
 
     def safe_off(self) -> None:
-        """See `Instrument.safe_off`: an operation under way is aborted; once more on a drained link where the first try fails."""
+        """See `Instrument.safe_off`: an operation under way is aborted; once more on a drained link
+        where the first try fails.
+        """
         try:
             self._switch_off()
         except BenchError:
@@ -199,7 +248,9 @@ class KeysightB1500(SourceMeter):
                 self.dialog.open()
             self._switch_off()
         if not self.is_off():
-            raise InstrumentError(f"{self.name}: an output is still on after it was switched off", command="CL")
+            raise InstrumentError(
+                f"{self.name}: an output is still on after it was switched off", command="CL"
+            )
 
     def is_off(self) -> bool:
         """See `Instrument.is_off`."""
@@ -216,7 +267,8 @@ class KeysightB1500(SourceMeter):
         raise LinkError(f"{self.name}: more than {MOST_ERRORS} errors and no end")
 
     def send(self, *commands: str, takes_s: float = 0.0) -> None:
-        """Send commands in as few messages as they need, then raise what the error queue holds: one turn on the link.
+        """Send commands in as few messages as they need, then raise what the error queue holds: one
+        turn on the link.
 
         Raises `InstrumentError` with code, text and these commands.
         """
@@ -228,7 +280,9 @@ class KeysightB1500(SourceMeter):
         self._raise(entry, ";".join(commands))
 
     def measured(self, *commands: str, takes_s: float = 0.0) -> list[Elements]:
-        """Send commands that measure; the lines of data that they gave: one transaction. Raises as `send`."""
+        """Send commands that measure; the lines of data that they gave: one transaction. Raises as
+        `send`.
+        """
         message = ";".join((*commands, "TSQ", "ERRX?"))
         seen: set[str] = set()
 
@@ -246,7 +300,9 @@ class KeysightB1500(SourceMeter):
             raise
 
     def configure(self, channel: str, setup: SourceSetup) -> None:
-        """See `SourceMeter.configure`. A channel that is off gets its source settings when it is switched on."""
+        """See `SourceMeter.configure`. A channel that is off gets its source settings when it is
+        switched on.
+        """
         self._check(channel, setup)
         known = self._channels.get(channel)
         kept = _Channel(setup, on=known is not None and known.on)
@@ -264,7 +320,9 @@ class KeysightB1500(SourceMeter):
         self._channels[channel] = kept
 
     def settings(self, channel: str) -> SourceSetup:
-        """See `SourceMeter.settings`. `settle_s` and `remote_sense` are no settings of the instrument: as configured."""
+        """See `SourceMeter.settings`. `settle_s` and `remote_sense` are no settings of the
+        instrument: as configured.
+        """
         kept = self._kept(channel)
         is_volts = kept.setup.function is Function.VOLTAGE
         try:
@@ -281,12 +339,15 @@ class KeysightB1500(SourceMeter):
         except (KeyError, ValueError) as error:
             self.dialog.out_of_step()
             raise InstrumentError(
-                f"{self.name}: channel {channel}: its settings are not of the kind that was sent ({error})",
+                f"{self.name}: channel {channel}: its settings are not of the kind that was sent"
+                f" ({error})",
                 command="*LRN?",
             ) from None
 
     def source(self, channel: str, level: float) -> None:
-        """See `SourceMeter.source`. The level of a channel that is off is sent when it is switched on."""
+        """See `SourceMeter.source`. The level of a channel that is off is sent when it is switched
+        on.
+        """
         kept = self._kept(channel)
         self._check_levels(channel, kept.setup, np.array([level]))
         if kept.on:
@@ -295,10 +356,13 @@ class KeysightB1500(SourceMeter):
         kept.level = level
 
     def output(self, channel: str, on: bool) -> None:
-        """See `SourceMeter.output`: on at zero with the configured compliance first, then the level; off from zero."""
+        """See `SourceMeter.output`: on at zero with the configured compliance first, then the
+        level; off from zero.
+        """
         self.limits(channel)
         if not on:
-            # DZ is refused where the switch is open already; CL alone would open it at whatever the channel forces.
+            # DZ is refused where the switch is open already; CL alone would open it at whatever the
+            # channel forces.
             if channel in self._closed(self.dialog.query("*LRN? 0")):
                 self.send(f"DZ {channel}", f"CL {channel}", takes_s=RELAY_S)
             if channel in self._channels:
@@ -312,15 +376,20 @@ class KeysightB1500(SourceMeter):
         kept.on = True
 
     def measure(self, channel: str) -> Readings:
-        """See `SourceMeter.measure`: current and volts of one `TTIV`, the compliance side first. One transaction."""
+        """See `SourceMeter.measure`: current and volts of one `TTIV`, the compliance side first.
+        One transaction.
+        """
         kept = self._switched_on(channel)
         lines = self.measured(
-            self._integration(kept.setup), self._spot(channel, kept.setup), takes_s=self._takes_s(kept.setup)
+            self._integration(kept.setup),
+            self._spot(channel, kept.setup),
+            takes_s=self._takes_s(kept.setup),
         )
         return self._readings(channel, lines, 1)
 
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
-        """See `SourceMeter.sweep`: a staircase of the instrument, set up and run in two transactions, all data in the second.
+        """See `SourceMeter.sweep`: a staircase of the instrument, set up and run in two
+        transactions, all data in the second.
 
         It goes on at compliance (`WM` 1): each reading says so itself.
         """
@@ -341,24 +410,41 @@ class KeysightB1500(SourceMeter):
             )
             kept.level = 0.0
             lines = self.measured(
-                "TSR", "XE", self._force(channel, setup, 0.0), takes_s=points * self._takes_s(setup, settles=True)
+                "TSR",
+                "XE",
+                self._force(channel, setup, 0.0),
+                takes_s=points * self._takes_s(setup, settles=True),
             )
         return self._readings(channel, lines, points, in_one_line=True)
 
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
-        """See `SourceMeter.list_sweep`: stored as a program, then run; all data come in the one transaction that runs it."""
+        """See `SourceMeter.list_sweep`: stored as a program, then run; all data come in the one
+        transaction that runs it.
+        """
         kept = self._switched_on(channel)
         setup = kept.setup
         levels = np.asarray(levels, dtype=np.float64)
         self._check_count(levels.size)
         self._check_levels(channel, setup, levels)
-        code, letter = self._source_code(channel, setup, float(np.max(np.abs(levels)))), self._letter(setup)
+        code, letter = (
+            self._source_code(channel, setup, float(np.max(np.abs(levels)))),
+            self._letter(setup),
+        )
         spot, wait = self._spot(channel, setup), self._wait(setup)
         steps = [c for v in levels for c in (f"D{letter} {channel},{code},{_text(v)}", *wait, spot)]
         with self.dialog.lock:
-            self.send(self._integration(setup), f"ST {PROGRAM}", "TSR", *steps, self._force(channel, setup, 0.0), "END")
+            self.send(
+                self._integration(setup),
+                f"ST {PROGRAM}",
+                "TSR",
+                *steps,
+                self._force(channel, setup, 0.0),
+                "END",
+            )
             kept.level = 0.0
-            lines = self.measured(f"DO {PROGRAM}", takes_s=levels.size * self._takes_s(setup, settles=True))
+            lines = self.measured(
+                f"DO {PROGRAM}", takes_s=levels.size * self._takes_s(setup, settles=True)
+            )
         return self._readings(channel, lines, levels.size)
 
     def _switch_off(self) -> None:
@@ -371,7 +457,9 @@ class KeysightB1500(SourceMeter):
             kept.on, kept.level = False, 0.0
 
     def _closed(self, told: str) -> list[str]:
-        """The channels that are on, from the reply to `*LRN? 0`. Raises `LinkError` where it is none."""
+        """The channels that are on, from the reply to `*LRN? 0`. Raises `LinkError` where it is
+        none.
+        """
         if re.fullmatch(r"CL\s*", told):
             return []
         if re.fullmatch(r"CN\s*\d+(,\s*\d+)*", told):
@@ -380,7 +468,8 @@ class KeysightB1500(SourceMeter):
         raise LinkError(f"{self.name}: {told[:60]!r} does not tell which outputs are on")
 
     def _learned(self, topic: int, command: str, first: str) -> list[str]:
-        """What `*LRN?` tells of one command: its parameters behind the first, which names channel or converter.
+        """What `*LRN?` tells of one command: its parameters behind the first, which names channel
+        or converter.
 
         Raises `KeyError` where the command is not among its settings.
         """
@@ -405,7 +494,9 @@ class KeysightB1500(SourceMeter):
         if error.code == 0:
             return
         more = self.errors()
-        text = f"{error}" + (f" (and {len(more)} more: {'; '.join(str(e.code) for e in more[:5])})" if more else "")
+        text = f"{error}" + (
+            f" (and {len(more)} more: {'; '.join(str(e.code) for e in more[:5])})" if more else ""
+        )
         raise InstrumentError(text, code=error.code, command=commands)
 
     def _kept(self, channel: str) -> _Channel:
@@ -441,14 +532,23 @@ class KeysightB1500(SourceMeter):
             raise ConfigError(f"{where}: source_range {level:g} is beyond {own[-1]:g}")
         if not (
             least <= setup.compliance
-            and (limits.allows(scale, setup.compliance) if is_volts else limits.allows(setup.compliance, scale))
+            and (
+                limits.allows(scale, setup.compliance)
+                if is_volts
+                else limits.allows(setup.compliance, scale)
+            )
         ):
             pairs = ", ".join(f"{v:g} V with {a:g} A" for v, a in limits.envelope)
             raise ConfigError(
-                f"{where}: compliance {setup.compliance:g} on range {scale:g}: at least {least:g}; {pairs}"
+                f"{where}: compliance {setup.compliance:g} on range {scale:g}: at least {least:g};"
+                f" {pairs}"
             )
-        if setup.measure_range is not None and not 0 < setup.measure_range <= other[-1] * (1 + 1e-9):
-            raise ConfigError(f"{where}: measure_range {setup.measure_range:g} is beyond {other[-1]:g}")
+        if setup.measure_range is not None and not 0 < setup.measure_range <= other[-1] * (
+            1 + 1e-9
+        ):
+            raise ConfigError(
+                f"{where}: measure_range {setup.measure_range:g} is beyond {other[-1]:g}"
+            )
         if not 0 <= setup.settle_s <= 65.535:
             raise ConfigError(f"{where}: settle_s {setup.settle_s:g}: 0 to 65.535")
         self._integration(setup)
@@ -456,22 +556,33 @@ class KeysightB1500(SourceMeter):
     def _check_levels(self, channel: str, setup: SourceSetup, levels: FloatArray) -> None:
         limits = self.limits(channel)
         largest = float(np.max(np.abs(levels))) if np.all(np.isfinite(levels)) else float("nan")
-        own = limits.voltage_ranges_v if setup.function is Function.VOLTAGE else limits.current_ranges_a
+        own = (
+            limits.voltage_ranges_v
+            if setup.function is Function.VOLTAGE
+            else limits.current_ranges_a
+        )
         scale = next((r for r in own if r >= largest), float("nan"))
         fits = limits.allows(
-            *((scale, setup.compliance) if setup.function is Function.VOLTAGE else (setup.compliance, scale))
+            *(
+                (scale, setup.compliance)
+                if setup.function is Function.VOLTAGE
+                else (setup.compliance, scale)
+            )
         )
         most = setup.source_range if setup.source_range is not None else own[-1]
         most = next((r for r in own if r >= most * (1 - 1e-9)), own[-1])
         if not (fits and largest <= most):
             raise ConfigError(
-                f"{self.name}: channel {channel}: level {largest:g} with compliance {setup.compliance:g}: "
-                f"the range goes to {most:g}, and {', '.join(f'{v:g} V with {a:g} A' for v, a in limits.envelope)}"
+                f"{self.name}: channel {channel}: level {largest:g} with compliance"
+                f" {setup.compliance:g}: the range goes to {most:g}, and"
+                f" {', '.join(f'{v:g} V with {a:g} A' for v, a in limits.envelope)}"
             )
 
     def _check_count(self, points: int) -> None:
         if not 1 <= points <= MOST_POINTS:
-            raise ConfigError(f"{self.name}: {points} points: 1 to {MOST_POINTS}, what the data buffer holds")
+            raise ConfigError(
+                f"{self.name}: {points} points: 1 to {MOST_POINTS}, what the data buffer holds"
+            )
 
     def _source_code(self, channel: str, setup: SourceSetup, largest: float) -> int:
         """The code of the range that a level is forced on; 0 lets the instrument choose."""
@@ -483,7 +594,9 @@ class KeysightB1500(SourceMeter):
         return _code(VOLTS if is_volts else AMPS, scales, max(setup.source_range, largest))
 
     def _measuring(self, channel: str, setup: SourceSetup) -> tuple[int, int]:
-        """Codes of the current and the voltage range to measure on: fixed (minus), or 0 for automatic."""
+        """Codes of the current and the voltage range to measure on: fixed (minus), or 0 for
+        automatic.
+        """
         if setup.measure_range is None:
             return 0, 0
         is_volts = setup.function is Function.VOLTAGE
@@ -493,21 +606,29 @@ class KeysightB1500(SourceMeter):
         return (-code, 0) if is_volts else (0, -code)
 
     def _integration(self, setup: SourceSetup) -> str:
-        """The command for an aperture: whole power line cycles where it is such, else a time. Raises `ConfigError`."""
+        """The command for an aperture: whole power line cycles where it is such, else a time.
+        Raises `ConfigError`.
+        """
         cycles = setup.aperture_s * self.config.line_hz
-        if 0.5 < cycles < 101 and 1 <= round(cycles) <= 100 and abs(cycles - round(cycles)) < 1e-6 * cycles:
+        if (
+            0.5 < cycles < 101
+            and 1 <= round(cycles) <= 100
+            and abs(cycles - round(cycles)) < 1e-6 * cycles
+        ):
             return f"AIT 0,2,{round(cycles)}"
         if not 2e-6 <= setup.aperture_s <= 20e-3:
             raise ConfigError(
-                f"{self.name}: aperture_s {setup.aperture_s:g}: 2e-6 to 0.02, or 1 to 100 whole cycles of "
-                f"{self.config.line_hz:g} Hz"
+                f"{self.name}: aperture_s {setup.aperture_s:g}: 2e-6 to 0.02, or 1 to 100 whole"
+                f" cycles of {self.config.line_hz:g} Hz"
             )
         return f"AIT 0,3,{_text(setup.aperture_s)}"
 
     def _force(self, channel: str, setup: SourceSetup, level: float) -> str:
         """The command that forces a level, with everything that goes with it."""
         code = self._source_code(channel, setup, abs(level))
-        return f"D{self._letter(setup)} {channel},{code},{_text(level)},{_text(setup.compliance)},0,0"
+        return (
+            f"D{self._letter(setup)} {channel},{code},{_text(level)},{_text(setup.compliance)},0,0"
+        )
 
     def _spot(self, channel: str, setup: SourceSetup) -> str:
         current, volts = self._measuring(channel, setup)
@@ -523,12 +644,21 @@ class KeysightB1500(SourceMeter):
         tries = AUTO_RANGES if setup.measure_range is None else 1.0
         return (setup.settle_s if settles else 0.0) + 2 * tries * (setup.aperture_s + OVERHEAD_S)
 
-    def _readings(self, channel: str, lines: list[Elements], points: int, *, in_one_line: bool = False) -> Readings:
-        """Readings from lines of data. Raises `LinkError` for another channel's data or another number of them."""
+    def _readings(
+        self, channel: str, lines: list[Elements], points: int, *, in_one_line: bool = False
+    ) -> Readings:
+        """Readings from lines of data. Raises `LinkError` for another channel's data or another
+        number of them.
+        """
         try:
             if len(lines) != (1 if in_one_line else points):
                 raise LinkError(f"{self.name}: {len(lines)} lines of data came for {points} points")
-            data = Elements(*(np.concatenate([getattr(line, f) for line in lines]) for f in Elements.__annotations__))
+            data = Elements(
+                *(
+                    np.concatenate([getattr(line, f) for line in lines])
+                    for f in Elements.__annotations__
+                )
+            )
             letter = "ABCDEFGHIJ"[int(channel) - 1].encode()
             if np.any((data.channel != letter) & (data.kind != b"T")):
                 raise LinkError(f"{self.name}: data of another channel than {channel} came")
@@ -543,7 +673,9 @@ class KeysightB1500(SourceMeter):
                 and sources == (points if in_one_line else 0)
                 and len(data) == len(amps) + len(volts) + len(times) + sources
             ):
-                raise LinkError(f"{self.name}: {len(data)} data came, which are not readings of {points} points")
+                raise LinkError(
+                    f"{self.name}: {len(data)} data came, which are not readings of {points} points"
+                )
         except LinkError:
             self.dialog.out_of_step()
             raise
@@ -562,10 +694,12 @@ def _text(value: float) -> str:
 
 
 def _judged(amps: Elements, volts: Elements, time_s: FloatArray) -> Readings:
-    """Readings with their status from the letters: V over range, C compliance, N good, any other (T, X, F, G, S) unknown.
+    """Readings with their status from the letters: V over range, C compliance, N good, any other
+    (T, X, F, G, S) unknown.
 
-    T says that another channel is at its compliance, X that something oscillates or has not settled, F that the source is
-    saturated: the value may be true, but it is not what the levels say.
+    T says that another channel is at its compliance, X that something oscillates or has not
+    settled, F that the source is saturated: the value may be true, but it is not what the levels
+    say.
     """
     over_v, over_a = volts.status == b"V", amps.status == b"V"
     limited = (amps.status == b"C") | (volts.status == b"C")

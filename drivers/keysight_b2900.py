@@ -1,13 +1,14 @@
 """Keysight (Agilent) B2901A, B2902A, B2911A and B2912A precision source/measure units (SCPI).
 
-Limits are from the B2900A data sheet, page 16 (measuring ranges, accuracy at 1 PLC, over-range), page 17 (trigger interval 20
-us, 10 us for the B291x), the "B2900 User's Guide", Edition 2, 2-20 (shortest pulse 50 us), Edition 5, 2-14 (current ranges),
-and the "Source Output Ranges" table (2-36 of the B2961A/B2962A SCPI Command Reference, which shares these outputs). Commands,
-the order of two channels' data, not-a-number and infinity, and the status bits are from the "Agilent B2900 SCPI Command
-Reference", Edition 2 (1-12 to 1-14, 4-28, 4-68, 4-93 to 4-105). Digital-line triggers were compared with public programs for
-the B2900.
-Unverified: smallest compliance (taken as 1 % of the lowest range), source settling (50, 110, 700 us by range), that the level
-returns to the immediate one after a list (checked at run time: every reading's forced level is compared with the list), the
+Limits are from the B2900A data sheet, page 16 (measuring ranges, accuracy at 1 PLC, over-range),
+page 17 (trigger interval 20 us, 10 us for the B291x), the "B2900 User's Guide", Edition 2, 2-20
+(shortest pulse 50 us), Edition 5, 2-14 (current ranges), and the "Source Output Ranges" table (2-36
+of the B2961A/B2962A SCPI Command Reference, which shares these outputs). Commands, the order of two
+channels' data, not-a-number and infinity, and the status bits are from the "Agilent B2900 SCPI
+Command Reference", Edition 2 (1-12 to 1-14, 4-28, 4-68, 4-93 to 4-105). Digital-line triggers were
+compared with public programs for the B2900. Unverified: smallest compliance (taken as 1 % of the
+lowest range), source settling (50, 110, 700 us by range), that the level returns to the immediate
+one after a list (checked at run time: every reading's forced level is compared with the list), the
 limit that both channels of a two-channel model share (not checked here).
 """
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import (
+from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
     ChannelLimits,
@@ -31,11 +32,11 @@ from rram_hil.instrument import (
     SourceMeter,
     SourceSetup,
 )
-from rram_hil.link import number
-from rram_hil.operations import FloatArray
-from rram_hil.traffic import Traffic
+from rram_hil.types import FloatArray
+from rram_hil.wire.dialog import number
+from rram_hil.wire.recording import Traffic
 
-from ._scpi import ScpiInstrument, floats
+from .dialects.scpi import ScpiInstrument, floats
 
 MOST_POINTS = 2500
 """Values of one list or sweep."""
@@ -73,7 +74,9 @@ PROTECTED = {8: "over voltage", 16: "over current", 32: "high temperature"}
 
 @dataclass(frozen=True)
 class _Armed:
-    """A triggered list that has been started: its channels' levels where it measures, shape (n,) each, and a point's time."""
+    """A triggered list that has been started: its channels' levels where it measures, shape (n,)
+    each, and a point's time.
+    """
 
     levels: Mapping[str, FloatArray]
     measured: tuple[str, ...]
@@ -81,10 +84,12 @@ class _Armed:
 
 
 class KeysightB2900(ScpiInstrument, SourceMeter):
-    """One or two channels "1", "2". Sweeps and lists run on the instrument and come back as one binary block.
+    """One or two channels "1", "2". Sweeps and lists run on the instrument and come back as one
+    binary block.
 
-    `arm_list` and `fetch` split a list in two for a matrix that sets the pace over digital lines; `run_list` plays levels
-    of several channels at once against the timer, which makes pulses of 50 us and more.
+    `arm_list` and `fetch` split a list in two for a matrix that sets the pace over digital lines;
+    `run_list` plays levels of several channels at once against the timer, which makes pulses of 50
+    us and more.
     """
 
     MAKER = "Keysight"
@@ -120,14 +125,22 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         )
 
     def arm(self) -> None:
-        """See `Instrument.arm`. Nothing switches an output on by itself afterwards (`:OUTP:ON:AUTO OFF`)."""
+        """See `Instrument.arm`. Nothing switches an output on by itself afterwards (`:OUTP:ON:AUTO
+        OFF`).
+        """
         self._setups, self._armed = {}, None
         self.send("*CLS", *self._off())
-        each = [command for c in self.channels for command in (f":OUTP{c}:ON:AUTO OFF", f":OUTP{c} OFF")]
+        each = [
+            command for c in self.channels for command in (f":OUTP{c}:ON:AUTO OFF", f":OUTP{c} OFF")
+        ]
         self.send("*RST", *each, takes_s=2.0)
-        told = self.ask(*(f":OUTP{c}:ON:AUTO?" for c in self.channels), *(f":OUTP{c}?" for c in self.channels))
+        told = self.ask(
+            *(f":OUTP{c}:ON:AUTO?" for c in self.channels), *(f":OUTP{c}?" for c in self.channels)
+        )
         if any(word.strip() != "0" for word in told.split(";")):
-            raise InstrumentError(f"{self.name}: an output is on, or goes on by itself, after a reset: {told!r}")
+            raise InstrumentError(
+                f"{self.name}: an output is on, or goes on by itself, after a reset: {told!r}"
+            )
 
     def switch_off(self) -> None:
         """See `ScpiInstrument`: sweeps given up, levels zero, outputs off."""
@@ -136,7 +149,10 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
 
     def _off(self) -> list[str]:
         both = f"(@{','.join(self.channels)})"
-        return [f":ABOR {both}", *(c for n in self.channels for c in (*self._rest(n), f":OUTP{n} OFF"))]
+        return [
+            f":ABOR {both}",
+            *(c for n in self.channels for c in (*self._rest(n), f":OUTP{n} OFF")),
+        ]
 
     def is_off(self) -> bool:
         """See `Instrument`."""
@@ -151,12 +167,18 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         source_range = (
             [f":SOUR{c}:{force}:RANG:AUTO ON"]
             if setup.source_range is None
-            else [f":SOUR{c}:{force}:RANG:AUTO OFF", f":SOUR{c}:{force}:RANG {number(setup.source_range)}"]
+            else [
+                f":SOUR{c}:{force}:RANG:AUTO OFF",
+                f":SOUR{c}:{force}:RANG {number(setup.source_range)}",
+            ]
         )
         measure_range = (
             [f":SENS{c}:{sense}:RANG:AUTO ON", f":SENS{c}:{sense}:RANG:AUTO:LLIM MIN"]
             if setup.measure_range is None
-            else [f":SENS{c}:{sense}:RANG:AUTO OFF", f":SENS{c}:{sense}:RANG {number(setup.measure_range)}"]
+            else [
+                f":SENS{c}:{sense}:RANG:AUTO OFF",
+                f":SENS{c}:{sense}:RANG {number(setup.measure_range)}",
+            ]
         )
         self.send(
             f":OUTP{c}:ON:AUTO OFF",
@@ -208,7 +230,9 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         if len(told) != 15 or told[0] not in ("VOLT", "CURR"):
             raise LinkError(f"{self.name}: the settings {told!r} are not what was asked for")
         values = floats(",".join(told[1:]))
-        forced, sensed = (values[:6], values[6:12]) if told[0] == "VOLT" else (values[6:12], values[:6])
+        forced, sensed = (
+            (values[:6], values[6:12]) if told[0] == "VOLT" else (values[6:12], values[:6])
+        )
         return SourceSetup(
             function=Function.VOLTAGE if told[0] == "VOLT" else Function.CURRENT,
             compliance=float(sensed[0]),
@@ -231,10 +255,14 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         self._known(channel)
         told = self.ask(f":OUTP{channel} {'ON' if on else 'OFF'}", f":OUTP{channel}?")
         if told.strip() != ("1" if on else "0"):
-            raise InstrumentError(f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}")
+            raise InstrumentError(
+                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
+            )
 
     def measure(self, channel: str) -> Readings:
-        """See `SourceMeter`: the wait of the setup, then one integration, with the level as it stands."""
+        """See `SourceMeter`: the wait of the setup, then one integration, with the level as it
+        stands.
+        """
         setup = self._setup(channel)
         commands = [
             *BINARY,
@@ -244,13 +272,16 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
             "*WAI",
             f":FETC:ARR? (@{channel})",
         ]
-        return self._readings((channel,), 1, commands, [], setup.settle_s + setup.aperture_s)[channel]
+        return self._readings((channel,), 1, commands, [], setup.settle_s + setup.aperture_s)[
+            channel
+        ]
 
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
         """See `SourceMeter`."""
         if not 1 <= points <= MOST_POINTS:
             raise ConfigError(
-                f"points: {points} are not 1 to {MOST_POINTS}, which is what a sweep of {self.name} holds"
+                f"points: {points} are not 1 to {MOST_POINTS}, which is what a sweep of {self.name}"
+                " holds"
             )
         levels = np.linspace(start, stop, points)
         self._check_levels(channel, levels)
@@ -275,25 +306,40 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         return self._staircase(channel, levels, self._list_commands(channel, levels))
 
     def run_list(
-        self, levels: Mapping[str, FloatArray], interval_s: float, measure_mask: NDArray[np.bool_] | None = None
+        self,
+        levels: Mapping[str, FloatArray],
+        interval_s: float,
+        measure_mask: NDArray[np.bool_] | None = None,
     ) -> dict[str, Readings]:
-        """Play levels (V or A, shape (n,) each) on one or both channels at once, `interval_s` a step, then zero: one transaction.
+        """Play levels (V or A, shape (n,) each) on one or both channels at once, `interval_s` a
+        step, then zero: one transaction.
 
-        `measure_mask` (bool, shape (n,)) says which steps come back as readings, None all of them; where it is all False nothing
-        is measured and a step may be as short as `limits(...).shortest_s`. Outputs must be on. Readings are those of
-        the chosen steps, by channel. Raises `ConfigError` for more than 2499 steps or a step too short for settling and aperture.
+        `measure_mask` (bool, shape (n,)) says which steps come back as readings, None all of them;
+        where it is all False nothing is measured and a step may be as short as
+        `limits(...).shortest_s`. Outputs must be on. Readings are those of the chosen steps, by
+        channel. Raises `ConfigError` for more than 2499 steps or a step too short for settling and
+        aperture.
         """
         lists = {c: self._list(c, values, most=MOST_POINTS - 1) for c, values in levels.items()}
         n = self._length(lists)
         mask = np.ones(n, dtype=bool) if measure_mask is None else np.asarray(measure_mask)
         if mask.shape != (n,) or mask.dtype != np.bool_:
-            raise ConfigError(f"measure_mask: {n} booleans are needed, not shape {mask.shape} of {mask.dtype}")
+            raise ConfigError(
+                f"measure_mask: {n} booleans are needed, not shape {mask.shape} of {mask.dtype}"
+            )
         names = tuple(sorted(lists))
         measures = bool(mask.any())
-        need_s = max(self._setup(c).settle_s + self._setup(c).aperture_s for c in names) if measures else 0.0
+        need_s = (
+            max(self._setup(c).settle_s + self._setup(c).aperture_s for c in names)
+            if measures
+            else 0.0
+        )
         shortest_s = max([need_s] + [self.limits(c).shortest_s for c in names])
         if not shortest_s * (1 - 1e-9) <= interval_s <= 1e5:
-            raise ConfigError(f"interval_s: {interval_s:g} s is not {shortest_s:g} s (settling, aperture) to 1e5 s")
+            raise ConfigError(
+                f"interval_s: {interval_s:g} s is not {shortest_s:g} s (settling, aperture) to"
+                " 1e5 s"
+            )
         chosen = f"(@{','.join(names)})"
         # One step of zero more: the last level is then held as long as all others.
         commands = [*BINARY]
@@ -312,8 +358,18 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
             forced = {c: np.append(lists[c], 0.0) for c in names}
             found = self._readings(names, n + 1, commands, after, takes_s, forced)
             keep = np.append(mask, False)
-            return {c: Readings(r.volts[keep], r.amps[keep], r.status[keep], r.time_s[keep]) for c, r in found.items()}
-        told = self.ask(*commands, f":INIT:TRAN {chosen}", "*OPC?", *after, *self._on_queries(names), takes_s=takes_s)
+            return {
+                c: Readings(r.volts[keep], r.amps[keep], r.status[keep], r.time_s[keep])
+                for c, r in found.items()
+            }
+        told = self.ask(
+            *commands,
+            f":INIT:TRAN {chosen}",
+            "*OPC?",
+            *after,
+            *self._on_queries(names),
+            takes_s=takes_s,
+        )
         self._check_on(told.split(";")[1:], names)
         nothing = np.zeros(0)
         return {c: Readings.of(nothing, nothing, nothing, nothing) for c in names}
@@ -329,21 +385,25 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         measure_at: NDArray[np.bool_] | None = None,
         rising: bool = False,
     ) -> None:
-        """Start lists on one or both channels that take one step (level, settling, measurement) a pulse on line `trigger_in`.
+        """Start lists on one or both channels that take one step (level, settling, measurement) a
+        pulse on line `trigger_in`.
 
-        With `measure_in`, a pulse on `trigger_in` moves the levels alone, and one on `measure_in` measures: `measure_at` (bool,
-        shape (n,)) says at which points that will be. When a point has been measured line `trigger_out` is pulsed. One
-        transaction, which does not wait; `fetch` brings the readings, `abort` gives up. `levels` are V or A, shape (n,) each;
-        `measure` names the channels that measure (None: all of `levels`). Lines are pins 1 to 14 of the digital port; pulses are
-        low-going unless `rising`. Outputs must be on.
-        Raises `ConfigError` for what cannot be done, `InstrumentError` for an output that is off.
+        With `measure_in`, a pulse on `trigger_in` moves the levels alone, and one on `measure_in`
+        measures: `measure_at` (bool, shape (n,)) says at which points that will be. When a point
+        has been measured line `trigger_out` is pulsed. One transaction, which does not wait;
+        `fetch` brings the readings, `abort` gives up. `levels` are V or A, shape (n,) each;
+        `measure` names the channels that measure (None: all of `levels`). Lines are pins 1 to 14 of
+        the digital port; pulses are low-going unless `rising`. Outputs must be on. Raises
+        `ConfigError` for what cannot be done, `InstrumentError` for an output that is off.
         """
         lists = {c: self._list(c, values) for c, values in levels.items()}
         n = self._length(lists)
         names = tuple(sorted(lists))
         measured = tuple(sorted(set(names if measure is None else measure)))
         if not measured or not set(measured) <= set(names):
-            raise ConfigError(f"measure: {measured} are not one or more of the channels {names} of the lists")
+            raise ConfigError(
+                f"measure: {measured} are not one or more of the channels {names} of the lists"
+            )
         lines = {"trigger_in": trigger_in, "trigger_out": trigger_out} | (
             {"measure_in": measure_in} if measure_in else {}
         )
@@ -353,8 +413,15 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         if len(set(lines.values())) != len(lines):
             raise ConfigError(f"trigger_out: one digital line has two tasks in {lines}")
         at = np.ones(n, dtype=np.bool_) if measure_at is None else np.asarray(measure_at)
-        if at.shape != (n,) or at.dtype != np.bool_ or not at.any() or (not measure_in and not at.all()):
-            raise ConfigError(f"measure_at: {n} booleans, one True, are needed, and measure_in where one is False")
+        if (
+            at.shape != (n,)
+            or at.dtype != np.bool_
+            or not at.any()
+            or (not measure_in and not at.all())
+        ):
+            raise ConfigError(
+                f"measure_at: {n} booleans, one True, are needed, and measure_in where one is False"
+            )
         takes_s = {c: self._setup(c).settle_s + self._setup(c).aperture_s for c in measured}
         # The channel whose measurement ends last tells that the point is over.
         last = max(measured, key=lambda c: (takes_s[c], c))
@@ -377,7 +444,11 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
                 *self._list_commands(c, lists[c]),
                 f":TRIG{c}:ALL:SOUR EXT{trigger_in}",
                 f":TRIG{c}:ALL:COUN {n}",
-                *([f":TRIG{c}:ACQ:SOUR EXT{measure_in}", f":TRIG{c}:ACQ:COUN {at.sum()}"] if measure_in else []),
+                *(
+                    [f":TRIG{c}:ACQ:SOUR EXT{measure_in}", f":TRIG{c}:ACQ:COUN {at.sum()}"]
+                    if measure_in
+                    else []
+                ),
                 f":SOUR{c}:TOUT OFF",
                 f":SENS{c}:TOUT:SIGN EXT{trigger_out}",
                 f":SENS{c}:TOUT {'ON' if c == last else 'OFF'}",
@@ -393,13 +464,17 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         except InstrumentError:
             self.abort()
             raise
-        self._armed = _Armed({c: values[at] for c, values in lists.items()}, measured, max(takes_s.values()))
+        self._armed = _Armed(
+            {c: values[at] for c, values in lists.items()}, measured, max(takes_s.values())
+        )
 
     def fetch(self, points: int, *, takes_s: float | None = None) -> dict[str, Readings]:
-        """All `points` readings of what `arm_list` started, by channel: one binary block, levels back at zero, one transaction.
+        """All `points` readings of what `arm_list` started, by channel: one binary block, levels
+        back at zero, one transaction.
 
-        `takes_s` is how long the triggers may still take (None: as long as the measurements of all points). Raises `ConfigError`
-        where another number was armed, `LinkError` where the list does not come to its end in time.
+        `takes_s` is how long the triggers may still take (None: as long as the measurements of all
+        points). Raises `ConfigError` where another number was armed, `LinkError` where the list
+        does not come to its end in time.
         """
         armed = self._armed
         if armed is None or points != next(iter(armed.levels.values())).size:
@@ -418,8 +493,14 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         self.send(f":ABOR {both}", *(command for c in self.channels for command in self._rest(c)))
 
     def _rest(self, channel: str) -> list[str]:
-        """Commands that end a sweep or list and put both levels to zero, whatever the channel forces."""
-        return [f":SOUR{channel}:{what}{command}" for what in ("VOLT", "CURR") for command in (":MODE FIX", " 0")]
+        """Commands that end a sweep or list and put both levels to zero, whatever the channel
+        forces.
+        """
+        return [
+            f":SOUR{channel}:{what}{command}"
+            for what in ("VOLT", "CURR")
+            for command in (":MODE FIX", " 0")
+        ]
 
     def _staircase(self, channel: str, levels: FloatArray, shape: list[str]) -> Readings:
         setup = self._setup(channel)
@@ -435,9 +516,9 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
             f":FETC:ARR? (@{channel})",
         ]
         takes_s = levels.size * (setup.settle_s + setup.aperture_s + OVERHEAD_S)
-        return self._readings((channel,), levels.size, commands, self._rest(channel), takes_s, {channel: levels})[
-            channel
-        ]
+        return self._readings(
+            (channel,), levels.size, commands, self._rest(channel), takes_s, {channel: levels}
+        )[channel]
 
     def _list_commands(self, channel: str, levels: FloatArray) -> list[str]:
         what = self._forces(channel)
@@ -455,24 +536,33 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         takes_s: float,
         forced: Mapping[str, FloatArray] | None = None,
     ) -> dict[str, Readings]:
-        """Send `commands`, whose last is answered by the block of all readings, then `after`; outputs and errors are checked.
+        """Send `commands`, whose last is answered by the block of all readings, then `after`;
+        outputs and errors are checked.
 
         `forced` are the levels that each reading must have been taken at.
         """
         message = ";".join(commands + after + self._on_queries(channels))
-        data, rest = self.dialog.query_block_and_line(f"{message};{self.ERROR_QUERY}", takes_s=takes_s)
+        data, rest = self.dialog.query_block_and_line(
+            f"{message};{self.ERROR_QUERY}", takes_s=takes_s
+        )
         told, error = self.split_error(rest)
         self.raise_error(error, message)
         self._check_on(told.split(";"), channels)
         if len(data) != 8 * ELEMENTS * points * len(channels):
             self.dialog.out_of_step()
             raise LinkError(
-                f"{self.name}: {len(data)} bytes of readings instead of {points} points of {len(channels)} channels"
+                f"{self.name}: {len(data)} bytes of readings instead of {points} points of"
+                f" {len(channels)} channels"
             )
         # Point by point, and of each point one channel after the other.
-        values = np.frombuffer(data, dtype=">f8").astype(np.float64).reshape(points, len(channels), ELEMENTS)
+        values = (
+            np.frombuffer(data, dtype=">f8")
+            .astype(np.float64)
+            .reshape(points, len(channels), ELEMENTS)
+        )
         return {
-            c: self._judged(c, values[:, k, :], None if forced is None else forced[c]) for k, c in enumerate(channels)
+            c: self._judged(c, values[:, k, :], None if forced is None else forced[c])
+            for k, c in enumerate(channels)
         }
 
     def _judged(self, channel: str, values: FloatArray, forced: FloatArray | None) -> Readings:
@@ -482,16 +572,27 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         bits = status.astype(np.int64)
         for bit, what in PROTECTED.items():
             if (bits & bit).any():
-                raise InstrumentError(f"{self.name}: {what} of channel {channel} during a measurement")
+                raise InstrumentError(
+                    f"{self.name}: {what} of channel {channel} during a measurement"
+                )
         if forced is not None:
-            wrong = ~(np.abs(level - forced) <= 1e-5 * np.abs(forced) + 2e-6 * np.abs(forced).max() + 1e-12)
+            wrong = ~(
+                np.abs(level - forced)
+                <= 1e-5 * np.abs(forced) + 2e-6 * np.abs(forced).max() + 1e-12
+            )
             if wrong.any():
                 k = int(np.argmax(wrong))
                 raise InstrumentError(
-                    f"{self.name}: channel {channel} forced {level[k]:g} instead of {forced[k]:g} at point {k}"
+                    f"{self.name}: channel {channel} forced {level[k]:g} instead of {forced[k]:g}"
+                    f" at point {k}"
                 )
-        # The bit does not say which of the two is over its range; where both are numbers neither is believed.
-        over = ((bits & OVER_RANGE) != 0) & (np.abs(volts) < NOT_A_READING) & (np.abs(amps) < NOT_A_READING)
+        # The bit does not say which of the two is over its range; where both are numbers neither is
+        # believed.
+        over = (
+            ((bits & OVER_RANGE) != 0)
+            & (np.abs(volts) < NOT_A_READING)
+            & (np.abs(amps) < NOT_A_READING)
+        )
         volts[over] = amps[over] = np.inf
         return Readings.of(volts, amps, (bits & AT_COMPLIANCE) != 0, time_s)
 
@@ -502,12 +603,15 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         """Raise `InstrumentError` unless every output said that it is on."""
         off = [c for c, word in zip(channels, told, strict=True) if word.strip() != "1"]
         if off:
-            raise InstrumentError(f"{self.name}: output {' and '.join(off)} is off; nothing of this was a measurement")
+            raise InstrumentError(
+                f"{self.name}: output {' and '.join(off)} is off; nothing of this was a measurement"
+            )
 
     def _known(self, channel: str) -> None:
         if channel not in self.channels:
             raise ConfigError(
-                f"channel: {channel!r} is none of {', '.join(self.channels)} of the {self.identity.model}"
+                f"channel: {channel!r} is none of {', '.join(self.channels)} of the"
+                f" {self.identity.model}"
             )
 
     def _setup(self, channel: str) -> SourceSetup:
@@ -524,7 +628,9 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         limits = self.limits(channel)
         volts = setup.function is Function.VOLTAGE
         smallest, most = (
-            (limits.smallest_compliance_a, limits.max_a) if volts else (limits.smallest_compliance_v, limits.max_v)
+            (limits.smallest_compliance_a, limits.max_a)
+            if volts
+            else (limits.smallest_compliance_v, limits.max_v)
         )
         forced, sensed = (
             (limits.voltage_ranges_v, limits.current_ranges_a)
@@ -539,26 +645,46 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
             ("settle_s", setup.settle_s, 0.0, 1e5),
         ):
             if value is not None and not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
-                raise ConfigError(f"{key}: {value:g} is not {low:g} to {high:g} (channel {channel} of {self.name})")
+                raise ConfigError(
+                    f"{key}: {value:g} is not {low:g} to {high:g} (channel {channel} of"
+                    f" {self.name})"
+                )
 
     def _check_levels(self, channel: str, levels: FloatArray) -> None:
-        """Raise `ConfigError` for a level beyond the range or beyond what the channel gives with its compliance."""
+        """Raise `ConfigError` for a level beyond the range or beyond what the channel gives with
+        its compliance.
+        """
         setup = self._setup(channel)
         limits = self.limits(channel)
         top = float(np.max(np.abs(levels))) if np.isfinite(levels).all() else float("nan")
         if setup.source_range is not None:
-            ranges = limits.voltage_ranges_v if setup.function is Function.VOLTAGE else limits.current_ranges_a
+            ranges = (
+                limits.voltage_ranges_v
+                if setup.function is Function.VOLTAGE
+                else limits.current_ranges_a
+            )
             full = next((r for r in ranges if setup.source_range <= r * (1 + 1e-9)), ranges[-1])
             if not top <= full * 1.05:
-                raise ConfigError(f"level: {top:g} is beyond the range of {full:g} (channel {channel} of {self.name})")
-        volts, amps = (top, setup.compliance) if setup.function is Function.VOLTAGE else (setup.compliance, top)
+                raise ConfigError(
+                    f"level: {top:g} is beyond the range of {full:g} (channel {channel} of"
+                    f" {self.name})"
+                )
+        volts, amps = (
+            (top, setup.compliance)
+            if setup.function is Function.VOLTAGE
+            else (setup.compliance, top)
+        )
         if not limits.allows(volts, amps):
-            raise ConfigError(f"level: channel {channel} of {self.name} does not give {volts:g} V with {amps:g} A")
+            raise ConfigError(
+                f"level: channel {channel} of {self.name} does not give {volts:g} V with {amps:g} A"
+            )
 
     def _list(self, channel: str, levels: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
         values = np.array(levels, dtype=np.float64)
         if values.ndim != 1 or not 1 <= values.size <= most:
-            raise ConfigError(f"levels: a list of 1 to {most} values is needed, not shape {values.shape}")
+            raise ConfigError(
+                f"levels: a list of 1 to {most} values is needed, not shape {values.shape}"
+            )
         self._check_levels(channel, values)
         return values
 

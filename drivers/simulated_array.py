@@ -12,18 +12,22 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from rram_hil.cells import Cells, Geometry, IntArray
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Simulation
-from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import Operation
+from rram_hil.array.results import Result
 from rram_hil.errors import LinkError
-from rram_hil.limits import Limits
-from rram_hil.operations import Operation, Result
-from rram_hil.simulation import FarSideRequest, SimulatedFarSide
+from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
+from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation
+from rram_hil.types import IntArray
 
 
 class SimulatedArrayConfig(DriverConfig):
-    """Section `[driver]` of a bench whose array is simulated in the process; `launch` fills it from `[simulation]`."""
+    """Section `[driver]` of a bench whose array is simulated in the process; `launch` fills it from
+    `[simulation]`.
+    """
 
     simulation: Simulation = Simulation()
     chip: str = Field(default="", description="chip id")
@@ -31,7 +35,9 @@ class SimulatedArrayConfig(DriverConfig):
 
 
 class SimulatedArray(Driver):
-    """The direct driver of a `SimulatedChip`, which is there as `.chip` between `connect` and `close`."""
+    """The direct driver of a `SimulatedChip`, which is there as `.chip` between `connect` and
+    `close`.
+    """
 
     Config: ClassVar[type[DriverConfig]] = SimulatedArrayConfig
 
@@ -41,13 +47,17 @@ class SimulatedArray(Driver):
 
     @property
     def chip(self) -> SimulatedChip:
-        """The chip, with its ground truth. Raises `LinkError` before `connect` and after `close`."""
+        """The chip, with its ground truth. Raises `LinkError` before `connect` and after
+        `close`.
+        """
         if self._chip is None:
             raise LinkError("simulated array: not connected")
         return self._chip
 
     def connect(self) -> Identity:
-        """Make the chip, or open its state file. Raises `ConfigError` or `DataError` where it does not fit."""
+        """Make the chip, or open its state file. Raises `ConfigError` or `DataError` where it does
+        not fit.
+        """
         config = self.config
         assert isinstance(config, SimulatedArrayConfig)
         if self._chip is None:
@@ -77,12 +87,18 @@ class SimulatedArray(Driver):
         _ = self.chip
 
     def execute(self, operation: Operation, number: int) -> Result:
-        """Carry out one operation; when cancelled, return the part that was done (a multiply raises `AbortedError`)."""
+        """Carry out one operation; when cancelled, return the part that was done (a multiply raises
+        `AbortedError`).
+        """
         return self.chip.execute(operation, number, self.cancel)
 
     def executed(self, number: int, cells: Cells) -> IntArray | None:
-        """Pulses that operation `number` really gave each cell, shape (n,); -1 where a later operation has reached it."""
-        return np.where(self.chip.last_numbers(cells) > number, -1, self.chip.executed(number, cells))
+        """Pulses that operation `number` really gave each cell, shape (n,); -1 where a later
+        operation has reached it.
+        """
+        return np.where(
+            self.chip.last_numbers(cells) > number, -1, self.chip.executed(number, cells)
+        )
 
     def last_number(self) -> int:
         """The highest operation number that the chip has seen."""

@@ -1,8 +1,10 @@
-"""Driver of an array reached by source-meter channels through a switch matrix (see `_wiring` for its bench file).
+"""Driver of an array reached by source-meter channels through a switch matrix (see `_wiring` for
+its bench file).
 
-Cells are carried out row by row, one batch a row. Between rows all sources stand at zero and the matrix stays as it was, so that
-relays move no more than they must; `arm` and `safe_off` leave every relay open, verified. Which way a row takes depends on the
-instruments (`_smu_chains`). The bench clock is the host's on a real bench.
+Cells are carried out row by row, one batch a row. Between rows all sources stand at zero and the
+matrix stays as it was, so that relays move no more than they must; `arm` and `safe_off` leave every
+relay open, verified. Which way a row takes depends on the instruments (`_smu_chains`). The bench
+clock is the host's on a real bench.
 """
 
 from __future__ import annotations
@@ -19,22 +21,37 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.cells import Cells, Geometry, IntArray
-from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity, ReadingPath, Span
-from rram_hil.errors import AbortedError, BenchError, ConfigError, InstrumentError, LinkError, UnknownOutcomeError
-from rram_hil.far_clock import FarClock
-from rram_hil.instrument import ChannelLimits, Instrument, SourceMeter, SwitchMatrix, make_instrument
-from rram_hil.limits import Limits, pulses_of
-from rram_hil.operations import Apply, ApplyResult, FloatArray, Operation, Result, Status, StatusArray, Wait, WaitResult
-from rram_hil.operations import Span as TimeSpan
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits, pulses_of
+from rram_hil.array.operations import Apply, Operation, Status, Wait
+from rram_hil.array.operations import Span as TimeSpan
+from rram_hil.array.results import ApplyResult, Result, WaitResult
+from rram_hil.errors import (
+    AbortedError,
+    BenchError,
+    ConfigError,
+    InstrumentError,
+    LinkError,
+    UnknownOutcomeError,
+)
+from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, ReadingPath, Span
+from rram_hil.hardware.instrument import (
+    ChannelLimits,
+    Instrument,
+    SourceMeter,
+    SwitchMatrix,
+    make_instrument,
+)
+from rram_hil.types import FloatArray, IntArray, StatusArray
+from rram_hil.wire.bench_clock import FarClock
 
-from ._smu_chains import Chain, Measured, PlainChain, TriggeredChain, TspChain, stops
-from ._smu_routes import Relays, Route, Router, RowPlan
-from ._tsp_switch import TspSwitch
-from ._wiring import Wiring
+from .dialects.tsp_switch import TspSwitch
 from .keithley_707b import Keithley707B
 from .keithley_2600b import Keithley2600B
 from .keysight_b2900 import KeysightB2900
+from .matrix.chains import Chain, Measured, PlainChain, TriggeredChain, TspChain, stops
+from .matrix.routes import Relays, Route, Router, RowPlan
+from .matrix.wiring import Wiring
 
 POLL_S = 0.05
 """How often a wait looks at `cancel`."""
@@ -43,16 +60,22 @@ POLL_S = 0.05
 class SmuMatrixConfig(DriverConfig):
     """Section `[driver]` of a bench with `name = "smu-matrix"`."""
 
-    instruments: dict[str, dict[str, Any]] = Field(description="name = { kind, model, resource, ... }")
+    instruments: dict[str, dict[str, Any]] = Field(
+        description="name = { kind, model, resource, ... }"
+    )
     wiring: Wiring
     row_s: Annotated[float, Field(gt=0, le=10)] = Field(
         default=1.0, description="longest stretch of a batch, in s; an abort waits for it"
     )
-    clock: str = Field(default="", description="control address of a simulated bench, which fills it in")
+    clock: str = Field(
+        default="", description="control address of a simulated bench, which fills it in"
+    )
 
 
 class SmuMatrix(Driver):
-    """Source-meter channels and a switch matrix in front of a 1R or 1T1R array. One lock around each row."""
+    """Source-meter channels and a switch matrix in front of a 1R or 1T1R array. One lock around
+    each row.
+    """
 
     Config: ClassVar[type[DriverConfig]] = SmuMatrixConfig
 
@@ -69,7 +92,9 @@ class SmuMatrix(Driver):
         self._relays: Relays | None = None
 
     def connect(self) -> Identity:
-        """Identify every instrument; no output and no relay changes. Raises `ConfigError` for a wrong or missing one."""
+        """Identify every instrument; no output and no relay changes. Raises `ConfigError` for a
+        wrong or missing one.
+        """
         with self._lock:
             self.close()
             try:
@@ -87,7 +112,10 @@ class SmuMatrix(Driver):
             return self._identity()
 
     def _identity(self) -> Identity:
-        told = [getattr(i, "identity", None) or Identity(type(i).__name__, "") for i in self._instruments.values()]
+        told = [
+            getattr(i, "identity", None) or Identity(type(i).__name__, "")
+            for i in self._instruments.values()
+        ]
         return Identity(
             model=" + ".join(t.model for t in told),
             serial=" + ".join(t.serial for t in told),
@@ -108,12 +136,13 @@ class SmuMatrix(Driver):
             kind = TriggeredChain
             if wiring.triggers.smu not in meters:
                 raise ConfigError(
-                    f"driver.wiring.triggers.smu: {wiring.triggers.smu!r} has no channel of the array; {', '.join(meters)} has"
+                    f"driver.wiring.triggers.smu: {wiring.triggers.smu!r} has no channel of the"
+                    f" array; {', '.join(meters)} has"
                 )
         elif wiring.tsp_node or wiring.triggers:
             raise ConfigError(
-                "driver.wiring: tsp_node needs one 2600B and a 707B or 708B, triggers one B2900 and a 707B or 708B; take them "
-                "out for other instruments"
+                "driver.wiring: tsp_node needs one 2600B and a 707B or 708B, triggers one B2900 and"
+                " a 707B or 708B; take them out for other instruments"
             )
         return kind(meters, matrix, wiring, self._router.gate, self.limits.read_v, self.now_s)
 
@@ -125,9 +154,15 @@ class SmuMatrix(Driver):
             meter = self._instruments.get(name)
             if not isinstance(meter, SourceMeter) or own not in meter.channels:
                 there = ", ".join(
-                    f"{n}.{c}" for n, i in self._instruments.items() if isinstance(i, SourceMeter) for c in i.channels
+                    f"{n}.{c}"
+                    for n, i in self._instruments.items()
+                    if isinstance(i, SourceMeter)
+                    for c in i.channels
                 )
-                raise ConfigError(f"driver.wiring.channels: {channel!r} is no source-meter channel; there is: {there}")
+                raise ConfigError(
+                    f"driver.wiring.channels: {channel!r} is no source-meter channel; there is:"
+                    f" {there}"
+                )
             meters[name] = meter
         return meters
 
@@ -135,13 +170,21 @@ class SmuMatrix(Driver):
         """The switch matrix, which must have every crosspoint that the wiring can need."""
         matrices = [i for i in self._instruments.values() if isinstance(i, SwitchMatrix)]
         if len(matrices) != 1:
-            raise ConfigError(f"driver.instruments: one switch matrix is needed, {len(matrices)} are described")
+            raise ConfigError(
+                f"driver.instruments: one switch matrix is needed, {len(matrices)} are described"
+            )
         matrix, wiring = matrices[0], self._settings.wiring
         for row in wiring.rows:
             if row not in matrix.rows:
-                raise ConfigError(f"driver.wiring: {row!r} is no row of the matrix; it has {', '.join(matrix.rows)}")
+                raise ConfigError(
+                    f"driver.wiring: {row!r} is no row of the matrix; it has"
+                    f" {', '.join(matrix.rows)}"
+                )
         if max(wiring.columns) > matrix.columns:
-            raise ConfigError(f"driver.wiring: column {max(wiring.columns)} is beyond the matrix's {matrix.columns}")
+            raise ConfigError(
+                f"driver.wiring: column {max(wiring.columns)} is beyond the matrix's"
+                f" {matrix.columns}"
+            )
         if isinstance(matrix, TspSwitch):
             for point in itertools.product(wiring.rows, wiring.columns):
                 matrix.name_of(point)
@@ -154,7 +197,9 @@ class SmuMatrix(Driver):
         forces = [self._channel_limits(c) for c in self._router.forces]
         volts = min(limits.max_v for limits in forces)
         # A 1R array has no gate: what an operation says of it is ignored.
-        gate_v = self._channel_limits(self._router.gate).max_v if self._router.gate else float("inf")
+        gate_v = (
+            self._channel_limits(self._router.gate).max_v if self._router.gate else float("inf")
+        )
         fraction, floor_a = self._uncertainty()
         return Capabilities(
             bl_v=Span(-volts, volts),
@@ -175,31 +220,45 @@ class SmuMatrix(Driver):
         )
 
     def _uncertainty(self) -> tuple[float, float]:
-        """Fraction and floor (A) of a reading: the worst of the ranges that a cell's current can need.
+        """Fraction and floor (A) of a reading: the worst of the ranges that a cell's current can
+        need.
 
-        A range's offset weighs most at the smallest current that still needs it, the full scale of the range below. The level
-        that a current is measured at has an error too; the instruments' own accuracy in measuring volts stands for that.
+        A range's offset weighs most at the smallest current that still needs it, the full scale of
+        the range below. The level that a current is measured at has an error too; the instruments'
+        own accuracy in measuring volts stands for that.
         """
         fraction, floor_a = 0.0, 0.0
         for channel in self._router.forces:
             limits = self._channel_limits(channel)
-            enough = min((a.range for a in limits.measures_a if a.range >= self.limits.current_a), default=np.inf)
+            enough = min(
+                (a.range for a in limits.measures_a if a.range >= self.limits.current_a),
+                default=np.inf,
+            )
             used = [a for a in limits.measures_a if a.range <= enough]
             volts = [a for a in limits.measures_v if a.range >= self.limits.read_v][:1]
             level = sum(a.fraction + a.offset / self.limits.read_v for a in volts)
             floor_a = max([floor_a, *(a.offset for a in used[:1])])
-            by_range = [a.fraction + a.offset / below.range for below, a in itertools.pairwise(used)]
-            fraction = max([fraction, *(level + f for f in (*(a.fraction for a in used[:1]), *by_range))])
+            by_range = [
+                a.fraction + a.offset / below.range for below, a in itertools.pairwise(used)
+            ]
+            fraction = max(
+                [fraction, *(level + f for f in (*(a.fraction for a in used[:1]), *by_range))]
+            )
         return fraction, floor_a
 
     def wear(self) -> str:
-        """See `Driver.wear`: how often the relays in front of the array have closed, as the matrix counts."""
+        """See `Driver.wear`: how often the relays in front of the array have closed, as the matrix
+        counts.
+        """
         with self._lock:
             matrix, wiring = self._connected().matrix, self._settings.wiring
             points = list(itertools.product(wiring.rows, wiring.columns))
             counts = matrix.counts(points)
         row, column = points[int(np.argmax(counts))]
-        return f"{len(points)} relays have closed {counts.sum()} times, {row}{column} most often: {counts.max()}"
+        return (
+            f"{len(points)} relays have closed {counts.sum()} times, {row}{column} most often:"
+            f" {counts.max()}"
+        )
 
     @property
     def transactions(self) -> int:
@@ -226,7 +285,11 @@ class SmuMatrix(Driver):
         routes = self._router.routes(replace(operation, repeat=1))
         for step, route in zip(operation.steps, routes, strict=True):
             if step.measure == "current":
-                ends = [(on_row[row], sign) for row, sign in ((route.bl, 1), (route.sl, -1)) if row in on_row]
+                ends = [
+                    (on_row[row], sign)
+                    for row, sign in ((route.bl, 1), (route.sl, -1))
+                    if row in on_row
+                ]
                 gate = step.levels("wl", n)
                 sources = tuple((channel, sign, route.levels[channel]) for channel, sign in ends)
                 gate_v = np.zeros(n) if gate is None else np.array(gate)
@@ -251,9 +314,10 @@ class SmuMatrix(Driver):
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out an `Apply` row by row, or a `Wait`.
 
-        When cancelled, returns the rows that were done (NOT_RUN for the rest). Raises `ConfigError` before anything moves for
-        what these channels cannot do, `UnknownOutcomeError` where a row with pulses failed on its way, `LinkError` where a
-        reading failed twice, `InstrumentError` for an instrument's own error.
+        When cancelled, returns the rows that were done (NOT_RUN for the rest). Raises `ConfigError`
+        before anything moves for what these channels cannot do, `UnknownOutcomeError` where a row
+        with pulses failed on its way, `LinkError` where a reading failed twice, `InstrumentError`
+        for an instrument's own error.
         """
         with self._lock:
             if isinstance(operation, Wait):
@@ -291,27 +355,41 @@ class SmuMatrix(Driver):
         above = np.stack([~(np.abs(r.drop_v) <= self.limits.read_v) for r in routes], axis=1)
         pulses = np.sum(ran & above, axis=1).astype(np.int64)
         reads = np.sum(status != Status.NOT_RUN, axis=1).astype(np.int64)
-        return ApplyResult(current, conductance, status, stamps, pulses, reads, TimeSpan(started_s, self.now_s()))
+        return ApplyResult(
+            current, conductance, status, stamps, pulses, reads, TimeSpan(started_s, self.now_s())
+        )
 
     @contextlib.contextmanager
     def _off_if_it_breaks(self) -> Iterator[None]:
-        """Outputs off and relays open on every unforeseen way out; failures of a row have seen to it themselves."""
+        """Outputs off and relays open on every unforeseen way out; failures of a row have seen to
+        it themselves.
+        """
         try:
             yield
         except (LinkError, InstrumentError):
             raise
         except ConfigError as error:
-            # Refused in the middle: rows before this one may have had their pulses, which must not count as never given.
+            # Refused in the middle: rows before this one may have had their pulses, which must not
+            # count as never given.
             self._off_after(error)
-            raise UnknownOutcomeError(f"{error}; it was refused after the operation had begun") from None
+            raise UnknownOutcomeError(
+                f"{error}; it was refused after the operation had begun"
+            ) from None
         except BaseException:
             with contextlib.suppress(BenchError):
                 self.safe_off()
             raise
 
-    def _rows(self, cells: Cells, parts: list[tuple[Route, ...]], chain: Chain) -> Iterator[IntArray]:
-        """Positions of the cells, row after row, so many at a time that no part of them lasts longer than `row_s`."""
-        most = min(min(self._settings.row_s / _lasts_s(part, chain), chain.most_visits / len(part)) for part in parts)
+    def _rows(
+        self, cells: Cells, parts: list[tuple[Route, ...]], chain: Chain
+    ) -> Iterator[IntArray]:
+        """Positions of the cells, row after row, so many at a time that no part of them lasts
+        longer than `row_s`.
+        """
+        most = min(
+            min(self._settings.row_s / _lasts_s(part, chain), chain.most_visits / len(part))
+            for part in parts
+        )
         for row in np.unique(cells.row):
             at = np.flatnonzero(cells.row == row)
             for first in range(0, at.size, max(1, int(most))):
@@ -320,24 +398,37 @@ class SmuMatrix(Driver):
     def _parts(self, routes: tuple[Route, ...], operation: Apply, chain: Chain) -> list[slice]:
         """The steps in parts that are carried out one after the other.
 
-        Cut after a measurement where a stop condition is the host's to look at, where one cell would take longer than
-        `row_s`, and where settings differ that the instruments cannot change on their way.
+        Cut after a measurement where a stop condition is the host's to look at, where one cell
+        would take longer than `row_s`, and where settings differ that the instruments cannot change
+        on their way.
         """
         starts = [0]
         for k in range(1, len(routes)):
             here = routes[starts[-1] : k]
             ended = routes[k - 1].sense and operation.stop is not None and not chain.can_stop
             too_long = (
-                _lasts_s(routes[starts[-1] : k + 1], chain) > self._settings.row_s or len(here) == chain.most_visits
+                _lasts_s(routes[starts[-1] : k + 1], chain) > self._settings.row_s
+                or len(here) == chain.most_visits
             )
-            if ended or (too_long and chain.most_visits > 1) or not chain.goes_with(here, routes[k]):
+            if (
+                ended
+                or (too_long and chain.most_visits > 1)
+                or not chain.goes_with(here, routes[k])
+            ):
                 starts.append(k)
         return [slice(a, b) for a, b in itertools.pairwise([*starts, len(routes)])]
 
     def _row(
-        self, chain: Chain, operation: Apply, routes: tuple[Route, ...], at: IntArray, limit_a: Mapping[str, float]
+        self,
+        chain: Chain,
+        operation: Apply,
+        routes: tuple[Route, ...],
+        at: IntArray,
+        limit_a: Mapping[str, float],
     ) -> tuple[RowPlan, Measured]:
-        """One row, once more where it cannot have stressed a cell. Relays are known again only when it has succeeded."""
+        """One row, once more where it cannot have stressed a cell. Relays are known again only when
+        it has succeeded.
+        """
         stresses = bool(pulses_of(operation.part(at), self.limits).any())
         for is_last in (stresses, True):
             try:
@@ -359,18 +450,24 @@ class SmuMatrix(Driver):
         return plan, found
 
     def _finish(self, chain: Chain) -> None:
-        """Outputs off after the last row; what was measured stays good if that needs a second try."""
+        """Outputs off after the last row; what was measured stays good if that needs a second
+        try.
+        """
         try:
             chain.finish()
         except (LinkError, InstrumentError) as error:
             self._off_after(error)
 
     def _off_after(self, error: BenchError) -> None:
-        """Sources off, relays open, after a row that failed. Raises `LinkError` where that is not verified."""
+        """Sources off, relays open, after a row that failed. Raises `LinkError` where that is not
+        verified.
+        """
         try:
             self.safe_off()
         except BenchError as failure:
-            raise LinkError(f"{error}; and outputs could not be verified as off: {failure}") from None
+            raise LinkError(
+                f"{error}; and outputs could not be verified as off: {failure}"
+            ) from None
 
     def _wait(self, operation: Wait) -> WaitResult:
         started_s = self.now_s()
@@ -383,7 +480,8 @@ class SmuMatrix(Driver):
         return WaitResult(TimeSpan(started_s, self.now_s()))
 
     def safe_off(self) -> None:
-        """Every source off, then every relay open, each verified; one that fails does not keep the others from it.
+        """Every source off, then every relay open, each verified; one that fails does not keep the
+        others from it.
 
         Raises the first failure once all were tried.
         """
@@ -435,7 +533,9 @@ def _lasts_s(routes: tuple[Route, ...], chain: Chain) -> float:
 
 
 def _calibrated(plan: RowPlan, found: Measured) -> tuple[FloatArray, FloatArray, StatusArray]:
-    """Cell currents from BL to SL (a gate's as it is), conductances and status, shape (n, measuring routes)."""
+    """Cell currents from BL to SL (a gate's as it is), conductances and status, shape (n, measuring
+    routes).
+    """
     routes = [plan.routes[k] for k in plan.measuring]
     if not routes:
         nothing = np.zeros((plan.at.size, 0))
@@ -443,14 +543,18 @@ def _calibrated(plan: RowPlan, found: Measured) -> tuple[FloatArray, FloatArray,
     signs = np.array([r.sign for r in routes], dtype=np.float64)
     drops = np.stack([r.drop_v for r in routes], axis=1)
     amps = found.amps * np.where(signs == 0, 1.0, signs)
-    status = np.where((drops == 0) & (signs != 0) & (found.status == Status.OK), Status.NOT_A_NUMBER, found.status)
+    status = np.where(
+        (drops == 0) & (signs != 0) & (found.status == Status.OK), Status.NOT_A_NUMBER, found.status
+    )
     usable = ((status == Status.OK) | (status == Status.COMPLIANCE)) & (signs != 0)
     siemens = np.divide(amps, drops, out=np.full(amps.shape, np.nan), where=usable & (drops != 0))
     return amps, siemens, status.astype(np.uint8)
 
 
 def _met(plan: RowPlan, siemens: FloatArray, status: StatusArray) -> NDArray[np.bool_]:
-    """Which cells have met their stop condition, shape (n,); a current over range counts as high."""
+    """Which cells have met their stop condition, shape (n,); a current over range counts as
+    high.
+    """
     met = [
         stops(plan, step, cell, siemens[cell, k], status[cell, k])
         for cell in range(plan.at.size)

@@ -1,4 +1,6 @@
-"""Driver for RRAM test-chip controller boards that speak the protocol of docs/board-protocol.md over a serial link."""
+"""Driver for RRAM test-chip controller boards that speak the protocol of docs/board-protocol.md
+over a serial link.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 from pydantic import Field
 
-from rram_hil.cells import Cells, Geometry, IntArray
-from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits, pulses_of
+from rram_hil.array.operations import Apply, Multiply, Operation, Program, Step, Wait, WriteWords
+from rram_hil.array.results import Result
 from rram_hil.errors import (
     AbortedError,
     BenchError,
@@ -26,12 +30,13 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
-from rram_hil.limits import Limits, pulses_of
-from rram_hil.link import Link, make_link
-from rram_hil.operations import Apply, Multiply, Operation, Program, Result, Step, Wait, WriteWords
-from rram_hil.traffic import Traffic
+from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
+from rram_hil.types import IntArray
+from rram_hil.wire.link import Link
+from rram_hil.wire.open_link import make_link
+from rram_hil.wire.recording import Traffic
 
-from ._test_chip_board_codec import (
+from .dialects.board_codec import (
     ERROR,
     MORE,
     REPLY,
@@ -75,20 +80,37 @@ class TestChipBoardConfig(DriverConfig):
 
     __test__: ClassVar[bool] = False
 
-    port: str = Field(default="", description="serial port (COM3, /dev/ttyACM0) or URL (socket://host:port)")
-    baud: Annotated[int, Field(ge=300)] = Field(default=115200, description="line rate; USB boards ignore it")
-    timeout_s: Annotated[float, Field(ge=0.25, le=60)] = Field(default=1.0, description="longest silence of the board")
-    retries: Annotated[int, Field(ge=0, le=20)] = Field(default=3, description="how often a message is repeated")
+    port: str = Field(
+        default="", description="serial port (COM3, /dev/ttyACM0) or URL (socket://host:port)"
+    )
+    baud: Annotated[int, Field(ge=300)] = Field(
+        default=115200, description="line rate; USB boards ignore it"
+    )
+    timeout_s: Annotated[float, Field(ge=0.25, le=60)] = Field(
+        default=1.0, description="longest silence of the board"
+    )
+    retries: Annotated[int, Field(ge=0, le=20)] = Field(
+        default=3, description="how often a message is repeated"
+    )
     watchdog_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
-        default=2.0, description="the board switches off when the host is silent for this long inside an operation"
+        default=2.0,
+        description=(
+            "the board switches off when the host is silent for this long inside an operation"
+        ),
     )
     patience_s: Annotated[float, Field(gt=0)] = Field(
-        default=60.0, description="how much longer than expected an operation may take before it is stopped"
+        default=60.0,
+        description="how much longer than expected an operation may take before it is stopped",
     )
     read_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="a current reading is right within this fraction of it, as the board's maker states"
+        default=0.0,
+        description=(
+            "a current reading is right within this fraction of it, as the board's maker states"
+        ),
     )
-    read_floor_a: Annotated[float, Field(ge=0)] = Field(default=0.0, description="and within these amperes")
+    read_floor_a: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="and within these amperes"
+    )
 
 
 class _LostError(LinkError):
@@ -104,7 +126,9 @@ class _BoardError(InstrumentError):
 
 
 class _Port:
-    """The serial port: whole frames out, whole frames in; a link that fails is a `_LostError` that names the port."""
+    """The serial port: whole frames out, whole frames in; a link that fails is a `_LostError` that
+    names the port.
+    """
 
     def __init__(self, config: TestChipBoardConfig) -> None:
         self._config = config
@@ -171,9 +195,9 @@ class _Wait:
 class TestChipBoard(Driver):
     """A test-chip board behind a serial port, a pseudo-terminal or a TCP socket.
 
-    One lock is held around each transaction. The watchdog is fed from inside `execute`, the only time at which outputs may
-    be on. `connect`, `arm` and `execute` look at `cancel` every 50 ms; the rest does not, so that a cancelled bench can still be
-    made safe and asked what it did.
+    One lock is held around each transaction. The watchdog is fed from inside `execute`, the only
+    time at which outputs may be on. `connect`, `arm` and `execute` look at `cancel` every 50 ms;
+    the rest does not, so that a cancelled bench can still be made safe and asked what it did.
     """
 
     __test__: ClassVar[bool] = False
@@ -185,8 +209,8 @@ class TestChipBoard(Driver):
         self._settings = config
         if not config.port:
             raise ConfigError(
-                "driver.port: missing; give a serial port such as COM3 or /dev/ttyACM0, or socket://host:port, "
-                "or add a [simulation] section"
+                "driver.port: missing; give a serial port such as COM3 or /dev/ttyACM0, or"
+                " socket://host:port, or add a [simulation] section"
             )
         self._port = _Port(config)
         self._lock = threading.RLock()
@@ -215,8 +239,9 @@ class TestChipBoard(Driver):
     def connect(self) -> Identity:
         """Open the port and identify; change no output.
 
-        Raises `LinkError` for a port that does not open or a silent board, `ConfigError` for another device, another
-        protocol version, or a chip of another geometry than the bench file's.
+        Raises `LinkError` for a port that does not open or a silent board, `ConfigError` for
+        another device, another protocol version, or a chip of another geometry than the bench
+        file's.
         """
         with self._lock:
             self._port.close()
@@ -233,7 +258,9 @@ class TestChipBoard(Driver):
         """What the connected board can do. Raises `LinkError` before `connect`."""
         settings = self._settings
         return replace(
-            self._connected().capabilities, read_fraction=settings.read_fraction, read_floor_a=settings.read_floor_a
+            self._connected().capabilities,
+            read_fraction=settings.read_fraction,
+            read_floor_a=settings.read_floor_a,
         )
 
     @property
@@ -244,7 +271,8 @@ class TestChipBoard(Driver):
     def arm(self) -> None:
         """Switch off, set limits and watchdog and read them back, arm, verify.
 
-        Raises `LimitError` for limits beyond the board's own, `InstrumentError` where a read-back differs.
+        Raises `LimitError` for limits beyond the board's own, `InstrumentError` where a read-back
+        differs.
         """
         with self._lock:
             self._connected()
@@ -253,20 +281,26 @@ class TestChipBoard(Driver):
             self._armed = True
 
     def execute(self, operation: Operation, number: int) -> Result:
-        """Carry out one operation, at most once, over retries, reconnections and reboots of the board.
+        """Carry out one operation, at most once, over retries, reconnections and reboots of the
+        board.
 
-        Raises `LimitError` for what the envelope or the board's limits refuse, `AbortedError` when cancelled,
-        `UnknownOutcomeError` where cells may have been pulsed and no reply tells the result (ask `executed`),
-        `LinkError` where the link failed and no cell can have been pulsed, `InstrumentError` for the board's own faults.
+        Raises `LimitError` for what the envelope or the board's limits refuse, `AbortedError` when
+        cancelled, `UnknownOutcomeError` where cells may have been pulsed and no reply tells the
+        result (ask `executed`), `LinkError` where the link failed and no cell can have been pulsed,
+        `InstrumentError` for the board's own faults.
         """
         with self._lock:
             envelope = self._connected()
             self._check(operation, envelope.capabilities)
             kind, payload = encode_operation(operation, number, self.geometry)
-            what = f"operation {number} ({kind.name}{f', {operation.label}' if operation.label else ''})"
+            what = (
+                f"operation {number}"
+                f" ({kind.name}{f', {operation.label}' if operation.label else ''})"
+            )
             if len(payload) > envelope.max_message:
                 raise self.refuse(
-                    f"{what} of {len(payload)} bytes", f"messages of at most {envelope.max_message} bytes"
+                    f"{what} of {len(payload)} bytes",
+                    f"messages of at most {envelope.max_message} bytes",
                 )
             if self.cancel.is_set():
                 raise AbortedError(f"{what} was not started: the run is being aborted")
@@ -275,7 +309,8 @@ class TestChipBoard(Driver):
             return self._decoded(what, lambda: decode_result(reply, operation, number))
 
     def executed(self, number: int, cells: Cells) -> IntArray | None:
-        """Pulses that operation `number` gave each cell, from the board's nonvolatile records; None where it has none.
+        """Pulses that operation `number` gave each cell, from the board's nonvolatile records; None
+        where it has none.
 
         -1 for a cell whose record a later operation has replaced.
         """
@@ -291,7 +326,9 @@ class TestChipBoard(Driver):
             return self._records(0, cells)[1]
 
     def last_number(self) -> int:
-        """The highest operation number that the board has accepted, or remembers from before its boot."""
+        """The highest operation number that the board has accepted, or remembers from before its
+        boot.
+        """
         return self.status().last
 
     def status(self) -> BoardStatus:
@@ -308,7 +345,9 @@ class TestChipBoard(Driver):
             return self._decoded("SELF_TEST", lambda: decode_self_test(reply))
 
     def safe_off(self) -> None:
-        """Outputs off and disarmed, verified by STATUS on the same connection. Raises if not verified."""
+        """Outputs off and disarmed, verified by STATUS on the same connection. Raises if not
+        verified.
+        """
         with self._lock:
             self._connected()
             self._armed = False
@@ -320,7 +359,9 @@ class TestChipBoard(Driver):
             self._port.close()
 
     def now_s(self) -> float:
-        """The board's clock: as of its last message where it is virtual, running on where it is real."""
+        """The board's clock: as of its last message where it is virtual, running on where it is
+        real.
+        """
         clock_s, at_s = self._clock_s
         if self._envelope is None or self._envelope.capabilities.clock == "virtual":
             return clock_s
@@ -337,7 +378,9 @@ class TestChipBoard(Driver):
         finally:
             self._may_abort = False
 
-    def _exactly_once(self, operation: Operation, number: int, kind: Kind, payload: bytes, what: str) -> bytes:
+    def _exactly_once(
+        self, operation: Operation, number: int, kind: Kind, payload: bytes, what: str
+    ) -> bytes:
         stresses = self._stresses(operation)
         length_s = self._expected_s(operation)
         failure: LinkError | None = None
@@ -353,13 +396,19 @@ class TestChipBoard(Driver):
             except _BoardError as error:
                 raise self._meaning(error, what) from None
         if stresses:
-            raise UnknownOutcomeError(f"{failure}; {what} may have been carried out: ask the board before going on")
+            raise UnknownOutcomeError(
+                f"{failure}; {what} may have been carried out: ask the board before going on"
+            )
         raise LinkError(f"{failure}; {what} gives no pulse and may be repeated")
 
-    def _recover(self, operation: Operation, number: int, what: str, stresses: bool, sent_under: int) -> None:
-        """Find the board again; return only if repeating operation `number` can pulse no cell twice.
+    def _recover(
+        self, operation: Operation, number: int, what: str, stresses: bool, sent_under: int
+    ) -> None:
+        """Find the board again; return only if repeating operation `number` can pulse no cell
+        twice.
 
-        `sent_under` is the boot under which it was sent: only that boot's memory of it, or the records, can tell.
+        `sent_under` is the boot under which it was sent: only that boot's memory of it, or the
+        records, can tell.
         """
         try:
             self._identify()
@@ -372,19 +421,24 @@ class TestChipBoard(Driver):
             assert isinstance(operation, Apply | Program)
             if not self._connected().capabilities.counters:
                 raise UnknownOutcomeError(
-                    f"{self._settings.port}: the board was rebooted during {what}; it keeps no records"
+                    f"{self._settings.port}: the board was rebooted during {what}; it keeps no"
+                    " records"
                 )
-            given = sum(int(self._executed(number, part)[0].sum()) for part in self._parts(operation.cells))
+            given = sum(
+                int(self._executed(number, part)[0].sum()) for part in self._parts(operation.cells)
+            )
         if self._armed:
             self._arm()
         if given:
             raise UnknownOutcomeError(
-                f"{self._settings.port}: the board was rebooted during {what}, which had given {given} pulses: "
-                "ask it how many each cell took and read the cells again"
+                f"{self._settings.port}: the board was rebooted during {what}, which had given"
+                f" {given} pulses: ask it how many each cell took and read the cells again"
             )
 
     def _again(self, action: Callable[[], T]) -> T:
-        """Do something that may be repeated; once more on a fresh link if the link breaks or the board was rebooted."""
+        """Do something that may be repeated; once more on a fresh link if the link breaks or the
+        board was rebooted.
+        """
         try:
             return action()
         except (_LostError, _RebootedError):
@@ -394,11 +448,13 @@ class TestChipBoard(Driver):
         except (_LostError, _RebootedError) as error:
             raise LinkError(str(error)) from None
 
-    def _transact(self, kind: Kind, payload: bytes = b"", *, what: str = "", length_s: float | None = None) -> bytes:
+    def _transact(
+        self, kind: Kind, payload: bytes = b"", *, what: str = "", length_s: float | None = None
+    ) -> bytes:
         """Send one message and return its reply, repeating it as often as allowed.
 
-        `length_s` marks an operation: its expected length on the wall clock; the watchdog is then kept fed.
-        Raises `_LostError`, `_RebootedError`, `_BoardError`, `AbortedError`.
+        `length_s` marks an operation: its expected length on the wall clock; the watchdog is then
+        kept fed. Raises `_LostError`, `_RebootedError`, `_BoardError`, `AbortedError`.
         """
         operation = length_s is not None
         deadline_s = time.monotonic() + (length_s or 0.0) + self._settings.patience_s
@@ -412,8 +468,8 @@ class TestChipBoard(Driver):
         times = self._settings.retries + 1
         self._port.close()
         raise _LostError(
-            f"{self._settings.port}: no sound reply to {wait.what} in {times} attempts of {self._settings.timeout_s:g} s; "
-            "check the board's power, the cable and the baud rate"
+            f"{self._settings.port}: no sound reply to {wait.what} in {times} attempts of"
+            f" {self._settings.timeout_s:g} s; check the board's power, the cable and the baud rate"
         )
 
     def _send(self, kind: Kind, payload: bytes, wait: _Wait | None = None) -> int:
@@ -440,7 +496,8 @@ class TestChipBoard(Driver):
                     continue
                 if not frame.flags & REPLY:
                     raise ConfigError(
-                        f"{self._settings.port}: what answers is no test-chip board but an echo: it sends back what it gets"
+                        f"{self._settings.port}: what answers is no test-chip board but an echo: it"
+                        " sends back what it gets"
                     )
                 self._accept(frame, wait)
                 silent_until_s = time.monotonic() + self._settings.timeout_s
@@ -463,9 +520,13 @@ class TestChipBoard(Driver):
                     silent_until_s = time.monotonic() + pause_s
                     continue
                 if code == Code.STALE_BOOT:
-                    raise _RebootedError(f"{self._settings.port}: the board was rebooted before {wait.what}: {text}")
+                    raise _RebootedError(
+                        f"{self._settings.port}: the board was rebooted before {wait.what}: {text}"
+                    )
                 raise _BoardError(
-                    f"{self._settings.port}: {wait.what}: {text} (error {code})", code=code, command=wait.what
+                    f"{self._settings.port}: {wait.what}: {text} (error {code})",
+                    code=code,
+                    command=wait.what,
                 )
             now_s = time.monotonic()
             if self._may_abort and self.cancel.is_set():
@@ -482,17 +543,21 @@ class TestChipBoard(Driver):
     def _accept(self, frame: Frame, wait: _Wait) -> None:
         if frame.version != VERSION:
             raise ConfigError(
-                f"{self._settings.port}: the board speaks version {frame.version} of the test-chip board protocol, "
-                f"this driver version {VERSION}; update one of them"
+                f"{self._settings.port}: the board speaks version {frame.version} of the test-chip"
+                f" board protocol, this driver version {VERSION}; update one of them"
             )
         if wait.kind is Kind.IDENTIFY:
             self._boot = frame.boot
         elif frame.boot != self._boot:
-            raise _RebootedError(f"{self._settings.port}: the board was rebooted before {wait.what}")
+            raise _RebootedError(
+                f"{self._settings.port}: the board was rebooted before {wait.what}"
+            )
         self._clock_s = (frame.clock_s, time.monotonic())
 
     def _joined(self, frame: Frame, wait: _Wait) -> bytes | None:
-        """The whole message once its last part is here; a message with a part missing is forgotten."""
+        """The whole message once its last part is here; a message with a part missing is
+        forgotten.
+        """
         parts = wait.parts.setdefault(frame.sequence, [])
         if frame.part != len(parts):
             parts.clear()
@@ -502,20 +567,23 @@ class TestChipBoard(Driver):
         return None if frame.flags & MORE else b"".join(wait.parts.pop(frame.sequence))
 
     def _abort(self, what: str) -> None:
-        """Stop the board; always raises `AbortedError`, which says whether the board confirmed that outputs are off."""
+        """Stop the board; always raises `AbortedError`, which says whether the board confirmed that
+        outputs are off.
+        """
         if self._stopped():
             raise AbortedError(f"{what} was aborted; the board confirms that outputs are off")
         raise AbortedError(
-            f"{what} was aborted, but the board at {self._settings.port} did not confirm that outputs are off; its watchdog "
-            f"switches them off within {self._settings.watchdog_s:g} s"
+            f"{what} was aborted, but the board at {self._settings.port} did not confirm that"
+            " outputs are off; its watchdog switches them off within"
+            f" {self._settings.watchdog_s:g} s"
         )
 
     def _stuck(self, wait: _Wait) -> None:
         """The board works on and on: stop it and give up."""
         off = "outputs are off" if self._stopped() else "that outputs are off is not confirmed"
         text = (
-            f"{self._settings.port}: the board is still busy with {wait.what} {self._settings.patience_s:g} s after it should "
-            f"have ended; it was stopped, {off}"
+            f"{self._settings.port}: the board is still busy with {wait.what}"
+            f" {self._settings.patience_s:g} s after it should have ended; it was stopped, {off}"
         )
         raise UnknownOutcomeError(text) if wait.is_operation else LinkError(text)
 
@@ -526,14 +594,20 @@ class TestChipBoard(Driver):
             end_s = time.monotonic() + ABORT_WAIT_S
             while time.monotonic() < end_s:
                 for frame in self._port.receive():
-                    if frame.kind == Kind.ABORT and frame.sequence == sequence and not frame.flags & ERROR:
+                    if (
+                        frame.kind == Kind.ABORT
+                        and frame.sequence == sequence
+                        and not frame.flags & ERROR
+                    ):
                         return not decode_abort(frame.payload)[1]
         return False
 
     # Commands
 
     def _identify(self) -> Envelope:
-        """Open the port if need be, identify, and check that it is the board and chip of the bench file."""
+        """Open the port if need be, identify, and check that it is the board and chip of the bench
+        file.
+        """
         known = self._envelope
         # A sequence that no earlier session used, so that its late replies are not taken for ours.
         self._sequence = secrets.randbits(31) if self.traffic is None else self.traffic.nonce()
@@ -545,7 +619,8 @@ class TestChipBoard(Driver):
             said = self._port.reader.garbage
             if said and known is None:
                 raise ConfigError(
-                    f"{self._settings.port}: what answers is no test-chip board: it says {said!r}; are port and baud rate right?"
+                    f"{self._settings.port}: what answers is no test-chip board: it says {said!r};"
+                    " are port and baud rate right?"
                 ) from None
             raise
         except _BoardError as error:
@@ -554,7 +629,8 @@ class TestChipBoard(Driver):
             envelope = decode_identify(reply, self._boot, self._settings.port)
         except MalformedError as error:
             raise ConfigError(
-                f"{self._settings.port}: what answers is no test-chip board of this protocol: {error}"
+                f"{self._settings.port}: what answers is no test-chip board of this protocol:"
+                f" {error}"
             ) from None
         self._check_board(envelope, known)
         self._envelope = envelope
@@ -563,15 +639,21 @@ class TestChipBoard(Driver):
     def _check_board(self, envelope: Envelope, known: Envelope | None) -> None:
         name, board = self._settings.port, envelope.identity
         if not envelope.versions[0] <= VERSION <= envelope.versions[1]:
-            raise ConfigError(f"{name}: {board.model} speaks {board.protocol}, this driver version {VERSION}")
+            raise ConfigError(
+                f"{name}: {board.model} speaks {board.protocol}, this driver version {VERSION}"
+            )
         if envelope.geometry != self.geometry:
             raise ConfigError(
-                f"{name}: {board.model} {board.serial} holds a chip of {_words(envelope.geometry)}; "
-                f"[chip] of the bench file says {_words(self.geometry)}"
+                f"{name}: {board.model} {board.serial} holds a chip of {_words(envelope.geometry)};"
+                f" [chip] of the bench file says {_words(self.geometry)}"
             )
-        if known is not None and (known.identity.model, known.identity.serial) != (board.model, board.serial):
+        if known is not None and (known.identity.model, known.identity.serial) != (
+            board.model,
+            board.serial,
+        ):
             raise ConfigError(
-                f"{name}: {board.model} {board.serial} answers where {known.identity.model} {known.identity.serial} was"
+                f"{name}: {board.model} {board.serial} answers where {known.identity.model}"
+                f" {known.identity.serial} was"
             )
 
     def _arm(self) -> None:
@@ -587,12 +669,14 @@ class TestChipBoard(Driver):
         status = self._status()
         if any(s != wanted for s in stored) or told != watchdog:
             raise InstrumentError(
-                f"{self._settings.port}: the board reads back other limits or another watchdog than were sent; it was not armed",
+                f"{self._settings.port}: the board reads back other limits or another watchdog than"
+                " were sent; it was not armed",
                 command="LIMITS",
             )
         if status.outputs_on or not status.armed or not status.limits_set:
             raise InstrumentError(
-                f"{self._settings.port}: the board did not arm with outputs off: {status}", command="ARM"
+                f"{self._settings.port}: the board did not arm with outputs off: {status}",
+                command="ARM",
             )
 
     def _off(self) -> None:
@@ -600,7 +684,8 @@ class TestChipBoard(Driver):
         status = self._status()
         if status.outputs_on or status.armed or status.busy:
             raise InstrumentError(
-                f"{self._settings.port}: outputs are not confirmed off ({status}); switch the board's supply off",
+                f"{self._settings.port}: outputs are not confirmed off ({status}); switch the"
+                " board's supply off",
                 command="SAFE_OFF",
             )
 
@@ -609,10 +694,14 @@ class TestChipBoard(Driver):
         return self._decoded("STATUS", lambda: decode_status(reply))
 
     def _records(self, number: int, cells: Cells) -> tuple[IntArray, IntArray]:
-        """Pulses of operation `number` and last operation of each cell, asked in batches that the board takes."""
+        """Pulses of operation `number` and last operation of each cell, asked in batches that the
+        board takes.
+        """
         none = np.zeros(0, dtype=np.int64)
         found = [self._again(partial(self._executed, number, part)) for part in self._parts(cells)]
-        return np.concatenate([none, *(p for p, _ in found)]), np.concatenate([none, *(n for _, n in found)])
+        return np.concatenate([none, *(p for p, _ in found)]), np.concatenate(
+            [none, *(n for _, n in found)]
+        )
 
     def _executed(self, number: int, cells: Cells) -> tuple[IntArray, IntArray]:
         reply = self._transact(Kind.EXECUTED, encode_executed(number, cells, self.geometry))
@@ -631,7 +720,8 @@ class TestChipBoard(Driver):
             return decode()
         except MalformedError as error:
             raise InstrumentError(
-                f"{self._settings.port}: the board's reply to {what} is malformed: {error}", command=what
+                f"{self._settings.port}: the board's reply to {what} is malformed: {error}",
+                command=what,
             ) from None
 
     def _meaning(self, error: _BoardError, what: str) -> BenchError:
@@ -655,7 +745,8 @@ class TestChipBoard(Driver):
             self._check_batch(operation, can)
             if len(operation.steps) * operation.repeat > can.max_steps:
                 raise self.refuse(
-                    f"{len(operation.steps)} steps x {operation.repeat}", f"at most {can.max_steps} steps"
+                    f"{len(operation.steps)} steps x {operation.repeat}",
+                    f"at most {can.max_steps} steps",
                 )
             for step in operation.steps:
                 self._check_step(step, operation.cells, can)
@@ -670,13 +761,19 @@ class TestChipBoard(Driver):
         elif isinstance(operation, WriteWords):
             top = (1 << (can.word_bits - 1)) - 1
             if len(operation.cells) > can.max_words:
-                raise self.refuse(f"a batch of {len(operation.cells)} words", f"at most {can.max_words} words")
+                raise self.refuse(
+                    f"a batch of {len(operation.cells)} words", f"at most {can.max_words} words"
+                )
             if operation.values.size and int(np.abs(operation.values.astype(np.int64)).max()) > top:
-                raise self.refuse("a word this large", f"words of {can.word_bits} bits, -{top} to {top}")
+                raise self.refuse(
+                    "a word this large", f"words of {can.word_bits} bits, -{top} to {top}"
+                )
 
     def _check_batch(self, operation: Apply | Program, can: Capabilities) -> None:
         if len(operation.cells) > can.max_cells:
-            raise self.refuse(f"a batch of {len(operation.cells)} cells", f"at most {can.max_cells} cells")
+            raise self.refuse(
+                f"a batch of {len(operation.cells)} cells", f"at most {can.max_cells} cells"
+            )
         if operation.unselected not in can.schemes:
             names = ", ".join(sorted(can.schemes))
             raise self.refuse(f"scheme {operation.unselected!s} for unselected lines", names)
@@ -693,14 +790,17 @@ class TestChipBoard(Driver):
             if not np.all(good):
                 at = int(np.argmin(good))
                 raise LimitError(
-                    f"cell {cells.address(at)}: {line.upper()} {volts[at]:g} V is outside this board's range of "
-                    f"{span.low:g} to {span.high:g} V"
+                    f"cell {cells.address(at)}: {line.upper()} {volts[at]:g} V is outside this"
+                    f" board's range of {span.low:g} to {span.high:g} V"
                 )
             if not can.per_cell_bias and np.ptp(volts) > 0:
-                raise self.refuse(f"{line.upper()} volts that differ from cell to cell", "one level for all cells")
+                raise self.refuse(
+                    f"{line.upper()} volts that differ from cell to cell", "one level for all cells"
+                )
         if not can.width_s.holds(step.width_s, step.width_s):
             raise LimitError(
-                f"width {step.width_s:g} s is outside this board's range of {can.width_s.low:g} to {can.width_s.high:g} s"
+                f"width {step.width_s:g} s is outside this board's range of {can.width_s.low:g} to"
+                f" {can.width_s.high:g} s"
             )
         if step.measure == "gate" and not can.gate_current:
             raise self.refuse("a gate current measurement", "bit-line current only")
@@ -710,16 +810,23 @@ class TestChipBoard(Driver):
             raise self.refuse("a multiply", "single steps")
         if operation.inputs.shape[0] > can.max_vectors:
             raise self.refuse(
-                f"a multiply of {operation.inputs.shape[0]} vectors", f"at most {can.max_vectors} vectors"
+                f"a multiply of {operation.inputs.shape[0]} vectors",
+                f"at most {can.max_vectors} vectors",
             )
         if operation.input_bits > can.input_bits:
-            raise self.refuse(f"{operation.input_bits}-bit inputs", f"inputs of at most {can.input_bits} bits")
+            raise self.refuse(
+                f"{operation.input_bits}-bit inputs", f"inputs of at most {can.input_bits} bits"
+            )
         if operation.words and not can.words:
             raise self.refuse("on-chip words", "none")
-        for name, volts, span in (("read", operation.read_v, can.sl_v), ("WL", operation.wl_v, can.wl_v)):
+        for name, volts, span in (
+            ("read", operation.read_v, can.sl_v),
+            ("WL", operation.wl_v, can.wl_v),
+        ):
             if not span.holds(volts, volts):
                 raise LimitError(
-                    f"multiply: {name} {volts:g} V is outside this board's range of {span.low:g} to {span.high:g} V"
+                    f"multiply: {name} {volts:g} V is outside this board's range of {span.low:g} to"
+                    f" {span.high:g} V"
                 )
 
     def _stresses(self, operation: Operation) -> bool:
@@ -735,7 +842,10 @@ class TestChipBoard(Driver):
         settle_s = 2 * spent.get("edge_s", 0.0) + spent.get("settle_s", 0.0)
         convert_s = spent.get("conversion_s", 0.0)
         if isinstance(operation, Apply):
-            a_cell_s = sum(settle_s + s.width_s + (convert_s if s.measure != "no" else 0.0) for s in operation.steps)
+            a_cell_s = sum(
+                settle_s + s.width_s + (convert_s if s.measure != "no" else 0.0)
+                for s in operation.steps
+            )
             length_s = len(operation.cells) * operation.repeat * a_cell_s
         elif isinstance(operation, Program):
             read_s = (settle_s + operation.read.width_s + convert_s) * (1 + operation.confirm)

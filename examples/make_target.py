@@ -1,4 +1,6 @@
-"""Write target.npy, the map of recipe-program.toml: a ramp of eight levels from 20 to 140 uS over the columns, one tile."""
+"""Write target.npy, the map of recipe-program.toml: a ramp of eight levels from 20 to 140 uS over
+the columns, one tile.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Array statistics: how many cells work, which are stuck, how conductances are distributed, and whether that has a trend."""
+"""Array statistics: how many cells work, which are stuck, how conductances are distributed, and
+whether that has a trend.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,24 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from rram_hil.cells import Cells
-from rram_hil.figures import Figure, estimated, median, proportion, robust_spread, spread
-from rram_hil.operations import Apply, FloatArray, Scheme, read
-from rram_hil.plots import Chart
-from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Apply, Scheme, read
+from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
+from rram_hil.report.plots import Chart
+from rram_hil.statistics import Figure, estimated, median, proportion, robust_spread, spread
+from rram_hil.types import FloatArray
 
-from ._common import Positive, ResetPulse, SetPulse, applied, listed, log_ratio, save_cells, save_figures, save_map
+from .parts.characterisation import (
+    Positive,
+    ResetPulse,
+    SetPulse,
+    applied,
+    listed,
+    log_ratio,
+    save_cells,
+    save_figures,
+    save_map,
+)
 from .read_map import mean_conductance
 
 SHARES = (0.01, 0.05, 0.16, 0.25, 0.5, 0.75, 0.84, 0.95, 0.99)
@@ -22,11 +35,12 @@ SHARES = (0.01, 0.05, 0.16, 0.25, 0.5, 0.75, 0.84, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class ArrayStatisticsSummary:
-    """Counts, and figures of the cells that work: median (S) and spread of ln G, and the change of ln G from one line
-    to the next.
+    """Counts, and figures of the cells that work: median (S) and spread of ln G, and the change of
+    ln G from one line to the next.
 
-    `working` of all cells are readable and not stuck. `high` is the state as found or, with pulses, after the SET, `low` that
-    after the RESET. `normal_spread` takes the robust spread's place where ln G is normal: where the two differ, tails are heavy.
+    `working` of all cells are readable and not stuck. `high` is the state as found or, with pulses,
+    after the SET, `low` that after the RESET. `normal_spread` takes the robust spread's place where
+    ln G is normal: where the two differ, tails are heavy.
     """
 
     cells: int
@@ -46,11 +60,12 @@ class ArrayStatisticsSummary:
 
 
 class ArrayStatistics(Protocol):
-    """Read every cell; with `set` and `reset` also after a RESET and after a SET, to find the cells that neither moves.
+    """Read every cell; with `set` and `reset` also after a RESET and after a SET, to find the cells
+    that neither moves.
 
-    A cell that conducts less than `conducts_above_s` after the SET is stuck at high resistance, one that conducts more but
-    whose states differ by less than `responds_ratio` at low resistance. Without pulses nothing can be stuck; a cell below
-    `conducts_above_s` then counts as not working.
+    A cell that conducts less than `conducts_above_s` after the SET is stuck at high resistance, one
+    that conducts more but whose states differ by less than `responds_ratio` at low resistance.
+    Without pulses nothing can be stuck; a cell below `conducts_above_s` then counts as not working.
     """
 
     cells: CellChoice = CellChoice()
@@ -69,13 +84,17 @@ class ArrayStatistics(Protocol):
         return self
 
     def run(self, setting: Setting) -> Plan[ArrayStatisticsSummary]:
-        """Yields a read, or two pulses with a read after each; saves maps, distributions and figures."""
+        """Yields a read, or two pulses with a read after each; saves maps, distributions and
+        figures.
+        """
         cells = self.cells.cells(setting.geometry)
         n = len(cells)
         low: FloatArray = np.full(n, np.nan)
         if self.set is None or self.reset is None:
             yield Progress(0, 1, f"reading {n} cells")
-            high = mean_conductance((yield read(cells, setting.read, repeat=self.repeat, label="array statistics")))
+            high = mean_conductance(
+                (yield read(cells, setting.read, repeat=self.repeat, label="array statistics"))
+            )
             readable = np.isfinite(high)
             stuck_low, stuck_high = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
             working = readable & (high >= self.conducts_above_s)
@@ -88,7 +107,10 @@ class ArrayStatistics(Protocol):
                     self.compliance_a,
                     label=f"array statistics, {name}",
                 )
-                for name, step in (("RESET", self.reset.step(setting)), ("SET", self.set.step(setting)))
+                for name, step in (
+                    ("RESET", self.reset.step(setting)),
+                    ("SET", self.set.step(setting)),
+                )
             ]
             setting.require(*work)
             yield Progress(0, 2, f"RESET of {n} cells")
@@ -145,7 +167,9 @@ def _figures(values: FloatArray, rng: np.random.Generator) -> tuple[Figure, Figu
 def _trends(cells: Cells, logs: FloatArray, rng: np.random.Generator) -> tuple[Figure, Figure]:
     """Change of ln G from one row to the next and from one column to the next, fitted together."""
     known = np.isfinite(logs)
-    place = np.stack([np.ones(known.sum()), cells.row[known], cells.column[known], logs[known]], axis=1)
+    place = np.stack(
+        [np.ones(known.sum()), cells.row[known], cells.column[known], logs[known]], axis=1
+    )
 
     def fit(samples: FloatArray, which: int) -> FloatArray:
         found, *_ = np.linalg.lstsq(samples[:, :3], samples[:, 3], rcond=None)

@@ -1,4 +1,6 @@
-"""DC sweep: current against voltage, up and down, in both polarities (butterfly), and the voltages at which cells switch."""
+"""DC sweep: current against voltage, up and down, in both polarities (butterfly), and the voltages
+at which cells switch.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from rram_hil.cells import Cells
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Apply, Measured, Scheme, Status, Step
+from rram_hil.array.results import ApplyResult
+from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
-from rram_hil.figures import Figure, between, estimated, mean, median, quantiles, spread, within
-from rram_hil.operations import Apply, ApplyResult, FloatArray, Measured, Scheme, Status, Step
-from rram_hil.plots import Chart
-from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
+from rram_hil.report.plots import Chart
+from rram_hil.statistics import Figure, between, estimated, mean, median, quantiles, spread, within
+from rram_hil.types import FloatArray
 
-from ._common import Positive, Volt, gate_v, log_ratio, save_cells, save_figures, save_map
+from .parts.characterisation import (
+    Positive,
+    Volt,
+    gate_v,
+    log_ratio,
+    save_cells,
+    save_figures,
+    save_map,
+)
 
 
 class Branch(BaseModel):
-    """Volts of one polarity: from `start_v` to `stop_v` in steps of `step_v`, and back. `wl_v` is the gate meanwhile."""
+    """Volts of one polarity: from `start_v` to `stop_v` in steps of `step_v`, and back. `wl_v` is
+    the gate meanwhile.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -31,19 +45,27 @@ class Branch(BaseModel):
     compliance_a: Positive | None = None
 
     def up(self, key: str) -> FloatArray:
-        """Rising levels (V), the last exactly `stop_v`. Raises `ConfigError` for a branch that does not rise."""
+        """Rising levels (V), the last exactly `stop_v`. Raises `ConfigError` for a branch that does
+        not rise.
+        """
         if not self.start_v < self.stop_v:
-            raise ConfigError(f"{key}: start_v of {self.start_v:g} V must lie below stop_v of {self.stop_v:g} V")
+            raise ConfigError(
+                f"{key}: start_v of {self.start_v:g} V must lie below stop_v of {self.stop_v:g} V"
+            )
         count = int(np.ceil((self.stop_v - self.start_v) / self.step_v - 1e-9))
-        return np.asarray(np.minimum(self.start_v + self.step_v * np.arange(count + 1), self.stop_v), dtype=np.float64)
+        return np.asarray(
+            np.minimum(self.start_v + self.step_v * np.arange(count + 1), self.stop_v),
+            dtype=np.float64,
+        )
 
 
 @dataclass(frozen=True)
 class DcSweepSummary:
     """Cells swept, how many were SET and RESET at least once, and the figures of those (V, S).
 
-    `set_v` is where the current jumps up, `reset_v` where the conductance has fallen by `switch_ratio`: means over cells. A
-    voltage between two levels is known to half their distance, which the uncertainty of `set_v` includes.
+    `set_v` is where the current jumps up, `reset_v` where the conductance has fallen by
+    `switch_ratio`: means over cells. A voltage between two levels is known to half their distance,
+    which the uncertainty of `set_v` includes.
     """
 
     cells: int
@@ -60,13 +82,15 @@ class DcSweepSummary:
 
 
 class DcSweep(Protocol):
-    """Sweep each cell: positive on the bit line up and down (`set`), then on the source line (`reset`), `cycles` times.
+    """Sweep each cell: positive on the bit line up and down (`set`), then on the source line
+    (`reset`), `cycles` times.
 
-    `width_s` is how long each level stands and is integrated. With `measure` = "level" the current is measured at each
-    level; with "after", after it at the read condition, for benches that measure no current above the read limit and for 1R
-    arrays under schemes where half-selected cells would add theirs. `sample` takes so many of the chosen cells, by chance.
-    Cells that do not come to conduct `conducts_above_s` count as never switched. A cell takes each sweep once: one that an
-    interruption has met keeps no values for that cycle.
+    `width_s` is how long each level stands and is integrated. With `measure` = "level" the current
+    is measured at each level; with "after", after it at the read condition, for benches that
+    measure no current above the read limit and for 1R arrays under schemes where half-selected
+    cells would add theirs. `sample` takes so many of the chosen cells, by chance. Cells that do not
+    come to conduct `conducts_above_s` count as never switched. A cell takes each sweep once: one
+    that an interruption has met keeps no values for that cycle.
     """
 
     cells: CellChoice = CellChoice()
@@ -81,7 +105,9 @@ class DcSweep(Protocol):
     unselected: Unselected = "inhibit"
 
     def run(self, setting: Setting) -> Plan[DcSweepSummary]:
-        """Yields one batch a cycle (two where the polarities have different compliances); saves curves and voltages."""
+        """Yields one batch a cycle (two where the polarities have different compliances); saves
+        curves and voltages.
+        """
         cells = self.cells.cells(setting.geometry)
         if self.sample is not None and self.sample < len(cells):
             chosen = setting.rng("sample").choice(len(cells), self.sample, replace=False)
@@ -92,14 +118,16 @@ class DcSweep(Protocol):
             and self.unselected in ("half", "third", "floating")
         ):
             raise ConfigError(
-                f"unselected: with lines {self.unselected!r} a 1R array adds half-selected cells' currents to that at a level; "
-                'use measure = "after"'
+                f"unselected: with lines {self.unselected!r} a 1R array adds half-selected cells'"
+                ' currents to that at a level; use measure = "after"'
             )
         parts = self._parts(cells, setting)
         setting.require(*parts)
         rounds = []
         for cycle in range(self.cycles):
-            yield Progress(cycle, self.cycles, f"sweep {cycle + 1} of {self.cycles}, {len(cells)} cells")
+            yield Progress(
+                cycle, self.cycles, f"sweep {cycle + 1} of {self.cycles}, {len(cells)} cells"
+            )
             found = []
             for part in parts:
                 found.append((yield from _once(part)))
@@ -119,7 +147,12 @@ class DcSweep(Protocol):
             return [
                 s
                 for v in volts
-                for s in (Step(v if sign > 0 else 0.0, 0.0 if sign > 0 else v, wl, self.width_s, at_level), *after)
+                for s in (
+                    Step(
+                        v if sign > 0 else 0.0, 0.0 if sign > 0 else v, wl, self.width_s, at_level
+                    ),
+                    *after,
+                )
             ]
 
         positive, negative = steps(self.set, "set", 1), steps(self.reset, "reset", -1)
@@ -128,12 +161,20 @@ class DcSweep(Protocol):
             whole = (read, *positive, read, *negative, read)
             return [Apply(cells, whole, scheme, self.set.compliance_a, label="DC sweep")]
         return [
-            Apply(cells, (read, *positive, read), scheme, self.set.compliance_a, label="DC sweep, SET"),
-            Apply(cells, (*negative, read), scheme, self.reset.compliance_a, label="DC sweep, RESET"),
+            Apply(
+                cells, (read, *positive, read), scheme, self.set.compliance_a, label="DC sweep, SET"
+            ),
+            Apply(
+                cells, (*negative, read), scheme, self.reset.compliance_a, label="DC sweep, RESET"
+            ),
         ]
 
-    def _results(self, cells: Cells, amps: FloatArray, siemens: FloatArray, setting: Setting) -> Plan[DcSweepSummary]:
-        """Take the curves (cells, cycles, points) apart into read, SET branch, read, RESET branch, read."""
+    def _results(
+        self, cells: Cells, amps: FloatArray, siemens: FloatArray, setting: Setting
+    ) -> Plan[DcSweepSummary]:
+        """Take the curves (cells, cycles, points) apart into read, SET branch, read, RESET branch,
+        read.
+        """
         up, down = self.set.up("set"), self.reset.up("reset")
         k, m = up.size, down.size
         positive = slice(1, 2 * k)
@@ -141,7 +182,9 @@ class DcSweep(Protocol):
         before, low_state, after = (siemens[:, :, i] for i in (0, 2 * k, 2 * k + 2 * m))
         set_v = _jump_v(before, siemens[:, :, positive][:, :, :k], up, self.switch_ratio)
         # A cell that never conducts only shows its noise.
-        set_v[~(np.nan_to_num(siemens[:, :, positive]).max(axis=2) >= self.conducts_above_s)] = np.nan
+        set_v[~(np.nan_to_num(siemens[:, :, positive]).max(axis=2) >= self.conducts_above_s)] = (
+            np.nan
+        )
         reset_v = _fall_v(low_state, siemens[:, :, negative][:, :, :m], down, self.switch_ratio)
         reset_v[~(low_state >= self.conducts_above_s)] = np.nan
         volts = np.concatenate([up, up[-2::-1], -down, -down[-2::-1]])
@@ -164,8 +207,16 @@ class DcSweep(Protocol):
             here = values[np.isfinite(values).any(axis=1)]
             return (
                 estimated(lambda s: np.asarray(mean(mean(s.T))), here, "V", rng),
-                estimated(between, here, "V", rng) if self.cycles > 1 else estimated(_spread_of_one, here, "V", rng),
-                estimated(within, here, "V", rng) if self.cycles > 1 else Figure(float("nan"), float("nan"), "V"),
+                (
+                    estimated(between, here, "V", rng)
+                    if self.cycles > 1
+                    else estimated(_spread_of_one, here, "V", rng)
+                ),
+                (
+                    estimated(within, here, "V", rng)
+                    if self.cycles > 1
+                    else Figure(float("nan"), float("nan"), "V")
+                ),
             )
 
         sets, resets = of(set_v), of(reset_v)
@@ -186,7 +237,9 @@ class DcSweep(Protocol):
 
 
 def _spread_of_one(samples: FloatArray) -> FloatArray:
-    """Standard deviation between cells of samples with one cycle: cycle-to-cycle scatter is in it."""
+    """Standard deviation between cells of samples with one cycle: cycle-to-cycle scatter is in
+    it.
+    """
     return spread(samples[:, 0])
 
 
@@ -198,7 +251,9 @@ def _state(values: FloatArray, switched_v: FloatArray, rng: np.random.Generator)
 
 
 def _once(operation: Apply) -> Plan[tuple[FloatArray, FloatArray]]:
-    """Currents and conductances, shape (n, m): each cell takes the steps once; one met by an interruption is NaN."""
+    """Currents and conductances, shape (n, m): each cell takes the steps once; one met by an
+    interruption is NaN.
+    """
     n, m = len(operation.cells), operation.measurements
     amps, siemens = np.full((n, m), np.nan), np.full((n, m), np.nan)
     todo = np.arange(n)
@@ -216,7 +271,8 @@ def _once(operation: Apply) -> Plan[tuple[FloatArray, FloatArray]]:
 
 
 def _jump_v(before: FloatArray, rising: FloatArray, volts: FloatArray, ratio: float) -> FloatArray:
-    """Volts half way between the two levels where ln G rises most, shape (cells, cycles); NaN below a rise of `ratio`.
+    """Volts half way between the two levels where ln G rises most, shape (cells, cycles); NaN below
+    a rise of `ratio`.
 
     `before` is the conductance at the read condition, with which the first level is compared.
     """
@@ -229,7 +285,9 @@ def _jump_v(before: FloatArray, rising: FloatArray, volts: FloatArray, ratio: fl
 
 
 def _fall_v(before: FloatArray, rising: FloatArray, volts: FloatArray, ratio: float) -> FloatArray:
-    """Volts at which G first lies a factor `ratio` below `before`, interpolated in ln G; NaN where it never does."""
+    """Volts at which G first lies a factor `ratio` below `before`, interpolated in ln G; NaN where
+    it never does.
+    """
     depth = log_ratio(before)[:, :, None] - np.log(ratio) - log_ratio(rising)
     below: NDArray[np.bool_] = depth >= 0
     at = np.argmax(below, axis=2)
@@ -245,5 +303,12 @@ def _save_picture(volts: FloatArray, curve: FloatArray) -> Plan[None]:
     low, middle, high = quantiles(np.abs(curve[:, 0]))
     yield Save("current_low", low, ("level",), "A")
     yield Save("current_high", high, ("level",), "A")
-    chart = Chart("Butterfly, median of the first cycle", "voltage", "current_low", "current_high", "y", "|current|")
+    chart = Chart(
+        "Butterfly, median of the first cycle",
+        "voltage",
+        "current_low",
+        "current_high",
+        "y",
+        "|current|",
+    )
     yield Save("current_median", middle, ("level",), "A", cast(dict[str, Any], chart.attrs()))

@@ -1,4 +1,6 @@
-"""Endurance: cycle cells between their two states, read at log-spaced counts, and stop each cell when its window has closed."""
+"""Endurance: cycle cells between their two states, read at log-spaced counts, and stop each cell
+when its window has closed.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.cells import Cells, IntArray
-from rram_hil.figures import Figure, estimated, median, proportion, quantiles, within
-from rram_hil.operations import Apply, FloatArray, Scheme
-from rram_hil.plots import Chart
-from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Apply, Scheme
+from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
+from rram_hil.report.plots import Chart
+from rram_hil.statistics import Figure, estimated, median, proportion, quantiles, within
+from rram_hil.types import FloatArray, IntArray
 
-from ._common import (
+from .parts.characterisation import (
     Fraction,
     Positive,
     ResetPulse,
@@ -34,11 +37,13 @@ from ._common import (
 
 @dataclass(frozen=True)
 class EnduranceSummary:
-    """Cells, those that never cycled, cycles given, first failure and the figures of the cells that cycle.
+    """Cells, those that never cycled, cycles given, first failure and the figures of the cells that
+    cycle.
 
-    `first_failure` is the count of the first read at which a cell that had cycled was found to fail, 0 where none did: it
-    failed after the read before. `surviving` is the share of cycling cells whose window was still open at the last read.
-    Windows are the median of G after SET over G after RESET; medians in S; spreads of ln G are from read to read of one cell.
+    `first_failure` is the count of the first read at which a cell that had cycled was found to
+    fail, 0 where none did: it failed after the read before. `surviving` is the share of cycling
+    cells whose window was still open at the last read. Windows are the median of G after SET over G
+    after RESET; medians in S; spreads of ln G are from read to read of one cell.
     """
 
     cells: int
@@ -56,11 +61,12 @@ class EnduranceSummary:
 
 
 class Endurance(Protocol):
-    """RESET and SET every cell `cycles` times; at about `per_decade` counts a decade read after each of the two.
+    """RESET and SET every cell `cycles` times; at about `per_decade` counts a decade read after
+    each of the two.
 
-    A cell fails where G after SET is less than `conducts_above_s` or `least_window` x G after RESET, or cannot be read, in
-    `confirm` + 1 cycles in a row; it then takes no further pulse. The step ends early once `stop_fraction` of the cells
-    that cycled at first have failed.
+    A cell fails where G after SET is less than `conducts_above_s` or `least_window` x G after
+    RESET, or cannot be read, in `confirm` + 1 cycles in a row; it then takes no further pulse. The
+    step ends early once `stop_fraction` of the cells that cycled at first have failed.
     """
 
     cells: CellChoice = CellChoice()
@@ -76,7 +82,9 @@ class Endurance(Protocol):
     compliance_a: Positive | None = None
 
     def run(self, setting: Setting) -> Plan[EnduranceSummary]:
-        """Yields a batch of cycles and a batch of a measured one for each read; saves both states against the count."""
+        """Yields a batch of cycles and a batch of a measured one for each read; saves both states
+        against the count.
+        """
         cells = self.cells.cells(setting.geometry)
         n = len(cells)
         reset, set_ = self.reset.step(setting), self.set.step(setting)
@@ -111,16 +119,24 @@ class Endurance(Protocol):
             failed_at[now] = count
             alive &= ~now
             started = int(alive.sum()) if number == 0 else started
-            if not alive.any() or (number and started - alive.sum() >= self.stop_fraction * started):
+            if not alive.any() or (
+                number and started - alive.sum() >= self.stop_fraction * started
+            ):
                 counts = counts[: number + 1]
                 break
         reads = len(counts)
-        return (yield from self._results(cells, counts, low[:, :reads], high[:, :reads], failed_at, taken, setting))
+        return (
+            yield from self._results(
+                cells, counts, low[:, :reads], high[:, :reads], failed_at, taken, setting
+            )
+        )
 
     def _is_open(self, low: FloatArray, high: FloatArray) -> NDArray[np.bool_]:
         """Whether a cell was read in both states and they lie far enough apart; False for NaN."""
         return np.asarray(
-            np.isfinite(low) & (high > self.least_window * np.maximum(low, 0.0)) & (high >= self.conducts_above_s)
+            np.isfinite(low)
+            & (high > self.least_window * np.maximum(low, 0.0))
+            & (high >= self.conducts_above_s)
         )
 
     def _results(
@@ -136,13 +152,17 @@ class Endurance(Protocol):
         cycled = failed_at != counts[0]
         later = failed_at[cycled & (failed_at > 0)]
         surviving = [
-            float(np.mean((failed_at[cycled] == 0) | (failed_at[cycled] > c))) if cycled.any() else np.nan
+            float(np.mean((failed_at[cycled] == 0) | (failed_at[cycled] > c)))
+            if cycled.any()
+            else np.nan
             for c in counts
         ]
         yield from save_cells(cells)
         yield Save("cycle", np.array(counts), ("cycle",))
         for name, values in (("set", high), ("reset", low)):
-            band = quantiles(values[cycled]) if cycled.any() else (np.full(len(counts), np.nan),) * 3
+            band = (
+                quantiles(values[cycled]) if cycled.any() else (np.full(len(counts), np.nan),) * 3
+            )
             yield Save(f"{name}_conductance", values, ("cell", "cycle"), "S")
             yield Save(f"{name}_state_low", band[0], ("cycle",), "S")
             yield Save(f"{name}_state_high", band[2], ("cycle",), "S")
@@ -165,7 +185,11 @@ class Endurance(Protocol):
 
         def state(values: FloatArray) -> tuple[Figure, Figure]:
             here = values[left]
-            spread = estimated(within, log_ratio(here), "", rng) if len(counts) > 1 else Figure(np.nan, np.nan)
+            spread = (
+                estimated(within, log_ratio(here), "", rng)
+                if len(counts) > 1
+                else Figure(np.nan, np.nan)
+            )
             return estimated(lambda s: median(s.ravel()), here, "S", rng), spread
 
         ratio = np.exp(log_ratio(high) - log_ratio(low))

@@ -1,4 +1,6 @@
-"""Forming: ramp the bit line of every pristine cell until it conducts, the gate limiting the current."""
+"""Forming: ramp the bit line of every pristine cell until it conducts, the gate limiting the
+current.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from rram_hil.cells import Cells, IntArray
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Apply, Scheme, Status, Stop, read, sweep
+from rram_hil.array.results import ApplyResult
+from rram_hil.engine.protocol import (
+    CellChoice,
+    Plan,
+    Progress,
+    Protocol,
+    Save,
+    Setting,
+    Unselected,
+    map_of,
+)
 from rram_hil.errors import ConfigError
-from rram_hil.figures import Figure
-from rram_hil.operations import Apply, ApplyResult, FloatArray, Scheme, Status, Stop, read, sweep
-from rram_hil.plots import Chart
-from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected, map_of
+from rram_hil.report.plots import Chart
+from rram_hil.statistics import Figure
+from rram_hil.types import FloatArray, IntArray
 
-from ._common import listed, save_figures
+from .parts.characterisation import listed, save_figures
 
 Volt = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,9 +45,13 @@ class Levels(BaseModel):
     step_v: Positive
 
     def volts(self) -> list[float]:
-        """The levels, in order; the last is exactly `stop_v`. Raises `ConfigError` for a ramp that falls."""
+        """The levels, in order; the last is exactly `stop_v`. Raises `ConfigError` for a ramp that
+        falls.
+        """
         if self.stop_v < self.start_v:
-            raise ConfigError(f"a ramp from {self.start_v:g} V must not end below it, at {self.stop_v:g} V")
+            raise ConfigError(
+                f"a ramp from {self.start_v:g} V must not end below it, at {self.stop_v:g} V"
+            )
         count = int(np.floor((self.stop_v - self.start_v) / self.step_v + 1e-9)) + 1
         levels = [self.start_v + k * self.step_v for k in range(count)]
         if levels[-1] < self.stop_v - 1e-9:
@@ -45,10 +62,11 @@ class Levels(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What forming learnt of each cell, boolean maps of shape `geometry.shape`, and its last conductance (S).
+    """What forming learnt of each cell, boolean maps of shape `geometry.shape`, and its last
+    conductance (S).
 
-    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells never formed, or could not
-    be read.
+    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells
+    never formed, or could not be read.
     """
 
     stuck_low_resistance: NDArray[np.bool_]
@@ -58,12 +76,14 @@ class Condition:
 
 @dataclass(frozen=True)
 class FormingSummary:
-    """Counts of a forming run, the median forming voltage (V; NaN if no cell formed), and the law of the cells' thresholds.
+    """Counts of a forming run, the median forming voltage (V; NaN if no cell formed), and the law
+    of the cells' thresholds.
 
-    `hard_to_form` cells needed more than the first gate, or never formed; `hardest` are the first of them. `threshold_v`
-    and `threshold_sd_v` are mean and standard deviation of a normal distribution of thresholds: a cell's own lies between
-    the level at which it formed and the one before. They are of the cells that formed with the first gate, fitted by
-    maximum likelihood, the distribution cut at the last level.
+    `hard_to_form` cells needed more than the first gate, or never formed; `hardest` are the first
+    of them. `threshold_v` and `threshold_sd_v` are mean and standard deviation of a normal
+    distribution of thresholds: a cell's own lies between the level at which it formed and the one
+    before. They are of the cells that formed with the first gate, fitted by maximum likelihood, the
+    distribution cut at the last level.
     """
 
     cells: int
@@ -78,12 +98,14 @@ class FormingSummary:
 
 
 class Forming(Protocol):
-    """Form cells: read; ramp the bit line with a read after each pulse; repeat the hard ones with a higher gate.
+    """Form cells: read; ramp the bit line with a read after each pulse; repeat the hard ones with a
+    higher gate.
 
-    A cell that conducts before its first pulse, or cannot be read, takes none. Defaults: ramps and gate of the RADAR data set
-    (HfO2 class 1T1R: 3.12 to 3.17 V at WL 2.0 V, 99th percentile about 3.6 V). Where more than `conducting_fraction` of the
-    cells conduct at the start, the array was formed before: it is refused, for they would all be taken for stuck cells.
-    A 1R array, which has no gate, needs `unselected` ("half") and `compliance_a` or a bench that limits the current.
+    A cell that conducts before its first pulse, or cannot be read, takes none. Defaults: ramps and
+    gate of the RADAR data set (HfO2 class 1T1R: 3.12 to 3.17 V at WL 2.0 V, 99th percentile about
+    3.6 V). Where more than `conducting_fraction` of the cells conduct at the start, the array was
+    formed before: it is refused, for they would all be taken for stuck cells. A 1R array, which has
+    no gate, needs `unselected` ("half") and `compliance_a` or a bench that limits the current.
     """
 
     cells: CellChoice = CellChoice()
@@ -107,27 +129,38 @@ class Forming(Protocol):
         conducting = _conducts(result, self.formed_above_s)
         if conducting.sum() > self.conducting_fraction * n:
             raise ConfigError(
-                f"step {setting.step!r}: {int(conducting.sum())} of {n} cells conduct before their first pulse: this array was "
-                "formed before; leave the step out, or raise conducting_fraction if they are to count as stuck"
+                f"step {setting.step!r}: {int(conducting.sum())} of {n} cells conduct before their"
+                " first pulse: this array was formed before; leave the step out, or raise"
+                " conducting_fraction if they are to count as stuck"
             )
         conductance, formed_v, formed_wl_v = pristine.copy(), np.full(n, np.nan), np.full(n, np.nan)
         todo = ~conducting
         # Without a reading nothing would stop the ramp.
         readable = result.last_status == Status.OK
         for number, wl_v in enumerate(self.wl_v, 1):
-            yield Progress(number, 1 + len(self.wl_v), f"forming {int(todo.sum())} cells at WL {wl_v:g} V")
+            yield Progress(
+                number, 1 + len(self.wl_v), f"forming {int(todo.sum())} cells at WL {wl_v:g} V"
+            )
             here = np.flatnonzero(todo & readable)
             if here.size == 0:
                 break
-            conductance[here], formed_v[here], conducts = yield from self._ramp(cells[here], levels, wl_v, setting)
+            conductance[here], formed_v[here], conducts = yield from self._ramp(
+                cells[here], levels, wl_v, setting
+            )
             todo[here] = ~conducts
             formed_wl_v[here[conducts]] = wl_v
         yield Save("pristine", map_of(cells, pristine, setting.geometry), _MAP, "S")
         yield Save("forming_voltage", map_of(cells, formed_v, setting.geometry), _MAP, "V")
         yield Save("forming_gate", map_of(cells, formed_wl_v, setting.geometry), _MAP, "V")
         yield Save("conductance", map_of(cells, conductance, setting.geometry), _MAP, "S")
-        yield Save("stuck_low_resistance", map_of(cells, conducting.astype(np.int8), setting.geometry, 0), _MAP)
-        yield Save("stuck_high_resistance", map_of(cells, todo.astype(np.int8), setting.geometry, 0), _MAP)
+        yield Save(
+            "stuck_low_resistance",
+            map_of(cells, conducting.astype(np.int8), setting.geometry, 0),
+            _MAP,
+        )
+        yield Save(
+            "stuck_high_resistance", map_of(cells, todo.astype(np.int8), setting.geometry, 0), _MAP
+        )
         setting.share(
             "condition",
             Condition(
@@ -139,7 +172,11 @@ class Forming(Protocol):
         formed = ~todo & ~conducting
         median_v = float(np.nanmedian(formed_v)) if np.isfinite(formed_v).any() else float("nan")
         hard = cells[~conducting & (formed_wl_v != self.wl_v[0])]
-        yield Save("hard_to_form", np.stack([hard.tile, hard.row, hard.column], axis=1), ("hard_cell", "address"))
+        yield Save(
+            "hard_to_form",
+            np.stack([hard.tile, hard.row, hard.column], axis=1),
+            ("hard_cell", "address"),
+        )
         easy_v = np.sort(formed_v[formed_wl_v == self.wl_v[0]])
         yield from _save_distribution(easy_v)
         counts = (n, int(formed.sum()), int(conducting.sum()), int(todo.sum()))
@@ -149,7 +186,9 @@ class Forming(Protocol):
         return summary
 
     def _sweep(self, cells: Cells, levels: list[float], wl_v: float, setting: Setting) -> Apply:
-        """The ramp as an operation: a read after every level, no further level for a cell that conducts."""
+        """The ramp as an operation: a read after every level, no further level for a cell that
+        conducts.
+        """
         return sweep(
             cells,
             "bl",
@@ -166,12 +205,18 @@ class Forming(Protocol):
     def _ramp(
         self, cells: Cells, levels: list[float], wl_v: float, setting: Setting
     ) -> Plan[tuple[FloatArray, FloatArray, NDArray[np.bool_]]]:
-        """One ramp over `cells`: last conductance (S), volts at which each formed (V, or NaN), which conduct now.
+        """One ramp over `cells`: last conductance (S), volts at which each formed (V, or NaN),
+        which conduct now.
 
-        A cell takes a ramp once, whatever happens: after an interruption only the cells that the bench did not reach take it.
+        A cell takes a ramp once, whatever happens: after an interruption only the cells that the
+        bench did not reach take it.
         """
         n = len(cells)
-        last, formed_v, conducts = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
+        last, formed_v, conducts = (
+            np.full(n, np.nan),
+            np.full(n, np.nan),
+            np.zeros(n, dtype=np.bool_),
+        )
         todo: IntArray = np.arange(n)
         while todo.size:
             ramp = self._sweep(cells[todo], levels, wl_v, setting)
@@ -179,11 +224,18 @@ class Forming(Protocol):
             reached = todo
             if result.interrupted:
                 reached, todo = todo[result.pulses > 0], todo[result.pulses == 0]
-                result = cast(ApplyResult, (yield read(cells[reached], setting.read, label="after interruption")))
+                result = cast(
+                    ApplyResult,
+                    (yield read(cells[reached], setting.read, label="after interruption")),
+                )
                 formed_at = np.full(reached.size, np.nan)
             else:
-                hit = (result.conductance_s >= self.formed_above_s) | (result.status == Status.OVER_RANGE)
-                formed_at = np.where(hit.any(axis=1), np.asarray(levels)[np.argmax(hit, axis=1)], np.nan)
+                hit = (result.conductance_s >= self.formed_above_s) | (
+                    result.status == Status.OVER_RANGE
+                )
+                formed_at = np.where(
+                    hit.any(axis=1), np.asarray(levels)[np.argmax(hit, axis=1)], np.nan
+                )
                 todo = todo[:0]
             last[reached], formed_v[reached] = result.last_s, formed_at
             conducts[reached] = _conducts(result, self.formed_above_s)
@@ -200,8 +252,8 @@ def _save_distribution(formed_v: FloatArray) -> Plan[None]:
 
 
 def _threshold(formed_v: FloatArray, levels: FloatArray) -> tuple[Figure, Figure]:
-    """Mean and standard deviation (V) of normal thresholds that lie between level and level before; half widths from
-    the curvature.
+    """Mean and standard deviation (V) of normal thresholds that lie between level and level before;
+    half widths from the curvature.
 
     NaN where the cells formed at fewer than three levels: then the steps are too coarse to tell.
     """
@@ -219,10 +271,15 @@ def _threshold(formed_v: FloatArray, levels: FloatArray) -> tuple[Figure, Figure
         mean_v, sd_v = law[0], np.exp(law[1])
         share = ndtr((levels[at] - mean_v) / sd_v) - ndtr((lower - mean_v) / sd_v)
         whole = float(ndtr((levels[-1] - mean_v) / sd_v))
-        return float(-np.sum(counts * np.log(np.maximum(share, 1e-300))) + upper.size * np.log(max(whole, 1e-300)))
+        return float(
+            -np.sum(counts * np.log(np.maximum(share, 1e-300)))
+            + upper.size * np.log(max(whole, 1e-300))
+        )
 
     start = np.array([float(np.mean(upper)), np.log(max(float(np.std(upper)), 1e-3))])
-    best = minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 2000})
+    best = minimize(
+        cost, start, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 2000}
+    )
     place, step = np.asarray(best.x, dtype=np.float64), np.array([1e-3, 1e-2]) * np.exp(best.x[1])
     step[1] = 1e-2
     bend = np.empty((2, 2))
@@ -230,7 +287,9 @@ def _threshold(formed_v: FloatArray, levels: FloatArray) -> tuple[Figure, Figure
         for j in range(2):
             corners = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
             values = [
-                a * b * cost(place + a * step * (np.arange(2) == i) + b * step * (np.arange(2) == j))
+                a
+                * b
+                * cost(place + a * step * (np.arange(2) == i) + b * step * (np.arange(2) == j))
                 for a, b in corners
             ]
             bend[i, j] = sum(values) / (4 * step[i] * step[j])

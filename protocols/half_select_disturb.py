@@ -7,14 +7,14 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rram_hil.cells import Cells
+from rram_hil.array.cells import Cells
+from rram_hil.array.limits import half_selected_v, unselected_bl_v
+from rram_hil.array.operations import Apply, Scheme, Step
+from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 from rram_hil.errors import ConfigError
-from rram_hil.limits import half_selected_v, unselected_bl_v
-from rram_hil.operations import Apply, Scheme, Step
-from rram_hil.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 
-from ._common import Fraction, Positive, Volt, gate_v, repeated
-from ._disturb import DisturbSummary, against_count
+from .parts.characterisation import Fraction, Positive, Volt, gate_v, repeated
+from .parts.disturb import DisturbSummary, against_count
 
 
 class AnyPulse(BaseModel):
@@ -35,11 +35,13 @@ class AnyPulse(BaseModel):
 
 
 class HalfSelectDisturb(Protocol):
-    """Stress the victims `cells` as half-selected cells `pulses` times, and see at log-spaced counts what has become of them.
+    """Stress the victims `cells` as half-selected cells `pulses` times, and see at log-spaced
+    counts what has become of them.
 
-    `mode` = "neighbours": `pulse` goes to another cell of each victim's row (`share` = "row") or column ("column") under
-    the scheme `unselected`, and the bench itself half-selects the victims. "pulses": each victim takes the volts that the
-    scheme leaves across a half-selected cell of its row, as pulses of its own; the worst over row and column in a 1R array.
+    `mode` = "neighbours": `pulse` goes to another cell of each victim's row (`share` = "row") or
+    column ("column") under the scheme `unselected`, and the bench itself half-selects the victims.
+    "pulses": each victim takes the volts that the scheme leaves across a half-selected cell of its
+    row, as pulses of its own; the worst over row and column in a 1R array.
     """
 
     cells: CellChoice
@@ -55,17 +57,23 @@ class HalfSelectDisturb(Protocol):
     compliance_a: Positive | None = None
 
     def run(self, setting: Setting) -> Plan[DisturbSummary]:
-        """Yields batches of pulses, and reads of the victims. Raises `ConfigError` where no cell is left to take the pulses."""
+        """Yields batches of pulses, and reads of the victims. Raises `ConfigError` where no cell is
+        left to take the pulses.
+        """
         victims = self.cells.cells(setting.geometry)
         wl_v = gate_v(self.pulse.wl_v, setting, "pulse.wl_v")
         step = Step(self.pulse.bl_v, self.pulse.sl_v, wl_v, self.pulse.width_s)
         scheme = Scheme(self.unselected)
         if self.mode == "neighbours":
             at = self._aggressors(victims, setting)
-            stress = Apply(at, (step,), scheme, self.compliance_a, label="half-select disturb, neighbours")
+            stress = Apply(
+                at, (step,), scheme, self.compliance_a, label="half-select disturb, neighbours"
+            )
         else:
             own = self._as_half_selected(step, scheme, setting)
-            stress = Apply(victims, (own,), scheme, self.compliance_a, label="half-select disturb, own pulses")
+            stress = Apply(
+                victims, (own,), scheme, self.compliance_a, label="half-select disturb, own pulses"
+            )
         setting.require(stress)
 
         def give(count: int) -> Plan[None]:
@@ -96,7 +104,8 @@ class HalfSelectDisturb(Protocol):
         if not np.all(free.any(axis=1)):
             tile, line = lines[int(np.argmin(free.any(axis=1)))]
             raise ConfigError(
-                f"cells: all cells of tile {tile}, {self.share} {line} are victims: none is left there to take the pulses"
+                f"cells: all cells of tile {tile}, {self.share} {line} are victims: none is left"
+                " there to take the pulses"
             )
         other = np.argmax(free, axis=1)
         row, column = (lines[:, 1], other) if self.share == "row" else (other, lines[:, 1])
@@ -106,7 +115,8 @@ class HalfSelectDisturb(Protocol):
         """What a half-selected cell of the same row sees of `step`, as a pulse."""
         if scheme is Scheme.FLOATING:
             raise ConfigError(
-                'unselected: the volts of floating lines are not known beforehand; use mode = "neighbours"'
+                "unselected: the volts of floating lines are not known beforehand; use mode ="
+                ' "neighbours"'
             )
         drop = float(step.cell_v(1)[0])
         if setting.geometry.cell == "1R":
@@ -119,7 +129,8 @@ class HalfSelectDisturb(Protocol):
             seen = float(unselected_bl_v(step, 1, scheme)[0] - levels[0])
         if seen == 0:
             raise ConfigError(
-                f"unselected: {scheme.value!r} puts 0 V across the half-selected cells of this array, so there is no stress to "
-                'give; use mode = "neighbours" to see that on the array itself'
+                f"unselected: {scheme.value!r} puts 0 V across the half-selected cells of this"
+                ' array, so there is no stress to give; use mode = "neighbours" to see that on the'
+                " array itself"
             )
         return Step(max(seen, 0.0), max(-seen, 0.0), step.wl_v, step.width_s)

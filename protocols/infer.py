@@ -8,11 +8,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from rram_hil.inference import calibrate, drive, infer
-from rram_hil.programmed import Programmed
-from rram_hil.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
+from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
+from rram_hil.networks.inference import calibrate, drive, infer
+from rram_hil.networks.programmed_network import Programmed
 
-from .targets import load_images
+from .parts.targets import load_images
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,11 @@ class InferSummary:
 
 
 class Infer(Protocol):
-    """Run the network that an earlier step left under `tag` on the images of a .npz file, every product on the array.
+    """Run the network that an earlier step left under `tag` on the images of a .npz file, every
+    product on the array.
 
-    Input steps and ADC ranges come from the first `calibration_images` of `calibration` (training data), through the map
-    read last (or the targets), with `margin`.
+    Input steps and ADC ranges come from the first `calibration_images` of `calibration` (training
+    data), through the map read last (or the targets), with `margin`.
     """
 
     tag: str = "network"
@@ -41,12 +42,21 @@ class Infer(Protocol):
     margin: Annotated[float, Field(gt=0)] = 2.0
 
     def run(self, setting: Setting) -> Plan[InferSummary]:
-        """Yields one computation that multiplies on the array; saves predictions, labels and accuracy."""
+        """Yields one computation that multiplies on the array; saves predictions, labels and
+        accuracy.
+        """
         programmed = setting.shared_by(self.tag, Programmed)
         network = programmed.topology(setting.step)
         images, labels = load_images(setting.folder / self.images, setting.step)
         images, labels = images[: self.limit], labels[: self.limit]
-        ensure_encoding(programmed, setting, self.calibration, self.calibration_images, self.input_bits, self.margin)
+        ensure_encoding(
+            programmed,
+            setting,
+            self.calibration,
+            self.calibration_images,
+            self.input_bits,
+            self.margin,
+        )
         encoding, words = programmed.encoding, programmed.words if self.words else None
         assert encoding is not None
         yield Progress(0, 1, f"inference of {len(images)} images")
@@ -74,7 +84,12 @@ class Infer(Protocol):
 
 
 def ensure_encoding(
-    programmed: Programmed, setting: Setting, calibration: str, count: int, input_bits: int, margin: float
+    programmed: Programmed,
+    setting: Setting,
+    calibration: str,
+    count: int,
+    input_bits: int,
+    margin: float,
 ) -> None:
     """Input steps and ADC ranges for a programmed network, made once from training images."""
     if programmed.encoding is not None:

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.check import Finding, FindingKind, LookSummary, grouped
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.defects import Finding, FindingKind, LookSummary, grouped
+from rram_hil.array.operations import Apply, Status, Step, read
+from rram_hil.array.results import ApplyResult
+from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.operations import Apply, ApplyResult, FloatArray, Status, Step, read
-from rram_hil.protocol import Plan, Progress, Protocol, Save, Setting
+from rram_hil.types import FloatArray
 
 from .read_map import mean_conductance
 
@@ -22,20 +24,23 @@ MAP = ("tile", "row", "column")
 
 
 class Look(Protocol):
-    """Read every cell with its gate open, then with its gate closed, and measure the current into every word line.
+    """Read every cell with its gate open, then with its gate closed, and measure the current into
+    every word line.
 
-    All of it under the read condition, or with less: |BL - SL| never passes the read limit, and no pulse is counted.
-    The thresholds, and why they are where they are:
+    All of it under the read condition, or with less: |BL - SL| never passes the read limit, and no
+    pulse is counted. The thresholds, and why they are where they are:
 
-    `short_above_s`: 1 mS (1 kohm). The select transistor alone lets about 0.25 mS through at 3 V on its gate (RADAR, NI-RRAM:
-    HfO2 cells end near 240 uS), so no cell that works is near it.
-    `closed_above_s`: 1 uS. A closed transistor leaks nanosiemens; the read noise of the simulated chips is 0.1 uS. What
-    conducts all the same is a broken transistor or a bit line touching a source line.
-    `open_below_s`: 0.1 uS (10 Mohm). A formed cell stays above 0.3 uS in its deepest reset (HfO2 preset); a pristine one
-    has about 10 nS and looks like a broken line. So opens are told only in tiles where at least `formed_fraction` conducts.
-    `gate_leak_a`: 10 nA. A sound gate passes picoamperes; one code of a 12-bit converter on its 1 uA range is 0.5 nA.
-    `repeat`: 8. The mean of so many reads tells 0 from 0.1 uS by nearly three sigma of that noise.
-    `line_fraction`: 0.8. A broken line takes all its cells along, noise may hide a few; stuck cells alone are 10 % at most.
+    `short_above_s`: 1 mS (1 kohm). The select transistor alone lets about 0.25 mS through at 3 V on
+    its gate (RADAR, NI-RRAM: HfO2 cells end near 240 uS), so no cell that works is near it.
+    `closed_above_s`: 1 uS. A closed transistor leaks nanosiemens; the read noise of the simulated
+    chips is 0.1 uS. What conducts all the same is a broken transistor or a bit line touching a
+    source line. `open_below_s`: 0.1 uS (10 Mohm). A formed cell stays above 0.3 uS in its deepest
+    reset (HfO2 preset); a pristine one has about 10 nS and looks like a broken line. So opens are
+    told only in tiles where at least `formed_fraction` conducts. `gate_leak_a`: 10 nA. A sound gate
+    passes picoamperes; one code of a 12-bit converter on its 1 uA range is 0.5 nA. `repeat`: 8. The
+    mean of so many reads tells 0 from 0.1 uS by nearly three sigma of that noise. `line_fraction`:
+    0.8. A broken line takes all its cells along, noise may hide a few; stuck cells alone are 10 %
+    at most.
     """
 
     repeat: Annotated[int, Field(ge=1, le=1000)] = 8
@@ -47,24 +52,33 @@ class Look(Protocol):
     formed_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def run(self, setting: Setting) -> Plan[LookSummary]:
-        """Yields three read-only operations (gate open, gate closed, gate current) and saves a map of each.
+        """Yields three read-only operations (gate open, gate closed, gate current) and saves a map
+        of each.
 
-        Raises `ConfigError` where the bench's read condition is above its own read limit, for then a look would be a pulse.
+        Raises `ConfigError` where the bench's read condition is above its own read limit, for then
+        a look would be a pulse.
         """
         geometry, cells = setting.geometry, Cells.all(setting.geometry)
         volts = float(np.max(np.abs(setting.read.cell_v(1))))
         if not volts <= setting.limits.read_v:
             raise ConfigError(
-                f"read.bl_v: {volts:g} V is above limits.read_v of {setting.limits.read_v:g} V, so a look would be a pulse"
+                f"read.bl_v: {volts:g} V is above limits.read_v of {setting.limits.read_v:g} V, so"
+                " a look would be a pulse"
             )
         gated = geometry.cell == "1T1R"
         yield Progress(0, 3, f"gates open: reading {len(cells)} cells")
-        result = cast(ApplyResult, (yield read(cells, setting.read, repeat=self.repeat, label="look, gate open")))
+        result = cast(
+            ApplyResult,
+            (yield read(cells, setting.read, repeat=self.repeat, label="look, gate open")),
+        )
         opened = _seen(result, geometry)
         closed = np.zeros(geometry.shape)
         if gated:
             yield Progress(1, 3, f"gates closed: reading {len(cells)} cells")
-            result = cast(ApplyResult, (yield read(cells, replace(setting.read, wl_v=0.0), label="look, gate closed")))
+            result = cast(
+                ApplyResult,
+                (yield read(cells, replace(setting.read, wl_v=0.0), label="look, gate closed")),
+            )
             closed = _seen(result, geometry)
         gates = None
         if gated and setting.capabilities.gate_current:
@@ -77,17 +91,25 @@ class Look(Protocol):
         return self._summary(opened, closed, gates)
 
     def _gates(self, setting: Setting) -> Plan[FloatArray]:
-        """Current into each word line (A), shape (tiles, rows): measured at one cell of each row, BL and SL at 0 V."""
+        """Current into each word line (A), shape (tiles, rows): measured at one cell of each row,
+        BL and SL at 0 V.
+        """
         geometry = setting.geometry
-        lines = Cells.from_index(np.arange(geometry.tiles * geometry.rows) * geometry.columns, geometry)
+        lines = Cells.from_index(
+            np.arange(geometry.tiles * geometry.rows) * geometry.columns, geometry
+        )
         step = Step(0.0, 0.0, setting.read.wl_v, setting.read.width_s, "gate")
         result = cast(ApplyResult, (yield Apply(lines, (step,), label="look, gate current")))
         current = np.where(result.status == Status.OK, np.abs(result.current_a), np.nan)
         current[result.status == Status.OVER_RANGE] = np.inf
         return current[:, 0].reshape(geometry.tiles, geometry.rows)
 
-    def _summary(self, opened: FloatArray, closed: FloatArray, gates: FloatArray | None) -> LookSummary:
-        """Sort every cell into one class at most; what conducts with its gate closed counts as that alone."""
+    def _summary(
+        self, opened: FloatArray, closed: FloatArray, gates: FloatArray | None
+    ) -> LookSummary:
+        """Sort every cell into one class at most; what conducts with its gate closed counts as that
+        alone.
+        """
         through = closed >= self.closed_above_s
         shorted = (opened >= self.short_above_s) & ~through
         unread = np.isnan(opened) | np.isnan(closed)
@@ -123,13 +145,21 @@ class Look(Protocol):
     def _leaks(self, gates: FloatArray) -> list[Finding]:
         leaky: NDArray[np.bool_] = gates >= self.gate_leak_a
         return [
-            Finding("gate leak", int(t), "row", np.flatnonzero(leaky[t]), float(np.median(gates[t][leaky[t]])))
+            Finding(
+                "gate leak",
+                int(t),
+                "row",
+                np.flatnonzero(leaky[t]),
+                float(np.median(gates[t][leaky[t]])),
+            )
             for t in np.flatnonzero(leaky.any(axis=1))
         ]
 
 
 def _seen(result: ApplyResult, geometry: Geometry) -> FloatArray:
-    """Mean conductance (S), shape `geometry.shape`: infinite where a reading was over range, NaN without a usable one."""
+    """Mean conductance (S), shape `geometry.shape`: infinite where a reading was over range, NaN
+    without a usable one.
+    """
     over = (result.status == Status.OVER_RANGE).any(axis=1)
     seen: FloatArray = np.where(over, np.inf, mean_conductance(result)).reshape(geometry.shape)
     return seen

@@ -1,4 +1,6 @@
-"""One-shot programming: every cell is brought to the high-resistance state and gets one SET pulse, and is never looked at."""
+"""One-shot programming: every cell is brought to the high-resistance state and gets one SET pulse,
+and is never looked at.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,19 @@ from typing import cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from rram_hil.cells import IntArray
-from rram_hil.curve import Curve, PulseCurves
-from rram_hil.operations import Apply, ApplyResult, Scheme, pulse
-from rram_hil.protocol import Plan, Progress, Protocol, Setting, Unselected
+from rram_hil.array.operations import Apply, Scheme, pulse
+from rram_hil.array.pulse_curves import Curve, PulseCurves
+from rram_hil.array.results import ApplyResult
+from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
+from rram_hil.types import IntArray
 
-from .targets import Positive, TargetChoice, Volt, save_targets, to_program
+from .parts.targets import Positive, TargetChoice, Volt, save_targets, to_program
 
 
 class ResetPulse(BaseModel):
-    """The pulse that brings a cell to its high-resistance state. Source: NI-RRAM and RADAR conditions."""
+    """The pulse that brings a cell to its high-resistance state. Source: NI-RRAM and RADAR
+    conditions.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -27,7 +32,9 @@ class ResetPulse(BaseModel):
 
 
 class SetPulse(BaseModel):
-    """One SET pulse, its gate volts taken from the curve `gate`; by default the one that an earlier step measured."""
+    """One SET pulse, its gate volts taken from the curve `gate`; by default the one that an earlier
+    step measured.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -38,7 +45,9 @@ class SetPulse(BaseModel):
 
 @dataclass(frozen=True)
 class OneShotSummary:
-    """Cells reset, cells set, and cells left alone because an interruption left it open whether they had their pulse."""
+    """Cells reset, cells set, and cells left alone because an interruption left it open whether
+    they had their pulse.
+    """
 
     reset: int
     set: int
@@ -46,10 +55,12 @@ class OneShotSummary:
 
 
 class OneShot(Protocol):
-    """RESET every cell of a network (or map) once, then SET each once with the gate that belongs to its target.
+    """RESET every cell of a network (or map) once, then SET each once with the gate that belongs to
+    its target.
 
-    Targets below the lowest entry of the SET table stay reset. No cell takes a second pulse of either kind, also after an
-    interruption: then a cell is pulsed only if the bench's own counters say that it was not reached.
+    Targets below the lowest entry of the SET table stay reset. No cell takes a second pulse of
+    either kind, also after an interruption: then a cell is pulsed only if the bench's own counters
+    say that it was not reached.
     """
 
     targets: TargetChoice
@@ -97,7 +108,8 @@ def _once(shot: Apply, setting: Setting) -> Plan[int]:
         result = cast(ApplyResult, (yield shot.part(todo)))
         if not result.interrupted:
             return certain + todo.size
-        # Charged cells had their pulse or, where the bench keeps no counters, may have had it: neither is touched again.
+        # Charged cells had their pulse or, where the bench keeps no counters, may have had it:
+        # neither is touched again.
         certain += int(np.sum(result.pulses > 0)) if setting.capabilities.counters else 0
         todo = todo[result.pulses == 0]
     return certain

@@ -1,7 +1,8 @@
-"""Pulse response: which conductance one SET or RESET leaves against amplitude, gate and width, and what trains of pulses do.
+"""Pulse response: which conductance one SET or RESET leaves against amplitude, gate and width, and
+what trains of pulses do.
 
-Every point starts from a known state: a full RESET before each SET, a full SET before each RESET. Repeats tell what stays with
-the cell from what changes from cycle to cycle.
+Every point starts from a known state: a full RESET before each SET, a full SET before each RESET.
+Repeats tell what stays with the cell from what changes from cycle to cycle.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rram_hil.cells import Cells
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Apply, Scheme, Step
+from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
-from rram_hil.figures import Figure, between, estimated, half_width, median, quantiles, within
-from rram_hil.operations import Apply, FloatArray, Scheme, Step
-from rram_hil.plots import Chart
-from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
+from rram_hil.report.plots import Chart
+from rram_hil.statistics import Figure, between, estimated, half_width, median, quantiles, within
+from rram_hil.types import FloatArray
 
-from ._common import (
+from .parts.characterisation import (
     Positive,
     ResetPulse,
     SetPulse,
@@ -66,7 +68,9 @@ class WidthSpan(BaseModel):
 
 
 class Potentiation(BaseModel):
-    """A train of `pulses` SET pulses after a full RESET, a read after each; gate and amplitude may rise from pulse to pulse."""
+    """A train of `pulses` SET pulses after a full RESET, a read after each; gate and amplitude may
+    rise from pulse to pulse.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -81,7 +85,10 @@ class Potentiation(BaseModel):
         """The pulses in order."""
         wl = gate_v(self.wl_v, setting, "potentiation.wl_v")
         rise = self.wl_step_v if setting.geometry.cell == "1T1R" else 0.0
-        return [Step(self.bl_v + k * self.bl_step_v, 0.0, wl + k * rise, self.width_s) for k in range(self.pulses)]
+        return [
+            Step(self.bl_v + k * self.bl_step_v, 0.0, wl + k * rise, self.width_s)
+            for k in range(self.pulses)
+        ]
 
 
 class Depression(BaseModel):
@@ -98,15 +105,19 @@ class Depression(BaseModel):
     def steps(self, setting: Setting) -> list[Step]:
         """The pulses in order."""
         wl = gate_v(self.wl_v, setting, "depression.wl_v")
-        return [Step(0.0, self.sl_v + k * self.sl_step_v, wl, self.width_s) for k in range(self.pulses)]
+        return [
+            Step(0.0, self.sl_v + k * self.sl_step_v, wl, self.width_s) for k in range(self.pulses)
+        ]
 
 
 @dataclass(frozen=True)
 class PulseResponseSummary:
-    """Cells, those that respond; medians (S) at the ends of all curves; spread of ln G between cells and from cycle to cycle.
+    """Cells, those that respond; medians (S) at the ends of all curves; spread of ln G between
+    cells and from cycle to cycle.
 
-    Spreads are pooled over the points of the curves of each polarity at which the cells respond; NaN where a polarity has no
-    curve, and from cycle to cycle where `cycles` is 1. Ratios are last over first conductance of a train.
+    Spreads are pooled over the points of the curves of each polarity at which the cells respond;
+    NaN where a polarity has no curve, and from cycle to cycle where `cycles` is 1. Ratios are last
+    over first conductance of a train.
     """
 
     cells: int
@@ -125,7 +136,9 @@ class PulseResponseSummary:
 
 @dataclass(frozen=True, eq=False)
 class _Curve:
-    """One curve: its key, the unit and levels of what is varied, and the full pulse and the pulse of each point."""
+    """One curve: its key, the unit and levels of what is varied, and the full pulse and the pulse
+    of each point.
+    """
 
     key: str
     unit: str
@@ -142,9 +155,9 @@ class _Curve:
 class PulseResponse(Protocol):
     """Measure curves and trains on sample cells. At least one curve or train is needed.
 
-    `set` and `reset` are the full pulses: each curve varies one quantity of its polarity's pulse and leaves the others.
-    Cells that never conduct `conducts_above_s`, or whose conductances never differ by `responds_ratio`, are left out of all
-    figures: they are unformed or stuck.
+    `set` and `reset` are the full pulses: each curve varies one quantity of its polarity's pulse
+    and leaves the others. Cells that never conduct `conducts_above_s`, or whose conductances never
+    differ by `responds_ratio`, are left out of all figures: they are unformed or stuck.
     """
 
     cells: CellChoice = CellChoice()
@@ -172,7 +185,9 @@ class PulseResponse(Protocol):
         return self
 
     def run(self, setting: Setting) -> Plan[PulseResponseSummary]:
-        """Yields one batch a cycle of each curve and train. Raises `ConfigError` for gate curves of an array without gates."""
+        """Yields one batch a cycle of each curve and train. Raises `ConfigError` for gate curves of
+        an array without gates.
+        """
         cells = self.cells.cells(setting.geometry)
         curves = self._curves(setting)
         full_set, full_reset = self.set.step(setting), self.reset.step(setting)
@@ -181,9 +196,16 @@ class PulseResponse(Protocol):
             trains.append(("potentiation", full_reset, self.potentiation.steps(setting)))
         if self.depression is not None:
             trains.append(("depression", full_set, self.depression.steps(setting)))
-        works = [self._batch(cells, c.name, [s for p in c.pairs for s in (*p, setting.read)]) for c in curves]
+        works = [
+            self._batch(cells, c.name, [s for p in c.pairs for s in (*p, setting.read)])
+            for c in curves
+        ]
         works += [
-            self._batch(cells, name, [first, setting.read, *(s for step in steps for s in (step, setting.read))])
+            self._batch(
+                cells,
+                name,
+                [first, setting.read, *(s for step in steps for s in (step, setting.read))],
+            )
             for name, first, steps in trains
         ]
         setting.require(*works)
@@ -193,12 +215,18 @@ class PulseResponse(Protocol):
             rounds = []
             for cycle in range(self.cycles):
                 done = number * self.cycles + cycle
-                yield Progress(done, total, f"{work.label}, cycle {cycle + 1} of {self.cycles}, {len(cells)} cells")
+                yield Progress(
+                    done,
+                    total,
+                    f"{work.label}, cycle {cycle + 1} of {self.cycles}, {len(cells)} cells",
+                )
                 rounds.append(usable((yield from applied(work))))
             cubes.append(np.stack(rounds, axis=1))
         responds = _respond(cubes, self.responds_ratio, self.conducts_above_s)
         if not responds.any():
-            raise ConfigError(f"step {setting.step!r}: none of the {len(cells)} cells responds to the pulses")
+            raise ConfigError(
+                f"step {setting.step!r}: none of the {len(cells)} cells responds to the pulses"
+            )
         yield from save_cells(cells)
         yield save_map("responds", cells, responds, "", setting)
         rng = setting.rng("bootstrap")
@@ -234,7 +262,9 @@ class PulseResponse(Protocol):
             first, pulse = (full_reset, full_set) if polarity == "set" else (full_set, full_reset)
             changes: list[dict[str, Any]] = [{what: float(v)} for v in span.levels()]
             pairs = [(first, replace(pulse, **change)) for change in changes]
-            found.append(_Curve(key, "s" if what == "width_s" else "V", polarity, span.levels(), pairs))
+            found.append(
+                _Curve(key, "s" if what == "width_s" else "V", polarity, span.levels(), pairs)
+            )
         return found
 
     def _summary(
@@ -248,8 +278,14 @@ class PulseResponse(Protocol):
         nan = float("nan")
         told: dict[str, Figure] = {}
         for polarity in ("set", "reset"):
-            mine = [cube[responds] for curve, cube in zip(curves, cubes, strict=False) if curve.polarity == polarity]
-            names = [f"{polarity}_{n}" for n in ("lowest", "highest", "between_cells", "cycle_to_cycle")]
+            mine = [
+                cube[responds]
+                for curve, cube in zip(curves, cubes, strict=False)
+                if curve.polarity == polarity
+            ]
+            names = [
+                f"{polarity}_{n}" for n in ("lowest", "highest", "between_cells", "cycle_to_cycle")
+            ]
             told |= dict(zip(names, (Figure(nan, nan, u) for u in ("S", "S", "", "")), strict=True))
             if not mine:
                 continue
@@ -262,8 +298,12 @@ class PulseResponse(Protocol):
             moved = _moved(points, polarity)
             if moved.any():
                 logs = log_ratio(points[:, :, moved])
-                told[names[2]] = estimated(between, logs, "", rng) if self.cycles > 1 else Figure(nan, nan)
-                told[names[3]] = estimated(within, logs, "", rng) if self.cycles > 1 else Figure(nan, nan)
+                told[names[2]] = (
+                    estimated(between, logs, "", rng) if self.cycles > 1 else Figure(nan, nan)
+                )
+                told[names[3]] = (
+                    estimated(within, logs, "", rng) if self.cycles > 1 else Figure(nan, nan)
+                )
         for name in ("potentiation", "depression"):
             told[f"{name}_ratio"] = Figure(nan, nan)
             if name in trains:
@@ -282,28 +322,44 @@ def _median_by_point(samples: FloatArray) -> FloatArray:
     return median(samples.reshape(-1, samples.shape[-1]))
 
 
-def _respond(cubes: list[FloatArray], ratio: float, above_s: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _respond(
+    cubes: list[FloatArray], ratio: float, above_s: float
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which cells conduct `above_s` at times, and a factor `ratio` less at others."""
     every = np.concatenate([c.reshape(len(c), -1) for c in cubes], axis=1)
     high = np.where(np.isfinite(every), every, -np.inf).max(axis=1)
     low = np.where(np.isfinite(every), every, np.inf).min(axis=1)
-    return np.asarray(np.isfinite(high) & np.isfinite(low) & (high > ratio * np.maximum(low, 0.0)) & (high >= above_s))
+    return np.asarray(
+        np.isfinite(high)
+        & np.isfinite(low)
+        & (high > ratio * np.maximum(low, 0.0))
+        & (high >= above_s)
+    )
 
 
 def _moved(points: FloatArray, polarity: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Points whose median lies a factor of 2 from the state before the pulse: the lowest of SET, the highest of RESET curves."""
+    """Points whose median lies a factor of 2 from the state before the pulse: the lowest of SET,
+    the highest of RESET curves.
+    """
     levels = _median_by_point(points)
     start = np.nanmin(levels) if polarity == "set" else np.nanmax(levels)
     return np.asarray(levels > 2 * start if polarity == "set" else levels < start / 2)
 
 
-def _save_curve(curve: _Curve, cube: FloatArray, responds: Any, rng: np.random.Generator) -> Plan[None]:
+def _save_curve(
+    curve: _Curve, cube: FloatArray, responds: Any, rng: np.random.Generator
+) -> Plan[None]:
     x = curve.key
     samples = cube[responds]
     low, middle, high = quantiles(samples.reshape(-1, samples.shape[2]))
     log = "xy" if curve.unit == "s" else "y"
-    title = f"{curve.polarity.upper()} against {'width' if curve.unit == 's' else curve.name.split('_')[1].upper()}"
-    chart = Chart(title, x, f"{curve.name}_low", f"{curve.name}_high", log, "conductance", dots=True)
+    title = (
+        f"{curve.polarity.upper()} against"
+        f" {'width' if curve.unit == 's' else curve.name.split('_')[1].upper()}"
+    )
+    chart = Chart(
+        title, x, f"{curve.name}_low", f"{curve.name}_high", log, "conductance", dots=True
+    )
     yield Save(x, curve.levels, (x,), curve.unit)
     yield Save(f"{curve.name}_conductance", cube, ("cell", "cycle", x), "S")
     yield Save(f"{curve.name}_low", low, (x,), "S")
@@ -321,5 +377,7 @@ def _save_train(name: str, pulses: int, cube: FloatArray, responds: Any) -> Plan
     yield Save(f"{name}_conductance", cube, ("cell", "cycle", x), "S")
     yield Save(f"{name}_low", low, (x,), "S")
     yield Save(f"{name}_high", high, (x,), "S")
-    chart = Chart(name.capitalize(), x, f"{name}_low", f"{name}_high", "y", "conductance", dots=True)
+    chart = Chart(
+        name.capitalize(), x, f"{name}_low", f"{name}_high", "y", "conductance", dots=True
+    )
     yield Save(f"{name}_median", middle, (x,), "S", chart.attrs())

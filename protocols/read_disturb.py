@@ -8,19 +8,21 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from rram_hil.operations import Apply, Scheme
-from rram_hil.protocol import CellChoice, Plan, Protocol, Setting, Unselected
+from rram_hil.array.operations import Apply, Scheme
+from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 
-from ._common import Fraction, Positive, Volt, gate_v, repeated
-from ._disturb import DisturbSummary, against_count
+from .parts.characterisation import Fraction, Positive, Volt, gate_v, repeated
+from .parts.disturb import DisturbSummary, against_count
 
 
 class ReadDisturb(Protocol):
-    """Read every cell `reads` times, and see at about `per_decade` counts a decade what has become of it.
+    """Read every cell `reads` times, and see at about `per_decade` counts a decade what has become
+    of it.
 
-    The disturbing reads are at the bench's read condition, or at `bl_v`, `wl_v` and `width_s`. Beyond the bench's read limit they
-    are pulses: they use up the cells' budgets, and limits hold as for any pulse. The reads that look are always at the read
-    condition, `repeat` of them averaged.
+    The disturbing reads are at the bench's read condition, or at `bl_v`, `wl_v` and `width_s`.
+    Beyond the bench's read limit they are pulses: they use up the cells' budgets, and limits hold
+    as for any pulse. The reads that look are always at the read condition, `repeat` of them
+    averaged.
     """
 
     cells: CellChoice = CellChoice()

@@ -8,8 +8,9 @@ from typing import Annotated, cast
 import numpy as np
 from pydantic import Field
 
-from rram_hil.operations import ApplyResult, Status, read
-from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
+from rram_hil.array.operations import Status, read
+from rram_hil.array.results import ApplyResult
+from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,17 @@ class ReadMap(Protocol):
         """Yields one read of all cells; saves the map "conductance"."""
         cells = self.cells.cells(setting.geometry)
         yield Progress(0, 1, f"reading {len(cells)} cells")
-        result = cast(ApplyResult, (yield read(cells, setting.read, repeat=self.repeat, label="read map")))
+        result = cast(
+            ApplyResult, (yield read(cells, setting.read, repeat=self.repeat, label="read map"))
+        )
         mean = mean_conductance(result)
-        yield Save("conductance", map_of(cells, mean, setting.geometry), ("tile", "row", "column"), "S")
+        yield Save(
+            "conductance", map_of(cells, mean, setting.geometry), ("tile", "row", "column"), "S"
+        )
         usable = np.isfinite(mean)
-        quartiles = np.percentile(mean[usable], [25, 50, 75]) if usable.any() else np.full(3, np.nan)
+        quartiles = (
+            np.percentile(mean[usable], [25, 50, 75]) if usable.any() else np.full(3, np.nan)
+        )
         return MapSummary(len(cells), int(np.sum(~usable)), *(float(q) for q in quartiles))
 
 

@@ -1,8 +1,9 @@
-"""Read noise: a time series of each cell at the read condition, its spectrum, and cells that switch between two levels.
+"""Read noise: a time series of each cell at the read condition, its spectrum, and cells that switch
+between two levels.
 
-A random-telegraph cell is found by comparing one normal distribution of its readings with two of one common width
-(expectation-maximisation): it is one where two are far better (Bayesian information criterion), lie far enough apart for that
-width, and are both visited often enough.
+A random-telegraph cell is found by comparing one normal distribution of its readings with two of
+one common width (expectation-maximisation): it is one where two are far better (Bayesian
+information criterion), lie far enough apart for that width, and are both visited often enough.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.figures import Figure, estimated, mean, median, proportion, quantiles, spread
-from rram_hil.operations import ApplyResult, FloatArray, read
-from rram_hil.plots import Chart
-from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
+from rram_hil.array.operations import read
+from rram_hil.array.results import ApplyResult
+from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
+from rram_hil.report.plots import Chart
+from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, spread
+from rram_hil.types import FloatArray
 
-from ._common import Positive, save_cells, save_figures, save_map, usable
+from .parts.characterisation import Positive, save_cells, save_figures, save_map, usable
 
 BETTER = 10.0
 """Difference of the information criterion that counts as decisive."""
 CODES = 2.5
-"""Levels less than so many of the smallest steps between readings apart may be codes of a converter."""
+"""Levels less than so many of the smallest steps between readings apart may be codes of a
+converter.
+"""
 ROUNDS = 60
 """Rounds of expectation-maximisation."""
 
@@ -33,10 +38,11 @@ ROUNDS = 60
 class ReadNoiseSummary:
     """Cells, those with enough readings, and figures of the noise.
 
-    `noise` is the median of sd(G)/G over the quiet cells (no telegraph); `noise_fraction` and `noise_floor` (S) are the
-    parts of sd^2 = floor^2 + (fraction x G)^2 over them, told apart where their conductances differ. `spectrum_exponent` is
-    the slope of log power against log frequency: 0 for white noise, -1 for 1/f. Telegraph figures are medians over
-    telegraph cells: step / upper level, share of time at the lower level, and mean stays at either level (s).
+    `noise` is the median of sd(G)/G over the quiet cells (no telegraph); `noise_fraction` and
+    `noise_floor` (S) are the parts of sd^2 = floor^2 + (fraction x G)^2 over them, told apart where
+    their conductances differ. `spectrum_exponent` is the slope of log power against log frequency:
+    0 for white noise, -1 for 1/f. Telegraph figures are medians over telegraph cells: step / upper
+    level, share of time at the lower level, and mean stays at either level (s).
     """
 
     cells: int
@@ -55,7 +61,9 @@ class ReadNoiseSummary:
 
 @dataclass(frozen=True, eq=False)
 class Telegraph:
-    """Two levels of each cell, shape (n,): which cells switch, levels (S), share at the lower, mean stays in readings, moves."""
+    """Two levels of each cell, shape (n,): which cells switch, levels (S), share at the lower, mean
+    stays in readings, moves.
+    """
 
     switches: NDArray[np.bool_]
     low_s: FloatArray
@@ -67,12 +75,13 @@ class Telegraph:
 
 
 class ReadNoise(Protocol):
-    """Read every cell `reads` times, in segments of `segment` readings without a pause between them.
+    """Read every cell `reads` times, in segments of `segment` readings without a pause between
+    them.
 
-    A segment is no longer than one operation of the bench; between segments of one cell the bench reads the others. Spectra
-    and stays are taken within segments. A telegraph cell's levels lie at least `apart_sd` standard deviations apart, and it
-    moves from one to the other at least `least_moves` times. `noise` and telegraph cells are of those that conduct
-    `conducts_above_s`.
+    A segment is no longer than one operation of the bench; between segments of one cell the bench
+    reads the others. Spectra and stays are taken within segments. A telegraph cell's levels lie at
+    least `apart_sd` standard deviations apart, and it moves from one to the other at least
+    `least_moves` times. `noise` and telegraph cells are of those that conduct `conducts_above_s`.
     """
 
     cells: CellChoice = CellChoice()
@@ -89,7 +98,9 @@ class ReadNoise(Protocol):
         count = -(-self.reads // length)
         series, stamps = [], []
         for k in range(count):
-            yield Progress(k, count, f"{len(cells)} cells, reading {k * length} of {count * length}")
+            yield Progress(
+                k, count, f"{len(cells)} cells, reading {k * length} of {count * length}"
+            )
             batch = read(cells, setting.read, repeat=length, label="read noise")
             result = cast(ApplyResult, (yield batch))
             series.append(usable(result))
@@ -111,7 +122,10 @@ class ReadNoise(Protocol):
         yield save_map("telegraph", cells, switches, "", setting)
         for name, values in (("telegraph_low", found.low_s), ("telegraph_high", found.high_s)):
             yield save_map(name, cells, np.where(switches, values, np.nan), "S", setting)
-        for name, values in (("telegraph_low_stay", found.low_stay), ("telegraph_high_stay", found.high_stay)):
+        for name, values in (
+            ("telegraph_low_stay", found.low_stay),
+            ("telegraph_high_stay", found.high_stay),
+        ):
             yield save_map(name, cells, np.where(switches, values * interval, np.nan), "s", setting)
         quiet = enough & ~switches
         yield from _save_pictures(g, frequency, power, quiet, switches, interval)
@@ -134,11 +148,14 @@ class ReadNoise(Protocol):
         both = np.stack([level, sd], axis=1)
 
         def exponent(samples: FloatArray) -> FloatArray:
-            # The mean over cells: the median of a few segments' power lies below it, and alike at every frequency.
+            # The mean over cells: the median of a few segments' power lies below it, and alike at
+            # every frequency.
             known = frequency > 0
             y = np.log(mean(samples)[known])
             ok = np.isfinite(y)
-            return np.asarray(np.polyfit(np.log(frequency[known][ok]), y[ok], 1)[0] if ok.sum() > 2 else np.nan)
+            return np.asarray(
+                np.polyfit(np.log(frequency[known][ok]), y[ok], 1)[0] if ok.sum() > 2 else np.nan
+            )
 
         step = (found.high_s - found.low_s) / found.high_s
 
@@ -163,7 +180,9 @@ class ReadNoise(Protocol):
 
 
 def _noise_law(samples: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Floor (S) and fraction of sd^2 = floor^2 + (fraction x G)^2; `samples` are (G, sd) of each cell, shape (n, 2)."""
+    """Floor (S) and fraction of sd^2 = floor^2 + (fraction x G)^2; `samples` are (G, sd) of each
+    cell, shape (n, 2).
+    """
     known = np.isfinite(samples).all(axis=1) & (samples[:, 1] > 0)
     if known.sum() < 3:
         return np.asarray(np.nan), np.asarray(np.nan)
@@ -171,7 +190,8 @@ def _noise_law(samples: FloatArray) -> tuple[FloatArray, FloatArray]:
     weight = np.full(square.shape, 1.0 / variance.mean())
     a = b = 0.0
     for _ in range(5):
-        # The scatter of a measured variance goes with that variance: what the law says, not what was measured, weighs.
+        # The scatter of a measured variance goes with that variance: what the law says, not what
+        # was measured, weighs.
         x = np.stack([weight, weight * square], axis=1)
         (a, b), *_ = np.linalg.lstsq(x, weight * variance, rcond=None)
         if a < 0 or b < 0:
@@ -184,10 +204,12 @@ def _noise_law(samples: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def spectrum(g: FloatArray, interval_s: float) -> tuple[FloatArray, FloatArray]:
-    """Frequencies (Hz) and power density (S^2/Hz) of each cell, shape (n, frequencies), of series (n, segments, length).
+    """Frequencies (Hz) and power density (S^2/Hz) of each cell, shape (n, frequencies), of series
+    (n, segments, length).
 
-    Mean over pieces of at most 256 readings with a Hann window, their means taken off; pieces with a missing reading are
-    left out. The lowest two frequencies, where the window and the mean reach, are left out.
+    Mean over pieces of at most 256 readings with a Hann window, their means taken off; pieces with
+    a missing reading are left out. The lowest two frequencies, where the window and the mean reach,
+    are left out.
     """
     n, _, length = g.shape
     size = min(length, 256)
@@ -195,10 +217,15 @@ def spectrum(g: FloatArray, interval_s: float) -> tuple[FloatArray, FloatArray]:
     window = np.hanning(size)
     whole: NDArray[np.bool_] = np.asarray(np.isfinite(pieces).all(axis=2))
     centred = np.where(whole[:, :, None], pieces - pieces.mean(axis=2, keepdims=True), 0.0) * window
-    power = 2 * np.square(np.abs(np.fft.rfft(centred, axis=2))) * interval_s / np.square(window).sum()
+    power = (
+        2 * np.square(np.abs(np.fft.rfft(centred, axis=2))) * interval_s / np.square(window).sum()
+    )
     count = whole.sum(axis=1)
     averaged = np.divide(
-        power.sum(axis=1), count[:, None], out=np.full((n, size // 2 + 1), np.nan), where=count[:, None] > 0
+        power.sum(axis=1),
+        count[:, None],
+        out=np.full((n, size // 2 + 1), np.nan),
+        where=count[:, None] > 0,
     )
     frequency: FloatArray = np.asarray(np.fft.rfftfreq(size, interval_s), dtype=np.float64)
     inner = slice(2, -1)
@@ -206,7 +233,9 @@ def spectrum(g: FloatArray, interval_s: float) -> tuple[FloatArray, FloatArray]:
 
 
 def telegraph(g: FloatArray, apart_sd: float, least_moves: int) -> Telegraph:
-    """Two levels in the series of each cell, shape (n, segments, length); see the module for what counts as a telegraph cell."""
+    """Two levels in the series of each cell, shape (n, segments, length); see the module for what
+    counts as a telegraph cell.
+    """
     n = g.shape[0]
     flat = g.reshape(n, -1)
     known = np.isfinite(flat)
@@ -220,7 +249,9 @@ def telegraph(g: FloatArray, apart_sd: float, least_moves: int) -> Telegraph:
     share, variance = np.full(n, 0.5), np.maximum(one / 4, 1e-40)
     for _ in range(ROUNDS):
         log_low = np.log(share)[:, None] - np.square(x - low[:, None]) / (2 * variance[:, None])
-        log_high = np.log1p(-share)[:, None] - np.square(x - high[:, None]) / (2 * variance[:, None])
+        log_high = np.log1p(-share)[:, None] - np.square(x - high[:, None]) / (
+            2 * variance[:, None]
+        )
         is_low = np.where(known, 1.0 / (1.0 + np.exp(np.clip(log_high - log_low, -700, 700))), 0.0)
         is_high = np.where(known, 1.0 - is_low, 0.0)
         a, b = np.maximum(is_low.sum(axis=1), 1e-9), np.maximum(is_high.sum(axis=1), 1e-9)
@@ -251,7 +282,9 @@ def telegraph(g: FloatArray, apart_sd: float, least_moves: int) -> Telegraph:
     switches = (gain > BETTER) & (apart >= apart_sd) & (moves >= least_moves) & (high > 0) & ~coarse
 
     def stay(stays: FloatArray, left: NDArray[np.int64]) -> FloatArray:
-        return np.asarray(np.divide(stays, left, out=np.full(n, np.nan), where=left > 0), dtype=np.float64)
+        return np.asarray(
+            np.divide(stays, left, out=np.full(n, np.nan), where=left > 0), dtype=np.float64
+        )
 
     return Telegraph(switches, low, high, share, stay(from_low, up), stay(from_high, down), moves)
 
@@ -271,11 +304,20 @@ def _save_pictures(
         yield Save("power_low", low, ("frequency",), "S^2/Hz")
         yield Save("power_high", high, ("frequency",), "S^2/Hz")
         chart = Chart(
-            "Power spectrum, mean of quiet cells", "frequency", "power_low", "power_high", "xy", "power density"
+            "Power spectrum, mean of quiet cells",
+            "frequency",
+            "power_low",
+            "power_high",
+            "xy",
+            "power density",
         )
         yield Save("power_mean", mean(power[quiet]), ("frequency",), "S^2/Hz", chart.attrs())
     of = np.flatnonzero(switches) if switches.any() else np.arange(1)
     shown = min(g.shape[2], 400)
     yield Save("trace_time_s", np.arange(shown) * interval_s, ("trace",), "s")
-    chart = Chart("One cell that switches" if switches.any() else "One cell", "trace_time_s", label="conductance")
+    chart = Chart(
+        "One cell that switches" if switches.any() else "One cell",
+        "trace_time_s",
+        label="conductance",
+    )
     yield Save("trace", g[of[0], 0, :shown], ("trace",), "S", chart.attrs())

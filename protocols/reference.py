@@ -1,4 +1,6 @@
-"""The reference: the accuracy of a network in floating point on the host, kept beside what the array reaches."""
+"""The reference: the accuracy of a network in floating point on the host, kept beside what the
+array reaches.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rram_hil.network import Network, forward
-from rram_hil.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
+from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
+from rram_hil.networks.network import Network, forward
 
-from .targets import load_images
+from .parts.targets import load_images
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class ReferenceSummary:
 
 
 class Reference(Protocol):
-    """Run a network file (.safetensors) on the images of a .npz file in floating point; no operation on the bench."""
+    """Run a network file (.safetensors) on the images of a .npz file in floating point; no
+    operation on the bench.
+    """
 
     network: str
     images: str

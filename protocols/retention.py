@@ -1,4 +1,6 @@
-"""Retention: bring cells to states across the window, then read them at log-spaced times: drift, relaxation and its spread."""
+"""Retention: bring cells to states across the window, then read them at log-spaced times: drift,
+relaxation and its spread.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +11,37 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from rram_hil.array.operations import Wait, read
+from rram_hil.array.results import ApplyResult, WaitResult
+from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
-from rram_hil.figures import Figure, estimated, half_width, mean, median, proportion, quantiles, robust_spread, spread
-from rram_hil.operations import ApplyResult, FloatArray, Wait, WaitResult, read
-from rram_hil.plots import Chart
-from rram_hil.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
+from rram_hil.report.plots import Chart
+from rram_hil.statistics import (
+    Figure,
+    estimated,
+    half_width,
+    mean,
+    median,
+    proportion,
+    quantiles,
+    robust_spread,
+    spread,
+)
+from rram_hil.types import FloatArray
 
-from ._common import MAP, Positive, log_times, save_cells, save_figures, save_map
+from .parts.characterisation import MAP, Positive, log_times, save_cells, save_figures, save_map
 from .read_map import mean_conductance
 from .write_verify import Pulses, WriteVerify
 
 
 @dataclass(frozen=True)
 class RetentionSummary:
-    """Cells, how many were brought to their levels, and the change of conductance from the first read to the last (S).
+    """Cells, how many were brought to their levels, and the change of conductance from the first
+    read to the last (S).
 
-    All figures are over all kept cells together; by level they are in the run file. `drift` is the mean change of G in each
-    decade of time. `moved` is the share of cells that left `moved_s` around their first reading by the last read.
+    All figures are over all kept cells together; by level they are in the run file. `drift` is the
+    mean change of G in each decade of time. `moved` is the share of cells that left `moved_s`
+    around their first reading by the last read.
     """
 
     cells: int
@@ -40,11 +56,13 @@ class RetentionSummary:
 
 
 class Retention(Protocol):
-    """Program `levels_s` (cells take them in turn), read at once, then at `per_decade` times a decade from `first_s` to `last_s`.
+    """Program `levels_s` (cells take them in turn), read at once, then at `per_decade` times a
+    decade from `first_s` to `last_s`.
 
-    Without levels the cells are kept in the states that they have. Times count from the end of programming; the actual time of
-    each reading, on the bench clock, is what is kept. The first reading is the reference of every change: what relaxed before it
-    is not seen. A cell that did not reach its level is left out of the figures.
+    Without levels the cells are kept in the states that they have. Times count from the end of
+    programming; the actual time of each reading, on the bench clock, is what is kept. The first
+    reading is the reference of every change: what relaxed before it is not seen. A cell that did
+    not reach its level is left out of the figures.
     """
 
     cells: CellChoice = CellChoice()
@@ -73,7 +91,9 @@ class Retention(Protocol):
         return self
 
     def run(self, setting: Setting) -> Plan[RetentionSummary]:
-        """Yields write-verify, then reads and waits; saves conductances by cell and time, and their statistics by level."""
+        """Yields write-verify, then reads and waits; saves conductances by cell and time, and their
+        statistics by level.
+        """
         cells = self.cells.cells(setting.geometry)
         n = len(cells)
         group: NDArray[np.int64] = np.zeros(n, dtype=np.int64)
@@ -84,7 +104,10 @@ class Retention(Protocol):
             group = np.arange(n) % len(self.levels_s)
             kept = yield from self._program(cells, np.asarray(self.levels_s)[group], setting)
         if not kept.any():
-            raise ConfigError(f"step {setting.step!r}: none of the {n} cells reached its level; look at set and reset")
+            raise ConfigError(
+                f"step {setting.step!r}: none of the {n} cells reached its level; look at set and"
+                " reset"
+            )
         reading = read(cells, setting.read, repeat=self.repeat, label="retention")
         values, stamps = [], []
         began_s = now_s = 0.0
@@ -100,7 +123,9 @@ class Retention(Protocol):
                 began_s = result.span.started_s
             now_s = result.span.ended_s
             values.append(mean_conductance(result))
-            stamps.append(mean(np.where(np.isfinite(result.time_s), result.time_s, np.nan).T) - began_s)
+            stamps.append(
+                mean(np.where(np.isfinite(result.time_s), result.time_s, np.nan).T) - began_s
+            )
         g, age = np.stack(values, axis=1), np.stack(stamps, axis=1)
         return (yield from self._results(cells, g, age, group, kept, setting))
 
@@ -150,7 +175,10 @@ class Retention(Protocol):
         yield Save("level_of_cell", group, ("cell",))
         yield save_map("kept", cells, kept, "", setting)
         shape = (levels.size, g.shape[1])
-        tables = {name: np.full(shape, np.nan) for name in ("mean", "sd", "robust_sd", "median", "low", "high", "sure")}
+        tables = {
+            name: np.full(shape, np.nan)
+            for name in ("mean", "sd", "robust_sd", "median", "low", "high", "sure")
+        }
         mean_age = np.broadcast_to(mean(age[kept]), shape)
         for k in range(levels.size):
             here = kept & (group == k)
@@ -164,13 +192,34 @@ class Retention(Protocol):
         yield Save("mean_age_s", np.array(mean_age), dims, "s")
         yield Save("level_low", tables["low"], dims, "S")
         yield Save("level_high", tables["high"], dims, "S")
-        chart = Chart("Median by level", "mean_age_s", "level_low", "level_high", "x", "conductance", True, "level")
+        chart = Chart(
+            "Median by level",
+            "mean_age_s",
+            "level_low",
+            "level_high",
+            "x",
+            "conductance",
+            True,
+            "level",
+        )
         yield Save("level_median", tables["median"], dims, "S", chart.attrs())
-        chart = Chart("Mean change by level", "mean_age_s", log="x", label="change of G", dots=True, of="level")
+        chart = Chart(
+            "Mean change by level",
+            "mean_age_s",
+            log="x",
+            label="change of G",
+            dots=True,
+            of="level",
+        )
         yield Save("change_mean", tables["mean"], dims, "S", chart.attrs())
         yield Save("change_mean_uncertainty", tables["sure"], dims, "S")
         chart = Chart(
-            "Spread of the change by level", "mean_age_s", log="x", label="sd of change", dots=True, of="level"
+            "Spread of the change by level",
+            "mean_age_s",
+            log="x",
+            label="sd of change",
+            dots=True,
+            of="level",
         )
         yield Save("change_sd", tables["sd"], dims, "S", chart.attrs())
         yield Save("change_robust_sd", tables["robust_sd"], dims, "S")

@@ -1,8 +1,10 @@
-"""Random sparse adaptation: recover a programmed network by training a few on-chip words; no cell is written again.
+"""Random sparse adaptation: recover a programmed network by training a few on-chip words; no cell
+is written again.
 
-Mohanty et al., IEDM 2017; Charan et al., JXCDC 2020: a small random fraction of the weights also has a word of on-chip memory,
-whose product is added to the array's. The array is read once, then only the words (and the digital biases, which are
-counted as words) are trained on training data through the array as it is.
+Mohanty et al., IEDM 2017; Charan et al., JXCDC 2020: a small random fraction of the weights also
+has a word of on-chip memory, whose product is added to the array's. The array is read once, then
+only the words (and the digital biases, which are counted as words) are trained on training data
+through the array as it is.
 """
 
 from __future__ import annotations
@@ -14,22 +16,35 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from rram_hil.array.operations import read
+from rram_hil.array.results import ApplyResult, WordsResult
+from rram_hil.engine.protocol import (
+    Arrays,
+    Compute,
+    Do,
+    Plan,
+    Progress,
+    Protocol,
+    Save,
+    Setting,
+    map_of,
+)
 from rram_hil.errors import ConfigError
-from rram_hil.inference import StoredMap, drive, multiply_layer
-from rram_hil.mapping import LayerWords, word_operation
-from rram_hil.network import Network
-from rram_hil.operations import ApplyResult, WordsResult, read
-from rram_hil.programmed import Programmed
-from rram_hil.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting, map_of
+from rram_hil.networks.inference import StoredMap, drive, multiply_layer
+from rram_hil.networks.mapping import LayerWords, word_operation
+from rram_hil.networks.network import Network
+from rram_hil.networks.programmed_network import Programmed
 
 from .infer import ensure_encoding
+from .parts.targets import MAP, load_images
 from .read_map import mean_conductance
-from .targets import MAP, load_images
 
 
 @dataclass(frozen=True)
 class AdaptationSummary:
-    """On-chip words (biases included), their fraction of all parameters, and what finding them cost."""
+    """On-chip words (biases included), their fraction of all parameters, and what finding them
+    cost.
+    """
 
     words: int
     fraction: float
@@ -41,9 +56,9 @@ class AdaptationSummary:
 class SparseAdaptation(Protocol):
     """Read the map, train random words, store them on the chip.
 
-    `forward` says where the forward passes of training run: "array" (every product on the chip, the gradient through the map), or
-    "map" (on the host, through the map that was read). With `teacher` (a .safetensors network) its softened outputs are
-    learnt besides the labels.
+    `forward` says where the forward passes of training run: "array" (every product on the chip, the
+    gradient through the map), or "map" (on the host, through the map that was read). With `teacher`
+    (a .safetensors network) its softened outputs are learnt besides the labels.
     """
 
     tag: str = "network"
@@ -61,24 +76,30 @@ class SparseAdaptation(Protocol):
     forward: Literal["array", "map"] = "array"
 
     def run(self, setting: Setting) -> Plan[AdaptationSummary]:
-        """Yields one read of the mapped cells, one computation, and one write of words; leaves them under `tag`."""
+        """Yields one read of the mapped cells, one computation, and one write of words; leaves them
+        under `tag`.
+        """
         programmed = setting.shared_by(self.tag, Programmed)
         network = programmed.topology(setting.step)
         mapping, cells = programmed.mapping, programmed.mapping.cells
         yield Progress(0, 3, f"reading {len(cells)} cells")
         result = cast(
-            ApplyResult, (yield read(cells, setting.read, repeat=self.map_repeat, label="map for adaptation"))
+            ApplyResult,
+            (yield read(cells, setting.read, repeat=self.map_repeat, label="map for adaptation")),
         )
         conductance = map_of(cells, mean_conductance(result), setting.geometry)
         programmed.map_s, unreadable = mapping.fill(conductance)
         yield Save("conductance", conductance, MAP, "S")
         programmed.encoding = None
-        ensure_encoding(programmed, setting, self.data, self.calibration_images, self.input_bits, self.margin)
+        ensure_encoding(
+            programmed, setting, self.data, self.calibration_images, self.input_bits, self.margin
+        )
 
         yield Progress(1, 3, f"training on-chip words, {self.steps} steps of {self.batch} images")
         arrays = yield Compute("words", lambda do: self._train(programmed, network, setting, do))
         programmed.words = words = _words_from(arrays, network)
-        # The words change what the layers pass on, so inputs and ADC ranges are chosen anew for inference.
+        # The words change what the layers pass on, so inputs and ADC ranges are chosen anew for
+        # inference.
         programmed.encoding = None
         yield Progress(2, 3, "writing on-chip words")
         written = cast(WordsResult, (yield word_operation(mapping, words, self.word_bits)))
@@ -90,7 +111,9 @@ class SparseAdaptation(Protocol):
         yield Save("on_chip_words", np.array(count), ())
         yield Save("forward_images", arrays["forward_images"], ())
         fraction = count / network.parameters
-        return AdaptationSummary(count, fraction, int(result.reads.sum()), unreadable, int(arrays["forward_images"]))
+        return AdaptationSummary(
+            count, fraction, int(result.reads.sum()), unreadable, int(arrays["forward_images"])
+        )
 
     def _train(self, programmed: Programmed, network: Network, setting: Setting, do: Do) -> Arrays:
         try:
@@ -106,7 +129,11 @@ class SparseAdaptation(Protocol):
         seed = int(setting.rng("words").integers(1 << 31))
         masks = learning.choose_words(student, self.fraction, seed)
         images, labels = load_images(setting.folder / self.data, setting.step)
-        answer: Do = do if self.forward == "array" else StoredMap(programmed.map_s, setting.capabilities.adc_bits)
+        answer: Do = (
+            do
+            if self.forward == "array"
+            else StoredMap(programmed.map_s, setting.capabilities.adc_bits)
+        )
 
         def array_multiply(layer: int, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
             codes, _ = encoding.encode(names[layer], vectors)
@@ -117,7 +144,9 @@ class SparseAdaptation(Protocol):
             [measured[name] for name in names],
             masks,
             learning.LabelledImages(images, labels),
-            teacher=None if self.teacher is None else Network.load(setting.folder / self.teacher).to_torch(),
+            teacher=None
+            if self.teacher is None
+            else Network.load(setting.folder / self.teacher).to_torch(),
             word_bits=self.word_bits,
             input_bits=self.input_bits,
             steps=self.steps,
@@ -130,7 +159,10 @@ class SparseAdaptation(Protocol):
         for name, layer in zip(names, found.layers, strict=True):
             arrays[f"{name}.indices"], arrays[f"{name}.values"] = layer.indices, layer.values
             arrays[f"{name}.step"] = np.array(layer.step)
-            arrays[f"{name}.bias_values"], arrays[f"{name}.bias_step"] = layer.bias_values, np.array(layer.bias_step)
+            arrays[f"{name}.bias_values"], arrays[f"{name}.bias_step"] = (
+                layer.bias_values,
+                np.array(layer.bias_step),
+            )
         return arrays
 
 

@@ -1,4 +1,6 @@
-"""Read-verify-write: bring every cell into its own conductance window, within a budget of pulses."""
+"""Read-verify-write: bring every cell into its own conductance window, within a budget of
+pulses.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,23 @@ from typing import Annotated, Literal, Self, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rram_hil.cells import Cells
-from rram_hil.curve import Curve, PulseCurves
-from rram_hil.operations import ApplyResult, FloatArray, Program, ProgramResult, PulseTrain, Ramp, Scheme, Status, read
-from rram_hil.programmed import Programmed
-from rram_hil.protocol import Plan, Progress, Protocol, Save, Setting, Unselected, map_of
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Program, PulseTrain, Ramp, Scheme, Status, read
+from rram_hil.array.pulse_curves import Curve, PulseCurves
+from rram_hil.array.results import ApplyResult, ProgramResult
+from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting, Unselected, map_of
+from rram_hil.networks.programmed_network import Programmed
+from rram_hil.types import FloatArray
 
-from .targets import MAP, Positive, TargetChoice, Volt, save_targets, to_program
+from .parts.targets import MAP, Positive, TargetChoice, Volt, save_targets, to_program
 
 
 class RampChoice(BaseModel):
     """Volts of successive pulses: `start_v`, then `step_v` more each, held at `stop_v`.
 
-    With `curve` each cell starts at the volts that the curve gives for `aim` x its target, but not below `start_v`: the
-    ramp then need not walk through what the chip's characterisation already knows. "set" and "reset" are the curves that an
-    earlier step of the run measured.
+    With `curve` each cell starts at the volts that the curve gives for `aim` x its target, but not
+    below `start_v`: the ramp then need not walk through what the chip's characterisation already
+    knows. "set" and "reset" are the curves that an earlier step of the run measured.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -56,7 +60,11 @@ class Pulses(BaseModel):
 
     def train(self, target_s: FloatArray, setting: Setting) -> PulseTrain:
         """The same as an operation takes it, for cells with these targets (S)."""
-        return PulseTrain(self.amplitude_v.ramp(target_s, setting), self.gate_v.ramp(target_s, setting), self.width_s)
+        return PulseTrain(
+            self.amplitude_v.ramp(target_s, setting),
+            self.gate_v.ramp(target_s, setting),
+            self.width_s,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,12 @@ class WriteVerifySummary:
 
 
 class WriteVerify(Protocol):
-    """Read, and pulse towards the window until every cell is inside or has spent its budget (NeuRRAM, RADAR: ISPP).
+    """Read, and pulse towards the window until every cell is inside or has spent its budget
+    (NeuRRAM, RADAR: ISPP).
 
-    The window is target +- the larger of `tolerance_s` and `tolerance` x target; a target at or below `lowest_s` accepts
-    anything up to `lowest_s` + tolerance. `targets` places a network (or map); without it the network that an earlier step
-    left under `tag` is verified.
+    The window is target +- the larger of `tolerance_s` and `tolerance` x target; a target at or
+    below `lowest_s` accepts anything up to `lowest_s` + tolerance. `targets` places a network (or
+    map); without it the network that an earlier step left under `tag` is verified.
     """
 
     targets: TargetChoice | None = None
@@ -95,11 +104,15 @@ class WriteVerify(Protocol):
     @model_validator(mode="after")
     def _some_width(self) -> Self:
         if self.tolerance == 0 and self.tolerance_s == 0:
-            raise ValueError("tolerance and tolerance_s may not both be 0: no cell could ever be accepted")
+            raise ValueError(
+                "tolerance and tolerance_s may not both be 0: no cell could ever be accepted"
+            )
         return self
 
     def run(self, setting: Setting) -> Plan[WriteVerifySummary]:
-        """Yields `Program` operations; an interrupted one is followed by a read and the rest of the budget."""
+        """Yields `Program` operations; an interrupted one is followed by a read and the rest of the
+        budget.
+        """
         if self.targets is None:
             programmed = setting.shared_by(self.tag, Programmed)
         else:
@@ -109,8 +122,12 @@ class WriteVerify(Protocol):
         cells, target = to_program(programmed)
         return (yield from self.verify(cells, target, setting))
 
-    def verify(self, cells: Cells, target: FloatArray, setting: Setting) -> Plan[WriteVerifySummary]:
-        """Bring `cells` to `target` (S), shape (n,), with these pulses and windows; saves maps of what came of it."""
+    def verify(
+        self, cells: Cells, target: FloatArray, setting: Setting
+    ) -> Plan[WriteVerifySummary]:
+        """Bring `cells` to `target` (S), shape (n,), with these pulses and windows; saves maps of
+        what came of it.
+        """
         width = np.maximum(self.tolerance * target, self.tolerance_s)
         high = np.where(target <= self.lowest_s, self.lowest_s, target) + width
         low = np.where(target <= self.lowest_s, 0.0, np.maximum(target - width, 0.0))
@@ -141,10 +158,15 @@ class WriteVerify(Protocol):
             resets[todo] += result.reset_pulses
             reads[todo] += result.reads
             known = (result.status != Status.UNKNOWN) | (not result.interrupted)
-            conductance[todo[known]], inside[todo[known]] = result.conductance_s[known], result.inside[known]
+            conductance[todo[known]], inside[todo[known]] = (
+                result.conductance_s[known],
+                result.inside[known],
+            )
             todo = todo[~known]
             if result.interrupted and todo.size:
-                again = cast(ApplyResult, (yield read(cells[todo], setting.read, label="after interruption")))
+                again = cast(
+                    ApplyResult, (yield read(cells[todo], setting.read, label="after interruption"))
+                )
                 reads[todo] += again.reads
                 conductance[todo] = again.last_s
                 ok = again.last_status == Status.OK
@@ -156,4 +178,6 @@ class WriteVerify(Protocol):
         yield Save("set_pulses", map_of(cells, sets, geometry, 0), MAP)
         yield Save("reset_pulses", map_of(cells, resets, geometry, 0), MAP)
         pulses = int((sets + resets).sum())
-        return WriteVerifySummary(n, int(inside.sum()), pulses, int(reads.sum()), pulses / max(n, 1))
+        return WriteVerifySummary(
+            n, int(inside.sum()), pulses, int(reads.sum()), pulses / max(n, 1)
+        )

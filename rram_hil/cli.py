@@ -1,4 +1,6 @@
-"""The command line `rram-hil`: thin; everything that it does is in the package. Heavy modules are imported by the commands."""
+"""The command line `rram-hil`: thin; everything that it does is in the package. Heavy modules are
+imported by the commands.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from rram_hil import __version__
 from rram_hil.errors import AbortedError, BenchError, ConfigError
 
 if TYPE_CHECKING:
-    from rram_hil.traffic import Recorder
+    from rram_hil.wire.recording import Recorder
 
 REFUSED = 2
 STOPPED = 130
@@ -26,30 +28,49 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Control RRAM arrays with the hardware in the loop: form, read, program, compensate, infer, keep everything.",
+    help=(
+        "Control RRAM arrays with the hardware in the loop: form, read, program, compensate, infer,"
+        " keep everything."
+    ),
     epilog="A first run without hardware: rram-hil demo",
 )
 
-BenchOption = Annotated[Path, typer.Option("--bench", "-b", metavar="FILE", help="Bench file (TOML).")]
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe (TOML): the steps to run.")]
+BenchOption = Annotated[
+    Path, typer.Option("--bench", "-b", metavar="FILE", help="Bench file (TOML).")
+]
+RecipeArgument = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="Recipe (TOML): the steps to run.")
+]
 RecordOption = Annotated[
     Path | None,
-    typer.Option("--record", metavar="FILE", help="Also keep what goes over the links, in a new file (JSON lines)."),
+    typer.Option(
+        "--record",
+        metavar="FILE",
+        help="Also keep what goes over the links, in a new file (JSON lines).",
+    ),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run file (HDF5), also of a run under way.")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run file (HDF5), also of a run under way.")
+]
 
 
 calibrate = typer.Typer(
-    rich_markup_mode=None, help="Calibrate a bench, fit and check a device model.", no_args_is_help=True
+    rich_markup_mode=None,
+    help="Calibrate a bench, fit and check a device model.",
+    no_args_is_help=True,
 )
-app.add_typer(calibrate, name="calibrate", short_help="Calibrate a bench; fit a device model, check it.")
+app.add_typer(
+    calibrate, name="calibrate", short_help="Calibrate a bench; fit a device model, check it."
+)
 
 
 @app.callback(invoke_without_command=True)
 def options(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (any place).")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (any place).")
+    ] = False,
 ) -> None:
     """What stands before a command."""
     if version:
@@ -62,15 +83,19 @@ def options(
 @app.command(short_help="Connect, say what a bench can do, look for defects.")
 def check(
     bench: Annotated[Path, typer.Argument(metavar="BENCH", help="Bench file (TOML).")],
-    no_touch: Annotated[bool, typer.Option("--no-touch", help="Identify only; switch no output.")] = False,
+    no_touch: Annotated[
+        bool, typer.Option("--no-touch", help="Identify only; switch no output.")
+    ] = False,
     record: RecordOption = None,
 ) -> None:
-    """Connect a bench, say what it can do, and look for shorts, opens and leaky gates without stressing a cell."""
-    from rram_hil.bench import Bench
-    from rram_hil.bench_file import load_bench_file
-    from rram_hil.console import Output, ProgressWatcher
-    from rram_hil.plugins import protocol_class
-    from rram_hil.screens import show_bench, show_look
+    """Connect a bench, say what it can do, and look for shorts, opens and leaky gates without
+    stressing a cell.
+    """
+    from rram_hil.bench.bench import Bench
+    from rram_hil.bench.bench_file import load_bench_file
+    from rram_hil.bench.plugins import protocol_class
+    from rram_hil.terminal.console import Output, ProgressWatcher
+    from rram_hil.terminal.screens import show_bench, show_look
 
     output = Output()
     file = load_bench_file(bench)
@@ -93,11 +118,13 @@ def check(
 
 @app.command(short_help="Worst-case volts, pulses and time of a recipe, on a model.")
 def plan(recipe: RecipeArgument, bench: BenchOption) -> None:
-    """Carry a recipe out on a model of the chip: worst-case volts, pulses and time, before any output is on."""
-    from rram_hil.bench_file import load_bench_file
-    from rram_hil.console import Output, ProgressWatcher
-    from rram_hil.dry_run import plan_recipe
-    from rram_hil.screens import show_forecast
+    """Carry a recipe out on a model of the chip: worst-case volts, pulses and time, before any
+    output is on.
+    """
+    from rram_hil.bench.bench_file import load_bench_file
+    from rram_hil.bench.forecast import plan_recipe
+    from rram_hil.terminal.console import Output, ProgressWatcher
+    from rram_hil.terminal.screens import show_forecast
 
     file = load_bench_file(bench)
     with ProgressWatcher(lasting=False) as watcher:
@@ -111,15 +138,24 @@ def run(
     bench: BenchOption,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Run file to write; default: the recipe's name, .h5, here."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Run file to write; default: the recipe's name, .h5, here.",
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut or aborted.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was cut or aborted.")
+    ] = False,
     record: RecordOption = None,
 ) -> None:
-    """Run a recipe on a bench and keep everything in a run file. Ctrl-C stops it within a second, outputs off."""
-    from rram_hil.console import Output, ProgressWatcher
-    from rram_hil.run import run_recipe
-    from rram_hil.screens import show_outcome
+    """Run a recipe on a bench and keep everything in a run file. Ctrl-C stops it within a second,
+    outputs off.
+    """
+    from rram_hil.bench.recipe_runner import run_recipe
+    from rram_hil.terminal.console import Output, ProgressWatcher
+    from rram_hil.terminal.screens import show_outcome
 
     path = out if out is not None else Path(f"{recipe.stem}.h5")
     if path.is_dir():
@@ -128,7 +164,9 @@ def run(
         raise ConfigError(f"--out {path}: there is no folder {path.parent}")
     with _recorder(record) as traffic, ProgressWatcher() as watcher:
         try:
-            outcome = run_recipe(recipe, bench, path, resume=resume, watcher=watcher, traffic=traffic)
+            outcome = run_recipe(
+                recipe, bench, path, resume=resume, watcher=watcher, traffic=traffic
+            )
         except AbortedError as error:
             raise AbortedError(f"{error}; to go on: add --resume") from None
         except BenchError as error:
@@ -143,17 +181,19 @@ def show(
     run_file: RunArgument,
     plots: Annotated[
         Path | None,
-        typer.Option("--plots", metavar="FILE", help="Write its plots and figures as one HTML page instead."),
+        typer.Option(
+            "--plots", metavar="FILE", help="Write its plots and figures as one HTML page instead."
+        ),
     ] = None,
 ) -> None:
     """Say who did what and when, what each step cost, and what the maps and results are."""
-    from rram_hil.console import Output
-    from rram_hil.show import newest, show_run
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.show import newest, show_run
 
     if plots is None:
         show_run(run_file, Output())
         return
-    from rram_hil.plots import write_plots
+    from rram_hil.report.plots import write_plots
 
     with newest(run_file) as opened:
         drawn = write_plots(opened, plots, str(run_file.name))
@@ -163,14 +203,18 @@ def show(
 @app.command(short_help="Tables as CSV, arrays as NumPy .npz.")
 def export(
     run_file: RunArgument,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="DIR", help="Write every table as CSV.")] = None,
-    npz: Annotated[Path | None, typer.Option("--npz", metavar="FILE", help="Write every array into one .npz.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="DIR", help="Write every table as CSV.")
+    ] = None,
+    npz: Annotated[
+        Path | None, typer.Option("--npz", metavar="FILE", help="Write every array into one .npz.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Write a run file's tables as CSV and its arrays as NumPy .npz."""
-    from rram_hil.console import Output
-    from rram_hil.export import export_csv, export_npz
-    from rram_hil.show import newest
+    from rram_hil.storage.export import export_csv, export_npz
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.show import newest
 
     if csv is None and npz is None:
         raise ConfigError("export: give --csv DIR, --npz FILE or both")
@@ -185,17 +229,27 @@ def export(
 @app.command(short_help="The whole job on a simulated chip: no hardware needed.")
 def demo(
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder for its files; default: a new one here.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for its files; default: a new one here."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="MNIST as IDX files; default: scikit-learn's digits.")
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="MNIST as IDX files; default: scikit-learn's digits."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same table.")] = 1,
 ) -> None:
-    """Program a trained network into a simulated chip, compensate it, and compare: no hardware, no downloads."""
+    """Program a trained network into a simulated chip, compensate it, and compare: no hardware, no
+    downloads.
+    """
     from importlib.util import find_spec
 
-    missing = [name for name, module in (("torch", "torch"), ("scikit-learn", "sklearn")) if find_spec(module) is None]
+    missing = [
+        name
+        for name, module in (("torch", "torch"), ("scikit-learn", "sklearn"))
+        if find_spec(module) is None
+    ]
     if missing:
         raise ConfigError(f"demo needs {' and '.join(missing)}: pip install 'rram-hil[demo]'")
     from rram_hil.demo import run_demo
@@ -209,17 +263,31 @@ def simulate(
         Path | None, typer.Argument(metavar="[BENCH]", help="Bench file (TOML) with [simulation].")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help='One instrument alone, such as "Keithley 2400".')
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME", help='One instrument alone, such as "Keithley 2400".'
+        ),
     ] = None,
     load: Annotated[
-        float | None, typer.Option("--load", metavar="OHM", help="A resistor in place of the array on every channel.")
+        float | None,
+        typer.Option(
+            "--load", metavar="OHM", help="A resistor in place of the array on every channel."
+        ),
     ] = None,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="With --model: this TCP port; default: any that is free.")
+        int,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="With --model: this TCP port; default: any that is free.",
+        ),
     ] = 0,
 ) -> None:
-    """Start every instrument of a simulated bench, or one alone, print name, model and resource of each, and wait for Ctrl-C."""
-    from rram_hil.simulate import serve, start_bench, start_model
+    """Start every instrument of a simulated bench, or one alone, print name, model and resource of
+    each, and wait for Ctrl-C.
+    """
+    from rram_hil.bench.standalone import serve, start_bench, start_model
 
     if (bench is None) == (model is None):
         raise ConfigError("simulate: give a bench file, or --model for one instrument alone")
@@ -243,18 +311,28 @@ def simulate(
 def devices(
     resource: Annotated[
         list[str] | None,
-        typer.Option("--resource", "-r", metavar="R", help="Ask here too (sockets cannot be listed); may be repeated."),
+        typer.Option(
+            "--resource",
+            "-r",
+            metavar="R",
+            help="Ask here too (sockets cannot be listed); may be repeated.",
+        ),
     ] = None,
     probe_serial: Annotated[
-        bool, typer.Option("--probe-serial", help="Open serial ports and ask; this may reset what hangs there.")
+        bool,
+        typer.Option(
+            "--probe-serial", help="Open serial ports and ask; this may reset what hangs there."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     record: RecordOption = None,
 ) -> None:
-    """List VISA resources and serial ports, ask who they are with *IDN? alone, and say which driver fits. No output moves."""
-    from rram_hil import devices as looking
-    from rram_hil.console import Output
-    from rram_hil.screens import show_devices
+    """List VISA resources and serial ports, ask who they are with *IDN? alone, and say which driver
+    fits. No output moves.
+    """
+    from rram_hil.bench import discovery as looking
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.screens import show_devices
 
     with _recorder(record, is_quiet=as_json) as traffic:
         found = looking.find_devices(resource or (), probe_serial=probe_serial, traffic=traffic)
@@ -265,8 +343,10 @@ def devices(
 
 
 def add_calibrate_commands() -> None:
-    """Let the plugins of the entry points `rram_hil.calibrate_commands` add their commands to `calibrate`, once."""
-    from rram_hil.plugins import calibrate_commands
+    """Let the plugins of the entry points `rram_hil.calibrate_commands` add their commands to
+    `calibrate`, once.
+    """
+    from rram_hil.bench.plugins import calibrate_commands
 
     if not calibrate.registered_commands:
         for register in calibrate_commands():
@@ -276,8 +356,8 @@ def add_calibrate_commands() -> None:
 @contextlib.contextmanager
 def _recorder(path: Path | None, *, is_quiet: bool = False) -> Iterator[Recorder | None]:
     """What writes the file of `--record`; says at the end how much there is in it."""
-    from rram_hil.console import Output
-    from rram_hil.traffic import Recorder
+    from rram_hil.terminal.console import Output
+    from rram_hil.wire.recording import Recorder
 
     if path is None:
         yield None
@@ -289,7 +369,9 @@ def _recorder(path: Path | None, *, is_quiet: bool = False) -> Iterator[Recorder
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: runs one command and exits with 0, 2 (refused or failed, one line on stderr) or 130 (stopped)."""
+    """Entry point: runs one command and exits with 0, 2 (refused or failed, one line on stderr) or
+    130 (stopped).
+    """
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     if "calibrate" in given:
@@ -297,9 +379,12 @@ def main(arguments: list[str] | None = None) -> None:
     command = typer.main.get_command(app)
     usage_error: Any = typer.BadParameter.__base__
     try:
-        # Until an engine takes over, SIGTERM unwinds like Ctrl-C: whatever is open is closed with outputs off.
+        # Until an engine takes over, SIGTERM unwinds like Ctrl-C: whatever is open is closed with
+        # outputs off.
         signal.signal(signal.SIGTERM, _interrupt)
-        code = command.main([a for a in given if a != "--debug"], prog_name="rram-hil", standalone_mode=False)
+        code = command.main(
+            [a for a in given if a != "--debug"], prog_name="rram-hil", standalone_mode=False
+        )
         if code == STOPPED:  # this typer turns KeyboardInterrupt into it
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)

@@ -1,8 +1,12 @@
-"""The errors of the package: one small tree, each saying what was tried, on what, and what to do."""
+"""The errors of the package: one small tree, each saying what was tried, on what, and what to
+do.
+"""
 
 
 class BenchError(Exception):
-    """Anything that stops work on the bench. The command line prints it in one line and exits with 2."""
+    """Anything that stops work on the bench. The command line prints it in one line and exits with
+    2.
+    """
 
 
 class ConfigError(BenchError):
@@ -10,7 +14,9 @@ class ConfigError(BenchError):
 
 
 class LimitError(BenchError):
-    """An operation was refused before any output moved: names the cell, the line, the value, the limit."""
+    """An operation was refused before any output moved: names the cell, the line, the value, the
+    limit.
+    """
 
 
 class LinkError(BenchError):
@@ -31,8 +37,12 @@ class InstrumentError(BenchError):
 
 
 class DataError(BenchError):
-    """A file or an array holds something unusable: NaN weights, a foreign run file, a damaged journal."""
+    """A file or an array holds something unusable: NaN weights, a foreign run file, a damaged
+    journal.
+    """
 
 
 class AbortedError(BenchError):
-    """The operator stopped the run (Ctrl-C, SIGTERM, `bench.abort()`); outputs are off, the journal is whole."""
+    """The operator stopped the run (Ctrl-C, SIGTERM, `bench.abort()`); outputs are off, the journal
+    is whole.
+    """

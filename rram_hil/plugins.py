@@ -1,18 +1,13 @@
-"""Finding what entry points and local files add: drivers and protocols."""
+"""Finding what entry points and local files add."""
 
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, cast
 
-from rram_hil.driver import Driver
 from rram_hil.errors import ConfigError
-from rram_hil.protocol import Protocol
 
 
 def names(group: str) -> list[str]:
@@ -20,7 +15,12 @@ def names(group: str) -> list[str]:
     return sorted({e.name for e in entry_points(group=group)})
 
 
-def _load(group: str, name: str, folder: Path, what: str) -> object:
+def load(group: str, name: str, what: str, folder: Path = Path()) -> object:
+    """What an entry point of `group`, or "./file.py:Name" relative to `folder`, stands for.
+
+    `what` names the kind of thing in messages. Raises `ConfigError` listing what there is, or
+    saying why it cannot be imported.
+    """
     if ":" in name:
         return _from_file(name, folder, what)
     for entry in entry_points(group=group):
@@ -28,9 +28,13 @@ def _load(group: str, name: str, folder: Path, what: str) -> object:
             try:
                 return entry.load()
             except (ImportError, AttributeError) as error:
-                raise ConfigError(f"{what} {name!r}: {entry.value} cannot be imported: {error}") from error
+                raise ConfigError(
+                    f"{what} {name!r}: {entry.value} cannot be imported: {error}"
+                ) from error
     known = ", ".join(names(group)) or "none (is the package installed? `pip install -e .`)"
-    raise ConfigError(f'{what} {name!r} is unknown; there is: {known}; or name a local file as "./file.py:Class"')
+    raise ConfigError(
+        f'{what} {name!r} is unknown; there is: {known}; or name a local file as "./file.py:Class"'
+    )
 
 
 def _from_file(name: str, folder: Path, what: str) -> object:
@@ -47,35 +51,9 @@ def _from_file(name: str, folder: Path, what: str) -> object:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(f"{what} {name!r}: {path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"{what} {name!r}: {path} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     if not hasattr(module, attribute):
         raise ConfigError(f"{what} {name!r}: {path} has no {attribute!r}")
     return getattr(module, attribute)
-
-
-def calibrate_commands() -> list[Callable[[Any], None]]:
-    """What adds commands to `rram-hil calibrate`: each is called with the typer application. Raises `ConfigError`."""
-    found: list[Callable[[Any], None]] = []
-    for name in names("rram_hil.calibrate_commands"):
-        register = _load("rram_hil.calibrate_commands", name, Path(), "calibrate command")
-        if not callable(register):
-            raise ConfigError(f"calibrate command {name!r} cannot be called")
-        found.append(cast("Callable[[Any], None]", register))
-    return found
-
-
-def driver_class(name: str, folder: Path = Path()) -> type[Driver]:
-    """The driver that a bench file names. Raises `ConfigError` listing what there is."""
-    found = _load("rram_hil.drivers", name, folder, "driver")
-    if not (isinstance(found, type) and issubclass(found, Driver)) or inspect.isabstract(found):
-        raise ConfigError(f"driver {name!r} is not a complete subclass of rram_hil.driver.Driver")
-    return found
-
-
-def protocol_class(name: str, folder: Path = Path()) -> type[Protocol]:
-    """The protocol or calibration that a recipe names. Raises `ConfigError` listing what there is."""
-    group = "rram_hil.calibration" if name in names("rram_hil.calibration") else "rram_hil.protocols"
-    found = _load(group, name, folder, "protocol")
-    if not (isinstance(found, type) and issubclass(found, Protocol)) or inspect.isabstract(found):
-        raise ConfigError(f"protocol {name!r} is not a complete subclass of rram_hil.protocol.Protocol")
-    return found

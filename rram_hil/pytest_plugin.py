@@ -1,6 +1,8 @@
-"""A pytest plugin: fixtures of a simulated bench, so that a lab tests its scripts and drivers without hardware.
+"""A pytest plugin: fixtures of a simulated bench, so that a lab tests its scripts and drivers
+without hardware.
 
-pytest finds it by its entry point; see docs/testing-your-lab.md. Nothing heavy is imported before a fixture is asked for.
+pytest finds it by its entry point; see docs/testing-your-lab.md. Nothing heavy is imported before a
+fixture is asked for.
 """
 
 from __future__ import annotations
@@ -19,10 +21,9 @@ import pytest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rram_hil.bench import Bench
-    from rram_hil.cells import IntArray
-    from rram_hil.device.chip import SimulatedChip
-    from rram_hil.operations import FloatArray
+    from rram_hil.bench.bench import Bench
+    from rram_hil.simulation.chip import SimulatedChip
+    from rram_hil.types import FloatArray, IntArray
 
 LIMITS: dict[str, float | int] = {
     "bl_v": 4.0,
@@ -58,7 +59,9 @@ class RramSettings:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What the simulated chip behind a bench really is, whatever its driver measures. Arrays of shape (tiles, rows, columns)."""
+    """What the simulated chip behind a bench really is, whatever its driver measures. Arrays of
+    shape (tiles, rows, columns).
+    """
 
     bench: Bench
 
@@ -90,7 +93,10 @@ class GroundTruth:
 def _ask(control: str, **request: str) -> dict[str, Any]:
     """One request to the control socket of a simulated bench: a JSON object a line, both ways."""
     host, _, port = control.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection, connection.makefile("rwb") as stream:
+    with (
+        socket.create_connection((host, int(port)), timeout=30) as connection,
+        connection.makefile("rwb") as stream,
+    ):
         stream.write(json.dumps(request).encode() + b"\n")
         stream.flush()
         answer: dict[str, Any] = json.loads(stream.readline())
@@ -100,12 +106,13 @@ def _ask(control: str, **request: str) -> dict[str, Any]:
 
 
 def _chip_of(bench: Bench) -> SimulatedChip:
-    from rram_hil.device.chip import SimulatedChip
+    from rram_hil.simulation.chip import SimulatedChip
 
     chip = getattr(bench.driver, "chip", None)
     if not isinstance(chip, SimulatedChip):
         raise pytest.UsageError(
-            f"driver {bench.file.driver.name!r} keeps its chip in another process: use rram_ground_truth instead of rram_chip"
+            f"driver {bench.file.driver.name!r} keeps its chip in another process: use"
+            " rram_ground_truth instead of rram_chip"
         )
     return chip
 
@@ -113,7 +120,9 @@ def _chip_of(bench: Bench) -> SimulatedChip:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, for `--strict-markers`."""
     keywords = ", ".join(f.name for f in fields(RramSettings))
-    config.addinivalue_line("markers", f"rram({keywords}): the simulated bench of the rram_ fixtures; keywords only")
+    config.addinivalue_line(
+        "markers", f"rram({keywords}): the simulated bench of the rram_ fixtures; keywords only"
+    )
 
 
 def _settings(request: pytest.FixtureRequest) -> RramSettings:
@@ -122,17 +131,28 @@ def _settings(request: pytest.FixtureRequest) -> RramSettings:
     for mark in reversed(list(request.node.iter_markers("rram"))):
         if mark.args or not set(mark.kwargs) <= known:
             wrong = ", ".join([*map(repr, mark.args), *sorted(set(mark.kwargs) - known)])
-            raise pytest.UsageError(f"@pytest.mark.rram: {wrong}: unknown; keywords are {', '.join(sorted(known))}")
+            raise pytest.UsageError(
+                f"@pytest.mark.rram: {wrong}: unknown; keywords are {', '.join(sorted(known))}"
+            )
         given |= mark.kwargs
     return RramSettings(**given)
 
 
 def _toml(settings: RramSettings, folder: Path) -> str:
     """The bench file; a model file (.toml) is looked for beside the test."""
-    device = str((folder / settings.device).resolve()) if settings.device.endswith(".toml") else settings.device
+    device = (
+        str((folder / settings.device).resolve())
+        if settings.device.endswith(".toml")
+        else settings.device
+    )
     simulation = {"device": device, "seed": settings.seed, "state": "chip.state"}
     simulation |= {"read_noise": settings.read_noise, "converters": settings.converters}
-    size = {"tiles": settings.tiles, "rows": settings.rows, "columns": settings.columns, "cell": settings.cell}
+    size = {
+        "tiles": settings.tiles,
+        "rows": settings.rows,
+        "columns": settings.columns,
+        "cell": settings.cell,
+    }
     sections: dict[str, dict[str, Any]] = {
         "chip": {"id": "simulated"} | size,
         "driver": {"name": settings.driver},
@@ -142,13 +162,19 @@ def _toml(settings: RramSettings, folder: Path) -> str:
     # JSON's text, numbers, lists and booleans are TOML's.
     text = ""
     for name, table in sections.items():
-        text += f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()) + "\n"
+        text += (
+            f"[{name}]\n"
+            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+            + "\n"
+        )
     return text
 
 
 @pytest.fixture
 def rram_bench_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Path of the bench file of a simulated bench, in the test's own folder; settings by `@pytest.mark.rram(...)`."""
+    """Path of the bench file of a simulated bench, in the test's own folder; settings by
+    `@pytest.mark.rram(...)`.
+    """
     path = tmp_path / "bench.toml"
     path.write_text(_toml(_settings(request), request.path.parent), encoding="utf-8")
     return path
@@ -156,19 +182,25 @@ def rram_bench_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rram_bench(rram_bench_file: Path) -> Iterator[Bench]:
-    """An open bench; after the test its outputs are switched off, that they are off is asserted, and it is closed."""
-    from rram_hil.bench import Bench
+    """An open bench; after the test its outputs are switched off, that they are off is asserted,
+    and it is closed.
+    """
+    from rram_hil.bench.bench import Bench
 
     with Bench.open(rram_bench_file) as bench:
         yield bench
         if not bench.is_closed:
             bench.driver.safe_off()
-            assert not GroundTruth(bench).outputs_on(), "the bench still drives a line after safe_off"
+            assert not GroundTruth(bench).outputs_on(), (
+                "the bench still drives a line after safe_off"
+            )
 
 
 @pytest.fixture
 def rram_chip(rram_bench: Bench) -> SimulatedChip:
-    """The simulated chip behind `rram_bench`, in this process; for the direct driver "simulated-array" only."""
+    """The simulated chip behind `rram_bench`, in this process; for the direct driver
+    "simulated-array" only.
+    """
     return _chip_of(rram_bench)
 
 

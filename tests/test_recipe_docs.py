@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rram_hil.plugins import names, protocol_class
-from rram_hil.recipe import load_recipe
+from rram_hil.bench.plugins import names, protocol_class
+from rram_hil.bench.recipe import load_recipe
 
 TEXT = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
 
@@ -22,4 +22,7 @@ def test_the_first_recipe_of_the_page_is_valid(tmp_path: Path) -> None:
     example = re.search(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     assert example
     (tmp_path / "recipe.toml").write_text(example[1], encoding="utf-8")
-    assert [step.name for step in load_recipe(tmp_path / "recipe.toml").steps] == ["forming", "map after forming"]
+    assert [step.name for step in load_recipe(tmp_path / "recipe.toml").steps] == [
+        "forming",
+        "map after forming",
+    ]

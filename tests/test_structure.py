@@ -1,4 +1,6 @@
-"""What keeps the house simple: who may import whom, what is registered, what is documented, what a wheel holds."""
+"""What keeps the house simple: who may import whom, what is registered, what is documented, what a
+wheel holds.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from rram_hil.driver import Driver
-from rram_hil.instrument import Instrument
-from rram_hil.protocol import Protocol
+from rram_hil.engine.protocol import Protocol
+from rram_hil.hardware.driver import Driver
+from rram_hil.hardware.instrument import Instrument
 
 ROOT = Path(__file__).parents[1]
 PLUGIN_FOLDERS = ("drivers", "protocols", "calibration")
@@ -30,7 +32,9 @@ HEAVY_ALLOWED = ("rram_hil/learning/", "rram_hil/demo/")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ENTRY_POINTS: dict[str, dict[str, str]] = PROJECT["project"]["entry-points"]
 
-SOURCES = sorted(p for folder in ("rram_hil", *PLUGIN_FOLDERS) for p in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    p for folder in ("rram_hil", *PLUGIN_FOLDERS) for p in (ROOT / folder).rglob("*.py")
+)
 NAMES = [p.relative_to(ROOT).as_posix() for p in SOURCES]
 each_source = pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 
@@ -43,7 +47,9 @@ def module_of(path: Path) -> str:
 
 
 def imports_of(path: Path, *, top_level_only: bool = False) -> Iterator[tuple[str, bool]]:
-    """Modules that a file imports, absolute, and whether the import was written relatively; types-only ones too."""
+    """Modules that a file imports, absolute, and whether the import was written relatively;
+    types-only ones too.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
     for node in _top_level(tree) if top_level_only else ast.walk(tree):
@@ -57,7 +63,9 @@ def imports_of(path: Path, *, top_level_only: bool = False) -> Iterator[tuple[st
 
 
 def _top_level(tree: ast.Module) -> Iterator[ast.AST]:
-    """Statements that run when the module is imported: not those in functions, nor those for type checkers."""
+    """Statements that run when the module is imported: not those in functions, nor those for type
+    checkers.
+    """
     todo: list[ast.AST] = list(tree.body)
     while todo:
         node = todo.pop()
@@ -69,14 +77,21 @@ def _top_level(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 @each_source
-def test_the_core_never_imports_plugins_and_plugins_only_the_core_and_their_siblings(path: Path) -> None:
+def test_the_core_never_imports_plugins_and_plugins_only_the_core_and_their_siblings(
+    path: Path,
+) -> None:
     folder = path.relative_to(ROOT).parts[0]
     for module, is_relative in imports_of(path):
-        of = next((f for f in PLUGIN_FOLDERS if module == f or f"{module}.".startswith(f"rram_hil.{f}.")), None)
+        of = next(
+            (f for f in PLUGIN_FOLDERS if module == f or f"{module}.".startswith(f"rram_hil.{f}.")),
+            None,
+        )
         if folder == "rram_hil":
             assert of is None, f"{path.name} imports {module}: the core never imports {of}"
         elif of is not None:
-            assert of == folder, f"{path.name} imports {module}: {folder} and {of} never import each other"
+            assert of == folder, (
+                f"{path.name} imports {module}: {folder} and {of} never import each other"
+            )
             assert is_relative, f"{path.name} imports {module}: siblings are imported relatively"
 
 
@@ -85,33 +100,44 @@ def test_heavy_packages_are_imported_where_they_are_used_and_not_before(path: Pa
     if path.relative_to(ROOT).as_posix().startswith(HEAVY_ALLOWED):
         return
     heavy = {module.split(".")[0] for module, _ in imports_of(path, top_level_only=True)} & HEAVY
-    assert not heavy, f"{path.name} imports {heavy} at its top level: an installation without extras has not got it"
+    assert not heavy, (
+        f"{path.name} imports {heavy} at its top level: an installation without extras has not"
+        " got it"
+    )
 
 
 def test_the_two_codecs_of_the_board_share_nothing() -> None:
     for path in (ROOT / "drivers").rglob("*codec.py"):
         others = [module for module, _ in imports_of(path) if "codec" in module]
-        assert not others, f"{path} imports {others}: two parsers that share code share their errors"
+        assert not others, (
+            f"{path} imports {others}: two parsers that share code share their errors"
+        )
 
 
-SHARED_WITH_SIMULATORS = {"rram_hil.drivers._wiring"}
+SHARED_WITH_SIMULATORS = {"rram_hil.drivers.matrix.wiring"}
 """How an array hangs on a matrix: a section of the bench file, which both sides read."""
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "drivers").rglob("*.py")), ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "drivers").rglob("*.py")), ids=lambda p: p.relative_to(ROOT).as_posix()
+)
 def test_drivers_and_simulators_share_no_code(path: Path) -> None:
-    is_simulator = path.parent.name == "simulated"
+    is_simulator = "simulated" in path.parts
     for module, _ in imports_of(path):
         if not module.startswith("rram_hil.drivers."):
             continue
         of_simulators = f"{module}.".startswith("rram_hil.drivers.simulated.")
         if is_simulator:
-            allowed = any(f"{module}.".startswith(f"{shared}.") for shared in SHARED_WITH_SIMULATORS)
+            allowed = any(
+                f"{module}.".startswith(f"{shared}.") for shared in SHARED_WITH_SIMULATORS
+            )
             assert of_simulators or allowed, (
                 f"{path.name} imports {module}: what one side misreads the other must not too"
             )
         else:
-            assert not of_simulators, f"{path.name} imports {module}: a driver works without the simulators"
+            assert not of_simulators, (
+                f"{path.name} imports {module}: a driver works without the simulators"
+            )
 
 
 def test_every_instrument_has_a_simulator_of_its_name_and_the_other_way_round() -> None:
@@ -120,7 +146,10 @@ def test_every_instrument_has_a_simulator_of_its_name_and_the_other_way_round() 
     assert set(instruments) <= set(simulated)
     # What else runs alone is the far side of a whole driver.
     assert set(simulated) - set(instruments) <= set(ENTRY_POINTS["rram_hil.simulators"])
-    for group, folder in (("instruments", "drivers"), ("simulated_instruments", "drivers.simulated")):
+    for group, folder in (
+        ("instruments", "drivers"),
+        ("simulated_instruments", "drivers.simulated"),
+    ):
         for name, value in ENTRY_POINTS[f"rram_hil.{group}"].items():
             assert value.partition(":")[0] == f"rram_hil.{folder}.{name.replace('-', '_')}"
     for name, value in instruments.items():
@@ -137,7 +166,9 @@ def test_no_model_belongs_to_two_families() -> None:
     models: dict[str, str] = {}
     for name, value in ENTRY_POINTS["rram_hil.instruments"].items():
         for model in EntryPoint("x", value, "g").load().MODELS:
-            assert models.setdefault(model, name) == name, f"{model} is driven by {models[model]} and {name}"
+            assert models.setdefault(model, name) == name, (
+                f"{model} is driven by {models[model]} and {name}"
+            )
 
 
 @each_source
@@ -162,13 +193,20 @@ def _is_private(prefix: str) -> bool:
 
 
 def _classes_in(folder: str, base: type) -> dict[str, str]:
-    """Concrete subclasses of `base` defined in the public files of a plugin folder: name -> module."""
+    """Concrete subclasses of `base` defined in the public files of a plugin folder: name ->
+    module.
+    """
     found = {}
     for path in (ROOT / folder).glob("[!_]*.py"):
         module = import_module(module_of(path))
         for name, value in vars(module).items():
             own = inspect.isclass(value) and value.__module__ == module.__name__
-            if own and issubclass(value, base) and not inspect.isabstract(value) and not name.startswith("_"):
+            if (
+                own
+                and issubclass(value, base)
+                and not inspect.isabstract(value)
+                and not name.startswith("_")
+            ):
                 found[f"{module.__name__}:{name}"] = module.__name__
     return found
 
@@ -182,10 +220,14 @@ def _classes_in(folder: str, base: type) -> dict[str, str]:
         ("calibration", "calibration", Protocol),
     ],
 )
-def test_every_plugin_is_registered_and_every_entry_point_is_a_plugin(folder: str, group: str, base: type) -> None:
+def test_every_plugin_is_registered_and_every_entry_point_is_a_plugin(
+    folder: str, group: str, base: type
+) -> None:
     # A calibration is a protocol that is found beside the others, or under a group of its own.
     registered = {
-        v for name in (f"rram_hil.{group}", "rram_hil.protocols") for v in ENTRY_POINTS.get(name, {}).values()
+        v
+        for name in (f"rram_hil.{group}", "rram_hil.protocols")
+        for v in ENTRY_POINTS.get(name, {}).values()
     }
     for value in ENTRY_POINTS.get(f"rram_hil.{group}", {}).values():
         loaded = EntryPoint("x", value, "g").load()
@@ -212,7 +254,9 @@ def test_the_installed_entry_points_are_those_of_pyproject() -> None:
 
     for group, wanted in ENTRY_POINTS.items():
         installed = {e.name: e.value for e in entry_points(group=group)}
-        assert wanted.items() <= installed.items(), f"{group}: reinstall the package (pip install -e .)"
+        assert wanted.items() <= installed.items(), (
+            f"{group}: reinstall the package (pip install -e .)"
+        )
 
 
 def test_every_package_of_the_tree_is_in_pyproject_and_the_other_way_round() -> None:
@@ -222,16 +266,22 @@ def test_every_package_of_the_tree_is_in_pyproject_and_the_other_way_round() -> 
         assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
 
 
-@pytest.mark.parametrize("module", ["rram_hil", "rram_hil.cli", "rram_hil.bench", "rram_hil.pytest_plugin"])
+@pytest.mark.parametrize(
+    "module", ["rram_hil", "rram_hil.cli", "rram_hil.bench", "rram_hil.pytest_plugin"]
+)
 def test_importing_the_core_brings_no_heavy_package(module: str) -> None:
     code = f"import sys, {module}\nheavy = {HEAVY!r} & set(sys.modules)\nassert not heavy, heavy"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def wheel_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package installed from a wheel, as `pip install .` does; skips where pip or setuptools are not there."""
+    """A folder with the package installed from a wheel, as `pip install .` does; skips where pip or
+    setuptools are not there.
+    """
     if any(_has_no(name) for name in ("pip", "setuptools")):
         pytest.skip("building a wheel needs pip and setuptools in this environment")
     tree, wheels = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheels")
@@ -239,21 +289,50 @@ def wheel_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, tree)
     for folder in ("rram_hil", *PLUGIN_FOLDERS):
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    pip = [sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    pip = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
     offline = ["--no-deps", "--no-build-isolation", "--no-index"]
     _ran([*pip, "wheel", *offline, "--wheel-dir", str(wheels), str(tree)], tree)
     site = tmp_path_factory.mktemp("site")
-    _ran([*pip, "install", "--no-deps", "--no-index", "--target", str(site), *map(str, wheels.glob("*.whl"))], tree)
+    _ran(
+        [
+            *pip,
+            "install",
+            "--no-deps",
+            "--no-index",
+            "--target",
+            str(site),
+            *map(str, wheels.glob("*.whl")),
+        ],
+        tree,
+    )
     return site
 
 
 def _has_no(name: str) -> bool:
-    return subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, timeout=60).returncode != 0
+    return (
+        subprocess.run(
+            [sys.executable, "-c", f"import {name}"], capture_output=True, timeout=60
+        ).returncode
+        != 0
+    )
 
 
 def _ran(command: list[str], folder: Path, **environment: str) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=110
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -263,7 +342,7 @@ LOOK = """
 import importlib, sys
 from importlib.metadata import entry_points
 import rram_hil
-from rram_hil.device.model import DeviceModel
+from rram_hil.simulation.model import DeviceModel
 groups = ("drivers", "instruments", "protocols", "simulators", "simulated_instruments")
 for group in (f"rram_hil.{name}" for name in groups):
     assert len(entry_points(group=group))
@@ -275,9 +354,13 @@ print(rram_hil.__file__)
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["in the checkout", "elsewhere"])
-def test_an_install_that_is_not_editable_works(wheel_site: Path, tmp_path: Path, inside: bool) -> None:
+def test_an_install_that_is_not_editable_works(
+    wheel_site: Path, tmp_path: Path, inside: bool
+) -> None:
     # Without the site module no editable install is seen; dependencies come from where they are.
-    seen = os.pathsep.join([str(wheel_site), sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]])
+    seen = os.pathsep.join(
+        [str(wheel_site), sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]]
+    )
     folder = ROOT if inside else tmp_path
     told = _ran([sys.executable, "-S", "-c", LOOK], folder, PYTHONPATH=seen)
     assert Path(told.strip()).is_relative_to(ROOT if inside else wheel_site)
@@ -285,7 +368,7 @@ def test_an_install_that_is_not_editable_works(wheel_site: Path, tmp_path: Path,
 
 def test_a_wheel_holds_the_package_and_nothing_else(wheel_site: Path) -> None:
     assert (wheel_site / "rram_hil" / "py.typed").exists()
-    assert list((wheel_site / "rram_hil" / "device" / "presets").glob("*.toml"))
+    assert list((wheel_site / "rram_hil" / "simulation" / "presets").glob("*.toml"))
     for name in NAMES:
         inside = name if name.startswith("rram_hil/") else f"rram_hil/{name}"
         assert (wheel_site / inside).exists()

@@ -1,17 +1,21 @@
-"""A simulated ArC ONE board: its firmware's side of the serial protocol in a process of its own, before one `SimulatedChip` (1R).
+"""A simulated ArC ONE board: its firmware's side of the serial protocol in a process of its own,
+before one `SimulatedChip` (1R).
 
-`launch` starts it for a bench, `start_alone` without one; `python -m rram_hil.drivers.simulated.arc_one` is the process. It is
-written from the facts in two public host programs, for the firmware is not public: how modules step inside, what a read of a cell
-beyond the array answers (NaN), that jobs before the session's start or in an offline one are ignored, and that a current over
-range is told as 0 ohm are assumptions.
+`launch` starts it for a bench, `start_alone` without one; `python -m
+rram_hil.drivers.simulated.arc_one` is the process. It is written from the facts in two public host
+programs, for the firmware is not public: how modules step inside, what a read of a cell beyond the
+array answers (NaN), that jobs before the session's start or in an offline one are ignored, and that
+a current over range is told as 0 ohm are assumptions.
 
-Modelled: lines, jobs by their exact code, sessions, the selected cell, read modes by their number only, series resistors as a
-current limit, cut-offs, the reset, which reaches the board at any time. A read averages `read_cycles` samples: noise falls with
-their square root, each sample takes `timing.conversion_s`. Half-selected cells are counted (truth "half_selected": exposures
-above the read limit to V/2 or V/3 of somebody else's pulse; none where lines float) but not disturbed.
+Modelled: lines, jobs by their exact code, sessions, the selected cell, read modes by their number
+only, series resistors as a current limit, cut-offs, the reset, which reaches the board at any time.
+A read averages `read_cycles` samples: noise falls with their square root, each sample takes
+`timing.conversion_s`. Half-selected cells are counted (truth "half_selected": exposures above the
+read limit to V/2 or V/3 of somebody else's pulse; none where lines float) but not disturbed.
 
-Virtual time: 1 ms a line from the host, as it must pace them; 11 bits a byte to the host at 921600 baud; `timing.link_s` once for
-what a host sends without waiting (a run of reads and pulses, a masked read, one device of a module); 2 s for a reset.
+Virtual time: 1 ms a line from the host, as it must pace them; 11 bits a byte to the host at 921600
+baud; `timing.link_s` once for what a host sends without waiting (a run of reads and pulses, a
+masked read, one device of a module); 2 s for a reset.
 """
 
 from __future__ import annotations
@@ -28,17 +32,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.cells import Cells, Geometry, IntArray
-from rram_hil.device.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
-from rram_hil.device.config import FaultEntry, Simulation
-from rram_hil.device.half_select import across
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import Apply, Scheme, Status, Step
+from rram_hil.array.results import ApplyResult
 from rram_hil.errors import BenchError, ConfigError
-from rram_hil.limits import Limits
-from rram_hil.operations import Apply, ApplyResult, FloatArray, Scheme, Status, Step
-from rram_hil.simulation import FarSideRequest, SimulatedFarSide
+from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
+from rram_hil.simulation.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
+from rram_hil.simulation.config import FaultEntry, Simulation
+from rram_hil.simulation.half_select import across
+from rram_hil.types import FloatArray, IntArray
 
-from . import _process
-from .control import ControlServer, FaultQueue, Injected, LinkFault, checked_fault, pack_array
+from .server import process as _process
+from .server.control import (
+    ControlServer,
+    FaultQueue,
+    Injected,
+    LinkFault,
+    checked_fault,
+    pack_array,
+)
 from .test_chip_board import HostLink, PtyLink, SocketLink
 
 MAKER = "ArC Instruments"
@@ -104,9 +117,17 @@ class Array:
         self._reads: IntArray = np.zeros(chip.geometry.size, dtype=np.int64)
 
     def pulse_and_read(
-        self, index: IntArray, volts: FloatArray | None, width_s: float, read_v: float, cycles: int, scheme: Scheme
+        self,
+        index: IntArray,
+        volts: FloatArray | None,
+        width_s: float,
+        read_v: float,
+        cycles: int,
+        scheme: Scheme,
     ) -> FloatArray:
-        """Resistances (ohm) of different cells, one after the other, each read after its pulse where there is one."""
+        """Resistances (ohm) of different cells, one after the other, each read after its pulse
+        where there is one.
+        """
         # A read lasts as long as its samples, the last of which is the chip's own conversion.
         read_s = max(SHORTEST_S, (cycles - 1) * self.chip.simulation.timing.conversion_s)
         steps: tuple[Step, ...] = (Step(read_v, 0.0, 0.0, read_s, "current"),)
@@ -125,11 +146,17 @@ class Array:
             current = current + read_v * (seen - g) / math.sqrt(cycles)
         return _resistance(read_v, current, found.status[:, 0])
 
-    def hold(self, at: int, volts: float, width_s: float, cut_a: float, scheme: Scheme) -> tuple[float, bool]:
-        """Resistance (ohm) of one cell at the end of a bias, and whether the current passed `cut_a` (0: no cut-off)."""
+    def hold(
+        self, at: int, volts: float, width_s: float, cut_a: float, scheme: Scheme
+    ) -> tuple[float, bool]:
+        """Resistance (ohm) of one cell at the end of a bias, and whether the current passed `cut_a`
+        (0: no cut-off).
+        """
         index = np.array([at], dtype=np.int64)
         self._expose(index, np.array([volts]), scheme)
-        found = self._applied(index, (Step(volts, 0.0, 0.0, width_s, "current"),), scheme, cut_a or None)
+        found = self._applied(
+            index, (Step(volts, 0.0, 0.0, width_s, "current"),), scheme, cut_a or None
+        )
         current, is_cut = found.current_a[:, 0], bool(found.status[0, 0] == Status.COMPLIANCE)
         if self._load_ohm is not None:
             current = np.array([volts / self._load_ohm])
@@ -144,7 +171,11 @@ class Array:
         self._applied(index, (Step(volts, 0.0, 0.0, width_s),), scheme, most_a or None)
 
     def _applied(
-        self, index: IntArray, steps: tuple[Step, ...], scheme: Scheme, compliance_a: float | None = None
+        self,
+        index: IntArray,
+        steps: tuple[Step, ...],
+        scheme: Scheme,
+        compliance_a: float | None = None,
     ) -> ApplyResult:
         self._number += 1
         operation = Apply(Cells.from_index(index, self.geometry), steps, scheme, compliance_a)
@@ -169,7 +200,9 @@ def _resistance(volts: float, current: FloatArray, status: NDArray[np.uint8]) ->
 
 
 class Firmware:
-    """The board: a thread that takes lines in (and the reset at once), and one that works through them job by job."""
+    """The board: a thread that takes lines in (and the reset at once), and one that works through
+    them job by job.
+    """
 
     def __init__(self, link: HostLink, array: Array) -> None:
         self._link, self._array, self._chip = link, array, array.chip
@@ -265,7 +298,9 @@ class Firmware:
             raise _ResetError
 
     def _pass(self, seconds: float) -> None:
-        """Let virtual time pass; wall time too where the bench is paced, unless the host resets the board."""
+        """Let virtual time pass; wall time too where the bench is paced, unless the host resets the
+        board.
+        """
         end_s = time.monotonic() + seconds * self._pace
         while (left_s := end_s - time.monotonic()) > 0 and not self._is_reset:
             time.sleep(min(left_s, TICK_S))
@@ -340,7 +375,11 @@ class Firmware:
                 self._link.drop()
             if fault.kind is LinkFault.HALF_REPLY:
                 self._link.write(data[: len(data) // 2])
-            if fault.kind in (LinkFault.DISCONNECT_REPLY, LinkFault.HALF_REPLY, LinkFault.DROP_REPLY):
+            if fault.kind in (
+                LinkFault.DISCONNECT_REPLY,
+                LinkFault.HALF_REPLY,
+                LinkFault.DROP_REPLY,
+            ):
                 self._is_mute = True
             if fault.kind is LinkFault.GARBAGE:
                 data = NOISE + data
@@ -358,12 +397,22 @@ class Firmware:
         if not self._begins(*arguments):
             return
         cycles, words, bits, mode, session, sneak_path, read_v = arguments
-        good = 1 <= words <= SIDE and 1 <= bits <= SIDE and session in (0, 1, 2, 3) and abs(read_v) <= TOP_V
+        good = (
+            1 <= words <= SIDE
+            and 1 <= bits <= SIDE
+            and session in (0, 1, 2, 3)
+            and abs(read_v) <= TOP_V
+        )
         if not good:
             self._reply(b"0\n")
             return
         self._cycles, self._words, self._bits = max(1, int(cycles)), int(words), int(bits)
-        self._mode, self._session, self._sneak_path, self._read_v = int(mode), int(session), int(sneak_path), read_v
+        self._mode, self._session, self._sneak_path, self._read_v = (
+            int(mode),
+            int(session),
+            int(sneak_path),
+            read_v,
+        )
         self._reply(b"1\n")
 
     def _set_read(self) -> None:
@@ -387,7 +436,9 @@ class Firmware:
     def _place(self, word: float, bit: float) -> int | None:
         """Flat index of a cell; None for one that the array has not."""
         w, b = int(word), int(bit)
-        inside = 1 <= w <= min(self._words, self._geometry.rows) and 1 <= b <= min(self._bits, self._geometry.columns)
+        inside = 1 <= w <= min(self._words, self._geometry.rows) and 1 <= b <= min(
+            self._bits, self._geometry.columns
+        )
         return (w - 1) * self._geometry.columns + b - 1 if inside else None
 
     def _select(self) -> None:
@@ -410,8 +461,12 @@ class Firmware:
         kind, words, bits = self._numbers(3)
         if int(kind) == 1:
             if self._begins(kind, words, bits):
-                rows, columns = np.meshgrid(np.arange(words) + 1, np.arange(bits) + 1, indexing="ij")
-                places = [self._place(w, b) for w, b in zip(rows.ravel(), columns.ravel(), strict=True)]
+                rows, columns = np.meshgrid(
+                    np.arange(words) + 1, np.arange(bits) + 1, indexing="ij"
+                )
+                places = [
+                    self._place(w, b) for w, b in zip(rows.ravel(), columns.ravel(), strict=True)
+                ]
                 self._selected = None
                 self._floats(self._resistances(places))
         elif int(kind) == 2:
@@ -430,14 +485,18 @@ class Firmware:
                     self._floats(self._resistances(places))
 
     def _pulse_read(self) -> None:
-        """Pulse and read; what has come behind and differs in cell and volts only is done in the same go."""
+        """Pulse and read; what has come behind and differs in cell and volts only is done in the
+        same go.
+        """
         word, bit, volts, width = self._numbers(4)
         if not self._begins(word, bit, volts, width):
             return
         batch = [(self._place(word, bit), volts)]
         plain = self._fault is None and batch[0][0] is not None and not len(self.faults)
         taken = {batch[0][0]}
-        while plain and len(ahead := self._ahead(5)) == 5 and ahead[0] == "3" and not len(self.faults):
+        while (
+            plain and len(ahead := self._ahead(5)) == 5 and ahead[0] == "3" and not len(self.faults)
+        ):
             w, b, v, s = map(_number, ahead[1:])
             place = self._place(w, b)
             if place is None or place in taken or s != width:
@@ -473,21 +532,29 @@ class Firmware:
         index = np.array([p for p in places if p is not None], dtype=np.int64)
         if index.size and self._read_v != 0:
             with self._chip_lock:
-                found[there] = self._array.pulse_and_read(index, None, 0.0, self._read_v, self._cycles, Scheme.FLOATING)
+                found[there] = self._array.pulse_and_read(
+                    index, None, 0.0, self._read_v, self._cycles, Scheme.FLOATING
+                )
         return found
 
     def _resistance(self, place: int) -> float:
         return float(self._resistances([place])[0])
 
     def _pulse(self, place: int, volts: float, width: float, most_a: float = 0.0) -> None:
-        """A pulse as the board's drivers give it: within +-12 V, none at all for a width below 90 ns."""
+        """A pulse as the board's drivers give it: within +-12 V, none at all for a width below 90
+        ns.
+        """
         self._stop_if_reset()
         if _is_width(width):
             self._is_driving = True
             level = float(np.clip(volts, -TOP_V, TOP_V))
             with self._chip_lock:
                 self._array.pulse(
-                    place, level, min(width, LONGEST_S), most_a, SCHEMES.get(self._sneak_path, Scheme.FLOATING)
+                    place,
+                    level,
+                    min(width, LONGEST_S),
+                    most_a,
+                    SCHEMES.get(self._sneak_path, Scheme.FLOATING),
                 )
         self._rest()
 
@@ -498,7 +565,9 @@ class Firmware:
     # Modules
 
     def _devices(self, arguments: list[float]) -> Iterator[int]:
-        """Places of the devices that the host names, one after the other; each ends with a terminator, sent here."""
+        """Places of the devices that the host names, one after the other; each ends with a
+        terminator, sent here.
+        """
         count = int(self._numbers(1)[0])
         if not self._begins(*arguments, count):
             return
@@ -521,7 +590,9 @@ class Firmware:
             first = self._resistance(place)
             self._triplet(first, self._read_v, 0.0)
             resistance = first
-            for volts, width in _volts_and_widths(v_min, v_step, v_max, w_min, w_step, w_max, linear):
+            for volts, width in _volts_and_widths(
+                v_min, v_step, v_max, w_min, w_step, w_max, linear
+            ):
                 most_a = abs(volts) / SERIES_OHM[series] if series in SERIES_OHM else 0.0
                 for _ in range(pulses):
                     if _has_formed(resistance, first, r_stop, r_percent):
@@ -535,7 +606,20 @@ class Firmware:
 
     def _curve_tracer(self) -> None:
         arguments = self._numbers(12)
-        v_pos, v_neg, v_start, v_step, width, between, cut_pos, cut_neg, cycles, pulsed, span, halt = arguments
+        (
+            v_pos,
+            v_neg,
+            v_start,
+            v_step,
+            width,
+            between,
+            cut_pos,
+            cut_neg,
+            cycles,
+            pulsed,
+            span,
+            halt,
+        ) = arguments
         # 10 uA exactly is a value at which the board's ranges meet, and is not taken.
         cuts = {1: abs(cut_pos), -1: abs(cut_neg)}
         cuts = {side: 0.0 if cut < 10.05e-6 else cut for side, cut in cuts.items()}
@@ -581,7 +665,20 @@ class Firmware:
 
     def _converge(self) -> None:
         arguments = self._numbers(12)
-        v_min, v_step, v_max, w_min, w_step, w_max, between, target, near, drift, pulses, polarity = arguments
+        (
+            v_min,
+            v_step,
+            v_max,
+            w_min,
+            w_step,
+            w_max,
+            between,
+            target,
+            near,
+            drift,
+            pulses,
+            polarity,
+        ) = arguments
         for place in self._devices(arguments):
             side, reversals = (1 if polarity >= 0 else -1), 0
             before = self._resistance(place)
@@ -603,12 +700,27 @@ class Firmware:
                     if reversals > MOST_REVERSALS:
                         break
                     side = -side
-                    steps = _volts_and_widths(v_min, v_step, v_max, w_min, w_step, w_max, linear=False)
+                    steps = _volts_and_widths(
+                        v_min, v_step, v_max, w_min, w_step, w_max, linear=False
+                    )
                 before = resistance
 
     def _switch_seeker(self) -> None:
         arguments = self._numbers(12)
-        width, v_min, v_step, v_max, between, _, reads, pulses, cycles, percent, read_after, stage_two = arguments
+        (
+            width,
+            v_min,
+            v_step,
+            v_max,
+            between,
+            _,
+            reads,
+            pulses,
+            cycles,
+            percent,
+            read_after,
+            stage_two,
+        ) = arguments
         for place in self._devices(arguments):
 
             def average(place: int = place) -> float:
@@ -641,7 +753,11 @@ class Firmware:
                 self._is_driving = True
                 with self._chip_lock:
                     resistance, _ = self._array.hold(
-                        place, bias, width / reads, 0.0, SCHEMES.get(self._sneak_path, Scheme.FLOATING)
+                        place,
+                        bias,
+                        width / reads,
+                        0.0,
+                        SCHEMES.get(self._sneak_path, Scheme.FLOATING),
                     )
                 self._triplet(resistance, bias, width / reads)
             self._rest()
@@ -659,7 +775,9 @@ class Firmware:
     # Control
 
     def inject(self, entry: FaultEntry | dict[str, Any]) -> None:
-        """Let a fault happen. Raises `ConfigError` for one that the board does not know: it has no error queue and no frames."""
+        """Let a fault happen. Raises `ConfigError` for one that the board does not know: it has no
+        error queue and no frames.
+        """
         _, faults = checked_fault(entry, ["arc-one"], SUPPORTED)
         for fault in faults:
             self.faults.add(fault)
@@ -682,7 +800,9 @@ class Firmware:
                 return {"npy": pack_array(self._truth(request["name"]))}
         if do == "damage":
             with self._chip_lock:
-                self._chip.inject(Fault(request["fault"]), Cells.from_index(request["cells"], self._geometry))
+                self._chip.inject(
+                    Fault(request["fault"]), Cells.from_index(request["cells"], self._geometry)
+                )
             return {}
         if do == "reboot":
             self._taken_in("00")
@@ -751,14 +871,24 @@ def _ramp(first: float, step: float, last: float) -> Iterator[float]:
 
 
 def _volts_and_widths(
-    v_min: float, v_step: float, v_max: float, w_min: float, w_step: float, w_max: float, linear: bool
+    v_min: float,
+    v_step: float,
+    v_max: float,
+    w_min: float,
+    w_step: float,
+    w_max: float,
+    linear: bool,
 ) -> Iterator[tuple[float, float]]:
     """Every width at one level, then the next level."""
     for volts in _ramp(v_min, v_step, v_max):
         width, top = np.float32(w_min), np.float32(w_max)
         while width <= top:
             yield volts, float(width)
-            after = np.float32(width + np.float32(w_step)) if linear else np.float32(width * (1 + w_step / 100))
+            after = (
+                np.float32(width + np.float32(w_step))
+                if linear
+                else np.float32(width * (1 + w_step / 100))
+            )
             if after <= width:
                 break
             width = after
@@ -771,17 +901,26 @@ def _has_formed(resistance: float, first: float, r_stop: float, r_percent: float
 
 
 def launch(request: FarSideRequest) -> SimulatedFarSide:
-    """Start a simulated board with the chip of a bench file. Raises `ConfigError` if it does not start."""
-    simulation = request.simulation
+    """Start a simulated board with the chip of a bench file. Raises `ConfigError` if it does not
+    start.
+    """
+    simulation = Simulation.model_validate(request.simulation)
     started = _process.start(MODULE, request, "ArC ONE")
-    settings = {"port": started.answer["resource"], "clock": started.answer["control"], "pace": simulation.pace}
+    settings = {
+        "port": started.answer["resource"],
+        "clock": started.answer["control"],
+        "pace": simulation.pace,
+    }
     if simulation.converters:
-        # What this board's data sheet would state: half a step of the DAC at the read limit, half one of the ADC (12 bits).
+        # What this board's data sheet would state: half a step of the DAC at the read limit, half
+        # one of the ADC (12 bits).
         top = (1 << (simulation.adc_bits - 1)) - 1
         settings["read_fraction"] = DAC_STEP_V / 2 / request.limits.read_v + 10 * 0.5 / top
         settings["read_floor_a"] = 0.5 * ADC_RANGES_A[0] / top
     one = ("arc-one", MODELS[0], started.answer["resource"])
-    return SimulatedFarSide(settings, started.answer["control"], started.stop, (one,), started.is_running)
+    return SimulatedFarSide(
+        settings, started.answer["control"], started.stop, (one,), started.is_running
+    )
 
 
 def start_alone(
@@ -790,15 +929,22 @@ def start_alone(
     port: int = 0,
     transport: Literal["pty", "socket"] = "socket",
 ) -> SimulatedFarSide:
-    """Start a board with a fresh 32 x 32 array of the default device, or with a resistor of `load_ohm` at each of its places.
+    """Start a board with a fresh 32 x 32 array of the default device, or with a resistor of
+    `load_ohm` at each of its places.
 
-    `port` is that of a socket, 0 for any. Raises `ConfigError` if it does not start, or for another model.
+    `port` is that of a socket, 0 for any. Raises `ConfigError` if it does not start, or for another
+    model.
     """
     if model not in MODELS:
         raise ConfigError(f"model {model!r}: this simulator stands for {', '.join(MODELS)}")
     settings = {"port": port} | ({"load_ohm": load_ohm} if math.isfinite(load_ohm) else {})
     request = FarSideRequest(
-        Simulation(transport=transport), Geometry(1, SIDE, SIDE, "1R"), _ALONE, "alone", Path.cwd(), {"alone": settings}
+        Simulation(transport=transport),
+        Geometry(1, SIDE, SIDE, "1R"),
+        _ALONE,
+        "alone",
+        Path.cwd(),
+        {"alone": settings},
     )
     return launch(request)
 
@@ -824,14 +970,22 @@ def main() -> None:
     alone: dict[str, Any] = given["settings"].get("alone", {})
     try:
         geometry = Geometry(**given["geometry"])
-        if geometry.cell != "1R" or geometry.tiles != 1 or max(geometry.rows, geometry.columns) > SIDE:
+        if (
+            geometry.cell != "1R"
+            or geometry.tiles != 1
+            or max(geometry.rows, geometry.columns) > SIDE
+        ):
             raise ConfigError(f"an ArC ONE holds one 1R array of up to {SIDE} x {SIDE} cells")
         simulation = Simulation.model_validate(given["simulation"])
-        link: HostLink = SocketLink(alone.get("port", 0)) if simulation.transport == "socket" else PtyLink()
+        link: HostLink = (
+            SocketLink(alone.get("port", 0)) if simulation.transport == "socket" else PtyLink()
+        )
         # The board averages its samples itself, so the chip gives it the conductance without noise.
         quiet = simulation.model_copy(update={"read_noise": False})
         folder, read_v = Path(given["folder"]), given["limits"]["read_v"]
-        chip = SimulatedChip(geometry, quiet, read_v=read_v, chip_id=given["chip_id"], folder=folder)
+        chip = SimulatedChip(
+            geometry, quiet, read_v=read_v, chip_id=given["chip_id"], folder=folder
+        )
         firmware = Firmware(link, Array(chip, alone.get("load_ohm"), simulation.read_noise))
         for fault in simulation.faults:
             firmware.inject(fault)

@@ -1,9 +1,30 @@
-"""Names that a simulator of another package may build on: parser, terminals, clock and server (docs/adding-a-driver.md)."""
+"""Names that a simulator of another package may build on: parser, terminals, clock and server
+(docs/adding-a-driver.md).
+"""
 
-from ._instrument import InstrumentServer, SimulatedInstrument
-from ._scpi import CONFLICT, ILLEGAL, MISSING, PARAMETER, Call, Handler, ScpiError, ScpiInstrument
-from ._world import Bus, Drive, Fabric, Loads, Place, Resistor, Sensed, Terminal, VirtualClock
-from .control import Injected, LinkFault
+from .array.terminals import (
+    Bus,
+    Drive,
+    Fabric,
+    Loads,
+    Place,
+    Resistor,
+    Sensed,
+    Terminal,
+    VirtualClock,
+)
+from .scpi.instrument import (
+    CONFLICT,
+    ILLEGAL,
+    MISSING,
+    PARAMETER,
+    Call,
+    Handler,
+    ScpiError,
+    ScpiInstrument,
+)
+from .server.control import Injected, LinkFault
+from .server.instrument import InstrumentServer, SimulatedInstrument
 
 __all__ = [
     "CONFLICT",

@@ -1,9 +1,10 @@
 """A simulated Keithley 2400 SourceMeter.
 
-Written from the Series 2400 SourceMeter User's Manual 2400S-900-01 (Rev. K: section 11 trigger model, 15 status, 17 signal
-oriented commands, 18 command reference, appendix B messages) and the specifications SPEC-2400 Rev. H. Unverified, for no
-page was opened: times of auto delay and of autozero (three conversions a measurement), the error codes of a level below a
-new range and of too many counts, the reply of `:SENS:FUNC?`, that a message goes on after an error in it.
+Written from the Series 2400 SourceMeter User's Manual 2400S-900-01 (Rev. K: section 11 trigger
+model, 15 status, 17 signal oriented commands, 18 command reference, appendix B messages) and the
+specifications SPEC-2400 Rev. H. Unverified, for no page was opened: times of auto delay and of
+autozero (three conversions a measurement), the error codes of a level below a new range and of too
+many counts, the reply of `:SENS:FUNC?`, that a message goes on after an error in it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ._keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Setting, Span, function_word
-from ._scpi import CONFLICT, MISSING, PARAMETER, Call, Handler, ScpiError
-from ._world import Drive, Place
+from .array.terminals import Drive, Place
+from .scpi.instrument import CONFLICT, MISSING, PARAMETER, Call, Handler, ScpiError
+from .scpi.keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Setting, Span, function_word
 
 NOT_MEASURED = 9.91e37
 BUFFER = 2500
@@ -64,7 +65,9 @@ class Reading:
 
 
 class Simulated2400(KeithleySmu):
-    """The 2400 with GPIB or RS-232 behind a server; trigger link lines 1 to 4 are pins of the rack's bus."""
+    """The 2400 with GPIB or RS-232 behind a server; trigger link lines 1 to 4 are pins of the
+    rack's bus.
+    """
 
     MODELS = ("2400",)
     SETTLE_S = 250e-6
@@ -119,7 +122,9 @@ class Simulated2400(KeithleySmu):
         Setting("[:SENSe#]:CURRent[:DC]:PROTection:RSYNchronize", False),
         Setting("[:SENSe#]:VOLTage[:DC]:PROTection:RSYNchronize", False),
         Setting(
-            ARM_SOURCE, "IMM", words=("IMMediate", "TLINk", "TIMer", "MANual", "BUS", "NSTest", "PSTest", "BSTest")
+            ARM_SOURCE,
+            "IMM",
+            words=("IMMediate", "TLINk", "TIMer", "MANual", "BUS", "NSTest", "PSTest", "BSTest"),
         ),
         Setting(ARM_TIMER, 0.1, 1e-3, 99999.99),
         Setting(ARM_ILINE, 1.0, 1, 4, is_integer=True),
@@ -164,7 +169,10 @@ class Simulated2400(KeithleySmu):
     def identification(self) -> str:
         """See `ScpiInstrument`."""
         name = self.pretends or f"MODEL {self.model}"
-        return f"KEITHLEY INSTRUMENTS INC.,{name},{self.place.serial},C32   Oct  4 2010 14:20:11/A02  /K/J"
+        return (
+            f"KEITHLEY INSTRUMENTS INC.,{name},{self.place.serial},C32   Oct  4 2010 14:20:11/A02 "
+            " /K/J"
+        )
 
     def reset(self) -> None:
         """See `ScpiInstrument`."""
@@ -194,7 +202,9 @@ class Simulated2400(KeithleySmu):
         super().reset()
 
     def limit_now(self) -> float:
-        """The lower of the compliance and the top of a fixed measuring range ("range compliance")."""
+        """The lower of the compliance and the top of a fixed measuring range ("range
+        compliance").
+        """
         quantity = OTHER[self.function]
         return min(self.compliance[quantity], self._range_limit(quantity))
 
@@ -206,7 +216,11 @@ class Simulated2400(KeithleySmu):
         if state == "GUAR":
             return Drive("current", 0.0, 0.005 * self.source_span["VOLT"].full)
         low = 0.005 * self.sense_span["CURR"].full
-        return Drive("voltage", 0.0, self.compliance["CURR"] if state == "ZERO" and self.function == "VOLT" else low)
+        return Drive(
+            "voltage",
+            0.0,
+            self.compliance["CURR"] if state == "ZERO" and self.function == "VOLT" else low,
+        )
 
     def push(self, error: ScpiError) -> None:
         """See `ScpiInstrument`; 800-series errors are execution errors."""
@@ -217,7 +231,9 @@ class Simulated2400(KeithleySmu):
     def status_byte(self) -> int:
         """See `ScpiInstrument`; bit 0 is the measurement summary."""
         byte = super().status_byte() & ~64
-        byte |= 1 if self.measurement_event & int(float(self.values[self.MEASUREMENT_ENABLE])) else 0
+        byte |= (
+            1 if self.measurement_event & int(float(self.values[self.MEASUREMENT_ENABLE])) else 0
+        )
         return byte | (64 if byte & self.sre else 0)
 
     def clear(self) -> None:
@@ -296,7 +312,9 @@ class Simulated2400(KeithleySmu):
             table |= {
                 f"{root}:DATA?": lambda _: self._told_readings(self._stamped()),
                 f"{root}:CLEar": lambda _: self._clear_store(),
-                f"{root}:FREE?": lambda _: f"{(self.store_size - len(self.store)) * 32}, {len(self.store) * 32}",
+                f"{root}:FREE?": lambda _: (
+                    f"{(self.store_size - len(self.store)) * 32}, {len(self.store) * 32}"
+                ),
                 f"{root}:POINts": self._set_store_size,
                 f"{root}:POINts?": lambda _: str(self.store_size),
                 f"{root}:POINts:ACTual?": lambda _: str(len(self.store)),
@@ -308,7 +326,9 @@ class Simulated2400(KeithleySmu):
         for word in ("VOLTage[:DC]", "CURRent[:DC]", "RESistance"):
             short = word[:4] if word[0] != "R" else "RES"
             table[f"[:SENSe#]:{word}:NPLCycles"] = self._set_nplc
-            table[f"[:SENSe#]:{word}:NPLCycles?"] = lambda c: self.number_reply(c, self.nplc, 0.01, 10, 1)
+            table[f"[:SENSe#]:{word}:NPLCycles?"] = lambda c: self.number_reply(
+                c, self.nplc, 0.01, 10, 1
+            )
             table[f":MEASure:{word}?"] = partial(self._measure, short)
             table[f":CONFigure:{word}"] = partial(self._configure, short)
         return table
@@ -320,7 +340,9 @@ class Simulated2400(KeithleySmu):
         top = self.meters[q].spans[-1].top
         return {
             f"{source}[:LEVel][:IMMediate][:AMPLitude]": lambda c: self._set_level(c, q),
-            f"{source}[:LEVel][:IMMediate][:AMPLitude]?": lambda c: self.number_reply(c, self.levels[q], -top, top, 0),
+            f"{source}[:LEVel][:IMMediate][:AMPLitude]?": lambda c: self.number_reply(
+                c, self.levels[q], -top, top, 0
+            ),
             f"{source}[:LEVel]:TRIGgered[:AMPLitude]": lambda c: self._set_triggered(c, q),
             f"{source}[:LEVel]:TRIGgered[:AMPLitude]?": lambda c: self.number_reply(
                 c, self.triggered.get(q, self.levels[q]), -top, top, 0
@@ -328,7 +350,9 @@ class Simulated2400(KeithleySmu):
             f"{source}:MODE": lambda c: self._set_mode(c, q),
             f"{source}:MODE?": lambda _: self.mode[q],
             f"{source}:RANGe[:UPPer]": lambda c: self._set_source_range(c, q),
-            f"{source}:RANGe[:UPPer]?": lambda c: self.number_reply(c, self.source_span[q].top, -top, top, top),
+            f"{source}:RANGe[:UPPer]?": lambda c: self.number_reply(
+                c, self.source_span[q].top, -top, top, top
+            ),
             f"{source}:RANGe:AUTO": lambda c: self._set_source_auto(c, q),
             f"{source}:RANGe:AUTO?": lambda _: str(int(self.source_auto[q])),
             f"{source}:STARt": lambda c: self._set_end(c, q, "STAR"),
@@ -336,18 +360,26 @@ class Simulated2400(KeithleySmu):
             f"{source}:STOP": lambda c: self._set_end(c, q, "STOP"),
             f"{source}:STOP?": lambda c: self.number_reply(c, self.ends[q, "STOP"], -top, top, 0),
             f"{source}:STEP": lambda c: self._set_step(c, q),
-            f"{source}:STEP?": lambda _: f"{(self.ends[q, 'STOP'] - self.ends[q, 'STAR']) / (self.points - 1):.6E}",
+            f"{source}:STEP?": lambda _: (
+                f"{(self.ends[q, 'STOP'] - self.ends[q, 'STAR']) / (self.points - 1):.6E}"
+            ),
             f":SOURce#:LIST:{word}": lambda c: self._set_list(c, q, append=False),
             f":SOURce#:LIST:{word}?": lambda _: ",".join(f"{v:.6E}" for v in self.lists[q]),
             f":SOURce#:LIST:{word}:APPend": lambda c: self._set_list(c, q, append=True),
             f":SOURce#:LIST:{word}:POINts?": lambda _: str(len(self.lists[q])),
             f"{sense}:RANGe[:UPPer]": lambda c: self._set_sense_range(c, q),
-            f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(c, self._sense_span(q).top, -top, top, top),
+            f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(
+                c, self._sense_span(q).top, -top, top, top
+            ),
             f"{sense}:RANGe:AUTO": lambda c: self._set_sense_auto(c, q),
             f"{sense}:RANGe:AUTO?": lambda _: str(int(self.sense_auto[q])),
-            f"{sense}:RANGe:AUTO:ULIMit?": lambda _: f"{self.meters[q].fitting(self.compliance[q]).top:.6E}",
+            f"{sense}:RANGe:AUTO:ULIMit?": lambda _: (
+                f"{self.meters[q].fitting(self.compliance[q]).top:.6E}"
+            ),
             f"{sense}:PROTection[:LEVel]": lambda c: self._set_compliance(c, q),
-            f"{sense}:PROTection[:LEVel]?": lambda c: self.number_reply(c, self.compliance[q], -top, top, _RESET[q]),
+            f"{sense}:PROTection[:LEVel]?": lambda c: self.number_reply(
+                c, self.compliance[q], -top, top, _RESET[q]
+            ),
             f"{sense}:PROTection:TRIPped?": lambda _: str(int(self._in_compliance(q))),
         }
 
@@ -370,7 +402,9 @@ class Simulated2400(KeithleySmu):
             self.levels[q] = level
 
     def _set_triggered(self, call: Call, q: str) -> None:
-        self.triggered[q] = self.level_of(call, q, None if self.source_auto[q] else self.source_span[q])
+        self.triggered[q] = self.level_of(
+            call, q, None if self.source_auto[q] else self.source_span[q]
+        )
 
     def _set_mode(self, call: Call, q: str) -> None:
         self.mode[q] = call.choice(0, "FIXed", "SWEep", "LIST")
@@ -391,7 +425,11 @@ class Simulated2400(KeithleySmu):
         """22 W: 105 mA above 21 V, 21 V above 105 mA."""
         other = OTHER[q]
         most = {"VOLT": (20.0, 0.105), "CURR": (0.1, 21.0)}[q]
-        if q == self.function and span.full > most[0] and self.compliance[other] > most[1] * (1 + 1e-9):
+        if (
+            q == self.function
+            and span.full > most[0]
+            and self.compliance[other] > most[1] * (1 + 1e-9)
+        ):
             raise POWER
         self.source_span[q] = span
 
@@ -487,7 +525,11 @@ class Simulated2400(KeithleySmu):
         self.nplc = call.number(0, 0.01, 10, default=1.0)
 
     def _sense_on(self, call: Call) -> None:
-        names = {function_word(name) for at in range(len(call.arguments)) for name in call.text(at).split(",")}
+        names = {
+            function_word(name)
+            for at in range(len(call.arguments))
+            for name in call.text(at).split(",")
+        }
         if not names:
             raise MISSING
         if not self.values[self.CONCURRENT]:
@@ -497,7 +539,11 @@ class Simulated2400(KeithleySmu):
         self.sensed |= names
 
     def _sense_off(self, call: Call) -> None:
-        self.sensed -= {function_word(name) for at in range(len(call.arguments)) for name in call.text(at).split(",")}
+        self.sensed -= {
+            function_word(name)
+            for at in range(len(call.arguments))
+            for name in call.text(at).split(",")
+        }
 
     def _told(self, functions: set[str]) -> str:
         names = {"VOLT": "VOLT:DC", "CURR": "CURR:DC", "RES": "RES"}
@@ -572,7 +618,10 @@ class Simulated2400(KeithleySmu):
             return [float(v) for v in np.linspace(start, stop, self.points)]
         if start * stop <= 0:
             raise CONFLICT
-        return [float(v) for v in math.copysign(1, start) * np.geomspace(abs(start), abs(stop), self.points)]
+        return [
+            float(v)
+            for v in math.copysign(1, start) * np.geomspace(abs(start), abs(stop), self.points)
+        ]
 
     def _source_delay_measure(self, level: float | None) -> Reading:
         q = self.function
@@ -621,13 +670,21 @@ class Simulated2400(KeithleySmu):
                 continue
             if self.sense_auto[q] and q != self.function:
                 self.sense_span[q] = self.meters[q].fitting(min(abs(value), self.compliance[q]))
-            told[q] = float(np.mean([self.meters[q].read(value, self._sense_span(q)) for _ in range(repeats)]))
+            told[q] = float(
+                np.mean([self.meters[q].read(value, self._sense_span(q)) for _ in range(repeats)])
+            )
             told[q] = OVERFLOW if abs(told[q]) >= OVERFLOW else told[q]
         ohms = NOT_MEASURED
         if "RES" in self.sensed:
-            ohms = told["VOLT"] / told["CURR"] if told["CURR"] and OVERFLOW not in told.values() else OVERFLOW
+            ohms = (
+                told["VOLT"] / told["CURR"]
+                if told["CURR"] and OVERFLOW not in told.values()
+                else OVERFLOW
+            )
         status = self._status_word(truth.limited, told)
-        self.measurement_event |= 64 | (128 if status & 1 else 0) | (1 << 14 if truth.limited else 0)
+        self.measurement_event |= (
+            64 | (128 if status & 1 else 0) | (1 << 14 if truth.limited else 0)
+        )
         return Reading(told["VOLT"], told["CURR"], ohms, self._time(), status)
 
     def _status_word(self, is_limited: bool, told: dict[str, float]) -> int:
@@ -672,7 +729,8 @@ class Simulated2400(KeithleySmu):
     def _read(self) -> str | bytes | None:
         self.clear()
         self._initiate()
-        # With a trigger still to come the instrument holds its answer back; here there is none until `:FETCh?`.
+        # With a trigger still to come the instrument holds its answer back; here there is none
+        # until `:FETCh?`.
         return self._fetch() if self.running is None else None
 
     def _fetch(self) -> str | bytes:
@@ -702,7 +760,8 @@ class Simulated2400(KeithleySmu):
 
     def _set_elements(self, call: Call) -> None:
         words = [
-            call.choice(at, "VOLTage", "CURRent", "RESistance", "TIME", "STATus") for at in range(len(call.arguments))
+            call.choice(at, "VOLTage", "CURRent", "RESistance", "TIME", "STATus")
+            for at in range(len(call.arguments))
         ]
         if not words:
             raise MISSING
@@ -723,7 +782,10 @@ class Simulated2400(KeithleySmu):
         before = [self.store[0].TIME] * len(self.store)
         if self.values[self.STAMP] == "DELT":
             before = [self.store[0].TIME, *(r.TIME for r in self.store[:-1])]
-        return [Reading(r.VOLT, r.CURR, r.RES, r.TIME - t, r.STAT) for r, t in zip(self.store, before, strict=True)]
+        return [
+            Reading(r.VOLT, r.CURR, r.RES, r.TIME - t, r.STAT)
+            for r, t in zip(self.store, before, strict=True)
+        ]
 
     def _clear_store(self) -> None:
         self.store = []
@@ -753,7 +815,8 @@ class Simulated2400(KeithleySmu):
         }
         values = how[str(self.values[self.STATISTIC])](table, axis=0)
         return ",".join(
-            f"{NOT_MEASURED if column[0] >= OVERFLOW else v:+.6E}" for v, column in zip(values, table.T, strict=True)
+            f"{NOT_MEASURED if column[0] >= OVERFLOW else v:+.6E}"
+            for v, column in zip(values, table.T, strict=True)
         )
 
     # Status

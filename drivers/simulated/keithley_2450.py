@@ -1,9 +1,11 @@
 """Simulated Keithley 2450 and 2460 SourceMeters with their SCPI command set.
 
-Written from the Model 2450 Reference Manual 2450-901-01 Rev. B (section 6, appendix B), the 2461 and 2470 manuals' section
-on the same commands, and SPEC-2450 Rev. A. Unverified, for no page was opened: ranges, accuracy and envelope of the 2460
-(its limits are those of the 2461, page 6-94); that a sweep clears its buffer, switches the output on before its first point
-and off behind its last; times of auto delay and autozero; the codes of warnings; how numbers of status elements are written.
+Written from the Model 2450 Reference Manual 2450-901-01 Rev. B (section 6, appendix B), the 2461
+and 2470 manuals' section on the same commands, and SPEC-2450 Rev. A. Unverified, for no page was
+opened: ranges, accuracy and envelope of the 2460 (its limits are those of the 2461, page 6-94);
+that a sweep clears its buffer, switches the output on before its first point and off behind its
+last; times of auto delay and autozero; the codes of warnings; how numbers of status elements are
+written.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from ._keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Setting, Span, function_word
-from ._scpi import ILLEGAL, MISSING, PARAMETER, Call, Handler, ScpiError
-from ._world import Drive, Place
+from .array.terminals import Drive, Place
+from .scpi.instrument import ILLEGAL, MISSING, PARAMETER, Call, Handler, ScpiError
+from .scpi.keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Setting, Span, function_word
 
 EPOCH = datetime(2026, 1, 1)
 AUTO_DELAY_S = 1e-3
@@ -99,7 +101,9 @@ FAMILIES = {
 
 
 class Event(ScpiError):  # noqa: N818 (the manual calls it so)
-    """An entry of the event log: error (1), warning (2) or information (4), and when (s of the virtual clock)."""
+    """An entry of the event log: error (1), warning (2) or information (4), and when (s of the
+    virtual clock).
+    """
 
     def __init__(self, code: int, text: str, kind: int, at_s: float) -> None:
         super().__init__(code, text)
@@ -143,7 +147,11 @@ def _settings() -> tuple[Setting, ...]:
         Setting(":FORMat:ASCii:PRECision", 0.0, 0, 16, is_integer=True),
         Setting("[:SENSe#]:COUNt", 1.0, 1, 300_000, is_integer=True),
         Setting(":SYSTem:BEEPer:STATe", True),
-        Setting(":DISPlay:LIGHt:STATe", "ON50", words=("ON100", "ON75", "ON50", "ON25", "OFF", "BLACkout")),
+        Setting(
+            ":DISPlay:LIGHt:STATe",
+            "ON50",
+            words=("ON100", "ON75", "ON50", "ON25", "OFF", "BLACkout"),
+        ),
     ]
     for word in FUNCTIONS:
         sense = f"[:SENSe#]:{word}[:DC]" if word[0] != "R" else f"[:SENSe#]:{word}"
@@ -155,7 +163,9 @@ def _settings() -> tuple[Setting, ...]:
             Setting(f"{sense}:AVERage:COUNt", 10.0, 1, 100, is_integer=True),
             Setting(f"{sense}:AVERage:TCONtrol", "REP", words=("REPeat", "MOVing")),
             Setting(
-                f"{sense}:UNIT", {"V": "VOLT", "C": "AMP", "R": "OHM"}[word[0]], words=("VOLT", "AMP", "OHM", "WATT")
+                f"{sense}:UNIT",
+                {"V": "VOLT", "C": "AMP", "R": "OHM"}[word[0]],
+                words=("VOLT", "AMP", "OHM", "WATT"),
             ),
             *(Setting(f"{sense}:DELay:USER{n}", 0.0, 0, 1e4) for n in range(1, 6)),
         ]
@@ -171,16 +181,37 @@ def _settings() -> tuple[Setting, ...]:
             Setting(f"{source}:DELay:AUTO", True),
             Setting(f"{source}:READ:BACK", True),
             Setting(f"{source}:HIGH:CAPacitance", False),
-            Setting(f":OUTPut#:{word}:SMODe", "NORM", words=("NORMal", "HIMPedance", "ZERO", "GUARd")),
+            Setting(
+                f":OUTPut#:{word}:SMODe", "NORM", words=("NORMal", "HIMPedance", "ZERO", "GUARd")
+            ),
             *(Setting(f"{source}:DELay:USER{n}", 0.0, 0, 1e4) for n in range(1, 6)),
         ]
-    guards = ("PROT2", "PROT5", "PROT10", "PROT20", "PROT40", "PROT60", "PROT80", "PROT100", "PROT120", "PROT140")
-    listed.append(Setting(":SOURce#:VOLTage:PROTection[:LEVel]", "NONE", words=(*guards, "PROT160", "PROT180", "NONE")))
+    guards = (
+        "PROT2",
+        "PROT5",
+        "PROT10",
+        "PROT20",
+        "PROT40",
+        "PROT60",
+        "PROT80",
+        "PROT100",
+        "PROT120",
+        "PROT140",
+    )
+    listed.append(
+        Setting(
+            ":SOURce#:VOLTage:PROTection[:LEVel]",
+            "NONE",
+            words=(*guards, "PROT160", "PROT180", "NONE"),
+        )
+    )
     return tuple(listed)
 
 
 class Simulated2450(KeithleySmu):
-    """A 2450 or 2460 with the command set SCPI; `language` says which one it was switched on with."""
+    """A 2450 or 2460 with the command set SCPI; `language` says which one it was switched on
+    with.
+    """
 
     MODELS = ("2450", "2460")
     QUEUE = 1000
@@ -202,7 +233,9 @@ class Simulated2450(KeithleySmu):
         return f"KEITHLEY INSTRUMENTS INC.,{name},{self.place.serial},1.7.12b"
 
     def message(self, line: str) -> str | bytes:
-        """See `SimulatedInstrument`. With another command set only the common commands are understood."""
+        """See `SimulatedInstrument`. With another command set only the common commands are
+        understood.
+        """
         if self.language == "TSP" and not line.lstrip().startswith("*"):
             self.push(ScpiError(-285, "TSP Syntax error at line 1: unexpected symbol"))
             return ""
@@ -235,7 +268,11 @@ class Simulated2450(KeithleySmu):
             return Drive()
         if state == "GUAR":
             return Drive("current", 0.0, 0.1 * self.source_span["VOLT"].full)
-        return Drive("voltage", 0.0, 0.1 * self.sense_span["CURR"].full if state == "NORM" else self.limits["CURR"])
+        return Drive(
+            "voltage",
+            0.0,
+            0.1 * self.sense_span["CURR"].full if state == "NORM" else self.limits["CURR"],
+        )
 
     def push(self, error: ScpiError) -> None:
         """See `ScpiInstrument`."""
@@ -272,7 +309,9 @@ class Simulated2450(KeithleySmu):
             ":SOURce#:FUNCtion[:MODE]?": lambda _: self.function,
             ":SOURce#:VOLTage:PROTection[:LEVel]:TRIPped?": lambda _: "0",
             "[:SENSe#]:FUNCtion[:ON]": self._set_sense,
-            "[:SENSe#]:FUNCtion[:ON]?": lambda _: '"RES"' if self.sensed == "RES" else f'"{self.sensed}:DC"',
+            "[:SENSe#]:FUNCtion[:ON]?": lambda _: (
+                '"RES"' if self.sensed == "RES" else f'"{self.sensed}:DC"'
+            ),
             "[:SENSe#]:AZERo:ONCE": lambda _: None,
             ":READ?": self._read,
             ":MEASure?": self._read,
@@ -287,7 +326,9 @@ class Simulated2450(KeithleySmu):
             ":TRACe:POINts": self._set_points,
             ":TRACe:POINts?": lambda c: str(self._buffer(c, 0).size),
             ":TRACe:ACTual?": lambda c: str(len(self._buffer(c, 0).readings)),
-            ":TRACe:TRIGger": lambda c: self._take(self._buffer(c, 0), round(float(self.values["[:SENSe#]:COUNt"]))),
+            ":TRACe:TRIGger": lambda c: self._take(
+                self._buffer(c, 0), round(float(self.values["[:SENSe#]:COUNt"]))
+            ),
             ":TRACe:DATA?": self._data,
             ":OUTPut#[:STATe]": lambda c: self.switch(c.switch()),
             ":OUTPut#[:STATe]?": lambda _: str(int(self.is_on)),
@@ -296,12 +337,16 @@ class Simulated2450(KeithleySmu):
             ":ROUTe:TERMinals?": lambda _: self.terminals,
             ":SYSTem:LFRequency?": lambda _: f"{self.place.line_hz:.0f}",
             ":SYSTem:VERSion?": lambda _: "1996.0",
-            ":SYSTem:TIME?": lambda _: f"{(_stamp(self.now_s) - datetime(1970, 1, 1)).total_seconds():.0f}",
+            ":SYSTem:TIME?": lambda _: (
+                f"{(_stamp(self.now_s) - datetime(1970, 1, 1)).total_seconds():.0f}"
+            ),
             ":SYSTem:BEEPer[:IMMediate]": self._beep,
             ":SYSTem:CLEar": lambda _: self.queue.clear(),
             ":SYSTem:ERRor:COUNt?": lambda _: str(self._error_count()),
             ":SYSTem:ERRor:CODE[:NEXT]?": lambda _: self.next_error().partition(",")[0],
-            ":SYSTem:EVENtlog:NEXT?": lambda _: str(self.queue.popleft()) if self.queue else '0,"No error;0,0,0"',
+            ":SYSTem:EVENtlog:NEXT?": lambda _: (
+                str(self.queue.popleft()) if self.queue else '0,"No error;0,0,0"'
+            ),
             ":SYSTem:EVENtlog:COUNt?": lambda _: str(len(self.queue)),
             ":SYSTem:EVENtlog:POST": lambda c: self._post(c),
             ":STATus:PRESet": lambda _: None,
@@ -314,7 +359,12 @@ class Simulated2450(KeithleySmu):
             ":DISPlay:CLEar": lambda _: None,
             ":DISPlay:USER#:TEXT[:DATA]": lambda _: None,
         }
-        for how, of in (("AVERage", np.mean), ("MAXimum", np.max), ("MINimum", np.min), ("STDDev", np.std)):
+        for how, of in (
+            ("AVERage", np.mean),
+            ("MAXimum", np.max),
+            ("MINimum", np.min),
+            ("STDDev", np.std),
+        ):
             table[f":TRACe:STATistics:{how}?"] = self._statistic(of)
         for word in FUNCTIONS:
             short = "RES" if word[0] == "R" else word[:4]
@@ -334,9 +384,13 @@ class Simulated2450(KeithleySmu):
         most = self.meters[other].spans[-1].top
         return {
             f"{source}[:LEVel][:IMMediate][:AMPLitude]": lambda c: self._set_level(c, q),
-            f"{source}[:LEVel][:IMMediate][:AMPLitude]?": lambda c: self.number_reply(c, self.levels[q], -top, top, 0),
+            f"{source}[:LEVel][:IMMediate][:AMPLitude]?": lambda c: self.number_reply(
+                c, self.levels[q], -top, top, 0
+            ),
             f"{source}:RANGe": lambda c: self._set_source_range(c, q),
-            f"{source}:RANGe?": lambda c: self.number_reply(c, self.source_span[q].full, 0, top, top),
+            f"{source}:RANGe?": lambda c: self.number_reply(
+                c, self.source_span[q].full, 0, top, top
+            ),
             f"{source}:RANGe:AUTO": lambda c: self._set_source_auto(c, q),
             f"{source}:RANGe:AUTO?": lambda _: str(int(self.source_auto[q])),
             f"{source}:DELay": lambda c: self._set_delay(c, q, word),
@@ -345,7 +399,9 @@ class Simulated2450(KeithleySmu):
             f"{limit}?": lambda c: self.number_reply(
                 c, self.limits[other], self.family.least[other], most, self.family.start[other]
             ),
-            f"{limit}:TRIPped?": lambda _: str(int(self.is_on and self.function == q and self.sense().limited)),
+            f"{limit}:TRIPped?": lambda _: str(
+                int(self.is_on and self.function == q and self.sense().limited)
+            ),
             f":SOURce#:LIST:{word}": lambda c: self._set_list(c, q, append=False),
             f":SOURce#:LIST:{word}?": lambda _: ",".join(f"{v:.6E}" for v in self.lists[q]),
             f":SOURce#:LIST:{word}:APPend": lambda c: self._set_list(c, q, append=True),
@@ -355,7 +411,9 @@ class Simulated2450(KeithleySmu):
             f":SOURce#:SWEep:{word}:LOG": lambda c: self._set_sweep(c, q, "LOG"),
             f":SOURce#:SWEep:{word}:LIST": lambda c: self._set_list_sweep(c, q),
             f"{sense}:RANGe[:UPPer]": lambda c: self._set_sense_range(c, q),
-            f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(c, self._sense_span(q).full, 0, top, top),
+            f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(
+                c, self._sense_span(q).full, 0, top, top
+            ),
             f"{sense}:RANGe:AUTO": lambda c: self._set_sense_auto(c, q),
             f"{sense}:RANGe:AUTO?": lambda _: str(int(self.sense_auto[q])),
         }
@@ -393,7 +451,9 @@ class Simulated2450(KeithleySmu):
         self.source_auto[q] = call.switch()
 
     def _take_source_span(self, q: str, span: Span) -> None:
-        """Change the range; a limit outside the envelope of the new one is lowered, and the event log says so."""
+        """Change the range; a limit outside the envelope of the new one is lowered, and the event
+        log says so.
+        """
         self.source_span[q] = span
         most = self._most_limit(q)
         if self.limits[OTHER[q]] > most * (1 + 1e-9):
@@ -403,7 +463,9 @@ class Simulated2450(KeithleySmu):
     def _most_limit(self, q: str) -> float:
         """Largest limit beside the present source range of a quantity."""
         at = 0 if q == "VOLT" else 1
-        return max(pair[1 - at] for pair in self.family.envelope if pair[at] >= self.source_span[q].full)
+        return max(
+            pair[1 - at] for pair in self.family.envelope if pair[at] >= self.source_span[q].full
+        )
 
     def _set_delay(self, call: Call, q: str, word: str) -> None:
         self.delays_s[q] = call.number(0, 0, 1e4, default=0.0)
@@ -416,10 +478,14 @@ class Simulated2450(KeithleySmu):
     def _set_limit(self, call: Call, q: str) -> None:
         other = OTHER[q]
         least, most = self.family.least[other], self._most_limit(q)
-        value = abs(call.number(0, -most * (1 + 1e-9), most * (1 + 1e-9), default=self.family.start[other]))
+        value = abs(
+            call.number(0, -most * (1 + 1e-9), most * (1 + 1e-9), default=self.family.start[other])
+        )
         if value < least * (1 - 1e-9):
             raise PARAMETER
-        if not self.sense_auto[other] and value < LEAST_LIMIT * self.sense_span[other].full * (1 - 1e-9):
+        if not self.sense_auto[other] and value < LEAST_LIMIT * self.sense_span[other].full * (
+            1 - 1e-9
+        ):
             raise PARAMETER
         self.limits[other] = value
         self.apply()
@@ -430,7 +496,9 @@ class Simulated2450(KeithleySmu):
         if len(call.arguments) > LIST_WORDS:
             raise ScpiError(-108, "Parameter not allowed")
         top = self.meters[q].spans[-1].top * (1 + 1e-9)
-        values = (self.lists[q] if append else []) + [call.number(n, -top, top) for n in range(len(call.arguments))]
+        values = (self.lists[q] if append else []) + [
+            call.number(n, -top, top) for n in range(len(call.arguments))
+        ]
         if len(values) > LIST_LENGTH:
             raise PARAMETER
         self.lists[q] = values
@@ -456,7 +524,8 @@ class Simulated2450(KeithleySmu):
         span = self.meters[q].fitting(call.number(0, -top, top, default=top))
         self.sense_span[q], self.sense_auto[q] = span, False
         if self.limits[q] < LEAST_LIMIT * span.full * (1 - 1e-9):
-            # The manuals of the family: the limit is changed to one that is appropriate to the range.
+            # The manuals of the family: the limit is changed to one that is appropriate to the
+            # range.
             self.limits[q] = LEAST_LIMIT * span.full
             self.warn(5079, "Source limit was changed to fit the measure range")
         self.apply()
@@ -473,7 +542,10 @@ class Simulated2450(KeithleySmu):
         sense = f"[:SENSe#]:{word}"
         source = ":SOURce#:VOLTage" if self.function == "VOLT" else ":SOURce#:CURRent"
         repeats = 1
-        if self.values[f"{sense}:AVERage[:STATe]"] and self.values[f"{sense}:AVERage:TCONtrol"] == "REP":
+        if (
+            self.values[f"{sense}:AVERage[:STATe]"]
+            and self.values[f"{sense}:AVERage:TCONtrol"] == "REP"
+        ):
             repeats = round(float(self.values[f"{sense}:AVERage:COUNt"]))
         is_read_back = bool(self.values[f"{source}:READ:BACK"])
         quantities = 2 if is_read_back or self.sensed == "RES" else 1
@@ -491,7 +563,9 @@ class Simulated2450(KeithleySmu):
             value = OVERFLOW if bad else measured["VOLT"] / measured["CURR"]
         else:
             value = measured[self.sensed]
-        status = (FRONT if self.terminals == "FRON" else 0) | (QUESTIONABLE if abs(value) >= OVERFLOW else 0)
+        status = (FRONT if self.terminals == "FRON" else 0) | (
+            QUESTIONABLE if abs(value) >= OVERFLOW else 0
+        )
         source_status = (
             (READ_BACK if is_read_back else 0)
             | (LIMITED if self.is_on and truth.limited else 0)
@@ -499,13 +573,27 @@ class Simulated2450(KeithleySmu):
             | (OUTPUT if self.is_on else 0)
         )
         units = {"VOLT": "Volt DC", "CURR": "Amp DC", "RES": "Ohm"}
-        return Reading(value, forced, self.now_s, status, source_status, units[self.sensed], units[self.function])
+        return Reading(
+            value,
+            forced,
+            self.now_s,
+            status,
+            source_status,
+            units[self.sensed],
+            units[self.function],
+        )
 
     def _measure(self, q: str, true: float, repeats: int) -> float:
         if q == OTHER[self.function] and self.sense_auto[q]:
-            self.sense_span[q] = self.meters[q].fitting(min(abs(true), self.meters[q].spans[-1].top))
+            self.sense_span[q] = self.meters[q].fitting(
+                min(abs(true), self.meters[q].spans[-1].top)
+            )
         values = [self.meters[q].read(true, self._sense_span(q)) for _ in range(repeats)]
-        return float(np.mean(values)) if max(np.abs(values)) < OVERFLOW else math.copysign(OVERFLOW, true)
+        return (
+            float(np.mean(values))
+            if max(np.abs(values)) < OVERFLOW
+            else math.copysign(OVERFLOW, true)
+        )
 
     # Trigger model
 
@@ -545,13 +633,24 @@ class Simulated2450(KeithleySmu):
         if not levels:
             raise ScpiError(-221, "Settings conflict")
         ranging = "AUTO" if self.source_auto[q] else "FIX"
-        self._set_model(q, list(levels), delay_s, count, ranging, is_aborting, self._buffer(call, 4))
+        self._set_model(
+            q, list(levels), delay_s, count, ranging, is_aborting, self._buffer(call, 4)
+        )
 
     def _set_model(
-        self, q: str, levels: list[float], delay_s: float, count: int, ranging: str, is_aborting: bool, buffer: Buffer
+        self,
+        q: str,
+        levels: list[float],
+        delay_s: float,
+        count: int,
+        ranging: str,
+        is_aborting: bool,
+        buffer: Buffer,
     ) -> None:
         if count < 1:
-            raise ScpiError(-221, "Settings conflict")  # an endless sweep would never let a message end here
+            raise ScpiError(
+                -221, "Settings conflict"
+            )  # an endless sweep would never let a message end here
 
         def run() -> None:
             spans = self.meters[q]
@@ -664,7 +763,9 @@ class Simulated2450(KeithleySmu):
         if self.values[":FORMat[:DATA]"] == "ASC":
             return ",".join(self._text(r, name, start_s) for r in readings for name in names)
         numbers = [
-            {"READ": r.value, "SOUR": r.source, "REL": r.at_s - start_s}[name] for r in readings for name in names
+            {"READ": r.value, "SOUR": r.source, "REL": r.at_s - start_s}[name]
+            for r in readings
+            for name in names
         ]
         order = "<" if self.values[":FORMat:BORDer"] == "SWAP" else ">"
         kind = "d" if self.values[":FORMat[:DATA]"] == "REAL" else "f"
@@ -714,8 +815,14 @@ class Simulated2450(KeithleySmu):
         return sum(not isinstance(e, Event) or e.kind == 1 for e in self.queue)
 
     def _post(self, call: Call) -> None:
-        kind = call.choice(1, "ERRor", "WARNing", "INFormational") if len(call.arguments) > 1 else "INF"
-        self.queue.append(Event(1003, f"User: {call.text(0)}", {"ERR": 1, "WARN": 2, "INF": 4}[kind], self.now_s))
+        kind = (
+            call.choice(1, "ERRor", "WARNing", "INFormational")
+            if len(call.arguments) > 1
+            else "INF"
+        )
+        self.queue.append(
+            Event(1003, f"User: {call.text(0)}", {"ERR": 1, "WARN": 2, "INF": 4}[kind], self.now_s)
+        )
 
 
 _ELEMENTS = (

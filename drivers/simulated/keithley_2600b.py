@@ -1,12 +1,15 @@
-"""A simulated Keithley Series 2600B source-meter: 2601B to 2636B, one or two channels, TSP over a line of text.
+"""A simulated Keithley Series 2600B source-meter: 2601B to 2636B, one or two channels, TSP over a
+line of text.
 
-Sources: specifications of the 2601B, 2602B, 2604B (SPEC-2602B Rev. B, pages 2, 5 and 11 at easymanua.ls: ranges, resolution,
-smallest limits, buffers, no TSP-Link on the 2604B); reference manual 2600BS-901-01 Rev. B page 4-13 (operating boundaries of the
-2611B to 2636B: 200 V with 0.1 A, 20 V with 1.5 A) and page 7-226 (output-off limits); the ranges and smallest limits of the
-2611B to 2636B as QCoDeS 0.58 has them, its misprint of the 10 mA range aside.
-Unverified: that the 100 pA range of the 2635B and 2636B only measures, the default limits, that a reading above 102 % of its
-range overflows, the automatic delays (1 ms here), no digital lines on the 2604B, 2614B, 2634B. The interlock counts as closed.
-Not simulated: settling of the source into the load (levels stand at once), contact checks, calibration, front panel, files, LAN.
+Sources: specifications of the 2601B, 2602B, 2604B (SPEC-2602B Rev. B, pages 2, 5 and 11 at
+easymanua.ls: ranges, resolution, smallest limits, buffers, no TSP-Link on the 2604B); reference
+manual 2600BS-901-01 Rev. B page 4-13 (operating boundaries of the 2611B to 2636B: 200 V with 0.1 A,
+20 V with 1.5 A) and page 7-226 (output-off limits); the ranges and smallest limits of the 2611B to
+2636B as QCoDeS 0.58 has them, its misprint of the 10 mA range aside. Unverified: that the 100 pA
+range of the 2635B and 2636B only measures, the default limits, that a reading above 102 % of its
+range overflows, the automatic delays (1 ms here), no digital lines on the 2604B, 2614B, 2634B. The
+interlock counts as closed. Not simulated: settling of the source into the load (levels stand at
+once), contact checks, calibration, front panel, files, LAN.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from ._lua import LuaError, LuaTable, Value, number
-from ._tsp import TspInstrument
-from ._tsp_factory import FACTORY
-from ._tsp_smu import Abilities, Smu
-from ._tsp_sweeper import Sweeper
+from .tsp.factory_scripts import FACTORY
+from .tsp.instrument import TspInstrument
+from .tsp.lua_values import LuaError, LuaTable, Value, number
+from .tsp.smu import Abilities, Smu
+from .tsp.sweeper import Sweeper
 
 _MICRO_TO_AMPERE = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _LOW = Abilities(
@@ -116,7 +119,9 @@ class Simulated2600B(TspInstrument):
         return any(smu.output == 1 for smu in self.smus.values())
 
     def wait_complete(self) -> None:
-        """See `TspInstrument`: lets time pass until no sweep is under way. Raises `LuaError` where one would wait for ever."""
+        """See `TspInstrument`: lets time pass until no sweep is under way. Raises `LuaError` where
+        one would wait for ever.
+        """
         while any(sweeper.is_running for sweeper in self.sweepers.values()):
             if not self.events.run_next(float("inf")):
                 raise LuaError("a sweep waits for a trigger that never comes")
@@ -132,7 +137,14 @@ class Simulated2600B(TspInstrument):
 
     def _display_table(self) -> LuaTable:
         table = LuaTable(
-            {"SMUA": 0.0, "SMUB": 1.0, "SMUA_SMUB": 2.0, "USER": 3.0, "MEASURE_DCAMPS": 0.0, "MEASURE_DCVOLTS": 1.0}
+            {
+                "SMUA": 0.0,
+                "SMUB": 1.0,
+                "SMUA_SMUB": 2.0,
+                "USER": 3.0,
+                "MEASURE_DCAMPS": 0.0,
+                "MEASURE_DCVOLTS": 1.0,
+            }
         )
         for name in ("clear", "settext", "setcursor", "sendkey", "trigger", "loadmenu", "waitkey"):
             table.set(name, lambda *_: None)
@@ -159,13 +171,20 @@ class Simulated2600B(TspInstrument):
         instrument = LuaTable()
 
         def any_bit(bit: int) -> float:
-            return float(sum(1 << at for at, smu in enumerate(self.smus.values(), 1) if smu.condition & bit))
+            return float(
+                sum(1 << at for at, smu in enumerate(self.smus.values(), 1) if smu.condition & bit)
+            )
 
         for name, smu in self.smus.items():
             register = self._register(lambda s=smu: float(s.condition))  # type: ignore[misc]
             for word, bit in (("VOLTAGE_LIMIT", 1), ("VLMT", 1), ("CURRENT_LIMIT", 2), ("ILMT", 2)):
                 register.set(word, float(bit))
-            for word, bit in (("READING_OVERFLOW", 128), ("ROF", 128), ("BUFFER_AVAILABLE", 256), ("BAV", 256)):
+            for word, bit in (
+                ("READING_OVERFLOW", 128),
+                ("ROF", 128),
+                ("BUFFER_AVAILABLE", 256),
+                ("BAV", 256),
+            ):
                 register.set(word, float(bit))
             instrument.set(f"smu{name}", register)
         measurement.set("instrument", instrument)

@@ -1,21 +1,25 @@
-"""Simulated Keithley 3706A-SNFP (no multimeter) with 3730 cards of 6x16; see `_tsp_switch` for what it was written from.
+"""Simulated Keithley 3706A-SNFP (no multimeter) with 3730 cards of 6x16; see `_tsp_switch` for what
+it was written from.
 
-Names are slot, row, two-digit column ("1101"); relays 911 to 916 of a slot join its rows to the analog backplane, and are kept
-open while the card's interlock is. Attributes beyond those of `channel` and `slot` as the source of QCoDeS 0.58 asks for them:
-`gpib`, `comm`, `lan.status`, `memory`. Unverified: code and text of the interlock's error.
+Names are slot, row, two-digit column ("1101"); relays 911 to 916 of a slot join its rows to the
+analog backplane, and are kept open while the card's interlock is. Attributes beyond those of
+`channel` and `slot` as the source of QCoDeS 0.58 asks for them: `gpib`, `comm`, `lan.status`,
+`memory`. Unverified: code and text of the interlock's error.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from ._lua_library import text_at
-from ._tsp import LuaTable, TspError, Value, boolean, number
-from ._tsp_switch import WRONG_TYPE, CardType, Relay, SimulatedTspSwitch
+from .tsp.instrument import LuaTable, TspError, Value, boolean, number
+from .tsp.lua_library import text_at
+from .tsp.switch import WRONG_TYPE, CardType, Relay, SimulatedTspSwitch
 
 
 class Simulated3706A(SimulatedTspSwitch):
-    """A 3706A-SNFP; by default with a 3730 in every slot. `interlocks` is each slot's interlock state, 3: both engaged."""
+    """A 3706A-SNFP; by default with a 3730 in every slot. `interlocks` is each slot's interlock
+    state, 3: both engaged.
+    """
 
     MODELS = ("3706A",)
     FIRMWARE = "01.56a"
@@ -62,7 +66,9 @@ class Simulated3706A(SimulatedTspSwitch):
         gpib.define("address", lambda: self._gpib_address, set_address)
         self.globals.set("gpib", gpib)
         self.globals.set("comm", LuaTable({name: bus(name) for name in buses}))
-        self.globals.set("lan", LuaTable({"status": LuaTable({"ipaddress": "127.0.0.1"}), "reset": lambda: None}))
+        self.globals.set(
+            "lan", LuaTable({"status": LuaTable({"ipaddress": "127.0.0.1"}), "reset": lambda: None})
+        )
         self.globals.set("memory", LuaTable({"available": lambda: "51.56, 92.84, 100.00, 100.00"}))
 
     def slot_table(self, slot: int) -> LuaTable:
@@ -73,7 +79,9 @@ class Simulated3706A(SimulatedTspSwitch):
             interlock = LuaTable()
             interlock.define("state", lambda: float(self.interlocks[slot]))
             parts = {"rows": card.rows, "columns": card.columns}
-            table.values |= {name: LuaTable({"matrix": float(count)}) for name, count in parts.items()}
+            table.values |= {
+                name: LuaTable({"matrix": float(count)}) for name, count in parts.items()
+            }
             table.values["interlock"] = interlock
         return table
 
@@ -83,7 +91,11 @@ class Simulated3706A(SimulatedTspSwitch):
 
         def set_backplane(channels: Value, relays: Value) -> None:
             points = self._crosspoints(channels, self._listed(channels, "setbackplane"))
-            names = [self._relay(word).name for word in text_at(relays, 2, "setbackplane").split(",") if word.strip()]
+            names = [
+                self._relay(word).name
+                for word in text_at(relays, 2, "setbackplane").split(",")
+                if word.strip()
+            ]
             if any(self.relays[name].row for name in names):
                 raise WRONG_TYPE
             for point in points:

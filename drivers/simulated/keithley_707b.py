@@ -1,14 +1,16 @@
-"""Simulated Keithley 707B (6 slots) and 708B (1 slot) with 8x12 cards; see `_tsp_switch` for what it was written from.
+"""Simulated Keithley 707B (6 slots) and 708B (1 slot) with 8x12 cards; see `_tsp_switch` for what
+it was written from.
 
-Names are slot, row letter, two-digit column ("1A01"). Firmware and serial numbers as in the manual's examples.
+Names are slot, row letter, two-digit column ("1A01"). Firmware and serial numbers as in the
+manual's examples.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from ._tsp import LuaTable
-from ._tsp_switch import CardType, SimulatedTspSwitch
+from .tsp.instrument import LuaTable
+from .tsp.switch import CardType, SimulatedTspSwitch
 
 
 class Simulated707B(SimulatedTspSwitch):

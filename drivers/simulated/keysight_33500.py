@@ -1,13 +1,15 @@
-"""A simulated Keysight 33500B/33600A waveform generator, as far as pulses and arbitrary waveforms in counted bursts go.
+"""A simulated Keysight 33500B/33600A waveform generator, as far as pulses and arbitrary waveforms
+in counted bursts go.
 
-Written from the "Agilent 33500 Series Operating and Service Guide": "Output Termination" (page 61: 1 ohm to 10 kohm or
-infinite; levels follow the setting, the output does not), "Pulse Waveforms" (page 69: widths and edges), "BURSt Subsystem"
-(page 177), "DATA Subsystem", "FUNCtion Subsystem" (page 219) and "TRIGger Subsystem" (page 318: sources, `*OPC?` at the end of
-a burst, timer). Commands and spans were compared with what PyMeasure 0.16.0 and QCoDeS 0.58.0 send.
-Unverified: the 33600A's shortest times, the length of the error queue, texts behind ";" of -221 and -222, how edges limit width
-and period.
-A continuous waveform is not played: the terminal stands at the low level (pulse, arbitrary) or at the offset. Edges take no
-time of their own: a pulse stands for its width, which counts from half to half.
+Written from the "Agilent 33500 Series Operating and Service Guide": "Output Termination" (page 61:
+1 ohm to 10 kohm or infinite; levels follow the setting, the output does not), "Pulse Waveforms"
+(page 69: widths and edges), "BURSt Subsystem" (page 177), "DATA Subsystem", "FUNCtion Subsystem"
+(page 219) and "TRIGger Subsystem" (page 318: sources, `*OPC?` at the end of a burst, timer).
+Commands and spans were compared with what PyMeasure 0.16.0 and QCoDeS 0.58.0 send. Unverified: the
+33600A's shortest times, the length of the error queue, texts behind ";" of -221 and -222, how edges
+limit width and period. A continuous waveform is not played: the terminal stands at the low level
+(pulse, arbitrary) or at the offset. Edges take no time of their own: a pulse stands for its width,
+which counts from half to half.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ._scpi import ILLEGAL, MISSING, Call, Handler, ScpiError, ScpiInstrument
-from ._world import Drive, Place
+from .array.terminals import Drive, Place
+from .scpi.instrument import ILLEGAL, MISSING, Call, Handler, ScpiError, ScpiInstrument
 
 OUTPUT_OHM = 50.0
 MOST_EMF_V = 10.0
@@ -98,7 +100,9 @@ class _Channel:
 
 
 class Simulated33500(ScpiInstrument):
-    """One or two outputs that give counted pulses or arbitrary waveforms on a trigger, on the virtual clock."""
+    """One or two outputs that give counted pulses or arbitrary waveforms on a trigger, on the
+    virtual clock.
+    """
 
     MAKER = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = tuple(HERTZ)
@@ -116,7 +120,10 @@ class Simulated33500(ScpiInstrument):
 
     def identification(self) -> str:
         """See `ScpiInstrument`."""
-        return f"Agilent Technologies,{self.pretends or self.model},{self.place.serial},4.00-1.19-2.00-58-00"
+        return (
+            "Agilent"
+            f" Technologies,{self.pretends or self.model},{self.place.serial},4.00-1.19-2.00-58-00"
+        )
 
     def reset(self) -> None:
         """See `ScpiInstrument`."""
@@ -139,7 +146,9 @@ class Simulated33500(ScpiInstrument):
 
     def push(self, error: ScpiError) -> None:
         """See `ScpiInstrument`; with this instrument's own texts."""
-        super().push(error if ";" in error.text else ScpiError(error.code, TEXTS.get(error.code, error.text)))
+        super().push(
+            error if ";" in error.text else ScpiError(error.code, TEXTS.get(error.code, error.text))
+        )
 
     def line_end(self, pending: bytearray) -> int:
         """See `SimulatedInstrument`: a line feed inside a definite-length block ends no message."""
@@ -161,7 +170,9 @@ class Simulated33500(ScpiInstrument):
                 return -1
 
     def message(self, line: str) -> str | bytes:
-        """See `SimulatedInstrument`. Blocks are taken out first: their bytes may look like anything."""
+        """See `SimulatedInstrument`. Blocks are taken out first: their bytes may look like
+        anything.
+        """
         self._blocks = []
         text, at = "", 0
         while match := BLOCK.search(line, at):
@@ -193,7 +204,9 @@ class Simulated33500(ScpiInstrument):
 
     def _rest(self, channel: _Channel) -> None:
         standing = channel.function in ("PULS", "ARB", "SQU")
-        self._force(channel, channel.levels()[0] if standing else (channel.high_v + channel.low_v) / 2)
+        self._force(
+            channel, channel.levels()[0] if standing else (channel.high_v + channel.low_v) / 2
+        )
 
     def _trigger(self, chosen: list[_Channel]) -> None:
         """Play the bursts of these channels together."""
@@ -212,10 +225,14 @@ class Simulated33500(ScpiInstrument):
                 else:
                     wave = channel.waves[channel.arb]
                     middle, half = (low + high) / 2, (high - low) / 2
-                    steps = [(at_s + k / channel.rate, middle + half * v / 32767) for k, v in enumerate(wave)]
+                    steps = [
+                        (at_s + k / channel.rate, middle + half * v / 32767)
+                        for k, v in enumerate(wave)
+                    ]
                     at_s += len(wave) / channel.rate
                 events += [
-                    (step_s, len(events) + k, partial(self._force, channel, v)) for k, (step_s, v) in enumerate(steps)
+                    (step_s, len(events) + k, partial(self._force, channel, v))
+                    for k, (step_s, v) in enumerate(steps)
                 ]
             end_s = max(end_s, at_s)
         clock = self.place.bus.clock
@@ -230,7 +247,11 @@ class Simulated33500(ScpiInstrument):
             self._rest(channel)
 
     def _bus(self, _: Call) -> None:
-        waiting = [c for c in self._outputs.values() if c.burst_on and c.burst_mode == "TRIG" and c.source == "BUS"]
+        waiting = [
+            c
+            for c in self._outputs.values()
+            if c.burst_on and c.burst_mode == "TRIG" and c.source == "BUS"
+        ]
         if not waiting:
             raise ScpiError(-211, "Trigger ignored")
         self._trigger(waiting)
@@ -261,15 +282,23 @@ class Simulated33500(ScpiInstrument):
             self.push(ScpiError(-222, "Data out of range; value clipped to lower limit"))
         return min(max(value, low), high)
 
-    def _pair(self, pattern: str, put: Callable[[Call], None], get: Callable[[Call], str]) -> dict[str, Handler]:
+    def _pair(
+        self, pattern: str, put: Callable[[Call], None], get: Callable[[Call], str]
+    ) -> dict[str, Handler]:
         return {pattern: put, f"{pattern}?": get}
 
     def _number(self, pattern: str, name: str, low: float, high: float) -> dict[str, Handler]:
         def put(call: Call) -> None:
-            setattr(self._channel(call), name, type(getattr(self._channel(call), name))(self._clipped(call, low, high)))
+            setattr(
+                self._channel(call),
+                name,
+                type(getattr(self._channel(call), name))(self._clipped(call, low, high)),
+            )
 
         def get(call: Call) -> str:
-            value = call.number(0, low, high) if call.arguments else getattr(self._channel(call), name)
+            value = (
+                call.number(0, low, high) if call.arguments else getattr(self._channel(call), name)
+            )
             return f"{value:+d}" if isinstance(value, int) else _text(value)
 
         return self._pair(pattern, put, get)
@@ -322,7 +351,11 @@ class Simulated33500(ScpiInstrument):
             if channel.unit != "VPP":
                 raise ScpiError(-221, "Settings conflict; only VPP is simulated")
             middle = (channel.high_v + channel.low_v) / 2
-            half = self._clipped(call, 2e-3 * channel.share, 2 * MOST_EMF_V * channel.share) / channel.share / 2
+            half = (
+                self._clipped(call, 2e-3 * channel.share, 2 * MOST_EMF_V * channel.share)
+                / channel.share
+                / 2
+            )
             put_levels(channel, middle + half, middle - half)
 
         def put_offset(call: Call) -> None:
@@ -353,14 +386,26 @@ class Simulated33500(ScpiInstrument):
 
         head = "[:SOURce#]:VOLTage"
         return {
-            **self._pair(f"{head}[:LEVel][:IMMediate][:AMPLitude]", put_amplitude, shown(lambda c: c.high_v - c.low_v)),
-            **self._pair(f"{head}[:LEVel][:IMMediate]:OFFSet", put_offset, shown(lambda c: (c.high_v + c.low_v) / 2)),
+            **self._pair(
+                f"{head}[:LEVel][:IMMediate][:AMPLitude]",
+                put_amplitude,
+                shown(lambda c: c.high_v - c.low_v),
+            ),
+            **self._pair(
+                f"{head}[:LEVel][:IMMediate]:OFFSet",
+                put_offset,
+                shown(lambda c: (c.high_v + c.low_v) / 2),
+            ),
             **self._pair(f"{head}[:LEVel][:IMMediate]:HIGH", put_high, shown(lambda c: c.high_v)),
             **self._pair(f"{head}[:LEVel][:IMMediate]:LOW", put_low, shown(lambda c: c.low_v)),
             **self._word(f"{head}:UNIT", "unit", "VPP", "VRMS", "DBM"),
             **self._flag(f"{head}:RANGe:AUTO", "auto_range"),
-            **self._pair(":OUTPut#:LOAD", put_load, lambda call: _text(self._channel(call).load_ohm)),
-            **self._pair(":OUTPut#[:STATe]", put_output, lambda call: str(int(self._channel(call).is_on))),
+            **self._pair(
+                ":OUTPut#:LOAD", put_load, lambda call: _text(self._channel(call).load_ohm)
+            ),
+            **self._pair(
+                ":OUTPut#[:STATe]", put_output, lambda call: str(int(self._channel(call).is_on))
+            ),
             **self._word(":OUTPut#:POLarity", "polarity", "NORMal", "INVerted"),
         }
 
@@ -372,14 +417,18 @@ class Simulated33500(ScpiInstrument):
             if channel.width_s > most_s * (1 + 1e-9):
                 channel.width_s = max(most_s, self._shortest_s)
                 self.push(ScpiError(-221, "Settings conflict; pulse width decreased due to period"))
-            if edges > channel.width_s * (1 + 1e-9) or (not self._fast and channel.width_s < 20e-9 * (1 - 1e-9)):
+            if edges > channel.width_s * (1 + 1e-9) or (
+                not self._fast and channel.width_s < 20e-9 * (1 - 1e-9)
+            ):
                 shortest_s = max(self._shortest_edge_s, channel.width_s / (2 * EDGE_SHARE))
                 if channel.width_s < 20e-9 * (1 - 1e-9) and not self._fast:
                     shortest_s = self._shortest_edge_s
                 if max(channel.lead_s, channel.trail_s) > shortest_s * (1 + 1e-9):
                     channel.lead_s = min(channel.lead_s, shortest_s)
                     channel.trail_s = min(channel.trail_s, shortest_s)
-                    self.push(ScpiError(-221, "Settings conflict; edge time decreased due to pulse width"))
+                    self.push(
+                        ScpiError(-221, "Settings conflict; edge time decreased due to pulse width")
+                    )
 
         def put_period(call: Call) -> None:
             channel = self._channel(call)
@@ -399,7 +448,9 @@ class Simulated33500(ScpiInstrument):
 
         def put_share(call: Call) -> None:
             channel = self._channel(call)
-            channel.width_s = max(self._shortest_s, self._clipped(call, 0.0, 100.0) / 100 * channel.period_s)
+            channel.width_s = max(
+                self._shortest_s, self._clipped(call, 0.0, 100.0) / 100 * channel.period_s
+            )
             fit(channel)
 
         def edge(*names: str) -> Callable[[Call], None]:
@@ -422,14 +473,22 @@ class Simulated33500(ScpiInstrument):
             **self._pair(
                 f"{head}:DCYCle",
                 put_share,
-                lambda call: _text(100 * self._channel(call).width_s / self._channel(call).period_s),
+                lambda call: _text(
+                    100 * self._channel(call).width_s / self._channel(call).period_s
+                ),
             ),
             **self._word(f"{head}:HOLD", "hold", "WIDTh", "DCYCle"),
             **self._pair(f"{head}:TRANsition[:BOTH]", edge("lead_s", "trail_s"), get("lead_s")),
             **self._pair(f"{head}:TRANsition:LEADing", edge("lead_s"), get("lead_s")),
             **self._pair(f"{head}:TRANsition:TRAiling", edge("trail_s"), get("trail_s")),
-            **self._pair("[:SOURce#]:FREQuency", put_frequency, lambda call: _text(1 / self._channel(call).period_s)),
-            **self._word("[:SOURce#]:FREQuency:MODE", "frequency_mode", "CW", "LIST", "SWEep", "FIXed"),
+            **self._pair(
+                "[:SOURce#]:FREQuency",
+                put_frequency,
+                lambda call: _text(1 / self._channel(call).period_s),
+            ),
+            **self._word(
+                "[:SOURce#]:FREQuency:MODE", "frequency_mode", "CW", "LIST", "SWEep", "FIXed"
+            ),
             **self._number("[:SOURce#]:PHASe", "phase", -360.0, 360.0),
             **self._number("[:SOURce#]:FUNCtion:SQUare:DCYCle", "square_percent", 0.01, 99.99),
             **self._number("[:SOURce#]:FUNCtion:RAMP:SYMMetry", "ramp_percent", 0.0, 100.0),
@@ -448,14 +507,22 @@ class Simulated33500(ScpiInstrument):
         def put_cycles(call: Call) -> None:
             channel = self._channel(call)
             word = call.text().strip().upper()
-            channel.cycles = INFINITY if word in ("INF", "INFINITY") else float(round(self._clipped(call, 1, 1e8)))
+            channel.cycles = (
+                INFINITY
+                if word in ("INF", "INFINITY")
+                else float(round(self._clipped(call, 1, 1e8)))
+            )
 
         head = "[:SOURce#]:BURSt"
         return {
-            **self._pair("[:SOURce#]:FUNCtion", put_function, lambda call: self._channel(call).function),
+            **self._pair(
+                "[:SOURce#]:FUNCtion", put_function, lambda call: self._channel(call).function
+            ),
             **self._flag(f"{head}:STATe", "burst_on"),
             **self._word(f"{head}:MODE", "burst_mode", "TRIGgered", "GATed"),
-            **self._pair(f"{head}:NCYCles", put_cycles, lambda call: _text(self._channel(call).cycles)),
+            **self._pair(
+                f"{head}:NCYCles", put_cycles, lambda call: _text(self._channel(call).cycles)
+            ),
             **self._number(f"{head}:PHASe", "burst_phase", -360.0, 360.0),
             **self._number(f"{head}:INTernal:PERiod", "burst_period_s", 1e-6, 8000.0),
             **self._word(f"{head}:GATE:POLarity", "gate", "NORMal", "INVerted"),
@@ -484,7 +551,9 @@ class Simulated33500(ScpiInstrument):
             if first.startswith("#@"):
                 order = ">" if self._border == "NORM" else "<"
                 data = self._blocks[int(first[2:])]
-                values = np.frombuffer(data, f"{order}i2" if scale == 1 else f"{order}f4").astype(np.float64)
+                values = np.frombuffer(data, f"{order}i2" if scale == 1 else f"{order}f4").astype(
+                    np.float64
+                )
             else:
                 values = np.array([call.number(k) for k in range(1, len(call.arguments))])
             if values.size < 8:
@@ -555,7 +624,9 @@ class Simulated33500(ScpiInstrument):
         return {
             **self._pair(":OUTPut:SYNC[:STATe]", put_sync, lambda _: str(int(self._sync_on))),
             **self._pair(":OUTPut:SYNC:SOURce", put_sync_source, lambda _: self._sync_source),
-            **self._pair(":OUTPut:TRIGger[:STATe]", put_trigger_out, lambda _: str(int(self._trigger_out))),
+            **self._pair(
+                ":OUTPut:TRIGger[:STATe]", put_trigger_out, lambda _: str(int(self._trigger_out))
+            ),
             **self._pair(":DISPlay:TEXT", put_text, lambda _: f'"{self._text}"'),
             ":DISPlay:TEXT:CLEar": clear_text,
             ":SYSTem:BEEPer[:IMMediate]": lambda _: None,

@@ -1,13 +1,16 @@
-"""The far side of a Keysight B1500A: a mainframe with source-measure modules that understands FLEX commands.
+"""The far side of a Keysight B1500A: a mainframe with source-measure modules that understands FLEX
+commands.
 
-After the "Agilent B1500A/B1505A Programming Guide", edition 11 (`AIT` 4-38 f., `IN` 4-109, `TDI`/`TDV` 4-193 f., `TTI`/`TTIV`
-4-209, `WI` 4-217, staircase sweeps 1-39 and 2-9, time stamps 1-20) and the "Agilent B1500A User's Guide", edition 10, tables 4-7
-and 4-8 (HPSMU, high-speed ADC: ranges, resolution range/20000, largest current at each voltage). `*LRN?` answers as PyMeasure
-0.16 reads it (no space behind the command's name). `unverified`: voltages and currents of HRSMU and MPSMU together, all
-durations, what a sweep returns after its abort, the order of time stamps with `CMM` 4.
+After the "Agilent B1500A/B1505A Programming Guide", edition 11 (`AIT` 4-38 f., `IN` 4-109,
+`TDI`/`TDV` 4-193 f., `TTI`/`TTIV` 4-209, `WI` 4-217, staircase sweeps 1-39 and 2-9, time stamps
+1-20) and the "Agilent B1500A User's Guide", edition 10, tables 4-7 and 4-8 (HPSMU, high-speed ADC:
+ranges, resolution range/20000, largest current at each voltage). `*LRN?` answers as PyMeasure 0.16
+reads it (no space behind the command's name). `unverified`: voltages and currents of HRSMU and
+MPSMU together, all durations, what a sweep returns after its abort, the order of time stamps with
+`CMM` 4.
 
-Channel n is the module in slot n. Simulated are spot, high-speed spot, staircase sweep (with a synchronous source) and linear
-sampling.
+Channel n is the module in slot n. Simulated are spot, high-speed spot, staircase sweep (with a
+synchronous source) and linear sampling.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from ._flex import Call, Element, FlexError, FlexInstrument, Handler
-from ._world import Drive, Place
+from .array.terminals import Drive, Place
+from .flex.instrument import Call, Element, FlexError, FlexInstrument, Handler
 
 VOLTS = {5: 0.5, 20: 2.0, 50: 5.0, 200: 20.0, 400: 40.0, 1000: 100.0, 2000: 200.0}
 """Code of a voltage range -> its full scale."""
@@ -49,15 +52,21 @@ KINDS = {
     "B1511A": Kind((5, 20, 50, 200, 400, 1000), tuple(range(11, 20)), _SMALL),
     "B1511B": Kind((5, 20, 50, 200, 400, 1000), tuple(range(11, 20)), _SMALL),
     "B1510A": Kind(
-        (20, 200, 400, 1000, 2000), tuple(range(11, 21)), ((20.0, 1.0), (40.0, 0.5), (100.0, 0.125), (200.0, 0.05))
+        (20, 200, 400, 1000, 2000),
+        tuple(range(11, 21)),
+        ((20.0, 1.0), (40.0, 0.5), (100.0, 0.125), (200.0, 0.05)),
     ),
 }
-"""HRSMU, MPSMU (two makes), HPSMU. Other names may stand in a slot; they are told by `UNT?` and have no channel here."""
+"""HRSMU, MPSMU (two makes), HPSMU. Other names may stand in a slot; they are told by `UNT?` and
+have no channel here.
+"""
 
 
 @dataclass
 class Output:
-    """What one channel forces: V or I, its ranging code, level, limit of the other quantity, polarity mode, the limit's range."""
+    """What one channel forces: V or I, its ranging code, level, limit of the other quantity,
+    polarity mode, the limit's range.
+    """
 
     function: str = "V"
     code: int = 200
@@ -69,7 +78,9 @@ class Output:
 
 @dataclass
 class Module:
-    """One source-measure module: its switch, its output, what `DZ` remembers, its measurement settings."""
+    """One source-measure module: its switch, its output, what `DZ` remembers, its measurement
+    settings.
+    """
 
     slot: int
     name: str
@@ -87,16 +98,21 @@ class Module:
     ranging: tuple[int, int] = (1, 50)
 
     def full_scale(self, quantity: str) -> float:
-        """Full scale of the output's range where it forces `quantity`; the smallest range that covers it, at least the code's."""
+        """Full scale of the output's range where it forces `quantity`; the smallest range that
+        covers it, at least the code's.
+        """
         table = VOLTS if quantity == "V" else AMPS
         codes = self.kind.volts if quantity == "V" else self.kind.amps
         least = table.get(self.output.code, 0.0)
-        return next(table[c] for c in codes if table[c] >= max(least, abs(self.output.level) * (1 - 1e-12)))
+        return next(
+            table[c] for c in codes if table[c] >= max(least, abs(self.output.level) * (1 - 1e-12))
+        )
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A staircase: channel, V or I, mode (1 linear, 2 log, 3 and 4 there and back), range code, ends, steps.
+    """A staircase: channel, V or I, mode (1 linear, 2 log, 3 and 4 there and back), range code,
+    ends, steps.
 
     `power` limits volts times amperes; 0 is no limit.
     """
@@ -126,7 +142,8 @@ def shown(value: float) -> str:
 
 
 class SimulatedB1500(FlexInstrument):
-    """A B1500A. `modules` are the models in slots 1, 2, ...: without it two HRSMU (slots 1 and 2) and two MPSMU (3 and 4).
+    """A B1500A. `modules` are the models in slots 1, 2, ...: without it two HRSMU (slots 1 and 2)
+    and two MPSMU (3 and 4).
 
     The interlock is open unless `is_interlocked`: then no more than 42 V.
     """
@@ -145,7 +162,12 @@ class SimulatedB1500(FlexInstrument):
         self.slots = (*modules, *[""] * 10)[:10]
         self.is_interlocked = is_interlocked
         self.modules = {
-            slot: Module(slot, name, KINDS[name], random.Random(zlib.crc32(f"{place.serial} {slot}".encode())))
+            slot: Module(
+                slot,
+                name,
+                KINDS[name],
+                random.Random(zlib.crc32(f"{place.serial} {slot}".encode())),
+            )
             for slot, name in enumerate(self.slots, 1)
             if name in KINDS
         }
@@ -179,7 +201,9 @@ class SimulatedB1500(FlexInstrument):
         for module in self.modules.values():
             module.on = False
             module.output, module.kept = Output(), None
-            module.ri = module.rv = module.operation = module.adc = module.is_filtered = module.has_resistor = 0
+            module.ri = module.rv = module.operation = module.adc = module.is_filtered = (
+                module.has_resistor
+            ) = 0
             module.ranging = (1, 50)
             self._drive(module)
         self.adc: dict[int, tuple[int, float]] = {0: (0, 1.0), 1: (0, 6.0), 2: (0, 1.0)}
@@ -296,7 +320,9 @@ class SimulatedB1500(FlexInstrument):
             self.emit([Element(module.slot, "T", started_s)])
 
     def _output(self, module: Module, function: str, numbers: tuple[float, ...]) -> Output:
-        """What code, level and limit (as before where left out) make of an output. Raises `FlexError`."""
+        """What code, level and limit (as before where left out) make of an output. Raises
+        `FlexError`.
+        """
         before = module.output
         code = self._code(module, function, numbers[0], signed=False)
         if len(numbers) > 2:
@@ -316,13 +342,20 @@ class SimulatedB1500(FlexInstrument):
         largest_v = max(v for v, _ in module.kind.envelope)
         largest_a = max(a for _, a in module.kind.envelope)
         is_volts = output.function == "V"
-        if abs(output.level) > (largest_v if is_volts else largest_a) or output.polarity not in (0, 1):
+        if abs(output.level) > (largest_v if is_volts else largest_a) or output.polarity not in (
+            0,
+            1,
+        ):
             raise FlexError(120)
         if output.limit == 0 and is_volts:
             raise FlexError(123)
         table = VOLTS if is_volts else AMPS
         codes = module.kind.volts if is_volts else module.kind.amps
-        scale = next(table[c] for c in codes if table[c] >= max(table.get(output.code, 0.0), abs(output.level)))
+        scale = next(
+            table[c]
+            for c in codes
+            if table[c] >= max(table.get(output.code, 0.0), abs(output.level))
+        )
         volts, amps = (scale, abs(output.limit)) if is_volts else (abs(output.limit), scale)
         if not any(volts <= v and amps <= a for v, a in module.kind.envelope):
             raise FlexError(123)
@@ -331,7 +364,9 @@ class SimulatedB1500(FlexInstrument):
             raise FlexError(202)
 
     def _code(self, module: Module, quantity: str, number: float, *, signed: bool) -> int:
-        """A range code with its aliases resolved. Raises `FlexError` 124 for one that the module lacks."""
+        """A range code with its aliases resolved. Raises `FlexError` 124 for one that the module
+        lacks.
+        """
         sign = -1 if number < 0 else 1
         code = abs(int(number))
         if quantity == "V":
@@ -392,7 +427,9 @@ class SimulatedB1500(FlexInstrument):
         codes = list(call.numbers[1:])
         if codes and len(codes) != len(quantities):
             raise FlexError(103)
-        checked = [self._code(module, q, c, signed=True) for q, c in zip(quantities, codes, strict=False)]
+        checked = [
+            self._code(module, q, c, signed=True) for q, c in zip(quantities, codes, strict=False)
+        ]
         # The compliance side comes first (4-209).
         if quantities == "IV" and module.output.function == "I":
             quantities, checked = "VI", checked[::-1]
@@ -411,7 +448,9 @@ class SimulatedB1500(FlexInstrument):
         return n * (SAMPLE_S if module.adc != 1 else 80e-6)
 
     def _read(self, module: Module, quantity: str, code: int | None) -> Element:
-        """Measure for one aperture. `code` None: the smallest range that covers the compliance, or the output's own range."""
+        """Measure for one aperture. `code` None: the smallest range that covers the compliance, or
+        the output's own range.
+        """
         aperture_s = self._aperture_s(module)
         terminal = self.place.terminal(str(module.slot))
         self.pause(OVERHEAD_S + aperture_s)
@@ -419,7 +458,9 @@ class SimulatedB1500(FlexInstrument):
         value = sensed.volts if quantity == "V" else sensed.amps
         scale, is_over = self._scale(module, quantity, code, value)
         others = [
-            self.place.terminal(str(m.slot)).sense() for m in self.modules.values() if m.on and m.slot != module.slot
+            self.place.terminal(str(m.slot)).sense()
+            for m in self.modules.values()
+            if m.on and m.slot != module.slot
         ]
         gain, offset = self._errors_of[module.slot, quantity]
         samples = max(1.0, aperture_s * self.place.line_hz * 128)
@@ -434,7 +475,9 @@ class SimulatedB1500(FlexInstrument):
             other_limited=any(o.limited for o in others),
         )
 
-    def _scale(self, module: Module, quantity: str, code: int | None, value: float) -> tuple[float, bool]:
+    def _scale(
+        self, module: Module, quantity: str, code: int | None, value: float
+    ) -> tuple[float, bool]:
         """Full scale that a measurement of `value` uses, and whether it is too much for it."""
         table = VOLTS if quantity == "V" else AMPS
         scales = [table[c] for c in (module.kind.volts if quantity == "V" else module.kind.amps)]
@@ -464,10 +507,15 @@ class SimulatedB1500(FlexInstrument):
     def _range(self, call: Call) -> None:
         module = self._module(call.numbers[0])
         quantity = call.header[1]
-        setattr(module, call.header.lower(), self._code(module, quantity, call.numbers[1], signed=True))
+        setattr(
+            module, call.header.lower(), self._code(module, quantity, call.numbers[1], signed=True)
+        )
 
     def _ranging(self, call: Call) -> None:
-        self._module(call.numbers[0]).ranging = (call.integer(1, 1, 3), call.integer(2, 11, 100, 50))
+        self._module(call.numbers[0]).ranging = (
+            call.integer(1, 1, 3),
+            call.integer(2, 11, 100, 50),
+        )
 
     def _filter(self, call: Call) -> None:
         state = call.integer(0, 0, 1)
@@ -497,7 +545,10 @@ class SimulatedB1500(FlexInstrument):
 
     def _wait_factor(self, call: Call) -> None:
         kind = call.integer(0, 1, 3)
-        self.factors[kind] = (call.number(1, 0, 10), call.number(2, 0, 1) if len(call.numbers) > 2 else 0.0)
+        self.factors[kind] = (
+            call.number(1, 0, 10),
+            call.number(2, 0, 1) if len(call.numbers) > 2 else 0.0,
+        )
 
     def _measurement_mode(self, call: Call) -> None:
         mode = int(call.numbers[0])
@@ -510,7 +561,11 @@ class SimulatedB1500(FlexInstrument):
 
     def _sweep_waits(self, call: Call) -> None:
         hold, delay = call.number(0, 0, 655.35), call.number(1, 0, 65.535)
-        rest = [call.number(at, 0, most) for at, most in ((2, 1.0), (3, delay), (4, 65.535)) if at < len(call.numbers)]
+        rest = [
+            call.number(at, 0, most)
+            for at, most in ((2, 1.0), (3, delay), (4, 65.535))
+            if at < len(call.numbers)
+        ]
         self.waits = (hold, delay, *rest, *[0.0] * (3 - len(rest)))
 
     def _sweep_end(self, call: Call) -> None:
@@ -532,20 +587,40 @@ class SimulatedB1500(FlexInstrument):
 
     def _synchronous(self, call: Call) -> None:
         module = self._on(call.numbers[0])
-        if self.sweep is None or self.sweep.function != call.header[-1] or module.slot == self.sweep.channel:
+        if (
+            self.sweep is None
+            or self.sweep.function != call.header[-1]
+            or module.slot == self.sweep.channel
+        ):
             raise FlexError(222)
         start, stop = call.numbers[2], call.numbers[3]
-        output = self._output(module, call.header[-1], (call.numbers[1], max(start, stop, key=abs), *call.numbers[4:5]))
+        output = self._output(
+            module,
+            call.header[-1],
+            (call.numbers[1], max(start, stop, key=abs), *call.numbers[4:5]),
+        )
         power = call.number(5, 0.001, 20) if len(call.numbers) > 5 else 0.0
         primary = self.sweep
         self.synchronous = Sweep(
-            module.slot, primary.function, primary.mode, output.code, start, stop, primary.steps, power
+            module.slot,
+            primary.function,
+            primary.mode,
+            output.code,
+            start,
+            stop,
+            primary.steps,
+            power,
         )
         self._limits[module.slot] = output.limit
 
     def _sampling(self, call: Call) -> None:
         base = call.number(3, 0, 655.35) if len(call.numbers) > 3 else 0.0
-        self.sampling = (call.number(0, -0.09, 655.35), call.number(1, 1e-4, 65.535), call.integer(2, 1, 100001), base)
+        self.sampling = (
+            call.number(0, -0.09, 655.35),
+            call.number(1, 1e-4, 65.535),
+            call.integer(2, 1, 100001),
+            base,
+        )
 
     def _execute(self, _: Call) -> None:
         if not self.mode:
@@ -555,7 +630,9 @@ class SimulatedB1500(FlexInstrument):
         {1: self._spot, 2: self._run_sweep, 10: self._sample}[self.mode]()
 
     def _measure_all(self) -> list[Element]:
-        """One measurement of every channel of `MM`, as `CMM` says, with time stamps where they are on."""
+        """One measurement of every channel of `MM`, as `CMM` says, with time stamps where they are
+        on.
+        """
         elements = []
         for slot in self.measured:
             module = self.modules[slot]
@@ -603,14 +680,20 @@ class SimulatedB1500(FlexInstrument):
                 before_s = self.place.bus.clock.now_s
                 data = self._measure_all()
                 self.pause(max(0.0, step_s - (self.place.bus.clock.now_s - before_s)))
-                is_aborted = self.abort_post[0] == 2 and any(d.over or d.limited or d.other_limited for d in data)
+                is_aborted = self.abort_post[0] == 2 and any(
+                    d.over or d.limited or d.other_limited for d in data
+                )
                 data_of_abort = [Element(d.channel, d.kind, 0.0, over=d.kind != "T") for d in data]
             else:
                 data = data_of_abort
             elements += data
             for at in range(min(self.format[1], len(sources))):
                 source = sources[at]
-                elements.append(Element(source.channel, source.function, levels[at][k], source="E" if last else "W"))
+                elements.append(
+                    Element(
+                        source.channel, source.function, levels[at][k], source="E" if last else "W"
+                    )
+                )
         for source, there in zip(sources, levels, strict=True):
             self._step(source, there[0] if is_aborted or self.abort_post[1] == 1 else there[-1])
         self.emit(elements)
@@ -619,7 +702,8 @@ class SimulatedB1500(FlexInstrument):
         module = self.modules[source.channel]
         limit = abs(self._limits[source.channel])
         code = max(
-            (c for c in (source.code, self._covering(module, source)) if c), key=lambda c: _table(source.function)[c]
+            (c for c in (source.code, self._covering(module, source)) if c),
+            key=lambda c: _table(source.function)[c],
         )
         module.output = Output(source.function, code, level, self._limits[source.channel])
         power = source.power / abs(level) if source.power and level else limit
@@ -646,8 +730,13 @@ class SimulatedB1500(FlexInstrument):
             53: lambda: self._each("SSR{0.slot},{0.has_resistor}"),
             54: lambda: self._each("RM{0.slot},{0.ranging[0]},{0.ranging[1]}"),
             55: lambda: self._each("AAD{0.slot},{0.adc}"),
-            56: lambda: [*(f"AIT{k},{m},{shown(n)}" for k, (m, n) in self.adc.items()), f"AZ{self.autozero}"],
-            57: lambda: [f"WAT{k},{shown(n)},{shown(offset)}" for k, (n, offset) in self.factors.items()],
+            56: lambda: [
+                *(f"AIT{k},{m},{shown(n)}" for k, (m, n) in self.adc.items()),
+                f"AZ{self.autozero}",
+            ],
+            57: lambda: [
+                f"WAT{k},{shown(n)},{shown(offset)}" for k, (n, offset) in self.factors.items()
+            ],
             60: lambda: [f"TSC{self.stamps}"],
             110: lambda: [f"PAD{self.parallel}"],
         }
@@ -669,23 +758,37 @@ class SimulatedB1500(FlexInstrument):
         return f"D{o.function}{module.slot},{o.code},{shown(o.level)},{shown(o.limit)},{o.polarity},{o.limit_code}"
 
     def _learn_filters(self) -> list[str]:
-        groups = [[m.slot for m in self.modules.values() if m.is_filtered == state] for state in (0, 1)]
+        groups = [
+            [m.slot for m in self.modules.values() if m.is_filtered == state] for state in (0, 1)
+        ]
         if not all(groups):
             return [f"FL{0 if groups[0] else 1}"]
         return [f"FL{state},{','.join(map(str, slots))}" for state, slots in enumerate(groups)]
 
     def _learn_modes(self) -> list[str]:
         mode, n = self.adc[0]
-        averaging = f"AV{-int(n)},0" if mode == 2 else f"AV{max(1, int(n))},{mode if mode < 2 else 1}"
-        told = [f"TM{self.trigger_mode}", averaging, f"CM{self.calibrates}", f"FMT{self.format[0]},{self.format[1]}"]
+        averaging = (
+            f"AV{-int(n)},0" if mode == 2 else f"AV{max(1, int(n))},{mode if mode < 2 else 1}"
+        )
+        told = [
+            f"TM{self.trigger_mode}",
+            averaging,
+            f"CM{self.calibrates}",
+            f"FMT{self.format[0]},{self.format[1]}",
+        ]
         return [*told, f"MM{self.mode},{','.join(map(str, self.measured))}"] if self.mode else told
 
     def _learn_sweep(self) -> list[str]:
-        told = [f"WM{self.abort_post[0]},{self.abort_post[1]}", "WT" + ",".join(shown(w) for w in self.waits)]
+        told = [
+            f"WM{self.abort_post[0]},{self.abort_post[1]}",
+            "WT" + ",".join(shown(w) for w in self.waits),
+        ]
         if s := self.sweep:
             limits = [self._limits[s.channel], *([s.power] if s.power else [])]
             head = f"W{s.function}{s.channel},{s.mode},{s.code}"
-            told.append(",".join([head, shown(s.start), shown(s.stop), str(s.steps), *map(shown, limits)]))
+            told.append(
+                ",".join([head, shown(s.start), shown(s.stop), str(s.steps), *map(shown, limits)])
+            )
         if s := self.synchronous:
             ends = [s.start, s.stop, self._limits[s.channel], *([s.power] if s.power else [])]
             told.append(",".join([f"WS{s.function}{s.channel},{s.code}", *map(shown, ends)]))

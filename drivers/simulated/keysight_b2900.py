@@ -1,12 +1,13 @@
 """A simulated Keysight B2901A/B2902A/B2911A/B2912A.
 
-Written from the "Agilent B2900 SCPI Command Reference", Edition 2: "Data Output Format" (1-12 to 1-14: 9.91E+37 and infinity,
-status bits, table 1-2), ":FETCh:ARRay?" (4-28: the order of two channels), "[:SOURce]:LIST" (4-105: 2500 values), "Source
-Output Ranges" and the status registers (4-115, 4-116); from the "B2900 User's Guide", Edition 2, 6-27 (ARM-TRIGger model and
-its sources), and the B2900A data sheet: page 16 (measuring ranges, over-range at 106 % or 102 %, accuracy) and page 17 (trigger
-interval, digital I/O latency).
-Unverified: the length of the error queue, the smallest compliance (1 % of the lowest range), voltage settling times, that the
-level returns to the immediate one when both actions of a channel are over, and that `:FETCh?` waits for the end of an
+Written from the "Agilent B2900 SCPI Command Reference", Edition 2: "Data Output Format" (1-12 to
+1-14: 9.91E+37 and infinity, status bits, table 1-2), ":FETCh:ARRay?" (4-28: the order of two
+channels), "[:SOURce]:LIST" (4-105: 2500 values), "Source Output Ranges" and the status registers
+(4-115, 4-116); from the "B2900 User's Guide", Edition 2, 6-27 (ARM-TRIGger model and its sources),
+and the B2900A data sheet: page 16 (measuring ranges, over-range at 106 % or 102 %, accuracy) and
+page 17 (trigger interval, digital I/O latency). Unverified: the length of the error queue, the
+smallest compliance (1 % of the lowest range), voltage settling times, that the level returns to the
+immediate one when both actions of a channel are over, and that `:FETCh?` waits for the end of an
 acquisition.
 """
 
@@ -22,8 +23,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ._scpi import CONFLICT, ILLEGAL, PARAMETER, Call, Handler, ScpiError, ScpiInstrument
-from ._world import Drive, Place
+from .array.terminals import Drive, Place
+from .scpi.instrument import CONFLICT, ILLEGAL, PARAMETER, Call, Handler, ScpiError, ScpiInstrument
 
 NAN_TEXT = 9.91e37
 INFINITY_TEXT = 9.9e37
@@ -31,7 +32,12 @@ ELEMENTS = ("VOLT", "CURR", "RES", "TIME", "STAT", "SOUR")
 """Elements of one measurement in the order in which they are sent."""
 LONG_ELEMENTS = ("VOLTage", "CURRent", "RESistance", "TIME", "STATus", "SOURce")
 VOLT_RANGES = (0.2, 2.0, 20.0, 200.0)
-VOLT_ACCURACY = {0.2: (1.5e-4, 225e-6), 2.0: (2e-4, 350e-6), 20.0: (1.5e-4, 5e-3), 200.0: (1.5e-4, 50e-3)}
+VOLT_ACCURACY = {
+    0.2: (1.5e-4, 225e-6),
+    2.0: (2e-4, 350e-6),
+    20.0: (1.5e-4, 5e-3),
+    200.0: (1.5e-4, 50e-3),
+}
 CURRENT_ACCURACY = {
     1e-8: (1e-3, 50e-12),
     1e-7: (6e-4, 100e-12),
@@ -54,7 +60,9 @@ TEXTS = {-222: "Data out of range"}
 
 
 class _HeldError(Exception):
-    """A query waits for a trigger that has not come: nothing more is answered until device clear."""
+    """A query waits for a trigger that has not come: nothing more is answered until device
+    clear.
+    """
 
 
 @dataclass
@@ -156,8 +164,16 @@ class _Output:
 
     def __post_init__(self) -> None:
         self.aperture_s = 0.1 * self.line_s
-        self.tran = _Layer(self.number, False, self.shortest_s, timer_s=self.shortest_s, arm_timer_s=self.shortest_s)
-        self.acq = _Layer(self.number, True, self.shortest_s, timer_s=self.shortest_s, arm_timer_s=self.shortest_s)
+        self.tran = _Layer(
+            self.number,
+            False,
+            self.shortest_s,
+            timer_s=self.shortest_s,
+            arm_timer_s=self.shortest_s,
+        )
+        self.acq = _Layer(
+            self.number, True, self.shortest_s, timer_s=self.shortest_s, arm_timer_s=self.shortest_s
+        )
 
     def other(self) -> str:
         """What the compliance limits."""
@@ -177,7 +193,10 @@ class _Output:
         if self.spacing == "LOG":
             if one * other <= 0:
                 raise CONFLICT
-            up = [float(v) for v in np.sign(one) * np.geomspace(abs(one), abs(other), self.points[what])]
+            up = [
+                float(v)
+                for v in np.sign(one) * np.geomspace(abs(one), abs(other), self.points[what])
+            ]
         else:
             up = [float(v) for v in np.linspace(one, other, self.points[what])]
         up = up if self.direction == "UP" else up[::-1]
@@ -199,7 +218,9 @@ def _choice(words: tuple[str, ...], call: Call) -> str:
 
 
 class SimulatedB2900(ScpiInstrument):
-    """One or two channels with ARM-TRIGger layers, digital lines, sweep and list memory and data buffers."""
+    """One or two channels with ARM-TRIGger layers, digital lines, sweep and list memory and data
+    buffers.
+    """
 
     MAKER = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B2901A", "B2902A", "B2911A", "B2912A")
@@ -226,14 +247,17 @@ class SimulatedB2900(ScpiInstrument):
 
     def identification(self) -> str:
         """See `ScpiInstrument`."""
-        return f"Keysight Technologies,{self.pretends or self.model},{self.place.serial},4.0.1818.4820"
+        return (
+            f"Keysight Technologies,{self.pretends or self.model},{self.place.serial},4.0.1818.4820"
+        )
 
     def reset(self) -> None:
         """See `ScpiInstrument`."""
         currents = tuple(full for full in CURRENT_ACCURACY if self._is_fine or full > 1e-8)
         shortest_s = 10e-6 if self._is_fine else 20e-6
         self._outputs = {
-            c: _Output(c, currents, shortest_s, 1.0 / self.place.line_hz) for c in range(1, self._count + 1)
+            c: _Output(c, currents, shortest_s, 1.0 / self.place.line_hz)
+            for c in range(1, self._count + 1)
         }
         self._pins = {n: _Pin() for n in PINS}
         self._format = "ASC"
@@ -251,7 +275,9 @@ class SimulatedB2900(ScpiInstrument):
         return any(output.is_on for output in self._outputs.values())
 
     def clear(self) -> None:
-        """See `SimulatedInstrument`: a query that waits is given up; triggers that are awaited stay so."""
+        """See `SimulatedInstrument`: a query that waits is given up; triggers that are awaited stay
+        so.
+        """
         self._is_held = False
 
     def message(self, line: str) -> str | bytes:
@@ -285,15 +311,21 @@ class SimulatedB2900(ScpiInstrument):
         self._drive(output)
 
     def _check_level(self, output: _Output, what: str, level: float) -> None:
-        """Refuse a level beyond a fixed range or beyond what the channel gives together with its compliance."""
-        if not output.source_auto[what] and abs(level) > output.source_range[what] * 1.05 * (1 + 1e-9):
+        """Refuse a level beyond a fixed range or beyond what the channel gives together with its
+        compliance.
+        """
+        if not output.source_auto[what] and abs(level) > output.source_range[what] * 1.05 * (
+            1 + 1e-9
+        ):
             raise PARAMETER
         output.range_for(level, what)
         if what != output.function:
             return
         volts = abs(level) if what == "VOLT" else output.limit["VOLT"]
         amps = output.limit["CURR"] if what == "VOLT" else abs(level)
-        if not any(volts <= v and amps <= a for v, a in ((6.0, 3.03), (21.0, 1.515), (210.0, 0.105))):
+        if not any(
+            volts <= v and amps <= a for v, a in ((6.0, 3.03), (21.0, 1.515), (210.0, 0.105))
+        ):
             raise CONFLICT
 
     def _switch(self, output: _Output, on: bool) -> None:
@@ -303,13 +335,24 @@ class SimulatedB2900(ScpiInstrument):
         self._drive(output)
 
     def _measured(self, output: _Output, true: float, what: str) -> tuple[float, bool]:
-        """What the instrument reads for a true value, and whether it is over the range: then infinity."""
+        """What the instrument reads for a true value, and whether it is over the range: then
+        infinity.
+        """
         if what not in output.functions:
             return float("nan"), False
         if output.sense_auto[what]:
-            top = output.range_for(output.limit[what], what) if what == output.other() else output.ranges(what)[-1]
+            top = (
+                output.range_for(output.limit[what], what)
+                if what == output.other()
+                else output.ranges(what)[-1]
+            )
             full = next(
-                (f for f in output.ranges(what) if f >= output.sense_lowest[what] and abs(true) <= 1.05 * f), top
+                (
+                    f
+                    for f in output.ranges(what)
+                    if f >= output.sense_lowest[what] and abs(true) <= 1.05 * f
+                ),
+                top,
             )
             full = min(full, top)
         else:
@@ -319,8 +362,18 @@ class SimulatedB2900(ScpiInstrument):
         fraction, offset = (VOLT_ACCURACY if what == "VOLT" else CURRENT_ACCURACY)[full]
         gain, zero = self._errors[(output.number, what, full)]
         slow = min(10.0, (output.line_s / output.aperture_s) ** 0.5)
-        value = true * (1 + gain * fraction) + offset * (zero + 0.02 * slow * self._random.standard_normal())
-        step = full * (5e-7 if what == "VOLT" else 1e-5 / 3 if full == 3.0 else 1e-6 / 1.5 if full == 1.5 else 1e-6)
+        value = true * (1 + gain * fraction) + offset * (
+            zero + 0.02 * slow * self._random.standard_normal()
+        )
+        step = full * (
+            5e-7
+            if what == "VOLT"
+            else 1e-5 / 3
+            if full == 3.0
+            else 1e-6 / 1.5
+            if full == 1.5
+            else 1e-6
+        )
         return round(value / step) * step, False
 
     def _sense(self, output: _Output, at_s: float) -> tuple[float, ...]:
@@ -330,7 +383,11 @@ class SimulatedB2900(ScpiInstrument):
         amps, over_i = self._measured(output, true.amps, "CURR")
         is_limited = output.is_on and true.limited
         status = (output.function == "CURR") + 2 * is_limited + 8192 * (over_v or over_i)
-        ohms = float("nan") if "RES" not in output.functions or amps == 0 or over_v or over_i else volts / amps
+        ohms = (
+            float("nan")
+            if "RES" not in output.functions or amps == 0 or over_v or over_i
+            else volts / amps
+        )
         if output.protects and is_limited:
             self._switch(output, False)
         return volts, amps, ohms, at_s - self._zero_s, float(status), output.now
@@ -360,7 +417,8 @@ class SimulatedB2900(ScpiInstrument):
             else:
                 waiting.append(layer)
         self._pending.append((event, waiting))
-        # A pulse out may come back as the next pulse in before this one is done with: it waits in line.
+        # A pulse out may come back as the next pulse in before this one is done with: it waits in
+        # line.
         if not self._is_running:
             while self._pending:
                 self._go(*self._pending.popleft())
@@ -369,7 +427,9 @@ class SimulatedB2900(ScpiInstrument):
         return [layer for o in self._outputs.values() for layer in (o.tran, o.acq)]
 
     def _go(self, event: str, waiting: list[_Layer]) -> None:
-        """Carry out what an event starts ("" is the initiation itself), and all that follows by itself."""
+        """Carry out what an event starts ("" is the initiation itself), and all that follows by
+        itself.
+        """
         while True:
             now_s = self.place.bus.clock.now_s
             starts: list[tuple[_Layer, list[float]]] = []
@@ -384,7 +444,9 @@ class SimulatedB2900(ScpiInstrument):
                     layer.is_armed = True
                 at_s = now_s + (layer.arm_delay_s if layer.taken % layer.count == 0 else 0.0)
                 if layer.source in ("AINT", "TIM"):
-                    every_s = layer.timer_s if layer.source == "TIM" else self._cycle_s(layer.channel)
+                    every_s = (
+                        layer.timer_s if layer.source == "TIM" else self._cycle_s(layer.channel)
+                    )
                     starts.append((layer, [at_s + k * every_s for k in range(layer.left)]))
                 elif event and not used:
                     starts.append((layer, [at_s]))
@@ -394,16 +456,21 @@ class SimulatedB2900(ScpiInstrument):
             self._run(starts)
 
     def _cycle_s(self, channel: int) -> float:
-        """How long one source-delay-measure cycle of a channel takes where its layers trigger themselves."""
+        """How long one source-delay-measure cycle of a channel takes where its layers trigger
+        themselves.
+        """
         o = self._outputs[channel]
         tran_s = o.tran.delay_s + (o.pulse_delay_s + o.pulse_width_s if o.shape == "PULS" else 0.0)
         acq_s = o.acq.delay_s + (o.settles_s() if o.sense_waits else 0.0) + o.aperture_s
         return max(
-            [s for s, layer in ((tran_s, o.tran), (acq_s, o.acq)) if layer.is_initiated] + [o.shortest_s],
+            [s for s, layer in ((tran_s, o.tran), (acq_s, o.acq)) if layer.is_initiated]
+            + [o.shortest_s],
         )
 
     def _run(self, starts: list[tuple[_Layer, list[float]]]) -> None:
-        """Carry out triggered actions in the order of their times; actions of one instant come before the pulses they give."""
+        """Carry out triggered actions in the order of their times; actions of one instant come
+        before the pulses they give.
+        """
         events: list[tuple[int, int, int, Callable[[], set[int]]]] = []
 
         def add(at_s: float, order: int, action: Callable[[], set[int]]) -> None:
@@ -419,12 +486,20 @@ class SimulatedB2900(ScpiInstrument):
                 wait_s = layer.delay_s + (output.settles_s() if output.sense_waits else 0.0)
                 for at_s in times:
                     add(at_s + wait_s, 2, partial(self._given, layer, "BEF"))
-                    add(at_s + wait_s + output.aperture_s, 0, partial(self._acquire, layer, at_s + wait_s))
+                    add(
+                        at_s + wait_s + output.aperture_s,
+                        0,
+                        partial(self._acquire, layer, at_s + wait_s),
+                    )
             else:
                 levels = output.levels()
                 for k, at_s in enumerate(times):
                     level = levels[(first + k) % len(levels)]
-                    peak_s = at_s + layer.delay_s + (output.pulse_delay_s if output.shape == "PULS" else 0.0)
+                    peak_s = (
+                        at_s
+                        + layer.delay_s
+                        + (output.pulse_delay_s if output.shape == "PULS" else 0.0)
+                    )
                     add(peak_s, 1, partial(self._step, layer, level))
                     if output.shape == "PULS":
                         add(peak_s + output.pulse_width_s, 0, partial(self._base, layer))
@@ -470,7 +545,9 @@ class SimulatedB2900(ScpiInstrument):
         """Lines that an action pulses before ("BEF") or after ("AFT") it."""
         output = self._outputs[layer.channel]
         on, pins = (
-            (output.sense_out, output.sense_pins) if layer.is_acquire else (output.source_out, output.source_pins)
+            (output.sense_out, output.sense_pins)
+            if layer.is_acquire
+            else (output.source_out, output.source_pins)
         )
         given = (set(pins) if on else set()) | (set(layer.out_pins) if layer.out_on else set())
         return {pin for pin in given if self._pins[pin].position in (when, "BOTH")}
@@ -485,7 +562,9 @@ class SimulatedB2900(ScpiInstrument):
             layer.is_initiated = False
 
     def _finish(self, output: _Output) -> None:
-        """Both actions over: the source returns to its immediate level unless it is told to stay."""
+        """Both actions over: the source returns to its immediate level unless it is told to
+        stay.
+        """
         what = output.function
         if output.tran.is_initiated or output.acq.is_initiated or not output.tran.finished:
             return
@@ -500,7 +579,10 @@ class SimulatedB2900(ScpiInstrument):
 
     def _initiate(self, chosen: list[_Output], which: str) -> None:
         layers = [
-            layer for o in chosen for layer in (o.tran, o.acq) if which == "ALL" or (which == "ACQ") == layer.is_acquire
+            layer
+            for o in chosen
+            for layer in (o.tran, o.acq)
+            if which == "ALL" or (which == "ACQ") == layer.is_acquire
         ]
         for output in chosen:
             if which != "ACQ":
@@ -547,7 +629,9 @@ class SimulatedB2900(ScpiInstrument):
             one, _, other = part.partition(":")
             if not one.isdigit() or (other and not other.isdigit()):
                 raise ILLEGAL
-            numbers |= set(range(min(int(one), int(other or one)), max(int(one), int(other or one)) + 1))
+            numbers |= set(
+                range(min(int(one), int(other or one)), max(int(one), int(other or one)) + 1)
+            )
         if not numbers <= set(self._outputs):
             raise ILLEGAL
         return [self._outputs[n] for n in sorted(numbers)]
@@ -559,17 +643,27 @@ class SimulatedB2900(ScpiInstrument):
 
     def _reply(self, values: list[float]) -> str | bytes:
         if self._format == "ASC":
-            words = [NAN_TEXT if v != v else np.copysign(INFINITY_TEXT, v) if np.isinf(v) else v for v in values]
+            words = [
+                NAN_TEXT if v != v else np.copysign(INFINITY_TEXT, v) if np.isinf(v) else v
+                for v in values
+            ]
             return ",".join(f"{v:+.6E}" for v in words)
         letter = "d" if self._format == "REAL,64" else "f"
-        data = struct.pack(f"{'>' if self._border == 'NORM' else '<'}{len(values)}{letter}", *values)
+        data = struct.pack(
+            f"{'>' if self._border == 'NORM' else '<'}{len(values)}{letter}", *values
+        )
         size = str(len(data))
         return f"#{len(size)}{size}".encode() + data
 
     def _rows(
-        self, chosen: list[_Output], elements: tuple[str, ...], rows: Callable[[_Output], list[tuple[float, ...]]]
+        self,
+        chosen: list[_Output],
+        elements: tuple[str, ...],
+        rows: Callable[[_Output], list[tuple[float, ...]]],
     ) -> list[float]:
-        """Rows of several channels one after the other, point by point; what a channel lacks is not a number."""
+        """Rows of several channels one after the other, point by point; what a channel lacks is not
+        a number.
+        """
         at = [ELEMENTS.index(e) for e in elements]
         held = [rows(o) for o in chosen]
         empty = (float("nan"),) * len(ELEMENTS)
@@ -584,7 +678,9 @@ class SimulatedB2900(ScpiInstrument):
         chosen = self._chosen(call)
         self._wait(o.acq for o in chosen)
         wanted = elements or self._elements
-        return self._reply(self._rows(chosen, wanted, lambda o: o.data if is_array else o.data[-1:]))
+        return self._reply(
+            self._rows(chosen, wanted, lambda o: o.data if is_array else o.data[-1:])
+        )
 
     def _read(self, call: Call, elements: tuple[str, ...] | None, is_array: bool) -> str | bytes:
         self._initiate(self._chosen(call), "ALL")
@@ -607,13 +703,28 @@ class SimulatedB2900(ScpiInstrument):
 
     def commands(self) -> dict[str, Handler]:
         """See `ScpiInstrument`."""
-        return self._system() | self._source() | self._measure() | self._trigger() | self._digital() | self._readings()
+        return (
+            self._system()
+            | self._source()
+            | self._measure()
+            | self._trigger()
+            | self._digital()
+            | self._readings()
+        )
 
-    def _pair(self, pattern: str, put: Callable[[Call], None], get: Callable[[Call], str]) -> dict[str, Handler]:
+    def _pair(
+        self, pattern: str, put: Callable[[Call], None], get: Callable[[Call], str]
+    ) -> dict[str, Handler]:
         return {pattern: put, f"{pattern}?": get}
 
     def _number(
-        self, pattern: str, name: str, low: float, high: float, key: str = "", default: float | None = None
+        self,
+        pattern: str,
+        name: str,
+        low: float,
+        high: float,
+        key: str = "",
+        default: float | None = None,
     ) -> dict[str, Handler]:
         """A number of a channel: attribute `name`, entry `key` of it where it is a dictionary."""
 
@@ -648,7 +759,9 @@ class SimulatedB2900(ScpiInstrument):
 
         return self._pair(pattern, put, get)
 
-    def _word(self, pattern: str, name: str, words: tuple[str, ...], key: str = "") -> dict[str, Handler]:
+    def _word(
+        self, pattern: str, name: str, words: tuple[str, ...], key: str = ""
+    ) -> dict[str, Handler]:
         def put(call: Call) -> None:
             output = self._output(call)
             word = call.choice(0, *words)
@@ -709,7 +822,9 @@ class SimulatedB2900(ScpiInstrument):
             ":FORMat:ELEMents:SENSe": put_elements,
             ":FORMat:ELEMents:SENSe?": lambda _: ",".join(self._elements),
             ":SYSTem:TIME:TIMer:COUNt:RESet[:IMMediate]": restart,
-            ":SYSTem:TIME:TIMer:COUNt?": lambda _: f"{self.place.bus.clock.now_s - self._zero_s:+.6E}",
+            ":SYSTem:TIME:TIMer:COUNt?": lambda _: (
+                f"{self.place.bus.clock.now_s - self._zero_s:+.6E}"
+            ),
             ":SYSTem:ERRor:COUNt?": lambda _: str(len(self.queue)),
             ":SYSTem:ERRor:ALL?": all_errors,
             ":SYSTem:VERSion?": lambda _: "1999.0",
@@ -749,7 +864,12 @@ class SimulatedB2900(ScpiInstrument):
             for end, attribute in (("STARt", "start"), ("STOP", "stop")):
                 table |= self._number(f"[:SOURce#]:{name}:{end}", attribute, -most, most, what, 0.0)
             table |= self._number(
-                f"[:SOURce#]:{name}[:LEVel]:TRIGgered[:AMPLitude]", "triggered", -most, most, what, 0.0
+                f"[:SOURce#]:{name}[:LEVel]:TRIGgered[:AMPLitude]",
+                "triggered",
+                -most,
+                most,
+                what,
+                0.0,
             )
         table |= self._word("[:SOURce#]:FUNCtion[:SHAPe]", "shape", ("DC", "PULSe"))
         table |= self._switch_setting("[:SOURce#]:FUNCtion:TRIGgered:CONTinuous", "continuous")
@@ -771,14 +891,19 @@ class SimulatedB2900(ScpiInstrument):
             output = self._output(call)
             word = call.choice(0, "VOLTage", "CURRent")
             if word != output.function:
-                # The other quantity may not be forced without a word about its level: the output goes off.
+                # The other quantity may not be forced without a word about its level: the output
+                # goes off.
                 self._switch(output, False)
             output.function = word
             output.now = output.level[word]
             self._drive(output)
 
-        table |= self._pair(":OUTPut#[:STATe]", put_output, lambda c: str(int(self._output(c).is_on)))
-        table |= self._pair("[:SOURce#]:FUNCtion:MODE", put_function, lambda c: self._output(c).function)
+        table |= self._pair(
+            ":OUTPut#[:STATe]", put_output, lambda c: str(int(self._output(c).is_on))
+        )
+        table |= self._pair(
+            "[:SOURce#]:FUNCtion:MODE", put_function, lambda c: self._output(c).function
+        )
         return table
 
     def _levels(self, name: str, what: str, most: float) -> dict[str, Handler]:
@@ -820,8 +945,14 @@ class SimulatedB2900(ScpiInstrument):
                 put_level,
                 lambda c: f"{self._output(c).level[what]:+.8E}",
             ),
-            **self._pair(f"[:SOURce#]:{name}:RANGe", put_range, lambda c: f"{self._output(c).source_range[what]:+.8E}"),
-            **self._pair(f"[:SOURce#]:{name}:POINts", put_points, lambda c: str(self._output(c).points[what])),
+            **self._pair(
+                f"[:SOURce#]:{name}:RANGe",
+                put_range,
+                lambda c: f"{self._output(c).source_range[what]:+.8E}",
+            ),
+            **self._pair(
+                f"[:SOURce#]:{name}:POINts", put_points, lambda c: str(self._output(c).points[what])
+            ),
             **self._pair(
                 f"[:SOURce#]:LIST:{name}",
                 put_list,
@@ -839,7 +970,12 @@ class SimulatedB2900(ScpiInstrument):
             head = f":SENSe#:{name}[:DC]"
             for tail in ("[:LEVel]", "[:LEVel]:BOTH"):
                 table |= self._number(
-                    f"{head}:PROTection{tail}", "limit", lowest, most, what, 2.0 if what == "VOLT" else 1e-4
+                    f"{head}:PROTection{tail}",
+                    "limit",
+                    lowest,
+                    most,
+                    what,
+                    2.0 if what == "VOLT" else 1e-4,
                 )
             table[f"{head}:PROTection:TRIPped?"] = partial(self._is_tripped, what)
             table |= self._switch_setting(f"{head}:RANGe:AUTO", "sense_auto", what)
@@ -853,11 +989,17 @@ class SimulatedB2900(ScpiInstrument):
 
         def functions_on(call: Call) -> None:
             output = self._output(call)
-            output.functions |= {call.choice(k, "VOLTage", "CURRent", "RESistance") for k in range(len(call.arguments))}
+            output.functions |= {
+                call.choice(k, "VOLTage", "CURRent", "RESistance")
+                for k in range(len(call.arguments))
+            }
 
         def functions_off(call: Call) -> None:
             output = self._output(call)
-            output.functions -= {call.choice(k, "VOLTage", "CURRent", "RESistance") for k in range(len(call.arguments))}
+            output.functions -= {
+                call.choice(k, "VOLTage", "CURRent", "RESistance")
+                for k in range(len(call.arguments))
+            }
 
         def functions(call: Call) -> str:
             held = self._output(call).functions
@@ -886,7 +1028,9 @@ class SimulatedB2900(ScpiInstrument):
         def put(call: Call) -> None:
             output = self._output(call)
             ranges = output.ranges(what)
-            full = output.range_for(call.number(0, 0.0, ranges[-1] * 1.05, default=ranges[-1]), what)
+            full = output.range_for(
+                call.number(0, 0.0, ranges[-1] * 1.05, default=ranges[-1]), what
+            )
             getattr(output, name)[what] = full
             if name == "sense_range":
                 output.sense_auto[what] = False
@@ -907,12 +1051,24 @@ class SimulatedB2900(ScpiInstrument):
         for node, which in actions:
             for head, prefix in ((":ARM#", "arm_"), (":TRIGger#", "")):
                 base = f"{head}{node}"
-                table |= self._layer_setting(f"{base}:COUNt", which, f"{prefix}count", self._count_of)
-                table |= self._layer_setting(f"{base}:DELay", which, f"{prefix}delay_s", self._delay_of)
-                table |= self._layer_setting(f"{base}:TIMer", which, f"{prefix}timer_s", self._timer_of)
-                table |= self._layer_setting(f"{base}:SOURce[:SIGNal]", which, f"{prefix}source", self._source_of)
-            table |= self._layer_setting(f":TRIGger#{node}:TOUTput[:STATe]", which, "out_on", lambda c: c.switch())
-            table |= self._layer_setting(f":TRIGger#{node}:TOUTput:SIGNal", which, "out_pins", self._pins_of)
+                table |= self._layer_setting(
+                    f"{base}:COUNt", which, f"{prefix}count", self._count_of
+                )
+                table |= self._layer_setting(
+                    f"{base}:DELay", which, f"{prefix}delay_s", self._delay_of
+                )
+                table |= self._layer_setting(
+                    f"{base}:TIMer", which, f"{prefix}timer_s", self._timer_of
+                )
+                table |= self._layer_setting(
+                    f"{base}:SOURce[:SIGNal]", which, f"{prefix}source", self._source_of
+                )
+            table |= self._layer_setting(
+                f":TRIGger#{node}:TOUTput[:STATe]", which, "out_on", lambda c: c.switch()
+            )
+            table |= self._layer_setting(
+                f":TRIGger#{node}:TOUTput:SIGNal", which, "out_pins", self._pins_of
+            )
             table[f":INITiate[:IMMediate]{node}"] = partial(self._init_command, which)
             table[f":ABORt{node}"] = partial(self._abort_command, which)
             table[f":IDLE{node}?"] = partial(self._idle_command, which)
@@ -921,7 +1077,10 @@ class SimulatedB2900(ScpiInstrument):
 
     def _of(self, which: str, chosen: list[_Output]) -> list[_Layer]:
         return [
-            layer for o in chosen for layer in (o.tran, o.acq) if which == "ALL" or (which == "ACQ") == layer.is_acquire
+            layer
+            for o in chosen
+            for layer in (o.tran, o.acq)
+            if which == "ALL" or (which == "ACQ") == layer.is_acquire
         ]
 
     def _init_command(self, which: str, call: Call) -> None:
@@ -931,7 +1090,9 @@ class SimulatedB2900(ScpiInstrument):
         self._abort(self._chosen(call), which)
 
     def _idle_command(self, which: str, call: Call) -> str:
-        self._wait(self._of(which, [self._outputs[1]] if not call.arguments else self._chosen(call)))
+        self._wait(
+            self._of(which, [self._outputs[1]] if not call.arguments else self._chosen(call))
+        )
         return "1"
 
     def _trigger_command(self, which: str, call: Call) -> None:
@@ -951,7 +1112,9 @@ class SimulatedB2900(ScpiInstrument):
             if isinstance(value, tuple):
                 return ",".join(f"EXT{n}" for n in value)
             return (
-                f"{value:+.8E}" if isinstance(value, float) else str(int(value) if isinstance(value, bool) else value)
+                f"{value:+.8E}"
+                if isinstance(value, float)
+                else str(int(value) if isinstance(value, bool) else value)
             )
 
         return self._pair(pattern, put, get)
@@ -971,7 +1134,9 @@ class SimulatedB2900(ScpiInstrument):
 
     def _pins_of(self, call: Call) -> tuple[int, ...]:
         words = [f"EXT{n}" for n in PINS]
-        return tuple(sorted({int(call.choice(k, *words)[3:]) for k in range(max(1, len(call.arguments)))}))
+        return tuple(
+            sorted({int(call.choice(k, *words)[3:]) for k in range(max(1, len(call.arguments)))})
+        )
 
     def _digital(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
@@ -984,7 +1149,9 @@ class SimulatedB2900(ScpiInstrument):
         ]
         for pattern, name, choices in words:
             table |= self._pin_setting(pattern, name, partial(_choice, choices))
-        table |= self._pin_setting(f"{head}:TOUTput[:EDGE]:WIDTh", "width_s", lambda c: c.number(0, 10e-6, 10e-3))
+        table |= self._pin_setting(
+            f"{head}:TOUTput[:EDGE]:WIDTh", "width_s", lambda c: c.number(0, 10e-6, 10e-3)
+        )
         for subsystem, name in (("[:SOURce#]", "source"), (":SENSe#", "sense")):
             table |= self._switch_setting(f"{subsystem}:TOUTput[:STATe]", f"{name}_out")
             table |= self._output_pins(f"{subsystem}:TOUTput:SIGNal", f"{name}_pins")
@@ -999,7 +1166,9 @@ class SimulatedB2900(ScpiInstrument):
 
         return self._pair(pattern, put, get)
 
-    def _pin_setting(self, pattern: str, name: str, parse: Callable[[Call], object]) -> dict[str, Handler]:
+    def _pin_setting(
+        self, pattern: str, name: str, parse: Callable[[Call], object]
+    ) -> dict[str, Handler]:
         def pin(call: Call) -> _Pin:
             if call.suffixes[-1] not in self._pins:
                 raise BAD_SUFFIX
@@ -1017,11 +1186,17 @@ class SimulatedB2900(ScpiInstrument):
     def _readings(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
         kinds: list[tuple[str, tuple[str, ...] | None]] = [("", None)]
-        kinds += [(f":{name}", (short,)) for name, short in zip(LONG_ELEMENTS, ELEMENTS, strict=True)]
+        kinds += [
+            (f":{name}", (short,)) for name, short in zip(LONG_ELEMENTS, ELEMENTS, strict=True)
+        ]
         for node, elements in kinds:
             for form, is_array in (("[:SCALar]", False), (":ARRay", True)):
-                table[f":FETCh{form}{node}?"] = partial(self._fetch, elements=elements, is_array=is_array)
-                table[f":READ{form}{node}?"] = partial(self._read, elements=elements, is_array=is_array)
+                table[f":FETCh{form}{node}?"] = partial(
+                    self._fetch, elements=elements, is_array=is_array
+                )
+                table[f":READ{form}{node}?"] = partial(
+                    self._read, elements=elements, is_array=is_array
+                )
             table[f":MEASure{node}?"] = partial(self._spot, elements=elements)
 
         def sensed(call: Call) -> str | bytes:
@@ -1071,5 +1246,9 @@ class SimulatedB2900(ScpiInstrument):
             **self._pair(":TRACe#:POINts", put_points, lambda c: str(self._output(c).trace_points)),
             ":TRACe#:POINts:ACTual?": lambda c: str(len(self._output(c).trace)),
             **self._pair(":TRACe#:FEED", feed_source, lambda _: "SENS"),
-            **self._pair(":TRACe#:FEED:CONTrol", put_feed, lambda c: "NEXT" if self._output(c).trace_feeds else "NEV"),
+            **self._pair(
+                ":TRACe#:FEED:CONTrol",
+                put_feed,
+                lambda c: "NEXT" if self._output(c).trace_feeds else "NEV",
+            ),
         }

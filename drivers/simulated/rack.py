@@ -1,7 +1,9 @@
-"""A simulated rack: every instrument of a `smu-matrix` bench on a TCP port of its own, before one simulated chip.
+"""A simulated rack: every instrument of a `smu-matrix` bench on a TCP port of its own, before one
+simulated chip.
 
-`launch` starts it; `python -m rram_hil.drivers.simulated.rack` is the process. It reads the bench as one line of JSON from its
-standard input, prints where it can be reached, and ends when that input ends, so it never outlives its parent.
+`launch` starts it; `python -m rram_hil.drivers.simulated.rack` is the process. It reads the bench
+as one line of JSON from its standard input, prints where it can be reached, and ends when that
+input ends, so it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -20,20 +22,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rram_hil.bench_file import describe
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import Fault, SimulatedChip
-from rram_hil.device.config import Simulation
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
 from rram_hil.errors import BenchError, ConfigError
-from rram_hil.limits import Limits
-from rram_hil.simulation import FarSideRequest, SimulatedFarSide
+from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
+from rram_hil.simulation.chip import Fault, SimulatedChip
+from rram_hil.simulation.config import Simulation
+from rram_hil.validation import describe
 
-from .._wiring import Wiring
-from ._array import ArrayWorld
-from ._instrument import AFTER, BEFORE, InstrumentServer, SimulatedInstrument
-from ._process import end_with_parent, start
-from ._world import Bus, Fabric, LooseFabric, Place, Resistor, Terminal
-from .control import ControlServer, LinkFault, checked_fault, pack_array
+from ..matrix.wiring import Wiring
+from .array.terminals import Bus, Fabric, LooseFabric, Place, Resistor, Terminal
+from .array.world import ArrayWorld
+from .server.control import ControlServer, LinkFault, checked_fault, pack_array
+from .server.instrument import AFTER, BEFORE, InstrumentServer, SimulatedInstrument
+from .server.process import end_with_parent, start
 
 FAULTS = BEFORE | AFTER | {LinkFault.WRONG_MODEL}
 """What can go wrong with an instrument's messages."""
@@ -42,14 +44,19 @@ FIRST_NODE = 1
 
 
 def simulated_class(kind: str) -> type[SimulatedInstrument]:
-    """The simulated instrument of a kind, by its entry point. Raises `ConfigError` where there is none."""
+    """The simulated instrument of a kind, by its entry point. Raises `ConfigError` where there is
+    none.
+    """
     found = {e.name: e for e in entry_points(group="rram_hil.simulated_instruments")}
     if kind not in found:
-        raise ConfigError(f"instrument kind {kind!r} has no simulator; those with one: {', '.join(sorted(found))}")
+        raise ConfigError(
+            f"instrument kind {kind!r} has no simulator; those with one: {', '.join(sorted(found))}"
+        )
     loaded: type[SimulatedInstrument] = found[kind].load()
     if not (isinstance(loaded, type) and issubclass(loaded, SimulatedInstrument)):
         raise ConfigError(
-            f"instrument kind {kind!r} is no instrument of a rack; it runs alone: rram-hil simulate --model"
+            f"instrument kind {kind!r} is no instrument of a rack; it runs alone: rram-hil simulate"
+            " --model"
         )
     return loaded
 
@@ -64,7 +71,9 @@ class _Named:
 
 
 def _named(settings: dict[str, Any]) -> list[_Named]:
-    """The instruments that the driver's settings list. Raises `ConfigError` naming the key that is wrong."""
+    """The instruments that the driver's settings list. Raises `ConfigError` naming the key that is
+    wrong.
+    """
     sections = settings.get("instruments")
     if not isinstance(sections, dict) or not sections:
         raise ConfigError("driver.instruments: missing; it is required")
@@ -79,7 +88,9 @@ def _named(settings: dict[str, Any]) -> list[_Named]:
             raise ConfigError(f"{where}.kind: {error}") from None
         model = section.get("model") or made_by.MODELS[0]
         if model not in made_by.MODELS:
-            raise ConfigError(f"{where}.model: {model!r} is wrong: one of {', '.join(made_by.MODELS)}")
+            raise ConfigError(
+                f"{where}.model: {model!r} is wrong: one of {', '.join(made_by.MODELS)}"
+            )
         found.append(_Named(name, model, made_by))
     return found
 
@@ -94,7 +105,9 @@ def _wiring(settings: dict[str, Any], geometry: Geometry) -> Wiring:
 
 
 class Rack:
-    """Chip, world, bus and instruments with their servers. Raises `ConfigError` for what does not fit together."""
+    """Chip, world, bus and instruments with their servers. Raises `ConfigError` for what does not
+    fit together.
+    """
 
     def __init__(
         self,
@@ -110,26 +123,40 @@ class Rack:
         wiring = _wiring(settings, geometry)
         self._matrix = _matrix(named, wiring)
         faults = [checked_fault(f, [n.name for n in named], FAULTS) for f in simulation.faults]
-        self.chip = SimulatedChip(geometry, simulation, read_v=limits.read_v, chip_id=chip_id, folder=folder)
+        self.chip = SimulatedChip(
+            geometry, simulation, read_v=limits.read_v, chip_id=chip_id, folder=folder
+        )
         self.world = ArrayWorld(self.chip, wiring)
         self.bus = Bus(self.world.clock)
         self._fabric: Fabric = self.world.fabric if simulation.load_ohm is None else LooseFabric()
         self.instruments = {
             n.name: n.made_by(
                 n.model,
-                Place(n.name, self.bus, self._terminals(n.name, wiring), self._fabric, serial=f"SIM{k:04d}"),
+                Place(
+                    n.name,
+                    self.bus,
+                    self._terminals(n.name, wiring),
+                    self._fabric,
+                    serial=f"SIM{k:04d}",
+                ),
             )
             for k, n in enumerate(named, start=1)
         }
         self._join(wiring)
-        self.servers = {n: InstrumentServer(i, simulation.timing) for n, i in self.instruments.items()}
+        self.servers = {
+            n: InstrumentServer(i, simulation.timing) for n, i in self.instruments.items()
+        }
         for name, injected in faults:
             for one in injected:
                 self.servers[name].faults.add(one)
-        self.told = [[n.name, f"{n.made_by.MAKER} {n.model}", self.servers[n.name].resource] for n in named]
+        self.told = [
+            [n.name, f"{n.made_by.MAKER} {n.model}", self.servers[n.name].resource] for n in named
+        ]
 
     def _terminals(self, name: str, wiring: Wiring) -> Mapping[str, Terminal]:
-        """What the channels of an instrument hang on: the array, or the resistor that stands for it."""
+        """What the channels of an instrument hang on: the array, or the resistor that stands for
+        it.
+        """
         load_ohm = self.chip.simulation.load_ohm
         if load_ohm is None:
             return self.world.terminals(name)
@@ -141,12 +168,16 @@ class Rack:
         triggers = wiring.triggers
         if triggers is not None:
             if triggers.smu not in self.instruments:
-                raise ConfigError(f"driver.wiring.triggers.smu: there is no instrument {triggers.smu!r}")
+                raise ConfigError(
+                    f"driver.wiring.triggers.smu: there is no instrument {triggers.smu!r}"
+                )
             for own, other in triggers.pairs:
                 self.bus.wire((triggers.smu, own), (self._matrix, other))
         if wiring.tsp_node:
             if wiring.tsp_node == FIRST_NODE:
-                raise ConfigError(f"driver.wiring.tsp_node: {FIRST_NODE} is the source-meter's own node")
+                raise ConfigError(
+                    f"driver.wiring.tsp_node: {FIRST_NODE} is the source-meter's own node"
+                )
             leading = next(iter(wiring.channels)).partition(".")[0]
             self.bus.nodes[FIRST_NODE] = self.instruments[leading]
             self.bus.nodes[wiring.tsp_node] = self.instruments[self._matrix]
@@ -180,7 +211,9 @@ class Rack:
             if do == "truth":
                 return {"npy": pack_array(self._truth(request["name"]))}
             if do == "damage":
-                self.world.damage(Fault(request["fault"]), Cells.from_index(request["cells"], self.chip.geometry))
+                self.world.damage(
+                    Fault(request["fault"]), Cells.from_index(request["cells"], self.chip.geometry)
+                )
                 return {}
             if do == "status":
                 return self._status()
@@ -215,18 +248,24 @@ def _matrix(named: list[_Named], wiring: Wiring) -> str:
     for channel in wiring.channels:
         if channel.partition(".")[0] not in names:
             raise ConfigError(
-                f"driver.wiring.channels: {channel!r}: there is no instrument {channel.partition('.')[0]!r}"
+                f"driver.wiring.channels: {channel!r}: there is no instrument"
+                f" {channel.partition('.')[0]!r}"
             )
     wired = {channel.partition(".")[0] for channel in wiring.channels}
     others = [name for name in names if name not in wired]
     if len(others) != 1:
         told = ", ".join(others) or "none"
-        raise ConfigError(f"driver.wiring.channels: one instrument, the matrix, must be without channel; now {told}")
+        raise ConfigError(
+            "driver.wiring.channels: one instrument, the matrix, must be without channel; now"
+            f" {told}"
+        )
     return others[0]
 
 
 def launch(request: FarSideRequest) -> SimulatedFarSide:
-    """Start a simulated rack; `settings` of the answer reach it, `stop` ends it. Raises `ConfigError` if it does not start."""
+    """Start a simulated rack; `settings` of the answer reach it, `stop` ends it. Raises
+    `ConfigError` if it does not start.
+    """
     started = start(__name__, request, "rack")
     told: list[list[str]] = started.answer["instruments"]
     control: str = started.answer["control"]

@@ -1,12 +1,14 @@
-"""A simulated test-chip board: the far side of docs/board-protocol.md in a process of its own, before one `SimulatedChip`.
+"""A simulated test-chip board: the far side of docs/board-protocol.md in a process of its own,
+before one `SimulatedChip`.
 
-`launch` starts it; `python -m rram_hil.drivers.simulated.test_chip_board` is the process. It reads its configuration as one
-line of JSON from its standard input, prints where it can be reached, and ends when that input ends, so it never outlives
-its parent.
+`launch` starts it; `python -m rram_hil.drivers.simulated.test_chip_board` is the process. It reads
+its configuration as one line of JSON from its standard input, prints where it can be reached, and
+ends when that input ends, so it never outlives its parent.
 
-Virtual time: an operation costs its link time (`Timing.link_s` and the bytes of request and reply) and its own duration.
-Commands that are no operation, keep-alives, notices and repeated replies follow the host's real time, not the experiment,
-and cost none, so that the same experiment takes the same virtual time. The watchdog runs on real time.
+Virtual time: an operation costs its link time (`Timing.link_s` and the bytes of request and reply)
+and its own duration. Commands that are no operation, keep-alives, notices and repeated replies
+follow the host's real time, not the experiment, and cost none, so that the same experiment takes
+the same virtual time. The watchdog runs on real time.
 """
 
 from __future__ import annotations
@@ -31,17 +33,25 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rram_hil import __version__
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
-from rram_hil.device.config import FaultEntry, Simulation
-from rram_hil.driver import Capabilities, Span
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits, check
+from rram_hil.array.operations import (
+    LINES,
+    Apply,
+    Line,
+    Multiply,
+    Operation,
+    Program,
+    Step,
+    WriteWords,
+)
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
-from rram_hil.limits import Limits, check
-from rram_hil.operations import LINES, Apply, Line, Multiply, Operation, Program, Step, WriteWords
-from rram_hil.simulation import FarSideRequest, SimulatedFarSide
+from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
+from rram_hil.simulation.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
+from rram_hil.simulation.config import FaultEntry, Simulation
 
-from ._process import end_with_parent, start
-from ._test_chip_board_codec import (
+from .board.codec import (
     COMMANDS,
     LARGEST_PAYLOAD,
     OVERHEAD,
@@ -63,7 +73,15 @@ from ._test_chip_board_codec import (
     self_test_reply,
     status_reply,
 )
-from .control import ControlServer, FaultQueue, Injected, LinkFault, checked_fault, pack_array
+from .server.control import (
+    ControlServer,
+    FaultQueue,
+    Injected,
+    LinkFault,
+    checked_fault,
+    pack_array,
+)
+from .server.process import end_with_parent, start
 
 LARGEST_MESSAGE = 16 << 20
 MOST_CELLS = 4096
@@ -98,7 +116,9 @@ ON_REPLY = frozenset(
         LinkFault.DISCONNECT_REPLY,
     }
 )
-BOARD_FAULTS = ON_REQUEST | ON_OPERATION | ON_REPLY | {LinkFault.CORRUPT_REQUEST, LinkFault.WRONG_MODEL}
+BOARD_FAULTS = (
+    ON_REQUEST | ON_OPERATION | ON_REPLY | {LinkFault.CORRUPT_REQUEST, LinkFault.WRONG_MODEL}
+)
 GARBAGE = bytes(range(256)) + bytes.fromhex("a552425a01108100ff") + b"\xa5RB" * 3
 
 
@@ -157,7 +177,8 @@ class SocketLink:
         """See `HostLink`."""
         host = self._host
         if host is not None:
-            # The reading thread meets the end of the stream and closes; it may be waiting on this socket now.
+            # The reading thread meets the end of the stream and closes; it may be waiting on this
+            # socket now.
             with contextlib.suppress(OSError):
                 host.shutdown(socket.SHUT_RDWR)
 
@@ -167,7 +188,9 @@ class PtyLink:
 
     def __init__(self) -> None:
         if sys.platform == "win32":
-            raise ConfigError('simulation.transport: "pty" is not available on Windows; use "socket"')
+            raise ConfigError(
+                'simulation.transport: "pty" is not available on Windows; use "socket"'
+            )
         import pty
         import tty
 
@@ -199,7 +222,9 @@ class PtyLink:
 
 @dataclass(eq=False)
 class Job:
-    """One operation under way. `stop` says why it was cancelled; `then` waits for its end; a silent job leaves no reply."""
+    """One operation under way. `stop` says why it was cancelled; `then` waits for its end; a silent
+    job leaves no reply.
+    """
 
     number: int
     command: int
@@ -227,7 +252,8 @@ class Kept:
 class Board:
     """The board's firmware: frames in, frames out, one operation at a time on a thread of its own.
 
-    `_lock` guards what the serving and the working thread share; `_chip_lock` the chip; `_write_lock` one frame on the link.
+    `_lock` guards what the serving and the working thread share; `_chip_lock` the chip;
+    `_write_lock` one frame on the link.
     """
 
     def __init__(self, link: HostLink, chip: SimulatedChip, limits: Limits) -> None:
@@ -236,7 +262,11 @@ class Board:
         self._can = _narrowed(chip.capabilities, chip.geometry)
         self._frame_bytes = int(min(LARGEST_PAYLOAD, max(1024.0, 0.05 * self._timing.bytes_per_s)))
         self.faults = FaultQueue()
-        self._lock, self._chip_lock, self._write_lock = threading.RLock(), threading.Lock(), threading.Lock()
+        self._lock, self._chip_lock, self._write_lock = (
+            threading.RLock(),
+            threading.Lock(),
+            threading.Lock(),
+        )
         self._work_list: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._executions = 0
         self._boot = 0
@@ -307,7 +337,9 @@ class Board:
     def _joined(self, part: Part) -> bytes | None:
         """The message that this part completes."""
         if part.version != PROTOCOL:
-            raise RefusalError("VERSION", f"this board speaks version {PROTOCOL}, not {part.version}")
+            raise RefusalError(
+                "VERSION", f"this board speaks version {PROTOCOL}, not {part.version}"
+            )
         if part.part == 0 and not part.more:
             return part.payload
         if part.part == 0:
@@ -317,7 +349,8 @@ class Board:
         if part.part != len(self._parts) or (part.part and not same) or size > LARGEST_MESSAGE:
             self._parts = []
             raise RefusalError(
-                "INCOMPLETE", f"part {part.part} does not continue a message of at most {LARGEST_MESSAGE} bytes"
+                "INCOMPLETE",
+                f"part {part.part} does not continue a message of at most {LARGEST_MESSAGE} bytes",
             )
         self._parts.append(part)
         if part.more:
@@ -338,10 +371,17 @@ class Board:
                 self.reboot(drop_link=False)
             elif fault.kind is LinkFault.DISCONNECT_REQUEST:
                 self._link.drop()
-            if fault.kind in (LinkFault.DROP_REQUEST, LinkFault.DISCONNECT_REQUEST, LinkFault.REBOOT_BEFORE):
+            if fault.kind in (
+                LinkFault.DROP_REQUEST,
+                LinkFault.DISCONNECT_REQUEST,
+                LinkFault.REBOOT_BEFORE,
+            ):
                 return
         if name != "IDENTIFY" and request.boot not in (0, self._boot):
-            raise RefusalError("STALE BOOT", f"this is boot {self._boot:08x}, the request is for {request.boot:08x}")
+            raise RefusalError(
+                "STALE BOOT",
+                f"this is boot {self._boot:08x}, the request is for {request.boot:08x}",
+            )
         with self._lock:
             job = self._job
         if request.command >= FIRST_OPERATION:
@@ -371,7 +411,9 @@ class Board:
                 message = self._set_limits(payload)
             elif name == "EXECUTED":
                 number, cells = parse_executed(payload, self._geometry)
-                message = executed_reply(number, self._chip.executed(number, cells), self._chip.last_numbers(cells))
+                message = executed_reply(
+                    number, self._chip.executed(number, cells), self._chip.last_numbers(cells)
+                )
             elif name == "WATCHDOG":
                 self._watchdog_ms = parse_watchdog(payload)
                 message = payload
@@ -390,7 +432,9 @@ class Board:
         if name == "ABORT":
             return stopped.to_bytes(4, "little") + bytes(4)
         if name == "SELF_TEST":
-            return self_test_reply([(True, 0.0, "memory errors", ""), (True, 0.0, "DAC to ADC loop error", "V")])
+            return self_test_reply(
+                [(True, 0.0, "memory errors", ""), (True, 0.0, "DAC to ADC loop error", "V")]
+            )
         if name == "ARM":
             if not self._limits_set:
                 raise RefusalError("NOT ARMED", "limits have not been set since boot")
@@ -401,7 +445,9 @@ class Board:
             job = self._job
             driving = job is not None and isinstance(job.operation, Apply | Program | Multiply)
             flags = (driving, self._armed, job is not None, self._tripped, self._limits_set, False)
-            return status_reply(flags, self._last, 0 if job is None else job.number, self._watchdog_ms, self._trips)
+            return status_reply(
+                flags, self._last, 0 if job is None else job.number, self._watchdog_ms, self._trips
+            )
 
     def _identity(self) -> bytes:
         strange = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), "IDENTIFY") is not None
@@ -422,11 +468,16 @@ class Board:
             wanted, own = parse_limits(payload), self._own_limits
             for name, value in wanted.model_dump().items():
                 if name == "conductance_s":
-                    bad = not (own.conductance_s[0] <= value[0] and value[1] <= own.conductance_s[1])
+                    bad = not (
+                        own.conductance_s[0] <= value[0] and value[1] <= own.conductance_s[1]
+                    )
                 else:
                     bad = not value <= getattr(own, name)
                 if bad:
-                    raise RefusalError("LIMIT", f"limit {name} {value} is beyond this board's own {getattr(own, name)}")
+                    raise RefusalError(
+                        "LIMIT",
+                        f"limit {name} {value} is beyond this board's own {getattr(own, name)}",
+                    )
             self._limits, self._limits_set, self._armed = wanted, True, False
             self._chip.read_v = wanted.read_v
         return limits_reply(self._limits)
@@ -437,15 +488,21 @@ class Board:
         number, digest = operation_number(payload), (len(payload), binascii.crc32(payload))
         with self._lock:
             if self._job is not None:
-                raise RefusalError("BUSY", f"operation {self._job.number} is under way", self._job.number)
+                raise RefusalError(
+                    "BUSY", f"operation {self._job.number} is under way", self._job.number
+                )
             kept = self._kept
         if number == 0 or number < self._last:
-            raise RefusalError("NUMBER PAST", f"operation {number} is not above the last, {self._last}", number)
+            raise RefusalError(
+                "NUMBER PAST", f"operation {number} is not above the last, {self._last}", number
+            )
         if number == self._last and kept is not None:
             if kept.digest != digest:
                 raise RefusalError("NUMBER REUSED", f"operation {number} was another one", number)
             # By the working thread, so that the board goes on reading while it sends.
-            self._work_list.put(partial(self._send, request.command, request.sequence, kept.message, kept.flags))
+            self._work_list.put(
+                partial(self._send, request.command, request.sequence, kept.message, kept.flags)
+            )
             return
         operation = parse_operation(request.command, payload, self._geometry)
         if number == self._last and isinstance(operation, Apply | Program):
@@ -454,7 +511,11 @@ class Board:
                 text = f"operation {number} had given {given} pulses before the reboot"
                 raise RefusalError("ALREADY EXECUTED", text, number)
         if not self._armed:
-            why = "the watchdog has tripped" if self._tripped else "ARM has not been sent since boot or SAFE OFF"
+            why = (
+                "the watchdog has tripped"
+                if self._tripped
+                else "ARM has not been sent since boot or SAFE OFF"
+            )
             raise RefusalError("NOT ARMED", f"the board is not armed: {why}", number)
         self._check(operation, number)
         fault = self.faults.take(ON_OPERATION, COMMANDS[request.command])
@@ -491,7 +552,9 @@ class Board:
         for step in steps:
             if not can.width_s.holds(step.width_s, step.width_s):
                 raise RefusalError(
-                    "RANGE", f"width {step.width_s:g} s, {can.width_s.low:g} to {can.width_s.high:g} s", number
+                    "RANGE",
+                    f"width {step.width_s:g} s, {can.width_s.low:g} to {can.width_s.high:g} s",
+                    number,
                 )
         try:
             check(operation, self._geometry, self._limits)
@@ -502,7 +565,10 @@ class Board:
         for line, lowest, highest in _reach(operation):
             span = {"bl": can.bl_v, "sl": can.sl_v, "wl": can.wl_v}[line]
             if not span.holds(lowest, highest):
-                text = f"{line.upper()} {lowest:g} to {highest:g} V, drivers reach {span.low:g} to {span.high:g} V"
+                text = (
+                    f"{line.upper()} {lowest:g} to {highest:g} V, drivers reach {span.low:g} to"
+                    f" {span.high:g} V"
+                )
                 raise RefusalError("RANGE", text, number)
 
     def _work(self) -> None:
@@ -514,7 +580,9 @@ class Board:
         kind = None if job.fault is None else job.fault.kind
         with self._chip_lock:
             try:
-                self._chip.advance(self._link_s(job.digest[0] + job.frames * OVERHEAD) + self._timing.link_s)
+                self._chip.advance(
+                    self._link_s(job.digest[0] + job.frames * OVERHEAD) + self._timing.link_s
+                )
                 message, flags = self._carried_out(job, kind), 0
             except RefusalError as refusal:
                 message, flags = refusal.payload(), ERROR_FLAG
@@ -538,7 +606,8 @@ class Board:
         if kind is LinkFault.STUCK:
             job.cancel.wait()
         elif kind is LinkFault.REBOOT_DURING and isinstance(operation, Apply | Program):
-            # Cells are treated one after the other, so a loss of power in the middle is the first half of the batch.
+            # Cells are treated one after the other, so a loss of power in the middle is the first
+            # half of the batch.
             operation = operation.part(slice(0, (len(operation.cells) + 1) // 2))
         if not job.cancel.is_set():
             try:
@@ -550,7 +619,9 @@ class Board:
                 raise RefusalError("HARDWARE", str(error), job.number) from None
         if job.cancel.is_set():
             why = "the host was silent" if job.stop == "WATCHDOG" else "it was told to stop"
-            raise RefusalError(job.stop, f"operation {job.number} was stopped: {why}; outputs are off", job.number)
+            raise RefusalError(
+                job.stop, f"operation {job.number} was stopped: {why}; outputs are off", job.number
+            )
         return result_reply(job.number, result, self._can.adc_bits)
 
     def _link_s(self, size: int) -> float:
@@ -574,7 +645,13 @@ class Board:
             self._link.drop()
             return
         frames: Iterable[bytes] = reply_frames(
-            command, sequence, self._boot, self._chip.now_s, message, flags=flags, size=self._frame_bytes
+            command,
+            sequence,
+            self._boot,
+            self._chip.now_s,
+            message,
+            flags=flags,
+            size=self._frame_bytes,
         )
         if fault is not None:
             frames = _spoiled(list(frames), fault)
@@ -585,7 +662,9 @@ class Board:
     # Control
 
     def reboot(self, *, drop_link: bool) -> None:
-        """A loss of power: the operation under way stops between cells and leaves no reply; then a fresh boot."""
+        """A loss of power: the operation under way stops between cells and leaves no reply; then a
+        fresh boot.
+        """
         with self._lock:
             job = self._job
             if job is not None:
@@ -601,7 +680,9 @@ class Board:
         _, faults = checked_fault(entry, ["board"], BOARD_FAULTS)
         for fault in faults:
             if fault.on and fault.on not in COMMANDS.values():
-                raise ConfigError(f"{fault.on!r} is no command; commands are {', '.join(COMMANDS.values())}")
+                raise ConfigError(
+                    f"{fault.on!r} is no command; commands are {', '.join(COMMANDS.values())}"
+                )
             self.faults.add(fault)
 
     def control(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -621,7 +702,9 @@ class Board:
             return {"npy": pack_array(self._truth(request["name"]))}
         if do == "damage":
             with self._chip_lock:
-                self._chip.inject(Fault(request["fault"]), Cells.from_index(request["cells"], self._geometry))
+                self._chip.inject(
+                    Fault(request["fault"]), Cells.from_index(request["cells"], self._geometry)
+                )
             return {}
         if do == "reboot":
             self.reboot(drop_link=bool(request["drop_link"]))
@@ -639,7 +722,9 @@ class Board:
             if name == "conductance_s":
                 return self._chip.conductance_s()
             if name == "numbers":
-                return self._chip.last_numbers(Cells.all(self._geometry)).reshape(self._geometry.shape)
+                return self._chip.last_numbers(Cells.all(self._geometry)).reshape(
+                    self._geometry.shape
+                )
             if name in ("pulses", "words", "formed", "stuck"):
                 return getattr(self._chip, name)
         raise ConfigError(f"no ground truth {name!r}")
@@ -648,7 +733,9 @@ class Board:
         with self._lock:
             job = self._job
             return {
-                "outputs_on": job is not None and isinstance(job.operation, Apply | Program | Multiply),
+                "outputs_on": (
+                    job is not None and isinstance(job.operation, Apply | Program | Multiply)
+                ),
                 "armed": self._armed,
                 "busy": job is not None,
                 "trips": self._trips,
@@ -680,7 +767,9 @@ def _reach(operation: Operation) -> list[tuple[Line, float, float]]:
     if not isinstance(operation, Apply | Program) or len(operation.cells) == 0:
         return []
     found: list[tuple[Line, float, float]] = []
-    for step in operation.steps if isinstance(operation, Apply) else (operation.read, *operation.extremes()):
+    for step in (
+        operation.steps if isinstance(operation, Apply) else (operation.read, *operation.extremes())
+    ):
         for line in LINES:
             levels = step.levels(line, len(operation.cells))
             if levels is not None:
@@ -709,7 +798,9 @@ def _spoiled(frames: list[bytes], fault: Injected) -> list[bytes]:
 
 
 def launch(request: FarSideRequest) -> SimulatedFarSide:
-    """Start a simulated board; `settings` of the answer reach it, `stop` ends it. Raises `ConfigError` if it does not start."""
+    """Start a simulated board; `settings` of the answer reach it, `stop` ends it. Raises
+    `ConfigError` if it does not start.
+    """
     started = start(__name__, request, "board")
     answer = started.answer
     board = ("board", "rram_hil test-chip board", answer["resource"])
@@ -718,11 +809,15 @@ def launch(request: FarSideRequest) -> SimulatedFarSide:
 
 
 def _accuracy(request: FarSideRequest) -> dict[str, float]:
-    """What this board's data sheet would state of its readings: half a step of the DAC at the read limit, half one of the ADC."""
-    if not request.simulation.converters:
+    """What this board's data sheet would state of its readings: half a step of the DAC at the read
+    limit, half one of the ADC.
+    """
+    simulation = Simulation.model_validate(request.simulation)
+    if not simulation.converters:
         return {}
-    top = (1 << (request.simulation.adc_bits - 1)) - 1
-    # The lowest range that holds the current is used, so a reading is at least a tenth of its range.
+    top = (1 << (simulation.adc_bits - 1)) - 1
+    # The lowest range that holds the current is used, so a reading is at least a tenth of its
+    # range.
     fraction = DAC_STEP_V / 2 / request.limits.read_v + 10 * 0.5 / top
     return {"read_fraction": fraction, "read_floor_a": 0.5 * ADC_RANGES_A[0] / top}
 

@@ -1,7 +1,7 @@
 """The demonstration: the main job end to end, without hardware: `rram-hil demo`.
 
-It trains a teacher and a student, writes bench files and recipes as a user would, runs them on simulated chips, and reads
-every number of its table back from the run files.
+It trains a teacher and a student, writes bench files and recipes as a user would, runs them on
+simulated chips, and reads every number of its table back from the run files.
 """
 
 from __future__ import annotations
@@ -9,22 +9,26 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rram_hil.console import Output
 from rram_hil.demo.chips import ChipRun, run_chip, run_side_by_side
 from rram_hil.demo.files import plans
 from rram_hil.demo.present import Demo, show, write_page, write_summary
 from rram_hil.demo.progress import Bars
 from rram_hil.demo.training import train
 from rram_hil.errors import ConfigError
+from rram_hil.terminal.console import Output
 
 WIRE_IMAGES = 1000
 
 
-def run_demo(out: Path | None = None, data: Path | None = None, seed: int = 1, output: Output | None = None) -> Demo:
-    """Run the demonstration into `out` (default: a new folder), on scikit-learn's digits or on MNIST's IDX files in `data`.
+def run_demo(
+    out: Path | None = None, data: Path | None = None, seed: int = 1, output: Output | None = None
+) -> Demo:
+    """Run the demonstration into `out` (default: a new folder), on scikit-learn's digits or on
+    MNIST's IDX files in `data`.
 
-    The digits' chips stand behind the simulated board's wire. MNIST's are simulated in the process, and 1,000 of its images
-    also go through the wire. Raises `ConfigError` where `out` is not empty, `DataError` for unusable data.
+    The digits' chips stand behind the simulated board's wire. MNIST's are simulated in the process,
+    and 1,000 of its images also go through the wire. Raises `ConfigError` where `out` is not empty,
+    `DataError` for unusable data.
     """
     output = output or Output()
     started = time.monotonic()
@@ -38,7 +42,14 @@ def run_demo(out: Path | None = None, data: Path | None = None, seed: int = 1, o
             runs = [run_chip(plan, folder, 0, bars.watcher(plan.chip)) for plan in chips]
         else:
             runs = run_side_by_side(chips, folder, WIRE_IMAGES, bars.step)
-    demo = Demo(folder, trained.name, len(trained.test_labels), seed, tuple(runs), time.monotonic() - started)
+    demo = Demo(
+        folder,
+        trained.name,
+        len(trained.test_labels),
+        seed,
+        tuple(runs),
+        time.monotonic() - started,
+    )
     write_summary(demo)
     write_page(demo)
     show(demo, output)

@@ -1,4 +1,6 @@
-"""Running the demonstration's chips: in turn in this process, or side by side in processes of their own."""
+"""Running the demonstration's chips: in turn in this process, or side by side in processes of their
+own.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from rram_hil.bench import Bench
-from rram_hil.bench_file import parse_bench_file
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.bench_file import parse_bench_file
+from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
 from rram_hil.demo.files import Plan, bench_toml, recipe_toml
 from rram_hil.demo.table import ChipResult, chip_result
-from rram_hil.engine import Watcher
-from rram_hil.inference import drive, infer
-from rram_hil.mapping import word_operation
-from rram_hil.programmed import Programmed
-from rram_hil.run import RunOutcome, run_recipe
+from rram_hil.engine.engine import Watcher
+from rram_hil.networks.inference import drive, infer
+from rram_hil.networks.mapping import word_operation
+from rram_hil.networks.programmed_network import Programmed
 
 
 @dataclass(frozen=True)
 class WireCheck:
-    """The same images inferred in the process and through the simulated board, on one chip state, read noise off."""
+    """The same images inferred in the process and through the simulated board, on one chip state,
+    read noise off.
+    """
 
     images: int
     same_predictions: int
@@ -60,18 +64,26 @@ Told = Callable[[Step], None]
 
 
 def run_chip(plan: Plan, folder: Path, wire_images: int, watcher: Watcher) -> ChipRun:
-    """Write the bench file and the recipe of one chip into its folder, run them, and read the run file."""
+    """Write the bench file and the recipe of one chip into its folder, run them, and read the run
+    file.
+    """
     here = plan.folder(folder)
     here.mkdir(exist_ok=True)
     (here / "bench.toml").write_text(bench_toml(plan), encoding="utf-8")
     (here / "recipe.toml").write_text(recipe_toml(plan), encoding="utf-8")
-    outcome = run_recipe(here / "recipe.toml", here / "bench.toml", here / "run.h5", watcher=watcher)
+    outcome = run_recipe(
+        here / "recipe.toml", here / "bench.toml", here / "run.h5", watcher=watcher
+    )
     wire = _check_wire(here, plan, outcome, wire_images) if wire_images else None
     return ChipRun(plan, chip_result(here / "run.h5"), wire)
 
 
-def run_side_by_side(plans: list[Plan], folder: Path, wire_images: int, told: Told) -> list[ChipRun]:
-    """Run chips in processes of their own, as many at a time as there are processors; the first one checks the wire."""
+def run_side_by_side(
+    plans: list[Plan], folder: Path, wire_images: int, told: Told
+) -> list[ChipRun]:
+    """Run chips in processes of their own, as many at a time as there are processors; the first one
+    checks the wire.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, _single_threaded():
         steps: Queue[Step] = manager.Queue()
@@ -121,7 +133,9 @@ def _tell_all(steps: Queue[Step], told: Told) -> None:
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """New processes started inside use one thread each for their matrix products: the chips share the processors."""
+    """New processes started inside use one thread each for their matrix products: the chips share
+    the processors.
+    """
     names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

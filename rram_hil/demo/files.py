@@ -1,4 +1,6 @@
-"""The files of the demonstration: a bench file and a recipe like those a user writes, for either device preset."""
+"""The files of the demonstration: a bench file and a recipe like those a user writes, for either
+device preset.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ Device = Literal["paper", "hfo2"]
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a bench user knows of a technology: window (S), volts between which its pulses work, budgets.
+    """What a bench user knows of a technology: window (S), volts between which its pulses work,
+    budgets.
 
     A target at or below `accept_below_s` is met by anything down there.
     """
@@ -34,7 +37,9 @@ CONDITIONS: dict[Device, Conditions] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """One chip of the demonstration: its id, geometry, device, driver and seed, and what is trained and tested on it."""
+    """One chip of the demonstration: its id, geometry, device, driver and seed, and what is trained
+    and tested on it.
+    """
 
     chip: str
     device: Device
@@ -68,7 +73,9 @@ FIRST = "paper-1"
 
 
 def plans(seed: int, *, mnist: bool) -> list[Plan]:
-    """The chips: one of each preset for the digits, three of `paper` and one of `hfo2` for MNIST."""
+    """The chips: one of each preset for the digits, three of `paper` and one of `hfo2` for
+    MNIST.
+    """
     first = Plan(
         chip=FIRST,
         device="paper",
@@ -92,7 +99,9 @@ def plans(seed: int, *, mnist: bool) -> list[Plan]:
 
 
 def bench_toml(plan: Plan, *, read_noise: bool = True, driver: str | None = None) -> str:
-    """The bench file of a plan: a simulated bench; take `[simulation]` out and give a port, and it is a real one."""
+    """The bench file of a plan: a simulated bench; take `[simulation]` out and give a port, and it
+    is a real one.
+    """
     return f"""\
 [chip]
 id = "{plan.chip}"
@@ -142,14 +151,16 @@ bytes_per_s = 10e6
 
 
 def recipe_toml(plan: Plan) -> str:
-    """The recipe: form and read the array, program the teacher as the baselines do, then the student, and adapt it."""
+    """The recipe: form and read the array, program the teacher as the baselines do, then the
+    student, and adapt it.
+    """
     known = CONDITIONS[plan.device]
     half = plan.tiles // 2
 
     def one_shot(name: str, tag: str, network: str, tiles: list[int]) -> str:
         options = (
-            f'{{ tiles = {tiles}, levels = {plan.levels}, clip = "rms", rms = {plan.clip_rms}, faults = "{plan.faults}", '
-            f"g_min_s = {known.g_min_s}, g_max_s = {known.g_max_s} }}"
+            f'{{ tiles = {tiles}, levels = {plan.levels}, clip = "rms", rms = {plan.clip_rms},'
+            f' faults = "{plan.faults}", g_min_s = {known.g_min_s}, g_max_s = {known.g_max_s} }}'
         )
         return f"""
 [[step]]

@@ -1,4 +1,6 @@
-"""What the demonstration shows: the table on the terminal, summary.json and the report page, all from the run files."""
+"""What the demonstration shows: the table on the terminal, summary.json and the report page, all
+from the run files.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,18 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rram_hil import html_report as page
-from rram_hil.console import Output, duration
 from rram_hil.demo.chips import ChipRun, WireCheck
 from rram_hil.demo.files import Device
 from rram_hil.demo.table import ChipResult, Row, mean_rows, student_maps
-from rram_hil.run_file import read_run
+from rram_hil.report import page
+from rram_hil.storage.run_reader import read_run
+from rram_hil.terminal.console import Output, duration
 
 TITLES: dict[Device, str] = {
-    "paper": "device `paper`: one-shot sigma 0.1, 1.75 % of cells stuck at low and 9.04 % at high resistance",
+    "paper": (
+        "device `paper`: one-shot sigma 0.1, 1.75 % of cells stuck at low and 9.04 % at high"
+        " resistance"
+    ),
     "hfo2": "device `hfo2`: figures of measured HfO2 1T1R chips",
 }
 
@@ -68,7 +73,11 @@ def show(demo: Demo, output: Output) -> None:
     output.heading("times of the simulated board (virtual clock)")
     output.line(
         ", ".join(
-            f"{name.removesuffix('_s')} {duration(value)}" if name != "bytes_per_s" else f"link {value / 1e6:g} MB/s"
+            (
+                f"{name.removesuffix('_s')} {duration(value)}"
+                if name != "bytes_per_s"
+                else f"link {value / 1e6:g} MB/s"
+            )
             for name, value in first.cost.durations
         ),
         indent=2,
@@ -76,8 +85,8 @@ def show(demo: Demo, output: Output) -> None:
     if demo.wire is not None:
         wire = demo.wire
         output.line(
-            f"through the wire: {wire.same_predictions} of {wire.images} predictions as in the process, same chip state, "
-            f"read noise off ({wire.wire_seconds:.0f} s)",
+            f"through the wire: {wire.same_predictions} of {wire.images} predictions as in the"
+            f" process, same chip state, read noise off ({wire.wire_seconds:.0f} s)",
             indent=2,
         )
     output.heading("files", f"in {demo.folder} after {duration(demo.seconds)}")
@@ -93,11 +102,14 @@ def show(demo: Demo, output: Output) -> None:
 
 def _account(chip: ChipResult) -> str:
     cost, hit = chip.cost, chip.programming
-    parts = ", ".join(f"{part.name} {part.count:,} in {duration(part.seconds)}" for part in cost.adaptation)
+    parts = ", ".join(
+        f"{part.name} {part.count:,} in {duration(part.seconds)}" for part in cost.adaptation
+    )
     return (
-        f"one-shot error: sigma {hit.sigma:.3f}, mean {hit.mean:+.3f} of the target over {hit.cells:,} cells. "
-        f"Compensation, bench time R-V-W : RSA = {duration(cost.verify_s)} : {duration(cost.adaptation_s)} "
-        f"= {cost.ratio:.2f}, on the board alone {board_ratio(cost):.2f} (RSA: {parts})."
+        f"one-shot error: sigma {hit.sigma:.3f}, mean {hit.mean:+.3f} of the target over"
+        f" {hit.cells:,} cells. Compensation, bench time R-V-W : RSA = {duration(cost.verify_s)} :"
+        f" {duration(cost.adaptation_s)} = {cost.ratio:.2f}, on the board alone"
+        f" {board_ratio(cost):.2f} (RSA: {parts})."
     )
 
 
@@ -107,7 +119,9 @@ def board_ratio(cost: page.Cost) -> float:
 
 
 def write_summary(demo: Demo) -> None:
-    """Write summary.json: `rows` of the first device preset (mean over its chips), and everything by preset and chip."""
+    """Write summary.json: `rows` of the first device preset (mean over its chips), and everything
+    by preset and chip.
+    """
     devices = {}
     for device in demo.devices:
         chips = demo.results(device)
@@ -118,12 +132,14 @@ def write_summary(demo: Demo) -> None:
                     "run_file": str(chip.path.relative_to(demo.folder)),
                     "rows": [asdict(row) for row in chip.rows],
                     "one_shot_error": asdict(chip.programming),
-                    "compensation": asdict(chip.cost)
-                    | {
-                        "verify_s": chip.cost.verify_s,
-                        "adaptation_s": chip.cost.adaptation_s,
-                        "ratio": chip.cost.ratio,
-                    },
+                    "compensation": (
+                        asdict(chip.cost)
+                        | {
+                            "verify_s": chip.cost.verify_s,
+                            "adaptation_s": chip.cost.adaptation_s,
+                            "ratio": chip.cost.ratio,
+                        }
+                    ),
                 }
                 for chip in chips
             ],
@@ -137,7 +153,9 @@ def write_summary(demo: Demo) -> None:
         "devices": devices,
         "wire_check": None if demo.wire is None else asdict(demo.wire),
     }
-    (demo.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    (demo.folder / "summary.json").write_text(
+        json.dumps(summary, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def write_page(demo: Demo) -> None:
@@ -166,13 +184,24 @@ def write_page(demo: Demo) -> None:
             costs=tuple(_cost(device, demo.results(device)[0]) for device in demo.devices),
             maps=tuple(_panel(device, demo.results(device)[0]) for device in demo.devices),
             notes=(
-                "The chips are simulated. Devices and programming errors come from the device model; every number here is read "
-                "from the run files beside this page.",
-                "Pulses, reads and bench time count programming and compensation after forming, not the inference.",
-                "Accuracy of R-V-W and of one-shot is that of the teacher's weights; KD rows are the distilled student's. "
-                "Biases are digital and are counted as on-chip words where they were trained.",
-                "In every row the cells that forming found stuck take no pulses, and the other cell of such a pair makes up for "
-                "them as far as it can (mapping option faults).",
+                (
+                    "The chips are simulated. Devices and programming errors come from the device"
+                    " model; every number here is read from the run files beside this page."
+                ),
+                (
+                    "Pulses, reads and bench time count programming and compensation after forming,"
+                    " not the inference."
+                ),
+                (
+                    "Accuracy of R-V-W and of one-shot is that of the teacher's weights; KD rows"
+                    " are the distilled student's. Biases are digital and are counted as on-chip"
+                    " words where they were trained."
+                ),
+                (
+                    "In every row the cells that forming found stuck take no pulses, and the other"
+                    " cell of such a pair makes up for them as far as it can (mapping option"
+                    " faults)."
+                ),
             ),
         ),
     )
@@ -206,9 +235,10 @@ def _table(demo: Demo, device: Device) -> page.ResultTable:
 def _cost(device: Device, chip: ChipResult) -> page.Cost:
     seconds = tuple((name, value) for name, value in chip.cost.durations if name != "bytes_per_s")
     text = (
-        f"Without the link to the host the ratio is {board_ratio(chip.cost):.2f}. Write-verify grows with the number of cells "
-        "and with how long a pulse and its verification take; adaptation grows with the images sent forward, however large the "
-        "array: small networks on fast boards favour write-verify, large or slow ones adaptation."
+        f"Without the link to the host the ratio is {board_ratio(chip.cost):.2f}. Write-verify"
+        " grows with the number of cells and with how long a pulse and its verification take;"
+        " adaptation grows with the images sent forward, however large the array: small networks"
+        " on fast boards favour write-verify, large or slow ones adaptation."
     )
     return replace(chip.cost, title=_plain(TITLES[device]), durations=seconds, text=text)
 

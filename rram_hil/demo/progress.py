@@ -1,4 +1,6 @@
-"""Progress bars of the demonstration: one for each training, one for each chip; plain lines where there is no terminal."""
+"""Progress bars of the demonstration: one for each training, one for each chip; plain lines where
+there is no terminal.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from rram_hil.console import make_console
 from rram_hil.demo.chips import Step
-from rram_hil.engine import Watcher
+from rram_hil.engine.engine import Watcher
+from rram_hil.terminal.console import make_console
 
 
 class Bars:
@@ -34,7 +36,10 @@ class Bars:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
 
@@ -46,7 +51,13 @@ class Bars:
     def step(self, step: Step) -> None:
         """A chip begins a step."""
         done = step.index - 1 if step.name else step.total
-        self._show(step.chip, done, step.total, step.name or "done", say=f"{step.chip}: {step.name or 'done'}")
+        self._show(
+            step.chip,
+            done,
+            step.total,
+            step.name or "done",
+            say=f"{step.chip}: {step.name or 'done'}",
+        )
 
     def watcher(self, chip: str) -> Watcher:
         """A watcher that moves the bar of one chip."""
@@ -75,7 +86,13 @@ class _ChipWatcher(Watcher):
     def progress(self, done: float, total: float, text: str) -> None:
         place = self._place
         part = place.index - 1 + (done / total if total else 0.0)
-        self._bars._show(self._chip, part, place.total, f"{place.name}: {text}", say=f"{self._chip}: {place.name}")
+        self._bars._show(
+            self._chip,
+            part,
+            place.total,
+            f"{place.name}: {text}",
+            say=f"{self._chip}: {place.name}",
+        )
 
     def note(self, text: str) -> None:
         self._bars._console.print(f"{self._chip}: {text}", soft_wrap=True)

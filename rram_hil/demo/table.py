@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.html_report import Cost, CostPart, MapPanel, programming_error
-from rram_hil.run_file import RunFile, read_run
+from rram_hil.report.page import Cost, CostPart, MapPanel, programming_error
+from rram_hil.storage.run_reader import RunFile, read_run
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way of bringing the network onto the chip: what it reaches and what it costs after forming.
+    """One way of bringing the network onto the chip: what it reaches and what it costs after
+    forming.
 
-    `accuracy` is a fraction; pulses and reads count programming and compensation, not the inference; `bench_seconds` is the
-    bench clock over the same.
+    `accuracy` is a fraction; pulses and reads count programming and compensation, not the
+    inference; `bench_seconds` is the bench clock over the same.
     """
 
     name: str
@@ -30,7 +31,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Programming:
-    """How well one-shot programming hit its targets: mean and sigma of G / target - 1 over `cells` responsive cells."""
+    """How well one-shot programming hit its targets: mean and sigma of G / target - 1 over `cells`
+    responsive cells.
+    """
 
     mean: float
     sigma: float
@@ -57,7 +60,9 @@ _ROWS = (
 
 
 def chip_result(path: Path) -> ChipResult:
-    """Read one run file of the demonstration. Raises `DataError` where it is not one or is not complete."""
+    """Read one run file of the demonstration. Raises `DataError` where it is not one or is not
+    complete.
+    """
     with read_run(path) as run:
         steps = _steps(run)
         words = int(run.result("adapt student", "on_chip_words").values)
@@ -98,7 +103,11 @@ def _cost(run: RunFile, steps: dict[str, dict[str, float]]) -> Cost:
 
     def link(step: str, parts: tuple[CostPart, ...]) -> CostPart:
         rest = steps[step]["seconds"] - sum(p.seconds for p in parts)
-        return CostPart("link: operations sent", int(np.sum(table["step"] == steps[step]["step"])), max(rest, 0.0))
+        return CostPart(
+            "link: operations sent",
+            int(np.sum(table["step"] == steps[step]["step"])),
+            max(rest, 0.0),
+        )
 
     verify = (part("verify teacher", "Program", "read-verify-write: pulses", "pulses"),)
     adaptation = (
@@ -123,12 +132,18 @@ def programming(run: RunFile) -> Programming:
 
 
 def student_maps(run: RunFile, title: str) -> MapPanel:
-    """Target and measured conductance of the student's cells, and which cells forming found stuck, on the tiles in use."""
+    """Target and measured conductance of the student's cells, and which cells forming found stuck,
+    on the tiles in use.
+    """
     targets, maps = run.map("target"), run.map("conductance")
     table = run.table("steps")
     step = {str(name): int(table["step"][k]) for k, name in enumerate(table["name"])}
-    target = np.asarray(targets.values[list(targets.step).index(step["program student"])], dtype=np.float64)
-    measured = np.asarray(maps.values[list(maps.step).index(step["adapt student"])], dtype=np.float64)
+    target = np.asarray(
+        targets.values[list(targets.step).index(step["program student"])], dtype=np.float64
+    )
+    measured = np.asarray(
+        maps.values[list(maps.step).index(step["adapt student"])], dtype=np.float64
+    )
     low, high = (run.map(f"stuck_{kind}_resistance").values[0] > 0 for kind in ("low", "high"))
     used = np.isfinite(target).any(axis=(1, 2))
     return MapPanel(title, target[used], measured[used], low[used], high[used], "Programmed once.")

@@ -1,4 +1,6 @@
-"""What the demonstration trains: a teacher in floating point and a student distilled through the devices' faults."""
+"""What the demonstration trains: a teacher in floating point and a student distilled through the
+devices' faults.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.cells import IntArray
-from rram_hil.network import Float32, Network
+from rram_hil.networks.network import Float32, Network
+from rram_hil.types import IntArray
 
 Progress = Callable[[float, str], None]
 KEPT_TRAINING_IMAGES = 20_000
@@ -18,7 +20,9 @@ KEPT_TRAINING_IMAGES = 20_000
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Both networks, and the images that the recipe needs: training ones for adaptation, test ones for the table."""
+    """Both networks, and the images that the recipe needs: training ones for adaptation, test ones
+    for the table.
+    """
 
     name: str
     teacher: Network
@@ -41,7 +45,9 @@ class Trained:
 
 
 def train(mnist_folder: Path | None, seed: int, progress: Progress | None = None) -> Trained:
-    """Train on scikit-learn's digits, or LeNet-5 on the MNIST of a folder. Raises `DataError` for unusable files."""
+    """Train on scikit-learn's digits, or LeNet-5 on the MNIST of a folder. Raises `DataError` for
+    unusable files.
+    """
     from rram_hil import learning
 
     noise = learning.DeviceNoise()
@@ -51,7 +57,14 @@ def train(mnist_folder: Path | None, seed: int, progress: Progress | None = None
         changes = learning.Augmentation(shift=0.6, rotation=8.0, zoom=0.08, shear=0.08)
         net = learning.digits_net(seed)
         teacher = learning.train_teacher(
-            net, data, epochs=60, batch=32, learning_rate=5e-3, augmentation=changes, seed=seed, progress=progress
+            net,
+            data,
+            epochs=60,
+            batch=32,
+            learning_rate=5e-3,
+            augmentation=changes,
+            seed=seed,
+            progress=progress,
         )
         student = learning.distil(
             teacher,

@@ -1,13 +1,13 @@
-"""Training networks for inaccurate devices, and repairing them on a programmed array (needs the extra
-`[torch]`).
+"""Training networks for inaccurate devices, and repairing them on a programmed array (needs the
+extra `[torch]`).
 
-The method is that of "Accurate Inference With Inaccurate RRAM Devices" (Charan et al., IEEE JXCDC 2020): a
-teacher is trained in floating point, a student is distilled from it through the faults and the variation of
-the devices, the student is programmed once, and a small random fraction of its weights, which also own a word
-of on-chip memory, is then trained on the array as it really is.
+The method is that of "Accurate Inference With Inaccurate RRAM Devices" (Charan et al., IEEE JXCDC
+2020): a teacher is trained in floating point, a student is distilled from it through the faults and
+the variation of the devices, the student is programmed once, and a small random fraction of its
+weights, which also own a word of on-chip memory, is then trained on the array as it really is.
 
-Nothing here reaches an instrument. Importing `rram_hil` itself does not import torch; importing this package
-does.
+Nothing here reaches an instrument. Importing `rram_hil` itself does not import torch; importing
+this package does.
 """
 
 from __future__ import annotations
@@ -15,12 +15,20 @@ from __future__ import annotations
 try:
     import torch as _torch  # noqa: F401  (asked for here so that its absence is one clear line)
 except ImportError as _missing:
-    raise ImportError("rram_hil.learning needs PyTorch: pip install 'rram-hil[torch]'") from _missing
+    raise ImportError(
+        "rram_hil.learning needs PyTorch: pip install 'rram-hil[torch]'"
+    ) from _missing
 
 from rram_hil.learning.adapt import ArrayMultiply, Words, apply_words, choose_words, train_words
 from rram_hil.learning.data import LabelledImages, digits, mnist
-from rram_hil.learning.devices import DeviceNoise, KnownFaults, draw_chip, draw_faults, weight_scale
 from rram_hil.learning.networks import digits_net, forward, lenet5, mapped_layers
+from rram_hil.learning.torch_device import (
+    DeviceNoise,
+    KnownFaults,
+    draw_chip,
+    draw_faults,
+    weight_scale,
+)
 from rram_hil.learning.train import Augmentation, accuracy, distil, train_teacher
 
 __all__ = [

@@ -1,9 +1,10 @@
-"""Random sparse adaptation: training the few words of on-chip memory beside an array that is never written
-again.
+"""Random sparse adaptation: training the few words of on-chip memory beside an array that is never
+written again.
 
-Mohanty et al., IEDM 2017, and Charan et al., JXCDC 2020: a small random fraction of the weights also owns a
-word of on-chip memory, whose product is added to the array's. After one programming, faults and all, only
-those words and the biases, which are digital too, are trained, through the array as it really is.
+Mohanty et al., IEDM 2017, and Charan et al., JXCDC 2020: a small random fraction of the weights
+also owns a word of on-chip memory, whose product is added to the array's. After one programming,
+faults and all, only those words and the biases, which are digital too, are trained, through the
+array as it really is.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from rram_hil.errors import ConfigError, DataError
 from rram_hil.learning.data import LabelledImages
 from rram_hil.learning.networks import linear, mapped_layers, quantise_input, run, straight_through
 from rram_hil.learning.train import Progress, batches, distillation_loss
-from rram_hil.mapping import LayerWords
+from rram_hil.networks.mapping import LayerWords
 
 ArrayMultiply = Callable[[int, NDArray[np.float32]], NDArray[np.floating]]
-"""array_multiply(index of the mapped layer, vectors of shape (n, inputs)) -> (n, outputs), in units of weight
-times input, without the words and the bias. A convolution's inputs are its unfolded patches, ordered
-(channel, row, column)."""
+"""array_multiply(index of the mapped layer, vectors of shape (n, inputs)) -> (n, outputs), in units
+of weight times input, without the words and the bias. A convolution's inputs are its unfolded
+patches, ordered (channel, row, column).
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +50,8 @@ class Words:
 def choose_words(model: nn.Sequential, fraction: float, seed: int = 0) -> list[NDArray[np.bool_]]:
     """Which weights own an on-chip word: one boolean mask a mapped layer, of its weight's shape.
 
-    `fraction` is of all parameters and pays for the biases first, since each of them is a word as well; the
-    rest is drawn uniformly over all weights.
+    `fraction` is of all parameters and pays for the biases first, since each of them is a word as
+    well; the rest is drawn uniformly over all weights.
     """
     layers = mapped_layers(model)
     sizes = [layer.weight.numel() for layer in layers]
@@ -57,11 +59,15 @@ def choose_words(model: nn.Sequential, fraction: float, seed: int = 0) -> list[N
     words = int(fraction * (sum(sizes) + biases)) - biases
     if not 0 <= words <= sum(sizes):
         least = biases / (sum(sizes) + biases)
-        raise ConfigError(f"on-chip words: fraction {fraction} is not {least:.4f} (biases alone) to 1")
+        raise ConfigError(
+            f"on-chip words: fraction {fraction} is not {least:.4f} (biases alone) to 1"
+        )
     mask = np.zeros(sum(sizes), dtype=np.bool_)
     mask[np.random.default_rng(seed).choice(mask.size, size=words, replace=False)] = True
     parts = np.split(mask, np.cumsum(sizes)[:-1])
-    return [part.reshape(tuple(layer.weight.shape)) for part, layer in zip(parts, layers, strict=True)]
+    return [
+        part.reshape(tuple(layer.weight.shape)) for part, layer in zip(parts, layers, strict=True)
+    ]
 
 
 def train_words(
@@ -83,11 +89,12 @@ def train_words(
 ) -> Words:
     """Train the on-chip words of a programmed array; neither `student` nor any cell changes.
 
-    `measured` holds what each mapped layer's pairs really give, in weight units, as read back; `masks` the
-    weights that own a word (`choose_words`). The words start at zero: starting them where they restore their
-    weights was no better. With a `teacher` its classes, softened by `temperature`, are learnt besides the
-    labels. `learning_rate` is in full scales of a word. With `array_multiply` the forward pass comes from the
-    array itself and only the gradient from the measured map. `input_bits` are those of the array's inputs.
+    `measured` holds what each mapped layer's pairs really give, in weight units, as read back;
+    `masks` the weights that own a word (`choose_words`). The words start at zero: starting them
+    where they restore their weights was no better. With a `teacher` its classes, softened by
+    `temperature`, are learnt besides the labels. `learning_rate` is in full scales of a word. With
+    `array_multiply` the forward pass comes from the array itself and only the gradient from the
+    measured map. `input_bits` are those of the array's inputs.
     """
     generator = torch.Generator().manual_seed(seed)
     memories = [
@@ -105,7 +112,9 @@ def train_words(
             real = _through_array(layer, activity, lambda vectors: array_multiply(index, vectors))
         return given + (real - modelled)
 
-    optimiser = torch.optim.Adam([p for memory in memories for p in memory.parameters], lr=learning_rate)
+    optimiser = torch.optim.Adam(
+        [p for memory in memories for p in memory.parameters], lr=learning_rate
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
     images_used = 0
     for step, (images, labels) in zip(range(steps), _forever(data, batch, generator), strict=False):
@@ -126,8 +135,12 @@ def train_words(
     return Words(tuple(memory.words() for memory in memories), word_bits, images_used)
 
 
-def apply_words(student: nn.Sequential, measured: Sequence[NDArray[np.floating]], words: Words) -> nn.Sequential:
-    """A copy of `student` with the weights that array and words give together, and the words' biases."""
+def apply_words(
+    student: nn.Sequential, measured: Sequence[NDArray[np.floating]], words: Words
+) -> nn.Sequential:
+    """A copy of `student` with the weights that array and words give together, and the words'
+    biases.
+    """
     adapted = copy.deepcopy(student)
     for layer, weights, found in zip(mapped_layers(adapted), measured, words.layers, strict=True):
         total = np.array(weights, dtype=np.float32).reshape(-1)
@@ -140,7 +153,9 @@ def apply_words(student: nn.Sequential, measured: Sequence[NDArray[np.floating]]
 
 
 class _Memory:
-    """The trainable words of one layer, in fractions of their full scale, and the array's fixed weights."""
+    """The trainable words of one layer, in fractions of their full scale, and the array's fixed
+    weights.
+    """
 
     def __init__(
         self,
@@ -151,17 +166,22 @@ class _Memory:
     ) -> None:
         if measured.shape != layer.weight.shape or mask.shape != tuple(layer.weight.shape):
             raise DataError(
-                f"measured weights {tuple(measured.shape)} and mask {mask.shape} must have the layer's shape "
-                f"{tuple(layer.weight.shape)}"
+                f"measured weights {tuple(measured.shape)} and mask {mask.shape} must have the"
+                f" layer's shape {tuple(layer.weight.shape)}"
             )
         if not torch.isfinite(measured).all():
-            raise DataError(f"measured weights of a {tuple(measured.shape)} layer are not all finite")
+            raise DataError(
+                f"measured weights of a {tuple(measured.shape)} layer are not all finite"
+            )
         bias = torch.zeros(0) if layer.bias is None else layer.bias.detach()
         self.measured = measured
         self._indices = torch.from_numpy(np.flatnonzero(mask))
         self._top = 2 ** (bits - 1) - 1
-        # A word must be able to cancel a stuck cell, and to make up for a weight that the pair had to clip.
-        self._full_scale = max(float(measured.abs().max()), float(layer.weight.detach().abs().max()), 1e-12)
+        # A word must be able to cancel a stuck cell, and to make up for a weight that the pair had
+        # to clip.
+        self._full_scale = max(
+            float(measured.abs().max()), float(layer.weight.detach().abs().max()), 1e-12
+        )
         self._bias_full_scale = max([self._full_scale, *(2.0 * bias.abs()).tolist()])
         self._fractions = torch.zeros(len(self._indices), requires_grad=True)
         self._bias_fractions = (bias / self._bias_full_scale).requires_grad_()
@@ -201,17 +221,25 @@ def _through_array(
     activity: Tensor,
     multiply: Callable[[NDArray[np.float32]], NDArray[np.floating]],
 ) -> Tensor:
-    """What the array gives for one layer's input: a convolution goes through it one patch at a time."""
+    """What the array gives for one layer's input: a convolution goes through it one patch at a
+    time.
+    """
     if isinstance(layer, nn.Linear):
         return torch.from_numpy(np.asarray(multiply(activity.numpy()), dtype=np.float32))
     if layer.groups != 1 or isinstance(layer.padding, str):
-        raise ConfigError("a convolution on the array must have one group and its padding given in pixels")
-    patches = functional.unfold(activity, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        raise ConfigError(
+            "a convolution on the array must have one group and its padding given in pixels"
+        )
+    patches = functional.unfold(
+        activity, layer.kernel_size, layer.dilation, layer.padding, layer.stride
+    )
     count, inputs, places = patches.shape
     vectors = patches.transpose(1, 2).reshape(-1, inputs).contiguous().numpy()
     given = torch.from_numpy(np.asarray(multiply(vectors), dtype=np.float32))
     height = _places(layer, activity, 0)
-    return given.view(count, places, -1).transpose(1, 2).reshape(count, -1, height, places // height)
+    return (
+        given.view(count, places, -1).transpose(1, 2).reshape(count, -1, height, places // height)
+    )
 
 
 def _places(layer: nn.Conv2d, activity: Tensor, axis: int) -> int:
@@ -221,6 +249,8 @@ def _places(layer: nn.Conv2d, activity: Tensor, axis: int) -> int:
     return int((activity.shape[2 + axis] + 2 * padding - reach) // layer.stride[axis] + 1)
 
 
-def _forever(data: LabelledImages, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _forever(
+    data: LabelledImages, batch: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
         yield from batches(data, batch, None, generator)

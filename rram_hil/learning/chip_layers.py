@@ -1,4 +1,6 @@
-"""Any torch module with its Linear and Conv2d layers on the array: their forward becomes `Multiply` operations."""
+"""Any torch module with its Linear and Conv2d layers on the array: their forward becomes `Multiply`
+operations.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,22 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rram_hil.array.operations import Operation
+from rram_hil.array.results import Result
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.inference import Codes, Counts, Encoding, drive, full_scales, input_step, multiply_images, multiply_layer
-from rram_hil.mapping import LayerWords, Mapping, Missing
-from rram_hil.network import unfold
-from rram_hil.operations import FloatArray, Operation, Result
+from rram_hil.networks.inference import (
+    Codes,
+    Counts,
+    Encoding,
+    drive,
+    full_scales,
+    input_step,
+    multiply_images,
+    multiply_layer,
+)
+from rram_hil.networks.mapping import LayerWords, Mapping, Missing
+from rram_hil.networks.network import unfold
+from rram_hil.types import FloatArray
 
 ArrayLayer = nn.Linear | nn.Conv2d
 
@@ -30,21 +43,27 @@ def attach(
     bench_do: Callable[[Operation], Result],
     words: Table[str, LayerWords] | None = None,
 ) -> Iterator[Counts]:
-    """While the context lasts, the mapped Linear and Conv2d layers of `module` multiply on the array.
+    """While the context lasts, the mapped Linear and Conv2d layers of `module` multiply on the
+    array.
 
-    `mapping` is of `tensors_from(module)`, or of some of these: layers that are not mapped stay digital. `words` must be on
-    the chip already (`mapping.word_operation`). The module must be in evaluation mode; no gradient flows. Gives the counts of
-    what went through the array. Raises `ConfigError` for a layer that does not fit and, at the end, for a mapped layer that
-    the module never called although it ran (its weight is used in another way, as in `nn.MultiheadAttention`).
+    `mapping` is of `tensors_from(module)`, or of some of these: layers that are not mapped stay
+    digital. `words` must be on the chip already (`mapping.word_operation`). The module must be in
+    evaluation mode; no gradient flows. Gives the counts of what went through the array. Raises
+    `ConfigError` for a layer that does not fit and, at the end, for a mapped layer that the module
+    never called although it ran (its weight is used in another way, as in `nn.MultiheadAttention`).
     """
     layers = _mapped(module, mapping)
     words = words or {}
     counts = Counts()
     for name, layer in layers.items():
         if "forward" in vars(layer):
-            raise ConfigError(f"layer {name}: its forward is already replaced; end the other `attach` first")
+            raise ConfigError(
+                f"layer {name}: its forward is already replaced; end the other `attach` first"
+            )
     for name, layer in layers.items():
-        layer.forward = partial(_forward, name, layer, mapping, encoding, bench_do, words.get(name), counts)  # type: ignore[method-assign]
+        layer.forward = partial(
+            _forward, name, layer, mapping, encoding, bench_do, words.get(name), counts
+        )  # type: ignore[method-assign]
     try:
         yield counts
     finally:
@@ -52,7 +71,10 @@ def attach(
             del layer.forward
     idle = [name for name in layers if name not in counts.vectors]
     if counts.vectors and idle:
-        raise ConfigError(f"layer {idle[0]}: mapped, but the module ran without calling it; take it out of the mapping")
+        raise ConfigError(
+            f"layer {idle[0]}: mapped, but the module ran without calling it; take it out of the"
+            " mapping"
+        )
 
 
 def calibrate_module(
@@ -69,9 +91,11 @@ def calibrate_module(
     wl_v: float = 3.0,
     margin: float = 1.25,
 ) -> Encoding:
-    """`inference.calibrate` for any torch module: input steps and ADC full scales from a batch of training `images`.
+    """`inference.calibrate` for any torch module: input steps and ADC full scales from a batch of
+    training `images`.
 
-    Runs the module twice in floating point, with the weights that the array holds and hooks on the mapped layers.
+    Runs the module twice in floating point, with the weights that the array holds and hooks on the
+    mapped layers.
     """
     layers = _mapped(module, mapping)
     filled, _ = mapping.fill(mapping.target_map_s if map_s is None else map_s, missing)
@@ -91,7 +115,9 @@ def calibrate_module(
 
     for note in (note_step, note_currents):
         hooks = [
-            layer.register_forward_pre_hook(lambda m, args, n=name, f=note: f(n, m, _input(m, args[0])))
+            layer.register_forward_pre_hook(
+                lambda m, args, n=name, f=note: f(n, m, _input(m, args[0]))
+            )
             for name, layer in layers.items()
         ]
         try:
@@ -103,20 +129,29 @@ def calibrate_module(
     for name in layers:
         if name not in scales:
             raise ConfigError(
-                f"layer {name}: mapped, but the module ran without calling it; take it out of the mapping"
+                f"layer {name}: mapped, but the module ran without calling it; take it out of the"
+                " mapping"
             )
     return Encoding(steps, scales, input_bits, read_v, wl_v)
 
 
-def _held_tensors(mapping: Mapping, map_s: FloatArray, words: Table[str, LayerWords]) -> dict[str, Tensor]:
+def _held_tensors(
+    mapping: Mapping, map_s: FloatArray, words: Table[str, LayerWords]
+) -> dict[str, Tensor]:
     """The weights that the array and the words hold, and the words' biases, by parameter name."""
 
     def parameter(layer: str, kind: str) -> str:
         return kind if layer == "weight" else f"{layer}.{kind}"
 
     weights = mapping.effective_weights(map_s, words=words)
-    tensors = {parameter(name, "weight"): torch.from_numpy(weight) for name, weight in weights.items()}
-    biases = {parameter(n, "bias"): torch.from_numpy(w.biases) for n, w in words.items() if w.bias_values.size}
+    tensors = {
+        parameter(name, "weight"): torch.from_numpy(weight) for name, weight in weights.items()
+    }
+    biases = {
+        parameter(n, "bias"): torch.from_numpy(w.biases)
+        for n, w in words.items()
+        if w.bias_values.size
+    }
     return tensors | biases
 
 
@@ -124,35 +159,47 @@ def _mapped(module: nn.Module, mapping: Mapping) -> dict[str, ArrayLayer]:
     """The modules that are on the array, by name."""
     if module.training:
         raise ConfigError("the array computes in evaluation mode only: call module.eval() first")
-    found = {name or "weight": child for name, child in module.named_modules() if isinstance(child, ArrayLayer)}
+    found = {
+        name or "weight": child
+        for name, child in module.named_modules()
+        if isinstance(child, ArrayLayer)
+    }
     layers = {}
     for on_array in mapping.layers:
         layer = found.get(on_array.name)
         if layer is None:
             raise ConfigError(
-                f"layer {on_array.name!r} is on the array, but the module's layers are {', '.join(found)}"
+                f"layer {on_array.name!r} is on the array, but the module's layers are"
+                f" {', '.join(found)}"
             )
         if tuple(layer.weight.shape) != on_array.shape:
             raise ConfigError(
-                f"layer {on_array.name}: weight {tuple(layer.weight.shape)}, on the array {on_array.shape}"
+                f"layer {on_array.name}: weight {tuple(layer.weight.shape)}, on the array"
+                f" {on_array.shape}"
             )
         layers[on_array.name] = layer
     return layers
 
 
 def _input(layer: ArrayLayer, values: Tensor) -> Tensor:
-    """A layer's input as the array takes it: (n, features), or (n, channels, h, w) with its padding around it."""
+    """A layer's input as the array takes it: (n, features), or (n, channels, h, w) with its padding
+    around it.
+    """
     values = values.detach().to("cpu", torch.float32)
     if isinstance(layer, nn.Linear):
         return values.reshape(-1, layer.in_features)
     if values.ndim != 4:
-        raise DataError(f"a convolution on the array takes (n, channels, h, w), not {tuple(values.shape)}")
+        raise DataError(
+            f"a convolution on the array takes (n, channels, h, w), not {tuple(values.shape)}"
+        )
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     return functional.pad(values, layer._reversed_padding_repeated_twice, mode=mode)
 
 
 def _vectors(layer: ArrayLayer, codes: Codes) -> Iterator[Codes]:
-    """The vectors that a layer's input codes become, a few images at a time; every group's in turn."""
+    """The vectors that a layer's input codes become, a few images at a time; every group's in
+    turn.
+    """
     if isinstance(layer, nn.Linear):
         yield codes
         return
@@ -160,7 +207,9 @@ def _vectors(layer: ArrayLayer, codes: Codes) -> Iterator[Codes]:
     for start in range(0, len(codes), 16):
         for group in range(layer.groups):
             taken = codes[start : start + 16, group * size : (group + 1) * size]
-            rows = unfold(taken, _pair(layer.kernel_size), _pair(layer.stride), dilation=_pair(layer.dilation))
+            rows = unfold(
+                taken, _pair(layer.kernel_size), _pair(layer.stride), dilation=_pair(layer.dilation)
+            )
             yield rows.reshape(len(rows), -1).T
 
 

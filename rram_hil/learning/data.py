@@ -35,8 +35,8 @@ class LabelledImages:
 
 
 def digits(seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
-    """Scikit-learn's 1,797 handwritten digits of 8x8 pixels as (1,300 to train, 497 to test), every class in
-    proportion.
+    """Scikit-learn's 1,797 handwritten digits of 8x8 pixels as (1,300 to train, 497 to test), every
+    class in proportion.
 
     Needs the extra `[demo]`; nothing is downloaded.
     """
@@ -53,10 +53,11 @@ def digits(seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
 
 
 def mnist(folder: Path | str) -> tuple[LabelledImages, LabelledImages]:
-    """MNIST as (60,000 to train, 10,000 to test) from its four IDX files in `folder`, plain or `.gz`.
+    """MNIST as (60,000 to train, 10,000 to test) from its four IDX files in `folder`, plain or
+    `.gz`.
 
-    Raises `DataError`, in one line that names the file and what was expected, where one is missing or
-    damaged.
+    Raises `DataError`, in one line that names the file and what was expected, where one is missing
+    or damaged.
     """
     folder = Path(folder)
     return _mnist_part(folder, "train", 60_000), _mnist_part(folder, "t10k", 10_000)
@@ -68,11 +69,15 @@ def _mnist_part(folder: Path, part: str, count: int) -> LabelledImages:
     if labels.max() > 9:
         name = folder / f"{part}-labels-idx1-ubyte"
         raise DataError(f"{name}: holds the class {labels.max()}; expected 0 to 9")
-    return LabelledImages(images[:, None].astype(np.float32) / np.float32(255.0), labels.astype(np.int64))
+    return LabelledImages(
+        images[:, None].astype(np.float32) / np.float32(255.0), labels.astype(np.int64)
+    )
 
 
 def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The bytes of one IDX file: magic (0, 0, type, dimensions), big-endian 32-bit sizes, the values."""
+    """The bytes of one IDX file: magic (0, 0, type, dimensions), big-endian 32-bit sizes, the
+    values.
+    """
     expected = f"an IDX file of {' x '.join(map(str, shape))} unsigned bytes"
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
     if path is None:
@@ -86,7 +91,9 @@ def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uin
 
     header = 4 + 4 * len(shape)
     if len(content) < header or content[:4] != bytes((0, 0, _IDX_UNSIGNED_BYTE, len(shape))):
-        raise DataError(f"{path}: begins with {content[:4].hex() or 'nothing'}; expected {expected}")
+        raise DataError(
+            f"{path}: begins with {content[:4].hex() or 'nothing'}; expected {expected}"
+        )
     found = struct.unpack(f">{len(shape)}I", content[4:header])
     if found != shape:
         raise DataError(f"{path}: declares {' x '.join(map(str, found))}; expected {expected}")

@@ -1,4 +1,6 @@
-"""Training the teacher in floating point, and distilling the student through the devices' faults."""
+"""Training the teacher in floating point, and distilling the student through the devices'
+faults.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rram_hil.learning.data import LabelledImages
-from rram_hil.learning.devices import DeviceNoise, realise
 from rram_hil.learning.networks import forward, mapped_layers
+from rram_hil.learning.torch_device import DeviceNoise, realise
 
 Progress = Callable[[float, str], None]
 """progress(fraction done in 0..1, what is being done)."""
@@ -71,10 +73,11 @@ def distil(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> nn.Sequential:
-    """A copy of `student` taught by `teacher` while every batch meets another chip drawn from `noise`.
+    """A copy of `student` taught by `teacher` while every batch meets another chip drawn from
+    `noise`.
 
-    Hinton et al. 2015: the student learns the teacher's classes softened by `temperature`. A student that
-    starts as the teacher itself learns fastest.
+    Hinton et al. 2015: the student learns the teacher's classes softened by `temperature`. A
+    student that starts as the teacher itself learns fastest.
     """
     student = copy.deepcopy(student)
     layers = mapped_layers(student)
@@ -84,7 +87,10 @@ def distil(
         with torch.no_grad():
             wanted = teacher(images)
         return distillation_loss(
-            forward(student, images, weights, input_bits=noise.input_bits), wanted, labels, temperature
+            forward(student, images, weights, input_bits=noise.input_bits),
+            wanted,
+            labels,
+            temperature,
         )
 
     recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed)
@@ -93,7 +99,9 @@ def distil(
 
 
 def distillation_loss(given: Tensor, wanted: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Half the cross-entropy with the labels, half the divergence from the teacher's softened classes."""
+    """Half the cross-entropy with the labels, half the divergence from the teacher's softened
+    classes.
+    """
     soft = functional.kl_div(
         functional.log_softmax(given / temperature, dim=1),
         functional.log_softmax(wanted / temperature, dim=1),
@@ -104,12 +112,16 @@ def distillation_loss(given: Tensor, wanted: Tensor, labels: Tensor, temperature
 
 
 def accuracy(model: Callable[[Tensor], Tensor], data: LabelledImages, batch: int = 1000) -> float:
-    """The fraction of `data` that `model`, anything from images to class scores, classes rightly."""
+    """The fraction of `data` that `model`, anything from images to class scores, classes
+    rightly.
+    """
     right = 0
     with torch.no_grad():
         for start in range(0, len(data), batch):
             scores = model(torch.from_numpy(data.images[start : start + batch]))
-            right += int((scores.argmax(dim=1) == torch.from_numpy(data.labels[start : start + batch])).sum())
+            right += int(
+                (scores.argmax(dim=1) == torch.from_numpy(data.labels[start : start + batch])).sum()
+            )
     return right / len(data)
 
 
@@ -122,7 +134,10 @@ def batches(
     for start in range(0, max(len(data) - batch, 0) + 1, batch):
         chosen = order[start : start + batch]
         picked = images[chosen]
-        yield (picked if augmentation is None else _augment(picked, augmentation, generator)), labels[chosen]
+        yield (
+            (picked if augmentation is None else _augment(picked, augmentation, generator)),
+            labels[chosen],
+        )
 
 
 def _augment(images: Tensor, amount: Augmentation, generator: torch.Generator) -> Tensor:
@@ -164,9 +179,13 @@ def _fit(
     # Channels last is the layout in which the convolutions are fastest on a CPU.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rate = recipe.learning_rate
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=recipe.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=rate, weight_decay=recipe.weight_decay, fused=True
+    )
     total = recipe.epochs * max(len(data) // recipe.batch, 1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=total, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rate, total_steps=total, pct_start=0.15
+    )
     done = 0
     for epoch in range(recipe.epochs):
         for images, labels in batches(data, recipe.batch, recipe.augmentation, generator):

@@ -1,4 +1,6 @@
-"""A simulated board behind a real link, with a driver and the control socket, for every test of this folder."""
+"""A simulated board behind a real link, with a driver and the control socket, for every test of
+this folder.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rram_hil.drivers import test_chip_board as board
-from rram_hil.drivers.simulated.control import BoardControl
-from rram_hil.drivers.simulated.test_chip_board import launch
 
-from rram_hil.cells import Geometry
-from rram_hil.device.config import Simulation, Timing
-from rram_hil.limits import Limits
-from rram_hil.simulation import FarSideRequest, SimulatedFarSide
+from rram_hil.array.cells import Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.drivers import test_chip_board as board
+from rram_hil.drivers.simulated.server.control import BoardControl
+from rram_hil.drivers.simulated.test_chip_board import launch
+from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
+from rram_hil.simulation.config import Simulation, Timing
 
 GEOMETRY = Geometry(2, 16, 24)
 LIMITS = Limits(
@@ -37,14 +39,21 @@ FREE_LINK = Timing(link_s=0.0, bytes_per_s=math.inf)
 
 @dataclass
 class BoardBench:
-    """A running board. `driver()` makes an armed driver for it, or takes the last one again if nothing differs."""
+    """A running board. `driver()` makes an armed driver for it, or takes the last one again if
+    nothing differs.
+    """
 
     far: SimulatedFarSide
     control: BoardControl
     last: tuple[Any, Any] = (None, None)
 
     def driver(
-        self, *, geometry: Geometry = GEOMETRY, limits: Limits = LIMITS, arm: bool = True, **settings: Any
+        self,
+        *,
+        geometry: Geometry = GEOMETRY,
+        limits: Limits = LIMITS,
+        arm: bool = True,
+        **settings: Any,
     ) -> Any:
         self.control.clear()
         config = board.TestChipBoardConfig(**{"timeout_s": 0.25, **self.far.settings, **settings})
@@ -77,7 +86,11 @@ def start() -> Iterator[Start]:
     running: list[BoardBench] = []
 
     def begin(folder: Path = Path("."), **simulation: Any) -> BoardBench:
-        far = launch(FarSideRequest(Simulation(**{"timing": FREE_LINK, **simulation}), GEOMETRY, LIMITS, "c1", folder))
+        far = launch(
+            FarSideRequest(
+                Simulation(**{"timing": FREE_LINK, **simulation}), GEOMETRY, LIMITS, "c1", folder
+            )
+        )
         running.append(BoardBench(far, BoardControl(far.control)))
         return running[-1]
 

@@ -12,20 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rram_hil.drivers import _test_chip_board_codec as host
-from rram_hil.drivers.simulated import _test_chip_board_codec as far
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.errors import LimitError
-from rram_hil.limits import Limits
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import (
     Apply,
-    ApplyResult,
     Multiply,
-    MultiplyResult,
     Operation,
     Program,
-    ProgramResult,
     PulseTrain,
     Ramp,
     Scheme,
@@ -33,10 +27,18 @@ from rram_hil.operations import (
     Step,
     Stop,
     Wait,
-    WaitResult,
-    WordsResult,
     WriteWords,
 )
+from rram_hil.array.results import (
+    ApplyResult,
+    MultiplyResult,
+    ProgramResult,
+    WaitResult,
+    WordsResult,
+)
+from rram_hil.drivers.dialects import board_codec as host
+from rram_hil.drivers.simulated.board import codec as far
+from rram_hil.errors import LimitError
 
 GEOMETRY = Geometry(3, 7, 5)
 quick = settings(max_examples=50, deadline=None)
@@ -65,28 +67,38 @@ def heard_by_board(parser: far.Parser, parts: list[bytes]) -> list[Any]:
 
 @quick
 @given(kinds, payloads, u32, u32, st.integers(1, 60), st.lists(st.integers(0, 50)))
-def test_what_the_host_sends_the_board_reads_however_it_is_cut(kind, payload, sequence, boot, size, sizes):
+def test_what_the_host_sends_the_board_reads_however_it_is_cut(
+    kind, payload, sequence, boot, size, sizes
+):
     stream = b"".join(host.encode_request(kind, payload, sequence, boot, size))
     parts = heard_by_board(far.Parser(), chunks(stream, sizes))
     assert b"".join(p.payload for p in parts) == payload
     assert [p.part for p in parts] == list(range(len(parts)))
     assert [p.more for p in parts] == [True] * (len(parts) - 1) + [False]
-    assert {(p.version, p.command, p.sequence, p.boot) for p in parts} == {(1, kind, sequence, boot)}
+    assert {(p.version, p.command, p.sequence, p.boot) for p in parts} == {
+        (1, kind, sequence, boot)
+    }
 
 
 @quick
 @given(kinds, payloads, u32, u32, finite, st.integers(1, 60), st.lists(st.integers(0, 50)))
-def test_what_the_board_sends_the_host_reads_however_it_is_cut(kind, payload, sequence, boot, clock, size, sizes):
+def test_what_the_board_sends_the_host_reads_however_it_is_cut(
+    kind, payload, sequence, boot, clock, size, sizes
+):
     stream = b"".join(far.reply_frames(kind, sequence, boot, clock, payload, flags=4, size=size))
     frames = heard_by_host(host.FrameReader(), chunks(stream, sizes))
     assert b"".join(f.payload for f in frames) == payload
     assert [f.part for f in frames] == list(range(len(frames)))
     assert [bool(f.flags & host.MORE) for f in frames] == [True] * (len(frames) - 1) + [False]
-    assert {(f.kind, f.flags & 13, f.sequence, f.boot, f.clock_s) for f in frames} == {(kind, 5, sequence, boot, clock)}
+    assert {(f.kind, f.flags & 13, f.sequence, f.boot, f.clock_s) for f in frames} == {
+        (kind, 5, sequence, boot, clock)
+    }
 
 
 @quick
-@given(st.binary(max_size=200) | st.just(host.SYNC * 9) | st.just(host.SYNC + b"\1\1\1" * 20), payloads)
+@given(
+    st.binary(max_size=200) | st.just(host.SYNC * 9) | st.just(host.SYNC + b"\1\1\1" * 20), payloads
+)
 def test_a_frame_is_found_behind_garbage(noise, payload):
     (frame,) = host.encode_request(host.Kind.APPLY, payload, 7, 9, 1000)
     parser, reader = far.Parser(), host.FrameReader()
@@ -133,7 +145,10 @@ def test_after_half_a_frame_the_next_one_is_found_once_the_link_is_silent(payloa
 @quick
 @given(st.binary(max_size=400), st.lists(st.integers(0, 40)))
 def test_garbage_crashes_no_parser(noise, sizes):
-    assert all(isinstance(p, far.Part | far.Damaged) for p in heard_by_board(far.Parser(), chunks(noise, sizes)))
+    assert all(
+        isinstance(p, far.Part | far.Damaged)
+        for p in heard_by_board(far.Parser(), chunks(noise, sizes))
+    )
     reader = host.FrameReader()
     assert all(isinstance(f, host.Frame) for f in heard_by_host(reader, chunks(noise, sizes)))
     assert reader.wanted >= 1
@@ -152,7 +167,9 @@ class Invented:
         return self.rng.integers(-(2**31) + 1, 2**31, n) / 1e6
 
     def volts(self, n: int, *, floating: bool = True) -> Any:
-        return self.pick(float(self.microvolts(1)[0]), self.microvolts(n), *([None] if floating else []))
+        return self.pick(
+            float(self.microvolts(1)[0]), self.microvolts(n), *([None] if floating else [])
+        )
 
     def width_s(self) -> float:
         return int(10 ** self.rng.uniform(0, 15.3)) / 1e12
@@ -182,12 +199,27 @@ class Invented:
         if any(s.measure == "current" for s in steps):
             bound, column = float(self.floats(1)[0]), self.floats(n)
             stop = self.pick(
-                None, Stop(bound), Stop(below_s=bound), Stop(column, bound), Stop(bound, column), Stop(column)
+                None,
+                Stop(bound),
+                Stop(below_s=bound),
+                Stop(column, bound),
+                Stop(bound, column),
+                Stop(column),
             )
-        return Apply(cells, steps, self.pick(*Scheme), self.compliance_a(), stop, int(self.rng.integers(1, 4)))
+        return Apply(
+            cells,
+            steps,
+            self.pick(*Scheme),
+            self.compliance_a(),
+            stop,
+            int(self.rng.integers(1, 4)),
+        )
 
     def train(self, n: int) -> PulseTrain:
-        ramps = [Ramp(self.volts(n, floating=False), *(float(v) for v in self.microvolts(2))) for _ in range(2)]
+        ramps = [
+            Ramp(self.volts(n, floating=False), *(float(v) for v in self.microvolts(2)))
+            for _ in range(2)
+        ]
         return PulseTrain(ramps[0], ramps[1], self.width_s())
 
     def program(self) -> Program:
@@ -198,19 +230,27 @@ class Invented:
         read, budget = self.step(n, "current"), self.counts(n)
         unselected, compliance_a = self.pick(*Scheme), self.compliance_a()
         pulses = self.train(n), self.train(n)
-        return Program(cells, low, high, *pulses, read, budget, reversals, confirm, unselected, compliance_a)
+        return Program(
+            cells, low, high, *pulses, read, budget, reversals, confirm, unselected, compliance_a
+        )
 
     def multiply(self) -> Multiply:
         bits = int(self.rng.integers(2, 17))
         top = (1 << (bits - 1)) - 1
-        inputs = self.rng.integers(-top, top + 1, (self.rng.integers(0, 5), self.rng.integers(1, 6)))
+        inputs = self.rng.integers(
+            -top, top + 1, (self.rng.integers(0, 5), self.rng.integers(1, 6))
+        )
         read_v, wl_v = (float(v) for v in self.microvolts(2))
         full_scale_a = float(abs(self.floats(1)[0]))
-        return Multiply(1, 2, 3, 4, inputs, bits, read_v, wl_v, full_scale_a, bool(self.rng.integers(2)))
+        return Multiply(
+            1, 2, 3, 4, inputs, bits, read_v, wl_v, full_scale_a, bool(self.rng.integers(2))
+        )
 
     def words(self) -> WriteWords:
         cells = self.cells()
-        return WriteWords(cells, self.rng.integers(-(2**31), 2**31, len(cells)), bool(self.rng.integers(2)))
+        return WriteWords(
+            cells, self.rng.integers(-(2**31), 2**31, len(cells)), bool(self.rng.integers(2))
+        )
 
     def operation(self) -> Operation:
         wait = Wait(float(abs(self.floats(1)[0])))
@@ -227,11 +267,15 @@ invented = st.integers(0, 2**63).map(Invented)
 def same(a: Any, b: Any) -> bool:
     """Equal in every field, arrays value by value, NaN equal to NaN."""
     if hasattr(a, "__dataclass_fields__") and not isinstance(a, Cells):
-        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+        return type(a) is type(b) and all(
+            same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)
+        )
     if isinstance(a, tuple):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return np.shape(a) == np.shape(b) and bool(np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind == "f"))
+        return np.shape(a) == np.shape(b) and bool(
+            np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind == "f")
+        )
     return bool(a == b)
 
 
@@ -278,7 +322,9 @@ def test_the_host_reads_exactly_the_apply_result_that_the_board_encoded(some):
     current, conductance, time = some.floats(3, n, m)
     current[some.rng.random((n, m)) < 0.3] = np.nan
     status = some.rng.integers(0, 7, (n, m), dtype=np.uint8)
-    result = ApplyResult(current, conductance, status, time, some.counts(n), some.counts(n), some.span())
+    result = ApplyResult(
+        current, conductance, status, time, some.counts(n), some.counts(n), some.span()
+    )
     assert same(host.decode_result(far.result_reply(5, result, 12), operation, 5), result)
 
 
@@ -297,7 +343,9 @@ def test_the_host_reads_exactly_the_program_result_that_the_board_encoded(some):
 def test_the_host_reads_exactly_the_products_that_the_board_encoded(some, adc_bits, sum_bits):
     operation = some.multiply()
     shape = (operation.inputs.shape[0], operation.columns)
-    codes = some.rng.integers(-(1 << (adc_bits - 1)) + 1, 1 << (adc_bits - 1), shape).astype(np.int32)
+    codes = some.rng.integers(-(1 << (adc_bits - 1)) + 1, 1 << (adc_bits - 1), shape).astype(
+        np.int32
+    )
     sums = some.rng.integers(-(1 << sum_bits), 1 << sum_bits, shape) if operation.words else None
     result = MultiplyResult(codes, float(some.floats(1)[0]), sums, 3, span=some.span())
     assert same(host.decode_result(far.result_reply(9, result, adc_bits), operation, 9), result)
@@ -371,7 +419,9 @@ def test_widths_that_the_link_cannot_carry_are_refused_before_sending(width):
 @pytest.mark.parametrize("width", [1e-12, 1e-10, 90e-9, 1e-6, 3.3e-5, 1e-2])
 def test_no_small_setting_is_truncated(width):
     operation = Apply(Cells.of([(0, 0, 0)]), (Step(1e-6, -1e-6, 0.3, width),), compliance_a=1e-9)
-    assert same(far.parse_operation(0x10, host.encode_apply(operation, 1, GEOMETRY), GEOMETRY), operation)
+    assert same(
+        far.parse_operation(0x10, host.encode_apply(operation, 1, GEOMETRY), GEOMETRY), operation
+    )
 
 
 def examples() -> list[bytes]:
@@ -385,7 +435,9 @@ def test_the_documents_examples_are_what_both_sides_speak():
     kind, payload = host.encode_operation(Wait(1.5), 6, GEOMETRY)
     assert list(host.encode_request(kind, payload, 2, 1, 1024)) == [wait]
     step = Step(np.array([0.2, 0.15]), 0.0, 3.0, 90e-9, "current")
-    kind, payload = host.encode_operation(Apply(Cells.of([(0, 0, 0), (0, 1, 0)]), (step,)), 7, GEOMETRY)
+    kind, payload = host.encode_operation(
+        Apply(Cells.of([(0, 0, 0), (0, 1, 0)]), (step,)), 7, GEOMETRY
+    )
     assert list(host.encode_request(kind, payload, 3, 1, 1024)) == [apply]
     error = far.RefusalError("NOT ARMED", "not armed", 7).payload()
     assert list(far.reply_frames(kind, 3, 1, 0.5, error, flags=4)) == [refusal]

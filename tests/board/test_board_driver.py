@@ -1,4 +1,6 @@
-"""The driver through a real link to the simulated board: same results as the direct chip, refusals, arming, aborting."""
+"""The driver through a real link to the simulated board: same results as the direct chip, refusals,
+arming, aborting.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rram_hil.drivers import test_chip_board as board
-from rram_hil.drivers._test_chip_board_codec import encode_operation, encode_request
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Simulation, Timing
-from rram_hil.errors import AbortedError, ConfigError, InstrumentError, LimitError, LinkError, UnknownOutcomeError
-from rram_hil.limits import Limits
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import (
     Apply,
     Multiply,
     Operation,
@@ -36,6 +33,18 @@ from rram_hil.operations import (
     read_step,
     sweep,
 )
+from rram_hil.drivers import test_chip_board as board
+from rram_hil.drivers.dialects.board_codec import encode_operation, encode_request
+from rram_hil.errors import (
+    AbortedError,
+    ConfigError,
+    InstrumentError,
+    LimitError,
+    LinkError,
+    UnknownOutcomeError,
+)
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation, Timing
 
 GEOMETRY = Geometry(2, 16, 24)
 LIMITS = Limits(
@@ -66,16 +75,26 @@ def session() -> list[Operation]:
         repeat=3,
     )
     up = PulseTrain(Ramp(1.2, 3.0, 0.1), Ramp(2.2, 2.2), 100e-9)
-    down = PulseTrain(Ramp(np.round(rng.uniform(0.8, 1.2, 60), 6), 3.0, 0.1), Ramp(3.5, 3.5), 200e-9)
+    down = PulseTrain(
+        Ramp(np.round(rng.uniform(0.8, 1.2, 60), 6), 3.0, 0.1), Ramp(3.5, 3.5), 200e-9
+    )
     low = rng.uniform(2e-5, 8e-5, 60)
-    program = Program(some[:60], low, low + 2e-5, up, down, read_step(0.2, 3.0, 1e-6), rng.integers(0, 20, 60), 4)
+    program = Program(
+        some[:60], low, low + 2e-5, up, down, read_step(0.2, 3.0, 1e-6), rng.integers(0, 20, 60), 4
+    )
     inputs = rng.integers(-127, 128, (50, 12)).astype(np.int16)
     return [
         form,
         read(ALL, repeat=2),
-        pulse(some, sl_v=1.4, wl_v=3.5, width_s=200e-9, read=read_step(), unselected=Scheme.GROUNDED),
+        pulse(
+            some, sl_v=1.4, wl_v=3.5, width_s=200e-9, read=read_step(), unselected=Scheme.GROUNDED
+        ),
         sweep(some[:9], "wl", [0.0, 0.5, 1.0], width_s=1e-6, bl_v=0.2),
-        Apply(ONE, (Step(0.2, None, 3.0, 1e-6, "current"), Step(0.1, 0.0, 2.0, 1e-6, "gate")), compliance_a=1e-4),
+        Apply(
+            ONE,
+            (Step(0.2, None, 3.0, 1e-6, "current"), Step(0.1, 0.0, 2.0, 1e-6, "gate")),
+            compliance_a=1e-4,
+        ),
         program,
         WriteWords(some, rng.integers(-100, 100, 100).astype(np.int32), clear=True),
         Multiply(0, 2, 3, 20, inputs, words=True),
@@ -99,7 +118,9 @@ def test_results_over_the_wire_are_those_of_the_direct_chip(start, transport, tm
     bench = start(transport=transport)
     wire = bench.driver(timeout_s=2.0)
     free = Timing(link_s=0.0, bytes_per_s=math.inf)
-    direct = SimulatedChip(GEOMETRY, Simulation(timing=free), read_v=LIMITS.read_v, chip_id="c1", folder=tmp_path)
+    direct = SimulatedChip(
+        GEOMETRY, Simulation(timing=free), read_v=LIMITS.read_v, chip_id="c1", folder=tmp_path
+    )
     for k, operation in enumerate(session(), 1):
         assert_same(wire.execute(operation, k), direct.execute(operation, k))
         assert wire.now_s() == direct.now_s
@@ -189,12 +210,24 @@ def test_what_the_envelope_excludes_is_refused_before_sending(bench):
     executions = bench.control.status()["executions"]
     big = Cells.all(GEOMETRY)
     refused: list[tuple[Operation, type[Exception], str]] = [
-        (Apply(ONE, (Step(bl_v=7.0),)), LimitError, r"cell \(0, 0, 0\): BL 7 V is outside this board's range"),
+        (
+            Apply(ONE, (Step(bl_v=7.0),)),
+            LimitError,
+            r"cell \(0, 0, 0\): BL 7 V is outside this board's range",
+        ),
         (Apply(ONE, (Step(wl_v=float("nan")),)), LimitError, "WL nan V is outside"),
         (Apply(ONE, (Step(width_s=1e-9),)), LimitError, "width 1e-09 s"),
         (read(big, repeat=65), ConfigError, "at most 64 steps"),
-        (Multiply(0, 0, 0, 4, np.zeros((2, 4), dtype=np.int16), input_bits=9), ConfigError, "9-bit inputs"),
-        (Multiply(0, 0, 0, 4, np.zeros((2, 4), dtype=np.int16), read_v=9.0), LimitError, "read 9 V"),
+        (
+            Multiply(0, 0, 0, 4, np.zeros((2, 4), dtype=np.int16), input_bits=9),
+            ConfigError,
+            "9-bit inputs",
+        ),
+        (
+            Multiply(0, 0, 0, 4, np.zeros((2, 4), dtype=np.int16), read_v=9.0),
+            LimitError,
+            "read 9 V",
+        ),
         (WriteWords(ONE, np.array([1 << 20])), ConfigError, "8 bits"),
     ]
     for operation, error, text in refused:
@@ -295,7 +328,8 @@ def test_a_silent_device_is_a_link_error():
 
 def test_a_missing_port_is_one_clear_line():
     with pytest.raises(
-        ConfigError, match=r"^driver.port: missing; give a serial port such as COM3 or /dev/ttyACM0, or"
+        ConfigError,
+        match=r"^driver.port: missing; give a serial port such as COM3 or /dev/ttyACM0, or",
     ):
         board.TestChipBoard(board.TestChipBoardConfig(), GEOMETRY, LIMITS)
 
@@ -372,7 +406,9 @@ def test_the_watchdog_switches_off_when_the_host_falls_silent(slow, monkeypatch)
     number = next_number(wire)
     before = slow.control.pulses()
     send = wire._send
-    monkeypatch.setattr(wire, "_send", lambda kind, *a: 0 if kind.name == "KEEP_ALIVE" else send(kind, *a))
+    monkeypatch.setattr(
+        wire, "_send", lambda kind, *a: 0 if kind.name == "KEEP_ALIVE" else send(kind, *a)
+    )
     with pytest.raises(UnknownOutcomeError, match="host was silent"):
         wire.execute(LONG, number)
     status = wire.status()

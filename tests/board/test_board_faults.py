@@ -1,4 +1,6 @@
-"""Every fault of link and board: a safe retry or a typed error with outputs off, and never a pulse more than asked for."""
+"""Every fault of link and board: a safe retry or a typed error with outputs off, and never a pulse
+more than asked for.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.errors import BenchError, LinkError, UnknownOutcomeError
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import (
     Apply,
     Multiply,
     Program,
@@ -24,6 +25,7 @@ from rram_hil.operations import (
     read,
     read_step,
 )
+from rram_hil.errors import BenchError, LinkError, UnknownOutcomeError
 
 GEOMETRY = Geometry(2, 16, 24)
 ALL = Cells.all(GEOMETRY)
@@ -107,7 +109,10 @@ def test_a_write_verify_is_run_once_and_its_result_arrives(bench, wire, fault):
 def test_every_command_survives_a_bad_link(each_bench, fault):
     bench = each_bench
     wire = bench.driver(arm=False)
-    some, others = ("IDENTIFY", "LIMITS", "SAFE_OFF", "EXECUTED"), ("STATUS", "ARM", "WATCHDOG", "SELF_TEST")
+    some, others = (
+        ("IDENTIFY", "LIMITS", "SAFE_OFF", "EXECUTED"),
+        ("STATUS", "ARM", "WATCHDOG", "SELF_TEST"),
+    )
     for command in some if bench.far.settings["port"].startswith("socket") else others:
         bench.control.inject(fault, command)
     wire.connect()
@@ -194,11 +199,15 @@ def test_a_reboot_between_operations_is_noticed_and_the_board_armed_again(bench,
 
 
 @pytest.mark.parametrize(("fault", "done"), [("reboot-during", 15), ("reboot-after", 30)])
-def test_a_reboot_inside_an_operation_leaves_an_unknown_outcome_that_the_records_tell(each_bench, fault, done):
+def test_a_reboot_inside_an_operation_leaves_an_unknown_outcome_that_the_records_tell(
+    each_bench, fault, done
+):
     bench, wire = each_bench, each_bench.driver()
     number, before = next_number(wire), bench.control.pulses()
     bench.control.inject(fault, "APPLY")
-    with pytest.raises(UnknownOutcomeError, match=f"rebooted during operation {number} .* given {done} pulses"):
+    with pytest.raises(
+        UnknownOutcomeError, match=f"rebooted during operation {number} .* given {done} pulses"
+    ):
         wire.execute(SET, number)
     given = (bench.control.pulses() - before).ravel()[100:130]
     assert given.sum() == done

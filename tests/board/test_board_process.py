@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rram_hil.drivers import test_chip_board as board
-from rram_hil.drivers.simulated.control import BoardControl
-from rram_hil.drivers.simulated.test_chip_board import launch
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.config import Simulation, Timing
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import pulse, read, read_step
+from rram_hil.bench.far_side import launcher
+from rram_hil.drivers import test_chip_board as board
+from rram_hil.drivers.simulated.server.control import BoardControl
+from rram_hil.drivers.simulated.test_chip_board import launch
 from rram_hil.errors import ConfigError, LinkError, UnknownOutcomeError
-from rram_hil.limits import Limits
-from rram_hil.operations import pulse, read, read_step
-from rram_hil.simulation import FarSideRequest, launcher
+from rram_hil.hardware.far_side import FarSideRequest
+from rram_hil.simulation.config import Simulation, Timing
 
 GEOMETRY = Geometry(1, 8, 8)
 LIMITS = Limits(
@@ -42,7 +43,9 @@ SET = pulse(CELLS, bl_v=1.0, wl_v=2.0, width_s=1e-7, read=read_step())
 
 
 def wired(port: str) -> Any:
-    made = board.TestChipBoard(board.TestChipBoardConfig(port=port, timeout_s=0.25, retries=1), GEOMETRY, LIMITS)
+    made = board.TestChipBoard(
+        board.TestChipBoardConfig(port=port, timeout_s=0.25, retries=1), GEOMETRY, LIMITS
+    )
     made.connect()
     made.arm()
     return made
@@ -92,7 +95,9 @@ def test_the_chip_outlives_a_board_that_crashed_in_an_operation(tmp_path):
 
 
 def test_a_board_that_cannot_start_says_why_in_one_line(tmp_path):
-    with pytest.raises(ConfigError, match=r"\[simulation\]: the simulated board did not start: .*nosuch") as error:
+    with pytest.raises(
+        ConfigError, match=r"\[simulation\]: the simulated board did not start: .*nosuch"
+    ) as error:
         launch(FarSideRequest(Simulation(device="nosuch"), GEOMETRY, LIMITS, "c1", tmp_path))
     assert "\n" not in str(error.value)
 
@@ -111,11 +116,11 @@ def test_the_board_ends_when_its_parent_is_killed(tmp_path: Path):
     program = f"""
         import time
         from pathlib import Path
-        from rram_hil.cells import Geometry
-        from rram_hil.device.config import Simulation
+        from rram_hil.array.cells import Geometry
+        from rram_hil.simulation.config import Simulation
         from rram_hil.drivers.simulated.test_chip_board import launch
-        from rram_hil.limits import Limits
-        from rram_hil.simulation import FarSideRequest
+        from rram_hil.array.limits import Limits
+        from rram_hil.hardware.far_side import FarSideRequest
         limits = Limits.model_validate({LIMITS.model_dump()!r})
         far = launch(FarSideRequest(Simulation(), Geometry(1, 8, 8), limits, "c1", Path({str(tmp_path)!r})))
         print(far.control, flush=True)

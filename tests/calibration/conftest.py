@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rram_hil.bench_file import BenchFile, parse_bench_file
-from rram_hil.calibration_file import CalibrationFile
+from rram_hil.bench.bench_file import BenchFile, parse_bench_file
+from rram_hil.corrections.calibration_file import CalibrationFile
 
 LIMITS: dict[str, Any] = {
     "bl_v": 4.0, "sl_v": 4.0, "wl_v": 4.0, "cell_v": 4.0, "gate_over_v": 4.2, "half_select_v": 0.5, "read_v": 0.25,
@@ -22,7 +22,9 @@ MakeFile = Callable[..., str]
 
 @pytest.fixture
 def bench_file(tmp_path: Path) -> MakeBench:
-    """A bench file of a simulated 8 x 8 array in memory: keywords are keys of [simulation], `calibration` that section."""
+    """A bench file of a simulated 8 x 8 array in memory: keywords are keys of [simulation],
+    `calibration` that section.
+    """
 
     def make(calibration: dict[str, Any] | None = None, **simulation: Any) -> BenchFile:
         tables: dict[str, Any] = {
@@ -43,13 +45,19 @@ def calibration(tmp_path: Path) -> MakeFile:
     """Writes a calibration file of chip "cal" on the simulated array and returns its name."""
 
     def make(kind: str, values: dict[str, Any], **more: Any) -> str:
-        owner = {"chip": "cal"} if kind == "lines" else {"model": "simulated array (paper)", "serial": "seed-1"}
+        owner = (
+            {"chip": "cal"}
+            if kind == "lines"
+            else {"model": "simulated array (paper)", "serial": "seed-1"}
+        )
         tables: dict[str, Any] = {
             "kind": kind,
             "date": datetime.now(UTC),
             "validity_days": 30.0,
             "instrument": owner,
-            "values": {n: {"value": v, "half_width": u, "unit": "1"} for n, (v, u) in values.items()},
+            "values": {
+                n: {"value": v, "half_width": u, "unit": "1"} for n, (v, u) in values.items()
+            },
         }
         tables |= {"conditions": {"wl_v": 3.0}} if kind == "lines" else {}
         name = f"{kind}.toml"

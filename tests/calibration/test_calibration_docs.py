@@ -1,4 +1,6 @@
-"""docs/calibration.md does what it says: its walk through is run, its keys are valid, its half-widths are those of the study."""
+"""docs/calibration.md does what it says: its walk through is run, its keys are valid, its
+half-widths are those of the study.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from pathlib import Path
 import pytest
 from calibration_coverage import STATED
 
-from rram_hil.calibration_file import parse
+from rram_hil.bench.plugins import protocol_class
 from rram_hil.cli import main
-from rram_hil.plugins import protocol_class
-from rram_hil.run_file import read_run
+from rram_hil.corrections.calibration_file import parse
+from rram_hil.storage.run_reader import read_run
 
 TEXT = (Path(__file__).parents[2] / "docs" / "calibration.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
@@ -25,7 +27,9 @@ def run(command: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_the_walk_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_walk_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     bench, keys, section, recipe = TOML[:4]
     Path("bench.toml").write_text(bench, encoding="utf-8")
@@ -38,7 +42,10 @@ def test_the_walk_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         assert line in printed
     assert Path("lines.h5").exists()
     assert run("run recipe.toml --bench bench.toml -o again.h5") == 0
-    assert parse(Path("lines-again.toml").read_text()).values == parse(Path("lines.toml").read_text()).values
+    assert (
+        parse(Path("lines-again.toml").read_text()).values
+        == parse(Path("lines.toml").read_text()).values
+    )
     Path("bench.toml").write_text(f"{bench}\n{section}", encoding="utf-8")
     Path("read.toml").write_text('[[step]]\nprotocol = "read-map"\n', encoding="utf-8")
     assert run("run read.toml --bench bench.toml -o read.h5") == 0

@@ -10,9 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rram_hil.calibration_file import KINDS, LONGEST, Belongs, Calibrated, CalibrationFile, Value, load, parse, quantity
-from rram_hil.driver import Identity
+from rram_hil.corrections.calibration_file import (
+    KINDS,
+    LONGEST,
+    Belongs,
+    Calibrated,
+    CalibrationFile,
+    Value,
+    load,
+    parse,
+    quantity,
+)
 from rram_hil.errors import ConfigError
+from rram_hil.hardware.driver import Identity
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 width = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
@@ -36,7 +46,9 @@ files = st.builds(
     operator=st.text(),
     method=st.text(),
     reference=st.text(),
-    instrument=st.builds(Belongs, model=st.text(), serial=st.text(), channel=st.text(), chip=st.text()),
+    instrument=st.builds(
+        Belongs, model=st.text(), serial=st.text(), channel=st.text(), chip=st.text()
+    ),
     conditions=st.dictionaries(name, st.text() | finite, max_size=3),
     values=st.dictionaries(name, values(), min_size=1, max_size=4),
 )
@@ -57,7 +69,9 @@ def example(count: int = 3) -> CalibrationFile:
         instrument=Belongs(model="board", serial="7", chip="A1"),
         values={
             "adc_gain": quantity(0.01, 0.002, "1"),
-            "column_gain": Value(value=[k / 7 for k in range(count)], half_width=[0.1] * count, unit="1"),
+            "column_gain": Value(
+                value=[k / 7 for k in range(count)], half_width=[0.1] * count, unit="1"
+            ),
         },
     )
 
@@ -117,7 +131,9 @@ def test_what_is_wrong_is_named(change: tuple[str, str], told: str) -> None:
 
 
 def test_dates_are_kept_in_utc() -> None:
-    moved = example().model_dump() | {"date": datetime(2026, 5, 1, 14, tzinfo=timezone(timedelta(hours=2)))}
+    moved = example().model_dump() | {
+        "date": datetime(2026, 5, 1, 14, tzinfo=timezone(timedelta(hours=2)))
+    }
     assert CalibrationFile.model_validate(moved) == example()
 
 
@@ -138,4 +154,6 @@ def test_a_finding_belongs_to_what_was_measured() -> None:
     assert owner() == Belongs(model="board", serial="7")
     assert owner(with_chip=True) == Belongs(model="board", serial="7", chip="A1")
     assert owner(of_chip=True) == Belongs(chip="A1")
-    assert owner(identity=Identity("2450", "9"), channel="1") == Belongs(model="2450", serial="9", channel="1")
+    assert owner(identity=Identity("2450", "9"), channel="1") == Belongs(
+        model="2450", serial="9", channel="1"
+    )

@@ -1,4 +1,6 @@
-"""Every calibration finds the errors that were put in, within what it states; with it in force readings agree with the truth."""
+"""Every calibration finds the errors that were put in, within what it states; with it in force
+readings agree with the truth.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +27,22 @@ from calibration_coverage import (
 )
 from chain_benches import write_bench
 from pydantic import ValidationError
-from rram_hil.calibration._gum import solve
+
+from rram_hil import Bench
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Multiply, Status, read
+from rram_hil.array.results import MultiplyResult
+from rram_hil.bench.bench_file import BenchFile
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.calibration.board_converters import BoardConverters
 from rram_hil.calibration.leads import Leads
 from rram_hil.calibration.lines import Lines
+from rram_hil.calibration.metrology.gum import solve
 from rram_hil.calibration.source_meter import SourceMeterCalibration
-from rram_hil.drivers.simulated._world import Resistor
-
-from rram_hil import Bench
-from rram_hil.bench_file import BenchFile
-from rram_hil.calibration_file import load
-from rram_hil.cells import Cells
-from rram_hil.device.config import SourceMeterErrors
+from rram_hil.corrections.calibration_file import load
+from rram_hil.drivers.simulated.array.terminals import Resistor
 from rram_hil.errors import ConfigError, LimitError
-from rram_hil.operations import Multiply, MultiplyResult, Status, read
-from rram_hil.run import run_recipe
+from rram_hil.simulation.config import SourceMeterErrors
 
 MakeBench = Callable[..., BenchFile]
 SMALL = Size(rows=16, columns=16)
@@ -49,7 +52,8 @@ SMALL = Size(rows=16, columns=16)
 def test_intervals_hold_the_truth_and_are_no_wider_than_stated(study: str) -> None:
     seeds, size = (3, SMALL) if study == "board-converters" else (8, Size())
     for name, found in coverage(study, seeds, size).items():
-        # Of few seeds, and of lists whose values share their references' errors, only gross faults show.
+        # Of few seeds, and of lists whose values share their references' errors, only gross faults
+        # show.
         assert found.covered >= 0.6, name
         assert found.largest <= STATED[study][name], name
 
@@ -88,7 +92,9 @@ def test_a_calibrated_board_reads_and_multiplies_what_is_there(tmp_path: Path) -
         found.complete(bench.identity, "cal", datetime.now(UTC)).write(tmp_path / "board.toml")
     assert file.simulation is not None
     simulation = file.simulation.model_dump()
-    with Bench.open(bench_of(simulation, SMALL, tmp_path, calibration={"files": ["board.toml"]})) as bench:
+    with Bench.open(
+        bench_of(simulation, SMALL, tmp_path, calibration={"files": ["board.toml"]})
+    ) as bench:
         fixed = [(0, r["row"], r["column"]) for r in simulation["resistors"]]
         truth = np.array([1 / r["ohm"] for r in simulation["resistors"]])
         operation = read(Cells.of(fixed))
@@ -118,7 +124,9 @@ def test_with_lines_in_force_maps_are_free_of_wire_and_transistor(tmp_path: Path
         found.complete(bench.identity, "cal", datetime.now(UTC)).write(tmp_path / "lines.toml")
     assert file.simulation is not None
     simulation = file.simulation.model_dump() | {"read_noise": False, "converters": False}
-    with Bench.open(bench_of(simulation, SMALL, tmp_path, calibration={"files": ["lines.toml"]})) as bench:
+    with Bench.open(
+        bench_of(simulation, SMALL, tmp_path, calibration={"files": ["lines.toml"]})
+    ) as bench:
         cells = bench.cells()
         operation = read(cells)
         result = bench.apply(operation)
@@ -138,15 +146,22 @@ def test_a_calibrated_source_meter_makes_a_rack_read_right(tmp_path: Path) -> No
     path = write_bench(tmp_path, CHAIN, size=4)
     put_in = "".join(f"{k} = {v}\n" for k, v in errors.model_dump().items())
     resistors = "".join(
-        f"\n[[simulation.resistors]]\nrow = {k}\ncolumn = {k}\nohm = {1e4 * (k + 1)}\n" for k in range(4)
+        f"\n[[simulation.resistors]]\nrow = {k}\ncolumn = {k}\nohm = {1e4 * (k + 1)}\n"
+        for k in range(4)
     )
-    path.write_text(path.read_text() + f'\n[simulation.errors.source_meters."bl.1"]\n{put_in}{resistors}')
+    path.write_text(
+        path.read_text() + f'\n[simulation.errors.source_meters."bl.1"]\n{put_in}{resistors}'
+    )
     with Bench.open(path, arm=False) as bench:
         serial = bench.driver.parts()["bl"].serial
     # On the laboratory's table: the same instrument, a resistor, a second meter.
     load = Resistor()
     with (
-        two_meters(1, errors, load, SourceMeterErrors(), name="bl", serial=serial) as (_, section, reference),
+        two_meters(1, errors, load, SourceMeterErrors(), name="bl", serial=serial) as (
+            _,
+            section,
+            reference,
+        ),
         Bench.open(bench_of({}, folder=tmp_path)) as table,
     ):
         setting = replace(table.setting, folder=tmp_path)
@@ -159,8 +174,21 @@ def test_a_calibrated_source_meter_makes_a_rack_read_right(tmp_path: Path) -> No
 
         calibrate(part="zero")
         load.siemens = 1e-4
-        more = {"meter": reference, "meter_channel": "1", "meter_fraction": 3e-4, "meter_offset_v": 3e-4}
-        calibrate(part="gain", ohm=1e4, half_width_ohm=1.0, zero="zero.toml", most_v=2.0, most_a=2e-4, **more)
+        more = {
+            "meter": reference,
+            "meter_channel": "1",
+            "meter_fraction": 3e-4,
+            "meter_offset_v": 3e-4,
+        }
+        calibrate(
+            part="gain",
+            ohm=1e4,
+            half_width_ohm=1.0,
+            zero="zero.toml",
+            most_v=2.0,
+            most_a=2e-4,
+            **more,
+        )
     read_s = {}
     for name in ("", '\n[calibration]\nfiles = ["gain.toml"]\n'):
         path.write_text(path.read_text() + name)
@@ -168,7 +196,9 @@ def test_a_calibrated_source_meter_makes_a_rack_read_right(tmp_path: Path) -> No
             cells = Cells.of([(0, k, k) for k in range(4)])
             operation = read(cells, bench.file.read.step)
             result = bench.apply(operation)
-            wide = bench.correction.half_width_s(operation, result, bench.driver.reading_paths)[:, 0]
+            wide = bench.correction.half_width_s(operation, result, bench.driver.reading_paths)[
+                :, 0
+            ]
             read_s[bool(name)] = result.conductance_s[:, 0]
             raw = result.current_a[:, 0]
     truth = 1 / (1e4 * np.arange(1, 5))
@@ -178,14 +208,18 @@ def test_a_calibrated_source_meter_makes_a_rack_read_right(tmp_path: Path) -> No
     assert raw / 0.2 == pytest.approx(read_s[False], rel=1e-3)
 
 
-def test_a_recipe_writes_the_file_that_the_next_bench_names(bench_file: MakeBench, tmp_path: Path) -> None:
+def test_a_recipe_writes_the_file_that_the_next_bench_names(
+    bench_file: MakeBench, tmp_path: Path
+) -> None:
     corners = (
         "{ row = 0, column = 7, ohm = 500.0, half_width_ohm = 0.1 }",
         "{ row = 7, column = 0, ohm = 500.0, half_width_ohm = 0.1 }",
     )
     references = f"[{', '.join(corners)}]"
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(f'[[step]]\nprotocol = "lines"\nfile = "lines.toml"\nreferences = {references}\n')
+    recipe.write_text(
+        f'[[step]]\nprotocol = "lines"\nfile = "lines.toml"\nreferences = {references}\n'
+    )
     resistors = [{"row": 0, "column": 7, "ohm": 500.0}, {"row": 7, "column": 0, "ohm": 500.0}]
     keys: dict[str, Any] = {
         "resistors": resistors,
@@ -200,7 +234,9 @@ def test_a_recipe_writes_the_file_that_the_next_bench_names(bench_file: MakeBenc
     before = (tmp_path / "lines.toml").read_text()
     run_recipe(recipe, bench_file(**keys), tmp_path / "run.h5", resume=True)
     assert (tmp_path / "lines.toml").read_text() == before
-    with pytest.raises(ConfigError, match=r"take the calibration of lines out of \[calibration\] first"):
+    with pytest.raises(
+        ConfigError, match=r"take the calibration of lines out of \[calibration\] first"
+    ):
         run_recipe(recipe, bench_file({"files": ["lines.toml"]}, **keys), tmp_path / "again.h5")
 
 
@@ -212,17 +248,28 @@ REFERENCE = {"row": 0, "column": 0, "ohm": 1e3, "half_width_ohm": 0.1}
     [
         (Lines(references=[REFERENCE, REFERENCE]), "a place is given twice"),  # type: ignore[list-item]
         (Lines(references=[REFERENCE, REFERENCE | {"row": 8}]), "off the chip"),  # type: ignore[list-item]
-        (Lines(references=[REFERENCE, REFERENCE | {"row": 1}], lowest_v=0.3), "must lie below limits.read_v"),  # type: ignore[list-item]
-        (Leads(method="four-wire", instrument="smu", channel="1"), "'smu' is no instrument of this bench"),
+        (
+            Lines(references=[REFERENCE, REFERENCE | {"row": 1}], lowest_v=0.3),
+            "must lie below limits.read_v",
+        ),  # type: ignore[list-item]
+        (
+            Leads(method="four-wire", instrument="smu", channel="1"),
+            "'smu' is no instrument of this bench",
+        ),
         (
             BoardConverters(references=[REFERENCE, REFERENCE | {"row": 1}], adc_points=129),  # type: ignore[list-item]
             "more references, positions or levels",
         ),
     ],
 )
-def test_what_cannot_be_measured_is_refused(bench_file: MakeBench, protocol: Any, told: str) -> None:
+def test_what_cannot_be_measured_is_refused(
+    bench_file: MakeBench, protocol: Any, told: str
+) -> None:
     resistors = [{"row": r, "column": 0, "ohm": 1e3} for r in range(2)]
-    with Bench.open(bench_file(resistors=resistors)) as bench, pytest.raises(ConfigError, match=told):
+    with (
+        Bench.open(bench_file(resistors=resistors)) as bench,
+        pytest.raises(ConfigError, match=told),
+    ):
         bench.run(protocol)
 
 
@@ -230,16 +277,29 @@ def test_keys_that_do_not_go_together_are_refused() -> None:
     for kind, keys, told in (
         (Leads, {}, "references are needed"),
         (Leads, {"method": "four-wire"}, "instrument and channel are needed"),
-        (SourceMeterCalibration, {"part": "gain", "instrument": "x", "channel": "1"}, "ohm and zero are needed"),
-        (SourceMeterCalibration, {"part": "zero", "instrument": "x", "channel": "1", "meter": "y"}, "meter_channel"),
+        (
+            SourceMeterCalibration,
+            {"part": "gain", "instrument": "x", "channel": "1"},
+            "ohm and zero are needed",
+        ),
+        (
+            SourceMeterCalibration,
+            {"part": "zero", "instrument": "x", "channel": "1", "meter": "y"},
+            "meter_channel",
+        ),
     ):
         with pytest.raises(ValidationError, match=told):
             kind.model_validate(keys)  # type: ignore[attr-defined]
 
 
 def test_a_reference_that_does_not_conduct_is_named(bench_file: MakeBench) -> None:
-    file = bench_file(resistors=[{"row": 0, "column": 0, "ohm": 1e3}, {"row": 1, "column": 0, "ohm": 1e15}])
-    with Bench.open(file) as bench, pytest.raises(ConfigError, match=r"no usable reading of the reference at .*1, 0"):
+    file = bench_file(
+        resistors=[{"row": 0, "column": 0, "ohm": 1e3}, {"row": 1, "column": 0, "ohm": 1e15}]
+    )
+    with (
+        Bench.open(file) as bench,
+        pytest.raises(ConfigError, match=r"no usable reading of the reference at .*1, 0"),
+    ):
         bench.run(Lines(references=[REFERENCE, REFERENCE | {"row": 1}]))  # type: ignore[list-item]
 
 
@@ -247,16 +307,23 @@ def test_an_instrument_of_the_bench_keeps_to_its_limits(tmp_path: Path) -> None:
     path = write_bench(tmp_path, CHAIN, size=4)
     keys = {"part": "gain", "instrument": "bl", "channel": "1", "ohm": 1e4, "zero": "zero.toml"}
     with Bench.open(path) as bench:
-        for more, told in (({"most_v": 5.0}, r"limits\.bl_v"), ({"most_a": 1e-2}, r"limits\.current_a")):
+        for more, told in (
+            ({"most_v": 5.0}, r"limits\.bl_v"),
+            ({"most_a": 1e-2}, r"limits\.current_a"),
+        ):
             with pytest.raises(LimitError, match=told):
                 bench.run(SourceMeterCalibration.model_validate(keys | more))
 
 
 def test_zero_current_of_the_benchs_own_source_meter_with_the_matrix_open(tmp_path: Path) -> None:
     path = write_bench(tmp_path, CHAIN, size=4)
-    path.write_text(path.read_text() + '\n[simulation.errors.source_meters."bl.1"]\noffset_a = 5e-9\n')
+    path.write_text(
+        path.read_text() + '\n[simulation.errors.source_meters."bl.1"]\noffset_a = 5e-9\n'
+    )
     with Bench.open(path) as bench:
-        found: Any = bench.run(SourceMeterCalibration(part="zero", instrument="bl", channel="1", repeat=4))
+        found: Any = bench.run(
+            SourceMeterCalibration(part="zero", instrument="bl", channel="1", repeat=4)
+        )
         assert bench.driver.instruments["bl"].is_off()
     small = found.values["range_a"].values <= 1e-6
     assert found.values["offset_a"].values[small] == pytest.approx(5e-9, abs=1e-9)
@@ -268,11 +335,24 @@ def test_a_gain_is_not_measured_with_the_zero_of_another_instrument(tmp_path: Pa
     assert found.identity is not None
     stranger = replace(found, identity=replace(found.identity, serial="OTHER"))
     stranger.complete(found.identity, "", datetime.now(UTC)).write(tmp_path / "zero.toml")
-    with two_meters(1, SourceMeterErrors(), Resistor(1e5), SourceMeterErrors()) as (_, section, _other):
-        keys = {"part": "gain", "instrument": section, "channel": "1", "ohm": 1e5, "zero": "zero.toml", "repeat": 4}
+    with two_meters(1, SourceMeterErrors(), Resistor(1e5), SourceMeterErrors()) as (
+        _,
+        section,
+        _other,
+    ):
+        keys = {
+            "part": "gain",
+            "instrument": section,
+            "channel": "1",
+            "ohm": 1e5,
+            "zero": "zero.toml",
+            "repeat": 4,
+        }
         with Bench.open(bench_of({}, folder=tmp_path)) as bench:
             setting = replace(bench.setting, folder=tmp_path)
-            with pytest.raises(ConfigError, match=r"zero\.toml is a calibration of 2450, serial OTHER"):
+            with pytest.raises(
+                ConfigError, match=r"zero\.toml is a calibration of 2450, serial OTHER"
+            ):
                 bench.run(SourceMeterCalibration.model_validate(keys).run(setting))
 
 

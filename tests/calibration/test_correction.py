@@ -1,4 +1,6 @@
-"""The calibration in force: applied where results come in, kept in the run file, refused where it is not this bench's."""
+"""The calibration in force: applied where results come in, kept in the run file, refused where it
+is not this bench's.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rram_hil import Bench
-from rram_hil.bench_file import BenchFile
-from rram_hil.cells import Cells
-from rram_hil.cli import app
-from rram_hil.correction import FINER, pitches_of
-from rram_hil.device.ir_drop import Lines
-from rram_hil.dry_run import plan_recipe
-from rram_hil.errors import ConfigError
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import (
     Apply,
     Multiply,
-    MultiplyResult,
     Program,
-    ProgramResult,
     PulseTrain,
     Ramp,
     Status,
@@ -34,8 +28,15 @@ from rram_hil.operations import (
     read,
     read_step,
 )
-from rram_hil.run import run_recipe
-from rram_hil.run_file import read_run
+from rram_hil.array.results import MultiplyResult, ProgramResult
+from rram_hil.bench.bench_file import BenchFile
+from rram_hil.bench.forecast import plan_recipe
+from rram_hil.bench.recipe_runner import run_recipe
+from rram_hil.cli import app
+from rram_hil.corrections.correction import FINER, pitches_of
+from rram_hil.crossbar.ir_drop import Lines
+from rram_hil.errors import ConfigError
+from rram_hil.storage.run_reader import read_run
 
 MakeBench = Callable[..., BenchFile]
 MakeFile = Callable[..., str]
@@ -47,8 +48,14 @@ def truth() -> np.ndarray:
     return np.array([1 / (1e4 * (1 + r + 8 * c)) for r in range(8) for c in range(8)])
 
 
-def test_raw_currents_stay_raw_and_conductances_become_calibrated(bench_file: MakeBench, calibration: MakeFile) -> None:
-    errors = {"bl": {"offset_v": 4e-3, "gain": 0.01}, "adc": {"offset": 2e-3, "gain": -0.02}, "lead_ohm": 40.0}
+def test_raw_currents_stay_raw_and_conductances_become_calibrated(
+    bench_file: MakeBench, calibration: MakeFile
+) -> None:
+    errors = {
+        "bl": {"offset_v": 4e-3, "gain": 0.01},
+        "adc": {"offset": 2e-3, "gain": -0.02},
+        "lead_ohm": 40.0,
+    }
     name = calibration(
         "board-converters",
         {
@@ -75,14 +82,22 @@ def test_raw_currents_stay_raw_and_conductances_become_calibrated(bench_file: Ma
     assert np.all(wide[:, 0] < 0.006 * truth())
 
 
-def test_lines_are_taken_off_by_each_cells_place(bench_file: MakeBench, calibration: MakeFile) -> None:
+def test_lines_are_taken_off_by_each_cells_place(
+    bench_file: MakeBench, calibration: MakeFile
+) -> None:
     name = calibration("lines", {"line_ohm": (20.0, 0.1), "access_ohm": (2000.0, 1.0)})
-    keys: dict[str, Any] = {"errors": {"access_ohm": 2000.0}, "line_ohm": 20.0, "resistors": OHM, "converters": False}
+    keys: dict[str, Any] = {
+        "errors": {"access_ohm": 2000.0},
+        "line_ohm": 20.0,
+        "resistors": OHM,
+        "converters": False,
+    }
     with Bench.open(bench_file({"files": [name]}, **keys)) as bench:
         result = bench.apply(read(bench.cells()))
         half_open = bench.apply(read(bench.cells(), read_step(0.2, 1.15)))
     assert result.conductance_s[:, 0] == pytest.approx(truth(), rel=1e-9)
-    # At another gate the transistor is another one: only the wire is known, and the gate's own effect stays.
+    # At another gate the transistor is another one: only the wire is known, and the gate's own
+    # effect stays.
     assert np.all(half_open.conductance_s[:, 0] < truth())
 
 
@@ -92,7 +107,9 @@ def test_single_reads_are_corrected_as_maps_are(bench_file: MakeBench) -> None:
     assert Lines.of(3.0).series_ohm((8, 8)) == pytest.approx(series)
 
 
-def test_a_reading_that_leaves_nothing_for_the_cell_is_over_range(bench_file: MakeBench, calibration: MakeFile) -> None:
+def test_a_reading_that_leaves_nothing_for_the_cell_is_over_range(
+    bench_file: MakeBench, calibration: MakeFile
+) -> None:
     name = calibration("leads", {"series_ohm": (1e4, 1.0)})
     with Bench.open(bench_file({"files": [name]}, resistors=OHM, converters=False)) as bench:
         result = bench.apply(read(Cells.of([(0, 0, 0), (0, 1, 0)])))
@@ -101,13 +118,19 @@ def test_a_reading_that_leaves_nothing_for_the_cell_is_over_range(bench_file: Ma
     assert result.conductance_s[1, 0] == pytest.approx(1e-4)
 
 
-def test_a_stop_condition_is_one_of_calibrated_conductance(bench_file: MakeBench, calibration: MakeFile) -> None:
-    name = calibration("board-converters", {"adc_gain": (0.5, 1e-3), "adc_offset": (0.0, 0.0), **ADC})
+def test_a_stop_condition_is_one_of_calibrated_conductance(
+    bench_file: MakeBench, calibration: MakeFile
+) -> None:
+    name = calibration(
+        "board-converters", {"adc_gain": (0.5, 1e-3), "adc_offset": (0.0, 0.0), **ADC}
+    )
     cell = Cells.of([(0, 0, 0)])
     steps = tuple(read_step(0.2) for _ in range(3))
 
     def taken(bound_s: float) -> int:
-        file = bench_file({"files": [name]}, errors={"adc": {"gain": 0.49}}, resistors=OHM, converters=False)
+        file = bench_file(
+            {"files": [name]}, errors={"adc": {"gain": 0.49}}, resistors=OHM, converters=False
+        )
         with Bench.open(file) as bench:
             return int(bench.apply(Apply(cell, steps, stop=Stop(above_s=bound_s))).reads[0])
 
@@ -116,16 +139,26 @@ def test_a_stop_condition_is_one_of_calibrated_conductance(bench_file: MakeBench
     assert taken(120e-6) == 3
 
 
-def test_windows_of_programming_on_the_board_are_calibrated_too(bench_file: MakeBench, calibration: MakeFile) -> None:
-    name = calibration("board-converters", {"adc_gain": (0.3, 1e-3), "adc_offset": (0.0, 0.0), **ADC})
-    file = bench_file({"files": [name]}, errors={"adc": {"gain": 0.3}}, resistors=OHM, converters=False)
+def test_windows_of_programming_on_the_board_are_calibrated_too(
+    bench_file: MakeBench, calibration: MakeFile
+) -> None:
+    name = calibration(
+        "board-converters", {"adc_gain": (0.3, 1e-3), "adc_offset": (0.0, 0.0), **ADC}
+    )
+    file = bench_file(
+        {"files": [name]}, errors={"adc": {"gain": 0.3}}, resistors=OHM, converters=False
+    )
     train = PulseTrain(Ramp(0.5, 0.5), Ramp(2.0, 2.0), 1e-6)
     cells = Cells.of([(0, 0, 0)])
 
     def inside(low_s: float, high_s: float) -> ProgramResult:
         with Bench.open(file) as bench:
             window = np.array([low_s]), np.array([high_s])
-            found = bench.do(Program(cells, *window, train, train, read_step(), max_pulses=0, on_board="required"))
+            found = bench.do(
+                Program(
+                    cells, *window, train, train, read_step(), max_pulses=0, on_board="required"
+                )
+            )
             assert isinstance(found, ProgramResult)
             return found
 
@@ -135,12 +168,17 @@ def test_windows_of_programming_on_the_board_are_calibrated_too(bench_file: Make
     assert inside(129e-6, 131e-6).inside.tolist() == [False]
 
 
-def test_codes_of_a_multiply_are_corrected_column_by_column(bench_file: MakeBench, calibration: MakeFile) -> None:
+def test_codes_of_a_multiply_are_corrected_column_by_column(
+    bench_file: MakeBench, calibration: MakeFile
+) -> None:
     gain, offset = np.linspace(-0.05, 0.05, 8), np.linspace(0.004, -0.004, 8)
     errors = {"column_gain": gain.tolist(), "column_offset": offset.tolist()}
     name = calibration(
         "board-converters",
-        {"column_gain": (gain.tolist(), [1e-3] * 8), "column_offset": (offset.tolist(), [1e-4] * 8)},
+        {
+            "column_gain": (gain.tolist(), [1e-3] * 8),
+            "column_offset": (offset.tolist(), [1e-4] * 8),
+        },
     )
     inputs = np.random.default_rng(1).integers(-127, 128, (200, 8)).astype(np.int16)
     operation = Multiply(0, 0, 2, 6, inputs, full_scale_a=2e-4)
@@ -199,7 +237,8 @@ def test_two_calibrations_of_one_thing_are_refused(
     name = calibration("leads", LEADS)
     (tmp_path / "again.toml").write_text((tmp_path / name).read_text())
     with pytest.raises(
-        ConfigError, match=r"again\.toml: a second calibration of kind 'leads'.*leads\.toml is the first"
+        ConfigError,
+        match=r"again\.toml: a second calibration of kind 'leads'.*leads\.toml is the first",
     ):
         Bench.open(bench_file({"files": [name, "again.toml"]}))
 
@@ -225,7 +264,9 @@ def test_the_run_file_holds_what_was_in_force_and_show_tells_it(
         assert run.calibrations == {name: (tmp_path / name).read_text()}
         digest = str(run.attributes[f"calibration_{name}_sha256"])
     shown = CliRunner().invoke(app, ["show", str(tmp_path / "run.h5")]).output
-    assert f"leads.toml (leads of {datetime.now(UTC):%Y-%m-%d}, {digest[:12]})" in " ".join(shown.split())
+    assert f"leads.toml (leads of {datetime.now(UTC):%Y-%m-%d}, {digest[:12]})" in " ".join(
+        shown.split()
+    )
 
 
 def test_an_expired_calibration_may_be_accepted_and_the_run_file_says_so(
@@ -234,7 +275,9 @@ def test_an_expired_calibration_may_be_accepted_and_the_run_file_says_so(
     name = calibration("leads", LEADS, date=datetime(2020, 1, 1, tzinfo=UTC))
     run_recipe(recipe, bench_file({"files": [name], "accept_expired": True}), tmp_path / "run.h5")
     with read_run(tmp_path / "run.h5") as run:
-        assert any("leads.toml" in t and "expired on 2020-01-31" in t for t in run.table("notes")["text"])
+        assert any(
+            "leads.toml" in t and "expired on 2020-01-31" in t for t in run.table("notes")["text"]
+        )
         assert "accepted" in str(run.attributes["calibration_leads.toml_remark"])
     assert "EXPIRED" in CliRunner().invoke(app, ["show", str(tmp_path / "run.h5")]).output
 
@@ -257,9 +300,15 @@ def test_planning_does_not_correct_a_model_that_is_right(
     assert plan_recipe(recipe, file).steps[0].name == "read-map"
 
 
-def test_gate_currents_and_steps_without_volts_are_left_alone(bench_file: MakeBench, calibration: MakeFile) -> None:
+def test_gate_currents_and_steps_without_volts_are_left_alone(
+    bench_file: MakeBench, calibration: MakeFile
+) -> None:
     name = calibration("leads", LEADS)
-    steps = (Step(0.0, 0.0, 3.0, 1e-6, "gate"), read_step(0.2), Step(0.0, 0.0, 3.0, 1e-6, "current"))
+    steps = (
+        Step(0.0, 0.0, 3.0, 1e-6, "gate"),
+        read_step(0.2),
+        Step(0.0, 0.0, 3.0, 1e-6, "current"),
+    )
     with Bench.open(bench_file({"files": [name]}, resistors=OHM, converters=False)) as bench:
         result = bench.apply(Apply(Cells.of([(0, 0, 0), (0, 3, 3)]), steps, repeat=2))
     assert np.isnan(result.conductance_s[:, [0, 2, 3, 5]]).all()

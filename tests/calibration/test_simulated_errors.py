@@ -1,4 +1,6 @@
-"""Errors put into the simulated board and its instruments: none by default, and each does what its key says."""
+"""Errors put into the simulated board and its instruments: none by default, and each does what its
+key says.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rram_hil.drivers.simulated._errors import ErringTerminal
-from rram_hil.drivers.simulated._world import Drive, Resistor
 
 from rram_hil import Bench
-from rram_hil.bench_file import BenchFile
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.config import Errors, Simulation, SourceMeterErrors
-from rram_hil.device.converters import ADC_RANGES_A, DAC_STEP_V, Converters
-from rram_hil.device.lines import series_ohm
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import Apply, Multiply, Step, read
+from rram_hil.array.results import ApplyResult, MultiplyResult
+from rram_hil.bench.bench_file import BenchFile
+from rram_hil.drivers.simulated.array.erring_terminal import ErringTerminal
+from rram_hil.drivers.simulated.array.terminals import Drive, Resistor
 from rram_hil.errors import ConfigError
-from rram_hil.operations import Apply, ApplyResult, Multiply, MultiplyResult, Step, read
+from rram_hil.simulation.config import Errors, Simulation, SourceMeterErrors
+from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V, Converters
+from rram_hil.simulation.wire_drops import series_ohm
 
 GEOMETRY = Geometry(1, 8, 8, "1T1R", "row")
 volts = st.floats(-5, 5).map(lambda v: v)
@@ -27,7 +30,9 @@ amps = st.floats(-1e-2, 1e-2)
 
 
 @given(st.lists(volts, min_size=1), st.lists(amps, min_size=1))
-def test_without_errors_the_converters_are_the_plain_ones_bit_for_bit(level: list[float], current: list[float]) -> None:
+def test_without_errors_the_converters_are_the_plain_ones_bit_for_bit(
+    level: list[float], current: list[float]
+) -> None:
     made = Converters(Simulation(), GEOMETRY)
     asked, flows = np.array(level), np.array(current)
     for line in ("bl", "sl", "wl"):
@@ -46,7 +51,9 @@ def test_without_errors_nothing_stands_in_series() -> None:
     assert np.array_equal(wired, g / (1 + g * series_ohm(index, GEOMETRY, 3.0)))
 
 
-def test_a_bench_with_an_empty_section_of_errors_is_the_same_bench(bench_file: Callable[..., BenchFile]) -> None:
+def test_a_bench_with_an_empty_section_of_errors_is_the_same_bench(
+    bench_file: Callable[..., BenchFile],
+) -> None:
     def seen(file: Any) -> tuple[ApplyResult, MultiplyResult]:
         with Bench.open(file) as bench:
             cells = Cells.all(bench.geometry)
@@ -63,7 +70,9 @@ def test_a_bench_with_an_empty_section_of_errors_is_the_same_bench(bench_file: C
     assert np.array_equal(plain[1].codes, empty[1].codes)
 
 
-def test_a_resistor_reads_as_itself_without_noise_and_takes_no_pulse(bench_file: Callable[..., BenchFile]) -> None:
+def test_a_resistor_reads_as_itself_without_noise_and_takes_no_pulse(
+    bench_file: Callable[..., BenchFile],
+) -> None:
     file = bench_file(resistors=[{"row": 2, "column": 3, "ohm": 2e4}], converters=False)
     with Bench.open(file) as bench:
         cell = Cells.of([(0, 2, 3)])
@@ -88,7 +97,9 @@ ERRORS: list[tuple[dict[str, Any], float]] = [
 def test_an_error_shows_in_single_readings(
     bench_file: Callable[..., BenchFile], errors: dict[str, Any], told: float
 ) -> None:
-    file = bench_file(resistors=[{"row": 0, "column": 0, "ohm": 1e4}], converters=False, errors=errors)
+    file = bench_file(
+        resistors=[{"row": 0, "column": 0, "ohm": 1e4}], converters=False, errors=errors
+    )
     with Bench.open(file) as bench:
         result = bench.apply(read(Cells.of([(0, 0, 0)])))
     assert result.current_a[0, 0] == pytest.approx(told, rel=1e-9)
@@ -100,19 +111,30 @@ def test_column_amplifiers_err_in_their_own_columns(bench_file: Callable[..., Be
     resistors = [{"row": 0, "column": c, "ohm": 1e4} for c in range(8)]
     inputs = np.array([[127] + [0] * 7], dtype=np.int16)
     with Bench.open(
-        bench_file(resistors=resistors, read_noise=False, errors={"column_gain": gain, "column_offset": offset})
+        bench_file(
+            resistors=resistors,
+            read_noise=False,
+            errors={"column_gain": gain, "column_offset": offset},
+        )
     ) as bench:
         result = bench.do(Multiply(0, 0, 0, 8, inputs, full_scale_a=1e-4))
     assert isinstance(result, MultiplyResult)
     plain = round(2e-5 / 1e-4 * 2047)
-    assert result.codes[0].tolist() == [plain] * 5 + [round(2e-5 / 1e-4 * 2047 * 1.1), plain + 41, plain]
+    assert result.codes[0].tolist() == [plain] * 5 + [
+        round(2e-5 / 1e-4 * 2047 * 1.1),
+        plain + 41,
+        plain,
+    ]
 
 
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
         ({"errors": {"column_gain": [0.1]}}, "column_gain: 1 values"),
-        ({"resistors": [{"row": 8, "column": 0, "ohm": 1.0}]}, r"resistors\.0: \(0, 8, 0\) is off the chip"),
+        (
+            {"resistors": [{"row": 8, "column": 0, "ohm": 1.0}]},
+            r"resistors\.0: \(0, 8, 0\) is off the chip",
+        ),
     ],
 )
 def test_errors_that_do_not_fit_the_chip_are_refused(

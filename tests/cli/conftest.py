@@ -82,7 +82,9 @@ class Workplace:
         return {str(p.relative_to(self.folder)) for p in self.folder.rglob("*")}
 
     def refused(self, *arguments: str) -> str:
-        """Run a command that must be refused: status 2, one line, no traceback, no file left; returns the line."""
+        """Run a command that must be refused: status 2, one line, no traceback, no file left;
+        returns the line.
+        """
         before = self.files()
         said = self.command(*arguments)
         assert said.status == 2, said
@@ -96,7 +98,9 @@ class Workplace:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Workplace]:
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Workplace]:
     """A workplace with the plain bench and recipe."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")

@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM: within a second the command is gone, outputs are off, and the run can go on."""
+"""Ctrl-C and SIGTERM: within a second the command is gone, outputs are off, and the run can go
+on.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rram_hil.drivers.simulated.control import BoardControl
 
-from rram_hil.bench_file import load_bench_file
-from rram_hil.run_file import read_run
-from rram_hil.simulation import SimulatedFarSide, launcher, request_of
+from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.bench.far_side import launcher, request_of
+from rram_hil.drivers.simulated.server.control import BoardControl
+from rram_hil.hardware.far_side import SimulatedFarSide
+from rram_hil.storage.run_reader import read_run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 RUN = ("run", "recipe.toml", "--bench", "bench.toml", "--out", "r.h5")
@@ -24,7 +27,9 @@ RUN = ("run", "recipe.toml", "--bench", "bench.toml", "--out", "r.h5")
 
 @pytest.fixture
 def board(here: Any) -> Iterator[SimulatedFarSide]:
-    """A simulated board that takes 8 wall seconds for each second of its clock, and a bench file that has only its port."""
+    """A simulated board that takes 8 wall seconds for each second of its clock, and a bench file
+    that has only its port.
+    """
     here.bench("seed = 1", "seed = 1\npace = 8.0")
     file = load_bench_file("bench.toml")
     assert file.simulation is not None
@@ -40,7 +45,9 @@ def board(here: Any) -> Iterator[SimulatedFarSide]:
 
 def _start(*options: str) -> subprocess.Popen[str]:
     code = "from rram_hil.cli import main; main()"
-    return subprocess.Popen([sys.executable, "-c", code, *RUN, *options], stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *RUN, *options], stderr=subprocess.PIPE, text=True
+    )
 
 
 def _stopped(process: subprocess.Popen[str], sent: signal.Signals) -> tuple[int, float, str]:
@@ -51,7 +58,9 @@ def _stopped(process: subprocess.Popen[str], sent: signal.Signals) -> tuple[int,
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_abort_within_a_second_then_resume(here: Any, board: SimulatedFarSide, sent: signal.Signals) -> None:
+def test_abort_within_a_second_then_resume(
+    here: Any, board: SimulatedFarSide, sent: signal.Signals
+) -> None:
     process = _start()
     with BoardControl(board.control) as control:
         while not control.status()["outputs_on"]:
@@ -96,7 +105,7 @@ def test_an_aborted_run_goes_on(here: Any) -> None:
 
 def test_stopped_before_the_engine_runs(here: Any) -> None:
     code = (
-        "import time, rram_hil.bench_file as b; from rram_hil.cli import main\n"
+        "import time, rram_hil.bench.bench_file as b; from rram_hil.cli import main\n"
         "def slow(path): print('here', flush=True); time.sleep(30)\n"
         "b.load_bench_file = slow\nmain()"
     )

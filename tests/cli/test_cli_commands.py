@@ -14,20 +14,28 @@ import numpy as np
 import pytest
 
 from rram_hil import __version__
-from rram_hil.bench import Bench
-from rram_hil.cells import Cells
-from rram_hil.device.chip import Fault
-from rram_hil.journal import Journal
-from rram_hil.run_file import read_run
+from rram_hil.array.cells import Cells
+from rram_hil.bench.bench import Bench
+from rram_hil.simulation.chip import Fault
+from rram_hil.storage.journal import Journal
+from rram_hil.storage.run_reader import read_run
 
 RUN = ("run", "recipe.toml", "--bench", "bench.toml", "--out", "r.h5")
 
 
 def test_help_and_version_load_nothing_heavy(here: Any) -> None:
-    code = "import sys; from rram_hil.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-    code += "print([m for m in ('numpy', 'torch', 'h5py', 'matplotlib', 'pydantic', 'rich') if m in sys.modules])"
+    code = (
+        "import sys; from rram_hil.cli import main\ntry: main(['--help'])\nexcept SystemExit:"
+        " pass\n"
+    )
+    code += (
+        "print([m for m in ('numpy', 'torch', 'h5py', 'matplotlib', 'pydantic', 'rich') if m in"
+        " sys.modules])"
+    )
     began = time.monotonic()
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert told.splitlines()[-1] == "[]"
     assert time.monotonic() - began < 5  # 0.3 s on an idle machine
     assert "check" in told
@@ -110,7 +118,8 @@ def test_show_reads_the_journal_of_a_run_under_way(here: Any) -> None:
     here.command(*RUN)
     Path("r.h5").unlink()
     assert "forming" in here.command("show", "r.h5").out
-    # A journal that ends before its close is a run that was cut, or is under way where someone holds it.
+    # A journal that ends before its close is a run that was cut, or is under way where someone
+    # holds it.
     journal = Path("r.h5.journal")
     journal.write_bytes(journal.read_bytes()[:-30])
     assert here.command("show", "r.h5").out.startswith("r.h5  interrupted")
@@ -131,12 +140,20 @@ def test_export_writes_every_table_and_array_with_units(here: Any) -> None:
         assert [float(r["current_a [A]"]) for r in rows] == kept["current_a"].tolist()
         assert [r["status"] for r in rows] == kept["status"].tolist()
         with np.load("arrays.npz", allow_pickle=False) as arrays:
-            assert np.array_equal(arrays["maps/conductance"], run.map("conductance").values, equal_nan=True)
+            assert np.array_equal(
+                arrays["maps/conductance"], run.map("conductance").values, equal_nan=True
+            )
             about = json.loads(str(arrays["about"]))
-        assert about["arrays"]["maps/conductance"] == {"units": "S", "dims": ["save", "tile", "row", "column"]}
+        assert about["arrays"]["maps/conductance"] == {
+            "units": "S",
+            "dims": ["save", "tile", "row", "column"],
+        }
         assert about["run"]["chip_id"] == "c1"
     assert "exists" in here.refused("export", "r.h5", "--csv", "tables")
-    assert here.command("export", "r.h5", "--csv", "tables", "--npz", "arrays.npz", "--force").status == 0
+    assert (
+        here.command("export", "r.h5", "--csv", "tables", "--npz", "arrays.npz", "--force").status
+        == 0
+    )
 
 
 def test_demo_names_the_extra_that_is_missing(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:

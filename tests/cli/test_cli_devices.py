@@ -1,4 +1,6 @@
-"""`rram-hil devices`: who answers where, asked with `*IDN?` alone, and a section of a bench file that works as it is pasted."""
+"""`rram-hil devices`: who answers where, asked with `*IDN?` alone, and a section of a bench file
+that works as it is pasted.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,18 @@ from typing import Any
 
 import pytest
 from pytest_mock import MockerFixture
+
+from rram_hil.array.cells import Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.bench import discovery as looking
 from rram_hil.drivers.simulated.conformance import Family, Station, kinds
 from rram_hil.drivers.simulated.test_chip_board import launch
-
-from rram_hil import devices as looking
-from rram_hil.cells import Geometry
-from rram_hil.device.config import Simulation
-from rram_hil.driver import Driver
-from rram_hil.instrument import make_instrument
-from rram_hil.limits import Limits
+from rram_hil.hardware.driver import Driver
+from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
+from rram_hil.hardware.instrument import make_instrument
 from rram_hil.pytest_plugin import LIMITS
-from rram_hil.simulation import FarSideRequest, SimulatedFarSide
-from rram_hil.traffic import read_traffic
+from rram_hil.simulation.config import Simulation
+from rram_hil.wire.recording import read_traffic
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,9 @@ def empty_computer(monkeypatch: pytest.MonkeyPatch) -> None:
 def board(tmp_path: Path) -> Iterator[SimulatedFarSide]:
     """A simulated board on a pseudo-terminal, of a geometry that no bench file here knows."""
     limits = Limits.model_validate(LIMITS)
-    far = launch(FarSideRequest(Simulation(transport="pty"), Geometry(2, 3, 5), limits, "c1", tmp_path))
+    far = launch(
+        FarSideRequest(Simulation(transport="pty"), Geometry(2, 3, 5), limits, "c1", tmp_path)
+    )
     yield far
     far.stop()
 
@@ -147,7 +151,9 @@ def test_nothing_found_says_what_to_do(here: Any) -> None:
 
 def test_what_was_asked_can_be_recorded(here: Any) -> None:
     with Station(Family.of("keithley-2400"), "2400") as station:
-        said = here.command("devices", "--json", "-r", station.server.resource, "--record", "x.jsonl")
+        said = here.command(
+            "devices", "--json", "-r", station.server.resource, "--record", "x.jsonl"
+        )
     assert json.loads(said.out)[0]["model"] == "2400"
     _, events = read_traffic(here.folder / "x.jsonl")
     assert [e.do for e in events] == ["open", "send", "receive", "close"]
@@ -159,7 +165,9 @@ def real_lists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("real_lists")
-def test_listing_tolerates_missing_backends_and_leaves_serial_ports_to_pyserial(mocker: MockerFixture) -> None:
+def test_listing_tolerates_missing_backends_and_leaves_serial_ports_to_pyserial(
+    mocker: MockerFixture,
+) -> None:
     manager = mocker.patch("pyvisa.ResourceManager")
     manager.return_value.list_resources.return_value = (
         "ASRL/dev/ttyS0::INSTR",

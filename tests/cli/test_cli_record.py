@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.bench import Bench
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.errors import BenchError
-from rram_hil.run import run_recipe
-from rram_hil.run_file import read_run
-from rram_hil.traffic import Playback, read_traffic
+from rram_hil.storage.run_reader import read_run
+from rram_hil.wire.recording import Playback, read_traffic
 
 RUN = ("run", "recipe.toml", "--bench", "bench.toml", "--out", "r.h5", "--record", "session.jsonl")
 
@@ -29,7 +29,11 @@ def real_bench(here: Any, port: str) -> str:
     """The same bench without its simulation, on the recorded port, with a ledger of its own."""
     text = (here.folder / "bench.toml").read_text().split("[simulation]")[0]
     text = text.replace('cell = "1T1R"', 'cell = "1T1R"\nledger = "other.npy"')
-    return str(here.write("real.toml", text.replace('"test-chip-board"', f'"test-chip-board"\nport = "{port}"')))
+    return str(
+        here.write(
+            "real.toml", text.replace('"test-chip-board"', f'"test-chip-board"\nport = "{port}"')
+        )
+    )
 
 
 def test_a_recorded_run_gives_the_same_run_file_when_played_back(board: Any) -> None:
@@ -63,7 +67,9 @@ def test_check_records_too(board: Any) -> None:
         assert any(e.do == "receive" and e.data for e in events)
         playback = Playback(board.folder / file)
         if options:
-            with Bench.open(real_bench(board, events[0].link), arm=False, traffic=playback) as bench:
+            with Bench.open(
+                real_bench(board, events[0].link), arm=False, traffic=playback
+            ) as bench:
                 assert bench.identity.chip == "c1"
             assert playback.left() == 0
 

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from rram_hil.bench_file import load_bench_file
-from rram_hil.simulation import launcher, request_of
+from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.bench.far_side import launcher, request_of
 
 RUN = ("run", "recipe.toml", "--bench", "bench.toml", "--out", "r.h5")
 CHECK = ("check", "bench.toml")
@@ -24,8 +24,16 @@ WRONG_BENCH = {
     "NaN limit": ("bl_v = 4.0", "bl_v = nan", r"limits.bl_v: nan is wrong: .*finite"),
     "text for a limit": ("bl_v = 4.0", 'bl_v = "4"', r"limits.bl_v: '4' is wrong"),
     "a limit is missing": ("cell_v = 4.0\n", "", r"limits.cell_v: missing"),
-    "unknown driver": ('"simulated-array"', '"no-such"', r"driver 'no-such' is unknown; there is: .*simulated-array"),
-    "unknown driver setting": ('"simulated-array"', '"simulated-array"\nbaud = 3', r"baud: unknown key"),
+    "unknown driver": (
+        '"simulated-array"',
+        '"no-such"',
+        r"driver 'no-such' is unknown; there is: .*simulated-array",
+    ),
+    "unknown driver setting": (
+        '"simulated-array"',
+        '"simulated-array"\nbaud = 3',
+        r"baud: unknown key",
+    ),
     "wrong device model": ('device = "hfo2"', 'device = "no-such"', r"no-such"),
 }
 
@@ -51,13 +59,18 @@ def test_missing_files(here: Any) -> None:
     assert "nowhere.toml: no such file" in here.refused("check", "nowhere.toml")
     assert "nowhere.toml: no such file" in here.refused("run", "nowhere.toml", "-b", "bench.toml")
     assert "nowhere.h5: no such file" in here.refused("show", "nowhere.h5")
-    assert "there is no folder" in here.refused("run", "recipe.toml", "-b", "bench.toml", "-o", "no/r.h5")
+    assert "there is no folder" in here.refused(
+        "run", "recipe.toml", "-b", "bench.toml", "-o", "no/r.h5"
+    )
 
 
 def _board(here: Any, driver_lines: str, rows: str = "16") -> None:
     text = here.folder.joinpath("bench.toml").read_text()
     text = text[: text.index("[simulation]")].replace("rows = 16", f"rows = {rows}")
-    here.write("bench.toml", text.replace('name = "simulated-array"', f'name = "test-chip-board"\n{driver_lines}'))
+    here.write(
+        "bench.toml",
+        text.replace('name = "simulated-array"', f'name = "test-chip-board"\n{driver_lines}'),
+    )
 
 
 def test_missing_port(here: Any) -> None:
@@ -89,11 +102,19 @@ def test_board_of_another_geometry(here: Any) -> None:
 
 def test_wrong_recipes(here: Any) -> None:
     for old, new, told in (
-        ('"forming"', '"no-such"', "step 1: protocol 'no-such' is unknown; there is: array-statistics"),
+        (
+            '"forming"',
+            '"no-such"',
+            "step 1: protocol 'no-such' is unknown; there is: array-statistics",
+        ),
         ('"forming"', '"forming"\nwidth_s = nan', "step 1 (forming): width_s: nan is wrong"),
         ('"forming"', '"forming"\nwydth_s = 1e-6', "step 1 (forming): wydth_s: unknown key"),
         ('protocol = "read-map"', "", "step 2: protocol: missing"),
-        ('"read-map"', '"forming"', "step 2: name 'forming' must be plain words that no other step has"),
+        (
+            '"read-map"',
+            '"forming"',
+            "step 2: name 'forming' must be plain words that no other step has",
+        ),
     ):
         here.write("wrong.toml", Path("recipe.toml").read_text().replace(old, new))
         for command in ("plan", "run"):
@@ -106,7 +127,9 @@ def test_weights_with_nan(here: Any) -> None:
     weight[1, 2] = np.nan
     safetensors.save_file({"fc.weight": weight}, "net.safetensors")
     here.write("wrong.toml", _one_shot('network = "net.safetensors"'))
-    assert "fc.weight: nan at index (1, 2)" in here.refused("plan", "wrong.toml", "--bench", "bench.toml")
+    assert "fc.weight: nan at index (1, 2)" in here.refused(
+        "plan", "wrong.toml", "--bench", "bench.toml"
+    )
     said = here.command("run", "wrong.toml", "--bench", "bench.toml")
     assert said.status == 2
     assert "fc.weight: nan at index (1, 2)" in said.err.splitlines()[-1]
@@ -134,7 +157,9 @@ set = {{ gate = {{ volts_v = [2.0, 3.0], conductance_s = [10e-6, 100e-6] }} }}
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_recipe_beyond_limits(here: Any, command: str) -> None:
     here.write(
-        "wrong.toml", '[[step]]\nprotocol = "forming"\nname = "hot"\nbl_v = { start_v = 3, stop_v = 5, step_v = 0.5 }\n'
+        "wrong.toml",
+        '[[step]]\nprotocol = "forming"\nname = "hot"\nbl_v = { start_v = 3, stop_v = 5, step_v ='
+        " 0.5 }\n",
     )
     said = here.command(command, "wrong.toml", "--bench", "bench.toml")
     assert said.status == 2
@@ -169,9 +194,24 @@ def test_resume_without_a_run(here: Any) -> None:
 
 
 RESUME = {
-    "another chip": ("bench.toml", 'id = "c1"', 'id = "c2"', "this run is of chip 'c1'; the bench file has chip 'c2'"),
-    "a changed bench": ("bench.toml", "bl_v = 4.0", "bl_v = 3.9", "the bench file bench.toml changed"),
-    "a changed recipe": ("recipe.toml", '"read-map"', '"read-map"\nrepeat = 2', "the recipe recipe.toml changed"),
+    "another chip": (
+        "bench.toml",
+        'id = "c1"',
+        'id = "c2"',
+        "this run is of chip 'c1'; the bench file has chip 'c2'",
+    ),
+    "a changed bench": (
+        "bench.toml",
+        "bl_v = 4.0",
+        "bl_v = 3.9",
+        "the bench file bench.toml changed",
+    ),
+    "a changed recipe": (
+        "recipe.toml",
+        '"read-map"',
+        '"read-map"\nrepeat = 2',
+        "the recipe recipe.toml changed",
+    ),
 }
 
 
@@ -204,7 +244,9 @@ def test_ledger_of_another_chip(here: Any) -> None:
     assert not Path("s.h5.journal").exists()
 
 
-@pytest.mark.parametrize("command", [("show",), ("export", "--csv", "tables"), ("export", "--npz", "a.npz")])
+@pytest.mark.parametrize(
+    "command", [("show",), ("export", "--csv", "tables"), ("export", "--npz", "a.npz")]
+)
 def test_a_file_that_is_no_run_file(here: Any, command: tuple[str, ...]) -> None:
     name, *options = command
     here.write("text.h5", "this is text, " * 100)
@@ -233,10 +275,12 @@ def test_wrong_usage_is_one_line_too(here: Any) -> None:
 @pytest.mark.parametrize("most", [20_000, 60_000, 150_000])
 def test_full_disk(here: Any, most: int) -> None:
     code = (
-        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, resource.getrlimit(resource.RLIMIT_FSIZE)[1]));"
-        "from rram_hil.cli import main; main()"
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most},"
+        " resource.getrlimit(resource.RLIMIT_FSIZE)[1]));from rram_hil.cli import main; main()"
     )
-    said = subprocess.run([sys.executable, "-c", code, *RUN], capture_output=True, text=True, timeout=60, check=False)
+    said = subprocess.run(
+        [sys.executable, "-c", code, *RUN], capture_output=True, text=True, timeout=60, check=False
+    )
     assert said.returncode == 2, said.stderr
     assert "Traceback" not in said.stderr
     lines = [line for line in said.stderr.splitlines() if line.startswith("rram-hil: ")]
@@ -256,8 +300,8 @@ def test_full_disk(here: Any, most: int) -> None:
 def test_full_disk_in_an_export_leaves_nothing(here: Any) -> None:
     here.command(*RUN)
     code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]));"
-        "from rram_hil.cli import main; main()"
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8000,"
+        " resource.getrlimit(resource.RLIMIT_FSIZE)[1]));from rram_hil.cli import main; main()"
     )
     before = here.files()
     for options in (("--csv", "tables"), ("--npz", "a.npz")):

@@ -1,4 +1,6 @@
-"""`rram-hil simulate` as any program meets it: printed lines, ports, how it ends, what it refuses."""
+"""`rram-hil simulate` as any program meets it: printed lines, ports, how it ends, what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -58,9 +60,15 @@ pulses_per_cell = 100
 
 [simulation]
 """
-BOARD = re.sub(r"\[driver\].*(?=\[limits\])", '[driver]\nname = "test-chip-board"\n\n', RACK, flags=re.DOTALL)
-ARC_ONE = re.sub(r'rows = 4\ncolumns = 4\ncell = "1T1R"', 'rows = 32\ncolumns = 32\ncell = "1R"', RACK)
-ARC_ONE = re.sub(r"\[driver\].*(?=\[limits\])", '[driver]\nname = "arc-one"\n\n', ARC_ONE, flags=re.DOTALL)
+BOARD = re.sub(
+    r"\[driver\].*(?=\[limits\])", '[driver]\nname = "test-chip-board"\n\n', RACK, flags=re.DOTALL
+)
+ARC_ONE = re.sub(
+    r'rows = 4\ncolumns = 4\ncell = "1T1R"', 'rows = 32\ncolumns = 32\ncell = "1R"', RACK
+)
+ARC_ONE = re.sub(
+    r"\[driver\].*(?=\[limits\])", '[driver]\nname = "arc-one"\n\n', ARC_ONE, flags=re.DOTALL
+)
 
 
 class Running:
@@ -82,7 +90,9 @@ class Running:
         assert self.process.stdout is not None
         return [self.process.stdout.readline().rstrip("\n").split("\t") for _ in range(count)]
 
-    def end(self, with_signal: int = signal.SIGTERM, *, group: bool = False) -> tuple[int, str, str]:
+    def end(
+        self, with_signal: int = signal.SIGTERM, *, group: bool = False
+    ) -> tuple[int, str, str]:
         """Exit status and the rest of both outputs."""
         (os.killpg if group else os.kill)(self.process.pid, with_signal)
         out, err = self.process.communicate(timeout=30)
@@ -140,7 +150,10 @@ def test_one_instrument_alone_measures_its_load_through_pyvisa(tmp_path: Path) -
             meter = manager.open_resource(resource, read_termination="\n", write_termination="\n")
             assert isinstance(meter, pyvisa.resources.MessageBasedResource)
             assert "MODEL 2400" in meter.query("*IDN?")
-            meter.write(":SOUR:FUNC VOLT;:SOUR:VOLT 1;:SENS:FUNC 'CURR';:SENS:CURR:PROT 1e-3;:FORM:ELEM CURR;:OUTP ON")
+            meter.write(
+                ":SOUR:FUNC VOLT;:SOUR:VOLT 1;:SENS:FUNC 'CURR';:SENS:CURR:PROT 1e-3;:FORM:ELEM"
+                " CURR;:OUTP ON"
+            )
             assert float(meter.query(":READ?")) == pytest.approx(1e-4, rel=5e-3)
             meter.write(":OUTP OFF")
             meter.close()
@@ -149,7 +162,9 @@ def test_one_instrument_alone_measures_its_load_through_pyvisa(tmp_path: Path) -
         assert running.end() == (0, "", "")
 
 
-def test_without_a_load_nothing_hangs_on_the_channels_and_the_port_may_be_chosen(tmp_path: Path) -> None:
+def test_without_a_load_nothing_hangs_on_the_channels_and_the_port_may_be_chosen(
+    tmp_path: Path,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
     with simulate("--model", "B2902A", "--port", str(port), folder=tmp_path) as running:
@@ -158,7 +173,16 @@ def test_without_a_load_nothing_hangs_on_the_channels_and_the_port_may_be_chosen
         ask(resource, ":SOUR1:VOLT 1;:OUTP1 ON;*OPC?")
         assert abs(float(ask(resource, ":MEAS:CURR? (@1)"))) < 1e-9
         second = subprocess.run(
-            [sys.executable, "-m", "rram_hil.cli", "simulate", "--model", "B2902A", "--port", str(port)],
+            [
+                sys.executable,
+                "-m",
+                "rram_hil.cli",
+                "simulate",
+                "--model",
+                "B2902A",
+                "--port",
+                str(port),
+            ],
             capture_output=True,
             text=True,
             timeout=60,
@@ -170,9 +194,12 @@ def test_without_a_load_nothing_hangs_on_the_channels_and_the_port_may_be_chosen
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "model"), [("board", BOARD, "test-chip board"), ("arc-one", ARC_ONE, "ArC ONE")]
+    ("name", "text", "model"),
+    [("board", BOARD, "test-chip board"), ("arc-one", ARC_ONE, "ArC ONE")],
 )
-def test_boards_of_a_bench_are_started_too(tmp_path: Path, name: str, text: str, model: str) -> None:
+def test_boards_of_a_bench_are_started_too(
+    tmp_path: Path, name: str, text: str, model: str
+) -> None:
     (tmp_path / "bench.toml").write_text(text)
     with simulate("bench.toml", folder=tmp_path) as running:
         ((told, model_told, resource),) = running.lines(1)
@@ -193,7 +220,7 @@ def test_arc_one_runs_alone(tmp_path: Path) -> None:
 
 
 def test_a_bench_that_ends_by_itself_is_told(tmp_path: Path) -> None:
-    from rram_hil.drivers.simulated.control import BoardControl
+    from rram_hil.drivers.simulated.server.control import BoardControl
 
     (tmp_path / "bench.toml").write_text(RACK)
     with simulate("bench.toml", folder=tmp_path) as running:
@@ -236,7 +263,9 @@ def test_it_does_not_outlive_a_killed_command(tmp_path: Path) -> None:
         (("none.toml",), "no such file"),
     ],
 )
-def test_what_cannot_be_simulated_is_refused_in_one_line(here, arguments: tuple[str, ...], told: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_simulated_is_refused_in_one_line(
+    here, arguments: tuple[str, ...], told: str
+) -> None:  # type: ignore[no-untyped-def]
     text = (here.folder / "bench.toml").read_text()
     here.write("real.toml", text[: text.index("[simulation]")])
     assert told in here.refused("simulate", *arguments)
@@ -244,7 +273,14 @@ def test_what_cannot_be_simulated_is_refused_in_one_line(here, arguments: tuple[
 
 def test_the_list_of_simulators_names_every_model(here) -> None:  # type: ignore[no-untyped-def]
     line = here.refused("simulate", "--model", "?")
-    for model in ("Keithley 2400", "Keithley 2450", "Keithley 2636B", "Keithley 707B", "Keithley 3706A", "ArC ONE"):
+    for model in (
+        "Keithley 2400",
+        "Keithley 2450",
+        "Keithley 2636B",
+        "Keithley 707B",
+        "Keithley 3706A",
+        "ArC ONE",
+    ):
         assert model in line
     for model in ("Keysight B1500A", "Keysight B2902A", "Keysight 33511B"):
         assert model in line

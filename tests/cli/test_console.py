@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from rram_hil.console import Output, ProgressWatcher, count, duration, outcome_text, quantity, ranges, scaled
+from rram_hil.terminal.console import (
+    Output,
+    ProgressWatcher,
+    count,
+    duration,
+    outcome_text,
+    quantity,
+    ranges,
+    scaled,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +45,9 @@ def test_quantity(value: float, unit: str, text: str) -> None:
 @given(st.floats(1e-12, 1e11))
 def test_a_quantity_reads_back_as_its_value(value: float) -> None:
     number, unit = quantity(value, "S", 6).split()
-    factor = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12}[unit[:-1]]
+    factor = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12}[
+        unit[:-1]
+    ]
     assert float(number) * factor == pytest.approx(value, rel=1e-5)
 
 
@@ -89,10 +100,16 @@ def test_a_summary_tells_its_units() -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_fits_its_width(width: int, terminal: bool) -> None:
     text = io.StringIO()
-    console = Console(file=text, width=width, force_terminal=terminal, color_system=None, legacy_windows=False)
+    console = Console(
+        file=text, width=width, force_terminal=terminal, color_system=None, legacy_windows=False
+    )
     with ProgressWatcher(console) as watcher:
         watcher.step("a step with a long name, for it is one", 1, 2)
-        watcher.progress(0, 3, "a text that is much too long to stand beside a bar on a terminal of the usual width")
+        watcher.progress(
+            0,
+            3,
+            "a text that is much too long to stand beside a bar on a terminal of the usual width",
+        )
         watcher.note("something odd [not markup]")
         watcher.step("b", 2, 2)
     if terminal:

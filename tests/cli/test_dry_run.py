@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.cells import Cells
-from rram_hil.dry_run import Extremes, plan_recipe
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Multiply, Program, PulseTrain, Ramp, pulse, read, read_step
+from rram_hil.bench.forecast import Extremes, plan_recipe
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.errors import LimitError
-from rram_hil.operations import Multiply, Program, PulseTrain, Ramp, pulse, read, read_step
-from rram_hil.run import run_recipe
 
 FORMED = """
 [[step]]
@@ -62,7 +62,8 @@ def test_worst_case_holds_wherever_write_verify_runs(here: Any, on_board: str) -
     assert verify.worst_pulses == 20
     assert 0 < verify.pulses < 20 * 256
     assert verify.reads > 256
-    # The 15 pulses of the first forming ramp and 20 of write-verify; the second ramp takes cells that are then left alone.
+    # The 15 pulses of the first forming ramp and 20 of write-verify; the second ramp takes cells
+    # that are then left alone.
     assert forecast.worst_left == 100 - 35
     assert verify.bench_s > 0
 
@@ -86,7 +87,9 @@ def test_a_plan_is_what_the_run_then_does(here: Any) -> None:
 def test_a_bench_without_simulation_is_planned_without_its_link(here: Any) -> None:
     text = Path("bench.toml").read_text()
     board = 'name = "test-chip-board"\nport = "no_such_port"'
-    here.write("bench.toml", text[: text.index("[simulation]")].replace('name = "simulated-array"', board))
+    here.write(
+        "bench.toml", text[: text.index("[simulation]")].replace('name = "simulated-array"', board)
+    )
     forecast = plan_recipe("recipe.toml", "bench.toml")
     assert "hfo2" in forecast.device
     assert forecast.steps[0].pulses > 0
@@ -94,5 +97,7 @@ def test_a_bench_without_simulation_is_planned_without_its_link(here: Any) -> No
 
 def test_a_refusal_names_the_step(here: Any) -> None:
     here.write("recipe.toml", '[[step]]\nname = "hot"\nprotocol = "forming"\nwl_v = [4.5]\n')
-    with pytest.raises(LimitError, match=r"step 1 \(hot\): cell \(0, 0, 0\): WL 4.5 V is beyond the limit of 4 V"):
+    with pytest.raises(
+        LimitError, match=r"step 1 \(hot\): cell \(0, 0, 0\): WL 4.5 V is beyond the limit of 4 V"
+    ):
         plan_recipe("recipe.toml", "bench.toml")

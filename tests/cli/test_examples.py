@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.bench_file import load_bench_file
-from rram_hil.run_file import read_run
+from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.storage.run_reader import read_run
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -27,7 +27,9 @@ def examples(here: Any) -> Any:
 
 def test_the_program_recipe_runs_on_the_simulated_bench(examples: Any) -> None:
     assert examples.command("plan", "recipe-program.toml", "-b", "bench-simulated.toml").status == 0
-    said = examples.command("run", "recipe-program.toml", "-b", "bench-simulated.toml", "-o", "r.h5")
+    said = examples.command(
+        "run", "recipe-program.toml", "-b", "bench-simulated.toml", "-o", "r.h5"
+    )
     assert said.status == 0, said.err
     with read_run("r.h5") as run:
         target, inside = run.map("target").values[-1], run.map("inside").values[-1]

@@ -1,4 +1,6 @@
-"""The look's own logic, on invented readings: what no simulated fault shows, and what it must never do."""
+"""The look's own logic, on invented readings: what no simulated fault shows, and what it must never
+do.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rram_hil.protocols.look import Look
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.check import LookSummary
-from rram_hil.driver import Capabilities, Span
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.defects import LookSummary
+from rram_hil.array.limits import Limits, check
+from rram_hil.array.operations import Apply, Status, read_step
+from rram_hil.array.results import ApplyResult
+from rram_hil.engine.protocol import Save, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.limits import Limits, check
-from rram_hil.operations import Apply, ApplyResult, Status, read_step
-from rram_hil.protocol import Save, Setting
+from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.protocols.look import Look
 
 GEOMETRY = Geometry(2, 10, 12)
 LIMITS = Limits(
@@ -36,7 +39,11 @@ SETTING = Setting(GEOMETRY, LIMITS, read_step(), CAN)
 
 
 def look(
-    opened: Any, closed: Any = 0.0, gates: Any = 1e-12, setting: Setting = SETTING, status: Any = Status.OK
+    opened: Any,
+    closed: Any = 0.0,
+    gates: Any = 1e-12,
+    setting: Setting = SETTING,
+    status: Any = Status.OK,
 ) -> tuple[LookSummary, list[Apply], list[Save]]:
     """Run the protocol on invented maps; its summary, operations and saves."""
     shape = setting.geometry.shape
@@ -56,10 +63,16 @@ def look(
                 gate = message.steps[0].measure == "gate"
                 values = opened if len(asked) == 1 else closed
                 seen = np.broadcast_to(values, shape).reshape(-1)[index]
-                current = np.full(len(index), gates) if np.ndim(gates) == 0 else np.asarray(gates).ravel()
+                current = (
+                    np.full(len(index), gates) if np.ndim(gates) == 0 else np.asarray(gates).ravel()
+                )
                 m = message.measurements
-                conductance = np.repeat(np.full(len(index), np.nan) if gate else seen, m).reshape(-1, m)
-                state = np.broadcast_to(status if len(asked) == 1 else Status.OK, shape).reshape(-1)[index]
+                conductance = np.repeat(np.full(len(index), np.nan) if gate else seen, m).reshape(
+                    -1, m
+                )
+                state = np.broadcast_to(status if len(asked) == 1 else Status.OK, shape).reshape(
+                    -1
+                )[index]
                 answer = ApplyResult(
                     np.repeat(current, m).reshape(-1, m),
                     conductance,
@@ -103,8 +116,13 @@ def test_what_conducts_with_its_gate_closed_is_no_plain_short() -> None:
     opened[1, :, 4] = 5e-3
     closed[1, :, 4] = 4e-3
     opened[0, 2, 3] = np.inf
-    summary, _, _ = look(opened, closed, status=np.where(np.isinf(opened), Status.OVER_RANGE, Status.OK))
-    assert told(summary) == [("conducts with the gate closed", 1, "column", [4]), ("short", 0, "cell", [[2, 3]])]
+    summary, _, _ = look(
+        opened, closed, status=np.where(np.isinf(opened), Status.OVER_RANGE, Status.OK)
+    )
+    assert told(summary) == [
+        ("conducts with the gate closed", 1, "column", [4]),
+        ("short", 0, "cell", [[2, 3]]),
+    ]
     assert (summary.conducting_gate_closed, summary.shorted) == (10, 1)
 
 
@@ -139,13 +157,18 @@ def test_leaky_gates_and_unreadable_cells() -> None:
     status[0, 0, 0] = Status.UNKNOWN
     opened = np.where(status == Status.UNKNOWN, np.nan, 1e-4)
     summary, _, _ = look(opened, gates=gates, status=status)
-    assert told(summary) == [("no usable reading", 0, "cell", [[0, 0]]), ("gate leak", 1, "row", [2, 3])]
+    assert told(summary) == [
+        ("no usable reading", 0, "cell", [[0, 0]]),
+        ("gate leak", 1, "row", [2, 3]),
+    ]
     assert summary.findings[1].value == pytest.approx(2e-6)
     assert summary.leaky_gates == 2
 
 
 def test_a_bench_that_cannot_measure_gates_says_so() -> None:
-    summary, asked, _ = look(1e-4, setting=replace(SETTING, capabilities=replace(CAN, gate_current=False)))
+    summary, asked, _ = look(
+        1e-4, setting=replace(SETTING, capabilities=replace(CAN, gate_current=False))
+    )
     assert summary.leaky_gates is None
     assert len(asked) == 2
 

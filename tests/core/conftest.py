@@ -1,4 +1,6 @@
-"""A bench in pieces: engine, ledger, journal and simulated driver, each telling what it does, and each breakable at any point."""
+"""A bench in pieces: engine, ledger, journal and simulated driver, each telling what it does, and
+each breakable at any point.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Simulation
-from rram_hil.driver import Capabilities, Driver, DriverConfig, Identity
-from rram_hil.engine import Engine
-from rram_hil.journal import Frame, Header, Journal, holds_run, read_journal
-from rram_hil.ledger import Ledger
-from rram_hil.limits import Limits
-from rram_hil.operations import Operation, Result, read_step
-from rram_hil.protocol import Setting
-from rram_hil.replay import Replay
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import Operation, read_step
+from rram_hil.array.results import Result
+from rram_hil.engine.engine import Engine
+from rram_hil.engine.protocol import Setting
+from rram_hil.engine.replay import Replay
+from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation
+from rram_hil.storage.frames import Frame, Header
+from rram_hil.storage.journal import Journal, holds_run, read_journal
+from rram_hil.storage.ledger import Ledger
 
 
 class PowerCutError(BaseException):
@@ -30,7 +34,8 @@ class PowerCutError(BaseException):
 class Lab:
     """One chip that outlives every process, and a process after the other that works on it.
 
-    `events` is what happened, in order; `cut_at` is the event before which the process dies (counted over its life).
+    `events` is what happened, in order; `cut_at` is the event before which the process dies
+    (counted over its life).
     """
 
     def __init__(self, folder: Path, geometry: Geometry, limits: Limits, **simulation: Any) -> None:
@@ -59,18 +64,24 @@ class Lab:
         return Cells.all(self.geometry)
 
     def setting(self, **changes: Any) -> Setting:
-        return replace(Setting(self.geometry, self.limits, read_step(), self.can, self.folder), **changes)
+        return replace(
+            Setting(self.geometry, self.limits, read_step(), self.can, self.folder), **changes
+        )
 
     def engine(self, *, journal: bool = True, resume: bool = False) -> Engine:
         """A fresh process at work on the chip."""
         self.leave()
-        ledger = LoggedLedger(self, self.folder / "c1.npy", self.geometry, "c1", limit=self.limits.pulses_per_cell)
+        ledger = LoggedLedger(
+            self, self.folder / "c1.npy", self.geometry, "c1", limit=self.limits.pulses_per_cell
+        )
         self._open.append(ledger)
         replay, kept = None, None
         if journal:
             begun = resume and holds_run(self.journal_path)
             kept = (
-                LoggedJournal.resume(self.journal_path) if begun else LoggedJournal.create(self.journal_path, _header())
+                LoggedJournal.resume(self.journal_path)
+                if begun
+                else LoggedJournal.create(self.journal_path, _header())
             )
             self._open.append(kept)
             kept.lab = self
@@ -88,7 +99,9 @@ class Lab:
 
     def ledger_counts(self) -> np.ndarray:
         self.leave()
-        with Ledger(self.folder / "c1.npy", self.geometry, "c1", limit=self.limits.pulses_per_cell) as ledger:
+        with Ledger(
+            self.folder / "c1.npy", self.geometry, "c1", limit=self.limits.pulses_per_cell
+        ) as ledger:
             return ledger.counts
 
 
@@ -146,7 +159,9 @@ class LoggedDriver(Driver):
     def executed(self, number: int, cells: Cells) -> Any:
         if not self.lab.counters:
             return None
-        return np.where(self.lab.chip.last_numbers(cells) > number, -1, self.lab.chip.executed(number, cells))
+        return np.where(
+            self.lab.chip.last_numbers(cells) > number, -1, self.lab.chip.executed(number, cells)
+        )
 
     def last_number(self) -> int:
         return self.lab.chip.last_number if self.lab.counters else 0
@@ -160,7 +175,17 @@ class LoggedDriver(Driver):
 
 
 def _header() -> Header:
-    return Header("r", "c1", Geometry(1, 1, 1), "", "", "2026-01-01T00:00:00Z", "virtual", Identity("lab", "1"), "0")
+    return Header(
+        "r",
+        "c1",
+        Geometry(1, 1, 1),
+        "",
+        "",
+        "2026-01-01T00:00:00Z",
+        "virtual",
+        Identity("lab", "1"),
+        "0",
+    )
 
 
 LIMITS = Limits(
@@ -188,11 +213,22 @@ def make_lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
     made: list[Lab] = []
 
     def make(
-        tiles: int = 1, rows: int = 2, columns: int = 3, limits: dict[str, Any] | None = None, **simulation: Any
+        tiles: int = 1,
+        rows: int = 2,
+        columns: int = 3,
+        limits: dict[str, Any] | None = None,
+        **simulation: Any,
     ) -> Lab:
         folder = tmp_path / f"lab{len(made)}"
         folder.mkdir()
-        made.append(Lab(folder, Geometry(tiles, rows, columns), LIMITS.model_copy(update=limits or {}), **simulation))
+        made.append(
+            Lab(
+                folder,
+                Geometry(tiles, rows, columns),
+                LIMITS.model_copy(update=limits or {}),
+                **simulation,
+            )
+        )
         return made[-1]
 
     yield make

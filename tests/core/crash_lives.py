@@ -1,8 +1,10 @@
-"""Runs a recipe in one process after the other, killing each at a chosen moment; run under the crash shim.
+"""Runs a recipe in one process after the other, killing each at a chosen moment; run under the
+crash shim.
 
-`crash_lives.py BASE RUNS`: RUNS is a JSON list of runs, each a list of the moments of death of its processes: either
-{"match": TEXT, "at": N, "when": "before"/"half"/"after"}, the N-th call on files whose path has TEXT, or {"after_s": SECONDS}. A
-last process runs to the end. Each run works in a copy of BASE/prepared. Prints what every process left as JSON.
+`crash_lives.py BASE RUNS`: RUNS is a JSON list of runs, each a list of the moments of death of its
+processes: either {"match": TEXT, "at": N, "when": "before"/"half"/"after"}, the N-th call on files
+whose path has TEXT, or {"after_s": SECONDS}. A last process runs to the end. Each run works in a
+copy of BASE/prepared. Prints what every process left as JSON.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from rram_hil.bench_file import load_bench_file
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.journal import JournalReader, holds_run
-from rram_hil.plugins import driver_class, protocol_class
-from rram_hil.run import journal_of, run_recipe
+from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.bench.plugins import driver_class, protocol_class
+from rram_hil.bench.recipe_runner import journal_of, run_recipe
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.storage.journal import JournalReader, holds_run
 
 
 def live(folder: Path, death: dict[str, Any]) -> bool:
@@ -64,8 +66,14 @@ def found(folder: Path) -> dict[str, Any]:
         chip_id=bench.chip.id,
         folder=folder,
     )
-    counts = np.load(bench.ledger_path) if bench.ledger_path.exists() else np.zeros_like(chip.pulses)
-    told: dict[str, Any] = {"pulses": chip.pulses.tolist(), "ledger": counts.tolist(), "journal_bytes": 0}
+    counts = (
+        np.load(bench.ledger_path) if bench.ledger_path.exists() else np.zeros_like(chip.pulses)
+    )
+    told: dict[str, Any] = {
+        "pulses": chip.pulses.tolist(),
+        "ledger": counts.tolist(),
+        "journal_bytes": 0,
+    }
     journal = journal_of(folder / "run.h5")
     if journal.exists() and holds_run(journal):
         reader = JournalReader(journal)
@@ -89,7 +97,9 @@ def main(base: Path, runs: list[list[dict[str, Any]]]) -> None:
         for death in [*deaths, {}]:
             started = time.monotonic()
             died = live(folder, death)
-            lives.append(found(folder) | {"died": died, "death": death, "took_s": time.monotonic() - started})
+            lives.append(
+                found(folder) | {"died": died, "death": death, "took_s": time.monotonic() - started}
+            )
             if not died:
                 break
         told.append(lives)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from rram_hil.bench import Bench
-from rram_hil.bench_file import load_bench_file
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.bench.plugins import driver_class, protocol_class
+from rram_hil.bench.recipe import load_recipe
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.plugins import driver_class, protocol_class
-from rram_hil.recipe import load_recipe
 
 BENCH = """\
 [chip]
@@ -74,19 +74,31 @@ def test_a_bench_file_says_what_it_says(write: Callable[[str, str], Path]) -> No
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("rows = 4", "rows = 0", r"chip.rows: 0 is wrong: input should be greater than or equal to 1"),
+        (
+            "rows = 4",
+            "rows = 0",
+            r"chip.rows: 0 is wrong: input should be greater than or equal to 1",
+        ),
         ("rows = 4", "rows = 4.0", r"chip.rows: 4.0 is wrong: input should be a valid integer"),
         ("rows = 4", 'rows = "4"', r"chip.rows: '4' is wrong"),
         ("rows = 4\n", "", r"chip.rows: missing; it is required"),
         ("rows = 4", "rows = 4\nrow = 5", r"chip.row: unknown key"),
-        ('cell = "1T1R"', 'cell = "2T2R"', r"chip.cell: '2T2R' is wrong: input should be '1T1R' or '1R'"),
+        (
+            'cell = "1T1R"',
+            'cell = "2T2R"',
+            r"chip.cell: '2T2R' is wrong: input should be '1T1R' or '1R'",
+        ),
         ('id = "t1"', 'id = "../t1"', r"chip.id: '../t1' is wrong"),
         ("bl_v = 4.0", "bl_v = nan", r"limits.bl_v: nan is wrong: input should be"),
         ("bl_v = 4.0", "bl_v = inf", r"limits.bl_v: inf is wrong"),
         ("bl_v = 4.0", "bl_v = -4.0", r"limits.bl_v: -4.0 is wrong"),
         ("bl_v = 4.0", 'bl_v = "4 V"', r"limits.bl_v: '4 V' is wrong"),
         ("bl_v = 4.0", "bl_v = true", r"limits.bl_v: True is wrong"),
-        ("pulses_per_cell = 1000", "pulses_per_cell = 1e3", r"limits.pulses_per_cell: 1000.0 is wrong"),
+        (
+            "pulses_per_cell = 1000",
+            "pulses_per_cell = 1e3",
+            r"limits.pulses_per_cell: 1000.0 is wrong",
+        ),
         ("pulses_per_cell = 1000\n", "", r"limits.pulses_per_cell: missing; it is required"),
         (
             "width_s = 1e-5",
@@ -95,7 +107,11 @@ def test_a_bench_file_says_what_it_says(write: Callable[[str, str], Path]) -> No
         ),
         ("seed = 3", "seed = -1", r"simulation.seed: -1 is wrong"),
         ("seed = 3", "sed = 3", r"simulation.sed: unknown key"),
-        ("[simulation]", "[read]\nbl_v = 0.3\n[simulation]", r"read.bl_v of 0.3 V is above limits.read_v of 0.25 V"),
+        (
+            "[simulation]",
+            "[read]\nbl_v = 0.3\n[simulation]",
+            r"read.bl_v of 0.3 V is above limits.read_v of 0.25 V",
+        ),
         ("[simulation]", "[read]\nbl_v = nan\n[simulation]", r"read.bl_v: nan is wrong"),
         ("[simulation]", "[read]\nwidth_s = inf\n[simulation]", r"read.width_s: inf is wrong"),
         ("rows = 4", "rows = 4\nrows = 5", r"not valid TOML: .* line 5"),
@@ -136,8 +152,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         ("./broken.py:Board", r"cannot be imported: ZeroDivisionError"),
         ("./local.py:Nothing", r"has no 'Nothing'"),
         ("./local.py:", r"has no ''"),
-        ("./local.py:Strange", r"is not a complete subclass of rram_hil.driver.Driver"),
-        ("./local.py:Half", r"is not a complete subclass of rram_hil.driver.Driver"),
+        ("./local.py:Strange", r"is not a complete subclass of rram_hil.hardware.driver.Driver"),
+        ("./local.py:Half", r"is not a complete subclass of rram_hil.hardware.driver.Driver"),
     ],
 )
 def test_an_unknown_driver_is_refused_with_what_there_is(
@@ -146,22 +162,34 @@ def test_an_unknown_driver_is_refused_with_what_there_is(
     write("broken.py", "1 / 0\n")
     write(
         "local.py",
-        "from rram_hil.driver import Driver\nclass Strange: ...\nclass Half(Driver):\n    def close(self): ...\n",
+        "from rram_hil.hardware.driver import Driver\nclass Strange: ...\nclass Half(Driver):\n   "
+        " def close(self): ...\n",
     )
-    bench = write("bench.toml", BENCH.replace("simulated-array", name).replace("[simulation]\nseed = 3\n", ""))
+    bench = write(
+        "bench.toml", BENCH.replace("simulated-array", name).replace("[simulation]\nseed = 3\n", "")
+    )
     with pytest.raises(ConfigError, match=says):
         Bench.open(bench)
 
 
-def test_a_local_driver_is_found_beside_the_bench_file(write: Callable[[str, str], Path], tmp_path: Path) -> None:
-    write("mine.py", "from rram_hil.drivers.simulated_array import SimulatedArray\nclass Mine(SimulatedArray): ...\n")
+def test_a_local_driver_is_found_beside_the_bench_file(
+    write: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    write(
+        "mine.py",
+        "from rram_hil.drivers.simulated_array import SimulatedArray\nclass Mine(SimulatedArray):"
+        " ...\n",
+    )
     assert driver_class("./mine.py:Mine", tmp_path).__name__ == "Mine"
-    text = BENCH.replace("simulated-array", "./mine.py:Mine").replace("[simulation]\nseed = 3\n", "")
+    text = BENCH.replace("simulated-array", "./mine.py:Mine").replace(
+        "[simulation]\nseed = 3\n", ""
+    )
     with Bench.open(write("bench.toml", text)) as bench:
         assert type(bench.driver).__name__ == "Mine"
         assert bench.read_map().shape == (1, 4, 4)
     with pytest.raises(
-        ConfigError, match=r"\[simulation\]: driver './mine.py:Mine' has no simulator; those with one: "
+        ConfigError,
+        match=r"\[simulation\]: driver './mine.py:Mine' has no simulator; those with one: ",
     ):
         Bench.open(write("bench.toml", text + "[simulation]\n"))
 
@@ -174,7 +202,10 @@ def test_unknown_driver_settings_are_refused(write: Callable[[str, str], Path]) 
 
 def test_a_closed_or_unarmed_bench_runs_nothing(write: Callable[[str, str], Path]) -> None:
     path = write("bench.toml", BENCH)
-    with Bench.open(path, arm=False) as bench, pytest.raises(ConfigError, match="closed or was opened with arm=False"):
+    with (
+        Bench.open(path, arm=False) as bench,
+        pytest.raises(ConfigError, match="closed or was opened with arm=False"),
+    ):
         bench.read_map()
     with Bench.open(path) as bench:
         bench.read_map()
@@ -196,7 +227,9 @@ def test_cells_of_a_bench_are_chosen_by_ranges(write: Callable[[str, str], Path]
     with Bench.open(write("bench.toml", BENCH)) as bench:
         assert len(bench.cells()) == 16
         assert len(bench.cells(rows=(1, 2), columns=(0, 0))) == 2
-        with pytest.raises(ConfigError, match=r"cells.rows: \[2, 4\] must be \[first, last\] within 0..3"):
+        with pytest.raises(
+            ConfigError, match=r"cells.rows: \[2, 4\] must be \[first, last\] within 0..3"
+        ):
             bench.cells(rows=(2, 4))
         with pytest.raises(ConfigError, match=r"cells.tiles: 1 must lie in 0..0"):
             bench.cells(tiles=[1])
@@ -204,7 +237,10 @@ def test_cells_of_a_bench_are_chosen_by_ranges(write: Callable[[str, str], Path]
 
 def test_a_recipe_says_what_it_says(write: Callable[[str, str], Path]) -> None:
     recipe = load_recipe(write("recipe.toml", RECIPE))
-    assert [(s.name, s.protocol_name) for s in recipe.steps] == [("forming", "forming"), ("map", "read-map")]
+    assert [(s.name, s.protocol_name) for s in recipe.steps] == [
+        ("forming", "forming"),
+        ("map", "read-map"),
+    ]
     assert recipe.head.seed == 4
     assert recipe.digest != load_recipe(write("other.toml", RECIPE + "# note\n")).digest
 
@@ -216,7 +252,10 @@ def test_a_recipe_says_what_it_says(write: Callable[[str, str], Path]) -> None:
         ("step = []", r"step: .* at least 1 item"),
         ("colour = 1\n[[step]]\nprotocol = 'forming'", r"colour: unknown key"),
         ("[[step]]\nname = 'x'", r"step 1: protocol: missing; give its name"),
-        ("[[step]]\nprotocol = 'anneal'", r"step 1: protocol 'anneal' is unknown; there is: .*forming"),
+        (
+            "[[step]]\nprotocol = 'anneal'",
+            r"step 1: protocol 'anneal' is unknown; there is: .*forming",
+        ),
         (
             "[[step]]\nprotocol = 'forming'\n[[step]]\nprotocol = 'forming'",
             r"step 2: name 'forming' must be plain words",
@@ -225,15 +264,36 @@ def test_a_recipe_says_what_it_says(write: Callable[[str, str], Path]) -> None:
         ("[[step]]\nprotocol = 'forming'\nname = ''", r"step 1: name '' must be plain words"),
         ("[[step]]\nprotocol = 'forming'\nname = '..'", r"step 1: name '..' must be plain words"),
         ("[[step]]\nprotocol = 'forming'\nname = 5", r"step 1: name 5 must be plain words"),
-        ("[[step]]\nprotocol = 'forming'\nwidth_s = 'short'", r"step 1 \(forming\): width_s: 'short' is wrong"),
-        ("[[step]]\nprotocol = 'forming'\nwidth_s = nan", r"step 1 \(forming\): width_s: nan is wrong"),
-        ("[[step]]\nprotocol = 'forming'\nwidht_s = 1e-6", r"step 1 \(forming\): widht_s: unknown key"),
-        ("[[step]]\nprotocol = 'forming'\ncells = { rows = [0] }", r"cells.rows"),
-        ("[[step]]\nprotocol = 'forming'\ncells = { tiles = [] }", r"cells.tiles: .* at least 1 item"),
-        ("[[step]]\nprotocol = './mine.py:Half'", r"is not a complete subclass of rram_hil.protocol.Protocol"),
-        ("[[step]]\nprotocol = 'one-shot'", r"step 1 \(one-shot\): targets: missing; it is required"),
         (
-            "[[step]]\nprotocol = 'one-shot'\ntargets = {}\nset.gate = { volts_v = [1.0, 2.0], conductance_s = [1e-6, 1e-5] }",
+            "[[step]]\nprotocol = 'forming'\nwidth_s = 'short'",
+            r"step 1 \(forming\): width_s: 'short' is wrong",
+        ),
+        (
+            "[[step]]\nprotocol = 'forming'\nwidth_s = nan",
+            r"step 1 \(forming\): width_s: nan is wrong",
+        ),
+        (
+            "[[step]]\nprotocol = 'forming'\nwidht_s = 1e-6",
+            r"step 1 \(forming\): widht_s: unknown key",
+        ),
+        ("[[step]]\nprotocol = 'forming'\ncells = { rows = [0] }", r"cells.rows"),
+        (
+            "[[step]]\nprotocol = 'forming'\ncells = { tiles = [] }",
+            r"cells.tiles: .* at least 1 item",
+        ),
+        (
+            "[[step]]\nprotocol = './mine.py:Half'",
+            r"is not a complete subclass of rram_hil.engine.protocol.Protocol",
+        ),
+        (
+            "[[step]]\nprotocol = 'one-shot'",
+            r"step 1 \(one-shot\): targets: missing; it is required",
+        ),
+        (
+            (
+                "[[step]]\nprotocol = 'one-shot'\ntargets = {}\nset.gate = { volts_v = [1.0, 2.0],"
+                " conductance_s = [1e-6, 1e-5] }"
+            ),
             r"targets: give either network .* or map",
         ),
     ],
@@ -241,7 +301,7 @@ def test_a_recipe_says_what_it_says(write: Callable[[str, str], Path]) -> None:
 def test_a_wrong_recipe_is_refused_in_one_line_naming_its_step(
     write: Callable[[str, str], Path], text: str, says: str
 ) -> None:
-    write("mine.py", "from rram_hil.protocol import Protocol\nclass Half(Protocol): ...\n")
+    write("mine.py", "from rram_hil.engine.protocol import Protocol\nclass Half(Protocol): ...\n")
     path = write("recipe.toml", text)
     with pytest.raises(ConfigError, match=says) as refusal:
         load_recipe(path)
@@ -249,8 +309,12 @@ def test_a_wrong_recipe_is_refused_in_one_line_naming_its_step(
     assert "\n" not in str(refusal.value)
 
 
-def test_a_local_protocol_is_named_after_its_class(write: Callable[[str, str], Path], tmp_path: Path) -> None:
+def test_a_local_protocol_is_named_after_its_class(
+    write: Callable[[str, str], Path], tmp_path: Path
+) -> None:
     write("mine.py", "from rram_hil.protocols.read_map import ReadMap\nclass Mine(ReadMap): ...\n")
-    recipe = load_recipe(write("recipe.toml", "[[step]]\nprotocol = './mine.py:Mine'\nrepeat = 3\n"))
+    recipe = load_recipe(
+        write("recipe.toml", "[[step]]\nprotocol = './mine.py:Mine'\nrepeat = 3\n")
+    )
     assert recipe.steps[0].name == "Mine"
     assert protocol_class("./mine.py:Mine", tmp_path).__name__ == "Mine"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
+from rram_hil.array.cells import Cells, Geometry
 from rram_hil.errors import ConfigError
 
 SIZES = st.integers(1, 6)
@@ -28,7 +28,9 @@ def test_batches_cover_every_cell_once_in_order(geometry: Geometry, size: int) -
     parts = list(every.batches(size))
     assert all(len(part) <= size for _, part in parts)
     assert all(part == every[place] for place, part in parts)
-    assert np.concatenate([part.index(geometry) for _, part in parts]).tolist() == list(range(geometry.size))
+    assert np.concatenate([part.index(geometry) for _, part in parts]).tolist() == list(
+        range(geometry.size)
+    )
 
 
 def test_a_block_is_row_by_row() -> None:

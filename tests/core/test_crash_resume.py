@@ -1,4 +1,6 @@
-"""Real runs, really killed: at chosen writes by the crash shim, and at arbitrary times, on both simulated benches."""
+"""Real runs, really killed: at chosen writes by the crash shim, and at arbitrary times, on both
+simulated benches.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rram_hil.protocols.forming import Forming
 
-from rram_hil.bench import Bench
-from rram_hil.run_file import read_run
+from rram_hil.bench.bench import Bench
+from rram_hil.protocols.forming import Forming
+from rram_hil.storage.run_reader import read_run
 
 HERE = Path(__file__).parent
 ROWS, COLUMNS = 6, 6
@@ -75,13 +77,17 @@ TOP[0, 0, 0] = 0.0
 BOTTOM = np.full((1, ROWS, COLUMNS), np.nan)
 BOTTOM[0, 3:5] = np.linspace(20e-6, 90e-6, 2 * COLUMNS).reshape(2, COLUMNS)
 ONE_SHOT = np.where(np.isnan(TOP), 0, np.where(TOP > 0, 2, 1))
-"""Pulses of a finished one-shot step: a RESET each, and a SET where the target is above the table's lowest entry."""
+"""Pulses of a finished one-shot step: a RESET each, and a SET where the target is above the table's
+lowest entry.
+"""
 BOTH = pytest.mark.parametrize("driver", ["simulated-array", "test-chip-board"])
 
 
 def _shim() -> Any:
     """The crash shim's fixture, which lives with the tests of what is kept."""
-    spec = importlib.util.spec_from_file_location("keeping_conftest", HERE.parent / "keeping" / "conftest.py")
+    spec = importlib.util.spec_from_file_location(
+        "keeping_conftest", HERE.parent / "keeping" / "conftest.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -103,7 +109,9 @@ class Bed:
         self.prepared, self.base = base / "prepared", base
         self.prepared.mkdir()
         text = BENCH.format(rows=ROWS, columns=COLUMNS, driver=driver)
-        (self.prepared / "bench.toml").write_text(text.replace(driver, "simulated-array"), encoding="utf-8")
+        (self.prepared / "bench.toml").write_text(
+            text.replace(driver, "simulated-array"), encoding="utf-8"
+        )
         with Bench.open(self.prepared / "bench.toml") as bench:
             bench.run(Forming())
             self.before = bench.driver.chip.pulses  # type: ignore[attr-defined]
@@ -112,8 +120,12 @@ class Bed:
         np.save(self.prepared / "top.npy", TOP)
         np.save(self.prepared / "bottom.npy", BOTTOM)
 
-    def run(self, environment: dict[str, str], runs: list[list[dict[str, Any]]]) -> list[tuple[Path, Lives]]:
-        """For each run its folder and what its processes left: they end at the given moments, the last one by itself."""
+    def run(
+        self, environment: dict[str, str], runs: list[list[dict[str, Any]]]
+    ) -> list[tuple[Path, Lives]]:
+        """For each run its folder and what its processes left: they end at the given moments, the
+        last one by itself.
+        """
         base = self.base / f"batch{len(list(self.base.iterdir()))}"
         shutil.copytree(self.prepared, base / "prepared")
         command = [sys.executable, "-P", str(HERE / "crash_lives.py"), str(base), json.dumps(runs)]
@@ -132,7 +144,9 @@ class Bed:
             assert given[:, 3:5].max() <= BUDGET, life["death"]
             assert not given[:, 5].any(), life["death"]
             assert np.all(ledger >= pulses), life["death"]
-            assert life.get("begins", kept).startswith(kept), f"a committed frame was lost by {life['death']}"
+            assert life.get("begins", kept).startswith(kept), (
+                f"a committed frame was lost by {life['death']}"
+            )
             kept = life.get("begins", kept)
         # The bench counts what each cell took, so nothing is left out either.
         np.testing.assert_array_equal(given[:, :3], ONE_SHOT[:, :3])
@@ -150,9 +164,13 @@ def bed(tmp_path: Path) -> Callable[[str], Bed]:
 
 
 def deaths_at_writes(bed: Bed, shim: Any, every: int) -> Lives:
-    """Each `every`-th call on journal and ledger of a run that is not killed, writes also half done, and some on its run file."""
+    """Each `every`-th call on journal and ledger of a run that is not killed, writes also half
+    done, and some on its run file.
+    """
     log = bed.base / "calls"
-    bed.run(shim.environment(""), [[{"match": "/run1/", "at": 0, "when": "before", "log": str(log)}]])
+    bed.run(
+        shim.environment(""), [[{"match": "/run1/", "at": 0, "when": "before", "log": str(log)}]]
+    )
     made = [line.split(" ", 2)[1:] for line in log.read_text().splitlines()]
     deaths: Lives = []
     # HDF5 writes the run file, aside, in hundreds of small pieces.
@@ -166,7 +184,9 @@ def deaths_at_writes(bed: Bed, shim: Any, every: int) -> Lives:
 
 
 @pytest.mark.parametrize("every", [10, pytest.param(2, marks=pytest.mark.slow)])
-def test_killed_at_a_write_boundary_and_resumed(bed: Callable[[str], Bed], crash_shim: Any, every: int) -> None:
+def test_killed_at_a_write_boundary_and_resumed(
+    bed: Callable[[str], Bed], crash_shim: Any, every: int
+) -> None:
     here = bed("simulated-array")
     deaths = deaths_at_writes(here, crash_shim, every)
     assert len(deaths) > 8
@@ -176,20 +196,32 @@ def test_killed_at_a_write_boundary_and_resumed(bed: Callable[[str], Bed], crash
 
 
 @BOTH
-def test_killed_again_and_again_until_it_is_done(bed: Callable[[str], Bed], crash_shim: Any, driver: str) -> None:
+def test_killed_again_and_again_until_it_is_done(
+    bed: Callable[[str], Bed], crash_shim: Any, driver: str
+) -> None:
     here = bed(driver)
-    deaths = [{"match": ".journal", "at": at, "when": when} for at in range(3, 13) for when in ("half", "after")]
-    ((folder, lives),) = here.run(crash_shim.environment(""), [deaths if driver == "simulated-array" else deaths[8::4]])
+    deaths = [
+        {"match": ".journal", "at": at, "when": when}
+        for at in range(3, 13)
+        for when in ("half", "after")
+    ]
+    ((folder, lives),) = here.run(
+        crash_shim.environment(""), [deaths if driver == "simulated-array" else deaths[8::4]]
+    )
     assert sum(life["died"] for life in lives) >= 3
     here.check(folder, lives)
 
 
 @BOTH
 @pytest.mark.parametrize("many", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_killed_at_any_time_and_resumed(bed: Callable[[str], Bed], crash_shim: Any, driver: str, many: bool) -> None:
+def test_killed_at_any_time_and_resumed(
+    bed: Callable[[str], Bed], crash_shim: Any, driver: str, many: bool
+) -> None:
     here = bed(driver)
     ((_, (whole,)),) = here.run(crash_shim.environment(""), [[]])
     count = (5 if driver == "simulated-array" else 2) * (3 if many else 1)
     seconds = np.random.default_rng(1).uniform(0.2, 0.95, count) * whole["took_s"]
-    for folder, lives in here.run(crash_shim.environment(""), [[{"after_s": float(s)}] * 2 for s in seconds]):
+    for folder, lives in here.run(
+        crash_shim.environment(""), [[{"after_s": float(s)}] * 2 for s in seconds]
+    ):
         here.check(folder, lives)

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from rram_hil.calibration.pulse_curves import MeasurePulseCurves, Sweep
-from rram_hil.protocols.forming import Forming
 
-from rram_hil.curve import Curve, PulseCurves
-from rram_hil.device.model import DeviceModel
+from rram_hil.array.operations import read
+from rram_hil.array.pulse_curves import Curve, PulseCurves
+from rram_hil.calibration.pulse_curves import MeasurePulseCurves, Sweep
+from rram_hil.engine.protocol import CellChoice, Setting
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.operations import read
-from rram_hil.protocol import CellChoice, Setting
+from rram_hil.protocols.forming import Forming
+from rram_hil.simulation.model import DeviceModel
 
 
 @given(st.lists(st.integers(1, 1000), min_size=3, max_size=30))
@@ -24,7 +24,9 @@ def test_what_a_measured_curve_gives_for_its_own_points_are_its_volts(levels: li
     except DataError:
         assert np.all(np.diff(np.maximum.accumulate(conductances)) == 0)
         return
-    np.testing.assert_allclose(curve.volts(np.asarray(curve.conductance_s)), curve.volts_v, atol=1e-9)
+    np.testing.assert_allclose(
+        curve.volts(np.asarray(curve.conductance_s)), curve.volts_v, atol=1e-9
+    )
 
 
 def test_a_falling_curve_is_held_at_its_ends() -> None:
@@ -33,9 +35,12 @@ def test_a_falling_curve_is_held_at_its_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("volts", "conductance"), [([1.0, 1.0], [1e-6, 2e-6]), ([1.0, 2.0, 3.0], [1e-6, 3e-6, 2e-6]), ([1.0, 2.0], [1e-6])]
+    ("volts", "conductance"),
+    [([1.0, 1.0], [1e-6, 2e-6]), ([1.0, 2.0, 3.0], [1e-6, 3e-6, 2e-6]), ([1.0, 2.0], [1e-6])],
 )
-def test_a_curve_that_cannot_be_inverted_is_refused(volts: list[float], conductance: list[float]) -> None:
+def test_a_curve_that_cannot_be_inverted_is_refused(
+    volts: list[float], conductance: list[float]
+) -> None:
     with pytest.raises(ValidationError):
         Curve(volts_v=volts, conductance_s=conductance)
 
@@ -70,7 +75,7 @@ def test_cells_that_never_respond_give_no_curve(rram_bench) -> None:  # type: ig
 
 
 def test_an_interrupted_curve_is_not_repeated_on_the_same_cells(rram_bench) -> None:  # type: ignore[no-untyped-def]
-    from rram_hil.engine import unknown_result
+    from rram_hil.engine.engine import unknown_result
 
     setting: Setting = rram_bench.setting
     plan = MeasurePulseCurves(

@@ -10,19 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.cells import Cells
-from rram_hil.engine import Engine, Watcher
-from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError, LinkError, UnknownOutcomeError
-from rram_hil.journal import Aside, Computed, Failed, Intent, Outcome, Saved
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import (
     Apply,
-    ApplyResult,
     Multiply,
     Operation,
     Program,
     PulseTrain,
     Ramp,
-    Result,
     Status,
     Wait,
     WriteWords,
@@ -30,8 +25,19 @@ from rram_hil.operations import (
     read,
     read_step,
 )
-from rram_hil.protocol import Compute, Message, Plan, Progress, Save
-from rram_hil.records import result_from
+from rram_hil.array.results import ApplyResult, Result
+from rram_hil.engine.engine import Engine, Watcher
+from rram_hil.engine.protocol import Compute, Message, Plan, Progress, Save
+from rram_hil.errors import (
+    AbortedError,
+    BenchError,
+    ConfigError,
+    LimitError,
+    LinkError,
+    UnknownOutcomeError,
+)
+from rram_hil.storage.codec import result_from
+from rram_hil.storage.frames import Aside, Computed, Failed, Intent, Outcome, Saved
 
 Lab = Any
 
@@ -81,7 +87,9 @@ def test_a_read_is_kept_without_waiting_for_the_disk(lab: Lab) -> None:
     assert lab.events == ["journal Intent", "driver Apply", "journal Outcome"]
 
 
-def test_a_refused_operation_moves_nothing_and_charges_nothing(make_lab: Callable[..., Lab]) -> None:
+def test_a_refused_operation_moves_nothing_and_charges_nothing(
+    make_lab: Callable[..., Lab],
+) -> None:
     lab = make_lab(limits={"pulses_per_cell": 10})
     engine = lab.engine()
     for refused, error in (
@@ -101,7 +109,9 @@ def test_a_refused_operation_moves_nothing_and_charges_nothing(make_lab: Callabl
     assert not lab.ledger_counts().any()
 
 
-def test_a_worn_cell_is_named_with_its_count_and_can_still_be_read(make_lab: Callable[..., Lab]) -> None:
+def test_a_worn_cell_is_named_with_its_count_and_can_still_be_read(
+    make_lab: Callable[..., Lab],
+) -> None:
     lab = make_lab(limits={"pulses_per_cell": 3})
     engine = lab.engine()
     engine.do(a_pulse(Cells.of([(0, 1, 2)]), repeat=2))
@@ -305,7 +315,9 @@ def test_an_abort_is_not_offered_to_the_protocol(lab: Lab) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("inside", ["driver", "protocol", "computation"])
-def test_ctrl_c_and_sigterm_abort_wherever_they_arrive(lab: Lab, name: signal.Signals, inside: str) -> None:
+def test_ctrl_c_and_sigterm_abort_wherever_they_arrive(
+    lab: Lab, name: signal.Signals, inside: str
+) -> None:
     def kill(*_: object) -> None:
         os.kill(os.getpid(), name)
 
@@ -354,7 +366,11 @@ def test_a_lost_link_ends_the_run_and_keeps_the_charge(lab: Lab) -> None:
 
 def test_results_in_the_journal_are_what_the_protocol_got(lab: Lab) -> None:
     engine: Engine = lab.engine()
-    results = [engine.do(read(lab.cells)), engine.do(a_program(lab.cells)), engine.do(a_pulse(lab.cells))]
+    results = [
+        engine.do(read(lab.cells)),
+        engine.do(a_program(lab.cells)),
+        engine.do(a_pulse(lab.cells)),
+    ]
     kept = [result_from(f.record) for f in lab.frames() if isinstance(f, Outcome)]
     assert len(kept) == len(results)
     for a, b in zip(results, kept, strict=True):
@@ -363,7 +379,9 @@ def test_results_in_the_journal_are_what_the_protocol_got(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("kind", [ConfigError, LimitError])
-def test_what_the_driver_refuses_costs_no_pulses_of_a_cell_s_life(lab: Lab, kind: type[BenchError]) -> None:
+def test_what_the_driver_refuses_costs_no_pulses_of_a_cell_s_life(
+    lab: Lab, kind: type[BenchError]
+) -> None:
     engine = lab.engine()
 
     def refuse(operation: Operation, number: int) -> Result | None:
@@ -376,10 +394,15 @@ def test_what_the_driver_refuses_costs_no_pulses_of_a_cell_s_life(lab: Lab, kind
     assert any(isinstance(frame, Failed) and frame.error == kind.__name__ for frame in lab.frames())
 
 
-def test_an_error_after_the_driver_has_answered_keeps_the_pulses_charged(lab: Lab, mocker: Any) -> None:
+def test_an_error_after_the_driver_has_answered_keeps_the_pulses_charged(
+    lab: Lab, mocker: Any
+) -> None:
     engine = lab.engine()
     mocker.patch.object(
-        engine.correction, "incoming", side_effect=ConfigError("a calibration that does not fit"), create=True
+        engine.correction,
+        "incoming",
+        side_effect=ConfigError("a calibration that does not fit"),
+        create=True,
     )
     with pytest.raises(ConfigError, match="does not fit"):
         engine.do(a_pulse(lab.cells))

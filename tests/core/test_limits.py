@@ -9,10 +9,9 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.errors import ConfigError, LimitError
-from rram_hil.limits import Limits, check, half_selected_v
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits, check, half_selected_v
+from rram_hil.array.operations import (
     Apply,
     Multiply,
     Program,
@@ -26,7 +25,8 @@ from rram_hil.operations import (
     read,
     read_step,
 )
-from rram_hil.write_verify import WriteVerify
+from rram_hil.array.write_verify_rules import WriteVerify
+from rram_hil.errors import ConfigError, LimitError
 
 LIMITS = Limits(
     bl_v=3.0,
@@ -65,23 +65,31 @@ def _levels(n: int, volts: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
 
 def _mostly_gentle(draw: st.DrawFn) -> tuple[st.SearchStrategy[float], st.SearchStrategy[float]]:
     """Volts and widths: in three of four operations such as a bench really gives."""
-    return (VOLTS, WIDTHS) if draw(st.integers(0, 3)) == 0 else (GENTLE, st.sampled_from([1e-7, 3e-7]))
+    return (
+        (VOLTS, WIDTHS) if draw(st.integers(0, 3)) == 0 else (GENTLE, st.sampled_from([1e-7, 3e-7]))
+    )
 
 
 @st.composite
 def _applies(draw: st.DrawFn) -> Apply:
-    cells = Cells.from_index(draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True)), Geometry(1, 2, 2))
+    cells = Cells.from_index(
+        draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True)), Geometry(1, 2, 2)
+    )
     volts, widths = _mostly_gentle(draw)
     levels = _levels(len(cells), volts)
     step = st.builds(Step, levels, levels, levels, widths, st.sampled_from(["no", "current"]))
     steps = tuple(draw(st.lists(step, min_size=1, max_size=3)))
     compliance = draw(st.sampled_from([None, None, None, 1e-4, 1e-3, 2e-3, 0.0, math.nan]))
-    return Apply(cells, steps, draw(st.sampled_from(Scheme)), compliance, None, draw(st.integers(1, 3)))
+    return Apply(
+        cells, steps, draw(st.sampled_from(Scheme)), compliance, None, draw(st.integers(1, 3))
+    )
 
 
 @st.composite
 def _programs(draw: st.DrawFn) -> Program:
-    cells = Cells.from_index(draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True)), Geometry(1, 2, 2))
+    cells = Cells.from_index(
+        draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True)), Geometry(1, 2, 2)
+    )
     n = len(cells)
     volts, widths = _mostly_gentle(draw)
     start = st.one_of(volts, st.lists(volts, min_size=n, max_size=n).map(np.array))
@@ -105,12 +113,20 @@ def _volt(volts: Any, k: int) -> float | None:
     return (
         None
         if volts is None
-        else float(np.broadcast_to(np.asarray(volts, float), (k + 1,) if np.ndim(volts) == 0 else np.shape(volts))[k])
+        else float(
+            np.broadcast_to(
+                np.asarray(volts, float), (k + 1,) if np.ndim(volts) == 0 else np.shape(volts)
+            )[k]
+        )
     )
 
 
-def _worst_neighbour(bl: float, sl: float, wl: float | None, scheme: Scheme, chip: Geometry) -> float:
-    """Put the volts on every line of a 2 x 2 array whose cell (0, 0) is selected; the largest |V| across another open cell."""
+def _worst_neighbour(
+    bl: float, sl: float, wl: float | None, scheme: Scheme, chip: Geometry
+) -> float:
+    """Put the volts on every line of a 2 x 2 array whose cell (0, 0) is selected; the largest |V|
+    across another open cell.
+    """
     choices = {
         Scheme.INHIBIT: [sl],
         Scheme.GROUNDED: [0.0],
@@ -120,11 +136,16 @@ def _worst_neighbour(bl: float, sl: float, wl: float | None, scheme: Scheme, chi
     }[scheme]
     worst = 0.0
     if chip.cell == "1R" and scheme is Scheme.FLOATING:
-        # Either floating line may still stand at ground, or follow the line that the cell joins it to.
+        # Either floating line may still stand at ground, or follow the line that the cell joins it
+        # to.
         return max(abs(bl), abs(sl), abs(bl - sl))
     for other_bl in choices:
         if chip.cell == "1R":
-            other_sl = {Scheme.HALF: other_bl, Scheme.THIRD: bl - (bl - sl) / 3, Scheme.GROUNDED: 0.0}.get(scheme, sl)
+            other_sl = {
+                Scheme.HALF: other_bl,
+                Scheme.THIRD: bl - (bl - sl) / 3,
+                Scheme.GROUNDED: 0.0,
+            }.get(scheme, sl)
             worst = max(worst, abs(bl - other_sl), abs(other_bl - sl), abs(other_bl - other_sl))
             continue
         if chip.source_lines == "column":
@@ -142,13 +163,21 @@ def _worst_neighbour(bl: float, sl: float, wl: float | None, scheme: Scheme, chi
     return worst
 
 
-def _faults(step: Step, n: int, scheme: Scheme, chip: Geometry, compliance: float | None) -> list[str]:
-    """What is beyond a limit, cell by cell, in plain Python: written apart from the code under test."""
+def _faults(
+    step: Step, n: int, scheme: Scheme, chip: Geometry, compliance: float | None
+) -> list[str]:
+    """What is beyond a limit, cell by cell, in plain Python: written apart from the code under
+    test.
+    """
     found = []
     reads = []
     for k in range(n):
         bl, sl, wl = (_volt(v, k) for v in (step.bl_v, step.sl_v, step.wl_v))
-        for name, volts, most in (("BL", bl, LIMITS.bl_v), ("SL", sl, LIMITS.sl_v), ("WL", wl, LIMITS.wl_v)):
+        for name, volts, most in (
+            ("BL", bl, LIMITS.bl_v),
+            ("SL", sl, LIMITS.sl_v),
+            ("WL", wl, LIMITS.wl_v),
+        ):
             if volts is not None and not abs(volts) <= most:
                 found.append(name)
         across = 0.0 if bl is None or sl is None else bl - sl
@@ -164,7 +193,10 @@ def _faults(step: Step, n: int, scheme: Scheme, chip: Geometry, compliance: floa
         current = LIMITS.current_a if compliance is None else compliance
         if not is_read and not abs(across) * current * step.width_s <= LIMITS.energy_j:
             found.append("energy")
-        if not found and not _worst_neighbour(bl or 0.0, sl or 0.0, wl, scheme, chip) <= LIMITS.half_select_v:
+        if (
+            not found
+            and not _worst_neighbour(bl or 0.0, sl or 0.0, wl, scheme, chip) <= LIMITS.half_select_v
+        ):
             found.append("half-selected")
     longest = LIMITS.read_width_s if all(reads) else LIMITS.width_s
     if not 0 < step.width_s <= longest:
@@ -176,9 +208,15 @@ def _faults(step: Step, n: int, scheme: Scheme, chip: Geometry, compliance: floa
 
 @settings(max_examples=200, deadline=None)
 @given(_applies(), CHIPS)
-def test_check_refuses_an_apply_exactly_where_something_is_beyond_a_limit(operation: Apply, chip: Geometry) -> None:
+def test_check_refuses_an_apply_exactly_where_something_is_beyond_a_limit(
+    operation: Apply, chip: Geometry
+) -> None:
     n = len(operation.cells)
-    faults = [f for s in operation.steps for f in _faults(s, n, operation.unselected, chip, operation.compliance_a)]
+    faults = [
+        f
+        for s in operation.steps
+        for f in _faults(s, n, operation.unselected, chip, operation.compliance_a)
+    ]
     event("refused" if faults else "passed")
     if faults:
         with pytest.raises(LimitError):
@@ -198,7 +236,9 @@ def test_check_refuses_an_apply_exactly_where_something_is_beyond_a_limit(operat
 
 @settings(max_examples=150, deadline=None)
 @given(_programs(), CHIPS, st.randoms(use_true_random=False))
-def test_no_pulse_of_a_program_that_passes_is_beyond_a_limit(operation: Program, chip: Geometry, random: Any) -> None:
+def test_no_pulse_of_a_program_that_passes_is_beyond_a_limit(
+    operation: Program, chip: Geometry, random: Any
+) -> None:
     try:
         charge = check(operation, chip, LIMITS)
     except LimitError:
@@ -215,7 +255,9 @@ def test_no_pulse_of_a_program_that_passes_is_beyond_a_limit(operation: Program,
         for polarity in (1, -1):
             due, step = rules.pulses(polarity)  # type: ignore[arg-type]
             if due.size:
-                assert not _faults(step, due.size, operation.unselected, chip, operation.compliance_a)
+                assert not _faults(
+                    step, due.size, operation.unselected, chip, operation.compliance_a
+                )
                 given_pulses[due] += 1
                 rules.given(due, polarity)  # type: ignore[arg-type]
     assert np.all(given_pulses <= charge.pulses)
@@ -250,7 +292,11 @@ def test_a_number_that_is_none_never_passes(number: float) -> None:
         ):
             for trains in ((bad, fine), (fine, bad)):
                 with pytest.raises(LimitError):
-                    check(Program(cells, np.zeros(2), np.full(2, 1e-4), *trains, read_step()), chip, LIMITS)
+                    check(
+                        Program(cells, np.zeros(2), np.full(2, 1e-4), *trains, read_step()),
+                        chip,
+                        LIMITS,
+                    )
     inputs = np.array([[1, 2]], np.int16)
     for change in ({"read_v": number}, {"wl_v": number}):
         with pytest.raises(LimitError):
@@ -262,7 +308,14 @@ def test_a_number_that_is_none_never_passes(number: float) -> None:
 @pytest.mark.parametrize("cell", ["1T1R", "1R"])
 @pytest.mark.parametrize(
     ("bl", "sl", "wl"),
-    [(2.0, 0.0, 2.5), (0.0, 2.0, 2.5), (-2.0, 0.0, 0.0), (0.0, -2.0, 0.0), (1.0, -1.0, 2.0), (0.0, 2.0, -1.0)],
+    [
+        (2.0, 0.0, 2.5),
+        (0.0, 2.0, 2.5),
+        (-2.0, 0.0, 0.0),
+        (0.0, -2.0, 0.0),
+        (1.0, -1.0, 2.0),
+        (0.0, 2.0, -1.0),
+    ],
 )
 def test_half_selected_cells_of_every_scheme_and_wiring(
     scheme: Scheme, wiring: Any, cell: Any, bl: float, sl: float, wl: float
@@ -277,7 +330,11 @@ def test_volts_beside_a_floating_line_are_no_read() -> None:
     for step in (Step(2.5, None, 2.0, 1e-7), Step(None, 2.5, 2.0, 1e-7)):
         with pytest.raises(LimitError, match="beside a floating line"):
             check(Apply(cells, (step,)), Geometry(1, 2, 2), LIMITS)
-    check(Apply(cells, (Step(0.2, None, 3.0, 1e-6), Step(None, None, 0.0, 1e-6))), Geometry(1, 2, 2), LIMITS)
+    check(
+        Apply(cells, (Step(0.2, None, 3.0, 1e-6), Step(None, None, 0.0, 1e-6))),
+        Geometry(1, 2, 2),
+        LIMITS,
+    )
 
 
 def test_known_half_selected_volts() -> None:
@@ -318,7 +375,9 @@ def test_reads_are_free_and_pulses_are_charged_at_their_worst() -> None:
     cells, chip = Cells.block(0, [0, 1], [0, 1]), Geometry(1, 2, 2)
     assert check(read(cells, repeat=100), chip, LIMITS).pulses.tolist() == [0, 0, 0, 0]
     levels = np.array([0.2, 0.25, 0.26, 2.0])
-    twice = dataclasses.replace(pulse(cells, bl_v=levels, wl_v=2.0, width_s=1e-7, read=read_step()), repeat=2)
+    twice = dataclasses.replace(
+        pulse(cells, bl_v=levels, wl_v=2.0, width_s=1e-7, read=read_step()), repeat=2
+    )
     assert check(twice, chip, LIMITS).pulses.tolist() == [0, 0, 2, 2]
     train = PulseTrain(Ramp(1.0, 2.0, 0.1), Ramp(2.0, 2.0), 1e-7)
     budget = np.array([0, 1, 2, 30])
@@ -329,10 +388,16 @@ def test_reads_are_free_and_pulses_are_charged_at_their_worst() -> None:
 def test_targets_outside_the_conductance_window_are_refused() -> None:
     cells, chip = Cells.of([(0, 0, 0)]), Geometry(1, 2, 2)
     train = PulseTrain(Ramp(1.0, 2.0, 0.1), Ramp(2.0, 2.0), 1e-7)
-    with pytest.raises(LimitError, match=r"target low_s 0.0003 S is outside the limits of 0 to 0.0002 S"):
+    with pytest.raises(
+        LimitError, match=r"target low_s 0.0003 S is outside the limits of 0 to 0.0002 S"
+    ):
         check(Program(cells, 3e-4, math.inf, train, train, read_step()), chip, LIMITS)
     with pytest.raises(LimitError, match="read of a write-verify is above the read limit"):
-        check(Program(cells, 0.0, 1e-4, train, train, Step(0.3, 0, 2.0, 1e-6, "current")), chip, LIMITS)
+        check(
+            Program(cells, 0.0, 1e-4, train, train, Step(0.3, 0, 2.0, 1e-6, "current")),
+            chip,
+            LIMITS,
+        )
     check(Program(cells, 1e-4, math.inf, train, train, read_step()), chip, LIMITS)
 
 
@@ -343,7 +408,13 @@ def test_a_multiply_is_checked_for_inputs_of_both_signs_and_for_its_place() -> N
         check(Multiply(0, 0, 0, 2, inputs, read_v=0.3), chip, LIMITS)
     with pytest.raises(LimitError, match="WL above the lower"):
         check(Multiply(0, 0, 0, 2, inputs, read_v=0.2, wl_v=3.45), chip, LIMITS)
-    for tile, row, column, columns in ((2, 0, 0, 1), (0, 3, 0, 1), (0, 0, 3, 2), (0, -1, 0, 1), (0, 0, 0, 0)):
+    for tile, row, column, columns in (
+        (2, 0, 0, 1),
+        (0, 3, 0, 1),
+        (0, 0, 3, 2),
+        (0, -1, 0, 1),
+        (0, 0, 0, 0),
+    ):
         with pytest.raises(LimitError, match="off the chip"):
             check(Multiply(tile, row, column, columns, inputs), chip, LIMITS)
 
@@ -359,7 +430,9 @@ def test_words_and_waits() -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(list(Limits.model_fields)), st.sampled_from([math.nan, -1.0, math.inf, "1", None]), min_size=1
+        st.sampled_from(list(Limits.model_fields)),
+        st.sampled_from([math.nan, -1.0, math.inf, "1", None]),
+        min_size=1,
     )
 )
 def test_limits_that_are_no_limits_are_refused(changes: dict[str, Any]) -> None:

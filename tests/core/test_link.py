@@ -1,4 +1,6 @@
-"""Links over real sockets against a scripted far side, and over mocked libraries for what a socket cannot show."""
+"""Links over real sockets against a scripted far side, and over mocked libraries for what a socket
+cannot show.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ from pytest_mock import MockerFixture
 from pyvisa.constants import StatusCode
 
 from rram_hil.errors import ConfigError, LinkError
-from rram_hil.link import Dialog, Link, SerialLink, VisaLink, ese_probe, make_link, number
+from rram_hil.wire.dialog import Dialog, ese_probe, number
+from rram_hil.wire.link import Link
+from rram_hil.wire.open_link import make_link
+from rram_hil.wire.serial_port import SerialLink
+from rram_hil.wire.visa import VisaLink
 
 Script = Callable[[socket.socket, bytes], None]
 
@@ -71,7 +77,9 @@ def open_to(request: pytest.FixtureRequest) -> Iterator[Callable[..., tuple[Dial
 
     def begin(script: Script = answer, timeout_s: float = 0.5) -> tuple[Dialog, Peer]:
         peer = Peer(script)
-        name = "TCPIP::127.0.0.1::{}::SOCKET" if request.param == "visa" else "socket://127.0.0.1:{}"
+        name = (
+            "TCPIP::127.0.0.1::{}::SOCKET" if request.param == "visa" else "socket://127.0.0.1:{}"
+        )
         dialog = Dialog(make_link(name.format(peer.port)), ese_probe, timeout_s=timeout_s)
         dialog.open()
         opened.extend([dialog.close, peer.stop])
@@ -131,7 +139,9 @@ def test_a_refused_port_is_an_error_that_names_the_resource(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["no::such::thing", "TCPIP::", "nosuch://port", ""])
 def test_what_is_no_resource_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"is no VISA resource name|is no serial port or URL|resource: missing"):
+    with pytest.raises(
+        ConfigError, match=r"is no VISA resource name|is no serial port or URL|resource: missing"
+    ):
         make_link(name).open()
 
 
@@ -157,8 +167,12 @@ def test_a_block_of_a_megabyte_arrives_whole(open_to: OpenTo) -> None:
     assert dialog.query("NEXT?") == "<NEXT?>"
 
 
-@pytest.mark.parametrize("head", [b"1.5\n", b"#", b"#0", b"#x12", b"#2ab", b"#9999999999", b"#15abc"])
-def test_what_is_no_whole_block_is_an_error_and_the_link_goes_on(open_to: OpenTo, head: bytes) -> None:
+@pytest.mark.parametrize(
+    "head", [b"1.5\n", b"#", b"#0", b"#x12", b"#2ab", b"#9999999999", b"#15abc"]
+)
+def test_what_is_no_whole_block_is_an_error_and_the_link_goes_on(
+    open_to: OpenTo, head: bytes
+) -> None:
     def script(connection: socket.socket, line: bytes) -> None:
         connection.sendall(head) if line == b"BLOCK?" else answer(connection, line)
 
@@ -178,7 +192,10 @@ def test_lines_and_a_block_of_a_script(open_to: OpenTo) -> None:
             answer(connection, line)
 
     dialog, _ = open_to(script)
-    assert dialog.query_lines("block", "errors", block_of=8) == (b"\n" * 16, ["2", "more", "errors\t0"])
+    assert dialog.query_lines("block", "errors", block_of=8) == (
+        b"\n" * 16,
+        ["2", "more", "errors\t0"],
+    )
     assert dialog.query_lines("none", "errors", block_of=8) == (b"", ["0", "errors\t0"])
     assert dialog.query("NEXT?") == "<NEXT?>"
 
@@ -261,7 +278,11 @@ def test_a_closed_link_says_so(open_to: OpenTo) -> None:
     dialog, _ = open_to()
     dialog.close()
     dialog.close()
-    for use in (lambda: dialog.query("READ?"), lambda: dialog.write("X"), lambda: dialog.link.receive(1, 0.1)):
+    for use in (
+        lambda: dialog.query("READ?"),
+        lambda: dialog.write("X"),
+        lambda: dialog.link.receive(1, 0.1),
+    ):
         with pytest.raises(LinkError, match="not open"):
             use()
 
@@ -294,7 +315,9 @@ class FakeDevice:
 TIMEOUT = pyvisa.VisaIOError(StatusCode.error_timeout)
 
 
-def test_the_vendors_library_reads_a_gpib_reply_with_one_long_timeout(mocker: MockerFixture) -> None:
+def test_the_vendors_library_reads_a_gpib_reply_with_one_long_timeout(
+    mocker: MockerFixture,
+) -> None:
     fake = FakeDevice(mocker, (b"1.5\n", StatusCode.success_termination_character_read), TIMEOUT)
     dialog = Dialog(VisaLink("GPIB0::24::INSTR", backend="@ivi"), ese_probe, timeout_s=3.0)
     dialog.open()
@@ -360,8 +383,12 @@ def test_whatever_opening_raises_is_a_link_error_and_nothing_stays_open(
     assert not link.is_open
 
 
-@pytest.mark.parametrize("error", [*ODD, pyvisa.VisaIOError(StatusCode.error_connection_lost)], ids=repr)
-def test_whatever_writing_and_reading_raise_is_a_link_error_and_closes(error: Exception, mocker: MockerFixture) -> None:
+@pytest.mark.parametrize(
+    "error", [*ODD, pyvisa.VisaIOError(StatusCode.error_connection_lost)], ids=repr
+)
+def test_whatever_writing_and_reading_raise_is_a_link_error_and_closes(
+    error: Exception, mocker: MockerFixture
+) -> None:
     for is_write in (True, False):
         fake = FakeDevice(mocker, error)
         fake.device.write_raw.side_effect = error if is_write else None
@@ -402,8 +429,12 @@ def test_serial_settings_reach_the_port(mocker: MockerFixture) -> None:
     assert (told["baudrate"], told["xonxoff"], told["exclusive"]) == (57600, True, True)
 
 
-@pytest.mark.parametrize("error", [serial.SerialException("device disconnected"), OSError(5, "Input/output error")])
-def test_a_serial_port_that_is_pulled_out_is_a_link_error_and_closes(error: Exception, mocker: MockerFixture) -> None:
+@pytest.mark.parametrize(
+    "error", [serial.SerialException("device disconnected"), OSError(5, "Input/output error")]
+)
+def test_a_serial_port_that_is_pulled_out_is_a_link_error_and_closes(
+    error: Exception, mocker: MockerFixture
+) -> None:
     for call in ("write", "read"):
         port = mocker.patch("serial.serial_for_url").return_value
         getattr(port, call).side_effect = error

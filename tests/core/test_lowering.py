@@ -9,24 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Simulation
-from rram_hil.driver import Capabilities, Span
-from rram_hil.errors import ConfigError, DataError
-from rram_hil.limits import Limits
-from rram_hil.lowering import lower
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import (
     Apply,
-    ApplyResult,
     Multiply,
-    MultiplyResult,
     Operation,
     Program,
-    ProgramResult,
     PulseTrain,
     Ramp,
-    Result,
     Scheme,
     Status,
     Step,
@@ -38,6 +29,12 @@ from rram_hil.operations import (
     read_step,
     sweep,
 )
+from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, Result
+from rram_hil.engine.lowering import lower
+from rram_hil.errors import ConfigError, DataError
+from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation
 
 CHIP = Geometry(1, 6, 6)
 LIMITS = Limits(
@@ -61,7 +58,9 @@ SET, RESET = (
 
 
 def a_chip(formed: bool = True, **simulation: Any) -> SimulatedChip:
-    made = SimulatedChip(CHIP, Simulation(device="paper", **simulation), read_v=LIMITS.read_v, chip_id="c")
+    made = SimulatedChip(
+        CHIP, Simulation(device="paper", **simulation), read_v=LIMITS.read_v, chip_id="c"
+    )
     if formed:
         made.execute(sweep(Cells.all(CHIP), "bl", FORM, wl_v=2.0, width_s=1e-6), 1)
     return made
@@ -85,7 +84,10 @@ def carry_out(
             if isinstance(native, Apply):
                 assert len(native.steps) * native.repeat <= can.max_steps
                 for step in native.steps:
-                    for levels in (step.levels("bl", len(native.cells)), step.levels("wl", len(native.cells))):
+                    for levels in (
+                        step.levels("bl", len(native.cells)),
+                        step.levels("wl", len(native.cells)),
+                    ):
                         assert can.per_cell_bias or levels is None or np.ptp(levels) == 0
             if isinstance(native, Multiply):
                 assert len(native.inputs) <= can.max_vectors
@@ -104,24 +106,42 @@ MEASURED = ("current_a", "conductance_s", "status", "pulses", "reads")
 
 @st.composite
 def _applies(draw: st.DrawFn) -> Apply:
-    cells = Cells.from_index(draw(st.lists(st.integers(0, 35), min_size=1, max_size=12, unique=True)), CHIP)
+    cells = Cells.from_index(
+        draw(st.lists(st.integers(0, 35), min_size=1, max_size=12, unique=True)), CHIP
+    )
     n = len(cells)
     levels = st.one_of(
-        st.sampled_from([1.6, 2.0]), st.lists(st.sampled_from([1.6, 2.0, 2.4]), min_size=n, max_size=n).map(np.array)
+        st.sampled_from([1.6, 2.0]),
+        st.lists(st.sampled_from([1.6, 2.0, 2.4]), min_size=n, max_size=n).map(np.array),
     )
-    pulses = st.builds(Step, levels, st.just(0.0), levels, st.just(1e-7), st.sampled_from(["no", "current", "gate"]))
+    pulses = st.builds(
+        Step,
+        levels,
+        st.just(0.0),
+        levels,
+        st.just(1e-7),
+        st.sampled_from(["no", "current", "gate"]),
+    )
     steps = tuple(draw(st.lists(st.one_of(pulses, st.just(read_step())), min_size=1, max_size=4)))
     stop = None
     if any(s.measure == "current" for s in steps):
-        stop = draw(st.sampled_from([None, Stop(above_s=60e-6), Stop(below_s=20e-6), Stop(np.linspace(1e-5, 9e-5, n))]))
+        stop = draw(
+            st.sampled_from(
+                [None, Stop(above_s=60e-6), Stop(below_s=20e-6), Stop(np.linspace(1e-5, 9e-5, n))]
+            )
+        )
     return Apply(cells, steps, stop=stop, repeat=draw(st.integers(1, 4)))
 
 
 @settings(max_examples=60, deadline=None)
 @given(_applies(), st.integers(1, 12), st.integers(1, 7), st.booleans())
-def test_a_split_batch_equals_the_whole(operation: Apply, max_cells: int, max_steps: int, per_cell_bias: bool) -> None:
+def test_a_split_batch_equals_the_whole(
+    operation: Apply, max_cells: int, max_steps: int, per_cell_bias: bool
+) -> None:
     whole, split = a_chip(), a_chip()
-    narrow = replace(split.capabilities, max_cells=max_cells, max_steps=max_steps, per_cell_bias=per_cell_bias)
+    narrow = replace(
+        split.capabilities, max_cells=max_cells, max_steps=max_steps, per_cell_bias=per_cell_bias
+    )
     expected, once = carry_out(operation, whole.capabilities, whole.execute)
     found, _ = carry_out(operation, narrow, split.execute)
     assert len(once) == 1
@@ -132,18 +152,35 @@ def test_a_split_batch_equals_the_whole(operation: Apply, max_cells: int, max_st
 
 def test_a_stopped_cell_takes_no_step_of_later_chunks() -> None:
     whole, split = a_chip(formed=False), a_chip(formed=False)
-    ramp = sweep(Cells.all(CHIP), "bl", FORM, wl_v=2.0, width_s=1e-6, read=read_step(), stop=Stop(above_s=20e-6))
+    ramp = sweep(
+        Cells.all(CHIP),
+        "bl",
+        FORM,
+        wl_v=2.0,
+        width_s=1e-6,
+        read=read_step(),
+        stop=Stop(above_s=20e-6),
+    )
     expected, _ = carry_out(ramp, whole.capabilities, whole.execute)
     for max_steps in (1, 2, 3, 5):
         split = a_chip(formed=False)
-        found, natives = carry_out(ramp, replace(split.capabilities, max_steps=max_steps), split.execute)
+        found, natives = carry_out(
+            ramp, replace(split.capabilities, max_steps=max_steps), split.execute
+        )
         assert len(natives[-1].cells) < len(ramp.cells)  # type: ignore[union-attr]
         assert_same(found, expected, *MEASURED)
     assert len(set(expected.pulses.tolist())) > 2
 
 
 def test_a_cell_over_range_has_met_its_upper_stop_in_every_chunk() -> None:
-    ramp = sweep(Cells.of([(0, 0, 0), (0, 0, 1)]), "bl", [1.0, 1.5], wl_v=2.0, width_s=1e-6, stop=Stop(above_s=1e-4))
+    ramp = sweep(
+        Cells.of([(0, 0, 0), (0, 0, 1)]),
+        "bl",
+        [1.0, 1.5],
+        wl_v=2.0,
+        width_s=1e-6,
+        stop=Stop(above_s=1e-4),
+    )
     asked: list[int] = []
 
     def execute(operation: Operation, _: int) -> Result:
@@ -154,7 +191,9 @@ def test_a_cell_over_range_has_met_its_upper_stop_in_every_chunk() -> None:
         if n == 2:
             status[0] = Status.OVER_RANGE
         values = np.where(status == Status.OK, 1e-6, np.nan)
-        return ApplyResult(values, values, status, values, np.ones(n, np.int64), np.ones(n, np.int64))
+        return ApplyResult(
+            values, values, status, values, np.ones(n, np.int64), np.ones(n, np.int64)
+        )
 
     result, _ = carry_out(ramp, replace(a_chip().capabilities, max_steps=1), execute)
     assert asked == [2, 1]
@@ -169,7 +208,9 @@ def _program(**changes: Any) -> Program:
     return replace(made, **changes)
 
 
-@pytest.mark.parametrize("changes", [{}, {"confirm": 3}, {"max_pulses": np.arange(36) % 7}, {"compliance_a": 2e-5}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"confirm": 3}, {"max_pulses": np.arange(36) % 7}, {"compliance_a": 2e-5}]
+)
 def test_host_driven_write_verify_equals_the_boards_own(changes: dict[str, Any]) -> None:
     native, hosted, cut = a_chip(), a_chip(), a_chip()
     expected, operations = carry_out(_program(**changes), native.capabilities, native.execute)
@@ -180,7 +221,16 @@ def test_host_driven_write_verify_equals_the_boards_own(changes: dict[str, Any])
     without = replace(cut.capabilities, program=False, max_cells=5, max_steps=1)
     in_parts, _ = carry_out(_program(**changes), without, cut.execute)
     for result in (found, in_parts):
-        assert_same(result, expected, "conductance_s", "status", "inside", "set_pulses", "reset_pulses", "reads")
+        assert_same(
+            result,
+            expected,
+            "conductance_s",
+            "status",
+            "inside",
+            "set_pulses",
+            "reset_pulses",
+            "reads",
+        )
     assert expected.inside.sum() > 0 or "compliance_a" in changes
     np.testing.assert_array_equal(hosted.pulses, native.pulses)
 
@@ -189,7 +239,15 @@ def test_cells_that_an_interrupted_pulse_did_not_reach_are_not_forgotten() -> No
     chip = a_chip()
     target = np.full(6, 60e-6)
     operation = Program(
-        Cells.block(0, [0], range(6)), target - 6e-6, target + 6e-6, SET, RESET, read_step(), 60, 20, on_board="never"
+        Cells.block(0, [0], range(6)),
+        target - 6e-6,
+        target + 6e-6,
+        SET,
+        RESET,
+        read_step(),
+        60,
+        20,
+        on_board="never",
     )
     lost: list[int] = []
 
@@ -203,7 +261,14 @@ def test_cells_that_an_interrupted_pulse_did_not_reach_are_not_forgotten() -> No
         lost.append(n)
         nothing, zero = np.full((n, 0), np.nan), np.zeros(n, np.int64)
         return ApplyResult(
-            nothing, nothing, np.zeros((n, 0), np.uint8), nothing, zero, zero, interrupted=True, away_s=3.0
+            nothing,
+            nothing,
+            np.zeros((n, 0), np.uint8),
+            nothing,
+            zero,
+            zero,
+            interrupted=True,
+            away_s=3.0,
         )
 
     result, _ = carry_out(operation, chip.capabilities, execute)
@@ -216,14 +281,18 @@ def test_cells_that_an_interrupted_pulse_did_not_reach_are_not_forgotten() -> No
 
 def test_an_interrupted_chunk_ends_a_step_list_and_counts_what_ran() -> None:
     chip = a_chip()
-    operation = pulse(Cells.block(0, [0], range(4)), bl_v=2.0, wl_v=2.5, width_s=1e-7, read=read_step())
+    operation = pulse(
+        Cells.block(0, [0], range(4)), bl_v=2.0, wl_v=2.5, width_s=1e-7, read=read_step()
+    )
     operation = replace(operation, repeat=3)
 
     def second_is_lost(number: int, result: Result) -> Result:
         assert isinstance(result, ApplyResult)
         return replace(result, interrupted=True, away_s=7.0) if number == 2 else result
 
-    result, natives = carry_out(operation, replace(chip.capabilities, max_steps=2), chip.execute, second_is_lost)
+    result, natives = carry_out(
+        operation, replace(chip.capabilities, max_steps=2), chip.execute, second_is_lost
+    )
     assert len(natives) == 2
     assert result.interrupted
     assert result.away_s == 7.0
@@ -239,11 +308,19 @@ def test_an_emulated_multiply_agrees_with_the_native_one_within_1_lsb(data: st.D
     row, column = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 5))
     rows, columns = data.draw(st.integers(1, 6 - row)), data.draw(st.integers(1, 6 - column))
     vectors = data.draw(st.integers(1, 4))
-    inputs = np.array(data.draw(st.lists(st.integers(-127, 127), min_size=rows * vectors, max_size=rows * vectors)))
+    inputs = np.array(
+        data.draw(
+            st.lists(st.integers(-127, 127), min_size=rows * vectors, max_size=rows * vectors)
+        )
+    )
     full_scale_a = data.draw(st.sampled_from([5e-6, 5e-5, 2e-4]))
-    operation = Multiply(0, row, column, columns, inputs.reshape(vectors, rows), full_scale_a=full_scale_a, wl_v=3.0)
+    operation = Multiply(
+        0, row, column, columns, inputs.reshape(vectors, rows), full_scale_a=full_scale_a, wl_v=3.0
+    )
     native, _ = carry_out(operation, chip.capabilities, chip.execute)
-    emulated, natives = carry_out(operation, replace(chip.capabilities, multiply=False, max_cells=7), chip.execute)
+    emulated, natives = carry_out(
+        operation, replace(chip.capabilities, multiply=False, max_cells=7), chip.execute
+    )
     assert not native.emulated
     assert emulated.emulated
     assert {type(o) for o in natives} == {Apply}
@@ -299,15 +376,45 @@ SOME = Cells.block(0, [0], [0, 1])
             {"schemes": frozenset({Scheme.INHIBIT, Scheme.GROUNDED})},
             "'third' are not available on this bench; it has grounded, inhibit",
         ),
-        (pulse(SOME, bl_v=1.0, wl_v=2.0, width_s=1e-6, compliance_a=1e-5), {"compliance": False}, "compliance"),
+        (
+            pulse(SOME, bl_v=1.0, wl_v=2.0, width_s=1e-6, compliance_a=1e-5),
+            {"compliance": False},
+            "compliance",
+        ),
         (_program(on_board="required"), {"program": False}, "on-board programming is required"),
         (_program(set_pulses=replace(SET, amplitude_v=Ramp(1.0, 5.5, 0.1))), {}, "BL of 5.5"),
-        (_program(on_board="never", reset_pulses=replace(RESET, amplitude_v=Ramp(1.0, 5.5, 0.1))), {}, "SL of 5.5"),
-        (_program(on_board="never", set_pulses=replace(SET, gate_v=Ramp(1.0, 5.5, 0.1))), {}, "WL of 5.5"),
-        (_program(on_board="never", unselected=Scheme.HALF), {"schemes": frozenset({Scheme.INHIBIT})}, "'half'"),
-        (Multiply(0, 0, 0, 1, np.ones((1, 1), int), words=True), {"words": 0}, "on-chip words are not available"),
-        (Multiply(0, 0, 0, 1, np.ones((1, 1), int), words=True), {"multiply": False}, "need a native multiply"),
-        (Multiply(0, 0, 0, 1, np.ones((1, 1), int), input_bits=10), {}, "10-bit inputs .* it has 8 bits"),
+        (
+            _program(
+                on_board="never", reset_pulses=replace(RESET, amplitude_v=Ramp(1.0, 5.5, 0.1))
+            ),
+            {},
+            "SL of 5.5",
+        ),
+        (
+            _program(on_board="never", set_pulses=replace(SET, gate_v=Ramp(1.0, 5.5, 0.1))),
+            {},
+            "WL of 5.5",
+        ),
+        (
+            _program(on_board="never", unselected=Scheme.HALF),
+            {"schemes": frozenset({Scheme.INHIBIT})},
+            "'half'",
+        ),
+        (
+            Multiply(0, 0, 0, 1, np.ones((1, 1), int), words=True),
+            {"words": 0},
+            "on-chip words are not available",
+        ),
+        (
+            Multiply(0, 0, 0, 1, np.ones((1, 1), int), words=True),
+            {"multiply": False},
+            "need a native multiply",
+        ),
+        (
+            Multiply(0, 0, 0, 1, np.ones((1, 1), int), input_bits=10),
+            {},
+            "10-bit inputs .* it has 8 bits",
+        ),
         (WriteWords(SOME, np.array([1, 128])), {}, r"8 bits: values must lie in -127..127"),
         (WriteWords(SOME, np.array([1, 2])), {"words": 1}, "more than the 1 of this bench"),
     ],

@@ -3,11 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rram_hil.cells import Cells
-from rram_hil.errors import ConfigError
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import (
     Apply,
-    ApplyResult,
     Multiply,
     Program,
     PulseTrain,
@@ -22,6 +20,8 @@ from rram_hil.operations import (
     read_step,
     sweep,
 )
+from rram_hil.array.results import ApplyResult
+from rram_hil.errors import ConfigError
 
 THREE = Cells.block(0, [0], [0, 1, 2])
 TRAIN = PulseTrain(Ramp(1.0, 2.0, 0.1), Ramp(2.0, 2.0), 1e-6)
@@ -32,9 +32,17 @@ def test_read_pulse_and_sweep_build_applies() -> None:
     assert pulse(THREE, bl_v=2.0, wl_v=2.0, width_s=1e-7).measurements == 0
     assert pulse(THREE, bl_v=2.0, wl_v=2.0, width_s=1e-7, read=read_step()).measurements == 1
     ramp = sweep(THREE, "bl", [1.0, 1.5], wl_v=2.0, width_s=1e-6, read=read_step())
-    assert [(s.bl_v, s.measure) for s in ramp.steps] == [(1.0, "no"), (0.2, "current"), (1.5, "no"), (0.2, "current")]
+    assert [(s.bl_v, s.measure) for s in ramp.steps] == [
+        (1.0, "no"),
+        (0.2, "current"),
+        (1.5, "no"),
+        (0.2, "current"),
+    ]
     at_level = sweep(THREE, "wl", [0.5, 1.0], bl_v=0.1, width_s=1e-6)
-    assert [(s.wl_v, s.bl_v, s.measure) for s in at_level.steps] == [(0.5, 0.1, "current"), (1.0, 0.1, "current")]
+    assert [(s.wl_v, s.bl_v, s.measure) for s in at_level.steps] == [
+        (0.5, 0.1, "current"),
+        (1.0, 0.1, "current"),
+    ]
 
 
 def test_a_part_keeps_each_cells_own_levels() -> None:
@@ -50,7 +58,12 @@ def test_a_part_keeps_each_cells_own_levels() -> None:
 
 def test_a_ramp_never_leaves_the_range_between_its_ends() -> None:
     k = np.arange(40)
-    for ramp in (Ramp(1.0, 2.0, 0.3), Ramp(-1.0, -2.0, -0.3), Ramp(2.0, 1.0, 0.1), Ramp(np.full(40, 1.5), 1.5, 0.1)):
+    for ramp in (
+        Ramp(1.0, 2.0, 0.3),
+        Ramp(-1.0, -2.0, -0.3),
+        Ramp(2.0, 1.0, 0.1),
+        Ramp(np.full(40, 1.5), 1.5, 0.1),
+    ):
         low, high = sorted((float(np.min(ramp.start_v)), ramp.stop_v))
         assert np.all((ramp.level(k) >= low) & (ramp.level(k) <= high))
         assert np.all(np.abs(ramp.level(k)) <= ramp.extreme_v())
@@ -73,15 +86,27 @@ def test_the_extremes_of_a_program_bound_every_pulse() -> None:
         (lambda: Apply(THREE, (Step(np.ones(2)),)), "one value or one for each of the 3 cells"),
         (lambda: Apply(THREE, (Step(1.0),), stop=Stop(above_s=1.0)), "needs a step that measures"),
         (lambda: Apply(THREE, (read_step(),), stop=Stop(above_s=float("nan"))), "may not be NaN"),
-        (lambda: Apply(THREE, (read_step(),), stop=Stop(below_s=np.ones(2))), "below_s: one value or one for each"),
+        (
+            lambda: Apply(THREE, (read_step(),), stop=Stop(below_s=np.ones(2))),
+            "below_s: one value or one for each",
+        ),
         (lambda: Program(THREE, 2e-6, 1e-6, TRAIN, TRAIN, read_step()), "low_s <= high_s"),
-        (lambda: Program(THREE, float("nan"), 1e-6, TRAIN, TRAIN, read_step()), "neither may be NaN"),
+        (
+            lambda: Program(THREE, float("nan"), 1e-6, TRAIN, TRAIN, read_step()),
+            "neither may be NaN",
+        ),
         (lambda: Program(THREE, 0.0, 1e-6, TRAIN, TRAIN, Step(0.2)), "read step must measure"),
         (lambda: Program(THREE, 0.0, 1e-6, TRAIN, TRAIN, read_step(), max_pulses=-1), "0 or more"),
         (lambda: Multiply(0, 0, 0, 1, np.array([[200]])), "must lie in -127..127"),
         (lambda: Multiply(0, 0, 0, 1, np.array([[0.5]])), "integer codes"),
-        (lambda: Multiply(0, 0, 0, 1, np.array([[40000]]), input_bits=20), "input_bits must lie in 2..16"),
-        (lambda: Multiply(0, 0, 0, 1, np.array([[0]]), input_bits=1), "input_bits must lie in 2..16"),
+        (
+            lambda: Multiply(0, 0, 0, 1, np.array([[40000]]), input_bits=20),
+            "input_bits must lie in 2..16",
+        ),
+        (
+            lambda: Multiply(0, 0, 0, 1, np.array([[0]]), input_bits=1),
+            "input_bits must lie in 2..16",
+        ),
         (lambda: Multiply(0, 0, 0, 1, np.array([[1]]), full_scale_a=float("nan")), "full_scale_a"),
         (lambda: Multiply(0, 0, 0, 1, np.array([[1]]), full_scale_a=float("inf")), "full_scale_a"),
         (lambda: WriteWords(THREE, np.array([1, 2])), "one integer a cell"),

@@ -11,27 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from rram_hil.array.cells import Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import Apply, Operation, Program, Status, read, read_step
+from rram_hil.array.results import ApplyResult, ProgramResult, Result
+from rram_hil.engine.protocol import CellChoice, Progress, Protocol, Save, Setting, map_of
+from rram_hil.errors import ConfigError
+from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.protocols.forming import Condition, Forming, Levels
 from rram_hil.protocols.one_shot import OneShot
 from rram_hil.protocols.read_map import ReadMap, mean_conductance
 from rram_hil.protocols.write_verify import WriteVerify
-
-from rram_hil.cells import Geometry
-from rram_hil.driver import Capabilities, Span
-from rram_hil.errors import ConfigError
-from rram_hil.limits import Limits
-from rram_hil.operations import (
-    Apply,
-    ApplyResult,
-    Operation,
-    Program,
-    ProgramResult,
-    Result,
-    Status,
-    read,
-    read_step,
-)
-from rram_hil.protocol import CellChoice, Progress, Protocol, Save, Setting, map_of
 
 CHIP = Geometry(1, 2, 3)
 LIMITS = Limits(
@@ -78,10 +69,16 @@ def follow(protocol: Protocol, setting: Setting, answer: Callable[[Operation], R
         return stop.value, asked, saved
 
 
-def measured(operation: Apply, values: np.ndarray, status: int | np.ndarray = 0, pulses: Any = None) -> ApplyResult:
+def measured(
+    operation: Apply, values: np.ndarray, status: int | np.ndarray = 0, pulses: Any = None
+) -> ApplyResult:
     n, m = len(operation.cells), operation.measurements
-    table = np.broadcast_to(np.asarray(values, float).reshape(n, -1) if n else np.zeros((0, m)), (n, m)).copy()
-    stressed = sum(bool(np.any(np.abs(s.cell_v(n)) > 0.25)) for s in operation.steps) * operation.repeat
+    table = np.broadcast_to(
+        np.asarray(values, float).reshape(n, -1) if n else np.zeros((0, m)), (n, m)
+    ).copy()
+    stressed = (
+        sum(bool(np.any(np.abs(s.cell_v(n)) > 0.25)) for s in operation.steps) * operation.repeat
+    )
     given = np.full(n, stressed) if pulses is None else np.asarray(pulses)
     flags = np.broadcast_to(np.asarray(status, np.uint8), (n, m)).copy()
     return ApplyResult(table * 0.2, table, flags, table, given, np.full(n, m))
@@ -94,11 +91,22 @@ def lost(operation: Apply | Program, pulses: Any) -> Result:
         nothing = np.full(n, np.nan)
         zero = np.zeros(n, np.int64)
         unknown = np.full(n, Status.UNKNOWN, np.uint8)
-        return ProgramResult(nothing, unknown, np.zeros(n, bool), pulses, zero, zero, interrupted=True, away_s=9.0)
+        return ProgramResult(
+            nothing, unknown, np.zeros(n, bool), pulses, zero, zero, interrupted=True, away_s=9.0
+        )
     m = operation.measurements
     nothing = np.full((n, m), np.nan)
     unknown = np.full((n, m), Status.UNKNOWN, np.uint8)
-    return ApplyResult(nothing, nothing, unknown, nothing, pulses, np.zeros(n, np.int64), interrupted=True, away_s=9.0)
+    return ApplyResult(
+        nothing,
+        nothing,
+        unknown,
+        nothing,
+        pulses,
+        np.zeros(n, np.int64),
+        interrupted=True,
+        away_s=9.0,
+    )
 
 
 # Forming
@@ -124,7 +132,9 @@ class Array:
             assert gate is not None
             if np.any(volts > 0.25):
                 pulses += running
-                self.formed[at] |= running & (volts >= self.forms_at_v[at]) & (gate > self.needs_gate_v)
+                self.formed[at] |= (
+                    running & (volts >= self.forms_at_v[at]) & (gate > self.needs_gate_v)
+                )
             if step.measure == "current":
                 values[running, column] = np.where(self.formed[at], 50e-6, 1e-8)[running]
                 status[running, column] = Status.OK
@@ -134,20 +144,33 @@ class Array:
         return ApplyResult(values * 0.2, values, status, values, pulses, (status == 0).sum(axis=1))
 
 
-FORMING = Forming.model_validate({"bl_v": {"start_v": 2.0, "stop_v": 3.0, "step_v": 0.5}, "wl_v": [1.0, 2.0]})
+FORMING = Forming.model_validate(
+    {"bl_v": {"start_v": 2.0, "stop_v": 3.0, "step_v": 0.5}, "wl_v": [1.0, 2.0]}
+)
 
 
 def test_forming_sorts_cells_into_formed_and_stuck() -> None:
     setting = a_setting()
     summary, asked, saved = follow(FORMING, setting, Array([2.0, 2.4, 3.0, 0.0, np.inf, 2.5]))
-    assert (summary.cells, summary.formed, summary.stuck_low_resistance, summary.stuck_high_resistance) == (6, 4, 1, 1)
-    np.testing.assert_array_equal(saved["forming_voltage"], [[[2.0, 2.5, 3.0], [np.nan, np.nan, 2.5]]])
+    assert (
+        summary.cells,
+        summary.formed,
+        summary.stuck_low_resistance,
+        summary.stuck_high_resistance,
+    ) == (6, 4, 1, 1)
+    np.testing.assert_array_equal(
+        saved["forming_voltage"], [[[2.0, 2.5, 3.0], [np.nan, np.nan, 2.5]]]
+    )
     assert summary.median_v == 2.5
     # The cell that conducted takes no pulse; only the cell that did not form sees the second gate.
     assert [len(o.cells) for o in asked] == [6, 5, 1]  # type: ignore[union-attr]
     condition = setting.shared_by("condition", Condition)
-    assert condition.stuck_low_resistance.tolist() == [[[False, False, False], [True, False, False]]]
-    assert condition.stuck_high_resistance.tolist() == [[[False, False, False], [False, True, False]]]
+    assert condition.stuck_low_resistance.tolist() == [
+        [[False, False, False], [True, False, False]]
+    ]
+    assert condition.stuck_high_resistance.tolist() == [
+        [[False, False, False], [False, True, False]]
+    ]
 
 
 def test_forming_repeats_the_hard_cells_with_a_higher_gate() -> None:
@@ -189,7 +212,9 @@ def test_an_interrupted_ramp_is_taken_by_the_cells_that_were_not_reached_and_by_
     summary, _, saved = follow(FORMING, a_setting(), answer)
     assert ramps == [[0, 1, 2, 3, 4, 5], [3, 4, 5], [4]]
     assert (summary.formed, summary.stuck_high_resistance) == (5, 1)
-    np.testing.assert_array_equal(np.isfinite(saved["forming_voltage"]).ravel(), [False] * 3 + [True, False, True])
+    np.testing.assert_array_equal(
+        np.isfinite(saved["forming_voltage"]).ravel(), [False] * 3 + [True, False, True]
+    )
 
 
 def test_forming_an_array_where_nothing_forms_says_so() -> None:
@@ -232,13 +257,17 @@ def test_one_shot_resets_every_cell_and_sets_each_with_its_own_gate(tmp_path: Pa
     assert set_.cells.index(CHIP).tolist() == [0, 1, 2, 3]
     gate = set_.steps[0].levels("wl", 4)
     assert gate is not None
-    np.testing.assert_allclose(gate, np.interp(np.log([20, 40, 60, 80]), np.log([10, 100]), [1.0, 3.0]))
+    np.testing.assert_allclose(
+        gate, np.interp(np.log([20, 40, 60, 80]), np.log([10, 100]), [1.0, 3.0])
+    )
     assert (summary.reset, summary.set, summary.left_alone) == (5, 4, 0)
     np.testing.assert_array_equal(saved["target"], TARGET)
 
 
 @pytest.mark.parametrize("counters", [True, False])
-def test_one_shot_never_pulses_twice_even_when_interrupted_again_and_again(tmp_path: Path, counters: bool) -> None:
+def test_one_shot_never_pulses_twice_even_when_interrupted_again_and_again(
+    tmp_path: Path, counters: bool
+) -> None:
     given = {"one-shot reset": np.zeros(6, int), "one-shot set": np.zeros(6, int)}
     cuts = iter([2, 0, 1, 2, 1])
 
@@ -269,32 +298,54 @@ def write_verify(folder: Path, **changes: Any) -> WriteVerify:
     np.save(folder / "target.npy", TARGET)
     amplitude = {"start_v": 1.0, "stop_v": 2.0, "step_v": 0.1}
     pulses = {"amplitude_v": amplitude, "gate_v": {"start_v": 2.0, "stop_v": 2.0}, "width_s": 1e-7}
-    given = {"targets": {"map": "target.npy"}, "set": pulses, "reset": pulses, "max_pulses": 10, "tolerance_s": 2e-6}
+    given = {
+        "targets": {"map": "target.npy"},
+        "set": pulses,
+        "reset": pulses,
+        "max_pulses": 10,
+        "tolerance_s": 2e-6,
+    }
     return WriteVerify.model_validate(given | changes)
 
 
-def reached(operation: Program, sets: Any = 1, resets: Any = 0, inside: Any = True) -> ProgramResult:
+def reached(
+    operation: Program, sets: Any = 1, resets: Any = 0, inside: Any = True
+) -> ProgramResult:
     n = len(operation.cells)
-    counts = [np.broadcast_to(np.asarray(c, dtype=np.int64), (n,)).copy() for c in (sets, resets, 3)]
+    counts = [
+        np.broadcast_to(np.asarray(c, dtype=np.int64), (n,)).copy() for c in (sets, resets, 3)
+    ]
     flags = np.broadcast_to(np.asarray(inside), (n,)).copy()
-    return ProgramResult((operation.low_s + operation.high_s) / 2, np.zeros(n, np.uint8), flags, *counts)
+    return ProgramResult(
+        (operation.low_s + operation.high_s) / 2, np.zeros(n, np.uint8), flags, *counts
+    )
 
 
-def test_windows_are_the_larger_of_both_tolerances_and_open_below_the_lowest(tmp_path: Path) -> None:
+def test_windows_are_the_larger_of_both_tolerances_and_open_below_the_lowest(
+    tmp_path: Path,
+) -> None:
     protocol = write_verify(tmp_path, tolerance=0.1, tolerance_s=3e-6, lowest_s=5e-6)
     summary, asked, saved = follow(protocol, a_setting(tmp_path), reached)  # type: ignore[arg-type]
     (program,) = asked
     assert isinstance(program, Program)
     np.testing.assert_allclose(program.low_s, [17e-6, 36e-6, 54e-6, 72e-6, 0.0])
     np.testing.assert_allclose(program.high_s, [23e-6, 44e-6, 66e-6, 88e-6, 8e-6])
-    assert (summary.cells, summary.inside, summary.pulses, summary.reads, summary.mean_pulses) == (5, 5, 5, 15, 1.0)
+    assert (summary.cells, summary.inside, summary.pulses, summary.reads, summary.mean_pulses) == (
+        5,
+        5,
+        5,
+        15,
+        1.0,
+    )
     assert saved["set_pulses"].tolist() == [[[1, 1, 1], [1, 1, 0]]]
     assert np.isnan(saved["conductance"][0, 1, 2])
 
 
 def test_cells_that_failed_are_told_and_not_tried_again(tmp_path: Path) -> None:
     inside = [True, False, True, True, True]
-    summary, asked, saved = follow(write_verify(tmp_path), a_setting(tmp_path), lambda o: reached(o, 4, 6, inside))  # type: ignore[arg-type]
+    summary, asked, saved = follow(
+        write_verify(tmp_path), a_setting(tmp_path), lambda o: reached(o, 4, 6, inside)
+    )  # type: ignore[arg-type]
     assert len(asked) == 1
     assert summary.inside == 4
     assert saved["inside"].ravel().tolist() == [1, 0, 1, 1, 1, 0]
@@ -316,7 +367,8 @@ def test_after_an_interruption_only_the_rest_of_each_budget_is_spent(tmp_path: P
 
     protocol = write_verify(tmp_path, lowest_s=5e-6, tolerance_s=2e-6)
     summary, asked, saved = follow(protocol, a_setting(tmp_path), answer)
-    # Cell 0 and (target 0) cell 4 read inside; cell 2 has nothing left; cells 1 and 3 go on with what they have.
+    # Cell 0 and (target 0) cell 4 read inside; cell 2 has nothing left; cells 1 and 3 go on with
+    # what they have.
     assert asked_budgets == [[10] * 5, [7, 6], [5]]
     total = (saved["set_pulses"] + saved["reset_pulses"]).ravel()
     assert total.max() <= 10
@@ -342,7 +394,11 @@ def test_no_cell_is_ever_asked_to_take_more_than_its_budget(
         at = operation.cells.index(CHIP)  # type: ignore[union-attr]
         if isinstance(operation, Apply):
             readings = data.draw(
-                st.lists(st.sampled_from([0.0, 1e-6, 20e-6, 40e-6, 60e-6, np.nan, 1.0]), min_size=n, max_size=n)
+                st.lists(
+                    st.sampled_from([0.0, 1e-6, 20e-6, 40e-6, 60e-6, np.nan, 1.0]),
+                    min_size=n,
+                    max_size=n,
+                )
             )
             return measured(operation, np.array(readings)[:, None])
         assert isinstance(operation, Program)
@@ -366,9 +422,14 @@ def test_no_cell_is_ever_asked_to_take_more_than_its_budget(
 
 
 def test_a_map_is_the_mean_of_the_usable_readings() -> None:
-    values = np.array([[1.0, 3.0], [5.0, 7.0], [2.0, 2.0], [4.0, 4.0], [np.nan, np.nan], [6.0, 8.0]]) * 1e-6
+    values = (
+        np.array([[1.0, 3.0], [5.0, 7.0], [2.0, 2.0], [4.0, 4.0], [np.nan, np.nan], [6.0, 8.0]])
+        * 1e-6
+    )
     status = np.array([[0, 0], [0, 2], [0, 0], [1, 1], [3, 3], [0, 5]], np.uint8)
-    summary, asked, saved = follow(ReadMap(repeat=2), a_setting(), lambda o: measured(o, values, status))  # type: ignore[arg-type]
+    summary, asked, saved = follow(
+        ReadMap(repeat=2), a_setting(), lambda o: measured(o, values, status)
+    )  # type: ignore[arg-type]
     expected = np.array([2.0, 5.0, 2.0, np.nan, np.nan, 6.0]) * 1e-6
     np.testing.assert_allclose(saved["conductance"].ravel(), expected)
     assert (summary.cells, summary.unreadable) == (6, 2)
@@ -377,7 +438,9 @@ def test_a_map_is_the_mean_of_the_usable_readings() -> None:
 
 
 def test_a_map_without_any_usable_reading_has_no_quartiles() -> None:
-    summary, _, saved = follow(ReadMap(), a_setting(), lambda o: measured(o, np.full((6, 1), 9.9e37), 2))  # type: ignore[arg-type]
+    summary, _, saved = follow(
+        ReadMap(), a_setting(), lambda o: measured(o, np.full((6, 1), 9.9e37), 2)
+    )  # type: ignore[arg-type]
     assert summary.unreadable == 6
     assert np.isnan(summary.median_s)
     assert np.all(np.isnan(saved["conductance"]))
@@ -387,7 +450,9 @@ def test_9_9e37_is_never_a_conductance() -> None:
     operation = read(CellChoice(rows=(0, 0)).cells(CHIP), repeat=2)
     values = np.array([[9.9e37, 1e-6], [9.9e37, 9.9e37], [1e-6, 3e-6]])
     status = np.where(values > 1, Status.OVER_RANGE, Status.OK).astype(np.uint8)
-    np.testing.assert_allclose(mean_conductance(measured(operation, values, status)), [1e-6, np.nan, 2e-6])
+    np.testing.assert_allclose(
+        mean_conductance(measured(operation, values, status)), [1e-6, np.nan, 2e-6]
+    )
 
 
 # The setting
@@ -397,7 +462,11 @@ def test_randomness_depends_on_seed_step_and_purpose_alone() -> None:
     setting = a_setting()
     first = setting.rng("words").integers(1 << 60)
     assert setting.rng("words").integers(1 << 60) == first
-    others = [setting.rng("batches"), replace(setting, seed=1).rng("words"), replace(setting, step="x").rng("words")]
+    others = [
+        setting.rng("batches"),
+        replace(setting, seed=1).rng("words"),
+        replace(setting, step="x").rng("words"),
+    ]
     assert all(o.integers(1 << 60) != first for o in others)
 
 
@@ -405,7 +474,9 @@ def test_what_an_earlier_step_did_not_leave_is_named() -> None:
     setting = a_setting()
     setting.share("a", 1)
     assert setting.shared_by("a", int) == 1
-    with pytest.raises(ConfigError, match="'b' was not made by an earlier step of this run; there is: a"):
+    with pytest.raises(
+        ConfigError, match="'b' was not made by an earlier step of this run; there is: a"
+    ):
         setting.shared_by("b", int)
     with pytest.raises(ConfigError, match="there is: none"):
         setting.shared_by("a", str)
@@ -413,5 +484,7 @@ def test_what_an_earlier_step_did_not_leave_is_named() -> None:
 
 def test_map_of_fills_the_rest_of_the_chip() -> None:
     cells = CellChoice(rows=(1, 1), columns=(0, 1)).cells(CHIP)
-    np.testing.assert_array_equal(map_of(cells, np.array([1.0, 2.0]), CHIP), [[[np.nan] * 3, [1.0, 2.0, np.nan]]])
+    np.testing.assert_array_equal(
+        map_of(cells, np.array([1.0, 2.0]), CHIP), [[[np.nan] * 3, [1.0, 2.0, np.nan]]]
+    )
     assert map_of(cells, np.array([1, 2]), CHIP, 0).tolist() == [[[0, 0, 0], [1, 2, 0]]]

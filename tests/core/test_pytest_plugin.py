@@ -8,21 +8,34 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from rram_hil.array.operations import pulse, read, read_step
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.protocols.forming import Forming
-
-from rram_hil.bench import Bench
-from rram_hil.bench_file import load_bench_file
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.operations import pulse, read, read_step
 from rram_hil.pytest_plugin import GroundTruth
+from rram_hil.simulation.chip import SimulatedChip
 
-EITHER = [pytest.param(d, marks=pytest.mark.rram(driver=d)) for d in ("simulated-array", "test-chip-board")]
+EITHER = [
+    pytest.param(d, marks=pytest.mark.rram(driver=d))
+    for d in ("simulated-array", "test-chip-board")
+]
 DOC = Path(__file__).parents[2] / "docs" / "testing-your-lab.md"
 
 
 def run_pytest(folder: Path, text: str, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_my_lab.py").write_text(text, encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "pytest", "--strict-markers", "-p", "no:cacheprovider", *options, "."]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "--strict-markers",
+        "-p",
+        "no:cacheprovider",
+        *options,
+        ".",
+    ]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
 
 
@@ -35,13 +48,18 @@ def test_the_documented_example_runs_as_it_stands(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mark", ["rows=4, colums=4", "16"])
 def test_a_wrong_marker_is_an_error_that_names_the_keywords(tmp_path: Path, mark: str) -> None:
-    done = run_pytest(tmp_path, f"import pytest\n@pytest.mark.rram({mark})\ndef test_it(rram_bench): ...\n")
+    done = run_pytest(
+        tmp_path, f"import pytest\n@pytest.mark.rram({mark})\ndef test_it(rram_bench): ...\n"
+    )
     assert done.returncode == 1
     assert "unknown; keywords are" in done.stdout
 
 
 def test_nothing_heavy_is_imported_before_a_fixture_is_asked_for(tmp_path: Path) -> None:
-    looks = "import sys\ndef test_it():\n    assert not {'torch', 'numpy', 'scipy', 'h5py', 'pydantic'} & set(sys.modules)\n"
+    looks = (
+        "import sys\ndef test_it():\n    assert not {'torch', 'numpy', 'scipy', 'h5py', 'pydantic'}"
+        " & set(sys.modules)\n"
+    )
     done = run_pytest(tmp_path, looks, "-p", "no:hypothesispytest")
     assert done.returncode == 0, done.stdout
 
@@ -64,12 +82,18 @@ def test_every_keyword_reaches_the_bench_file(rram_bench_file: Path) -> None:
     file = load_bench_file(rram_bench_file)
     assert file.chip.cell == "1R"
     assert file.simulation is not None
-    assert (file.simulation.device, file.simulation.converters, file.simulation.read_noise) == ("hfo2", False, False)
+    assert (file.simulation.device, file.simulation.converters, file.simulation.read_noise) == (
+        "hfo2",
+        False,
+        False,
+    )
 
 
 @pytest.mark.rram(rows=6, columns=6)
 @pytest.mark.parametrize("driver", EITHER)
-def test_the_truth_of_either_driver(driver: str, rram_bench: Bench, rram_ground_truth: GroundTruth) -> None:
+def test_the_truth_of_either_driver(
+    driver: str, rram_bench: Bench, rram_ground_truth: GroundTruth
+) -> None:
     assert rram_bench.file.driver.name == driver
     rram_bench.run(Forming())
     np.testing.assert_array_equal(rram_ground_truth.pulses(), rram_bench.ledger.counts)  # type: ignore[union-attr]
@@ -108,4 +132,6 @@ def test_both_drivers_give_the_same_numbers(rram_bench: Bench, tmp_path: Path) -
     (tmp_path / "direct" / "bench.toml").write_text(text, encoding="utf-8")
     with Bench.open(tmp_path / "direct" / "bench.toml") as direct:
         assert rram_bench.run(Forming()) == direct.run(Forming())
-        np.testing.assert_array_equal(GroundTruth(rram_bench).conductance_s(), GroundTruth(direct).conductance_s())
+        np.testing.assert_array_equal(
+            GroundTruth(rram_bench).conductance_s(), GroundTruth(direct).conductance_s()
+        )

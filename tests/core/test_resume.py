@@ -7,22 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rram_hil.protocols.forming import Forming
-from rram_hil.protocols.one_shot import OneShot
-from rram_hil.protocols.read_map import ReadMap
-from rram_hil.protocols.write_verify import WriteVerify
 
-from rram_hil.engine import Engine
-from rram_hil.errors import DataError, LimitError, LinkError
-from rram_hil.journal import Aside, Computed, Frame, Intent, Outcome, Saved, StepEnd, StepStart
-from rram_hil.operations import (
+from rram_hil.array.operations import (
     Apply,
     Multiply,
     Operation,
     Program,
     PulseTrain,
     Ramp,
-    Result,
     Status,
     Wait,
     WriteWords,
@@ -30,17 +22,39 @@ from rram_hil.operations import (
     read,
     read_step,
 )
-from rram_hil.protocol import Compute, Message, Plan, Progress, Protocol, Save, Setting
-from rram_hil.records import Record, operation_record
+from rram_hil.array.results import Result
+from rram_hil.engine.engine import Engine
+from rram_hil.engine.protocol import Compute, Message, Plan, Progress, Protocol, Save, Setting
+from rram_hil.errors import DataError, LimitError, LinkError
+from rram_hil.protocols.forming import Forming
+from rram_hil.protocols.one_shot import OneShot
+from rram_hil.protocols.read_map import ReadMap
+from rram_hil.protocols.write_verify import WriteVerify
+from rram_hil.storage.codec import Record, operation_record
+from rram_hil.storage.frames import (
+    Aside,
+    Computed,
+    Frame,
+    Intent,
+    Outcome,
+    Saved,
+    StepEnd,
+    StepStart,
+)
 
 Lab = Any
 TARGETS = {"map": "target.npy"}
 BUDGET = 12
-FORMING = Forming.model_validate({"bl_v": {"start_v": 2.6, "stop_v": 3.8, "step_v": 0.4}, "wl_v": [2.0, 2.4]})
+FORMING = Forming.model_validate(
+    {"bl_v": {"start_v": 2.6, "stop_v": 3.8, "step_v": 0.4}, "wl_v": [2.0, 2.4]}
+)
 ONE_SHOT = OneShot.model_validate(
     {"targets": TARGETS, "set": {"gate": {"volts_v": [2.0, 3.0], "conductance_s": [10e-6, 100e-6]}}}
 )
-PULSES = {"amplitude_v": {"start_v": 2.0, "stop_v": 2.0}, "gate_v": {"start_v": 2.0, "stop_v": 3.0, "step_v": 0.1}}
+PULSES = {
+    "amplitude_v": {"start_v": 2.0, "stop_v": 2.0},
+    "gate_v": {"start_v": 2.0, "stop_v": 3.0, "step_v": 0.1},
+}
 VERIFY = {
     "set": PULSES | {"width_s": 1e-7},
     "reset": {
@@ -111,11 +125,19 @@ def run_steps(lab: Lab, engine: Engine, steps: list[tuple[str, Protocol]] = STEP
     return session
 
 
-def run_into(lab: Lab, engine: Engine, session: Session, steps: list[tuple[str, Protocol]] = STEPS) -> None:
+def run_into(
+    lab: Lab, engine: Engine, session: Session, steps: list[tuple[str, Protocol]] = STEPS
+) -> None:
     setting = lab.setting()
     for number, (name, protocol) in enumerate(steps, 1):
         here = replace(setting, step=name)
-        engine.step(number, name, type(protocol).__name__, 1, lambda p=protocol, s=here: watched(p.run(s), session))  # type: ignore[misc]
+        engine.step(
+            number,
+            name,
+            type(protocol).__name__,
+            1,
+            lambda p=protocol, s=here: watched(p.run(s), session),
+        )  # type: ignore[misc]
 
 
 @pytest.fixture
@@ -134,12 +156,16 @@ def assert_ledger_never_too_low(lab: Lab) -> None:
 
 
 def finished(frames: list[Frame]) -> tuple[list[str], list[str]]:
-    return [f.name for f in frames if isinstance(f, Saved)], [f.name for f in frames if isinstance(f, StepStart)]
+    return [f.name for f in frames if isinstance(f, Saved)], [
+        f.name for f in frames if isinstance(f, StepStart)
+    ]
 
 
 def stresses(operation: Operation) -> bool:
     if isinstance(operation, Apply):
-        return any(bool(np.any(np.abs(s.cell_v(len(operation.cells))) > 0.25)) for s in operation.steps)
+        return any(
+            bool(np.any(np.abs(s.cell_v(len(operation.cells))) > 0.25)) for s in operation.steps
+        )
     return isinstance(operation, Program)
 
 
@@ -183,7 +209,8 @@ def test_killed_anywhere_and_resumed_the_run_ends_and_no_budget_is_passed(
         saved, steps = finished(lab.frames())
         assert steps == expected[1]
         if any(getattr(r, "interrupted", False) for r in second.got):
-            # The readings of a forming ramp may be lost, and with them the distribution of its voltages.
+            # The readings of a forming ramp may be lost, and with them the distribution of its
+            # voltages.
             told = [name for name in expected[0] if name not in ("formed_at", "formed_share")]
             assert saved in (expected[0], told)
         else:
@@ -269,7 +296,8 @@ def test_a_one_shot_cell_is_left_alone_where_another_run_has_touched_it_since(
     with pytest.raises(power_cut):
         run_steps(lab, lab.engine(), step)
     lab.instead = lambda operation, number: None
-    # Somebody looks at the chip before the run is resumed: the record of the lost operation is gone.
+    # Somebody looks at the chip before the run is resumed: the record of the lost operation is
+    # gone.
     lab.engine(journal=False).do(read(lab.cells))
     session = run_steps(lab, lab.engine(resume=True), step)
     assert session.got[0].interrupted
@@ -306,7 +334,9 @@ def test_an_interrupted_operation_says_for_how_long_the_bench_was_alone(
     assert third.away_s == result.away_s
 
 
-def test_words_that_the_chip_lost_are_there_again_after_a_resume(lab: Lab, power_cut: type[BaseException]) -> None:
+def test_words_that_the_chip_lost_are_there_again_after_a_resume(
+    lab: Lab, power_cut: type[BaseException]
+) -> None:
     def plan() -> Plan[Any]:
         yield WriteWords(lab.cells, np.arange(6), clear=True)
         yield WriteWords(lab.cells[2:3], np.array([50]))
@@ -404,21 +434,35 @@ def a_shorter_plan(lab: Lab) -> Plan[None]:
 
 @pytest.mark.parametrize(
     "changed",
-    [another_operation, another_level, another_save, another_value, another_computation, another_order, a_shorter_plan],
+    [
+        another_operation,
+        another_level,
+        another_save,
+        another_value,
+        another_computation,
+        another_order,
+        a_shorter_plan,
+    ],
 )
-def test_a_changed_protocol_is_refused_and_nothing_moves(lab: Lab, changed: Callable[[Lab], Plan[None]]) -> None:
+def test_a_changed_protocol_is_refused_and_nothing_moves(
+    lab: Lab, changed: Callable[[Lab], Plan[None]]
+) -> None:
     engine = lab.engine()
     engine.step(1, "s", "p", 1, lambda: base(lab))
     lab.events.clear()
     before, counts = lab.chip.pulses, lab.ledger_counts()
-    with pytest.raises(DataError, match=r"resume refused: at entry .* the recipe, the data or the package changed"):
+    with pytest.raises(
+        DataError, match=r"resume refused: at entry .* the recipe, the data or the package changed"
+    ):
         lab.engine(resume=True).step(1, "s", "p", 1, lambda: changed(lab))
     assert lab.events == []
     np.testing.assert_array_equal(lab.chip.pulses, before)
     np.testing.assert_array_equal(lab.ledger_counts(), counts)
 
 
-@pytest.mark.parametrize("start", [(1, "t", "p", 1), (1, "s", "q", 1), (1, "s", "p", 2), (2, "s", "p", 1)])
+@pytest.mark.parametrize(
+    "start", [(1, "t", "p", 1), (1, "s", "q", 1), (1, "s", "p", 2), (2, "s", "p", 1)]
+)
 def test_a_changed_step_is_refused(lab: Lab, start: tuple[int, str, str, int]) -> None:
     lab.engine().step(1, "s", "p", 1, lambda: base(lab))
     with pytest.raises(DataError, match="resume refused"):

@@ -1,4 +1,6 @@
-"""Recordings: what goes over a link survives in a file, and a playback stands in for the far side."""
+"""Recordings: what goes over a link survives in a file, and a playback stands in for the far
+side.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rram_hil.drivers.simulated.control import BoardControl
 
-from rram_hil.bench import Bench
-from rram_hil.bench_file import load_bench_file
+from rram_hil.array.operations import pulse
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.errors import BenchError, DataError, LinkError
-from rram_hil.link import Dialog, ese_probe, make_link
-from rram_hil.operations import pulse
-from rram_hil.traffic import Playback, Recorder, Traffic, read_traffic
+from rram_hil.wire.dialog import Dialog, ese_probe
+from rram_hil.wire.open_link import make_link
+from rram_hil.wire.recording import Playback, Recorder, Traffic, read_traffic
 
 RESOURCE = "GPIB0::24::INSTR"
 
@@ -41,7 +44,9 @@ def replay(path: Path) -> tuple[Dialog, Playback]:
     return Dialog(make_link(RESOURCE, playback), ese_probe, timeout_s=0.2), playback
 
 
-@given(st.lists(st.tuples(st.sampled_from(["send", "receive"]), st.binary(max_size=300)), max_size=12))
+@given(
+    st.lists(st.tuples(st.sampled_from(["send", "receive"]), st.binary(max_size=300)), max_size=12)
+)
 def test_any_bytes_survive(events: list[tuple[str, bytes]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         seed, kept = read_traffic(recording(Path(folder), *events))
@@ -80,7 +85,9 @@ def test_a_playback_gives_the_same_bytes_in_whatever_pieces_they_are_asked_for(
         link.receive(1, 0.0)
 
 
-def test_a_reply_that_came_in_one_piece_is_taken_in_several_and_the_other_way_round(tmp_path: Path) -> None:
+def test_a_reply_that_came_in_one_piece_is_taken_in_several_and_the_other_way_round(
+    tmp_path: Path,
+) -> None:
     path = recording(
         tmp_path,
         ("open", b""),
@@ -103,14 +110,28 @@ def test_a_reply_that_came_in_one_piece_is_taken_in_several_and_the_other_way_ro
 @pytest.mark.parametrize(
     ("act", "told"),
     [
-        (lambda d: d.query("C?"), r"send b'C\?\\n' where the recording has, after 0\.\d+ s, send b'A\?\\n'"),
-        (lambda d: d.link.receive(10, 0.1), r"a reply is awaited where the recording has, after .* send b'A\?\\n'"),
+        (
+            lambda d: d.query("C?"),
+            r"send b'C\?\\n' where the recording has, after 0\.\d+ s, send b'A\?\\n'",
+        ),
+        (
+            lambda d: d.link.receive(10, 0.1),
+            r"a reply is awaited where the recording has, after .* send b'A\?\\n'",
+        ),
         (lambda d: d.link.drain(), r"drain b'' where the recording has, after .* send b'A\?\\n'"),
-        (lambda d: (d.query("A?"), d.query("A?")), r"send b'A\?\\n' where the recording is used up"),
-        (lambda d: (d.query("A?"), d.link.receive(1, 0.1)), "a reply is awaited where the recording is used up"),
+        (
+            lambda d: (d.query("A?"), d.query("A?")),
+            r"send b'A\?\\n' where the recording is used up",
+        ),
+        (
+            lambda d: (d.query("A?"), d.link.receive(1, 0.1)),
+            "a reply is awaited where the recording is used up",
+        ),
     ],
 )
-def test_what_differs_from_the_recording_is_named(tmp_path: Path, act: Callable[[Dialog], object], told: str) -> None:
+def test_what_differs_from_the_recording_is_named(
+    tmp_path: Path, act: Callable[[Dialog], object], told: str
+) -> None:
     path = recording(tmp_path, ("open", b""), ("send", b"A?\n"), ("receive", b"1\n"))
     dialog, _ = replay(path)
     dialog.open()
@@ -156,7 +177,9 @@ def test_failures_are_played_back_too(tmp_path: Path) -> None:
 
 
 def test_a_driver_may_look_more_or_less_often_before_it_gives_up(tmp_path: Path) -> None:
-    path = recording(tmp_path, ("open", b""), ("send", b"A?\n"), *[("receive", b"")] * 3, ("send", b"B?\n"))
+    path = recording(
+        tmp_path, ("open", b""), ("send", b"A?\n"), *[("receive", b"")] * 3, ("send", b"B?\n")
+    )
     for looks in (1, 3, 5):
         dialog, playback = replay(path)
         dialog.open()
@@ -187,7 +210,8 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", '{"format": "other", "version": 1}', '{"format": "rram-hil traffic", "version": 9}']
+    "text",
+    ["", "{}", '{"format": "other", "version": 1}', '{"format": "rram-hil traffic", "version": 9}'],
 )
 def test_what_is_no_recording_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x").write_text(text, encoding="utf-8")
@@ -214,7 +238,9 @@ def test_a_recording_overwrites_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def counter() -> Iterator[str]:
-    """A text instrument "host:port" that counts its queries; LATE? is answered too late, GONE? by hanging up."""
+    """A text instrument "host:port" that counts its queries; LATE? is answered too late, GONE? by
+    hanging up.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     asked = 0
 
@@ -244,7 +270,9 @@ def counter() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("form", ["TCPIP::{}::{}::SOCKET", "socket://{}:{}"])
-def test_a_session_with_its_failures_is_the_same_when_played_back(tmp_path: Path, counter: str, form: str) -> None:
+def test_a_session_with_its_failures_is_the_same_when_played_back(
+    tmp_path: Path, counter: str, form: str
+) -> None:
     resource = form.format(*counter.split(":"))
 
     def session(traffic: Traffic) -> list[Any]:
@@ -253,7 +281,9 @@ def test_a_session_with_its_failures_is_the_same_when_played_back(tmp_path: Path
         got: list[Any] = [traffic.nonce()]
         for question in ("A?", "BLOCK?", "LATE?", "B?", "GONE?", "C?"):
             try:
-                got.append(dialog.query_block(question) if question == "BLOCK?" else dialog.query(question))
+                got.append(
+                    dialog.query_block(question) if question == "BLOCK?" else dialog.query(question)
+                )
             except LinkError as error:
                 got.append(str(error))
                 if not dialog.link.is_open:
@@ -301,23 +331,34 @@ pulses_per_cell = 1000
 def test_a_session_with_the_board_is_played_back_without_it(tmp_path: Path, transport: str) -> None:
     def session(bench: Bench) -> list[np.ndarray]:
         cells = bench.cells()
-        results: list[Any] = [bench.do(pulse(cells, bl_v=3.5, wl_v=2.0, width_s=1e-6, read=bench.file.read.step))]
+        results: list[Any] = [
+            bench.do(pulse(cells, bl_v=3.5, wl_v=2.0, width_s=1e-6, read=bench.file.read.step))
+        ]
         if bench.far_side is not None:
             with BoardControl(bench.far_side.control) as control:
                 control.inject("drop-reply", "APPLY")
                 control.inject("corrupt-reply", "APPLY")
-        results.append(bench.do(pulse(cells[::3], sl_v=1.4, wl_v=3.5, width_s=2e-7, read=bench.file.read.step)))
+        results.append(
+            bench.do(pulse(cells[::3], sl_v=1.4, wl_v=3.5, width_s=2e-7, read=bench.file.read.step))
+        )
         maps = [bench.read_map() for _ in range(2)]
         return [*maps, *(a for r in results for a in (r.last_s, r.status))]
 
-    (tmp_path / "bench.toml").write_text(BOARD.format(port="") + f'[simulation]\ntransport = "{transport}"\n')
-    with Recorder(tmp_path / "x") as recorder, Bench.open(tmp_path / "bench.toml", traffic=recorder) as bench:
+    (tmp_path / "bench.toml").write_text(
+        BOARD.format(port="") + f'[simulation]\ntransport = "{transport}"\n'
+    )
+    with (
+        Recorder(tmp_path / "x") as recorder,
+        Bench.open(tmp_path / "bench.toml", traffic=recorder) as bench,
+    ):
         before, identity = session(bench), bench.identity
         assert bench.far_side is not None
         told = bench.far_side.settings
     (tmp_path / "c1.ledger.npy").unlink()
     real = tmp_path / "real.toml"
-    real.write_text(BOARD.format(port="\n".join(f"{key} = {json.dumps(value)}" for key, value in told.items())))
+    real.write_text(
+        BOARD.format(port="\n".join(f"{key} = {json.dumps(value)}" for key, value in told.items()))
+    )
     playback = Playback(tmp_path / "x")
     with Bench.open(real, traffic=playback) as bench:
         assert bench.far_side is None
@@ -335,7 +376,9 @@ def test_a_session_with_the_board_is_played_back_without_it(tmp_path: Path, tran
         b.read_map()
 
 
-def test_a_bench_with_a_simulation_section_is_played_back_without_starting_it(tmp_path: Path) -> None:
+def test_a_bench_with_a_simulation_section_is_played_back_without_starting_it(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "bench.toml").write_text(BOARD.format(port='port = "COM9"') + "[simulation]\n")
     path = recording(tmp_path, ("open", b""))
     with pytest.raises(DataError, match="COM9: open"):

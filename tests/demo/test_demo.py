@@ -16,18 +16,22 @@ from rram_hil.cli import main
 from rram_hil.demo import training
 from rram_hil.demo.table import chip_result
 from rram_hil.errors import ConfigError
-from rram_hil.run_file import read_run
+from rram_hil.storage.run_reader import read_run
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training of two epochs, and a small adaptation."""
     teacher, student = learning.train_teacher, learning.distil
-    monkeypatch.setattr(learning, "train_teacher", lambda *a, **k: teacher(*a, **{**k, "epochs": 3}))
+    monkeypatch.setattr(
+        learning, "train_teacher", lambda *a, **k: teacher(*a, **{**k, "epochs": 3})
+    )
     monkeypatch.setattr(learning, "distil", lambda *a, **k: student(*a, **{**k, "epochs": 1}))
     plans = demo.plans
     monkeypatch.setattr(
-        demo, "plans", lambda seed, mnist: [replace(p, adaptation_steps=3) for p in plans(seed, mnist=mnist)]
+        demo,
+        "plans",
+        lambda seed, mnist: [replace(p, adaptation_steps=3) for p in plans(seed, mnist=mnist)],
     )
 
 
@@ -41,13 +45,21 @@ def test_the_command_leaves_a_table_that_comes_from_the_run_files(
     assert not ended.value.code
     printed = capsys.readouterr().out
     summary = json.loads((out / "summary.json").read_text())
-    assert [row["name"] for row in summary["rows"]] == ["float", "one-shot", "R-V-W", "KD, one-shot", "KD+RSA"]
+    assert [row["name"] for row in summary["rows"]] == [
+        "float",
+        "one-shot",
+        "R-V-W",
+        "KD, one-shot",
+        "KD+RSA",
+    ]
     for row in summary["rows"]:
         assert set(row) == {"name", "accuracy", "pulses", "reads", "bench_seconds", "on_chip_words"}
         assert f"{100 * row['accuracy']:.2f} %" in printed
     by_name = {row["name"]: row for row in summary["rows"]}
     assert by_name["KD+RSA"]["on_chip_words"] <= 0.05 * 3706
-    assert by_name["KD+RSA"]["pulses"] == by_name["KD, one-shot"]["pulses"], "adaptation writes no cell"
+    assert by_name["KD+RSA"]["pulses"] == by_name["KD, one-shot"]["pulses"], (
+        "adaptation writes no cell"
+    )
     assert by_name["R-V-W"]["pulses"] > by_name["one-shot"]["pulses"]
 
     for device, folder in (("paper", out), ("hfo2", out / "hfo2-1")):
@@ -64,7 +76,9 @@ def test_the_command_leaves_a_table_that_comes_from_the_run_files(
     page = (out / "report.html").read_text()
     HTMLParser().feed(page)
     assert "KD+RSA" in page
-    assert "://" not in page.replace("http://www.w3.org/", ""), "the page needs nothing from elsewhere"
+    assert "://" not in page.replace("http://www.w3.org/", ""), (
+        "the page needs nothing from elsewhere"
+    )
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:

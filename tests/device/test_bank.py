@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device import cells_of
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Simulation
-from rram_hil.device.model import DEFAULT_PRESET, DeviceModel
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import Apply, Step
 from rram_hil.errors import ConfigError
-from rram_hil.operations import Apply, Step
+from rram_hil.simulation import cells_of
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation
+from rram_hil.simulation.model import DEFAULT_PRESET, DeviceModel
 
 MODEL = DeviceModel.load(DEFAULT_PRESET)
 
@@ -57,12 +57,16 @@ def test_a_pulse_on_all_cells_is_a_pulse_on_each_part_of_them(cut: int, wl: floa
 
 def test_cells_of_a_bank_answer_as_those_of_a_chip_of_the_same_draws() -> None:
     geometry = Geometry(1, 6, 6)
-    chip = SimulatedChip(geometry, Simulation(seed=9, read_noise=False, converters=False), read_v=0.3, chip_id="T")
+    chip = SimulatedChip(
+        geometry, Simulation(seed=9, read_noise=False, converters=False), read_v=0.3, chip_id="T"
+    )
     still = MODEL.model_copy(update={"drift": None})
     chip.model = still
     bank = cells_of(still, 36, chip._seed, formed=False)
     cells = Cells.all(geometry)
-    for number, (bl, sl, wl) in enumerate([(4.2, 0.0, 2.5), (0.0, 2.8, 4.0), (2.0, 0.0, 2.4), (2.0, 0.0, 2.5)]):
+    for number, (bl, sl, wl) in enumerate(
+        [(4.2, 0.0, 2.5), (0.0, 2.8, 4.0), (2.0, 0.0, 2.4), (2.0, 0.0, 2.5)]
+    ):
         chip.execute(Apply(cells, (Step(bl, sl, wl, 200e-9),)), number + 1)
         bank.apply(bl, sl, wl, 200e-9)
     np.testing.assert_allclose(chip.conductance_s().ravel(), bank.conductance_s, rtol=1e-4)
@@ -83,7 +87,10 @@ def test_a_weak_reset_leaves_a_filament_alone_and_no_pulse_leaves_the_physical_r
 
 @settings(max_examples=50, deadline=None)
 @given(
-    before=st.floats(1e-6, 2.4e-4), single=st.floats(1e-6, 2.4e-4), first=st.floats(0.1, 5), second=st.floats(0.1, 5)
+    before=st.floats(1e-6, 2.4e-4),
+    single=st.floats(1e-6, 2.4e-4),
+    first=st.floats(0.1, 5),
+    second=st.floats(0.1, 5),
 )
 def test_two_set_pulses_do_what_one_of_their_widths_together_does_and_none_lowers_a_cell(
     before: float, single: float, first: float, second: float
@@ -157,9 +164,13 @@ def test_wear_makes_the_first_reset_shallower_and_fewer_cells_give_up_than_that_
     assert fresh[1] - worn[1] < 0.05
 
 
-def test_a_cycle_is_counted_when_a_reset_breaks_a_filament_and_not_again_before_the_next_set() -> None:
+def test_a_cycle_is_counted_when_a_reset_breaks_a_filament_and_not_again_before_the_next_set() -> (
+    None
+):
     geometry = Geometry(1, 6, 6)
-    chip = SimulatedChip(geometry, Simulation(seed=9, read_noise=False, converters=False), read_v=0.3, chip_id="T")
+    chip = SimulatedChip(
+        geometry, Simulation(seed=9, read_noise=False, converters=False), read_v=0.3, chip_id="T"
+    )
     cells = Cells.all(geometry)
     steps = [Step(4.2, 0.0, 2.5, 200e-9)] + 2 * [Step(0.0, 3.0, 4.0, 200e-9)]
     chip.execute(Apply(cells, tuple(steps)), 1)
@@ -170,7 +181,9 @@ def test_a_cycle_is_counted_when_a_reset_breaks_a_filament_and_not_again_before_
     assert np.all(chip._state.cycles_done[formed & (chip._state.broken_s > 0)] == 2)
 
 
-def test_a_gate_too_high_for_a_new_filament_leaves_some_cells_wandering_and_settled_ones_alone() -> None:
+def test_a_gate_too_high_for_a_new_filament_leaves_some_cells_wandering_and_settled_ones_alone() -> (
+    None
+):
     still = MODEL.model_copy(update={"drift": None})
     grow = still.set.grow
     assert grow is not None
@@ -188,7 +201,11 @@ def test_a_gate_too_high_for_a_new_filament_leaves_some_cells_wandering_and_sett
         return np.asarray(1 / bank.conductance_s[bank.responsive])
 
     calm = still.model_copy(
-        update={"set": still.set.model_copy(update={"grow": grow.model_copy(update={"overdrive": None})})}
+        update={
+            "set": still.set.model_copy(
+                update={"grow": grow.model_copy(update={"overdrive": None})}
+            )
+        }
     )
     high = 1.12 * grow.series_ohm
     assert np.mean(ramped(calm, settled=False) > high) < 0.03

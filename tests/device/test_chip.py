@@ -10,18 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import Fault, SimulatedChip
-from rram_hil.device.config import Simulation, Timing
-from rram_hil.device.lines import block_transfer
-from rram_hil.errors import AbortedError, ConfigError, DataError
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import (
     Apply,
-    ApplyResult,
     Multiply,
-    MultiplyResult,
     Program,
-    ProgramResult,
     PulseTrain,
     Ramp,
     Status,
@@ -33,6 +26,11 @@ from rram_hil.operations import (
     read,
     read_step,
 )
+from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult
+from rram_hil.errors import AbortedError, ConfigError, DataError
+from rram_hil.simulation.chip import Fault, SimulatedChip
+from rram_hil.simulation.config import Simulation, Timing
+from rram_hil.simulation.wire_drops import block_transfer
 
 QUIET: dict[str, Any] = {"read_noise": False, "converters": False}
 
@@ -41,11 +39,19 @@ class Bench:
     """A chip and its operation numbers."""
 
     def __init__(
-        self, shape: tuple[int, int, int], device: str, *, cell: Any = "1T1R", folder: Path = Path("."), **settings: Any
+        self,
+        shape: tuple[int, int, int],
+        device: str,
+        *,
+        cell: Any = "1T1R",
+        folder: Path = Path("."),
+        **settings: Any,
     ):
         self.geometry = Geometry(*shape, cell=cell)
         simulation = Simulation(device=device, **settings)
-        self.chip = SimulatedChip(self.geometry, simulation, read_v=0.3, chip_id="T1", folder=folder)
+        self.chip = SimulatedChip(
+            self.geometry, simulation, read_v=0.3, chip_id="T1", folder=folder
+        )
         self.cells = Cells.all(self.geometry)
         self.number = self.chip.last_number
 
@@ -88,7 +94,9 @@ def forming(cells: Cells) -> Apply:
     return Apply(cells, tuple(steps), stop=Stop(above_s=30e-6))
 
 
-def write_verify(chip: SimulatedChip, cells: Cells, target: Any, width: float = 0.05, max_pulses: int = 60) -> Program:
+def write_verify(
+    chip: SimulatedChip, cells: Cells, target: Any, width: float = 0.05, max_pulses: int = 60
+) -> Program:
     model = chip.model
     return Program(
         cells,
@@ -109,7 +117,9 @@ def formed_hfo2() -> Bench:
     return bench
 
 
-def test_forming_takes_the_measured_volts_and_leaves_the_measured_resistance(formed_hfo2: Bench) -> None:
+def test_forming_takes_the_measured_volts_and_leaves_the_measured_resistance(
+    formed_hfo2: Bench,
+) -> None:
     bench = Bench((1, 150, 150), "hfo2", seed=4)
     assert np.median(bench.chip.conductance_s()) < 1e-7
     result = bench.form()
@@ -121,8 +131,12 @@ def test_forming_takes_the_measured_volts_and_leaves_the_measured_resistance(for
     assert 1 / np.median(result.last_s[good]) == pytest.approx(7500, rel=0.05)
 
 
-@pytest.mark.parametrize(("wl_v", "median", "sd"), [(2.35, 74, 21), (2.49, 134, 17), (2.63, 170, 14)])
-def test_one_set_of_hfo2_spreads_as_measured(formed_hfo2: Bench, wl_v: float, median: float, sd: float) -> None:
+@pytest.mark.parametrize(
+    ("wl_v", "median", "sd"), [(2.35, 74, 21), (2.49, 134, 17), (2.63, 170, 14)]
+)
+def test_one_set_of_hfo2_spreads_as_measured(
+    formed_hfo2: Bench, wl_v: float, median: float, sd: float
+) -> None:
     bench = formed_hfo2
     runs = []
     for _ in range(4):
@@ -171,9 +185,12 @@ def test_one_shot_programming_of_paper_is_off_by_a_tenth_over_the_whole_window()
 
 
 @pytest.mark.parametrize(
-    ("device", "low", "high", "pulses", "share"), [("paper", 1, 100, 30, 0.995), ("hfo2", 20, 200, 60, 0.98)]
+    ("device", "low", "high", "pulses", "share"),
+    [("paper", 1, 100, 30, 0.995), ("hfo2", 20, 200, 60, 0.98)],
 )
-def test_write_verify_converges(device: str, low: float, high: float, pulses: int, share: float) -> None:
+def test_write_verify_converges(
+    device: str, low: float, high: float, pulses: int, share: float
+) -> None:
     bench = Bench((1, 100, 100), device, seed=6)
     bench.form()
     bench.reset(2.2)
@@ -219,7 +236,11 @@ def _worked(device: str, cuts: list[int]) -> tuple[Any, ...]:
         result = bench.apply(read(bench.cells, repeat=3).part(part))
         seen.append(result.conductance_s.T)
     halves = len(parts)
-    return np.concatenate(seen[:halves], axis=1), np.concatenate(seen[halves:], axis=1), bench.chip.pulses
+    return (
+        np.concatenate(seen[:halves], axis=1),
+        np.concatenate(seen[halves:], axis=1),
+        bench.chip.pulses,
+    )
 
 
 @settings(max_examples=15, deadline=None)
@@ -275,7 +296,9 @@ def test_words_are_multiplied_exactly_and_stay_until_cleared() -> None:
     result = bench.multiply(Multiply(0, 0, 0, 8, inputs, words=True))
     assert result.word_sums is not None
     np.testing.assert_array_equal(result.word_sums, inputs.astype(np.int64) @ bench.chip.words[0])
-    bench.chip.execute(WriteWords(Cells.of([(0, 0, 0)]), np.array([5], dtype=np.int32), clear=True), 3)
+    bench.chip.execute(
+        WriteWords(Cells.of([(0, 0, 0)]), np.array([5], dtype=np.int32), clear=True), 3
+    )
     assert bench.chip.words.sum() == 5
     with pytest.raises(ConfigError, match="8-bit words must lie in"):
         bench.chip.execute(WriteWords(Cells.of([(0, 0, 0)]), np.array([128], dtype=np.int32)), 4)
@@ -360,14 +383,18 @@ def test_readings_say_what_they_are_worth() -> None:
 def test_a_broken_gate_shows_on_its_whole_row() -> None:
     bench = Bench((1, 4, 4), "paper")
     bench.chip.inject(Fault.GATE_LEAK, Cells.of([(0, 2, 1)]))
-    leak = bench.apply(Apply(bench.cells, (Step(0.0, 0.0, 3.0, 1e-3, "gate"),))).current_a.reshape(4, 4)
+    leak = bench.apply(Apply(bench.cells, (Step(0.0, 0.0, 3.0, 1e-3, "gate"),))).current_a.reshape(
+        4, 4
+    )
     assert np.all(leak[2] == pytest.approx(3e-6, rel=1e-3))
     assert np.all(np.delete(leak, 2, axis=0) < 1e-11)
     assert bench.chip.pulses.sum() == 0
 
 
 def test_converters_quantise_levels_and_readings() -> None:
-    exact, real = (Bench((1, 10, 10), "paper", seed=14, read_noise=False, converters=c) for c in (False, True))
+    exact, real = (
+        Bench((1, 10, 10), "paper", seed=14, read_noise=False, converters=c) for c in (False, True)
+    )
     exact.form()
     real.form()
     a, b = (bench.apply(read(bench.cells)).last_s for bench in (exact, real))
@@ -407,14 +434,18 @@ def test_a_cancelled_operation_stops_between_cells_and_says_what_it_did() -> Non
     cancel = threading.Event()
     threading.Timer(0.15, cancel.set).start()
     before = time.monotonic()
-    result = bench.chip.execute(pulse(bench.cells, bl_v=1.0, wl_v=2.0, width_s=1e-6, read=read_step()), 1, cancel)
+    result = bench.chip.execute(
+        pulse(bench.cells, bl_v=1.0, wl_v=2.0, width_s=1e-6, read=read_step()), 1, cancel
+    )
     assert time.monotonic() - before < 1.0
     assert isinstance(result, ApplyResult)
     done = result.status[:, 0] != Status.NOT_RUN
     assert 0 < done.sum() < 1600
     assert np.array_equal(result.pulses, done.astype(int))
     assert np.array_equal(bench.chip.pulses.ravel(), done.astype(int))
-    program = bench.chip.execute(write_verify(bench.chip, bench.cells, np.full(1600, 5e-5)), 2, cancel)
+    program = bench.chip.execute(
+        write_verify(bench.chip, bench.cells, np.full(1600, 5e-5)), 2, cancel
+    )
     assert isinstance(program, ProgramResult)
     assert program.pulses.sum() == 0
     with pytest.raises(AbortedError):
@@ -436,10 +467,10 @@ def test_a_new_process_meets_the_same_chip(tmp_path: Path) -> None:
 
 KILLED = """
 from pathlib import Path
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Simulation
-from rram_hil.operations import Step, Apply
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation
+from rram_hil.array.operations import Step, Apply
 simulation = Simulation(device="paper", state="chip.state")
 chip = SimulatedChip(Geometry(1, 16, 16), simulation, read_v=0.3, chip_id="T1", folder=Path({folder!r}))
 print("ready", flush=True)
@@ -453,7 +484,9 @@ while True:
 
 def test_a_killed_process_leaves_counters_that_cover_what_it_did(tmp_path: Path) -> None:
     code = KILLED.format(folder=str(tmp_path))
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.3)
@@ -465,7 +498,8 @@ def test_a_killed_process_leaves_counters_that_cover_what_it_did(tmp_path: Path)
     assert bench.chip.last_number in (finished, finished + 1)
     assert finished <= pulses.min() <= pulses.max() <= finished + 1
     assert np.array_equal(
-        bench.chip.executed(bench.chip.last_number, bench.cells) > 0, pulses.ravel() == bench.chip.last_number
+        bench.chip.executed(bench.chip.last_number, bench.cells) > 0,
+        pulses.ravel() == bench.chip.last_number,
     )
     assert np.all((bench.chip.conductance_s() > 50e-6).ravel()[bench.responsive])
 

@@ -1,4 +1,6 @@
-"""The crossbar solver: the laws of resistive networks, and agreement with dense and sparse solutions of the same."""
+"""The crossbar solver: the laws of resistive networks, and agreement with dense and sparse
+solutions of the same.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rram_hil.device import crossbar
-from rram_hil.device.crossbar import Crossbar, Solution
+from rram_hil.crossbar import solver as crossbar
+from rram_hil.crossbar.solver import Crossbar, Solution
 
 FloatArray = NDArray[np.float64]
 INF = float("inf")
@@ -47,20 +49,33 @@ def some_volts(network: Crossbar, seed: int, vectors: int = 1) -> dict[str, Floa
 
 
 def textbook(network: Crossbar, volts: dict[str, FloatArray]) -> dict[str, FloatArray]:
-    """Modified nodal analysis, dense: one equation per node and per wire (v - v' = R i), which also holds for R = 0."""
+    """Modified nodal analysis, dense: one equation per node and per wire (v - v' = R i), which also
+    holds for R = 0.
+    """
     g = network.g_s
     rows, columns = g.shape
-    row, column = np.arange(g.size).reshape(rows, columns), g.size + np.arange(g.size).reshape(rows, columns)
+    row, column = (
+        np.arange(g.size).reshape(rows, columns),
+        g.size + np.arange(g.size).reshape(rows, columns),
+    )
     wires: list[tuple[int, int | None, float, float]] = []
     for i in range(rows):
-        wires += [(int(a), int(b), network.row_ohm[i], 0.0) for a, b in zip(row[i], row[i, 1:], strict=False)]  # type: ignore[index]
+        wires += [
+            (int(a), int(b), network.row_ohm[i], 0.0)
+            for a, b in zip(row[i], row[i, 1:], strict=False)
+        ]  # type: ignore[index]
     for j in range(columns):
         wires += [
             (int(a), int(b), network.column_ohm[j], 0.0)  # type: ignore[index]
             for a, b in zip(column[:, j], column[1:, j], strict=False)
         ]
     ends: dict[str, list[tuple[int, int]]] = {"left": [], "right": [], "top": [], "bottom": []}
-    for name, nodes in (("left", row[:, 0]), ("right", row[:, -1]), ("top", column[0]), ("bottom", column[-1])):
+    for name, nodes in (
+        ("left", row[:, 0]),
+        ("right", row[:, -1]),
+        ("top", column[0]),
+        ("bottom", column[-1]),
+    ):
         for k, node in enumerate(nodes):
             ohm = getattr(network, f"{name}_ohm")[k]
             if np.isfinite(ohm):
@@ -85,7 +100,10 @@ def textbook(network: Crossbar, volts: dict[str, FloatArray]) -> dict[str, Float
     for _ in range(3):
         # A line that hangs on one weak cell is found to 1e-6 V only at the first attempt.
         found += np.linalg.lstsq(matrix, right - matrix @ found, rcond=1e-13)[0]
-    result = {"row_v": found[: g.size].reshape(g.shape), "column_v": found[g.size : n].reshape(g.shape)}
+    result = {
+        "row_v": found[: g.size].reshape(g.shape),
+        "column_v": found[g.size : n].reshape(g.shape),
+    }
     for name, of in ends.items():
         result[f"{name}_a"] = np.zeros(rows if name in ("left", "right") else columns)
         for k, at in of:
@@ -111,9 +129,13 @@ def test_small_networks_are_solved_as_by_the_textbook(network: Crossbar, seed: i
         row_v, column_v, _ = nodes(found)
         np.testing.assert_allclose(row_v, expected["row_v"], atol=1e-6)
         np.testing.assert_allclose(column_v, expected["column_v"], atol=1e-6)
-        largest = max(np.abs(expected[f"{end}_a"]).max() for end in ("left", "right", "top", "bottom"))
+        largest = max(
+            np.abs(expected[f"{end}_a"]).max() for end in ("left", "right", "top", "bottom")
+        )
         for end in ("left_a", "right_a", "top_a", "bottom_a"):
-            np.testing.assert_allclose(getattr(found, end)[0], expected[end], atol=1e-7 * largest + 1e-13)
+            np.testing.assert_allclose(
+                getattr(found, end)[0], expected[end], atol=1e-7 * largest + 1e-13
+            )
 
 
 @settings(max_examples=100, deadline=None)
@@ -123,7 +145,8 @@ def test_iterations_agree_with_the_sparse_factorisation(network: Crossbar, seed:
     prepared = network.prepare()
     found, direct = prepared.solve(**volts), prepared.solve(**volts, method="direct")
     current, expected = nodes(found)[2], nodes(direct)[2]
-    # Currents that are zero (floating lines) are rounding in the factorisation: lines of 100 S, volts to 1e-16.
+    # Currents that are zero (floating lines) are rounding in the factorisation: lines of 100 S,
+    # volts to 1e-16.
     assert np.abs(current - expected).max() <= 1e-8 * np.abs(expected).max() + 1e-13
     # So are the last digits of a floating line that hangs on one cell of 1e-7 S.
     assert np.abs(nodes(found)[0] - nodes(direct)[0]).max() <= 1e-6
@@ -134,7 +157,9 @@ def test_iterations_agree_with_the_sparse_factorisation(network: Crossbar, seed:
 def test_no_current_is_lost_at_any_node(network: Crossbar, seed: int) -> None:
     found = network.solve(**some_volts(network, seed))
     row_v, column_v, cell = nodes(found)
-    np.testing.assert_allclose(cell, network.g_s * (row_v - column_v), atol=1e-12 * np.abs(cell).max() + 1e-18)
+    np.testing.assert_allclose(
+        cell, network.g_s * (row_v - column_v), atol=1e-12 * np.abs(cell).max() + 1e-18
+    )
     scale = np.abs(cell).max() + np.abs(found.left_a).max() + np.abs(found.top_a).max()
     ends = [
         found.left_a[0] + found.right_a[0] - cell.sum(axis=1),
@@ -166,12 +191,19 @@ def test_vectors_add_up(network: Crossbar, seed: int) -> None:
     one, two = some_volts(network, seed), some_volts(network, seed + 1)
     both = {name: np.concatenate((one[name], two[name], 2 * one[name] - two[name])) for name in one}
     found = prepared.solve(**both)
-    scale = max(float(np.abs(getattr(found, end)).max()) for end in ("left_a", "right_a", "top_a", "bottom_a"))
+    scale = max(
+        float(np.abs(getattr(found, end)).max())
+        for end in ("left_a", "right_a", "top_a", "bottom_a")
+    )
     for end in ("left_a", "right_a", "top_a", "bottom_a"):
         a = getattr(found, end)
         # Where nothing flows, what is left is the rounding of volts, times the cells.
-        np.testing.assert_allclose(a[2], 2 * a[0] - a[1], atol=1e-9 * scale + 1e-15 * network.g_s.max() + 1e-18)
-        np.testing.assert_allclose(getattr(prepared.solve(**one), end)[0], a[0], atol=1e-9 * scale + 1e-18)
+        np.testing.assert_allclose(
+            a[2], 2 * a[0] - a[1], atol=1e-9 * scale + 1e-15 * network.g_s.max() + 1e-18
+        )
+        np.testing.assert_allclose(
+            getattr(prepared.solve(**one), end)[0], a[0], atol=1e-9 * scale + 1e-18
+        )
 
 
 @settings(max_examples=50, deadline=None)
@@ -187,7 +219,11 @@ def test_what_a_row_gives_a_column_the_column_gives_the_row(network: Crossbar) -
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 1000), less=st.sampled_from([0.0, 1e-9, 0.1, 1.0, 5.0]), more=st.floats(1e-2, 20.0))
+@given(
+    seed=st.integers(0, 1000),
+    less=st.sampled_from([0.0, 1e-9, 0.1, 1.0, 5.0]),
+    more=st.floats(1e-2, 20.0),
+)
 def test_the_power_taken_falls_as_wires_get_worse(seed: int, less: float, more: float) -> None:
     rng = np.random.default_rng(seed)
     g, volts = rng.uniform(1e-6, 1e-4, (9, 7)), rng.uniform(-0.3, 0.3, 9)
@@ -218,7 +254,9 @@ def test_a_line_fed_from_both_ends_shares_its_current_as_its_resistances_say() -
 
 
 def test_a_line_between_two_sources_carries_current_of_its_own() -> None:
-    found = Crossbar(np.zeros((1, 3)), 10.0, 1.0, left_ohm=5.0, right_ohm=15.0).solve(left_v=1.0, right_v=0.2)
+    found = Crossbar(np.zeros((1, 3)), 10.0, 1.0, left_ohm=5.0, right_ohm=15.0).solve(
+        left_v=1.0, right_v=0.2
+    )
     assert found.left_a[0, 0] == pytest.approx(0.8 / 40)
     assert found.right_a[0, 0] == pytest.approx(-0.8 / 40)
     np.testing.assert_allclose(nodes(found)[0], [[0.9, 0.7, 0.5]], rtol=1e-12)
@@ -227,7 +265,9 @@ def test_a_line_between_two_sources_carries_current_of_its_own() -> None:
 def test_sneak_paths_run_through_floating_lines() -> None:
     # The selected cell beside three others in series: row 0 - column 1 - row 1 - column 0.
     g = np.array([[1e-6, 30e-6], [30e-6, 30e-6]])
-    found = Crossbar(g, 0.0, 0.0, left_ohm=[0.0, INF], bottom_ohm=[0.0, INF]).solve(left_v=[0.3, 9.0])
+    found = Crossbar(g, 0.0, 0.0, left_ohm=[0.0, INF], bottom_ohm=[0.0, INF]).solve(
+        left_v=[0.3, 9.0]
+    )
     assert found.left_a[0, 0] == pytest.approx(0.3 * (1e-6 + 10e-6), rel=1e-10)
     row_v, column_v, _ = nodes(found)
     assert column_v[0, 1] == pytest.approx(0.2, rel=1e-9)
@@ -236,7 +276,9 @@ def test_sneak_paths_run_through_floating_lines() -> None:
 
 def test_floating_lines_of_tiny_cells_keep_their_digits() -> None:
     g = np.full((3, 3), 1e-12)
-    found = Crossbar(g, 1e-3, 1e-3, left_ohm=[1.0, INF, INF], bottom_ohm=[1.0, INF, INF]).solve(left_v=1.0)
+    found = Crossbar(g, 1e-3, 1e-3, left_ohm=[1.0, INF, INF], bottom_ohm=[1.0, INF, INF]).solve(
+        left_v=1.0
+    )
     # Bridges: the cell itself, and the others as 1/2 + 1/4 + 1/2 in series.
     assert found.left_a[0, 0] == pytest.approx(1e-12 + 1e-12 / 1.25, rel=1e-6)
     assert found.note == ""
@@ -246,7 +288,9 @@ def test_what_no_source_reaches_stands_at_zero() -> None:
     g = np.zeros((4, 4))
     g[0, 0] = 1e-5
     g[2, 3] = 1e-2
-    found = Crossbar(g, 1.0, 1.0, left_ohm=[1.0, INF, INF, INF], bottom_ohm=[1.0, INF, INF, INF]).solve(left_v=0.5)
+    found = Crossbar(
+        g, 1.0, 1.0, left_ohm=[1.0, INF, INF, INF], bottom_ohm=[1.0, INF, INF, INF]
+    ).solve(left_v=0.5)
     row_v, column_v, cell = nodes(found)
     assert found.left_a[0, 0] == pytest.approx(0.5 / (1e5 + 1 + 3 + 1))
     assert not row_v[1:].any()
@@ -256,7 +300,9 @@ def test_what_no_source_reaches_stands_at_zero() -> None:
 
 @pytest.mark.parametrize("shape", [(64, 64), (65, 40), (1, 200), (200, 1)])
 @pytest.mark.parametrize("scheme", ["driven", "both ends", "held", "one selected"])
-def test_arrays_with_shorts_agree_with_the_sparse_factorisation(shape: tuple[int, int], scheme: str) -> None:
+def test_arrays_with_shorts_agree_with_the_sparse_factorisation(
+    shape: tuple[int, int], scheme: str
+) -> None:
     rng = np.random.default_rng(7)
     g = np.exp(rng.uniform(np.log(1e-8), np.log(1e-4), shape))
     g[rng.random(shape) < 0.01] = 1e-2
@@ -279,7 +325,9 @@ def test_arrays_with_shorts_agree_with_the_sparse_factorisation(shape: tuple[int
         assert np.abs(a - b).max() <= 1e-8 * np.abs(b).max() + 1e-16, name
 
 
-def test_what_does_not_converge_is_solved_directly_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_converge_is_solved_directly_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rng = np.random.default_rng(1)
     g = rng.uniform(1e-5, 1e-3, (30, 30))
     prepared = Crossbar(g, 10.0, 10.0, left_ohm=10.0, bottom_ohm=10.0).prepare()
@@ -287,14 +335,18 @@ def test_what_does_not_converge_is_solved_directly_and_said(monkeypatch: pytest.
     direct = prepared.solve(left_v=volts, method="direct")
     monkeypatch.setattr(crossbar, "_ITERATIONS", 2)
     found = prepared.solve(left_v=volts)
-    assert found.note == "2 of 2 vectors did not converge and were solved by the sparse factorisation"
+    assert (
+        found.note == "2 of 2 vectors did not converge and were solved by the sparse factorisation"
+    )
     np.testing.assert_array_equal(found.bottom_a, direct.bottom_a)
     np.testing.assert_array_equal(nodes(found)[0], nodes(direct)[0])
 
 
 def test_a_prepared_network_gives_the_same_for_one_vector_and_for_many() -> None:
     rng = np.random.default_rng(4)
-    prepared = Crossbar(rng.uniform(1e-6, 1e-4, (20, 31)), 2.0, 2.0, left_ohm=3.0, bottom_ohm=4.0).prepare()
+    prepared = Crossbar(
+        rng.uniform(1e-6, 1e-4, (20, 31)), 2.0, 2.0, left_ohm=3.0, bottom_ohm=4.0
+    ).prepare()
     volts = rng.uniform(0, 0.3, (150, 20))
     many = prepared.solve(left_v=volts)
     for k in (0, 70, 149):

@@ -1,4 +1,6 @@
-"""Fit and check of the device model: on files made by a model, everywhere; on measured ones, where they are."""
+"""Fit and check of the device model: on files made by a model, everywhere; on measured ones, where
+they are.
+"""
 
 import gzip
 import importlib.util
@@ -10,27 +12,33 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rram_hil.calibration import _experiments, _figures, _start, _write_verify
-from rram_hil.calibration._device_report import device_report
-from rram_hil.calibration._measured import read_measured
-from rram_hil.calibration._toml import to_toml
-from rram_hil.calibration.device_model import check_files, fit_files, passed
 
 from rram_hil import cli
-from rram_hil.device.model import DEFAULT_PRESET, DeviceModel
+from rram_hil.calibration.device_fit import experiments as _experiments
+from rram_hil.calibration.device_fit import key_figures as _figures
+from rram_hil.calibration.device_fit import start_values as _start
+from rram_hil.calibration.device_fit import write_verify_schemes as _write_verify
+from rram_hil.calibration.device_fit.measured_files import read_measured
+from rram_hil.calibration.device_fit.report import device_report
+from rram_hil.calibration.device_fit.toml_text import to_toml
+from rram_hil.calibration.device_model import check_files, fit_files, passed
 from rram_hil.errors import DataError
+from rram_hil.simulation.model import DEFAULT_PRESET, DeviceModel
 
 SHARED = Path(__file__).parents[3] / "shared"
 MEASURED = Path(os.environ.get("RRAM_HIL_MEASURED", SHARED / "data" / "measured"))
 METRICS = SHARED / "tools" / "twin_metrics.py"
 measured = pytest.mark.skipif(
-    not MEASURED.is_dir(), reason=f"measured files are wanted in {MEASURED} (RRAM_HIL_MEASURED names another folder)"
+    not MEASURED.is_dir(),
+    reason=f"measured files are wanted in {MEASURED} (RRAM_HIL_MEASURED names another folder)",
 )
 SEED = 12
 
 
 def _write(path: Path, columns: dict[str, Any]) -> Path:
-    rows = np.column_stack([np.broadcast_to(v, np.shape(columns["cell"])) for v in columns.values()])
+    rows = np.column_stack(
+        [np.broadcast_to(v, np.shape(columns["cell"])) for v in columns.values()]
+    )
     lines = [",".join(columns), *(",".join(f"{x:.7g}" for x in row) for row in rows)]
     text = "\n".join(lines) + "\n"
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
@@ -38,7 +46,9 @@ def _write(path: Path, columns: dict[str, Any]) -> Path:
 
 
 def _truth() -> DeviceModel:
-    """A model that is not the start of a fit: shifted thresholds, other spreads, another relaxation."""
+    """A model that is not the start of a fit: shifted thresholds, other spreads, another
+    relaxation.
+    """
     content = _start.start()
     content["set"]["gate_v"] = [v + 0.08 for v in content["set"]["gate_v"]]
     content["set"]["offset_sd_v"] = 0.07
@@ -73,7 +83,10 @@ def _sweep(path: Path, model: DeviceModel, cells: int = 30, sweeps: int = 4) -> 
 
 def _forming(path: Path, model: DeviceModel) -> Path:
     bl, ohm = _experiments.form_on_model(model, 2.0, 0.05, SEED, 3000)
-    return _write(path, {"cell": np.arange(bl.size), "wl_v": 2.0, "bl_v": bl, "r_after_ohm": ohm, "success": 1})
+    return _write(
+        path,
+        {"cell": np.arange(bl.size), "wl_v": 2.0, "bl_v": bl, "r_after_ohm": ohm, "success": 1},
+    )
 
 
 def _relaxation(path: Path, model: DeviceModel) -> Path:
@@ -85,13 +98,25 @@ def _relaxation(path: Path, model: DeviceModel) -> Path:
     cell, start = np.tile(np.arange(n), times.size), np.tile(g0, times.size)
     g = _experiments.relax_on_model(model, t, start, cell, t, SEED)
     return _write(
-        path, {"cell": cell, "seconds": t, "r_ohm": 1 / g, "g_s": g, "g_initial_s": start, "level": 0, "time_bin_s": t}
+        path,
+        {
+            "cell": cell,
+            "seconds": t,
+            "r_ohm": 1 / g,
+            "g_s": g,
+            "g_initial_s": start,
+            "level": 0,
+            "time_bin_s": t,
+        },
     )
 
 
 def test_a_fit_on_a_models_own_forming_and_relaxation_finds_the_model_again(tmp_path: Path) -> None:
     truth = _truth()
-    files = [_forming(tmp_path / "forming.csv", truth), _relaxation(tmp_path / "relaxation.csv.gz", truth)]
+    files = [
+        _forming(tmp_path / "forming.csv", truth),
+        _relaxation(tmp_path / "relaxation.csv.gz", truth),
+    ]
     found = fit_files(files)
     assert found.forming.threshold_v == pytest.approx(2.9, abs=0.015)
     assert found.forming.threshold_sd_v == pytest.approx(0.2, rel=0.06)
@@ -147,8 +172,16 @@ def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
     makers = {
         "sweep": _sweep, "forming": _forming, "relaxation": _relaxation, "cycling": _cycles, "fppv": _verified
     }  # fmt: skip
-    files = check_files(truth, [make(tmp_path / f"{name}.csv", truth) for name, make in makers.items()])
-    assert [file.kind for file in files] == ["sweep", "forming", "relaxation", "cycling", "write-verify"]
+    files = check_files(
+        truth, [make(tmp_path / f"{name}.csv", truth) for name, make in makers.items()]
+    )
+    assert [file.kind for file in files] == [
+        "sweep",
+        "forming",
+        "relaxation",
+        "cycling",
+        "write-verify",
+    ]
     page = device_report(truth, files)
     for file in files:
         assert file.name in page
@@ -172,7 +205,11 @@ def test_a_model_file_says_what_the_model_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "cycles"),
-    [("ispp_2bit_chip1_after8k.csv.gz", 8000), ("radar_after500.csv", 500), ("fppv_2bit_chip1_fresh.csv.gz", 0)],
+    [
+        ("ispp_2bit_chip1_after8k.csv.gz", 8000),
+        ("radar_after500.csv", 500),
+        ("fppv_2bit_chip1_fresh.csv.gz", 0),
+    ],
 )
 def test_a_files_name_tells_the_cycles_before(name: str, cycles: int) -> None:
     assert _write_verify.cycles_before(name) == cycles
@@ -203,11 +240,18 @@ def _run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int,
     return end.value.code, out, err
 
 
-def test_the_command_line_fits_checks_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_fits_checks_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     truth = _truth()
-    forming, relaxation = _forming(tmp_path / "f.csv", truth), _relaxation(tmp_path / "r.csv.gz", truth)
+    forming, relaxation = (
+        _forming(tmp_path / "f.csv", truth),
+        _relaxation(tmp_path / "r.csv.gz", truth),
+    )
     model, page = tmp_path / "model.toml", tmp_path / "page.html"
-    fitted = _run(["calibrate", "device-model", str(forming), str(relaxation), "-o", str(model)], capsys)
+    fitted = _run(
+        ["calibrate", "device-model", str(forming), str(relaxation), "-o", str(model)], capsys
+    )
     assert fitted[0] == 0
     assert "fitted in" in fitted[1]
     assert _run(["calibrate", "device-model", str(forming), "-o", str(model)], capsys)[0] == 2
@@ -262,13 +306,16 @@ def test_the_figures_are_those_of_the_reference_script() -> None:
             found = _figures.form_figures(file["bl_v"], file["r_after_ohm"])
         else:
             found = _figures.cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
-        np.testing.assert_allclose(list(found.values()), list(reference.figures(path).values()), rtol=1e-9)
+        np.testing.assert_allclose(
+            list(found.values()), list(reference.figures(path).values()), rtol=1e-9
+        )
 
 
 @measured
 def test_the_shipped_preset_predicts_the_measured_relaxation_and_forming() -> None:
     found = check_files(
-        DeviceModel.load(DEFAULT_PRESET), [MEASURED / "relaxation_techC.csv.gz", MEASURED / "forming_chip1.csv.gz"]
+        DeviceModel.load(DEFAULT_PRESET),
+        [MEASURED / "relaxation_techC.csv.gz", MEASURED / "forming_chip1.csv.gz"],
     )
     good, judged = passed(found)
     assert judged == 27

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rram_hil.device import draws
-from rram_hil.device.draws import Purpose
+from rram_hil.simulation import draws
+from rram_hil.simulation.draws import Purpose
 
 CELLS = np.arange(200_000)
 EXPECTED_UNIFORM = [0.9361725973544672, 0.046638381988569566, 0.5655645241931941]
@@ -33,9 +33,13 @@ def test_normal_draws_have_unit_variance_and_do_not_correlate() -> None:
 
 
 def test_a_draw_is_the_same_whoever_asks_for_it() -> None:
-    """Numbers fixed here belong to chips that people have: they must not change between versions."""
+    """Numbers fixed here belong to chips that people have: they must not change between
+    versions.
+    """
     found = draws.uniform(7, Purpose.STUCK, np.array([0, 1, 2**33]), 5)
-    alone = [float(draws.uniform(7, Purpose.STUCK, np.array([cell]), 5)[0]) for cell in (0, 1, 2**33)]
+    alone = [
+        float(draws.uniform(7, Purpose.STUCK, np.array([cell]), 5)[0]) for cell in (0, 1, 2**33)
+    ]
     assert found.tolist() == alone
     np.testing.assert_allclose(found, EXPECTED_UNIFORM, rtol=0, atol=1e-12)
 
@@ -43,12 +47,18 @@ def test_a_draw_is_the_same_whoever_asks_for_it() -> None:
 @given(first=st.integers(0, 10**7), cut=st.integers(1, 99))
 def test_vector_noise_does_not_depend_on_the_split(first: int, cut: int) -> None:
     whole = draws.vector_noise(3, 1, 17, first, 100)
-    parts = [draws.vector_noise(3, 1, 17, first, cut), draws.vector_noise(3, 1, 17, first + cut, 100 - cut)]
+    parts = [
+        draws.vector_noise(3, 1, 17, first, cut),
+        draws.vector_noise(3, 1, 17, first + cut, 100 - cut),
+    ]
     assert np.array_equal(whole, np.concatenate(parts))
 
 
 def test_vector_noise_is_standard_normal_and_differs_between_columns_tiles_and_seeds() -> None:
-    sets = [draws.vector_noise(*key, 5, 200_000) for key in ((3, 1, 17), (3, 1, 18), (3, 2, 17), (4, 1, 17))]
+    sets = [
+        draws.vector_noise(*key, 5, 200_000)
+        for key in ((3, 1, 17), (3, 1, 18), (3, 2, 17), (4, 1, 17))
+    ]
     for z in sets:
         assert abs(z.mean()) < 0.01
         assert abs(z.var() - 1) < 0.02

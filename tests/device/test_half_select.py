@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Simulation
-from rram_hil.device.half_select import Across, Exposure, across
-from rram_hil.limits import half_selected_v
-from rram_hil.operations import Apply, Scheme, Step
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import half_selected_v
+from rram_hil.array.operations import Apply, Scheme, Step
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation
+from rram_hil.simulation.half_select import Across, Exposure, across
 
 GRID = Geometry(1, 4, 5, "1R")
 volts = st.floats(-4, 4).map(lambda v: round(v, 3))
@@ -22,7 +22,9 @@ volts = st.floats(-4, 4).map(lambda v: round(v, 3))
 
 def a_chip(geometry: Geometry = GRID, device: str = "paper", **settings: Any) -> SimulatedChip:
     """A chip whose responsive cells are formed, and reset far below what half of a SET reaches."""
-    simulation = Simulation(device=device, **({"read_noise": False, "converters": False, "seed": 4} | settings))
+    simulation = Simulation(
+        device=device, **({"read_noise": False, "converters": False, "seed": 4} | settings)
+    )
     chip = SimulatedChip(geometry, simulation, read_v=0.3, chip_id="H1")
     every = Cells.all(geometry)
     chip.execute(Apply(every, (Step(4.5, 0.0, 2.0, 1e-6), Step(0.0, 2.4, 3.5, 1e-6))), 1)
@@ -63,12 +65,16 @@ def test_every_cell_feels_the_pulses_of_later_cells_that_share_its_line(
     geometry = Geometry(*shape, "1R")
     size = geometry.size
     chosen = np.array(data.draw(st.permutations(range(size))))[: data.draw(st.integers(1, size))]
-    times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=chosen.size, max_size=chosen.size)))
+    times = np.array(
+        data.draw(st.lists(st.integers(0, 3), min_size=chosen.size, max_size=chosen.size))
+    )
     exposure = Exposure(chosen, geometry, scheme, 0.3)
     bl, sl = 1.6, -0.8
     for k in range(3):
         at = np.flatnonzero(times > k)
-        exposure.note(at, np.full(at.size, bl), np.full(at.size, sl), np.zeros(at.size), 1e-6, np.inf)
+        exposure.note(
+            at, np.full(at.size, bl), np.full(at.size, sl), np.zeros(at.size), 1e-6, np.inf
+        )
     found: dict[tuple[int, float], int] = {}
     for dose in exposure.doses():
         for cell in dose.index.tolist():

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Simulation
-from rram_hil.device.ir_drop import Lines, Scheme, apparent_map, correct_map
-from rram_hil.device.lines import block_transfer, lower_ohm, series_ohm
-from rram_hil.operations import Apply, FloatArray, Step
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import Apply, Step
+from rram_hil.crossbar.ir_drop import Lines, Scheme, apparent_map, correct_map
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation
+from rram_hil.simulation.wire_drops import block_transfer, lower_ohm, series_ohm
+from rram_hil.types import FloatArray
 
 SCHEMES: tuple[Scheme, ...] = ("alone", "row", "grounded", "floating")
 
@@ -41,7 +42,9 @@ def test_a_corrected_map_is_the_true_one(
 
 
 @pytest.mark.parametrize(("ohm", "low"), [(1.0, 1e-6), (2.5, 1e-6), (2.5, 1e-8)])
-def test_a_map_of_shared_wires_is_corrected_where_half_of_it_is_lost(ohm: float, low: float) -> None:
+def test_a_map_of_shared_wires_is_corrected_where_half_of_it_is_lost(
+    ohm: float, low: float
+) -> None:
     rng = np.random.default_rng(2)
     g = np.exp(rng.uniform(np.log(low), np.log(2e-4), (48, 64)))
     lines = Lines(ohm, ohm, 20.0, 20.0)
@@ -58,7 +61,9 @@ def test_schemes_are_what_the_simulated_array_does() -> None:
     alone = g / (1 + g * series_ohm(np.arange(108), geometry, 2.0).reshape(12, 9))
     np.testing.assert_allclose(apparent_map(g, Lines.of(2.0), "alone"), alone, rtol=1e-13)
     np.testing.assert_allclose(
-        apparent_map(g, Lines.of(2.0), "grounded"), block_transfer(g, 0, 0, geometry, 2.0), rtol=1e-9
+        apparent_map(g, Lines.of(2.0), "grounded"),
+        block_transfer(g, 0, 0, geometry, 2.0),
+        rtol=1e-9,
     )
     block = block_transfer(g[:4, :5], 3, 2, geometry, 2.0)
     np.testing.assert_allclose(
@@ -74,7 +79,9 @@ def test_one_row_alone_is_a_row_of_closed_gates() -> None:
     for row in range(6):
         only = np.zeros_like(g)
         only[row] = g[row]
-        np.testing.assert_allclose(apparent_map(only, lines, "grounded")[row], by_row[row], rtol=1e-9)
+        np.testing.assert_allclose(
+            apparent_map(only, lines, "grounded")[row], by_row[row], rtol=1e-9
+        )
 
 
 def test_schemes_agree_where_wires_are_ideal_and_sneak_paths_do_not() -> None:
@@ -129,7 +136,12 @@ def a_chip(line_ohm: float, cell: Literal["1T1R", "1R"] = "1T1R") -> SimulatedCh
 
 
 def pulsed(
-    chip: SimulatedChip, number: int, *, bl_v: FloatArray | float, sl_v: FloatArray | float, wl_v: float
+    chip: SimulatedChip,
+    number: int,
+    *,
+    bl_v: FloatArray | float,
+    sl_v: FloatArray | float,
+    wl_v: float,
 ) -> None:
     cells = Cells.all(chip.geometry)
     step = Step(bl_v, sl_v, wl_v, width_s=1e-6)
@@ -138,7 +150,9 @@ def pulsed(
 
 @pytest.mark.parametrize("cell", ["1T1R", "1R"])
 @pytest.mark.parametrize("polarity", [1, -1])
-def test_a_pulse_acts_with_the_volts_that_reach_the_cell(polarity: int, cell: Literal["1T1R", "1R"]) -> None:
+def test_a_pulse_acts_with_the_volts_that_reach_the_cell(
+    polarity: int, cell: Literal["1T1R", "1R"]
+) -> None:
     wired, ideal = a_chip(8.0, cell), a_chip(0.0, cell)
     far = a_chip(0.0, cell)
     for chip in (wired, ideal, far):
@@ -162,13 +176,18 @@ def test_a_pulse_acts_with_the_volts_that_reach_the_cell(polarity: int, cell: Li
     assert (polarity * (without - found) >= -1e-12).all(), "wires never help"
     # A SET of a 1R array is flat in its volts.
     assert np.abs(found / without - 1)[changed].max() > 0.005 or (polarity > 0 and cell == "1R")
-    # The same chip without wires, given at each cell's lines what reaches it, ends with the same conductances.
+    # The same chip without wires, given at each cell's lines what reaches it, ends with the same
+    # conductances.
     index = np.arange(found.size)
     drop = abs(high - low)
     current = drop * found / (1 + found * series_ohm(index, wired.geometry, 8.0))
     lifted = current * lower_ohm(index, wired.geometry, 8.0, polarity)
     reaches = drop - current * series_ohm(index, wired.geometry, 8.0)
-    sides = {"bl_v": lifted + reaches, "sl_v": lifted} if polarity > 0 else {"bl_v": lifted, "sl_v": lifted + reaches}
+    sides = (
+        {"bl_v": lifted + reaches, "sl_v": lifted}
+        if polarity > 0
+        else {"bl_v": lifted, "sl_v": lifted + reaches}
+    )
     pulsed(far, 3, **sides, wl_v=gate)
     again = far.conductance_s().ravel()
     same = np.abs(again / found - 1) < 1e-3

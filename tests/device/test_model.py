@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.device.model import PRESETS, DeviceModel
 from rram_hil.errors import ConfigError
+from rram_hil.simulation.model import PRESETS, DeviceModel
 
 SEED = 11
 MODELS = {name: DeviceModel.load(name) for name in PRESETS}
@@ -33,9 +33,15 @@ def test_the_nominal_set_table_rises_and_gives_the_nominal_curve_back(name: str)
 
 def test_the_nominal_curves_of_hfo2_pass_the_measured_points() -> None:
     model = MODELS["hfo2"]
-    np.testing.assert_allclose(model.nominal_set_s([2.35, 2.49, 2.63]), [74e-6, 134e-6, 170e-6], rtol=1e-3)
-    np.testing.assert_allclose(model.nominal_reset_s([0.9, 1.2, 1.5]), [105e-6, 37e-6, 22e-6], rtol=1e-3)
-    np.testing.assert_allclose(model.nominal_set_s(3.0, [0.8, 1.0, 1.4]), [175e-6, 195e-6, 232e-6], rtol=0.1)
+    np.testing.assert_allclose(
+        model.nominal_set_s([2.35, 2.49, 2.63]), [74e-6, 134e-6, 170e-6], rtol=1e-3
+    )
+    np.testing.assert_allclose(
+        model.nominal_reset_s([0.9, 1.2, 1.5]), [105e-6, 37e-6, 22e-6], rtol=1e-3
+    )
+    np.testing.assert_allclose(
+        model.nominal_set_s(3.0, [0.8, 1.0, 1.4]), [175e-6, 195e-6, 232e-6], rtol=0.1
+    )
     assert model.nominal_set_s(3.0, 0.6) == 0
     assert model.nominal_reset_s(0.5) == np.inf
     assert model.nominal_reset_s(1.5, 2.6) > 2 * model.nominal_reset_s(1.5, 3.5)
@@ -43,7 +49,11 @@ def test_the_nominal_curves_of_hfo2_pass_the_measured_points() -> None:
 
 def test_width_acts_through_its_logarithm_and_weakly() -> None:
     model = MODELS["hfo2"]
-    g = model.nominal_set_s(2.49, 2.0, 1e-7), model.nominal_set_s(2.49, 2.0, 1e-6), model.nominal_set_s(2.49, 2.0, 1e-5)
+    g = (
+        model.nominal_set_s(2.49, 2.0, 1e-7),
+        model.nominal_set_s(2.49, 2.0, 1e-6),
+        model.nominal_set_s(2.49, 2.0, 1e-5),
+    )
     assert g[0] < g[1] < g[2] < 1.3 * g[0]
     assert model.nominal_reset_s(1.2, 3.5, 2e-6) < model.nominal_reset_s(1.2, 3.5, 2e-7)
 
@@ -65,11 +75,15 @@ def test_set_never_lowers_and_reset_never_raises(
     formed = (index % 3 > 0) & (traits.stuck == 0)
     g = np.geomspace(1e-9, 1e-3, 64)
     events = np.full(64, event)
-    after, now_formed = model.after_set(SEED, traits, events, g, formed, np.full(64, volts), np.full(64, gate), width)
+    after, now_formed = model.after_set(
+        SEED, traits, events, g, formed, np.full(64, volts), np.full(64, gate), width
+    )
     assert np.all(after >= g)
     assert np.all(np.isfinite(after))
     assert np.all(now_formed >= formed)
-    after = model.after_reset(SEED, traits, events, g, formed, np.full(64, volts), np.full(64, gate), width)
+    after = model.after_reset(
+        SEED, traits, events, g, formed, np.full(64, volts), np.full(64, gate), width
+    )
     assert np.all(after <= g)
     assert np.all(after > 0)
     assert np.array_equal(after[~formed], g[~formed])
@@ -80,20 +94,33 @@ def test_relaxation_has_the_measured_spread_robust_spread_and_tails() -> None:
     model = MODELS["hfo2"]
     index = np.arange(300_000)
     g = np.linspace(2e-6, 126e-6, index.size)
-    for seconds, sd, robust in ((0.01, 2.27, 0.53), (0.1, 3.49, 0.72), (1.0, 4.54, 0.90), (1e4, 7.78, 1.75)):
-        change = 1e6 * (model.relaxed(SEED, index, np.ones_like(index), g, np.full(g.size, seconds)) - g)
+    for seconds, sd, robust in (
+        (0.01, 2.27, 0.53),
+        (0.1, 3.49, 0.72),
+        (1.0, 4.54, 0.90),
+        (1e4, 7.78, 1.75),
+    ):
+        change = 1e6 * (
+            model.relaxed(SEED, index, np.ones_like(index), g, np.full(g.size, seconds)) - g
+        )
         assert change.std() == pytest.approx(sd, rel=0.12)
-        assert 1.4826 * np.median(np.abs(change - np.median(change))) == pytest.approx(robust, rel=0.2)
+        assert 1.4826 * np.median(np.abs(change - np.median(change))) == pytest.approx(
+            robust, rel=0.2
+        )
         middle = (g > 25e-6) & (g < 70e-6)
         assert change[middle].std() > 1.2 * change[g > 115e-6].std()
-    assert np.array_equal(model.relaxed(SEED, index, np.ones_like(index), g, np.full(g.size, 1e-5)), g)
+    assert np.array_equal(
+        model.relaxed(SEED, index, np.ones_like(index), g, np.full(g.size, 1e-5)), g
+    )
 
 
 def test_relaxation_is_one_path_a_programming() -> None:
     model = MODELS["hfo2"]
     index, g = np.arange(1000), np.full(1000, 60e-6)
     first = model.relaxed(SEED, index, np.full(1000, 1), g, np.full(1000, 1.0))
-    assert np.array_equal(first, model.relaxed(SEED, index, np.full(1000, 1), g, np.full(1000, 1.0)))
+    assert np.array_equal(
+        first, model.relaxed(SEED, index, np.full(1000, 1), g, np.full(1000, 1.0))
+    )
     later = model.relaxed(SEED, index, np.full(1000, 1), g, np.full(1000, 100.0))
     other = model.relaxed(SEED, index, np.full(1000, 2), g, np.full(1000, 1.0))
     assert np.corrcoef(first, later)[0, 1] > 0.95
@@ -112,7 +139,9 @@ def test_read_noise_is_as_stated_and_telegraph_cells_stand_out() -> None:
     assert trapped.mean() == pytest.approx(0.05 * 0.1, rel=0.15)
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("paper", 0.0175, 0.0904), ("hfo2", 0.002, 0.006)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("paper", 0.0175, 0.0904), ("hfo2", 0.002, 0.006)]
+)
 def test_stuck_cells_come_at_the_rates_of_the_preset(name: str, low: float, high: float) -> None:
     stuck = MODELS[name].traits(SEED, np.arange(400_000)).stuck
     assert np.mean(stuck == 1) == pytest.approx(low, rel=0.1)

@@ -1,4 +1,6 @@
-"""A 1R array on its wires: what readings show and what pulses leave at a cell are those of the whole network."""
+"""A 1R array on its wires: what readings show and what pulses leave at a cell are those of the
+whole network.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Errors, Simulation
-from rram_hil.device.ir_drop import Lines, apparent_map, correct_map
-from rram_hil.device.passive import pulse_v
-from rram_hil.operations import Apply, FloatArray, Scheme, Step, read
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import Apply, Scheme, Step, read
+from rram_hil.crossbar.ir_drop import Lines, apparent_map, correct_map
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Errors, Simulation
+from rram_hil.simulation.passive import pulse_v
+from rram_hil.types import FloatArray
 
 GRID = Geometry(2, 6, 9, "1R")
 
 
 def a_chip(line_ohm: float, **errors: float) -> SimulatedChip:
     simulation = Simulation(
-        device="paper", line_ohm=line_ohm, read_noise=False, converters=False, seed=3, errors=Errors(**errors)
+        device="paper",
+        line_ohm=line_ohm,
+        read_noise=False,
+        converters=False,
+        seed=3,
+        errors=Errors(**errors),
     )
     chip = SimulatedChip(GRID, simulation, read_v=0.3, chip_id="P1")
     steps = (Step(4.5, 0.0, 0.0, 1e-6), Step(0.0, 2.4, 0.0, 1e-6), Step(1.5, 0.0, 0.0, 1e-6))
@@ -36,7 +44,9 @@ def test_a_map_is_read_as_the_whole_array_shows_it_and_corrected_back() -> None:
     chip = a_chip(5.0)
     true = chip.conductance_s()
     for tile, found in enumerate(seen(chip)):
-        np.testing.assert_allclose(found, apparent_map(true[tile], Lines.of(5.0), "grounded"), rtol=1e-9)
+        np.testing.assert_allclose(
+            found, apparent_map(true[tile], Lines.of(5.0), "grounded"), rtol=1e-9
+        )
         corrected, agrees = correct_map(found, Lines.of(5.0), "grounded")
         assert agrees
         np.testing.assert_allclose(corrected, true[tile], rtol=1e-6)
@@ -61,7 +71,9 @@ def test_what_reaches_a_selected_cell_is_the_nodal_solution_with_all_lines_at_th
     scheme: Scheme, bl_v: float, sl_v: float, line_ohm: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    g = rng.uniform(0, 300e-6, (GRID.rows, GRID.columns)) * (rng.random((GRID.rows, GRID.columns)) < 0.9)
+    g = rng.uniform(0, 300e-6, (GRID.rows, GRID.columns)) * (
+        rng.random((GRID.rows, GRID.columns)) < 0.9
+    )
     row, column = int(rng.integers(GRID.rows)), int(rng.integers(GRID.columns))
     at = np.array([row * GRID.columns + column])
     found = pulse_v(g, at, np.array([bl_v]), np.array([sl_v]), scheme, line_ohm)[0]
@@ -76,7 +88,9 @@ def test_what_reaches_a_selected_cell_is_the_nodal_solution_with_all_lines_at_th
     solved = Lines.of(line_ohm).network(g).solve(left_v=rows, bottom_v=columns)
     assert solved.row_v is not None
     assert solved.column_v is not None
-    assert found == pytest.approx(solved.column_v[0, row, column] - solved.row_v[0, row, column], abs=1e-9)
+    assert found == pytest.approx(
+        solved.column_v[0, row, column] - solved.row_v[0, row, column], abs=1e-9
+    )
 
 
 def test_a_pulse_finds_less_at_the_cell_the_more_its_neighbours_conduct() -> None:

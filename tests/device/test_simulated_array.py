@@ -4,25 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rram_hil.drivers.simulated_array import SimulatedArray, SimulatedArrayConfig, launch
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.config import Simulation
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import Operation, Program, PulseTrain, Ramp, pulse, read, read_step
+from rram_hil.array.results import ApplyResult, ProgramResult
+from rram_hil.drivers.simulated_array import SimulatedArray, SimulatedArrayConfig, launch
+from rram_hil.engine.lowering import lower
 from rram_hil.errors import LinkError
-from rram_hil.limits import Limits
-from rram_hil.lowering import lower
-from rram_hil.operations import (
-    ApplyResult,
-    Operation,
-    Program,
-    ProgramResult,
-    PulseTrain,
-    Ramp,
-    pulse,
-    read,
-    read_step,
-)
-from rram_hil.simulation import FarSideRequest
+from rram_hil.hardware.far_side import FarSideRequest
+from rram_hil.simulation.config import Simulation
 
 GEOMETRY = Geometry(1, 12, 10)
 LIMITS = Limits(
@@ -48,8 +39,12 @@ def array(device: str, folder: Path) -> SimulatedArray:
     return driver
 
 
-def carry_out(driver: SimulatedArray, operation: Operation, number: int, **narrow: object) -> tuple[object, int]:
-    """Run an operation as the core would on hardware that is narrower than this: its result, and operations used."""
+def carry_out(
+    driver: SimulatedArray, operation: Operation, number: int, **narrow: object
+) -> tuple[object, int]:
+    """Run an operation as the core would on hardware that is narrower than this: its result, and
+    operations used.
+    """
     lowered = lower(operation, replace(driver.capabilities, **narrow), LIMITS)  # type: ignore[arg-type]
     step = next(lowered)
     while True:
@@ -66,9 +61,15 @@ def prepared(driver: SimulatedArray) -> tuple[Program, int]:
     driver.execute(pulse(cells, sl_v=2.0, wl_v=3.5, width_s=2e-7), 2)
     target = np.geomspace(2e-6, 90e-6, len(cells))
     model = driver.chip.model
-    train_up = PulseTrain(Ramp(2.0, 2.0), Ramp(model.nominal_set_gate_v(target * 0.8), 3.2, 0.02), 1e-7)
-    train_down = PulseTrain(Ramp(model.nominal_reset_sl_v(target * 1.3), 2.4, 0.02), Ramp(3.5, 3.5), 2e-7)
-    return Program(cells, target * 0.95, target * 1.05, train_up, train_down, read_step(), max_pulses=40), 2
+    train_up = PulseTrain(
+        Ramp(2.0, 2.0), Ramp(model.nominal_set_gate_v(target * 0.8), 3.2, 0.02), 1e-7
+    )
+    train_down = PulseTrain(
+        Ramp(model.nominal_reset_sl_v(target * 1.3), 2.4, 0.02), Ramp(3.5, 3.5), 2e-7
+    )
+    return Program(
+        cells, target * 0.95, target * 1.05, train_up, train_down, read_step(), max_pulses=40
+    ), 2
 
 
 def test_programming_from_the_host_ends_exactly_as_on_the_board(tmp_path: Path) -> None:

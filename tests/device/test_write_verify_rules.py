@@ -1,8 +1,8 @@
 import numpy as np
 
-from rram_hil.cells import Cells
-from rram_hil.operations import Program, PulseTrain, Ramp, Span, Status, read_step
-from rram_hil.write_verify import WriteVerify
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Program, PulseTrain, Ramp, Span, Status, read_step
+from rram_hil.array.write_verify_rules import WriteVerify
 
 
 def program(**changes: object) -> Program:

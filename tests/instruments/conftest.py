@@ -11,7 +11,9 @@ import pytest
 
 @pytest.fixture
 def soon() -> Callable[[Callable[[], bool]], bool]:
-    """Whether something holds, or comes to hold within seconds: commands without a reply need a moment."""
+    """Whether something holds, or comes to hold within seconds: commands without a reply need a
+    moment.
+    """
 
     def look(holds: Callable[[], bool]) -> bool:
         end_s = time.monotonic() + 10.0

@@ -1,4 +1,6 @@
-"""docs/adding-a-driver.md builds, installs and passes as it stands; and the conformance checks notice a driver that is broken."""
+"""docs/adding-a-driver.md builds, installs and passes as it stands; and the conformance checks
+notice a driver that is broken.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rram_hil.drivers.simulated.conformance import Check, Family, checks_of
 
-from rram_hil import link
+from rram_hil.drivers.simulated.conformance import Check, Family, checks_of
+from rram_hil.wire import link
 
 DOC = Path(__file__).parents[2] / "docs" / "adding-a-driver.md"
 FILES: dict[str, str] = dict(
@@ -38,7 +40,12 @@ def test_the_document_has_all_files() -> None:
 
 def ran(command: list[str], folder: Path, **environment: str) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=110
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -46,18 +53,43 @@ def ran(command: list[str], folder: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with the document's test and bench file, and the folder in which its package is installed from a wheel."""
+    """A folder with the document's test and bench file, and the folder in which its package is
+    installed from a wheel.
+    """
     for name in ("pip", "setuptools"):
-        if subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, timeout=60).returncode:
+        if subprocess.run(
+            [sys.executable, "-c", f"import {name}"], capture_output=True, timeout=60
+        ).returncode:
             pytest.skip(f"building a wheel needs {name} in this environment")
-    source, wheels, site, work = (tmp_path_factory.mktemp(name) for name in ("source", "wheels", "site", "work"))
+    source, wheels, site, work = (
+        tmp_path_factory.mktemp(name) for name in ("source", "wheels", "site", "work")
+    )
     for name, text in FILES.items():
         is_package = name in ("pyproject.toml", "acme_100.py", "simulated_acme_100.py")
         (source if is_package else work).joinpath(name).write_text(text, encoding="utf-8")
-    pip = [sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    pip = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
     offline = ["--no-deps", "--no-build-isolation", "--no-index"]
     ran([*pip, "wheel", *offline, "--wheel-dir", str(wheels), str(source)], source)
-    ran([*pip, "install", "--no-deps", "--no-index", "--target", str(site), *map(str, wheels.glob("*.whl"))], source)
+    ran(
+        [
+            *pip,
+            "install",
+            "--no-deps",
+            "--no-index",
+            "--target",
+            str(site),
+            *map(str, wheels.glob("*.whl")),
+        ],
+        source,
+    )
     return work, str(site)
 
 
@@ -85,7 +117,9 @@ def test_devices_and_simulate_find_the_package(lab: tuple[Path, str]) -> None:
             assert simulator.stdout is not None
             _, model, resource = simulator.stdout.readline().rstrip("\n").split("\t")
             assert model == "Acme 100"
-            found = json.loads(ran([*cli, "devices", "--json", "-r", resource], work, PYTHONPATH=site))
+            found = json.loads(
+                ran([*cli, "devices", "--json", "-r", resource], work, PYTHONPATH=site)
+            )
         finally:
             simulator.terminate()
     (device,) = [d for d in found if d["resource"] == resource]
@@ -100,7 +134,7 @@ def test_a_bench_file_names_it_and_reads_an_array(lab: tuple[Path, str]) -> None
     assert "100 + 100 + 707B" in told
     assert "Outputs are off, verified." in told
     look = (
-        "from rram_hil import Bench\nfrom rram_hil.instrument import instrument_class\n"
+        "from rram_hil import Bench\nfrom rram_hil.hardware.instrument import instrument_class\n"
         "assert instrument_class('acme-100').__module__ == 'acme_100'\n"
         "with Bench.open('bench.toml') as bench:\n    print(bench.read_map().shape)\n"
     )
@@ -118,8 +152,10 @@ MISTAKES = {
     "a level rounded": ("LEV {number(level)}", "LEV {level:.3f}", "settings keep full precision"),
     "a reset at connect": (
         "    def arm(self)",
-        "    def connect(self):\n        who = super().connect()\n        self.send('*RST')\n        return who\n\n"
-        "    def arm(self)",
+        (
+            "    def connect(self):\n        who = super().connect()\n        self.send('*RST')\n  "
+            "      return who\n\n    def arm(self)"
+        ),
         "connect touches nothing",
     ),
     "any model accepted": (
@@ -129,15 +165,25 @@ MISTAKES = {
     ),
     "a link left open": (
         "    def arm(self)",
-        "    def connect(self):\n        try:\n            return super().connect()\n        except Exception:\n"
-        "            self.dialog.open()\n            raise\n\n    def arm(self)",
+        (
+            "    def connect(self):\n        try:\n            return super().connect()\n       "
+            " except Exception:\n            self.dialog.open()\n            raise\n\n    def"
+            " arm(self)"
+        ),
         "refuses another model",
     ),
-    "an output believed off": ('return self.ask(":OUTP?") == "0"', "return True", "connect touches nothing"),
+    "an output believed off": (
+        'return self.ask(":OUTP?") == "0"',
+        "return True",
+        "connect touches nothing",
+    ),
     "an output left on": ('":SOUR:LEV 0", ":OUTP OFF"', '":SOUR:LEV 0"', "safe_off"),
     "off, but not verified": (
         "    def switch_off",
-        "    def safe_off(self):\n        self.switch_off()\n        self.ask(':OUTP?')\n\n    def switch_off",
+        (
+            "    def safe_off(self):\n        self.switch_off()\n        self.ask(':OUTP?')\n\n   "
+            " def switch_off"
+        ),
         "safe_off is verified",
     ),
     "errors not read": (
@@ -150,39 +196,62 @@ MISTAKES = {
         "takes_s=0.0",
         "timeouts follow the work",
     ),
-    "compliance not told": ("amps, status == 1, time_s", "amps, status == 7, time_s", "status of readings"),
-    "volts for amperes": ("Readings.of(volts, amps", "Readings.of(amps, volts", "status of readings"),
+    "compliance not told": (
+        "amps, status == 1, time_s",
+        "amps, status == 7, time_s",
+        "status of readings",
+    ),
+    "volts for amperes": (
+        "Readings.of(volts, amps",
+        "Readings.of(amps, volts",
+        "status of readings",
+    ),
     "the other quantity left on its last range": (
         '            f":SENS:{forced}:RANG AUTO",  # what is forced is measured back\n',
         "",
         "status of readings",
     ),
     "refused after sending": (
-        '        self._within("level", abs(level), 0.0, self._full_scale)\n        self.send(f":SOUR:LEV {number(level)}")',
-        '        self.send(f":SOUR:LEV 0")\n        self._within("level", abs(level), 0.0, self._full_scale)\n'
-        '        self.send(f":SOUR:LEV {number(level)}")',
+        (
+            '        self._within("level", abs(level), 0.0, self._full_scale)\n       '
+            ' self.send(f":SOUR:LEV {number(level)}")'
+        ),
+        (
+            '        self.send(f":SOUR:LEV 0")\n        self._within("level", abs(level), 0.0,'
+            ' self._full_scale)\n        self.send(f":SOUR:LEV {number(level)}")'
+        ),
         "refuses before it sends",
     ),
-    "NaN passes": ("if not low <= value <= high:", "if value < low or value > high:", "refuses before it sends"),
+    "NaN passes": (
+        "if not low <= value <= high:",
+        "if value < low or value > high:",
+        "refuses before it sends",
+    ),
     "a sweep point by point": (
         "        return self.list_sweep(channel, np.linspace(start, stop, points))",
-        "        found = []\n        for level in np.linspace(start, stop, points):\n"
-        "            self.source(channel, level)\n            found.append(self.measure(channel))\n"
-        "        self.source(channel, 0.0)\n"
-        "        return Readings(*(np.concatenate([getattr(r, n) for r in found])"
-        " for n in ('volts', 'amps', 'status', 'time_s')))",
+        (
+            "        found = []\n        for level in np.linspace(start, stop, points):\n          "
+            "  self.source(channel, level)\n            found.append(self.measure(channel))\n      "
+            "  self.source(channel, 0.0)\n        return Readings(*(np.concatenate([getattr(r, n)"
+            " for r in found]) for n in ('volts', 'amps', 'status', 'time_s')))"
+        ),
         "sweeps and lists in one transaction",
     ),
     "a stale reply believed": (
         "    def arm(self)",
-        "    def ask(self, *commands, takes_s=0.0):\n        self.dialog._in_step = True\n"
-        "        return super().ask(*commands, takes_s=takes_s)\n\n    def arm(self)",
+        (
+            "    def ask(self, *commands, takes_s=0.0):\n        self.dialog._in_step = True\n"
+            "        return super().ask(*commands, takes_s=takes_s)\n\n    def arm(self)"
+        ),
         "no stale reply after a timeout",
     ),
     "no lock": (
         "    def arm(self)",
-        "    def connect(self):\n        import contextlib\n        who = super().connect()\n"
-        "        self.dialog.lock = contextlib.nullcontext()\n        return who\n\n    def arm(self)",
+        (
+            "    def connect(self):\n        import contextlib\n        who = super().connect()\n  "
+            "      self.dialog.lock = contextlib.nullcontext()\n        return who\n\n    def"
+            " arm(self)"
+        ),
         "one lock a link",
     ),
     "a docstring without a full stop": (
@@ -190,7 +259,11 @@ MISTAKES = {
         "See `SourceMeter.measure`",
         "docstrings have the form",
     ),
-    "no source named": ("After the Acme 100 reference manual, chapters 3 (ranges)", "See", "docstrings have the form"),
+    "no source named": (
+        "After the Acme 100 reference manual, chapters 3 (ranges)",
+        "See",
+        "docstrings have the form",
+    ),
     "another maker": ('MAKER = "Acme"', 'MAKER = "Ace"', "says who it drives"),
 }
 
@@ -205,7 +278,10 @@ def acme() -> Iterator[type[types.ModuleType]]:
 def family(driver_text: str) -> Family:
     """The document's family with this text as its driver."""
     made = []
-    for name, text in (("acme_100", driver_text), ("simulated_acme_100", FILES["simulated_acme_100.py"])):
+    for name, text in (
+        ("acme_100", driver_text),
+        ("simulated_acme_100", FILES["simulated_acme_100.py"]),
+    ):
         module = types.ModuleType(name)
         sys.modules[name] = module
         exec(compile(text, name, "exec"), module.__dict__)

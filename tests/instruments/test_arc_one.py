@@ -1,4 +1,6 @@
-"""The ArC ONE driver against its simulator over both transports, and against a scripted port for what no board shows."""
+"""The ArC ONE driver against its simulator over both transports, and against a scripted port for
+what no board shows.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import (
+    Apply,
+    Program,
+    PulseTrain,
+    Ramp,
+    Scheme,
+    Status,
+    Step,
+    Stop,
+    Wait,
+    pulse,
+    read,
+    sweep,
+)
+from rram_hil.bench.bench import Bench
 from rram_hil.drivers import arc_one
-from rram_hil.drivers._arc_one_modules import conductance_of, is_terminator, status_of
 from rram_hil.drivers.arc_one import (
     ArcOne,
     ArcOneConfig,
@@ -27,12 +46,9 @@ from rram_hil.drivers.arc_one import (
     SwitchSeeker,
     Volatility,
 )
+from rram_hil.drivers.dialects.arc_one_modules import conductance_of, is_terminator, status_of
 from rram_hil.drivers.simulated.arc_one import launch, start_alone
-from rram_hil.drivers.simulated.control import BoardControl
-
-from rram_hil.bench import Bench
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.config import Simulation
+from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.errors import (
     AbortedError,
     BenchError,
@@ -42,10 +58,9 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
-from rram_hil.limits import Limits
-from rram_hil.operations import Apply, Program, PulseTrain, Ramp, Scheme, Status, Step, Stop, Wait, pulse, read, sweep
-from rram_hil.simulation import FarSideRequest
-from rram_hil.traffic import Playback, Recorder
+from rram_hil.hardware.far_side import FarSideRequest
+from rram_hil.simulation.config import Simulation
+from rram_hil.wire.recording import Playback, Recorder
 
 GEOMETRY = Geometry(1, 6, 5, "1R")
 ALL = Cells.all(GEOMETRY)
@@ -68,14 +83,18 @@ QUIET = {"read_noise": False, "converters": False, "device": "paper"}
 
 @dataclasses.dataclass
 class Far:
-    """A simulated board, its control, and the driver that is connected to it: the board serves one host at a time."""
+    """A simulated board, its control, and the driver that is connected to it: the board serves one
+    host at a time.
+    """
 
     side: Any
     control: BoardControl
     last: ArcOne | None = None
 
     def driver(self, *, arm: bool = True) -> ArcOne:
-        """A driver that is armed and has read once, the last one if it still is; or a new one that is not."""
+        """A driver that is armed and has read once, the last one if it still is; or a new one that
+        is not.
+        """
         self.control.clear()
         made = self.last if arm else None
         if made is None:
@@ -102,14 +121,16 @@ class Far:
 
 
 def begin(**simulation: Any) -> Far:
-    side = launch(FarSideRequest(Simulation(**(QUIET | simulation)), GEOMETRY, LIMITS, "c1", Path(".")))
+    side = launch(
+        FarSideRequest(Simulation(**(QUIET | simulation)), GEOMETRY, LIMITS, "c1", Path("."))
+    )
     return Far(side, BoardControl(side.control))
 
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draining a link waits for less silence than with a real instrument."""
-    monkeypatch.setattr("rram_hil.link.QUIET_S", 0.02)
+    monkeypatch.setattr("rram_hil.wire.link.QUIET_S", 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +221,20 @@ def test_old_firmware_that_is_silent_is_taken_and_armed(monkeypatch: pytest.Monk
     assert board.connect().firmware == "does not tell"
     assert port.lines == ["999", "999"]
     board.arm()
-    assert port.lines[2:] == ["00", "0", "50", "6", "5", "2", "0", "0", "2.000000e-01", "01", "2", "2.000000e-01"]
+    assert port.lines[2:] == [
+        "00",
+        "0",
+        "50",
+        "6",
+        "5",
+        "2",
+        "0",
+        "0",
+        "2.000000e-01",
+        "01",
+        "2",
+        "2.000000e-01",
+    ]
 
 
 def test_arm_refuses_a_silent_port_that_no_board_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +254,9 @@ def test_anything_but_1_is_no_confirmation(monkeypatch: pytest.MonkeyPatch, answ
         board.arm()
 
 
-def test_another_instrument_is_refused_and_the_port_closed(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_instrument_is_refused_and_the_port_closed(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
     board = far.driver(arm=False)
     far.control.inject("wrong-model", count=8)
     with pytest.raises(ConfigError, match="ESPRESSO"):
@@ -300,7 +336,9 @@ def test_a_part_is_read_by_one_masked_job_and_one_cell_by_one_read(far: Far, boa
         assert far.control.status()["jobs"] == jobs + 2
 
 
-def test_volts_of_reads_that_differ_from_cell_to_cell_each_get_their_vread_and_mode(far: Far, board: ArcOne) -> None:
+def test_volts_of_reads_that_differ_from_cell_to_cell_each_get_their_vread_and_mode(
+    far: Far, board: ArcOne
+) -> None:
     formed(board, far)
     truth = far.control.conductance_s().ravel()
     volts = np.where(np.arange(len(ALL)) % 2 == 0, 0.2, -0.1)
@@ -319,7 +357,8 @@ def test_a_resistance_that_is_none_is_no_conductance() -> None:
     ok, nan, over = int(Status.OK), int(Status.NOT_A_NUMBER), int(Status.OVER_RANGE)
     assert status.tolist() == [ok, nan, nan, nan, nan, over, over, nan, ok]
     assert np.isnan(conductance_of(ohm, status)).tolist() == [False, *[True] * 7, False]
-    # Where the board's highest resistance is known, what lies beyond is no current, within that resolution.
+    # Where the board's highest resistance is known, what lies beyond is no current, within that
+    # resolution.
     status = status_of(ohm, 50.0, 1e7)
     assert status.tolist() == [ok, nan, ok, ok, nan, over, over, ok, ok]
     found = conductance_of(ohm, status)
@@ -332,9 +371,13 @@ def test_stated_uncertainty_covers_what_is_read_as_no_current(board: ArcOne) -> 
     assert board.capabilities.read_floor_a >= 0.2 / 1e7
 
 
-@pytest.mark.parametrize("fault", ["drop-request", "drop-reply", "half-reply", "garbage", "line-overrun", "stuck"])
+@pytest.mark.parametrize(
+    "fault", ["drop-request", "drop-reply", "half-reply", "garbage", "line-overrun", "stuck"]
+)
 @pytest.mark.parametrize("cells", [ALL, ALL[:7], ALL[:1]], ids=["all", "masked", "one"])
-def test_a_read_is_repeated_after_a_reset_and_never_wrong(far: Far, board: ArcOne, fault: str, cells: Cells) -> None:
+def test_a_read_is_repeated_after_a_reset_and_never_wrong(
+    far: Far, board: ArcOne, fault: str, cells: Cells
+) -> None:
     formed(board, far)
     truth = far.control.conductance_s()[0, cells.row, cells.column]
     resets = far.control.status()["resets"]
@@ -353,7 +396,9 @@ def test_a_lost_link_is_opened_again_for_a_read(far: Far, board: ArcOne, fault: 
     np.testing.assert_allclose(result.last_s, far.control.conductance_s().ravel(), rtol=1e-5)
 
 
-def test_a_read_that_keeps_failing_is_a_link_error_with_the_board_reset(far: Far, board: ArcOne) -> None:
+def test_a_read_that_keeps_failing_is_a_link_error_with_the_board_reset(
+    far: Far, board: ArcOne
+) -> None:
     far.control.inject("drop-reply", "READ ALL", count=9)
     with pytest.raises(LinkError, match="outputs are off") as caught:
         board.execute(read(ALL), 1)
@@ -398,7 +443,15 @@ def test_with_a_stop_condition_a_cell_takes_no_pulse_after_it_was_met(far: Far) 
     fresh = begin(seed=9)
     board = fresh.driver()
     levels = [2.4, 2.8, 3.2, 3.6, 4.0]
-    ramp = sweep(ALL, "bl", levels, width_s=1e-6, read=READ, stop=Stop(above_s=20e-6), unselected=Scheme.THIRD)
+    ramp = sweep(
+        ALL,
+        "bl",
+        levels,
+        width_s=1e-6,
+        read=READ,
+        stop=Stop(above_s=20e-6),
+        unselected=Scheme.THIRD,
+    )
     result = board.execute(ramp, 1)
     met = result.conductance_s >= 20e-6
     assert met.any()
@@ -420,17 +473,23 @@ def test_pulses_without_a_reading_are_acknowledged_all_the_same(far: Far, board:
     assert (far.control.pulses().ravel() - before)[:9].tolist() == [6] * 9
 
 
-@pytest.mark.parametrize("fault", ["drop-reply", "half-reply", "garbage", "stuck", "disconnect-reply", "drop-request"])
+@pytest.mark.parametrize(
+    "fault", ["drop-reply", "half-reply", "garbage", "stuck", "disconnect-reply", "drop-request"]
+)
 def test_a_pulse_whose_reply_is_lost_is_unknown_and_never_repeated(
     far: Far, board: ArcOne, fault: str, soon: Any
 ) -> None:
     before = far.control.pulses().ravel()
     far.control.inject(fault, "PULSE READ")
     with pytest.raises(UnknownOutcomeError, match="outputs are off"):
-        board.execute(pulse(ALL, bl_v=1.0, wl_v=0.0, width_s=1e-6, read=READ, unselected=Scheme.HALF), 5)
+        board.execute(
+            pulse(ALL, bl_v=1.0, wl_v=0.0, width_s=1e-6, read=READ, unselected=Scheme.HALF), 5
+        )
     assert np.all(far.control.pulses().ravel() - before <= 1)
     assert not far.control.status()["outputs_on"]
-    assert soon(lambda: not far.control.status()["busy"]), "the board is still busy with the new session's settings"
+    assert soon(lambda: not far.control.status()["busy"]), (
+        "the board is still busy with the new session's settings"
+    )
     board.execute(read(ALL), 6)
 
 
@@ -489,7 +548,9 @@ def test_any_exception_inside_a_burst_resets_the_board(
     monkeypatch: pytest.MonkeyPatch, far: Far, board: ArcOne, error: type[BaseException]
 ) -> None:
     resets = far.control.status()["resets"]
-    monkeypatch.setattr(board, "_expect_silence", lambda what: (_ for _ in ()).throw(error("in the middle")))
+    monkeypatch.setattr(
+        board, "_expect_silence", lambda what: (_ for _ in ()).throw(error("in the middle"))
+    )
     with pytest.raises(error):
         board.execute(pulse(ALL, bl_v=1.0, wl_v=0.0, width_s=1e-6, unselected=Scheme.HALF), 1)
     told = far.control.status()
@@ -529,7 +590,12 @@ def test_what_the_board_cannot_do_is_refused_before_anything_is_sent(
 
 
 def test_schemes_of_unselected_lines_are_sent_by_their_numbers(far: Far, board: ArcOne) -> None:
-    for scheme, code in ((Scheme.HALF, 1), (Scheme.FLOATING, 256), (Scheme.THIRD, 0), (Scheme.INHIBIT, 0)):
+    for scheme, code in (
+        (Scheme.HALF, 1),
+        (Scheme.FLOATING, 256),
+        (Scheme.THIRD, 0),
+        (Scheme.INHIBIT, 0),
+    ):
         board.execute(Apply(ALL, (READ,), scheme), 1)
         assert far.control.status()["sneak_path"] == code
 
@@ -537,7 +603,9 @@ def test_schemes_of_unselected_lines_are_sent_by_their_numbers(far: Far, board: 
 # Time, aborting, threads
 
 
-def test_lines_are_never_sent_faster_than_the_board_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_never_sent_faster_than_the_board_takes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(arc_one, "RESET_S", 0.01)
 
     def reply(lines: list[str]) -> bytes:
@@ -658,7 +726,9 @@ def test_arguments_of_modules_stand_in_the_documented_order() -> None:
     assert linear.lines()[0] == "141"
     assert linear.lines()[10] == "1"
     assert len(linear.lines()) == 13
-    tracer = CurveTracer(1.0, 2.0, 0.1, 1e-3, v_start=0.1, cut_pos_a=10e-6, cut_neg_a=1e-4, cycles=3, halt=True)
+    tracer = CurveTracer(
+        1.0, 2.0, 0.1, 1e-3, v_start=0.1, cut_pos_a=10e-6, cut_neg_a=1e-4, cycles=3, halt=True
+    )
     assert tracer.lines()[0] == "201"
     wanted = [1.0001, 2.0001, 0.1, 0.1, 1e-3, 1e-3, 10.1e-6, -1e-4, 3, 0, 0, 1]
     assert [float(x) for x in tracer.lines()[1:]] == pytest.approx(wanted)
@@ -739,7 +809,9 @@ def test_every_ramp_reaches_its_last_level_and_never_passes_it(
     found = on_resistor.form_finder(ALL[:1], FormFinder(first, step, last, 1e-6, stop_ohm=1.0))
     assert len(found.volts_v) == 1 + count + 1
     assert found.volts_v[-1] == pytest.approx(last, rel=1e-5)
-    loop = on_resistor.curve_tracer(ALL[:1], CurveTracer(last, 0.0, step, 1e-4, v_start=first, span="positive"))
+    loop = on_resistor.curve_tracer(
+        ALL[:1], CurveTracer(last, 0.0, step, 1e-4, v_start=first, span="positive")
+    )
     assert loop.volts_v.max() == pytest.approx(last, rel=1e-5)
 
 
@@ -752,7 +824,9 @@ def test_form_finder_ramps_each_cell_until_it_forms_and_counts_its_pulses() -> N
     assert np.all(found.pulses <= finder.most_pulses)
     assert np.all(np.bincount(found.device, minlength=len(ALL)) == found.pulses + 1)
     stuck = fresh.control.truth("stuck").ravel()
-    np.testing.assert_array_equal(found.last_s[stuck == 0] > 2e-5, fresh.control.truth("formed").ravel()[stuck == 0])
+    np.testing.assert_array_equal(
+        found.last_s[stuck == 0] > 2e-5, fresh.control.truth("formed").ravel()[stuck == 0]
+    )
     assert (found.last_s > 2e-5).mean() > 0.5
     one = found.of(int(np.argmax(found.pulses)))
     np.testing.assert_allclose(np.diff(one.volts_v[1:]), 0.2, rtol=1e-4)
@@ -771,8 +845,12 @@ def test_form_finder_widens_before_it_raises_the_amplitude(on_resistor: ArcOne) 
     assert found.width_s[1:] == pytest.approx([1e-6, 2e-6, 3e-6] * 2)
 
 
-def test_curve_tracer_gives_every_cycle_of_every_cell_and_an_ohmic_line_on_a_resistor(on_resistor: ArcOne) -> None:
-    loops = on_resistor.curve_tracer(ALL[:3], CurveTracer(1.0, 0.5, 0.1, 1e-4, v_start=0.1, cycles=4))
+def test_curve_tracer_gives_every_cycle_of_every_cell_and_an_ohmic_line_on_a_resistor(
+    on_resistor: ArcOne,
+) -> None:
+    loops = on_resistor.curve_tracer(
+        ALL[:3], CurveTracer(1.0, 0.5, 0.1, 1e-4, v_start=0.1, cycles=4)
+    )
     assert {(int(d), int(c)) for d, c in zip(loops.device, loops.cycle, strict=True)} == {
         (d, c) for d in range(3) for c in range(4)
     }
@@ -784,7 +862,9 @@ def test_curve_tracer_gives_every_cycle_of_every_cell_and_an_ohmic_line_on_a_res
 
 
 def test_a_cut_off_of_10_ua_halts_the_bias(on_resistor: ArcOne) -> None:
-    tracer = CurveTracer(1.0, 1.0, 0.1, 1e-4, v_start=0.1, cut_pos_a=10e-6, cut_neg_a=10e-6, halt=True)
+    tracer = CurveTracer(
+        1.0, 1.0, 0.1, 1e-4, v_start=0.1, cut_pos_a=10e-6, cut_neg_a=10e-6, halt=True
+    )
     loops = on_resistor.curve_tracer(ALL[:1], tracer)
     # 20 kohm: 10.1 uA are passed at 0.3 V, and nothing higher is driven.
     assert (loops.volts_v.max(), loops.volts_v.min()) == pytest.approx((0.3, -0.3))
@@ -803,7 +883,9 @@ def test_converge_to_state_turns_when_the_cell_drifts_away_and_stays_within_its_
 ) -> None:
     formed(board, far)
     before = far.control.pulses().ravel()
-    settings_ = ConvergeToState(0.5, 0.1, 2.0, 1e-6, target_ohm=5e4, target_percent=8.0, polarity=-1)
+    settings_ = ConvergeToState(
+        0.5, 0.1, 2.0, 1e-6, target_ohm=5e4, target_percent=8.0, polarity=-1
+    )
     found = board.converge_to_state(ALL, settings_)
     taken = far.control.pulses().ravel() - before
     np.testing.assert_array_equal(found.pulses, taken)
@@ -839,7 +921,9 @@ def test_retention_reads_both_ends_and_stresses_nothing(far: Far, board: ArcOne)
         board.retention(ALL, step_s=0.0, duration_s=1.0)
 
 
-def test_a_module_beyond_the_limits_is_refused_before_anything_is_sent(far: Far, board: ArcOne) -> None:
+def test_a_module_beyond_the_limits_is_refused_before_anything_is_sent(
+    far: Far, board: ArcOne
+) -> None:
     lines = far.control.status()["lines"]
     with pytest.raises(LimitError, match="BL"):
         board.form_finder(ALL, FormFinder(3.0, 0.1, 4.2, 1e-6, 1e4))
@@ -852,7 +936,9 @@ def test_a_module_beyond_the_limits_is_refused_before_anything_is_sent(far: Far,
     assert far.control.status()["lines"] == lines
 
 
-@pytest.mark.parametrize("fault", ["drop-reply", "half-reply", "garbage", "stuck", "disconnect-reply", "drop-request"])
+@pytest.mark.parametrize(
+    "fault", ["drop-reply", "half-reply", "garbage", "stuck", "disconnect-reply", "drop-request"]
+)
 def test_a_module_that_loses_its_stream_is_unknown_and_the_board_reset(
     far: Far, board: ArcOne, fault: str, soon: Any
 ) -> None:
@@ -861,7 +947,9 @@ def test_a_module_that_loses_its_stream_is_unknown_and_the_board_reset(
     with pytest.raises(UnknownOutcomeError, match="charge each cell with 4 pulses"):
         board.endurance(ALL[:2], Endurance(1.0, -1.0, 1e-6, 1e-6, 2))
     assert far.control.status()["resets"] > resets
-    assert soon(lambda: not far.control.status()["busy"]), "the board is still busy with the new session's settings"
+    assert soon(lambda: not far.control.status()["busy"]), (
+        "the board is still busy with the new session's settings"
+    )
     board.execute(read(ALL), 1)
 
 
@@ -919,7 +1007,13 @@ def test_a_whole_map_is_one_job_of_a_bench_and_pulses_go_through_either_transpor
         needed = 5e-3 + 7e-3 + 4096 * 11 / 921600 + 1024 * (50 * 10e-6 + 10e-6)
         assert needed <= took <= 1.05 * needed
         ramp = sweep(
-            bench.cells(), "bl", [3.0, 3.6], width_s=1e-6, read=READ, stop=Stop(above_s=2e-5), unselected=Scheme.HALF
+            bench.cells(),
+            "bl",
+            [3.0, 3.6],
+            width_s=1e-6,
+            read=READ,
+            stop=Stop(above_s=2e-5),
+            unselected=Scheme.HALF,
         )
         result = bench.apply(ramp)
         np.testing.assert_array_equal(result.pulses, control.pulses().ravel())

@@ -1,4 +1,6 @@
-"""The simulated ArC ONE as other hosts see it: raw lines and floats over pyserial, nothing of this package's driver."""
+"""The simulated ArC ONE as other hosts see it: raw lines and floats over pyserial, nothing of this
+package's driver.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import serial
-from rram_hil.drivers.simulated.arc_one import launch, start_alone
-from rram_hil.drivers.simulated.control import BoardControl
 
-from rram_hil.cells import Geometry
-from rram_hil.device.config import FaultEntry, Simulation
+from rram_hil.array.cells import Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.drivers.simulated.arc_one import launch, start_alone
+from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.errors import ConfigError
-from rram_hil.limits import Limits
-from rram_hil.simulation import FarSideRequest
+from rram_hil.hardware.far_side import FarSideRequest
+from rram_hil.simulation.config import FaultEntry, Simulation
 
 LOAD_OHM = 2e4
 LIMITS = Limits(
@@ -57,7 +59,12 @@ class Host:
             self.port.timeout = 0.5
 
     def init(
-        self, words: int = 32, bits: int = 32, session: int = 0, sneak_path: int = 0, read_v: float = 0.2
+        self,
+        words: int = 32,
+        bits: int = 32,
+        session: int = 0,
+        sneak_path: int = 0,
+        read_v: float = 0.2,
     ) -> bytes:
         self.send("00", "0", 50, words, bits, 2, session, sneak_path, f"{read_v:e}")
         return bytes(self.port.readline())
@@ -108,7 +115,9 @@ def test_no_job_is_done_before_a_session_or_in_an_offline_one(resistor: Host) ->
 
 
 @pytest.mark.parametrize("wrong", [{"words": 33}, {"bits": 0}, {"session": 4}, {"read_v": 13.0}])
-def test_a_session_that_cannot_be_is_not_confirmed_with_1(resistor: Host, wrong: dict[str, Any]) -> None:
+def test_a_session_that_cannot_be_is_not_confirmed_with_1(
+    resistor: Host, wrong: dict[str, Any]
+) -> None:
     assert resistor.init(**wrong) != b"1\n"
 
 
@@ -143,7 +152,9 @@ def test_read_all_has_the_word_outside(array: Host) -> None:
     found = 1 / array.floats(20).astype(float)
     np.testing.assert_allclose(found, array.control.conductance_s().ravel(), rtol=1e-5)
     array.send("1", 3, 2)
-    assert 1 / float(array.floats(1)[0]) == pytest.approx(array.control.conductance_s()[0, 2, 1], rel=1e-5)
+    assert 1 / float(array.floats(1)[0]) == pytest.approx(
+        array.control.conductance_s()[0, 2, 1], rel=1e-5
+    )
 
 
 def test_a_cell_that_is_not_there_reads_as_no_number(array: Host) -> None:
@@ -272,7 +283,11 @@ def test_faults_of_a_bench_file_happen_from_the_start() -> None:
     with pytest.raises(ConfigError, match="queue-full"):
         launch(
             FarSideRequest(
-                Simulation(faults=[FaultEntry(kind="queue-full")]), Geometry(1, 4, 5, "1R"), LIMITS, "c3", Path(".")
+                Simulation(faults=[FaultEntry(kind="queue-full")]),
+                Geometry(1, 4, 5, "1R"),
+                LIMITS,
+                "c3",
+                Path("."),
             )
         )
 
@@ -283,7 +298,11 @@ def test_a_chip_that_the_board_cannot_hold_does_not_start() -> None:
 
 
 def test_noise_falls_with_the_samples_that_a_read_averages() -> None:
-    side = launch(FarSideRequest(Simulation(device="paper"), Geometry(1, 32, 32, "1R"), LIMITS, "c5", Path(".")))
+    side = launch(
+        FarSideRequest(
+            Simulation(device="paper"), Geometry(1, 32, 32, "1R"), LIMITS, "c5", Path(".")
+        )
+    )
     host = Host(side)
     spread = []
     for cycles in (1, 100):

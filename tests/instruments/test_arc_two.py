@@ -1,4 +1,6 @@
-"""The ArC TWO driver against the signatures of its maker's library, mocked: the library does nothing without its hardware."""
+"""The ArC TWO driver against the signatures of its maker's library, mocked: the library does
+nothing without its hardware.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 from pytest_mock import MockerFixture
+
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import Apply, Scheme, Status, Step, Stop, Wait, pulse, read, sweep
 from rram_hil.drivers import arc_two
 from rram_hil.drivers.arc_two import BITS, WORDS, ArcTwo, ArcTwoConfig
-
-from rram_hil.cells import Cells, Geometry
-from rram_hil.errors import AbortedError, ConfigError, InstrumentError, LimitError, LinkError, UnknownOutcomeError
-from rram_hil.limits import Limits
-from rram_hil.operations import Apply, Scheme, Status, Step, Stop, Wait, pulse, read, sweep
+from rram_hil.errors import (
+    AbortedError,
+    ConfigError,
+    InstrumentError,
+    LimitError,
+    LinkError,
+    UnknownOutcomeError,
+)
 
 pyarc2 = pytest.importorskip(
     "pyarc2", reason='ArC TWO is tested where pyarc2 is installed (pip install "rram-hil[arc2]")'
@@ -55,12 +64,16 @@ def firmware(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def arc(mocker: MockerFixture) -> Any:
-    """The instrument that the library would open, each method checked against the library's own signature."""
+    """The instrument that the library would open, each method checked against the library's own
+    signature.
+    """
     mocked = mocker.create_autospec(pyarc2.Instrument, instance=True)
     mocked.busy.return_value = False
     mocked.vread_channels.return_value = [0.0] * 64
     # 1 uS a bit channel number, at the volts of the slice; the sign as the amplifier has it.
-    mocked.read_slice.side_effect = lambda chan, volts: -np.array(ASCENDING, dtype="f4") * 1e-6 * volts
+    mocked.read_slice.side_effect = lambda chan, volts: (
+        -np.array(ASCENDING, dtype="f4") * 1e-6 * volts
+    )
     mocked.read_slice_masked.side_effect = lambda chan, mask, volts: np.where(
         np.isin(ASCENDING, mask), np.array(ASCENDING) * 1e-6 * volts, np.nan
     ).astype("f4")
@@ -89,7 +102,9 @@ def board(arc: Any, make: Callable[..., ArcTwo]) -> Iterator[ArcTwo]:
 def test_without_the_library_there_is_one_clear_line(
     mocker: MockerFixture, make: Callable[..., ArcTwo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mocker.patch.object(arc_two, "import_module", side_effect=ImportError("No module named 'pyarc2'"))
+    mocker.patch.object(
+        arc_two, "import_module", side_effect=ImportError("No module named 'pyarc2'")
+    )
     with pytest.raises(ConfigError, match=r"rram-hil\[arc2\]") as caught:
         make().connect()
     assert "\n" not in str(caught.value)
@@ -108,7 +123,9 @@ def test_the_library_is_imported_when_it_is_needed(
     make()
 
 
-def test_connect_finds_the_instrument_and_opens_nothing(arc: Any, make: Callable[..., ArcTwo]) -> None:
+def test_connect_finds_the_instrument_and_opens_nothing(
+    arc: Any, make: Callable[..., ArcTwo]
+) -> None:
     board = make()
     identity = board.connect()
     assert (identity.model, identity.serial, identity.firmware) == ("ArC TWO", "7", "efm.bin")
@@ -126,7 +143,12 @@ def test_connect_finds_the_instrument_and_opens_nothing(arc: Any, make: Callable
     ],
 )
 def test_a_missing_or_doubtful_instrument_is_named(
-    mocker: MockerFixture, make: Callable[..., ArcTwo], there: Any, keys: Any, kind: type[Exception], text: str
+    mocker: MockerFixture,
+    make: Callable[..., ArcTwo],
+    there: Any,
+    keys: Any,
+    kind: type[Exception],
+    text: str,
 ) -> None:
     found = {"side_effect": there} if isinstance(there, Exception) else {"return_value": there}
     mocker.patch.object(pyarc2, "find_ids", **found)
@@ -176,8 +198,14 @@ def test_a_part_of_a_row_is_a_masked_slice_for_each_read_voltage(arc: Any, board
     cells = ALL[[5, 40, 3]]
     volts = np.array([0.2, 0.2, -0.1])
     result = board.execute(Apply(cells, (Step(volts, 0.0, 0.0, 1e-6, "current"),)), 1)
-    asked = [(c.args[0], c.args[1].tolist(), c.args[2]) for c in arc.read_slice_masked.call_args_list]
-    assert asked == [(WORDS[0], [BITS[3]], -0.1), (WORDS[0], [BITS[5]], 0.2), (WORDS[1], [BITS[8]], 0.2)]
+    asked = [
+        (c.args[0], c.args[1].tolist(), c.args[2]) for c in arc.read_slice_masked.call_args_list
+    ]
+    assert asked == [
+        (WORDS[0], [BITS[3]], -0.1),
+        (WORDS[0], [BITS[5]], 0.2),
+        (WORDS[1], [BITS[8]], 0.2),
+    ]
     expected = np.array(BITS)[[5, 8, 3]] * 1e-6
     np.testing.assert_allclose(result.conductance_s[:, 0], expected, rtol=1e-6)
     np.testing.assert_allclose(result.current_a[:, 0], volts * expected, rtol=1e-6)
@@ -196,8 +224,12 @@ def test_pulses_of_a_step_are_queued_and_executed_at_once(arc: Any, board: ArcTw
     assert result.pulses.tolist() == [1, 1, 0, 1]
 
 
-@pytest.mark.parametrize(("width_s", "nanos"), [(40e-9, 40), (1.15e-7, 115), (1e-3, 1_000_000), (0.29, 290_000_000)])
-def test_widths_are_rounded_to_nanoseconds_not_cut(arc: Any, board: ArcTwo, width_s: float, nanos: int) -> None:
+@pytest.mark.parametrize(
+    ("width_s", "nanos"), [(40e-9, 40), (1.15e-7, 115), (1e-3, 1_000_000), (0.29, 290_000_000)]
+)
+def test_widths_are_rounded_to_nanoseconds_not_cut(
+    arc: Any, board: ArcTwo, width_s: float, nanos: int
+) -> None:
     board.execute(pulse(ALL[:1], bl_v=1.0, wl_v=0.0, width_s=width_s, unselected=Scheme.HALF), 1)
     assert arc.pulse_one.call_args.args[3] == nanos
 
@@ -217,7 +249,12 @@ def test_a_cell_that_met_its_stop_takes_no_further_pulse(arc: Any, board: ArcTwo
     )
     # Bits 15 and 32 conduct 15 and 32 uS, 14 and 33 stand below and above.
     assert result.pulses.tolist() == [1, 1, 2, 1]
-    assert result.status[:, 1].tolist() == [Status.NOT_RUN, Status.NOT_RUN, Status.OK, Status.NOT_RUN]
+    assert result.status[:, 1].tolist() == [
+        Status.NOT_RUN,
+        Status.NOT_RUN,
+        Status.OK,
+        Status.NOT_RUN,
+    ]
 
 
 def test_readings_that_are_none_are_told(arc: Any, make: Callable[..., ArcTwo]) -> None:
@@ -229,7 +266,12 @@ def test_readings_that_are_none_are_told(arc: Any, make: Callable[..., ArcTwo]) 
     arc.read_slice.side_effect = lambda chan, volts: currents
     result = board.execute(read(ALL[:32]), 1)
     status = dict(zip(np.array(BITS), result.status[:, 0].tolist(), strict=True))
-    assert [status[k] for k in range(4)] == [Status.NOT_A_NUMBER, Status.OVER_RANGE, Status.OVER_RANGE, Status.OK]
+    assert [status[k] for k in range(4)] == [
+        Status.NOT_A_NUMBER,
+        Status.OVER_RANGE,
+        Status.OVER_RANGE,
+        Status.OK,
+    ]
     assert np.isnan(result.conductance_s[result.status != Status.OK]).all()
 
 
@@ -284,7 +326,9 @@ def test_an_interrupt_passes_through_grounded(arc: Any, board: ArcTwo) -> None:
     arc.finalise_operation.assert_called_with(pyarc2.IdleMode.HardGnd)
 
 
-def test_a_busy_instrument_is_given_up_after_its_time_and_on_an_abort_at_once(arc: Any, board: ArcTwo) -> None:
+def test_a_busy_instrument_is_given_up_after_its_time_and_on_an_abort_at_once(
+    arc: Any, board: ArcTwo
+) -> None:
     stress = pulse(ALL[:1], bl_v=1.0, wl_v=0.0, width_s=1e-6, unselected=Scheme.HALF)
     arc.busy.return_value = True
     with pytest.raises(UnknownOutcomeError, match="busy"):
@@ -311,7 +355,13 @@ def test_safe_off_reads_every_channel_back(arc: Any, board: ArcTwo) -> None:
 
 
 def test_channels_that_are_no_words_or_bits_are_refused(firmware: Path) -> None:
-    for keys in ({"words": BITS}, {"bits": [0, 0]}, {"words": [64]}, {"firmware": ""}, {"words": [16, 17]}):
+    for keys in (
+        {"words": BITS},
+        {"bits": [0, 0]},
+        {"words": [64]},
+        {"firmware": ""},
+        {"words": [16, 17]},
+    ):
         with pytest.raises((ValueError, ConfigError)):
             ArcTwo(ArcTwoConfig(**({"firmware": str(firmware)} | keys)), GEOMETRY, LIMITS)  # type: ignore[arg-type]
     with pytest.raises(ConfigError):

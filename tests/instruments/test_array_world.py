@@ -1,4 +1,6 @@
-"""The electrical truth behind a rack's terminals: laws of the network, what a read sees, what standing levels do."""
+"""The electrical truth behind a rack's terminals: laws of the network, what a read sees, what
+standing levels do.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from rram_hil.drivers._wiring import Wiring
-from rram_hil.drivers.simulated._array import ArrayWorld
-from rram_hil.drivers.simulated._network import ENDLESS_A, Branches, Network, Source
-from rram_hil.drivers.simulated._world import Drive, Terminal
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import FAULT_LEAK_S, GATE_LEAK_S, Fault, SimulatedChip
-from rram_hil.device.config import Simulation
-from rram_hil.operations import Apply, Scheme, Step
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import Apply, Scheme, Step
+from rram_hil.drivers.matrix.wiring import Wiring
+from rram_hil.drivers.simulated.array.circuit import ENDLESS_A, Branches, Network, Source
+from rram_hil.drivers.simulated.array.terminals import Drive, Terminal
+from rram_hil.drivers.simulated.array.world import ArrayWorld
+from rram_hil.simulation.chip import FAULT_LEAK_S, GATE_LEAK_S, Fault, SimulatedChip
+from rram_hil.simulation.config import Simulation
 
 READ_V = 0.25
 OFF = Drive()
@@ -38,13 +40,17 @@ def a_chip(geometry: Geometry, device: str = "paper", **simulation: object) -> S
 
 def formed(chip: SimulatedChip) -> SimulatedChip:
     """The chip with every responsive cell formed."""
-    chip.execute(Apply(Cells.all(chip.geometry), (Step(4.0, 0.0, 3.0, width_s=1e-6, measure="no"),)), 1)
+    chip.execute(
+        Apply(Cells.all(chip.geometry), (Step(4.0, 0.0, 3.0, width_s=1e-6, measure="no"),)), 1
+    )
     assert chip.formed.any()
     return chip
 
 
 class Bench:
-    """A world with channels s.a, s.b, s.c on rows A, B, C, ground on G; lines on columns BL, then SL, then WL, from 1."""
+    """A world with channels s.a, s.b, s.c on rows A, B, C, ground on G; lines on columns BL, then
+    SL, then WL, from 1.
+    """
 
     def __init__(self, chip: SimulatedChip) -> None:
         geometry = chip.geometry
@@ -66,7 +72,9 @@ class Bench:
 
     def close(self, **rows: Iterable[int]) -> None:
         """Close these columns on each row and nothing else."""
-        self.world.fabric.set_closed(frozenset((row, column) for row, columns in rows.items() for column in columns))
+        self.world.fabric.set_closed(
+            frozenset((row, column) for row, columns in rows.items() for column in columns)
+        )
 
     def drive(self, **drives: Drive) -> None:
         for channel, drive in drives.items():
@@ -94,7 +102,12 @@ def sources(draw: st.DrawFn) -> Source:
         limit = draw(limits)
         return Source(draw(nets), draw(levels), -limit, limit)
     level = draw(limits) * draw(st.sampled_from([-1, 1]))
-    return Source(draw(nets), float(np.copysign(draw(st.floats(0.1, 4)), level)), min(level, 0.0), max(level, 0.0))
+    return Source(
+        draw(nets),
+        float(np.copysign(draw(st.floats(0.1, 4)), level)),
+        min(level, 0.0),
+        max(level, 0.0),
+    )
 
 
 @settings(max_examples=400, deadline=None)
@@ -110,7 +123,8 @@ def test_kirchhoff_holds_at_every_net_and_no_source_leaves_its_limits(
     cells = [c for c in cells if c[0] != c[1]]
     table = np.array([c[:3] for c in cells], dtype=np.int64).reshape(-1, 3)
     g = np.array([c[3] for c in cells])
-    # Word lines are nets of their own, as in an array with ideal gates: each stands where it is driven.
+    # Word lines are nets of their own, as in an array with ideal gates: each stands where it is
+    # driven.
     gates = [Source(NETS + k, k - 1.0, -1e-2, 1e-2) for k in range(NETS)]
     branches = Branches(table[:, 0], table[:, 1], table[:, 2] + NETS, gated)
     leak = np.full(2 * NETS, 1e-15)
@@ -120,9 +134,15 @@ def test_kirchhoff_holds_at_every_net_and_no_source_leaves_its_limits(
     v = found.volts
     current = branches.currents(g, v)
     fed = np.bincount([s.net for s in every], found.amps, 2 * NETS)
-    taken = leak * v + np.bincount(table[:, 0], current, 2 * NETS) - np.bincount(table[:, 1], current, 2 * NETS)
+    taken = (
+        leak * v
+        + np.bincount(table[:, 0], current, 2 * NETS)
+        - np.bincount(table[:, 1], current, 2 * NETS)
+    )
     most_a = max(s.high_a - s.low_a for s in every if s.high_a < ENDLESS_A)
-    flow = np.bincount(table[:, 0], np.abs(current), 2 * NETS) + np.bincount(table[:, 1], np.abs(current), 2 * NETS)
+    flow = np.bincount(table[:, 0], np.abs(current), 2 * NETS) + np.bincount(
+        table[:, 1], np.abs(current), 2 * NETS
+    )
     assert np.all(np.abs(fed - taken) <= 1e-8 * (flow + np.abs(fed)) + 1e-15 * most_a + 3e-13)
     for source, amp in zip(every, found.amps, strict=True):
         slack = 1e-8 * abs(amp) + 1e-15 * most_a + 3e-13
@@ -141,7 +161,10 @@ def test_kirchhoff_holds_at_every_net_and_no_source_leaves_its_limits(
 @given(
     joined=st.lists(st.tuples(st.sampled_from("ABCG"), st.integers(1, 12)), max_size=14),
     drives=st.tuples(
-        *[st.one_of(st.just(OFF), st.builds(volts, levels, limits), st.builds(amps, limits)) for _ in "abc"]
+        *[
+            st.one_of(st.just(OFF), st.builds(volts, levels, limits), st.builds(amps, limits))
+            for _ in "abc"
+        ]
     ),
     cell=st.sampled_from(["1T1R", "1R"]),
 )
@@ -167,13 +190,17 @@ def test_terminals_never_exceed_their_limits_whatever_is_joined(
                 assert abs(seen.amps) == pytest.approx(now.limit, rel=1e-6)
 
 
-def test_every_way_to_join_lines_has_an_exact_solution_unless_a_gate_hangs_together_with_other_lines() -> None:
+def test_every_way_to_join_lines_has_an_exact_solution_unless_a_gate_hangs_together_with_other_lines() -> (
+    None
+):
     rng = np.random.default_rng(7)
     chip = formed(a_chip(Geometry(1, 4, 4, "1T1R", "row")))
     solved = 0
     for _ in range(250):
         bench = Bench(chip)
-        joined = [("ABCG"[rng.integers(4)], int(rng.integers(1, 13))) for _ in range(rng.integers(15))]
+        joined = [
+            ("ABCG"[rng.integers(4)], int(rng.integers(1, 13))) for _ in range(rng.integers(15))
+        ]
         gates = {row for row, column in joined if column > 8}
         if any(row in gates and column <= 8 for row, column in joined):
             continue
@@ -228,7 +255,11 @@ def test_two_rows_joined_through_one_line_are_a_short_that_the_weaker_source_los
     bench.close(A=[1], B=[1])
     strong, weak = bench.channels["b"].sense(), bench.channels["a"].sense()
     assert (weak.volts, weak.amps, weak.limited) == (pytest.approx(0.2), pytest.approx(1e-3), True)
-    assert (strong.volts, strong.amps, strong.limited) == (pytest.approx(0.2), pytest.approx(-1e-3), False)
+    assert (strong.volts, strong.amps, strong.limited) == (
+        pytest.approx(0.2),
+        pytest.approx(-1e-3),
+        False,
+    )
     assert bench.world.shorts == 1
     bench.close(A=[1, 2], B=[1])
     assert bench.world.shorts == 1, "the same short is counted once"
@@ -258,12 +289,20 @@ def test_a_driven_row_on_ground_is_at_its_limit() -> None:
     unselected=st.sampled_from(["grounded", "floating"]),
 )
 def test_a_1t1r_read_is_what_the_chip_itself_reads(
-    row: int, column: int, read_v: float, wl_v: float, source_lines: str, line_ohm: float, unselected: str
+    row: int,
+    column: int,
+    read_v: float,
+    wl_v: float,
+    source_lines: str,
+    line_ohm: float,
+    unselected: str,
 ) -> None:
     geometry = Geometry(1, 4, 5, "1T1R", source_lines)  # type: ignore[arg-type]
     cells = Cells.of([(0, row, column)])
     alone = formed(a_chip(geometry, line_ohm=line_ohm))
-    expected = alone.execute(Apply(cells, (Step(read_v, 0.0, wl_v, width_s=1e-6, measure="current"),)), 2)
+    expected = alone.execute(
+        Apply(cells, (Step(read_v, 0.0, wl_v, width_s=1e-6, measure="current"),)), 2
+    )
     bench = Bench(formed(a_chip(geometry, line_ohm=line_ohm)))
     source = {"row": row, "column": column, "common": 0}[source_lines]
     lines = {bench.first_sl + source}
@@ -282,7 +321,9 @@ def test_without_noise_a_relaxing_chip_reads_its_own_conductance() -> None:
         bench.close(A=[2], B=[bench.first_wl + 1], G=[bench.first_sl])
         bench.drive(b=volts(3.0), a=volts(0.2))
         bench.wait(seconds)
-        assert bench.read("a") / 0.2 == pytest.approx(float(bench.chip.conductance_s()[0, 1, 1]), rel=1e-6)
+        assert bench.read("a") / 0.2 == pytest.approx(
+            float(bench.chip.conductance_s()[0, 1, 1]), rel=1e-6
+        )
 
 
 def test_a_reading_is_one_event_for_all_terminals_that_look_at_one_time() -> None:
@@ -315,7 +356,9 @@ def test_a_terminal_that_is_off_carries_nothing_and_tells_its_rows_potential() -
 
 
 def _direct(g: NDArray[np.float64], fixed: dict[int, float]) -> NDArray[np.float64]:
-    """Potentials of a crossbar's lines (rows, then columns) with some of them held: the textbook nodal solution."""
+    """Potentials of a crossbar's lines (rows, then columns) with some of them held: the textbook
+    nodal solution.
+    """
     rows, columns = g.shape
     n = rows + columns
     matrix = np.zeros((n, n))
@@ -331,7 +374,9 @@ def _direct(g: NDArray[np.float64], fixed: dict[int, float]) -> NDArray[np.float
 
 
 @settings(max_examples=25, deadline=None)
-@given(row=st.integers(0, 5), column=st.integers(0, 4), seed=st.integers(0, 50), held=st.integers(0, 3))
+@given(
+    row=st.integers(0, 5), column=st.integers(0, 4), seed=st.integers(0, 50), held=st.integers(0, 3)
+)
 def test_sneak_paths_of_a_floating_1r_array_are_those_of_the_nodal_solution(
     row: int, column: int, seed: int, held: int
 ) -> None:
@@ -374,8 +419,14 @@ def test_levels_that_stand_for_a_time_are_the_chips_pulse_of_that_width(
     geometry = Geometry(1, 2, 3, "1T1R", "row") if cell == "1T1R" else Geometry(1, 1, 1, "1R")
     place = geometry.columns - 1
     make = formed if is_formed else (lambda chip: chip)
-    alone, bench = make(a_chip(geometry, line_ohm=line_ohm)), Bench(make(a_chip(geometry, line_ohm=line_ohm)))
-    if limit_a is not None and abs(bl_v - sl_v) * float(alone.conductance_s()[0, 0, place]) > limit_a:
+    alone, bench = (
+        make(a_chip(geometry, line_ohm=line_ohm)),
+        Bench(make(a_chip(geometry, line_ohm=line_ohm))),
+    )
+    if (
+        limit_a is not None
+        and abs(bl_v - sl_v) * float(alone.conductance_s()[0, 0, place]) > limit_a
+    ):
         limit_a = None  # a source at its limit from the start gives less than its level; the chip's own pulse does not
     step = Step(bl_v, sl_v, wl_v, width_s=width_s, measure="no")
     alone.execute(Apply(Cells.of([(0, 0, place)]), (step,), compliance_a=limit_a), 9)
@@ -405,7 +456,9 @@ def test_cells_beside_the_selected_one_end_as_on_the_chip_alone(
     geometry = Geometry(1, 3, 4, cell, "row")  # type: ignore[arg-type]
     row, column, wl_v, width_s = 1, 2, 2.6, 1e-6
     alone, bench = formed(a_chip(geometry)), Bench(formed(a_chip(geometry)))
-    alone.execute(Apply(Cells.of([(0, row, column)]), (Step(bl_v, sl_v, wl_v, width_s),), scheme), 2)
+    alone.execute(
+        Apply(Cells.of([(0, row, column)]), (Step(bl_v, sl_v, wl_v, width_s),), scheme), 2
+    )
     bit, source = 1 + column, bench.first_sl + row
     gates = range(bench.first_wl, bench.first_wl + geometry.rows) if cell == "1T1R" else range(0)
     word = {bench.first_wl + row} if cell == "1T1R" else set()
@@ -419,7 +472,9 @@ def test_cells_beside_the_selected_one_end_as_on_the_chip_alone(
 
 @settings(max_examples=25, deadline=None)
 @given(looks=st.lists(st.floats(1e-8, 1e-5), max_size=6), wl_v=st.sampled_from([2.2, 2.8]))
-def test_a_segment_is_one_pulse_whatever_is_sensed_during_it(looks: list[float], wl_v: float) -> None:
+def test_a_segment_is_one_pulse_whatever_is_sensed_during_it(
+    looks: list[float], wl_v: float
+) -> None:
     total = 1e-4
     benches = [Bench(formed(a_chip(Geometry(1, 2, 2, "1T1R", "common")))) for _ in range(2)]
     for bench, pauses in zip(benches, ([], looks), strict=True):
@@ -471,7 +526,9 @@ def test_v_half_stresses_the_half_selected_cells_of_a_crossbar_and_counts_them()
     expected = np.zeros((3, 4), dtype=np.int64)
     expected[0, :] = 1
     expected[:, 0] = 1
-    assert np.array_equal(bench.chip.pulses[0], expected), "row and column of the selected cell; 0 V across the others"
+    assert np.array_equal(bench.chip.pulses[0], expected), (
+        "row and column of the selected cell; 0 V across the others"
+    )
 
 
 def test_a_closed_gate_keeps_the_cells_of_the_column_from_a_pulse() -> None:
@@ -489,7 +546,10 @@ def test_an_inhibited_neighbour_in_an_open_row_sees_nothing_and_a_grounded_one_i
         before = bench.chip.pulses
         others = [2, 3]
         bench.close(
-            A=[1], B=[bench.first_wl], C=[bench.first_sl, *(others if inhibited else ())], G=() if inhibited else others
+            A=[1],
+            B=[bench.first_wl],
+            C=[bench.first_sl, *(others if inhibited else ())],
+            G=() if inhibited else others,
         )
         bench.drive(b=volts(4.0), c=volts(1.5), a=volts(0.0))
         bench.wait(1e-6)

@@ -1,5 +1,7 @@
-"""Drivers of whole benches, each before its simulated far side: nothing touched at connect, outputs off after whatever goes
-wrong, no pulse that the ledger does not know, right values or a typed error for every fault, sessions that play back."""
+"""Drivers of whole benches, each before its simulated far side: nothing touched at connect, outputs
+off after whatever goes wrong, no pulse that the ledger does not know, right values or a typed error
+for every fault, sessions that play back.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 from chain_benches import ARC_ONE, BOARD, CHAINS, bench_text
-from rram_hil.drivers.simulated.conformance import docstring_problems
-from rram_hil.drivers.simulated.control import BoardControl
 
-from rram_hil import link
-from rram_hil.bench import Bench
-from rram_hil.bench_file import parse_bench_file
+from rram_hil.array.operations import Status, pulse, read
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.bench_file import parse_bench_file
+from rram_hil.bench.far_side import launcher, request_of
+from rram_hil.bench.plugins import driver_class, names
+from rram_hil.drivers.simulated.conformance import docstring_problems
+from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.errors import BenchError, ConfigError
-from rram_hil.operations import Status, pulse, read
-from rram_hil.plugins import driver_class, names
 from rram_hil.pytest_plugin import GroundTruth
-from rram_hil.simulation import launcher, request_of
-from rram_hil.traffic import Playback, Recorder
+from rram_hil.wire import link
+from rram_hil.wire.recording import Playback, Recorder
 
 SIZE = 2
 BENCHES = [BOARD, ARC_ONE, *CHAINS]
@@ -32,7 +34,10 @@ CELL = {ARC_ONE: "1R"}
 INSTRUMENTS = {
     BOARD: [""],
     ARC_ONE: [""],
-    **{chain: list(tomllib.loads(text[0])["driver"]["instruments"]) for chain, text in CHAINS.items()},
+    **{
+        chain: list(tomllib.loads(text[0])["driver"]["instruments"])
+        for chain, text in CHAINS.items()
+    },
 }
 FAULTS = [
     "drop-request",
@@ -49,7 +54,11 @@ CASES = [
     (bench, instrument, kind)
     for bench in BENCHES
     for instrument in INSTRUMENTS[bench]
-    for kind in [*FAULTS, *(TEXT_FAULTS if instrument else []), *(["line-overrun"] if bench == ARC_ONE else [])]
+    for kind in [
+        *FAULTS,
+        *(TEXT_FAULTS if instrument else []),
+        *(["line-overrun"] if bench == ARC_ONE else []),
+    ]
 ]
 
 
@@ -71,15 +80,26 @@ class Place:
     control: BoardControl
 
     def drives(self) -> bool:
-        """Whether a source is on now; between operations the relays of a matrix stay as they are."""
+        """Whether a source is on now; between operations the relays of a matrix stay as they
+        are.
+        """
         told = self.control.status()
-        return any(on for name, on in told.get("outputs", {"": told["outputs_on"]}).items() if name != "matrix")
+        return any(
+            on
+            for name, on in told.get("outputs", {"": told["outputs_on"]}).items()
+            if name != "matrix"
+        )
 
     def wide_enough(self, measured: Any, truth: Any) -> bool:
         """Whether conductances are right: what the chain states, and 1 % of read noise."""
         can = self.bench.capabilities
         floor_s = can.read_floor_a / self.bench.file.read.bl_v
-        return bool(np.all(np.abs(measured - truth) <= (can.read_fraction + 0.01) * np.abs(truth) + floor_s + 5e-8))
+        return bool(
+            np.all(
+                np.abs(measured - truth)
+                <= (can.read_fraction + 0.01) * np.abs(truth) + floor_s + 5e-8
+            )
+        )
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +114,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place
             path.write_text(text_of(chain), encoding="utf-8")
             bench = Bench.open(path)
             assert bench.far_side is not None
-            self[chain] = opened[chain] = Place(bench, GroundTruth(bench), BoardControl(bench.far_side.control))
+            self[chain] = opened[chain] = Place(
+                bench, GroundTruth(bench), BoardControl(bench.far_side.control)
+            )
             return self[chain]
 
     yield Opening()
@@ -134,8 +156,14 @@ def test_connecting_touches_nothing_and_opening_again_neither(chain: str, tmp_pa
 
 
 @pytest.mark.parametrize(("chain", "instrument"), [(c, i) for c in BENCHES for i in INSTRUMENTS[c]])
-def test_another_instrument_is_refused_and_every_link_closed(chain: str, instrument: str, tmp_path: Path) -> None:
-    text = text_of(chain) + "\n[[simulation.faults]]\n" + (f'instrument = "{instrument}"\n' if instrument else "")
+def test_another_instrument_is_refused_and_every_link_closed(
+    chain: str, instrument: str, tmp_path: Path
+) -> None:
+    text = (
+        text_of(chain)
+        + "\n[[simulation.faults]]\n"
+        + (f'instrument = "{instrument}"\n' if instrument else "")
+    )
     text += 'kind = "wrong-model"\ncount = 8\n'
     file = parse_bench_file(tomllib.loads(text), text, tmp_path / "bench.toml")
     far_side = launcher(file.driver.name)(request_of(file))
@@ -238,7 +266,9 @@ def test_a_fault_in_a_pulse_never_gives_it_twice_and_the_ledger_knows_it(
 
 
 @pytest.mark.parametrize("chain", BENCHES)
-def test_safe_off_works_through_a_fault_or_says_that_it_did_not(chain: str, places: dict[str, Place]) -> None:
+def test_safe_off_works_through_a_fault_or_says_that_it_did_not(
+    chain: str, places: dict[str, Place]
+) -> None:
     place = places[chain]
     for instrument in INSTRUMENTS[chain]:
         for kind in FAULTS:
@@ -272,7 +302,11 @@ def toml_of(table: dict[str, Any], name: str) -> str:
     """A table of a bench file, its tables behind it."""
     plain = {k: v for k, v in table.items() if not isinstance(v, dict)}
     text = f"[{name}]\n" + "".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in plain.items())
-    return text + "".join("\n" + toml_of(v, f"{name}.{json.dumps(k)}") for k, v in table.items() if isinstance(v, dict))
+    return text + "".join(
+        "\n" + toml_of(v, f"{name}.{json.dumps(k)}")
+        for k, v in table.items()
+        if isinstance(v, dict)
+    )
 
 
 @pytest.mark.parametrize("chain", BENCHES)

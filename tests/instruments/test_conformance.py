@@ -1,12 +1,14 @@
-"""Every instrument driver that is installed, against its simulator: the checks of `rram_hil.drivers.simulated.conformance`."""
+"""Every instrument driver that is installed, against its simulator: the checks of
+`rram_hil.drivers.simulated.conformance`.
+"""
 
 from __future__ import annotations
 
 import pytest
-from rram_hil.drivers.simulated.conformance import Check, checks_of, kinds
 
-from rram_hil import link
+from rram_hil.drivers.simulated.conformance import Check, checks_of, kinds
 from rram_hil.errors import ConfigError
+from rram_hil.wire import link
 
 
 def all_checks() -> list[Check]:

@@ -18,31 +18,37 @@ from hypothesis import strategies as st
 from pymeasure.instruments.keithley import Keithley2400 as PymeasureKeithley2400
 from pymeasure.instruments.keithley import Keithley2400Legacy
 from qcodes.instrument_drivers.Keithley import Keithley2400 as QcodesKeithley2400
+
+from rram_hil.array.operations import Status
 from rram_hil.drivers.keithley_2400 import Keithley2400
-from rram_hil.drivers.simulated._instrument import InstrumentServer
-from rram_hil.drivers.simulated._world import Bus, Drive, Place, Resistor, Sensed, Terminal
-from rram_hil.drivers.simulated.control import Injected, LinkFault
+from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor, Sensed, Terminal
 from rram_hil.drivers.simulated.keithley_2400 import Simulated2400
-
-from rram_hil.device.config import Timing
+from rram_hil.drivers.simulated.server.control import Injected, LinkFault
+from rram_hil.drivers.simulated.server.instrument import InstrumentServer
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import Function, SourceSetup
-from rram_hil.operations import Status
-from rram_hil.traffic import Recorder
+from rram_hil.hardware.instrument import Function, SourceSetup
+from rram_hil.simulation.config import Timing
+from rram_hil.wire.recording import Recorder
 
-READ = SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-3, aperture_s=1e-3, settle_s=1e-3)
+READ = SourceSetup(
+    Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-3, aperture_s=1e-3, settle_s=1e-3
+)
 NAMES = (f"k2400_{n}" for n in count())
 
 
 class Bench:
     """A simulated 2400 with a load on it, and our driver, not yet connected."""
 
-    def __init__(self, load: Terminal | None = None, timeout_s: float = 2.0, traffic: Recorder | None = None) -> None:
+    def __init__(
+        self, load: Terminal | None = None, timeout_s: float = 2.0, traffic: Recorder | None = None
+    ) -> None:
         self.bus = Bus()
         self.load = load or Resistor(1e4)
         self.sim = Simulated2400("2400", Place("smu", self.bus, {"1": self.load}))
         self.server = InstrumentServer(self.sim, Timing())
-        self.driver = Keithley2400(Keithley2400.Config(resource=self.server.resource, timeout_s=timeout_s), traffic)
+        self.driver = Keithley2400(
+            Keithley2400.Config(resource=self.server.resource, timeout_s=timeout_s), traffic
+        )
 
     def ready(self, setup: SourceSetup = READ) -> Keithley2400:
         self.driver.connect()
@@ -128,7 +134,9 @@ def test_another_model_is_refused_by_name(make: Callable[..., Bench]) -> None:
 
 
 @pytest.mark.parametrize("measure_range", [None, 1e-6])
-def test_the_smallest_compliance_arrives_exactly(make: Callable[..., Bench], measure_range: float | None) -> None:
+def test_the_smallest_compliance_arrives_exactly(
+    make: Callable[..., Bench], measure_range: float | None
+) -> None:
     bench = make()
     driver = bench.ready()
     for compliance in (1e-9, 1e-7, 1.05, 1e-9, 0.105, 3e-8):
@@ -143,7 +151,9 @@ def test_the_smallest_compliance_arrives_exactly(make: Callable[..., Bench], mea
     assert not bench.sim.queue
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(
         st.tuples(
@@ -159,7 +169,8 @@ def test_the_smallest_compliance_arrives_exactly(make: Callable[..., Bench], mea
     )
 )
 def test_any_order_of_legal_settings_is_taken_as_asked(
-    make: Callable[..., Bench], asked: list[tuple[Function, float, float | None, float | None, float, bool]]
+    make: Callable[..., Bench],
+    asked: list[tuple[Function, float, float | None, float | None, float, bool]],
 ) -> None:
     # One bench for all examples: what the last one left must not matter.
     if not hasattr(make, "bench"):
@@ -172,7 +183,9 @@ def test_any_order_of_legal_settings_is_taken_as_asked(
             setup = SourceSetup(function, compliance, volts, amps, aperture_s, 0.0, is_remote)
         else:
             compliance = min(210 * 10 ** (exponent / 2), 21.0 if amps == 1.0 else 210.0)
-            setup = SourceSetup(function, max(compliance, 2e-4), amps, volts, aperture_s, 0.0, is_remote)
+            setup = SourceSetup(
+                function, max(compliance, 2e-4), amps, volts, aperture_s, 0.0, is_remote
+            )
         bench.driver.configure("1", setup)
         told = bench.driver.settings("1")
         assert told.function is function
@@ -216,7 +229,9 @@ def test_what_the_channel_cannot_do_is_refused_before_anything_is_sent(
     assert lines == []
 
 
-def test_a_reading_is_both_quantities_with_a_status_in_one_message(make: Callable[..., Bench]) -> None:
+def test_a_reading_is_both_quantities_with_a_status_in_one_message(
+    make: Callable[..., Bench],
+) -> None:
     bench = make()
     driver = bench.ready()
     driver.source("1", 0.5)
@@ -241,7 +256,9 @@ def test_volts_at_compliance_are_the_true_ones(make: Callable[..., Bench]) -> No
 
 
 def test_a_fixed_range_below_the_compliance_limits_and_says_so(make: Callable[..., Bench]) -> None:
-    driver = make().ready(SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-6, aperture_s=1e-3))
+    driver = make().ready(
+        SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-6, aperture_s=1e-3)
+    )
     driver.source("1", 1.0)
     reading = driver.measure("1")
     assert reading.status[0] == Status.COMPLIANCE
@@ -306,7 +323,9 @@ def test_never_does_a_level_stand_that_nobody_asked_for(make: Callable[..., Benc
 
 
 def test_a_sweep_stuck_at_compliance_ends(make: Callable[..., Bench]) -> None:
-    driver = make(Resistor(1.0)).ready(SourceSetup(Function.VOLTAGE, 1e-6, source_range=2.0, aperture_s=1e-3))
+    driver = make(Resistor(1.0)).ready(
+        SourceSetup(Function.VOLTAGE, 1e-6, source_range=2.0, aperture_s=1e-3)
+    )
     start_s = time.monotonic()
     got = driver.sweep("1", 0.0, 2.0, 201)
     assert time.monotonic() - start_s < 2.0
@@ -315,7 +334,9 @@ def test_a_sweep_stuck_at_compliance_ends(make: Callable[..., Bench]) -> None:
     assert np.abs(got.amps[1:]) == pytest.approx(1e-6, rel=1e-2)
 
 
-def test_the_timeout_follows_nplc_times_points(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timeout_follows_nplc_times_points(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = make()
     driver = bench.ready(SourceSetup(Function.VOLTAGE, 1e-3, aperture_s=0.2, settle_s=0.5))
     asked: list[float] = []
@@ -336,7 +357,9 @@ def test_the_timeout_follows_nplc_times_points(make: Callable[..., Bench], monke
     assert asked[1] < 4 * many_s
 
 
-def test_readings_of_an_output_that_is_off_are_refused_with_the_instruments_code(make: Callable[..., Bench]) -> None:
+def test_readings_of_an_output_that_is_off_are_refused_with_the_instruments_code(
+    make: Callable[..., Bench],
+) -> None:
     bench = make()
     driver = bench.ready()
     driver.output("1", False)
@@ -446,7 +469,9 @@ def test_trigger_link_steps_the_trigger_model_and_answers() -> None:
     bus.wire(("smu", 2), ("matrix", 1))
     bus.wire(("matrix", 2), ("smu", 1))
     bus.listen(("matrix", 1), lambda: pulses.append(1))
-    sim.message(":OUTP ON;:TRIG:COUN 3;:TRIG:SOUR TLIN;:TRIG:ILIN 1;:TRIG:OLIN 2;:TRIG:OUTP SENS;:INIT")
+    sim.message(
+        ":OUTP ON;:TRIG:COUN 3;:TRIG:SOUR TLIN;:TRIG:ILIN 1;:TRIG:OLIN 2;:TRIG:OUTP SENS;:INIT"
+    )
     assert sim.samples == []
     for n in range(3):
         bus.pulse(("matrix", 2))
@@ -480,7 +505,11 @@ def pymeasure(make: Callable[..., Bench]) -> Iterator[Callable[[type], tuple[Ben
     def connect(cls: type) -> tuple[Bench, Any]:
         bench = make()
         other = cls(
-            bench.server.resource, visa_library="@py", read_termination="\n", write_termination="\n", timeout=2000
+            bench.server.resource,
+            visa_library="@py",
+            read_termination="\n",
+            write_termination="\n",
+            timeout=2000,
         )
         opened.append(other)
         return bench, other

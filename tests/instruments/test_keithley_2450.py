@@ -15,31 +15,37 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymeasure.instruments.keithley import Keithley2450 as PymeasureKeithley2450
 from qcodes.instrument_drivers.Keithley import Keithley2450 as QcodesKeithley2450
+
+from rram_hil.array.operations import Status
 from rram_hil.drivers import keithley_2450
 from rram_hil.drivers.keithley_2450 import Keithley2450
-from rram_hil.drivers.simulated._instrument import InstrumentServer
-from rram_hil.drivers.simulated._world import Bus, Drive, Place, Resistor, Terminal
-from rram_hil.drivers.simulated.control import Injected, LinkFault
+from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor, Terminal
 from rram_hil.drivers.simulated.keithley_2450 import Simulated2450
-
-from rram_hil.device.config import Timing
+from rram_hil.drivers.simulated.server.control import Injected, LinkFault
+from rram_hil.drivers.simulated.server.instrument import InstrumentServer
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import Function, SourceSetup
-from rram_hil.operations import Status
+from rram_hil.hardware.instrument import Function, SourceSetup
+from rram_hil.simulation.config import Timing
 
-READ = SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-3, aperture_s=1e-3, settle_s=1e-3)
+READ = SourceSetup(
+    Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-3, aperture_s=1e-3, settle_s=1e-3
+)
 NAMES = (f"k2450_{n}" for n in count())
 
 
 class Bench:
     """A simulated 2450 with a load on it, and our driver, not yet connected."""
 
-    def __init__(self, load: Terminal | None = None, model: str = "2450", timeout_s: float = 2.0) -> None:
+    def __init__(
+        self, load: Terminal | None = None, model: str = "2450", timeout_s: float = 2.0
+    ) -> None:
         self.bus = Bus()
         self.load = load or Resistor(1e4)
         self.sim = Simulated2450(model, Place("smu", self.bus, {"1": self.load}))
         self.server = InstrumentServer(self.sim, Timing())
-        self.driver = Keithley2450(Keithley2450.Config(resource=self.server.resource, timeout_s=timeout_s))
+        self.driver = Keithley2450(
+            Keithley2450.Config(resource=self.server.resource, timeout_s=timeout_s)
+        )
 
     def ready(self, setup: SourceSetup = READ) -> Keithley2450:
         self.driver.connect()
@@ -108,7 +114,9 @@ def test_connect_changes_no_output_and_sends_questions_only(make: Callable[..., 
 
 
 @pytest.mark.parametrize("language", ["TSP", "SCPI2400"])
-def test_another_command_set_is_refused_and_left_as_it_is(make: Callable[..., Bench], language: str) -> None:
+def test_another_command_set_is_refused_and_left_as_it_is(
+    make: Callable[..., Bench], language: str
+) -> None:
     bench = make()
     bench.sim.language = language
     lines = bench.watch()
@@ -127,7 +135,9 @@ def test_the_smallest_limit_arrives_exactly(
     bench = make(model=model)
     driver = bench.ready()
     for limit in (smallest, 1e-3, 3 * smallest, smallest):
-        driver.configure("1", SourceSetup(Function.VOLTAGE, limit, 2.0, limit if is_fixed else None, 1e-3))
+        driver.configure(
+            "1", SourceSetup(Function.VOLTAGE, limit, 2.0, limit if is_fixed else None, 1e-3)
+        )
         assert bench.sim.limits["CURR"] == pytest.approx(limit, rel=1e-9)
         assert driver.settings("1").compliance == pytest.approx(limit, rel=1e-6)
     with pytest.raises(ConfigError, match="smallest"):
@@ -161,7 +171,9 @@ def test_a_measuring_range_never_raises_the_limit_in_silence(make: Callable[...,
         driver.source("1", 0.1)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(
         st.tuples(
@@ -177,7 +189,8 @@ def test_a_measuring_range_never_raises_the_limit_in_silence(make: Callable[...,
     )
 )
 def test_any_order_of_legal_settings_is_taken_as_asked(
-    make: Callable[..., Bench], asked: list[tuple[Function, float, float | None, float | None, float, bool]]
+    make: Callable[..., Bench],
+    asked: list[tuple[Function, float, float | None, float | None, float, bool]],
 ) -> None:
     # One bench for all examples: what the last one left must not matter.
     if not hasattr(make, "bench"):
@@ -202,7 +215,9 @@ def test_any_order_of_legal_settings_is_taken_as_asked(
         assert bench.sim.outputs_on
 
 
-def test_a_reading_is_both_quantities_with_a_status_in_one_message(make: Callable[..., Bench]) -> None:
+def test_a_reading_is_both_quantities_with_a_status_in_one_message(
+    make: Callable[..., Bench],
+) -> None:
     bench = make()
     driver = bench.ready()
     driver.source("1", 0.5)
@@ -232,7 +247,9 @@ def test_volts_at_the_limit_are_the_true_ones(make: Callable[..., Bench]) -> Non
 
 
 def test_over_range_is_no_number_whatever_its_sign(make: Callable[..., Bench]) -> None:
-    driver = make().ready(SourceSetup(Function.VOLTAGE, 1e-3, 2.0, measure_range=1e-6, aperture_s=1e-3))
+    driver = make().ready(
+        SourceSetup(Function.VOLTAGE, 1e-3, 2.0, measure_range=1e-6, aperture_s=1e-3)
+    )
     for level in (1.0, -1.0):
         driver.source("1", level)
         reading = driver.measure("1")
@@ -242,7 +259,9 @@ def test_over_range_is_no_number_whatever_its_sign(make: Callable[..., Bench]) -
 
 
 @pytest.mark.parametrize("model", ["2450", "2460"])
-def test_sweeps_and_lists_are_one_transaction_and_leave_zero_behind(make: Callable[..., Bench], model: str) -> None:
+def test_sweeps_and_lists_are_one_transaction_and_leave_zero_behind(
+    make: Callable[..., Bench], model: str
+) -> None:
     bench = make(model=model)
     driver = bench.ready()
     driver.source("1", 1.5)
@@ -285,7 +304,9 @@ def test_never_does_a_level_stand_that_nobody_asked_for(make: Callable[..., Benc
 
 
 def test_a_sweep_stuck_at_the_limit_ends_with_every_point(make: Callable[..., Bench]) -> None:
-    driver = make(Resistor(1.0)).ready(SourceSetup(Function.VOLTAGE, 1e-6, source_range=2.0, aperture_s=1e-3))
+    driver = make(Resistor(1.0)).ready(
+        SourceSetup(Function.VOLTAGE, 1e-6, source_range=2.0, aperture_s=1e-3)
+    )
     start_s = time.monotonic()
     got = driver.sweep("1", 0.0, 2.0, 201)
     assert time.monotonic() - start_s < 2.0
@@ -294,7 +315,9 @@ def test_a_sweep_stuck_at_the_limit_ends_with_every_point(make: Callable[..., Be
     assert np.abs(got.amps[1:]) == pytest.approx(1e-6, rel=1e-2)
 
 
-def test_the_timeout_follows_nplc_times_points(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timeout_follows_nplc_times_points(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = make()
     driver = bench.ready(SourceSetup(Function.VOLTAGE, 1e-3, aperture_s=0.2, settle_s=0.5))
     asked: list[float] = []
@@ -312,7 +335,9 @@ def test_the_timeout_follows_nplc_times_points(make: Callable[..., Bench], monke
     assert asked[-1] < 4 * took_s
 
 
-def test_a_sweep_never_switches_an_output_on(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_never_switches_an_output_on(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(keithley_2450, "FRESH_S", 30.0)
     bench = make()
     driver = bench.ready()
@@ -325,7 +350,8 @@ def test_a_sweep_never_switches_an_output_on(make: Callable[..., Bench], monkeyp
         with pytest.raises(InstrumentError, match="output is off"):
             act()
         assert not bench.sim.outputs_on
-    # Somebody presses OUTPUT at the front panel; a moment later the driver no longer believes what it saw.
+    # Somebody presses OUTPUT at the front panel; a moment later the driver no longer believes what
+    # it saw.
     driver.output("1", True)
     bench.sim.switch(False)
     now_s = time.monotonic()
@@ -404,10 +430,14 @@ def test_binary_readings_are_double_or_single_in_the_order_asked_for() -> None:
     sim.message(":SOUR:VOLT:ILIM 1e-3;:SOUR:SWE:VOLT:LIN 1,2,2,0;:INIT;*WAI")
     for form, kind in (("REAL", "d"), ("SRE", "f")):
         for border, order in (("SWAP", "<"), ("NORM", ">")):
-            data = sim.message(f':FORM {form};:FORM:BORD {border};:TRAC:DATA? 1,2,"defbuffer1",SOUR,READ')
+            data = sim.message(
+                f':FORM {form};:FORM:BORD {border};:TRAC:DATA? 1,2,"defbuffer1",SOUR,READ'
+            )
             assert isinstance(data, bytes)
             assert data[:2] == b"#0"
-            assert struct.unpack(f"{order}4{kind}", data[2:]) == pytest.approx((1, 1e-4, 2, 2e-4), rel=1e-2, abs=1e-4)
+            assert struct.unpack(f"{order}4{kind}", data[2:]) == pytest.approx(
+                (1, 1e-4, 2, 2e-4), rel=1e-2, abs=1e-4
+            )
 
 
 def test_a_sweep_breaks_off_at_the_limit_unless_told_otherwise() -> None:
@@ -420,11 +450,18 @@ def test_a_sweep_breaks_off_at_the_limit_unless_told_otherwise() -> None:
 
 def test_lists_follow_the_manuals_example() -> None:
     sim = Simulated2450("2450", Place(terminals={"1": Resistor(1e4)}))
-    sim.message('*RST;SENS:FUNC "CURR";:SENS:CURR:RANG:AUTO ON;:SENS:CURR:RSEN OFF;:SOUR:FUNC VOLT;:SOUR:VOLT:RANG 20')
-    sim.message("SOUR:VOLT:ILIM 1;:SOUR:LIST:VOLT 1, 5, 1, 5, 1, 5;:SOUR:LIST:VOLT:APP 1, 5, 1, 5, 1, 5")
+    sim.message(
+        '*RST;SENS:FUNC "CURR";:SENS:CURR:RANG:AUTO ON;:SENS:CURR:RSEN OFF;:SOUR:FUNC'
+        " VOLT;:SOUR:VOLT:RANG 20"
+    )
+    sim.message(
+        "SOUR:VOLT:ILIM 1;:SOUR:LIST:VOLT 1, 5, 1, 5, 1, 5;:SOUR:LIST:VOLT:APP 1, 5, 1, 5, 1, 5"
+    )
     before_s = sim.now_s
     sim.message("SOUR:SWE:VOLT:LIST 1, 0.2;:INIT;*WAI")
-    values = np.array(told(sim, 'TRAC:DATA? 1, 12, "defbuffer1", SOUR, READ').split(","), dtype=float).reshape(12, 2)
+    values = np.array(
+        told(sim, 'TRAC:DATA? 1, 12, "defbuffer1", SOUR, READ').split(","), dtype=float
+    ).reshape(12, 2)
     assert values[:, 0] == pytest.approx([1, 5] * 6, abs=0.01)
     assert values[:, 1] == pytest.approx([1e-4, 5e-4] * 6, rel=1e-2)
     assert sim.now_s - before_s >= 12 * 0.2
@@ -433,7 +470,10 @@ def test_lists_follow_the_manuals_example() -> None:
 
 def test_loops_of_the_trigger_model_fill_a_buffer_of_ones_own() -> None:
     sim = Simulated2450("2450", Place(terminals={"1": Resistor(1e4)}))
-    sim.message(':TRAC:MAKE "buf100", 100;:OUTP ON;:TRIG:LOAD "SimpleLoop", 5, 0, "buf100";:SOUR:VOLT 0.35;:INIT;*WAI')
+    sim.message(
+        ':TRAC:MAKE "buf100", 100;:OUTP ON;:TRIG:LOAD "SimpleLoop", 5, 0, "buf100";:SOUR:VOLT'
+        " 0.35;:INIT;*WAI"
+    )
     rows = told(sim, 'TRAC:DATA? 1, 5, "buf100", READ, SOUR, REL').split(",")
     assert len(rows) == 15
     assert [float(v) for v in rows[1::3]] == pytest.approx([0.35] * 5, abs=1e-3)
@@ -460,7 +500,11 @@ def test_pymeasure_sources_measures_sweeps_and_shuts_down(
     monkeypatch.setattr(time, "sleep", lambda _: None)
     bench = make()
     smu = PymeasureKeithley2450(
-        bench.server.resource, visa_library="@py", read_termination="\n", write_termination="\n", timeout=2000
+        bench.server.resource,
+        visa_library="@py",
+        read_termination="\n",
+        write_termination="\n",
+        timeout=2000,
     )
     try:
         assert "MODEL 2450" in smu.id

@@ -1,4 +1,6 @@
-"""Keithley Series 2600B: our driver, PyMeasure's and QCoDeS's against the simulator, over TCP; rows over TSP-Link to a 707B."""
+"""Keithley Series 2600B: our driver, PyMeasure's and QCoDeS's against the simulator, over TCP; rows
+over TSP-Link to a 707B.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,22 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from rram_hil.array.operations import Status
 from rram_hil.drivers.keithley_2600b import MOST_POINTS, Keithley2600B
-from rram_hil.drivers.simulated._instrument import InstrumentServer
-from rram_hil.drivers.simulated._world import Bus, Drive, Place, Resistor
-from rram_hil.drivers.simulated.control import Injected, LinkFault
+from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor
 from rram_hil.drivers.simulated.keithley_707b import Simulated707B
 from rram_hil.drivers.simulated.keithley_2600b import Simulated2600B
-
-from rram_hil.device.config import Timing
+from rram_hil.drivers.simulated.server.control import Injected, LinkFault
+from rram_hil.drivers.simulated.server.instrument import InstrumentServer
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import Function, InstrumentConfig, SourceSetup
-from rram_hil.link import number
-from rram_hil.operations import Status
+from rram_hil.hardware.instrument import Function, InstrumentConfig, SourceSetup
+from rram_hil.simulation.config import Timing
+from rram_hil.wire.dialog import number
 
-READ = SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-4, aperture_s=1e-3, settle_s=2e-4)
+READ = SourceSetup(
+    Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-4, aperture_s=1e-3, settle_s=2e-4
+)
 OF_THE_ISSUE = ("2601B", "2602B", "2612B", "2614B", "2636B")
 
 
@@ -44,7 +48,9 @@ class Watched(Resistor):
 class Bench:
     """A simulated instrument with resistors on its channels; `connect` gives our driver."""
 
-    def __init__(self, model: str = "2636B", ohms: tuple[float, float] = (1e4, 1e5), timeout_s: float = 1.0) -> None:
+    def __init__(
+        self, model: str = "2636B", ohms: tuple[float, float] = (1e4, 1e5), timeout_s: float = 1.0
+    ) -> None:
         self.bus = Bus()
         self.loads = {"a": Watched(ohms[0]), "b": Watched(ohms[1])}
         self.sim = Simulated2600B(model, Place("smu", self.bus, self.loads, serial="4012345"))
@@ -53,7 +59,9 @@ class Bench:
         self.closing: list[Callable[[], None]] = [self.server.stop]
 
     def connect(self) -> Keithley2600B:
-        driver = Keithley2600B(InstrumentConfig(resource=self.server.resource, timeout_s=self.timeout_s))
+        driver = Keithley2600B(
+            InstrumentConfig(resource=self.server.resource, timeout_s=self.timeout_s)
+        )
         self.closing.insert(0, driver.close)
         driver.connect()
         return driver
@@ -104,7 +112,9 @@ def test_every_model_is_driven_with_its_own_ranges(make: Callable[..., Bench], m
     for full in limits.current_ranges_a:
         driver.configure("a", SourceSetup(Function.CURRENT, 1.0, full, 1.0))
         assert driver.settings("a").source_range == pytest.approx(full)
-        driver.configure("a", SourceSetup(Function.VOLTAGE, limits.smallest_compliance_a, 1.0, full))
+        driver.configure(
+            "a", SourceSetup(Function.VOLTAGE, limits.smallest_compliance_a, 1.0, full)
+        )
         assert driver.settings("a").measure_range == pytest.approx(full)
     for full in limits.voltage_ranges_v:
         driver.configure("a", SourceSetup(Function.VOLTAGE, 1e-3, full, 1e-3))
@@ -147,7 +157,15 @@ def test_the_smallest_legal_value_of_every_setting_arrives(make: Callable[..., B
     driver.arm()
     limits = driver.limits("a")
     driver.configure(
-        "a", SourceSetup(Function.VOLTAGE, limits.smallest_compliance_a, 0.2, 1e-9, limits.shortest_aperture_s, 1e-6)
+        "a",
+        SourceSetup(
+            Function.VOLTAGE,
+            limits.smallest_compliance_a,
+            0.2,
+            1e-9,
+            limits.shortest_aperture_s,
+            1e-6,
+        ),
     )
     driver.output("a", True)
     driver.source("a", 1e-5)
@@ -199,11 +217,16 @@ def test_readings_stay_inside_the_stated_accuracy(make: Callable[..., Bench]) ->
         for _ in range(5):
             reading = driver.measure("a")
             true = bench.loads["a"].sense()
-            assert abs(reading.amps[0] - true.amps) < accuracy.fraction * abs(true.amps) + accuracy.offset
+            assert (
+                abs(reading.amps[0] - true.amps)
+                < accuracy.fraction * abs(true.amps) + accuracy.offset
+            )
             assert reading.amps[0] != true.amps
 
 
-def test_sweeps_and_lists_are_one_transaction_with_statuses_and_times(make: Callable[..., Bench]) -> None:
+def test_sweeps_and_lists_are_one_transaction_with_statuses_and_times(
+    make: Callable[..., Bench],
+) -> None:
     bench = make(ohms=(1e4, 1e5))
     driver = bench.ready(SourceSetup(Function.VOLTAGE, 8e-5, 2.0, 1e-4, 1e-3, 2e-4))
     turns, begun_s = bench.server.transactions, bench.bus.clock.now_s
@@ -228,7 +251,9 @@ def test_sweeps_and_lists_are_one_transaction_with_statuses_and_times(make: Call
         driver.sweep("a", 0.0, 1.0, MOST_POINTS + 1)
 
 
-def test_what_the_channel_cannot_do_is_refused_before_anything_is_sent(make: Callable[..., Bench]) -> None:
+def test_what_the_channel_cannot_do_is_refused_before_anything_is_sent(
+    make: Callable[..., Bench],
+) -> None:
     driver = make("2612B").ready()
     sent = driver.dialog.bytes_sent
     for setup in (
@@ -271,7 +296,9 @@ def test_the_instrument_itself_refuses_what_its_manual_forbids(make: Callable[..
         driver.arm()
 
 
-def test_safe_off_opens_the_outputs_in_the_middle_of_a_lost_sweep(make: Callable[..., Bench]) -> None:
+def test_safe_off_opens_the_outputs_in_the_middle_of_a_lost_sweep(
+    make: Callable[..., Bench],
+) -> None:
     bench = make()
     driver = bench.ready()
     driver.source("a", 1.0)
@@ -286,9 +313,13 @@ def test_safe_off_opens_the_outputs_in_the_middle_of_a_lost_sweep(make: Callable
     assert driver.measure("a").status.tolist() == [Status.OK]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(level=st.floats(-1.9, 1.9), ohm=st.floats(1e3, 1e8), limit=st.floats(1e-9, 1e-3))
-def test_no_reading_is_wrong_and_ok(make: Callable[..., Bench], level: float, ohm: float, limit: float) -> None:
+def test_no_reading_is_wrong_and_ok(
+    make: Callable[..., Bench], level: float, ohm: float, limit: float
+) -> None:
     if not hasattr(make, "driver"):
         bench = make()
         make.driver, make.bench = bench.ready(), bench  # type: ignore[attr-defined]
@@ -310,16 +341,20 @@ def test_no_reading_is_wrong_and_ok(make: Callable[..., Bench], level: float, oh
 def test_factory_sweeps_and_pulses_run_on_the_instrument(make: Callable[..., Bench]) -> None:
     bench = make(ohms=(1e4, 1e5))
     bench.say("SweepVLinMeasureI(smua, -1, 1, 1e-3, 5)")
-    amps, volts = bench.say("printbuffer(1, 5, smua.nvbuffer1) printbuffer(1, 5, smua.nvbuffer1.sourcevalues)")
+    amps, volts = bench.say(
+        "printbuffer(1, 5, smua.nvbuffer1) printbuffer(1, 5, smua.nvbuffer1.sourcevalues)"
+    )
     np.testing.assert_allclose(np.fromstring(amps, sep=","), np.linspace(-1e-4, 1e-4, 5), atol=1e-7)
     np.testing.assert_allclose(np.fromstring(volts, sep=","), np.linspace(-1, 1, 5))
     assert not bench.sim.outputs_on
-    bench.say("SweepVListMeasureI(smub, {0.3, 0.1}, 0, 2) SweepILogMeasureV(smua, 1e-6, 1e-4, 0, 3)")
+    bench.say(
+        "SweepVListMeasureI(smub, {0.3, 0.1}, 0, 2) SweepILogMeasureV(smua, 1e-6, 1e-4, 0, 3)"
+    )
     assert bench.say("print(smub.nvbuffer1.n, smua.nvbuffer1.n)") == ["2.00000e+00\t3.00000e+00"]
     bench.say("smua.measure.nplc = 0.01 smua.measure.delay = 0 smua.source.output = 1")
     told = bench.say(
-        "print(ConfigPulseVMeasureI(smua, 0, 1, 0.1, 1e-3, 4e-3, 3, smua.nvbuffer1, 1)) timer.reset() "
-        "print(InitiatePulseTest(1)) print(timer.measure.t())"
+        "print(ConfigPulseVMeasureI(smua, 0, 1, 0.1, 1e-3, 4e-3, 3, smua.nvbuffer1, 1))"
+        " timer.reset() print(InitiatePulseTest(1)) print(timer.measure.t())"
     )
     assert [line.split("\t")[0] for line in told[:2]] == ["true", "true"]
     assert float(told[2]) == pytest.approx(3 * 5e-3, rel=0.02)
@@ -332,29 +367,35 @@ def test_factory_sweeps_and_pulses_run_on_the_instrument(make: Callable[..., Ben
 def test_the_trigger_model_makes_pulses_timed_by_a_timer(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.say(
-        "smua.source.output = 1 smua.trigger.source.listv({1, 2, 3}) smua.trigger.source.action = smua.ENABLE "
-        "trigger.timer[1].delay = 1e-3 trigger.timer[1].stimulus = smua.trigger.SOURCE_COMPLETE_EVENT_ID "
-        "smua.trigger.endpulse.stimulus = trigger.timer[1].EVENT_ID smua.trigger.endpulse.action = smua.SOURCE_IDLE "
-        "smua.trigger.count = 3 timer.reset() smua.trigger.initiate() waitcomplete()"
+        "smua.source.output = 1 smua.trigger.source.listv({1, 2, 3}) smua.trigger.source.action ="
+        " smua.ENABLE trigger.timer[1].delay = 1e-3 trigger.timer[1].stimulus ="
+        " smua.trigger.SOURCE_COMPLETE_EVENT_ID smua.trigger.endpulse.stimulus ="
+        " trigger.timer[1].EVENT_ID smua.trigger.endpulse.action = smua.SOURCE_IDLE"
+        " smua.trigger.count = 3 timer.reset() smua.trigger.initiate() waitcomplete()"
     )
     assert float(bench.say("print(timer.measure.t())")[0]) == pytest.approx(3e-3, rel=0.01)
-    np.testing.assert_allclose([d.level for d in bench.loads["a"].drives[-6:]], [1, 0, 2, 0, 3, 0], atol=1e-3)
+    np.testing.assert_allclose(
+        [d.level for d in bench.loads["a"].drives[-6:]], [1, 0, 2, 0, 3, 0], atol=1e-3
+    )
 
 
 def test_two_channels_step_together_by_events(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.say(
-        "smua.source.output = 1 smub.source.output = 1 "
-        "smua.trigger.source.linearv(0, 1, 3) smub.trigger.source.linearv(1, 2, 3) "
-        "smua.trigger.source.action = 1 smub.trigger.source.action = 1 smua.trigger.count = 3 smub.trigger.count = 3 "
-        "smub.trigger.measure.i(smub.nvbuffer1) smub.trigger.measure.action = 1 "
-        "smub.trigger.source.stimulus = smua.trigger.SOURCE_COMPLETE_EVENT_ID "
-        "smua.trigger.endpulse.stimulus = smub.trigger.MEASURE_COMPLETE_EVENT_ID "
-        "smub.trigger.initiate() smua.trigger.initiate() waitcomplete()"
+        "smua.source.output = 1 smub.source.output = 1 smua.trigger.source.linearv(0, 1, 3)"
+        " smub.trigger.source.linearv(1, 2, 3) smua.trigger.source.action = 1"
+        " smub.trigger.source.action = 1 smua.trigger.count = 3 smub.trigger.count = 3"
+        " smub.trigger.measure.i(smub.nvbuffer1) smub.trigger.measure.action = 1"
+        " smub.trigger.source.stimulus = smua.trigger.SOURCE_COMPLETE_EVENT_ID"
+        " smua.trigger.endpulse.stimulus = smub.trigger.MEASURE_COMPLETE_EVENT_ID"
+        " smub.trigger.initiate() smua.trigger.initiate() waitcomplete()"
     )
     (line,) = bench.say("printbuffer(1, smub.nvbuffer1.n, smub.nvbuffer1)")
     np.testing.assert_allclose(np.fromstring(line, sep=","), [1e-5, 1.5e-5, 2e-5], rtol=1e-3)
-    bench.say("smua.trigger.source.stimulus = digio.trigger[1].EVENT_ID smua.trigger.initiate() waitcomplete()")
+    bench.say(
+        "smua.trigger.source.stimulus = digio.trigger[1].EVENT_ID smua.trigger.initiate()"
+        " waitcomplete()"
+    )
     assert bench.sim.queue[-1].code == -286, "waiting for ever is an error here"
 
 
@@ -377,13 +418,23 @@ def test_trigger_lines_are_wires_and_a_silent_one_times_out(make: Callable[..., 
 
 def test_buffers_collect_what_they_are_told(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.say("smua.source.levelv = 1 smua.source.output = 1 smua.measure.nplc = 0.1 b = smua.makebuffer(10)")
-    bench.say("smua.measure.count = 4 smua.measure.interval = 0.01 b.collectsourcevalues = 1 smua.measure.iv(b)")
-    assert bench.say("print(b.n, b.capacity, b.sourcevalues[1])") == ["4.00000e+00\t1.00000e+01\t1.00000e+00"]
+    bench.say(
+        "smua.source.levelv = 1 smua.source.output = 1 smua.measure.nplc = 0.1 b ="
+        " smua.makebuffer(10)"
+    )
+    bench.say(
+        "smua.measure.count = 4 smua.measure.interval = 0.01 b.collectsourcevalues = 1"
+        " smua.measure.iv(b)"
+    )
+    assert bench.say("print(b.n, b.capacity, b.sourcevalues[1])") == [
+        "4.00000e+00\t1.00000e+01\t1.00000e+00"
+    ]
     (times,) = bench.say("printbuffer(1, 4, b.timestamps)")
     np.testing.assert_allclose(np.diff(np.fromstring(times, sep=",")), 0.01, rtol=0.02)
     bench.say("smua.measure.i(b)")
-    assert bench.say("print(b.n)") == ["4.00000e+00"], "without append mode a buffer is emptied first"
+    assert bench.say("print(b.n)") == ["4.00000e+00"], (
+        "without append mode a buffer is emptied first"
+    )
     bench.say("b.appendmode = 1 smua.measure.i(b)")
     assert bench.say("print(b.n)") == ["8.00000e+00"]
     bench.say("smua.measure.i(b)")
@@ -432,11 +483,15 @@ def test_a_row_script_commands_a_707b_over_tsp_link(make: Callable[..., Bench]) 
 
 
 @pytest.mark.parametrize("model", OF_THE_ISSUE)
-def test_pymeasure_sources_measures_ramps_and_shuts_down(make: Callable[..., Bench], model: str, soon_off: Any) -> None:
+def test_pymeasure_sources_measures_ramps_and_shuts_down(
+    make: Callable[..., Bench], model: str, soon_off: Any
+) -> None:
     from pymeasure.instruments.keithley import Keithley2600
 
     bench = make(model, ohms=(1e3, 1e4))
-    smu = Keithley2600(bench.server.resource, visa_library="@py", read_termination="\n", write_termination="\n")
+    smu = Keithley2600(
+        bench.server.resource, visa_library="@py", read_termination="\n", write_termination="\n"
+    )
     try:
         for channel, load in ((smu.ChA, 1e3), (smu.ChB, 1e4))[: len(bench.sim.smus)]:
             channel.apply_voltage(compliance_current=0.01)
@@ -471,19 +526,27 @@ def test_pymeasure_sources_measures_ramps_and_shuts_down(make: Callable[..., Ben
     assert soon_off(bench.sim)
 
 
-def test_qcodes_drives_every_model_it_has_a_class_for(make: Callable[..., Bench], soon_off: Any) -> None:
+def test_qcodes_drives_every_model_it_has_a_class_for(
+    make: Callable[..., Bench], soon_off: Any
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from qcodes.dataset import LinSweep
 
         qcodes_keithley = importlib.import_module("qcodes.instrument_drivers.Keithley")
 
-    names = [f"Keithley{model}" for model in Simulated2600B.MODELS if hasattr(qcodes_keithley, f"Keithley{model}")]
+    names = [
+        f"Keithley{model}"
+        for model in Simulated2600B.MODELS
+        if hasattr(qcodes_keithley, f"Keithley{model}")
+    ]
     print("QCoDeS:", ", ".join(names))
     assert set(names) >= {f"Keithley{m}" for m in OF_THE_ISSUE}
     for name in names:
         bench = make(name.removeprefix("Keithley"), ohms=(1e4, 1e5))
-        smu = getattr(qcodes_keithley, name)(f"q{name}", bench.server.resource, visalib="@py", terminator="\n")
+        smu = getattr(qcodes_keithley, name)(
+            f"q{name}", bench.server.resource, visalib="@py", terminator="\n"
+        )
         try:
             assert smu.get_idn()["model"] == name.removeprefix("Keithley")
             channel = smu.smua
@@ -506,7 +569,9 @@ def test_qcodes_drives_every_model_it_has_a_class_for(make: Callable[..., Bench]
             channel.setup_fastsweep(LinSweep(channel.volt, 0, 1, 21))
             np.testing.assert_allclose(channel.fastsweep(), np.linspace(0, 1e-4, 21), atol=1e-6)
             if len(bench.sim.smus) == 2:
-                channel.setup_fastsweep(LinSweep(channel.volt, 0, 1, 5), LinSweep(smu.smub.volt, 0, 0.5, 3))
+                channel.setup_fastsweep(
+                    LinSweep(channel.volt, 0, 1, 5), LinSweep(smu.smub.volt, 0, 0.5, 3)
+                )
                 assert channel.fastsweep().shape == (3, 5)
             channel.timetrace_npts(20)
             channel.timetrace_dt(0.005)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qcodes.instrument_drivers.Keithley import Keithley3706A as QcodesKeithley3706A
-from rram_hil.drivers.keithley_3706a import Keithley3706A
-from rram_hil.drivers.simulated._instrument import InstrumentServer
-from rram_hil.drivers.simulated._world import Fabric, Place
-from rram_hil.drivers.simulated.keithley_3706a import Simulated3706A
 
-from rram_hil.device.config import Timing
+from rram_hil.drivers.keithley_3706a import Keithley3706A
+from rram_hil.drivers.simulated.array.terminals import Fabric, Place
+from rram_hil.drivers.simulated.keithley_3706a import Simulated3706A
+from rram_hil.drivers.simulated.server.instrument import InstrumentServer
 from rram_hil.errors import ConfigError, InstrumentError
+from rram_hil.simulation.config import Timing
 
 TWO_CARDS = ["3730", "3730", "", "", "", ""]
 NAMES = map("switch{}".format, itertools.count())
@@ -38,7 +38,9 @@ class Station:
         self.fabric = Watch()
         self.simulated = Simulated3706A("3706A", Place(fabric=self.fabric), cards)
         self.server = InstrumentServer(self.simulated, Timing())
-        self.driver = Keithley3706A(Keithley3706A.Config(resource=self.server.resource, timeout_s=1.0))
+        self.driver = Keithley3706A(
+            Keithley3706A.Config(resource=self.server.resource, timeout_s=1.0)
+        )
         self.driver.connect()
         self.driver.arm()
 
@@ -105,7 +107,9 @@ def test_a_closed_backplane_relay_is_not_off_and_all_open_opens_it(station: Stat
     assert not station.simulated.outputs_on
 
 
-def test_an_open_interlock_keeps_the_backplane_open_and_not_the_crosspoints(station: Station) -> None:
+def test_an_open_interlock_keeps_the_backplane_open_and_not_the_crosspoints(
+    station: Station,
+) -> None:
     station.simulated.interlocks[2] = 0
     assert station.driver.interlocks() == {1: 3, 2: 0, 3: 3, 4: 3, 5: 3, 6: 3}
     with pytest.raises(ConfigError, match="interlock of slot 2"):
@@ -117,7 +121,9 @@ def test_an_open_interlock_keeps_the_backplane_open_and_not_the_crosspoints(stat
 
 
 @pytest.mark.parametrize("name", ["1101", "7911", "1917", "3911", ""])
-def test_names_that_are_no_backplane_relay_are_refused(make: Callable[..., Station], name: str) -> None:
+def test_names_that_are_no_backplane_relay_are_refused(
+    make: Callable[..., Station], name: str
+) -> None:
     with pytest.raises(ConfigError, match="no backplane relay"):
         make(TWO_CARDS).driver.switch_backplane(close=[name])
 
@@ -138,12 +144,16 @@ def qcodes_driver(make: Callable[..., Station]) -> Iterator[tuple[Station, Qcode
     other.close()
 
 
-def test_qcodes_connects_and_reads_what_there_is(qcodes_driver: tuple[Station, QcodesKeithley3706A]) -> None:
+def test_qcodes_connects_and_reads_what_there_is(
+    qcodes_driver: tuple[Station, QcodesKeithley3706A],
+) -> None:
     station, other = qcodes_driver
     assert other.get_idn()["model"] == "3706A-SNFP"
     assert [card["slot_no"] for card in other.get_switch_cards()] == ["1", "2"]
     assert len(other.get_channels()) == 2 * 6 * 16
-    assert {s["state"] for s in other.get_interlock_state()} == {"Both interlock 1 and 2 are engaged"}
+    assert {s["state"] for s in other.get_interlock_state()} == {
+        "Both interlock 1 and 2 are engaged"
+    }
     assert len(other.get_available_memory()) == 4
     assert other.get_ip_address() == "127.0.0.1"
     assert (other.gpib_enabled(), other.lan_enabled(), other.gpib_address()) == (True, True, 16)
@@ -154,7 +164,9 @@ def test_qcodes_connects_and_reads_what_there_is(qcodes_driver: tuple[Station, Q
     assert not station.simulated.queue
 
 
-def test_qcodes_closes_opens_and_reads_back(qcodes_driver: tuple[Station, QcodesKeithley3706A], soon_off: Any) -> None:
+def test_qcodes_closes_opens_and_reads_back(
+    qcodes_driver: tuple[Station, QcodesKeithley3706A], soon_off: Any
+) -> None:
     station, other = qcodes_driver
     assert other.get_closed_channels("allslots") is None
     other.close_channel("1101")

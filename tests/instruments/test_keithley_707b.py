@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rram_hil.drivers._tsp import numbers
-from rram_hil.drivers.keithley_707b import Keithley707B
-from rram_hil.drivers.simulated._instrument import InstrumentServer
-from rram_hil.drivers.simulated._world import Bus, Fabric, Place
-from rram_hil.drivers.simulated.control import Injected, LinkFault
-from rram_hil.drivers.simulated.keithley_707b import Simulated707B
 
-from rram_hil.device.config import Timing
+from rram_hil.drivers.dialects.tsp import numbers
+from rram_hil.drivers.keithley_707b import Keithley707B
+from rram_hil.drivers.simulated.array.terminals import Bus, Fabric, Place
+from rram_hil.drivers.simulated.keithley_707b import Simulated707B
+from rram_hil.drivers.simulated.server.control import Injected, LinkFault
+from rram_hil.drivers.simulated.server.instrument import InstrumentServer
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.simulation.config import Timing
 
 LINK_S = 5e-3
 
@@ -40,13 +40,21 @@ class Station:
     """A simulated mainframe behind its port, and the driver connected and armed."""
 
     def __init__(
-        self, model: str = "707B", cards: list[str] | None = None, bus: Bus | None = None, **config: Any
+        self,
+        model: str = "707B",
+        cards: list[str] | None = None,
+        bus: Bus | None = None,
+        **config: Any,
     ) -> None:
         self.fabric = Watch()
         self.bus = bus or Bus()
-        self.simulated = Simulated707B(model, Place(name="matrix", bus=self.bus, fabric=self.fabric), cards)
+        self.simulated = Simulated707B(
+            model, Place(name="matrix", bus=self.bus, fabric=self.fabric), cards
+        )
         self.server = InstrumentServer(self.simulated, Timing(link_s=LINK_S, bytes_per_s=1e9))
-        self.driver = Keithley707B(Keithley707B.Config(resource=self.server.resource, timeout_s=1.0, **config))
+        self.driver = Keithley707B(
+            Keithley707B.Config(resource=self.server.resource, timeout_s=1.0, **config)
+        )
         self.driver.connect()
         self.driver.arm()
 
@@ -73,11 +81,16 @@ def station(make: Callable[..., Station]) -> Station:
     return make()
 
 
-def test_columns_run_on_over_all_slots_and_empty_slots_keep_their_numbers(make: Callable[..., Station]) -> None:
+def test_columns_run_on_over_all_slots_and_empty_slots_keep_their_numbers(
+    make: Callable[..., Station],
+) -> None:
     station = make(cards=["7174A", "", "7173"])
     matrix = station.driver
     assert matrix.columns == 72
-    assert [(c.slot, c.model, c.rows, c.columns) for c in matrix.cards] == [(1, "7174A", 8, 12), (3, "7173", 4, 12)]
+    assert [(c.slot, c.model, c.rows, c.columns) for c in matrix.cards] == [
+        (1, "7174A", 8, 12),
+        (3, "7173", 4, 12),
+    ]
     matrix.switch(close=[("H", 12), ("D", 25)])
     assert matrix.closed_names() == ("1H12", "3D01")
     assert matrix.closed() == station.fabric.now == {("H", 12), ("D", 25)}
@@ -88,10 +101,14 @@ def test_columns_run_on_over_all_slots_and_empty_slots_keep_their_numbers(make: 
     assert matrix.dialog.transactions == sent
 
 
-def test_a_708b_has_one_slot_and_is_refused_where_a_707b_is_named(make: Callable[..., Station]) -> None:
+def test_a_708b_has_one_slot_and_is_refused_where_a_707b_is_named(
+    make: Callable[..., Station],
+) -> None:
     station = make("708B")
     assert (station.driver.identity.model, station.driver.columns) == ("708B", 12)
-    other = Keithley707B(Keithley707B.Config(resource=station.server.resource, model="707B", timeout_s=0.3))
+    other = Keithley707B(
+        Keithley707B.Config(resource=station.server.resource, model="707B", timeout_s=0.3)
+    )
     with pytest.raises(ConfigError, match="708B"):
         other.connect()
     assert not other.dialog.link.is_open
@@ -112,7 +129,9 @@ def test_what_was_switched_is_read_back_whatever_it_was(station: Station) -> Non
     law()
 
 
-def test_a_switch_of_several_hundred_relays_is_one_transaction_in_lines_that_fit(station: Station) -> None:
+def test_a_switch_of_several_hundred_relays_is_one_transaction_in_lines_that_fit(
+    station: Station,
+) -> None:
     points = [(row, column) for row in "ABCDEFGH" for column in range(1, 73)]
     turns = station.server.transactions
     station.driver.switch(close=points)
@@ -158,7 +177,9 @@ def test_counts_are_closures_and_survive_a_reset(station: Station) -> None:
     assert station.driver.counts([]).shape == (0,)
 
 
-def test_a_switch_takes_the_settling_of_opening_and_of_closing(make: Callable[..., Station]) -> None:
+def test_a_switch_takes_the_settling_of_opening_and_of_closing(
+    make: Callable[..., Station],
+) -> None:
     station = make(cards=["7174A", "7072"], settle_s=0.5)
     clock = station.bus.clock
     assert station.driver.settle_s == pytest.approx(0.515)
@@ -233,8 +254,12 @@ def test_a_late_reply_is_not_taken_for_the_next(station: Station) -> None:
     assert station.driver.closed() == {("A", 1)}
 
 
-def answering(bus: Bus, seen: list[frozenset[tuple[str, int]]], fabric: Watch, answers: int) -> None:
-    """A partner that takes a point at each pulse on its line 3 and tells so on its line 4, so many times."""
+def answering(
+    bus: Bus, seen: list[frozenset[tuple[str, int]]], fabric: Watch, answers: int
+) -> None:
+    """A partner that takes a point at each pulse on its line 3 and tells so on its line 4, so many
+    times.
+    """
     bus.wire(("matrix", 1), ("meter", 3))
     bus.wire(("meter", 4), ("matrix", 2))
 
@@ -251,7 +276,9 @@ def row(columns: int) -> list[tuple[list[tuple[str, int]], list[tuple[str, int]]
     return [([("A", c - 1)] if c > 1 else [], [("A", c)]) for c in range(1, columns + 1)]
 
 
-def test_triggered_steps_are_one_transaction_that_lasts_as_long_as_the_work(station: Station) -> None:
+def test_triggered_steps_are_one_transaction_that_lasts_as_long_as_the_work(
+    station: Station,
+) -> None:
     seen: list[frozenset[tuple[str, int]]] = []
     answering(station.bus, seen, station.fabric, answers=32)
     station.driver.use_triggers(1, 2)
@@ -259,10 +286,14 @@ def test_triggered_steps_are_one_transaction_that_lasts_as_long_as_the_work(stat
     station.driver.run_steps(row(32), out_line=1, in_line=2, takes_s=32 * 0.02)
     assert station.server.transactions == turns + 1
     assert seen == [{("A", c)} for c in range(1, 33)]
-    assert station.bus.clock.now_s - began == pytest.approx(LINK_S + 32 * 0.02 + 63 * 2e-3, rel=0.05)
+    assert station.bus.clock.now_s - began == pytest.approx(
+        LINK_S + 32 * 0.02 + 63 * 2e-3, rel=0.05
+    )
 
 
-def test_a_trigger_that_stays_out_names_the_step_and_nothing_more_switches(station: Station) -> None:
+def test_a_trigger_that_stays_out_names_the_step_and_nothing_more_switches(
+    station: Station,
+) -> None:
     seen: list[frozenset[tuple[str, int]]] = []
     answering(station.bus, seen, station.fabric, answers=5)
     station.driver.use_triggers(1, 2)
@@ -291,7 +322,9 @@ def test_an_old_pulse_does_not_release_the_first_step(station: Station) -> None:
 
 
 @pytest.mark.parametrize(("out_line", "in_line"), [(0, 2), (1, 15), (3, 3)])
-def test_digital_lines_that_cannot_be_are_refused(station: Station, out_line: int, in_line: int) -> None:
+def test_digital_lines_that_cannot_be_are_refused(
+    station: Station, out_line: int, in_line: int
+) -> None:
     with pytest.raises(ConfigError, match="digital line"):
         station.driver.use_triggers(out_line, in_line)
 
@@ -301,7 +334,10 @@ def test_is_a_node_on_tsp_link(make: Callable[..., Station]) -> None:
     master, other = make("708B", bus=bus), make("708B", bus=bus)
     bus.nodes |= {1: master.simulated, 2: other.simulated}
     other.driver.switch(close=[("B", 5)])
-    assert master.driver.ask('node[2].channel.close("1A04") print(node[2].channel.getclose("slot1"))') == "1A04;1B05"
+    assert (
+        master.driver.ask('node[2].channel.close("1A04") print(node[2].channel.getclose("slot1"))')
+        == "1A04;1B05"
+    )
     assert other.fabric.now == {("A", 4), ("B", 5)}
     assert master.driver.is_off()
 
@@ -321,7 +357,8 @@ def test_channel_lists(station: Station, listed: str, closed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "listed", ["", "1A13", "1I01", "7A01", "slot7", "allslots", "1A02:1A01", "1A01:", "bogus", "1A01,bogus"]
+    "listed",
+    ["", "1A13", "1I01", "7A01", "slot7", "allslots", "1A02:1A01", "1A01:", "bogus", "1A01,bogus"],
 )
 def test_a_list_with_an_error_closes_nothing(station: Station, listed: str) -> None:
     with pytest.raises(InstrumentError):
@@ -343,12 +380,16 @@ def test_exclusive_closing_follows_the_connection_rule(station: Station) -> None
 
 def test_queries_answer_in_the_forms_of_the_manual(station: Station) -> None:
     ask = station.driver.ask
-    station.driver.run('channel.close("1A02") channel.setdelay("1A01", 3.1) channel.setforbidden("1A03")')
+    station.driver.run(
+        'channel.close("1A02") channel.setdelay("1A01", 3.1) channel.setforbidden("1A03")'
+    )
     assert ask('print(channel.getstate("1A01:1A03"))') == "0,1,0"
     assert ask('print(channel.getcount("1A01:1A03"))') == "0,1,0"
     assert ask('print(channel.getdelay("1A01,1A02"))') == "3.10000e+00,0.00000e+00"
     assert ask('print(channel.getforbidden("allslots"))') == "1A03"
-    assert ask("print(channel.createspecifier(2, 8, 12), channel.connectrule)") == "2H12\t1.00000e+00"
+    assert (
+        ask("print(channel.createspecifier(2, 8, 12), channel.connectrule)") == "2H12\t1.00000e+00"
+    )
     with pytest.raises(InstrumentError) as caught:
         ask('print(channel.getdelay("1A77"))')
     assert caught.value.code == 1107
@@ -412,7 +453,9 @@ def test_buffers_come_as_binary_in_full_precision_with_any_byte_in_them(station:
     assert station.driver.ask("printbuffer(1, 2, v)") == "1.00000e+00, 2.00000e+00"
 
 
-def test_an_error_before_a_binary_buffer_is_raised_and_the_link_stays_in_step(station: Station) -> None:
+def test_an_error_before_a_binary_buffer_is_raised_and_the_link_stays_in_step(
+    station: Station,
+) -> None:
     with pytest.raises(InstrumentError):
         station.driver.ask_buffers("x = nil + 1", "i", "4")
     with pytest.raises((InstrumentError, LinkError)):

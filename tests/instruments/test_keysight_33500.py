@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from rram_hil.drivers.keysight_33500 import Keysight33500
-from rram_hil.drivers.simulated._instrument import InstrumentServer
-from rram_hil.drivers.simulated._world import Bus, Drive, Place, Resistor
-from rram_hil.drivers.simulated.control import Injected, LinkFault
-from rram_hil.drivers.simulated.keysight_33500 import Simulated33500
 
-from rram_hil.device.config import Timing
+from rram_hil.drivers.keysight_33500 import Keysight33500
+from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor
+from rram_hil.drivers.simulated.keysight_33500 import Simulated33500
+from rram_hil.drivers.simulated.server.control import Injected, LinkFault
+from rram_hil.drivers.simulated.server.instrument import InstrumentServer
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import InstrumentConfig, PulseSetup
+from rram_hil.hardware.instrument import InstrumentConfig, PulseSetup
+from rram_hil.simulation.config import Timing
 
 OPEN = float("inf")
 PULSE = PulseSetup(2.0, 0.0, 20e-9, 200e-9, 8.4e-9)
@@ -41,7 +41,11 @@ class Scope(Resistor):
         """Widths of all stretches at a level (s)."""
         found = []
         for (at_s, level), (until_s, after) in zip(self.seen, self.seen[1:], strict=False):
-            if level == pytest.approx(volts, rel=1e-9, abs=1e-12) and until_s > at_s and after != level:
+            if (
+                level == pytest.approx(volts, rel=1e-9, abs=1e-12)
+                and until_s > at_s
+                and after != level
+            ):
                 found.append(until_s - at_s)
         return found
 
@@ -54,7 +58,9 @@ class Bench:
         self.scopes = {c: Scope(ohm, lambda: self.bus.clock.now_s) for c in ("1", "2")}
         self.sim = Simulated33500(model, Place("generator", self.bus, self.scopes))
         self.server = InstrumentServer(self.sim, Timing())
-        self.driver = Keysight33500(InstrumentConfig(resource=self.server.resource, timeout_s=timeout_s))
+        self.driver = Keysight33500(
+            InstrumentConfig(resource=self.server.resource, timeout_s=timeout_s)
+        )
         self.driver.connect()
 
     def ready(self, setup: PulseSetup = PULSE) -> Keysight33500:
@@ -77,7 +83,9 @@ def bench() -> Iterator[Bench]:
 
 def test_connect_identifies_and_changes_nothing(bench: Bench) -> None:
     bench.ready()
-    again = Keysight33500(InstrumentConfig(resource=bench.server.resource, model="33522B", timeout_s=0.3))
+    again = Keysight33500(
+        InstrumentConfig(resource=bench.server.resource, model="33522B", timeout_s=0.3)
+    )
     assert again.connect().model == "33522B"
     assert bench.sim.outputs_on
     again.close()
@@ -100,7 +108,9 @@ def test_pulses_of_20_ns_come_counted_and_whole(bench: Bench) -> None:
     assert driver.settings("1") == PULSE
 
 
-@pytest.mark.parametrize(("model", "width", "edge"), [("33511B", 16e-9, 8.4e-9), ("33622A", 5e-9, 2.9e-9)])
+@pytest.mark.parametrize(
+    ("model", "width", "edge"), [("33511B", 16e-9, 8.4e-9), ("33622A", 5e-9, 2.9e-9)]
+)
 def test_shortest_pulse_arrives_exactly(model: str, width: float, edge: float) -> None:
     made = Bench(model)
     setup = PulseSetup(0.5, 0.0, width, 1e-6, edge)
@@ -115,7 +125,9 @@ def test_shortest_pulse_arrives_exactly(model: str, width: float, edge: float) -
     made.close()
 
 
-@pytest.mark.parametrize(("load", "ohm"), [(OPEN, OPEN), (50.0, 50.0), (1000.0, 1000.0), (1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("load", "ohm"), [(OPEN, OPEN), (50.0, 50.0), (1000.0, 1000.0), (1.0, 1.0)]
+)
 def test_levels_are_those_at_the_load(load: float, ohm: float) -> None:
     made = Bench("33511B", ohm)
     share = 1.0 if load == OPEN else load / (load + 50)
@@ -244,25 +256,35 @@ def test_arbitrary_waveform_goes_as_a_block_and_is_played(bench: Bench) -> None:
     driver.arm()
     # Codes 0x0A0A, 0x0D0A and 0x233B hold a line feed, a carriage return, "#" and ";".
     codes = np.array([0, 0x0A0A, 0x0D0A, 0x233B, 32767, -32767, 0x2231, 0], dtype=np.float64)
-    driver.configure_arbitrary("1", "bump", codes / 32767, rate_hz=1e6, high_v=3.2767, low_v=-3.2767, load_ohm=OPEN)
+    driver.configure_arbitrary(
+        "1", "bump", codes / 32767, rate_hz=1e6, high_v=3.2767, low_v=-3.2767, load_ohm=OPEN
+    )
     driver.output("1", True)
     scope = bench.scopes["1"]
     scope.seen.clear()
     driver.fire("1", 1)
     assert [v for _, v in scope.seen][: codes.size] == pytest.approx(codes * 1e-4, abs=1e-9)
     assert np.diff([t for t, _ in scope.seen[: codes.size]]) == pytest.approx(1e-6)
-    driver.configure_arbitrary("1", "long", np.linspace(-1, 1, 65536), rate_hz=1e6, high_v=1, low_v=0, load_ohm=50.0)
+    driver.configure_arbitrary(
+        "1", "long", np.linspace(-1, 1, 65536), rate_hz=1e6, high_v=1, low_v=0, load_ohm=50.0
+    )
     assert driver.ask(":SOUR1:DATA:ATTR:POIN?") == "65536"
     with pytest.raises(ConfigError, match="samples"):
-        driver.configure_arbitrary("1", "few", [0.0] * 7, rate_hz=1e6, high_v=1, low_v=0, load_ohm=50.0)
+        driver.configure_arbitrary(
+            "1", "few", [0.0] * 7, rate_hz=1e6, high_v=1, low_v=0, load_ohm=50.0
+        )
     plain = Bench("33509B")
     plain.driver.arm()
     with pytest.raises(ConfigError, match="no arbitrary"):
-        plain.driver.configure_arbitrary("1", "b", codes / 32767, rate_hz=1e6, high_v=1, low_v=0, load_ohm=50.0)
+        plain.driver.configure_arbitrary(
+            "1", "b", codes / 32767, rate_hz=1e6, high_v=1, low_v=0, load_ohm=50.0
+        )
     plain.close()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     high=st.floats(-10, 10),
     low=st.floats(-10, 10),
@@ -290,7 +312,11 @@ def test_legal_pulses_come_back_as_they_were_sent(
 def test_pymeasure_agilent33500_drives_the_simulator(bench: Bench, soon_off: Any) -> None:
     module = pytest.importorskip("pymeasure.instruments.agilent")
     peer = module.Agilent33500(
-        bench.server.resource, visa_library="@py", read_termination="\n", write_termination="\n", timeout=5000
+        bench.server.resource,
+        visa_library="@py",
+        read_termination="\n",
+        write_termination="\n",
+        timeout=5000,
     )
     try:
         assert "33522B" in peer.id
@@ -306,7 +332,9 @@ def test_pymeasure_agilent33500_drives_the_simulator(bench: Bench, soon_off: Any
         peer.pulse_width = 2e-8
         peer.pulse_period = 1e-6
         peer.pulse_transition = 1e-8
-        assert (peer.pulse_width, peer.pulse_transition, peer.pulse_period) == pytest.approx((2e-8, 1e-8, 1e-6))
+        assert (peer.pulse_width, peer.pulse_transition, peer.pulse_period) == pytest.approx(
+            (2e-8, 1e-8, 1e-6)
+        )
         assert peer.frequency == pytest.approx(1e6)
         assert peer.pulse_dutycycle == pytest.approx(2.0)
         peer.burst_mode, peer.burst_ncycles, peer.burst_state = "TRIG", 3, True
@@ -349,7 +377,9 @@ def test_qcodes_driver_of_the_model_drives_the_simulator(model: str, soon_off: A
     module = pytest.importorskip(f"qcodes.instrument_drivers.Keysight.Keysight_{model.lower()}")
     made = Bench(model)
     kind: Any = getattr(module, f"Keysight{model}")
-    peer = kind(f"g{model.lower()}", made.server.resource, visalib="@py", terminator="\n", silent=True)
+    peer = kind(
+        f"g{model.lower()}", made.server.resource, visalib="@py", terminator="\n", silent=True
+    )
     try:
         assert peer.IDN()["model"] == model
         channel = peer.ch1

@@ -1,4 +1,6 @@
-"""The B1500A driver against its simulator, and the simulator against the drivers of PyMeasure and QCoDeS."""
+"""The B1500A driver against its simulator, and the simulator against the drivers of PyMeasure and
+QCoDeS.
+"""
 
 import itertools
 import threading
@@ -9,20 +11,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rram_hil.drivers._flex import MOST_CHARACTERS, elements, packed
-from rram_hil.drivers.keysight_b1500 import KeysightB1500, sre_probe
-from rram_hil.drivers.simulated._instrument import InstrumentServer
-from rram_hil.drivers.simulated._world import Place, Resistor
-from rram_hil.drivers.simulated.control import Injected, LinkFault
-from rram_hil.drivers.simulated.keysight_b1500 import SimulatedB1500
 
-from rram_hil.device.config import Timing
+from rram_hil.array.operations import Status
+from rram_hil.drivers.dialects.flex import MOST_CHARACTERS, elements, packed
+from rram_hil.drivers.keysight_b1500 import KeysightB1500, sre_probe
+from rram_hil.drivers.simulated.array.terminals import Place, Resistor
+from rram_hil.drivers.simulated.keysight_b1500 import SimulatedB1500
+from rram_hil.drivers.simulated.server.control import Injected, LinkFault
+from rram_hil.drivers.simulated.server.instrument import InstrumentServer
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import Function, InstrumentConfig, SourceSetup
-from rram_hil.operations import Status
+from rram_hil.hardware.instrument import Function, InstrumentConfig, SourceSetup
+from rram_hil.simulation.config import Timing
 
 OHM_1, OHM_2 = 1e4, 1e5
-FORCE_VOLTS = SourceSetup(Function.VOLTAGE, compliance=1e-3, source_range=2.0, measure_range=1e-3, aperture_s=1e-3)
+FORCE_VOLTS = SourceSetup(
+    Function.VOLTAGE, compliance=1e-3, source_range=2.0, measure_range=1e-3, aperture_s=1e-3
+)
 
 
 class Analyser(SimulatedB1500):
@@ -137,7 +141,12 @@ def test_safe_off_takes_every_channel_to_zero_before_it_opens_the_switches(bench
 
 def test_safe_off_works_after_a_lost_reply_and_after_a_disconnect(bench):
     bench.ready()
-    for kind in (LinkFault.DROP_REPLY, LinkFault.DISCONNECT_REPLY, LinkFault.GARBAGE, LinkFault.STUCK):
+    for kind in (
+        LinkFault.DROP_REPLY,
+        LinkFault.DISCONNECT_REPLY,
+        LinkFault.GARBAGE,
+        LinkFault.STUCK,
+    ):
         bench.driver.configure("1", FORCE_VOLTS)
         bench.driver.output("1", True)
         bench.fault(kind, "TTIV")
@@ -201,7 +210,12 @@ def test_a_channel_that_is_off_gets_its_source_settings_with_its_switch(bench):
 
 def test_the_smallest_legal_values_go_out_whole(bench):
     smallest = SourceSetup(
-        Function.VOLTAGE, compliance=1e-12, source_range=0.5, measure_range=1e-11, aperture_s=2e-6, settle_s=1e-4
+        Function.VOLTAGE,
+        compliance=1e-12,
+        source_range=0.5,
+        measure_range=1e-11,
+        aperture_s=2e-6,
+        settle_s=1e-4,
     )
     bench.ready(smallest)
     assert bench.driver.settings("1") == smallest
@@ -287,7 +301,11 @@ def test_compliance_comes_with_the_reading_and_the_volts_are_those_at_the_termin
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_over_range_is_no_number(bench, sign):
-    bench.ready(SourceSetup(Function.VOLTAGE, compliance=1e-3, source_range=2.0, measure_range=1e-6, aperture_s=1e-3))
+    bench.ready(
+        SourceSetup(
+            Function.VOLTAGE, compliance=1e-3, source_range=2.0, measure_range=1e-6, aperture_s=1e-3
+        )
+    )
     bench.driver.source("1", sign * 1.0)
     assert bench.sim.message("TI 1,-14").strip() == "VAI+199.9990E+99"
     reading = bench.driver.measure("1")
@@ -298,7 +316,9 @@ def test_over_range_is_no_number(bench, sign):
 def test_a_limit_of_another_channel_makes_a_reading_doubtful(bench):
     bench.ready()
     bench.driver.source("1", 0.5)
-    bench.driver.configure("2", SourceSetup(Function.VOLTAGE, compliance=1e-6, source_range=2.0, aperture_s=1e-3))
+    bench.driver.configure(
+        "2", SourceSetup(Function.VOLTAGE, compliance=1e-6, source_range=2.0, aperture_s=1e-3)
+    )
     bench.driver.source("2", 1.0)
     bench.driver.output("2", True)
     assert bench.driver.measure("2").status[0] == Status.COMPLIANCE
@@ -309,7 +329,9 @@ def test_a_limit_of_another_channel_makes_a_reading_doubtful(bench):
 def test_other_letters_are_never_good(bench, letter):
     bench.ready()
     told = bench.sim._text
-    bench.sim._text = lambda element: letter + told(element)[1:] if element.kind != "T" else told(element)
+    bench.sim._text = lambda element: (
+        letter + told(element)[1:] if element.kind != "T" else told(element)
+    )
     assert bench.driver.measure("1").status[0] == Status.UNKNOWN
 
 
@@ -369,7 +391,9 @@ def test_data_that_are_not_the_asked_ones_are_an_error_and_the_link_recovers(ben
     bench.ready()
     bench.driver.source("1", 0.5)
     told = bench.sim._text
-    bench.sim._text = lambda element: told(element).replace(*change) if element.channel else told(element)
+    bench.sim._text = lambda element: (
+        told(element).replace(*change) if element.channel else told(element)
+    )
     with pytest.raises(LinkError):
         bench.driver.measure("1")
     bench.sim._text = told
@@ -460,7 +484,14 @@ def test_a_list_runs_from_program_memory_and_all_data_come_in_one_transaction(be
 
 def test_levels_of_a_list_stand_as_long_as_asked(bench):
     bench.ready(
-        SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-3, aperture_s=1e-3, settle_s=0.05)
+        SourceSetup(
+            Function.VOLTAGE,
+            1e-3,
+            source_range=2.0,
+            measure_range=1e-3,
+            aperture_s=1e-3,
+            settle_s=0.05,
+        )
     )
     readings = bench.driver.list_sweep("1", np.array([0.1, 0.2, 0.3]))
     assert np.all(np.diff(readings.time_s) > 0.05)
@@ -497,7 +528,9 @@ def test_a_list_of_which_a_message_was_lost_never_passes_for_the_list(bench):
 
 
 def test_the_timeout_follows_the_length_of_a_sweep(bench):
-    bench.ready(SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-3, aperture_s=0.02))
+    bench.ready(
+        SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-3, aperture_s=0.02)
+    )
     bench.fault(LinkFault.DELAY_REPLY, "XE", 0.5)
     assert len(bench.driver.sweep("1", 0, 1, 10)) == 10
     bench.fault(LinkFault.DELAY_REPLY, "XE", 0.5)
@@ -521,7 +554,9 @@ def test_a_staircase_after_a_disconnect_at_its_reply_is_off_and_works_again(benc
 
 def test_an_error_is_raised_with_code_text_and_command_and_the_queue_is_empty_after(bench):
     bench.ready()
-    with pytest.raises(InstrumentError, match=r"Incorrect range value for this channel.*and 1 more: 100") as caught:
+    with pytest.raises(
+        InstrumentError, match=r"Incorrect range value for this channel.*and 1 more: 100"
+    ) as caught:
         bench.driver.send("RI 3,-9", "NONSENSE 1")
     assert caught.value.code == 124
     assert caught.value.command == "RI 3,-9;NONSENSE 1"
@@ -624,13 +659,22 @@ def test_errors_are_read_one_by_one_or_by_codes(sim):
 
 def test_commands_are_taken_in_any_case_with_or_without_spaces(sim):
     ask(sim, " cn1 ; dv1, 0,1.5 , 1e-3 ;")
-    assert ask(sim, "*lrn? 1", "*LRN?0", "ERRX?") == ["DV1,0,1.5,0.001,0,0", "CN1", '+0,"No Error."']
+    assert ask(sim, "*lrn? 1", "*LRN?0", "ERRX?") == [
+        "DV1,0,1.5,0.001,0,0",
+        "CN1",
+        '+0,"No Error."',
+    ]
 
 
 def test_closing_a_switch_sets_zero_volts_and_100_microamperes(sim):
     assert ask(sim, "*LRN? 0", "*LRN? 1") == ["CL", "CL1"]
     assert ask(sim, "CN 1", "*LRN? 1") == ["", "DV1,200,0,0.0001,0,16"]
-    assert ask(sim, "DI 1,0,1E-6,2", "*LRN? 1", "CL", "*LRN? 0") == ["", "DI1,0,1E-06,2,0,0", "", "CL"]
+    assert ask(sim, "DI 1,0,1E-6,2", "*LRN? 1", "CL", "*LRN? 0") == [
+        "",
+        "DI1,0,1E-06,2,0,0",
+        "",
+        "CL",
+    ]
 
 
 def test_dz_and_rz_take_a_channel_to_zero_and_back(sim):
@@ -670,7 +714,18 @@ def test_a_sweep_that_aborts_fills_up_with_dummies_and_goes_back_to_its_start(si
     ask(sim, "CN 1;FMT 1,1;WM 2,2;WT 0,0.01;WV 1,1,0,0,1,5,5E-5;MM 2,1")
     assert ask(sim, "WNU?") == ["5"]
     data = ask(sim, "XE")[0].split(",")
-    assert [d[:3] for d in data] == ["NAI", "WAV", "NAI", "WAV", "NAI", "WAV", "CAI", "WAV", "VAI", "EAV"]
+    assert [d[:3] for d in data] == [
+        "NAI",
+        "WAV",
+        "NAI",
+        "WAV",
+        "NAI",
+        "WAV",
+        "CAI",
+        "WAV",
+        "VAI",
+        "EAV",
+    ]
     assert data[8] == "VAI+199.999E+99"
     assert sim.modules[1].output.level == 0
     ask(sim, "WM 1,2")
@@ -679,7 +734,8 @@ def test_a_sweep_that_aborts_fills_up_with_dummies_and_goes_back_to_its_start(si
 
 
 @pytest.mark.parametrize(
-    ("mode", "volts"), [(1, [0.1, 0.55, 1.0]), (2, [0.1, 0.316228, 1.0]), (3, [0.1, 0.55, 1.0, 1.0, 0.55, 0.1])]
+    ("mode", "volts"),
+    [(1, [0.1, 0.55, 1.0]), (2, [0.1, 0.316228, 1.0]), (3, [0.1, 0.55, 1.0, 1.0, 0.55, 0.1])],
 )
 def test_staircases_are_linear_logarithmic_or_double(sim, mode, volts):
     data = ask(sim, f"CN 1;FMT 11,1;WV 1,{mode},0,0.1,1,3,1E-3;MM 2,1", "XE")[1].split(",")
@@ -712,7 +768,9 @@ def test_the_clock_takes_apertures_waits_and_settling(sim):
 
 def test_an_hpsmu_gives_200_volts_only_with_the_interlock_closed():
     terminals = {"1": Resistor(1e6)}
-    safe = SimulatedB1500("B1500A", Place(terminals=terminals), modules=("B1510A",), is_interlocked=True)
+    safe = SimulatedB1500(
+        "B1500A", Place(terminals=terminals), modules=("B1510A",), is_interlocked=True
+    )
     assert ask(safe, "UNT?")[0].startswith("B1510A,0;0,0;")
     ask(safe, "CN 1;DV 1,0,200,0.05")
     assert safe.place.terminal("1").sense().volts == pytest.approx(200)
@@ -764,10 +822,16 @@ def test_pymeasure_connects_sources_measures_sweeps_and_shuts_down(bench, soon_o
         device.send_trigger()
         rows = [device.read_channels(5) for _ in range(5)]
         device.read_bytes(1)
-        assert [row[4][2:] for row in rows] == [("Voltage Output (V)", v) for v in (0, 0.25, 0.5, 0.75, 1)]
+        assert [row[4][2:] for row in rows] == [
+            ("Voltage Output (V)", v) for v in (0, 0.25, 0.5, 0.75, 1)
+        ]
         assert [row[4][0] for row in rows] == ["000"] * 4 + ["128"]
-        np.testing.assert_allclose([row[1][3] for row in rows], np.linspace(0, 1, 5) / OHM_1, atol=1e-8)
-        np.testing.assert_allclose([row[3][3] for row in rows], np.linspace(0, 0.5, 5) / OHM_2, atol=1e-9)
+        np.testing.assert_allclose(
+            [row[1][3] for row in rows], np.linspace(0, 1, 5) / OHM_1, atol=1e-8
+        )
+        np.testing.assert_allclose(
+            [row[3][3] for row in rows], np.linspace(0, 0.5, 5) / OHM_2, atol=1e-9
+        )
 
         one.ramp_source("VOLTAGE", 0, 0.02, stepsize=0.01, pause=0)
         device.force_gnd()

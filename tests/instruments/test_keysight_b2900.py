@@ -10,30 +10,36 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from rram_hil.array.operations import Status
 from rram_hil.drivers.keysight_b2900 import MOST_POINTS, KeysightB2900
-from rram_hil.drivers.simulated._instrument import InstrumentServer
-from rram_hil.drivers.simulated._world import Bus, Drive, Place, Resistor
-from rram_hil.drivers.simulated.control import Injected, LinkFault
+from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor
 from rram_hil.drivers.simulated.keysight_b2900 import SimulatedB2900
-
-from rram_hil.device.config import Timing
+from rram_hil.drivers.simulated.server.control import Injected, LinkFault
+from rram_hil.drivers.simulated.server.instrument import InstrumentServer
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.instrument import Function, InstrumentConfig, SourceSetup
-from rram_hil.operations import Status
-from rram_hil.traffic import Recorder
+from rram_hil.hardware.instrument import Function, InstrumentConfig, SourceSetup
+from rram_hil.simulation.config import Timing
+from rram_hil.wire.recording import Recorder
 
-READ = SourceSetup(Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-4, aperture_s=1e-3, settle_s=2e-4)
+READ = SourceSetup(
+    Function.VOLTAGE, 1e-3, source_range=2.0, measure_range=1e-4, aperture_s=1e-3, settle_s=2e-4
+)
 
 
 class Bench:
     """A simulated instrument with resistors on its channels, and the driver connected to it."""
 
-    def __init__(self, model: str = "B2902A", ohms: tuple[float, float] = (1e4, 1e5), timeout_s: float = 0.3) -> None:
+    def __init__(
+        self, model: str = "B2902A", ohms: tuple[float, float] = (1e4, 1e5), timeout_s: float = 0.3
+    ) -> None:
         self.bus = Bus()
         self.loads = {"1": Resistor(ohms[0]), "2": Resistor(ohms[1])}
         self.sim = SimulatedB2900(model, Place("smu", self.bus, self.loads))
         self.server = InstrumentServer(self.sim, Timing())
-        self.driver = KeysightB2900(InstrumentConfig(resource=self.server.resource, timeout_s=timeout_s))
+        self.driver = KeysightB2900(
+            InstrumentConfig(resource=self.server.resource, timeout_s=timeout_s)
+        )
         self.driver.connect()
 
     def ready(self, setup: SourceSetup = READ) -> KeysightB2900:
@@ -57,7 +63,9 @@ def bench() -> Iterator[Bench]:
 
 
 class Stepper:
-    """Stands for a matrix: a pulse in puts the next load on channel 1, waits for its relays, and pulses out."""
+    """Stands for a matrix: a pulse in puts the next load on channel 1, waits for its relays, and
+    pulses out.
+    """
 
     def __init__(self, bench: Bench, ohms: list[float], settle_s: float = 1e-3) -> None:
         self._bench, self._ohms, self._settle_s = bench, list(ohms), settle_s
@@ -82,7 +90,9 @@ def test_connect_refuses_another_model_and_closes() -> None:
     with pytest.raises(ConfigError, match="ESPRESSO"):
         other.connect()
     assert not other.dialog.link.is_open
-    named = KeysightB2900(InstrumentConfig(resource=made.server.resource, model="B2912A", timeout_s=0.3))
+    named = KeysightB2900(
+        InstrumentConfig(resource=made.server.resource, model="B2912A", timeout_s=0.3)
+    )
     with pytest.raises(ConfigError, match="B2912A"):
         named.connect()
 
@@ -116,7 +126,9 @@ def test_smallest_compliance_arrives_exactly(model: str, smallest: float) -> Non
     driver.arm()
     assert driver.channels == ("1",)
     assert driver.limits("1").smallest_compliance_a == pytest.approx(smallest, rel=1e-12)
-    setup = SourceSetup(Function.VOLTAGE, smallest, aperture_s=driver.limits("1").shortest_aperture_s, settle_s=1e-6)
+    setup = SourceSetup(
+        Function.VOLTAGE, smallest, aperture_s=driver.limits("1").shortest_aperture_s, settle_s=1e-6
+    )
     driver.configure("1", setup)
     assert driver.settings("1") == setup
     with pytest.raises(ConfigError, match="compliance"):
@@ -184,7 +196,10 @@ def test_over_range_is_never_a_number(bench: Bench) -> None:
     assert list(found.status) == [Status.OK, Status.OVER_RANGE, Status.OVER_RANGE]
     assert np.isnan(found.amps[1:]).all()
     driver.source("1", -1.0)
-    assert driver.ask(":FORM ASC", ":FORM:ELEM:SENS CURR,STAT", ":MEAS? (@1)") == "-9.900000E+37,+8.192000E+03"
+    assert (
+        driver.ask(":FORM ASC", ":FORM:ELEM:SENS CURR,STAT", ":MEAS? (@1)")
+        == "-9.900000E+37,+8.192000E+03"
+    )
 
 
 def test_current_source_limits_its_volts(bench: Bench) -> None:
@@ -217,7 +232,9 @@ def test_lists_of_both_channels_make_pulses_of_the_shortest_width(bench: Bench) 
         watch(bench, name, load, seen)
     before = driver.dialog.transactions
     found = driver.run_list(
-        {"1": np.array([1.5, 1.5, 1.5, 0.0]), "2": np.array([0.0, 1.0, 0.0, 0.0])}, 50e-6, np.zeros(4, bool)
+        {"1": np.array([1.5, 1.5, 1.5, 0.0]), "2": np.array([0.0, 1.0, 0.0, 0.0])},
+        50e-6,
+        np.zeros(4, bool),
     )
     assert driver.dialog.transactions - before == 1
     assert len(found["1"]) == 0
@@ -245,7 +262,9 @@ def watch(bench: Bench, name: str, load: Resistor, seen: list[tuple[str, float, 
 def test_measured_list_gives_the_chosen_steps_of_both_channels(bench: Bench) -> None:
     driver = bench.ready()
     mask = np.array([False, True, False, True])
-    found = driver.run_list({"2": np.array([0.1, 0.2, 0.3, 0.4]), "1": np.array([0.4, 0.3, 0.2, 0.1])}, 2e-3, mask)
+    found = driver.run_list(
+        {"2": np.array([0.1, 0.2, 0.3, 0.4]), "1": np.array([0.4, 0.3, 0.2, 0.1])}, 2e-3, mask
+    )
     assert found["1"].volts == pytest.approx([0.3, 0.1], abs=1e-3)
     assert found["2"].volts == pytest.approx([0.2, 0.4], abs=1e-3)
     assert found["1"].amps == pytest.approx([3e-5, 1e-5], abs=2e-7)
@@ -280,7 +299,9 @@ def test_triggered_row_takes_two_transactions_and_follows_the_matrix(bench: Benc
 def test_only_named_channels_of_a_triggered_list_measure(bench: Bench) -> None:
     driver = bench.ready()
     stepper = Stepper(bench, [1e4, 2e4, 3e4])
-    driver.arm_list({"1": np.full(3, 0.2), "2": np.full(3, 1.0)}, measure=["1"], trigger_in=5, trigger_out=6)
+    driver.arm_list(
+        {"1": np.full(3, 0.2), "2": np.full(3, 1.0)}, measure=["1"], trigger_in=5, trigger_out=6
+    )
     stepper.step()
     found = driver.fetch(3)
     assert list(found) == ["1"]
@@ -351,7 +372,9 @@ def test_longest_list_goes_out_and_comes_back_whole(bench: Bench) -> None:
         driver.run_list({"1": np.zeros(2), "2": np.zeros(3)}, 1e-2)
 
 
-def test_timeouts_follow_points_times_aperture(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeouts_follow_points_times_aperture(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     driver = bench.ready()
     waits: list[float] = []
     inner = driver.dialog.query_block_and_line
@@ -361,7 +384,9 @@ def test_timeouts_follow_points_times_aperture(bench: Bench, monkeypatch: pytest
         return inner(command, takes_s=takes_s)
 
     monkeypatch.setattr(driver.dialog, "query_block_and_line", query)
-    driver.configure("1", SourceSetup(Function.VOLTAGE, 1e-3, 2.0, 1e-3, aperture_s=0.5, settle_s=0.1))
+    driver.configure(
+        "1", SourceSetup(Function.VOLTAGE, 1e-3, 2.0, 1e-3, aperture_s=0.5, settle_s=0.1)
+    )
     driver.sweep("1", 0, 1, 100)
     driver.measure("1")
     assert waits[0] >= 60.0
@@ -392,16 +417,23 @@ def test_broken_block_is_an_error_and_safe_off_works(bench: Bench, kind: LinkFau
 def test_trace_buffer_formats_and_scalar_queries(bench: Bench) -> None:
     driver = bench.ready()
     driver.source("1", 1.0)
-    driver.send(":TRAC1:CLE;:TRAC1:POIN 3;:TRAC1:FEED SENS;:TRAC1:FEED:CONT NEXT;:TRIG1:ACQ:COUN 5;:INIT:ACQ (@1)")
+    driver.send(
+        ":TRAC1:CLE;:TRAC1:POIN 3;:TRAC1:FEED SENS;:TRAC1:FEED:CONT NEXT;:TRIG1:ACQ:COUN"
+        " 5;:INIT:ACQ (@1)"
+    )
     assert driver.ask(":TRAC1:POIN:ACT?") == "3"
     assert int(driver.ask(":STAT:MEAS:COND?")) == 2 + 8 + 16
     assert len(driver.ask(":FORM ASC", ":FORM:ELEM:SENS CURR", ":TRAC1:DATA?").split(",")) == 3
     assert float(driver.ask(":FETC:VOLT? (@1)")) == pytest.approx(1.0, abs=1e-3)
     assert len(driver.ask(":SENS1:DATA? 0,4").split(",")) == 4
-    single = np.frombuffer(driver.ask_block(":FORM REAL,32", ":FORM:BORD SWAP", ":FETC:ARR:CURR? (@1)"), "<f4")
+    single = np.frombuffer(
+        driver.ask_block(":FORM REAL,32", ":FORM:BORD SWAP", ":FETC:ARR:CURR? (@1)"), "<f4"
+    )
     assert single == pytest.approx(np.full(5, 1e-4), rel=1e-2)
     # A channel without data pads its places.
-    padded = np.frombuffer(driver.ask_block(":FORM REAL,64;:FORM:BORD NORM", ":FETC:ARR:VOLT? (@1,2)"), ">f8")
+    padded = np.frombuffer(
+        driver.ask_block(":FORM REAL,64;:FORM:BORD NORM", ":FETC:ARR:VOLT? (@1,2)"), ">f8"
+    )
     assert padded.size == 10
     assert np.isnan(padded[1::2]).all()
 
@@ -410,7 +442,10 @@ def test_bus_trigger_pulse_shape_and_idle(bench: Bench) -> None:
     driver = bench.ready()
     seen: list[tuple[str, float, float]] = []
     watch(bench, "1", bench.loads["1"], seen)
-    driver.send(":SOUR1:FUNC PULS;:SOUR1:PULS:WIDT 50E-6;:SOUR1:VOLT:TRIG 1.2;:TRIG1:TRAN:SOUR BUS;:INIT:TRAN (@1)")
+    driver.send(
+        ":SOUR1:FUNC PULS;:SOUR1:PULS:WIDT 50E-6;:SOUR1:VOLT:TRIG 1.2;:TRIG1:TRAN:SOUR"
+        " BUS;:INIT:TRAN (@1)"
+    )
     driver.send("*TRG")
     peak = [t for _, t, v in seen if v == 1.2]
     base = [t for _, t, v in seen if v == 0.0]
@@ -432,7 +467,9 @@ def test_recorded_traffic_names_what_was_sent(tmp_path: Path) -> None:
     assert "OUTP1:ON:AUTO OFF" in text
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     volts=st.booleans(),
     share=st.floats(0.0, 1.0),
@@ -446,7 +483,9 @@ def test_settings_come_back_as_they_were_sent(
     driver = bench.driver
     limits = driver.limits("1")
     smallest, most = (
-        (limits.smallest_compliance_a, limits.max_a) if volts else (limits.smallest_compliance_v, limits.max_v)
+        (limits.smallest_compliance_a, limits.max_a)
+        if volts
+        else (limits.smallest_compliance_v, limits.max_v)
     )
     setup = SourceSetup(
         Function.VOLTAGE if volts else Function.CURRENT,
@@ -468,7 +507,9 @@ def test_settings_come_back_as_they_were_sent(
 
 def test_qcodes_b2962a_driver_sources_measures_and_shuts_down(bench: Bench, soon_off: Any) -> None:
     module = pytest.importorskip("qcodes.instrument_drivers.Keysight")
-    peer = module.KeysightB2962A("b2902", bench.server.resource, visalib="@py", terminator="\n", timeout=5)
+    peer = module.KeysightB2962A(
+        "b2902", bench.server.resource, visalib="@py", terminator="\n", timeout=5
+    )
     try:
         assert peer.get_idn()["model"] == "B2902A"
         peer.ch1.source_mode("voltage")

@@ -1,6 +1,8 @@
-"""Which drivers of PyMeasure and QCoDeS there are for the models of issue 3, and that each identifies our simulator of it.
+"""Which drivers of PyMeasure and QCoDeS there are for the models of issue 3, and that each
+identifies our simulator of it.
 
-What each does then (source, measure, sweep, shut down) is in the test of its family. `pytest -s` prints the list.
+What each does then (source, measure, sweep, shut down) is in the test of its family. `pytest -s`
+prints the list.
 """
 
 from __future__ import annotations
@@ -14,14 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from rram_hil.drivers.simulated.bases import InstrumentServer, Loads, Place
 from rram_hil.drivers.simulated.conformance import Family
-
-from rram_hil.device.config import Timing
+from rram_hil.simulation.config import Timing
 
 PINNED = {"pymeasure": "0.16.0", "qcodes": "0.58.0"}
 MODULES = {
-    "pymeasure": ("pymeasure.instruments.keithley", "pymeasure.instruments.agilent", "pymeasure.instruments.keysight"),
+    "pymeasure": (
+        "pymeasure.instruments.keithley",
+        "pymeasure.instruments.agilent",
+        "pymeasure.instruments.keysight",
+    ),
     "qcodes": ("qcodes.instrument_drivers.Keithley", "qcodes.instrument_drivers.Keysight"),
 }
 SERIES = re.compile(
@@ -65,7 +71,9 @@ PUBLIC: dict[tuple[str, str], str] = {
     ("qcodes", "Keysight33611A"): "33611A",
     ("qcodes", "Keysight33622A"): "33622A",
 }
-"""(library, class) -> the model that it meets here; PyMeasure's class of a series meets others in the test of the family."""
+"""(library, class) -> the model that it meets here; PyMeasure's class of a series meets others in
+the test of the family.
+"""
 OTHERS = {("pymeasure", "Agilent33521A"), ("qcodes", "Keithley2600"), ("qcodes", "Keithley2602A")}
 """Of these series, but of a model that issue 3 does not list, or an abstract base."""
 
@@ -109,7 +117,9 @@ def test_each_family_has_a_test_of_the_public_drivers_that_there_are(kind: str) 
     text = (Path(__file__).parent / f"test_{kind.replace('-', '_')}.py").read_text(encoding="utf-8")
     for library, name in PUBLIC:
         if kind_of(PUBLIC[library, name]) == kind:
-            assert f"{library}.instrument" in text, f"test_{kind} does not use {library}, which has {name}"
+            assert f"{library}.instrument" in text, (
+                f"test_{kind} does not use {library}, which has {name}"
+            )
 
 
 def pymeasure_identity(made: type, resource: str, ending: str) -> str:
@@ -123,14 +133,19 @@ def pymeasure_identity(made: type, resource: str, ending: str) -> str:
 
 
 def qcodes_identity(made: type, resource: str, ending: str) -> str:
-    device: Any = made(f"under_test_{made.__name__}", resource, visalib="@py", terminator=ending, timeout=3)
+    device: Any = made(
+        f"under_test_{made.__name__}", resource, visalib="@py", terminator=ending, timeout=3
+    )
     try:
         return str(device.get_idn())
     finally:
         device.close()
 
 
-IDENTIFY: dict[str, Callable[[type, str, str], str]] = {"pymeasure": pymeasure_identity, "qcodes": qcodes_identity}
+IDENTIFY: dict[str, Callable[[type, str, str], str]] = {
+    "pymeasure": pymeasure_identity,
+    "qcodes": qcodes_identity,
+}
 
 
 @pytest.mark.filterwarnings("ignore")

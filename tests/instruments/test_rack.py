@@ -1,4 +1,6 @@
-"""A simulated rack: its process, its ports, its control socket, faults from the bench file, and what it refuses."""
+"""A simulated rack: its process, its ports, its control socket, faults from the bench file, and
+what it refuses.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rram_hil.drivers._wiring import Wiring
-from rram_hil.drivers.simulated.control import BoardControl, LinkFault
-from rram_hil.drivers.simulated.rack import FAULTS, Rack, launch
 
-from rram_hil.cells import Geometry
-from rram_hil.device.chip import Fault
-from rram_hil.device.config import Simulation
+from rram_hil.array.cells import Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.drivers.matrix.wiring import Wiring
+from rram_hil.drivers.simulated.rack import FAULTS, Rack, launch
+from rram_hil.drivers.simulated.server.control import BoardControl, LinkFault
 from rram_hil.errors import ConfigError
-from rram_hil.limits import Limits
-from rram_hil.simulation import FarSideRequest, SimulatedFarSide
+from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
+from rram_hil.simulation.chip import Fault
+from rram_hil.simulation.config import Simulation
 
 GEOMETRY = Geometry(1, 4, 4, "1T1R", "common")
 LIMITS = Limits(
@@ -56,9 +58,13 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def request_of(folder: Path, settings: dict[str, Any] | None = None, **simulation: object) -> FarSideRequest:
+def request_of(
+    folder: Path, settings: dict[str, Any] | None = None, **simulation: object
+) -> FarSideRequest:
     chosen = Simulation.model_validate({"device": "paper", "read_noise": False} | simulation)
-    return FarSideRequest(chosen, GEOMETRY, LIMITS, "c1", folder, copy.deepcopy(settings or SETTINGS))
+    return FarSideRequest(
+        chosen, GEOMETRY, LIMITS, "c1", folder, copy.deepcopy(settings or SETTINGS)
+    )
 
 
 class Port:
@@ -102,7 +108,9 @@ def control(rack: SimulatedFarSide) -> Iterator[BoardControl]:
 @pytest.fixture
 def smu(rack: SimulatedFarSide) -> Iterator[Port]:
     port = Port(rack, "smu")
-    port.ask("smua.reset() smub.reset() node[2].channel.open('allslots') errorqueue.clear() print(1)")
+    port.ask(
+        "smua.reset() smub.reset() node[2].channel.open('allslots') errorqueue.clear() print(1)"
+    )
     yield port
     port.close()
 
@@ -122,13 +130,17 @@ def test_every_instrument_answers_on_its_port_under_its_model(rack: SimulatedFar
     assert len(serials) == 2
 
 
-def test_the_settings_of_the_driver_get_resources_and_the_clock_and_stay_what_they_were_else(tmp_path: Path) -> None:
+def test_the_settings_of_the_driver_get_resources_and_the_clock_and_stay_what_they_were_else(
+    tmp_path: Path,
+) -> None:
     request = request_of(tmp_path)
     far_side = launch(request)
     try:
         assert request.settings == SETTINGS, "the request itself is not changed"
         filled = far_side.settings["instruments"]
-        assert filled["smu"] == SETTINGS["instruments"]["smu"] | {"resource": far_side.instruments[0][2]}
+        assert filled["smu"] == SETTINGS["instruments"]["smu"] | {
+            "resource": far_side.instruments[0][2]
+        }
         assert filled["matrix"]["resource"] == far_side.instruments[1][2]
         assert far_side.settings["clock"] == far_side.control
         assert far_side.is_running()
@@ -139,18 +151,23 @@ def test_the_settings_of_the_driver_get_resources_and_the_clock_and_stay_what_th
 
 
 def _read(smu: Port, row: int, column: int) -> float:
-    """One reading of a cell's conductance (S) by raw commands, relays and sources as they should be."""
+    """One reading of a cell's conductance (S) by raw commands, relays and sources as they should
+    be.
+    """
     return float(
         smu.ask(
-            f"node[2].channel.close('1A{5 + column:02d},1B{1 + row:02d},1C09') "
-            "smua.source.limiti = 1e-3 smua.measure.nplc = 1 smub.source.levelv = 3 smua.source.levelv = 0.2 "
-            "smub.source.output = 1 smua.source.output = 1 local i = smua.measure.i() "
-            "smua.source.output = 0 smub.source.output = 0 node[2].channel.open('allslots') print(i / 0.2)"
+            f"node[2].channel.close('1A{5 + column:02d},1B{1 + row:02d},1C09') smua.source.limiti ="
+            " 1e-3 smua.measure.nplc = 1 smub.source.levelv = 3 smua.source.levelv = 0.2"
+            " smub.source.output = 1 smua.source.output = 1 local i = smua.measure.i()"
+            " smua.source.output = 0 smub.source.output = 0 node[2].channel.open('allslots')"
+            " print(i / 0.2)"
         )
     )
 
 
-def test_a_cell_reads_through_source_meter_and_matrix_as_the_truth_has_it(smu: Port, control: BoardControl) -> None:
+def test_a_cell_reads_through_source_meter_and_matrix_as_the_truth_has_it(
+    smu: Port, control: BoardControl
+) -> None:
     before = control.status()
     pulses = control.pulses()
     read = _read(smu, 1, 2)
@@ -159,23 +176,31 @@ def test_a_cell_reads_through_source_meter_and_matrix_as_the_truth_has_it(smu: P
     assert np.array_equal(control.pulses(), pulses), "a read is no pulse"
     after = control.status()
     assert after["closures"] - before["closures"] == 3
-    assert (after["hot_switches"], after["shorts"], after["unsolved"]) == (before["hot_switches"], before["shorts"], 0)
+    assert (after["hot_switches"], after["shorts"], after["unsolved"]) == (
+        before["hot_switches"],
+        before["shorts"],
+        0,
+    )
     assert after["transactions"]["smu"] == before["transactions"]["smu"] + 1
     assert after["transactions"]["matrix"] == before["transactions"]["matrix"]
     assert after["now_s"] - before["now_s"] > 0.02, "link, relays and one power-line cycle"
     assert smu.ask("print(errorqueue.count)") == "0.00000e+00"
 
 
-def test_a_pulse_reaches_the_chip_and_only_the_selected_cell(smu: Port, control: BoardControl) -> None:
+def test_a_pulse_reaches_the_chip_and_only_the_selected_cell(
+    smu: Port, control: BoardControl
+) -> None:
     before = control.pulses()
     smu.ask(
-        "node[2].channel.close('1A05,1B01,1C09') smua.source.limiti = 1e-3 smub.source.levelv = 3 "
-        "smub.source.output = 1 smua.source.output = 1 smua.source.levelv = 3.9 delay(1e-4) smua.source.levelv = 0 "
-        "smub.source.levelv = 0 print(1)"
+        "node[2].channel.close('1A05,1B01,1C09') smua.source.limiti = 1e-3 smub.source.levelv = 3"
+        " smub.source.output = 1 smua.source.output = 1 smua.source.levelv = 3.9 delay(1e-4)"
+        " smua.source.levelv = 0 smub.source.levelv = 0 print(1)"
     )
     assert control.status()["outputs"] == {"smu": True, "matrix": True}
     assert control.status()["outputs_on"]
-    smu.ask("smua.source.output = 0 smub.source.output = 0 node[2].channel.open('allslots') print(1)")
+    smu.ask(
+        "smua.source.output = 0 smub.source.output = 0 node[2].channel.open('allslots') print(1)"
+    )
     assert not control.status()["outputs_on"]
     expected = np.zeros(GEOMETRY.shape, dtype=np.int64)
     expected[0, 0, 0] = 1
@@ -194,7 +219,9 @@ def test_hot_switching_and_shorts_are_noticed(smu: Port, control: BoardControl) 
     assert smu.ask("smua.measure.i() print(smua.source.compliance)") == "true"
 
 
-def test_time_passes_on_request_and_with_every_turn_of_the_link(rack: SimulatedFarSide, control: BoardControl) -> None:
+def test_time_passes_on_request_and_with_every_turn_of_the_link(
+    rack: SimulatedFarSide, control: BoardControl
+) -> None:
     now_s = control.status()["now_s"]
     assert control.advance(1e6) == pytest.approx(now_s + 1e6)
     port = Port(rack, "matrix")
@@ -212,7 +239,9 @@ def test_damage_shows_in_the_truth(smu: Port, control: BoardControl) -> None:
     assert control.conductance_s()[0, 3, 3] < 1e-3
 
 
-def test_a_fault_strikes_the_instrument_it_is_meant_for_once(rack: SimulatedFarSide, control: BoardControl) -> None:
+def test_a_fault_strikes_the_instrument_it_is_meant_for_once(
+    rack: SimulatedFarSide, control: BoardControl
+) -> None:
     control.inject(LinkFault.DROP_REPLY, "print(7)", instrument="matrix")
     assert control.status()["waiting_faults"] == 1
     smu, matrix = Port(rack, "smu"), Port(rack, "matrix", timeout_s=0.3)
@@ -245,7 +274,10 @@ def test_a_wrong_fault_is_refused_and_clear_forgets_those_that_wait(control: Boa
 
 
 def test_a_rack_knows_all_faults_of_a_link() -> None:
-    needed = "delay-reply drop-reply half-reply garbage disconnect-reply stuck wrong-model queue-full line-overrun"
+    needed = (
+        "delay-reply drop-reply half-reply garbage disconnect-reply stuck wrong-model queue-full"
+        " line-overrun"
+    )
     assert set(needed.split()) <= set(FAULTS)
 
 
@@ -275,8 +307,9 @@ def test_the_chip_outlives_the_rack_where_a_state_file_is_named(tmp_path: Path) 
 
     far_side, smu, control = opened()
     smu.ask(
-        "node[2].channel.close('1A05,1B01,1C09') smua.source.limiti = 1e-3 smub.source.levelv = 3 smua.source.levelv = 3.5 "
-        "smub.source.output = 1 smua.source.output = 1 delay(1e-3) print(1)"
+        "node[2].channel.close('1A05,1B01,1C09') smua.source.limiti = 1e-3 smub.source.levelv = 3"
+        " smua.source.levelv = 3.5 smub.source.output = 1 smua.source.output = 1 delay(1e-3)"
+        " print(1)"
     )
     now_s = control.status()["now_s"]
     # The levels still stand: what they have done until the end counts.
@@ -301,7 +334,9 @@ def test_a_resistor_may_stand_for_the_array(tmp_path: Path) -> None:
     far_side = launch(request_of(tmp_path, load_ohm=1e4))
     try:
         smu = Port(far_side, "smu")
-        amps = float(smu.ask("smua.source.levelv = 1 smua.source.output = 1 print(smua.measure.i())"))
+        amps = float(
+            smu.ask("smua.source.levelv = 1 smua.source.output = 1 print(smua.measure.i())")
+        )
         assert amps == pytest.approx(1e-4, rel=2e-3)
         smu.close()
     finally:
@@ -319,7 +354,11 @@ def test_the_rack_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         os._exit(1)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 1, done.stderr
     host, _, port = done.stdout.strip().rpartition(":")
@@ -365,9 +404,15 @@ def refused(tmp_path: Path, change: dict[str, Any], **simulation: object) -> str
             {"instruments.smu.kind": "arc-one"},
             "driver.instruments.smu.kind: instrument kind 'arc-one' is no instrument",
         ),
-        ({"instruments.smu.model": "9999"}, "driver.instruments.smu.model: '9999' is wrong: one of 2601B"),
+        (
+            {"instruments.smu.model": "9999"},
+            "driver.instruments.smu.model: '9999' is wrong: one of 2601B",
+        ),
         ({"wiring.channels": {"smx.a": "A"}}, "'smx.a': there is no instrument 'smx'"),
-        ({"wiring.channels": {"smu.a": "A", "matrix.b": "B"}}, "one instrument, the matrix, must be without channel"),
+        (
+            {"wiring.channels": {"smu.a": "A", "matrix.b": "B"}},
+            "one instrument, the matrix, must be without channel",
+        ),
         ({"wiring.wl": "1-3"}, "driver.wiring.wl: 3 matrix columns, 4 are needed"),
         ({"wiring.ground": "A"}, "driver.wiring: "),
         ({"wiring.tsp_node": 1}, "driver.wiring.tsp_node"),
@@ -380,23 +425,38 @@ def test_a_bench_that_does_not_fit_together_is_refused_in_one_line(
 
 
 def test_unknown_faults_in_the_bench_file_are_refused(tmp_path: Path) -> None:
-    assert "'melt' is not one of" in refused(tmp_path, {}, faults=[{"instrument": "smu", "kind": "melt"}])
-    assert "'psu' is not one of smu, matrix" in refused(tmp_path, {}, faults=[{"instrument": "psu", "kind": "stuck"}])
+    assert "'melt' is not one of" in refused(
+        tmp_path, {}, faults=[{"instrument": "smu", "kind": "melt"}]
+    )
+    assert "'psu' is not one of smu, matrix" in refused(
+        tmp_path, {}, faults=[{"instrument": "psu", "kind": "stuck"}]
+    )
 
 
 def test_a_rack_that_cannot_start_says_why(tmp_path: Path) -> None:
     settings = copy.deepcopy(SETTINGS)
     settings["wiring"]["sl"] = "9-12"
-    with pytest.raises(ConfigError, match=r"simulated rack did not start: driver\.wiring\.sl: 4 matrix columns"):
+    with pytest.raises(
+        ConfigError, match=r"simulated rack did not start: driver\.wiring\.sl: 4 matrix columns"
+    ):
         launch(request_of(tmp_path, settings))
 
 
 def test_trigger_wires_join_the_lines_that_the_bench_file_names(tmp_path: Path) -> None:
     settings = copy.deepcopy(SETTINGS)
-    lines = {"smu_in": 1, "smu_measure": 2, "smu_out": 3, "matrix_in": 4, "matrix_out": 5, "matrix_measure": 6}
+    lines = {
+        "smu_in": 1,
+        "smu_measure": 2,
+        "smu_out": 3,
+        "matrix_in": 4,
+        "matrix_out": 5,
+        "matrix_measure": 6,
+    }
     settings["wiring"]["triggers"] = {"smu": "smu"} | lines
     request = request_of(tmp_path, settings)
-    rack = Rack(request.simulation, GEOMETRY, LIMITS, request.settings, chip_id="c1", folder=tmp_path)
+    rack = Rack(
+        request.simulation, GEOMETRY, LIMITS, request.settings, chip_id="c1", folder=tmp_path
+    )
     try:
         heard: list[tuple[str, int]] = []
         for pin in (("matrix", 4), ("smu", 1), ("smu", 2)):
@@ -413,14 +473,20 @@ def test_trigger_wires_join_the_lines_that_the_bench_file_names(tmp_path: Path) 
 
 def test_wiring_is_read_as_the_driver_reads_it() -> None:
     wiring = Wiring.model_validate(SETTINGS["wiring"])
-    assert (wiring.bl_columns, wiring.sl_columns, wiring.wl_columns) == ((5, 6, 7, 8), (9,), (1, 2, 3, 4))
+    assert (wiring.bl_columns, wiring.sl_columns, wiring.wl_columns) == (
+        (5, 6, 7, 8),
+        (9,),
+        (1, 2, 3, 4),
+    )
 
 
 def test_ports_are_reached_from_this_machine_only(rack: SimulatedFarSide) -> None:
     assert all(resource.startswith("TCPIP::127.0.0.1::") for _, _, resource in rack.instruments)
     if not os.path.exists("/proc/net/tcp"):
         pytest.skip("no list of sockets here")
-    ports = {int(r.split("::")[2]) for _, _, r in rack.instruments} | {int(rack.control.rpartition(":")[2])}
+    ports = {int(r.split("::")[2]) for _, _, r in rack.instruments} | {
+        int(rack.control.rpartition(":")[2])
+    }
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         address, _, port = line.split()[1].partition(":")

@@ -1,4 +1,6 @@
-"""An array behind source-meters and a matrix: right values, dry relays, outputs off, few transactions, honest refusals."""
+"""An array behind source-meters and a matrix: right values, dry relays, outputs off, few
+transactions, honest refusals.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,19 @@ from chain_benches import CHAINS, write_bench
 from chains import program
 from map_read import measure
 from pydantic import ValidationError
-from rram_hil.drivers._smu_routes import Router
-from rram_hil.drivers._wiring import Wiring, columns_of
-from rram_hil.drivers.simulated.control import BoardControl
-from rram_hil.drivers.smu_matrix import SmuMatrix
 
 from rram_hil import Bench, Wait, pulse, read, sweep
-from rram_hil.bench_file import parse_bench_file, read_toml
-from rram_hil.cells import Cells, Geometry
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import Apply, Scheme, Status, Step, Stop
+from rram_hil.bench.bench_file import parse_bench_file
+from rram_hil.drivers.matrix.routes import Router
+from rram_hil.drivers.matrix.wiring import Wiring, columns_of
+from rram_hil.drivers.simulated.server.control import BoardControl
+from rram_hil.drivers.smu_matrix import SmuMatrix
 from rram_hil.errors import BenchError, ConfigError
-from rram_hil.limits import Limits
-from rram_hil.operations import Apply, Scheme, Status, Step, Stop
 from rram_hil.pytest_plugin import LIMITS, GroundTruth
+from rram_hil.validation import read_toml
 
 TSP, TRIGGERED, PLAIN = CHAINS
 SIZE = 4
@@ -34,7 +37,9 @@ Opened = tuple[Bench, GroundTruth, BoardControl]
 
 @pytest.fixture
 def open_bench(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
-    """Opens the simulated bench of a chain; at the end nothing may have been switched hot, no two channels joined."""
+    """Opens the simulated bench of a chain; at the end nothing may have been switched hot, no two
+    channels joined.
+    """
     opened: list[Opened] = []
 
     def make(chain: str, cell: str = "1T1R", size: int = SIZE, **options: Any) -> Opened:
@@ -62,15 +67,36 @@ def _form(bench: Bench, cell: str) -> None:
     step, scheme = bench.file.read.step, _scheme(cell)
     levels = [2.4, 3.0, 3.6]
     stop = Stop(above_s=20e-6)
-    bench.do(sweep(bench.cells(), "bl", levels, wl_v=2.0, width_s=WIDTH_S, read=step, stop=stop, unselected=scheme))
+    bench.do(
+        sweep(
+            bench.cells(),
+            "bl",
+            levels,
+            wl_v=2.0,
+            width_s=WIDTH_S,
+            read=step,
+            stop=stop,
+            unselected=scheme,
+        )
+    )
 
 
-@pytest.mark.parametrize(("chain", "cell"), [*((c, "1T1R") for c in CHAINS), (TSP, "1R"), (TRIGGERED, "1R")])
-def test_pulses_and_reads_do_what_they_say(open_bench: Callable[..., Opened], chain: str, cell: str) -> None:
+@pytest.mark.parametrize(
+    ("chain", "cell"), [*((c, "1T1R") for c in CHAINS), (TSP, "1R"), (TRIGGERED, "1R")]
+)
+def test_pulses_and_reads_do_what_they_say(
+    open_bench: Callable[..., Opened], chain: str, cell: str
+) -> None:
     bench, truth, _ = open_bench(chain, cell)
     _form(bench, cell)
     moved = bench.cells(rows=(1, 2), columns=(0, 1))
-    shot = pulse(moved, sl_v=np.array([0.8, 0.85, 0.9, 0.95]), wl_v=3.5, width_s=WIDTH_S, unselected=_scheme(cell))
+    shot = pulse(
+        moved,
+        sl_v=np.array([0.8, 0.85, 0.9, 0.95]),
+        wl_v=3.5,
+        width_s=WIDTH_S,
+        unselected=_scheme(cell),
+    )
     before = truth.conductance_s()[0]
     bench.do(shot)
     result = bench.apply(read(bench.cells(), bench.file.read.step))
@@ -89,11 +115,21 @@ def test_pulses_and_reads_do_what_they_say(open_bench: Callable[..., Opened], ch
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_the_bench_counts_the_pulses_that_the_cells_took(open_bench: Callable[..., Opened], chain: str) -> None:
+def test_the_bench_counts_the_pulses_that_the_cells_took(
+    open_bench: Callable[..., Opened], chain: str
+) -> None:
     bench, truth, _ = open_bench(chain)
     stop = Stop(above_s=20e-6)
     result = bench.apply(
-        sweep(bench.cells(), "bl", [2.4, 3.0, 3.6], wl_v=2.0, width_s=WIDTH_S, read=bench.file.read.step, stop=stop)
+        sweep(
+            bench.cells(),
+            "bl",
+            [2.4, 3.0, 3.6],
+            wl_v=2.0,
+            width_s=WIDTH_S,
+            read=bench.file.read.step,
+            stop=stop,
+        )
     )
     assert np.array_equal(result.pulses, truth.pulses().ravel())
     assert bench.ledger is not None
@@ -106,7 +142,9 @@ def test_the_bench_counts_the_pulses_that_the_cells_took(open_bench: Callable[..
 
 @pytest.mark.parametrize(("chain", "most"), [(TSP, 2), (TRIGGERED, 4)])
 @pytest.mark.parametrize("cell", ["1T1R", "1R"])
-def test_a_map_costs_few_transactions_and_little_more_than_the_hardware_needs(chain: str, most: int, cell: str) -> None:
+def test_a_map_costs_few_transactions_and_little_more_than_the_hardware_needs(
+    chain: str, most: int, cell: str
+) -> None:
     found = measure(chain, cell, 16)
     assert found.transactions <= most * 16
     assert found.bench_s <= found.bound_s
@@ -127,8 +165,12 @@ def test_a_target_recipe_on_a_whole_array_ends_inside_its_windows(chain: str, ce
 
 
 @pytest.mark.parametrize("chain", [TSP, TRIGGERED])
-@pytest.mark.parametrize("kind", ["drop-reply", "half-reply", "garbage", "disconnect-reply", "stuck"])
-def test_a_reading_that_fails_is_taken_again(open_bench: Callable[..., Opened], chain: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["drop-reply", "half-reply", "garbage", "disconnect-reply", "stuck"]
+)
+def test_a_reading_that_fails_is_taken_again(
+    open_bench: Callable[..., Opened], chain: str, kind: str
+) -> None:
     bench, truth, control = open_bench(chain)
     cells = bench.cells(rows=(0, 1))
     control.inject(kind, instrument="smu")
@@ -138,7 +180,9 @@ def test_a_reading_that_fails_is_taken_again(open_bench: Callable[..., Opened], 
         assert not control.status()["outputs_on"]
     else:
         assert np.all(result.status == Status.OK)
-        assert np.allclose(result.last_s, truth.conductance_s()[0, :2].ravel(), rtol=0.02, atol=0.2e-6)
+        assert np.allclose(
+            result.last_s, truth.conductance_s()[0, :2].ravel(), rtol=0.02, atol=0.2e-6
+        )
     assert truth.pulses().sum() == 0
 
 
@@ -161,7 +205,9 @@ def test_pulses_that_may_have_been_given_are_never_given_again(
     assert not control.status()["outputs_on"]
 
 
-def test_an_abort_ends_after_the_row_and_keeps_what_was_done(open_bench: Callable[..., Opened]) -> None:
+def test_an_abort_ends_after_the_row_and_keeps_what_was_done(
+    open_bench: Callable[..., Opened],
+) -> None:
     bench, _, _ = open_bench(TSP)
     driver = bench.driver
     asked = Apply(bench.cells(), (bench.file.read.step,))
@@ -191,7 +237,9 @@ def test_two_threads_share_the_bench_row_by_row(open_bench: Callable[..., Opened
     def look(row: int) -> None:
         for number in range(4):
             cells = bench.cells(rows=(row, row))
-            result: Any = bench.driver.execute(read(cells, bench.file.read.step), 10 * row + number + 1)
+            result: Any = bench.driver.execute(
+                read(cells, bench.file.read.step), 10 * row + number + 1
+            )
             wrong.extend(np.abs(result.last_s - g[row]) / np.maximum(g[row], 1e-8))
 
     threads = [threading.Thread(target=look, args=(row,)) for row in range(2)]
@@ -234,7 +282,9 @@ def test_wrong_wiring_is_refused_in_one_line_before_anything_is_started(
 def _driver(path: Path) -> SmuMatrix:
     tables, _ = read_toml(path)
     file = parse_bench_file(tables, path=path)
-    return SmuMatrix(SmuMatrix.Config.model_validate(file.driver.settings), file.chip.geometry, file.limits)
+    return SmuMatrix(
+        SmuMatrix.Config.model_validate(file.driver.settings), file.chip.geometry, file.limits
+    )
 
 
 def test_columns_are_named_by_ranges() -> None:
@@ -245,7 +295,9 @@ def test_columns_are_named_by_ranges() -> None:
 def _router(cell: str, channels: dict[str, str], source_lines: str = "common") -> Router:
     geometry = Geometry(1, 2, 3, cell, source_lines)  # type: ignore[arg-type]
     sl = "10-11" if cell == "1R" or source_lines == "row" else "10"
-    wiring = Wiring(channels=channels, ground="G", bl="4-6", sl=sl, wl="" if cell == "1R" else "1-2")
+    wiring = Wiring(
+        channels=channels, ground="G", bl="4-6", sl=sl, wl="" if cell == "1R" else "1-2"
+    )
     wiring.check(geometry)
     return Router(wiring, geometry, Limits.model_validate(LIMITS))
 
@@ -277,7 +329,11 @@ def test_a_third_channel_lets_bit_and_source_line_stand_at_volts_together() -> N
     with pytest.raises(ConfigError, match="needs three channels"):
         _router("1T1R", TWO).routes(both)
     route = _router("1T1R", THREE).routes(both)[0]
-    assert {c: float(v[0]) for c, v in route.levels.items()} == {"s.c": 3.0, "s.b": -0.5, "s.a": 1.0}
+    assert {c: float(v[0]) for c, v in route.levels.items()} == {
+        "s.c": 3.0,
+        "s.b": -0.5,
+        "s.a": 1.0,
+    }
 
 
 def test_half_the_volts_stand_on_each_line_of_a_resistive_array() -> None:
@@ -298,13 +354,27 @@ def test_half_the_volts_stand_on_each_line_of_a_resistive_array() -> None:
     [
         ("1T1R", _apply(Step(1.0, 0.0, 3.0, 1e-3), unselected=Scheme.HALF), "no channel is left"),
         ("1R", _apply(Step(1.0, 0.0, 0.0, 1e-3), unselected=Scheme.THIRD), "no channels are left"),
-        ("1R", _apply(Step(1.0, 0.0, 0.0, 1e-3, "current"), unselected=Scheme.HALF), "read after the pulse"),
-        ("1R", _apply(Step(1.0, 0.0, 0.0, 1e-3), unselected=Scheme.HALF, compliance_a=1e-4), "does not bound one cell"),
+        (
+            "1R",
+            _apply(Step(1.0, 0.0, 0.0, 1e-3, "current"), unselected=Scheme.HALF),
+            "read after the pulse",
+        ),
+        (
+            "1R",
+            _apply(Step(1.0, 0.0, 0.0, 1e-3), unselected=Scheme.HALF, compliance_a=1e-4),
+            "does not bound one cell",
+        ),
         ("1R", _apply(Step(None, 0.0, 0.0, 1e-3)), "floating line"),
-        ("1T1R", _apply(Step(0.0, 0.9, 3.0, 1e-3, "current"), unselected=Scheme.GROUNDED), "that of the whole row"),
+        (
+            "1T1R",
+            _apply(Step(0.0, 0.9, 3.0, 1e-3, "current"), unselected=Scheme.GROUNDED),
+            "that of the whole row",
+        ),
     ],
 )
-def test_what_the_channels_cannot_do_is_refused_by_name(cell: str, operation: Apply, said: str) -> None:
+def test_what_the_channels_cannot_do_is_refused_by_name(
+    cell: str, operation: Apply, said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
         _router(cell, TWO, "row" if cell == "1R" else "common").routes(operation)
 

@@ -1,4 +1,6 @@
-"""What reaches the cells behind a matrix, and what a reading is worth, with the rack in the same process as referee."""
+"""What reaches the cells behind a matrix, and what a reading is worth, with the rack in the same
+process as referee.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +15,22 @@ import pytest
 from chain_benches import CHAINS, bench_text
 from hypothesis import given
 from hypothesis import strategies as st
-from rram_hil.drivers._smu_routes import Router
-from rram_hil.drivers._wiring import Wiring
-from rram_hil.drivers.simulated._world import Drive
-from rram_hil.drivers.simulated.control import ControlServer
-from rram_hil.drivers.simulated.rack import Rack
-from rram_hil.drivers.smu_matrix import SmuMatrix
 
-from rram_hil.bench_file import parse_bench_file
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import Fault
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import Apply, Scheme, Status, Step, Stop
+from rram_hil.array.results import ApplyResult
+from rram_hil.bench.bench_file import parse_bench_file
+from rram_hil.drivers.matrix.routes import Router
+from rram_hil.drivers.matrix.wiring import Wiring
+from rram_hil.drivers.simulated.array.terminals import Drive
+from rram_hil.drivers.simulated.rack import Rack
+from rram_hil.drivers.simulated.server.control import ControlServer
+from rram_hil.drivers.smu_matrix import SmuMatrix
 from rram_hil.errors import BenchError, ConfigError, InstrumentError, UnknownOutcomeError
-from rram_hil.far_clock import FarClock
-from rram_hil.limits import Limits
-from rram_hil.operations import Apply, ApplyResult, Scheme, Status, Step, Stop
 from rram_hil.pytest_plugin import LIMITS
+from rram_hil.simulation.chip import Fault
+from rram_hil.wire.bench_clock import FarClock
 
 TSP, TRIGGERED, PLAIN = CHAINS
 SIZE = 3
@@ -97,7 +100,9 @@ def rig_of(
         for name, section in settings["instruments"].items()
     }
     control = ControlServer(rack.control)
-    config = SmuMatrix.Config.model_validate(settings | {"instruments": instruments, "clock": control.address})
+    config = SmuMatrix.Config.model_validate(
+        settings | {"instruments": instruments, "clock": control.address}
+    )
     driver = SmuMatrix(config, file.chip.geometry, file.limits)
     rig = Rig(rack, driver)
     drive = rack.world.drive
@@ -178,7 +183,9 @@ def test_the_shifted_pair_of_a_resistive_array_stays_within_the_limits_of_its_li
 
 def test_the_current_of_a_driven_source_line_is_not_that_of_its_row() -> None:
     with pytest.raises(ConfigError, match="whole row"):
-        _router("1R", 2, "row").routes(_one(Step(0.0, 0.9, 0.0, 1e-3, "current"), unselected=Scheme.GROUNDED))
+        _router("1R", 2, "row").routes(
+            _one(Step(0.0, 0.9, 0.0, 1e-3, "current"), unselected=Scheme.GROUNDED)
+        )
 
 
 def test_a_gate_that_floats_has_no_current_to_measure() -> None:
@@ -211,7 +218,8 @@ def test_half_the_volts_stand_for_the_width_alone(rig: Callable[..., Rig], chain
     bench = rig(chain, "1R")
     lasted = _lasting(bench)
     bench.do(Step(2.0, 0.0, 0.0, 1e-3), cells=Cells.of([(0, 1, 1)]), unselected=Scheme.HALF)
-    # The script of the one sets the two channels some microseconds apart; the world counts that as segments of their own.
+    # The script of the one sets the two channels some microseconds apart; the world counts that as
+    # segments of their own.
     assert sum(lasted["A"]) == pytest.approx(1e-3, rel=0.05)
     assert sum(lasted["B"]) == pytest.approx(1e-3, rel=0.05)
     if chain == TRIGGERED:
@@ -246,12 +254,20 @@ def test_a_line_that_only_the_host_could_time_is_not_put_to_stress(rig: Callable
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_a_channel_that_does_not_reach_its_level_shows_in_the_status(rig: Callable[..., Rig], chain: str) -> None:
-    """A bit line that feeds shorted neighbours sags; the source line, where the current is measured, is well."""
+def test_a_channel_that_does_not_reach_its_level_shows_in_the_status(
+    rig: Callable[..., Rig], chain: str
+) -> None:
+    """A bit line that feeds shorted neighbours sags; the source line, where the current is
+    measured, is well.
+    """
     bench = rig(chain, "1R", lambda text: text.replace("current_a = 1e-3", "current_a = 5e-6"))
     column = Cells.of([(0, 1, 0), (0, 2, 0)])
     bench.rack.control(
-        {"do": "damage", "fault": int(Fault.SHORT), "cells": column.index(bench.driver.geometry).tolist()}
+        {
+            "do": "damage",
+            "fault": int(Fault.SHORT),
+            "cells": column.index(bench.driver.geometry).tolist(),
+        }
     )
     result = bench.do(READ, cells=Cells.of([(0, 0, 0), (0, 0, 1)]))
     assert result.status[:, 0].tolist() == [Status.COMPLIANCE, Status.OK]
@@ -270,7 +286,9 @@ def test_a_gate_measurement_never_ends_a_cells_steps(rig: Callable[..., Rig], ch
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_a_reading_without_volts_never_ends_a_cells_steps(rig: Callable[..., Rig], chain: str) -> None:
+def test_a_reading_without_volts_never_ends_a_cells_steps(
+    rig: Callable[..., Rig], chain: str
+) -> None:
     bench = rig(chain)
     nothing = Step(0.0, 0.0, 3.0, 5e-3, "current")
     result = bench.do(nothing, READ, stop=Stop(above_s=1.0))
@@ -307,7 +325,9 @@ def _range_of(bench: Rig, chain: str) -> float:
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_cells_of_many_rows_in_any_order_keep_their_places(rig: Callable[..., Rig], chain: str) -> None:
+def test_cells_of_many_rows_in_any_order_keep_their_places(
+    rig: Callable[..., Rig], chain: str
+) -> None:
     bench = rig(chain)
     bench.do(FORM, cells=Cells.of([(0, 0, 2), (0, 2, 0), (0, 1, 1)]))
     order = np.random.default_rng(3).permutation(SIZE * SIZE)
@@ -337,7 +357,9 @@ def _row_s(seconds: float) -> tuple[str, str]:
 
 @pytest.mark.parametrize("chain", [TSP, TRIGGERED])
 def test_long_reads_last_their_width(rig: Callable[..., Rig], chain: str) -> None:
-    """Longer than the longest integration, and longer than one stretch may last for a cell's steps together."""
+    """Longer than the longest integration, and longer than one stretch may last for a cell's steps
+    together.
+    """
     bench = rig(chain, change=lambda t: t.replace(*_row_s(4.0)))
     long = Step(0.2, 0.0, 3.0, 3.0, "current")
     before = bench.status["now_s"]
@@ -366,7 +388,9 @@ def test_more_steps_than_one_list_holds_are_cut(rig: Callable[..., Rig]) -> None
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_a_compliance_that_no_channel_has_is_refused_before_anything_moves(rig: Callable[..., Rig], chain: str) -> None:
+def test_a_compliance_that_no_channel_has_is_refused_before_anything_moves(
+    rig: Callable[..., Rig], chain: str
+) -> None:
     bench = rig(chain)
     before = bench.status["closures"], len(bench.seen)
     with pytest.raises(ConfigError, match="compliance"):
@@ -376,7 +400,9 @@ def test_a_compliance_that_no_channel_has_is_refused_before_anything_moves(rig: 
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_whatever_breaks_in_the_middle_leaves_everything_off(rig: Callable[..., Rig], chain: str) -> None:
+def test_whatever_breaks_in_the_middle_leaves_everything_off(
+    rig: Callable[..., Rig], chain: str
+) -> None:
     bench = rig(chain)
     chained = bench.driver._chain
     assert chained is not None
@@ -410,7 +436,9 @@ def test_relays_that_failed_to_close_are_no_reading(rig: Callable[..., Rig], cha
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_a_lost_link_in_a_row_of_pulses_is_an_unknown_outcome_with_all_off(rig: Callable[..., Rig], chain: str) -> None:
+def test_a_lost_link_in_a_row_of_pulses_is_an_unknown_outcome_with_all_off(
+    rig: Callable[..., Rig], chain: str
+) -> None:
     bench = rig(chain)
     name = "bl" if chain == PLAIN else "smu"
     bench.rack.control({"do": "inject", "kind": "disconnect-reply", "instrument": name})
@@ -422,7 +450,9 @@ def test_a_lost_link_in_a_row_of_pulses_is_an_unknown_outcome_with_all_off(rig: 
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_many_relays_that_somebody_else_closed_are_opened_before_a_reading(rig: Callable[..., Rig], chain: str) -> None:
+def test_many_relays_that_somebody_else_closed_are_opened_before_a_reading(
+    rig: Callable[..., Rig], chain: str
+) -> None:
     """More names than one line of code holds."""
     bench = rig(chain)
     others = [(row, column) for row in "DEFGH" for column in range(13, 73)]
@@ -435,7 +465,9 @@ def test_many_relays_that_somebody_else_closed_are_opened_before_a_reading(rig: 
 
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("kind", ["disconnect-reply", "disconnect-request", "line-overrun"])
-def test_a_matrix_that_fails_in_a_row_leaves_everything_off(rig: Callable[..., Rig], chain: str, kind: str) -> None:
+def test_a_matrix_that_fails_in_a_row_leaves_everything_off(
+    rig: Callable[..., Rig], chain: str, kind: str
+) -> None:
     bench = rig(chain)
     bench.do(READ)
     bench.rack.control({"do": "inject", "kind": kind, "instrument": "matrix"})
@@ -497,7 +529,9 @@ def test_arming_twice_and_connecting_again_work_and_touch_nothing_on_the_way(
         ('"smu.b"', '"smu.c"', "smu.c"),
     ],
 )
-def test_wiring_that_does_not_fit_the_instruments_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_wiring_that_does_not_fit_the_instruments_is_refused(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
     rig = rig_of(tmp_path, arm=False)
     config = rig.driver._settings
     wiring = config.wiring.model_dump()
@@ -525,13 +559,19 @@ def _as_toml(wiring: dict[str, Any]) -> str:
         ({"matrix_in": 15}, "matrix_in"),
     ],
 )
-def test_trigger_lines_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_trigger_lines_that_cannot_be_are_refused(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
     rig = rig_of(tmp_path, TRIGGERED, arm=False)
     settings = rig.driver._settings.model_dump()
     settings["wiring"]["triggers"] |= change
     rig.driver.close()
     with pytest.raises((ConfigError, ValueError), match=said):
-        _start(SmuMatrix(SmuMatrix.Config.model_validate(settings), rig.driver.geometry, rig.driver.limits))
+        _start(
+            SmuMatrix(
+                SmuMatrix.Config.model_validate(settings), rig.driver.geometry, rig.driver.limits
+            )
+        )
 
 
 def _start(driver: SmuMatrix) -> None:
@@ -579,7 +619,9 @@ def test_relays_are_counted(rig: Callable[..., Rig], chain: str) -> None:
 
 
 @pytest.mark.parametrize(("chain", "done"), [(TSP, SIZE), (TRIGGERED, SIZE), (PLAIN, 1)])
-def test_an_abort_keeps_what_was_done_and_ends_with_all_off(rig: Callable[..., Rig], chain: str, done: int) -> None:
+def test_an_abort_keeps_what_was_done_and_ends_with_all_off(
+    rig: Callable[..., Rig], chain: str, done: int
+) -> None:
     bench = rig(chain)
     chained = bench.driver._chain
     assert chained is not None
@@ -597,9 +639,13 @@ def test_an_abort_keeps_what_was_done_and_ends_with_all_off(rig: Callable[..., R
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_the_stated_uncertainty_covers_the_instruments_own(rig: Callable[..., Rig], chain: str) -> None:
+def test_the_stated_uncertainty_covers_the_instruments_own(
+    rig: Callable[..., Rig], chain: str
+) -> None:
     can = rig(chain).driver.capabilities
-    forces = rig(chain).driver._channel_limits("bl.1" if chain == PLAIN else "smu.a" if chain == TSP else "smu.1")
+    forces = rig(chain).driver._channel_limits(
+        "bl.1" if chain == PLAIN else "smu.a" if chain == TSP else "smu.1"
+    )
     for amps in np.geomspace(1e-9, 1e-3, 200):
         one = next(a for a in forces.measures_a if a.range >= amps)
         assert one.fraction * amps + one.offset <= can.read_fraction * amps + can.read_floor_a
@@ -608,13 +654,17 @@ def test_the_stated_uncertainty_covers_the_instruments_own(rig: Callable[..., Ri
 @given(
     bl=st.floats(-3, 3).map(lambda v: round(v, 2)),
     sl=st.floats(-3, 3).map(lambda v: round(v, 2)),
-    which=st.sampled_from([("1T1R", 3, "common"), ("1T1R", 3, "row"), ("1T1R", 3, "column"), ("1R", 2, "row")]),
+    which=st.sampled_from(
+        [("1T1R", 3, "common"), ("1T1R", 3, "row"), ("1T1R", 3, "column"), ("1R", 2, "row")]
+    ),
     scheme=st.sampled_from([Scheme.INHIBIT, Scheme.GROUNDED, Scheme.FLOATING, Scheme.HALF]),
 )
 def test_no_level_on_its_way_is_more_than_what_was_asked(
     bl: float, sl: float, which: tuple[str, int, str], scheme: Scheme
 ) -> None:
-    """Whatever is not refused: the selected cell sees its difference or less, or a read's volts, at every moment."""
+    """Whatever is not refused: the selected cell sees its difference or less, or a read's volts, at
+    every moment.
+    """
     router, limits = _router(*which), Limits.model_validate(LIMITS)
     try:
         route = router.routes(_one(Step(bl, sl, 3.0, 1e-3), unselected=scheme))[0]

@@ -1,4 +1,6 @@
-"""Crash tooling: a preloaded shim kills a process exactly at a chosen write, and a scenario is killed at each of them."""
+"""Crash tooling: a preloaded shim kills a process exactly at a chosen write, and a scenario is
+killed at each of them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ sys.path.insert(0, str(HERE))  # the tests import keeping_scenarios from here
 
 @dataclass(frozen=True)
 class Crash:
-    """A scenario that died at call `number` on the matched files (or did not, past the last one), and what it left."""
+    """A scenario that died at call `number` on the matched files (or did not, past the last one),
+    and what it left.
+    """
 
     folder: Path
     number: int
@@ -34,19 +38,34 @@ class CrashShim:
 
     library: Path
 
-    def environment(self, match: str, at: int = 0, when: str = "before", log: Path | None = None) -> dict[str, str]:
-        """Environment that kills a child at call `at` (0: never) on files whose path contains `match`; see crash_shim.c."""
+    def environment(
+        self, match: str, at: int = 0, when: str = "before", log: Path | None = None
+    ) -> dict[str, str]:
+        """Environment that kills a child at call `at` (0: never) on files whose path contains
+        `match`; see crash_shim.c.
+        """
         settings = {"CRASH_MATCH": match, "CRASH_AT": str(at), "CRASH_WHEN": when}
         settings |= {"CRASH_LOG": str(log)} if log else {}
         return os.environ | settings | {"LD_PRELOAD": str(self.library)}
 
-    def everywhere(self, scenario: str, match: str, folder: Path, writes: int = 1000) -> list[Crash]:
-        """Run a function of keeping_scenarios.py once for every call on the matched files, killed there, each in its folder.
+    def everywhere(
+        self, scenario: str, match: str, folder: Path, writes: int = 1000
+    ) -> list[Crash]:
+        """Run a function of keeping_scenarios.py once for every call on the matched files, killed
+        there, each in its folder.
 
-        Where it makes more than `writes` writes, that many of them, evenly spread, and every other call.
+        Where it makes more than `writes` writes, that many of them, evenly spread, and every other
+        call.
         """
         environment = os.environ | {"LD_PRELOAD": str(self.library)}
-        command = [sys.executable, str(HERE / "crash_points.py"), scenario, match, str(folder), str(writes)]
+        command = [
+            sys.executable,
+            str(HERE / "crash_points.py"),
+            scenario,
+            match,
+            str(folder),
+            str(writes),
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         return [Crash(Path(c.pop("folder")), **c) for c in json.loads(done.stdout)]

@@ -6,46 +6,40 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.driver import Identity
-from rram_hil.journal import (
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import (
+    Apply,
+    Multiply,
+    Operation,
+    Program,
+    PulseTrain,
+    Ramp,
+    Span,
+    Status,
+    WriteWords,
+    pulse,
+    read,
+    read_step,
+)
+from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, Result, WordsResult
+from rram_hil.hardware.driver import Identity
+from rram_hil.storage.codec import operation_record, result_record
+from rram_hil.storage.frames import (
     Close,
     Computed,
     Frame,
     Header,
     Intent,
-    Journal,
     Note,
     Outcome,
     Resume,
     Saved,
     StepEnd,
     StepStart,
-    holds_run,
-    read_journal,
 )
-from rram_hil.ledger import Ledger
-from rram_hil.operations import (
-    Apply,
-    ApplyResult,
-    Multiply,
-    MultiplyResult,
-    Operation,
-    Program,
-    ProgramResult,
-    PulseTrain,
-    Ramp,
-    Result,
-    Span,
-    Status,
-    WordsResult,
-    WriteWords,
-    pulse,
-    read,
-    read_step,
-)
-from rram_hil.records import operation_record, result_record
-from rram_hil.run_file import write_run_file
+from rram_hil.storage.journal import Journal, holds_run, read_journal
+from rram_hil.storage.ledger import Ledger
+from rram_hil.storage.run_writer import write_run_file
 
 GEOMETRY = Geometry(2, 3, 4)
 BUDGET = 5
@@ -85,14 +79,18 @@ def applied(n: int, m: int, start_s: float, pulses: int = 0) -> ApplyResult:
     counts = np.full(n, pulses)
     times = start_s + np.arange(n * m, dtype=np.float64).reshape(n, m) * 1e-6
     status = np.zeros((n, m), np.uint8)
-    return ApplyResult(current, current / 0.2, status, times, counts, np.full(n, m), Span(start_s, start_s + 1.0))
+    return ApplyResult(
+        current, current / 0.2, status, times, counts, np.full(n, m), Span(start_s, start_s + 1.0)
+    )
 
 
 def program(cells: Cells) -> tuple[Program, ProgramResult]:
     """An invented write-verify."""
     n = len(cells)
     train = PulseTrain(Ramp(1.0, 2.0, 0.1), Ramp(1.5, 1.5), 1e-6)
-    operation = Program(cells, np.full(n, 1e-5), np.full(n, 2e-5), train, train, read_step(), 30, label="rvw")
+    operation = Program(
+        cells, np.full(n, 1e-5), np.full(n, 2e-5), train, train, read_step(), 30, label="rvw"
+    )
     counts = np.arange(n)
     flags = np.zeros(n, np.uint8)
     return operation, ProgramResult(
@@ -107,11 +105,19 @@ def example_frames() -> list[Frame]:
     frames: list[Frame] = [header(), StepStart(1, "map", "read-map", "1", 0.0)]
     number = 0
 
-    def did(step: int, operation: Operation, result: Result | None, charge: int = 0, summary: bool = False) -> None:
+    def did(
+        step: int,
+        operation: Operation,
+        result: Result | None,
+        charge: int = 0,
+        summary: bool = False,
+    ) -> None:
         nonlocal number
         number += 1
         n = len(operation.cells) if isinstance(operation, Apply | Program) else 0
-        frames.append(Intent(number, step, operation_record(operation, summary=summary), np.full(n, charge)))
+        frames.append(
+            Intent(number, step, operation_record(operation, summary=summary), np.full(n, charge))
+        )
         if result is not None:
             frames.append(Outcome(number, result_record(result, summary=summary)))
 
@@ -119,22 +125,53 @@ def example_frames() -> list[Frame]:
     for k in range(2):
         values = np.arange(24.0).reshape(GEOMETRY.shape) * 1e-6 + k
         frames.append(
-            Saved(1, "conductance", values, ("tile", "row", "column"), "S", {"long_name": "conductance"}, 1.0 + k)
+            Saved(
+                1,
+                "conductance",
+                values,
+                ("tile", "row", "column"),
+                "S",
+                {"long_name": "conductance"},
+                1.0 + k,
+            )
         )
-    frames += [Computed(1, "train", {"w": np.ones(3)}), StepEnd(1, 2.0), StepStart(2, "rest", "sparse", "1", 2.0)]
+    frames += [
+        Computed(1, "train", {"w": np.ones(3)}),
+        StepEnd(1, 2.0),
+        StepStart(2, "rest", "sparse", "1", 2.0),
+    ]
     stopped = applied(2, 3, 3.0, 2)
     stopped.status[1, 1:] = Status.NOT_RUN
     did(2, read(some, repeat=3, label="noise"), stopped)
-    did(2, pulse(some, bl_v=1.0, wl_v=2.0, width_s=1e-6, label="kick"), applied(2, 0, 4.0, 1), charge=1)
+    did(
+        2,
+        pulse(some, bl_v=1.0, wl_v=2.0, width_s=1e-6, label="kick"),
+        applied(2, 0, 4.0, 1),
+        charge=1,
+    )
     did(2, *program(some), charge=30)
     inputs = np.arange(6, dtype=np.int16).reshape(2, 3)
     codes = np.arange(8, dtype=np.int32).reshape(2, 4)
-    did(2, Multiply(0, 0, 0, 4, inputs, words=True), MultiplyResult(codes, 1e-9, codes.astype(np.int64) * 10, 1))
+    did(
+        2,
+        Multiply(0, 0, 0, 4, inputs, words=True),
+        MultiplyResult(codes, 1e-9, codes.astype(np.int64) * 10, 1),
+    )
     did(2, Multiply(0, 0, 0, 4, inputs), MultiplyResult(codes, 1e-9), summary=True)
     did(2, WriteWords(some, np.array([5, -6]), clear=True), WordsResult(2, Span(7.0, 8.0)))
     for k, accuracy in enumerate((0.5, 0.75)):
         frames.append(Saved(2, "accuracy", np.array(accuracy), (), "1", {"epoch": k}, 8.0 + k))
-    frames.append(Saved(2, "logits", np.ones((2, 10), np.float32), ("image", "class"), "1", {"data": "digits"}, 9.0))
+    frames.append(
+        Saved(
+            2,
+            "logits",
+            np.ones((2, 10), np.float32),
+            ("image", "class"),
+            "1",
+            {"data": "digits"},
+            9.0,
+        )
+    )
     frames.append(Saved(2, "labels", np.arange(3), ("image",), "1", {}, 9.0))
     did(2, pulse(some, bl_v=1.0, wl_v=2.0, width_s=1e-6), None, charge=1)
     frames += [Note("interrupted", "power cut", UTC, 9.5), Resume(UTC, BOARD, "Ada", "0.1", 10.0)]
@@ -158,9 +195,11 @@ def _remember(path: Path, text: str) -> None:
 
 
 def pulses_with_journal_and_ledger(folder: Path) -> None:
-    """Give each cell of the chip pulses, an operation at a time, in the order that ledger.py asks for; goes on after a crash.
+    """Give each cell of the chip pulses, an operation at a time, in the order that ledger.py asks
+    for; goes on after a crash.
 
-    The chip is the file "chip": a line for each executed operation. "committed" says how far the journal was synced.
+    The chip is the file "chip": a line for each executed operation. "committed" says how far the
+    journal was synced.
     """
     path = folder / "kept.journal"
     cells = Cells.block(0, [0, 1], [0, 1, 2])
@@ -184,7 +223,9 @@ def pulses_with_journal_and_ledger(folder: Path) -> None:
                 number += 1
                 ledger.charge(cells, BUDGET)
                 operation = pulse(cells, bl_v=1.0, wl_v=2.0, width_s=1e-6)
-                journal.append(Intent(number, 1, operation_record(operation), np.full(len(cells), BUDGET)))
+                journal.append(
+                    Intent(number, 1, operation_record(operation), np.full(len(cells), BUDGET))
+                )
                 journal.sync()
                 _remember(folder / "committed", str(journal.sequence))
                 _remember(folder / "chip", str(number))
@@ -195,7 +236,9 @@ def pulses_with_journal_and_ledger(folder: Path) -> None:
             _remember(folder / "committed", str(journal.sequence))
 
 
-def _finish(folder: Path, journal: Journal, ledger: Ledger, number: int, cells: Cells, used: np.ndarray) -> None:
+def _finish(
+    folder: Path, journal: Journal, ledger: Ledger, number: int, cells: Cells, used: np.ndarray
+) -> None:
     result = applied(len(cells), 0, float(number))
     journal.append(Outcome(number, result_record(result)))
     journal.sync()

@@ -14,23 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rram_hil.array.operations import Wait
 from rram_hil.errors import DataError
-from rram_hil.journal import (
-    Close,
-    Frame,
-    Header,
-    Intent,
-    Journal,
-    Note,
-    Outcome,
-    Resume,
-    Saved,
-    follow,
-    holds_run,
-    read_journal,
-)
-from rram_hil.operations import Wait
-from rram_hil.records import Record, operation_record
+from rram_hil.storage.codec import Record, operation_record
+from rram_hil.storage.frames import Close, Frame, Header, Intent, Note, Outcome, Resume, Saved
+from rram_hil.storage.journal import Journal, follow, holds_run, read_journal
 
 HERE = Path(__file__).parent
 
@@ -43,7 +31,9 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
     if hasattr(a, "__dataclass_fields__"):
-        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+        return type(a) is type(b) and all(
+            same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)
+        )
     return bool(a == b)
 
 
@@ -118,7 +108,9 @@ def test_a_flipped_bit_is_never_read_as_data(
             Journal.resume(scratch)
 
 
-def test_resuming_cuts_the_torn_end_and_goes_on(whole: bytes, ends: list[int], tmp_path: Path) -> None:
+def test_resuming_cuts_the_torn_end_and_goes_on(
+    whole: bytes, ends: list[int], tmp_path: Path
+) -> None:
     for end, extra in ((ends[4], 5), (ends[6], 40), (ends[-1], 0)):
         path = tmp_path / "j"
         path.write_bytes(whole[: end + extra])
@@ -133,7 +125,9 @@ def test_resuming_cuts_the_torn_end_and_goes_on(whole: bytes, ends: list[int], t
         assert isinstance(frames[-1], Note)
 
 
-def test_a_torn_end_with_an_older_journals_bytes_in_it_is_still_torn(tmp_path: Path, whole: bytes) -> None:
+def test_a_torn_end_with_an_older_journals_bytes_in_it_is_still_torn(
+    tmp_path: Path, whole: bytes
+) -> None:
     with Journal.create(tmp_path / "j", scenarios.header()) as journal:
         inner = np.frombuffer(whole, dtype=np.uint8)
         journal.append(Saved(1, "bytes", inner, ("byte",)))
@@ -142,7 +136,9 @@ def test_a_torn_end_with_an_older_journals_bytes_in_it_is_still_torn(tmp_path: P
     assert len(list(read_journal(tmp_path / "j"))) == 1
 
 
-@pytest.mark.parametrize("content", [b"hello", b"\x89HDF\r\n\x1a\n" + bytes(500), b"RHJ0" + bytes(99)])
+@pytest.mark.parametrize(
+    "content", [b"hello", b"\x89HDF\r\n\x1a\n" + bytes(500), b"RHJ0" + bytes(99)]
+)
 def test_a_foreign_file_is_refused_and_left_alone(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "j"
     path.write_bytes(content)
@@ -180,7 +176,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 import keeping_scenarios as scenarios
-from rram_hil.journal import Journal
+from rram_hil.storage.journal import Journal
 journal = Journal.create(sys.argv[1], scenarios.header())
 print("open", flush=True)
 time.sleep(60)
@@ -204,7 +200,9 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
     Journal.resume(path).close()
 
 
-def test_a_short_write_is_undone_and_the_journal_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_undone_and_the_journal_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Journal.create(tmp_path / "j", scenarios.header()) as journal:
         size = (tmp_path / "j").stat().st_size
         real = os.write
@@ -235,12 +233,14 @@ def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_frames(
     assert [type(f) for f in read_journal(tmp_path / "j")] == [Header, Close]
 
 
-def test_after_a_failed_sync_nothing_more_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_failed_sync_nothing_more_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(_fd: int) -> None:
         raise OSError(5, "Input/output error")
 
     with Journal.create(tmp_path / "j", scenarios.header()) as journal:
-        monkeypatch.setattr("rram_hil.durable._flush", fails)
+        monkeypatch.setattr("rram_hil.storage.safe_files._flush", fails)
         with pytest.raises(DataError, match="cannot be brought onto the disk"):
             journal.sync()
         monkeypatch.undo()
@@ -252,7 +252,8 @@ FILLS = """
 import resource, signal, sys, numpy
 import keeping_scenarios as scenarios
 from rram_hil.errors import DataError
-from rram_hil.journal import Journal, Note, Saved
+from rram_hil.storage.journal import Journal
+from rram_hil.storage.frames import Note, Saved
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 journal = Journal.create(sys.argv[1], scenarios.header())
@@ -266,11 +267,15 @@ journal.sync()
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes, which Windows has not")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="needs a limit on file sizes, which Windows has not"
+)
 def test_a_full_disk_is_one_line_and_leaves_whole_frames(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(HERE)}
     command = [sys.executable, "-c", FILLS, str(tmp_path / "j")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
     assert len(done.stdout.splitlines()) == 1
     assert "cannot be written" in done.stdout
     reader = read_journal(tmp_path / "j")
@@ -288,7 +293,9 @@ def test_a_frame_that_finds_no_room_is_a_data_error(tmp_path: Path) -> None:
             journal.append(Note("info", "a", scenarios.UTC))
 
 
-def test_a_journal_that_cannot_begin_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_cannot_begin_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "write", lambda fd, data: 0)
     with pytest.raises(DataError, match="disk is full"):
         Journal.create(tmp_path / "j", scenarios.header())
@@ -300,7 +307,9 @@ def test_a_follower_sees_frames_as_they_come_and_ends_at_the_close(tmp_path: Pat
     assert isinstance(head, Header)
     seen: list[Frame] = []
     with Journal.create(tmp_path / "j", head) as journal:
-        follower = threading.Thread(target=lambda: seen.extend(follow(tmp_path / "j", poll_s=0.002)))
+        follower = threading.Thread(
+            target=lambda: seen.extend(follow(tmp_path / "j", poll_s=0.002))
+        )
         follower.start()
         for frame in frames:
             journal.append(frame)
@@ -384,7 +393,8 @@ def test_killed_at_random_times_the_journal_is_a_prefix(tmp_path: Path) -> None:
     script = """
 import sys
 import keeping_scenarios as scenarios
-from rram_hil.journal import Journal, Note
+from rram_hil.storage.journal import Journal
+from rram_hil.storage.frames import Note
 journal = Journal.create(sys.argv[1], scenarios.header())
 for k in range(10**9):
     journal.append(Note("info", f"{k} " + "x" * (k % 999), "utc"))
@@ -413,7 +423,9 @@ def _appears(path: Path) -> bool:
 
 def test_an_intent_keeps_its_operation_and_charge(tmp_path: Path) -> None:
     with Journal.create(tmp_path / "j", scenarios.header()) as journal:
-        journal.append(Intent(7, 2, operation_record(Wait(1.0, "rest")), np.zeros(0, dtype=np.int64), 3.5))
+        journal.append(
+            Intent(7, 2, operation_record(Wait(1.0, "rest")), np.zeros(0, dtype=np.int64), 3.5)
+        )
     *_, intent = read_journal(tmp_path / "j")
     assert isinstance(intent, Intent)
     assert (intent.operation, intent.step, intent.time_s, intent.record.kind) == (7, 2, 3.5, "Wait")

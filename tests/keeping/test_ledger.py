@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
+from rram_hil.array.cells import Cells, Geometry
 from rram_hil.errors import ConfigError, DataError, LimitError
-from rram_hil.ledger import Ledger
+from rram_hil.storage.ledger import Ledger
 
 GEOMETRY = Geometry(2, 3, 4)
 SOME = Cells.of([(0, 1, 2), (1, 2, 3)])
@@ -38,7 +38,8 @@ def test_a_cell_beyond_its_limit_is_named_and_nothing_is_charged(tmp_path: Path)
     with opened(tmp_path, limit=10) as ledger:
         ledger.charge(SOME, 8)
         with pytest.raises(
-            LimitError, match=r"cell \(1, 2, 3\): 8 pulses so far and up to 3 more .* limit of 10 pulses"
+            LimitError,
+            match=r"cell \(1, 2, 3\): 8 pulses so far and up to 3 more .* limit of 10 pulses",
         ):
             ledger.charge(SOME, np.array([2, 3]))
         assert ledger.counts.sum() == 16
@@ -58,7 +59,9 @@ def test_reads_stay_allowed_on_a_worn_cell(tmp_path: Path) -> None:
 def test_more_cannot_come_back_than_was_counted(tmp_path: Path) -> None:
     with opened(tmp_path) as ledger:
         ledger.charge(SOME, 3)
-        with pytest.raises(DataError, match=r"cell \(0, 1, 2\): 4 pulses given back, only 3 counted"):
+        with pytest.raises(
+            DataError, match=r"cell \(0, 1, 2\): 4 pulses given back, only 3 counted"
+        ):
             ledger.correct(SOME, 4)
         ledger.correct(SOME, -2)
         assert ledger.counts.max() == 5
@@ -105,7 +108,9 @@ def test_a_second_user_is_refused_until_the_first_is_gone(tmp_path: Path) -> Non
     opened(tmp_path).close()
 
 
-def test_a_missing_folder_or_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_folder_or_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DataError, match="No such file"):
         Ledger(tmp_path / "no" / "l.npy", GEOMETRY, "T1", limit=1)
     monkeypatch.setattr(os, "write", lambda fd, data: 1)
@@ -125,7 +130,11 @@ def test_a_missing_folder_or_a_full_disk_is_one_line(tmp_path: Path, monkeypatch
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.lists(st.integers(0, 23), unique=True, min_size=1), st.integers(0, 9), st.integers(0, 9)),
+        st.tuples(
+            st.lists(st.integers(0, 23), unique=True, min_size=1),
+            st.integers(0, 9),
+            st.integers(0, 9),
+        ),
         max_size=8,
     )
 )

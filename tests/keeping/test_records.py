@@ -9,29 +9,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rram_hil.cells import Cells
-from rram_hil.errors import DataError
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import (
     Apply,
-    ApplyResult,
     Multiply,
-    MultiplyResult,
     Operation,
     Program,
-    ProgramResult,
     PulseTrain,
     Ramp,
-    Result,
     Scheme,
     Span,
     Step,
     Stop,
     Wait,
-    WaitResult,
-    WordsResult,
     WriteWords,
 )
-from rram_hil.records import (
+from rram_hil.array.results import (
+    ApplyResult,
+    MultiplyResult,
+    ProgramResult,
+    Result,
+    WaitResult,
+    WordsResult,
+)
+from rram_hil.errors import DataError
+from rram_hil.storage.codec import (
     Record,
     decode,
     encode,
@@ -54,7 +56,9 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     if hasattr(a, "__dataclass_fields__"):
-        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+        return type(a) is type(b) and all(
+            same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)
+        )
     if isinstance(a, float):
         return isinstance(b, float) and repr(a) == repr(b)
     return type(a) is type(b) and a == b
@@ -85,7 +89,15 @@ def applies(draw: st.DrawFn) -> Apply:
     taken = [*draw(st.lists(steps(n), max_size=3)), draw(steps(n, "current"))]
     scheme = draw(st.sampled_from(list(Scheme)))
     compliance = draw(st.one_of(st.none(), FLOATS))
-    return Apply(batch, tuple(taken), scheme, compliance, stop, draw(st.integers(1, 9)), draw(st.text(max_size=5)))
+    return Apply(
+        batch,
+        tuple(taken),
+        scheme,
+        compliance,
+        stop,
+        draw(st.integers(1, 9)),
+        draw(st.text(max_size=5)),
+    )
 
 
 @st.composite
@@ -98,15 +110,21 @@ def programs(draw: st.DrawFn) -> Program:
         return PulseTrain(*ramps, draw(st.floats(1e-9, 1)))
 
     low = draw(hnp.arrays(np.float64, n, elements=st.floats(0, 1e-4)))
-    pulses = draw(st.one_of(st.integers(0, 99), hnp.arrays(np.int64, n, elements=st.integers(0, 10**6))))
-    return Program(batch, low, low + 1e-6, train(), train(), draw(steps(n, "current")), pulses, label="p")
+    pulses = draw(
+        st.one_of(st.integers(0, 99), hnp.arrays(np.int64, n, elements=st.integers(0, 10**6)))
+    )
+    return Program(
+        batch, low, low + 1e-6, train(), train(), draw(steps(n, "current")), pulses, label="p"
+    )
 
 
 @st.composite
 def multiplies(draw: st.DrawFn) -> Multiply:
     shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=5))
     inputs = draw(hnp.arrays(np.int16, shape, elements=st.integers(-127, 127)))
-    return Multiply(1, 2, 3, draw(st.integers(1, 4)), inputs, read_v=draw(VOLTS), words=draw(st.booleans()))
+    return Multiply(
+        1, 2, 3, draw(st.integers(1, 4)), inputs, read_v=draw(VOLTS), words=draw(st.booleans())
+    )
 
 
 @st.composite
@@ -117,7 +135,11 @@ def write_words(draw: st.DrawFn) -> WriteWords:
 
 
 OPERATIONS = st.one_of(
-    applies(), programs(), multiplies(), write_words(), st.builds(Wait, st.floats(0, 1e9), st.text())
+    applies(),
+    programs(),
+    multiplies(),
+    write_words(),
+    st.builds(Wait, st.floats(0, 1e9), st.text()),
 )
 SPANS = st.builds(Span, FLOATS, FLOATS)
 
@@ -130,13 +152,21 @@ def results(draw: st.DrawFn) -> Result:
     column = hnp.arrays(np.float64, n, elements=FLOATS)
     tail = (draw(SPANS), draw(st.booleans()), draw(FLOATS))
     status = hnp.arrays(np.uint8, (n, m))
-    apply = ApplyResult(draw(values), draw(values), draw(status), draw(values), draw(counts), draw(counts), *tail)
+    apply = ApplyResult(
+        draw(values), draw(values), draw(status), draw(values), draw(counts), draw(counts), *tail
+    )
     inside = draw(hnp.arrays(np.bool_, n))
     flags = draw(hnp.arrays(np.uint8, n))
-    program = ProgramResult(draw(column), flags, inside, draw(counts), draw(counts), draw(counts), *tail)
+    program = ProgramResult(
+        draw(column), flags, inside, draw(counts), draw(counts), draw(counts), *tail
+    )
     sums = draw(st.one_of(st.none(), hnp.arrays(np.int64, (n, m))))
-    multiply = MultiplyResult(draw(hnp.arrays(np.int32, (n, m))), draw(FLOATS), sums, 3, True, tail[0])
-    return draw(st.sampled_from((apply, program, multiply, WordsResult(n, tail[0]), WaitResult(tail[0]))))
+    multiply = MultiplyResult(
+        draw(hnp.arrays(np.int32, (n, m))), draw(FLOATS), sums, 3, True, tail[0]
+    )
+    return draw(
+        st.sampled_from((apply, program, multiply, WordsResult(n, tail[0]), WaitResult(tail[0])))
+    )
 
 
 @given(OPERATIONS)
@@ -170,7 +200,9 @@ def test_an_array_keeps_type_shape_and_bits(array: Any) -> None:
 
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), FLOATS, st.text()),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 

@@ -12,12 +12,15 @@ import keeping_scenarios as scenarios
 import numpy as np
 import pytest
 
-from rram_hil.cells import Cells, Geometry
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import Multiply, Status, read
+from rram_hil.array.results import ApplyResult, MultiplyResult
 from rram_hil.errors import DataError
-from rram_hil.journal import Aside, Close, Frame, Intent, Journal, Outcome, Resume, Saved
-from rram_hil.operations import ApplyResult, Multiply, MultiplyResult, Status, read
-from rram_hil.records import operation_record, result_record
-from rram_hil.run_file import read_run, write_run_file
+from rram_hil.storage.codec import operation_record, result_record
+from rram_hil.storage.frames import Aside, Close, Frame, Intent, Outcome, Resume, Saved
+from rram_hil.storage.journal import Journal
+from rram_hil.storage.run_reader import read_run
+from rram_hil.storage.run_writer import write_run_file
 
 HERE = Path(__file__).parent
 
@@ -71,7 +74,9 @@ def test_who_when_and_what_stand_at_the_root(run: Path) -> None:
 def test_the_status_follows_the_last_close(tmp_path: Path) -> None:
     frames: list[Frame] = []
     expected = {0: "interrupted", 1: "aborted", 2: "interrupted", 3: "complete"}
-    for k, frame in enumerate([None, Close("aborted", "u"), Resume("u", scenarios.BOARD), Close("complete", "u")]):
+    for k, frame in enumerate(
+        [None, Close("aborted", "u"), Resume("u", scenarios.BOARD), Close("complete", "u")]
+    ):
         frames += [frame] if frame else []
         folder = tmp_path / str(k)
         folder.mkdir()
@@ -84,7 +89,14 @@ def test_every_operation_is_one_row(run: Path) -> None:
         table = file.operations()
         settings = file.table("settings")["text"]
     assert table["operation"].tolist() == list(range(1, 9))
-    assert table["kind"].tolist() == [*["Apply"] * 3, "Program", "Multiply", "Multiply", "WriteWords", "Apply"]
+    assert table["kind"].tolist() == [
+        *["Apply"] * 3,
+        "Program",
+        "Multiply",
+        "Multiply",
+        "WriteWords",
+        "Apply",
+    ]
     assert table["label"].tolist()[:4] == ["read", "noise", "kick", "rvw"]
     assert table["outcome"].tolist() == [*["done"] * 7, "no_result"]
     assert table["cells"].tolist() == [24, 2, 2, 2, 12, 12, 2, 2]
@@ -150,9 +162,15 @@ def test_saved_arrays_keep_their_dims_units_and_attributes(run: Path) -> None:
         logits = file.result("2_rest", "logits")
         assert logits.dims == ("image", "class")
         assert logits.values.dtype == np.float32
-        assert (logits.units, logits.attributes["data"], logits.attributes["time_s"]) == ("1", "digits", 9.0)
+        assert (logits.units, logits.attributes["data"], logits.attributes["time_s"]) == (
+            "1",
+            "digits",
+            9.0,
+        )
         assert file.result("rest", "labels").dims == ("image_3",)
-        with pytest.raises(DataError, match="no result 'x' of step 'rest'; there are: 2_rest/accuracy"):
+        with pytest.raises(
+            DataError, match="no result 'x' of step 'rest'; there are: 2_rest/accuracy"
+        ):
             file.result("rest", "x")
 
 
@@ -180,7 +198,9 @@ def test_xarray_opens_every_group_with_named_dimensions(run: Path) -> None:
     pytest.importorskip("h5netcdf")
     groups = ["/"]
     with h5py.File(run) as file:
-        file.visititems(lambda name, item: groups.append(name) if isinstance(item, h5py.Group) else None)
+        file.visititems(
+            lambda name, item: groups.append(name) if isinstance(item, h5py.Group) else None
+        )
         for name in groups:
             for variable in file[name].values():
                 assert isinstance(variable, h5py.Group) or variable.dtype.names is None
@@ -221,7 +241,17 @@ def test_names_that_meet_are_told_apart(tmp_path: Path) -> None:
         for name in file.map_names:
             assert file.map(name).values.shape == (1, *scenarios.GEOMETRY.shape)
         names = {n for _, n in file.result_names}
-        assert names == {"image", "logits", "class_values", "loss", "loss_2", "none", "flags", "half", "note"}
+        assert names == {
+            "image",
+            "logits",
+            "class_values",
+            "loss",
+            "loss_2",
+            "none",
+            "flags",
+            "half",
+            "note",
+        }
         assert file.result(1, "loss_2").values.shape == (4,)
         assert file.result(1, "flags").values.tolist() == [True, False]
         assert file.result(1, "note_of").values.tolist() == ["a", "b"]
@@ -244,7 +274,13 @@ def test_a_summary_run_lists_operations_but_no_cells(tmp_path: Path) -> None:
 def test_operations_of_a_computation_are_listed(tmp_path: Path) -> None:
     operation = Multiply(0, 0, 0, 4, np.zeros((5, 3), np.int16))
     result = MultiplyResult(np.zeros((5, 4), np.int32), 1e-9, saturated=2)
-    aside = Aside(3, 1, "train", operation_record(operation, summary=True), result_record(result, summary=True))
+    aside = Aside(
+        3,
+        1,
+        "train",
+        operation_record(operation, summary=True),
+        result_record(result, summary=True),
+    )
     with read_run(project(tmp_path, [aside])) as file:
         table = file.operations()
         assert (table["vectors"][0], table["saturated"][0], table["outcome"][0]) == (5, 2, "done")
@@ -255,11 +291,21 @@ def test_an_interrupted_operation_is_marked(tmp_path: Path) -> None:
     cells = Cells.of([(0, 0, 0)])
     nan = np.full((1, 1), np.nan)
     unknown = np.full((1, 1), Status.UNKNOWN, np.uint8)
-    lost = ApplyResult(nan, nan, unknown, nan, np.array([4]), np.array([0]), interrupted=True, away_s=60.0)
-    frames: list[Frame] = [Intent(1, 0, operation_record(read(cells)), np.array([4])), Outcome(1, result_record(lost))]
+    lost = ApplyResult(
+        nan, nan, unknown, nan, np.array([4]), np.array([0]), interrupted=True, away_s=60.0
+    )
+    frames: list[Frame] = [
+        Intent(1, 0, operation_record(read(cells)), np.array([4])),
+        Outcome(1, result_record(lost)),
+    ]
     with read_run(project(tmp_path, frames)) as file:
         table = file.operations()
-        assert (table["outcome"][0], table["away_s"][0], table["pulses"][0], table["not_ok"][0]) == (
+        assert (
+            table["outcome"][0],
+            table["away_s"][0],
+            table["pulses"][0],
+            table["not_ok"][0],
+        ) == (
             "interrupted",
             60,
             4,
@@ -278,7 +324,10 @@ def test_long_tables_are_written_in_blocks(tmp_path: Path) -> None:
         status = np.zeros((n, 1), np.uint8)
         one = np.ones(n, dtype=np.int64)
         result = ApplyResult(current, current, status, current, 0 * one, one)
-        frames += [Intent(number, 0, operation_record(read(cells)), 0 * one), Outcome(number, result_record(result))]
+        frames += [
+            Intent(number, 0, operation_record(read(cells)), 0 * one),
+            Outcome(number, result_record(result)),
+        ]
     with read_run(project(tmp_path, frames, geometry=geometry)) as file:
         table = file.table("cells")
         assert table["operation"].tolist() == [1] * n + [2] * n + [3] * n
@@ -339,7 +388,10 @@ def test_damaged_data_in_a_run_file_are_found(run: Path, tmp_path: Path) -> None
         chunk = file["cells/conductance_s"].id.get_chunk_info(0)
     content[chunk.byte_offset + chunk.size // 2] ^= 4
     (tmp_path / "run.h5").write_bytes(content)
-    with read_run(tmp_path / "run.h5") as file, pytest.raises(DataError, match="damaged at /cells/conductance_s"):
+    with (
+        read_run(tmp_path / "run.h5") as file,
+        pytest.raises(DataError, match="damaged at /cells/conductance_s"),
+    ):
         file.table("cells")
 
 
@@ -358,7 +410,7 @@ def test_a_damaged_journal_leaves_the_old_run_file_alone(run: Path, tmp_path: Pa
 FILLS = """
 import resource, signal, sys
 from rram_hil.errors import DataError
-from rram_hil.run_file import write_run_file
+from rram_hil.storage.run_writer import write_run_file
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit = int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -369,11 +421,22 @@ except DataError as error:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes, which Windows has not")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="needs a limit on file sizes, which Windows has not"
+)
 @pytest.mark.parametrize("limit", [50, 5_000, 60_000, 150_000])
-def test_a_full_disk_is_one_line_and_leaves_the_old_run_file(run: Path, tmp_path: Path, limit: int) -> None:
+def test_a_full_disk_is_one_line_and_leaves_the_old_run_file(
+    run: Path, tmp_path: Path, limit: int
+) -> None:
     (tmp_path / "run.h5").write_bytes(b"old")
-    command = [sys.executable, "-c", FILLS, str(run.with_name("run.journal")), str(tmp_path / "run.h5"), str(limit)]
+    command = [
+        sys.executable,
+        "-c",
+        FILLS,
+        str(run.with_name("run.journal")),
+        str(tmp_path / "run.h5"),
+        str(limit),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r".*run\.h5\S*: cannot be written: .*\n", done.stdout), done.stdout
@@ -382,7 +445,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_run_file(run: Path, tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
 
 
-def test_killed_at_any_write_the_run_file_is_the_old_or_the_new_one(crash_shim: Any, tmp_path: Path) -> None:
+def test_killed_at_any_write_the_run_file_is_the_old_or_the_new_one(
+    crash_shim: Any, tmp_path: Path
+) -> None:
     crashes = crash_shim.everywhere("projection", "kept.h5", tmp_path, writes=6)
     assert "rename" in {c.call for c in crashes}
     assert len(crashes) > 12
@@ -397,7 +462,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_examples_of_the_documentation_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_documentation_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("h5netcdf")
     shutil.copy(run, tmp_path / "run.h5")
     monkeypatch.chdir(tmp_path)

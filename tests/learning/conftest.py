@@ -32,14 +32,18 @@ def noise() -> DeviceNoise:
 
 @pytest.fixture(scope="session")
 def teacher(data: tuple[LabelledImages, LabelledImages]) -> torch.nn.Sequential:
-    return train_teacher(digits_net(seed=0), data[0], epochs=12, batch=64, learning_rate=1e-2, augmentation=None)
+    return train_teacher(
+        digits_net(seed=0), data[0], epochs=12, batch=64, learning_rate=1e-2, augmentation=None
+    )
 
 
 @pytest.fixture(scope="session")
 def student(
     teacher: torch.nn.Sequential, data: tuple[LabelledImages, LabelledImages], noise: DeviceNoise
 ) -> torch.nn.Sequential:
-    return distil(teacher, teacher, data[0], noise, epochs=12, batch=64, learning_rate=1e-2, augmentation=None)
+    return distil(
+        teacher, teacher, data[0], noise, epochs=12, batch=64, learning_rate=1e-2, augmentation=None
+    )
 
 
 @pytest.fixture(scope="session")
@@ -47,5 +51,7 @@ def mnist_folder() -> Path:
     repository = Path(__file__).resolve().parents[2]
     folder = Path(os.environ.get("RRAM_HIL_MNIST", repository.parent / "shared" / "data" / "mnist"))
     if not folder.is_dir():
-        pytest.skip(f"MNIST is not at {folder}: set RRAM_HIL_MNIST to the folder of its four IDX files")
+        pytest.skip(
+            f"MNIST is not at {folder}: set RRAM_HIL_MNIST to the folder of its four IDX files"
+        )
     return folder

@@ -30,7 +30,9 @@ Chip = list[Matrix]
 
 @pytest.fixture(scope="module")
 def chip(student: torch.nn.Sequential, noise: DeviceNoise) -> Chip:
-    return [weights.numpy() for weights in draw_chip(student, noise, torch.Generator().manual_seed(7))]
+    return [
+        weights.numpy() for weights in draw_chip(student, noise, torch.Generator().manual_seed(7))
+    ]
 
 
 def test_the_fraction_counts_the_biases() -> None:
@@ -39,8 +41,12 @@ def test_the_fraction_counts_the_biases() -> None:
     biases = sum(layer.bias.numel() for layer in mapped_layers(net) if layer.bias is not None)
     masks = choose_words(net, 0.05, seed=1)
     assert sum(int(mask.sum()) for mask in masks) + biases == int(0.05 * total)
-    assert all(np.array_equal(a, b) for a, b in zip(masks, choose_words(net, 0.05, seed=1), strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(masks, choose_words(net, 0.05, seed=2), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(masks, choose_words(net, 0.05, seed=1), strict=True)
+    )
+    assert not all(
+        np.array_equal(a, b) for a, b in zip(masks, choose_words(net, 0.05, seed=2), strict=True)
+    )
     with pytest.raises(ConfigError, match="biases alone"):
         choose_words(net, 0.001)
 
@@ -52,13 +58,17 @@ def test_only_words_change_and_they_never_exceed_their_bits(
     masks = choose_words(student, 0.05)
     kept, before = copy.deepcopy(chip), [p.clone() for p in student.parameters()]
     # A rate so high that the words run into both ends of their range.
-    words = train_words(student, chip, masks, data[0], steps=10, learning_rate=1.0, word_bits=word_bits)
+    words = train_words(
+        student, chip, masks, data[0], steps=10, learning_rate=1.0, word_bits=word_bits
+    )
     adapted = apply_words(student, chip, words)
 
     assert all(np.array_equal(a, b) for a, b in zip(chip, kept, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), before, strict=True))
     top = 2 ** (word_bits - 1) - 1
-    for layer, mask, measured, found in zip(mapped_layers(adapted), masks, chip, words.layers, strict=True):
+    for layer, mask, measured, found in zip(
+        mapped_layers(adapted), masks, chip, words.layers, strict=True
+    ):
         assert np.array_equal(layer.weight.detach().numpy()[~mask], measured[~mask])
         assert found.values.size == mask.sum()
         assert np.abs(found.values).max(initial=0) <= top
@@ -70,22 +80,36 @@ def test_only_words_change_and_they_never_exceed_their_bits(
 
 def test_words_repair_a_chip(teacher: torch.nn.Sequential, data: Data, noise: DeviceNoise) -> None:
     # The plain teacher is what a chip harms most.
-    harmed = [weights.numpy() for weights in draw_chip(teacher, noise, torch.Generator().manual_seed(7))]
-    words = train_words(teacher, harmed, choose_words(teacher, 0.05), data[0], teacher=teacher, steps=60)
+    harmed = [
+        weights.numpy() for weights in draw_chip(teacher, noise, torch.Generator().manual_seed(7))
+    ]
+    words = train_words(
+        teacher, harmed, choose_words(teacher, 0.05), data[0], teacher=teacher, steps=60
+    )
     before = accuracy(lambda x: forward(teacher, x, [torch.from_numpy(w) for w in harmed]), data[1])
     after = accuracy(apply_words(teacher, harmed, words), data[1])
     assert after > before + 0.03
 
 
-def test_the_same_seed_gives_the_same_words(student: torch.nn.Sequential, chip: Chip, data: Data) -> None:
+def test_the_same_seed_gives_the_same_words(
+    student: torch.nn.Sequential, chip: Chip, data: Data
+) -> None:
     masks = choose_words(student, 0.05)
-    first, again, other = (train_words(student, chip, masks, data[0], steps=3, seed=seed) for seed in (1, 1, 2))
-    same = [np.array_equal(a.values, b.values) for a, b in zip(first.layers, again.layers, strict=True)]
+    first, again, other = (
+        train_words(student, chip, masks, data[0], steps=3, seed=seed) for seed in (1, 1, 2)
+    )
+    same = [
+        np.array_equal(a.values, b.values) for a, b in zip(first.layers, again.layers, strict=True)
+    ]
     assert all(same)
-    assert not all(np.array_equal(a.values, b.values) for a, b in zip(first.layers, other.layers, strict=True))
+    assert not all(
+        np.array_equal(a.values, b.values) for a, b in zip(first.layers, other.layers, strict=True)
+    )
 
 
-def test_no_steps_leave_the_array_as_it_is(student: torch.nn.Sequential, chip: Chip, data: Data) -> None:
+def test_no_steps_leave_the_array_as_it_is(
+    student: torch.nn.Sequential, chip: Chip, data: Data
+) -> None:
     words = train_words(student, chip, choose_words(student, 0.2), data[0], steps=0)
     left = apply_words(student, chip, words)
     for layer, measured in zip(mapped_layers(left), chip, strict=True):
@@ -93,7 +117,9 @@ def test_no_steps_leave_the_array_as_it_is(student: torch.nn.Sequential, chip: C
     assert words.forward_images == 0
 
 
-def test_an_array_that_is_its_map_changes_nothing(student: torch.nn.Sequential, chip: Chip, data: Data) -> None:
+def test_an_array_that_is_its_map_changes_nothing(
+    student: torch.nn.Sequential, chip: Chip, data: Data
+) -> None:
     calls: list[tuple[int, tuple[int, ...]]] = []
 
     def array_multiply(index: int, vectors: Matrix) -> Matrix:
@@ -102,15 +128,23 @@ def test_an_array_that_is_its_map_changes_nothing(student: torch.nn.Sequential, 
 
     masks = choose_words(student, 0.05)
     modelled = train_words(student, chip, masks, data[0], steps=4, batch=32)
-    real = train_words(student, chip, masks, data[0], steps=4, batch=32, array_multiply=array_multiply)
+    real = train_words(
+        student, chip, masks, data[0], steps=4, batch=32, array_multiply=array_multiply
+    )
     for a, b in zip(modelled.layers, real.layers, strict=True):
         assert np.abs(a.values - b.values).max(initial=0) <= 1
     inputs = [weights[0].size for weights in chip]
     assert [index for index, _ in calls] == [0, 1, 2] * 4
-    assert [shape for _, shape in calls[:3]] == [(32 * 64, inputs[0]), (32 * 4, inputs[1]), (32, inputs[2])]
+    assert [shape for _, shape in calls[:3]] == [
+        (32 * 64, inputs[0]),
+        (32 * 4, inputs[1]),
+        (32, inputs[2]),
+    ]
 
 
-def test_the_words_make_up_for_what_the_map_does_not_show(student: torch.nn.Sequential, chip: Chip, data: Data) -> None:
+def test_the_words_make_up_for_what_the_map_does_not_show(
+    student: torch.nn.Sequential, chip: Chip, data: Data
+) -> None:
     # The array's last layer gives every class a wrong offset, of which the read-back knows nothing.
     offset = np.linspace(-8.0, 8.0, 10, dtype=np.float32)
 
@@ -123,11 +157,18 @@ def test_the_words_make_up_for_what_the_map_does_not_show(student: torch.nn.Sequ
 
     masks = choose_words(student, 0.05)
     blind = train_words(student, chip, masks, data[0], steps=60, learning_rate=0.05)
-    seeing = train_words(student, chip, masks, data[0], steps=60, learning_rate=0.05, array_multiply=array_multiply)
-    assert on_array(apply_words(student, chip, seeing)) > on_array(apply_words(student, chip, blind)) + 0.1
+    seeing = train_words(
+        student, chip, masks, data[0], steps=60, learning_rate=0.05, array_multiply=array_multiply
+    )
+    assert (
+        on_array(apply_words(student, chip, seeing))
+        > on_array(apply_words(student, chip, blind)) + 0.1
+    )
 
 
-def test_a_map_that_does_not_fit_is_refused(student: torch.nn.Sequential, chip: Chip, data: Data) -> None:
+def test_a_map_that_does_not_fit_is_refused(
+    student: torch.nn.Sequential, chip: Chip, data: Data
+) -> None:
     masks = choose_words(student, 0.05)
     with pytest.raises(DataError, match="shape"):
         train_words(student, [chip[0], chip[1], chip[2].T], masks, data[0], steps=1)

@@ -18,7 +18,9 @@ NAME = "tiny-images-idx3-ubyte"
 SHAPE = (3, 2, 4)
 
 
-def idx(values: NDArray[np.uint8], shape: tuple[int, ...] | None = None, magic: bytes = b"\x00\x00\x08") -> bytes:
+def idx(
+    values: NDArray[np.uint8], shape: tuple[int, ...] | None = None, magic: bytes = b"\x00\x00\x08"
+) -> bytes:
     shape = values.shape if shape is None else shape
     return magic + bytes([len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + values.tobytes()
 
@@ -63,7 +65,9 @@ def test_an_idx_file_is_read_plain_or_packed(tmp_path: Path, packed: bool) -> No
     ],
     ids=["empty", "foreign", "floats", "shape", "short", "long", "not packed", "cut"],
 )
-def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, suffix: str, content: bytes, says: str) -> None:
+def test_a_damaged_file_is_named_in_one_line(
+    tmp_path: Path, suffix: str, content: bytes, says: str
+) -> None:
     path = tmp_path / (NAME + suffix)
     path.write_bytes(content)
     with pytest.raises(DataError) as refused:

@@ -15,9 +15,11 @@ from rram_hil.learning import (
     mapped_layers,
     weight_scale,
 )
-from rram_hil.learning.devices import realise
+from rram_hil.learning.torch_device import realise
 
-PERFECT = DeviceNoise(sigma=0.0, stuck_low_resistance=0.0, stuck_high_resistance=0.0, input_bits=None, clip=100.0)
+PERFECT = DeviceNoise(
+    sigma=0.0, stuck_low_resistance=0.0, stuck_high_resistance=0.0, input_bits=None, clip=100.0
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -46,7 +48,8 @@ def test_stuck_cells_come_at_their_rates_and_add_or_remove_one_scale() -> None:
     weight = torch.full((300, 300), 0.5)
     noise = DeviceNoise(sigma=0.0, clip=100.0)
     given = realise(weight, noise, seeded()) / weight_scale(weight, noise)
-    # All ask for a full plus cell: high resistance removes it, a minus cell at low resistance cancels it.
+    # All ask for a full plus cell: high resistance removes it, a minus cell at low resistance
+    # cancels it.
     assert set(torch.unique(given.round()).tolist()) == {-1.0, 0.0, 1.0}
     high, low = noise.stuck_high_resistance, noise.stuck_low_resistance
     assert (given.round() == -1).float().mean() == pytest.approx(high * low, rel=0.2)

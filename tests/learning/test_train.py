@@ -33,7 +33,9 @@ def first(seed: int) -> torch.Tensor:
     return mapped_layers(lenet5(seed))[0].weight
 
 
-def on_chips(model: torch.nn.Sequential, noise: DeviceNoise, test: LabelledImages, count: int = 5) -> list[float]:
+def on_chips(
+    model: torch.nn.Sequential, noise: DeviceNoise, test: LabelledImages, count: int = 5
+) -> list[float]:
     found = []
     for chip in range(count):
         weights = draw_chip(model, noise, torch.Generator().manual_seed(100 + chip))
@@ -63,24 +65,34 @@ def test_a_student_is_more_accurate_than_the_teacher_under_faults(
 
 
 @pytest.mark.parametrize("augmentation", [None, Augmentation(shift=1.0)])
-def test_the_same_seed_gives_the_same_weights(data: Data, augmentation: Augmentation | None) -> None:
+def test_the_same_seed_gives_the_same_weights(
+    data: Data, augmentation: Augmentation | None
+) -> None:
     net, noise = digits_net(seed=2), DeviceNoise()
     before = [p.clone() for p in net.parameters()]
 
     def both(seed: int) -> list[torch.Tensor]:
         taught = train_teacher(net, data[0], epochs=1, augmentation=augmentation, seed=seed)
-        return list(distil(taught, taught, data[0], noise, epochs=1, augmentation=augmentation, seed=seed).parameters())
+        return list(
+            distil(
+                taught, taught, data[0], noise, epochs=1, augmentation=augmentation, seed=seed
+            ).parameters()
+        )
 
     first, again, other = both(1), both(1), both(2)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True)), "the model given was changed"
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True)), (
+        "the model given was changed"
+    )
 
 
 def test_training_leaves_the_global_generators_alone_and_reports_progress(data: Data) -> None:
     state, numpy_state = torch.random.get_rng_state(), str(np.random.get_state())
     seen: list[float] = []
-    train_teacher(digits_net(), data[0], epochs=8, batch=100, progress=lambda done, _: seen.append(done))
+    train_teacher(
+        digits_net(), data[0], epochs=8, batch=100, progress=lambda done, _: seen.append(done)
+    )
     assert torch.equal(torch.random.get_rng_state(), state)
     assert str(np.random.get_state()) == numpy_state
     assert seen == sorted(seen)

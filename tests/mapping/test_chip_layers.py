@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rram_hil.cells import Geometry
+from rram_hil.array.cells import Geometry
 from rram_hil.errors import ConfigError
-from rram_hil.inference import StoredMap
-from rram_hil.mapping import LayerWords, map_network, word_operation
-from rram_hil.network import tensors_from
+from rram_hil.networks.inference import StoredMap
+from rram_hil.networks.mapping import LayerWords, map_network, word_operation
+from rram_hil.networks.network import tensors_from
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -16,7 +16,9 @@ from rram_hil.learning.chip_layers import attach, calibrate_module  # noqa: E402
 
 
 class Residual(nn.Module):
-    """Skip connections, batch norm, a grouped, a dilated and a reflecting convolution, a layer used twice."""
+    """Skip connections, batch norm, a grouped, a dilated and a reflecting convolution, a layer used
+    twice.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +56,9 @@ def test_any_module_runs_through_the_array() -> None:
     encoding = calibrate_module(module, mapping, images, input_bits=12)
     with torch.no_grad():
         expected = module(images)
-        with attach(module, mapping, encoding, StoredMap(mapping.target_map_s, adc_bits=20)) as counts:
+        with attach(
+            module, mapping, encoding, StoredMap(mapping.target_map_s, adc_bits=20)
+        ) as counts:
             got = module(images)
         after = module(images)
     assert torch.equal(after, expected)
@@ -68,7 +72,9 @@ def test_words_are_added_and_replace_the_bias() -> None:
     module, images = residual()
     mapping = map_network(tensors_from(module), GEOMETRY)
     bias = np.arange(5, dtype=np.int32)
-    words = {"out": LayerWords(np.array([3, 17]), np.array([50, -90], dtype=np.int32), 0.01, bias, 0.1)}
+    words = {
+        "out": LayerWords(np.array([3, 17]), np.array([50, -90], dtype=np.int32), 0.01, bias, 0.1)
+    }
     encoding = calibrate_module(module, mapping, images, words=words, input_bits=12)
     stored = StoredMap(mapping.target_map_s, adc_bits=20)
     stored(word_operation(mapping, words))
@@ -86,7 +92,10 @@ def test_layers_that_are_not_mapped_stay_digital() -> None:
     weights = tensors_from(module)
     mapping = map_network({"out": weights["out"]}, GEOMETRY)
     encoding = calibrate_module(module, mapping, images, input_bits=12)
-    with torch.no_grad(), attach(module, mapping, encoding, StoredMap(mapping.target_map_s)) as counts:
+    with (
+        torch.no_grad(),
+        attach(module, mapping, encoding, StoredMap(mapping.target_map_s)) as counts,
+    ):
         module(images)
     assert list(counts.vectors) == ["out"]
 
@@ -96,14 +105,23 @@ def test_a_module_in_training_or_of_another_shape_is_refused() -> None:
     mapping = map_network(tensors_from(module), GEOMETRY)
     encoding = calibrate_module(module, mapping, images)
     stored = StoredMap(mapping.target_map_s)
-    with pytest.raises(ConfigError, match="evaluation mode"), attach(module.train(), mapping, encoding, stored):
+    with (
+        pytest.raises(ConfigError, match="evaluation mode"),
+        attach(module.train(), mapping, encoding, stored),
+    ):
         pass
     module.eval()
     module.out = nn.Linear(8, 6)
-    with pytest.raises(ConfigError, match=r"layer out: weight \(6, 8\)"), attach(module, mapping, encoding, stored):
+    with (
+        pytest.raises(ConfigError, match=r"layer out: weight \(6, 8\)"),
+        attach(module, mapping, encoding, stored),
+    ):
         pass
     del module.stem
-    with pytest.raises(ConfigError, match="'stem' is on the array"), attach(module, mapping, encoding, stored):
+    with (
+        pytest.raises(ConfigError, match="'stem' is on the array"),
+        attach(module, mapping, encoding, stored),
+    ):
         pass
 
 
@@ -116,7 +134,10 @@ def test_an_error_inside_puts_the_layers_back() -> None:
         raise RuntimeError("stop")
     assert all("forward" not in vars(child) for child in module.modules())
     with attach(module, mapping, encoding, stored):
-        with pytest.raises(ConfigError, match="already replaced"), attach(module, mapping, encoding, stored):
+        with (
+            pytest.raises(ConfigError, match="already replaced"),
+            attach(module, mapping, encoding, stored),
+        ):
             pass
         module(images)
 
@@ -128,5 +149,7 @@ def test_a_mapped_layer_that_the_module_goes_around_is_refused() -> None:
     wrapped.attention = module
     wrapped.forward = lambda x: wrapped.attention(*[wrapped[0](x)] * 3)[0]  # type: ignore[method-assign]
     mapping = map_network(tensors_from(wrapped), GEOMETRY)
-    with pytest.raises(ConfigError, match=r"attention\.out_proj: mapped, but the module ran without calling it"):
+    with pytest.raises(
+        ConfigError, match=r"attention\.out_proj: mapped, but the module ran without calling it"
+    ):
         calibrate_module(wrapped.eval(), mapping, torch.randn(2, 4, 8))

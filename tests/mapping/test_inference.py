@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.device.chip import SimulatedChip
-from rram_hil.device.config import Simulation
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import Multiply, Wait, pulse
+from rram_hil.array.results import MultiplyResult
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.inference import (
+from rram_hil.networks.inference import (
     Encoding,
     StoredMap,
     calibrate,
@@ -20,9 +20,10 @@ from rram_hil.inference import (
     multiply_from_map,
     multiply_layer,
 )
-from rram_hil.mapping import LayerWords, MappingOptions, map_network, word_operation
-from rram_hil.network import Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU, forward
-from rram_hil.operations import Multiply, MultiplyResult, Wait, pulse
+from rram_hil.networks.mapping import LayerWords, MappingOptions, map_network, word_operation
+from rram_hil.networks.network import Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU, forward
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation
 
 GEOMETRY = Geometry(3, 40, 32)
 
@@ -62,7 +63,10 @@ def test_an_array_at_its_targets_computes_the_network() -> None:
     network, images = small_network(), some_images()
     mapping = map_network(network.weights, GEOMETRY)
     encoding = calibrate(network, mapping, images, input_bits=12)
-    got = drive(infer(network, mapping, encoding, images, batch=7), StoredMap(mapping.target_map_s, adc_bits=20))
+    got = drive(
+        infer(network, mapping, encoding, images, batch=7),
+        StoredMap(mapping.target_map_s, adc_bits=20),
+    )
     expected = forward(network, images)
     np.testing.assert_allclose(got.logits, expected, atol=0.005 * np.abs(expected).max())
     assert got.accuracy(expected.argmax(axis=1)) == 1.0
@@ -87,7 +91,9 @@ def test_swapped_pairs_compute_the_same() -> None:
     mapping = map_network(network.weights, GEOMETRY, MappingOptions(faults="flip"), stuck)
     assert any((block.signs < 0).any() for layer in mapping.layers for block in layer.blocks)
     encoding = calibrate(network, mapping, images, input_bits=12)
-    got = drive(infer(network, mapping, encoding, images), StoredMap(mapping.target_map_s, adc_bits=20))
+    got = drive(
+        infer(network, mapping, encoding, images), StoredMap(mapping.target_map_s, adc_bits=20)
+    )
     real = forward(network.with_weights(mapping.target_weights()), images)
     np.testing.assert_allclose(got.logits, real, atol=0.01 * np.abs(real).max())
 
@@ -98,7 +104,9 @@ def test_words_and_their_biases_are_added_to_what_the_array_gives() -> None:
     words = random_words(network)
     encoding = calibrate(network, mapping, images, words=words, input_bits=12)
     stored = StoredMap(mapping.target_map_s, adc_bits=20)
-    assert stored(word_operation(mapping, words)).written == sum(w.values.size for w in words.values())
+    assert stored(word_operation(mapping, words)).written == sum(
+        w.values.size for w in words.values()
+    )
     got = drive(infer(network, mapping, encoding, images, words), stored)
     weights = {n: w.copy() for n, w in network.weights.items()}
     for name, w in words.items():
@@ -112,8 +120,12 @@ def test_words_and_their_biases_are_added_to_what_the_array_gives() -> None:
 
 @pytest.fixture
 def programmed_chip(tmp_path) -> SimulatedChip:
-    """A formed and pulsed chip without read noise: its conductances are what its cells do, not the targets."""
-    chip = SimulatedChip(GEOMETRY, Simulation(read_noise=False, seed=4), read_v=0.3, chip_id="c", folder=tmp_path)
+    """A formed and pulsed chip without read noise: its conductances are what its cells do, not the
+    targets.
+    """
+    chip = SimulatedChip(
+        GEOMETRY, Simulation(read_noise=False, seed=4), read_v=0.3, chip_id="c", folder=tmp_path
+    )
     cells = Cells.all(GEOMETRY)
     chip.execute(pulse(cells, bl_v=3.8, wl_v=2.0, width_s=1e-6), 1)
     gate = np.random.default_rng(0).uniform(2.2, 2.7, len(cells))
@@ -159,7 +171,9 @@ def test_a_network_runs_alike_on_chip_and_from_its_map(programmed_chip) -> None:
     def both(operation):
         nonlocal worst
         # The cells relax as the chip's clock runs: the map must be of the same moment.
-        stored = multiply_from_map(operation, chip.conductance_s(), chip.capabilities.adc_bits, chip.words)
+        stored = multiply_from_map(
+            operation, chip.conductance_s(), chip.capabilities.adc_bits, chip.words
+        )
         real = chip.execute(operation, 9)
         worst = max(worst, int(np.abs(real.codes - stored.codes).max()))
         np.testing.assert_array_equal(real.word_sums, stored.word_sums)
@@ -186,7 +200,7 @@ def test_large_batches_are_cut_into_operations_of_bounded_size(monkeypatch) -> N
     encoding = calibrate(network, mapping, images)
     stored = StoredMap(mapping.target_map_s)
     whole = drive(infer(network, mapping, encoding, images), stored)
-    monkeypatch.setattr("rram_hil.inference.CHUNK_BYTES", 2000)
+    monkeypatch.setattr("rram_hil.networks.inference.CHUNK_BYTES", 2000)
     sizes = []
 
     def answer(operation):
@@ -241,7 +255,10 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
     with pytest.raises(DataError, match="no images"):
         drive(infer(network, mapping, encoding, images[:0]), stored)
     with pytest.raises(ConfigError, match="'conv1' is not on the array"):
-        drive(infer(network, map_network({"fc": network.weights["fc"]}, GEOMETRY), encoding, images), stored)
+        drive(
+            infer(network, map_network({"fc": network.weights["fc"]}, GEOMETRY), encoding, images),
+            stored,
+        )
     other = map_network(network.weights | {"fc": np.ones((6, 70))}, GEOMETRY)
     with pytest.raises(DataError, match=r"layer fc: weight \(6, 72\), on the array \(6, 70\)"):
         drive(infer(network, other, encoding, images), stored)

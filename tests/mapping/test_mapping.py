@@ -5,16 +5,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.cells import Cells, Geometry
+from rram_hil.array.cells import Cells, Geometry
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.mapping import LayerWords, Mapping, MappingOptions, map_network, word_operation
+from rram_hil.networks.mapping import (
+    LayerWords,
+    Mapping,
+    MappingOptions,
+    map_network,
+    word_operation,
+)
 
 G_MIN, G_MAX = 10e-6, 120e-6
 
 
 def random_weights(seed: int, shapes: list[tuple[int, ...]]) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return {f"layer{k}": rng.normal(size=shape).astype(np.float32) for k, shape in enumerate(shapes)}
+    return {
+        f"layer{k}": rng.normal(size=shape).astype(np.float32) for k, shape in enumerate(shapes)
+    }
 
 
 matrix = st.tuples(st.integers(1, 12), st.integers(1, 30))
@@ -31,9 +39,13 @@ tile_sizes = st.tuples(st.integers(5, 32), st.integers(4, 24))
     st.sampled_from(["max", "percentile", "rms"]),
     st.integers(0, 99),
 )
-def test_array_at_its_targets_holds_the_clipped_quantised_weights(shapes, tile, levels, clip, seed) -> None:
+def test_array_at_its_targets_holds_the_clipped_quantised_weights(
+    shapes, tile, levels, clip, seed
+) -> None:
     weights = random_weights(seed, shapes)
-    mapping = map_network(weights, Geometry(200, *tile), MappingOptions(levels=levels, clip=clip, percentile=95.0))
+    mapping = map_network(
+        weights, Geometry(200, *tile), MappingOptions(levels=levels, clip=clip, percentile=95.0)
+    )
     held = mapping.target_weights()
     for layer in mapping.layers:
         wanted = np.clip(weights[layer.name], -layer.clip, layer.clip)
@@ -80,7 +92,9 @@ def test_splitting_into_blocks_does_not_change_the_weights(shapes, tile, seed) -
 def test_arrays_bring_the_same_mapping_back(shapes, tile, seed) -> None:
     geometry = Geometry(200, *tile)
     stuck = np.where(np.random.default_rng(seed).random(geometry.shape) < 0.1, G_MAX, np.nan)
-    mapping = map_network(random_weights(seed, shapes), geometry, MappingOptions(faults="flip"), stuck)
+    mapping = map_network(
+        random_weights(seed, shapes), geometry, MappingOptions(faults="flip"), stuck
+    )
     back = Mapping.from_arrays(geometry, mapping.to_arrays())
     for name, array in mapping.to_arrays().items():
         np.testing.assert_array_equal(array, back.to_arrays()[name])
@@ -104,7 +118,9 @@ def test_arrays_of_another_chip_are_refused() -> None:
     with pytest.raises(DataError, match="of a chip of shape"):
         Mapping.from_arrays(Geometry(1, 8, 10), mapping.to_arrays())
     with pytest.raises(DataError, match="'signs' is missing"):
-        Mapping.from_arrays(Geometry(1, 8, 8), {k: v for k, v in mapping.to_arrays().items() if k != "signs"})
+        Mapping.from_arrays(
+            Geometry(1, 8, 8), {k: v for k, v in mapping.to_arrays().items() if k != "signs"}
+        )
 
 
 def test_a_measured_map_gives_the_weights_that_are_really_there() -> None:
@@ -144,7 +160,9 @@ def test_knowing_stuck_cells_lowers_the_error_of_the_weights(seed, levels) -> No
     stuck = np.where(draw < 0.0175, G_MAX, np.where(draw > 1 - 0.0904, G_MIN / 2, np.nan))
     errors = []
     for faults in ("none", "partner", "flip"):
-        mapping = map_network(weights, geometry, MappingOptions(levels=levels, faults=faults), stuck)
+        mapping = map_network(
+            weights, geometry, MappingOptions(levels=levels, faults=faults), stuck
+        )
         real = np.where(np.isfinite(stuck), stuck, mapping.target_map_s)
         held = mapping.effective_weights(real)
         errors.append(sum(float(np.sum((held[n] - w) ** 2)) for n, w in weights.items()))
@@ -156,7 +174,9 @@ def test_stuck_cells_are_not_to_be_programmed_and_keep_their_conductance_as_targ
     geometry = Geometry(1, 4, 4)
     stuck = np.full(geometry.shape, np.nan)
     stuck[0, 1, 0] = G_MAX
-    mapping = map_network({"a": np.zeros((2, 4))}, geometry, MappingOptions(faults="partner"), stuck)
+    mapping = map_network(
+        {"a": np.zeros((2, 4))}, geometry, MappingOptions(faults="partner"), stuck
+    )
     assert list(np.flatnonzero(~mapping.free)) == [4]
     np.testing.assert_allclose(mapping.target_s[[4, 5]], [G_MAX, G_MAX])
     assert mapping.target_weights()["a"][0, 1] == pytest.approx(0)
@@ -187,7 +207,9 @@ def test_pieces_are_cut_between_outputs_where_whole_ones_do_not_fit() -> None:
 
 
 def test_only_the_allowed_tiles_are_used() -> None:
-    mapping = map_network(random_weights(0, [(2, 4), (2, 6)]), Geometry(4, 8, 8), MappingOptions(tiles=[2]))
+    mapping = map_network(
+        random_weights(0, [(2, 4), (2, 6)]), Geometry(4, 8, 8), MappingOptions(tiles=[2])
+    )
     assert set(mapping.cells.tile) == {2}
     with pytest.raises(ConfigError, match="no tile 7"):
         map_network(random_weights(0, [(3, 4)]), Geometry(4, 8, 8), MappingOptions(tiles=[7]))
@@ -195,7 +217,9 @@ def test_only_the_allowed_tiles_are_used() -> None:
 
 def test_clips_of_single_layers_take_precedence_and_must_name_a_layer() -> None:
     weights = random_weights(0, [(3, 4), (2, 6)])
-    mapping = map_network(weights, Geometry(1, 8, 16), MappingOptions(clip=0.5, clips={"layer1": 0.25}))
+    mapping = map_network(
+        weights, Geometry(1, 8, 16), MappingOptions(clip=0.5, clips={"layer1": 0.25})
+    )
     assert [layer.clip for layer in mapping.layers] == [0.5, 0.25]
     with pytest.raises(ConfigError, match="no layer 'conv9'"):
         map_network(weights, Geometry(1, 8, 16), MappingOptions(clips={"conv9": 1.0}))
@@ -221,13 +245,16 @@ def test_a_layer_of_zeros_is_mapped_to_the_lowest_conductance() -> None:
 
 def layer_words(indices: list[int], values: list[int]) -> LayerWords:
     none = np.zeros(0, dtype=np.int32)
-    return LayerWords(np.array(indices, dtype=np.int64), np.array(values, dtype=np.int32), 0.01, none, 1.0)
+    return LayerWords(
+        np.array(indices, dtype=np.int64), np.array(values, dtype=np.int32), 0.01, none, 1.0
+    )
 
 
 def test_words_go_to_the_first_cell_of_their_weights_pair() -> None:
     mapping = map_network(random_weights(0, [(6, 20), (4, 2, 3, 3)]), Geometry(8, 8, 8))
     operation = word_operation(
-        mapping, {"layer0": layer_words([0, 37, 119], [1, -127, 5]), "layer1": layer_words([71], [9])}
+        mapping,
+        {"layer0": layer_words([0, 37, 119], [1, -127, 5]), "layer1": layer_words([71], [9])},
     )
     first = mapping.pair_index("layer0")[0].ravel()[[0, 37, 119]]
     other = mapping.pair_index("layer1")[0].ravel()[[71]]

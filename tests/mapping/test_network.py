@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.network import Conv2d, Linear, Network, ReLU, forward, tensors_from, unfold
+from rram_hil.networks.network import Conv2d, Linear, Network, ReLU, forward, tensors_from, unfold
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -34,22 +34,33 @@ def test_float_inference_is_that_of_torch() -> None:
     module, images = lenet(), some_images(33, 1, 28, 28)
     network = Network.from_torch(module)
     assert network.parameters == 61706
-    np.testing.assert_allclose(forward(network, images, batch=20), logits(module, images), atol=2e-6)
+    np.testing.assert_allclose(
+        forward(network, images, batch=20), logits(module, images), atol=2e-6
+    )
 
 
 def test_strides_and_uneven_kernels_are_those_of_torch() -> None:
     torch.manual_seed(1)
     module = nn.Sequential(
-        nn.Conv2d(3, 4, (3, 2), (2, 1), (0, 3), bias=False), nn.MaxPool2d((3, 2), (2, 3)), nn.Flatten()
+        nn.Conv2d(3, 4, (3, 2), (2, 1), (0, 3), bias=False),
+        nn.MaxPool2d((3, 2), (2, 3)),
+        nn.Flatten(),
     )
     images = some_images(40, 3, 13, 11)
-    np.testing.assert_allclose(forward(Network.from_torch(module), images), logits(module, images), atol=2e-6)
+    np.testing.assert_allclose(
+        forward(Network.from_torch(module), images), logits(module, images), atol=2e-6
+    )
 
 
 def test_batch_norm_is_folded_into_the_layer_before_it() -> None:
     torch.manual_seed(2)
     module = nn.Sequential(
-        nn.Conv2d(2, 5, 3, bias=False), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(180, 7), nn.BatchNorm1d(7)
+        nn.Conv2d(2, 5, 3, bias=False),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(180, 7),
+        nn.BatchNorm1d(7),
     )
     for _ in range(3):
         module(torch.randn(16, 2, 8, 8))
@@ -67,7 +78,10 @@ def test_torch_and_back_and_a_file_keep_the_network(tmp_path) -> None:
     network = Network.from_torch(module)
     network.save(tmp_path / "net.safetensors")
     state = torch.random.get_rng_state()
-    for other in (Network.from_torch(network.to_torch()), Network.load(tmp_path / "net.safetensors")):
+    for other in (
+        Network.from_torch(network.to_torch()),
+        Network.load(tmp_path / "net.safetensors"),
+    ):
         assert other.layers == network.layers
         np.testing.assert_array_equal(forward(other, images), forward(network, images))
     assert torch.equal(state, torch.random.get_rng_state())
@@ -78,7 +92,9 @@ def test_names_of_nested_modules_are_joined() -> None:
     module = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), nn.Linear(3, 2))
     network = Network.from_torch(module)
     assert list(network.weights) == ["0_1", "1"]
-    assert [name for name, _ in network.to_torch().named_children()] == [layer.name for layer in network.layers]
+    assert [name for name, _ in network.to_torch().named_children()] == [
+        layer.name for layer in network.layers
+    ]
 
 
 @pytest.mark.parametrize(
@@ -168,13 +184,19 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch, tmp_path) 
     network = Network.from_torch(lenet())
     for module in ("torch", "safetensors", "safetensors.numpy"):
         monkeypatch.setitem(sys.modules, module, None)
-    for attempt in (network.to_torch, lambda: network.save(tmp_path / "a"), lambda: Network.load(tmp_path / "a")):
+    for attempt in (
+        network.to_torch,
+        lambda: network.save(tmp_path / "a"),
+        lambda: Network.load(tmp_path / "a"),
+    ):
         with pytest.raises(ConfigError, match=r"pip install 'rram-hil\[torch\]'"):
             attempt()
 
 
 def test_unfolding_orders_rows_as_the_weight_does() -> None:
     images = np.arange(2 * 3 * 5 * 6).reshape(2, 3, 5, 6).astype(np.float32)
-    expected = nn.functional.unfold(torch.from_numpy(images), (3, 2), dilation=(1, 2), padding=(1, 0), stride=(2, 1))
+    expected = nn.functional.unfold(
+        torch.from_numpy(images), (3, 2), dilation=(1, 2), padding=(1, 0), stride=(2, 1)
+    )
     rows = unfold(images, (3, 2), (2, 1), (1, 0), (1, 2))
     np.testing.assert_array_equal(rows.reshape(18, 2, -1).transpose(1, 0, 2), expected.numpy())

@@ -1,4 +1,6 @@
-"""Every characterisation protocol runs on every array backend, or refuses naming what is missing before anything moves."""
+"""Every characterisation protocol runs on every array backend, or refuses naming what is missing
+before anything moves.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,24 @@ import pytest
 from chain_benches import ARC_ONE, BOARD, CHAINS
 from chain_recipes import ARRAY, Steps, backend_text, steps_of, toml
 
-from rram_hil.bench import Bench
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
 from rram_hil.errors import BenchError, ConfigError
-from rram_hil.figures import Figure
-from rram_hil.plots import plots_of
-from rram_hil.run import RunOutcome, run_recipe
-from rram_hil.run_file import read_run
+from rram_hil.report.plots import plots_of
+from rram_hil.statistics import Figure
+from rram_hil.storage.run_reader import read_run
 
 SIZE = 2
 TSP, TRIGGERED, PLAIN = CHAINS
 QUICK = [("1T1R", ARRAY), ("1R", ARRAY), ("1T1R", BOARD), ("1T1R", TSP), ("1R", ARC_ONE)]
-LONG = [("1R", BOARD), ("1R", TSP), ("1T1R", TRIGGERED), ("1R", TRIGGERED), ("1T1R", PLAIN), ("1R", PLAIN)]
+LONG = [
+    ("1R", BOARD),
+    ("1R", TSP),
+    ("1T1R", TRIGGERED),
+    ("1R", TRIGGERED),
+    ("1T1R", PLAIN),
+    ("1R", PLAIN),
+]
 EVERY = [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in LONG)]
 ONLY_READ = ("read-noise", "read-disturb")
 
@@ -43,10 +52,17 @@ def test_every_protocol_runs(tmp_path: Path, cell: str, chain: str) -> None:
     steps = steps_of(chain, cell)
     scheme = "inhibit" if cell == "1T1R" else "half"
     if scheme not in schemes_of(tmp_path, chain, cell):
-        # Without V/2 no 1R array is to be programmed: each protocol that would says so, those that only read run.
+        # Without V/2 no 1R array is to be programmed: each protocol that would says so, those that
+        # only read run.
         for name in steps:
             if name not in ONLY_READ:
-                refused(tmp_path, chain, cell, {name: steps[name]}, "unselected lines 'half' are not available")
+                refused(
+                    tmp_path,
+                    chain,
+                    cell,
+                    {name: steps[name]},
+                    "unselected lines 'half' are not available",
+                )
         steps = {name: steps[name] for name in ONLY_READ}
     outcome = run_steps(tmp_path, chain, cell, steps)
     summaries: dict[str, Any] = dict(outcome.steps)
@@ -54,7 +70,11 @@ def test_every_protocol_runs(tmp_path: Path, cell: str, chain: str) -> None:
     with read_run(outcome.run_file) as run:
         assert run.status == "complete"
         kept = {name for _, name in run.result_names}
-        drawn = {step.split("_", 1)[1].replace("_", "-") for step, _, svg in plots_of(run) if "<polyline" in svg}
+        drawn = {
+            step.split("_", 1)[1].replace("_", "-")
+            for step, _, svg in plots_of(run)
+            if "<polyline" in svg
+        }
         operations = run.operations()
     for name, summary in summaries.items():
         assert summary.cells in (SIZE * SIZE, SIZE)
@@ -93,13 +113,25 @@ def changed(chain: str, cell: str, name: str, **keys: Any) -> Steps:
 GATES = {"start_v": 2.0, "stop_v": 3.0, "points": 3}
 SHORT = {"bl_v": 2.0, "wl_v": 2.6, "width_s": 1e-6}
 REFUSALS: list[tuple[str, str, str, dict[str, Any], str]] = [
-    (ARRAY, "1R", "pulse-response", {"set_wl_v": GATES}, "set_wl_v: a gate is not available on this bench"),
+    (
+        ARRAY,
+        "1R",
+        "pulse-response",
+        {"set_wl_v": GATES},
+        "set_wl_v: a gate is not available on this bench",
+    ),
     (ARRAY, "1T1R", "endurance", {"set": {"bl_v": 2.0, "width_s": 1e-6}}, "wl_v: missing"),
     (ARRAY, "1T1R", "half-select-disturb", {"cells": {}}, "none is left there to take the pulses"),
     (ARRAY, "1T1R", "half-select-disturb", {"mode": "pulses"}, "'inhibit' puts 0 V across"),
     (ARRAY, "1R", "dc-sweep", {"measure": "level"}, "adds half-selected cells' currents"),
     (TSP, "1T1R", "endurance", {"set": SHORT}, "a width of 1e-06 to 1e-06 s is not available"),
-    (TSP, "1T1R", "read-disturb", {"unselected": "third"}, "unselected lines 'third' are not available"),
+    (
+        TSP,
+        "1T1R",
+        "read-disturb",
+        {"unselected": "third"},
+        "unselected lines 'third' are not available",
+    ),
     (
         ARC_ONE,
         "1R",
@@ -107,7 +139,13 @@ REFUSALS: list[tuple[str, str, str, dict[str, Any], str]] = [
         {"measure": "level", "unselected": "inhibit"},
         "a current measured above the read limit",
     ),
-    (ARC_ONE, "1R", "array-statistics", {"compliance_a": 1e-4}, "a compliance current is not available"),
+    (
+        ARC_ONE,
+        "1R",
+        "array-statistics",
+        {"compliance_a": 1e-4},
+        "a compliance current is not available",
+    ),
     (ARRAY, "1T1R", "forming", {"wl_v": [2.0, 5.0]}, "WL 5 V is beyond the limit"),
     (
         ARRAY,
@@ -122,7 +160,9 @@ REFUSALS: list[tuple[str, str, str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("chain", "cell", "name", "keys", "text"), REFUSALS, ids=[f"{r[0]}-{r[2]}-{r[4][:12]}" for r in REFUSALS]
+    ("chain", "cell", "name", "keys", "text"),
+    REFUSALS,
+    ids=[f"{r[0]}-{r[2]}-{r[4][:12]}" for r in REFUSALS],
 )
 def test_what_a_bench_lacks_is_refused_before_anything_moves(
     tmp_path: Path, chain: str, cell: str, name: str, keys: dict[str, Any], text: str
@@ -132,11 +172,19 @@ def test_what_a_bench_lacks_is_refused_before_anything_moves(
 
 def test_what_makes_no_sense_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:
     for name, keys, text in (
-        ("pulse-response", {"set": SHORT, "reset": {"sl_v": 1.0, "width_s": 1e-6}}, "give at least one of"),
+        (
+            "pulse-response",
+            {"set": SHORT, "reset": {"sl_v": 1.0, "width_s": 1e-6}},
+            "give at least one of",
+        ),
         ("array-statistics", {"set": SHORT}, "give both set and reset"),
         ("retention", {"levels_s": [1e-5]}, "needs set and reset"),
         ("retention", {"first_s": 10.0, "last_s": 1.0}, "first_s must lie below"),
-        ("half-select-disturb", {"cells": {}, "pulse": {"width_s": 1e-6}}, "bl_v and sl_v must differ"),
+        (
+            "half-select-disturb",
+            {"cells": {}, "pulse": {"width_s": 1e-6}},
+            "bl_v and sl_v must differ",
+        ),
     ):
         with pytest.raises(ConfigError, match=text):
             run_steps(tmp_path, ARRAY, "1T1R", {name: keys})

@@ -10,10 +10,10 @@ import pytest
 from chain_recipes import ARRAY, backend_text
 from rich.console import Console
 
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.cli import main
-from rram_hil.console import Output, outcome_text
-from rram_hil.run import run_recipe
-from rram_hil.show import show_run
+from rram_hil.terminal.console import Output, outcome_text
+from rram_hil.terminal.show import show_run
 
 TEXT = (Path(__file__).parents[2] / "docs" / "characterisation.md").read_text(encoding="utf-8")
 

@@ -1,4 +1,6 @@
-"""Characterisation protocols driven by invented cells: failures, interruptions, resumed runs, and the arithmetic of figures."""
+"""Characterisation protocols driven by invented cells: failures, interruptions, resumed runs, and
+the arithmetic of figures.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,31 @@ import pytest
 from chain_recipes import ARRAY, backend_text, steps_of, toml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rram_hil.protocols._common import log_counts, log_times, repeated
-from rram_hil.protocols.read_noise import telegraph
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.driver import Capabilities, Span
-from rram_hil.engine import Watcher, unknown_result
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits, pulses_of
+from rram_hil.array.operations import Apply, Operation, Status, Step, read_step
+from rram_hil.array.results import ApplyResult, Result
+from rram_hil.bench.plugins import protocol_class
+from rram_hil.bench.recipe_runner import run_recipe
+from rram_hil.engine.engine import Watcher, unknown_result
+from rram_hil.engine.protocol import Progress, Save, Setting
 from rram_hil.errors import AbortedError, DataError
-from rram_hil.figures import Figure, between, half_width, mean, median, proportion, slope, spread, within
-from rram_hil.limits import Limits, pulses_of
-from rram_hil.operations import Apply, ApplyResult, Operation, Result, Status, Step, read_step
-from rram_hil.plugins import protocol_class
-from rram_hil.protocol import Progress, Save, Setting
-from rram_hil.run import run_recipe
-from rram_hil.run_file import read_run
+from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.protocols.parts.characterisation import log_counts, log_times, repeated
+from rram_hil.protocols.read_noise import telegraph
+from rram_hil.statistics import (
+    Figure,
+    between,
+    half_width,
+    mean,
+    median,
+    proportion,
+    slope,
+    spread,
+    within,
+)
+from rram_hil.storage.run_reader import read_run
 
 CHIP = Geometry(1, 2, 3)
 LIMITS = Limits(
@@ -42,15 +55,21 @@ LIMITS = Limits(
     pulses_per_cell=10**9,
 )
 WIDE = Span(-5.0, 5.0)
-SETTING = Setting(CHIP, LIMITS, read_step(), Capabilities(WIDE, WIDE, WIDE, Span(1e-8, 1.0), compliance=True))
+SETTING = Setting(
+    CHIP, LIMITS, read_step(), Capabilities(WIDE, WIDE, WIDE, Span(1e-8, 1.0), compliance=True)
+)
 SET = {"bl_v": 2.0, "wl_v": 2.6, "width_s": 1e-7}
 RESET = {"sl_v": 1.6, "wl_v": 3.5, "width_s": 2e-7}
 
 
 class Switches:
-    """Six cells of two states, 100 and 1 uS, that move no more after `lives` pulses; `cut` spoils operations by their number."""
+    """Six cells of two states, 100 and 1 uS, that move no more after `lives` pulses; `cut` spoils
+    operations by their number.
+    """
 
-    def __init__(self, lives: list[float], cut: Callable[[int, Apply], list[int] | None] = lambda k, o: None) -> None:
+    def __init__(
+        self, lives: list[float], cut: Callable[[int, Apply], list[int] | None] = lambda k, o: None
+    ) -> None:
         self.lives, self.cut = np.array(lives), cut
         self.g = np.full(6, 1e-6)
         self.pulses = np.zeros(6, np.int64)
@@ -70,7 +89,9 @@ class Switches:
         values = self._steps(operation, at, None)
         status = np.zeros(values.shape, np.uint8)
         pulses = self.pulses[at] - before
-        return ApplyResult(values * 0.2, values, status, values * 0, pulses, (status == 0).sum(axis=1))
+        return ApplyResult(
+            values * 0.2, values, status, values * 0, pulses, (status == 0).sum(axis=1)
+        )
 
     def _steps(self, operation: Apply, at: Any, most: int | None) -> Any:
         values = []
@@ -89,7 +110,9 @@ class Switches:
         return np.stack(values, axis=1) if values else np.zeros((len(at), 0))
 
 
-def follow(name: str, answer: Callable[[Operation], Result], **keys: Any) -> tuple[Any, dict[str, Any]]:
+def follow(
+    name: str, answer: Callable[[Operation], Result], **keys: Any
+) -> tuple[Any, dict[str, Any]]:
     """Run a protocol on invented results: what it returned and saved."""
     saved: dict[str, Any] = {}
     plan = protocol_class(name).model_validate(keys).run(SETTING)
@@ -127,7 +150,9 @@ def test_a_cell_whose_window_closes_takes_no_further_pulse() -> None:
 
 def test_endurance_stops_early_when_enough_cells_have_failed() -> None:
     cells = Switches([20, 20, 20, math.inf, math.inf, math.inf])
-    found, saved = follow("endurance", cells, set=SET, reset=RESET, cycles=1000, per_decade=1, stop_fraction=0.5)
+    found, saved = follow(
+        "endurance", cells, set=SET, reset=RESET, cycles=1000, per_decade=1, stop_fraction=0.5
+    )
     np.testing.assert_array_equal(saved["cycle"], [1, 10, 100])
     assert found.surviving.value == 0.5
     assert cells.pulses.tolist() == [202, 202, 202, 200, 200, 200]
@@ -149,7 +174,8 @@ def test_a_single_bad_reading_is_no_failure() -> None:
 
 
 def test_interrupted_cycles_go_on_with_what_each_cell_lacks() -> None:
-    # The second operation is the 8 plain cycles between counts 1 and 10: cut after 16, 16, 3 and 0 pulses.
+    # The second operation is the 8 plain cycles between counts 1 and 10: cut after 16, 16, 3 and 0
+    # pulses.
     cells = Switches([math.inf] * 6, lambda k, o: [16, 16, 3, 0, 0, 0] if k == 2 else None)
     found, saved = follow("endurance", cells, set=SET, reset=RESET, cycles=10, per_decade=1)
     assert [len(o.cells) for o in cells.asked[1:4]] == [6, 1, 3]
@@ -192,7 +218,9 @@ def test_repeated_pulses_are_never_more_than_one_round_too_many(data: st.DataObj
 def test_a_sweep_that_was_cut_is_taken_by_the_cells_that_were_not_reached_alone() -> None:
     cells = Switches([math.inf] * 6, lambda k, o: [5, 2, 0, 0, 0, 0] if k == 1 else None)
     branch = {"start_v": 0.4, "stop_v": 1.0, "step_v": 0.2}
-    found, saved = follow("dc-sweep", cells, set={**branch, "wl_v": 2.6}, reset={**branch, "wl_v": 3.5}, width_s=1e-6)
+    found, saved = follow(
+        "dc-sweep", cells, set={**branch, "wl_v": 2.6}, reset={**branch, "wl_v": 3.5}, width_s=1e-6
+    )
     assert [len(o.cells) for o in cells.asked] == [6, 4]
     assert np.isnan(saved["current"][:2]).all()
     assert np.isfinite(saved["current"][2:]).all()
@@ -200,7 +228,8 @@ def test_a_sweep_that_was_cut_is_taken_by_the_cells_that_were_not_reached_alone(
     # The first level already switches: between 0.2 V, one step below it, and 0.4 V.
     assert found.set_v.value == pytest.approx(0.3)
     np.testing.assert_allclose(
-        saved["voltage"], [0.4, 0.6, 0.8, 1.0, 0.8, 0.6, 0.4, -0.4, -0.6, -0.8, -1.0, -0.8, -0.6, -0.4]
+        saved["voltage"],
+        [0.4, 0.6, 0.8, 1.0, 0.8, 0.6, 0.4, -0.4, -0.6, -0.8, -1.0, -0.8, -0.6, -0.4],
     )
 
 
@@ -208,7 +237,12 @@ def test_polarities_of_different_compliance_are_two_batches() -> None:
     cells = Switches([math.inf] * 6)
     branch = {"start_v": 0.4, "stop_v": 1.0, "step_v": 0.2, "wl_v": 3.0}
     found, _ = follow(
-        "dc-sweep", cells, set={**branch, "compliance_a": 1e-4}, reset=branch, width_s=1e-6, measure="after"
+        "dc-sweep",
+        cells,
+        set={**branch, "compliance_a": 1e-4},
+        reset=branch,
+        width_s=1e-6,
+        measure="after",
     )
     assert [o.compliance_a for o in cells.asked] == [1e-4, None]
     assert (found.were_set, found.were_reset) == (6, 6)
@@ -217,7 +251,10 @@ def test_polarities_of_different_compliance_are_two_batches() -> None:
 def test_a_sample_is_chosen_by_the_seed() -> None:
     cells = Switches([math.inf] * 6)
     branch = {"start_v": 0.4, "stop_v": 1.0, "step_v": 0.2, "wl_v": 3.0}
-    first, second = (follow("dc-sweep", cells, set=branch, reset=branch, width_s=1e-6, sample=3)[1] for _ in range(2))
+    first, second = (
+        follow("dc-sweep", cells, set=branch, reset=branch, width_s=1e-6, sample=3)[1]
+        for _ in range(2)
+    )
     assert first["column"].size == 3
     np.testing.assert_array_equal(first["column"], second["column"])
 
@@ -238,7 +275,9 @@ def test_neighbours_take_the_pulses_and_victims_none() -> None:
     follow("half-select-disturb", cells, cells={"columns": [1, 2]}, pulse=SET, pulses=20)
     assert cells.pulses.tolist() == [20, 0, 0, 20, 0, 0]
     cells = Switches([math.inf] * 6)
-    follow("half-select-disturb", cells, cells={"rows": [0, 0]}, share="column", pulse=RESET, pulses=20)
+    follow(
+        "half-select-disturb", cells, cells={"rows": [0, 0]}, share="column", pulse=RESET, pulses=20
+    )
     assert cells.pulses.tolist() == [0, 0, 0, 20, 20, 20]
 
 
@@ -291,7 +330,9 @@ def test_a_resumed_run_says_what_an_uncut_one_says(tmp_path: Path) -> None:
         outcome = run_recipe(*files, resume=done > 0)
         with read_run(outcome.run_file) as run:
             assert run.attributes["resumed"] == len(cuts)
-            told.append((repr(outcome.steps), run.rows("operations"), run.map("conductance").values))
+            told.append(
+                (repr(outcome.steps), run.rows("operations"), run.map("conductance").values)
+            )
     assert told[0][:2] == told[1][:2]
     np.testing.assert_array_equal(told[0][2], told[1][2])
 

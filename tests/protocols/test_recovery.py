@@ -1,4 +1,6 @@
-"""What a protocol says of a simulated array is what the array's model has, within the uncertainty that the protocol states."""
+"""What a protocol says of a simulated array is what the array's model has, within the uncertainty
+that the protocol states.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.bench import Bench
-from rram_hil.device.model import DeviceModel
-from rram_hil.figures import Figure
-from rram_hil.operations import pulse
-from rram_hil.plugins import protocol_class
-from rram_hil.protocol import Save, Setting
+from rram_hil.array.operations import pulse
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.plugins import protocol_class
+from rram_hil.engine.protocol import Save, Setting
+from rram_hil.simulation.model import DeviceModel
+from rram_hil.statistics import Figure
 
 Known = dict[str, tuple[Figure, float]]
 """Figures with the truth behind each."""
@@ -92,7 +94,10 @@ def pulse_response(model: Make, array: Make, seed: int) -> Known:
         "SET from cycle to cycle": (found.set_cycle_to_cycle, 0.06),
         "RESET between cells": (found.reset_between_cells, 0.08),
         "RESET from cycle to cycle": (found.reset_cycle_to_cycle, 0.06),
-        "depression": (found.depression_ratio, float(nominal.nominal_reset_s(1.6) / nominal.nominal_set_s(3.0))),
+        "depression": (
+            found.depression_ratio,
+            float(nominal.nominal_reset_s(1.6) / nominal.nominal_set_s(3.0)),
+        ),
     }
     truths = {
         "set_wl": nominal.nominal_set_s(saved["set_wl_v"]),
@@ -102,7 +107,10 @@ def pulse_response(model: Make, array: Make, seed: int) -> Known:
     for name, truth in truths.items():
         for k, value in enumerate(truth):
             sure = float(saved[f"{name}_median_uncertainty"][k])
-            known[f"{name} {k}"] = (Figure(float(saved[f"{name}_median"][k]), sure, "S"), float(value))
+            known[f"{name} {k}"] = (
+                Figure(float(saved[f"{name}_median"][k]), sure, "S"),
+                float(value),
+            )
     return known
 
 
@@ -138,7 +146,9 @@ def dc_sweep(model: Make, array: Make, seed: int) -> Known:
 def endurance(model: Make, array: Make, seed: int) -> Known:
     path = model()
     bench = array(path, 8, seed)
-    found, _ = run(bench, "endurance", set=SET, reset=RESET | {"sl_v": 1.5}, cycles=300, per_decade=6)
+    found, _ = run(
+        bench, "endurance", set=SET, reset=RESET | {"sl_v": 1.5}, cycles=300, per_decade=6
+    )
     nominal = DeviceModel.load(str(path))
     high, low = float(nominal.nominal_set_s(2.6)), float(nominal.nominal_reset_s(1.5))
     assert (found.first_failure, found.never_cycled, found.cycles) == (0, 0, 64 * 300)
@@ -191,7 +201,10 @@ def retention(model: Make, array: Make, seed: int) -> Known:
     }
     for level in range(3):
         sure = float(saved["change_mean_uncertainty"][level, -2])
-        known[f"level {level}"] = (Figure(float(saved["change_mean"][level, -2]), sure, "S"), -1.5e-6)
+        known[f"level {level}"] = (
+            Figure(float(saved["change_mean"][level, -2]), sure, "S"),
+            -1.5e-6,
+        )
     return known
 
 
@@ -199,7 +212,9 @@ def read_noise(model: Make, array: Make, seed: int) -> Known:
     bench = array(model("quiet", read={"fraction": 0.004, "floor_s": 0.1e-6}), 12, seed)
     # Levels from 3 to 200 uS, so that the floor and the part that goes with G can be told apart.
     bench.do(pulse(bench.cells(), sl_v=1.9, wl_v=3.5, width_s=2e-7))
-    bench.do(pulse(bench.cells(), bl_v=2.0, wl_v=np.tile(np.linspace(2.2, 3.1, 12), 12), width_s=1e-7))
+    bench.do(
+        pulse(bench.cells(), bl_v=2.0, wl_v=np.tile(np.linspace(2.2, 3.1, 12), 12), width_s=1e-7)
+    )
     found, saved = run(bench, "read-noise", reads=500)
     assert found.telegraph_cells.value == 0
     assert np.all((saved["frequency"] > 0) & (saved["frequency"] < 0.5 / found.interval_time_s))
@@ -223,7 +238,8 @@ def telegraph(model: Make, array: Make, seed: int) -> Known:
     found, saved = run(bench, "read-noise", reads=500)
     chip = bench.driver.chip  # type: ignore[attr-defined]
     np.testing.assert_array_equal(saved["telegraph"].ravel() == 1, chip._traits.telegraph)
-    # Each reading is trapped or not by itself: a cell leaves the upper level with 0.2 in each interval, the lower with 0.8.
+    # Each reading is trapped or not by itself: a cell leaves the upper level with 0.2 in each
+    # interval, the lower with 0.8.
     return {
         "fraction": (found.noise_fraction, 0.004),
         "cells": (found.telegraph_cells, 0.3),
@@ -268,19 +284,31 @@ STUDIES = [
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda s: s.__name__)
-def test_figures_cover_the_models_parameters(study: Any, known_model: Make, open_array: Make) -> None:
+def test_figures_cover_the_models_parameters(
+    study: Any, known_model: Make, open_array: Make
+) -> None:
     known = study(known_model, open_array, 1)
-    missed = [f"{name}: {figure} for {truth:g}" for name, (figure, truth) in known.items() if not figure.covers(truth)]
+    missed = [
+        f"{name}: {figure} for {truth:g}"
+        for name, (figure, truth) in known.items()
+        if not figure.covers(truth)
+    ]
     # One in twenty may lie outside a 95 % interval, and none far from it.
     assert len(missed) <= max(1, len(known) // 10), missed
-    far = [f"{n}: {f} for {t:g}" for n, (f, t) in known.items() if not abs(f.value - t) <= 1.6 * f.uncertainty]
+    far = [
+        f"{n}: {f} for {t:g}"
+        for n, (f, t) in known.items()
+        if not abs(f.value - t) <= 1.6 * f.uncertainty
+    ]
     assert not far
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("study", STUDIES, ids=lambda s: s.__name__)
-def test_intervals_cover_as_often_as_they_say(study: Any, known_model: Make, open_array: Make) -> None:
+def test_intervals_cover_as_often_as_they_say(
+    study: Any, known_model: Make, open_array: Make
+) -> None:
     seeds = range(100, 140)
     covered: dict[str, list[bool]] = {}
     for seed in seeds:

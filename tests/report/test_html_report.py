@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rram_hil.errors import DataError
-from rram_hil.html_report import (
+from rram_hil.report.page import (
     Account,
     Bar,
     BarChart,
@@ -34,7 +34,9 @@ from rram_hil.html_report import (
     write_report,
 )
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 
 
@@ -74,7 +76,9 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.words))
 
 
-def panel(tiles: int = 2, rows: int = 24, columns: int = 32, sigma: float = 0.1, seed: int = 1) -> MapPanel:
+def panel(
+    tiles: int = 2, rows: int = 24, columns: int = 32, sigma: float = 0.1, seed: int = 1
+) -> MapPanel:
     rng = np.random.default_rng(seed)
     shape = (tiles, rows, columns)
     target = rng.choice(np.linspace(2e-6, 50e-6, 8), shape)
@@ -147,7 +151,11 @@ def test_the_page_is_well_formed_and_has_its_parts() -> None:
 def test_the_page_needs_nothing_from_outside() -> None:
     text = html(report())
     page = Page(text)
-    linked = [value for _, name, value in page.attributes if name in {"src", "href", "xlink:href", "srcset"}]
+    linked = [
+        value
+        for _, name, value in page.attributes
+        if name in {"src", "href", "xlink:href", "srcset"}
+    ]
     assert linked
     assert all(value.startswith("data:image/png;base64,") for value in linked)
     assert not re.search(r"https?:|url\(|@import|//", re.sub(r"data:[^\"]*", "", text))
@@ -156,7 +164,16 @@ def test_the_page_needs_nothing_from_outside() -> None:
 def test_every_number_given_is_printed() -> None:
     given = report()
     text = Page(html(given)).text
-    wanted = ["A7", "bench 3", "recipe.toml", "2026-01-02 03:04:05 UTC", "virtual clock", "Ada", "17", "rram-hil 0.1.0"]
+    wanted = [
+        "A7",
+        "bench 3",
+        "recipe.toml",
+        "2026-01-02 03:04:05 UTC",
+        "virtual clock",
+        "Ada",
+        "17",
+        "rram-hil 0.1.0",
+    ]
     for figure in given.key_figures:
         wanted += [figure.value, figure.label]
     for row in given.results[0].rows:
@@ -207,8 +224,12 @@ def test_an_accuracy_in_per_cent_is_refused() -> None:
 
 
 def test_what_was_not_measured_is_said_and_does_not_crash() -> None:
-    table = ResultTable("t", (Row("a", ()), Row("b", (float("nan"),), None, None, float("nan"), None)))
-    text = Page(html(replace(report(), results=(table,), charts=(BarChart.of(table), BarChart("u", ()))))).text
+    table = ResultTable(
+        "t", (Row("a", ()), Row("b", (float("nan"),), None, None, float("nan"), None))
+    )
+    text = Page(
+        html(replace(report(), results=(table,), charts=(BarChart.of(table), BarChart("u", ()))))
+    ).text
     assert "not known" in text
     assert "No accuracy was measured." in text
     assert "best" not in text.replace("“Best”", "")
@@ -255,7 +276,9 @@ def test_the_programming_error_is_that_of_responsive_cells_above_the_lowest_leve
     programmed = np.array([[2e-6, 11e-6, 18e-6, 100e-6, 5e-6, np.nan, 1e-9]])
     low = np.array([[0, 0, 0, 1, 0, 0, 0]], dtype=bool)
     high = np.array([[0, 0, 0, 0, 0, 0, 1]], dtype=bool)
-    assert programming_error(MapPanel("m", target, programmed, low, high)) == pytest.approx([0.1, -0.1])
+    assert programming_error(MapPanel("m", target, programmed, low, high)) == pytest.approx(
+        [0.1, -0.1]
+    )
     text = Page(with_map(MapPanel("m", target, programmed, low, high))).text
     assert re.search(r"sigma 0\.1(00)? , N = 2 ;", text)
 
@@ -270,14 +293,28 @@ def test_mean_sigma_and_number_are_those_of_the_cells() -> None:
 
 @pytest.mark.parametrize(
     "programmed",
-    [np.full((4, 5), np.nan), np.full((4, 5), np.inf), np.zeros((4, 5)), np.full((4, 5), 9e37), np.full((4, 5), -1e-6)],
+    [
+        np.full((4, 5), np.nan),
+        np.full((4, 5), np.inf),
+        np.zeros((4, 5)),
+        np.full((4, 5), 9e37),
+        np.full((4, 5), -1e-6),
+    ],
     ids=["nan", "infinite", "zero", "absurd", "negative"],
 )
 @pytest.mark.parametrize(
-    "target", [np.full((4, 5), np.nan), np.full((4, 5), 1e-5), np.zeros((4, 5)), np.arange(20.0).reshape(4, 5)]
+    "target",
+    [
+        np.full((4, 5), np.nan),
+        np.full((4, 5), 1e-5),
+        np.zeros((4, 5)),
+        np.arange(20.0).reshape(4, 5),
+    ],
 )
 @pytest.mark.filterwarnings("error")
-def test_maps_without_sense_are_drawn_without_a_crash(target: np.ndarray, programmed: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_maps_without_sense_are_drawn_without_a_crash(
+    target: np.ndarray, programmed: np.ndarray
+) -> None:  # type: ignore[type-arg]
     Page(with_map(MapPanel("m", target, programmed)))
 
 
@@ -329,7 +366,15 @@ def test_durations_have_sensible_digits_and_units(seconds: float, text: str) -> 
 
 def test_quantities_have_sensible_digits() -> None:
     values = [3085, 0.09974, 23.27, 12345.6, -0.5, 0, 1.5e-9]
-    assert [quantity(v) for v in values] == ["3,085", "0.0997", "23.3", "12,346", "−0.500", "0", "1.50e−09"]
+    assert [quantity(v) for v in values] == [
+        "3,085",
+        "0.0997",
+        "23.3",
+        "12,346",
+        "−0.500",
+        "0",
+        "1.50e−09",
+    ]
 
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -345,19 +390,35 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_nothing_overflows_at_400_pixels(tmp_path: Path) -> None:
     assert CHROMIUM is not None
     write_report(tmp_path / "report.html", report())
-    # A headless window cannot be 400 pixels wide, a frame can; what it measures is read back from the printed document.
-    # The policy of the report forbids scripts in it, so the frame around it looks in.
+    # A headless window cannot be 400 pixels wide, a frame can; what it measures is read back from
+    # the printed document. The policy of the report forbids scripts in it, so the frame around it
+    # looks in.
     (tmp_path / "frame.html").write_text(
         """<iframe id="f" src="report.html" style="width:400px;height:900px;border:0"></iframe><p id="out"></p>
         <script>f.onload = () => { const e = f.contentDocument.documentElement;
         out.textContent = `width ${e.scrollWidth} of ${e.clientWidth}`; }</script>""",
         encoding="utf-8",
     )
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+    ]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    command += [
+        "--allow-file-access-from-files",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+    ]
     done = subprocess.run(
-        [*command, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=60, check=True
+        [*command, (tmp_path / "frame.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     found = re.search(r"width (\d+) of (\d+)", done.stdout)
     assert found, done.stdout[-300:]

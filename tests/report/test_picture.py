@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rram_hil.errors import DataError
-from rram_hil.picture import Axis, Plot, data_uri, diverging, png, sequential, ticks
+from rram_hil.report.picture import Axis, Plot, data_uri, diverging, png, sequential, ticks
 
 
 def decode(data: bytes) -> np.ndarray:  # type: ignore[type-arg]
@@ -20,7 +20,9 @@ def decode(data: bytes) -> np.ndarray:  # type: ignore[type-arg]
     while at < len(data):
         size, kind = struct.unpack(">I4s", data[at : at + 8])
         body = data[at + 8 : at + 8 + size]
-        assert struct.unpack(">I", data[at + 8 + size : at + 12 + size])[0] == zlib.crc32(kind + body)
+        assert struct.unpack(">I", data[at + 8 + size : at + 12 + size])[0] == zlib.crc32(
+            kind + body
+        )
         chunks.append((kind, body))
         at += 12 + size
     assert chunks[0][0] == b"IHDR"
@@ -37,7 +39,9 @@ def decode(data: bytes) -> np.ndarray:  # type: ignore[type-arg]
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 255), st.integers(0, 1000))
-def test_a_png_decodes_to_the_image_it_was_made_of(height: int, width: int, shades: int, seed: int) -> None:
+def test_a_png_decodes_to_the_image_it_was_made_of(
+    height: int, width: int, shades: int, seed: int
+) -> None:
     image = np.random.default_rng(seed).integers(0, shades + 1, (height, width, 3)).astype(np.uint8)
     assert np.array_equal(decode(png(image)), image)
 
@@ -58,7 +62,9 @@ def test_a_data_uri_holds_the_png() -> None:
     assert base64.b64decode(body) == png(image)
 
 
-@pytest.mark.parametrize("bad", [np.zeros((2, 2)), np.zeros((2, 2, 3)), np.zeros((0, 2, 3), dtype=np.uint8)])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((2, 2)), np.zeros((2, 2, 3)), np.zeros((0, 2, 3), dtype=np.uint8)]
+)
 def test_what_is_not_an_image_is_refused(bad: np.ndarray) -> None:  # type: ignore[type-arg]
     with pytest.raises(DataError, match="height, width, 3"):
         png(bad)

@@ -8,29 +8,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.cells import Cells
-from rram_hil.errors import InstrumentError
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import (
     Apply,
-    ApplyResult,
     Multiply,
-    MultiplyResult,
     Program,
-    ProgramResult,
     PulseTrain,
     Ramp,
     Status,
     Step,
-    WaitResult,
     read_step,
 )
-from rram_hil.sound import sound
+from rram_hil.array.result_checks import sound
+from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, WaitResult
+from rram_hil.errors import InstrumentError
 
 CELLS = Cells.of([(0, 0, 0), (0, 0, 1)])
 APPLY = Apply(CELLS, (read_step(), Step(measure="gate")))
 G = np.array([[1e-4, np.nan], [np.nan, np.nan]])
 ANSWER = ApplyResult(
-    np.full((2, 2), 1e-6), G, np.zeros((2, 2), np.uint8), np.zeros((2, 2)), np.zeros(2, int), np.ones(2, int)
+    np.full((2, 2), 1e-6),
+    G,
+    np.zeros((2, 2), np.uint8),
+    np.zeros((2, 2)),
+    np.zeros(2, int),
+    np.ones(2, int),
 )
 TRAIN = PulseTrain(Ramp(2.0, 2.0), Ramp(2.0, 3.0, 0.1), 1e-7)
 PROGRAM = Program(CELLS, np.full(2, 1e-5), np.full(2, 2e-5), TRAIN, TRAIN, read_step())

@@ -1,4 +1,6 @@
-"""A run goes on only on the board and the chip that it began on, and whatever happens the operator hears of live outputs."""
+"""A run goes on only on the board and the chip that it began on, and whatever happens the operator
+hears of live outputs.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +10,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import Operation, pulse, read
+from rram_hil.array.results import Result
+from rram_hil.bench import bench as bench_module
+from rram_hil.bench import recipe as recipe_module
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.drivers.simulated_array import SimulatedArray
 from rram_hil.drivers.simulated_array import launch as launch_array
-from rram_hil.protocols.forming import Forming
-
-from rram_hil import bench as bench_module
-from rram_hil import recipe as recipe_module
-from rram_hil.bench import Bench
-from rram_hil.cells import Cells, Geometry
-from rram_hil.driver import Identity
-from rram_hil.engine import Watcher
+from rram_hil.engine.engine import Watcher
+from rram_hil.engine.protocol import Compute, Plan, Protocol, Setting
+from rram_hil.engine.replay import InFlight, Replay
 from rram_hil.errors import BenchError, ConfigError, InstrumentError, LinkError, UnknownOutcomeError
-from rram_hil.journal import Failed, Header, Intent, Journal, Resume, read_journal
-from rram_hil.operations import Operation, Result, pulse, read
-from rram_hil.protocol import Compute, Plan, Protocol, Setting
-from rram_hil.records import operation_record
-from rram_hil.replay import InFlight, Replay
-from rram_hil.run import run_recipe
+from rram_hil.hardware.driver import Identity
+from rram_hil.protocols.forming import Forming
+from rram_hil.storage.codec import operation_record
+from rram_hil.storage.frames import Failed, Header, Intent, Resume
+from rram_hil.storage.journal import Journal, read_journal
 
 BENCH = """
 [chip]
@@ -99,7 +103,9 @@ def run(bench: Path, *, resume: bool = False) -> Any:
     return run_recipe(bench.with_name("recipe.toml"), bench, bench.with_name("r.h5"), resume=resume)
 
 
-def test_a_chip_that_names_itself_otherwise_is_refused_before_its_ledger_is_taken(bench: Path) -> None:
+def test_a_chip_that_names_itself_otherwise_is_refused_before_its_ledger_is_taken(
+    bench: Path,
+) -> None:
     Board.who = {"chip": "c2"}
     with pytest.raises(ConfigError, match="'c1', but the instrument says that chip 'c2'"):
         Bench.open(bench)
@@ -111,7 +117,9 @@ def test_a_chip_that_names_itself_otherwise_is_refused_before_its_ledger_is_take
 def test_another_board_may_not_go_on_with_a_run(bench: Path) -> None:
     run(bench)
     Board.who = {"serial": "8"}
-    with pytest.raises(ConfigError, match=r"this run began on simulated array .* seed-1; the bench now has .* 8"):
+    with pytest.raises(
+        ConfigError, match=r"this run began on simulated array .* seed-1; the bench now has .* 8"
+    ):
         run(bench, resume=True)
 
 
@@ -140,7 +148,9 @@ def test_a_read_with_an_unknown_outcome_is_no_map_of_unreadable_cells(bench: Pat
     assert run(bench, resume=True).steps[1][1].unreadable == 0
 
 
-def test_an_error_that_the_run_ended_with_is_tried_again_and_one_that_it_survived_is_told_again(tmp_path: Path) -> None:
+def test_an_error_that_the_run_ended_with_is_tried_again_and_one_that_it_survived_is_told_again(
+    tmp_path: Path,
+) -> None:
     first, second = (read(_cell(n)) for n in (1, 2))
     path = tmp_path / "j"
     header = _header()
@@ -161,9 +171,14 @@ def test_an_error_that_the_run_ended_with_is_tried_again_and_one_that_it_survive
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("mine"), KeyboardInterrupt()])
-def test_outputs_that_stay_on_are_told_even_where_something_else_went_wrong(bench: Path, error: BaseException) -> None:
+def test_outputs_that_stay_on_are_told_even_where_something_else_went_wrong(
+    bench: Path, error: BaseException
+) -> None:
     Board.stays_on = True
-    with pytest.raises(BenchError, match=r"OUTPUTS COULD NOT BE VERIFIED AS OFF .*relay sticks"), Bench.open(bench):
+    with (
+        pytest.raises(BenchError, match=r"OUTPUTS COULD NOT BE VERIFIED AS OFF .*relay sticks"),
+        Bench.open(bench),
+    ):
         raise error
 
 
@@ -207,7 +222,9 @@ class Training(Protocol):
 
     def run(self, setting: Setting) -> Plan[str]:
         arrays = yield Compute("c", lambda do: {"a": 3.0, "b": [1, 2]})  # type: ignore[dict-item]
-        return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in sorted(arrays.items()))
+        return ", ".join(
+            f"{name} {array.dtype} {array.shape}" for name, array in sorted(arrays.items())
+        )
 
 
 class NoGenerator(Protocol):
@@ -217,7 +234,9 @@ class NoGenerator(Protocol):
         return 3  # type: ignore[return-value]
 
 
-def test_what_a_computation_gives_is_the_same_live_and_resumed(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_computation_gives_is_the_same_live_and_resumed(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recipe_module, "protocol_class", lambda name, folder: Training)
     bench.with_name("recipe.toml").write_text('[[step]]\nprotocol = "training"\n')
     live, resumed = run(bench).steps, run(bench, resume=True).steps
@@ -225,7 +244,10 @@ def test_what_a_computation_gives_is_the_same_live_and_resumed(bench: Path, monk
 
 
 def test_a_protocol_that_yields_nothing_is_told_so(bench: Path) -> None:
-    with Bench.open(bench) as opened, pytest.raises(ConfigError, match=r"must yield its operations .* returned a int"):
+    with (
+        Bench.open(bench) as opened,
+        pytest.raises(ConfigError, match=r"must yield its operations .* returned a int"),
+    ):
         opened.run(NoGenerator())
 
 
@@ -237,7 +259,13 @@ def test_a_resumed_run_says_what_it_does(bench: Path) -> None:
         def note(self, text: str) -> None:
             notes.append(text)
 
-    run_recipe(bench.with_name("recipe.toml"), bench, bench.with_name("r.h5"), resume=True, watcher=Listener())
+    run_recipe(
+        bench.with_name("recipe.toml"),
+        bench,
+        bench.with_name("r.h5"),
+        resume=True,
+        watcher=Listener(),
+    )
     assert any("is taken from its journal" in note for note in notes)
 
 
@@ -246,4 +274,14 @@ def _cell(n: int) -> Any:
 
 
 def _header() -> Header:
-    return Header("r", "c1", Geometry(1, 1, 4), "", "", "2026-01-01T00:00:00Z", "virtual", Identity("lab", "1"), "0")
+    return Header(
+        "r",
+        "c1",
+        Geometry(1, 1, 4),
+        "",
+        "",
+        "2026-01-01T00:00:00Z",
+        "virtual",
+        Identity("lab", "1"),
+        "0",
+    )

@@ -7,16 +7,11 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from rram_hil.protocols.forming import Forming
 
-from rram_hil.cells import Cells, Geometry
-from rram_hil.driver import Capabilities, Span
-from rram_hil.errors import ConfigError
-from rram_hil.limits import Limits
-from rram_hil.lowering import lower
-from rram_hil.operations import (
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import (
     Apply,
-    ApplyResult,
     Program,
     PulseTrain,
     Ramp,
@@ -29,8 +24,13 @@ from rram_hil.operations import (
     read_step,
     sweep,
 )
-from rram_hil.protocol import Setting
-from rram_hil.write_verify import WriteVerify
+from rram_hil.array.results import ApplyResult
+from rram_hil.array.write_verify_rules import WriteVerify
+from rram_hil.engine.lowering import lower
+from rram_hil.engine.protocol import Setting
+from rram_hil.errors import ConfigError
+from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.protocols.forming import Forming
 
 GEOMETRY = Geometry(1, 2, 3)
 CELLS = Cells.all(GEOMETRY)
@@ -148,5 +148,7 @@ def test_forming_gives_no_pulse_to_a_cell_that_cannot_be_read(tmp_path: Any) -> 
 
 
 def test_a_sweep_over_a_float32_array_keeps_one_number_a_level() -> None:
-    swept = sweep(CELLS, "bl", list(np.arange(0, 1, 0.25, dtype=np.float32)), wl_v=2.0, width_s=1e-6)
+    swept = sweep(
+        CELLS, "bl", list(np.arange(0, 1, 0.25, dtype=np.float32)), wl_v=2.0, width_s=1e-6
+    )
     assert [s.bl_v for s in swept.steps] == [0.0, 0.25, 0.5, 0.75]

@@ -1,0 +1,1 @@
+"""Fitting the device model to measured cells, and judging what it predicts."""

@@ -1,0 +1,526 @@
+"""Fitting the device model: distributions taken over where a file shows them, the rest by matching
+simulated experiments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from rram_hil.errors import DataError
+from rram_hil.simulation.model import DeviceModel
+from rram_hil.types import FloatArray, IntArray
+
+from .experiments import SweepPlan, cycle_on_model, sweep_on_model, sweep_plan
+from .key_figures import Curves, Figures, curves, cycle_figures, sweep_figures, tolerance
+from .measured_files import Measured
+from .start_values import start
+
+_SEED = 20210
+_COPIES = 4
+_PROBABILITY = (
+    0.0,
+    0.002,
+    0.01,
+    0.03,
+    0.08,
+    0.16,
+    0.26,
+    0.38,
+    0.5,
+    0.62,
+    0.74,
+    0.84,
+    0.92,
+    0.97,
+    0.99,
+    0.998,
+    1.0,
+)
+_FORM_POINTS = 201
+_BANDS = 10
+_BROKEN_US = 130.0
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One number that is fitted: where it stands in the model's content, and its bounds; `log` fits
+    its logarithm.
+    """
+
+    path: tuple[str | int, ...]
+    low: float
+    high: float
+    log: bool = False
+
+    def get(self, content: dict[str, Any]) -> float:
+        """Its value as the optimiser sees it."""
+        value: Any = content
+        for key in self.path:
+            value = value[key]
+        return math.log(value) if self.log else float(value)
+
+    def put(self, content: dict[str, Any], seen: float) -> None:
+        """Set it from what the optimiser sees."""
+        place: Any = content
+        for key in self.path[:-1]:
+            place = place[key]
+        place[self.path[-1]] = math.exp(seen) if self.log else float(seen)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """As the optimiser sees them."""
+        return (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+
+
+def _set_knobs(content: dict[str, Any], bl: bool) -> list[Knob]:
+    part = content["set"]
+    knobs = [
+        Knob(("set", "conductance_s", k), 1e-7, 2.5e-4, log=True)
+        for k in range(len(part["gate_v"]))
+    ]
+    if bl:
+        knobs += [
+            Knob(("set", "bl_ratio", k), 0.02, 1.0, log=True) for k in range(len(part["bl_v"]) - 1)
+        ]
+    return [
+        *knobs,
+        Knob(("set", "offset_sd_v"), 0.002, 0.3),
+        Knob(("set", "gain_sd_ln"), 0.01, 1.0),
+        Knob(("set", "jitter_sd_v"), 0.002, 0.3),
+        Knob(("set", "settled_gain_v"), -0.3, 0.4),
+        Knob(("set", "grow", "cycle_slow_ln"), 0.0, 4.0),
+        *(
+            Knob(("set", "grow", "stir_ln", k), 0.0, 0.2)
+            for k in range(len(part["grow"]["stir_s"]))
+        ),
+        Knob(("set", "grow", "cycle_sd_v"), 0.0, 0.2),
+        Knob(("set", "grow", "cycle_sd_ln"), 0.0, 1.0),
+        Knob(("set", "grow", "series_ohm"), 1000.0, 4500.0, log=True),
+        *(
+            Knob(("set", "grow", "overdrive", "part", k), 0.0, 1.0)
+            for k in range(1, len(part["grow"]["overdrive"]["part"]))
+        ),
+        Knob(("set", "grow", "overdrive", "own_ohm"), 200.0, 3000.0, log=True),
+        Knob(("set", "grow", "overdrive", "spread_ln"), 0.05, 1.0),
+    ]
+
+
+def _reset_knobs(content: dict[str, Any], gate: bool) -> list[Knob]:
+    part = content["reset"]
+    law = part["redraw"]
+    knobs = [
+        Knob(("reset", "conductance_s", k), 1e-6, 3e-4, log=True) for k in range(len(part["sl_v"]))
+    ]
+    if gate:
+        knobs += [
+            Knob(("reset", "redraw", "through_v", k), 0.2, 4.0)
+            for k in range(1, len(law["gate_v"]))
+        ]
+    knobs += [Knob(("reset", "redraw", "on_v", k), 0.2, 3.0) for k in range(len(law["on_v"]))]
+    for name, low, high in (("white_ln", 0.02, 1.0), ("device_ln", 0.02, 1.5)):
+        knobs += [Knob(("reset", "redraw", name, k), low, high) for k in range(len(law["volts"]))]
+    return [
+        *knobs,
+        Knob(("reset", "offset_sd_v"), 0.01, 0.5),
+        Knob(("reset", "redraw", "cycle_sd_v"), 0.01, 0.5),
+        Knob(("reset", "redraw", "lag"), 0.0, 1.0),
+        Knob(("reset", "redraw", "skew"), 0.0, 1.0),
+        Knob(("reset", "redraw", "device_skew"), 0.0, 1.0),
+        Knob(("reset", "redraw", "offset_skew"), 0.0, 1.0),
+        Knob(("reset", "redraw", "heal"), 0.0, 0.4),
+        Knob(("reset", "redraw", "break_v"), 0.05, 3.0),
+        Knob(("reset", "redraw", "break_ln"), 0.05, 1.2),
+        Knob(("reset", "redraw", "break_more_ln"), -0.5, 1.0),
+        Knob(("reset", "wear", "cycles"), 3.0, 300.0, log=True),
+        Knob(("reset", "wear", "less_ln"), 0.0, 2.0),
+    ]
+
+
+def _ordered(content: dict[str, Any]) -> dict[str, Any]:
+    """A copy whose monotone tables are monotone: what the optimiser may cross on its way."""
+    made = {
+        **content,
+        "set": {**content["set"]},
+        "reset": {**content["reset"], "redraw": {**content["reset"]["redraw"]}},
+    }
+    rising = np.maximum.accumulate(np.log(made["set"]["conductance_s"]) + 0.0)
+    made["set"]["conductance_s"] = [
+        float(g) for g in np.exp(rising + 1e-4 * np.arange(rising.size))
+    ]
+    falling = np.minimum.accumulate(np.log(made["reset"]["conductance_s"]))
+    made["reset"]["conductance_s"] = [
+        float(g) for g in np.exp(falling - 1e-4 * np.arange(falling.size))
+    ]
+    over = made["set"]["grow"]["overdrive"]
+    rising_part = [float(p) for p in np.maximum.accumulate(over["part"])]
+    made["set"]["grow"] = {**made["set"]["grow"], "overdrive": {**over, "part": rising_part}}
+    made["set"]["bl_ratio"] = [float(r) for r in np.maximum.accumulate(made["set"]["bl_ratio"])]
+    for name in ("through_v", "on_v"):
+        made["reset"]["redraw"][name] = [
+            float(v) for v in np.maximum.accumulate(made["reset"]["redraw"][name])
+        ]
+    return made
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """A measured sweep to be matched: its plan, and what of it is compared."""
+
+    plan: SweepPlan
+    figures: Figures
+    left: FloatArray
+    steps: FloatArray
+    bands: list[FloatArray]
+
+    @classmethod
+    def of(cls, file: Measured) -> _Target:
+        plan, found = sweep_plan(file), curves(file)
+        figures = sweep_figures(found)
+        steps = _steps([found], plan, figures["half_v"])
+        return cls(plan, figures, _left(found, plan), steps, _bands([found]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cycles:
+    """One state of measured full cycles to be matched: figures, the sd between cells, and median
+    and sd of each of `_TURNS`.
+    """
+
+    name: str
+    cycles: int
+    figures: Figures
+    between: float
+    turns: list[tuple[float, float]]
+
+    @classmethod
+    def of(cls, file: Measured, high: bool) -> _Cycles:
+        name = "r_hrs_ohm" if high else "r_lrs_ohm"
+        x = np.log(np.maximum(file[name], 1.0))
+        _, at, count = np.unique(file["cell"], return_inverse=True, return_counts=True)
+        between = float(np.std(np.bincount(at, x) / count, ddof=1)) if count.size > 1 else 0.0
+        turns = []
+        if high and file.rows_per_cell >= _WEARING:
+            order = np.argsort(at, kind="stable")
+            turn = (
+                np.arange(at.size) - np.repeat(np.cumsum(count) - count, count)
+            ) / file.rows_per_cell
+            for begin, end in _TURNS:
+                mine = order[(turn >= begin) & (turn < end)]
+                turns.append(_level_and_spread(x[mine], at[mine]))
+        figures = cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
+        return cls(name, file.rows_per_cell, figures, between, turns)
+
+
+_CURVE_WEIGHT = 0.25
+_SMOOTH = 0.4
+_SMOOTH_SINGLE = 1.5
+"""Ramps tell the sum of their pulses better than each: what single SET pulses give must be
+smooth.
+"""
+_REST = 100.0
+"""Where the optimiser begins: it takes its steps as parts of where it is, and far from 0 they are
+all alike.
+"""
+_STEP = 1.0
+"""Width of the differences by which it judges a slope: the figures of few cells jump in the
+small.
+"""
+_CURVES = (("set", "conductance_s"), ("set", "bl_ratio"))
+"""Tables of SET that medians of many sweeps show: another device may lie far from the start."""
+_PULL_CURVE, _PULL = 0.15, 0.5
+"""Pull to the start, of these tables and of all else: spreads, tails and thresholds, of which 25
+cells tell little.
+"""
+_WEARING = 50
+"""Cycles a cell from which a file shows wear."""
+_TURNS = ((0.0, 0.1), (0.5, 1.0))
+"""Parts of a file's cycles between which wear is seen."""
+_QUANTILES = (0.15, 0.5, 0.85)
+
+
+def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
+    """Differences of the figures in tolerances, and of the curves' quantiles in steps of 5 %,
+    lighter.
+    """
+    copies = sweep_on_model(model, target.plan, _SEED, _COPIES)
+    figures = [sweep_figures(one) for one in copies]
+    parts = []
+    for name, value in target.figures.items():
+        rule = tolerance(name)
+        if rule is None or name == "extreme_uS" or not np.isfinite(value):
+            continue
+        guesses = np.array([f[name] for f in figures])
+        guess = float(np.nanmean(guesses)) if np.isfinite(guesses).any() else 3 * value
+        parts.append((guess - value) / rule.width(value))
+    if target.left.size:
+        guess_left = np.mean([_left(one, target.plan) for one in copies], axis=0)
+        parts += list((guess_left - target.left) / (0.08, 0.12))
+    if target.plan.reset:
+        off = (_steps(copies, target.plan, target.figures["half_v"]) - target.steps) / (
+            0.1 * target.steps
+        )
+        parts += list(np.where(np.isfinite(off), off, 0.0))
+    difference = [made - wanted for made, wanted in zip(_bands(copies), target.bands, strict=True)]
+    shape = (
+        np.concatenate(difference) / 0.05 * _CURVE_WEIGHT / math.sqrt(target.plan.volts.size / 10)
+    )
+    return np.concatenate([np.array(parts), np.tanh(shape / 5) * 5])
+
+
+def _bands(found: list[Curves]) -> list[FloatArray]:
+    """`_QUANTILES` of all sweeps at each of the volts."""
+    pooled = np.concatenate([one.ln_g for one in found])
+    return [np.quantile(pooled, q, axis=0) for q in _QUANTILES]
+
+
+def _left(found: Curves, plan: SweepPlan) -> FloatArray:
+    """Part of the sweeps that never reach the stop, and its sd over the cells; empty where there is
+    no stop.
+    """
+    if plan.stop_ohm is None:
+        return np.zeros(0)
+    side = 1 if plan.reset else -1
+    left = (side * (found.ln_g[:, -1] - math.log(1e6 / plan.stop_ohm)) > 1e-4).astype(np.float64)
+    _, at = np.unique(found.cell, return_inverse=True)
+    share = np.bincount(at, left) / np.bincount(at)
+    return np.array([left.mean(), share.std()])
+
+
+def _steps(found: list[Curves], plan: SweepPlan, from_v: float) -> FloatArray:
+    """Spread of the change from one pulse to the next, of cells that are broken and not stopped, in
+    thirds of the volts.
+    """
+    before = np.concatenate([one.ln_g[:, :-1] for one in found])
+    change = np.diff(np.concatenate([one.ln_g for one in found]), axis=1)
+    moving = (before < math.log(_BROKEN_US)) & (change != 0)
+    columns = np.flatnonzero((moving.sum(axis=0) > 0) & (plan.volts[1:] >= from_v))
+    return np.array(
+        [
+            float(np.std(change[:, part][moving[:, part]]))
+            if moving[:, part].sum() > 20
+            else float("nan")
+            for part in np.array_split(columns, 3)
+        ]
+    )
+
+
+def _cycle_residuals(model: DeviceModel, target: _Cycles) -> FloatArray:
+    """Median, sd of ln R, its part between cells, and early and late cycles apart, in
+    tolerances.
+    """
+    n_model, n_cycles = 300, 20
+    high, low = cycle_on_model(model, _SEED, n_model, n_cycles, target.cycles)
+    predicted = cycle_figures(high, low)
+    made = np.log(high if target.name == "r_hrs_ohm" else low)
+    parts = []
+    for figure in (f"{target.name} median", f"{target.name} sd ln"):
+        rule = tolerance(figure)
+        assert rule is not None
+        parts.append(
+            2 * (predicted[figure] - target.figures[figure]) / rule.width(target.figures[figure])
+        )
+    parts.append(
+        (float(made.mean(axis=1).std()) - target.between) / (0.15 * max(target.between, 1e-3))
+    )
+    for (begin, end), (level, spread) in zip(_TURNS, target.turns, strict=False):
+        some = made[:, round(begin * n_cycles) : round(end * n_cycles)]
+        guess = _level_and_spread(some.ravel(), np.repeat(np.arange(n_model), some.shape[1]))
+        parts += [(guess[0] - level) / 0.1, (guess[1] - spread) / (0.15 * spread)]
+    return np.array(parts)
+
+
+def _level_and_spread(x: FloatArray, cell: IntArray) -> tuple[float, float]:
+    """Median, and the sd between the cells' means."""
+    _, at = np.unique(cell, return_inverse=True)
+    return float(np.median(x)), float(np.std(np.bincount(at, x) / np.bincount(at)))
+
+
+def _match(
+    content: dict[str, Any],
+    knobs: list[Knob],
+    residuals: Callable[[DeviceModel], FloatArray],
+    rounds: int,
+) -> dict[str, Any]:
+    """Least squares over the knobs, beginning at `content`, a mild pull to where they began."""
+    begin = np.array([knob.get(content) for knob in knobs])
+    low, high = np.array([knob.bounds for knob in knobs]).T
+    begin = np.clip(begin, low + 1e-9, high - 1e-9)
+    scale = np.array(
+        [
+            0.15 if knob.log else max(0.15 * abs(b), 0.01)
+            for knob, b in zip(knobs, begin, strict=True)
+        ]
+    )
+
+    def build(x: FloatArray) -> DeviceModel:
+        for knob, value in zip(knobs, x, strict=True):
+            knob.put(content, value)
+        return DeviceModel.model_validate(_ordered(content))
+
+    single = ("set", "conductance_s")
+    pairs = [
+        k
+        for k in range(1, len(knobs))
+        if isinstance(knobs[k].path[-1], int) and knobs[k].path[:-1] == knobs[k - 1].path[:-1]
+    ]
+
+    pull = np.array([_PULL_CURVE if knob.path[:2] in _CURVES else _PULL for knob in knobs])
+    smooth = np.array([_SMOOTH_SINGLE if knobs[k].path[:2] == single else _SMOOTH for k in pairs])
+
+    def wrong(x: FloatArray) -> FloatArray:
+        # Neighbours in a table change together: what data do not ask for stays smooth.
+        y = x - _REST
+        return np.concatenate(
+            [residuals(build(begin + scale * y)), pull * y, smooth * np.diff(y, prepend=0.0)[pairs]]
+        )
+
+    found = least_squares(
+        wrong,
+        np.full(begin.size, _REST),
+        bounds=((low - begin) / scale + _REST - 1e-9, (high - begin) / scale + _REST + 1e-9),
+        diff_step=[_STEP / _REST] * begin.size,
+        x_scale=1.0,
+        max_nfev=rounds,
+        loss="soft_l1",
+        f_scale=2.0,
+    )
+    build(begin + scale * (found.x - _REST))
+    return _ordered(content)
+
+
+def fit(files: list[Measured], name: str, tell: Tell) -> DeviceModel:
+    """A device model from measured files. What no file shows keeps the numbers of the start
+    (docs/device-model.md).
+
+    Write-verify files are not used: they are for the check. Raises `DataError` where no file can be
+    fitted.
+    """
+    content = start()
+    content["name"] = name
+    used = [file for file in files if file.kind != "write-verify"]
+    if not used:
+        raise DataError(
+            "nothing to fit: no sweep, relaxation, forming or cycling file is among those given"
+        )
+    for file in used:
+        if file.kind == "forming":
+            tell(f"forming: thresholds of {file.rows} cells ({file.name})")
+            _fit_forming(content, file)
+        elif file.kind == "relaxation":
+            tell(f"relaxation: distributions of {file.rows} readings ({file.name})")
+            content["drift"] = _drift_of(file, content["read"])
+    cycling = [file for file in used if file.kind == "cycling"]
+    sweeps = [file for file in used if file.kind == "sweep"]
+    for is_reset, part in ((False, "SET"), (True, "RESET")):
+        targets = [_Target.of(file) for file in sweeps if file.is_reset is is_reset]
+        if not targets:
+            continue
+        tell(
+            f"{part}: matching {len(targets)} sweep files"
+            + (f" and {len(cycling)} of cycles" if cycling else "")
+        )
+        many = {target.plan.swept for target in targets}
+        knobs = (
+            _reset_knobs(content, "wl_v" in many)
+            if is_reset
+            else _set_knobs(content, "bl_v" in many)
+        )
+
+        states = [_Cycles.of(file, high=is_reset) for file in cycling]
+
+        def residuals(
+            model: DeviceModel, targets: list[_Target] = targets, states: list[_Cycles] = states
+        ) -> FloatArray:
+            parts = [_sweep_residuals(model, target) for target in targets]
+            return np.concatenate(parts + [_cycle_residuals(model, state) for state in states])
+
+        content = _match(content, knobs, residuals, rounds=10)
+    content["about"] = "fitted by rram-hil calibrate device-model to " + ", ".join(
+        sorted({f.name for f in used})
+    )
+    return DeviceModel.model_validate(content)
+
+
+def _fit_forming(content: dict[str, Any], file: Measured) -> None:
+    good = (file["success"] == 1) & (file["r_after_ohm"] > 0)
+    bl, ohm = file["bl_v"][good], file["r_after_ohm"][good]
+    if bl.size < 20:
+        raise DataError(f"{file.name}: {bl.size} formed cells are too few for a distribution")
+    steps = np.diff(np.unique(np.round(bl, 4)))
+    step = float(np.median(steps)) if steps.size else 0.05
+    part = content["forming"]
+    # A cell that formed at a volt has its threshold anywhere in the step below it.
+    spread = np.sort(bl) - step * (np.arange(bl.size) * 0.6180339887 % 1.0)
+    even = np.linspace(0, 1, _FORM_POINTS)
+    part["quantile_v"] = [float(v) for v in np.quantile(spread, even)]
+    part["threshold_v"], part["threshold_sd_v"] = float(spread.mean()), float(spread.std(ddof=1))
+    part["reference_width_s"] = 200e-9
+    part["conductance_s"] = float(1 / np.median(ohm))
+    low, high = np.quantile(np.log(ohm), [0.16, 0.84])
+    part["spread_ln"] = float((high - low) / 2)
+
+
+def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
+    """Quantiles of the change by time and conductance; what a reading's noise adds is taken off the
+    spread.
+    """
+    times = np.unique(file["time_bin_s"])
+    times = times[times > 0]
+    initial, change = file["g_initial_s"], file["g_s"] - file["g_initial_s"]
+    if times.size < 2:
+        raise DataError(
+            f"{file.name}: relaxation needs readings at 2 or more times after programming"
+        )
+    inside = np.linspace(0, 1, _BANDS + 1)
+    edges = np.quantile(initial[file["time_bin_s"] == times[0]], inside)
+    centres: list[float] = []
+    table: list[list[list[float]]] = [[] for _ in times]
+    for low, high in pairwise(edges):
+        mine = (initial >= low) & (initial <= high)
+        if mine.sum() < 50:
+            continue
+        centres.append(float(np.median(initial[mine])))
+        for row, t in zip(table, times, strict=True):
+            x = change[mine & (file["time_bin_s"] == t)]
+            row.append(
+                _quantiles_of(x, math.hypot(read["fraction"] * centres[-1], read["floor_s"]))
+            )
+    return {
+        "log10_s": [float(np.log10(t)) for t in times],
+        "onset_decades": 2.0,
+        "g_s": centres,
+        "probability": list(_PROBABILITY),
+        "change_s": table,
+    }
+
+
+def _quantiles_of(x: FloatArray, noise: float) -> list[float]:
+    """Quantiles such that linear interpolation between them has the mean and the sd of `x` less the
+    noise.
+    """
+    p = np.asarray(_PROBABILITY)
+    q = np.quantile(x, p)
+    middle = q[p.size // 2]
+    robust = 1.4826 * float(np.median(np.abs(x - np.median(x))))
+    shrink = math.sqrt(max(1 - (noise / robust) ** 2, 0.1)) if robust > 0 else 1.0
+    body = np.abs(np.arange(p.size) - p.size // 2) <= 5
+    q = np.where(body, middle + shrink * (q - middle), q)
+    wide = np.diff(p)
+    for _ in range(20):
+        # Between two quantiles the straight line has a mean and a square of its own: scale the
+        # tails until both agree.
+        a, b = q[:-1], q[1:]
+        mean = float(np.sum(wide * (a + b) / 2))
+        square = float(np.sum(wide * (a * a + a * b + b * b) / 3)) - mean**2
+        wanted = max(float(x.var()) - noise**2, 1e-30)
+        tail = ~body
+        q = np.where(tail, middle + (q - middle) * np.clip(math.sqrt(wanted / square), 0.9, 1.1), q)
+    return [float(v) for v in np.maximum.accumulate(q)]

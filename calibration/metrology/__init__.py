@@ -1,0 +1,1 @@
+"""Uncertainty and references: fits with their 95 % intervals, meters, converters."""

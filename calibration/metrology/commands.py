@@ -1,0 +1,95 @@
+"""`rram-hil calibrate NAME KEYS --bench BENCH -o FILE` for the calibrations that run on a bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.bench.recipe import Head, Recipe, RecipeStep
+from rram_hil.bench.recipe_runner import run_recipe
+from rram_hil.corrections.calibration_file import Calibrated
+from rram_hil.errors import ConfigError
+from rram_hil.terminal.console import Output, ProgressWatcher
+from rram_hil.validation import describe, read_toml
+
+from ..board_converters import BoardConverters
+from ..leads import Leads
+from ..lines import Lines
+from ..source_meter import SourceMeterCalibration
+from .references import Calibration
+
+KINDS: dict[str, tuple[type[Calibration], str]] = {
+    "source-meter": (
+        SourceMeterCalibration,
+        "A channel against a reference resistor or a second meter.",
+    ),
+    "leads": (Leads, "Leads and contacts, from known resistors or four-wire."),
+    "board-converters": (
+        BoardConverters,
+        "A board's DAC, ADC and column amplifiers from a ladder.",
+    ),
+    "lines": (Lines, "Wire and access transistors from resistors at known places."),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add one command for each calibration to `rram-hil calibrate`."""
+    for name, (kind, told) in KINDS.items():
+        _add(app, name, kind, told)
+
+
+def _add(app: typer.Typer, name: str, kind: type[Calibration], told: str) -> None:
+    @app.command(
+        name,
+        short_help=told,
+        help=f"{told} Writes a calibration file, and a run file with all readings.",
+    )
+    def command(
+        keys: Annotated[
+            Path,
+            typer.Argument(metavar="KEYS", help="TOML with the keys that a recipe's step has."),
+        ],
+        bench: Annotated[
+            Path, typer.Option("--bench", "-b", metavar="FILE", help="Bench file (TOML).")
+        ],
+        out: Annotated[
+            Path,
+            typer.Option("--out", "-o", metavar="FILE", help="Calibration file to write (TOML)."),
+        ],
+        force: Annotated[
+            bool, typer.Option("--force", help="Overwrite a calibration file that exists.")
+        ] = False,
+    ) -> None:
+        run_file = out.with_suffix(".h5")
+        if out.exists() and not force:
+            raise ConfigError(f"{out} exists; add --force to overwrite it")
+        if not out.parent.is_dir():
+            raise ConfigError(f"--out {out}: there is no folder {out.parent}")
+        recipe = recipe_of(name, kind, keys, out)
+        with ProgressWatcher() as watcher:
+            outcome = run_recipe(recipe, load_bench_file(bench), run_file, watcher=watcher)
+        output = Output()
+        _, found = outcome.steps[0]
+        assert isinstance(found, Calibrated)
+        for line in str(found).split("; "):
+            output.line(line)
+        output.line(
+            f"Calibration {out}; all readings are in {run_file}. Name it in the bench file:"
+            " [calibration] files"
+        )
+
+
+def recipe_of(name: str, kind: type[Calibration], keys: Path, out: Path) -> Recipe:
+    """A recipe of this one step. Raises `ConfigError` naming the key that is wrong."""
+    tables, text = read_toml(keys)
+    tables.pop("file", None)
+    try:
+        protocol = kind.model_validate(tables | {"file": str(out.resolve())})
+    except ValidationError as error:
+        raise ConfigError(describe(error, str(keys))) from None
+    head = Head(title=f"calibrate {name}", step=[{"protocol": name}])
+    return Recipe(keys, text, head, (RecipeStep(name, name, protocol),))

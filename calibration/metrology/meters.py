@@ -1,0 +1,77 @@
+"""Source-meters that a calibration talks to by itself: the bench's own, or one that is reached for
+this alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rram_hil.engine.protocol import Setting
+from rram_hil.errors import ConfigError, LimitError
+from rram_hil.hardware.instrument import SourceMeter, SwitchMatrix, make_instrument
+
+
+def stay_within(
+    setting: Setting, volts: float, amps: float, *instruments: str | dict[str, Any]
+) -> None:
+    """Refuse levels beyond the bench's limits on an instrument of the bench, whose lines may reach
+    the chip.
+
+    Raises `LimitError` naming value and limit.
+    """
+    if not any(isinstance(i, str) and i for i in instruments):
+        return
+    limits = setting.limits
+    if not volts <= limits.bl_v:
+        raise LimitError(
+            f"step {setting.step!r}: {volts:g} V is above limits.bl_v, {limits.bl_v:g} V"
+        )
+    if not amps <= limits.current_a:
+        raise LimitError(
+            f"step {setting.step!r}: {amps:g} A is above limits.current_a, {limits.current_a:g} A"
+        )
+
+
+@contextmanager
+def opened(setting: Setting, named: str | dict[str, Any], key: str) -> Iterator[SourceMeter]:
+    """The source-meter, connected and armed; afterwards off, verified, and given back where it was
+    opened here.
+
+    Raises `ConfigError` where it is none, or where a relay of the bench's matrix is closed: the
+    chip must not be reached.
+    """
+    where = f"step {setting.step!r}: {key}"
+    if isinstance(named, str):
+        if named not in setting.instruments:
+            there = ", ".join(setting.instruments) or "none; give its kind and resource instead"
+            raise ConfigError(
+                f"{where}: {named!r} is no instrument of this bench; there is: {there}"
+            )
+        meter = setting.instruments[named]
+        for name, other in setting.instruments.items():
+            if isinstance(other, SwitchMatrix) and other.closed():
+                raise ConfigError(
+                    f"{where}: relays of {name} are closed; the chip must not be reached"
+                )
+    else:
+        meter = make_instrument(named, where)
+    if not isinstance(meter, SourceMeter):
+        raise ConfigError(f"{where}: {type(meter).__name__} is no source-meter")
+    if isinstance(named, str):
+        meter.arm()
+        try:
+            yield meter
+        finally:
+            meter.safe_off()
+        return
+    meter.connect()
+    try:
+        meter.arm()
+        try:
+            yield meter
+        finally:
+            meter.safe_off()
+    finally:
+        meter.close()

@@ -1,0 +1,176 @@
+"""Resistors of known value in the places of cells, how they are read, and what all calibrations of
+an array have in common.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import Apply, Status, Step
+from rram_hil.array.results import ApplyResult
+from rram_hil.corrections.calibration_file import Calibrated
+from rram_hil.engine.protocol import Plan, Protocol, Save, Setting
+from rram_hil.errors import ConfigError
+from rram_hil.statistics import UNCERTAINTY
+from rram_hil.types import FloatArray
+
+from .gum import NORMAL, mean_of
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _rising(values: list[float]) -> list[float]:
+    if values != sorted(set(values)):
+        raise ValueError("ranges must rise")
+    return values
+
+
+Ranges = Annotated[list[Positive], Field(min_length=1), AfterValidator(_rising)]
+BOARD_RANGES_A = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
+"""Full scales of the test-chip board's single readings, ascending."""
+
+
+class Reference(BaseModel):
+    """A resistor of known value in the place of a cell: ohms between the terminals of the cell's
+    place, 95 % half-width.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    tile: Annotated[int, Field(ge=0)] = 0
+    row: Annotated[int, Field(ge=0)]
+    column: Annotated[int, Field(ge=0)]
+    ohm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    half_width_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Calibration(Protocol):
+    """Base of these calibrations. `file` is where a recipe's step writes what it finds, relative to
+    the recipe.
+    """
+
+    file: str = ""
+    validity_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 365.0
+
+
+def cells_of(references: list[Reference], geometry: Geometry, step: str) -> Cells:
+    """The places of references. Raises `ConfigError` for one off the chip or named twice."""
+    places = [(r.tile, r.row, r.column) for r in references]
+    for k, (tile, row, column) in enumerate(places):
+        if not (tile < geometry.tiles and row < geometry.rows and column < geometry.columns):
+            raise ConfigError(
+                f"step {step!r}: references.{k}: ({tile}, {row}, {column}) is off the chip"
+            )
+    if len(set(places)) != len(places):
+        raise ConfigError(f"step {step!r}: references: a place is given twice")
+    return Cells.of(places)
+
+
+def saved(found: Calibrated) -> Plan[Calibrated]:
+    """Keep every value of a calibration in the run file, and return it."""
+    for name, value in found.values.items():
+        if isinstance(value.value, list):
+            yield Save(name, value.values, (f"{name}_index",), value.unit)
+            yield Save(f"{name}_half_width", value.half_widths, (f"{name}_index",), value.unit)
+        else:
+            attrs = {UNCERTAINTY: float(value.half_widths[0])}
+            yield Save(name, np.asarray(value.scalar()), (), value.unit, attrs)
+    return found
+
+
+def told_of(references: list[Reference]) -> str:
+    """How a calibration file names its references."""
+    return ", ".join(
+        f"{r.ohm:.9g} ohm +- {r.half_width_ohm:.2g} at ({r.tile}, {r.row}, {r.column})"
+        for r in references
+    )
+
+
+def excess_of(
+    setting: Setting,
+    references: list[Reference],
+    levels: int,
+    repeat: int,
+    lowest_v: float,
+    ranges_a: list[float],
+) -> Plan[tuple[FloatArray, FloatArray, FloatArray, FloatArray, int]]:
+    """Volts over current minus the resistor's own ohms, at `levels` levels of both signs up to the
+    read limit.
+
+    Returns, of shape (references, levels): the excess (ohm), the variance of its mean from the
+    scatter, the variance of what the ADC rounds away, the common error of all readings (ohm, one
+    standard deviation); and the scatter's degrees of freedom.
+    """
+    cells = cells_of(references, setting.geometry, setting.step)
+    volts = read_levels(setting, levels, lowest_v)
+    steps = tuple(
+        Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts
+    )
+    operation = Apply(cells, steps, repeat=repeat, label="references")
+    result = cast(ApplyResult, (yield operation))
+    n, k = len(cells), volts.size
+    siemens = np.where(result.status == Status.OK, result.conductance_s, np.nan)
+    with np.errstate(divide="ignore"):
+        ohm = (1 / siemens).reshape(n, repeat, k).transpose(0, 2, 1)
+    if not np.isfinite(ohm).any(axis=2).all():
+        bad = int(np.argmin(np.isfinite(ohm).any(axis=2).min(axis=1)))
+        raise ConfigError(
+            f"step {setting.step!r}: no usable reading of the reference at {cells.address(bad)}"
+        )
+    mean, noise, freedom = mean_of(ohm)
+    amps = np.abs(result.current_a.reshape(n, repeat, k)).mean(axis=1)
+    step_s = resolution_a(setting, amps, ranges_a) / np.abs(volts)
+    sure = (mean**2 * step_s) ** 2 / 12
+    wide = setting.correction.half_width_s(
+        operation, result, setting.paths, rounding=False
+    ).reshape(n, repeat, k)[:, 0]
+    shared = mean**2 * np.nan_to_num(wide) / NORMAL
+    return mean - np.array([[r.ohm] for r in references]), noise, sure, shared, freedom
+
+
+def read_levels(setting: Setting, levels: int, lowest_v: float) -> FloatArray:
+    """Rising levels of both signs from `lowest_v` to the read limit, on the converter's own steps,
+    without 0 V.
+
+    They are spread evenly, each drawn within its part of the span: at even distances, and at
+    mirrored levels, what the ADC rounds away repeats, and no longer averages out. Raises
+    `ConfigError` where these are fewer than two.
+    """
+    top, step = setting.limits.read_v, setting.capabilities.bl_v.step
+    if not lowest_v < top:
+        raise ConfigError(
+            f"step {setting.step!r}: lowest_v of {lowest_v:g} V must lie below limits.read_v,"
+            f" {top:g} V"
+        )
+    rng = setting.rng("levels")
+    parts: list[FloatArray] = []
+    for sign, count in ((-1, levels // 2), (1, levels - levels // 2)):
+        edges = np.linspace(lowest_v, top, count + 1)
+        drawn = rng.uniform(edges[:-1], edges[1:])
+        drawn[-1] = top  # the whole span
+        if step > 0:
+            drawn = np.unique(np.floor(drawn / step + 1e-9)) * step
+        parts.append(sign * drawn[drawn > 0])
+    found = np.sort(np.concatenate(parts))
+    if found.size < 2:
+        raise ConfigError(
+            f"step {setting.step!r}: the converter has no two levels between {lowest_v:g} V and"
+            f" {top:g} V"
+        )
+    return found
+
+
+def resolution_a(setting: Setting, amps: FloatArray, ranges_a: list[float]) -> FloatArray:
+    """One step of the ADC in the range that holds each current (A), same shape; 0 on a rack, whose
+    readings scatter.
+    """
+    if setting.instruments:
+        return np.zeros_like(amps)
+    top = (1 << (setting.capabilities.adc_bits - 1)) - 1
+    ranges = np.asarray(ranges_a)
+    scale = ranges[np.minimum(np.searchsorted(ranges, amps * (1 - 1e-9)), ranges.size - 1)]
+    return np.asarray(scale / top, dtype=np.float64)

@@ -1,0 +1,810 @@
+"""The ArC ONE board's own measurement modules: their settings as frozen values, their arguments as
+lines, and what they stream.
+
+Settings are volts across the cell (bit line minus word line), seconds, amperes and ohm. Each knows
+its worst case: `extremes` (steps that no pulse of it passes) for the limits, `most_pulses` for the
+ledger, `length_s` for the timeout. Job codes and the order of arguments are those of the two public
+host programs; the board's firmware is not public, so how it steps inside a module is inferred from
+them (unverified).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import Span, Status, Step
+from rram_hil.errors import ConfigError
+from rram_hil.types import FloatArray, IntArray, StatusArray
+
+LARGEST_V = 12.0
+SHORTEST_S = 90e-9
+LONGEST_S = 10.0
+SERIES_CODES: dict[int, int] = {0: 7, 1_000: 1, 10_000: 2, 100_000: 3, 1_000_000: 4}
+"""Series resistor (ohm, 0: none) -> its code."""
+LARGEST_CUT_A = 1e-3
+SMALLEST_CUT_A = 10e-6
+AWKWARD_CUT_A = 10.1e-6
+"""Sent for a cut-off of exactly 10 uA, which the board does not take."""
+_LAST_LEVEL = 1e-3
+"""Part of a step by which the sent end of a ramp lies beyond its last level: a sum of rounded steps
+must not miss that one.
+"""
+
+
+def real(value: float) -> str:
+    """A number as the board takes it: 90 ns must not become 0.000000."""
+    return f"{value:.6e}"
+
+
+def _levels(name: str, low: float, step: float, high: float) -> int:
+    """How many levels a ramp has, both ends included. Raises `ConfigError` for one that would never
+    reach its end.
+    """
+    if not (0 < low <= high <= LARGEST_V):
+        raise ConfigError(
+            f"{name}: volts must rise from above 0 V to at most {LARGEST_V:g} V, not {low} to"
+            f" {high}"
+        )
+    if low == high:
+        return 1
+    if not 0 < step <= high - low + 1e-12:
+        raise ConfigError(
+            f"{name}: v_step must lie above 0 V and at most at {high - low:g} V, not {step}"
+        )
+    count = (high - low) / step
+    if abs(count - round(count)) > _LAST_LEVEL / 2:
+        better = (high - low) / max(1, round(count))
+        raise ConfigError(
+            f"{name}: steps of {step:g} V from {low:g} V never reach {high:g} V; {better:.6g} V"
+            " would"
+        )
+    return round(count) + 1
+
+
+def _ramp(low: float, step: float, high: float) -> tuple[str, str, str]:
+    """Arguments Vmin, Vstep, Vmax of a ramp that ends with `high` however the board rounds its
+    sums.
+    """
+    if low == high:
+        # One level: any step leaves the range after it.
+        return real(low), real(high), real(high)
+    return real(low), real(step), real(high + _LAST_LEVEL * step)
+
+
+def _width(name: str, *widths: float) -> None:
+    for width in widths:
+        if not SHORTEST_S <= width <= LONGEST_S:
+            raise ConfigError(
+                f"{name}: a width of {width} s is outside the board's {SHORTEST_S:g} to"
+                f" {LONGEST_S:g} s"
+            )
+
+
+def _seconds(name: str, *waits: float) -> None:
+    for wait in waits:
+        if not 0 <= wait < math.inf:
+            raise ConfigError(f"{name}: interpulse_s must be 0 or more and finite, not {wait}")
+
+
+def _counts(name: str, **counts: int) -> None:
+    for what, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ConfigError(f"{name}: {what} must be a whole number of 1 or more, not {count!r}")
+
+
+def _cut(name: str, current: float) -> float:
+    """A cut-off current as it is sent: 0 for none, else 10 uA to 1 mA. Raises `ConfigError` for any
+    other.
+    """
+    if current == 0:
+        return 0.0
+    if not SMALLEST_CUT_A * (1 - 1e-9) <= current <= LARGEST_CUT_A:
+        raise ConfigError(
+            f"{name}: a cut-off must be 0 (none) or lie in 10 uA to 1 mA, not {current} A"
+        )
+    return max(current, AWKWARD_CUT_A)
+
+
+class Module(ABC):
+    """Settings of one module; immutable, so no call changes those of another."""
+
+    NAME: ClassVar[str]
+
+    @abstractmethod
+    def lines(self) -> tuple[str, ...]:
+        """Job code and arguments, up to the number of devices."""
+
+    @abstractmethod
+    def extremes(self) -> tuple[Step, ...]:
+        """Steps that no pulse of this module passes in volts or width."""
+
+    @property
+    @abstractmethod
+    def most_pulses(self) -> int:
+        """Pulses that each cell takes at most: the charge to its ledger before the module runs."""
+
+    @property
+    @abstractmethod
+    def length_s(self) -> float:
+        """The longest that one cell keeps the board busy, its reads not counted (s)."""
+
+    @property
+    def reads(self) -> int:
+        """Reads of one cell at most."""
+        return self.most_pulses + 1
+
+    @property
+    def terminators(self) -> int:
+        """How many terminators the board sends for one cell."""
+        return 1
+
+    @property
+    def cut_a(self) -> float | None:
+        """The largest current that the module lets through (A), or None where nothing cuts it."""
+        return None
+
+    def pulses(self, volts_v: FloatArray, read_v: float) -> int:
+        """Pulses that one cell took, from the volts of its triplets: those above `read_v` (V)."""
+        return int(np.count_nonzero(np.abs(volts_v) > read_v))
+
+
+@dataclass(frozen=True)
+class FormFinder(Module):
+    """Ramp pulses until the resistance falls below `stop_ohm`, or changes by `stop_percent` (0:
+    that test is off).
+
+    At each level the width grows from `width_s` to `longest_s`, by `widen` percent (or by as many
+    seconds, `widen_by`), `pulses` pulses each; then the level rises by `v_step`. The last level is
+    exactly `v_max`. `series_ohm` is the board's own series resistor: 0 (none), 1e3, 1e4, 1e5 or
+    1e6. `negative` turns the ramp's sign (unverified).
+    """
+
+    NAME: ClassVar[str] = "form finder"
+
+    v_min: float
+    v_step: float
+    v_max: float
+    width_s: float
+    stop_ohm: float
+    longest_s: float | None = None
+    widen: float = 100.0
+    widen_by: Literal["percent", "seconds"] = "percent"
+    interpulse_s: float = 1e-3
+    stop_percent: float = 0.0
+    series_ohm: int = 0
+    pulses_each: int = 1
+    negative: bool = False
+
+    def __post_init__(self) -> None:
+        _levels(self.NAME, self.v_min, self.v_step, self.v_max)
+        _width(self.NAME, self.width_s, self._longest_s)
+        _seconds(self.NAME, self.interpulse_s)
+        _counts(self.NAME, pulses_each=self.pulses_each)
+        _widening(self.NAME, self.width_s, self._longest_s, self.widen)
+        if self.series_ohm not in SERIES_CODES:
+            raise ConfigError(
+                f"{self.NAME}: series_ohm must be one of {sorted(SERIES_CODES)}, not"
+                f" {self.series_ohm}"
+            )
+        if not (
+            self.stop_ohm >= 0
+            and self.stop_percent >= 0
+            and math.isfinite(self.stop_ohm + self.stop_percent)
+        ):
+            raise ConfigError(
+                f"{self.NAME}: stop_ohm and stop_percent must be 0 or more and finite"
+            )
+        if self.stop_ohm == 0 and self.stop_percent == 0:
+            raise ConfigError(
+                f"{self.NAME}: without stop_ohm or stop_percent nothing would stop the ramp"
+            )
+
+    @property
+    def _longest_s(self) -> float:
+        return self.width_s if self.longest_s is None else self.longest_s
+
+    @property
+    def _widths(self) -> FloatArray:
+        return _widths_of(self.width_s, self._longest_s, self.widen, self.widen_by)
+
+    def lines(self) -> tuple[str, ...]:
+        """See `Module.lines`: job 14, or 141 where widths grow by seconds."""
+        sign = -1.0 if self.negative else 1.0
+        ramp = [real(sign * float(v)) for v in _ramp(self.v_min, self.v_step, self.v_max)]
+        linear = self.widen_by == "seconds"
+        mode = ["1"] if linear else []
+        return (
+            "141" if linear else "14",
+            *ramp,
+            *_widening_lines(self.width_s, self._longest_s, self.widen, linear),
+            real(self.interpulse_s),
+            real(self.stop_ohm),
+            real(self.stop_percent),
+            *mode,
+            str(SERIES_CODES[self.series_ohm]),
+            str(self.pulses_each),
+        )
+
+    def extremes(self) -> tuple[Step, ...]:
+        """See `Module.extremes`."""
+        top = self.v_max + _LAST_LEVEL * self.v_step * (self.v_min < self.v_max)
+        # Rounding must not turn a ramp that ends at the limit into one beyond it.
+        return (
+            Step(
+                math.copysign(min(top, self.v_max), -1 if self.negative else 1),
+                0.0,
+                0.0,
+                self._longest_s,
+            ),
+        )
+
+    @property
+    def most_pulses(self) -> int:
+        """See `Module.most_pulses`."""
+        return (
+            _levels(self.NAME, self.v_min, self.v_step, self.v_max)
+            * len(self._widths)
+            * self.pulses_each
+        )
+
+    @property
+    def length_s(self) -> float:
+        """See `Module.length_s`."""
+        levels = _levels(self.NAME, self.v_min, self.v_step, self.v_max)
+        return (
+            levels
+            * self.pulses_each
+            * float(self._widths.sum() + self.interpulse_s * len(self._widths))
+        )
+
+    def pulses(self, volts_v: FloatArray, read_v: float) -> int:
+        """All triplets but the first, which is the initial read; see `Module.pulses`."""
+        return super().pulses(volts_v[1:], read_v)
+
+
+def _widening(name: str, shortest_s: float, longest_s: float, widen: float) -> None:
+    if longest_s < shortest_s:
+        raise ConfigError(
+            f"{name}: longest_s of {longest_s} s lies below width_s of {shortest_s} s"
+        )
+    if longest_s > shortest_s and not 0 < widen < math.inf:
+        raise ConfigError(f"{name}: widen must be above 0 for widths that grow, not {widen}")
+
+
+def _widening_lines(
+    shortest_s: float, longest_s: float, widen: float, linear: bool
+) -> tuple[str, str, str]:
+    """Arguments wmin, wstep, wmax; a width that is not to grow still needs a step that leaves the
+    range.
+    """
+    if longest_s == shortest_s:
+        return real(shortest_s), real(longest_s if linear else 100.0), real(longest_s)
+    return real(shortest_s), real(widen), real(longest_s * (1 + 1e-5))
+
+
+def _widths_of(shortest_s: float, longest_s: float, widen: float, by: str) -> FloatArray:
+    """The widths that a widening goes through (s)."""
+    if longest_s == shortest_s:
+        return np.array([shortest_s])
+    if by == "seconds":
+        count = int((longest_s - shortest_s) / widen + 1e-4) + 1
+        return np.asarray(shortest_s + widen * np.arange(count), dtype=np.float64)
+    factor = 1 + widen / 100
+    count = int(math.log(longest_s / shortest_s) / math.log(factor) + 1e-4) + 1
+    return np.asarray(shortest_s * factor ** np.arange(count), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class CurveTracer(Module):
+    """I-V loops: from `v_start` to `v_pos` and back, and to -`v_neg` and back; the reading is taken
+    at the bias.
+
+    `cut_pos_a` and `cut_neg_a` are magnitudes, 0 for none or 10 uA to 1 mA; with `halt` the bias is
+    cut within 30 us of passing one. `span`: "positive first", "negative first", "positive" or
+    "negative" only. The board ends every cycle with a terminator.
+    """
+
+    NAME: ClassVar[str] = "curve tracer"
+    SPANS: ClassVar[tuple[str, ...]] = ("positive first", "negative first", "positive", "negative")
+
+    v_pos: float
+    v_neg: float
+    v_step: float
+    width_s: float
+    v_start: float = 0.05
+    interpulse_s: float = 1e-3
+    cut_pos_a: float = 0.0
+    cut_neg_a: float = 0.0
+    cycles: int = 1
+    pulsed: bool = False
+    span: str = "positive first"
+    halt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.span not in self.SPANS:
+            raise ConfigError(
+                f"{self.NAME}: span must be one of {', '.join(self.SPANS)}, not {self.span!r}"
+            )
+        for side in self._sides:
+            _levels(self.NAME, self.v_start, self.v_step, side)
+        for side in (self.v_pos, self.v_neg):
+            if not 0 <= side <= LARGEST_V:
+                raise ConfigError(
+                    f"{self.NAME}: v_pos and v_neg are magnitudes of at most {LARGEST_V:g} V, not"
+                    f" {side}"
+                )
+        _width(self.NAME, self.width_s)
+        _seconds(self.NAME, self.interpulse_s)
+        _counts(self.NAME, cycles=self.cycles)
+        _cut(self.NAME, self.cut_pos_a)
+        _cut(self.NAME, self.cut_neg_a)
+
+    @property
+    def _sides(self) -> tuple[float, ...]:
+        return {"positive": (self.v_pos,), "negative": (self.v_neg,)}.get(
+            self.span, (self.v_pos, self.v_neg)
+        )
+
+    def lines(self) -> tuple[str, ...]:
+        """See `Module.lines`: job 201."""
+        slack = _LAST_LEVEL * self.v_step
+        return (
+            "201",
+            real(self.v_pos + slack),
+            real(self.v_neg + slack),
+            real(self.v_start),
+            real(self.v_step),
+            real(self.width_s),
+            real(self.interpulse_s),
+            real(_cut(self.NAME, self.cut_pos_a)),
+            real(-_cut(self.NAME, self.cut_neg_a)),
+            str(self.cycles),
+            str(int(self.pulsed)),
+            str(self.SPANS.index(self.span)),
+            str(int(self.halt)),
+        )
+
+    def extremes(self) -> tuple[Step, ...]:
+        """See `Module.extremes`."""
+        steps = (
+            Step(self.v_pos, 0.0, 0.0, self.width_s),
+            Step(-self.v_neg, 0.0, 0.0, self.width_s),
+        )
+        return {"positive": steps[:1], "negative": steps[1:]}.get(self.span, steps)
+
+    @property
+    def most_pulses(self) -> int:
+        """See `Module.most_pulses`."""
+        levels = sum(_levels(self.NAME, self.v_start, self.v_step, side) for side in self._sides)
+        return 2 * levels * self.cycles
+
+    @property
+    def length_s(self) -> float:
+        """See `Module.length_s`."""
+        return self.most_pulses * (self.width_s + self.interpulse_s)
+
+    @property
+    def terminators(self) -> int:
+        """One a cycle."""
+        return self.cycles
+
+    @property
+    def cut_a(self) -> float | None:
+        """See `Module.cut_a`; only where both sides that are driven have a cut-off."""
+        cuts = {"positive": (self.cut_pos_a,), "negative": (self.cut_neg_a,)}.get(
+            self.span, (self.cut_pos_a, self.cut_neg_a)
+        )
+        return max(cuts) if self.halt and all(cuts) else None
+
+
+@dataclass(frozen=True)
+class Endurance(Module):
+    """`cycles` times `n_pos` pulses of `v_pos` and `n_neg` of `v_neg` (below 0 V), a read after
+    each.
+    """
+
+    NAME: ClassVar[str] = "endurance"
+
+    v_pos: float
+    v_neg: float
+    width_pos_s: float
+    width_neg_s: float
+    cycles: int
+    cut_pos_a: float = 0.0
+    cut_neg_a: float = 0.0
+    interpulse_s: float = 1e-3
+    n_pos: int = 1
+    n_neg: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.v_pos <= LARGEST_V and 0 < -self.v_neg <= LARGEST_V):
+            raise ConfigError(
+                f"{self.NAME}: v_pos must lie above and v_neg below 0 V, both within"
+                f" {LARGEST_V:g} V"
+            )
+        _width(self.NAME, self.width_pos_s, self.width_neg_s)
+        _seconds(self.NAME, self.interpulse_s)
+        _counts(self.NAME, cycles=self.cycles, n_pos=self.n_pos, n_neg=self.n_neg)
+        _cut(self.NAME, self.cut_pos_a)
+        _cut(self.NAME, self.cut_neg_a)
+
+    def lines(self) -> tuple[str, ...]:
+        """See `Module.lines`: job 191."""
+        return (
+            "191",
+            real(self.v_pos),
+            real(self.width_pos_s),
+            real(_cut(self.NAME, self.cut_pos_a)),
+            real(self.v_neg),
+            real(self.width_neg_s),
+            real(-_cut(self.NAME, self.cut_neg_a)),
+            real(self.interpulse_s),
+            str(self.n_pos),
+            str(self.n_neg),
+            str(self.cycles),
+        )
+
+    def extremes(self) -> tuple[Step, ...]:
+        """See `Module.extremes`."""
+        return (
+            Step(self.v_pos, 0.0, 0.0, self.width_pos_s),
+            Step(self.v_neg, 0.0, 0.0, self.width_neg_s),
+        )
+
+    @property
+    def most_pulses(self) -> int:
+        """See `Module.most_pulses`."""
+        return self.cycles * (self.n_pos + self.n_neg)
+
+    @property
+    def length_s(self) -> float:
+        """See `Module.length_s`."""
+        pulses = self.n_pos * self.width_pos_s + self.n_neg * self.width_neg_s
+        return self.cycles * pulses + self.most_pulses * self.interpulse_s
+
+
+@dataclass(frozen=True)
+class ConvergeToState(Module):
+    """Pulse towards `target_ohm`, to within `target_percent` of it.
+
+    The width grows before the amplitude rises; the board infers the polarity from the drift (more
+    than `drift_percent`), starts with `polarity` and turns at most 5 times. Other keys as
+    `FormFinder`.
+    """
+
+    NAME: ClassVar[str] = "converge to state"
+    REVERSALS: ClassVar[int] = 5
+
+    v_min: float
+    v_step: float
+    v_max: float
+    width_s: float
+    target_ohm: float
+    longest_s: float | None = None
+    widen: float = 100.0
+    interpulse_s: float = 1e-3
+    target_percent: float = 5.0
+    drift_percent: float = 5.0
+    pulses_each: int = 1
+    polarity: Literal[1, -1] = 1
+
+    def __post_init__(self) -> None:
+        _levels(self.NAME, self.v_min, self.v_step, self.v_max)
+        _width(self.NAME, self.width_s, self._longest_s)
+        _seconds(self.NAME, self.interpulse_s)
+        _counts(self.NAME, pulses_each=self.pulses_each)
+        _widening(self.NAME, self.width_s, self._longest_s, self.widen)
+        for name in ("target_ohm", "target_percent", "drift_percent"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"{self.NAME}: {name} must be above 0 and finite, not {getattr(self, name)}"
+                )
+        if self.polarity not in (1, -1):
+            raise ConfigError(f"{self.NAME}: polarity must be 1 or -1, not {self.polarity!r}")
+
+    @property
+    def _longest_s(self) -> float:
+        return self.width_s if self.longest_s is None else self.longest_s
+
+    def lines(self) -> tuple[str, ...]:
+        """See `Module.lines`: job 21."""
+        return (
+            "21",
+            *_ramp(self.v_min, self.v_step, self.v_max),
+            *_widening_lines(self.width_s, self._longest_s, self.widen, linear=False),
+            real(self.interpulse_s),
+            real(self.target_ohm),
+            real(self.target_percent),
+            real(self.drift_percent),
+            str(self.pulses_each),
+            str(self.polarity),
+        )
+
+    def extremes(self) -> tuple[Step, ...]:
+        """See `Module.extremes`."""
+        return (
+            Step(self.v_max, 0.0, 0.0, self._longest_s),
+            Step(-self.v_max, 0.0, 0.0, self._longest_s),
+        )
+
+    @property
+    def most_pulses(self) -> int:
+        """See `Module.most_pulses`: the whole ramp once more after each reversal."""
+        widths = _widths_of(self.width_s, self._longest_s, self.widen, "percent")
+        levels = _levels(self.NAME, self.v_min, self.v_step, self.v_max)
+        return (1 + self.REVERSALS) * levels * len(widths) * self.pulses_each
+
+    @property
+    def length_s(self) -> float:
+        """See `Module.length_s`."""
+        return self.most_pulses * (self._longest_s + self.interpulse_s)
+
+
+@dataclass(frozen=True)
+class SwitchSeeker(Module):
+    """Find the volts at which a cell switches: stage I the polarity, stage II `cycles` of ramps of
+    either polarity.
+
+    `stage_two` 0 leaves the polarity to stage I; 1 or -1 skips that. `slow` is job 152, else 15.
+    """
+
+    NAME: ClassVar[str] = "switch seeker"
+
+    v_min: float
+    v_step: float
+    v_max: float
+    width_s: float
+    threshold_ohm: float
+    interpulse_s: float = 1e-3
+    reads_each: int = 5
+    pulses_each: int = 1
+    cycles: int = 5
+    tolerance_percent: int = 10
+    read_after_pulse: bool = True
+    stage_two: Literal[0, 1, -1] = 0
+    slow: bool = False
+
+    def __post_init__(self) -> None:
+        _levels(self.NAME, self.v_min, self.v_step, self.v_max)
+        _width(self.NAME, self.width_s)
+        _seconds(self.NAME, self.interpulse_s)
+        counts = {
+            "reads_each": self.reads_each,
+            "pulses_each": self.pulses_each,
+            "cycles": self.cycles,
+        }
+        _counts(self.NAME, tolerance_percent=self.tolerance_percent, **counts)
+        if not 0 < self.threshold_ohm < math.inf:
+            raise ConfigError(
+                f"{self.NAME}: threshold_ohm must be above 0 and finite, not {self.threshold_ohm}"
+            )
+        if self.stage_two not in (0, 1, -1):
+            raise ConfigError(f"{self.NAME}: stage_two must be 0, 1 or -1, not {self.stage_two!r}")
+
+    def lines(self) -> tuple[str, ...]:
+        """See `Module.lines`: job 15 or 152."""
+        return (
+            "152" if self.slow else "15",
+            real(self.width_s),
+            *_ramp(self.v_min, self.v_step, self.v_max),
+            real(self.interpulse_s),
+            real(self.threshold_ohm),
+            str(self.reads_each),
+            str(self.pulses_each),
+            str(self.cycles),
+            str(self.tolerance_percent),
+            str(int(self.read_after_pulse)),
+            str(self.stage_two),
+        )
+
+    def extremes(self) -> tuple[Step, ...]:
+        """See `Module.extremes`."""
+        return (Step(self.v_max, 0.0, 0.0, self.width_s), Step(-self.v_max, 0.0, 0.0, self.width_s))
+
+    @property
+    def most_pulses(self) -> int:
+        """See `Module.most_pulses`: both polarities in stage I and in each cycle."""
+        levels = _levels(self.NAME, self.v_min, self.v_step, self.v_max)
+        return 2 * (1 + self.cycles) * levels * self.pulses_each
+
+    @property
+    def reads(self) -> int:
+        """See `Module.reads`."""
+        return (self.most_pulses + 1) * self.reads_each
+
+    @property
+    def length_s(self) -> float:
+        """See `Module.length_s`."""
+        return self.most_pulses * (self.width_s + self.interpulse_s)
+
+    def pulses(self, volts_v: FloatArray, read_v: float) -> int:
+        """The worst case: not every pulse of this module leaves a triplet."""
+        return self.most_pulses
+
+
+@dataclass(frozen=True)
+class Chronoamperometry(Module):
+    """Hold `bias_v` for `width_s` and read `count` (2 or more) times meanwhile; each reading counts
+    as a pulse.
+    """
+
+    NAME: ClassVar[str] = "chronoamperometry"
+
+    bias_v: float
+    width_s: float
+    count: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < abs(self.bias_v) <= LARGEST_V:
+            raise ConfigError(
+                f"{self.NAME}: bias_v must not be 0 V and lie within {LARGEST_V:g} V, not"
+                f" {self.bias_v}"
+            )
+        _width(self.NAME, self.width_s)
+        _counts(self.NAME, count=self.count)
+        if self.count < 2:
+            raise ConfigError(f"{self.NAME}: count must be 2 or more, not {self.count}")
+
+    def lines(self) -> tuple[str, ...]:
+        """See `Module.lines`: job 220."""
+        return ("220", real(self.bias_v), real(self.width_s), str(self.count))
+
+    def extremes(self) -> tuple[Step, ...]:
+        """See `Module.extremes`."""
+        return (Step(self.bias_v, 0.0, 0.0, self.width_s),)
+
+    @property
+    def most_pulses(self) -> int:
+        """See `Module.most_pulses`."""
+        return self.count
+
+    @property
+    def length_s(self) -> float:
+        """See `Module.length_s`."""
+        return self.width_s
+
+
+@dataclass(frozen=True)
+class Volatility(Module):
+    """One pulse, then `batch` reads of `averages` each while the cell falls back."""
+
+    NAME: ClassVar[str] = "volatility"
+
+    volts_v: float
+    width_s: float
+    batch: int = 100
+    averages: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < abs(self.volts_v) <= LARGEST_V:
+            raise ConfigError(
+                f"{self.NAME}: volts_v must not be 0 V and lie within {LARGEST_V:g} V"
+            )
+        _width(self.NAME, self.width_s)
+        _counts(self.NAME, batch=self.batch, averages=self.averages)
+
+    def lines(self) -> tuple[str, ...]:
+        """See `Module.lines`: job 33."""
+        return ("33", real(self.volts_v), real(self.width_s), str(self.batch), str(self.averages))
+
+    def extremes(self) -> tuple[Step, ...]:
+        """See `Module.extremes`."""
+        return (Step(self.volts_v, 0.0, 0.0, self.width_s),)
+
+    @property
+    def most_pulses(self) -> int:
+        """See `Module.most_pulses`."""
+        return 1
+
+    @property
+    def reads(self) -> int:
+        """See `Module.reads`."""
+        return self.batch * self.averages
+
+    @property
+    def length_s(self) -> float:
+        """See `Module.length_s`."""
+        return self.width_s
+
+    def pulses(self, volts_v: FloatArray, read_v: float) -> int:
+        """One: its triplets are reads."""
+        return 1
+
+
+@dataclass(frozen=True, eq=False)
+class Triplets:
+    """What a module streamed: k triplets of n cells, in order.
+
+    `device` is each triplet's position in `cells`, `cycle` the terminators before it (from 0),
+    `resistance_ohm` what the board told, `volts_v` and `width_s` the pulse (or read) before it.
+    Only where `status` is OK is it a resistance. `pulses`, shape (n,), is what each cell took, for
+    the ledger (`rram_hil.storage.ledger`): modules run beside the engine, so their caller charges
+    it.
+    """
+
+    cells: Cells
+    device: IntArray
+    cycle: IntArray
+    resistance_ohm: FloatArray
+    volts_v: FloatArray
+    width_s: FloatArray
+    status: StatusArray
+    pulses: IntArray
+    span: Span = field(default_factory=Span)
+
+    @property
+    def conductance_s(self) -> FloatArray:
+        """Conductance of each triplet (S), shape (k,); NaN where `status` is not OK."""
+        return conductance_of(self.resistance_ohm, self.status)
+
+    @property
+    def current_a(self) -> FloatArray:
+        """Current at the volts of each triplet (A), shape (k,): the I-V curve of a curve tracer."""
+        return self.volts_v * self.conductance_s
+
+    @property
+    def last_s(self) -> FloatArray:
+        """Conductance of each cell's last triplet (S), shape (n,); NaN for a cell without one."""
+        last = np.full(len(self.cells), np.nan)
+        last[self.device] = self.conductance_s
+        return last
+
+    def of(self, position: int) -> Triplets:
+        """The triplets of the cell at one position."""
+        here = self.device == position
+        one = slice(position, position + 1)
+        return Triplets(
+            self.cells[one],
+            np.zeros(int(here.sum()), dtype=np.int64),
+            self.cycle[here],
+            self.resistance_ohm[here],
+            self.volts_v[here],
+            self.width_s[here],
+            self.status[here],
+            self.pulses[one],
+            self.span,
+        )
+
+
+def status_of(
+    resistance_ohm: FloatArray, lowest_ohm: float, highest_ohm: float | None
+) -> StatusArray:
+    """What each resistance is worth.
+
+    Positive ones are OK, but OVER_RANGE at or below `lowest_ohm` (as 0 is). Negative, infinite or
+    NaN ones are NOT_A_NUMBER; where the board's `highest_ohm` is known, an infinite one, or a
+    negative one beyond it, is OK: no current that can be told.
+    """
+    status = np.full(resistance_ohm.shape, Status.NOT_A_NUMBER, dtype=np.uint8)
+    status[np.isfinite(resistance_ohm) & (resistance_ohm > 0)] = Status.OK
+    if highest_ohm is not None:
+        status[np.isinf(resistance_ohm) | (resistance_ohm <= -highest_ohm)] = Status.OK
+    status[(resistance_ohm >= 0) & (resistance_ohm <= lowest_ohm)] = Status.OVER_RANGE
+    return status
+
+
+def conductance_of(resistance_ohm: FloatArray, status: StatusArray) -> FloatArray:
+    """1 / R where `status` is OK, and 0 where that is so for want of a current; else NaN (S)."""
+    ok = status == Status.OK
+    found: FloatArray = np.where(ok, 0.0, np.nan)
+    np.divide(
+        1.0,
+        resistance_ohm,
+        out=found,
+        where=ok & np.isfinite(resistance_ohm) & (resistance_ohm > 0),
+    )
+    return found
+
+
+def is_terminator(triplet: NDArray[np.float32]) -> bool:
+    """Whether three floats end a cell: all of them are 0. A negative or zero resistance alone is a
+    reading.
+    """
+    return bool(np.all(triplet == 0))

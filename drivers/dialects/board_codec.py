@@ -1,0 +1,719 @@
+"""Frames and messages of docs/board-protocol.md on the host's side: bytes in, bytes out, no link
+and no clock.
+
+The simulated board has a codec of its own; neither may import the other.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import (
+    Apply,
+    Multiply,
+    Program,
+    PulseTrain,
+    Ramp,
+    Scheme,
+    Step,
+    Wait,
+    WriteWords,
+)
+from rram_hil.array.operations import Span as TimeSpan
+from rram_hil.array.results import (
+    ApplyResult,
+    MultiplyResult,
+    ProgramResult,
+    WaitResult,
+    WordsResult,
+)
+from rram_hil.errors import ConfigError, LimitError
+from rram_hil.hardware.driver import Capabilities, Identity, Span
+from rram_hil.types import FloatArray, IntArray
+
+VERSION = 1
+SYNC = b"\xa5RBZ"
+MAGIC = b"RRAMTCB\0"
+HEADER = struct.Struct("<4sBBBBIIIId")
+CRC = struct.Struct("<I")
+HEADER_SIZE = HEADER.size + CRC.size
+MAX_PAYLOAD = 1 << 20
+REPLY, MORE, ERROR, WORKING = 1, 2, 4, 8
+FLOATING_UV = -(1 << 31)
+MAX_V = 2147.483647
+MAX_WIDTH_S = 2000.0
+"""Up to here whole picoseconds and doubles turn into each other without loss."""
+
+SCHEMES = (Scheme.INHIBIT, Scheme.GROUNDED, Scheme.FLOATING, Scheme.HALF, Scheme.THIRD)
+MEASURES = ("no", "current", "gate")
+LIMIT_FIELDS = (
+    "bl_v",
+    "sl_v",
+    "wl_v",
+    "cell_v",
+    "gate_over_v",
+    "half_select_v",
+    "read_v",
+    "current_a",
+    "energy_j",
+    "width_s",
+    "read_width_s",
+    "wait_s",
+)
+
+
+class Kind(IntEnum):
+    """Message types."""
+
+    IDENTIFY = 0x01
+    STATUS = 0x02
+    LIMITS = 0x03
+    ARM = 0x04
+    SAFE_OFF = 0x05
+    WATCHDOG = 0x06
+    KEEP_ALIVE = 0x07
+    ABORT = 0x08
+    SELF_TEST = 0x09
+    EXECUTED = 0x0A
+    APPLY = 0x10
+    PROGRAM = 0x11
+    MULTIPLY = 0x12
+    WRITE_WORDS = 0x13
+    WAIT = 0x14
+
+
+class Code(IntEnum):
+    """Error codes of the board."""
+
+    BAD_REQUEST = 1
+    UNKNOWN_TYPE = 2
+    VERSION = 3
+    STALE_BOOT = 4
+    BUSY = 5
+    NOT_ARMED = 6
+    LIMIT = 7
+    RANGE = 8
+    NUMBER_PAST = 9
+    NUMBER_REUSED = 10
+    ALREADY_EXECUTED = 11
+    ABORTED = 12
+    WATCHDOG = 13
+    HARDWARE = 14
+    INCOMPLETE = 15
+    WORDS_LOST = 16
+    CRC = 17
+
+
+class MalformedError(ValueError):
+    """A message whose frames were sound says something that the protocol does not allow."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame with sound CRCs; `clock_s` is the board's clock in seconds."""
+
+    kind: int
+    flags: int
+    sequence: int
+    boot: int
+    part: int
+    clock_s: float
+    payload: bytes
+    version: int = VERSION
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """The bytes of one frame."""
+    head = HEADER.pack(
+        SYNC,
+        frame.version,
+        frame.kind,
+        frame.flags,
+        0,
+        frame.sequence,
+        frame.boot,
+        frame.part,
+        len(frame.payload),
+        frame.clock_s,
+    )
+    total = zlib.crc32(frame.payload, zlib.crc32(head))
+    return b"".join((head, CRC.pack(zlib.crc32(head)), frame.payload, CRC.pack(total)))
+
+
+def encode_request(
+    kind: Kind, payload: bytes, sequence: int, boot: int, size: int
+) -> Iterator[bytes]:
+    """The frames of one request, with at most `size` bytes of payload in each."""
+    parts = max(1, -(-len(payload) // size))
+    for part in range(parts):
+        more = MORE if part < parts - 1 else 0
+        yield encode_frame(
+            Frame(kind, more, sequence, boot, part, 0.0, payload[part * size : (part + 1) * size])
+        )
+
+
+class FrameReader:
+    """Finds frames in a stream of bytes that may hold anything else as well.
+
+    `garbage` keeps the first bytes that belonged to no frame, to name a stranger by what it says.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self.garbage = b""
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes more the frame that has begun needs, at least 1."""
+        if len(self._buffer) < HEADER_SIZE:
+            return HEADER_SIZE - len(self._buffer)
+        length: int = HEADER.unpack_from(self._buffer)[8]
+        return max(1, HEADER_SIZE + length + CRC.size - len(self._buffer))
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes; return the frames that are complete now."""
+        self._buffer += data
+        return self._collect()
+
+    def give_up(self) -> list[Frame]:
+        """The link has been silent inside a frame: drop its beginning, return what stood behind
+        it.
+        """
+        if not self._buffer:
+            return []
+        self._drop(1)
+        return self._collect()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._buffer.clear()
+        self.garbage = b""
+
+    def _collect(self) -> list[Frame]:
+        frames = []
+        while (frame := self._next()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _drop(self, count: int) -> None:
+        self.garbage = (self.garbage + bytes(self._buffer[:count]))[:80]
+        del self._buffer[:count]
+
+    def _next(self) -> Frame | None:
+        while True:
+            at = self._buffer.find(SYNC)
+            if at < 0:
+                # The last bytes may be the beginning of a sync.
+                keep = next((k for k in (3, 2, 1) if self._buffer.endswith(SYNC[:k])), 0)
+                self._drop(len(self._buffer) - keep)
+                return None
+            if at:
+                self._drop(at)
+            if len(self._buffer) < HEADER_SIZE:
+                return None
+            fields = HEADER.unpack_from(self._buffer)
+            (crc,) = CRC.unpack_from(self._buffer, HEADER.size)
+            _, version, kind, flags, _, sequence, boot, part, length, clock_s = fields
+            if crc != zlib.crc32(memoryview(self._buffer)[: HEADER.size]) or length > MAX_PAYLOAD:
+                self._drop(1)
+                continue
+            end = HEADER_SIZE + length
+            if len(self._buffer) < end + CRC.size:
+                return None
+            payload = bytes(memoryview(self._buffer)[HEADER_SIZE:end])
+            (total,) = CRC.unpack_from(self._buffer, end)
+            if total != zlib.crc32(payload, zlib.crc32(memoryview(self._buffer)[: HEADER.size])):
+                self._drop(1)
+                continue
+            del self._buffer[: end + CRC.size]
+            return Frame(kind, flags, sequence, boot, part, clock_s, payload, version)
+
+
+class _Cursor:
+    """Takes fields, columns and strings off a payload, checking its length."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._at = 0
+
+    def take(self, layout: str) -> tuple[Any, ...]:
+        """Little-endian fields."""
+        size = struct.calcsize("<" + layout)
+        return struct.unpack("<" + layout, self._slice(size))
+
+    def column(self, dtype: str, count: int) -> NDArray[Any]:
+        """`count` values of one little-endian type, as a read-only view."""
+        kind = np.dtype(dtype).newbyteorder("<")
+        return np.frombuffer(self._slice(kind.itemsize * count), kind)
+
+    def text(self) -> str:
+        """A string with its length byte."""
+        (size,) = self.take("B")
+        return self._slice(size).decode("utf-8", "replace")
+
+    def end(self) -> None:
+        """Raises `MalformedError` if bytes are left."""
+        if self._at != len(self._payload):
+            raise MalformedError(f"{len(self._payload) - self._at} bytes too many")
+
+    def _slice(self, size: int) -> bytes:
+        part = self._payload[self._at : self._at + size]
+        if len(part) != size:
+            raise MalformedError(f"{size - len(part)} bytes too few at offset {self._at}")
+        self._at += size
+        return part
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What IDENTIFY says: who, which chip, what it can do, and the sizes and times of the link."""
+
+    identity: Identity
+    geometry: Geometry
+    capabilities: Capabilities
+    versions: tuple[int, int]
+    max_payload: int
+    max_message: int
+    link_bytes_per_s: float
+    pace: float
+
+    @property
+    def frame_bytes(self) -> int:
+        """Payload of one frame so that it takes at most 50 ms on the link; 1024 is always
+        allowed.
+        """
+        return int(min(self.max_payload, max(1024.0, 0.05 * self.link_bytes_per_s)))
+
+
+def _span(values: tuple[int, int, int], scale: float) -> Span:
+    return Span(values[0] / scale, values[1] / scale, values[2] / scale)
+
+
+def decode_identify(payload: bytes, boot: int, link: str) -> Envelope:
+    """The identity and envelope of a board. Raises `MalformedError` if it is no test-chip board."""
+    cursor = _Cursor(payload)
+    magic, lowest, highest, cell, lines = cursor.take("8sBBBB")
+    if magic != MAGIC:
+        raise MalformedError(f"magic {magic!r} instead of {MAGIC!r}")
+    tiles, rows, columns = cursor.take("3I")
+    bl, sl, wl = (_span(cursor.take("3i"), 1e6) for _ in range(3))
+    (schemes,) = cursor.take("I")
+    width = _span(cursor.take("3Q"), 1e12)
+    abilities, max_cells, max_steps, max_vectors, words, max_words = cursor.take("6I")
+    word_bits, input_bits, adc_bits, _ = cursor.take("4B")
+    max_payload, max_message, abort_us, rate, pace = cursor.take("3I2d")
+    model, serial, firmware, chip = (cursor.text() for _ in range(4))
+    (count,) = cursor.take("B")
+    timing = {cursor.text(): float(cursor.take("d")[0]) for _ in range(count)}
+    cursor.end()
+    if cell > 1 or lines > 2 or not 0 < max_payload <= MAX_PAYLOAD:
+        raise MalformedError(f"cell {cell}, source lines {lines}, max_payload {max_payload}")
+    kinds: tuple[Literal["1T1R", "1R"], ...] = ("1T1R", "1R")
+    along: tuple[Literal["row", "column", "common"], ...] = ("row", "column", "common")
+    capabilities = Capabilities(
+        bl_v=bl,
+        sl_v=sl,
+        wl_v=wl,
+        width_s=width,
+        schemes=frozenset(s for k, s in enumerate(SCHEMES) if schemes >> k & 1),
+        max_cells=max_cells,
+        max_steps=max_steps,
+        per_cell_bias=bool(abilities & 1),
+        program=bool(abilities & 2),
+        multiply=bool(abilities & 4),
+        input_bits=input_bits,
+        adc_bits=adc_bits,
+        max_vectors=max_vectors,
+        words=words,
+        word_bits=word_bits,
+        max_words=max_words,
+        gate_current=bool(abilities & 8),
+        compliance=bool(abilities & 16),
+        counters=bool(abilities & 32),
+        abort_s=abort_us / 1e6,
+        clock="virtual" if abilities & 64 else "wall",
+        link=link,
+        timing=timing,
+    )
+    identity = Identity(
+        model,
+        serial,
+        firmware,
+        f"test-chip board protocol {lowest} to {highest}",
+        f"{boot:08x}",
+        chip,
+    )
+    return Envelope(
+        identity,
+        Geometry(tiles, rows, columns, kinds[cell], along[lines]),
+        capabilities,
+        (lowest, highest),
+        max_payload,
+        max_message,
+        rate,
+        pace,
+    )
+
+
+@dataclass(frozen=True)
+class BoardStatus:
+    """What STATUS says; `last` and `under_way` are operation numbers, `trips` counts the watchdog
+    since boot.
+    """
+
+    outputs_on: bool
+    armed: bool
+    busy: bool
+    tripped: bool
+    limits_set: bool
+    words_lost: bool
+    last: int
+    under_way: int
+    watchdog_s: float
+    trips: int
+
+
+def decode_status(payload: bytes) -> BoardStatus:
+    """The reply of STATUS, ARM and SAFE OFF."""
+    cursor = _Cursor(payload)
+    flags, last, under_way, watchdog_ms, trips = cursor.take("B3x4I")
+    cursor.end()
+    on, armed, busy, tripped, limits_set, words_lost = (bool(flags >> k & 1) for k in range(6))
+    watchdog_s = watchdog_ms / 1e3
+    return BoardStatus(
+        on, armed, busy, tripped, limits_set, words_lost, last, under_way, watchdog_s, trips
+    )
+
+
+def encode_limits(limits: Limits) -> bytes:
+    """The request that sets the board's limits; a sound reply repeats it bit for bit."""
+    values = [float(getattr(limits, name)) for name in LIMIT_FIELDS] + list(limits.conductance_s)
+    return struct.pack("<14dQ", *values, limits.pulses_per_cell)
+
+
+def decode_abort(payload: bytes) -> tuple[int, bool]:
+    """The operation number that ABORT stopped (0: none) and whether outputs are still on."""
+    cursor = _Cursor(payload)
+    number, on = cursor.take("IB3x")
+    cursor.end()
+    return int(number), bool(on)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a self-test."""
+
+    name: str
+    passed: bool
+    value: float
+    unit: str
+
+
+def decode_self_test(payload: bytes) -> tuple[Finding, ...]:
+    """The findings of SELF TEST."""
+    cursor = _Cursor(payload)
+    (count,) = cursor.take("B")
+    found = []
+    for _ in range(count):
+        passed, value = cursor.take("Bd")
+        found.append(Finding(cursor.text(), bool(passed), float(value), cursor.text()))
+    cursor.end()
+    return tuple(found)
+
+
+def decode_error(payload: bytes) -> tuple[int, int, str]:
+    """Code, operation number and text of an error reply."""
+    cursor = _Cursor(payload)
+    code, number = cursor.take("2I")
+    text = cursor.text()
+    cursor.end()
+    return int(code), int(number), text
+
+
+def encode_executed(number: int, cells: Cells, geometry: Geometry) -> bytes:
+    """Ask for the records of `cells` under operation `number`."""
+    return struct.pack("<2I", number, len(cells)) + _cells(cells, geometry)
+
+
+def decode_executed(payload: bytes, number: int, n: int) -> tuple[IntArray, IntArray]:
+    """Pulses that the operation gave each cell, and the last operation that pulsed each, shape
+    (n,).
+    """
+    cursor = _Cursor(payload)
+    _expect(cursor.take("2I"), (number, n))
+    pulses, last = cursor.column("u4", n), cursor.column("u4", n)
+    cursor.end()
+    return pulses.astype(np.int64), last.astype(np.int64)
+
+
+def _expect(got: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if tuple(got) != wanted:
+        raise MalformedError(f"it is about {tuple(got)}, not {wanted}")
+
+
+def _cells(cells: Cells, geometry: Geometry) -> bytes:
+    return cells.index(geometry).astype("<u4").tobytes()
+
+
+def _microvolts(volts: float | FloatArray, what: str, cells: Cells) -> NDArray[np.int32]:
+    """Volts as i32 microvolts. Raises `LimitError` naming the cell for NaN and for what i32 cannot
+    hold.
+    """
+    values = np.atleast_1d(np.asarray(volts, dtype=np.float64))
+    good = np.abs(values) <= MAX_V
+    if not np.all(good):
+        at = int(np.argmin(good))
+        where = f"cell {cells.address(at)}: " if len(cells) > at else ""
+        raise LimitError(
+            f"{where}{what} {values[at]:g} V does not fit the board's link; allowed is up to"
+            f" {MAX_V:g} V"
+        )
+    return np.rint(values * 1e6).astype("<i4")
+
+
+def _picoseconds(width_s: float, what: str) -> int:
+    """A width as whole picoseconds. Raises `LimitError` for NaN, for 0 after rounding and for what
+    is too long.
+    """
+    if not 0 < width_s <= MAX_WIDTH_S or round(width_s * 1e12) == 0:
+        raise LimitError(
+            f"{what} {width_s:g} s does not fit the board's link; allowed is 1e-12 to"
+            f" {MAX_WIDTH_S:g} s"
+        )
+    return round(width_s * 1e12)
+
+
+def _step(step: Step, cells: Cells) -> tuple[bytes, bytes]:
+    """A step's 24 bytes and its columns."""
+    per_cell, shared, columns = 0, [], []
+    for bit, (line, volts) in enumerate((("BL", step.bl_v), ("SL", step.sl_v), ("WL", step.wl_v))):
+        if volts is None:
+            shared.append(FLOATING_UV)
+            continue
+        codes = _microvolts(volts, line, cells)
+        if np.ndim(volts):
+            per_cell |= 1 << bit
+            shared.append(0)
+            columns.append(codes.tobytes())
+        else:
+            shared.append(int(codes[0]))
+    width = _picoseconds(step.width_s, "width")
+    head = struct.pack("<QBBH3i", width, MEASURES.index(step.measure), per_cell, 0, *shared)
+    return head, b"".join(columns)
+
+
+def _bound(bound: float | FloatArray | None) -> tuple[int, float, bytes]:
+    """Kind, shared value and column of one bound of a stop condition."""
+    if bound is None:
+        return 0, np.nan, b""
+    if np.ndim(bound) == 0:
+        return 1, float(bound), b""
+    return 2, np.nan, np.asarray(bound, dtype="<f8").tobytes()
+
+
+def _compliance(compliance_a: float | None) -> float:
+    return np.nan if compliance_a is None else compliance_a
+
+
+def encode_apply(operation: Apply, number: int, geometry: Geometry) -> bytes:
+    """The request of an `Apply`."""
+    stop = operation.stop
+    above, above_s, above_column = _bound(None if stop is None else stop.above_s)
+    below, below_s, below_column = _bound(None if stop is None else stop.below_s)
+    steps = [_step(s, operation.cells) for s in operation.steps]
+    head = struct.pack(
+        "<4I4B3d",
+        number,
+        len(operation.cells),
+        len(steps),
+        operation.repeat,
+        SCHEMES.index(operation.unselected),
+        above,
+        below,
+        0,
+        _compliance(operation.compliance_a),
+        above_s,
+        below_s,
+    )
+    cells = _cells(operation.cells, geometry)
+    return b"".join(
+        [head, *(h for h, _ in steps), cells, above_column, below_column, *(c for _, c in steps)]
+    )
+
+
+def _result(cursor: _Cursor, number: int) -> tuple[int, TimeSpan]:
+    got, n, started_s, ended_s = cursor.take("2I2d")
+    _expect((got,), (number,))
+    return int(n), TimeSpan(started_s, ended_s)
+
+
+def decode_apply(payload: bytes, operation: Apply, number: int) -> ApplyResult:
+    """The reply of an APPLY."""
+    cursor = _Cursor(payload)
+    n, span = _result(cursor, number)
+    m, _ = cursor.take("2I")
+    _expect((n, m), (len(operation.cells), operation.measurements))
+    pulses, reads = cursor.column("u4", n), cursor.column("u4", n)
+    current, conductance, time = (cursor.column("f8", n * m).reshape(n, m) for _ in range(3))
+    status = cursor.column("u1", n * m).reshape(n, m)
+    cursor.end()
+    return ApplyResult(
+        current, conductance, status, time, pulses.astype(np.int64), reads.astype(np.int64), span
+    )
+
+
+def _ramp(ramp: Ramp, what: str, cells: Cells) -> tuple[bytes, bytes]:
+    """A ramp's 12 bytes and the column of its starts, empty if all cells start alike."""
+    start = _microvolts(ramp.start_v, f"{what} start", cells)
+    stop, step = (int(_microvolts(v, what, cells)[0]) for v in (ramp.stop_v, ramp.step_v))
+    if np.ndim(ramp.start_v):
+        return struct.pack("<3i", 0, stop, step), start.tobytes()
+    return struct.pack("<3i", int(start[0]), stop, step), b""
+
+
+def _train(train: PulseTrain, name: str, cells: Cells) -> tuple[bytes, list[bytes]]:
+    amplitude, amplitude_column = _ramp(train.amplitude_v, f"{name} amplitude", cells)
+    gate, gate_column = _ramp(train.gate_v, f"{name} gate", cells)
+    width = struct.pack("<Q", _picoseconds(train.width_s, f"{name} width"))
+    return width + amplitude + gate, [amplitude_column, gate_column]
+
+
+def encode_program(operation: Program, number: int, geometry: Geometry) -> bytes:
+    """The request of a `Program`."""
+    cells = operation.cells
+    set_train, set_columns = _train(operation.set_pulses, "SET", cells)
+    reset_train, reset_columns = _train(operation.reset_pulses, "RESET", cells)
+    read, read_columns = _step(operation.read, cells)
+    ramps = set_columns + reset_columns
+    head = struct.pack(
+        "<4I2BHd",
+        number,
+        len(cells),
+        operation.confirm,
+        operation.max_reversals,
+        SCHEMES.index(operation.unselected),
+        sum(1 << bit for bit, column in enumerate(ramps) if column),
+        0,
+        _compliance(operation.compliance_a),
+    )
+    columns = [
+        _cells(cells, geometry),
+        operation.low_s.astype("<f8").tobytes(),
+        operation.high_s.astype("<f8").tobytes(),
+        operation.budget().astype("<u4").tobytes(),
+    ]
+    return b"".join([head, set_train, reset_train, read, *columns, *ramps, read_columns])
+
+
+def decode_program(payload: bytes, operation: Program, number: int) -> ProgramResult:
+    """The reply of a PROGRAM."""
+    cursor = _Cursor(payload)
+    n, span = _result(cursor, number)
+    _expect((n,), (len(operation.cells),))
+    conductance = cursor.column("f8", n)
+    sets, resets, reads = (cursor.column("u4", n).astype(np.int64) for _ in range(3))
+    status, inside = cursor.column("u1", n), cursor.column("u1", n)
+    cursor.end()
+    return ProgramResult(conductance, status, inside.astype(np.bool_), sets, resets, reads, span)
+
+
+def encode_multiply(operation: Multiply, number: int) -> bytes:
+    """The request of a `Multiply`."""
+    corner = Cells.of([(operation.tile, operation.row, operation.column)])
+    head = struct.pack(
+        "<7I2i2BHd",
+        number,
+        operation.inputs.shape[0],
+        operation.tile,
+        operation.row,
+        operation.rows,
+        operation.column,
+        operation.columns,
+        int(_microvolts(operation.read_v, "read volts", corner)[0]),
+        int(_microvolts(operation.wl_v, "WL", corner)[0]),
+        operation.input_bits,
+        operation.words,
+        0,
+        operation.full_scale_a,
+    )
+    return head + operation.inputs.astype("<i1" if operation.input_bits <= 8 else "<i2").tobytes()
+
+
+def decode_multiply(payload: bytes, operation: Multiply, number: int) -> MultiplyResult:
+    """The reply of a MULTIPLY."""
+    cursor = _Cursor(payload)
+    vectors, span = _result(cursor, number)
+    columns, saturated, lsb_a, code_bytes, sum_bytes = cursor.take("2Id2B6x")
+    _expect((vectors, columns), (operation.inputs.shape[0], operation.columns))
+    if code_bytes not in (2, 4) or sum_bytes not in ((4, 8) if operation.words else (0,)):
+        raise MalformedError(f"codes of {code_bytes} bytes, sums of {sum_bytes} bytes")
+    shape = (vectors, columns)
+    codes = cursor.column(f"i{code_bytes}", vectors * columns).reshape(shape)
+    sums = (
+        cursor.column(f"i{sum_bytes}", vectors * columns).reshape(shape).astype(np.int64)
+        if sum_bytes
+        else None
+    )
+    cursor.end()
+    return MultiplyResult(codes.astype(np.int32), lsb_a, sums, saturated, False, span)
+
+
+def encode_write_words(operation: WriteWords, number: int, geometry: Geometry) -> bytes:
+    """The request of a `WriteWords`."""
+    head = struct.pack("<2IB3x", number, len(operation.cells), operation.clear)
+    return head + _cells(operation.cells, geometry) + operation.values.astype("<i4").tobytes()
+
+
+def encode_wait(operation: Wait, number: int) -> bytes:
+    """The request of a `Wait`."""
+    return struct.pack("<2Id", number, 0, operation.seconds)
+
+
+def encode_operation(
+    operation: Apply | Program | Multiply | WriteWords | Wait, number: int, geometry: Geometry
+) -> tuple[Kind, bytes]:
+    """Message type and request of any operation. Raises `LimitError` for what the encoding cannot
+    hold.
+    """
+    if not 0 < number < 1 << 32:
+        raise ConfigError(
+            f"operation number {number} does not fit the board's link; allowed is 1 to"
+            f" {(1 << 32) - 1}"
+        )
+    if isinstance(operation, Apply):
+        return Kind.APPLY, encode_apply(operation, number, geometry)
+    if isinstance(operation, Program):
+        return Kind.PROGRAM, encode_program(operation, number, geometry)
+    if isinstance(operation, Multiply):
+        return Kind.MULTIPLY, encode_multiply(operation, number)
+    if isinstance(operation, WriteWords):
+        return Kind.WRITE_WORDS, encode_write_words(operation, number, geometry)
+    return Kind.WAIT, encode_wait(operation, number)
+
+
+def decode_result(
+    payload: bytes, operation: Apply | Program | Multiply | WriteWords | Wait, number: int
+) -> ApplyResult | ProgramResult | MultiplyResult | WordsResult | WaitResult:
+    """The result of any operation. Raises `MalformedError` if the reply is not about it."""
+    if isinstance(operation, Apply):
+        return decode_apply(payload, operation, number)
+    if isinstance(operation, Program):
+        return decode_program(payload, operation, number)
+    if isinstance(operation, Multiply):
+        return decode_multiply(payload, operation, number)
+    cursor = _Cursor(payload)
+    n, span = _result(cursor, number)
+    cursor.end()
+    if isinstance(operation, WriteWords):
+        return WordsResult(n, span)
+    return WaitResult(span)

@@ -1,0 +1,337 @@
+"""What the drivers of the single-channel Keithley source-meters (2400, 2450, 2460) share: checks,
+read-back, readings.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.instrument import (
+    ChannelLimits,
+    Function,
+    InstrumentConfig,
+    Readings,
+    SourceMeter,
+    SourceSetup,
+)
+from rram_hil.types import FloatArray
+from rram_hil.wire.dialog import number
+
+from .scpi import ScpiInstrument, floats
+
+OVERRANGE = 1.05
+"""Source and meter go up to this much of a range."""
+LIST_WORDS = 100
+"""Levels that one list command takes; more are appended."""
+RESET_S = 2.0
+POINT_S = 5e-3
+"""Allowance for what an instrument does between the conversions of a point."""
+CONVERSIONS = 6
+"""Voltage and current, each with autozero's reference and zero."""
+SHORT = {Function.VOLTAGE: "VOLT", Function.CURRENT: "CURR"}
+OTHER = {Function.VOLTAGE: "CURR", Function.CURRENT: "VOLT"}
+
+
+class Keithley24xxConfig(InstrumentConfig):
+    """How a single-channel Keithley source-meter is reached. `arm` selects the terminals."""
+
+    terminals: Literal["front", "rear"] = Field(default="front", description="where the wires are")
+
+
+class Keithley24xx(ScpiInstrument, SourceMeter):
+    """One channel, named "1"."""
+
+    MAKER = "Keithley"
+    Config = Keithley24xxConfig
+    config: Keithley24xxConfig
+    MOST_POINTS = 2500
+    LONGEST_SETTLE_S = 9999.0
+    _setup: SourceSetup | None = None
+
+    @abstractmethod
+    def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:
+        """Send all settings, level at zero, and read them back, in one message."""
+
+    @abstractmethod
+    def _sweep(
+        self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int
+    ) -> Readings:
+        """Run what `commands` set up and `start` names; fetch `points` readings; level back at
+        zero.
+        """
+
+    @abstractmethod
+    def _list_command(self, name: str) -> str:
+        """Header of the command that begins a list of levels of "VOLT" or "CURR"."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """See `SourceMeter.channels`."""
+        return ("1",)
+
+    def configure(self, channel: str, setup: SourceSetup) -> None:
+        """See `SourceMeter.configure`. The settings are read back and compared in the same
+        message.
+        """
+        limits = self.limits(channel)
+        asked = self._checked(setup, limits)
+        self._setup = None
+        told = self._apply(asked, asked.measure_range)
+        self._compare(asked, told, limits)
+        self._setup = asked
+
+    def source(self, channel: str, level: float) -> None:
+        """See `SourceMeter.source`."""
+        setup = self._configured(channel)
+        self._check_levels(setup, np.array([level]))
+        self.send(f":SOUR:{SHORT[setup.function]}:LEV {number(level)}")
+
+    def output(self, channel: str, on: bool) -> None:
+        """See `SourceMeter.output`; verified by read-back."""
+        if on:
+            self._configured(channel)
+        else:
+            self.limits(channel)
+        told = self.ask(f":OUTP {'ON' if on else 'OFF'}", ":OUTP?")
+        if told != ("1" if on else "0"):
+            raise InstrumentError(
+                f"{self.name}: the output was switched {'on' if on else 'off'} and says {told!r}",
+                command=":OUTP?",
+            )
+
+    def is_off(self) -> bool:
+        """See `Instrument.is_off`."""
+        told = self.dialog.query(":OUTP?")
+        if told not in ("0", "1"):
+            self.dialog.out_of_step()
+            raise LinkError(f"{self.name}: {told[:60]!r} is no output state")
+        return told == "0"
+
+    def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
+        """See `SourceMeter.sweep`."""
+        if points == 1:
+            return self.list_sweep(channel, np.array([start]))
+        setup = self._configured(channel)
+        self._check_levels(setup, np.array([start, stop]))
+        if not 1 <= points <= self.MOST_POINTS:
+            raise ConfigError(f"{self.name}: {points} points; a sweep has 1 to {self.MOST_POINTS}")
+        commands, run = self._staircase(setup, start, stop, points)
+        return self._sweep(setup, commands, run, points)
+
+    def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
+        """See `SourceMeter.list_sweep`."""
+        setup = self._configured(channel)
+        levels = np.asarray(levels, dtype=np.float64).ravel()
+        if not 1 <= levels.size <= 2500:
+            raise ConfigError(f"{self.name}: {levels.size} levels; a list has 1 to 2500")
+        self._check_levels(setup, levels)
+        head = self._list_command(SHORT[setup.function])
+        parts = [levels[at : at + LIST_WORDS] for at in range(0, levels.size, LIST_WORDS)]
+        commands = tuple(
+            f"{head}{':APP' if at else ''} {','.join(number(v) for v in part)}"
+            for at, part in enumerate(parts)
+        )
+        more, run = self._listed(setup)
+        return self._sweep(setup, (*commands, *more), run, int(levels.size))
+
+    @abstractmethod
+    def _staircase(
+        self, setup: SourceSetup, start: float, stop: float, points: int
+    ) -> tuple[tuple[str, ...], str]:
+        """Commands that set a linear sweep up, and the mode or command that selects it."""
+
+    @abstractmethod
+    def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
+        """Commands behind the list itself, and the mode or command that selects it."""
+
+    def takes_s(self, setup: SourceSetup, points: int) -> float:
+        """How long `points` readings take at most (s); the timeout of a transaction follows it."""
+        conversions = CONVERSIONS * (1 if setup.measure_range is not None else 2)
+        return points * (setup.settle_s + conversions * setup.aperture_s + POINT_S)
+
+    def nplc(self, aperture_s: float) -> float:
+        """Integration time as the instrument counts it, in cycles of the mains."""
+        return aperture_s * self.config.line_hz
+
+    def replies(self, reply: str, count: int) -> list[str]:
+        """The answers of a fused message. Raises `LinkError` where there are not `count`."""
+        told = reply.split(";")
+        if len(told) != count:
+            self.dialog.out_of_step()
+            raise LinkError(
+                f"{self.name}: {count} answers expected, {len(told)} came: {reply[:80]!r}"
+            )
+        return told
+
+    def table(self, reply: str, columns: int, points: int) -> FloatArray:
+        """Readings of an ASCII reply, shape (points, columns). Raises `LinkError` for another
+        number of values.
+        """
+        try:
+            values = floats(reply)
+        except LinkError:
+            self.dialog.out_of_step()
+            raise
+        if values.size != columns * points:
+            self.dialog.out_of_step()
+            raise LinkError(f"{self.name}: {columns * points} values expected, {values.size} came")
+        return values.reshape(points, columns)
+
+    def value(self, told: str) -> float:
+        """One number of a reply. Raises `LinkError` where it is none."""
+        try:
+            return float(told)
+        except ValueError:
+            self.dialog.out_of_step()
+            raise LinkError(f"{self.name}: {told[:60]!r} is no number") from None
+
+    def check_mains(self, told: str) -> None:
+        """Refuse a line frequency other than the configured one. Raises `ConfigError`."""
+        if abs(float(told) - self.config.line_hz) > 0.5:
+            raise ConfigError(
+                f"{self.name}: line_hz: {self.config.line_hz:g}, but the instrument counts"
+                f" {float(told):g}"
+            )
+
+    def _configured(self, channel: str) -> SourceSetup:
+        self.limits(channel)
+        if self._setup is None:
+            raise ConfigError(
+                f"{self.name}: channel {channel} is not configured since it was connected or reset"
+            )
+        return self._setup
+
+    def _checked(self, setup: SourceSetup, limits: ChannelLimits) -> SourceSetup:
+        """The setup with ranges as full scales. Raises `ConfigError`."""
+        is_volts = setup.function is Function.VOLTAGE
+        sources, senses = limits.voltage_ranges_v, limits.current_ranges_a
+        smallest, unit = limits.smallest_compliance_a, "A"
+        if not is_volts:
+            sources, senses = senses, sources
+            smallest, unit = limits.smallest_compliance_v, "V"
+        where = f"{self.name}: "
+        source_range = full_scale(setup.source_range, sources, f"{where}source_range")
+        forced = 0.0 if source_range is None else source_range
+        if not setup.compliance >= smallest:
+            raise ConfigError(
+                f"{where}compliance: {setup.compliance:g} {unit}; the smallest is {smallest:g}"
+                f" {unit}"
+            )
+        if not limits.allows(
+            *((forced, setup.compliance) if is_volts else (setup.compliance, forced))
+        ):
+            raise ConfigError(
+                f"{where}compliance: {setup.compliance:g} {unit} with a source range of {forced:g}"
+                f" is outside {limits.envelope}"
+            )
+        if (
+            not limits.shortest_aperture_s * (1 - 1e-9)
+            <= setup.aperture_s
+            <= limits.longest_aperture_s * (1 + 1e-9)
+        ):
+            raise ConfigError(
+                f"{where}aperture_s: {setup.aperture_s:g}; from {limits.shortest_aperture_s:g} to"
+                f" {limits.longest_aperture_s:g}"
+            )
+        if not 0 <= setup.settle_s <= self.LONGEST_SETTLE_S:
+            raise ConfigError(
+                f"{where}settle_s: {setup.settle_s:g}; from 0 to {self.LONGEST_SETTLE_S:g}"
+            )
+        measure_range = full_scale(setup.measure_range, senses, f"{where}measure_range")
+        if measure_range is not None:
+            # Nothing beyond the compliance can come, and no range beyond the compliance's own can
+            # be set.
+            measure_range = min(
+                measure_range, full_scale(setup.compliance, senses, where) or measure_range
+            )
+        return replace(setup, source_range=source_range, measure_range=measure_range)
+
+    def _check_levels(self, setup: SourceSetup, levels: FloatArray) -> None:
+        limits = self.limits("1")
+        top = limits.max_v if setup.function is Function.VOLTAGE else limits.max_a
+        if setup.source_range is not None:
+            top = min(top, setup.source_range * OVERRANGE)
+        level = float(levels[np.argmax(np.abs(levels))])  # NaN, where there is one
+        pair = (
+            (level, setup.compliance)
+            if setup.function is Function.VOLTAGE
+            else (setup.compliance, level)
+        )
+        if not (abs(level) <= top * (1 + 1e-9) and limits.allows(*pair)):
+            raise ConfigError(
+                f"{self.name}: level {level:g}: at most {top:g} on this range, and"
+                f" {limits.envelope} (V, A) together"
+            )
+
+    def _compare(self, asked: SourceSetup, told: SourceSetup, limits: ChannelLimits) -> None:
+        """Raise `InstrumentError` where the instrument holds something else than was asked for."""
+        senses = (
+            limits.current_ranges_a
+            if asked.function is Function.VOLTAGE
+            else limits.voltage_ranges_v
+        )
+        resolution = 1e-4 * (full_scale(asked.compliance, senses, "compliance") or 0.0)
+        wrong = [
+            f"{name}: {value!r} asked for, {held!r} held"
+            for name, value, held, is_close in (
+                ("function", asked.function, told.function, asked.function is told.function),
+                (
+                    "compliance",
+                    asked.compliance,
+                    told.compliance,
+                    abs(asked.compliance - told.compliance)
+                    <= max(resolution, 1e-3 * asked.compliance),
+                ),
+                (
+                    "source_range",
+                    asked.source_range,
+                    told.source_range,
+                    asked.source_range == told.source_range,
+                ),
+                (
+                    "measure_range",
+                    asked.measure_range,
+                    told.measure_range,
+                    asked.measure_range == told.measure_range,
+                ),
+                (
+                    "aperture_s",
+                    asked.aperture_s,
+                    told.aperture_s,
+                    abs(asked.aperture_s - told.aperture_s) <= 0.01 * asked.aperture_s,
+                ),
+                (
+                    "settle_s",
+                    asked.settle_s,
+                    told.settle_s,
+                    abs(asked.settle_s - told.settle_s) <= 1e-4 + 0.01 * asked.settle_s,
+                ),
+                (
+                    "remote_sense",
+                    asked.remote_sense,
+                    told.remote_sense,
+                    asked.remote_sense == told.remote_sense,
+                ),
+            )
+            if not is_close
+        ]
+        if wrong:
+            raise InstrumentError(
+                f"{self.name}: settings not taken: {'; '.join(wrong)}", command="configure"
+            )
+
+
+def full_scale(value: float | None, ranges: tuple[float, ...], what: str) -> float | None:
+    """The lowest range on which `value` fits; None stays None. Raises `ConfigError`."""
+    if value is None:
+        return None
+    for full in ranges:
+        if 0 < value <= full * OVERRANGE * (1 + 1e-6):
+            return full
+    raise ConfigError(f"{what}: {value:g}; the ranges are {', '.join(f'{r:g}' for r in ranges)}")

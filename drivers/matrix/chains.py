@@ -1,0 +1,801 @@
+"""How the instruments of a matrix bench carry out a row plan: one Lua script, a triggered pair, or
+one transaction a cell.
+
+A chain gets a `RowPlan` and returns what was measured. Every chain keeps the order that spares the
+cells: sources at zero before a relay moves, gate up first and down last, outputs off at the end of
+the row.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rram_hil.array.operations import Scheme, Status
+from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.instrument import Function, Readings, SourceMeter, SourceSetup, SwitchMatrix
+from rram_hil.types import FloatArray, StatusArray
+from rram_hil.wire.dialog import number
+
+from ..dialects.tsp_switch import LIST_LENGTH
+from ..keithley_707b import Keithley707B
+from ..keithley_2600b import Keithley2600B
+from ..keysight_b2900 import MOST_POINTS, KeysightB2900
+from .routes import Route, RowPlan, Visit
+from .wiring import Triggers, Wiring
+
+GATE_LIMIT_A = 1e-4
+"""Compliance of the channel on a word line: a healthy gate takes pA."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a row gave: amperes of the sensing channels, status, seconds since the row began; shape
+    (n, measuring routes).
+
+    `ran` says which steps each cell took, shape (n, routes).
+    """
+
+    amps: FloatArray
+    status: StatusArray
+    time_s: FloatArray
+    ran: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
+    @classmethod
+    def nothing(cls, plan: RowPlan) -> Measured:
+        """A row of which nothing has run."""
+        n, m = plan.at.size, len(plan.measuring)
+        return cls(
+            np.full((n, m), np.nan),
+            np.full((n, m), Status.NOT_RUN, dtype=np.uint8),
+            np.full((n, m), np.nan),
+            np.zeros((n, len(plan.routes)), dtype=np.bool_),
+        )
+
+
+def stops(plan: RowPlan, step: int, cell: int, siemens: float, status: int) -> bool:
+    """Whether a reading ends a cell's steps; a current over range counts as high."""
+    if not plan.routes[step].tells(cell):
+        return False
+    above = plan.above_s is not None and (
+        siemens >= plan.above_s[cell] or status == Status.OVER_RANGE
+    )
+    return bool(above or (plan.below_s is not None and siemens <= plan.below_s[cell]))
+
+
+class Chain(ABC):
+    """Source-meter channels and a matrix. `channels` are "instrument.channel" in the order of the
+    wiring.
+    """
+
+    NAME = ""
+    can_stop = True
+    """Whether a cell's steps can end in the middle of a row; else the driver cuts the steps at
+    every measurement.
+    """
+    most_visits = 2000
+    """Steps of all cells together that one row can have."""
+
+    def __init__(
+        self,
+        meters: Mapping[str, SourceMeter],
+        matrix: SwitchMatrix,
+        wiring: Wiring,
+        gate: str,
+        read_v: float,
+        now_s: Callable[[], float],
+    ) -> None:
+        self.meters, self.matrix, self.wiring, self.gate = meters, matrix, wiring, gate
+        self.read_v, self.now_s = read_v, now_s
+        self._on: dict[str, SourceSetup] = {}
+
+    @property
+    @abstractmethod
+    def shortest_s(self) -> float:
+        """The shortest step."""
+
+    @property
+    def source_s(self) -> float:
+        """How long a level needs to settle."""
+        return max(self.meter(c).limits(self.channel(c)).settle_s for c in self.wiring.channels)
+
+    def schemes(self, schemes: frozenset[Scheme]) -> frozenset[Scheme]:
+        """Which of the schemes that the channels allow this way of driving them allows."""
+        return schemes
+
+    def check(self, routes: Sequence[Route]) -> None:  # noqa: B027 (most refuse nothing)
+        """Refuse steps that this way of driving the channels cannot do. Raises `ConfigError`."""
+
+    def goes_with(self, others: Sequence[Route], route: Route) -> bool:
+        """Whether a step can be in one row with the others before it."""
+        return True
+
+    @abstractmethod
+    def arm(self) -> None:
+        """Load scripts and set trigger lines; outputs stay off."""
+
+    @abstractmethod
+    def run(self, plan: RowPlan, takes_s: float) -> Measured:
+        """Carry out a row. Raises `LinkError` or `InstrumentError`; outputs may then be on until
+        `safe_off`.
+        """
+
+    def finish(self) -> None:
+        """The rows of an operation are over: switch off what was left on between them, at zero.
+        Raises as `run`.
+        """
+        for channel in self._on:
+            self.meter(channel).output(self.channel(channel), False)
+        self._on = {}
+
+    def forget(self) -> None:
+        """All outputs were switched off and reset behind the chain's back."""
+        self._on = {}
+
+    def _ready(self, channel: str, setup: SourceSetup) -> None:
+        """Configure a channel where its settings are others, and switch it on."""
+        meter, own = self.meter(channel), self.channel(channel)
+        if self._on.get(channel) == setup:
+            return
+        meter.configure(own, setup)
+        if channel not in self._on:
+            meter.output(own, True)
+        self._on[channel] = setup
+
+    def meter(self, channel: str) -> SourceMeter:
+        """The instrument of a channel "smu.a"."""
+        return self.meters[channel.partition(".")[0]]
+
+    @staticmethod
+    def channel(channel: str) -> str:
+        """The channel's own name, "a" of "smu.a"."""
+        return channel.partition(".")[2]
+
+    def range_v(self, channel: str, route: Route) -> float:
+        """The voltage range for the levels of a step: a read has its own, the offset of a pulse's
+        range would spoil it.
+        """
+        volts = route.most_v[channel]
+        return next(
+            (
+                r
+                for r in self.meter(channel).limits(self.channel(channel)).voltage_ranges_v
+                if r >= volts
+            ),
+            volts,
+        )
+
+    def ranges_v(self, route: Route) -> tuple[float, ...]:
+        """The voltage ranges of all channels, in the order of the wiring."""
+        return tuple(self.range_v(channel, route) for channel in self.wiring.channels)
+
+    def integrates_s(self, channel: str, route: Route) -> tuple[float, float]:
+        """Integration time of a measuring step, and what else its level must last once it is
+        settled.
+
+        A read integrates for its whole width, which may be a multiple of the mains period; where
+        the level stresses the cell it lasts for the width and no longer.
+        """
+        limits = self.meter(channel).limits(self.channel(channel))
+        stands_s = route.width_s if route.is_read else route.width_s - self.source_s
+        aperture_s = float(np.clip(stands_s, limits.shortest_aperture_s, limits.longest_aperture_s))
+        return aperture_s, max(stands_s - aperture_s, 0.0)
+
+    def limits_a(
+        self, routes: Sequence[Route], asked_a: float | None, cell_a: float
+    ) -> dict[str, float]:
+        """The current limit of each channel for a whole operation; `cell_a` is what a cell may
+        carry where nothing is asked.
+
+        The gate has its own; a channel that only the selected cell hangs on has the cell's; others
+        have that of a whole line. Raises `ConfigError` where a channel cannot give a limit that was
+        asked for at these volts.
+        """
+        found = {}
+        for at, channel in enumerate(self.wiring.channels):
+            volts = max(route.most_v[channel] for route in routes)
+            if channel == self.gate:
+                limit, is_asked = min(GATE_LIMIT_A, cell_a if asked_a is None else asked_a), False
+            elif self.gate or (at == 1 and (volts == 0 or asked_a is not None)):
+                limit, is_asked = cell_a if asked_a is None else asked_a, asked_a is not None
+            else:
+                cells = len(self.wiring.bl_columns if at == 1 else self.wiring.sl_columns)
+                limit, is_asked = cell_a * cells, False
+            found[channel] = self._limit_a(channel, volts, limit, is_asked)
+        return found
+
+    def _limit_a(self, channel: str, volts: float, limit_a: float, is_asked: bool) -> float:
+        limits = self.meter(channel).limits(self.channel(channel))
+        most = max((a for v, a in limits.envelope if volts <= v), default=0.0)
+        if most == 0.0:
+            raise ConfigError(f"{channel}: {volts:g} V is beyond its {limits.max_v:g} V")
+        if is_asked and not limits.smallest_compliance_a <= limit_a <= most:
+            raise ConfigError(
+                f"{channel}: a compliance of {limit_a:g} A is not available at {volts:g} V; it has "
+                f"{limits.smallest_compliance_a:g} to {most:g} A"
+            )
+        return max(min(limit_a, most), limits.smallest_compliance_a)
+
+    def moves(self, visit: Visit) -> list[tuple[str, str]]:
+        """The channel lists that a TSP matrix opens and closes before a step, cut so that each pair
+        fits a line.
+        """
+        assert isinstance(self.matrix, Keithley707B)
+        opened, closed = self.matrix.names(visit.opened), self.matrix.names(visit.closed)
+        if len(opened) < 2 and len(closed) < 2 and sum(map(len, (*opened, *closed))) <= LIST_LENGTH:
+            return [("".join(opened), "".join(closed))]
+        return [*((names, "") for names in opened), *(("", names) for names in closed)]
+
+
+def _judged(sense: int, others: Iterable[int]) -> int:
+    """Status of a reading: one taken while another channel did not reach its level is a bound at
+    most.
+    """
+    limited = sense == Status.OK and any(status == Status.COMPLIANCE for status in others)
+    return int(Status.COMPLIANCE if limited else sense)
+
+
+TSP_SCRIPT = """
+rram = { gate = nil, lines = {}, matrix = nil, settle = 0, source = 0, ok = true, stopped = -1 }
+function rram.begin()
+  rram.ok = errorqueue.count == 0
+  rram.stopped = -1
+  timer.reset()
+  if not rram.ok then return end
+  rram.fall()
+  rram.outputs(1)
+end
+function rram.outputs(state)
+  if rram.gate then rram.gate.source.output = state end
+  for k = 1, table.getn(rram.lines) do rram.lines[k].source.output = state end
+end
+function rram.move(opened, closed)
+  if not rram.ok then return end
+  if opened ~= "" then rram.matrix.open(opened) end
+  if closed ~= "" and errorqueue.count == 0 then rram.matrix.close(closed) end
+  rram.ok = errorqueue.count == 0
+  if rram.ok and rram.settle > 0 then delay(rram.settle) end
+end
+function rram.rise(levels)
+  local n = table.getn(rram.lines)
+  if rram.gate then
+    rram.gate.source.levelv = levels[n + 1]
+    delay(rram.source)
+  end
+  for k = 1, n do rram.lines[k].source.levelv = levels[k] end
+  delay(rram.source)
+end
+function rram.fall()
+  for k = table.getn(rram.lines), 1, -1 do rram.lines[k].source.levelv = 0 end
+  delay(rram.source)
+  if rram.gate then
+    rram.gate.source.levelv = 0
+    delay(rram.source)
+  end
+end
+function rram.limited()
+  for k = 1, table.getn(rram.lines) do
+    if rram.lines[k].source.compliance then return true end
+  end
+  return rram.gate ~= nil and rram.gate.source.compliance
+end
+function rram.pulse(cell, step, levels, width)
+  if not rram.ok or rram.stopped == cell then return end
+  rram.rise(levels)
+  delay(width)
+  rram.fall()
+  print(cell, step)
+  rram.ok = errorqueue.count == 0
+end
+function rram.read(cell, step, levels, width, sense, drop, above, below)
+  if not rram.ok or rram.stopped == cell then return end
+  rram.rise(levels)
+  if width > 0 then delay(width) end
+  local amps, volts = sense.measure.iv()
+  local held, at = rram.limited(), timer.measure.t()
+  rram.fall()
+  print(cell, step, volts, amps, held, at)
+  if drop then
+    local over = math.abs(amps) > 9e36
+    if above and (over or amps / drop >= above) then rram.stopped = cell end
+    if below and not over and amps / drop <= below then rram.stopped = cell end
+  end
+  rram.ok = errorqueue.count == 0
+end
+function rram.finish()
+  rram.fall()
+  rram.outputs(0)
+  local on = 0
+  if rram.gate then on = rram.gate.source.output end
+  for k = 1, table.getn(rram.lines) do on = on + rram.lines[k].source.output end
+  print("on", on)
+end
+"""
+"""What a row calls. Errors do not end a script on these instruments, so each call looks at the
+error queue before it goes on.
+"""
+
+
+class TspChain(Chain):
+    """A 2600B that also commands a TSP-linked 707B: a row is one transaction, decisions
+    included.
+    """
+
+    NAME = "TSP script over TSP-Link"
+    shortest_s = 1e-3
+    """Lua's `delay` between two commands (unverified how exact a shorter one is)."""
+
+    @property
+    def _meter(self) -> Keithley2600B:
+        meter = self.meter(next(iter(self.wiring.channels)))
+        assert isinstance(meter, Keithley2600B)
+        return meter
+
+    @property
+    def _lines(self) -> tuple[str, ...]:
+        """Channels of bit and source lines in the order in which they rise: from the last to the
+        first.
+        """
+        return tuple(reversed([c for c in self.wiring.channels if c != self.gate]))
+
+    def arm(self) -> None:
+        """See `Chain.arm`."""
+        meter, matrix = self._meter, self.matrix
+        assert isinstance(matrix, Keithley707B)
+        node = self.wiring.tsp_node
+        told = meter.ask(
+            f"tsplink.reset() print(tsplink.state, node[{node}] and node[{node}].model or"
+            ' "nothing")'
+        )
+        state, _, model = told.partition("\t")
+        if (
+            state != "online"
+            or model.strip().upper().removeprefix("MODEL").strip() != matrix.identity.model
+        ):
+            raise ConfigError(
+                f"driver.wiring.tsp_node: TSP-Link is {state!r} and node {node} is {model!r}, not a"
+                f" {matrix.identity.model}; check cable and node number"
+            )
+        for channel in self.wiring.channels:
+            # Pins what a row does not set: waits, filters, sense wires.
+            own = self.channel(channel)
+            meter.configure(
+                own, SourceSetup(Function.VOLTAGE, meter.limits(own).smallest_compliance_a)
+            )
+        meter.load("rram_row", TSP_SCRIPT)
+        meter.run(
+            f"format.asciiprecision = 10\nrram.lines = {{ {', '.join(map(self._smu, self._lines))}"
+            f" }}\nrram.gate = {self._smu(self.gate) if self.gate else 'nil'}\nrram.matrix ="
+            f" node[{node}].channel\nrram.settle = {number(matrix.config.settle_s)}\nrram.source ="
+            f" {number(self.source_s)}"
+        )
+
+    def _smu(self, channel: str) -> str:
+        """What Lua calls a channel."""
+        return f"smu{self.channel(channel)}"
+
+    def run(self, plan: RowPlan, takes_s: float) -> Measured:
+        """See `Chain.run`."""
+        code = [line for channel in self.wiring.channels for line in self._setup(channel, plan)]
+        code.append("rram.begin()")
+        now: dict[str, str] = {}
+        for visit in plan.visits:
+            route = plan.routes[visit.step]
+            for line in self._changes(route):
+                setting = line.partition(" = ")[0]
+                if now.get(setting) != line:
+                    code.append(line)
+                    now[setting] = line
+            code += [
+                f'rram.move("{opened}", "{closed}")'
+                for opened, closed in self.moves(visit)
+                if opened or closed
+            ]
+            code.append(self._call(plan, visit))
+        code.append("rram.finish()")
+        return self._parsed(self._meter.lines("\n".join(code), takes_s=takes_s), plan)
+
+    def _setup(self, channel: str, plan: RowPlan) -> list[str]:
+        smu = self._smu(channel)
+        return [
+            f"{smu}.source.func = {smu}.OUTPUT_DCVOLTS",
+            (
+                f"{smu}.source.rangev ="
+                f" {number(max(self.range_v(channel, route) for route in plan.routes))}"
+            ),
+            f"{smu}.source.limiti = {number(plan.limit_a[channel])}",
+            f"{smu}.measure.autorangei = {smu}.AUTORANGE_ON",
+        ]
+
+    def _changes(self, route: Route) -> list[str]:
+        """Settings of a step: made while all levels are at zero."""
+        settings = [
+            f"{self._smu(c)}.source.rangev = {number(self.range_v(c, route))}"
+            for c in self.wiring.channels
+        ]
+        if route.sense:
+            aperture_s, _ = self.integrates_s(route.sense, route)
+            settings.append(
+                f"{self._smu(route.sense)}.measure.nplc ="
+                f" {number(aperture_s * self._meter.line_hz)}"
+            )
+        return settings
+
+    def _call(self, plan: RowPlan, visit: Visit) -> str:
+        route, cell = plan.routes[visit.step], visit.cell
+        order = (*self._lines, self.gate) if self.gate else self._lines
+        levels = ", ".join(number(float(route.levels[c][cell])) for c in order)
+        begin = f"{cell}, {visit.step}, {{{levels}}}"
+        if not route.sense:
+            return f"rram.pulse({begin}, {number(route.width_s - self.source_s)})"
+        _, rest_s = self.integrates_s(route.sense, route)
+        drop = number(route.sign * float(route.drop_v[cell])) if route.tells(cell) else "nil"
+        bounds = f"{_bound(plan.above_s, cell)}, {_bound(plan.below_s, cell)}"
+        return f"rram.read({begin}, {number(rest_s)}, {self._smu(route.sense)}, {drop}, {bounds})"
+
+    def _parsed(self, lines: list[str], plan: RowPlan) -> Measured:
+        found = Measured.nothing(plan)
+        place = {step: k for k, step in enumerate(plan.measuring)}
+        *rows, end = lines or [""]
+        for line in rows:
+            words = line.split("\t")
+            try:
+                cell, step = int(float(words[0])), int(float(words[1]))
+                found.ran[cell, step] = True
+                if len(words) == 2:
+                    continue
+                volts, amps, at_s = float(words[2]), float(words[3]), float(words[5])
+                reading = Readings.of(
+                    np.array([volts]),
+                    np.array([amps]),
+                    np.array([words[4] == "true"]),
+                    np.array([at_s]),
+                )
+                m = place[step]
+                found.amps[cell, m], found.status[cell, m] = reading.amps[0], reading.status[0]
+                found.time_s[cell, m] = at_s
+            except (ValueError, IndexError, KeyError):
+                self._meter.dialog.out_of_step()
+                raise LinkError(f"{self._meter.name}: {line[:60]!r} is no line of a row") from None
+        self._check_end(end, found, plan)
+        return found
+
+    def _check_end(self, end: str, found: Measured, plan: RowPlan) -> None:
+        """The outputs must be off, and every step taken that no reading has made needless."""
+        word, _, on = end.partition("\t")
+        if word != "on":
+            self._meter.dialog.out_of_step()
+            raise LinkError(f"{self._meter.name}: {end[:60]!r} is no end of a row")
+        if float(on) != 0.0:
+            raise InstrumentError(f"{self._meter.name}: an output is still on at the end of a row")
+        if not (found.ran[:, 0].all() if plan.has_stop else found.ran.all()):
+            raise InstrumentError(f"{self._meter.name}: the script has left out steps of a row")
+
+
+def _bound(bound: FloatArray | None, cell: int) -> str:
+    return "nil" if bound is None else number(float(bound[cell]))
+
+
+TRIGGERED_SCRIPT = """
+rram_row = { ok = true, done = 0 }
+function rram_row.begin(step, measure, done, timeout, settle, source)
+  rram_row.step = digio.trigger[step]
+  rram_row.measure = digio.trigger[measure]
+  rram_row.over = digio.trigger[done]
+  rram_row.timeout = timeout
+  rram_row.settle = settle
+  rram_row.source = source
+  rram_row.done = 0
+  rram_row.over.clear()
+  rram_row.ok = errorqueue.count == 0
+end
+function rram_row.move(opened, closed)
+  if not rram_row.ok then return end
+  if opened ~= "" then channel.open(opened) end
+  if closed ~= "" and errorqueue.count == 0 then channel.close(closed) end
+  rram_row.ok = errorqueue.count == 0
+  if rram_row.ok and rram_row.settle > 0 then delay(rram_row.settle) end
+end
+function rram_row.visit(width)
+  if not rram_row.ok then return end
+  rram_row.step.assert()
+  delay(rram_row.source)
+  rram_row.step.assert()
+  if width == nil then
+    rram_row.measure.assert()
+    rram_row.ok = rram_row.over.wait(rram_row.timeout)
+  else
+    delay(width)
+  end
+  rram_row.step.assert()
+  delay(rram_row.source)
+  rram_row.step.assert()
+  delay(rram_row.source)
+  if rram_row.ok then rram_row.done = rram_row.done + 1 end
+end
+"""
+"""What the matrix calls: at each visit four steps of the source-meter's lists (gate up, force up,
+force down, gate down).
+"""
+POINTS = 4
+"""Points of a list that one visit takes."""
+CONVERSIONS, PARTS = 6, 50
+"""Integrations that one reading in a fixed range takes at most (volts and amperes, each with zero
+and reference), and the part of a level that stresses which one of them may take: how many there are
+is not the host's to know, and the level is to last as asked.
+"""
+BLIND_S = 1e-3
+"""Integration time of the one measurement of a row that measures nothing."""
+
+
+class TriggeredChain(Chain):
+    """A B2900 and a 707B that advance each other over digital lines: three transactions a row."""
+
+    NAME = "lists and relays on each other's triggers"
+    can_stop = False
+    most_visits = MOST_POINTS // POINTS
+    shortest_s = 1e-3
+    """Lua's `delay` in the matrix (unverified how exact a shorter one is)."""
+
+    @property
+    def _meter(self) -> KeysightB2900:
+        meter = self.meter(next(iter(self.wiring.channels)))
+        assert isinstance(meter, KeysightB2900)
+        return meter
+
+    @property
+    def _switch(self) -> Keithley707B:
+        assert isinstance(self.matrix, Keithley707B)
+        return self.matrix
+
+    @property
+    def _lines(self) -> Triggers:
+        assert self.wiring.triggers is not None
+        return self.wiring.triggers
+
+    def arm(self) -> None:
+        """See `Chain.arm`."""
+        lines = self._lines
+        pulses = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
+        code = [f"digio.trigger[{line}].mode = digio.TRIG_FALLING" for line in pulses]
+        code += [f"digio.trigger[{line}].clear()" for line in pulses]
+        self._switch.run("\n".join(code))
+        self._switch.load("rram_rows", TRIGGERED_SCRIPT)
+
+    def goes_with(self, others: Sequence[Route], route: Route) -> bool:
+        """See `Chain.goes_with`: a list has one range, and all its measurements one integration
+        time.
+        """
+        measuring = [r for r in others if r.sense]
+        if self.ranges_v(others[0]) != self.ranges_v(route):
+            return False
+        return not (measuring and route.sense) or self._waits_s(measuring[0]) == self._waits_s(
+            route
+        )
+
+    def _waits_s(self, route: Route) -> tuple[float, float]:
+        """Integration time and the wait before it."""
+        aperture_s, rest_s = self.integrates_s(route.sense, route)
+        return aperture_s, self.source_s + rest_s
+
+    def run(self, plan: RowPlan, takes_s: float) -> Measured:
+        """See `Chain.run`: set up and arm the lists, let the matrix run the row, fetch."""
+        meter, lines = self._meter, self._lines
+        at = np.zeros(POINTS * len(plan.visits), dtype=np.bool_)
+        at[1::POINTS] = [bool(plan.routes[v.step].sense) for v in plan.visits]
+        blind = not at.any()
+        at[-1] |= (
+            blind  # a list needs one measurement to tell its end by; at zero, where nothing is measured
+        )
+        for channel in self.wiring.channels:
+            self._ready(channel, self._setup(channel, plan))
+        meter.arm_list(
+            {self.channel(c): self._points(plan, c) for c in self.wiring.channels},
+            trigger_in=lines.smu_in,
+            trigger_out=lines.smu_out,
+            measure_in=lines.smu_measure,
+            measure_at=at,
+        )
+        printed = self._switch.ask("\n".join(self._row_code(plan, blind)), takes_s=takes_s)
+        if printed != str(len(plan.visits)):
+            raise InstrumentError(
+                f"{self._switch.name}: visit {printed} of {len(plan.visits)} was the last whose"
+                f" measurement came on digital line {lines.matrix_in}"
+            )
+        return self._measured(plan, meter.fetch(int(at.sum()), takes_s=0.0), blind)
+
+    def _setup(self, channel: str, plan: RowPlan) -> SourceSetup:
+        """Settings of a channel for a row. One that does not sense is measured too, to tell whether
+        it reached its level.
+
+        It integrates for less, in a fixed range: so the end of a point, which the slowest channel
+        tells, is that of the sensing.
+        """
+        range_v, limit_a = self.range_v(channel, plan.routes[0]), plan.limit_a[channel]
+        measuring = [plan.routes[k] for k in plan.measuring]
+        if not measuring:
+            before = self._on.get(
+                channel, SourceSetup(Function.VOLTAGE, limit_a, aperture_s=BLIND_S)
+            )
+            return replace(before, compliance=limit_a, source_range=range_v)
+        aperture_s, wait_s = self._waits_s(measuring[0])
+        if channel in {route.sense for route in measuring}:
+            return SourceSetup(Function.VOLTAGE, limit_a, range_v, None, aperture_s, wait_s)
+        shortest_s = self._meter.limits(self.channel(channel)).shortest_aperture_s
+        return SourceSetup(
+            Function.VOLTAGE, limit_a, range_v, limit_a, max(shortest_s, aperture_s / 4), wait_s
+        )
+
+    def _points(self, plan: RowPlan, channel: str) -> FloatArray:
+        """Levels of a channel at every point: the gate stands for two points more than the others,
+        which rise after it.
+        """
+        levels = np.array([plan.routes[v.step].levels[channel][v.cell] for v in plan.visits])
+        shape = (1.0, 1.0, 1.0, 0.0) if channel == self.gate else (0.0, 1.0, 0.0, 0.0)
+        return np.asarray((levels[:, None] * np.array(shape)).ravel(), dtype=np.float64)
+
+    def _row_code(self, plan: RowPlan, blind: bool) -> list[str]:
+        lines, source_s = self._lines, self.source_s
+        longest_s = max((r.width_s for r in plan.routes if r.sense), default=0.0) + source_s
+        begin = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
+        times = [number(longest_s + 1.0), number(self._switch.config.settle_s), number(source_s)]
+        code = [f"rram_row.begin({', '.join([*map(str, begin), *times])})"]
+        for visit in plan.visits:
+            route = plan.routes[visit.step]
+            code += [
+                f'rram_row.move("{opened}", "{closed}")'
+                for opened, closed in self.moves(visit)
+                if opened or closed
+            ]
+            code.append(f"rram_row.visit({'nil' if route.sense else number(route.width_s)})")
+        if blind:
+            code.append(
+                "rram_row.measure.assert() rram_row.ok = rram_row.over.wait(rram_row.timeout)"
+            )
+        code.append('print(string.format("%d", rram_row.done))')
+        return code
+
+    def _measured(self, plan: RowPlan, readings: Mapping[str, Readings], blind: bool) -> Measured:
+        found = Measured.nothing(plan)
+        found.ran[:] = True
+        if blind:
+            return found
+        place = {step: k for k, step in enumerate(plan.measuring)}
+        began_s = min(float(reading.time_s[0]) for reading in readings.values())
+        for k, visit in enumerate(v for v in plan.visits if plan.routes[v.step].sense):
+            where = visit.cell, place[visit.step]
+            reading = readings[self.channel(plan.routes[visit.step].sense)]
+            found.amps[where], found.time_s[where] = reading.amps[k], reading.time_s[k] - began_s
+            found.status[where] = _judged(
+                int(reading.status[k]), (int(r.status[k]) for r in readings.values())
+            )
+        return found
+
+
+class PlainChain(Chain):
+    """Any source-meters and any matrix, the host between: several transactions a cell, where
+    nothing better is there.
+
+    One channel runs a list of one point, so that the instrument times it; what the others hold
+    stands for as long as the host takes, which has no bound. So no line but the timed one may have
+    more than the read limit.
+    """
+
+    NAME = "host-driven, transactions for every cell"
+    most_visits = 1
+
+    @property
+    def shortest_s(self) -> float:
+        """See `Chain.shortest_s`: a list of one point measures once, whether that is wanted or
+        not.
+        """
+        found = [
+            self.meter(c).limits(self.channel(c)) for c in self.wiring.channels if c != self.gate
+        ]
+        return max(
+            2 * limits.settle_s + CONVERSIONS * limits.shortest_aperture_s for limits in found
+        )
+
+    def schemes(self, schemes: frozenset[Scheme]) -> frozenset[Scheme]:
+        """See `Chain.schemes`: V/2 needs two channels timed together."""
+        return schemes - {Scheme.HALF}
+
+    def check(self, routes: Sequence[Route]) -> None:
+        """See `Chain.check`."""
+        for route in routes:
+            timed = self._timed(route)
+            held = [
+                c
+                for c in route.levels
+                if c not in (timed, self.gate) and not route.most_v[c] <= self.read_v
+            ]
+            if held:
+                raise ConfigError(
+                    f"smu-matrix: {held[0]} would hold {route.most_v[held[0]]:g} V, above the read"
+                    f" limit {self.read_v:g} V, for as long as the host takes; this bench can time"
+                    " one line alone, the one that is measured where one is"
+                )
+
+    def _timed(self, route: Route) -> str:
+        """The channel whose level lasts for the width: the one that senses a cell, else the
+        largest; none for a gate.
+        """
+        if route.sense:
+            return route.sense if route.sense != self.gate else ""
+        return max((c for c in route.levels if c != self.gate), key=lambda c: route.most_v[c])
+
+    def arm(self) -> None:
+        """See `Chain.arm`: nothing to load."""
+
+    def run(self, plan: RowPlan, takes_s: float) -> Measured:
+        """See `Chain.run`."""
+        found = Measured.nothing(plan)
+        place = {step: k for k, step in enumerate(plan.measuring)}
+        stopped: set[int] = set()
+        started_s = self.now_s()
+        for visit in plan.visits:
+            if visit.opened or visit.closed:
+                self.matrix.switch(open=visit.opened, close=visit.closed)
+            if visit.cell in stopped:
+                continue
+            route, cell = plan.routes[visit.step], visit.cell
+            readings = self._played(plan, route, cell)
+            found.ran[cell, visit.step] = True
+            if not route.sense:
+                continue
+            amps, status = (
+                float(readings[route.sense].amps[-1]),
+                int(readings[route.sense].status[-1]),
+            )
+            where = cell, place[visit.step]
+            found.amps[where], found.time_s[where] = amps, self.now_s() - started_s
+            found.status[where] = _judged(status, (int(r.status[-1]) for r in readings.values()))
+            if route.tells(cell) and stops(
+                plan, visit.step, cell, route.sign * amps / float(route.drop_v[cell]), status
+            ):
+                stopped.add(cell)
+        return found
+
+    def _played(self, plan: RowPlan, route: Route, cell: int) -> dict[str, Readings]:
+        """One step on one cell; where it measures, readings of all channels: those that do not
+        sense tell if they are limited.
+        """
+        timed = self._timed(route)
+        for channel in route.levels:
+            self._ready(channel, self._setup(channel, plan, route, timed))
+        held = [c for c in route.levels if c != timed]
+        up = [c for c in held if route.levels[c][cell] != 0]
+        for channel in up:
+            self.meter(channel).source(self.channel(channel), float(route.levels[channel][cell]))
+        readings = {}
+        if timed:
+            level = np.array([float(route.levels[timed][cell])])
+            readings[timed] = self.meter(timed).list_sweep(self.channel(timed), level)
+        if route.sense:
+            readings |= {c: self.meter(c).measure(self.channel(c)) for c in held}
+        for channel in reversed(up):
+            self.meter(channel).source(self.channel(channel), 0.0)
+        return readings
+
+    def _setup(self, channel: str, plan: RowPlan, route: Route, timed: str) -> SourceSetup:
+        """Settings of a channel for a step. A level that stresses lasts for the width at most, its
+        reading included.
+        """
+        limits = self.meter(channel).limits(self.channel(channel))
+        limit_a, range_v = plan.limit_a[channel], self.range_v(channel, route)
+        aperture_s, wait_s, range_a = limits.shortest_aperture_s, limits.settle_s, None
+        if channel == route.sense and route.is_read:
+            aperture_s, rest_s = self.integrates_s(channel, route)
+            wait_s += rest_s
+        elif channel == timed:
+            range_a = limit_a
+            if route.sense:
+                wanted_s = route.width_s / PARTS
+                aperture_s = min(
+                    max(wanted_s, limits.shortest_aperture_s), limits.longest_aperture_s
+                )
+            wait_s = max(route.width_s - 2 * limits.settle_s - CONVERSIONS * aperture_s, 0.0)
+        return SourceSetup(Function.VOLTAGE, limit_a, range_v, range_a, aperture_s, wait_s)

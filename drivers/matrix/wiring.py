@@ -1,0 +1,158 @@
+"""How an array hangs on instruments: sections of a `smu-matrix` bench file, read by its driver and
+by its simulated rack.
+
+[driver.instruments.smu]              # name of your choice
+kind = "keithley-2600b"               # entry point of the family
+model = "2636B"
+resource = "TCPIP::192.168.1.10::5025::SOCKET"
+
+[driver.instruments.matrix]
+kind = "keithley-707b"
+model = "707B"
+resource = "TCPIP::192.168.1.11::5025::SOCKET"
+
+[driver.wiring]
+channels = { "smu.a" = "A", "smu.b" = "B" }   # instrument.channel = matrix row
+ground = "C"                                  # the matrix row tied to the instruments' LO
+wl = "1-32"                                   # matrix columns of word lines 0 .. 31
+bl = "33-64"
+sl = "65"
+tsp_node = 2                                  # the matrix's node on the source-meter's TSP-Link
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from rram_hil.array.cells import Geometry
+from rram_hil.errors import ConfigError
+from rram_hil.hardware.driver import DriverConfig
+
+Lines = Annotated[str, Field(pattern=r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$")]
+"""Matrix columns in the order of the lines: "1-32", "65", "1-8, 13-36"; empty for none."""
+
+
+def columns_of(lines: str) -> tuple[int, ...]:
+    """The columns that a text such as "1-8, 13" names, in order."""
+    found: list[int] = []
+    for part in re.findall(r"(\d+)(?:\s*-\s*(\d+))?", lines):
+        first, last = int(part[0]), int(part[1] or part[0])
+        found.extend(range(first, last + 1) if last >= first else range(first, last - 1, -1))
+    return tuple(found)
+
+
+DigitalLine = Annotated[int, Field(ge=1, le=14)]
+"""A pin of an instrument's digital port."""
+
+
+class Triggers(DriverConfig):
+    """Digital lines between a source-meter and the matrix, where they advance each other."""
+
+    smu: str = Field(description="name of the source-meter")
+    smu_in: DigitalLine = Field(description="its line on which it is told to take the next level")
+    smu_measure: DigitalLine = Field(description="its line on which it is told to measure")
+    smu_out: DigitalLine = Field(description="its line on which it says that a point is measured")
+    matrix_in: DigitalLine = Field(description="the matrix's line wired to smu_out")
+    matrix_out: DigitalLine = Field(description="the matrix's line wired to smu_in")
+    matrix_measure: DigitalLine = Field(description="the matrix's line wired to smu_measure")
+
+    @model_validator(mode="after")
+    def _one_task_a_line(self) -> Self:
+        for lines in zip(*self.pairs, strict=True):
+            twice = [line for line in lines if lines.count(line) > 1]
+            if twice:
+                raise ValueError(f"digital line {twice[0]} of one instrument has two tasks")
+        return self
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """(source-meter's line, matrix's line) of each wire."""
+        return (
+            (self.smu_in, self.matrix_out),
+            (self.smu_measure, self.matrix_measure),
+            (self.smu_out, self.matrix_in),
+        )
+
+
+class Wiring(DriverConfig):
+    """Section `[driver.wiring]`: which channel hangs on which matrix row, which line of the array
+    on which matrix column.
+
+    A 1T1R array with source lines "common" has one `sl` column; else one for each row or column, as
+    the chip says. A 1R array has no `wl`, and one `sl` column for each of its rows.
+    """
+
+    channels: dict[str, str] = Field(
+        description='instrument.channel = matrix row, such as "smu.a" = "A"'
+    )
+    ground: str = Field(description="matrix row tied to the LO terminals of all channels")
+    bl: Lines
+    sl: Lines
+    wl: Lines = ""
+    tsp_node: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=0,
+        description="the matrix's TSP-Link node, seen from the source-meter; 0: not linked",
+    )
+    triggers: Triggers | None = None
+
+    @property
+    def bl_columns(self) -> tuple[int, ...]:
+        """Matrix column of each bit line."""
+        return columns_of(self.bl)
+
+    @property
+    def sl_columns(self) -> tuple[int, ...]:
+        """Matrix column of each source line."""
+        return columns_of(self.sl)
+
+    @property
+    def wl_columns(self) -> tuple[int, ...]:
+        """Matrix column of each word line; empty for a 1R array."""
+        return columns_of(self.wl)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Matrix columns of all lines."""
+        return (*self.bl_columns, *self.sl_columns, *self.wl_columns)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Matrix rows of all channels and of the ground."""
+        return (*self.channels.values(), self.ground)
+
+    @model_validator(mode="after")
+    def _every_point_once(self) -> Self:
+        twice = sorted({c for c in self.columns if self.columns.count(c) > 1})
+        if twice:
+            raise ValueError(f"matrix column {twice[0]} is given to two lines")
+        if len(set(self.rows)) != len(self.rows):
+            raise ValueError("two channels, or a channel and the ground, are on one matrix row")
+        return self
+
+    def check(self, geometry: Geometry) -> None:
+        """Refuse wiring that does not fit the array. Raises `ConfigError` naming the line, its
+        count and what is needed.
+        """
+        if geometry.tiles != 1:
+            raise ConfigError(
+                f"driver.wiring: one tile can be wired to a matrix, this chip has {geometry.tiles}"
+            )
+        is_1r = geometry.cell == "1R"
+        along = {"row": geometry.rows, "column": geometry.columns, "common": 1}[
+            geometry.source_lines
+        ]
+        wanted = {
+            "bl": geometry.columns,
+            "sl": geometry.rows if is_1r else along,
+            "wl": 0 if is_1r else geometry.rows,
+        }
+        for name, count in wanted.items():
+            given = len(columns_of(getattr(self, name)))
+            if given != count:
+                raise ConfigError(
+                    f"driver.wiring.{name}: {given} matrix columns, {count} are needed for this"
+                    " array"
+                )

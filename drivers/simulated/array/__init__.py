@@ -1,0 +1,1 @@
+"""The array behind simulated terminals: network, clock, loads, errors."""

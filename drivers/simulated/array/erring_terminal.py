@@ -1,0 +1,38 @@
+"""What a source-meter's channel does wrong, put between its terminal and what hangs on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rram_hil.simulation.config import SourceMeterErrors
+
+from .terminals import Drive, Sensed, Terminal
+
+
+class ErringTerminal(Terminal):
+    """A terminal behind a channel whose scale of volts and amperes is wrong, when it sources as
+    when it measures.
+    """
+
+    def __init__(self, terminal: Terminal, errors: SourceMeterErrors) -> None:
+        self._terminal, self._errors = terminal, errors
+        self._is_on = False
+
+    def drive(self, drive: Drive) -> None:
+        """See `Terminal`. What is really forced is what the channel takes for its level."""
+        e = self._errors
+        self._is_on = drive.function != "off"
+        if drive.function == "voltage":
+            level, limit = drive.level * (1 + e.gain_v) + e.offset_v, drive.limit / (1 + e.gain_a)
+            drive = replace(drive, level=level, limit=limit)
+        elif drive.function == "current":
+            level, limit = (drive.level - e.offset_a) / (1 + e.gain_a), drive.limit * (1 + e.gain_v)
+            drive = replace(drive, level=level, limit=limit)
+        self._terminal.drive(drive)
+
+    def sense(self) -> Sensed:
+        """See `Terminal`. What the channel takes the truth for."""
+        found, e = self._terminal.sense(), self._errors
+        volts = (found.volts - e.offset_v) / (1 + e.gain_v)
+        amps = found.amps * (1 + e.gain_a) + e.offset_a if self._is_on else found.amps
+        return Sensed(volts, amps, found.limited)

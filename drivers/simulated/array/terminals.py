@@ -1,0 +1,176 @@
+"""What simulated instruments hang on: a virtual clock, terminals with a load behind them, trigger
+wires, one lock a rack.
+
+Nothing here knows an instrument's dialect, and no instrument knows what its terminals are wired to.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Pin = tuple[str, int]
+"""An instrument of the rack by name, and one of its trigger (digital) lines."""
+
+
+class VirtualClock:
+    """Seconds that all simulated durations add up to."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self._now_s = now_s
+
+    @property
+    def now_s(self) -> float:
+        """Virtual seconds."""
+        return self._now_s
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; levels that stand meanwhile stress what they stand on."""
+        self._now_s += seconds
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What a channel forces: `level` V or A; the other quantity stays within +-`limit` (A or V).
+    "off" is an open terminal.
+    """
+
+    function: Literal["voltage", "current", "off"] = "off"
+    level: float = 0.0
+    limit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sensed:
+    """What truly is at a terminal: volts against ground, amperes out of the channel, whether its
+    limit holds it.
+    """
+
+    volts: float
+    amps: float
+    limited: bool
+
+
+class Terminal(ABC):
+    """One force terminal of a channel; the other is ground."""
+
+    @abstractmethod
+    def drive(self, drive: Drive) -> None:
+        """Force this from now on (virtual time)."""
+
+    @abstractmethod
+    def sense(self) -> Sensed:
+        """What is there now, without the instrument's own errors."""
+
+
+class Resistor(Terminal):
+    """A plain resistor to ground; infinite ohms is an open terminal."""
+
+    def __init__(self, ohm: float = float("inf")) -> None:
+        self.siemens = 0.0 if ohm == float("inf") else 1.0 / ohm
+        self._drive = Drive()
+
+    def drive(self, drive: Drive) -> None:
+        """See `Terminal`."""
+        self._drive = drive
+
+    def sense(self) -> Sensed:
+        """See `Terminal`."""
+        d, g = self._drive, self.siemens
+        if d.function == "off":
+            return Sensed(0.0, 0.0, False)
+        if d.function == "voltage":
+            amps = d.level * g
+            if abs(amps) <= d.limit:
+                return Sensed(d.level, amps, False)
+            amps = d.limit if amps > 0 else -d.limit
+            return Sensed(amps / g, amps, True)
+        if abs(d.level) <= d.limit * g:
+            return Sensed(d.level / g if g else 0.0, d.level, False)
+        volts = d.limit if d.level > 0 else -d.limit
+        return Sensed(volts, volts * g, True)
+
+
+class Loads(Mapping[str, Terminal]):
+    """A plain resistor of its own behind every channel, whatever the channels are called."""
+
+    def __init__(self, ohm: float) -> None:
+        self._ohm = ohm
+        self._known: dict[str, Terminal] = {}
+
+    def __getitem__(self, channel: str) -> Terminal:
+        return self._known.setdefault(channel, Resistor(self._ohm))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+class Fabric(ABC):
+    """What a switch matrix's relays join: its rows (letters) to its columns (numbers from 1)."""
+
+    @abstractmethod
+    def set_closed(self, points: frozenset[tuple[str, int]]) -> None:
+        """From now on exactly these crosspoints are closed."""
+
+
+class LooseFabric(Fabric):
+    """A matrix with nothing wired to it."""
+
+    def set_closed(self, points: frozenset[tuple[str, int]]) -> None:
+        """See `Fabric`."""
+
+
+class Bus:
+    """What the instruments of a rack share: clock, lock, trigger wires, TSP-Link nodes."""
+
+    def __init__(self, clock: VirtualClock | None = None) -> None:
+        self.clock = clock if clock is not None else VirtualClock()
+        self.lock = threading.RLock()
+        self.nodes: dict[int, Any] = {}
+        """TSP-Link: node number -> the simulated TSP instrument."""
+        self._wires: dict[Pin, set[Pin]] = {}
+        self._listeners: dict[Pin, list[Callable[[], None]]] = {}
+
+    def wire(self, one: Pin, other: Pin) -> None:
+        """Join two trigger lines."""
+        self._wires.setdefault(one, set()).add(other)
+        self._wires.setdefault(other, set()).add(one)
+
+    def listen(self, pin: Pin, action: Callable[[], None]) -> None:
+        """Call `action` whenever a pulse reaches this line from another instrument."""
+        self._listeners.setdefault(pin, []).append(action)
+
+    def pulse(self, pin: Pin) -> None:
+        """An instrument pulses its own line: all listeners wired to it act, now, before this
+        returns.
+        """
+        for other in sorted(self._wires.get(pin, ())):
+            for action in self._listeners.get(other, ()):
+                action()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an instrument stands: its name in the rack, the bus, what its terminals are wired to,
+    its serial number.
+
+    `terminals` holds one for each channel name; a channel without one is open. `fabric` is what a
+    matrix's relays join.
+    """
+
+    name: str = "instrument"
+    bus: Bus = field(default_factory=Bus)
+    terminals: Mapping[str, Terminal] = field(default_factory=dict)
+    fabric: Fabric = field(default_factory=LooseFabric)
+    serial: str = "SIM0001"
+    line_hz: float = 50.0
+
+    def terminal(self, channel: str) -> Terminal:
+        """What hangs on a channel."""
+        return self.terminals.get(channel) or Resistor()

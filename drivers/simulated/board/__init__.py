@@ -1,0 +1,1 @@
+"""The board protocol from the board's side."""

@@ -1,0 +1,1 @@
+"""FLEX as the B1500A parses it."""

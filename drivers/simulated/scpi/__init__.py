@@ -1,0 +1,1 @@
+"""SCPI as instruments parse it."""

@@ -1,0 +1,1 @@
+"""Simulators as processes: sockets, faults, control."""

@@ -1,0 +1,258 @@
+"""Base of the simulated instruments that take lines of text, and the server that puts one behind a
+TCP port with its faults.
+
+A simulated instrument is written from its manual with its own parser; it shares no code with the
+driver that faces it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import select
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from rram_hil.errors import ConfigError
+from rram_hil.hardware.far_side import SimulatedFarSide
+from rram_hil.simulation.config import Timing
+
+from ..array.terminals import Loads, Place
+from .control import FaultQueue, Injected, LinkFault
+
+LONGEST_LINE = 1 << 20
+BEFORE = frozenset(
+    {
+        LinkFault.DISCONNECT_REQUEST,
+        LinkFault.DROP_REQUEST,
+        LinkFault.STUCK,
+        LinkFault.LINE_OVERRUN,
+        LinkFault.QUEUE_FULL,
+    }
+)
+AFTER = frozenset(
+    {
+        LinkFault.DELAY_REPLY,
+        LinkFault.DROP_REPLY,
+        LinkFault.HALF_REPLY,
+        LinkFault.GARBAGE,
+        LinkFault.DISCONNECT_REPLY,
+    }
+)
+NOISE = bytes([0xFF, 0xFE, 0x00, 0x80]) + b"#!garbage\n"
+
+
+class SimulatedInstrument(ABC):
+    """One instrument: messages in, replies out, state between. Called with the rack's lock held.
+
+    `MAKER` and `MODELS` are what `rram-hil simulate --model "MAKER MODEL"` takes. Durations go to
+    `place.bus.clock`.
+    """
+
+    MAKER: ClassVar[str] = ""
+    MODELS: ClassVar[tuple[str, ...]] = ()
+    INPUT_BUFFER: ClassVar[int] = LONGEST_LINE
+    """Bytes of one message that the instrument takes."""
+
+    def __init__(self, model: str, place: Place) -> None:
+        self.model = model
+        self.place = place
+        self.pretends = ""
+        """Another model's name while a wrong-model fault is acted out; the identification tells
+        it.
+        """
+
+    @abstractmethod
+    def message(self, line: str) -> str | bytes:
+        """Act on one message (ending removed); its reply without ending, empty for none. Never
+        raises on bad input.
+        """
+
+    @abstractmethod
+    def overrun(self) -> None:
+        """A message longer than the input buffer came: it is lost, the instrument's own error says
+        so.
+        """
+
+    @abstractmethod
+    def fill_queue(self) -> None:
+        """Fill the error queue to its last place with errors, its own overflow entry last."""
+
+    @property
+    @abstractmethod
+    def outputs_on(self) -> bool:
+        """Ground truth: whether any output is on, or any relay closed."""
+
+    @classmethod
+    def start_alone(cls, model: str, load_ohm: float = math.inf, port: int = 0) -> SimulatedFarSide:
+        """Serve one instrument of this class on a TCP port (0: any), a resistor behind every
+        channel (infinite: nothing).
+
+        Raises `ConfigError` where the port is taken.
+        """
+        place = Place(terminals=Loads(load_ohm))
+        try:
+            server = InstrumentServer(cls(model, place), Timing(), port)
+        except OSError as error:
+            raise ConfigError(f"port {port}: cannot be used: {error.strerror}") from None
+        return SimulatedFarSide(
+            {}, "", server.stop, ((place.name, f"{cls.MAKER} {model}", server.resource),)
+        )
+
+    def line_end(self, pending: bytearray) -> int:
+        """Where the first message in `pending` ends: the place of its line feed, -1 where it is not
+        whole yet.
+        """
+        return pending.find(b"\n")
+
+    def clear(self) -> None:  # noqa: B027 (most have nothing to drop)
+        """Device clear, or a new connection: what was half done is dropped. Outputs stay as they
+        are.
+        """
+
+
+class InstrumentServer:
+    """One simulated instrument behind a TCP port on 127.0.0.1; lines end with "\\n" or "\\r\\n".
+    Threads are daemons.
+
+    Every turn of the host (its first message after a reply) costs `timing.link_s` of the virtual
+    clock, and every byte its time.
+    """
+
+    def __init__(self, instrument: SimulatedInstrument, timing: Timing, port: int = 0) -> None:
+        self.instrument = instrument
+        self.faults = FaultQueue()
+        self.transactions = 0
+        self.connections = 0
+        self._timing = timing
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.port = int(self._listener.getsockname()[1])
+        self.resource = f"TCPIP::127.0.0.1::{self.port}::SOCKET"
+        self._hosts: set[socket.socket] = set()
+        threading.Thread(
+            target=self._accept, name=f"serve {instrument.place.name}", daemon=True
+        ).start()
+
+    def stop(self) -> None:
+        """Take no further connection and close those that are."""
+        with contextlib.suppress(OSError):
+            # Closing alone does not wake the thread that waits in accept: it would take one more
+            # connection.
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.drop()
+
+    def drop(self) -> None:
+        """Break every connection."""
+        for host in list(self._hosts):
+            with contextlib.suppress(OSError):
+                host.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                host, _ = self._listener.accept()
+            except OSError:
+                return
+            host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.connections += 1
+            self._hosts.add(host)
+            threading.Thread(target=self._serve, args=(host,), daemon=True).start()
+
+    def _serve(self, host: socket.socket) -> None:
+        with self.instrument.place.bus.lock:
+            self.instrument.clear()
+        turn = _Turn()
+        pending = bytearray()
+        try:
+            while data := host.recv(1 << 16):
+                pending += data
+                while (end := self.instrument.line_end(pending)) >= 0:
+                    line = bytes(pending[:end]).rstrip(b"\r")
+                    del pending[: end + 1]
+                    if not self._message(host, line, turn):
+                        return
+                # What came together with a line already answered was sent without waiting: the same
+                # turn.
+                turn.is_new = turn.is_new or (turn.is_answered and not pending)
+                turn.is_answered = turn.is_answered and not turn.is_new
+        except OSError:
+            pass
+        finally:
+            self._hosts.discard(host)
+            host.close()
+
+    def _message(self, host: socket.socket, line: bytes, turn: _Turn) -> bool:
+        """Act on one line; False ends the connection."""
+        text = line.decode("latin-1")
+        if turn.is_stuck:
+            return True
+        before = self.faults.take(BEFORE, text)
+        if before is not None:
+            if before.kind is LinkFault.DISCONNECT_REQUEST:
+                return False
+            if before.kind is LinkFault.STUCK:
+                turn.is_stuck = True
+                return True
+            if before.kind is LinkFault.DROP_REQUEST:
+                return True
+        with self.instrument.place.bus.lock:
+            clock = self.instrument.place.bus.clock
+            if turn.is_new:
+                self.transactions += 1
+                clock.advance(self._timing.link_s)
+            turn.is_new = False
+            clock.advance((len(line) + 1) / self._timing.bytes_per_s)
+            if before is not None and before.kind is LinkFault.QUEUE_FULL:
+                self.instrument.fill_queue()
+            if len(line) > self.instrument.INPUT_BUFFER or (
+                before is not None and before.kind is LinkFault.LINE_OVERRUN
+            ):
+                self.instrument.overrun()
+                return True
+            wrong = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), text)
+            self.instrument.pretends = "ESPRESSO" if wrong else ""
+            reply = self.instrument.message(text)
+            self.instrument.pretends = ""
+            reply = reply.encode("latin-1") if isinstance(reply, str) else reply
+            if reply:
+                clock.advance((len(reply) + 1) / self._timing.bytes_per_s)
+        if not reply:
+            return True
+        turn.is_answered = True
+        return self._reply(host, reply + b"\n", self.faults.take(AFTER, text))
+
+    def _reply(self, host: socket.socket, reply: bytes, fault: Injected | None) -> bool:
+        kind = None if fault is None else fault.kind
+        if kind is LinkFault.DISCONNECT_REPLY:
+            return False
+        if fault is not None and kind is LinkFault.DELAY_REPLY:
+            time.sleep(fault.seconds)
+        if kind is LinkFault.DROP_REPLY:
+            return True
+        if kind is LinkFault.HALF_REPLY:
+            reply = reply[: len(reply) // 2]
+        if kind is LinkFault.GARBAGE:
+            reply = NOISE + reply
+        left = memoryview(reply)
+        while left:
+            # A host that does not read must not hold the process for ever.
+            _, ready, _ = select.select([], [host], [], 10.0)
+            if not ready:
+                return False
+            left = left[host.send(left) :]
+        return True
+
+
+class _Turn:
+    """Where one connection stands: whether the next message begins a new turn, whether this one has
+    had a reply, whether nothing is answered any more.
+    """
+
+    def __init__(self) -> None:
+        self.is_new = True
+        self.is_answered = False
+        self.is_stuck = False

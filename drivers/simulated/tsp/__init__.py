@@ -1,0 +1,1 @@
+"""TSP as instruments run it: a Lua machine, buffers, triggers, source-meters, switches."""

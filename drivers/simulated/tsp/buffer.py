@@ -1,0 +1,183 @@
+"""Reading buffers of the simulated Series 2600B: what each reading keeps, and how scripts see it.
+
+After the reference manual 2600BS-901-01 (section 3, "Reading buffers": bits of the status, p. 3-15
+at easymanua.ls; capacities in the specifications SPEC-2602B Rev. B p. 11). Unverified: that source
+values are not collected after a reset, which errors come beyond the ends of a buffer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .lua_values import LuaTable, TspError, Value, boolean, to_number
+
+AUTORANGED = 0x04
+SOURCE_AUTORANGED = 0x08
+REMOTE_SENSE = 0x10
+RELATIVE = 0x20
+COMPLIANCE = 0x40
+FILTERED = 0x80
+WITHOUT_SOURCE = 140_000
+WITH_SOURCE = 60_000
+"""Readings that a dedicated buffer holds, with time stamps and source values (specified as "more
+than").
+"""
+_COLUMNS = (
+    "readings",
+    "timestamps",
+    "sourcevalues",
+    "statuses",
+    "measureranges",
+    "sourceranges",
+    "measurefunctions",
+    "sourcefunctions",
+    "sourceoutputstates",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One reading as a buffer keeps it; `time_s` is the virtual clock."""
+
+    reading: float
+    time_s: float
+    source: float
+    status: int
+    measure_range: float
+    source_range: float
+    measured: str
+    sourced: str
+    output: str
+
+    def column(self, name: str, base_s: float) -> Value:
+        """Its value in the sub-table of this name."""
+        return {
+            "readings": self.reading,
+            "timestamps": self.time_s - base_s,
+            "sourcevalues": self.source,
+            "statuses": float(self.status),
+            "measureranges": self.measure_range,
+            "sourceranges": self.source_range,
+            "measurefunctions": self.measured,
+            "sourcefunctions": self.sourced,
+            "sourceoutputstates": self.output,
+        }[name]
+
+
+class Buffer(LuaTable):
+    """A reading buffer. Index it for readings; its sub-tables hold the rest. `most` is its
+    capacity; 0 for a dedicated one.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        super().__init__()
+        self.entries: list[Entry] = []
+        self.most = most
+        self.base_s = 0.0
+        self.append_mode = False
+        self.source_values = False
+        self.time_stamps = True
+        self.cache = True
+        for name in _COLUMNS:
+            self.values[name] = Column(self, name)
+        self.values["FILL_ONCE"], self.values["FILL_WINDOW"] = 0.0, 1.0
+        self.values["clear"] = self.clear
+        self.values["clearcache"] = lambda: None
+        self.define("n", lambda: float(len(self.entries)))
+        self.define("capacity", lambda: float(self.capacity))
+        self.define("basetimestamp", lambda: self.base_s)
+        self.define("appendmode", lambda: float(self.append_mode), self._put_append)
+        self.define("collectsourcevalues", lambda: float(self.source_values), self._put_source)
+        self.define("collecttimestamps", lambda: float(self.time_stamps), self._put_time)
+        self.define("cachemode", lambda: float(self.cache), self._put_cache)
+        self.sealed = True
+
+    @property
+    def capacity(self) -> int:
+        """Readings that fit."""
+        return self.most or (WITH_SOURCE if self.source_values else WITHOUT_SOURCE)
+
+    def begin(self) -> None:
+        """A measurement command is about to store: without append mode the buffer is emptied
+        first.
+        """
+        if not self.append_mode:
+            self.entries.clear()
+
+    def store(self, entry: Entry) -> None:
+        """Keep one more reading. Raises `TspError` where the buffer is full."""
+        if len(self.entries) >= self.capacity:
+            raise TspError(4901, f"The maximum index for this buffer is {self.capacity}")
+        if not self.entries:
+            self.base_s = entry.time_s
+        self.entries.append(entry)
+
+    def clear(self) -> None:
+        """Empty it."""
+        self.entries.clear()
+
+    def default(self) -> None:
+        """Settings and contents after a reset."""
+        self.entries.clear()
+        self.append_mode = self.source_values = False
+        self.time_stamps = self.cache = True
+
+    def get(self, key: Value) -> Value:
+        """See `LuaTable`; a number gives a reading. Raises `TspError` beyond the last."""
+        if isinstance(key, int | float) and not isinstance(key, bool):
+            column: Column = self.values["readings"]
+            return column.get(key)
+        return super().get(key)
+
+    def length(self) -> int:
+        """See `LuaTable`."""
+        return len(self.entries)
+
+    def _put_append(self, value: Value) -> None:
+        self.append_mode = boolean(value)
+
+    def _put_source(self, value: Value) -> None:
+        self.source_values = self._while_empty(value, self.source_values)
+
+    def _put_time(self, value: Value) -> None:
+        self.time_stamps = self._while_empty(value, self.time_stamps)
+
+    def _put_cache(self, value: Value) -> None:
+        self.cache = boolean(value)
+
+    def _while_empty(self, value: Value, now: bool) -> bool:
+        wanted = boolean(value)
+        if self.entries and wanted != now:
+            raise TspError(5032, "Cannot change this setting unless buffer is cleared")
+        return wanted
+
+
+class Column(LuaTable):
+    """A sub-table of a buffer: one value of each reading."""
+
+    def __init__(self, buffer: Buffer, name: str) -> None:
+        super().__init__()
+        self._buffer = buffer
+        self._name = name
+        self.define("n", lambda: float(self.length()))
+
+    def length(self) -> int:
+        """See `LuaTable`; a column that is not collected is empty."""
+        buffer = self._buffer
+        collected = {"timestamps": buffer.time_stamps, "sourcevalues": buffer.source_values}.get(
+            self._name, True
+        )
+        return len(buffer.entries) if collected else 0
+
+    def get(self, key: Value) -> Value:
+        """See `LuaTable`. Raises `TspError` 4900 beyond the last reading."""
+        at = to_number(key)
+        if at is None or isinstance(key, str):
+            return super().get(key)
+        if not 1 <= at <= self.length():
+            raise TspError(4900, f"Reading buffer index {at:g} is invalid")
+        return self._buffer.entries[int(at) - 1].column(self._name, self._buffer.base_s)
+
+    def set(self, key: Value, value: Value) -> None:
+        """Readings are not written by scripts. Raises `TspError`."""
+        raise TspError(-203, "Command protected")

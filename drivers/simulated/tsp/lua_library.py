@@ -1,0 +1,511 @@
+"""The library of Lua 5.0 for simulated TSP instruments: base functions, string, table, math.
+
+Left out: files, `string.dump`, pattern items `%b`, back references.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .lua_compiler import LuaFunction, Machine
+from .lua_values import (
+    LONGEST_STRING,
+    EndlessError,
+    LuaError,
+    LuaSyntaxError,
+    LuaTable,
+    Value,
+    lua_next,
+    to_number,
+    to_string,
+    type_name,
+)
+
+_CLASSES = {
+    "a": "A-Za-z",
+    "c": r"\x00-\x1f\x7f",
+    "d": "0-9",
+    "l": "a-z",
+    "p": r"!-/:-@\[-`{-~",
+    "s": r"\s",
+    "u": "A-Z",
+    "w": "A-Za-z0-9",
+    "x": "0-9A-Fa-f",
+    "z": r"\x00",
+}
+
+
+def number_at(value: Value, at: int, function: str) -> float:
+    """An argument that must be a number. Raises `LuaError` as the library does."""
+    found = to_number(value)
+    if found is None:
+        told = "no value" if value is None else type_name(value)
+        raise LuaError(f"bad argument #{at} to `{function}' (number expected, got {told})")
+    return found
+
+
+def text_at(value: Value, at: int, function: str) -> str:
+    """An argument that must be a string or a number."""
+    if type_name(value) not in ("string", "number"):
+        told = "no value" if value is None else type_name(value)
+        raise LuaError(f"bad argument #{at} to `{function}' (string expected, got {told})")
+    return to_string(value)
+
+
+def table_at(value: Value, at: int, function: str) -> LuaTable:
+    """An argument that must be a table."""
+    if not isinstance(value, LuaTable):
+        told = "no value" if value is None else type_name(value)
+        raise LuaError(f"bad argument #{at} to `{function}' (table expected, got {told})")
+    return value
+
+
+def install(machine: Machine) -> None:
+    """Put the library into the machine's globals."""
+    for name, value in _base(machine).items():
+        machine.globals.set(name, value)
+    machine.globals.set("string", _string(machine))
+    machine.globals.set("table", _table(machine))
+    machine.globals.set("math", _math())
+
+
+def _base(machine: Machine) -> dict[str, Value]:
+    def pairs(table: Value) -> tuple[Value, ...]:
+        steps = table_at(table, 1, "pairs").pairs()
+        return (lambda *_: next(steps, None)), table, None
+
+    def ipairs(table: Value) -> tuple[Value, ...]:
+        found = table_at(table, 1, "ipairs")
+
+        def step(_: Value, at: Value) -> tuple[Value, ...] | None:
+            value = found.get(at + 1)
+            return None if value is None else (at + 1, value)
+
+        return step, table, 0.0
+
+    def pcall(function: Value, *arguments: Value) -> tuple[Value, ...]:
+        try:
+            return True, *machine.call(function, arguments, machine.line, "")
+        except EndlessError:
+            raise
+        except LuaError as error:
+            return False, error.value
+
+    def error(value: Value = None, _level: Value = None) -> None:
+        raise LuaError(value)
+
+    def assert_(
+        value: Value = None, message: Value = "assertion failed!", *rest: Value
+    ) -> tuple[Value, ...]:
+        if value is None or value is False:
+            raise LuaError(message)
+        return (value, message, *rest)
+
+    def unpack(table: Value) -> tuple[Value, ...]:
+        found = table_at(table, 1, "unpack")
+        return tuple(found.get(at + 1) for at in range(found.length()))
+
+    def tonumber(value: Value, base: Value = 10.0) -> float | None:
+        return to_number(value, int(base))
+
+    def loadstring(source: Value, _name: Value = None) -> Value:
+        try:
+            return machine.compile(text_at(source, 1, "loadstring"))
+        except LuaSyntaxError as wrong:
+            return None, wrong.text
+
+    def next_(table: Value, key: Value = None) -> Value:
+        return lua_next(table, key)
+
+    return {
+        "pairs": pairs,
+        "ipairs": ipairs,
+        "next": next_,
+        "pcall": pcall,
+        "error": error,
+        "assert": assert_,
+        "unpack": unpack,
+        "tonumber": tonumber,
+        "tostring": lambda value=None: to_string(value),
+        "type": lambda value=None: type_name(value),
+        "rawget": lambda table, key: table_at(table, 1, "rawget").get(key),
+        "rawset": lambda table, key, value: table_at(table, 1, "rawset").set(key, value),
+        "rawequal": lambda a, b: a is b or a == b,
+        "loadstring": loadstring,
+        "collectgarbage": lambda *_: None,
+        "gcinfo": lambda: (100.0, 1000.0),
+        "_VERSION": "Lua 5.0",
+    }
+
+
+def _table(machine: Machine) -> LuaTable:
+    def insert(table: Value, *rest: Value) -> None:
+        found = table_at(table, 1, "insert")
+        size = found.length()
+        at = size + 1 if len(rest) < 2 else int(number_at(rest[0], 2, "insert"))
+        for place in range(size, at - 1, -1):
+            found.set(place + 1, found.get(place))
+        found.set(at, rest[-1])
+        _resize(found, size + 1)
+
+    def remove(table: Value, place: Value = None) -> Value:
+        found = table_at(table, 1, "remove")
+        size = found.length()
+        if size == 0:
+            return None
+        at = size if place is None else int(number_at(place, 2, "remove"))
+        value = found.get(at)
+        for here in range(at, size):
+            found.set(here, found.get(here + 1))
+        found.set(size, None)
+        _resize(found, size - 1)
+        return value
+
+    def concat(table: Value, separator: Value = "", first: Value = 1.0, last: Value = None) -> str:
+        found = table_at(table, 1, "concat")
+        end = found.length() if last is None else int(last)
+        return to_string(separator).join(
+            text_at(found.get(at), 1, "concat") for at in range(int(first), end + 1)
+        )
+
+    def sort(table: Value, less: Value = None) -> None:
+        found = table_at(table, 1, "sort")
+        values = [found.get(at + 1) for at in range(found.length())]
+
+        class Key:
+            def __init__(self, value: Value) -> None:
+                self.value = value
+
+            def __lt__(self, other: Key) -> bool:
+                if less is not None:
+                    result = machine.call(
+                        less, (self.value, other.value), machine.line, "order function"
+                    )
+                    return bool(result) and result[0] not in (None, False)
+                if type_name(self.value) != type_name(other.value):
+                    raise LuaError(
+                        f"attempt to compare {type_name(self.value)} with {type_name(other.value)}"
+                    )
+                return bool(self.value < other.value)
+
+        for at, value in enumerate(sorted(values, key=Key)):
+            found.set(at + 1, value)
+
+    def foreach(table: Value, function: Value) -> Value:
+        for pair in table_at(table, 1, "foreach").pairs():
+            result = machine.call(function, pair, machine.line, "")
+            if result and result[0] is not None:
+                return result
+        return None
+
+    def foreachi(table: Value, function: Value) -> Value:
+        found = table_at(table, 1, "foreachi")
+        for at in range(1, found.length() + 1):
+            result = machine.call(function, (float(at), found.get(at)), machine.line, "")
+            if result and result[0] is not None:
+                return result
+        return None
+
+    return LuaTable(
+        {
+            "insert": insert,
+            "remove": remove,
+            "concat": concat,
+            "sort": sort,
+            "foreach": foreach,
+            "foreachi": foreachi,
+            "getn": lambda table: float(table_at(table, 1, "getn").length()),
+            "setn": lambda table, n: table_at(table, 1, "setn").set("n", n),
+        }
+    )
+
+
+def _resize(table: LuaTable, size: int) -> None:
+    if "n" in table.values:
+        table.values["n"] = float(size)
+
+
+def _math() -> LuaTable:
+    draw = random.Random(0)
+
+    def unary(name: str, work: Callable[[float], float]) -> Callable[..., float]:
+        def run(value: Value = None) -> float:
+            try:
+                return float(work(number_at(value, 1, name)))
+            except (ValueError, OverflowError):
+                return math.nan
+
+        return run
+
+    def mod(a: Value = None, b: Value = None) -> float:
+        x, y = number_at(a, 1, "mod"), number_at(b, 2, "mod")
+        return math.fmod(x, y) if y and math.isfinite(x) else math.nan
+
+    def rand(low: Value = None, high: Value = None) -> float:
+        if low is None:
+            return draw.random()
+        first, last = (1.0, low) if high is None else (low, high)
+        return float(draw.randint(int(first), int(last)))
+
+    def whole(work: Callable[[float], float]) -> Callable[[float], float]:
+        return lambda x: work(x) if math.isfinite(x) else x
+
+    def power(a: Value, b: Value) -> float:
+        return float(math.pow(number_at(a, 1, "pow"), number_at(b, 2, "pow")))
+
+    def extreme(name: str, work: Callable[..., float]) -> Callable[..., float]:
+        return lambda *values: float(
+            work([number_at(v, at + 1, name) for at, v in enumerate(values)])
+        )
+
+    functions: dict[str, Value] = {
+        "abs": unary("abs", abs),
+        "floor": unary("floor", whole(math.floor)),
+        "ceil": unary("ceil", whole(math.ceil)),
+        "sqrt": unary("sqrt", math.sqrt),
+        "exp": unary("exp", math.exp),
+        "log": unary("log", math.log),
+        "log10": unary("log10", math.log10),
+        "sin": unary("sin", math.sin),
+        "cos": unary("cos", math.cos),
+        "tan": unary("tan", math.tan),
+        "asin": unary("asin", math.asin),
+        "acos": unary("acos", math.acos),
+        "atan": unary("atan", math.atan),
+        "atan2": lambda y, x: math.atan2(number_at(y, 1, "atan2"), number_at(x, 2, "atan2")),
+        "deg": unary("deg", math.degrees),
+        "rad": unary("rad", math.radians),
+        "mod": mod,
+        "max": extreme("max", max),
+        "min": extreme("min", min),
+        "pow": power,
+        "frexp": lambda x: tuple(float(v) for v in math.frexp(number_at(x, 1, "frexp"))),
+        "ldexp": lambda m, e: math.ldexp(number_at(m, 1, "ldexp"), int(e)),
+        "random": rand,
+        "randomseed": lambda seed=0.0: draw.seed(seed),
+        "pi": math.pi,
+    }
+    return LuaTable(functions)
+
+
+def _string(machine: Machine) -> LuaTable:
+    def sub(text: Value, first: Value, last: Value = -1.0) -> str:
+        word = text_at(text, 1, "sub")
+        i, j = int(number_at(first, 2, "sub")), int(number_at(last, 3, "sub"))
+        i = max(len(word) + i + 1, 1) if i < 0 else max(i, 1)
+        j = len(word) + j + 1 if j < 0 else j
+        return word[i - 1 : max(j, 0)]
+
+    def rep(text: Value, count: Value) -> str:
+        word, n = text_at(text, 1, "rep"), int(number_at(count, 2, "rep"))
+        if len(word) * n > LONGEST_STRING:
+            raise LuaError("not enough memory")
+        return word * n
+
+    def byte(text: Value, at: Value = 1.0) -> float | None:
+        word = sub(text, at, at)
+        return float(ord(word)) if word else None
+
+    def find(text: Value, pattern: Value, start: Value = 1.0, plain: Value = None) -> Value:
+        word, wanted = text_at(text, 1, "find"), text_at(pattern, 2, "find")
+        first = int(number_at(start, 3, "find"))
+        first = max(len(word) + first, 0) if first < 0 else max(first - 1, 0)
+        if plain not in (None, False):
+            at = word.find(wanted, first)
+            return None if at < 0 else (at + 1.0, float(at + len(wanted)))
+        match = _search(wanted, word, first)
+        return (
+            None if match is None else (match.start() + 1.0, float(match.end()), *_captures(match))
+        )
+
+    def gfind(text: Value, pattern: Value) -> Value:
+        matches = _all(text_at(pattern, 2, "gfind"), text_at(text, 1, "gfind"))
+
+        def step(*_: Value) -> tuple[Value, ...] | None:
+            match = next(matches, None)
+            return None if match is None else _captures(match) or (match.group(),)
+
+        return step
+
+    def gsub(text: Value, pattern: Value, by: Value, most: Value = None) -> tuple[str, float]:
+        word = text_at(text, 1, "gsub")
+        left = math.inf if most is None else int(number_at(most, 4, "gsub"))
+        parts: list[str] = []
+        at, count = 0, 0
+        for match in _all(text_at(pattern, 2, "gsub"), word):
+            if count >= left:
+                break
+            count += 1
+            parts += [word[at : match.start()], replacement(match, by)]
+            at = match.end()
+        return "".join([*parts, word[at:]]), float(count)
+
+    def replacement(match: re.Match[str], by: Value) -> str:
+        groups = _captures(match) or (match.group(),)
+        if isinstance(by, LuaFunction) or callable(by):
+            result = machine.call(by, groups, machine.line, "replacement")
+            return to_string(result[0]) if result and result[0] is not None else ""
+        return re.sub(
+            r"%(.)",
+            lambda m: to_string((match.group(), *groups)[int(m[1])]) if m[1].isdigit() else m[1],
+            text_at(by, 3, "gsub"),
+        )
+
+    return LuaTable(
+        {
+            "len": lambda text: float(len(text_at(text, 1, "len"))),
+            "sub": sub,
+            "upper": lambda text: text_at(text, 1, "upper").upper(),
+            "lower": lambda text: text_at(text, 1, "lower").lower(),
+            "rep": rep,
+            "byte": byte,
+            "char": lambda *codes: "".join(
+                chr(int(number_at(c, at + 1, "char")) & 255) for at, c in enumerate(codes)
+            ),
+            "format": format_,
+            "find": find,
+            "gfind": gfind,
+            "gsub": gsub,
+        }
+    )
+
+
+def format_(pattern: Value, *arguments: Value) -> str:
+    """`string.format` with C's directives."""
+    at = 0
+
+    def one(match: re.Match[str]) -> str:
+        nonlocal at
+        flags, kind = match[1], match[2]
+        if kind == "%":
+            return "%"
+        if at >= len(arguments):
+            raise LuaError(f"bad argument #{at + 2} to `format' (no value)")
+        value, at = arguments[at], at + 1
+        if kind in "di":
+            return str(f"%{flags}d" % int(number_at(value, at + 1, "format")))
+        if kind in "uoxX":
+            return str(
+                f"%{flags}{'d' if kind == 'u' else kind}"
+                % (int(number_at(value, at + 1, "format")) & 0xFFFFFFFF)
+            )
+        if kind in "eEfgG":
+            return str(f"%{flags}{kind}" % number_at(value, at + 1, "format"))
+        if kind == "c":
+            return chr(int(number_at(value, at + 1, "format")) & 255)
+        if kind == "s":
+            return str(f"%{flags}s" % text_at(value, at + 1, "format"))
+        if kind == "q":
+            text = text_at(value, at + 1, "format")
+            return '"' + re.sub(r'(["\\\n])', r"\\\1", text) + '"'
+        raise LuaError("invalid option in `format'")
+
+    return re.sub(
+        r"%([-+ #0]{0,5}\d{0,3}(?:\.\d{0,3})?)([A-Za-z%])", one, text_at(pattern, 1, "format")
+    )
+
+
+def _search(pattern: str, text: str, start: int) -> re.Match[str] | None:
+    anchored = pattern.startswith("^")
+    compiled = re.compile(_translate(pattern[1:] if anchored else pattern), re.DOTALL)
+    return compiled.match(text, start) if anchored else compiled.search(text, start)
+
+
+def _all(pattern: str, text: str) -> Iterator[re.Match[str]]:
+    return re.compile(_translate(pattern.removeprefix("^")), re.DOTALL).finditer(text)
+
+
+def _captures(match: re.Match[str]) -> tuple[Any, ...]:
+    """Captured texts; an empty pair of parentheses captures a position."""
+    return tuple(
+        match.start(at) + 1.0 if name.startswith("at") else match[at]
+        for at, name in enumerate(_names(match.re), start=1)
+    )
+
+
+def _names(compiled: re.Pattern[str]) -> list[str]:
+    found = [""] * compiled.groups
+    for name, at in compiled.groupindex.items():
+        found[at - 1] = name
+    return found
+
+
+def _translate(pattern: str) -> str:
+    """A Lua pattern as a regular expression. Raises `LuaError` for what is left out."""
+    found: list[str] = []
+    at, places = 0, 0
+    while at < len(pattern):
+        c = pattern[at]
+        at += 1
+        if c == "(" and pattern[at : at + 1] == ")":
+            places += 1
+            found.append(f"(?P<at{places}>)")
+            at += 1
+        elif c in "()":
+            found.append(c)
+        elif c == "$" and at == len(pattern):
+            found.append(r"\Z")
+        else:
+            item, at = _item(pattern, at - 1)
+            follows = pattern[at : at + 1]
+            if follows and follows in "*+?-":
+                at += 1
+                item += "*?" if follows == "-" else follows
+            found.append(item)
+    return "".join(found)
+
+
+def _item(pattern: str, at: int) -> tuple[str, int]:
+    """One single-character item of a pattern from `at` on: its regular expression, and where it
+    ends.
+    """
+    c = pattern[at]
+    if c == ".":
+        return ".", at + 1
+    if c == "%":
+        kind = pattern[at + 1 : at + 2]
+        if kind in ("b", "f") or kind.isdigit():
+            raise LuaError(f"pattern item `%{kind}' is not simulated")
+        if not kind:
+            raise LuaError("malformed pattern (ends with `%')")
+        return _class(kind) if kind.isalpha() else re.escape(kind), at + 2
+    if c == "[":
+        return _set(pattern, at + 1)
+    return re.escape(c), at + 1
+
+
+def _class(kind: str) -> str:
+    inside = _CLASSES.get(kind.lower())
+    if inside is None:
+        return re.escape(kind)
+    return f"[{'^' if kind.isupper() else ''}{inside}]"
+
+
+def _set(pattern: str, at: int) -> tuple[str, int]:
+    found = ["["]
+    if pattern[at : at + 1] == "^":
+        found.append("^")
+        at += 1
+    first = True
+    while at < len(pattern) and (pattern[at] != "]" or first):
+        first = False
+        c = pattern[at]
+        if c == "%" and at + 1 < len(pattern):
+            kind = pattern[at + 1]
+            if kind.isupper() and kind.lower() in _CLASSES:
+                raise LuaError(f"pattern item `[%{kind}]' is not simulated")
+            found.append(_CLASSES.get(kind, re.escape(kind)) if kind.isalpha() else re.escape(kind))
+            at += 2
+        elif c == "-" and pattern[at + 1 : at + 2] not in ("]", "") and len(found) > 1:
+            found.append("-")
+            at += 1
+        else:
+            found.append(re.escape(c))
+            at += 1
+    if at >= len(pattern):
+        raise LuaError("malformed pattern (missing `]')")
+    return "".join([*found, "]"]), at + 1

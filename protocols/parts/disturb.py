@@ -1,0 +1,109 @@
+"""What read disturb and half-select disturb have in common: conductances of victims against a count
+of stresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from rram_hil.array.cells import Cells
+from rram_hil.array.operations import read
+from rram_hil.array.results import ApplyResult
+from rram_hil.engine.protocol import Plan, Progress, Save, Setting
+from rram_hil.report.plots import Chart
+from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, slope
+from rram_hil.types import FloatArray
+
+from ..read_map import mean_conductance
+from .characterisation import log_counts, save_cells, save_figures, save_map
+
+Stress = Callable[[int], Plan[None]]
+"""Gives every victim so many stresses more."""
+
+
+@dataclass(frozen=True)
+class DisturbSummary:
+    """Victims, those that conduct enough for a change to be told, stresses each took, and the
+    change of G since before the first, as a part of it.
+
+    `change_per_decade` is the mean slope against log10 of the count; `disturbed` is the share of
+    victims whose G has changed by more than `disturbed_fraction` at the end.
+    """
+
+    cells: int
+    conducting: int
+    stresses: int
+    median_change: Figure
+    mean_change: Figure
+    change_per_decade: Figure
+    disturbed: Figure
+
+
+def against_count(
+    cells: Cells,
+    stress: Stress,
+    *,
+    most: int,
+    per_decade: int,
+    repeat: int,
+    disturbed_fraction: float,
+    conducts_above_s: float,
+    what: str,
+    setting: Setting,
+) -> Plan[DisturbSummary]:
+    """Read, then stress and read again at log-spaced counts up to `most`; saves the curves."""
+    counts = log_counts(most, per_decade)
+    reading = read(cells, setting.read, repeat=repeat, label=f"{what}, read")
+    setting.require(reading)
+    yield Progress(0, most, f"reading {len(cells)} cells")
+    values = [mean_conductance(cast(ApplyResult, (yield reading)))]
+    given = 0
+    for count in counts:
+        yield Progress(given, most, f"{len(cells)} cells, {count} times")
+        yield from stress(count - given)
+        given = count
+        values.append(mean_conductance(cast(ApplyResult, (yield reading))))
+    g = np.stack(values, axis=1)
+    first = g[:, :1]
+    usable = g[:, 0] >= conducts_above_s
+    change = np.divide(g - first, first, out=np.full(g.shape, np.nan), where=usable[:, None])
+    yield from save_cells(cells)
+    yield Save("count", np.array([0, *counts]), ("count",))
+    yield Save("conductance_by_count", g, ("cell", "count"), "S")
+    yield from _save_picture(counts, change[usable], what)
+    yield save_map("change", cells, change[:, -1], "", setting)
+    rng = setting.rng("bootstrap")
+    decades = np.log10(np.array(counts, dtype=np.float64))
+    last = change[usable][:, -1]
+    last = last[np.isfinite(last)]
+    steep = slope(decades, change[usable][:, 1:]) if len(counts) > 1 else np.zeros(0)
+    summary = DisturbSummary(
+        len(cells),
+        int(usable.sum()),
+        most,
+        estimated(median, last, "", rng),
+        estimated(mean, last, "", rng),
+        estimated(mean, steep[np.isfinite(steep)], "", rng),
+        proportion(int(np.sum(np.abs(last) > disturbed_fraction)), last.size),
+    )
+    yield from save_figures(summary)
+    return summary
+
+
+def _save_picture(counts: list[int], change: FloatArray, what: str) -> Plan[None]:
+    if change.size == 0:
+        return
+    low, middle, high = quantiles(change[:, 1:])
+    dim = ("stressed",)
+    yield Save("stressed_count", np.array(counts), dim)
+    yield Save("change_low", low, dim)
+    yield Save("change_high", high, dim)
+    title = f"{what.capitalize()}: change of G"
+    chart = Chart(
+        title, "stressed_count", "change_low", "change_high", "x", "change / G", dots=True
+    )
+    yield Save("change_median", middle, dim, "", chart.attrs())

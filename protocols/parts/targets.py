@@ -1,0 +1,133 @@
+"""What programming protocols share: targets from a network or a map, tables of a characterisation,
+images.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rram_hil.array.cells import Cells
+from rram_hil.engine.protocol import Plan, Save, Setting
+from rram_hil.errors import ConfigError, DataError
+from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
+from rram_hil.networks.network import Network, tensors_from
+from rram_hil.networks.programmed_network import Programmed
+from rram_hil.types import FloatArray
+
+from ..forming import Condition
+
+MAP = ("tile", "row", "column")
+Volt = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class TargetChoice(BaseModel):
+    """Where target conductances come from: a network's weights, or a map of siemens in a .npy file
+    (NaN: leave alone).
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    network: str | None = None
+    map: str | None = None
+    options: MappingOptions = MappingOptions()
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.network is None) == (self.map is None):
+            raise ValueError("give either network (a .safetensors file) or map (a .npy file)")
+        return self
+
+    def load(self, setting: Setting) -> Programmed:
+        """Targets and, for a network, its mapping. Known faults are taken from an earlier forming
+        of this run.
+        """
+        if self.map is not None:
+            return Programmed(
+                _map_targets(setting.folder / self.map, setting), np.isnan(known_faults(setting))
+            )
+        path = setting.folder / str(self.network)
+        if not path.is_file():
+            raise ConfigError(f"step {setting.step!r}: network: there is no file {path}")
+        network: Network | None
+        try:
+            network = Network.load(path)
+            weights = dict(network.weights)
+        except DataError as error:
+            if "layer list" not in str(error):
+                raise
+            network, weights = (
+                None,
+                {n: t for n, t in tensors_from(path).items() if t.ndim in (2, 4)},
+            )
+        faults = known_faults(setting)
+        return Programmed(
+            map_network(weights, setting.geometry, self.options, faults), np.isnan(faults), network
+        )
+
+
+def known_faults(setting: Setting) -> FloatArray:
+    """Conductance (S) of the cells that an earlier forming of this run found stuck, NaN
+    elsewhere.
+    """
+    condition = setting.shared.get("condition")
+    if not isinstance(condition, Condition):
+        return np.full(setting.geometry.shape, np.nan)
+    stuck = condition.stuck_low_resistance | condition.stuck_high_resistance
+    conductance = np.nan_to_num(condition.conductance_s, nan=0.0)
+    return np.where(stuck, conductance, np.nan)
+
+
+def _map_targets(path: Path, setting: Setting) -> Mapping:
+    try:
+        target = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"step {setting.step!r}: map: {path} cannot be read: {error}") from None
+    if target.shape != setting.geometry.shape or target.dtype.kind != "f":
+        raise DataError(
+            f"step {setting.step!r}: map: {path} must hold conductances of shape"
+            f" {setting.geometry.shape}, not {target.dtype} of shape {target.shape}"
+        )
+    if np.any(np.isinf(target) | (target < 0)):
+        raise DataError(
+            f"step {setting.step!r}: map: {path} holds negative or infinite conductances"
+        )
+    return Mapping(
+        setting.geometry, (), target.astype(np.float64), np.zeros(target.shape, dtype=np.bool_)
+    )
+
+
+def save_targets(programmed: Programmed) -> Plan[None]:
+    """Keep the target map in the run file."""
+    yield Save("target", programmed.mapping.target_map_s, MAP, "S")
+
+
+def load_images(path: Path, step: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Arrays `images` (n, channels, h, w), uint8 or float 0..1, and `labels` of a .npz file. Raises
+    `DataError`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"step {step!r}: {path} must be a .npz file with images and labels: {error}"
+        ) from None
+    if len(images) != len(labels) or len(images) == 0:
+        raise DataError(f"step {step!r}: {path} has {len(images)} images and {len(labels)} labels")
+    scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
+    return images.astype(np.float32) * scale, labels.astype(np.int64)
+
+
+def to_program(programmed: Programmed) -> tuple[Cells, FloatArray]:
+    """The cells worth pulsing and their targets (S): those in use that respond, so far as forming
+    told.
+    """
+    mapping = programmed.mapping
+    worth = programmed.responsive.ravel()[mapping.cells.index(mapping.geometry)]
+    return mapping.cells[worth], mapping.target_s[worth]

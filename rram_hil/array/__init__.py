@@ -1,0 +1,1 @@
+"""What can be asked of cells, what comes back, and within which limits."""

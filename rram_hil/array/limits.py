@@ -1,0 +1,292 @@
+"""The limits of a bench, checked over the whole envelope of an operation before any output moves.
+
+Every comparison is written so that NaN fails it. A refusal names the cell, the line, the value and
+the limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import Apply, Multiply, Operation, Program, Scheme, Step
+from rram_hil.errors import LimitError
+from rram_hil.types import FloatArray, IntArray
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Limits(BaseModel):
+    """Section `[limits]` of a bench file: no operation may pass any of these. All are required but
+    the last three.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    bl_v: Positive = Field(description="largest |V| on a bit line")
+    sl_v: Positive = Field(description="largest |V| on a source line")
+    wl_v: Positive = Field(description="largest |V| on a word line")
+    cell_v: Positive = Field(description="largest |BL - SL| across a selected cell")
+    gate_over_v: Positive = Field(
+        description="largest WL above the lower of BL and SL (gate oxide)"
+    )
+    half_select_v: NotNegative = Field(
+        description="largest |V| across a cell that shares the gate or a line"
+    )
+    read_v: Positive = Field(
+        description="at or below this |BL - SL| a step is a read and uses up no pulse budget"
+    )
+    current_a: Positive = Field(description="largest current that a cell may carry (compliance)")
+    energy_j: Positive = Field(
+        description="largest energy of one pulse, |BL - SL| x current_a x width"
+    )
+    width_s: Positive = Field(description="longest pulse")
+    pulses_per_cell: Annotated[int, Field(ge=1)] = Field(
+        description="pulses a cell may take in its life (ledger)"
+    )
+    conductance_s: Annotated[list[NotNegative], Field(min_length=2, max_length=2)] = Field(
+        default=[0.0, 1e-3], description="lowest and highest conductance that may be a target"
+    )
+    read_width_s: Positive = Field(default=1e-2, description="longest step at or below read_v")
+    wait_s: Positive = Field(default=1e7, description="longest wait")
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if not self.conductance_s[0] < self.conductance_s[1]:
+            raise ValueError("conductance_s must be [lowest, highest]")
+        return self
+
+
+@dataclass(frozen=True)
+class Charge:
+    """The worst that an operation can do: pulses a cell (shape (n,)), for the ledger."""
+
+    cells: Cells
+    pulses: IntArray
+
+
+def _check(cells: Cells, values: FloatArray, limit: float, what: str, unit: str) -> None:
+    good = np.abs(values) <= limit
+    if not np.all(good):
+        at = int(np.argmin(good))
+        raise LimitError(
+            f"cell {cells.address(at)}: {what} {values[at]:g} {unit} is beyond the limit of"
+            f" {limit:g} {unit}"
+        )
+
+
+def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> FloatArray:
+    """Largest |V| across a half-selected cell that can conduct, for each of `n` selected cells,
+    shape (n,).
+
+    In a 1T1R array these are the cells of the same row where their gates are open, and those of
+    other rows where a line below the 0 V of their gates opens them; in a 1R array every cell that
+    shares a line. Source lines of other rows stand at 0 V, those of other columns at the level of
+    their bit line. A floating line is taken at its worst.
+    """
+    bl, sl = step.levels("bl", n), step.levels("sl", n)
+    zero = np.zeros(n)
+    bl, sl = zero if bl is None else bl, zero if sl is None else sl
+    drop = np.abs(bl - sl)
+    if geometry.cell == "1R":
+        ends = np.maximum(np.abs(bl), np.abs(sl))
+        by_scheme = {
+            Scheme.HALF: drop / 2,
+            Scheme.THIRD: drop / 3,
+            Scheme.GROUNDED: ends,
+            Scheme.FLOATING: np.maximum(ends, drop),
+            Scheme.INHIBIT: drop,
+        }
+        return np.asarray(by_scheme[scheme], dtype=np.float64)
+    if geometry.source_lines == "column":
+        return np.where(np.minimum(bl, sl) < 0, drop, 0.0)
+    others = unselected_bl_v(step, n, scheme)
+    gate = step.levels("wl", n)
+    is_open = np.ones(n, dtype=np.bool_) if gate is None else gate > np.minimum(others, sl)
+    worst = np.where(is_open, np.abs(others - sl), 0.0)
+    for line in (bl, others, np.minimum(sl, 0.0)) if scheme is Scheme.FLOATING else (bl, others):
+        source = sl if geometry.source_lines == "common" else zero
+        worst = np.maximum(
+            worst, np.where(np.minimum(line, source) < 0, np.abs(line - source), 0.0)
+        )
+    return np.asarray(worst, dtype=np.float64)
+
+
+def unselected_bl_v(step: Step, n: int, scheme: Scheme) -> FloatArray:
+    """Level of the unselected bit lines while each of `n` cells of a 1T1R array is selected, shape
+    (n,); 0 where they float.
+    """
+    bl, sl = step.levels("bl", n), step.levels("sl", n)
+    zero = np.zeros(n)
+    bl, sl = zero if bl is None else bl, zero if sl is None else sl
+    levels = {
+        Scheme.INHIBIT: sl,
+        Scheme.GROUNDED: zero,
+        Scheme.FLOATING: zero,
+        Scheme.HALF: (bl + sl) / 2,
+        Scheme.THIRD: sl + (bl - sl) / 3,
+    }
+    return np.asarray(levels[scheme], dtype=np.float64)
+
+
+def _check_selected(step: Step, cells: Cells, geometry: Geometry, limits: Limits) -> None:
+    """The lines of the selected cells, and what stands across them."""
+    n = len(cells)
+    for line, limit in (("bl", limits.bl_v), ("sl", limits.sl_v), ("wl", limits.wl_v)):
+        levels = step.levels(line, n)  # type: ignore[arg-type]
+        if levels is not None:
+            _check(cells, levels, limit, line.upper(), "V")
+    for line, partner, told in (("bl", "sl", "BL"), ("sl", "bl", "SL")):
+        driven = step.levels(line, n)  # type: ignore[arg-type]
+        if driven is not None and step.levels(partner, n) is None:  # type: ignore[arg-type]
+            # A floating line is pulled towards the unselected ones: the cell may see all of it,
+            # uncounted.
+            _check(cells, driven, limits.read_v, f"{told} beside a floating line", "V")
+    _check(cells, step.cell_v(n), limits.cell_v, "BL - SL", "V")
+    gate = step.levels("wl", n)
+    if gate is not None and geometry.cell == "1T1R":
+        ends = [e for e in (step.levels("bl", n), step.levels("sl", n)) if e is not None]
+        lower = np.minimum.reduce(ends) if ends else np.zeros(n)
+        _check(
+            cells,
+            np.maximum(gate - lower, 0.0),
+            limits.gate_over_v,
+            "WL above the lower of BL and SL",
+            "V",
+        )
+
+
+def _check_step(
+    step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits
+) -> None:
+    n = len(cells)
+    _check_selected(step, cells, geometry, limits)
+    if geometry.cell == "1T1R" and geometry.source_lines != "column":
+        _check(cells, unselected_bl_v(step, n, scheme), limits.bl_v, "unselected BL", "V")
+    _check(
+        cells,
+        half_selected_v(step, n, scheme, geometry),
+        limits.half_select_v,
+        "a half-selected cell's",
+        "V",
+    )
+    reading = np.abs(step.cell_v(n)) <= limits.read_v
+    longest = limits.read_width_s if np.all(reading) else limits.width_s
+    _check(cells, np.full(n, step.width_s), longest, "width", "s")
+    if not step.width_s > 0:
+        raise LimitError(
+            f"cell {cells.address(0) if n else '-'}: width {step.width_s:g} s must be above 0 s"
+        )
+
+
+def _check_energy(
+    cells: Cells, drop: FloatArray, width_s: float, compliance_a: float | None, limits: Limits
+) -> None:
+    if compliance_a is not None and not 0 < compliance_a <= limits.current_a:
+        raise LimitError(
+            f"compliance {compliance_a:g} A must lie above 0 and at most at the limit of"
+            f" {limits.current_a:g} A"
+        )
+    current = limits.current_a if compliance_a is None else compliance_a
+    stress = np.where(np.abs(drop) <= limits.read_v, 0.0, np.abs(drop))
+    _check(cells, stress * current * width_s, limits.energy_j, "energy of a pulse", "J")
+
+
+def pulses_of(operation: Apply, limits: Limits) -> IntArray:
+    """Steps above the read limit that each cell takes at most, shape (n,)."""
+    n = len(operation.cells)
+    count = np.zeros(n, dtype=np.int64)
+    for step in operation.steps:
+        count += ~(np.abs(step.cell_v(n)) <= limits.read_v)
+    return count * operation.repeat
+
+
+def _check_apply(operation: Apply, geometry: Geometry, limits: Limits) -> IntArray:
+    n = len(operation.cells)
+    for step in operation.steps:
+        _check_step(step, operation.cells, operation.unselected, geometry, limits)
+        _check_energy(operation.cells, step.cell_v(n), step.width_s, operation.compliance_a, limits)
+    return pulses_of(operation, limits)
+
+
+def _check_program(operation: Program, geometry: Geometry, limits: Limits) -> IntArray:
+    cells, n = operation.cells, len(operation.cells)
+    low, high = limits.conductance_s
+    for name, window in (("low_s", operation.low_s), ("high_s", operation.high_s)):
+        inside = (window >= low) & (window <= high) | (
+            np.isposinf(window) if name == "high_s" else False
+        )
+        if not np.all(inside):
+            at = int(np.argmin(inside))
+            raise LimitError(
+                f"cell {cells.address(at)}: target {name} {window[at]:g} S is outside the limits of"
+                f" {low:g} to {high:g} S"
+            )
+    for train in (operation.set_pulses, operation.reset_pulses):
+        for name, ramp in (("amplitude", train.amplitude_v), ("gate", train.gate_v)):
+            if not np.isfinite(ramp.step_v):
+                raise LimitError(
+                    f"the {name} of write-verify pulses has a step of {ramp.step_v} V; it must be"
+                    " finite"
+                )
+    for step in operation.extremes():
+        _check_step(step, cells, operation.unselected, geometry, limits)
+        _check_energy(cells, step.cell_v(n), step.width_s, operation.compliance_a, limits)
+        # Between the ends of the ramps a gate may open that is closed at each of them.
+        worst = half_selected_v(replace(step, wl_v=None), n, operation.unselected, geometry)
+        _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")
+    _check_step(operation.read, cells, operation.unselected, geometry, limits)
+    if np.any(~(np.abs(operation.read.cell_v(n)) <= limits.read_v)):
+        raise LimitError(
+            f"the read of a write-verify is above the read limit of {limits.read_v:g} V"
+        )
+    return np.array(operation.budget())
+
+
+def _check_multiply(operation: Multiply, geometry: Geometry, limits: Limits) -> None:
+    last_row, last_column = operation.row + operation.rows, operation.column + operation.columns
+    inside = (
+        0 <= operation.tile < geometry.tiles
+        and 0 <= operation.row < last_row <= geometry.rows
+        and 0 <= operation.column < last_column <= geometry.columns
+    )
+    if not inside:
+        raise LimitError(
+            f"multiply on tile {operation.tile}, rows {operation.row}..{last_row - 1}, columns"
+            f" {operation.column}..{last_column - 1} is off the chip of {geometry.tiles} x"
+            f" {geometry.rows} x {geometry.columns}"
+        )
+    corner = Cells.of([(operation.tile, operation.row, operation.column)])
+    _check(corner, np.array([operation.read_v]), limits.read_v, "multiply read voltage", "V")
+    for sl_v in (operation.read_v, -operation.read_v):
+        # All cells of the block are selected; every other sees no more than these, which are reads.
+        _check_selected(Step(0.0, sl_v, operation.wl_v), corner, geometry, limits)
+
+
+def check(operation: Operation, geometry: Geometry, limits: Limits) -> Charge:
+    """Refuse an operation that could pass a limit; else the worst-case charge to each cell's pulse
+    budget.
+
+    Raises `LimitError` naming cell, line, value and limit, `ConfigError` for a cell off the chip.
+    """
+    none = Cells.of([])
+    if isinstance(operation, Apply):
+        operation.cells.index(geometry)
+        return Charge(operation.cells, _check_apply(operation, geometry, limits))
+    if isinstance(operation, Program):
+        operation.cells.index(geometry)
+        return Charge(operation.cells, _check_program(operation, geometry, limits))
+    if isinstance(operation, Multiply):
+        _check_multiply(operation, geometry, limits)
+    elif hasattr(operation, "cells"):
+        operation.cells.index(geometry)
+    elif not operation.seconds <= limits.wait_s:
+        raise LimitError(
+            f"wait of {operation.seconds:g} s is beyond the limit of {limits.wait_s:g} s"
+        )
+    return Charge(none, np.zeros(0, dtype=np.int64))

@@ -1,0 +1,531 @@
+"""Operations are data: frozen values that say what to do to a batch of cells, and the results that
+come back.
+
+`Apply` carries nearly all of a bench's work: a list of steps (volts on the bit, source and word
+line, dwell, whether to measure) applied to every cell of a batch. `read`, `pulse` and `sweep` build
+it. Beside it stand `Program` (write-verify to windows), `Multiply`, `WriteWords` and `Wait`. All
+volts are against ground, all units SI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rram_hil.array.cells import Cells
+from rram_hil.errors import ConfigError
+from rram_hil.types import FloatArray, IntArray
+
+Volts = float | FloatArray | None
+"""One level for the whole batch, one a cell (shape (n,)), or None: the line floats."""
+
+Line = Literal["bl", "sl", "wl"]
+LINES: tuple[Line, ...] = ("bl", "sl", "wl")
+
+Measured = Literal["no", "current", "gate"]
+"""What a step measures: nothing, the bit-line current, or the word-line (gate leakage) current."""
+
+
+class Scheme(StrEnum):
+    """What the unselected bit lines (and, in a 1R array, source lines) do while a cell is selected.
+
+    INHIBIT drives unselected bit lines to the selected cell's source-line level, so that cells
+    sharing its gate see no voltage; GROUNDED, FLOATING, HALF (V/2) and THIRD (V/3) are the usual
+    schemes.
+    """
+
+    INHIBIT = "inhibit"
+    GROUNDED = "grounded"
+    FLOATING = "floating"
+    HALF = "half"
+    THIRD = "third"
+
+
+class Status(IntEnum):
+    """What one reading is worth. Only an OK reading (or COMPLIANCE, as a bound) is a
+    conductance.
+    """
+
+    OK = 0
+    COMPLIANCE = 1
+    OVER_RANGE = 2
+    NOT_A_NUMBER = 3
+    STUCK = 4
+    UNKNOWN = 5
+    NOT_RUN = 6
+
+
+def _kept(value: Volts, name: str) -> Volts:
+    """A number, or a copy of one value a cell that nobody can change any more. Raises `ConfigError`
+    for anything else.
+    """
+    if value is None:
+        return None
+    array = np.array(value)
+    if array.dtype.kind not in "iuf" or array.ndim > 1:
+        raise ConfigError(f"{name}: a number or one number a cell is needed, not {value!r}")
+    if array.ndim == 0:
+        return float(array)
+    frozen = array.astype(np.float64)
+    frozen.flags.writeable = False
+    return frozen
+
+
+def _keep(operation: object, *names: str) -> None:
+    for name in names:
+        object.__setattr__(operation, name, _kept(getattr(operation, name), name))
+
+
+def _keep_number(operation: object, name: str) -> None:
+    value = _kept(getattr(operation, name), name)
+    if not isinstance(value, float):
+        raise ConfigError(f"{name}: one number is needed, not {value!r}")
+    object.__setattr__(operation, name, value)
+
+
+def _need_cells(cells: object, what: str) -> None:
+    if not isinstance(cells, Cells):
+        raise ConfigError(
+            f"{what}: cells are needed, as bench.cells(...) or Cells.of([(tile, row, column)]) make"
+            f" them, not {type(cells).__name__}"
+        )
+
+
+def _per_cell(value: ArrayLike, n: int, name: str) -> FloatArray:
+    array = np.array(value, dtype=np.float64)
+    if array.shape not in ((), (n,)):
+        raise ConfigError(
+            f"{name}: one value or one for each of the {n} cells, not shape {array.shape}"
+        )
+    return np.broadcast_to(array, (n,))
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Volts on the three lines of each cell for `width_s`, and what is measured meanwhile.
+
+    The word line rises before and falls after the other two. `width_s` is also the integration time
+    of a measurement.
+    """
+
+    bl_v: Volts = 0.0
+    sl_v: Volts = 0.0
+    wl_v: Volts = 0.0
+    width_s: float = 1e-6
+    measure: Measured = "no"
+
+    def __post_init__(self) -> None:
+        _keep(self, "bl_v", "sl_v", "wl_v")
+        _keep_number(self, "width_s")
+        if self.measure not in get_args(Measured):
+            raise ConfigError(
+                f"step: measure must be one of {', '.join(get_args(Measured))}, not"
+                f" {self.measure!r}"
+            )
+
+    def levels(self, line: Line, n: int) -> FloatArray | None:
+        """Volts of one line for each of `n` cells, shape (n,); None where the line floats."""
+        volts: Volts = getattr(self, f"{line}_v")
+        return None if volts is None else _per_cell(volts, n, f"{line}_v")
+
+    def cell_v(self, n: int) -> FloatArray:
+        """Volts across each cell, BL - SL, shape (n,); 0 where either line floats."""
+        bl, sl = self.levels("bl", n), self.levels("sl", n)
+        return np.zeros(n) if bl is None or sl is None else bl - sl
+
+    def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Step:
+        """The same step for a part of the batch."""
+
+        def cut(volts: Volts) -> Volts:
+            return volts[which] if isinstance(volts, np.ndarray) and volts.ndim else volts
+
+        return Step(cut(self.bl_v), cut(self.sl_v), cut(self.wl_v), self.width_s, self.measure)
+
+
+@dataclass(frozen=True, eq=False)
+class Stop:
+    """A cell takes no further step once a measured conductance is >= `above_s` or <= `below_s`
+    (S).
+    """
+
+    above_s: float | FloatArray | None = None
+    below_s: float | FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        _keep(self, "above_s", "below_s")
+
+    def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Stop:
+        """The same condition for a part of the batch."""
+
+        def cut(bound: float | FloatArray | None) -> float | FloatArray | None:
+            return bound[which] if isinstance(bound, np.ndarray) and bound.ndim else bound
+
+        return Stop(cut(self.above_s), cut(self.below_s))
+
+
+@dataclass(frozen=True, eq=False)
+class Apply:
+    """Take every cell of the batch through `steps`, `repeat` times, one cell after the other.
+
+    `compliance_a` bounds the bit-line current where the bench can. `stop` ends a cell's steps
+    early.
+    """
+
+    cells: Cells
+    steps: tuple[Step, ...]
+    unselected: Scheme = Scheme.INHIBIT
+    compliance_a: float | None = None
+    stop: Stop | None = None
+    repeat: int = 1
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        _need_cells(self.cells, "apply")
+        if not self.steps:
+            raise ConfigError("apply: at least one step is needed")
+        if self.repeat < 1:
+            raise ConfigError(f"apply: repeat must be 1 or more, not {self.repeat}")
+        n = len(self.cells)
+        for step in self.steps:
+            for line in LINES:
+                step.levels(line, n)
+        if self.stop is not None:
+            if not any(s.measure == "current" for s in self.steps):
+                raise ConfigError("apply: a stop condition needs a step that measures the current")
+            for name, bound in (("above_s", self.stop.above_s), ("below_s", self.stop.below_s)):
+                if bound is not None and np.any(np.isnan(_per_cell(bound, n, name))):
+                    raise ConfigError(
+                        f"apply: a stop condition's {name} may not be NaN: it would never be met"
+                    )
+
+    @property
+    def measurements(self) -> int:
+        """Measured values a cell that a full execution returns."""
+        return self.repeat * sum(s.measure != "no" for s in self.steps)
+
+    def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Apply:
+        """The same operation on a part of its cells."""
+        stop = None if self.stop is None else self.stop.part(which)
+        steps = tuple(s.part(which) for s in self.steps)
+        return Apply(
+            self.cells[which],
+            steps,
+            self.unselected,
+            self.compliance_a,
+            stop,
+            self.repeat,
+            self.label,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Ramp:
+    """Volts of the k-th pulse: `start_v` + k `step_v`, held at `stop_v`. `start_v` may differ from
+    cell to cell.
+    """
+
+    start_v: float | FloatArray
+    stop_v: float
+    step_v: float = 0.0
+
+    def __post_init__(self) -> None:
+        _keep(self, "start_v")
+        _keep_number(self, "stop_v")
+        _keep_number(self, "step_v")
+
+    def level(self, k: ArrayLike) -> FloatArray:
+        """Volts of pulse number `k` (from 0; any shape that goes with `start_v`)."""
+        ramp = (
+            np.asarray(self.start_v, dtype=np.float64)
+            + np.asarray(k, dtype=np.float64) * self.step_v
+        )
+        held: FloatArray = (
+            np.minimum(ramp, self.stop_v) if self.step_v >= 0 else np.maximum(ramp, self.stop_v)
+        )
+        return held
+
+    def extreme_v(self) -> float:
+        """The largest |V| that the ramp can reach; NaN if any level is NaN."""
+        levels = np.append(np.asarray(self.start_v, dtype=np.float64).ravel(), self.stop_v)
+        return float(np.max(np.abs(levels)))
+
+    def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Ramp:
+        """The same ramp for a part of the batch."""
+        start = self.start_v
+        cut = start[which] if isinstance(start, np.ndarray) and start.ndim else start
+        return Ramp(cut, self.stop_v, self.step_v)
+
+
+@dataclass(frozen=True, eq=False)
+class PulseTrain:
+    """The pulses of one polarity: amplitude (on BL for SET, on SL for RESET) and gate, each a ramp,
+    and the width.
+    """
+
+    amplitude_v: Ramp
+    gate_v: Ramp
+    width_s: float
+
+    def part(self, which: slice | NDArray[np.bool_] | IntArray) -> PulseTrain:
+        """The same pulses for a part of the batch."""
+        return PulseTrain(self.amplitude_v.part(which), self.gate_v.part(which), self.width_s)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Bring each cell into its window [`low_s`, `high_s`] by read-verify-write with incremental
+    step pulses.
+
+    Read; inside the window `confirm` more reads in a row accept the cell; below it takes the next
+    SET pulse, above it the next RESET pulse. A change of polarity is a reversal and restarts the
+    new polarity's ramp. A cell fails after `max_pulses` pulses (one number or one a cell, 0
+    allowed) or more than `max_reversals` reversals. `on_board` says whether the bench's own
+    write-verify may, must or must not do it; else the host drives every pulse.
+    """
+
+    cells: Cells
+    low_s: FloatArray
+    high_s: FloatArray
+    set_pulses: PulseTrain
+    reset_pulses: PulseTrain
+    read: Step
+    max_pulses: int | IntArray = 30
+    max_reversals: int = 10
+    confirm: int = 1
+    unselected: Scheme = Scheme.INHIBIT
+    compliance_a: float | None = None
+    on_board: Literal["never", "allowed", "required"] = "allowed"
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        _need_cells(self.cells, "program")
+        n = len(self.cells)
+        object.__setattr__(self, "low_s", _per_cell(self.low_s, n, "low_s"))
+        object.__setattr__(self, "high_s", _per_cell(self.high_s, n, "high_s"))
+        if not bool(np.all(self.low_s <= self.high_s)):
+            raise ConfigError("program: every window needs low_s <= high_s, and neither may be NaN")
+        if self.read.measure != "current":
+            raise ConfigError("program: the read step must measure the current")
+        if np.any(self.budget() < 0):
+            raise ConfigError("program: max_pulses must be 0 or more")
+
+    def extremes(self) -> tuple[Step, ...]:
+        """Steps at the ends of all ramps: no pulse of this operation goes further on any line."""
+        found = []
+        for train, polarity in ((self.set_pulses, 1), (self.reset_pulses, -1)):
+            for amplitude in (train.amplitude_v.start_v, train.amplitude_v.stop_v):
+                for gate in (train.gate_v.start_v, train.gate_v.stop_v):
+                    bl, sl = (amplitude, 0.0) if polarity > 0 else (0.0, amplitude)
+                    found.append(Step(bl, sl, gate, train.width_s))
+        return tuple(found)
+
+    def budget(self) -> IntArray:
+        """Largest number of pulses that each cell may take, shape (n,)."""
+        return np.broadcast_to(np.asarray(self.max_pulses, dtype=np.int64), (len(self.cells),))
+
+    def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Program:
+        """The same operation on a part of its cells."""
+        return Program(
+            self.cells[which],
+            self.low_s[which],
+            self.high_s[which],
+            self.set_pulses.part(which),
+            self.reset_pulses.part(which),
+            self.read.part(which),
+            self.budget()[which],
+            self.max_reversals,
+            self.confirm,
+            self.unselected,
+            self.compliance_a,
+            self.on_board,
+            self.label,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply:
+    """Multiply input vectors by a block of one tile: column current = sum over rows of V(input) x
+    G.
+
+    `inputs` are signed `input_bits` codes, shape (vectors, rows), applied to the source lines of
+    rows `row`, `row` + 1, ... as V = code / (2**(input_bits - 1) - 1) x `read_v`, with the bit
+    lines of columns `column` .. `column` + `columns` - 1 at virtual ground and the gates of those
+    rows at `wl_v`. Each column current becomes a signed ADC code of full scale `full_scale_a`. With
+    `words`, the on-chip words of the block are multiplied too.
+    """
+
+    tile: int
+    row: int
+    column: int
+    columns: int
+    inputs: NDArray[np.int16]
+    input_bits: int = 8
+    read_v: float = 0.2
+    wl_v: float = 3.0
+    full_scale_a: float = 1e-3
+    words: bool = False
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        inputs = np.asarray(self.inputs)
+        if inputs.ndim != 2 or inputs.dtype.kind not in "iu":
+            raise ConfigError("multiply: inputs must be integer codes of shape (vectors, rows)")
+        if not 2 <= self.input_bits <= 16:
+            raise ConfigError(f"multiply: input_bits must lie in 2..16, not {self.input_bits}")
+        top = (1 << (self.input_bits - 1)) - 1
+        if inputs.size and (int(inputs.max()) > top or int(inputs.min()) < -top):
+            raise ConfigError(
+                f"multiply: {self.input_bits}-bit input codes must lie in -{top}..{top}"
+            )
+        if not 0 < self.full_scale_a < float("inf"):
+            raise ConfigError(
+                f"multiply: full_scale_a must be above 0 A and finite, not {self.full_scale_a}"
+            )
+        object.__setattr__(self, "inputs", inputs.astype(np.int16, copy=False))
+
+    @property
+    def rows(self) -> int:
+        """Rows of the block."""
+        return int(self.inputs.shape[1])
+
+    @property
+    def cells(self) -> Cells:
+        """The cells of the block."""
+        rows = np.arange(self.row, self.row + self.rows)
+        return Cells.block(self.tile, rows, np.arange(self.column, self.column + self.columns))
+
+    def part(self, which: slice) -> Multiply:
+        """The same multiplication for some of its vectors."""
+        return Multiply(
+            self.tile,
+            self.row,
+            self.column,
+            self.columns,
+            self.inputs[which],
+            self.input_bits,
+            self.read_v,
+            self.wl_v,
+            self.full_scale_a,
+            self.words,
+            self.label,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class WriteWords:
+    """Store on-chip words: signed integers, each at the place of a cell, that
+    `Multiply(words=True)` also multiplies.
+
+    With `clear`, all words of the chip are erased first.
+    """
+
+    cells: Cells
+    values: NDArray[np.int32]
+    clear: bool = False
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        _need_cells(self.cells, "write words")
+        values = np.asarray(self.values)
+        if values.shape != (len(self.cells),) or values.dtype.kind not in "iu":
+            raise ConfigError("write words: one integer a cell is needed")
+        holds = np.iinfo(np.int32)
+        if values.size and not holds.min < int(values.min()) <= int(values.max()) <= holds.max:
+            raise ConfigError(f"write words: values must lie in -{holds.max}..{holds.max}")
+        object.__setattr__(self, "values", values.astype(np.int32))
+
+    def part(self, which: slice) -> WriteWords:
+        """The same operation for some of its words; only the first part clears."""
+        return WriteWords(
+            self.cells[which],
+            self.values[which],
+            self.clear and which.start in (None, 0),
+            self.label,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Wait:
+    """Let `seconds` pass on the bench clock, all outputs at zero (relaxation, retention)."""
+
+    seconds: float
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seconds < float("inf"):
+            raise ConfigError(f"wait: seconds must be 0 or more and finite, not {self.seconds}")
+
+
+Operation = Apply | Program | Multiply | WriteWords | Wait
+
+
+@dataclass(frozen=True)
+class Span:
+    """When an operation ran, in seconds on the bench clock."""
+
+    started_s: float = 0.0
+    ended_s: float = 0.0
+
+
+def read_step(bl_v: float = 0.2, wl_v: float = 3.0, width_s: float = 1e-6) -> Step:
+    """A step that reads: `bl_v` on the bit line, gate open at `wl_v`, current measured."""
+    return Step(bl_v=bl_v, sl_v=0.0, wl_v=wl_v, width_s=width_s, measure="current")
+
+
+def read(cells: Cells, step: Step | None = None, *, repeat: int = 1, label: str = "read") -> Apply:
+    """Read every cell `repeat` times under the read condition `step` (default: 0.2 V on BL, 3 V on
+    WL, 1 us).
+    """
+    return Apply(cells, (step if step is not None else read_step(),), repeat=repeat, label=label)
+
+
+def pulse(
+    cells: Cells,
+    *,
+    bl_v: Volts = 0.0,
+    sl_v: Volts = 0.0,
+    wl_v: Volts,
+    width_s: float,
+    read: Step | None = None,
+    unselected: Scheme = Scheme.INHIBIT,
+    compliance_a: float | None = None,
+    label: str = "",
+) -> Apply:
+    """One pulse on every cell, followed by a read where `read` is given."""
+    steps: Sequence[Step] = [Step(bl_v, sl_v, wl_v, width_s)] + ([read] if read is not None else [])
+    return Apply(cells, tuple(steps), unselected, compliance_a, label=label)
+
+
+def sweep(
+    cells: Cells,
+    line: Line,
+    levels_v: Sequence[float],
+    *,
+    bl_v: float = 0.0,
+    sl_v: float = 0.0,
+    wl_v: float = 0.0,
+    width_s: float,
+    read: Step | None = None,
+    stop: Stop | None = None,
+    unselected: Scheme = Scheme.INHIBIT,
+    compliance_a: float | None = None,
+    label: str = "",
+) -> Apply:
+    """Step one line through `levels_v`, the others held; with `read`, a read after every level,
+    else measure at it.
+    """
+    if line not in ("bl", "sl", "wl"):
+        raise ConfigError(f"sweep: line must be bl, sl or wl, not {line!r}")
+    steps: list[Step] = []
+    for level in levels_v:
+        volts = {"bl": bl_v, "sl": sl_v, "wl": wl_v} | {line: float(level)}
+        measure: Measured = "no" if read is not None else "current"
+        steps.append(Step(volts["bl"], volts["sl"], volts["wl"], width_s, measure))
+        if read is not None:
+            steps.append(read)
+    return Apply(cells, tuple(steps), unselected, compliance_a, stop, label=label)

@@ -1,0 +1,116 @@
+"""What comes back from the array: one result type an operation, columns over the cells of its
+batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rram_hil.array.operations import Span, Status
+from rram_hil.types import FloatArray, IntArray, StatusArray
+
+
+@dataclass(frozen=True, eq=False)
+class ApplyResult:
+    """What `Apply` measured: n cells x m values, in the order of the steps.
+
+    `current_a` is the raw value, `conductance_s` the calibrated one (NaN for a gate measurement),
+    `status` a `Status`, `time_s` the device's own clock, `pulses` the steps above the read limit
+    and `reads` the measurements that each cell really took. `interrupted` is True when the run was
+    cut while this operation was under way: then every value is NaN with status UNKNOWN, `pulses` is
+    the charge (the worst case where the bench cannot tell), and `away_s` says for how long the
+    bench was alone.
+    """
+
+    current_a: FloatArray
+    conductance_s: FloatArray
+    status: StatusArray
+    time_s: FloatArray
+    pulses: IntArray
+    reads: IntArray
+    span: Span = field(default_factory=Span)
+    interrupted: bool = False
+    away_s: float = 0.0
+
+    @property
+    def last_s(self) -> FloatArray:
+        """Each cell's last measured conductance, shape (n,); NaN where it has none."""
+        ran = self.status != Status.NOT_RUN
+        n, m = ran.shape
+        if m == 0:
+            return np.full(n, np.nan)
+        last = m - 1 - np.argmax(ran[:, ::-1], axis=1)
+        return np.where(ran.any(axis=1), self.conductance_s[np.arange(n), last], np.nan)
+
+    @property
+    def last_status(self) -> StatusArray:
+        """Status of each cell's last measurement, shape (n,)."""
+        ran = self.status != Status.NOT_RUN
+        n, m = ran.shape
+        if m == 0:
+            return np.full(n, Status.NOT_RUN, dtype=np.uint8)
+        last = m - 1 - np.argmax(ran[:, ::-1], axis=1)
+        return np.where(ran.any(axis=1), self.status[np.arange(n), last], np.uint8(Status.NOT_RUN))
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramResult:
+    """What `Program` reached: last conductance and status, pulses of each polarity, reads, all of
+    shape (n,).
+
+    `inside` tells which cells were accepted in their windows. For `interrupted` and `away_s` see
+    `ApplyResult`.
+    """
+
+    conductance_s: FloatArray
+    status: StatusArray
+    inside: NDArray[np.bool_]
+    set_pulses: IntArray
+    reset_pulses: IntArray
+    reads: IntArray
+    span: Span = field(default_factory=Span)
+    interrupted: bool = False
+    away_s: float = 0.0
+
+    @property
+    def pulses(self) -> IntArray:
+        """Pulses of both polarities, shape (n,)."""
+        return self.set_pulses + self.reset_pulses
+
+
+@dataclass(frozen=True, eq=False)
+class MultiplyResult:
+    """ADC codes, shape (vectors, columns), one step worth `lsb_a`; the words' sums of input code x
+    word, same shape.
+
+    `saturated` counts clipped codes; `emulated` is True where the bench has no multiply and single
+    reads stood in.
+    """
+
+    codes: NDArray[np.int32]
+    lsb_a: float
+    word_sums: NDArray[np.int64] | None = None
+    saturated: int = 0
+    emulated: bool = False
+    span: Span = field(default_factory=Span)
+
+
+@dataclass(frozen=True, eq=False)
+class WordsResult:
+    """How many on-chip words were stored."""
+
+    written: int
+    span: Span = field(default_factory=Span)
+
+
+@dataclass(frozen=True, eq=False)
+class WaitResult:
+    """A wait is over."""
+
+    span: Span = field(default_factory=Span)
+
+
+Result = ApplyResult | ProgramResult | MultiplyResult | WordsResult | WaitResult

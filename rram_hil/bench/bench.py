@@ -1,0 +1,337 @@
+"""A bench: what a bench file describes, connected, armed and ready for operations and protocols.
+
+with Bench.open("bench.toml") as bench:
+    result = bench.do(read(bench.cells(rows=(0, 3))))
+    bench.run(Forming())
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import Apply, Operation, Status, read
+from rram_hil.array.results import ApplyResult, Result
+from rram_hil.bench.bench_file import BenchFile, load_bench_file
+from rram_hil.bench.calibrations import correction_of
+from rram_hil.bench.far_side import launcher, request_of
+from rram_hil.bench.plugins import driver_class
+from rram_hil.corrections.correction import Correction
+from rram_hil.engine.engine import Engine, Watcher
+from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, map_of
+from rram_hil.engine.replay import Replay
+from rram_hil.errors import AbortedError, BenchError, ConfigError
+from rram_hil.hardware.driver import Capabilities, Driver, Identity
+from rram_hil.hardware.far_side import SimulatedFarSide
+from rram_hil.storage.journal import Journal
+from rram_hil.storage.ledger import Ledger
+from rram_hil.types import FloatArray
+from rram_hil.validation import describe
+from rram_hil.wire.recording import Playback, Traffic
+
+T = TypeVar("T")
+
+
+class Bench:
+    """One connected bench. Leave it through `close` or `with`: outputs go to zero and off,
+    verified.
+
+    `Bench.open` starts what `[simulation]` describes, connects, identifies, checks the geometry,
+    makes safe and arms.
+    """
+
+    def __init__(
+        self, file: BenchFile, driver: Driver, identity: Identity, far_side: SimulatedFarSide | None
+    ) -> None:
+        self.file = file
+        self.driver = driver
+        self.identity = identity
+        self.far_side = far_side
+        self.ledger: Ledger | None = None
+        self.correction: Correction = correction_of(file, driver, identity)
+        self.setting = Setting(
+            file.chip.geometry,
+            file.limits,
+            file.read.step,
+            driver.capabilities,
+            seed=0,
+            correction=self.correction,
+            paths=driver.reading_paths,
+            instruments=driver.instruments,
+        )
+        self.ledger_warning = ""
+        self._engine: Engine | None = None
+        self._closed = False
+        self._made_safe = False
+
+    @classmethod
+    def open(
+        cls, bench: str | Path | BenchFile, *, arm: bool = True, traffic: Traffic | None = None
+    ) -> Self:
+        """Connect what a bench file describes. With `arm=False` it is only identified and no output
+        is touched.
+
+        `traffic` records what goes over the links, or is the playback of such a recording that
+        stands in for the hardware.
+
+        Raises `ConfigError` for a wrong file or instrument, `LinkError` where nothing answers;
+        nothing stays open then.
+        """
+        file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
+        kind = driver_class(file.driver.name, file.folder)
+        far_side = None
+        if file.simulation is not None and not isinstance(traffic, Playback):
+            far_side = launcher(file.driver.name)(request_of(file))
+        try:
+            driver = make_driver(kind, file, far_side)
+            driver.traffic = traffic
+            try:
+                self = cls(file, driver, driver.connect(), far_side)
+                self._check_chip()
+                if arm:
+                    self.arm()
+            except BaseException:
+                driver.close()
+                raise
+        except BaseException:
+            if far_side is not None:
+                far_side.stop()
+            raise
+        return self
+
+    def _check_chip(self) -> None:
+        told = self.identity.chip
+        if told and told != self.file.chip.id:
+            raise ConfigError(
+                f"{self.file.path}: chip.id: {self.file.chip.id!r}, but the instrument says that"
+                f" chip {told!r} is in its socket"
+            )
+
+    def arm(self) -> None:
+        """Take the chip's ledger and make the outputs safe; from here on operations run.
+
+        `ledger_warning` then says whether the ledger was made just now for a chip that its board
+        knows from before.
+
+        Raises `DataError` where another run has the ledger or it is of another chip, `BenchError`
+        of the driver.
+        """
+        # The ledger first: where another process works on this chip, no output may be touched.
+        self.ledger = Ledger(
+            self.file.ledger_path,
+            self.geometry,
+            self.file.chip.id,
+            limit=self.limits.pulses_per_cell,
+        )
+        try:
+            self.driver.arm()
+            operations = self.driver.last_number() if self.ledger.created else 0
+        except BaseException:
+            self.ledger.close()
+            raise
+        if operations:
+            self.ledger_warning = (
+                f"{self.file.ledger_path} is new and starts at zero, but this chip's board"
+                f" remembers {operations} operations: pulses given before are not counted; put the"
+                " chip's old ledger there if there is one"
+            )
+        self._engine = Engine(
+            self.driver, self.geometry, self.limits, self.ledger, correction=self.correction
+        )
+
+    @property
+    def geometry(self) -> Geometry:
+        """Size and kind of the array."""
+        return self.file.chip.geometry
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the bench file."""
+        return self.file.limits
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the hardware can do."""
+        return self.driver.capabilities
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of an armed bench. Raises `ConfigError` before `arm` or after `close`."""
+        if self._engine is None or self._closed:
+            raise ConfigError(
+                "this bench is closed or was opened with arm=False: no operation can run"
+            )
+        return self._engine
+
+    def record(
+        self, journal: Journal | None, replay: Replay | None = None, watcher: Watcher | None = None
+    ) -> Engine:
+        """From here on keep every operation in `journal`, answered from `replay` as far as that
+        goes.
+        """
+        self._engine = Engine(
+            self.driver,
+            self.geometry,
+            self.limits,
+            self.ledger,
+            journal,
+            replay,
+            watcher,
+            self.correction,
+        )
+        return self._engine
+
+    def cells(
+        self,
+        tiles: list[int] | None = None,
+        rows: tuple[int, int] | None = None,
+        columns: tuple[int, int] | None = None,
+    ) -> Cells:
+        """Cells of the chip: all, or the crossing of tiles with rows (first, last) and columns
+        (first, last).
+
+        Raises `ConfigError` for a range that is not one, or off the chip.
+        """
+        try:
+            choice = CellChoice(tiles=tiles, rows=rows, columns=columns)
+        except ValidationError as error:
+            raise ConfigError(describe(error, "cells")) from None
+        return choice.cells(self.geometry)
+
+    def do(self, operation: Operation) -> Result:
+        """Carry out one operation; Ctrl-C aborts it with outputs off. Raises as `Engine.do`."""
+        with self.engine.abortable(), self._off_on_error():
+            return self.engine.do(operation)
+
+    def apply(self, operation: Apply) -> ApplyResult:
+        """`do` for an `Apply`, typed."""
+        result = self.do(operation)
+        assert isinstance(result, ApplyResult)
+        return result
+
+    def read_map(self, cells: Cells | None = None) -> FloatArray:
+        """Conductances now (S), shape (tiles, rows, columns); NaN where not asked for or without an
+        OK reading.
+        """
+        wanted = Cells.all(self.geometry) if cells is None else cells
+        result = self.apply(read(wanted, self.file.read.step))
+        return map_of(
+            wanted, np.where(result.last_status == Status.OK, result.last_s, np.nan), self.geometry
+        )
+
+    def run(self, protocol: Protocol | Plan[T]) -> object | T:
+        """Run a protocol (its model or any generator of messages) and return what it returns."""
+        plan: Plan[object] = (
+            protocol.run(self.setting) if isinstance(protocol, Protocol) else protocol
+        )
+        with self.engine.abortable(), self._off_on_error():
+            return self.engine.run(plan)
+
+    @contextlib.contextmanager
+    def _off_on_error(self) -> Iterator[None]:
+        self.driver.cancel.clear()
+        if self._made_safe:
+            # An earlier error switched the outputs off and disarmed the bench; the one at the
+            # keyboard goes on now.
+            self.driver.arm()
+            self._made_safe = False
+        try:
+            yield
+        except BaseException as error:
+            self._made_safe = True
+            off_after(error, self.driver)
+            raise
+
+    def close(self) -> None:
+        """Outputs off, verified; link, ledger and simulator given back. Safe to call twice.
+
+        Raises the driver's error where outputs could not be verified as off; everything is given
+        back all the same.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._engine is not None:
+                self.driver.safe_off()
+        finally:
+            self.driver.close()
+            if self.ledger is not None:
+                self.ledger.close()
+            if self.far_side is not None:
+                self.far_side.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except BenchError as failure:
+            # What went wrong first is the one error to tell, unless nobody has said yet that
+            # outputs may be on.
+            if error is None:
+                raise
+            if _NOT_OFF not in str(error):
+                raise BenchError(_not_off(error, failure)) from error
+
+    def __repr__(self) -> str:
+        g = self.geometry
+        state = "closed" if self._closed else "not armed" if self._engine is None else "armed"
+        return (
+            f"<Bench {state}: {self.identity.model}, chip {self.file.chip.id}, {g.tiles} x {g.rows}"
+            f" x {g.columns}>"
+        )
+
+
+_NOT_OFF = "OUTPUTS COULD NOT BE VERIFIED AS OFF"
+
+
+def _not_off(error: BaseException, failure: BenchError) -> str:
+    return f"{error or type(error).__name__}; {_NOT_OFF} ({failure}): switch the bench off by hand"
+
+
+def off_after(error: BaseException, driver: Driver) -> None:
+    """Switch the outputs off after an error, and say what came of it.
+
+    Raises `AbortedError` saying that outputs are off where `error` is one, and `BenchError`, with
+    the text of `error`, where they could not be verified as off; else returns, for the error itself
+    to be raised.
+    """
+    try:
+        driver.safe_off()
+    except BenchError as failure:
+        kind = AbortedError if isinstance(error, AbortedError) else BenchError
+        raise kind(_not_off(error, failure)) from error
+    if isinstance(error, AbortedError) and "outputs are off" not in str(error):
+        raise AbortedError(f"{error}; outputs are off") from None
+
+
+def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide | None) -> Driver:
+    """A driver with its own section of the bench file. Raises `ConfigError` naming key, value and
+    what is allowed.
+    """
+    settings = file.driver.settings | (far_side.settings if far_side is not None else {})
+    try:
+        config = kind.Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(describe(error, f"{file.path}: driver {file.driver.name}")) from None
+    return kind(config, file.chip.geometry, file.limits)

@@ -1,0 +1,181 @@
+"""The bench file: one TOML that describes a bench, and the messages that say what is wrong with
+it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema
+
+from rram_hil.array.cells import Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import Step, read_step
+from rram_hil.errors import ConfigError
+from rram_hil.plugins import load
+from rram_hil.validation import Section, describe, read_toml
+
+Count = Annotated[int, Field(ge=1, le=1 << 20)]
+
+
+class Chip(Section):
+    """Section `[chip]`: which chip is in the socket."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        description="names the chip in its ledger and run files"
+    )
+    tiles: Count
+    rows: Count
+    columns: Count
+    cell: Literal["1T1R", "1R"]
+    source_lines: Literal["row", "column", "common"] = Field(
+        default="row", description="what the source lines follow"
+    )
+    die: str = ""
+    lot: str = ""
+    temperature_k: Annotated[float, Field(gt=0)] | None = None
+    ledger: str | None = Field(
+        default=None, description="file that counts pulses over the chip's life"
+    )
+
+    @property
+    def geometry(self) -> Geometry:
+        """The array of this chip."""
+        return Geometry(self.tiles, self.rows, self.columns, self.cell, self.source_lines)
+
+
+class Read(Section):
+    """Section `[read]`: the read condition of this bench."""
+
+    bl_v: Annotated[float, Field(allow_inf_nan=False)] = 0.2
+    wl_v: Annotated[float, Field(allow_inf_nan=False)] = 3.0
+    width_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
+
+    @property
+    def step(self) -> Step:
+        """The step that reads under this condition."""
+        return read_step(self.bl_v, self.wl_v, self.width_s)
+
+
+class CalibrationSection(Section):
+    """Section `[calibration]`: the calibration files in force, relative to the bench file."""
+
+    files: list[str] = Field(default=[], description="paths of calibration files")
+    accept_expired: bool = Field(
+        default=False, description="use expired calibrations too; the run file says so"
+    )
+
+
+class DriverSection(BaseModel):
+    """Section `[driver]`: the driver's name, or "./file.py:Class", and the settings that the driver
+    itself describes.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the name, as given."""
+        return dict(self.model_extra or {})
+
+
+@dataclass(frozen=True)
+class _FromEntryPoint:
+    """Annotates a section whose model is a plug-in: the core has no simulated chip of its own."""
+
+    name: str
+
+    def __get_pydantic_core_schema__(
+        self, _source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return handler.generate_schema(section_model(self.name))
+
+
+def section_model(name: str) -> type[BaseModel]:
+    """The model of a section that a plug-in describes, by entry points `rram_hil.bench_sections`.
+    Raises `ConfigError`.
+    """
+    found = load("rram_hil.bench_sections", name, "section")
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        raise ConfigError(f"section {name!r} is not described by a pydantic model")
+    return found
+
+
+class BenchFile(Section):
+    """A whole bench file."""
+
+    chip: Chip
+    driver: DriverSection
+    limits: Limits
+    read: Read = Read()
+    calibration: CalibrationSection = CalibrationSection()
+    simulation: Annotated[BaseModel, _FromEntryPoint("simulation")] | None = None
+    operator: str = ""
+
+    @model_validator(mode="after")
+    def _reads_stress_nothing(self) -> Self:
+        if not abs(self.read.bl_v) <= self.limits.read_v:
+            raise ValueError(
+                f"read.bl_v of {self.read.bl_v:g} V is above limits.read_v of"
+                f" {self.limits.read_v:g} V: each read would count as a pulse"
+            )
+        return self
+
+    _text: str = ""
+    _path: Path = Path("bench.toml")
+
+    @property
+    def text(self) -> str:
+        """The file as given."""
+        return self._text
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths in the file start."""
+        return self._path.resolve().parent
+
+    @property
+    def ledger_path(self) -> Path:
+        """File of the chip's ledger: as given, else `<chip id>.ledger.npy` beside the bench
+        file.
+        """
+        return self.folder / (self.chip.ledger or f"{self.chip.id}.ledger.npy")
+
+
+def load_bench_file(path: str | Path) -> BenchFile:
+    """Read and validate a bench file. Raises `ConfigError` naming file, key, value and what is
+    allowed.
+    """
+    path = Path(path)
+    tables, text = read_toml(path)
+    return parse_bench_file(tables, text, path)
+
+
+def parse_bench_file(
+    tables: dict[str, Any], text: str = "", path: Path = Path("bench.toml")
+) -> BenchFile:
+    """Validate the tables of a bench file that is already in memory."""
+    try:
+        bench = BenchFile.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError(describe(error, str(path))) from None
+    bench._text = text
+    bench._path = path
+    return bench

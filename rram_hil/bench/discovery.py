@@ -1,0 +1,224 @@
+"""`rram-hil devices`: what can be reached from this computer, who answers, and which driver fits.
+
+An instrument is asked `*IDN?` and nothing else; no output moves. A serial port is opened only where
+that is asked for: opening one toggles its control lines, which resets some boards, and the line
+rate is not known.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import entry_points
+from typing import Literal
+
+from rram_hil.bench.plugins import driver_class, names
+from rram_hil.errors import ConfigError, LinkError
+from rram_hil.hardware.driver import Driver
+from rram_hil.hardware.instrument import (
+    Instrument,
+    PulseGenerator,
+    SourceMeter,
+    SwitchMatrix,
+    instrument_class,
+)
+from rram_hil.wire.open_link import make_link
+from rram_hil.wire.recording import Traffic
+
+ANSWER_S = 1.0
+LONGEST_ANSWER = 4096
+MAKERS = {"keysight": ("agilent", "hewlett")}
+"""Names under which a maker's older instruments tell themselves."""
+NOT_OPENED = (
+    "a serial port, not opened: opening toggles its control lines, and the line rate is unknown;"
+    " --probe-serial asks it"
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """One address, who answers there, and what fits.
+
+    `told` is its identification as given. `kind` is the entry point of an instrument family, for
+    `[driver.instruments.*]`; `driver` one of a whole board, for `[driver]`. `problem` says why
+    nobody is known there.
+    """
+
+    resource: str
+    link: Literal["visa", "serial"]
+    told: str = ""
+    maker: str = ""
+    model: str = ""
+    serial: str = ""
+    firmware: str = ""
+    kind: str = ""
+    driver: str = ""
+    problem: str = ""
+    toml: str = ""
+
+
+def find_devices(
+    resources: Iterable[str] = (), *, probe_serial: bool = False, traffic: Traffic | None = None
+) -> list[Device]:
+    """Every VISA resource and serial port that can be listed, and the `resources` named, each asked
+    who it is.
+
+    Serial ports are asked with `probe_serial` alone. What cannot be reached has a `problem`;
+    nothing is raised for it.
+    """
+    named = list(resources)
+    found = [
+        _asked(name, probe_serial, traffic)
+        for name in dict.fromkeys([*named, *listed_visa(), *listed_serial()])
+    ]
+    return _with_blocks(found)
+
+
+def listed_visa() -> list[str]:
+    """VISA resources that pyvisa-py finds (GPIB, USB, LAN by broadcast), serial ones left out; none
+    where it cannot look.
+    """
+    import pyvisa
+
+    with warnings.catch_warnings():
+        # It warns of each optional package that is not there.
+        warnings.simplefilter("ignore")
+        try:
+            found = pyvisa.ResourceManager("@py").list_resources("?*")
+        except Exception:  # a backend that is broken or missing raises what it likes
+            return []
+    return [
+        name
+        for name in found
+        if name.endswith(("INSTR", "SOCKET", "RAW")) and not name.startswith("ASRL")
+    ]
+
+
+def listed_serial() -> list[str]:
+    """Serial ports of this computer."""
+    from serial.tools import list_ports
+
+    try:
+        return sorted(port.device for port in list_ports.comports())
+    except OSError:
+        return []
+
+
+def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device:
+    if "::" in resource:
+        device = Device(resource, "visa")
+    elif not probe_serial:
+        return Device(resource, "serial", problem=NOT_OPENED)
+    else:
+        device = Device(resource, "serial")
+    try:
+        told = _identification(resource, traffic)
+    except (LinkError, ConfigError) as error:
+        return replace(device, problem=str(error).removeprefix(f"{resource}: "))
+    if told.count(",") >= 2:
+        maker, model, serial, firmware = ([part.strip() for part in told.split(",", 3)] + [""])[:4]
+        device = replace(
+            device, told=told, maker=maker, model=model, serial=serial, firmware=firmware
+        )
+        kind, model = _family(maker, model)
+        return replace(
+            device,
+            kind=kind,
+            model=model,
+            problem="" if kind else "no installed driver knows this model",
+        )
+    if device.link == "serial":
+        for name, driver in _boards():
+            if (who := driver.identify_at(resource)) is not None:
+                return replace(
+                    device, model=who.model, serial=who.serial, firmware=who.firmware, driver=name
+                )
+    said = (
+        f"it answers {told[:40]!r} to *IDN?"
+        if told
+        else f"no answer to *IDN? within {ANSWER_S:g} s"
+    )
+    return replace(device, told=told, problem=said)
+
+
+def _identification(resource: str, traffic: Traffic | None) -> str:
+    """The reply to `*IDN?`; empty for a silence. Raises `LinkError`, or `ConfigError` for no
+    address.
+    """
+    link = make_link(resource, traffic)
+    link.open()
+    try:
+        link.send(b"*IDN?\n")
+        return link.receive(LONGEST_ANSWER, ANSWER_S, b"\n").decode("ascii", "replace").strip()
+    finally:
+        link.close()
+
+
+def _family(maker: str, told: str) -> tuple[str, str]:
+    """The entry point of the family that drives a model, and the model as that family calls it; ""
+    where there is none.
+    """
+    for name, family in families():
+        model = family(family.Config(kind=name)).plain_model(told)
+        makers = (family.MAKER.casefold(), *MAKERS.get(family.MAKER.casefold(), ()))
+        if model in family.MODELS and any(m in maker.casefold() for m in makers):
+            return name, model
+    return "", told
+
+
+def families() -> list[tuple[str, type[Instrument]]]:
+    """Every instrument family that is installed and can be imported, by name."""
+    found = []
+    for name in sorted({e.name for e in entry_points(group="rram_hil.instruments")}):
+        try:
+            found.append((name, instrument_class(name)))
+        except ConfigError:
+            continue
+    return found
+
+
+def _boards() -> list[tuple[str, type[Driver]]]:
+    found = []
+    for name in names("rram_hil.drivers"):
+        try:
+            found.append((name, driver_class(name)))
+        except ConfigError:
+            continue
+    return found
+
+
+def _with_blocks(devices: list[Device]) -> list[Device]:
+    """Each with its section of a bench file, to be pasted as it stands."""
+    used: dict[str, int] = {}
+    whole = []
+    for device in devices:
+        lines: list[str] = []
+        if device.kind:
+            role = _role(instrument_class(device.kind))
+            used[role] = used.get(role, 0) + 1
+            name = role if used[role] == 1 else f"{role}{used[role]}"
+            lines = [f"[driver.instruments.{name}]", f"kind = {json.dumps(device.kind)}"]
+            lines += [
+                f"model = {json.dumps(device.model)}",
+                f"resource = {json.dumps(device.resource)}",
+            ]
+        elif device.driver:
+            lines = [
+                "[driver]",
+                f"name = {json.dumps(device.driver)}",
+                f"port = {json.dumps(device.resource)}",
+            ]
+        whole.append(replace(device, toml="".join(f"{line}\n" for line in lines)))
+    return whole
+
+
+def _role(family: type[Instrument]) -> str:
+    roles = {SourceMeter: "smu", SwitchMatrix: "matrix", PulseGenerator: "pulser"}
+    return next((name for base, name in roles.items() if issubclass(family, base)), "instrument")
+
+
+def as_json(devices: list[Device]) -> str:
+    """The devices as a JSON list of objects, keys as the fields of `Device`."""
+    return json.dumps([asdict(device) for device in devices], indent=2)

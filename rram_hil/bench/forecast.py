@@ -1,0 +1,269 @@
+"""What `rram-hil plan` computes: a recipe carried out on the device model, to see its worst case
+before any output is on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rram_hil.array.cells import Cells
+from rram_hil.array.limits import check
+from rram_hil.array.operations import LINES, Apply, Multiply, Operation, Program, Step
+from rram_hil.array.results import ApplyResult, ProgramResult, Result
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.bench_file import (
+    BenchFile,
+    CalibrationSection,
+    DriverSection,
+    load_bench_file,
+    section_model,
+)
+from rram_hil.bench.recipe import Recipe, load_recipe
+from rram_hil.engine.engine import Engine, Watcher
+from rram_hil.errors import AbortedError, BenchError, ConfigError
+from rram_hil.storage.ledger import Ledger
+from rram_hil.types import IntArray
+
+MODEL_DRIVER = "simulated-array"
+
+
+@dataclass
+class Extremes:
+    """The worst that the operations of a step do: largest |V| of each line and of BL - SL (V),
+    width of pulses (s).
+    """
+
+    bl_v: float = 0.0
+    sl_v: float = 0.0
+    wl_v: float = 0.0
+    cell_v: float = 0.0
+    pulse_s: tuple[float, float] | None = None
+
+    def include(self, operation: Operation, read_v: float) -> None:
+        """Widen by one operation; a step above `read_v` across the cell is a pulse."""
+        if isinstance(operation, Multiply):
+            self._step(Step(0.0, operation.read_v, operation.wl_v), 1, read_v)
+        elif isinstance(operation, Apply):
+            for step in operation.steps:
+                self._step(step, len(operation.cells), read_v)
+        elif isinstance(operation, Program):
+            self._step(operation.read, len(operation.cells), read_v)
+            sets, resets = operation.set_pulses, operation.reset_pulses
+            for bl_v, sl_v, train in (
+                (sets.amplitude_v, None, sets),
+                (None, resets.amplitude_v, resets),
+            ):
+                bl = 0.0 if bl_v is None else bl_v.extreme_v()
+                sl = 0.0 if sl_v is None else sl_v.extreme_v()
+                self._step(Step(bl, sl, train.gate_v.extreme_v(), train.width_s), 1, read_v)
+
+    def _step(self, step: Step, n: int, read_v: float) -> None:
+        if n == 0:
+            return
+        for line in LINES:
+            levels = step.levels(line, n)
+            if levels is not None:
+                name = f"{line}_v"
+                setattr(self, name, max(getattr(self, name), float(np.max(np.abs(levels)))))
+        drop = float(np.max(np.abs(step.cell_v(n))))
+        self.cell_v = max(self.cell_v, drop)
+        if drop > read_v:
+            shortest, longest = self.pulse_s or (step.width_s, step.width_s)
+            self.pulse_s = (min(shortest, step.width_s), max(longest, step.width_s))
+
+
+@dataclass
+class StepForecast:
+    """What one step would do and leave.
+
+    `worst_pulses` is the most that any one cell may take in it (what the ledger is charged
+    beforehand), `pulses` and `reads` what the model gave all cells, `bench_s` the model's clock,
+    `outcome` what the protocol returned.
+    """
+
+    name: str
+    protocol: str
+    operations: int = 0
+    pulses: int = 0
+    reads: int = 0
+    vectors: int = 0
+    worst_pulses: int = 0
+    extremes: Extremes = field(default_factory=Extremes)
+    bench_s: float = 0.0
+    outcome: object = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A whole recipe. Ledger numbers are of the most worn cell; `ledger` is None where the chip has
+    none yet.
+
+    `most_left` and `least_left` are pulses left before the run; `worst_left` the least left of any
+    cell after it in the worst case, below 0 where the run may be refused on the way; `device` names
+    the model and `remembered` says that it started from the simulated chip's own state.
+    """
+
+    steps: tuple[StepForecast, ...]
+    device: str
+    remembered: bool
+    ledger: Path | None
+    limit: int
+    most_left: int
+    least_left: int
+    worst_left: int
+
+
+class _PlannedLedger(Ledger):
+    """The chip's ledger as it stands, counted on in memory: no lock is taken and no file is
+    written.
+    """
+
+    def __init__(self, file: BenchFile) -> None:
+        self.path = file.ledger_path
+        self.geometry = file.chip.geometry
+        self.chip_id = file.chip.id
+        self.limit = file.limits.pulses_per_cell
+        self._fds: list[int] = []
+        self.created = not self.path.exists()
+        self._counts: IntArray = (
+            np.zeros(self.geometry.size, dtype=np.int64) if self.created else self._load()[0].copy()
+        )
+
+    def charge(self, cells: Cells, pulses: ArrayLike) -> None:
+        """Count in memory. Raises `LimitError` as the real ledger does."""
+        self.check(cells, pulses)
+        self._change(cells.index(self.geometry), self._per_cell(pulses, len(cells)))
+
+    def _change(self, index: IntArray, more: IntArray) -> None:
+        self._counts[index] += more
+
+
+class _PlanningEngine(Engine):
+    """An engine that adds up, for the step under way, what is asked of it, in the worst case, and
+    what the model did.
+    """
+
+    def __init__(self, bench: Bench, ledger: Ledger, watcher: Watcher) -> None:
+        super().__init__(bench.driver, bench.geometry, bench.limits, ledger, watcher=watcher)
+        self.forecast = StepForecast("", "")
+        self.charged = np.zeros(bench.geometry.size, dtype=np.int64)
+        self._charged_before = self.charged.copy()
+
+    def begin(self, forecast: StepForecast) -> None:
+        """From here on account for another step."""
+        self.forecast = forecast
+        self._charged_before = self.charged.copy()
+
+    def do(self, operation: Operation) -> Result:
+        """Carry out one operation, and account for it. Raises as `Engine.do`."""
+        charge = check(operation, self.geometry, self.limits)
+        result = super().do(operation)
+        forecast = self.forecast
+        forecast.operations += 1
+        forecast.extremes.include(operation, self.limits.read_v)
+        if isinstance(result, ApplyResult | ProgramResult):
+            forecast.pulses += int(result.pulses.sum())
+            forecast.reads += int(result.reads.sum())
+        if isinstance(operation, Multiply):
+            forecast.vectors += len(operation.inputs)
+        if len(charge.cells):
+            self.charged[charge.cells.index(self.geometry)] += charge.pulses
+            forecast.worst_pulses = int((self.charged - self._charged_before).max())
+        return result
+
+
+def plan_recipe(
+    recipe: str | Path | Recipe, bench: str | Path | BenchFile, watcher: Watcher | None = None
+) -> Forecast:
+    """Carry a recipe out on the device model with the bench's geometry, limits and read condition;
+    touch nothing else.
+
+    The model is that of the bench's `[simulation]` (from its state file as it is, a copy), else a
+    pristine chip of preset hfo2-measured. Its drivers are ideal: what a real board cannot do is
+    refused only by `rram-hil run`. Raises the `BenchError` that the run would end with, naming the
+    step.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
+    ledger = _PlannedLedger(file)
+    left = ledger.limit - ledger.counts
+    with tempfile.TemporaryDirectory(prefix="rram_hil_plan_") as folder:
+        model, remembered = _model_of(file, Path(folder))
+        with Bench.open(model, arm=False) as opened:
+            engine = _PlanningEngine(opened, ledger, watcher or Watcher())
+            setting = replace(opened.setting, folder=recipe.path.parent, seed=recipe.head.seed)
+            steps = []
+            with engine.abortable():
+                for number, step in enumerate(recipe.steps, 1):
+                    forecast = StepForecast(step.name, step.protocol_name)
+                    engine.watcher.step(step.name, number, len(recipe.steps))
+                    engine.begin(forecast)
+                    began_s = opened.driver.now_s()
+                    with _naming_step(number, step.name):
+                        forecast.outcome = engine.run(
+                            step.protocol.run(replace(setting, step=step.name))
+                        )
+                    forecast.bench_s = opened.driver.now_s() - began_s
+                    steps.append(forecast)
+            device = opened.identity.model
+    worst = left.ravel() - engine.charged
+    return Forecast(
+        tuple(steps),
+        device,
+        remembered,
+        None if ledger.created else ledger.path,
+        ledger.limit,
+        int(left.max()),
+        int(left.min()),
+        int(worst.min()),
+    )
+
+
+def _model_of(file: BenchFile, scratch: Path) -> tuple[BenchFile, bool]:
+    """The bench with the device model in its place, and whether that starts from the state of the
+    simulated chip.
+    """
+    simulation = {} if file.simulation is None else file.simulation.model_dump()
+    remembered, state = simulation.get("state"), None
+    if remembered is not None and (file.folder / remembered).is_file():
+        state = str(scratch / "chip.state")
+        try:
+            shutil.copyfile(file.folder / remembered, state)
+        except OSError as error:
+            raise ConfigError(
+                f"{file.path}: simulation.state: {remembered!r} cannot be copied:"
+                f" {error.strerror or error}"
+            ) from None
+    model = file.model_copy(
+        update={
+            "driver": DriverSection(name=MODEL_DRIVER),
+            # The model's instruments are right, so there is nothing to correct.
+            "calibration": CalibrationSection(),
+            "simulation": (
+                section_model("simulation").model_validate(
+                    simulation | {"state": state, "pace": 0.0, "errors": {}}
+                )
+            ),
+        }
+    )
+    return model, state is not None
+
+
+@contextmanager
+def _naming_step(number: int, name: str) -> Iterator[None]:
+    try:
+        yield
+    except AbortedError:
+        raise
+    except BenchError as error:
+        if str(error).startswith("step "):
+            raise
+        raise type(error)(f"step {number} ({name}): {error}") from None

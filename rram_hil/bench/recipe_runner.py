@@ -1,0 +1,303 @@
+"""Running a recipe on a bench into a run file: start, resume, abort, always leaving a whole journal
+and a valid file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from rram_hil import __version__
+from rram_hil.bench.bench import Bench, off_after
+from rram_hil.bench.bench_file import BenchFile, load_bench_file
+from rram_hil.bench.recipe import Recipe, load_recipe
+from rram_hil.corrections.calibration_file import Calibrated
+from rram_hil.engine.engine import Watcher
+from rram_hil.engine.replay import Replay
+from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError
+from rram_hil.storage.frames import Close, EndStatus, Header, Note, Resume
+from rram_hil.storage.journal import Journal, holds_run, read_journal
+from rram_hil.storage.run_writer import write_run_file
+from rram_hil.wire.recording import Traffic
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a finished run left: its run file; for each step its name and what its protocol
+    returned; what steps shared.
+    """
+
+    run_file: Path
+    steps: tuple[tuple[str, object], ...]
+    shared: Mapping[str, object]
+
+
+def journal_of(run_file: Path) -> Path:
+    """The journal beside a run file."""
+    return run_file.with_name(run_file.name + ".journal")
+
+
+def run_recipe(
+    recipe: str | Path | Recipe,
+    bench: str | Path | BenchFile,
+    run_file: str | Path,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    traffic: Traffic | None = None,
+) -> RunOutcome:
+    """Run every step of a recipe; keep everything in `run_file` and its journal.
+
+    `traffic` records what goes over the links, or plays such a recording back instead of the
+    hardware.
+
+    Raises `ConfigError` where the run file exists (or, on resume, does not), the recipe or bench
+    changed, or board or chip are others; `AbortedError` after Ctrl-C; any `BenchError` of the run.
+    In every case outputs are off and the file is valid.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
+    path = Path(run_file)
+    watcher = watcher or Watcher()
+    if resume:
+        return _resume(recipe, file, path, watcher, traffic)
+    # A journal that died before its header holds nothing, and is begun again.
+    for taken, is_taken in ((path, path.exists()), (journal_of(path), holds_run(journal_of(path)))):
+        if is_taken:
+            raise ConfigError(
+                f"{taken} exists; give another --out, or --resume to go on with that run"
+            )
+    with (
+        Bench.open(file, traffic=traffic) as opened,
+        Journal.create(journal_of(path), _header(recipe, opened)) as journal,
+    ):
+        remarks = [f"{e.name}: {e.remark}" for e in opened.correction.files if e.remark]
+        for text in [t for t in (opened.ledger_warning, *remarks) if t]:
+            watcher.note(text)
+            journal.append(Note("info", text, _utc()))
+        return _steps(recipe, opened, journal, None, path, watcher)
+
+
+def _resume(
+    recipe: Recipe, file: BenchFile, path: Path, watcher: Watcher, traffic: Traffic | None
+) -> RunOutcome:
+    if not holds_run(journal_of(path)):
+        raise ConfigError(
+            f"{journal_of(path)}: there is no run to resume; run without --resume to start"
+        )
+    with Journal.resume(journal_of(path)) as journal:
+        _same_run(journal.header, recipe, file, journal.path)
+        replay = Replay(read_journal(journal.path))
+        with Bench.open(file, traffic=traffic) as opened:
+            _same_chip(journal.header, replay, opened, journal.path)
+            watcher.note(f"resuming: what {path} already holds is taken from its journal")
+            journal.append(
+                Resume(_utc(), opened.identity, file.operator, __version__, opened.driver.now_s())
+            )
+            return _steps(recipe, opened, journal, replay, path, watcher)
+
+
+def _steps(
+    recipe: Recipe,
+    bench: Bench,
+    journal: Journal,
+    replay: Replay | None,
+    path: Path,
+    watcher: Watcher,
+) -> RunOutcome:
+    keep = _Keeper(journal.path, path, watcher)
+    keep.now()
+    engine = bench.record(journal, replay, watcher)
+    setting = replace(bench.setting, folder=recipe.path.parent, seed=recipe.head.seed)
+    done: list[tuple[str, object]] = []
+    try:
+        with engine.abortable():
+            for number, step in enumerate(recipe.steps, 1):
+                watcher.step(step.name, number, len(recipe.steps))
+                plan = partial(step.protocol.run, replace(setting, step=step.name))
+                outcome = engine.step(
+                    number, step.name, step.protocol_name, step.protocol.version, plan
+                )
+                done.append((step.name, outcome))
+                if isinstance(outcome, Calibrated) and outcome.file:
+                    _write_calibration(outcome, recipe, bench, journal.header, watcher)
+                if engine.replay is None:
+                    keep.up()
+    except BaseException as error:
+        status: EndStatus = "aborted" if isinstance(error, AbortedError) else "error"
+        # Outputs first, files after: a full disk must not keep a voltage on.
+        try:
+            off_after(error, bench.driver)
+            raise
+        finally:
+            # The first error is the one to tell: what cannot be written any more is in the journal
+            # as far as it goes.
+            with contextlib.suppress(DataError):
+                if isinstance(error, BenchError) and status == "error":
+                    journal.append(Note("error", str(error), _utc()))
+                _end(journal, status, keep)
+    _end(journal, "complete", keep)
+    return RunOutcome(path, tuple(done), setting.shared)
+
+
+def _write_calibration(
+    found: Calibrated, recipe: Recipe, bench: Bench, header: Header, watcher: Watcher
+) -> None:
+    """Write what a calibration found as a file, dated with the run's start: a resumed run writes
+    the same again.
+    """
+    path = recipe.path.parent / found.file
+    date = datetime.fromisoformat(header.started_utc)
+    file = found.complete(
+        bench.identity, header.chip_id, date, header.operator, header.temperature_k
+    )
+    file.write(path, force=True)
+    watcher.note(f"calibration written: {path}")
+
+
+def _end(journal: Journal, status: EndStatus, keep: _Keeper) -> None:
+    journal.append(Close(status, _utc()))
+    journal.sync()
+    keep.now()
+
+
+class _Keeper:
+    """Keeps the run file up with the journal between steps, at no more than a fifth of the run's
+    time.
+    """
+
+    def __init__(self, journal: Path, run_file: Path, watcher: Watcher) -> None:
+        self._journal, self._run_file, self._watcher = journal, run_file, watcher
+        self._took_s = self._written_at = 0.0
+
+    def now(self) -> None:
+        """Write the run file. Raises `DataError` where it cannot be written."""
+        started = time.monotonic()
+        write_run_file(self._journal, self._run_file)
+        self._written_at = time.monotonic()
+        self._took_s = self._written_at - started
+
+    def up(self) -> None:
+        """Write the run file if that is due; where it cannot be written (a viewer holds it), the
+        run goes on.
+        """
+        if time.monotonic() - self._written_at < 5 * self._took_s:
+            return
+        try:
+            self.now()
+        except DataError as error:
+            self._watcher.note(f"the run file is behind: {error}")
+
+
+def _same_run(header: Header, recipe: Recipe, bench: BenchFile, path: Path) -> None:
+    """Refuse to resume what is not the same run. Raises `ConfigError` in one line."""
+    if header.chip_id != bench.chip.id:
+        raise ConfigError(
+            f"{path}: this run is of chip {header.chip_id!r}; the bench file has chip"
+            f" {bench.chip.id!r}"
+        )
+    if header.recipe != recipe.text:
+        raise ConfigError(
+            f"{path}: the recipe {recipe.path} changed since this run began; resume needs the same"
+            " recipe"
+        )
+    if header.bench != bench.text:
+        raise ConfigError(
+            f"{path}: the bench file {bench.path} changed since this run began; resume needs the"
+            " same bench"
+        )
+    if header.package_version != __version__:
+        raise ConfigError(
+            f"{path}: this run began with rram_hil {header.package_version}; this is {__version__}"
+        )
+
+
+def _same_chip(header: Header, replay: Replay, bench: Bench, path: Path) -> None:
+    """Refuse to go on with another board, or on a chip that has forgotten what this run did to it.
+    Raises `ConfigError`.
+    """
+    before, now = header.instrument, bench.identity
+    if (before.model, before.serial) != (now.model, now.serial):
+        raise ConfigError(
+            f"{path}: this run began on {before.model} {before.serial}; the bench now has"
+            f" {now.model} {now.serial}"
+        )
+    if dict(header.calibration) != bench.correction.texts:
+        told = (
+            ", ".join(n for n in header.calibration if f"{n}_sha256" in header.calibration)
+            or "none"
+        )
+        raise ConfigError(
+            f"{path}: this run began with other calibrations ({told}); put those back, or start a"
+            " new run"
+        )
+    if bench.capabilities.counters and bench.driver.last_number() < replay.last_pulsed:
+        raise ConfigError(
+            f"{path}: the chip's own records end before operation {replay.last_pulsed} of this run:"
+            " it is another chip, or its state is lost (a simulated chip outlives its process only"
+            " with state = ... in [simulation]); start a new run"
+        )
+
+
+def _utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _header(recipe: Recipe, bench: Bench) -> Header:
+    chip = bench.file.chip
+    return Header(
+        run=recipe.head.title or recipe.path.stem,
+        chip_id=chip.id,
+        geometry=bench.geometry,
+        bench=bench.file.text,
+        recipe=recipe.text,
+        started_utc=_utc(),
+        clock=bench.capabilities.clock,
+        instrument=bench.identity,
+        package_version=__version__,
+        protocols={s.protocol_name: str(s.protocol.version) for s in recipe.steps},
+        git_revision=git_revision(),
+        seed=recipe.head.seed,
+        die=chip.die,
+        lot=chip.lot,
+        operator=recipe.head.operator or bench.file.operator,
+        temperature_k=chip.temperature_k,
+        log=recipe.head.log,
+        versions=versions(),
+        calibration=bench.correction.texts,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that the numbers depend on, with their versions."""
+    found = {"python": platform.python_version()}
+    for name in ("numpy", "scipy", "h5py", "pydantic", "pyserial", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def git_revision() -> str:
+    """Revision of the checkout that this package runs from; empty for an installed package."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return ""
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return told.stdout.strip()

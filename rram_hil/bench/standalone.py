@@ -1,0 +1,105 @@
+"""`rram-hil simulate`: the instruments of a simulated bench, or one alone, for other programs to
+connect to.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.bench.far_side import launcher, request_of
+from rram_hil.errors import ConfigError, LinkError
+from rram_hil.hardware.far_side import SimulatedFarSide
+
+GROUP = "rram_hil.simulated_instruments"
+"""Entry points of what can be started alone."""
+LOOK_S = 0.5
+
+
+class Alone(Protocol):
+    """What an entry point of `GROUP` is: the models it stands for, and how to start one by
+    itself.
+    """
+
+    MAKER: str
+    MODELS: tuple[str, ...]
+
+    def start_alone(
+        self, model: str, load_ohm: float = math.inf, port: int = 0
+    ) -> SimulatedFarSide:
+        """Start one of the models; a resistor of `load_ohm` behind every channel. Raises
+        `ConfigError` if it cannot.
+        """
+
+
+def start_bench(path: Path, load_ohm: float | None = None) -> SimulatedFarSide:
+    """Start every instrument of a simulated bench; with `load_ohm` a resistor stands for the array
+    behind each source-meter.
+
+    Raises `ConfigError` where the bench file describes none, or has no source-meters to put a
+    resistor behind.
+    """
+    file = load_bench_file(path)
+    request = request_of(file)
+    if load_ohm is not None:
+        if "instruments" not in request.settings:
+            raise ConfigError(
+                f"--load: driver {file.driver.name!r} has no source-meters to put a resistor behind"
+            )
+        if not load_ohm > 0:
+            raise ConfigError(f"--load {load_ohm:g}: the resistance must be above 0 ohm")
+        request = replace(
+            request, simulation=request.simulation.model_copy(update={"load_ohm": load_ohm})
+        )
+    far_side = launcher(file.driver.name)(request)
+    if not far_side.instruments:
+        far_side.stop()
+        raise ConfigError(
+            f"{path}: driver {file.driver.name!r} has its array in the bench's own process: nothing"
+            " to connect to"
+        )
+    return far_side
+
+
+def start_model(model: str, load_ohm: float = math.inf, port: int = 0) -> SimulatedFarSide:
+    """Start one instrument, named "MODEL" or "MAKER MODEL" in any case. Raises `ConfigError`
+    listing what there is.
+    """
+    if not load_ohm > 0:
+        raise ConfigError(f"--load {load_ohm:g}: the resistance must be above 0 ohm")
+    wanted = " ".join(model.split()).casefold()
+    known = []
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
+        try:
+            found: Alone = entry.load()
+        except ImportError:
+            continue
+        for name in found.MODELS:
+            if wanted in (name.casefold(), f"{found.MAKER} {name}".casefold()):
+                return found.start_alone(name, load_ohm, port)
+            known.append(f"{found.MAKER} {name}")
+    raise ConfigError(
+        f"--model {model!r}: there is no such simulator; there are {', '.join(known)}"
+    )
+
+
+def serve(far_side: SimulatedFarSide) -> None:
+    """Print one line for each instrument (name, model, resource, separated by tabs) and stay until
+    the far side has ended.
+
+    Where it can be controlled, the address is told on standard error. Raises `LinkError` where it
+    ends by itself.
+    """
+    for line in far_side.instruments:
+        print(*line, sep="\t", flush=True)
+    if far_side.control:
+        print(f"control socket: {far_side.control}", file=sys.stderr, flush=True)
+    while far_side.is_running():
+        time.sleep(LOOK_S)
+    raise LinkError("the simulated bench has ended by itself")

@@ -1,0 +1,365 @@
+"""The calibration file: a small versioned TOML that says what an instrument does wrong, how well
+that is known, and for how long.
+
+Long arrays stand in an HDF5 file beside it, named and digested in the TOML. See
+docs/calibration.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rram_hil.errors import ConfigError, DataError
+from rram_hil.hardware.driver import Identity
+from rram_hil.types import FloatArray
+from rram_hil.validation import describe, read_toml
+
+VERSION = 1
+LONGEST = 64
+"""Arrays of more values stand in the HDF5 file beside."""
+KINDS = ("source-meter", "leads", "board-converters", "lines")
+
+Kind = Literal["source-meter", "leads", "board-converters", "lines"]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Width = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Value(_Part):
+    """One quantity: a number or a list, with the half-width of its 95 % interval (same length) and
+    its unit ("1" for none).
+    """
+
+    value: Number | Annotated[list[Number], Field(min_length=1)]
+    half_width: Width | Annotated[list[Width], Field(min_length=1)]
+    unit: str
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        one, other = self.value, self.half_width
+        if isinstance(one, list) != isinstance(other, list) or (
+            isinstance(one, list) and isinstance(other, list) and len(one) != len(other)
+        ):
+            raise ValueError("value and half_width must have the same length")
+        return self
+
+    @property
+    def values(self) -> FloatArray:
+        """The value or values, shape (n,)."""
+        return np.atleast_1d(np.asarray(self.value, dtype=np.float64))
+
+    @property
+    def half_widths(self) -> FloatArray:
+        """Half-widths of the 95 % intervals, shape (n,)."""
+        return np.atleast_1d(np.asarray(self.half_width, dtype=np.float64))
+
+    def scalar(self) -> float:
+        """The value where there is only one."""
+        return float(self.values[0])
+
+
+class Belongs(_Part):
+    """Whose calibration it is: instrument or board by model and serial number, channel, chip; empty
+    where it does not matter.
+    """
+
+    model: str = ""
+    serial: str = ""
+    channel: str = ""
+    chip: str = ""
+
+    def __str__(self) -> str:
+        parts = [
+            self.model,
+            self.serial and f"serial {self.serial}",
+            self.channel and f"channel {self.channel}",
+            self.chip and f"chip {self.chip}",
+        ]
+        return ", ".join(p for p in parts if p)
+
+
+class CalibrationFile(_Part):
+    """A whole calibration. `print` gives its text, `parse` takes it; both are exact."""
+
+    kind: Kind
+    version: Annotated[int, Field(ge=1, le=VERSION)] = VERSION
+    date: datetime
+    validity_days: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    operator: str = ""
+    method: str = ""
+    reference: str = ""
+    instrument: Belongs
+    conditions: dict[Name, str | Number] = {}
+    values: Annotated[dict[Name, Value], Field(min_length=1)]
+
+    @field_validator("date")
+    @classmethod
+    def _in_utc(cls, date: datetime) -> datetime:
+        if date.tzinfo is None:
+            raise ValueError("the date needs its time zone, as in 2026-05-01T12:00:00Z")
+        try:
+            return date.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("the date is out of the calendar") from None
+
+    @property
+    def expires(self) -> datetime:
+        """When its validity ends (UTC)."""
+        try:
+            return self.date + timedelta(days=self.validity_days)
+        except OverflowError:
+            return datetime.max.replace(tzinfo=UTC)
+
+    def value(self, name: str) -> float:
+        """A value that is one number; 0 where the file has none of that name."""
+        found = self.values.get(name)
+        return 0.0 if found is None else found.scalar()
+
+    def half_width(self, name: str) -> float:
+        """Half-width of `value`; 0 where the file has none."""
+        found = self.values.get(name)
+        return 0.0 if found is None else float(found.half_widths[0])
+
+    def list_of(self, name: str) -> FloatArray | None:
+        """Values of a list, None where the file has none of that name."""
+        found = self.values.get(name)
+        return None if found is None else found.values
+
+    def print(self) -> str:
+        """The file as TOML with every array in it."""
+        return _printed(self, {})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `print`, hexadecimal: the same wherever the arrays stand."""
+        return hashlib.sha256(self.print().encode()).hexdigest()
+
+    def write(self, path: Path, *, force: bool = False) -> None:
+        """Write the TOML at `path`; arrays of more than `LONGEST` values go to `<stem>.arrays.h5`
+        beside it.
+
+        Raises `ConfigError` where a file is there and `force` is False, `DataError` where the disk
+        refuses.
+        """
+        long = {n for n, v in self.values.items() if v.values.size > LONGEST}
+        beside = path.with_name(f"{path.stem}.arrays.h5")
+        for target in (path, *([beside] if long else [])):
+            if target.exists() and not force:
+                raise ConfigError(f"{target} exists; give another file")
+        try:
+            if long:
+                with h5py.File(beside, "w") as file:
+                    for name in sorted(long):
+                        value = self.values[name]
+                        group = file.create_group(name)
+                        for part in ("values", "half_widths"):
+                            data = group.create_dataset(part, data=getattr(value, part))
+                            data.attrs["units"] = value.unit
+            digest = hashlib.sha256(beside.read_bytes()).hexdigest() if long else ""
+            text = _printed(self, dict.fromkeys(long, ""), beside.name if long else "", digest)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def parse(text: str, where: str = "calibration", folder: Path = Path()) -> CalibrationFile:
+    """A calibration from its text; arrays beside it are looked for in `folder`. Raises
+    `ConfigError` naming what is wrong.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from None
+    return _validated(tables, where, folder)
+
+
+def load(path: Path) -> CalibrationFile:
+    """Read a calibration file. Raises `ConfigError` naming file, key, value and what is allowed."""
+    tables, _ = read_toml(path)
+    return _validated(tables, str(path), path.parent)
+
+
+def _validated(tables: dict[str, Any], where: str, folder: Path) -> CalibrationFile:
+    tables = dict(tables)
+    version = tables.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise ConfigError(f"{where}: version {version}; this rram_hil reads up to {VERSION}")
+    name, digest = tables.pop("arrays", ""), tables.pop("arrays_sha256", "")
+    if name:
+        tables["values"] = _with_arrays(
+            tables.get("values"), folder / str(name), str(digest), where
+        )
+    try:
+        return CalibrationFile.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError(describe(error, where)) from None
+
+
+def _with_arrays(values: Any, path: Path, digest: str, where: str) -> Any:
+    """The values with those that stand in the HDF5 file in their places."""
+    try:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise ConfigError(
+                f"{where}: arrays: {path} is not the file that belongs to it (its SHA-256 differs)"
+            )
+        found = dict(values)
+        with h5py.File(path) as file:
+            for name, value in found.items():
+                if value.get("stored"):
+                    arrays = {k: file[name][f"{k}s"][()].tolist() for k in ("value", "half_width")}
+                    found[name] = {"unit": value.get("unit", ""), **arrays}
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{where}: arrays: {path} cannot be read: {error}") from None
+    return found
+
+
+def _text(value: str) -> str:
+    """A TOML basic string."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _number(value: float) -> str:
+    return repr(float(value))
+
+
+def _any(value: object) -> str:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_number(v) for v in value) + "]"
+    assert isinstance(value, float | int)
+    return _number(value)
+
+
+def _printed(
+    file: CalibrationFile, stored: dict[str, str], arrays: str = "", digest: str = ""
+) -> str:
+    def lines() -> Iterator[str]:
+        yield f"kind = {_text(file.kind)}"
+        yield f"version = {file.version}"
+        yield f"date = {file.date.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+        yield f"validity_days = {_number(file.validity_days)}"
+        for name in ("operator", "method", "reference"):
+            yield f"{name} = {_text(getattr(file, name))}"
+        if arrays:
+            yield f"arrays = {_text(arrays)}"
+            yield f"arrays_sha256 = {_text(digest)}"
+        yield "\n[instrument]"
+        for name, value in file.instrument.model_dump().items():
+            if value:
+                yield f"{name} = {_text(value)}"
+        if file.conditions:
+            yield "\n[conditions]"
+            for name, condition in file.conditions.items():
+                yield f"{name} = {_any(condition)}"
+        for name, quantity in file.values.items():
+            yield f"\n[values.{name}]"
+            if name in stored:
+                yield "stored = true"
+            else:
+                yield f"value = {_any(quantity.value)}"
+                yield f"half_width = {_any(quantity.half_width)}"
+            yield f"unit = {_text(quantity.unit)}"
+
+    return "\n".join(lines()) + "\n"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """What a calibration found: a calibration file but for what only the bench knows (`complete`).
+
+    `channel` is the calibrated channel's own name; `identity` the instrument's where it is not the
+    bench's own; `file` where a recipe wants it.
+    """
+
+    kind: Kind
+    values: dict[str, Value]
+    method: str
+    reference: str
+    validity_days: float
+    file: str = ""
+    channel: str = ""
+    identity: Identity | None = None
+    conditions: dict[str, str | float] = field(default_factory=dict)
+    of_chip: bool = False
+    """Whether it belongs to the chip alone, whatever reads it."""
+    with_chip: bool = False
+    """Whether it belongs to the instrument with this chip in its socket."""
+
+    def complete(
+        self,
+        identity: Identity,
+        chip_id: str,
+        date: datetime,
+        operator: str = "",
+        temperature_k: float | None = None,
+    ) -> CalibrationFile:
+        """The calibration file, of the bench that `identity` and `chip_id` name."""
+        mine = self.identity if self.identity is not None else identity
+        chip = chip_id if self.of_chip or self.with_chip else ""
+        names = ("", "") if self.of_chip else (mine.model, mine.serial)
+        conditions = dict(self.conditions)
+        if temperature_k is not None:
+            conditions["temperature_k"] = temperature_k
+        return CalibrationFile(
+            kind=self.kind,
+            date=date,
+            validity_days=self.validity_days,
+            operator=operator,
+            method=self.method,
+            reference=self.reference,
+            instrument=Belongs(model=names[0], serial=names[1], channel=self.channel, chip=chip),
+            conditions=conditions,
+            values=self.values,
+        )
+
+    def __str__(self) -> str:
+        rows = []
+        for name, value in self.values.items():
+            if value.values.size == 1:
+                rows.append(
+                    f"{name} = {value.scalar():.6g} +- {value.half_widths[0]:.2g} {value.unit}"
+                )
+            else:
+                low, high, wide = value.values.min(), value.values.max(), value.half_widths.max()
+                rows.append(
+                    f"{name} = {low:.4g} .. {high:.4g} +- {wide:.2g} {value.unit}"
+                    f" ({value.values.size} values)"
+                )
+        return "; ".join(rows)
+
+
+def quantity(value: float, half_width: float, unit: str) -> Value:
+    """One value. Raises `ConfigError` where it is no number: then nothing was measured."""
+    if not (math.isfinite(value) and math.isfinite(half_width)):
+        raise ConfigError(
+            f"the calibration found {value:g} +- {half_width:g} {unit}: too few usable readings"
+        )
+    return Value(value=float(value), half_width=float(half_width), unit=unit)
+
+
+def quantities(values: FloatArray, half_widths: FloatArray, unit: str) -> Value:
+    """A list of values. Raises as `quantity`."""
+    if not (np.isfinite(values).all() and np.isfinite(half_widths).all()):
+        raise ConfigError(
+            "the calibration found no number for some of its values: too few usable readings"
+        )
+    return Value(
+        value=[float(v) for v in values], half_width=[float(v) for v in half_widths], unit=unit
+    )

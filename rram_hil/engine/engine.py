@@ -1,0 +1,459 @@
+"""The one engine that runs operations and protocols: limits, ledger, journal, driver, journal, and
+back.
+
+Here live safety, logging, resuming and aborting, and nowhere else. The order of each operation that
+can stress a cell: check every limit; charge the ledger with the worst case; write the intent and
+sync; let the driver carry it out at most once; write the result and sync; give the surplus back to
+the ledger. Killed at any point, the ledger is never too low.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Charge, Limits, check
+from rram_hil.array.operations import Apply, Operation, Program, Status, WriteWords
+from rram_hil.array.result_checks import sound
+from rram_hil.array.results import ApplyResult, ProgramResult, Result
+from rram_hil.corrections.correction import Correction
+from rram_hil.engine.lowering import lower
+from rram_hil.engine.protocol import Arrays, Compute, Message, Plan, Progress, Save
+from rram_hil.engine.replay import InFlight, Replay
+from rram_hil.errors import (
+    AbortedError,
+    BenchError,
+    ConfigError,
+    DataError,
+    InstrumentError,
+    LimitError,
+    LinkError,
+    UnknownOutcomeError,
+)
+from rram_hil.hardware.driver import Driver
+from rram_hil.storage.codec import operation_record, result_record
+from rram_hil.storage.frames import (
+    Aside,
+    Computed,
+    Failed,
+    Frame,
+    Intent,
+    Outcome,
+    Saved,
+    StepEnd,
+    StepStart,
+)
+from rram_hil.storage.journal import Journal
+from rram_hil.storage.ledger import Ledger
+from rram_hil.types import IntArray
+
+T = TypeVar("T")
+
+
+class Watcher:
+    """Sees what the engine does, as it does it; every method may be overridden. The base one looks
+    away.
+    """
+
+    def step(self, name: str, index: int, total: int) -> None:
+        """A step of a recipe begins."""
+
+    def progress(self, done: float, total: float, text: str) -> None:
+        """The protocol says how far it is."""
+
+    def operation(self, operation: Operation, result: Result, charge: Charge) -> None:
+        """One native operation was carried out."""
+
+    def note(self, text: str) -> None:
+        """Something worth telling: resumed, interrupted, aborted."""
+
+
+class Engine:
+    """Runs operations on one armed driver.
+
+    Without a journal nothing is kept but the ledger; with a `replay`, messages are answered from an
+    earlier journal of the same run until that is used up.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        geometry: Geometry,
+        limits: Limits,
+        ledger: Ledger | None,
+        journal: Journal | None = None,
+        replay: Replay | None = None,
+        watcher: Watcher | None = None,
+        correction: Correction | None = None,
+    ) -> None:
+        self.driver = driver
+        self.geometry = geometry
+        self.limits = limits
+        self.ledger = ledger
+        self.journal = journal
+        self.replay = replay
+        self.watcher = watcher or Watcher()
+        self.correction = correction or Correction()
+        self._number = max(driver.last_number(), 0 if replay is None else replay.last_number)
+        self._words: list[WriteWords] = []
+        self._inside_protocol = False
+        self._step = 0
+        self._aside = ""
+
+    def do(self, operation: Operation) -> Result:
+        """Carry out one operation on the whole bench, lowered to what the hardware has.
+
+        Raises `LimitError` or `ConfigError` before any output moves; `LinkError`, `InstrumentError`
+        or `AbortedError` with outputs off.
+        """
+        if not isinstance(operation, Operation):
+            raise ConfigError(
+                f"a {type(operation).__name__} is no operation; read(...), pulse(...) and"
+                " sweep(...) make some"
+            )
+        charge = check(operation, self.geometry, self.limits)
+        self._within_life(charge)
+        natives = lower(operation, self.driver.capabilities, self.limits)
+        try:
+            native = next(natives)
+            while True:
+                native = natives.send(self._native(native))
+        except StopIteration as stop:
+            return cast(Result, stop.value)
+
+    def run(self, plan: Plan[T]) -> T:
+        """Run a protocol to its end and return what it returns.
+
+        A `BenchError` of an operation is thrown into the protocol, which may handle it; else it
+        ends the run.
+        """
+        if not isinstance(plan, Generator):
+            raise ConfigError(
+                "a protocol's run must yield its operations and receive their results; this one"
+                f" returned a {type(plan).__name__}"
+            )
+        answer: object = None
+        error: BenchError | None = None
+        try:
+            while True:
+                self._stop_if_cancelled()
+                with self._protocol_code():
+                    message = plan.send(answer) if error is None else plan.throw(error)
+                answer, error = None, None
+                try:
+                    answer = self._answer(message)
+                except (AbortedError, DataError):
+                    # What cannot be kept must not go on: a full disk is not for the protocol to
+                    # handle.
+                    raise
+                except BenchError as failure:
+                    error = failure
+        except StopIteration as stop:
+            return cast(T, stop.value)
+        finally:
+            plan.close()
+
+    def step(
+        self, number: int, name: str, protocol: str, version: int, plan: Callable[[], Plan[T]]
+    ) -> T:
+        """Run one step of a recipe (numbered from 1): `plan` between its marks in the journal."""
+        self._step = number
+        start = StepStart(number, name, protocol, str(version), self.driver.now_s())
+        if self.replay is None or not self.replay.step_started(start):
+            self._go_live()
+            self._write(start, sync=True)
+        outcome = self.run(plan())
+        if self.replay is None or not self.replay.step_ended(number):
+            self._go_live()
+            self._write(StepEnd(number, self.driver.now_s()), sync=True)
+        self._step = 0
+        return outcome
+
+    def _answer(self, message: Message) -> object:
+        if isinstance(message, Progress):
+            self.watcher.progress(message.done, message.total, message.text)
+            return None
+        if isinstance(message, Save):
+            values = np.asarray(message.values)
+            if self.replay is None or not self.replay.saved(message.name, values):
+                self._go_live()
+                attrs, now_s = dict(message.attrs), self.driver.now_s()
+                saved = Saved(
+                    self._step, message.name, values, message.dims, message.units, attrs, now_s
+                )
+                self._write(saved, sync=True)
+            return None
+        if isinstance(message, Compute):
+            return self._compute(message)
+        return self.do(message)
+
+    def _compute(self, message: Compute) -> Arrays:
+        if self.replay is not None:
+            kept = self.replay.computed(message.name)
+            if kept is not None:
+                return kept
+        self._go_live()
+        self._aside = message.name
+        try:
+            with self._protocol_code():
+                # As a replay will give them back, so that a resumed run goes the same way.
+                arrays = {
+                    name: np.asarray(values)
+                    for name, values in message.function(self._do_aside).items()
+                }
+        finally:
+            self._aside = ""
+        self._write(Computed(self._step, message.name, arrays), sync=True)
+        return arrays
+
+    def _do_aside(self, operation: Operation) -> Result:
+        charge = check(operation, self.geometry, self.limits)
+        if charge.pulses.any():
+            raise ConfigError(
+                "a computation may only read, multiply, write on-chip words and wait: this would"
+                " stress cells"
+            )
+        with self._held():
+            result = self.do(operation)
+        self._stop_if_cancelled()
+        return result
+
+    def _within_life(self, charge: Charge) -> None:
+        """Refuse an operation that could wear a cell beyond its limit, before any part of it
+        runs.
+        """
+        if self.replay is not None:
+            # The ledger is ahead of a replayed operation: what was refused then is refused again,
+            # nothing else.
+            self.replay.refusal()
+            if not self.replay.is_used_up:
+                return
+            self._go_live()
+        if self.ledger is None:
+            return
+        try:
+            self.ledger.check(charge.cells, charge.pulses)
+        except LimitError as error:
+            self._write(Failed(0, "LimitError", str(error)), sync=True)
+            raise
+
+    def _native(self, operation: Operation) -> Result:
+        charge = check(operation, self.geometry, self.limits)
+        stresses = bool(charge.pulses.any())
+        self._stop_if_cancelled()
+        if self.replay is not None:
+            kept = self.replay.operation(operation)
+            if isinstance(kept, InFlight):
+                self._go_live()
+                return self._finish_in_flight(operation, kept, charge, stresses)
+            if kept is not None:
+                self._remember_words(operation)
+                return kept
+            self._go_live()
+        number = self._next_number()
+        if self.ledger is not None:
+            self.ledger.charge(charge.cells, charge.pulses)
+        if not self._aside:
+            record = operation_record(operation)
+            self._write(
+                Intent(number, self._step, record, charge.pulses, self.driver.now_s()),
+                sync=stresses,
+            )
+        return self._finish(
+            operation, number, self._execute(operation, number, charge), charge, stresses
+        )
+
+    def _finish(
+        self, operation: Operation, number: int, result: Result, charge: Charge, stresses: bool
+    ) -> Result:
+        """Keep a result. One that an abort may have cut short is kept only as far as it stressed
+        cells.
+        """
+        if self.driver.cancel.is_set():
+            # A resumed run must not take what was cut for the whole: harmless operations are then
+            # repeated, the cells of others are known by their pulses and read again.
+            if stresses and isinstance(result, ApplyResult | ProgramResult):
+                self._keep(
+                    operation,
+                    number,
+                    unknown_result(operation, result.pulses, 0.0),
+                    charge,
+                    stresses,
+                )
+            self._stop_if_cancelled()
+        self._keep(operation, number, result, charge, stresses)
+        return result
+
+    def _execute(self, operation: Operation, number: int, charge: Charge) -> Result:
+        done = False
+        try:
+            with self._held():
+                native = self.correction.outgoing(operation, self.driver.reading_paths)
+                told = self.driver.execute(native, number)
+                done = True
+                return self.correction.incoming(
+                    operation, sound(native, told, number), self.driver.reading_paths
+                )
+        except (ConfigError, LimitError) as error:
+            if not self._aside:
+                self._write(Failed(number, type(error).__name__, str(error)), sync=True)
+            # A driver refuses before anything moves: no cell has taken a pulse. Once it has
+            # answered, cells may have.
+            if self.ledger is not None and not done:
+                self.ledger.correct(charge.cells, charge.pulses)
+            raise
+        except (LinkError, InstrumentError) as error:
+            if isinstance(error, UnknownOutcomeError):
+                if charge.pulses.any():
+                    self.watcher.note(str(error))
+                    return self._unknown(operation, number, charge, away_s=0.0)
+                # Nothing to be careful of, and a reading that nobody has must not pass for an
+                # unreadable cell.
+                error = UnknownOutcomeError(
+                    f"{error}; it stresses no cell: run with --resume to repeat it"
+                )
+            # The charge stays: what the cells took is not known. A protocol may handle this, so it
+            # is kept for a replay.
+            if not self._aside:
+                self._write(Failed(number, type(error).__name__, str(error)), sync=True)
+            raise error
+
+    def _unknown(self, operation: Operation, number: int, charge: Charge, away_s: float) -> Result:
+        """What to tell the protocol of an operation whose outcome was lost: charged with what the
+        hardware knows.
+        """
+        told = self.driver.executed(number, charge.cells)
+        pulses = charge.pulses if told is None else np.where(told < 0, charge.pulses, told)
+        return unknown_result(operation, pulses, away_s)
+
+    def _finish_in_flight(
+        self, operation: Operation, lost: InFlight, charge: Charge, stresses: bool
+    ) -> Result:
+        """The operation that was under way when the run was cut: repeated if harmless, else
+        declared unknown.
+        """
+        if stresses:
+            away_s = max(0.0, self.driver.now_s() - lost.time_s)
+            result = self._unknown(operation, lost.number, charge, away_s)
+            self.watcher.note(
+                f"operation {lost.number} was cut {away_s:.3g} s ago (bench clock); its cells will"
+                " be read again"
+            )
+        else:
+            result = self._execute(operation, self._next_number(), charge)
+        return self._finish(operation, lost.number, result, charge, stresses)
+
+    def _keep(
+        self, operation: Operation, number: int, result: Result, charge: Charge, stresses: bool
+    ) -> None:
+        if self._aside:
+            told, answer = (
+                operation_record(operation, summary=True),
+                result_record(result, summary=True),
+            )
+            self._write(Aside(number, self._step, self._aside, told, answer), sync=False)
+        else:
+            self._write(Outcome(number, result_record(result)), sync=stresses)
+        if self.ledger is not None and isinstance(result, ApplyResult | ProgramResult):
+            self.ledger.correct(charge.cells, charge.pulses - result.pulses)
+        self._remember_words(operation)
+        self.watcher.operation(operation, result, charge)
+
+    def _write(self, frame: Frame, *, sync: bool) -> None:
+        if self.journal is not None:
+            self.journal.append(frame)
+            if sync:
+                self.journal.sync()
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _go_live(self) -> None:
+        """The journal of the earlier run is used up: from here on everything is real."""
+        if self.replay is None:
+            return
+        self.replay.must_be_empty()
+        self.replay = None
+        self.watcher.note("resumed")
+        # On-chip words are lost when the chip loses power; storing them again is harmless.
+        nothing = Charge(Cells.of([]), np.zeros(0, dtype=np.int64))
+        for words in self._words:
+            self._execute(words, self._next_number(), nothing)
+
+    def _remember_words(self, operation: Operation) -> None:
+        if isinstance(operation, WriteWords):
+            if operation.clear:
+                self._words.clear()
+            self._words.append(operation)
+
+    def _stop_if_cancelled(self) -> None:
+        if self.driver.cancel.is_set():
+            raise AbortedError("aborted by the operator; outputs are off")
+
+    @contextmanager
+    def _protocol_code(self) -> Iterator[None]:
+        before, self._inside_protocol = self._inside_protocol, True
+        try:
+            yield
+        finally:
+            self._inside_protocol = before
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """An abort waits: the driver sees `cancel` and comes back by itself."""
+        before, self._inside_protocol = self._inside_protocol, False
+        try:
+            yield
+        finally:
+            self._inside_protocol = before
+
+    @contextmanager
+    def abortable(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM abort what runs inside, within a second, instead of tearing a
+        transaction apart.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            self.driver.cancel.set()
+            if self._inside_protocol:
+                raise AbortedError("aborted by the operator; outputs are off")
+
+        names = [signal.SIGINT, signal.SIGTERM]
+        before: list[Any] = [signal.signal(name, stop) for name in names]
+        try:
+            yield
+        finally:
+            for name, handler in zip(names, before, strict=True):
+                signal.signal(name, handler)
+
+
+def unknown_result(operation: Operation, pulses: IntArray, away_s: float) -> Result:
+    """The result of an `Apply` or `Program` of which only the charged pulses are known; see
+    `ApplyResult.interrupted`.
+    """
+    if isinstance(operation, Apply):
+        n, m = len(operation.cells), operation.measurements
+        nothing = np.full((n, m), np.nan)
+        status = np.full((n, m), Status.UNKNOWN, dtype=np.uint8)
+        reads = np.zeros(n, dtype=np.int64)
+        return ApplyResult(
+            nothing, nothing, status, nothing, pulses, reads, interrupted=True, away_s=away_s
+        )
+    assert isinstance(operation, Program)
+    n = len(operation.cells)
+    zero = np.zeros(n, dtype=np.int64)
+    unknown = np.full(n, Status.UNKNOWN, dtype=np.uint8)
+    lost = ProgramResult(np.full(n, np.nan), unknown, np.zeros(n, dtype=bool), pulses, zero, zero)
+    return replace(lost, interrupted=True, away_s=away_s)

@@ -1,0 +1,388 @@
+"""What a bench cannot do natively, done by what it can: operations turned into generators of native
+operations.
+
+Batches are cut to the hardware's sizes, long step lists to its step count (a cell that met its stop
+condition takes no further part), write-verify is driven from the host, and a multiply without one
+is put together from single reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rram_hil.array.limits import Limits
+from rram_hil.array.operations import (
+    LINES,
+    Apply,
+    Multiply,
+    Operation,
+    Program,
+    Status,
+    Step,
+    WriteWords,
+)
+from rram_hil.array.operations import Span as TimeSpan
+from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, Result, WordsResult
+from rram_hil.array.write_verify_rules import Polarity, WriteVerify
+from rram_hil.errors import ConfigError, DataError
+from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.types import FloatArray, IntArray
+
+R = TypeVar("R", bound=Result)
+Lowered = Generator[Operation, Result, R]
+
+
+def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Result]:
+    """Yield native operations that amount to `operation`, and return its result.
+
+    Raises `ConfigError` naming the capability that is missing, before anything is yielded.
+    """
+    check_available(operation, can, limits)
+    if isinstance(operation, Apply):
+        return (yield from _apply(operation, can))
+    if isinstance(operation, Program):
+        return (yield from _program(operation, can, limits))
+    if isinstance(operation, Multiply):
+        return (yield from _multiply(operation, can))
+    if isinstance(operation, WriteWords):
+        return (yield from _words(operation, can))
+    return (yield operation)
+
+
+def check_available(operation: Operation, can: Capabilities, limits: Limits) -> None:
+    """Raise `ConfigError` naming the capability that an `Apply` or `Program` lacks on this
+    bench.
+    """
+    if isinstance(operation, Apply) and len(operation.cells):
+        _check_batch(operation, operation.steps, can)
+        for step in () if can.bias_current else operation.steps:
+            if step.measure == "current" and np.any(
+                np.abs(step.cell_v(len(operation.cells))) > limits.read_v
+            ):
+                raise ConfigError(
+                    f"a current measured above the read limit of {limits.read_v:g} V is not"
+                    " available on this bench; read after the pulse instead"
+                )
+    elif isinstance(operation, Program) and len(operation.cells):
+        _check_batch(operation, (operation.read, *operation.extremes()), can)
+
+
+def _refuse_outside(name: str, low: float, high: float, span: Span, unit: str) -> None:
+    if not span.holds(low, high):
+        raise ConfigError(
+            f"{name} of {low:g} to {high:g} {unit} is not available on this bench; "
+            f"it has {span.low:g} to {span.high:g} {unit}"
+        )
+
+
+def _check_step(step: Step, n: int, can: Capabilities) -> None:
+    for line, span in (("bl", can.bl_v), ("sl", can.sl_v), ("wl", can.wl_v)):
+        levels = step.levels(line, n)  # type: ignore[arg-type]
+        if levels is not None and n:
+            _refuse_outside(f"{line.upper()}", float(levels.min()), float(levels.max()), span, "V")
+    _refuse_outside("a width", step.width_s, step.width_s, can.width_s, "s")
+    if step.measure == "gate" and not can.gate_current:
+        raise ConfigError("gate current is not measured by this bench")
+
+
+def _check_batch(operation: Apply | Program, steps: tuple[Step, ...], can: Capabilities) -> None:
+    for step in steps:
+        _check_step(step, len(operation.cells), can)
+    if operation.unselected not in can.schemes:
+        names = ", ".join(sorted(can.schemes))
+        raise ConfigError(
+            f"unselected lines {operation.unselected.value!r} are not available on this bench; it"
+            f" has {names}"
+        )
+    if operation.compliance_a is not None and not can.compliance:
+        raise ConfigError(
+            "a compliance current is not available on this bench; in a 1T1R array the gate limits"
+            " the current"
+        )
+
+
+def _apply(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
+    n = len(operation.cells)
+    if n == 0:
+        return _spread(None, np.zeros(0, dtype=np.int64), 0, operation.measurements)
+    _check_batch(operation, operation.steps, can)
+    parts: list[tuple[IntArray, ApplyResult]] = []
+    for group in [np.arange(n)] if can.per_cell_bias else _of_one_bias(operation):
+        for first in range(0, group.size, can.max_cells):
+            at = group[first : first + can.max_cells]
+            parts.append(
+                (at, (yield from _steps(operation if at.size == n else operation.part(at), can)))
+            )
+    return parts[0][1] if len(parts) == 1 else _scattered(parts, n)
+
+
+def _of_one_bias(operation: Apply) -> list[IntArray]:
+    """Positions of the cells that take the same volts in every step, group by group."""
+    n = len(operation.cells)
+    levels = [step.levels(line, n) for step in operation.steps for line in LINES]
+    driven = [volts for volts in levels if volts is not None]
+    if not driven:
+        return [np.arange(n)]
+    _, group = np.unique(np.stack(driven, axis=1), axis=0, return_inverse=True)
+    return [np.flatnonzero(group.ravel() == g) for g in range(int(group.max()) + 1)]
+
+
+def _steps(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
+    """One batch of cells; the step list cut where the hardware takes fewer steps at once."""
+    if len(operation.steps) * operation.repeat <= can.max_steps:
+        return cast(ApplyResult, (yield operation))
+    flat = operation.steps * operation.repeat
+    n = len(operation.cells)
+    running = np.ones(n, dtype=bool)
+    columns: list[ApplyResult] = []
+    for first in range(0, len(flat), can.max_steps):
+        steps = flat[first : first + can.max_steps]
+        here = np.flatnonzero(running)
+        measures = any(s.measure == "current" for s in steps)
+        stop = operation.stop if measures else None
+        chunk = replace(operation, steps=steps, repeat=1, stop=stop).part(here)
+        result = cast(ApplyResult, (yield chunk)) if here.size else None
+        columns.append(_spread(result, here, n, chunk.measurements))
+        if result is not None and result.interrupted:
+            # What ran is unknown, so nothing further may be assumed: the rest of the steps is not
+            # run.
+            rest = operation.measurements - sum(c.status.shape[1] for c in columns)
+            columns.append(
+                replace(_spread(None, here[:0], n, rest), interrupted=True, away_s=result.away_s)
+            )
+            break
+        if result is not None and stop is not None:
+            running[here[met(result, chunk)]] = False
+    return _in_a_row(columns)
+
+
+def met(result: ApplyResult, operation: Apply) -> NDArray[np.bool_]:
+    """Which cells met the stop condition of an `Apply`, shape (n,); a current over range counts as
+    high.
+    """
+    n, m = result.status.shape
+    stop = operation.stop
+    if stop is None or m == 0:
+        return np.zeros(n, dtype=bool)
+    usable = (result.status == Status.OK) | (result.status == Status.COMPLIANCE)
+    hit = np.zeros((n, m), dtype=bool)
+    if stop.above_s is not None:
+        above = np.broadcast_to(stop.above_s, (n,))[:, None]
+        hit |= (usable & (result.conductance_s >= above)) | (result.status == Status.OVER_RANGE)
+    if stop.below_s is not None:
+        hit |= usable & (result.conductance_s <= np.broadcast_to(stop.below_s, (n,))[:, None])
+    current = np.tile(
+        [s.measure == "current" for s in operation.steps if s.measure != "no"], operation.repeat
+    )
+    return np.asarray(hit[:, current].any(axis=1))
+
+
+def _spread(result: ApplyResult | None, here: IntArray, n: int, m: int) -> ApplyResult:
+    """A result of some cells as rows of a result of `n`, the others NOT_RUN."""
+    current, conductance, time = (np.full((n, m), np.nan) for _ in range(3))
+    status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
+    pulses, reads = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    whole = ApplyResult(current, conductance, status, time, pulses, reads)
+    if result is None:
+        return whole
+    for name in ("current_a", "conductance_s", "status", "time_s", "pulses", "reads"):
+        getattr(whole, name)[here] = getattr(result, name)
+    return replace(whole, span=result.span, interrupted=result.interrupted, away_s=result.away_s)
+
+
+def _scattered(parts: list[tuple[IntArray, ApplyResult]], n: int) -> ApplyResult:
+    """Results of parts of a batch of `n` cells, each with its positions, as one."""
+    whole = _spread(None, parts[0][0][:0], n, parts[0][1].status.shape[1])
+    for at, part in parts:
+        for name in ("current_a", "conductance_s", "status", "time_s", "pulses", "reads"):
+            getattr(whole, name)[at] = getattr(part, name)
+    return _summed(whole, [part for _, part in parts])
+
+
+def _in_a_row(parts: list[ApplyResult]) -> ApplyResult:
+    """Results of consecutive steps of the same cells as one."""
+    whole = ApplyResult(
+        current_a=np.concatenate([p.current_a for p in parts], axis=1),
+        conductance_s=np.concatenate([p.conductance_s for p in parts], axis=1),
+        status=np.concatenate([p.status for p in parts], axis=1),
+        time_s=np.concatenate([p.time_s for p in parts], axis=1),
+        pulses=np.sum([p.pulses for p in parts], axis=0),
+        reads=np.sum([p.reads for p in parts], axis=0),
+    )
+    return _summed(whole, parts)
+
+
+def _summed(whole: ApplyResult, parts: list[ApplyResult]) -> ApplyResult:
+    ran = [p for p in parts if p.span.ended_s > 0] or parts
+    return replace(
+        whole,
+        span=TimeSpan(ran[0].span.started_s, max(p.span.ended_s for p in ran)),
+        interrupted=any(p.interrupted for p in parts),
+        away_s=max(p.away_s for p in parts),
+    )
+
+
+def _program(operation: Program, can: Capabilities, limits: Limits) -> Lowered[ProgramResult]:
+    if operation.on_board == "required" and not can.program:
+        raise ConfigError(
+            "on-board programming is required by this recipe and is not available on this bench"
+        )
+    # The whole reach of the ramps: a host-driven one must not be refused half way.
+    _check_batch(operation, (operation.read, *operation.extremes()), can)
+    native = can.program and operation.on_board != "never"
+    parts: list[ProgramResult] = []
+    for first in range(0, max(len(operation.cells), 1), can.max_cells):
+        part = operation.part(slice(first, first + can.max_cells))
+        parts.append(
+            cast(ProgramResult, (yield part))
+            if native
+            else (yield from _program_from_host(part, can))
+        )
+    if len(parts) == 1:
+        return parts[0]
+
+    def join(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(p, name) for p in parts])
+
+    return ProgramResult(
+        conductance_s=join("conductance_s"),
+        status=join("status"),
+        inside=join("inside"),
+        set_pulses=join("set_pulses"),
+        reset_pulses=join("reset_pulses"),
+        reads=join("reads"),
+        span=TimeSpan(parts[0].span.started_s, parts[-1].span.ended_s),
+        interrupted=any(p.interrupted for p in parts),
+        away_s=max(p.away_s for p in parts),
+    )
+
+
+def _program_from_host(operation: Program, can: Capabilities) -> Lowered[ProgramResult]:
+    """Write-verify driven from the host: one read and at most two pulse operations a round, over
+    the whole batch.
+    """
+    verify = WriteVerify(operation)
+    started = ended = None
+    interrupted, away_s = False, 0.0
+
+    def note(result: ApplyResult) -> ApplyResult:
+        nonlocal started, ended, interrupted, away_s
+        started = result.span.started_s if started is None else started
+        ended = result.span.ended_s
+        interrupted, away_s = interrupted or result.interrupted, max(away_s, result.away_s)
+        return result
+
+    while (at := verify.reading()).size:
+        cells = operation.cells[at]
+        reading = Apply(
+            cells,
+            (operation.read.part(at),),
+            operation.unselected,
+            operation.compliance_a,
+            label=operation.label,
+        )
+        result = note((yield from _apply(reading, can)))
+        if not result.interrupted:
+            verify.take(at, result.last_s, result.last_status)
+        polarities: tuple[Polarity, Polarity] = (1, -1)
+        for polarity in polarities:
+            due, step = verify.pulses(polarity)
+            if due.size:
+                pulse = Apply(
+                    operation.cells[due],
+                    (step,),
+                    operation.unselected,
+                    operation.compliance_a,
+                    label=operation.label,
+                )
+                given = note((yield from _apply(pulse, can)))
+                # Cells that an interrupted batch did not reach have spent nothing; all are read
+                # before anything else.
+                reached = given.pulses > 0 if given.interrupted else np.ones(due.size, dtype=bool)
+                verify.given(due[reached], polarity)
+                verify.missed(due[~reached])
+    return replace(
+        verify.result(TimeSpan(started or 0.0, ended or 0.0)),
+        interrupted=interrupted,
+        away_s=away_s,
+    )
+
+
+def _multiply(operation: Multiply, can: Capabilities) -> Lowered[MultiplyResult]:
+    if operation.words and not can.words:
+        raise ConfigError(
+            "on-chip words are not available on this bench; multiply with words=False and add them"
+            " on the host"
+        )
+    if not can.multiply:
+        if operation.words:
+            raise ConfigError(
+                "on-chip words need a native multiply, which is not available on this bench"
+            )
+        return (yield from _multiply_from_reads(operation, can))
+    if operation.input_bits > can.input_bits:
+        raise ConfigError(
+            f"{operation.input_bits}-bit inputs are not available on this bench; it has"
+            f" {can.input_bits} bits"
+        )
+    parts: list[MultiplyResult] = []
+    for first in range(0, max(len(operation.inputs), 1), can.max_vectors):
+        result = yield operation.part(slice(first, first + can.max_vectors))
+        parts.append(cast(MultiplyResult, result))
+    if len(parts) == 1:
+        return parts[0]
+    sums = [p.word_sums for p in parts if p.word_sums is not None]
+    return MultiplyResult(
+        np.concatenate([p.codes for p in parts]),
+        parts[0].lsb_a,
+        np.concatenate(sums) if sums else None,
+        sum(p.saturated for p in parts),
+        any(p.emulated for p in parts),
+        TimeSpan(parts[0].span.started_s, parts[-1].span.ended_s),
+    )
+
+
+def _multiply_from_reads(operation: Multiply, can: Capabilities) -> Lowered[MultiplyResult]:
+    """Read every cell of the block once and multiply on the host, with the codes that a
+    `can.adc_bits` ADC would give.
+    """
+    step = Step(operation.read_v, 0.0, operation.wl_v, max(can.width_s.low, 1e-6), "current")
+    result = yield from _apply(Apply(operation.cells, (step,), label=operation.label), can)
+    if np.any(result.last_status != Status.OK):
+        bad = int(np.argmax(result.last_status != Status.OK))
+        raise DataError(
+            f"emulated multiply: cell {operation.cells.address(bad)} has no usable reading "
+            f"({Status(int(result.last_status[bad])).name.lower()})"
+        )
+    conductance: FloatArray = result.last_s.reshape(operation.rows, operation.columns)
+    volts = operation.inputs * (operation.read_v / ((1 << (operation.input_bits - 1)) - 1))
+    top = (1 << (can.adc_bits - 1)) - 1
+    lsb_a = operation.full_scale_a / top
+    exact = np.rint(volts @ conductance / lsb_a)
+    codes = np.clip(exact, -top, top).astype(np.int32)
+    return MultiplyResult(codes, lsb_a, None, int(np.sum(np.abs(exact) > top)), True, result.span)
+
+
+def _words(operation: WriteWords, can: Capabilities) -> Lowered[WordsResult]:
+    top = (1 << (can.word_bits - 1)) - 1
+    if len(operation.cells) > can.words:
+        raise ConfigError(
+            f"{len(operation.cells)} on-chip words are more than the {can.words} of this bench"
+        )
+    if np.any(np.abs(operation.values.astype(np.int64)) > top):
+        raise ConfigError(
+            f"on-chip words of this bench have {can.word_bits} bits: values must lie in"
+            f" -{top}..{top}"
+        )
+    written, spans = 0, []
+    for first in range(0, max(len(operation.cells), 1), can.max_words):
+        part = operation.part(slice(first, first + can.max_words))
+        result = cast(WordsResult, (yield part))
+        written += result.written
+        spans.append(result.span)
+    return WordsResult(written, TimeSpan(spans[0].started_s, spans[-1].ended_s))

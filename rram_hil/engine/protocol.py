@@ -1,0 +1,198 @@
+"""What a protocol is: a generator of messages that one engine answers.
+
+A protocol yields an operation and receives its result, decides, and yields the next; it does no I/O
+and knows no clock. Its class is a pydantic model whose fields are its section of a recipe; `run` is
+the generator. Third parties add one with an entry point in the group `rram_hil.protocols`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.limits import Limits, check
+from rram_hil.array.operations import Apply, Operation, Step
+from rram_hil.array.results import Result
+from rram_hil.corrections.correction import Correction
+from rram_hil.engine.lowering import check_available
+from rram_hil.errors import ConfigError
+from rram_hil.hardware.driver import Capabilities, ReadingPath, board_paths
+
+Arrays = dict[str, NDArray[Any]]
+Do = Callable[[Operation], Result]
+T = TypeVar("T")
+Shared = TypeVar("Shared")
+
+
+@dataclass(frozen=True, eq=False)
+class Save:
+    """Keep an array in the run file under /results/<step>/<name>, with named dimensions. Answered
+    with None.
+
+    An array of dims ("tile", "row", "column") named "conductance" is a map: successive ones stack
+    over time.
+    """
+
+    name: str
+    values: NDArray[Any]
+    dims: tuple[str, ...] = ()
+    units: str = ""
+    attrs: Mapping[str, str | float | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the step is. Answered with None."""
+
+    done: float
+    total: float
+    text: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Compute:
+    """Run `function` once and keep its arrays: a resumed run takes them from the journal. Answered
+    with the arrays.
+
+    The function may call `do` for operations that stress no cell (reads, multiplications, on-chip
+    words, waits); they may be repeated if the run is cut before the function ends.
+    """
+
+    name: str
+    function: Callable[[Do], Arrays]
+
+
+Message = Operation | Save | Progress | Compute
+Plan = Generator[Message, Any, T]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What a protocol may know of the bench it runs on.
+
+    `correction` is the calibration in force, `paths` what the bench measures through; `instruments`
+    are its single instruments by name (none on a board). `shared` holds what earlier steps of the
+    run left for later ones (`share`, `shared_by`); `folder` is where relative paths of the recipe
+    start; `seed` is the run's.
+    """
+
+    geometry: Geometry
+    limits: Limits
+    read: Step
+    capabilities: Capabilities
+    folder: Path = Path()
+    seed: int = 0
+    step: str = "step"
+    shared: dict[str, object] = field(default_factory=dict)
+    correction: Correction = field(default_factory=Correction)
+    paths: Callable[[Apply], list[ReadingPath]] = board_paths
+    instruments: Mapping[str, Any] = field(default_factory=dict)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose: the same for the same seed, step and purpose."""
+        entropy = [self.seed, *f"{self.step}/{purpose}".encode()]
+        return np.random.default_rng(np.random.SeedSequence(entropy))
+
+    def require(self, *operations: Operation) -> None:
+        """Refuse now what the engine would refuse on the way, so that nothing has moved by then.
+
+        Raises `LimitError` naming cell, line, value and limit, `ConfigError` naming the capability
+        that this bench lacks.
+        """
+        for operation in operations:
+            check(operation, self.geometry, self.limits)
+            check_available(operation, self.capabilities, self.limits)
+
+    def share(self, name: str, thing: object) -> None:
+        """Leave something for later steps of this run."""
+        self.shared[name] = thing
+
+    def shared_by(self, name: str, kind: type[Shared]) -> Shared:
+        """What an earlier step left under `name`. Raises `ConfigError` naming what there is."""
+        thing = self.shared.get(name)
+        if not isinstance(thing, kind):
+            names = ", ".join(k for k, v in self.shared.items() if isinstance(v, kind)) or "none"
+            raise ConfigError(
+                f"step {self.step!r}: {name!r} was not made by an earlier step of this run; there"
+                f" is: {names}"
+            )
+        return thing
+
+
+Unselected = Literal["inhibit", "grounded", "floating", "half", "third"]
+"""What unselected lines do during pulses: a `rram_hil.array.operations.Scheme` by its name in a
+recipe.
+"""
+
+
+class CellChoice(BaseModel):
+    """Which cells a step works on: everything, or the crossing of some tiles, rows and columns
+    ([first, last]).
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    tiles: Annotated[list[int], Field(min_length=1)] | None = None
+    rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                k: tuple(v) if k != "tiles" and isinstance(v, list) else v for k, v in value.items()
+            }
+        return value
+
+    def cells(self, geometry: Geometry) -> Cells:
+        """The cells. Raises `ConfigError` for a range off the chip."""
+        tiles = list(range(geometry.tiles)) if self.tiles is None else self.tiles
+        spans = {}
+        for name, span, size in (
+            ("rows", self.rows, geometry.rows),
+            ("columns", self.columns, geometry.columns),
+        ):
+            first, last = (0, size - 1) if span is None else span
+            if not 0 <= first <= last < size:
+                raise ConfigError(
+                    f"cells.{name}: [{first}, {last}] must be [first, last] within 0..{size - 1}"
+                )
+            spans[name] = np.arange(first, last + 1)
+        for tile in tiles:
+            if not 0 <= tile < geometry.tiles:
+                raise ConfigError(f"cells.tiles: {tile} must lie in 0..{geometry.tiles - 1}")
+        blocks = [Cells.block(tile, spans["rows"], spans["columns"]) for tile in tiles]
+        parts = [np.concatenate([getattr(b, a) for b in blocks]) for a in ("tile", "row", "column")]
+        return Cells(*parts)
+
+
+class Protocol(BaseModel, ABC):
+    """Base of every protocol: its fields are the keys of its step in a recipe, checked strictly."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def run(self, setting: Setting) -> Plan[object]:
+        """The procedure: yields messages, returns a small frozen dataclass that sums up the
+        step.
+        """
+
+
+def map_of(
+    cells: Cells, values: NDArray[Any], geometry: Geometry, fill: float = np.nan
+) -> NDArray[Any]:
+    """Spread a value a cell over the whole chip, shape `geometry.shape`, `fill` elsewhere."""
+    whole = np.full(geometry.size, fill, dtype=np.result_type(values, type(fill)))
+    whole[cells.index(geometry)] = values
+    return whole.reshape(geometry.shape)

@@ -1,0 +1,1 @@
+"""The contracts that drivers and instruments keep."""

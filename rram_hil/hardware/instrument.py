@@ -1,0 +1,444 @@
+"""What the bench asks of single instruments: source-meters, switch matrices, pulse generators.
+
+A class of a family is found by its entry point in the group `rram_hil.instruments`. It speaks its
+own dialect over one link; how instruments make up an array bench is a driver's business
+(`rram_hil.hardware.driver`). All values are SI.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import entry_points
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rram_hil.array.operations import Status
+from rram_hil.errors import ConfigError, InstrumentError
+from rram_hil.hardware.driver import Identity
+from rram_hil.types import FloatArray, IntArray, StatusArray
+from rram_hil.wire.dialog import Dialog
+from rram_hil.wire.recording import Traffic
+
+NOT_A_READING = 9.0e37
+"""At or above this |value| a SCPI or TSP reading says "over range" (9.9E37, 9.91E37), never a
+quantity.
+"""
+
+
+class InstrumentConfig(BaseModel):
+    """How one instrument is reached; base of each family's own settings. Unknown keys and guessing
+    coercions are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    kind: str = Field(default="", description="entry point of the family, such as keithley-2600b")
+    model: str = Field(default="", description="model expected; empty: any of the family")
+    resource: str = Field(default="", description="VISA resource or serial port")
+    timeout_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
+        default=2.0, description="longest silence beyond the work"
+    )
+    baud: Annotated[int, Field(ge=300)] = Field(default=9600, description="line rate, serial only")
+    line_hz: Annotated[float, Field(ge=45, le=65)] = Field(
+        default=50.0, description="mains, for NPLC"
+    )
+
+
+class Instrument(ABC):
+    """One instrument on one link. Use: `connect`, `arm`, work, `safe_off`, `close`. Errors are
+    those of `rram_hil.errors`.
+
+    A subclass opens `self.dialog` in `connect`. Every method that changes something reads the error
+    queue afterwards and raises `InstrumentError` with code, text and command.
+    """
+
+    MAKER: ClassVar[str] = ""
+    MODELS: ClassVar[tuple[str, ...]] = ()
+    """Models of the family, as the instrument tells them in its identification without prefix or
+    suffix ("2636B").
+    """
+    Config: ClassVar[type[InstrumentConfig]] = InstrumentConfig
+    dialog: Dialog
+
+    def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
+        self.config = config
+        self.traffic = traffic
+
+    @property
+    def name(self) -> str:
+        """How messages name this instrument."""
+        return f"{type(self).__name__} {self.config.resource}"
+
+    @abstractmethod
+    def connect(self) -> Identity:
+        """Open the link and identify; change nothing, outputs least of all.
+
+        Raises `LinkError` where nothing answers, `ConfigError` for another model; the link is
+        closed then.
+        """
+
+    @abstractmethod
+    def arm(self) -> None:
+        """Outputs off, reset to known settings, error queue emptied, all verified by read-back."""
+
+    @abstractmethod
+    def safe_off(self) -> None:
+        """Outputs to zero and off (a matrix: all relays open), verified by read-back on the same
+        connection.
+
+        Works after any failure: brings the link back into step first. Raises `LinkError` or
+        `InstrumentError` if not verified.
+        """
+
+    @abstractmethod
+    def is_off(self) -> bool:
+        """Whether all outputs are off, or all relays open, as the instrument itself says now."""
+
+    @abstractmethod
+    def errors(self) -> list[InstrumentError]:
+        """Empty the error queue: its entries, oldest first."""
+
+    def close(self) -> None:
+        """Give the link back. Never raises; safe to call twice. Switches nothing: `safe_off`
+        does.
+        """
+        if hasattr(self, "dialog"):
+            self.dialog.close()
+
+    def plain_model(self, told: str) -> str:
+        """The model as `MODELS` has it, from the second field of `*IDN?` ("MODEL 2450" ->
+        "2450").
+        """
+        return told.upper().removeprefix("MODEL").strip()
+
+    def accept(self, maker_and_model: str, model: str) -> None:
+        """Refuse an instrument of another family, or another model than the bench file names.
+
+        `maker_and_model` is what it says of itself, for the message. Raises `ConfigError`.
+        """
+        wanted = (self.config.model,) if self.config.model else self.MODELS
+        if model not in self.MODELS or model not in wanted:
+            raise ConfigError(
+                f"{self.config.resource}: this is a {maker_and_model!r}; {type(self).__name__}"
+                f" drives {', '.join(wanted)}"
+            )
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of one range: `range` (A or V), error at most `fraction` x |reading| + `offset` (same
+    unit).
+    """
+
+    range: float
+    fraction: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class ChannelLimits:
+    """What one source-meter channel can do. Ranges are full scales, ascending.
+
+    `envelope` holds (volts, amperes) pairs: at up to that many volts it gives up to that many
+    amperes (DC). `measures_a` and `measures_v` give the accuracy of each measuring range (one
+    year); empty where no document was opened. `shortest_s` is the shortest level that the channel
+    can hold in a timed sequence of its own, `shortest_aperture_s` the shortest integration.
+    `settle_s` is how long the source needs after a change of level.
+    """
+
+    voltage_ranges_v: tuple[float, ...]
+    current_ranges_a: tuple[float, ...]
+    envelope: tuple[tuple[float, float], ...]
+    shortest_s: float
+    shortest_aperture_s: float
+    longest_aperture_s: float
+    smallest_compliance_a: float
+    smallest_compliance_v: float
+    settle_s: float
+    measures_a: tuple[Accuracy, ...] = ()
+    measures_v: tuple[Accuracy, ...] = ()
+
+    @property
+    def max_v(self) -> float:
+        """Largest |V| of the channel."""
+        return max(v for v, _ in self.envelope)
+
+    @property
+    def max_a(self) -> float:
+        """Largest |I| of the channel."""
+        return max(a for _, a in self.envelope)
+
+    def allows(self, volts: float, amps: float) -> bool:
+        """Whether the channel can give `volts` with `amps` together; False for NaN."""
+        return any(abs(volts) <= v and abs(amps) <= a for v, a in self.envelope)
+
+
+class Function(StrEnum):
+    """What a channel forces."""
+
+    VOLTAGE = "voltage"
+    CURRENT = "current"
+
+
+@dataclass(frozen=True)
+class SourceSetup:
+    """Settings of one source-meter channel.
+
+    `compliance` is amperes for a voltage source, volts for a current source. `source_range` and
+    `measure_range` are the largest values that must fit; None lets the instrument choose by itself.
+    `aperture_s` is the integration time of one measurement, `settle_s` the wait between a change of
+    level and the measurement. `remote_sense` is four-wire.
+    """
+
+    function: Function
+    compliance: float
+    source_range: float | None = None
+    measure_range: float | None = None
+    aperture_s: float = 0.02
+    settle_s: float = 0.0
+    remote_sense: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """n readings of one channel: what it forced and measured, shape (n,) each; `time_s` is the
+    instrument's own clock.
+
+    A reading is one value (v, i, status): a value over range is NaN with status OVER_RANGE, one
+    taken at compliance COMPLIANCE.
+    """
+
+    volts: FloatArray
+    amps: FloatArray
+    status: StatusArray
+    time_s: FloatArray
+
+    def __len__(self) -> int:
+        return int(self.volts.size)
+
+    @classmethod
+    def of(
+        cls,
+        volts: FloatArray,
+        amps: FloatArray,
+        limited: FloatArray | np.ndarray,
+        time_s: FloatArray,
+    ) -> Readings:
+        """From raw values: 9.9E37 of either sign becomes NaN and OVER_RANGE, `limited` (bool, shape
+        (n,)) COMPLIANCE.
+        """
+        volts, amps = np.array(volts, dtype=np.float64), np.array(amps, dtype=np.float64)
+        over = ~(np.abs(volts) < NOT_A_READING) | ~(np.abs(amps) < NOT_A_READING)
+        status = np.where(
+            over, Status.OVER_RANGE, np.where(limited, Status.COMPLIANCE, Status.OK)
+        ).astype(np.uint8)
+        missing = np.isnan(volts) | np.isnan(amps)
+        status[missing] = Status.NOT_A_NUMBER
+        for values in (volts, amps):
+            values[~(np.abs(values) < NOT_A_READING)] = np.nan
+        return cls(volts, amps, status, np.asarray(time_s, dtype=np.float64))
+
+
+class SourceMeter(Instrument):
+    """Source-measure channels. `channels` names them as the front panel does ("a", "b"; "1",
+    "2").
+    """
+
+    @property
+    @abstractmethod
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels of the connected model."""
+
+    @abstractmethod
+    def limits(self, channel: str) -> ChannelLimits:
+        """What a channel of the connected model can do."""
+
+    @abstractmethod
+    def configure(self, channel: str, setup: SourceSetup) -> None:
+        """Send all settings, with the level at zero; the output stays as it is.
+
+        Raises `ConfigError` for what the channel cannot do (nothing is sent then),
+        `InstrumentError` for what it refuses.
+        """
+
+    @abstractmethod
+    def settings(self, channel: str) -> SourceSetup:
+        """The settings in force, read back from the instrument; ranges are the full scales in use
+        (None: automatic).
+        """
+
+    @abstractmethod
+    def source(self, channel: str, level: float) -> None:
+        """Set the level (V or A, as configured). Raises `ConfigError` beyond the range."""
+
+    @abstractmethod
+    def output(self, channel: str, on: bool) -> None:
+        """Switch the output relay. On only after `configure`; the level is as last set."""
+
+    @abstractmethod
+    def measure(self, channel: str) -> Readings:
+        """One reading of an output that is on. Raises `InstrumentError` where it is off."""
+
+    @abstractmethod
+    def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
+        """A linear staircase, run on the instrument and fetched from its buffer in one transaction,
+        level back at zero after.
+
+        The output must be on. Raises `ConfigError` for more points than the instrument's buffer
+        holds.
+        """
+
+    @abstractmethod
+    def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
+        """Any sequence of levels, run on the instrument and fetched from its buffer in one
+        transaction, zero after.
+        """
+
+
+Crosspoint = tuple[str, int]
+"""A matrix row (letter) and a matrix column, numbered from 1 over all slots."""
+
+
+class SwitchMatrix(Instrument):
+    """A relay matrix of rows (letters, where channels hang) and columns (numbers, where the array's
+    lines hang).
+    """
+
+    @property
+    @abstractmethod
+    def rows(self) -> tuple[str, ...]:
+        """Row letters."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> int:
+        """Columns of all slots together."""
+
+    @property
+    @abstractmethod
+    def settle_s(self) -> float:
+        """How long relays need to settle after a command."""
+
+    @abstractmethod
+    def switch(self, *, close: Iterable[Crosspoint] = (), open: Iterable[Crosspoint] = ()) -> None:  # noqa: A002
+        """Open, wait, then close (break before make), wait until settled: one transaction. Sources
+        must be at zero.
+        """
+
+    @abstractmethod
+    def open_all(self) -> None:
+        """Open every relay."""
+
+    @abstractmethod
+    def closed(self) -> frozenset[Crosspoint]:
+        """What is closed, read back."""
+
+    @abstractmethod
+    def counts(self, points: Iterable[Crosspoint]) -> IntArray:
+        """How often each relay has closed in its life, as the instrument counts, in the order
+        given; shape (n,).
+        """
+
+
+@dataclass(frozen=True)
+class PulseSetup:
+    """A pulse train of one generator channel, levels at the terminals of `load_ohm` (infinite: open
+    circuit).
+    """
+
+    high_v: float
+    low_v: float
+    width_s: float
+    period_s: float
+    edge_s: float
+    load_ohm: float = float("inf")
+
+
+@dataclass(frozen=True)
+class PulseLimits:
+    """What one generator channel can do: largest |V| into an open circuit and into 50 ohm, times in
+    s.
+    """
+
+    max_open_v: float
+    max_50_ohm_v: float
+    shortest_s: float
+    longest_s: float
+    shortest_edge_s: float
+    longest_edge_s: float
+    shortest_period_s: float
+    most_pulses: int
+
+
+class PulseGenerator(Instrument):
+    """Pulses shorter than a source-meter can make, a counted number at a time."""
+
+    @property
+    @abstractmethod
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels of the connected model."""
+
+    @abstractmethod
+    def limits(self, channel: str) -> PulseLimits:
+        """What a channel of the connected model can do."""
+
+    @abstractmethod
+    def configure(self, channel: str, setup: PulseSetup) -> None:
+        """Send all settings; the output stays as it is and no pulse is given. Raises as
+        `SourceMeter.configure`.
+        """
+
+    @abstractmethod
+    def settings(self, channel: str) -> PulseSetup:
+        """The settings in force, read back."""
+
+    @abstractmethod
+    def output(self, channel: str, on: bool) -> None:
+        """Switch the output; it then rests at the low level."""
+
+    @abstractmethod
+    def fire(self, channel: str, count: int) -> None:
+        """Give `count` pulses and return when the last is over. The output must be on."""
+
+
+def instrument_class(kind: str) -> type[Instrument]:
+    """The family of an entry point. Raises `ConfigError` listing what there is."""
+    found = {e.name: e for e in entry_points(group="rram_hil.instruments")}
+    if kind not in found:
+        raise ConfigError(
+            f"instrument kind {kind!r} is unknown; there is: {', '.join(sorted(found)) or 'none'}"
+        )
+    try:
+        loaded = found[kind].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"instrument kind {kind!r}: {found[kind].value} cannot be imported: {error}"
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Instrument)):
+        raise ConfigError(
+            f"instrument kind {kind!r} is no subclass of rram_hil.hardware.instrument.Instrument"
+        )
+    return loaded
+
+
+def make_instrument(
+    settings: Mapping[str, object], where: str, traffic: Traffic | None = None
+) -> Instrument:
+    """An instrument from its section of a bench file (`kind`, `resource`, ...), not yet connected.
+
+    `where` names the section in messages. Raises `ConfigError` naming key, value and what is
+    allowed.
+    """
+    family = instrument_class(str(settings.get("kind", "")))
+    try:
+        config = family.Config.model_validate(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}.{key}: {first['msg']}") from None
+    return family(config, traffic)

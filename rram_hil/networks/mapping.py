@@ -1,0 +1,605 @@
+"""Where the weights of a network go on the array, and which weights an array with given
+conductances holds.
+
+Each weight is a differential pair of cells in adjacent columns: with plus cell G+ at column 2j of
+its block and minus cell G- at column 2j + 1, weight = sign x (G+ - G-) x `weight_per_s`. Rows are
+inputs (of a convolution: channel, kernel row, kernel column), column pairs are outputs. A matrix
+that is larger than a tile is cut into blocks; the parts that share outputs are summed digitally.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping as Table
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.operations import WriteWords
+from rram_hil.errors import ConfigError, DataError
+from rram_hil.networks.network import Float32, finite_tensor
+from rram_hil.types import FloatArray, IntArray
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Missing = Literal["target", "zero", "refuse"]
+"""What stands in for a reading that is not a number: the cell's target, no conductance, or a
+`DataError`.
+"""
+
+
+class MappingOptions(BaseModel):
+    """How weights become conductances.
+
+    `levels` evenly spaced conductances from `g_min_s` to `g_max_s` (0: any conductance between
+    them). A layer's weights are clipped at its `clips` entry or else at `clip`: "max" (its largest
+    |weight|), "percentile" (the `percentile` of its |weights|), "rms" (`rms` times their root mean
+    square, at most the largest) or a number in weight units; the clip maps to a difference of
+    `g_max_s` - `g_min_s`. `tiles`: the tiles that may be used, all of them by default. `faults`
+    says what is done about cells known to be stuck: "none"; "partner" gives the other cell of the
+    pair the conductance that makes the best difference; "flip" also swaps the parts of plus and
+    minus cell for whole columns of a block where that lowers the error.
+
+    The default window lies within the high state (about 100 kohm) and a SET at moderate gate (about
+    134 uS) of the RADAR chips.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    g_min_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10e-6
+    g_max_s: Positive = 120e-6
+    levels: Annotated[int, Field(ge=0, le=1 << 16)] = 0
+    clip: Literal["max", "percentile", "rms"] | Positive = "max"
+    percentile: Annotated[float, Field(gt=0, le=100)] = 99.9
+    rms: Positive = 2.0
+    clips: dict[str, Positive] = Field(default_factory=dict)
+    tiles: list[Annotated[int, Field(ge=0)]] | None = None
+    faults: Literal["none", "partner", "flip"] = "none"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.g_min_s < self.g_max_s:
+            raise ValueError("g_min_s must be below g_max_s")
+        if self.levels == 1:
+            raise ValueError("levels must be 0 (any conductance) or at least 2")
+        if self.tiles is not None and (not self.tiles or len(set(self.tiles)) < len(self.tiles)):
+            raise ValueError("tiles must name at least one tile, each once")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A rectangle of one tile that holds a rectangle of one layer's (out, in) matrix.
+
+    Rows `row` .. hold inputs `input_start` .. of `inputs`; columns `column` .. hold `outputs` pairs
+    from `output_start` on. `signs` is 1 or, where plus and minus cell are swapped, -1 for each
+    output.
+    """
+
+    tile: int
+    row: int
+    column: int
+    input_start: int
+    inputs: int
+    output_start: int
+    outputs: int
+    signs: NDArray[np.int8]
+
+    @property
+    def input_slice(self) -> slice:
+        """Inputs of the layer that this block holds."""
+        return slice(self.input_start, self.input_start + self.inputs)
+
+    @property
+    def output_slice(self) -> slice:
+        """Outputs of the layer that this block holds."""
+        return slice(self.output_start, self.output_start + self.outputs)
+
+    @property
+    def place(self) -> tuple[int, slice, slice]:
+        """Index of the block's cells into a map of the chip."""
+        return (
+            self.tile,
+            slice(self.row, self.row + self.inputs),
+            slice(self.column, self.column + 2 * self.outputs),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMap:
+    """One layer on the array: the shape of its weight, weight units per siemens, the clip in weight
+    units, its blocks.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    weight_per_s: float
+    clip: float
+    blocks: tuple[Block, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Rows of the (out, in) weight matrix."""
+        return self.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        """Columns of the (out, in) weight matrix."""
+        return math.prod(self.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWords:
+    """On-chip words of one layer: word i adds `values[i]` x `step` to the weight at flat index
+    `indices[i]` of (out, in).
+
+    The layer's biases, which are digital too, become `bias_values` x `bias_step`; none where the
+    layer has no bias.
+    """
+
+    indices: IntArray
+    values: NDArray[np.int32]
+    step: float
+    bias_values: NDArray[np.int32]
+    bias_step: float
+
+    @property
+    def biases(self) -> Float32:
+        """The layer's biases."""
+        return (self.bias_values * self.bias_step).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Mapping:
+    """The placement of all layers and the target of every cell they use.
+
+    `target_map_s` (shape `geometry.shape`) is NaN at unused cells. `stuck_map` marks cells that are
+    known to be stuck: their target is the conductance that they were measured at, and they are not
+    to be programmed.
+    """
+
+    geometry: Geometry
+    layers: tuple[LayerMap, ...]
+    target_map_s: FloatArray
+    stuck_map: NDArray[np.bool_]
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The cells in use, by tile, row, column."""
+        return Cells.from_index(np.flatnonzero(np.isfinite(self.target_map_s)), self.geometry)
+
+    @cached_property
+    def target_s(self) -> FloatArray:
+        """Target conductance of each of `cells`, in S."""
+        return self.target_map_s.ravel()[self.cells.index(self.geometry)]
+
+    @cached_property
+    def free(self) -> NDArray[np.bool_]:
+        """Which of `cells` can be programmed, i.e. are not known to be stuck."""
+        return ~self.stuck_map.ravel()[self.cells.index(self.geometry)]
+
+    def layer(self, name: str) -> LayerMap:
+        """The layer of that name. Raises `ConfigError` listing the names there are."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise ConfigError(
+            f"layer {name!r} is not on the array; mapped are"
+            f" {', '.join(x.name for x in self.layers)}"
+        )
+
+    def fill(self, map_s: ArrayLike, missing: Missing = "target") -> tuple[FloatArray, int]:
+        """A conductance map without gaps, and how many cells in use had no finite reading. See
+        `Missing`.
+        """
+        read = np.asarray(map_s, dtype=np.float64)
+        if read.shape != self.geometry.shape:
+            raise DataError(
+                f"a conductance map of this chip has shape {self.geometry.shape}, not {read.shape}"
+            )
+        good, used = np.isfinite(read), np.isfinite(self.target_map_s)
+        gaps = used & ~good
+        count = int(gaps.sum())
+        if count and missing == "refuse":
+            at = tuple(int(i) for i in np.unravel_index(int(np.argmax(gaps)), gaps.shape))
+            raise DataError(
+                f"cell {at}: no finite conductance in the map ({count} cells in use have none)"
+            )
+        substitute = np.where(used, self.target_map_s, 0.0) if missing == "target" else 0.0
+        return np.where(good, read, substitute), count
+
+    def effective_weights(
+        self,
+        map_s: ArrayLike,
+        missing: Missing = "target",
+        words: Table[str, LayerWords] | None = None,
+    ) -> dict[str, Float32]:
+        """The weights that an array with conductances `map_s` (S, shape `geometry.shape`) really
+        holds, in each layer's shape.
+
+        Readings that are not finite are replaced as `missing` says; `fill` counts them. On-chip
+        `words` are added where given.
+        """
+        filled, _ = self.fill(map_s, missing)
+        weights = {}
+        for layer in self.layers:
+            matrix = np.empty((layer.outputs, layer.inputs), dtype=np.float32)
+            for block in layer.blocks:
+                part = filled[block.place]
+                difference = (part[:, 0::2] - part[:, 1::2]) * (block.signs * layer.weight_per_s)
+                matrix[block.output_slice, block.input_slice] = difference.T
+            if words is not None and layer.name in words:
+                own = words[layer.name]
+                matrix.reshape(-1)[own.indices] += (own.values * own.step).astype(np.float32)
+            weights[layer.name] = matrix.reshape(layer.shape)
+        return weights
+
+    def target_weights(self) -> dict[str, Float32]:
+        """The weights of an array that is exactly at its targets: clipped and quantised."""
+        return self.effective_weights(self.target_map_s)
+
+    def pair_index(self, name: str) -> tuple[IntArray, IntArray]:
+        """Flat indices into `geometry.shape` of the first and the second cell of every pair, each
+        of shape (out, in).
+        """
+        layer = self.layer(name)
+        index = np.arange(self.geometry.size).reshape(self.geometry.shape)
+        first = np.empty((layer.outputs, layer.inputs), dtype=np.int64)
+        second = np.empty_like(first)
+        for block in layer.blocks:
+            part = index[block.place]
+            first[block.output_slice, block.input_slice] = part[:, 0::2].T
+            second[block.output_slice, block.input_slice] = part[:, 1::2].T
+        return first, second
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Everything as arrays for a run file: one a column of the layer and block tables, and the
+        two maps.
+        """
+        blocks = [(k, block) for k, layer in enumerate(self.layers) for block in layer.blocks]
+        shapes = np.zeros((len(self.layers), 4), dtype=np.int64)
+        for k, layer in enumerate(self.layers):
+            shapes[k, : len(layer.shape)] = layer.shape
+        columns = {
+            field: np.array([getattr(b, field) for _, b in blocks], dtype=np.int64)
+            for field in _BLOCK_FIELDS
+        }
+        return {
+            "layer_name": np.array([layer.name.encode() for layer in self.layers], dtype=np.bytes_),
+            "layer_shape": shapes,
+            "layer_weight_per_s": np.array([layer.weight_per_s for layer in self.layers]),
+            "layer_clip": np.array([layer.clip for layer in self.layers]),
+            "block_layer": np.array([k for k, _ in blocks], dtype=np.int64),
+            **{f"block_{field}": column for field, column in columns.items()},
+            "signs": np.concatenate([np.zeros(0, dtype=np.int8), *(b.signs for _, b in blocks)]),
+            "target_s": self.target_map_s,
+            "stuck": self.stuck_map.astype(np.uint8),
+        }
+
+    @classmethod
+    def from_arrays(cls, geometry: Geometry, arrays: Table[str, NDArray[np.generic]]) -> Mapping:
+        """What `to_arrays` gave. Raises `DataError` where an array is missing or of another chip's
+        shape.
+        """
+        needed = [
+            "layer_name",
+            "layer_shape",
+            "layer_weight_per_s",
+            "layer_clip",
+            "block_layer",
+            "signs",
+            "target_s",
+            "stuck",
+        ]
+        for name in needed + [f"block_{field}" for field in _BLOCK_FIELDS]:
+            if name not in arrays:
+                raise DataError(f"mapping: array {name!r} is missing")
+        if arrays["target_s"].shape != geometry.shape or arrays["stuck"].shape != geometry.shape:
+            raise DataError(
+                f"mapping: it is of a chip of shape {arrays['target_s'].shape}, not"
+                f" {geometry.shape}"
+            )
+        table = {
+            field: np.asarray(arrays[f"block_{field}"], dtype=np.int64) for field in _BLOCK_FIELDS
+        }
+        ends = np.cumsum(table["outputs"])
+        signs = np.asarray(arrays["signs"], dtype=np.int8)
+        blocks = [
+            Block(
+                **{f: int(table[f][b]) for f in _BLOCK_FIELDS},
+                signs=signs[end - int(table["outputs"][b]) : end],
+            )
+            for b, end in enumerate(ends)
+        ]
+        owner = np.asarray(arrays["block_layer"], dtype=np.int64)
+        scales = np.asarray(arrays["layer_weight_per_s"], dtype=np.float64)
+        clips = np.asarray(arrays["layer_clip"], dtype=np.float64)
+        layers = tuple(
+            LayerMap(
+                bytes(name).decode(),
+                tuple(int(n) for n in shape if n),
+                float(scales[k]),
+                float(clips[k]),
+                tuple(blocks[b] for b in np.flatnonzero(owner == k)),
+            )
+            for k, (name, shape) in enumerate(
+                zip(arrays["layer_name"], arrays["layer_shape"], strict=True)
+            )
+        )
+        target = np.array(arrays["target_s"], dtype=np.float64)
+        return cls(geometry, layers, target, np.array(arrays["stuck"], dtype=np.bool_))
+
+
+_BLOCK_FIELDS = ("tile", "row", "column", "input_start", "inputs", "output_start", "outputs")
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A rectangle of a layer's matrix that is to be placed."""
+
+    layer: int
+    input_start: int
+    inputs: int
+    output_start: int
+    outputs: int
+
+
+@dataclass
+class _Shelf:
+    """Rows of a tile that are filled with pieces from left to right."""
+
+    tile: int
+    row: int
+    height: int
+    used_pairs: int
+
+
+def map_network(
+    weights: Table[str, ArrayLike],
+    geometry: Geometry,
+    options: MappingOptions | None = None,
+    stuck_s: ArrayLike | None = None,
+) -> Mapping:
+    """Place the weights, 2-D (out, in) or 4-D (out, in, kh, kw) by layer name, on the array.
+
+    `stuck_s` (shape `geometry.shape`) holds the measured conductance of each cell that is known to
+    be stuck and NaN elsewhere; it is used as `options.faults` says. Raises `DataError` for a weight
+    that is not finite, `ConfigError` where the layers do not fit or an option names a layer or tile
+    that does not exist.
+    """
+    options = options or MappingOptions()
+    tensors = {name: finite_tensor(name, tensor) for name, tensor in weights.items()}
+    for name, tensor in tensors.items():
+        if tensor.ndim not in (2, 4) or tensor.size == 0:
+            raise ConfigError(
+                f"layer {name}: a weight must be (out, in) or (out, in, kh, kw), not {tensor.shape}"
+            )
+    for name in options.clips:
+        if name not in tensors:
+            raise ConfigError(
+                f"clips: there is no layer {name!r}; the layers are {', '.join(tensors)}"
+            )
+    if not tensors:
+        raise ConfigError("there is no layer to map")
+    matrices = [tensor.reshape(len(tensor), -1) for tensor in tensors.values()]
+    placed = _place([(m.shape[1], m.shape[0]) for m in matrices], geometry, options)
+
+    stuck = (
+        np.full(geometry.shape, np.nan)
+        if stuck_s is None
+        else np.asarray(stuck_s, dtype=np.float64)
+    )
+    if stuck.shape != geometry.shape:
+        raise DataError(
+            f"stuck_s: a map of this chip has shape {geometry.shape}, not {stuck.shape}"
+        )
+    if options.faults == "none":
+        stuck = np.full(geometry.shape, np.nan)
+    target = np.full(geometry.shape, np.nan)
+    layers = []
+    for k, (name, matrix) in enumerate(zip(tensors, matrices, strict=True)):
+        clip = _clip(name, matrix, options)
+        per_s = clip / (options.g_max_s - options.g_min_s)
+        blocks = []
+        for piece, shelf, pair in placed:
+            if piece.layer != k:
+                continue
+            block = Block(
+                shelf.tile,
+                shelf.row,
+                2 * pair,
+                piece.input_start,
+                piece.inputs,
+                piece.output_start,
+                piece.outputs,
+                np.ones(piece.outputs, dtype=np.int8),
+            )
+            part = matrix[block.output_slice, block.input_slice].T.astype(np.float64)
+            difference = np.clip(part, -clip, clip) / per_s
+            target[block.place], signs = _targets(difference, stuck[block.place], options)
+            block.signs[:] = signs
+            blocks.append(block)
+        layers.append(LayerMap(name, tensors[name].shape, per_s, clip, tuple(blocks)))
+    return Mapping(geometry, tuple(layers), target, np.isfinite(stuck) & np.isfinite(target))
+
+
+def _clip(name: str, matrix: Float32, options: MappingOptions) -> float:
+    """The |weight| that takes the whole conductance window, in weight units."""
+    magnitude = np.abs(matrix)
+    if name in options.clips:
+        return options.clips[name]
+    if isinstance(options.clip, float):
+        return options.clip
+    largest = float(magnitude.max())
+    if options.clip == "percentile":
+        clip = float(np.percentile(magnitude, options.percentile))
+    elif options.clip == "rms":
+        clip = min(
+            options.rms * float(np.sqrt(np.mean(np.square(magnitude, dtype=np.float64)))), largest
+        )
+    else:
+        clip = largest
+    # A layer of zeros, or one whose percentile is zero, still needs a scale.
+    return clip or largest or 1.0
+
+
+def _round(conductance_s: FloatArray, options: MappingOptions) -> FloatArray:
+    """The nearest conductance that a cell may be given."""
+    inside = np.clip(conductance_s, options.g_min_s, options.g_max_s)
+    if options.levels == 0:
+        return inside
+    step = (options.g_max_s - options.g_min_s) / (options.levels - 1)
+    rounded: FloatArray = options.g_min_s + np.rint((inside - options.g_min_s) / step) * step
+    return rounded
+
+
+def _targets(
+    difference_s: FloatArray, stuck_s: FloatArray, options: MappingOptions
+) -> tuple[FloatArray, NDArray[np.int8]]:
+    """Targets (inputs, 2 x outputs) for wanted differences (inputs, outputs), and the sign chosen
+    for each output.
+    """
+
+    def pairs(wanted: FloatArray) -> FloatArray:
+        cells = np.empty(stuck_s.shape)
+        cells[:, 0::2] = _round(options.g_min_s + np.maximum(wanted, 0), options)
+        cells[:, 1::2] = _round(options.g_min_s + np.maximum(-wanted, 0), options)
+        first, second = stuck_s[:, 0::2], stuck_s[:, 1::2]
+        cells[:, 1::2] = np.where(
+            np.isfinite(first), _round(first - wanted, options), cells[:, 1::2]
+        )
+        cells[:, 0::2] = np.where(
+            np.isfinite(second), _round(second + wanted, options), cells[:, 0::2]
+        )
+        return np.where(np.isfinite(stuck_s), stuck_s, cells)
+
+    def error(cells: FloatArray, wanted: FloatArray) -> FloatArray:
+        total: FloatArray = np.sum((cells[:, 0::2] - cells[:, 1::2] - wanted) ** 2, axis=0)
+        return total
+
+    signs = np.ones(difference_s.shape[1], dtype=np.int8)
+    plain = pairs(difference_s)
+    if options.faults != "flip" or not np.isfinite(stuck_s).any():
+        return plain, signs
+    swapped = pairs(-difference_s)
+    better = error(swapped, -difference_s) < error(plain, difference_s)
+    signs[better] = -1
+    return np.where(np.repeat(better, 2), swapped, plain), signs
+
+
+def _place(
+    sizes: list[tuple[int, int]], geometry: Geometry, options: MappingOptions
+) -> list[tuple[_Piece, _Shelf, int]]:
+    """Pack matrices of (inputs, outputs) into the allowed tiles: each piece, its shelf and its
+    first pair of columns.
+    """
+    tiles = list(range(geometry.tiles)) if options.tiles is None else options.tiles
+    for tile in tiles:
+        if tile >= geometry.tiles:
+            raise ConfigError(
+                f"tiles: there is no tile {tile}; this chip has tiles 0..{geometry.tiles - 1}"
+            )
+    pairs = geometry.columns // 2
+    if pairs < 1:
+        raise ConfigError("a chip with a single column cannot hold differential pairs")
+    pieces = [
+        _Piece(k, i, min(geometry.rows, inputs - i), o, min(pairs, outputs - o))
+        for k, (inputs, outputs) in enumerate(sizes)
+        for i in range(0, inputs, geometry.rows)
+        for o in range(0, outputs, pairs)
+    ]
+    pieces.sort(key=lambda p: (-p.inputs, -p.outputs, p.layer, p.input_start, p.output_start))
+    for splitting in (False, True):
+        placed = _pack(pieces, tiles, geometry.rows, pairs, splitting)
+        if placed is not None:
+            return placed
+    needed = 2 * sum(inputs * outputs for inputs, outputs in sizes)
+    available = len(tiles) * geometry.rows * 2 * pairs
+    why = (
+        ""
+        if needed > available
+        else (
+            f", but not as rectangles: the largest block is {pieces[0].inputs} rows x"
+            f" {2 * pieces[0].outputs} columns"
+        )
+    )
+    raise ConfigError(
+        f"the network does not fit: it needs {needed} cells, and {available} are available on"
+        f" {len(tiles)} tile(s) of {geometry.rows} x {geometry.columns}{why}"
+    )
+
+
+def _pack(
+    pieces: list[_Piece], tiles: list[int], tile_rows: int, tile_pairs: int, splitting: bool
+) -> list[tuple[_Piece, _Shelf, int]] | None:
+    """First-fit shelf packing, tallest first; with `splitting`, pieces are cut between outputs to
+    fill shelves up.
+    """
+    shelves: list[_Shelf] = []
+    used_rows = dict.fromkeys(tiles, 0)
+    placed: list[tuple[_Piece, _Shelf, int]] = []
+    waiting = pieces[::-1]
+    while waiting:
+        piece = waiting.pop()
+        enough = 1 if splitting else piece.outputs
+        open_shelves = (
+            s for s in shelves if s.height >= piece.inputs and tile_pairs - s.used_pairs >= enough
+        )
+        shelf = next(open_shelves, None)
+        if shelf is None:
+            tile = next((t for t in tiles if tile_rows - used_rows[t] >= piece.inputs), None)
+            if tile is None:
+                return None
+            shelf = _Shelf(tile, used_rows[tile], piece.inputs, 0)
+            used_rows[tile] += piece.inputs
+            shelves.append(shelf)
+        taken = min(piece.outputs, tile_pairs - shelf.used_pairs)
+        placed.append(
+            (
+                _Piece(piece.layer, piece.input_start, piece.inputs, piece.output_start, taken),
+                shelf,
+                shelf.used_pairs,
+            )
+        )
+        shelf.used_pairs += taken
+        if taken < piece.outputs:
+            rest = piece.outputs - taken
+            waiting.append(
+                _Piece(
+                    piece.layer, piece.input_start, piece.inputs, piece.output_start + taken, rest
+                )
+            )
+    return placed
+
+
+def word_operation(mapping: Mapping, words: Table[str, LayerWords], bits: int = 8) -> WriteWords:
+    """Erase all words of the chip and store these: each at the first cell of its weight's pair.
+
+    Raises `DataError` naming the layer where an index is off the layer, stands twice, or a value
+    has more than `bits` bits.
+    """
+    top = (1 << (bits - 1)) - 1
+    index, values = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int32)]
+    for name, layer_words in words.items():
+        first, _ = mapping.pair_index(name)
+        where = np.asarray(layer_words.indices, dtype=np.int64)
+        if where.ndim != 1 or where.shape != np.shape(layer_words.values):
+            raise DataError(
+                f"words of layer {name}: index and values must be 1-D and of one length"
+            )
+        if where.size and (
+            where.min() < 0 or where.max() >= first.size or np.unique(where).size < where.size
+        ):
+            raise DataError(
+                f"words of layer {name}: indices must differ and lie in 0..{first.size - 1}"
+            )
+        if where.size and int(np.abs(layer_words.values).max()) > top:
+            raise DataError(f"words of layer {name}: {bits}-bit values must lie in -{top}..{top}")
+        index.append(first.ravel()[where])
+        values.append(np.asarray(layer_words.values, dtype=np.int32))
+    cells = Cells.from_index(np.concatenate(index), mapping.geometry)
+    return WriteWords(cells, np.concatenate(values), clear=True, label="words")

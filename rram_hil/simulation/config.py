@@ -1,0 +1,192 @@
+"""Section `[simulation]` of a bench file: what stands in for the hardware."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rram_hil.simulation.model import DEFAULT_PRESET
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Timing(BaseModel):
+    """How long the simulated board takes for things, in seconds; the virtual clock is the sum of
+    them.
+
+    A step of one cell takes 2 `edge_s` + `settle_s` + its width, and `conversion_s` more where it
+    measures: its volts come from converters off the chip, which take about 10 us to settle, and a
+    single cell's few uA must be integrated. One vector of a multiply takes `multiply_s`: the chip's
+    own drivers and column converters (NeuRRAM: 2.1 us). A transaction on the link takes `link_s` +
+    bytes / `bytes_per_s`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    edge_s: Seconds = 20e-9
+    settle_s: Seconds = 10e-6
+    conversion_s: Seconds = 10e-6
+    multiply_s: Seconds = 2e-6
+    word_s: Seconds = 10e-9
+    link_s: Seconds = 1e-3
+    bytes_per_s: Annotated[float, Field(gt=0)] = 10e6
+
+
+class FaultEntry(BaseModel):
+    """An entry of `simulation.faults`: something that goes wrong with a message of an instrument,
+    from the start on.
+
+    `instrument` is its name in the bench file; empty for a bench of one board. `kind` is one of the
+    link faults of docs/instruments.md; it happens at the next `count` messages that contain `on`;
+    `seconds` is how long a delay is.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    kind: str
+    instrument: str = ""
+    on: str = ""
+    count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    seconds: Seconds = 0.0
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Gain = Annotated[float, Field(gt=-0.5, lt=0.5)]
+"""A gain error: what is given or told is 1 + this times what it should be."""
+
+
+class DacErrors(BaseModel):
+    """Errors of one line's converter: gives (1 + `gain`) x level + `offset_v` + deviation.
+
+    `inl_v` is the deviation (V) at evenly spaced levels from the lowest to the highest, straight in
+    between; empty for none.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    offset_v: Finite = 0.0
+    gain: Gain = 0.0
+    inl_v: list[Finite] = []
+
+    @property
+    def any(self) -> bool:
+        """Whether there is an error at all."""
+        return self != DacErrors()
+
+
+class AdcErrors(BaseModel):
+    """Errors of the converter of single readings; `offset` and `inl` in units of the full scale,
+    the same in every range.
+
+    It tells (1 + `gain`) x current + full scale x (`offset` + deviation); `inl` is the deviation at
+    evenly spaced currents from minus to plus full scale, straight in between.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    offset: Annotated[float, Field(gt=-0.1, lt=0.1)] = 0.0
+    gain: Gain = 0.0
+    inl: list[Annotated[float, Field(gt=-0.1, lt=0.1)]] = []
+
+    @property
+    def any(self) -> bool:
+        """Whether there is an error at all."""
+        return self != AdcErrors()
+
+
+class SourceMeterErrors(BaseModel):
+    """Errors of one channel: the terminal has (1 + `gain_v`) x what it says in volts + `offset_v`,
+    and it tells (1 + `gain_a`) x current + `offset_a`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    offset_v: Finite = 0.0
+    gain_v: Gain = 0.0
+    offset_a: Finite = 0.0
+    gain_a: Gain = 0.0
+
+
+class Errors(BaseModel):
+    """Section `[simulation.errors]`: what the simulated instruments do wrong, for calibrations to
+    find; none by default.
+
+    `bl`, `sl` and `wl` are a board's converters of these lines, `adc` that of its single readings.
+    `column_gain` and `column_offset` (in units of the full scale) are the column amplifiers of a
+    multiply, one value a column or none. `access_ohm` is the open transistor in series with every
+    cell when it is read or multiplied, `lead_ohm` leads and contacts in series with single
+    readings. `source_meters` are channels of a rack as its wiring names them ("smu.a").
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    bl: DacErrors = DacErrors()
+    sl: DacErrors = DacErrors()
+    wl: DacErrors = DacErrors()
+    adc: AdcErrors = AdcErrors()
+    column_gain: list[Gain] = []
+    column_offset: list[Finite] = []
+    access_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    lead_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    source_meters: dict[str, SourceMeterErrors] = {}
+
+
+class FixedResistor(BaseModel):
+    """An entry of `simulation.resistors`: a plain resistor in the place of a cell, as test
+    structures have them.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    tile: Annotated[int, Field(ge=0)] = 0
+    row: Annotated[int, Field(ge=0)]
+    column: Annotated[int, Field(ge=0)]
+    ohm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Simulation(BaseModel):
+    """Section `[simulation]`: the device model, the seed of every draw, the file that holds the
+    chip's state.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    device: str = Field(
+        default=DEFAULT_PRESET,
+        description="a preset (hfo2-measured, hfo2, paper) or the path of a model file (.toml)",
+    )
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 1
+    state: str | None = Field(
+        default=None, description="file of the chip's state, so that it outlives the process"
+    )
+    clock: Literal["virtual"] = "virtual"
+    read_noise: bool = Field(default=True, description="false: reads return the conductance itself")
+    converters: bool = Field(
+        default=True, description="false: DAC and ADC do not quantise single reads and levels"
+    )
+    line_ohm: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="wire resistance of one cell pitch (ohm)"
+    )
+    adc_bits: Annotated[int, Field(ge=4, le=24)] = Field(
+        default=12, description="bits of every ADC, sign included"
+    )
+    word_bits: Annotated[int, Field(ge=2, le=31)] = Field(
+        default=8, description="bits of an on-chip word, sign included"
+    )
+    transport: Literal["pty", "socket"] = Field(
+        default="socket", description="how a simulated board is reached"
+    )
+    load_ohm: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="a resistor in place of the array behind every source-meter channel",
+    )
+    pace: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="wall seconds spent per virtual second"
+    )
+    timing: Timing = Timing()
+    faults: list[FaultEntry] = Field(
+        default=[], description="what goes wrong on the link, from the start on"
+    )
+    errors: Errors = Errors()
+    resistors: list[FixedResistor] = Field(default=[], description="cells that are plain resistors")

@@ -1,0 +1,1033 @@
+"""How a cell answers pulses and reads: a first model of filamentary RRAM, vectorised over cells.
+
+A SET pulse brings a cell up to the conductance that its gate voltage (compliance) allows, a RESET
+pulse down to the one that the voltage across it allows; a pulse that would allow less change than
+the cell already has changes nothing. Numbers come from preset files (`presets/*.toml`); their
+sources stand with the fields below. "RADAR" is Levy et al., IEEE TED 2021, doi
+10.1109/TED.2021.3097975 (1T1R HfO2, 25 to 32,768 cells); "NeuRRAM" is Wan et al., Nature 2022.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.interpolate import PchipInterpolator
+from scipy.special import ndtr
+
+from rram_hil.errors import ConfigError
+from rram_hil.simulation import draws
+from rram_hil.simulation.draws import Purpose
+from rram_hil.types import FloatArray, IntArray
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+PRESETS = ("hfo2", "paper")
+"""Presets whose numbers come from published figures; one pulse of theirs never undoes what the one
+before did.
+"""
+FITTED_PRESETS = ("hfo2-measured",)
+"""Presets fitted to measured files by `rram-hil calibrate device-model`: see
+docs/device-model.md.
+"""
+DEFAULT_PRESET = "hfo2-measured"
+_GRID_V = 0.005
+_LEAST_OHM = 1.0
+_STIRRED = 1.1
+"""Conductance, over that of the series resistance alone, up to which a stir can have brought it."""
+
+
+def _skewed(z: ArrayLike, part: float) -> FloatArray:
+    """Of standard normal draws, draws of mean 0 of which `part` is exponential: an end below, a
+    tail above.
+    """
+    normal = np.asarray(z, dtype=np.float64)
+    return np.asarray((1 - part) * normal + part * (-np.log(ndtr(-normal)) - 1.0), dtype=np.float64)
+
+
+def _beyond_eighth(chance: FloatArray) -> FloatArray:
+    """Of uniform draws: 0 for seven in eight, for the others exponential draws of mean 1."""
+    return np.asarray(np.maximum(-np.log(chance) - np.log(8.0), 0.0), dtype=np.float64)
+
+
+class _Part(BaseModel):
+    """Base of the model's sections: unknown keys and guessing coercions are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _check_table(x: list[float], **columns: list[float]) -> None:
+    if len(x) < 2 or any(b <= a for a, b in pairwise(x)):
+        raise ValueError("a table's first column must rise and hold 2 or more points")
+    for name, column in columns.items():
+        if len(column) != len(x):
+            raise ValueError(f"{name} must be as long as its table's first column ({len(x)})")
+
+
+def _check_quantiles(values: list[float]) -> None:
+    if len(values) < 2 or any(b < a for a, b in pairwise(values)):
+        raise ValueError("quantiles must be 2 or more and must not fall")
+
+
+class Virgin(_Part):
+    """A cell before forming."""
+
+    conductance_s: Positive = Field(
+        description="median; 100 Mohm class, below what the read resolves"
+    )
+    spread_ln: NotNegative
+
+
+class Forming(_Part):
+    """Forming: BL - SL at or above the cell's own threshold, gate open. RADAR: 3.12 to 3.17 V, sd
+    0.19 to 0.29, WL 2 V.
+    """
+
+    threshold_v: Positive = Field(description="mean threshold of BL - SL at the reference width")
+    threshold_sd_v: NotNegative
+    width_v_per_decade: NotNegative = Field(
+        description="the threshold falls by this for ten times the width"
+    )
+    reference_width_s: Positive
+    gate_min_v: NotNegative = Field(
+        description="gate over the lower of BL and SL below which nothing forms"
+    )
+    conductance_s: Positive = Field(description="median after forming; RADAR: 7.2 to 7.8 kohm")
+    spread_ln: NotNegative
+    quantile_v: list[Positive] | None = Field(
+        default=None,
+        description=(
+            "thresholds at evenly spaced probabilities from 0 to 1; replace mean and sd where given"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _quantiles(self) -> Self:
+        if self.quantile_v is not None:
+            _check_quantiles(self.quantile_v)
+        return self
+
+    def thresholds(self, z: FloatArray) -> FloatArray:
+        """Thresholds (V) of cells, from standard normal draws."""
+        if self.quantile_v is None:
+            return self.threshold_v + self.threshold_sd_v * z
+        even = np.linspace(0, 1, len(self.quantile_v))
+        return np.asarray(np.interp(ndtr(z), even, self.quantile_v), dtype=np.float64)
+
+
+class Overdrive(_Part):
+    """SET pulses that are too strong for a filament rearrange it instead of growing it.
+
+    Measured, in ramps of WL to 4 V after a RESET: from 2.4 V on some cycles leave the common curve
+    near 4.2 kohm, by one pulse in seventy at first and one in sixteen from 2.8 V on, and wander
+    between 4.5 and 15 kohm to the end of the ramp, though no RESET came. Settled filaments hardly
+    do so.
+
+    What gate volts a cycle's filament bears is drawn once: the part `part` of the cycles (by
+    `gate_v`) bears no more, where BL - SL is at least `bl_v`. A pulse beyond brings its own
+    resistance r (never more than the pulse leaves of a broken one) to ln r' = ln `own_ohm` +
+    `memory` (ln r - ln `own_ohm`) + `spread_ln` z.
+    """
+
+    gate_v: list[Finite]
+    part: list[Fraction]
+    bl_v: Positive
+    own_ohm: Positive
+    memory: Fraction
+    spread_ln: NotNegative
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.gate_v, part=self.part)
+        return self
+
+
+class Grow(_Part):
+    """How a filament grows pulse by pulse.
+
+    A cell is a filament in series with what a SET cannot change, `series_ohm` (transistor, line,
+    contact). With r the filament's own resistance and s that which one pulse of the reference width
+    gives a cell from the high-resistance state (`Set`'s table), r' ^ (-1/power) = r ^ (-1/power) +
+    (s (reference width / width) ^ power) ^ (-1/power): at a power of 1 every pulse adds a
+    conductance of its own. One law then holds for single pulses and for ramps of any step.
+
+    A filament that grows anew after a RESET has its own offsets, drawn once for each such cycle:
+    `cycle_sd_v` (gate volts) and `cycle_sd_ln` (ln of what a pulse adds); one cycle in eight is
+    slow, by an exponential share of `cycle_slow_ln`. A cell's own `gain_sd_ln` counts in the same
+    way. Every SET pulse also stirs a cell by `stir_ln` (ln G, by its conductance `stir_s`), up or
+    down; what lies above 1 / `series_ohm` by it is gone with the next pulse.
+    """
+
+    series_ohm: Positive
+    power: Positive
+    cycle_sd_v: NotNegative
+    cycle_sd_ln: NotNegative
+    cycle_slow_ln: NotNegative
+    stir_s: list[Positive]
+    stir_ln: list[NotNegative]
+    overdrive: Overdrive | None = None
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.stir_s, stir_ln=self.stir_ln)
+        return self
+
+    def own_ohm(self, g_s: FloatArray) -> FloatArray:
+        """Resistance (ohm) of the filaments alone of cells that read `g_s`."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.maximum(1.0 / g_s - self.series_ohm, _LEAST_OHM), dtype=np.float64)
+
+    def grown(
+        self, before_s: FloatArray, single_s: FloatArray, widths: float | FloatArray
+    ) -> FloatArray:
+        """Conductance (S) of cells at `before_s` after a pulse that gives `single_s` to one from
+        the high-resistance state.
+
+        `widths`: the pulse's width in reference widths. Never below `before_s`, but that what a
+        stir has put a little above 1 / `series_ohm` is not kept.
+        """
+        inverse = -1.0 / self.power
+        both = self.own_ohm(before_s) ** inverse + widths * self.own_ohm(single_s) ** inverse
+        after = 1.0 / (self.series_ohm + both ** (-self.power))
+        return np.asarray(
+            np.where(before_s > _STIRRED / self.series_ohm, before_s, after), dtype=np.float64
+        )
+
+
+class Set(_Part):
+    """One SET pulse from the high-resistance state: conductance by gate volts, ratio of it by BL -
+    SL.
+
+    RADAR, 100 ns at BL 2.0 V: WL 2.35 / 2.49 / 2.63 V -> median 74 / 134 / 170 uS, cycle-to-cycle
+    sd 17 / 12 / 9, device-to-device sd 13 / 13 / 11 uS. Against the slope of the curve both are
+    nearly constant voltages: 40 mV from cycle to cycle, 30 mV and 5 % of G from device to device.
+    BL at WL 3 V: nothing below 0.7 V, 175 uS at 0.8 V, 195 at 1.0, 232 at 1.4.
+    """
+
+    gate_v: list[Finite] = Field(description="gate over the lower of BL and SL")
+    conductance_s: list[Positive]
+    bl_v: list[Positive] = Field(description="BL - SL; below the first there is no SET")
+    bl_ratio: list[Positive]
+    reference_width_s: Positive
+    width_v_per_decade: NotNegative = Field(
+        description="gate volts that ten times the width is worth"
+    )
+    offset_sd_v: NotNegative = Field(description="device-to-device, gate volts")
+    gain_sd_ln: NotNegative = Field(description="device-to-device, ln G")
+    jitter_sd_v: NotNegative = Field(description="cycle-to-cycle, gate volts")
+    spread_sd_ln: NotNegative = Field(description="cycle-to-cycle, ln G")
+    settled_gain_v: Finite = Field(
+        default=0.0,
+        description=(
+            "gate volts more that a settled filament sees: one that is not grown from a RESET"
+        ),
+    )
+    grow: Grow | None = None
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.gate_v, conductance_s=self.conductance_s)
+        _check_table(self.conductance_s)
+        _check_table(self.bl_v, bl_ratio=self.bl_ratio)
+        return self
+
+
+class Redraw(_Part):
+    """RESET as it is measured pulse by pulse: a threshold that the filament sets, beyond it a new
+    draw by every pulse.
+
+    U is SL - BL, at most what the gate lets through (`through_v` by `gate_v`), with the offsets of
+    the cell and of the cycle (`cycle_sd_v`) added. A pulse with U below the threshold of a cell's
+    filament (`on_v` by `on_s`) leaves it, or heals one that reads below its filament by the part
+    `heal` from `heal_from_v` on. Beyond, ln G becomes level(U') + own + w: the level from `Reset`'s
+    table, `own` the cell's (`device_ln`), w new for each pulse (`white_ln`), both by `volts`, where
+    U' = U - `lag` x (threshold - threshold of a filament of `intact_s`). Measured, a pulse keeps no
+    memory of what the one before it drew, so that it raises G about as often as it lowers it; never
+    above the filament, and only where the cell reads at most `reach_ln` below what the pulse draws
+    around: a weak RESET does not undo a strong one. w mixes a standard normal draw and, the part
+    `skew` of it, an exponential one of the same sd that has an end towards high resistance; so does
+    `own`, the part `device_skew` of it: measured, single cells stay at 8 kohm in every sweep. The
+    pulse that breaks a filament above `intact_s` spreads by up to `break_ln` more and falls
+    `break_more_ln` deeper, growing with U over `break_v` above the threshold.
+    """
+
+    gate_v: list[Finite]
+    through_v: list[Finite]
+    on_s: list[Positive]
+    on_v: list[Positive]
+    heal: Fraction
+    heal_from_v: Positive
+    volts: list[Positive]
+    white_ln: list[NotNegative]
+    device_ln: list[NotNegative]
+    cycle_sd_v: NotNegative
+    lag: NotNegative
+    skew: Fraction
+    device_skew: Fraction
+    offset_skew: Fraction = Field(
+        description="the part of `offset_sd_v` that has an end towards low thresholds"
+    )
+    intact_s: Positive
+    break_v: NotNegative
+    break_ln: NotNegative
+    break_more_ln: Finite = Field(
+        default=0.0, description="by how much ln G lies lower after the pulse that breaks"
+    )
+    reach_ln: Positive
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.gate_v, through_v=self.through_v)
+        _check_table(self.on_s, on_v=self.on_v)
+        _check_table(self.volts, white_ln=self.white_ln, device_ln=self.device_ln)
+        return self
+
+    def threshold_v(self, filament_s: ArrayLike) -> FloatArray:
+        """Volts at which a filament of `filament_s` breaks."""
+        return np.asarray(
+            np.interp(np.log(filament_s), np.log(self.on_s), self.on_v), dtype=np.float64
+        )
+
+
+class Wear(_Part):
+    """Cycles wear a cell: the RESET pulse that breaks its filament opens less.
+
+    After n such cycles that pulse leaves ln G higher by `less_ln` x e x (1 - exp(-n / `cycles`)), e
+    the cell's own, exponential with a mean of 1, and growing with the volts as `break_ln` does.
+    Measured: the high state's median falls from 132 to 64 kohm over 300 cycles, half of it in 35,
+    each cell by its own amount (in ln 0.55 +- 0.63); after 8,000 cycles fewer cells reach 80 kohm
+    at the first RESET (39 % for 72 % of fresh ones), but no fewer do so in the end.
+    """
+
+    cycles: Positive
+    less_ln: NotNegative
+
+
+class Reset(_Part):
+    """One RESET pulse: conductance by SL - BL, which the gate limits to `gate_slope` x (gate -
+    `gate_threshold_v`).
+
+    RADAR, 200 ns, WL 3.5 V, from about 166 uS: SL 0.6 V none, 0.9 V -> 105 uS, 1.2 -> 37, 1.5 ->
+    22; sd(ln G) 0.45 to 0.6. Full cycling: high state median 91 to 101 kohm, sd(ln R) 1.2. Its gate
+    sweep at SL 2.8 V (2.4 V -> 130 uS, 2.5 -> 73, 2.6 -> 46, 3.0 -> 17, 3.2 -> 10) gives the gate
+    limit.
+    """
+
+    sl_v: list[Positive]
+    conductance_s: list[Positive]
+    spread_ln: list[NotNegative] = Field(
+        description="sd of ln G at each point, devices and cycles together"
+    )
+    device_share: Fraction = Field(description="part of that variance that stays with the device")
+    offset_sd_v: NotNegative = Field(description="device-to-device, volts")
+    jitter_sd_v: NotNegative = Field(description="cycle-to-cycle, volts")
+    reference_width_s: Positive
+    width_v_per_decade: NotNegative
+    gate_threshold_v: Finite
+    gate_slope: Positive
+    floor_s: Positive = Field(description="no RESET goes below")
+    redraw: Redraw | None = None
+    wear: Wear | None = None
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.sl_v, conductance_s=self.conductance_s, spread_ln=self.spread_ln)
+        _check_table([-g for g in self.conductance_s])
+        return self
+
+
+class ReadNoise(_Part):
+    """Noise of one read: Gaussian, sd = hypot(`fraction` x G, `floor_s`), and telegraph cells.
+
+    A telegraph cell reads `telegraph_amplitude` x G lower in the part `telegraph_occupancy` of its
+    reads. Measured on tech A at 400 Hz: sd 0.34 to 1.7 uS with telegraph outliers.
+    """
+
+    fraction: NotNegative
+    floor_s: NotNegative
+    telegraph_cells: Fraction
+    telegraph_occupancy: Fraction
+    telegraph_amplitude: Fraction
+
+
+class Relaxation(_Part):
+    """Change of conductance with log10 of the seconds since programming, beyond the last point on
+    its last slope.
+
+    dG = weight(G / `g_max_s`) x (`body_s` x z1 + `tail_s` x z2^3 / sqrt(15) + `shift_s`) with z1,
+    z2 standard normal, drawn once for each programming: heavy tails, robust and plain sd as
+    measured. Tech B (Gmax 128 uS): sd 2.27, 3.49, 4.54, 7.78 uS and robust sd 0.53, 0.72, 0.90,
+    1.75 uS at 0.01, 0.1, 1, 1e4 s. Tech C (Gmax 40 uS): sd 0.93, 1.56, 2.05, 3.64 uS at 0.01, 0.1,
+    1, 1e5 s, mean -0.27 uS at 1 s and -1.45 uS at 1e5 s; its mean (scaled by the sds, 2.2) and its
+    dependence on the level (largest in mid-range) are used where tech B has none. Published
+    measurements of levels above Gmax are wanting: the weight stays as at Gmax there.
+    """
+
+    log10_s: list[Finite] = Field(description="before the first point nothing has relaxed")
+    body_s: list[NotNegative]
+    tail_s: list[NotNegative]
+    shift_s: list[Finite]
+    g_max_s: Positive
+    g_ratio: list[NotNegative]
+    weight: list[NotNegative]
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.log10_s, body_s=self.body_s, tail_s=self.tail_s, shift_s=self.shift_s)
+        _check_table(self.g_ratio, weight=self.weight)
+        return self
+
+    def at(self, age_s: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Body, tail and shift (S) at an age in seconds."""
+        x = np.log10(np.maximum(age_s, 1e-12))
+        beyond = np.maximum(x - self.log10_s[-1], 0.0)
+        run = self.log10_s[-1] - self.log10_s[-2]
+
+        def column(values: list[float]) -> FloatArray:
+            slope = (values[-1] - values[-2]) / run
+            return np.asarray(np.interp(x, self.log10_s, values) + slope * beyond, dtype=np.float64)
+
+        return column(self.body_s), column(self.tail_s), column(self.shift_s)
+
+
+class Drift(_Part):
+    """Relaxation as it is measured: the whole distribution of the change, by time and conductance.
+
+    `change_s[i][j]` holds the change (S) at `log10_s[i]` and `g_s[j]`, at the probabilities
+    `probability`. One draw for each programming says which of them a cell follows, so that a cell
+    keeps its place among all as time goes on. Between points it is linear in log10 of the seconds
+    and in G, before the first time it grows from nothing over `onset_decades`, beyond the last it
+    goes on with the last slope; below and above the table's conductances its ends hold, scaled by G
+    below.
+    """
+
+    log10_s: list[Finite]
+    onset_decades: Positive
+    g_s: list[Positive]
+    probability: list[Fraction]
+    change_s: list[list[list[Finite]]]
+
+    @model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_table(self.log10_s)
+        _check_table(self.g_s)
+        _check_table(self.probability)
+        shape = (len(self.log10_s), len(self.g_s), len(self.probability))
+        if np.shape(self.change_s) != shape:
+            raise ValueError(
+                f"change_s must be {shape[0]} x {shape[1]} x {shape[2]} (times, conductances,"
+                " probabilities)"
+            )
+        for at_time in self.change_s:
+            for row in at_time:
+                _check_quantiles(row)
+        return self
+
+    @cached_property
+    def _table(self) -> FloatArray:
+        return np.asarray(self.change_s, dtype=np.float64)
+
+    def change(self, chance: FloatArray, g_s: FloatArray, age_s: FloatArray) -> FloatArray:
+        """Change (S) of cells programmed to `g_s` after `age_s` seconds, each at its place `chance`
+        in the distribution.
+        """
+        times = np.asarray(self.log10_s)
+        x = np.log10(np.maximum(age_s, 1e-12))
+        i = np.clip(np.searchsorted(times, x) - 1, 0, times.size - 2)
+        part_t = (x - times[i]) / (times[i + 1] - times[i])
+        early = np.clip(1 + (x - times[0]) / self.onset_decades, 0.0, 1.0)
+        part_t = np.where(x < times[0], 0.0, part_t)
+        places = np.asarray(self.g_s)
+        held = np.clip(g_s, places[0], places[-1])
+        j = np.clip(np.searchsorted(places, held) - 1, 0, places.size - 2)
+        part_g = (held - places[j]) / (places[j + 1] - places[j])
+        p = np.asarray(self.probability)
+        k = np.clip(np.searchsorted(p, chance) - 1, 0, p.size - 2)
+        part_p = np.clip((chance - p[k]) / (p[k + 1] - p[k]), 0.0, 1.0)
+        found = np.zeros(np.shape(chance))
+        for dt in (0, 1):
+            for dg in (0, 1):
+                for dp in (0, 1):
+                    weight = (
+                        (part_t if dt else 1 - part_t)
+                        * (part_g if dg else 1 - part_g)
+                        * (part_p if dp else 1 - part_p)
+                    )
+                    found += weight * self._table[i + dt, j + dg, k + dp]
+        return np.asarray(found * early * np.minimum(g_s / places[0], 1.0), dtype=np.float64)
+
+
+class Stuck(_Part):
+    """Cells that no pulse moves. Stuck high-resistance cells never form.
+
+    `hfo2`: 0.8 % in all, the upper end of the failures that NeuRRAM's write-verify reports (0.18 to
+    0.77 %). `paper`: 1.75 % low, 9.04 % high, the rates commonly used with it.
+    """
+
+    low_resistance: Fraction
+    high_resistance: Fraction
+    low_resistance_s: Positive
+    low_resistance_spread_ln: NotNegative
+
+
+@dataclass(frozen=True, eq=False)
+class Traits:
+    """What stays with each cell (device-to-device), shape (n,): its flat index and standard normal
+    draws.
+    """
+
+    index: IntArray
+    stuck: NDArray[np.int8]
+    fixed_s: NDArray[np.float32]
+    form_threshold_v: NDArray[np.float32]
+    gate_offset_v: NDArray[np.float32]
+    set_gain_ln: NDArray[np.float32]
+    reset_offset_v: NDArray[np.float32]
+    reset_z: NDArray[np.float32]
+    telegraph: NDArray[np.bool_]
+
+    def part(self, at: IntArray) -> Traits:
+        """The traits of some of the cells."""
+        return Traits(*(getattr(self, f.name)[at] for f in fields(self)))
+
+
+class DeviceModel(_Part):
+    """A device model; `load` reads a preset or a file. Everything about one chip follows from it
+    and a seed.
+    """
+
+    name: str
+    virgin: Virgin
+    forming: Forming
+    set: Set
+    reset: Reset
+    read: ReadNoise
+    stuck: Stuck
+    relaxation: Relaxation | None = None
+    drift: Drift | None = Field(default=None, description="takes the place of `relaxation`")
+    about: str = Field(default="", description="where the numbers come from")
+    compliance_v: Positive = Field(
+        default=0.5,
+        description=(
+            "a compliance current limits a SET to current / this (volts left across a formed cell)"
+        ),
+    )
+
+    @classmethod
+    def load(cls, name: str, folder: Path = Path(".")) -> DeviceModel:
+        """A preset by name, or a TOML file (relative to `folder`). Raises `ConfigError` naming what
+        is wrong.
+        """
+        if name in (*PRESETS, *FITTED_PRESETS):
+            text = (files("rram_hil.simulation") / "presets" / f"{name}.toml").read_text(
+                encoding="utf-8"
+            )
+        else:
+            try:
+                text = (folder / name).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                presets = ", ".join((*PRESETS, *FITTED_PRESETS))
+                raise ConfigError(
+                    f"device model {name!r} is neither a preset ({presets}) nor a file: {error}"
+                ) from None
+        try:
+            return cls.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"device model {name}: not valid TOML: {error}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"device model {name}: {key}: {first['msg']}") from None
+
+    @property
+    def digest(self) -> str:
+        """Hash of every number of the model. Numbers that a model does not use (added later, at
+        their defaults) do not count.
+        """
+        content = self.model_dump()
+        for *sections, key in (
+            ("set", "grow", "overdrive"),
+            ("set", "grow"),
+            ("set", "settled_gain_v"),
+            ("reset", "redraw", "break_more_ln"),
+            ("reset", "redraw"),
+            ("reset", "wear"),
+            ("forming", "quantile_v"),
+            ("drift",),
+            ("about",),
+        ):
+            part: dict[str, Any] | None = content
+            for section in sections:
+                part = None if part is None else part[section]
+            if part is not None and not part[key]:
+                del part[key]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether the model has a relaxation."""
+        return self.drift is not None or self.relaxation is not None
+
+    @cached_property
+    def _set_curve(self) -> tuple[FloatArray, FloatArray]:
+        """Gate volts on a fine grid and ln G of the nominal SET there (monotone cubic through the
+        table).
+        """
+        grid = np.arange(self.set.gate_v[0], self.set.gate_v[-1] + _GRID_V / 2, _GRID_V)
+        curve = PchipInterpolator(self.set.gate_v, np.log(self.set.conductance_s))
+        return grid, np.asarray(curve(np.minimum(grid, self.set.gate_v[-1])), dtype=np.float64)
+
+    @cached_property
+    def _reset_curve(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Volts on a fine grid, ln G of the nominal RESET there, and its spread."""
+        grid = np.arange(self.reset.sl_v[0], self.reset.sl_v[-1] + _GRID_V / 2, _GRID_V)
+        curve = PchipInterpolator(self.reset.sl_v, np.log(self.reset.conductance_s))
+        level = np.asarray(curve(np.minimum(grid, self.reset.sl_v[-1])), dtype=np.float64)
+        return (
+            grid,
+            level,
+            np.asarray(np.interp(grid, self.reset.sl_v, self.reset.spread_ln), dtype=np.float64),
+        )
+
+    def _set_ln(self, gate_v: ArrayLike, bl_v: ArrayLike, width_s: float) -> FloatArray:
+        """ln of the conductance that a SET allows; -inf where there is no SET."""
+        gate = np.asarray(gate_v, dtype=np.float64) + self._width_v(self.set, width_s)
+        volts = np.asarray(bl_v, dtype=np.float64)
+        level = np.interp(gate, *self._set_curve) + np.log(
+            np.interp(volts, self.set.bl_v, self.set.bl_ratio)
+        )
+        works = (volts >= self.set.bl_v[0]) & (gate >= self.set.gate_v[0])
+        return np.asarray(np.where(works, level, -np.inf), dtype=np.float64)
+
+    def _reset_v(self, sl_v: ArrayLike, gate_v: ArrayLike, width_s: float) -> FloatArray:
+        """Volts that reach the cell in a RESET, as the gate lets through, at the reference
+        width.
+        """
+        if (law := self.reset.redraw) is not None:
+            through = np.interp(np.asarray(gate_v, dtype=np.float64), law.gate_v, law.through_v)
+        else:
+            through = self.reset.gate_slope * (
+                np.asarray(gate_v, dtype=np.float64) - self.reset.gate_threshold_v
+            )
+        limited = np.minimum(np.asarray(sl_v, dtype=np.float64), through)
+        return np.asarray(limited + self._width_v(self.reset, width_s), dtype=np.float64)
+
+    @staticmethod
+    def _width_v(part: Set | Reset | Forming, width_s: float) -> float:
+        return part.width_v_per_decade * float(np.log10(width_s / part.reference_width_s))
+
+    def _nominal_ln(self, gate_v: ArrayLike, bl_v: ArrayLike, width_s: float) -> FloatArray:
+        """ln G of one SET from the high-resistance state; -inf where there is no SET."""
+        level = self._set_ln(gate_v, bl_v, width_s)
+        if self.set.grow is None:
+            return level
+        low = np.full(level.shape, self.reset.conductance_s[-1])
+        grown = self.set.grow.grown(low, np.exp(level), width_s / self.set.reference_width_s)
+        return np.asarray(np.where(np.isfinite(level), np.log(grown), -np.inf), dtype=np.float64)
+
+    def nominal_set_s(
+        self, wl_v: ArrayLike, bl_v: ArrayLike = 2.0, width_s: float = 100e-9
+    ) -> FloatArray:
+        """Median conductance (S) after one SET from the high-resistance state: what
+        characterisation would show.
+        """
+        return np.asarray(np.exp(self._nominal_ln(wl_v, bl_v, width_s)), dtype=np.float64)
+
+    def nominal_set_gate_v(
+        self, target_s: ArrayLike, bl_v: float = 2.0, width_s: float = 100e-9
+    ) -> FloatArray:
+        """Gate volts whose nominal SET gives `target_s`; held at the ends of the curve."""
+        gate = self._set_curve[0]
+        wl = gate - self._width_v(self.set, width_s)
+        level = self._nominal_ln(wl + 1e-9, bl_v, width_s)
+        rising = np.isfinite(level) & np.concatenate(([True], np.diff(level) > 0))
+        if not rising.any():
+            return np.full(np.shape(target_s), wl[-1])
+        found = np.interp(np.log(np.asarray(target_s, dtype=np.float64)), level[rising], wl[rising])
+        return np.asarray(found, dtype=np.float64)
+
+    def nominal_set_table(
+        self, bl_v: float = 2.0, width_s: float = 100e-9, points: int = 29
+    ) -> tuple[FloatArray, FloatArray]:
+        """(wl_v, conductance_s) of the nominal SET, evenly spaced in gate volts: the table that a
+        recipe carries.
+        """
+        gate = np.linspace(self.set.gate_v[0], self.set.gate_v[-1], points)
+        wl = gate - self._width_v(self.set, width_s)
+        return wl, self.nominal_set_s(wl + 1e-12, bl_v, width_s)
+
+    def nominal_reset_s(
+        self, sl_v: ArrayLike, wl_v: ArrayLike = 3.5, width_s: float = 200e-9
+    ) -> FloatArray:
+        """Median conductance (S) to which one RESET brings a cell that is above it; infinite where
+        it does nothing.
+        """
+        volts = self._reset_v(sl_v, wl_v, width_s)
+        grid, level, _ = self._reset_curve
+        found = np.where(volts < self.reset.sl_v[0], np.inf, np.exp(np.interp(volts, grid, level)))
+        return np.asarray(found, dtype=np.float64)
+
+    def nominal_reset_sl_v(self, target_s: ArrayLike, width_s: float = 200e-9) -> FloatArray:
+        """SL volts (gate wide open) whose nominal RESET gives `target_s`; held at the ends of the
+        curve.
+        """
+        grid, level, _ = self._reset_curve
+        found = np.interp(np.log(np.asarray(target_s, dtype=np.float64)), level[::-1], grid[::-1])
+        return np.asarray(found - self._width_v(self.reset, width_s), dtype=np.float64)
+
+    def traits(self, seed: int, index: IntArray) -> Traits:
+        """The device-to-device draws of cells, by their flat indices."""
+
+        def z(purpose: Purpose) -> FloatArray:
+            return draws.normal(seed, purpose, index)
+
+        chance = draws.uniform(seed, Purpose.STUCK, index)
+        low = chance < self.stuck.low_resistance
+        high = ~low & (chance < self.stuck.low_resistance + self.stuck.high_resistance)
+        virgin = self.virgin.conductance_s * np.exp(self.virgin.spread_ln * z(Purpose.VIRGIN))
+        short = self.stuck.low_resistance_s * np.exp(
+            self.stuck.low_resistance_spread_ln * z(Purpose.STUCK_LEVEL)
+        )
+        single = np.float32
+        return Traits(
+            index=np.asarray(index, dtype=np.int64),
+            stuck=low.astype(np.int8) - high.astype(np.int8),
+            fixed_s=np.where(low, short, virgin).astype(single),
+            form_threshold_v=self.forming.thresholds(z(Purpose.FORM_THRESHOLD)).astype(single),
+            gate_offset_v=(self.set.offset_sd_v * z(Purpose.GATE_OFFSET)).astype(single),
+            set_gain_ln=(self.set.gain_sd_ln * z(Purpose.SET_GAIN)).astype(single),
+            reset_offset_v=self._reset_offsets(z(Purpose.RESET_OFFSET)).astype(single),
+            reset_z=z(Purpose.RESET_GAIN).astype(single),
+            telegraph=draws.uniform(seed, Purpose.TELEGRAPH_CELL, index)
+            < self.read.telegraph_cells,
+        )
+
+    def _reset_offsets(self, z: FloatArray) -> FloatArray:
+        """Volts by which RESET is easier for each cell, from standard normal draws."""
+        skew = 0.0 if self.reset.redraw is None else self.reset.redraw.offset_skew
+        if skew == 0:
+            return self.reset.offset_sd_v * z
+        return -self.reset.offset_sd_v * _skewed(-z, skew)
+
+    def after_set(
+        self,
+        seed: int,
+        traits: Traits,
+        event: IntArray,
+        g_s: FloatArray,
+        formed: NDArray[np.bool_],
+        bl_v: FloatArray,
+        gate_v: FloatArray,
+        width_s: float,
+        cap_s: float | FloatArray = np.inf,
+        settled_s: FloatArray | None = None,
+        cycle: IntArray | None = None,
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Conductance (S) and formed flag after a pulse with BL - SL = `bl_v` > 0 and the gate
+        `gate_v` above SL.
+
+        Never below `g_s` (but for what `Grow` stirs and `Overdrive` rearranges). `cap_s` is what a
+        compliance current allows, one for all cells or one each. `settled_s` says of which cells
+        the filament is settled, and how large it is (S; NaN: grown by these pulses), `cycle` which
+        RESET it grows from (any number that changes with each; without it, each pulse counts as
+        one). Stuck cells stay.
+        """
+        threshold = traits.form_threshold_v - self._width_v(self.forming, width_s)
+        forms = (
+            ~formed
+            & (bl_v >= threshold)
+            & (gate_v >= self.forming.gate_min_v)
+            & (traits.stuck == 0)
+        )
+        after = np.array(g_s, dtype=np.float64)
+        cap = np.broadcast_to(np.asarray(cap_s, dtype=np.float64), after.shape)
+        if (at := np.flatnonzero(forms)).size:
+            z = draws.normal(seed, Purpose.FORM_LEVEL, traits.index[at], event[at])
+            level_s = self.forming.conductance_s * np.exp(self.forming.spread_ln * z)
+            after[at] = np.maximum(after[at], np.minimum(level_s, cap[at]))
+        if (at := np.flatnonzero(formed)).size:
+            settled = np.full(at.size, np.nan) if settled_s is None else settled_s[at]
+            when = event[at] if cycle is None else cycle[at]
+            mine = (seed, traits.part(at), event[at])
+            if self.set.grow is None:
+                level_s = np.exp(
+                    self._set_level_ln(*mine, bl_v[at], gate_v[at], width_s)
+                    + traits.set_gain_ln[at]
+                )
+                after[at] = np.maximum(after[at], np.minimum(level_s, cap[at]))
+            else:
+                after[at] = self._grown(
+                    *mine,
+                    when,
+                    after[at],
+                    np.isnan(settled),
+                    bl_v[at],
+                    gate_v[at],
+                    width_s,
+                    cap[at],
+                )
+        return after, formed | forms
+
+    def _set_level_ln(
+        self,
+        seed: int,
+        traits: Traits,
+        event: IntArray,
+        bl_v: FloatArray,
+        gate_v: FloatArray,
+        width_s: float,
+    ) -> FloatArray:
+        """ln G of a SET from the high-resistance state, with all but the cell's own gain."""
+        gate = gate_v + traits.gate_offset_v
+        if self.set.jitter_sd_v > 0:
+            gate = gate + self.set.jitter_sd_v * draws.normal(
+                seed, Purpose.SET_JITTER, traits.index, event
+            )
+        level = self._set_ln(gate, bl_v, width_s)
+        if self.set.spread_sd_ln > 0:
+            level = level + self.set.spread_sd_ln * draws.normal(
+                seed, Purpose.SET_SPREAD, traits.index, event
+            )
+        return level
+
+    def _grown(
+        self,
+        seed: int,
+        traits: Traits,
+        event: IntArray,
+        cycle: IntArray,
+        before_s: FloatArray,
+        grown: NDArray[np.bool_],
+        bl_v: FloatArray,
+        gate_v: FloatArray,
+        width_s: float,
+        cap_s: FloatArray,
+    ) -> FloatArray:
+        """What one SET pulse makes of `before_s` (S) where filaments grow; `grown`: by these
+        pulses, else a settled one.
+        """
+        grow = self.set.grow
+        assert grow is not None
+        index = traits.index
+        own_v = grow.cycle_sd_v * draws.normal(seed, Purpose.CYCLE_OFFSET, index, cycle)
+        own_ln = grow.cycle_sd_ln * draws.normal(seed, Purpose.CYCLE_GAIN, index, cycle)
+        if grow.cycle_slow_ln > 0:
+            own_ln = own_ln - grow.cycle_slow_ln * _beyond_eighth(
+                draws.uniform(seed, Purpose.CYCLE_TAIL, index, cycle)
+            )
+        own_gate = gate_v + np.where(grown, own_v, self.set.settled_gain_v)
+        single = np.exp(self._set_level_ln(seed, traits, event, bl_v, own_gate, width_s))
+        strength = np.exp(
+            (traits.set_gain_ln.astype(np.float64) + np.where(grown, own_ln, 0.0)) / grow.power
+        )
+        widths = strength * width_s / self.set.reference_width_s
+        after = grow.grown(before_s, single, widths)
+        if (law := grow.overdrive) is not None:
+            chance = draws.uniform(seed, Purpose.OVERDRIVE, index, cycle)
+            beyond = grown & (bl_v >= law.bl_v) & (chance < np.interp(gate_v, law.gate_v, law.part))
+            once = grow.own_ohm(single) * widths ** (-grow.power)
+            r = np.log(np.minimum(grow.own_ohm(before_s), once) / law.own_ohm)
+            z = draws.normal(seed, Purpose.OVERDRIVE_STEP, index, event)
+            again = 1.0 / (
+                grow.series_ohm + law.own_ohm * np.exp(law.memory * r + law.spread_ln * z)
+            )
+            after = np.where(beyond, again, after)
+        capped = np.where(after > before_s, np.maximum(before_s, np.minimum(after, cap_s)), after)
+        z = draws.normal(seed, Purpose.SET_STIR, index, event)
+        sd = np.interp(np.log(capped), np.log(grow.stir_s), grow.stir_ln)
+        stirred = np.minimum(capped * np.exp(sd * z), np.maximum(cap_s, before_s))
+        return np.asarray(
+            np.where((traits.stuck == 0) & (bl_v >= self.set.bl_v[0]), stirred, before_s),
+            dtype=np.float64,
+        )
+
+    def after_reset(
+        self,
+        seed: int,
+        traits: Traits,
+        event: IntArray,
+        g_s: FloatArray,
+        formed: NDArray[np.bool_],
+        sl_v: FloatArray,
+        gate_v: FloatArray,
+        width_s: float,
+        settled_s: FloatArray | None = None,
+        cycle: IntArray | None = None,
+        broken_s: FloatArray | None = None,
+        cycles_done: IntArray | None = None,
+    ) -> FloatArray:
+        """Conductance (S) after a pulse with SL - BL = `sl_v` > 0 and the gate `gate_v` above BL.
+
+        Never above `g_s` but where the model has a `Redraw`. `settled_s` and `cycle` as in
+        `after_set`; `broken_s` is how large (S) the filament was that a RESET of this cycle broke,
+        0 for one that is whole (see `broken_after`); `cycles_done` is how many such cycles the cell
+        has behind it (`Wear`; without it, none).
+        """
+        if self.reset.redraw is not None:
+            whole_s = g_s if settled_s is None else self._whole(g_s, settled_s)
+            broken = np.zeros(g_s.shape) if broken_s is None else broken_s
+            when = event if cycle is None else cycle
+            worn = self._worn(seed, traits.index, cycles_done)
+            moved = self._redrawn(
+                seed, traits, event, when, g_s, whole_s, broken, worn, sl_v, gate_v, width_s
+            )
+            return np.asarray(
+                np.where(formed & (traits.stuck == 0) & (sl_v > 0), moved, g_s), dtype=np.float64
+            )
+        z = np.sqrt(self.reset.device_share) * traits.reset_z
+        z = z + np.sqrt(1 - self.reset.device_share) * draws.normal(
+            seed, Purpose.RESET_SPREAD, traits.index, event
+        )
+        volts = self._reset_v(sl_v, gate_v, width_s)
+        works = volts >= self.reset.sl_v[0]
+        volts = volts + traits.reset_offset_v
+        if self.reset.jitter_sd_v > 0:
+            volts = volts + self.reset.jitter_sd_v * draws.normal(
+                seed, Purpose.RESET_JITTER, traits.index, event
+            )
+        grid, level, spread = self._reset_curve
+        reached = np.exp(np.interp(volts, grid, level) + np.interp(volts, grid, spread) * z)
+        after = np.minimum(g_s, np.maximum(reached, self.reset.floor_s))
+        return np.asarray(np.where(works & formed, after, g_s), dtype=np.float64)
+
+    def _redrawn(
+        self,
+        seed: int,
+        traits: Traits,
+        event: IntArray,
+        cycle: IntArray,
+        g_s: FloatArray,
+        whole_s: FloatArray,
+        broken_s: FloatArray,
+        worn_ln: float | FloatArray,
+        sl_v: FloatArray,
+        gate_v: FloatArray,
+        width_s: float,
+    ) -> FloatArray:
+        law = self.reset.redraw
+        assert law is not None
+        volts = self._reset_v(sl_v, gate_v, width_s) + traits.reset_offset_v
+        volts = volts + law.cycle_sd_v * draws.normal(
+            seed, Purpose.RESET_CYCLE, traits.index, cycle
+        )
+        broken = broken_s > 0
+        filament = np.where(broken, broken_s, np.maximum(whole_s, 1e-12))
+        on = law.threshold_v(filament)
+        beyond = volts - law.lag * (on - law.threshold_v(law.intact_s))
+        w = _skewed(draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event), law.skew)
+        own = np.interp(beyond, law.volts, law.device_ln) * _skewed(traits.reset_z, law.device_skew)
+        grid, level, _ = self._reset_curve
+        around = np.interp(beyond, grid, level) + own
+        drawn = around + np.interp(beyond, law.volts, law.white_ln) * w
+        x = np.log(np.maximum(g_s, 1e-12))
+        above = volts - on
+        hard = np.clip(above / max(law.break_v, 1e-6), 0.0, 1.0) * (filament >= law.intact_s)
+        z = draws.normal(seed, Purpose.RESET_BREAK, traits.index, event)
+        drawn = np.where(
+            broken, drawn, drawn + hard * (law.break_ln * z - law.break_more_ln + worn_ln)
+        )
+        healed = x + np.where(volts >= law.heal_from_v, law.heal, 0.0) * np.maximum(
+            np.log(filament) - x, 0.0
+        )
+        first = np.where(above >= 0, np.minimum(drawn, x), healed)
+        again = np.where(
+            around - x <= law.reach_ln, np.minimum(drawn, np.maximum(np.log(filament), x)), x
+        )
+        moved = np.where(broken, again, first)
+        # A state that is left as it is must come back as the same number.
+        after = np.where(moved == x, g_s, np.exp(np.maximum(moved, np.log(self.reset.floor_s))))
+        return np.asarray(after, dtype=np.float64)
+
+    def _worn(self, seed: int, index: IntArray, cycles_done: IntArray | None) -> float | FloatArray:
+        """By how much (ln G) wear lets each cell's filament break less."""
+        law = self.reset.wear
+        if law is None or cycles_done is None:
+            return 0.0
+        own = -np.log(draws.uniform(seed, Purpose.WEAR, index))
+        return np.asarray(
+            law.less_ln * own * -np.expm1(-cycles_done / law.cycles), dtype=np.float64
+        )
+
+    @staticmethod
+    def _whole(g_s: FloatArray, settled_s: FloatArray) -> FloatArray:
+        """Size (S) of filaments that are whole: the settled one's, else what the cell reads."""
+        return np.where(np.isnan(settled_s), g_s, settled_s)
+
+    def broken_after(
+        self,
+        polarity: int,
+        before_s: FloatArray,
+        after_s: FloatArray,
+        broken_s: FloatArray,
+        settled_s: FloatArray | None = None,
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """How large (S) the filaments were that are broken after a pulse of a polarity (1: SET), 0
+        where they are whole.
+
+        Also, which this pulse broke, so that a cycle of theirs begins: the first RESET that lowers
+        a cell. A SET that raises one grows a new filament. `broken_s` and `settled_s` as in
+        `after_reset`.
+        """
+        if polarity > 0:
+            return np.where(after_s > before_s, 0.0, broken_s), np.zeros(
+                before_s.shape, dtype=np.bool_
+            )
+        broke = (broken_s == 0) & (after_s < before_s)
+        whole_s = before_s if settled_s is None else self._whole(before_s, settled_s)
+        return np.where(broke, whole_s, broken_s), broke
+
+    def relaxed(
+        self, seed: int, index: IntArray, event: IntArray, g_s: FloatArray, age_s: FloatArray
+    ) -> FloatArray:
+        """Conductance (S) `age_s` seconds after a programming to `g_s` that was event number
+        `event` of each cell.
+        """
+        if self.drift is not None:
+            if np.max(age_s, initial=0.0) <= 10.0 ** (
+                self.drift.log10_s[0] - self.drift.onset_decades
+            ):
+                return np.array(g_s, dtype=np.float64)
+            chance = draws.uniform(seed, Purpose.RELAX_PLACE, index, event)
+            change = self.drift.change(
+                chance, np.asarray(g_s, dtype=np.float64), np.asarray(age_s, dtype=np.float64)
+            )
+            return np.asarray(np.maximum(g_s + change, 0.05 * g_s), dtype=np.float64)
+        law = self.relaxation
+        if law is None:
+            return g_s
+        body, tail, shift = law.at(age_s)
+        z1 = draws.normal(seed, Purpose.RELAX_BODY, index, event)
+        z2 = draws.normal(seed, Purpose.RELAX_TAIL, index, event)
+        weight = np.interp(g_s / law.g_max_s, law.g_ratio, law.weight)
+        change = weight * (body * z1 + tail * z2**3 / np.sqrt(15.0) + shift)
+        return np.asarray(np.maximum(g_s + change, 0.05 * g_s), dtype=np.float64)
+
+    def noise_s(self, g_s: FloatArray) -> FloatArray:
+        """Standard deviation (S) of the Gaussian noise of one read."""
+        return np.asarray(np.hypot(self.read.fraction * g_s, self.read.floor_s), dtype=np.float64)
+
+    def as_read(self, seed: int, traits: Traits, event: IntArray, g_s: FloatArray) -> FloatArray:
+        """What one read sees of a conductance (S): noise and telegraph steps."""
+        seen = g_s + self.noise_s(g_s) * draws.normal(seed, Purpose.READ, traits.index, event)
+        if self.read.telegraph_cells > 0:
+            trapped = (
+                draws.uniform(seed, Purpose.TELEGRAPH, traits.index, event)
+                < self.read.telegraph_occupancy
+            )
+            seen = seen - np.where(
+                trapped & traits.telegraph, self.read.telegraph_amplitude * g_s, 0.0
+            )
+        return np.asarray(seen, dtype=np.float64)

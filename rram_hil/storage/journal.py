@@ -1,0 +1,423 @@
+"""The journal of a run: an append-only file of frames, from which a run is resumed, followed,
+replayed and projected.
+
+A frame on the disk, little-endian: magic "RHJ1", length of the payload (4 bytes), id of the journal
+(8 random bytes), sequence number (8 bytes, from 0), kind (4 bytes), the payload (an encoded record,
+see records.py), CRC32 of all that (4 bytes). Each is written by one call, so a crash leaves whole
+frames and at most one torn frame at the end, which reading leaves out and resuming cuts off. Damage
+anywhere else is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from rram_hil.errors import DataError
+from rram_hil.storage.codec import AnyArray, decode, encode, flatten_fields, restore_fields
+from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header
+from rram_hil.storage.safe_files import BINARY, lock, sync, sync_folder, write_all
+
+_MAGIC = b"RHJ1"
+_HEAD = struct.Struct("<4sI8sQI")
+_CRC = struct.Struct("<I")
+_LONGEST = 1 << 30  # one write call takes 2 GiB at most
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A frame and where it stands in the file."""
+
+    sequence: int
+    offset: int
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A whole frame whose CRC is right, not yet decoded."""
+
+    journal_id: bytes
+    sequence: int
+    kind: int
+    payload: bytes
+    offset: int
+    end: int
+
+
+def _payload(frame: Frame) -> bytes:
+    arrays: dict[str, AnyArray] = {}
+    meta = flatten_fields(frame, "", arrays)
+    return encode(type(frame).__name__, meta, arrays)
+
+
+def _frame(raw: _Raw, path: Path) -> Frame:
+    cls = _KINDS.get(raw.kind)
+    if cls is None:
+        raise DataError(
+            f"{path}: frame {raw.sequence} is of unknown kind {raw.kind}; written by a newer"
+            " version?"
+        )
+    record = decode(raw.payload)
+    frame: Frame = restore_fields(cls, record.meta, "", record.arrays)
+    return frame
+
+
+def _raw_at(file: BinaryIO, offset: int) -> _Raw | None:
+    """The whole frame at `offset`; None where there is none (end of file, torn, damaged)."""
+    file.seek(offset)
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    magic, length, journal_id, sequence, kind = _HEAD.unpack(head)
+    if magic != _MAGIC or length > _LONGEST:
+        return None
+    body = file.read(length + _CRC.size)
+    if len(body) < length + _CRC.size:
+        return None
+    payload = body[:length]
+    if _CRC.unpack_from(body, length)[0] != zlib.crc32(payload, zlib.crc32(head)):
+        return None
+    return _Raw(
+        journal_id, sequence, kind, payload, offset, offset + _HEAD.size + length + _CRC.size
+    )
+
+
+class JournalReader:
+    """Iterates over the whole frames of a journal, in order; safe beside a writer, takes no lock.
+
+    After an iteration, `frames` is the number of frames, `whole_bytes` where the last one ends and
+    `cut_bytes` how many bytes of a torn tail were left out. Iterating raises `DataError` for a file
+    that is no journal and for damage before the end.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.frames = 0
+        self.whole_bytes = 0
+        self.cut_bytes = 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        for entry in self.entries():
+            yield entry.frame
+
+    def entries(self) -> Iterator[Entry]:
+        """The frames with their places."""
+        with self._open() as file:
+            for raw in self._raws(file):
+                yield Entry(raw.sequence, raw.offset, _frame(raw, self.path))
+
+    def frame_at(self, offset: int) -> Frame:
+        """The frame at an entry's offset. Raises `DataError` where there is none."""
+        with self._open() as file:
+            raw = _raw_at(file, offset)
+        if raw is None:
+            raise DataError(f"{self.path}: no whole frame at byte {offset}")
+        return _frame(raw, self.path)
+
+    def header(self) -> Header:
+        """The first frame. Raises `DataError` where it is torn or missing."""
+        for frame in self:
+            if isinstance(frame, Header):
+                return frame
+            break
+        raise DataError(f"{self.path}: the journal has no header; the run never began")
+
+    def _open(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: journal cannot be read: {error.strerror or error}"
+            ) from None
+
+    def _raws(self, file: BinaryIO) -> Iterator[_Raw]:
+        self.frames = self.whole_bytes = self.cut_bytes = 0
+        journal_id = b""
+        while (raw := _raw_at(file, self.whole_bytes)) is not None:
+            if self.frames == 0:
+                journal_id = raw.journal_id
+            if raw.journal_id != journal_id or raw.sequence != self.frames:
+                break
+            self.frames += 1
+            self.whole_bytes = raw.end
+            yield raw
+        self.check_tail(file, journal_id)
+
+    def check_tail(self, file: BinaryIO, journal_id: bytes) -> None:
+        """Count the bytes after the last whole frame. Raises `DataError` where more than a torn
+        frame stands there.
+        """
+        self.cut_bytes = os.fstat(file.fileno()).st_size - self.whole_bytes
+        if self.cut_bytes == 0:
+            return
+        file.seek(self.whole_bytes)
+        begins = file.read(len(_MAGIC))
+        if self.frames == 0 and not _MAGIC.startswith(begins):
+            raise DataError(
+                f"{self.path}: not a journal of rram_hil (or its first bytes are damaged)"
+            )
+        for at in _find_magic(file, self.whole_bytes):
+            later = _raw_at(file, at)
+            if later is not None and (self.frames == 0 or later.journal_id == journal_id):
+                raise DataError(
+                    f"{self.path}: damaged at byte {self.whole_bytes}, after {self.frames} whole"
+                    f" frames: frame {later.sequence} follows whole at byte {at}; this is no torn"
+                    " end, restore the file from a copy"
+                )
+
+
+def _find_magic(file: BinaryIO, start: int) -> Iterator[int]:
+    """Every place from `start` on where a frame may begin."""
+    kept = b""
+    while True:
+        file.seek(start + len(kept))
+        chunk = kept + file.read(1 << 20)
+        at = chunk.find(_MAGIC)
+        while at >= 0:
+            yield start + at
+            at = chunk.find(_MAGIC, at + 1)
+        if len(chunk) == len(kept):
+            return
+        kept = chunk[-(len(_MAGIC) - 1) :]
+        start += len(chunk) - len(kept)
+
+
+def read_journal(path: str | Path) -> JournalReader:
+    """A reader of the journal at `path`; see `JournalReader`."""
+    return JournalReader(path)
+
+
+def holds_run(path: str | Path) -> bool:
+    """Whether a journal stands at `path` that `Journal.resume` can open; False for a missing, empty
+    or headless file.
+
+    Raises `DataError` for a file that is no journal.
+    """
+    path = Path(path)
+    if not path.exists():
+        return False
+    reader = JournalReader(path)
+    with reader._open() as file:
+        return any(True for _ in reader._raws(file))
+
+
+def follow(
+    path: str | Path,
+    *,
+    poll_s: float = 0.1,
+    stop: Callable[[], bool] = lambda: False,
+    past_close: bool = False,
+) -> Iterator[Frame]:
+    """The frames of a journal as they come, from any process, until its close frame (on and on with
+    `past_close`).
+
+    Looks every `poll_s` wall seconds and ends when `stop()` says so. Takes no lock and never
+    disturbs the writer. Raises `DataError` for a file that is no journal.
+    """
+    reader = JournalReader(path)
+    journal_id = b""
+    seen_bytes = checked_bytes = -1
+    with reader._open() as file:
+        while True:
+            raw = _raw_at(file, reader.whole_bytes)
+            if (
+                raw is not None
+                and raw.sequence == reader.frames
+                and journal_id in (b"", raw.journal_id)
+            ):
+                journal_id = raw.journal_id
+                reader.frames += 1
+                reader.whole_bytes = raw.end
+                frame = _frame(raw, reader.path)
+                yield frame
+                if isinstance(frame, Close) and not past_close:
+                    return
+                continue
+            size = os.fstat(file.fileno()).st_size
+            if size == seen_bytes != checked_bytes:
+                # The same bytes twice in a row: no frame is on its way, so whole frames after them
+                # mean damage.
+                reader.check_tail(file, journal_id)
+                checked_bytes = size
+            seen_bytes = size
+            if stop():
+                return
+            time.sleep(poll_s)
+
+
+class Journal:
+    """A journal open for writing, by this process alone. Use `create` or `resume`; one thread at a
+    time.
+
+    `header` is its first frame, `sequence` the next frame's number, `cut_bytes` what `resume`
+    removed from a torn end.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        fd: int,
+        journal_id: bytes,
+        header: Header,
+        end: int,
+        sequence: int,
+        cut_bytes: int = 0,
+    ) -> None:
+        self.path = path
+        self.header = header
+        self.cut_bytes = cut_bytes
+        self._fd = fd
+        self._id = journal_id
+        self._tail = (end, sequence)
+        self._failed = False
+
+    @classmethod
+    def create(cls, path: str | Path, header: Header) -> Journal:
+        """Begin a journal; on the disk, header included, on return.
+
+        Raises `DataError` where the file holds a journal already (or anything else), is in use, or
+        the disk refuses.
+        """
+        path = Path(path)
+        fd = _open_locked(path, os.O_CREAT)
+        begun = False
+        try:
+            with path.open("rb") as file:
+                for _ in JournalReader(path)._raws(file):
+                    raise DataError(
+                        f"{path}: holds a run already; resume it or choose another file"
+                    )
+            # No whole frame: a run that died before its header was written. Nothing is lost by
+            # beginning again.
+            os.ftruncate(fd, 0)
+            begun = True
+            journal = cls(path, fd, os.urandom(8), header, 0, 0)
+            journal.append(header)
+            journal.sync()
+            sync_folder(path.resolve().parent)
+        except BaseException:
+            os.close(fd)
+            if begun:
+                path.unlink(missing_ok=True)
+            raise
+        return journal
+
+    @classmethod
+    def resume(cls, path: str | Path) -> Journal:
+        """Open a journal to go on writing: every frame is checked and a torn end is cut off.
+
+        Raises `DataError` for a missing, foreign or damaged file, one without a header, and one in
+        use.
+        """
+        path = Path(path)
+        fd = _open_locked(path, 0)
+        try:
+            reader = JournalReader(path)
+            journal_id = b""
+            with path.open("rb") as file:
+                for raw in reader._raws(file):
+                    journal_id = raw.journal_id
+            end, frames, cut_bytes = reader.whole_bytes, reader.frames, reader.cut_bytes
+            journal = cls(path, fd, journal_id, reader.header(), end, frames, cut_bytes)
+            os.ftruncate(fd, end)
+            os.lseek(fd, end, os.SEEK_SET)
+            journal.sync()
+        except BaseException:
+            os.close(fd)
+            raise
+        return journal
+
+    @property
+    def sequence(self) -> int:
+        """Number of the next frame."""
+        return self._tail[1]
+
+    def append(self, frame: Frame) -> int:
+        """Write one frame and give its sequence number; it outlives this process, and after `sync`
+        also the machine.
+
+        Raises `DataError` for a full disk: the frame is then not in the journal, whole or in part,
+        and the journal is usable.
+        """
+        self._usable()
+        payload = _payload(frame)
+        if len(payload) > _LONGEST:
+            raise DataError(
+                f"{self.path}: a {type(frame).__name__} of {len(payload)} bytes is too long; "
+                f"the most is {_LONGEST}: save it in parts"
+            )
+        end, sequence = self._tail
+        head = _HEAD.pack(_MAGIC, len(payload), self._id, sequence, _NUMBERS[type(frame)])
+        data = b"".join((head, payload, _CRC.pack(zlib.crc32(payload, zlib.crc32(head)))))
+        try:
+            write_all(self._fd, data, str(self.path))
+            self._tail = (end + len(data), sequence + 1)
+        except BaseException:
+            # Also for Ctrl-C between the two lines: what raised is not in the journal.
+            self._cut()
+            raise
+        return sequence
+
+    def _cut(self) -> None:
+        try:
+            os.ftruncate(self._fd, self._tail[0])
+            os.lseek(self._fd, self._tail[0], os.SEEK_SET)
+        except OSError:
+            self._failed = True
+
+    def sync(self) -> None:
+        """Commit: bring all frames onto the disk. Raises `DataError`; what was written may then be
+        lost, so writing ends.
+        """
+        self._usable()
+        try:
+            sync(self._fd, str(self.path))
+        except DataError:
+            self._failed = True
+            raise
+
+    def _usable(self) -> None:
+        if self._fd < 0:
+            raise DataError(f"{self.path}: the journal is closed")
+        if self._failed:
+            raise DataError(
+                f"{self.path}: an earlier write failed; resume the run from the journal"
+            )
+
+    def close(self) -> None:
+        """Give the file free. Safe to call twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _open_locked(path: Path, flags: int) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | BINARY | flags, 0o666)
+    except OSError as error:
+        raise DataError(f"{path}: journal cannot be opened: {error.strerror or error}") from None
+    try:
+        lock(fd, str(path))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

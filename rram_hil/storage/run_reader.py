@@ -1,0 +1,239 @@
+"""Reading a run file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import NDArray
+
+from rram_hil.errors import DataError
+from rram_hil.storage.codec import AnyArray
+from rram_hil.storage.frames import (
+    Scalar,
+)
+from rram_hil.storage.run_layout import _NO_VARIABLE, FORMAT, FORMAT_VERSION
+from rram_hil.storage.run_writer import _first_line
+
+
+@dataclass(frozen=True, eq=False)
+class SavedData:
+    """A dataset of a run file: its values, the name of each dimension, unit and attributes."""
+
+    values: AnyArray
+    dims: tuple[str, ...]
+    units: str
+    attributes: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, eq=False)
+class MapStack:
+    """A map over time: `values` of shape (saves, tiles, rows, columns), `time_s` and `step` of each
+    save.
+    """
+
+    values: AnyArray
+    time_s: NDArray[np.float64]
+    step: NDArray[np.int64]
+    units: str
+
+
+class RunFile:
+    """A run file open for reading; close it or use `with`. Every method raises `DataError` for
+    damaged content.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._file = h5py.File(self.path, "r")
+        except FileNotFoundError:
+            raise DataError(f"{self.path}: no such file") from None
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: not a run file, or a damaged one: {_first_line(error)}"
+            ) from None
+        try:
+            self.attributes: Mapping[str, Scalar] = _attributes(self._file)
+        except (OSError, RuntimeError, KeyError) as error:
+            self.close()
+            raise DataError(f"{self.path}: damaged run file: {_first_line(error)}") from None
+        version = self.attributes.get("file_format_version")
+        if self.attributes.get("file_format") != FORMAT or not isinstance(version, int):
+            self.close()
+            raise DataError(f"{self.path}: an HDF5 file, but not a run file of rram_hil")
+        if version > FORMAT_VERSION:
+            self.close()
+            raise DataError(
+                f"{self.path}: run file version {version}; this rram_hil reads up to"
+                f" {FORMAT_VERSION}"
+            )
+
+    @property
+    def status(self) -> str:
+        """complete, aborted, error, or interrupted (not closed: cut, or still under way when the
+        file was written).
+        """
+        return str(self.attributes["status"])
+
+    @property
+    def chip_id(self) -> str:
+        """The chip that was in the socket."""
+        return str(self.attributes["chip_id"])
+
+    def require_chip(self, chip_id: str) -> None:
+        """Raise `DataError` where this is a run of another chip."""
+        if self.chip_id != chip_id:
+            raise DataError(f"{self.path}: a run of chip {self.chip_id!r}, not of {chip_id!r}")
+
+    @property
+    def calibrations(self) -> Mapping[str, str]:
+        """The calibration files in force during the run: their texts by name."""
+        return {
+            name: str(self._read(data)) for name, data in self._file.get("calibration", {}).items()
+        }
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names for `table`: operations, steps, notes, settings and, where the run logged
+        everything, cells and codes.
+        """
+        names = ("operations", "steps", "notes", "settings", "cells", "codes")
+        return tuple(n for n in names if n in self._file)
+
+    def rows(self, name: str) -> int:
+        """Rows of a table."""
+        columns = self._group(name)
+        return 0 if not len(columns) else int(columns[next(iter(columns))].shape[0])
+
+    def table(
+        self, name: str, rows: slice = slice(None), columns: Iterable[str] | None = None
+    ) -> dict[str, AnyArray]:
+        """Columns of a table, each of shape (rows,): flags as their words, text as str. Reads only
+        the rows of the slice.
+        """
+        group = self._group(name)
+        wanted = (
+            list(columns) if columns is not None else [n for n in group if _is_variable(group[n])]
+        )
+        return {n: self._column(group, n, rows) for n in wanted}
+
+    def units(self, name: str) -> dict[str, str]:
+        """Unit of each column of a table that has one."""
+        group = self._group(name)
+        return {n: str(group[n].attrs["units"]) for n in group if "units" in group[n].attrs}
+
+    def operations(self) -> dict[str, AnyArray]:
+        """Columns of the table of operations."""
+        return self.table("operations")
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """Names of the maps."""
+        return tuple(self._group("maps"))
+
+    def map(self, name: str) -> MapStack:
+        """A map over time, by name ("conductance")."""
+        group = self._group(f"maps/{name}")
+        # A dataset may bear another name than its map only where the plain one is a dimension's.
+        data = next(d for d in map(group.get, group) if d.ndim == 4)
+        time, step = self._read(group["map_time_s"]), self._read(group["step"])
+        return MapStack(
+            self._read(data), time, step.astype(np.int64), str(data.attrs.get("units", ""))
+        )
+
+    @property
+    def result_names(self) -> tuple[tuple[str, str], ...]:
+        """(step, name) of every saved array that is no map; the step as its group's name,
+        "2_program".
+        """
+        results = self._group("results")
+        return tuple(
+            (s, n) for s in results for n, d in results[s].items() if "auxiliary" not in d.attrs
+        )
+
+    def result(self, step: str | int, name: str) -> SavedData:
+        """A saved array, by step (number, name, or both as in `result_names`) and name."""
+        groups = [g for g in self._group("results") if str(step) in (g, *g.split("_", 1))]
+        found = [g for g in groups if name in self._group(f"results/{g}")]
+        if len(found) != 1:
+            known = ", ".join(f"{s}/{n}" for s, n in self.result_names) or "none"
+            problem = "no" if not found else "more than one"
+            raise DataError(
+                f"{self.path}: {problem} result {name!r} of step {step!r}; there are: {known}"
+            )
+        data = self._file[f"results/{found[0]}/{name}"]
+        dims = tuple(str(d[0].name).rsplit("/", 1)[1] if len(d) else name for d in data.dims)
+        attributes = {k: v for k, v in _attributes(data).items() if k not in _HDF5_ATTRIBUTES}
+        return SavedData(self._read(data), dims, str(attributes.pop("units", "")), attributes)
+
+    def words(self) -> NDArray[np.int32] | None:
+        """On-chip words at the end of the run, shape of the chip; None where none was written."""
+        return self._read(self._file["words/words"]) if "words" in self._file else None
+
+    def _group(self, name: str) -> h5py.Group:
+        group = self._file.get(name)
+        if not isinstance(group, h5py.Group):
+            parent, _, last = name.rpartition("/")
+            known = ", ".join(self._file[parent or "/"]) or "none"
+            raise DataError(f"{self.path}: no {last!r} in it; there are: {known}")
+        return group
+
+    def _column(self, group: h5py.Group, name: str, rows: slice) -> AnyArray:
+        if name not in group:
+            raise DataError(
+                f"{self.path}: no column {name!r} in {group.name}; there are: {', '.join(group)}"
+            )
+        values = self._read(group[name], rows)
+        meanings = group[name].attrs.get("flag_meanings")
+        return np.array(str(meanings).split())[values] if meanings is not None else values
+
+    def _read(self, data: h5py.Dataset, rows: slice | tuple[()] = ()) -> AnyArray:
+        try:
+            source = data.asstr() if h5py.check_string_dtype(data.dtype) else data
+            values = np.asarray(source[rows])
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{self.path}: damaged at {data.name}: {_first_line(error)}") from None
+        return values.astype(bool) if data.attrs.get("dtype") == "bool" else values
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+_HDF5_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "dtype")
+
+
+def _is_variable(data: h5py.Dataset) -> bool:
+    name = data.attrs.get("NAME", b"")
+    return not (name.decode() if isinstance(name, bytes) else str(name)).startswith(_NO_VARIABLE)
+
+
+def _attributes(data: h5py.File | h5py.Dataset) -> dict[str, Scalar]:
+    kept = {}
+    for name in data.attrs:
+        if name not in _HDF5_ATTRIBUTES:
+            value = data.attrs[name]
+            kept[name] = value.item() if isinstance(value, np.generic) else value
+    return kept
+
+
+def read_run(path: str | Path) -> RunFile:
+    """Open a run file. Raises `DataError`, in one line, for a missing, foreign or damaged one."""
+    return RunFile(path)

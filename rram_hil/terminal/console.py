@@ -1,0 +1,346 @@
+"""What the command line shows: tables, numbers with their units, progress."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
+
+from rram_hil.array.limits import Charge
+from rram_hil.array.operations import Operation
+from rram_hil.array.results import ApplyResult, ProgramResult, Result
+from rram_hil.engine.engine import Watcher
+from rram_hil.statistics import Figure
+
+_PREFIXES = (
+    ("G", 1e9),
+    ("M", 1e6),
+    ("k", 1e3),
+    ("", 1.0),
+    ("m", 1e-3),
+    ("u", 1e-6),
+    ("n", 1e-9),
+    ("p", 1e-12),
+)
+_SECONDS = frozenset(
+    ("width", "time", "started", "ended", "away", "elapsed", "duration", "wait", "bench", "now")
+)
+"""Last words of names in seconds: "_s" means siemens after any other."""
+_PLAIN_EVERY_S = 1.0
+
+
+def quantity(value: float, unit: str, digits: int = 3) -> str:
+    """A number with its unit and a prefix from pico to giga, as in "12.5 uS"; "-" for NaN."""
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return ("over range" if value > 0 else "-over range") if unit else f"{value}"
+    size = abs(value)
+    # The rounded number chooses the prefix: 999.96 becomes 1.00 k, not 1e+03.
+    rounded = float(f"{size:.{digits}g}")
+    if rounded < 1e-15:
+        return f"0 {unit}".rstrip()
+    prefix, factor = next(((p, f) for p, f in _PREFIXES if rounded >= f), _PREFIXES[-1])
+    text = f"{value / factor:.{digits}g}"
+    return f"{text} {prefix}{unit}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: "1.5 ms", "12.3 s", "4 min 05 s", "3 h 20 min", "12 d 3 h"."""
+    if math.isnan(seconds):
+        return "-"
+    if seconds < 60:
+        return quantity(seconds, "s")
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def count(number: int) -> str:
+    """A whole number with thin groups: "12 345"."""
+    return f"{number:,}".replace(",", " ")
+
+
+def figure_text(value: float, uncertainty: float, unit: str = "") -> str:
+    """A figure and the half width of its 95 % interval under one prefix, "72.10 ± 0.83 uS"; without
+    one the value alone.
+    """
+    if not math.isfinite(value) or not math.isfinite(uncertainty):
+        return quantity(value, unit, 4) if unit or math.isnan(value) else f"{value:.4g}"
+    size = max(abs(value), uncertainty)
+    prefix, factor = (
+        next(((p, f) for p, f in _PREFIXES if size >= f), ("", 1.0)) if unit else ("", 1.0)
+    )
+    value, uncertainty = value / factor, uncertainty / factor
+    if size < 1e-15:
+        return f"0 ± 0 {unit}".rstrip()
+    if uncertainty <= 0:
+        return f"{value:.4g} ± 0 {prefix}{unit}".rstrip()
+    # Two digits of the uncertainty, and of the value as many as go with them.
+    digits = min(max(1 - math.floor(math.log10(uncertainty)), 0), 9)
+    return f"{value:.{digits}f} ± {uncertainty:.{digits}f} {prefix}{unit}".rstrip()
+
+
+def outcome_text(outcome: object) -> str:
+    """A step's summary in one line, from the names and units of its dataclass; parts that are no
+    numbers are left out.
+    """
+    if outcome is None:
+        return ""
+    if not is_dataclass(outcome):
+        return str(outcome)
+    parts = []
+    for entry in fields(outcome):
+        value = getattr(outcome, entry.name)
+        stem, _, suffix = entry.name.rpartition("_")
+        words = entry.name.replace("_", " ")
+        if isinstance(value, bool | str):
+            parts.append(f"{words} {value}")
+        elif isinstance(value, Figure):
+            name = words if suffix.upper() != value.unit.upper() else stem.replace("_", " ")
+            parts.append(f"{name} {figure_text(value.value, value.uncertainty, value.unit)}")
+        elif isinstance(value, int):
+            parts.append(f"{count(value)} {words}")
+        elif isinstance(value, float):
+            unit = {
+                "s": "s" if stem.rpartition("_")[2] in _SECONDS else "S",
+                "v": "V",
+                "a": "A",
+            }.get(suffix, "")
+            unit = unit if stem else ""
+            words = stem.replace("_", " ") if unit else words
+            text = (
+                duration(value)
+                if unit == "s"
+                else quantity(value, unit)
+                if unit
+                else f"{value:.4g}"
+            )
+            parts.append(f"{words} {text}")
+    return ", ".join(parts)
+
+
+def scaled(values: Sequence[float], unit: str) -> tuple[list[str], str]:
+    """Numbers under the one prefix that suits the largest, and the prefixed unit: ["0.02", "132"],
+    "uS".
+    """
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    prefix, factor = (
+        next(((p, f) for p, f in _PREFIXES if largest >= f), _PREFIXES[-1])
+        if largest
+        else ("", 1.0)
+    )
+    if unit in ("", "1"):
+        return [f"{v:.4g}" for v in values], ""
+    texts = [
+        f"{v / factor:.3g}" if v == 0 or abs(v) >= 0.01 * factor else f"{v / factor:.2f}"
+        for v in values
+    ]
+    return texts, f"{prefix}{unit}"
+
+
+def ranges(numbers: Sequence[int], most: int = 12) -> str:
+    """Sorted whole numbers, neighbours joined: "3, 7-9, 12"; beyond `most` parts only how many more
+    there are.
+    """
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    shown = ", ".join("-".join(str(n) for n in p) for p in parts[:most])
+    left = sum(p[-1] - p[0] + 1 for p in parts[most:])
+    return f"{shown} and {left} more" if left else shown
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """The console of one command: wraps at the terminal's width (80 where there is none), no
+    highlighting of its own.
+    """
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+class Output:
+    """Everything that a command prints on standard output, in one style."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console if console is not None else make_console()
+        self._begun = False
+
+    def heading(self, text: str, after: str = "") -> None:
+        """A bold line, with a plain remark behind; an empty line before it, but for the first."""
+        if self._begun:
+            self.console.print()
+        self._begun = True
+        self.console.print(Text.assemble((text, "bold"), f"  {after}" if after else ""))
+
+    def line(self, text: str, style: str = "", *, indent: int = 0) -> None:
+        """One paragraph of plain text."""
+        self.console.print(Padding(Text(text, style=style), (0, 0, 0, indent), expand=False))
+
+    def command(self, text: str) -> None:
+        """A command to copy: never wrapped or cut."""
+        self.console.print(Text(f"  {text}", style="cyan"), soft_wrap=True)
+
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Names and values, two columns; empty values are left out."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in rows:
+            if value:
+                grid.add_row(name, Text(value))
+        self.console.print(Padding(grid, (0, 0, 0, 2), expand=False))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table: a column whose name starts with ">" stands to the right and is never wrapped."""
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+            header_style="bold",
+        )
+        for name in columns:
+            right = name.startswith(">")
+            table.add_column(
+                escape(name.removeprefix(">")),
+                justify="right" if right else "left",
+                no_wrap=right,
+                overflow="fold",
+            )
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self.console.print(Padding(table, (0, 0, 0, 2), expand=False))
+
+
+class ProgressWatcher(Watcher):
+    """Shows a run on standard error: a bar a step on a terminal, else plain lines, at most one a
+    second in a step.
+
+    `step_name` is the step under way ("" before the first). What is not `lasting` shows only on a
+    terminal, and vanishes at the end.
+    """
+
+    def __init__(self, console: Console | None = None, *, lasting: bool = True) -> None:
+        self.console = console if console is not None else make_console(stderr=True)
+        self._lasting = lasting
+        self.step_name = ""
+        self._bars: Progress | None = None
+        self._task: TaskID | None = None
+        self._place = ""
+        self._text = ""
+        self._began_s = 0.0
+        self._told_s = -math.inf
+        self._pulses = self._reads = 0
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._bars = Progress(
+                TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=24)),
+                BarColumn(bar_width=10, table_column=Column(min_width=10)),
+                TaskProgressColumn(table_column=Column(min_width=4)),
+                TimeElapsedColumn(table_column=Column(min_width=7)),
+                TextColumn(
+                    "[dim]{task.fields[told]}",
+                    table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+                ),
+                console=self.console,
+                expand=True,
+                refresh_per_second=5,
+                transient=not self._lasting,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._finish_step()
+        if self._bars is not None:
+            self._bars.stop()
+
+    def step(self, name: str, index: int, total: int) -> None:
+        """End the bar of the step before and begin the next one."""
+        self._finish_step()
+        self.step_name, self._place = name, f"{index}/{total} {name}"
+        self._pulses = self._reads = 0
+        self._text = ""
+        self._began_s = time.monotonic()
+        self._told_s = -math.inf
+        if self._bars is not None:
+            self._task = self._bars.add_task(escape(self._place), total=None, told="")
+        else:
+            self._plain(f"step {self._place}")
+
+    def progress(self, done: float, total: float, text: str) -> None:
+        """Move the bar, or say so."""
+        self._text = text
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=done, total=total, told=self._told())
+        elif time.monotonic() - self._told_s >= _PLAIN_EVERY_S:
+            self._told_s = time.monotonic()
+            part = f" ({done / total:.0%})" if 0 < done <= total else ""
+            self._plain(f"  {text}{part}")
+
+    def operation(self, operation: Operation, result: Result, charge: Charge) -> None:
+        """Count pulses and reads."""
+        if isinstance(result, ApplyResult | ProgramResult):
+            self._pulses += int(result.pulses.sum())
+            self._reads += int(result.reads.sum())
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, told=self._told())
+
+    def note(self, text: str) -> None:
+        """A remark above the bars."""
+        self._plain(f"  {text}")
+
+    def _told(self) -> str:
+        done = f"{count(self._pulses)} pulses, {count(self._reads)} reads"
+        return escape(f"{self._text}; {done}" if self._text else done)
+
+    def _finish_step(self) -> None:
+        if not self.step_name:
+            return
+        self._text = ""
+        if self._bars is not None and self._task is not None:
+            total = self._bars.tasks[self._bars.task_ids.index(self._task)].total or 1
+            self._bars.update(self._task, completed=total, total=total, told=self._told())
+        else:
+            took = duration(time.monotonic() - self._began_s)
+            self._plain(
+                f"  done in {took}: {count(self._pulses)} pulses, {count(self._reads)} reads"
+            )
+        self.step_name = ""
+
+    def _plain(self, text: str) -> None:
+        if self._bars is None and not self._lasting:
+            return
+        console = self._bars.console if self._bars is not None else self.console
+        console.print(Text(text), soft_wrap=True)

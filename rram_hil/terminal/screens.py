@@ -1,0 +1,282 @@
+"""What `check`, `plan` and `run` print once they know it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+
+from rram_hil.array.defects import Finding, LookSummary
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.bench_file import BenchFile, Read
+from rram_hil.bench.discovery import Device
+from rram_hil.bench.forecast import Forecast
+from rram_hil.bench.recipe_runner import RunOutcome, journal_of
+from rram_hil.hardware.driver import Span
+from rram_hil.storage.run_reader import read_run
+from rram_hil.terminal.console import (
+    Output,
+    count,
+    duration,
+    outcome_text,
+    quantity,
+    ranges,
+    scaled,
+)
+
+CELLS_SHOWN = 6
+
+
+def show_bench(bench: Bench, output: Output) -> None:
+    """Who answered, and the envelope of what it can do."""
+    who, can, chip = bench.identity, bench.capabilities, bench.file.chip
+    output.heading(str(bench.file.path), f"driver {bench.file.driver.name}")
+    output.facts(
+        [
+            ("instrument", who.model),
+            ("serial", who.serial),
+            ("firmware", who.firmware),
+            ("protocol", who.protocol),
+            ("boot", who.boot),
+            ("link", can.link),
+            (
+                "chip",
+                (
+                    f"{chip.id}: {chip.tiles} x {chip.rows} x {chip.columns} (tiles, rows,"
+                    f" columns), {chip.cell}"
+                ),
+            ),
+        ]
+    )
+    output.heading("Can do")
+    rows = [
+        ("bit line", _span(can.bl_v, "V"), f"limit {quantity(bench.limits.bl_v, 'V')}"),
+        ("source line", _span(can.sl_v, "V"), f"limit {quantity(bench.limits.sl_v, 'V')}"),
+        ("word line", _span(can.wl_v, "V"), f"limit {quantity(bench.limits.wl_v, 'V')}"),
+        ("pulse width", _span(can.width_s, "s"), f"limit {quantity(bench.limits.width_s, 's')}"),
+        (
+            "one operation",
+            f"{count(can.max_cells)} cells, {count(can.max_steps)} steps",
+            _bias(can.per_cell_bias),
+        ),
+        ("unselected lines", ", ".join(sorted(can.schemes)), ""),
+        ("write-verify", "on the board" if can.program else "from the host", ""),
+        (
+            "multiply",
+            (
+                f"{can.input_bits}-bit inputs, {can.adc_bits}-bit codes"
+                if can.multiply
+                else "from single reads, on the host"
+            ),
+            f"{count(can.max_vectors)} vectors at once" if can.multiply else "",
+        ),
+        (
+            "on-chip words",
+            f"{count(can.words)} of {can.word_bits} bits" if can.words else "none",
+            "",
+        ),
+        ("gate current", "measured" if can.gate_current else "not measured", ""),
+        (
+            "compliance",
+            "set per operation" if can.compliance else "none; the gate limits the current",
+            "",
+        ),
+        ("pulse counters", "kept by the hardware" if can.counters else "none", ""),
+        ("abort", f"within {quantity(can.abort_s, 's')}", f"{can.clock} clock"),
+    ]
+    output.table(("what", "range", ""), rows)
+    wear = bench.driver.wear()
+    if wear:
+        output.line(f"Wear: {wear}.")
+
+
+def _bias(per_cell: bool) -> str:
+    return "volts per cell" if per_cell else "one level for all cells"
+
+
+def show_devices(devices: list[Device], output: Output) -> None:
+    """Who answers where, what fits, and sections of a bench file to paste."""
+    if not devices:
+        output.line(
+            "Nothing found: no VISA resource answers a search, and this computer has no serial"
+            " port. Instruments on a TCP socket cannot be searched for: name each, as in --resource"
+            " TCPIP::192.168.1.5::5025::SOCKET. GPIB and USB need a backend: pip install"
+            " gpib-ctypes pyusb, or the vendor's VISA library."
+        )
+        return
+    output.heading("Found", f"{len(devices)}")
+    rows = [
+        (
+            d.resource,
+            " ".join(part for part in (d.maker, d.model, d.serial) if part),
+            d.kind or d.driver or d.problem,
+        )
+        for d in devices
+    ]
+    output.table(("resource", "who answers", "driver"), rows)
+    blocks = [d.toml for d in devices if d.toml]
+    if blocks:
+        output.heading("For the bench file")
+        for block in blocks:
+            for line in block.splitlines():
+                output.command(line)
+            output.line("")
+    elif not any(d.told for d in devices):
+        output.line("Nobody was identified; instruments on a TCP socket are asked with --resource.")
+
+
+def _span(span: Span, unit: str) -> str:
+    step = f", steps of {quantity(span.step, unit)}" if span.step else ""
+    return f"{quantity(span.low, unit)} to {quantity(span.high, unit)}{step}"
+
+
+def show_look(found: LookSummary, read: Read, output: Output) -> None:
+    """The defects of a look, in one table."""
+    with_read = (
+        f"{quantity(read.bl_v, 'V')} on BL, {quantity(read.wl_v, 'V')} on WL,"
+        f" {quantity(read.width_s, 's')}"
+    )
+    output.heading("Look", f"{count(found.cells)} cells at {with_read}: no pulse given")
+    rows = [(f.kind, str(f.tile), *_where(f), _value(f)) for f in found.findings]
+    if rows:
+        output.table(("defect", ">tile", ">count", "where", ">median"), rows)
+    else:
+        output.line("No shorts, no opens, no leaky gates.", indent=2)
+    summary = f"median {quantity(found.median_s, 'S')}"
+    if found.leaky_gates is None:
+        summary += "; gate currents are not measured by this bench"
+    output.line(f"{summary[0].upper()}{summary[1:]}.", indent=2)
+    if found.pristine_tiles:
+        tiles = f"tile{'s' if len(found.pristine_tiles) > 1 else ''} {ranges(found.pristine_tiles)}"
+        output.line(
+            f"Most cells of {tiles} do not conduct: pristine, or all open. Opens show once the"
+            " array is formed.",
+            indent=2,
+        )
+
+
+def _where(found: Finding) -> tuple[str, str]:
+    if found.place == "tile":
+        return "", "the whole tile"
+    if found.place != "cell":
+        name = found.place if len(found.index) == 1 else f"{found.place}s"
+        return count(len(found.index)), f"{name} {ranges([int(i) for i in found.index])}"
+    cells = ", ".join(f"({row}, {column})" for row, column in found.index[:CELLS_SHOWN])
+    left = len(found.index) - CELLS_SHOWN
+    name = "cell" if len(found.index) == 1 else "cells"
+    return (
+        count(len(found.index)),
+        f"{name} {cells}{f' and {count(left)} more' if left > 0 else ''}",
+    )
+
+
+def _value(found: Finding) -> str:
+    return quantity(found.value, "A" if found.kind == "gate leak" else "S")
+
+
+def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Output) -> None:
+    """What a recipe would do, step by step, against the limits and the ledger."""
+    start = "from the simulated chip's state" if forecast.remembered else "a pristine chip"
+    output.heading(
+        str(recipe), f"on {bench.path}, chip {bench.chip.id}; model: {forecast.device}, {start}"
+    )
+    limits = bench.limits
+    output.heading("Worst case of each step", "|V| in volts")
+    rows = []
+    for number, step in enumerate(forecast.steps, 1):
+        e = step.extremes
+        widths, unit = scaled(e.pulse_s or (), "s")
+        width = f"{'-'.join(dict.fromkeys(widths))} {unit}" if widths else "-"
+        volts = (f"{v:.3g}" for v in (e.bl_v, e.sl_v, e.wl_v, e.cell_v))
+        rows.append((f"{number} {step.name}", *volts, width, count(step.worst_pulses)))
+    of_limits = (f"{v:.3g}" for v in (limits.bl_v, limits.sl_v, limits.wl_v, limits.cell_v))
+    rows.append(("limit", *of_limits, quantity(limits.width_s, "s"), count(forecast.limit)))
+    columns = ("step", ">BL", ">SL", ">WL", ">BL-SL", ">width", ">pulses/cell")
+    output.table(columns, rows)
+    output.heading("On the model")
+    rows = [
+        (
+            f"{number} {step.name}",
+            count(step.operations),
+            count(step.pulses),
+            count(step.reads),
+            count(step.vectors),
+            duration(step.bench_s),
+        )
+        for number, step in enumerate(forecast.steps, 1)
+    ]
+    totals = (
+        sum(getattr(s, n) for s in forecast.steps)
+        for n in ("operations", "pulses", "reads", "vectors")
+    )
+    rows.append(
+        ("all", *(count(t) for t in totals), duration(sum(s.bench_s for s in forecast.steps)))
+    )
+    output.table(("step", ">oper.", ">pulses", ">reads", ">vectors", ">bench time"), rows)
+    output.heading("Would leave")
+    output.facts(
+        [(f"{n} {s.name}", outcome_text(s.outcome)) for n, s in enumerate(forecast.steps, 1)]
+    )
+    _budget(forecast, output)
+
+
+def _budget(forecast: Forecast, output: Output) -> None:
+    output.heading("Budget")
+    if forecast.ledger is None:
+        output.line(
+            f"{count(forecast.limit)} pulses a cell; this chip has no ledger yet.", indent=2
+        )
+    else:
+        left = count(forecast.least_left)
+        if forecast.most_left != forecast.least_left:
+            left += f" to {count(forecast.most_left)}"
+        output.line(
+            f"{left} of {count(forecast.limit)} pulses a cell are left, says"
+            f" {forecast.ledger.name}.",
+            indent=2,
+        )
+    if forecast.worst_left < 0:
+        output.line(
+            f"In the worst case a cell would need {count(-forecast.worst_left)} pulses more than it"
+            " has left: the run may be refused on the way.",
+            "yellow",
+            indent=2,
+        )
+    else:
+        output.line(
+            f"In the worst case every cell keeps at least {count(forecast.worst_left)} after this"
+            " run.",
+            indent=2,
+        )
+    output.heading("Nothing is beyond the limits. No output was touched, no file was written.")
+
+
+def show_outcome(outcome: RunOutcome, output: Output) -> None:
+    """What a finished run did, and where it is."""
+    with read_run(outcome.run_file) as run:
+        steps = run.table("steps")
+    rows = [
+        (
+            f"{number} {name}",
+            count(int(pulses)),
+            count(int(reads)),
+            duration(math.nan if ended is None else float(ended - started)),
+        )
+        for number, name, pulses, reads, started, ended in zip(
+            *(steps[c] for c in ("step", "name", "pulses", "reads", "started_s", "ended_s")),
+            strict=True,
+        )
+    ]
+    output.heading("Done", f"{len(rows)} step{'s' if len(rows) != 1 else ''}, outputs off")
+    output.table(("step", ">pulses", ">reads", ">bench time"), rows)
+    output.facts(
+        [(f"{n} {name}", outcome_text(left)) for n, (name, left) in enumerate(outcome.steps, 1)]
+    )
+    output.heading("Files")
+    output.facts(
+        [("run file", str(outcome.run_file)), ("journal", str(journal_of(outcome.run_file)))]
+    )
+    output.command(f"rram-hil show {shlex.quote(str(outcome.run_file))}")
+    output.command(
+        f"rram-hil export {shlex.quote(str(outcome.run_file))} --csv tables --npz arrays.npz"
+    )

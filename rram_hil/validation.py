@@ -1,0 +1,52 @@
+"""Models that refuse what they do not know, and the one line that says what is wrong with an
+input.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rram_hil.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys and guessing coercions are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def describe(error: ValidationError, where: str) -> str:
+    """One line for the first problem that pydantic found (and how many more): key, value, what is
+    allowed.
+    """
+    problems = error.errors()
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+    if first["type"] == "extra_forbidden":
+        text = "unknown key"
+    elif first["type"] == "missing":
+        text = "missing; it is required"
+    else:
+        text = re.sub(r"^Value error, ", "", first["msg"])
+        if not isinstance(first["input"], dict):
+            text = f"{first['input']!r} is wrong: {text[0].lower()}{text[1:]}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {key}: {text}{more}"
+
+
+def read_toml(path: Path) -> tuple[dict[str, Any], str]:
+    """The tables of a TOML file and its text. Raises `ConfigError` with the line that is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text), text
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None

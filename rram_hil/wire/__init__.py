@@ -1,0 +1,1 @@
+"""Bytes to and from instruments: links, dialogs, recordings, the clock of a simulated bench."""

@@ -1,0 +1,147 @@
+"""A link over VISA."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import Any
+
+from rram_hil.errors import ConfigError, LinkError
+from rram_hil.wire.link import QUIET_S, Link
+from rram_hil.wire.recording import Traffic
+
+
+class VisaLink(Link):
+    """A VISA resource (GPIB, USB, LAN). pyvisa-py is used unless `backend` names another library
+    ("@ivi" for the vendor's).
+    """
+
+    def __init__(
+        self, resource: str, traffic: Traffic | None = None, *, backend: str = "@py"
+    ) -> None:
+        super().__init__(resource, traffic)
+        self._backend = backend
+        self._is_socket = resource.upper().endswith("SOCKET")
+        if not self._is_socket:
+            # A read of GPIB or USB that times out may lose what was on its way: it waits for the
+            # whole time at once.
+            self.slice_s = float("inf")
+        self._device: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open."""
+        return self._device is not None
+
+    def _open(self) -> None:
+        import pyvisa
+
+        self._close()
+        try:
+            # There is one manager a library in a process, and closing it closes what others have
+            # opened: it stays open.
+            self._device = pyvisa.ResourceManager(self._backend).open_resource(
+                self.resource, open_timeout=5000
+            )
+        except Exception as error:  # pyvisa-py raises bare Exception where a connection fails
+            invalid = pyvisa.constants.StatusCode.error_invalid_resource_name
+            if getattr(error, "error_code", None) == invalid or isinstance(
+                error, pyvisa.rname.InvalidResourceName
+            ):
+                self._close()
+                raise ConfigError(f"{self.resource!r} is no VISA resource name") from None
+            raise self._lost("cannot be opened", error) from None
+        if self._is_socket:
+            # pyvisa-py then gives what has come when a wait ends, instead of throwing it away.
+            self._device.set_visa_attribute(
+                pyvisa.constants.ResourceAttribute.suppress_end_enabled, False
+            )
+        # Nagle's algorithm holds a second small message back for up to 44 ms; pyvisa-py leaves it
+        # on.
+        session = getattr(self._device.visalib, "sessions", {}).get(self._device.session)
+        inner = getattr(session, "interface", None)
+        if isinstance(inner, socket.socket):
+            # pyvisa-py takes a refused connection for an open one.
+            if refused := inner.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise self._lost("cannot be opened", OSError(refused, os.strerror(refused)))
+            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _close(self) -> None:
+        device, self._device = self._device, None
+        if device is not None:
+            with contextlib.suppress(Exception):
+                device.close()
+
+    def _send(self, data: bytes) -> None:
+        device = self._opened()
+        try:
+            device.write_raw(data)
+        except Exception as error:  # a refused or broken socket comes as it pleases
+            raise self._lost("writing failed", error) from None
+
+    def _receive(self, most: int, timeout_s: float, until: bytes) -> bytes:
+        from pyvisa import constants
+        from pyvisa.errors import VisaIOError
+
+        device = self._opened()
+        try:
+            device.timeout = max(1.0, timeout_s * 1e3)
+            device.set_visa_attribute(
+                constants.ResourceAttribute.termchar, until[0] if until else 10
+            )
+            device.set_visa_attribute(constants.ResourceAttribute.termchar_enabled, bool(until))
+            with device.ignore_warning(constants.StatusCode.success_max_count_read):
+                data, status = device.visalib.read(device.session, most)
+            self._is_whole = not self._is_socket and status == constants.StatusCode.success
+            return bytes(data)
+        except VisaIOError as error:
+            if error.error_code == constants.StatusCode.error_timeout:
+                self._probe_peer(timeout_s)
+                return b""
+            raise self._lost("reading failed", error) from None
+        except Exception as error:
+            raise self._lost("reading failed", error) from None
+
+    def _probe_peer(self, timeout_s: float) -> None:
+        """pyvisa-py reports a peer that has closed its socket as a timeout: ask the socket
+        itself.
+        """
+        session = getattr(self._opened().visalib, "sessions", {}).get(self._opened().session)
+        inner = getattr(session, "interface", None)
+        if not isinstance(inner, socket.socket):
+            return
+        before = inner.gettimeout()
+        try:
+            inner.setblocking(False)
+            if inner.recv(1, socket.MSG_PEEK) == b"":
+                raise LinkError(f"{self.resource}: the instrument has closed the connection")
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise self._lost("the connection is broken", error) from None
+        finally:
+            with contextlib.suppress(OSError):
+                inner.settimeout(before)
+
+    def _drain(self) -> None:
+        if self._is_socket:
+            # What was on its way to the old connection cannot reach the new one.
+            self._close()
+            self._open()
+            while self._receive(1 << 16, QUIET_S, b""):
+                pass
+            return
+        try:
+            self._opened().clear()
+        except Exception as error:
+            raise self._lost("device clear failed", error) from None
+
+    def _opened(self) -> Any:
+        if self._device is None:
+            raise LinkError(f"{self.resource}: the link is not open")
+        return self._device
+
+    def _lost(self, what: str, error: BaseException) -> LinkError:
+        self._close()
+        return LinkError(f"{self.resource}: {what}: {error or type(error).__name__}")
