@@ -48,8 +48,9 @@ from rram_hil.array.operations import (
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
-from rram_hil.simulation.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
+from rram_hil.simulation.chip import Fault, SimulatedChip
 from rram_hil.simulation.config import FaultEntry, Simulation
+from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V
 
 from .board.codec import (
     COMMANDS,

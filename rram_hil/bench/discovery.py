@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from typing import Literal
 
-from rram_hil.bench.plugins import driver_class, names
+from rram_hil.bench.plugins import driver_class
 from rram_hil.errors import ConfigError, LinkError
 from rram_hil.hardware.driver import Driver
 from rram_hil.hardware.instrument import (
@@ -24,6 +24,7 @@ from rram_hil.hardware.instrument import (
     SwitchMatrix,
     instrument_class,
 )
+from rram_hil.plugins import names
 from rram_hil.wire.open_link import make_link
 from rram_hil.wire.recording import Traffic
 

@@ -155,8 +155,8 @@ def _refuses_before_sending(station: Station) -> None:
             sends_nothing(
                 station,
                 f"channel {channel}: {what}",
-                lambda s=setup, c=channel: instrument.configure(c, s),
-            )  # type: ignore[misc]
+                partial(instrument.configure, channel, setup),
+            )
         instrument.configure(channel, good)
         for level in (math.nan, math.inf, 2 * limits.max_v, -2 * limits.max_v):
             sends_nothing(
