@@ -18,7 +18,7 @@ ROOMS = {
     "cells": "array.cells types",
     "check": "array.defects",
     "console": "terminal.console",
-    "correction": "corrections.correction",
+    "correction": "corrections.correction bench.calibrations",
     "curve": "array.pulse_curves",
     "device": "simulation",
     "device.bank": "simulation.bank",
@@ -91,10 +91,20 @@ def lookup(old: str, name: str, *rooms: str) -> object:
 class _Alias(ModuleType):
     """A module that holds nothing itself."""
 
+    @property
+    def _rooms(self) -> list[str]:
+        return ROOMS[self.__name__.removeprefix("rram_hil.")].split()
+
+    def __dir__(self) -> list[str]:
+        names = {n for room in self._rooms for n in dir(import_module(f"rram_hil.{room}"))}
+        return sorted(name for name in names if not name.startswith("_"))
+
     def __getattr__(self, name: str) -> object:
+        if name == "__all__":  # what `from ... import *` asks for
+            return dir(self)
         if name.startswith("__"):
             raise AttributeError(name)
-        return lookup(self.__name__, name, *ROOMS[self.__name__.removeprefix("rram_hil.")].split())
+        return lookup(self.__name__, name, *self._rooms)
 
 
 class MovedFinder(MetaPathFinder, Loader):

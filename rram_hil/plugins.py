@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from rram_hil import _moved
 from rram_hil.errors import ConfigError
 
 
@@ -57,3 +58,8 @@ def _from_file(name: str, folder: Path, what: str) -> object:
     if not hasattr(module, attribute):
         raise ConfigError(f"{what} {name!r}: {path} has no {attribute!r}")
     return getattr(module, attribute)
+
+
+def __getattr__(name: str) -> object:
+    """What `rram_hil.plugins` held before the parts of a bench moved out."""
+    return _moved.lookup("rram_hil.plugins", name, "bench.plugins")

@@ -27,7 +27,7 @@ Count = Annotated[int, Field(ge=1)]
 Pair = tuple[Count, Count]
 Padding = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
-_METADATA_KEY = "rram_hil.networks.network"
+_METADATA_KEY = "rram_hil.network"  # part of the file format, whatever this module is called
 _UNFOLDED_IMAGES = 16
 
 
