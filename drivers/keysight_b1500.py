@@ -43,6 +43,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.array.operations import Status
 from rram_hil.errors import BenchError, ConfigError, InstrumentError, LinkError
@@ -174,8 +175,9 @@ class KeysightB1500(SourceMeter):
         self.modules: dict[str, str] = {}
         self._channels: dict[str, _Channel] = {}
 
+    @override
     def connect(self) -> Identity:
-        """See `Instrument.connect`; a mainframe without a module of `MODULES` is refused."""
+        """Identify. A mainframe without a module of `MODULES` is refused."""
         config = self.config
         link = make_link(config.resource, self.traffic, baud=config.baud)
         self._channels.clear()
@@ -205,20 +207,23 @@ class KeysightB1500(SourceMeter):
         return self.identity
 
     @property
+    @override
     def channels(self) -> tuple[str, ...]:
-        """See `SourceMeter`: the slots with a source-measure module."""
+        """The slots with a source-measure module."""
         return tuple(self.modules)
 
+    @override
     def limits(self, channel: str) -> ChannelLimits:
-        """See `SourceMeter`. Above 42 V the interlock must be closed."""
+        """Ranges and envelope; above 42 V the interlock must be closed."""
         if channel not in self.modules:
             raise ConfigError(
                 f"{self.name}: channel {channel!r}: there is {', '.join(self.modules)}"
             )
         return replace(MODULES[self.modules[channel]], longest_aperture_s=100 / self.config.line_hz)
 
+    @override
     def arm(self) -> None:
-        """See `Instrument.arm`: then format 11 with source data, high-speed converters, no service
+        """Reset and verify; then format 11 with source data, high-speed converters, no service
         requests.
         """
         self.safe_off()
@@ -236,9 +241,10 @@ class KeysightB1500(SourceMeter):
                 f"{self.name}: an output is still on after a reset", command="*RST"
             )
 
+    @override
     def safe_off(self) -> None:
-        """See `Instrument.safe_off`: an operation under way is aborted; once more on a drained link
-        where the first try fails.
+        """All outputs off, an operation under way aborted; once more on a drained link where the
+        first try fails.
         """
         try:
             self._switch_off()
@@ -252,12 +258,12 @@ class KeysightB1500(SourceMeter):
                 f"{self.name}: an output is still on after it was switched off", command="CL"
             )
 
+    @override
     def is_off(self) -> bool:
-        """See `Instrument.is_off`."""
         return not self._closed(self.dialog.query("*LRN? 0"))
 
+    @override
     def errors(self) -> list[InstrumentError]:
-        """See `Instrument.errors`."""
         found: list[InstrumentError] = []
         for _ in range(MOST_ERRORS):
             error = self._error_of(self.dialog.query("ERRX?"), "")
@@ -299,10 +305,9 @@ class KeysightB1500(SourceMeter):
             self.dialog.out_of_step()
             raise
 
+    @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
-        """See `SourceMeter.configure`. A channel that is off gets its source settings when it is
-        switched on.
-        """
+        """Set a channel up; one that is off gets its source settings when it is switched on."""
         self._check(channel, setup)
         known = self._channels.get(channel)
         kept = _Channel(setup, on=known is not None and known.on)
@@ -319,9 +324,10 @@ class KeysightB1500(SourceMeter):
         self.send(*commands)
         self._channels[channel] = kept
 
+    @override
     def settings(self, channel: str) -> SourceSetup:
-        """See `SourceMeter.settings`. `settle_s` and `remote_sense` are no settings of the
-        instrument: as configured.
+        """The settings read back; `settle_s` and `remote_sense` are none of the instrument: as
+        configured.
         """
         kept = self._kept(channel)
         is_volts = kept.setup.function is Function.VOLTAGE
@@ -344,10 +350,9 @@ class KeysightB1500(SourceMeter):
                 command="*LRN?",
             ) from None
 
+    @override
     def source(self, channel: str, level: float) -> None:
-        """See `SourceMeter.source`. The level of a channel that is off is sent when it is switched
-        on.
-        """
+        """Set a level; that of a channel that is off is sent when it is switched on."""
         kept = self._kept(channel)
         self._check_levels(channel, kept.setup, np.array([level]))
         if kept.on:
@@ -355,9 +360,10 @@ class KeysightB1500(SourceMeter):
             self.send(self._force(channel, kept.setup, level), *wait, takes_s=kept.setup.settle_s)
         kept.level = level
 
+    @override
     def output(self, channel: str, on: bool) -> None:
-        """See `SourceMeter.output`: on at zero with the configured compliance first, then the
-        level; off from zero.
+        """Switch a channel on at zero with the configured compliance first, then the level, or off
+        from zero.
         """
         self.limits(channel)
         if not on:
@@ -375,10 +381,9 @@ class KeysightB1500(SourceMeter):
         self.send(*commands, *self._wait(kept.setup), takes_s=RELAY_S + kept.setup.settle_s)
         kept.on = True
 
+    @override
     def measure(self, channel: str) -> Readings:
-        """See `SourceMeter.measure`: current and volts of one `TTIV`, the compliance side first.
-        One transaction.
-        """
+        """Current and volts of one `TTIV`, the compliance side first. One transaction."""
         kept = self._switched_on(channel)
         lines = self.measured(
             self._integration(kept.setup),
@@ -387,9 +392,10 @@ class KeysightB1500(SourceMeter):
         )
         return self._readings(channel, lines, 1)
 
+    @override
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
-        """See `SourceMeter.sweep`: a staircase of the instrument, set up and run in two
-        transactions, all data in the second.
+        """A staircase of the instrument, set up and run in two transactions, all data in the
+        second.
 
         It goes on at compliance (`WM` 1): each reading says so itself.
         """
@@ -417,10 +423,9 @@ class KeysightB1500(SourceMeter):
             )
         return self._readings(channel, lines, points, in_one_line=True)
 
+    @override
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
-        """See `SourceMeter.list_sweep`: stored as a program, then run; all data come in the one
-        transaction that runs it.
-        """
+        """Store the list as a program and run it; all data come in the transaction that runs it."""
         kept = self._switched_on(channel)
         setup = kept.setup
         levels = np.asarray(levels, dtype=np.float64)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits, pulses_of
@@ -224,8 +225,9 @@ class TestChipBoard(Driver):
         self._clock_s = (0.0, time.monotonic())
 
     @classmethod
+    @override
     def identify_at(cls, port: str) -> Identity | None:
-        """See `Driver.identify_at`; whatever chip is in the socket."""
+        """Identify the board at a port, whatever chip is in its socket."""
         # Neither geometry nor limits matter before a board is armed.
         config = TestChipBoardConfig(port=port, timeout_s=0.5, retries=0)
         board = _AnyBoard(config, Geometry(1, 1, 1), Limits.model_construct())
@@ -236,6 +238,7 @@ class TestChipBoard(Driver):
         finally:
             board.close()
 
+    @override
     def connect(self) -> Identity:
         """Open the port and identify; change no output.
 
@@ -254,6 +257,7 @@ class TestChipBoard(Driver):
                 raise
 
     @property
+    @override
     def capabilities(self) -> Capabilities:
         """What the connected board can do. Raises `LinkError` before `connect`."""
         settings = self._settings
@@ -264,10 +268,11 @@ class TestChipBoard(Driver):
         )
 
     @property
+    @override
     def transactions(self) -> int:
-        """See `Driver.transactions`."""
         return self._transactions
 
+    @override
     def arm(self) -> None:
         """Switch off, set limits and watchdog and read them back, arm, verify.
 
@@ -280,6 +285,7 @@ class TestChipBoard(Driver):
                 self._again(self._arm)
             self._armed = True
 
+    @override
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out one operation, at most once, over retries, reconnections and reboots of the
         board.
@@ -308,6 +314,7 @@ class TestChipBoard(Driver):
                 reply = self._exactly_once(operation, number, kind, payload, what)
             return self._decoded(what, lambda: decode_result(reply, operation, number))
 
+    @override
     def executed(self, number: int, cells: Cells) -> IntArray | None:
         """Pulses that operation `number` gave each cell, from the board's nonvolatile records; None
         where it has none.
@@ -325,6 +332,7 @@ class TestChipBoard(Driver):
         with self._lock:
             return self._records(0, cells)[1]
 
+    @override
     def last_number(self) -> int:
         """The highest operation number that the board has accepted, or remembers from before its
         boot.
@@ -344,6 +352,7 @@ class TestChipBoard(Driver):
             reply = self._again(lambda: self._transact(Kind.SELF_TEST))
             return self._decoded("SELF_TEST", lambda: decode_self_test(reply))
 
+    @override
     def safe_off(self) -> None:
         """Outputs off and disarmed, verified by STATUS on the same connection. Raises if not
         verified.
@@ -353,11 +362,13 @@ class TestChipBoard(Driver):
             self._armed = False
             self._again(self._off)
 
+    @override
     def close(self) -> None:
         """Close the port."""
         with self._lock:
             self._port.close()
 
+    @override
     def now_s(self) -> float:
         """The board's clock: as of its last message where it is virtual, running on where it is
         real.
@@ -864,6 +875,7 @@ class TestChipBoard(Driver):
 class _AnyBoard(TestChipBoard):
     """A board with whatever chip in its socket, for `identify_at`."""
 
+    @override
     def _check_board(self, envelope: Envelope, known: Envelope | None) -> None:
         return
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.errors import BenchError, InstrumentError, LinkError
 from rram_hil.hardware.driver import Identity
@@ -30,8 +31,8 @@ class ScpiInstrument(Instrument):
     IDN_QUERY = "*IDN?"
     identity: Identity
 
+    @override
     def connect(self) -> Identity:
-        """See `Instrument.connect`."""
         config = self.config
         self.dialog = Dialog(
             make_link(config.resource, self.traffic, baud=config.baud),
@@ -115,8 +116,8 @@ class ScpiInstrument(Instrument):
             f"{self.name}: error {number}, {text!r}{where}", code=number, command=message
         )
 
+    @override
     def errors(self) -> list[InstrumentError]:
-        """See `Instrument.errors`."""
         found: list[InstrumentError] = []
         for _ in range(MOST_ERRORS):
             error = self.error_of(self.dialog.query(self.ERROR_QUERY), "")
@@ -125,8 +126,9 @@ class ScpiInstrument(Instrument):
             found.append(error)
         raise LinkError(f"{self.name}: more than {MOST_ERRORS} errors and no end")
 
+    @override
     def safe_off(self) -> None:
-        """See `Instrument.safe_off`: once more on a drained link where the first try fails."""
+        """All outputs off; once more on a drained link where the first try fails."""
         try:
             self.switch_off()
         except BenchError:

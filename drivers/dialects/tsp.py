@@ -12,6 +12,7 @@ import re
 from abc import abstractmethod
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.errors import BenchError, ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.driver import Identity
@@ -49,8 +50,8 @@ class TspInstrument(Instrument):
 
     identity: Identity
 
+    @override
     def connect(self) -> Identity:
-        """See `Instrument.connect`."""
         config = self.config
         self.dialog = Dialog(
             make_link(config.resource, self.traffic, baud=config.baud),
@@ -171,8 +172,9 @@ class TspInstrument(Instrument):
                 raise InstrumentError(text, code=found[0].code, command=code)
         return [line for line in replies[:-1] if line not in PROMPTS]
 
+    @override
     def errors(self) -> list[InstrumentError]:
-        """See `Instrument.errors`: all of them in one transaction."""
+        """The whole error queue in one transaction."""
         code = (
             f"for i = 1, math.min(errorqueue.count, {MOST_ERRORS}) do print(errorqueue.next()) end"
         )
@@ -195,9 +197,10 @@ class TspInstrument(Instrument):
             f"{self.name}: error {number}, {' '.join(fields[1:2])!r}", code=number
         )
 
+    @override
     def safe_off(self) -> None:
-        """See `Instrument.safe_off`: once more on a drained link, any running script aborted, where
-        the first try fails.
+        """All outputs off; where the first try fails, any running script is aborted and the link
+        drained before another.
         """
         try:
             self.switch_off()

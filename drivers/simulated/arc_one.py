@@ -38,8 +38,9 @@ from rram_hil.array.operations import Apply, Scheme, Status, Step
 from rram_hil.array.results import ApplyResult
 from rram_hil.errors import BenchError, ConfigError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
-from rram_hil.simulation.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
+from rram_hil.simulation.chip import Fault, SimulatedChip
 from rram_hil.simulation.config import FaultEntry, Simulation
+from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V
 from rram_hil.simulation.half_select import across
 from rram_hil.types import FloatArray, IntArray
 

@@ -21,6 +21,7 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from .array.terminals import Drive, Place
 from .scpi.instrument import ILLEGAL, MISSING, Call, Handler, ScpiError, ScpiInstrument
@@ -118,15 +119,15 @@ class Simulated33500(ScpiInstrument):
         self._outputs: dict[int, _Channel] = {}
         super().__init__(model, place)
 
+    @override
     def identification(self) -> str:
-        """See `ScpiInstrument`."""
         return (
             "Agilent"
             f" Technologies,{self.pretends or self.model},{self.place.serial},4.00-1.19-2.00-58-00"
         )
 
+    @override
     def reset(self) -> None:
-        """See `ScpiInstrument`."""
         self._outputs = {c: _Channel(c) for c in range(1, self._count + 1)}
         if self._fast:
             for channel in self._outputs.values():
@@ -140,18 +141,20 @@ class Simulated33500(ScpiInstrument):
             self._rest(channel)
 
     @property
+    @override
     def outputs_on(self) -> bool:
-        """See `SimulatedInstrument`."""
         return any(channel.is_on for channel in self._outputs.values())
 
+    @override
     def push(self, error: ScpiError) -> None:
-        """See `ScpiInstrument`; with this instrument's own texts."""
+        """Queue an error with this instrument's own text."""
         super().push(
             error if ";" in error.text else ScpiError(error.code, TEXTS.get(error.code, error.text))
         )
 
+    @override
     def line_end(self, pending: bytearray) -> int:
-        """See `SimulatedInstrument`: a line feed inside a definite-length block ends no message."""
+        """A line feed inside a definite-length block ends no message."""
         at = 0
         while True:
             end = pending.find(b"\n", at)
@@ -169,10 +172,9 @@ class Simulated33500(ScpiInstrument):
             if at > len(pending):
                 return -1
 
+    @override
     def message(self, line: str) -> str | bytes:
-        """See `SimulatedInstrument`. Blocks are taken out first: their bytes may look like
-        anything.
-        """
+        """Answer a message. Blocks are taken out first: their bytes may look like anything."""
         self._blocks = []
         text, at = "", 0
         while match := BLOCK.search(line, at):
@@ -321,8 +323,8 @@ class Simulated33500(ScpiInstrument):
 
     # Commands
 
+    @override
     def commands(self) -> dict[str, Handler]:
-        """See `ScpiInstrument`."""
         return self._voltages() | self._times() | self._bursts() | self._waves() | self._system()
 
     def _voltages(self) -> dict[str, Handler]:

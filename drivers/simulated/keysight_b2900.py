@@ -22,6 +22,7 @@ from itertools import groupby
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from .array.terminals import Drive, Place
 from .scpi.instrument import CONFLICT, ILLEGAL, PARAMETER, Call, Handler, ScpiError, ScpiInstrument
@@ -245,14 +246,14 @@ class SimulatedB2900(ScpiInstrument):
         for pin in PINS:
             place.bus.listen((place.name, pin), partial(self._external, pin))
 
+    @override
     def identification(self) -> str:
-        """See `ScpiInstrument`."""
         return (
             f"Keysight Technologies,{self.pretends or self.model},{self.place.serial},4.0.1818.4820"
         )
 
+    @override
     def reset(self) -> None:
-        """See `ScpiInstrument`."""
         currents = tuple(full for full in CURRENT_ACCURACY if self._is_fine or full > 1e-8)
         shortest_s = 10e-6 if self._is_fine else 20e-6
         self._outputs = {
@@ -270,18 +271,17 @@ class SimulatedB2900(ScpiInstrument):
             self._drive(output)
 
     @property
+    @override
     def outputs_on(self) -> bool:
-        """See `SimulatedInstrument`."""
         return any(output.is_on for output in self._outputs.values())
 
+    @override
     def clear(self) -> None:
-        """See `SimulatedInstrument`: a query that waits is given up; triggers that are awaited stay
-        so.
-        """
+        """A query that waits is given up; triggers that are awaited stay so."""
         self._is_held = False
 
+    @override
     def message(self, line: str) -> str | bytes:
-        """See `SimulatedInstrument`."""
         if self._is_held:
             return ""
         try:
@@ -290,8 +290,9 @@ class SimulatedB2900(ScpiInstrument):
             self._is_held = True
             return ""
 
+    @override
     def push(self, error: ScpiError) -> None:
-        """See `ScpiInstrument`; with this instrument's own texts."""
+        """Queue an error with this instrument's own text."""
         super().push(ScpiError(error.code, TEXTS.get(error.code, error.text)))
 
     # Source and measurement
@@ -701,8 +702,8 @@ class SimulatedB2900(ScpiInstrument):
 
     # Commands
 
+    @override
     def commands(self) -> dict[str, Handler]:
-        """See `ScpiInstrument`."""
         return (
             self._system()
             | self._source()

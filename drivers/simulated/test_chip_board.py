@@ -32,6 +32,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from typing_extensions import override
+
 from rram_hil import __version__
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits, check
@@ -48,8 +50,9 @@ from rram_hil.array.operations import (
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
-from rram_hil.simulation.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
+from rram_hil.simulation.chip import Fault, SimulatedChip
 from rram_hil.simulation.config import FaultEntry, Simulation
+from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V
 
 from .board.codec import (
     COMMANDS,
@@ -137,7 +140,7 @@ class HostLink(Protocol):
         """Break the connection, if the link knows connections."""
 
 
-class SocketLink:
+class SocketLink(HostLink):
     """One host at a time on 127.0.0.1; the next is taken when the last has gone."""
 
     def __init__(self, port: int = 0) -> None:
@@ -145,8 +148,8 @@ class SocketLink:
         self._host: socket.socket | None = None
         self.resource = f"socket://127.0.0.1:{self._listener.getsockname()[1]}"
 
+    @override
     def read(self, timeout_s: float) -> bytes:
-        """See `HostLink`."""
         host = self._host
         ready, _, _ = select.select([host or self._listener], [], [], timeout_s)
         if not ready:
@@ -165,16 +168,16 @@ class SocketLink:
             host.close()
         return data
 
+    @override
     def write(self, data: bytes) -> None:
-        """See `HostLink`."""
         host = self._host
         if host is not None:
             # A host that has gone is noticed by the next read.
             with contextlib.suppress(OSError):
                 host.sendall(data)
 
+    @override
     def drop(self) -> None:
-        """See `HostLink`."""
         host = self._host
         if host is not None:
             # The reading thread meets the end of the stream and closes; it may be waiting on this
@@ -183,7 +186,7 @@ class SocketLink:
                 host.shutdown(socket.SHUT_RDWR)
 
 
-class PtyLink:
+class PtyLink(HostLink):
     """A pseudo-terminal, on systems that have them; it cannot be dropped, like a UART."""
 
     def __init__(self) -> None:
@@ -199,13 +202,13 @@ class PtyLink:
         os.set_blocking(self._board, False)
         self.resource = os.ttyname(self._host)
 
+    @override
     def read(self, timeout_s: float) -> bytes:
-        """See `HostLink`."""
         ready, _, _ = select.select([self._board], [], [], timeout_s)
         return os.read(self._board, 1 << 16) if ready else b""
 
+    @override
     def write(self, data: bytes) -> None:
-        """See `HostLink`."""
         left, end_s = memoryview(data), time.monotonic() + 5.0
         while left and time.monotonic() < end_s:
             _, ready, _ = select.select([], [self._board], [], 0.1)
@@ -216,8 +219,9 @@ class PtyLink:
                     if error.errno not in (errno.EAGAIN, errno.EINTR):
                         return
 
+    @override
     def drop(self) -> None:
-        """See `HostLink`."""
+        """A UART knows no connections."""
 
 
 @dataclass(eq=False)

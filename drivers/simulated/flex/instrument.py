@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from ..array.terminals import Place
 from ..server.instrument import SimulatedInstrument
 
@@ -58,6 +60,7 @@ class FlexError(Exception):
         self.code = code
         self.detail = detail
 
+    @override
     def __str__(self) -> str:
         """As `ERRX?` answers."""
         return f'{self.code:+d},"{TEXTS[self.code]}{"; " + self.detail if self.detail else ""}"'
@@ -150,8 +153,8 @@ class FlexInstrument(SimulatedInstrument):
     def status_byte(self) -> int:
         """Bits of `*STB?` that are this instrument's own (no error, no request)."""
 
+    @override
     def message(self, line: str) -> str:
-        """See `SimulatedInstrument`."""
         self.data.clear()
         self._reply = ""
         self._run(line)
@@ -159,20 +162,20 @@ class FlexInstrument(SimulatedInstrument):
         lines = [*replies, *self.data] if self.query_first else [*self.data, *replies]
         return "\r\n".join(lines) + "\r" if lines else ""
 
+    @override
     def clear(self) -> None:
-        """See `SimulatedInstrument`: buffers and a program half stored are dropped."""
+        """Buffers and a program half stored are dropped."""
         self.data.clear()
         self._reply = ""
         self._storing = None
 
+    @override
     def overrun(self) -> None:
-        """See `SimulatedInstrument`."""
         self.push(FlexError(150))
 
+    @override
     def fill_queue(self) -> None:
-        """See `SimulatedInstrument`; the queue has no entry of its own for an overflow, what comes
-        later is lost.
-        """
+        """Fill the queue; it has no entry of its own for an overflow, what comes later is lost."""
         while len(self.queue) < self.QUEUE:
             self.push(FlexError(100))
 
@@ -199,7 +202,8 @@ class FlexInstrument(SimulatedInstrument):
         if style >= 20:
             bits = element.over * 1 + element.other_limited * 4 + element.limited * 8
             bits = (128 if element.source == "E" else 0) if element.source else bits
-            return f"{bits:03d}{letter}{element.kind.lower() if element.source else element.kind}{value}"
+            kind = element.kind.lower() if element.source else element.kind
+            return f"{bits:03d}{letter}{kind}{value}"
         status = (
             "V"
             if element.over

@@ -13,6 +13,8 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
+from typing_extensions import override
+
 from ..array.terminals import Bus, Place
 from .lua_values import LuaTable, TspError, Value, boolean, number, to_number
 
@@ -228,8 +230,8 @@ class Line(TriggerObject):
         if self.mode:
             self.happen()
 
+    @override
     def reset(self) -> None:
-        """See `TriggerObject`."""
         super().reset()
         self.mode, self.width_s = 0.0, SHORTEST_PULSE_S
         self._stimulus.set(0.0)
@@ -297,8 +299,9 @@ class Timer(TriggerObject):
 
     _generation = 0
 
+    @override
     def reset(self) -> None:
-        """See `TriggerObject`; what is due no longer happens."""
+        """Reset; what is due no longer happens."""
         super().reset()
         self._generation += 1
         self._default()
@@ -330,8 +333,8 @@ class Blender(TriggerObject):
                 stimulus.detected = False
             self.happen()
 
+    @override
     def reset(self) -> None:
-        """See `TriggerObject`."""
         super().reset()
         self.either = False
         for stimulus in self._stimuli:
@@ -351,12 +354,12 @@ class _StimulusTable(LuaTable):
             raise TspError(-222, "Parameter Data Out of Range")
         return self._stimuli[int(at) - 1]
 
+    @override
     def get(self, key: Value) -> Value:
-        """See `LuaTable`."""
         return float(self._find(key).number)
 
+    @override
     def set(self, key: Value, value: Value) -> None:
-        """See `LuaTable`."""
         self._find(key).set(value)
 
 
