@@ -122,6 +122,10 @@ class _RebootedError(LinkError):
     """The board that answers was booted after the last IDENTIFY."""
 
 
+class _AgainError(LinkError):
+    """No sound reply came; the request may be sent again."""
+
+
 class _BoardError(InstrumentError):
     """An error reply, before it is known what it means for the caller."""
 
@@ -190,6 +194,7 @@ class _Wait:
     deadline_s: float
     sequences: set[int]
     parts: dict[int, list[bytes]]
+    silent_until_s: float = 0.0
     failures: int = 0
 
 
@@ -473,9 +478,10 @@ class TestChipBoard(Driver):
         while wait.failures <= self._settings.retries:
             self._transactions += 1
             self._send(kind, payload, wait)
-            reply = self._await(wait)
-            if reply is not None:
-                return reply
+            try:
+                return self._await(wait)
+            except _AgainError:
+                wait.failures += 1
         times = self._settings.retries + 1
         self._port.close()
         raise _LostError(
@@ -496,60 +502,68 @@ class TestChipBoard(Driver):
             self._port.send(frame)
         return self._sequence
 
-    def _await(self, wait: _Wait) -> bytes | None:
-        """The reply to any attempt of a transaction, or None if it must be sent again."""
+    def _await(self, wait: _Wait) -> bytes:
+        """The reply to any attempt of a transaction. Raises `_AgainError` if it must be sent
+        again.
+        """
         now_s = time.monotonic()
-        silent_until_s = now_s + self._settings.timeout_s
+        wait.silent_until_s = now_s + self._settings.timeout_s
         keep_alive_s = now_s + self._settings.watchdog_s / 5
         while True:
             for frame in self._port.receive():
-                if frame.sequence not in wait.sequences or frame.kind != wait.kind:
-                    continue
-                if not frame.flags & REPLY:
-                    raise ConfigError(
-                        f"{self._settings.port}: what answers is no test-chip board but an echo: it"
-                        " sends back what it gets"
-                    )
-                self._accept(frame, wait)
-                silent_until_s = time.monotonic() + self._settings.timeout_s
-                if frame.flags & WORKING:
-                    wait.failures = 0
-                    continue
-                if (payload := self._joined(frame, wait)) is None:
-                    continue
-                if not frame.flags & ERROR:
-                    return payload
-                code, _, text = self._decoded(wait.what, partial(decode_error, payload))
-                if code in (Code.CRC, Code.INCOMPLETE, Code.BUSY) and frame.sequence != self._asked:
-                    continue
-                if code in (Code.CRC, Code.INCOMPLETE):
-                    wait.failures += 1
-                    return None
-                if code == Code.BUSY:
-                    wait.failures = 0
-                    pause_s = self._settings.timeout_s if wait.is_operation else 2 * POLL_S
-                    silent_until_s = time.monotonic() + pause_s
-                    continue
-                if code == Code.STALE_BOOT:
-                    raise _RebootedError(
-                        f"{self._settings.port}: the board was rebooted before {wait.what}: {text}"
-                    )
-                raise _BoardError(
-                    f"{self._settings.port}: {wait.what}: {text} (error {code})",
-                    code=code,
-                    command=wait.what,
-                )
+                if frame.sequence in wait.sequences and frame.kind == wait.kind:
+                    reply = self._reply(frame, wait)
+                    if reply is not None:
+                        return reply
             now_s = time.monotonic()
             if self._may_abort and self.cancel.is_set():
                 self._abort(wait.what)
             if now_s > wait.deadline_s:
                 self._stuck(wait)
-            if now_s > silent_until_s:
-                wait.failures += 1
-                return None
+            if now_s > wait.silent_until_s:
+                raise _AgainError("silence")
             if wait.is_operation and now_s > keep_alive_s:
                 self._send(Kind.KEEP_ALIVE, b"")
                 keep_alive_s = now_s + self._settings.watchdog_s / 5
+
+    def _reply(self, frame: Frame, wait: _Wait) -> bytes | None:
+        """The whole reply once this frame completes it, None while the board is still at it.
+
+        Raises `_AgainError`, `_RebootedError`, `_BoardError`.
+        """
+        if not frame.flags & REPLY:
+            raise ConfigError(
+                f"{self._settings.port}: what answers is no test-chip board but an echo: it"
+                " sends back what it gets"
+            )
+        self._accept(frame, wait)
+        wait.silent_until_s = time.monotonic() + self._settings.timeout_s
+        if frame.flags & WORKING:
+            wait.failures = 0
+            return None
+        payload = self._joined(frame, wait)
+        if payload is None or not frame.flags & ERROR:
+            return payload
+        code, _, text = self._decoded(wait.what, partial(decode_error, payload))
+        if code in (Code.CRC, Code.INCOMPLETE, Code.BUSY) and frame.sequence != self._asked:
+            # It answers an earlier attempt, and the last one may still succeed.
+            return None
+        if code in (Code.CRC, Code.INCOMPLETE):
+            raise _AgainError(text)
+        if code == Code.BUSY:
+            wait.failures = 0
+            pause_s = self._settings.timeout_s if wait.is_operation else 2 * POLL_S
+            wait.silent_until_s = time.monotonic() + pause_s
+            return None
+        if code == Code.STALE_BOOT:
+            raise _RebootedError(
+                f"{self._settings.port}: the board was rebooted before {wait.what}: {text}"
+            )
+        raise _BoardError(
+            f"{self._settings.port}: {wait.what}: {text} (error {code})",
+            code=code,
+            command=wait.what,
+        )
 
     def _accept(self, frame: Frame, wait: _Wait) -> None:
         if frame.version != VERSION:
