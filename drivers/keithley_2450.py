@@ -29,7 +29,6 @@ import numpy as np
 from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
@@ -94,23 +93,14 @@ class Keithley2450(Keithley24xx):
     _seen_on_s = -math.inf
 
     @override
-    def connect(self) -> Identity:
-        """Identify. Raises `ConfigError` where the instrument's command set is not SCPI; it is left
-        as it is.
-        """
-        identity = super().connect()
-        try:
-            language = self.dialog.query("*LANG?")
-        except BaseException:
-            self.close()
-            raise
+    def look(self) -> None:
+        """Refuse a command set that is not SCPI, leaving it as it is. Raises `ConfigError`."""
+        language = self.dialog.query("*LANG?")
         if language != "SCPI":
-            self.close()
             raise ConfigError(
                 f"{self.name}: the command set is {language[:20]!r}; choose SCPI in its menu"
                 " (Settings) and restart it"
             )
-        return identity
 
     @override
     def limits(self, channel: str) -> ChannelLimits:

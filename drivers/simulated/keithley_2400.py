@@ -74,7 +74,6 @@ class Simulated2400(KeithleySmu):
     SETTLE_S = 250e-6
     AZERO = ":SYSTem:AZERo[:STATe]"
     RSENSE = ":SYSTem:RSENse"
-    DELAY = ":SOURce#:DELay"
     DELAY_AUTO = ":SOURce#:DELay:AUTO"
     CLEAR_AUTO = ":SOURce#:CLEar:AUTO"
     POINTS = ":SOURce#:SWEep:POINts"

@@ -195,7 +195,6 @@ class ScpiInstrument(SimulatedInstrument):
         self.ese = 0
         self.sre = 0
         self.esr = 128  # power on
-        self.operation_complete = False
         self._table = [
             (p, handler)
             for text, handler in self._all_commands().items()

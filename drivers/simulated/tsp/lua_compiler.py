@@ -168,7 +168,6 @@ class _Scope:
     slots: int = 0
     blocks: list[dict[str, _Local]] = field(default_factory=lambda: [{}])
     upvalues: dict[_Local, _Local] = field(default_factory=dict)
-    variadic: bool = False
 
     def declare(self, name: str) -> _Local:
         local = _Local(self.slots)

@@ -88,11 +88,6 @@ class Events:
         action()
         return True
 
-    @property
-    def next_due_s(self) -> float:
-        """When the next thing is due; infinite for none."""
-        return self._due[0][0] if self._due else float("inf")
-
     def drop_due(self) -> None:
         """Forget what is due (a reset)."""
         self._due.clear()
