@@ -32,6 +32,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits, check, pulses_of
@@ -278,6 +279,7 @@ class ArcOne(Driver):
         self._may_abort = False
         self._line_due_s = 0.0
 
+    @override
     def connect(self) -> Identity:
         """Open the port and ask for the firmware's version; change no output.
 
@@ -304,6 +306,7 @@ class ArcOne(Driver):
             return Identity(model="ArC ONE", serial="", firmware=told)
 
     @property
+    @override
     def capabilities(self) -> Capabilities:
         """What an ArC ONE can do. Raises `LinkError` before `connect`."""
         self._connected()
@@ -329,6 +332,7 @@ class ArcOne(Driver):
             timing={"line_s": LINE_S, "read_s": config.read_s, "reset_s": RESET_S},
         )
 
+    @override
     def arm(self) -> None:
         """Reset the board, start a session with this bench's array and set the read condition.
 
@@ -341,6 +345,7 @@ class ArcOne(Driver):
             self._start_session(SESSIONS[self._settings.session])
             self._armed = True
 
+    @override
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out an `Apply` or `Wait`.
 
@@ -359,6 +364,7 @@ class ArcOne(Driver):
             with self._working(what, operation.unselected):
                 return self._apply(operation, what)
 
+    @override
     def safe_off(self) -> None:
         """Reset the board and put it offline, where it drives nothing; verified by its confirmation
         of that session.
@@ -372,6 +378,7 @@ class ArcOne(Driver):
             self._start_session(OFFLINE)
             self._in_session = False
 
+    @override
     def close(self) -> None:
         """Close the port; safe to call twice."""
         with self._lock:
@@ -381,6 +388,7 @@ class ArcOne(Driver):
                 self._far.close()
                 self._far = None
 
+    @override
     def now_s(self) -> float:
         """The bench clock: the simulated board's where there is one, else this computer's."""
         if not self._settings.clock:
@@ -389,6 +397,7 @@ class ArcOne(Driver):
             return self._clock().now_s()
 
     @property
+    @override
     def transactions(self) -> int:
         """Jobs and bursts so far, repeats included, and in a module each device: what had to wait
         for the board.

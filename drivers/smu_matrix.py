@@ -20,6 +20,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits, pulses_of
@@ -91,6 +92,7 @@ class SmuMatrix(Driver):
         self._clock: FarClock | None = None
         self._relays: Relays | None = None
 
+    @override
     def connect(self) -> Identity:
         """Identify every instrument; no output and no relay changes. Raises `ConfigError` for a
         wrong or missing one.
@@ -191,6 +193,7 @@ class SmuMatrix(Driver):
         return matrix
 
     @property
+    @override
     def capabilities(self) -> Capabilities:
         """What the connected chain can do. Raises `LinkError` before `connect`."""
         chain = self._connected()
@@ -246,10 +249,9 @@ class SmuMatrix(Driver):
             )
         return fraction, floor_a
 
+    @override
     def wear(self) -> str:
-        """See `Driver.wear`: how often the relays in front of the array have closed, as the matrix
-        counts.
-        """
+        """How often the relays in front of the array have closed, as the matrix counts."""
         with self._lock:
             matrix, wiring = self._connected().matrix, self._settings.wiring
             points = list(itertools.product(wiring.rows, wiring.columns))
@@ -261,25 +263,27 @@ class SmuMatrix(Driver):
         )
 
     @property
+    @override
     def transactions(self) -> int:
-        """See `Driver.transactions`."""
         return sum(i.dialog.transactions for i in self._instruments.values())
 
     @property
+    @override
     def instruments(self) -> Mapping[str, Instrument]:
         """The connected instruments by their names in the bench file."""
         return self._instruments
 
+    @override
     def parts(self) -> Mapping[str, Identity]:
-        """See `Driver.parts`."""
         return {
             name: identity
             for name, instrument in self._instruments.items()
             if (identity := getattr(instrument, "identity", None)) is not None
         }
 
+    @override
     def reading_paths(self, operation: Apply) -> list[ReadingPath]:
-        """See `Driver.reading_paths`: channels are named as in the wiring."""
+        """Reading paths, channels named as in the wiring."""
         on_row = {row: channel for channel, row in self._settings.wiring.channels.items()}
         n, paths = len(operation.cells), []
         routes = self._router.routes(replace(operation, repeat=1))
@@ -296,6 +300,7 @@ class SmuMatrix(Driver):
                 paths.append(ReadingPath(route.drop_v, gate_v, sources, route.sense, route.sign))
         return paths
 
+    @override
     def arm(self) -> None:
         """Sources off and reset, then relays open, all verified; scripts loaded."""
         with self._lock:
@@ -311,6 +316,7 @@ class SmuMatrix(Driver):
             self._relays = frozenset()
             chain.arm()
 
+    @override
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out an `Apply` row by row, or a `Wait`.
 
@@ -479,6 +485,7 @@ class SmuMatrix(Driver):
                 raise AbortedError("wait: stopped; outputs are off")
         return WaitResult(TimeSpan(started_s, self.now_s()))
 
+    @override
     def safe_off(self) -> None:
         """Every source off, then every relay open, each verified; one that fails does not keep the
         others from it.
@@ -500,6 +507,7 @@ class SmuMatrix(Driver):
                 raise failures[0]
             self._relays = frozenset()
 
+    @override
     def close(self) -> None:
         """Give all links back. Safe to call twice."""
         with self._lock:
@@ -512,6 +520,7 @@ class SmuMatrix(Driver):
                     self._clock.close()
                 self._clock = None
 
+    @override
     def now_s(self) -> float:
         """The bench clock (s): the host's, or the far side's where that is simulated."""
         return time.monotonic() if self._clock is None else self._clock.now_s()

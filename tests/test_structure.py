@@ -137,9 +137,15 @@ def test_everything_public_has_a_docstring(path: Path) -> None:
                 continue
             if isinstance(node, ast.ClassDef):
                 todo.append((f"{prefix}{node.name}.", node))
-            if not ast.get_docstring(node) and not _is_private(prefix):
+            if not (
+                ast.get_docstring(node) or _inherits_its_docstring(node) or _is_private(prefix)
+            ):
                 missing.append(prefix + node.name)
     assert not missing, f"without a docstring: {missing}"
+
+
+def _inherits_its_docstring(node: ast.FunctionDef | ast.ClassDef) -> bool:
+    return any(isinstance(d, ast.Name) and d.id == "override" for d in node.decorator_list)
 
 
 def _is_private(prefix: str) -> bool:

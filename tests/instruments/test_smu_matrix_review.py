@@ -28,6 +28,7 @@ from rram_hil.drivers.simulated.rack import Rack
 from rram_hil.drivers.simulated.server.control import ControlServer
 from rram_hil.drivers.smu_matrix import SmuMatrix
 from rram_hil.errors import BenchError, ConfigError, InstrumentError, UnknownOutcomeError
+from rram_hil.hardware.far_side import FarSideRequest
 from rram_hil.pytest_plugin import LIMITS
 from rram_hil.simulation.chip import Fault
 from rram_hil.wire.bench_clock import FarClock
@@ -64,7 +65,7 @@ class Rig:
     def g(self) -> np.ndarray[Any, Any]:
         """True conductance of each cell, flat."""
         with self.rack.bus.lock:
-            return np.array(self.rack._truth("conductance_s")).ravel()
+            return np.array(self.rack.truth("conductance_s")).ravel()
 
     @property
     def status(self) -> dict[str, Any]:
@@ -86,15 +87,11 @@ def rig_of(
     file = parse_bench_file(tables, path=folder / "bench.toml")
     assert file.simulation is not None
     settings = file.driver.settings
+    simulation = file.simulation.model_copy(update={"read_noise": False})
     rack = Rack(
-        file.simulation.model_copy(update={"read_noise": False}),
-        file.chip.geometry,
-        file.limits,
-        settings,
-        chip_id="test",
-        folder=folder,
+        FarSideRequest(simulation, file.chip.geometry, file.limits, "test", folder, settings)
     )
-    resources = {name: resource for name, _, resource in rack.told}
+    resources = {name: resource for name, _, resource in rack.addresses["instruments"]}
     instruments = {
         name: section | {"resource": resources[name], "timeout_s": 5.0}
         for name, section in settings["instruments"].items()
