@@ -118,7 +118,7 @@ class Leads(Calibration):
                     "four_wire": self._sensed(meter, True),
                 }
 
-        arrays = yield Compute("two-wire and four-wire", measure)
+        arrays = yield from Compute("two-wire and four-wire", measure)
         # Of each pair of signs: offsets of the meter fall out.
         ohm = [
             (a[:, 0] - a[:, 1]) / (2 * self.amps) for a in (arrays["two_wire"], arrays["four_wire"])

@@ -89,7 +89,7 @@ class SourceMeterCalibration(Calibration):
                     )
                 return self._zero(meter) if before is None else self._gain(setting, meter, before)
 
-        arrays = yield Compute(self.part, measure)
+        arrays = yield from Compute(self.part, measure)
         identity = _identity(arrays)
         if before is not None and (
             before.instrument.model,

@@ -59,7 +59,7 @@ class ArrayStatisticsSummary:
     stuck: str
 
 
-class ArrayStatistics(Protocol):
+class ArrayStatistics(Protocol[ArrayStatisticsSummary]):
     """Read every cell; with `set` and `reset` also after a RESET and after a SET, to find the cells
     that neither moves.
 
@@ -92,9 +92,10 @@ class ArrayStatistics(Protocol):
         low: FloatArray = np.full(n, np.nan)
         if self.set is None or self.reset is None:
             yield Progress(0, 1, f"reading {n} cells")
-            high = mean_conductance(
-                (yield read(cells, setting.read, repeat=self.repeat, label="array statistics"))
+            result = yield from read(
+                cells, setting.read, repeat=self.repeat, label="array statistics"
             )
+            high = mean_conductance(result)
             readable = np.isfinite(high)
             stuck_low, stuck_high = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
             working = readable & (high >= self.conducts_above_s)

@@ -5,7 +5,7 @@ at which cells switch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Measured, Scheme, Status, Step
-from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
@@ -81,7 +80,7 @@ class DcSweepSummary:
     high_resistance_state: Figure
 
 
-class DcSweep(Protocol):
+class DcSweep(Protocol[DcSweepSummary]):
     """Sweep each cell: positive on the bit line up and down (`set`), then on the source line
     (`reset`), `cycles` times.
 
@@ -258,7 +257,7 @@ def _once(operation: Apply) -> Plan[tuple[FloatArray, FloatArray]]:
     amps, siemens = np.full((n, m), np.nan), np.full((n, m), np.nan)
     todo = np.arange(n)
     while todo.size:
-        result = cast(ApplyResult, (yield operation.part(todo)))
+        result = yield from operation.part(todo)
         if result.interrupted:
             todo = todo[result.pulses == 0]
             continue
@@ -311,4 +310,4 @@ def _save_picture(volts: FloatArray, curve: FloatArray) -> Plan[None]:
         "y",
         "|current|",
     )
-    yield Save("current_median", middle, ("level",), "A", cast(dict[str, Any], chart.attrs()))
+    yield Save("current_median", middle, ("level",), "A", chart.attrs())

@@ -60,7 +60,7 @@ class EnduranceSummary:
     failed: str
 
 
-class Endurance(Protocol):
+class Endurance(Protocol[EnduranceSummary]):
     """RESET and SET every cell `cycles` times; at about `per_decade` counts a decade read after
     each of the two.
 

@@ -5,7 +5,7 @@ current.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ class FormingSummary:
     hardest: str
 
 
-class Forming(Protocol):
+class Forming(Protocol[FormingSummary]):
     """Form cells: read; ramp the bit line with a read after each pulse; repeat the hard ones with a
     higher gate.
 
@@ -124,7 +124,7 @@ class Forming(Protocol):
         levels = self.bl_v.volts()
         setting.require(*(self._sweep(cells, levels, wl_v, setting) for wl_v in self.wl_v))
         yield Progress(0, 1 + len(self.wl_v), f"reading {n} pristine cells")
-        result = cast(ApplyResult, (yield read(cells, setting.read, label="pristine")))
+        result = yield from read(cells, setting.read, label="pristine")
         pristine = result.last_s
         conducting = _conducts(result, self.formed_above_s)
         if conducting.sum() > self.conducting_fraction * n:
@@ -220,14 +220,11 @@ class Forming(Protocol):
         todo: IntArray = np.arange(n)
         while todo.size:
             ramp = self._sweep(cells[todo], levels, wl_v, setting)
-            result = cast(ApplyResult, (yield ramp))
+            result = yield from ramp
             reached = todo
             if result.interrupted:
                 reached, todo = todo[result.pulses > 0], todo[result.pulses == 0]
-                result = cast(
-                    ApplyResult,
-                    (yield read(cells[reached], setting.read, label="after interruption")),
-                )
+                result = yield from read(cells[reached], setting.read, label="after interruption")
                 formed_at = np.full(reached.size, np.nan)
             else:
                 hit = (result.conductance_s >= self.formed_above_s) | (

@@ -34,7 +34,7 @@ class AnyPulse(BaseModel):
         return self
 
 
-class HalfSelectDisturb(Protocol):
+class HalfSelectDisturb(Protocol[DisturbSummary]):
     """Stress the victims `cells` as half-selected cells `pulses` times, and see at log-spaced
     counts what has become of them.
 

@@ -152,7 +152,7 @@ class _Curve:
         return self.key[:-2]
 
 
-class PulseResponse(Protocol):
+class PulseResponse(Protocol[PulseResponseSummary]):
     """Measure curves and trains on sample cells. At least one curve or train is needed.
 
     `set` and `reset` are the full pulses: each curve varies one quantity of its polarity's pulse

@@ -15,7 +15,7 @@ from .parts.characterisation import Fraction, Positive, Volt, gate_v, repeated
 from .parts.disturb import DisturbSummary, against_count
 
 
-class ReadDisturb(Protocol):
+class ReadDisturb(Protocol[DisturbSummary]):
     """Read every cell `reads` times, and see at about `per_decade` counts a decade what has become
     of it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -24,7 +24,7 @@ class MapSummary:
     upper_quartile_s: float
 
 
-class ReadMap(Protocol):
+class ReadMap(Protocol[MapSummary]):
     """Read cells `repeat` times and keep the mean of the usable readings as a map."""
 
     cells: CellChoice = CellChoice()
@@ -34,9 +34,7 @@ class ReadMap(Protocol):
         """Yields one read of all cells; saves the map "conductance"."""
         cells = self.cells.cells(setting.geometry)
         yield Progress(0, 1, f"reading {len(cells)} cells")
-        result = cast(
-            ApplyResult, (yield read(cells, setting.read, repeat=self.repeat, label="read map"))
-        )
+        result = yield from read(cells, setting.read, repeat=self.repeat, label="read map")
         mean = mean_conductance(result)
         yield Save(
             "conductance", map_of(cells, mean, setting.geometry), ("tile", "row", "column"), "S"

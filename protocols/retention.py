@@ -5,14 +5,13 @@ relaxation and its spread.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from rram_hil.array.operations import Wait, read
-from rram_hil.array.results import ApplyResult, WaitResult
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
@@ -55,7 +54,7 @@ class RetentionSummary:
     moved: Figure
 
 
-class Retention(Protocol):
+class Retention(Protocol[RetentionSummary]):
     """Program `levels_s` (cells take them in turn), read at once, then at `per_decade` times a
     decade from `first_s` to `last_s`.
 
@@ -116,9 +115,9 @@ class Retention(Protocol):
             if number:
                 left_s = began_s + planned_s - now_s
                 if left_s > 0:
-                    waited = cast(WaitResult, (yield Wait(left_s, label="retention")))
+                    waited = yield from Wait(left_s, label="retention")
                     now_s = waited.span.ended_s
-            result = cast(ApplyResult, (yield reading))
+            result = yield from reading
             if number == 0:
                 began_s = result.span.started_s
             now_s = result.span.ended_s

@@ -5,7 +5,7 @@ pulses.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Program, PulseTrain, Ramp, Scheme, Status, read
 from rram_hil.array.pulse_curves import Curve, PulseCurves
-from rram_hil.array.results import ApplyResult, ProgramResult
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting, Unselected, map_of
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
@@ -78,7 +77,7 @@ class WriteVerifySummary:
     mean_pulses: float
 
 
-class WriteVerify(Protocol):
+class WriteVerify(Protocol[WriteVerifySummary]):
     """Read, and pulse towards the window until every cell is inside or has spent its budget
     (NeuRRAM, RADAR: ISPP).
 
@@ -153,7 +152,7 @@ class WriteVerify(Protocol):
                 on_board=self.on_board,
                 label="write-verify",
             )
-            result = cast(ProgramResult, (yield batch))
+            result = yield from batch
             sets[todo] += result.set_pulses
             resets[todo] += result.reset_pulses
             reads[todo] += result.reads
@@ -164,9 +163,7 @@ class WriteVerify(Protocol):
             )
             todo = todo[~known]
             if result.interrupted and todo.size:
-                again = cast(
-                    ApplyResult, (yield read(cells[todo], setting.read, label="after interruption"))
-                )
+                again = yield from read(cells[todo], setting.read, label="after interruption")
                 reads[todo] += again.reads
                 conductance[todo] = again.last_s
                 ok = again.last_status == Status.OK

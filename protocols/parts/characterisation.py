@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import fields, replace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,7 @@ def applied(operation: Apply) -> Plan[ApplyResult]:
     cell starts afresh. Raises `DataError` after three in a row.
     """
     for _ in range(ATTEMPTS):
-        result = cast(ApplyResult, (yield operation))
+        result = yield from operation
         if not result.interrupted:
             return result
     raise DataError(
@@ -99,7 +99,7 @@ def repeated(batch: Apply, times: IntArray, setting: Setting) -> Plan[IntArray]:
         left = times - taken
         for count in np.unique(left[left > 0]):
             at = np.flatnonzero(left == count)
-            result = cast(ApplyResult, (yield replace(batch.part(at), repeat=int(count))))
+            result = yield from replace(batch.part(at), repeat=int(count))
             rounds = result.pulses // np.maximum(each[at], 1)
             taken[at] += np.where(each[at] > 0, rounds, 0 if result.interrupted else count)
         if np.all(taken >= times):

@@ -6,13 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import read
-from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import Plan, Progress, Save, Setting
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, slope
@@ -60,13 +58,13 @@ def against_count(
     reading = read(cells, setting.read, repeat=repeat, label=f"{what}, read")
     setting.require(reading)
     yield Progress(0, most, f"reading {len(cells)} cells")
-    values = [mean_conductance(cast(ApplyResult, (yield reading)))]
+    values = [mean_conductance((yield from reading))]
     given = 0
     for count in counts:
         yield Progress(given, most, f"{len(cells)} cells, {count} times")
         yield from stress(count - given)
         given = count
-        values.append(mean_conductance(cast(ApplyResult, (yield reading))))
+        values.append(mean_conductance((yield from reading)))
     g = np.stack(values, axis=1)
     first = g[:, :1]
     usable = g[:, 0] >= conducts_above_s
