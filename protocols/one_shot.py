@@ -14,7 +14,7 @@ from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.types import IntArray
 
-from .parts.targets import Positive, TargetChoice, Volt, save_targets, to_program
+from .parts.targets import Positive, Targets, Volt, load_targets, save_targets, to_program
 
 
 class ResetPulse(BaseModel):
@@ -61,7 +61,7 @@ class OneShot(Protocol[OneShotSummary]):
     say that it was not reached.
     """
 
-    targets: TargetChoice
+    targets: Targets
     tag: str = "network"
     reset: ResetPulse = ResetPulse()
     set: SetPulse
@@ -69,7 +69,7 @@ class OneShot(Protocol[OneShotSummary]):
 
     def run(self, setting: Setting) -> Plan[OneShotSummary]:
         """Yields two pulse batches; shares the placement under `tag`."""
-        programmed = self.targets.load(setting)
+        programmed = load_targets(self.targets, setting)
         yield from save_targets(programmed)
         cells, target = to_program(programmed)
         curve = self.set.gate or setting.shared_by("pulse curves", PulseCurves).set_gate

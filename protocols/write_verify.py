@@ -17,7 +17,7 @@ from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting, Un
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
 
-from .parts.targets import MAP, Positive, TargetChoice, Volt, save_targets, to_program
+from .parts.targets import MAP, Positive, Targets, Volt, load_targets, save_targets, to_program
 
 
 class RampChoice(BaseModel):
@@ -86,7 +86,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
     map); without it the network that an earlier step left under `tag` is verified.
     """
 
-    targets: TargetChoice | None = None
+    targets: Targets | None = None
     tag: str = "network"
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
     tolerance_s: Annotated[float, Field(ge=0)] = 1e-6
@@ -115,7 +115,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         if self.targets is None:
             programmed = setting.shared_by(self.tag, Programmed)
         else:
-            programmed = self.targets.load(setting)
+            programmed = load_targets(self.targets, setting)
             setting.share(self.tag, programmed)
         yield from save_targets(programmed)
         cells, target = to_program(programmed)

@@ -22,7 +22,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from rram_hil.array.results import (
+    from rram_hil.array.results import (  # noqa: F401 - in the strings of the classes' bases
         ApplyResult,
         MultiplyResult,
         ProgramResult,
