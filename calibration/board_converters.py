@@ -120,17 +120,20 @@ class BoardConverters(Calibration):
         reference = told_of(self.references)
         if self.voltmeter is not None:
             reference += f"; a voltmeter within {self.voltmeter.half_width_v:g} V"
-        found = Calibrated(
-            "board-converters",
-            values,
-            method=how,
-            reference=reference,
-            validity_days=self.validity_days,
-            file=self.file,
-            conditions={"width_s": setting.read.width_s},
-            with_chip=True,
+        return (
+            yield from saved(
+                Calibrated(
+                    "board-converters",
+                    values,
+                    method=how,
+                    reference=reference,
+                    validity_days=self.validity_days,
+                    file=self.file,
+                    conditions={"width_s": setting.read.width_s},
+                    with_chip=True,
+                )
+            )
         )
-        return (yield from saved(found))
 
     def _ladder(self, setting: Setting) -> Plan[dict[str, Value]]:
         cells = cells_of(self.references, setting.geometry, setting.step)

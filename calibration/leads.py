@@ -80,15 +80,18 @@ class Leads(Calibration):
                 "the same channel, four-wire",
                 f"{self.amps:g} A of both signs, {self.repeat} times",
             )
-        found = Calibrated(
-            "leads",
-            {"series_ohm": value},
-            method=how,
-            reference=told,
-            validity_days=self.validity_days,
-            file=self.file,
+        return (
+            yield from saved(
+                Calibrated(
+                    "leads",
+                    {"series_ohm": value},
+                    method=how,
+                    reference=told,
+                    validity_days=self.validity_days,
+                    file=self.file,
+                )
+            )
         )
-        return (yield from saved(found))
 
     def _from_references(self, setting: Setting) -> Plan[Value]:
         excess, noise, sure, shared, freedom = yield from excess_of(

@@ -24,6 +24,7 @@ from .parts.characterisation import (
     Volt,
     gate_v,
     log_ratio,
+    save_band,
     save_cells,
     save_figures,
     save_map,
@@ -191,7 +192,9 @@ class DcSweep(Protocol[DcSweepSummary]):
         yield from save_cells(cells)
         yield Save("voltage", volts, ("level",), "V")
         yield Save("current", curve, ("cell", "cycle", "level"), "A")
-        yield from _save_picture(volts, curve)
+        # |I| of the first cycle: median and one-sigma band over the cells.
+        chart = Chart("Butterfly, median of the first cycle", "voltage", log="y", label="|current|")
+        yield from save_band("current", quantiles(np.abs(curve[:, 0])), ("level",), "A", chart)
         for name, values, unit in (
             ("set_voltage", set_v, "V"),
             ("reset_voltage", reset_v, "V"),
@@ -220,19 +223,21 @@ class DcSweep(Protocol[DcSweepSummary]):
 
         sets, resets = of(set_v), of(reset_v)
         coarse_v = self.set.step_v / np.sqrt(12)
-        summary = DcSweepSummary(
-            len(cells),
-            int(np.isfinite(set_v).any(axis=1).sum()),
-            int(np.isfinite(reset_v).any(axis=1).sum()),
-            sets[0].widened(self.set.step_v / 2),
-            sets[1].widened(coarse_v),
-            sets[2].widened(coarse_v),
-            *resets,
-            _state(low_state, set_v, rng),
-            _state(after, reset_v, rng),
+        return (
+            yield from save_figures(
+                DcSweepSummary(
+                    len(cells),
+                    int(np.isfinite(set_v).any(axis=1).sum()),
+                    int(np.isfinite(reset_v).any(axis=1).sum()),
+                    sets[0].widened(self.set.step_v / 2),
+                    sets[1].widened(coarse_v),
+                    sets[2].widened(coarse_v),
+                    *resets,
+                    _state(low_state, set_v, rng),
+                    _state(after, reset_v, rng),
+                )
+            )
         )
-        yield from save_figures(summary)
-        return summary
 
 
 def _spread_of_one(samples: FloatArray) -> FloatArray:
@@ -295,19 +300,3 @@ def _fall_v(before: FloatArray, rising: FloatArray, volts: FloatArray, ratio: fl
     step = volts[at] - volts[np.maximum(at - 1, 0)]
     share = np.divide(here, here - last, out=np.zeros(here.shape), where=(here - last) > 0)
     return np.where(below.any(axis=2), volts[at] - step * share, np.nan)
-
-
-def _save_picture(volts: FloatArray, curve: FloatArray) -> Plan[None]:
-    """|I| of the first cycle: median and one-sigma band over the cells."""
-    low, middle, high = quantiles(np.abs(curve[:, 0]))
-    yield Save("current_low", low, ("level",), "A")
-    yield Save("current_high", high, ("level",), "A")
-    chart = Chart(
-        "Butterfly, median of the first cycle",
-        "voltage",
-        "current_low",
-        "current_high",
-        "y",
-        "|current|",
-    )
-    yield Save("current_median", middle, ("level",), "A", chart.attrs())

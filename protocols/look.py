@@ -17,7 +17,7 @@ from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
 
-from .read_map import mean_conductance
+from .parts.characterisation import mean_conductance
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 MAP = ("tile", "row", "column")

@@ -100,8 +100,7 @@ class ReadNoise(Protocol[ReadNoiseSummary]):
             yield Progress(
                 k, count, f"{len(cells)} cells, reading {k * length} of {count * length}"
             )
-            batch = read(cells, setting.read, repeat=length, label="read noise")
-            result = yield from batch
+            result = yield from read(cells, setting.read, repeat=length, label="read noise")
             series.append(usable(result))
             stamps.append(result.time_s)
         g, time_s = np.stack(series, axis=1), np.stack(stamps, axis=1)
@@ -128,9 +127,11 @@ class ReadNoise(Protocol[ReadNoiseSummary]):
             yield save_map(name, cells, np.where(switches, values * interval, np.nan), "s", setting)
         quiet = enough & ~switches
         yield from _save_pictures(g, frequency, power, quiet, switches, interval)
-        summary = self._summary(flat, frequency, power, found, quiet, switches, interval, rng)
-        yield from save_figures(summary)
-        return summary
+        return (
+            yield from save_figures(
+                self._summary(flat, frequency, power, found, quiet, switches, interval, rng)
+            )
+        )
 
     def _summary(
         self,

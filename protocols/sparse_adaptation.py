@@ -37,8 +37,8 @@ from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
 
 from .infer import ensure_encoding
+from .parts.characterisation import mean_conductance
 from .parts.targets import MAP, load_images
-from .read_map import mean_conductance
 
 
 @dataclass(frozen=True)

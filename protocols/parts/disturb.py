@@ -16,8 +16,14 @@ from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, slope
 from rram_hil.types import FloatArray
 
-from ..read_map import mean_conductance
-from .characterisation import log_counts, save_cells, save_figures, save_map
+from .characterisation import (
+    log_counts,
+    mean_conductance,
+    save_band,
+    save_cells,
+    save_figures,
+    save_map,
+)
 
 Stress = Callable[[int], Plan[None]]
 """Gives every victim so many stresses more."""
@@ -79,29 +85,25 @@ def against_count(
     last = change[usable][:, -1]
     last = last[np.isfinite(last)]
     steep = slope(decades, change[usable][:, 1:]) if len(counts) > 1 else np.zeros(0)
-    summary = DisturbSummary(
-        len(cells),
-        int(usable.sum()),
-        most,
-        estimated(median, last, "", rng),
-        estimated(mean, last, "", rng),
-        estimated(mean, steep[np.isfinite(steep)], "", rng),
-        proportion(int(np.sum(np.abs(last) > disturbed_fraction)), last.size),
+    return (
+        yield from save_figures(
+            DisturbSummary(
+                len(cells),
+                int(usable.sum()),
+                most,
+                estimated(median, last, "", rng),
+                estimated(mean, last, "", rng),
+                estimated(mean, steep[np.isfinite(steep)], "", rng),
+                proportion(int(np.sum(np.abs(last) > disturbed_fraction)), last.size),
+            )
+        )
     )
-    yield from save_figures(summary)
-    return summary
 
 
 def _save_picture(counts: list[int], change: FloatArray, what: str) -> Plan[None]:
     if change.size == 0:
         return
-    low, middle, high = quantiles(change[:, 1:])
-    dim = ("stressed",)
-    yield Save("stressed_count", np.array(counts), dim)
-    yield Save("change_low", low, dim)
-    yield Save("change_high", high, dim)
+    yield Save("stressed_count", np.array(counts), ("stressed",))
     title = f"{what.capitalize()}: change of G"
-    chart = Chart(
-        title, "stressed_count", "change_low", "change_high", "x", "change / G", dots=True
-    )
-    yield Save("change_median", middle, dim, "", chart.attrs())
+    chart = Chart(title, "stressed_count", log="x", label="change / G", dots=True)
+    yield from save_band("change", quantiles(change[:, 1:]), ("stressed",), "", chart)

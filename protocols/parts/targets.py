@@ -4,6 +4,7 @@ images.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -27,8 +28,6 @@ from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
 from rram_hil.networks.network import Network, tensors_from
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
-
-from ..forming import Condition
 
 MAP = ("tile", "row", "column")
 Volt = Annotated[float, Field(allow_inf_nan=False)]
@@ -102,6 +101,20 @@ def load_targets(targets: Targets, setting: Setting) -> Programmed:
     """What a protocol's `targets` say; see `TargetChoice.load`."""
     choice: TargetChoice = _choice(targets)
     return choice.load(setting)
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What forming learnt of each cell, boolean maps of shape `geometry.shape`, and its last
+    conductance (S).
+
+    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells
+    never formed, or could not be read.
+    """
+
+    stuck_low_resistance: NDArray[np.bool_]
+    stuck_high_resistance: NDArray[np.bool_]
+    conductance_s: FloatArray
 
 
 def known_faults(setting: Setting) -> FloatArray:
