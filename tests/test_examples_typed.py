@@ -59,7 +59,6 @@ def test_there_are_examples(examples: Path) -> None:
     assert (examples / "readme_1.py").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "command",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,17 +15,23 @@ from rram_hil.protocols.write_verify import Pulses, RampChoice, WriteVerify
 
 
 def verify(targets: Targets) -> WriteVerify:
-    pulses = Pulses(
-        amplitude_v=RampChoice(start_v=1.0, stop_v=2.6, step_v=0.05),
-        gate_v=RampChoice(start_v=2.2, stop_v=2.2),
+    set_ = Pulses(
+        amplitude_v=RampChoice(start_v=2.0, stop_v=2.0),
+        gate_v=RampChoice(start_v=1.9, stop_v=2.8, step_v=0.02),
+        width_s=1e-7,
+    )
+    reset = Pulses(
+        amplitude_v=RampChoice(start_v=1.5, stop_v=2.8, step_v=0.05),
+        gate_v=RampChoice(start_v=3.5, stop_v=3.5),
         width_s=2e-7,
     )
-    opened = pulses.model_copy(update={"gate_v": RampChoice(start_v=3.5, stop_v=3.5)})
-    return WriteVerify(targets=targets, set=pulses, reset=opened, tolerance=0.2, max_pulses=100)
+    return WriteVerify(targets=targets, set=set_, reset=reset, tolerance=0.2, max_pulses=100)
 
 
-def test_write_verify_takes_an_array_of_targets(open_array: Callable[..., Bench]) -> None:
-    bench = open_array("paper", size=4)
+def test_write_verify_takes_an_array_of_targets(
+    open_array: Callable[..., Bench], known_model: Callable[..., Path]
+) -> None:
+    bench = open_array(known_model(), size=4)
     target = np.full(bench.geometry.shape, np.nan)
     target[0, 1:3, :] = 40e-6
     summary = bench.run(verify(target))
