@@ -4,13 +4,12 @@ of stresses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from rram_hil.array.cells import Cells
-from rram_hil.array.operations import read
+from rram_hil.array.operations import Apply, read
 from rram_hil.engine.protocol import Plan, Progress, Save, Setting
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, slope
@@ -19,14 +18,12 @@ from rram_hil.types import FloatArray
 from .characterisation import (
     log_counts,
     mean_conductance,
+    repeated,
     save_band,
     save_cells,
     save_figures,
     save_map,
 )
-
-Stress = Callable[[int], Plan[None]]
-"""Gives every victim so many stresses more."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class DisturbSummary:
 
 def against_count(
     cells: Cells,
-    stress: Stress,
+    stress: Apply,
     *,
     most: int,
     per_decade: int,
@@ -59,16 +56,19 @@ def against_count(
     what: str,
     setting: Setting,
 ) -> Plan[DisturbSummary]:
-    """Read, then stress and read again at log-spaced counts up to `most`; saves the curves."""
+    """Read, then give `stress` and read again at log-spaced counts up to `most`; saves the
+    curves. Refuses at once a stress that limits forbid.
+    """
     counts = log_counts(most, per_decade)
     reading = read(cells, setting.read, repeat=repeat, label=f"{what}, read")
-    setting.require(reading)
+    setting.require(stress, reading)
     yield Progress(0, most, f"reading {len(cells)} cells")
     values = [mean_conductance((yield from reading))]
     given = 0
     for count in counts:
         yield Progress(given, most, f"{len(cells)} cells, {count} times")
-        yield from stress(count - given)
+        more = np.full(len(stress.cells), count - given, dtype=np.int64)
+        yield from repeated(stress, more, setting)
         given = count
         values.append(mean_conductance((yield from reading)))
     g = np.stack(values, axis=1)
