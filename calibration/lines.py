@@ -82,23 +82,19 @@ class Lines(Calibration):
         fit = solve(design[good], excess.ravel()[good], variance[good], spread, freedom_now)
         values, widths = fit.of(np.eye(design.shape[1])[:2])
         assert isinstance(setting.read.wl_v, float)
-        return (
-            yield from saved(
-                Calibrated(
-                    "lines",
-                    {
-                        "line_ohm": quantity(float(values[0]), float(widths[0]), "ohm"),
-                        "access_ohm": quantity(float(values[1]), float(widths[1]), "ohm"),
-                    },
-                    method=(
-                        f"single reads at {k} levels, {self.repeat} times; least squares over {n}"
-                        " places"
-                    ),
-                    reference=told_of(self.references),
-                    validity_days=self.validity_days,
-                    file=self.file,
-                    conditions={"wl_v": setting.read.wl_v, "width_s": setting.read.width_s},
-                    of_chip=True,
-                )
-            )
+        found = Calibrated(
+            "lines",
+            {
+                "line_ohm": quantity(float(values[0]), float(widths[0]), "ohm"),
+                "access_ohm": quantity(float(values[1]), float(widths[1]), "ohm"),
+            },
+            method=(
+                f"single reads at {k} levels, {self.repeat} times; least squares over {n} places"
+            ),
+            reference=told_of(self.references),
+            validity_days=self.validity_days,
+            file=self.file,
+            conditions={"wl_v": setting.read.wl_v, "width_s": setting.read.width_s},
+            of_chip=True,
         )
+        return (yield from saved(found))
