@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Multiply, Status, Step
-from rram_hil.array.results import ApplyResult, MultiplyResult
+from rram_hil.array.results import ApplyResult
 from rram_hil.corrections.calibration_file import (
     Belongs,
     Calibrated,
@@ -120,17 +120,20 @@ class BoardConverters(Calibration):
         reference = told_of(self.references)
         if self.voltmeter is not None:
             reference += f"; a voltmeter within {self.voltmeter.half_width_v:g} V"
-        found = Calibrated(
-            "board-converters",
-            values,
-            method=how,
-            reference=reference,
-            validity_days=self.validity_days,
-            file=self.file,
-            conditions={"width_s": setting.read.width_s},
-            with_chip=True,
+        return (
+            yield from saved(
+                Calibrated(
+                    "board-converters",
+                    values,
+                    method=how,
+                    reference=reference,
+                    validity_days=self.validity_days,
+                    file=self.file,
+                    conditions={"width_s": setting.read.width_s},
+                    with_chip=True,
+                )
+            )
         )
-        return (yield from saved(found))
 
     def _ladder(self, setting: Setting) -> Plan[dict[str, Value]]:
         cells = cells_of(self.references, setting.geometry, setting.step)
@@ -138,7 +141,7 @@ class BoardConverters(Calibration):
         steps = tuple(
             Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts
         )
-        result = cast(ApplyResult, (yield Apply(cells, steps, repeat=self.repeat, label="ladder")))
+        result = yield from Apply(cells, steps, repeat=self.repeat, label="ladder")
         amps = np.where(result.status == Status.OK, result.current_a, np.nan)
         amps = amps.reshape(len(cells), self.repeat, volts.size).transpose(0, 2, 1)
         mean, noise, freedom = mean_of(amps)
@@ -181,7 +184,7 @@ class BoardConverters(Calibration):
         rows = np.arange(first, last + 1)
         cells = Cells.block(how.tile, rows, np.arange(geometry.columns))
         operation = Apply(cells, (read,), repeat=how.repeat, label="columns: single reads")
-        raw = cast(ApplyResult, (yield operation))
+        raw = yield from operation
         # As they will be read with this calibration, in which they are not in force yet.
         correction = Correction([InForce("", _provisional(values))])
         found = cast(ApplyResult, correction.incoming(operation, raw, board_paths))
@@ -215,7 +218,7 @@ class BoardConverters(Calibration):
                 full_a,
                 label="columns",
             )
-            answer = cast(MultiplyResult, (yield block))
+            answer = yield from block
             volts = inputs.sum(axis=1) * (read_v / top)
             codes = answer.codes[:, 0].astype(np.float64)
             gain[:, column], offset[:, column] = _amplifier(

@@ -80,15 +80,18 @@ class Leads(Calibration):
                 "the same channel, four-wire",
                 f"{self.amps:g} A of both signs, {self.repeat} times",
             )
-        found = Calibrated(
-            "leads",
-            {"series_ohm": value},
-            method=how,
-            reference=told,
-            validity_days=self.validity_days,
-            file=self.file,
+        return (
+            yield from saved(
+                Calibrated(
+                    "leads",
+                    {"series_ohm": value},
+                    method=how,
+                    reference=told,
+                    validity_days=self.validity_days,
+                    file=self.file,
+                )
+            )
         )
-        return (yield from saved(found))
 
     def _from_references(self, setting: Setting) -> Plan[Value]:
         excess, noise, sure, shared, freedom = yield from excess_of(
@@ -118,7 +121,7 @@ class Leads(Calibration):
                     "four_wire": self._sensed(meter, True),
                 }
 
-        arrays = yield Compute("two-wire and four-wire", measure)
+        arrays = yield from Compute("two-wire and four-wire", measure)
         # Of each pair of signs: offsets of the meter fall out.
         ohm = [
             (a[:, 0] - a[:, 1]) / (2 * self.amps) for a in (arrays["two_wire"], arrays["four_wire"])

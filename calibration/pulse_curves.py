@@ -9,7 +9,7 @@ printed table.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Status, Step
 from rram_hil.array.pulse_curves import Curve, PulseCurves
-from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
@@ -51,7 +50,7 @@ class CurvesSummary:
     reset_highest_s: float
 
 
-class MeasurePulseCurves(Protocol):
+class MeasurePulseCurves(Protocol[CurvesSummary]):
     """Measure both curves on sample cells: before every SET a full RESET, before every RESET a full
     SET.
 
@@ -110,7 +109,7 @@ def _medians(
     those are.
     """
     steps = tuple(step for pair in pairs for step in (*pair, setting.read))
-    result = cast(ApplyResult, (yield Apply(cells, steps, label="pulse curve")))
+    result = yield from Apply(cells, steps, label="pulse curve")
     if result.interrupted:
         raise ConfigError(
             f"step {setting.step!r}: the pulse curve was interrupted and its pulses are not"

@@ -8,7 +8,6 @@ meter beside the resistor says what the volts really are.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -77,7 +76,7 @@ class SourceMeterCalibration(Calibration):
             self.instrument,
             self.meter or "",
         )
-        before = None if self.part == "zero" else load(_path(setting, self.zero))
+        before = None if self.part == "zero" else load(setting.folder / self.zero)
         yield Progress(0, 1, self.part)
 
         def measure(_: Do) -> Arrays:
@@ -89,7 +88,7 @@ class SourceMeterCalibration(Calibration):
                     )
                 return self._zero(meter) if before is None else self._gain(setting, meter, before)
 
-        arrays = yield Compute(self.part, measure)
+        arrays = yield from Compute(self.part, measure)
         identity = _identity(arrays)
         if before is not None and (
             before.instrument.model,
@@ -111,22 +110,25 @@ class SourceMeterCalibration(Calibration):
             "offset_v": quantities(arrays["offset_v"], arrays["offset_v_u"], "V"),
             "gain_v": quantities(arrays["gain_v"], arrays["gain_v_u"], "1"),
         }
-        found = Calibrated(
-            "source-meter",
-            values,
-            method=self._method(),
-            reference=(
-                "open terminals"
-                if self.ohm is None
-                else f"{self.ohm:.9g} ohm +- {self.half_width_ohm:.2g}"
-            ),
-            validity_days=self.validity_days,
-            file=self.file,
-            channel=self.channel,
-            identity=identity,
-            conditions={"aperture_s": self.aperture_s},
+        return (
+            yield from saved(
+                Calibrated(
+                    "source-meter",
+                    values,
+                    method=self._method(),
+                    reference=(
+                        "open terminals"
+                        if self.ohm is None
+                        else f"{self.ohm:.9g} ohm +- {self.half_width_ohm:.2g}"
+                    ),
+                    validity_days=self.validity_days,
+                    file=self.file,
+                    channel=self.channel,
+                    identity=identity,
+                    conditions={"aperture_s": self.aperture_s},
+                )
+            )
         )
-        return (yield from saved(found))
 
     def _method(self) -> str:
         if self.part == "zero":
@@ -304,10 +306,6 @@ class SourceMeterCalibration(Calibration):
         return np.where(readings.status == Status.OK, readings.amps, np.nan).reshape(
             levels.size, self.repeat
         )
-
-
-def _path(setting: Setting, name: str) -> Path:
-    return setting.folder / name
 
 
 def _both_signs(most: float, levels: int) -> FloatArray:

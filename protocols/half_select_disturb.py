@@ -13,7 +13,7 @@ from rram_hil.array.operations import Apply, Scheme, Step
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 from rram_hil.errors import ConfigError
 
-from .parts.characterisation import Fraction, Positive, Volt, gate_v, repeated
+from .parts.characterisation import Fraction, Positive, Volt, gate_v
 from .parts.disturb import DisturbSummary, against_count
 
 
@@ -34,7 +34,7 @@ class AnyPulse(BaseModel):
         return self
 
 
-class HalfSelectDisturb(Protocol):
+class HalfSelectDisturb(Protocol[DisturbSummary]):
     """Stress the victims `cells` as half-selected cells `pulses` times, and see at log-spaced
     counts what has become of them.
 
@@ -74,15 +74,10 @@ class HalfSelectDisturb(Protocol):
             stress = Apply(
                 victims, (own,), scheme, self.compliance_a, label="half-select disturb, own pulses"
             )
-        setting.require(stress)
-
-        def give(count: int) -> Plan[None]:
-            yield from repeated(stress, np.full(len(stress.cells), count, dtype=np.int64), setting)
-
         return (
             yield from against_count(
                 victims,
-                give,
+                stress,
                 most=self.pulses,
                 per_decade=self.per_decade,
                 repeat=self.repeat,

@@ -29,6 +29,7 @@ from .parts.characterisation import (
     applied,
     gate_v,
     log_ratio,
+    save_band,
     save_cells,
     save_figures,
     save_map,
@@ -152,7 +153,7 @@ class _Curve:
         return self.key[:-2]
 
 
-class PulseResponse(Protocol):
+class PulseResponse(Protocol[PulseResponseSummary]):
     """Measure curves and trains on sample cells. At least one curve or train is needed.
 
     `set` and `reset` are the full pulses: each curve varies one quantity of its polarity's pulse
@@ -234,9 +235,11 @@ class PulseResponse(Protocol):
             yield from _save_curve(curve, cube, responds, rng)
         for (name, _, steps), cube in zip(trains, cubes[len(curves) :], strict=True):
             yield from _save_train(name, len(steps), cube, responds)
-        summary = self._summary(curves, [t[0] for t in trains], cubes, responds, rng)
-        yield from save_figures(summary)
-        return summary
+        return (
+            yield from save_figures(
+                self._summary(curves, [t[0] for t in trains], cubes, responds, rng)
+            )
+        )
 
     def _batch(self, cells: Cells, name: str, steps: list[Step]) -> Apply:
         label = f"pulse response, {name.replace('_', ' ')}"
@@ -351,20 +354,16 @@ def _save_curve(
 ) -> Plan[None]:
     x = curve.key
     samples = cube[responds]
-    low, middle, high = quantiles(samples.reshape(-1, samples.shape[2]))
     log = "xy" if curve.unit == "s" else "y"
     title = (
         f"{curve.polarity.upper()} against"
         f" {'width' if curve.unit == 's' else curve.name.split('_')[1].upper()}"
     )
-    chart = Chart(
-        title, x, f"{curve.name}_low", f"{curve.name}_high", log, "conductance", dots=True
-    )
+    chart = Chart(title, x, log=log, label="conductance", dots=True)
     yield Save(x, curve.levels, (x,), curve.unit)
     yield Save(f"{curve.name}_conductance", cube, ("cell", "cycle", x), "S")
-    yield Save(f"{curve.name}_low", low, (x,), "S")
-    yield Save(f"{curve.name}_high", high, (x,), "S")
-    yield Save(f"{curve.name}_median", middle, (x,), "S", chart.attrs())
+    band = quantiles(samples.reshape(-1, samples.shape[2]))
+    yield from save_band(curve.name, band, (x,), "S", chart)
     sure = half_width(_median_by_point, samples, rng)
     yield Save(f"{curve.name}_median_uncertainty", sure, (x,), "S")
 
@@ -372,12 +371,7 @@ def _save_curve(
 def _save_train(name: str, pulses: int, cube: FloatArray, responds: Any) -> Plan[None]:
     x = f"{name}_pulse"
     samples = cube[responds]
-    low, middle, high = quantiles(samples.reshape(-1, samples.shape[2]))
     yield Save(x, np.arange(pulses + 1), (x,))
     yield Save(f"{name}_conductance", cube, ("cell", "cycle", x), "S")
-    yield Save(f"{name}_low", low, (x,), "S")
-    yield Save(f"{name}_high", high, (x,), "S")
-    chart = Chart(
-        name.capitalize(), x, f"{name}_low", f"{name}_high", "y", "conductance", dots=True
-    )
-    yield Save(f"{name}_median", middle, (x,), "S", chart.attrs())
+    chart = Chart(name.capitalize(), x, log="y", label="conductance", dots=True)
+    yield from save_band(name, quantiles(samples.reshape(-1, samples.shape[2])), (x,), "S", chart)

@@ -43,7 +43,7 @@ ROOMS = {
     "far_clock": "wire.bench_clock",
     "figures": "statistics",
     "html_report": "report.page",
-    "inference": "networks.inference",
+    "inference": "networks.inference array.operations",
     "instrument": "hardware.instrument",
     "journal": "storage.journal storage.frames",
     "learning.devices": "learning.torch_device",

@@ -4,14 +4,13 @@ an array have in common.
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.operations import Apply, Status, Step
-from rram_hil.array.results import ApplyResult
 from rram_hil.corrections.calibration_file import Calibrated
 from rram_hil.engine.protocol import Plan, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
@@ -48,7 +47,7 @@ class Reference(BaseModel):
     half_width_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Calibration(Protocol):
+class Calibration(Protocol[Calibrated]):
     """Base of these calibrations. `file` is where a recipe's step writes what it finds, relative to
     the recipe.
     """
@@ -111,7 +110,7 @@ def excess_of(
         Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts
     )
     operation = Apply(cells, steps, repeat=repeat, label="references")
-    result = cast(ApplyResult, (yield operation))
+    result = yield from operation
     n, k = len(cells), volts.size
     siemens = np.where(result.status == Status.OK, result.conductance_s, np.nan)
     with np.errstate(divide="ignore"):

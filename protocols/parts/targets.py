@@ -4,12 +4,22 @@ images.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from rram_hil.array.cells import Cells
 from rram_hil.engine.protocol import Plan, Save, Setting
@@ -19,22 +29,28 @@ from rram_hil.networks.network import Network, tensors_from
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
 
-from ..forming import Condition
-
 MAP = ("tile", "row", "column")
 Volt = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+def _array_or(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    return value if isinstance(value, np.ndarray) else validated(value)
+
+
 class TargetChoice(BaseModel):
-    """Where target conductances come from: a network's weights, or a map of siemens in a .npy file
-    (NaN: leave alone).
+    """Where target conductances come from: a network's weights, or a map of siemens (NaN: leave
+    alone), in a .npy file or, in Python, as the array itself.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     network: str | None = None
-    map: str | None = None
+    map: Annotated[
+        str | FloatArray | None,
+        GetPydanticSchema(lambda _, schema: schema(str | None)),
+        WrapValidator(_array_or),
+    ] = None
     options: MappingOptions = MappingOptions()
 
     @model_validator(mode="after")
@@ -48,9 +64,7 @@ class TargetChoice(BaseModel):
         of this run.
         """
         if self.map is not None:
-            return Programmed(
-                _map_targets(setting.folder / self.map, setting), np.isnan(known_faults(setting))
-            )
+            return Programmed(_map_targets(self.map, setting), np.isnan(known_faults(setting)))
         path = setting.folder / str(self.network)
         if not path.is_file():
             raise ConfigError(f"step {setting.step!r}: network: there is no file {path}")
@@ -71,6 +85,38 @@ class TargetChoice(BaseModel):
         )
 
 
+def _choice(value: Any) -> Any:
+    return TargetChoice(map=value) if isinstance(value, np.ndarray) else value
+
+
+Targets = Annotated[
+    TargetChoice | FloatArray,
+    GetPydanticSchema(lambda _, schema: schema(TargetChoice)),
+    BeforeValidator(_choice),
+]
+"""A `TargetChoice`; in Python also the map itself, an array of siemens of the chip's shape."""
+
+
+def load_targets(targets: Targets, setting: Setting) -> Programmed:
+    """What a protocol's `targets` say; see `TargetChoice.load`."""
+    choice: TargetChoice = _choice(targets)
+    return choice.load(setting)
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What forming learnt of each cell, boolean maps of shape `geometry.shape`, and its last
+    conductance (S).
+
+    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells
+    never formed, or could not be read.
+    """
+
+    stuck_low_resistance: NDArray[np.bool_]
+    stuck_high_resistance: NDArray[np.bool_]
+    conductance_s: FloatArray
+
+
 def known_faults(setting: Setting) -> FloatArray:
     """Conductance (S) of the cells that an earlier forming of this run found stuck, NaN
     elsewhere.
@@ -83,9 +129,10 @@ def known_faults(setting: Setting) -> FloatArray:
     return np.where(stuck, conductance, np.nan)
 
 
-def _map_targets(path: Path, setting: Setting) -> Mapping:
+def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:
+    path = "the array" if isinstance(source, np.ndarray) else setting.folder / source
     try:
-        target = np.load(path, allow_pickle=False)
+        target = source if isinstance(path, str) else np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(f"step {setting.step!r}: map: {path} cannot be read: {error}") from None
     if target.shape != setting.geometry.shape or target.dtype.kind != "f":

@@ -9,10 +9,10 @@ volts are against ground, all units SI.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,19 @@ from numpy.typing import ArrayLike, NDArray
 from rram_hil.array.cells import Cells
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from rram_hil.array.results import (  # noqa: F401 - in the strings of the classes' bases
+        ApplyResult,
+        MultiplyResult,
+        ProgramResult,
+        WaitResult,
+        WordsResult,
+    )
+
+Answer = TypeVar("Answer", covariant=True)
+Asked = TypeVar("Asked")
+T = TypeVar("T")
 
 Volts = float | FloatArray | None
 """One level for the whole batch, one a cell (shape (n,)), or None: the line floats."""
@@ -168,8 +181,19 @@ class Stop:
         return Stop(cut(self.above_s), cut(self.below_s))
 
 
+class Request(Generic[Answer]):
+    """What a protocol yields, answered with an `Answer`.
+
+    `result = yield from read(cells)` is `result = yield read(cells)` with the type of the result.
+    """
+
+    def __iter__(self) -> Generator[Self, Any, Answer]:
+        answer: Answer = yield self
+        return answer
+
+
 @dataclass(frozen=True, eq=False)
-class Apply:
+class Apply(Request["ApplyResult"]):
     """Take every cell of the batch through `steps`, `repeat` times, one cell after the other.
 
     `compliance_a` bounds the bit-line current where the bench can. `stop` ends a cell's steps
@@ -277,7 +301,7 @@ class PulseTrain:
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class Program(Request["ProgramResult"]):
     """Bring each cell into its window [`low_s`, `high_s`] by read-verify-write with incremental
     step pulses.
 
@@ -348,7 +372,7 @@ class Program:
 
 
 @dataclass(frozen=True, eq=False)
-class Multiply:
+class Multiply(Request["MultiplyResult"]):
     """Multiply input vectors by a block of one tile: column current = sum over rows of V(input) x
     G.
 
@@ -417,7 +441,7 @@ class Multiply:
 
 
 @dataclass(frozen=True, eq=False)
-class WriteWords:
+class WriteWords(Request["WordsResult"]):
     """Store on-chip words: signed integers, each at the place of a cell, that
     `Multiply(words=True)` also multiplies.
 
@@ -450,7 +474,7 @@ class WriteWords:
 
 
 @dataclass(frozen=True, eq=False)
-class Wait:
+class Wait(Request["WaitResult"]):
     """Let `seconds` pass on the bench clock, all outputs at zero (relaxation, retention)."""
 
     seconds: float
@@ -470,6 +494,19 @@ class Span:
 
     started_s: float = 0.0
     ended_s: float = 0.0
+
+
+def drive(work: Generator[Asked, Any, T], answer: Callable[[Asked], Any]) -> T:
+    """Run a generator to its end, each thing that it yields answered by `answer`: a bench's `do`, a
+    chip, a `StoredMap`.
+    """
+    try:
+        asked = next(work)
+        while True:
+            asked = work.send(answer(asked))
+    except StopIteration as done:
+        value: T = done.value
+        return value
 
 
 def read_step(bl_v: float = 0.2, wl_v: float = 3.0, width_s: float = 1e-6) -> Step:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Apply, Operation, Status, read
+from rram_hil.array.operations import Apply, Request, Status, read
 from rram_hil.array.results import ApplyResult, Result
 from rram_hil.bench.bench_file import BenchFile, load_bench_file
 from rram_hil.bench.calibrations import correction_of
@@ -37,6 +37,7 @@ from rram_hil.types import FloatArray
 from rram_hil.validation import describe
 from rram_hil.wire.recording import Playback, Traffic
 
+R = TypeVar("R", bound=Result)
 T = TypeVar("T")
 
 
@@ -211,32 +212,28 @@ class Bench:
             raise ConfigError(describe(error, "cells")) from None
         return choice.cells(self.geometry)
 
-    def do(self, operation: Operation) -> Result:
+    def do(self, operation: Request[R]) -> R:
         """Carry out one operation; Ctrl-C aborts it with outputs off. Raises as `Engine.do`."""
         with self.engine.abortable(), self._off_on_error():
             return self.engine.do(operation)
 
     def apply(self, operation: Apply) -> ApplyResult:
-        """`do` for an `Apply`, typed."""
-        result = self.do(operation)
-        assert isinstance(result, ApplyResult)
-        return result
+        """`do` for an `Apply`, by its name."""
+        return self.do(operation)
 
     def read_map(self, cells: Cells | None = None) -> FloatArray:
         """Conductances now (S), shape (tiles, rows, columns); NaN where not asked for or without an
         OK reading.
         """
         wanted = Cells.all(self.geometry) if cells is None else cells
-        result = self.apply(read(wanted, self.file.read.step))
+        result = self.do(read(wanted, self.file.read.step))
         return map_of(
             wanted, np.where(result.last_status == Status.OK, result.last_s, np.nan), self.geometry
         )
 
-    def run(self, protocol: Protocol | Plan[T]) -> object | T:
+    def run(self, protocol: Protocol[T] | Plan[T]) -> T:
         """Run a protocol (its model or any generator of messages) and return what it returns."""
-        plan: Plan[object] = (
-            protocol.run(self.setting) if isinstance(protocol, Protocol) else protocol
-        )
+        plan = protocol.run(self.setting) if isinstance(protocol, Protocol) else protocol
         with self.engine.abortable(), self._off_on_error():
             return self.engine.run(plan)
 

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.limits import check
-from rram_hil.array.operations import LINES, Apply, Multiply, Operation, Program, Step
+from rram_hil.array.operations import LINES, Apply, Multiply, Operation, Program, Request, Step
 from rram_hil.array.results import ApplyResult, ProgramResult, Result
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import (
@@ -33,6 +34,7 @@ from rram_hil.storage.ledger import Ledger
 from rram_hil.types import IntArray
 
 MODEL_DRIVER = "simulated-array"
+R = TypeVar("R", bound=Result)
 
 
 @dataclass
@@ -162,10 +164,11 @@ class _PlanningEngine(Engine):
         self.forecast = forecast
         self._charged_before = self.charged.copy()
 
-    def do(self, operation: Operation) -> Result:
+    def do(self, operation: Request[R]) -> R:
         """Carry out one operation, and account for it. Raises as `Engine.do`."""
-        charge = check(operation, self.geometry, self.limits)
         result = super().do(operation)
+        assert isinstance(operation, Operation)
+        charge = check(operation, self.geometry, self.limits)
         forecast = self.forecast
         forecast.operations += 1
         forecast.extremes.include(operation, self.limits.read_v)

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from rram_hil.array.operations import drive
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
 from rram_hil.demo.files import Plan, bench_toml, recipe_toml
 from rram_hil.demo.table import ChipResult, chip_result
 from rram_hil.engine.engine import Watcher
-from rram_hil.networks.inference import drive, infer
+from rram_hil.networks.inference import infer
 from rram_hil.networks.mapping import word_operation
 from rram_hil.networks.programmed_network import Programmed
 

@@ -21,7 +21,15 @@ import numpy as np
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Charge, Limits, check
-from rram_hil.array.operations import Apply, Operation, Program, Status, WriteWords
+from rram_hil.array.operations import (
+    Apply,
+    Operation,
+    Program,
+    Request,
+    Status,
+    WriteWords,
+    drive,
+)
 from rram_hil.array.result_checks import sound
 from rram_hil.array.results import ApplyResult, ProgramResult, Result
 from rram_hil.corrections.correction import Correction
@@ -55,6 +63,7 @@ from rram_hil.storage.journal import Journal
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import IntArray
 
+R = TypeVar("R", bound=Result)
 T = TypeVar("T")
 
 
@@ -108,7 +117,7 @@ class Engine:
         self._step = 0
         self._aside = ""
 
-    def do(self, operation: Operation) -> Result:
+    def do(self, operation: Request[R]) -> R:
         """Carry out one operation on the whole bench, lowered to what the hardware has.
 
         Raises `LimitError` or `ConfigError` before any output moves; `LinkError`, `InstrumentError`
@@ -122,12 +131,7 @@ class Engine:
         charge = check(operation, self.geometry, self.limits)
         self._within_life(charge)
         natives = lower(operation, self.driver.capabilities, self.limits)
-        try:
-            native = next(natives)
-            while True:
-                native = natives.send(self._native(native))
-        except StopIteration as stop:
-            return cast(Result, stop.value)
+        return cast(R, drive(natives, self._native))
 
     def run(self, plan: Plan[T]) -> T:
         """Run a protocol to its end and return what it returns.
@@ -214,7 +218,8 @@ class Engine:
         self._write(Computed(self._step, message.name, arrays), sync=True)
         return arrays
 
-    def _do_aside(self, operation: Operation) -> Result:
+    def _do_aside(self, operation: Request[R]) -> R:
+        assert isinstance(operation, Operation)
         charge = check(operation, self.geometry, self.limits)
         if charge.pulses.any():
             raise ConfigError(

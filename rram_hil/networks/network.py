@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from rram_hil.array.operations import drive
 from rram_hil.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -364,14 +365,7 @@ def run(
     network: Network, images: ArrayLike, multiply: Callable[[Weighted, Float32], Float32]
 ) -> Float32:
     """Logits of a batch, each product (see `propagate`) made by `multiply(layer, input)`."""
-    walk = propagate(network, images)
-    try:
-        layer, values = next(walk)
-        while True:
-            layer, values = walk.send(multiply(layer, values))
-    except StopIteration as done:
-        logits: Float32 = done.value
-        return logits
+    return drive(propagate(network, images), lambda asked: multiply(*asked))
 
 
 def forward(network: Network, images: ArrayLike, batch: int = 250) -> Float32:
