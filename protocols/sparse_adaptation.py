@@ -80,7 +80,7 @@ class SparseAdaptation(Protocol):
         under `tag`.
         """
         programmed = setting.shared_by(self.tag, Programmed)
-        network = programmed.topology(setting.step)
+        network = programmed.topology()
         mapping, cells = programmed.mapping, programmed.mapping.cells
         yield Progress(0, 3, f"reading {len(cells)} cells")
         result = cast(
@@ -119,7 +119,7 @@ class SparseAdaptation(Protocol):
         try:
             from rram_hil import learning
         except ImportError as error:
-            raise ConfigError(f"step {setting.step!r}: {error}") from None
+            raise ConfigError(f"{error}") from None
         assert programmed.map_s is not None
         mapping, encoding = programmed.mapping, programmed.encoding
         assert encoding is not None
@@ -128,7 +128,7 @@ class SparseAdaptation(Protocol):
         names = [layer.name for layer in network.weighted]
         seed = int(setting.rng("words").integers(1 << 31))
         masks = learning.choose_words(student, self.fraction, seed)
-        images, labels = load_images(setting.folder / self.data, setting.step)
+        images, labels = load_images(setting.folder / self.data)
         answer: Do = (
             do
             if self.forward == "array"
