@@ -900,7 +900,7 @@ class ArcOne(Driver):
         self._in_session = False
         self._scheme = Scheme(config.unselected)
         init = ("0", config.read_cycles, self.geometry.rows, self.geometry.columns)
-        said: object = b""
+        said = "b''"
         before, self._may_abort = self._may_abort, False
         try:
             for _ in range(ATTEMPTS):
@@ -911,19 +911,20 @@ class ArcOne(Driver):
                     link.drain()
                     self._send(*map(str, init), *self._set_read(config.read_v).lines[1:2])
                     self._send(str(mode), str(SNEAK_PATH[self._scheme]), real(config.read_v))
-                    said = link.receive(64, config.timeout_s, b"\n")
-                    self.bytes_received += len(said)
-                    if said.strip() == b"1" and not link.receive(64, QUIET_S):
+                    reply = link.receive(64, config.timeout_s, b"\n")
+                    self.bytes_received += len(reply)
+                    said = repr(reply)
+                    if reply.strip() == b"1" and not link.receive(64, QUIET_S):
                         if mode != OFFLINE:
                             self._send(*self._set_read(config.read_v).lines)
                             self._in_session = True
                         return
                 except LinkError as error:
-                    said = error.message
+                    said = str(error)
         finally:
             self._may_abort = before
         raise LinkError(
-            f"no ArC ONE confirmed a session after {ATTEMPTS} resets (it says {said!r}); check the"
+            f"no ArC ONE confirmed a session after {ATTEMPTS} resets (it says {said}); check the"
             " board's power, and that nothing else is at this port",
             where=config.port,
         )

@@ -204,11 +204,9 @@ class Failed:
         """The error as the protocol met it; of a class that a driver made, its attributes alone."""
         kind = _ERRORS.get(self.error, LinkError)
         known = {f.name for f in fields(kind)}
-        data = json.loads(self.data or "{}").items()
-        return kind(
-            self.text,
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in data if k in known},
-        )
+        data: dict[str, Any] = json.loads(self.data or "{}")
+        lists = {k: tuple(v) for k, v in data.items() if isinstance(v, list)}
+        return kind(self.text, **{k: v for k, v in (data | lists).items() if k in known})
 
 
 _ERRORS: dict[str, type[BenchError]] = {

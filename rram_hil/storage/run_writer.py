@@ -237,8 +237,8 @@ class _Projection:
                 case Saved() as f:
                     self._saved(f, entry.offset)
                 case Failed() as f:
-                    number = f"operation {f.operation}: " if f.operation else ""
-                    text = f"{number}{f.error}: {f.restored()}"
+                    place = f"operation {f.operation}: " if f.operation else ""
+                    text = f"{place}{f.error}: {f.restored()}"
                     self.notes.add(
                         1, event=EVENTS.index("error"), text=text, utc="", time_s=math.nan
                     )
