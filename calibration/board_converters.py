@@ -96,14 +96,11 @@ class BoardConverters(Calibration):
 
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields reads of the ladder and multiplications; no cell is stressed."""
-        step = setting.step
         if setting.instruments:
-            raise ConfigError(
-                f"step {step!r}: this bench has source-meters, no converters: use source-meter"
-            )
+            raise ConfigError("this bench has source-meters, no converters: use source-meter")
         if "board-converters" in setting.correction.kinds or "lines" in setting.correction.kinds:
             raise ConfigError(
-                f"step {step!r}: take calibrations of converters and lines out of [calibration]"
+                "take calibrations of converters and lines out of [calibration]"
                 " first: they hide what is sought"
             )
         yield Progress(0, 2 if self.columns else 1, f"ladder of {len(self.references)}")
@@ -136,7 +133,7 @@ class BoardConverters(Calibration):
         )
 
     def _ladder(self, setting: Setting) -> Plan[dict[str, Value]]:
-        cells = cells_of(self.references, setting.geometry, setting.step)
+        cells = cells_of(self.references, setting.geometry)
         volts = read_levels(setting, self.levels, self.lowest_v)
         steps = tuple(
             Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts
@@ -172,15 +169,10 @@ class BoardConverters(Calibration):
     ) -> Plan[dict[str, Value]]:
         geometry, can, read = setting.geometry, setting.capabilities, setting.read
         if not can.multiply:
-            raise ConfigError(
-                f"step {setting.step!r}: columns: this bench has no multiply of its own"
-            )
+            raise ConfigError("columns: this bench has no multiply of its own")
         first, last = how.rows
         if not (first <= last < geometry.rows and how.tile < geometry.tiles):
-            raise ConfigError(
-                f"step {setting.step!r}: columns: rows {how.rows} of tile {how.tile} are off the"
-                " chip"
-            )
+            raise ConfigError(f"columns: rows {how.rows} of tile {how.tile} are off the chip")
         rows = np.arange(first, last + 1)
         cells = Cells.block(how.tile, rows, np.arange(geometry.columns))
         operation = Apply(cells, (read,), repeat=how.repeat, label="columns: single reads")

@@ -64,9 +64,7 @@ class Leads(Calibration):
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields reads of the references, or one computation that talks to the source-meter."""
         if "leads" in setting.correction.kinds:
-            raise ConfigError(
-                f"step {setting.step!r}: take the calibration of leads out of [calibration] first"
-            )
+            raise ConfigError("take the calibration of leads out of [calibration] first")
         yield Progress(0, 1, self.method)
         if self.method == "known":
             value = yield from self._from_references(setting)
@@ -128,9 +126,7 @@ class Leads(Calibration):
         ]
         leads = ohm[0] - ohm[1]
         if not np.isfinite(leads).all():
-            raise ConfigError(
-                f"step {setting.step!r}: a reading at {self.amps:g} A is over range or at its limit"
-            )
+            raise ConfigError(f"a reading at {self.amps:g} A is over range or at its limit")
         n = leads.size
         wide = float(stats.t.ppf(0.975, n - 1)) * float(np.std(leads, ddof=1)) / np.sqrt(n)
         return quantity(float(leads.mean()), float(wide), "ohm")

@@ -49,18 +49,14 @@ class Lines(Calibration):
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields one batch of reads; no cell is stressed."""
         if setting.geometry.cell != "1T1R":
-            raise ConfigError(
-                f"step {setting.step!r}: lines are calibrated in 1T1R arrays; this chip is 1R"
-            )
+            raise ConfigError("lines are calibrated in 1T1R arrays; this chip is 1R")
         if "lines" in setting.correction.kinds:
-            raise ConfigError(
-                f"step {setting.step!r}: take the calibration of lines out of [calibration] first"
-            )
+            raise ConfigError("take the calibration of lines out of [calibration] first")
         yield Progress(0, 1, f"{len(self.references)} references")
         excess, noise, sure, shared, freedom = yield from excess_of(
             setting, self.references, self.levels, self.repeat, self.lowest_v, self.adc_range_a
         )
-        cells = cells_of(self.references, setting.geometry, setting.step)
+        cells = cells_of(self.references, setting.geometry)
         n, k = excess.shape
         pitches = np.repeat(pitches_of(cells, setting.geometry), k)
         own = np.repeat(np.eye(n), k, axis=0)

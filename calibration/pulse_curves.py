@@ -112,7 +112,7 @@ def _medians(
     result = yield from Apply(cells, steps, label="pulse curve")
     if result.interrupted:
         raise ConfigError(
-            f"step {setting.step!r}: the pulse curve was interrupted and its pulses are not"
+            "the pulse curve was interrupted and its pulses are not"
             " repeated on the same cells; start a new run, or give other cells"
         )
     measured = np.where(result.status == Status.OK, result.conductance_s, np.nan)
@@ -122,7 +122,5 @@ def _medians(
     )
     moving = (highest > responds_above_s) & (highest > 3.0 * lowest)
     if not moving.any():
-        raise ConfigError(
-            f"step {setting.step!r}: none of the {len(cells)} sample cells responds to the pulses"
-        )
+        raise ConfigError(f"none of the {len(cells)} sample cells responds to the pulses")
     return np.nanmedian(measured[moving], axis=0), int(moving.sum())

@@ -83,8 +83,7 @@ class SourceMeterCalibration(Calibration):
             with opened(setting, self.instrument, "instrument") as meter:
                 if self.channel not in meter.channels:
                     raise ConfigError(
-                        f"step {setting.step!r}: channel {self.channel!r}: there is"
-                        f" {', '.join(meter.channels)}"
+                        f"channel {self.channel!r}: there is {', '.join(meter.channels)}"
                     )
                 return self._zero(meter) if before is None else self._gain(setting, meter, before)
 
@@ -99,9 +98,7 @@ class SourceMeterCalibration(Calibration):
             identity.serial,
             self.channel,
         ):
-            raise ConfigError(
-                f"step {setting.step!r}: zero: {self.zero} is a calibration of {before.instrument}"
-            )
+            raise ConfigError(f"zero: {self.zero} is a calibration of {before.instrument}")
         values = {
             "range_a": quantities(arrays["range_a"], np.zeros_like(arrays["range_a"]), "A"),
             "offset_a": quantities(arrays["offset_a"], arrays["offset_a_u"], "A"),
@@ -158,9 +155,7 @@ class SourceMeterCalibration(Calibration):
         found = _as_stated(meter, self.channel, limits)
         offsets = zero.values["offset_a"]
         if offsets.values.size != found["range_a"].size:
-            raise ConfigError(
-                f"step {setting.step!r}: zero: {self.zero} has other ranges than this instrument"
-            )
+            raise ConfigError(f"zero: {self.zero} has other ranges than this instrument")
         found["offset_a"], found["offset_a_u"] = offsets.values.copy(), offsets.half_widths.copy()
         top_v = min(self.most_v, self.most_a * self.ohm)
         if self.meter is not None:
@@ -220,8 +215,7 @@ class SourceMeterCalibration(Calibration):
                 second.output(self.meter_channel, False)
         if not np.isfinite(readings).all():
             raise ConfigError(
-                f"step {setting.step!r}: the second meter has no reading at up to {most_v:g} V; is"
-                " it connected?"
+                f"the second meter has no reading at up to {most_v:g} V; is it connected?"
             )
         mean, noise, _ = mean_of(readings)
         # Unknown: offset, gain error, and the second meter's own gain and offset within what is
@@ -256,7 +250,7 @@ class SourceMeterCalibration(Calibration):
         )
         if not np.isfinite(told).all():
             raise ConfigError(
-                f"step {setting.step!r}: a reading in the range {found['range_a'][k]:g} A is over"
+                f"a reading in the range {found['range_a'][k]:g} A is over"
                 f" range or at its limit; is {self.ohm:g} ohm connected?"
             )
         mean, noise, _ = mean_of(told)

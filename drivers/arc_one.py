@@ -696,12 +696,13 @@ class ArcOne(Driver):
             except AbortedError:
                 raise
             except BaseException as error:
-                off = self._recovered()
+                is_off, off = self._recovered()
                 if not isinstance(error, LinkError):
                     raise
                 raise UnknownOutcomeError(
                     f"{error}; {off}; {what}: charge each cell with {settings.most_pulses} pulses"
-                    " and read it again"
+                    " and read it again",
+                    outputs_off=is_off,
                 ) from None
             return self._streamed(cells, settings, streams, TimeSpan(started, self.now_s()))
 
@@ -800,7 +801,7 @@ class ArcOne(Driver):
                 raise
             except BaseException as error:
                 sent = sent or self.bytes_sent > before
-                off = self._recovered()
+                _, off = self._recovered()
                 if not isinstance(error, LinkError):
                     raise
                 failure = LinkError(f"{error}; {off}")
@@ -874,7 +875,8 @@ class ArcOne(Driver):
 
     def _stop_if_cancelled(self, what: str) -> None:
         if self._may_abort and self.cancel.is_set():
-            raise AbortedError(f"{what} was aborted; {self._recovered()}")
+            is_off, off = self._recovered()
+            raise AbortedError(f"{what} was aborted; {off}", outputs_off=is_off)
 
     # Sessions
 
@@ -907,7 +909,7 @@ class ArcOne(Driver):
         self._in_session = False
         self._scheme = Scheme(config.unselected)
         init = ("0", config.read_cycles, self.geometry.rows, self.geometry.columns)
-        said: bytes | str = b""
+        said = "b''"
         before, self._may_abort = self._may_abort, False
         try:
             for _ in range(ATTEMPTS):
@@ -918,9 +920,10 @@ class ArcOne(Driver):
                     link.drain()
                     self._send(*map(str, init), *self._set_read(config.read_v).lines[1:2])
                     self._send(str(mode), str(SNEAK_PATH[self._scheme]), real(config.read_v))
-                    said = link.receive(64, config.timeout_s, b"\n")
-                    self.bytes_received += len(said)
-                    if said.strip() == b"1" and not link.receive(64, QUIET_S):
+                    reply = link.receive(64, config.timeout_s, b"\n")
+                    self.bytes_received += len(reply)
+                    said = repr(reply)
+                    if reply.strip() == b"1" and not link.receive(64, QUIET_S):
                         if mode != OFFLINE:
                             self._send(*self._set_read(config.read_v).lines)
                             self._in_session = True
@@ -930,17 +933,20 @@ class ArcOne(Driver):
         finally:
             self._may_abort = before
         raise LinkError(
-            f"{config.port}: no ArC ONE confirmed a session after {ATTEMPTS} resets (it says"
-            f" {said[:60]!r}); check the board's power, and that nothing else is at this port"
+            f"no ArC ONE confirmed a session after {ATTEMPTS} resets (it says {said}); check the"
+            " board's power, and that nothing else is at this port",
+            where=config.port,
         )
 
-    def _recovered(self) -> str:
-        """Reset the board after a failure; what came of it, for the error's text."""
+    def _recovered(self) -> tuple[bool, str]:
+        """Reset the board after a failure; whether outputs are off, and what came of it in words
+        for the error.
+        """
         try:
             self._start_session(SESSIONS[self._settings.session])
         except BenchError as error:
-            return f"THE BOARD COULD NOT BE RESET, ITS OUTPUTS MAY BE ON ({error})"
-        return "the board was reset, outputs are off"
+            return False, f"THE BOARD COULD NOT BE RESET, ITS OUTPUTS MAY BE ON ({error})"
+        return True, "the board was reset, outputs are off"
 
     def _opened(self, *, reopen: bool = False) -> Link:
         link = self._link

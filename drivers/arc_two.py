@@ -246,18 +246,19 @@ class ArcTwo(Driver):
             try:
                 return self._apply(operation, what)
             except BaseException as error:
-                off = self._grounded()
+                is_off, off = self._grounded()
                 if isinstance(error, AbortedError):
-                    raise AbortedError(f"{error}; {off}") from None
+                    raise AbortedError(f"{error}; {off}", outputs_off=is_off) from None
                 failure = _failure(what, error)
                 if not isinstance(failure, LinkError):
                     raise
                 if stresses:
                     raise UnknownOutcomeError(
-                        f"{failure}; {off}; {what} may have been carried out"
+                        f"{failure}; {off}; {what} may have been carried out", outputs_off=is_off
                     ) from error
                 raise LinkError(
-                    f"{failure}; {off}; {what} gave no pulse and may be repeated"
+                    f"{failure}; {off}; {what} gave no pulse and may be repeated",
+                    outputs_off=is_off,
                 ) from error
 
     @override
@@ -447,13 +448,13 @@ class ArcTwo(Driver):
                 f"ArC TWO: outputs are not confirmed off: {told}; switch the instrument off"
             )
 
-    def _grounded(self) -> str:
-        """Ground after a failure; what came of it, for the error's text."""
+    def _grounded(self) -> tuple[bool, str]:
+        """Ground after a failure; whether outputs are off, and that as words for the error."""
         try:
             self._make_safe()
         except BaseException as error:
-            return f"THE CHANNELS COULD NOT BE GROUNDED, OUTPUTS MAY BE ON ({error})"
-        return "outputs are off"
+            return False, f"THE CHANNELS COULD NOT BE GROUNDED, OUTPUTS MAY BE ON ({error})"
+        return True, "outputs are off"
 
     def _wait(self, operation: Wait) -> WaitResult:
         started = self.now_s()

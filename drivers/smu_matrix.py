@@ -472,7 +472,7 @@ class SmuMatrix(Driver):
             self.safe_off()
         except BenchError as failure:
             raise LinkError(
-                f"{error}; and outputs could not be verified as off: {failure}"
+                f"{error}; and outputs could not be verified as off: {failure}", outputs_off=False
             ) from None
 
     def _wait(self, operation: Wait) -> WaitResult:
@@ -482,7 +482,7 @@ class SmuMatrix(Driver):
         end_s = time.monotonic() + operation.seconds
         while (left_s := end_s - time.monotonic()) > 0:
             if self.cancel.wait(min(left_s, POLL_S)):
-                raise AbortedError("wait: stopped; outputs are off")
+                raise AbortedError("wait: stopped; outputs are off", outputs_off=True)
         return WaitResult(TimeSpan(started_s, self.now_s()))
 
     @override

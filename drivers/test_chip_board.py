@@ -151,7 +151,7 @@ class _Port:
         try:
             self._link.open()
         except LinkError as error:
-            raise _LostError(str(error)) from None
+            raise _LostError(error.message, where=error.where) from None
         except ConfigError as error:
             raise ConfigError(f"driver.port: {error}") from None
         self.reader.clear()
@@ -164,14 +164,14 @@ class _Port:
         try:
             self._opened().send(frame)
         except LinkError as error:
-            raise _LostError(str(error)) from None
+            raise _LostError(error.message, where=error.where) from None
 
     def receive(self) -> list[Frame]:
         """Frames that came within `POLL_S`; returns as soon as one is complete."""
         try:
             data = self._opened().receive(self.reader.wanted, POLL_S)
         except LinkError as error:
-            raise _LostError(str(error)) from None
+            raise _LostError(error.message, where=error.where) from None
         now = time.monotonic()
         if data:
             self._heard_s = now
@@ -462,7 +462,7 @@ class TestChipBoard(Driver):
         try:
             return action()
         except (_LostError, _RebootedError) as error:
-            raise LinkError(str(error)) from None
+            raise LinkError(error.message, where=error.where) from None
 
     def _transact(
         self, kind: Kind, payload: bytes = b"", *, what: str = "", length_s: float | None = None
@@ -560,7 +560,8 @@ class TestChipBoard(Driver):
                 f"{self._settings.port}: the board was rebooted before {wait.what}: {text}"
             )
         raise _BoardError(
-            f"{self._settings.port}: {wait.what}: {text} (error {code})",
+            f"{wait.what}: {text} (error {code})",
+            where=self._settings.port,
             code=code,
             command=wait.what,
         )
@@ -596,11 +597,14 @@ class TestChipBoard(Driver):
         outputs are off.
         """
         if self._stopped():
-            raise AbortedError(f"{what} was aborted; the board confirms that outputs are off")
+            raise AbortedError(
+                f"{what} was aborted; the board confirms that outputs are off", outputs_off=True
+            )
         raise AbortedError(
             f"{what} was aborted, but the board at {self._settings.port} did not confirm that"
             " outputs are off; its watchdog switches them off within"
-            f" {self._settings.watchdog_s:g} s"
+            f" {self._settings.watchdog_s:g} s",
+            outputs_off=False,
         )
 
     def _stuck(self, wait: _Wait) -> None:
@@ -751,16 +755,18 @@ class TestChipBoard(Driver):
 
     def _meaning(self, error: _BoardError, what: str) -> BenchError:
         """The error that a refusal or fault of the board is to the caller."""
-        text = str(error)
+        text, where = error.message, error.where
         if error.code in (Code.LIMIT, Code.RANGE):
-            return LimitError(text)
+            return LimitError(text, where=where)
         if error.code == Code.VERSION:
-            return ConfigError(text)
+            return ConfigError(text, where=where)
         if error.code in (Code.ALREADY_EXECUTED, Code.ABORTED, Code.WATCHDOG):
             if error.code == Code.WATCHDOG:
                 self._armed = False
-            return UnknownOutcomeError(f"{text}; ask the board how many pulses each cell took")
-        return InstrumentError(text, code=error.code, command=what)
+            return UnknownOutcomeError(
+                f"{text}; ask the board how many pulses each cell took", where=where
+            )
+        return InstrumentError(text, where=where, code=error.code, command=what)
 
     # What the envelope allows
 
@@ -816,7 +822,11 @@ class TestChipBoard(Driver):
                 at = int(np.argmin(good))
                 raise LimitError(
                     f"cell {cells.address(at)}: {line.upper()} {volts[at]:g} V is outside this"
-                    f" board's range of {span.low:g} to {span.high:g} V"
+                    f" board's range of {span.low:g} to {span.high:g} V",
+                    cell=cells.address(at),
+                    line=line.upper(),
+                    value=float(volts[at]),
+                    allowed=(span.low, span.high),
                 )
             if not can.per_cell_bias and np.ptp(volts) > 0:
                 raise self.refuse(
@@ -825,7 +835,10 @@ class TestChipBoard(Driver):
         if not can.width_s.holds(step.width_s, step.width_s):
             raise LimitError(
                 f"width {step.width_s:g} s is outside this board's range of {can.width_s.low:g} to"
-                f" {can.width_s.high:g} s"
+                f" {can.width_s.high:g} s",
+                line="width",
+                value=step.width_s,
+                allowed=(can.width_s.low, can.width_s.high),
             )
         if step.measure == "gate" and not can.gate_current:
             raise self.refuse("a gate current measurement", "bit-line current only")
@@ -851,7 +864,10 @@ class TestChipBoard(Driver):
             if not span.holds(volts, volts):
                 raise LimitError(
                     f"multiply: {name} {volts:g} V is outside this board's range of {span.low:g} to"
-                    f" {span.high:g} V"
+                    f" {span.high:g} V",
+                    line=name,
+                    value=volts,
+                    allowed=(span.low, span.high),
                 )
 
     def _stresses(self, operation: Operation) -> bool:

@@ -116,7 +116,7 @@ class Forming(Protocol[FormingSummary]):
         conducting = _conducts(result, self.formed_above_s)
         if conducting.sum() > self.conducting_fraction * n:
             raise ConfigError(
-                f"step {setting.step!r}: {int(conducting.sum())} of {n} cells conduct before their"
+                f"{int(conducting.sum())} of {n} cells conduct before their"
                 " first pulse: this array was formed before; leave the step out, or raise"
                 " conducting_fraction if they are to count as stuck"
             )

@@ -47,8 +47,8 @@ class Infer(Protocol[InferSummary]):
         accuracy.
         """
         programmed = setting.shared_by(self.tag, Programmed)
-        network = programmed.topology(setting.step)
-        images, labels = load_images(setting.folder / self.images, setting.step)
+        network = programmed.topology()
+        images, labels = load_images(setting.folder / self.images)
         images, labels = images[: self.limit], labels[: self.limit]
         ensure_encoding(
             programmed,
@@ -95,8 +95,8 @@ def ensure_encoding(
     """Input steps and ADC ranges for a programmed network, made once from training images."""
     if programmed.encoding is not None:
         return
-    images, _ = load_images(setting.folder / calibration, setting.step)
-    network = programmed.topology(setting.step)
+    images, _ = load_images(setting.folder / calibration)
+    network = programmed.topology()
     gate_v = setting.read.wl_v
     programmed.encoding = calibrate(
         network,

@@ -225,9 +225,7 @@ class PulseResponse(Protocol[PulseResponseSummary]):
             cubes.append(np.stack(rounds, axis=1))
         responds = _respond(cubes, self.responds_ratio, self.conducts_above_s)
         if not responds.any():
-            raise ConfigError(
-                f"step {setting.step!r}: none of the {len(cells)} cells responds to the pulses"
-            )
+            raise ConfigError(f"none of the {len(cells)} cells responds to the pulses")
         yield from save_cells(cells)
         yield save_map("responds", cells, responds, "", setting)
         rng = setting.rng("bootstrap")

@@ -33,7 +33,7 @@ class Reference(Protocol[ReferenceSummary]):
     def run(self, setting: Setting) -> Plan[ReferenceSummary]:
         """Yields one computation; saves predictions, labels and accuracy."""
         network = Network.load(setting.folder / self.network)
-        images, labels = load_images(setting.folder / self.images, setting.step)
+        images, labels = load_images(setting.folder / self.images)
         yield Progress(0, 1, f"floating point, {len(images)} images")
 
         def classify(_: Do) -> Arrays:

@@ -112,10 +112,7 @@ class Retention(Protocol[RetentionSummary]):
             group = np.arange(n) % len(self.levels_s)
             kept = yield from self._program(cells, np.asarray(self.levels_s)[group], setting)
         if not kept.any():
-            raise ConfigError(
-                f"step {setting.step!r}: none of the {n} cells reached its level; look at set and"
-                " reset"
-            )
+            raise ConfigError(f"none of the {n} cells reached its level; look at set and reset")
         reading = read(cells, setting.read, repeat=self.repeat, label="retention")
         values, stamps = [], []
         began_s = now_s = 0.0

@@ -81,7 +81,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         under `tag`.
         """
         programmed = setting.shared_by(self.tag, Programmed)
-        network = programmed.topology(setting.step)
+        network = programmed.topology()
         mapping, cells = programmed.mapping, programmed.mapping.cells
         yield Progress(0, 3, f"reading {len(cells)} cells")
         result = yield from read(
@@ -121,7 +121,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         try:
             from rram_hil import learning
         except ImportError as error:
-            raise ConfigError(f"step {setting.step!r}: {error}") from None
+            raise ConfigError(f"{error}") from None
         assert programmed.map_s is not None
         mapping, encoding = programmed.mapping, programmed.encoding
         assert encoding is not None
@@ -130,7 +130,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         names = [layer.name for layer in network.weighted]
         seed = int(setting.rng("words").integers(1 << 31))
         masks = learning.choose_words(student, self.fraction, seed)
-        images, labels = load_images(setting.folder / self.data, setting.step)
+        images, labels = load_images(setting.folder / self.data)
         answer: Callable[[Multiply], Result] = (
             do
             if self.forward == "array"

@@ -168,11 +168,9 @@ def run(
                 recipe, bench, path, resume=resume, watcher=watcher, traffic=traffic
             )
         except AbortedError as error:
-            raise AbortedError(f"{error}; to go on: add --resume") from None
-        except BenchError as error:
-            if not watcher.step_name or str(error).startswith("step "):
-                raise
-            raise type(error)(f"step {watcher.step_name!r}: {error}") from error
+            raise AbortedError(
+                f"{error}; to go on: add --resume", outputs_off=error.outputs_off
+            ) from None
     show_outcome(outcome, Output())
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.recipe import Head, Recipe, RecipeStep
@@ -14,7 +13,7 @@ from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.corrections.calibration_file import Calibrated
 from rram_hil.errors import ConfigError
 from rram_hil.terminal.console import Output, ProgressWatcher
-from rram_hil.validation import describe, read_toml
+from rram_hil.validation import read_toml
 
 from ..board_converters import BoardConverters
 from ..leads import Leads
@@ -88,8 +87,9 @@ def recipe_of(name: str, kind: type[Calibration], keys: Path, out: Path) -> Reci
     tables, text = read_toml(keys)
     tables.pop("file", None)
     try:
-        protocol = kind.model_validate(tables | {"file": str(out.resolve())})
-    except ValidationError as error:
-        raise ConfigError(describe(error, str(keys))) from None
+        protocol = kind(**tables | {"file": str(out.resolve())})
+    except ConfigError as error:
+        error.where = str(keys)
+        raise
     head = Head(title=f"calibrate {name}", step=[{"protocol": name}])
     return Recipe(keys, text, head, (RecipeStep(name, name, protocol),))

@@ -56,16 +56,14 @@ class Calibration(Protocol[Calibrated]):
     validity_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 365.0
 
 
-def cells_of(references: list[Reference], geometry: Geometry, step: str) -> Cells:
+def cells_of(references: list[Reference], geometry: Geometry) -> Cells:
     """The places of references. Raises `ConfigError` for one off the chip or named twice."""
     places = [(r.tile, r.row, r.column) for r in references]
     for k, (tile, row, column) in enumerate(places):
         if not (tile < geometry.tiles and row < geometry.rows and column < geometry.columns):
-            raise ConfigError(
-                f"step {step!r}: references.{k}: ({tile}, {row}, {column}) is off the chip"
-            )
+            raise ConfigError(f"references.{k}: ({tile}, {row}, {column}) is off the chip")
     if len(set(places)) != len(places):
-        raise ConfigError(f"step {step!r}: references: a place is given twice")
+        raise ConfigError("references: a place is given twice")
     return Cells.of(places)
 
 
@@ -104,7 +102,7 @@ def excess_of(
     scatter, the variance of what the ADC rounds away, the common error of all readings (ohm, one
     standard deviation); and the scatter's degrees of freedom.
     """
-    cells = cells_of(references, setting.geometry, setting.step)
+    cells = cells_of(references, setting.geometry)
     volts = read_levels(setting, levels, lowest_v)
     steps = tuple(
         Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts
@@ -117,9 +115,7 @@ def excess_of(
         ohm = (1 / siemens).reshape(n, repeat, k).transpose(0, 2, 1)
     if not np.isfinite(ohm).any(axis=2).all():
         bad = int(np.argmin(np.isfinite(ohm).any(axis=2).min(axis=1)))
-        raise ConfigError(
-            f"step {setting.step!r}: no usable reading of the reference at {cells.address(bad)}"
-        )
+        raise ConfigError(f"no usable reading of the reference at {cells.address(bad)}")
     mean, noise, freedom = mean_of(ohm)
     amps = np.abs(result.current_a.reshape(n, repeat, k)).mean(axis=1)
     step_s = resolution_a(setting, amps, ranges_a) / np.abs(volts)
@@ -141,10 +137,7 @@ def read_levels(setting: Setting, levels: int, lowest_v: float) -> FloatArray:
     """
     top, step = setting.limits.read_v, setting.capabilities.bl_v.step
     if not lowest_v < top:
-        raise ConfigError(
-            f"step {setting.step!r}: lowest_v of {lowest_v:g} V must lie below limits.read_v,"
-            f" {top:g} V"
-        )
+        raise ConfigError(f"lowest_v of {lowest_v:g} V must lie below limits.read_v, {top:g} V")
     rng = setting.rng("levels")
     parts: list[FloatArray] = []
     for sign, count in ((-1, levels // 2), (1, levels - levels // 2)):
@@ -156,10 +149,7 @@ def read_levels(setting: Setting, levels: int, lowest_v: float) -> FloatArray:
         parts.append(sign * drawn[drawn > 0])
     found = np.sort(np.concatenate(parts))
     if found.size < 2:
-        raise ConfigError(
-            f"step {setting.step!r}: the converter has no two levels between {lowest_v:g} V and"
-            f" {top:g} V"
-        )
+        raise ConfigError(f"the converter has no two levels between {lowest_v:g} V and {top:g} V")
     return found
 
 

@@ -24,7 +24,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.chip import Fault, SimulatedChip
 from rram_hil.simulation.config import FaultEntry, Simulation
-from rram_hil.validation import describe
+from rram_hil.validation import refused
 
 from ..matrix.wiring import Wiring
 from .array.terminals import Bus, Fabric, LooseFabric, Place, Resistor, Terminal
@@ -96,7 +96,7 @@ def _wiring(settings: dict[str, Any], geometry: Geometry) -> Wiring:
     try:
         wiring = Wiring.model_validate(settings.get("wiring", {}))
     except ValidationError as error:
-        raise ConfigError(describe(error, "driver.wiring")) from None
+        raise refused(error, "driver.wiring") from None
     wiring.check(geometry)
     return wiring
 

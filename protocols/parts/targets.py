@@ -25,7 +25,7 @@ from rram_hil.array.cells import Cells
 from rram_hil.engine.protocol import Plan, Save, Setting
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
-from rram_hil.networks.network import Network, tensors_from
+from rram_hil.networks.network import Network, NoLayersError, tensors_from
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
 
@@ -67,14 +67,12 @@ class TargetChoice(BaseModel):
             return Programmed(_map_targets(self.map, setting), np.isnan(known_faults(setting)))
         path = setting.folder / str(self.network)
         if not path.is_file():
-            raise ConfigError(f"step {setting.step!r}: network: there is no file {path}")
+            raise ConfigError(f"network: there is no file {path}")
         network: Network | None
         try:
             network = Network.load(path)
             weights = dict(network.weights)
-        except DataError as error:
-            if "layer list" not in str(error):
-                raise
+        except NoLayersError:
             network, weights = (
                 None,
                 {n: t for n, t in tensors_from(path).items() if t.ndim in (2, 4)},
@@ -134,16 +132,14 @@ def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:
     try:
         target = source if isinstance(path, str) else np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"step {setting.step!r}: map: {path} cannot be read: {error}") from None
+        raise DataError(f"map: {path} cannot be read: {error}") from None
     if target.shape != setting.geometry.shape or target.dtype.kind != "f":
         raise DataError(
-            f"step {setting.step!r}: map: {path} must hold conductances of shape"
+            f"map: {path} must hold conductances of shape"
             f" {setting.geometry.shape}, not {target.dtype} of shape {target.shape}"
         )
     if np.any(np.isinf(target) | (target < 0)):
-        raise DataError(
-            f"step {setting.step!r}: map: {path} holds negative or infinite conductances"
-        )
+        raise DataError(f"map: {path} holds negative or infinite conductances")
     return Mapping(
         setting.geometry, (), target.astype(np.float64), np.zeros(target.shape, dtype=np.bool_)
     )
@@ -154,7 +150,7 @@ def save_targets(programmed: Programmed) -> Plan[None]:
     yield Save("target", programmed.mapping.target_map_s, MAP, "S")
 
 
-def load_images(path: Path, step: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def load_images(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Arrays `images` (n, channels, h, w), uint8 or float 0..1, and `labels` of a .npz file. Raises
     `DataError`.
     """
@@ -162,11 +158,9 @@ def load_images(path: Path, step: str) -> tuple[NDArray[np.float32], NDArray[np.
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"step {step!r}: {path} must be a .npz file with images and labels: {error}"
-        ) from None
+        raise DataError(f"{path} must be a .npz file with images and labels: {error}") from None
     if len(images) != len(labels) or len(images) == 0:
-        raise DataError(f"step {step!r}: {path} has {len(images)} images and {len(labels)} labels")
+        raise DataError(f"{path} has {len(images)} images and {len(labels)} labels")
     scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
     return images.astype(np.float32) * scale, labels.astype(np.int64)
 

@@ -34,7 +34,7 @@ from rram_hil.hardware.far_side import SimulatedFarSide
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import FloatArray
-from rram_hil.validation import describe
+from rram_hil.validation import refused
 from rram_hil.wire.recording import Playback, Traffic
 
 R = TypeVar("R", bound=Result)
@@ -112,8 +112,10 @@ class Bench:
         told = self.identity.chip
         if told and told != self.file.chip.id:
             raise ConfigError(
-                f"{self.file.path}: chip.id: {self.file.chip.id!r}, but the instrument says that"
-                f" chip {told!r} is in its socket"
+                f"{self.file.chip.id!r}, but the instrument says that chip {told!r} is in its"
+                " socket",
+                where=f"{self.file.path}: chip.id",
+                chip=told,
             )
 
     def arm(self) -> None:
@@ -209,7 +211,7 @@ class Bench:
         try:
             choice = CellChoice(tiles=tiles, rows=rows, columns=columns)
         except ValidationError as error:
-            raise ConfigError(describe(error, "cells")) from None
+            raise refused(error, "cells") from None
         return choice.cells(self.geometry)
 
     def do(self, operation: Request[R]) -> R:
@@ -287,8 +289,8 @@ class Bench:
             # outputs may be on.
             if error is None:
                 raise
-            if _NOT_OFF not in str(error):
-                raise BenchError(_not_off(error, failure)) from error
+            if getattr(error, "outputs_off", None) is not False:
+                raise BenchError(_not_off(error, failure), outputs_off=False) from error
 
     def __repr__(self) -> str:
         g = self.geometry
@@ -299,15 +301,15 @@ class Bench:
         )
 
 
-_NOT_OFF = "OUTPUTS COULD NOT BE VERIFIED AS OFF"
-
-
 def _not_off(error: BaseException, failure: BenchError) -> str:
-    return f"{error or type(error).__name__}; {_NOT_OFF} ({failure}): switch the bench off by hand"
+    return (
+        f"{error or type(error).__name__}; OUTPUTS COULD NOT BE VERIFIED AS OFF ({failure}): switch"
+        " the bench off by hand"
+    )
 
 
 def off_after(error: BaseException, driver: Driver) -> None:
-    """Switch the outputs off after an error, and say what came of it.
+    """Switch the outputs off after an error, and say what came of it, in `outputs_off` too.
 
     Raises `AbortedError` saying that outputs are off where `error` is one, and `BenchError`, with
     the text of `error`, where they could not be verified as off; else returns, for the error itself
@@ -317,9 +319,11 @@ def off_after(error: BaseException, driver: Driver) -> None:
         driver.safe_off()
     except BenchError as failure:
         kind = AbortedError if isinstance(error, AbortedError) else BenchError
-        raise kind(_not_off(error, failure)) from error
-    if isinstance(error, AbortedError) and "outputs are off" not in str(error):
-        raise AbortedError(f"{error}; outputs are off") from None
+        raise kind(_not_off(error, failure), outputs_off=False) from error
+    if isinstance(error, AbortedError) and not error.outputs_off:
+        raise AbortedError(f"{error}; outputs are off", outputs_off=True) from None
+    if isinstance(error, BenchError):
+        error.outputs_off = True
 
 
 def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide | None) -> Driver:
@@ -330,5 +334,5 @@ def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide 
     try:
         config = kind.Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(describe(error, f"{file.path}: driver {file.driver.name}")) from None
+        raise refused(error, f"{file.path}: driver {file.driver.name}") from None
     return kind(config, file.chip.geometry, file.limits)

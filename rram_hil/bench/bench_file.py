@@ -23,7 +23,7 @@ from rram_hil.array.limits import Limits
 from rram_hil.array.operations import Step, read_step
 from rram_hil.errors import ConfigError
 from rram_hil.plugins import load
-from rram_hil.validation import Section, describe, read_toml
+from rram_hil.validation import Section, read_toml, refused
 
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
 
@@ -175,7 +175,7 @@ def parse_bench_file(
     try:
         bench = BenchFile.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(describe(error, str(path))) from None
+        raise refused(error, str(path)) from None
     bench._text = text
     bench._path = path
     return bench

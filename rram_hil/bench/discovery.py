@@ -117,7 +117,7 @@ def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device
     try:
         told = _identification(resource, traffic)
     except (LinkError, ConfigError) as error:
-        return replace(device, problem=str(error).removeprefix(f"{resource}: "))
+        return replace(device, problem=error.message)
     if told.count(",") >= 2:
         maker, model, serial, firmware = ([part.strip() for part in told.split(",", 3)] + [""])[:4]
         device = replace(

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +28,7 @@ from rram_hil.bench.bench_file import (
 )
 from rram_hil.bench.recipe import Recipe, load_recipe
 from rram_hil.engine.engine import Engine, Watcher
-from rram_hil.errors import AbortedError, BenchError, ConfigError
+from rram_hil.errors import ConfigError
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import IntArray
 
@@ -210,10 +209,10 @@ def plan_recipe(
                     engine.watcher.step(step.name, number, len(recipe.steps))
                     engine.begin(forecast)
                     began_s = opened.driver.now_s()
-                    with _naming_step(number, step.name):
-                        forecast.outcome = engine.run(
-                            step.protocol.run(replace(setting, step=step.name))
-                        )
+                    plan = partial(step.protocol.run, replace(setting, step=step.name))
+                    forecast.outcome = engine.step(
+                        number, step.name, step.protocol_name, step.protocol.version, plan
+                    )
                     forecast.bench_s = opened.driver.now_s() - began_s
                     steps.append(forecast)
             device = opened.identity.model
@@ -258,15 +257,3 @@ def _model_of(file: BenchFile, scratch: Path) -> tuple[BenchFile, bool]:
         }
     )
     return model, state is not None
-
-
-@contextmanager
-def _naming_step(number: int, name: str) -> Iterator[None]:
-    try:
-        yield
-    except AbortedError:
-        raise
-    except BenchError as error:
-        if str(error).startswith("step "):
-            raise
-        raise type(error)(f"step {number} ({name}): {error}") from None

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.hardware.driver import Identity
 from rram_hil.types import FloatArray
-from rram_hil.validation import describe, read_toml
+from rram_hil.validation import read_toml, refused
 
 VERSION = 1
 LONGEST = 64
@@ -208,7 +208,7 @@ def _validated(tables: dict[str, Any], where: str, folder: Path) -> CalibrationF
     try:
         return CalibrationFile.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(describe(error, where)) from None
+        raise refused(error, where) from None
 
 
 def _with_arrays(values: Any, path: Path, digest: str, where: str) -> Any:

@@ -153,7 +153,7 @@ def _single_threaded() -> Iterator[None]:
 def _check_wire(folder: Path, plan: Plan, outcome: RunOutcome, images: int) -> WireCheck:
     programmed: Any = outcome.shared["student"]
     assert isinstance(programmed, Programmed)
-    network, encoding, words = programmed.topology("wire"), programmed.encoding, programmed.words
+    network, encoding, words = programmed.topology(), programmed.encoding, programmed.words
     assert encoding is not None
     assert words is not None
     with np.load(folder / plan.inputs / "test.npz") as test:

@@ -16,7 +16,7 @@ from typing import Protocol as Signature
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import TypeVar
 
 from rram_hil.array.cells import Cells, Geometry
@@ -27,6 +27,7 @@ from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import check_available
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, ReadingPath, board_paths
+from rram_hil.validation import refused
 
 Arrays = dict[str, NDArray[Any]]
 R = TypeVar("R", bound=Result)
@@ -131,8 +132,7 @@ class Setting:
         if not isinstance(thing, kind):
             names = ", ".join(k for k, v in self.shared.items() if isinstance(v, kind)) or "none"
             raise ConfigError(
-                f"step {self.step!r}: {name!r} was not made by an earlier step of this run; there"
-                f" is: {names}"
+                f"{name!r} was not made by an earlier step of this run; there is: {names}"
             )
         return thing
 
@@ -194,6 +194,12 @@ class Protocol(BaseModel, ABC, Generic[Summary]):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     version: ClassVar[int] = 1
+
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise refused(error, type(self).__name__) from None
 
     @abstractmethod
     def run(self, setting: Setting) -> Plan[Summary]:

@@ -440,5 +440,7 @@ def make_instrument(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}.{key}: {first['msg']}") from None
+        raise ConfigError(
+            first["msg"], where=f"{where}.{key}", key=key, value=first["input"]
+        ) from None
     return family(config, traffic)

@@ -227,17 +227,19 @@ class Network:
 
     @classmethod
     def load(cls, path: str | Path) -> Network:
-        """Read what `save` wrote. Raises `DataError` for a file that cannot be used."""
+        """Read what `save` wrote. Raises `DataError` for a file that cannot be used, of the kind
+        `NoLayersError` where its weights alone could be.
+        """
         tensors, metadata = _read_safetensors(Path(path))
         if _METADATA_KEY not in metadata:
-            raise DataError(
+            raise NoLayersError(
                 f"{path}: no layer list in its metadata; use `tensors_from` for weights without a"
                 " topology"
             )
         try:
             layers = _LAYERS.validate_json(metadata[_METADATA_KEY])
         except ValidationError as error:
-            raise DataError(
+            raise NoLayersError(
                 f"{path}: its layer list is wrong: {error.errors()[0]['msg']}"
             ) from None
         kinds = {"weight": dict[str, Any](), "bias": dict[str, Any]()}
@@ -247,6 +249,10 @@ class Network:
                 raise DataError(f"{path}: unexpected tensor {name!r}")
             kinds[kind][layer] = tensor
         return cls(layers, kinds["weight"], kinds["bias"])
+
+
+class NoLayersError(DataError):
+    """A file of weights has no layer list that can be read: `tensors_from` still takes them."""
 
 
 def _of_shape(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:

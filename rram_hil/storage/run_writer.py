@@ -237,11 +237,8 @@ class _Projection:
                 case Saved() as f:
                     self._saved(f, entry.offset)
                 case Failed() as f:
-                    text = (
-                        f"operation {f.operation}: {f.error}: {f.text}"
-                        if f.operation
-                        else f"{f.error}: {f.text}"
-                    )
+                    place = f"operation {f.operation}: " if f.operation else ""
+                    text = f"{place}{f.error}: {f.restored()}"
                     self.notes.add(
                         1, event=EVENTS.index("error"), text=text, utc="", time_s=math.nan
                     )
@@ -646,10 +643,6 @@ def write_run_file(journal_path: str | Path, run_path: str | Path) -> None:
             sink.sync()
         replace(temporary, run_path)
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{run_path}: run file cannot be written: {_first_line(error)}") from None
+        raise DataError(f"{run_path}: run file cannot be written: {error}") from None
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
