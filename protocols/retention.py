@@ -28,6 +28,7 @@ from rram_hil.statistics import (
     spread,
 )
 from rram_hil.types import FloatArray
+from rram_hil.units import Seconds
 
 from .parts.characterisation import MAP, Positive, log_times, save_cells, save_figures, save_map
 from .read_map import mean_conductance
@@ -46,7 +47,7 @@ class RetentionSummary:
 
     cells: int
     kept: int
-    last_time_s: float
+    last_time_s: Seconds
     mean_change: Figure
     median_change: Figure
     spread_of_change: Figure
