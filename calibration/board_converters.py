@@ -21,8 +21,8 @@ from rram_hil.corrections.calibration_file import (
     Calibrated,
     CalibrationFile,
     Value,
-    quantities,
-    quantity,
+    measured_value,
+    measured_values,
 )
 from rram_hil.corrections.correction import Correction, InForce
 from rram_hil.engine.protocol import Plan, Progress, Setting
@@ -157,10 +157,10 @@ class BoardConverters(Calibration):
         seen = Seen(volts, ohm, ohm_u, mean, noise, many)
         dac, adc = fit_converters(seen, ranges, adc_step, self.adc_points, meter)
         return {
-            "dac_step_v": quantity(setting.capabilities.bl_v.step, 0.0, "V"),
+            "dac_step_v": measured_value(setting.capabilities.bl_v.step, 0.0, "V"),
             **_values("bl", dac, "V", with_gain=meter is not None),
-            "adc_range": quantities(ranges, np.zeros(ranges.size), "A"),
-            "adc_step": quantity(adc_step, 0.0, "full scale"),
+            "adc_range": measured_values(ranges, np.zeros(ranges.size), "A"),
+            "adc_step": measured_value(adc_step, 0.0, "full scale"),
             **_values("adc", adc, "full scale", with_gain=True),
         }
 
@@ -224,8 +224,8 @@ class BoardConverters(Calibration):
                 full_a,
             )
         return {
-            "column_gain": quantities(gain[0], gain[1], "1"),
-            "column_offset": quantities(offset[0], offset[1], "full scale"),
+            "column_gain": measured_values(gain[0], gain[1], "1"),
+            "column_offset": measured_values(offset[0], offset[1], "full scale"),
         }
 
 
@@ -284,11 +284,11 @@ def _amplifier(
 
 
 def _values(name: str, curve: Curve, unit: str, *, with_gain: bool) -> dict[str, Value]:
-    found = {f"{name}_offset": quantity(*curve.offset, unit)}
+    found = {f"{name}_offset": measured_value(*curve.offset, unit)}
     if with_gain:
-        found[f"{name}_gain"] = quantity(*curve.gain, "1")
-    found[f"{name}_inl_at"] = quantities(curve.at, np.zeros(curve.at.size), unit)
-    found[f"{name}_inl"] = quantities(*curve.inl, unit)
+        found[f"{name}_gain"] = measured_value(*curve.gain, "1")
+    found[f"{name}_inl_at"] = measured_values(curve.at, np.zeros(curve.at.size), unit)
+    found[f"{name}_inl"] = measured_values(*curve.inl, unit)
     return found
 
 

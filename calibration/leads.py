@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from scipy import stats
 
 from rram_hil.array.operations import Status
-from rram_hil.corrections.calibration_file import Calibrated, Value, quantity
+from rram_hil.corrections.calibration_file import Calibrated, Value, measured_value
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import Function, SourceMeter, SourceSetup
@@ -107,7 +107,7 @@ class Leads(Calibration):
         many = freedom_of(noise.ravel()[good], sure.ravel()[good], freedom)
         fit = solve(design[good], excess.ravel()[good], variance, spread, many)
         values, widths = fit.of(np.eye(design.shape[1])[:1])
-        return quantity(float(values[0]), float(widths[0]), "ohm")
+        return measured_value(float(values[0]), float(widths[0]), "ohm")
 
     def _from_four_wires(self, setting: Setting) -> Plan[Value]:
         stay_within(setting, self.compliance_v, self.amps, self.instrument)
@@ -129,7 +129,7 @@ class Leads(Calibration):
             raise ConfigError(f"a reading at {self.amps:g} A is over range or at its limit")
         n = leads.size
         wide = float(stats.t.ppf(0.975, n - 1)) * float(np.std(leads, ddof=1)) / np.sqrt(n)
-        return quantity(float(leads.mean()), float(wide), "ohm")
+        return measured_value(float(leads.mean()), float(wide), "ohm")
 
     def _sensed(self, meter: SourceMeter, remote: bool) -> FloatArray:
         """Volts at plus and minus `amps`, shape (repeat, 2); NaN where a reading is not OK."""

@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from rram_hil.corrections.calibration_file import Calibrated, quantity
+from rram_hil.corrections.calibration_file import Calibrated, measured_value
 from rram_hil.corrections.correction import pitches_of
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
@@ -81,8 +81,8 @@ class Lines(Calibration):
         found = Calibrated(
             "lines",
             {
-                "line_ohm": quantity(float(values[0]), float(widths[0]), "ohm"),
-                "access_ohm": quantity(float(values[1]), float(widths[1]), "ohm"),
+                "line_ohm": measured_value(float(values[0]), float(widths[0]), "ohm"),
+                "access_ohm": measured_value(float(values[1]), float(widths[1]), "ohm"),
             },
             method=(
                 f"single reads at {k} levels, {self.repeat} times; least squares over {n} places"

@@ -20,6 +20,7 @@ from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
+from rram_hil.units import Siemens
 
 Volt = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -44,10 +45,10 @@ class CurvesSummary:
     """Cells that answered, and the conductances (S) that the two curves span."""
 
     cells: int
-    set_lowest_s: float
-    set_highest_s: float
-    reset_lowest_s: float
-    reset_highest_s: float
+    set_lowest_s: Siemens
+    set_highest_s: Siemens
+    reset_lowest_s: Siemens
+    reset_highest_s: Siemens
 
 
 class MeasurePulseCurves(Protocol[CurvesSummary]):

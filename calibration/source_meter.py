@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from scipy import stats
 
 from rram_hil.array.operations import Status
-from rram_hil.corrections.calibration_file import Calibrated, CalibrationFile, load, quantities
+from rram_hil.corrections.calibration_file import Calibrated, CalibrationFile, load, measured_values
 from rram_hil.corrections.correction import UNIFORM
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Setting
 from rram_hil.errors import ConfigError
@@ -100,12 +100,12 @@ class SourceMeterCalibration(Calibration):
         ):
             raise ConfigError(f"zero: {self.zero} is a calibration of {before.instrument}")
         values = {
-            "range_a": quantities(arrays["range_a"], np.zeros_like(arrays["range_a"]), "A"),
-            "offset_a": quantities(arrays["offset_a"], arrays["offset_a_u"], "A"),
-            "gain_a": quantities(arrays["gain_a"], arrays["gain_a_u"], "1"),
-            "range_v": quantities(arrays["range_v"], np.zeros_like(arrays["range_v"]), "V"),
-            "offset_v": quantities(arrays["offset_v"], arrays["offset_v_u"], "V"),
-            "gain_v": quantities(arrays["gain_v"], arrays["gain_v_u"], "1"),
+            "range_a": measured_values(arrays["range_a"], np.zeros_like(arrays["range_a"]), "A"),
+            "offset_a": measured_values(arrays["offset_a"], arrays["offset_a_u"], "A"),
+            "gain_a": measured_values(arrays["gain_a"], arrays["gain_a_u"], "1"),
+            "range_v": measured_values(arrays["range_v"], np.zeros_like(arrays["range_v"]), "V"),
+            "offset_v": measured_values(arrays["offset_v"], arrays["offset_v_u"], "V"),
+            "gain_v": measured_values(arrays["gain_v"], arrays["gain_v_u"], "1"),
         }
         return (
             yield from saved(

@@ -28,6 +28,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.units import Volts
 
 from .parts.characterisation import listed, save_figures, save_map
 from .parts.targets import Condition
@@ -77,7 +78,7 @@ class FormingSummary:
     formed: int
     stuck_low_resistance: int
     stuck_high_resistance: int
-    median_v: float
+    median_v: Volts
     hard_to_form: int
     threshold_v: Figure
     threshold_sd_v: Figure

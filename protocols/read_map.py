@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rram_hil.array.operations import read
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
+from rram_hil.units import Siemens
 
 from .parts.characterisation import MAP, mean_conductance
 
@@ -20,9 +21,9 @@ class MapSummary:
 
     cells: int
     unreadable: int
-    lower_quartile_s: float
-    median_s: float
-    upper_quartile_s: float
+    lower_quartile_s: Siemens
+    median_s: Siemens
+    upper_quartile_s: Siemens
 
 
 class ReadMap(Protocol[MapSummary]):

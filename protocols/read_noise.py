@@ -20,6 +20,7 @@ from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save,
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, spread
 from rram_hil.types import FloatArray
+from rram_hil.units import Seconds
 
 from .parts.characterisation import Positive, save_cells, save_figures, save_map, usable
 
@@ -46,7 +47,7 @@ class ReadNoiseSummary:
 
     cells: int
     readable: int
-    interval_time_s: float
+    interval_time_s: Seconds
     noise: Figure
     noise_fraction: Figure
     noise_floor: Figure

@@ -28,6 +28,7 @@ from rram_hil.statistics import (
     spread,
 )
 from rram_hil.types import FloatArray
+from rram_hil.units import Seconds
 
 from .parts.characterisation import (
     MAP,
@@ -54,7 +55,7 @@ class RetentionSummary:
 
     cells: int
     kept: int
-    last_time_s: float
+    last_time_s: Seconds
     mean_change: Figure
     median_change: Figure
     spread_of_change: Figure

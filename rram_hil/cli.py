@@ -245,7 +245,12 @@ def demo(
 
     missing = [
         name
-        for name, module in (("torch", "torch"), ("scikit-learn", "sklearn"))
+        for name, module in (
+            ("torch", "torch"),
+            ("scikit-learn", "sklearn"),
+            ("matplotlib", "matplotlib"),
+            ("jinja2", "jinja2"),
+        )
         if find_spec(module) is None
     ]
     if missing:

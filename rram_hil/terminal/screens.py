@@ -14,15 +14,8 @@ from rram_hil.bench.forecast import Forecast
 from rram_hil.bench.recipe_runner import RunOutcome, journal_of
 from rram_hil.hardware.driver import Span
 from rram_hil.storage.run_reader import read_run
-from rram_hil.terminal.console import (
-    Output,
-    count,
-    duration,
-    outcome_text,
-    quantity,
-    ranges,
-    scaled,
-)
+from rram_hil.terminal.console import Output, outcome_text
+from rram_hil.units import count, duration, quantity, ranges, scaled
 
 CELLS_SHOWN = 6
 

@@ -22,7 +22,8 @@ from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.run_reader import RunFile, read_run
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import BINARY, lock
-from rram_hil.terminal.console import Output, count, duration, figure_text, quantity, scaled
+from rram_hil.terminal.console import Output
+from rram_hil.units import count, duration, figure_text, quantity, scaled
 
 SAVES_SHOWN = 6
 """Of each map only the last so many saves are listed."""
