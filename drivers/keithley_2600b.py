@@ -23,13 +23,13 @@ from typing import ClassVar
 import numpy as np
 
 from rram_hil.errors import ConfigError, InstrumentError
+from rram_hil.hardware.abilities import ScriptedSourceMeter
 from rram_hil.hardware.instrument import (
     Accuracy,
     ChannelLimits,
     Function,
     InstrumentConfig,
     Readings,
-    SourceMeter,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
@@ -134,7 +134,7 @@ _FAMILIES = {
 _SINGLE = frozenset({"2601B", "2611B", "2635B"})
 
 
-class Keithley2600B(TspInstrument, SourceMeter):
+class Keithley2600B(TspInstrument, ScriptedSourceMeter):
     """One or two channels "a", "b". Sweeps and lists run in the trigger model and come back as one
     binary block.
 
@@ -168,6 +168,10 @@ class Keithley2600B(TspInstrument, SourceMeter):
     def line_hz(self) -> float:
         """The mains frequency that the instrument counts apertures in."""
         return self._line_hz
+
+    def lua_name(self, channel: str) -> str:
+        """See `ScriptedSourceMeter.lua_name`."""
+        return f"smu{channel}"
 
     def limits(self, channel: str) -> ChannelLimits:
         """See `SourceMeter`. The 100 pA range of `measures_a` is for measuring only."""

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import TriggeredSourceMeter
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
@@ -29,7 +30,6 @@ from rram_hil.hardware.instrument import (
     Function,
     InstrumentConfig,
     Readings,
-    SourceMeter,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
@@ -83,7 +83,7 @@ class _Armed:
     point_s: float
 
 
-class KeysightB2900(ScpiInstrument, SourceMeter):
+class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
     """One or two channels "1", "2". Sweeps and lists run on the instrument and come back as one
     binary block.
 
@@ -104,6 +104,11 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
     def channels(self) -> tuple[str, ...]:
         """See `SourceMeter`."""
         return ("1", "2") if self.identity.model in ("B2902A", "B2912A") else ("1",)
+
+    @property
+    def most_points(self) -> int:
+        """See `TriggeredSourceMeter.most_points`."""
+        return MOST_POINTS
 
     def limits(self, channel: str) -> ChannelLimits:
         """See `SourceMeter`."""

@@ -34,6 +34,7 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
+from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, ReadingPath, Span
 from rram_hil.hardware.instrument import (
     ChannelLimits,
@@ -45,10 +46,6 @@ from rram_hil.hardware.instrument import (
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.wire.bench_clock import FarClock
 
-from .dialects.tsp_switch import TspSwitch
-from .keithley_707b import Keithley707B
-from .keithley_2600b import Keithley2600B
-from .keysight_b2900 import KeysightB2900
 from .matrix.chains import Chain, Measured, PlainChain, TriggeredChain, TspChain, stops
 from .matrix.routes import Relays, Route, Router, RowPlan
 from .matrix.wiring import Wiring
@@ -128,11 +125,11 @@ class SmuMatrix(Driver):
         wiring = self._settings.wiring
         meters, matrix = self._meters(), self._matrix()
         only = next(iter(meters.values())) if len(meters) == 1 else None
-        is_707b = isinstance(matrix, Keithley707B)
+        is_scripted = isinstance(matrix, ScriptedMatrix)
         kind: type[Chain] = PlainChain
-        if wiring.tsp_node and isinstance(only, Keithley2600B) and is_707b:
+        if wiring.tsp_node and isinstance(only, ScriptedSourceMeter) and is_scripted:
             kind = TspChain
-        elif wiring.triggers and isinstance(only, KeysightB2900) and is_707b:
+        elif wiring.triggers and isinstance(only, TriggeredSourceMeter) and is_scripted:
             kind = TriggeredChain
             if wiring.triggers.smu not in meters:
                 raise ConfigError(
@@ -141,8 +138,9 @@ class SmuMatrix(Driver):
                 )
         elif wiring.tsp_node or wiring.triggers:
             raise ConfigError(
-                "driver.wiring: tsp_node needs one 2600B and a 707B or 708B, triggers one B2900 and"
-                " a 707B or 708B; take them out for other instruments"
+                "driver.wiring: tsp_node needs one source-meter and a matrix that run scripts (a"
+                " 2600B and a 707B), triggers one whose lists wait for digital lines (a B2900) and"
+                " such a matrix; take them out for other instruments"
             )
         return kind(meters, matrix, wiring, self._router.gate, self.limits.read_v, self.now_s)
 
@@ -185,9 +183,8 @@ class SmuMatrix(Driver):
                 f"driver.wiring: column {max(wiring.columns)} is beyond the matrix's"
                 f" {matrix.columns}"
             )
-        if isinstance(matrix, TspSwitch):
-            for point in itertools.product(wiring.rows, wiring.columns):
-                matrix.name_of(point)
+        if isinstance(matrix, ScriptedMatrix):
+            matrix.names(itertools.product(wiring.rows, wiring.columns))  # refuses what is missing
         return matrix
 
     @property

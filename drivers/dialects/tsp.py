@@ -14,8 +14,8 @@ from abc import abstractmethod
 import numpy as np
 
 from rram_hil.errors import BenchError, ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import RunsScripts
 from rram_hil.hardware.driver import Identity
-from rram_hil.hardware.instrument import Instrument
 from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import Dialog
 from rram_hil.wire.open_link import make_link
@@ -42,12 +42,10 @@ def tsp_probe(nonce: int) -> tuple[str, str]:
     return f'abort\nprint("step {nonce}")', f"step {nonce}"
 
 
-class TspInstrument(Instrument):
+class TspInstrument(RunsScripts):
     """An instrument that runs Lua. `run` and `ask` are one transaction, errors included; `identity`
     is what `connect` found.
     """
-
-    identity: Identity
 
     def connect(self) -> Identity:
         """See `Instrument.connect`."""

@@ -16,14 +16,12 @@ import numpy as np
 
 from rram_hil.array.operations import Scheme, Status
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
 from rram_hil.hardware.instrument import Function, Readings, SourceMeter, SourceSetup, SwitchMatrix
 from rram_hil.types import FloatArray, StatusArray
 from rram_hil.wire.dialog import number
 
 from ..dialects.tsp_switch import LIST_LENGTH
-from ..keithley_707b import Keithley707B
-from ..keithley_2600b import Keithley2600B
-from ..keysight_b2900 import MOST_POINTS, KeysightB2900
 from .routes import Route, RowPlan, Visit
 from .wiring import Triggers, Wiring
 
@@ -76,8 +74,6 @@ class Chain(ABC):
     """Whether a cell's steps can end in the middle of a row; else the driver cuts the steps at
     every measurement.
     """
-    most_visits = 2000
-    """Steps of all cells together that one row can have."""
 
     def __init__(
         self,
@@ -96,6 +92,11 @@ class Chain(ABC):
     @abstractmethod
     def shortest_s(self) -> float:
         """The shortest step."""
+
+    @property
+    def most_visits(self) -> int:
+        """Steps of all cells together that one row can have."""
+        return 2000
 
     @property
     def source_s(self) -> float:
@@ -219,12 +220,17 @@ class Chain(ABC):
             )
         return max(min(limit_a, most), limits.smallest_compliance_a)
 
+    @property
+    def _switch(self) -> ScriptedMatrix:
+        """The matrix, where scripts command it."""
+        assert isinstance(self.matrix, ScriptedMatrix)
+        return self.matrix
+
     def moves(self, visit: Visit) -> list[tuple[str, str]]:
         """The channel lists that a TSP matrix opens and closes before a step, cut so that each pair
         fits a line.
         """
-        assert isinstance(self.matrix, Keithley707B)
-        opened, closed = self.matrix.names(visit.opened), self.matrix.names(visit.closed)
+        opened, closed = self._switch.names(visit.opened), self._switch.names(visit.closed)
         if len(opened) < 2 and len(closed) < 2 and sum(map(len, (*opened, *closed))) <= LIST_LENGTH:
             return [("".join(opened), "".join(closed))]
         return [*((names, "") for names in opened), *(("", names) for names in closed)]
@@ -320,8 +326,8 @@ error queue before it goes on.
 
 
 class TspChain(Chain):
-    """A 2600B that also commands a TSP-linked 707B: a row is one transaction, decisions
-    included.
+    """A source-meter that also commands the matrix, linked to it: a row is one transaction,
+    decisions included.
     """
 
     NAME = "TSP script over TSP-Link"
@@ -329,9 +335,9 @@ class TspChain(Chain):
     """Lua's `delay` between two commands (unverified how exact a shorter one is)."""
 
     @property
-    def _meter(self) -> Keithley2600B:
+    def _meter(self) -> ScriptedSourceMeter:
         meter = self.meter(next(iter(self.wiring.channels)))
-        assert isinstance(meter, Keithley2600B)
+        assert isinstance(meter, ScriptedSourceMeter)
         return meter
 
     @property
@@ -343,8 +349,7 @@ class TspChain(Chain):
 
     def arm(self) -> None:
         """See `Chain.arm`."""
-        meter, matrix = self._meter, self.matrix
-        assert isinstance(matrix, Keithley707B)
+        meter, matrix = self._meter, self._switch
         node = self.wiring.tsp_node
         told = meter.ask(
             f"tsplink.reset() print(tsplink.state, node[{node}] and node[{node}].model or"
@@ -369,13 +374,13 @@ class TspChain(Chain):
         meter.run(
             f"format.asciiprecision = 10\nrram.lines = {{ {', '.join(map(self._smu, self._lines))}"
             f" }}\nrram.gate = {self._smu(self.gate) if self.gate else 'nil'}\nrram.matrix ="
-            f" node[{node}].channel\nrram.settle = {number(matrix.config.settle_s)}\nrram.source ="
+            f" node[{node}].channel\nrram.settle = {number(matrix.further_settle_s)}\nrram.source ="
             f" {number(self.source_s)}"
         )
 
     def _smu(self, channel: str) -> str:
         """What Lua calls a channel."""
-        return f"smu{self.channel(channel)}"
+        return self._meter.lua_name(self.channel(channel))
 
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
         """See `Chain.run`."""
@@ -532,24 +537,25 @@ BLIND_S = 1e-3
 
 
 class TriggeredChain(Chain):
-    """A B2900 and a 707B that advance each other over digital lines: three transactions a row."""
+    """A source-meter and a matrix that advance each other over digital lines: three transactions a
+    row.
+    """
 
     NAME = "lists and relays on each other's triggers"
     can_stop = False
-    most_visits = MOST_POINTS // POINTS
     shortest_s = 1e-3
     """Lua's `delay` in the matrix (unverified how exact a shorter one is)."""
 
     @property
-    def _meter(self) -> KeysightB2900:
-        meter = self.meter(next(iter(self.wiring.channels)))
-        assert isinstance(meter, KeysightB2900)
-        return meter
+    def most_visits(self) -> int:
+        """See `Chain.most_visits`."""
+        return self._meter.most_points // POINTS
 
     @property
-    def _switch(self) -> Keithley707B:
-        assert isinstance(self.matrix, Keithley707B)
-        return self.matrix
+    def _meter(self) -> TriggeredSourceMeter:
+        meter = self.meter(next(iter(self.wiring.channels)))
+        assert isinstance(meter, TriggeredSourceMeter)
+        return meter
 
     @property
     def _lines(self) -> Triggers:
@@ -641,7 +647,7 @@ class TriggeredChain(Chain):
         lines, source_s = self._lines, self.source_s
         longest_s = max((r.width_s for r in plan.routes if r.sense), default=0.0) + source_s
         begin = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
-        times = [number(longest_s + 1.0), number(self._switch.config.settle_s), number(source_s)]
+        times = [number(longest_s + 1.0), number(self._switch.further_settle_s), number(source_s)]
         code = [f"rram_row.begin({', '.join([*map(str, begin), *times])})"]
         for visit in plan.visits:
             route = plan.routes[visit.step]

@@ -11,7 +11,7 @@ import json
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from rram_hil.bench.plugins import driver_class
 from rram_hil.errors import ConfigError, LinkError
@@ -202,6 +202,6 @@ def _role(family: type[Instrument]) -> str:
     return next((name for base, name in roles.items() if issubclass(family, base)), "instrument")
 
 
-def as_json(devices: list[Device]) -> str:
-    """The devices as a JSON list of objects, keys as the fields of `Device`."""
-    return json.dumps([asdict(device) for device in devices], indent=2)
+def as_json(rows: Iterable[Any]) -> str:
+    """Objects of a dataclass, such as `Device`, as a JSON list of objects, keys as its fields."""
+    return json.dumps([asdict(row) for row in rows], indent=2)
