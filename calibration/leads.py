@@ -6,21 +6,18 @@ What is found stands in series with every single reading of the bench.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 from scipy import stats
 
-from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Status
 from rram_hil.corrections.calibration_file import Calibrated, Value, quantity
-from rram_hil.corrections.kind import CalibrationKind, Ohms, Pieces, Quantity
+from rram_hil.corrections.kind import CalibrationKind, Pieces, Quantity
 from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.hardware.driver import ReadingPath
 from rram_hil.hardware.instrument import Function, SourceMeter, SourceSetup
 from rram_hil.types import FloatArray
 
@@ -45,10 +42,8 @@ class LeadOhms(CalibrationKind):
 
     def pieces(self) -> Pieces:
         """The same for every cell."""
-        return Pieces(series=self._ohms)
-
-    def _ohms(self, _: Cells, __: ReadingPath) -> Iterable[Ohms]:
-        yield self.file.value("series_ohm"), self.file.half_width("series_ohm")
+        ohm = self.file.value("series_ohm"), self.file.half_width("series_ohm")
+        return Pieces(series=lambda cells, path: [ohm])
 
 
 class Leads(Calibration):

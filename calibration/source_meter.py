@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -161,7 +160,7 @@ class SourceMeterCalibration(Calibration):
             self.instrument,
             self.meter or "",
         )
-        before = None if self.part == "zero" else load(_path(setting, self.zero))
+        before = None if self.part == "zero" else load(setting.folder / self.zero)
         yield Progress(0, 1, self.part)
 
         def measure(_: Do) -> Arrays:
@@ -388,10 +387,6 @@ class SourceMeterCalibration(Calibration):
         return np.where(readings.status == Status.OK, readings.amps, np.nan).reshape(
             levels.size, self.repeat
         )
-
-
-def _path(setting: Setting, name: str) -> Path:
-    return setting.folder / name
 
 
 def _both_signs(most: float, levels: int) -> FloatArray:

@@ -1,9 +1,9 @@
-"""Driver of an array reached by source-meter channels through a switch matrix (see `_wiring` for
-its bench file).
+"""Driver of an array reached by source-meter channels through a switch matrix (see
+`matrix.wiring` for its bench file).
 
 Cells are carried out row by row, one batch a row. Between rows all sources stand at zero and the
 matrix stays as it was, so that relays move no more than they must; `arm` and `safe_off` leave every
-relay open, verified. Which way a row takes depends on the instruments (`_smu_chains`). The bench
+relay open, verified. Which way a row takes depends on the instruments (`matrix.chains`). The bench
 clock is the host's on a real bench.
 """
 
@@ -50,6 +50,7 @@ from .matrix.chains import Chain, Measured, PlainChain, TriggeredChain, TspChain
 from .matrix.routes import Relays, Route, Router, RowPlan
 from .matrix.wiring import Wiring
 
+AnyChain = Chain[SourceMeter, SwitchMatrix]
 POLL_S = 0.05
 """How often a wait looks at `cancel`."""
 
@@ -84,7 +85,7 @@ class SmuMatrix(Driver):
         self._router = Router(config.wiring, geometry, limits)
         self._lock = threading.RLock()
         self._instruments: dict[str, Instrument] = {}
-        self._chain: Chain | None = None
+        self._chain: AnyChain | None = None
         self._clock: FarClock | None = None
         self._relays: Relays | None = None
 
@@ -120,29 +121,29 @@ class SmuMatrix(Driver):
             protocol=self._connected().NAME,
         )
 
-    def _make_chain(self) -> Chain:
+    def _make_chain(self) -> AnyChain:
         """The best way that these instruments allow."""
         wiring = self._settings.wiring
         meters, matrix = self._meters(), self._matrix()
-        only = next(iter(meters.values())) if len(meters) == 1 else None
-        is_scripted = isinstance(matrix, ScriptedMatrix)
-        kind: type[Chain] = PlainChain
-        if wiring.tsp_node and isinstance(only, ScriptedSourceMeter) and is_scripted:
-            kind = TspChain
-        elif wiring.triggers and isinstance(only, TriggeredSourceMeter) and is_scripted:
-            kind = TriggeredChain
-            if wiring.triggers.smu not in meters:
-                raise ConfigError(
-                    f"driver.wiring.triggers.smu: {wiring.triggers.smu!r} has no channel of the"
-                    f" array; {', '.join(meters)} has"
-                )
-        elif wiring.tsp_node or wiring.triggers:
+        rest = wiring, self._router.gate, self.limits.read_v, self.now_s
+        name, only = next(iter(meters.items()))
+        if len(meters) == 1 and isinstance(matrix, ScriptedMatrix):
+            if wiring.tsp_node and isinstance(only, ScriptedSourceMeter):
+                return TspChain({name: only}, matrix, *rest)
+            if wiring.triggers and isinstance(only, TriggeredSourceMeter):
+                if wiring.triggers.smu != name:
+                    raise ConfigError(
+                        f"driver.wiring.triggers.smu: {wiring.triggers.smu!r} has no channel of the"
+                        f" array; {name} has"
+                    )
+                return TriggeredChain({name: only}, matrix, *rest)
+        if wiring.tsp_node or wiring.triggers:
             raise ConfigError(
                 "driver.wiring: tsp_node needs one source-meter and a matrix that run scripts (a"
                 " 2600B and a 707B), triggers one whose lists wait for digital lines (a B2900) and"
                 " such a matrix; take them out for other instruments"
             )
-        return kind(meters, matrix, wiring, self._router.gate, self.limits.read_v, self.now_s)
+        return PlainChain(meters, matrix, *rest)
 
     def _meters(self) -> dict[str, SourceMeter]:
         """The source-meters that channels are wired to, by name."""
@@ -378,7 +379,7 @@ class SmuMatrix(Driver):
             raise
 
     def _rows(
-        self, cells: Cells, parts: list[tuple[Route, ...]], chain: Chain
+        self, cells: Cells, parts: list[tuple[Route, ...]], chain: AnyChain
     ) -> Iterator[IntArray]:
         """Positions of the cells, row after row, so many at a time that no part of them lasts
         longer than `row_s`.
@@ -392,7 +393,7 @@ class SmuMatrix(Driver):
             for first in range(0, at.size, max(1, int(most))):
                 yield at[first : first + max(1, int(most))]
 
-    def _parts(self, routes: tuple[Route, ...], operation: Apply, chain: Chain) -> list[slice]:
+    def _parts(self, routes: tuple[Route, ...], operation: Apply, chain: AnyChain) -> list[slice]:
         """The steps in parts that are carried out one after the other.
 
         Cut after a measurement where a stop condition is the host's to look at, where one cell
@@ -417,7 +418,7 @@ class SmuMatrix(Driver):
 
     def _row(
         self,
-        chain: Chain,
+        chain: AnyChain,
         operation: Apply,
         routes: tuple[Route, ...],
         at: IntArray,
@@ -446,7 +447,7 @@ class SmuMatrix(Driver):
                 break
         return plan, found
 
-    def _finish(self, chain: Chain) -> None:
+    def _finish(self, chain: AnyChain) -> None:
         """Outputs off after the last row; what was measured stays good if that needs a second
         try.
         """
@@ -513,7 +514,7 @@ class SmuMatrix(Driver):
         """The bench clock (s): the host's, or the far side's where that is simulated."""
         return time.monotonic() if self._clock is None else self._clock.now_s()
 
-    def _connected(self) -> Chain:
+    def _connected(self) -> AnyChain:
         if self._chain is None:
             raise LinkError("smu-matrix: not connected")
         return self._chain
@@ -523,7 +524,7 @@ class SmuMatrix(Driver):
         return chain.meter(channel).limits(chain.channel(channel))
 
 
-def _lasts_s(routes: tuple[Route, ...], chain: Chain) -> float:
+def _lasts_s(routes: tuple[Route, ...], chain: AnyChain) -> float:
     """How long steps last on one cell: relays that change for a step open and close."""
     moves = 1 + sum(before.joins != after.joins for before, after in itertools.pairwise(routes))
     return 2 * moves * chain.matrix.settle_s + sum(r.width_s + 4 * chain.source_s for r in routes)

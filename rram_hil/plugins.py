@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,9 +17,15 @@ from rram_hil.errors import ConfigError
 T = TypeVar("T")
 
 
+@functools.cache
+def entries(group: str) -> tuple[EntryPoint, ...]:
+    """What is registered in an entry-point group, sorted by name; looked up once."""
+    return tuple(sorted(entry_points(group=group), key=lambda e: e.name))
+
+
 def names(group: str) -> list[str]:
     """Names registered in an entry-point group, sorted."""
-    return sorted({e.name for e in entry_points(group=group)})
+    return list(dict.fromkeys(e.name for e in entries(group)))
 
 
 def load(group: str, name: str, what: str, folder: Path | None = None) -> object:
@@ -30,7 +37,7 @@ def load(group: str, name: str, what: str, folder: Path | None = None) -> object
     """
     if folder is not None and ":" in name:
         return _from_file(name, folder, what)
-    for entry in entry_points(group=group):
+    for entry in entries(group):
         if entry.name == name:
             try:
                 return entry.load()

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import entry_points
 
 from rram_hil.bench.plugins import driver_class, protocol_class
 from rram_hil.corrections.calibration_file import KINDS
 from rram_hil.corrections.kind import kind_class
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import instrument_class
-from rram_hil.plugins import load
+from rram_hil.plugins import entries, load
 
 SIMULATORS, RACK, PRESETS = (
     f"rram_hil.{name}" for name in ("simulators", "simulated_instruments", "presets")
@@ -46,7 +45,7 @@ def installed() -> list[Installed]:
     """Every plug-in, sort by sort, each imported to see whether it can be used."""
     found = []
     for sort, (group, find) in GROUPS.items():
-        for entry in sorted(entry_points(group=group), key=lambda e: e.name):
+        for entry in entries(group):
             problem = ""
             try:
                 find(entry.name)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from rram_hil.engine.protocol import Protocol
-from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Driver
 from rram_hil.plugins import load, load_class, names
 
@@ -16,13 +15,11 @@ def calibrate_commands() -> list[Callable[[Any], None]]:
     """What adds commands to `rram-hil calibrate`: each is called with the typer application. Raises
     `ConfigError`.
     """
-    found: list[Callable[[Any], None]] = []
-    for name in names("rram_hil.calibrate_commands"):
-        register = load("rram_hil.calibrate_commands", name, "calibrate command")
-        if not callable(register):
-            raise ConfigError(f"calibrate command {name!r} cannot be called")
-        found.append(cast("Callable[[Any], None]", register))
-    return found
+    group = "rram_hil.calibrate_commands"
+    return [
+        cast("Callable[[Any], None]", load(group, name, "calibrate command"))
+        for name in names(group)
+    ]
 
 
 def driver_class(name: str, folder: Path = Path()) -> type[Driver]:

@@ -129,18 +129,15 @@ class CalibrationFile(_Part):
 
     def value(self, name: str) -> float:
         """A value that is one number; 0 where the file has none of that name."""
-        found = self.values.get(name)
-        return 0.0 if found is None else found.scalar()
+        return self.values[name].scalar() if name in self.values else 0.0
 
     def half_width(self, name: str) -> float:
         """Half-width of `value`; 0 where the file has none."""
-        found = self.values.get(name)
-        return 0.0 if found is None else float(found.half_widths[0])
+        return float(self.values[name].half_widths[0]) if name in self.values else 0.0
 
     def list_of(self, name: str) -> FloatArray | None:
         """Values of a list, None where the file has none of that name."""
-        found = self.values.get(name)
-        return None if found is None else found.values
+        return self.values[name].values if name in self.values else None
 
     def print(self) -> str:
         """The file as TOML with every array in it."""
@@ -234,22 +231,9 @@ def _with_arrays(values: Any, path: Path, digest: str, where: str) -> Any:
     return found
 
 
-def _text(value: str) -> str:
-    """A TOML basic string."""
+def _text(value: str | float | list[float]) -> str:
+    """A TOML string, number or array: JSON's text, but for DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _number(value: float) -> str:
-    return repr(float(value))
-
-
-def _any(value: object) -> str:
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, list):
-        return "[" + ", ".join(_number(v) for v in value) + "]"
-    assert isinstance(value, float | int)
-    return _number(value)
 
 
 def _printed(
@@ -259,7 +243,7 @@ def _printed(
         yield f"kind = {_text(file.kind)}"
         yield f"version = {file.version}"
         yield f"date = {file.date.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-        yield f"validity_days = {_number(file.validity_days)}"
+        yield f"validity_days = {_text(file.validity_days)}"
         for name in ("operator", "method", "reference"):
             yield f"{name} = {_text(getattr(file, name))}"
         if arrays:
@@ -272,14 +256,14 @@ def _printed(
         if file.conditions:
             yield "\n[conditions]"
             for name, condition in file.conditions.items():
-                yield f"{name} = {_any(condition)}"
+                yield f"{name} = {_text(condition)}"
         for name, quantity in file.values.items():
             yield f"\n[values.{name}]"
             if name in stored:
                 yield "stored = true"
             else:
-                yield f"value = {_any(quantity.value)}"
-                yield f"half_width = {_any(quantity.half_width)}"
+                yield f"value = {_text(quantity.value)}"
+                yield f"half_width = {_text(quantity.half_width)}"
             yield f"unit = {_text(quantity.unit)}"
 
     return "\n".join(lines()) + "\n"
