@@ -8,7 +8,7 @@ reads, a cell at a time: wires count equally there.
 
 from __future__ import annotations
 
-from typing import Annotated, Self, cast
+from typing import Annotated, ClassVar, Self, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -25,24 +25,75 @@ from rram_hil.corrections.calibration_file import (
     measured_values,
 )
 from rram_hil.corrections.correction import Correction, InForce
+from rram_hil.corrections.kind import BenchFacts, CalibrationKind, Pieces, Quantity
+from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import board_paths
 from rram_hil.types import FloatArray
 
 from .metrology.converter_fit import Curve, Seen, fit_converters
+from .metrology.converters import Adc, Dac
 from .metrology.gum import NORMAL, freedom_of, mean_of, solve
 from .metrology.references import (
     BOARD_RANGES_A,
-    Calibration,
     Positive,
     Ranges,
     Reference,
     cells_of,
     read_levels,
-    saved,
     told_of,
 )
+
+ERROR = Quantity("1", -0.99, 99.0)
+"""Errors of gain."""
+
+
+class ConverterErrors(CalibrationKind):
+    """Kind `board-converters`: the DACs of bit and source lines, the ADC of single readings, the
+    amplifiers of columns. Of one board, with the chip it was made on.
+    """
+
+    VALUES: ClassVar[dict[str, Quantity]] = {
+        "dac_step_v": Quantity("V", 0.0),
+        **{
+            f"{line}_{name}": quantity
+            for line, unit in (("bl", "V"), ("sl", "V"), ("adc", "full scale"))
+            for name, quantity in {
+                "offset": Quantity(unit),
+                "gain": ERROR,
+                "inl_at": Quantity(unit),
+                "inl": Quantity(unit),
+            }.items()
+        },
+        "adc_range": Quantity("A", 0.0),
+        "adc_step": Quantity("full scale", 0.0),
+        "column_gain": ERROR,
+        "column_offset": Quantity("full scale"),
+    }
+
+    def pieces(self) -> Pieces:
+        """Sources "bl" and "sl", sense "adc", and columns, as far as they were calibrated."""
+        values = self.file.values
+        lines = [n for n in ("bl", "sl") if {f"{n}_gain", f"{n}_offset"} & {*values}]
+        return Pieces(
+            {line: Dac(self.file, line) for line in lines},
+            {"adc": Adc(self.file)} if "adc_range" in values else {},
+            columns=(values["column_gain"], values["column_offset"])
+            if "column_gain" in values
+            else None,
+        )
+
+    def check_values(self) -> None:
+        """See `CalibrationKind.check_values`: one value a column of the chip."""
+        super().check_values()
+        columns = self.bench.geometry.columns
+        for name in ("column_gain", "column_offset"):
+            value = self.file.values.get(name)
+            if value is not None and value.values.size != columns:
+                raise ConfigError(
+                    f"{name} has {value.values.size} values; the chip has {columns} columns"
+                )
 
 
 class Voltmeter(BaseModel):
@@ -81,7 +132,9 @@ class Columns(BaseModel):
 
 
 class BoardConverters(Calibration):
-    """Read a ladder of `references` at `levels` levels; with `columns`, compare every column
+    """A board's DAC, ADC and column amplifiers from a ladder.
+
+    Read a ladder of `references` at `levels` levels; with `columns`, compare every column
     amplifier with single reads.
     """
 
@@ -178,7 +231,8 @@ class BoardConverters(Calibration):
         operation = Apply(cells, (read,), repeat=how.repeat, label="columns: single reads")
         raw = yield from operation
         # As they will be read with this calibration, in which they are not in force yet.
-        correction = Correction([InForce("", _provisional(values))])
+        errors = ConverterErrors(_provisional(values), BenchFacts(geometry))
+        correction = Correction([InForce("", errors)])
         found = cast(ApplyResult, correction.incoming(operation, raw, board_paths))
         siemens = np.where(found.status == Status.OK, found.conductance_s, np.nan)
         mean, noise, freedom = mean_of(siemens)

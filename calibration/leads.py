@@ -6,7 +6,7 @@ What is found stands in series with every single reading of the bench.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -14,6 +14,8 @@ from scipy import stats
 
 from rram_hil.array.operations import Status
 from rram_hil.corrections.calibration_file import Calibrated, Value, measured_value
+from rram_hil.corrections.kind import CalibrationKind, Pieces, Quantity
+from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import Function, SourceMeter, SourceSetup
@@ -23,18 +25,31 @@ from .metrology.gum import NORMAL, freedom_of, solve
 from .metrology.meters import opened, stay_within
 from .metrology.references import (
     BOARD_RANGES_A,
-    Calibration,
     Positive,
     Ranges,
     Reference,
     excess_of,
-    saved,
     told_of,
 )
 
 
+class LeadOhms(CalibrationKind):
+    """Kind `leads`: one resistance in series with every single reading. Of the bench, which is all
+    its instruments.
+    """
+
+    VALUES: ClassVar[dict[str, Quantity]] = {"series_ohm": Quantity("ohm", needed=True)}
+
+    def pieces(self) -> Pieces:
+        """The same for every cell."""
+        ohm = self.file.value("series_ohm"), self.file.half_width("series_ohm")
+        return Pieces(series=lambda cells, path: [ohm])
+
+
 class Leads(Calibration):
-    """`method` "known" reads `references` on the array; "four-wire" forces `amps` through what
+    """Leads and contacts, from known resistors or four-wire.
+
+    `method` "known" reads `references` on the array; "four-wire" forces `amps` through what
     hangs on a source-meter's channel, sensed at its own terminals and then at the load.
 
     `instrument` is the name of one of the bench's own, or the section of one that is reached for

@@ -8,7 +8,9 @@ meter beside the resistor says what the volts really are.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -17,6 +19,8 @@ from scipy import stats
 from rram_hil.array.operations import Status
 from rram_hil.corrections.calibration_file import Calibrated, CalibrationFile, load, measured_values
 from rram_hil.corrections.correction import UNIFORM
+from rram_hil.corrections.kind import CalibrationKind, Pieces, Quantity, Sense, Source
+from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity
@@ -25,15 +29,95 @@ from rram_hil.types import FloatArray
 
 from .metrology.gum import NORMAL, mean_of, rounding_variance, solve
 from .metrology.meters import opened, stay_within
-from .metrology.references import Calibration, Positive, saved
+from .metrology.references import Positive
 
 Word = Annotated[str, Field(min_length=1)]
 LEAST = 0.05
 """A range's gain is told by currents from this part of it on."""
 
 
+@dataclass(frozen=True, eq=False)
+class Channel(Source):
+    """A source-meter's channel that forces volts."""
+
+    file: CalibrationFile
+
+    def volts(self, asked: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See `Source`. The range is that which holds all levels of the operation."""
+        ranges = self.file.list_of("range_v")
+        if ranges is None:
+            return asked, np.zeros_like(asked)
+        at = int(np.searchsorted(ranges, np.max(np.abs(asked), initial=0.0) * (1 - 1e-9)))
+        if at >= ranges.size:
+            return asked, np.zeros_like(asked)
+        gain, offset = self.file.values["gain_v"], self.file.values["offset_v"]
+        true = asked * (1 + gain.values[at]) + offset.values[at]
+        return true, np.hypot(asked * gain.half_widths[at], offset.half_widths[at])
+
+
+@dataclass(frozen=True, eq=False)
+class Meter(Sense):
+    """A source-meter's channel that measures amperes and chooses its range by itself."""
+
+    file: CalibrationFile
+
+    def current(self, told: FloatArray, rounding: bool = True) -> tuple[FloatArray, FloatArray]:
+        """See `Sense`."""
+        at, held = self._range(told)
+        gain, offset = self.file.values["gain_a"], self.file.values["offset_a"]
+        true = np.where(held, (told - offset.values[at]) / (1 + gain.values[at]), told)
+        wide = np.hypot(true * gain.half_widths[at], offset.half_widths[at]) / (1 + gain.values[at])
+        return true, np.where(held, wide, 0.0)
+
+    def told(self, current: FloatArray) -> FloatArray:
+        """See `Sense`."""
+        at, held = self._range(current)
+        gain, offset = self.file.values["gain_a"], self.file.values["offset_a"]
+        return np.where(held, current * (1 + gain.values[at]) + offset.values[at], current)
+
+    def _range(self, told: FloatArray) -> tuple[FloatArray, FloatArray]:
+        ranges = self.file.list_of("range_a")
+        assert ranges is not None
+        at = np.searchsorted(ranges, np.abs(told) * (1 - 1e-9))
+        return np.minimum(at, ranges.size - 1), at < ranges.size  # type: ignore[return-value]
+
+
+class ChannelErrors(CalibrationKind):
+    """Kind `source-meter`: a channel's volts as forced and amperes as measured, range by range. Of
+    one instrument of the bench.
+    """
+
+    VALUES: ClassVar[dict[str, Quantity]] = {
+        name: quantity
+        for letter, unit in (("a", "A"), ("v", "V"))
+        for name, quantity in {
+            f"range_{letter}": Quantity(unit, 0.0, needed=letter == "a"),
+            f"offset_{letter}": Quantity(unit, needed=letter == "a"),
+            f"gain_{letter}": Quantity("1", -0.99, 99.0, needed=letter == "a"),
+        }.items()
+    }
+
+    def owners(self) -> Iterable[Identity]:
+        """See `CalibrationKind.owners`: any instrument of the bench."""
+        return self.bench.parts.values()
+
+    def pieces(self) -> Pieces:
+        """The channel of every instrument that is this one."""
+        mine = self.file.instrument
+        names = [
+            f"{name}.{mine.channel}"
+            for name, identity in self.bench.parts.items()
+            if (identity.model, identity.serial) == (mine.model, mine.serial)
+        ]
+        return Pieces(
+            dict.fromkeys(names, Channel(self.file)), dict.fromkeys(names, Meter(self.file))
+        )
+
+
 class SourceMeterCalibration(Calibration):
-    """`part` "zero" or "gain". `instrument` is the name of one of the bench's own, or the section
+    """A channel against a reference resistor or a second meter.
+
+    `part` "zero" or "gain". `instrument` is the name of one of the bench's own, or the section
     of one reached for this alone.
 
     "gain" needs `ohm` with `half_width_ohm`, and `zero`, the file that "zero" wrote. `meter` is the

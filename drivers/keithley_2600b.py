@@ -24,13 +24,13 @@ import numpy as np
 from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError
+from rram_hil.hardware.abilities import ScriptedSourceMeter
 from rram_hil.hardware.instrument import (
     Accuracy,
     ChannelLimits,
     Function,
     InstrumentConfig,
     Readings,
-    SourceMeter,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
@@ -135,7 +135,7 @@ _FAMILIES = {
 _SINGLE = frozenset({"2601B", "2611B", "2635B"})
 
 
-class Keithley2600B(TspInstrument, SourceMeter):
+class Keithley2600B(TspInstrument, ScriptedSourceMeter):
     """One or two channels "a", "b". Sweeps and lists run in the trigger model and come back as one
     binary block.
 
@@ -170,6 +170,10 @@ class Keithley2600B(TspInstrument, SourceMeter):
     def line_hz(self) -> float:
         """The mains frequency that the instrument counts apertures in."""
         return self._line_hz
+
+    @override
+    def lua_name(self, channel: str) -> str:
+        return f"smu{channel}"
 
     @override
     def limits(self, channel: str) -> ChannelLimits:

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import TriggeredSourceMeter
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
@@ -30,7 +31,6 @@ from rram_hil.hardware.instrument import (
     Function,
     InstrumentConfig,
     Readings,
-    SourceMeter,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
@@ -84,7 +84,7 @@ class _Armed:
     point_s: float
 
 
-class KeysightB2900(ScpiInstrument, SourceMeter):
+class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
     """One or two channels "1", "2". Sweeps and lists run on the instrument and come back as one
     binary block.
 
@@ -105,6 +105,11 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
     @override
     def channels(self) -> tuple[str, ...]:
         return ("1", "2") if self.identity.model in ("B2902A", "B2912A") else ("1",)
+
+    @property
+    @override
+    def most_points(self) -> int:
+        return MOST_POINTS
 
     @override
     def limits(self, channel: str) -> ChannelLimits:

@@ -1,9 +1,9 @@
-"""Driver of an array reached by source-meter channels through a switch matrix (see `_wiring` for
-its bench file).
+"""Driver of an array reached by source-meter channels through a switch matrix (see
+`matrix.wiring` for its bench file).
 
 Cells are carried out row by row, one batch a row. Between rows all sources stand at zero and the
 matrix stays as it was, so that relays move no more than they must; `arm` and `safe_off` leave every
-relay open, verified. Which way a row takes depends on the instruments (`_smu_chains`). The bench
+relay open, verified. Which way a row takes depends on the instruments (`matrix.chains`). The bench
 clock is the host's on a real bench.
 """
 
@@ -35,6 +35,7 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
+from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, ReadingPath, Span
 from rram_hil.hardware.instrument import (
     ChannelLimits,
@@ -46,14 +47,11 @@ from rram_hil.hardware.instrument import (
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.wire.bench_clock import FarClock
 
-from .dialects.tsp_switch import TspSwitch
-from .keithley_707b import Keithley707B
-from .keithley_2600b import Keithley2600B
-from .keysight_b2900 import KeysightB2900
 from .matrix.chains import Chain, Measured, PlainChain, TriggeredChain, TspChain, stops
 from .matrix.routes import Relays, Route, Router, RowPlan
 from .matrix.wiring import Wiring
 
+AnyChain = Chain[SourceMeter, SwitchMatrix]
 POLL_S = 0.05
 """How often a wait looks at `cancel`."""
 
@@ -88,7 +86,7 @@ class SmuMatrix(Driver):
         self._router = Router(config.wiring, geometry, limits)
         self._lock = threading.RLock()
         self._instruments: dict[str, Instrument] = {}
-        self._chain: Chain | None = None
+        self._chain: AnyChain | None = None
         self._clock: FarClock | None = None
         self._relays: Relays | None = None
 
@@ -125,28 +123,29 @@ class SmuMatrix(Driver):
             protocol=self._connected().NAME,
         )
 
-    def _make_chain(self) -> Chain:
+    def _make_chain(self) -> AnyChain:
         """The best way that these instruments allow."""
         wiring = self._settings.wiring
         meters, matrix = self._meters(), self._matrix()
-        only = next(iter(meters.values())) if len(meters) == 1 else None
-        is_707b = isinstance(matrix, Keithley707B)
-        kind: type[Chain] = PlainChain
-        if wiring.tsp_node and isinstance(only, Keithley2600B) and is_707b:
-            kind = TspChain
-        elif wiring.triggers and isinstance(only, KeysightB2900) and is_707b:
-            kind = TriggeredChain
-            if wiring.triggers.smu not in meters:
-                raise ConfigError(
-                    f"driver.wiring.triggers.smu: {wiring.triggers.smu!r} has no channel of the"
-                    f" array; {', '.join(meters)} has"
-                )
-        elif wiring.tsp_node or wiring.triggers:
+        rest = wiring, self._router.gate, self.limits.read_v, self.now_s
+        name, only = next(iter(meters.items()))
+        if len(meters) == 1 and isinstance(matrix, ScriptedMatrix):
+            if wiring.tsp_node and isinstance(only, ScriptedSourceMeter):
+                return TspChain({name: only}, matrix, *rest)
+            if wiring.triggers and isinstance(only, TriggeredSourceMeter):
+                if wiring.triggers.smu != name:
+                    raise ConfigError(
+                        f"driver.wiring.triggers.smu: {wiring.triggers.smu!r} has no channel of the"
+                        f" array; {name} has"
+                    )
+                return TriggeredChain({name: only}, matrix, *rest)
+        if wiring.tsp_node or wiring.triggers:
             raise ConfigError(
-                "driver.wiring: tsp_node needs one 2600B and a 707B or 708B, triggers one B2900 and"
-                " a 707B or 708B; take them out for other instruments"
+                "driver.wiring: tsp_node needs one source-meter and a matrix that run scripts (a"
+                " 2600B and a 707B), triggers one whose lists wait for digital lines (a B2900) and"
+                " such a matrix; take them out for other instruments"
             )
-        return kind(meters, matrix, wiring, self._router.gate, self.limits.read_v, self.now_s)
+        return PlainChain(meters, matrix, *rest)
 
     def _meters(self) -> dict[str, SourceMeter]:
         """The source-meters that channels are wired to, by name."""
@@ -187,9 +186,8 @@ class SmuMatrix(Driver):
                 f"driver.wiring: column {max(wiring.columns)} is beyond the matrix's"
                 f" {matrix.columns}"
             )
-        if isinstance(matrix, TspSwitch):
-            for point in itertools.product(wiring.rows, wiring.columns):
-                matrix.name_of(point)
+        if isinstance(matrix, ScriptedMatrix):
+            matrix.names(itertools.product(wiring.rows, wiring.columns))  # refuses what is missing
         return matrix
 
     @property
@@ -387,7 +385,7 @@ class SmuMatrix(Driver):
             raise
 
     def _rows(
-        self, cells: Cells, parts: list[tuple[Route, ...]], chain: Chain
+        self, cells: Cells, parts: list[tuple[Route, ...]], chain: AnyChain
     ) -> Iterator[IntArray]:
         """Positions of the cells, row after row, so many at a time that no part of them lasts
         longer than `row_s`.
@@ -401,7 +399,7 @@ class SmuMatrix(Driver):
             for first in range(0, at.size, max(1, int(most))):
                 yield at[first : first + max(1, int(most))]
 
-    def _parts(self, routes: tuple[Route, ...], operation: Apply, chain: Chain) -> list[slice]:
+    def _parts(self, routes: tuple[Route, ...], operation: Apply, chain: AnyChain) -> list[slice]:
         """The steps in parts that are carried out one after the other.
 
         Cut after a measurement where a stop condition is the host's to look at, where one cell
@@ -426,7 +424,7 @@ class SmuMatrix(Driver):
 
     def _row(
         self,
-        chain: Chain,
+        chain: AnyChain,
         operation: Apply,
         routes: tuple[Route, ...],
         at: IntArray,
@@ -455,7 +453,7 @@ class SmuMatrix(Driver):
                 break
         return plan, found
 
-    def _finish(self, chain: Chain) -> None:
+    def _finish(self, chain: AnyChain) -> None:
         """Outputs off after the last row; what was measured stays good if that needs a second
         try.
         """
@@ -525,7 +523,7 @@ class SmuMatrix(Driver):
         """The bench clock (s): the host's, or the far side's where that is simulated."""
         return time.monotonic() if self._clock is None else self._clock.now_s()
 
-    def _connected(self) -> Chain:
+    def _connected(self) -> AnyChain:
         if self._chain is None:
             raise LinkError("smu-matrix: not connected")
         return self._chain
@@ -535,7 +533,7 @@ class SmuMatrix(Driver):
         return chain.meter(channel).limits(chain.channel(channel))
 
 
-def _lasts_s(routes: tuple[Route, ...], chain: Chain) -> float:
+def _lasts_s(routes: tuple[Route, ...], chain: AnyChain) -> float:
     """How long steps last on one cell: relays that change for a step open and close."""
     moves = 1 + sum(before.joins != after.joins for before, after in itertools.pairwise(routes))
     return 2 * moves * chain.matrix.settle_s + sum(r.width_s + 4 * chain.source_s for r in routes)

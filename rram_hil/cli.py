@@ -345,6 +345,24 @@ def devices(
         show_devices(found, Output())
 
 
+@app.command("list", short_help="What is installed, and the package it comes from.")
+def list_installed(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List drivers, instruments, simulators, protocols, calibrations, their kinds and the presets
+    that are installed, and where each comes from.
+    """
+    from rram_hil.bench import discovery
+    from rram_hil.bench.installed import installed
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.screens import show_installed
+
+    if as_json:
+        print(discovery.as_json(installed()))
+    else:
+        show_installed(installed(), Output())
+
+
 def add_calibrate_commands() -> None:
     """Let the plugins of the entry points `rram_hil.calibrate_commands` add their commands to
     `calibrate`, once.

@@ -1,6 +1,4 @@
-"""Resistors of known value in the places of cells, how they are read, and what all calibrations of
-an array have in common.
-"""
+"""Resistors of known value in the places of cells, and how they are read."""
 
 from __future__ import annotations
 
@@ -11,10 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.operations import Apply, Status, Step
-from rram_hil.corrections.calibration_file import Calibrated
-from rram_hil.engine.protocol import Plan, Protocol, Save, Setting
+from rram_hil.engine.protocol import Plan, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.statistics import UNCERTAINTY
 from rram_hil.types import FloatArray
 
 from .gum import NORMAL, mean_of
@@ -47,15 +43,6 @@ class Reference(BaseModel):
     half_width_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Calibration(Protocol[Calibrated]):
-    """Base of these calibrations. `file` is where a recipe's step writes what it finds, relative to
-    the recipe.
-    """
-
-    file: str = ""
-    validity_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 365.0
-
-
 def cells_of(references: list[Reference], geometry: Geometry) -> Cells:
     """The places of references. Raises `ConfigError` for one off the chip or named twice."""
     places = [(r.tile, r.row, r.column) for r in references]
@@ -65,18 +52,6 @@ def cells_of(references: list[Reference], geometry: Geometry) -> Cells:
     if len(set(places)) != len(places):
         raise ConfigError("references: a place is given twice")
     return Cells.of(places)
-
-
-def saved(found: Calibrated) -> Plan[Calibrated]:
-    """Keep every value of a calibration in the run file, and return it."""
-    for name, value in found.values.items():
-        if isinstance(value.value, list):
-            yield Save(name, value.values, (f"{name}_index",), value.unit)
-            yield Save(f"{name}_half_width", value.half_widths, (f"{name}_index",), value.unit)
-        else:
-            attrs = {UNCERTAINTY: float(value.half_widths[0])}
-            yield Save(name, np.asarray(value.scalar()), (), value.unit, attrs)
-    return found
 
 
 def told_of(references: list[Reference]) -> str:

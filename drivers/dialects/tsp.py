@@ -14,6 +14,7 @@ import numpy as np
 from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import RunsScripts
 from rram_hil.types import FloatArray
 
 from .text import TextInstrument, combined
@@ -33,7 +34,7 @@ errors, more script.
 """
 
 
-class TspInstrument(TextInstrument):
+class TspInstrument(TextInstrument, RunsScripts):
     """An instrument that runs Lua. `run` and `ask` are one transaction, errors included; `look`
     asks with `peek`.
     """

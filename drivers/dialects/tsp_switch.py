@@ -17,8 +17,9 @@ from pydantic import Field
 from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import ScriptedMatrix
 from rram_hil.hardware.driver import Identity
-from rram_hil.hardware.instrument import Crosspoint, InstrumentConfig, SwitchMatrix
+from rram_hil.hardware.instrument import Crosspoint, InstrumentConfig
 from rram_hil.types import IntArray
 from rram_hil.wire.dialog import number
 
@@ -79,7 +80,7 @@ class Card:
     columns: int
 
 
-class TspSwitch(TspInstrument, SwitchMatrix):
+class TspSwitch(TspInstrument, ScriptedMatrix):
     """A switch mainframe. `connect` also reads which cards it holds; crosspoints that they have not
     are refused, nothing sent.
     """
@@ -120,6 +121,11 @@ class TspSwitch(TspInstrument, SwitchMatrix):
         """How long the relays of the slowest card settle, and what the bench file adds."""
         cards = [self.SETTLE_S.get(card.model, self.SETTLE_S[""]) for card in self.cards]
         return max(cards, default=self.SETTLE_S[""]) + self.config.settle_s
+
+    @property
+    def further_settle_s(self) -> float:
+        """What the bench file adds: commands return when the relays have settled."""
+        return self.config.settle_s
 
     @abstractmethod
     def point_name(self, slot: int, row: int, column: int) -> str:

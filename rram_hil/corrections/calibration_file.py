@@ -13,7 +13,7 @@ import tomllib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
@@ -23,15 +23,16 @@ from tomlkit.items import Array, Item, Trivia, Whitespace
 
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.hardware.driver import Identity
+from rram_hil.plugins import names
 from rram_hil.types import FloatArray
 from rram_hil.validation import read_toml, refused
 
 VERSION = 1
 LONGEST = 64
 """Arrays of more values stand in the HDF5 file beside."""
-KINDS = ("source-meter", "leads", "board-converters", "lines")
+KINDS = "rram_hil.calibration_kinds"
+"""Entry-point group of the kinds of calibration: the names that `kind` may have."""
 
-Kind = Literal["source-meter", "leads", "board-converters", "lines"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Width = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -97,7 +98,7 @@ class Belongs(_Part):
 class CalibrationFile(_Part):
     """A whole calibration. `print` gives its text, `parse` takes it; both are exact."""
 
-    kind: Kind
+    kind: Name
     version: Annotated[int, Field(ge=1, le=VERSION)] = VERSION
     date: datetime
     validity_days: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -128,18 +129,15 @@ class CalibrationFile(_Part):
 
     def value(self, name: str) -> float:
         """A value that is one number; 0 where the file has none of that name."""
-        found = self.values.get(name)
-        return 0.0 if found is None else found.scalar()
+        return self.values[name].scalar() if name in self.values else 0.0
 
     def half_width(self, name: str) -> float:
         """Half-width of `value`; 0 where the file has none."""
-        found = self.values.get(name)
-        return 0.0 if found is None else float(found.half_widths[0])
+        return float(self.values[name].half_widths[0]) if name in self.values else 0.0
 
     def list_of(self, name: str) -> FloatArray | None:
         """Values of a list, None where the file has none of that name."""
-        found = self.values.get(name)
-        return None if found is None else found.values
+        return self.values[name].values if name in self.values else None
 
     def print(self) -> str:
         """The file as TOML with every array in it."""
@@ -201,6 +199,10 @@ def _validated(tables: dict[str, Any], where: str, folder: Path) -> CalibrationF
     version = tables.get("version")
     if isinstance(version, int) and version > VERSION:
         raise ConfigError(f"{where}: version {version}; this rram_hil reads up to {VERSION}")
+    kind = tables.get("kind")
+    if isinstance(kind, str) and kind not in (known := names(KINDS)):
+        there = ", ".join(known) or "none"
+        raise ConfigError(f"{where}: kind: {kind!r} is unknown; there is: {there}")
     name, digest = tables.pop("arrays", ""), tables.pop("arrays_sha256", "")
     if name:
         tables["values"] = _with_arrays(
@@ -267,7 +269,7 @@ class Calibrated:
     bench's own; `file` where a recipe wants it.
     """
 
-    kind: Kind
+    kind: str
     values: dict[str, Value]
     method: str
     reference: str

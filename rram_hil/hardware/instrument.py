@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import entry_points
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rram_hil.array.operations import Status
 from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.driver import Identity
+from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.wire.dialog import Dialog
 from rram_hil.wire.recording import Traffic
@@ -408,22 +408,7 @@ class PulseGenerator(Instrument):
 
 def instrument_class(kind: str) -> type[Instrument]:
     """The family of an entry point. Raises `ConfigError` listing what there is."""
-    found = {e.name: e for e in entry_points(group="rram_hil.instruments")}
-    if kind not in found:
-        raise ConfigError(
-            f"instrument kind {kind!r} is unknown; there is: {', '.join(sorted(found)) or 'none'}"
-        )
-    try:
-        loaded = found[kind].load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"instrument kind {kind!r}: {found[kind].value} cannot be imported: {error}"
-        ) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Instrument)):
-        raise ConfigError(
-            f"instrument kind {kind!r} is no subclass of rram_hil.hardware.instrument.Instrument"
-        )
-    return loaded
+    return load_class("rram_hil.instruments", kind, "instrument kind", Instrument)
 
 
 def make_instrument(

@@ -8,6 +8,7 @@ import contextlib
 import math
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from rram_hil.bench.recipe_runner import journal_of
-from rram_hil.corrections.calibration_file import parse
 from rram_hil.errors import DataError
 from rram_hil.statistics import UNCERTAINTY
 from rram_hil.storage.codec import AnyArray
@@ -133,10 +133,10 @@ def _calibration(run: RunFile) -> str:
     """Files in force with kind, date and the start of their digest."""
     told = []
     for name, text in run.calibrations.items():
-        file = parse(text, name)
+        file = tomllib.loads(text)
         digest = str(run.attributes.get(f"calibration_{name}_sha256", ""))
         expired = ", EXPIRED" if run.attributes.get(f"calibration_{name}_remark") else ""
-        told.append(f"{name} ({file.kind} of {file.date:%Y-%m-%d}, {digest[:12]}{expired})")
+        told.append(f"{name} ({file['kind']} of {file['date']:%Y-%m-%d}, {digest[:12]}{expired})")
     return "; ".join(told)
 
 

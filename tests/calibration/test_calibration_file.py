@@ -23,6 +23,7 @@ from rram_hil.corrections.calibration_file import (
 )
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity
+from rram_hil.plugins import names
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 width = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
@@ -40,7 +41,7 @@ def values(draw: st.DrawFn) -> Value:
 
 files = st.builds(
     CalibrationFile,
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(names(KINDS)),
     date=st.datetimes(timezones=st.just(UTC)),
     validity_days=st.floats(min_value=1e-6, max_value=1e6),
     operator=st.text(),
