@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated, Self, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Multiply, Status, Step
@@ -29,6 +29,7 @@ from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import board_paths
 from rram_hil.types import FloatArray
+from rram_hil.validation import StrictModel
 
 from .metrology.converter_fit import Curve, Seen, fit_converters
 from .metrology.gum import NORMAL, freedom_of, mean_of, solve
@@ -45,12 +46,10 @@ from .metrology.references import (
 )
 
 
-class Voltmeter(BaseModel):
+class Voltmeter(StrictModel):
     """What a voltmeter read on a bit line at levels asked of its converter, and the half-width of
     each reading (V).
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     asked_v: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
     read_v: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
@@ -63,15 +62,13 @@ class Voltmeter(BaseModel):
         return self
 
 
-class Columns(BaseModel):
+class Columns(StrictModel):
     """Which cells the column amplifiers are measured with: all columns of rows `rows` ([first,
     last]) of `tile`.
 
     Each is read `repeat` times and multiplied by `vectors` inputs of both signs; `full_scale_a` 0:
     1.25 x the largest current.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     tile: Annotated[int, Field(ge=0)] = 0
     rows: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]

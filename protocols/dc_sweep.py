@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Measured, Scheme, Status, Step
@@ -19,6 +19,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, between, estimated, mean, median, quantiles, spread, within
 from rram_hil.types import FloatArray
+from rram_hil.validation import StrictModel
 
 from .parts.characterisation import (
     Positive,
@@ -31,12 +32,10 @@ from .parts.characterisation import (
 )
 
 
-class Branch(BaseModel):
+class Branch(StrictModel):
     """Volts of one polarity: from `start_v` to `stop_v` in steps of `step_v`, and back. `wl_v` is
     the gate meanwhile.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Positive
     stop_v: Positive

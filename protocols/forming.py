@@ -9,9 +9,9 @@ from typing import Annotated, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from rram_hil.array.cells import Cells
+from rram_hil.array.cells import MAP, Cells
 from rram_hil.array.operations import Apply, Scheme, Status, Stop, read, sweep
 from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import (
@@ -28,17 +28,13 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
 from .parts.characterisation import listed, save_figures
 
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-
-class Levels(BaseModel):
+class Levels(StrictModel):
     """Evenly spaced volts, both ends included."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt
@@ -149,17 +145,17 @@ class Forming(Protocol):
             )
             todo[here] = ~conducts
             formed_wl_v[here[conducts]] = wl_v
-        yield Save("pristine", map_of(cells, pristine, setting.geometry), _MAP, "S")
-        yield Save("forming_voltage", map_of(cells, formed_v, setting.geometry), _MAP, "V")
-        yield Save("forming_gate", map_of(cells, formed_wl_v, setting.geometry), _MAP, "V")
-        yield Save("conductance", map_of(cells, conductance, setting.geometry), _MAP, "S")
+        yield Save("pristine", map_of(cells, pristine, setting.geometry), MAP, "S")
+        yield Save("forming_voltage", map_of(cells, formed_v, setting.geometry), MAP, "V")
+        yield Save("forming_gate", map_of(cells, formed_wl_v, setting.geometry), MAP, "V")
+        yield Save("conductance", map_of(cells, conductance, setting.geometry), MAP, "S")
         yield Save(
             "stuck_low_resistance",
             map_of(cells, conducting.astype(np.int8), setting.geometry, 0),
-            _MAP,
+            MAP,
         )
         yield Save(
-            "stuck_high_resistance", map_of(cells, todo.astype(np.int8), setting.geometry, 0), _MAP
+            "stuck_high_resistance", map_of(cells, todo.astype(np.int8), setting.geometry, 0), MAP
         )
         setting.share(
             "condition",
@@ -299,9 +295,6 @@ def _threshold(formed_v: FloatArray, levels: FloatArray) -> tuple[Figure, Figure
     half = 1.96 * np.sqrt(np.diag(covariance))
     sd_v = float(np.exp(place[1]))
     return Figure(float(place[0]), float(half[0]), "V"), Figure(sd_v, sd_v * float(half[1]), "V")
-
-
-_MAP = ("tile", "row", "column")
 
 
 def _conducts(result: ApplyResult, above_s: float) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Program, PulseTrain, Ramp, Scheme, Status, read
@@ -17,19 +17,18 @@ from rram_hil.array.results import ApplyResult, ProgramResult
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting, Unselected, map_of
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
+from rram_hil.validation import StrictModel
 
 from .parts.targets import MAP, Positive, TargetChoice, Volt, save_targets, to_program
 
 
-class RampChoice(BaseModel):
+class RampChoice(StrictModel):
     """Volts of successive pulses: `start_v`, then `step_v` more each, held at `stop_v`.
 
     With `curve` each cell starts at the volts that the curve gives for `aim` x its target, but not
     below `start_v`: the ramp then need not walk through what the chip's characterisation already
     knows. "set" and "reset" are the curves that an earlier step of the run measured.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt
@@ -49,10 +48,8 @@ class RampChoice(BaseModel):
         return Ramp(np.clip(known, self.start_v, self.stop_v), self.stop_v, self.step_v)
 
 
-class Pulses(BaseModel):
+class Pulses(StrictModel):
     """Incremental step pulses of one polarity: amplitude on BL (SET) or SL (RESET), gate, width."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     amplitude_v: RampChoice
     gate_v: RampChoice

@@ -5,33 +5,28 @@ images.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import model_validator
 
-from rram_hil.array.cells import Cells
+from rram_hil.array.cells import MAP, Cells
 from rram_hil.engine.protocol import Plan, Save, Setting
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
 from rram_hil.networks.network import Network, tensors_from
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
+from rram_hil.validation import StrictModel
 
 from ..forming import Condition
 
-MAP = ("tile", "row", "column")
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-
-class TargetChoice(BaseModel):
+class TargetChoice(StrictModel):
     """Where target conductances come from: a network's weights, or a map of siemens in a .npy file
     (NaN: leave alone).
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     network: str | None = None
     map: str | None = None

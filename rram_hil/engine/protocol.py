@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits, check
@@ -25,6 +25,7 @@ from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import check_available
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, ReadingPath, board_paths
+from rram_hil.validation import StrictModel
 
 Arrays = dict[str, NDArray[Any]]
 Do = Callable[[Operation], Result]
@@ -133,12 +134,10 @@ recipe.
 """
 
 
-class CellChoice(BaseModel):
+class CellChoice(StrictModel):
     """Which cells a step works on: everything, or the crossing of some tiles, rows and columns
     ([first, last]).
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     tiles: Annotated[list[int], Field(min_length=1)] | None = None
     rows: tuple[int, int] | None = None
@@ -175,10 +174,8 @@ class CellChoice(BaseModel):
         return Cells(*parts)
 
 
-class Protocol(BaseModel, ABC):
+class Protocol(StrictModel, ABC):
     """Base of every protocol: its fields are the keys of its step in a recipe, checked strictly."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     version: ClassVar[int] = 1
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.validation import StrictModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,9 +32,7 @@ _METADATA_KEY = "rram_hil.networks.network"
 _UNFOLDED_IMAGES = 16
 
 
-class _Layer(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
+class _Layer(StrictModel):
     name: Annotated[str, Field(min_length=1, pattern=r"^[^./]+$")]
 
 
