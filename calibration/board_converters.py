@@ -29,14 +29,13 @@ from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import board_paths
 from rram_hil.types import FloatArray
-from rram_hil.validation import StrictModel
+from rram_hil.validation import Positive, StrictModel
 
 from .metrology.converter_fit import Curve, Seen, fit_converters
 from .metrology.gum import NORMAL, freedom_of, mean_of, solve
 from .metrology.references import (
     BOARD_RANGES_A,
     Calibration,
-    Positive,
     Ranges,
     Reference,
     cells_of,

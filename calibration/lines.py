@@ -16,12 +16,12 @@ from rram_hil.corrections.calibration_file import Calibrated, quantity
 from rram_hil.corrections.correction import pitches_of
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
+from rram_hil.validation import Positive
 
 from .metrology.gum import NORMAL, freedom_of, solve
 from .metrology.references import (
     BOARD_RANGES_A,
     Calibration,
-    Positive,
     Ranges,
     Reference,
     cells_of,

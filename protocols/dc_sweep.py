@@ -19,11 +19,9 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, between, estimated, mean, median, quantiles, spread, within
 from rram_hil.types import FloatArray
-from rram_hil.validation import StrictModel
+from rram_hil.validation import Positive, StrictModel, Volt
 
 from .parts.characterisation import (
-    Positive,
-    Volt,
     gate_v,
     log_ratio,
     save_cells,

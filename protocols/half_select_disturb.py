@@ -12,9 +12,9 @@ from rram_hil.array.limits import half_selected_v, unselected_bl_v
 from rram_hil.array.operations import Apply, Scheme, Step
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 from rram_hil.errors import ConfigError
-from rram_hil.validation import StrictModel
+from rram_hil.validation import Fraction, Positive, StrictModel, Volt
 
-from .parts.characterisation import Fraction, Positive, Volt, gate_v, repeated
+from .parts.characterisation import gate_v, repeated
 from .parts.disturb import DisturbSummary, against_count
 
 

@@ -14,9 +14,9 @@ from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.types import IntArray
-from rram_hil.validation import StrictModel
+from rram_hil.validation import Positive, StrictModel, Volt
 
-from .parts.targets import Positive, TargetChoice, Volt, save_targets, to_program
+from .parts.targets import TargetChoice, save_targets, to_program
 
 
 class ResetPulse(StrictModel):

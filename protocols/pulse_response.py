@@ -20,13 +20,11 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, between, estimated, half_width, median, quantiles, within
 from rram_hil.types import FloatArray
-from rram_hil.validation import StrictModel
+from rram_hil.validation import Positive, StrictModel, Volt
 
 from .parts.characterisation import (
-    Positive,
     ResetPulse,
     SetPulse,
-    Volt,
     applied,
     gate_v,
     log_ratio,

@@ -28,8 +28,9 @@ from rram_hil.statistics import (
     spread,
 )
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive
 
-from .parts.characterisation import MAP, Positive, log_times, save_cells, save_figures, save_map
+from .parts.characterisation import log_times, save_cells, save_figures, save_map
 from .read_map import mean_conductance
 from .write_verify import Pulses, WriteVerify
 
@@ -246,6 +247,3 @@ class Retention(Protocol):
         )
         yield from save_figures(summary)
         return summary
-
-
-__all__ = ["MAP", "Retention", "RetentionSummary"]

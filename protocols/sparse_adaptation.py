@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from rram_hil.array.cells import MAP
 from rram_hil.array.operations import read
 from rram_hil.array.results import ApplyResult, WordsResult
 from rram_hil.engine.protocol import (
@@ -36,7 +37,7 @@ from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
 
 from .infer import ensure_encoding
-from .parts.targets import MAP, load_images
+from .parts.targets import load_images
 from .read_map import mean_conductance
 
 

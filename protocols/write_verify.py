@@ -10,16 +10,16 @@ from typing import Annotated, Literal, Self, cast
 import numpy as np
 from pydantic import Field, model_validator
 
-from rram_hil.array.cells import Cells
+from rram_hil.array.cells import MAP, Cells
 from rram_hil.array.operations import Program, PulseTrain, Ramp, Scheme, Status, read
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.array.results import ApplyResult, ProgramResult
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting, Unselected, map_of
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
-from rram_hil.validation import StrictModel
+from rram_hil.validation import Positive, StrictModel, Volt
 
-from .parts.targets import MAP, Positive, TargetChoice, Volt, save_targets, to_program
+from .parts.targets import TargetChoice, save_targets, to_program
 
 
 class RampChoice(StrictModel):
