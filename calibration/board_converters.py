@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Self, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Multiply, Status, Step
@@ -31,19 +31,12 @@ from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import board_paths
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive, StrictModel
 
 from .metrology.converter_fit import Curve, Seen, fit_converters
 from .metrology.converters import Adc, Dac
 from .metrology.gum import NORMAL, freedom_of, mean_of, solve
-from .metrology.references import (
-    BOARD_RANGES_A,
-    Positive,
-    Ranges,
-    Reference,
-    cells_of,
-    read_levels,
-    told_of,
-)
+from .metrology.references import BOARD_RANGES_A, Ranges, Reference, cells_of, read_levels, told_of
 
 ERROR = Quantity("1", -0.99, 99.0)
 """Errors of gain."""
@@ -96,12 +89,10 @@ class ConverterErrors(CalibrationKind):
                 )
 
 
-class Voltmeter(BaseModel):
+class Voltmeter(StrictModel):
     """What a voltmeter read on a bit line at levels asked of its converter, and the half-width of
     each reading (V).
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     asked_v: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
     read_v: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
@@ -114,15 +105,13 @@ class Voltmeter(BaseModel):
         return self
 
 
-class Columns(BaseModel):
+class Columns(StrictModel):
     """Which cells the column amplifiers are measured with: all columns of rows `rows` ([first,
     last]) of `tile`.
 
     Each is read `repeat` times and multiplied by `vectors` inputs of both signs; `full_scale_a` 0:
     1.25 x the largest current.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     tile: Annotated[int, Field(ge=0)] = 0
     rows: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]

@@ -20,17 +20,11 @@ from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Settin
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import Function, SourceMeter, SourceSetup
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive
 
 from .metrology.gum import NORMAL, freedom_of, solve
 from .metrology.meters import opened, stay_within
-from .metrology.references import (
-    BOARD_RANGES_A,
-    Positive,
-    Ranges,
-    Reference,
-    excess_of,
-    told_of,
-)
+from .metrology.references import BOARD_RANGES_A, Ranges, Reference, excess_of, told_of
 
 
 class LeadOhms(CalibrationKind):

@@ -21,17 +21,10 @@ from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import ReadingPath
+from rram_hil.validation import Positive
 
 from .metrology.gum import NORMAL, freedom_of, solve
-from .metrology.references import (
-    BOARD_RANGES_A,
-    Positive,
-    Ranges,
-    Reference,
-    cells_of,
-    excess_of,
-    told_of,
-)
+from .metrology.references import BOARD_RANGES_A, Ranges, Reference, cells_of, excess_of, told_of
 
 SAME_GATE_V = 1e-6
 """Gate volts closer than this are the same."""

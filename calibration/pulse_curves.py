@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Status, Step
@@ -21,15 +21,11 @@ from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save,
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
 from rram_hil.units import Siemens
-
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from rram_hil.validation import Positive, StrictModel, Volt
 
 
-class Sweep(BaseModel):
+class Sweep(StrictModel):
     """Volts from `start_v` to `stop_v` in `points` even steps."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt

@@ -26,10 +26,10 @@ from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import Accuracy, ChannelLimits, Function, SourceMeter, SourceSetup
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive
 
 from .metrology.gum import NORMAL, mean_of, rounding_variance, solve
 from .metrology.meters import opened, stay_within
-from .metrology.references import Positive
 
 Word = Annotated[str, Field(min_length=1)]
 LEAST = 0.05

@@ -16,9 +16,9 @@ from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save,
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, median, proportion, robust_spread, spread
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive
 
 from .parts.characterisation import (
-    Positive,
     ResetPulse,
     SetPulse,
     applied,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Measured, Scheme, Status, Step
@@ -18,25 +18,15 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, between, estimated, mean, median, quantiles, spread, within
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
-from .parts.characterisation import (
-    Positive,
-    Volt,
-    gate_v,
-    log_ratio,
-    save_band,
-    save_cells,
-    save_figures,
-    save_map,
-)
+from .parts.characterisation import gate_v, log_ratio, save_band, save_cells, save_figures, save_map
 
 
-class Branch(BaseModel):
+class Branch(StrictModel):
     """Volts of one polarity: from `start_v` to `stop_v` in steps of `step_v`, and back. `wl_v` is
     the gate meanwhile.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Positive
     stop_v: Positive

@@ -17,10 +17,9 @@ from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save,
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, median, proportion, quantiles, within
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.validation import Fraction, Positive
 
 from .parts.characterisation import (
-    Fraction,
-    Positive,
     ResetPulse,
     SetPulse,
     applied,

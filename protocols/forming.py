@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Scheme, Status, Stop, read, sweep
@@ -29,18 +29,14 @@ from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Volts
+from rram_hil.validation import Positive, StrictModel, Volt
 
 from .parts.characterisation import listed, save_figures, save_map
 from .parts.targets import Condition
 
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-
-class Levels(BaseModel):
+class Levels(StrictModel):
     """Evenly spaced volts, both ends included."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt

@@ -5,22 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.limits import half_selected_v, unselected_bl_v
 from rram_hil.array.operations import Apply, Scheme, Step
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 from rram_hil.errors import ConfigError
+from rram_hil.validation import Fraction, Positive, StrictModel, Volt
 
-from .parts.characterisation import Fraction, Positive, Volt, gate_v
+from .parts.characterisation import gate_v
 from .parts.disturb import DisturbSummary, against_count
 
 
-class AnyPulse(BaseModel):
+class AnyPulse(StrictModel):
     """The pulse of the selected cells: volts on bit line or source line, gate, width."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     bl_v: Volt = 0.0
     sl_v: Volt = 0.0

@@ -9,18 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.cells import MAP, Cells, Geometry
 from rram_hil.array.defects import Finding, FindingKind, LookSummary, grouped
 from rram_hil.array.operations import Apply, Status, Step, read
 from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive
 
 from .parts.characterisation import mean_conductance
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-MAP = ("tile", "row", "column")
 
 
 class Look(Protocol[LookSummary]):

@@ -7,34 +7,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from rram_hil.array.operations import Apply, Scheme, pulse
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.types import IntArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
-from .parts.targets import Positive, Targets, Volt, load_targets, save_targets, to_program
+from .parts.targets import Targets, load_targets, save_targets, to_program
 
 
-class ResetPulse(BaseModel):
+class ResetPulse(StrictModel):
     """The pulse that brings a cell to its high-resistance state. Source: NI-RRAM and RADAR
     conditions.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     sl_v: Volt = 2.5
     wl_v: Volt = 3.5
     width_s: Positive = 1e-6
 
 
-class SetPulse(BaseModel):
+class SetPulse(StrictModel):
     """One SET pulse, its gate volts taken from the curve `gate`; by default the one that an earlier
     step measured.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     bl_v: Volt = 2.0
     width_s: Positive = 100e-9

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Scheme, Step
@@ -20,12 +20,11 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, between, estimated, half_width, median, quantiles, within
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
 from .parts.characterisation import (
-    Positive,
     ResetPulse,
     SetPulse,
-    Volt,
     applied,
     gate_v,
     log_ratio,
@@ -40,10 +39,8 @@ Points = Annotated[int, Field(ge=2, le=200)]
 Count = Annotated[int, Field(ge=1, le=1000)]
 
 
-class VoltSpan(BaseModel):
+class VoltSpan(StrictModel):
     """Volts from `start_v` to `stop_v` in `points` even steps."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt
@@ -54,10 +51,8 @@ class VoltSpan(BaseModel):
         return np.linspace(self.start_v, self.stop_v, self.points)
 
 
-class WidthSpan(BaseModel):
+class WidthSpan(StrictModel):
     """Widths from `start_s` to `stop_s` in `points` even ratios."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_s: Positive
     stop_s: Positive
@@ -68,12 +63,10 @@ class WidthSpan(BaseModel):
         return np.geomspace(self.start_s, self.stop_s, self.points)
 
 
-class Potentiation(BaseModel):
+class Potentiation(StrictModel):
     """A train of `pulses` SET pulses after a full RESET, a read after each; gate and amplitude may
     rise from pulse to pulse.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     pulses: Count
     bl_v: Volt
@@ -92,10 +85,8 @@ class Potentiation(BaseModel):
         ]
 
 
-class Depression(BaseModel):
+class Depression(StrictModel):
     """A train of `pulses` RESET pulses after a full SET, each followed by a read."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     pulses: Count
     sl_v: Volt

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from rram_hil.array.operations import Apply, Scheme
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
+from rram_hil.validation import Fraction, Positive, Volt
 
-from .parts.characterisation import Fraction, Positive, Volt, gate_v
+from .parts.characterisation import gate_v
 from .parts.disturb import DisturbSummary, against_count
 
 

@@ -21,8 +21,9 @@ from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, spread
 from rram_hil.types import FloatArray
 from rram_hil.units import Seconds
+from rram_hil.validation import Positive
 
-from .parts.characterisation import Positive, save_cells, save_figures, save_map, usable
+from .parts.characterisation import save_cells, save_figures, save_map, usable
 
 BETTER = 10.0
 """Difference of the information criterion that counts as decisive."""

@@ -29,10 +29,9 @@ from rram_hil.statistics import (
 )
 from rram_hil.types import FloatArray
 from rram_hil.units import Seconds
+from rram_hil.validation import Positive
 
 from .parts.characterisation import (
-    MAP,
-    Positive,
     log_times,
     mean_conductance,
     save_band,
@@ -225,6 +224,3 @@ class Retention(Protocol[RetentionSummary]):
                 )
             )
         )
-
-
-__all__ = ["MAP", "Retention", "RetentionSummary"]

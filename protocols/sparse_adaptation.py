@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from rram_hil.array.cells import MAP
 from rram_hil.array.operations import Multiply, drive, read
 from rram_hil.array.results import Result
 from rram_hil.engine.protocol import (
@@ -38,7 +39,7 @@ from rram_hil.networks.programmed_network import Programmed
 
 from .infer import ensure_encoding
 from .parts.characterisation import mean_conductance
-from .parts.targets import MAP, load_images
+from .parts.targets import load_images
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Program, PulseTrain, Ramp, Scheme, Status, read
@@ -17,20 +17,19 @@ from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
 from .parts.characterisation import save_map
-from .parts.targets import Positive, Targets, Volt, load_targets, save_targets, to_program
+from .parts.targets import Targets, load_targets, save_targets, to_program
 
 
-class RampChoice(BaseModel):
+class RampChoice(StrictModel):
     """Volts of successive pulses: `start_v`, then `step_v` more each, held at `stop_v`.
 
     With `curve` each cell starts at the volts that the curve gives for `aim` x its target, but not
     below `start_v`: the ramp then need not walk through what the chip's characterisation already
     knows. "set" and "reset" are the curves that an earlier step of the run measured.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt
@@ -50,10 +49,8 @@ class RampChoice(BaseModel):
         return Ramp(np.clip(known, self.start_v, self.stop_v), self.stop_v, self.step_v)
 
 
-class Pulses(BaseModel):
+class Pulses(StrictModel):
     """Incremental step pulses of one polarity: amplitude on BL (SET) or SL (RESET), gate, width."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     amplitude_v: RampChoice
     gate_v: RampChoice

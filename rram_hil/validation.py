@@ -7,15 +7,21 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rram_hil.errors import ConfigError
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Volt = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
-class Section(BaseModel):
-    """Base of every section: unknown keys and guessing coercions are refused."""
+
+class StrictModel(BaseModel):
+    """Base of every model: unknown keys and guessing coercions are refused, nothing changes."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 

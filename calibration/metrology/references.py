@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.operations import Apply, Status, Step
 from rram_hil.engine.protocol import Plan, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive, StrictModel
 
 from .gum import NORMAL, mean_of
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _rising(values: list[float]) -> list[float]:
@@ -29,12 +28,10 @@ BOARD_RANGES_A = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
 """Full scales of the test-chip board's single readings, ascending."""
 
 
-class Reference(BaseModel):
+class Reference(StrictModel):
     """A resistor of known value in the place of a cell: ohms between the terminals of the cell's
     place, 95 % half-width.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     tile: Annotated[int, Field(ge=0)] = 0
     row: Annotated[int, Field(ge=0)]

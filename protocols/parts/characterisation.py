@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
-from rram_hil.array.cells import Cells
+from rram_hil.array.cells import MAP, Cells
 from rram_hil.array.limits import pulses_of
 from rram_hil.array.operations import Apply, Status, Step
 from rram_hil.array.results import ApplyResult
@@ -21,22 +20,17 @@ from rram_hil.errors import ConfigError, DataError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import UNCERTAINTY, Figure
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-MAP = ("tile", "row", "column")
 T = TypeVar("T")
 ATTEMPTS = 3
 """How often a batch whose pulses may be given again is tried before the step ends."""
 
 
-class SetPulse(BaseModel):
+class SetPulse(StrictModel):
     """A SET pulse on the bit line; `wl_v` is the gate, which a 1T1R array needs and a 1R array has
     not.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     bl_v: Volt
     wl_v: Volt | None = None
@@ -47,10 +41,8 @@ class SetPulse(BaseModel):
         return Step(self.bl_v, 0.0, gate_v(self.wl_v, setting), self.width_s)
 
 
-class ResetPulse(BaseModel):
+class ResetPulse(StrictModel):
     """A RESET pulse on the source line; `wl_v` as in `SetPulse`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     sl_v: Volt
     wl_v: Volt | None = None

@@ -11,39 +11,31 @@ from typing import Annotated, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Field,
     GetPydanticSchema,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
 
-from rram_hil.array.cells import Cells
+from rram_hil.array.cells import MAP, Cells
 from rram_hil.engine.protocol import Plan, Save, Setting
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
 from rram_hil.networks.network import Network, NoLayersError, tensors_from
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
-
-MAP = ("tile", "row", "column")
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from rram_hil.validation import StrictModel
 
 
 def _array_or(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
     return value if isinstance(value, np.ndarray) else validated(value)
 
 
-class TargetChoice(BaseModel):
+class TargetChoice(StrictModel):
     """Where target conductances come from: a network's weights, or a map of siemens (NaN: leave
     alone), in a .npy file or, in Python, as the array itself.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     network: str | None = None
     map: Annotated[

@@ -10,23 +10,19 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.operations import Apply, Multiply, Operation, Program, Scheme, Step
 from rram_hil.errors import LimitError
 from rram_hil.types import FloatArray, IntArray
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from rram_hil.validation import NotNegative, Positive, StrictModel
 
 
-class Limits(BaseModel):
+class Limits(StrictModel):
     """Section `[limits]` of a bench file: no operation may pass any of these. All are required but
     the last three.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     bl_v: Positive = Field(description="largest |V| on a bit line")
     sl_v: Positive = Field(description="largest |V| on a source line")

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.engine.protocol import Protocol
 from rram_hil.errors import ConfigError
-from rram_hil.validation import read_toml, refused
+from rram_hil.validation import StrictModel, read_toml, refused
 
 
-class Head(BaseModel):
+class Head(StrictModel):
     """The keys of a recipe above its steps."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     title: str = ""
     operator: str = ""

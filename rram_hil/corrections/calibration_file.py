@@ -18,14 +18,14 @@ from typing import Annotated, Any, Self
 import h5py  # type: ignore[import-untyped]
 import numpy as np
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from tomlkit.items import Array, Item, Trivia, Whitespace
 
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.hardware.driver import Identity
 from rram_hil.plugins import names
 from rram_hil.types import FloatArray
-from rram_hil.validation import read_toml, refused
+from rram_hil.validation import StrictModel, read_toml, refused
 
 VERSION = 1
 LONGEST = 64
@@ -38,11 +38,7 @@ Width = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Value(_Part):
+class Value(StrictModel):
     """One quantity: a number or a list, with the half-width of its 95 % interval (same length) and
     its unit ("1" for none).
     """
@@ -75,7 +71,7 @@ class Value(_Part):
         return float(self.values[0])
 
 
-class Belongs(_Part):
+class Belongs(StrictModel):
     """Whose calibration it is: instrument or board by model and serial number, channel, chip; empty
     where it does not matter.
     """
@@ -95,7 +91,7 @@ class Belongs(_Part):
         return ", ".join(p for p in parts if p)
 
 
-class CalibrationFile(_Part):
+class CalibrationFile(StrictModel):
     """A whole calibration. `print` gives its text, `parse` takes it; both are exact."""
 
     kind: Name
@@ -106,7 +102,7 @@ class CalibrationFile(_Part):
     method: str = ""
     reference: str = ""
     instrument: Belongs
-    conditions: dict[Name, str | Number] = {}
+    conditions: dict[Name, str | Number] = Field(default={})
     values: Annotated[dict[Name, Value], Field(min_length=1)]
 
     @field_validator("date")

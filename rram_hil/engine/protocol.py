@@ -16,7 +16,7 @@ from typing import Protocol as Signature
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from typing_extensions import TypeVar
 
 from rram_hil.array.cells import Cells, Geometry
@@ -27,7 +27,7 @@ from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import check_available
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, ReadingPath, board_paths
-from rram_hil.validation import refused
+from rram_hil.validation import StrictModel, refused
 
 Arrays = dict[str, NDArray[Any]]
 R = TypeVar("R", bound=Result)
@@ -143,12 +143,10 @@ recipe.
 """
 
 
-class CellChoice(BaseModel):
+class CellChoice(StrictModel):
     """Which cells a step works on: everything, or the crossing of some tiles, rows and columns
     ([first, last]).
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     tiles: Annotated[list[int], Field(min_length=1)] | None = None
     rows: tuple[int, int] | None = None
@@ -185,13 +183,11 @@ class CellChoice(BaseModel):
         return Cells(*parts)
 
 
-class Protocol(BaseModel, ABC, Generic[Summary]):
+class Protocol(StrictModel, ABC, Generic[Summary]):
     """Base of every protocol: its fields are the keys of its step in a recipe, checked strictly.
 
     `class Forming(Protocol[FormingSummary])` says what `run` returns, and so what `bench.run` does.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     version: ClassVar[int] = 1
 

@@ -14,13 +14,14 @@ from enum import StrEnum
 from typing import Annotated, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from rram_hil.array.operations import Status
 from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.driver import Identity
 from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray, IntArray, StatusArray
+from rram_hil.validation import StrictModel
 from rram_hil.wire.dialog import Dialog
 from rram_hil.wire.recording import Traffic
 
@@ -30,12 +31,10 @@ quantity.
 """
 
 
-class InstrumentConfig(BaseModel):
+class InstrumentConfig(StrictModel):
     """How one instrument is reached; base of each family's own settings. Unknown keys and guessing
     coercions are refused.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     kind: str = Field(default="", description="entry point of the family, such as keithley-2600b")
     model: str = Field(default="", description="model expected; empty: any of the family")

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from rram_hil.array.operations import drive
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.validation import StrictModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,9 +33,7 @@ _METADATA_KEY = "rram_hil.network"  # part of the file format, whatever this mod
 _UNFOLDED_IMAGES = 16
 
 
-class _Layer(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
+class _Layer(StrictModel):
     name: Annotated[str, Field(min_length=1, pattern=r"^[^./]+$")]
 
 
@@ -431,9 +430,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, st
         raise DataError(f"{path}: no such file")
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
+            names = list(file.keys())
             return {
-                name: np.asarray(file.get_tensor(name)) for name in file.keys()
-            }, file.metadata() or {}  # noqa: SIM118
+                name: np.asarray(file.get_tensor(name)) for name in names
+            }, file.metadata() or {}
     except (OSError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
         raise DataError(f"{path}: not a safetensors file of NumPy types: {error}") from None
 

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import AnyArray
-from rram_hil.storage.frames import (
-    Scalar,
-)
-from rram_hil.storage.run_layout import _NO_VARIABLE, FORMAT, FORMAT_VERSION
+from rram_hil.storage.frames import Scalar
+from rram_hil.storage.hdf5 import NO_VARIABLE
+from rram_hil.storage.run_layout import FORMAT, FORMAT_VERSION
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +218,7 @@ _HDF5_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "dtype"
 
 def _is_variable(data: h5py.Dataset) -> bool:
     name = data.attrs.get("NAME", b"")
-    return not (name.decode() if isinstance(name, bytes) else str(name)).startswith(_NO_VARIABLE)
+    return not (name.decode() if isinstance(name, bytes) else str(name)).startswith(NO_VARIABLE)
 
 
 def _attributes(data: h5py.File | h5py.Dataset) -> dict[str, Scalar]:
