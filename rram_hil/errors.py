@@ -7,7 +7,9 @@ people.
 
 from __future__ import annotations
 
+import json
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import PurePath
 
@@ -29,25 +31,22 @@ class BenchError(Exception):
     message: str = field(default="", kw_only=False)
     where: str = ""
     chip: str = ""
-    step: int = 0
-    step_name: str = ""
+    step: int = field(default=0, init=False)
+    step_name: str = field(default="", init=False)
     outputs_off: bool | None = None
 
     def __str__(self) -> str:
         step = f"step {self.step} ({self.step_name})" if self.step else ""
         return ": ".join(part for part in (step, self.where, self.message) if part)
 
-    def data(self) -> dict[str, object]:
-        """The attributes that are set, without `message` and what the run adds (step, outputs)."""
-        attributes = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
-        return {
-            name: value
-            for name, (value, default) in attributes.items()
-            if value is not default and name not in _ADDED_BY_THE_RUN
+    def data(self) -> str:
+        """The attributes that are set, but for `message` and the step, as JSON; empty for none."""
+        kept = {
+            f.name: value
+            for f in fields(self)
+            if f.init and f.kw_only and (value := getattr(self, f.name)) is not f.default
         }
-
-
-_ADDED_BY_THE_RUN = ("message", "step", "step_name", "outputs_off")
+        return json.dumps(kept, default=repr) if kept else ""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -129,27 +128,29 @@ class ProtocolError(BenchError):
         the place in the protocol's own file.
         """
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != runner]
-        places = [_place(f) for f in frames if f.filename == frames[0].filename]
-        kind, text = type(error).__name__, str(error)
-        message = f"protocol {protocol}: {kind}{text and f': {text}'} ({', '.join(places[-1:])})"
+        own = _places([f for f in frames if f.filename == frames[0].filename])
         return cls(
-            message, protocol=protocol, kind=kind, frames=tuple(map(_place, frames[-FRAMES_TOLD:]))
+            f"protocol {protocol}: {_told(error)}{''.join(f' ({place})' for place in own[-1:])}",
+            protocol=protocol,
+            kind=type(error).__name__,
+            frames=_places(frames),
         )
 
 
 def told_with_frames(error: Exception) -> str:
     """The text of an error; with the last frames where it is a bug, not a `BenchError`."""
-    if isinstance(error, ProtocolError):
-        text, frames = str(error), error.frames
-    elif isinstance(error, BenchError):
-        return str(error)
+    if isinstance(error, BenchError):
+        text, frames = str(error), getattr(error, "frames", ())
     else:
-        text = f"{type(error).__name__}: {error}"
-        last = traceback.extract_tb(error.__traceback__)[-FRAMES_TOLD:]
-        frames = tuple(map(_place, last))
-    return f"{text}; last frames: {', '.join(frames)}"
+        text, frames = _told(error), _places(traceback.extract_tb(error.__traceback__))
+    return f"{text}{'; last frames: ' if frames else ''}{', '.join(frames)}"
 
 
-def _place(frame: traceback.FrameSummary) -> str:
-    """Where a frame stands, without the folders of this machine."""
-    return f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}"
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}{': ' if str(error) else ''}{error}"
+
+
+def _places(frames: Sequence[traceback.FrameSummary]) -> tuple[str, ...]:
+    """Where the last frames stand, without the folders of this machine."""
+    last = frames[-FRAMES_TOLD:]
+    return tuple(f"{PurePath(f.filename).name}:{f.lineno} in {f.name}" for f in last)

@@ -196,17 +196,18 @@ class Failed:
     @classmethod
     def of(cls, operation: int, error: BenchError) -> Failed:
         """What is kept of an error."""
-        data = error.data()
-        text = json.dumps(data, default=repr) if data else ""
-        return cls(operation, type(error).__name__, error.message, text)
+        return cls(operation, type(error).__name__, error.message, error.data())
 
     def restored(self) -> BenchError:
         """The error as the protocol met it; of a class that a driver made, its attributes alone."""
         kind = _ERRORS.get(self.error, LinkError)
         known = {f.name for f in fields(kind)}
-        data: dict[str, Any] = json.loads(self.data or "{}")
-        lists = {k: tuple(v) for k, v in data.items() if isinstance(v, list)}
-        return kind(self.text, **{k: v for k, v in (data | lists).items() if k in known})
+        data: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in json.loads(self.data or "{}").items()
+            if k in known
+        }
+        return kind(self.text, **data)
 
 
 _ERRORS: dict[str, type[BenchError]] = {

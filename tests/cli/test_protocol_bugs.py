@@ -173,3 +173,11 @@ def test_a_bug_of_a_driver_is_kept_with_its_frames_and_raised_as_it_is(
     kept = next(f.text for f in journal if isinstance(f, Note) and f.event == "error")
     assert kept.startswith("IndexError: no such row; last frames: ")
     assert kept.endswith(" in broken")
+
+
+def test_a_computation_that_gives_no_arrays_is_told_too(buggy: Any) -> None:
+    buggy.write("recipe.toml", RECIPE.format(place="computation"))
+    buggy.write("mine.py", MINE.replace('{"ratio": ratio(result.last_s)}', "None"))
+    said = buggy.command(*RUN)
+    assert said.status == 2
+    assert "protocol ./mine.py:Mine: AttributeError: 'NoneType'" in said.err.splitlines()[-1]
