@@ -122,7 +122,7 @@ def known_faults(setting: Setting) -> FloatArray:
 def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:
     path = "the array" if isinstance(source, np.ndarray) else setting.folder / source
     try:
-        target = source if isinstance(path, str) else np.load(path, allow_pickle=False)
+        target = np.asarray(source if isinstance(path, str) else np.load(path, allow_pickle=False))
     except (OSError, ValueError) as error:
         raise DataError(f"map: {path} cannot be read: {error}") from None
     if target.shape != setting.geometry.shape or target.dtype.kind != "f":

@@ -243,7 +243,7 @@ class Engine:
         with self._held():
             result = self.do(operation)
         self._stop_if_cancelled()
-        return result
+        return cast(R, result)
 
     def _within_life(self, charge: Charge) -> None:
         """Refuse an operation that could wear a cell beyond its limit, before any part of it
