@@ -7,6 +7,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,18 @@ from rram_hil.bench.bench_file import parse_bench_file
 
 ROUNDS = 5
 LIMITS = {
-    "bl_v": 4.0, "sl_v": 3.0, "wl_v": 4.0, "cell_v": 4.0, "gate_over_v": 4.0, "half_select_v": 0.3, "read_v": 0.25,
-    "current_a": 1e-3, "energy_j": 1e-8, "width_s": 1e-5, "pulses_per_cell": 1000,
-}  # fmt: skip
+    "bl_v": 4.0,
+    "sl_v": 3.0,
+    "wl_v": 4.0,
+    "cell_v": 4.0,
+    "gate_over_v": 4.0,
+    "half_select_v": 0.3,
+    "read_v": 0.25,
+    "current_a": 1e-3,
+    "energy_j": 1e-8,
+    "width_s": 1e-5,
+    "pulses_per_cell": 1000,
+}
 
 
 def bench(driver: str, folder: Path) -> Bench:
@@ -51,8 +61,8 @@ def main() -> None:
         print(f"{'':36s} {'in process':>12s} {'wire':>12s} {'ratio':>8s}")
         for name, work in works.items():
             pairs = [
-                (timed(lambda: work(direct)), timed(lambda: work(wire))) for _ in range(ROUNDS)
-            ]  # noqa: B023
+                (timed(partial(work, direct)), timed(partial(work, wire))) for _ in range(ROUNDS)
+            ]
             here, there = (statistics.median(column) for column in zip(*pairs, strict=True))
             ratio = statistics.median(b / a for a, b in pairs)
             print(f"{name:36s} {here * 1e3:9.0f} ms {there * 1e3:9.0f} ms {ratio:8.2f}")

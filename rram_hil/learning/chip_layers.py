@@ -61,9 +61,10 @@ def attach(
                 f"layer {name}: its forward is already replaced; end the other `attach` first"
             )
     for name, layer in layers.items():
-        layer.forward = partial(
+        forward = partial(
             _forward, name, layer, mapping, encoding, bench_do, words.get(name), counts
-        )  # type: ignore[method-assign]
+        )
+        layer.forward = forward  # type: ignore[method-assign]
     try:
         yield counts
     finally:
