@@ -17,9 +17,18 @@ from rram_hil.bench.bench_file import parse_bench_file
 
 ROUNDS = 5
 LIMITS = {
-    "bl_v": 4.0, "sl_v": 3.0, "wl_v": 4.0, "cell_v": 4.0, "gate_over_v": 4.0, "half_select_v": 0.3, "read_v": 0.25,
-    "current_a": 1e-3, "energy_j": 1e-8, "width_s": 1e-5, "pulses_per_cell": 1000,
-}  # fmt: skip
+    "bl_v": 4.0,
+    "sl_v": 3.0,
+    "wl_v": 4.0,
+    "cell_v": 4.0,
+    "gate_over_v": 4.0,
+    "half_select_v": 0.3,
+    "read_v": 0.25,
+    "current_a": 1e-3,
+    "energy_j": 1e-8,
+    "width_s": 1e-5,
+    "pulses_per_cell": 1000,
+}
 
 
 def bench(driver: str, folder: Path) -> Bench:

@@ -36,9 +36,18 @@ from rram_hil.simulation.converters import DAC_RANGE_V, Converters
 
 NORMAL = 1.959964
 LIMITS = {
-    "bl_v": 4.0, "sl_v": 4.0, "wl_v": 4.0, "cell_v": 4.0, "gate_over_v": 4.2, "half_select_v": 0.5, "read_v": 0.25,
-    "current_a": 1e-3, "energy_j": 1e-7, "width_s": 1e-5, "pulses_per_cell": 1000,
-}  # fmt: skip
+    "bl_v": 4.0,
+    "sl_v": 4.0,
+    "wl_v": 4.0,
+    "cell_v": 4.0,
+    "gate_over_v": 4.2,
+    "half_select_v": 0.5,
+    "read_v": 0.25,
+    "current_a": 1e-3,
+    "energy_j": 1e-7,
+    "width_s": 1e-5,
+    "pulses_per_cell": 1000,
+}
 LADDER_OHM = (1.1e6, 262e3, 187e3, 82e3, 47e3, 25.9e3, 13.3e3, 6.8e3, 3.9e3, 2.67e3, 1.3e3, 620.0)
 Found = dict[str, tuple[Value, np.ndarray]]
 """For each value of a calibration what it says and what is true."""
@@ -107,16 +116,20 @@ def converters(
     bend = np.linspace(-1, 1, 65)
     errors = {
         "bl": {
-            "offset_v": rng.normal(0, 2e-3), "gain": rng.normal(0, 5e-3),
+            "offset_v": rng.normal(0, 2e-3),
+            "gain": rng.normal(0, 5e-3),
             "inl_v": list(rng.normal(0, 3e-4) * np.sin(np.pi * 20 * bend)),
         },
         "adc": {
-            "offset": rng.normal(0, 1e-3), "gain": rng.normal(0, 1e-2),
-            "inl": list(rng.normal(0, 1e-3) * np.sin(np.pi * bend) + rng.normal(0, 1e-3) * (bend**2 - 1)),
+            "offset": rng.normal(0, 1e-3),
+            "gain": rng.normal(0, 1e-2),
+            "inl": list(
+                rng.normal(0, 1e-3) * np.sin(np.pi * bend) + rng.normal(0, 1e-3) * (bend**2 - 1)
+            ),
         },
         "column_gain": list(rng.normal(0, 2e-2, size.columns)),
         "column_offset": list(rng.normal(0, 2e-3, size.columns)),
-    }  # fmt: skip
+    }
     places = [(k, k) for k in range(len(LADDER_OHM))]
     true, told = ladder(rng, places, LADDER_OHM, size)
     # A test row: resistors in all columns, whose values nobody needs to know.
@@ -151,10 +164,15 @@ def converters(
     scale = np.ones(1)
     adc = line_of(at, made._told(at[:, None], scale)[:, 0])
     truth = {
-        "bl_offset": dac[0], "bl_gain": dac[1] - 1, "bl_inl": dac[2],
-        "adc_offset": adc[0], "adc_gain": adc[1] - 1, "adc_inl": adc[2],
-        "column_gain": errors["column_gain"], "column_offset": errors["column_offset"],
-    }  # fmt: skip
+        "bl_offset": dac[0],
+        "bl_gain": dac[1] - 1,
+        "bl_inl": dac[2],
+        "adc_offset": adc[0],
+        "adc_gain": adc[1] - 1,
+        "adc_inl": adc[2],
+        "column_gain": errors["column_gain"],
+        "column_offset": errors["column_offset"],
+    }
     return found, _paired(found, truth), file
 
 
@@ -290,9 +308,11 @@ def gain(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibra
     """Gain of current, offset and gain of volts, with a resistor and a second meter."""
     rng = np.random.default_rng(seed)
     errors = SourceMeterErrors(
-        offset_v=float(rng.normal(0, 1e-3)), gain_v=float(rng.normal(0, 2e-3)),
-        offset_a=float(rng.normal(0, 1e-9)), gain_a=float(rng.normal(0, 2e-3)),
-    )  # fmt: skip
+        offset_v=float(rng.normal(0, 1e-3)),
+        gain_v=float(rng.normal(0, 2e-3)),
+        offset_a=float(rng.normal(0, 1e-9)),
+        gain_a=float(rng.normal(0, 2e-3)),
+    )
     true_ohm, wide = stated(rng, 1e4, size)
     fraction, offset = 5e-4, 3e-4
     second = SourceMeterErrors(
@@ -306,10 +326,19 @@ def gain(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibra
         first.complete(first.identity, "", datetime.now(UTC)).write(path, force=True)  # type: ignore[arg-type]
         load.siemens = 1 / true_ohm
         keys = {
-            "part": "gain", "instrument": section, "channel": "1", "ohm": 1e4, "half_width_ohm": wide, "zero": path.name,
-            "meter": reference, "meter_channel": "1", "meter_fraction": fraction, "meter_offset_v": offset,
-            "most_v": 2.0, "most_a": 1e-3,
-        }  # fmt: skip
+            "part": "gain",
+            "instrument": section,
+            "channel": "1",
+            "ohm": 1e4,
+            "half_width_ohm": wide,
+            "zero": path.name,
+            "meter": reference,
+            "meter_channel": "1",
+            "meter_fraction": fraction,
+            "meter_offset_v": offset,
+            "most_v": 2.0,
+            "most_a": 1e-3,
+        }
         found = _alone(keys, folder)
     meter, v = simulated.meters["CURR"], found.values
     reached = np.flatnonzero(v["gain_a"].values != 0)
@@ -385,15 +414,21 @@ STUDIES: dict[str, Callable[..., tuple[Calibrated, Found, BenchFile | None]]] = 
 }
 STATED: dict[str, dict[str, float]] = {
     "board-converters": {
-        "bl_offset": 20e-6, "bl_gain": 2e-4, "bl_inl": 80e-6, "adc_offset": 1e-4, "adc_gain": 2.5e-4, "adc_inl": 5e-4,
-        "column_gain": 2e-3, "column_offset": 3e-5,
+        "bl_offset": 20e-6,
+        "bl_gain": 2e-4,
+        "bl_inl": 80e-6,
+        "adc_offset": 1e-4,
+        "adc_gain": 2.5e-4,
+        "adc_inl": 5e-4,
+        "column_gain": 2e-3,
+        "column_offset": 3e-5,
     },
     "lines": {"line_ohm": 0.015, "access_ohm": 0.6},
     "leads (known)": {"series_ohm": 0.04},
     "leads (four-wire)": {"series_ohm": 0.015},
     "source-meter (zero)": {"offset_a": 5e-4},
     "source-meter (gain)": {"gain_a": 7e-4, "gain_v": 7e-4, "offset_v": 4e-4},
-}  # fmt: skip
+}
 """Half-widths that docs/calibration.md states for the setups of these studies."""
 
 

@@ -60,8 +60,12 @@ def steps(chain: str, cell: str) -> dict[str, dict[str, object]]:
         "width_s": width,
     }
     write: dict[str, object] = {
-        "tolerance": TOLERANCE, "tolerance_s": TOLERANCE_S, "max_pulses": 200, "max_reversals": 60, "confirm": 1,
-    }  # fmt: skip
+        "tolerance": TOLERANCE,
+        "tolerance_s": TOLERANCE_S,
+        "max_pulses": 200,
+        "max_reversals": 60,
+        "confirm": 1,
+    }
     open_v = {"start_v": 3.5, "stop_v": 3.5}
     if cell == "1R":
         forming["unselected"] = write["unselected"] = "half"

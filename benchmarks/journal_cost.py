@@ -35,9 +35,16 @@ def median_s(work: Callable[[], object]) -> float:
 def main() -> None:
     geometry = Geometry(1, 256, 256)
     header = Header(
-        run="benchmark", chip_id="x", geometry=geometry, bench="", recipe="", started_utc="", clock="virtual",
-        instrument=Identity("none", "0"), package_version="",
-    )  # fmt: skip
+        run="benchmark",
+        chip_id="x",
+        geometry=geometry,
+        bench="",
+        recipe="",
+        started_utc="",
+        clock="virtual",
+        instrument=Identity("none", "0"),
+        package_version="",
+    )
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal.create(Path(folder) / "run.journal", header)
         ledger = Ledger(Path(folder) / "x.ledger.npy", geometry, "x", limit=1 << 40)

@@ -681,26 +681,38 @@ class Prepared:
         current = reflected
         np.subtract(u.transpose(2, 1, 0)[:n], w[..., :m], out=current[..., :m])
         current *= cells
+        self._unfold(u, w, current, ends, kept)
+        return count, worst, good
+
+    def _unfold(
+        self,
+        u: FloatArray,
+        w: FloatArray,
+        current: FloatArray,
+        ends: list[FloatArray],
+        kept: list[FloatArray],
+    ) -> None:
+        """The ends' currents from the cells', into `ends`, and all nodes into `kept`, in the
+        crossbar's own order; `u` lies along the rows, `w` and `current` along the columns.
+        """
+        rows, columns = self._rows, self._columns
+        n, m = columns.shape
         orders = _natural(self._row_chains.own.shape[1]), _natural(self._column_chains.own.shape[1])
-        for k, share in enumerate(
-            (rows.first[:, :n], rows.last[:, :n], columns.first, columns.last)
-        ):
-            found = (
-                _collected(share, current.transpose(2, 1, 0)[:m])
-                if k < 2
-                else -_collected(share, current)
-            )
+        along_rows = current.transpose(2, 1, 0)[:m]
+        collected = (
+            _collected(rows.first[:, :n], along_rows),
+            _collected(rows.last[:, :n], along_rows),
+            -_collected(columns.first, current),
+            -_collected(columns.last, current),
+        )
+        for k, line_a in enumerate(collected):
             for natural, folded in orders[k // 2]:
-                ends[k][:, natural] = found[:, folded]
-        for into, a in zip(
-            kept,
-            (u.transpose(1, 2, 0), w.transpose(1, 0, 2), current.transpose(1, 0, 2)),
-            strict=False,
-        ):
+                ends[k][:, natural] = line_a[:, folded]
+        nodes = (u.transpose(1, 2, 0), w.transpose(1, 0, 2), current.transpose(1, 0, 2))
+        for into, values in zip(kept, nodes, strict=False):
             for row, folded_row in orders[0]:
                 for column, folded_column in orders[1]:
-                    into[:, row, column] = a[:, folded_row, folded_column]
-        return count, worst, good
+                    into[:, row, column] = values[:, folded_row, folded_column]
 
     @cached_property
     def _direct(self) -> tuple[SuperLU | None, NDArray[np.int64], NDArray[np.int64], int]:

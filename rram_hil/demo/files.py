@@ -173,7 +173,7 @@ reset = {{ sl_v = {known.reset_sl_v}, wl_v = 3.5, width_s = 200e-9 }}
 [step.set]          # one pulse; the gate that belongs to each target is taken from the curve measured above
 bl_v = 2.0
 width_s = 100e-9
-"""
+"""  # noqa: E501
 
     def infer(name: str, tag: str) -> str:
         return f"""
@@ -214,7 +214,7 @@ protocol = "pulse-curves"
 cells = {{ tiles = [0], rows = [0, {plan.sample - 1}], columns = [{plan.columns - plan.sample}, {plan.columns - 1}] }}
 set_gate_v = {{ start_v = {known.set_gate_v[0]}, stop_v = {known.set_gate_v[1]}, points = 31 }}
 reset_sl_v = {{ start_v = {known.reset_from_v}, stop_v = {known.reset_sl_v}, points = 31 }}
-"""
+"""  # noqa: E501
     verify = f"""
 [[step]]
 name = "verify teacher"

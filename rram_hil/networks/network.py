@@ -202,19 +202,23 @@ class Network:
         the layer before it with its running statistics; Dropout and Identity are left out. Raises
         `ConfigError` naming any other module or setting.
         """
-        return _from_torch(module)
+        from rram_hil.networks.torch_bridge import from_torch
+
+        return from_torch(module)
 
     def to_torch(self) -> nn.Sequential:
         """The same network as an `nn.Sequential` in evaluation mode, its modules named as the
         layers.
         """
-        return _to_torch(self)
+        from rram_hil.networks.torch_bridge import to_torch
+
+        return to_torch(self)
 
     def save(self, path: str | Path) -> None:
         """Write one .safetensors file: tensors `<layer>.weight`, `<layer>.bias`, the layer list as
         JSON in its metadata.
         """
-        safetensors = _extra("safetensors.numpy")
+        safetensors = extra("safetensors.numpy")
         tensors = {f"{n}.weight": w for n, w in self.weights.items()} | {
             f"{n}.bias": b for n, b in self.biases.items()
         }
@@ -406,7 +410,7 @@ def tensors_from(source: str | Path | nn.Module) -> dict[str, Float32]:
         }
         label = str(source)
     else:
-        nn = _extra("torch.nn")
+        nn = extra("torch.nn")
         layers = {n: m for n, m in source.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
         found = {n or "weight": m.weight.detach().float().cpu().numpy() for n, m in layers.items()}
         label = type(source).__name__
@@ -415,7 +419,8 @@ def tensors_from(source: str | Path | nn.Module) -> dict[str, Float32]:
     return {name: finite_tensor(f"{name}.weight", tensor) for name, tensor in found.items()}
 
 
-def _extra(module: str) -> Any:
+def extra(module: str) -> Any:
+    """A module of the extra `rram-hil[torch]`. Raises `ConfigError` where it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -425,7 +430,7 @@ def _extra(module: str) -> Any:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    safetensors = _extra("safetensors")
+    safetensors = extra("safetensors")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -436,133 +441,3 @@ def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, st
             }, file.metadata() or {}
     except (OSError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
         raise DataError(f"{path}: not a safetensors file of NumPy types: {error}") from None
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
-def _from_torch(module: nn.Sequential) -> Network:
-    nn = _extra("torch.nn")
-    layers: list[Layer] = []
-    weights: dict[str, Any] = {}
-    biases: dict[str, Any] = {}
-
-    def refuse(name: str, child: Any, why: str) -> ConfigError:
-        return ConfigError(f"module {name} ({child}): {why}")
-
-    def array(tensor: Any) -> NDArray[np.float64]:
-        values: NDArray[np.float64] = tensor.detach().cpu().double().numpy()
-        return values
-
-    def fold(name: str, norm: Any) -> None:
-        before = layers[-1] if layers else None
-        fits = Conv2d if isinstance(norm, nn.BatchNorm2d) else Linear
-        if not isinstance(before, fits):
-            raise refuse(name, norm, f"can only be folded into a {fits.__name__} right before it")
-        if norm.running_var is None:
-            raise refuse(name, norm, "has no running statistics to fold")
-        gain = 1 / np.sqrt(array(norm.running_var) + norm.eps)
-        gain = gain * array(norm.weight) if norm.affine else gain
-        shift = array(norm.bias) if norm.affine else 0.0
-        key = before.name
-        weights[key] = weights[key] * gain.reshape(-1, *([1] * (weights[key].ndim - 1)))
-        biases[key] = (biases.get(key, 0.0) - array(norm.running_mean)) * gain + shift
-
-    def add_weighted(layer: Weighted, child: Any) -> None:
-        layers.append(layer)
-        weights[layer.name] = array(child.weight)
-        if child.bias is not None:
-            biases[layer.name] = array(child.bias)
-
-    def add(name: str, child: Any) -> None:
-        if isinstance(child, nn.Sequential):
-            for part, grandchild in child.named_children():
-                add(f"{name}_{part}" if name else part, grandchild)
-        elif isinstance(child, nn.Linear):
-            add_weighted(
-                Linear(name=name, inputs=child.in_features, outputs=child.out_features), child
-            )
-        elif isinstance(child, nn.Conv2d):
-            if child.groups != 1 or _pair(child.dilation) != (1, 1):
-                raise refuse(name, child, "groups and dilation must be 1")
-            if isinstance(child.padding, str) or child.padding_mode != "zeros":
-                raise refuse(name, child, "padding must be numbers, filled with zeros")
-            conv = Conv2d(
-                name=name,
-                inputs=child.in_channels,
-                outputs=child.out_channels,
-                kernel=_pair(child.kernel_size),
-                stride=_pair(child.stride),
-                padding=_pair(child.padding),
-            )
-            add_weighted(conv, child)
-        elif isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-            fold(name, child)
-        elif isinstance(child, nn.MaxPool2d | nn.AvgPool2d):
-            plain = (
-                _pair(child.padding) == (0, 0)
-                and not child.ceil_mode
-                and _pair(getattr(child, "dilation", 1)) == (1, 1)
-            )
-            if not plain or getattr(child, "divisor_override", None) is not None:
-                raise refuse(
-                    name,
-                    child,
-                    "padding, dilation, ceil_mode and divisor_override are not supported",
-                )
-            kind = MaxPool2d if isinstance(child, nn.MaxPool2d) else AvgPool2d
-            layers.append(
-                kind(name=name, kernel=_pair(child.kernel_size), stride=_pair(child.stride))
-            )
-        elif isinstance(child, nn.Flatten):
-            if (child.start_dim, child.end_dim) != (1, -1):
-                raise refuse(name, child, "must flatten everything but the first dimension")
-            layers.append(Flatten(name=name))
-        elif type(child) in (nn.ReLU, nn.Tanh):
-            layers.append(ReLU(name=name) if isinstance(child, nn.ReLU) else Tanh(name=name))
-        elif not isinstance(child, nn.Dropout | nn.Dropout2d | nn.Identity):
-            raise refuse(
-                name or "(whole network)", type(child).__name__, "is not supported in a Network"
-            )
-
-    if not isinstance(module, nn.Sequential):
-        raise ConfigError(
-            f"{type(module).__name__}: a Network is made from an nn.Sequential; map any other"
-            " module with `tensors_from`"
-        )
-    add("", module)
-    return Network(tuple(layers), weights, biases)
-
-
-def _to_torch(network: Network) -> nn.Sequential:
-    torch, nn = _extra("torch"), _extra("torch.nn")
-
-    def build(layer: Layer) -> Any:
-        if isinstance(layer, Linear):
-            return nn.Linear(layer.inputs, layer.outputs, bias=layer.name in network.biases)
-        if isinstance(layer, Conv2d):
-            bias = layer.name in network.biases
-            return nn.Conv2d(
-                layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding, bias=bias
-            )
-        if isinstance(layer, MaxPool2d):
-            return nn.MaxPool2d(layer.kernel, layer.stride)
-        if isinstance(layer, AvgPool2d):
-            return nn.AvgPool2d(layer.kernel, layer.stride)
-        return {"relu": nn.ReLU, "tanh": nn.Tanh, "flatten": nn.Flatten}[layer.kind]()
-
-    # On the meta device nothing is initialised, so that torch's global random stream stays
-    # untouched.
-    with torch.device("meta"):
-        result = nn.Sequential()
-        for layer in network.layers:
-            result.add_module(layer.name, build(layer))
-    tensors = {f"{n}.weight": w for n, w in network.weights.items()} | {
-        f"{n}.bias": b for n, b in network.biases.items()
-    }
-    result.load_state_dict(
-        {name: torch.tensor(tensor) for name, tensor in tensors.items()}, assign=True
-    )
-    result.eval()
-    return result  # type: ignore[no-any-return]

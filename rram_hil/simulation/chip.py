@@ -115,10 +115,9 @@ class SimulatedChip:
         folder: Path = Path("."),
     ) -> None:
         self.geometry = geometry
-        self.simulation = simulation
         self.chip_id = chip_id
         self.read_v = read_v
-        self.model = model = DeviceModel.load(simulation.device, folder)
+        model = DeviceModel.load(simulation.device, folder)
         identity: dict[str, Any] = {
             "chip": chip_id,
             "seed": simulation.seed,
@@ -132,9 +131,19 @@ class SimulatedChip:
         self._state = ChipState(geometry, path, identity)
         name = f"{simulation.seed}:{chip_id}".encode()
         self._seed = int.from_bytes(hashlib.sha256(name).digest()[:8], "little")
-        self._cells = CellArray(geometry, simulation, model, self._seed, self._state)
-        self._traits = self._cells.traits
-        self._multiplier = Multiplier(self._cells)
+        self.cells = CellArray(geometry, simulation, model, self._seed, self._state)
+        self._traits = self.cells.traits
+        self._multiplier = Multiplier(self.cells)
+
+    @property
+    def simulation(self) -> Simulation:
+        """What the bench file says of this chip."""
+        return self.cells.simulation
+
+    @property
+    def model(self) -> DeviceModel:
+        """The laws of its cells."""
+        return self.cells.model
 
     @property
     def capabilities(self) -> Capabilities:
@@ -218,32 +227,32 @@ class SimulatedChip:
         geometry.shape.
         """
         index = np.arange(self.geometry.size, dtype=np.int64)
-        return self._cells.conducts(index).reshape(self.geometry.shape)
+        return self.cells.conducts(index).reshape(self.geometry.shape)
 
     # What instruments in front of the array do to it: levels stand as long as they stand
     # (drivers/simulated/_array.py).
 
     def conducts(self, index: IntArray) -> FloatArray:
         """What the cells at these flat indices conduct now (S), as `conductance_s`."""
-        return self._cells.conducts(index)
+        return self.cells.conducts(index)
 
     def as_read(self, index: IntArray, g_s: FloatArray) -> FloatArray:
         """What one reading sees of the cells' conductances `g_s` (S): an event of each, with the
         noise of its number.
         """
-        return self._cells.as_read(index, g_s)
+        return self.cells.as_read(index, g_s)
 
     def behind(self, index: IntArray, g_s: FloatArray) -> FloatArray:
         """Conductances as single readings see them: wire, transistor, leads and contacts in
         series.
         """
-        return self._cells.converters.behind(index, g_s)
+        return self.cells.converters.behind(index, g_s)
 
     def gate_leak_s(self) -> FloatArray:
         """Leakage of every word line to ground (S), shape (tiles, rows); zero in an array without
         gates.
         """
-        return self._cells.gate_leak_s()
+        return self.cells.gate_leak_s()
 
     def begin_pulse(
         self, index: IntArray, drop_v: FloatArray, gate_v: FloatArray, cap_s: FloatArray
@@ -256,8 +265,8 @@ class SimulatedChip:
         """
         self._state.pulses[index] += 1
         if self.geometry.cell == "1R":
-            gate_v = self._cells.gate_v(None, drop_v)
-        pulse = self._cells.begin(index, drop_v, gate_v, cap_s)
+            gate_v = self.cells.gate_v(None, drop_v)
+        pulse = self.cells.begin(index, drop_v, gate_v, cap_s)
         return StandingPulse(self.now_s, pulse, self._state.snapshot(index))
 
     def extend_pulse(self, pulse: StandingPulse) -> None:
@@ -267,7 +276,7 @@ class SimulatedChip:
         index, width_s = pulse.pulse.index, self.now_s - pulse.started_s
         if width_s > 0:
             self._state.restore(index, pulse.before)
-            self._cells.act(pulse.pulse, width_s, np.full(index.size, self.now_s))
+            self.cells.act(pulse.pulse, width_s, np.full(index.size, self.now_s))
 
     def inject(self, fault: Fault, cells: Cells) -> None:
         """Give cells a fault, for tests: their conductance or their row's gate leakage then shows
@@ -356,13 +365,13 @@ class SimulatedChip:
         n = at.size
         asked = step.cell_v(n)
         pulsing = np.abs(asked) > self.read_v
-        level = self._cells.converters.level
+        level = self.cells.converters.level
         bl, sl, wl = (level(step.levels(line, n), line) for line in LINES)
         floating = bl is None or sl is None
         bl = np.zeros(n) if bl is None else bl
         sl = np.zeros(n) if sl is None else sl
         drop = np.zeros(n) if floating else bl - sl
-        gate = self._cells.gate_v(wl, np.minimum(bl, sl))
+        gate = self.cells.gate_v(wl, np.minimum(bl, sl))
         if pulsing.any():
             cap = np.inf if compliance_a is None else compliance_a / self.model.compliance_v
             stressed, reaching = at[pulsing], drop[pulsing]
@@ -370,8 +379,8 @@ class SimulatedChip:
                 closed = np.zeros(n) if wl is None else wl
                 levels = bl[pulsing], sl[pulsing], closed[pulsing]
                 batch.exposure.note(batch.first + stressed, *levels, step.width_s, cap)
-                if self._cells.shares_wires:
-                    reaching = self._cells.before_wire(
+                if self.cells.shares_wires:
+                    reaching = self.cells.before_wire(
                         batch.index[stressed], *levels[:2], batch.exposure.scheme
                     )
             self._pulse(batch, stressed, reaching, gate[pulsing], step.width_s, cap)
@@ -395,14 +404,14 @@ class SimulatedChip:
         index, began = batch.index[at], batch.time_s[at]
         self._state.number_pulses[index] += 1
         self._state.pulses[index] += 1
-        pulse = self._cells.begin(index, drop_v, gate_v, cap_s, began)
+        pulse = self.cells.begin(index, drop_v, gate_v, cap_s, began)
         ended = began + 2 * self.simulation.timing.edge_s + width_s
-        batch.programmed[at[self._cells.act(pulse, width_s, ended)]] = True
+        batch.programmed[at[self.cells.act(pulse, width_s, ended)]] = True
 
     def _gate_reading(
         self, index: IntArray, wl_v: FloatArray
     ) -> tuple[FloatArray, FloatArray, StatusArray]:
-        current = wl_v * self._cells.gate_leak_s().ravel()[index // self.geometry.columns]
+        current = wl_v * self.cells.gate_leak_s().ravel()[index // self.geometry.columns]
         status = np.full(index.size, Status.OK, dtype=np.uint8)
         return current, np.full(index.size, np.nan), status
 
@@ -422,7 +431,7 @@ class SimulatedChip:
         current / `asked`.
         """
         index = batch.index[at]
-        cells = self._cells
+        cells = self.cells
         g = cells.as_read(index, cells.conducts(index, batch.time_s[at]))
         g = cells.read_through(index, cells.converters.fixed(index, g))
         current = drop * g * np.clip((gate - 0.7) / 0.5, 0.0, 1.0)
@@ -475,7 +484,7 @@ class SimulatedChip:
             pulses[place] = self._state.number_pulses[batch.index]
             self._pass(took, cancel)
             self._state.now[0] = from_s + took
-        self._cells.half_select(exposure)
+        self.cells.half_select(exposure)
         return ApplyResult(
             current, conductance, status, stamps, pulses, reads, Span(started, self.now_s)
         )
@@ -537,7 +546,7 @@ class SimulatedChip:
             counts[:, place] = found.set_pulses, found.reset_pulses, found.reads
             self._pass(took, cancel)
             self._state.now[0] = from_s + took
-        self._cells.half_select(exposure)
+        self.cells.half_select(exposure)
         span = Span(started, self.now_s)
         return ProgramResult(conductance, status, inside, counts[0], counts[1], counts[2], span)
 

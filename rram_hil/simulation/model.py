@@ -119,17 +119,11 @@ class Forming(StrictModel):
 
 
 class Overdrive(StrictModel):
-    """SET pulses that are too strong for a filament rearrange it instead of growing it.
+    """SET pulses that are too strong for a filament: they rearrange it instead of growing it.
 
-    Measured, in ramps of WL to 4 V after a RESET: from 2.4 V on some cycles leave the common curve
-    near 4.2 kohm, by one pulse in seventy at first and one in sixteen from 2.8 V on, and wander
-    between 4.5 and 15 kohm to the end of the ramp, though no RESET came. Settled filaments hardly
-    do so.
-
-    What gate volts a cycle's filament bears is drawn once: the part `part` of the cycles (by
-    `gate_v`) bears no more, where BL - SL is at least `bl_v`. A pulse beyond brings its own
-    resistance r (never more than the pulse leaves of a broken one) to ln r' = ln `own_ohm` +
-    `memory` (ln r - ln `own_ohm`) + `spread_ln` z.
+    `part` of the cycles bear no more than `gate_v` gate volts where BL - SL is at least `bl_v`; a
+    pulse beyond draws the filament's resistance anew (ohm, ln). Measured in ramps of WL; the law
+    stands in docs/device-model.md.
     """
 
     gate_v: list[Finite]
@@ -146,19 +140,11 @@ class Overdrive(StrictModel):
 
 
 class Grow(StrictModel):
-    """How a filament grows pulse by pulse.
+    """How a filament, in series with `series_ohm`, grows pulse by pulse, and is stirred.
 
-    A cell is a filament in series with what a SET cannot change, `series_ohm` (transistor, line,
-    contact). With r the filament's own resistance and s that which one pulse of the reference width
-    gives a cell from the high-resistance state (`Set`'s table), r' ^ (-1/power) = r ^ (-1/power) +
-    (s (reference width / width) ^ power) ^ (-1/power): at a power of 1 every pulse adds a
-    conductance of its own. One law then holds for single pulses and for ramps of any step.
-
-    A filament that grows anew after a RESET has its own offsets, drawn once for each such cycle:
-    `cycle_sd_v` (gate volts) and `cycle_sd_ln` (ln of what a pulse adds); one cycle in eight is
-    slow, by an exponential share of `cycle_slow_ln`. A cell's own `gain_sd_ln` counts in the same
-    way. Every SET pulse also stirs a cell by `stir_ln` (ln G, by its conductance `stir_s`), up or
-    down; what lies above 1 / `series_ohm` by it is gone with the next pulse.
+    `power` joins what the pulses add; `cycle_*` are a cycle's own offsets (gate volts, ln), and
+    `stir_ln` by `stir_s` what every SET pulse stirs (ln G by S). The law and what it was fitted to
+    stand in docs/device-model.md.
     """
 
     series_ohm: Positive
@@ -198,13 +184,8 @@ class Grow(StrictModel):
 
 
 class Set(StrictModel):
-    """One SET pulse from the high-resistance state: conductance by gate volts, ratio of it by BL -
-    SL.
-
-    RADAR, 100 ns at BL 2.0 V: WL 2.35 / 2.49 / 2.63 V -> median 74 / 134 / 170 uS, cycle-to-cycle
-    sd 17 / 12 / 9, device-to-device sd 13 / 13 / 11 uS. Against the slope of the curve both are
-    nearly constant voltages: 40 mV from cycle to cycle, 30 mV and 5 % of G from device to device.
-    BL at WL 3 V: nothing below 0.7 V, 175 uS at 0.8 V, 195 at 1.0, 232 at 1.4.
+    """One SET pulse from the high-resistance state: conductance (S) by gate volts, ratio of it by
+    BL - SL. Published figures behind the presets stand in docs/device-model.md.
     """
 
     gate_v: list[Finite] = Field(description="gate over the lower of BL and SL")
@@ -236,22 +217,11 @@ class Set(StrictModel):
 
 
 class Redraw(StrictModel):
-    """RESET as it is measured pulse by pulse: a threshold that the filament sets, beyond it a new
-    draw by every pulse.
+    """RESET as it is measured pulse by pulse: a threshold that the filament sets (`on_v` by
+    `on_s`), beyond it a new draw of ln G by every pulse.
 
-    U is SL - BL, at most what the gate lets through (`through_v` by `gate_v`), with the offsets of
-    the cell and of the cycle (`cycle_sd_v`) added. A pulse with U below the threshold of a cell's
-    filament (`on_v` by `on_s`) leaves it, or heals one that reads below its filament by the part
-    `heal` from `heal_from_v` on. Beyond, ln G becomes level(U') + own + w: the level from `Reset`'s
-    table, `own` the cell's (`device_ln`), w new for each pulse (`white_ln`), both by `volts`, where
-    U' = U - `lag` x (threshold - threshold of a filament of `intact_s`). Measured, a pulse keeps no
-    memory of what the one before it drew, so that it raises G about as often as it lowers it; never
-    above the filament, and only where the cell reads at most `reach_ln` below what the pulse draws
-    around: a weak RESET does not undo a strong one. w mixes a standard normal draw and, the part
-    `skew` of it, an exponential one of the same sd that has an end towards high resistance; so does
-    `own`, the part `device_skew` of it: measured, single cells stay at 8 kohm in every sweep. The
-    pulse that breaks a filament above `intact_s` spreads by up to `break_ln` more and falls
-    `break_more_ln` deeper, growing with U over `break_v` above the threshold.
+    Volts are SL - BL, at most `through_v` by `gate_v`; spreads are in ln G by `volts`. The law and
+    what it was fitted to stand in docs/device-model.md.
     """
 
     gate_v: list[Finite]
@@ -293,13 +263,9 @@ class Redraw(StrictModel):
 
 
 class Wear(StrictModel):
-    """Cycles wear a cell: the RESET pulse that breaks its filament opens less.
-
-    After n such cycles that pulse leaves ln G higher by `less_ln` x e x (1 - exp(-n / `cycles`)), e
-    the cell's own, exponential with a mean of 1, and growing with the volts as `break_ln` does.
-    Measured: the high state's median falls from 132 to 64 kohm over 300 cycles, half of it in 35,
-    each cell by its own amount (in ln 0.55 +- 0.63); after 8,000 cycles fewer cells reach 80 kohm
-    at the first RESET (39 % for 72 % of fresh ones), but no fewer do so in the end.
+    """Cycles wear a cell: the RESET pulse that breaks its filament opens less, by `less_ln` (ln G)
+    in the mean after many times `cycles`. The law and what was measured stand in
+    docs/device-model.md.
     """
 
     cycles: Positive
@@ -307,13 +273,8 @@ class Wear(StrictModel):
 
 
 class Reset(StrictModel):
-    """One RESET pulse: conductance by SL - BL, which the gate limits to `gate_slope` x (gate -
-    `gate_threshold_v`).
-
-    RADAR, 200 ns, WL 3.5 V, from about 166 uS: SL 0.6 V none, 0.9 V -> 105 uS, 1.2 -> 37, 1.5 ->
-    22; sd(ln G) 0.45 to 0.6. Full cycling: high state median 91 to 101 kohm, sd(ln R) 1.2. Its gate
-    sweep at SL 2.8 V (2.4 V -> 130 uS, 2.5 -> 73, 2.6 -> 46, 3.0 -> 17, 3.2 -> 10) gives the gate
-    limit.
+    """One RESET pulse: conductance (S) by SL - BL, which the gate limits to `gate_slope` x (gate -
+    `gate_threshold_v`). Published figures behind the presets stand in docs/device-model.md.
     """
 
     sl_v: list[Positive]
@@ -397,11 +358,7 @@ class Drift(StrictModel):
     """Relaxation as it is measured: the whole distribution of the change, by time and conductance.
 
     `change_s[i][j]` holds the change (S) at `log10_s[i]` and `g_s[j]`, at the probabilities
-    `probability`. One draw for each programming says which of them a cell follows, so that a cell
-    keeps its place among all as time goes on. Between points it is linear in log10 of the seconds
-    and in G, before the first time it grows from nothing over `onset_decades`, beyond the last it
-    goes on with the last slope; below and above the table's conductances its ends hold, scaled by G
-    below.
+    `probability`. How it is read between and beyond these stands in docs/device-model.md.
     """
 
     log10_s: list[Finite]

@@ -61,7 +61,7 @@ def test_cells_of_a_bank_answer_as_those_of_a_chip_of_the_same_draws() -> None:
         geometry, Simulation(seed=9, read_noise=False, converters=False), read_v=0.3, chip_id="T"
     )
     still = MODEL.model_copy(update={"drift": None})
-    chip.model = still
+    chip.cells.model = still
     bank = cells_of(still, 36, chip._seed, formed=False)
     cells = Cells.all(geometry)
     for number, (bl, sl, wl) in enumerate(

@@ -4,6 +4,7 @@ solutions of the same.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,16 +60,9 @@ def textbook(network: Crossbar, volts: dict[str, FloatArray]) -> dict[str, Float
         g.size + np.arange(g.size).reshape(rows, columns),
     )
     wires: list[tuple[int, int | None, float, float]] = []
-    for i in range(rows):
-        wires += [
-            (int(a), int(b), network.row_ohm[i], 0.0)
-            for a, b in zip(row[i], row[i, 1:], strict=False)
-        ]  # type: ignore[index]
-    for j in range(columns):
-        wires += [
-            (int(a), int(b), network.column_ohm[j], 0.0)  # type: ignore[index]
-            for a, b in zip(column[:, j], column[1:, j], strict=False)
-        ]
+    for lines, ohms in ((row, network.row_ohm), (column.T, network.column_ohm)):
+        for line, ohm in zip(lines, np.asarray(ohms), strict=True):
+            wires += [(int(a), int(b), ohm, 0.0) for a, b in pairwise(line)]
     ends: dict[str, list[tuple[int, int]]] = {"left": [], "right": [], "top": [], "bottom": []}
     for name, nodes in (
         ("left", row[:, 0]),
@@ -81,6 +75,26 @@ def textbook(network: Crossbar, volts: dict[str, FloatArray]) -> dict[str, Float
             if np.isfinite(ohm):
                 ends[name].append((k, len(wires)))
                 wires.append((int(node), None, ohm, volts[f"{name}_v"][0, k]))
+    n = 2 * g.size
+    found = solved_nodes(g, row, column, wires)
+    result = {
+        "row_v": found[: g.size].reshape(g.shape),
+        "column_v": found[g.size : n].reshape(g.shape),
+    }
+    for name, of in ends.items():
+        result[f"{name}_a"] = np.zeros(rows if name in ("left", "right") else columns)
+        for k, at in of:
+            result[f"{name}_a"][k] = found[n + at]
+    return result
+
+
+def solved_nodes(
+    g: FloatArray,
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    wires: list[tuple[int, int | None, float, float]],
+) -> FloatArray:
+    """Potentials of all nodes, then the current of every wire."""
     n = 2 * g.size
     matrix, right = np.zeros((n + len(wires), n + len(wires))), np.zeros(n + len(wires))
     for a, b, s in zip(row.ravel(), column.ravel(), g.ravel(), strict=True):
@@ -100,15 +114,7 @@ def textbook(network: Crossbar, volts: dict[str, FloatArray]) -> dict[str, Float
     for _ in range(3):
         # A line that hangs on one weak cell is found to 1e-6 V only at the first attempt.
         found += np.linalg.lstsq(matrix, right - matrix @ found, rcond=1e-13)[0]
-    result = {
-        "row_v": found[: g.size].reshape(g.shape),
-        "column_v": found[g.size : n].reshape(g.shape),
-    }
-    for name, of in ends.items():
-        result[f"{name}_a"] = np.zeros(rows if name in ("left", "right") else columns)
-        for k, at in of:
-            result[f"{name}_a"][k] = found[n + at]
-    return result
+    return found
 
 
 def nodes(solution: Solution) -> tuple[FloatArray, FloatArray, FloatArray]:

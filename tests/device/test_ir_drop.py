@@ -163,9 +163,9 @@ def test_a_pulse_acts_with_the_volts_that_reach_the_cell(
     high, low, gate = (1.6, 0.0, 2.4) if polarity > 0 else (0.0, 1.3, 3.5)
     if polarity > 0:
         for chip in (wired, ideal, far):
-            chip.simulation = chip.simulation.model_copy(update={"line_ohm": 0.0})
+            chip.cells.simulation = chip.simulation.model_copy(update={"line_ohm": 0.0})
             pulsed(chip, 2, bl_v=0.0, sl_v=2.4, wl_v=3.5)
-        wired.simulation = wired.simulation.model_copy(update={"line_ohm": 8.0})
+        wired.cells.simulation = wired.simulation.model_copy(update={"line_ohm": 8.0})
     before = wired.conductance_s().ravel()
     np.testing.assert_array_equal(before, far.conductance_s().ravel())
     pulsed(wired, 3, bl_v=high, sl_v=low, wl_v=gate)
