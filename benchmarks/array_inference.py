@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from rram_hil.array.cells import Geometry
-from rram_hil.array.operations import Operation
+from rram_hil.array.operations import Operation, drive
 from rram_hil.array.results import Result
 from rram_hil.learning import lenet5
-from rram_hil.networks.inference import StoredMap, calibrate, drive, infer
+from rram_hil.networks.inference import StoredMap, calibrate, infer
 from rram_hil.networks.mapping import MappingOptions, map_network
 from rram_hil.networks.network import Network
 from rram_hil.simulation.chip import SimulatedChip

@@ -8,49 +8,91 @@ reads, a cell at a time: wires count equally there.
 
 from __future__ import annotations
 
-from typing import Annotated, Self, cast
+from typing import Annotated, ClassVar, Self, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Multiply, Status, Step
-from rram_hil.array.results import ApplyResult, MultiplyResult
+from rram_hil.array.results import ApplyResult
 from rram_hil.corrections.calibration_file import (
     Belongs,
     Calibrated,
     CalibrationFile,
     Value,
-    quantities,
-    quantity,
+    measured_value,
+    measured_values,
 )
 from rram_hil.corrections.correction import Correction, InForce
+from rram_hil.corrections.kind import BenchFacts, CalibrationKind, Pieces, Quantity
+from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import board_paths
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive, StrictModel
 
 from .metrology.converter_fit import Curve, Seen, fit_converters
+from .metrology.converters import Adc, Dac
 from .metrology.gum import NORMAL, freedom_of, mean_of, solve
-from .metrology.references import (
-    BOARD_RANGES_A,
-    Calibration,
-    Positive,
-    Ranges,
-    Reference,
-    cells_of,
-    read_levels,
-    saved,
-    told_of,
-)
+from .metrology.references import BOARD_RANGES_A, Ranges, Reference, cells_of, read_levels, told_of
+
+ERROR = Quantity("1", -0.99, 99.0)
+"""Errors of gain."""
 
 
-class Voltmeter(BaseModel):
+class ConverterErrors(CalibrationKind):
+    """Kind `board-converters`: the DACs of bit and source lines, the ADC of single readings, the
+    amplifiers of columns. Of one board, with the chip it was made on.
+    """
+
+    VALUES: ClassVar[dict[str, Quantity]] = {
+        "dac_step_v": Quantity("V", 0.0),
+        **{
+            f"{line}_{name}": quantity
+            for line, unit in (("bl", "V"), ("sl", "V"), ("adc", "full scale"))
+            for name, quantity in {
+                "offset": Quantity(unit),
+                "gain": ERROR,
+                "inl_at": Quantity(unit),
+                "inl": Quantity(unit),
+            }.items()
+        },
+        "adc_range": Quantity("A", 0.0),
+        "adc_step": Quantity("full scale", 0.0),
+        "column_gain": ERROR,
+        "column_offset": Quantity("full scale"),
+    }
+
+    def pieces(self) -> Pieces:
+        """Sources "bl" and "sl", sense "adc", and columns, as far as they were calibrated."""
+        values = self.file.values
+        lines = [n for n in ("bl", "sl") if {f"{n}_gain", f"{n}_offset"} & {*values}]
+        return Pieces(
+            {line: Dac(self.file, line) for line in lines},
+            {"adc": Adc(self.file)} if "adc_range" in values else {},
+            columns=(values["column_gain"], values["column_offset"])
+            if "column_gain" in values
+            else None,
+        )
+
+    def check_values(self) -> None:
+        """See `CalibrationKind.check_values`: one value a column of the chip."""
+        super().check_values()
+        columns = self.bench.geometry.columns
+        for name in ("column_gain", "column_offset"):
+            value = self.file.values.get(name)
+            if value is not None and value.values.size != columns:
+                raise ConfigError(
+                    f"{name} has {value.values.size} values; the chip has {columns} columns"
+                )
+
+
+class Voltmeter(StrictModel):
     """What a voltmeter read on a bit line at levels asked of its converter, and the half-width of
     each reading (V).
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     asked_v: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
     read_v: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
@@ -63,15 +105,13 @@ class Voltmeter(BaseModel):
         return self
 
 
-class Columns(BaseModel):
+class Columns(StrictModel):
     """Which cells the column amplifiers are measured with: all columns of rows `rows` ([first,
     last]) of `tile`.
 
     Each is read `repeat` times and multiplied by `vectors` inputs of both signs; `full_scale_a` 0:
     1.25 x the largest current.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     tile: Annotated[int, Field(ge=0)] = 0
     rows: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
@@ -81,7 +121,9 @@ class Columns(BaseModel):
 
 
 class BoardConverters(Calibration):
-    """Read a ladder of `references` at `levels` levels; with `columns`, compare every column
+    """A board's DAC, ADC and column amplifiers from a ladder.
+
+    Read a ladder of `references` at `levels` levels; with `columns`, compare every column
     amplifier with single reads.
     """
 
@@ -96,14 +138,11 @@ class BoardConverters(Calibration):
 
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields reads of the ladder and multiplications; no cell is stressed."""
-        step = setting.step
         if setting.instruments:
-            raise ConfigError(
-                f"step {step!r}: this bench has source-meters, no converters: use source-meter"
-            )
+            raise ConfigError("this bench has source-meters, no converters: use source-meter")
         if "board-converters" in setting.correction.kinds or "lines" in setting.correction.kinds:
             raise ConfigError(
-                f"step {step!r}: take calibrations of converters and lines out of [calibration]"
+                "take calibrations of converters and lines out of [calibration]"
                 " first: they hide what is sought"
             )
         yield Progress(0, 2 if self.columns else 1, f"ladder of {len(self.references)}")
@@ -120,25 +159,28 @@ class BoardConverters(Calibration):
         reference = told_of(self.references)
         if self.voltmeter is not None:
             reference += f"; a voltmeter within {self.voltmeter.half_width_v:g} V"
-        found = Calibrated(
-            "board-converters",
-            values,
-            method=how,
-            reference=reference,
-            validity_days=self.validity_days,
-            file=self.file,
-            conditions={"width_s": setting.read.width_s},
-            with_chip=True,
+        return (
+            yield from saved(
+                Calibrated(
+                    "board-converters",
+                    values,
+                    method=how,
+                    reference=reference,
+                    validity_days=self.validity_days,
+                    file=self.file,
+                    conditions={"width_s": setting.read.width_s},
+                    with_chip=True,
+                )
+            )
         )
-        return (yield from saved(found))
 
     def _ladder(self, setting: Setting) -> Plan[dict[str, Value]]:
-        cells = cells_of(self.references, setting.geometry, setting.step)
+        cells = cells_of(self.references, setting.geometry)
         volts = read_levels(setting, self.levels, self.lowest_v)
         steps = tuple(
             Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts
         )
-        result = cast(ApplyResult, (yield Apply(cells, steps, repeat=self.repeat, label="ladder")))
+        result = yield from Apply(cells, steps, repeat=self.repeat, label="ladder")
         amps = np.where(result.status == Status.OK, result.current_a, np.nan)
         amps = amps.reshape(len(cells), self.repeat, volts.size).transpose(0, 2, 1)
         mean, noise, freedom = mean_of(amps)
@@ -157,10 +199,10 @@ class BoardConverters(Calibration):
         seen = Seen(volts, ohm, ohm_u, mean, noise, many)
         dac, adc = fit_converters(seen, ranges, adc_step, self.adc_points, meter)
         return {
-            "dac_step_v": quantity(setting.capabilities.bl_v.step, 0.0, "V"),
+            "dac_step_v": measured_value(setting.capabilities.bl_v.step, 0.0, "V"),
             **_values("bl", dac, "V", with_gain=meter is not None),
-            "adc_range": quantities(ranges, np.zeros(ranges.size), "A"),
-            "adc_step": quantity(adc_step, 0.0, "full scale"),
+            "adc_range": measured_values(ranges, np.zeros(ranges.size), "A"),
+            "adc_step": measured_value(adc_step, 0.0, "full scale"),
             **_values("adc", adc, "full scale", with_gain=True),
         }
 
@@ -169,21 +211,17 @@ class BoardConverters(Calibration):
     ) -> Plan[dict[str, Value]]:
         geometry, can, read = setting.geometry, setting.capabilities, setting.read
         if not can.multiply:
-            raise ConfigError(
-                f"step {setting.step!r}: columns: this bench has no multiply of its own"
-            )
+            raise ConfigError("columns: this bench has no multiply of its own")
         first, last = how.rows
         if not (first <= last < geometry.rows and how.tile < geometry.tiles):
-            raise ConfigError(
-                f"step {setting.step!r}: columns: rows {how.rows} of tile {how.tile} are off the"
-                " chip"
-            )
+            raise ConfigError(f"columns: rows {how.rows} of tile {how.tile} are off the chip")
         rows = np.arange(first, last + 1)
         cells = Cells.block(how.tile, rows, np.arange(geometry.columns))
         operation = Apply(cells, (read,), repeat=how.repeat, label="columns: single reads")
-        raw = cast(ApplyResult, (yield operation))
+        raw = yield from operation
         # As they will be read with this calibration, in which they are not in force yet.
-        correction = Correction([InForce("", _provisional(values))])
+        errors = ConverterErrors(_provisional(values), BenchFacts(geometry))
+        correction = Correction([InForce("", errors)])
         found = cast(ApplyResult, correction.incoming(operation, raw, board_paths))
         siemens = np.where(found.status == Status.OK, found.conductance_s, np.nan)
         mean, noise, freedom = mean_of(siemens)
@@ -215,7 +253,7 @@ class BoardConverters(Calibration):
                 full_a,
                 label="columns",
             )
-            answer = cast(MultiplyResult, (yield block))
+            answer = yield from block
             volts = inputs.sum(axis=1) * (read_v / top)
             codes = answer.codes[:, 0].astype(np.float64)
             gain[:, column], offset[:, column] = _amplifier(
@@ -229,8 +267,8 @@ class BoardConverters(Calibration):
                 full_a,
             )
         return {
-            "column_gain": quantities(gain[0], gain[1], "1"),
-            "column_offset": quantities(offset[0], offset[1], "full scale"),
+            "column_gain": measured_values(gain[0], gain[1], "1"),
+            "column_offset": measured_values(offset[0], offset[1], "full scale"),
         }
 
 
@@ -289,11 +327,11 @@ def _amplifier(
 
 
 def _values(name: str, curve: Curve, unit: str, *, with_gain: bool) -> dict[str, Value]:
-    found = {f"{name}_offset": quantity(*curve.offset, unit)}
+    found = {f"{name}_offset": measured_value(*curve.offset, unit)}
     if with_gain:
-        found[f"{name}_gain"] = quantity(*curve.gain, "1")
-    found[f"{name}_inl_at"] = quantities(curve.at, np.zeros(curve.at.size), unit)
-    found[f"{name}_inl"] = quantities(*curve.inl, unit)
+        found[f"{name}_gain"] = measured_value(*curve.gain, "1")
+    found[f"{name}_inl_at"] = measured_values(curve.at, np.zeros(curve.at.size), unit)
+    found[f"{name}_inl"] = measured_values(*curve.inl, unit)
     return found
 
 

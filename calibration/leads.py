@@ -6,35 +6,44 @@ What is found stands in series with every single reading of the bench.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 from scipy import stats
 
 from rram_hil.array.operations import Status
-from rram_hil.corrections.calibration_file import Calibrated, Value, quantity
+from rram_hil.corrections.calibration_file import Calibrated, Value, measured_value
+from rram_hil.corrections.kind import CalibrationKind, Pieces, Quantity
+from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import Function, SourceMeter, SourceSetup
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive
 
 from .metrology.gum import NORMAL, freedom_of, solve
 from .metrology.meters import opened, stay_within
-from .metrology.references import (
-    BOARD_RANGES_A,
-    Calibration,
-    Positive,
-    Ranges,
-    Reference,
-    excess_of,
-    saved,
-    told_of,
-)
+from .metrology.references import BOARD_RANGES_A, Ranges, Reference, excess_of, told_of
+
+
+class LeadOhms(CalibrationKind):
+    """Kind `leads`: one resistance in series with every single reading. Of the bench, which is all
+    its instruments.
+    """
+
+    VALUES: ClassVar[dict[str, Quantity]] = {"series_ohm": Quantity("ohm", needed=True)}
+
+    def pieces(self) -> Pieces:
+        """The same for every cell."""
+        ohm = self.file.value("series_ohm"), self.file.half_width("series_ohm")
+        return Pieces(series=lambda cells, path: [ohm])
 
 
 class Leads(Calibration):
-    """`method` "known" reads `references` on the array; "four-wire" forces `amps` through what
+    """Leads and contacts, from known resistors or four-wire.
+
+    `method` "known" reads `references` on the array; "four-wire" forces `amps` through what
     hangs on a source-meter's channel, sensed at its own terminals and then at the load.
 
     `instrument` is the name of one of the bench's own, or the section of one that is reached for
@@ -64,9 +73,7 @@ class Leads(Calibration):
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields reads of the references, or one computation that talks to the source-meter."""
         if "leads" in setting.correction.kinds:
-            raise ConfigError(
-                f"step {setting.step!r}: take the calibration of leads out of [calibration] first"
-            )
+            raise ConfigError("take the calibration of leads out of [calibration] first")
         yield Progress(0, 1, self.method)
         if self.method == "known":
             value = yield from self._from_references(setting)
@@ -80,15 +87,18 @@ class Leads(Calibration):
                 "the same channel, four-wire",
                 f"{self.amps:g} A of both signs, {self.repeat} times",
             )
-        found = Calibrated(
-            "leads",
-            {"series_ohm": value},
-            method=how,
-            reference=told,
-            validity_days=self.validity_days,
-            file=self.file,
+        return (
+            yield from saved(
+                Calibrated(
+                    "leads",
+                    {"series_ohm": value},
+                    method=how,
+                    reference=told,
+                    validity_days=self.validity_days,
+                    file=self.file,
+                )
+            )
         )
-        return (yield from saved(found))
 
     def _from_references(self, setting: Setting) -> Plan[Value]:
         excess, noise, sure, shared, freedom = yield from excess_of(
@@ -106,7 +116,7 @@ class Leads(Calibration):
         many = freedom_of(noise.ravel()[good], sure.ravel()[good], freedom)
         fit = solve(design[good], excess.ravel()[good], variance, spread, many)
         values, widths = fit.of(np.eye(design.shape[1])[:1])
-        return quantity(float(values[0]), float(widths[0]), "ohm")
+        return measured_value(float(values[0]), float(widths[0]), "ohm")
 
     def _from_four_wires(self, setting: Setting) -> Plan[Value]:
         stay_within(setting, self.compliance_v, self.amps, self.instrument)
@@ -118,19 +128,17 @@ class Leads(Calibration):
                     "four_wire": self._sensed(meter, True),
                 }
 
-        arrays = yield Compute("two-wire and four-wire", measure)
+        arrays = yield from Compute("two-wire and four-wire", measure)
         # Of each pair of signs: offsets of the meter fall out.
         ohm = [
             (a[:, 0] - a[:, 1]) / (2 * self.amps) for a in (arrays["two_wire"], arrays["four_wire"])
         ]
         leads = ohm[0] - ohm[1]
         if not np.isfinite(leads).all():
-            raise ConfigError(
-                f"step {setting.step!r}: a reading at {self.amps:g} A is over range or at its limit"
-            )
+            raise ConfigError(f"a reading at {self.amps:g} A is over range or at its limit")
         n = leads.size
         wide = float(stats.t.ppf(0.975, n - 1)) * float(np.std(leads, ddof=1)) / np.sqrt(n)
-        return quantity(float(leads.mean()), float(wide), "ohm")
+        return measured_value(float(leads.mean()), float(wide), "ohm")
 
     def _sensed(self, meter: SourceMeter, remote: bool) -> FloatArray:
         """Volts at plus and minus `amps`, shape (repeat, 2); NaN where a reading is not OK."""

@@ -7,32 +7,69 @@ straight line in the number of cell pitches.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from rram_hil.corrections.calibration_file import Calibrated, quantity
+from rram_hil.array.cells import Cells
+from rram_hil.corrections.calibration_file import Calibrated, measured_value
 from rram_hil.corrections.correction import pitches_of
+from rram_hil.corrections.kind import CalibrationKind, Ohms, Pieces, Quantity
+from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
+from rram_hil.hardware.driver import ReadingPath
+from rram_hil.validation import Positive
 
 from .metrology.gum import NORMAL, freedom_of, solve
-from .metrology.references import (
-    BOARD_RANGES_A,
-    Calibration,
-    Positive,
-    Ranges,
-    Reference,
-    cells_of,
-    excess_of,
-    saved,
-    told_of,
-)
+from .metrology.references import BOARD_RANGES_A, Ranges, Reference, cells_of, excess_of, told_of
+
+SAME_GATE_V = 1e-6
+"""Gate volts closer than this are the same."""
+
+
+class LineOhms(CalibrationKind):
+    """Kind `lines`: the wire of each cell pitch, and the access transistor at one gate voltage. Of
+    a 1T1R chip, whatever reads it.
+    """
+
+    VALUES: ClassVar[dict[str, Quantity]] = {
+        "line_ohm": Quantity("ohm"),
+        "access_ohm": Quantity("ohm"),
+    }
+
+    def pieces(self) -> Pieces:
+        """By each cell's place and gate."""
+        return Pieces(series=self._ohms)
+
+    def check_owner(self) -> None:
+        """See `CalibrationKind.check_owner`: the chip, its cells, and the gate of reads."""
+        self.check_chip()
+        cell, read_v = self.bench.geometry.cell, self.bench.gate_v
+        if cell != "1T1R":
+            raise ConfigError(
+                f"series resistance of lines applies to 1T1R arrays; this chip is {cell}"
+            )
+        gate = self.file.conditions.get("wl_v")
+        if not isinstance(gate, float | int) or not abs(gate - read_v) <= SAME_GATE_V:
+            raise ConfigError(
+                f"measured with the gate at {gate} V; this bench reads at {read_v:g} V"
+            )
+
+    def _ohms(self, cells: Cells, path: ReadingPath) -> Iterable[Ohms]:
+        file, pitches = self.file, pitches_of(cells, self.bench.geometry)
+        yield file.value("line_ohm") * pitches, file.half_width("line_ohm") * pitches
+        is_open = np.abs(path.gate_v - float(file.conditions["wl_v"])) <= SAME_GATE_V
+        ohm, wide = file.value("access_ohm"), file.half_width("access_ohm")
+        yield np.where(is_open, ohm, 0.0), np.where(is_open, wide, 0.0)
 
 
 class Lines(Calibration):
-    """Read references at several levels and places; find wire resistance of a pitch and the
+    """Wire and access transistors from resistors at known places.
+
+    Read references at several levels and places; find wire resistance of a pitch and the
     transistor's at the read gate.
 
     1T1R arrays only: in a 1R array the current of other cells shares the wires
@@ -49,18 +86,14 @@ class Lines(Calibration):
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields one batch of reads; no cell is stressed."""
         if setting.geometry.cell != "1T1R":
-            raise ConfigError(
-                f"step {setting.step!r}: lines are calibrated in 1T1R arrays; this chip is 1R"
-            )
+            raise ConfigError("lines are calibrated in 1T1R arrays; this chip is 1R")
         if "lines" in setting.correction.kinds:
-            raise ConfigError(
-                f"step {setting.step!r}: take the calibration of lines out of [calibration] first"
-            )
+            raise ConfigError("take the calibration of lines out of [calibration] first")
         yield Progress(0, 1, f"{len(self.references)} references")
         excess, noise, sure, shared, freedom = yield from excess_of(
             setting, self.references, self.levels, self.repeat, self.lowest_v, self.adc_range_a
         )
-        cells = cells_of(self.references, setting.geometry, setting.step)
+        cells = cells_of(self.references, setting.geometry)
         n, k = excess.shape
         pitches = np.repeat(pitches_of(cells, setting.geometry), k)
         own = np.repeat(np.eye(n), k, axis=0)
@@ -85,8 +118,8 @@ class Lines(Calibration):
         found = Calibrated(
             "lines",
             {
-                "line_ohm": quantity(float(values[0]), float(widths[0]), "ohm"),
-                "access_ohm": quantity(float(values[1]), float(widths[1]), "ohm"),
+                "line_ohm": measured_value(float(values[0]), float(widths[0]), "ohm"),
+                "access_ohm": measured_value(float(values[1]), float(widths[1]), "ohm"),
             },
             method=(
                 f"single reads at {k} levels, {self.repeat} times; least squares over {n} places"

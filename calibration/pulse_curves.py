@@ -9,27 +9,23 @@ printed table.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Status, Step
 from rram_hil.array.pulse_curves import Curve, PulseCurves
-from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
+from rram_hil.units import Siemens
+from rram_hil.validation import Positive, StrictModel, Volt
 
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-
-class Sweep(BaseModel):
+class Sweep(StrictModel):
     """Volts from `start_v` to `stop_v` in `points` even steps."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt
@@ -45,13 +41,13 @@ class CurvesSummary:
     """Cells that answered, and the conductances (S) that the two curves span."""
 
     cells: int
-    set_lowest_s: float
-    set_highest_s: float
-    reset_lowest_s: float
-    reset_highest_s: float
+    set_lowest_s: Siemens
+    set_highest_s: Siemens
+    reset_lowest_s: Siemens
+    reset_highest_s: Siemens
 
 
-class MeasurePulseCurves(Protocol):
+class MeasurePulseCurves(Protocol[CurvesSummary]):
     """Measure both curves on sample cells: before every SET a full RESET, before every RESET a full
     SET.
 
@@ -110,10 +106,10 @@ def _medians(
     those are.
     """
     steps = tuple(step for pair in pairs for step in (*pair, setting.read))
-    result = cast(ApplyResult, (yield Apply(cells, steps, label="pulse curve")))
+    result = yield from Apply(cells, steps, label="pulse curve")
     if result.interrupted:
         raise ConfigError(
-            f"step {setting.step!r}: the pulse curve was interrupted and its pulses are not"
+            "the pulse curve was interrupted and its pulses are not"
             " repeated on the same cells; start a new run, or give other cells"
         )
     measured = np.where(result.status == Status.OK, result.conductance_s, np.nan)
@@ -123,7 +119,5 @@ def _medians(
     )
     moving = (highest > responds_above_s) & (highest > 3.0 * lowest)
     if not moving.any():
-        raise ConfigError(
-            f"step {setting.step!r}: none of the {len(cells)} sample cells responds to the pulses"
-        )
+        raise ConfigError(f"none of the {len(cells)} sample cells responds to the pulses")
     return np.nanmedian(measured[moving], axis=0), int(moving.sum())

@@ -8,33 +8,116 @@ meter beside the resistor says what the volts really are.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 from scipy import stats
 
 from rram_hil.array.operations import Status
-from rram_hil.corrections.calibration_file import Calibrated, CalibrationFile, load, quantities
+from rram_hil.corrections.calibration_file import Calibrated, CalibrationFile, load, measured_values
 from rram_hil.corrections.correction import UNIFORM
+from rram_hil.corrections.kind import CalibrationKind, Pieces, Quantity, Sense, Source
+from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import Accuracy, ChannelLimits, Function, SourceMeter, SourceSetup
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive
 
 from .metrology.gum import NORMAL, mean_of, rounding_variance, solve
 from .metrology.meters import opened, stay_within
-from .metrology.references import Calibration, Positive, saved
 
 Word = Annotated[str, Field(min_length=1)]
 LEAST = 0.05
 """A range's gain is told by currents from this part of it on."""
 
 
+@dataclass(frozen=True, eq=False)
+class Channel(Source):
+    """A source-meter's channel that forces volts."""
+
+    file: CalibrationFile
+
+    def volts(self, asked: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See `Source`. The range is that which holds all levels of the operation."""
+        ranges = self.file.list_of("range_v")
+        if ranges is None:
+            return asked, np.zeros_like(asked)
+        at = int(np.searchsorted(ranges, np.max(np.abs(asked), initial=0.0) * (1 - 1e-9)))
+        if at >= ranges.size:
+            return asked, np.zeros_like(asked)
+        gain, offset = self.file.values["gain_v"], self.file.values["offset_v"]
+        true = asked * (1 + gain.values[at]) + offset.values[at]
+        return true, np.hypot(asked * gain.half_widths[at], offset.half_widths[at])
+
+
+@dataclass(frozen=True, eq=False)
+class Meter(Sense):
+    """A source-meter's channel that measures amperes and chooses its range by itself."""
+
+    file: CalibrationFile
+
+    def current(self, told: FloatArray, rounding: bool = True) -> tuple[FloatArray, FloatArray]:
+        """See `Sense`."""
+        at, held = self._range(told)
+        gain, offset = self.file.values["gain_a"], self.file.values["offset_a"]
+        true = np.where(held, (told - offset.values[at]) / (1 + gain.values[at]), told)
+        wide = np.hypot(true * gain.half_widths[at], offset.half_widths[at]) / (1 + gain.values[at])
+        return true, np.where(held, wide, 0.0)
+
+    def told(self, current: FloatArray) -> FloatArray:
+        """See `Sense`."""
+        at, held = self._range(current)
+        gain, offset = self.file.values["gain_a"], self.file.values["offset_a"]
+        return np.where(held, current * (1 + gain.values[at]) + offset.values[at], current)
+
+    def _range(self, told: FloatArray) -> tuple[FloatArray, FloatArray]:
+        ranges = self.file.list_of("range_a")
+        assert ranges is not None
+        at = np.searchsorted(ranges, np.abs(told) * (1 - 1e-9))
+        return np.minimum(at, ranges.size - 1), at < ranges.size  # type: ignore[return-value]
+
+
+class ChannelErrors(CalibrationKind):
+    """Kind `source-meter`: a channel's volts as forced and amperes as measured, range by range. Of
+    one instrument of the bench.
+    """
+
+    VALUES: ClassVar[dict[str, Quantity]] = {
+        name: quantity
+        for letter, unit in (("a", "A"), ("v", "V"))
+        for name, quantity in {
+            f"range_{letter}": Quantity(unit, 0.0, needed=letter == "a"),
+            f"offset_{letter}": Quantity(unit, needed=letter == "a"),
+            f"gain_{letter}": Quantity("1", -0.99, 99.0, needed=letter == "a"),
+        }.items()
+    }
+
+    def owners(self) -> Iterable[Identity]:
+        """See `CalibrationKind.owners`: any instrument of the bench."""
+        return self.bench.parts.values()
+
+    def pieces(self) -> Pieces:
+        """The channel of every instrument that is this one."""
+        mine = self.file.instrument
+        names = [
+            f"{name}.{mine.channel}"
+            for name, identity in self.bench.parts.items()
+            if (identity.model, identity.serial) == (mine.model, mine.serial)
+        ]
+        return Pieces(
+            dict.fromkeys(names, Channel(self.file)), dict.fromkeys(names, Meter(self.file))
+        )
+
+
 class SourceMeterCalibration(Calibration):
-    """`part` "zero" or "gain". `instrument` is the name of one of the bench's own, or the section
+    """A channel against a reference resistor or a second meter.
+
+    `part` "zero" or "gain". `instrument` is the name of one of the bench's own, or the section
     of one reached for this alone.
 
     "gain" needs `ohm` with `half_width_ohm`, and `zero`, the file that "zero" wrote. `meter` is the
@@ -77,19 +160,18 @@ class SourceMeterCalibration(Calibration):
             self.instrument,
             self.meter or "",
         )
-        before = None if self.part == "zero" else load(_path(setting, self.zero))
+        before = None if self.part == "zero" else load(setting.folder / self.zero)
         yield Progress(0, 1, self.part)
 
         def measure(_: Do) -> Arrays:
             with opened(setting, self.instrument, "instrument") as meter:
                 if self.channel not in meter.channels:
                     raise ConfigError(
-                        f"step {setting.step!r}: channel {self.channel!r}: there is"
-                        f" {', '.join(meter.channels)}"
+                        f"channel {self.channel!r}: there is {', '.join(meter.channels)}"
                     )
                 return self._zero(meter) if before is None else self._gain(setting, meter, before)
 
-        arrays = yield Compute(self.part, measure)
+        arrays = yield from Compute(self.part, measure)
         identity = _identity(arrays)
         if before is not None and (
             before.instrument.model,
@@ -100,33 +182,34 @@ class SourceMeterCalibration(Calibration):
             identity.serial,
             self.channel,
         ):
-            raise ConfigError(
-                f"step {setting.step!r}: zero: {self.zero} is a calibration of {before.instrument}"
-            )
+            raise ConfigError(f"zero: {self.zero} is a calibration of {before.instrument}")
         values = {
-            "range_a": quantities(arrays["range_a"], np.zeros_like(arrays["range_a"]), "A"),
-            "offset_a": quantities(arrays["offset_a"], arrays["offset_a_u"], "A"),
-            "gain_a": quantities(arrays["gain_a"], arrays["gain_a_u"], "1"),
-            "range_v": quantities(arrays["range_v"], np.zeros_like(arrays["range_v"]), "V"),
-            "offset_v": quantities(arrays["offset_v"], arrays["offset_v_u"], "V"),
-            "gain_v": quantities(arrays["gain_v"], arrays["gain_v_u"], "1"),
+            "range_a": measured_values(arrays["range_a"], np.zeros_like(arrays["range_a"]), "A"),
+            "offset_a": measured_values(arrays["offset_a"], arrays["offset_a_u"], "A"),
+            "gain_a": measured_values(arrays["gain_a"], arrays["gain_a_u"], "1"),
+            "range_v": measured_values(arrays["range_v"], np.zeros_like(arrays["range_v"]), "V"),
+            "offset_v": measured_values(arrays["offset_v"], arrays["offset_v_u"], "V"),
+            "gain_v": measured_values(arrays["gain_v"], arrays["gain_v_u"], "1"),
         }
-        found = Calibrated(
-            "source-meter",
-            values,
-            method=self._method(),
-            reference=(
-                "open terminals"
-                if self.ohm is None
-                else f"{self.ohm:.9g} ohm +- {self.half_width_ohm:.2g}"
-            ),
-            validity_days=self.validity_days,
-            file=self.file,
-            channel=self.channel,
-            identity=identity,
-            conditions={"aperture_s": self.aperture_s},
+        return (
+            yield from saved(
+                Calibrated(
+                    "source-meter",
+                    values,
+                    method=self._method(),
+                    reference=(
+                        "open terminals"
+                        if self.ohm is None
+                        else f"{self.ohm:.9g} ohm +- {self.half_width_ohm:.2g}"
+                    ),
+                    validity_days=self.validity_days,
+                    file=self.file,
+                    channel=self.channel,
+                    identity=identity,
+                    conditions={"aperture_s": self.aperture_s},
+                )
+            )
         )
-        return (yield from saved(found))
 
     def _method(self) -> str:
         if self.part == "zero":
@@ -156,9 +239,7 @@ class SourceMeterCalibration(Calibration):
         found = _as_stated(meter, self.channel, limits)
         offsets = zero.values["offset_a"]
         if offsets.values.size != found["range_a"].size:
-            raise ConfigError(
-                f"step {setting.step!r}: zero: {self.zero} has other ranges than this instrument"
-            )
+            raise ConfigError(f"zero: {self.zero} has other ranges than this instrument")
         found["offset_a"], found["offset_a_u"] = offsets.values.copy(), offsets.half_widths.copy()
         top_v = min(self.most_v, self.most_a * self.ohm)
         if self.meter is not None:
@@ -218,8 +299,7 @@ class SourceMeterCalibration(Calibration):
                 second.output(self.meter_channel, False)
         if not np.isfinite(readings).all():
             raise ConfigError(
-                f"step {setting.step!r}: the second meter has no reading at up to {most_v:g} V; is"
-                " it connected?"
+                f"the second meter has no reading at up to {most_v:g} V; is it connected?"
             )
         mean, noise, _ = mean_of(readings)
         # Unknown: offset, gain error, and the second meter's own gain and offset within what is
@@ -254,7 +334,7 @@ class SourceMeterCalibration(Calibration):
         )
         if not np.isfinite(told).all():
             raise ConfigError(
-                f"step {setting.step!r}: a reading in the range {found['range_a'][k]:g} A is over"
+                f"a reading in the range {found['range_a'][k]:g} A is over"
                 f" range or at its limit; is {self.ohm:g} ohm connected?"
             )
         mean, noise, _ = mean_of(told)
@@ -304,10 +384,6 @@ class SourceMeterCalibration(Calibration):
         return np.where(readings.status == Status.OK, readings.amps, np.nan).reshape(
             levels.size, self.repeat
         )
-
-
-def _path(setting: Setting, name: str) -> Path:
-    return setting.folder / name
 
 
 def _both_signs(most: float, levels: int) -> FloatArray:

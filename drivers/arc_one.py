@@ -32,6 +32,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits, check, pulses_of
@@ -278,6 +279,7 @@ class ArcOne(Driver):
         self._may_abort = False
         self._line_due_s = 0.0
 
+    @override
     def connect(self) -> Identity:
         """Open the port and ask for the firmware's version; change no output.
 
@@ -304,6 +306,7 @@ class ArcOne(Driver):
             return Identity(model="ArC ONE", serial="", firmware=told)
 
     @property
+    @override
     def capabilities(self) -> Capabilities:
         """What an ArC ONE can do. Raises `LinkError` before `connect`."""
         self._connected()
@@ -329,6 +332,7 @@ class ArcOne(Driver):
             timing={"line_s": LINE_S, "read_s": config.read_s, "reset_s": RESET_S},
         )
 
+    @override
     def arm(self) -> None:
         """Reset the board, start a session with this bench's array and set the read condition.
 
@@ -341,6 +345,7 @@ class ArcOne(Driver):
             self._start_session(SESSIONS[self._settings.session])
             self._armed = True
 
+    @override
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out an `Apply` or `Wait`.
 
@@ -359,6 +364,7 @@ class ArcOne(Driver):
             with self._working(what, operation.unselected):
                 return self._apply(operation, what)
 
+    @override
     def safe_off(self) -> None:
         """Reset the board and put it offline, where it drives nothing; verified by its confirmation
         of that session.
@@ -372,6 +378,7 @@ class ArcOne(Driver):
             self._start_session(OFFLINE)
             self._in_session = False
 
+    @override
     def close(self) -> None:
         """Close the port; safe to call twice."""
         with self._lock:
@@ -381,6 +388,7 @@ class ArcOne(Driver):
                 self._far.close()
                 self._far = None
 
+    @override
     def now_s(self) -> float:
         """The bench clock: the simulated board's where there is one, else this computer's."""
         if not self._settings.clock:
@@ -389,6 +397,7 @@ class ArcOne(Driver):
             return self._clock().now_s()
 
     @property
+    @override
     def transactions(self) -> int:
         """Jobs and bursts so far, repeats included, and in a module each device: what had to wait
         for the board.
@@ -687,12 +696,13 @@ class ArcOne(Driver):
             except AbortedError:
                 raise
             except BaseException as error:
-                off = self._recovered()
+                is_off, off = self._recovered()
                 if not isinstance(error, LinkError):
                     raise
                 raise UnknownOutcomeError(
                     f"{error}; {off}; {what}: charge each cell with {settings.most_pulses} pulses"
-                    " and read it again"
+                    " and read it again",
+                    outputs_off=is_off,
                 ) from None
             return self._streamed(cells, settings, streams, TimeSpan(started, self.now_s()))
 
@@ -791,7 +801,7 @@ class ArcOne(Driver):
                 raise
             except BaseException as error:
                 sent = sent or self.bytes_sent > before
-                off = self._recovered()
+                _, off = self._recovered()
                 if not isinstance(error, LinkError):
                     raise
                 failure = LinkError(f"{error}; {off}")
@@ -865,7 +875,8 @@ class ArcOne(Driver):
 
     def _stop_if_cancelled(self, what: str) -> None:
         if self._may_abort and self.cancel.is_set():
-            raise AbortedError(f"{what} was aborted; {self._recovered()}")
+            is_off, off = self._recovered()
+            raise AbortedError(f"{what} was aborted; {off}", outputs_off=is_off)
 
     # Sessions
 
@@ -898,7 +909,7 @@ class ArcOne(Driver):
         self._in_session = False
         self._scheme = Scheme(config.unselected)
         init = ("0", config.read_cycles, self.geometry.rows, self.geometry.columns)
-        said: bytes | str = b""
+        said = "b''"
         before, self._may_abort = self._may_abort, False
         try:
             for _ in range(ATTEMPTS):
@@ -909,9 +920,10 @@ class ArcOne(Driver):
                     link.drain()
                     self._send(*map(str, init), *self._set_read(config.read_v).lines[1:2])
                     self._send(str(mode), str(SNEAK_PATH[self._scheme]), real(config.read_v))
-                    said = link.receive(64, config.timeout_s, b"\n")
-                    self.bytes_received += len(said)
-                    if said.strip() == b"1" and not link.receive(64, QUIET_S):
+                    reply = link.receive(64, config.timeout_s, b"\n")
+                    self.bytes_received += len(reply)
+                    said = repr(reply)
+                    if reply.strip() == b"1" and not link.receive(64, QUIET_S):
                         if mode != OFFLINE:
                             self._send(*self._set_read(config.read_v).lines)
                             self._in_session = True
@@ -921,17 +933,20 @@ class ArcOne(Driver):
         finally:
             self._may_abort = before
         raise LinkError(
-            f"{config.port}: no ArC ONE confirmed a session after {ATTEMPTS} resets (it says"
-            f" {said[:60]!r}); check the board's power, and that nothing else is at this port"
+            f"no ArC ONE confirmed a session after {ATTEMPTS} resets (it says {said}); check the"
+            " board's power, and that nothing else is at this port",
+            where=config.port,
         )
 
-    def _recovered(self) -> str:
-        """Reset the board after a failure; what came of it, for the error's text."""
+    def _recovered(self) -> tuple[bool, str]:
+        """Reset the board after a failure; whether outputs are off, and what came of it in words
+        for the error.
+        """
         try:
             self._start_session(SESSIONS[self._settings.session])
         except BenchError as error:
-            return f"THE BOARD COULD NOT BE RESET, ITS OUTPUTS MAY BE ON ({error})"
-        return "the board was reset, outputs are off"
+            return False, f"THE BOARD COULD NOT BE RESET, ITS OUTPUTS MAY BE ON ({error})"
+        return True, "the board was reset, outputs are off"
 
     def _opened(self, *, reopen: bool = False) -> Link:
         link = self._link

@@ -28,6 +28,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits, check, pulses_of
@@ -141,6 +142,7 @@ class ArcTwo(Driver):
         self._instrument: Any = None
         self._transactions = 0
 
+    @override
     def connect(self) -> Identity:
         """Find the instrument; open nothing and change no output.
 
@@ -169,6 +171,7 @@ class ArcTwo(Driver):
             return Identity("ArC TWO", str(self._id), firmware.name, f"libarc2 {version}")
 
     @property
+    @override
     def capabilities(self) -> Capabilities:
         """What an ArC TWO can do through this driver. Raises `LinkError` before `connect`."""
         if self._id is None:
@@ -190,6 +193,7 @@ class ArcTwo(Driver):
             timing={"read_s": config.read_s},
         )
 
+    @override
     def arm(self) -> None:
         """Open the instrument, which loads its firmware and sets all channels to 0 V; range,
         control, ground; read back.
@@ -220,6 +224,7 @@ class ArcTwo(Driver):
                 self._instrument = None
                 raise _failure("opening the instrument", error) from error
 
+    @override
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out an `Apply` or `Wait`.
 
@@ -241,20 +246,22 @@ class ArcTwo(Driver):
             try:
                 return self._apply(operation, what)
             except BaseException as error:
-                off = self._grounded()
+                is_off, off = self._grounded()
                 if isinstance(error, AbortedError):
-                    raise AbortedError(f"{error}; {off}") from None
+                    raise AbortedError(f"{error}; {off}", outputs_off=is_off) from None
                 failure = _failure(what, error)
                 if not isinstance(failure, LinkError):
                     raise
                 if stresses:
                     raise UnknownOutcomeError(
-                        f"{failure}; {off}; {what} may have been carried out"
+                        f"{failure}; {off}; {what} may have been carried out", outputs_off=is_off
                     ) from error
                 raise LinkError(
-                    f"{failure}; {off}; {what} gave no pulse and may be repeated"
+                    f"{failure}; {off}; {what} gave no pulse and may be repeated",
+                    outputs_off=is_off,
                 ) from error
 
+    @override
     def safe_off(self) -> None:
         """All channels to 0 V and to ground, verified by a voltage reading of each. Raises
         `InstrumentError` if not.
@@ -267,16 +274,19 @@ class ArcTwo(Driver):
             except BaseException as error:
                 raise _failure("grounding the channels", error) from error
 
+    @override
     def close(self) -> None:
         """Let the instrument go; safe to call twice."""
         with self._lock:
             self._instrument = None
 
+    @override
     def now_s(self) -> float:
         """The bench clock: this computer's."""
         return time.monotonic()
 
     @property
+    @override
     def transactions(self) -> int:
         """Turns with the instrument: one for the pulses of a step, one a slice."""
         return self._transactions
@@ -438,13 +448,13 @@ class ArcTwo(Driver):
                 f"ArC TWO: outputs are not confirmed off: {told}; switch the instrument off"
             )
 
-    def _grounded(self) -> str:
-        """Ground after a failure; what came of it, for the error's text."""
+    def _grounded(self) -> tuple[bool, str]:
+        """Ground after a failure; whether outputs are off, and that as words for the error."""
         try:
             self._make_safe()
         except BaseException as error:
-            return f"THE CHANNELS COULD NOT BE GROUNDED, OUTPUTS MAY BE ON ({error})"
-        return "outputs are off"
+            return False, f"THE CHANNELS COULD NOT BE GROUNDED, OUTPUTS MAY BE ON ({error})"
+        return True, "outputs are off"
 
     def _wait(self, operation: Wait) -> WaitResult:
         started = self.now_s()

@@ -17,6 +17,7 @@ bits, no parity, flow control XON/XOFF off and the terminator <LF> on the front 
 from __future__ import annotations
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.instrument import (
@@ -64,8 +65,8 @@ class Keithley2400(Keithley24xx):
 
     MODELS = ("2400",)
 
+    @override
     def limits(self, channel: str) -> ChannelLimits:
-        """See `SourceMeter.limits`."""
         if channel not in self.channels:
             raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
         return ChannelLimits(
@@ -95,9 +96,10 @@ class Keithley2400(Keithley24xx):
             ),
         )
 
+    @override
     def arm(self) -> None:
-        """See `Instrument.arm`. Raises `ConfigError` for another line frequency than that of the
-        bench file.
+        """Reset and verify. Raises `ConfigError` for another line frequency than that of the bench
+        file.
         """
         self._setup = None
         terminals = "REAR" if self.config.terminals == "rear" else "FRON"
@@ -125,10 +127,9 @@ class Keithley2400(Keithley24xx):
             raise InstrumentError(f"{self.name}: after a reset it says {told!r}", command="*RST")
         self.check_mains(mains)
 
+    @override
     def switch_off(self) -> None:
-        """See `ScpiInstrument.switch_off`: off first, for that cannot fail; then both levels to
-        zero.
-        """
+        """Off first, for that cannot fail; then both levels to zero."""
         self.send(
             ":ABOR",
             ":OUTP OFF",
@@ -138,17 +139,19 @@ class Keithley2400(Keithley24xx):
             ":SOUR:CURR 0",
         )
 
+    @override
     def settings(self, channel: str) -> SourceSetup:
-        """See `SourceMeter.settings`."""
         self.limits(channel)
         return self._told(self.ask(*SETTINGS))
 
+    @override
     def measure(self, channel: str) -> Readings:
-        """See `SourceMeter.measure`. The instrument's error +803 says that the output is off."""
+        """One reading; the instrument's error +803 says that the output is off."""
         setup = self._configured(channel)
         told = self.ask(f":FORM:ELEM {ELEMENTS}", ":READ?", takes_s=self.takes_s(setup, 1))
         return self._readings(told, 1)
 
+    @override
     def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:
         source, sense = SHORT[setup.function], OTHER[setup.function]
         # On its lowest measuring range the instrument takes every legal compliance, and with a
@@ -208,6 +211,7 @@ class Keithley2400(Keithley24xx):
             remote_sense=told[13] == "1",
         )
 
+    @override
     def _staircase(
         self, setup: SourceSetup, start: float, stop: float, points: int
     ) -> tuple[tuple[str, ...], str]:
@@ -220,12 +224,15 @@ class Keithley2400(Keithley24xx):
             ":SOUR:SWE:DIR UP",
         ), "SWE"
 
+    @override
     def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
         return (), "LIST"
 
+    @override
     def _list_command(self, name: str) -> str:
         return f":SOUR:LIST:{name}"
 
+    @override
     def _sweep(
         self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int
     ) -> Readings:

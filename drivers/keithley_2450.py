@@ -26,9 +26,9 @@ import re
 import time
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
@@ -92,26 +92,18 @@ class Keithley2450(Keithley24xx):
     MOST_POINTS = 100_000
     _seen_on_s = -math.inf
 
-    def connect(self) -> Identity:
-        """See `Instrument.connect`. Raises `ConfigError` where the instrument's command set is not
-        SCPI; it is left as it is.
-        """
-        identity = super().connect()
-        try:
-            language = self.dialog.query("*LANG?")
-        except BaseException:
-            self.close()
-            raise
+    @override
+    def look(self) -> None:
+        """Refuse a command set that is not SCPI, leaving it as it is. Raises `ConfigError`."""
+        language = self.dialog.query("*LANG?")
         if language != "SCPI":
-            self.close()
             raise ConfigError(
                 f"{self.name}: the command set is {language[:20]!r}; choose SCPI in its menu"
                 " (Settings) and restart it"
             )
-        return identity
 
+    @override
     def limits(self, channel: str) -> ChannelLimits:
-        """See `SourceMeter.limits`."""
         if channel not in self.channels:
             raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
         shortest_aperture_s, longest_aperture_s = (
@@ -160,9 +152,10 @@ class Keithley2450(Keithley24xx):
             ),
         )
 
+    @override
     def arm(self) -> None:
-        """See `Instrument.arm`. Raises `ConfigError` for another line frequency than that of the
-        bench file.
+        """Reset and verify. Raises `ConfigError` for another line frequency than that of the bench
+        file.
         """
         self._setup = None
         self._saw_output("0")
@@ -189,17 +182,15 @@ class Keithley2450(Keithley24xx):
             raise InstrumentError(f"{self.name}: after a reset it says {told!r}", command="*RST")
         self.check_mains(mains)
 
+    @override
     def switch_off(self) -> None:
-        """See `ScpiInstrument.switch_off`: off first, for that cannot fail; then both levels to
-        zero.
-        """
+        """Off first, for that cannot fail; then both levels to zero."""
         self._saw_output("0")
         self.send(":ABOR", ":OUTP OFF", ":SOUR:VOLT 0", ":SOUR:CURR 0")
 
+    @override
     def errors(self) -> list[InstrumentError]:
-        """See `Instrument.errors`; the log holds up to 1000, of which the oldest are told and the
-        rest are dropped.
-        """
+        """The oldest entries of the log, which holds up to 1000; the rest are dropped."""
         told = self.dialog.query(";".join([":SYST:ERR:COUN?", *[self.ERROR_QUERY] * ENTRIES]))
         count, entries = told.partition(";")[0], _ENTRY.findall(told)
         if not count.isdigit() or len(entries) != ENTRIES:
@@ -209,35 +200,39 @@ class Keithley2450(Keithley24xx):
             raise LinkError(f"{self.name}: the event log cannot be emptied")
         return [self.error_of(f'{code},"{text}"', "") for code, text in entries if int(code) != 0]
 
+    @override
     def error_of(self, entry: str, message: str) -> InstrumentError:
-        """See `ScpiInstrument.error_of`; kind and time at the end of an entry are left out."""
+        """One entry of the log, without the kind and time at its end."""
         return super().error_of(_WHEN.sub('"', entry), message)
 
+    @override
     def source(self, channel: str, level: float) -> None:
-        """See `SourceMeter.source`."""
         setup = self._configured(channel)
         self._check_levels(setup, np.array([level]))
         self._saw_output(self.ask(f":SOUR:{SHORT[setup.function]}:LEV {number(level)}", ":OUTP?"))
 
+    @override
     def output(self, channel: str, on: bool) -> None:
-        """See `SourceMeter.output`; verified by read-back."""
+        """Switch the output; verified by read-back."""
         self._saw_output("0")
         super().output(channel, on)
         self._saw_output("1" if on else "0")
 
+    @override
     def settings(self, channel: str) -> SourceSetup:
-        """See `SourceMeter.settings`."""
         self.limits(channel)
         return self._told(self.ask(*SETTINGS))
 
+    @override
     def measure(self, channel: str) -> Readings:
-        """See `SourceMeter.measure`. The reading's own status tells whether the output was on."""
+        """One reading; its own status tells whether the output was on."""
         setup = self._configured(channel)
         told = self.ask(
             ":FORM:DATA ASC", f":READ? {BUFFER},{ELEMENTS}", takes_s=self.takes_s(setup, 1)
         )
         return self._readings(setup, told, 1)
 
+    @override
     def _checked(self, setup: SourceSetup, limits: ChannelLimits) -> SourceSetup:
         asked = super()._checked(setup, limits)
         if (
@@ -251,6 +246,7 @@ class Keithley2450(Keithley24xx):
             )
         return asked
 
+    @override
     def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:
         source, sense = SHORT[setup.function], OTHER[setup.function]
         limits = self.limits("1")
@@ -312,6 +308,7 @@ class Keithley2450(Keithley24xx):
             remote_sense=(told[16] if is_volts else told[17]) == "1",
         )
 
+    @override
     def _staircase(
         self, setup: SourceSetup, start: float, stop: float, points: int
     ) -> tuple[tuple[str, ...], str]:
@@ -321,12 +318,15 @@ class Keithley2450(Keithley24xx):
         sweep = f"{number(start)},{number(stop)},{points},0,1,{ranging},OFF,OFF,{BUFFER}"
         return (), f":SOUR:SWE:{name}:LIN {sweep}"
 
+    @override
     def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
         return (), f":SOUR:SWE:{SHORT[setup.function]}:LIST 1,0,1,OFF,{BUFFER}"
 
+    @override
     def _list_command(self, name: str) -> str:
         return f":SOUR:LIST:{name}"
 
+    @override
     def _sweep(
         self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int
     ) -> Readings:

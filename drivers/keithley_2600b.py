@@ -21,15 +21,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError
+from rram_hil.hardware.abilities import ScriptedSourceMeter
 from rram_hil.hardware.instrument import (
     Accuracy,
     ChannelLimits,
     Function,
     InstrumentConfig,
     Readings,
-    SourceMeter,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
@@ -134,7 +135,7 @@ _FAMILIES = {
 _SINGLE = frozenset({"2601B", "2611B", "2635B"})
 
 
-class Keithley2600B(TspInstrument, SourceMeter):
+class Keithley2600B(TspInstrument, ScriptedSourceMeter):
     """One or two channels "a", "b". Sweeps and lists run in the trigger model and come back as one
     binary block.
 
@@ -150,8 +151,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
         self._setups: dict[str, SourceSetup] = {}
         self._line_hz = config.line_hz
 
+    @override
     def look(self) -> None:
-        """See `TspInstrument.look`: the mains frequency that the instrument counts apertures in."""
+        """The mains frequency that the instrument counts apertures in."""
         told = self.peek("print(localnode.linefreq)")
         self._line_hz = float(numbers(told[0])[0]) if len(told) == 1 else self.config.line_hz
         if not 45.0 <= self._line_hz <= 65.0:
@@ -160,8 +162,8 @@ class Keithley2600B(TspInstrument, SourceMeter):
             )
 
     @property
+    @override
     def channels(self) -> tuple[str, ...]:
-        """See `SourceMeter`."""
         return ("a",) if self.identity.model in _SINGLE else ("a", "b")
 
     @property
@@ -169,8 +171,13 @@ class Keithley2600B(TspInstrument, SourceMeter):
         """The mains frequency that the instrument counts apertures in."""
         return self._line_hz
 
+    @override
+    def lua_name(self, channel: str) -> str:
+        return f"smu{channel}"
+
+    @override
     def limits(self, channel: str) -> ChannelLimits:
-        """See `SourceMeter`. The 100 pA range of `measures_a` is for measuring only."""
+        """Ranges and envelope; the 100 pA range of `measures_a` is for measuring only."""
         self._known(channel)
         family = _FAMILIES[self.identity.model]
         return ChannelLimits(
@@ -189,8 +196,8 @@ class Keithley2600B(TspInstrument, SourceMeter):
             measures_v=family.volts,
         )
 
+    @override
     def arm(self) -> None:
-        """See `Instrument.arm`."""
         self._setups = {}
         self.run(
             "\n".join(["errorqueue.clear()", *self._off(), "reset()", *self._off()]), takes_s=2.0
@@ -198,8 +205,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
         if not self.is_off():
             raise InstrumentError(f"{self.name}: an output is on after a reset")
 
+    @override
     def switch_off(self) -> None:
-        """See `TspInstrument`: sweeps given up, levels zero, outputs off and open."""
+        """Sweeps given up, levels zero, outputs off and open."""
         self.run("\n".join(self._off()))
 
     def _off(self) -> list[str]:
@@ -214,15 +222,15 @@ class Keithley2600B(TspInstrument, SourceMeter):
             )
         ]
 
+    @override
     def is_off(self) -> bool:
-        """See `Instrument`."""
         told = numbers(
             self.ask(f"print({', '.join(f'smu{c}.source.output' for c in self.channels)})")
         )
         return bool(told.size == len(self.channels) and (told == 0.0).all())
 
+    @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
-        """See `SourceMeter`."""
         self._check(channel, setup)
         smu = f"smu{channel}"
         force, sense = ("v", "i") if setup.function is Function.VOLTAGE else ("i", "v")
@@ -266,8 +274,8 @@ class Keithley2600B(TspInstrument, SourceMeter):
         )
         self._setups[channel] = setup
 
+    @override
     def settings(self, channel: str) -> SourceSetup:
-        """See `SourceMeter`."""
         self._known(channel)
         smu = f"smu{channel}"
         words = [f"{smu}.source.func"]
@@ -297,13 +305,14 @@ class Keithley2600B(TspInstrument, SourceMeter):
             remote_sense=bool(told[13] == 1.0),
         )
 
+    @override
     def source(self, channel: str, level: float) -> None:
-        """See `SourceMeter`."""
         self._check_levels(channel, np.array([level], dtype=np.float64))
         self.run(f"smu{channel}.source.level{self._forces(channel)} = {number(level)}")
 
+    @override
     def output(self, channel: str, on: bool) -> None:
-        """See `SourceMeter`; verified by read-back in the same message."""
+        """Switch the output; verified by read-back in the same message."""
         self._known(channel)
         if on:
             self._setup(channel)
@@ -315,8 +324,9 @@ class Keithley2600B(TspInstrument, SourceMeter):
                 f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
             )
 
+    @override
     def measure(self, channel: str) -> Readings:
-        """See `SourceMeter`: the wait of the setup, then one integration, with the level as it
+        """One reading (V, A): the wait of the setup, then one integration, with the level as it
         stands.
         """
         setup = self._setup(channel)
@@ -324,8 +334,8 @@ class Keithley2600B(TspInstrument, SourceMeter):
         take = [f"{smu}.measure.iv({smu}.nvbuffer1, {smu}.nvbuffer2)"]
         return self._readings(channel, 1, take, setup.settle_s + setup.aperture_s)
 
+    @override
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
-        """See `SourceMeter`."""
         if not 1 <= points <= MOST_POINTS:
             raise ConfigError(
                 f"points: {points} are not 1 to {MOST_POINTS}, which is what {self.name} holds"
@@ -337,8 +347,8 @@ class Keithley2600B(TspInstrument, SourceMeter):
         )
         return self._staircase(channel, points, [ramp])
 
+    @override
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
-        """See `SourceMeter`."""
         levels = np.asarray(levels, dtype=np.float64)
         if levels.ndim != 1 or not 1 <= levels.size <= MOST_POINTS:
             raise ConfigError(

@@ -20,6 +20,8 @@ import re
 from collections.abc import Iterable
 from typing import ClassVar
 
+from typing_extensions import override
+
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import Crosspoint
 
@@ -43,10 +45,12 @@ class Keithley3706A(TspSwitch):
     SETTLE_S: ClassVar[dict[str, float]] = {"": 4e-3}
     """Unverified."""
 
+    @override
     def plain_model(self, told: str) -> str:
         """The model without the variant's suffix ("MODEL 3706A-SNFP" -> "3706A")."""
         return super().plain_model(told).partition("-")[0]
 
+    @override
     def look(self) -> None:
         """Read which matrix cards there are. Changes nothing."""
         told = self.peek(CARDS_CODE)
@@ -63,13 +67,15 @@ class Keithley3706A(TspSwitch):
         # Of a wider card no column could be told from the next slot's first.
         self.cards = tuple(card for card in cards if 0 < card.columns <= self.COLUMNS)
 
+    @override
     def point_name(self, slot: int, row: int, column: int) -> str:
-        """See `TspSwitch.point_name`: "1101"."""
+        """The name of a crosspoint, such as 1101."""
         return f"{slot}{row}{column:02d}"
 
+    @override
     def point_of(self, name: str) -> Crosspoint | None:
-        """See `TspSwitch.point_of`: None for a backplane relay. Raises `LinkError` for what names
-        no relay.
+        """The crosspoint of a relay's name, None for a backplane relay. Raises `LinkError` for what
+        names no relay.
         """
         if re.fullmatch(r"[1-6]9\d\d", name):
             return None

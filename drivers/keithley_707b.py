@@ -19,6 +19,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+from typing_extensions import override
+
 from rram_hil.errors import LinkError
 from rram_hil.hardware.instrument import Crosspoint
 
@@ -35,6 +37,7 @@ class Keithley707B(TspSwitch):
     SETTLE_S: ClassVar[dict[str, float]] = {"7174A": 2e-3, "7174": 2e-3, "": 15e-3}
     """Unverified; the longest known (7072) for cards not named."""
 
+    @override
     def look(self) -> None:
         """Read which cards there are. Changes nothing."""
         slots = self.SLOTS[self.identity.model]
@@ -45,12 +48,14 @@ class Keithley707B(TspSwitch):
             card for slot, idn in enumerate(told, 1) if (card := _card(slot, idn)) is not None
         )
 
+    @override
     def point_name(self, slot: int, row: int, column: int) -> str:
-        """See `TspSwitch.point_name`: "1A01"."""
+        """The name of a crosspoint, such as 1A01."""
         return f"{slot}{self.ROWS[row - 1]}{column:02d}"
 
+    @override
     def point_of(self, name: str) -> Crosspoint | None:
-        """See `TspSwitch.point_of`. Raises `LinkError` for what names no crosspoint."""
+        """The crosspoint of a relay's name. Raises `LinkError` for what names none."""
         found = re.fullmatch(r"([1-6])([A-Ha-h])(\d\d)", name)
         if found is None:
             raise LinkError(f"{self.name}: {name[:20]!r} names no crosspoint")

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import (
@@ -76,12 +77,12 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
         self._cycle_s: dict[str, float] = {}
 
     @property
+    @override
     def channels(self) -> tuple[str, ...]:
-        """See `PulseGenerator`."""
         return ("1", "2") if self.identity.model in TWO_CHANNELS else ("1",)
 
+    @override
     def limits(self, channel: str) -> PulseLimits:
-        """See `PulseGenerator`."""
         self._known(channel)
         fast = self.identity.model.startswith("336")
         shortest_period_s = 1.0 / HERTZ[self.identity.model]
@@ -96,26 +97,28 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
             most_pulses=100_000,
         )
 
+    @override
     def arm(self) -> None:
-        """See `Instrument.arm`."""
         self._cycle_s = {}
         self.send("*CLS", *(f":OUTP{c} OFF" for c in self.channels), ":ABOR")
         self.send("*RST", *(f":OUTP{c} OFF" for c in self.channels), takes_s=2.0)
         if not self.is_off():
             raise InstrumentError(f"{self.name}: an output is on after a reset")
 
+    @override
     def switch_off(self) -> None:
-        """See `ScpiInstrument`: outputs off first, then bursts given up."""
+        """Outputs off first, then bursts given up."""
         self.send(*(f":OUTP{c} OFF" for c in self.channels), ":ABOR")
 
+    @override
     def is_off(self) -> bool:
-        """See `Instrument`."""
         told = self.ask(*(f":OUTP{c}?" for c in self.channels))
         return all(word.strip() == "0" for word in told.split(";"))
 
+    @override
     def configure(self, channel: str, setup: PulseSetup) -> None:
-        """See `PulseGenerator`. Levels are those at a load of `load_ohm`: into another load they
-        are others.
+        """Set the channel up. Levels are those at a load of `load_ohm`: into another load they are
+        others.
         """
         self._check(channel, setup)
         c = channel
@@ -198,8 +201,8 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
         )
         self._cycle_s[c] = values.size / rate_hz
 
+    @override
     def settings(self, channel: str) -> PulseSetup:
-        """See `PulseGenerator`."""
         self._known(channel)
         c = channel
         polarity, *words = self.ask(
@@ -223,8 +226,9 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
             high, low, width, period, lead, float("inf") if load >= NOT_A_READING else load
         )
 
+    @override
     def output(self, channel: str, on: bool) -> None:
-        """See `PulseGenerator`; verified by read-back in the same message."""
+        """Switch the output; verified by read-back in the same message."""
         self._known(channel)
         if on and channel not in self._cycle_s:
             raise ConfigError(f"channel {channel} of {self.name} has not been configured")
@@ -234,8 +238,9 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
                 f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
             )
 
+    @override
     def fire(self, channel: str, count: int) -> None:
-        """See `PulseGenerator`: one transaction, which ends when the burst is complete."""
+        """Give one burst in one transaction, which ends when the burst is complete."""
         most = self.limits(channel).most_pulses
         if not 1 <= count <= most:
             raise ConfigError(f"count: {count} is not 1 to {most} pulses of {self.name}")

@@ -43,10 +43,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.array.operations import Status
-from rram_hil.errors import BenchError, ConfigError, InstrumentError, LinkError
-from rram_hil.hardware.driver import Identity
+from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
@@ -58,11 +58,11 @@ from rram_hil.hardware.instrument import (
     SourceSetup,
 )
 from rram_hil.types import FloatArray
-from rram_hil.wire.dialog import Dialog, number
-from rram_hil.wire.open_link import make_link
+from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
 from .dialects.flex import ENTRY, Elements, elements, packed
+from .dialects.text import QueueInstrument
 
 VOLTS: Mapping[int, float] = {
     5: 0.5,
@@ -81,7 +81,6 @@ MOST_POINTS = 34034 // 4
 holds 34034 data at least.
 """
 PROGRAM = 1
-MOST_ERRORS = 64
 OVERHEAD_S = 2e-3
 """What a reading takes at most beside its aperture, on a fixed range."""
 RELAY_S = 0.1
@@ -160,65 +159,57 @@ class _Channel:
     on: bool = False
 
 
-class KeysightB1500(SourceMeter):
+class KeysightB1500(QueueInstrument, SourceMeter):
     """A B1500A; a channel is named by the slot of its module ("1" to "10"). `modules` tells which
     module is where.
     """
 
     MAKER: ClassVar[str] = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
-    identity: Identity
+    ERROR_QUERY = "ERRX?"
+    ENDING = b"\r\n"
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
         super().__init__(config, traffic)
         self.modules: dict[str, str] = {}
         self._channels: dict[str, _Channel] = {}
 
-    def connect(self) -> Identity:
-        """See `Instrument.connect`; a mainframe without a module of `MODULES` is refused."""
-        config = self.config
-        link = make_link(config.resource, self.traffic, baud=config.baud)
+    @override
+    def probe(self, nonce: int) -> tuple[str, str]:
+        return sre_probe(nonce)
+
+    @override
+    def look(self) -> None:
+        """Which module is in which slot. A mainframe without a module of `MODULES` is refused."""
         self._channels.clear()
-        self.dialog = Dialog(
-            link, sre_probe, timeout_s=config.timeout_s, ending=b"\r\n", name=self.name
-        )
-        try:
-            self.dialog.open()
-            told = self.dialog.query("*IDN?")
-            maker, model, serial, firmware = ([p.strip() for p in told.split(",")] + [""] * 4)[:4]
-            self.accept(f"{maker} {model}", model)
-            slots = self.dialog.query("UNT?").split(";")
-            if not all(re.fullmatch(r"[\w/]+,\d+", slot.strip()) for slot in slots):
-                raise LinkError(f"{self.name}: {slots!r} is no list of modules")
-            names = [slot.partition(",")[0].strip() for slot in slots]
-            self.modules = {
-                str(slot): name for slot, name in enumerate(names, 1) if name in MODULES
-            }
-            if not self.modules:
-                raise ConfigError(
-                    f"{config.resource}: no slot holds one of {', '.join(MODULES)}; it has {names}"
-                )
-            self.identity = Identity(model, serial, firmware)
-        except BaseException:
-            self.dialog.close()
-            raise
-        return self.identity
+        slots = self.dialog.query("UNT?").split(";")
+        if not all(re.fullmatch(r"[\w/]+,\d+", slot.strip()) for slot in slots):
+            raise LinkError(f"{self.name}: {slots!r} is no list of modules")
+        names = [slot.partition(",")[0].strip() for slot in slots]
+        self.modules = {str(slot): name for slot, name in enumerate(names, 1) if name in MODULES}
+        if not self.modules:
+            raise ConfigError(
+                f"{self.config.resource}: no slot holds one of {', '.join(MODULES)}; it has {names}"
+            )
 
     @property
+    @override
     def channels(self) -> tuple[str, ...]:
-        """See `SourceMeter`: the slots with a source-measure module."""
+        """The slots with a source-measure module."""
         return tuple(self.modules)
 
+    @override
     def limits(self, channel: str) -> ChannelLimits:
-        """See `SourceMeter`. Above 42 V the interlock must be closed."""
+        """Ranges and envelope; above 42 V the interlock must be closed."""
         if channel not in self.modules:
             raise ConfigError(
                 f"{self.name}: channel {channel!r}: there is {', '.join(self.modules)}"
             )
         return replace(MODULES[self.modules[channel]], longest_aperture_s=100 / self.config.line_hz)
 
+    @override
     def arm(self) -> None:
-        """See `Instrument.arm`: then format 11 with source data, high-speed converters, no service
+        """Reset and verify; then format 11 with source data, high-speed converters, no service
         requests.
         """
         self.safe_off()
@@ -236,35 +227,9 @@ class KeysightB1500(SourceMeter):
                 f"{self.name}: an output is still on after a reset", command="*RST"
             )
 
-    def safe_off(self) -> None:
-        """See `Instrument.safe_off`: an operation under way is aborted; once more on a drained link
-        where the first try fails.
-        """
-        try:
-            self._switch_off()
-        except BenchError:
-            self.dialog.out_of_step()
-            if not self.dialog.link.is_open:
-                self.dialog.open()
-            self._switch_off()
-        if not self.is_off():
-            raise InstrumentError(
-                f"{self.name}: an output is still on after it was switched off", command="CL"
-            )
-
+    @override
     def is_off(self) -> bool:
-        """See `Instrument.is_off`."""
         return not self._closed(self.dialog.query("*LRN? 0"))
-
-    def errors(self) -> list[InstrumentError]:
-        """See `Instrument.errors`."""
-        found: list[InstrumentError] = []
-        for _ in range(MOST_ERRORS):
-            error = self._error_of(self.dialog.query("ERRX?"), "")
-            if error.code == 0:
-                return found
-            found.append(error)
-        raise LinkError(f"{self.name}: more than {MOST_ERRORS} errors and no end")
 
     def send(self, *commands: str, takes_s: float = 0.0) -> None:
         """Send commands in as few messages as they need, then raise what the error queue holds: one
@@ -272,18 +237,18 @@ class KeysightB1500(SourceMeter):
 
         Raises `InstrumentError` with code, text and these commands.
         """
-        *before, last = packed((*commands, "ERRX?"))
+        *before, last = packed((*commands, self.ERROR_QUERY))
         with self.dialog.lock:
             for message in before:
                 self.dialog.write(message)
             entry = self.dialog.query(last, takes_s=takes_s)
-        self._raise(entry, ";".join(commands))
+        self.raise_error(entry, ";".join(commands))
 
     def measured(self, *commands: str, takes_s: float = 0.0) -> list[Elements]:
         """Send commands that measure; the lines of data that they gave: one transaction. Raises as
         `send`.
         """
-        message = ";".join((*commands, "TSQ", "ERRX?"))
+        message = ";".join((*commands, "TSQ", self.ERROR_QUERY))
         seen: set[str] = set()
 
         def is_last(line: str) -> bool:
@@ -292,17 +257,16 @@ class KeysightB1500(SourceMeter):
 
         _, lines = self.dialog.query_lines(message, is_last, takes_s=takes_s)
         entry = next(line for line in lines if ENTRY.fullmatch(line))
-        self._raise(entry, ";".join(commands))
+        self.raise_error(entry, ";".join(commands))
         try:
             return [elements(line) for line in lines if line != entry and line[1:3] != "ZT"]
         except LinkError:
             self.dialog.out_of_step()
             raise
 
+    @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
-        """See `SourceMeter.configure`. A channel that is off gets its source settings when it is
-        switched on.
-        """
+        """Set a channel up; one that is off gets its source settings when it is switched on."""
         self._check(channel, setup)
         known = self._channels.get(channel)
         kept = _Channel(setup, on=known is not None and known.on)
@@ -319,9 +283,10 @@ class KeysightB1500(SourceMeter):
         self.send(*commands)
         self._channels[channel] = kept
 
+    @override
     def settings(self, channel: str) -> SourceSetup:
-        """See `SourceMeter.settings`. `settle_s` and `remote_sense` are no settings of the
-        instrument: as configured.
+        """The settings read back; `settle_s` and `remote_sense` are none of the instrument: as
+        configured.
         """
         kept = self._kept(channel)
         is_volts = kept.setup.function is Function.VOLTAGE
@@ -344,10 +309,9 @@ class KeysightB1500(SourceMeter):
                 command="*LRN?",
             ) from None
 
+    @override
     def source(self, channel: str, level: float) -> None:
-        """See `SourceMeter.source`. The level of a channel that is off is sent when it is switched
-        on.
-        """
+        """Set a level; that of a channel that is off is sent when it is switched on."""
         kept = self._kept(channel)
         self._check_levels(channel, kept.setup, np.array([level]))
         if kept.on:
@@ -355,9 +319,10 @@ class KeysightB1500(SourceMeter):
             self.send(self._force(channel, kept.setup, level), *wait, takes_s=kept.setup.settle_s)
         kept.level = level
 
+    @override
     def output(self, channel: str, on: bool) -> None:
-        """See `SourceMeter.output`: on at zero with the configured compliance first, then the
-        level; off from zero.
+        """Switch a channel on at zero with the configured compliance first, then the level, or off
+        from zero.
         """
         self.limits(channel)
         if not on:
@@ -375,10 +340,9 @@ class KeysightB1500(SourceMeter):
         self.send(*commands, *self._wait(kept.setup), takes_s=RELAY_S + kept.setup.settle_s)
         kept.on = True
 
+    @override
     def measure(self, channel: str) -> Readings:
-        """See `SourceMeter.measure`: current and volts of one `TTIV`, the compliance side first.
-        One transaction.
-        """
+        """Current and volts of one `TTIV`, the compliance side first. One transaction."""
         kept = self._switched_on(channel)
         lines = self.measured(
             self._integration(kept.setup),
@@ -387,9 +351,10 @@ class KeysightB1500(SourceMeter):
         )
         return self._readings(channel, lines, 1)
 
+    @override
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
-        """See `SourceMeter.sweep`: a staircase of the instrument, set up and run in two
-        transactions, all data in the second.
+        """A staircase of the instrument, set up and run in two transactions, all data in the
+        second.
 
         It goes on at compliance (`WM` 1): each reading says so itself.
         """
@@ -417,10 +382,9 @@ class KeysightB1500(SourceMeter):
             )
         return self._readings(channel, lines, points, in_one_line=True)
 
+    @override
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
-        """See `SourceMeter.list_sweep`: stored as a program, then run; all data come in the one
-        transaction that runs it.
-        """
+        """Store the list as a program and run it; all data come in the transaction that runs it."""
         kept = self._switched_on(channel)
         setup = kept.setup
         levels = np.asarray(levels, dtype=np.float64)
@@ -447,7 +411,9 @@ class KeysightB1500(SourceMeter):
             )
         return self._readings(channel, lines, levels.size)
 
-    def _switch_off(self) -> None:
+    @override
+    def switch_off(self) -> None:
+        """An operation under way aborted, levels to zero, switches open."""
         self.dialog.write("AB")
         closed = self._closed(self.dialog.query("*LRN? 0"))
         if closed:
@@ -480,24 +446,15 @@ class KeysightB1500(SourceMeter):
                 return rest
         raise KeyError(f"no {command} {first} in {told[:60]!r}")
 
-    def _error_of(self, entry: str, commands: str) -> InstrumentError:
+    @override
+    def error_of(self, entry: str, message: str) -> InstrumentError:
         match = ENTRY.fullmatch(entry)
         if match is None:
             self.dialog.out_of_step()
             raise LinkError(f"{self.name}: {entry[:60]!r} is no entry of an error queue")
-        where = f", after {commands[:120]!r}" if commands else ""
+        where = f", after {message[:120]!r}" if message else ""
         text = f"{self.name}: error {int(match[1])}, {match[2]!r}{where}"
-        return InstrumentError(text, code=int(match[1]), command=commands)
-
-    def _raise(self, entry: str, commands: str) -> None:
-        error = self._error_of(entry, commands)
-        if error.code == 0:
-            return
-        more = self.errors()
-        text = f"{error}" + (
-            f" (and {len(more)} more: {'; '.join(str(e.code) for e in more[:5])})" if more else ""
-        )
-        raise InstrumentError(text, code=error.code, command=commands)
+        return InstrumentError(text, code=int(match[1]), command=message)
 
     def _kept(self, channel: str) -> _Channel:
         self.limits(channel)

@@ -20,8 +20,10 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import TriggeredSourceMeter
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
@@ -29,7 +31,6 @@ from rram_hil.hardware.instrument import (
     Function,
     InstrumentConfig,
     Readings,
-    SourceMeter,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
@@ -83,7 +84,7 @@ class _Armed:
     point_s: float
 
 
-class KeysightB2900(ScpiInstrument, SourceMeter):
+class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
     """One or two channels "1", "2". Sweeps and lists run on the instrument and come back as one
     binary block.
 
@@ -101,12 +102,17 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         self._armed: _Armed | None = None
 
     @property
+    @override
     def channels(self) -> tuple[str, ...]:
-        """See `SourceMeter`."""
         return ("1", "2") if self.identity.model in ("B2902A", "B2912A") else ("1",)
 
+    @property
+    @override
+    def most_points(self) -> int:
+        return MOST_POINTS
+
+    @override
     def limits(self, channel: str) -> ChannelLimits:
-        """See `SourceMeter`."""
         self._known(channel)
         fine = self.identity.model in ("B2911A", "B2912A")
         currents = (1e-8, *CURRENT_RANGES) if fine else CURRENT_RANGES
@@ -124,8 +130,9 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
             measures_v=MEASURES_V,
         )
 
+    @override
     def arm(self) -> None:
-        """See `Instrument.arm`. Nothing switches an output on by itself afterwards (`:OUTP:ON:AUTO
+        """Reset and verify. Nothing switches an output on by itself afterwards (`:OUTP:ON:AUTO
         OFF`).
         """
         self._setups, self._armed = {}, None
@@ -142,8 +149,9 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
                 f"{self.name}: an output is on, or goes on by itself, after a reset: {told!r}"
             )
 
+    @override
     def switch_off(self) -> None:
-        """See `ScpiInstrument`: sweeps given up, levels zero, outputs off."""
+        """Sweeps given up, levels zero, outputs off."""
         self._armed = None
         self.send(*self._off())
 
@@ -154,13 +162,13 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
             *(c for n in self.channels for c in (*self._rest(n), f":OUTP{n} OFF")),
         ]
 
+    @override
     def is_off(self) -> bool:
-        """See `Instrument`."""
         told = self.ask(*(f":OUTP{c}?" for c in self.channels))
         return all(word.strip() == "0" for word in told.split(";"))
 
+    @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
-        """See `SourceMeter`."""
         self._check(channel, setup)
         force, sense = ("VOLT", "CURR") if setup.function is Function.VOLTAGE else ("CURR", "VOLT")
         c = channel
@@ -206,8 +214,8 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
         )
         self._setups[channel] = setup
 
+    @override
     def settings(self, channel: str) -> SourceSetup:
-        """See `SourceMeter`."""
         self._known(channel)
         c = channel
         told = self.ask(
@@ -243,13 +251,14 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
             remote_sense=bool(values[13]),
         )
 
+    @override
     def source(self, channel: str, level: float) -> None:
-        """See `SourceMeter`."""
         self._check_levels(channel, np.array([level], dtype=np.float64))
         self.send(f":SOUR{channel}:{self._forces(channel)} {number(level)}")
 
+    @override
     def output(self, channel: str, on: bool) -> None:
-        """See `SourceMeter`; verified by read-back in the same message."""
+        """Switch the output; verified by read-back in the same message."""
         if on:
             self._setup(channel)
         self._known(channel)
@@ -259,8 +268,9 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
                 f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
             )
 
+    @override
     def measure(self, channel: str) -> Readings:
-        """See `SourceMeter`: the wait of the setup, then one integration, with the level as it
+        """One reading (V, A): the wait of the setup, then one integration, with the level as it
         stands.
         """
         setup = self._setup(channel)
@@ -276,8 +286,8 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
             channel
         ]
 
+    @override
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
-        """See `SourceMeter`."""
         if not 1 <= points <= MOST_POINTS:
             raise ConfigError(
                 f"points: {points} are not 1 to {MOST_POINTS}, which is what a sweep of {self.name}"
@@ -300,8 +310,8 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
             ],
         )
 
+    @override
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
-        """See `SourceMeter`."""
         levels = self._list(channel, levels)
         return self._staircase(channel, levels, self._list_commands(channel, levels))
 

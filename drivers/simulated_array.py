@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits
@@ -54,6 +55,7 @@ class SimulatedArray(Driver):
             raise LinkError("simulated array: not connected")
         return self._chip
 
+    @override
     def connect(self) -> Identity:
         """Make the chip, or open its state file. Raises `ConfigError` or `DataError` where it does
         not fit.
@@ -78,20 +80,24 @@ class SimulatedArray(Driver):
         )
 
     @property
+    @override
     def capabilities(self) -> Capabilities:
         """What the simulated chip can do."""
         return self.chip.capabilities
 
+    @override
     def arm(self) -> None:
         """Nothing to make safe: the outputs of a simulated chip are at zero between operations."""
         _ = self.chip
 
+    @override
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out one operation; when cancelled, return the part that was done (a multiply raises
         `AbortedError`).
         """
         return self.chip.execute(operation, number, self.cancel)
 
+    @override
     def executed(self, number: int, cells: Cells) -> IntArray | None:
         """Pulses that operation `number` really gave each cell, shape (n,); -1 where a later
         operation has reached it.
@@ -100,19 +106,23 @@ class SimulatedArray(Driver):
             self.chip.last_numbers(cells) > number, -1, self.chip.executed(number, cells)
         )
 
+    @override
     def last_number(self) -> int:
         """The highest operation number that the chip has seen."""
         return self.chip.last_number
 
+    @override
     def safe_off(self) -> None:
         """Outputs are at zero between operations already."""
 
+    @override
     def close(self) -> None:
         """Bring the state to its file and let the chip go. Safe to call twice."""
         if self._chip is not None:
             self._chip.close()
             self._chip = None
 
+    @override
     def now_s(self) -> float:
         """The chip's virtual clock (s)."""
         return self.chip.now_s

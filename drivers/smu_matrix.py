@@ -1,9 +1,9 @@
-"""Driver of an array reached by source-meter channels through a switch matrix (see `_wiring` for
-its bench file).
+"""Driver of an array reached by source-meter channels through a switch matrix (see
+`matrix.wiring` for its bench file).
 
 Cells are carried out row by row, one batch a row. Between rows all sources stand at zero and the
 matrix stays as it was, so that relays move no more than they must; `arm` and `safe_off` leave every
-relay open, verified. Which way a row takes depends on the instruments (`_smu_chains`). The bench
+relay open, verified. Which way a row takes depends on the instruments (`matrix.chains`). The bench
 clock is the host's on a real bench.
 """
 
@@ -20,6 +20,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits, pulses_of
@@ -34,6 +35,7 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
+from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, ReadingPath, Span
 from rram_hil.hardware.instrument import (
     ChannelLimits,
@@ -45,14 +47,11 @@ from rram_hil.hardware.instrument import (
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.wire.bench_clock import FarClock
 
-from .dialects.tsp_switch import TspSwitch
-from .keithley_707b import Keithley707B
-from .keithley_2600b import Keithley2600B
-from .keysight_b2900 import KeysightB2900
 from .matrix.chains import Chain, Measured, PlainChain, TriggeredChain, TspChain, stops
 from .matrix.routes import Relays, Route, Router, RowPlan
 from .matrix.wiring import Wiring
 
+AnyChain = Chain[SourceMeter, SwitchMatrix]
 POLL_S = 0.05
 """How often a wait looks at `cancel`."""
 
@@ -87,10 +86,11 @@ class SmuMatrix(Driver):
         self._router = Router(config.wiring, geometry, limits)
         self._lock = threading.RLock()
         self._instruments: dict[str, Instrument] = {}
-        self._chain: Chain | None = None
+        self._chain: AnyChain | None = None
         self._clock: FarClock | None = None
         self._relays: Relays | None = None
 
+    @override
     def connect(self) -> Identity:
         """Identify every instrument; no output and no relay changes. Raises `ConfigError` for a
         wrong or missing one.
@@ -123,28 +123,29 @@ class SmuMatrix(Driver):
             protocol=self._connected().NAME,
         )
 
-    def _make_chain(self) -> Chain:
+    def _make_chain(self) -> AnyChain:
         """The best way that these instruments allow."""
         wiring = self._settings.wiring
         meters, matrix = self._meters(), self._matrix()
-        only = next(iter(meters.values())) if len(meters) == 1 else None
-        is_707b = isinstance(matrix, Keithley707B)
-        kind: type[Chain] = PlainChain
-        if wiring.tsp_node and isinstance(only, Keithley2600B) and is_707b:
-            kind = TspChain
-        elif wiring.triggers and isinstance(only, KeysightB2900) and is_707b:
-            kind = TriggeredChain
-            if wiring.triggers.smu not in meters:
-                raise ConfigError(
-                    f"driver.wiring.triggers.smu: {wiring.triggers.smu!r} has no channel of the"
-                    f" array; {', '.join(meters)} has"
-                )
-        elif wiring.tsp_node or wiring.triggers:
+        rest = wiring, self._router.gate, self.limits.read_v, self.now_s
+        name, only = next(iter(meters.items()))
+        if len(meters) == 1 and isinstance(matrix, ScriptedMatrix):
+            if wiring.tsp_node and isinstance(only, ScriptedSourceMeter):
+                return TspChain({name: only}, matrix, *rest)
+            if wiring.triggers and isinstance(only, TriggeredSourceMeter):
+                if wiring.triggers.smu != name:
+                    raise ConfigError(
+                        f"driver.wiring.triggers.smu: {wiring.triggers.smu!r} has no channel of the"
+                        f" array; {name} has"
+                    )
+                return TriggeredChain({name: only}, matrix, *rest)
+        if wiring.tsp_node or wiring.triggers:
             raise ConfigError(
-                "driver.wiring: tsp_node needs one 2600B and a 707B or 708B, triggers one B2900 and"
-                " a 707B or 708B; take them out for other instruments"
+                "driver.wiring: tsp_node needs one source-meter and a matrix that run scripts (a"
+                " 2600B and a 707B), triggers one whose lists wait for digital lines (a B2900) and"
+                " such a matrix; take them out for other instruments"
             )
-        return kind(meters, matrix, wiring, self._router.gate, self.limits.read_v, self.now_s)
+        return PlainChain(meters, matrix, *rest)
 
     def _meters(self) -> dict[str, SourceMeter]:
         """The source-meters that channels are wired to, by name."""
@@ -185,12 +186,12 @@ class SmuMatrix(Driver):
                 f"driver.wiring: column {max(wiring.columns)} is beyond the matrix's"
                 f" {matrix.columns}"
             )
-        if isinstance(matrix, TspSwitch):
-            for point in itertools.product(wiring.rows, wiring.columns):
-                matrix.name_of(point)
+        if isinstance(matrix, ScriptedMatrix):
+            matrix.names(itertools.product(wiring.rows, wiring.columns))  # refuses what is missing
         return matrix
 
     @property
+    @override
     def capabilities(self) -> Capabilities:
         """What the connected chain can do. Raises `LinkError` before `connect`."""
         chain = self._connected()
@@ -246,10 +247,9 @@ class SmuMatrix(Driver):
             )
         return fraction, floor_a
 
+    @override
     def wear(self) -> str:
-        """See `Driver.wear`: how often the relays in front of the array have closed, as the matrix
-        counts.
-        """
+        """How often the relays in front of the array have closed, as the matrix counts."""
         with self._lock:
             matrix, wiring = self._connected().matrix, self._settings.wiring
             points = list(itertools.product(wiring.rows, wiring.columns))
@@ -261,25 +261,27 @@ class SmuMatrix(Driver):
         )
 
     @property
+    @override
     def transactions(self) -> int:
-        """See `Driver.transactions`."""
         return sum(i.dialog.transactions for i in self._instruments.values())
 
     @property
+    @override
     def instruments(self) -> Mapping[str, Instrument]:
         """The connected instruments by their names in the bench file."""
         return self._instruments
 
+    @override
     def parts(self) -> Mapping[str, Identity]:
-        """See `Driver.parts`."""
         return {
             name: identity
             for name, instrument in self._instruments.items()
             if (identity := getattr(instrument, "identity", None)) is not None
         }
 
+    @override
     def reading_paths(self, operation: Apply) -> list[ReadingPath]:
-        """See `Driver.reading_paths`: channels are named as in the wiring."""
+        """Reading paths, channels named as in the wiring."""
         on_row = {row: channel for channel, row in self._settings.wiring.channels.items()}
         n, paths = len(operation.cells), []
         routes = self._router.routes(replace(operation, repeat=1))
@@ -296,6 +298,7 @@ class SmuMatrix(Driver):
                 paths.append(ReadingPath(route.drop_v, gate_v, sources, route.sense, route.sign))
         return paths
 
+    @override
     def arm(self) -> None:
         """Sources off and reset, then relays open, all verified; scripts loaded."""
         with self._lock:
@@ -311,6 +314,7 @@ class SmuMatrix(Driver):
             self._relays = frozenset()
             chain.arm()
 
+    @override
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out an `Apply` row by row, or a `Wait`.
 
@@ -381,7 +385,7 @@ class SmuMatrix(Driver):
             raise
 
     def _rows(
-        self, cells: Cells, parts: list[tuple[Route, ...]], chain: Chain
+        self, cells: Cells, parts: list[tuple[Route, ...]], chain: AnyChain
     ) -> Iterator[IntArray]:
         """Positions of the cells, row after row, so many at a time that no part of them lasts
         longer than `row_s`.
@@ -395,7 +399,7 @@ class SmuMatrix(Driver):
             for first in range(0, at.size, max(1, int(most))):
                 yield at[first : first + max(1, int(most))]
 
-    def _parts(self, routes: tuple[Route, ...], operation: Apply, chain: Chain) -> list[slice]:
+    def _parts(self, routes: tuple[Route, ...], operation: Apply, chain: AnyChain) -> list[slice]:
         """The steps in parts that are carried out one after the other.
 
         Cut after a measurement where a stop condition is the host's to look at, where one cell
@@ -420,7 +424,7 @@ class SmuMatrix(Driver):
 
     def _row(
         self,
-        chain: Chain,
+        chain: AnyChain,
         operation: Apply,
         routes: tuple[Route, ...],
         at: IntArray,
@@ -449,7 +453,7 @@ class SmuMatrix(Driver):
                 break
         return plan, found
 
-    def _finish(self, chain: Chain) -> None:
+    def _finish(self, chain: AnyChain) -> None:
         """Outputs off after the last row; what was measured stays good if that needs a second
         try.
         """
@@ -466,7 +470,7 @@ class SmuMatrix(Driver):
             self.safe_off()
         except BenchError as failure:
             raise LinkError(
-                f"{error}; and outputs could not be verified as off: {failure}"
+                f"{error}; and outputs could not be verified as off: {failure}", outputs_off=False
             ) from None
 
     def _wait(self, operation: Wait) -> WaitResult:
@@ -476,9 +480,10 @@ class SmuMatrix(Driver):
         end_s = time.monotonic() + operation.seconds
         while (left_s := end_s - time.monotonic()) > 0:
             if self.cancel.wait(min(left_s, POLL_S)):
-                raise AbortedError("wait: stopped; outputs are off")
+                raise AbortedError("wait: stopped; outputs are off", outputs_off=True)
         return WaitResult(TimeSpan(started_s, self.now_s()))
 
+    @override
     def safe_off(self) -> None:
         """Every source off, then every relay open, each verified; one that fails does not keep the
         others from it.
@@ -500,6 +505,7 @@ class SmuMatrix(Driver):
                 raise failures[0]
             self._relays = frozenset()
 
+    @override
     def close(self) -> None:
         """Give all links back. Safe to call twice."""
         with self._lock:
@@ -512,11 +518,12 @@ class SmuMatrix(Driver):
                     self._clock.close()
                 self._clock = None
 
+    @override
     def now_s(self) -> float:
         """The bench clock (s): the host's, or the far side's where that is simulated."""
         return time.monotonic() if self._clock is None else self._clock.now_s()
 
-    def _connected(self) -> Chain:
+    def _connected(self) -> AnyChain:
         if self._chain is None:
             raise LinkError("smu-matrix: not connected")
         return self._chain
@@ -526,7 +533,7 @@ class SmuMatrix(Driver):
         return chain.meter(channel).limits(chain.channel(channel))
 
 
-def _lasts_s(routes: tuple[Route, ...], chain: Chain) -> float:
+def _lasts_s(routes: tuple[Route, ...], chain: AnyChain) -> float:
     """How long steps last on one cell: relays that change for a step open and close."""
     moves = 1 + sum(before.joins != after.joins for before, after in itertools.pairwise(routes))
     return 2 * moves * chain.matrix.settle_s + sum(r.width_s + 4 * chain.source_s for r in routes)

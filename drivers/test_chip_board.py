@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits, pulses_of
@@ -121,6 +122,10 @@ class _RebootedError(LinkError):
     """The board that answers was booted after the last IDENTIFY."""
 
 
+class _AgainError(LinkError):
+    """No sound reply came; the request may be sent again."""
+
+
 class _BoardError(InstrumentError):
     """An error reply, before it is known what it means for the caller."""
 
@@ -146,7 +151,7 @@ class _Port:
         try:
             self._link.open()
         except LinkError as error:
-            raise _LostError(str(error)) from None
+            raise _LostError(error.message, where=error.where) from None
         except ConfigError as error:
             raise ConfigError(f"driver.port: {error}") from None
         self.reader.clear()
@@ -159,14 +164,14 @@ class _Port:
         try:
             self._opened().send(frame)
         except LinkError as error:
-            raise _LostError(str(error)) from None
+            raise _LostError(error.message, where=error.where) from None
 
     def receive(self) -> list[Frame]:
         """Frames that came within `POLL_S`; returns as soon as one is complete."""
         try:
             data = self._opened().receive(self.reader.wanted, POLL_S)
         except LinkError as error:
-            raise _LostError(str(error)) from None
+            raise _LostError(error.message, where=error.where) from None
         now = time.monotonic()
         if data:
             self._heard_s = now
@@ -189,6 +194,7 @@ class _Wait:
     deadline_s: float
     sequences: set[int]
     parts: dict[int, list[bytes]]
+    silent_until_s: float = 0.0
     failures: int = 0
 
 
@@ -224,8 +230,9 @@ class TestChipBoard(Driver):
         self._clock_s = (0.0, time.monotonic())
 
     @classmethod
+    @override
     def identify_at(cls, port: str) -> Identity | None:
-        """See `Driver.identify_at`; whatever chip is in the socket."""
+        """Identify the board at a port, whatever chip is in its socket."""
         # Neither geometry nor limits matter before a board is armed.
         config = TestChipBoardConfig(port=port, timeout_s=0.5, retries=0)
         board = _AnyBoard(config, Geometry(1, 1, 1), Limits.model_construct())
@@ -236,6 +243,7 @@ class TestChipBoard(Driver):
         finally:
             board.close()
 
+    @override
     def connect(self) -> Identity:
         """Open the port and identify; change no output.
 
@@ -254,6 +262,7 @@ class TestChipBoard(Driver):
                 raise
 
     @property
+    @override
     def capabilities(self) -> Capabilities:
         """What the connected board can do. Raises `LinkError` before `connect`."""
         settings = self._settings
@@ -264,10 +273,11 @@ class TestChipBoard(Driver):
         )
 
     @property
+    @override
     def transactions(self) -> int:
-        """See `Driver.transactions`."""
         return self._transactions
 
+    @override
     def arm(self) -> None:
         """Switch off, set limits and watchdog and read them back, arm, verify.
 
@@ -280,6 +290,7 @@ class TestChipBoard(Driver):
                 self._again(self._arm)
             self._armed = True
 
+    @override
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out one operation, at most once, over retries, reconnections and reboots of the
         board.
@@ -308,6 +319,7 @@ class TestChipBoard(Driver):
                 reply = self._exactly_once(operation, number, kind, payload, what)
             return self._decoded(what, lambda: decode_result(reply, operation, number))
 
+    @override
     def executed(self, number: int, cells: Cells) -> IntArray | None:
         """Pulses that operation `number` gave each cell, from the board's nonvolatile records; None
         where it has none.
@@ -325,6 +337,7 @@ class TestChipBoard(Driver):
         with self._lock:
             return self._records(0, cells)[1]
 
+    @override
     def last_number(self) -> int:
         """The highest operation number that the board has accepted, or remembers from before its
         boot.
@@ -344,6 +357,7 @@ class TestChipBoard(Driver):
             reply = self._again(lambda: self._transact(Kind.SELF_TEST))
             return self._decoded("SELF_TEST", lambda: decode_self_test(reply))
 
+    @override
     def safe_off(self) -> None:
         """Outputs off and disarmed, verified by STATUS on the same connection. Raises if not
         verified.
@@ -353,11 +367,13 @@ class TestChipBoard(Driver):
             self._armed = False
             self._again(self._off)
 
+    @override
     def close(self) -> None:
         """Close the port."""
         with self._lock:
             self._port.close()
 
+    @override
     def now_s(self) -> float:
         """The board's clock: as of its last message where it is virtual, running on where it is
         real.
@@ -446,7 +462,7 @@ class TestChipBoard(Driver):
         try:
             return action()
         except (_LostError, _RebootedError) as error:
-            raise LinkError(str(error)) from None
+            raise LinkError(error.message, where=error.where) from None
 
     def _transact(
         self, kind: Kind, payload: bytes = b"", *, what: str = "", length_s: float | None = None
@@ -462,9 +478,10 @@ class TestChipBoard(Driver):
         while wait.failures <= self._settings.retries:
             self._transactions += 1
             self._send(kind, payload, wait)
-            reply = self._await(wait)
-            if reply is not None:
-                return reply
+            try:
+                return self._await(wait)
+            except _AgainError:
+                wait.failures += 1
         times = self._settings.retries + 1
         self._port.close()
         raise _LostError(
@@ -485,60 +502,69 @@ class TestChipBoard(Driver):
             self._port.send(frame)
         return self._sequence
 
-    def _await(self, wait: _Wait) -> bytes | None:
-        """The reply to any attempt of a transaction, or None if it must be sent again."""
+    def _await(self, wait: _Wait) -> bytes:
+        """The reply to any attempt of a transaction. Raises `_AgainError` if it must be sent
+        again.
+        """
         now_s = time.monotonic()
-        silent_until_s = now_s + self._settings.timeout_s
+        wait.silent_until_s = now_s + self._settings.timeout_s
         keep_alive_s = now_s + self._settings.watchdog_s / 5
         while True:
             for frame in self._port.receive():
-                if frame.sequence not in wait.sequences or frame.kind != wait.kind:
-                    continue
-                if not frame.flags & REPLY:
-                    raise ConfigError(
-                        f"{self._settings.port}: what answers is no test-chip board but an echo: it"
-                        " sends back what it gets"
-                    )
-                self._accept(frame, wait)
-                silent_until_s = time.monotonic() + self._settings.timeout_s
-                if frame.flags & WORKING:
-                    wait.failures = 0
-                    continue
-                if (payload := self._joined(frame, wait)) is None:
-                    continue
-                if not frame.flags & ERROR:
-                    return payload
-                code, _, text = self._decoded(wait.what, partial(decode_error, payload))
-                if code in (Code.CRC, Code.INCOMPLETE, Code.BUSY) and frame.sequence != self._asked:
-                    continue
-                if code in (Code.CRC, Code.INCOMPLETE):
-                    wait.failures += 1
-                    return None
-                if code == Code.BUSY:
-                    wait.failures = 0
-                    pause_s = self._settings.timeout_s if wait.is_operation else 2 * POLL_S
-                    silent_until_s = time.monotonic() + pause_s
-                    continue
-                if code == Code.STALE_BOOT:
-                    raise _RebootedError(
-                        f"{self._settings.port}: the board was rebooted before {wait.what}: {text}"
-                    )
-                raise _BoardError(
-                    f"{self._settings.port}: {wait.what}: {text} (error {code})",
-                    code=code,
-                    command=wait.what,
-                )
+                if frame.sequence in wait.sequences and frame.kind == wait.kind:
+                    reply = self._reply(frame, wait)
+                    if reply is not None:
+                        return reply
             now_s = time.monotonic()
             if self._may_abort and self.cancel.is_set():
                 self._abort(wait.what)
             if now_s > wait.deadline_s:
                 self._stuck(wait)
-            if now_s > silent_until_s:
-                wait.failures += 1
-                return None
+            if now_s > wait.silent_until_s:
+                raise _AgainError("silence")
             if wait.is_operation and now_s > keep_alive_s:
                 self._send(Kind.KEEP_ALIVE, b"")
                 keep_alive_s = now_s + self._settings.watchdog_s / 5
+
+    def _reply(self, frame: Frame, wait: _Wait) -> bytes | None:
+        """The whole reply once this frame completes it, None while the board is still at it.
+
+        Raises `_AgainError`, `_RebootedError`, `_BoardError`.
+        """
+        if not frame.flags & REPLY:
+            raise ConfigError(
+                f"{self._settings.port}: what answers is no test-chip board but an echo: it"
+                " sends back what it gets"
+            )
+        self._accept(frame, wait)
+        wait.silent_until_s = time.monotonic() + self._settings.timeout_s
+        if frame.flags & WORKING:
+            wait.failures = 0
+            return None
+        payload = self._joined(frame, wait)
+        if payload is None or not frame.flags & ERROR:
+            return payload
+        code, _, text = self._decoded(wait.what, partial(decode_error, payload))
+        if code in (Code.CRC, Code.INCOMPLETE, Code.BUSY) and frame.sequence != self._asked:
+            # It answers an earlier attempt, and the last one may still succeed.
+            return None
+        if code in (Code.CRC, Code.INCOMPLETE):
+            raise _AgainError(text)
+        if code == Code.BUSY:
+            wait.failures = 0
+            pause_s = self._settings.timeout_s if wait.is_operation else 2 * POLL_S
+            wait.silent_until_s = time.monotonic() + pause_s
+            return None
+        if code == Code.STALE_BOOT:
+            raise _RebootedError(
+                f"{self._settings.port}: the board was rebooted before {wait.what}: {text}"
+            )
+        raise _BoardError(
+            f"{wait.what}: {text} (error {code})",
+            where=self._settings.port,
+            code=code,
+            command=wait.what,
+        )
 
     def _accept(self, frame: Frame, wait: _Wait) -> None:
         if frame.version != VERSION:
@@ -571,11 +597,14 @@ class TestChipBoard(Driver):
         outputs are off.
         """
         if self._stopped():
-            raise AbortedError(f"{what} was aborted; the board confirms that outputs are off")
+            raise AbortedError(
+                f"{what} was aborted; the board confirms that outputs are off", outputs_off=True
+            )
         raise AbortedError(
             f"{what} was aborted, but the board at {self._settings.port} did not confirm that"
             " outputs are off; its watchdog switches them off within"
-            f" {self._settings.watchdog_s:g} s"
+            f" {self._settings.watchdog_s:g} s",
+            outputs_off=False,
         )
 
     def _stuck(self, wait: _Wait) -> None:
@@ -726,16 +755,18 @@ class TestChipBoard(Driver):
 
     def _meaning(self, error: _BoardError, what: str) -> BenchError:
         """The error that a refusal or fault of the board is to the caller."""
-        text = str(error)
+        text, where = error.message, error.where
         if error.code in (Code.LIMIT, Code.RANGE):
-            return LimitError(text)
+            return LimitError(text, where=where)
         if error.code == Code.VERSION:
-            return ConfigError(text)
+            return ConfigError(text, where=where)
         if error.code in (Code.ALREADY_EXECUTED, Code.ABORTED, Code.WATCHDOG):
             if error.code == Code.WATCHDOG:
                 self._armed = False
-            return UnknownOutcomeError(f"{text}; ask the board how many pulses each cell took")
-        return InstrumentError(text, code=error.code, command=what)
+            return UnknownOutcomeError(
+                f"{text}; ask the board how many pulses each cell took", where=where
+            )
+        return InstrumentError(text, where=where, code=error.code, command=what)
 
     # What the envelope allows
 
@@ -791,7 +822,11 @@ class TestChipBoard(Driver):
                 at = int(np.argmin(good))
                 raise LimitError(
                     f"cell {cells.address(at)}: {line.upper()} {volts[at]:g} V is outside this"
-                    f" board's range of {span.low:g} to {span.high:g} V"
+                    f" board's range of {span.low:g} to {span.high:g} V",
+                    cell=cells.address(at),
+                    line=line.upper(),
+                    value=float(volts[at]),
+                    allowed=(span.low, span.high),
                 )
             if not can.per_cell_bias and np.ptp(volts) > 0:
                 raise self.refuse(
@@ -800,7 +835,10 @@ class TestChipBoard(Driver):
         if not can.width_s.holds(step.width_s, step.width_s):
             raise LimitError(
                 f"width {step.width_s:g} s is outside this board's range of {can.width_s.low:g} to"
-                f" {can.width_s.high:g} s"
+                f" {can.width_s.high:g} s",
+                line="width",
+                value=step.width_s,
+                allowed=(can.width_s.low, can.width_s.high),
             )
         if step.measure == "gate" and not can.gate_current:
             raise self.refuse("a gate current measurement", "bit-line current only")
@@ -826,7 +864,10 @@ class TestChipBoard(Driver):
             if not span.holds(volts, volts):
                 raise LimitError(
                     f"multiply: {name} {volts:g} V is outside this board's range of {span.low:g} to"
-                    f" {span.high:g} V"
+                    f" {span.high:g} V",
+                    line=name,
+                    value=volts,
+                    allowed=(span.low, span.high),
                 )
 
     def _stresses(self, operation: Operation) -> bool:
@@ -864,6 +905,7 @@ class TestChipBoard(Driver):
 class _AnyBoard(TestChipBoard):
     """A board with whatever chip in its socket, for `identify_at`."""
 
+    @override
     def _check_board(self, envelope: Envelope, known: Envelope | None) -> None:
         return
 

@@ -16,19 +16,19 @@ from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save,
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, median, proportion, robust_spread, spread
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive
 
 from .parts.characterisation import (
-    Positive,
     ResetPulse,
     SetPulse,
     applied,
     listed,
     log_ratio,
+    mean_conductance,
     save_cells,
     save_figures,
     save_map,
 )
-from .read_map import mean_conductance
 
 SHARES = (0.01, 0.05, 0.16, 0.25, 0.5, 0.75, 0.84, 0.95, 0.99)
 
@@ -59,7 +59,7 @@ class ArrayStatisticsSummary:
     stuck: str
 
 
-class ArrayStatistics(Protocol):
+class ArrayStatistics(Protocol[ArrayStatisticsSummary]):
     """Read every cell; with `set` and `reset` also after a RESET and after a SET, to find the cells
     that neither moves.
 
@@ -92,9 +92,10 @@ class ArrayStatistics(Protocol):
         low: FloatArray = np.full(n, np.nan)
         if self.set is None or self.reset is None:
             yield Progress(0, 1, f"reading {n} cells")
-            high = mean_conductance(
-                (yield read(cells, setting.read, repeat=self.repeat, label="array statistics"))
+            result = yield from read(
+                cells, setting.read, repeat=self.repeat, label="array statistics"
             )
+            high = mean_conductance(result)
             readable = np.isfinite(high)
             stuck_low, stuck_high = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
             working = readable & (high >= self.conducts_above_s)
@@ -138,19 +139,21 @@ class ArrayStatistics(Protocol):
         rng = setting.rng("bootstrap")
         stuck = stuck_low | stuck_high
         trends = _trends(cells, log_ratio(np.where(working, high, np.nan)), rng)
-        summary = ArrayStatisticsSummary(
-            n,
-            int(np.sum(~readable)),
-            proportion(int(working.sum()), n),
-            proportion(int(stuck_low.sum()), n),
-            proportion(int(stuck_high.sum()), n),
-            *_figures(high[working], rng),
-            *_figures(low[working], rng),
-            *trends,
-            listed(cells[stuck]),
+        return (
+            yield from save_figures(
+                ArrayStatisticsSummary(
+                    n,
+                    int(np.sum(~readable)),
+                    proportion(int(working.sum()), n),
+                    proportion(int(stuck_low.sum()), n),
+                    proportion(int(stuck_high.sum()), n),
+                    *_figures(high[working], rng),
+                    *_figures(low[working], rng),
+                    *trends,
+                    listed(cells[stuck]),
+                )
+            )
         )
-        yield from save_figures(summary)
-        return summary
 
 
 def _figures(values: FloatArray, rng: np.random.Generator) -> tuple[Figure, Figure, Figure]:

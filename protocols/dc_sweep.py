@@ -5,38 +5,28 @@ at which cells switch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Measured, Scheme, Status, Step
-from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, between, estimated, mean, median, quantiles, spread, within
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
-from .parts.characterisation import (
-    Positive,
-    Volt,
-    gate_v,
-    log_ratio,
-    save_cells,
-    save_figures,
-    save_map,
-)
+from .parts.characterisation import gate_v, log_ratio, save_band, save_cells, save_figures, save_map
 
 
-class Branch(BaseModel):
+class Branch(StrictModel):
     """Volts of one polarity: from `start_v` to `stop_v` in steps of `step_v`, and back. `wl_v` is
     the gate meanwhile.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Positive
     stop_v: Positive
@@ -81,7 +71,7 @@ class DcSweepSummary:
     high_resistance_state: Figure
 
 
-class DcSweep(Protocol):
+class DcSweep(Protocol[DcSweepSummary]):
     """Sweep each cell: positive on the bit line up and down (`set`), then on the source line
     (`reset`), `cycles` times.
 
@@ -192,7 +182,9 @@ class DcSweep(Protocol):
         yield from save_cells(cells)
         yield Save("voltage", volts, ("level",), "V")
         yield Save("current", curve, ("cell", "cycle", "level"), "A")
-        yield from _save_picture(volts, curve)
+        # |I| of the first cycle: median and one-sigma band over the cells.
+        chart = Chart("Butterfly, median of the first cycle", "voltage", log="y", label="|current|")
+        yield from save_band("current", quantiles(np.abs(curve[:, 0])), ("level",), "A", chart)
         for name, values, unit in (
             ("set_voltage", set_v, "V"),
             ("reset_voltage", reset_v, "V"),
@@ -221,19 +213,21 @@ class DcSweep(Protocol):
 
         sets, resets = of(set_v), of(reset_v)
         coarse_v = self.set.step_v / np.sqrt(12)
-        summary = DcSweepSummary(
-            len(cells),
-            int(np.isfinite(set_v).any(axis=1).sum()),
-            int(np.isfinite(reset_v).any(axis=1).sum()),
-            sets[0].widened(self.set.step_v / 2),
-            sets[1].widened(coarse_v),
-            sets[2].widened(coarse_v),
-            *resets,
-            _state(low_state, set_v, rng),
-            _state(after, reset_v, rng),
+        return (
+            yield from save_figures(
+                DcSweepSummary(
+                    len(cells),
+                    int(np.isfinite(set_v).any(axis=1).sum()),
+                    int(np.isfinite(reset_v).any(axis=1).sum()),
+                    sets[0].widened(self.set.step_v / 2),
+                    sets[1].widened(coarse_v),
+                    sets[2].widened(coarse_v),
+                    *resets,
+                    _state(low_state, set_v, rng),
+                    _state(after, reset_v, rng),
+                )
+            )
         )
-        yield from save_figures(summary)
-        return summary
 
 
 def _spread_of_one(samples: FloatArray) -> FloatArray:
@@ -258,7 +252,7 @@ def _once(operation: Apply) -> Plan[tuple[FloatArray, FloatArray]]:
     amps, siemens = np.full((n, m), np.nan), np.full((n, m), np.nan)
     todo = np.arange(n)
     while todo.size:
-        result = cast(ApplyResult, (yield operation.part(todo)))
+        result = yield from operation.part(todo)
         if result.interrupted:
             todo = todo[result.pulses == 0]
             continue
@@ -296,19 +290,3 @@ def _fall_v(before: FloatArray, rising: FloatArray, volts: FloatArray, ratio: fl
     step = volts[at] - volts[np.maximum(at - 1, 0)]
     share = np.divide(here, here - last, out=np.zeros(here.shape), where=(here - last) > 0)
     return np.where(below.any(axis=2), volts[at] - step * share, np.nan)
-
-
-def _save_picture(volts: FloatArray, curve: FloatArray) -> Plan[None]:
-    """|I| of the first cycle: median and one-sigma band over the cells."""
-    low, middle, high = quantiles(np.abs(curve[:, 0]))
-    yield Save("current_low", low, ("level",), "A")
-    yield Save("current_high", high, ("level",), "A")
-    chart = Chart(
-        "Butterfly, median of the first cycle",
-        "voltage",
-        "current_low",
-        "current_high",
-        "y",
-        "|current|",
-    )
-    yield Save("current_median", middle, ("level",), "A", cast(dict[str, Any], chart.attrs()))

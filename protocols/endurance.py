@@ -17,10 +17,9 @@ from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save,
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, median, proportion, quantiles, within
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.validation import Fraction, Positive
 
 from .parts.characterisation import (
-    Fraction,
-    Positive,
     ResetPulse,
     SetPulse,
     applied,
@@ -28,6 +27,7 @@ from .parts.characterisation import (
     log_counts,
     log_ratio,
     repeated,
+    save_band,
     save_cells,
     save_figures,
     save_map,
@@ -60,7 +60,7 @@ class EnduranceSummary:
     failed: str
 
 
-class Endurance(Protocol):
+class Endurance(Protocol[EnduranceSummary]):
     """RESET and SET every cell `cycles` times; at about `per_decade` counts a decade read after
     each of the two.
 
@@ -164,18 +164,9 @@ class Endurance(Protocol):
                 quantiles(values[cycled]) if cycled.any() else (np.full(len(counts), np.nan),) * 3
             )
             yield Save(f"{name}_conductance", values, ("cell", "cycle"), "S")
-            yield Save(f"{name}_state_low", band[0], ("cycle",), "S")
-            yield Save(f"{name}_state_high", band[2], ("cycle",), "S")
-            chart = Chart(
-                f"After {name.upper()}",
-                "cycle",
-                f"{name}_state_low",
-                f"{name}_state_high",
-                "xy",
-                "conductance",
-                dots=True,
-            )
-            yield Save(f"{name}_state_median", band[1], ("cycle",), "S", chart.attrs())
+            title = f"After {name.upper()}"
+            chart = Chart(title, "cycle", log="xy", label="conductance", dots=True)
+            yield from save_band(f"{name}_state", band, ("cycle",), "S", chart)
         chart = Chart("Surviving cells", "cycle", log="x", label="share of cells", dots=True)
         yield Save("surviving_share", np.array(surviving), ("cycle",), "", chart.attrs())
         yield save_map("cycles_taken", cells, taken, "", setting)
@@ -193,17 +184,19 @@ class Endurance(Protocol):
             return estimated(lambda s: median(s.ravel()), here, "S", rng), spread
 
         ratio = np.exp(log_ratio(high) - log_ratio(low))
-        summary = EnduranceSummary(
-            len(cells),
-            int(np.sum(~cycled)),
-            int(taken.sum()),
-            int(later.min()) if later.size else 0,
-            proportion(int(left.sum()), int(cycled.sum())),
-            estimated(median, ratio[cycled][:, 0], "", rng),
-            estimated(median, ratio[left][:, -1], "", rng),
-            *state(high),
-            *state(low),
-            listed(cells[cycled & (failed_at > 0)]),
+        return (
+            yield from save_figures(
+                EnduranceSummary(
+                    len(cells),
+                    int(np.sum(~cycled)),
+                    int(taken.sum()),
+                    int(later.min()) if later.size else 0,
+                    proportion(int(left.sum()), int(cycled.sum())),
+                    estimated(median, ratio[cycled][:, 0], "", rng),
+                    estimated(median, ratio[left][:, -1], "", rng),
+                    *state(high),
+                    *state(low),
+                    listed(cells[cycled & (failed_at > 0)]),
+                )
+            )
         )
-        yield from save_figures(summary)
-        return summary

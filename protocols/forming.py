@@ -5,11 +5,11 @@ current.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Scheme, Status, Stop, read, sweep
@@ -28,17 +28,15 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.units import Volts
+from rram_hil.validation import Positive, StrictModel, Volt
 
-from .parts.characterisation import listed, save_figures
-
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from .parts.characterisation import listed, save_figures, save_map
+from .parts.targets import Condition
 
 
-class Levels(BaseModel):
+class Levels(StrictModel):
     """Evenly spaced volts, both ends included."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt
@@ -60,20 +58,6 @@ class Levels(BaseModel):
         return levels
 
 
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """What forming learnt of each cell, boolean maps of shape `geometry.shape`, and its last
-    conductance (S).
-
-    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells
-    never formed, or could not be read.
-    """
-
-    stuck_low_resistance: NDArray[np.bool_]
-    stuck_high_resistance: NDArray[np.bool_]
-    conductance_s: FloatArray
-
-
 @dataclass(frozen=True)
 class FormingSummary:
     """Counts of a forming run, the median forming voltage (V; NaN if no cell formed), and the law
@@ -90,14 +74,14 @@ class FormingSummary:
     formed: int
     stuck_low_resistance: int
     stuck_high_resistance: int
-    median_v: float
+    median_v: Volts
     hard_to_form: int
     threshold_v: Figure
     threshold_sd_v: Figure
     hardest: str
 
 
-class Forming(Protocol):
+class Forming(Protocol[FormingSummary]):
     """Form cells: read; ramp the bit line with a read after each pulse; repeat the hard ones with a
     higher gate.
 
@@ -124,12 +108,12 @@ class Forming(Protocol):
         levels = self.bl_v.volts()
         setting.require(*(self._sweep(cells, levels, wl_v, setting) for wl_v in self.wl_v))
         yield Progress(0, 1 + len(self.wl_v), f"reading {n} pristine cells")
-        result = cast(ApplyResult, (yield read(cells, setting.read, label="pristine")))
+        result = yield from read(cells, setting.read, label="pristine")
         pristine = result.last_s
         conducting = _conducts(result, self.formed_above_s)
         if conducting.sum() > self.conducting_fraction * n:
             raise ConfigError(
-                f"step {setting.step!r}: {int(conducting.sum())} of {n} cells conduct before their"
+                f"{int(conducting.sum())} of {n} cells conduct before their"
                 " first pulse: this array was formed before; leave the step out, or raise"
                 " conducting_fraction if they are to count as stuck"
             )
@@ -149,18 +133,15 @@ class Forming(Protocol):
             )
             todo[here] = ~conducts
             formed_wl_v[here[conducts]] = wl_v
-        yield Save("pristine", map_of(cells, pristine, setting.geometry), _MAP, "S")
-        yield Save("forming_voltage", map_of(cells, formed_v, setting.geometry), _MAP, "V")
-        yield Save("forming_gate", map_of(cells, formed_wl_v, setting.geometry), _MAP, "V")
-        yield Save("conductance", map_of(cells, conductance, setting.geometry), _MAP, "S")
-        yield Save(
-            "stuck_low_resistance",
-            map_of(cells, conducting.astype(np.int8), setting.geometry, 0),
-            _MAP,
-        )
-        yield Save(
-            "stuck_high_resistance", map_of(cells, todo.astype(np.int8), setting.geometry, 0), _MAP
-        )
+        for name, values, units in (
+            ("pristine", pristine, "S"),
+            ("forming_voltage", formed_v, "V"),
+            ("forming_gate", formed_wl_v, "V"),
+            ("conductance", conductance, "S"),
+            ("stuck_low_resistance", conducting, ""),
+            ("stuck_high_resistance", todo, ""),
+        ):
+            yield save_map(name, cells, values, units, setting)
         setting.share(
             "condition",
             Condition(
@@ -181,9 +162,11 @@ class Forming(Protocol):
         yield from _save_distribution(easy_v)
         counts = (n, int(formed.sum()), int(conducting.sum()), int(todo.sum()))
         threshold = _threshold(easy_v, np.asarray(levels))
-        summary = FormingSummary(*counts, median_v, len(hard), *threshold, listed(hard))
-        yield from save_figures(summary)
-        return summary
+        return (
+            yield from save_figures(
+                FormingSummary(*counts, median_v, len(hard), *threshold, listed(hard))
+            )
+        )
 
     def _sweep(self, cells: Cells, levels: list[float], wl_v: float, setting: Setting) -> Apply:
         """The ramp as an operation: a read after every level, no further level for a cell that
@@ -220,14 +203,11 @@ class Forming(Protocol):
         todo: IntArray = np.arange(n)
         while todo.size:
             ramp = self._sweep(cells[todo], levels, wl_v, setting)
-            result = cast(ApplyResult, (yield ramp))
+            result = yield from ramp
             reached = todo
             if result.interrupted:
                 reached, todo = todo[result.pulses > 0], todo[result.pulses == 0]
-                result = cast(
-                    ApplyResult,
-                    (yield read(cells[reached], setting.read, label="after interruption")),
-                )
+                result = yield from read(cells[reached], setting.read, label="after interruption")
                 formed_at = np.full(reached.size, np.nan)
             else:
                 hit = (result.conductance_s >= self.formed_above_s) | (
@@ -299,9 +279,6 @@ def _threshold(formed_v: FloatArray, levels: FloatArray) -> tuple[Figure, Figure
     half = 1.96 * np.sqrt(np.diag(covariance))
     sd_v = float(np.exp(place[1]))
     return Figure(float(place[0]), float(half[0]), "V"), Figure(sd_v, sd_v * float(half[1]), "V")
-
-
-_MAP = ("tile", "row", "column")
 
 
 def _conducts(result: ApplyResult, above_s: float) -> NDArray[np.bool_]:

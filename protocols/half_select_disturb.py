@@ -5,22 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.limits import half_selected_v, unselected_bl_v
 from rram_hil.array.operations import Apply, Scheme, Step
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 from rram_hil.errors import ConfigError
+from rram_hil.validation import Fraction, Positive, StrictModel, Volt
 
-from .parts.characterisation import Fraction, Positive, Volt, gate_v, repeated
+from .parts.characterisation import gate_v
 from .parts.disturb import DisturbSummary, against_count
 
 
-class AnyPulse(BaseModel):
+class AnyPulse(StrictModel):
     """The pulse of the selected cells: volts on bit line or source line, gate, width."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     bl_v: Volt = 0.0
     sl_v: Volt = 0.0
@@ -34,7 +33,7 @@ class AnyPulse(BaseModel):
         return self
 
 
-class HalfSelectDisturb(Protocol):
+class HalfSelectDisturb(Protocol[DisturbSummary]):
     """Stress the victims `cells` as half-selected cells `pulses` times, and see at log-spaced
     counts what has become of them.
 
@@ -74,15 +73,10 @@ class HalfSelectDisturb(Protocol):
             stress = Apply(
                 victims, (own,), scheme, self.compliance_a, label="half-select disturb, own pulses"
             )
-        setting.require(stress)
-
-        def give(count: int) -> Plan[None]:
-            yield from repeated(stress, np.full(len(stress.cells), count, dtype=np.int64), setting)
-
         return (
             yield from against_count(
                 victims,
-                give,
+                stress,
                 most=self.pulses,
                 per_decade=self.per_decade,
                 repeat=self.repeat,

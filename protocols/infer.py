@@ -8,8 +8,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from rram_hil.array.operations import drive
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
-from rram_hil.networks.inference import calibrate, drive, infer
+from rram_hil.networks.inference import calibrate, infer
 from rram_hil.networks.programmed_network import Programmed
 
 from .parts.targets import load_images
@@ -24,7 +25,7 @@ class InferSummary:
     saturated: float
 
 
-class Infer(Protocol):
+class Infer(Protocol[InferSummary]):
     """Run the network that an earlier step left under `tag` on the images of a .npz file, every
     product on the array.
 
@@ -46,8 +47,8 @@ class Infer(Protocol):
         accuracy.
         """
         programmed = setting.shared_by(self.tag, Programmed)
-        network = programmed.topology(setting.step)
-        images, labels = load_images(setting.folder / self.images, setting.step)
+        network = programmed.topology()
+        images, labels = load_images(setting.folder / self.images)
         images, labels = images[: self.limit], labels[: self.limit]
         ensure_encoding(
             programmed,
@@ -72,7 +73,7 @@ class Infer(Protocol):
                 "emulated": np.array(counts.emulated),
             }
 
-        arrays = yield Compute("inference", run)
+        arrays = yield from Compute("inference", run)
         accuracy = float(np.mean(arrays["classes"] == labels))
         saturated = float(arrays["saturated"]) / max(int(arrays["conversions"]), 1)
         yield Save("predictions", arrays["classes"], ("image",))
@@ -94,8 +95,8 @@ def ensure_encoding(
     """Input steps and ADC ranges for a programmed network, made once from training images."""
     if programmed.encoding is not None:
         return
-    images, _ = load_images(setting.folder / calibration, setting.step)
-    network = programmed.topology(setting.step)
+    images, _ = load_images(setting.folder / calibration)
+    network = programmed.topology()
     gate_v = setting.read.wl_v
     programmed.encoding = calibrate(
         network,

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.cells import MAP, Cells, Geometry
 from rram_hil.array.defects import Finding, FindingKind, LookSummary, grouped
 from rram_hil.array.operations import Apply, Status, Step, read
 from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive
 
-from .read_map import mean_conductance
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-MAP = ("tile", "row", "column")
+from .parts.characterisation import mean_conductance
 
 
-class Look(Protocol):
+class Look(Protocol[LookSummary]):
     """Read every cell with its gate open, then with its gate closed, and measure the current into
     every word line.
 
@@ -67,17 +65,13 @@ class Look(Protocol):
             )
         gated = geometry.cell == "1T1R"
         yield Progress(0, 3, f"gates open: reading {len(cells)} cells")
-        result = cast(
-            ApplyResult,
-            (yield read(cells, setting.read, repeat=self.repeat, label="look, gate open")),
-        )
+        result = yield from read(cells, setting.read, repeat=self.repeat, label="look, gate open")
         opened = _seen(result, geometry)
         closed = np.zeros(geometry.shape)
         if gated:
             yield Progress(1, 3, f"gates closed: reading {len(cells)} cells")
-            result = cast(
-                ApplyResult,
-                (yield read(cells, replace(setting.read, wl_v=0.0), label="look, gate closed")),
+            result = yield from read(
+                cells, replace(setting.read, wl_v=0.0), label="look, gate closed"
             )
             closed = _seen(result, geometry)
         gates = None
@@ -99,7 +93,7 @@ class Look(Protocol):
             np.arange(geometry.tiles * geometry.rows) * geometry.columns, geometry
         )
         step = Step(0.0, 0.0, setting.read.wl_v, setting.read.width_s, "gate")
-        result = cast(ApplyResult, (yield Apply(lines, (step,), label="look, gate current")))
+        result = yield from Apply(lines, (step,), label="look, gate current")
         current = np.where(result.status == Status.OK, np.abs(result.current_a), np.nan)
         current[result.status == Status.OVER_RANGE] = np.inf
         return current[:, 0].reshape(geometry.tiles, geometry.rows)

@@ -5,38 +5,32 @@ and is never looked at.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from rram_hil.array.operations import Apply, Scheme, pulse
 from rram_hil.array.pulse_curves import Curve, PulseCurves
-from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.types import IntArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
-from .parts.targets import Positive, TargetChoice, Volt, save_targets, to_program
+from .parts.targets import Targets, load_targets, save_targets, to_program
 
 
-class ResetPulse(BaseModel):
+class ResetPulse(StrictModel):
     """The pulse that brings a cell to its high-resistance state. Source: NI-RRAM and RADAR
     conditions.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     sl_v: Volt = 2.5
     wl_v: Volt = 3.5
     width_s: Positive = 1e-6
 
 
-class SetPulse(BaseModel):
+class SetPulse(StrictModel):
     """One SET pulse, its gate volts taken from the curve `gate`; by default the one that an earlier
     step measured.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     bl_v: Volt = 2.0
     width_s: Positive = 100e-9
@@ -54,7 +48,7 @@ class OneShotSummary:
     left_alone: int
 
 
-class OneShot(Protocol):
+class OneShot(Protocol[OneShotSummary]):
     """RESET every cell of a network (or map) once, then SET each once with the gate that belongs to
     its target.
 
@@ -63,7 +57,7 @@ class OneShot(Protocol):
     say that it was not reached.
     """
 
-    targets: TargetChoice
+    targets: Targets
     tag: str = "network"
     reset: ResetPulse = ResetPulse()
     set: SetPulse
@@ -71,7 +65,7 @@ class OneShot(Protocol):
 
     def run(self, setting: Setting) -> Plan[OneShotSummary]:
         """Yields two pulse batches; shares the placement under `tag`."""
-        programmed = self.targets.load(setting)
+        programmed = load_targets(self.targets, setting)
         yield from save_targets(programmed)
         cells, target = to_program(programmed)
         curve = self.set.gate or setting.shared_by("pulse curves", PulseCurves).set_gate
@@ -105,7 +99,7 @@ def _once(shot: Apply, setting: Setting) -> Plan[int]:
     todo: IntArray = np.arange(len(shot.cells))
     certain = 0
     while todo.size:
-        result = cast(ApplyResult, (yield shot.part(todo)))
+        result = yield from shot.part(todo)
         if not result.interrupted:
             return certain + todo.size
         # Charged cells had their pulse or, where the bench keeps no counters, may have had it:

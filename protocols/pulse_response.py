@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Apply, Scheme, Step
@@ -20,15 +20,15 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, between, estimated, half_width, median, quantiles, within
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
 from .parts.characterisation import (
-    Positive,
     ResetPulse,
     SetPulse,
-    Volt,
     applied,
     gate_v,
     log_ratio,
+    save_band,
     save_cells,
     save_figures,
     save_map,
@@ -39,10 +39,8 @@ Points = Annotated[int, Field(ge=2, le=200)]
 Count = Annotated[int, Field(ge=1, le=1000)]
 
 
-class VoltSpan(BaseModel):
+class VoltSpan(StrictModel):
     """Volts from `start_v` to `stop_v` in `points` even steps."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt
@@ -53,10 +51,8 @@ class VoltSpan(BaseModel):
         return np.linspace(self.start_v, self.stop_v, self.points)
 
 
-class WidthSpan(BaseModel):
+class WidthSpan(StrictModel):
     """Widths from `start_s` to `stop_s` in `points` even ratios."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_s: Positive
     stop_s: Positive
@@ -67,12 +63,10 @@ class WidthSpan(BaseModel):
         return np.geomspace(self.start_s, self.stop_s, self.points)
 
 
-class Potentiation(BaseModel):
+class Potentiation(StrictModel):
     """A train of `pulses` SET pulses after a full RESET, a read after each; gate and amplitude may
     rise from pulse to pulse.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     pulses: Count
     bl_v: Volt
@@ -91,10 +85,8 @@ class Potentiation(BaseModel):
         ]
 
 
-class Depression(BaseModel):
+class Depression(StrictModel):
     """A train of `pulses` RESET pulses after a full SET, each followed by a read."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     pulses: Count
     sl_v: Volt
@@ -152,7 +144,7 @@ class _Curve:
         return self.key[:-2]
 
 
-class PulseResponse(Protocol):
+class PulseResponse(Protocol[PulseResponseSummary]):
     """Measure curves and trains on sample cells. At least one curve or train is needed.
 
     `set` and `reset` are the full pulses: each curve varies one quantity of its polarity's pulse
@@ -224,9 +216,7 @@ class PulseResponse(Protocol):
             cubes.append(np.stack(rounds, axis=1))
         responds = _respond(cubes, self.responds_ratio, self.conducts_above_s)
         if not responds.any():
-            raise ConfigError(
-                f"step {setting.step!r}: none of the {len(cells)} cells responds to the pulses"
-            )
+            raise ConfigError(f"none of the {len(cells)} cells responds to the pulses")
         yield from save_cells(cells)
         yield save_map("responds", cells, responds, "", setting)
         rng = setting.rng("bootstrap")
@@ -234,9 +224,11 @@ class PulseResponse(Protocol):
             yield from _save_curve(curve, cube, responds, rng)
         for (name, _, steps), cube in zip(trains, cubes[len(curves) :], strict=True):
             yield from _save_train(name, len(steps), cube, responds)
-        summary = self._summary(curves, [t[0] for t in trains], cubes, responds, rng)
-        yield from save_figures(summary)
-        return summary
+        return (
+            yield from save_figures(
+                self._summary(curves, [t[0] for t in trains], cubes, responds, rng)
+            )
+        )
 
     def _batch(self, cells: Cells, name: str, steps: list[Step]) -> Apply:
         label = f"pulse response, {name.replace('_', ' ')}"
@@ -351,20 +343,16 @@ def _save_curve(
 ) -> Plan[None]:
     x = curve.key
     samples = cube[responds]
-    low, middle, high = quantiles(samples.reshape(-1, samples.shape[2]))
     log = "xy" if curve.unit == "s" else "y"
     title = (
         f"{curve.polarity.upper()} against"
         f" {'width' if curve.unit == 's' else curve.name.split('_')[1].upper()}"
     )
-    chart = Chart(
-        title, x, f"{curve.name}_low", f"{curve.name}_high", log, "conductance", dots=True
-    )
+    chart = Chart(title, x, log=log, label="conductance", dots=True)
     yield Save(x, curve.levels, (x,), curve.unit)
     yield Save(f"{curve.name}_conductance", cube, ("cell", "cycle", x), "S")
-    yield Save(f"{curve.name}_low", low, (x,), "S")
-    yield Save(f"{curve.name}_high", high, (x,), "S")
-    yield Save(f"{curve.name}_median", middle, (x,), "S", chart.attrs())
+    band = quantiles(samples.reshape(-1, samples.shape[2]))
+    yield from save_band(curve.name, band, (x,), "S", chart)
     sure = half_width(_median_by_point, samples, rng)
     yield Save(f"{curve.name}_median_uncertainty", sure, (x,), "S")
 
@@ -372,12 +360,7 @@ def _save_curve(
 def _save_train(name: str, pulses: int, cube: FloatArray, responds: Any) -> Plan[None]:
     x = f"{name}_pulse"
     samples = cube[responds]
-    low, middle, high = quantiles(samples.reshape(-1, samples.shape[2]))
     yield Save(x, np.arange(pulses + 1), (x,))
     yield Save(f"{name}_conductance", cube, ("cell", "cycle", x), "S")
-    yield Save(f"{name}_low", low, (x,), "S")
-    yield Save(f"{name}_high", high, (x,), "S")
-    chart = Chart(
-        name.capitalize(), x, f"{name}_low", f"{name}_high", "y", "conductance", dots=True
-    )
-    yield Save(f"{name}_median", middle, (x,), "S", chart.attrs())
+    chart = Chart(name.capitalize(), x, log="y", label="conductance", dots=True)
+    yield from save_band(name, quantiles(samples.reshape(-1, samples.shape[2])), (x,), "S", chart)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field
 
 from rram_hil.array.operations import Apply, Scheme
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
+from rram_hil.validation import Fraction, Positive, Volt
 
-from .parts.characterisation import Fraction, Positive, Volt, gate_v, repeated
+from .parts.characterisation import gate_v
 from .parts.disturb import DisturbSummary, against_count
 
 
-class ReadDisturb(Protocol):
+class ReadDisturb(Protocol[DisturbSummary]):
     """Read every cell `reads` times, and see at about `per_decade` counts a decade what has become
     of it.
 
@@ -47,15 +47,10 @@ class ReadDisturb(Protocol):
         if self.width_s is not None:
             step = replace(step, width_s=self.width_s)
         stress = Apply(cells, (step,), Scheme(self.unselected), label="read disturb")
-        setting.require(stress)
-
-        def give(count: int) -> Plan[None]:
-            yield from repeated(stress, np.full(len(cells), count, dtype=np.int64), setting)
-
         return (
             yield from against_count(
                 cells,
-                give,
+                stress,
                 most=self.reads,
                 per_decade=self.per_decade,
                 repeat=self.repeat,

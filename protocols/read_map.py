@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from rram_hil.array.operations import Status, read
-from rram_hil.array.results import ApplyResult
+from rram_hil.array.operations import read
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
+from rram_hil.units import Siemens
+
+from .parts.characterisation import MAP, mean_conductance
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,12 @@ class MapSummary:
 
     cells: int
     unreadable: int
-    lower_quartile_s: float
-    median_s: float
-    upper_quartile_s: float
+    lower_quartile_s: Siemens
+    median_s: Siemens
+    upper_quartile_s: Siemens
 
 
-class ReadMap(Protocol):
+class ReadMap(Protocol[MapSummary]):
     """Read cells `repeat` times and keep the mean of the usable readings as a map."""
 
     cells: CellChoice = CellChoice()
@@ -34,23 +36,11 @@ class ReadMap(Protocol):
         """Yields one read of all cells; saves the map "conductance"."""
         cells = self.cells.cells(setting.geometry)
         yield Progress(0, 1, f"reading {len(cells)} cells")
-        result = cast(
-            ApplyResult, (yield read(cells, setting.read, repeat=self.repeat, label="read map"))
-        )
+        result = yield from read(cells, setting.read, repeat=self.repeat, label="read map")
         mean = mean_conductance(result)
-        yield Save(
-            "conductance", map_of(cells, mean, setting.geometry), ("tile", "row", "column"), "S"
-        )
+        yield Save("conductance", map_of(cells, mean, setting.geometry), MAP, "S")
         usable = np.isfinite(mean)
         quartiles = (
             np.percentile(mean[usable], [25, 50, 75]) if usable.any() else np.full(3, np.nan)
         )
         return MapSummary(len(cells), int(np.sum(~usable)), *(float(q) for q in quartiles))
-
-
-def mean_conductance(result: ApplyResult) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Mean over each cell's OK readings (S), shape (n,); NaN where it has none."""
-    ok = result.status == Status.OK
-    count = ok.sum(axis=1)
-    total = np.where(ok, result.conductance_s, 0.0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -9,20 +9,21 @@ information criterion), lie far enough apart for that width, and are both visite
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from rram_hil.array.operations import read
-from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, spread
 from rram_hil.types import FloatArray
+from rram_hil.units import Seconds
+from rram_hil.validation import Positive
 
-from .parts.characterisation import Positive, save_cells, save_figures, save_map, usable
+from .parts.characterisation import save_cells, save_figures, save_map, usable
 
 BETTER = 10.0
 """Difference of the information criterion that counts as decisive."""
@@ -47,7 +48,7 @@ class ReadNoiseSummary:
 
     cells: int
     readable: int
-    interval_time_s: float
+    interval_time_s: Seconds
     noise: Figure
     noise_fraction: Figure
     noise_floor: Figure
@@ -74,7 +75,7 @@ class Telegraph:
     moves: NDArray[np.int64]
 
 
-class ReadNoise(Protocol):
+class ReadNoise(Protocol[ReadNoiseSummary]):
     """Read every cell `reads` times, in segments of `segment` readings without a pause between
     them.
 
@@ -101,8 +102,7 @@ class ReadNoise(Protocol):
             yield Progress(
                 k, count, f"{len(cells)} cells, reading {k * length} of {count * length}"
             )
-            batch = read(cells, setting.read, repeat=length, label="read noise")
-            result = cast(ApplyResult, (yield batch))
+            result = yield from read(cells, setting.read, repeat=length, label="read noise")
             series.append(usable(result))
             stamps.append(result.time_s)
         g, time_s = np.stack(series, axis=1), np.stack(stamps, axis=1)
@@ -129,9 +129,11 @@ class ReadNoise(Protocol):
             yield save_map(name, cells, np.where(switches, values * interval, np.nan), "s", setting)
         quiet = enough & ~switches
         yield from _save_pictures(g, frequency, power, quiet, switches, interval)
-        summary = self._summary(flat, frequency, power, found, quiet, switches, interval, rng)
-        yield from save_figures(summary)
-        return summary
+        return (
+            yield from save_figures(
+                self._summary(flat, frequency, power, found, quiet, switches, interval, rng)
+            )
+        )
 
     def _summary(
         self,

@@ -22,7 +22,7 @@ class ReferenceSummary:
     accuracy: float
 
 
-class Reference(Protocol):
+class Reference(Protocol[ReferenceSummary]):
     """Run a network file (.safetensors) on the images of a .npz file in floating point; no
     operation on the bench.
     """
@@ -33,13 +33,13 @@ class Reference(Protocol):
     def run(self, setting: Setting) -> Plan[ReferenceSummary]:
         """Yields one computation; saves predictions, labels and accuracy."""
         network = Network.load(setting.folder / self.network)
-        images, labels = load_images(setting.folder / self.images, setting.step)
+        images, labels = load_images(setting.folder / self.images)
         yield Progress(0, 1, f"floating point, {len(images)} images")
 
         def classify(_: Do) -> Arrays:
             return {"classes": forward(network, images).argmax(axis=1)}
 
-        classes = (yield Compute("reference", classify))["classes"]
+        classes = (yield from Compute("reference", classify))["classes"]
         accuracy = float(np.mean(classes == labels))
         yield Save("predictions", classes, ("image",))
         yield Save("labels", labels, ("image",))

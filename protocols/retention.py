@@ -4,15 +4,15 @@ relaxation and its spread.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Self, cast
+from dataclasses import dataclass, replace
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Wait, read
-from rram_hil.array.results import ApplyResult, WaitResult
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
@@ -28,9 +28,17 @@ from rram_hil.statistics import (
     spread,
 )
 from rram_hil.types import FloatArray
+from rram_hil.units import Seconds
+from rram_hil.validation import Positive
 
-from .parts.characterisation import MAP, Positive, log_times, save_cells, save_figures, save_map
-from .read_map import mean_conductance
+from .parts.characterisation import (
+    log_times,
+    mean_conductance,
+    save_band,
+    save_cells,
+    save_figures,
+    save_map,
+)
 from .write_verify import Pulses, WriteVerify
 
 
@@ -46,7 +54,7 @@ class RetentionSummary:
 
     cells: int
     kept: int
-    last_time_s: float
+    last_time_s: Seconds
     mean_change: Figure
     median_change: Figure
     spread_of_change: Figure
@@ -55,7 +63,7 @@ class RetentionSummary:
     moved: Figure
 
 
-class Retention(Protocol):
+class Retention(Protocol[RetentionSummary]):
     """Program `levels_s` (cells take them in turn), read at once, then at `per_decade` times a
     decade from `first_s` to `last_s`.
 
@@ -104,10 +112,7 @@ class Retention(Protocol):
             group = np.arange(n) % len(self.levels_s)
             kept = yield from self._program(cells, np.asarray(self.levels_s)[group], setting)
         if not kept.any():
-            raise ConfigError(
-                f"step {setting.step!r}: none of the {n} cells reached its level; look at set and"
-                " reset"
-            )
+            raise ConfigError(f"none of the {n} cells reached its level; look at set and reset")
         reading = read(cells, setting.read, repeat=self.repeat, label="retention")
         values, stamps = [], []
         began_s = now_s = 0.0
@@ -116,9 +121,9 @@ class Retention(Protocol):
             if number:
                 left_s = began_s + planned_s - now_s
                 if left_s > 0:
-                    waited = cast(WaitResult, (yield Wait(left_s, label="retention")))
+                    waited = yield from Wait(left_s, label="retention")
                     now_s = waited.span.ended_s
-            result = cast(ApplyResult, (yield reading))
+            result = yield from reading
             if number == 0:
                 began_s = result.span.started_s
             now_s = result.span.ended_s
@@ -129,7 +134,9 @@ class Retention(Protocol):
         g, age = np.stack(values, axis=1), np.stack(stamps, axis=1)
         return (yield from self._results(cells, g, age, group, kept, setting))
 
-    def _program(self, cells: Any, target: FloatArray, setting: Setting) -> Plan[NDArray[np.bool_]]:
+    def _program(
+        self, cells: Cells, target: FloatArray, setting: Setting
+    ) -> Plan[NDArray[np.bool_]]:
         assert self.set is not None
         assert self.reset is not None
         verify = WriteVerify(
@@ -143,21 +150,12 @@ class Retention(Protocol):
             unselected=self.unselected,
             compliance_a=self.compliance_a,
         )
-        inside = np.zeros(len(cells), dtype=np.bool_)
-        plan = verify.verify(cells, target, setting)
-        answer: Any = None
-        try:
-            while True:
-                message = plan.send(answer)
-                if isinstance(message, Save) and message.name == "inside":
-                    inside = message.values.ravel()[cells.index(setting.geometry)] > 0
-                answer = yield message
-        except StopIteration:
-            return inside
+        _, inside = yield from verify.verify(cells, target, setting)
+        return inside
 
     def _results(
         self,
-        cells: Any,
+        cells: Cells,
         g: FloatArray,
         age: FloatArray,
         group: NDArray[np.int64],
@@ -190,37 +188,15 @@ class Retention(Protocol):
             tables["sure"][k] = half_width(mean, change[here], rng)
         dims = ("level", "reading")
         yield Save("mean_age_s", np.array(mean_age), dims, "s")
-        yield Save("level_low", tables["low"], dims, "S")
-        yield Save("level_high", tables["high"], dims, "S")
         chart = Chart(
-            "Median by level",
-            "mean_age_s",
-            "level_low",
-            "level_high",
-            "x",
-            "conductance",
-            True,
-            "level",
+            "Median by level", "mean_age_s", log="x", label="conductance", dots=True, of="level"
         )
-        yield Save("level_median", tables["median"], dims, "S", chart.attrs())
-        chart = Chart(
-            "Mean change by level",
-            "mean_age_s",
-            log="x",
-            label="change of G",
-            dots=True,
-            of="level",
-        )
+        band = tables["low"], tables["median"], tables["high"]
+        yield from save_band("level", band, dims, "S", chart)
+        chart = replace(chart, title="Mean change by level", label="change of G")
         yield Save("change_mean", tables["mean"], dims, "S", chart.attrs())
         yield Save("change_mean_uncertainty", tables["sure"], dims, "S")
-        chart = Chart(
-            "Spread of the change by level",
-            "mean_age_s",
-            log="x",
-            label="sd of change",
-            dots=True,
-            of="level",
-        )
+        chart = replace(chart, title="Spread of the change by level", label="sd of change")
         yield Save("change_sd", tables["sd"], dims, "S", chart.attrs())
         yield Save("change_robust_sd", tables["robust_sd"], dims, "S")
         last = change[kept][:, -1]
@@ -233,19 +209,18 @@ class Retention(Protocol):
             ok = np.isfinite(y) & np.isfinite(decades)
             return np.asarray(np.polyfit(decades[ok], y[ok], 1)[0] if ok.sum() > 1 else np.nan)
 
-        summary = RetentionSummary(
-            len(cells),
-            int(kept.sum()),
-            float(mean(age[kept])[-1]),
-            estimated(mean, known, "S", rng),
-            estimated(median, known, "S", rng),
-            estimated(spread, known, "S", rng),
-            estimated(robust_spread, known, "S", rng),
-            estimated(drift, change[kept][:, 1:], "S", rng),
-            proportion(int(np.sum(np.abs(known) > self.moved_s)), known.size),
+        return (
+            yield from save_figures(
+                RetentionSummary(
+                    len(cells),
+                    int(kept.sum()),
+                    float(mean(age[kept])[-1]),
+                    estimated(mean, known, "S", rng),
+                    estimated(median, known, "S", rng),
+                    estimated(spread, known, "S", rng),
+                    estimated(robust_spread, known, "S", rng),
+                    estimated(drift, change[kept][:, 1:], "S", rng),
+                    proportion(int(np.sum(np.abs(known) > self.moved_s)), known.size),
+                )
+            )
         )
-        yield from save_figures(summary)
-        return summary
-
-
-__all__ = ["MAP", "Retention", "RetentionSummary"]

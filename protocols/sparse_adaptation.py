@@ -9,15 +9,17 @@ through the array as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array.operations import read
-from rram_hil.array.results import ApplyResult, WordsResult
+from rram_hil.array.cells import MAP
+from rram_hil.array.operations import Multiply, drive, read
+from rram_hil.array.results import Result
 from rram_hil.engine.protocol import (
     Arrays,
     Compute,
@@ -30,14 +32,14 @@ from rram_hil.engine.protocol import (
     map_of,
 )
 from rram_hil.errors import ConfigError
-from rram_hil.networks.inference import StoredMap, drive, multiply_layer
+from rram_hil.networks.inference import StoredMap, multiply_layer
 from rram_hil.networks.mapping import LayerWords, word_operation
 from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
 
 from .infer import ensure_encoding
-from .parts.targets import MAP, load_images
-from .read_map import mean_conductance
+from .parts.characterisation import mean_conductance
+from .parts.targets import load_images
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class AdaptationSummary:
     forward_images: int
 
 
-class SparseAdaptation(Protocol):
+class SparseAdaptation(Protocol[AdaptationSummary]):
     """Read the map, train random words, store them on the chip.
 
     `forward` says where the forward passes of training run: "array" (every product on the chip, the
@@ -80,12 +82,11 @@ class SparseAdaptation(Protocol):
         under `tag`.
         """
         programmed = setting.shared_by(self.tag, Programmed)
-        network = programmed.topology(setting.step)
+        network = programmed.topology()
         mapping, cells = programmed.mapping, programmed.mapping.cells
         yield Progress(0, 3, f"reading {len(cells)} cells")
-        result = cast(
-            ApplyResult,
-            (yield read(cells, setting.read, repeat=self.map_repeat, label="map for adaptation")),
+        result = yield from read(
+            cells, setting.read, repeat=self.map_repeat, label="map for adaptation"
         )
         conductance = map_of(cells, mean_conductance(result), setting.geometry)
         programmed.map_s, unreadable = mapping.fill(conductance)
@@ -96,13 +97,15 @@ class SparseAdaptation(Protocol):
         )
 
         yield Progress(1, 3, f"training on-chip words, {self.steps} steps of {self.batch} images")
-        arrays = yield Compute("words", lambda do: self._train(programmed, network, setting, do))
+        arrays = yield from Compute(
+            "words", lambda do: self._train(programmed, network, setting, do)
+        )
         programmed.words = words = _words_from(arrays, network)
         # The words change what the layers pass on, so inputs and ADC ranges are chosen anew for
         # inference.
         programmed.encoding = None
         yield Progress(2, 3, "writing on-chip words")
-        written = cast(WordsResult, (yield word_operation(mapping, words, self.word_bits)))
+        written = yield from word_operation(mapping, words, self.word_bits)
         biases = sum(w.bias_values.size for w in words.values())
         count = written.written + biases
         for name, layer in words.items():
@@ -119,7 +122,7 @@ class SparseAdaptation(Protocol):
         try:
             from rram_hil import learning
         except ImportError as error:
-            raise ConfigError(f"step {setting.step!r}: {error}") from None
+            raise ConfigError(f"{error}") from None
         assert programmed.map_s is not None
         mapping, encoding = programmed.mapping, programmed.encoding
         assert encoding is not None
@@ -128,8 +131,8 @@ class SparseAdaptation(Protocol):
         names = [layer.name for layer in network.weighted]
         seed = int(setting.rng("words").integers(1 << 31))
         masks = learning.choose_words(student, self.fraction, seed)
-        images, labels = load_images(setting.folder / self.data, setting.step)
-        answer: Do = (
+        images, labels = load_images(setting.folder / self.data)
+        answer: Callable[[Multiply], Result] = (
             do
             if self.forward == "array"
             else StoredMap(programmed.map_s, setting.capabilities.adc_bits)

@@ -5,31 +5,31 @@ pulses.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Program, PulseTrain, Ramp, Scheme, Status, read
 from rram_hil.array.pulse_curves import Curve, PulseCurves
-from rram_hil.array.results import ApplyResult, ProgramResult
-from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting, Unselected, map_of
+from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
-from .parts.targets import MAP, Positive, TargetChoice, Volt, save_targets, to_program
+from .parts.characterisation import save_map
+from .parts.targets import Targets, load_targets, save_targets, to_program
 
 
-class RampChoice(BaseModel):
+class RampChoice(StrictModel):
     """Volts of successive pulses: `start_v`, then `step_v` more each, held at `stop_v`.
 
     With `curve` each cell starts at the volts that the curve gives for `aim` x its target, but not
     below `start_v`: the ramp then need not walk through what the chip's characterisation already
     knows. "set" and "reset" are the curves that an earlier step of the run measured.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     start_v: Volt
     stop_v: Volt
@@ -49,10 +49,8 @@ class RampChoice(BaseModel):
         return Ramp(np.clip(known, self.start_v, self.stop_v), self.stop_v, self.step_v)
 
 
-class Pulses(BaseModel):
+class Pulses(StrictModel):
     """Incremental step pulses of one polarity: amplitude on BL (SET) or SL (RESET), gate, width."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     amplitude_v: RampChoice
     gate_v: RampChoice
@@ -78,7 +76,7 @@ class WriteVerifySummary:
     mean_pulses: float
 
 
-class WriteVerify(Protocol):
+class WriteVerify(Protocol[WriteVerifySummary]):
     """Read, and pulse towards the window until every cell is inside or has spent its budget
     (NeuRRAM, RADAR: ISPP).
 
@@ -87,7 +85,7 @@ class WriteVerify(Protocol):
     map); without it the network that an earlier step left under `tag` is verified.
     """
 
-    targets: TargetChoice | None = None
+    targets: Targets | None = None
     tag: str = "network"
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
     tolerance_s: Annotated[float, Field(ge=0)] = 1e-6
@@ -116,17 +114,18 @@ class WriteVerify(Protocol):
         if self.targets is None:
             programmed = setting.shared_by(self.tag, Programmed)
         else:
-            programmed = self.targets.load(setting)
+            programmed = load_targets(self.targets, setting)
             setting.share(self.tag, programmed)
         yield from save_targets(programmed)
         cells, target = to_program(programmed)
-        return (yield from self.verify(cells, target, setting))
+        summary, _ = yield from self.verify(cells, target, setting)
+        return summary
 
     def verify(
         self, cells: Cells, target: FloatArray, setting: Setting
-    ) -> Plan[WriteVerifySummary]:
+    ) -> Plan[tuple[WriteVerifySummary, NDArray[np.bool_]]]:
         """Bring `cells` to `target` (S), shape (n,), with these pulses and windows; saves maps of
-        what came of it.
+        what came of it, and tells which cells ended inside, shape (n,).
         """
         width = np.maximum(self.tolerance * target, self.tolerance_s)
         high = np.where(target <= self.lowest_s, self.lowest_s, target) + width
@@ -153,7 +152,7 @@ class WriteVerify(Protocol):
                 on_board=self.on_board,
                 label="write-verify",
             )
-            result = cast(ProgramResult, (yield batch))
+            result = yield from batch
             sets[todo] += result.set_pulses
             resets[todo] += result.reset_pulses
             reads[todo] += result.reads
@@ -164,20 +163,17 @@ class WriteVerify(Protocol):
             )
             todo = todo[~known]
             if result.interrupted and todo.size:
-                again = cast(
-                    ApplyResult, (yield read(cells[todo], setting.read, label="after interruption"))
-                )
+                again = yield from read(cells[todo], setting.read, label="after interruption")
                 reads[todo] += again.reads
                 conductance[todo] = again.last_s
                 ok = again.last_status == Status.OK
                 inside[todo] = ok & (again.last_s >= low[todo]) & (again.last_s <= high[todo])
                 todo = todo[~inside[todo] & ((sets + resets)[todo] < self.max_pulses)]
-        geometry = setting.geometry
-        yield Save("conductance", map_of(cells, conductance, geometry), MAP, "S")
-        yield Save("inside", map_of(cells, inside.astype(np.int8), geometry, 0), MAP)
-        yield Save("set_pulses", map_of(cells, sets, geometry, 0), MAP)
-        yield Save("reset_pulses", map_of(cells, resets, geometry, 0), MAP)
+        yield save_map("conductance", cells, conductance, "S", setting)
+        for name, values in (("inside", inside), ("set_pulses", sets), ("reset_pulses", resets)):
+            yield save_map(name, cells, values, "", setting)
         pulses = int((sets + resets).sum())
-        return WriteVerifySummary(
+        summary = WriteVerifySummary(
             n, int(inside.sum()), pulses, int(reads.sum()), pulses / max(n, 1)
         )
+        return summary, inside

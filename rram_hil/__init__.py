@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rram_hil.array.operations import (
         Apply,
         Multiply,
+        Operation,
         Program,
         PulseTrain,
         Ramp,
@@ -30,27 +31,76 @@ if TYPE_CHECKING:
         read,
         sweep,
     )
+    from rram_hil.array.results import (
+        ApplyResult,
+        MultiplyResult,
+        ProgramResult,
+        WaitResult,
+        WordsResult,
+    )
     from rram_hil.bench.bench import Bench
+    from rram_hil.bench.forecast import plan_recipe
     from rram_hil.bench.recipe_runner import run_recipe
+    from rram_hil.engine.protocol import (
+        CellChoice,
+        Compute,
+        Plan,
+        Progress,
+        Protocol,
+        Save,
+        Setting,
+    )
+    from rram_hil.errors import (
+        AbortedError,
+        BenchError,
+        ConfigError,
+        DataError,
+        InstrumentError,
+        LimitError,
+        LinkError,
+        UnknownOutcomeError,
+    )
     from rram_hil.storage.run_reader import read_run
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AbortedError",
     "Apply",
+    "ApplyResult",
     "Bench",
+    "BenchError",
+    "CellChoice",
     "Cells",
+    "Compute",
+    "ConfigError",
+    "DataError",
     "Geometry",
+    "InstrumentError",
+    "LimitError",
+    "LinkError",
     "Multiply",
+    "MultiplyResult",
+    "Operation",
+    "Plan",
     "Program",
+    "ProgramResult",
+    "Progress",
+    "Protocol",
     "PulseTrain",
     "Ramp",
+    "Save",
     "Scheme",
+    "Setting",
     "Status",
     "Step",
     "Stop",
+    "UnknownOutcomeError",
     "Wait",
+    "WaitResult",
+    "WordsResult",
     "WriteWords",
+    "plan_recipe",
     "pulse",
     "read",
     "read_run",
@@ -58,19 +108,36 @@ __all__ = [
     "sweep",
 ]
 
-_MODULES = {
-    "Bench": "bench.bench",
-    "Cells": "array.cells",
-    "Geometry": "array.cells",
-    "run_recipe": "bench.recipe_runner",
-    "read_run": "storage.run_reader",
+_ROOMS = {
+    "array.cells": "Cells Geometry",
+    "array.operations": (
+        "Apply Multiply Operation Program PulseTrain "
+        "Ramp Scheme Status Step Stop Wait WriteWords pulse read sweep"
+    ),
+    "array.results": "ApplyResult MultiplyResult ProgramResult WaitResult WordsResult",
+    "bench.bench": "Bench",
+    "bench.forecast": "plan_recipe",
+    "bench.recipe_runner": "run_recipe",
+    "engine.protocol": "CellChoice Compute Plan Progress Protocol Save Setting",
+    "errors": (
+        "AbortedError BenchError ConfigError DataError "
+        "InstrumentError LimitError LinkError UnknownOutcomeError"
+    ),
+    "storage.run_reader": "read_run",
 }
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'rram_hil' has no attribute {name!r}")
-    return getattr(import_module(f"rram_hil.{_MODULES.get(name, 'array.operations')}"), name)
+if not TYPE_CHECKING:  # a type checker takes the imports above, and sees a name that is none
+
+    def __getattr__(name: str) -> object:
+        if name not in _ROOM_OF:
+            raise AttributeError(f"module 'rram_hil' has no attribute {name!r}")
+        return getattr(import_module(f"rram_hil.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
 
 
 # In a checkout the three plugin folders lie beside this package, not inside it: without this line,

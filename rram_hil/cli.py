@@ -168,11 +168,9 @@ def run(
                 recipe, bench, path, resume=resume, watcher=watcher, traffic=traffic
             )
         except AbortedError as error:
-            raise AbortedError(f"{error}; to go on: add --resume") from None
-        except BenchError as error:
-            if not watcher.step_name or str(error).startswith("step "):
-                raise
-            raise type(error)(f"step {watcher.step_name!r}: {error}") from error
+            raise AbortedError(
+                f"{error}; to go on: add --resume", outputs_off=error.outputs_off
+            ) from None
     show_outcome(outcome, Output())
 
 
@@ -247,7 +245,12 @@ def demo(
 
     missing = [
         name
-        for name, module in (("torch", "torch"), ("scikit-learn", "sklearn"))
+        for name, module in (
+            ("torch", "torch"),
+            ("scikit-learn", "sklearn"),
+            ("matplotlib", "matplotlib"),
+            ("jinja2", "jinja2"),
+        )
         if find_spec(module) is None
     ]
     if missing:
@@ -340,6 +343,24 @@ def devices(
         print(looking.as_json(found))
     else:
         show_devices(found, Output())
+
+
+@app.command("list", short_help="What is installed, and the package it comes from.")
+def list_installed(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List drivers, instruments, simulators, protocols, calibrations, their kinds and the presets
+    that are installed, and where each comes from.
+    """
+    from rram_hil.bench import discovery
+    from rram_hil.bench.installed import installed
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.screens import show_installed
+
+    if as_json:
+        print(discovery.as_json(installed()))
+    else:
+        show_installed(installed(), Output())
 
 
 def add_calibrate_commands() -> None:

@@ -1,39 +1,102 @@
 """The errors of the package: one small tree, each saying what was tried, on what, and what to
 do.
+
+What a program may want to decide by is an attribute, never a part of the text: `str(error)` is for
+people.
 """
 
+from __future__ import annotations
 
+import traceback
+from dataclasses import dataclass, field, fields
+from pathlib import PurePath
+
+FRAMES_TOLD = 5
+"""How many of the last frames of a foreign exception a `ProtocolError` names."""
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class BenchError(Exception):
     """Anything that stops work on the bench. The command line prints it in one line and exits with
     2.
+
+    `message` says what is wrong; `where` names what it is about (a file, a section, the resource of
+    a link) and `chip` the chip, where it is about one. `step` (from 1) and `step_name` tell the
+    step of a recipe in which it arose; 0 outside of one. `outputs_off` is True where the outputs
+    are off, False where that could not be verified, None where nobody has said.
     """
 
+    message: str = field(default="", kw_only=False)
+    where: str = ""
+    chip: str = ""
+    step: int = 0
+    step_name: str = ""
+    outputs_off: bool | None = None
 
+    def __str__(self) -> str:
+        step = f"step {self.step} ({self.step_name})" if self.step else ""
+        return ": ".join(part for part in (step, self.where, self.message) if part)
+
+    def data(self) -> dict[str, object]:
+        """The attributes that are set, without `message` and what the run adds (step, outputs)."""
+        attributes = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
+        return {
+            name: value
+            for name, (value, default) in attributes.items()
+            if value is not default and name not in _ADDED_BY_THE_RUN
+        }
+
+
+_ADDED_BY_THE_RUN = ("message", "step", "step_name", "outputs_off")
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class ConfigError(BenchError):
-    """A bench file, recipe or argument is wrong: names the key, the value and what is allowed."""
+    """A bench file, recipe or argument is wrong: names the key, the value and what is allowed.
+
+    `key` is the dotted path of the key and `value` what stood there, where one key is to blame.
+    """
+
+    key: str = ""
+    value: object = None
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LimitError(BenchError):
     """An operation was refused before any output moved: names the cell, the line, the value, the
     limit.
+
+    `cell` is (tile, row, column), None where no single cell is to blame; `line` what passes the
+    limit ("BL", "width"), `value` how far it goes and `allowed` the range (lowest, highest), SI
+    units.
     """
 
+    cell: tuple[int, int, int] | None = None
+    line: str = ""
+    value: float | None = None
+    allowed: tuple[float, float] | None = None
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class LinkError(BenchError):
     """The link to an instrument failed: timeout, disconnect, framing or checksum."""
+
+    @property
+    def resource(self) -> str:
+        """The resource of the link, as the bench file names it; empty where it is not known."""
+        return self.where
 
 
 class UnknownOutcomeError(LinkError):
     """The link failed while an operation was under way: it may or may not have been carried out."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class InstrumentError(BenchError):
     """An instrument reported an error: its code, its text and the command that caused it."""
 
-    def __init__(self, message: str, *, code: int = 0, command: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        self.command = command
+    code: int = 0
+    command: str = ""
 
 
 class DataError(BenchError):
@@ -46,3 +109,47 @@ class AbortedError(BenchError):
     """The operator stopped the run (Ctrl-C, SIGTERM, `bench.abort()`); outputs are off, the journal
     is whole.
     """
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class ProtocolError(BenchError):
+    """A protocol of a recipe, or a computation of it, raised what is no `BenchError`: a bug in it.
+
+    `protocol` is its name in the recipe, `kind` the type of the exception and `frames` where it was
+    raised, the last frame last, each "file.py:12 in run". The exception itself is `__cause__`.
+    """
+
+    protocol: str = ""
+    kind: str = ""
+    frames: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, error: Exception, protocol: str, runner: str) -> ProtocolError:
+        """What code of `protocol` raised when the module file `runner` called it: type, message and
+        the place in the protocol's own file.
+        """
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != runner]
+        places = [_place(f) for f in frames if f.filename == frames[0].filename]
+        kind, text = type(error).__name__, str(error)
+        message = f"protocol {protocol}: {kind}{text and f': {text}'} ({', '.join(places[-1:])})"
+        return cls(
+            message, protocol=protocol, kind=kind, frames=tuple(map(_place, frames[-FRAMES_TOLD:]))
+        )
+
+
+def told_with_frames(error: Exception) -> str:
+    """The text of an error; with the last frames where it is a bug, not a `BenchError`."""
+    if isinstance(error, ProtocolError):
+        text, frames = str(error), error.frames
+    elif isinstance(error, BenchError):
+        return str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+        last = traceback.extract_tb(error.__traceback__)[-FRAMES_TOLD:]
+        frames = tuple(map(_place, last))
+    return f"{text}; last frames: {', '.join(frames)}"
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    """Where a frame stands, without the folders of this machine."""
+    return f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}"

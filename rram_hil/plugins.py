@@ -2,40 +2,78 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
+import inspect
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TypeVar
 
 from rram_hil import _moved
 from rram_hil.errors import ConfigError
 
+T = TypeVar("T")
+
+
+@functools.cache
+def entries(group: str) -> tuple[EntryPoint, ...]:
+    """What is registered in an entry-point group, sorted by name; looked up once."""
+    return tuple(sorted(entry_points(group=group), key=lambda e: e.name))
+
 
 def names(group: str) -> list[str]:
     """Names registered in an entry-point group, sorted."""
-    return sorted({e.name for e in entry_points(group=group)})
+    return list(dict.fromkeys(e.name for e in entries(group)))
 
 
-def load(group: str, name: str, what: str, folder: Path = Path()) -> object:
-    """What an entry point of `group`, or "./file.py:Name" relative to `folder`, stands for.
+def load(group: str, name: str, what: str, folder: Path | None = None) -> object:
+    """What an entry point of `group` stands for, or, where a `folder` is given, "./file.py:Name"
+    relative to it.
 
     `what` names the kind of thing in messages. Raises `ConfigError` listing what there is, or
     saying why it cannot be imported.
     """
-    if ":" in name:
+    if folder is not None and ":" in name:
         return _from_file(name, folder, what)
-    for entry in entry_points(group=group):
+    for entry in entries(group):
         if entry.name == name:
             try:
                 return entry.load()
-            except (ImportError, AttributeError) as error:
+            except Exception as error:  # what a third party's module raises is its own affair
                 raise ConfigError(
                     f"{what} {name!r}: {entry.value} cannot be imported: {error}"
                 ) from error
     known = ", ".join(names(group)) or "none (is the package installed? `pip install -e .`)"
-    raise ConfigError(
-        f'{what} {name!r} is unknown; there is: {known}; or name a local file as "./file.py:Class"'
-    )
+    local = "" if folder is None else '; or name a local file as "./file.py:Class"'
+    raise ConfigError(f"{what} {name!r} is unknown; there is: {known}{local}")
+
+
+def load_class(
+    group: str, name: str, what: str, base: type[T], folder: Path | None = None
+) -> type[T]:
+    """As `load`, for a class that can be made an object of. Raises `ConfigError` also for what is
+    no complete subclass of `base`.
+    """
+    found = load(group, name, what, folder)
+    if not (isinstance(found, type) and issubclass(found, base)) or inspect.isabstract(found):
+        raise ConfigError(
+            f"{what} {name!r} is not a complete subclass of {base.__module__}.{base.__name__}"
+        )
+    return found
+
+
+def working(group: str, find: Callable[[str], T]) -> list[tuple[str, T]]:
+    """What `find` loads of a group, by name. What cannot be loaded is left out: `rram-hil list`
+    says why.
+    """
+    found = []
+    for name in names(group):
+        with contextlib.suppress(ConfigError):
+            found.append((name, find(name)))
+    return found
 
 
 def _from_file(name: str, folder: Path, what: str) -> object:

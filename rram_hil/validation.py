@@ -7,26 +7,32 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rram_hil.errors import ConfigError
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Volt = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
-class Section(BaseModel):
-    """Base of every section: unknown keys and guessing coercions are refused."""
+
+class StrictModel(BaseModel):
+    """Base of every model: unknown keys and guessing coercions are refused, nothing changes."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def describe(error: ValidationError, where: str) -> str:
-    """One line for the first problem that pydantic found (and how many more): key, value, what is
+def refused(error: ValidationError, where: str) -> ConfigError:
+    """The first problem that pydantic found (and how many more) in one line: key, value, what is
     allowed.
     """
     problems = error.errors()
     first = problems[0]
-    key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         text = "unknown key"
     elif first["type"] == "missing":
@@ -36,7 +42,8 @@ def describe(error: ValidationError, where: str) -> str:
         if not isinstance(first["input"], dict):
             text = f"{first['input']!r} is wrong: {text[0].lower()}{text[1:]}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {key}: {text}{more}"
+    message = f"{key and f'{key}: '}{text}{more}"
+    return ConfigError(message, where=where, key=key, value=first["input"])
 
 
 def read_toml(path: Path) -> tuple[dict[str, Any], str]:

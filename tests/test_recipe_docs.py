@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rram_hil.bench.plugins import names, protocol_class
+from rram_hil.bench.plugins import protocol_class
 from rram_hil.bench.recipe import load_recipe
+from rram_hil.plugins import names
 
 TEXT = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
 

@@ -103,12 +103,14 @@ def read_measured(path: Path) -> Measured:
         raise DataError(f"{path}: a sweep needs a column bl_v (SET) or sl_v (RESET)")
     if not body.strip():
         raise DataError(f"{path}: has a header and no rows")
-    try:
-        table = np.genfromtxt(io.StringIO(body), delimiter=",", dtype=np.float64, ndmin=2)
-    except ValueError as error:
-        raise DataError(f"{path}: {str(error).splitlines()[-1].strip()}") from None
-    if table.shape[1] != len(names):
-        raise DataError(f"{path}: {len(names)} names in the header, {table.shape[1]} columns below")
+    for line, row in enumerate(body.splitlines(), 2):
+        data = row.partition("#")[0].strip()
+        if data and data.count(",") + 1 != len(names):
+            raise DataError(
+                f"{path}: {len(names)} names in the header, {data.count(',') + 1} columns in line"
+                f" {line}"
+            )
+    table = np.genfromtxt(io.StringIO(body), delimiter=",", dtype=np.float64, ndmin=2)
     columns = {name: table[:, k].copy() for k, name in enumerate(names)}
     for name in COLUMNS[kind]:
         if np.all(np.isnan(columns[name])):

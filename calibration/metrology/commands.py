@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.bench.plugins import protocol_class
 from rram_hil.bench.recipe import Head, Recipe, RecipeStep
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.corrections.calibration_file import Calibrated
+from rram_hil.engine.calibration import Calibration
 from rram_hil.errors import ConfigError
+from rram_hil.plugins import working
 from rram_hil.terminal.console import Output, ProgressWatcher
-from rram_hil.validation import describe, read_toml
-
-from ..board_converters import BoardConverters
-from ..leads import Leads
-from ..lines import Lines
-from ..source_meter import SourceMeterCalibration
-from .references import Calibration
-
-KINDS: dict[str, tuple[type[Calibration], str]] = {
-    "source-meter": (
-        SourceMeterCalibration,
-        "A channel against a reference resistor or a second meter.",
-    ),
-    "leads": (Leads, "Leads and contacts, from known resistors or four-wire."),
-    "board-converters": (
-        BoardConverters,
-        "A board's DAC, ADC and column amplifiers from a ladder.",
-    ),
-    "lines": (Lines, "Wire and access transistors from resistors at known places."),
-}
+from rram_hil.validation import read_toml
 
 
 def register(app: typer.Typer) -> None:
-    """Add one command for each calibration to `rram-hil calibrate`."""
-    for name, (kind, told) in KINDS.items():
-        _add(app, name, kind, told)
+    """Add one command for each installed calibration to `rram-hil calibrate`. One that cannot be
+    imported is left out: `rram-hil list` says why.
+    """
+    for name, kind in working("rram_hil.calibration", protocol_class):
+        if issubclass(kind, Calibration):
+            told = (inspect.getdoc(kind) or name).partition("\n\n")[0]
+            _add(app, name, kind, " ".join(told.split()))
 
 
 def _add(app: typer.Typer, name: str, kind: type[Calibration], told: str) -> None:
@@ -88,8 +76,9 @@ def recipe_of(name: str, kind: type[Calibration], keys: Path, out: Path) -> Reci
     tables, text = read_toml(keys)
     tables.pop("file", None)
     try:
-        protocol = kind.model_validate(tables | {"file": str(out.resolve())})
-    except ValidationError as error:
-        raise ConfigError(describe(error, str(keys))) from None
+        protocol = kind(**tables | {"file": str(out.resolve())})
+    except ConfigError as error:
+        error.where = str(keys)
+        raise
     head = Head(title=f"calibrate {name}", step=[{"protocol": name}])
     return Recipe(keys, text, head, (RecipeStep(name, name, protocol),))

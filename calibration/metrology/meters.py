@@ -26,11 +26,15 @@ def stay_within(
     limits = setting.limits
     if not volts <= limits.bl_v:
         raise LimitError(
-            f"step {setting.step!r}: {volts:g} V is above limits.bl_v, {limits.bl_v:g} V"
+            f"{volts:g} V is above limits.bl_v, {limits.bl_v:g} V",
+            value=volts,
+            allowed=(-limits.bl_v, limits.bl_v),
         )
     if not amps <= limits.current_a:
         raise LimitError(
-            f"step {setting.step!r}: {amps:g} A is above limits.current_a, {limits.current_a:g} A"
+            f"{amps:g} A is above limits.current_a, {limits.current_a:g} A",
+            value=amps,
+            allowed=(-limits.current_a, limits.current_a),
         )
 
 
@@ -42,23 +46,20 @@ def opened(setting: Setting, named: str | dict[str, Any], key: str) -> Iterator[
     Raises `ConfigError` where it is none, or where a relay of the bench's matrix is closed: the
     chip must not be reached.
     """
-    where = f"step {setting.step!r}: {key}"
     if isinstance(named, str):
         if named not in setting.instruments:
             there = ", ".join(setting.instruments) or "none; give its kind and resource instead"
-            raise ConfigError(
-                f"{where}: {named!r} is no instrument of this bench; there is: {there}"
-            )
+            raise ConfigError(f"{key}: {named!r} is no instrument of this bench; there is: {there}")
         meter = setting.instruments[named]
         for name, other in setting.instruments.items():
             if isinstance(other, SwitchMatrix) and other.closed():
                 raise ConfigError(
-                    f"{where}: relays of {name} are closed; the chip must not be reached"
+                    f"{key}: relays of {name} are closed; the chip must not be reached"
                 )
     else:
-        meter = make_instrument(named, where)
+        meter = make_instrument(named, key)
     if not isinstance(meter, SourceMeter):
-        raise ConfigError(f"{where}: {type(meter).__name__} is no source-meter")
+        raise ConfigError(f"{key}: {type(meter).__name__} is no source-meter")
     if isinstance(named, str):
         meter.arm()
         try:

@@ -1,26 +1,20 @@
-"""Resistors of known value in the places of cells, how they are read, and what all calibrations of
-an array have in common.
-"""
+"""Resistors of known value in the places of cells, and how they are read."""
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.operations import Apply, Status, Step
-from rram_hil.array.results import ApplyResult
-from rram_hil.corrections.calibration_file import Calibrated
-from rram_hil.engine.protocol import Plan, Protocol, Save, Setting
+from rram_hil.engine.protocol import Plan, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.statistics import UNCERTAINTY
 from rram_hil.types import FloatArray
+from rram_hil.validation import Positive, StrictModel
 
 from .gum import NORMAL, mean_of
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _rising(values: list[float]) -> list[float]:
@@ -34,12 +28,10 @@ BOARD_RANGES_A = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
 """Full scales of the test-chip board's single readings, ascending."""
 
 
-class Reference(BaseModel):
+class Reference(StrictModel):
     """A resistor of known value in the place of a cell: ohms between the terminals of the cell's
     place, 95 % half-width.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     tile: Annotated[int, Field(ge=0)] = 0
     row: Annotated[int, Field(ge=0)]
@@ -48,38 +40,15 @@ class Reference(BaseModel):
     half_width_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Calibration(Protocol):
-    """Base of these calibrations. `file` is where a recipe's step writes what it finds, relative to
-    the recipe.
-    """
-
-    file: str = ""
-    validity_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 365.0
-
-
-def cells_of(references: list[Reference], geometry: Geometry, step: str) -> Cells:
+def cells_of(references: list[Reference], geometry: Geometry) -> Cells:
     """The places of references. Raises `ConfigError` for one off the chip or named twice."""
     places = [(r.tile, r.row, r.column) for r in references]
     for k, (tile, row, column) in enumerate(places):
         if not (tile < geometry.tiles and row < geometry.rows and column < geometry.columns):
-            raise ConfigError(
-                f"step {step!r}: references.{k}: ({tile}, {row}, {column}) is off the chip"
-            )
+            raise ConfigError(f"references.{k}: ({tile}, {row}, {column}) is off the chip")
     if len(set(places)) != len(places):
-        raise ConfigError(f"step {step!r}: references: a place is given twice")
+        raise ConfigError("references: a place is given twice")
     return Cells.of(places)
-
-
-def saved(found: Calibrated) -> Plan[Calibrated]:
-    """Keep every value of a calibration in the run file, and return it."""
-    for name, value in found.values.items():
-        if isinstance(value.value, list):
-            yield Save(name, value.values, (f"{name}_index",), value.unit)
-            yield Save(f"{name}_half_width", value.half_widths, (f"{name}_index",), value.unit)
-        else:
-            attrs = {UNCERTAINTY: float(value.half_widths[0])}
-            yield Save(name, np.asarray(value.scalar()), (), value.unit, attrs)
-    return found
 
 
 def told_of(references: list[Reference]) -> str:
@@ -105,22 +74,20 @@ def excess_of(
     scatter, the variance of what the ADC rounds away, the common error of all readings (ohm, one
     standard deviation); and the scatter's degrees of freedom.
     """
-    cells = cells_of(references, setting.geometry, setting.step)
+    cells = cells_of(references, setting.geometry)
     volts = read_levels(setting, levels, lowest_v)
     steps = tuple(
         Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts
     )
     operation = Apply(cells, steps, repeat=repeat, label="references")
-    result = cast(ApplyResult, (yield operation))
+    result = yield from operation
     n, k = len(cells), volts.size
     siemens = np.where(result.status == Status.OK, result.conductance_s, np.nan)
     with np.errstate(divide="ignore"):
         ohm = (1 / siemens).reshape(n, repeat, k).transpose(0, 2, 1)
     if not np.isfinite(ohm).any(axis=2).all():
         bad = int(np.argmin(np.isfinite(ohm).any(axis=2).min(axis=1)))
-        raise ConfigError(
-            f"step {setting.step!r}: no usable reading of the reference at {cells.address(bad)}"
-        )
+        raise ConfigError(f"no usable reading of the reference at {cells.address(bad)}")
     mean, noise, freedom = mean_of(ohm)
     amps = np.abs(result.current_a.reshape(n, repeat, k)).mean(axis=1)
     step_s = resolution_a(setting, amps, ranges_a) / np.abs(volts)
@@ -142,10 +109,7 @@ def read_levels(setting: Setting, levels: int, lowest_v: float) -> FloatArray:
     """
     top, step = setting.limits.read_v, setting.capabilities.bl_v.step
     if not lowest_v < top:
-        raise ConfigError(
-            f"step {setting.step!r}: lowest_v of {lowest_v:g} V must lie below limits.read_v,"
-            f" {top:g} V"
-        )
+        raise ConfigError(f"lowest_v of {lowest_v:g} V must lie below limits.read_v, {top:g} V")
     rng = setting.rng("levels")
     parts: list[FloatArray] = []
     for sign, count in ((-1, levels // 2), (1, levels - levels // 2)):
@@ -157,10 +121,7 @@ def read_levels(setting: Setting, levels: int, lowest_v: float) -> FloatArray:
         parts.append(sign * drawn[drawn > 0])
     found = np.sort(np.concatenate(parts))
     if found.size < 2:
-        raise ConfigError(
-            f"step {setting.step!r}: the converter has no two levels between {lowest_v:g} V and"
-            f" {top:g} V"
-        )
+        raise ConfigError(f"the converter has no two levels between {lowest_v:g} V and {top:g} V")
     return found
 
 

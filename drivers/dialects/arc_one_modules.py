@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.operations import Span, Status, Step
@@ -214,8 +215,9 @@ class FormFinder(Module):
     def _widths(self) -> FloatArray:
         return _widths_of(self.width_s, self._longest_s, self.widen, self.widen_by)
 
+    @override
     def lines(self) -> tuple[str, ...]:
-        """See `Module.lines`: job 14, or 141 where widths grow by seconds."""
+        """Job 14, or 141 where widths grow by seconds."""
         sign = -1.0 if self.negative else 1.0
         ramp = [real(sign * float(v)) for v in _ramp(self.v_min, self.v_step, self.v_max)]
         linear = self.widen_by == "seconds"
@@ -232,8 +234,8 @@ class FormFinder(Module):
             str(self.pulses_each),
         )
 
+    @override
     def extremes(self) -> tuple[Step, ...]:
-        """See `Module.extremes`."""
         top = self.v_max + _LAST_LEVEL * self.v_step * (self.v_min < self.v_max)
         # Rounding must not turn a ramp that ends at the limit into one beyond it.
         return (
@@ -246,8 +248,8 @@ class FormFinder(Module):
         )
 
     @property
+    @override
     def most_pulses(self) -> int:
-        """See `Module.most_pulses`."""
         return (
             _levels(self.NAME, self.v_min, self.v_step, self.v_max)
             * len(self._widths)
@@ -255,8 +257,8 @@ class FormFinder(Module):
         )
 
     @property
+    @override
     def length_s(self) -> float:
-        """See `Module.length_s`."""
         levels = _levels(self.NAME, self.v_min, self.v_step, self.v_max)
         return (
             levels
@@ -264,6 +266,7 @@ class FormFinder(Module):
             * float(self._widths.sum() + self.interpulse_s * len(self._widths))
         )
 
+    @override
     def pulses(self, volts_v: FloatArray, read_v: float) -> int:
         """All triplets but the first, which is the initial read; see `Module.pulses`."""
         return super().pulses(volts_v[1:], read_v)
@@ -352,8 +355,9 @@ class CurveTracer(Module):
             self.span, (self.v_pos, self.v_neg)
         )
 
+    @override
     def lines(self) -> tuple[str, ...]:
-        """See `Module.lines`: job 201."""
+        """Job 201."""
         slack = _LAST_LEVEL * self.v_step
         return (
             "201",
@@ -371,8 +375,8 @@ class CurveTracer(Module):
             str(int(self.halt)),
         )
 
+    @override
     def extremes(self) -> tuple[Step, ...]:
-        """See `Module.extremes`."""
         steps = (
             Step(self.v_pos, 0.0, 0.0, self.width_s),
             Step(-self.v_neg, 0.0, 0.0, self.width_s),
@@ -380,24 +384,26 @@ class CurveTracer(Module):
         return {"positive": steps[:1], "negative": steps[1:]}.get(self.span, steps)
 
     @property
+    @override
     def most_pulses(self) -> int:
-        """See `Module.most_pulses`."""
         levels = sum(_levels(self.NAME, self.v_start, self.v_step, side) for side in self._sides)
         return 2 * levels * self.cycles
 
     @property
+    @override
     def length_s(self) -> float:
-        """See `Module.length_s`."""
         return self.most_pulses * (self.width_s + self.interpulse_s)
 
     @property
+    @override
     def terminators(self) -> int:
         """One a cycle."""
         return self.cycles
 
     @property
+    @override
     def cut_a(self) -> float | None:
-        """See `Module.cut_a`; only where both sides that are driven have a cut-off."""
+        """Only where both sides that are driven have a cut-off."""
         cuts = {"positive": (self.cut_pos_a,), "negative": (self.cut_neg_a,)}.get(
             self.span, (self.cut_pos_a, self.cut_neg_a)
         )
@@ -435,8 +441,9 @@ class Endurance(Module):
         _cut(self.NAME, self.cut_pos_a)
         _cut(self.NAME, self.cut_neg_a)
 
+    @override
     def lines(self) -> tuple[str, ...]:
-        """See `Module.lines`: job 191."""
+        """Job 191."""
         return (
             "191",
             real(self.v_pos),
@@ -451,21 +458,21 @@ class Endurance(Module):
             str(self.cycles),
         )
 
+    @override
     def extremes(self) -> tuple[Step, ...]:
-        """See `Module.extremes`."""
         return (
             Step(self.v_pos, 0.0, 0.0, self.width_pos_s),
             Step(self.v_neg, 0.0, 0.0, self.width_neg_s),
         )
 
     @property
+    @override
     def most_pulses(self) -> int:
-        """See `Module.most_pulses`."""
         return self.cycles * (self.n_pos + self.n_neg)
 
     @property
+    @override
     def length_s(self) -> float:
-        """See `Module.length_s`."""
         pulses = self.n_pos * self.width_pos_s + self.n_neg * self.width_neg_s
         return self.cycles * pulses + self.most_pulses * self.interpulse_s
 
@@ -513,8 +520,9 @@ class ConvergeToState(Module):
     def _longest_s(self) -> float:
         return self.width_s if self.longest_s is None else self.longest_s
 
+    @override
     def lines(self) -> tuple[str, ...]:
-        """See `Module.lines`: job 21."""
+        """Job 21."""
         return (
             "21",
             *_ramp(self.v_min, self.v_step, self.v_max),
@@ -527,23 +535,24 @@ class ConvergeToState(Module):
             str(self.polarity),
         )
 
+    @override
     def extremes(self) -> tuple[Step, ...]:
-        """See `Module.extremes`."""
         return (
             Step(self.v_max, 0.0, 0.0, self._longest_s),
             Step(-self.v_max, 0.0, 0.0, self._longest_s),
         )
 
     @property
+    @override
     def most_pulses(self) -> int:
-        """See `Module.most_pulses`: the whole ramp once more after each reversal."""
+        """The whole ramp once more after each reversal."""
         widths = _widths_of(self.width_s, self._longest_s, self.widen, "percent")
         levels = _levels(self.NAME, self.v_min, self.v_step, self.v_max)
         return (1 + self.REVERSALS) * levels * len(widths) * self.pulses_each
 
     @property
+    @override
     def length_s(self) -> float:
-        """See `Module.length_s`."""
         return self.most_pulses * (self._longest_s + self.interpulse_s)
 
 
@@ -588,8 +597,9 @@ class SwitchSeeker(Module):
         if self.stage_two not in (0, 1, -1):
             raise ConfigError(f"{self.NAME}: stage_two must be 0, 1 or -1, not {self.stage_two!r}")
 
+    @override
     def lines(self) -> tuple[str, ...]:
-        """See `Module.lines`: job 15 or 152."""
+        """Job 15 or 152."""
         return (
             "152" if self.slow else "15",
             real(self.width_s),
@@ -604,26 +614,28 @@ class SwitchSeeker(Module):
             str(self.stage_two),
         )
 
+    @override
     def extremes(self) -> tuple[Step, ...]:
-        """See `Module.extremes`."""
         return (Step(self.v_max, 0.0, 0.0, self.width_s), Step(-self.v_max, 0.0, 0.0, self.width_s))
 
     @property
+    @override
     def most_pulses(self) -> int:
-        """See `Module.most_pulses`: both polarities in stage I and in each cycle."""
+        """Both polarities in stage I and in each cycle."""
         levels = _levels(self.NAME, self.v_min, self.v_step, self.v_max)
         return 2 * (1 + self.cycles) * levels * self.pulses_each
 
     @property
+    @override
     def reads(self) -> int:
-        """See `Module.reads`."""
         return (self.most_pulses + 1) * self.reads_each
 
     @property
+    @override
     def length_s(self) -> float:
-        """See `Module.length_s`."""
         return self.most_pulses * (self.width_s + self.interpulse_s)
 
+    @override
     def pulses(self, volts_v: FloatArray, read_v: float) -> int:
         """The worst case: not every pulse of this module leaves a triplet."""
         return self.most_pulses
@@ -652,22 +664,23 @@ class Chronoamperometry(Module):
         if self.count < 2:
             raise ConfigError(f"{self.NAME}: count must be 2 or more, not {self.count}")
 
+    @override
     def lines(self) -> tuple[str, ...]:
-        """See `Module.lines`: job 220."""
+        """Job 220."""
         return ("220", real(self.bias_v), real(self.width_s), str(self.count))
 
+    @override
     def extremes(self) -> tuple[Step, ...]:
-        """See `Module.extremes`."""
         return (Step(self.bias_v, 0.0, 0.0, self.width_s),)
 
     @property
+    @override
     def most_pulses(self) -> int:
-        """See `Module.most_pulses`."""
         return self.count
 
     @property
+    @override
     def length_s(self) -> float:
-        """See `Module.length_s`."""
         return self.width_s
 
 
@@ -690,29 +703,31 @@ class Volatility(Module):
         _width(self.NAME, self.width_s)
         _counts(self.NAME, batch=self.batch, averages=self.averages)
 
+    @override
     def lines(self) -> tuple[str, ...]:
-        """See `Module.lines`: job 33."""
+        """Job 33."""
         return ("33", real(self.volts_v), real(self.width_s), str(self.batch), str(self.averages))
 
+    @override
     def extremes(self) -> tuple[Step, ...]:
-        """See `Module.extremes`."""
         return (Step(self.volts_v, 0.0, 0.0, self.width_s),)
 
     @property
+    @override
     def most_pulses(self) -> int:
-        """See `Module.most_pulses`."""
         return 1
 
     @property
+    @override
     def reads(self) -> int:
-        """See `Module.reads`."""
         return self.batch * self.averages
 
     @property
+    @override
     def length_s(self) -> float:
-        """See `Module.length_s`."""
         return self.width_s
 
+    @override
     def pulses(self, volts_v: FloatArray, read_v: float) -> int:
         """One: its triplets are reads."""
         return 1

@@ -476,7 +476,11 @@ def _microvolts(volts: float | FloatArray, what: str, cells: Cells) -> NDArray[n
         where = f"cell {cells.address(at)}: " if len(cells) > at else ""
         raise LimitError(
             f"{where}{what} {values[at]:g} V does not fit the board's link; allowed is up to"
-            f" {MAX_V:g} V"
+            f" {MAX_V:g} V",
+            cell=cells.address(at) if where else None,
+            line=what,
+            value=float(values[at]),
+            allowed=(-MAX_V, MAX_V),
         )
     return np.rint(values * 1e6).astype("<i4")
 
@@ -488,7 +492,10 @@ def _picoseconds(width_s: float, what: str) -> int:
     if not 0 < width_s <= MAX_WIDTH_S or round(width_s * 1e12) == 0:
         raise LimitError(
             f"{what} {width_s:g} s does not fit the board's link; allowed is 1e-12 to"
-            f" {MAX_WIDTH_S:g} s"
+            f" {MAX_WIDTH_S:g} s",
+            line=what,
+            value=width_s,
+            allowed=(1e-12, MAX_WIDTH_S),
         )
     return round(width_s * 1e12)
 

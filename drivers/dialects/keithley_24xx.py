@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import (
@@ -71,14 +72,13 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         """Header of the command that begins a list of levels of "VOLT" or "CURR"."""
 
     @property
+    @override
     def channels(self) -> tuple[str, ...]:
-        """See `SourceMeter.channels`."""
         return ("1",)
 
+    @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
-        """See `SourceMeter.configure`. The settings are read back and compared in the same
-        message.
-        """
+        """Set the channel up; the settings are read back and compared in the same message."""
         limits = self.limits(channel)
         asked = self._checked(setup, limits)
         self._setup = None
@@ -86,14 +86,15 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         self._compare(asked, told, limits)
         self._setup = asked
 
+    @override
     def source(self, channel: str, level: float) -> None:
-        """See `SourceMeter.source`."""
         setup = self._configured(channel)
         self._check_levels(setup, np.array([level]))
         self.send(f":SOUR:{SHORT[setup.function]}:LEV {number(level)}")
 
+    @override
     def output(self, channel: str, on: bool) -> None:
-        """See `SourceMeter.output`; verified by read-back."""
+        """Switch the output; verified by read-back."""
         if on:
             self._configured(channel)
         else:
@@ -105,16 +106,16 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
                 command=":OUTP?",
             )
 
+    @override
     def is_off(self) -> bool:
-        """See `Instrument.is_off`."""
         told = self.dialog.query(":OUTP?")
         if told not in ("0", "1"):
             self.dialog.out_of_step()
             raise LinkError(f"{self.name}: {told[:60]!r} is no output state")
         return told == "0"
 
+    @override
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
-        """See `SourceMeter.sweep`."""
         if points == 1:
             return self.list_sweep(channel, np.array([start]))
         setup = self._configured(channel)
@@ -124,8 +125,8 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         commands, run = self._staircase(setup, start, stop, points)
         return self._sweep(setup, commands, run, points)
 
+    @override
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
-        """See `SourceMeter.list_sweep`."""
         setup = self._configured(channel)
         levels = np.asarray(levels, dtype=np.float64).ravel()
         if not 1 <= levels.size <= 2500:

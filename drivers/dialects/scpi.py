@@ -4,51 +4,25 @@ every batch.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import numpy as np
+from typing_extensions import override
 
-from rram_hil.errors import BenchError, InstrumentError, LinkError
-from rram_hil.hardware.driver import Identity
-from rram_hil.hardware.instrument import Instrument
+from rram_hil.errors import InstrumentError, LinkError
 from rram_hil.types import FloatArray
-from rram_hil.wire.dialog import Dialog, ese_probe
-from rram_hil.wire.open_link import make_link
+from rram_hil.wire.dialog import ese_probe
 
-MOST_ERRORS = 64
-"""Entries after which an error queue is not believed to be one."""
+from .text import QueueInstrument
 
 
-class ScpiInstrument(Instrument):
+class ScpiInstrument(QueueInstrument):
     """An instrument with `*IDN?`, `:SYSTem:ERRor?` and the other common commands.
 
     `send` and `ask` read the error queue in the same message, so that knowing costs no transaction.
-    `identity` is what `connect` found.
     """
 
-    ERROR_QUERY = ":SYST:ERR?"
-    IDN_QUERY = "*IDN?"
-    identity: Identity
-
-    def connect(self) -> Identity:
-        """See `Instrument.connect`."""
-        config = self.config
-        self.dialog = Dialog(
-            make_link(config.resource, self.traffic, baud=config.baud),
-            ese_probe,
-            timeout_s=config.timeout_s,
-        )
-        try:
-            self.dialog.open()
-            told = self.dialog.query(self.IDN_QUERY)
-            maker, model, serial, firmware = ([p.strip() for p in told.split(",")] + [""] * 4)[:4]
-            model = self.plain_model(model)
-            self.accept(f"{maker} {model}", model)
-            self.identity = Identity(model, serial, firmware)
-        except BaseException:
-            self.dialog.close()
-            raise
-        return self.identity
+    @override
+    def probe(self, nonce: int) -> tuple[str, str]:
+        return ese_probe(nonce)
 
     def send(self, *commands: str, takes_s: float = 0.0) -> None:
         """Send commands as one message, then raise what the error queue holds: one transaction.
@@ -88,21 +62,8 @@ class ScpiInstrument(Instrument):
             )
         return value, reply[len(value) :].lstrip(";")
 
-    def raise_error(self, entry: str, message: str) -> None:
-        """Raise an error entry unless it says that there is none; the rest of the queue is emptied
-        and told along.
-        """
-        error = self.error_of(entry, message)
-        if error.code == 0:
-            return
-        more = self.errors()
-        text = f"{error}" + (
-            f" (and {len(more)} more: {'; '.join(str(e.code) for e in more[:5])})" if more else ""
-        )
-        raise InstrumentError(text, code=error.code, command=message)
-
+    @override
     def error_of(self, entry: str, message: str) -> InstrumentError:
-        """An error entry as an exception. Raises `LinkError` where it is none."""
         code, _, text = entry.partition(",")
         try:
             number = int(float(code))
@@ -114,34 +75,6 @@ class ScpiInstrument(Instrument):
         return InstrumentError(
             f"{self.name}: error {number}, {text!r}{where}", code=number, command=message
         )
-
-    def errors(self) -> list[InstrumentError]:
-        """See `Instrument.errors`."""
-        found: list[InstrumentError] = []
-        for _ in range(MOST_ERRORS):
-            error = self.error_of(self.dialog.query(self.ERROR_QUERY), "")
-            if error.code == 0:
-                return found
-            found.append(error)
-        raise LinkError(f"{self.name}: more than {MOST_ERRORS} errors and no end")
-
-    def safe_off(self) -> None:
-        """See `Instrument.safe_off`: once more on a drained link where the first try fails."""
-        try:
-            self.switch_off()
-        except BenchError:
-            self.dialog.out_of_step()
-            if not self.dialog.link.is_open:
-                self.dialog.open()
-            self.switch_off()
-        if not self.is_off():
-            raise InstrumentError(f"{self.name}: an output is still on after it was switched off")
-
-    @abstractmethod
-    def switch_off(self) -> None:
-        """Send what takes all outputs to zero and off; `safe_off` verifies. Must not depend on the
-        instrument's settings.
-        """
 
 
 def floats(text: str) -> FloatArray:

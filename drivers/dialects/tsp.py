@@ -9,16 +9,15 @@ queue, and is answered whatever became of the lines before it.
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 
 import numpy as np
+from typing_extensions import override
 
-from rram_hil.errors import BenchError, ConfigError, InstrumentError, LinkError
-from rram_hil.hardware.driver import Identity
-from rram_hil.hardware.instrument import Instrument
+from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import RunsScripts
 from rram_hil.types import FloatArray
-from rram_hil.wire.dialog import Dialog
-from rram_hil.wire.open_link import make_link
+
+from .text import TextInstrument, combined
 
 LONGEST_LINE = 1000
 """Characters of one line. No manual that was opened gives the limit (unverified); longer ones are
@@ -35,45 +34,15 @@ errors, more script.
 """
 
 
-def tsp_probe(nonce: int) -> tuple[str, str]:
-    """The probe after a timeout. `abort` first: a script that is still running would keep the
-    answer back.
-    """
-    return f'abort\nprint("step {nonce}")', f"step {nonce}"
-
-
-class TspInstrument(Instrument):
-    """An instrument that runs Lua. `run` and `ask` are one transaction, errors included; `identity`
-    is what `connect` found.
+class TspInstrument(TextInstrument, RunsScripts):
+    """An instrument that runs Lua. `run` and `ask` are one transaction, errors included; `look`
+    asks with `peek`.
     """
 
-    identity: Identity
-
-    def connect(self) -> Identity:
-        """See `Instrument.connect`."""
-        config = self.config
-        self.dialog = Dialog(
-            make_link(config.resource, self.traffic, baud=config.baud),
-            tsp_probe,
-            timeout_s=config.timeout_s,
-        )
-        try:
-            self.dialog.open()
-            told = self.dialog.query("*IDN?")
-            maker, model, serial, firmware = ([p.strip() for p in told.split(",")] + [""] * 4)[:4]
-            model = self.plain_model(model)
-            self.accept(f"{maker} {model}", model)
-            self.identity = Identity(model, serial, firmware)
-            self.look()
-        except BaseException:
-            self.dialog.close()
-            raise
-        return self.identity
-
-    def look(self) -> None:
-        """Learn what the instrument is made of (cards, channels) once it is identified: with
-        `peek`, changing nothing.
-        """
+    @override
+    def probe(self, nonce: int) -> tuple[str, str]:
+        # `abort` first: a script that is still running would keep the answer back.
+        return f'abort\nprint("step {nonce}")', f"step {nonce}"
 
     def run(self, code: str, *, takes_s: float = 0.0) -> None:
         """Run code that prints nothing, then raise what the error queue holds: one transaction.
@@ -158,21 +127,14 @@ class TspInstrument(Instrument):
         """The printed lines of a reply, its last line (the error count) and prompts taken away;
         raises what the queue holds.
         """
-        count = _count(replies[-1], self.name)
-        if count:
-            found = self.errors()
-            if found:
-                text = str(found[0]) + f", after {code[:120]!r}"
-                if len(found) > 1:
-                    text += (
-                        f" (and {len(found) - 1} more:"
-                        f" {'; '.join(str(e.code) for e in found[1:6])})"
-                    )
-                raise InstrumentError(text, code=found[0].code, command=code)
+        errors = self.errors() if _count(replies[-1], self.name) else []
+        if errors:
+            raise combined(errors, f"{errors[0]}, after {code[:120]!r}", code)
         return [line for line in replies[:-1] if line not in PROMPTS]
 
+    @override
     def errors(self) -> list[InstrumentError]:
-        """See `Instrument.errors`: all of them in one transaction."""
+        """The whole error queue in one transaction."""
         code = (
             f"for i = 1, math.min(errorqueue.count, {MOST_ERRORS}) do print(errorqueue.next()) end"
         )
@@ -194,26 +156,6 @@ class TspInstrument(Instrument):
         return InstrumentError(
             f"{self.name}: error {number}, {' '.join(fields[1:2])!r}", code=number
         )
-
-    def safe_off(self) -> None:
-        """See `Instrument.safe_off`: once more on a drained link, any running script aborted, where
-        the first try fails.
-        """
-        try:
-            self.switch_off()
-        except BenchError:
-            if not self.dialog.link.is_open:
-                self.dialog.open()
-            self.dialog.out_of_step()
-            self.switch_off()
-        if not self.is_off():
-            raise InstrumentError(f"{self.name}: an output is still on after it was switched off")
-
-    @abstractmethod
-    def switch_off(self) -> None:
-        """Send what takes all outputs to zero and off; `safe_off` verifies. Must not depend on the
-        instrument's settings.
-        """
 
 
 def _message(code: str) -> str:

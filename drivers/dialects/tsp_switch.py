@@ -14,10 +14,12 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import ScriptedMatrix
 from rram_hil.hardware.driver import Identity
-from rram_hil.hardware.instrument import Crosspoint, InstrumentConfig, SwitchMatrix
+from rram_hil.hardware.instrument import Crosspoint, InstrumentConfig
 from rram_hil.types import IntArray
 from rram_hil.wire.dialog import number
 
@@ -78,7 +80,7 @@ class Card:
     columns: int
 
 
-class TspSwitch(TspInstrument, SwitchMatrix):
+class TspSwitch(TspInstrument, ScriptedMatrix):
     """A switch mainframe. `connect` also reads which cards it holds; crosspoints that they have not
     are refused, nothing sent.
     """
@@ -96,26 +98,34 @@ class TspSwitch(TspInstrument, SwitchMatrix):
     cards: tuple[Card, ...] = ()
     """Matrix cards found by `connect`."""
 
+    @override
     def connect(self) -> Identity:
-        """See `Instrument.connect`."""
         self.cards = ()
         return super().connect()
 
     @property
+    @override
     def rows(self) -> tuple[str, ...]:
         """Row letters."""
         return tuple(self.ROWS)
 
     @property
+    @override
     def columns(self) -> int:
         """Columns of all slots, empty ones counted."""
         return self.SLOTS[self.identity.model] * self.COLUMNS
 
     @property
+    @override
     def settle_s(self) -> float:
         """How long the relays of the slowest card settle, and what the bench file adds."""
         cards = [self.SETTLE_S.get(card.model, self.SETTLE_S[""]) for card in self.cards]
         return max(cards, default=self.SETTLE_S[""]) + self.config.settle_s
+
+    @property
+    def further_settle_s(self) -> float:
+        """What the bench file adds: commands return when the relays have settled."""
+        return self.config.settle_s
 
     @abstractmethod
     def point_name(self, slot: int, row: int, column: int) -> str:
@@ -153,8 +163,9 @@ class TspSwitch(TspInstrument, SwitchMatrix):
                 lists.append(name)
         return lists
 
+    @override
     def arm(self) -> None:
-        """See `Instrument.arm`: all relays open, reset, break before make."""
+        """All relays open, reset, break before make."""
         self.errors()
         told = self.ask(
             "localnode.prompts = 0\n"
@@ -170,8 +181,9 @@ class TspSwitch(TspInstrument, SwitchMatrix):
                 f"{self.name}: after the reset it says {told!r}, not break before make and all open"
             )
 
-    def switch(self, *, close: Iterable[Crosspoint] = (), open: Iterable[Crosspoint] = ()) -> None:  # noqa: A002
-        """See `SwitchMatrix.switch`; the state is read back in the same transaction.
+    @override
+    def switch(self, *, close: Iterable[Crosspoint] = (), open: Iterable[Crosspoint] = ()) -> None:
+        """Open, then close relays; the state is read back in the same transaction.
 
         Nothing closes where opening was refused. Raises `InstrumentError` where a relay is not as
         told.
@@ -195,8 +207,9 @@ class TspSwitch(TspInstrument, SwitchMatrix):
             what = ", ".join(f"{row}{column}" for row, column in wrong[:8])
             raise InstrumentError(f"{self.name}: not switched as told: {what}", command=code[0])
 
+    @override
     def open_all(self) -> None:
-        """See `SwitchMatrix.open_all`, backplane relays too; read back in the same transaction."""
+        """Open everything, backplane relays too; read back in the same transaction."""
         told = self.ask(
             'channel.open("allslots") print(channel.getclose("allslots"))',
             takes_s=self._longest_s(1),
@@ -204,24 +217,25 @@ class TspSwitch(TspInstrument, SwitchMatrix):
         if told != "nil":
             raise InstrumentError(f"{self.name}: still closed after opening all: {told[:80]}")
 
+    @override
     def closed(self) -> frozenset[Crosspoint]:
-        """See `SwitchMatrix.closed`."""
         return self._points(self.ask('print(channel.getclose("allslots"))'))
 
     def closed_names(self) -> tuple[str, ...]:
         """The instrument's own names of all closed relays, those of the analog backplane too."""
         return _split(self.ask('print(channel.getclose("allslots"))'))
 
+    @override
     def is_off(self) -> bool:
-        """See `Instrument.is_off`."""
         return not self.closed_names()
 
+    @override
     def switch_off(self) -> None:
-        """See `TspInstrument.switch_off`."""
         self.run('channel.open("allslots")', takes_s=self._longest_s(1))
 
+    @override
     def counts(self, points: Iterable[Crosspoint]) -> IntArray:
-        """See `SwitchMatrix.counts`; one transaction. Some cards of the 707B count from their last
+        """Closures of each relay in one transaction. Some cards of the 707B count from their last
         power-on only.
         """
         points = list(points)

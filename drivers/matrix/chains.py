@@ -11,22 +11,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from rram_hil.array.operations import Scheme, Status
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
 from rram_hil.hardware.instrument import Function, Readings, SourceMeter, SourceSetup, SwitchMatrix
 from rram_hil.types import FloatArray, StatusArray
 from rram_hil.wire.dialog import number
 
 from ..dialects.tsp_switch import LIST_LENGTH
-from ..keithley_707b import Keithley707B
-from ..keithley_2600b import Keithley2600B
-from ..keysight_b2900 import MOST_POINTS, KeysightB2900
 from .routes import Route, RowPlan, Visit
 from .wiring import Triggers, Wiring
 
+MeterT_co = TypeVar("MeterT_co", bound=SourceMeter, covariant=True)
+MatrixT_co = TypeVar("MatrixT_co", bound=SwitchMatrix, covariant=True)
 GATE_LIMIT_A = 1e-4
 """Compliance of the channel on a word line: a healthy gate takes pA."""
 
@@ -66,7 +67,7 @@ def stops(plan: RowPlan, step: int, cell: int, siemens: float, status: int) -> b
     return bool(above or (plan.below_s is not None and siemens <= plan.below_s[cell]))
 
 
-class Chain(ABC):
+class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
     """Source-meter channels and a matrix. `channels` are "instrument.channel" in the order of the
     wiring.
     """
@@ -76,13 +77,11 @@ class Chain(ABC):
     """Whether a cell's steps can end in the middle of a row; else the driver cuts the steps at
     every measurement.
     """
-    most_visits = 2000
-    """Steps of all cells together that one row can have."""
 
     def __init__(
         self,
-        meters: Mapping[str, SourceMeter],
-        matrix: SwitchMatrix,
+        meters: Mapping[str, MeterT_co],
+        matrix: MatrixT_co,
         wiring: Wiring,
         gate: str,
         read_v: float,
@@ -98,6 +97,11 @@ class Chain(ABC):
         """The shortest step."""
 
     @property
+    def most_visits(self) -> int:
+        """Steps of all cells together that one row can have."""
+        return 2000
+
+    @property
     def source_s(self) -> float:
         """How long a level needs to settle."""
         return max(self.meter(c).limits(self.channel(c)).settle_s for c in self.wiring.channels)
@@ -106,7 +110,7 @@ class Chain(ABC):
         """Which of the schemes that the channels allow this way of driving them allows."""
         return schemes
 
-    def check(self, routes: Sequence[Route]) -> None:  # noqa: B027 (most refuse nothing)
+    def check(self, routes: Sequence[Route]) -> None:
         """Refuse steps that this way of driving the channels cannot do. Raises `ConfigError`."""
 
     def goes_with(self, others: Sequence[Route], route: Route) -> bool:
@@ -145,9 +149,14 @@ class Chain(ABC):
             meter.output(own, True)
         self._on[channel] = setup
 
-    def meter(self, channel: str) -> SourceMeter:
+    def meter(self, channel: str) -> MeterT_co:
         """The instrument of a channel "smu.a"."""
         return self.meters[channel.partition(".")[0]]
+
+    @property
+    def _meter(self) -> MeterT_co:
+        """The only one, where the way of driving needs one alone."""
+        return next(iter(self.meters.values()))
 
     @staticmethod
     def channel(channel: str) -> str:
@@ -219,15 +228,15 @@ class Chain(ABC):
             )
         return max(min(limit_a, most), limits.smallest_compliance_a)
 
-    def moves(self, visit: Visit) -> list[tuple[str, str]]:
-        """The channel lists that a TSP matrix opens and closes before a step, cut so that each pair
-        fits a line.
-        """
-        assert isinstance(self.matrix, Keithley707B)
-        opened, closed = self.matrix.names(visit.opened), self.matrix.names(visit.closed)
-        if len(opened) < 2 and len(closed) < 2 and sum(map(len, (*opened, *closed))) <= LIST_LENGTH:
-            return [("".join(opened), "".join(closed))]
-        return [*((names, "") for names in opened), *(("", names) for names in closed)]
+
+def _moves(matrix: ScriptedMatrix, visit: Visit) -> list[tuple[str, str]]:
+    """The channel lists that a script opens and closes before a step, cut so that each pair fits a
+    line; none where no relay moves.
+    """
+    opened, closed = matrix.names(visit.opened), matrix.names(visit.closed)
+    if len(opened) < 2 and len(closed) < 2 and sum(map(len, (*opened, *closed))) <= LIST_LENGTH:
+        return [("".join(opened), "".join(closed))] if opened or closed else []
+    return [*((names, "") for names in opened), *(("", names) for names in closed)]
 
 
 def _judged(sense: int, others: Iterable[int]) -> int:
@@ -319,20 +328,14 @@ error queue before it goes on.
 """
 
 
-class TspChain(Chain):
-    """A 2600B that also commands a TSP-linked 707B: a row is one transaction, decisions
-    included.
+class TspChain(Chain[ScriptedSourceMeter, ScriptedMatrix]):
+    """A source-meter that also commands the matrix, linked to it: a row is one transaction,
+    decisions included.
     """
 
     NAME = "TSP script over TSP-Link"
     shortest_s = 1e-3
     """Lua's `delay` between two commands (unverified how exact a shorter one is)."""
-
-    @property
-    def _meter(self) -> Keithley2600B:
-        meter = self.meter(next(iter(self.wiring.channels)))
-        assert isinstance(meter, Keithley2600B)
-        return meter
 
     @property
     def _lines(self) -> tuple[str, ...]:
@@ -344,7 +347,6 @@ class TspChain(Chain):
     def arm(self) -> None:
         """See `Chain.arm`."""
         meter, matrix = self._meter, self.matrix
-        assert isinstance(matrix, Keithley707B)
         node = self.wiring.tsp_node
         told = meter.ask(
             f"tsplink.reset() print(tsplink.state, node[{node}] and node[{node}].model or"
@@ -369,13 +371,13 @@ class TspChain(Chain):
         meter.run(
             f"format.asciiprecision = 10\nrram.lines = {{ {', '.join(map(self._smu, self._lines))}"
             f" }}\nrram.gate = {self._smu(self.gate) if self.gate else 'nil'}\nrram.matrix ="
-            f" node[{node}].channel\nrram.settle = {number(matrix.config.settle_s)}\nrram.source ="
+            f" node[{node}].channel\nrram.settle = {number(matrix.further_settle_s)}\nrram.source ="
             f" {number(self.source_s)}"
         )
 
     def _smu(self, channel: str) -> str:
         """What Lua calls a channel."""
-        return f"smu{self.channel(channel)}"
+        return self._meter.lua_name(self.channel(channel))
 
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
         """See `Chain.run`."""
@@ -391,8 +393,7 @@ class TspChain(Chain):
                     now[setting] = line
             code += [
                 f'rram.move("{opened}", "{closed}")'
-                for opened, closed in self.moves(visit)
-                if opened or closed
+                for opened, closed in _moves(self.matrix, visit)
             ]
             code.append(self._call(plan, visit))
         code.append("rram.finish()")
@@ -531,25 +532,20 @@ BLIND_S = 1e-3
 """Integration time of the one measurement of a row that measures nothing."""
 
 
-class TriggeredChain(Chain):
-    """A B2900 and a 707B that advance each other over digital lines: three transactions a row."""
+class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
+    """A source-meter and a matrix that advance each other over digital lines: three transactions a
+    row.
+    """
 
     NAME = "lists and relays on each other's triggers"
     can_stop = False
-    most_visits = MOST_POINTS // POINTS
     shortest_s = 1e-3
     """Lua's `delay` in the matrix (unverified how exact a shorter one is)."""
 
     @property
-    def _meter(self) -> KeysightB2900:
-        meter = self.meter(next(iter(self.wiring.channels)))
-        assert isinstance(meter, KeysightB2900)
-        return meter
-
-    @property
-    def _switch(self) -> Keithley707B:
-        assert isinstance(self.matrix, Keithley707B)
-        return self.matrix
+    def most_visits(self) -> int:
+        """See `Chain.most_visits`."""
+        return self._meter.most_points // POINTS
 
     @property
     def _lines(self) -> Triggers:
@@ -562,8 +558,8 @@ class TriggeredChain(Chain):
         pulses = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
         code = [f"digio.trigger[{line}].mode = digio.TRIG_FALLING" for line in pulses]
         code += [f"digio.trigger[{line}].clear()" for line in pulses]
-        self._switch.run("\n".join(code))
-        self._switch.load("rram_rows", TRIGGERED_SCRIPT)
+        self.matrix.run("\n".join(code))
+        self.matrix.load("rram_rows", TRIGGERED_SCRIPT)
 
     def goes_with(self, others: Sequence[Route], route: Route) -> bool:
         """See `Chain.goes_with`: a list has one range, and all its measurements one integration
@@ -587,9 +583,8 @@ class TriggeredChain(Chain):
         at = np.zeros(POINTS * len(plan.visits), dtype=np.bool_)
         at[1::POINTS] = [bool(plan.routes[v.step].sense) for v in plan.visits]
         blind = not at.any()
-        at[-1] |= (
-            blind  # a list needs one measurement to tell its end by; at zero, where nothing is measured
-        )
+        # A list needs one measurement to tell its end by: at zero, where nothing is measured.
+        at[-1] |= blind
         for channel in self.wiring.channels:
             self._ready(channel, self._setup(channel, plan))
         meter.arm_list(
@@ -599,10 +594,10 @@ class TriggeredChain(Chain):
             measure_in=lines.smu_measure,
             measure_at=at,
         )
-        printed = self._switch.ask("\n".join(self._row_code(plan, blind)), takes_s=takes_s)
+        printed = self.matrix.ask("\n".join(self._row_code(plan, blind)), takes_s=takes_s)
         if printed != str(len(plan.visits)):
             raise InstrumentError(
-                f"{self._switch.name}: visit {printed} of {len(plan.visits)} was the last whose"
+                f"{self.matrix.name}: visit {printed} of {len(plan.visits)} was the last whose"
                 f" measurement came on digital line {lines.matrix_in}"
             )
         return self._measured(plan, meter.fetch(int(at.sum()), takes_s=0.0), blind)
@@ -641,14 +636,13 @@ class TriggeredChain(Chain):
         lines, source_s = self._lines, self.source_s
         longest_s = max((r.width_s for r in plan.routes if r.sense), default=0.0) + source_s
         begin = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
-        times = [number(longest_s + 1.0), number(self._switch.config.settle_s), number(source_s)]
+        times = [number(longest_s + 1.0), number(self.matrix.further_settle_s), number(source_s)]
         code = [f"rram_row.begin({', '.join([*map(str, begin), *times])})"]
         for visit in plan.visits:
             route = plan.routes[visit.step]
             code += [
                 f'rram_row.move("{opened}", "{closed}")'
-                for opened, closed in self.moves(visit)
-                if opened or closed
+                for opened, closed in _moves(self.matrix, visit)
             ]
             code.append(f"rram_row.visit({'nil' if route.sense else number(route.width_s)})")
         if blind:
@@ -675,7 +669,7 @@ class TriggeredChain(Chain):
         return found
 
 
-class PlainChain(Chain):
+class PlainChain(Chain[SourceMeter, SwitchMatrix]):
     """Any source-meters and any matrix, the host between: several transactions a cell, where
     nothing better is there.
 

@@ -31,27 +31,28 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits
 from rram_hil.array.operations import Apply, Scheme, Status, Step
 from rram_hil.array.results import ApplyResult
-from rram_hil.errors import BenchError, ConfigError
+from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
-from rram_hil.simulation.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
+from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import FaultEntry, Simulation
+from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V
 from rram_hil.simulation.half_select import across
 from rram_hil.types import FloatArray, IntArray
 
-from .server import process as _process
 from .server.control import (
-    ControlServer,
     FaultQueue,
     Injected,
     LinkFault,
     checked_fault,
-    pack_array,
 )
+from .server.far_side import FarSide
+from .server.process import serve, start
 from .test_chip_board import HostLink, PtyLink, SocketLink
 
 MAKER = "ArC Instruments"
@@ -199,18 +200,21 @@ def _resistance(volts: float, current: FloatArray, status: NDArray[np.uint8]) ->
     return np.where(status == Status.OVER_RANGE, 0.0, found)
 
 
-class Firmware:
+class Firmware(FarSide):
     """The board: a thread that takes lines in (and the reset at once), and one that works through
     them job by job.
     """
 
+    TRUTHS = ("pulses", "formed", "stuck")
+
     def __init__(self, link: HostLink, array: Array) -> None:
-        self._link, self._array, self._chip = link, array, array.chip
+        super().__init__(array.chip, threading.RLock())
+        self.addresses["resource"] = link.resource
+        self._link, self._array = link, array
         self._geometry = array.geometry
         self._timing = array.chip.simulation.timing
         self._pace = array.chip.simulation.pace
         self.faults = FaultQueue()
-        self._chip_lock = threading.RLock()
         self._news = threading.Condition()
         self._lines: deque[str] = deque()
         self._is_reset = False
@@ -252,6 +256,7 @@ class Firmware:
 
     # Lines
 
+    @override
     def serve(self) -> None:
         """Take lines in until the process ends."""
         pending = bytearray()
@@ -304,8 +309,8 @@ class Firmware:
         end_s = time.monotonic() + seconds * self._pace
         while (left_s := end_s - time.monotonic()) > 0 and not self._is_reset:
             time.sleep(min(left_s, TICK_S))
-        with self._chip_lock:
-            self._chip.advance(seconds)
+        with self.chip_lock:
+            self.chip.advance(seconds)
 
     # Jobs
 
@@ -513,7 +518,7 @@ class Firmware:
         places = np.array([p for p, _ in batch], dtype=np.int64)
         levels = np.clip(np.array([v for _, v in batch]), -TOP_V, TOP_V)
         self._is_driving = True
-        with self._chip_lock:
+        with self.chip_lock:
             found = self._array.pulse_and_read(
                 places,
                 levels if _is_width(width) else None,
@@ -531,7 +536,7 @@ class Firmware:
         there = np.array([p is not None for p in places], dtype=np.bool_)
         index = np.array([p for p in places if p is not None], dtype=np.int64)
         if index.size and self._read_v != 0:
-            with self._chip_lock:
+            with self.chip_lock:
                 found[there] = self._array.pulse_and_read(
                     index, None, 0.0, self._read_v, self._cycles, Scheme.FLOATING
                 )
@@ -548,7 +553,7 @@ class Firmware:
         if _is_width(width):
             self._is_driving = True
             level = float(np.clip(volts, -TOP_V, TOP_V))
-            with self._chip_lock:
+            with self.chip_lock:
                 self._array.pulse(
                     place,
                     level,
@@ -631,7 +636,7 @@ class Firmware:
                     for level in levels + levels[::-1]:
                         self._stop_if_reset()
                         self._is_driving = True
-                        with self._chip_lock:
+                        with self.chip_lock:
                             resistance, is_cut = self._array.hold(
                                 place,
                                 float(np.clip(side * level, -TOP_V, TOP_V)),
@@ -751,7 +756,7 @@ class Firmware:
             for _ in range(int(reads)):
                 self._stop_if_reset()
                 self._is_driving = True
-                with self._chip_lock:
+                with self.chip_lock:
                     resistance, _ = self._array.hold(
                         place,
                         bias,
@@ -767,13 +772,14 @@ class Firmware:
         volts, width, batch, averages = arguments
         for place in self._devices(arguments):
             self._pulse(place, volts, width)
-            started = self._chip.now_s
+            started = self.chip.now_s
             for _ in range(int(batch)):
                 read = np.mean([self._resistance(place) for _ in range(max(1, int(averages)))])
-                self._triplet(float(read), self._read_v, self._chip.now_s - started)
+                self._triplet(float(read), self._read_v, self.chip.now_s - started)
 
     # Control
 
+    @override
     def inject(self, entry: FaultEntry | dict[str, Any]) -> None:
         """Let a fault happen. Raises `ConfigError` for one that the board does not know: it has no
         error queue and no frames.
@@ -782,52 +788,22 @@ class Firmware:
         for fault in faults:
             self.faults.add(fault)
 
-    def control(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request of the control socket."""
-        do = request["do"]
-        if do == "advance":
-            with self._chip_lock:
-                self._chip.advance(float(request["seconds"]))
-                return {"now_s": self._chip.now_s}
-        if do == "inject":
-            self.inject(request)
-            return {}
-        if do == "clear":
-            self.faults.clear()
-            return {}
-        if do == "truth":
-            with self._chip_lock:
-                return {"npy": pack_array(self._truth(request["name"]))}
-        if do == "damage":
-            with self._chip_lock:
-                self._chip.inject(
-                    Fault(request["fault"]), Cells.from_index(request["cells"], self._geometry)
-                )
-            return {}
-        if do == "reboot":
-            self._taken_in("00")
-            if request["drop_link"]:
-                self._link.drop()
-            return {}
-        if do == "status":
-            return self._told()
-        if do == "quit":
-            self._chip.close()
-            threading.Timer(0.05, os._exit, (0,)).start()
-            return {}
-        raise ConfigError(f"{do!r} is not known")
+    @override
+    def clear_faults(self) -> None:
+        self.faults.clear()
 
-    def _truth(self, name: str) -> NDArray[Any]:
-        if name == "conductance_s":
-            return self._chip.conductance_s()
-        if name == "half_selected":
-            return self._array.half_selected[None]
-        if name in ("pulses", "formed", "stuck"):
-            found: NDArray[Any] = getattr(self._chip, name)
-            return found
-        raise ConfigError(f"no ground truth {name!r}")
+    @override
+    def reboot(self, *, drop_link: bool) -> None:
+        self._taken_in("00")
+        if drop_link:
+            self._link.drop()
 
-    def _told(self) -> dict[str, Any]:
+    @override
+    def truth(self, name: str) -> NDArray[Any]:
+        return self._array.half_selected[None] if name == "half_selected" else super().truth(name)
+
+    @override
+    def status(self) -> dict[str, Any]:
         return {
             "outputs_on": self._is_driving,
             "busy": self._is_busy,
@@ -837,7 +813,7 @@ class Firmware:
             "read_mode": self._mode,
             "sneak_path": self._sneak_path,
             "selected": self._selected,
-            "now_s": self._chip.now_s,
+            "now_s": self.chip.now_s,
             "jobs": self._jobs,
             "turns": self._turns,
             "lines": self._taken,
@@ -905,7 +881,7 @@ def launch(request: FarSideRequest) -> SimulatedFarSide:
     start.
     """
     simulation = Simulation.model_validate(request.simulation)
-    started = _process.start(MODULE, request, "ArC ONE")
+    started = start(MODULE, request, "ArC ONE")
     settings = {
         "port": started.answer["resource"],
         "clock": started.answer["control"],
@@ -964,39 +940,28 @@ _ALONE = Limits(
 )
 
 
-def main() -> None:
-    """The process: configuration from standard input, addresses to standard output, then serve."""
-    given = _process.configuration()
-    alone: dict[str, Any] = given["settings"].get("alone", {})
-    try:
-        geometry = Geometry(**given["geometry"])
-        if (
-            geometry.cell != "1R"
-            or geometry.tiles != 1
-            or max(geometry.rows, geometry.columns) > SIDE
-        ):
-            raise ConfigError(f"an ArC ONE holds one 1R array of up to {SIDE} x {SIDE} cells")
-        simulation = Simulation.model_validate(given["simulation"])
-        link: HostLink = (
-            SocketLink(alone.get("port", 0)) if simulation.transport == "socket" else PtyLink()
-        )
+def firmware(request: FarSideRequest) -> Firmware:
+    """The board of a bench, with the faults of its file waiting. Raises `ConfigError` for what does
+    not fit together.
+    """
+    geometry, alone = request.geometry, request.settings.get("alone", {})
+    if geometry.cell != "1R" or geometry.tiles != 1 or max(geometry.rows, geometry.columns) > SIDE:
+        raise ConfigError(f"an ArC ONE holds one 1R array of up to {SIDE} x {SIDE} cells")
+    simulation = Simulation.model_validate(request.simulation)
+    link = SocketLink(alone.get("port", 0)) if simulation.transport == "socket" else PtyLink()
+    chip = SimulatedChip(
+        geometry,
         # The board averages its samples itself, so the chip gives it the conductance without noise.
-        quiet = simulation.model_copy(update={"read_noise": False})
-        folder, read_v = Path(given["folder"]), given["limits"]["read_v"]
-        chip = SimulatedChip(
-            geometry, quiet, read_v=read_v, chip_id=given["chip_id"], folder=folder
-        )
-        firmware = Firmware(link, Array(chip, alone.get("load_ohm"), simulation.read_noise))
-        for fault in simulation.faults:
-            firmware.inject(fault)
-    except (BenchError, OSError) as error:
-        _process.answer(error=str(error))
-        return
-    control = ControlServer(firmware.control)
-    _process.end_with_parent(chip.close)
-    _process.answer(resource=link.resource, control=control.address)
-    firmware.serve()
+        simulation.model_copy(update={"read_noise": False}),
+        read_v=request.limits.read_v,
+        chip_id=request.chip_id,
+        folder=request.folder,
+    )
+    made = Firmware(link, Array(chip, alone.get("load_ohm"), simulation.read_noise))
+    for fault in simulation.faults:
+        made.inject(fault)
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    serve(firmware)

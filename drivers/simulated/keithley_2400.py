@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from .array.terminals import Drive, Place
 from .scpi.instrument import CONFLICT, MISSING, PARAMETER, Call, Handler, ScpiError
@@ -73,7 +74,6 @@ class Simulated2400(KeithleySmu):
     SETTLE_S = 250e-6
     AZERO = ":SYSTem:AZERo[:STATe]"
     RSENSE = ":SYSTem:RSENse"
-    DELAY = ":SOURce#:DELay"
     DELAY_AUTO = ":SOURce#:DELay:AUTO"
     CLEAR_AUTO = ":SOURce#:CLEar:AUTO"
     POINTS = ":SOURce#:SWEep:POINts"
@@ -162,20 +162,20 @@ class Simulated2400(KeithleySmu):
         for line in range(1, 5):
             place.bus.listen((place.name, line), partial(self._proceed, f"TLIN{line}"))
 
+    @override
     def make_meters(self, model: str, seed: int) -> dict[str, Meter]:
-        """See `KeithleySmu`."""
         return {"VOLT": Meter(VOLTS, seed), "CURR": Meter(AMPS, seed + 1)}
 
+    @override
     def identification(self) -> str:
-        """See `ScpiInstrument`."""
         name = self.pretends or f"MODEL {self.model}"
         return (
             f"KEITHLEY INSTRUMENTS INC.,{name},{self.place.serial},C32   Oct  4 2010 14:20:11/A02 "
             " /K/J"
         )
 
+    @override
     def reset(self) -> None:
-        """See `ScpiInstrument`."""
         self.source_span = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
         self.source_auto = {"VOLT": True, "CURR": True}
         self.sense_span = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
@@ -201,6 +201,7 @@ class Simulated2400(KeithleySmu):
         self.waits_for = ""
         super().reset()
 
+    @override
     def limit_now(self) -> float:
         """The lower of the compliance and the top of a fixed measuring range ("range
         compliance").
@@ -208,8 +209,9 @@ class Simulated2400(KeithleySmu):
         quantity = OTHER[self.function]
         return min(self.compliance[quantity], self._range_limit(quantity))
 
+    @override
     def resting(self) -> Drive:
-        """See `KeithleySmu`; manual section 13, output-off states."""
+        """Manual section 13, output-off states."""
         state = self.values[self.OFF_STATE]
         if state == "HIMP":
             return Drive()
@@ -222,26 +224,28 @@ class Simulated2400(KeithleySmu):
             self.compliance["CURR"] if state == "ZERO" and self.function == "VOLT" else low,
         )
 
+    @override
     def push(self, error: ScpiError) -> None:
-        """See `ScpiInstrument`; 800-series errors are execution errors."""
+        """800-series errors are execution errors."""
         super().push(error)
         if 800 <= error.code < 900:
             self.esr |= 16
 
+    @override
     def status_byte(self) -> int:
-        """See `ScpiInstrument`; bit 0 is the measurement summary."""
+        """Bit 0 is the measurement summary."""
         byte = super().status_byte() & ~64
         byte |= (
             1 if self.measurement_event & int(float(self.values[self.MEASUREMENT_ENABLE])) else 0
         )
         return byte | (64 if byte & self.sre else 0)
 
+    @override
     def clear(self) -> None:
-        """See `SimulatedInstrument`."""
         self.running, self.waits_for = None, ""
 
+    @override
     def actions(self) -> dict[str, Handler]:
-        """See `KeithleySmu`."""
         table: dict[str, Handler] = {
             "*TRG": lambda _: self._proceed("BUS"),
             "*SAV": lambda _: None,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import numpy as np
+from typing_extensions import override
 
 from .array.terminals import Drive, Place
 from .scpi.instrument import ILLEGAL, MISSING, PARAMETER, Call, Handler, ScpiError
@@ -110,8 +111,10 @@ class Event(ScpiError):  # noqa: N818 (the manual calls it so)
         self.kind = kind
         self.at_s = at_s
 
+    @override
     def __str__(self) -> str:
-        return f'{self.code},"{self.text};{self.kind};{_stamp(self.at_s):%Y/%m/%d %H:%M:%S}.{_fraction(self.at_s)[:3]}"'
+        stamp = f"{_stamp(self.at_s):%Y/%m/%d %H:%M:%S}.{_fraction(self.at_s)[:3]}"
+        return f'{self.code},"{self.text};{self.kind};{stamp}"'
 
 
 @dataclass(frozen=True)
@@ -223,26 +226,25 @@ class Simulated2450(KeithleySmu):
         self.language = self.next_language = "SCPI"
         super().__init__(model, place)
 
+    @override
     def make_meters(self, model: str, seed: int) -> dict[str, Meter]:
-        """See `KeithleySmu`."""
         return {"VOLT": Meter(self.family.volts, seed), "CURR": Meter(self.family.amps, seed + 1)}
 
+    @override
     def identification(self) -> str:
-        """See `ScpiInstrument`."""
         name = self.pretends or f"MODEL {self.model}"
         return f"KEITHLEY INSTRUMENTS INC.,{name},{self.place.serial},1.7.12b"
 
+    @override
     def message(self, line: str) -> str | bytes:
-        """See `SimulatedInstrument`. With another command set only the common commands are
-        understood.
-        """
+        """Answer a message; with another command set only the common commands are understood."""
         if self.language == "TSP" and not line.lstrip().startswith("*"):
             self.push(ScpiError(-285, "TSP Syntax error at line 1: unexpected symbol"))
             return ""
         return super().message(line)
 
+    @override
     def reset(self) -> None:
-        """See `ScpiInstrument`."""
         first = {"VOLT": self.family.volts[1], "CURR": self.meters["CURR"].fitting(1e-4)}
         self.source_span, self.sense_span = dict(first), dict(first)
         self.source_auto = {"VOLT": True, "CURR": True}
@@ -256,12 +258,13 @@ class Simulated2450(KeithleySmu):
         self.loaded: Callable[[], None] | None = None
         super().reset()
 
+    @override
     def limit_now(self) -> float:
-        """See `KeithleySmu`."""
         return self.limits[OTHER[self.function]]
 
+    @override
     def resting(self) -> Drive:
-        """See `KeithleySmu`; manual page 2-82, output-off states."""
+        """Manual page 2-82, output-off states."""
         word = "VOLTage" if self.function == "VOLT" else "CURRent"
         state = self.values[f":OUTPut#:{word}:SMODe"]
         if state == "HIMP":
@@ -274,8 +277,8 @@ class Simulated2450(KeithleySmu):
             0.1 * self.sense_span["CURR"].full if state == "NORM" else self.limits["CURR"],
         )
 
+    @override
     def push(self, error: ScpiError) -> None:
-        """See `ScpiInstrument`."""
         super().push(Event(error.code, error.text, 1, self.now_s))
 
     def warn(self, code: int, text: str) -> None:
@@ -283,8 +286,9 @@ class Simulated2450(KeithleySmu):
         if len(self.queue) < self.QUEUE:
             self.queue.append(Event(code, text, WARNING, self.now_s))
 
+    @override
     def next_error(self, _: Call | None = None) -> str:
-        """See `ScpiInstrument`; what is older than the error is passed over."""
+        """The next error of the log; what is older is passed over."""
         while self.queue:
             entry = self.queue.popleft()
             if not isinstance(entry, Event):
@@ -293,14 +297,15 @@ class Simulated2450(KeithleySmu):
                 return str(entry)
         return self.NO_ERROR
 
+    @override
     def status_byte(self) -> int:
-        """See `ScpiInstrument`; warnings set no bit."""
+        """Warnings set no bit."""
         byte = super().status_byte() & ~68
         byte |= 4 if self._error_count() else 0
         return byte | (64 if byte & self.sre else 0)
 
+    @override
     def actions(self) -> dict[str, Handler]:
-        """See `KeithleySmu`."""
         table: dict[str, Handler] = {
             "*LANG": self._set_language,
             "*LANG?": lambda _: self.language,

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+from typing_extensions import override
+
 from .tsp.factory_scripts import FACTORY
 from .tsp.instrument import TspInstrument
 from .tsp.lua_values import LuaError, LuaTable, Value, number
@@ -88,8 +90,8 @@ class Simulated2600B(TspInstrument):
     MAKER: ClassVar[str] = "Keithley"
     MODELS: ClassVar[tuple[str, ...]] = tuple(_ABILITIES)
 
+    @override
     def build(self) -> None:
-        """See `TspInstrument`."""
         names = ("a",) if self.model in _SINGLE else ("a", "b")
         self.smus = {name: Smu(self, name, _ABILITIES[self.model]) for name in names}
         self.sweepers = {name: Sweeper(smu) for name, smu in self.smus.items()}
@@ -107,20 +109,21 @@ class Simulated2600B(TspInstrument):
         self.globals.set("status", self._status_table())
         self.execute(FACTORY)
 
+    @override
     def reset(self) -> None:
-        """See `TspInstrument`."""
         self.triggers.reset()
         for name in self.smus:
             self._channel_reset(name)()
 
     @property
+    @override
     def outputs_on(self) -> bool:
-        """See `SimulatedInstrument`."""
         return any(smu.output == 1 for smu in self.smus.values())
 
+    @override
     def wait_complete(self) -> None:
-        """See `TspInstrument`: lets time pass until no sweep is under way. Raises `LuaError` where
-        one would wait for ever.
+        """Let time pass until no sweep is under way. Raises `LuaError` where one would wait for
+        ever.
         """
         while any(sweeper.is_running for sweeper in self.sweepers.values()):
             if not self.events.run_next(float("inf")):

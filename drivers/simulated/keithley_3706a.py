@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 from .tsp.instrument import LuaTable, TspError, Value, boolean, number
 from .tsp.lua_library import text_at
 from .tsp.switch import WRONG_TYPE, CardType, Relay, SimulatedTspSwitch
@@ -30,22 +32,23 @@ class Simulated3706A(SimulatedTspSwitch):
     ROWS = "ABCDEF"
     COLUMNS = 16
 
+    @override
     def identification(self) -> str:
-        """See `TspInstrument`."""
         model = self.pretends or f"{self.model}-SNFP"
         return f"KEITHLEY INSTRUMENTS INC.,MODEL {model},{self.place.serial},{self.FIRMWARE}"
 
+    @override
     def point_name(self, slot: int, row: int, column: int) -> str:
-        """See `SimulatedTspSwitch`."""
         return f"{slot}{row}{column:02d}"
 
+    @override
     def check_closable(self, relay: Relay) -> None:
-        """See `SimulatedTspSwitch`: a backplane relay needs its card's interlock."""
+        """A backplane relay needs its card's interlock."""
         if relay.row == 0 and not self.interlocks[relay.slot]:
             raise TspError(1117, "Parameter error hardware interlock disengaged")
 
+    @override
     def build(self) -> None:
-        """See `TspInstrument`."""
         self.interlocks = dict.fromkeys(self.slots, 3)
         super().build()
         self._gpib_address = 16.0
@@ -71,8 +74,8 @@ class Simulated3706A(SimulatedTspSwitch):
         )
         self.globals.set("memory", LuaTable({"available": lambda: "51.56, 92.84, 100.00, 100.00"}))
 
+    @override
     def slot_table(self, slot: int) -> LuaTable:
-        """See `SimulatedTspSwitch`."""
         table = super().slot_table(slot)
         card = self.cards.get(slot)
         if card is not None:
@@ -85,8 +88,8 @@ class Simulated3706A(SimulatedTspSwitch):
             table.values["interlock"] = interlock
         return table
 
+    @override
     def channel_table(self) -> LuaTable:
-        """See `SimulatedTspSwitch`."""
         table = super().channel_table()
 
         def set_backplane(channels: Value, relays: Value) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 from .tsp.instrument import LuaTable
 from .tsp.switch import CardType, SimulatedTspSwitch
 
@@ -27,11 +29,11 @@ class Simulated707B(SimulatedTspSwitch):
     ROWS = "ABCDEFGH"
     COLUMNS = 12
 
+    @override
     def point_name(self, slot: int, row: int, column: int) -> str:
-        """See `SimulatedTspSwitch`."""
         return f"{slot}{self.ROWS[row - 1]}{column:02d}" if 1 <= row <= len(self.ROWS) else ""
 
+    @override
     def build(self) -> None:
-        """See `TspInstrument`."""
         super().build()
         self.globals.set("memory", LuaTable({"available": lambda: "51.56, 92.84, 100.00"}))

@@ -21,6 +21,7 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from .array.terminals import Drive, Place
 from .scpi.instrument import ILLEGAL, MISSING, Call, Handler, ScpiError, ScpiInstrument
@@ -118,15 +119,15 @@ class Simulated33500(ScpiInstrument):
         self._outputs: dict[int, _Channel] = {}
         super().__init__(model, place)
 
+    @override
     def identification(self) -> str:
-        """See `ScpiInstrument`."""
         return (
             "Agilent"
             f" Technologies,{self.pretends or self.model},{self.place.serial},4.00-1.19-2.00-58-00"
         )
 
+    @override
     def reset(self) -> None:
-        """See `ScpiInstrument`."""
         self._outputs = {c: _Channel(c) for c in range(1, self._count + 1)}
         if self._fast:
             for channel in self._outputs.values():
@@ -140,18 +141,20 @@ class Simulated33500(ScpiInstrument):
             self._rest(channel)
 
     @property
+    @override
     def outputs_on(self) -> bool:
-        """See `SimulatedInstrument`."""
         return any(channel.is_on for channel in self._outputs.values())
 
+    @override
     def push(self, error: ScpiError) -> None:
-        """See `ScpiInstrument`; with this instrument's own texts."""
+        """Queue an error with this instrument's own text."""
         super().push(
             error if ";" in error.text else ScpiError(error.code, TEXTS.get(error.code, error.text))
         )
 
+    @override
     def line_end(self, pending: bytearray) -> int:
-        """See `SimulatedInstrument`: a line feed inside a definite-length block ends no message."""
+        """A line feed inside a definite-length block ends no message."""
         at = 0
         while True:
             end = pending.find(b"\n", at)
@@ -169,10 +172,9 @@ class Simulated33500(ScpiInstrument):
             if at > len(pending):
                 return -1
 
+    @override
     def message(self, line: str) -> str | bytes:
-        """See `SimulatedInstrument`. Blocks are taken out first: their bytes may look like
-        anything.
-        """
+        """Answer a message. Blocks are taken out first: their bytes may look like anything."""
         self._blocks = []
         text, at = "", 0
         while match := BLOCK.search(line, at):
@@ -321,169 +323,127 @@ class Simulated33500(ScpiInstrument):
 
     # Commands
 
+    @override
     def commands(self) -> dict[str, Handler]:
-        """See `ScpiInstrument`."""
         return self._voltages() | self._times() | self._bursts() | self._waves() | self._system()
 
     def _voltages(self) -> dict[str, Handler]:
-        def put_levels(channel: _Channel, high: float, low: float) -> None:
-            """Levels of the open terminal; what does not fit is refused with nothing changed."""
-            smallest = 2e-3
-            if high - low < smallest * (1 - 1e-9) and channel.function != "DC":
-                raise ScpiError(-221, "Settings conflict; high level must be above low level")
-            if max(abs(high), abs(low)) > MOST_EMF_V * (1 + 1e-9):
-                raise ScpiError(-222, "Data out of range; value clipped to upper limit")
-            channel.high_v, channel.low_v = high, low
-            self._rest(channel)
-
-        def put_high(call: Call) -> None:
-            channel = self._channel(call)
-            top = MOST_EMF_V * channel.share
-            put_levels(channel, self._clipped(call, -top, top) / channel.share, channel.low_v)
-
-        def put_low(call: Call) -> None:
-            channel = self._channel(call)
-            top = MOST_EMF_V * channel.share
-            put_levels(channel, channel.high_v, self._clipped(call, -top, top) / channel.share)
-
-        def put_amplitude(call: Call) -> None:
-            channel = self._channel(call)
-            if channel.unit != "VPP":
-                raise ScpiError(-221, "Settings conflict; only VPP is simulated")
-            middle = (channel.high_v + channel.low_v) / 2
-            half = (
-                self._clipped(call, 2e-3 * channel.share, 2 * MOST_EMF_V * channel.share)
-                / channel.share
-                / 2
-            )
-            put_levels(channel, middle + half, middle - half)
-
-        def put_offset(call: Call) -> None:
-            channel = self._channel(call)
-            half = (channel.high_v - channel.low_v) / 2
-            top = MOST_EMF_V * channel.share
-            middle = self._clipped(call, -top, top, 0.0) / channel.share
-            put_levels(channel, middle + half, middle - half)
-
-        def shown(value: Callable[[_Channel], float]) -> Callable[[Call], str]:
-            return lambda call: _text(value(self._channel(call)) * self._channel(call).share)
-
-        def put_load(call: Call) -> None:
-            channel = self._channel(call)
-            word = call.text().strip().upper()
-            channel.load_ohm = (
-                INFINITY
-                if word in ("INF", "INFINITY") or word.startswith("9.9E")
-                else self._clipped(call, 1.0, 1e4, 50.0)
-            )
-            if channel.load_ohm >= INFINITY:
-                channel.unit = "VPP"
-
-        def put_output(call: Call) -> None:
-            channel = self._channel(call)
-            channel.is_on = call.switch()
-            self._rest(channel)
-
         head = "[:SOURce#]:VOLTage"
         return {
             **self._pair(
                 f"{head}[:LEVel][:IMMediate][:AMPLitude]",
-                put_amplitude,
-                shown(lambda c: c.high_v - c.low_v),
+                self._put_amplitude,
+                self._shown(lambda c: c.high_v - c.low_v),
             ),
             **self._pair(
                 f"{head}[:LEVel][:IMMediate]:OFFSet",
-                put_offset,
-                shown(lambda c: (c.high_v + c.low_v) / 2),
+                self._put_offset,
+                self._shown(lambda c: (c.high_v + c.low_v) / 2),
             ),
-            **self._pair(f"{head}[:LEVel][:IMMediate]:HIGH", put_high, shown(lambda c: c.high_v)),
-            **self._pair(f"{head}[:LEVel][:IMMediate]:LOW", put_low, shown(lambda c: c.low_v)),
+            **self._pair(
+                f"{head}[:LEVel][:IMMediate]:HIGH", self._put_high, self._shown(lambda c: c.high_v)
+            ),
+            **self._pair(
+                f"{head}[:LEVel][:IMMediate]:LOW", self._put_low, self._shown(lambda c: c.low_v)
+            ),
             **self._word(f"{head}:UNIT", "unit", "VPP", "VRMS", "DBM"),
             **self._flag(f"{head}:RANGe:AUTO", "auto_range"),
             **self._pair(
-                ":OUTPut#:LOAD", put_load, lambda call: _text(self._channel(call).load_ohm)
+                ":OUTPut#:LOAD", self._put_load, lambda call: _text(self._channel(call).load_ohm)
             ),
             **self._pair(
-                ":OUTPut#[:STATe]", put_output, lambda call: str(int(self._channel(call).is_on))
+                ":OUTPut#[:STATe]",
+                self._put_output,
+                lambda call: str(int(self._channel(call).is_on)),
             ),
             **self._word(":OUTPut#:POLarity", "polarity", "NORMal", "INVerted"),
         }
 
+    def _put_levels(self, channel: _Channel, high: float, low: float) -> None:
+        """Levels of the open terminal; what does not fit is refused with nothing changed."""
+        smallest = 2e-3
+        if high - low < smallest * (1 - 1e-9) and channel.function != "DC":
+            raise ScpiError(-221, "Settings conflict; high level must be above low level")
+        if max(abs(high), abs(low)) > MOST_EMF_V * (1 + 1e-9):
+            raise ScpiError(-222, "Data out of range; value clipped to upper limit")
+        channel.high_v, channel.low_v = high, low
+        self._rest(channel)
+
+    def _put_high(self, call: Call) -> None:
+        channel = self._channel(call)
+        top = MOST_EMF_V * channel.share
+        self._put_levels(channel, self._clipped(call, -top, top) / channel.share, channel.low_v)
+
+    def _put_low(self, call: Call) -> None:
+        channel = self._channel(call)
+        top = MOST_EMF_V * channel.share
+        self._put_levels(channel, channel.high_v, self._clipped(call, -top, top) / channel.share)
+
+    def _put_amplitude(self, call: Call) -> None:
+        channel = self._channel(call)
+        if channel.unit != "VPP":
+            raise ScpiError(-221, "Settings conflict; only VPP is simulated")
+        middle = (channel.high_v + channel.low_v) / 2
+        half = (
+            self._clipped(call, 2e-3 * channel.share, 2 * MOST_EMF_V * channel.share)
+            / channel.share
+            / 2
+        )
+        self._put_levels(channel, middle + half, middle - half)
+
+    def _put_offset(self, call: Call) -> None:
+        channel = self._channel(call)
+        half = (channel.high_v - channel.low_v) / 2
+        top = MOST_EMF_V * channel.share
+        middle = self._clipped(call, -top, top, 0.0) / channel.share
+        self._put_levels(channel, middle + half, middle - half)
+
+    def _shown(self, value: Callable[[_Channel], float]) -> Callable[[Call], str]:
+        return lambda call: _text(value(self._channel(call)) * self._channel(call).share)
+
+    def _put_load(self, call: Call) -> None:
+        channel = self._channel(call)
+        word = call.text().strip().upper()
+        channel.load_ohm = (
+            INFINITY
+            if word in ("INF", "INFINITY") or word.startswith("9.9E")
+            else self._clipped(call, 1.0, 1e4, 50.0)
+        )
+        if channel.load_ohm >= INFINITY:
+            channel.unit = "VPP"
+
+    def _put_output(self, call: Call) -> None:
+        channel = self._channel(call)
+        channel.is_on = call.switch()
+        self._rest(channel)
+
     def _times(self) -> dict[str, Handler]:
-        def fit(channel: _Channel) -> None:
-            """Width and edges give way to the period, as the instrument tells in its queue."""
-            edges = EDGE_SHARE * (channel.lead_s + channel.trail_s)
-            most_s = channel.period_s - max(edges, self._shortest_s)
-            if channel.width_s > most_s * (1 + 1e-9):
-                channel.width_s = max(most_s, self._shortest_s)
-                self.push(ScpiError(-221, "Settings conflict; pulse width decreased due to period"))
-            if edges > channel.width_s * (1 + 1e-9) or (
-                not self._fast and channel.width_s < 20e-9 * (1 - 1e-9)
-            ):
-                shortest_s = max(self._shortest_edge_s, channel.width_s / (2 * EDGE_SHARE))
-                if channel.width_s < 20e-9 * (1 - 1e-9) and not self._fast:
-                    shortest_s = self._shortest_edge_s
-                if max(channel.lead_s, channel.trail_s) > shortest_s * (1 + 1e-9):
-                    channel.lead_s = min(channel.lead_s, shortest_s)
-                    channel.trail_s = min(channel.trail_s, shortest_s)
-                    self.push(
-                        ScpiError(-221, "Settings conflict; edge time decreased due to pulse width")
-                    )
-
-        def put_period(call: Call) -> None:
-            channel = self._channel(call)
-            channel.period_s = self._clipped(call, 1.0 / HERTZ[self.model], 1e6)
-            fit(channel)
-
-        def put_frequency(call: Call) -> None:
-            channel = self._channel(call)
-            channel.period_s = 1.0 / self._clipped(call, 1e-6, HERTZ[self.model])
-            if channel.function == "PULS":
-                fit(channel)
-
-        def put_width(call: Call) -> None:
-            channel = self._channel(call)
-            channel.width_s = self._clipped(call, self._shortest_s, 1e6)
-            fit(channel)
-
-        def put_share(call: Call) -> None:
-            channel = self._channel(call)
-            channel.width_s = max(
-                self._shortest_s, self._clipped(call, 0.0, 100.0) / 100 * channel.period_s
-            )
-            fit(channel)
-
-        def edge(*names: str) -> Callable[[Call], None]:
-            def put(call: Call) -> None:
-                channel = self._channel(call)
-                seconds = self._clipped(call, self._shortest_edge_s, 1e-6)
-                for name in names:
-                    setattr(channel, name, seconds)
-                fit(channel)
-
-            return put
-
-        def get(name: str) -> Callable[[Call], str]:
-            return lambda call: _text(getattr(self._channel(call), name))
-
         head = "[:SOURce#]:FUNCtion:PULSe"
         return {
-            **self._pair(f"{head}:PERiod", put_period, get("period_s")),
-            **self._pair(f"{head}:WIDTh", put_width, get("width_s")),
+            **self._pair(f"{head}:PERiod", self._put_period, self._attribute("period_s")),
+            **self._pair(f"{head}:WIDTh", self._put_width, self._attribute("width_s")),
             **self._pair(
                 f"{head}:DCYCle",
-                put_share,
+                self._put_share,
                 lambda call: _text(
                     100 * self._channel(call).width_s / self._channel(call).period_s
                 ),
             ),
             **self._word(f"{head}:HOLD", "hold", "WIDTh", "DCYCle"),
-            **self._pair(f"{head}:TRANsition[:BOTH]", edge("lead_s", "trail_s"), get("lead_s")),
-            **self._pair(f"{head}:TRANsition:LEADing", edge("lead_s"), get("lead_s")),
-            **self._pair(f"{head}:TRANsition:TRAiling", edge("trail_s"), get("trail_s")),
+            **self._pair(
+                f"{head}:TRANsition[:BOTH]",
+                self._edge("lead_s", "trail_s"),
+                self._attribute("lead_s"),
+            ),
+            **self._pair(
+                f"{head}:TRANsition:LEADing", self._edge("lead_s"), self._attribute("lead_s")
+            ),
+            **self._pair(
+                f"{head}:TRANsition:TRAiling", self._edge("trail_s"), self._attribute("trail_s")
+            ),
             **self._pair(
                 "[:SOURce#]:FREQuency",
-                put_frequency,
+                self._put_frequency,
                 lambda call: _text(1 / self._channel(call).period_s),
             ),
             **self._word(
@@ -494,6 +454,62 @@ class Simulated33500(ScpiInstrument):
             **self._number("[:SOURce#]:FUNCtion:RAMP:SYMMetry", "ramp_percent", 0.0, 100.0),
             "[:SOURce#]:PHASe:SYNChronize": lambda _: None,
         }
+
+    def _fit(self, channel: _Channel) -> None:
+        """Width and edges give way to the period, as the instrument tells in its queue."""
+        edges = EDGE_SHARE * (channel.lead_s + channel.trail_s)
+        most_s = channel.period_s - max(edges, self._shortest_s)
+        if channel.width_s > most_s * (1 + 1e-9):
+            channel.width_s = max(most_s, self._shortest_s)
+            self.push(ScpiError(-221, "Settings conflict; pulse width decreased due to period"))
+        if edges > channel.width_s * (1 + 1e-9) or (
+            not self._fast and channel.width_s < 20e-9 * (1 - 1e-9)
+        ):
+            shortest_s = max(self._shortest_edge_s, channel.width_s / (2 * EDGE_SHARE))
+            if channel.width_s < 20e-9 * (1 - 1e-9) and not self._fast:
+                shortest_s = self._shortest_edge_s
+            if max(channel.lead_s, channel.trail_s) > shortest_s * (1 + 1e-9):
+                channel.lead_s = min(channel.lead_s, shortest_s)
+                channel.trail_s = min(channel.trail_s, shortest_s)
+                self.push(
+                    ScpiError(-221, "Settings conflict; edge time decreased due to pulse width")
+                )
+
+    def _put_period(self, call: Call) -> None:
+        channel = self._channel(call)
+        channel.period_s = self._clipped(call, 1.0 / HERTZ[self.model], 1e6)
+        self._fit(channel)
+
+    def _put_frequency(self, call: Call) -> None:
+        channel = self._channel(call)
+        channel.period_s = 1.0 / self._clipped(call, 1e-6, HERTZ[self.model])
+        if channel.function == "PULS":
+            self._fit(channel)
+
+    def _put_width(self, call: Call) -> None:
+        channel = self._channel(call)
+        channel.width_s = self._clipped(call, self._shortest_s, 1e6)
+        self._fit(channel)
+
+    def _put_share(self, call: Call) -> None:
+        channel = self._channel(call)
+        channel.width_s = max(
+            self._shortest_s, self._clipped(call, 0.0, 100.0) / 100 * channel.period_s
+        )
+        self._fit(channel)
+
+    def _edge(self, *names: str) -> Callable[[Call], None]:
+        def put(call: Call) -> None:
+            channel = self._channel(call)
+            seconds = self._clipped(call, self._shortest_edge_s, 1e-6)
+            for name in names:
+                setattr(channel, name, seconds)
+            self._fit(channel)
+
+        return put
+
+    def _attribute(self, name: str) -> Callable[[Call], str]:
+        return lambda call: _text(getattr(self._channel(call), name))
 
     def _bursts(self) -> dict[str, Handler]:
         def put_function(call: Call) -> None:
@@ -537,64 +553,62 @@ class Simulated33500(ScpiInstrument):
         }
 
     def _waves(self) -> dict[str, Handler]:
-        def keep(call: Call, scale: float) -> None:
-            """A waveform: whole DAC codes (scale 1) or numbers up to 1 (scale 32767)."""
-            channel = self._channel(call)
-            if self.model in NO_ARBITRARY:
-                raise ScpiError(-241, "Hardware missing")
-            name = call.text().upper()
-            if len(call.arguments) < 2:
-                raise MISSING
-            if name in channel.waves:
-                raise ScpiError(786, "Specified arb waveform already exists")
-            first = call.arguments[1]
-            if first.startswith("#@"):
-                order = ">" if self._border == "NORM" else "<"
-                data = self._blocks[int(first[2:])]
-                values = np.frombuffer(data, f"{order}i2" if scale == 1 else f"{order}f4").astype(
-                    np.float64
-                )
-            else:
-                values = np.array([call.number(k) for k in range(1, len(call.arguments))])
-            if values.size < 8:
-                raise ScpiError(-109, "Missing parameter")
-            if not (np.abs(values) * scale <= 32767).all():
-                raise ScpiError(-222, "Data out of range")
-            channel.waves[name] = [int(v) for v in np.round(values * scale)]
-
-        def clear(call: Call) -> None:
-            channel = self._channel(call)
-            if channel.function == "ARB" and channel.arb:
-                channel.function = "SIN"
-            channel.waves.clear()
-            channel.arb = ""
-
-        def select(call: Call) -> None:
-            channel = self._channel(call)
-            name = call.text().upper()
-            if name not in channel.waves:
-                raise ScpiError(785, "Specified arb waveform does not exist")
-            channel.arb = name
-
-        def put_border(call: Call) -> None:
-            self._border = call.choice(0, "NORMal", "SWAPped")
-
         arb = "[:SOURce#]:FUNCtion:ARBitrary"
         most = 1e9 if self._fast else 250e6
         return {
-            "[:SOURce#]:DATA:ARBitrary": lambda call: keep(call, 32767.0),
-            "[:SOURce#]:DATA:ARBitrary:DAC": lambda call: keep(call, 1.0),
-            "[:SOURce#]:DATA:VOLatile:CLEar": clear,
+            "[:SOURce#]:DATA:ARBitrary": lambda call: self._keep(call, 32767.0),
+            "[:SOURce#]:DATA:ARBitrary:DAC": lambda call: self._keep(call, 1.0),
+            "[:SOURce#]:DATA:VOLatile:CLEar": self._clear_waves,
             "[:SOURce#]:DATA:VOLatile:CATalog?": lambda call: (
                 ",".join(f'"{name}"' for name in self._channel(call).waves) or '""'
             ),
             "[:SOURce#]:DATA:ATTRibute:POINts?": lambda call: str(len(self._named(call))),
-            **self._pair(arb, select, lambda call: f'"{self._channel(call).arb}"'),
+            **self._pair(arb, self._select_wave, lambda call: f'"{self._channel(call).arb}"'),
             **self._number(f"{arb}:SRATe", "rate", 1e-6, most),
             **self._word(f"{arb}:ADVance", "advance", "TRIGger", "SRATe"),
             **self._word(f"{arb}:FILTer", "smooth", "NORMal", "STEP", "OFF"),
-            **self._pair(":FORMat:BORDer", put_border, lambda _: self._border),
+            **self._pair(":FORMat:BORDer", self._put_border, lambda _: self._border),
         }
+
+    def _keep(self, call: Call, scale: float) -> None:
+        """A waveform: whole DAC codes (scale 1) or numbers up to 1 (scale 32767)."""
+        channel = self._channel(call)
+        if self.model in NO_ARBITRARY:
+            raise ScpiError(-241, "Hardware missing")
+        name = call.text().upper()
+        if len(call.arguments) < 2:
+            raise MISSING
+        if name in channel.waves:
+            raise ScpiError(786, "Specified arb waveform already exists")
+        first = call.arguments[1]
+        if first.startswith("#@"):
+            order = ">" if self._border == "NORM" else "<"
+            data = self._blocks[int(first[2:])]
+            values = np.frombuffer(data, f"{order}i2" if scale == 1 else f"{order}f4").astype(
+                np.float64
+            )
+        else:
+            values = np.array([call.number(k) for k in range(1, len(call.arguments))])
+        if values.size < 8:
+            raise ScpiError(-109, "Missing parameter")
+        if not (np.abs(values) * scale <= 32767).all():
+            raise ScpiError(-222, "Data out of range")
+        channel.waves[name] = [int(v) for v in np.round(values * scale)]
+
+    def _clear_waves(self, call: Call) -> None:
+        channel = self._channel(call)
+        if channel.function == "ARB" and channel.arb:
+            channel.function = "SIN"
+        channel.waves.clear()
+        channel.arb = ""
+
+    def _select_wave(self, call: Call) -> None:
+        name = call.text().upper()
+        self._named(call)
+        self._channel(call).arb = name
+
+    def _put_border(self, call: Call) -> None:
+        self._border = call.choice(0, "NORMal", "SWAPped")
 
     def _named(self, call: Call) -> list[int]:
         channel = self._channel(call)

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from typing_extensions import override
+
 from .array.terminals import Drive, Place
 from .flex.instrument import Call, Element, FlexError, FlexInstrument, Handler
 
@@ -180,24 +182,25 @@ class SimulatedB1500(FlexInstrument):
         self.reset()
 
     @property
+    @override
     def outputs_on(self) -> bool:
-        """See `SimulatedInstrument`."""
         return any(module.on for module in self.modules.values())
 
+    @override
     def identification(self) -> str:
-        """See `FlexInstrument`."""
         return f"Agilent Technologies,{self.pretends or self.model},0,A.06.01.2016.0316"
 
+    @override
     def status_byte(self) -> int:
-        """See `FlexInstrument`: data ready (1), interlock open (8), ready (16)."""
+        """Data ready (1), interlock open (8), ready (16)."""
         return (1 if self.data else 0) | (0 if self.is_interlocked else 8) | 16
 
+    @override
     def pause(self, seconds: float) -> None:
-        """See `FlexInstrument`."""
         self.place.bus.clock.advance(seconds)
 
+    @override
     def reset(self) -> None:
-        """See `FlexInstrument`."""
         for module in self.modules.values():
             module.on = False
             module.output, module.kept = Output(), None
@@ -223,8 +226,8 @@ class SimulatedB1500(FlexInstrument):
         self.factors: dict[int, tuple[float, float]] = {1: (1.0, 0.0), 2: (1.0, 0.0)}
         self.zero_s = self.place.bus.clock.now_s
 
+    @override
     def commands(self) -> dict[str, tuple[Handler, int, int]]:
-        """See `FlexInstrument`."""
         return {
             "UNT?": (self._units, 0, 1),
             "CN": (self._connect, 0, 15),
@@ -755,7 +758,10 @@ class SimulatedB1500(FlexInstrument):
         o = module.output
         if not module.on:
             return f"CL{module.slot}"
-        return f"D{o.function}{module.slot},{o.code},{shown(o.level)},{shown(o.limit)},{o.polarity},{o.limit_code}"
+        return (
+            f"D{o.function}{module.slot},{o.code},{shown(o.level)},{shown(o.limit)},"
+            f"{o.polarity},{o.limit_code}"
+        )
 
     def _learn_filters(self) -> list[str]:
         groups = [

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from .array.terminals import Drive, Place
 from .scpi.instrument import CONFLICT, ILLEGAL, PARAMETER, Call, Handler, ScpiError, ScpiInstrument
@@ -63,6 +64,10 @@ class _HeldError(Exception):
     """A query waits for a trigger that has not come: nothing more is answered until device
     clear.
     """
+
+
+_Event = tuple[float, int, Callable[[], set[int]]]
+"""When (s), its place among those of one instant, and what happens: the lines that it pulses."""
 
 
 @dataclass
@@ -245,14 +250,14 @@ class SimulatedB2900(ScpiInstrument):
         for pin in PINS:
             place.bus.listen((place.name, pin), partial(self._external, pin))
 
+    @override
     def identification(self) -> str:
-        """See `ScpiInstrument`."""
         return (
             f"Keysight Technologies,{self.pretends or self.model},{self.place.serial},4.0.1818.4820"
         )
 
+    @override
     def reset(self) -> None:
-        """See `ScpiInstrument`."""
         currents = tuple(full for full in CURRENT_ACCURACY if self._is_fine or full > 1e-8)
         shortest_s = 10e-6 if self._is_fine else 20e-6
         self._outputs = {
@@ -270,18 +275,17 @@ class SimulatedB2900(ScpiInstrument):
             self._drive(output)
 
     @property
+    @override
     def outputs_on(self) -> bool:
-        """See `SimulatedInstrument`."""
         return any(output.is_on for output in self._outputs.values())
 
+    @override
     def clear(self) -> None:
-        """See `SimulatedInstrument`: a query that waits is given up; triggers that are awaited stay
-        so.
-        """
+        """A query that waits is given up; triggers that are awaited stay so."""
         self._is_held = False
 
+    @override
     def message(self, line: str) -> str | bytes:
-        """See `SimulatedInstrument`."""
         if self._is_held:
             return ""
         try:
@@ -290,8 +294,9 @@ class SimulatedB2900(ScpiInstrument):
             self._is_held = True
             return ""
 
+    @override
     def push(self, error: ScpiError) -> None:
-        """See `ScpiInstrument`; with this instrument's own texts."""
+        """Queue an error with this instrument's own text."""
         super().push(ScpiError(error.code, TEXTS.get(error.code, error.text)))
 
     # Source and measurement
@@ -471,46 +476,19 @@ class SimulatedB2900(ScpiInstrument):
         """Carry out triggered actions in the order of their times; actions of one instant come
         before the pulses they give.
         """
-        events: list[tuple[int, int, int, Callable[[], set[int]]]] = []
-
-        def add(at_s: float, order: int, action: Callable[[], set[int]]) -> None:
-            # Whole nanoseconds, so that two sums that mean one instant are one.
-            events.append((round(at_s * 1e9), order, len(events), action))
-
-        for layer, times in starts:
-            layer.is_busy = True
-            output = self._outputs[layer.channel]
-            first = layer.taken
-            layer.taken += len(times)
-            if layer.is_acquire:
-                wait_s = layer.delay_s + (output.settles_s() if output.sense_waits else 0.0)
-                for at_s in times:
-                    add(at_s + wait_s, 2, partial(self._given, layer, "BEF"))
-                    add(
-                        at_s + wait_s + output.aperture_s,
-                        0,
-                        partial(self._acquire, layer, at_s + wait_s),
-                    )
-            else:
-                levels = output.levels()
-                for k, at_s in enumerate(times):
-                    level = levels[(first + k) % len(levels)]
-                    peak_s = (
-                        at_s
-                        + layer.delay_s
-                        + (output.pulse_delay_s if output.shape == "PULS" else 0.0)
-                    )
-                    add(peak_s, 1, partial(self._step, layer, level))
-                    if output.shape == "PULS":
-                        add(peak_s + output.pulse_width_s, 0, partial(self._base, layer))
+        events = [
+            (round(at_s * 1e9), order, action)  # ns: two sums that mean one instant are one
+            for layer, times in starts
+            for at_s, order, action in self._begun(layer, times)
+        ]
         self._is_running = True
         clock = self.place.bus.clock
         try:
-            for at_ns, group in groupby(sorted(events, key=lambda e: e[:3]), key=lambda e: e[0]):
+            for at_ns, group in groupby(sorted(events, key=lambda e: e[:2]), key=lambda e: e[0]):
                 if at_ns * 1e-9 > clock.now_s:
                     clock.advance(at_ns * 1e-9 - clock.now_s)
                 pins: set[int] = set()
-                for _, _, _, action in group:
+                for _, _, action in group:
                     pins |= action()
                 for output in self._outputs.values():
                     self._finish(output)
@@ -519,6 +497,27 @@ class SimulatedB2900(ScpiInstrument):
                         self.place.bus.pulse((self.place.name, pin))
         finally:
             self._is_running = False
+
+    def _begun(self, layer: _Layer, times: list[float]) -> Iterator[_Event]:
+        """What a layer that is triggered at these times (s) does, and when."""
+        layer.is_busy = True
+        output = self._outputs[layer.channel]
+        first = layer.taken
+        layer.taken += len(times)
+        if layer.is_acquire:
+            wait_s = layer.delay_s + (output.settles_s() if output.sense_waits else 0.0)
+            for at_s in times:
+                yield at_s + wait_s, 2, partial(self._given, layer, "BEF")
+                acquire = partial(self._acquire, layer, at_s + wait_s)
+                yield at_s + wait_s + output.aperture_s, 0, acquire
+            return
+        levels = output.levels()
+        is_pulse = output.shape == "PULS"
+        for k, at_s in enumerate(times, start=first):
+            peak_s = at_s + layer.delay_s + (output.pulse_delay_s if is_pulse else 0.0)
+            yield peak_s, 1, partial(self._step, layer, levels[k % len(levels)])
+            if is_pulse:
+                yield peak_s + output.pulse_width_s, 0, partial(self._base, layer)
 
     def _step(self, layer: _Layer, level: float) -> set[int]:
         output = self._outputs[layer.channel]
@@ -701,8 +700,8 @@ class SimulatedB2900(ScpiInstrument):
 
     # Commands
 
+    @override
     def commands(self) -> dict[str, Handler]:
-        """See `ScpiInstrument`."""
         return (
             self._system()
             | self._source()
@@ -1199,56 +1198,58 @@ class SimulatedB2900(ScpiInstrument):
                 )
             table[f":MEASure{node}?"] = partial(self._spot, elements=elements)
 
-        def sensed(call: Call) -> str | bytes:
-            output = self._output(call)
-            rows = output.data
-            if call.arguments and call.text().upper() not in ("STAR", "START"):
-                rows = rows[int(call.number(0, 0, max(0, len(rows)))) :]
-            if len(call.arguments) > 1:
-                rows = rows[: int(call.number(1, 1, 100000))]
-            return self._reply(self._rows([output], self._elements, lambda _: rows))
-
-        def clear_data(call: Call) -> None:
-            self._output(call).data.clear()
-
-        def traced(call: Call) -> str | bytes:
-            output = self._output(call)
-            return self._reply(self._rows([output], self._elements, lambda o: o.trace))
-
-        def clear_trace(call: Call) -> None:
-            output = self._output(call)
-            if output.trace_feeds:
-                raise CONFLICT
-            output.trace.clear()
-
-        def put_points(call: Call) -> None:
-            output = self._output(call)
-            if output.trace_feeds:
-                raise CONFLICT
-            output.trace_points = int(call.number(0, 1, 100000))
-
-        def put_feed(call: Call) -> None:
-            output = self._output(call)
-            output.trace_feeds = call.choice(0, "NEXT", "NEVer") == "NEXT"
-
-        def feed_source(call: Call) -> None:
-            self._output(call)
-            call.choice(0, "SENSe")
-
         return table | {
-            ":SENSe#:DATA?": sensed,
+            ":SENSe#:DATA?": self._sensed,
             ":SENSe#:DATA:LATest?": lambda c: self._reply(
                 self._rows([self._output(c)], self._elements, lambda o: o.data[-1:])
             ),
-            ":SENSe#:DATA:CLEar": clear_data,
-            ":TRACe#:DATA?": traced,
-            ":TRACe#:CLEar": clear_trace,
-            **self._pair(":TRACe#:POINts", put_points, lambda c: str(self._output(c).trace_points)),
+            ":SENSe#:DATA:CLEar": self._clear_data,
+            ":TRACe#:DATA?": self._traced,
+            ":TRACe#:CLEar": self._clear_trace,
+            **self._pair(
+                ":TRACe#:POINts", self._put_points, lambda c: str(self._output(c).trace_points)
+            ),
             ":TRACe#:POINts:ACTual?": lambda c: str(len(self._output(c).trace)),
-            **self._pair(":TRACe#:FEED", feed_source, lambda _: "SENS"),
+            **self._pair(":TRACe#:FEED", self._feed_source, lambda _: "SENS"),
             **self._pair(
                 ":TRACe#:FEED:CONTrol",
-                put_feed,
+                self._put_feed,
                 lambda c: "NEXT" if self._output(c).trace_feeds else "NEV",
             ),
         }
+
+    def _sensed(self, call: Call) -> str | bytes:
+        output = self._output(call)
+        rows = output.data
+        if call.arguments and call.text().upper() not in ("STAR", "START"):
+            rows = rows[int(call.number(0, 0, max(0, len(rows)))) :]
+        if len(call.arguments) > 1:
+            rows = rows[: int(call.number(1, 1, 100000))]
+        return self._reply(self._rows([output], self._elements, lambda _: rows))
+
+    def _clear_data(self, call: Call) -> None:
+        self._output(call).data.clear()
+
+    def _traced(self, call: Call) -> str | bytes:
+        output = self._output(call)
+        return self._reply(self._rows([output], self._elements, lambda o: o.trace))
+
+    def _clear_trace(self, call: Call) -> None:
+        output = self._output(call)
+        if output.trace_feeds:
+            raise CONFLICT
+        output.trace.clear()
+
+    def _put_points(self, call: Call) -> None:
+        output = self._output(call)
+        if output.trace_feeds:
+            raise CONFLICT
+        output.trace_points = int(call.number(0, 1, 100000))
+
+    def _put_feed(self, call: Call) -> None:
+        output = self._output(call)
+        output.trace_feeds = call.choice(0, "NEXT", "NEVer") == "NEXT"
+
+    def _feed_source(self, call: Call) -> None:
+        self._output(call)
+        call.choice(0, "SENSe")

@@ -9,33 +9,30 @@ input ends, so it never outlives its parent.
 from __future__ import annotations
 
 import copy
-import json
-import os
-import signal
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from pydantic import ValidationError
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.errors import BenchError, ConfigError
+from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.chip import Fault, SimulatedChip
-from rram_hil.simulation.config import Simulation
-from rram_hil.validation import describe
+from rram_hil.simulation.config import FaultEntry, Simulation
+from rram_hil.validation import refused
 
 from ..matrix.wiring import Wiring
 from .array.terminals import Bus, Fabric, LooseFabric, Place, Resistor, Terminal
 from .array.world import ArrayWorld
-from .server.control import ControlServer, LinkFault, checked_fault, pack_array
+from .server.control import LinkFault, checked_fault
+from .server.far_side import FarSide
 from .server.instrument import AFTER, BEFORE, InstrumentServer, SimulatedInstrument
-from .server.process import end_with_parent, start
+from .server.process import serve, start
 
 FAULTS = BEFORE | AFTER | {LinkFault.WRONG_MODEL}
 """What can go wrong with an instrument's messages."""
@@ -99,35 +96,33 @@ def _wiring(settings: dict[str, Any], geometry: Geometry) -> Wiring:
     try:
         wiring = Wiring.model_validate(settings.get("wiring", {}))
     except ValidationError as error:
-        raise ConfigError(describe(error, "driver.wiring")) from None
+        raise refused(error, "driver.wiring") from None
     wiring.check(geometry)
     return wiring
 
 
-class Rack:
+class Rack(FarSide):
     """Chip, world, bus and instruments with their servers. Raises `ConfigError` for what does not
     fit together.
     """
 
-    def __init__(
-        self,
-        simulation: Simulation,
-        geometry: Geometry,
-        limits: Limits,
-        settings: dict[str, Any],
-        *,
-        chip_id: str,
-        folder: Path,
-    ) -> None:
-        named = _named(settings)
-        wiring = _wiring(settings, geometry)
+    def __init__(self, request: FarSideRequest) -> None:
+        simulation, geometry = Simulation.model_validate(request.simulation), request.geometry
+        named = _named(request.settings)
+        wiring = _wiring(request.settings, geometry)
         self._matrix = _matrix(named, wiring)
-        faults = [checked_fault(f, [n.name for n in named], FAULTS) for f in simulation.faults]
-        self.chip = SimulatedChip(
-            geometry, simulation, read_v=limits.read_v, chip_id=chip_id, folder=folder
+        for fault in simulation.faults:
+            checked_fault(fault, [n.name for n in named], FAULTS)
+        chip = SimulatedChip(
+            geometry,
+            simulation,
+            read_v=request.limits.read_v,
+            chip_id=request.chip_id,
+            folder=request.folder,
         )
-        self.world = ArrayWorld(self.chip, wiring)
+        self.world = ArrayWorld(chip, wiring)
         self.bus = Bus(self.world.clock)
+        super().__init__(chip, self.bus.lock)
         self._fabric: Fabric = self.world.fabric if simulation.load_ohm is None else LooseFabric()
         self.instruments = {
             n.name: n.made_by(
@@ -146,10 +141,9 @@ class Rack:
         self.servers = {
             n: InstrumentServer(i, simulation.timing) for n, i in self.instruments.items()
         }
-        for name, injected in faults:
-            for one in injected:
-                self.servers[name].faults.add(one)
-        self.told = [
+        for fault in simulation.faults:
+            self.inject(fault)
+        self.addresses["instruments"] = [
             [n.name, f"{n.made_by.MAKER} {n.model}", self.servers[n.name].resource] for n in named
         ]
 
@@ -182,64 +176,60 @@ class Rack:
             self.bus.nodes[FIRST_NODE] = self.instruments[leading]
             self.bus.nodes[wiring.tsp_node] = self.instruments[self._matrix]
 
+    @override
+    def serve(self) -> None:
+        """Wait; each instrument's server has threads of its own."""
+        threading.Event().wait()
+
+    @override
     def close(self) -> None:
         """Let the levels that stand act, and bring the chip's state to the disk."""
         with self.bus.lock:
             self.world.settle()
             self.chip.close()
 
-    def control(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request of the control socket."""
-        do = request["do"]
-        if do == "inject":
-            name, injected = checked_fault(request, list(self.servers), FAULTS)
-            for one in injected:
-                self.servers[name].faults.add(one)
-            return {}
-        if do == "clear":
-            for server in self.servers.values():
-                server.faults.clear()
-            return {}
-        if do == "quit":
-            self.close()
-            threading.Timer(0.05, os._exit, (0,)).start()
-            return {}
-        with self.bus.lock:
-            if do == "advance":
-                self.bus.clock.advance(float(request["seconds"]))
-                return {"now_s": self.bus.clock.now_s}
-            if do == "truth":
-                return {"npy": pack_array(self._truth(request["name"]))}
-            if do == "damage":
-                self.world.damage(
-                    Fault(request["fault"]), Cells.from_index(request["cells"], self.chip.geometry)
-                )
-                return {}
-            if do == "status":
-                return self._status()
-        raise ConfigError(f"{do!r} is not known")
+    @override
+    def inject(self, entry: FaultEntry | dict[str, Any]) -> None:
+        name, faults = checked_fault(entry, list(self.servers), FAULTS)
+        for fault in faults:
+            self.servers[name].faults.add(fault)
 
-    def _truth(self, name: str) -> Any:
+    @override
+    def clear_faults(self) -> None:
+        for server in self.servers.values():
+            server.faults.clear()
+
+    @override
+    def advance(self, seconds: float) -> float:
+        self.bus.clock.advance(seconds)
+        return self.bus.clock.now_s
+
+    @override
+    def truth(self, name: str) -> NDArray[Any]:
         self.world.settle()
-        if name == "conductance_s":
-            return self.chip.conductance_s()
-        if name in ("pulses", "words", "formed", "stuck"):
-            return getattr(self.chip, name)
-        raise ConfigError(f"no ground truth {name!r}")
+        return super().truth(name)
 
-    def _status(self) -> dict[str, Any]:
-        on = {name: instrument.outputs_on for name, instrument in self.instruments.items()}
-        return {
-            "outputs_on": any(on.values()),
-            "outputs": on,
-            "now_s": self.bus.clock.now_s,
-            "transactions": {name: server.transactions for name, server in self.servers.items()},
-            "hot_switches": self.world.hot_switches,
-            "shorts": self.world.shorts,
-            "unsolved": self.world.unsolved,
-            "closures": sum(self.world.closures.values()),
-            "waiting_faults": sum(len(server.faults) for server in self.servers.values()),
-        }
+    @override
+    def damage(self, fault: Fault, cells: Cells) -> None:
+        self.world.damage(fault, cells)
+
+    @override
+    def status(self) -> dict[str, Any]:
+        with self.bus.lock:
+            on = {name: instrument.outputs_on for name, instrument in self.instruments.items()}
+            return {
+                "outputs_on": any(on.values()),
+                "outputs": on,
+                "now_s": self.bus.clock.now_s,
+                "transactions": {
+                    name: server.transactions for name, server in self.servers.items()
+                },
+                "hot_switches": self.world.hot_switches,
+                "shorts": self.world.shorts,
+                "unsolved": self.world.unsolved,
+                "closures": sum(self.world.closures.values()),
+                "waiting_faults": sum(len(server.faults) for server in self.servers.values()),
+            }
 
 
 def _matrix(named: list[_Named], wiring: Wiring) -> str:
@@ -267,38 +257,14 @@ def launch(request: FarSideRequest) -> SimulatedFarSide:
     `ConfigError` if it does not start.
     """
     started = start(__name__, request, "rack")
-    told: list[list[str]] = started.answer["instruments"]
     control: str = started.answer["control"]
     instruments = copy.deepcopy(request.settings["instruments"])
-    for name, _, resource in told:
+    lines = tuple((name, model, at) for name, model, at in started.answer["instruments"])
+    for name, _, resource in lines:
         instruments[name]["resource"] = resource
     settings = {"instruments": instruments, "clock": control}
-    lines = tuple((name, model, resource) for name, model, resource in told)
     return SimulatedFarSide(settings, control, started.stop, lines, started.is_running)
 
 
-def main() -> None:
-    """The process: the bench from standard input, addresses to standard output, then serve."""
-    # Ctrl-C reaches the whole group; the host needs the instruments to make them safe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    given = json.loads(sys.stdin.readline())
-    try:
-        rack = Rack(
-            Simulation.model_validate(given["simulation"]),
-            Geometry(**given["geometry"]),
-            Limits.model_validate(given["limits"]),
-            given["settings"],
-            chip_id=given["chip_id"],
-            folder=Path(given["folder"]),
-        )
-    except (BenchError, OSError) as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        return
-    control = ControlServer(rack.control)
-    end_with_parent(rack.close)
-    print(json.dumps({"instruments": rack.told, "control": control.address}), flush=True)
-    threading.Event().wait()
-
-
 if __name__ == "__main__":
-    main()
+    serve(Rack)

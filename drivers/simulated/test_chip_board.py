@@ -16,12 +16,10 @@ from __future__ import annotations
 import binascii
 import contextlib
 import errno
-import json
 import os
 import queue
 import secrets
 import select
-import signal
 import socket
 import sys
 import threading
@@ -29,8 +27,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
+
+from numpy.typing import NDArray
+from typing_extensions import override
 
 from rram_hil import __version__
 from rram_hil.array.cells import Cells, Geometry
@@ -48,8 +48,9 @@ from rram_hil.array.operations import (
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
-from rram_hil.simulation.chip import ADC_RANGES_A, DAC_STEP_V, Fault, SimulatedChip
+from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import FaultEntry, Simulation
+from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V
 
 from .board.codec import (
     COMMANDS,
@@ -74,14 +75,13 @@ from .board.codec import (
     status_reply,
 )
 from .server.control import (
-    ControlServer,
     FaultQueue,
     Injected,
     LinkFault,
     checked_fault,
-    pack_array,
 )
-from .server.process import end_with_parent, start
+from .server.far_side import FarSide
+from .server.process import serve, start
 
 LARGEST_MESSAGE = 16 << 20
 MOST_CELLS = 4096
@@ -137,7 +137,7 @@ class HostLink(Protocol):
         """Break the connection, if the link knows connections."""
 
 
-class SocketLink:
+class SocketLink(HostLink):
     """One host at a time on 127.0.0.1; the next is taken when the last has gone."""
 
     def __init__(self, port: int = 0) -> None:
@@ -145,8 +145,8 @@ class SocketLink:
         self._host: socket.socket | None = None
         self.resource = f"socket://127.0.0.1:{self._listener.getsockname()[1]}"
 
+    @override
     def read(self, timeout_s: float) -> bytes:
-        """See `HostLink`."""
         host = self._host
         ready, _, _ = select.select([host or self._listener], [], [], timeout_s)
         if not ready:
@@ -165,16 +165,16 @@ class SocketLink:
             host.close()
         return data
 
+    @override
     def write(self, data: bytes) -> None:
-        """See `HostLink`."""
         host = self._host
         if host is not None:
             # A host that has gone is noticed by the next read.
             with contextlib.suppress(OSError):
                 host.sendall(data)
 
+    @override
     def drop(self) -> None:
-        """See `HostLink`."""
         host = self._host
         if host is not None:
             # The reading thread meets the end of the stream and closes; it may be waiting on this
@@ -183,7 +183,7 @@ class SocketLink:
                 host.shutdown(socket.SHUT_RDWR)
 
 
-class PtyLink:
+class PtyLink(HostLink):
     """A pseudo-terminal, on systems that have them; it cannot be dropped, like a UART."""
 
     def __init__(self) -> None:
@@ -199,13 +199,13 @@ class PtyLink:
         os.set_blocking(self._board, False)
         self.resource = os.ttyname(self._host)
 
+    @override
     def read(self, timeout_s: float) -> bytes:
-        """See `HostLink`."""
         ready, _, _ = select.select([self._board], [], [], timeout_s)
         return os.read(self._board, 1 << 16) if ready else b""
 
+    @override
     def write(self, data: bytes) -> None:
-        """See `HostLink`."""
         left, end_s = memoryview(data), time.monotonic() + 5.0
         while left and time.monotonic() < end_s:
             _, ready, _ = select.select([], [self._board], [], 0.1)
@@ -216,8 +216,9 @@ class PtyLink:
                     if error.errno not in (errno.EAGAIN, errno.EINTR):
                         return
 
+    @override
     def drop(self) -> None:
-        """See `HostLink`."""
+        """A UART knows no connections."""
 
 
 @dataclass(eq=False)
@@ -249,24 +250,22 @@ class Kept:
     flags: int
 
 
-class Board:
+class Board(FarSide):
     """The board's firmware: frames in, frames out, one operation at a time on a thread of its own.
 
-    `_lock` guards what the serving and the working thread share; `_chip_lock` the chip;
+    `_lock` guards what the serving and the working thread share; `chip_lock` the chip;
     `_write_lock` one frame on the link.
     """
 
     def __init__(self, link: HostLink, chip: SimulatedChip, limits: Limits) -> None:
-        self._link, self._chip, self._own_limits = link, chip, limits
+        super().__init__(chip, threading.Lock())
+        self.addresses["resource"] = link.resource
+        self._link, self._own_limits = link, limits
         self._geometry, self._timing = chip.geometry, chip.simulation.timing
         self._can = _narrowed(chip.capabilities, chip.geometry)
         self._frame_bytes = int(min(LARGEST_PAYLOAD, max(1024.0, 0.05 * self._timing.bytes_per_s)))
         self.faults = FaultQueue()
-        self._lock, self._chip_lock, self._write_lock = (
-            threading.RLock(),
-            threading.Lock(),
-            threading.Lock(),
-        )
+        self._lock, self._write_lock = threading.RLock(), threading.Lock()
         self._work_list: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._executions = 0
         self._boot = 0
@@ -279,7 +278,7 @@ class Board:
             self._boot = (self._boot + secrets.randbelow(0xFFFFFFFE)) % 0xFFFFFFFF + 1
             self._limits, self._limits_set, self._armed = self._own_limits, False, False
             self._watchdog_ms, self._trips, self._tripped = WATCHDOG_MS, 0, False
-            self._last = self._chip.last_number
+            self._last = self.chip.last_number
             self._kept: Kept | None = None
             self._job: Job | None = None
             self._parser = Parser()
@@ -288,8 +287,8 @@ class Board:
 
     # Serving
 
+    @override
     def serve(self) -> None:
-        """Answer the host until the process ends."""
         while True:
             data = self._link.read(TICK_S)
             now_s = time.monotonic()
@@ -362,21 +361,9 @@ class Board:
         if request.command not in COMMANDS:
             raise RefusalError("UNKNOWN TYPE", f"type {request.command:#04x} is not known")
         name = COMMANDS[request.command]
-        if fault := self.faults.take(ON_REQUEST, name):
-            if fault.kind is LinkFault.DELAY_REQUEST:
-                time.sleep(fault.seconds)
-            elif fault.kind is LinkFault.CRASH:
-                os._exit(3)
-            elif fault.kind is LinkFault.REBOOT_BEFORE:
-                self.reboot(drop_link=False)
-            elif fault.kind is LinkFault.DISCONNECT_REQUEST:
-                self._link.drop()
-            if fault.kind in (
-                LinkFault.DROP_REQUEST,
-                LinkFault.DISCONNECT_REQUEST,
-                LinkFault.REBOOT_BEFORE,
-            ):
-                return
+        fault = self.faults.take(ON_REQUEST, name)
+        if fault is not None and self._is_lost(fault):
+            return
         if name != "IDENTIFY" and request.boot not in (0, self._boot):
             raise RefusalError(
                 "STALE BOOT",
@@ -398,6 +385,18 @@ class Board:
         elif name != "KEEP_ALIVE":
             self._answer(request, name, payload, 0)
 
+    def _is_lost(self, fault: Injected) -> bool:
+        """Let a fault of a request happen; whether the request is lost by it."""
+        if fault.kind is LinkFault.DELAY_REQUEST:
+            time.sleep(fault.seconds)
+        elif fault.kind is LinkFault.CRASH:
+            os._exit(3)
+        elif fault.kind is LinkFault.REBOOT_BEFORE:
+            self.reboot(drop_link=False)
+        elif fault.kind is LinkFault.DISCONNECT_REQUEST:
+            self._link.drop()
+        return fault.kind is not LinkFault.DELAY_REQUEST
+
     def _stop(self, job: Job, why: str) -> None:
         job.stop = job.stop or why
         job.cancel.set()
@@ -412,7 +411,7 @@ class Board:
             elif name == "EXECUTED":
                 number, cells = parse_executed(payload, self._geometry)
                 message = executed_reply(
-                    number, self._chip.executed(number, cells), self._chip.last_numbers(cells)
+                    number, self.chip.executed(number, cells), self.chip.last_numbers(cells)
                 )
             elif name == "WATCHDOG":
                 self._watchdog_ms = parse_watchdog(payload)
@@ -451,15 +450,15 @@ class Board:
 
     def _identity(self) -> bytes:
         strange = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), "IDENTIFY") is not None
-        serial = f"SIM-{self._chip.chip_id}"
+        serial = f"SIM-{self.chip.chip_id}"
         model = "Espresso machine" if strange else "rram_hil simulated test-chip board"
         return identify_reply(
             self._can,
             self._geometry,
-            (model, serial, __version__, self._chip.chip_id),
+            (model, serial, __version__, self.chip.chip_id),
             max_message=LARGEST_MESSAGE,
             rate=self._timing.bytes_per_s,
-            pace=self._chip.simulation.pace,
+            pace=self.chip.simulation.pace,
             magic=b"COFFEE!\0" if strange else b"RRAMTCB\0",
         )
 
@@ -479,7 +478,7 @@ class Board:
                         f"limit {name} {value} is beyond this board's own {getattr(own, name)}",
                     )
             self._limits, self._limits_set, self._armed = wanted, True, False
-            self._chip.read_v = wanted.read_v
+            self.chip.read_v = wanted.read_v
         return limits_reply(self._limits)
 
     # Operations
@@ -506,7 +505,7 @@ class Board:
             return
         operation = parse_operation(request.command, payload, self._geometry)
         if number == self._last and isinstance(operation, Apply | Program):
-            given = int(self._chip.executed(number, operation.cells).sum())
+            given = int(self.chip.executed(number, operation.cells).sum())
             if given:
                 text = f"operation {number} had given {given} pulses before the reboot"
                 raise RefusalError("ALREADY EXECUTED", text, number)
@@ -528,28 +527,10 @@ class Board:
     def _check(self, operation: Operation, number: int) -> None:
         """The board's own look at an operation, after the host's: envelope, then limits."""
         can = self._can
-        words_top = (1 << (can.word_bits - 1)) - 1
-        sizes: list[tuple[str, int, int]] = []
-        steps: tuple[Step, ...] = ()
-        if isinstance(operation, Apply):
-            steps = operation.steps
-            sizes = [("steps", len(steps) * operation.repeat, can.max_steps)]
-        elif isinstance(operation, Program):
-            steps = (operation.read, *operation.extremes())
-        elif isinstance(operation, Multiply):
-            sizes = [
-                ("vectors", operation.inputs.shape[0], can.max_vectors),
-                ("input bits", operation.input_bits, can.input_bits),
-            ]
-        elif isinstance(operation, WriteWords):
-            sizes = [("words", len(operation.cells), can.max_words)]
-            sizes += [("|word|", int(abs(operation.values.astype("i8")).max(initial=0)), words_top)]
-        if isinstance(operation, Apply | Program):
-            sizes.append(("cells", len(operation.cells), can.max_cells))
-        for name, value, most in sizes:
+        for name, value, most in self._sizes(operation):
             if value > most:
                 raise RefusalError("RANGE", f"{name}: {value}, at most {most}", number)
-        for step in steps:
+        for step in _steps(operation):
             if not can.width_s.holds(step.width_s, step.width_s):
                 raise RefusalError(
                     "RANGE",
@@ -571,6 +552,27 @@ class Board:
                 )
                 raise RefusalError("RANGE", text, number)
 
+    def _sizes(self, operation: Operation) -> list[tuple[str, int, int]]:
+        """What an operation counts, with the most that the board takes."""
+        can = self._can
+        if isinstance(operation, Multiply):
+            return [
+                ("vectors", operation.inputs.shape[0], can.max_vectors),
+                ("input bits", operation.input_bits, can.input_bits),
+            ]
+        if isinstance(operation, WriteWords):
+            largest = int(abs(operation.values.astype("i8")).max(initial=0))
+            return [
+                ("words", len(operation.cells), can.max_words),
+                ("|word|", largest, (1 << (can.word_bits - 1)) - 1),
+            ]
+        if not isinstance(operation, Apply | Program):
+            return []
+        cells = ("cells", len(operation.cells), can.max_cells)
+        if isinstance(operation, Program):
+            return [cells]
+        return [("steps", len(operation.steps) * operation.repeat, can.max_steps), cells]
+
     def _work(self) -> None:
         """The working thread."""
         while True:
@@ -578,16 +580,16 @@ class Board:
 
     def _run(self, job: Job) -> None:
         kind = None if job.fault is None else job.fault.kind
-        with self._chip_lock:
+        with self.chip_lock:
             try:
-                self._chip.advance(
+                self.chip.advance(
                     self._link_s(job.digest[0] + job.frames * OVERHEAD) + self._timing.link_s
                 )
                 message, flags = self._carried_out(job, kind), 0
             except RefusalError as refusal:
                 message, flags = refusal.payload(), ERROR_FLAG
             frames = -(-max(1, len(message)) // self._frame_bytes)
-            self._chip.advance(self._link_s(len(message) + frames * OVERHEAD))
+            self.chip.advance(self._link_s(len(message) + frames * OVERHEAD))
         if kind in (LinkFault.REBOOT_DURING, LinkFault.REBOOT_AFTER):
             self._boot_up()
             return
@@ -611,7 +613,7 @@ class Board:
             operation = operation.part(slice(0, (len(operation.cells) + 1) // 2))
         if not job.cancel.is_set():
             try:
-                result = self._chip.execute(operation, job.number, job.cancel)
+                result = self.chip.execute(operation, job.number, job.cancel)
                 self._executions += 1
             except AbortedError:
                 job.stop = job.stop or "ABORTED"
@@ -648,7 +650,7 @@ class Board:
             command,
             sequence,
             self._boot,
-            self._chip.now_s,
+            self.chip.now_s,
             message,
             flags=flags,
             size=self._frame_bytes,
@@ -661,6 +663,7 @@ class Board:
 
     # Control
 
+    @override
     def reboot(self, *, drop_link: bool) -> None:
         """A loss of power: the operation under way stops between cells and leaves no reply; then a
         fresh boot.
@@ -670,11 +673,12 @@ class Board:
             if job is not None:
                 job.is_silent = True
                 self._stop(job, "ABORTED")
-        with self._chip_lock:
+        with self.chip_lock:
             self._boot_up()
         if drop_link:
             self._link.drop()
 
+    @override
     def inject(self, entry: FaultEntry | dict[str, Any]) -> None:
         """Let a fault happen. Raises `ConfigError` for one that the board does not know."""
         _, faults = checked_fault(entry, ["board"], BOARD_FAULTS)
@@ -685,51 +689,19 @@ class Board:
                 )
             self.faults.add(fault)
 
-    def control(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request of the control socket."""
-        do = request["do"]
-        if do == "advance":
-            with self._chip_lock:
-                self._chip.advance(float(request["seconds"]))
-                return {"now_s": self._chip.now_s}
-        if do == "inject":
-            self.inject(request)
-            return {}
-        if do == "clear":
-            self.faults.clear()
-            return {}
-        if do == "truth":
-            return {"npy": pack_array(self._truth(request["name"]))}
-        if do == "damage":
-            with self._chip_lock:
-                self._chip.inject(
-                    Fault(request["fault"]), Cells.from_index(request["cells"], self._geometry)
-                )
-            return {}
-        if do == "reboot":
-            self.reboot(drop_link=bool(request["drop_link"]))
-            return {}
-        if do == "status":
-            return self._told()
-        if do == "quit":
-            self._chip.close()
-            threading.Timer(0.05, os._exit, (0,)).start()
-            return {}
-        raise ConfigError(f"{do!r} is not known")
+    @override
+    def clear_faults(self) -> None:
+        self.faults.clear()
 
-    def _truth(self, name: str) -> Any:
-        with self._chip_lock:
-            if name == "conductance_s":
-                return self._chip.conductance_s()
-            if name == "numbers":
-                return self._chip.last_numbers(Cells.all(self._geometry)).reshape(
-                    self._geometry.shape
-                )
-            if name in ("pulses", "words", "formed", "stuck"):
-                return getattr(self._chip, name)
-        raise ConfigError(f"no ground truth {name!r}")
+    @override
+    def truth(self, name: str) -> NDArray[Any]:
+        if name == "numbers":
+            numbers = self.chip.last_numbers(Cells.all(self._geometry))
+            return numbers.reshape(self._geometry.shape)
+        return super().truth(name)
 
-    def _told(self) -> dict[str, Any]:
+    @override
+    def status(self) -> dict[str, Any]:
         with self._lock:
             job = self._job
             return {
@@ -741,7 +713,7 @@ class Board:
                 "trips": self._trips,
                 "boot": f"{self._boot:08x}",
                 "last": self._last,
-                "now_s": self._chip.now_s,
+                "now_s": self.chip.now_s,
                 "executions": self._executions,
                 "waiting_faults": len(self.faults),
             }
@@ -760,6 +732,13 @@ def _narrowed(can: Capabilities, geometry: Geometry) -> Capabilities:
     )
 
 
+def _steps(operation: Operation) -> tuple[Step, ...]:
+    """Every step that an operation may take."""
+    if isinstance(operation, Program):
+        return (operation.read, *operation.extremes())
+    return operation.steps if isinstance(operation, Apply) else ()
+
+
 def _reach(operation: Operation) -> list[tuple[Line, float, float]]:
     """The lines that an operation drives, each with its lowest and highest level (V)."""
     if isinstance(operation, Multiply):
@@ -767,9 +746,7 @@ def _reach(operation: Operation) -> list[tuple[Line, float, float]]:
     if not isinstance(operation, Apply | Program) or len(operation.cells) == 0:
         return []
     found: list[tuple[Line, float, float]] = []
-    for step in (
-        operation.steps if isinstance(operation, Apply) else (operation.read, *operation.extremes())
-    ):
+    for step in _steps(operation):
         for line in LINES:
             levels = step.levels(line, len(operation.cells))
             if levels is not None:
@@ -822,33 +799,24 @@ def _accuracy(request: FarSideRequest) -> dict[str, float]:
     return {"read_fraction": fraction, "read_floor_a": 0.5 * ADC_RANGES_A[0] / top}
 
 
-def main() -> None:
-    """The process: configuration from standard input, addresses to standard output, then serve."""
-    # Ctrl-C reaches the whole group; the host needs the board to make it safe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configuration = json.loads(sys.stdin.readline())
-    try:
-        simulation = Simulation.model_validate(configuration["simulation"])
-        limits = Limits.model_validate(configuration["limits"])
-        link: HostLink = SocketLink() if simulation.transport == "socket" else PtyLink()
-        chip = SimulatedChip(
-            Geometry(**configuration["geometry"]),
-            simulation,
-            read_v=limits.read_v,
-            chip_id=configuration["chip_id"],
-            folder=Path(configuration["folder"]),
-        )
-        board = Board(link, chip, limits)
-        for fault in simulation.faults:
-            board.inject(fault)
-    except (BenchError, OSError) as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        return
-    control = ControlServer(board.control)
-    end_with_parent(chip.close)
-    print(json.dumps({"resource": link.resource, "control": control.address}), flush=True)
-    board.serve()
+def board(request: FarSideRequest) -> Board:
+    """The board of a bench, with the faults of its file waiting. Raises `ConfigError` for what does
+    not fit together.
+    """
+    simulation = Simulation.model_validate(request.simulation)
+    link = SocketLink() if simulation.transport == "socket" else PtyLink()
+    chip = SimulatedChip(
+        request.geometry,
+        simulation,
+        read_v=request.limits.read_v,
+        chip_id=request.chip_id,
+        folder=request.folder,
+    )
+    made = Board(link, chip, request.limits)
+    for fault in simulation.faults:
+        made.inject(fault)
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    serve(board)

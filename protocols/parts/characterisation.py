@@ -4,37 +4,33 @@ saving arrays and figures.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Annotated, Any, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
-from rram_hil.array.cells import Cells
+from rram_hil.array.cells import MAP, Cells
 from rram_hil.array.limits import pulses_of
 from rram_hil.array.operations import Apply, Status, Step
 from rram_hil.array.results import ApplyResult
-from rram_hil.engine.protocol import Message, Plan, Save, Setting, map_of
+from rram_hil.engine.protocol import Plan, Save, Setting, map_of
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.report.plots import Chart
 from rram_hil.statistics import UNCERTAINTY, Figure
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.validation import Positive, StrictModel, Volt
 
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-MAP = ("tile", "row", "column")
+T = TypeVar("T")
 ATTEMPTS = 3
 """How often a batch whose pulses may be given again is tried before the step ends."""
 
 
-class SetPulse(BaseModel):
+class SetPulse(StrictModel):
     """A SET pulse on the bit line; `wl_v` is the gate, which a 1T1R array needs and a 1R array has
     not.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     bl_v: Volt
     wl_v: Volt | None = None
@@ -45,10 +41,8 @@ class SetPulse(BaseModel):
         return Step(self.bl_v, 0.0, gate_v(self.wl_v, setting), self.width_s)
 
 
-class ResetPulse(BaseModel):
+class ResetPulse(StrictModel):
     """A RESET pulse on the source line; `wl_v` as in `SetPulse`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     sl_v: Volt
     wl_v: Volt | None = None
@@ -78,7 +72,7 @@ def applied(operation: Apply) -> Plan[ApplyResult]:
     cell starts afresh. Raises `DataError` after three in a row.
     """
     for _ in range(ATTEMPTS):
-        result = cast(ApplyResult, (yield operation))
+        result = yield from operation
         if not result.interrupted:
             return result
     raise DataError(
@@ -99,7 +93,7 @@ def repeated(batch: Apply, times: IntArray, setting: Setting) -> Plan[IntArray]:
         left = times - taken
         for count in np.unique(left[left > 0]):
             at = np.flatnonzero(left == count)
-            result = cast(ApplyResult, (yield replace(batch.part(at), repeat=int(count))))
+            result = yield from replace(batch.part(at), repeat=int(count))
             rounds = result.pulses // np.maximum(each[at], 1)
             taken[at] += np.where(each[at] > 0, rounds, 0 if result.interrupted else count)
         if np.all(taken >= times):
@@ -110,6 +104,14 @@ def repeated(batch: Apply, times: IntArray, setting: Setting) -> Plan[IntArray]:
 def usable(result: ApplyResult) -> FloatArray:
     """Conductances (S), shape (n, m); NaN where a reading is not OK."""
     return np.where(result.status == Status.OK, result.conductance_s, np.nan)
+
+
+def mean_conductance(result: ApplyResult) -> FloatArray:
+    """Mean over each cell's OK readings (S), shape (n,); NaN where it has none."""
+    ok = result.status == Status.OK
+    count = ok.sum(axis=1)
+    total = np.where(ok, result.conductance_s, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def log_counts(most: int, per_decade: int) -> list[int]:
@@ -132,15 +134,15 @@ def log_ratio(values: FloatArray) -> FloatArray:
     return np.log(values, out=np.full(values.shape, np.nan), where=values > 0)
 
 
-def save_cells(cells: Cells) -> Generator[Message, Any, None]:
+def save_cells(cells: Cells) -> Plan[None]:
     """Say which cell each index of the dimension "cell" is."""
     for name in MAP:
         yield Save(name, getattr(cells, name), ("cell",))
 
 
-def save_figures(summary: object) -> Generator[Message, Any, None]:
+def save_figures(summary: T) -> Plan[T]:
     """Keep every `Figure` of a summary as a number with its unit and its 95 % half width as an
-    attribute.
+    attribute; returns the summary.
     """
     for entry in fields(summary):  # type: ignore[arg-type]
         value = getattr(summary, entry.name)
@@ -149,6 +151,19 @@ def save_figures(summary: object) -> Generator[Message, Any, None]:
                 {UNCERTAINTY: float(value.uncertainty)} if np.isfinite(value.uncertainty) else {}
             )
             yield Save(entry.name, np.asarray(float(value.value)), (), value.unit, attrs)
+    return summary
+
+
+def save_band(
+    name: str, band: Sequence[FloatArray], dims: tuple[str, ...], units: str, chart: Chart
+) -> Plan[None]:
+    """Keep a median and the band around it (low, median, high, as `quantiles` gives them), drawn as
+    one.
+    """
+    for end, values in (("low", band[0]), ("high", band[2])):
+        yield Save(f"{name}_{end}", values, dims, units)
+    chart = replace(chart, low=f"{name}_low", high=f"{name}_high")
+    yield Save(f"{name}_median", band[1], dims, units, chart.attrs())
 
 
 def save_map(name: str, cells: Cells, values: NDArray[Any], units: str, setting: Setting) -> Save:

@@ -4,25 +4,26 @@ of stresses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
 from rram_hil.array.cells import Cells
-from rram_hil.array.operations import read
-from rram_hil.array.results import ApplyResult
+from rram_hil.array.operations import Apply, read
 from rram_hil.engine.protocol import Plan, Progress, Save, Setting
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, slope
 from rram_hil.types import FloatArray
 
-from ..read_map import mean_conductance
-from .characterisation import log_counts, save_cells, save_figures, save_map
-
-Stress = Callable[[int], Plan[None]]
-"""Gives every victim so many stresses more."""
+from .characterisation import (
+    log_counts,
+    mean_conductance,
+    repeated,
+    save_band,
+    save_cells,
+    save_figures,
+    save_map,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class DisturbSummary:
 
 def against_count(
     cells: Cells,
-    stress: Stress,
+    stress: Apply,
     *,
     most: int,
     per_decade: int,
@@ -55,18 +56,21 @@ def against_count(
     what: str,
     setting: Setting,
 ) -> Plan[DisturbSummary]:
-    """Read, then stress and read again at log-spaced counts up to `most`; saves the curves."""
+    """Read, then give `stress` and read again at log-spaced counts up to `most`; saves the
+    curves. Refuses at once a stress that limits forbid.
+    """
     counts = log_counts(most, per_decade)
     reading = read(cells, setting.read, repeat=repeat, label=f"{what}, read")
-    setting.require(reading)
+    setting.require(stress, reading)
     yield Progress(0, most, f"reading {len(cells)} cells")
-    values = [mean_conductance(cast(ApplyResult, (yield reading)))]
+    values = [mean_conductance((yield from reading))]
     given = 0
     for count in counts:
         yield Progress(given, most, f"{len(cells)} cells, {count} times")
-        yield from stress(count - given)
+        more = np.full(len(stress.cells), count - given, dtype=np.int64)
+        yield from repeated(stress, more, setting)
         given = count
-        values.append(mean_conductance(cast(ApplyResult, (yield reading))))
+        values.append(mean_conductance((yield from reading)))
     g = np.stack(values, axis=1)
     first = g[:, :1]
     usable = g[:, 0] >= conducts_above_s
@@ -81,29 +85,25 @@ def against_count(
     last = change[usable][:, -1]
     last = last[np.isfinite(last)]
     steep = slope(decades, change[usable][:, 1:]) if len(counts) > 1 else np.zeros(0)
-    summary = DisturbSummary(
-        len(cells),
-        int(usable.sum()),
-        most,
-        estimated(median, last, "", rng),
-        estimated(mean, last, "", rng),
-        estimated(mean, steep[np.isfinite(steep)], "", rng),
-        proportion(int(np.sum(np.abs(last) > disturbed_fraction)), last.size),
+    return (
+        yield from save_figures(
+            DisturbSummary(
+                len(cells),
+                int(usable.sum()),
+                most,
+                estimated(median, last, "", rng),
+                estimated(mean, last, "", rng),
+                estimated(mean, steep[np.isfinite(steep)], "", rng),
+                proportion(int(np.sum(np.abs(last) > disturbed_fraction)), last.size),
+            )
+        )
     )
-    yield from save_figures(summary)
-    return summary
 
 
 def _save_picture(counts: list[int], change: FloatArray, what: str) -> Plan[None]:
     if change.size == 0:
         return
-    low, middle, high = quantiles(change[:, 1:])
-    dim = ("stressed",)
-    yield Save("stressed_count", np.array(counts), dim)
-    yield Save("change_low", low, dim)
-    yield Save("change_high", high, dim)
+    yield Save("stressed_count", np.array(counts), ("stressed",))
     title = f"{what.capitalize()}: change of G"
-    chart = Chart(
-        title, "stressed_count", "change_low", "change_high", "x", "change / G", dots=True
-    )
-    yield Save("change_median", middle, dim, "", chart.attrs())
+    chart = Chart(title, "stressed_count", log="x", label="change / G", dots=True)
+    yield from save_band("change", quantiles(change[:, 1:]), ("stressed",), "", chart)

@@ -4,37 +4,45 @@ images.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    GetPydanticSchema,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
-from rram_hil.array.cells import Cells
+from rram_hil.array.cells import MAP, Cells
 from rram_hil.engine.protocol import Plan, Save, Setting
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
-from rram_hil.networks.network import Network, tensors_from
+from rram_hil.networks.network import Network, NoLayersError, tensors_from
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
-
-from ..forming import Condition
-
-MAP = ("tile", "row", "column")
-Volt = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from rram_hil.validation import StrictModel
 
 
-class TargetChoice(BaseModel):
-    """Where target conductances come from: a network's weights, or a map of siemens in a .npy file
-    (NaN: leave alone).
+def _array_or(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    return value if isinstance(value, np.ndarray) else validated(value)
+
+
+class TargetChoice(StrictModel):
+    """Where target conductances come from: a network's weights, or a map of siemens (NaN: leave
+    alone), in a .npy file or, in Python, as the array itself.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     network: str | None = None
-    map: str | None = None
+    map: Annotated[
+        str | FloatArray | None,
+        GetPydanticSchema(lambda _, schema: schema(str | None)),
+        WrapValidator(_array_or),
+    ] = None
     options: MappingOptions = MappingOptions()
 
     @model_validator(mode="after")
@@ -48,19 +56,15 @@ class TargetChoice(BaseModel):
         of this run.
         """
         if self.map is not None:
-            return Programmed(
-                _map_targets(setting.folder / self.map, setting), np.isnan(known_faults(setting))
-            )
+            return Programmed(_map_targets(self.map, setting), np.isnan(known_faults(setting)))
         path = setting.folder / str(self.network)
         if not path.is_file():
-            raise ConfigError(f"step {setting.step!r}: network: there is no file {path}")
+            raise ConfigError(f"network: there is no file {path}")
         network: Network | None
         try:
             network = Network.load(path)
             weights = dict(network.weights)
-        except DataError as error:
-            if "layer list" not in str(error):
-                raise
+        except NoLayersError:
             network, weights = (
                 None,
                 {n: t for n, t in tensors_from(path).items() if t.ndim in (2, 4)},
@@ -69,6 +73,38 @@ class TargetChoice(BaseModel):
         return Programmed(
             map_network(weights, setting.geometry, self.options, faults), np.isnan(faults), network
         )
+
+
+def _choice(value: Any) -> Any:
+    return TargetChoice(map=value) if isinstance(value, np.ndarray) else value
+
+
+Targets = Annotated[
+    TargetChoice | FloatArray,
+    GetPydanticSchema(lambda _, schema: schema(TargetChoice)),
+    BeforeValidator(_choice),
+]
+"""A `TargetChoice`; in Python also the map itself, an array of siemens of the chip's shape."""
+
+
+def load_targets(targets: Targets, setting: Setting) -> Programmed:
+    """What a protocol's `targets` say; see `TargetChoice.load`."""
+    choice: TargetChoice = _choice(targets)
+    return choice.load(setting)
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What forming learnt of each cell, boolean maps of shape `geometry.shape`, and its last
+    conductance (S).
+
+    `stuck_low_resistance` cells conducted before they were formed; `stuck_high_resistance` cells
+    never formed, or could not be read.
+    """
+
+    stuck_low_resistance: NDArray[np.bool_]
+    stuck_high_resistance: NDArray[np.bool_]
+    conductance_s: FloatArray
 
 
 def known_faults(setting: Setting) -> FloatArray:
@@ -83,20 +119,19 @@ def known_faults(setting: Setting) -> FloatArray:
     return np.where(stuck, conductance, np.nan)
 
 
-def _map_targets(path: Path, setting: Setting) -> Mapping:
+def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:
+    path = "the array" if isinstance(source, np.ndarray) else setting.folder / source
     try:
-        target = np.load(path, allow_pickle=False)
+        target = source if isinstance(path, str) else np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"step {setting.step!r}: map: {path} cannot be read: {error}") from None
+        raise DataError(f"map: {path} cannot be read: {error}") from None
     if target.shape != setting.geometry.shape or target.dtype.kind != "f":
         raise DataError(
-            f"step {setting.step!r}: map: {path} must hold conductances of shape"
+            f"map: {path} must hold conductances of shape"
             f" {setting.geometry.shape}, not {target.dtype} of shape {target.shape}"
         )
     if np.any(np.isinf(target) | (target < 0)):
-        raise DataError(
-            f"step {setting.step!r}: map: {path} holds negative or infinite conductances"
-        )
+        raise DataError(f"map: {path} holds negative or infinite conductances")
     return Mapping(
         setting.geometry, (), target.astype(np.float64), np.zeros(target.shape, dtype=np.bool_)
     )
@@ -107,7 +142,7 @@ def save_targets(programmed: Programmed) -> Plan[None]:
     yield Save("target", programmed.mapping.target_map_s, MAP, "S")
 
 
-def load_images(path: Path, step: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def load_images(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Arrays `images` (n, channels, h, w), uint8 or float 0..1, and `labels` of a .npz file. Raises
     `DataError`.
     """
@@ -115,11 +150,9 @@ def load_images(path: Path, step: str) -> tuple[NDArray[np.float32], NDArray[np.
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"step {step!r}: {path} must be a .npz file with images and labels: {error}"
-        ) from None
+        raise DataError(f"{path} must be a .npz file with images and labels: {error}") from None
     if len(images) != len(labels) or len(images) == 0:
-        raise DataError(f"step {step!r}: {path} has {len(images)} images and {len(labels)} labels")
+        raise DataError(f"{path} has {len(images)} images and {len(labels)} labels")
     scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
     return images.astype(np.float32) * scale, labels.astype(np.int64)
 

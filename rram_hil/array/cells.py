@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from rram_hil.errors import ConfigError
 from rram_hil.types import IntArray
 
+MAP = ("tile", "row", "column")
+"""Names of a map's dimensions."""
+
 
 @dataclass(frozen=True)
 class Geometry:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rram_hil.types import IntArray
+from rram_hil.units import Siemens
 
 FindingKind = Literal[
     "short", "conducts with the gate closed", "open", "gate leak", "no usable reading"
@@ -51,7 +52,7 @@ class LookSummary:
     no_usable_reading: int
     leaky_gates: int | None
     pristine_tiles: tuple[int, ...]
-    median_s: float
+    median_s: Siemens
     findings: tuple[Finding, ...] = field(default=())
 
 

@@ -10,23 +10,19 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.operations import Apply, Multiply, Operation, Program, Scheme, Step
 from rram_hil.errors import LimitError
 from rram_hil.types import FloatArray, IntArray
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from rram_hil.validation import NotNegative, Positive, StrictModel
 
 
-class Limits(BaseModel):
+class Limits(StrictModel):
     """Section `[limits]` of a bench file: no operation may pass any of these. All are required but
     the last three.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     bl_v: Positive = Field(description="largest |V| on a bit line")
     sl_v: Positive = Field(description="largest |V| on a source line")
@@ -76,7 +72,11 @@ def _check(cells: Cells, values: FloatArray, limit: float, what: str, unit: str)
         at = int(np.argmin(good))
         raise LimitError(
             f"cell {cells.address(at)}: {what} {values[at]:g} {unit} is beyond the limit of"
-            f" {limit:g} {unit}"
+            f" {limit:g} {unit}",
+            cell=cells.address(at),
+            line=what,
+            value=float(values[at]),
+            allowed=(-limit, limit),
         )
 
 
@@ -180,7 +180,10 @@ def _check_step(
     _check(cells, np.full(n, step.width_s), longest, "width", "s")
     if not step.width_s > 0:
         raise LimitError(
-            f"cell {cells.address(0) if n else '-'}: width {step.width_s:g} s must be above 0 s"
+            f"cell {cells.address(0) if n else '-'}: width {step.width_s:g} s must be above 0 s",
+            line="width",
+            value=step.width_s,
+            allowed=(0.0, longest),
         )
 
 
@@ -190,7 +193,10 @@ def _check_energy(
     if compliance_a is not None and not 0 < compliance_a <= limits.current_a:
         raise LimitError(
             f"compliance {compliance_a:g} A must lie above 0 and at most at the limit of"
-            f" {limits.current_a:g} A"
+            f" {limits.current_a:g} A",
+            line="compliance",
+            value=compliance_a,
+            allowed=(0.0, limits.current_a),
         )
     current = limits.current_a if compliance_a is None else compliance_a
     stress = np.where(np.abs(drop) <= limits.read_v, 0.0, np.abs(drop))
@@ -225,7 +231,11 @@ def _check_program(operation: Program, geometry: Geometry, limits: Limits) -> In
             at = int(np.argmin(inside))
             raise LimitError(
                 f"cell {cells.address(at)}: target {name} {window[at]:g} S is outside the limits of"
-                f" {low:g} to {high:g} S"
+                f" {low:g} to {high:g} S",
+                cell=cells.address(at),
+                line=name,
+                value=float(window[at]),
+                allowed=(low, high),
             )
     for train in (operation.set_pulses, operation.reset_pulses):
         for name, ramp in (("amplitude", train.amplitude_v), ("gate", train.gate_v)):
@@ -287,6 +297,9 @@ def check(operation: Operation, geometry: Geometry, limits: Limits) -> Charge:
         operation.cells.index(geometry)
     elif not operation.seconds <= limits.wait_s:
         raise LimitError(
-            f"wait of {operation.seconds:g} s is beyond the limit of {limits.wait_s:g} s"
+            f"wait of {operation.seconds:g} s is beyond the limit of {limits.wait_s:g} s",
+            line="wait",
+            value=operation.seconds,
+            allowed=(0.0, limits.wait_s),
         )
     return Charge(none, np.zeros(0, dtype=np.int64))

@@ -9,10 +9,10 @@ volts are against ground, all units SI.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,19 @@ from numpy.typing import ArrayLike, NDArray
 from rram_hil.array.cells import Cells
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from rram_hil.array.results import (  # noqa: F401 - in the strings of the classes' bases
+        ApplyResult,
+        MultiplyResult,
+        ProgramResult,
+        WaitResult,
+        WordsResult,
+    )
+
+Answer = TypeVar("Answer", covariant=True)
+Asked = TypeVar("Asked")
+T = TypeVar("T")
 
 Volts = float | FloatArray | None
 """One level for the whole batch, one a cell (shape (n,)), or None: the line floats."""
@@ -96,6 +109,11 @@ def _need_cells(cells: object, what: str) -> None:
         )
 
 
+def _cut(value: Volts, which: slice | NDArray[np.bool_] | IntArray) -> Volts:
+    """Of one value a cell those of a part of the batch; one for all stays."""
+    return value[which] if isinstance(value, np.ndarray) and value.ndim else value
+
+
 def _per_cell(value: ArrayLike, n: int, name: str) -> FloatArray:
     array = np.array(value, dtype=np.float64)
     if array.shape not in ((), (n,)):
@@ -140,11 +158,8 @@ class Step:
 
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Step:
         """The same step for a part of the batch."""
-
-        def cut(volts: Volts) -> Volts:
-            return volts[which] if isinstance(volts, np.ndarray) and volts.ndim else volts
-
-        return Step(cut(self.bl_v), cut(self.sl_v), cut(self.wl_v), self.width_s, self.measure)
+        bl, sl, wl = (_cut(volts, which) for volts in (self.bl_v, self.sl_v, self.wl_v))
+        return replace(self, bl_v=bl, sl_v=sl, wl_v=wl)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,15 +176,22 @@ class Stop:
 
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Stop:
         """The same condition for a part of the batch."""
+        return Stop(_cut(self.above_s, which), _cut(self.below_s, which))
 
-        def cut(bound: float | FloatArray | None) -> float | FloatArray | None:
-            return bound[which] if isinstance(bound, np.ndarray) and bound.ndim else bound
 
-        return Stop(cut(self.above_s), cut(self.below_s))
+class Request(Generic[Answer]):
+    """What a protocol yields, answered with an `Answer`.
+
+    `result = yield from read(cells)` is `result = yield read(cells)` with the type of the result.
+    """
+
+    def __iter__(self) -> Generator[Self, Any, Answer]:
+        answer: Answer = yield self
+        return answer
 
 
 @dataclass(frozen=True, eq=False)
-class Apply:
+class Apply(Request["ApplyResult"]):
     """Take every cell of the batch through `steps`, `repeat` times, one cell after the other.
 
     `compliance_a` bounds the bit-line current where the bench can. `stop` ends a cell's steps
@@ -212,15 +234,7 @@ class Apply:
         """The same operation on a part of its cells."""
         stop = None if self.stop is None else self.stop.part(which)
         steps = tuple(s.part(which) for s in self.steps)
-        return Apply(
-            self.cells[which],
-            steps,
-            self.unselected,
-            self.compliance_a,
-            stop,
-            self.repeat,
-            self.label,
-        )
+        return replace(self, cells=self.cells[which], steps=steps, stop=stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,9 +270,9 @@ class Ramp:
 
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Ramp:
         """The same ramp for a part of the batch."""
-        start = self.start_v
-        cut = start[which] if isinstance(start, np.ndarray) and start.ndim else start
-        return Ramp(cut, self.stop_v, self.step_v)
+        start = _cut(self.start_v, which)
+        assert start is not None
+        return replace(self, start_v=start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,11 +287,12 @@ class PulseTrain:
 
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> PulseTrain:
         """The same pulses for a part of the batch."""
-        return PulseTrain(self.amplitude_v.part(which), self.gate_v.part(which), self.width_s)
+        amplitude, gate = self.amplitude_v.part(which), self.gate_v.part(which)
+        return replace(self, amplitude_v=amplitude, gate_v=gate)
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class Program(Request["ProgramResult"]):
     """Bring each cell into its window [`low_s`, `high_s`] by read-verify-write with incremental
     step pulses.
 
@@ -330,25 +345,20 @@ class Program:
 
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Program:
         """The same operation on a part of its cells."""
-        return Program(
-            self.cells[which],
-            self.low_s[which],
-            self.high_s[which],
-            self.set_pulses.part(which),
-            self.reset_pulses.part(which),
-            self.read.part(which),
-            self.budget()[which],
-            self.max_reversals,
-            self.confirm,
-            self.unselected,
-            self.compliance_a,
-            self.on_board,
-            self.label,
+        return replace(
+            self,
+            cells=self.cells[which],
+            low_s=self.low_s[which],
+            high_s=self.high_s[which],
+            set_pulses=self.set_pulses.part(which),
+            reset_pulses=self.reset_pulses.part(which),
+            read=self.read.part(which),
+            max_pulses=self.budget()[which],
         )
 
 
 @dataclass(frozen=True, eq=False)
-class Multiply:
+class Multiply(Request["MultiplyResult"]):
     """Multiply input vectors by a block of one tile: column current = sum over rows of V(input) x
     G.
 
@@ -401,23 +411,11 @@ class Multiply:
 
     def part(self, which: slice) -> Multiply:
         """The same multiplication for some of its vectors."""
-        return Multiply(
-            self.tile,
-            self.row,
-            self.column,
-            self.columns,
-            self.inputs[which],
-            self.input_bits,
-            self.read_v,
-            self.wl_v,
-            self.full_scale_a,
-            self.words,
-            self.label,
-        )
+        return replace(self, inputs=self.inputs[which])
 
 
 @dataclass(frozen=True, eq=False)
-class WriteWords:
+class WriteWords(Request["WordsResult"]):
     """Store on-chip words: signed integers, each at the place of a cell, that
     `Multiply(words=True)` also multiplies.
 
@@ -441,16 +439,12 @@ class WriteWords:
 
     def part(self, which: slice) -> WriteWords:
         """The same operation for some of its words; only the first part clears."""
-        return WriteWords(
-            self.cells[which],
-            self.values[which],
-            self.clear and which.start in (None, 0),
-            self.label,
-        )
+        clear = self.clear and which.start in (None, 0)
+        return replace(self, cells=self.cells[which], values=self.values[which], clear=clear)
 
 
 @dataclass(frozen=True, eq=False)
-class Wait:
+class Wait(Request["WaitResult"]):
     """Let `seconds` pass on the bench clock, all outputs at zero (relaxation, retention)."""
 
     seconds: float
@@ -470,6 +464,19 @@ class Span:
 
     started_s: float = 0.0
     ended_s: float = 0.0
+
+
+def drive(work: Generator[Asked, Any, T], answer: Callable[[Asked], Any]) -> T:
+    """Run a generator to its end, each thing that it yields answered by `answer`: a bench's `do`, a
+    chip, a `StoredMap`.
+    """
+    try:
+        asked = next(work)
+        while True:
+            asked = work.send(answer(asked))
+    except StopIteration as done:
+        value: T = done.value
+        return value
 
 
 def read_step(bl_v: float = 0.2, wl_v: float = 3.0, width_s: float = 1e-6) -> Step:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.errors import DataError
 from rram_hil.types import FloatArray
+from rram_hil.validation import Finite, Positive, StrictModel
 
 
-class Curve(BaseModel):
+class Curve(StrictModel):
     """A table of volts and conductances, interpolated in ln G; conductances rise (SET) or fall
     (RESET) with the volts.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    volts_v: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(min_length=2)
-    conductance_s: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=2)
+    volts_v: list[Finite] = Field(min_length=2)
+    conductance_s: list[Positive] = Field(min_length=2)
 
     @model_validator(mode="after")
     def _monotonic(self) -> Self:
@@ -64,12 +63,10 @@ class Curve(BaseModel):
         return cls(volts_v=volts[kept].tolist(), conductance_s=measured[kept].tolist())
 
 
-class PulseCurves(BaseModel):
+class PulseCurves(StrictModel):
     """What one pulse does on this chip: conductance by gate volts of a SET, and by source-line
     volts of a RESET.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     set_gate: Curve
     reset_sl: Curve

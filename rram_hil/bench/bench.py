@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Apply, Operation, Status, read
+from rram_hil.array.operations import Apply, Request, Status, read
 from rram_hil.array.results import ApplyResult, Result
 from rram_hil.bench.bench_file import BenchFile, load_bench_file
 from rram_hil.bench.calibrations import correction_of
@@ -34,9 +34,10 @@ from rram_hil.hardware.far_side import SimulatedFarSide
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import FloatArray
-from rram_hil.validation import describe
+from rram_hil.validation import refused
 from rram_hil.wire.recording import Playback, Traffic
 
+R = TypeVar("R", bound=Result)
 T = TypeVar("T")
 
 
@@ -111,8 +112,10 @@ class Bench:
         told = self.identity.chip
         if told and told != self.file.chip.id:
             raise ConfigError(
-                f"{self.file.path}: chip.id: {self.file.chip.id!r}, but the instrument says that"
-                f" chip {told!r} is in its socket"
+                f"{self.file.chip.id!r}, but the instrument says that chip {told!r} is in its"
+                " socket",
+                where=f"{self.file.path}: chip.id",
+                chip=told,
             )
 
     def arm(self) -> None:
@@ -208,35 +211,31 @@ class Bench:
         try:
             choice = CellChoice(tiles=tiles, rows=rows, columns=columns)
         except ValidationError as error:
-            raise ConfigError(describe(error, "cells")) from None
+            raise refused(error, "cells") from None
         return choice.cells(self.geometry)
 
-    def do(self, operation: Operation) -> Result:
+    def do(self, operation: Request[R]) -> R:
         """Carry out one operation; Ctrl-C aborts it with outputs off. Raises as `Engine.do`."""
         with self.engine.abortable(), self._off_on_error():
             return self.engine.do(operation)
 
     def apply(self, operation: Apply) -> ApplyResult:
-        """`do` for an `Apply`, typed."""
-        result = self.do(operation)
-        assert isinstance(result, ApplyResult)
-        return result
+        """`do` for an `Apply`, by its name."""
+        return self.do(operation)
 
     def read_map(self, cells: Cells | None = None) -> FloatArray:
         """Conductances now (S), shape (tiles, rows, columns); NaN where not asked for or without an
         OK reading.
         """
         wanted = Cells.all(self.geometry) if cells is None else cells
-        result = self.apply(read(wanted, self.file.read.step))
+        result = self.do(read(wanted, self.file.read.step))
         return map_of(
             wanted, np.where(result.last_status == Status.OK, result.last_s, np.nan), self.geometry
         )
 
-    def run(self, protocol: Protocol | Plan[T]) -> object | T:
+    def run(self, protocol: Protocol[T] | Plan[T]) -> T:
         """Run a protocol (its model or any generator of messages) and return what it returns."""
-        plan: Plan[object] = (
-            protocol.run(self.setting) if isinstance(protocol, Protocol) else protocol
-        )
+        plan = protocol.run(self.setting) if isinstance(protocol, Protocol) else protocol
         with self.engine.abortable(), self._off_on_error():
             return self.engine.run(plan)
 
@@ -290,8 +289,8 @@ class Bench:
             # outputs may be on.
             if error is None:
                 raise
-            if _NOT_OFF not in str(error):
-                raise BenchError(_not_off(error, failure)) from error
+            if getattr(error, "outputs_off", None) is not False:
+                raise BenchError(_not_off(error, failure), outputs_off=False) from error
 
     def __repr__(self) -> str:
         g = self.geometry
@@ -302,15 +301,15 @@ class Bench:
         )
 
 
-_NOT_OFF = "OUTPUTS COULD NOT BE VERIFIED AS OFF"
-
-
 def _not_off(error: BaseException, failure: BenchError) -> str:
-    return f"{error or type(error).__name__}; {_NOT_OFF} ({failure}): switch the bench off by hand"
+    return (
+        f"{error or type(error).__name__}; OUTPUTS COULD NOT BE VERIFIED AS OFF ({failure}): switch"
+        " the bench off by hand"
+    )
 
 
 def off_after(error: BaseException, driver: Driver) -> None:
-    """Switch the outputs off after an error, and say what came of it.
+    """Switch the outputs off after an error, and say what came of it, in `outputs_off` too.
 
     Raises `AbortedError` saying that outputs are off where `error` is one, and `BenchError`, with
     the text of `error`, where they could not be verified as off; else returns, for the error itself
@@ -320,9 +319,11 @@ def off_after(error: BaseException, driver: Driver) -> None:
         driver.safe_off()
     except BenchError as failure:
         kind = AbortedError if isinstance(error, AbortedError) else BenchError
-        raise kind(_not_off(error, failure)) from error
-    if isinstance(error, AbortedError) and "outputs are off" not in str(error):
-        raise AbortedError(f"{error}; outputs are off") from None
+        raise kind(_not_off(error, failure), outputs_off=False) from error
+    if isinstance(error, AbortedError) and not error.outputs_off:
+        raise AbortedError(f"{error}; outputs are off", outputs_off=True) from None
+    if isinstance(error, BenchError):
+        error.outputs_off = True
 
 
 def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide | None) -> Driver:
@@ -333,5 +334,5 @@ def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide 
     try:
         config = kind.Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(describe(error, f"{file.path}: driver {file.driver.name}")) from None
+        raise refused(error, f"{file.path}: driver {file.driver.name}") from None
     return kind(config, file.chip.geometry, file.limits)

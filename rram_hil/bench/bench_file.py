@@ -23,12 +23,12 @@ from rram_hil.array.limits import Limits
 from rram_hil.array.operations import Step, read_step
 from rram_hil.errors import ConfigError
 from rram_hil.plugins import load
-from rram_hil.validation import Section, describe, read_toml
+from rram_hil.validation import StrictModel, read_toml, refused
 
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
 
 
-class Chip(Section):
+class Chip(StrictModel):
     """Section `[chip]`: which chip is in the socket."""
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
@@ -54,7 +54,7 @@ class Chip(Section):
         return Geometry(self.tiles, self.rows, self.columns, self.cell, self.source_lines)
 
 
-class Read(Section):
+class Read(StrictModel):
     """Section `[read]`: the read condition of this bench."""
 
     bl_v: Annotated[float, Field(allow_inf_nan=False)] = 0.2
@@ -67,7 +67,7 @@ class Read(Section):
         return read_step(self.bl_v, self.wl_v, self.width_s)
 
 
-class CalibrationSection(Section):
+class CalibrationSection(StrictModel):
     """Section `[calibration]`: the calibration files in force, relative to the bench file."""
 
     files: list[str] = Field(default=[], description="paths of calibration files")
@@ -113,7 +113,7 @@ def section_model(name: str) -> type[BaseModel]:
     return found
 
 
-class BenchFile(Section):
+class BenchFile(StrictModel):
     """A whole bench file."""
 
     chip: Chip
@@ -175,7 +175,7 @@ def parse_bench_file(
     try:
         bench = BenchFile.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(describe(error, str(path))) from None
+        raise refused(error, str(path)) from None
     bench._text = text
     bench._path = path
     return bench

@@ -4,13 +4,13 @@ date.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rram_hil.bench.bench_file import BenchFile
 from rram_hil.corrections.calibration_file import CalibrationFile, load
-from rram_hil.corrections.correction import SAME_GATE_V, Correction, InForce
+from rram_hil.corrections.correction import Correction, InForce
+from rram_hil.corrections.kind import BenchFacts, kind_class
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Driver, Identity
 
@@ -26,12 +26,19 @@ def correction_of(
     """
     found: list[InForce] = []
     taken: dict[str, str] = {}
-    parts = driver.parts()
+    facts = BenchFacts(
+        bench.chip.geometry, bench.chip.id, identity, driver.parts(), bench.read.wl_v
+    )
     now = now or datetime.now(UTC)
     for name in bench.calibration.files:
         path = bench.folder / name
         file = load(path)
-        _check_owner(path, file, bench, identity, parts)
+        kind = kind_class(file.kind)(file, facts)
+        try:
+            kind.check_owner()
+            kind.check_values()
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
         key = f"{file.kind} {file.instrument.serial} {file.instrument.channel}"
         if key in taken:
             raise ConfigError(
@@ -40,12 +47,12 @@ def correction_of(
             )
         taken[key] = name
         found.append(
-            InForce(Path(name).name, file, _age(path, file, bench.calibration.accept_expired, now))
+            InForce(Path(name).name, kind, _age(path, file, bench.calibration.accept_expired, now))
         )
     names = [e.name for e in found]
     if len(set(names)) != len(names):
         raise ConfigError(f"{bench.path}: calibration.files: two files have one name; rename one")
-    return Correction(found, bench.chip.geometry, parts)
+    return Correction(found)
 
 
 def _age(path: Path, file: CalibrationFile, accept: bool, now: datetime) -> str:
@@ -68,40 +75,3 @@ def _age(path: Path, file: CalibrationFile, accept: bool, now: datetime) -> str:
             f"{path}: {told}; calibrate again, or set calibration.accept_expired = true"
         )
     return f"{told}; accepted by accept_expired"
-
-
-def _check_owner(
-    path: Path,
-    file: CalibrationFile,
-    bench: BenchFile,
-    identity: Identity,
-    parts: Mapping[str, Identity],
-) -> None:
-    """Refuse a calibration of something else than what is connected."""
-    mine = file.instrument
-    if mine.chip and mine.chip != bench.chip.id:
-        raise ConfigError(f"{path}: a calibration of {mine}; the bench has chip {bench.chip.id!r}")
-    if file.kind == "lines":
-        if bench.chip.cell != "1T1R":
-            raise ConfigError(
-                f"{path}: series resistance of lines applies to 1T1R arrays; this chip is"
-                f" {bench.chip.cell}"
-            )
-        gate = file.conditions.get("wl_v")
-        if not isinstance(gate, float | int) or not abs(gate - bench.read.wl_v) <= SAME_GATE_V:
-            raise ConfigError(
-                f"{path}: measured with the gate at {gate} V; this bench reads at"
-                f" {bench.read.wl_v:g} V"
-            )
-        return
-    there = list(parts.values()) if file.kind == "source-meter" else [identity]
-    if not any((i.model, i.serial) == (mine.model, mine.serial) for i in there):
-        told = "; ".join(f"{i.model}, serial {i.serial}" for i in there) or "no source-meter"
-        raise ConfigError(f"{path}: a calibration of {mine}; connected is {told}")
-    if file.kind == "board-converters":
-        columns = file.values.get("column_gain")
-        if columns is not None and columns.values.size != bench.chip.columns:
-            raise ConfigError(
-                f"{path}: column_gain has {columns.values.size} values; the chip has"
-                f" {bench.chip.columns} columns"
-            )

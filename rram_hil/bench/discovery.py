@@ -11,12 +11,10 @@ import json
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import entry_points
-from typing import Literal
+from typing import Any, Literal
 
-from rram_hil.bench.plugins import driver_class, names
+from rram_hil.bench.plugins import driver_class
 from rram_hil.errors import ConfigError, LinkError
-from rram_hil.hardware.driver import Driver
 from rram_hil.hardware.instrument import (
     Instrument,
     PulseGenerator,
@@ -24,6 +22,7 @@ from rram_hil.hardware.instrument import (
     SwitchMatrix,
     instrument_class,
 )
+from rram_hil.plugins import working
 from rram_hil.wire.open_link import make_link
 from rram_hil.wire.recording import Traffic
 
@@ -116,7 +115,7 @@ def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device
     try:
         told = _identification(resource, traffic)
     except (LinkError, ConfigError) as error:
-        return replace(device, problem=str(error).removeprefix(f"{resource}: "))
+        return replace(device, problem=error.message)
     if told.count(",") >= 2:
         maker, model, serial, firmware = ([part.strip() for part in told.split(",", 3)] + [""])[:4]
         device = replace(
@@ -130,7 +129,7 @@ def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device
             problem="" if kind else "no installed driver knows this model",
         )
     if device.link == "serial":
-        for name, driver in _boards():
+        for name, driver in working("rram_hil.drivers", driver_class):
             if (who := driver.identify_at(resource)) is not None:
                 return replace(
                     device, model=who.model, serial=who.serial, firmware=who.firmware, driver=name
@@ -170,23 +169,7 @@ def _family(maker: str, told: str) -> tuple[str, str]:
 
 def families() -> list[tuple[str, type[Instrument]]]:
     """Every instrument family that is installed and can be imported, by name."""
-    found = []
-    for name in sorted({e.name for e in entry_points(group="rram_hil.instruments")}):
-        try:
-            found.append((name, instrument_class(name)))
-        except ConfigError:
-            continue
-    return found
-
-
-def _boards() -> list[tuple[str, type[Driver]]]:
-    found = []
-    for name in names("rram_hil.drivers"):
-        try:
-            found.append((name, driver_class(name)))
-        except ConfigError:
-            continue
-    return found
+    return working("rram_hil.instruments", instrument_class)
 
 
 def _with_blocks(devices: list[Device]) -> list[Device]:
@@ -219,6 +202,6 @@ def _role(family: type[Instrument]) -> str:
     return next((name for base, name in roles.items() if issubclass(family, base)), "instrument")
 
 
-def as_json(devices: list[Device]) -> str:
-    """The devices as a JSON list of objects, keys as the fields of `Device`."""
-    return json.dumps([asdict(device) for device in devices], indent=2)
+def as_json(rows: Iterable[Any]) -> str:
+    """Objects of a dataclass, such as `Device`, as a JSON list of objects, keys as its fields."""
+    return json.dumps([asdict(row) for row in rows], indent=2)

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from typing import cast
 
 from rram_hil.bench.bench_file import BenchFile
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import FarSideRequest, Launcher
+from rram_hil.plugins import load, names
 
 
 def request_of(file: BenchFile) -> FarSideRequest:
@@ -29,11 +30,10 @@ def launcher(driver: str) -> Launcher:
     """The function that starts the far side of `driver`. Raises `ConfigError` where it has no
     simulator.
     """
-    found = {e.name: e for e in entry_points(group="rram_hil.simulators")}
-    if driver not in found:
-        names = ", ".join(sorted(found)) or "none"
+    known = names("rram_hil.simulators")
+    if driver not in known:
+        there = ", ".join(known) or "none"
         raise ConfigError(
-            f"[simulation]: driver {driver!r} has no simulator; those with one: {names}"
+            f"[simulation]: driver {driver!r} has no simulator; those with one: {there}"
         )
-    load: Launcher = found[driver].load()
-    return load
+    return cast(Launcher, load("rram_hil.simulators", driver, "simulator"))

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rram_hil.array.cells import Cells
 from rram_hil.array.limits import check
-from rram_hil.array.operations import LINES, Apply, Multiply, Operation, Program, Step
+from rram_hil.array.operations import LINES, Apply, Multiply, Operation, Program, Request, Step
 from rram_hil.array.results import ApplyResult, ProgramResult, Result
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import (
@@ -28,11 +28,12 @@ from rram_hil.bench.bench_file import (
 )
 from rram_hil.bench.recipe import Recipe, load_recipe
 from rram_hil.engine.engine import Engine, Watcher
-from rram_hil.errors import AbortedError, BenchError, ConfigError
+from rram_hil.errors import ConfigError
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import IntArray
 
 MODEL_DRIVER = "simulated-array"
+R = TypeVar("R", bound=Result)
 
 
 @dataclass
@@ -162,10 +163,11 @@ class _PlanningEngine(Engine):
         self.forecast = forecast
         self._charged_before = self.charged.copy()
 
-    def do(self, operation: Operation) -> Result:
+    def do(self, operation: Request[R]) -> R:
         """Carry out one operation, and account for it. Raises as `Engine.do`."""
-        charge = check(operation, self.geometry, self.limits)
         result = super().do(operation)
+        assert isinstance(operation, Operation)
+        charge = check(operation, self.geometry, self.limits)
         forecast = self.forecast
         forecast.operations += 1
         forecast.extremes.include(operation, self.limits.read_v)
@@ -207,10 +209,10 @@ def plan_recipe(
                     engine.watcher.step(step.name, number, len(recipe.steps))
                     engine.begin(forecast)
                     began_s = opened.driver.now_s()
-                    with _naming_step(number, step.name):
-                        forecast.outcome = engine.run(
-                            step.protocol.run(replace(setting, step=step.name))
-                        )
+                    plan = partial(step.protocol.run, replace(setting, step=step.name))
+                    forecast.outcome = engine.step(
+                        number, step.name, step.protocol_name, step.protocol.version, plan
+                    )
                     forecast.bench_s = opened.driver.now_s() - began_s
                     steps.append(forecast)
             device = opened.identity.model
@@ -255,15 +257,3 @@ def _model_of(file: BenchFile, scratch: Path) -> tuple[BenchFile, bool]:
         }
     )
     return model, state is not None
-
-
-@contextmanager
-def _naming_step(number: int, name: str) -> Iterator[None]:
-    try:
-        yield
-    except AbortedError:
-        raise
-    except BenchError as error:
-        if str(error).startswith("step "):
-            raise
-        raise type(error)(f"step {number} ({name}): {error}") from None

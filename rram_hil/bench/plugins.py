@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from rram_hil.engine.protocol import Protocol
-from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Driver
-from rram_hil.plugins import load, names
+from rram_hil.plugins import load, load_class, names
 
 
 def calibrate_commands() -> list[Callable[[Any], None]]:
     """What adds commands to `rram-hil calibrate`: each is called with the typer application. Raises
     `ConfigError`.
     """
-    found: list[Callable[[Any], None]] = []
-    for name in names("rram_hil.calibrate_commands"):
-        register = load("rram_hil.calibrate_commands", name, "calibrate command")
-        if not callable(register):
-            raise ConfigError(f"calibrate command {name!r} cannot be called")
-        found.append(cast("Callable[[Any], None]", register))
-    return found
+    group = "rram_hil.calibrate_commands"
+    return [
+        cast("Callable[[Any], None]", load(group, name, "calibrate command"))
+        for name in names(group)
+    ]
 
 
 def driver_class(name: str, folder: Path = Path()) -> type[Driver]:
     """The driver that a bench file names. Raises `ConfigError` listing what there is."""
-    found = load("rram_hil.drivers", name, "driver", folder)
-    if not (isinstance(found, type) and issubclass(found, Driver)) or inspect.isabstract(found):
-        raise ConfigError(
-            f"driver {name!r} is not a complete subclass of rram_hil.hardware.driver.Driver"
-        )
-    return found
+    return load_class("rram_hil.drivers", name, "driver", Driver, folder)
 
 
 def protocol_class(name: str, folder: Path = Path()) -> type[Protocol]:
@@ -43,9 +34,4 @@ def protocol_class(name: str, folder: Path = Path()) -> type[Protocol]:
     group = (
         "rram_hil.calibration" if name in names("rram_hil.calibration") else "rram_hil.protocols"
     )
-    found = load(group, name, "protocol", folder)
-    if not (isinstance(found, type) and issubclass(found, Protocol)) or inspect.isabstract(found):
-        raise ConfigError(
-            f"protocol {name!r} is not a complete subclass of rram_hil.engine.protocol.Protocol"
-        )
-    return found
+    return load_class(group, name, "protocol", Protocol, folder)

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.engine.protocol import Protocol
 from rram_hil.errors import ConfigError
-from rram_hil.validation import describe, read_toml
+from rram_hil.validation import StrictModel, read_toml, refused
 
 
-class Head(BaseModel):
+class Head(StrictModel):
     """The keys of a recipe above its steps."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     title: str = ""
     operator: str = ""
@@ -63,7 +61,7 @@ def load_recipe(path: str | Path) -> Recipe:
     try:
         head = Head.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(describe(error, str(path))) from None
+        raise refused(error, str(path)) from None
     steps: list[RecipeStep] = []
     for number, table in enumerate(head.step, 1):
         parameters = dict(table)
@@ -83,11 +81,12 @@ def load_recipe(path: str | Path) -> Recipe:
                 f"{path}: step {number}: name {name!r} must be plain words that no other step has;"
                 " add name = ..."
             )
+        where = f"{path}: step {number}"
         try:
             kind = protocol_class(protocol_name, path.parent)
-            steps.append(RecipeStep(name, protocol_name, kind.model_validate(parameters)))
-        except ValidationError as error:
-            raise ConfigError(describe(error, f"{path}: step {number} ({protocol_name})")) from None
+            where = f"{where} ({protocol_name})"
+            steps.append(RecipeStep(name, protocol_name, kind(**parameters)))
         except ConfigError as error:
-            raise ConfigError(f"{path}: step {number}: {error}") from None
+            error.where = where
+            raise
     return Recipe(path, text, head, tuple(steps))

@@ -22,7 +22,7 @@ from rram_hil.bench.recipe import Recipe, load_recipe
 from rram_hil.corrections.calibration_file import Calibrated
 from rram_hil.engine.engine import Watcher
 from rram_hil.engine.replay import Replay
-from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError
+from rram_hil.errors import AbortedError, ConfigError, DataError, told_with_frames
 from rram_hil.storage.frames import Close, EndStatus, Header, Note, Resume
 from rram_hil.storage.journal import Journal, holds_run, read_journal
 from rram_hil.storage.run_writer import write_run_file
@@ -141,8 +141,8 @@ def _steps(
             # The first error is the one to tell: what cannot be written any more is in the journal
             # as far as it goes.
             with contextlib.suppress(DataError):
-                if isinstance(error, BenchError) and status == "error":
-                    journal.append(Note("error", str(error), _utc()))
+                if isinstance(error, Exception) and status == "error":
+                    journal.append(Note("error", told_with_frames(error), _utc()))
                 _end(journal, status, keep)
     _end(journal, "complete", keep)
     return RunOutcome(path, tuple(done), setting.shared)
@@ -201,8 +201,9 @@ def _same_run(header: Header, recipe: Recipe, bench: BenchFile, path: Path) -> N
     """Refuse to resume what is not the same run. Raises `ConfigError` in one line."""
     if header.chip_id != bench.chip.id:
         raise ConfigError(
-            f"{path}: this run is of chip {header.chip_id!r}; the bench file has chip"
-            f" {bench.chip.id!r}"
+            f"this run is of chip {header.chip_id!r}; the bench file has chip {bench.chip.id!r}",
+            where=str(path),
+            chip=header.chip_id,
         )
     if header.recipe != recipe.text:
         raise ConfigError(

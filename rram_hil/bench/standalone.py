@@ -8,14 +8,14 @@ import math
 import sys
 import time
 from dataclasses import replace
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.far_side import launcher, request_of
 from rram_hil.errors import ConfigError, LinkError
 from rram_hil.hardware.far_side import SimulatedFarSide
+from rram_hil.plugins import load, working
 
 GROUP = "rram_hil.simulated_instruments"
 """Entry points of what can be started alone."""
@@ -75,11 +75,7 @@ def start_model(model: str, load_ohm: float = math.inf, port: int = 0) -> Simula
         raise ConfigError(f"--load {load_ohm:g}: the resistance must be above 0 ohm")
     wanted = " ".join(model.split()).casefold()
     known = []
-    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
-        try:
-            found: Alone = entry.load()
-        except ImportError:
-            continue
+    for _, found in working(GROUP, _alone):
         for name in found.MODELS:
             if wanted in (name.casefold(), f"{found.MAKER} {name}".casefold()):
                 return found.start_alone(name, load_ohm, port)
@@ -87,6 +83,10 @@ def start_model(model: str, load_ohm: float = math.inf, port: int = 0) -> Simula
     raise ConfigError(
         f"--model {model!r}: there is no such simulator; there are {', '.join(known)}"
     )
+
+
+def _alone(name: str) -> Alone:
+    return cast(Alone, load(GROUP, name, "simulated instrument"))
 
 
 def serve(far_side: SimulatedFarSide) -> None:

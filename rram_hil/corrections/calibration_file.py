@@ -8,40 +8,37 @@ docs/calibration.md.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+import tomlkit
+from pydantic import Field, ValidationError, field_validator, model_validator
+from tomlkit.items import Array, Item, Trivia, Whitespace
 
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.hardware.driver import Identity
+from rram_hil.plugins import names
 from rram_hil.types import FloatArray
-from rram_hil.validation import describe, read_toml
+from rram_hil.validation import StrictModel, read_toml, refused
 
 VERSION = 1
 LONGEST = 64
 """Arrays of more values stand in the HDF5 file beside."""
-KINDS = ("source-meter", "leads", "board-converters", "lines")
+KINDS = "rram_hil.calibration_kinds"
+"""Entry-point group of the kinds of calibration: the names that `kind` may have."""
 
-Kind = Literal["source-meter", "leads", "board-converters", "lines"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Width = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Value(_Part):
+class Value(StrictModel):
     """One quantity: a number or a list, with the half-width of its 95 % interval (same length) and
     its unit ("1" for none).
     """
@@ -74,7 +71,7 @@ class Value(_Part):
         return float(self.values[0])
 
 
-class Belongs(_Part):
+class Belongs(StrictModel):
     """Whose calibration it is: instrument or board by model and serial number, channel, chip; empty
     where it does not matter.
     """
@@ -94,10 +91,10 @@ class Belongs(_Part):
         return ", ".join(p for p in parts if p)
 
 
-class CalibrationFile(_Part):
+class CalibrationFile(StrictModel):
     """A whole calibration. `print` gives its text, `parse` takes it; both are exact."""
 
-    kind: Kind
+    kind: Name
     version: Annotated[int, Field(ge=1, le=VERSION)] = VERSION
     date: datetime
     validity_days: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -105,7 +102,7 @@ class CalibrationFile(_Part):
     method: str = ""
     reference: str = ""
     instrument: Belongs
-    conditions: dict[Name, str | Number] = {}
+    conditions: dict[Name, str | Number] = Field(default={})
     values: Annotated[dict[Name, Value], Field(min_length=1)]
 
     @field_validator("date")
@@ -128,22 +125,19 @@ class CalibrationFile(_Part):
 
     def value(self, name: str) -> float:
         """A value that is one number; 0 where the file has none of that name."""
-        found = self.values.get(name)
-        return 0.0 if found is None else found.scalar()
+        return self.values[name].scalar() if name in self.values else 0.0
 
     def half_width(self, name: str) -> float:
         """Half-width of `value`; 0 where the file has none."""
-        found = self.values.get(name)
-        return 0.0 if found is None else float(found.half_widths[0])
+        return float(self.values[name].half_widths[0]) if name in self.values else 0.0
 
     def list_of(self, name: str) -> FloatArray | None:
         """Values of a list, None where the file has none of that name."""
-        found = self.values.get(name)
-        return None if found is None else found.values
+        return self.values[name].values if name in self.values else None
 
     def print(self) -> str:
         """The file as TOML with every array in it."""
-        return _printed(self, {})
+        return _printed(self, set(), {})
 
     @property
     def digest(self) -> str:
@@ -162,6 +156,7 @@ class CalibrationFile(_Part):
         for target in (path, *([beside] if long else [])):
             if target.exists() and not force:
                 raise ConfigError(f"{target} exists; give another file")
+        arrays: dict[str, str] = {}
         try:
             if long:
                 with h5py.File(beside, "w") as file:
@@ -171,9 +166,9 @@ class CalibrationFile(_Part):
                         for part in ("values", "half_widths"):
                             data = group.create_dataset(part, data=getattr(value, part))
                             data.attrs["units"] = value.unit
-            digest = hashlib.sha256(beside.read_bytes()).hexdigest() if long else ""
-            text = _printed(self, dict.fromkeys(long, ""), beside.name if long else "", digest)
-            path.write_text(text, encoding="utf-8")
+                digest = hashlib.sha256(beside.read_bytes()).hexdigest()
+                arrays = {"arrays": beside.name, "arrays_sha256": digest}
+            path.write_text(_printed(self, long, arrays), encoding="utf-8")
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -200,6 +195,10 @@ def _validated(tables: dict[str, Any], where: str, folder: Path) -> CalibrationF
     version = tables.get("version")
     if isinstance(version, int) and version > VERSION:
         raise ConfigError(f"{where}: version {version}; this rram_hil reads up to {VERSION}")
+    kind = tables.get("kind")
+    if isinstance(kind, str) and kind not in (known := names(KINDS)):
+        there = ", ".join(known) or "none"
+        raise ConfigError(f"{where}: kind: {kind!r} is unknown; there is: {there}")
     name, digest = tables.pop("arrays", ""), tables.pop("arrays_sha256", "")
     if name:
         tables["values"] = _with_arrays(
@@ -208,7 +207,7 @@ def _validated(tables: dict[str, Any], where: str, folder: Path) -> CalibrationF
     try:
         return CalibrationFile.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(describe(error, where)) from None
+        raise refused(error, where) from None
 
 
 def _with_arrays(values: Any, path: Path, digest: str, where: str) -> Any:
@@ -229,55 +228,33 @@ def _with_arrays(values: Any, path: Path, digest: str, where: str) -> Any:
     return found
 
 
-def _text(value: str) -> str:
-    """A TOML basic string."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _printed(file: CalibrationFile, stored: set[str], arrays: dict[str, str]) -> str:
+    """The file as TOML, without the values that are `stored` in the HDF5 file that `arrays` names.
+    The text is what `digest` is taken of: not one byte of it may change.
+    """
+    tables = file.model_dump(exclude={"instrument", "conditions", "values"}) | arrays
+    date = file.date.replace(tzinfo=None).isoformat(timespec="microseconds")
+    tables["date"] = tomlkit.value(f"{date}Z")
+    tables["instrument"] = {name: one for name, one in file.instrument.model_dump().items() if one}
+    if file.conditions:
+        tables["conditions"] = file.conditions
+    tables["values"] = {
+        name: {"stored": True, "unit": value.unit}
+        if name in stored
+        else {part: _numbers(one) for part, one in value.model_dump().items()}
+        for name, value in file.values.items()
+    }
+    return tomlkit.dumps(tables)
 
 
-def _number(value: float) -> str:
-    return repr(float(value))
-
-
-def _any(value: object) -> str:
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, list):
-        return "[" + ", ".join(_number(v) for v in value) + "]"
-    assert isinstance(value, float | int)
-    return _number(value)
-
-
-def _printed(
-    file: CalibrationFile, stored: dict[str, str], arrays: str = "", digest: str = ""
-) -> str:
-    def lines() -> Iterator[str]:
-        yield f"kind = {_text(file.kind)}"
-        yield f"version = {file.version}"
-        yield f"date = {file.date.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-        yield f"validity_days = {_number(file.validity_days)}"
-        for name in ("operator", "method", "reference"):
-            yield f"{name} = {_text(getattr(file, name))}"
-        if arrays:
-            yield f"arrays = {_text(arrays)}"
-            yield f"arrays_sha256 = {_text(digest)}"
-        yield "\n[instrument]"
-        for name, value in file.instrument.model_dump().items():
-            if value:
-                yield f"{name} = {_text(value)}"
-        if file.conditions:
-            yield "\n[conditions]"
-            for name, condition in file.conditions.items():
-                yield f"{name} = {_any(condition)}"
-        for name, quantity in file.values.items():
-            yield f"\n[values.{name}]"
-            if name in stored:
-                yield "stored = true"
-            else:
-                yield f"value = {_any(quantity.value)}"
-                yield f"half_width = {_any(quantity.half_width)}"
-            yield f"unit = {_text(quantity.unit)}"
-
-    return "\n".join(lines()) + "\n"
+def _numbers(value: object) -> object:
+    """Lists as TOML arrays, made at once: appending counts all numbers before."""
+    if not isinstance(value, list):
+        return value
+    items: list[Item] = [
+        one for number in value for one in (tomlkit.item(number), Whitespace(", "))
+    ]
+    return Array(items[:-1], Trivia())
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,7 +265,7 @@ class Calibrated:
     bench's own; `file` where a recipe wants it.
     """
 
-    kind: Kind
+    kind: str
     values: dict[str, Value]
     method: str
     reference: str
@@ -345,7 +322,7 @@ class Calibrated:
         return "; ".join(rows)
 
 
-def quantity(value: float, half_width: float, unit: str) -> Value:
+def measured_value(value: float, half_width: float, unit: str) -> Value:
     """One value. Raises `ConfigError` where it is no number: then nothing was measured."""
     if not (math.isfinite(value) and math.isfinite(half_width)):
         raise ConfigError(
@@ -354,8 +331,8 @@ def quantity(value: float, half_width: float, unit: str) -> Value:
     return Value(value=float(value), half_width=float(half_width), unit=unit)
 
 
-def quantities(values: FloatArray, half_widths: FloatArray, unit: str) -> Value:
-    """A list of values. Raises as `quantity`."""
+def measured_values(values: FloatArray, half_widths: FloatArray, unit: str) -> Value:
+    """A list of values. Raises as `measured_value`."""
     if not (np.isfinite(values).all() and np.isfinite(half_widths).all()):
         raise ConfigError(
             "the calibration found no number for some of its values: too few usable readings"

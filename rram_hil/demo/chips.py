@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from rram_hil.array.operations import drive
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
 from rram_hil.demo.files import Plan, bench_toml, recipe_toml
 from rram_hil.demo.table import ChipResult, chip_result
 from rram_hil.engine.engine import Watcher
-from rram_hil.networks.inference import drive, infer
+from rram_hil.networks.inference import infer
 from rram_hil.networks.mapping import word_operation
 from rram_hil.networks.programmed_network import Programmed
 
@@ -152,7 +153,7 @@ def _single_threaded() -> Iterator[None]:
 def _check_wire(folder: Path, plan: Plan, outcome: RunOutcome, images: int) -> WireCheck:
     programmed: Any = outcome.shared["student"]
     assert isinstance(programmed, Programmed)
-    network, encoding, words = programmed.topology("wire"), programmed.encoding, programmed.words
+    network, encoding, words = programmed.topology(), programmed.encoding, programmed.words
     assert encoding is not None
     assert words is not None
     with np.load(folder / plan.inputs / "test.npz") as test:

@@ -11,9 +11,11 @@ from pathlib import Path
 from rram_hil.demo.chips import ChipRun, WireCheck
 from rram_hil.demo.files import Device
 from rram_hil.demo.table import ChipResult, Row, mean_rows, student_maps
-from rram_hil.report import page
+from rram_hil.report import model
+from rram_hil.report.page import write_report
 from rram_hil.storage.run_reader import read_run
-from rram_hil.terminal.console import Output, duration
+from rram_hil.terminal.console import Output
+from rram_hil.units import duration, number, per_cent
 
 TITLES: dict[Device, str] = {
     "paper": (
@@ -59,11 +61,11 @@ def show(demo: Demo, output: Output) -> None:
         rows = [
             (
                 row.name,
-                f"{100 * row.accuracy:.2f} %",
-                f"{row.pulses:,}" if row.name != "float" else "-",
-                f"{row.reads:,}" if row.name != "float" else "-",
+                per_cent(row.accuracy),
+                number(row.pulses) if row.name != "float" else "-",
+                number(row.reads) if row.name != "float" else "-",
                 duration(row.bench_seconds) if row.name != "float" else "-",
-                f"{row.on_chip_words:,}" if row.on_chip_words else "-",
+                number(row.on_chip_words) if row.on_chip_words else "-",
             )
             for row in mean_rows(chips)
         ]
@@ -113,7 +115,7 @@ def _account(chip: ChipResult) -> str:
     )
 
 
-def board_ratio(cost: page.Cost) -> float:
+def board_ratio(cost: model.Cost) -> float:
     """Read-verify-write over adaptation without the link to the host, the last part of each."""
     return sum(p.seconds for p in cost.verify[:-1]) / sum(p.seconds for p in cost.adaptation[:-1])
 
@@ -164,11 +166,11 @@ def write_page(demo: Demo) -> None:
     with read_run(first.result.path) as run:
         who = run.attributes
     tables = tuple(_table(demo, device) for device in demo.devices)
-    page.write_report(
+    write_report(
         demo.folder / "report.html",
-        page.Report(
+        model.Report(
             title="A trained network on an inaccurate RRAM array",
-            account=page.Account(
+            account=model.Account(
                 chip=", ".join(run.plan.chip for run in demo.runs),
                 bench=f"simulated, driver {first.plan.driver}",
                 recipe="recipe.toml beside this page",
@@ -180,7 +182,7 @@ def write_page(demo: Demo) -> None:
             ),
             key_figures=_key_figures(demo),
             results=tables,
-            charts=tuple(page.BarChart.of(table) for table in tables),
+            charts=tuple(model.BarChart.of(table) for table in tables),
             costs=tuple(_cost(device, demo.results(device)[0]) for device in demo.devices),
             maps=tuple(_panel(device, demo.results(device)[0]) for device in demo.devices),
             notes=(
@@ -207,32 +209,32 @@ def write_page(demo: Demo) -> None:
     )
 
 
-def _key_figures(demo: Demo) -> tuple[page.KeyFigure, ...]:
+def _key_figures(demo: Demo) -> tuple[model.KeyFigure, ...]:
     rows = {row.name: row for row in mean_rows(demo.results(demo.devices[0]))}
     adapted, exact = rows["KD+RSA"], rows["float"]
     return (
-        page.KeyFigure(f"{100 * adapted.accuracy:.2f} %", "accuracy with sparse adaptation"),
-        page.KeyFigure(f"{100 * exact.accuracy:.2f} %", "accuracy in floating point"),
-        page.KeyFigure(f"{100 * rows['one-shot'].accuracy:.2f} %", "accuracy without compensation"),
-        page.KeyFigure(f"{adapted.on_chip_words:,}", "on-chip words"),
+        model.KeyFigure(per_cent(adapted.accuracy), "accuracy with sparse adaptation"),
+        model.KeyFigure(per_cent(exact.accuracy), "accuracy in floating point"),
+        model.KeyFigure(per_cent(rows["one-shot"].accuracy), "accuracy without compensation"),
+        model.KeyFigure(number(adapted.on_chip_words), "on-chip words"),
     )
 
 
-def _table(demo: Demo, device: Device) -> page.ResultTable:
+def _table(demo: Demo, device: Device) -> model.ResultTable:
     chips = demo.results(device)
 
-    def row(place: int, mean: Row) -> page.Row:
+    def row(place: int, mean: Row) -> model.Row:
         accuracy = tuple(chip.rows[place].accuracy for chip in chips)
         if mean.name == "float":
-            return page.Row(mean.name, accuracy[:1], reference=True)
+            return model.Row(mean.name, accuracy[:1], reference=True)
         words = mean.on_chip_words or None
-        return page.Row(mean.name, accuracy, mean.pulses, mean.reads, mean.bench_seconds, words)
+        return model.Row(mean.name, accuracy, mean.pulses, mean.reads, mean.bench_seconds, words)
 
     rows = tuple(row(k, mean) for k, mean in enumerate(mean_rows(chips)))
-    return page.ResultTable(_plain(TITLES[device]), rows, demo.images)
+    return model.ResultTable(_plain(TITLES[device]), rows, demo.images)
 
 
-def _cost(device: Device, chip: ChipResult) -> page.Cost:
+def _cost(device: Device, chip: ChipResult) -> model.Cost:
     seconds = tuple((name, value) for name, value in chip.cost.durations if name != "bytes_per_s")
     text = (
         f"Without the link to the host the ratio is {board_ratio(chip.cost):.2f}. Write-verify"
@@ -243,7 +245,7 @@ def _cost(device: Device, chip: ChipResult) -> page.Cost:
     return replace(chip.cost, title=_plain(TITLES[device]), durations=seconds, text=text)
 
 
-def _panel(device: Device, chip: ChipResult) -> page.MapPanel:
+def _panel(device: Device, chip: ChipResult) -> model.MapPanel:
     with read_run(chip.path) as run:
         return student_maps(run, f"student on {_plain(TITLES[device])}")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.report.page import Cost, CostPart, MapPanel, programming_error
+from rram_hil.report.maps import programming_error
+from rram_hil.report.model import Cost, CostPart, MapPanel
 from rram_hil.storage.run_reader import RunFile, read_run
 
 

@@ -21,7 +21,15 @@ import numpy as np
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Charge, Limits, check
-from rram_hil.array.operations import Apply, Operation, Program, Status, WriteWords
+from rram_hil.array.operations import (
+    Apply,
+    Operation,
+    Program,
+    Request,
+    Status,
+    WriteWords,
+    drive,
+)
 from rram_hil.array.result_checks import sound
 from rram_hil.array.results import ApplyResult, ProgramResult, Result
 from rram_hil.corrections.correction import Correction
@@ -36,6 +44,7 @@ from rram_hil.errors import (
     InstrumentError,
     LimitError,
     LinkError,
+    ProtocolError,
     UnknownOutcomeError,
 )
 from rram_hil.hardware.driver import Driver
@@ -55,6 +64,7 @@ from rram_hil.storage.journal import Journal
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import IntArray
 
+R = TypeVar("R", bound=Result)
 T = TypeVar("T")
 
 
@@ -106,9 +116,10 @@ class Engine:
         self._words: list[WriteWords] = []
         self._inside_protocol = False
         self._step = 0
+        self._protocol = ""
         self._aside = ""
 
-    def do(self, operation: Operation) -> Result:
+    def do(self, operation: Request[R]) -> R:
         """Carry out one operation on the whole bench, lowered to what the hardware has.
 
         Raises `LimitError` or `ConfigError` before any output moves; `LinkError`, `InstrumentError`
@@ -122,12 +133,7 @@ class Engine:
         charge = check(operation, self.geometry, self.limits)
         self._within_life(charge)
         natives = lower(operation, self.driver.capabilities, self.limits)
-        try:
-            native = next(natives)
-            while True:
-                native = natives.send(self._native(native))
-        except StopIteration as stop:
-            return cast(Result, stop.value)
+        return cast(R, drive(natives, self._native))
 
     def run(self, plan: Plan[T]) -> T:
         """Run a protocol to its end and return what it returns.
@@ -164,16 +170,28 @@ class Engine:
     def step(
         self, number: int, name: str, protocol: str, version: int, plan: Callable[[], Plan[T]]
     ) -> T:
-        """Run one step of a recipe (numbered from 1): `plan` between its marks in the journal."""
-        self._step = number
-        start = StepStart(number, name, protocol, str(version), self.driver.now_s())
-        if self.replay is None or not self.replay.step_started(start):
-            self._go_live()
-            self._write(start, sync=True)
-        outcome = self.run(plan())
-        if self.replay is None or not self.replay.step_ended(number):
-            self._go_live()
-            self._write(StepEnd(number, self.driver.now_s()), sync=True)
+        """Run one step of a recipe (numbered from 1): `plan` between its marks in the journal.
+
+        A `BenchError` leaves it with the step as its attributes; what else the protocol raises
+        becomes a `ProtocolError`.
+        """
+        self._step, self._protocol = number, protocol
+        try:
+            start = StepStart(number, name, protocol, str(version), self.driver.now_s())
+            if self.replay is None or not self.replay.step_started(start):
+                self._go_live()
+                self._write(start, sync=True)
+            with self._protocol_code():
+                messages = plan()
+            outcome = self.run(messages)
+            if self.replay is None or not self.replay.step_ended(number):
+                self._go_live()
+                self._write(StepEnd(number, self.driver.now_s()), sync=True)
+        except AbortedError:
+            raise
+        except BenchError as error:
+            error.step, error.step_name = number, name
+            raise
         self._step = 0
         return outcome
 
@@ -214,7 +232,8 @@ class Engine:
         self._write(Computed(self._step, message.name, arrays), sync=True)
         return arrays
 
-    def _do_aside(self, operation: Operation) -> Result:
+    def _do_aside(self, operation: Request[R]) -> R:
+        assert isinstance(operation, Operation)
         charge = check(operation, self.geometry, self.limits)
         if charge.pulses.any():
             raise ConfigError(
@@ -242,7 +261,7 @@ class Engine:
         try:
             self.ledger.check(charge.cells, charge.pulses)
         except LimitError as error:
-            self._write(Failed(0, "LimitError", str(error)), sync=True)
+            self._write(Failed.of(0, error), sync=True)
             raise
 
     def _native(self, operation: Operation) -> Result:
@@ -304,7 +323,7 @@ class Engine:
                 )
         except (ConfigError, LimitError) as error:
             if not self._aside:
-                self._write(Failed(number, type(error).__name__, str(error)), sync=True)
+                self._write(Failed.of(number, error), sync=True)
             # A driver refuses before anything moves: no cell has taken a pulse. Once it has
             # answered, cells may have.
             if self.ledger is not None and not done:
@@ -318,12 +337,13 @@ class Engine:
                 # Nothing to be careful of, and a reading that nobody has must not pass for an
                 # unreadable cell.
                 error = UnknownOutcomeError(
-                    f"{error}; it stresses no cell: run with --resume to repeat it"
+                    f"{error.message}; it stresses no cell: run with --resume to repeat it",
+                    where=error.where,
                 )
             # The charge stays: what the cells took is not known. A protocol may handle this, so it
             # is kept for a replay.
             if not self._aside:
-                self._write(Failed(number, type(error).__name__, str(error)), sync=True)
+                self._write(Failed.of(number, error), sync=True)
             raise error
 
     def _unknown(self, operation: Operation, number: int, charge: Charge, away_s: float) -> Result:
@@ -397,13 +417,19 @@ class Engine:
 
     def _stop_if_cancelled(self) -> None:
         if self.driver.cancel.is_set():
-            raise AbortedError("aborted by the operator; outputs are off")
+            raise AbortedError("aborted by the operator; outputs are off", outputs_off=True)
 
     @contextmanager
     def _protocol_code(self) -> Iterator[None]:
         before, self._inside_protocol = self._inside_protocol, True
         try:
             yield
+        except (BenchError, StopIteration):
+            raise
+        except Exception as error:
+            if not self._step:
+                raise  # of a plan that the caller wrote: the exception is the caller's own
+            raise ProtocolError.of(error, self._protocol, __file__) from error
         finally:
             self._inside_protocol = before
 
@@ -428,7 +454,7 @@ class Engine:
         def stop(_signal: int, _frame: FrameType | None) -> None:
             self.driver.cancel.set()
             if self._inside_protocol:
-                raise AbortedError("aborted by the operator; outputs are off")
+                raise AbortedError("aborted by the operator; outputs are off", outputs_off=True)
 
         names = [signal.SIGINT, signal.SIGTERM]
         before: list[Any] = [signal.signal(name, stop) for name in names]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.types import FloatArray, IntArray
 
 R = TypeVar("R", bound=Result)
-Lowered = Generator[Operation, Result, R]
+Lowered = Generator[Operation, Any, R]
 
 
 def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Result]:
@@ -51,7 +51,7 @@ def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Re
         return (yield from _multiply(operation, can))
     if isinstance(operation, WriteWords):
         return (yield from _words(operation, can))
-    return (yield operation)
+    return (yield from operation)
 
 
 def check_available(operation: Operation, can: Capabilities, limits: Limits) -> None:
@@ -135,7 +135,7 @@ def _of_one_bias(operation: Apply) -> list[IntArray]:
 def _steps(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
     """One batch of cells; the step list cut where the hardware takes fewer steps at once."""
     if len(operation.steps) * operation.repeat <= can.max_steps:
-        return cast(ApplyResult, (yield operation))
+        return (yield from operation)
     flat = operation.steps * operation.repeat
     n = len(operation.cells)
     running = np.ones(n, dtype=bool)
@@ -146,7 +146,7 @@ def _steps(operation: Apply, can: Capabilities) -> Lowered[ApplyResult]:
         measures = any(s.measure == "current" for s in steps)
         stop = operation.stop if measures else None
         chunk = replace(operation, steps=steps, repeat=1, stop=stop).part(here)
-        result = cast(ApplyResult, (yield chunk)) if here.size else None
+        result = (yield from chunk) if here.size else None
         columns.append(_spread(result, here, n, chunk.measurements))
         if result is not None and result.interrupted:
             # What ran is unknown, so nothing further may be assumed: the rest of the steps is not
@@ -238,11 +238,7 @@ def _program(operation: Program, can: Capabilities, limits: Limits) -> Lowered[P
     parts: list[ProgramResult] = []
     for first in range(0, max(len(operation.cells), 1), can.max_cells):
         part = operation.part(slice(first, first + can.max_cells))
-        parts.append(
-            cast(ProgramResult, (yield part))
-            if native
-            else (yield from _program_from_host(part, can))
-        )
+        parts.append((yield from part if native else _program_from_host(part, can)))
     if len(parts) == 1:
         return parts[0]
 
@@ -332,8 +328,7 @@ def _multiply(operation: Multiply, can: Capabilities) -> Lowered[MultiplyResult]
         )
     parts: list[MultiplyResult] = []
     for first in range(0, max(len(operation.inputs), 1), can.max_vectors):
-        result = yield operation.part(slice(first, first + can.max_vectors))
-        parts.append(cast(MultiplyResult, result))
+        parts.append((yield from operation.part(slice(first, first + can.max_vectors))))
     if len(parts) == 1:
         return parts[0]
     sums = [p.word_sums for p in parts if p.word_sums is not None]
@@ -381,8 +376,7 @@ def _words(operation: WriteWords, can: Capabilities) -> Lowered[WordsResult]:
         )
     written, spans = 0, []
     for first in range(0, max(len(operation.cells), 1), can.max_words):
-        part = operation.part(slice(first, first + can.max_words))
-        result = cast(WordsResult, (yield part))
+        result = yield from operation.part(slice(first, first + can.max_words))
         written += result.written
         spans.append(result.span)
     return WordsResult(written, TimeSpan(spans[0].started_s, spans[-1].ended_s))

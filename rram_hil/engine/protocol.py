@@ -11,29 +11,40 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal
+from typing import Protocol as Signature
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from typing_extensions import TypeVar
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits, check
-from rram_hil.array.operations import Apply, Operation, Step
+from rram_hil.array.operations import Apply, Operation, Request, Step
 from rram_hil.array.results import Result
 from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import check_available
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, ReadingPath, board_paths
+from rram_hil.validation import StrictModel, refused
 
 Arrays = dict[str, NDArray[Any]]
-Do = Callable[[Operation], Result]
+R = TypeVar("R", bound=Result)
 T = TypeVar("T")
+Summary = TypeVar("Summary", covariant=True, default=object)
 Shared = TypeVar("Shared")
 
 
+class Do(Signature):
+    """What carries out one operation and gives its result."""
+
+    def __call__(self, operation: Request[R], /) -> R:
+        """The result of `operation`."""
+
+
 @dataclass(frozen=True, eq=False)
-class Save:
+class Save(Request[None]):
     """Keep an array in the run file under /results/<step>/<name>, with named dimensions. Answered
     with None.
 
@@ -49,7 +60,7 @@ class Save:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Progress(Request[None]):
     """How far the step is. Answered with None."""
 
     done: float
@@ -58,7 +69,7 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class Compute:
+class Compute(Request[Arrays]):
     """Run `function` once and keep its arrays: a resumed run takes them from the journal. Answered
     with the arrays.
 
@@ -121,8 +132,7 @@ class Setting:
         if not isinstance(thing, kind):
             names = ", ".join(k for k, v in self.shared.items() if isinstance(v, kind)) or "none"
             raise ConfigError(
-                f"step {self.step!r}: {name!r} was not made by an earlier step of this run; there"
-                f" is: {names}"
+                f"{name!r} was not made by an earlier step of this run; there is: {names}"
             )
         return thing
 
@@ -133,12 +143,10 @@ recipe.
 """
 
 
-class CellChoice(BaseModel):
+class CellChoice(StrictModel):
     """Which cells a step works on: everything, or the crossing of some tiles, rows and columns
     ([first, last]).
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     tiles: Annotated[list[int], Field(min_length=1)] | None = None
     rows: tuple[int, int] | None = None
@@ -175,15 +183,22 @@ class CellChoice(BaseModel):
         return Cells(*parts)
 
 
-class Protocol(BaseModel, ABC):
-    """Base of every protocol: its fields are the keys of its step in a recipe, checked strictly."""
+class Protocol(StrictModel, ABC, Generic[Summary]):
+    """Base of every protocol: its fields are the keys of its step in a recipe, checked strictly.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    `class Forming(Protocol[FormingSummary])` says what `run` returns, and so what `bench.run` does.
+    """
 
     version: ClassVar[int] = 1
 
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise refused(error, type(self).__name__) from None
+
     @abstractmethod
-    def run(self, setting: Setting) -> Plan[object]:
+    def run(self, setting: Setting) -> Plan[Summary]:
         """The procedure: yields messages, returns a small frozen dataclass that sums up the
         step.
         """

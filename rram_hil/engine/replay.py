@@ -15,15 +15,7 @@ from numpy.typing import NDArray
 from rram_hil.array.operations import Operation
 from rram_hil.array.results import ApplyResult, ProgramResult, Result
 from rram_hil.engine.protocol import Arrays
-from rram_hil.errors import (
-    BenchError,
-    ConfigError,
-    DataError,
-    InstrumentError,
-    LimitError,
-    LinkError,
-    UnknownOutcomeError,
-)
+from rram_hil.errors import DataError
 from rram_hil.storage.codec import matches, result_from
 from rram_hil.storage.frames import (
     Computed,
@@ -38,12 +30,6 @@ from rram_hil.storage.frames import (
 )
 
 F = TypeVar("F", StepStart, StepEnd, Intent, Outcome, Saved, Computed)
-
-
-_ERRORS: dict[str, type[BenchError]] = {
-    k.__name__: k
-    for k in (ConfigError, LimitError, InstrumentError, LinkError, UnknownOutcomeError)
-}
 
 
 @dataclass(frozen=True)
@@ -133,7 +119,7 @@ class Replay:
         if isinstance(frame, Failed) and frame.operation == 0:
             self._frames.popleft()
             if self._frames:
-                raise LimitError(frame.text)
+                raise frame.restored()
 
     def operation(self, operation: Operation) -> Result | InFlight | None:
         """The kept result of an operation, or that it was in flight when the journal ends."""
@@ -153,7 +139,7 @@ class Replay:
                 return InFlight(intent.operation, intent.time_s)
             after = self._frames[0]
             if not (isinstance(after, Outcome) and after.operation == intent.operation):
-                raise _ERRORS.get(failed.error, LinkError)(failed.text)
+                raise failed.restored()
             # An earlier resume asked the bench and went on.
         outcome = self._pop(Outcome, f"the result of operation {intent.operation}")
         if outcome is None or outcome.operation != intent.operation:

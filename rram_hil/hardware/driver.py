@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits
@@ -21,6 +20,7 @@ from rram_hil.array.operations import LINES, Apply, Operation, Scheme
 from rram_hil.array.results import Result
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.validation import StrictModel
 from rram_hil.wire.recording import Traffic
 
 
@@ -123,12 +123,10 @@ def board_paths(operation: Apply) -> list[ReadingPath]:
     return paths
 
 
-class DriverConfig(BaseModel):
+class DriverConfig(StrictModel):
     """Base of each driver's section of the bench file: unknown keys and guessing coercions are
     refused.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Driver(ABC):

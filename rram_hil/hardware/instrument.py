@@ -11,16 +11,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import entry_points
 from typing import Annotated, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from rram_hil.array.operations import Status
 from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.driver import Identity
+from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray, IntArray, StatusArray
+from rram_hil.validation import StrictModel
 from rram_hil.wire.dialog import Dialog
 from rram_hil.wire.recording import Traffic
 
@@ -30,12 +31,10 @@ quantity.
 """
 
 
-class InstrumentConfig(BaseModel):
+class InstrumentConfig(StrictModel):
     """How one instrument is reached; base of each family's own settings. Unknown keys and guessing
     coercions are refused.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     kind: str = Field(default="", description="entry point of the family, such as keithley-2600b")
     model: str = Field(default="", description="model expected; empty: any of the family")
@@ -408,22 +407,7 @@ class PulseGenerator(Instrument):
 
 def instrument_class(kind: str) -> type[Instrument]:
     """The family of an entry point. Raises `ConfigError` listing what there is."""
-    found = {e.name: e for e in entry_points(group="rram_hil.instruments")}
-    if kind not in found:
-        raise ConfigError(
-            f"instrument kind {kind!r} is unknown; there is: {', '.join(sorted(found)) or 'none'}"
-        )
-    try:
-        loaded = found[kind].load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"instrument kind {kind!r}: {found[kind].value} cannot be imported: {error}"
-        ) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Instrument)):
-        raise ConfigError(
-            f"instrument kind {kind!r} is no subclass of rram_hil.hardware.instrument.Instrument"
-        )
-    return loaded
+    return load_class("rram_hil.instruments", kind, "instrument kind", Instrument)
 
 
 def make_instrument(
@@ -440,5 +424,7 @@ def make_instrument(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}.{key}: {first['msg']}") from None
+        raise ConfigError(
+            first["msg"], where=f"{where}.{key}", key=key, value=first["input"]
+        ) from None
     return family(config, traffic)

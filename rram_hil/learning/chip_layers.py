@@ -15,14 +15,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rram_hil.array.operations import Operation
+from rram_hil.array.operations import Multiply, drive
 from rram_hil.array.results import Result
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.inference import (
     Codes,
     Counts,
     Encoding,
-    drive,
     full_scales,
     input_step,
     multiply_images,
@@ -40,7 +39,7 @@ def attach(
     module: nn.Module,
     mapping: Mapping,
     encoding: Encoding,
-    bench_do: Callable[[Operation], Result],
+    bench_do: Callable[[Multiply], Result],
     words: Table[str, LayerWords] | None = None,
 ) -> Iterator[Counts]:
     """While the context lasts, the mapped Linear and Conv2d layers of `module` multiply on the
@@ -61,9 +60,10 @@ def attach(
                 f"layer {name}: its forward is already replaced; end the other `attach` first"
             )
     for name, layer in layers.items():
-        layer.forward = partial(
+        forward = partial(
             _forward, name, layer, mapping, encoding, bench_do, words.get(name), counts
-        )  # type: ignore[method-assign]
+        )
+        layer.forward = forward  # type: ignore[method-assign]
     try:
         yield counts
     finally:
@@ -222,7 +222,7 @@ def _forward(
     layer: ArrayLayer,
     mapping: Mapping,
     encoding: Encoding,
-    bench_do: Callable[[Operation], Result],
+    bench_do: Callable[[Multiply], Result],
     words: LayerWords | None,
     counts: Counts,
     values: Tensor,

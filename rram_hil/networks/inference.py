@@ -11,10 +11,10 @@ input step, V = input code / top x `read_v` and weight = (G+ - G-) x `weight_per
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,7 +36,6 @@ from rram_hil.networks.network import (
 from rram_hil.types import FloatArray
 
 Codes = NDArray[np.int16]
-T = TypeVar("T")
 
 CHUNK_BYTES = 8 << 20
 """Largest size of one `Multiply` with its result, so that it stays near the processor's caches and
@@ -174,19 +173,6 @@ class Prediction:
         return float(np.mean(self.classes == np.asarray(labels)))
 
 
-def drive(work: Generator[Operation, Result, T], answer: Callable[[Operation], Result]) -> T:
-    """Run a generator of operations to its end, each answered by `answer`: a bench's `do`, a chip,
-    a `StoredMap`.
-    """
-    try:
-        operation = next(work)
-        while True:
-            operation = work.send(answer(operation))
-    except StopIteration as done:
-        value: T = done.value
-        return value
-
-
 def multiply_layer(
     mapping: Mapping,
     encoding: Encoding,
@@ -196,7 +182,7 @@ def multiply_layer(
     word_step: float | None = None,
     outputs: slice | None = None,
     counts: Counts | None = None,
-) -> Generator[Operation, Result, Float32]:
+) -> Generator[Multiply, Any, Float32]:
     """Multiply input codes (vectors, inputs) by a layer: (outputs, vectors) in units of weight
     times input.
 
@@ -234,7 +220,7 @@ def multiply_layer(
                 words=word_step is not None,
                 label=name,
             )
-            answer = _multiplied((yield operation), operation)
+            answer = _multiplied((yield from operation), operation)
             converted = answer.codes.T
             amperes_to_output = volts_to_input * layer.weight_per_s * answer.lsb_a
             scale = signs[:, None] * np.float32(amperes_to_output)
@@ -284,7 +270,7 @@ def multiply_images(
     groups: int = 1,
     word_step: float | None = None,
     counts: Counts | None = None,
-) -> Generator[Operation, Result, Float32]:
+) -> Generator[Multiply, Any, Float32]:
     """Convolve input codes (n, channels, h, w) by a layer: (n, outputs, out h, out w), unfolding a
     few images at a time.
     """
@@ -318,7 +304,7 @@ def infer(
     words: Table[str, LayerWords] | None = None,
     *,
     batch: int = 250,
-) -> Generator[Operation, Result, Prediction]:
+) -> Generator[Multiply, Any, Prediction]:
     """Classify images (n, channels, h, w) or (n, features) through the array, `batch` images at a
     time.
 
@@ -362,7 +348,7 @@ def _multiply(
     values: Float32,
     word_step: float | None,
     counts: Counts,
-) -> Generator[Operation, Result, Float32]:
+) -> Generator[Multiply, Any, Float32]:
     """The product of one layer of a `Network` with its float input, through the array."""
     codes, clipped = encoding.encode(layer.name, values)
     counts.add(layer.name, clipped=clipped)

@@ -17,22 +17,22 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.operations import WriteWords
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.network import Float32, finite_tensor
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.validation import NotNegative, Positive, StrictModel
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Missing = Literal["target", "zero", "refuse"]
 """What stands in for a reading that is not a number: the cell's target, no conductance, or a
 `DataError`.
 """
 
 
-class MappingOptions(BaseModel):
+class MappingOptions(StrictModel):
     """How weights become conductances.
 
     `levels` evenly spaced conductances from `g_min_s` to `g_max_s` (0: any conductance between
@@ -48,9 +48,7 @@ class MappingOptions(BaseModel):
     134 uS) of the RADAR chips.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    g_min_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10e-6
+    g_min_s: NotNegative = 10e-6
     g_max_s: Positive = 120e-6
     levels: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     clip: Literal["max", "percentile", "rms"] | Positive = "max"

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from rram_hil.array.operations import drive
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.validation import StrictModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,9 +33,7 @@ _METADATA_KEY = "rram_hil.network"  # part of the file format, whatever this mod
 _UNFOLDED_IMAGES = 16
 
 
-class _Layer(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
+class _Layer(StrictModel):
     name: Annotated[str, Field(min_length=1, pattern=r"^[^./]+$")]
 
 
@@ -226,17 +226,19 @@ class Network:
 
     @classmethod
     def load(cls, path: str | Path) -> Network:
-        """Read what `save` wrote. Raises `DataError` for a file that cannot be used."""
+        """Read what `save` wrote. Raises `DataError` for a file that cannot be used, of the kind
+        `NoLayersError` where its weights alone could be.
+        """
         tensors, metadata = _read_safetensors(Path(path))
         if _METADATA_KEY not in metadata:
-            raise DataError(
+            raise NoLayersError(
                 f"{path}: no layer list in its metadata; use `tensors_from` for weights without a"
                 " topology"
             )
         try:
             layers = _LAYERS.validate_json(metadata[_METADATA_KEY])
         except ValidationError as error:
-            raise DataError(
+            raise NoLayersError(
                 f"{path}: its layer list is wrong: {error.errors()[0]['msg']}"
             ) from None
         kinds = {"weight": dict[str, Any](), "bias": dict[str, Any]()}
@@ -246,6 +248,10 @@ class Network:
                 raise DataError(f"{path}: unexpected tensor {name!r}")
             kinds[kind][layer] = tensor
         return cls(layers, kinds["weight"], kinds["bias"])
+
+
+class NoLayersError(DataError):
+    """A file of weights has no layer list that can be read: `tensors_from` still takes them."""
 
 
 def _of_shape(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
@@ -364,14 +370,7 @@ def run(
     network: Network, images: ArrayLike, multiply: Callable[[Weighted, Float32], Float32]
 ) -> Float32:
     """Logits of a batch, each product (see `propagate`) made by `multiply(layer, input)`."""
-    walk = propagate(network, images)
-    try:
-        layer, values = next(walk)
-        while True:
-            layer, values = walk.send(multiply(layer, values))
-    except StopIteration as done:
-        logits: Float32 = done.value
-        return logits
+    return drive(propagate(network, images), lambda asked: multiply(*asked))
 
 
 def forward(network: Network, images: ArrayLike, batch: int = 250) -> Float32:
@@ -431,9 +430,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, st
         raise DataError(f"{path}: no such file")
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
+            names = list(file.keys())
             return {
-                name: np.asarray(file.get_tensor(name)) for name in file.keys()
-            }, file.metadata() or {}  # noqa: SIM118
+                name: np.asarray(file.get_tensor(name)) for name in names
+            }, file.metadata() or {}
     except (OSError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
         raise DataError(f"{path}: not a safetensors file of NumPy types: {error}") from None
 

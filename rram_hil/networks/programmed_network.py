@@ -31,11 +31,10 @@ class Programmed:
     encoding: Encoding | None = None
     words: dict[str, LayerWords] | None = None
 
-    def topology(self, step: str) -> Network:
+    def topology(self) -> Network:
         """The network with its layers. Raises `ConfigError` where the file held weights alone."""
         if self.network is None:
             raise ConfigError(
-                f"step {step!r}: the weights were given without layers; save them with"
-                " `Network.save`"
+                "the weights were given without layers; save them with `Network.save`"
             )
         return self.network

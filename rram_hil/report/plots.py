@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rram_hil.errors import DataError
-from rram_hil.report.page import page
-from rram_hil.report.picture import Axis, Plot, label
+from rram_hil.report.drawing import CURVE, HUES, Picture, new_axes, svg, whole_decade
+from rram_hil.report.page import render, write_page
 from rram_hil.statistics import UNCERTAINTY
 from rram_hil.storage.run_reader import RunFile, SavedData
-from rram_hil.storage.safe_files import replace
-from rram_hil.terminal.console import figure_text, quantity
 from rram_hil.types import FloatArray
+from rram_hil.units import figure_text, prefix_of, quantity
 
 LINES_SHOWN = 40
 """Of more lines only so many, evenly chosen, are drawn, thin."""
-_HUES = 6
 
 
 @dataclass(frozen=True)
@@ -97,44 +93,27 @@ def write_plots(run: RunFile, path: Path, title: str) -> int:
     drawn = plots_of(run)
     if not drawn:
         raise DataError(f"{title}: no step of this run saved anything to plot")
-    parts = [f"<header>\n<h1>{escape(title)}</h1>\n</header>\n<main>"]
-    for step in dict.fromkeys(step for step, _, _ in drawn):
-        number, _, words = step.partition("_")
-        parts.append(f"<section>\n<h2>{number} {escape(words)}</h2>")
-        parts.append(_table(run, step))
-        parts.append('<div class="three">')
-        parts += [
-            f'<figure class="card"><figcaption>{escape(name)}</figcaption>{svg}</figure>'
-            for of, name, svg in drawn
-            if of == step
-        ]
-        parts.append("</div>\n</section>")
-    parts.append("</main>")
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(page(title, parts), encoding="utf-8", newline="\n")
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
-    replace(temporary, path)
+    steps = [
+        {
+            "title": step.replace("_", " ", 1),
+            "figures": _figures(run, step),
+            "pictures": [Picture(name, text) for of, name, text in drawn if of == step],
+        }
+        for step in dict.fromkeys(step for step, _, _ in drawn)
+    ]
+    write_page(path, render("plots.html", title=title, steps=steps))
     return len(drawn)
 
 
-def _table(run: RunFile, step: str) -> str:
-    rows = []
+def _figures(run: RunFile, step: str) -> list[tuple[str, str]]:
+    """Name and text of every figure with an uncertainty that a step saved."""
+    figures = []
     for of, name in run.result_names:
         saved = run.result(of, name) if of == step else None
         if saved is not None and saved.values.ndim == 0 and UNCERTAINTY in saved.attributes:
-            text = figure_text(
-                float(saved.values), float(saved.attributes[UNCERTAINTY]), saved.units
-            )
-            rows.append(
-                f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{escape(text)}</td></tr>"
-            )
-    if not rows:
-        return ""
-    head = "<thead><tr><th>figure</th><th>value ± 95 % half width</th></tr></thead>"
-    return f'<table class="card">{head}<tbody>{"".join(rows)}</tbody></table>'
+            value, uncertainty = float(saved.values), float(saved.attributes[UNCERTAINTY])
+            figures.append((name.replace("_", " "), figure_text(value, uncertainty, saved.units)))
+    return figures
 
 
 def _beside(run: RunFile, step: str, name: str, shape: tuple[int, ...]) -> FloatArray:
@@ -154,42 +133,36 @@ def _draw(run: RunFile, step: str, name: str, chart: Chart, saved: SavedData) ->
     x = _beside(run, step, chart.x, shape)
     bands = [_beside(run, step, n, shape) for n in (chart.low, chart.high) if n]
     low, high = bands if len(bands) == 2 else (y, y)
-    x_axis, x_factor = _axis(x, _unit(run, step, chart.x), chart.x, "x" in chart.log)
-    seen = np.concatenate([y.ravel(), low.ravel(), high.ravel()])
-    y_axis, y_factor = _axis(seen, saved.units, chart.label or name, "y" in chart.log)
-    plot = Plot(x_axis, y_axis)
-    inside = []
-    shown = np.unique(np.linspace(0, len(y) - 1, min(len(y), LINES_SHOWN)).astype(np.int64))
-    names = _names(run, step, chart.of, len(y)) if len(y) > 1 else []
-    for place, k in enumerate(shown):
-        known = np.isfinite(x[k]) & np.isfinite(y[k])
-        known &= (not x_axis.log) | (x[k] > 0)
-        known &= (not y_axis.log) | (y[k] > 0)
-        hue = place % _HUES if len(shown) <= _HUES else 0
-        if len(bands) == 2:
-            inside.append(
-                _band(plot, x[k] / x_factor, low[k] / y_factor, high[k] / y_factor, known, hue)
-            )
-        style = f"curve hue{hue}" + (" thin" if len(shown) > _HUES else "")
-        inside.append(plot.line(x[k][known] / x_factor, y[k][known] / y_factor, style))
-        if chart.dots:
-            across, up = plot.at_x(x[k][known] / x_factor), plot.at_y(y[k][known] / y_factor)
-            inside += [
-                f'<circle class="dot hue{hue}" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>'
-                for a, b in zip(across, up, strict=True)
-            ]
-        if names and len(shown) <= _HUES:
-            inside.append(
-                label(
-                    plot.width - plot.right - 4,
-                    plot.top + 14 + 15 * place,
-                    names[k],
-                    "end",
-                    f"key hue{hue}",
-                )
-            )
-    alt = f"{chart.title}: {y_axis.label} against {x_axis.label}"
-    return plot.svg(alt, inside)
+    # No logarithm of what is not above zero.
+    x, *parts = (
+        np.where(part > 0, part, np.nan) if axis in chart.log else part
+        for axis, part in (("x", x), ("y", y), ("y", low), ("y", high))
+    )
+    unit = run.result(step, chart.x).units
+    x_factor, x_label = _scale(x, unit, chart.x, "x" in chart.log)
+    y_factor, y_label = _scale(np.stack(parts), saved.units, chart.label or name, "y" in chart.log)
+    x, (y, low, high) = x / x_factor, (part / y_factor for part in parts)
+    with new_axes(x_label, y_label, chart.log) as axes:
+        shown = np.unique(np.linspace(0, len(y) - 1, min(len(y), LINES_SHOWN)).astype(np.int64))
+        few = len(shown) <= len(HUES)
+        names = _names(run, step, chart.of, len(y)) if len(y) > 1 and few else []
+        for place, k in enumerate(shown):
+            known = np.isfinite(x[k]) & np.isfinite(y[k])
+            if not known.any():
+                continue
+            hue = HUES[place] if few else HUES[0]
+            style = CURVE | {"color": hue, "marker": "o" if chart.dots else "", "markersize": 5}
+            thin = {} if few else {"linewidth": 1, "alpha": 0.5}
+            label = names[k] if names else None
+            axes.plot(x[k][known], y[k][known], label=label, **style | thin)
+            if bands:
+                axes.fill_between(x[k], low[k], high[k], color=hue, alpha=0.18, linewidth=0)
+        for axis in ("x", "y"):
+            if axis in chart.log:
+                whole_decade(axes, "x" if axis == "x" else "y")
+        if names and axes.lines:
+            axes.legend(labelcolor="linecolor", handlelength=0, prop={"weight": "bold"})
+        return svg(axes, f"{chart.title}: {y_label} against {x_label}")
 
 
 def _names(run: RunFile, step: str, of: str, lines: int) -> list[str]:
@@ -205,55 +178,15 @@ def _names(run: RunFile, step: str, of: str, lines: int) -> list[str]:
     ]
 
 
-def _unit(run: RunFile, step: str, name: str) -> str:
-    return run.result(step, name).units
-
-
-def _band(
-    plot: Plot, x: FloatArray, low: FloatArray, high: FloatArray, known: NDArray[np.bool_], hue: int
-) -> str:
-    known = known & np.isfinite(low) & np.isfinite(high)
-    if plot.y.log:
-        known &= (low > 0) & (high > 0)
-    across = np.concatenate([plot.at_x(x[known]), plot.at_x(x[known])[::-1]])
-    up = np.concatenate([plot.at_y(high[known]), plot.at_y(low[known])[::-1]])
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, up, strict=True))
-    return f'<polygon class="band hue{hue}" points="{points}"/>'
-
-
-def _axis(values: FloatArray, unit: str, name: str, log: bool) -> tuple[Axis, float]:
-    """An axis around the values with its unit, and the factor that its prefix stands for."""
-    known = values[np.isfinite(values)]
-    known = known[known > 0] if log else known
+def _scale(values: FloatArray, unit: str, name: str, log: bool) -> tuple[float, str]:
+    """The factor of the prefix that suits the values, and the label of their axis."""
     words = name.replace("_", " ")
-    if known.size == 0:
-        return Axis(1.0, 10.0, words, log) if log else Axis(0.0, 1.0, words), 1.0
-    low, high = float(known.min()), float(known.max())
-    factor, prefix = 1.0, ""
-    if unit and unit != "1" and "/" not in unit:
-        # Over decades the middle chooses the prefix, else the largest number.
-        largest = math.sqrt(low * high) if log else max(abs(low), abs(high))
-        steps = (
-            (1e6, "M"),
-            (1e3, "k"),
-            (1.0, ""),
-            (1e-3, "m"),
-            (1e-6, "u"),
-            (1e-9, "n"),
-            (1e-12, "p"),
-        )
-        factor, prefix = next(((f, p) for f, p in steps if largest >= f), (1.0, ""))
-    low, high = low / factor, high / factor
-    text = f"{words}, {prefix}{unit}" if unit not in ("", "1") else words
-    if log:
-        pad = (high / low) ** 0.04 if high > low else 2.0
-        low, high = low / pad, high * pad
-        # At least one whole decade, so that there is a tick to read.
-        if math.floor(math.log10(high)) < math.ceil(math.log10(low)) + 1:
-            low, high = (
-                min(low, 10.0 ** math.floor(math.log10(low))),
-                max(high, 10.0 ** math.ceil(math.log10(high))),
-            )
-        return Axis(low, high, text, True), factor
-    pad = 0.04 * (high - low) or abs(high) * 0.1 or 1.0
-    return Axis(low - pad, high + pad, text), factor
+    sizes = np.abs(values[np.isfinite(values)])
+    if unit in ("", "1") or not sizes.any():
+        return 1.0, words
+    if "/" in unit:
+        return 1.0, f"{words}, {unit}"
+    # Over decades the middle chooses the prefix, else the largest number.
+    largest = math.sqrt(float(sizes.min()) * float(sizes.max())) if log else float(sizes.max())
+    prefix, factor = prefix_of(largest)
+    return factor, f"{words}, {prefix}{unit}"

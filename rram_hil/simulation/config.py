@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rram_hil.simulation.model import DEFAULT_PRESET
+from rram_hil.validation import Finite, NotNegative, Positive, StrictModel
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Timing(BaseModel):
+class Timing(StrictModel):
     """How long the simulated board takes for things, in seconds; the virtual clock is the sum of
     them.
 
@@ -22,8 +23,6 @@ class Timing(BaseModel):
     bytes / `bytes_per_s`.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     edge_s: Seconds = 20e-9
     settle_s: Seconds = 10e-6
     conversion_s: Seconds = 10e-6
@@ -33,7 +32,7 @@ class Timing(BaseModel):
     bytes_per_s: Annotated[float, Field(gt=0)] = 10e6
 
 
-class FaultEntry(BaseModel):
+class FaultEntry(StrictModel):
     """An entry of `simulation.faults`: something that goes wrong with a message of an instrument,
     from the start on.
 
@@ -42,8 +41,6 @@ class FaultEntry(BaseModel):
     `seconds` is how long a delay is.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     kind: str
     instrument: str = ""
     on: str = ""
@@ -51,23 +48,20 @@ class FaultEntry(BaseModel):
     seconds: Seconds = 0.0
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Gain = Annotated[float, Field(gt=-0.5, lt=0.5)]
 """A gain error: what is given or told is 1 + this times what it should be."""
 
 
-class DacErrors(BaseModel):
+class DacErrors(StrictModel):
     """Errors of one line's converter: gives (1 + `gain`) x level + `offset_v` + deviation.
 
     `inl_v` is the deviation (V) at evenly spaced levels from the lowest to the highest, straight in
     between; empty for none.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     offset_v: Finite = 0.0
     gain: Gain = 0.0
-    inl_v: list[Finite] = []
+    inl_v: list[Finite] = Field(default=[])
 
     @property
     def any(self) -> bool:
@@ -75,7 +69,7 @@ class DacErrors(BaseModel):
         return self != DacErrors()
 
 
-class AdcErrors(BaseModel):
+class AdcErrors(StrictModel):
     """Errors of the converter of single readings; `offset` and `inl` in units of the full scale,
     the same in every range.
 
@@ -83,11 +77,9 @@ class AdcErrors(BaseModel):
     evenly spaced currents from minus to plus full scale, straight in between.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     offset: Annotated[float, Field(gt=-0.1, lt=0.1)] = 0.0
     gain: Gain = 0.0
-    inl: list[Annotated[float, Field(gt=-0.1, lt=0.1)]] = []
+    inl: list[Annotated[float, Field(gt=-0.1, lt=0.1)]] = Field(default=[])
 
     @property
     def any(self) -> bool:
@@ -95,12 +87,10 @@ class AdcErrors(BaseModel):
         return self != AdcErrors()
 
 
-class SourceMeterErrors(BaseModel):
+class SourceMeterErrors(StrictModel):
     """Errors of one channel: the terminal has (1 + `gain_v`) x what it says in volts + `offset_v`,
     and it tells (1 + `gain_a`) x current + `offset_a`.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     offset_v: Finite = 0.0
     gain_v: Gain = 0.0
@@ -108,7 +98,7 @@ class SourceMeterErrors(BaseModel):
     gain_a: Gain = 0.0
 
 
-class Errors(BaseModel):
+class Errors(StrictModel):
     """Section `[simulation.errors]`: what the simulated instruments do wrong, for calibrations to
     find; none by default.
 
@@ -119,38 +109,32 @@ class Errors(BaseModel):
     readings. `source_meters` are channels of a rack as its wiring names them ("smu.a").
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     bl: DacErrors = DacErrors()
     sl: DacErrors = DacErrors()
     wl: DacErrors = DacErrors()
     adc: AdcErrors = AdcErrors()
-    column_gain: list[Gain] = []
-    column_offset: list[Finite] = []
-    access_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    lead_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    source_meters: dict[str, SourceMeterErrors] = {}
+    column_gain: list[Gain] = Field(default=[])
+    column_offset: list[Finite] = Field(default=[])
+    access_ohm: NotNegative = 0.0
+    lead_ohm: NotNegative = 0.0
+    source_meters: dict[str, SourceMeterErrors] = Field(default={})
 
 
-class FixedResistor(BaseModel):
+class FixedResistor(StrictModel):
     """An entry of `simulation.resistors`: a plain resistor in the place of a cell, as test
     structures have them.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     tile: Annotated[int, Field(ge=0)] = 0
     row: Annotated[int, Field(ge=0)]
     column: Annotated[int, Field(ge=0)]
-    ohm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    ohm: Positive
 
 
-class Simulation(BaseModel):
+class Simulation(StrictModel):
     """Section `[simulation]`: the device model, the seed of every draw, the file that holds the
     chip's state.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     device: str = Field(
         default=DEFAULT_PRESET,

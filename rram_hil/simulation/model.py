@@ -17,11 +17,11 @@ from functools import cached_property
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtr
 
@@ -29,11 +29,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.simulation import draws
 from rram_hil.simulation.draws import Purpose
 from rram_hil.types import FloatArray, IntArray
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from rram_hil.validation import Finite, Fraction, NotNegative, Positive, StrictModel
 
 PRESETS = ("hfo2", "paper")
 """Presets whose numbers come from published figures; one pulse of theirs never undoes what the one
@@ -63,12 +59,6 @@ def _beyond_eighth(chance: FloatArray) -> FloatArray:
     return np.asarray(np.maximum(-np.log(chance) - np.log(8.0), 0.0), dtype=np.float64)
 
 
-class _Part(BaseModel):
-    """Base of the model's sections: unknown keys and guessing coercions are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
 def _check_table(x: list[float], **columns: list[float]) -> None:
     if len(x) < 2 or any(b <= a for a, b in pairwise(x)):
         raise ValueError("a table's first column must rise and hold 2 or more points")
@@ -82,7 +72,7 @@ def _check_quantiles(values: list[float]) -> None:
         raise ValueError("quantiles must be 2 or more and must not fall")
 
 
-class Virgin(_Part):
+class Virgin(StrictModel):
     """A cell before forming."""
 
     conductance_s: Positive = Field(
@@ -91,7 +81,7 @@ class Virgin(_Part):
     spread_ln: NotNegative
 
 
-class Forming(_Part):
+class Forming(StrictModel):
     """Forming: BL - SL at or above the cell's own threshold, gate open. RADAR: 3.12 to 3.17 V, sd
     0.19 to 0.29, WL 2 V.
     """
@@ -128,7 +118,7 @@ class Forming(_Part):
         return np.asarray(np.interp(ndtr(z), even, self.quantile_v), dtype=np.float64)
 
 
-class Overdrive(_Part):
+class Overdrive(StrictModel):
     """SET pulses that are too strong for a filament rearrange it instead of growing it.
 
     Measured, in ramps of WL to 4 V after a RESET: from 2.4 V on some cycles leave the common curve
@@ -155,7 +145,7 @@ class Overdrive(_Part):
         return self
 
 
-class Grow(_Part):
+class Grow(StrictModel):
     """How a filament grows pulse by pulse.
 
     A cell is a filament in series with what a SET cannot change, `series_ohm` (transistor, line,
@@ -207,7 +197,7 @@ class Grow(_Part):
         )
 
 
-class Set(_Part):
+class Set(StrictModel):
     """One SET pulse from the high-resistance state: conductance by gate volts, ratio of it by BL -
     SL.
 
@@ -245,7 +235,7 @@ class Set(_Part):
         return self
 
 
-class Redraw(_Part):
+class Redraw(StrictModel):
     """RESET as it is measured pulse by pulse: a threshold that the filament sets, beyond it a new
     draw by every pulse.
 
@@ -302,7 +292,7 @@ class Redraw(_Part):
         )
 
 
-class Wear(_Part):
+class Wear(StrictModel):
     """Cycles wear a cell: the RESET pulse that breaks its filament opens less.
 
     After n such cycles that pulse leaves ln G higher by `less_ln` x e x (1 - exp(-n / `cycles`)), e
@@ -316,7 +306,7 @@ class Wear(_Part):
     less_ln: NotNegative
 
 
-class Reset(_Part):
+class Reset(StrictModel):
     """One RESET pulse: conductance by SL - BL, which the gate limits to `gate_slope` x (gate -
     `gate_threshold_v`).
 
@@ -349,7 +339,7 @@ class Reset(_Part):
         return self
 
 
-class ReadNoise(_Part):
+class ReadNoise(StrictModel):
     """Noise of one read: Gaussian, sd = hypot(`fraction` x G, `floor_s`), and telegraph cells.
 
     A telegraph cell reads `telegraph_amplitude` x G lower in the part `telegraph_occupancy` of its
@@ -363,7 +353,7 @@ class ReadNoise(_Part):
     telegraph_amplitude: Fraction
 
 
-class Relaxation(_Part):
+class Relaxation(StrictModel):
     """Change of conductance with log10 of the seconds since programming, beyond the last point on
     its last slope.
 
@@ -403,7 +393,7 @@ class Relaxation(_Part):
         return column(self.body_s), column(self.tail_s), column(self.shift_s)
 
 
-class Drift(_Part):
+class Drift(StrictModel):
     """Relaxation as it is measured: the whole distribution of the change, by time and conductance.
 
     `change_s[i][j]` holds the change (S) at `log10_s[i]` and `g_s[j]`, at the probabilities
@@ -470,7 +460,7 @@ class Drift(_Part):
         return np.asarray(found * early * np.minimum(g_s / places[0], 1.0), dtype=np.float64)
 
 
-class Stuck(_Part):
+class Stuck(StrictModel):
     """Cells that no pulse moves. Stuck high-resistance cells never form.
 
     `hfo2`: 0.8 % in all, the upper end of the failures that NeuRRAM's write-verify reports (0.18 to
@@ -504,7 +494,7 @@ class Traits:
         return Traits(*(getattr(self, f.name)[at] for f in fields(self)))
 
 
-class DeviceModel(_Part):
+class DeviceModel(StrictModel):
     """A device model; `load` reads a preset or a file. Everything about one chip follows from it
     and a seed.
     """

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rram_hil.array.cells import Geometry
 from rram_hil.errors import DataError
+from rram_hil.types import IntArray
 
 _MAGIC = b"rram-hil chip 4\n"
 _OLDER = (b"rram-hil chip 1\n", b"rram-hil chip 2\n", b"rram-hil chip 3\n")
@@ -35,6 +36,16 @@ _CELL = {
     "broken_s": np.float32,
     "cycles_done": np.uint32,
 }
+_PULSED = (
+    "conductance_s",
+    "programmed_s",
+    "programming",
+    "formed",
+    "cycle",
+    "broken_s",
+    "cycles_done",
+)
+"""What a pulse changes of a cell."""
 
 
 class ChipState:
@@ -97,6 +108,15 @@ class ChipState:
             setattr(
                 self, name, np.asarray(self._map)[places[name] : places[name] + size].view(kind)
             )
+
+    def snapshot(self, index: IntArray) -> dict[str, NDArray[Any]]:
+        """What a pulse may change of these cells, for `restore`."""
+        return {name: getattr(self, name)[index] for name in _PULSED}
+
+    def restore(self, index: IntArray, snapshot: dict[str, NDArray[Any]]) -> None:
+        """Put these cells back to what they were."""
+        for name, values in snapshot.items():
+            getattr(self, name)[index] = values
 
     def flush(self) -> None:
         """Bring the file to the disk."""

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from rram_hil.array.cells import Geometry
-from rram_hil.errors import DataError
+from rram_hil.errors import (
+    BenchError,
+    ConfigError,
+    DataError,
+    InstrumentError,
+    LimitError,
+    LinkError,
+    UnknownOutcomeError,
+)
 from rram_hil.hardware.driver import Identity
 from rram_hil.storage.codec import AnyArray, Record
 from rram_hil.types import IntArray
@@ -175,11 +184,35 @@ class Computed:
 class Failed:
     """Operation `operation` ended in an error of the class `error`; 0: it was refused before it had
     a number.
+
+    `data` are the attributes of the error as JSON; empty in journals of earlier versions.
     """
 
     operation: int
     error: str
     text: str
+    data: str = ""
+
+    @classmethod
+    def of(cls, operation: int, error: BenchError) -> Failed:
+        """What is kept of an error."""
+        data = error.data()
+        text = json.dumps(data, default=repr) if data else ""
+        return cls(operation, type(error).__name__, error.message, text)
+
+    def restored(self) -> BenchError:
+        """The error as the protocol met it; of a class that a driver made, its attributes alone."""
+        kind = _ERRORS.get(self.error, LinkError)
+        known = {f.name for f in fields(kind)}
+        data: dict[str, Any] = json.loads(self.data or "{}")
+        lists = {k: tuple(v) for k, v in data.items() if isinstance(v, list)}
+        return kind(self.text, **{k: v for k, v in (data | lists).items() if k in known})
+
+
+_ERRORS: dict[str, type[BenchError]] = {
+    k.__name__: k
+    for k in (ConfigError, LimitError, InstrumentError, LinkError, UnknownOutcomeError)
+}
 
 
 @dataclass(frozen=True, eq=False)

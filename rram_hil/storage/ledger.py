@@ -116,7 +116,8 @@ class Ledger:
             raise DataError(
                 f"{self.path}: ledger of chip {kept.get('chip_id')!r}, shape {kept.get('shape')},"
                 f" {kept.get('cell')}; this bench has chip {self.chip_id!r}, shape"
-                f" {list(self.geometry.shape)}, {self.geometry.cell}"
+                f" {list(self.geometry.shape)}, {self.geometry.cell}",
+                chip=str(kept.get("chip_id")),
             )
         if counts.dtype != _DTYPE or counts.shape != self.geometry.shape or (counts < 0).any():
             raise DataError(
@@ -144,7 +145,12 @@ class Ledger:
             raise LimitError(
                 f"cell {cells.address(at)}: {int(self._counts[index[at]])} pulses so far and up to"
                 f" {int(more[at])} more would pass the limit of {self.limit} pulses a cell (ledger"
-                f" of chip {self.chip_id})"
+                f" of chip {self.chip_id})",
+                chip=self.chip_id,
+                cell=cells.address(at),
+                line="pulses",
+                value=int(self._counts[index[at]] + more[at]),
+                allowed=(0, self.limit),
             )
 
     def charge(self, cells: Cells, pulses: ArrayLike) -> None:

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import AnyArray
-from rram_hil.storage.frames import (
-    Scalar,
-)
-from rram_hil.storage.run_layout import _NO_VARIABLE, FORMAT, FORMAT_VERSION
-from rram_hil.storage.run_writer import _first_line
+from rram_hil.storage.frames import Scalar
+from rram_hil.storage.hdf5 import NO_VARIABLE
+from rram_hil.storage.run_layout import FORMAT, FORMAT_VERSION
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +53,12 @@ class RunFile:
         except FileNotFoundError:
             raise DataError(f"{self.path}: no such file") from None
         except OSError as error:
-            raise DataError(
-                f"{self.path}: not a run file, or a damaged one: {_first_line(error)}"
-            ) from None
+            raise DataError(f"{self.path}: not a run file, or a damaged one: {error}") from None
         try:
             self.attributes: Mapping[str, Scalar] = _attributes(self._file)
         except (OSError, RuntimeError, KeyError) as error:
             self.close()
-            raise DataError(f"{self.path}: damaged run file: {_first_line(error)}") from None
+            raise DataError(f"{self.path}: damaged run file: {error}") from None
         version = self.attributes.get("file_format_version")
         if self.attributes.get("file_format") != FORMAT or not isinstance(version, int):
             self.close()
@@ -198,7 +194,7 @@ class RunFile:
             source = data.asstr() if h5py.check_string_dtype(data.dtype) else data
             values = np.asarray(source[rows])
         except (OSError, RuntimeError) as error:
-            raise DataError(f"{self.path}: damaged at {data.name}: {_first_line(error)}") from None
+            raise DataError(f"{self.path}: damaged at {data.name}: {error}") from None
         return values.astype(bool) if data.attrs.get("dtype") == "bool" else values
 
     def close(self) -> None:
@@ -222,7 +218,7 @@ _HDF5_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "dtype"
 
 def _is_variable(data: h5py.Dataset) -> bool:
     name = data.attrs.get("NAME", b"")
-    return not (name.decode() if isinstance(name, bytes) else str(name)).startswith(_NO_VARIABLE)
+    return not (name.decode() if isinstance(name, bytes) else str(name)).startswith(NO_VARIABLE)
 
 
 def _attributes(data: h5py.File | h5py.Dataset) -> dict[str, Scalar]:

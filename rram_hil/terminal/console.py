@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -29,77 +30,9 @@ from rram_hil.array.operations import Operation
 from rram_hil.array.results import ApplyResult, ProgramResult, Result
 from rram_hil.engine.engine import Watcher
 from rram_hil.statistics import Figure
+from rram_hil.units import count, duration, figure_text, quantity, units_of
 
-_PREFIXES = (
-    ("G", 1e9),
-    ("M", 1e6),
-    ("k", 1e3),
-    ("", 1.0),
-    ("m", 1e-3),
-    ("u", 1e-6),
-    ("n", 1e-9),
-    ("p", 1e-12),
-)
-_SECONDS = frozenset(
-    ("width", "time", "started", "ended", "away", "elapsed", "duration", "wait", "bench", "now")
-)
-"""Last words of names in seconds: "_s" means siemens after any other."""
 _PLAIN_EVERY_S = 1.0
-
-
-def quantity(value: float, unit: str, digits: int = 3) -> str:
-    """A number with its unit and a prefix from pico to giga, as in "12.5 uS"; "-" for NaN."""
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return ("over range" if value > 0 else "-over range") if unit else f"{value}"
-    size = abs(value)
-    # The rounded number chooses the prefix: 999.96 becomes 1.00 k, not 1e+03.
-    rounded = float(f"{size:.{digits}g}")
-    if rounded < 1e-15:
-        return f"0 {unit}".rstrip()
-    prefix, factor = next(((p, f) for p, f in _PREFIXES if rounded >= f), _PREFIXES[-1])
-    text = f"{value / factor:.{digits}g}"
-    return f"{text} {prefix}{unit}".rstrip()
-
-
-def duration(seconds: float) -> str:
-    """A duration for people: "1.5 ms", "12.3 s", "4 min 05 s", "3 h 20 min", "12 d 3 h"."""
-    if math.isnan(seconds):
-        return "-"
-    if seconds < 60:
-        return quantity(seconds, "s")
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
-def count(number: int) -> str:
-    """A whole number with thin groups: "12 345"."""
-    return f"{number:,}".replace(",", " ")
-
-
-def figure_text(value: float, uncertainty: float, unit: str = "") -> str:
-    """A figure and the half width of its 95 % interval under one prefix, "72.10 ± 0.83 uS"; without
-    one the value alone.
-    """
-    if not math.isfinite(value) or not math.isfinite(uncertainty):
-        return quantity(value, unit, 4) if unit or math.isnan(value) else f"{value:.4g}"
-    size = max(abs(value), uncertainty)
-    prefix, factor = (
-        next(((p, f) for p, f in _PREFIXES if size >= f), ("", 1.0)) if unit else ("", 1.0)
-    )
-    value, uncertainty = value / factor, uncertainty / factor
-    if size < 1e-15:
-        return f"0 ± 0 {unit}".rstrip()
-    if uncertainty <= 0:
-        return f"{value:.4g} ± 0 {prefix}{unit}".rstrip()
-    # Two digits of the uncertainty, and of the value as many as go with them.
-    digits = min(max(1 - math.floor(math.log10(uncertainty)), 0), 9)
-    return f"{value:.{digits}f} ± {uncertainty:.{digits}f} {prefix}{unit}".rstrip()
 
 
 def outcome_text(outcome: object) -> str:
@@ -110,26 +43,20 @@ def outcome_text(outcome: object) -> str:
         return ""
     if not is_dataclass(outcome):
         return str(outcome)
+    units = units_of(type(outcome))
     parts = []
     for entry in fields(outcome):
         value = getattr(outcome, entry.name)
-        stem, _, suffix = entry.name.rpartition("_")
+        unit = units.get(entry.name, "")
         words = entry.name.replace("_", " ")
-        if isinstance(value, bool | str):
-            parts.append(f"{words} {value}")
-        elif isinstance(value, Figure):
-            name = words if suffix.upper() != value.unit.upper() else stem.replace("_", " ")
-            parts.append(f"{name} {figure_text(value.value, value.uncertainty, value.unit)}")
-        elif isinstance(value, int):
-            parts.append(f"{count(value)} {words}")
-        elif isinstance(value, float):
-            unit = {
-                "s": "s" if stem.rpartition("_")[2] in _SECONDS else "S",
-                "v": "V",
-                "a": "A",
-            }.get(suffix, "")
-            unit = unit if stem else ""
-            words = stem.replace("_", " ") if unit else words
+        if isinstance(value, Figure):
+            unit = value.unit or unit
+            text = figure_text(value.value, value.uncertainty, unit)
+        elif isinstance(value, bool | str):
+            text = str(value)
+        elif isinstance(value, int) and not unit:
+            text, words = words, count(value)
+        elif isinstance(value, int | float):
             text = (
                 duration(value)
                 if unit == "s"
@@ -137,42 +64,12 @@ def outcome_text(outcome: object) -> str:
                 if unit
                 else f"{value:.4g}"
             )
-            parts.append(f"{words} {text}")
-    return ", ".join(parts)
-
-
-def scaled(values: Sequence[float], unit: str) -> tuple[list[str], str]:
-    """Numbers under the one prefix that suits the largest, and the prefixed unit: ["0.02", "132"],
-    "uS".
-    """
-    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
-    prefix, factor = (
-        next(((p, f) for p, f in _PREFIXES if largest >= f), _PREFIXES[-1])
-        if largest
-        else ("", 1.0)
-    )
-    if unit in ("", "1"):
-        return [f"{v:.4g}" for v in values], ""
-    texts = [
-        f"{v / factor:.3g}" if v == 0 or abs(v) >= 0.01 * factor else f"{v / factor:.2f}"
-        for v in values
-    ]
-    return texts, f"{prefix}{unit}"
-
-
-def ranges(numbers: Sequence[int], most: int = 12) -> str:
-    """Sorted whole numbers, neighbours joined: "3, 7-9, 12"; beyond `most` parts only how many more
-    there are.
-    """
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], number]
         else:
-            parts.append([number])
-    shown = ", ".join("-".join(str(n) for n in p) for p in parts[:most])
-    left = sum(p[-1] - p[0] + 1 for p in parts[most:])
-    return f"{shown} and {left} more" if left else shown
+            continue
+        if unit:  # a name that ends in its unit need not say it twice
+            words = re.sub(f"(?i) {re.escape(unit)}$", "", words)
+        parts.append(f"{words} {text}")
+    return ", ".join(parts)
 
 
 def make_console(*, stderr: bool = False) -> Console:

@@ -11,18 +11,12 @@ from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import BenchFile, Read
 from rram_hil.bench.discovery import Device
 from rram_hil.bench.forecast import Forecast
+from rram_hil.bench.installed import Installed
 from rram_hil.bench.recipe_runner import RunOutcome, journal_of
 from rram_hil.hardware.driver import Span
 from rram_hil.storage.run_reader import read_run
-from rram_hil.terminal.console import (
-    Output,
-    count,
-    duration,
-    outcome_text,
-    quantity,
-    ranges,
-    scaled,
-)
+from rram_hil.terminal.console import Output, outcome_text
+from rram_hil.units import count, duration, quantity, ranges, scaled
 
 CELLS_SHOWN = 6
 
@@ -123,6 +117,18 @@ def show_devices(devices: list[Device], output: Output) -> None:
             output.line("")
     elif not any(d.told for d in devices):
         output.line("Nobody was identified; instruments on a TCP socket are asked with --resource.")
+
+
+def show_installed(found: list[Installed], output: Output) -> None:
+    """What is installed, a table a sort, and why something is of no use."""
+    for sort in dict.fromkeys(one.sort for one in found):
+        output.heading(f"{sort[0].upper()}{sort[1:]}s")
+        rows = [
+            (one.name, f"{one.package} {one.version}", one.problem or one.entry_point)
+            for one in found
+            if one.sort == sort
+        ]
+        output.table(("name", "package", "entry point, or what is wrong"), rows)
 
 
 def _span(span: Span, unit: str) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import math
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from rram_hil.bench.recipe_runner import journal_of
-from rram_hil.corrections.calibration_file import parse
 from rram_hil.errors import DataError
 from rram_hil.statistics import UNCERTAINTY
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.run_reader import RunFile, read_run
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import BINARY, lock
-from rram_hil.terminal.console import Output, count, duration, figure_text, quantity, scaled
+from rram_hil.terminal.console import Output
+from rram_hil.units import count, duration, figure_text, quantity, scaled
 
 SAVES_SHOWN = 6
 """Of each map only the last so many saves are listed."""
@@ -132,10 +133,10 @@ def _calibration(run: RunFile) -> str:
     """Files in force with kind, date and the start of their digest."""
     told = []
     for name, text in run.calibrations.items():
-        file = parse(text, name)
+        file = tomllib.loads(text)
         digest = str(run.attributes.get(f"calibration_{name}_sha256", ""))
         expired = ", EXPIRED" if run.attributes.get(f"calibration_{name}_remark") else ""
-        told.append(f"{name} ({file.kind} of {file.date:%Y-%m-%d}, {digest[:12]}{expired})")
+        told.append(f"{name} ({file['kind']} of {file['date']:%Y-%m-%d}, {digest[:12]}{expired})")
     return "; ".join(told)
 
 

@@ -129,7 +129,8 @@ class Dialog:
                     size = int(lines[0]) * block_of
                     if size > LARGEST_REPLY:
                         raise LinkError(
-                            f"{self.link.resource}: a data block of {size} bytes is not believed"
+                            f"a data block of {size} bytes is not believed",
+                            where=self.link.resource,
                         )
                     if (head := self._exactly(2, command)) == b"#0":
                         data = self._exactly(size, command)
@@ -165,7 +166,8 @@ class Dialog:
             return data.decode("ascii").strip()
         except UnicodeDecodeError:
             raise LinkError(
-                f"{self.link.resource}: the reply to {command[:60]!r} is no text: {data[:40]!r}"
+                f"the reply to {command[:60]!r} is no text: {data[:40]!r}",
+                where=self.link.resource,
             ) from None
 
     def _block(self, command: str, takes_s: float, *, last: bool = True) -> bytes:
@@ -175,13 +177,13 @@ class Dialog:
             raise self._silent(command, timeout_s, head)
         if head[:1] != b"#" or not head[1:].isdigit() or head == b"#0":
             raise LinkError(
-                f"{self.link.resource}: the reply to {command[:60]!r} is no data block: it begins"
-                f" {head!r}"
+                f"the reply to {command[:60]!r} is no data block: it begins {head!r}",
+                where=self.link.resource,
             )
         digits = self._exactly(int(head[1:]), command)
         if not digits.isdigit() or int(digits) > LARGEST_REPLY:
             raise LinkError(
-                f"{self.link.resource}: a data block of {digits!r} bytes is not believed"
+                f"a data block of {digits!r} bytes is not believed", where=self.link.resource
             )
         data = self._exactly(int(digits), command)
         self.bytes_received += len(head) + len(digits) + len(data)
@@ -201,7 +203,7 @@ class Dialog:
     def _silent(self, command: str, timeout_s: float, data: bytes) -> LinkError:
         what = f"only {data[:40]!r} came" if data else "no reply"
         return LinkError(
-            f"{self.link.resource}: {what} to {command[:60]!r} within {timeout_s:.3g} s"
+            f"{what} to {command[:60]!r} within {timeout_s:.3g} s", where=self.link.resource
         )
 
     @contextlib.contextmanager
@@ -221,7 +223,7 @@ class Dialog:
     def _get_in_step(self) -> None:
         """After a timeout: drain, then ask until the answer is the one to this very question."""
         if not self.link.is_open:
-            raise LinkError(f"{self.link.resource}: the link is not open")
+            raise LinkError("the link is not open", where=self.link.resource)
         if self._in_step:
             return
         self.link.drain()
@@ -238,8 +240,8 @@ class Dialog:
                 return
             self.link.drain()
         raise LinkError(
-            f"{self.link.resource}: the instrument does not answer in step; last reply"
-            f" {reply[:60]!r}"
+            f"the instrument does not answer in step; last reply {reply[:60]!r}",
+            where=self.link.resource,
         )
 
 

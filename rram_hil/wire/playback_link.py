@@ -51,5 +51,5 @@ class PlaybackLink(Link):
 
     def _opened(self) -> str:
         if not self.is_open:
-            raise LinkError(f"{self.resource}: the link is not open")
+            raise LinkError("the link is not open", where=self.resource)
         return self.resource

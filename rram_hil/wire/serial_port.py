@@ -55,8 +55,8 @@ class SerialLink(Link):
             raise ConfigError(f"{self.resource!r} is no serial port or URL: {error}") from None
         except Exception as error:  # termios has an error of its own
             raise LinkError(
-                f"{self.resource}: cannot be opened: {error}; is it plugged in and no other program"
-                " using it?"
+                f"cannot be opened: {error}; is it plugged in and no other program using it?",
+                where=self.resource,
             ) from None
         inner = getattr(self._port, "_socket", None)
         if isinstance(inner, socket.socket):
@@ -73,7 +73,7 @@ class SerialLink(Link):
             self._opened().write(data)
         except (OSError, serial.SerialException) as error:
             self._close()
-            raise LinkError(f"{self.resource}: writing failed: {error}") from None
+            raise LinkError(f"writing failed: {error}", where=self.resource) from None
 
     def _receive(self, most: int, timeout_s: float, until: bytes) -> bytes:
         port = self._opened()
@@ -87,7 +87,7 @@ class SerialLink(Link):
             return bytes(data)
         except (OSError, serial.SerialException) as error:
             self._close()
-            raise LinkError(f"{self.resource}: the instrument is gone: {error}") from None
+            raise LinkError(f"the instrument is gone: {error}", where=self.resource) from None
 
     def _drain(self) -> None:
         while self._receive(1 << 16, QUIET_S, b""):
@@ -95,5 +95,5 @@ class SerialLink(Link):
 
     def _opened(self) -> serial.SerialBase:
         if self._port is None:
-            raise LinkError(f"{self.resource}: the link is not open")
+            raise LinkError("the link is not open", where=self.resource)
         return self._port

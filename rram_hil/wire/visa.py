@@ -115,7 +115,7 @@ class VisaLink(Link):
         try:
             inner.setblocking(False)
             if inner.recv(1, socket.MSG_PEEK) == b"":
-                raise LinkError(f"{self.resource}: the instrument has closed the connection")
+                raise LinkError("the instrument has closed the connection", where=self.resource)
         except BlockingIOError:
             pass
         except OSError as error:
@@ -139,9 +139,9 @@ class VisaLink(Link):
 
     def _opened(self) -> Any:
         if self._device is None:
-            raise LinkError(f"{self.resource}: the link is not open")
+            raise LinkError("the link is not open", where=self.resource)
         return self._device
 
     def _lost(self, what: str, error: BaseException) -> LinkError:
         self._close()
-        return LinkError(f"{self.resource}: {what}: {error or type(error).__name__}")
+        return LinkError(f"{what}: {error or type(error).__name__}", where=self.resource)

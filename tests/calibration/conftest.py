@@ -11,6 +11,7 @@ import pytest
 
 from rram_hil.bench.bench_file import BenchFile, parse_bench_file
 from rram_hil.corrections.calibration_file import CalibrationFile
+from rram_hil.corrections.kind import kind_class
 
 LIMITS: dict[str, Any] = {
     "bl_v": 4.0, "sl_v": 4.0, "wl_v": 4.0, "cell_v": 4.0, "gate_over_v": 4.2, "half_select_v": 0.5, "read_v": 0.25,
@@ -50,13 +51,15 @@ def calibration(tmp_path: Path) -> MakeFile:
             if kind == "lines"
             else {"model": "simulated array (paper)", "serial": "seed-1"}
         )
+        units = {n: q.unit for n, q in kind_class(kind).VALUES.items()}
         tables: dict[str, Any] = {
             "kind": kind,
             "date": datetime.now(UTC),
             "validity_days": 30.0,
             "instrument": owner,
             "values": {
-                n: {"value": v, "half_width": u, "unit": "1"} for n, (v, u) in values.items()
+                n: {"value": v, "half_width": u, "unit": units.get(n, "1")}
+                for n, (v, u) in values.items()
             },
         }
         tables |= {"conditions": {"wl_v": 3.0}} if kind == "lines" else {}

@@ -18,11 +18,12 @@ from rram_hil.corrections.calibration_file import (
     CalibrationFile,
     Value,
     load,
+    measured_value,
     parse,
-    quantity,
 )
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity
+from rram_hil.plugins import names
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 width = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
@@ -40,7 +41,7 @@ def values(draw: st.DrawFn) -> Value:
 
 files = st.builds(
     CalibrationFile,
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(names(KINDS)),
     date=st.datetimes(timezones=st.just(UTC)),
     validity_days=st.floats(min_value=1e-6, max_value=1e6),
     operator=st.text(),
@@ -68,7 +69,7 @@ def example(count: int = 3) -> CalibrationFile:
         validity_days=90.0,
         instrument=Belongs(model="board", serial="7", chip="A1"),
         values={
-            "adc_gain": quantity(0.01, 0.002, "1"),
+            "adc_gain": measured_value(0.01, 0.002, "1"),
             "column_gain": Value(
                 value=[k / 7 for k in range(count)], half_width=[0.1] * count, unit="1"
             ),
@@ -84,6 +85,11 @@ def test_long_arrays_stand_beside_and_count_as_if_they_stood_in_the_file(tmp_pat
     assert len(text) < 1000
     assert load(tmp_path / "board.toml") == file
     assert load(tmp_path / "board.toml").digest == file.digest
+
+
+def test_the_digest_is_that_of_files_written_before() -> None:
+    digests = [example(count).digest[:16] for count in (3, LONGEST + 1)]
+    assert digests == ["131be4ca7d68c581", "2aaadbbbf23a5e6e"]
 
 
 def test_short_arrays_need_no_second_file(tmp_path: Path) -> None:
@@ -139,13 +145,13 @@ def test_dates_are_kept_in_utc() -> None:
 
 def test_a_finding_without_a_number_is_no_calibration() -> None:
     with pytest.raises(ConfigError, match="too few usable readings"):
-        quantity(float("nan"), 1.0, "ohm")
+        measured_value(float("nan"), 1.0, "ohm")
 
 
 def test_a_finding_belongs_to_what_was_measured() -> None:
     bench = Identity("board", "7")
     at = datetime(2026, 5, 1, tzinfo=UTC)
-    values = {"x": quantity(1.0, 0.1, "1")}
+    values = {"x": measured_value(1.0, 0.1, "1")}
 
     def owner(**more: object) -> Belongs:
         kind = "lines" if more.get("of_chip") else "leads"

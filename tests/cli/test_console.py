@@ -3,89 +3,23 @@
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
-from rram_hil.terminal.console import (
-    Output,
-    ProgressWatcher,
-    count,
-    duration,
-    outcome_text,
-    quantity,
-    ranges,
-    scaled,
-)
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [
-        (1.25e-5, "S", "12.5 uS"),
-        (999.96e-6, "S", "1 mS"),
-        (0.0, "V", "0 V"),
-        (-3.3e-27, "S", "0 S"),
-        (-0.2, "V", "-200 mV"),
-        (1e-9, "s", "1 ns"),
-        (4e-15, "A", "0.004 pA"),
-        (math.nan, "S", "-"),
-        (math.inf, "S", "over range"),
-        (2e12, "S", "2e+03 GS"),
-    ],
-)
-def test_quantity(value: float, unit: str, text: str) -> None:
-    assert quantity(value, unit) == text
-
-
-@given(st.floats(1e-12, 1e11))
-def test_a_quantity_reads_back_as_its_value(value: float) -> None:
-    number, unit = quantity(value, "S", 6).split()
-    factor = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12}[
-        unit[:-1]
-    ]
-    assert float(number) * factor == pytest.approx(value, rel=1e-5)
-
-
-def test_durations_and_counts() -> None:
-    assert [duration(s) for s in (1.5e-3, 59.0, 61.0, 3600.0, 90000.0)] == [
-        "1.5 ms",
-        "59 s",
-        "1 min 01 s",
-        "1 h 00 min",
-        "1 d 1 h",
-    ]
-    assert count(1234567) == "1 234 567"
-
-
-def test_scaled_numbers_share_one_unit() -> None:
-    assert scaled([0.0, -2e-7, 1.2e-4], "S") == (["0", "-0.2", "120"], "uS")
-    assert scaled([0.0, 5.0], "1") == (["0", "5"], "")
-
-
-@given(st.sets(st.integers(0, 200)))
-def test_ranges_name_every_number_once(numbers: set[int]) -> None:
-    named: list[int] = []
-    for part in filter(None, ranges(sorted(numbers), most=1000).split(", ")):
-        first, _, last = part.partition("-")
-        named.extend(range(int(first), int(last or first) + 1))
-    assert named == sorted(numbers)
-
-
-def test_many_ranges_are_cut_short() -> None:
-    assert ranges(list(range(0, 40, 2)), most=3) == "0, 2, 4 and 17 more"
+from rram_hil.statistics import Figure
+from rram_hil.terminal.console import Output, ProgressWatcher, outcome_text
+from rram_hil.units import Seconds, Siemens, Unit, Volts
 
 
 @dataclass(frozen=True)
 class _Summary:
     cells: int
-    median_s: float
-    settle_time_s: float
-    median_v: float
+    median_s: Siemens
+    settle_time_s: Seconds
+    median_v: Volts
     accuracy: float
     places: tuple[int, ...] = ()
 
@@ -94,6 +28,35 @@ def test_a_summary_tells_its_units() -> None:
     text = outcome_text(_Summary(4096, 1.3e-4, 2.0, 3.2, 0.96251))
     assert text == "4 096 cells, median 130 uS, settle time 2 s, median 3.2 V, accuracy 0.9625"
     assert outcome_text(None) == ""
+
+
+@dataclass(frozen=True)
+class _ThirdParty:
+    settling_s: Annotated[float, Unit("s")]
+    conductance_s: Annotated[float | None, Unit("S")]
+    unsaid_s: float
+    gate_v: Annotated[Figure, Unit("V")]
+    unit_v: Figure
+    dose_kh: Annotated[int, Unit("Kh")]
+
+
+def test_a_units_field_decides_and_a_name_never_does() -> None:
+    told = _ThirdParty(1.5, 1.5, 1.5, Figure(1.5, 0.1), Figure(1.5, 0.1, "mV/step"), 2)
+    assert outcome_text(told) == (
+        "settling 1.5 s, conductance 1.5 S, unsaid s 1.5, gate 1.50 ± 0.10 V,"
+        " unit v 1.50 ± 0.10 mV/step, dose 2 Kh"
+    )
+    assert outcome_text(_ThirdParty(90.0, None, 1.5, *[Figure(0.0, 0.0)] * 2, 0)).startswith(
+        "settling 1 min 30 s, unsaid s 1.5"
+    )
+
+
+def test_a_summary_whose_annotations_cannot_be_resolved_is_printed_in_plain_numbers() -> None:
+    @dataclass(frozen=True)
+    class Odd:
+        settling_s: Annotated[Missing, Unit("s")]  # type: ignore[name-defined]  # noqa: F821
+
+    assert outcome_text(Odd(1.5)) == "settling s 1.5"
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -255,8 +255,8 @@ MISTAKES = {
         "one lock a link",
     ),
     "a docstring without a full stop": (
-        "See `SourceMeter.measure`.",
-        "See `SourceMeter.measure`",
+        "The level to zero, then the output off.",
+        "The level to zero, then the output off",
         "docstrings have the form",
     ),
     "no source named": (

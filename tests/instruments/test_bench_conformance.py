@@ -20,10 +20,11 @@ from rram_hil.array.operations import Status, pulse, read
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.bench.far_side import launcher, request_of
-from rram_hil.bench.plugins import driver_class, names
+from rram_hil.bench.plugins import driver_class
 from rram_hil.drivers.simulated.conformance import docstring_problems
 from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.errors import BenchError, ConfigError
+from rram_hil.plugins import names
 from rram_hil.pytest_plugin import GroundTruth
 from rram_hil.wire import link
 from rram_hil.wire.recording import Playback, Recorder

@@ -386,7 +386,7 @@ def refused(tmp_path: Path, change: dict[str, Any], **simulation: object) -> str
         at[last] = value
     request = request_of(tmp_path, settings, **simulation)
     with pytest.raises(ConfigError) as found:
-        Rack(request.simulation, GEOMETRY, LIMITS, request.settings, chip_id="c1", folder=tmp_path)
+        Rack(request)
     assert "\n" not in str(found.value)
     return str(found.value)
 
@@ -454,9 +454,7 @@ def test_trigger_wires_join_the_lines_that_the_bench_file_names(tmp_path: Path) 
     }
     settings["wiring"]["triggers"] = {"smu": "smu"} | lines
     request = request_of(tmp_path, settings)
-    rack = Rack(
-        request.simulation, GEOMETRY, LIMITS, request.settings, chip_id="c1", folder=tmp_path
-    )
+    rack = Rack(request)
     try:
         heard: list[tuple[str, int]] = []
         for pin in (("matrix", 4), ("smu", 1), ("smu", 2)):

@@ -21,6 +21,8 @@ from rram_hil.array.limits import Limits
 from rram_hil.array.operations import Apply, Scheme, Status, Step, Stop
 from rram_hil.array.results import ApplyResult
 from rram_hil.bench.bench_file import parse_bench_file
+from rram_hil.drivers.dialects.tsp import TspInstrument
+from rram_hil.drivers.keithley_2600b import Keithley2600B
 from rram_hil.drivers.matrix.routes import Router
 from rram_hil.drivers.matrix.wiring import Wiring
 from rram_hil.drivers.simulated.array.terminals import Drive
@@ -28,6 +30,10 @@ from rram_hil.drivers.simulated.rack import Rack
 from rram_hil.drivers.simulated.server.control import ControlServer
 from rram_hil.drivers.smu_matrix import SmuMatrix
 from rram_hil.errors import BenchError, ConfigError, InstrumentError, UnknownOutcomeError
+from rram_hil.hardware import instrument
+from rram_hil.hardware.abilities import ScriptedSourceMeter
+from rram_hil.hardware.far_side import FarSideRequest
+from rram_hil.hardware.instrument import Instrument, instrument_class
 from rram_hil.pytest_plugin import LIMITS
 from rram_hil.simulation.chip import Fault
 from rram_hil.wire.bench_clock import FarClock
@@ -64,7 +70,7 @@ class Rig:
     def g(self) -> np.ndarray[Any, Any]:
         """True conductance of each cell, flat."""
         with self.rack.bus.lock:
-            return np.array(self.rack._truth("conductance_s")).ravel()
+            return np.array(self.rack.truth("conductance_s")).ravel()
 
     @property
     def status(self) -> dict[str, Any]:
@@ -86,15 +92,11 @@ def rig_of(
     file = parse_bench_file(tables, path=folder / "bench.toml")
     assert file.simulation is not None
     settings = file.driver.settings
+    simulation = file.simulation.model_copy(update={"read_noise": False})
     rack = Rack(
-        file.simulation.model_copy(update={"read_noise": False}),
-        file.chip.geometry,
-        file.limits,
-        settings,
-        chip_id="test",
-        folder=folder,
+        FarSideRequest(simulation, file.chip.geometry, file.limits, "test", folder, settings)
     )
-    resources = {name: resource for name, _, resource in rack.told}
+    resources = {name: resource for name, _, resource in rack.addresses["instruments"]}
     instruments = {
         name: section | {"resource": resources[name], "timeout_s": 5.0}
         for name, section in settings["instruments"].items()
@@ -606,6 +608,41 @@ def _b1500(text: str, old: str, new: str) -> str:
 
 def test_a_708b_is_linked_as_a_707b_is(rig: Callable[..., Rig]) -> None:
     bench = rig(TSP, change=lambda t: t.replace('model = "707B"', 'model = "708B"'))
+    assert bench.driver.capabilities.link.startswith("TSP")
+    assert np.allclose(bench.do(READ).conductance_s[:, 0], bench.g, rtol=0.01, atol=2e-8)
+
+
+def test_a_3706a_is_linked_too_for_its_scripts_switch_relays_as_well(
+    rig: Callable[..., Rig],
+) -> None:
+    bench = rig(TSP, change=lambda t: t.replace(*BENCH_3706A))
+    assert bench.driver.capabilities.link.startswith("TSP")
+    assert np.allclose(bench.do(READ).conductance_s[:, 0], bench.g, rtol=0.01, atol=2e-8)
+
+
+class Acme(TspInstrument, ScriptedSourceMeter):
+    """A third party's source-meter: no subclass of the 2600B's driver, the same abilities."""
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self._setups: dict[str, Any] = {}
+
+
+for _name, _member in vars(Keithley2600B).items():
+    if not _name.startswith("__"):
+        setattr(Acme, _name, _member)
+Acme.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+
+
+def test_another_source_meter_with_the_same_abilities_gets_the_same_chain(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(kind: str) -> type[Instrument]:
+        return Acme if kind == "keithley-2600b" else instrument_class(kind)
+
+    monkeypatch.setattr(instrument, "instrument_class", found)
+    bench = rig(TSP)
+    assert type(bench.driver.instruments["smu"]) is Acme
     assert bench.driver.capabilities.link.startswith("TSP")
     assert np.allclose(bench.do(READ).conductance_s[:, 0], bench.g, rtol=0.01, atol=2e-8)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Multiply, Wait, pulse
+from rram_hil.array.operations import Multiply, Wait, drive, pulse
 from rram_hil.array.results import MultiplyResult
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.inference import (
@@ -14,7 +14,6 @@ from rram_hil.networks.inference import (
     StoredMap,
     calibrate,
     calibrate_inputs,
-    drive,
     effective_network,
     infer,
     multiply_from_map,

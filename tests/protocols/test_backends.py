@@ -73,7 +73,7 @@ def test_every_protocol_runs(tmp_path: Path, cell: str, chain: str) -> None:
         drawn = {
             step.split("_", 1)[1].replace("_", "-")
             for step, _, svg in plots_of(run)
-            if "<polyline" in svg
+            if 'class="curve"' in svg
         }
         operations = run.operations()
     for name, summary in summaries.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from typing_extensions import override
+
 from rram_hil.simulation.config import SourceMeterErrors
 
 from .terminals import Drive, Sensed, Terminal
@@ -18,8 +20,9 @@ class ErringTerminal(Terminal):
         self._terminal, self._errors = terminal, errors
         self._is_on = False
 
+    @override
     def drive(self, drive: Drive) -> None:
-        """See `Terminal`. What is really forced is what the channel takes for its level."""
+        """What is really forced is what the channel takes for its level."""
         e = self._errors
         self._is_on = drive.function != "off"
         if drive.function == "voltage":
@@ -30,8 +33,9 @@ class ErringTerminal(Terminal):
             drive = replace(drive, level=level, limit=limit)
         self._terminal.drive(drive)
 
+    @override
     def sense(self) -> Sensed:
-        """See `Terminal`. What the channel takes the truth for."""
+        """Volts and amperes as the channel takes them for."""
         found, e = self._terminal.sense(), self._errors
         volts = (found.volts - e.offset_v) / (1 + e.gain_v)
         amps = found.amps * (1 + e.gain_a) + e.offset_a if self._is_on else found.amps

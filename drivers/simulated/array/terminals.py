@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from typing_extensions import override
+
 Pin = tuple[str, int]
 """An instrument of the rack by name, and one of its trigger (digital) lines."""
 
@@ -73,12 +75,12 @@ class Resistor(Terminal):
         self.siemens = 0.0 if ohm == float("inf") else 1.0 / ohm
         self._drive = Drive()
 
+    @override
     def drive(self, drive: Drive) -> None:
-        """See `Terminal`."""
         self._drive = drive
 
+    @override
     def sense(self) -> Sensed:
-        """See `Terminal`."""
         d, g = self._drive, self.siemens
         if d.function == "off":
             return Sensed(0.0, 0.0, False)
@@ -101,12 +103,15 @@ class Loads(Mapping[str, Terminal]):
         self._ohm = ohm
         self._known: dict[str, Terminal] = {}
 
+    @override
     def __getitem__(self, channel: str) -> Terminal:
         return self._known.setdefault(channel, Resistor(self._ohm))
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self._known)
 
+    @override
     def __len__(self) -> int:
         return len(self._known)
 
@@ -122,8 +127,9 @@ class Fabric(ABC):
 class LooseFabric(Fabric):
     """A matrix with nothing wired to it."""
 
+    @override
     def set_closed(self, points: frozenset[tuple[str, int]]) -> None:
-        """See `Fabric`."""
+        pass
 
 
 class Bus:

@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.array.cells import Cells
 from rram_hil.errors import ConfigError
@@ -50,12 +51,13 @@ class ChipClock(VirtualClock):
         self._world = world
 
     @property
+    @override
     def now_s(self) -> float:
         """Virtual seconds."""
         return self._world.chip.now_s
 
+    @override
     def advance(self, seconds: float) -> None:
-        """See `VirtualClock`."""
         self._world.advance(seconds)
 
 
@@ -65,12 +67,13 @@ class ChannelTerminal(Terminal):
     def __init__(self, world: ArrayWorld, row: str) -> None:
         self._world, self._row = world, row
 
+    @override
     def drive(self, drive: Drive) -> None:
-        """See `Terminal`."""
         self._world.drive(self._row, drive)
 
+    @override
     def sense(self) -> Sensed:
-        """See `Terminal`. A terminal that is off tells the potential of its row."""
+        """Volts and amperes; a terminal that is off tells the potential of its row."""
         return self._world.sense(self._row)
 
 
@@ -80,8 +83,8 @@ class MatrixFabric(Fabric):
     def __init__(self, world: ArrayWorld) -> None:
         self._world = world
 
+    @override
     def set_closed(self, points: frozenset[Point]) -> None:
-        """See `Fabric`."""
         self._world.set_closed(points)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.limits import Limits
@@ -35,6 +36,7 @@ from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, R
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.validation import refused
 
 PROTOCOL = 1
 OVERHEAD = 40
@@ -437,8 +439,8 @@ def parse_limits(payload: bytes) -> Limits:
             conductance_s=[low, high],
             pulses_per_cell=pulses,
         )
-    except ValueError as error:
-        raise RefusalError("LIMIT", f"not limits: {str(error).splitlines()[1:3]}") from None
+    except ValidationError as error:
+        raise RefusalError("LIMIT", str(refused(error, "not limits"))) from None
 
 
 def limits_reply(now: Limits) -> bytes:

@@ -19,7 +19,10 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import entry_points
+
+from typing_extensions import override
 
 from rram_hil.hardware.instrument import Instrument
 
@@ -42,6 +45,7 @@ class Check:
         """Raises `AssertionError` with what is wrong."""
         self.run()
 
+    @override
     def __str__(self) -> str:
         return f"{self.kind} {self.model}: {self.title}"
 
@@ -71,7 +75,7 @@ def checks_of(family: str | Family) -> list[Check]:
         for step in ("connect", *STEPS[role_of(family.driver)])
     ]
     checks += [
-        Check(family.kind, first, title, lambda rule=rule: rule(family))  # type: ignore[misc]
+        Check(family.kind, first, title, partial(rule, family))
         for title, rule in (
             ("says who it drives", _says_who),
             ("docstrings have the form", _docstrings),
@@ -112,8 +116,8 @@ _SOURCE = re.compile(
 
 
 _UNIT = re.compile(
-    r"\b(?:V|A|S|s|Hz|ohms?|volts?|amperes?|amps|siemens|seconds?|fraction|percent)\b|See"
-    r" `|`(?:\w+)_(?:s|v|a|ohm|hz)`"
+    r"\b(?:V|A|S|s|Hz|ohms?|volts?|amperes?|amps|siemens|seconds?|fraction|percent)\b"
+    r"|`(?:\w+)_(?:s|v|a|ohm|hz)`"
 )
 
 
@@ -133,7 +137,7 @@ def _docstrings(family: Family) -> None:
 
 def docstring_problems(driver: type) -> list[str]:
     """What is wrong with the docstrings of a driver class: full stops, units of numbers, the name
-    of a source document.
+    of a source document. An override without a docstring has that of the method it overrides.
     """
     problems = []
     module = inspect.getdoc(sys.modules[driver.__module__]) or ""

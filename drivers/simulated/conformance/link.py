@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -143,9 +144,7 @@ def _errors_are_raised(station: Station) -> None:
                     f"{name}: it took errors from the queue without raising them",
                 )
             continue
-        error = raised(
-            InstrumentError, lambda step=step: step(station), f"{name} with errors in the queue"
-        )  # type: ignore[misc]
+        error = raised(InstrumentError, partial(step, station), f"{name} with errors in the queue")
         assert isinstance(error, InstrumentError)
         say(
             error.code != 0 and str(error.code) in str(error),

@@ -155,14 +155,14 @@ def _refuses_before_sending(station: Station) -> None:
             sends_nothing(
                 station,
                 f"channel {channel}: {what}",
-                lambda s=setup, c=channel: instrument.configure(c, s),
-            )  # type: ignore[misc]
+                partial(instrument.configure, channel, setup),
+            )
         instrument.configure(channel, good)
         for level in (math.nan, math.inf, 2 * limits.max_v, -2 * limits.max_v):
             sends_nothing(
                 station,
                 f"channel {channel}: level {level}",
-                lambda v=level, c=channel: instrument.source(c, v),  # type: ignore[misc]
+                partial(instrument.source, channel, level),
             )
     instrument.configure(station.channel, good)
     instrument.output(station.channel, True)
@@ -261,7 +261,7 @@ def _output_off_is_no_reading(station: Station) -> None:
     for channel in instrument.channels:
         instrument.configure(channel, source_setup(instrument, channel))
         what = f"channel {channel}: a reading with the output off"
-        raised(InstrumentError, lambda c=channel: instrument.measure(c), what)  # type: ignore[misc]
+        raised(InstrumentError, partial(instrument.measure, channel), what)
         say(is_quiet(station.driven(channel)) and not station.outputs_on, f"{what} switched it on")
     station.make_safe()
 

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.array.operations import Status
 from rram_hil.errors import BenchError, ConfigError
@@ -105,8 +106,8 @@ class Watched(Resistor):
         super().__init__(ohm)
         self.driven = Drive()
 
+    @override
     def drive(self, drive: Drive) -> None:
-        """See `Terminal`."""
         self.driven = drive
         super().drive(drive)
 
@@ -118,12 +119,15 @@ class WatchedLoads(Mapping[str, Terminal]):
         self._ohm = ohm
         self._made: dict[str, Watched] = {}
 
+    @override
     def __getitem__(self, channel: str) -> Watched:
         return self._made.setdefault(channel, Watched(self._ohm))
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self._made)
 
+    @override
     def __len__(self) -> int:
         return len(self._made)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from rram_hil.errors import BenchError
 from rram_hil.hardware.instrument import PulseSetup
@@ -61,8 +62,8 @@ def _refuses_crosspoints(station: Station) -> None:
         (matrix.rows[0], -1),
         (matrix.rows[0], 10**6),
     ):
-        sends_nothing(station, f"crosspoint {point}", lambda p=point: matrix.switch(close=[p]))  # type: ignore[misc]
-        sends_nothing(station, f"crosspoint {point}", lambda p=point: matrix.counts([p]))  # type: ignore[misc]
+        sends_nothing(station, f"crosspoint {point}", partial(matrix.switch, close=[point]))
+        sends_nothing(station, f"crosspoint {point}", partial(matrix.counts, [point]))
     matrix.switch()
     say(matrix.is_off(), "a relay closed by itself")
 
@@ -125,10 +126,10 @@ def _refuses_pulses(station: Station) -> None:
         "edge too short": replace(good, edge_s=limits.shortest_edge_s / 2),
         "edge too long": replace(good, edge_s=limits.longest_edge_s * 2),
     }.items():
-        sends_nothing(station, what, lambda s=setup: generator.configure(channel, s))  # type: ignore[misc]
+        sends_nothing(station, what, partial(generator.configure, channel, setup))
     generator.output(channel, True)
     for count in (0, -1, limits.most_pulses + 1):
-        sends_nothing(station, f"{count} pulses", lambda n=count: generator.fire(channel, n))  # type: ignore[misc]
+        sends_nothing(station, f"{count} pulses", partial(generator.fire, channel, count))
     station.make_safe()
 
 

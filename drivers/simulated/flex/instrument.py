@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from ..array.terminals import Place
 from ..server.instrument import SimulatedInstrument
 
@@ -58,6 +60,7 @@ class FlexError(Exception):
         self.code = code
         self.detail = detail
 
+    @override
     def __str__(self) -> str:
         """As `ERRX?` answers."""
         return f'{self.code:+d},"{TEXTS[self.code]}{"; " + self.detail if self.detail else ""}"'
@@ -150,8 +153,8 @@ class FlexInstrument(SimulatedInstrument):
     def status_byte(self) -> int:
         """Bits of `*STB?` that are this instrument's own (no error, no request)."""
 
+    @override
     def message(self, line: str) -> str:
-        """See `SimulatedInstrument`."""
         self.data.clear()
         self._reply = ""
         self._run(line)
@@ -159,20 +162,20 @@ class FlexInstrument(SimulatedInstrument):
         lines = [*replies, *self.data] if self.query_first else [*self.data, *replies]
         return "\r\n".join(lines) + "\r" if lines else ""
 
+    @override
     def clear(self) -> None:
-        """See `SimulatedInstrument`: buffers and a program half stored are dropped."""
+        """Buffers and a program half stored are dropped."""
         self.data.clear()
         self._reply = ""
         self._storing = None
 
+    @override
     def overrun(self) -> None:
-        """See `SimulatedInstrument`."""
         self.push(FlexError(150))
 
+    @override
     def fill_queue(self) -> None:
-        """See `SimulatedInstrument`; the queue has no entry of its own for an overflow, what comes
-        later is lost.
-        """
+        """Fill the queue; it has no entry of its own for an overflow, what comes later is lost."""
         while len(self.queue) < self.QUEUE:
             self.push(FlexError(100))
 
@@ -199,7 +202,8 @@ class FlexInstrument(SimulatedInstrument):
         if style >= 20:
             bits = element.over * 1 + element.other_limited * 4 + element.limited * 8
             bits = (128 if element.source == "E" else 0) if element.source else bits
-            return f"{bits:03d}{letter}{element.kind.lower() if element.source else element.kind}{value}"
+            kind = element.kind.lower() if element.source else element.kind
+            return f"{bits:03d}{letter}{kind}{value}"
         status = (
             "V"
             if element.over
@@ -247,94 +251,94 @@ class FlexInstrument(SimulatedInstrument):
         self._programs[program].append(unit)
 
     def _common(self) -> dict[str, tuple[Handler, int, int]]:
-        def start_program(call: Call) -> None:
-            number = call.integer(0, 1, MOST_PROGRAMS)
-            self._programs[number] = []
-            self._storing = number
-
-        def end_program(_: Call) -> None:
-            if self._storing is None:
-                raise FlexError(160)
-            self._storing = None
-
-        def run_programs(call: Call) -> None:
-            numbers = [int(n) for n in call.numbers]
-            if call.header == "RU":
-                numbers = [n for n in range(numbers[0], numbers[1] + 1) if n in self._programs]
-            for number in numbers:
-                if number not in self._programs:
-                    raise FlexError(161)
-                for unit in self._programs[number]:
-                    self._run(unit)
-
-        def scratch(call: Call) -> None:
-            if not call.numbers:
-                self._programs.clear()
-            elif self._programs.pop(int(call.numbers[0]), None) is None:
-                raise FlexError(161)
-
-        def next_error(call: Call) -> str:
-            error = str(self.queue.popleft() if self.queue else FlexError(0))
-            return error.partition(",")[0] if call.integer(0, 0, 1, 0) else error
-
-        def first_errors(call: Call) -> str:
-            codes = [error.code for error in self.queue]
-            self.queue.clear()
-            codes = (codes + [0] * 4)[: 1 if call.integer(0, 0, 1, 0) else 4]
-            return ",".join(str(code) for code in codes)
-
-        def error_text(call: Call) -> str:
-            return TEXTS.get(int(call.numbers[0]), "")
-
-        def set_format(call: Call) -> None:
-            style = int(call.numbers[0])
-            # The binary formats (3, 4, 13, 14) need a transport with an end of message and are not
-            # simulated.
-            if style not in (1, 2, 5, 11, 12, 15, 21, 22, 25):
-                raise FlexError(120)
-            self.format = (style, call.integer(1, 0, 10, 0))
-
-        def set_sre(call: Call) -> None:
-            self.sre = call.integer(0, 0, 255) & ~64
-
-        def status(_: Call) -> str:
-            byte = self.status_byte() | (32 if self.queue else 0)
-            return str(byte | (64 if byte & self.sre else 0))
-
-        def reset(_: Call) -> None:
-            self.format = (1, 0)
-            self.data.clear()
-            self.reset()
-
-        def empty_buffer(_: Call) -> None:
-            self.data.clear()
-            self._reply = ""
-
-        def abort(_: Call) -> None:
-            """Nothing is ever under way between two messages here."""
-
-        def wait(call: Call) -> None:
-            self.pause(call.number(0, 0, 99.9999) if call.numbers else 0.0)
-
         return {
             "*IDN?": (lambda _: self.identification(), 0, 0),
-            "*RST": (reset, 0, 0),
+            "*RST": (self._reset, 0, 0),
             "*OPC?": (lambda _: "1", 0, 0),
             "*TST?": (lambda _: "0", 0, 1),
-            "*SRE": (set_sre, 1, 1),
+            "*SRE": (self._set_sre, 1, 1),
             "*SRE?": (lambda _: str(self.sre), 0, 0),
-            "*STB?": (status, 0, 0),
-            "ERR?": (first_errors, 0, 1),
-            "ERRX?": (next_error, 0, 1),
-            "EMG?": (error_text, 1, 1),
-            "FMT": (set_format, 1, 2),
+            "*STB?": (self._status, 0, 0),
+            "ERR?": (self._first_errors, 0, 1),
+            "ERRX?": (self._next_error, 0, 1),
+            "EMG?": (self._error_text, 1, 1),
+            "FMT": (self._set_format, 1, 2),
             "NUB?": (lambda _: str(sum(line.count(",") + 1 for line in self.data)), 0, 0),
-            "BC": (empty_buffer, 0, 0),
-            "AB": (abort, 0, 0),
-            "PA": (wait, 0, 1),
-            "ST": (start_program, 1, 1),
-            "END": (end_program, 0, 0),
-            "DO": (run_programs, 1, 8),
-            "RU": (run_programs, 2, 2),
-            "SCR": (scratch, 0, 1),
+            "BC": (self._empty_buffer, 0, 0),
+            "AB": (self._abort, 0, 0),
+            "PA": (self._wait, 0, 1),
+            "ST": (self._start_program, 1, 1),
+            "END": (self._end_program, 0, 0),
+            "DO": (self._run_programs, 1, 8),
+            "RU": (self._run_programs, 2, 2),
+            "SCR": (self._scratch, 0, 1),
         }
+
+    def _start_program(self, call: Call) -> None:
+        number = call.integer(0, 1, MOST_PROGRAMS)
+        self._programs[number] = []
+        self._storing = number
+
+    def _end_program(self, _: Call) -> None:
+        if self._storing is None:
+            raise FlexError(160)
+        self._storing = None
+
+    def _run_programs(self, call: Call) -> None:
+        numbers = [int(n) for n in call.numbers]
+        if call.header == "RU":
+            numbers = [n for n in range(numbers[0], numbers[1] + 1) if n in self._programs]
+        for number in numbers:
+            if number not in self._programs:
+                raise FlexError(161)
+            for unit in self._programs[number]:
+                self._run(unit)
+
+    def _scratch(self, call: Call) -> None:
+        if not call.numbers:
+            self._programs.clear()
+        elif self._programs.pop(int(call.numbers[0]), None) is None:
+            raise FlexError(161)
+
+    def _next_error(self, call: Call) -> str:
+        error = str(self.queue.popleft() if self.queue else FlexError(0))
+        return error.partition(",")[0] if call.integer(0, 0, 1, 0) else error
+
+    def _first_errors(self, call: Call) -> str:
+        codes = [error.code for error in self.queue]
+        self.queue.clear()
+        codes = (codes + [0] * 4)[: 1 if call.integer(0, 0, 1, 0) else 4]
+        return ",".join(str(code) for code in codes)
+
+    def _error_text(self, call: Call) -> str:
+        return TEXTS.get(int(call.numbers[0]), "")
+
+    def _set_format(self, call: Call) -> None:
+        style = int(call.numbers[0])
+        # The binary formats (3, 4, 13, 14) need a transport with an end of message and are not
+        # simulated.
+        if style not in (1, 2, 5, 11, 12, 15, 21, 22, 25):
+            raise FlexError(120)
+        self.format = (style, call.integer(1, 0, 10, 0))
+
+    def _set_sre(self, call: Call) -> None:
+        self.sre = call.integer(0, 0, 255) & ~64
+
+    def _status(self, _: Call) -> str:
+        byte = self.status_byte() | (32 if self.queue else 0)
+        return str(byte | (64 if byte & self.sre else 0))
+
+    def _reset(self, _: Call) -> None:
+        self.format = (1, 0)
+        self.data.clear()
+        self.reset()
+
+    def _empty_buffer(self, _: Call) -> None:
+        self.data.clear()
+        self._reply = ""
+
+    def _abort(self, _: Call) -> None:
+        """Nothing is ever under way between two messages here."""
+
+    def _wait(self, call: Call) -> None:
+        self.pause(call.number(0, 0, 99.9999) if call.numbers else 0.0)

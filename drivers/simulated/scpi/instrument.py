@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
+from typing_extensions import override
+
 from ..array.terminals import Place
 from ..server.instrument import SimulatedInstrument
 
@@ -193,7 +195,6 @@ class ScpiInstrument(SimulatedInstrument):
         self.ese = 0
         self.sre = 0
         self.esr = 128  # power on
-        self.operation_complete = False
         self._table = [
             (p, handler)
             for text, handler in self._all_commands().items()
@@ -214,8 +215,8 @@ class ScpiInstrument(SimulatedInstrument):
         """Reply to `*IDN?`."""
         raise AssertionError("a subclass knows who it is")
 
+    @override
     def message(self, line: str) -> str | bytes:
-        """See `SimulatedInstrument`."""
         replies: list[bytes] = []
         path = ""
         for unit in split_outside_quotes(line, ";"):
@@ -263,13 +264,13 @@ class ScpiInstrument(SimulatedInstrument):
         else:
             self.queue[-1] = self.OVERFLOW
 
+    @override
     def fill_queue(self) -> None:
-        """See `SimulatedInstrument`."""
         while self.OVERFLOW not in self.queue:
             self.push(ScpiError(-113, "Undefined header"))
 
+    @override
     def overrun(self) -> None:
-        """See `SimulatedInstrument`."""
         self.push(self.OVERRUN)
 
     def next_error(self, _: Call | None = None) -> str:

@@ -14,6 +14,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+from typing_extensions import override
 
 from ..array.terminals import Drive, Place, Sensed
 from .instrument import ILLEGAL, PARAMETER, Call, Handler, ScpiInstrument
@@ -135,16 +136,16 @@ class KeithleySmu(ScpiInstrument):
     def resting(self) -> Drive:
         """What the terminal does while the output is off."""
 
+    @override
     def commands(self) -> dict[str, Handler]:
-        """See `ScpiInstrument`."""
         table: dict[str, Handler] = {}
         for setting in self.SETTINGS:
             table[setting.pattern] = self._setter(setting)
             table[f"{setting.pattern}?"] = self._getter(setting)
         return table | self.actions()
 
+    @override
     def reset(self) -> None:
-        """See `ScpiInstrument`."""
         self.values = {s.pattern: s.default for s in self.SETTINGS}
         self.function = "VOLT"
         self.levels = {"VOLT": 0.0, "CURR": 0.0}
@@ -152,8 +153,8 @@ class KeithleySmu(ScpiInstrument):
         self.apply()
 
     @property
+    @override
     def outputs_on(self) -> bool:
-        """See `SimulatedInstrument`."""
         return self.is_on
 
     @property

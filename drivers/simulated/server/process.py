@@ -13,10 +13,17 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from rram_hil.errors import ConfigError
+from rram_hil.array.cells import Geometry
+from rram_hil.array.limits import Limits
+from rram_hil.errors import BenchError, ConfigError
 from rram_hil.hardware.far_side import FarSideRequest
+from rram_hil.simulation.config import Simulation
+
+from .control import ControlServer
+from .far_side import FarSide
 
 START_S = 60.0
 
@@ -77,28 +84,33 @@ def start(module: str, request: FarSideRequest, what: str) -> Started:
     return Started(answer, stop, lambda: process.poll() is None)
 
 
-def configuration() -> dict[str, Any]:
-    """In the process: what it was started with. Ctrl-C is left to the parent, which needs the far
-    side to make it safe.
+def serve(build: Callable[[FarSideRequest], FarSide]) -> None:
+    """The process: what it is started with from standard input, addresses to standard output, then
+    serve, until the parent ends and standard input with it.
     """
+    # Ctrl-C reaches the whole group; the host needs the far side to make the chip safe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    given: dict[str, Any] = json.loads(sys.stdin.readline())
-    return given
-
-
-def answer(**addresses: str) -> None:
-    """In the process: say where it can be reached, or `error`."""
+    given = json.loads(sys.stdin.readline())
+    try:
+        request = FarSideRequest(
+            Simulation.model_validate(given["simulation"]),
+            Geometry(**given["geometry"]),
+            Limits.model_validate(given["limits"]),
+            given["chip_id"],
+            Path(given["folder"]),
+            given["settings"],
+        )
+        far_side = build(request)
+    except (BenchError, OSError) as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        return
+    addresses = far_side.addresses | {"control": ControlServer(far_side.control).address}
+    threading.Thread(target=_end_with_parent, args=(far_side,), name="parent", daemon=True).start()
     print(json.dumps(addresses), flush=True)
+    far_side.serve()
 
 
-def end_with_parent(last: Callable[[], None]) -> None:
-    """When standard input ends, which it does with the parent: `last`, then end the process. In a
-    thread of its own.
-    """
-
-    def wait() -> None:
-        sys.stdin.read()
-        last()
-        os._exit(0)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
+def _end_with_parent(far_side: FarSide) -> None:
+    sys.stdin.read()
+    far_side.close()
+    os._exit(0)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from .lua_values import LuaTable, TspError, Value, boolean, to_number
 
 AUTORANGED = 0x04
@@ -122,15 +124,16 @@ class Buffer(LuaTable):
         self.append_mode = self.source_values = False
         self.time_stamps = self.cache = True
 
+    @override
     def get(self, key: Value) -> Value:
-        """See `LuaTable`; a number gives a reading. Raises `TspError` beyond the last."""
+        """A number gives a reading. Raises `TspError` beyond the last."""
         if isinstance(key, int | float) and not isinstance(key, bool):
             column: Column = self.values["readings"]
             return column.get(key)
         return super().get(key)
 
+    @override
     def length(self) -> int:
-        """See `LuaTable`."""
         return len(self.entries)
 
     def _put_append(self, value: Value) -> None:
@@ -161,16 +164,18 @@ class Column(LuaTable):
         self._name = name
         self.define("n", lambda: float(self.length()))
 
+    @override
     def length(self) -> int:
-        """See `LuaTable`; a column that is not collected is empty."""
+        """A column that is not collected is empty."""
         buffer = self._buffer
         collected = {"timestamps": buffer.time_stamps, "sourcevalues": buffer.source_values}.get(
             self._name, True
         )
         return len(buffer.entries) if collected else 0
 
+    @override
     def get(self, key: Value) -> Value:
-        """See `LuaTable`. Raises `TspError` 4900 beyond the last reading."""
+        """Raises `TspError` 4900 beyond the last reading."""
         at = to_number(key)
         if at is None or isinstance(key, str):
             return super().get(key)
@@ -178,6 +183,7 @@ class Column(LuaTable):
             raise TspError(4900, f"Reading buffer index {at:g} is invalid")
         return self._buffer.entries[int(at) - 1].column(self._name, self._buffer.base_s)
 
+    @override
     def set(self, key: Value, value: Value) -> None:
         """Readings are not written by scripts. Raises `TspError`."""
         raise TspError(-203, "Command protected")

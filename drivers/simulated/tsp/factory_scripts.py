@@ -75,8 +75,8 @@ local function configure(smu, volts, bias, levels, limit, ton, toff, points, buf
   if buffer ~= nil and ton < smu.measure.nplc / localnode.linefreq then
     return false, "ton is too short for the measurement time"
   end
-  pulses[tag] = {smu = smu, volts = volts, bias = bias, levels = levels, limit = limit, ton = ton, toff = toff,
-                 points = points, buffer = buffer}
+  pulses[tag] = {smu = smu, volts = volts, bias = bias, levels = levels, limit = limit,
+                 ton = ton, toff = toff, points = points, buffer = buffer}
   return true, "Setup successful"
 end
 
@@ -123,16 +123,20 @@ function ConfigPulseIMeasureV(smu, bias, level, limit, ton, toff, points, buffer
   return configure(smu, false, bias, same(level, points), limit, ton, toff, points, buffer, tag)
 end
 function ConfigPulseVMeasureISweepLin(smu, bias, start, stop, limit, ton, toff, points, buffer, tag)
-  return configure(smu, true, bias, linear(start, stop, points), limit, ton, toff, points, buffer, tag)
+  local levels = linear(start, stop, points)
+  return configure(smu, true, bias, levels, limit, ton, toff, points, buffer, tag)
 end
 function ConfigPulseIMeasureVSweepLin(smu, bias, start, stop, limit, ton, toff, points, buffer, tag)
-  return configure(smu, false, bias, linear(start, stop, points), limit, ton, toff, points, buffer, tag)
+  local levels = linear(start, stop, points)
+  return configure(smu, false, bias, levels, limit, ton, toff, points, buffer, tag)
 end
 function ConfigPulseVMeasureISweepLog(smu, bias, start, stop, limit, ton, toff, points, buffer, tag)
-  return configure(smu, true, bias, logarithmic(start, stop, points), limit, ton, toff, points, buffer, tag)
+  local levels = logarithmic(start, stop, points)
+  return configure(smu, true, bias, levels, limit, ton, toff, points, buffer, tag)
 end
 function ConfigPulseIMeasureVSweepLog(smu, bias, start, stop, limit, ton, toff, points, buffer, tag)
-  return configure(smu, false, bias, logarithmic(start, stop, points), limit, ton, toff, points, buffer, tag)
+  local levels = logarithmic(start, stop, points)
+  return configure(smu, false, bias, levels, limit, ton, toff, points, buffer, tag)
 end
 function InitiatePulseTest(tag)
   return run(tag)

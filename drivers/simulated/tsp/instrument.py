@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from ..array.terminals import Place
 from ..server.instrument import SimulatedInstrument
 from .lua_compiler import Machine
@@ -148,8 +150,8 @@ class TspInstrument(SimulatedInstrument):
 
     # Messages
 
+    @override
     def message(self, line: str) -> str | bytes:
-        """See `SimulatedInstrument`."""
         self._output.clear()
         text = line.strip()
         if self._loading is not None and text != "endscript":
@@ -205,16 +207,17 @@ class TspInstrument(SimulatedInstrument):
             raise LuaError("not enough memory")
         self._output += data
 
+    @override
     def clear(self) -> None:
-        """See `SimulatedInstrument`: a half-loaded script is dropped."""
+        """A half-loaded script is dropped."""
         self._loading = None
 
+    @override
     def overrun(self) -> None:
-        """See `SimulatedInstrument`."""
         self.push_error(-363, "Input buffer overrun")
 
+    @override
     def fill_queue(self) -> None:
-        """See `SimulatedInstrument`."""
         while not (self.queue and self.queue[-1].code == -350):
             self.push_error(-285, "TSP Syntax error at line 1: unexpected symbol near `?'")
 
@@ -346,7 +349,8 @@ class TspInstrument(SimulatedInstrument):
         if self.data_format == 1:
             self.write(", ".join(self.shown(v) for v in values).encode("latin-1") + b"\n")
             return
-        kind = f"{'<' if self.little_endian else '>'}{len(values)}{'f' if self.data_format == 2 else 'd'}"
+        order, size = "<" if self.little_endian else ">", "f" if self.data_format == 2 else "d"
+        kind = f"{order}{len(values)}{size}"
         numbers = [math.nan if (n := to_number(v)) is None else n for v in values]
         if self.data_format == 2:
             most = 3.4028234663852886e38
@@ -526,8 +530,8 @@ class _Node(LuaTable):
         super().__init__()
         self.instrument = instrument
 
+    @override
     def get(self, key: Value) -> Value:
-        """See `LuaTable`."""
         own = self.instrument.globals
         if key == "execute":
             return lambda code: self.instrument.execute(text_at(code, 1, "execute"))
@@ -538,8 +542,8 @@ class _Node(LuaTable):
         local = own.get("localnode")
         return local.get(key) if key in local.attributes or key in local.values else own.get(key)
 
+    @override
     def set(self, key: Value, value: Value) -> None:
-        """See `LuaTable`."""
         self.instrument.globals.get("localnode").set(key, value)
 
 
@@ -550,8 +554,9 @@ class _Nodes(LuaTable):
         super().__init__()
         self._instrument = instrument
 
+    @override
     def get(self, key: Value) -> Value:
-        """See `LuaTable`; nil for a number that nobody has."""
+        """Nil for a number that nobody has."""
         if key == self._instrument.node_number:
             return _Node(self._instrument)
         found = (
@@ -559,6 +564,7 @@ class _Nodes(LuaTable):
         )
         return _Node(found) if isinstance(found, TspInstrument) else None
 
+    @override
     def set(self, key: Value, value: Value) -> None:
         """Nodes are wired, not assigned. Raises `LuaError`."""
         raise LuaError("attempt to set `node'")

@@ -9,9 +9,11 @@ precedence): there is no `#`, `%` or string method in this Lua. Left out: corout
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .lua_values import (
@@ -166,7 +168,6 @@ class _Scope:
     slots: int = 0
     blocks: list[dict[str, _Local]] = field(default_factory=lambda: [{}])
     upvalues: dict[_Local, _Local] = field(default_factory=dict)
-    variadic: bool = False
 
     def declare(self, name: str) -> _Local:
         local = _Local(self.slots)
@@ -677,7 +678,7 @@ class _Compiler:
             token = self.token
             self.at += 1
             right = self.expression(level + 1)
-            left = _Node(_binary(token.text, left, right, token.line), token.line)
+            left = _binary(left, right, token)
         return left
 
     def concatenation(self) -> _Node:
@@ -685,7 +686,7 @@ class _Compiler:
         if self.is_next(".."):
             token = self.token
             self.at += 1
-            left = _Node(_binary("..", left, self.concatenation(), token.line), token.line)
+            left = _binary(left, self.concatenation(), token)
         return left
 
     def arithmetic(self, operators: tuple[str, ...]) -> _Node:
@@ -696,7 +697,7 @@ class _Compiler:
         while self.is_next(*operators):
             token = self.token
             self.at += 1
-            left = _Node(_binary(token.text, left, operand(), token.line), token.line)
+            left = _binary(left, operand(), token)
         return left
 
     def unary(self) -> _Node:
@@ -712,7 +713,7 @@ class _Compiler:
                 value = get(frame)
                 number = value if type(value) is float else to_number(value)
                 if number is None:
-                    raise _arithmetic_error(value, inner, token.line)
+                    raise _operand_error("perform arithmetic on", value, inner, token.line)
                 return -number
 
             return _Node(negative, token.line)
@@ -724,7 +725,7 @@ class _Compiler:
             token = self.token
             self.at += 1
             # The exponent may carry a sign and is right associative.
-            base = _Node(_binary("^", base, self.unary(), token.line), token.line)
+            base = _binary(base, self.unary(), token)
         return base
 
     def simple(self) -> _Node:
@@ -984,15 +985,6 @@ def _store(
         raise LuaError(f"bad value for `{key}': {error}", line) from None
 
 
-def _arithmetic_error(value: Value, node: _Node, line: int) -> LuaError:
-    on = (
-        f"{node.called} (a {type_name(value)} value)"
-        if node.called
-        else f"a {type_name(value)} value"
-    )
-    return LuaError(f"attempt to perform arithmetic on {on}", line)
-
-
 def _divide(a: float, b: float) -> float:
     if b:
         return a / b
@@ -1009,73 +1001,99 @@ def _power(a: float, b: float) -> float:
     return math.nan if isinstance(result, complex) else result
 
 
-_ARITHMETIC: dict[str, Callable[[float, float], float]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": _divide,
-    "^": _power,
-}
-_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "<": lambda a, b: bool(a < b),
-    ">": lambda a, b: bool(a > b),
-    "<=": lambda a, b: bool(a <= b),
-    ">=": lambda a, b: bool(a >= b),
-}
+def _operand_error(what: str, value: Value, node: _Node, line: int) -> LuaError:
+    kind = f"a {type_name(value)} value"
+    return LuaError(f"attempt to {what} {f'{node.called} ({kind})' if node.called else kind}", line)
 
 
-def _binary(operator: str, left: _Node, right: _Node, line: int) -> Expression:
+def _and(left: _Node, right: _Node, _: int) -> Expression:
     a, b = left.get, right.get
-    if operator == "and":
-        return lambda frame: b(frame) if (v := a(frame)) is not None and v is not False else v
-    if operator == "or":
-        return lambda frame: v if (v := a(frame)) is not None and v is not False else b(frame)
-    if operator == "==":
-        return lambda frame: equal(a(frame), b(frame))
-    if operator == "~=":
-        return lambda frame: not equal(a(frame), b(frame))
-    if operator in _COMPARISONS:
-        compare = _COMPARISONS[operator]
+    return lambda frame: b(frame) if (v := a(frame)) is not None and v is not False else v
 
-        def ordered(frame: Frame) -> bool:
-            x, y = a(frame), b(frame)
-            kinds = type_name(x), type_name(y)
-            if kinds[0] != kinds[1]:
-                raise LuaError(f"attempt to compare {kinds[0]} with {kinds[1]}", line)
-            if kinds[0] not in ("number", "string"):
-                raise LuaError(f"attempt to compare two {kinds[0]} values", line)
-            return compare(x, y)
 
-        return ordered
-    if operator == "..":
+def _or(left: _Node, right: _Node, _: int) -> Expression:
+    a, b = left.get, right.get
+    return lambda frame: v if (v := a(frame)) is not None and v is not False else b(frame)
 
-        def joined(frame: Frame) -> str:
-            x, y = a(frame), b(frame)
-            for value, node in ((x, left), (y, right)):
-                if type_name(value) not in ("number", "string"):
-                    on = (
-                        f"{node.called} (a {type_name(value)} value)"
-                        if node.called
-                        else f"a {type_name(value)} value"
-                    )
-                    raise LuaError(f"attempt to concatenate {on}", line)
-            text = to_string(x) + to_string(y)
-            if len(text) > LONGEST_STRING:
-                raise LuaError("not enough memory", line)
-            return text
 
-        return joined
-    work = _ARITHMETIC[operator]
+def _equal(left: _Node, right: _Node, _: int) -> Expression:
+    a, b = left.get, right.get
+    return lambda frame: equal(a(frame), b(frame))
 
-    def arithmetic(frame: Frame) -> Value:
+
+def _unequal(left: _Node, right: _Node, _: int) -> Expression:
+    a, b = left.get, right.get
+    return lambda frame: not equal(a(frame), b(frame))
+
+
+def _ordered(
+    compare: Callable[[Any, Any], bool], left: _Node, right: _Node, line: int
+) -> Expression:
+    a, b = left.get, right.get
+
+    def run(frame: Frame) -> bool:
+        x, y = a(frame), b(frame)
+        kinds = type_name(x), type_name(y)
+        if kinds[0] != kinds[1]:
+            raise LuaError(f"attempt to compare {kinds[0]} with {kinds[1]}", line)
+        if kinds[0] not in ("number", "string"):
+            raise LuaError(f"attempt to compare two {kinds[0]} values", line)
+        return bool(compare(x, y))
+
+    return run
+
+
+def _joined(left: _Node, right: _Node, line: int) -> Expression:
+    a, b = left.get, right.get
+
+    def run(frame: Frame) -> str:
+        x, y = a(frame), b(frame)
+        for value, node in ((x, left), (y, right)):
+            if type_name(value) not in ("number", "string"):
+                raise _operand_error("concatenate", value, node, line)
+        text = to_string(x) + to_string(y)
+        if len(text) > LONGEST_STRING:
+            raise LuaError("not enough memory", line)
+        return text
+
+    return run
+
+
+def _arithmetic(
+    work: Callable[[float, float], float], left: _Node, right: _Node, line: int
+) -> Expression:
+    a, b = left.get, right.get
+
+    def run(frame: Frame) -> Value:
         x, y = a(frame), b(frame)
         if type(x) is float and type(y) is float:
             return work(x, y)
         m, n = to_number(x), to_number(y)
         if m is None or n is None:
-            raise (
-                _arithmetic_error(x, left, line) if m is None else _arithmetic_error(y, right, line)
-            )
+            value, node = (x, left) if m is None else (y, right)
+            raise _operand_error("perform arithmetic on", value, node, line)
         return work(m, n)
 
-    return arithmetic
+    return run
+
+
+_BINARY: dict[str, Callable[[_Node, _Node, int], Expression]] = {
+    "and": _and,
+    "or": _or,
+    "==": _equal,
+    "~=": _unequal,
+    "..": _joined,
+    "<": partial(_ordered, operator.lt),
+    ">": partial(_ordered, operator.gt),
+    "<=": partial(_ordered, operator.le),
+    ">=": partial(_ordered, operator.ge),
+    "+": partial(_arithmetic, operator.add),
+    "-": partial(_arithmetic, operator.sub),
+    "*": partial(_arithmetic, operator.mul),
+    "/": partial(_arithmetic, _divide),
+    "^": partial(_arithmetic, _power),
+}
+
+
+def _binary(left: _Node, right: _Node, token: _Token) -> _Node:
+    return _Node(_BINARY[token.text](left, right, token.line), token.line)

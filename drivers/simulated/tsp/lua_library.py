@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cmp_to_key
 from typing import Any
 
 from .lua_compiler import LuaFunction, Machine
@@ -66,162 +67,194 @@ def table_at(value: Value, at: int, function: str) -> LuaTable:
 
 def install(machine: Machine) -> None:
     """Put the library into the machine's globals."""
-    for name, value in _base(machine).items():
+    calling = _Calling(machine)
+    for name, value in (_BASE | calling.base()).items():
         machine.globals.set(name, value)
-    machine.globals.set("string", _string(machine))
-    machine.globals.set("table", _table(machine))
+    machine.globals.set("string", LuaTable(_STRING | {"gsub": calling.gsub}))
+    machine.globals.set("table", LuaTable(_TABLE | calling.table()))
     machine.globals.set("math", _math())
 
 
-def _base(machine: Machine) -> dict[str, Value]:
-    def pairs(table: Value) -> tuple[Value, ...]:
-        steps = table_at(table, 1, "pairs").pairs()
-        return (lambda *_: next(steps, None)), table, None
+class _Calling:
+    """The functions that compile or call Lua, and so need the machine."""
 
-    def ipairs(table: Value) -> tuple[Value, ...]:
-        found = table_at(table, 1, "ipairs")
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
 
-        def step(_: Value, at: Value) -> tuple[Value, ...] | None:
-            value = found.get(at + 1)
-            return None if value is None else (at + 1, value)
+    def base(self) -> dict[str, Value]:
+        return {"pcall": self.pcall, "loadstring": self.loadstring}
 
-        return step, table, 0.0
+    def table(self) -> dict[str, Value]:
+        return {"sort": self.sort, "foreach": self.foreach, "foreachi": self.foreachi}
 
-    def pcall(function: Value, *arguments: Value) -> tuple[Value, ...]:
+    def pcall(self, function: Value, *arguments: Value) -> tuple[Value, ...]:
         try:
-            return True, *machine.call(function, arguments, machine.line, "")
+            return True, *self.machine.call(function, arguments, self.machine.line, "")
         except EndlessError:
             raise
         except LuaError as error:
             return False, error.value
 
-    def error(value: Value = None, _level: Value = None) -> None:
-        raise LuaError(value)
-
-    def assert_(
-        value: Value = None, message: Value = "assertion failed!", *rest: Value
-    ) -> tuple[Value, ...]:
-        if value is None or value is False:
-            raise LuaError(message)
-        return (value, message, *rest)
-
-    def unpack(table: Value) -> tuple[Value, ...]:
-        found = table_at(table, 1, "unpack")
-        return tuple(found.get(at + 1) for at in range(found.length()))
-
-    def tonumber(value: Value, base: Value = 10.0) -> float | None:
-        return to_number(value, int(base))
-
-    def loadstring(source: Value, _name: Value = None) -> Value:
+    def loadstring(self, source: Value, _name: Value = None) -> Value:
         try:
-            return machine.compile(text_at(source, 1, "loadstring"))
+            return self.machine.compile(text_at(source, 1, "loadstring"))
         except LuaSyntaxError as wrong:
             return None, wrong.text
 
-    def next_(table: Value, key: Value = None) -> Value:
-        return lua_next(table, key)
+    def sort(self, table: Value, less: Value = None) -> None:
+        items = table_at(table, 1, "sort")
+        values = [items.get(at + 1) for at in range(items.length())]
 
-    return {
-        "pairs": pairs,
-        "ipairs": ipairs,
-        "next": next_,
-        "pcall": pcall,
-        "error": error,
-        "assert": assert_,
-        "unpack": unpack,
-        "tonumber": tonumber,
-        "tostring": lambda value=None: to_string(value),
-        "type": lambda value=None: type_name(value),
-        "rawget": lambda table, key: table_at(table, 1, "rawget").get(key),
-        "rawset": lambda table, key, value: table_at(table, 1, "rawset").set(key, value),
-        "rawequal": lambda a, b: a is b or a == b,
-        "loadstring": loadstring,
-        "collectgarbage": lambda *_: None,
-        "gcinfo": lambda: (100.0, 1000.0),
-        "_VERSION": "Lua 5.0",
-    }
+        def compared(one: Value, other: Value) -> int:
+            # Sorting asks only whether one value comes before another.
+            return -1 if self._is_less(one, other, less) else 0
 
+        for at, value in enumerate(sorted(values, key=cmp_to_key(compared))):
+            items.set(at + 1, value)
 
-def _table(machine: Machine) -> LuaTable:
-    def insert(table: Value, *rest: Value) -> None:
-        found = table_at(table, 1, "insert")
-        size = found.length()
-        at = size + 1 if len(rest) < 2 else int(number_at(rest[0], 2, "insert"))
-        for place in range(size, at - 1, -1):
-            found.set(place + 1, found.get(place))
-        found.set(at, rest[-1])
-        _resize(found, size + 1)
+    def _is_less(self, one: Value, other: Value, less: Value) -> bool:
+        if less is not None:
+            result = self.machine.call(less, (one, other), self.machine.line, "order function")
+            return bool(result) and result[0] not in (None, False)
+        if type_name(one) != type_name(other):
+            raise LuaError(f"attempt to compare {type_name(one)} with {type_name(other)}")
+        return bool(one < other)
 
-    def remove(table: Value, place: Value = None) -> Value:
-        found = table_at(table, 1, "remove")
-        size = found.length()
-        if size == 0:
-            return None
-        at = size if place is None else int(number_at(place, 2, "remove"))
-        value = found.get(at)
-        for here in range(at, size):
-            found.set(here, found.get(here + 1))
-        found.set(size, None)
-        _resize(found, size - 1)
-        return value
+    def foreach(self, table: Value, function: Value) -> Value:
+        return self._until_one(function, table_at(table, 1, "foreach").pairs())
 
-    def concat(table: Value, separator: Value = "", first: Value = 1.0, last: Value = None) -> str:
-        found = table_at(table, 1, "concat")
-        end = found.length() if last is None else int(last)
-        return to_string(separator).join(
-            text_at(found.get(at), 1, "concat") for at in range(int(first), end + 1)
+    def foreachi(self, table: Value, function: Value) -> Value:
+        items = table_at(table, 1, "foreachi")
+        numbers = range(1, items.length() + 1)
+        return self._until_one(function, ((float(at), items.get(at)) for at in numbers))
+
+    def _until_one(self, function: Value, pairs: Iterable[tuple[Value, ...]]) -> Value:
+        """Call with each pair until a call returns something."""
+        for pair in pairs:
+            result = self.machine.call(function, pair, self.machine.line, "")
+            if result and result[0] is not None:
+                return result
+        return None
+
+    def gsub(self, text: Value, pattern: Value, by: Value, most: Value = None) -> tuple[str, float]:
+        word = text_at(text, 1, "gsub")
+        left = math.inf if most is None else int(number_at(most, 4, "gsub"))
+        parts: list[str] = []
+        at, count = 0, 0
+        for match in _all(text_at(pattern, 2, "gsub"), word):
+            if count >= left:
+                break
+            count += 1
+            parts += [word[at : match.start()], self._replacement(match, by)]
+            at = match.end()
+        return "".join([*parts, word[at:]]), float(count)
+
+    def _replacement(self, match: re.Match[str], by: Value) -> str:
+        groups = _captures(match) or (match.group(),)
+        if isinstance(by, LuaFunction) or callable(by):
+            result = self.machine.call(by, groups, self.machine.line, "replacement")
+            return to_string(result[0]) if result and result[0] is not None else ""
+        return re.sub(
+            r"%(.)",
+            lambda m: to_string((match.group(), *groups)[int(m[1])]) if m[1].isdigit() else m[1],
+            text_at(by, 3, "gsub"),
         )
 
-    def sort(table: Value, less: Value = None) -> None:
-        found = table_at(table, 1, "sort")
-        values = [found.get(at + 1) for at in range(found.length())]
 
-        class Key:
-            def __init__(self, value: Value) -> None:
-                self.value = value
+def _pairs(table: Value) -> tuple[Value, ...]:
+    steps = table_at(table, 1, "pairs").pairs()
+    return (lambda *_: next(steps, None)), table, None
 
-            def __lt__(self, other: Key) -> bool:
-                if less is not None:
-                    result = machine.call(
-                        less, (self.value, other.value), machine.line, "order function"
-                    )
-                    return bool(result) and result[0] not in (None, False)
-                if type_name(self.value) != type_name(other.value):
-                    raise LuaError(
-                        f"attempt to compare {type_name(self.value)} with {type_name(other.value)}"
-                    )
-                return bool(self.value < other.value)
 
-        for at, value in enumerate(sorted(values, key=Key)):
-            found.set(at + 1, value)
+def _ipairs(table: Value) -> tuple[Value, ...]:
+    items = table_at(table, 1, "ipairs")
 
-    def foreach(table: Value, function: Value) -> Value:
-        for pair in table_at(table, 1, "foreach").pairs():
-            result = machine.call(function, pair, machine.line, "")
-            if result and result[0] is not None:
-                return result
+    def step(_: Value, at: Value) -> tuple[Value, ...] | None:
+        value = items.get(at + 1)
+        return None if value is None else (at + 1, value)
+
+    return step, table, 0.0
+
+
+def _error(value: Value = None, _level: Value = None) -> None:
+    raise LuaError(value)
+
+
+def _assert(
+    value: Value = None, message: Value = "assertion failed!", *rest: Value
+) -> tuple[Value, ...]:
+    if value is None or value is False:
+        raise LuaError(message)
+    return (value, message, *rest)
+
+
+def _unpack(table: Value) -> tuple[Value, ...]:
+    items = table_at(table, 1, "unpack")
+    return tuple(items.get(at + 1) for at in range(items.length()))
+
+
+def _tonumber(value: Value, base: Value = 10.0) -> float | None:
+    return to_number(value, int(base))
+
+
+_BASE: dict[str, Value] = {
+    "pairs": _pairs,
+    "ipairs": _ipairs,
+    "next": lambda table, key=None: lua_next(table, key),
+    "error": _error,
+    "assert": _assert,
+    "unpack": _unpack,
+    "tonumber": _tonumber,
+    "tostring": lambda value=None: to_string(value),
+    "type": lambda value=None: type_name(value),
+    "rawget": lambda table, key: table_at(table, 1, "rawget").get(key),
+    "rawset": lambda table, key, value: table_at(table, 1, "rawset").set(key, value),
+    "rawequal": lambda a, b: a is b or a == b,
+    "collectgarbage": lambda *_: None,
+    "gcinfo": lambda: (100.0, 1000.0),
+    "_VERSION": "Lua 5.0",
+}
+
+
+def _insert(table: Value, *rest: Value) -> None:
+    items = table_at(table, 1, "insert")
+    size = items.length()
+    at = size + 1 if len(rest) < 2 else int(number_at(rest[0], 2, "insert"))
+    for place in range(size, at - 1, -1):
+        items.set(place + 1, items.get(place))
+    items.set(at, rest[-1])
+    _resize(items, size + 1)
+
+
+def _remove(table: Value, place: Value = None) -> Value:
+    items = table_at(table, 1, "remove")
+    size = items.length()
+    if size == 0:
         return None
+    at = size if place is None else int(number_at(place, 2, "remove"))
+    value = items.get(at)
+    for here in range(at, size):
+        items.set(here, items.get(here + 1))
+    items.set(size, None)
+    _resize(items, size - 1)
+    return value
 
-    def foreachi(table: Value, function: Value) -> Value:
-        found = table_at(table, 1, "foreachi")
-        for at in range(1, found.length() + 1):
-            result = machine.call(function, (float(at), found.get(at)), machine.line, "")
-            if result and result[0] is not None:
-                return result
-        return None
 
-    return LuaTable(
-        {
-            "insert": insert,
-            "remove": remove,
-            "concat": concat,
-            "sort": sort,
-            "foreach": foreach,
-            "foreachi": foreachi,
-            "getn": lambda table: float(table_at(table, 1, "getn").length()),
-            "setn": lambda table, n: table_at(table, 1, "setn").set("n", n),
-        }
+def _concat(table: Value, separator: Value = "", first: Value = 1.0, last: Value = None) -> str:
+    items = table_at(table, 1, "concat")
+    end = items.length() if last is None else int(last)
+    return to_string(separator).join(
+        text_at(items.get(at), 1, "concat") for at in range(int(first), end + 1)
     )
+
+
+_TABLE: dict[str, Value] = {
+    "insert": _insert,
+    "remove": _remove,
+    "concat": _concat,
+    "getn": lambda table: float(table_at(table, 1, "getn").length()),
+    "setn": lambda table, n: table_at(table, 1, "setn").set("n", n),
+}
 
 
 def _resize(table: LuaTable, size: int) -> None:
@@ -292,86 +325,45 @@ def _math() -> LuaTable:
     return LuaTable(functions)
 
 
-def _string(machine: Machine) -> LuaTable:
-    def sub(text: Value, first: Value, last: Value = -1.0) -> str:
-        word = text_at(text, 1, "sub")
-        i, j = int(number_at(first, 2, "sub")), int(number_at(last, 3, "sub"))
-        i = max(len(word) + i + 1, 1) if i < 0 else max(i, 1)
-        j = len(word) + j + 1 if j < 0 else j
-        return word[i - 1 : max(j, 0)]
+def _sub(text: Value, first: Value, last: Value = -1.0) -> str:
+    word = text_at(text, 1, "sub")
+    i, j = int(number_at(first, 2, "sub")), int(number_at(last, 3, "sub"))
+    i = max(len(word) + i + 1, 1) if i < 0 else max(i, 1)
+    j = len(word) + j + 1 if j < 0 else j
+    return word[i - 1 : max(j, 0)]
 
-    def rep(text: Value, count: Value) -> str:
-        word, n = text_at(text, 1, "rep"), int(number_at(count, 2, "rep"))
-        if len(word) * n > LONGEST_STRING:
-            raise LuaError("not enough memory")
-        return word * n
 
-    def byte(text: Value, at: Value = 1.0) -> float | None:
-        word = sub(text, at, at)
-        return float(ord(word)) if word else None
+def _rep(text: Value, count: Value) -> str:
+    word, n = text_at(text, 1, "rep"), int(number_at(count, 2, "rep"))
+    if len(word) * n > LONGEST_STRING:
+        raise LuaError("not enough memory")
+    return word * n
 
-    def find(text: Value, pattern: Value, start: Value = 1.0, plain: Value = None) -> Value:
-        word, wanted = text_at(text, 1, "find"), text_at(pattern, 2, "find")
-        first = int(number_at(start, 3, "find"))
-        first = max(len(word) + first, 0) if first < 0 else max(first - 1, 0)
-        if plain not in (None, False):
-            at = word.find(wanted, first)
-            return None if at < 0 else (at + 1.0, float(at + len(wanted)))
-        match = _search(wanted, word, first)
-        return (
-            None if match is None else (match.start() + 1.0, float(match.end()), *_captures(match))
-        )
 
-    def gfind(text: Value, pattern: Value) -> Value:
-        matches = _all(text_at(pattern, 2, "gfind"), text_at(text, 1, "gfind"))
+def _byte(text: Value, at: Value = 1.0) -> float | None:
+    word = _sub(text, at, at)
+    return float(ord(word)) if word else None
 
-        def step(*_: Value) -> tuple[Value, ...] | None:
-            match = next(matches, None)
-            return None if match is None else _captures(match) or (match.group(),)
 
-        return step
+def _find(text: Value, pattern: Value, start: Value = 1.0, plain: Value = None) -> Value:
+    word, wanted = text_at(text, 1, "find"), text_at(pattern, 2, "find")
+    first = int(number_at(start, 3, "find"))
+    first = max(len(word) + first, 0) if first < 0 else max(first - 1, 0)
+    if plain not in (None, False):
+        at = word.find(wanted, first)
+        return None if at < 0 else (at + 1.0, float(at + len(wanted)))
+    match = _search(wanted, word, first)
+    return None if match is None else (match.start() + 1.0, float(match.end()), *_captures(match))
 
-    def gsub(text: Value, pattern: Value, by: Value, most: Value = None) -> tuple[str, float]:
-        word = text_at(text, 1, "gsub")
-        left = math.inf if most is None else int(number_at(most, 4, "gsub"))
-        parts: list[str] = []
-        at, count = 0, 0
-        for match in _all(text_at(pattern, 2, "gsub"), word):
-            if count >= left:
-                break
-            count += 1
-            parts += [word[at : match.start()], replacement(match, by)]
-            at = match.end()
-        return "".join([*parts, word[at:]]), float(count)
 
-    def replacement(match: re.Match[str], by: Value) -> str:
-        groups = _captures(match) or (match.group(),)
-        if isinstance(by, LuaFunction) or callable(by):
-            result = machine.call(by, groups, machine.line, "replacement")
-            return to_string(result[0]) if result and result[0] is not None else ""
-        return re.sub(
-            r"%(.)",
-            lambda m: to_string((match.group(), *groups)[int(m[1])]) if m[1].isdigit() else m[1],
-            text_at(by, 3, "gsub"),
-        )
+def _gfind(text: Value, pattern: Value) -> Value:
+    matches = _all(text_at(pattern, 2, "gfind"), text_at(text, 1, "gfind"))
 
-    return LuaTable(
-        {
-            "len": lambda text: float(len(text_at(text, 1, "len"))),
-            "sub": sub,
-            "upper": lambda text: text_at(text, 1, "upper").upper(),
-            "lower": lambda text: text_at(text, 1, "lower").lower(),
-            "rep": rep,
-            "byte": byte,
-            "char": lambda *codes: "".join(
-                chr(int(number_at(c, at + 1, "char")) & 255) for at, c in enumerate(codes)
-            ),
-            "format": format_,
-            "find": find,
-            "gfind": gfind,
-            "gsub": gsub,
-        }
-    )
+    def step(*_: Value) -> tuple[Value, ...] | None:
+        match = next(matches, None)
+        return None if match is None else _captures(match) or (match.group(),)
+
+    return step
 
 
 def format_(pattern: Value, *arguments: Value) -> str:
@@ -407,6 +399,22 @@ def format_(pattern: Value, *arguments: Value) -> str:
     return re.sub(
         r"%([-+ #0]{0,5}\d{0,3}(?:\.\d{0,3})?)([A-Za-z%])", one, text_at(pattern, 1, "format")
     )
+
+
+_STRING: dict[str, Value] = {
+    "len": lambda text: float(len(text_at(text, 1, "len"))),
+    "sub": _sub,
+    "upper": lambda text: text_at(text, 1, "upper").upper(),
+    "lower": lambda text: text_at(text, 1, "lower").lower(),
+    "rep": _rep,
+    "byte": _byte,
+    "char": lambda *codes: "".join(
+        chr(int(number_at(c, at + 1, "char")) & 255) for at, c in enumerate(codes)
+    ),
+    "format": format_,
+    "find": _find,
+    "gfind": _gfind,
+}
 
 
 def _search(pattern: str, text: str, start: int) -> re.Match[str] | None:

@@ -29,7 +29,6 @@ from .buffer import (
 from .lua_values import (
     PARAMETER_TOO_BIG,
     PARAMETER_TOO_SMALL,
-    LuaError,
     LuaTable,
     TspError,
     Value,
@@ -653,11 +652,3 @@ def _attribute(
     table: LuaTable, name: str, get: Callable[..., Any], put: Callable[..., Any]
 ) -> None:
     table.define(name, get, put)
-
-
-def channel_of(value: Value, smus: dict[str, Smu]) -> Smu:
-    """The channel whose table a script hands to a function. Raises `LuaError`."""
-    for smu in smus.values():
-        if smu.table is value:
-            return smu
-    raise LuaError("bad argument #1 (smu expected)")

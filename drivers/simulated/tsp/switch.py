@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from typing_extensions import override
+
 from ..array.terminals import Place
 from .instrument import LuaTable, TspError, TspInstrument, Value, number
 from .lua_library import text_at
@@ -100,20 +102,21 @@ class SimulatedTspSwitch(TspInstrument):
         for relay in card.backplane:
             yield Relay(f"{slot}{relay}", slot, 0, 0, card.settle_s)
 
+    @override
     def identification(self) -> str:
-        """See `TspInstrument`."""
         return (
             "KEITHLEY INSTRUMENTS INC.,MODEL"
             f" {self.pretends or self.model},{self.place.serial},{self.FIRMWARE}"
         )
 
     @property
+    @override
     def outputs_on(self) -> bool:
-        """See `SimulatedInstrument`."""
         return any(relay.is_closed for relay in self.relays.values())
 
+    @override
     def reset(self) -> None:
-        """See `TspInstrument`: all open, every channel and the digital port at its defaults."""
+        """All open, every channel and the digital port at its defaults."""
         self.rule = RULES["BREAK_BEFORE_MAKE"]
         self.is_sequential = False
         self._reset_channels(self.relays.values())
@@ -234,8 +237,8 @@ class SimulatedTspSwitch(TspInstrument):
             self._act(opening, False)
             self._act(new, True)
 
+    @override
     def build(self) -> None:
-        """See `TspInstrument`."""
         self.triggers.add_digital_lines()
         channel = self.channel_table()
         channel.sealed = True

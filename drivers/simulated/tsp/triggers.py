@@ -13,6 +13,8 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
+from typing_extensions import override
+
 from ..array.terminals import Bus, Place
 from .lua_values import LuaTable, TspError, Value, boolean, number, to_number
 
@@ -85,11 +87,6 @@ class Events:
             self._bus.clock.advance(when_s - self._bus.clock.now_s)
         action()
         return True
-
-    @property
-    def next_due_s(self) -> float:
-        """When the next thing is due; infinite for none."""
-        return self._due[0][0] if self._due else float("inf")
 
     def drop_due(self) -> None:
         """Forget what is due (a reset)."""
@@ -228,8 +225,8 @@ class Line(TriggerObject):
         if self.mode:
             self.happen()
 
+    @override
     def reset(self) -> None:
-        """See `TriggerObject`."""
         super().reset()
         self.mode, self.width_s = 0.0, SHORTEST_PULSE_S
         self._stimulus.set(0.0)
@@ -297,8 +294,9 @@ class Timer(TriggerObject):
 
     _generation = 0
 
+    @override
     def reset(self) -> None:
-        """See `TriggerObject`; what is due no longer happens."""
+        """Reset; what is due no longer happens."""
         super().reset()
         self._generation += 1
         self._default()
@@ -330,8 +328,8 @@ class Blender(TriggerObject):
                 stimulus.detected = False
             self.happen()
 
+    @override
     def reset(self) -> None:
-        """See `TriggerObject`."""
         super().reset()
         self.either = False
         for stimulus in self._stimuli:
@@ -351,12 +349,12 @@ class _StimulusTable(LuaTable):
             raise TspError(-222, "Parameter Data Out of Range")
         return self._stimuli[int(at) - 1]
 
+    @override
     def get(self, key: Value) -> Value:
-        """See `LuaTable`."""
         return float(self._find(key).number)
 
+    @override
     def set(self, key: Value, value: Value) -> None:
-        """See `LuaTable`."""
         self._find(key).set(value)
 
 

@@ -1,0 +1,110 @@
+"""What the drivers of all instruments that are spoken to in text share: who it is, its error queue,
+outputs off.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from typing_extensions import override
+
+from rram_hil.errors import BenchError, InstrumentError, LinkError
+from rram_hil.hardware.driver import Identity
+from rram_hil.hardware.instrument import Instrument
+from rram_hil.wire.dialog import Dialog
+from rram_hil.wire.open_link import make_link
+
+
+class TextInstrument(Instrument):
+    """An instrument that answers `*IDN?`. `identity` is what `connect` found."""
+
+    ENDING: ClassVar[bytes] = b"\n"
+    identity: Identity
+
+    @abstractmethod
+    def probe(self, nonce: int) -> tuple[str, str]:
+        """The question that proves the link in step after a timeout, and its answer."""
+
+    @override
+    def connect(self) -> Identity:
+        config = self.config
+        link = make_link(config.resource, self.traffic, baud=config.baud)
+        self.dialog = Dialog(link, self.probe, timeout_s=config.timeout_s, ending=self.ENDING)
+        try:
+            self.dialog.open()
+            told = self.dialog.query("*IDN?")
+            maker, model, serial, firmware = ([p.strip() for p in told.split(",")] + [""] * 4)[:4]
+            model = self.plain_model(model)
+            self.accept(f"{maker} {model}", model)
+            self.identity = Identity(model, serial, firmware)
+            self.look()
+        except BaseException:
+            self.dialog.close()
+            raise
+        return self.identity
+
+    def look(self) -> None:
+        """Learn what else must be known of the instrument once it is identified (cards, modules,
+        command set), changing nothing. Raises `ConfigError` for one that cannot be driven.
+        """
+
+    @override
+    def safe_off(self) -> None:
+        """All outputs off; once more on a drained link where the first try fails."""
+        try:
+            self.switch_off()
+        except BenchError:
+            if not self.dialog.link.is_open:
+                self.dialog.open()
+            # What is under way may hold the answer back, on a link that was opened again too.
+            self.dialog.out_of_step()
+            self.switch_off()
+        if not self.is_off():
+            raise InstrumentError(f"{self.name}: an output is still on after it was switched off")
+
+    @abstractmethod
+    def switch_off(self) -> None:
+        """Send what takes all outputs to zero and off; `safe_off` verifies. Must not depend on the
+        instrument's settings.
+        """
+
+
+class QueueInstrument(TextInstrument):
+    """One whose error queue is asked entry by entry."""
+
+    ERROR_QUERY: ClassVar[str] = ":SYST:ERR?"
+    MOST_ERRORS: ClassVar[int] = 64
+    """Entries after which an error queue is not believed to be one."""
+
+    @abstractmethod
+    def error_of(self, entry: str, message: str) -> InstrumentError:
+        """An error entry as an exception; code 0 says that there is none. Raises `LinkError` where
+        it is no entry.
+        """
+
+    @override
+    def errors(self) -> list[InstrumentError]:
+        entries: list[InstrumentError] = []
+        for _ in range(self.MOST_ERRORS):
+            error = self.error_of(self.dialog.query(self.ERROR_QUERY), "")
+            if error.code == 0:
+                return entries
+            entries.append(error)
+        raise LinkError(f"{self.name}: more than {self.MOST_ERRORS} errors and no end")
+
+    def raise_error(self, entry: str, message: str) -> None:
+        """Raise an error entry unless it says that there is none; the rest of the queue is emptied
+        and told along.
+        """
+        error = self.error_of(entry, message)
+        if error.code != 0:
+            raise combined([error, *self.errors()], str(error), message)
+
+
+def combined(errors: list[InstrumentError], text: str, message: str) -> InstrumentError:
+    """The first of the errors after a message, told as `text`, with the codes of the others."""
+    first, *more = errors
+    if more:
+        text += f" (and {len(more)} more: {'; '.join(str(e.code) for e in more[:5])})"
+    return InstrumentError(text, code=first.code, command=message)

@@ -1,0 +1,156 @@
+"""Multiplication through the cells of a simulated chip: products, read noise, amplifiers, ADC."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rram_hil.array.operations import Multiply, Span
+from rram_hil.array.results import MultiplyResult
+from rram_hil.errors import ConfigError
+from rram_hil.simulation import draws
+from rram_hil.simulation.cell_array import CellArray
+from rram_hil.simulation.wire_drops import block_transfer
+from rram_hil.types import FloatArray
+
+
+class Multiplier:
+    """Multiplies with the conductances that a chip's cells have at that time."""
+
+    def __init__(self, cells: CellArray) -> None:
+        self.cells = cells
+        self._wired: tuple[bytes, FloatArray] | None = None
+
+    def begin(self, operation: Multiply) -> Product:
+        """Look up the block's cells. Raises `ConfigError` where it is off the chip."""
+        geometry = self.cells.geometry
+        rows, columns = operation.row + operation.rows, operation.column + operation.columns
+        if not (
+            0 <= operation.tile < geometry.tiles
+            and 0 <= operation.row < rows <= geometry.rows
+            and 0 <= operation.column < columns <= geometry.columns
+        ):
+            raise ConfigError(
+                f"multiply: tile {operation.tile}, rows {operation.row}..{rows - 1}, columns"
+                f" {operation.column}..{columns - 1} is off the chip of {geometry.shape} (tiles,"
+                " rows, columns)"
+            )
+        return Product(self.cells, operation, *self._block(operation))
+
+    def _block(self, operation: Multiply) -> tuple[FloatArray, FloatArray | None]:
+        """Conductances (S) of a block as the columns see them, and the variance of each by read
+        noise; shape (rows, columns).
+        """
+        cells = self.cells
+        simulation, converters = cells.simulation, cells.converters
+        index = operation.cells.index(cells.geometry)
+        g = cells.conducts(index).reshape(operation.rows, operation.columns)
+        variance = cells.model.noise_s(g) ** 2 if simulation.read_noise else None
+        if variance is not None and converters.resistors is not None:
+            variance[np.isin(index, converters.resistors[0]).reshape(variance.shape)] = 0.0
+        if converters.access_ohm > 0:
+            left = 1 / (1 + g * converters.access_ohm)
+            g = g * left
+            variance = None if variance is None else variance * left**4
+        if simulation.line_ohm > 0:
+            transfer = self._transfer(g, operation)
+            # dG_eff/dG = (G_eff/G)^2 for a wire in series; how cells share their wires' drops is
+            # second order here.
+            seen = np.divide(transfer, g, out=np.ones_like(g), where=g > 0)
+            variance = None if variance is None else variance * seen**4
+            g = transfer
+        return g, variance
+
+    def _transfer(self, g: FloatArray, operation: Multiply) -> FloatArray:
+        """The block's effective conductances behind its wires; the last one is kept, for a solve
+        takes seconds.
+        """
+        place = (operation.row, operation.column, g.shape)
+        key = hashlib.sha256(g.tobytes() + repr(place).encode()).digest()
+        if self._wired is None or self._wired[0] != key:
+            geometry, line_ohm = self.cells.geometry, self.cells.simulation.line_ohm
+            transfer = block_transfer(g, operation.row, operation.column, geometry, line_ohm)
+            self._wired = (key, transfer)
+        return self._wired[1]
+
+
+class Product:
+    """One multiplication under way, some of its vectors after the other.
+
+    `g_s` and `variance` are those of the block's cells, shape (rows, columns).
+    """
+
+    def __init__(
+        self, cells: CellArray, operation: Multiply, g_s: FloatArray, variance: FloatArray | None
+    ) -> None:
+        self._cells = cells
+        self._operation = operation
+        self._top = (1 << (cells.simulation.adc_bits - 1)) - 1
+        self._lsb_a = operation.full_scale_a / self._top
+        volts = operation.read_v / ((1 << (operation.input_bits - 1)) - 1)
+        self._matrix = np.ascontiguousarray(g_s.T * (volts / self._lsb_a))
+        self._spread = (
+            None
+            if variance is None
+            else (variance.T * (volts / self._lsb_a) ** 2).astype(np.float32)
+        )
+        self._rows = slice(operation.row, operation.row + operation.rows)
+        self._columns = slice(operation.column, operation.column + operation.columns)
+        # Kept with all vectors of one column together, as the products give them: no transposed
+        # copies.
+        shape = (operation.columns, int(operation.inputs.shape[0]))
+        self._codes = np.empty(shape, dtype=np.int32)
+        self._sums = np.zeros(shape, dtype=np.int64) if operation.words else None
+        words = cells.state.word.reshape(cells.geometry.shape)
+        block = words[operation.tile, self._rows, self._columns]
+        self._wordy = np.flatnonzero(block.any(axis=0))
+        self._words = np.ascontiguousarray(block[:, self._wordy].T, dtype=np.float64)
+        self._saturated = 0
+
+    def take(self, share: slice) -> None:
+        """Multiply these vectors."""
+        top, inputs = self._top, self._operation.inputs[share].T
+        # Products in double precision do not depend on how the vectors are split: codes agree to
+        # the last bit.
+        x = inputs.astype(np.float64)
+        products = self._matrix @ x
+        if self._spread is not None:
+            self._add_noise(products, self._spread @ np.square(inputs, dtype=np.float32))
+        self._amplify(products)
+        np.rint(products, out=products)
+        if products.size and max(float(products.max()), -float(products.min())) > top:
+            self._saturated += int(np.count_nonzero(np.abs(products) > top))
+            np.clip(products, -top, top, out=products)
+        self._codes[:, share] = products
+        if self._sums is not None and self._wordy.size:
+            self._sums[self._wordy, share] = self._words @ x
+        self._cells.state.vectors[self._operation.tile] += share.stop - share.start
+
+    def _add_noise(self, products: FloatArray, variance: NDArray[np.float32]) -> None:
+        """Add the noise of `products` (columns, vectors): independent Gaussian read noise of the
+        cells, summed.
+        """
+        tile = self._operation.tile
+        first = int(self._cells.state.vectors[tile])
+        np.sqrt(variance, out=variance)
+        for k in range(self._operation.columns):
+            column = self._operation.column + k
+            variance[k] *= draws.vector_noise(
+                self._cells.seed, tile, column, first, products.shape[1]
+            )
+        products += variance
+
+    def _amplify(self, products: FloatArray) -> None:
+        """Gain and offset errors of the column amplifiers on codes of shape (columns, vectors)."""
+        converters = self._cells.converters
+        if converters.column_gain is not None:
+            products *= 1 + converters.column_gain[self._columns, None]
+        if converters.column_offset is not None:
+            products += self._top * converters.column_offset[self._columns, None]
+
+    def result(self, span: Span) -> MultiplyResult:
+        """All codes, once all vectors have been taken."""
+        sums = None if self._sums is None else self._sums.T
+        return MultiplyResult(self._codes.T, self._lsb_a, sums, self._saturated, span=span)

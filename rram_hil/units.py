@@ -1,0 +1,165 @@
+"""Units of fields, and how numbers, quantities and durations are written on screens, pages and in
+files: nothing else in the package formats them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, get_args, get_type_hints
+
+_PREFIXES = (
+    ("G", 1e9),
+    ("M", 1e6),
+    ("k", 1e3),
+    ("", 1.0),
+    ("m", 1e-3),
+    ("u", 1e-6),
+    ("n", 1e-9),
+    ("p", 1e-12),
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a field, in its annotation: `settling_s: Annotated[float, Unit("s")]`."""
+
+    symbol: str
+
+
+Seconds = Annotated[float, Unit("s")]
+Siemens = Annotated[float, Unit("S")]
+Volts = Annotated[float, Unit("V")]
+
+
+def units_of(owner: type) -> dict[str, str]:
+    """The unit of every field of a class that says one, also of one that may be None."""
+    try:
+        hints = get_type_hints(owner, include_extras=True)
+    except (NameError, AttributeError, TypeError):  # annotations that only a type checker resolves
+        return {}
+    return {
+        name: mark.symbol
+        for name, hint in hints.items()
+        for part in (hint, *get_args(hint))
+        for mark in getattr(part, "__metadata__", ())
+        if isinstance(mark, Unit)
+    }
+
+
+def prefix_of(size: float) -> tuple[str, float]:
+    """The prefix from pico to giga that suits a size above zero, and its factor."""
+    return next(((name, factor) for name, factor in _PREFIXES if size >= factor), _PREFIXES[-1])
+
+
+def quantity(value: float, unit: str, digits: int = 3) -> str:
+    """A number with its unit and a prefix from pico to giga, as in "12.5 uS"; "-" for NaN."""
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return ("over range" if value > 0 else "-over range") if unit else f"{value}"
+    # The rounded number chooses the prefix: 999.96 becomes 1.00 k, not 1e+03.
+    rounded = float(f"{abs(value):.{digits}g}")
+    if rounded < 1e-15:
+        return f"0 {unit}".rstrip()
+    prefix, factor = prefix_of(rounded)
+    return f"{value / factor:.{digits}g} {prefix}{unit}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: "1.5 ms", "12.3 s", "4 min 05 s", "3 h 20 min", "12 d 3 h"; "-" for
+    NaN.
+    """
+    if not 60 <= seconds < math.inf:
+        return quantity(seconds, "s")
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def count(number: int) -> str:
+    """A whole number with thin groups: "12 345"."""
+    return f"{number:,}".replace(",", " ")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number of a page: counts exactly, with commas, others to `digits` significant digits; "not
+    known" for NaN.
+    """
+    if not math.isfinite(value):
+        return "not known"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return minus(f"{int(value):,}")
+    if abs(value) >= 10 ** (digits - 1):
+        return minus(f"{value:,.0f}")
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    return minus(f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.{digits - 1}e}")
+
+
+def per_cent(fraction: float, images: int = 0) -> str:
+    """An accuracy: two decimals, one where fewer than 1,000 images were classified; "not known" for
+    NaN.
+    """
+    return f"{points(fraction, images)} %" if math.isfinite(fraction) else "not known"
+
+
+def points(fraction: float, images: int = 0) -> str:
+    """The digits of `per_cent`."""
+    return f"{fraction * 100:.{1 if 0 < images < 1000 else 2}f}"
+
+
+def minus(text: str) -> str:
+    """The text of a number with a true minus sign."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def figure_text(value: float, uncertainty: float, unit: str = "") -> str:
+    """A figure and the half width of its 95 % interval under one prefix, "72.10 ± 0.83 uS"; without
+    one the value alone.
+    """
+    if not math.isfinite(value) or not math.isfinite(uncertainty):
+        return quantity(value, unit, 4) if unit or math.isnan(value) else f"{value:.4g}"
+    size = max(abs(value), uncertainty)
+    if size < 1e-15:
+        return f"0 ± 0 {unit}".rstrip()
+    prefix, factor = prefix_of(size) if unit and size >= 1e-12 else ("", 1.0)
+    value, uncertainty = value / factor, uncertainty / factor
+    if uncertainty <= 0:
+        return f"{value:.4g} ± 0 {prefix}{unit}".rstrip()
+    # Two digits of the uncertainty, and of the value as many as go with them.
+    digits = min(max(1 - math.floor(math.log10(uncertainty)), 0), 9)
+    return f"{value:.{digits}f} ± {uncertainty:.{digits}f} {prefix}{unit}".rstrip()
+
+
+def scaled(values: Sequence[float], unit: str) -> tuple[list[str], str]:
+    """Numbers under the one prefix that suits the largest, and the prefixed unit: ["0.02", "132"],
+    "uS".
+    """
+    if unit in ("", "1"):
+        return [f"{v:.4g}" for v in values], ""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    prefix, factor = prefix_of(largest) if largest else ("", 1.0)
+    texts = [
+        f"{v / factor:.3g}" if v == 0 or abs(v) >= 0.01 * factor else f"{v / factor:.2f}"
+        for v in values
+    ]
+    return texts, f"{prefix}{unit}"
+
+
+def ranges(numbers: Sequence[int], most: int = 12) -> str:
+    """Sorted whole numbers, neighbours joined: "3, 7-9, 12"; beyond `most` parts only how many more
+    there are.
+    """
+    parts: list[list[int]] = []
+    for one in numbers:
+        if parts and one == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], one]
+        else:
+            parts.append([one])
+    shown = ", ".join("-".join(str(n) for n in p) for p in parts[:most])
+    left = sum(p[-1] - p[0] + 1 for p in parts[most:])
+    return f"{shown} and {left} more" if left else shown

@@ -1,0 +1,140 @@
+"""docs/adding-a-protocol.md and docs/adding-a-calibration.md build, install and pass as they stand,
+as packages of a third party.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rram_hil.storage.run_reader import read_run
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+class Lab:
+    """A folder with a document's files, and the folder in which its package is installed from a
+    wheel.
+    """
+
+    def __init__(self, document: str, folder: Path) -> None:
+        self.work, self.site, source = (folder / name for name in ("work", "site", "source"))
+        self.work.mkdir()
+        source.mkdir()
+        files: dict[str, str] = dict(
+            re.findall(
+                r"^### `([\w.]+)`\n(?:(?!^###).)*?^```\w+\n(.*?)^```$",
+                (DOCS / document).read_text(encoding="utf-8"),
+                re.DOTALL | re.MULTILINE,
+            )
+        )
+        (module,) = re.findall(r'py-modules = \["(\w+)"\]', files["pyproject.toml"])
+        for name, text in files.items():
+            place = source if name in ("pyproject.toml", f"{module}.py") else self.work
+            place.joinpath(name).write_text(text, encoding="utf-8")
+        pip = ["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
+        offline = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(self.site)]
+        self.python(*pip, *offline, str(source))
+
+    def python(self, *arguments: str, fails: bool = False, installed: bool = True) -> str:
+        """Run the interpreter in the folder of work, with the package or without it: what it
+        prints.
+        """
+        done = subprocess.run(
+            [sys.executable, "-P", *arguments],
+            cwd=self.work,
+            env=os.environ | ({"PYTHONPATH": str(self.site)} if installed else {}),
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+        assert bool(done.returncode) == fails, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stderr if fails else done.stdout
+
+    def cli(self, command: str, *, fails: bool = False, installed: bool = True) -> str:
+        """Run `rram-hil`."""
+        return self.python("-m", "rram_hil.cli", *command.split(), fails=fails, installed=installed)
+
+    def listed(self, name: str) -> list[tuple[str, ...]]:
+        """What `rram-hil list` says of a name."""
+        rows = json.loads(self.cli("list --json"))
+        return [tuple(row.values()) for row in rows if row["name"] == name]
+
+    def passes_its_tests(self, test: str, count: int) -> bool:
+        """Whether the document's own tests pass, so many of them."""
+        told = self.python("-m", "pytest", "-q", "-p", "no:cacheprovider", test)
+        return f"{count} passed" in told and "failed" not in told
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _can_build() -> None:
+    for name in ("pip", "setuptools"):
+        if subprocess.run(
+            [sys.executable, "-c", f"import {name}"], capture_output=True, timeout=60
+        ).returncode:
+            pytest.skip(f"building a wheel needs {name} in this environment")
+
+
+@pytest.fixture(scope="module")
+def protocol(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab("adding-a-protocol.md", tmp_path_factory.mktemp("protocol"))
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab("adding-a-calibration.md", tmp_path_factory.mktemp("calibration"))
+
+
+def test_the_protocols_own_tests_pass(protocol: Lab) -> None:
+    assert protocol.passes_its_tests("test_window.py", 2)
+
+
+def test_the_protocol_runs_as_a_step_of_a_recipe(protocol: Lab) -> None:
+    owner = ("rram-hil-window", "1.0", "window:Window", "")
+    assert protocol.listed("window") == [("protocol", "window", *owner)]
+    planned = protocol.cli("plan recipe.toml --bench bench.toml")
+    assert "window" in planned
+    protocol.cli("run recipe.toml --bench bench.toml -o run.h5")
+    with read_run(protocol.work / "run.h5") as run:
+        ratio = run.map("window").values[-1, 0]
+    assert np.median(ratio[:4]) > 3
+    assert np.isnan(ratio[4:]).all()
+    assert "median ratio" in protocol.cli("show run.h5")
+
+
+def test_the_calibrations_own_tests_pass(calibration: Lab) -> None:
+    assert calibration.passes_its_tests("test_bond_wires.py", 3)
+
+
+def test_the_calibration_is_measured_put_in_force_and_seen_in_a_reading(calibration: Lab) -> None:
+    owner = ("rram-hil-bond-wires", "1.0")
+    assert calibration.listed("bond-wires") == [
+        ("calibration", "bond-wires", *owner, "bond_wires:MeasureBondWires", ""),
+        ("calibration kind", "bond-wires", *owner, "bond_wires:BondWires", ""),
+    ]
+    told = " ".join(calibration.cli("calibrate --help").split())
+    assert "bond-wires Bond wires, from a row of equal resistors of known value." in told
+    calibration.cli("calibrate bond-wires keys.toml --bench bench.toml -o bonds.toml")
+    bench = (calibration.work / "bench.toml").read_text()
+    section = '[calibration]\nfiles = ["bonds.toml"]\n'
+    (calibration.work / "in-force.toml").write_text(bench + section)
+    (calibration.work / "read.toml").write_text('[[step]]\nprotocol = "read-map"\nrepeat = 16\n')
+    ohm = []
+    for name in ("bench", "in-force"):
+        calibration.cli(f"run read.toml --bench {name}.toml -o {name}.h5")
+        with read_run(calibration.work / f"{name}.h5") as run:
+            ohm.append(1 / run.map("conductance").values[-1, 0, 1, 2])
+    assert ohm == pytest.approx([5040, 5000], rel=1e-3)
+    assert "bonds.toml (bond-wires of" in calibration.cli("show in-force.h5")
+    # Without the package its files are refused by name, and what was measured can still be read.
+    told = calibration.cli("check in-force.toml", fails=True, installed=False)
+    assert "bonds.toml: kind: 'bond-wires' is unknown; there is: board-converters, leads" in told
+    assert len(told.splitlines()) == 1
+    assert "bond-wires of" in calibration.cli("show in-force.h5", installed=False)

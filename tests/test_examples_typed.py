@@ -1,0 +1,81 @@
+"""The examples of the documentation, as a stranger's type checkers see them against an installed
+wheel.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEEDED = ("pip", "setuptools", "mypy", "basedpyright")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that has the package from a wheel, its dependencies from where they are."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"this needs {', '.join(missing)}")
+    tree, home = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("home")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    for folder in ("rram_hil", "drivers", "protocols", "calibration"):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    venv.create(home)
+    paths = {"base": str(home), "platbase": str(home)}
+    site = Path(sysconfig.get_path("purelib", "venv", vars=paths))
+    pip = [sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "install", *offline, "--target", str(site), str(tree)], check=True)
+    others = [path for path in sys.path if path.endswith("-packages")]
+    (site / "others.pth").write_text("\n".join(others), encoding="utf-8")
+    return Path(sysconfig.get_path("scripts", "venv", vars=paths)) / Path(sys.executable).name
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a module for each Python block of the pages."""
+    folder = tmp_path_factory.mktemp("examples")
+    for page in PAGES:
+        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.M)
+        for number, block in enumerate(blocks, 1):
+            name = f"{page.stem.lower().replace('-', '_')}_{number}.py"
+            (folder / name).write_text(block, encoding="utf-8")
+    return folder
+
+
+def test_there_are_examples(examples: Path) -> None:
+    assert len(list(examples.glob("*.py"))) > 8
+    assert (examples / "readme_1.py").exists()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "mypy --strict --cache-dir={cache} --python-executable={python}",
+        "basedpyright --level error --pythonpath {python}",
+    ],
+    ids=["mypy", "basedpyright"],
+)
+def test_the_examples_are_typed(command: str, python: Path, examples: Path, tmp_path: Path) -> None:
+    (examples / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}', "utf-8")
+    # h5py brings no types.
+    (examples / "mypy.ini").write_text(
+        "[mypy]\n[mypy-h5py]\nignore_missing_imports = true", "utf-8"
+    )
+    words = command.format(cache=tmp_path, python=python).split()
+    told = subprocess.run(
+        [sys.executable, "-m", *words, "."], cwd=examples, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
