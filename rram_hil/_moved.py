@@ -79,7 +79,8 @@ def lookup(old: str, name: str, *rooms: str) -> object:
     """What `name` of a module that has moved stands for. Raises `AttributeError` where no room has
     it.
     """
-    for room in rooms:
+    # Python itself asks every module for names like __path__, while rooms are being imported.
+    for room in () if name.startswith("__") else rooms:
         address = f"rram_hil.{room}"
         module = import_module(address)
         if hasattr(module, name):
@@ -102,8 +103,6 @@ class _Alias(ModuleType):
     def __getattr__(self, name: str) -> object:
         if name == "__all__":  # what `from ... import *` asks for
             return dir(self)
-        if name.startswith("__"):
-            raise AttributeError(name)
         return lookup(self.__name__, name, *self._rooms)
 
 
