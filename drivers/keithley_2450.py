@@ -39,7 +39,7 @@ from rram_hil.hardware.instrument import (
 )
 from rram_hil.wire.dialog import number
 
-from .dialects.keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx, full_scale
+from .dialects.keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx
 
 BUFFER = '"defbuffer1"'
 ELEMENTS = "SOUR,READ,REL,STAT,SOURSTAT"
@@ -57,28 +57,6 @@ switch it on (s).
 ENTRIES = 32
 """Error entries asked for in one message."""
 LIMIT = {"VOLT": "ILIM", "CURR": "VLIM"}
-SETTINGS = (
-    ":SOUR:FUNC?",
-    ":SENS:FUNC?",
-    ":SOUR:VOLT:ILIM?",
-    ":SOUR:CURR:VLIM?",
-    ":SOUR:VOLT:RANG:AUTO?",
-    ":SOUR:VOLT:RANG?",
-    ":SOUR:CURR:RANG:AUTO?",
-    ":SOUR:CURR:RANG?",
-    ":SENS:VOLT:RANG:AUTO?",
-    ":SENS:VOLT:RANG?",
-    ":SENS:CURR:RANG:AUTO?",
-    ":SENS:CURR:RANG?",
-    ":SENS:CURR:NPLC?",
-    ":SENS:VOLT:NPLC?",
-    ":SOUR:VOLT:DEL?",
-    ":SOUR:CURR:DEL?",
-    ":SENS:CURR:RSEN?",
-    ":SENS:VOLT:RSEN?",
-    ":SOUR:VOLT:READ:BACK?",
-    ":SOUR:CURR:READ:BACK?",
-)
 _ENTRY = re.compile(r'([+-]?\d+),"([^"]*)"')
 _WHEN = re.compile(r';\d[;,][^"]*"?$')
 
@@ -89,6 +67,28 @@ class Keithley2450(Keithley24xx):
     """
 
     MODELS = ("2450", "2460")
+    SETTINGS = (
+        ":SOUR:FUNC?",
+        ":SENS:FUNC?",
+        ":SOUR:VOLT:ILIM?",
+        ":SOUR:CURR:VLIM?",
+        ":SOUR:VOLT:RANG:AUTO?",
+        ":SOUR:VOLT:RANG?",
+        ":SOUR:CURR:RANG:AUTO?",
+        ":SOUR:CURR:RANG?",
+        ":SENS:VOLT:RANG:AUTO?",
+        ":SENS:VOLT:RANG?",
+        ":SENS:CURR:RANG:AUTO?",
+        ":SENS:CURR:RANG?",
+        ":SENS:CURR:NPLC?",
+        ":SENS:VOLT:NPLC?",
+        ":SOUR:VOLT:DEL?",
+        ":SOUR:CURR:DEL?",
+        ":SENS:CURR:RSEN?",
+        ":SENS:VOLT:RSEN?",
+        ":SOUR:VOLT:READ:BACK?",
+        ":SOUR:CURR:READ:BACK?",
+    )
     MOST_POINTS = 100_000
     _seen_on_s = -math.inf
 
@@ -103,9 +103,7 @@ class Keithley2450(Keithley24xx):
             )
 
     @override
-    def limits(self, channel: str) -> ChannelLimits:
-        if channel not in self.channels:
-            raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
+    def _limits(self) -> ChannelLimits:
         shortest_aperture_s, longest_aperture_s = (
             0.01 / self.config.line_hz,
             10 / self.config.line_hz,
@@ -219,11 +217,6 @@ class Keithley2450(Keithley24xx):
         self._saw_output("1" if on else "0")
 
     @override
-    def settings(self, channel: str) -> SourceSetup:
-        self.limits(channel)
-        return self._told(self.ask(*SETTINGS))
-
-    @override
     def measure(self, channel: str) -> Readings:
         """One reading; its own status tells whether the output was on."""
         setup = self._configured(channel)
@@ -271,9 +264,9 @@ class Keithley2450(Keithley24xx):
             f":SOUR:{source}:DEL {number(setup.settle_s)}",
             f":SENS:{sense}:RSEN {'ON' if setup.remote_sense else 'OFF'}",
             f":SOUR:{source}:READ:BACK ON",
-            *SETTINGS,
+            *self.SETTINGS,
         )
-        told = self.replies(reply, len(SETTINGS))
+        told = self.replies(reply, len(self.SETTINGS))
         if (
             told[1].strip('"').removesuffix(":DC") != sense
             or told[18 if source == "VOLT" else 19] != "1"
@@ -284,20 +277,11 @@ class Keithley2450(Keithley24xx):
             )
         return self._told(reply)
 
+    @override
     def _told(self, reply: str) -> SourceSetup:
-        """Settings out of the answers to `SETTINGS`."""
-        told = self.replies(reply, len(SETTINGS))
+        told = self.replies(reply, len(self.SETTINGS))
         is_volts = told[0] == "VOLT"
-        limits = self.limits("1")
-        v_source, a_source, v_sense, a_sense = (
-            None if told[at] == "1" else full_scale(self.value(told[at + 1]), ranges, "range told")
-            for at, ranges in (
-                (4, limits.voltage_ranges_v),
-                (6, limits.current_ranges_a),
-                (8, limits.voltage_ranges_v),
-                (10, limits.current_ranges_a),
-            )
-        )
+        v_source, a_source, v_sense, a_sense = self.ranges_told(told, 4)
         return SourceSetup(
             Function.VOLTAGE if is_volts else Function.CURRENT,
             compliance=self.value(told[2] if is_volts else told[3]),
@@ -321,10 +305,6 @@ class Keithley2450(Keithley24xx):
     @override
     def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
         return (), f":SOUR:SWE:{SHORT[setup.function]}:LIST 1,0,1,OFF,{BUFFER}"
-
-    @override
-    def _list_command(self, name: str) -> str:
-        return f":SOUR:LIST:{name}"
 
     @override
     def _sweep(

@@ -30,13 +30,13 @@ from rram_hil.hardware.instrument import (
     Function,
     InstrumentConfig,
     Readings,
-    SourceMeter,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
+from .dialects.setups import SetupSourceMeter
 from .dialects.tsp import TspInstrument, numbers
 
 MOST_POINTS = 60_000
@@ -135,7 +135,7 @@ _FAMILIES = {
 _SINGLE = frozenset({"2601B", "2611B", "2635B"})
 
 
-class Keithley2600B(TspInstrument, SourceMeter):
+class Keithley2600B(TspInstrument, SetupSourceMeter):
     """One or two channels "a", "b". Sweeps and lists run in the trigger model and come back as one
     binary block.
 
@@ -145,10 +145,10 @@ class Keithley2600B(TspInstrument, SourceMeter):
 
     MAKER = "Keithley"
     MODELS: ClassVar[tuple[str, ...]] = tuple(_FAMILIES)
+    LONGEST_SETTLE_S = 1000.0
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
         super().__init__(config, traffic)
-        self._setups: dict[str, SourceSetup] = {}
         self._line_hz = config.line_hz
 
     @override
@@ -437,70 +437,5 @@ class Keithley2600B(TspInstrument, SourceMeter):
         limited = (found[:, 2].astype(np.int64) & AT_COMPLIANCE) != 0
         return Readings.of(found[:, 0], found[:, 1], limited, found[:, 3] + found[:, 4])
 
-    # What is refused before anything is sent
-
-    def _known(self, channel: str) -> None:
-        if channel not in self.channels:
-            raise ConfigError(
-                f"channel: {channel!r} is none of {', '.join(self.channels)} of {self.name}"
-            )
-
-    def _setup(self, channel: str) -> SourceSetup:
-        self._known(channel)
-        if channel not in self._setups:
-            raise ConfigError(f"channel {channel} of {self.name} has not been configured")
-        return self._setups[channel]
-
     def _forces(self, channel: str) -> str:
         return "v" if self._setup(channel).function is Function.VOLTAGE else "i"
-
-    def _check(self, channel: str, setup: SourceSetup) -> None:
-        limits = self.limits(channel)
-        of_volts = setup.function is Function.VOLTAGE
-        smallest, most = (
-            (limits.smallest_compliance_a, limits.max_a)
-            if of_volts
-            else (limits.smallest_compliance_v, limits.max_v)
-        )
-        ranges = (limits.voltage_ranges_v, limits.current_ranges_a)
-        source_most, measure_most = (r[-1] for r in (ranges if of_volts else ranges[::-1]))
-        for key, value, low, high in (
-            ("compliance", setup.compliance, smallest * (1 - 1e-9), most),
-            ("source_range", setup.source_range, 0.0, source_most),
-            ("measure_range", setup.measure_range, 0.0, measure_most),
-            (
-                "aperture_s",
-                setup.aperture_s,
-                limits.shortest_aperture_s * (1 - 1e-9),
-                limits.longest_aperture_s * (1 + 1e-9),
-            ),
-            ("settle_s", setup.settle_s, 0.0, 1000.0),
-        ):
-            if value is not None and not low <= value <= high:
-                raise ConfigError(
-                    f"{key}: {value:g} is not {low:g} to {high:g} for channel {channel} of"
-                    f" {self.name}"
-                )
-
-    def _check_levels(self, channel: str, levels: FloatArray) -> None:
-        setup, limits = self._setup(channel), self.limits(channel)
-        of_volts = setup.function is Function.VOLTAGE
-        ranges = limits.voltage_ranges_v if of_volts else limits.current_ranges_a
-        full = ranges[-1]
-        if setup.source_range is not None:
-            full = next((r for r in ranges if r >= setup.source_range * (1 - 1e-9)), full)
-        size = np.abs(levels)
-        if not (size <= full).all():
-            worst = levels[~(size <= full)][0]
-            raise ConfigError(
-                f"level: {worst:g} is beyond the range of {full:g} of channel {channel} of"
-                f" {self.name}"
-            )
-        largest = float(size.max())
-        volts, amps = (largest, setup.compliance) if of_volts else (setup.compliance, largest)
-        if not limits.allows(volts, amps):
-            raise ConfigError(
-                f"level: {volts:g} V with {amps:g} A is beyond what channel {channel} of"
-                f" {self.name} gives"
-                f" ({'; '.join(f'{a:g} A to {v:g} V' for v, a in limits.envelope)})"
-            )

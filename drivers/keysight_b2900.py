@@ -30,7 +30,6 @@ from rram_hil.hardware.instrument import (
     Function,
     InstrumentConfig,
     Readings,
-    SourceMeter,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
@@ -38,6 +37,7 @@ from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
 from .dialects.scpi import ScpiInstrument, floats
+from .dialects.setups import SetupSourceMeter
 
 MOST_POINTS = 2500
 """Values of one list or sweep."""
@@ -84,7 +84,7 @@ class _Armed:
     point_s: float
 
 
-class KeysightB2900(ScpiInstrument, SourceMeter):
+class KeysightB2900(ScpiInstrument, SetupSourceMeter):
     """One or two channels "1", "2". Sweeps and lists run on the instrument and come back as one
     binary block.
 
@@ -95,10 +95,11 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
 
     MAKER = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B2901A", "B2902A", "B2911A", "B2912A")
+    OVERRANGE = 1.05
+    LONGEST_SETTLE_S = 1e5
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
         super().__init__(config, traffic)
-        self._setups: dict[str, SourceSetup] = {}
         self._armed: _Armed | None = None
 
     @property
@@ -612,77 +613,8 @@ class KeysightB2900(ScpiInstrument, SourceMeter):
                 f"{self.name}: output {' and '.join(off)} is off; nothing of this was a measurement"
             )
 
-    def _known(self, channel: str) -> None:
-        if channel not in self.channels:
-            raise ConfigError(
-                f"channel: {channel!r} is none of {', '.join(self.channels)} of the"
-                f" {self.identity.model}"
-            )
-
-    def _setup(self, channel: str) -> SourceSetup:
-        self._known(channel)
-        if channel not in self._setups:
-            raise ConfigError(f"channel {channel} of {self.name} has not been configured")
-        return self._setups[channel]
-
     def _forces(self, channel: str) -> str:
         return "VOLT" if self._setup(channel).function is Function.VOLTAGE else "CURR"
-
-    def _check(self, channel: str, setup: SourceSetup) -> None:
-        """Raise `ConfigError` for settings that the channel cannot have."""
-        limits = self.limits(channel)
-        volts = setup.function is Function.VOLTAGE
-        smallest, most = (
-            (limits.smallest_compliance_a, limits.max_a)
-            if volts
-            else (limits.smallest_compliance_v, limits.max_v)
-        )
-        forced, sensed = (
-            (limits.voltage_ranges_v, limits.current_ranges_a)
-            if volts
-            else (limits.current_ranges_a, limits.voltage_ranges_v)
-        )
-        for key, value, low, high in (
-            ("compliance", setup.compliance, smallest, most),
-            ("source_range", setup.source_range, 0.0, forced[-1]),
-            ("measure_range", setup.measure_range, 0.0, sensed[-1]),
-            ("aperture_s", setup.aperture_s, limits.shortest_aperture_s, limits.longest_aperture_s),
-            ("settle_s", setup.settle_s, 0.0, 1e5),
-        ):
-            if value is not None and not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
-                raise ConfigError(
-                    f"{key}: {value:g} is not {low:g} to {high:g} (channel {channel} of"
-                    f" {self.name})"
-                )
-
-    def _check_levels(self, channel: str, levels: FloatArray) -> None:
-        """Raise `ConfigError` for a level beyond the range or beyond what the channel gives with
-        its compliance.
-        """
-        setup = self._setup(channel)
-        limits = self.limits(channel)
-        top = float(np.max(np.abs(levels))) if np.isfinite(levels).all() else float("nan")
-        if setup.source_range is not None:
-            ranges = (
-                limits.voltage_ranges_v
-                if setup.function is Function.VOLTAGE
-                else limits.current_ranges_a
-            )
-            full = next((r for r in ranges if setup.source_range <= r * (1 + 1e-9)), ranges[-1])
-            if not top <= full * 1.05:
-                raise ConfigError(
-                    f"level: {top:g} is beyond the range of {full:g} (channel {channel} of"
-                    f" {self.name})"
-                )
-        volts, amps = (
-            (top, setup.compliance)
-            if setup.function is Function.VOLTAGE
-            else (setup.compliance, top)
-        )
-        if not limits.allows(volts, amps):
-            raise ConfigError(
-                f"level: channel {channel} of {self.name} does not give {volts:g} V with {amps:g} A"
-            )
 
     def _list(self, channel: str, levels: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
         values = np.array(levels, dtype=np.float64)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -53,6 +53,8 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
     config: Keithley24xxConfig
     MOST_POINTS = 2500
     LONGEST_SETTLE_S = 9999.0
+    SETTINGS: ClassVar[tuple[str, ...]]
+    """Queries of everything that `settings` tells."""
     _setup: SourceSetup | None = None
 
     @abstractmethod
@@ -68,13 +70,28 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         """
 
     @abstractmethod
-    def _list_command(self, name: str) -> str:
-        """Header of the command that begins a list of levels of "VOLT" or "CURR"."""
+    def _limits(self) -> ChannelLimits:
+        """What the channel of the connected model can do."""
+
+    @abstractmethod
+    def _told(self, reply: str) -> SourceSetup:
+        """Settings out of the answers to `SETTINGS`."""
 
     @property
     @override
     def channels(self) -> tuple[str, ...]:
         return ("1",)
+
+    @override
+    def limits(self, channel: str) -> ChannelLimits:
+        if channel not in self.channels:
+            raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
+        return self._limits()
+
+    @override
+    def settings(self, channel: str) -> SourceSetup:
+        self.limits(channel)
+        return self._told(self.ask(*self.SETTINGS))
 
     @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
@@ -132,7 +149,7 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         if not 1 <= levels.size <= 2500:
             raise ConfigError(f"{self.name}: {levels.size} levels; a list has 1 to 2500")
         self._check_levels(setup, levels)
-        head = self._list_command(SHORT[setup.function])
+        head = f":SOUR:LIST:{SHORT[setup.function]}"
         parts = [levels[at : at + LIST_WORDS] for at in range(0, levels.size, LIST_WORDS)]
         commands = tuple(
             f"{head}{':APP' if at else ''} {','.join(number(v) for v in part)}"
@@ -183,6 +200,15 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
             self.dialog.out_of_step()
             raise LinkError(f"{self.name}: {columns * points} values expected, {values.size} came")
         return values.reshape(points, columns)
+
+    def ranges_told(self, told: list[str], first: int) -> tuple[float | None, ...]:
+        """Source and measuring ranges (V, A, V, A), None where automatic, from pairs of answers."""
+        limits = self.limits("1")
+        ranges = (limits.voltage_ranges_v, limits.current_ranges_a) * 2
+        return tuple(
+            None if told[at] == "1" else full_scale(self.value(told[at + 1]), fulls, "range told")
+            for at, fulls in zip(range(first, first + 8, 2), ranges, strict=True)
+        )
 
     def value(self, told: str) -> float:
         """One number of a reply. Raises `LinkError` where it is none."""

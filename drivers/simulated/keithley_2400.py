@@ -25,7 +25,6 @@ from .scpi.keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Setting, Spa
 
 NOT_MEASURED = 9.91e37
 BUFFER = 2500
-LIST_WORDS = 100
 ELEMENTS = ("VOLT", "CURR", "RES", "TIME", "STAT")
 TOO_SMALL = ScpiError(822, "Too small for sense range")
 WITH_READBACK = ScpiError(823, "Invalid with source read-back on")
@@ -177,14 +176,11 @@ class Simulated2400(KeithleySmu):
     @override
     def reset(self) -> None:
         self.source_span = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
-        self.source_auto = {"VOLT": True, "CURR": True}
         self.sense_span = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
-        self.sense_auto = {"VOLT": True, "CURR": True}
         self.compliance = {"VOLT": 21.0, "CURR": 1.05e-4}
         self.mode = {"VOLT": "FIX", "CURR": "FIX"}
         self.ends = {(q, end): 0.0 for q in ("VOLT", "CURR") for end in ("STAR", "STOP")}
         self.points = BUFFER
-        self.lists: dict[str, list[float]] = {"VOLT": [], "CURR": []}
         self.triggered: dict[str, float] = {}
         self.delay_s = 0.0
         self.nplc = 1.0
@@ -192,7 +188,6 @@ class Simulated2400(KeithleySmu):
         self.elements: tuple[str, ...] = ELEMENTS
         self.arm_count, self.trigger_count = 1, 1
         self.format = "ASC"
-        self.terminals = "FRON"
         self.samples: list[Reading] = []
         self.store: list[Reading] = []
         self.store_size, self.storing = 100, "NEV"
@@ -284,7 +279,7 @@ class Simulated2400(KeithleySmu):
             ":OUTPut#[:STATe]": lambda c: self._output(c.switch()),
             ":OUTPut#[:STATe]?": lambda _: str(int(self.is_on)),
             ":OUTPut#:ENABle:TRIPped?": lambda _: "0",
-            ":ROUTe:TERMinals": self._set_terminals,
+            ":ROUTe:TERMinals": self.set_terminals,
             ":ROUTe:TERMinals?": lambda _: self.terminals,
             ":CALCulate3:DATA?": lambda _: self._statistics(),
             ":SYSTem:PRESet": lambda _: self.reset(),
@@ -342,23 +337,17 @@ class Simulated2400(KeithleySmu):
         q = word[:4]
         source, sense = f":SOURce#:{word}", f"[:SENSe#]:{word}[:DC]"
         top = self.meters[q].spans[-1].top
-        return {
-            f"{source}[:LEVel][:IMMediate][:AMPLitude]": lambda c: self._set_level(c, q),
-            f"{source}[:LEVel][:IMMediate][:AMPLitude]?": lambda c: self.number_reply(
-                c, self.levels[q], -top, top, 0
-            ),
+        return self.source_commands(word) | {
             f"{source}[:LEVel]:TRIGgered[:AMPLitude]": lambda c: self._set_triggered(c, q),
             f"{source}[:LEVel]:TRIGgered[:AMPLitude]?": lambda c: self.number_reply(
                 c, self.triggered.get(q, self.levels[q]), -top, top, 0
             ),
             f"{source}:MODE": lambda c: self._set_mode(c, q),
             f"{source}:MODE?": lambda _: self.mode[q],
-            f"{source}:RANGe[:UPPer]": lambda c: self._set_source_range(c, q),
+            f"{source}:RANGe[:UPPer]": lambda c: self.set_source_range(c, q),
             f"{source}:RANGe[:UPPer]?": lambda c: self.number_reply(
                 c, self.source_span[q].top, -top, top, top
             ),
-            f"{source}:RANGe:AUTO": lambda c: self._set_source_auto(c, q),
-            f"{source}:RANGe:AUTO?": lambda _: str(int(self.source_auto[q])),
             f"{source}:STARt": lambda c: self._set_end(c, q, "STAR"),
             f"{source}:STARt?": lambda c: self.number_reply(c, self.ends[q, "STAR"], -top, top, 0),
             f"{source}:STOP": lambda c: self._set_end(c, q, "STOP"),
@@ -367,16 +356,10 @@ class Simulated2400(KeithleySmu):
             f"{source}:STEP?": lambda _: (
                 f"{(self.ends[q, 'STOP'] - self.ends[q, 'STAR']) / (self.points - 1):.6E}"
             ),
-            f":SOURce#:LIST:{word}": lambda c: self._set_list(c, q, append=False),
-            f":SOURce#:LIST:{word}?": lambda _: ",".join(f"{v:.6E}" for v in self.lists[q]),
-            f":SOURce#:LIST:{word}:APPend": lambda c: self._set_list(c, q, append=True),
-            f":SOURce#:LIST:{word}:POINts?": lambda _: str(len(self.lists[q])),
             f"{sense}:RANGe[:UPPer]": lambda c: self._set_sense_range(c, q),
             f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(
-                c, self._sense_span(q).top, -top, top, top
+                c, self.sense_span_now(q).top, -top, top, top
             ),
-            f"{sense}:RANGe:AUTO": lambda c: self._set_sense_auto(c, q),
-            f"{sense}:RANGe:AUTO?": lambda _: str(int(self.sense_auto[q])),
             f"{sense}:RANGe:AUTO:ULIMit?": lambda _: (
                 f"{self.meters[q].fitting(self.compliance[q]).top:.6E}"
             ),
@@ -393,17 +376,12 @@ class Simulated2400(KeithleySmu):
         self.function = call.choice(0, "VOLTage", "CURRent")
         self.apply()
 
-    def _set_level(self, call: Call, q: str) -> None:
-        if self.mode[q] != "FIX":
+    @override
+    def set_level(self, call: Call, quantity: str) -> None:
+        if self.mode[quantity] != "FIX":
             raise CONFLICT
-        level = self.level_of(call, q, None if self.source_auto[q] else self.source_span[q])
-        if self.source_auto[q]:
-            self._take_source_span(q, self.meters[q].fitting(level))
-        self.triggered.pop(q, None)
-        if q == self.function:
-            self.force(level)
-        else:
-            self.levels[q] = level
+        super().set_level(call, quantity)
+        self.triggered.pop(quantity, None)
 
     def _set_triggered(self, call: Call, q: str) -> None:
         self.triggered[q] = self.level_of(
@@ -414,28 +392,17 @@ class Simulated2400(KeithleySmu):
         self.mode[q] = call.choice(0, "FIXed", "SWEep", "LIST")
         self.apply()
 
-    def _set_source_range(self, call: Call, q: str) -> None:
-        top = self.meters[q].spans[-1].top
-        span = self.meters[q].fitting(call.number(0, -top, top, default=top))
-        self._take_source_span(q, span)
-        self.source_auto[q] = False
-        self.levels[q] = math.copysign(min(abs(self.levels[q]), span.top), self.levels[q])
-        self.apply()
-
-    def _set_source_auto(self, call: Call, q: str) -> None:
-        self.source_auto[q] = call.switch()
-
-    def _take_source_span(self, q: str, span: Span) -> None:
+    @override
+    def take_source_span(self, quantity: str, span: Span) -> None:
         """22 W: 105 mA above 21 V, 21 V above 105 mA."""
-        other = OTHER[q]
-        most = {"VOLT": (20.0, 0.105), "CURR": (0.1, 21.0)}[q]
+        most = {"VOLT": (20.0, 0.105), "CURR": (0.1, 21.0)}[quantity]
         if (
-            q == self.function
+            quantity == self.function
             and span.full > most[0]
-            and self.compliance[other] > most[1] * (1 + 1e-9)
+            and self.compliance[OTHER[quantity]] > most[1] * (1 + 1e-9)
         ):
             raise POWER
-        self.source_span[q] = span
+        self.source_span[quantity] = span
 
     def _set_delay(self, call: Call) -> None:
         self.delay_s = call.number(0, 0, 9999.999, default=0.0)
@@ -460,36 +427,15 @@ class Simulated2400(KeithleySmu):
             raise PARAMETER
         self.points = points
 
-    def _set_list(self, call: Call, q: str, *, append: bool) -> None:
-        if not call.arguments:
-            raise MISSING
-        if len(call.arguments) > LIST_WORDS:
-            raise ScpiError(-108, "Parameter not allowed")
-        top = self.meters[q].spans[-1].top * (1 + 1e-9)
-        values = [call.number(at, -top, top) for at in range(len(call.arguments))]
-        kept = (self.lists[q] if append else []) + values
-        if len(kept) > BUFFER:
-            raise PARAMETER
-        self.lists[q] = kept
-
     def _output(self, on: bool) -> None:
         if not on:
             self.clear()
         self.switch(on)
 
-    def _set_terminals(self, call: Call) -> None:
-        chosen = call.choice(0, "FRONt", "REAR")
-        if chosen != self.terminals:
-            self._output(False)
-        self.terminals = chosen
-
     # Sense
 
     def _range_limit(self, q: str) -> float:
         return math.inf if self.sense_auto[q] else self.sense_span[q].top
-
-    def _sense_span(self, q: str) -> Span:
-        return self.source_span[q] if q == self.function else self.sense_span[q]
 
     def _set_sense_range(self, call: Call, q: str) -> None:
         top = self.meters[q].spans[-1].top
@@ -503,8 +449,9 @@ class Simulated2400(KeithleySmu):
         self.sense_span[q], self.sense_auto[q] = span, False
         self.apply()
 
-    def _set_sense_auto(self, call: Call, q: str) -> None:
-        self.sense_auto[q] = call.switch()
+    @override
+    def set_sense_auto(self, call: Call, quantity: str) -> None:
+        super().set_sense_auto(call, quantity)
         self.apply()
 
     def _set_compliance(self, call: Call, q: str) -> None:
@@ -675,7 +622,9 @@ class Simulated2400(KeithleySmu):
             if self.sense_auto[q] and q != self.function:
                 self.sense_span[q] = self.meters[q].fitting(min(abs(value), self.compliance[q]))
             told[q] = float(
-                np.mean([self.meters[q].read(value, self._sense_span(q)) for _ in range(repeats)])
+                np.mean(
+                    [self.meters[q].read(value, self.sense_span_now(q)) for _ in range(repeats)]
+                )
             )
             told[q] = OVERFLOW if abs(told[q]) >= OVERFLOW else told[q]
         ohms = NOT_MEASURED

@@ -17,11 +17,13 @@ import numpy as np
 from typing_extensions import override
 
 from ..array.terminals import Drive, Place, Sensed
-from .instrument import ILLEGAL, PARAMETER, Call, Handler, ScpiInstrument
+from .instrument import ILLEGAL, MISSING, PARAMETER, Call, Handler, ScpiError, ScpiInstrument
 
 OVERFLOW = 9.9e37
 OVERRANGE = 1.05
 """Source and meter go up to this much of a range."""
+LIST_WORDS, LIST_LENGTH = 100, 2500
+"""Levels that one command takes, and that a list holds."""
 OTHER = {"VOLT": "CURR", "CURR": "VOLT"}
 
 
@@ -118,6 +120,8 @@ class KeithleySmu(ScpiInstrument):
         self.is_on = False
         self.function = "VOLT"
         self.levels = {"VOLT": 0.0, "CURR": 0.0}
+        self.source_span: dict[str, Span] = {}
+        self.sense_span: dict[str, Span] = {}
         super().__init__(model, place)
 
     @abstractmethod
@@ -136,6 +140,10 @@ class KeithleySmu(ScpiInstrument):
     def resting(self) -> Drive:
         """What the terminal does while the output is off."""
 
+    @abstractmethod
+    def take_source_span(self, quantity: str, span: Span) -> None:
+        """Change the source range of a quantity. Raises `ScpiError` where it does not fit."""
+
     @override
     def commands(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
@@ -147,6 +155,10 @@ class KeithleySmu(ScpiInstrument):
     @override
     def reset(self) -> None:
         self.values = {s.pattern: s.default for s in self.SETTINGS}
+        self.source_auto = {"VOLT": True, "CURR": True}
+        self.sense_auto = {"VOLT": True, "CURR": True}
+        self.lists: dict[str, list[float]] = {"VOLT": [], "CURR": []}
+        self.terminals = "FRON"
         self.function = "VOLT"
         self.levels = {"VOLT": 0.0, "CURR": 0.0}
         self.is_on = False
@@ -188,6 +200,73 @@ class KeithleySmu(ScpiInstrument):
         self.is_on = on
         self.apply()
         self.wait(self.SETTLE_S)
+
+    def source_commands(self, word: str) -> dict[str, Handler]:
+        """Commands of "VOLTage" or "CURRent" that all models have: level, ranges, list."""
+        q = word[:4]
+        level, listed = f":SOURce#:{word}[:LEVel][:IMMediate][:AMPLitude]", f":SOURce#:LIST:{word}"
+        top = self.meters[q].spans[-1].top
+        return {
+            level: lambda c: self.set_level(c, q),
+            f"{level}?": lambda c: self.number_reply(c, self.levels[q], -top, top, 0),
+            f":SOURce#:{word}:RANGe:AUTO": lambda c: self.source_auto.update({q: c.switch()}),
+            f":SOURce#:{word}:RANGe:AUTO?": lambda _: str(int(self.source_auto[q])),
+            f"[:SENSe#]:{word}[:DC]:RANGe:AUTO": lambda c: self.set_sense_auto(c, q),
+            f"[:SENSe#]:{word}[:DC]:RANGe:AUTO?": lambda _: str(int(self.sense_auto[q])),
+            listed: lambda c: self._set_list(c, q, []),
+            f"{listed}?": lambda _: ",".join(f"{v:.6E}" for v in self.lists[q]),
+            f"{listed}:APPend": lambda c: self._set_list(c, q, self.lists[q]),
+            f"{listed}:POINts?": lambda _: str(len(self.lists[q])),
+        }
+
+    def set_level(self, call: Call, quantity: str) -> None:
+        """The level of a quantity; an automatic range follows it."""
+        is_auto = self.source_auto[quantity]
+        level = self.level_of(call, quantity, None if is_auto else self.source_span[quantity])
+        if is_auto:
+            self.take_source_span(quantity, self.meters[quantity].fitting(level))
+        if quantity == self.function:
+            self.force(level)
+        else:
+            self.levels[quantity] = level
+
+    def set_source_range(self, call: Call, quantity: str) -> None:
+        """A fixed source range; the level stays within it."""
+        top = self.meters[quantity].spans[-1].top
+        span = self.meters[quantity].fitting(call.number(0, -top, top, default=top))
+        self.take_source_span(quantity, span)
+        self.source_auto[quantity] = False
+        level = self.levels[quantity]
+        self.levels[quantity] = math.copysign(min(abs(level), span.top), level)
+        self.apply()
+
+    def set_sense_auto(self, call: Call, quantity: str) -> None:
+        """Automatic measuring range on or off."""
+        self.sense_auto[quantity] = call.switch()
+
+    def sense_span_now(self, quantity: str) -> Span:
+        """The range that a quantity is measured on: its source's where it is forced."""
+        spans = self.source_span if quantity == self.function else self.sense_span
+        return spans[quantity]
+
+    def set_terminals(self, call: Call) -> None:
+        """Front or rear terminals; a change switches the output off."""
+        chosen = call.choice(0, "FRONt", "REAR")
+        if chosen != self.terminals:
+            self.clear()
+            self.switch(False)
+        self.terminals = chosen
+
+    def _set_list(self, call: Call, quantity: str, before: list[float]) -> None:
+        if not call.arguments:
+            raise MISSING
+        if len(call.arguments) > LIST_WORDS:
+            raise ScpiError(-108, "Parameter not allowed")
+        top = self.meters[quantity].spans[-1].top * (1 + 1e-9)
+        values = before + [call.number(at, -top, top) for at in range(len(call.arguments))]
+        if len(values) > LIST_LENGTH:
+            raise PARAMETER
+        self.lists[quantity] = values
 
     def sense(self) -> Sensed:
         """What is at the terminal."""
