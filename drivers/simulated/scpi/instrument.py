@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
 from typing_extensions import override
 
@@ -175,6 +176,13 @@ def split_outside_quotes(text: str, separator: str) -> list[str]:
     return [*parts, text[start:]]
 
 
+def pair(
+    pattern: str, put: Callable[[Call], None], get: Callable[[Call], str]
+) -> dict[str, Handler]:
+    """A command and its query."""
+    return {pattern: put, f"{pattern}?": get}
+
+
 class ScpiInstrument(SimulatedInstrument):
     """A SCPI instrument: `commands` maps patterns to handlers; the common commands and the error
     queue are here.
@@ -276,6 +284,45 @@ class ScpiInstrument(SimulatedInstrument):
     def next_error(self, _: Call | None = None) -> str:
         """Take the oldest error, as text."""
         return str(self.queue.popleft()) if self.queue else self.NO_ERROR
+
+    def shown(self, value: object) -> str:
+        """How a query tells a value that a command keeps."""
+        return str(int(value)) if isinstance(value, bool) else str(value)
+
+    def kept(
+        self,
+        pattern: str,
+        owner: Callable[[Call], object],
+        name: str,
+        parse: Callable[[Call], object],
+        *,
+        key: str = "",
+        asked: Callable[[Call], object] | None = None,
+        then: Callable[[Any], None] | None = None,
+    ) -> dict[str, Handler]:
+        """A command whose parameter is kept, and its query.
+
+        It is attribute `name` of `owner`, entry `key` of it where it is a dictionary; `then` acts
+        on the owner of a new value. A query with a parameter (MIN, MAX) is answered by `asked`.
+        """
+
+        def put(call: Call) -> None:
+            of = owner(call)
+            value = parse(call)
+            if key:
+                getattr(of, name)[key] = value
+            else:
+                setattr(of, name, value)
+            if then is not None:
+                then(of)
+
+        def get(call: Call) -> str:
+            if asked is not None and call.arguments:
+                return self.shown(asked(call))
+            value = getattr(owner(call), name)
+            return self.shown(value[key] if key else value)
+
+        return pair(pattern, put, get)
 
     def status_byte(self) -> int:
         """`*STB?`: error queue (bit 2), event status (5), master summary (6); a subclass may add
