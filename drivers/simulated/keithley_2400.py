@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from .array.terminals import Drive, Place
 from .scpi.instrument import CONFLICT, MISSING, PARAMETER, Call, Handler, ScpiError
-from .scpi.keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Setting, Span, function_word
+from .scpi.keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Scale, Setting, function_word
 
 NOT_MEASURED = 9.91e37
 BUFFER = 2500
@@ -37,19 +37,19 @@ OHMS = ((2e2, 1e-2), (2e3, 1e-3), (2e4, 1e-4), (2e5, 1e-5), (2e6, 1e-6), (2e7, 1
 """Ohms ranges and their test currents, SPEC-2400 page 2."""
 
 VOLTS = (
-    Span(0.2, 1e-6, 1.2e-4, 300e-6),
-    Span(2.0, 10e-6, 1.2e-4, 300e-6),
-    Span(20.0, 100e-6, 1.5e-4, 1.5e-3),
-    Span(200.0, 1e-3, 1.5e-4, 10e-3),
+    Scale(0.2, 1e-6, 1.2e-4, 300e-6),
+    Scale(2.0, 10e-6, 1.2e-4, 300e-6),
+    Scale(20.0, 100e-6, 1.5e-4, 1.5e-3),
+    Scale(200.0, 1e-3, 1.5e-4, 10e-3),
 )
 AMPS = (
-    Span(1e-6, 10e-12, 2.9e-4, 300e-12),
-    Span(1e-5, 100e-12, 2.7e-4, 700e-12),
-    Span(1e-4, 1e-9, 2.5e-4, 6e-9),
-    Span(1e-3, 10e-9, 2.7e-4, 60e-9),
-    Span(1e-2, 100e-9, 3.5e-4, 600e-9),
-    Span(1e-1, 1e-6, 5.5e-4, 6e-6),
-    Span(1.0, 10e-6, 2.2e-3, 570e-6),
+    Scale(1e-6, 10e-12, 2.9e-4, 300e-12),
+    Scale(1e-5, 100e-12, 2.7e-4, 700e-12),
+    Scale(1e-4, 1e-9, 2.5e-4, 6e-9),
+    Scale(1e-3, 10e-9, 2.7e-4, 60e-9),
+    Scale(1e-2, 100e-9, 3.5e-4, 600e-9),
+    Scale(1e-1, 1e-6, 5.5e-4, 6e-6),
+    Scale(1.0, 10e-6, 2.2e-3, 570e-6),
 )
 
 
@@ -175,8 +175,8 @@ class Simulated2400(KeithleySmu):
 
     @override
     def reset(self) -> None:
-        self.source_span = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
-        self.sense_span = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
+        self.source_scale = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
+        self.sense_scale = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
         self.compliance = {"VOLT": 21.0, "CURR": 1.05e-4}
         self.mode = {"VOLT": "FIX", "CURR": "FIX"}
         self.ends = {(q, end): 0.0 for q in ("VOLT", "CURR") for end in ("STAR", "STOP")}
@@ -211,8 +211,8 @@ class Simulated2400(KeithleySmu):
         if state == "HIMP":
             return Drive()
         if state == "GUAR":
-            return Drive("current", 0.0, 0.005 * self.source_span["VOLT"].full)
-        low = 0.005 * self.sense_span["CURR"].full
+            return Drive("current", 0.0, 0.005 * self.source_scale["VOLT"].full)
+        low = 0.005 * self.sense_scale["CURR"].full
         return Drive(
             "voltage",
             0.0,
@@ -336,7 +336,7 @@ class Simulated2400(KeithleySmu):
         """Source and sense commands of "VOLTage" or "CURRent"."""
         q = word[:4]
         source, sense = f":SOURce#:{word}", f"[:SENSe#]:{word}[:DC]"
-        top = self.meters[q].spans[-1].top
+        top = self.meters[q].scales[-1].top
         return self.source_commands(word) | {
             f"{source}[:LEVel]:TRIGgered[:AMPLitude]": lambda c: self._set_triggered(c, q),
             f"{source}[:LEVel]:TRIGgered[:AMPLitude]?": lambda c: self.number_reply(
@@ -346,7 +346,7 @@ class Simulated2400(KeithleySmu):
             f"{source}:MODE?": lambda _: self.mode[q],
             f"{source}:RANGe[:UPPer]": lambda c: self.set_source_range(c, q),
             f"{source}:RANGe[:UPPer]?": lambda c: self.number_reply(
-                c, self.source_span[q].top, -top, top, top
+                c, self.source_scale[q].top, -top, top, top
             ),
             f"{source}:STARt": lambda c: self._set_end(c, q, "STAR"),
             f"{source}:STARt?": lambda c: self.number_reply(c, self.ends[q, "STAR"], -top, top, 0),
@@ -358,7 +358,7 @@ class Simulated2400(KeithleySmu):
             ),
             f"{sense}:RANGe[:UPPer]": lambda c: self._set_sense_range(c, q),
             f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(
-                c, self.sense_span_now(q).top, -top, top, top
+                c, self.sense_scale_now(q).top, -top, top, top
             ),
             f"{sense}:RANGe:AUTO:ULIMit?": lambda _: (
                 f"{self.meters[q].fitting(self.compliance[q]).top:.6E}"
@@ -385,7 +385,7 @@ class Simulated2400(KeithleySmu):
 
     def _set_triggered(self, call: Call, q: str) -> None:
         self.triggered[q] = self.level_of(
-            call, q, None if self.source_auto[q] else self.source_span[q]
+            call, q, None if self.source_auto[q] else self.source_scale[q]
         )
 
     def _set_mode(self, call: Call, q: str) -> None:
@@ -393,16 +393,16 @@ class Simulated2400(KeithleySmu):
         self.apply()
 
     @override
-    def take_source_span(self, quantity: str, span: Span) -> None:
+    def take_source_scale(self, quantity: str, scale: Scale) -> None:
         """22 W: 105 mA above 21 V, 21 V above 105 mA."""
         most = {"VOLT": (20.0, 0.105), "CURR": (0.1, 21.0)}[quantity]
         if (
             quantity == self.function
-            and span.full > most[0]
+            and scale.full > most[0]
             and self.compliance[OTHER[quantity]] > most[1] * (1 + 1e-9)
         ):
             raise POWER
-        self.source_span[quantity] = span
+        self.source_scale[quantity] = scale
 
     def _set_delay(self, call: Call) -> None:
         self.delay_s = call.number(0, 0, 9999.999, default=0.0)
@@ -435,18 +435,18 @@ class Simulated2400(KeithleySmu):
     # Sense
 
     def _range_limit(self, q: str) -> float:
-        return math.inf if self.sense_auto[q] else self.sense_span[q].top
+        return math.inf if self.sense_auto[q] else self.sense_scale[q].top
 
     def _set_sense_range(self, call: Call, q: str) -> None:
-        top = self.meters[q].spans[-1].top
-        span = self.meters[q].fitting(call.number(0, -top, top, default=top))
+        top = self.meters[q].scales[-1].top
+        scale = self.meters[q].fitting(call.number(0, -top, top, default=top))
         if q == self.function:
             raise WITH_READBACK
-        if span.full > self.meters[q].fitting(self.compliance[q]).full:
+        if scale.full > self.meters[q].fitting(self.compliance[q]).full:
             raise BEYOND_COMPLIANCE
-        if self.compliance[q] < 1e-3 * span.full * (1 - 1e-9):
+        if self.compliance[q] < 1e-3 * scale.full * (1 - 1e-9):
             raise TOO_SMALL
-        self.sense_span[q], self.sense_auto[q] = span, False
+        self.sense_scale[q], self.sense_auto[q] = scale, False
         self.apply()
 
     @override
@@ -455,12 +455,12 @@ class Simulated2400(KeithleySmu):
         self.apply()
 
     def _set_compliance(self, call: Call, q: str) -> None:
-        top = self.meters[q].spans[-1].top * (1 + 1e-9)
+        top = self.meters[q].scales[-1].top * (1 + 1e-9)
         value = abs(call.number(0, -top, top, default=_RESET[q]))
-        span = self.meters[q].spans[0] if self.sense_auto[q] else self.sense_span[q]
-        if value < 1e-3 * span.full * (1 - 1e-9):
+        scale = self.meters[q].scales[0] if self.sense_auto[q] else self.sense_scale[q]
+        if value < 1e-3 * scale.full * (1 - 1e-9):
             raise TOO_SMALL
-        source = self.source_span[OTHER[q]].full
+        source = self.source_scale[OTHER[q]].full
         if q != self.function and (
             (q == "CURR" and source > 20.0 and value > 0.105 * (1 + 1e-9))
             or (q == "VOLT" and source > 0.1 and value > 21.0 * (1 + 1e-9))
@@ -620,10 +620,10 @@ class Simulated2400(KeithleySmu):
                 told[q] = self.levels[q] if q == self.function else NOT_MEASURED
                 continue
             if self.sense_auto[q] and q != self.function:
-                self.sense_span[q] = self.meters[q].fitting(min(abs(value), self.compliance[q]))
+                self.sense_scale[q] = self.meters[q].fitting(min(abs(value), self.compliance[q]))
             told[q] = float(
                 np.mean(
-                    [self.meters[q].read(value, self.sense_span_now(q)) for _ in range(repeats)]
+                    [self.meters[q].read(value, self.sense_scale_now(q)) for _ in range(repeats)]
                 )
             )
             told[q] = OVERFLOW if abs(told[q]) >= OVERFLOW else told[q]

@@ -341,11 +341,7 @@ class Simulated33500(ScpiInstrument):
             **pair(
                 ":OUTPut#:LOAD", self._put_load, lambda call: _text(self._channel(call).load_ohm)
             ),
-            **pair(
-                ":OUTPut#[:STATe]",
-                self._put_output,
-                lambda call: str(int(self._channel(call).is_on)),
-            ),
+            **self._flag(":OUTPut#[:STATe]", "is_on"),
             **self._word(":OUTPut#:POLarity", "polarity", "NORMal", "INVerted"),
         }
 
@@ -401,11 +397,6 @@ class Simulated33500(ScpiInstrument):
         )
         if channel.load_ohm >= INFINITY:
             channel.unit = "VPP"
-
-    def _put_output(self, call: Call) -> None:
-        channel = self._channel(call)
-        channel.is_on = call.switch()
-        self._rest(channel)
 
     def _times(self) -> dict[str, Handler]:
         head = "[:SOURce#]:FUNCtion:PULSe"
@@ -551,7 +542,12 @@ class Simulated33500(ScpiInstrument):
             **self._number(f"{arb}:SRATe", "rate", 1e-6, most),
             **self._word(f"{arb}:ADVance", "advance", "TRIGger", "SRATe"),
             **self._word(f"{arb}:FILTer", "smooth", "NORMal", "STEP", "OFF"),
-            **pair(":FORMat:BORDer", self._put_border, lambda _: self._border),
+            **self.kept(
+                ":FORMat:BORDer",
+                lambda _: self,
+                "_border",
+                lambda c: c.choice(0, "NORMal", "SWAPped"),
+            ),
         }
 
     def _keep(self, call: Call, scale: float) -> None:
@@ -590,9 +586,6 @@ class Simulated33500(ScpiInstrument):
         name = call.text().upper()
         self._named(call)
         self._channel(call).arb = name
-
-    def _put_border(self, call: Call) -> None:
-        self._border = call.choice(0, "NORMal", "SWAPped")
 
     def _named(self, call: Call) -> list[int]:
         channel = self._channel(call)

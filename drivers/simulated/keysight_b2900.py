@@ -41,6 +41,7 @@ INFINITY_TEXT = 9.9e37
 ELEMENTS = ("VOLT", "CURR", "RES", "TIME", "STAT", "SOUR")
 """Elements of one measurement in the order in which they are sent."""
 LONG_ELEMENTS = ("VOLTage", "CURRent", "RESistance", "TIME", "STATus", "SOURce")
+FUNCTIONS = ELEMENTS[:3]
 VOLT_RANGES = (0.2, 2.0, 20.0, 200.0)
 VOLT_ACCURACY = {
     0.2: (1.5e-4, 225e-6),
@@ -225,6 +226,10 @@ class _Output:
 
     def settles_s(self) -> float:
         return SETTLES_S[self.range_for(self.now, "VOLT")] if self.function == "VOLT" else 250e-6
+
+
+def _functions(call: Call) -> set[str]:
+    return {call.choice(k, "VOLTage", "CURRent", "RESistance") for k in range(len(call.arguments))}
 
 
 def _choice(words: tuple[str, ...], call: Call) -> str:
@@ -777,9 +782,6 @@ class SimulatedB2900(ScpiInstrument):
             self.queue.clear()
             return found
 
-        def wait(_: Call) -> None:
-            self._wait(self._layers())
-
         def complete(_: Call) -> str:
             self._wait(self._layers())
             return "1"
@@ -801,7 +803,7 @@ class SimulatedB2900(ScpiInstrument):
             **self.kept(":DISPlay:ENABle", lambda _: self, "_shows", Call.switch),
             ":STATus:QUEStionable:CONDition?": lambda _: str(self._questionable()),
             ":STATus:MEASurement:CONDition?": lambda _: str(self._measurement()),
-            "*WAI": wait,
+            "*WAI": lambda _: self._wait(self._layers()),
             "*OPC?": complete,
             "*TRG": lambda _: self._event("BUS"),
         }
@@ -949,36 +951,18 @@ class SimulatedB2900(ScpiInstrument):
         table |= self._switch_setting(":SENSe#:REMote", "is_remote")
         table |= self._switch_setting(":SENSe#:WAIT[:STATe]", "sense_waits")
 
-        def functions_on(call: Call) -> None:
-            output = self._output(call)
-            output.functions |= {
-                call.choice(k, "VOLTage", "CURRent", "RESistance")
-                for k in range(len(call.arguments))
-            }
-
-        def functions_off(call: Call) -> None:
-            output = self._output(call)
-            output.functions -= {
-                call.choice(k, "VOLTage", "CURRent", "RESistance")
-                for k in range(len(call.arguments))
-            }
-
         def functions(call: Call) -> str:
             held = self._output(call).functions
-            return ",".join(f'"{f}"' for f in ("VOLT", "CURR", "RES") if f in held) or '""'
-
-        def every(call: Call) -> None:
-            self._output(call).functions = {"VOLT", "CURR", "RES"}
-
-        def none(call: Call) -> None:
-            self._output(call).functions = set()
+            return ",".join(f'"{f}"' for f in FUNCTIONS if f in held) or '""'
 
         return table | {
-            ":SENSe#:FUNCtion[:ON]": functions_on,
+            ":SENSe#:FUNCtion[:ON]": lambda c: self._output(c).functions.update(_functions(c)),
             ":SENSe#:FUNCtion[:ON]?": functions,
-            ":SENSe#:FUNCtion[:ON]:ALL": every,
-            ":SENSe#:FUNCtion:OFF": functions_off,
-            ":SENSe#:FUNCtion:OFF:ALL": none,
+            ":SENSe#:FUNCtion[:ON]:ALL": lambda c: self._output(c).functions.update(FUNCTIONS),
+            ":SENSe#:FUNCtion:OFF": lambda c: self._output(c).functions.difference_update(
+                _functions(c)
+            ),
+            ":SENSe#:FUNCtion:OFF:ALL": lambda c: self._output(c).functions.clear(),
         }
 
     def _is_tripped(self, what: str, call: Call) -> str:
@@ -1014,10 +998,10 @@ class SimulatedB2900(ScpiInstrument):
             for head, prefix in ((":ARM#", "arm_"), (":TRIGger#", "")):
                 base = f"{head}{node}"
                 table |= self._layer_setting(
-                    f"{base}:COUNt", which, f"{prefix}count", self._count_of
+                    f"{base}:COUNt", which, f"{prefix}count", lambda c: int(c.number(0, 1, 100000))
                 )
                 table |= self._layer_setting(
-                    f"{base}:DELay", which, f"{prefix}delay_s", self._delay_of
+                    f"{base}:DELay", which, f"{prefix}delay_s", lambda c: c.number(0, 0.0, 100000.0)
                 )
                 table |= self._layer_setting(
                     f"{base}:TIMer", which, f"{prefix}timer_s", self._timer_of
@@ -1073,12 +1057,6 @@ class SimulatedB2900(ScpiInstrument):
             return self.shown(getattr(self._of(which, [self._output(call)])[0], name))
 
         return pair(pattern, put, get)
-
-    def _count_of(self, call: Call) -> int:
-        return int(call.number(0, 1, 100000))
-
-    def _delay_of(self, call: Call) -> float:
-        return call.number(0, 0.0, 100000.0)
 
     def _timer_of(self, call: Call) -> float:
         return call.number(0, self._output(call).shortest_s, 100000.0)
@@ -1138,7 +1116,7 @@ class SimulatedB2900(ScpiInstrument):
             ":SENSe#:DATA:LATest?": lambda c: self._reply(
                 self._rows([self._output(c)], self._elements, lambda o: o.data[-1:])
             ),
-            ":SENSe#:DATA:CLEar": self._clear_data,
+            ":SENSe#:DATA:CLEar": lambda c: self._output(c).data.clear(),
             ":TRACe#:DATA?": self._traced,
             ":TRACe#:CLEar": self._clear_trace,
             **pair(":TRACe#:POINts", self._put_points, lambda c: str(self._output(c).trace_points)),
@@ -1159,9 +1137,6 @@ class SimulatedB2900(ScpiInstrument):
         if len(call.arguments) > 1:
             rows = rows[: int(call.number(1, 1, 100000))]
         return self._reply(self._rows([output], self._elements, lambda _: rows))
-
-    def _clear_data(self, call: Call) -> None:
-        self._output(call).data.clear()
 
     def _traced(self, call: Call) -> str | bytes:
         output = self._output(call)
