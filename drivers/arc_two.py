@@ -390,16 +390,16 @@ class ArcTwo(Driver):
                 low = self._low(cells, here[0])
                 self._transactions += 1
                 if here.size == len(BIT_CHANNELS):
-                    found = arc.read_slice(low, float(volts))
+                    currents = arc.read_slice(low, float(volts))
                 else:
-                    found = arc.read_slice_masked(low, highs, float(volts))
-                found = np.asarray(found, dtype=np.float64)
-                if found.shape != (len(BIT_CHANNELS),):
+                    currents = arc.read_slice_masked(low, highs, float(volts))
+                currents = np.asarray(currents, dtype=np.float64)
+                if currents.shape != (len(BIT_CHANNELS),):
                     raise LinkError(
-                        f"ArC TWO: a slice has shape {found.shape}, not ({len(BIT_CHANNELS)},)"
+                        f"ArC TWO: a slice has shape {currents.shape}, not ({len(BIT_CHANNELS)},)"
                     )
                 current[here] = math.copysign(1.0, volts) * np.abs(
-                    found[np.searchsorted(BIT_CHANNELS, highs)]
+                    currents[np.searchsorted(BIT_CHANNELS, highs)]
                 )
 
     def _low(self, cells: Cells, i: int | np.int64) -> int:

@@ -427,15 +427,15 @@ class Keithley2600B(TspInstrument, SetupSourceMeter):
                 "base",
             ]
         )
-        found = self.ask_buffers("\n".join(code), columns, f"{smu}.nvbuffer1.n", takes_s=takes_s)
-        if len(found) == 0:
+        rows = self.ask_buffers("\n".join(code), columns, f"{smu}.nvbuffer1.n", takes_s=takes_s)
+        if len(rows) == 0:
             raise InstrumentError(
                 f"{self.name}: the output of channel {channel} is off; nothing was measured"
             )
-        if len(found) != points:
-            raise InstrumentError(f"{self.name}: {len(found)} readings came where {points} should")
-        limited = (found[:, 2].astype(np.int64) & AT_COMPLIANCE) != 0
-        return Readings.of(found[:, 0], found[:, 1], limited, found[:, 3] + found[:, 4])
+        if len(rows) != points:
+            raise InstrumentError(f"{self.name}: {len(rows)} readings came where {points} should")
+        limited = (rows[:, 2].astype(np.int64) & AT_COMPLIANCE) != 0
+        return Readings.of(rows[:, 0], rows[:, 1], limited, rows[:, 3] + rows[:, 4])
 
     def _forces(self, channel: str) -> str:
         return "v" if self._setup(channel).function is Function.VOLTAGE else "i"

@@ -79,10 +79,10 @@ class Keithley3706A(TspSwitch):
         """
         if re.fullmatch(r"[1-6]9\d\d", name):
             return None
-        found = re.fullmatch(r"([1-6])([1-6])(\d\d)", name)
-        if found is None:
+        match = re.fullmatch(r"([1-6])([1-6])(\d\d)", name)
+        if match is None:
             raise LinkError(f"{self.name}: {name[:20]!r} names no crosspoint")
-        return self.ROWS[int(found[2]) - 1], (int(found[1]) - 1) * self.COLUMNS + int(found[3])
+        return self.ROWS[int(match[2]) - 1], (int(match[1]) - 1) * self.COLUMNS + int(match[3])
 
     def interlocks(self) -> dict[int, int | None]:
         """Interlock state of each matrix card by slot: 0 none engaged, 1 the first, 2 the second, 3

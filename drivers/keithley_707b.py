@@ -56,10 +56,10 @@ class Keithley707B(TspSwitch):
     @override
     def point_of(self, name: str) -> Crosspoint | None:
         """The crosspoint of a relay's name. Raises `LinkError` for what names none."""
-        found = re.fullmatch(r"([1-6])([A-Ha-h])(\d\d)", name)
-        if found is None:
+        match = re.fullmatch(r"([1-6])([A-Ha-h])(\d\d)", name)
+        if match is None:
             raise LinkError(f"{self.name}: {name[:20]!r} names no crosspoint")
-        return found[2].upper(), (int(found[1]) - 1) * self.COLUMNS + int(found[3])
+        return match[2].upper(), (int(match[1]) - 1) * self.COLUMNS + int(match[3])
 
 
 def _card(slot: int, idn: str) -> Card | None:

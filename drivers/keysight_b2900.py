@@ -362,11 +362,11 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
         if measures:
             commands += [f":INIT {chosen}", "*WAI", f":FETC:ARR? {chosen}"]
             forced = {c: np.append(lists[c], 0.0) for c in names}
-            found = self._readings(names, n + 1, commands, after, takes_s, forced)
+            readings = self._readings(names, n + 1, commands, after, takes_s, forced)
             keep = np.append(mask, False)
             return {
                 c: Readings(r.volts[keep], r.amps[keep], r.status[keep], r.time_s[keep])
-                for c, r in found.items()
+                for c, r in readings.items()
             }
         told = self.ask(
             *commands,
@@ -488,9 +488,9 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
         wait_s = points * (armed.point_s + OVERHEAD_S) if takes_s is None else takes_s
         after = [command for c in armed.levels for command in self._rest(c)]
         commands = [*BINARY, f":FETC:ARR? (@{','.join(armed.measured)})"]
-        found = self._readings(armed.measured, points, commands, after, wait_s, armed.levels)
+        readings = self._readings(armed.measured, points, commands, after, wait_s, armed.levels)
         self._armed = None
-        return found
+        return readings
 
     def abort(self) -> None:
         """Give up lists and sweeps; levels go to zero, outputs stay as they are."""

@@ -723,9 +723,11 @@ class TestChipBoard(Driver):
         board takes.
         """
         none = np.zeros(0, dtype=np.int64)
-        found = [self._again(partial(self._executed, number, part)) for part in self._parts(cells)]
-        return np.concatenate([none, *(p for p, _ in found)]), np.concatenate(
-            [none, *(n for _, n in found)]
+        records = [
+            self._again(partial(self._executed, number, part)) for part in self._parts(cells)
+        ]
+        return np.concatenate([none, *(p for p, _ in records)]), np.concatenate(
+            [none, *(n for _, n in records)]
         )
 
     def _executed(self, number: int, cells: Cells) -> tuple[IntArray, IntArray]:

@@ -778,9 +778,9 @@ class SimulatedB2900(ScpiInstrument):
             self._zero_s = self.place.bus.clock.now_s
 
         def all_errors(_: Call) -> str:
-            found = ",".join(str(e) for e in self.queue) or self.NO_ERROR
+            errors = ",".join(str(e) for e in self.queue) or self.NO_ERROR
             self.queue.clear()
-            return found
+            return errors
 
         def complete(_: Call) -> str:
             self._wait(self._layers())

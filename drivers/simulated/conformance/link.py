@@ -123,9 +123,9 @@ def _errors_are_raised(station: Station) -> None:
     instrument = station.instrument
     with station.simulator.place.bus.lock:
         station.simulator.fill_queue()
-    found = instrument.errors()
-    say(len(found) > 1, f"errors() found {len(found)} entries of a full queue")
-    for error in found:
+    errors = instrument.errors()
+    say(len(errors) > 1, f"errors() found {len(errors)} entries of a full queue")
+    for error in errors:
         say(
             isinstance(error, InstrumentError) and error.code != 0,
             f"{error!r} is no error with a code",

@@ -151,11 +151,11 @@ def compile_pattern(pattern: str) -> list[re.Pattern[str]]:
         here = ":" + _node(word)
         without = "()" if "#" in word else ""
         choices.append([here, without] if part.startswith("[") else [here])
-    found = []
+    patterns = []
     for nodes in product(*choices):
         text = "".join(nodes)
-        found.append(re.compile(text + (r"\?" if query else ""), re.IGNORECASE))
-    return found
+        patterns.append(re.compile(text + (r"\?" if query else ""), re.IGNORECASE))
+    return patterns
 
 
 def split_outside_quotes(text: str, separator: str) -> list[str]:
@@ -250,10 +250,10 @@ class ScpiInstrument(SimulatedInstrument):
         arguments = (
             tuple(a.strip() for a in split_outside_quotes(rest, ",")) if rest.strip() else ()
         )
-        found = self._find(header.upper())
-        if found is None:
+        match = self._find(header.upper())
+        if match is None:
             raise ScpiError(-113, "Undefined header")
-        handler, suffixes = found
+        handler, suffixes = match
         return handler(Call(suffixes, arguments))
 
     def _search(self, header: str) -> tuple[Handler, tuple[int, ...]] | None:
