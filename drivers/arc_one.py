@@ -302,8 +302,10 @@ class ArcOne(Driver):
                 self._link.close()
                 raise
             self._is_known = True
-            told = "does not tell" if self._version is None else ".".join(map(str, self._version))
-            return Identity(model="ArC ONE", serial="", firmware=told)
+            firmware = (
+                "does not tell" if self._version is None else ".".join(map(str, self._version))
+            )
+            return Identity(model="ArC ONE", serial="", firmware=firmware)
 
     @property
     @override

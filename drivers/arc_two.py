@@ -438,13 +438,13 @@ class ArcTwo(Driver):
         self._until_idle(0.0, "grounding", may_abort=False)
         if volts.shape != (CHANNELS,) or not np.all(np.abs(volts) <= QUIET_V):
             worst = int(np.argmax(np.nan_to_num(np.abs(volts), nan=np.inf))) if volts.size else 0
-            told = (
+            problem = (
                 f"channel {worst} reads {volts[worst]:g} V"
                 if volts.size
                 else "no channel could be read"
             )
             raise InstrumentError(
-                f"ArC TWO: outputs are not confirmed off: {told}; switch the instrument off"
+                f"ArC TWO: outputs are not confirmed off: {problem}; switch the instrument off"
             )
 
     def _grounded(self) -> str:

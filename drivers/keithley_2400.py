@@ -101,7 +101,7 @@ class Keithley2400(Keithley24xx):
         """
         self._setup = None
         terminals = "REAR" if self.config.terminals == "rear" else "FRON"
-        told = self.ask(
+        reply = self.ask(
             ":ABOR",
             "*CLS",
             "*RST",
@@ -120,9 +120,9 @@ class Keithley2400(Keithley24xx):
             ":SYST:LFR?",
             takes_s=RESET_S,
         )
-        output, at, elements, mains = self.replies(told, 4)
+        output, at, elements, mains = self.replies(reply, 4)
         if (output, at, elements) != ("0", terminals, ELEMENTS):
-            raise InstrumentError(f"{self.name}: after a reset it says {told!r}", command="*RST")
+            raise InstrumentError(f"{self.name}: after a reset it says {reply!r}", command="*RST")
         self.check_mains(mains)
 
     @override
@@ -141,8 +141,8 @@ class Keithley2400(Keithley24xx):
     def measure(self, channel: str) -> Readings:
         """One reading; the instrument's error +803 says that the output is off."""
         setup = self._configured(channel)
-        told = self.ask(f":FORM:ELEM {ELEMENTS}", ":READ?", takes_s=self.takes_s(setup, 1))
-        return self._readings(told, 1)
+        reply = self.ask(f":FORM:ELEM {ELEMENTS}", ":READ?", takes_s=self.takes_s(setup, 1))
+        return self._readings(reply, 1)
 
     @override
     def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:
@@ -181,18 +181,18 @@ class Keithley2400(Keithley24xx):
 
     @override
     def _told(self, reply: str) -> SourceSetup:
-        told = self.replies(reply, len(self.SETTINGS))
-        function = Function.VOLTAGE if told[0] == "VOLT" else Function.CURRENT
-        v_source, a_source, v_sense, a_sense = self.ranges_told(told, 3)
+        answers = self.replies(reply, len(self.SETTINGS))
+        function = Function.VOLTAGE if answers[0] == "VOLT" else Function.CURRENT
+        v_source, a_source, v_sense, a_sense = self.ranges_told(answers, 3)
         is_volts = function is Function.VOLTAGE
         return SourceSetup(
             function,
-            compliance=self.value(told[1] if is_volts else told[2]),
+            compliance=self.value(answers[1] if is_volts else answers[2]),
             source_range=v_source if is_volts else a_source,
             measure_range=a_sense if is_volts else v_sense,
-            aperture_s=self.value(told[11]) / self.config.line_hz,
-            settle_s=self.value(told[12]),
-            remote_sense=told[13] == "1",
+            aperture_s=self.value(answers[11]) / self.config.line_hz,
+            settle_s=self.value(answers[12]),
+            remote_sense=answers[13] == "1",
         )
 
     @override
@@ -217,7 +217,7 @@ class Keithley2400(Keithley24xx):
         self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int
     ) -> Readings:
         name = SHORT[setup.function]
-        told = self.ask(
+        reply = self.ask(
             f":FORM:ELEM {ELEMENTS}",
             # The fixed level is what stands after the sweep.
             f":SOUR:{name} 0",
@@ -232,7 +232,7 @@ class Keithley2400(Keithley24xx):
             ":TRIG:COUN 1",
             takes_s=self.takes_s(setup, points),
         )
-        return self._readings(told, points)
+        return self._readings(reply, points)
 
     def _readings(self, reply: str, points: int) -> Readings:
         volts, amps, _, time_s, word = self.table(reply, 5, points).T

@@ -154,8 +154,8 @@ class Keithley2600B(TspInstrument, SetupSourceMeter):
     @override
     def look(self) -> None:
         """The mains frequency that the instrument counts apertures in."""
-        told = self.peek("print(localnode.linefreq)")
-        self._line_hz = float(numbers(told[0])[0]) if len(told) == 1 else self.config.line_hz
+        lines = self.peek("print(localnode.linefreq)")
+        self._line_hz = float(numbers(lines[0])[0]) if len(lines) == 1 else self.config.line_hz
         if not 45.0 <= self._line_hz <= 65.0:
             raise ConfigError(
                 f"{self.name}: a mains frequency of {self._line_hz:g} Hz is not believed"
@@ -220,10 +220,10 @@ class Keithley2600B(TspInstrument, SetupSourceMeter):
 
     @override
     def is_off(self) -> bool:
-        told = numbers(
+        states = numbers(
             self.ask(f"print({', '.join(f'smu{c}.source.output' for c in self.channels)})")
         )
-        return bool(told.size == len(self.channels) and (told == 0.0).all())
+        return bool(states.size == len(self.channels) and (states == 0.0).all())
 
     @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
@@ -284,21 +284,21 @@ class Keithley2600B(TspInstrument, SetupSourceMeter):
                 f"{smu}.measure.range{kind}",
             ]
         words += [f"{smu}.measure.nplc", f"{smu}.measure.delay", f"{smu}.sense"]
-        told = numbers(self.ask(f"format.asciiprecision = 10\nprint({', '.join(words)})"))
-        if told.size != len(words):
+        values = numbers(self.ask(f"format.asciiprecision = 10\nprint({', '.join(words)})"))
+        if values.size != len(words):
             raise InstrumentError(
-                f"{self.name}: {told.size} settings came where {len(words)} were asked for"
+                f"{self.name}: {values.size} settings came where {len(words)} were asked for"
             )
-        volts, amps = told[1:6], told[6:11]
-        forced, sensed = (volts, amps) if told[0] == 1.0 else (amps, volts)
+        volts, amps = values[1:6], values[6:11]
+        forced, sensed = (volts, amps) if values[0] == 1.0 else (amps, volts)
         return SourceSetup(
-            function=Function.VOLTAGE if told[0] == 1.0 else Function.CURRENT,
+            function=Function.VOLTAGE if values[0] == 1.0 else Function.CURRENT,
             compliance=float(sensed[0]),
             source_range=None if forced[1] else float(forced[2]),
             measure_range=None if sensed[3] else float(sensed[4]),
-            aperture_s=float(told[11] / self._line_hz),
-            settle_s=float(told[12]),
-            remote_sense=bool(told[13] == 1.0),
+            aperture_s=float(values[11] / self._line_hz),
+            settle_s=float(values[12]),
+            remote_sense=bool(values[13] == 1.0),
         )
 
     @override
@@ -314,10 +314,10 @@ class Keithley2600B(TspInstrument, SetupSourceMeter):
             self._setup(channel)
         smu = f"smu{channel}"
         state = "OUTPUT_ON" if on else "OUTPUT_OFF"
-        told = self.ask(f"{smu}.source.output = {smu}.{state}\nprint({smu}.source.output)")
-        if numbers(told).tolist() != [1.0 if on else 0.0]:
+        reply = self.ask(f"{smu}.source.output = {smu}.{state}\nprint({smu}.source.output)")
+        if numbers(reply).tolist() != [1.0 if on else 0.0]:
             raise InstrumentError(
-                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
+                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {reply!r}"
             )
 
     @override

@@ -41,11 +41,11 @@ class Keithley707B(TspSwitch):
     def look(self) -> None:
         """Read which cards there are. Changes nothing."""
         slots = self.SLOTS[self.identity.model]
-        told = self.peek(f"for i = 1, {slots} do print(slot[i].idn) end")
-        if len(told) != slots:
-            raise LinkError(f"{self.name}: {len(told)} answers for {slots} slots")
+        lines = self.peek(f"for i = 1, {slots} do print(slot[i].idn) end")
+        if len(lines) != slots:
+            raise LinkError(f"{self.name}: {len(lines)} answers for {slots} slots")
         self.cards = tuple(
-            card for slot, idn in enumerate(told, 1) if (card := _card(slot, idn)) is not None
+            card for slot, idn in enumerate(lines, 1) if (card := _card(slot, idn)) is not None
         )
 
     @override

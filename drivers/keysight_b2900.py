@@ -137,12 +137,12 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
             command for c in self.channels for command in (f":OUTP{c}:ON:AUTO OFF", f":OUTP{c} OFF")
         ]
         self.send("*RST", *each, takes_s=2.0)
-        told = self.ask(
+        reply = self.ask(
             *(f":OUTP{c}:ON:AUTO?" for c in self.channels), *(f":OUTP{c}?" for c in self.channels)
         )
-        if any(word.strip() != "0" for word in told.split(";")):
+        if any(word.strip() != "0" for word in reply.split(";")):
             raise InstrumentError(
-                f"{self.name}: an output is on, or goes on by itself, after a reset: {told!r}"
+                f"{self.name}: an output is on, or goes on by itself, after a reset: {reply!r}"
             )
 
     @override
@@ -160,8 +160,8 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
 
     @override
     def is_off(self) -> bool:
-        told = self.ask(*(f":OUTP{c}?" for c in self.channels))
-        return all(word.strip() == "0" for word in told.split(";"))
+        reply = self.ask(*(f":OUTP{c}?" for c in self.channels))
+        return all(word.strip() == "0" for word in reply.split(";"))
 
     @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
@@ -214,7 +214,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
     def settings(self, channel: str) -> SourceSetup:
         self._known(channel)
         c = channel
-        told = self.ask(
+        reply = self.ask(
             f":SOUR{c}:FUNC:MODE?",
             *(
                 f":{node}{c}:{what}:{query}"
@@ -231,14 +231,14 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
             f":TRIG{c}:ACQ:DEL?",
             f":SENS{c}:REM?",
         ).split(";")
-        if len(told) != 15 or told[0] not in ("VOLT", "CURR"):
-            raise LinkError(f"{self.name}: the settings {told!r} are not what was asked for")
-        values = floats(",".join(told[1:]))
+        if len(reply) != 15 or reply[0] not in ("VOLT", "CURR"):
+            raise LinkError(f"{self.name}: the settings {reply!r} are not what was asked for")
+        values = floats(",".join(reply[1:]))
         forced, sensed = (
-            (values[:6], values[6:12]) if told[0] == "VOLT" else (values[6:12], values[:6])
+            (values[:6], values[6:12]) if reply[0] == "VOLT" else (values[6:12], values[:6])
         )
         return SourceSetup(
-            function=Function.VOLTAGE if told[0] == "VOLT" else Function.CURRENT,
+            function=Function.VOLTAGE if reply[0] == "VOLT" else Function.CURRENT,
             compliance=float(sensed[0]),
             source_range=None if forced[1] else float(forced[2]),
             measure_range=None if sensed[3] else float(sensed[4]),
@@ -258,10 +258,10 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
         if on:
             self._setup(channel)
         self._known(channel)
-        told = self.ask(f":OUTP{channel} {'ON' if on else 'OFF'}", f":OUTP{channel}?")
-        if told.strip() != ("1" if on else "0"):
+        reply = self.ask(f":OUTP{channel} {'ON' if on else 'OFF'}", f":OUTP{channel}?")
+        if reply.strip() != ("1" if on else "0"):
             raise InstrumentError(
-                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
+                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {reply!r}"
             )
 
     @override
@@ -368,7 +368,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
                 c: Readings(r.volts[keep], r.amps[keep], r.status[keep], r.time_s[keep])
                 for c, r in readings.items()
             }
-        told = self.ask(
+        reply = self.ask(
             *commands,
             f":INIT:TRAN {chosen}",
             "*OPC?",
@@ -376,7 +376,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
             *self._on_queries(names),
             takes_s=takes_s,
         )
-        self._check_on(told.split(";")[1:], names)
+        self._check_on(reply.split(";")[1:], names)
         nothing = np.zeros(0)
         return {c: Readings.of(nothing, nothing, nothing, nothing) for c in names}
 
@@ -459,14 +459,14 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
                 f":SENS{c}:TOUT:SIGN EXT{trigger_out}",
                 f":SENS{c}:TOUT {'ON' if c == last else 'OFF'}",
             ]
-        told = self.ask(
+        reply = self.ask(
             *commands,
             *self._on_queries(names),
             f":INIT:TRAN (@{','.join(names)})",
             f":INIT:ACQ (@{','.join(measured)})",
         )
         try:
-            self._check_on(told.split(";"), names)
+            self._check_on(reply.split(";"), names)
         except InstrumentError:
             self.abort()
             raise
@@ -551,9 +551,9 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
         data, rest = self.dialog.query_block_and_line(
             f"{message};{self.ERROR_QUERY}", takes_s=takes_s
         )
-        told, error = self.split_error(rest)
+        states, error = self.split_error(rest)
         self.raise_error(error, message)
-        self._check_on(told.split(";"), channels)
+        self._check_on(states.split(";"), channels)
         if len(data) != 8 * ELEMENTS * points * len(channels):
             self.dialog.out_of_step()
             raise LinkError(
@@ -605,9 +605,9 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter):
     def _on_queries(self, channels: Iterable[str]) -> list[str]:
         return [f":OUTP{c}?" for c in channels]
 
-    def _check_on(self, told: list[str], channels: Iterable[str]) -> None:
+    def _check_on(self, states: list[str], channels: Iterable[str]) -> None:
         """Raise `InstrumentError` unless every output said that it is on."""
-        off = [c for c, word in zip(channels, told, strict=True) if word.strip() != "1"]
+        off = [c for c, word in zip(channels, states, strict=True) if word.strip() != "1"]
         if off:
             raise InstrumentError(
                 f"{self.name}: output {' and '.join(off)} is off; nothing of this was a measurement"

@@ -114,14 +114,14 @@ class SmuMatrix(Driver):
             return self._identity()
 
     def _identity(self) -> Identity:
-        told = [
+        identities = [
             getattr(i, "identity", None) or Identity(type(i).__name__, "")
             for i in self._instruments.values()
         ]
         return Identity(
-            model=" + ".join(t.model for t in told),
-            serial=" + ".join(t.serial for t in told),
-            firmware=" + ".join(t.firmware for t in told),
+            model=" + ".join(t.model for t in identities),
+            serial=" + ".join(t.serial for t in identities),
+            firmware=" + ".join(t.firmware for t in identities),
             protocol=self._connected().NAME,
         )
 

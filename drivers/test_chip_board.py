@@ -687,12 +687,12 @@ class TestChipBoard(Driver):
         try:
             stored = [self._transact(Kind.LIMITS, wanted), self._transact(Kind.LIMITS)]
             watchdog = round(self._settings.watchdog_s * 1e3).to_bytes(4, "little")
-            told = self._transact(Kind.WATCHDOG, watchdog)
+            reply = self._transact(Kind.WATCHDOG, watchdog)
             self._transact(Kind.ARM)
         except _BoardError as error:
             raise self._meaning(error, "arming") from None
         status = self._status()
-        if any(s != wanted for s in stored) or told != watchdog:
+        if any(s != wanted for s in stored) or reply != watchdog:
             raise InstrumentError(
                 f"{self._settings.port}: the board reads back other limits or another watchdog than"
                 " were sent; it was not armed",

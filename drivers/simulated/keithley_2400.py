@@ -614,39 +614,39 @@ class Simulated2400(KeithleySmu):
         self.wait(phases * repeats * len(wanted) * self.nplc / self.place.line_hz)
         truth = self.sense()
         true = {"VOLT": truth.volts, "CURR": truth.amps}
-        told: dict[str, float] = {}
+        readings: dict[str, float] = {}
         for q, value in true.items():
             if q not in wanted:
-                told[q] = self.levels[q] if q == self.function else NOT_MEASURED
+                readings[q] = self.levels[q] if q == self.function else NOT_MEASURED
                 continue
             if self.sense_auto[q] and q != self.function:
                 self.sense_scale[q] = self.meters[q].fitting(min(abs(value), self.compliance[q]))
-            told[q] = float(
+            readings[q] = float(
                 np.mean(
                     [self.meters[q].read(value, self.sense_scale_now(q)) for _ in range(repeats)]
                 )
             )
-            told[q] = OVERFLOW if abs(told[q]) >= OVERFLOW else told[q]
+            readings[q] = OVERFLOW if abs(readings[q]) >= OVERFLOW else readings[q]
         ohms = NOT_MEASURED
         if "RES" in self.sensed:
             ohms = (
-                told["VOLT"] / told["CURR"]
-                if told["CURR"] and OVERFLOW not in told.values()
+                readings["VOLT"] / readings["CURR"]
+                if readings["CURR"] and OVERFLOW not in readings.values()
                 else OVERFLOW
             )
-        status = self._status_word(truth.limited, told)
+        status = self._status_word(truth.limited, readings)
         self.measurement_event |= (
             64 | (128 if status & 1 else 0) | (1 << 14 if truth.limited else 0)
         )
-        return Reading(told["VOLT"], told["CURR"], ohms, self._time(), status)
+        return Reading(readings["VOLT"], readings["CURR"], ohms, self._time(), status)
 
-    def _status_word(self, is_limited: bool, told: dict[str, float]) -> int:
+    def _status_word(self, is_limited: bool, readings: dict[str, float]) -> int:
         """The 24 bits of manual page 18-50."""
         q = OTHER[self.function]
         by_range = self._range_limit(q) < self.compliance[q]
         auto_ohms = "RES" in self.sensed and self.values[self.OHMS_MODE] == "AUTO"
         bits = {
-            0: OVERFLOW in told.values(),
+            0: OVERFLOW in readings.values(),
             1: bool(self.values[self.FILTER]),
             2: self.terminals == "FRON",
             3: is_limited and not by_range,
@@ -784,9 +784,9 @@ class Simulated2400(KeithleySmu):
                 self.values[pattern] = 0.0
 
     def _all_errors(self) -> str:
-        told = ",".join(str(e) for e in self.queue) or self.NO_ERROR
+        errors = ",".join(str(e) for e in self.queue) or self.NO_ERROR
         self.queue.clear()
-        return told
+        return errors
 
 
 def _checked(low: float, high: float) -> Handler:

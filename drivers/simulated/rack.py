@@ -244,10 +244,10 @@ def _matrix(named: list[_Named], wiring: Wiring) -> str:
     wired = {channel.partition(".")[0] for channel in wiring.channels}
     others = [name for name in names if name not in wired]
     if len(others) != 1:
-        told = ", ".join(others) or "none"
+        unwired = ", ".join(others) or "none"
         raise ConfigError(
             "driver.wiring.channels: one instrument, the matrix, must be without channel; now"
-            f" {told}"
+            f" {unwired}"
         )
     return others[0]
 

@@ -182,8 +182,8 @@ class Network:
         been: set[tuple[int, ...]] = set()
         for attempt in range(searches):
             v, taken, is_settled = self._settled(g_s, v)
-            stairs = [(*s.wrong(float(v[s.net]), float(taken[s.net])), s) for s in self._stairs]
-            wrong = [f for f in stairs if f[0] > 0]
+            pulls = [(*s.wrong(float(v[s.net]), float(taken[s.net])), s) for s in self._stairs]
+            wrong = [f for f in pulls if f[0] > 0]
             if not wrong:
                 return Solution(v, self._shared(taken), is_settled)
             here = tuple(s.step for s in self._stairs)

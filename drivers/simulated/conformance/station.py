@@ -352,8 +352,8 @@ def _sweep(station: Station) -> None:
 
 
 def _settings(station: Station) -> None:
-    told = station.instrument.settings(station.channel)
-    near(told.compliance, 1e-3, 1e-4, 0.0, "compliance read back")
+    held = station.instrument.settings(station.channel)
+    near(held.compliance, 1e-3, 1e-4, 0.0, "compliance read back")
 
 
 def _closed(station: Station) -> None:

@@ -44,24 +44,24 @@ def number_at(value: Value, at: int, function: str) -> float:
     """An argument that must be a number. Raises `LuaError` as the library does."""
     number = to_number(value)
     if number is None:
-        told = "no value" if value is None else type_name(value)
-        raise LuaError(f"bad argument #{at} to `{function}' (number expected, got {told})")
+        given = "no value" if value is None else type_name(value)
+        raise LuaError(f"bad argument #{at} to `{function}' (number expected, got {given})")
     return number
 
 
 def text_at(value: Value, at: int, function: str) -> str:
     """An argument that must be a string or a number."""
     if type_name(value) not in ("string", "number"):
-        told = "no value" if value is None else type_name(value)
-        raise LuaError(f"bad argument #{at} to `{function}' (string expected, got {told})")
+        given = "no value" if value is None else type_name(value)
+        raise LuaError(f"bad argument #{at} to `{function}' (string expected, got {given})")
     return to_string(value)
 
 
 def table_at(value: Value, at: int, function: str) -> LuaTable:
     """An argument that must be a table."""
     if not isinstance(value, LuaTable):
-        told = "no value" if value is None else type_name(value)
-        raise LuaError(f"bad argument #{at} to `{function}' (table expected, got {told})")
+        given = "no value" if value is None else type_name(value)
+        raise LuaError(f"bad argument #{at} to `{function}' (table expected, got {given})")
     return value
 
 

@@ -250,13 +250,13 @@ class SimulatedTspSwitch(TspInstrument):
     def slot_table(self, slot: int) -> LuaTable:
         """`slot[X]`."""
         card = self.cards.get(slot)
-        told = (
+        identity = (
             f"{card.model},{card.description},01.00a,{self.place.serial}{slot}"
             if card
             else "Empty Slot"
         )
         table = LuaTable()
-        table.define("idn", lambda: told)
+        table.define("idn", lambda: identity)
         table.sealed = True
         return table
 
