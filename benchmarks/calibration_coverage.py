@@ -295,7 +295,7 @@ def zero(seed: int, size: Size = Size(), folder: Path = Path()) -> tuple[Calibra
     with two_meters(seed, errors, Resistor(), SourceMeterErrors()) as (simulated, section, _):
         found = _alone({"part": "zero", "instrument": section, "channel": "1"}, folder)
     meter = simulated.meters["CURR"]
-    truth = [errors.offset_a * meter._gain[k] + meter._offset[k] for k in range(len(meter.spans))]
+    truth = [errors.offset_a * meter._gain[k] + meter._offset[k] for k in range(len(meter.scales))]
     # Of the range, so that one figure can be stated for all.
     value, ranges = found.values["offset_a"], found.values["range_a"].values
     part = Value(

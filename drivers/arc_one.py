@@ -302,8 +302,10 @@ class ArcOne(Driver):
                 self._link.close()
                 raise
             self._is_known = True
-            told = "does not tell" if self._version is None else ".".join(map(str, self._version))
-            return Identity(model="ArC ONE", serial="", firmware=told)
+            firmware = (
+                "does not tell" if self._version is None else ".".join(map(str, self._version))
+            )
+            return Identity(model="ArC ONE", serial="", firmware=firmware)
 
     @property
     @override
@@ -533,8 +535,8 @@ class ArcOne(Driver):
             for i in range(n):
                 for action in actions:
                     jobs.add(i, action)
-            found = self._burst(jobs.jobs, what, harmless=not stresses)
-            jobs.put(found, ohm)
+            ohms = self._burst(jobs.jobs, what, harmless=not stresses)
+            jobs.put(ohms, ohm)
             for action in actions:
                 self._count(action, np.arange(n), pulses, volts, ran)
         else:
@@ -548,8 +550,8 @@ class ArcOne(Driver):
                     jobs = _Jobs(self, operation.cells)
                     for at in active:
                         jobs.add(int(at), action)
-                    found = self._burst(jobs.jobs, what, harmless=not self._is_stress(action))
-                    jobs.put(found, ohm)
+                    ohms = self._burst(jobs.jobs, what, harmless=not self._is_stress(action))
+                    jobs.put(ohms, ohm)
                 self._count(action, active, pulses, volts, ran)
                 if operation.stop is not None and action.column >= 0:
                     active = active[~self._stops(operation, active, ohm[active, action.column])]
@@ -633,12 +635,12 @@ class ArcOne(Driver):
         assert action.read_v is not None
         for volts in np.unique(action.read_v[at]):
             here = at[action.read_v[at] == volts]
-            found = self._burst(
+            ohms = self._burst(
                 [self._set_read(float(volts)), self._read_job(cells[here])], what, harmless=True
             )
             if here.size == self.geometry.size and here.size > 1:
-                found = found[cells[here].index(self.geometry)]
-            ohm[here, action.column] = found
+                ohms = ohms[cells[here].index(self.geometry)]
+            ohm[here, action.column] = ohms
 
     def _read_job(self, cells: Cells) -> _Job:
         """The one job that reads these cells: one, all (in the order of the array), or a masked
@@ -728,17 +730,17 @@ class ArcOne(Driver):
         """Triplets up to the next terminator, shape (k, 3). Raises `LinkError` for silence and for
         what can be no triplet.
         """
-        found: list[NDArray[np.float32]] = []
+        blocks: list[NDArray[np.float32]] = []
         while True:
             data = bytearray()
             self._collect(data, 3 * FLOAT.itemsize, length_s, what)
             triplet = np.frombuffer(bytes(data), dtype=FLOAT)
             if is_terminator(triplet):
-                return np.array(found, dtype=np.float64).reshape(-1, 3)
+                return np.array(blocks, dtype=np.float64).reshape(-1, 3)
             _, volts, width = triplet
             if not (abs(volts) <= 1.01 * LARGEST_V and 0 <= width <= 1e6):
                 raise LinkError(f"{self._settings.port}: {what}: {bytes(data)!r} is no triplet")
-            found.append(triplet)
+            blocks.append(triplet)
 
     def _streamed(
         self, cells: Cells, settings: Module, streams: list[list[FloatArray]], span: TimeSpan
@@ -997,7 +999,7 @@ class _Jobs:
         self._rows.append(i)
         self._columns.append(action.column)
 
-    def put(self, found: FloatArray, ohm: FloatArray) -> None:
+    def put(self, readings: FloatArray, ohm: FloatArray) -> None:
         """Bring the replies to their places; those of pulses without a reading of their own are
         acknowledgements only.
         """
@@ -1006,7 +1008,7 @@ class _Jobs:
             np.array(self._columns, dtype=np.int64),
         )
         asked = columns >= 0
-        ohm[rows[asked], columns[asked]] = found[asked]
+        ohm[rows[asked], columns[asked]] = readings[asked]
 
 
 def _address(cells: Cells, i: int) -> tuple[str, str]:

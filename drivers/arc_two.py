@@ -391,16 +391,16 @@ class ArcTwo(Driver):
                 low = self._low(cells, here[0])
                 self._transactions += 1
                 if here.size == len(BIT_CHANNELS):
-                    found = arc.read_slice(low, float(volts))
+                    currents = arc.read_slice(low, float(volts))
                 else:
-                    found = arc.read_slice_masked(low, highs, float(volts))
-                found = np.asarray(found, dtype=np.float64)
-                if found.shape != (len(BIT_CHANNELS),):
+                    currents = arc.read_slice_masked(low, highs, float(volts))
+                currents = np.asarray(currents, dtype=np.float64)
+                if currents.shape != (len(BIT_CHANNELS),):
                     raise LinkError(
-                        f"ArC TWO: a slice has shape {found.shape}, not ({len(BIT_CHANNELS)},)"
+                        f"ArC TWO: a slice has shape {currents.shape}, not ({len(BIT_CHANNELS)},)"
                     )
                 current[here] = math.copysign(1.0, volts) * np.abs(
-                    found[np.searchsorted(BIT_CHANNELS, highs)]
+                    currents[np.searchsorted(BIT_CHANNELS, highs)]
                 )
 
     def _low(self, cells: Cells, i: int | np.int64) -> int:
@@ -439,13 +439,13 @@ class ArcTwo(Driver):
         self._until_idle(0.0, "grounding", may_abort=False)
         if volts.shape != (CHANNELS,) or not np.all(np.abs(volts) <= QUIET_V):
             worst = int(np.argmax(np.nan_to_num(np.abs(volts), nan=np.inf))) if volts.size else 0
-            told = (
+            problem = (
                 f"channel {worst} reads {volts[worst]:g} V"
                 if volts.size
                 else "no channel could be read"
             )
             raise InstrumentError(
-                f"ArC TWO: outputs are not confirmed off: {told}; switch the instrument off"
+                f"ArC TWO: outputs are not confirmed off: {problem}; switch the instrument off"
             )
 
     def _grounded(self) -> tuple[bool, str]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from typing_extensions import override
 
-from rram_hil.errors import ConfigError, InstrumentError
+from rram_hil.errors import InstrumentError
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
@@ -30,7 +30,7 @@ from rram_hil.hardware.instrument import (
 )
 from rram_hil.wire.dialog import number
 
-from .dialects.keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx, full_scale
+from .dialects.keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx
 
 ELEMENTS = "VOLT,CURR,RES,TIME,STAT"
 OVERFLOWED = 1 << 0
@@ -40,22 +40,6 @@ SMALLEST = {"VOLT": 0.2, "CURR": 1e-6}
 """Lowest range; as measuring range it fits under every compliance, and every legal compliance fits
 on it.
 """
-SETTINGS = (
-    ":SOUR:FUNC?",
-    ":SENS:CURR:PROT?",
-    ":SENS:VOLT:PROT?",
-    ":SOUR:VOLT:RANG:AUTO?",
-    ":SOUR:VOLT:RANG?",
-    ":SOUR:CURR:RANG:AUTO?",
-    ":SOUR:CURR:RANG?",
-    ":SENS:VOLT:RANG:AUTO?",
-    ":SENS:VOLT:RANG?",
-    ":SENS:CURR:RANG:AUTO?",
-    ":SENS:CURR:RANG?",
-    ":SENS:CURR:NPLC?",
-    ":SOUR:DEL?",
-    ":SYST:RSEN?",
-)
 
 
 class Keithley2400(Keithley24xx):
@@ -64,11 +48,25 @@ class Keithley2400(Keithley24xx):
     """
 
     MODELS = ("2400",)
+    SETTINGS = (
+        ":SOUR:FUNC?",
+        ":SENS:CURR:PROT?",
+        ":SENS:VOLT:PROT?",
+        ":SOUR:VOLT:RANG:AUTO?",
+        ":SOUR:VOLT:RANG?",
+        ":SOUR:CURR:RANG:AUTO?",
+        ":SOUR:CURR:RANG?",
+        ":SENS:VOLT:RANG:AUTO?",
+        ":SENS:VOLT:RANG?",
+        ":SENS:CURR:RANG:AUTO?",
+        ":SENS:CURR:RANG?",
+        ":SENS:CURR:NPLC?",
+        ":SOUR:DEL?",
+        ":SYST:RSEN?",
+    )
 
     @override
-    def limits(self, channel: str) -> ChannelLimits:
-        if channel not in self.channels:
-            raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
+    def _limits(self) -> ChannelLimits:
         return ChannelLimits(
             voltage_ranges_v=(0.2, 2.0, 20.0, 200.0),
             current_ranges_a=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
@@ -103,7 +101,7 @@ class Keithley2400(Keithley24xx):
         """
         self._setup = None
         terminals = "REAR" if self.config.terminals == "rear" else "FRON"
-        told = self.ask(
+        reply = self.ask(
             ":ABOR",
             "*CLS",
             "*RST",
@@ -122,9 +120,9 @@ class Keithley2400(Keithley24xx):
             ":SYST:LFR?",
             takes_s=RESET_S,
         )
-        output, at, elements, mains = self.replies(told, 4)
+        output, at, elements, mains = self.replies(reply, 4)
         if (output, at, elements) != ("0", terminals, ELEMENTS):
-            raise InstrumentError(f"{self.name}: after a reset it says {told!r}", command="*RST")
+            raise InstrumentError(f"{self.name}: after a reset it says {reply!r}", command="*RST")
         self.check_mains(mains)
 
     @override
@@ -140,16 +138,11 @@ class Keithley2400(Keithley24xx):
         )
 
     @override
-    def settings(self, channel: str) -> SourceSetup:
-        self.limits(channel)
-        return self._told(self.ask(*SETTINGS))
-
-    @override
     def measure(self, channel: str) -> Readings:
         """One reading; the instrument's error +803 says that the output is off."""
         setup = self._configured(channel)
-        told = self.ask(f":FORM:ELEM {ELEMENTS}", ":READ?", takes_s=self.takes_s(setup, 1))
-        return self._readings(told, 1)
+        reply = self.ask(f":FORM:ELEM {ELEMENTS}", ":READ?", takes_s=self.takes_s(setup, 1))
+        return self._readings(reply, 1)
 
     @override
     def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:
@@ -182,33 +175,24 @@ class Keithley2400(Keithley24xx):
                 f":SYST:RSEN {'ON' if setup.remote_sense else 'OFF'}",
                 ":ARM:COUN 1",
                 ":TRIG:COUN 1",
-                *SETTINGS,
+                *self.SETTINGS,
             )
         )
 
+    @override
     def _told(self, reply: str) -> SourceSetup:
-        """Settings out of the answers to `SETTINGS`."""
-        told = self.replies(reply, len(SETTINGS))
-        function = Function.VOLTAGE if told[0] == "VOLT" else Function.CURRENT
-        limits = self.limits("1")
-        v_source, a_source, v_sense, a_sense = (
-            None if told[at] == "1" else full_scale(self.value(told[at + 1]), ranges, "range told")
-            for at, ranges in (
-                (3, limits.voltage_ranges_v),
-                (5, limits.current_ranges_a),
-                (7, limits.voltage_ranges_v),
-                (9, limits.current_ranges_a),
-            )
-        )
+        answers = self.replies(reply, len(self.SETTINGS))
+        function = Function.VOLTAGE if answers[0] == "VOLT" else Function.CURRENT
+        v_source, a_source, v_sense, a_sense = self.ranges_told(answers, 3)
         is_volts = function is Function.VOLTAGE
         return SourceSetup(
             function,
-            compliance=self.value(told[1] if is_volts else told[2]),
+            compliance=self.value(answers[1] if is_volts else answers[2]),
             source_range=v_source if is_volts else a_source,
             measure_range=a_sense if is_volts else v_sense,
-            aperture_s=self.value(told[11]) / self.config.line_hz,
-            settle_s=self.value(told[12]),
-            remote_sense=told[13] == "1",
+            aperture_s=self.value(answers[11]) / self.config.line_hz,
+            settle_s=self.value(answers[12]),
+            remote_sense=answers[13] == "1",
         )
 
     @override
@@ -229,15 +213,11 @@ class Keithley2400(Keithley24xx):
         return (), "LIST"
 
     @override
-    def _list_command(self, name: str) -> str:
-        return f":SOUR:LIST:{name}"
-
-    @override
     def _sweep(
         self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int
     ) -> Readings:
         name = SHORT[setup.function]
-        told = self.ask(
+        reply = self.ask(
             f":FORM:ELEM {ELEMENTS}",
             # The fixed level is what stands after the sweep.
             f":SOUR:{name} 0",
@@ -252,7 +232,7 @@ class Keithley2400(Keithley24xx):
             ":TRIG:COUN 1",
             takes_s=self.takes_s(setup, points),
         )
-        return self._readings(told, points)
+        return self._readings(reply, points)
 
     def _readings(self, reply: str, points: int) -> Readings:
         volts, amps, _, time_s, word = self.table(reply, 5, points).T

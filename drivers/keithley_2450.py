@@ -39,7 +39,7 @@ from rram_hil.hardware.instrument import (
 )
 from rram_hil.wire.dialog import number
 
-from .dialects.keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx, full_scale
+from .dialects.keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx
 
 BUFFER = '"defbuffer1"'
 ELEMENTS = "SOUR,READ,REL,STAT,SOURSTAT"
@@ -57,28 +57,6 @@ switch it on (s).
 ENTRIES = 32
 """Error entries asked for in one message."""
 LIMIT = {"VOLT": "ILIM", "CURR": "VLIM"}
-SETTINGS = (
-    ":SOUR:FUNC?",
-    ":SENS:FUNC?",
-    ":SOUR:VOLT:ILIM?",
-    ":SOUR:CURR:VLIM?",
-    ":SOUR:VOLT:RANG:AUTO?",
-    ":SOUR:VOLT:RANG?",
-    ":SOUR:CURR:RANG:AUTO?",
-    ":SOUR:CURR:RANG?",
-    ":SENS:VOLT:RANG:AUTO?",
-    ":SENS:VOLT:RANG?",
-    ":SENS:CURR:RANG:AUTO?",
-    ":SENS:CURR:RANG?",
-    ":SENS:CURR:NPLC?",
-    ":SENS:VOLT:NPLC?",
-    ":SOUR:VOLT:DEL?",
-    ":SOUR:CURR:DEL?",
-    ":SENS:CURR:RSEN?",
-    ":SENS:VOLT:RSEN?",
-    ":SOUR:VOLT:READ:BACK?",
-    ":SOUR:CURR:READ:BACK?",
-)
 _ENTRY = re.compile(r'([+-]?\d+),"([^"]*)"')
 _WHEN = re.compile(r';\d[;,][^"]*"?$')
 
@@ -89,6 +67,28 @@ class Keithley2450(Keithley24xx):
     """
 
     MODELS = ("2450", "2460")
+    SETTINGS = (
+        ":SOUR:FUNC?",
+        ":SENS:FUNC?",
+        ":SOUR:VOLT:ILIM?",
+        ":SOUR:CURR:VLIM?",
+        ":SOUR:VOLT:RANG:AUTO?",
+        ":SOUR:VOLT:RANG?",
+        ":SOUR:CURR:RANG:AUTO?",
+        ":SOUR:CURR:RANG?",
+        ":SENS:VOLT:RANG:AUTO?",
+        ":SENS:VOLT:RANG?",
+        ":SENS:CURR:RANG:AUTO?",
+        ":SENS:CURR:RANG?",
+        ":SENS:CURR:NPLC?",
+        ":SENS:VOLT:NPLC?",
+        ":SOUR:VOLT:DEL?",
+        ":SOUR:CURR:DEL?",
+        ":SENS:CURR:RSEN?",
+        ":SENS:VOLT:RSEN?",
+        ":SOUR:VOLT:READ:BACK?",
+        ":SOUR:CURR:READ:BACK?",
+    )
     MOST_POINTS = 100_000
     _seen_on_s = -math.inf
 
@@ -103,9 +103,7 @@ class Keithley2450(Keithley24xx):
             )
 
     @override
-    def limits(self, channel: str) -> ChannelLimits:
-        if channel not in self.channels:
-            raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
+    def _limits(self) -> ChannelLimits:
         shortest_aperture_s, longest_aperture_s = (
             0.01 / self.config.line_hz,
             10 / self.config.line_hz,
@@ -160,7 +158,7 @@ class Keithley2450(Keithley24xx):
         self._setup = None
         self._saw_output("0")
         terminals = "REAR" if self.config.terminals == "rear" else "FRON"
-        told = self.ask(
+        reply = self.ask(
             ":ABOR",
             "*CLS",
             "*RST",
@@ -177,9 +175,9 @@ class Keithley2450(Keithley24xx):
             ":SYST:LFR?",
             takes_s=RESET_S,
         )
-        output, at, form, mains = self.replies(told, 4)
+        output, at, form, mains = self.replies(reply, 4)
         if (output, at, form) != ("0", terminals, "ASC"):
-            raise InstrumentError(f"{self.name}: after a reset it says {told!r}", command="*RST")
+            raise InstrumentError(f"{self.name}: after a reset it says {reply!r}", command="*RST")
         self.check_mains(mains)
 
     @override
@@ -191,11 +189,11 @@ class Keithley2450(Keithley24xx):
     @override
     def errors(self) -> list[InstrumentError]:
         """The oldest entries of the log, which holds up to 1000; the rest are dropped."""
-        told = self.dialog.query(";".join([":SYST:ERR:COUN?", *[self.ERROR_QUERY] * ENTRIES]))
-        count, entries = told.partition(";")[0], _ENTRY.findall(told)
+        reply = self.dialog.query(";".join([":SYST:ERR:COUN?", *[self.ERROR_QUERY] * ENTRIES]))
+        count, entries = reply.partition(";")[0], _ENTRY.findall(reply)
         if not count.isdigit() or len(entries) != ENTRIES:
             self.dialog.out_of_step()
-            raise LinkError(f"{self.name}: {told[:60]!r} is no event log")
+            raise LinkError(f"{self.name}: {reply[:60]!r} is no event log")
         if int(count) > ENTRIES and self.dialog.query(":SYST:CLE;:SYST:ERR:COUN?") != "0":
             raise LinkError(f"{self.name}: the event log cannot be emptied")
         return [self.error_of(f'{code},"{text}"', "") for code, text in entries if int(code) != 0]
@@ -219,18 +217,13 @@ class Keithley2450(Keithley24xx):
         self._saw_output("1" if on else "0")
 
     @override
-    def settings(self, channel: str) -> SourceSetup:
-        self.limits(channel)
-        return self._told(self.ask(*SETTINGS))
-
-    @override
     def measure(self, channel: str) -> Readings:
         """One reading; its own status tells whether the output was on."""
         setup = self._configured(channel)
-        told = self.ask(
+        reply = self.ask(
             ":FORM:DATA ASC", f":READ? {BUFFER},{ELEMENTS}", takes_s=self.takes_s(setup, 1)
         )
-        return self._readings(setup, told, 1)
+        return self._readings(setup, reply, 1)
 
     @override
     def _checked(self, setup: SourceSetup, limits: ChannelLimits) -> SourceSetup:
@@ -271,41 +264,32 @@ class Keithley2450(Keithley24xx):
             f":SOUR:{source}:DEL {number(setup.settle_s)}",
             f":SENS:{sense}:RSEN {'ON' if setup.remote_sense else 'OFF'}",
             f":SOUR:{source}:READ:BACK ON",
-            *SETTINGS,
+            *self.SETTINGS,
         )
-        told = self.replies(reply, len(SETTINGS))
+        answers = self.replies(reply, len(self.SETTINGS))
         if (
-            told[1].strip('"').removesuffix(":DC") != sense
-            or told[18 if source == "VOLT" else 19] != "1"
+            answers[1].strip('"').removesuffix(":DC") != sense
+            or answers[18 if source == "VOLT" else 19] != "1"
         ):
             raise InstrumentError(
-                f"{self.name}: it measures {told[1]} and not what was asked for",
+                f"{self.name}: it measures {answers[1]} and not what was asked for",
                 command=":SENS:FUNC",
             )
         return self._told(reply)
 
+    @override
     def _told(self, reply: str) -> SourceSetup:
-        """Settings out of the answers to `SETTINGS`."""
-        told = self.replies(reply, len(SETTINGS))
-        is_volts = told[0] == "VOLT"
-        limits = self.limits("1")
-        v_source, a_source, v_sense, a_sense = (
-            None if told[at] == "1" else full_scale(self.value(told[at + 1]), ranges, "range told")
-            for at, ranges in (
-                (4, limits.voltage_ranges_v),
-                (6, limits.current_ranges_a),
-                (8, limits.voltage_ranges_v),
-                (10, limits.current_ranges_a),
-            )
-        )
+        answers = self.replies(reply, len(self.SETTINGS))
+        is_volts = answers[0] == "VOLT"
+        v_source, a_source, v_sense, a_sense = self.ranges_told(answers, 4)
         return SourceSetup(
             Function.VOLTAGE if is_volts else Function.CURRENT,
-            compliance=self.value(told[2] if is_volts else told[3]),
+            compliance=self.value(answers[2] if is_volts else answers[3]),
             source_range=v_source if is_volts else a_source,
             measure_range=a_sense if is_volts else v_sense,
-            aperture_s=self.value(told[12] if is_volts else told[13]) / self.config.line_hz,
-            settle_s=self.value(told[14] if is_volts else told[15]),
-            remote_sense=(told[16] if is_volts else told[17]) == "1",
+            aperture_s=self.value(answers[12] if is_volts else answers[13]) / self.config.line_hz,
+            settle_s=self.value(answers[14] if is_volts else answers[15]),
+            remote_sense=(answers[16] if is_volts else answers[17]) == "1",
         )
 
     @override
@@ -321,10 +305,6 @@ class Keithley2450(Keithley24xx):
     @override
     def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
         return (), f":SOUR:SWE:{SHORT[setup.function]}:LIST 1,0,1,OFF,{BUFFER}"
-
-    @override
-    def _list_command(self, name: str) -> str:
-        return f":SOUR:LIST:{name}"
 
     @override
     def _sweep(
@@ -351,19 +331,19 @@ class Keithley2450(Keithley24xx):
             f":TRAC:DATA? 1,{points},{BUFFER},{ELEMENTS}",
             takes_s=self.takes_s(setup, points),
         )
-        before, told = self.replies(reply, 2)
+        before, data = self.replies(reply, 2)
         if before != "1":
             self.switch_off()
             raise InstrumentError(
                 f"{self.name}: the output was switched off meanwhile: nothing is read",
                 command=start,
             )
-        readings = self._readings(setup, told, points)
+        readings = self._readings(setup, data, points)
         self._saw_output("1")
         return readings
 
-    def _saw_output(self, told: str) -> None:
-        self._seen_on_s = time.monotonic() if told == "1" else -math.inf
+    def _saw_output(self, state: str) -> None:
+        self._seen_on_s = time.monotonic() if state == "1" else -math.inf
 
     def _readings(self, setup: SourceSetup, reply: str, points: int) -> Readings:
         source, reading, time_s, word, source_word = self.table(reply, 5, points).T

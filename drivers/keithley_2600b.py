@@ -37,6 +37,7 @@ from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
+from .dialects.setups import SetupSourceMeter
 from .dialects.tsp import TspInstrument, numbers
 
 MOST_POINTS = 60_000
@@ -135,7 +136,7 @@ _FAMILIES = {
 _SINGLE = frozenset({"2601B", "2611B", "2635B"})
 
 
-class Keithley2600B(TspInstrument, ScriptedSourceMeter):
+class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     """One or two channels "a", "b". Sweeps and lists run in the trigger model and come back as one
     binary block.
 
@@ -145,17 +146,17 @@ class Keithley2600B(TspInstrument, ScriptedSourceMeter):
 
     MAKER = "Keithley"
     MODELS: ClassVar[tuple[str, ...]] = tuple(_FAMILIES)
+    LONGEST_SETTLE_S = 1000.0
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
         super().__init__(config, traffic)
-        self._setups: dict[str, SourceSetup] = {}
         self._line_hz = config.line_hz
 
     @override
     def look(self) -> None:
         """The mains frequency that the instrument counts apertures in."""
-        told = self.peek("print(localnode.linefreq)")
-        self._line_hz = float(numbers(told[0])[0]) if len(told) == 1 else self.config.line_hz
+        lines = self.peek("print(localnode.linefreq)")
+        self._line_hz = float(numbers(lines[0])[0]) if len(lines) == 1 else self.config.line_hz
         if not 45.0 <= self._line_hz <= 65.0:
             raise ConfigError(
                 f"{self.name}: a mains frequency of {self._line_hz:g} Hz is not believed"
@@ -224,10 +225,10 @@ class Keithley2600B(TspInstrument, ScriptedSourceMeter):
 
     @override
     def is_off(self) -> bool:
-        told = numbers(
+        states = numbers(
             self.ask(f"print({', '.join(f'smu{c}.source.output' for c in self.channels)})")
         )
-        return bool(told.size == len(self.channels) and (told == 0.0).all())
+        return bool(states.size == len(self.channels) and (states == 0.0).all())
 
     @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
@@ -288,21 +289,21 @@ class Keithley2600B(TspInstrument, ScriptedSourceMeter):
                 f"{smu}.measure.range{kind}",
             ]
         words += [f"{smu}.measure.nplc", f"{smu}.measure.delay", f"{smu}.sense"]
-        told = numbers(self.ask(f"format.asciiprecision = 10\nprint({', '.join(words)})"))
-        if told.size != len(words):
+        values = numbers(self.ask(f"format.asciiprecision = 10\nprint({', '.join(words)})"))
+        if values.size != len(words):
             raise InstrumentError(
-                f"{self.name}: {told.size} settings came where {len(words)} were asked for"
+                f"{self.name}: {values.size} settings came where {len(words)} were asked for"
             )
-        volts, amps = told[1:6], told[6:11]
-        forced, sensed = (volts, amps) if told[0] == 1.0 else (amps, volts)
+        volts, amps = values[1:6], values[6:11]
+        forced, sensed = (volts, amps) if values[0] == 1.0 else (amps, volts)
         return SourceSetup(
-            function=Function.VOLTAGE if told[0] == 1.0 else Function.CURRENT,
+            function=Function.VOLTAGE if values[0] == 1.0 else Function.CURRENT,
             compliance=float(sensed[0]),
             source_range=None if forced[1] else float(forced[2]),
             measure_range=None if sensed[3] else float(sensed[4]),
-            aperture_s=float(told[11] / self._line_hz),
-            settle_s=float(told[12]),
-            remote_sense=bool(told[13] == 1.0),
+            aperture_s=float(values[11] / self._line_hz),
+            settle_s=float(values[12]),
+            remote_sense=bool(values[13] == 1.0),
         )
 
     @override
@@ -318,10 +319,10 @@ class Keithley2600B(TspInstrument, ScriptedSourceMeter):
             self._setup(channel)
         smu = f"smu{channel}"
         state = "OUTPUT_ON" if on else "OUTPUT_OFF"
-        told = self.ask(f"{smu}.source.output = {smu}.{state}\nprint({smu}.source.output)")
-        if numbers(told).tolist() != [1.0 if on else 0.0]:
+        reply = self.ask(f"{smu}.source.output = {smu}.{state}\nprint({smu}.source.output)")
+        if numbers(reply).tolist() != [1.0 if on else 0.0]:
             raise InstrumentError(
-                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
+                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {reply!r}"
             )
 
     @override
@@ -431,80 +432,15 @@ class Keithley2600B(TspInstrument, ScriptedSourceMeter):
                 "base",
             ]
         )
-        found = self.ask_buffers("\n".join(code), columns, f"{smu}.nvbuffer1.n", takes_s=takes_s)
-        if len(found) == 0:
+        rows = self.ask_buffers("\n".join(code), columns, f"{smu}.nvbuffer1.n", takes_s=takes_s)
+        if len(rows) == 0:
             raise InstrumentError(
                 f"{self.name}: the output of channel {channel} is off; nothing was measured"
             )
-        if len(found) != points:
-            raise InstrumentError(f"{self.name}: {len(found)} readings came where {points} should")
-        limited = (found[:, 2].astype(np.int64) & AT_COMPLIANCE) != 0
-        return Readings.of(found[:, 0], found[:, 1], limited, found[:, 3] + found[:, 4])
-
-    # What is refused before anything is sent
-
-    def _known(self, channel: str) -> None:
-        if channel not in self.channels:
-            raise ConfigError(
-                f"channel: {channel!r} is none of {', '.join(self.channels)} of {self.name}"
-            )
-
-    def _setup(self, channel: str) -> SourceSetup:
-        self._known(channel)
-        if channel not in self._setups:
-            raise ConfigError(f"channel {channel} of {self.name} has not been configured")
-        return self._setups[channel]
+        if len(rows) != points:
+            raise InstrumentError(f"{self.name}: {len(rows)} readings came where {points} should")
+        limited = (rows[:, 2].astype(np.int64) & AT_COMPLIANCE) != 0
+        return Readings.of(rows[:, 0], rows[:, 1], limited, rows[:, 3] + rows[:, 4])
 
     def _forces(self, channel: str) -> str:
         return "v" if self._setup(channel).function is Function.VOLTAGE else "i"
-
-    def _check(self, channel: str, setup: SourceSetup) -> None:
-        limits = self.limits(channel)
-        of_volts = setup.function is Function.VOLTAGE
-        smallest, most = (
-            (limits.smallest_compliance_a, limits.max_a)
-            if of_volts
-            else (limits.smallest_compliance_v, limits.max_v)
-        )
-        ranges = (limits.voltage_ranges_v, limits.current_ranges_a)
-        source_most, measure_most = (r[-1] for r in (ranges if of_volts else ranges[::-1]))
-        for key, value, low, high in (
-            ("compliance", setup.compliance, smallest * (1 - 1e-9), most),
-            ("source_range", setup.source_range, 0.0, source_most),
-            ("measure_range", setup.measure_range, 0.0, measure_most),
-            (
-                "aperture_s",
-                setup.aperture_s,
-                limits.shortest_aperture_s * (1 - 1e-9),
-                limits.longest_aperture_s * (1 + 1e-9),
-            ),
-            ("settle_s", setup.settle_s, 0.0, 1000.0),
-        ):
-            if value is not None and not low <= value <= high:
-                raise ConfigError(
-                    f"{key}: {value:g} is not {low:g} to {high:g} for channel {channel} of"
-                    f" {self.name}"
-                )
-
-    def _check_levels(self, channel: str, levels: FloatArray) -> None:
-        setup, limits = self._setup(channel), self.limits(channel)
-        of_volts = setup.function is Function.VOLTAGE
-        ranges = limits.voltage_ranges_v if of_volts else limits.current_ranges_a
-        full = ranges[-1]
-        if setup.source_range is not None:
-            full = next((r for r in ranges if r >= setup.source_range * (1 - 1e-9)), full)
-        size = np.abs(levels)
-        if not (size <= full).all():
-            worst = levels[~(size <= full)][0]
-            raise ConfigError(
-                f"level: {worst:g} is beyond the range of {full:g} of channel {channel} of"
-                f" {self.name}"
-            )
-        largest = float(size.max())
-        volts, amps = (largest, setup.compliance) if of_volts else (setup.compliance, largest)
-        if not limits.allows(volts, amps):
-            raise ConfigError(
-                f"level: {volts:g} V with {amps:g} A is beyond what channel {channel} of"
-                f" {self.name} gives"
-                f" ({'; '.join(f'{a:g} A to {v:g} V' for v, a in limits.envelope)})"
-            )

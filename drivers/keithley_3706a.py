@@ -53,11 +53,11 @@ class Keithley3706A(TspSwitch):
     @override
     def look(self) -> None:
         """Read which matrix cards there are. Changes nothing."""
-        told = self.peek(CARDS_CODE)
-        if len(told) != 6:
-            raise LinkError(f"{self.name}: {len(told)} answers for 6 slots")
+        lines = self.peek(CARDS_CODE)
+        if len(lines) != 6:
+            raise LinkError(f"{self.name}: {len(lines)} answers for 6 slots")
         cards = []
-        for slot, line in enumerate(told, 1):
+        for slot, line in enumerate(lines, 1):
             idn, _, size = line.partition("\t")
             rows, _, columns = size.partition("\t")
             if rows not in ("", "nil") and columns not in ("", "nil"):
@@ -79,24 +79,24 @@ class Keithley3706A(TspSwitch):
         """
         if re.fullmatch(r"[1-6]9\d\d", name):
             return None
-        found = re.fullmatch(r"([1-6])([1-6])(\d\d)", name)
-        if found is None:
+        match = re.fullmatch(r"([1-6])([1-6])(\d\d)", name)
+        if match is None:
             raise LinkError(f"{self.name}: {name[:20]!r} names no crosspoint")
-        return self.ROWS[int(found[2]) - 1], (int(found[1]) - 1) * self.COLUMNS + int(found[3])
+        return self.ROWS[int(match[2]) - 1], (int(match[1]) - 1) * self.COLUMNS + int(match[3])
 
     def interlocks(self) -> dict[int, int | None]:
         """Interlock state of each matrix card by slot: 0 none engaged, 1 the first, 2 the second, 3
         both; None: there is none.
         """
         code = "\n".join(f"print(slot[{card.slot}].interlock.state)" for card in self.cards)
-        told = self.lines(code) if self.cards else []
-        if len(told) != len(self.cards):
+        lines = self.lines(code) if self.cards else []
+        if len(lines) != len(self.cards):
             raise LinkError(
-                f"{self.name}: {len(told)} interlock states for {len(self.cards)} cards"
+                f"{self.name}: {len(lines)} interlock states for {len(self.cards)} cards"
             )
         return {
             card.slot: None if state == "nil" else int(float(state))
-            for card, state in zip(self.cards, told, strict=True)
+            for card, state in zip(self.cards, lines, strict=True)
         }
 
     def switch_backplane(self, *, close: Iterable[str] = (), open: Iterable[str] = ()) -> None:  # noqa: A002

@@ -41,11 +41,11 @@ class Keithley707B(TspSwitch):
     def look(self) -> None:
         """Read which cards there are. Changes nothing."""
         slots = self.SLOTS[self.identity.model]
-        told = self.peek(f"for i = 1, {slots} do print(slot[i].idn) end")
-        if len(told) != slots:
-            raise LinkError(f"{self.name}: {len(told)} answers for {slots} slots")
+        lines = self.peek(f"for i = 1, {slots} do print(slot[i].idn) end")
+        if len(lines) != slots:
+            raise LinkError(f"{self.name}: {len(lines)} answers for {slots} slots")
         self.cards = tuple(
-            card for slot, idn in enumerate(told, 1) if (card := _card(slot, idn)) is not None
+            card for slot, idn in enumerate(lines, 1) if (card := _card(slot, idn)) is not None
         )
 
     @override
@@ -56,10 +56,10 @@ class Keithley707B(TspSwitch):
     @override
     def point_of(self, name: str) -> Crosspoint | None:
         """The crosspoint of a relay's name. Raises `LinkError` for what names none."""
-        found = re.fullmatch(r"([1-6])([A-Ha-h])(\d\d)", name)
-        if found is None:
+        match = re.fullmatch(r"([1-6])([A-Ha-h])(\d\d)", name)
+        if match is None:
             raise LinkError(f"{self.name}: {name[:20]!r} names no crosspoint")
-        return found[2].upper(), (int(found[1]) - 1) * self.COLUMNS + int(found[3])
+        return match[2].upper(), (int(match[1]) - 1) * self.COLUMNS + int(match[3])
 
 
 def _card(slot: int, idn: str) -> Card | None:

@@ -112,8 +112,8 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
 
     @override
     def is_off(self) -> bool:
-        told = self.ask(*(f":OUTP{c}?" for c in self.channels))
-        return all(word.strip() == "0" for word in told.split(";"))
+        reply = self.ask(*(f":OUTP{c}?" for c in self.channels))
+        return all(word.strip() == "0" for word in reply.split(";"))
 
     @override
     def configure(self, channel: str, setup: PulseSetup) -> None:
@@ -232,10 +232,10 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
         self._known(channel)
         if on and channel not in self._cycle_s:
             raise ConfigError(f"channel {channel} of {self.name} has not been configured")
-        told = self.ask(f":OUTP{channel} {'ON' if on else 'OFF'}", f":OUTP{channel}?")
-        if told.strip() != ("1" if on else "0"):
+        reply = self.ask(f":OUTP{channel} {'ON' if on else 'OFF'}", f":OUTP{channel}?")
+        if reply.strip() != ("1" if on else "0"):
             raise InstrumentError(
-                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
+                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {reply!r}"
             )
 
     @override
@@ -248,14 +248,14 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
             raise ConfigError(f"channel {channel} of {self.name} has not been configured")
         # *TRG would give pulses on both channels.
         trigger = "*TRG" if len(self.channels) == 1 else f":TRIG{channel}"
-        told = self.ask(
+        reply = self.ask(
             f":SOUR{channel}:BURS:NCYC {count}",
             trigger,
             "*OPC?",
             f":OUTP{channel}?",
             takes_s=count * self._cycle_s[channel],
         )
-        if told.split(";") != ["1", "1"]:
+        if reply.split(";") != ["1", "1"]:
             raise InstrumentError(f"{self.name}: output {channel} is off; its pulses went nowhere")
 
     def _waiting(self, channel: str) -> Iterable[str]:

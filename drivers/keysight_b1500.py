@@ -422,16 +422,16 @@ class KeysightB1500(QueueInstrument, SourceMeter):
         for kept in self._channels.values():
             kept.on, kept.level = False, 0.0
 
-    def _closed(self, told: str) -> list[str]:
+    def _closed(self, reply: str) -> list[str]:
         """The channels that are on, from the reply to `*LRN? 0`. Raises `LinkError` where it is
         none.
         """
-        if re.fullmatch(r"CL\s*", told):
+        if re.fullmatch(r"CL\s*", reply):
             return []
-        if re.fullmatch(r"CN\s*\d+(,\s*\d+)*", told):
-            return re.findall(r"\d+", told)
+        if re.fullmatch(r"CN\s*\d+(,\s*\d+)*", reply):
+            return re.findall(r"\d+", reply)
         self.dialog.out_of_step()
-        raise LinkError(f"{self.name}: {told[:60]!r} does not tell which outputs are on")
+        raise LinkError(f"{self.name}: {reply[:60]!r} does not tell which outputs are on")
 
     def _learned(self, topic: int, command: str, first: str) -> list[str]:
         """What `*LRN?` tells of one command: its parameters behind the first, which names channel
@@ -439,12 +439,12 @@ class KeysightB1500(QueueInstrument, SourceMeter):
 
         Raises `KeyError` where the command is not among its settings.
         """
-        told = self.dialog.query(f"*LRN? {topic}")
-        for part in told.split(";"):
+        reply = self.dialog.query(f"*LRN? {topic}")
+        for part in reply.split(";"):
             head, *rest = (word.strip() for word in part.split(","))
             if head.replace(" ", "") == f"{command}{first}":
                 return rest
-        raise KeyError(f"no {command} {first} in {told[:60]!r}")
+        raise KeyError(f"no {command} {first} in {reply[:60]!r}")
 
     @override
     def error_of(self, entry: str, message: str) -> InstrumentError:

@@ -38,6 +38,7 @@ from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
 from .dialects.scpi import ScpiInstrument, floats
+from .dialects.setups import SetupSourceMeter
 
 MOST_POINTS = 2500
 """Values of one list or sweep."""
@@ -84,7 +85,7 @@ class _Armed:
     point_s: float
 
 
-class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
+class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
     """One or two channels "1", "2". Sweeps and lists run on the instrument and come back as one
     binary block.
 
@@ -95,10 +96,11 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
 
     MAKER = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B2901A", "B2902A", "B2911A", "B2912A")
+    OVERRANGE = 1.05
+    LONGEST_SETTLE_S = 1e5
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
         super().__init__(config, traffic)
-        self._setups: dict[str, SourceSetup] = {}
         self._armed: _Armed | None = None
 
     @property
@@ -141,12 +143,12 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
             command for c in self.channels for command in (f":OUTP{c}:ON:AUTO OFF", f":OUTP{c} OFF")
         ]
         self.send("*RST", *each, takes_s=2.0)
-        told = self.ask(
+        reply = self.ask(
             *(f":OUTP{c}:ON:AUTO?" for c in self.channels), *(f":OUTP{c}?" for c in self.channels)
         )
-        if any(word.strip() != "0" for word in told.split(";")):
+        if any(word.strip() != "0" for word in reply.split(";")):
             raise InstrumentError(
-                f"{self.name}: an output is on, or goes on by itself, after a reset: {told!r}"
+                f"{self.name}: an output is on, or goes on by itself, after a reset: {reply!r}"
             )
 
     @override
@@ -164,8 +166,8 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
 
     @override
     def is_off(self) -> bool:
-        told = self.ask(*(f":OUTP{c}?" for c in self.channels))
-        return all(word.strip() == "0" for word in told.split(";"))
+        reply = self.ask(*(f":OUTP{c}?" for c in self.channels))
+        return all(word.strip() == "0" for word in reply.split(";"))
 
     @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
@@ -218,7 +220,7 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
     def settings(self, channel: str) -> SourceSetup:
         self._known(channel)
         c = channel
-        told = self.ask(
+        reply = self.ask(
             f":SOUR{c}:FUNC:MODE?",
             *(
                 f":{node}{c}:{what}:{query}"
@@ -235,14 +237,14 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
             f":TRIG{c}:ACQ:DEL?",
             f":SENS{c}:REM?",
         ).split(";")
-        if len(told) != 15 or told[0] not in ("VOLT", "CURR"):
-            raise LinkError(f"{self.name}: the settings {told!r} are not what was asked for")
-        values = floats(",".join(told[1:]))
+        if len(reply) != 15 or reply[0] not in ("VOLT", "CURR"):
+            raise LinkError(f"{self.name}: the settings {reply!r} are not what was asked for")
+        values = floats(",".join(reply[1:]))
         forced, sensed = (
-            (values[:6], values[6:12]) if told[0] == "VOLT" else (values[6:12], values[:6])
+            (values[:6], values[6:12]) if reply[0] == "VOLT" else (values[6:12], values[:6])
         )
         return SourceSetup(
-            function=Function.VOLTAGE if told[0] == "VOLT" else Function.CURRENT,
+            function=Function.VOLTAGE if reply[0] == "VOLT" else Function.CURRENT,
             compliance=float(sensed[0]),
             source_range=None if forced[1] else float(forced[2]),
             measure_range=None if sensed[3] else float(sensed[4]),
@@ -262,10 +264,10 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
         if on:
             self._setup(channel)
         self._known(channel)
-        told = self.ask(f":OUTP{channel} {'ON' if on else 'OFF'}", f":OUTP{channel}?")
-        if told.strip() != ("1" if on else "0"):
+        reply = self.ask(f":OUTP{channel} {'ON' if on else 'OFF'}", f":OUTP{channel}?")
+        if reply.strip() != ("1" if on else "0"):
             raise InstrumentError(
-                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {told!r}"
+                f"{self.name}: output {channel} did not go {'on' if on else 'off'}: {reply!r}"
             )
 
     @override
@@ -366,13 +368,13 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
         if measures:
             commands += [f":INIT {chosen}", "*WAI", f":FETC:ARR? {chosen}"]
             forced = {c: np.append(lists[c], 0.0) for c in names}
-            found = self._readings(names, n + 1, commands, after, takes_s, forced)
+            readings = self._readings(names, n + 1, commands, after, takes_s, forced)
             keep = np.append(mask, False)
             return {
                 c: Readings(r.volts[keep], r.amps[keep], r.status[keep], r.time_s[keep])
-                for c, r in found.items()
+                for c, r in readings.items()
             }
-        told = self.ask(
+        reply = self.ask(
             *commands,
             f":INIT:TRAN {chosen}",
             "*OPC?",
@@ -380,7 +382,7 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
             *self._on_queries(names),
             takes_s=takes_s,
         )
-        self._check_on(told.split(";")[1:], names)
+        self._check_on(reply.split(";")[1:], names)
         nothing = np.zeros(0)
         return {c: Readings.of(nothing, nothing, nothing, nothing) for c in names}
 
@@ -463,14 +465,14 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
                 f":SENS{c}:TOUT:SIGN EXT{trigger_out}",
                 f":SENS{c}:TOUT {'ON' if c == last else 'OFF'}",
             ]
-        told = self.ask(
+        reply = self.ask(
             *commands,
             *self._on_queries(names),
             f":INIT:TRAN (@{','.join(names)})",
             f":INIT:ACQ (@{','.join(measured)})",
         )
         try:
-            self._check_on(told.split(";"), names)
+            self._check_on(reply.split(";"), names)
         except InstrumentError:
             self.abort()
             raise
@@ -492,9 +494,9 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
         wait_s = points * (armed.point_s + OVERHEAD_S) if takes_s is None else takes_s
         after = [command for c in armed.levels for command in self._rest(c)]
         commands = [*BINARY, f":FETC:ARR? (@{','.join(armed.measured)})"]
-        found = self._readings(armed.measured, points, commands, after, wait_s, armed.levels)
+        readings = self._readings(armed.measured, points, commands, after, wait_s, armed.levels)
         self._armed = None
-        return found
+        return readings
 
     def abort(self) -> None:
         """Give up lists and sweeps; levels go to zero, outputs stay as they are."""
@@ -555,9 +557,9 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
         data, rest = self.dialog.query_block_and_line(
             f"{message};{self.ERROR_QUERY}", takes_s=takes_s
         )
-        told, error = self.split_error(rest)
+        states, error = self.split_error(rest)
         self.raise_error(error, message)
-        self._check_on(told.split(";"), channels)
+        self._check_on(states.split(";"), channels)
         if len(data) != 8 * ELEMENTS * points * len(channels):
             self.dialog.out_of_step()
             raise LinkError(
@@ -609,85 +611,16 @@ class KeysightB2900(ScpiInstrument, TriggeredSourceMeter):
     def _on_queries(self, channels: Iterable[str]) -> list[str]:
         return [f":OUTP{c}?" for c in channels]
 
-    def _check_on(self, told: list[str], channels: Iterable[str]) -> None:
+    def _check_on(self, states: list[str], channels: Iterable[str]) -> None:
         """Raise `InstrumentError` unless every output said that it is on."""
-        off = [c for c, word in zip(channels, told, strict=True) if word.strip() != "1"]
+        off = [c for c, word in zip(channels, states, strict=True) if word.strip() != "1"]
         if off:
             raise InstrumentError(
                 f"{self.name}: output {' and '.join(off)} is off; nothing of this was a measurement"
             )
 
-    def _known(self, channel: str) -> None:
-        if channel not in self.channels:
-            raise ConfigError(
-                f"channel: {channel!r} is none of {', '.join(self.channels)} of the"
-                f" {self.identity.model}"
-            )
-
-    def _setup(self, channel: str) -> SourceSetup:
-        self._known(channel)
-        if channel not in self._setups:
-            raise ConfigError(f"channel {channel} of {self.name} has not been configured")
-        return self._setups[channel]
-
     def _forces(self, channel: str) -> str:
         return "VOLT" if self._setup(channel).function is Function.VOLTAGE else "CURR"
-
-    def _check(self, channel: str, setup: SourceSetup) -> None:
-        """Raise `ConfigError` for settings that the channel cannot have."""
-        limits = self.limits(channel)
-        volts = setup.function is Function.VOLTAGE
-        smallest, most = (
-            (limits.smallest_compliance_a, limits.max_a)
-            if volts
-            else (limits.smallest_compliance_v, limits.max_v)
-        )
-        forced, sensed = (
-            (limits.voltage_ranges_v, limits.current_ranges_a)
-            if volts
-            else (limits.current_ranges_a, limits.voltage_ranges_v)
-        )
-        for key, value, low, high in (
-            ("compliance", setup.compliance, smallest, most),
-            ("source_range", setup.source_range, 0.0, forced[-1]),
-            ("measure_range", setup.measure_range, 0.0, sensed[-1]),
-            ("aperture_s", setup.aperture_s, limits.shortest_aperture_s, limits.longest_aperture_s),
-            ("settle_s", setup.settle_s, 0.0, 1e5),
-        ):
-            if value is not None and not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
-                raise ConfigError(
-                    f"{key}: {value:g} is not {low:g} to {high:g} (channel {channel} of"
-                    f" {self.name})"
-                )
-
-    def _check_levels(self, channel: str, levels: FloatArray) -> None:
-        """Raise `ConfigError` for a level beyond the range or beyond what the channel gives with
-        its compliance.
-        """
-        setup = self._setup(channel)
-        limits = self.limits(channel)
-        top = float(np.max(np.abs(levels))) if np.isfinite(levels).all() else float("nan")
-        if setup.source_range is not None:
-            ranges = (
-                limits.voltage_ranges_v
-                if setup.function is Function.VOLTAGE
-                else limits.current_ranges_a
-            )
-            full = next((r for r in ranges if setup.source_range <= r * (1 + 1e-9)), ranges[-1])
-            if not top <= full * 1.05:
-                raise ConfigError(
-                    f"level: {top:g} is beyond the range of {full:g} (channel {channel} of"
-                    f" {self.name})"
-                )
-        volts, amps = (
-            (top, setup.compliance)
-            if setup.function is Function.VOLTAGE
-            else (setup.compliance, top)
-        )
-        if not limits.allows(volts, amps):
-            raise ConfigError(
-                f"level: channel {channel} of {self.name} does not give {volts:g} V with {amps:g} A"
-            )
 
     def _list(self, channel: str, levels: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
         values = np.array(levels, dtype=np.float64)

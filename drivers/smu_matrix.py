@@ -112,14 +112,14 @@ class SmuMatrix(Driver):
             return self._identity()
 
     def _identity(self) -> Identity:
-        told = [
+        identities = [
             getattr(i, "identity", None) or Identity(type(i).__name__, "")
             for i in self._instruments.values()
         ]
         return Identity(
-            model=" + ".join(t.model for t in told),
-            serial=" + ".join(t.serial for t in told),
-            firmware=" + ".join(t.firmware for t in told),
+            model=" + ".join(t.model for t in identities),
+            serial=" + ".join(t.serial for t in identities),
+            firmware=" + ".join(t.firmware for t in identities),
             protocol=self._connected().NAME,
         )
 
@@ -347,13 +347,13 @@ class SmuMatrix(Driver):
                     if self.cancel.is_set() or left.size == 0:
                         break
                     row_s = self.now_s()
-                    plan, found = self._row(chain, operation, routes[part], left, limit_a)
+                    plan, readings = self._row(chain, operation, routes[part], left, limit_a)
                     # Columns of the whole operation's measurements that this part fills.
                     first = sum(bool(r.sense) for r in routes[: part.start])
                     place = np.ix_(left, np.arange(first, first + len(plan.measuring)))
-                    current[place], conductance[place], status[place] = _calibrated(plan, found)
-                    stamps[place] = row_s + found.time_s
-                    ran[left, part] = found.ran
+                    current[place], conductance[place], status[place] = _calibrated(plan, readings)
+                    stamps[place] = row_s + readings.time_s
+                    ran[left, part] = readings.ran
                     left = left[~_met(plan, conductance[place], status[place])]
         self._finish(chain)
         above = np.stack([~(np.abs(r.drop_v) <= self.limits.read_v) for r in routes], axis=1)
@@ -439,7 +439,7 @@ class SmuMatrix(Driver):
                 before = chain.matrix.closed() if self._relays is None else self._relays
                 plan = self._router.plan(operation, routes, at, before, limit_a)
                 self._relays = None
-                found = chain.run(plan, plan.takes_s(chain.matrix.settle_s, chain.source_s))
+                readings = chain.run(plan, plan.takes_s(chain.matrix.settle_s, chain.source_s))
             except (LinkError, InstrumentError) as error:
                 self._off_after(error)
                 if stresses:
@@ -451,7 +451,7 @@ class SmuMatrix(Driver):
             else:
                 self._relays = plan.after
                 break
-        return plan, found
+        return plan, readings
 
     def _finish(self, chain: AnyChain) -> None:
         """Outputs off after the last row; what was measured stays good if that needs a second
@@ -539,7 +539,7 @@ def _lasts_s(routes: tuple[Route, ...], chain: AnyChain) -> float:
     return 2 * moves * chain.matrix.settle_s + sum(r.width_s + 4 * chain.source_s for r in routes)
 
 
-def _calibrated(plan: RowPlan, found: Measured) -> tuple[FloatArray, FloatArray, StatusArray]:
+def _calibrated(plan: RowPlan, readings: Measured) -> tuple[FloatArray, FloatArray, StatusArray]:
     """Cell currents from BL to SL (a gate's as it is), conductances and status, shape (n, measuring
     routes).
     """
@@ -549,9 +549,11 @@ def _calibrated(plan: RowPlan, found: Measured) -> tuple[FloatArray, FloatArray,
         return nothing, nothing, np.zeros((plan.at.size, 0), dtype=np.uint8)
     signs = np.array([r.sign for r in routes], dtype=np.float64)
     drops = np.stack([r.drop_v for r in routes], axis=1)
-    amps = found.amps * np.where(signs == 0, 1.0, signs)
+    amps = readings.amps * np.where(signs == 0, 1.0, signs)
     status = np.where(
-        (drops == 0) & (signs != 0) & (found.status == Status.OK), Status.NOT_A_NUMBER, found.status
+        (drops == 0) & (signs != 0) & (readings.status == Status.OK),
+        Status.NOT_A_NUMBER,
+        readings.status,
     )
     usable = ((status == Status.OK) | (status == Status.COMPLIANCE)) & (signs != 0)
     siemens = np.divide(amps, drops, out=np.full(amps.shape, np.nan), where=usable & (drops != 0))

@@ -691,12 +691,12 @@ class TestChipBoard(Driver):
         try:
             stored = [self._transact(Kind.LIMITS, wanted), self._transact(Kind.LIMITS)]
             watchdog = round(self._settings.watchdog_s * 1e3).to_bytes(4, "little")
-            told = self._transact(Kind.WATCHDOG, watchdog)
+            reply = self._transact(Kind.WATCHDOG, watchdog)
             self._transact(Kind.ARM)
         except _BoardError as error:
             raise self._meaning(error, "arming") from None
         status = self._status()
-        if any(s != wanted for s in stored) or told != watchdog:
+        if any(s != wanted for s in stored) or reply != watchdog:
             raise InstrumentError(
                 f"{self._settings.port}: the board reads back other limits or another watchdog than"
                 " were sent; it was not armed",
@@ -727,9 +727,11 @@ class TestChipBoard(Driver):
         board takes.
         """
         none = np.zeros(0, dtype=np.int64)
-        found = [self._again(partial(self._executed, number, part)) for part in self._parts(cells)]
-        return np.concatenate([none, *(p for p, _ in found)]), np.concatenate(
-            [none, *(n for _, n in found)]
+        records = [
+            self._again(partial(self._executed, number, part)) for part in self._parts(cells)
+        ]
+        return np.concatenate([none, *(p for p, _ in records)]), np.concatenate(
+            [none, *(n for _, n in records)]
         )
 
     def _executed(self, number: int, cells: Cells) -> tuple[IntArray, IntArray]:

@@ -808,14 +808,14 @@ def status_of(
 def conductance_of(resistance_ohm: FloatArray, status: StatusArray) -> FloatArray:
     """1 / R where `status` is OK, and 0 where that is so for want of a current; else NaN (S)."""
     ok = status == Status.OK
-    found: FloatArray = np.where(ok, 0.0, np.nan)
+    conductance_s: FloatArray = np.where(ok, 0.0, np.nan)
     np.divide(
         1.0,
         resistance_ohm,
-        out=found,
+        out=conductance_s,
         where=ok & np.isfinite(resistance_ohm) & (resistance_ohm > 0),
     )
-    return found
+    return conductance_s
 
 
 def is_terminator(triplet: NDArray[np.float32]) -> bool:

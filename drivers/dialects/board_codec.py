@@ -423,12 +423,12 @@ def decode_self_test(payload: bytes) -> tuple[Finding, ...]:
     """The findings of SELF TEST."""
     cursor = _Cursor(payload)
     (count,) = cursor.take("B")
-    found = []
+    parts = []
     for _ in range(count):
         passed, value = cursor.take("Bd")
-        found.append(Finding(cursor.text(), bool(passed), float(value), cursor.text()))
+        parts.append(Finding(cursor.text(), bool(passed), float(value), cursor.text()))
     cursor.end()
-    return tuple(found)
+    return tuple(parts)
 
 
 def decode_error(payload: bytes) -> tuple[int, int, str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -53,6 +53,8 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
     config: Keithley24xxConfig
     MOST_POINTS = 2500
     LONGEST_SETTLE_S = 9999.0
+    SETTINGS: ClassVar[tuple[str, ...]]
+    """Queries of everything that `settings` tells."""
     _setup: SourceSetup | None = None
 
     @abstractmethod
@@ -68,8 +70,12 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         """
 
     @abstractmethod
-    def _list_command(self, name: str) -> str:
-        """Header of the command that begins a list of levels of "VOLT" or "CURR"."""
+    def _limits(self) -> ChannelLimits:
+        """What the channel of the connected model can do."""
+
+    @abstractmethod
+    def _told(self, reply: str) -> SourceSetup:
+        """Settings out of the answers to `SETTINGS`."""
 
     @property
     @override
@@ -77,13 +83,24 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         return ("1",)
 
     @override
+    def limits(self, channel: str) -> ChannelLimits:
+        if channel not in self.channels:
+            raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
+        return self._limits()
+
+    @override
+    def settings(self, channel: str) -> SourceSetup:
+        self.limits(channel)
+        return self._told(self.ask(*self.SETTINGS))
+
+    @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
         """Set the channel up; the settings are read back and compared in the same message."""
         limits = self.limits(channel)
         asked = self._checked(setup, limits)
         self._setup = None
-        told = self._apply(asked, asked.measure_range)
-        self._compare(asked, told, limits)
+        held = self._apply(asked, asked.measure_range)
+        self._compare(asked, held, limits)
         self._setup = asked
 
     @override
@@ -99,20 +116,20 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
             self._configured(channel)
         else:
             self.limits(channel)
-        told = self.ask(f":OUTP {'ON' if on else 'OFF'}", ":OUTP?")
-        if told != ("1" if on else "0"):
+        state = self.ask(f":OUTP {'ON' if on else 'OFF'}", ":OUTP?")
+        if state != ("1" if on else "0"):
             raise InstrumentError(
-                f"{self.name}: the output was switched {'on' if on else 'off'} and says {told!r}",
+                f"{self.name}: the output was switched {'on' if on else 'off'} and says {state!r}",
                 command=":OUTP?",
             )
 
     @override
     def is_off(self) -> bool:
-        told = self.dialog.query(":OUTP?")
-        if told not in ("0", "1"):
+        state = self.dialog.query(":OUTP?")
+        if state not in ("0", "1"):
             self.dialog.out_of_step()
-            raise LinkError(f"{self.name}: {told[:60]!r} is no output state")
-        return told == "0"
+            raise LinkError(f"{self.name}: {state[:60]!r} is no output state")
+        return state == "0"
 
     @override
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
@@ -132,7 +149,7 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         if not 1 <= levels.size <= 2500:
             raise ConfigError(f"{self.name}: {levels.size} levels; a list has 1 to 2500")
         self._check_levels(setup, levels)
-        head = self._list_command(SHORT[setup.function])
+        head = f":SOUR:LIST:{SHORT[setup.function]}"
         parts = [levels[at : at + LIST_WORDS] for at in range(0, levels.size, LIST_WORDS)]
         commands = tuple(
             f"{head}{':APP' if at else ''} {','.join(number(v) for v in part)}"
@@ -162,13 +179,13 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
 
     def replies(self, reply: str, count: int) -> list[str]:
         """The answers of a fused message. Raises `LinkError` where there are not `count`."""
-        told = reply.split(";")
-        if len(told) != count:
+        answers = reply.split(";")
+        if len(answers) != count:
             self.dialog.out_of_step()
             raise LinkError(
-                f"{self.name}: {count} answers expected, {len(told)} came: {reply[:80]!r}"
+                f"{self.name}: {count} answers expected, {len(answers)} came: {reply[:80]!r}"
             )
-        return told
+        return answers
 
     def table(self, reply: str, columns: int, points: int) -> FloatArray:
         """Readings of an ASCII reply, shape (points, columns). Raises `LinkError` for another
@@ -184,20 +201,31 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
             raise LinkError(f"{self.name}: {columns * points} values expected, {values.size} came")
         return values.reshape(points, columns)
 
-    def value(self, told: str) -> float:
+    def ranges_told(self, answers: list[str], first: int) -> tuple[float | None, ...]:
+        """Source and measuring ranges (V, A, V, A), None where automatic, from pairs of answers."""
+        limits = self.limits("1")
+        ranges = (limits.voltage_ranges_v, limits.current_ranges_a) * 2
+        return tuple(
+            None
+            if answers[at] == "1"
+            else full_scale(self.value(answers[at + 1]), fulls, "range told")
+            for at, fulls in zip(range(first, first + 8, 2), ranges, strict=True)
+        )
+
+    def value(self, text: str) -> float:
         """One number of a reply. Raises `LinkError` where it is none."""
         try:
-            return float(told)
+            return float(text)
         except ValueError:
             self.dialog.out_of_step()
-            raise LinkError(f"{self.name}: {told[:60]!r} is no number") from None
+            raise LinkError(f"{self.name}: {text[:60]!r} is no number") from None
 
-    def check_mains(self, told: str) -> None:
+    def check_mains(self, mains: str) -> None:
         """Refuse a line frequency other than the configured one. Raises `ConfigError`."""
-        if abs(float(told) - self.config.line_hz) > 0.5:
+        if abs(float(mains) - self.config.line_hz) > 0.5:
             raise ConfigError(
                 f"{self.name}: line_hz: {self.config.line_hz:g}, but the instrument counts"
-                f" {float(told):g}"
+                f" {float(mains):g}"
             )
 
     def _configured(self, channel: str) -> SourceSetup:
@@ -270,7 +298,7 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
                 f" {limits.envelope} (V, A) together"
             )
 
-    def _compare(self, asked: SourceSetup, told: SourceSetup, limits: ChannelLimits) -> None:
+    def _compare(self, asked: SourceSetup, held_setup: SourceSetup, limits: ChannelLimits) -> None:
         """Raise `InstrumentError` where the instrument holds something else than was asked for."""
         senses = (
             limits.current_ranges_a
@@ -281,43 +309,48 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         wrong = [
             f"{name}: {value!r} asked for, {held!r} held"
             for name, value, held, is_close in (
-                ("function", asked.function, told.function, asked.function is told.function),
+                (
+                    "function",
+                    asked.function,
+                    held_setup.function,
+                    asked.function is held_setup.function,
+                ),
                 (
                     "compliance",
                     asked.compliance,
-                    told.compliance,
-                    abs(asked.compliance - told.compliance)
+                    held_setup.compliance,
+                    abs(asked.compliance - held_setup.compliance)
                     <= max(resolution, 1e-3 * asked.compliance),
                 ),
                 (
                     "source_range",
                     asked.source_range,
-                    told.source_range,
-                    asked.source_range == told.source_range,
+                    held_setup.source_range,
+                    asked.source_range == held_setup.source_range,
                 ),
                 (
                     "measure_range",
                     asked.measure_range,
-                    told.measure_range,
-                    asked.measure_range == told.measure_range,
+                    held_setup.measure_range,
+                    asked.measure_range == held_setup.measure_range,
                 ),
                 (
                     "aperture_s",
                     asked.aperture_s,
-                    told.aperture_s,
-                    abs(asked.aperture_s - told.aperture_s) <= 0.01 * asked.aperture_s,
+                    held_setup.aperture_s,
+                    abs(asked.aperture_s - held_setup.aperture_s) <= 0.01 * asked.aperture_s,
                 ),
                 (
                     "settle_s",
                     asked.settle_s,
-                    told.settle_s,
-                    abs(asked.settle_s - told.settle_s) <= 1e-4 + 0.01 * asked.settle_s,
+                    held_setup.settle_s,
+                    abs(asked.settle_s - held_setup.settle_s) <= 1e-4 + 0.01 * asked.settle_s,
                 ),
                 (
                     "remote_sense",
                     asked.remote_sense,
-                    told.remote_sense,
-                    asked.remote_sense == told.remote_sense,
+                    held_setup.remote_sense,
+                    asked.remote_sense == held_setup.remote_sense,
                 ),
             )
             if not is_close

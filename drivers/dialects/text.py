@@ -33,8 +33,10 @@ class TextInstrument(Instrument):
         self.dialog = Dialog(link, self.probe, timeout_s=config.timeout_s, ending=self.ENDING)
         try:
             self.dialog.open()
-            told = self.dialog.query("*IDN?")
-            maker, model, serial, firmware = ([p.strip() for p in told.split(",")] + [""] * 4)[:4]
+            identification = self.dialog.query("*IDN?")
+            maker, model, serial, firmware = (
+                [p.strip() for p in identification.split(",")] + [""] * 4
+            )[:4]
             model = self.plain_model(model)
             self.accept(f"{maker} {model}", model)
             self.identity = Identity(model, serial, firmware)

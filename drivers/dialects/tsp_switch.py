@@ -167,7 +167,7 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
     def arm(self) -> None:
         """All relays open, reset, break before make."""
         self.errors()
-        told = self.ask(
+        reply = self.ask(
             "localnode.prompts = 0\n"
             "localnode.showerrors = 0\n"
             'channel.open("allslots")\n'
@@ -176,9 +176,10 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
             'print(channel.connectrule, channel.getclose("allslots"))',
             takes_s=self._longest_s(1),
         )
-        if told.split("\t")[1:] != ["nil"] or float(told.split("\t")[0]) != 1.0:
+        if reply.split("\t")[1:] != ["nil"] or float(reply.split("\t")[0]) != 1.0:
             raise InstrumentError(
-                f"{self.name}: after the reset it says {told!r}, not break before make and all open"
+                f"{self.name}: after the reset it says {reply!r}, not break before make and all"
+                " open"
             )
 
     @override
@@ -210,12 +211,12 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
     @override
     def open_all(self) -> None:
         """Open everything, backplane relays too; read back in the same transaction."""
-        told = self.ask(
+        reply = self.ask(
             'channel.open("allslots") print(channel.getclose("allslots"))',
             takes_s=self._longest_s(1),
         )
-        if told != "nil":
-            raise InstrumentError(f"{self.name}: still closed after opening all: {told[:80]}")
+        if reply != "nil":
+            raise InstrumentError(f"{self.name}: still closed after opening all: {reply[:80]}")
 
     @override
     def closed(self) -> frozenset[Crosspoint]:
@@ -243,10 +244,10 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
         if not names:
             return np.zeros(0, dtype=np.int64)
         asked = dict.fromkeys(names)
-        told = self.lines(
+        lines = self.lines(
             "\n".join(f'print(channel.getcount("{part}"))' for part in self.names(points))
         )
-        counts = [word for line in told for word in line.split(",")]
+        counts = [word for line in lines for word in line.split(",")]
         if len(counts) != len(asked):
             raise LinkError(f"{self.name}: {len(counts)} close counts came for {len(asked)} relays")
         try:
@@ -319,16 +320,16 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
         """At most how long so many relays take, should they move one after another."""
         return 2 * max(relays, 1) * self.settle_s
 
-    def _points(self, told: str) -> frozenset[Crosspoint]:
+    def _points(self, names: str) -> frozenset[Crosspoint]:
         return frozenset(
-            point for name in _split(told) if (point := self.point_of(name)) is not None
+            point for name in _split(names) if (point := self.point_of(name)) is not None
         )
 
 
-def _split(told: str) -> tuple[str, ...]:
+def _split(names: str) -> tuple[str, ...]:
     """Names in the answer of `channel.getclose`: semicolons between, "nil" for none, a paired
     channel in parentheses left out.
     """
     return (
-        () if told == "nil" else tuple(name.partition("(")[0].strip() for name in told.split(";"))
+        () if names == "nil" else tuple(name.partition("(")[0].strip() for name in names.split(";"))
     )

@@ -37,11 +37,11 @@ Lines = Annotated[str, Field(pattern=r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\
 
 def columns_of(lines: str) -> tuple[int, ...]:
     """The columns that a text such as "1-8, 13" names, in order."""
-    found: list[int] = []
+    columns: list[int] = []
     for part in re.findall(r"(\d+)(?:\s*-\s*(\d+))?", lines):
         first, last = int(part[0]), int(part[1] or part[0])
-        found.extend(range(first, last + 1) if last >= first else range(first, last - 1, -1))
-    return tuple(found)
+        columns.extend(range(first, last + 1) if last >= first else range(first, last - 1, -1))
+    return tuple(columns)
 
 
 DigitalLine = Annotated[int, Field(ge=1, le=14)]

@@ -135,8 +135,8 @@ class Array:
         if volts is not None:
             steps = (Step(volts, 0.0, 0.0, width_s), *steps)
             self._expose(index, volts, scheme)
-        found = self._applied(index, steps, scheme)
-        current = found.current_a[:, 0]
+        result = self._applied(index, steps, scheme)
+        current = result.current_a[:, 0]
         if self._load_ohm is not None:
             current = np.full(index.size, read_v / self._load_ohm)
         elif self._noise:
@@ -145,7 +145,7 @@ class Array:
             traits = self.chip.model.traits(self._seed, index)
             seen = self.chip.model.as_read(self._seed, traits, self._reads[index], g)
             current = current + read_v * (seen - g) / math.sqrt(cycles)
-        return _resistance(read_v, current, found.status[:, 0])
+        return _resistance(read_v, current, result.status[:, 0])
 
     def hold(
         self, at: int, volts: float, width_s: float, cut_a: float, scheme: Scheme
@@ -155,15 +155,15 @@ class Array:
         """
         index = np.array([at], dtype=np.int64)
         self._expose(index, np.array([volts]), scheme)
-        found = self._applied(
+        result = self._applied(
             index, (Step(volts, 0.0, 0.0, width_s, "current"),), scheme, cut_a or None
         )
-        current, is_cut = found.current_a[:, 0], bool(found.status[0, 0] == Status.COMPLIANCE)
+        current, is_cut = result.current_a[:, 0], bool(result.status[0, 0] == Status.COMPLIANCE)
         if self._load_ohm is not None:
             current = np.array([volts / self._load_ohm])
             is_cut = bool(cut_a) and abs(current[0]) > cut_a
             current = np.clip(current, -cut_a, cut_a) if is_cut else current
-        return float(_resistance(volts, current, found.status[:, 0])[0]), is_cut
+        return float(_resistance(volts, current, result.status[:, 0])[0]), is_cut
 
     def pulse(self, at: int, volts: float, width_s: float, most_a: float, scheme: Scheme) -> None:
         """One pulse on one cell, its current limited to `most_a` (0: not)."""
@@ -180,9 +180,9 @@ class Array:
     ) -> ApplyResult:
         self._number += 1
         operation = Apply(Cells.from_index(index, self.geometry), steps, scheme, compliance_a)
-        found = self.chip.execute(operation, self._number, self.cancel)
-        assert isinstance(found, ApplyResult)
-        return found
+        result = self.chip.execute(operation, self._number, self.cancel)
+        assert isinstance(result, ApplyResult)
+        return result
 
     def _expose(self, index: IntArray, volts: FloatArray, scheme: Scheme) -> None:
         share = across(1.0, 0.0, 0.0, scheme, self.geometry).row_v
@@ -195,9 +195,9 @@ class Array:
 
 
 def _resistance(volts: float, current: FloatArray, status: NDArray[np.uint8]) -> FloatArray:
-    found = np.full(current.shape, np.inf)
-    np.divide(volts, current, out=found, where=current != 0)
-    return np.where(status == Status.OVER_RANGE, 0.0, found)
+    ohms = np.full(current.shape, np.inf)
+    np.divide(volts, current, out=ohms, where=current != 0)
+    return np.where(status == Status.OVER_RANGE, 0.0, ohms)
 
 
 class Firmware(FarSide):
@@ -519,7 +519,7 @@ class Firmware(FarSide):
         levels = np.clip(np.array([v for _, v in batch]), -TOP_V, TOP_V)
         self._is_driving = True
         with self.chip_lock:
-            found = self._array.pulse_and_read(
+            ohms = self._array.pulse_and_read(
                 places,
                 levels if _is_width(width) else None,
                 min(width, LONGEST_S),
@@ -528,19 +528,19 @@ class Firmware(FarSide):
                 SCHEMES.get(self._sneak_path, Scheme.FLOATING),
             )
         self._rest()
-        self._floats(found)
+        self._floats(ohms)
 
     def _resistances(self, places: list[int | None]) -> FloatArray:
         """What reads of these places tell (ohm); NaN where there is no cell."""
-        found = np.full(len(places), np.nan)
+        ohms = np.full(len(places), np.nan)
         there = np.array([p is not None for p in places], dtype=np.bool_)
         index = np.array([p for p in places if p is not None], dtype=np.int64)
         if index.size and self._read_v != 0:
             with self.chip_lock:
-                found[there] = self._array.pulse_and_read(
+                ohms[there] = self._array.pulse_and_read(
                     index, None, 0.0, self._read_v, self._cycles, Scheme.FLOATING
                 )
-        return found
+        return ohms
 
     def _resistance(self, place: int) -> float:
         return float(self._resistances([place])[0])

@@ -21,11 +21,10 @@ from typing_extensions import override
 
 from .array.terminals import Drive, Place
 from .scpi.instrument import CONFLICT, MISSING, PARAMETER, Call, Handler, ScpiError
-from .scpi.keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Setting, Span, function_word
+from .scpi.keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Scale, Setting, function_word
 
 NOT_MEASURED = 9.91e37
 BUFFER = 2500
-LIST_WORDS = 100
 ELEMENTS = ("VOLT", "CURR", "RES", "TIME", "STAT")
 TOO_SMALL = ScpiError(822, "Too small for sense range")
 WITH_READBACK = ScpiError(823, "Invalid with source read-back on")
@@ -38,19 +37,19 @@ OHMS = ((2e2, 1e-2), (2e3, 1e-3), (2e4, 1e-4), (2e5, 1e-5), (2e6, 1e-6), (2e7, 1
 """Ohms ranges and their test currents, SPEC-2400 page 2."""
 
 VOLTS = (
-    Span(0.2, 1e-6, 1.2e-4, 300e-6),
-    Span(2.0, 10e-6, 1.2e-4, 300e-6),
-    Span(20.0, 100e-6, 1.5e-4, 1.5e-3),
-    Span(200.0, 1e-3, 1.5e-4, 10e-3),
+    Scale(0.2, 1e-6, 1.2e-4, 300e-6),
+    Scale(2.0, 10e-6, 1.2e-4, 300e-6),
+    Scale(20.0, 100e-6, 1.5e-4, 1.5e-3),
+    Scale(200.0, 1e-3, 1.5e-4, 10e-3),
 )
 AMPS = (
-    Span(1e-6, 10e-12, 2.9e-4, 300e-12),
-    Span(1e-5, 100e-12, 2.7e-4, 700e-12),
-    Span(1e-4, 1e-9, 2.5e-4, 6e-9),
-    Span(1e-3, 10e-9, 2.7e-4, 60e-9),
-    Span(1e-2, 100e-9, 3.5e-4, 600e-9),
-    Span(1e-1, 1e-6, 5.5e-4, 6e-6),
-    Span(1.0, 10e-6, 2.2e-3, 570e-6),
+    Scale(1e-6, 10e-12, 2.9e-4, 300e-12),
+    Scale(1e-5, 100e-12, 2.7e-4, 700e-12),
+    Scale(1e-4, 1e-9, 2.5e-4, 6e-9),
+    Scale(1e-3, 10e-9, 2.7e-4, 60e-9),
+    Scale(1e-2, 100e-9, 3.5e-4, 600e-9),
+    Scale(1e-1, 1e-6, 5.5e-4, 6e-6),
+    Scale(1.0, 10e-6, 2.2e-3, 570e-6),
 )
 
 
@@ -176,15 +175,12 @@ class Simulated2400(KeithleySmu):
 
     @override
     def reset(self) -> None:
-        self.source_span = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
-        self.source_auto = {"VOLT": True, "CURR": True}
-        self.sense_span = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
-        self.sense_auto = {"VOLT": True, "CURR": True}
+        self.source_scale = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
+        self.sense_scale = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
         self.compliance = {"VOLT": 21.0, "CURR": 1.05e-4}
         self.mode = {"VOLT": "FIX", "CURR": "FIX"}
         self.ends = {(q, end): 0.0 for q in ("VOLT", "CURR") for end in ("STAR", "STOP")}
         self.points = BUFFER
-        self.lists: dict[str, list[float]] = {"VOLT": [], "CURR": []}
         self.triggered: dict[str, float] = {}
         self.delay_s = 0.0
         self.nplc = 1.0
@@ -192,7 +188,6 @@ class Simulated2400(KeithleySmu):
         self.elements: tuple[str, ...] = ELEMENTS
         self.arm_count, self.trigger_count = 1, 1
         self.format = "ASC"
-        self.terminals = "FRON"
         self.samples: list[Reading] = []
         self.store: list[Reading] = []
         self.store_size, self.storing = 100, "NEV"
@@ -216,8 +211,8 @@ class Simulated2400(KeithleySmu):
         if state == "HIMP":
             return Drive()
         if state == "GUAR":
-            return Drive("current", 0.0, 0.005 * self.source_span["VOLT"].full)
-        low = 0.005 * self.sense_span["CURR"].full
+            return Drive("current", 0.0, 0.005 * self.source_scale["VOLT"].full)
+        low = 0.005 * self.sense_scale["CURR"].full
         return Drive(
             "voltage",
             0.0,
@@ -284,7 +279,7 @@ class Simulated2400(KeithleySmu):
             ":OUTPut#[:STATe]": lambda c: self._output(c.switch()),
             ":OUTPut#[:STATe]?": lambda _: str(int(self.is_on)),
             ":OUTPut#:ENABle:TRIPped?": lambda _: "0",
-            ":ROUTe:TERMinals": self._set_terminals,
+            ":ROUTe:TERMinals": self.set_terminals,
             ":ROUTe:TERMinals?": lambda _: self.terminals,
             ":CALCulate3:DATA?": lambda _: self._statistics(),
             ":SYSTem:PRESet": lambda _: self.reset(),
@@ -341,24 +336,18 @@ class Simulated2400(KeithleySmu):
         """Source and sense commands of "VOLTage" or "CURRent"."""
         q = word[:4]
         source, sense = f":SOURce#:{word}", f"[:SENSe#]:{word}[:DC]"
-        top = self.meters[q].spans[-1].top
-        return {
-            f"{source}[:LEVel][:IMMediate][:AMPLitude]": lambda c: self._set_level(c, q),
-            f"{source}[:LEVel][:IMMediate][:AMPLitude]?": lambda c: self.number_reply(
-                c, self.levels[q], -top, top, 0
-            ),
+        top = self.meters[q].scales[-1].top
+        return self.source_commands(word) | {
             f"{source}[:LEVel]:TRIGgered[:AMPLitude]": lambda c: self._set_triggered(c, q),
             f"{source}[:LEVel]:TRIGgered[:AMPLitude]?": lambda c: self.number_reply(
                 c, self.triggered.get(q, self.levels[q]), -top, top, 0
             ),
             f"{source}:MODE": lambda c: self._set_mode(c, q),
             f"{source}:MODE?": lambda _: self.mode[q],
-            f"{source}:RANGe[:UPPer]": lambda c: self._set_source_range(c, q),
+            f"{source}:RANGe[:UPPer]": lambda c: self.set_source_range(c, q),
             f"{source}:RANGe[:UPPer]?": lambda c: self.number_reply(
-                c, self.source_span[q].top, -top, top, top
+                c, self.source_scale[q].top, -top, top, top
             ),
-            f"{source}:RANGe:AUTO": lambda c: self._set_source_auto(c, q),
-            f"{source}:RANGe:AUTO?": lambda _: str(int(self.source_auto[q])),
             f"{source}:STARt": lambda c: self._set_end(c, q, "STAR"),
             f"{source}:STARt?": lambda c: self.number_reply(c, self.ends[q, "STAR"], -top, top, 0),
             f"{source}:STOP": lambda c: self._set_end(c, q, "STOP"),
@@ -367,16 +356,10 @@ class Simulated2400(KeithleySmu):
             f"{source}:STEP?": lambda _: (
                 f"{(self.ends[q, 'STOP'] - self.ends[q, 'STAR']) / (self.points - 1):.6E}"
             ),
-            f":SOURce#:LIST:{word}": lambda c: self._set_list(c, q, append=False),
-            f":SOURce#:LIST:{word}?": lambda _: ",".join(f"{v:.6E}" for v in self.lists[q]),
-            f":SOURce#:LIST:{word}:APPend": lambda c: self._set_list(c, q, append=True),
-            f":SOURce#:LIST:{word}:POINts?": lambda _: str(len(self.lists[q])),
             f"{sense}:RANGe[:UPPer]": lambda c: self._set_sense_range(c, q),
             f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(
-                c, self._sense_span(q).top, -top, top, top
+                c, self.sense_scale_now(q).top, -top, top, top
             ),
-            f"{sense}:RANGe:AUTO": lambda c: self._set_sense_auto(c, q),
-            f"{sense}:RANGe:AUTO?": lambda _: str(int(self.sense_auto[q])),
             f"{sense}:RANGe:AUTO:ULIMit?": lambda _: (
                 f"{self.meters[q].fitting(self.compliance[q]).top:.6E}"
             ),
@@ -393,49 +376,33 @@ class Simulated2400(KeithleySmu):
         self.function = call.choice(0, "VOLTage", "CURRent")
         self.apply()
 
-    def _set_level(self, call: Call, q: str) -> None:
-        if self.mode[q] != "FIX":
+    @override
+    def set_level(self, call: Call, quantity: str) -> None:
+        if self.mode[quantity] != "FIX":
             raise CONFLICT
-        level = self.level_of(call, q, None if self.source_auto[q] else self.source_span[q])
-        if self.source_auto[q]:
-            self._take_source_span(q, self.meters[q].fitting(level))
-        self.triggered.pop(q, None)
-        if q == self.function:
-            self.force(level)
-        else:
-            self.levels[q] = level
+        super().set_level(call, quantity)
+        self.triggered.pop(quantity, None)
 
     def _set_triggered(self, call: Call, q: str) -> None:
         self.triggered[q] = self.level_of(
-            call, q, None if self.source_auto[q] else self.source_span[q]
+            call, q, None if self.source_auto[q] else self.source_scale[q]
         )
 
     def _set_mode(self, call: Call, q: str) -> None:
         self.mode[q] = call.choice(0, "FIXed", "SWEep", "LIST")
         self.apply()
 
-    def _set_source_range(self, call: Call, q: str) -> None:
-        top = self.meters[q].spans[-1].top
-        span = self.meters[q].fitting(call.number(0, -top, top, default=top))
-        self._take_source_span(q, span)
-        self.source_auto[q] = False
-        self.levels[q] = math.copysign(min(abs(self.levels[q]), span.top), self.levels[q])
-        self.apply()
-
-    def _set_source_auto(self, call: Call, q: str) -> None:
-        self.source_auto[q] = call.switch()
-
-    def _take_source_span(self, q: str, span: Span) -> None:
+    @override
+    def take_source_scale(self, quantity: str, scale: Scale) -> None:
         """22 W: 105 mA above 21 V, 21 V above 105 mA."""
-        other = OTHER[q]
-        most = {"VOLT": (20.0, 0.105), "CURR": (0.1, 21.0)}[q]
+        most = {"VOLT": (20.0, 0.105), "CURR": (0.1, 21.0)}[quantity]
         if (
-            q == self.function
-            and span.full > most[0]
-            and self.compliance[other] > most[1] * (1 + 1e-9)
+            quantity == self.function
+            and scale.full > most[0]
+            and self.compliance[OTHER[quantity]] > most[1] * (1 + 1e-9)
         ):
             raise POWER
-        self.source_span[q] = span
+        self.source_scale[quantity] = scale
 
     def _set_delay(self, call: Call) -> None:
         self.delay_s = call.number(0, 0, 9999.999, default=0.0)
@@ -460,60 +427,40 @@ class Simulated2400(KeithleySmu):
             raise PARAMETER
         self.points = points
 
-    def _set_list(self, call: Call, q: str, *, append: bool) -> None:
-        if not call.arguments:
-            raise MISSING
-        if len(call.arguments) > LIST_WORDS:
-            raise ScpiError(-108, "Parameter not allowed")
-        top = self.meters[q].spans[-1].top * (1 + 1e-9)
-        values = [call.number(at, -top, top) for at in range(len(call.arguments))]
-        kept = (self.lists[q] if append else []) + values
-        if len(kept) > BUFFER:
-            raise PARAMETER
-        self.lists[q] = kept
-
     def _output(self, on: bool) -> None:
         if not on:
             self.clear()
         self.switch(on)
 
-    def _set_terminals(self, call: Call) -> None:
-        chosen = call.choice(0, "FRONt", "REAR")
-        if chosen != self.terminals:
-            self._output(False)
-        self.terminals = chosen
-
     # Sense
 
     def _range_limit(self, q: str) -> float:
-        return math.inf if self.sense_auto[q] else self.sense_span[q].top
-
-    def _sense_span(self, q: str) -> Span:
-        return self.source_span[q] if q == self.function else self.sense_span[q]
+        return math.inf if self.sense_auto[q] else self.sense_scale[q].top
 
     def _set_sense_range(self, call: Call, q: str) -> None:
-        top = self.meters[q].spans[-1].top
-        span = self.meters[q].fitting(call.number(0, -top, top, default=top))
+        top = self.meters[q].scales[-1].top
+        scale = self.meters[q].fitting(call.number(0, -top, top, default=top))
         if q == self.function:
             raise WITH_READBACK
-        if span.full > self.meters[q].fitting(self.compliance[q]).full:
+        if scale.full > self.meters[q].fitting(self.compliance[q]).full:
             raise BEYOND_COMPLIANCE
-        if self.compliance[q] < 1e-3 * span.full * (1 - 1e-9):
+        if self.compliance[q] < 1e-3 * scale.full * (1 - 1e-9):
             raise TOO_SMALL
-        self.sense_span[q], self.sense_auto[q] = span, False
+        self.sense_scale[q], self.sense_auto[q] = scale, False
         self.apply()
 
-    def _set_sense_auto(self, call: Call, q: str) -> None:
-        self.sense_auto[q] = call.switch()
+    @override
+    def set_sense_auto(self, call: Call, quantity: str) -> None:
+        super().set_sense_auto(call, quantity)
         self.apply()
 
     def _set_compliance(self, call: Call, q: str) -> None:
-        top = self.meters[q].spans[-1].top * (1 + 1e-9)
+        top = self.meters[q].scales[-1].top * (1 + 1e-9)
         value = abs(call.number(0, -top, top, default=_RESET[q]))
-        span = self.meters[q].spans[0] if self.sense_auto[q] else self.sense_span[q]
-        if value < 1e-3 * span.full * (1 - 1e-9):
+        scale = self.meters[q].scales[0] if self.sense_auto[q] else self.sense_scale[q]
+        if value < 1e-3 * scale.full * (1 - 1e-9):
             raise TOO_SMALL
-        source = self.source_span[OTHER[q]].full
+        source = self.source_scale[OTHER[q]].full
         if q != self.function and (
             (q == "CURR" and source > 20.0 and value > 0.105 * (1 + 1e-9))
             or (q == "VOLT" and source > 0.1 and value > 21.0 * (1 + 1e-9))
@@ -667,37 +614,39 @@ class Simulated2400(KeithleySmu):
         self.wait(phases * repeats * len(wanted) * self.nplc / self.place.line_hz)
         truth = self.sense()
         true = {"VOLT": truth.volts, "CURR": truth.amps}
-        told: dict[str, float] = {}
+        readings: dict[str, float] = {}
         for q, value in true.items():
             if q not in wanted:
-                told[q] = self.levels[q] if q == self.function else NOT_MEASURED
+                readings[q] = self.levels[q] if q == self.function else NOT_MEASURED
                 continue
             if self.sense_auto[q] and q != self.function:
-                self.sense_span[q] = self.meters[q].fitting(min(abs(value), self.compliance[q]))
-            told[q] = float(
-                np.mean([self.meters[q].read(value, self._sense_span(q)) for _ in range(repeats)])
+                self.sense_scale[q] = self.meters[q].fitting(min(abs(value), self.compliance[q]))
+            readings[q] = float(
+                np.mean(
+                    [self.meters[q].read(value, self.sense_scale_now(q)) for _ in range(repeats)]
+                )
             )
-            told[q] = OVERFLOW if abs(told[q]) >= OVERFLOW else told[q]
+            readings[q] = OVERFLOW if abs(readings[q]) >= OVERFLOW else readings[q]
         ohms = NOT_MEASURED
         if "RES" in self.sensed:
             ohms = (
-                told["VOLT"] / told["CURR"]
-                if told["CURR"] and OVERFLOW not in told.values()
+                readings["VOLT"] / readings["CURR"]
+                if readings["CURR"] and OVERFLOW not in readings.values()
                 else OVERFLOW
             )
-        status = self._status_word(truth.limited, told)
+        status = self._status_word(truth.limited, readings)
         self.measurement_event |= (
             64 | (128 if status & 1 else 0) | (1 << 14 if truth.limited else 0)
         )
-        return Reading(told["VOLT"], told["CURR"], ohms, self._time(), status)
+        return Reading(readings["VOLT"], readings["CURR"], ohms, self._time(), status)
 
-    def _status_word(self, is_limited: bool, told: dict[str, float]) -> int:
+    def _status_word(self, is_limited: bool, readings: dict[str, float]) -> int:
         """The 24 bits of manual page 18-50."""
         q = OTHER[self.function]
         by_range = self._range_limit(q) < self.compliance[q]
         auto_ohms = "RES" in self.sensed and self.values[self.OHMS_MODE] == "AUTO"
         bits = {
-            0: OVERFLOW in told.values(),
+            0: OVERFLOW in readings.values(),
             1: bool(self.values[self.FILTER]),
             2: self.terminals == "FRON",
             3: is_limited and not by_range,
@@ -835,9 +784,9 @@ class Simulated2400(KeithleySmu):
                 self.values[pattern] = 0.0
 
     def _all_errors(self) -> str:
-        told = ",".join(str(e) for e in self.queue) or self.NO_ERROR
+        errors = ",".join(str(e) for e in self.queue) or self.NO_ERROR
         self.queue.clear()
-        return told
+        return errors
 
 
 def _checked(low: float, high: float) -> Handler:

@@ -20,12 +20,20 @@ import numpy as np
 from typing_extensions import override
 
 from .array.terminals import Drive, Place
-from .scpi.instrument import ILLEGAL, MISSING, PARAMETER, Call, Handler, ScpiError
-from .scpi.keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Setting, Span, function_word
+from .scpi.instrument import ILLEGAL, PARAMETER, Call, Handler, ScpiError
+from .scpi.keithley_smu import (
+    LIST_LENGTH,
+    OTHER,
+    OVERFLOW,
+    KeithleySmu,
+    Meter,
+    Scale,
+    Setting,
+    function_word,
+)
 
 EPOCH = datetime(2026, 1, 1)
 AUTO_DELAY_S = 1e-3
-LIST_WORDS, LIST_LENGTH = 100, 2500
 LEAST_LIMIT = 0.1
 """A limit below this part of a fixed measuring range is not kept (SPEC-2450 page 3)."""
 ELEMENT = ScpiError(1133, "Parameter 4, Syntax error, expected valid name parameters")
@@ -40,8 +48,8 @@ READ_BACK, LIMITED, FOUR_WIRE, OUTPUT = 8, 32, 64, 128
 class Family:
     """Ranges, envelope (V, A) and limits of one model."""
 
-    volts: tuple[Span, ...]
-    amps: tuple[Span, ...]
+    volts: tuple[Scale, ...]
+    amps: tuple[Scale, ...]
     envelope: tuple[tuple[float, float], ...]
     least: dict[str, float]
     """Smallest limit of the quantity."""
@@ -52,22 +60,22 @@ class Family:
 FAMILIES = {
     "2450": Family(
         volts=(
-            Span(0.02, 10e-9, 1e-3, 150e-6),
-            Span(0.2, 100e-9, 1.2e-4, 200e-6),
-            Span(2.0, 1e-6, 1.2e-4, 300e-6),
-            Span(20.0, 10e-6, 1.5e-4, 1e-3),
-            Span(200.0, 100e-6, 1.5e-4, 10e-3),
+            Scale(0.02, 10e-9, 1e-3, 150e-6),
+            Scale(0.2, 100e-9, 1.2e-4, 200e-6),
+            Scale(2.0, 1e-6, 1.2e-4, 300e-6),
+            Scale(20.0, 10e-6, 1.5e-4, 1e-3),
+            Scale(200.0, 100e-6, 1.5e-4, 10e-3),
         ),
         amps=(
-            Span(1e-8, 10e-15, 1e-3, 50e-12),
-            Span(1e-7, 100e-15, 6e-4, 100e-12),
-            Span(1e-6, 1e-12, 2.5e-4, 300e-12),
-            Span(1e-5, 10e-12, 2.5e-4, 700e-12),
-            Span(1e-4, 100e-12, 2e-4, 6e-9),
-            Span(1e-3, 1e-9, 2e-4, 60e-9),
-            Span(1e-2, 10e-9, 2e-4, 600e-9),
-            Span(0.1, 100e-9, 2.5e-4, 6e-6),
-            Span(1.0, 1e-6, 3e-4, 500e-6),
+            Scale(1e-8, 10e-15, 1e-3, 50e-12),
+            Scale(1e-7, 100e-15, 6e-4, 100e-12),
+            Scale(1e-6, 1e-12, 2.5e-4, 300e-12),
+            Scale(1e-5, 10e-12, 2.5e-4, 700e-12),
+            Scale(1e-4, 100e-12, 2e-4, 6e-9),
+            Scale(1e-3, 1e-9, 2e-4, 60e-9),
+            Scale(1e-2, 10e-9, 2e-4, 600e-9),
+            Scale(0.1, 100e-9, 2.5e-4, 6e-6),
+            Scale(1.0, 1e-6, 3e-4, 500e-6),
         ),
         envelope=((21.0, 1.05), (210.0, 0.105)),
         least={"CURR": 1e-9, "VOLT": 0.02},
@@ -75,24 +83,24 @@ FAMILIES = {
     ),
     "2460": Family(
         volts=(
-            Span(0.2, 100e-9, 1.2e-4, 200e-6),
-            Span(2.0, 1e-6, 1.2e-4, 300e-6),
-            Span(7.0, 10e-6, 1.5e-4, 1e-3),
-            Span(10.0, 10e-6, 1.5e-4, 1e-3),
-            Span(20.0, 10e-6, 1.5e-4, 1e-3),
-            Span(100.0, 100e-6, 1.5e-4, 5e-3),
+            Scale(0.2, 100e-9, 1.2e-4, 200e-6),
+            Scale(2.0, 1e-6, 1.2e-4, 300e-6),
+            Scale(7.0, 10e-6, 1.5e-4, 1e-3),
+            Scale(10.0, 10e-6, 1.5e-4, 1e-3),
+            Scale(20.0, 10e-6, 1.5e-4, 1e-3),
+            Scale(100.0, 100e-6, 1.5e-4, 5e-3),
         ),
         amps=(
-            Span(1e-6, 1e-12, 2.5e-4, 700e-12),
-            Span(1e-5, 10e-12, 2.5e-4, 1.5e-9),
-            Span(1e-4, 100e-12, 2e-4, 15e-9),
-            Span(1e-3, 1e-9, 2e-4, 150e-9),
-            Span(1e-2, 10e-9, 2e-4, 1.5e-6),
-            Span(0.1, 100e-9, 2.5e-4, 15e-6),
-            Span(1.0, 1e-6, 5e-4, 500e-6),
-            Span(4.0, 10e-6, 1e-3, 5e-3),
-            Span(5.0, 10e-6, 1e-3, 5e-3),
-            Span(7.0, 10e-6, 1.5e-3, 5e-3),
+            Scale(1e-6, 1e-12, 2.5e-4, 700e-12),
+            Scale(1e-5, 10e-12, 2.5e-4, 1.5e-9),
+            Scale(1e-4, 100e-12, 2e-4, 15e-9),
+            Scale(1e-3, 1e-9, 2e-4, 150e-9),
+            Scale(1e-2, 10e-9, 2e-4, 1.5e-6),
+            Scale(0.1, 100e-9, 2.5e-4, 15e-6),
+            Scale(1.0, 1e-6, 5e-4, 500e-6),
+            Scale(4.0, 10e-6, 1e-3, 5e-3),
+            Scale(5.0, 10e-6, 1e-3, 5e-3),
+            Scale(7.0, 10e-6, 1.5e-3, 5e-3),
         ),
         envelope=((7.35, 7.35), (10.5, 5.25), (21.0, 4.2), (105.0, 1.05)),
         least={"CURR": 1e-6, "VOLT": 0.2},
@@ -246,14 +254,10 @@ class Simulated2450(KeithleySmu):
     @override
     def reset(self) -> None:
         first = {"VOLT": self.family.volts[1], "CURR": self.meters["CURR"].fitting(1e-4)}
-        self.source_span, self.sense_span = dict(first), dict(first)
-        self.source_auto = {"VOLT": True, "CURR": True}
-        self.sense_auto = {"VOLT": True, "CURR": True}
+        self.source_scale, self.sense_scale = dict(first), dict(first)
         self.limits = dict(self.family.start)
         self.delays_s = {"VOLT": 0.0, "CURR": 0.0}
         self.sensed = "CURR"
-        self.terminals = "FRON"
-        self.lists: dict[str, list[float]] = {"VOLT": [], "CURR": []}
         self.buffers = {"defbuffer1": Buffer(), "defbuffer2": Buffer()}
         self.loaded: Callable[[], None] | None = None
         super().reset()
@@ -270,11 +274,11 @@ class Simulated2450(KeithleySmu):
         if state == "HIMP":
             return Drive()
         if state == "GUAR":
-            return Drive("current", 0.0, 0.1 * self.source_span["VOLT"].full)
+            return Drive("current", 0.0, 0.1 * self.source_scale["VOLT"].full)
         return Drive(
             "voltage",
             0.0,
-            0.1 * self.sense_span["CURR"].full if state == "NORM" else self.limits["CURR"],
+            0.1 * self.sense_scale["CURR"].full if state == "NORM" else self.limits["CURR"],
         )
 
     @override
@@ -338,7 +342,7 @@ class Simulated2450(KeithleySmu):
             ":OUTPut#[:STATe]": lambda c: self.switch(c.switch()),
             ":OUTPut#[:STATe]?": lambda _: str(int(self.is_on)),
             ":OUTPut#:INTerlock:TRIPped?": lambda _: "0",
-            ":ROUTe:TERMinals": self._set_terminals,
+            ":ROUTe:TERMinals": self.set_terminals,
             ":ROUTe:TERMinals?": lambda _: self.terminals,
             ":SYSTem:LFRequency?": lambda _: f"{self.place.line_hz:.0f}",
             ":SYSTem:VERSion?": lambda _: "1996.0",
@@ -385,19 +389,13 @@ class Simulated2450(KeithleySmu):
         other = OTHER[q]
         source, sense = f":SOURce#:{word}", f"[:SENSe#]:{word}[:DC]"
         limit = f"{source}:{'I' if q == 'VOLT' else 'V'}LIMit[:LEVel]"
-        top = self.meters[q].spans[-1].top
-        most = self.meters[other].spans[-1].top
-        return {
-            f"{source}[:LEVel][:IMMediate][:AMPLitude]": lambda c: self._set_level(c, q),
-            f"{source}[:LEVel][:IMMediate][:AMPLitude]?": lambda c: self.number_reply(
-                c, self.levels[q], -top, top, 0
-            ),
-            f"{source}:RANGe": lambda c: self._set_source_range(c, q),
+        top = self.meters[q].scales[-1].top
+        most = self.meters[other].scales[-1].top
+        return self.source_commands(word) | {
+            f"{source}:RANGe": lambda c: self.set_source_range(c, q),
             f"{source}:RANGe?": lambda c: self.number_reply(
-                c, self.source_span[q].full, 0, top, top
+                c, self.source_scale[q].full, 0, top, top
             ),
-            f"{source}:RANGe:AUTO": lambda c: self._set_source_auto(c, q),
-            f"{source}:RANGe:AUTO?": lambda _: str(int(self.source_auto[q])),
             f"{source}:DELay": lambda c: self._set_delay(c, q, word),
             f"{source}:DELay?": lambda c: self.number_reply(c, self._delay(q), 0, 1e4, 0),
             limit: lambda c: self._set_limit(c, q),
@@ -407,20 +405,14 @@ class Simulated2450(KeithleySmu):
             f"{limit}:TRIPped?": lambda _: str(
                 int(self.is_on and self.function == q and self.sense().limited)
             ),
-            f":SOURce#:LIST:{word}": lambda c: self._set_list(c, q, append=False),
-            f":SOURce#:LIST:{word}?": lambda _: ",".join(f"{v:.6E}" for v in self.lists[q]),
-            f":SOURce#:LIST:{word}:APPend": lambda c: self._set_list(c, q, append=True),
-            f":SOURce#:LIST:{word}:POINts?": lambda _: str(len(self.lists[q])),
             f":SOURce#:SWEep:{word}:LINear": lambda c: self._set_sweep(c, q, "LIN"),
             f":SOURce#:SWEep:{word}:LINear:STEP": lambda c: self._set_sweep(c, q, "STEP"),
             f":SOURce#:SWEep:{word}:LOG": lambda c: self._set_sweep(c, q, "LOG"),
             f":SOURce#:SWEep:{word}:LIST": lambda c: self._set_list_sweep(c, q),
             f"{sense}:RANGe[:UPPer]": lambda c: self._set_sense_range(c, q),
             f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(
-                c, self._sense_span(q).full, 0, top, top
+                c, self.sense_scale_now(q).full, 0, top, top
             ),
-            f"{sense}:RANGe:AUTO": lambda c: self._set_sense_auto(c, q),
-            f"{sense}:RANGe:AUTO?": lambda _: str(int(self.sense_auto[q])),
         }
 
     # Source
@@ -435,41 +427,22 @@ class Simulated2450(KeithleySmu):
             raise ILLEGAL
         self.apply()
 
-    def _set_level(self, call: Call, q: str) -> None:
-        level = self.level_of(call, q, None if self.source_auto[q] else self.source_span[q])
-        if self.source_auto[q]:
-            self._take_source_span(q, self.meters[q].fitting(level))
-        if q == self.function:
-            self.force(level)
-        else:
-            self.levels[q] = level
-
-    def _set_source_range(self, call: Call, q: str) -> None:
-        top = self.meters[q].spans[-1].top
-        span = self.meters[q].fitting(call.number(0, -top, top, default=top))
-        self.source_auto[q] = False
-        self._take_source_span(q, span)
-        self.levels[q] = math.copysign(min(abs(self.levels[q]), span.top), self.levels[q])
-        self.apply()
-
-    def _set_source_auto(self, call: Call, q: str) -> None:
-        self.source_auto[q] = call.switch()
-
-    def _take_source_span(self, q: str, span: Span) -> None:
+    @override
+    def take_source_scale(self, quantity: str, scale: Scale) -> None:
         """Change the range; a limit outside the envelope of the new one is lowered, and the event
         log says so.
         """
-        self.source_span[q] = span
-        most = self._most_limit(q)
-        if self.limits[OTHER[q]] > most * (1 + 1e-9):
-            self.limits[OTHER[q]] = most
+        self.source_scale[quantity] = scale
+        most = self._most_limit(quantity)
+        if self.limits[OTHER[quantity]] > most * (1 + 1e-9):
+            self.limits[OTHER[quantity]] = most
             self.warn(5078, "Source limit was changed to fit the source range")
 
     def _most_limit(self, q: str) -> float:
         """Largest limit beside the present source range of a quantity."""
         at = 0 if q == "VOLT" else 1
         return max(
-            pair[1 - at] for pair in self.family.envelope if pair[at] >= self.source_span[q].full
+            pair[1 - at] for pair in self.family.envelope if pair[at] >= self.source_scale[q].full
         )
 
     def _set_delay(self, call: Call, q: str, word: str) -> None:
@@ -488,36 +461,14 @@ class Simulated2450(KeithleySmu):
         )
         if value < least * (1 - 1e-9):
             raise PARAMETER
-        if not self.sense_auto[other] and value < LEAST_LIMIT * self.sense_span[other].full * (
+        if not self.sense_auto[other] and value < LEAST_LIMIT * self.sense_scale[other].full * (
             1 - 1e-9
         ):
             raise PARAMETER
         self.limits[other] = value
         self.apply()
 
-    def _set_list(self, call: Call, q: str, *, append: bool) -> None:
-        if not call.arguments:
-            raise MISSING
-        if len(call.arguments) > LIST_WORDS:
-            raise ScpiError(-108, "Parameter not allowed")
-        top = self.meters[q].spans[-1].top * (1 + 1e-9)
-        values = (self.lists[q] if append else []) + [
-            call.number(n, -top, top) for n in range(len(call.arguments))
-        ]
-        if len(values) > LIST_LENGTH:
-            raise PARAMETER
-        self.lists[q] = values
-
-    def _set_terminals(self, call: Call) -> None:
-        chosen = call.choice(0, "FRONt", "REAR")
-        if chosen != self.terminals:
-            self.switch(False)
-        self.terminals = chosen
-
     # Sense
-
-    def _sense_span(self, q: str) -> Span:
-        return self.source_span[q] if q == self.function else self.sense_span[q]
 
     def _set_sense(self, call: Call) -> None:
         self.sensed = function_word(call.text())
@@ -525,18 +476,15 @@ class Simulated2450(KeithleySmu):
             buffer.readings.clear()
 
     def _set_sense_range(self, call: Call, q: str) -> None:
-        top = self.meters[q].spans[-1].top
-        span = self.meters[q].fitting(call.number(0, -top, top, default=top))
-        self.sense_span[q], self.sense_auto[q] = span, False
-        if self.limits[q] < LEAST_LIMIT * span.full * (1 - 1e-9):
+        top = self.meters[q].scales[-1].top
+        scale = self.meters[q].fitting(call.number(0, -top, top, default=top))
+        self.sense_scale[q], self.sense_auto[q] = scale, False
+        if self.limits[q] < LEAST_LIMIT * scale.full * (1 - 1e-9):
             # The manuals of the family: the limit is changed to one that is appropriate to the
             # range.
-            self.limits[q] = LEAST_LIMIT * span.full
+            self.limits[q] = LEAST_LIMIT * scale.full
             self.warn(5079, "Source limit was changed to fit the measure range")
         self.apply()
-
-    def _set_sense_auto(self, call: Call, q: str) -> None:
-        self.sense_auto[q] = call.switch()
 
     def _take(self, buffer: Buffer, count: int) -> None:
         for _ in range(count):
@@ -590,10 +538,10 @@ class Simulated2450(KeithleySmu):
 
     def _measure(self, q: str, true: float, repeats: int) -> float:
         if q == OTHER[self.function] and self.sense_auto[q]:
-            self.sense_span[q] = self.meters[q].fitting(
-                min(abs(true), self.meters[q].spans[-1].top)
+            self.sense_scale[q] = self.meters[q].fitting(
+                min(abs(true), self.meters[q].scales[-1].top)
             )
-        values = [self.meters[q].read(true, self._sense_span(q)) for _ in range(repeats)]
+        values = [self.meters[q].read(true, self.sense_scale_now(q)) for _ in range(repeats)]
         return (
             float(np.mean(values))
             if max(np.abs(values)) < OVERFLOW
@@ -603,7 +551,7 @@ class Simulated2450(KeithleySmu):
     # Trigger model
 
     def _set_sweep(self, call: Call, q: str, kind: str) -> None:
-        top = self.meters[q].spans[-1].top * (1 + 1e-9)
+        top = self.meters[q].scales[-1].top * (1 + 1e-9)
         start, stop = call.number(0, -top, top), call.number(1, -top, top)
         if kind == "STEP":
             step = call.number(2, 0, top)
@@ -658,18 +606,18 @@ class Simulated2450(KeithleySmu):
             )  # an endless sweep would never let a message end here
 
         def run() -> None:
-            spans = self.meters[q]
-            if ranging == "FIX" and max(map(abs, levels)) > self.source_span[q].top * (1 + 1e-9):
+            scales = self.meters[q]
+            if ranging == "FIX" and max(map(abs, levels)) > self.source_scale[q].top * (1 + 1e-9):
                 raise PARAMETER
             if ranging == "BEST":
-                self._take_source_span(q, spans.fitting(max(levels, key=abs)))
+                self.take_source_scale(q, scales.fitting(max(levels, key=abs)))
             self.function = q
             buffer.readings.clear()
             self.levels[q] = levels[0]
             self.switch(True)
             for level in levels * count:
                 if ranging == "AUTO":
-                    self._take_source_span(q, spans.fitting(level))
+                    self.take_source_scale(q, scales.fitting(level))
                 self.force(level)
                 self.wait(self._delay(q) + max(0.0, delay_s))
                 reading = self._convert()

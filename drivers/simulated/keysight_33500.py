@@ -24,7 +24,7 @@ import numpy as np
 from typing_extensions import override
 
 from .array.terminals import Drive, Place
-from .scpi.instrument import ILLEGAL, MISSING, Call, Handler, ScpiError, ScpiInstrument
+from .scpi.instrument import ILLEGAL, MISSING, Call, Handler, ScpiError, ScpiInstrument, pair
 
 OUTPUT_OHM = 50.0
 MOST_EMF_V = 10.0
@@ -284,42 +284,30 @@ class Simulated33500(ScpiInstrument):
             self.push(ScpiError(-222, "Data out of range; value clipped to lower limit"))
         return min(max(value, low), high)
 
-    def _pair(
-        self, pattern: str, put: Callable[[Call], None], get: Callable[[Call], str]
+    @override
+    def shown(self, value: object) -> str:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return super().shown(value)
+        return f"{value:+d}" if isinstance(value, int) else _text(value)
+
+    def _number(
+        self, pattern: str, name: str, low: float, high: float, kind: type[float] = float
     ) -> dict[str, Handler]:
-        return {pattern: put, f"{pattern}?": get}
-
-    def _number(self, pattern: str, name: str, low: float, high: float) -> dict[str, Handler]:
-        def put(call: Call) -> None:
-            setattr(
-                self._channel(call),
-                name,
-                type(getattr(self._channel(call), name))(self._clipped(call, low, high)),
-            )
-
-        def get(call: Call) -> str:
-            value = (
-                call.number(0, low, high) if call.arguments else getattr(self._channel(call), name)
-            )
-            return f"{value:+d}" if isinstance(value, int) else _text(value)
-
-        return self._pair(pattern, put, get)
+        return self.kept(
+            pattern,
+            self._channel,
+            name,
+            lambda c: kind(self._clipped(c, low, high)),
+            asked=lambda c: c.number(0, low, high),
+        )
 
     def _word(self, pattern: str, name: str, *words: str) -> dict[str, Handler]:
-        def put(call: Call) -> None:
-            channel = self._channel(call)
-            setattr(channel, name, call.choice(0, *words))
-            self._rest(channel)
-
-        return self._pair(pattern, put, lambda call: str(getattr(self._channel(call), name)))
+        return self.kept(
+            pattern, self._channel, name, lambda c: c.choice(0, *words), then=self._rest
+        )
 
     def _flag(self, pattern: str, name: str) -> dict[str, Handler]:
-        def put(call: Call) -> None:
-            channel = self._channel(call)
-            setattr(channel, name, call.switch())
-            self._rest(channel)
-
-        return self._pair(pattern, put, lambda call: str(int(getattr(self._channel(call), name))))
+        return self.kept(pattern, self._channel, name, Call.switch, then=self._rest)
 
     # Commands
 
@@ -330,32 +318,30 @@ class Simulated33500(ScpiInstrument):
     def _voltages(self) -> dict[str, Handler]:
         head = "[:SOURce#]:VOLTage"
         return {
-            **self._pair(
+            **pair(
                 f"{head}[:LEVel][:IMMediate][:AMPLitude]",
                 self._put_amplitude,
-                self._shown(lambda c: c.high_v - c.low_v),
+                self._in_load(lambda c: c.high_v - c.low_v),
             ),
-            **self._pair(
+            **pair(
                 f"{head}[:LEVel][:IMMediate]:OFFSet",
                 self._put_offset,
-                self._shown(lambda c: (c.high_v + c.low_v) / 2),
+                self._in_load(lambda c: (c.high_v + c.low_v) / 2),
             ),
-            **self._pair(
-                f"{head}[:LEVel][:IMMediate]:HIGH", self._put_high, self._shown(lambda c: c.high_v)
+            **pair(
+                f"{head}[:LEVel][:IMMediate]:HIGH",
+                self._put_high,
+                self._in_load(lambda c: c.high_v),
             ),
-            **self._pair(
-                f"{head}[:LEVel][:IMMediate]:LOW", self._put_low, self._shown(lambda c: c.low_v)
+            **pair(
+                f"{head}[:LEVel][:IMMediate]:LOW", self._put_low, self._in_load(lambda c: c.low_v)
             ),
             **self._word(f"{head}:UNIT", "unit", "VPP", "VRMS", "DBM"),
             **self._flag(f"{head}:RANGe:AUTO", "auto_range"),
-            **self._pair(
+            **pair(
                 ":OUTPut#:LOAD", self._put_load, lambda call: _text(self._channel(call).load_ohm)
             ),
-            **self._pair(
-                ":OUTPut#[:STATe]",
-                self._put_output,
-                lambda call: str(int(self._channel(call).is_on)),
-            ),
+            **self._flag(":OUTPut#[:STATe]", "is_on"),
             **self._word(":OUTPut#:POLarity", "polarity", "NORMal", "INVerted"),
         }
 
@@ -398,7 +384,7 @@ class Simulated33500(ScpiInstrument):
         middle = self._clipped(call, -top, top, 0.0) / channel.share
         self._put_levels(channel, middle + half, middle - half)
 
-    def _shown(self, value: Callable[[_Channel], float]) -> Callable[[Call], str]:
+    def _in_load(self, value: Callable[[_Channel], float]) -> Callable[[Call], str]:
         return lambda call: _text(value(self._channel(call)) * self._channel(call).share)
 
     def _put_load(self, call: Call) -> None:
@@ -412,17 +398,12 @@ class Simulated33500(ScpiInstrument):
         if channel.load_ohm >= INFINITY:
             channel.unit = "VPP"
 
-    def _put_output(self, call: Call) -> None:
-        channel = self._channel(call)
-        channel.is_on = call.switch()
-        self._rest(channel)
-
     def _times(self) -> dict[str, Handler]:
         head = "[:SOURce#]:FUNCtion:PULSe"
         return {
-            **self._pair(f"{head}:PERiod", self._put_period, self._attribute("period_s")),
-            **self._pair(f"{head}:WIDTh", self._put_width, self._attribute("width_s")),
-            **self._pair(
+            **pair(f"{head}:PERiod", self._put_period, self._attribute("period_s")),
+            **pair(f"{head}:WIDTh", self._put_width, self._attribute("width_s")),
+            **pair(
                 f"{head}:DCYCle",
                 self._put_share,
                 lambda call: _text(
@@ -430,18 +411,16 @@ class Simulated33500(ScpiInstrument):
                 ),
             ),
             **self._word(f"{head}:HOLD", "hold", "WIDTh", "DCYCle"),
-            **self._pair(
+            **pair(
                 f"{head}:TRANsition[:BOTH]",
                 self._edge("lead_s", "trail_s"),
                 self._attribute("lead_s"),
             ),
-            **self._pair(
-                f"{head}:TRANsition:LEADing", self._edge("lead_s"), self._attribute("lead_s")
-            ),
-            **self._pair(
+            **pair(f"{head}:TRANsition:LEADing", self._edge("lead_s"), self._attribute("lead_s")),
+            **pair(
                 f"{head}:TRANsition:TRAiling", self._edge("trail_s"), self._attribute("trail_s")
             ),
-            **self._pair(
+            **pair(
                 "[:SOURce#]:FREQuency",
                 self._put_frequency,
                 lambda call: _text(1 / self._channel(call).period_s),
@@ -531,20 +510,16 @@ class Simulated33500(ScpiInstrument):
 
         head = "[:SOURce#]:BURSt"
         return {
-            **self._pair(
-                "[:SOURce#]:FUNCtion", put_function, lambda call: self._channel(call).function
-            ),
+            **pair("[:SOURce#]:FUNCtion", put_function, lambda call: self._channel(call).function),
             **self._flag(f"{head}:STATe", "burst_on"),
             **self._word(f"{head}:MODE", "burst_mode", "TRIGgered", "GATed"),
-            **self._pair(
-                f"{head}:NCYCles", put_cycles, lambda call: _text(self._channel(call).cycles)
-            ),
+            **pair(f"{head}:NCYCles", put_cycles, lambda call: _text(self._channel(call).cycles)),
             **self._number(f"{head}:PHASe", "burst_phase", -360.0, 360.0),
             **self._number(f"{head}:INTernal:PERiod", "burst_period_s", 1e-6, 8000.0),
             **self._word(f"{head}:GATE:POLarity", "gate", "NORMal", "INVerted"),
             **self._word(":TRIGger#:SOURce", "source", "IMMediate", "EXTernal", "TIMer", "BUS"),
             **self._word(":TRIGger#:SLOPe", "slope", "POSitive", "NEGative"),
-            **self._number(":TRIGger#:COUNt", "count", 1, 1000000),
+            **self._number(":TRIGger#:COUNt", "count", 1, 1000000, int),
             **self._number(":TRIGger#:DELay", "delay_s", 0.0, 1000.0),
             **self._number(":TRIGger#:TIMer", "timer_s", 1e-6, 8000.0),
             ":TRIGger#[:IMMediate]": self._now,
@@ -563,11 +538,16 @@ class Simulated33500(ScpiInstrument):
                 ",".join(f'"{name}"' for name in self._channel(call).waves) or '""'
             ),
             "[:SOURce#]:DATA:ATTRibute:POINts?": lambda call: str(len(self._named(call))),
-            **self._pair(arb, self._select_wave, lambda call: f'"{self._channel(call).arb}"'),
+            **pair(arb, self._select_wave, lambda call: f'"{self._channel(call).arb}"'),
             **self._number(f"{arb}:SRATe", "rate", 1e-6, most),
             **self._word(f"{arb}:ADVance", "advance", "TRIGger", "SRATe"),
             **self._word(f"{arb}:FILTer", "smooth", "NORMal", "STEP", "OFF"),
-            **self._pair(":FORMat:BORDer", self._put_border, lambda _: self._border),
+            **self.kept(
+                ":FORMat:BORDer",
+                lambda _: self,
+                "_border",
+                lambda c: c.choice(0, "NORMal", "SWAPped"),
+            ),
         }
 
     def _keep(self, call: Call, scale: float) -> None:
@@ -607,9 +587,6 @@ class Simulated33500(ScpiInstrument):
         self._named(call)
         self._channel(call).arb = name
 
-    def _put_border(self, call: Call) -> None:
-        self._border = call.choice(0, "NORMal", "SWAPped")
-
     def _named(self, call: Call) -> list[int]:
         channel = self._channel(call)
         name = call.text().upper() if call.arguments else channel.arb
@@ -618,16 +595,10 @@ class Simulated33500(ScpiInstrument):
         return channel.waves[name]
 
     def _system(self) -> dict[str, Handler]:
-        def put_sync(call: Call) -> None:
-            self._sync_on = call.switch()
-
         def put_sync_source(call: Call) -> None:
             self._sync_source = call.choice(0, "CH1", "CH2")
             if self._count == 1 and self._sync_source == "CH2":
                 raise ILLEGAL
-
-        def put_trigger_out(call: Call) -> None:
-            self._trigger_out = call.switch()
 
         def put_text(call: Call) -> None:
             self._text = call.text()
@@ -636,12 +607,10 @@ class Simulated33500(ScpiInstrument):
             self._text = ""
 
         return {
-            **self._pair(":OUTPut:SYNC[:STATe]", put_sync, lambda _: str(int(self._sync_on))),
-            **self._pair(":OUTPut:SYNC:SOURce", put_sync_source, lambda _: self._sync_source),
-            **self._pair(
-                ":OUTPut:TRIGger[:STATe]", put_trigger_out, lambda _: str(int(self._trigger_out))
-            ),
-            **self._pair(":DISPlay:TEXT", put_text, lambda _: f'"{self._text}"'),
+            **self.kept(":OUTPut:SYNC[:STATe]", lambda _: self, "_sync_on", Call.switch),
+            **pair(":OUTPut:SYNC:SOURce", put_sync_source, lambda _: self._sync_source),
+            **self.kept(":OUTPut:TRIGger[:STATe]", lambda _: self, "_trigger_out", Call.switch),
+            **pair(":DISPlay:TEXT", put_text, lambda _: f'"{self._text}"'),
             ":DISPlay:TEXT:CLEar": clear_text,
             ":SYSTem:BEEPer[:IMMediate]": lambda _: None,
             ":SYSTem:VERSion?": lambda _: "1999.0",

@@ -776,29 +776,33 @@ class SimulatedB1500(FlexInstrument):
         averaging = (
             f"AV{-int(n)},0" if mode == 2 else f"AV{max(1, int(n))},{mode if mode < 2 else 1}"
         )
-        told = [
+        settings = [
             f"TM{self.trigger_mode}",
             averaging,
             f"CM{self.calibrates}",
             f"FMT{self.format[0]},{self.format[1]}",
         ]
-        return [*told, f"MM{self.mode},{','.join(map(str, self.measured))}"] if self.mode else told
+        return (
+            [*settings, f"MM{self.mode},{','.join(map(str, self.measured))}"]
+            if self.mode
+            else settings
+        )
 
     def _learn_sweep(self) -> list[str]:
-        told = [
+        settings = [
             f"WM{self.abort_post[0]},{self.abort_post[1]}",
             "WT" + ",".join(shown(w) for w in self.waits),
         ]
         if s := self.sweep:
             limits = [self._limits[s.channel], *([s.power] if s.power else [])]
             head = f"W{s.function}{s.channel},{s.mode},{s.code}"
-            told.append(
+            settings.append(
                 ",".join([head, shown(s.start), shown(s.stop), str(s.steps), *map(shown, limits)])
             )
         if s := self.synchronous:
             ends = [s.start, s.stop, self._limits[s.channel], *([s.power] if s.power else [])]
-            told.append(",".join([f"WS{s.function}{s.channel},{s.code}", *map(shown, ends)]))
-        return told
+            settings.append(",".join([f"WS{s.function}{s.channel},{s.code}", *map(shown, ends)]))
+        return settings
 
 
 def _table(quantity: str) -> dict[int, float]:

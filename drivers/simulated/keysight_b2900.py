@@ -25,13 +25,23 @@ import numpy as np
 from typing_extensions import override
 
 from .array.terminals import Drive, Place
-from .scpi.instrument import CONFLICT, ILLEGAL, PARAMETER, Call, Handler, ScpiError, ScpiInstrument
+from .scpi.instrument import (
+    CONFLICT,
+    ILLEGAL,
+    PARAMETER,
+    Call,
+    Handler,
+    ScpiError,
+    ScpiInstrument,
+    pair,
+)
 
 NAN_TEXT = 9.91e37
 INFINITY_TEXT = 9.9e37
 ELEMENTS = ("VOLT", "CURR", "RES", "TIME", "STAT", "SOUR")
 """Elements of one measurement in the order in which they are sent."""
 LONG_ELEMENTS = ("VOLTage", "CURRent", "RESistance", "TIME", "STATus", "SOURce")
+FUNCTIONS = ELEMENTS[:3]
 VOLT_RANGES = (0.2, 2.0, 20.0, 200.0)
 VOLT_ACCURACY = {
     0.2: (1.5e-4, 225e-6),
@@ -216,6 +226,10 @@ class _Output:
 
     def settles_s(self) -> float:
         return SETTLES_S[self.range_for(self.now, "VOLT")] if self.function == "VOLT" else 250e-6
+
+
+def _functions(call: Call) -> set[str]:
+    return {call.choice(k, "VOLTage", "CURRent", "RESistance") for k in range(len(call.arguments))}
 
 
 def _choice(words: tuple[str, ...], call: Call) -> str:
@@ -711,10 +725,11 @@ class SimulatedB2900(ScpiInstrument):
             | self._readings()
         )
 
-    def _pair(
-        self, pattern: str, put: Callable[[Call], None], get: Callable[[Call], str]
-    ) -> dict[str, Handler]:
-        return {pattern: put, f"{pattern}?": get}
+    @override
+    def shown(self, value: object) -> str:
+        if isinstance(value, tuple):
+            return ",".join(f"EXT{n}" for n in value)
+        return f"{value:+.8E}" if isinstance(value, float) else super().shown(value)
 
     def _number(
         self,
@@ -726,54 +741,24 @@ class SimulatedB2900(ScpiInstrument):
         default: float | None = None,
     ) -> dict[str, Handler]:
         """A number of a channel: attribute `name`, entry `key` of it where it is a dictionary."""
-
-        def put(call: Call) -> None:
-            output = self._output(call)
-            value = call.number(0, low, high, **({} if default is None else {"default": default}))
-            if key:
-                getattr(output, name)[key] = value
-            else:
-                setattr(output, name, value)
-            self._drive(output)
-
-        def get(call: Call) -> str:
-            output = self._output(call)
-            if call.arguments:
-                return f"{call.number(0, low, high):+.8E}"
-            return f"{getattr(output, name)[key] if key else getattr(output, name):+.8E}"
-
-        return self._pair(pattern, put, get)
+        words = {} if default is None else {"default": default}
+        return self.kept(
+            pattern,
+            self._output,
+            name,
+            lambda c: c.number(0, low, high, **words),
+            key=key,
+            asked=lambda c: c.number(0, low, high),
+            then=self._drive,
+        )
 
     def _switch_setting(self, pattern: str, name: str, key: str = "") -> dict[str, Handler]:
-        def put(call: Call) -> None:
-            output = self._output(call)
-            if key:
-                getattr(output, name)[key] = call.switch()
-            else:
-                setattr(output, name, call.switch())
-
-        def get(call: Call) -> str:
-            output = self._output(call)
-            return str(int(getattr(output, name)[key] if key else getattr(output, name)))
-
-        return self._pair(pattern, put, get)
+        return self.kept(pattern, self._output, name, Call.switch, key=key)
 
     def _word(
         self, pattern: str, name: str, words: tuple[str, ...], key: str = ""
     ) -> dict[str, Handler]:
-        def put(call: Call) -> None:
-            output = self._output(call)
-            word = call.choice(0, *words)
-            if key:
-                getattr(output, name)[key] = word
-            else:
-                setattr(output, name, word)
-
-        def get(call: Call) -> str:
-            output = self._output(call)
-            return str(getattr(output, name)[key] if key else getattr(output, name))
-
-        return self._pair(pattern, put, get)
+        return self.kept(pattern, self._output, name, partial(_choice, words), key=key)
 
     def _system(self) -> dict[str, Handler]:
         def put_format(call: Call) -> None:
@@ -785,9 +770,6 @@ class SimulatedB2900(ScpiInstrument):
                 word = f"REAL,{bits}"
             self._format = word
 
-        def put_border(call: Call) -> None:
-            self._border = call.choice(0, "NORMal", "SWAPped")
-
         def put_elements(call: Call) -> None:
             given = {call.choice(k, *LONG_ELEMENTS) for k in range(max(1, len(call.arguments)))}
             self._elements = tuple(e for e in ELEMENTS if e in given)
@@ -796,30 +778,19 @@ class SimulatedB2900(ScpiInstrument):
             self._zero_s = self.place.bus.clock.now_s
 
         def all_errors(_: Call) -> str:
-            found = ",".join(str(e) for e in self.queue) or self.NO_ERROR
+            errors = ",".join(str(e) for e in self.queue) or self.NO_ERROR
             self.queue.clear()
-            return found
-
-        def put_beeps(call: Call) -> None:
-            self._beeps = call.switch()
-
-        def put_shows(call: Call) -> None:
-            self._shows = call.switch()
-
-        def wait(_: Call) -> None:
-            self._wait(self._layers())
+            return errors
 
         def complete(_: Call) -> str:
             self._wait(self._layers())
             return "1"
 
+        orders = ("NORMal", "SWAPped")
         return {
-            ":FORMat[:DATA]": put_format,
-            ":FORMat[:DATA]?": lambda _: self._format,
-            ":FORMat:BORDer": put_border,
-            ":FORMat:BORDer?": lambda _: self._border,
-            ":FORMat:ELEMents:SENSe": put_elements,
-            ":FORMat:ELEMents:SENSe?": lambda _: ",".join(self._elements),
+            **pair(":FORMat[:DATA]", put_format, lambda _: self._format),
+            **self.kept(":FORMat:BORDer", lambda _: self, "_border", partial(_choice, orders)),
+            **pair(":FORMat:ELEMents:SENSe", put_elements, lambda _: ",".join(self._elements)),
             ":SYSTem:TIME:TIMer:COUNt:RESet[:IMMediate]": restart,
             ":SYSTem:TIME:TIMer:COUNt?": lambda _: (
                 f"{self.place.bus.clock.now_s - self._zero_s:+.6E}"
@@ -828,13 +799,11 @@ class SimulatedB2900(ScpiInstrument):
             ":SYSTem:ERRor:ALL?": all_errors,
             ":SYSTem:VERSion?": lambda _: "1999.0",
             ":SYSTem:LFRequency?": lambda _: f"{self.place.line_hz:.0f}",
-            ":SYSTem:BEEPer:STATe": put_beeps,
-            ":SYSTem:BEEPer:STATe?": lambda _: str(int(self._beeps)),
-            ":DISPlay:ENABle": put_shows,
-            ":DISPlay:ENABle?": lambda _: str(int(self._shows)),
+            **self.kept(":SYSTem:BEEPer:STATe", lambda _: self, "_beeps", Call.switch),
+            **self.kept(":DISPlay:ENABle", lambda _: self, "_shows", Call.switch),
             ":STATus:QUEStionable:CONDition?": lambda _: str(self._questionable()),
             ":STATus:MEASurement:CONDition?": lambda _: str(self._measurement()),
-            "*WAI": wait,
+            "*WAI": lambda _: self._wait(self._layers()),
             "*OPC?": complete,
             "*TRG": lambda _: self._event("BUS"),
         }
@@ -897,12 +866,8 @@ class SimulatedB2900(ScpiInstrument):
             output.now = output.level[word]
             self._drive(output)
 
-        table |= self._pair(
-            ":OUTPut#[:STATe]", put_output, lambda c: str(int(self._output(c).is_on))
-        )
-        table |= self._pair(
-            "[:SOURce#]:FUNCtion:MODE", put_function, lambda c: self._output(c).function
-        )
+        table |= pair(":OUTPut#[:STATe]", put_output, lambda c: str(int(self._output(c).is_on)))
+        table |= pair("[:SOURce#]:FUNCtion:MODE", put_function, lambda c: self._output(c).function)
         return table
 
     def _levels(self, name: str, what: str, most: float) -> dict[str, Handler]:
@@ -939,20 +904,20 @@ class SimulatedB2900(ScpiInstrument):
             held += values(call, len(held))
 
         return {
-            **self._pair(
+            **pair(
                 f"[:SOURce#]:{name}[:LEVel][:IMMediate][:AMPLitude]",
                 put_level,
                 lambda c: f"{self._output(c).level[what]:+.8E}",
             ),
-            **self._pair(
+            **pair(
                 f"[:SOURce#]:{name}:RANGe",
                 put_range,
                 lambda c: f"{self._output(c).source_range[what]:+.8E}",
             ),
-            **self._pair(
+            **pair(
                 f"[:SOURce#]:{name}:POINts", put_points, lambda c: str(self._output(c).points[what])
             ),
-            **self._pair(
+            **pair(
                 f"[:SOURce#]:LIST:{name}",
                 put_list,
                 lambda c: ",".join(f"{v:+.8E}" for v in self._output(c).lists[what]),
@@ -986,36 +951,18 @@ class SimulatedB2900(ScpiInstrument):
         table |= self._switch_setting(":SENSe#:REMote", "is_remote")
         table |= self._switch_setting(":SENSe#:WAIT[:STATe]", "sense_waits")
 
-        def functions_on(call: Call) -> None:
-            output = self._output(call)
-            output.functions |= {
-                call.choice(k, "VOLTage", "CURRent", "RESistance")
-                for k in range(len(call.arguments))
-            }
-
-        def functions_off(call: Call) -> None:
-            output = self._output(call)
-            output.functions -= {
-                call.choice(k, "VOLTage", "CURRent", "RESistance")
-                for k in range(len(call.arguments))
-            }
-
         def functions(call: Call) -> str:
             held = self._output(call).functions
-            return ",".join(f'"{f}"' for f in ("VOLT", "CURR", "RES") if f in held) or '""'
-
-        def every(call: Call) -> None:
-            self._output(call).functions = {"VOLT", "CURR", "RES"}
-
-        def none(call: Call) -> None:
-            self._output(call).functions = set()
+            return ",".join(f'"{f}"' for f in FUNCTIONS if f in held) or '""'
 
         return table | {
-            ":SENSe#:FUNCtion[:ON]": functions_on,
+            ":SENSe#:FUNCtion[:ON]": lambda c: self._output(c).functions.update(_functions(c)),
             ":SENSe#:FUNCtion[:ON]?": functions,
-            ":SENSe#:FUNCtion[:ON]:ALL": every,
-            ":SENSe#:FUNCtion:OFF": functions_off,
-            ":SENSe#:FUNCtion:OFF:ALL": none,
+            ":SENSe#:FUNCtion[:ON]:ALL": lambda c: self._output(c).functions.update(FUNCTIONS),
+            ":SENSe#:FUNCtion:OFF": lambda c: self._output(c).functions.difference_update(
+                _functions(c)
+            ),
+            ":SENSe#:FUNCtion:OFF:ALL": lambda c: self._output(c).functions.clear(),
         }
 
     def _is_tripped(self, what: str, call: Call) -> str:
@@ -1034,7 +981,7 @@ class SimulatedB2900(ScpiInstrument):
             if name == "sense_range":
                 output.sense_auto[what] = False
 
-        return self._pair(pattern, put, lambda c: f"{getattr(self._output(c), name)[what]:+.8E}")
+        return pair(pattern, put, lambda c: f"{getattr(self._output(c), name)[what]:+.8E}")
 
     def _aperture(self, pattern: str, unit_s: float) -> dict[str, Handler]:
         def put(call: Call) -> None:
@@ -1042,7 +989,7 @@ class SimulatedB2900(ScpiInstrument):
             output.aperture_s = call.number(0, 8e-6 / unit_s, 2.0 / unit_s) * unit_s
             output.aperture_auto = False
 
-        return self._pair(pattern, put, lambda c: f"{self._output(c).aperture_s / unit_s:+.8E}")
+        return pair(pattern, put, lambda c: f"{self._output(c).aperture_s / unit_s:+.8E}")
 
     def _trigger(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
@@ -1051,10 +998,10 @@ class SimulatedB2900(ScpiInstrument):
             for head, prefix in ((":ARM#", "arm_"), (":TRIGger#", "")):
                 base = f"{head}{node}"
                 table |= self._layer_setting(
-                    f"{base}:COUNt", which, f"{prefix}count", self._count_of
+                    f"{base}:COUNt", which, f"{prefix}count", lambda c: int(c.number(0, 1, 100000))
                 )
                 table |= self._layer_setting(
-                    f"{base}:DELay", which, f"{prefix}delay_s", self._delay_of
+                    f"{base}:DELay", which, f"{prefix}delay_s", lambda c: c.number(0, 0.0, 100000.0)
                 )
                 table |= self._layer_setting(
                     f"{base}:TIMer", which, f"{prefix}timer_s", self._timer_of
@@ -1107,22 +1054,9 @@ class SimulatedB2900(ScpiInstrument):
                 setattr(layer, name, value)
 
         def get(call: Call) -> str:
-            value = getattr(self._of(which, [self._output(call)])[0], name)
-            if isinstance(value, tuple):
-                return ",".join(f"EXT{n}" for n in value)
-            return (
-                f"{value:+.8E}"
-                if isinstance(value, float)
-                else str(int(value) if isinstance(value, bool) else value)
-            )
+            return self.shown(getattr(self._of(which, [self._output(call)])[0], name))
 
-        return self._pair(pattern, put, get)
-
-    def _count_of(self, call: Call) -> int:
-        return int(call.number(0, 1, 100000))
-
-    def _delay_of(self, call: Call) -> float:
-        return call.number(0, 0.0, 100000.0)
+        return pair(pattern, put, get)
 
     def _timer_of(self, call: Call) -> float:
         return call.number(0, self._output(call).shortest_s, 100000.0)
@@ -1147,40 +1081,19 @@ class SimulatedB2900(ScpiInstrument):
             (f"{head}:TOUTput:TYPE", "kind", ("EDGE", "LEVel")),
         ]
         for pattern, name, choices in words:
-            table |= self._pin_setting(pattern, name, partial(_choice, choices))
-        table |= self._pin_setting(
-            f"{head}:TOUTput[:EDGE]:WIDTh", "width_s", lambda c: c.number(0, 10e-6, 10e-3)
-        )
+            table |= self.kept(pattern, self._pin, name, partial(_choice, choices))
+        width = f"{head}:TOUTput[:EDGE]:WIDTh"
+        table |= self.kept(width, self._pin, "width_s", lambda c: c.number(0, 10e-6, 10e-3))
         for subsystem, name in (("[:SOURce#]", "source"), (":SENSe#", "sense")):
             table |= self._switch_setting(f"{subsystem}:TOUTput[:STATe]", f"{name}_out")
-            table |= self._output_pins(f"{subsystem}:TOUTput:SIGNal", f"{name}_pins")
+            pins = f"{subsystem}:TOUTput:SIGNal"
+            table |= self.kept(pins, self._output, f"{name}_pins", self._pins_of)
         return table
 
-    def _output_pins(self, pattern: str, name: str) -> dict[str, Handler]:
-        def put(call: Call) -> None:
-            setattr(self._output(call), name, self._pins_of(call))
-
-        def get(call: Call) -> str:
-            return ",".join(f"EXT{n}" for n in getattr(self._output(call), name))
-
-        return self._pair(pattern, put, get)
-
-    def _pin_setting(
-        self, pattern: str, name: str, parse: Callable[[Call], object]
-    ) -> dict[str, Handler]:
-        def pin(call: Call) -> _Pin:
-            if call.suffixes[-1] not in self._pins:
-                raise BAD_SUFFIX
-            return self._pins[call.suffixes[-1]]
-
-        def put(call: Call) -> None:
-            setattr(pin(call), name, parse(call))
-
-        def get(call: Call) -> str:
-            value = getattr(pin(call), name)
-            return f"{value:+.8E}" if isinstance(value, float) else str(value)
-
-        return self._pair(pattern, put, get)
+    def _pin(self, call: Call) -> _Pin:
+        if call.suffixes[-1] not in self._pins:
+            raise BAD_SUFFIX
+        return self._pins[call.suffixes[-1]]
 
     def _readings(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
@@ -1203,15 +1116,13 @@ class SimulatedB2900(ScpiInstrument):
             ":SENSe#:DATA:LATest?": lambda c: self._reply(
                 self._rows([self._output(c)], self._elements, lambda o: o.data[-1:])
             ),
-            ":SENSe#:DATA:CLEar": self._clear_data,
+            ":SENSe#:DATA:CLEar": lambda c: self._output(c).data.clear(),
             ":TRACe#:DATA?": self._traced,
             ":TRACe#:CLEar": self._clear_trace,
-            **self._pair(
-                ":TRACe#:POINts", self._put_points, lambda c: str(self._output(c).trace_points)
-            ),
+            **pair(":TRACe#:POINts", self._put_points, lambda c: str(self._output(c).trace_points)),
             ":TRACe#:POINts:ACTual?": lambda c: str(len(self._output(c).trace)),
-            **self._pair(":TRACe#:FEED", self._feed_source, lambda _: "SENS"),
-            **self._pair(
+            **pair(":TRACe#:FEED", self._feed_source, lambda _: "SENS"),
+            **pair(
                 ":TRACe#:FEED:CONTrol",
                 self._put_feed,
                 lambda c: "NEXT" if self._output(c).trace_feeds else "NEV",
@@ -1226,9 +1137,6 @@ class SimulatedB2900(ScpiInstrument):
         if len(call.arguments) > 1:
             rows = rows[: int(call.number(1, 1, 100000))]
         return self._reply(self._rows([output], self._elements, lambda _: rows))
-
-    def _clear_data(self, call: Call) -> None:
-        self._output(call).data.clear()
 
     def _traced(self, call: Call) -> str | bytes:
         output = self._output(call)

@@ -44,12 +44,12 @@ def simulated_class(kind: str) -> type[SimulatedInstrument]:
     """The simulated instrument of a kind, by its entry point. Raises `ConfigError` where there is
     none.
     """
-    found = {e.name: e for e in entry_points(group="rram_hil.simulated_instruments")}
-    if kind not in found:
+    kinds = {e.name: e for e in entry_points(group="rram_hil.simulated_instruments")}
+    if kind not in kinds:
         raise ConfigError(
-            f"instrument kind {kind!r} has no simulator; those with one: {', '.join(sorted(found))}"
+            f"instrument kind {kind!r} has no simulator; those with one: {', '.join(sorted(kinds))}"
         )
-    loaded: type[SimulatedInstrument] = found[kind].load()
+    loaded: type[SimulatedInstrument] = kinds[kind].load()
     if not (isinstance(loaded, type) and issubclass(loaded, SimulatedInstrument)):
         raise ConfigError(
             f"instrument kind {kind!r} is no instrument of a rack; it runs alone: rram-hil simulate"
@@ -74,7 +74,7 @@ def _named(settings: dict[str, Any]) -> list[_Named]:
     sections = settings.get("instruments")
     if not isinstance(sections, dict) or not sections:
         raise ConfigError("driver.instruments: missing; it is required")
-    found = []
+    instruments = []
     for name, section in sections.items():
         where = f"driver.instruments.{name}"
         if not isinstance(section, dict) or not isinstance(section.get("kind"), str):
@@ -88,8 +88,8 @@ def _named(settings: dict[str, Any]) -> list[_Named]:
             raise ConfigError(
                 f"{where}.model: {model!r} is wrong: one of {', '.join(made_by.MODELS)}"
             )
-        found.append(_Named(name, model, made_by))
-    return found
+        instruments.append(_Named(name, model, made_by))
+    return instruments
 
 
 def _wiring(settings: dict[str, Any], geometry: Geometry) -> Wiring:
@@ -244,10 +244,10 @@ def _matrix(named: list[_Named], wiring: Wiring) -> str:
     wired = {channel.partition(".")[0] for channel in wiring.channels}
     others = [name for name in names if name not in wired]
     if len(others) != 1:
-        told = ", ".join(others) or "none"
+        unwired = ", ".join(others) or "none"
         raise ConfigError(
             "driver.wiring.channels: one instrument, the matrix, must be without channel; now"
-            f" {told}"
+            f" {unwired}"
         )
     return others[0]
 

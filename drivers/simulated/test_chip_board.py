@@ -745,13 +745,13 @@ def _reach(operation: Operation) -> list[tuple[Line, float, float]]:
         return [("sl", -operation.read_v, operation.read_v), ("wl", operation.wl_v, operation.wl_v)]
     if not isinstance(operation, Apply | Program) or len(operation.cells) == 0:
         return []
-    found: list[tuple[Line, float, float]] = []
+    reach: list[tuple[Line, float, float]] = []
     for step in _steps(operation):
         for line in LINES:
             levels = step.levels(line, len(operation.cells))
             if levels is not None:
-                found.append((line, float(levels.min()), float(levels.max())))
-    return found
+                reach.append((line, float(levels.min()), float(levels.max())))
+    return reach
 
 
 def _flipped(data: bytes) -> bytes:

@@ -323,7 +323,7 @@ def _range_of(bench: Rig, chain: str) -> float:
         return float(bench.rack.instruments["smu"].smus["a"].source_range["v"])  # type: ignore[attr-defined]
     if chain == TRIGGERED:
         return float(bench.rack.instruments["smu"]._outputs[1].source_range["VOLT"])  # type: ignore[attr-defined]
-    return float(bench.rack.instruments["bl"].source_span["VOLT"].full)  # type: ignore[attr-defined]
+    return float(bench.rack.instruments["bl"].source_scale["VOLT"].full)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("chain", CHAINS)

@@ -164,9 +164,9 @@ class Network:
     @property
     def held(self) -> NDArray[np.bool_]:
         """Which nets a source holds at its potential, in the last solution; shape (nets,)."""
-        found = np.zeros(self.size, dtype=np.bool_)
-        found[[s.net for s in self._stairs if s.held is not None]] = True
-        return found
+        is_held = np.zeros(self.size, dtype=np.bool_)
+        is_held[[s.net for s in self._stairs if s.held is not None]] = True
+        return is_held
 
     def solve(
         self, g_s: FloatArray, start: FloatArray | None = None, searches: int = _SEARCHES
@@ -182,8 +182,8 @@ class Network:
         been: set[tuple[int, ...]] = set()
         for attempt in range(searches):
             v, taken, is_settled = self._settled(g_s, v)
-            found = [(*s.wrong(float(v[s.net]), float(taken[s.net])), s) for s in self._stairs]
-            wrong = [f for f in found if f[0] > 0]
+            pulls = [(*s.wrong(float(v[s.net]), float(taken[s.net])), s) for s in self._stairs]
+            wrong = [f for f in pulls if f[0] > 0]
             if not wrong:
                 return Solution(v, self._shared(taken), is_settled)
             here = tuple(s.step for s in self._stairs)
@@ -278,16 +278,16 @@ class Network:
         opened = branches.opened(v)
         by_bl = g_s * opened
         by_sl = -by_bl
-        found = np.zeros(n * n)
+        flat = np.zeros(n * n)
         if branches.gated:
             drop = branches.drops(v)
             by_wl = np.where((opened > 0) & (opened < 1), g_s * drop / GATE_SPAN_V, 0.0)
             by_bl = by_bl - np.where(drop < 0, by_wl, 0.0)
             by_sl = by_sl - np.where(drop >= 0, by_wl, 0.0)
             if by_wl.any():
-                found += np.bincount(self._gate_pairs, np.concatenate((by_wl, -by_wl)), n * n)
-        found += np.bincount(self._pairs, np.concatenate((by_bl, by_sl, -by_bl, -by_sl)), n * n)
-        slopes: NDArray[np.float64] = found.reshape(n, n)
+                flat += np.bincount(self._gate_pairs, np.concatenate((by_wl, -by_wl)), n * n)
+        flat += np.bincount(self._pairs, np.concatenate((by_bl, by_sl, -by_bl, -by_sl)), n * n)
+        slopes: NDArray[np.float64] = flat.reshape(n, n)
         slopes[np.arange(n), np.arange(n)] += self._leak
         return slopes
 

@@ -36,7 +36,7 @@ class ErringTerminal(Terminal):
     @override
     def sense(self) -> Sensed:
         """Volts and amperes as the channel takes them for."""
-        found, e = self._terminal.sense(), self._errors
-        volts = (found.volts - e.offset_v) / (1 + e.gain_v)
-        amps = found.amps * (1 + e.gain_a) + e.offset_a if self._is_on else found.amps
-        return Sensed(volts, amps, found.limited)
+        sensed, e = self._terminal.sense(), self._errors
+        volts = (sensed.volts - e.offset_v) / (1 + e.gain_v)
+        amps = sensed.amps * (1 + e.gain_a) + e.offset_a if self._is_on else sensed.amps
+        return Sensed(volts, amps, sensed.limited)

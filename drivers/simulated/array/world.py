@@ -158,14 +158,14 @@ class ArrayWorld:
         has some.
         """
         errors = self.chip.simulation.errors.source_meters
-        found: dict[str, Terminal] = {}
+        terminals: dict[str, Terminal] = {}
         for name, row in self._channels.items():
             if name.partition(".")[0] == instrument:
                 terminal = ChannelTerminal(self, row)
-                found[name.partition(".")[2]] = (
+                terminals[name.partition(".")[2]] = (
                     ErringTerminal(terminal, errors[name]) if name in errors else terminal
                 )
-        return found
+        return terminals
 
     # What the instruments do
 
@@ -306,9 +306,11 @@ class ArrayWorld:
             held[circuit.branches.bl] & held[circuit.branches.sl], seen, np.maximum(seen, 0.0)
         )
         if (seen < 0).any():
-            found = circuit.network.solve(self._wired(circuit.live, seen), quiet.volts, searches=1)
-            if found.is_exact:
-                return found
+            solution = circuit.network.solve(
+                self._wired(circuit.live, seen), quiet.volts, searches=1
+            )
+            if solution.is_exact:
+                return solution
         return self._solved(circuit, np.maximum(seen, 0.0), quiet.volts)
 
     # The network
@@ -317,9 +319,9 @@ class ArrayWorld:
         self, circuit: _Circuit, g_s: FloatArray, start: FloatArray | None = None
     ) -> Solution:
         """The solution where the live cells themselves conduct `g_s`."""
-        found = circuit.network.solve(self._wired(circuit.live, g_s), start)
-        self.unsolved += not found.is_exact
-        return found
+        solution = circuit.network.solve(self._wired(circuit.live, g_s), start)
+        self.unsolved += not solution.is_exact
+        return solution
 
     def _wired(self, index: IntArray, g_s: FloatArray) -> FloatArray:
         """Conductances with what stands in series with the cells, as for single reads
@@ -437,10 +439,10 @@ class _Potentials:
 
 
 def _rows_of(points: frozenset[Point]) -> dict[int, set[str]]:
-    found: dict[int, set[str]] = {}
+    rows: dict[int, set[str]] = {}
     for row, column in points:
-        found.setdefault(column, set()).add(row)
-    return found
+        rows.setdefault(column, set()).add(row)
+    return rows
 
 
 def _holds_v(drive: Drive) -> float:

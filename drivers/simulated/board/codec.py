@@ -153,7 +153,7 @@ class Parser:
         return self._cut()
 
     def _cut(self) -> list[Part | Damaged]:
-        found: list[Part | Damaged] = []
+        items: list[Part | Damaged] = []
         position = 0
         while True:
             start = self._pending.find(_START_OF_FRAME, position)
@@ -168,10 +168,10 @@ class Parser:
                 self._enough = size
                 break
             if item is not None:
-                found.append(item)
+                items.append(item)
             position += size
         del self._pending[:position]
-        return found
+        return items
 
     def _frame(self, start: int) -> tuple[int, Part | Damaged | None]:
         """How many bytes to move on from `start` (or to wait for) and what was there."""

@@ -123,9 +123,9 @@ def _errors_are_raised(station: Station) -> None:
     instrument = station.instrument
     with station.simulator.place.bus.lock:
         station.simulator.fill_queue()
-    found = instrument.errors()
-    say(len(found) > 1, f"errors() found {len(found)} entries of a full queue")
-    for error in found:
+    errors = instrument.errors()
+    say(len(errors) > 1, f"errors() found {len(errors)} entries of a full queue")
+    for error in errors:
         say(
             isinstance(error, InstrumentError) and error.code != 0,
             f"{error!r} is no error with a code",
@@ -237,10 +237,10 @@ def _no_stale_reply(station: Station) -> None:
             with station.hasty():
                 raised(LinkError, ask, f"{kind}: a query without a whole reply in time")
             change(1)
-            told = ask()
+            answer = ask()
             say(
-                told == 1,
-                f"{kind}: after the timeout the answer is {told!r}, should be 1: a stale reply",
+                answer == 1,
+                f"{kind}: after the timeout the answer is {answer!r}, should be 1: a stale reply",
             )
             say(ask() == 1, f"{kind}: the second answer after the timeout is wrong")
             if kind is LinkFault.DELAY_REPLY:
@@ -259,9 +259,9 @@ def _one_lock(station: Station) -> None:
     def ask(question: Callable[[], object], wanted: object) -> None:
         try:
             for _ in range(QUERIES):
-                told = question()
-                if told != wanted:
-                    wrong.append(f"{told!r} for {wanted!r}")
+                answer = question()
+                if answer != wanted:
+                    wrong.append(f"{answer!r} for {wanted!r}")
         except Exception as error:
             wrong.append(repr(error))
 
@@ -301,16 +301,16 @@ def _played_back(station: Station) -> None:
     def session(driver: Any) -> list[object]:
         usual, station.instrument = station.instrument, driver
         try:
-            told: list[object] = [driver.connect()]
+            answers: list[object] = [driver.connect()]
             driver.arm()
             for act in TO_SWITCH_ON[station.role]:
                 act(station)
-            told += [_numbers(ask()) for ask in _questions(station)]
+            answers += [_numbers(ask()) for ask in _questions(station)]
             driver.safe_off()
         finally:
             driver.close()
             station.instrument = usual
-        return told
+        return answers
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "session.jsonl"
@@ -342,11 +342,11 @@ def _questions(station: Station) -> list[Callable[[], object]]:
     return [lambda: instrument.settings(station.channel), instrument.errors]
 
 
-def _numbers(told: object) -> object:
+def _numbers(value: object) -> object:
     """Something whose `repr` tells every digit."""
-    if isinstance(told, Readings):
-        return [a.tolist() for a in (told.volts, told.amps, told.status, told.time_s)]
-    return told.tolist() if isinstance(told, np.ndarray) else told
+    if isinstance(value, Readings):
+        return [a.tolist() for a in (value.volts, value.amps, value.status, value.time_s)]
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 COMMON: tuple[tuple[str, Callable[[Station], None]], ...] = (

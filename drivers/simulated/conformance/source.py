@@ -54,29 +54,29 @@ def _settings_keep_precision(station: Station) -> None:
                 )
                 where = f"channel {channel}, {function} source"
                 instrument.configure(channel, setup)
-                told = instrument.settings(channel)
+                held = instrument.settings(channel)
                 say(
-                    told.function == function,
-                    f"{where}: the function reads back as {told.function}",
+                    held.function == function,
+                    f"{where}: the function reads back as {held.function}",
                 )
-                near(told.compliance, compliance, 1e-4, 0.0, f"{where}: smallest compliance")
-                near(told.aperture_s, aperture_s, 0.01, 0.0, f"{where}: aperture")
-                near(told.settle_s, settle_s, 0.01, 0.0, f"{where}: settling time")
+                near(held.compliance, compliance, 1e-4, 0.0, f"{where}: smallest compliance")
+                near(held.aperture_s, aperture_s, 0.01, 0.0, f"{where}: aperture")
+                near(held.settle_s, settle_s, 0.01, 0.0, f"{where}: settling time")
                 say(
-                    told.source_range is not None,
+                    held.source_range is not None,
                     f"{where}: the source range reads back as automatic",
                 )
                 near(
-                    float(told.source_range or 0),
+                    float(held.source_range or 0),
                     ranges[0],
                     1e-3,
                     0.0,
                     f"{where}: smallest source range",
                 )
-                if told.measure_range is not None:
+                if held.measure_range is not None:
                     say(
-                        told.measure_range >= 0.999 * measures[0],
-                        f"{where}: measuring range {told.measure_range}",
+                        held.measure_range >= 0.999 * measures[0],
+                        f"{where}: measuring range {held.measure_range}",
                     )
                 level = 0.5123456789 * ranges[0]
                 instrument.source(channel, level)
@@ -118,11 +118,11 @@ def _automatic_ranges(station: Station) -> None:
     instrument.configure(
         channel, replace(source_setup(instrument, channel), source_range=None, measure_range=None)
     )
-    told = instrument.settings(channel)
-    say(told.source_range is None, f"an automatic source range reads back as {told.source_range}")
+    held = instrument.settings(channel)
+    say(held.source_range is None, f"an automatic source range reads back as {held.source_range}")
     say(
-        told.measure_range is None,
-        f"an automatic measuring range reads back as {told.measure_range}",
+        held.measure_range is None,
+        f"an automatic measuring range reads back as {held.measure_range}",
     )
     instrument.source(channel, VOLTS)
     instrument.output(channel, True)

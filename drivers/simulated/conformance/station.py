@@ -66,17 +66,17 @@ class Family:
         cannot be imported.
         """
         driver = instrument_class(kind)
-        found = {e.name: e for e in entry_points(group="rram_hil.simulated_instruments")}
-        if kind not in found:
+        entries = {e.name: e for e in entry_points(group="rram_hil.simulated_instruments")}
+        if kind not in entries:
             raise ConfigError(
                 f"instrument kind {kind!r} has no simulator in the group"
                 " rram_hil.simulated_instruments"
             )
         try:
-            return cls(kind, driver, found[kind].load())
+            return cls(kind, driver, entries[kind].load())
         except (ImportError, AttributeError) as error:
             raise ConfigError(
-                f"simulator {kind!r}: {found[kind].value} cannot be imported: {error}"
+                f"simulator {kind!r}: {entries[kind].value} cannot be imported: {error}"
             ) from error
 
 
@@ -352,8 +352,8 @@ def _sweep(station: Station) -> None:
 
 
 def _settings(station: Station) -> None:
-    told = station.instrument.settings(station.channel)
-    near(told.compliance, 1e-3, 1e-4, 0.0, "compliance read back")
+    held = station.instrument.settings(station.channel)
+    near(held.compliance, 1e-3, 1e-4, 0.0, "compliance read back")
 
 
 def _closed(station: Station) -> None:

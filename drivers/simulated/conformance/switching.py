@@ -87,10 +87,10 @@ def _pulses_keep_precision(station: Station) -> None:
         )
         for setup in (shortest, replace(shortest, load_ohm=50.0), pulse_setup(generator, channel)):
             generator.configure(channel, setup)
-            told = generator.settings(channel)
+            held = generator.settings(channel)
             for name in ("high_v", "low_v"):
                 near(
-                    getattr(told, name),
+                    getattr(held, name),
                     getattr(setup, name),
                     1e-3,
                     1e-4,
@@ -98,14 +98,14 @@ def _pulses_keep_precision(station: Station) -> None:
                 )
             for name in ("width_s", "period_s", "edge_s"):
                 near(
-                    getattr(told, name),
+                    getattr(held, name),
                     getattr(setup, name),
                     1e-5,
                     1e-12,
                     f"channel {channel}: {name}",
                 )
-            same = told.load_ohm == setup.load_ohm or abs(told.load_ohm / setup.load_ohm - 1) < 1e-6
-            say(same, f"channel {channel}: load {told.load_ohm}, should be {setup.load_ohm}")
+            same = held.load_ohm == setup.load_ohm or abs(held.load_ohm / setup.load_ohm - 1) < 1e-6
+            say(same, f"channel {channel}: load {held.load_ohm}, should be {setup.load_ohm}")
             say(not station.outputs_on, f"channel {channel}: configure switched the output on")
     station.make_safe()
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
 from typing_extensions import override
 
@@ -150,11 +151,11 @@ def compile_pattern(pattern: str) -> list[re.Pattern[str]]:
         here = ":" + _node(word)
         without = "()" if "#" in word else ""
         choices.append([here, without] if part.startswith("[") else [here])
-    found = []
+    patterns = []
     for nodes in product(*choices):
         text = "".join(nodes)
-        found.append(re.compile(text + (r"\?" if query else ""), re.IGNORECASE))
-    return found
+        patterns.append(re.compile(text + (r"\?" if query else ""), re.IGNORECASE))
+    return patterns
 
 
 def split_outside_quotes(text: str, separator: str) -> list[str]:
@@ -173,6 +174,13 @@ def split_outside_quotes(text: str, separator: str) -> list[str]:
             parts.append(text[start:at])
             start = at + 1
     return [*parts, text[start:]]
+
+
+def pair(
+    pattern: str, put: Callable[[Call], None], get: Callable[[Call], str]
+) -> dict[str, Handler]:
+    """A command and its query."""
+    return {pattern: put, f"{pattern}?": get}
 
 
 class ScpiInstrument(SimulatedInstrument):
@@ -242,10 +250,10 @@ class ScpiInstrument(SimulatedInstrument):
         arguments = (
             tuple(a.strip() for a in split_outside_quotes(rest, ",")) if rest.strip() else ()
         )
-        found = self._find(header.upper())
-        if found is None:
+        match = self._find(header.upper())
+        if match is None:
             raise ScpiError(-113, "Undefined header")
-        handler, suffixes = found
+        handler, suffixes = match
         return handler(Call(suffixes, arguments))
 
     def _search(self, header: str) -> tuple[Handler, tuple[int, ...]] | None:
@@ -276,6 +284,45 @@ class ScpiInstrument(SimulatedInstrument):
     def next_error(self, _: Call | None = None) -> str:
         """Take the oldest error, as text."""
         return str(self.queue.popleft()) if self.queue else self.NO_ERROR
+
+    def shown(self, value: object) -> str:
+        """How a query tells a value that a command keeps."""
+        return str(int(value)) if isinstance(value, bool) else str(value)
+
+    def kept(
+        self,
+        pattern: str,
+        owner: Callable[[Call], object],
+        name: str,
+        parse: Callable[[Call], object],
+        *,
+        key: str = "",
+        asked: Callable[[Call], object] | None = None,
+        then: Callable[[Any], None] | None = None,
+    ) -> dict[str, Handler]:
+        """A command whose parameter is kept, and its query.
+
+        It is attribute `name` of `owner`, entry `key` of it where it is a dictionary; `then` acts
+        on the owner of a new value. A query with a parameter (MIN, MAX) is answered by `asked`.
+        """
+
+        def put(call: Call) -> None:
+            of = owner(call)
+            value = parse(call)
+            if key:
+                getattr(of, name)[key] = value
+            else:
+                setattr(of, name, value)
+            if then is not None:
+                then(of)
+
+        def get(call: Call) -> str:
+            if asked is not None and call.arguments:
+                return self.shown(asked(call))
+            value = getattr(owner(call), name)
+            return self.shown(value[key] if key else value)
+
+        return pair(pattern, put, get)
 
     def status_byte(self) -> int:
         """`*STB?`: error queue (bit 2), event status (5), master summary (6); a subclass may add

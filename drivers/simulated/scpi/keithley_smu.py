@@ -17,16 +17,18 @@ import numpy as np
 from typing_extensions import override
 
 from ..array.terminals import Drive, Place, Sensed
-from .instrument import ILLEGAL, PARAMETER, Call, Handler, ScpiInstrument
+from .instrument import ILLEGAL, MISSING, PARAMETER, Call, Handler, ScpiError, ScpiInstrument
 
 OVERFLOW = 9.9e37
 OVERRANGE = 1.05
 """Source and meter go up to this much of a range."""
+LIST_WORDS, LIST_LENGTH = 100, 2500
+"""Levels that one command takes, and that a list holds."""
 OTHER = {"VOLT": "CURR", "CURR": "VOLT"}
 
 
 @dataclass(frozen=True)
-class Span:
+class Scale:
     """One range: full scale, resolution of a reading, accuracy as fraction of reading and
     offset.
     """
@@ -45,28 +47,28 @@ class Span:
 class Meter:
     """The ranges of one quantity, each with a gain and an offset error drawn once."""
 
-    def __init__(self, spans: tuple[Span, ...], seed: int) -> None:
-        self.spans = spans
+    def __init__(self, scales: tuple[Scale, ...], seed: int) -> None:
+        self.scales = scales
         self._noise = np.random.default_rng(seed)
-        self._gain = [1 + s.fraction * self._noise.uniform(-0.3, 0.3) for s in spans]
-        self._offset = [s.offset * self._noise.uniform(-0.3, 0.3) for s in spans]
+        self._gain = [1 + s.fraction * self._noise.uniform(-0.3, 0.3) for s in scales]
+        self._offset = [s.offset * self._noise.uniform(-0.3, 0.3) for s in scales]
 
-    def fitting(self, value: float) -> Span:
+    def fitting(self, value: float) -> Scale:
         """The lowest range that holds `value`. Raises `ScpiError` -222 where none does."""
-        for span in self.spans:
-            if abs(value) <= span.top * (1 + 1e-9):
-                return span
+        for scale in self.scales:
+            if abs(value) <= scale.top * (1 + 1e-9):
+                return scale
         raise PARAMETER
 
-    def read(self, true: float, span: Span) -> float:
+    def read(self, true: float, scale: Scale) -> float:
         """A reading on this range."""
-        if abs(true) > span.top * (1 + 1e-9):
+        if abs(true) > scale.top * (1 + 1e-9):
             return math.copysign(OVERFLOW, true)
-        at = self.spans.index(span)
+        at = self.scales.index(scale)
         value = (
-            true * self._gain[at] + self._offset[at] + self._noise.normal(0.0, 0.05 * span.offset)
+            true * self._gain[at] + self._offset[at] + self._noise.normal(0.0, 0.05 * scale.offset)
         )
-        return float(round(value / span.resolution) * span.resolution)
+        return float(round(value / scale.resolution) * scale.resolution)
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class KeithleySmu(ScpiInstrument):
         self.is_on = False
         self.function = "VOLT"
         self.levels = {"VOLT": 0.0, "CURR": 0.0}
+        self.source_scale: dict[str, Scale] = {}
+        self.sense_scale: dict[str, Scale] = {}
         super().__init__(model, place)
 
     @abstractmethod
@@ -136,6 +140,10 @@ class KeithleySmu(ScpiInstrument):
     def resting(self) -> Drive:
         """What the terminal does while the output is off."""
 
+    @abstractmethod
+    def take_source_scale(self, quantity: str, scale: Scale) -> None:
+        """Change the source range of a quantity. Raises `ScpiError` where it does not fit."""
+
     @override
     def commands(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
@@ -147,6 +155,10 @@ class KeithleySmu(ScpiInstrument):
     @override
     def reset(self) -> None:
         self.values = {s.pattern: s.default for s in self.SETTINGS}
+        self.source_auto = {"VOLT": True, "CURR": True}
+        self.sense_auto = {"VOLT": True, "CURR": True}
+        self.lists: dict[str, list[float]] = {"VOLT": [], "CURR": []}
+        self.terminals = "FRON"
         self.function = "VOLT"
         self.levels = {"VOLT": 0.0, "CURR": 0.0}
         self.is_on = False
@@ -189,15 +201,82 @@ class KeithleySmu(ScpiInstrument):
         self.apply()
         self.wait(self.SETTLE_S)
 
+    def source_commands(self, word: str) -> dict[str, Handler]:
+        """Commands of "VOLTage" or "CURRent" that all models have: level, ranges, list."""
+        q = word[:4]
+        level, listed = f":SOURce#:{word}[:LEVel][:IMMediate][:AMPLitude]", f":SOURce#:LIST:{word}"
+        top = self.meters[q].scales[-1].top
+        return {
+            level: lambda c: self.set_level(c, q),
+            f"{level}?": lambda c: self.number_reply(c, self.levels[q], -top, top, 0),
+            f":SOURce#:{word}:RANGe:AUTO": lambda c: self.source_auto.update({q: c.switch()}),
+            f":SOURce#:{word}:RANGe:AUTO?": lambda _: str(int(self.source_auto[q])),
+            f"[:SENSe#]:{word}[:DC]:RANGe:AUTO": lambda c: self.set_sense_auto(c, q),
+            f"[:SENSe#]:{word}[:DC]:RANGe:AUTO?": lambda _: str(int(self.sense_auto[q])),
+            listed: lambda c: self._set_list(c, q, []),
+            f"{listed}?": lambda _: ",".join(f"{v:.6E}" for v in self.lists[q]),
+            f"{listed}:APPend": lambda c: self._set_list(c, q, self.lists[q]),
+            f"{listed}:POINts?": lambda _: str(len(self.lists[q])),
+        }
+
+    def set_level(self, call: Call, quantity: str) -> None:
+        """The level of a quantity; an automatic range follows it."""
+        is_auto = self.source_auto[quantity]
+        level = self.level_of(call, quantity, None if is_auto else self.source_scale[quantity])
+        if is_auto:
+            self.take_source_scale(quantity, self.meters[quantity].fitting(level))
+        if quantity == self.function:
+            self.force(level)
+        else:
+            self.levels[quantity] = level
+
+    def set_source_range(self, call: Call, quantity: str) -> None:
+        """A fixed source range; the level stays within it."""
+        top = self.meters[quantity].scales[-1].top
+        scale = self.meters[quantity].fitting(call.number(0, -top, top, default=top))
+        self.take_source_scale(quantity, scale)
+        self.source_auto[quantity] = False
+        level = self.levels[quantity]
+        self.levels[quantity] = math.copysign(min(abs(level), scale.top), level)
+        self.apply()
+
+    def set_sense_auto(self, call: Call, quantity: str) -> None:
+        """Automatic measuring range on or off."""
+        self.sense_auto[quantity] = call.switch()
+
+    def sense_scale_now(self, quantity: str) -> Scale:
+        """The range that a quantity is measured on: its source's where it is forced."""
+        scales = self.source_scale if quantity == self.function else self.sense_scale
+        return scales[quantity]
+
+    def set_terminals(self, call: Call) -> None:
+        """Front or rear terminals; a change switches the output off."""
+        chosen = call.choice(0, "FRONt", "REAR")
+        if chosen != self.terminals:
+            self.clear()
+            self.switch(False)
+        self.terminals = chosen
+
+    def _set_list(self, call: Call, quantity: str, before: list[float]) -> None:
+        if not call.arguments:
+            raise MISSING
+        if len(call.arguments) > LIST_WORDS:
+            raise ScpiError(-108, "Parameter not allowed")
+        top = self.meters[quantity].scales[-1].top * (1 + 1e-9)
+        values = before + [call.number(at, -top, top) for at in range(len(call.arguments))]
+        if len(values) > LIST_LENGTH:
+            raise PARAMETER
+        self.lists[quantity] = values
+
     def sense(self) -> Sensed:
         """What is at the terminal."""
         return self.terminal.sense()
 
-    def level_of(self, call: Call, quantity: str, span: Span | None) -> float:
+    def level_of(self, call: Call, quantity: str, scale: Scale | None) -> float:
         """A source level: within its manual range, or (None) within the widest. Raises `ScpiError`
         -222.
         """
-        top = (span or self.meters[quantity].spans[-1]).top * (1 + 1e-9)
+        top = (scale or self.meters[quantity].scales[-1]).top * (1 + 1e-9)
         return call.number(0, -top, top, default=0.0)
 
     def number_reply(

@@ -499,10 +499,10 @@ class TspInstrument(SimulatedInstrument):
             scripts.set(name, None)
 
         def run() -> tuple[Value, ...]:
-            found = table.get("anonymous")
-            if found is None:
+            script = table.get("anonymous")
+            if script is None:
                 raise LuaError("attempt to call field `anonymous' (a nil value)")
-            return self.machine.call(found, (), 0, "field `anonymous'")
+            return self.machine.call(script, (), 0, "field `anonymous'")
 
         table = LuaTable(
             {"new": new, "delete": delete, "run": run, "user": LuaTable({"scripts": scripts})}
@@ -559,10 +559,10 @@ class _Nodes(LuaTable):
         """Nil for a number that nobody has."""
         if key == self._instrument.node_number:
             return _Node(self._instrument)
-        found = (
+        instrument = (
             self._instrument.place.bus.nodes.get(int(key)) if isinstance(key, int | float) else None
         )
-        return _Node(found) if isinstance(found, TspInstrument) else None
+        return _Node(instrument) if isinstance(instrument, TspInstrument) else None
 
     @override
     def set(self, key: Value, value: Value) -> None:

@@ -95,7 +95,7 @@ class _Token:
 
 
 def _tokens(source: str) -> list[_Token]:
-    found: list[_Token] = []
+    tokens: list[_Token] = []
     at, line = 0, 1
     while at < len(source):
         match = _TOKEN.match(source, at)
@@ -117,22 +117,22 @@ def _tokens(source: str) -> list[_Token]:
                 scan = step.end()
             if text == "[[":
                 body = source[end : scan - 2].replace("\r\n", "\n")
-                found.append(_Token("string", "[[", line, body.removeprefix("\n")))
+                tokens.append(_Token("string", "[[", line, body.removeprefix("\n")))
             line += source.count("\n", at, scan)
             at = scan
             continue
         if kind == "name":
-            found.append(_Token("keyword" if text in _KEYWORDS else "name", text, line))
+            tokens.append(_Token("keyword" if text in _KEYWORDS else "name", text, line))
         elif kind == "number":
-            found.append(_Token("number", text, line, float(text)))
+            tokens.append(_Token("number", text, line, float(text)))
         elif kind == "string":
-            found.append(_Token("string", text, line, _unescape(text[1:-1])))
+            tokens.append(_Token("string", text, line, _unescape(text[1:-1])))
         elif kind == "op":
-            found.append(_Token("op", text, line))
+            tokens.append(_Token("op", text, line))
         line += source.count("\n", at, end)
         at = end
-    found.append(_Token("end", "<eof>", line))
-    return found
+    tokens.append(_Token("end", "<eof>", line))
+    return tokens
 
 
 def _unescape(text: str) -> str:
@@ -363,14 +363,14 @@ class _Compiler:
         return body
 
     def statements(self) -> Statement:
-        found: list[Statement] = []
+        steps: list[Statement] = []
         while not self.is_next("end", "else", "elseif", "until") and self.token.kind != "end":
             last = self.is_next("return", "break")
-            found.append(self.statement())
+            steps.append(self.statement())
             self.take(";")
             if last:
                 break
-        return _sequence(tuple(found))
+        return _sequence(tuple(steps))
 
     def statement(self) -> Statement:
         token = self.token
@@ -502,12 +502,12 @@ class _Compiler:
                 state, function = function, lua_next
             while True:
                 machine.step()
-                found = machine.call(function, (state, control), line, "for iterator")
-                control = found[0] if found else None
+                results = machine.call(function, (state, control), line, "for iterator")
+                control = results[0] if results else None
                 if control is None:
                     return None
                 for at, variable in enumerate(variables):
-                    value = found[at] if at < len(found) else None
+                    value = results[at] if at < len(results) else None
                     frame[variable.slot] = [value] if variable.boxed else value
                 result = body(frame)
                 if result is not None:
@@ -600,9 +600,9 @@ class _Compiler:
         values = _values(given)
 
         def run(frame: Frame) -> None:
-            found = values(frame)
+            results = values(frame)
             for at, variable in enumerate(variables):
-                value = found[at] if at < len(found) else None
+                value = results[at] if at < len(results) else None
                 frame[variable.slot] = [value] if variable.boxed else value
 
         return run
@@ -649,9 +649,9 @@ class _Compiler:
         def several(frame: Frame) -> None:
             # Every table and key is evaluated before anything is stored.
             places = [t.pair(frame) if t.pair else None for t in targets]
-            found = values(frame)
+            results = values(frame)
             for at in reversed(range(len(targets))):
-                value = found[at] if at < len(found) else None
+                value = results[at] if at < len(results) else None
                 place = places[at]
                 if place is None:
                     store = targets[at].set
@@ -665,10 +665,10 @@ class _Compiler:
     # Expressions
 
     def expressions(self) -> list[_Node]:
-        found = [self.expression()]
+        nodes = [self.expression()]
         while self.take(","):
-            found.append(self.expression())
-        return found
+            nodes.append(self.expression())
+        return nodes
 
     def expression(self, level: int = 0) -> _Node:
         if level == len(self.LEVELS):
@@ -782,9 +782,9 @@ class _Compiler:
         self.expect("(")
         if self.take(")"):
             return []
-        found = self.expressions()
+        nodes = self.expressions()
         self.expect(")", token)
-        return found
+        return nodes
 
     def variable(self, name: str, line: int) -> _Node:
         local = self.scope.find(name)
@@ -817,13 +817,13 @@ class _Compiler:
         of, called = key.get, table.called
 
         def get(frame: Frame) -> Value:
-            found = owner(frame)
-            if not isinstance(found, LuaTable):
+            table = owner(frame)
+            if not isinstance(table, LuaTable):
                 raise LuaError(
-                    f"attempt to index {called or 'a value'} (a {type_name(found)} value)", line
+                    f"attempt to index {called or 'a value'} (a {type_name(table)} value)", line
                 )
             try:
-                return found.get(of(frame))
+                return table.get(of(frame))
             except TspError as error:
                 machine.push(error.code, error.text)
                 return None
@@ -842,8 +842,8 @@ class _Compiler:
             return call(get(frame), values(frame), line, called)
 
         def first(frame: Frame) -> Value:
-            found = call(get(frame), values(frame), line, called)
-            return found[0] if found else None
+            results = call(get(frame), values(frame), line, called)
+            return results[0] if results else None
 
         return _Node(first, line, many=many)
 
@@ -852,16 +852,16 @@ class _Compiler:
         get_owner, called = owner.get, owner.called
 
         def many(frame: Frame) -> tuple[Value, ...]:
-            found = get_owner(frame)
-            if not isinstance(found, LuaTable):
+            table = get_owner(frame)
+            if not isinstance(table, LuaTable):
                 raise LuaError(
-                    f"attempt to index {called or 'a value'} (a {type_name(found)} value)", line
+                    f"attempt to index {called or 'a value'} (a {type_name(table)} value)", line
                 )
-            return call(found.get(name), (found, *values(frame)), line, f"method `{name}'")
+            return call(table.get(name), (table, *values(frame)), line, f"method `{name}'")
 
         def first(frame: Frame) -> Value:
-            found = many(frame)
-            return found[0] if found else None
+            results = many(frame)
+            return results[0] if results else None
 
         return _Node(first, line, many=many)
 
@@ -895,8 +895,8 @@ class _Compiler:
             table = LuaTable()
             for key, value in places:
                 table.set(key(frame), value(frame))
-            for at, found in enumerate(values(frame)):
-                table.set(at + 1, found)
+            for at, item in enumerate(values(frame)):
+                table.set(at + 1, item)
             return table
 
         return make
@@ -930,14 +930,14 @@ class _Compiler:
         return make
 
 
-def _sequence(found: tuple[Statement, ...]) -> Statement:
-    if not found:
+def _sequence(statements: tuple[Statement, ...]) -> Statement:
+    if not statements:
         return _nothing
-    if len(found) == 1:
-        return found[0]
+    if len(statements) == 1:
+        return statements[0]
 
     def run(frame: Frame) -> Any:
-        for statement in found:
+        for statement in statements:
             result = statement(frame)
             if result is not None:
                 return result

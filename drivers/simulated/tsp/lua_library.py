@@ -42,26 +42,26 @@ _CLASSES = {
 
 def number_at(value: Value, at: int, function: str) -> float:
     """An argument that must be a number. Raises `LuaError` as the library does."""
-    found = to_number(value)
-    if found is None:
-        told = "no value" if value is None else type_name(value)
-        raise LuaError(f"bad argument #{at} to `{function}' (number expected, got {told})")
-    return found
+    number = to_number(value)
+    if number is None:
+        given = "no value" if value is None else type_name(value)
+        raise LuaError(f"bad argument #{at} to `{function}' (number expected, got {given})")
+    return number
 
 
 def text_at(value: Value, at: int, function: str) -> str:
     """An argument that must be a string or a number."""
     if type_name(value) not in ("string", "number"):
-        told = "no value" if value is None else type_name(value)
-        raise LuaError(f"bad argument #{at} to `{function}' (string expected, got {told})")
+        given = "no value" if value is None else type_name(value)
+        raise LuaError(f"bad argument #{at} to `{function}' (string expected, got {given})")
     return to_string(value)
 
 
 def table_at(value: Value, at: int, function: str) -> LuaTable:
     """An argument that must be a table."""
     if not isinstance(value, LuaTable):
-        told = "no value" if value is None else type_name(value)
-        raise LuaError(f"bad argument #{at} to `{function}' (table expected, got {told})")
+        given = "no value" if value is None else type_name(value)
+        raise LuaError(f"bad argument #{at} to `{function}' (table expected, got {given})")
     return value
 
 
@@ -436,35 +436,35 @@ def _captures(match: re.Match[str]) -> tuple[Any, ...]:
 
 
 def _names(compiled: re.Pattern[str]) -> list[str]:
-    found = [""] * compiled.groups
+    names = [""] * compiled.groups
     for name, at in compiled.groupindex.items():
-        found[at - 1] = name
-    return found
+        names[at - 1] = name
+    return names
 
 
 def _translate(pattern: str) -> str:
     """A Lua pattern as a regular expression. Raises `LuaError` for what is left out."""
-    found: list[str] = []
+    parts: list[str] = []
     at, places = 0, 0
     while at < len(pattern):
         c = pattern[at]
         at += 1
         if c == "(" and pattern[at : at + 1] == ")":
             places += 1
-            found.append(f"(?P<at{places}>)")
+            parts.append(f"(?P<at{places}>)")
             at += 1
         elif c in "()":
-            found.append(c)
+            parts.append(c)
         elif c == "$" and at == len(pattern):
-            found.append(r"\Z")
+            parts.append(r"\Z")
         else:
             item, at = _item(pattern, at - 1)
             follows = pattern[at : at + 1]
             if follows and follows in "*+?-":
                 at += 1
                 item += "*?" if follows == "-" else follows
-            found.append(item)
-    return "".join(found)
+            parts.append(item)
+    return "".join(parts)
 
 
 def _item(pattern: str, at: int) -> tuple[str, int]:
@@ -494,9 +494,9 @@ def _class(kind: str) -> str:
 
 
 def _set(pattern: str, at: int) -> tuple[str, int]:
-    found = ["["]
+    parts = ["["]
     if pattern[at : at + 1] == "^":
-        found.append("^")
+        parts.append("^")
         at += 1
     first = True
     while at < len(pattern) and (pattern[at] != "]" or first):
@@ -506,14 +506,14 @@ def _set(pattern: str, at: int) -> tuple[str, int]:
             kind = pattern[at + 1]
             if kind.isupper() and kind.lower() in _CLASSES:
                 raise LuaError(f"pattern item `[%{kind}]' is not simulated")
-            found.append(_CLASSES.get(kind, re.escape(kind)) if kind.isalpha() else re.escape(kind))
+            parts.append(_CLASSES.get(kind, re.escape(kind)) if kind.isalpha() else re.escape(kind))
             at += 2
-        elif c == "-" and pattern[at + 1 : at + 2] not in ("]", "") and len(found) > 1:
-            found.append("-")
+        elif c == "-" and pattern[at + 1 : at + 2] not in ("]", "") and len(parts) > 1:
+            parts.append("-")
             at += 1
         else:
-            found.append(re.escape(c))
+            parts.append(re.escape(c))
             at += 1
     if at >= len(pattern):
         raise LuaError("malformed pattern (missing `]')")
-    return "".join([*found, "]"]), at + 1
+    return "".join([*parts, "]"]), at + 1

@@ -87,22 +87,22 @@ class LuaTable:
         """
         if key in self.values:
             return self.values[key]
-        found = self.attributes.get(key)
-        if found is None:
+        attribute = self.attributes.get(key)
+        if attribute is None:
             return None
-        if found[0] is None:
+        if attribute[0] is None:
             raise LuaError(f"attribute `{key}' cannot be read")
-        return found[0]()
+        return attribute[0]()
 
     def set(self, key: Value, value: Value) -> None:
         """Set the value at a key; nil removes it. Raises `LuaError` for what cannot be set and for
         a nil or NaN key.
         """
-        found = self.attributes.get(key) if self.attributes else None
-        if found is not None:
-            if found[1] is None:
+        attribute = self.attributes.get(key) if self.attributes else None
+        if attribute is not None:
+            if attribute[1] is None:
                 raise LuaError(f"attribute `{key}' is read-only")
-            found[1](value)
+            attribute[1](value)
         elif self.sealed:
             raise LuaError(f"attempt to set undefined attribute `{key}'")
         elif key is None or key != key:
@@ -212,12 +212,12 @@ def number(value: Value, low: float = -math.inf, high: float = math.inf) -> floa
     """A value that a handler takes as a number. Raises `TspError` as the instrument does outside
     [low, high] or for no number.
     """
-    found = None if isinstance(value, str) else to_number(value)
-    if found is None:
+    converted = None if isinstance(value, str) else to_number(value)
+    if converted is None:
         raise TspError(-104, "Data Type")
-    if not low <= found <= high:
-        raise PARAMETER_TOO_SMALL if found < low else PARAMETER_TOO_BIG
-    return found
+    if not low <= converted <= high:
+        raise PARAMETER_TOO_SMALL if converted < low else PARAMETER_TOO_BIG
+    return converted
 
 
 def boolean(value: Value) -> bool:

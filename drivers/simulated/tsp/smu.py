@@ -409,16 +409,16 @@ class Smu:
         """Volts, amperes, ohms or watts of a measurement, relative offset taken away."""
         volts, amps = taken.volts, taken.amps
         if kind in "vi":
-            found = volts if kind == "v" else amps
+            result = volts if kind == "v" else amps
         elif OVERFLOW in (abs(volts), abs(amps)):
-            found = OVERFLOW
+            result = OVERFLOW
         elif kind == "r":
-            found = volts / amps if amps else OVERFLOW
+            result = volts / amps if amps else OVERFLOW
         else:
-            found = volts * amps
-        if self.relative_on[kind] and abs(found) < OVERFLOW:
-            found -= self.relative[kind]
-        return found
+            result = volts * amps
+        if self.relative_on[kind] and abs(result) < OVERFLOW:
+            result -= self.relative[kind]
+        return result
 
     def entry(self, taken: Taken, kind: str) -> Entry:
         """A measurement as a buffer keeps it."""
@@ -448,16 +448,16 @@ class Smu:
         """`measure.v()` and its like: `count` measurements, the last one returned, all stored in
         the buffers given.
         """
-        found = [self.buffer(b) for b in buffers if b is not None]
-        if len(found) > len(kinds):
+        given = [self.buffer(b) for b in buffers if b is not None]
+        if len(given) > len(kinds):
             raise TspError(-108, "Parameter Not Allowed")
-        for buffer in found:
+        for buffer in given:
             buffer.begin()
         taken: Taken | None = None
         for at in range(int(self.plain["count"])):
             start_s = self.instrument.now_s()
             taken = self.take()
-            self.keep(taken, kinds, found)
+            self.keep(taken, kinds, given)
             if self.plain["interval"] and at + 1 < self.plain["count"]:
                 spent_s = self.instrument.now_s() - start_s
                 self.instrument.elapse(self.plain["interval"] - spent_s)
@@ -499,9 +499,9 @@ class Smu:
         def run(*arguments: Value) -> tuple[float, ...]:
             if not arguments:
                 raise TspError(-109, "Missing Parameter")
-            found = self.measure(kinds, arguments[:-1])
+            readings = self.measure(kinds, arguments[:-1])
             self.set_level(self.sourced, arguments[-1])
-            return found
+            return readings
 
         table.set(f"measure{name}andstep", run)
 
@@ -511,8 +511,8 @@ class Smu:
         """A setting that is a number between two limits."""
 
         def put(value: Value) -> None:
-            found = float(value) if isinstance(value, bool) else number(value, low, high)
-            self.plain[key] = float(round(found)) if whole else found
+            setting = float(value) if isinstance(value, bool) else number(value, low, high)
+            self.plain[key] = float(round(setting)) if whole else setting
             self.apply()
 
         table.define(name, lambda: self.plain[key], put)

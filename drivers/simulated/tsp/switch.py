@@ -130,7 +130,7 @@ class SimulatedTspSwitch(TspInstrument):
 
     def _listed(self, channels: Value, function: str, *, slots: bool = True) -> list[Relay]:
         """The relays that a channel list names, each once, in its order. Raises `TspError`."""
-        found: dict[str, Relay] = {}
+        relays: dict[str, Relay] = {}
         words = [
             word.strip() for word in text_at(channels, 1, function).replace(";", ",").split(",")
         ]
@@ -149,10 +149,10 @@ class SimulatedTspSwitch(TspInstrument):
                     raise TspError(1107, NO_SUCH)
             else:
                 names = [self._relay(word).name]
-            found.update((name, self.relays[name]) for name in names)
-        if not found:
+            relays.update((name, self.relays[name]) for name in names)
+        if not relays:
             raise TspError(1107, NO_SUCH)
-        return list(found.values())
+        return list(relays.values())
 
     def _of_slots(self, word: str) -> list[str]:
         if word == "allslots":
@@ -189,11 +189,11 @@ class SimulatedTspSwitch(TspInstrument):
 
     def _with_backplane(self, relays: Iterable[Relay]) -> list[Relay]:
         """The relays and the backplane relays that go with them."""
-        found: dict[str, Relay] = {}
+        by_name: dict[str, Relay] = {}
         for relay in relays:
-            found[relay.name] = relay
-            found.update((name, self.relays[name]) for name in relay.backplane)
-        return list(found.values())
+            by_name[relay.name] = relay
+            by_name.update((name, self.relays[name]) for name in relay.backplane)
+        return list(by_name.values())
 
     def _closable(self, channels: Value, function: str) -> list[Relay]:
         relays = self._with_backplane(self._listed(channels, function, slots=False))
@@ -250,13 +250,13 @@ class SimulatedTspSwitch(TspInstrument):
     def slot_table(self, slot: int) -> LuaTable:
         """`slot[X]`."""
         card = self.cards.get(slot)
-        told = (
+        identity = (
             f"{card.model},{card.description},01.00a,{self.place.serial}{slot}"
             if card
             else "Empty Slot"
         )
         table = LuaTable()
-        table.define("idn", lambda: told)
+        table.define("idn", lambda: identity)
         table.sealed = True
         return table
 

@@ -104,11 +104,11 @@ class Stimulus:
 
     def set(self, value: Value) -> None:
         """Choose the event; 0 for none. Raises `TspError` for an ID that is none."""
-        found = to_number(value)
-        if found is None or not self._events.knows(int(found)):
+        number = to_number(value)
+        if number is None or not self._events.knows(int(number)):
             raise TspError(-224, "Illegal Parameter Value")
         self._events.forget(self.number, self._came)
-        self.number = int(found)
+        self.number = int(number)
         self.detected = False
         if self.number:
             self._events.listen(self.number, self._came)
@@ -202,10 +202,10 @@ class Line(TriggerObject):
         self.table.set("reset", self.reset)
 
         def mode(value: Value) -> None:
-            found = to_number(value)
-            if found not in MODES.values():
+            number = to_number(value)
+            if number not in MODES.values():
                 raise TspError(1800, "Invalid Digital Trigger Mode")
-            self.mode = float(found or 0.0)
+            self.mode = float(number or 0.0)
 
         def width(value: Value) -> None:
             self.width_s = number(value, 0.0, 20.0)
@@ -395,10 +395,10 @@ class Triggers:
         )
 
         def line(at: Value) -> Line:
-            found = to_number(at)
-            if found is None or not 1 <= found <= len(self.lines):
+            number = to_number(at)
+            if number is None or not 1 <= number <= len(self.lines):
                 raise TspError(1801, "Invalid digital I/O Line")
-            return self.lines[int(found) - 1]
+            return self.lines[int(number) - 1]
 
         def write(at: Value, value: Value) -> None:
             line(at).level = to_number(value) not in (0.0, None)
