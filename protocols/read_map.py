@@ -12,7 +12,7 @@ from rram_hil.array.operations import read
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
 from rram_hil.units import Siemens
 
-from .parts.characterisation import MAP, mean_conductance
+from .parts.characterisation import mean_conductance
 
 
 @dataclass(frozen=True)
