@@ -416,14 +416,10 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
             raise ConfigError(
                 f"measure: {measured} are not one or more of the channels {names} of the lists"
             )
-        lines = {"trigger_in": trigger_in, "trigger_out": trigger_out} | (
-            {"measure_in": measure_in} if measure_in else {}
+        _check_lines(
+            {"trigger_in": trigger_in, "trigger_out": trigger_out}
+            | ({"measure_in": measure_in} if measure_in else {})
         )
-        for key, line in lines.items():
-            if not 1 <= line <= 14:
-                raise ConfigError(f"{key}: {line} is no digital line; there are 1 to 14")
-        if len(set(lines.values())) != len(lines):
-            raise ConfigError(f"trigger_out: one digital line has two tasks in {lines}")
         at = np.ones(n, dtype=np.bool_) if measure_at is None else np.asarray(measure_at)
         if (
             at.shape != (n,)
@@ -636,3 +632,12 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
         if len(sizes) != 1:
             raise ConfigError(f"levels: lists of one length are needed, not of {sorted(sizes)}")
         return int(sizes.pop())
+
+
+def _check_lines(lines: dict[str, int]) -> None:
+    """Raise `ConfigError` for what is no digital line, and for a line with two tasks."""
+    for key, line in lines.items():
+        if not 1 <= line <= 14:
+            raise ConfigError(f"{key}: {line} is no digital line; there are 1 to 14")
+    if len(set(lines.values())) != len(lines):
+        raise ConfigError(f"trigger_out: one digital line has two tasks in {lines}")

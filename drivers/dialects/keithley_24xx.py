@@ -5,7 +5,7 @@ read-back, readings.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -298,62 +298,21 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
                 f" {limits.envelope} (V, A) together"
             )
 
-    def _compare(self, asked: SourceSetup, held_setup: SourceSetup, limits: ChannelLimits) -> None:
+    def _compare(self, asked: SourceSetup, held: SourceSetup, limits: ChannelLimits) -> None:
         """Raise `InstrumentError` where the instrument holds something else than was asked for."""
-        senses = (
-            limits.current_ranges_a
-            if asked.function is Function.VOLTAGE
-            else limits.voltage_ranges_v
-        )
+        of_volts = asked.function is Function.VOLTAGE
+        senses = limits.current_ranges_a if of_volts else limits.voltage_ranges_v
         resolution = 1e-4 * (full_scale(asked.compliance, senses, "compliance") or 0.0)
+        most = {
+            "compliance": max(resolution, 1e-3 * asked.compliance),
+            "aperture_s": 0.01 * asked.aperture_s,
+            "settle_s": 1e-4 + 0.01 * asked.settle_s,
+        }
+        pairs = {f.name: (getattr(asked, f.name), getattr(held, f.name)) for f in fields(asked)}
         wrong = [
-            f"{name}: {value!r} asked for, {held!r} held"
-            for name, value, held, is_close in (
-                (
-                    "function",
-                    asked.function,
-                    held_setup.function,
-                    asked.function is held_setup.function,
-                ),
-                (
-                    "compliance",
-                    asked.compliance,
-                    held_setup.compliance,
-                    abs(asked.compliance - held_setup.compliance)
-                    <= max(resolution, 1e-3 * asked.compliance),
-                ),
-                (
-                    "source_range",
-                    asked.source_range,
-                    held_setup.source_range,
-                    asked.source_range == held_setup.source_range,
-                ),
-                (
-                    "measure_range",
-                    asked.measure_range,
-                    held_setup.measure_range,
-                    asked.measure_range == held_setup.measure_range,
-                ),
-                (
-                    "aperture_s",
-                    asked.aperture_s,
-                    held_setup.aperture_s,
-                    abs(asked.aperture_s - held_setup.aperture_s) <= 0.01 * asked.aperture_s,
-                ),
-                (
-                    "settle_s",
-                    asked.settle_s,
-                    held_setup.settle_s,
-                    abs(asked.settle_s - held_setup.settle_s) <= 1e-4 + 0.01 * asked.settle_s,
-                ),
-                (
-                    "remote_sense",
-                    asked.remote_sense,
-                    held_setup.remote_sense,
-                    asked.remote_sense == held_setup.remote_sense,
-                ),
-            )
-            if not is_close
+            f"{name}: {wanted!r} asked for, {kept!r} held"
+            for name, (wanted, kept) in pairs.items()
+            if not (abs(wanted - kept) <= most[name] if name in most else wanted == kept)
         ]
         if wrong:
             raise InstrumentError(

@@ -1015,11 +1015,18 @@ class SimulatedB2900(ScpiInstrument):
             table |= self._layer_setting(
                 f":TRIGger#{node}:TOUTput:SIGNal", which, "out_pins", self._pins_of
             )
-            table[f":INITiate[:IMMediate]{node}"] = partial(self._init_command, which)
-            table[f":ABORt{node}"] = partial(self._abort_command, which)
-            table[f":IDLE{node}?"] = partial(self._idle_command, which)
-            table[f":TRIGger{node}[:IMMediate]"] = partial(self._trigger_command, which)
+            table |= self._actions(node, which)
         return table
+
+    def _actions(self, node: str, which: str) -> dict[str, Handler]:
+        return {
+            f":INITiate[:IMMediate]{node}": lambda c: self._initiate(self._chosen(c), which),
+            f":ABORt{node}": lambda c: self._abort(self._chosen(c), which),
+            f":IDLE{node}?": partial(self._idle_command, which),
+            f":TRIGger{node}[:IMMediate]": lambda c: self._event(
+                "NOW", self._of(which, self._chosen(c))
+            ),
+        }
 
     def _of(self, which: str, chosen: list[_Output]) -> list[_Layer]:
         return [
@@ -1029,20 +1036,11 @@ class SimulatedB2900(ScpiInstrument):
             if which == "ALL" or (which == "ACQ") == layer.is_acquire
         ]
 
-    def _init_command(self, which: str, call: Call) -> None:
-        self._initiate(self._chosen(call), which)
-
-    def _abort_command(self, which: str, call: Call) -> None:
-        self._abort(self._chosen(call), which)
-
     def _idle_command(self, which: str, call: Call) -> str:
         self._wait(
             self._of(which, [self._outputs[1]] if not call.arguments else self._chosen(call))
         )
         return "1"
-
-    def _trigger_command(self, which: str, call: Call) -> None:
-        self._event("NOW", self._of(which, self._chosen(call)))
 
     def _layer_setting(
         self, pattern: str, which: str, name: str, parse: Callable[[Call], object]
