@@ -320,15 +320,13 @@ class SimulatedChip:
         before a cancel.
         """
         pace, left = self.simulation.pace, seconds
-        if pace > 0:
-            while left > 0 and not cancel.is_set():
-                part = min(left, _SLICE_S / pace)
-                time.sleep(part * pace)
-                left -= part
-            left = max(left, 0.0)
-        else:
-            left = 0.0
-        return seconds - left
+        if pace <= 0:
+            return seconds
+        while left > 0 and not cancel.is_set():
+            part = min(left, _SLICE_S / pace)
+            time.sleep(part * pace)
+            left -= part
+        return seconds - max(left, 0.0)
 
     def _batch_size(self, cell_s: float) -> int:
         """Cells between two looks at `cancel`: at most about 50 ms of wall time where the bench is
