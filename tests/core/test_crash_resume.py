@@ -183,7 +183,7 @@ def deaths_at_writes(bed: Bed, shim: Any, every: int) -> Lives:
     return deaths
 
 
-@pytest.mark.parametrize("every", [10, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [20, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_at_a_write_boundary_and_resumed(
     bed: Callable[[str], Bed], crash_shim: Any, every: int
 ) -> None:
@@ -219,7 +219,7 @@ def test_killed_at_any_time_and_resumed(
 ) -> None:
     here = bed(driver)
     ((_, (whole,)),) = here.run(crash_shim.environment(""), [[]])
-    count = (5 if driver == "simulated-array" else 2) * (3 if many else 1)
+    count = (5 if driver == "simulated-array" else 2) * 3 if many else 2
     seconds = np.random.default_rng(1).uniform(0.2, 0.95, count) * whole["took_s"]
     for folder, lives in here.run(
         crash_shim.environment(""), [[{"after_s": float(s)}] * 2 for s in seconds]

@@ -79,6 +79,7 @@ def test_every_truncation_reads_as_a_prefix(whole: bytes, ends: list[int], scrat
         os.truncate(scratch, length)
         reader = read_journal(scratch)
         with scratch.open("rb") as file:
+            # Private: frames are counted without the cost of decoding them thousands of times.
             kept = sum(1 for _ in reader._raws(file))
         assert kept == sum(e <= length for e in ends)
         assert reader.cut_bytes == length - ([0, *ends][kept])
@@ -240,6 +241,7 @@ def test_after_a_failed_sync_nothing_more_is_written(
         raise OSError(5, "Input/output error")
 
     with Journal.create(tmp_path / "j", scenarios.header()) as journal:
+        # Private: the one call that brings bytes onto the disk.
         monkeypatch.setattr("rram_hil.storage.safe_files._flush", fails)
         with pytest.raises(DataError, match="cannot be brought onto the disk"):
             journal.sync()
@@ -287,7 +289,7 @@ def test_a_full_disk_is_one_line_and_leaves_whole_frames(tmp_path: Path) -> None
 def test_a_frame_that_finds_no_room_is_a_data_error(tmp_path: Path) -> None:
     with Journal.create(tmp_path / "j", scenarios.header()) as journal:
         full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, journal._fd)
+        os.dup2(full, journal._fd)  # private: the disk below the open file is full
         os.close(full)
         with pytest.raises(DataError, match="No space left on device"):
             journal.append(Note("info", "a", scenarios.UTC))

@@ -1,0 +1,58 @@
+"""Tiers of the tests: which files are fast, and how `pytest -m fast` reads no others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+FAST = {
+    "test_bench_and_recipe_files",
+    "test_board_codec",
+    "test_cells",
+    "test_characterisation_logic",
+    "test_console",
+    "test_correction",
+    "test_curve",
+    "test_draws",
+    "test_engine",
+    "test_half_select",
+    "test_ledger",
+    "test_limits",
+    "test_look_protocol",
+    "test_model",
+    "test_operations",
+    "test_passive",
+    "test_protocol_logic",
+    "test_records",
+    "test_simulated_array",
+    "test_simulated_errors",
+    "test_sound",
+    "test_structure",
+    "test_tsp_interpreter",
+    "test_write_verify_rules",
+}
+"""Files that start no process, open no socket and are done within seconds: what a change breaks
+first.
+"""
+
+# The tests start hundreds of simulators: let these keep what they compile, whatever the shell says.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Several workers share the cores, and such small arrays and networks gain nothing from threads.
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is fast."""
+    for item in items:
+        if item.path.stem in FAST and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.fast)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m fast`, do not even import the others: that alone takes longer."""
+    if config.option.markexpr == "fast" and collection_path.suffix == ".py":
+        return collection_path.stem not in FAST or None
+    return None
