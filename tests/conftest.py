@@ -6,30 +6,32 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+pytest_plugins = ("calibrated_benches", "crash_shim")
+"""Fixtures that tests of several rooms share, in `helpers/`."""
 
 FAST = {
     "test_bench_and_recipe_files",
     "test_board_codec",
     "test_cells",
-    "test_characterisation_logic",
+    "test_codec",
     "test_console",
     "test_correction",
-    "test_curve",
     "test_draws",
     "test_engine",
     "test_half_select",
     "test_ledger",
     "test_limits",
-    "test_look_protocol",
+    "test_look",
     "test_model",
     "test_operations",
     "test_passive",
     "test_protocol_logic",
-    "test_records",
+    "test_pulse_curves",
+    "test_result_checks",
     "test_simulated_array",
     "test_simulated_errors",
-    "test_sound",
-    "test_structure",
     "test_tsp_interpreter",
     "test_write_verify_rules",
 }
@@ -42,6 +44,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Several workers share the cores, and such small arrays and networks gain nothing from threads.
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+# On a busy machine any example may take long; what ends a test that hangs is pytest-timeout.
+settings.register_profile("rram_hil", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=1000)
+settings.load_profile("rram_hil")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

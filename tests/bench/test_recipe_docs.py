@@ -8,7 +8,7 @@ import pytest
 from rram_hil.bench.plugins import names, protocol_class
 from rram_hil.bench.recipe import load_recipe
 
-TEXT = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [*names("rram_hil.protocols"), *names("rram_hil.calibration")])

@@ -20,7 +20,7 @@ EITHER = [
     pytest.param(d, marks=pytest.mark.rram(driver=d))
     for d in ("simulated-array", "test-chip-board")
 ]
-DOC = Path(__file__).parents[2] / "docs" / "testing-your-lab.md"
+DOC = Path(__file__).parents[1] / "docs" / "testing-your-lab.md"
 
 
 def run_pytest(folder: Path, text: str, *options: str) -> subprocess.CompletedProcess[str]:

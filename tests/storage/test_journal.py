@@ -8,9 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import keeping_scenarios as scenarios
 import numpy as np
 import pytest
+import storage_scenarios as scenarios
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ from rram_hil.storage.codec import Record, operation_record
 from rram_hil.storage.frames import Close, Frame, Header, Intent, Note, Outcome, Resume, Saved
 from rram_hil.storage.journal import Journal, follow, holds_run, read_journal
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def same(a: Any, b: Any) -> bool:
@@ -176,7 +176,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys, time
-import keeping_scenarios as scenarios
+import storage_scenarios as scenarios
 from rram_hil.storage.journal import Journal
 journal = Journal.create(sys.argv[1], scenarios.header())
 print("open", flush=True)
@@ -186,7 +186,7 @@ time.sleep(60)
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "j"
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    environment = os.environ | {"PYTHONPATH": str(HELPERS)}
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -252,7 +252,7 @@ def test_after_a_failed_sync_nothing_more_is_written(
 
 FILLS = """
 import resource, signal, sys, numpy
-import keeping_scenarios as scenarios
+import storage_scenarios as scenarios
 from rram_hil.errors import DataError
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.frames import Note, Saved
@@ -273,7 +273,7 @@ journal.sync()
     sys.platform == "win32", reason="needs a limit on file sizes, which Windows has not"
 )
 def test_a_full_disk_is_one_line_and_leaves_whole_frames(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    environment = os.environ | {"PYTHONPATH": str(HELPERS)}
     command = [sys.executable, "-c", FILLS, str(tmp_path / "j")]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, check=True
@@ -394,14 +394,14 @@ def test_killed_at_any_write_nothing_committed_is_lost_and_the_ledger_is_never_l
 def test_killed_at_random_times_the_journal_is_a_prefix(tmp_path: Path) -> None:
     script = """
 import sys
-import keeping_scenarios as scenarios
+import storage_scenarios as scenarios
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.frames import Note
 journal = Journal.create(sys.argv[1], scenarios.header())
 for k in range(10**9):
     journal.append(Note("info", f"{k} " + "x" * (k % 999), "utc"))
 """
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    environment = os.environ | {"PYTHONPATH": str(HELPERS)}
     for k in range(3):
         path = tmp_path / f"{k}"
         process = subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment)
