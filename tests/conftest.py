@@ -39,6 +39,22 @@ FAST = {
 first.
 """
 
+LONG = {
+    "test_arc_one",
+    "test_bench_conformance",
+    "test_calibrations",
+    "test_cli_refusals",
+    "test_cli_simulate",
+    "test_crash_resume",
+    "test_demo",
+    "test_device_fit",
+    "test_html_report",
+    "test_journal",
+    "test_recovery",
+    "test_run_file",
+}
+"""Files that take longest: they come first, so that no worker is left alone with one at the end."""
+
 # The tests start hundreds of simulators: let these keep what they compile, whatever the shell says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Several workers share the cores, and such small arrays and networks gain nothing from threads.
@@ -52,7 +68,8 @@ settings.load_profile("rram_hil")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is fast."""
+    """Mark what is fast, and begin with what is long."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
     for item in items:
         if item.path.stem in FAST and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.fast)

@@ -96,7 +96,7 @@ class Booster(Terminal):
 
 def is_soon_off(bench: Bench) -> bool:
     """A command without an answer needs a moment to arrive."""
-    end_s = time.monotonic() + 2.0
+    end_s = time.monotonic() + 10.0
     while bench.sim.outputs_on and time.monotonic() < end_s:
         threading.Event().wait(0.002)
     return not bench.sim.outputs_on
