@@ -166,7 +166,7 @@ def deaths_at_writes(bed: Bed, shim: Any, every: int) -> Lives:
     return deaths
 
 
-@pytest.mark.parametrize("every", [20, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [10, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_at_a_write_boundary_and_resumed(
     bed: Callable[[str], Bed], crash_shim: Any, every: int
 ) -> None:
