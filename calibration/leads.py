@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
-from scipy import stats
+from scipy.special import stdtrit
 
 from rram_hil.array.operations import Status
 from rram_hil.corrections.calibration_file import Calibrated, Value, measured_value
@@ -137,7 +137,7 @@ class Leads(Calibration):
         if not np.isfinite(leads).all():
             raise ConfigError(f"a reading at {self.amps:g} A is over range or at its limit")
         n = leads.size
-        wide = float(stats.t.ppf(0.975, n - 1)) * float(np.std(leads, ddof=1)) / np.sqrt(n)
+        wide = float(stdtrit(n - 1, 0.975)) * float(np.std(leads, ddof=1)) / np.sqrt(n)
         return measured_value(float(leads.mean()), float(wide), "ohm")
 
     def _sensed(self, meter: SourceMeter, remote: bool) -> FloatArray:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
-from scipy import stats
+from scipy.special import stdtrit
 
 from rram_hil.array.operations import Status
 from rram_hil.corrections.calibration_file import Calibrated, CalibrationFile, load, measured_values
@@ -397,7 +397,7 @@ def _mean_and_width(readings: FloatArray) -> tuple[float, float]:
         return float("nan"), float("nan")
     # Where nothing scatters, the reading's own digit hides the rest.
     wide = np.hypot(
-        stats.t.ppf(0.975, freedom) * np.sqrt(variance),
+        stdtrit(freedom, 0.975) * np.sqrt(variance),
         UNIFORM * np.sqrt(3 * rounding_variance(readings)),
     )
     return float(mean), float(wide)

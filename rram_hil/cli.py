@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 STOPPED = 130
+_signals: list[int] = []
+"""Signals that came since `main` began: an exception raised while a library is imported may be lost
+there.
+"""
 
 app = typer.Typer(
     add_completion=False,
@@ -302,7 +306,7 @@ def simulate(
             far_side = start_bench(bench, load)
         else:
             far_side = start_model(model or "", float("inf") if load is None else load, port)
-        serve(far_side)
+        serve(far_side, lambda: bool(_signals))
     except KeyboardInterrupt:
         return  # how it is meant to end
     finally:
@@ -399,10 +403,12 @@ def main(arguments: list[str] | None = None) -> None:
         add_calibrate_commands()
     command = typer.main.get_command(app)
     usage_error: Any = typer.BadParameter.__base__
+    _signals.clear()
     try:
         # Until an engine takes over, SIGTERM unwinds like Ctrl-C: whatever is open is closed with
-        # outputs off.
-        signal.signal(signal.SIGTERM, _interrupt)
+        # outputs off. A shell's background jobs begin with Ctrl-C ignored; it ends these too.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
         code = command.main(
             [a for a in given if a != "--debug"], prog_name="rram-hil", standalone_mode=False
         )
@@ -419,7 +425,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail("stopped", STOPPED, debug)
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    _signals.append(number)
     raise KeyboardInterrupt
 
 

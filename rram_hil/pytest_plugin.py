@@ -67,18 +67,19 @@ class GroundTruth:
 
     def pulses(self) -> IntArray:
         """Pulses that each cell has ever taken."""
-        return self._named("pulses")
+        return self.named("pulses")
 
     def conductance_s(self) -> FloatArray:
         """What each cell conducts now (S), without read noise."""
-        return self._named("conductance_s")
+        return self.named("conductance_s")
 
     def outputs_on(self) -> bool:
         """Whether the simulated bench drives any line now."""
         control = self.bench.far_side.control if self.bench.far_side is not None else ""
         return bool(_ask(control, do="status")["outputs_on"]) if control else False
 
-    def _named(self, name: str) -> NDArray[Any]:
+    def named(self, name: str) -> NDArray[Any]:
+        """A truth by its name: "pulses", "conductance_s", "words", "formed" or "stuck"."""
         import numpy as np
 
         control = self.bench.far_side.control if self.bench.far_side is not None else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
@@ -32,9 +32,7 @@ class Fit:
     @property
     def factor(self) -> float:
         """Half-width of a 95 % interval in standard uncertainties."""
-        return (
-            NORMAL if np.isinf(self.freedom) else float(stats.t.ppf(0.975, max(self.freedom, 1.0)))
-        )
+        return NORMAL if np.isinf(self.freedom) else float(stdtrit(max(self.freedom, 1.0), 0.975))
 
     def of(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Linear functions of the unknowns, weights of shape (k, p): their values and half-widths,

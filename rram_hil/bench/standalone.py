@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -89,17 +90,19 @@ def _alone(name: str) -> Alone:
     return cast(Alone, load(GROUP, name, "simulated instrument"))
 
 
-def serve(far_side: SimulatedFarSide) -> None:
+def serve(far_side: SimulatedFarSide, is_stopped: Callable[[], bool]) -> None:
     """Print one line for each instrument (name, model, resource, separated by tabs) and stay until
     the far side has ended.
 
-    Where it can be controlled, the address is told on standard error. Raises `LinkError` where it
-    ends by itself.
+    Where it can be controlled, the address is told on standard error. Raises `KeyboardInterrupt`
+    where `is_stopped` says that Ctrl-C came before, `LinkError` where the far side ends by itself.
     """
     for line in far_side.instruments:
         print(*line, sep="\t", flush=True)
     if far_side.control:
         print(f"control socket: {far_side.control}", file=sys.stderr, flush=True)
     while far_side.is_running():
+        if is_stopped():
+            raise KeyboardInterrupt
         time.sleep(LOOK_S)
     raise LinkError("the simulated bench has ended by itself")

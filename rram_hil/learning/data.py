@@ -64,8 +64,8 @@ def mnist(folder: Path | str) -> tuple[LabelledImages, LabelledImages]:
 
 
 def _mnist_part(folder: Path, part: str, count: int) -> LabelledImages:
-    images = _read_idx(folder, f"{part}-images-idx3-ubyte", (count, 28, 28))
-    labels = _read_idx(folder, f"{part}-labels-idx1-ubyte", (count,))
+    images = read_idx(folder, f"{part}-images-idx3-ubyte", (count, 28, 28))
+    labels = read_idx(folder, f"{part}-labels-idx1-ubyte", (count,))
     if labels.max() > 9:
         name = folder / f"{part}-labels-idx1-ubyte"
         raise DataError(f"{name}: holds the class {labels.max()}; expected 0 to 9")
@@ -74,7 +74,7 @@ def _mnist_part(folder: Path, part: str, count: int) -> LabelledImages:
     )
 
 
-def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """The bytes of one IDX file: magic (0, 0, type, dimensions), big-endian 32-bit sizes, the
     values.
     """

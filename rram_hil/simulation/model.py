@@ -22,7 +22,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
-from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtr
 
 from rram_hil.errors import ConfigError
@@ -44,6 +43,13 @@ _GRID_V = 0.005
 _LEAST_OHM = 1.0
 _STIRRED = 1.1
 """Conductance, over that of the series resistance alone, up to which a stir can have brought it."""
+
+
+def _monotone(x: list[float], conductance_s: list[float], at: FloatArray) -> FloatArray:
+    """ln of a table's conductances along a monotone cubic; constant above its last row."""
+
+    curve = PchipInterpolator(x, np.log(conductance_s))
+    return np.asarray(curve(np.minimum(at, x[-1])), dtype=np.float64)
 
 
 def _skewed(z: ArrayLike, part: float) -> FloatArray:
@@ -534,18 +540,15 @@ class DeviceModel(StrictModel):
         table).
         """
         grid = np.arange(self.set.gate_v[0], self.set.gate_v[-1] + _GRID_V / 2, _GRID_V)
-        curve = PchipInterpolator(self.set.gate_v, np.log(self.set.conductance_s))
-        return grid, np.asarray(curve(np.minimum(grid, self.set.gate_v[-1])), dtype=np.float64)
+        return grid, _monotone(self.set.gate_v, self.set.conductance_s, grid)
 
     @cached_property
     def _reset_curve(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Volts on a fine grid, ln G of the nominal RESET there, and its spread."""
         grid = np.arange(self.reset.sl_v[0], self.reset.sl_v[-1] + _GRID_V / 2, _GRID_V)
-        curve = PchipInterpolator(self.reset.sl_v, np.log(self.reset.conductance_s))
-        level = np.asarray(curve(np.minimum(grid, self.reset.sl_v[-1])), dtype=np.float64)
         return (
             grid,
-            level,
+            _monotone(self.reset.sl_v, self.reset.conductance_s, grid),
             np.asarray(np.interp(grid, self.reset.sl_v, self.reset.spread_ln), dtype=np.float64),
         )
 

@@ -104,7 +104,7 @@ def here(
     """A workplace with the plain bench and recipe."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def command(*arguments: str) -> Said:
         capsys.readouterr()
@@ -117,4 +117,5 @@ def here(
     place.bench()
     place.write("recipe.toml", RECIPE)
     yield place
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

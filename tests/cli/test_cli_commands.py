@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,10 @@ def test_help_and_version_load_nothing_heavy(here: Any) -> None:
         "print([m for m in ('numpy', 'torch', 'h5py', 'matplotlib', 'pydantic', 'rich') if m in"
         " sys.modules])"
     )
-    began = time.monotonic()
     told = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert told.splitlines()[-1] == "[]"
-    assert time.monotonic() - began < 5  # 0.3 s on an idle machine
     assert "check" in told
     assert here.command("--version").out == f"rram-hil {__version__}\n"
     assert here.command().out == here.command("--help").out

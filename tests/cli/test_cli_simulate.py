@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 import pyvisa
 
+from rram_hil.bench.standalone import serve
+from rram_hil.hardware.far_side import SimulatedFarSide
+
 RACK = """\
 [chip]
 id = "r1"
@@ -76,14 +79,19 @@ class Running:
 
     def __init__(self, *arguments: str, folder: Path) -> None:
         # New group: signals of the test reach this process alone, as a terminal's Ctrl-C does not.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "rram_hil.cli", "simulate", *arguments],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        # Begun as a shell's background job is: with Ctrl-C ignored.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rram_hil.cli", "simulate", *arguments],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def lines(self, count: int) -> list[list[str]]:
         """The first lines, each split at its tabs; they come although the process goes on."""
@@ -217,6 +225,13 @@ def test_arc_one_runs_alone(tmp_path: Path) -> None:
         assert "ArC ONE" in model
         assert resource.startswith("socket://127.0.0.1:")
         assert running.end()[0] == 0
+
+
+def test_ctrl_c_that_came_while_a_library_was_imported_is_not_lost() -> None:
+    # An exception raised in the import system's own callbacks ends nothing.
+    far_side = SimulatedFarSide({}, "", lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        serve(far_side, is_stopped=lambda: True)
 
 
 def test_a_bench_that_ends_by_itself_is_told(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from rram_hil.storage.run_reader import read_run
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training of two epochs, and a small adaptation."""
+    """A training of few epochs, and a small adaptation."""
     teacher, student = learning.train_teacher, learning.distil
     monkeypatch.setattr(
         learning, "train_teacher", lambda *a, **k: teacher(*a, **{**k, "epochs": 3})

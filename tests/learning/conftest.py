@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from rram_hil.learning import DeviceNoise, LabelledImages, digits, digits_net, distil, train_teacher
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # such small networks gain nothing from more
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rram_hil.errors import DataError
 from rram_hil.learning import LabelledImages, digits, mnist
-from rram_hil.learning.data import _read_idx
+from rram_hil.learning.data import read_idx
 
 NAME = "tiny-images-idx3-ubyte"
 SHAPE = (3, 2, 4)
@@ -48,7 +48,7 @@ def test_labels_must_match_the_images() -> None:
 def test_an_idx_file_is_read_plain_or_packed(tmp_path: Path, packed: bool) -> None:
     path = tmp_path / (NAME + ".gz" if packed else NAME)
     path.write_bytes(gzip.compress(idx(VALUES)) if packed else idx(VALUES))
-    assert np.array_equal(_read_idx(tmp_path, NAME, SHAPE), VALUES)
+    assert np.array_equal(read_idx(tmp_path, NAME, SHAPE), VALUES)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_named_in_one_line(
     path = tmp_path / (NAME + suffix)
     path.write_bytes(content)
     with pytest.raises(DataError) as refused:
-        _read_idx(tmp_path, NAME, SHAPE)
+        read_idx(tmp_path, NAME, SHAPE)
     message = str(refused.value)
     assert str(path) in message
     assert says in message

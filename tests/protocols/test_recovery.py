@@ -237,7 +237,8 @@ def telegraph(model: Make, array: Make, seed: int) -> Known:
     bench = array(model("telegraph", read={"fraction": 0.004, **cells}), 12, seed)
     found, saved = run(bench, "read-noise", reads=500)
     chip = bench.driver.chip  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(saved["telegraph"].ravel() == 1, chip._traits.telegraph)
+    traits = chip._traits  # private: the truth about a cell's noise
+    np.testing.assert_array_equal(saved["telegraph"].ravel() == 1, traits.telegraph)
     # Each reading is trapped or not by itself: a cell leaves the upper level with 0.2 in each
     # interval, the lower with 0.8.
     return {

@@ -64,6 +64,9 @@ def start(module: str, request: FarSideRequest, what: str) -> Started:
             requests.write(json.dumps(configuration).encode() + b"\n")
             requests.flush()
         line = answers.readline()
+    except BaseException:
+        process.kill()  # it would end by itself, with a traceback about its empty input
+        raise
     finally:
         timer.cancel()
     answer: dict[str, Any] = json.loads(line) if line else {"error": "its process ended at once"}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import keeping_scenarios as scenarios
 import numpy as np
 import pytest
+import storage_scenarios as scenarios
 
 from rram_hil.array.cells import Cells, Geometry
 from rram_hil.array.operations import Multiply, Status, read

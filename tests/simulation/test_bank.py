@@ -62,6 +62,7 @@ def test_cells_of_a_bank_answer_as_those_of_a_chip_of_the_same_draws() -> None:
     )
     still = MODEL.model_copy(update={"drift": None})
     chip.cells.model = still
+    # Private: the same draws need the chip's own seed.
     bank = cells_of(still, 36, chip._seed, formed=False)
     cells = Cells.all(geometry)
     for number, (bl, sl, wl) in enumerate(
@@ -174,11 +175,12 @@ def test_a_cycle_is_counted_when_a_reset_breaks_a_filament_and_not_again_before_
     cells = Cells.all(geometry)
     steps = [Step(4.2, 0.0, 2.5, 200e-9)] + 2 * [Step(0.0, 3.0, 4.0, 200e-9)]
     chip.execute(Apply(cells, tuple(steps)), 1)
-    formed = chip._state.formed
+    state = chip._state  # private: what a reading cannot tell
+    formed = state.formed
     assert formed.sum() > 25
-    assert np.all(chip._state.cycles_done[formed] == 1)
+    assert np.all(state.cycles_done[formed] == 1)
     chip.execute(Apply(cells, (Step(2.0, 0.0, 2.6, 200e-9), Step(0.0, 3.0, 4.0, 200e-9))), 2)
-    assert np.all(chip._state.cycles_done[formed & (chip._state.broken_s > 0)] == 2)
+    assert np.all(state.cycles_done[formed & (state.broken_s > 0)] == 2)
 
 
 def test_a_gate_too_high_for_a_new_filament_leaves_some_cells_wandering_and_settled_ones_alone() -> (

@@ -4,7 +4,6 @@ simulated benches.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from rram_hil.bench.bench import Bench
 from rram_hil.protocols.forming import Forming
 from rram_hil.storage.run_reader import read_run
 
-HERE = Path(__file__).parent
+LIVES = Path(__file__).parents[1] / "helpers" / "crash_lives.py"
 ROWS, COLUMNS = 6, 6
 BUDGET = 15
 BENCH = """\
@@ -83,22 +82,6 @@ lowest entry.
 BOTH = pytest.mark.parametrize("driver", ["simulated-array", "test-chip-board"])
 
 
-def _shim() -> Any:
-    """The crash shim's fixture, which lives with the tests of what is kept."""
-    spec = importlib.util.spec_from_file_location(
-        "keeping_conftest", HERE.parent / "keeping" / "conftest.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.crash_shim
-
-
-crash_shim = _shim()
-
-
 Lives = list[dict[str, Any]]
 
 
@@ -128,7 +111,7 @@ class Bed:
         """
         base = self.base / f"batch{len(list(self.base.iterdir()))}"
         shutil.copytree(self.prepared, base / "prepared")
-        command = [sys.executable, "-P", str(HERE / "crash_lives.py"), str(base), json.dumps(runs)]
+        command = [sys.executable, "-P", str(LIVES), str(base), json.dumps(runs)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
         assert done.returncode == 0, done.stderr
         return [(base / f"run{k}", lives) for k, lives in enumerate(json.loads(done.stdout), 1)]
@@ -219,7 +202,7 @@ def test_killed_at_any_time_and_resumed(
 ) -> None:
     here = bed(driver)
     ((_, (whole,)),) = here.run(crash_shim.environment(""), [[]])
-    count = (5 if driver == "simulated-array" else 2) * (3 if many else 1)
+    count = (5 if driver == "simulated-array" else 2) * 3 if many else 2
     seconds = np.random.default_rng(1).uniform(0.2, 0.95, count) * whole["took_s"]
     for folder, lives in here.run(
         crash_shim.environment(""), [[{"after_s": float(s)}] * 2 for s in seconds]

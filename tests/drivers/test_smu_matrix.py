@@ -107,7 +107,7 @@ def test_pulses_and_reads_do_what_they_say(
     assert np.all(result.status == Status.OK)
     assert np.all(np.abs(result.last_s - g) <= allowed)
     chosen = moved.index(bench.geometry)
-    responsive = truth._named("stuck")[0].ravel()[chosen] == 0
+    responsive = truth.named("stuck")[0].ravel()[chosen] == 0
     assert np.all(g[chosen][responsive] < before.ravel()[chosen][responsive])
     others = np.setdiff1d(np.arange(SIZE * SIZE), chosen)
     if cell == "1T1R":
@@ -212,6 +212,7 @@ def test_an_abort_ends_after_the_row_and_keeps_what_was_done(
     driver = bench.driver
     asked = Apply(bench.cells(), (bench.file.read.step,))
     seen: list[int] = []
+    # Private: the moment between two rows shows nowhere else.
     chain = driver._chain  # type: ignore[attr-defined]
     run = chain.run
 

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-import keeping_scenarios as scenarios
+import storage_scenarios as scenarios
 
 WRITES = ("write", "pwrite")
 

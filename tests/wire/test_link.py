@@ -94,7 +94,7 @@ OpenTo = Callable[..., tuple[Dialog, Peer]]
 
 
 def socket_of(link: Link) -> socket.socket:
-    """The socket under a link."""
+    """The socket under a link: private, for no public name of these libraries gives it."""
     found: Any = link._port._socket if isinstance(link, SerialLink) else None  # type: ignore[union-attr]
     if isinstance(link, VisaLink):
         found = link._device.visalib.sessions[link._device.session].interface
@@ -201,18 +201,20 @@ def test_lines_and_a_block_of_a_script(open_to: OpenTo) -> None:
 
 
 def test_a_late_reply_is_never_given_to_another_question(open_to: OpenTo) -> None:
+    late = threading.Event()
+
     def script(connection: socket.socket, line: bytes) -> None:
         if line == b"SLOW?":
-            time.sleep(0.25)
+            assert late.wait(60)
+            late.clear()
         answer(connection, line)
 
     dialog, _ = open_to(script, timeout_s=0.1)
     for _ in range(3):
-        started = time.monotonic()
         with pytest.raises(LinkError, match=r"no reply to 'SLOW\?' within 0\.1 s"):
             dialog.query("SLOW?")
-        assert time.monotonic() - started < 0.24
-        dialog.timeout_s = 0.5
+        late.set()
+        dialog.timeout_s = 5.0
         assert dialog.query("FAST?") == "<FAST?>"
         dialog.timeout_s = 0.1
 
@@ -223,7 +225,7 @@ def test_the_timeout_follows_the_work(open_to: OpenTo) -> None:
         answer(connection, line)
 
     dialog, _ = open_to(script, timeout_s=0.15)
-    assert dialog.query("SWEEP?", takes_s=0.3) == "<SWEEP?>"
+    assert dialog.query("SWEEP?", takes_s=30.0) == "<SWEEP?>"
 
 
 def test_a_peer_that_hangs_up_is_noticed_at_once(open_to: OpenTo) -> None:
@@ -231,11 +233,9 @@ def test_a_peer_that_hangs_up_is_noticed_at_once(open_to: OpenTo) -> None:
         connection.sendall(b"1.2")
         connection.shutdown(socket.SHUT_RDWR)
 
-    dialog, _ = open_to(script, timeout_s=5.0)
-    started = time.monotonic()
+    dialog, _ = open_to(script, timeout_s=600.0)  # a timeout would be one of this test
     with pytest.raises(LinkError):
         dialog.query("READ?")
-    assert time.monotonic() - started < 2.5
 
 
 def test_noise_is_no_text(open_to: OpenTo) -> None:
@@ -340,10 +340,8 @@ def test_a_message_that_ends_without_a_line_feed_is_taken_at_once(mocker: Mocker
     )
     dialog = Dialog(VisaLink("USB0::0x05E6::0x2450::01::INSTR"), ese_probe, timeout_s=30.0)
     dialog.open()
-    started = time.monotonic()
     assert dialog.query("READ?") == "1.5"
     assert dialog.query_block("BLOCK?") == b"\n\n\n"
-    assert time.monotonic() - started < 1
     assert len(fake.timeouts) == 5
 
 

@@ -16,7 +16,6 @@ from typing import Literal
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # the tests import keeping_scenarios from here
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class CrashShim:
     def everywhere(
         self, scenario: str, match: str, folder: Path, writes: int = 1000
     ) -> list[Crash]:
-        """Run a function of keeping_scenarios.py once for every call on the matched files, killed
+        """Run a function of storage_scenarios.py once for every call on the matched files, killed
         there, each in its folder.
 
         Where it makes more than `writes` writes, that many of them, evenly spread, and every other

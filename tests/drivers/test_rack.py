@@ -284,16 +284,18 @@ def test_a_rack_knows_all_faults_of_a_link() -> None:
 def test_faults_of_the_bench_file_are_there_from_the_start(tmp_path: Path) -> None:
     faults = [
         {"instrument": "smu", "kind": "wrong-model", "on": "*IDN?", "count": 2},
-        {"instrument": "matrix", "kind": "delay-reply", "seconds": 0.2},
+        {"instrument": "matrix", "kind": "delay-reply", "seconds": 0.01},
     ]
     far_side = launch(request_of(tmp_path, faults=faults))
     try:
         smu, matrix = Port(far_side, "smu"), Port(far_side, "matrix")
-        told = [smu.ask("*IDN?") for _ in range(3)]
-        assert ["2636B" in t for t in told] == [False, False, True]
-        began = time.monotonic()
-        matrix.ask("*IDN?")
-        assert time.monotonic() - began >= 0.2
+        with BoardControl(far_side.control) as control:
+            assert control.status()["waiting_faults"] == 3
+            told = [smu.ask("*IDN?") for _ in range(3)]
+            assert ["2636B" in t for t in told] == [False, False, True]
+            assert control.status()["waiting_faults"] == 1
+            matrix.ask("*IDN?")
+            assert control.status()["waiting_faults"] == 0
         for port in (smu, matrix):
             port.close()
     finally:

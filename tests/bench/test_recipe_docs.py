@@ -9,7 +9,7 @@ from rram_hil.bench.plugins import protocol_class
 from rram_hil.bench.recipe import load_recipe
 from rram_hil.plugins import names
 
-TEXT = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [*names("rram_hil.protocols"), *names("rram_hil.calibration")])

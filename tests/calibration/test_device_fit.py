@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from rram_hil import cli
-from rram_hil.calibration.device_fit import experiments as _experiments
-from rram_hil.calibration.device_fit import key_figures as _figures
-from rram_hil.calibration.device_fit import start_values as _start
-from rram_hil.calibration.device_fit import write_verify_schemes as _write_verify
+from rram_hil.calibration.device_fit import (
+    experiments,
+    key_figures,
+    start_values,
+    write_verify_schemes,
+)
 from rram_hil.calibration.device_fit.measured_files import read_measured
 from rram_hil.calibration.device_fit.report import device_report
 from rram_hil.calibration.device_fit.toml_text import to_toml
@@ -49,7 +51,7 @@ def _truth() -> DeviceModel:
     """A model that is not the start of a fit: shifted thresholds, other spreads, another
     relaxation.
     """
-    content = _start.start()
+    content = start_values.start()
     content["set"]["gate_v"] = [v + 0.08 for v in content["set"]["gate_v"]]
     content["set"]["offset_sd_v"] = 0.07
     content["forming"] |= {
@@ -66,11 +68,11 @@ def _truth() -> DeviceModel:
 def _sweep(path: Path, model: DeviceModel, cells: int = 30, sweeps: int = 4) -> Path:
     volts = np.round(np.arange(1.5, 3.51, 0.05), 2)
     start = np.exp(np.random.default_rng(3).normal(math.log(8e-6), 0.6, cells * sweeps))
-    plan = _experiments.SweepPlan(
+    plan = experiments.SweepPlan(
         reset=False, swept="wl_v", volts=volts, fixed={"bl_v": 2.0, "sl_v": 0.0}, width_s=200e-9,
         cell=np.repeat(np.arange(cells), sweeps), number=np.tile(np.arange(sweeps), cells), start_s=start, stop_ohm=4100.0,
     )  # fmt: skip
-    found = _experiments.sweep_on_model(model, plan, SEED, 1)[0]
+    found = experiments.sweep_on_model(model, plan, SEED, 1)[0]
     after = 1e6 / np.exp(found.ln_g)
     going = np.concatenate([np.ones((after.shape[0], 1), dtype=bool), after[:, :-1] > 4100], axis=1)
     row, column = np.nonzero(np.logical_and.accumulate(going, axis=1))
@@ -82,7 +84,7 @@ def _sweep(path: Path, model: DeviceModel, cells: int = 30, sweeps: int = 4) -> 
 
 
 def _forming(path: Path, model: DeviceModel) -> Path:
-    bl, ohm = _experiments.form_on_model(model, 2.0, 0.05, SEED, 3000)
+    bl, ohm = experiments.form_on_model(model, 2.0, 0.05, SEED, 3000)
     return _write(
         path,
         {"cell": np.arange(bl.size), "wl_v": 2.0, "bl_v": bl, "r_after_ohm": ohm, "success": 1},
@@ -96,7 +98,7 @@ def _relaxation(path: Path, model: DeviceModel) -> Path:
     times = np.array([0.01, 0.1, 1.0, 1e4])
     t = np.repeat(times, n)
     cell, start = np.tile(np.arange(n), times.size), np.tile(g0, times.size)
-    g = _experiments.relax_on_model(model, t, start, cell, t, SEED)
+    g = experiments.relax_on_model(model, t, start, cell, t, SEED)
     return _write(
         path,
         {
@@ -146,7 +148,7 @@ def test_a_fit_on_a_models_own_sweep_finds_its_curve_again_and_predicts_cells_th
 
 
 def _cycles(path: Path, model: DeviceModel, cells: int = 60, cycles: int = 100) -> Path:
-    high, low = _experiments.cycle_on_model(model, SEED, cells, cycles, cycles)
+    high, low = experiments.cycle_on_model(model, SEED, cells, cycles, cycles)
     return _write(
         path,
         {
@@ -160,7 +162,7 @@ def _cycles(path: Path, model: DeviceModel, cells: int = 60, cycles: int = 100) 
 
 def _verified(path: Path, model: DeviceModel) -> Path:
     low, high = (np.repeat(v, 60) for v in ([0.0, 80e3], [5000.0, 1e10]))
-    found = _write_verify.fppv(model, low, high, SEED)
+    found = write_verify_schemes.fppv(model, low, high, SEED)
     return _write(path, {
         "cell": np.arange(low.size), "sets": found.sets, "resets": found.resets, "reads": found.pulses,
         "r_low_ohm": low, "r_high_ohm": high, "success": found.success,
@@ -190,7 +192,7 @@ def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
 
 def test_early_and_late_cycles_differ_by_the_models_wear() -> None:
     model = DeviceModel.load(DEFAULT_PRESET)
-    high, low = _experiments.cycle_on_model(model, SEED, 1000, 30, 300)
+    high, low = experiments.cycle_on_model(model, SEED, 1000, 30, 300)
     early, late = (np.median(x) for x in (high[:, :3], high[:, -10:]))
     assert 90e3 < early < 140e3
     assert 1.4 < early / late < 2.2
@@ -212,7 +214,7 @@ def test_a_model_file_says_what_the_model_says(tmp_path: Path) -> None:
     ],
 )
 def test_a_files_name_tells_the_cycles_before(name: str, cycles: int) -> None:
-    assert _write_verify.cycles_before(name) == cycles
+    assert write_verify_schemes.cycles_before(name) == cycles
 
 
 def test_kinds_of_files_are_told_by_their_columns_and_bad_ones_are_refused(tmp_path: Path) -> None:
@@ -298,14 +300,14 @@ def test_the_figures_are_those_of_the_reference_script() -> None:
         if file.kind == "write-verify":
             continue
         if file.kind == "sweep":
-            found = _figures.sweep_figures(_figures.curves(file))
+            found = key_figures.sweep_figures(key_figures.curves(file))
         elif file.kind == "relaxation":
             t, g0 = file["time_bin_s"], file["g_initial_s"]
-            found = _figures.relax_figures(t, g0, file["g_s"], _figures.band_edges_us(t, g0))
+            found = key_figures.relax_figures(t, g0, file["g_s"], key_figures.band_edges_us(t, g0))
         elif file.kind == "forming":
-            found = _figures.form_figures(file["bl_v"], file["r_after_ohm"])
+            found = key_figures.form_figures(file["bl_v"], file["r_after_ohm"])
         else:
-            found = _figures.cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
+            found = key_figures.cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
         np.testing.assert_allclose(
             list(found.values()), list(reference.figures(path).values()), rtol=1e-9
         )

@@ -4,7 +4,6 @@ QCoDeS.
 
 import itertools
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -158,6 +157,7 @@ def test_safe_off_works_after_a_lost_reply_and_after_a_disconnect(bench):
 
 def test_a_switch_that_does_not_open_is_told(bench):
     bench.ready()
+    # Private: a relay that sticks.
     bench.sim._table["CL"] = (lambda _: None, 0, 15)
     with pytest.raises(InstrumentError, match="still on"):
         bench.driver.safe_off()
@@ -181,6 +181,7 @@ def test_settings_are_read_back_from_the_instrument(bench):
 )
 def test_settings_that_cannot_be_read_are_an_error(bench, change):
     bench.ready()
+    # Private: the simulator spoils one reply.
     sound = bench.sim._learn
     bench.sim._table["*LRN?"] = (lambda call: sound(call).replace(*change), 1, 1)
     with pytest.raises(InstrumentError, match="channel 1"):
@@ -328,6 +329,7 @@ def test_a_limit_of_another_channel_makes_a_reading_doubtful(bench):
 @pytest.mark.parametrize("letter", "XFGS")
 def test_other_letters_are_never_good(bench, letter):
     bench.ready()
+    # Private: the simulator spoils its data.
     told = bench.sim._text
     bench.sim._text = lambda element: (
         letter + told(element)[1:] if element.kind != "T" else told(element)
@@ -351,10 +353,9 @@ def test_measuring_while_off_is_refused(bench):
 def test_a_measurement_that_the_instrument_refuses_raises_its_error_without_a_timeout(bench):
     bench.ready()
     bench.sim.message("CL 1")
-    started = time.monotonic()
+    bench.driver.dialog.timeout_s = 600.0  # a timeout would be one of this test
     with pytest.raises(InstrumentError, match="Channel output switch must be ON") as caught:
         bench.driver.measure("1")
-    assert time.monotonic() - started < 0.25
     assert caught.value.code == 200
     assert "TTIV 1" in caught.value.command
     assert bench.driver.errors() == []
@@ -390,6 +391,7 @@ def test_a_line_that_is_not_of_the_pinned_format_is_refused(line):
 def test_data_that_are_not_the_asked_ones_are_an_error_and_the_link_recovers(bench, change):
     bench.ready()
     bench.driver.source("1", 0.5)
+    # Private: the simulator spoils its data.
     told = bench.sim._text
     bench.sim._text = lambda element: (
         told(element).replace(*change) if element.channel else told(element)

@@ -157,6 +157,7 @@ def test_compliance_limits_what_half_selected_cells_reach_too() -> None:
 
 def test_volts_within_the_read_limit_disturb_nothing_and_draw_nothing() -> None:
     chip = a_chip()
-    events = chip._state.event.copy()
+    state = chip._state  # private: how many draws a cell has had shows nowhere else
+    events = state.event.copy()
     chip.execute(Apply(one(1, 2), (Step(0.6, 0.0, 0.0, 1e-6),), Scheme.HALF), 2)
-    assert np.flatnonzero(chip._state.event != events).tolist() == [1 * 5 + 2]
+    assert np.flatnonzero(state.event != events).tolist() == [1 * 5 + 2]

@@ -551,6 +551,7 @@ def test_qcodes_drives_every_model_it_has_a_class_for(
             assert smu.get_idn()["model"] == name.removeprefix("Keithley")
             channel = smu.smua
             channel.mode("voltage")
+            # Private: QCoDeS tells the ranges of a model nowhere else.
             channel.sourcerange_v(smu._vranges[smu.model][1])
             channel.limiti(1e-3)
             channel.nplc(0.1)

@@ -8,9 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import keeping_scenarios as scenarios
 import numpy as np
 import pytest
+import storage_scenarios as scenarios
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ from rram_hil.storage.codec import Record, operation_record
 from rram_hil.storage.frames import Close, Frame, Header, Intent, Note, Outcome, Resume, Saved
 from rram_hil.storage.journal import Journal, follow, holds_run, read_journal
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def same(a: Any, b: Any) -> bool:
@@ -79,6 +79,7 @@ def test_every_truncation_reads_as_a_prefix(whole: bytes, ends: list[int], scrat
         os.truncate(scratch, length)
         reader = read_journal(scratch)
         with scratch.open("rb") as file:
+            # Private: frames are counted without the cost of decoding them thousands of times.
             kept = sum(1 for _ in reader._raws(file))
         assert kept == sum(e <= length for e in ends)
         assert reader.cut_bytes == length - ([0, *ends][kept])
@@ -175,7 +176,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys, time
-import keeping_scenarios as scenarios
+import storage_scenarios as scenarios
 from rram_hil.storage.journal import Journal
 journal = Journal.create(sys.argv[1], scenarios.header())
 print("open", flush=True)
@@ -185,7 +186,7 @@ time.sleep(60)
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "j"
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    environment = os.environ | {"PYTHONPATH": str(HELPERS)}
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -240,6 +241,7 @@ def test_after_a_failed_sync_nothing_more_is_written(
         raise OSError(5, "Input/output error")
 
     with Journal.create(tmp_path / "j", scenarios.header()) as journal:
+        # Private: the one call that brings bytes onto the disk.
         monkeypatch.setattr("rram_hil.storage.safe_files._flush", fails)
         with pytest.raises(DataError, match="cannot be brought onto the disk"):
             journal.sync()
@@ -250,7 +252,7 @@ def test_after_a_failed_sync_nothing_more_is_written(
 
 FILLS = """
 import resource, signal, sys, numpy
-import keeping_scenarios as scenarios
+import storage_scenarios as scenarios
 from rram_hil.errors import DataError
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.frames import Note, Saved
@@ -271,7 +273,7 @@ journal.sync()
     sys.platform == "win32", reason="needs a limit on file sizes, which Windows has not"
 )
 def test_a_full_disk_is_one_line_and_leaves_whole_frames(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    environment = os.environ | {"PYTHONPATH": str(HELPERS)}
     command = [sys.executable, "-c", FILLS, str(tmp_path / "j")]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, check=True
@@ -287,7 +289,7 @@ def test_a_full_disk_is_one_line_and_leaves_whole_frames(tmp_path: Path) -> None
 def test_a_frame_that_finds_no_room_is_a_data_error(tmp_path: Path) -> None:
     with Journal.create(tmp_path / "j", scenarios.header()) as journal:
         full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, journal._fd)
+        os.dup2(full, journal._fd)  # private: the disk below the open file is full
         os.close(full)
         with pytest.raises(DataError, match="No space left on device"):
             journal.append(Note("info", "a", scenarios.UTC))
@@ -392,14 +394,14 @@ def test_killed_at_any_write_nothing_committed_is_lost_and_the_ledger_is_never_l
 def test_killed_at_random_times_the_journal_is_a_prefix(tmp_path: Path) -> None:
     script = """
 import sys
-import keeping_scenarios as scenarios
+import storage_scenarios as scenarios
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.frames import Note
 journal = Journal.create(sys.argv[1], scenarios.header())
 for k in range(10**9):
     journal.append(Note("info", f"{k} " + "x" * (k % 999), "utc"))
 """
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    environment = os.environ | {"PYTHONPATH": str(HELPERS)}
     for k in range(3):
         path = tmp_path / f"{k}"
         process = subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment)

@@ -111,6 +111,7 @@ def rig_of(
 
     def told(row: str, wanted: Drive) -> None:
         drive(row, wanted)
+        # Private: the levels at each moment are told nowhere else.
         rig.seen.append({r: d.level for r, d in rack.world._drives.items()})
 
     rack.world.drive = told  # type: ignore[method-assign]
@@ -235,6 +236,7 @@ def _lasting(bench: Rig) -> dict[str, list[float]]:
 
     def counted(seconds: float) -> None:
         for row, passed in lasted.items():
+            # Private: the level at this very moment.
             if abs(bench.rack.world._drives[row].level) > 0.3:
                 passed.append(seconds)
         advance(seconds)
@@ -306,6 +308,7 @@ def test_reads_are_taken_in_the_range_of_a_read(rig: Callable[..., Rig], chain: 
     sense = bench.rack.world.sense
 
     def looked(row: str) -> Any:
+        # Private: the level at this very moment.
         if row == "A" and 0.1 < abs(bench.rack.world._drives["A"].level) < 0.3:
             ranges.append(_range_of(bench, chain))
         return sense(row)
@@ -406,6 +409,7 @@ def test_whatever_breaks_in_the_middle_leaves_everything_off(
     rig: Callable[..., Rig], chain: str
 ) -> None:
     bench = rig(chain)
+    # Private: the moment between two rows shows nowhere else.
     chained = bench.driver._chain
     assert chained is not None
     run, calls = chained.run, []
@@ -460,8 +464,10 @@ def test_many_relays_that_somebody_else_closed_are_opened_before_a_reading(
     others = [(row, column) for row in "DEFGH" for column in range(13, 73)]
     bench.driver.instruments["matrix"].switch(close=others)  # type: ignore[attr-defined]
     bench.rack.world.shorts = 0
+    # Private: so that it believes nothing about the relays.
     bench.driver._relays = None
     assert np.all(bench.do(READ).status == Status.OK)
+    # Private: the truth, without the instrument.
     assert not bench.rack.world._closed & set(others)
 
 
@@ -495,6 +501,7 @@ def test_an_output_that_stays_on_after_a_row_is_told(rig: Callable[..., Rig]) ->
 def test_the_mains_that_the_instrument_tells_counts(rig: Callable[..., Rig]) -> None:
     bench = rig(TSP)
     smu = bench.driver.instruments["smu"]
+    # Private: what the driver has read from the instrument.
     assert smu.line_hz == smu._line_hz  # type: ignore[attr-defined]
     bench.driver.instruments["smu"]._line_hz = 60.0  # type: ignore[attr-defined]
     said: list[str] = []
@@ -535,7 +542,7 @@ def test_wiring_that_does_not_fit_the_instruments_is_refused(
     tmp_path: Path, old: str, new: str, said: str
 ) -> None:
     rig = rig_of(tmp_path, arm=False)
-    config = rig.driver._settings
+    config = rig.driver.config
     wiring = config.wiring.model_dump()
     wiring = tomllib.loads(_as_toml(wiring).replace(old, new))
     changed = SmuMatrix.Config.model_validate(config.model_dump() | {"wiring": wiring})
@@ -565,7 +572,7 @@ def test_trigger_lines_that_cannot_be_are_refused(
     tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     rig = rig_of(tmp_path, TRIGGERED, arm=False)
-    settings = rig.driver._settings.model_dump()
+    settings = rig.driver.config.model_dump()
     settings["wiring"]["triggers"] |= change
     rig.driver.close()
     with pytest.raises((ConfigError, ValueError), match=said):
@@ -660,6 +667,7 @@ def test_an_abort_keeps_what_was_done_and_ends_with_all_off(
     rig: Callable[..., Rig], chain: str, done: int
 ) -> None:
     bench = rig(chain)
+    # Private: the moment between two rows shows nowhere else.
     chained = bench.driver._chain
     assert chained is not None
     run = chained.run
@@ -680,6 +688,7 @@ def test_the_stated_uncertainty_covers_the_instruments_own(
     rig: Callable[..., Rig], chain: str
 ) -> None:
     can = rig(chain).driver.capabilities
+    # Private: the data sheet of the channel, as the driver joins it.
     forces = rig(chain).driver._channel_limits(
         "bl.1" if chain == PLAIN else "smu.a" if chain == TSP else "smu.1"
     )
@@ -723,7 +732,7 @@ def test_the_clock_of_a_bench_is_asked_by_many_threads(rig: Callable[..., Rig]) 
     import threading
 
     bench = rig(TSP)
-    clock = FarClock(bench.driver._settings.clock)  # type: ignore[attr-defined]
+    clock = FarClock(bench.driver.config.clock)  # type: ignore[attr-defined]
     wrong: list[BaseException] = []
 
     def ask() -> None:

@@ -1,0 +1,82 @@
+"""Tiers of the tests: which files are fast, and how `pytest -m fast` reads no others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+pytest_plugins = ("calibrated_benches", "crash_shim")
+"""Fixtures that tests of several rooms share, in `helpers/`."""
+
+FAST = {
+    "test_bench_and_recipe_files",
+    "test_board_codec",
+    "test_cells",
+    "test_codec",
+    "test_console",
+    "test_correction",
+    "test_draws",
+    "test_engine",
+    "test_half_select",
+    "test_ledger",
+    "test_limits",
+    "test_look",
+    "test_model",
+    "test_operations",
+    "test_passive",
+    "test_protocol_logic",
+    "test_pulse_curves",
+    "test_result_checks",
+    "test_simulated_array",
+    "test_simulated_errors",
+    "test_tsp_interpreter",
+    "test_write_verify_rules",
+}
+"""Files that start no process, open no socket and are done within seconds: what a change breaks
+first.
+"""
+
+LONG = {
+    "test_arc_one",
+    "test_bench_conformance",
+    "test_calibrations",
+    "test_cli_refusals",
+    "test_cli_simulate",
+    "test_crash_resume",
+    "test_demo",
+    "test_device_fit",
+    "test_html_report",
+    "test_journal",
+    "test_recovery",
+    "test_run_file",
+}
+"""Files that take longest: they come first, so that no worker is left alone with one at the end."""
+
+# The tests start hundreds of simulators: let these keep what they compile, whatever the shell says.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Several workers share the cores, and such small arrays and networks gain nothing from threads.
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+# On a busy machine any example may take long; what ends a test that hangs is pytest-timeout.
+settings.register_profile("rram_hil", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=1000)
+settings.load_profile("rram_hil")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is fast, and begin with what is long."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+    for item in items:
+        if item.path.stem in FAST and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.fast)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m fast`, do not even import the others: that alone takes longer."""
+    if config.option.markexpr == "fast" and collection_path.suffix == ".py":
+        return collection_path.stem not in FAST or None
+    return None
