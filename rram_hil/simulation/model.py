@@ -47,6 +47,7 @@ _STIRRED = 1.1
 
 def _monotone(x: list[float], conductance_s: list[float], at: FloatArray) -> FloatArray:
     """ln of a table's conductances along a monotone cubic; constant above its last row."""
+    from scipy.interpolate import PchipInterpolator  # slow to import; many processes never pulse
 
     curve = PchipInterpolator(x, np.log(conductance_s))
     return np.asarray(curve(np.minimum(at, x[-1])), dtype=np.float64)
