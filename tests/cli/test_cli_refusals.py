@@ -274,12 +274,17 @@ def test_wrong_usage_is_one_line_too(here: Any) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no file-size limit there")
 @pytest.mark.parametrize("most", [20_000, 60_000, 150_000])
 def test_full_disk(here: Any, most: int) -> None:
+    # -B, here and below: the limit would cut Python's own compiled files in the middle.
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most},"
         " resource.getrlimit(resource.RLIMIT_FSIZE)[1]));from rram_hil.cli import main; main()"
     )
     said = subprocess.run(
-        [sys.executable, "-c", code, *RUN], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-B", "-c", code, *RUN],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert said.returncode == 2, said.stderr
     assert "Traceback" not in said.stderr
@@ -305,7 +310,7 @@ def test_full_disk_in_an_export_leaves_nothing(here: Any) -> None:
     )
     before = here.files()
     for options in (("--csv", "tables"), ("--npz", "a.npz")):
-        command = [sys.executable, "-c", code, "export", "r.h5", *options]
+        command = [sys.executable, "-B", "-c", code, "export", "r.h5", *options]
         said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert said.returncode == 2, said.stderr
         assert said.stderr.count("\n") == 1

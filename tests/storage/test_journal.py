@@ -274,7 +274,7 @@ journal.sync()
 )
 def test_a_full_disk_is_one_line_and_leaves_whole_frames(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(HELPERS)}
-    command = [sys.executable, "-c", FILLS, str(tmp_path / "j")]
+    command = [sys.executable, "-B", "-c", FILLS, str(tmp_path / "j")]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, check=True
     )

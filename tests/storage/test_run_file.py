@@ -431,6 +431,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_run_file(
     (tmp_path / "run.h5").write_bytes(b"old")
     command = [
         sys.executable,
+        "-B",
         "-c",
         FILLS,
         str(run.with_name("run.journal")),
