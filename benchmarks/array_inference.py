@@ -11,9 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.operations import Operation, drive
-from rram_hil.array.results import Result
+from rram_hil.array import Geometry, Operation, Result, drive
 from rram_hil.learning import lenet5
 from rram_hil.networks.inference import StoredMap, calibrate, infer
 from rram_hil.networks.mapping import MappingOptions, map_network

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import read
+from rram_hil.array import Cells, Geometry, read
 from rram_hil.hardware.driver import Identity
 from rram_hil.storage.codec import operation_record
 from rram_hil.storage.frames import Header, Intent

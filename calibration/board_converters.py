@@ -13,9 +13,7 @@ from typing import Annotated, ClassVar, Self, cast
 import numpy as np
 from pydantic import Field, model_validator
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Apply, Multiply, Status, Step
-from rram_hil.array.results import ApplyResult
+from rram_hil.array import Apply, ApplyResult, Cells, Multiply, Status, Step
 from rram_hil.corrections.calibration_file import (
     Belongs,
     Calibrated,

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.special import stdtrit
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.corrections.calibration_file import Calibrated, Value, measured_value
 from rram_hil.corrections.kind import CalibrationKind, Pieces, Quantity
 from rram_hil.engine.calibration import Calibration, saved

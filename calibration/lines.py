@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from rram_hil.array.cells import Cells
+from rram_hil.array import Cells
 from rram_hil.corrections.calibration_file import Calibrated, measured_value
 from rram_hil.corrections.correction import pitches_of
 from rram_hil.corrections.kind import CalibrationKind, Ohms, Pieces, Quantity

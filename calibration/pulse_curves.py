@@ -14,8 +14,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Apply, Status, Step
+from rram_hil.array import Apply, Cells, Status, Step
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.special import stdtrit
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.corrections.calibration_file import Calibrated, CalibrationFile, load, measured_values
 from rram_hil.corrections.correction import UNIFORM
 from rram_hil.corrections.kind import CalibrationKind, Pieces, Quantity, Sense, Source

@@ -34,11 +34,23 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits, check, pulses_of
-from rram_hil.array.operations import Apply, Operation, Scheme, Status, Step, Wait
-from rram_hil.array.operations import Span as TimeSpan
-from rram_hil.array.results import ApplyResult, Result, WaitResult
+from rram_hil.array import (
+    Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
+    Limits,
+    Operation,
+    Result,
+    Scheme,
+    Status,
+    Step,
+    Wait,
+    WaitResult,
+    check,
+    pulses_of,
+)
+from rram_hil.array import Span as TimeSpan
 from rram_hil.errors import (
     AbortedError,
     BenchError,

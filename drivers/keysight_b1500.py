@@ -45,7 +45,7 @@ from typing import ClassVar
 import numpy as np
 from typing_extensions import override
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import (
     NOT_A_READING,

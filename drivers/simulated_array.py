@@ -13,10 +13,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Operation
-from rram_hil.array.results import Result
+from rram_hil.array import Cells, Geometry, Limits, Operation, Result
 from rram_hil.errors import LinkError
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide

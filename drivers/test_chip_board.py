@@ -18,10 +18,20 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits, pulses_of
-from rram_hil.array.operations import Apply, Multiply, Operation, Program, Step, Wait, WriteWords
-from rram_hil.array.results import Result
+from rram_hil.array import (
+    Apply,
+    Cells,
+    Geometry,
+    Limits,
+    Multiply,
+    Operation,
+    Program,
+    Result,
+    Step,
+    Wait,
+    WriteWords,
+    pulses_of,
+)
 from rram_hil.errors import (
     AbortedError,
     BenchError,

@@ -10,8 +10,7 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Apply, Scheme, read
+from rram_hil.array import Apply, Cells, Scheme, read
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, median, proportion, robust_spread, spread

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Apply, Measured, Scheme, Status, Step
+from rram_hil.array import Apply, Cells, Measured, Scheme, Status, Step
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Apply, Scheme
+from rram_hil.array import Apply, Cells, Scheme
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, median, proportion, quantiles, within

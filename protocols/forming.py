@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Apply, Scheme, Status, Stop, read, sweep
-from rram_hil.array.results import ApplyResult
+from rram_hil.array import Apply, ApplyResult, Cells, Scheme, Status, Stop, read, sweep
 from rram_hil.engine.protocol import (
     CellChoice,
     Plan,

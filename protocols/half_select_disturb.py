@@ -7,9 +7,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.limits import half_selected_v, unselected_bl_v
-from rram_hil.array.operations import Apply, Scheme, Step
+from rram_hil.array import Apply, Cells, Scheme, Step, half_selected_v, unselected_bl_v
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.validation import Fraction, Positive, StrictModel, Volt

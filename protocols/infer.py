@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from rram_hil.array.operations import drive
+from rram_hil.array import drive
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
 from rram_hil.networks.inference import calibrate, infer
 from rram_hil.networks.programmed_network import Programmed

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array.cells import MAP, Cells, Geometry
+from rram_hil.array import MAP, Apply, ApplyResult, Cells, Geometry, Status, Step, read
 from rram_hil.array.defects import Finding, FindingKind, LookSummary, grouped
-from rram_hil.array.operations import Apply, Status, Step, read
-from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray

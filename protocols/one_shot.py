@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rram_hil.array.operations import Apply, Scheme, pulse
+from rram_hil.array import Apply, Scheme, pulse
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.types import IntArray

@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Apply, Scheme, Step
+from rram_hil.array import Apply, Cells, Scheme, Step
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rram_hil.array.operations import Apply, Scheme
+from rram_hil.array import Apply, Scheme
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 from rram_hil.validation import Fraction, Positive, Volt
 

@@ -8,8 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from rram_hil.array.cells import MAP
-from rram_hil.array.operations import read
+from rram_hil.array import MAP, read
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
 from rram_hil.units import Siemens
 

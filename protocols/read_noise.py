@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array.operations import read
+from rram_hil.array import read
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, spread

@@ -17,9 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array.cells import MAP
-from rram_hil.array.operations import Multiply, drive, read
-from rram_hil.array.results import Result
+from rram_hil.array import MAP, Multiply, Result, drive, read
 from rram_hil.engine.protocol import (
     Arrays,
     Compute,

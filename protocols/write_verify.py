@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Program, PulseTrain, Ramp, Scheme, Status, read
+from rram_hil.array import Cells, Program, PulseTrain, Ramp, Scheme, Status, read
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.networks.programmed_network import Programmed

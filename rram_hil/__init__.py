@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 from rram_hil import _moved
 
 if TYPE_CHECKING:
-    from rram_hil.array.cells import Cells, Geometry
-    from rram_hil.array.operations import (
+    from rram_hil.array import (
         Apply,
+        ApplyResult,
+        Cells,
+        Geometry,
         Multiply,
+        MultiplyResult,
         Operation,
         Program,
+        ProgramResult,
         PulseTrain,
         Ramp,
         Scheme,
@@ -26,17 +30,12 @@ if TYPE_CHECKING:
         Step,
         Stop,
         Wait,
+        WaitResult,
+        WordsResult,
         WriteWords,
         pulse,
         read,
         sweep,
-    )
-    from rram_hil.array.results import (
-        ApplyResult,
-        MultiplyResult,
-        ProgramResult,
-        WaitResult,
-        WordsResult,
     )
     from rram_hil.bench.bench import Bench
     from rram_hil.bench.forecast import plan_recipe

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.operations import pulse, read, read_step
+from rram_hil.array import pulse, read, read_step
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.protocols.forming import Forming

@@ -7,8 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Apply, Status, Step
+from rram_hil.array import Apply, Cells, Geometry, Status, Step
 from rram_hil.engine.protocol import Plan, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Span, Status, Step
+from rram_hil.array import Cells, Span, Status, Step
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray, IntArray, StatusArray
 

@@ -16,27 +16,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
+    Limits,
     Multiply,
+    MultiplyResult,
     Program,
+    ProgramResult,
     PulseTrain,
     Ramp,
     Scheme,
     Step,
     Wait,
-    WriteWords,
-)
-from rram_hil.array.operations import Span as TimeSpan
-from rram_hil.array.results import (
-    ApplyResult,
-    MultiplyResult,
-    ProgramResult,
     WaitResult,
     WordsResult,
+    WriteWords,
 )
+from rram_hil.array import Span as TimeSpan
 from rram_hil.errors import ConfigError, LimitError
 from rram_hil.hardware.driver import Capabilities, Identity, Span
 from rram_hil.types import FloatArray, IntArray

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from rram_hil.array.operations import Scheme, Status
+from rram_hil.array import Scheme, Status
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
 from rram_hil.hardware.instrument import Function, Readings, SourceMeter, SourceSetup, SwitchMatrix

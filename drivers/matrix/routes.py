@@ -22,9 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Apply, Scheme, Step
+from rram_hil.array import Apply, Geometry, Limits, Scheme, Step
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import Crosspoint
 from rram_hil.types import FloatArray, IntArray

@@ -27,7 +27,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rram_hil.array.cells import Geometry
+from rram_hil.array import Geometry
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import DriverConfig
 

@@ -33,10 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Apply, Scheme, Status, Step
-from rram_hil.array.results import ApplyResult
+from rram_hil.array import Apply, ApplyResult, Cells, Geometry, Limits, Scheme, Status, Step
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.chip import SimulatedChip

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from typing_extensions import override
 
-from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array import Cells, Geometry
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.chip import Fault, SimulatedChip

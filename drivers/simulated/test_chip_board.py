@@ -33,17 +33,19 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from rram_hil import __version__
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits, check
-from rram_hil.array.operations import (
+from rram_hil.array import (
     LINES,
     Apply,
+    Cells,
+    Geometry,
+    Limits,
     Line,
     Multiply,
     Operation,
     Program,
     Step,
     WriteWords,
+    check,
 )
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
 from rram_hil.hardware.driver import Capabilities, Span

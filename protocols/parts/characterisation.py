@@ -11,10 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.cells import MAP, Cells
-from rram_hil.array.limits import pulses_of
-from rram_hil.array.operations import Apply, Status, Step
-from rram_hil.array.results import ApplyResult
+from rram_hil.array import MAP, Apply, ApplyResult, Cells, Status, Step, pulses_of
 from rram_hil.engine.protocol import Plan, Save, Setting, map_of
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.report.plots import Chart

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Apply, read
+from rram_hil.array import Apply, Cells, read
 from rram_hil.engine.protocol import Plan, Progress, Save, Setting
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, slope

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from rram_hil.array.cells import MAP, Cells
+from rram_hil.array import MAP, Cells
 from rram_hil.engine.protocol import Plan, Save, Setting
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.mapping import Mapping, MappingOptions, map_network

@@ -16,10 +16,17 @@ from typing import Self, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Apply, Request, Status, read
-from rram_hil.array.results import ApplyResult, Result
+from rram_hil.array import (
+    Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
+    Limits,
+    Request,
+    Result,
+    Status,
+    read,
+)
 from rram_hil.bench.bench_file import BenchFile, load_bench_file
 from rram_hil.bench.calibrations import correction_of
 from rram_hil.bench.far_side import launcher, request_of

@@ -18,9 +18,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Step, read_step
+from rram_hil.array import Geometry, Limits, Step, read_step
 from rram_hil.errors import ConfigError
 from rram_hil.plugins import load
 from rram_hil.validation import StrictModel, read_toml, refused

@@ -14,10 +14,20 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.limits import check
-from rram_hil.array.operations import LINES, Apply, Multiply, Operation, Program, Request, Step
-from rram_hil.array.results import ApplyResult, ProgramResult, Result
+from rram_hil.array import (
+    LINES,
+    Apply,
+    ApplyResult,
+    Cells,
+    Multiply,
+    Operation,
+    Program,
+    ProgramResult,
+    Request,
+    Result,
+    Step,
+    check,
+)
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import (
     BenchFile,

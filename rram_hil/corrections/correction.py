@@ -13,9 +13,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Apply, Multiply, Operation, Program, Status, Stop
-from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, Result
+from rram_hil.array import (
+    Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
+    Multiply,
+    MultiplyResult,
+    Operation,
+    Program,
+    ProgramResult,
+    Result,
+    Status,
+    Stop,
+)
 from rram_hil.corrections.calibration_file import CalibrationFile, Value
 from rram_hil.corrections.kind import CalibrationKind, Sense, Series, Source
 from rram_hil.errors import ConfigError

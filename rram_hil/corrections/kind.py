@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array import Cells, Geometry
 from rram_hil.corrections.calibration_file import KINDS, CalibrationFile, Value
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity, ReadingPath

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rram_hil.array.operations import drive
+from rram_hil.array import drive
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe

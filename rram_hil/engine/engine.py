@@ -19,19 +19,24 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Charge, Limits, check
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
+    Charge,
+    Geometry,
+    Limits,
     Operation,
     Program,
+    ProgramResult,
     Request,
+    Result,
     Status,
     WriteWords,
+    check,
     drive,
 )
 from rram_hil.array.result_checks import sound
-from rram_hil.array.results import ApplyResult, ProgramResult, Result
 from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import lower
 from rram_hil.engine.protocol import Arrays, Compute, Message, Plan, Progress, Save

@@ -15,19 +15,23 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import (
+from rram_hil.array import (
     LINES,
     Apply,
+    ApplyResult,
+    Limits,
     Multiply,
+    MultiplyResult,
     Operation,
     Program,
+    ProgramResult,
+    Result,
     Status,
     Step,
+    WordsResult,
     WriteWords,
 )
-from rram_hil.array.operations import Span as TimeSpan
-from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, Result, WordsResult
+from rram_hil.array import Span as TimeSpan
 from rram_hil.array.write_verify_rules import Polarity, WriteVerify
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.hardware.driver import Capabilities, Span

@@ -19,10 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 from typing_extensions import TypeVar
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits, check
-from rram_hil.array.operations import Apply, Operation, Request, Step
-from rram_hil.array.results import Result
+from rram_hil.array import Apply, Cells, Geometry, Limits, Operation, Request, Result, Step, check
 from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import check_available
 from rram_hil.errors import ConfigError

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.operations import Operation
-from rram_hil.array.results import ApplyResult, ProgramResult, Result
+from rram_hil.array import ApplyResult, Operation, ProgramResult, Result
 from rram_hil.engine.protocol import Arrays
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import matches, result_from

@@ -14,10 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import LINES, Apply, Operation, Scheme
-from rram_hil.array.results import Result
+from rram_hil.array import LINES, Apply, Cells, Geometry, Limits, Operation, Result, Scheme
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.validation import StrictModel

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.limits import Limits
+from rram_hil.array import Geometry, Limits
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field, ValidationError
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.driver import Identity
 from rram_hil.plugins import load_class

@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rram_hil.array.operations import Multiply, drive
-from rram_hil.array.results import Result
+from rram_hil.array import Multiply, Result, drive
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.inference import (
     Codes,

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rram_hil.array.operations import Multiply, Operation, WriteWords
-from rram_hil.array.results import MultiplyResult, Result, WordsResult
+from rram_hil.array import Multiply, MultiplyResult, Operation, Result, WordsResult, WriteWords
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.mapping import LayerMap, LayerWords, Mapping, Missing
 from rram_hil.networks.network import (

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import WriteWords
+from rram_hil.array import Cells, Geometry, WriteWords
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.network import Float32, finite_tensor
 from rram_hil.types import FloatArray, IntArray

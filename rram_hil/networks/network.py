@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
-from rram_hil.array.operations import drive
+from rram_hil.array import drive
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.validation import StrictModel
 

@@ -9,8 +9,7 @@ from enum import IntFlag
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.operations import Scheme
+from rram_hil.array import Geometry, Scheme
 from rram_hil.simulation.config import Simulation
 from rram_hil.simulation.converters import Converters
 from rram_hil.simulation.half_select import Exposure

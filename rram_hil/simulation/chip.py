@@ -22,26 +22,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import (
+from rram_hil.array import (
     LINES,
     Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
     Multiply,
+    MultiplyResult,
     Operation,
     Program,
+    ProgramResult,
+    Result,
     Span,
     Status,
     Step,
     Wait,
-    WriteWords,
-)
-from rram_hil.array.results import (
-    ApplyResult,
-    MultiplyResult,
-    ProgramResult,
-    Result,
     WaitResult,
     WordsResult,
+    WriteWords,
 )
 from rram_hil.array.write_verify_rules import Polarity, WriteVerify
 from rram_hil.errors import AbortedError, ConfigError

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.operations import Line
+from rram_hil.array import Geometry, Line
 from rram_hil.errors import ConfigError
 from rram_hil.simulation.config import AdcErrors, DacErrors, Simulation
 from rram_hil.simulation.wire_drops import series_ohm

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.limits import unselected_bl_v
-from rram_hil.array.operations import Scheme, Step
+from rram_hil.array import Geometry, Scheme, Step, unselected_bl_v
 from rram_hil.types import FloatArray, IntArray
 
 

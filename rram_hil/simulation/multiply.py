@@ -7,8 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.operations import Multiply, Span
-from rram_hil.array.results import MultiplyResult
+from rram_hil.array import Multiply, MultiplyResult, Span
 from rram_hil.errors import ConfigError
 from rram_hil.simulation import draws
 from rram_hil.simulation.cell_array import CellArray

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rram_hil.array.operations import Scheme
+from rram_hil.array import Scheme
 from rram_hil.crossbar.ir_drop import Lines, column_drops, row_drops
 from rram_hil.types import FloatArray, IntArray
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.cells import Geometry
+from rram_hil.array import Geometry
 from rram_hil.errors import DataError
 from rram_hil.types import IntArray
 

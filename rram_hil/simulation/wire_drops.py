@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.cells import Geometry
+from rram_hil.array import Geometry
 from rram_hil.crossbar.solver import Crossbar
 from rram_hil.types import FloatArray, IntArray
 

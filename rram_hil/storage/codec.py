@@ -19,28 +19,27 @@ from typing import Any, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
     Multiply,
+    MultiplyResult,
     Operation,
     Program,
+    ProgramResult,
     PulseTrain,
     Ramp,
+    Result,
     Scheme,
     Span,
     Step,
     Stop,
     Wait,
-    WriteWords,
-)
-from rram_hil.array.results import (
-    ApplyResult,
-    MultiplyResult,
-    ProgramResult,
-    Result,
     WaitResult,
     WordsResult,
+    WriteWords,
 )
 from rram_hil.errors import BenchError, DataError
 from rram_hil.hardware.driver import Identity

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from rram_hil.array.cells import Geometry
+from rram_hil.array import Geometry
 from rram_hil.errors import (
     BenchError,
     ConfigError,

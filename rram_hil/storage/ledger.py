@@ -24,7 +24,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array import Cells, Geometry
 from rram_hil.errors import DataError, LimitError
 from rram_hil.storage.safe_files import BINARY, lock, replace, sync, write_all
 from rram_hil.types import IntArray

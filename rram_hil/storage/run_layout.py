@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.storage.hdf5 import TEXT, Column
 
 FORMAT = "rram_hil run"

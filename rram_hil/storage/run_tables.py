@@ -16,9 +16,7 @@ import h5py  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.cells import MAP, Geometry
-from rram_hil.array.operations import Status
-from rram_hil.array.results import ApplyResult, ProgramResult
+from rram_hil.array import MAP, ApplyResult, Geometry, ProgramResult, Status
 from rram_hil.storage.codec import Record, result_from
 from rram_hil.storage.frames import (
     Failed,

@@ -25,9 +25,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from rram_hil.array.limits import Charge
-from rram_hil.array.operations import Operation
-from rram_hil.array.results import ApplyResult, ProgramResult, Result
+from rram_hil.array import ApplyResult, Charge, Operation, ProgramResult, Result
 from rram_hil.engine.engine import Watcher
 from rram_hil.statistics import Figure
 from rram_hil.units import count, duration, figure_text, quantity, units_of

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array import Cells, Geometry
 from rram_hil.errors import ConfigError
 
 SIZES = st.integers(1, 6)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits, check, half_selected_v
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    Cells,
+    Geometry,
+    Limits,
     Multiply,
     Program,
     PulseTrain,
@@ -21,6 +22,8 @@ from rram_hil.array.operations import (
     Step,
     Wait,
     WriteWords,
+    check,
+    half_selected_v,
     pulse,
     read,
     read_step,

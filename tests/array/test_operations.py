@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
     Multiply,
     Program,
     PulseTrain,
@@ -20,7 +21,6 @@ from rram_hil.array.operations import (
     read_step,
     sweep,
 )
-from rram_hil.array.results import ApplyResult
 from rram_hil.errors import ConfigError
 
 THREE = Cells.block(0, [0], [0, 1, 2])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rram_hil.array.operations import read
+from rram_hil.array import read
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.calibration.pulse_curves import MeasurePulseCurves, Sweep
 from rram_hil.engine.protocol import CellChoice, Setting

@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
     Multiply,
+    MultiplyResult,
     Program,
+    ProgramResult,
     PulseTrain,
     Ramp,
     Status,
     Step,
+    WaitResult,
     read_step,
 )
 from rram_hil.array.result_checks import sound
-from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, WaitResult
 from rram_hil.errors import InstrumentError
 
 CELLS = Cells.of([(0, 0, 0), (0, 0, 1)])

@@ -1,7 +1,6 @@
 import numpy as np
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Program, PulseTrain, Ramp, Span, Status, read_step
+from rram_hil.array import Cells, Program, PulseTrain, Ramp, Span, Status, read_step
 from rram_hil.array.write_verify_rules import WriteVerify
 
 

@@ -11,9 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Operation, pulse, read
-from rram_hil.array.results import Result
+from rram_hil.array import Cells, Geometry, Operation, Result, pulse, read
 from rram_hil.bench import bench as bench_module
 from rram_hil.bench import recipe as recipe_module
 from rram_hil.bench.bench import Bench

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.limits import Limits
+from rram_hil.array import Geometry, Limits
 from rram_hil.drivers import test_chip_board as board
 from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.drivers.simulated.test_chip_board import launch

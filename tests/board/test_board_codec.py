@@ -13,13 +13,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
+    Limits,
     Multiply,
+    MultiplyResult,
     Operation,
     Program,
+    ProgramResult,
     PulseTrain,
     Ramp,
     Scheme,
@@ -27,14 +31,9 @@ from rram_hil.array.operations import (
     Step,
     Stop,
     Wait,
-    WriteWords,
-)
-from rram_hil.array.results import (
-    ApplyResult,
-    MultiplyResult,
-    ProgramResult,
     WaitResult,
     WordsResult,
+    WriteWords,
 )
 from rram_hil.drivers.dialects import board_codec as host
 from rram_hil.drivers.simulated.board import codec as far

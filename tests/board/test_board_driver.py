@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    Cells,
+    Geometry,
+    Limits,
     Multiply,
     Operation,
     Program,

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    Cells,
+    Geometry,
     Multiply,
     Program,
     PulseTrain,

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import pulse, read, read_step
+from rram_hil.array import Cells, Geometry, Limits, pulse, read, read_step
 from rram_hil.bench.far_side import launcher
 from rram_hil.drivers import test_chip_board as board
 from rram_hil.drivers.simulated.server.control import BoardControl
@@ -116,10 +114,10 @@ def test_the_board_ends_when_its_parent_is_killed(tmp_path: Path):
     program = f"""
         import time
         from pathlib import Path
-        from rram_hil.array.cells import Geometry
+        from rram_hil.array import Geometry
         from rram_hil.simulation.config import Simulation
         from rram_hil.drivers.simulated.test_chip_board import launch
-        from rram_hil.array.limits import Limits
+        from rram_hil.array import Limits
         from rram_hil.hardware.far_side import FarSideRequest
         limits = Limits.model_validate({LIMITS.model_dump()!r})
         far = launch(FarSideRequest(Simulation(), Geometry(1, 8, 8), limits, "c1", Path({str(tmp_path)!r})))

@@ -29,9 +29,7 @@ from chain_benches import write_bench
 from pydantic import ValidationError
 
 from rram_hil import Bench
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Multiply, Status, read
-from rram_hil.array.results import MultiplyResult
+from rram_hil.array import Cells, Multiply, MultiplyResult, Status, read
 from rram_hil.bench.bench_file import BenchFile
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.calibration.board_converters import BoardConverters

@@ -13,9 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rram_hil import Bench
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Apply, Multiply, Step, read
-from rram_hil.array.results import ApplyResult, MultiplyResult
+from rram_hil.array import Apply, ApplyResult, Cells, Geometry, Multiply, MultiplyResult, Step, read
 from rram_hil.bench.bench_file import BenchFile
 from rram_hil.drivers.simulated.array.erring_terminal import ErringTerminal
 from rram_hil.drivers.simulated.array.terminals import Drive, Resistor

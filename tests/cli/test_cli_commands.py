@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rram_hil import __version__
-from rram_hil.array.cells import Cells
+from rram_hil.array import Cells
 from rram_hil.bench.bench import Bench
 from rram_hil.simulation.chip import Fault
 from rram_hil.storage.journal import Journal

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.limits import Limits
+from rram_hil.array import Geometry, Limits
 from rram_hil.bench import discovery as looking
 from rram_hil.drivers.simulated.conformance import Family, Station, kinds
 from rram_hil.drivers.simulated.test_chip_board import launch

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import Multiply, Program, PulseTrain, Ramp, pulse, read, read_step
+from rram_hil.array import Cells, Multiply, Program, PulseTrain, Ramp, pulse, read, read_step
 from rram_hil.bench.forecast import Extremes, plan_recipe
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.errors import LimitError

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from rram_hil import Bench, __version__, read, read_run, run_recipe
-from rram_hil.array.cells import Cells
+from rram_hil.array import Cells
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.plugins import driver_class, protocol_class
 from rram_hil.bench.recipe import load_recipe

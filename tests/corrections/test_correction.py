@@ -15,11 +15,13 @@ import pytest
 from typer.testing import CliRunner
 
 from rram_hil import Bench
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    Cells,
     Multiply,
+    MultiplyResult,
     Program,
+    ProgramResult,
     PulseTrain,
     Ramp,
     Status,
@@ -28,7 +30,6 @@ from rram_hil.array.operations import (
     read,
     read_step,
 )
-from rram_hil.array.results import MultiplyResult, ProgramResult
 from rram_hil.bench.bench_file import BenchFile
 from rram_hil.bench.forecast import plan_recipe
 from rram_hil.bench.recipe_runner import run_recipe

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    Cells,
+    Geometry,
+    Limits,
     Program,
     PulseTrain,
     Ramp,

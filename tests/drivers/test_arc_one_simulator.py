@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import serial
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.limits import Limits
+from rram_hil.array import Geometry, Limits
 from rram_hil.drivers.simulated.arc_one import launch, start_alone
 from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.errors import ConfigError

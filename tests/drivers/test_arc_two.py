@@ -14,9 +14,20 @@ import numpy as np
 import pytest
 from pytest_mock import MockerFixture
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Apply, Scheme, Status, Step, Stop, Wait, pulse, read, sweep
+from rram_hil.array import (
+    Apply,
+    Cells,
+    Geometry,
+    Limits,
+    Scheme,
+    Status,
+    Step,
+    Stop,
+    Wait,
+    pulse,
+    read,
+    sweep,
+)
 from rram_hil.drivers import arc_two
 from rram_hil.drivers.arc_two import BITS, WORDS, ArcTwo, ArcTwoConfig
 from rram_hil.errors import (

@@ -12,8 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Apply, Scheme, Step
+from rram_hil.array import Apply, Cells, Geometry, Scheme, Step
 from rram_hil.drivers.matrix.wiring import Wiring
 from rram_hil.drivers.simulated.array.circuit import ENDLESS_A, Branches, Network, Source
 from rram_hil.drivers.simulated.array.terminals import Drive, Terminal

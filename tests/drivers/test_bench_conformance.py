@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from chain_benches import ARC_ONE, BOARD, CHAINS, bench_text
 
-from rram_hil.array.operations import Status, pulse, read
+from rram_hil.array import Status, pulse, read
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.bench.far_side import launcher, request_of

@@ -19,7 +19,7 @@ from pymeasure.instruments.keithley import Keithley2400 as PymeasureKeithley2400
 from pymeasure.instruments.keithley import Keithley2400Legacy
 from qcodes.instrument_drivers.Keithley import Keithley2400 as QcodesKeithley2400
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.drivers.keithley_2400 import Keithley2400
 from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor, Sensed, Terminal
 from rram_hil.drivers.simulated.keithley_2400 import Simulated2400

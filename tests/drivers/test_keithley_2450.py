@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pymeasure.instruments.keithley import Keithley2450 as PymeasureKeithley2450
 from qcodes.instrument_drivers.Keithley import Keithley2450 as QcodesKeithley2450
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.drivers import keithley_2450
 from rram_hil.drivers.keithley_2450 import Keithley2450
 from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor, Terminal

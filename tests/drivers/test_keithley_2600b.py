@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.drivers.keithley_2600b import MOST_POINTS, Keithley2600B
 from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor
 from rram_hil.drivers.simulated.keithley_707b import Simulated707B

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.drivers.dialects.flex import MOST_CHARACTERS, elements, packed
 from rram_hil.drivers.keysight_b1500 import KeysightB1500, sre_probe
 from rram_hil.drivers.simulated.array.terminals import Place, Resistor

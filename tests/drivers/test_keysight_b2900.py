@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.drivers.keysight_b2900 import MOST_POINTS, KeysightB2900
 from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor
 from rram_hil.drivers.simulated.keysight_b2900 import SimulatedB2900

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.limits import Limits
+from rram_hil.array import Geometry, Limits
 from rram_hil.drivers.matrix.wiring import Wiring
 from rram_hil.drivers.simulated.rack import FAULTS, Rack, launch
 from rram_hil.drivers.simulated.server.control import BoardControl, LinkFault

@@ -5,10 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Operation, Program, PulseTrain, Ramp, pulse, read, read_step
-from rram_hil.array.results import ApplyResult, ProgramResult
+from rram_hil.array import (
+    ApplyResult,
+    Cells,
+    Geometry,
+    Limits,
+    Operation,
+    Program,
+    ProgramResult,
+    PulseTrain,
+    Ramp,
+    pulse,
+    read,
+    read_step,
+)
 from rram_hil.drivers.simulated_array import SimulatedArray, SimulatedArrayConfig, launch
 from rram_hil.engine.lowering import lower
 from rram_hil.errors import LinkError

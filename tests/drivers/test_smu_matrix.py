@@ -17,9 +17,7 @@ from map_read import measure
 from pydantic import ValidationError
 
 from rram_hil import Bench, Wait, pulse, read, sweep
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Apply, Scheme, Status, Step, Stop
+from rram_hil.array import Apply, Cells, Geometry, Limits, Scheme, Status, Step, Stop
 from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.drivers.matrix.routes import Router
 from rram_hil.drivers.matrix.wiring import Wiring, columns_of

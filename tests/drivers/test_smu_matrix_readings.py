@@ -16,10 +16,7 @@ from chain_benches import CHAINS, bench_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Apply, Scheme, Status, Step, Stop
-from rram_hil.array.results import ApplyResult
+from rram_hil.array import Apply, ApplyResult, Cells, Geometry, Limits, Scheme, Status, Step, Stop
 from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.drivers.dialects.tsp import TspInstrument
 from rram_hil.drivers.keithley_2600b import Keithley2600B

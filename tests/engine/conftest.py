@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Operation, read_step
-from rram_hil.array.results import Result
+from rram_hil.array import Cells, Geometry, Limits, Operation, Result, read_step
 from rram_hil.engine.engine import Engine
 from rram_hil.engine.protocol import Setting
 from rram_hil.engine.replay import Replay

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
     Multiply,
     Operation,
     Program,
     PulseTrain,
     Ramp,
+    Result,
     Status,
     Wait,
     WriteWords,
@@ -25,7 +27,6 @@ from rram_hil.array.operations import (
     read,
     read_step,
 )
-from rram_hil.array.results import ApplyResult, Result
 from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.engine.protocol import Compute, Message, Plan, Progress, Save
 from rram_hil.errors import (

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits, check
-from rram_hil.array.operations import Apply, Scheme, Step
+from rram_hil.array import Apply, Cells, Geometry, Limits, Scheme, Step, check
 from rram_hil.bench.recipe import load_recipe
 from rram_hil.errors import (
     BenchError,

@@ -9,15 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
+    Limits,
     Multiply,
+    MultiplyResult,
     Operation,
     Program,
+    ProgramResult,
     PulseTrain,
     Ramp,
+    Result,
     Scheme,
     Status,
     Step,
@@ -29,7 +34,6 @@ from rram_hil.array.operations import (
     read_step,
     sweep,
 )
-from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, Result
 from rram_hil.engine.lowering import lower
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.hardware.driver import Capabilities, Span

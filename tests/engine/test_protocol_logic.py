@@ -12,10 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import Apply, Operation, Program, Status, read, read_step
-from rram_hil.array.results import ApplyResult, ProgramResult, Result
+from rram_hil.array import (
+    Apply,
+    ApplyResult,
+    Geometry,
+    Limits,
+    Operation,
+    Program,
+    ProgramResult,
+    Result,
+    Status,
+    read,
+    read_step,
+)
 from rram_hil.engine.protocol import CellChoice, Progress, Protocol, Save, Setting, map_of
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, Span

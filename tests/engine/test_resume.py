@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
     Multiply,
     Operation,
     Program,
     PulseTrain,
     Ramp,
+    Result,
     Status,
     Wait,
     WriteWords,
@@ -22,7 +23,6 @@ from rram_hil.array.operations import (
     read,
     read_step,
 )
-from rram_hil.array.results import Result
 from rram_hil.engine.engine import Engine
 from rram_hil.engine.protocol import Compute, Message, Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import DataError, LimitError, LinkError

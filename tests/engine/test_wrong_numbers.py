@@ -8,10 +8,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
+    Limits,
     Program,
     PulseTrain,
     Ramp,
@@ -24,7 +26,6 @@ from rram_hil.array.operations import (
     read_step,
     sweep,
 )
-from rram_hil.array.results import ApplyResult
 from rram_hil.array.write_verify_rules import WriteVerify
 from rram_hil.engine.lowering import lower
 from rram_hil.engine.protocol import Setting

@@ -6,22 +6,27 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
     Multiply,
+    MultiplyResult,
     Operation,
     Program,
+    ProgramResult,
     PulseTrain,
     Ramp,
+    Result,
     Span,
     Status,
+    WordsResult,
     WriteWords,
     pulse,
     read,
     read_step,
 )
-from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, Result, WordsResult
 from rram_hil.hardware.driver import Identity
 from rram_hil.storage.codec import operation_record, result_record
 from rram_hil.storage.frames import (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Geometry
+from rram_hil.array import Geometry
 from rram_hil.errors import ConfigError
 from rram_hil.networks.inference import StoredMap
 from rram_hil.networks.mapping import LayerWords, map_network, word_operation

@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Multiply, Wait, drive, pulse
-from rram_hil.array.results import MultiplyResult
+from rram_hil.array import Cells, Geometry, Multiply, MultiplyResult, Wait, drive, pulse
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.inference import (
     Encoding,

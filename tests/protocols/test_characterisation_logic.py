@@ -15,10 +15,19 @@ from chain_recipes import ARRAY, backend_text, steps_of, toml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits, pulses_of
-from rram_hil.array.operations import Apply, Operation, Status, Step, read_step
-from rram_hil.array.results import ApplyResult, Result
+from rram_hil.array import (
+    Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
+    Limits,
+    Operation,
+    Result,
+    Status,
+    Step,
+    pulses_of,
+    read_step,
+)
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.engine.engine import Watcher, unknown_result

@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array import Apply, ApplyResult, Cells, Geometry, Limits, Status, check, read_step
 from rram_hil.array.defects import LookSummary
-from rram_hil.array.limits import Limits, check
-from rram_hil.array.operations import Apply, Status, read_step
-from rram_hil.array.results import ApplyResult
 from rram_hil.engine.protocol import Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, Span

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rram_hil.array.operations import pulse
+from rram_hil.array import pulse
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.engine.protocol import Save, Setting

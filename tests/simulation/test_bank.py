@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Apply, Step
+from rram_hil.array import Apply, Cells, Geometry, Step
 from rram_hil.errors import ConfigError
 from rram_hil.simulation import cells_of
 from rram_hil.simulation.chip import SimulatedChip

@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
     Multiply,
+    MultiplyResult,
     Program,
+    ProgramResult,
     PulseTrain,
     Ramp,
     Status,
@@ -26,7 +30,6 @@ from rram_hil.array.operations import (
     read,
     read_step,
 )
-from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult
 from rram_hil.errors import AbortedError, ConfigError, DataError
 from rram_hil.simulation.chip import Fault, SimulatedChip
 from rram_hil.simulation.config import Simulation, Timing
@@ -465,10 +468,10 @@ def test_a_new_process_meets_the_same_chip(tmp_path: Path) -> None:
 
 KILLED = """
 from pathlib import Path
-from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array import Cells, Geometry
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation
-from rram_hil.array.operations import Step, Apply
+from rram_hil.array import Step, Apply
 simulation = Simulation(device="paper", state="chip.state")
 chip = SimulatedChip(Geometry(1, 16, 16), simulation, read_v=0.3, chip_id="T1", folder=Path({folder!r}))
 print("ready", flush=True)

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import half_selected_v
-from rram_hil.array.operations import Apply, Scheme, Step
+from rram_hil.array import Apply, Cells, Geometry, Scheme, Step, half_selected_v
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation
 from rram_hil.simulation.half_select import Across, Exposure, across

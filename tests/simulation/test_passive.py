@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Apply, Scheme, Step, read
+from rram_hil.array import Apply, Cells, Geometry, Scheme, Step, read
 from rram_hil.crossbar.ir_drop import Lines, apparent_map, correct_map
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Errors, Simulation

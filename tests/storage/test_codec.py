@@ -9,28 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rram_hil.array.cells import Cells
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
     Multiply,
+    MultiplyResult,
     Operation,
     Program,
+    ProgramResult,
     PulseTrain,
     Ramp,
+    Result,
     Scheme,
     Span,
     Step,
     Stop,
     Wait,
-    WriteWords,
-)
-from rram_hil.array.results import (
-    ApplyResult,
-    MultiplyResult,
-    ProgramResult,
-    Result,
     WaitResult,
     WordsResult,
+    WriteWords,
 )
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import (

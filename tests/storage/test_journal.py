@@ -14,7 +14,7 @@ import storage_scenarios as scenarios
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.operations import Wait
+from rram_hil.array import Wait
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import Record, operation_record
 from rram_hil.storage.frames import Close, Frame, Header, Intent, Note, Outcome, Resume, Saved

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 import storage_scenarios as scenarios
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Multiply, Status, read
-from rram_hil.array.results import ApplyResult, MultiplyResult
+from rram_hil.array import ApplyResult, Cells, Geometry, Multiply, MultiplyResult, Status, read
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import operation_record, result_record
 from rram_hil.storage.frames import Aside, Close, Frame, Intent, Outcome, Resume, Saved

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rram_hil.array.operations import pulse
+from rram_hil.array import pulse
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.drivers.simulated.server.control import BoardControl

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from typing_extensions import override
 
-from rram_hil.array.cells import Cells
+from rram_hil.array import Cells
 from rram_hil.errors import ConfigError
 from rram_hil.simulation.chip import Fault, SimulatedChip, StandingPulse
 from rram_hil.types import FloatArray, IntArray

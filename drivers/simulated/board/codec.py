@@ -15,24 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.limits import Limits
-from rram_hil.array.operations import (
+from rram_hil.array import (
     Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
+    Limits,
     Measured,
     Multiply,
+    MultiplyResult,
     Operation,
     Program,
+    ProgramResult,
     PulseTrain,
     Ramp,
+    Result,
     Scheme,
     Step,
     Stop,
     Volts,
     Wait,
+    WordsResult,
     WriteWords,
 )
-from rram_hil.array.results import ApplyResult, MultiplyResult, ProgramResult, Result, WordsResult
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.types import FloatArray, IntArray

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.instrument import Function, Readings, SourceSetup
 from rram_hil.types import FloatArray

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from rram_hil.array.operations import Status
+from rram_hil.array import Status
 from rram_hil.errors import BenchError, ConfigError
 from rram_hil.hardware.instrument import (
     Crosspoint,

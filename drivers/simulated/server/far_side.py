@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from rram_hil.array.cells import Cells
+from rram_hil.array import Cells
 from rram_hil.errors import ConfigError
 from rram_hil.simulation.chip import Fault, SimulatedChip
 from rram_hil.simulation.config import FaultEntry

@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rram_hil.array.cells import Geometry
-from rram_hil.array.limits import Limits
+from rram_hil.array import Geometry, Limits
 from rram_hil.errors import BenchError, ConfigError
 from rram_hil.hardware.far_side import FarSideRequest
 from rram_hil.simulation.config import Simulation
