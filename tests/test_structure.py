@@ -76,7 +76,7 @@ def _top_level(tree: ast.Module) -> Iterator[ast.AST]:
 
 @each_source
 def test_plugins_import_their_siblings_relatively(path: Path) -> None:
-    """Who may import whom at all is kept by import-linter; the spelling is what lets a folder stand alone."""
+    """import-linter keeps who may import whom; the spelling lets a folder stand alone."""
     folder = path.relative_to(ROOT).parts[0]
     for module, is_relative in imports_of(path):
         if folder != "rram_hil" and f"{module}.".startswith(f"rram_hil.{folder}."):

@@ -37,15 +37,15 @@ from rram_hil.array.results import (
 )
 
 __all__ = [
+    "LINES",
+    "MAP",
     "Apply",
     "ApplyResult",
     "Cells",
     "Charge",
     "Geometry",
-    "LINES",
     "Limits",
     "Line",
-    "MAP",
     "Measured",
     "Multiply",
     "MultiplyResult",

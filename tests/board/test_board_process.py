@@ -120,7 +120,8 @@ def test_the_board_ends_when_its_parent_is_killed(tmp_path: Path):
         from rram_hil.array import Limits
         from rram_hil.hardware.far_side import FarSideRequest
         limits = Limits.model_validate({LIMITS.model_dump()!r})
-        far = launch(FarSideRequest(Simulation(), Geometry(1, 8, 8), limits, "c1", Path({str(tmp_path)!r})))
+        folder = Path({str(tmp_path)!r})
+        far = launch(FarSideRequest(Simulation(), Geometry(1, 8, 8), limits, "c1", folder))
         print(far.control, flush=True)
         time.sleep(60)
     """

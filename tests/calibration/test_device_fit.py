@@ -69,18 +69,33 @@ def _sweep(path: Path, model: DeviceModel, cells: int = 30, sweeps: int = 4) -> 
     volts = np.round(np.arange(1.5, 3.51, 0.05), 2)
     start = np.exp(np.random.default_rng(3).normal(math.log(8e-6), 0.6, cells * sweeps))
     plan = experiments.SweepPlan(
-        reset=False, swept="wl_v", volts=volts, fixed={"bl_v": 2.0, "sl_v": 0.0}, width_s=200e-9,
-        cell=np.repeat(np.arange(cells), sweeps), number=np.tile(np.arange(sweeps), cells), start_s=start, stop_ohm=4100.0,
-    )  # fmt: skip
+        reset=False,
+        swept="wl_v",
+        volts=volts,
+        fixed={"bl_v": 2.0, "sl_v": 0.0},
+        width_s=200e-9,
+        cell=np.repeat(np.arange(cells), sweeps),
+        number=np.tile(np.arange(sweeps), cells),
+        start_s=start,
+        stop_ohm=4100.0,
+    )
     found = experiments.sweep_on_model(model, plan, SEED, 1)[0]
     after = 1e6 / np.exp(found.ln_g)
     going = np.concatenate([np.ones((after.shape[0], 1), dtype=bool), after[:, :-1] > 4100], axis=1)
     row, column = np.nonzero(np.logical_and.accumulate(going, axis=1))
     before = np.concatenate([1 / start[:, None], after[:, :-1]], axis=1)
-    return _write(path, {
-        "cell": plan.cell[row], "sweep": plan.number[row], "pulse_width_ns": 200, "bl_v": 2.0, "wl_v": volts[column],
-        "r_before_ohm": before[row, column], "r_after_ohm": after[row, column],
-    })  # fmt: skip
+    return _write(
+        path,
+        {
+            "cell": plan.cell[row],
+            "sweep": plan.number[row],
+            "pulse_width_ns": 200,
+            "bl_v": 2.0,
+            "wl_v": volts[column],
+            "r_before_ohm": before[row, column],
+            "r_after_ohm": after[row, column],
+        },
+    )
 
 
 def _forming(path: Path, model: DeviceModel) -> Path:
@@ -163,17 +178,29 @@ def _cycles(path: Path, model: DeviceModel, cells: int = 60, cycles: int = 100) 
 def _verified(path: Path, model: DeviceModel) -> Path:
     low, high = (np.repeat(v, 60) for v in ([0.0, 80e3], [5000.0, 1e10]))
     found = write_verify_schemes.fppv(model, low, high, SEED)
-    return _write(path, {
-        "cell": np.arange(low.size), "sets": found.sets, "resets": found.resets, "reads": found.pulses,
-        "r_low_ohm": low, "r_high_ohm": high, "success": found.success,
-    })  # fmt: skip
+    return _write(
+        path,
+        {
+            "cell": np.arange(low.size),
+            "sets": found.sets,
+            "resets": found.resets,
+            "reads": found.pulses,
+            "r_low_ohm": low,
+            "r_high_ohm": high,
+            "success": found.success,
+        },
+    )
 
 
 def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
     truth = _truth()
     makers = {
-        "sweep": _sweep, "forming": _forming, "relaxation": _relaxation, "cycling": _cycles, "fppv": _verified
-    }  # fmt: skip
+        "sweep": _sweep,
+        "forming": _forming,
+        "relaxation": _relaxation,
+        "cycling": _cycles,
+        "fppv": _verified,
+    }
     files = check_files(
         truth, [make(tmp_path / f"{name}.csv", truth) for name, make in makers.items()]
     )

@@ -211,17 +211,28 @@ LEADS = {"series_ohm": (40.0, 0.5)}
 @pytest.mark.parametrize(
     ("kind", "more", "told"),
     [
-        ("leads", {"instrument": {"model": "simulated array (paper)", "serial": "seed-2"}}, "serial seed-2; connected is"),
+        (
+            "leads",
+            {"instrument": {"model": "simulated array (paper)", "serial": "seed-2"}},
+            "serial seed-2; connected is",
+        ),
         ("leads", {"instrument": {"model": "2450", "serial": "seed-1"}}, "a calibration of 2450"),
-        ("board-converters", {"instrument": {"model": "simulated array (paper)", "serial": "seed-1", "chip": "B2"}},
-         "chip B2; the bench has chip 'cal'"),
+        (
+            "board-converters",
+            {"instrument": {"model": "simulated array (paper)", "serial": "seed-1", "chip": "B2"}},
+            "chip B2; the bench has chip 'cal'",
+        ),
         ("lines", {"instrument": {"chip": "B2"}}, "chip B2; the bench has chip 'cal'"),
         ("lines", {"conditions": {"wl_v": 2.5}}, "gate at 2.5 V; this bench reads at 3 V"),
         ("source-meter", {}, "connected is no source-meter"),
-        ("leads", {"date": datetime(2020, 1, 1, tzinfo=UTC)}, "of 2020-01-01 expired on 2020-01-31 (30 days)"),
+        (
+            "leads",
+            {"date": datetime(2020, 1, 1, tzinfo=UTC)},
+            "of 2020-01-01 expired on 2020-01-31 (30 days)",
+        ),
         ("leads", {"date": datetime.now(UTC) + timedelta(days=3)}, "is yet to come"),
     ],
-)  # fmt: skip
+)
 def test_a_foreign_or_expired_calibration_is_refused(
     bench_file: MakeBench, calibration: MakeFile, kind: str, more: dict[str, Any], told: str
 ) -> None:

@@ -189,9 +189,7 @@ def test_terminals_never_exceed_their_limits_whatever_is_joined(
                 assert abs(seen.amps) == pytest.approx(now.limit, rel=1e-6)
 
 
-def test_every_way_to_join_lines_has_an_exact_solution_unless_a_gate_hangs_together_with_other_lines() -> (
-    None
-):
+def test_every_way_to_join_lines_has_an_exact_solution_but_for_gates_joined_with_others() -> None:
     rng = np.random.default_rng(7)
     chip = formed(a_chip(Geometry(1, 4, 4, "1T1R", "row")))
     solved = 0
@@ -426,7 +424,9 @@ def test_levels_that_stand_for_a_time_are_the_chips_pulse_of_that_width(
         limit_a is not None
         and abs(bl_v - sl_v) * float(alone.conductance_s()[0, 0, place]) > limit_a
     ):
-        limit_a = None  # a source at its limit from the start gives less than its level; the chip's own pulse does not
+        # A source at its limit from the start gives less than its level; the chip's own pulse
+        # does not.
+        limit_a = None
     step = Step(bl_v, sl_v, wl_v, width_s=width_s, measure="no")
     alone.execute(Apply(Cells.of([(0, 0, place)]), (step,), compliance_a=limit_a), 9)
     bench.close(A=[1 + place], B=[bench.first_sl], C=[] if cell == "1R" else [bench.first_wl])

@@ -14,9 +14,18 @@ from rram_hil.corrections.calibration_file import CalibrationFile
 from rram_hil.corrections.kind import kind_class
 
 LIMITS: dict[str, Any] = {
-    "bl_v": 4.0, "sl_v": 4.0, "wl_v": 4.0, "cell_v": 4.0, "gate_over_v": 4.2, "half_select_v": 0.5, "read_v": 0.25,
-    "current_a": 1e-3, "energy_j": 1e-7, "width_s": 1e-5, "pulses_per_cell": 1000,
-}  # fmt: skip
+    "bl_v": 4.0,
+    "sl_v": 4.0,
+    "wl_v": 4.0,
+    "cell_v": 4.0,
+    "gate_over_v": 4.2,
+    "half_select_v": 0.5,
+    "read_v": 0.25,
+    "current_a": 1e-3,
+    "energy_j": 1e-7,
+    "width_s": 1e-5,
+    "pulses_per_cell": 1000,
+}
 MakeBench = Callable[..., BenchFile]
 MakeFile = Callable[..., str]
 

@@ -188,9 +188,18 @@ def retention(model: Make, array: Make, seed: int) -> Known:
         },
     }
     found, saved = run(
-        bench, "retention", levels_s=[30e-6, 60e-6, 90e-6], **ramps, first_s=10.0, last_s=1e4, per_decade=1,
-        max_pulses=300, max_reversals=60, repeat=16, moved_s=4e-6,
-    )  # fmt: skip
+        bench,
+        "retention",
+        levels_s=[30e-6, 60e-6, 90e-6],
+        **ramps,
+        first_s=10.0,
+        last_s=1e4,
+        per_decade=1,
+        max_pulses=300,
+        max_reversals=60,
+        repeat=16,
+        moved_s=4e-6,
+    )
     assert found.kept == 256
     known = {
         "mean change": (found.mean_change, -2e-6),

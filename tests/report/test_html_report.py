@@ -366,7 +366,8 @@ def test_nothing_overflows_at_400_pixels(tmp_path: Path) -> None:
     # the printed document. The policy of the report forbids scripts in it, so the frame around it
     # looks in.
     (tmp_path / "frame.html").write_text(
-        """<iframe id="f" src="report.html" style="width:400px;height:900px;border:0"></iframe><p id="out"></p>
+        """<iframe id="f" src="report.html" style="width:400px;height:900px;border:0"></iframe>
+        <p id="out"></p>
         <script>f.onload = () => { const e = f.contentDocument.documentElement;
         out.textContent = `width ${e.scrollWidth} of ${e.clientWidth}`; }</script>""",
         encoding="utf-8",

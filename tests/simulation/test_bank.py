@@ -182,9 +182,7 @@ def test_a_cycle_is_counted_when_a_reset_breaks_a_filament_and_not_again_before_
     assert np.all(state.cycles_done[formed & (state.broken_s > 0)] == 2)
 
 
-def test_a_gate_too_high_for_a_new_filament_leaves_some_cells_wandering_and_settled_ones_alone() -> (
-    None
-):
+def test_a_gate_too_high_for_a_new_filament_leaves_cells_wandering_and_settled_ones_alone() -> None:
     still = MODEL.model_copy(update={"drift": None})
     grow = still.set.grow
     assert grow is not None

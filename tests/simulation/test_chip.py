@@ -473,7 +473,8 @@ from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation
 from rram_hil.array import Step, Apply
 simulation = Simulation(device="paper", state="chip.state")
-chip = SimulatedChip(Geometry(1, 16, 16), simulation, read_v=0.3, chip_id="T1", folder=Path({folder!r}))
+folder = Path({folder!r})
+chip = SimulatedChip(Geometry(1, 16, 16), simulation, read_v=0.3, chip_id="T1", folder=folder)
 print("ready", flush=True)
 number = 0
 while True:
