@@ -31,7 +31,7 @@ GROUPS: dict[str, tuple[str, Callable[[str], object]]] = {
 
 @dataclass(frozen=True)
 class Installed:
-    """One plug-in. `problem` says in one line why it cannot be used; empty where it can."""
+    """One plug-in. `problem` says why it cannot be used; empty where it can."""
 
     sort: str
     name: str
@@ -50,7 +50,7 @@ def installed() -> list[Installed]:
             try:
                 find(entry.name)
             except ConfigError as error:
-                problem = " ".join(str(error).split())
+                problem = str(error)
             package, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
             found.append(Installed(sort, entry.name, package, version, entry.value, problem))
     return found

@@ -124,7 +124,11 @@ def show_installed(found: list[Installed], output: Output) -> None:
     for sort in dict.fromkeys(one.sort for one in found):
         output.heading(f"{sort[0].upper()}{sort[1:]}s")
         rows = [
-            (one.name, f"{one.package} {one.version}", one.problem or one.entry_point)
+            (
+                one.name,
+                f"{one.package} {one.version}",
+                " ".join(one.problem.split()) or one.entry_point,
+            )
             for one in found
             if one.sort == sort
         ]
