@@ -98,7 +98,7 @@ class _Alias(ModuleType):
 
     def __dir__(self) -> list[str]:
         names = {n for room in self._rooms for n in dir(import_module(f"rram_hil.{room}"))}
-        return sorted(name for name in names if not name.startswith("_"))
+        return sorted(name for name in names if name.isidentifier() and not name.startswith("_"))
 
     def __getattr__(self, name: str) -> object:
         if name == "__all__":  # what `from ... import *` asks for

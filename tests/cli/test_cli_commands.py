@@ -156,7 +156,10 @@ def test_export_writes_every_table_and_array_with_units(here: Any) -> None:
 def test_demo_names_the_extra_that_is_missing(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     line = here.refused("demo")
-    assert line == "rram-hil: demo needs torch and scikit-learn: pip install 'rram-hil[demo]'"
+    assert line == (
+        "rram-hil: demo needs torch and scikit-learn and matplotlib and jinja2:"
+        " pip install 'rram-hil[demo]'"
+    )
 
 
 def test_demo_hands_on_its_options(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
