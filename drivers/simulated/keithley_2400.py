@@ -179,7 +179,7 @@ class Simulated2400(KeithleySmu):
         self.sense_scale = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
         self.compliance = {"VOLT": 21.0, "CURR": 1.05e-4}
         self.mode = {"VOLT": "FIX", "CURR": "FIX"}
-        self.ends = {(q, end): 0.0 for q in ("VOLT", "CURR") for end in ("STAR", "STOP")}
+        self.starts, self.stops = {"VOLT": 0.0, "CURR": 0.0}, {"VOLT": 0.0, "CURR": 0.0}
         self.points = BUFFER
         self.triggered: dict[str, float] = {}
         self.delay_s = 0.0
@@ -227,13 +227,10 @@ class Simulated2400(KeithleySmu):
             self.esr |= 16
 
     @override
-    def status_byte(self) -> int:
+    def summary(self) -> int:
         """Bit 0 is the measurement summary."""
-        byte = super().status_byte() & ~64
-        byte |= (
-            1 if self.measurement_event & int(float(self.values[self.MEASUREMENT_ENABLE])) else 0
-        )
-        return byte | (64 if byte & self.sre else 0)
+        enabled = int(float(self.values[self.MEASUREMENT_ENABLE]))
+        return super().summary() | (1 if self.measurement_event & enabled else 0)
 
     @override
     def clear(self) -> None:
@@ -245,13 +242,18 @@ class Simulated2400(KeithleySmu):
             "*TRG": lambda _: self._proceed("BUS"),
             "*SAV": lambda _: None,
             "*RCL": lambda _: None,
-            ":SOURce#:FUNCtion[:MODE]": self._set_function,
-            ":SOURce#:FUNCtion[:MODE]?": lambda _: self.function,
+            **self.own(
+                ":SOURce#:FUNCtion[:MODE]",
+                "function",
+                lambda c: c.choice(0, "VOLTage", "CURRent"),
+                applies=True,
+            ),
             ":SOURce#:DELay": self._set_delay,
             ":SOURce#:DELay?": lambda c: self.number_reply(c, self._delay(), 0, 9999.999, 0),
             ":SOURce#:CLEar[:IMMediate]": lambda _: self._output(False),
-            self.POINTS: self._set_points,
-            f"{self.POINTS}?": lambda _: str(self.points),
+            **self.own(
+                self.POINTS, "points", lambda c: round(c.number(0, 2, BUFFER, default=BUFFER))
+            ),
             "[:SENSe#]:FUNCtion[:ON]": self._sense_on,
             "[:SENSe#]:FUNCtion[:ON]?": lambda _: self._told(self.sensed),
             "[:SENSe#]:FUNCtion[:ON]:ALL": lambda _: self.sensed.update({"VOLT", "CURR", "RES"}),
@@ -261,10 +263,16 @@ class Simulated2400(KeithleySmu):
             "[:SENSe#]:FUNCtion:OFF:ALL": lambda _: self.sensed.clear(),
             "[:SENSe#]:FUNCtion:STATe?": lambda c: str(int(function_word(c.text()) in self.sensed)),
             "[:SENSe#]:DATA[:LATest]?": lambda _: self._told_readings(self.samples[-1:]),
-            ":ARM[:SEQuence#][:LAYer#]:COUNt": self._set_arm_count,
-            ":ARM[:SEQuence#][:LAYer#]:COUNt?": lambda _: str(self.arm_count),
-            ":TRIGger[:SEQuence#]:COUNt": self._set_trigger_count,
-            ":TRIGger[:SEQuence#]:COUNt?": lambda _: str(self.trigger_count),
+            **self.own(
+                ":ARM[:SEQuence#][:LAYer#]:COUNt",
+                "arm_count",
+                lambda c: self._count(c, self.trigger_count),
+            ),
+            **self.own(
+                ":TRIGger[:SEQuence#]:COUNt",
+                "trigger_count",
+                lambda c: self._count(c, self.arm_count),
+            ),
             ":TRIGger[:SEQuence#]:CLEar": lambda _: None,
             ":INITiate[:IMMediate]": lambda _: self._initiate(),
             ":ABORt": lambda _: self.clear(),
@@ -282,16 +290,19 @@ class Simulated2400(KeithleySmu):
             ":ROUTe:TERMinals": self.set_terminals,
             ":ROUTe:TERMinals?": lambda _: self.terminals,
             ":CALCulate3:DATA?": lambda _: self._statistics(),
+            ":SYSTem:LOCal": lambda _: None,
+            ":SYSTem:REMote": lambda _: None,
+            ":SYSTem:RWLock": lambda _: None,
             ":SYSTem:PRESet": lambda _: self.reset(),
-            ":SYSTem:LFRequency": _checked(50, 60),
+            ":SYSTem:LFRequency": partial(_check, 50, 60),
             ":SYSTem:LFRequency?": lambda _: f"{self.place.line_hz:.0f}",
-            ":SYSTem:BEEPer[:IMMediate]": _checked(65, 2e6),
+            ":SYSTem:BEEPer[:IMMediate]": partial(_check, 65, 2e6),
             ":SYSTem:TIME?": lambda _: f"{self._time():.6E}",
             ":SYSTem:TIME:RESet": self._reset_time,
             ":SYSTem:VERSion?": lambda _: "1996.0",
             ":SYSTem:CLEar": lambda _: self.queue.clear(),
             ":SYSTem:ERRor:COUNt?": lambda _: str(len(self.queue)),
-            ":SYSTem:ERRor:ALL?": lambda _: self._all_errors(),
+            ":SYSTem:ERRor:ALL?": self.all_errors,
             ":SYSTem:ERRor:CODE[:NEXT]?": lambda _: self.next_error().partition(",")[0],
             ":STATus:PRESet": lambda _: self._status_preset(),
             ":STATus:QUEue[:NEXT]?": self.next_error,
@@ -305,8 +316,6 @@ class Simulated2400(KeithleySmu):
             ":DISPlay[:WINDow#]:TEXT[:DATA]": lambda _: None,
             ":DISPlay:CNDisplay": lambda _: None,
         }
-        for root in (":SYSTem:LOCal", ":SYSTem:REMote", ":SYSTem:RWLock"):
-            table[root] = lambda _: None
         for root in (":TRACe", ":DATA"):
             table |= {
                 f"{root}:DATA?": lambda _: self._told_readings(self._stamped()),
@@ -324,9 +333,11 @@ class Simulated2400(KeithleySmu):
             table |= self._of_quantity(word)
         for word in ("VOLTage[:DC]", "CURRent[:DC]", "RESistance"):
             short = word[:4] if word[0] != "R" else "RES"
-            table[f"[:SENSe#]:{word}:NPLCycles"] = self._set_nplc
-            table[f"[:SENSe#]:{word}:NPLCycles?"] = lambda c: self.number_reply(
-                c, self.nplc, 0.01, 10, 1
+            table |= self.own(
+                f"[:SENSe#]:{word}:NPLCycles",
+                "nplc",
+                lambda c: c.number(0, 0.01, 10.0, default=1.0),
+                asked=lambda c: c.number(0, 0.01, 10.0, default=1.0),
             )
             table[f":MEASure:{word}?"] = partial(self._measure, short)
             table[f":CONFigure:{word}"] = partial(self._configure, short)
@@ -342,19 +353,34 @@ class Simulated2400(KeithleySmu):
             f"{source}[:LEVel]:TRIGgered[:AMPLitude]?": lambda c: self.number_reply(
                 c, self.triggered.get(q, self.levels[q]), -top, top, 0
             ),
-            f"{source}:MODE": lambda c: self._set_mode(c, q),
-            f"{source}:MODE?": lambda _: self.mode[q],
+            **self.own(
+                f"{source}:MODE",
+                "mode",
+                lambda c: c.choice(0, "FIXed", "SWEep", "LIST"),
+                key=q,
+                applies=True,
+            ),
             f"{source}:RANGe[:UPPer]": lambda c: self.set_source_range(c, q),
             f"{source}:RANGe[:UPPer]?": lambda c: self.number_reply(
                 c, self.source_scale[q].top, -top, top, top
             ),
-            f"{source}:STARt": lambda c: self._set_end(c, q, "STAR"),
-            f"{source}:STARt?": lambda c: self.number_reply(c, self.ends[q, "STAR"], -top, top, 0),
-            f"{source}:STOP": lambda c: self._set_end(c, q, "STOP"),
-            f"{source}:STOP?": lambda c: self.number_reply(c, self.ends[q, "STOP"], -top, top, 0),
+            **self.own(
+                f"{source}:STARt",
+                "starts",
+                lambda c: self.level_of(c, q, None),
+                key=q,
+                asked=lambda c: c.number(0, -top, top, default=0.0),
+            ),
+            **self.own(
+                f"{source}:STOP",
+                "stops",
+                lambda c: self.level_of(c, q, None),
+                key=q,
+                asked=lambda c: c.number(0, -top, top, default=0.0),
+            ),
             f"{source}:STEP": lambda c: self._set_step(c, q),
             f"{source}:STEP?": lambda _: (
-                f"{(self.ends[q, 'STOP'] - self.ends[q, 'STAR']) / (self.points - 1):.6E}"
+                f"{(self.stops[q] - self.starts[q]) / (self.points - 1):.6E}"
             ),
             f"{sense}:RANGe[:UPPer]": lambda c: self._set_sense_range(c, q),
             f"{sense}:RANGe[:UPPer]?": lambda c: self.number_reply(
@@ -367,14 +393,12 @@ class Simulated2400(KeithleySmu):
             f"{sense}:PROTection[:LEVel]?": lambda c: self.number_reply(
                 c, self.compliance[q], -top, top, _RESET[q]
             ),
-            f"{sense}:PROTection:TRIPped?": lambda _: str(int(self._in_compliance(q))),
+            f"{sense}:PROTection:TRIPped?": lambda _: str(
+                int(self.is_on and q != self.function and self.sense().limited)
+            ),
         }
 
     # Source
-
-    def _set_function(self, call: Call) -> None:
-        self.function = call.choice(0, "VOLTage", "CURRent")
-        self.apply()
 
     @override
     def set_level(self, call: Call, quantity: str) -> None:
@@ -387,10 +411,6 @@ class Simulated2400(KeithleySmu):
         self.triggered[q] = self.level_of(
             call, q, None if self.source_auto[q] else self.source_scale[q]
         )
-
-    def _set_mode(self, call: Call, q: str) -> None:
-        self.mode[q] = call.choice(0, "FIXed", "SWEep", "LIST")
-        self.apply()
 
     @override
     def take_source_scale(self, quantity: str, scale: Scale) -> None:
@@ -411,15 +431,9 @@ class Simulated2400(KeithleySmu):
     def _delay(self) -> float:
         return AUTO_DELAY_S if self.values[self.DELAY_AUTO] else self.delay_s
 
-    def _set_end(self, call: Call, q: str, end: str) -> None:
-        self.ends[q, end] = self.level_of(call, q, None)
-
-    def _set_points(self, call: Call) -> None:
-        self.points = round(call.number(0, 2, BUFFER, default=BUFFER))
-
     def _set_step(self, call: Call, q: str) -> None:
         step = self.level_of(call, q, None)
-        width = self.ends[q, "STOP"] - self.ends[q, "STAR"]
+        width = self.stops[q] - self.starts[q]
         if step == 0 or width / step < 0:
             raise PARAMETER
         points = math.floor(width / step + 1e-6) + 1
@@ -469,12 +483,6 @@ class Simulated2400(KeithleySmu):
         self.compliance[q] = value
         self.apply()
 
-    def _in_compliance(self, q: str) -> bool:
-        return self.is_on and q != self.function and self.sense().limited
-
-    def _set_nplc(self, call: Call) -> None:
-        self.nplc = call.number(0, 0.01, 10, default=1.0)
-
     def _sense_on(self, call: Call) -> None:
         names = {
             function_word(name)
@@ -501,12 +509,6 @@ class Simulated2400(KeithleySmu):
         return ",".join(f'"{name}"' for word, name in names.items() if word in functions) or '""'
 
     # Trigger model
-
-    def _set_arm_count(self, call: Call) -> None:
-        self.arm_count = self._count(call, self.trigger_count)
-
-    def _set_trigger_count(self, call: Call) -> None:
-        self.trigger_count = self._count(call, self.arm_count)
 
     def _count(self, call: Call, other: int) -> int:
         count = round(call.number(0, 1, BUFFER, default=1.0))
@@ -562,7 +564,7 @@ class Simulated2400(KeithleySmu):
             return self.lists[q]
         if self.mode[q] == "FIX":
             return []
-        start, stop = self.ends[q, "STAR"], self.ends[q, "STOP"]
+        start, stop = self.starts[q], self.stops[q]
         if self.values[self.DIRECTION] == "DOWN":
             start, stop = stop, start
         if self.values[self.SPACING] == "LIN":
@@ -779,23 +781,12 @@ class Simulated2400(KeithleySmu):
         return str(event)
 
     def _status_preset(self) -> None:
-        for pattern in self.values:
-            if pattern.startswith(":STATus:"):
-                self.values[pattern] = 0.0
-
-    def _all_errors(self) -> str:
-        errors = ",".join(str(e) for e in self.queue) or self.NO_ERROR
-        self.queue.clear()
-        return errors
+        self.values |= dict.fromkeys((p for p in self.values if p.startswith(":STATus:")), 0.0)
 
 
-def _checked(low: float, high: float) -> Handler:
+def _check(low: float, high: float, call: Call) -> None:
     """A command of which only the parameter's range matters here."""
-
-    def act(call: Call) -> None:
-        call.number(0, low, high)
-
-    return act
+    call.number(0, low, high)
 
 
 _RESET = {"VOLT": 21.0, "CURR": 1.05e-4}

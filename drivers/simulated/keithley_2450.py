@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 import numpy as np
 from typing_extensions import override
@@ -197,26 +198,13 @@ def _settings() -> tuple[Setting, ...]:
             ),
             *(Setting(f"{source}:DELay:USER{n}", 0.0, 0, 1e4) for n in range(1, 6)),
         ]
-    guards = (
-        "PROT2",
-        "PROT5",
-        "PROT10",
-        "PROT20",
-        "PROT40",
-        "PROT60",
-        "PROT80",
-        "PROT100",
-        "PROT120",
-        "PROT140",
+    guards = (2, 5, 10, 20, 40, 60, 80, 100, 120, 140, 160, 180)
+    protection = Setting(
+        ":SOURce#:VOLTage:PROTection[:LEVel]",
+        "NONE",
+        words=(*(f"PROT{volts}" for volts in guards), "NONE"),
     )
-    listed.append(
-        Setting(
-            ":SOURce#:VOLTage:PROTection[:LEVel]",
-            "NONE",
-            words=(*guards, "PROT160", "PROT180", "NONE"),
-        )
-    )
-    return tuple(listed)
+    return (*listed, protection)
 
 
 class Simulated2450(KeithleySmu):
@@ -302,11 +290,9 @@ class Simulated2450(KeithleySmu):
         return self.NO_ERROR
 
     @override
-    def status_byte(self) -> int:
+    def summary(self) -> int:
         """Warnings set no bit."""
-        byte = super().status_byte() & ~68
-        byte |= 4 if self._error_count() else 0
-        return byte | (64 if byte & self.sre else 0)
+        return super().summary() & ~4 | (4 if self._error_count() else 0)
 
     @override
     def actions(self) -> dict[str, Handler]:
@@ -374,11 +360,11 @@ class Simulated2450(KeithleySmu):
             ("MINimum", np.min),
             ("STDDev", np.std),
         ):
-            table[f":TRACe:STATistics:{how}?"] = self._statistic(of)
+            table[f":TRACe:STATistics:{how}?"] = partial(self._statistic, of)
         for word in FUNCTIONS:
             short = "RES" if word[0] == "R" else word[:4]
             dc = "" if word[0] == "R" else "[:DC]"
-            table[f":MEASure:{word}{dc}?"] = self._measured(short)
+            table[f":MEASure:{word}{dc}?"] = partial(self._measured, short)
             if short != "RES":
                 table |= self._of_quantity(word)
         return table
@@ -682,12 +668,9 @@ class Simulated2450(KeithleySmu):
         self._take(self._buffer(call, 0), round(float(self.values["[:SENSe#]:COUNt"])))
         return self._fetch(call)
 
-    def _measured(self, function: str) -> Handler:
-        def act(call: Call) -> str | bytes:
-            self.sensed = function
-            return self._read(call)
-
-        return act
+    def _measured(self, function: str, call: Call) -> str | bytes:
+        self.sensed = function
+        return self._read(call)
 
     def _fetch(self, call: Call) -> str | bytes:
         buffer = self._buffer(call, 0)
@@ -749,14 +732,11 @@ class Simulated2450(KeithleySmu):
         }
         return f"{value[name]:.{digits - 1}E}"
 
-    def _statistic(self, of: Callable[[list[float]], float]) -> Handler:
-        def act(call: Call) -> str:
-            values = [r.value for r in self._buffer(call, 0).readings]
-            if not values:
-                raise ScpiError(-230, "Data corrupt or stale")
-            return f"{of(values):.6E}"
-
-        return act
+    def _statistic(self, of: Callable[[list[float]], float], call: Call) -> str:
+        values = [r.value for r in self._buffer(call, 0).readings]
+        if not values:
+            raise ScpiError(-230, "Data corrupt or stale")
+        return f"{of(values):.6E}"
 
     # System
 

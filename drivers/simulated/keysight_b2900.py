@@ -175,7 +175,7 @@ class _Output:
     data: list[tuple[float, ...]] = field(default_factory=list)
     trace: list[tuple[float, ...]] = field(default_factory=list)
     trace_points: int = 100000
-    trace_feeds: bool = False
+    trace_control: str = "NEV"
 
     def __post_init__(self) -> None:
         self.aperture_s = 0.1 * self.line_s
@@ -318,8 +318,7 @@ class SimulatedB2900(ScpiInstrument):
     def _drive(self, output: _Output) -> None:
         terminal = self.place.terminal(str(output.number))
         if not output.is_on:
-            held = Drive("voltage", 0.0, 0.1) if output.off_mode == "ZERO" else Drive()
-            terminal.drive(held)
+            terminal.drive(Drive("voltage", 0.0, 0.1) if output.off_mode == "ZERO" else Drive())
         elif output.function == "VOLT":
             terminal.drive(Drive("voltage", output.now, output.limit["CURR"]))
         else:
@@ -413,7 +412,7 @@ class SimulatedB2900(ScpiInstrument):
 
     def _keep(self, output: _Output, values: tuple[float, ...]) -> None:
         output.data.append(values)
-        if output.trace_feeds and len(output.trace) < output.trace_points:
+        if output.trace_control == "NEXT" and len(output.trace) < output.trace_points:
             output.trace.append(values)
 
     # Triggers
@@ -591,18 +590,12 @@ class SimulatedB2900(ScpiInstrument):
             self._switch(output, False)
 
     def _initiate(self, chosen: list[_Output], which: str) -> None:
-        layers = [
-            layer
-            for o in chosen
-            for layer in (o.tran, o.acq)
-            if which == "ALL" or (which == "ACQ") == layer.is_acquire
-        ]
         for output in chosen:
             if which != "ACQ":
                 for level in output.levels():
                     self._check_level(output, output.function, level)
         ready = []
-        for layer in layers:
+        for layer in self._of(which, chosen):
             if layer.is_initiated:
                 self.push(INIT_IGNORED)
                 continue
@@ -777,26 +770,25 @@ class SimulatedB2900(ScpiInstrument):
         def restart(_: Call) -> None:
             self._zero_s = self.place.bus.clock.now_s
 
-        def all_errors(_: Call) -> str:
-            errors = ",".join(str(e) for e in self.queue) or self.NO_ERROR
-            self.queue.clear()
-            return errors
-
         def complete(_: Call) -> str:
             self._wait(self._layers())
             return "1"
 
-        orders = ("NORMal", "SWAPped")
         return {
             **pair(":FORMat[:DATA]", put_format, lambda _: self._format),
-            **self.kept(":FORMat:BORDer", lambda _: self, "_border", partial(_choice, orders)),
+            **self.kept(
+                ":FORMat:BORDer",
+                lambda _: self,
+                "_border",
+                partial(_choice, ("NORMal", "SWAPped")),
+            ),
             **pair(":FORMat:ELEMents:SENSe", put_elements, lambda _: ",".join(self._elements)),
             ":SYSTem:TIME:TIMer:COUNt:RESet[:IMMediate]": restart,
             ":SYSTem:TIME:TIMer:COUNt?": lambda _: (
                 f"{self.place.bus.clock.now_s - self._zero_s:+.6E}"
             ),
             ":SYSTem:ERRor:COUNt?": lambda _: str(len(self.queue)),
-            ":SYSTem:ERRor:ALL?": all_errors,
+            ":SYSTem:ERRor:ALL?": self.all_errors,
             ":SYSTem:VERSion?": lambda _: "1999.0",
             ":SYSTem:LFRequency?": lambda _: f"{self.place.line_hz:.0f}",
             **self.kept(":SYSTem:BEEPer:STATe", lambda _: self, "_beeps", Call.switch),
@@ -825,32 +817,17 @@ class SimulatedB2900(ScpiInstrument):
     def _source(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
         for name, most in (("VOLTage", 210.0), ("CURRent", 3.03)):
-            what = name[:4].upper()
-            table |= self._levels(name, what, most)
-            table |= self._word(f"[:SOURce#]:{name}:MODE", "mode", ("FIXed", "SWEep", "LIST"), what)
-            table |= self._switch_setting(f"[:SOURce#]:{name}:RANGe:AUTO", "source_auto", what)
-            for end, attribute in (("STARt", "start"), ("STOP", "stop")):
-                table |= self._number(f"[:SOURce#]:{name}:{end}", attribute, -most, most, what, 0.0)
-            table |= self._number(
-                f"[:SOURce#]:{name}[:LEVel]:TRIGgered[:AMPLitude]",
-                "triggered",
-                -most,
-                most,
-                what,
-                0.0,
-            )
-        table |= self._word("[:SOURce#]:FUNCtion[:SHAPe]", "shape", ("DC", "PULSe"))
-        table |= self._switch_setting("[:SOURce#]:FUNCtion:TRIGgered:CONTinuous", "continuous")
-        table |= self._word("[:SOURce#]:SWEep:DIRection", "direction", ("UP", "DOWN"))
-        table |= self._word("[:SOURce#]:SWEep:SPACing", "spacing", ("LINear", "LOGarithmic"))
-        table |= self._word("[:SOURce#]:SWEep:STAir", "stair", ("SINGle", "DOUBle"))
-        table |= self._number("[:SOURce#]:PULSe:DELay", "pulse_delay_s", 0.0, 99999.9)
-        table |= self._number("[:SOURce#]:PULSe:WIDTh", "pulse_width_s", 50e-6, 100000.0)
-        table |= self._switch_setting("[:SOURce#]:WAIT[:STATe]", "source_waits")
-        table |= self._switch_setting(":OUTPut#:ON:AUTO", "on_auto")
-        table |= self._switch_setting(":OUTPut#:OFF:AUTO", "off_auto")
-        table |= self._switch_setting(":OUTPut#:PROTection[:STATe]", "protects")
-        table |= self._word(":OUTPut#:OFF:MODE", "off_mode", ("NORMal", "HIZ", "ZERO"))
+            what, head = name[:4].upper(), f"[:SOURce#]:{name}"
+            table |= {
+                **self._levels(name, what, most),
+                **self._word(f"{head}:MODE", "mode", ("FIXed", "SWEep", "LIST"), what),
+                **self._switch_setting(f"{head}:RANGe:AUTO", "source_auto", what),
+                **self._number(f"{head}:STARt", "start", -most, most, what, 0.0),
+                **self._number(f"{head}:STOP", "stop", -most, most, what, 0.0),
+                **self._number(
+                    f"{head}[:LEVel]:TRIGgered[:AMPLitude]", "triggered", -most, most, what, 0.0
+                ),
+            }
 
         def put_output(call: Call) -> None:
             self._switch(self._output(call), call.switch())
@@ -863,12 +840,25 @@ class SimulatedB2900(ScpiInstrument):
                 # goes off.
                 self._switch(output, False)
             output.function = word
-            output.now = output.level[word]
-            self._drive(output)
+            self._go_to(output, output.level[word])
 
-        table |= pair(":OUTPut#[:STATe]", put_output, lambda c: str(int(self._output(c).is_on)))
-        table |= pair("[:SOURce#]:FUNCtion:MODE", put_function, lambda c: self._output(c).function)
-        return table
+        return {
+            **table,
+            **self._word("[:SOURce#]:FUNCtion[:SHAPe]", "shape", ("DC", "PULSe")),
+            **self._switch_setting("[:SOURce#]:FUNCtion:TRIGgered:CONTinuous", "continuous"),
+            **self._word("[:SOURce#]:SWEep:DIRection", "direction", ("UP", "DOWN")),
+            **self._word("[:SOURce#]:SWEep:SPACing", "spacing", ("LINear", "LOGarithmic")),
+            **self._word("[:SOURce#]:SWEep:STAir", "stair", ("SINGle", "DOUBle")),
+            **self._number("[:SOURce#]:PULSe:DELay", "pulse_delay_s", 0.0, 99999.9),
+            **self._number("[:SOURce#]:PULSe:WIDTh", "pulse_width_s", 50e-6, 100000.0),
+            **self._switch_setting("[:SOURce#]:WAIT[:STATe]", "source_waits"),
+            **self._switch_setting(":OUTPut#:ON:AUTO", "on_auto"),
+            **self._switch_setting(":OUTPut#:OFF:AUTO", "off_auto"),
+            **self._switch_setting(":OUTPut#:PROTection[:STATe]", "protects"),
+            **self._word(":OUTPut#:OFF:MODE", "off_mode", ("NORMal", "HIZ", "ZERO")),
+            **pair(":OUTPut#[:STATe]", put_output, lambda c: str(int(self._output(c).is_on))),
+            **pair("[:SOURce#]:FUNCtion:MODE", put_function, lambda c: self._output(c).function),
+        }
 
     def _levels(self, name: str, what: str, most: float) -> dict[str, Handler]:
         """Level, range, sweep points and list of one quantity."""
@@ -885,9 +875,6 @@ class SimulatedB2900(ScpiInstrument):
             output = self._output(call)
             full = output.range_for(call.number(0, output.ranges(what)[0], most), what)
             output.source_range[what], output.source_auto[what] = full, False
-
-        def put_points(call: Call) -> None:
-            self._output(call).points[what] = int(call.number(0, 1, MOST_LEVELS))
 
         def values(call: Call, held: int) -> list[float]:
             if not call.arguments:
@@ -914,8 +901,12 @@ class SimulatedB2900(ScpiInstrument):
                 put_range,
                 lambda c: f"{self._output(c).source_range[what]:+.8E}",
             ),
-            **pair(
-                f"[:SOURce#]:{name}:POINts", put_points, lambda c: str(self._output(c).points[what])
+            **self.kept(
+                f"[:SOURce#]:{name}:POINts",
+                self._output,
+                "points",
+                lambda c: int(c.number(0, 1, MOST_LEVELS)),
+                key=what,
             ),
             **pair(
                 f"[:SOURce#]:LIST:{name}",
@@ -931,31 +922,29 @@ class SimulatedB2900(ScpiInstrument):
         for name, most in (("VOLTage", 210.0), ("CURRent", 3.03)):
             what = name[:4].upper()
             lowest = 2e-3 if what == "VOLT" else 1e-10 if self._is_fine else 1e-9
+            first = 2.0 if what == "VOLT" else 1e-4
             head = f":SENSe#:{name}[:DC]"
-            for tail in ("[:LEVel]", "[:LEVel]:BOTH"):
-                table |= self._number(
-                    f"{head}:PROTection{tail}",
-                    "limit",
-                    lowest,
-                    most,
-                    what,
-                    2.0 if what == "VOLT" else 1e-4,
-                )
-            table[f"{head}:PROTection:TRIPped?"] = partial(self._is_tripped, what)
-            table |= self._switch_setting(f"{head}:RANGe:AUTO", "sense_auto", what)
-            table |= self._sense_range(f"{head}:RANGe[:UPPer]", what, "sense_range")
-            table |= self._sense_range(f"{head}:RANGe:AUTO:LLIMit", what, "sense_lowest")
-            table |= self._aperture(f"{head}:APERture", 1.0)
-            table |= self._aperture(f"{head}:NPLCycles", 1.0 / self.place.line_hz)
-            table |= self._switch_setting(f"{head}:APERture:AUTO", "aperture_auto")
-        table |= self._switch_setting(":SENSe#:REMote", "is_remote")
-        table |= self._switch_setting(":SENSe#:WAIT[:STATe]", "sense_waits")
+            limit = f"{head}:PROTection[:LEVel]"
+            table |= {
+                **self._number(limit, "limit", lowest, most, what, first),
+                **self._number(f"{limit}:BOTH", "limit", lowest, most, what, first),
+                f"{head}:PROTection:TRIPped?": partial(self._is_tripped, what),
+                **self._switch_setting(f"{head}:RANGe:AUTO", "sense_auto", what),
+                **self._sense_range(f"{head}:RANGe[:UPPer]", what, "sense_range"),
+                **self._sense_range(f"{head}:RANGe:AUTO:LLIMit", what, "sense_lowest"),
+                **self._aperture(f"{head}:APERture", 1.0),
+                **self._aperture(f"{head}:NPLCycles", 1.0 / self.place.line_hz),
+                **self._switch_setting(f"{head}:APERture:AUTO", "aperture_auto"),
+            }
 
         def functions(call: Call) -> str:
             held = self._output(call).functions
             return ",".join(f'"{f}"' for f in FUNCTIONS if f in held) or '""'
 
-        return table | {
+        return {
+            **table,
+            **self._switch_setting(":SENSe#:REMote", "is_remote"),
+            **self._switch_setting(":SENSe#:WAIT[:STATe]", "sense_waits"),
             ":SENSe#:FUNCtion[:ON]": lambda c: self._output(c).functions.update(_functions(c)),
             ":SENSe#:FUNCtion[:ON]?": functions,
             ":SENSe#:FUNCtion[:ON]:ALL": lambda c: self._output(c).functions.update(FUNCTIONS),
@@ -994,28 +983,23 @@ class SimulatedB2900(ScpiInstrument):
     def _trigger(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
         actions = (("[:ALL]", "ALL"), (":TRANsient", "TRAN"), (":ACQuire", "ACQ"))
+        settings: dict[str, tuple[str, Callable[[Call], object]]] = {
+            "COUNt": ("count", lambda c: int(c.number(0, 1, 100000))),
+            "DELay": ("delay_s", lambda c: c.number(0, 0.0, 100000.0)),
+            "TIMer": ("timer_s", self._timer_of),
+            "SOURce[:SIGNal]": ("source", self._source_of),
+        }
         for node, which in actions:
             for head, prefix in ((":ARM#", "arm_"), (":TRIGger#", "")):
-                base = f"{head}{node}"
-                table |= self._layer_setting(
-                    f"{base}:COUNt", which, f"{prefix}count", lambda c: int(c.number(0, 1, 100000))
-                )
-                table |= self._layer_setting(
-                    f"{base}:DELay", which, f"{prefix}delay_s", lambda c: c.number(0, 0.0, 100000.0)
-                )
-                table |= self._layer_setting(
-                    f"{base}:TIMer", which, f"{prefix}timer_s", self._timer_of
-                )
-                table |= self._layer_setting(
-                    f"{base}:SOURce[:SIGNal]", which, f"{prefix}source", self._source_of
-                )
-            table |= self._layer_setting(
-                f":TRIGger#{node}:TOUTput[:STATe]", which, "out_on", lambda c: c.switch()
-            )
-            table |= self._layer_setting(
-                f":TRIGger#{node}:TOUTput:SIGNal", which, "out_pins", self._pins_of
-            )
-            table |= self._actions(node, which)
+                for tail, (name, parse) in settings.items():
+                    pattern = f"{head}{node}:{tail}"
+                    table |= self._layer_setting(pattern, which, f"{prefix}{name}", parse)
+            out = f":TRIGger#{node}:TOUTput"
+            table |= {
+                **self._layer_setting(f"{out}[:STATe]", which, "out_on", Call.switch),
+                **self._layer_setting(f"{out}:SIGNal", which, "out_pins", self._pins_of),
+                **self._actions(node, which),
+            }
         return table
 
     def _actions(self, node: str, which: str) -> dict[str, Handler]:
@@ -1037,9 +1021,7 @@ class SimulatedB2900(ScpiInstrument):
         ]
 
     def _idle_command(self, which: str, call: Call) -> str:
-        self._wait(
-            self._of(which, [self._outputs[1]] if not call.arguments else self._chosen(call))
-        )
+        self._wait(self._of(which, self._chosen(call)))
         return "1"
 
     def _layer_setting(
@@ -1060,8 +1042,8 @@ class SimulatedB2900(ScpiInstrument):
         return call.number(0, self._output(call).shortest_s, 100000.0)
 
     def _source_of(self, call: Call) -> str:
-        words = ["AINT", "BUS", "TIMer", "INT1", "INT2", "LAN", *(f"EXT{n}" for n in PINS)]
-        return call.choice(0, *words)
+        words = (f"EXT{n}" for n in PINS)
+        return call.choice(0, "AINT", "BUS", "TIMer", "INT1", "INT2", "LAN", *words)
 
     def _pins_of(self, call: Call) -> tuple[int, ...]:
         words = [f"EXT{n}" for n in PINS]
@@ -1081,12 +1063,15 @@ class SimulatedB2900(ScpiInstrument):
         for pattern, name, choices in words:
             table |= self.kept(pattern, self._pin, name, partial(_choice, choices))
         width = f"{head}:TOUTput[:EDGE]:WIDTh"
-        table |= self.kept(width, self._pin, "width_s", lambda c: c.number(0, 10e-6, 10e-3))
-        for subsystem, name in (("[:SOURce#]", "source"), (":SENSe#", "sense")):
-            table |= self._switch_setting(f"{subsystem}:TOUTput[:STATe]", f"{name}_out")
-            pins = f"{subsystem}:TOUTput:SIGNal"
-            table |= self.kept(pins, self._output, f"{name}_pins", self._pins_of)
-        return table
+        source, sense = "[:SOURce#]:TOUTput", ":SENSe#:TOUTput"
+        return {
+            **table,
+            **self.kept(width, self._pin, "width_s", lambda c: c.number(0, 10e-6, 10e-3)),
+            **self._switch_setting(f"{source}[:STATe]", "source_out"),
+            **self.kept(f"{source}:SIGNal", self._output, "source_pins", self._pins_of),
+            **self._switch_setting(f"{sense}[:STATe]", "sense_out"),
+            **self.kept(f"{sense}:SIGNal", self._output, "sense_pins", self._pins_of),
+        }
 
     def _pin(self, call: Call) -> _Pin:
         if call.suffixes[-1] not in self._pins:
@@ -1095,11 +1080,11 @@ class SimulatedB2900(ScpiInstrument):
 
     def _readings(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
-        kinds: list[tuple[str, tuple[str, ...] | None]] = [("", None)]
-        kinds += [
-            (f":{name}", (short,)) for name, short in zip(LONG_ELEMENTS, ELEMENTS, strict=True)
-        ]
-        for node, elements in kinds:
+        kinds: dict[str, tuple[str, ...] | None] = {
+            "": None,
+            **{f":{name}": (short,) for name, short in zip(LONG_ELEMENTS, ELEMENTS, strict=True)},
+        }
+        for node, elements in kinds.items():
             for form, is_array in (("[:SCALar]", False), (":ARRay", True)):
                 table[f":FETCh{form}{node}?"] = partial(
                     self._fetch, elements=elements, is_array=is_array
@@ -1120,11 +1105,7 @@ class SimulatedB2900(ScpiInstrument):
             **pair(":TRACe#:POINts", self._put_points, lambda c: str(self._output(c).trace_points)),
             ":TRACe#:POINts:ACTual?": lambda c: str(len(self._output(c).trace)),
             **pair(":TRACe#:FEED", self._feed_source, lambda _: "SENS"),
-            **pair(
-                ":TRACe#:FEED:CONTrol",
-                self._put_feed,
-                lambda c: "NEXT" if self._output(c).trace_feeds else "NEV",
-            ),
+            **self._word(":TRACe#:FEED:CONTrol", "trace_control", ("NEXT", "NEVer")),
         }
 
     def _sensed(self, call: Call) -> str | bytes:
@@ -1137,24 +1118,21 @@ class SimulatedB2900(ScpiInstrument):
         return self._reply(self._rows([output], self._elements, lambda _: rows))
 
     def _traced(self, call: Call) -> str | bytes:
-        output = self._output(call)
-        return self._reply(self._rows([output], self._elements, lambda o: o.trace))
+        return self._reply(self._rows([self._output(call)], self._elements, lambda o: o.trace))
 
     def _clear_trace(self, call: Call) -> None:
-        output = self._output(call)
-        if output.trace_feeds:
-            raise CONFLICT
-        output.trace.clear()
+        self._unfed(call).trace.clear()
 
     def _put_points(self, call: Call) -> None:
-        output = self._output(call)
-        if output.trace_feeds:
-            raise CONFLICT
+        output = self._unfed(call)
         output.trace_points = int(call.number(0, 1, 100000))
 
-    def _put_feed(self, call: Call) -> None:
+    def _unfed(self, call: Call) -> _Output:
+        """A channel whose trace buffer is not being filled. Raises `ScpiError` -221 for others."""
         output = self._output(call)
-        output.trace_feeds = call.choice(0, "NEXT", "NEVer") == "NEXT"
+        if output.trace_control == "NEXT":
+            raise CONFLICT
+        return output
 
     def _feed_source(self, call: Call) -> None:
         self._output(call)

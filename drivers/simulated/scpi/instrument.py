@@ -285,6 +285,12 @@ class ScpiInstrument(SimulatedInstrument):
         """Take the oldest error, as text."""
         return str(self.queue.popleft()) if self.queue else self.NO_ERROR
 
+    def all_errors(self, _: Call) -> str:
+        """Take all errors, as text."""
+        errors = ",".join(map(str, self.queue)) or self.NO_ERROR
+        self.queue.clear()
+        return errors
+
     def shown(self, value: object) -> str:
         """How a query tells a value that a command keeps."""
         return str(int(value)) if isinstance(value, bool) else str(value)
@@ -325,11 +331,13 @@ class ScpiInstrument(SimulatedInstrument):
         return pair(pattern, put, get)
 
     def status_byte(self) -> int:
-        """`*STB?`: error queue (bit 2), event status (5), master summary (6); a subclass may add
-        its own.
-        """
-        byte = (4 if self.queue else 0) | (32 if self.esr & self.ese else 0)
+        """`*STB?`: the summary bits, and the master summary (bit 6)."""
+        byte = self.summary()
         return byte | (64 if byte & self.sre else 0)
+
+    def summary(self) -> int:
+        """Error queue (bit 2), event status (5); a subclass may add its own."""
+        return (4 if self.queue else 0) | (32 if self.esr & self.ese else 0)
 
     def _all_commands(self) -> dict[str, Handler]:
         def clear(_: Call) -> None:

@@ -11,13 +11,24 @@ from __future__ import annotations
 import math
 import zlib
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from typing_extensions import override
 
 from ..array.terminals import Drive, Place, Sensed
-from .instrument import ILLEGAL, MISSING, PARAMETER, Call, Handler, ScpiError, ScpiInstrument
+from .instrument import (
+    ILLEGAL,
+    MISSING,
+    PARAMETER,
+    Call,
+    Handler,
+    ScpiError,
+    ScpiInstrument,
+    pair,
+)
 
 OVERFLOW = 9.9e37
 OVERRANGE = 1.05
@@ -148,8 +159,9 @@ class KeithleySmu(ScpiInstrument):
     def commands(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
         for setting in self.SETTINGS:
-            table[setting.pattern] = self._setter(setting)
-            table[f"{setting.pattern}?"] = self._getter(setting)
+            table |= pair(
+                setting.pattern, partial(self._put, setting), partial(self._told_setting, setting)
+            )
         return table | self.actions()
 
     @override
@@ -246,8 +258,7 @@ class KeithleySmu(ScpiInstrument):
 
     def sense_scale_now(self, quantity: str) -> Scale:
         """The range that a quantity is measured on: its source's where it is forced."""
-        scales = self.source_scale if quantity == self.function else self.sense_scale
-        return scales[quantity]
+        return (self.source_scale if quantity == self.function else self.sense_scale)[quantity]
 
     def set_terminals(self, call: Call) -> None:
         """Front or rear terminals; a change switches the output off."""
@@ -279,6 +290,33 @@ class KeithleySmu(ScpiInstrument):
         top = (scale or self.meters[quantity].scales[-1]).top * (1 + 1e-9)
         return call.number(0, -top, top, default=0.0)
 
+    @override
+    def shown(self, value: object) -> str:
+        return f"{value:.6E}" if isinstance(value, float) else super().shown(value)
+
+    def own(
+        self,
+        pattern: str,
+        name: str,
+        parse: Callable[[Call], object],
+        *,
+        key: str = "",
+        asked: Callable[[Call], object] | None = None,
+        applies: bool = False,
+    ) -> dict[str, Handler]:
+        """A command whose parameter is kept in attribute `name` of this instrument, and its query;
+        see `kept`. With `applies` it reaches the terminal at once.
+        """
+        return self.kept(
+            pattern,
+            lambda _: self,
+            name,
+            parse,
+            key=key,
+            asked=asked,
+            then=KeithleySmu.apply if applies else None,
+        )
+
     def number_reply(
         self, call: Call, value: float, low: float, high: float, default: float
     ) -> str:
@@ -287,21 +325,12 @@ class KeithleySmu(ScpiInstrument):
             value = call.number(0, low, high, default=default)
         return f"{value:.6E}"
 
-    def _setter(self, setting: Setting) -> Handler:
-        def act(call: Call) -> None:
-            self.values[setting.pattern] = setting.parse(call)
+    def _put(self, setting: Setting, call: Call) -> None:
+        self.values[setting.pattern] = setting.parse(call)
 
-        return act
-
-    def _getter(self, setting: Setting) -> Handler:
-        def act(call: Call) -> str:
-            if call.arguments and not setting.words and not isinstance(setting.default, bool):
-                return setting.answer(
-                    call.number(0, setting.low, setting.high, default=float(setting.default))
-                )
-            return setting.answer(self.values[setting.pattern])
-
-        return act
+    def _told_setting(self, setting: Setting, call: Call) -> str:
+        asks = call.arguments and not setting.words and not isinstance(setting.default, bool)
+        return setting.answer(setting.parse(call) if asks else self.values[setting.pattern])
 
 
 def function_word(text: str, *more: str) -> str:

@@ -82,16 +82,21 @@ class Buffer(LuaTable):
         self.cache = True
         for name in _COLUMNS:
             self.values[name] = Column(self, name)
-        self.values["FILL_ONCE"], self.values["FILL_WINDOW"] = 0.0, 1.0
-        self.values["clear"] = self.clear
-        self.values["clearcache"] = lambda: None
-        self.define("n", lambda: float(len(self.entries)))
-        self.define("capacity", lambda: float(self.capacity))
-        self.define("basetimestamp", lambda: self.base_s)
-        self.define("appendmode", lambda: float(self.append_mode), self._put_append)
-        self.define("collectsourcevalues", lambda: float(self.source_values), self._put_source)
-        self.define("collecttimestamps", lambda: float(self.time_stamps), self._put_time)
-        self.define("cachemode", lambda: float(self.cache), self._put_cache)
+        self.values |= {
+            "FILL_ONCE": 0.0,
+            "FILL_WINDOW": 1.0,
+            "clear": self.clear,
+            "clearcache": lambda: None,
+        }
+        self.attributes = {
+            "n": (lambda: float(len(self.entries)), None),
+            "capacity": (lambda: float(self.capacity), None),
+            "basetimestamp": (lambda: self.base_s, None),
+            "appendmode": (lambda: float(self.append_mode), self._put_append),
+            "collectsourcevalues": (lambda: float(self.source_values), self._put_source),
+            "collecttimestamps": (lambda: float(self.time_stamps), self._put_time),
+            "cachemode": (lambda: float(self.cache), self._put_cache),
+        }
         self.sealed = True
 
     @property

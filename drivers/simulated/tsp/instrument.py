@@ -26,6 +26,7 @@ from .lua_compiler import Machine
 from .lua_library import install, number_at, text_at
 from .lua_values import (
     LONGEST_STRING,
+    Attribute,
     LuaError,
     LuaSyntaxError,
     LuaTable,
@@ -376,8 +377,6 @@ class TspInstrument(SimulatedInstrument):
     # Globals that every TSP instrument has
 
     def _build_base(self) -> None:
-        g = self.globals
-
         def exit_() -> None:
             raise _ExitError
 
@@ -385,34 +384,46 @@ class TspInstrument(SimulatedInstrument):
             self.wait_complete()
             self.esr |= 1
 
-        g.set("print", self._print)
-        g.set(
-            "printnumber",
-            lambda *values: self.print_numbers([number_at(v, 1, "printnumber") for v in values]),
+        self.globals.fill(
+            {
+                "print": self._print,
+                "printnumber": lambda *values: self.print_numbers(
+                    [number_at(v, 1, "printnumber") for v in values]
+                ),
+                "printbuffer": self._print_buffer,
+                "delay": lambda seconds: self.elapse(number(seconds, 0.0, 100_000.0)),
+                "waitcomplete": lambda _group=None: self.wait_complete(),
+                "opc": opc,
+                "reset": lambda _system=None: self._reset_all(),
+                "exit": exit_,
+                "makegetter": lambda table, name: lambda: table.get(name),
+                "makesetter": lambda table, name: lambda value: table.set(name, value),
+                "format": self._format_table(),
+                "localnode": self._localnode_table(),
+                "errorqueue": self._errorqueue_table(),
+                "timer": self._timer_table(),
+                "os": LuaTable({"time": self._time, "clock": self.now_s}),
+                "bit": _bit_table(),
+                "script": self._script_table(),
+                "node": _Nodes(self),
+                "tsplink": self._tsplink_table(),
+            }
         )
-        g.set("printbuffer", self._print_buffer)
-        g.set("delay", lambda seconds: self.elapse(number(seconds, 0.0, 100_000.0)))
-        g.set("waitcomplete", lambda _group=None: self.wait_complete())
-        g.set("opc", opc)
-        g.set("reset", lambda _system=None: self._reset_all())
-        g.set("exit", exit_)
-        g.set("makegetter", lambda table, name: lambda: table.get(name))
-        g.set("makesetter", lambda table, name: lambda value: table.set(name, value))
-        g.set("format", self._format_table())
-        g.set("localnode", self._localnode_table())
-        g.set("errorqueue", self._errorqueue_table())
-        g.set("timer", self._timer_table())
-        g.set("os", LuaTable({"time": self._time, "clock": self.now_s}))
-        g.set("bit", _bit_table())
-        g.set("script", self._script_table())
-        g.set("node", _Nodes(self))
-        g.set("tsplink", self._tsplink_table())
 
     def _time(self, *_: Value) -> float:
         return float(math.floor(EPOCH_S + self.now_s()))
 
     def _format_table(self) -> LuaTable:
-        table = LuaTable(
+        def precision(value: Value) -> None:
+            self.precision = int(number(value, 1, 16))
+
+        def data(value: Value) -> None:
+            self.data_format = int(number(value, 1, 3))
+
+        def order(value: Value) -> None:
+            self.little_endian = number(value, 0, 1) == 1
+
+        return LuaTable(
             {
                 "ASCII": 1.0,
                 "SREAL": 2.0,
@@ -425,44 +436,42 @@ class TspInstrument(SimulatedInstrument):
                 "BIGENDIAN": 0.0,
                 "SWAPPED": 1.0,
                 "LITTLEENDIAN": 1.0,
-            }
+            },
+            {
+                "asciiprecision": (lambda: float(self.precision), precision),
+                "data": (lambda: float(self.data_format), data),
+                "byteorder": (lambda: float(self.little_endian), order),
+            },
+            sealed=True,
         )
 
-        def precision(value: Value) -> None:
-            self.precision = int(number(value, 1, 16))
-
-        def data(value: Value) -> None:
-            self.data_format = int(number(value, 1, 3))
-
-        def order(value: Value) -> None:
-            self.little_endian = number(value, 0, 1) == 1
-
-        table.define("asciiprecision", lambda: float(self.precision), precision)
-        table.define("data", lambda: float(self.data_format), data)
-        table.define("byteorder", lambda: float(self.little_endian), order)
-        table.sealed = True
-        return table
-
     def _localnode_table(self) -> LuaTable:
-        table = LuaTable({"ENABLE": 1.0, "DISABLE": 0.0, "description": f"Keithley {self.model}"})
-
-        def flag(name: str) -> None:
+        def flag(name: str) -> Attribute:
             def put(value: Value) -> None:
                 setattr(self, name, boolean(value))
 
-            table.define(name, lambda: float(getattr(self, name)), put)
+            return lambda: float(getattr(self, name)), put
 
-        for name in ("prompts", "prompts4882", "showerrors"):
-            flag(name)
-        table.define("model", lambda: self.pretends or self.model)
-        table.define("serialno", lambda: self.place.serial)
-        table.define("version", lambda: self.FIRMWARE)
-        table.define("revision", lambda: self.FIRMWARE)
-        table.define("linefreq", lambda: self.place.line_hz, lambda value: None)
-        table.define("autolinefreq", lambda: True, lambda value: None)
-        table.set("reset", self._reset_all)
-        table.sealed = True
-        return table
+        return LuaTable(
+            {
+                "ENABLE": 1.0,
+                "DISABLE": 0.0,
+                "description": f"Keithley {self.model}",
+                "reset": self._reset_all,
+            },
+            {
+                "prompts": flag("prompts"),
+                "prompts4882": flag("prompts4882"),
+                "showerrors": flag("showerrors"),
+                "model": (lambda: self.pretends or self.model, None),
+                "serialno": (lambda: self.place.serial, None),
+                "version": (lambda: self.FIRMWARE, None),
+                "revision": (lambda: self.FIRMWARE, None),
+                "linefreq": (lambda: self.place.line_hz, lambda value: None),
+                "autolinefreq": (lambda: True, lambda value: None),
+            },
+            sealed=True,
+        )
 
     def _errorqueue_table(self) -> LuaTable:
         def following() -> tuple[Value, ...]:
@@ -471,10 +480,11 @@ class TspInstrument(SimulatedInstrument):
             error = self.queue.popleft()
             return float(error.code), error.text, float(error.severity), float(error.node)
 
-        table = LuaTable({"next": following, "clear": lambda: self.queue.clear()})
-        table.define("count", lambda: float(len(self.queue)))
-        table.sealed = True
-        return table
+        return LuaTable(
+            {"next": following, "clear": lambda: self.queue.clear()},
+            {"count": (lambda: float(len(self.queue)), None)},
+            sealed=True,
+        )
 
     def _timer_table(self) -> LuaTable:
         def restart() -> None:
@@ -510,17 +520,18 @@ class TspInstrument(SimulatedInstrument):
         return table
 
     def _tsplink_table(self) -> LuaTable:
-        table = LuaTable()
-
         def reset(_expected: Value = None) -> float:
             return float(max(len(self.place.bus.nodes), 1))
 
-        table.set("reset", reset)
-        table.define("state", lambda: "online")
-        table.define("node", lambda: float(self.node_number), lambda value: None)
-        table.define("master", lambda: 1.0)
-        table.define("group", lambda: 0.0, lambda value: None)
-        return table
+        return LuaTable(
+            {"reset": reset},
+            {
+                "state": (lambda: "online", None),
+                "node": (lambda: float(self.node_number), lambda value: None),
+                "master": (lambda: 1.0, None),
+                "group": (lambda: 0.0, lambda value: None),
+            },
+        )
 
 
 class _Node(LuaTable):

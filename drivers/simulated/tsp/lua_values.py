@@ -52,6 +52,12 @@ class EndlessError(LuaError):
     """A chunk that does not end; `pcall` does not hold it."""
 
 
+Attribute = tuple[Callable[[], Value] | None, Callable[[Value], None] | None]
+"""How a computed attribute is read and set; without the second it is read-only, without the first
+write-only.
+"""
+
+
 class LuaTable:
     """A Lua table from the inside of an instrument: values by key, attributes that are computed,
     perhaps callable.
@@ -60,14 +66,23 @@ class LuaTable:
     error.
     """
 
-    def __init__(self, values: dict[Any, Value] | None = None) -> None:
+    def __init__(
+        self,
+        values: dict[Any, Value] | None = None,
+        attributes: dict[str, Attribute] | None = None,
+        *,
+        sealed: bool = False,
+    ) -> None:
         self.values: dict[Any, Value] = {}
-        self.attributes: dict[
-            str, tuple[Callable[[], Value] | None, Callable[[Value], None] | None]
-        ] = {}
+        self.attributes = dict(attributes or {})
         self.sealed = False
         self.on_call: Callable[..., Value] | None = None
-        for key, value in (values or {}).items():
+        self.fill(values or {})
+        self.sealed = sealed
+
+    def fill(self, values: dict[Any, Value]) -> None:
+        """Set values, in order; see `set`."""
+        for key, value in values.items():
             self.set(key, value)
 
     def define(

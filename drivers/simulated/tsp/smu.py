@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from ..array.terminals import Drive, Sensed
 from .buffer import (
@@ -29,6 +29,7 @@ from .buffer import (
 from .lua_values import (
     PARAMETER_TOO_BIG,
     PARAMETER_TOO_SMALL,
+    Attribute,
     LuaTable,
     TspError,
     Value,
@@ -479,35 +480,36 @@ class Smu:
     # The tables
 
     def _table(self) -> LuaTable:
-        table = LuaTable(dict(CONSTANTS))
-        table.set("nvbuffer1", self.buffers[0])
-        table.set("nvbuffer2", self.buffers[1])
-        table.set("makebuffer", lambda size: Buffer(int(number(size, 1, WITHOUT_LIMIT))))
-        table.set("savebuffer", lambda buffer: None)
-        table.set("reset", self.default)
-        table.set("source", self._source_table())
-        table.set("measure", self._measure_table())
-        self._plain(table, "sense", "sense", 0, 3)
-        for kind in ("v", "i", "r", "p"):
-            self._step_function(table, kind, kind)
-        self._step_function(table, "iv", "iv")
-        table.set("trigger", LuaTable())
-        table.set("abort", lambda: None)
-        return table
+        return LuaTable(
+            {
+                **CONSTANTS,
+                "nvbuffer1": self.buffers[0],
+                "nvbuffer2": self.buffers[1],
+                "makebuffer": lambda size: Buffer(int(number(size, 1, WITHOUT_LIMIT))),
+                "savebuffer": lambda buffer: None,
+                "reset": self.default,
+                "source": self._source_table(),
+                "measure": self._measure_table(),
+                **{
+                    f"measure{kinds}andstep": partial(self._and_step, kinds)
+                    for kinds in ("v", "i", "r", "p", "iv")
+                },
+                "trigger": LuaTable(),
+                "abort": lambda: None,
+            },
+            self._plain("sense", "sense", 0, 3),
+        )
 
-    def _step_function(self, table: LuaTable, name: str, kinds: str) -> None:
-        def run(*arguments: Value) -> tuple[float, ...]:
-            if not arguments:
-                raise TspError(-109, "Missing Parameter")
-            readings = self.measure(kinds, arguments[:-1])
-            self.set_level(self.sourced, arguments[-1])
-            return readings
-
-        table.set(f"measure{name}andstep", run)
+    def _and_step(self, kinds: str, *arguments: Value) -> tuple[float, ...]:
+        if not arguments:
+            raise TspError(-109, "Missing Parameter")
+        readings = self.measure(kinds, arguments[:-1])
+        self.set_level(self.sourced, arguments[-1])
+        return readings
 
     def _plain(
-        self, table: LuaTable, name: str, key: str, low: float, high: float, *, whole: bool = True
-    ) -> None:
+        self, name: str, key: str, low: float, high: float, *, whole: bool = True
+    ) -> dict[str, Attribute]:
         """A setting that is a number between two limits."""
 
         def put(value: Value) -> None:
@@ -515,103 +517,94 @@ class Smu:
             self.plain[key] = float(round(setting)) if whole else setting
             self.apply()
 
-        table.define(name, lambda: self.plain[key], put)
+        return {name: (lambda: self.plain[key], put)}
 
     def _source_table(self) -> LuaTable:
-        table = LuaTable()
-        for kind in ("v", "i"):
-            _attribute(
-                table,
-                f"level{kind}",
-                lambda k=kind: self.level[k],
-                lambda v, k=kind: self.set_level(k, v),
-            )
-            _attribute(
-                table,
-                f"limit{kind}",
-                lambda k=kind: self.limit[k],
-                lambda v, k=kind: self.set_limit(k, v),
-            )
-            _attribute(
-                table,
-                f"range{kind}",
-                lambda k=kind: self.source_scale(k),
-                lambda v, k=kind: self.set_source_range(k, v),
-            )
-            _attribute(
-                table,
-                f"autorange{kind}",
-                lambda k=kind: float(self.source_auto[k]),
-                lambda v, k=kind: self.set_source_auto(k, v),
-            )
-            self._lowest(table, kind, self.source_low, measured=False)
-            self._plain(
-                table,
-                f"offlimit{kind}",
-                f"off limit {kind}",
-                0.0,
-                self.ranges(kind)[-1] * HEADROOM,
-                whole=False,
-            )
-        _attribute(table, "limitp", lambda: self.limit["p"], self._set_power_limit)
-        _attribute(table, "func", lambda: float(self.volts_mode), self.set_function)
-        _attribute(table, "output", lambda: float(self.output), self.set_output)
-        table.define("compliance", lambda: self.in_compliance)
-        self._plain(table, "delay", "source delay", -1.0, 100_000.0, whole=False)
-        self._plain(table, "settling", "settling", 0, 128)
-        self._plain(table, "highc", "highc", 0, 1)
-        self._plain(table, "sink", "sink", 0, 1)
-        self._plain(table, "offmode", "off mode", 0, 2)
-        self._plain(table, "offfunc", "off function", 0, 1)
-        self._plain(table, "outputenableaction", "output enable", 0, 1)
-        table.sealed = True
-        return table
+        return LuaTable(
+            attributes={
+                **self._sources("v"),
+                **self._sources("i"),
+                "limitp": (lambda: self.limit["p"], self._set_power_limit),
+                "func": (lambda: float(self.volts_mode), self.set_function),
+                "output": (lambda: float(self.output), self.set_output),
+                "compliance": (lambda: self.in_compliance, None),
+                **self._plain("delay", "source delay", -1.0, 100_000.0, whole=False),
+                **self._plain("settling", "settling", 0, 128),
+                **self._plain("highc", "highc", 0, 1),
+                **self._plain("sink", "sink", 0, 1),
+                **self._plain("offmode", "off mode", 0, 2),
+                **self._plain("offfunc", "off function", 0, 1),
+                **self._plain("outputenableaction", "output enable", 0, 1),
+            },
+            sealed=True,
+        )
+
+    def _sources(self, kind: str) -> dict[str, Attribute]:
+        """Attributes of `source` that are there for each quantity."""
+        most = self.ranges(kind)[-1] * HEADROOM
+        return {
+            f"level{kind}": (lambda: self.level[kind], partial(self.set_level, kind)),
+            f"limit{kind}": (lambda: self.limit[kind], partial(self.set_limit, kind)),
+            f"range{kind}": (
+                lambda: self.source_scale(kind),
+                partial(self.set_source_range, kind),
+            ),
+            f"autorange{kind}": (
+                lambda: float(self.source_auto[kind]),
+                partial(self.set_source_auto, kind),
+            ),
+            **self._lowest(self.source_low, kind, measured=False),
+            **self._plain(f"offlimit{kind}", f"off limit {kind}", 0.0, most, whole=False),
+        }
 
     def _set_power_limit(self, value: Value) -> None:
         self.limit["p"] = number(value, 0.0, 1e3)
         self.apply()
 
-    def _lowest(
-        self, table: LuaTable, kind: str, kept: dict[str, float], *, measured: bool
-    ) -> None:
+    def _lowest(self, kept: dict[str, float], kind: str, *, measured: bool) -> dict[str, Attribute]:
         def put(value: Value) -> None:
             kept[kind] = self.fitting(kind, abs(number(value)), measured=measured)
 
-        table.define(f"lowrange{kind}", lambda: kept[kind], put)
+        return {f"lowrange{kind}": (lambda: kept[kind], put)}
 
     def _measure_table(self) -> LuaTable:
-        table = LuaTable()
+        values: dict[str, Value] = {}
         for kinds in ("v", "i", "r", "p", "iv"):
-            table.set(kinds, lambda *buffers, k=kinds: self.measure(k, buffers))
-            table.set(f"overlapped{kinds}", lambda *buffers, k=kinds: self._overlapped(k, buffers))
-        for kind in ("v", "i"):
-            _attribute(
-                table,
-                f"range{kind}",
-                lambda k=kind: self.measure_scale(k),
-                lambda v, k=kind: self.set_measure_range(k, v),
-            )
-            _attribute(
-                table,
-                f"autorange{kind}",
-                lambda k=kind: self.measure_auto[k],
-                lambda v, k=kind: self._set_measure_auto(k, v),
-            )
-            self._lowest(table, kind, self.measure_low, measured=True)
-        self._plain(table, "nplc", "nplc", 0.001, 25.0, whole=False)
-        self._plain(table, "count", "count", 1, MOST_COUNT)
-        self._plain(table, "interval", "interval", 0.0, 1.0, whole=False)
-        self._plain(table, "delay", "measure delay", -1.0, 100_000.0, whole=False)
-        self._plain(table, "delayfactor", "delay factor", 0.0, 1e3, whole=False)
-        self._plain(table, "autozero", "autozero", 0, 2)
-        self._plain(table, "analogfilter", "analog filter", 0, 1)
-        self._plain(table, "highcrangedelayfactor", "high c delay", 1.0, 99.0, whole=False)
-        table.set("filter", self._filter_table())
-        table.set("rel", self._relative_table())
-        table.sealed = True
-        return table
+            values[kinds] = lambda *buffers, k=kinds: self.measure(k, buffers)
+            values[f"overlapped{kinds}"] = partial(self._overlapped, kinds)
+        values |= {"filter": self._filter_table(), "rel": self._relative_table()}
+        return LuaTable(
+            values,
+            {
+                **self._measures("v"),
+                **self._measures("i"),
+                **self._plain("nplc", "nplc", 0.001, 25.0, whole=False),
+                **self._plain("count", "count", 1, MOST_COUNT),
+                **self._plain("interval", "interval", 0.0, 1.0, whole=False),
+                **self._plain("delay", "measure delay", -1.0, 100_000.0, whole=False),
+                **self._plain("delayfactor", "delay factor", 0.0, 1e3, whole=False),
+                **self._plain("autozero", "autozero", 0, 2),
+                **self._plain("analogfilter", "analog filter", 0, 1),
+                **self._plain("highcrangedelayfactor", "high c delay", 1.0, 99.0, whole=False),
+            },
+            sealed=True,
+        )
 
-    def _overlapped(self, kinds: str, buffers: tuple[Value, ...]) -> None:
+    def _measures(self, kind: str) -> dict[str, Attribute]:
+        """Attributes of `measure` that are there for volts and for amperes."""
+        return {
+            f"range{kind}": (
+                lambda: self.measure_scale(kind),
+                partial(self.set_measure_range, kind),
+            ),
+            f"autorange{kind}": (
+                lambda: self.measure_auto[kind],
+                partial(self._set_measure_auto, kind),
+            ),
+            **self._lowest(self.measure_low, kind, measured=True),
+        }
+
+    def _overlapped(self, kinds: str, *buffers: Value) -> None:
         self.measure(kinds, buffers)
 
     def _set_measure_auto(self, kind: str, value: Value) -> None:
@@ -621,34 +614,35 @@ class Smu:
         )
 
     def _filter_table(self) -> LuaTable:
-        table = LuaTable()
-        self._plain(table, "enable", "filter", 0, 1)
-        self._plain(table, "count", "filter count", 1, 100)
-        self._plain(table, "type", "filter type", 0, 2)
-        table.sealed = True
-        return table
+        return LuaTable(
+            attributes={
+                **self._plain("enable", "filter", 0, 1),
+                **self._plain("count", "filter count", 1, 100),
+                **self._plain("type", "filter type", 0, 2),
+            },
+            sealed=True,
+        )
 
     def _relative_table(self) -> LuaTable:
-        table = LuaTable()
-        for kind in ("v", "i", "r", "p"):
+        return LuaTable(
+            attributes={name: it for kind in "virp" for name, it in self._relatives(kind).items()},
+            sealed=True,
+        )
 
-            def level(value: Value, k: str = kind) -> None:
-                self.relative[k] = number(value)
+    def _relatives(self, kind: str) -> dict[str, Attribute]:
+        """Attributes of `measure.rel` that are there for each quantity."""
 
-            def enable(value: Value, k: str = kind) -> None:
-                self.relative_on[k] = boolean(value)
+        def level(value: Value) -> None:
+            self.relative[kind] = number(value)
 
-            _attribute(table, f"level{kind}", lambda k=kind: self.relative[k], level)
-            _attribute(table, f"enable{kind}", lambda k=kind: float(self.relative_on[k]), enable)
-        table.sealed = True
-        return table
+        def enable(value: Value) -> None:
+            self.relative_on[kind] = boolean(value)
+
+        return {
+            f"level{kind}": (lambda: self.relative[kind], level),
+            f"enable{kind}": (lambda: float(self.relative_on[kind]), enable),
+        }
 
 
 WITHOUT_LIMIT = 1_000_000
 """Largest dynamic buffer that is made; the instrument's memory sets the limit."""
-
-
-def _attribute(
-    table: LuaTable, name: str, get: Callable[..., Any], put: Callable[..., Any]
-) -> None:
-    table.define(name, get, put)

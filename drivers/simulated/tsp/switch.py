@@ -242,10 +242,8 @@ class SimulatedTspSwitch(TspInstrument):
         self.triggers.add_digital_lines()
         channel = self.channel_table()
         channel.sealed = True
-        self.globals.set("channel", channel)
-        slots = LuaTable({float(slot): self.slot_table(slot) for slot in self.slots})
-        slots.sealed = True
-        self.globals.set("slot", slots)
+        slots = {float(slot): self.slot_table(slot) for slot in self.slots}
+        self.globals.fill({"channel": channel, "slot": LuaTable(slots, sealed=True)})
 
     def slot_table(self, slot: int) -> LuaTable:
         """`slot[X]`."""
@@ -255,15 +253,14 @@ class SimulatedTspSwitch(TspInstrument):
             if card
             else "Empty Slot"
         )
-        table = LuaTable()
-        table.define("idn", lambda: identity)
-        table.sealed = True
-        return table
+        return LuaTable(attributes={"idn": (lambda: identity, None)}, sealed=True)
 
     def channel_table(self) -> LuaTable:
         """`channel`."""
 
-        def listing(name: str, between: str, show: Callable[[Relay], str | None]) -> None:
+        def listing(
+            name: str, between: str, show: Callable[[Relay], str | None]
+        ) -> dict[str, Value]:
             def query(channels: Value, *_: Value) -> tuple[Value, ...]:
                 try:
                     relays = self._listed(channels, name)
@@ -275,7 +272,7 @@ class SimulatedTspSwitch(TspInstrument):
                     or None,
                 )
 
-            table.set(name, query)
+            return {name: query}
 
         def set_rule(value: Value) -> None:
             self.rule = float(int(number(value, 0, 2)))
@@ -297,27 +294,34 @@ class SimulatedTspSwitch(TspInstrument):
                 self.point_name(int(number(slot)), int(number(row)), int(number(column)))
             ).name
 
-        table = LuaTable(
-            RULES | {"ON": 1.0, "TYPE_SWITCH": 1.0, "TYPE_BACKPLANE": 2.0, "IND_CLOSED": 1.0}
+        return LuaTable(
+            {
+                **RULES,
+                "ON": 1.0,
+                "TYPE_SWITCH": 1.0,
+                "TYPE_BACKPLANE": 2.0,
+                "IND_CLOSED": 1.0,
+                "close": self._close,
+                "open": self._open,
+                "exclusiveclose": lambda channels: self._exclusive(channels, False),
+                "exclusiveslotclose": lambda channels: self._exclusive(channels, True),
+                "reset": lambda channels: self._reset_channels(self._listed(channels, "reset")),
+                "setdelay": set_delay,
+                "setforbidden": lambda channels: forbid(channels, True),
+                "clearforbidden": lambda channels: forbid(channels, False),
+                "createspecifier": specifier,
+                **listing("getclose", ";", lambda r: r.name if r.is_closed else None),
+                **listing("getcount", ",", lambda r: str(r.closures)),
+                **listing("getstate", ",", lambda r: str(int(r.is_closed))),
+                **listing("gettype", ",", lambda r: "1" if r.row else "2"),
+                **listing("getdelay", ",", lambda r: f"{r.delay_s:.5e}" if r.row else None),
+                **listing("getforbidden", ",", lambda r: r.name if r.is_forbidden else None),
+            },
+            {
+                "connectrule": (lambda: self.rule, set_rule),
+                "connectsequential": (lambda: float(self.is_sequential), set_sequential),
+            },
         )
-        table.define("connectrule", lambda: self.rule, set_rule)
-        table.define("connectsequential", lambda: float(self.is_sequential), set_sequential)
-        table.set("close", self._close)
-        table.set("open", self._open)
-        table.set("exclusiveclose", lambda channels: self._exclusive(channels, False))
-        table.set("exclusiveslotclose", lambda channels: self._exclusive(channels, True))
-        table.set("reset", lambda channels: self._reset_channels(self._listed(channels, "reset")))
-        table.set("setdelay", set_delay)
-        table.set("setforbidden", lambda channels: forbid(channels, True))
-        table.set("clearforbidden", lambda channels: forbid(channels, False))
-        table.set("createspecifier", specifier)
-        listing("getclose", ";", lambda r: r.name if r.is_closed else None)
-        listing("getcount", ",", lambda r: str(r.closures))
-        listing("getstate", ",", lambda r: str(int(r.is_closed)))
-        listing("gettype", ",", lambda r: "1" if r.row else "2")
-        listing("getdelay", ",", lambda r: f"{r.delay_s:.5e}" if r.row else None)
-        listing("getforbidden", ",", lambda r: r.name if r.is_forbidden else None)
-        return table
 
     def _crosspoints(self, channels: Value, relays: Iterable[Relay]) -> list[Relay]:
         """Those that are no backplane relays. Raises `TspError` where one of these is named by

@@ -197,9 +197,7 @@ class Line(TriggerObject):
         self.width_s = SHORTEST_PULSE_S
         self.level = True
         self._stimulus = self.add_stimulus(self.assert_)
-        self.table.set("assert", self.assert_)
-        self.table.set("release", lambda: None)
-        self.table.set("reset", self.reset)
+        self.table.fill({"assert": self.assert_, "release": lambda: None, "reset": self.reset})
 
         def mode(value: Value) -> None:
             number = to_number(value)
@@ -372,9 +370,13 @@ class Triggers:
         self.lines: list[Line] = []
         self.links: list[Line] = []
         trigger = self.command.table
-        trigger.set("timer", _listed(self.timers))
-        trigger.set("blender", _listed(self.blenders))
-        trigger.set("generator", _listed(self.generators))
+        trigger.fill(
+            {
+                "timer": _listed(self.timers),
+                "blender": _listed(self.blenders),
+                "generator": _listed(self.generators),
+            }
+        )
         instrument.globals.set("trigger", trigger)
 
     def _generator(self) -> TriggerObject:
@@ -390,9 +392,6 @@ class Triggers:
             made = Line(self.instrument, lambda at=at: bus.pulse((name, at)))  # type: ignore[misc]
             bus.listen((name, at), made.came)
             self.lines.append(made)
-        table = LuaTable(
-            {f"TRIG_{k}": v for k, v in MODES.items()} | {"trigger": _listed(self.lines)}
-        )
 
         def line(at: Value) -> Line:
             number = to_number(at)
@@ -408,13 +407,15 @@ class Triggers:
             for n, each in enumerate(self.lines):
                 each.level = bool(whole >> n & 1)
 
-        table.set("readbit", lambda at: float(line(at).level))
-        table.set("writebit", write)
-        table.set(
-            "readport", lambda: float(sum(each.level << n for n, each in enumerate(self.lines)))
-        )
-        table.set("writeport", write_port)
-        self.instrument.globals.set("digio", table)
+        values = {
+            **{f"TRIG_{name}": mode for name, mode in MODES.items()},
+            "trigger": _listed(self.lines),
+            "readbit": lambda at: float(line(at).level),
+            "writebit": write,
+            "readport": lambda: float(sum(each.level << n for n, each in enumerate(self.lines))),
+            "writeport": write_port,
+        }
+        self.instrument.globals.set("digio", LuaTable(values))
 
     def add_link_lines(self) -> None:
         """`tsplink.trigger`: three lines that all nodes share."""
@@ -426,8 +427,7 @@ class Triggers:
 
         self.links = [Line(self.instrument, lambda at=at: pulse(at)) for at in range(LINK_LINES)]  # type: ignore[misc]
         table = self.instrument.globals.get("tsplink")
-        for name, value in MODES.items():
-            table.values[f"TRIG_{name}"] = value
+        table.values |= {f"TRIG_{name}": mode for name, mode in MODES.items()}
         table.values["trigger"] = _listed(self.links)
 
     def reset(self) -> None:
@@ -445,6 +445,4 @@ class Triggers:
 
 
 def _listed(objects: list[Line] | list[Timer] | list[Blender] | list[TriggerObject]) -> LuaTable:
-    table = LuaTable({at + 1: each.table for at, each in enumerate(objects)})
-    table.sealed = True
-    return table
+    return LuaTable({at + 1: each.table for at, each in enumerate(objects)}, sealed=True)
