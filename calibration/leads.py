@@ -22,7 +22,7 @@ from rram_hil.hardware.instrument import Function, SourceMeter, SourceSetup
 from rram_hil.types import FloatArray
 from rram_hil.validation import Positive
 
-from .metrology.meters import opened, stay_within
+from .metrology.meters import opened, stay_within, swept
 from .metrology.references import BOARD_RANGES_A, Ranges, Reference, fit_excess, told_of
 
 
@@ -144,12 +144,7 @@ class Leads(Calibration):
             0.0,
             remote,
         )
-        meter.configure(self.channel, setup)
-        meter.output(self.channel, True)
-        try:
-            readings = meter.list_sweep(self.channel, np.tile([self.amps, -self.amps], self.repeat))
-        finally:
-            meter.output(self.channel, False)
+        readings = swept(meter, self.channel, setup, np.tile([self.amps, -self.amps], self.repeat))
         return np.where(readings.status == Status.OK, readings.volts, np.nan).reshape(
             self.repeat, 2
         )

@@ -29,7 +29,7 @@ from rram_hil.types import FloatArray
 from rram_hil.validation import Positive
 
 from .metrology.gum import NORMAL, mean_of, rounding_variance, solve
-from .metrology.meters import opened, stay_within
+from .metrology.meters import opened, stay_within, swept
 
 Word = Annotated[str, Field(min_length=1)]
 LEAST = 0.05
@@ -374,12 +374,12 @@ class SourceMeterCalibration(Calibration):
         range_v: float,
     ) -> FloatArray:
         """Amperes told at levels (V), shape (levels, repeat); NaN where a reading is not OK."""
-        meter.configure(self.channel, self._setup(limits, range_v, range_a, range_a))
-        meter.output(self.channel, True)
-        try:
-            readings = meter.list_sweep(self.channel, np.repeat(levels, self.repeat))
-        finally:
-            meter.output(self.channel, False)
+        readings = swept(
+            meter,
+            self.channel,
+            self._setup(limits, range_v, range_a, range_a),
+            np.repeat(levels, self.repeat),
+        )
         return np.where(readings.status == Status.OK, readings.amps, np.nan).reshape(
             levels.size, self.repeat
         )

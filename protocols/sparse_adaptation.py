@@ -100,7 +100,16 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         arrays = yield from Compute(
             "words", lambda do: self._train(programmed, network, setting, do)
         )
-        programmed.words = words = _words_from(arrays, network)
+        programmed.words = words = {
+            layer.name: LayerWords(
+                arrays[f"{layer.name}.indices"],
+                arrays[f"{layer.name}.values"],
+                float(arrays[f"{layer.name}.step"]),
+                arrays[f"{layer.name}.bias_values"],
+                float(arrays[f"{layer.name}.bias_step"]),
+            )
+            for layer in network.weighted
+        }
         # The words change what the layers pass on, so inputs and ADC ranges are chosen anew for
         # inference.
         programmed.encoding = None
@@ -169,16 +178,3 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
                 np.array(layer.bias_step),
             )
         return arrays
-
-
-def _words_from(arrays: Arrays, network: Network) -> dict[str, LayerWords]:
-    return {
-        layer.name: LayerWords(
-            arrays[f"{layer.name}.indices"],
-            arrays[f"{layer.name}.values"],
-            float(arrays[f"{layer.name}.step"]),
-            arrays[f"{layer.name}.bias_values"],
-            float(arrays[f"{layer.name}.bias_step"]),
-        )
-        for layer in network.weighted
-    }
