@@ -22,9 +22,8 @@ from rram_hil.hardware.instrument import Function, SourceMeter, SourceSetup
 from rram_hil.types import FloatArray
 from rram_hil.validation import Positive
 
-from .metrology.gum import NORMAL, freedom_of, solve
-from .metrology.meters import opened, stay_within
-from .metrology.references import BOARD_RANGES_A, Ranges, Reference, excess_of, told_of
+from .metrology.meters import opened, stay_within, swept
+from .metrology.references import BOARD_RANGES_A, Ranges, Reference, fit_excess, told_of
 
 
 class LeadOhms(CalibrationKind):
@@ -101,21 +100,15 @@ class Leads(Calibration):
         )
 
     def _from_references(self, setting: Setting) -> Plan[Value]:
-        excess, noise, sure, shared, freedom = yield from excess_of(
-            setting, self.references, self.levels, self.repeat, self.lowest_v, self.adc_range_a
+        values, widths, _ = yield from fit_excess(
+            setting,
+            self.references,
+            np.ones((len(self.references), 1)),
+            self.levels,
+            self.repeat,
+            self.lowest_v,
+            self.adc_range_a,
         )
-        n, k = excess.shape
-        design = np.column_stack((np.ones(n * k), np.repeat(np.eye(n), k, axis=0)))
-        spread = np.array(
-            [np.inf, *(max(r.half_width_ohm / NORMAL, 1e-12 * r.ohm) for r in self.references)]
-        )
-        if shared.any():
-            design, spread = np.column_stack((design, shared.ravel())), np.append(spread, 1.0)
-        good = np.isfinite(excess.ravel()) & np.isfinite(noise.ravel())
-        variance = (noise + sure).ravel()[good]
-        many = freedom_of(noise.ravel()[good], sure.ravel()[good], freedom)
-        fit = solve(design[good], excess.ravel()[good], variance, spread, many)
-        values, widths = fit.of(np.eye(design.shape[1])[:1])
         return measured_value(float(values[0]), float(widths[0]), "ohm")
 
     def _from_four_wires(self, setting: Setting) -> Plan[Value]:
@@ -151,12 +144,7 @@ class Leads(Calibration):
             0.0,
             remote,
         )
-        meter.configure(self.channel, setup)
-        meter.output(self.channel, True)
-        try:
-            readings = meter.list_sweep(self.channel, np.tile([self.amps, -self.amps], self.repeat))
-        finally:
-            meter.output(self.channel, False)
+        readings = swept(meter, self.channel, setup, np.tile([self.amps, -self.amps], self.repeat))
         return np.where(readings.status == Status.OK, readings.volts, np.nan).reshape(
             self.repeat, 2
         )

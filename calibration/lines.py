@@ -23,8 +23,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import ReadingPath
 from rram_hil.validation import Positive
 
-from .metrology.gum import NORMAL, freedom_of, solve
-from .metrology.references import BOARD_RANGES_A, Ranges, Reference, cells_of, excess_of, told_of
+from .metrology.references import BOARD_RANGES_A, Ranges, Reference, cells_of, fit_excess, told_of
 
 SAME_GATE_V = 1e-6
 """Gate volts closer than this are the same."""
@@ -90,30 +89,18 @@ class Lines(Calibration):
         if "lines" in setting.correction.kinds:
             raise ConfigError("take the calibration of lines out of [calibration] first")
         yield Progress(0, 1, f"{len(self.references)} references")
-        excess, noise, sure, shared, freedom = yield from excess_of(
-            setting, self.references, self.levels, self.repeat, self.lowest_v, self.adc_range_a
+        n = len(self.references)
+        pitches = pitches_of(cells_of(self.references, setting.geometry), setting.geometry)
+        # Unknown: wire, transistor.
+        values, widths, k = yield from fit_excess(
+            setting,
+            self.references,
+            np.column_stack((pitches, np.ones(n))),
+            self.levels,
+            self.repeat,
+            self.lowest_v,
+            self.adc_range_a,
         )
-        cells = cells_of(self.references, setting.geometry)
-        n, k = excess.shape
-        pitches = np.repeat(pitches_of(cells, setting.geometry), k)
-        own = np.repeat(np.eye(n), k, axis=0)
-        # Unknowns: wire, transistor, each reference's error, the readings' common error.
-        design = np.column_stack((pitches, np.ones(n * k), own, shared.ravel()))
-        spread = np.array(
-            [
-                np.inf,
-                np.inf,
-                *(max(r.half_width_ohm / NORMAL, 1e-12 * r.ohm) for r in self.references),
-                1.0,
-            ]
-        )
-        variance = (noise + sure).ravel()
-        good = np.isfinite(excess.ravel()) & np.isfinite(variance)
-        if not shared.any():
-            design, spread = design[:, :-1], spread[:-1]
-        freedom_now = freedom_of(noise.ravel()[good], sure.ravel()[good], freedom)
-        fit = solve(design[good], excess.ravel()[good], variance[good], spread, freedom_now)
-        values, widths = fit.of(np.eye(design.shape[1])[:2])
         assert isinstance(setting.read.wl_v, float)
         found = Calibrated(
             "lines",

@@ -29,7 +29,7 @@ from rram_hil.types import FloatArray
 from rram_hil.validation import Positive
 
 from .metrology.gum import NORMAL, mean_of, rounding_variance, solve
-from .metrology.meters import opened, stay_within
+from .metrology.meters import opened, stay_within, swept
 
 Word = Annotated[str, Field(min_length=1)]
 LEAST = 0.05
@@ -152,10 +152,9 @@ class SourceMeterCalibration(Calibration):
 
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields one computation that talks to the instruments; no cell is touched."""
-        reached = self.most_v if self.part == "gain" else 0.0
         stay_within(
             setting,
-            reached,
+            self.most_v if self.part == "gain" else 0.0,
             self.most_a if self.part == "gain" else 0.0,
             self.instrument,
             self.meter or "",
@@ -375,12 +374,12 @@ class SourceMeterCalibration(Calibration):
         range_v: float,
     ) -> FloatArray:
         """Amperes told at levels (V), shape (levels, repeat); NaN where a reading is not OK."""
-        meter.configure(self.channel, self._setup(limits, range_v, range_a, range_a))
-        meter.output(self.channel, True)
-        try:
-            readings = meter.list_sweep(self.channel, np.repeat(levels, self.repeat))
-        finally:
-            meter.output(self.channel, False)
+        readings = swept(
+            meter,
+            self.channel,
+            self._setup(limits, range_v, range_a, range_a),
+            np.repeat(levels, self.repeat),
+        )
         return np.where(readings.status == Status.OK, readings.amps, np.nan).reshape(
             levels.size, self.repeat
         )
@@ -424,7 +423,6 @@ def _as_stated(meter: SourceMeter, channel: str, limits: ChannelLimits) -> Array
     fraction_a, offset_a = _stated(limits.measures_a, limits.current_ranges_a)
     fraction_v, offset_v = _stated(limits.measures_v, limits.voltage_ranges_v)
     identity = meter.identity  # type: ignore[attr-defined]
-    told = f"{identity.model}\n{identity.serial}".encode()
     return {
         "range_a": np.array(limits.current_ranges_a),
         "offset_a": np.zeros(len(limits.current_ranges_a)),
@@ -436,7 +434,7 @@ def _as_stated(meter: SourceMeter, channel: str, limits: ChannelLimits) -> Array
         "offset_v_u": offset_v,
         "gain_v": np.zeros(len(limits.voltage_ranges_v)),
         "gain_v_u": fraction_v,
-        "identity": np.frombuffer(told, dtype=np.uint8),
+        "identity": np.frombuffer(f"{identity.model}\n{identity.serial}".encode(), dtype=np.uint8),
     }
 
 

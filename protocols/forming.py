@@ -200,8 +200,7 @@ class Forming(Protocol[FormingSummary]):
         )
         todo: IntArray = np.arange(n)
         while todo.size:
-            ramp = self._sweep(cells[todo], levels, wl_v, setting)
-            result = yield from ramp
+            result = yield from self._sweep(cells[todo], levels, wl_v, setting)
             reached = todo
             if result.interrupted:
                 reached, todo = todo[result.pulses > 0], todo[result.pulses == 0]

@@ -90,8 +90,11 @@ class Look(Protocol[LookSummary]):
         lines = Cells.from_index(
             np.arange(geometry.tiles * geometry.rows) * geometry.columns, geometry
         )
-        step = Step(0.0, 0.0, setting.read.wl_v, setting.read.width_s, "gate")
-        result = yield from Apply(lines, (step,), label="look, gate current")
+        result = yield from Apply(
+            lines,
+            (Step(0.0, 0.0, setting.read.wl_v, setting.read.width_s, "gate"),),
+            label="look, gate current",
+        )
         current = np.where(result.status == Status.OK, np.abs(result.current_a), np.nan)
         current[result.status == Status.OVER_RANGE] = np.inf
         return current[:, 0].reshape(geometry.tiles, geometry.rows)

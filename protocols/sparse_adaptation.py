@@ -98,22 +98,33 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         arrays = yield from Compute(
             "words", lambda do: self._train(programmed, network, setting, do)
         )
-        programmed.words = words = _words_from(arrays, network)
+        programmed.words = words = {
+            layer.name: LayerWords(
+                arrays[f"{layer.name}.indices"],
+                arrays[f"{layer.name}.values"],
+                float(arrays[f"{layer.name}.step"]),
+                arrays[f"{layer.name}.bias_values"],
+                float(arrays[f"{layer.name}.bias_step"]),
+            )
+            for layer in network.weighted
+        }
         # The words change what the layers pass on, so inputs and ADC ranges are chosen anew for
         # inference.
         programmed.encoding = None
         yield Progress(2, 3, "writing on-chip words")
         written = yield from word_operation(mapping, words, self.word_bits)
-        biases = sum(w.bias_values.size for w in words.values())
-        count = written.written + biases
+        count = written.written + sum(w.bias_values.size for w in words.values())
         for name, layer in words.items():
             yield Save(f"words_{name}", layer.values, (f"word_{name}",), attrs={"step": layer.step})
             yield Save(f"word_index_{name}", layer.indices, (f"word_{name}",))
         yield Save("on_chip_words", np.array(count), ())
         yield Save("forward_images", arrays["forward_images"], ())
-        fraction = count / network.parameters
         return AdaptationSummary(
-            count, fraction, int(result.reads.sum()), unreadable, int(arrays["forward_images"])
+            count,
+            count / network.parameters,
+            int(result.reads.sum()),
+            unreadable,
+            int(arrays["forward_images"]),
         )
 
     def _train(self, programmed: Programmed, network: Network, setting: Setting, do: Do) -> Arrays:
@@ -165,16 +176,3 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
                 np.array(layer.bias_step),
             )
         return arrays
-
-
-def _words_from(arrays: Arrays, network: Network) -> dict[str, LayerWords]:
-    return {
-        layer.name: LayerWords(
-            arrays[f"{layer.name}.indices"],
-            arrays[f"{layer.name}.values"],
-            float(arrays[f"{layer.name}.step"]),
-            arrays[f"{layer.name}.bias_values"],
-            float(arrays[f"{layer.name}.bias_step"]),
-        )
-        for layer in network.weighted
-    }

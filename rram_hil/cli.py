@@ -357,7 +357,7 @@ def list_installed(
     that are installed, and where each comes from.
     """
     from rram_hil.bench import discovery
-    from rram_hil.bench.installed import installed
+    from rram_hil.bench.plugins import installed
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.screens import show_installed
 

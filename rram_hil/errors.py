@@ -152,5 +152,6 @@ def _told(error: Exception) -> str:
 
 def _places(frames: Sequence[traceback.FrameSummary]) -> tuple[str, ...]:
     """Where the last frames stand, without the folders of this machine."""
-    last = frames[-FRAMES_TOLD:]
-    return tuple(f"{PurePath(f.filename).name}:{f.lineno} in {f.name}" for f in last)
+    return tuple(
+        f"{PurePath(f.filename).name}:{f.lineno} in {f.name}" for f in frames[-FRAMES_TOLD:]
+    )

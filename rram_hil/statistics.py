@@ -149,7 +149,9 @@ def between(samples: FloatArray) -> FloatArray:
     count = np.isfinite(samples).sum(axis=1)
     # Cells with one repeat tell nothing of its scatter, but hold it like the others.
     share = mean(np.divide(1.0, count, out=np.full(count.shape, np.nan), where=count > 0))
-    left = np.square(spread(_over(samples, 1))) - share * np.nan_to_num(mean(_variance(samples, 1)))
+    left = np.square(spread(mean(np.moveaxis(samples, 1, 0)))) - share * np.nan_to_num(
+        mean(_variance(samples, 1))
+    )
     return np.asarray(np.sqrt(np.maximum(_pooled(left), 0.0)))
 
 
@@ -158,10 +160,6 @@ def within(samples: FloatArray) -> FloatArray:
     and further axes.
     """
     return np.asarray(np.sqrt(_pooled(mean(_variance(samples, 1)))))
-
-
-def _over(samples: FloatArray, axis: int) -> FloatArray:
-    return mean(np.moveaxis(samples, axis, 0))
 
 
 def _variance(samples: FloatArray, axis: int) -> FloatArray:

@@ -19,8 +19,6 @@ from rram_hil.types import FloatArray
 from .measured_files import Measured
 
 Figures = dict[str, float]
-STEP_V = 0.05
-"""Volts of a sweep are put on a grid of this step."""
 AWAY_LN = 0.3
 """A sweep's threshold is where it has gone this far from its start, in ln G."""
 

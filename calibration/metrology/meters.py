@@ -5,12 +5,19 @@ this alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rram_hil.engine.protocol import Setting
 from rram_hil.errors import ConfigError, LimitError
-from rram_hil.hardware.instrument import SourceMeter, SwitchMatrix, make_instrument
+from rram_hil.hardware.instrument import (
+    Readings,
+    SourceMeter,
+    SourceSetup,
+    SwitchMatrix,
+    make_instrument,
+)
+from rram_hil.types import FloatArray
 
 
 def stay_within(
@@ -60,19 +67,20 @@ def opened(setting: Setting, named: str | dict[str, Any], key: str) -> Iterator[
         meter = make_instrument(named, key)
     if not isinstance(meter, SourceMeter):
         raise ConfigError(f"{key}: {type(meter).__name__} is no source-meter")
-    if isinstance(named, str):
+    with ExitStack() as at_the_end:
+        if not isinstance(named, str):
+            meter.connect()
+            at_the_end.callback(meter.close)
         meter.arm()
-        try:
-            yield meter
-        finally:
-            meter.safe_off()
-        return
-    meter.connect()
+        at_the_end.callback(meter.safe_off)
+        yield meter
+
+
+def swept(meter: SourceMeter, channel: str, setup: SourceSetup, levels: FloatArray) -> Readings:
+    """Readings at these levels, with the channel's output on for them alone."""
+    meter.configure(channel, setup)
+    meter.output(channel, True)
     try:
-        meter.arm()
-        try:
-            yield meter
-        finally:
-            meter.safe_off()
+        return meter.list_sweep(channel, levels)
     finally:
-        meter.close()
+        meter.output(channel, False)

@@ -13,7 +13,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
 from rram_hil.validation import Positive, StrictModel
 
-from .gum import NORMAL, mean_of
+from .gum import NORMAL, freedom_of, mean_of, solve
 
 
 def _rising(values: list[float]) -> list[float]:
@@ -96,6 +96,43 @@ def excess_of(
     ).reshape(n, repeat, k)[:, 0]
     shared = mean**2 * np.nan_to_num(wide) / NORMAL
     return mean - np.array([[r.ohm] for r in references]), noise, sure, shared, freedom
+
+
+def fit_excess(
+    setting: Setting,
+    references: list[Reference],
+    series: FloatArray,
+    levels: int,
+    repeat: int,
+    lowest_v: float,
+    ranges_a: list[float],
+) -> Plan[tuple[FloatArray, FloatArray, int]]:
+    """Resistances in series with references, from what these read in excess (see `excess_of`).
+
+    `series` (references, p) says how often each of p unknown resistances lies before a reference.
+    Returns their ohms, (p,), the half-widths of these, and at how many levels was read.
+    """
+    excess, noise, sure, shared, freedom = yield from excess_of(
+        setting, references, levels, repeat, lowest_v, ranges_a
+    )
+    n, k = excess.shape
+    unknown = series.shape[1]
+    # Beside them unknown: each reference's error, the readings' common error.
+    design = np.column_stack((np.repeat(np.hstack((series, np.eye(n))), k, axis=0), shared.ravel()))
+    errors = [max(r.half_width_ohm / NORMAL, 1e-12 * r.ohm) for r in references]
+    spread = np.array([np.inf] * unknown + errors + [1.0])
+    if not shared.any():
+        design, spread = design[:, :-1], spread[:-1]
+    good = np.isfinite(excess) & np.isfinite(noise + sure)
+    fit = solve(
+        design[good.ravel()],
+        excess[good],
+        (noise + sure)[good],
+        spread,
+        freedom_of(noise[good], sure[good], freedom),
+    )
+    values, widths = fit.of(np.eye(design.shape[1])[:unknown])
+    return values, widths, k
 
 
 def read_levels(setting: Setting, levels: int, lowest_v: float) -> FloatArray:

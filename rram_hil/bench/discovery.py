@@ -67,10 +67,9 @@ def find_devices(
     Serial ports are asked with `probe_serial` alone. What cannot be reached has a `problem`;
     nothing is raised for it.
     """
-    named = list(resources)
     found = [
         _asked(name, probe_serial, traffic)
-        for name in dict.fromkeys([*named, *listed_visa(), *listed_serial()])
+        for name in dict.fromkeys([*resources, *listed_visa(), *listed_serial()])
     ]
     return _with_blocks(found)
 
@@ -106,12 +105,9 @@ def listed_serial() -> list[str]:
 
 
 def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device:
-    if "::" in resource:
-        device = Device(resource, "visa")
-    elif not probe_serial:
-        return Device(resource, "serial", problem=NOT_OPENED)
-    else:
-        device = Device(resource, "serial")
+    device = Device(resource, "visa" if "::" in resource else "serial")
+    if device.link == "serial" and not probe_serial:
+        return replace(device, problem=NOT_OPENED)
     try:
         told = _identification(resource, traffic)
     except (LinkError, ConfigError) as error:
@@ -182,8 +178,9 @@ def _with_blocks(devices: list[Device]) -> list[Device]:
             role = _role(instrument_class(device.kind))
             used[role] = used.get(role, 0) + 1
             name = role if used[role] == 1 else f"{role}{used[role]}"
-            lines = [f"[driver.instruments.{name}]", f"kind = {json.dumps(device.kind)}"]
-            lines += [
+            lines = [
+                f"[driver.instruments.{name}]",
+                f"kind = {json.dumps(device.kind)}",
                 f"model = {json.dumps(device.model)}",
                 f"resource = {json.dumps(device.resource)}",
             ]

@@ -1,14 +1,22 @@
-"""Drivers, protocols and commands that entry points and local files add."""
+"""Drivers, protocols and commands that entry points and local files add, and every plug-in that is
+installed with its package, for `rram-hil list`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from rram_hil.corrections.calibration_file import KINDS
+from rram_hil.corrections.kind import kind_class
 from rram_hil.engine.protocol import Protocol
+from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Driver
-from rram_hil.plugins import load, load_class, names
+from rram_hil.hardware.instrument import instrument_class
+from rram_hil.plugins import entries, load, load_class, names
 
 
 def calibrate_commands() -> list[Callable[[Any], None]]:
@@ -35,3 +43,46 @@ def protocol_class(name: str, folder: Path = Path()) -> type[Protocol]:
         "rram_hil.calibration" if name in names("rram_hil.calibration") else "rram_hil.protocols"
     )
     return load_class(group, name, "protocol", Protocol, folder)
+
+
+SIMULATORS, RACK, PRESETS = (
+    f"rram_hil.{name}" for name in ("simulators", "simulated_instruments", "presets")
+)
+GROUPS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "driver": ("rram_hil.drivers", driver_class),
+    "instrument": ("rram_hil.instruments", instrument_class),
+    "simulator": (SIMULATORS, partial(load, SIMULATORS, what="simulator")),
+    "simulated instrument": (RACK, partial(load, RACK, what="simulated instrument")),
+    "protocol": ("rram_hil.protocols", protocol_class),
+    "calibration": ("rram_hil.calibration", protocol_class),
+    "calibration kind": (KINDS, kind_class),
+    "preset": (PRESETS, partial(load, PRESETS, what="preset")),
+}
+"""Of each sort of plug-in its entry-point group and what loads one."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One plug-in. `problem` says in one line why it cannot be used; empty where it can."""
+
+    sort: str
+    name: str
+    package: str
+    version: str
+    entry_point: str
+    problem: str = ""
+
+
+def installed() -> list[Installed]:
+    """Every plug-in, sort by sort, each imported to see whether it can be used."""
+    found = []
+    for sort, (group, find) in GROUPS.items():
+        for entry in entries(group):
+            problem = ""
+            try:
+                find(entry.name)
+            except ConfigError as error:
+                problem = str(error)
+            package, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+            found.append(Installed(sort, entry.name, package, version, entry.value, problem))
+    return found

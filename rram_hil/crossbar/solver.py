@@ -151,8 +151,7 @@ class Crossbar:
         method: Literal["auto", "direct"] = "auto",
     ) -> Solution:
         """`prepare` and `Prepared.solve` at once."""
-        prepared = self.prepare()
-        return prepared.solve(
+        return self.prepare().solve(
             left_v=left_v,
             right_v=right_v,
             top_v=top_v,

@@ -50,10 +50,9 @@ class Bars:
 
     def step(self, step: Step) -> None:
         """A chip begins a step."""
-        done = step.index - 1 if step.name else step.total
         self._show(
             step.chip,
-            done,
+            step.index - 1 if step.name else step.total,
             step.total,
             step.name or "done",
             say=f"{step.chip}: {step.name or 'done'}",
@@ -85,10 +84,9 @@ class _ChipWatcher(Watcher):
 
     def progress(self, done: float, total: float, text: str) -> None:
         place = self._place
-        part = place.index - 1 + (done / total if total else 0.0)
         self._bars._show(
             self._chip,
-            part,
+            place.index - 1 + (done / total if total else 0.0),
             place.total,
             f"{place.name}: {text}",
             say=f"{self._chip}: {place.name}",

@@ -40,8 +40,9 @@ class Trained:
             ("train", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
         ):
-            pixels = np.rint(images * 255).astype(np.uint8)
-            np.savez_compressed(folder / f"{name}.npz", images=pixels, labels=labels)
+            np.savez_compressed(
+                folder / f"{name}.npz", images=np.rint(images * 255).astype(np.uint8), labels=labels
+            )
 
 
 def train(mnist_folder: Path | None, seed: int, progress: Progress | None = None) -> Trained:
@@ -55,9 +56,8 @@ def train(mnist_folder: Path | None, seed: int, progress: Progress | None = None
         data, test = learning.digits(seed=0)
         # Digits of 8 x 8 pixels bear less change than MNIST's, and so few of them more rounds.
         changes = learning.Augmentation(shift=0.6, rotation=8.0, zoom=0.08, shear=0.08)
-        net = learning.digits_net(seed)
         teacher = learning.train_teacher(
-            net,
+            learning.digits_net(seed),
             data,
             epochs=60,
             batch=32,

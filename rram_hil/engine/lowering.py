@@ -278,9 +278,8 @@ def _program_from_host(operation: Program, can: Capabilities) -> Lowered[Program
         return result
 
     while (at := verify.reading()).size:
-        cells = operation.cells[at]
         reading = Apply(
-            cells,
+            operation.cells[at],
             (operation.read.part(at),),
             operation.unselected,
             operation.compliance_a,

@@ -53,8 +53,14 @@ def train_teacher(
     def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         return functional.cross_entropy(teacher(images), labels)
 
-    recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed)
-    _fit(teacher, data, loss, recipe, progress, "teacher")
+    _fit(
+        teacher,
+        data,
+        loss,
+        _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed),
+        progress,
+        "teacher",
+    )
     return teacher
 
 
@@ -93,8 +99,14 @@ def distil(
             temperature,
         )
 
-    recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed)
-    _fit(student, data, loss, recipe, progress, "student")
+    _fit(
+        student,
+        data,
+        loss,
+        _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed),
+        progress,
+        "student",
+    )
     return student
 
 

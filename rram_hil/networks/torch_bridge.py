@@ -114,8 +114,12 @@ class _Chain:
             self.layers.append(activation(name=name))
             return
         kinds = [kind for kind in self._converters if isinstance(child, kind)]
-        shown = type(child).__name__
-        _need(bool(kinds), name or "(whole network)", shown, "is not supported in a Network")
+        _need(
+            bool(kinds),
+            name or "(whole network)",
+            type(child).__name__,
+            "is not supported in a Network",
+        )
         self._converters[kinds[0]](name, child)
 
     def _add_parts(self, name: str, child: Any) -> None:
@@ -123,8 +127,9 @@ class _Chain:
             self.add(f"{name}_{part}" if name else part, grandchild)
 
     def _add_linear(self, name: str, child: Any) -> None:
-        layer = Linear(name=name, inputs=child.in_features, outputs=child.out_features)
-        self._add_weighted(layer, child)
+        self._add_weighted(
+            Linear(name=name, inputs=child.in_features, outputs=child.out_features), child
+        )
 
     def _add_conv2d(self, name: str, child: Any) -> None:
         alone = child.groups == 1 and _pair(child.dilation) == (1, 1)
@@ -158,15 +163,18 @@ class _Chain:
         shift = _array(norm.bias) if norm.affine else 0.0
         key, weight = before.name, self.weights[before.name]
         self.weights[key] = weight * gain.reshape(-1, *([1] * (weight.ndim - 1)))
-        mean = _array(norm.running_mean)
-        self.biases[key] = (self.biases.get(key, 0.0) - mean) * gain + shift
+        self.biases[key] = (self.biases.get(key, 0.0) - _array(norm.running_mean)) * gain + shift
 
     def _add_pool(self, kind: type[MaxPool2d | AvgPool2d], name: str, child: Any) -> None:
         plain = _pair(child.padding) == (0, 0) and not child.ceil_mode
         plain = plain and _pair(getattr(child, "dilation", 1)) == (1, 1)
         plain = plain and getattr(child, "divisor_override", None) is None
-        why = "padding, dilation, ceil_mode and divisor_override are not supported"
-        _need(plain, name, child, why)
+        _need(
+            plain,
+            name,
+            child,
+            "padding, dilation, ceil_mode and divisor_override are not supported",
+        )
         kernel, stride = _pair(child.kernel_size), _pair(child.stride)
         self.layers.append(kind(name=name, kernel=kernel, stride=stride))
 

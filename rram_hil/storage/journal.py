@@ -17,13 +17,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import AnyArray, decode, encode, flatten_fields, restore_fields
 from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header
 from rram_hil.storage.safe_files import BINARY, lock, sync, sync_folder, write_all
+from rram_hil.types import Closable
 
 _MAGIC = b"RHJ1"
 _HEAD = struct.Struct("<4sI8sQI")
@@ -253,7 +253,7 @@ def follow(
             time.sleep(poll_s)
 
 
-class Journal:
+class Journal(Closable):
     """A journal open for writing, by this process alone. Use `create` or `resume`; one thread at a
     time.
 
@@ -397,17 +397,6 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _open_locked(path: Path, flags: int) -> int:

@@ -18,8 +18,6 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from rram_hil.array import Cells, Geometry
 from rram_hil.errors import DataError, LimitError
 from rram_hil.storage.safe_files import BINARY, lock, replace, sync, write_all
-from rram_hil.types import IntArray
+from rram_hil.types import Closable, IntArray
 
 _MAGIC = b"RHLEDGER"
 _TRAILER = struct.Struct("<8sI")
@@ -35,7 +33,7 @@ _CRC = struct.Struct("<I")
 _DTYPE = np.dtype("<i8")
 
 
-class Ledger:
+class Ledger(Closable):
     """Pulses ever given to each cell of chip `chip_id`; a new file starts at zero (`created` is
     then True).
 
@@ -215,14 +213,3 @@ class Ledger:
         """Give the ledger free for other processes. Safe to call twice."""
         while self._fds:
             os.close(self._fds.pop())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

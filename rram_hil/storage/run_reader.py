@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
@@ -17,6 +15,7 @@ from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.frames import Scalar
 from rram_hil.storage.hdf5 import NO_VARIABLE
 from rram_hil.storage.run_layout import FORMAT, FORMAT_VERSION
+from rram_hil.types import Closable
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class MapStack:
     units: str
 
 
-class RunFile:
+class RunFile(Closable):
     """A run file open for reading; close it or use `with`. Every method raises `DataError` for
     damaged content.
     """
@@ -200,17 +199,6 @@ class RunFile:
     def close(self) -> None:
         """Close the file. Safe to call twice."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 _HDF5_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "dtype")

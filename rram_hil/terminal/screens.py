@@ -11,7 +11,7 @@ from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import BenchFile, Read
 from rram_hil.bench.discovery import Device
 from rram_hil.bench.forecast import Forecast
-from rram_hil.bench.installed import Installed
+from rram_hil.bench.plugins import Installed
 from rram_hil.bench.recipe_runner import RunOutcome, journal_of
 from rram_hil.hardware.driver import Span
 from rram_hil.storage.run_reader import read_run
@@ -51,7 +51,7 @@ def show_bench(bench: Bench, output: Output) -> None:
         (
             "one operation",
             f"{count(can.max_cells)} cells, {count(can.max_steps)} steps",
-            _bias(can.per_cell_bias),
+            "volts per cell" if can.per_cell_bias else "one level for all cells",
         ),
         ("unselected lines", ", ".join(sorted(can.schemes)), ""),
         ("write-verify", "on the board" if can.program else "from the host", ""),
@@ -82,10 +82,6 @@ def show_bench(bench: Bench, output: Output) -> None:
     wear = bench.driver.wear()
     if wear:
         output.line(f"Wear: {wear}.")
-
-
-def _bias(per_cell: bool) -> str:
-    return "volts per cell" if per_cell else "one level for all cells"
 
 
 def show_devices(devices: list[Device], output: Output) -> None:
@@ -147,7 +143,10 @@ def show_look(found: LookSummary, read: Read, output: Output) -> None:
         f" {quantity(read.width_s, 's')}"
     )
     output.heading("Look", f"{count(found.cells)} cells at {with_read}: no pulse given")
-    rows = [(f.kind, str(f.tile), *_where(f), _value(f)) for f in found.findings]
+    rows = [
+        (f.kind, str(f.tile), *_where(f), quantity(f.value, "A" if f.kind == "gate leak" else "S"))
+        for f in found.findings
+    ]
     if rows:
         output.table(("defect", ">tile", ">count", "where", ">median"), rows)
     else:
@@ -180,10 +179,6 @@ def _where(found: Finding) -> tuple[str, str]:
     )
 
 
-def _value(found: Finding) -> str:
-    return quantity(found.value, "A" if found.kind == "gate leak" else "S")
-
-
 def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Output) -> None:
     """What a recipe would do, step by step, against the limits and the ledger."""
     start = "from the simulated chip's state" if forecast.remembered else "a pristine chip"
@@ -201,8 +196,7 @@ def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Ou
         rows.append((f"{number} {step.name}", *volts, width, count(step.worst_pulses)))
     of_limits = (f"{v:.3g}" for v in (limits.bl_v, limits.sl_v, limits.wl_v, limits.cell_v))
     rows.append(("limit", *of_limits, quantity(limits.width_s, "s"), count(forecast.limit)))
-    columns = ("step", ">BL", ">SL", ">WL", ">BL-SL", ">width", ">pulses/cell")
-    output.table(columns, rows)
+    output.table(("step", ">BL", ">SL", ">WL", ">BL-SL", ">width", ">pulses/cell"), rows)
     output.heading("On the model")
     rows = [
         (

@@ -33,12 +33,10 @@ class Dialog:
         *,
         timeout_s: float = 2.0,
         ending: bytes = b"\n",
-        name: str = "",
     ) -> None:
         self.link = link
         self.lock = threading.RLock()
         self.timeout_s = timeout_s
-        self.name = name
         self.transactions = 0
         self.bytes_sent = 0
         self.bytes_received = 0

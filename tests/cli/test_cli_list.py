@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rram_hil import __version__
-from rram_hil.bench.installed import GROUPS
+from rram_hil.bench.plugins import GROUPS
 
 METADATA = "Metadata-Version: 2.1\nName: rram-hil-broken\nVersion: 3.1\n"
 ENTRY_POINTS = """
