@@ -214,20 +214,15 @@ class BoardConverters(Calibration):
         if not (first <= last < geometry.rows and how.tile < geometry.tiles):
             raise ConfigError(f"columns: rows {how.rows} of tile {how.tile} are off the chip")
         rows = np.arange(first, last + 1)
-        operation = Apply(
-            Cells.block(how.tile, rows, np.arange(geometry.columns)),
-            (read,),
-            repeat=how.repeat,
-            label="columns: single reads",
-        )
+        cells = Cells.block(how.tile, rows, np.arange(geometry.columns))
+        operation = Apply(cells, (read,), repeat=how.repeat, label="columns: single reads")
         raw = yield from operation
         # As they will be read with this calibration, in which they are not in force yet.
         errors = ConverterErrors(_provisional(values), BenchFacts(geometry))
         correction = Correction([InForce("", errors)])
         found = cast(ApplyResult, correction.incoming(operation, raw, board_paths))
-        mean, noise, freedom = mean_of(
-            np.where(found.status == Status.OK, found.conductance_s, np.nan)
-        )
+        siemens = np.where(found.status == Status.OK, found.conductance_s, np.nan)
+        mean, noise, freedom = mean_of(siemens)
         rounded = correction.half_width_s(operation, found, board_paths)[:, 0]
         common = correction.half_width_s(operation, found, board_paths, rounding=False)[:, 0]
         own = noise + np.maximum(rounded**2 - common**2, 0.0) / NORMAL**2
@@ -258,8 +253,9 @@ class BoardConverters(Calibration):
             )
             answer = yield from block
             volts = inputs.sum(axis=1) * (read_v / top)
+            codes = answer.codes[:, 0].astype(np.float64)
             gain[:, column], offset[:, column] = _amplifier(
-                answer.codes[:, 0].astype(np.float64),
+                codes,
                 volts,
                 answer.lsb_a,
                 mean[:, column],
@@ -291,7 +287,8 @@ def _amplifier(
     and how far each conductance is off.
     """
     rows = siemens.size
-    row = np.repeat(np.arange(rows), codes.size // rows)
+    each = codes.size // rows
+    row = np.repeat(np.arange(rows), each)
     good = np.isfinite(siemens)[row] & (np.abs(codes) < full_a / lsb_a * 0.999)
     if good.sum() < 8:
         return (float("nan"), float("nan")), (float("nan"), float("nan"))
@@ -340,10 +337,7 @@ def _provisional(values: dict[str, Value]) -> CalibrationFile:
     """The ladder's findings as a calibration file, to read cells with at once."""
     from datetime import UTC, datetime
 
+    date = datetime(2000, 1, 1, tzinfo=UTC)
     return CalibrationFile(
-        kind="board-converters",
-        date=datetime(2000, 1, 1, tzinfo=UTC),
-        validity_days=1.0,
-        instrument=Belongs(),
-        values=values,
+        kind="board-converters", date=date, validity_days=1.0, instrument=Belongs(), values=values
     )

@@ -76,7 +76,8 @@ def register(app: typer.Typer) -> None:
             raise ConfigError(f"--out {out}: there is no folder {out.parent}")
         output = Output()
         began = time.monotonic()
-        _write(out, to_toml(fit_files(files, out.stem, output.line)))
+        model = fit_files(files, out.stem, output.line)
+        _write(out, to_toml(model))
         output.line(
             f"Model {out}, fitted in {time.monotonic() - began:.0f} s; check it on files that it"
             " has not seen."

@@ -152,9 +152,10 @@ class SourceMeterCalibration(Calibration):
 
     def run(self, setting: Setting) -> Plan[Calibrated]:
         """Yields one computation that talks to the instruments; no cell is touched."""
+        reached = self.most_v if self.part == "gain" else 0.0
         stay_within(
             setting,
-            self.most_v if self.part == "gain" else 0.0,
+            reached,
             self.most_a if self.part == "gain" else 0.0,
             self.instrument,
             self.meter or "",
@@ -423,6 +424,7 @@ def _as_stated(meter: SourceMeter, channel: str, limits: ChannelLimits) -> Array
     fraction_a, offset_a = _stated(limits.measures_a, limits.current_ranges_a)
     fraction_v, offset_v = _stated(limits.measures_v, limits.voltage_ranges_v)
     identity = meter.identity  # type: ignore[attr-defined]
+    told = f"{identity.model}\n{identity.serial}".encode()
     return {
         "range_a": np.array(limits.current_ranges_a),
         "offset_a": np.zeros(len(limits.current_ranges_a)),
@@ -434,7 +436,7 @@ def _as_stated(meter: SourceMeter, channel: str, limits: ChannelLimits) -> Array
         "offset_v_u": offset_v,
         "gain_v": np.zeros(len(limits.voltage_ranges_v)),
         "gain_v_u": fraction_v,
-        "identity": np.frombuffer(f"{identity.model}\n{identity.serial}".encode(), dtype=np.uint8),
+        "identity": np.frombuffer(told, dtype=np.uint8),
     }
 
 

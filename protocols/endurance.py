@@ -163,9 +163,8 @@ class Endurance(Protocol[EnduranceSummary]):
                 quantiles(values[cycled]) if cycled.any() else (np.full(len(counts), np.nan),) * 3
             )
             yield Save(f"{name}_conductance", values, ("cell", "cycle"), "S")
-            chart = Chart(
-                f"After {name.upper()}", "cycle", log="xy", label="conductance", dots=True
-            )
+            title = f"After {name.upper()}"
+            chart = Chart(title, "cycle", log="xy", label="conductance", dots=True)
             yield from save_band(f"{name}_state", band, ("cycle",), "S", chart)
         chart = Chart("Surviving cells", "cycle", log="x", label="share of cells", dots=True)
         yield Save("surviving_share", np.array(surviving), ("cycle",), "", chart.attrs())

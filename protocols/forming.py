@@ -200,7 +200,8 @@ class Forming(Protocol[FormingSummary]):
         )
         todo: IntArray = np.arange(n)
         while todo.size:
-            result = yield from self._sweep(cells[todo], levels, wl_v, setting)
+            ramp = self._sweep(cells[todo], levels, wl_v, setting)
+            result = yield from ramp
             reached = todo
             if result.interrupted:
                 reached, todo = todo[result.pulses > 0], todo[result.pulses == 0]

@@ -58,28 +58,18 @@ class HalfSelectDisturb(Protocol[DisturbSummary]):
         left to take the pulses.
         """
         victims = self.cells.cells(setting.geometry)
-        step = Step(
-            self.pulse.bl_v,
-            self.pulse.sl_v,
-            gate_v(self.pulse.wl_v, setting, "pulse.wl_v"),
-            self.pulse.width_s,
-        )
+        wl_v = gate_v(self.pulse.wl_v, setting, "pulse.wl_v")
+        step = Step(self.pulse.bl_v, self.pulse.sl_v, wl_v, self.pulse.width_s)
         scheme = Scheme(self.unselected)
         if self.mode == "neighbours":
+            at = self._aggressors(victims, setting)
             stress = Apply(
-                self._aggressors(victims, setting),
-                (step,),
-                scheme,
-                self.compliance_a,
-                label="half-select disturb, neighbours",
+                at, (step,), scheme, self.compliance_a, label="half-select disturb, neighbours"
             )
         else:
+            own = self._as_half_selected(step, scheme, setting)
             stress = Apply(
-                victims,
-                (self._as_half_selected(step, scheme, setting),),
-                scheme,
-                self.compliance_a,
-                label="half-select disturb, own pulses",
+                victims, (own,), scheme, self.compliance_a, label="half-select disturb, own pulses"
             )
         return (
             yield from against_count(

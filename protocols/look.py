@@ -90,11 +90,8 @@ class Look(Protocol[LookSummary]):
         lines = Cells.from_index(
             np.arange(geometry.tiles * geometry.rows) * geometry.columns, geometry
         )
-        result = yield from Apply(
-            lines,
-            (Step(0.0, 0.0, setting.read.wl_v, setting.read.width_s, "gate"),),
-            label="look, gate current",
-        )
+        step = Step(0.0, 0.0, setting.read.wl_v, setting.read.width_s, "gate")
+        result = yield from Apply(lines, (step,), label="look, gate current")
         current = np.where(result.status == Status.OK, np.abs(result.current_a), np.nan)
         current[result.status == Status.OVER_RANGE] = np.inf
         return current[:, 0].reshape(geometry.tiles, geometry.rows)

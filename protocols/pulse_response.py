@@ -205,8 +205,9 @@ class PulseResponse(Protocol[PulseResponseSummary]):
         for number, work in enumerate(works):
             rounds = []
             for cycle in range(self.cycles):
+                done = number * self.cycles + cycle
                 yield Progress(
-                    number * self.cycles + cycle,
+                    done,
                     total,
                     f"{work.label}, cycle {cycle + 1} of {self.cycles}, {len(cells)} cells",
                 )
@@ -229,13 +230,8 @@ class PulseResponse(Protocol[PulseResponseSummary]):
         )
 
     def _batch(self, cells: Cells, name: str, steps: list[Step]) -> Apply:
-        return Apply(
-            cells,
-            tuple(steps),
-            Scheme(self.unselected),
-            self.compliance_a,
-            label=f"pulse response, {name.replace('_', ' ')}",
-        )
+        label = f"pulse response, {name.replace('_', ' ')}"
+        return Apply(cells, tuple(steps), Scheme(self.unselected), self.compliance_a, label=label)
 
     def _curves(self, setting: Setting) -> list[_Curve]:
         full_set, full_reset = self.set.step(setting), self.reset.step(setting)
@@ -354,12 +350,10 @@ def _save_curve(
     chart = Chart(title, x, log=log, label="conductance", dots=True)
     yield Save(x, curve.levels, (x,), curve.unit)
     yield Save(f"{curve.name}_conductance", cube, ("cell", "cycle", x), "S")
-    yield from save_band(
-        curve.name, quantiles(samples.reshape(-1, samples.shape[2])), (x,), "S", chart
-    )
-    yield Save(
-        f"{curve.name}_median_uncertainty", half_width(_median_by_point, samples, rng), (x,), "S"
-    )
+    band = quantiles(samples.reshape(-1, samples.shape[2]))
+    yield from save_band(curve.name, band, (x,), "S", chart)
+    sure = half_width(_median_by_point, samples, rng)
+    yield Save(f"{curve.name}_median_uncertainty", sure, (x,), "S")
 
 
 def _save_train(name: str, pulses: int, cube: FloatArray, responds: Any) -> Plan[None]:

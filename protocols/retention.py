@@ -190,9 +190,8 @@ class Retention(Protocol[RetentionSummary]):
         chart = Chart(
             "Median by level", "mean_age_s", log="x", label="conductance", dots=True, of="level"
         )
-        yield from save_band(
-            "level", (tables["low"], tables["median"], tables["high"]), dims, "S", chart
-        )
+        band = tables["low"], tables["median"], tables["high"]
+        yield from save_band("level", band, dims, "S", chart)
         chart = replace(chart, title="Mean change by level", label="change of G")
         yield Save("change_mean", tables["mean"], dims, "S", chart.attrs())
         yield Save("change_mean_uncertainty", tables["sure"], dims, "S")

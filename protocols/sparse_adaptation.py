@@ -113,18 +113,16 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         programmed.encoding = None
         yield Progress(2, 3, "writing on-chip words")
         written = yield from word_operation(mapping, words, self.word_bits)
-        count = written.written + sum(w.bias_values.size for w in words.values())
+        biases = sum(w.bias_values.size for w in words.values())
+        count = written.written + biases
         for name, layer in words.items():
             yield Save(f"words_{name}", layer.values, (f"word_{name}",), attrs={"step": layer.step})
             yield Save(f"word_index_{name}", layer.indices, (f"word_{name}",))
         yield Save("on_chip_words", np.array(count), ())
         yield Save("forward_images", arrays["forward_images"], ())
+        fraction = count / network.parameters
         return AdaptationSummary(
-            count,
-            count / network.parameters,
-            int(result.reads.sum()),
-            unreadable,
-            int(arrays["forward_images"]),
+            count, fraction, int(result.reads.sum()), unreadable, int(arrays["forward_images"])
         )
 
     def _train(self, programmed: Programmed, network: Network, setting: Setting, do: Do) -> Arrays:

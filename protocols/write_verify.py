@@ -44,11 +44,8 @@ class RampChoice(StrictModel):
         if not isinstance(curve, Curve):
             measured = setting.shared_by("pulse curves", PulseCurves)
             curve = measured.set_gate if curve == "set" else measured.reset_sl
-        return Ramp(
-            np.clip(curve.volts(self.aim * target_s), self.start_v, self.stop_v),
-            self.stop_v,
-            self.step_v,
-        )
+        known = curve.volts(self.aim * target_s)
+        return Ramp(np.clip(known, self.start_v, self.stop_v), self.stop_v, self.step_v)
 
 
 class Pulses(StrictModel):

@@ -152,6 +152,5 @@ def _told(error: Exception) -> str:
 
 def _places(frames: Sequence[traceback.FrameSummary]) -> tuple[str, ...]:
     """Where the last frames stand, without the folders of this machine."""
-    return tuple(
-        f"{PurePath(f.filename).name}:{f.lineno} in {f.name}" for f in frames[-FRAMES_TOLD:]
-    )
+    last = frames[-FRAMES_TOLD:]
+    return tuple(f"{PurePath(f.filename).name}:{f.lineno} in {f.name}" for f in last)

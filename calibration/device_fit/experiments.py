@@ -170,7 +170,8 @@ def form_on_model(
     """BL at which each cell formed (V) and its resistance after (ohm): BL ramped from `first_v` at
     WL 2 V.
     """
-    traits = traits_of(model, seed, np.arange(n, dtype=np.int64))
+    cell = np.arange(n, dtype=np.int64)
+    traits = traits_of(model, seed, cell)
     g = traits.fixed_s.astype(np.float64)
     formed = np.zeros(n, dtype=np.bool_)
     bl, ohm = np.full(n, np.nan), np.full(n, np.nan)
@@ -178,10 +179,11 @@ def form_on_model(
         at = np.flatnonzero(~formed)
         if at.size == 0:
             break
+        when = np.full(at.size, 2 * k + 1)
         after, now = model.after_set(
             seed,
             traits.part(at),
-            np.full(at.size, 2 * k + 1),
+            when,
             g[at],
             formed[at],
             np.full(at.size, volts),

@@ -459,7 +459,8 @@ def _fit_forming(content: dict[str, Any], file: Measured) -> None:
     part = content["forming"]
     # A cell that formed at a volt has its threshold anywhere in the step below it.
     spread = np.sort(bl) - step * (np.arange(bl.size) * 0.6180339887 % 1.0)
-    part["quantile_v"] = [float(v) for v in np.quantile(spread, np.linspace(0, 1, _FORM_POINTS))]
+    even = np.linspace(0, 1, _FORM_POINTS)
+    part["quantile_v"] = [float(v) for v in np.quantile(spread, even)]
     part["threshold_v"], part["threshold_sd_v"] = float(spread.mean()), float(spread.std(ddof=1))
     part["reference_width_s"] = 200e-9
     part["conductance_s"] = float(1 / np.median(ohm))
@@ -478,7 +479,8 @@ def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
         raise DataError(
             f"{file.name}: relaxation needs readings at 2 or more times after programming"
         )
-    edges = np.quantile(initial[file["time_bin_s"] == times[0]], np.linspace(0, 1, _BANDS + 1))
+    inside = np.linspace(0, 1, _BANDS + 1)
+    edges = np.quantile(initial[file["time_bin_s"] == times[0]], inside)
     centres: list[float] = []
     table: list[list[list[float]]] = [[] for _ in times]
     for low, high in pairwise(edges):

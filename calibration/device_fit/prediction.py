@@ -140,12 +140,8 @@ def _check_relaxation(model: DeviceModel, file: Measured, seed: int) -> Checked:
         return relax_figures(t[rows], g0[rows], g[rows], edges)
 
     errors = _errors(_bootstrap(file["cell"], resampled, seed), 4)
-    return Checked(
-        file.name,
-        file.kind,
-        compare(measured, predicted, errors),
-        {"time": t, "measured": (g - g0) * 1e6, "predicted": (copies[0] - g0) * 1e6},
-    )
+    drawn = {"time": t, "measured": (g - g0) * 1e6, "predicted": (copies[0] - g0) * 1e6}
+    return Checked(file.name, file.kind, compare(measured, predicted, errors), drawn)
 
 
 def _check_forming(model: DeviceModel, file: Measured, seed: int) -> Checked:
@@ -161,11 +157,9 @@ def _check_forming(model: DeviceModel, file: Measured, seed: int) -> Checked:
         _bootstrap(file["cell"][good], lambda rows, _: form_figures(bl[rows], ohm[rows]), seed),
         n // bl.size,
     )
+    drawn = {"step": step, "measured": bl, "predicted": found[0]}
     return Checked(
-        file.name,
-        file.kind,
-        compare(form_figures(bl, ohm), form_figures(*found), errors),
-        {"step": step, "measured": bl, "predicted": found[0]},
+        file.name, file.kind, compare(form_figures(bl, ohm), form_figures(*found), errors), drawn
     )
 
 
@@ -178,11 +172,12 @@ def _check_cycling(model: DeviceModel, file: Measured, seed: int) -> Checked:
         _bootstrap(file["cell"], lambda rows, _: cycle_figures(high[rows], low[rows]), seed),
         max(cells // file.cells.size, 1),
     )
+    drawn = {"measured": (high, low), "predicted": found}
     return Checked(
         file.name,
         file.kind,
         compare(cycle_figures(high, low), cycle_figures(*found), errors),
-        {"measured": (high, low), "predicted": found},
+        drawn,
     )
 
 

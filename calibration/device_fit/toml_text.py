@@ -18,7 +18,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _rounded(one) for name, one in value.items()}
     if isinstance(value, list):
-        return tomlkit.item([_rounded(one) for one in value]).multiline(
-            bool(value) and isinstance(value[0], list)
-        )
+        array = tomlkit.item([_rounded(one) for one in value])
+        return array.multiline(bool(value) and isinstance(value[0], list))
     return float(f"{value:.7g}") if isinstance(value, float) else value

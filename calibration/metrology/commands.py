@@ -80,9 +80,5 @@ def recipe_of(name: str, kind: type[Calibration], keys: Path, out: Path) -> Reci
     except ConfigError as error:
         error.where = str(keys)
         raise
-    return Recipe(
-        keys,
-        text,
-        Head(title=f"calibrate {name}", step=[{"protocol": name}]),
-        (RecipeStep(name, name, protocol),),
-    )
+    head = Head(title=f"calibrate {name}", step=[{"protocol": name}])
+    return Recipe(keys, text, head, (RecipeStep(name, name, protocol),))

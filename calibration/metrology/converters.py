@@ -89,7 +89,8 @@ class Adc(Sense):
     def _in_range(self, current: FloatArray, scale: FloatArray) -> FloatArray:
         """What a current reads as in the range of this full scale, also beyond its end."""
         f = self.file
-        bend = _bent(f, "adc_inl", np.clip(current / scale, -1.0, 1.0))[0]
+        part = np.clip(current / scale, -1.0, 1.0)
+        bend = _bent(f, "adc_inl", part)[0]
         return np.asarray(
             current * (1 + f.value("adc_gain")) + scale * (f.value("adc_offset") + bend)
         )

@@ -103,11 +103,6 @@ def _save_picture(counts: list[int], change: FloatArray, what: str) -> Plan[None
     if change.size == 0:
         return
     yield Save("stressed_count", np.array(counts), ("stressed",))
-    chart = Chart(
-        f"{what.capitalize()}: change of G",
-        "stressed_count",
-        log="x",
-        label="change / G",
-        dots=True,
-    )
+    title = f"{what.capitalize()}: change of G"
+    chart = Chart(title, "stressed_count", log="x", label="change / G", dots=True)
     yield from save_band("change", quantiles(change[:, 1:]), ("stressed",), "", chart)

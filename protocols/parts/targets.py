@@ -115,7 +115,8 @@ def known_faults(setting: Setting) -> FloatArray:
     if not isinstance(condition, Condition):
         return np.full(setting.geometry.shape, np.nan)
     stuck = condition.stuck_low_resistance | condition.stuck_high_resistance
-    return np.where(stuck, np.nan_to_num(condition.conductance_s, nan=0.0), np.nan)
+    conductance = np.nan_to_num(condition.conductance_s, nan=0.0)
+    return np.where(stuck, conductance, np.nan)
 
 
 def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:

@@ -233,9 +233,8 @@ class Apply(Request["ApplyResult"]):
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Apply:
         """The same operation on a part of its cells."""
         stop = None if self.stop is None else self.stop.part(which)
-        return replace(
-            self, cells=self.cells[which], steps=tuple(s.part(which) for s in self.steps), stop=stop
-        )
+        steps = tuple(s.part(which) for s in self.steps)
+        return replace(self, cells=self.cells[which], steps=steps, stop=stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -440,12 +439,8 @@ class WriteWords(Request["WordsResult"]):
 
     def part(self, which: slice) -> WriteWords:
         """The same operation for some of its words; only the first part clears."""
-        return replace(
-            self,
-            cells=self.cells[which],
-            values=self.values[which],
-            clear=self.clear and which.start in (None, 0),
-        )
+        clear = self.clear and which.start in (None, 0)
+        return replace(self, cells=self.cells[which], values=self.values[which], clear=clear)
 
 
 @dataclass(frozen=True, eq=False)

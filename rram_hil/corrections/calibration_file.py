@@ -166,10 +166,8 @@ class CalibrationFile(StrictModel):
                         for part in ("values", "half_widths"):
                             data = group.create_dataset(part, data=getattr(value, part))
                             data.attrs["units"] = value.unit
-                arrays = {
-                    "arrays": beside.name,
-                    "arrays_sha256": hashlib.sha256(beside.read_bytes()).hexdigest(),
-                }
+                digest = hashlib.sha256(beside.read_bytes()).hexdigest()
+                arrays = {"arrays": beside.name, "arrays_sha256": digest}
             path.write_text(_printed(self, long, arrays), encoding="utf-8")
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None

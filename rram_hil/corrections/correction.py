@@ -156,11 +156,12 @@ class Correction:
             found = self._conductance(operation.cells, path, raw[:, None])[0][:, 0]
             beyond = usable & ~np.isfinite(found)
             status = np.where(beyond, np.uint8(Status.OVER_RANGE), result.status)
+            inside = result.inside & (status == Status.OK)
             return replace(
                 result,
                 conductance_s=np.where(usable, found, result.conductance_s),
                 status=status,
-                inside=result.inside & (status == Status.OK),
+                inside=inside,
             )
         return result
 

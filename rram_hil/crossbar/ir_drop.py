@@ -63,10 +63,8 @@ class Lines:
     sense_ohm: float = 0.0
 
     def __post_init__(self) -> None:
-        if not all(
-            np.isfinite(ohm) and ohm >= 0
-            for ohm in (self.row_ohm, self.column_ohm, self.driver_ohm, self.sense_ohm)
-        ):
+        ohms = (self.row_ohm, self.column_ohm, self.driver_ohm, self.sense_ohm)
+        if not all(np.isfinite(ohm) and ohm >= 0 for ohm in ohms):
             raise ValueError("lines: resistances must be finite and zero or more")
 
     @classmethod
@@ -153,11 +151,10 @@ def _row_by_row(g: FloatArray, lines: Lines) -> FloatArray:
     """
     rows = g.shape[0]
     below = lines.sense_ohm + lines.column_ohm * (rows - 1 - np.arange(rows))[:, None]
+    cell = g / (1 + g * below)
     # All sensed ends are at one potential, so the rows are independent rows of one crossbar with
     # ideal columns.
-    network = Crossbar(
-        g / (1 + g * below), lines.row_ohm, 0.0, left_ohm=lines.driver_ohm, bottom_ohm=0.0
-    )
+    network = Crossbar(cell, lines.row_ohm, 0.0, left_ohm=lines.driver_ohm, bottom_ohm=0.0)
     current = network.solve(left_v=1.0).cell_a
     assert current is not None
     return np.asarray(current[0], dtype=np.float64)

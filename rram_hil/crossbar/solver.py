@@ -151,7 +151,8 @@ class Crossbar:
         method: Literal["auto", "direct"] = "auto",
     ) -> Solution:
         """`prepare` and `Prepared.solve` at once."""
-        return self.prepare().solve(
+        prepared = self.prepare()
+        return prepared.solve(
             left_v=left_v,
             right_v=right_v,
             top_v=top_v,

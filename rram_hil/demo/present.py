@@ -227,14 +227,8 @@ def _table(demo: Demo, device: Device) -> model.ResultTable:
         accuracy = tuple(chip.rows[place].accuracy for chip in chips)
         if mean.name == "float":
             return model.Row(mean.name, accuracy[:1], reference=True)
-        return model.Row(
-            mean.name,
-            accuracy,
-            mean.pulses,
-            mean.reads,
-            mean.bench_seconds,
-            mean.on_chip_words or None,
-        )
+        words = mean.on_chip_words or None
+        return model.Row(mean.name, accuracy, mean.pulses, mean.reads, mean.bench_seconds, words)
 
     rows = tuple(row(k, mean) for k, mean in enumerate(mean_rows(chips)))
     return model.ResultTable(_plain(TITLES[device]), rows, demo.images)

@@ -50,9 +50,10 @@ class Bars:
 
     def step(self, step: Step) -> None:
         """A chip begins a step."""
+        done = step.index - 1 if step.name else step.total
         self._show(
             step.chip,
-            step.index - 1 if step.name else step.total,
+            done,
             step.total,
             step.name or "done",
             say=f"{step.chip}: {step.name or 'done'}",
@@ -84,9 +85,10 @@ class _ChipWatcher(Watcher):
 
     def progress(self, done: float, total: float, text: str) -> None:
         place = self._place
+        part = place.index - 1 + (done / total if total else 0.0)
         self._bars._show(
             self._chip,
-            place.index - 1 + (done / total if total else 0.0),
+            part,
             place.total,
             f"{place.name}: {text}",
             say=f"{self._chip}: {place.name}",

@@ -103,10 +103,11 @@ def _cost(run: RunFile, steps: dict[str, dict[str, float]]) -> Cost:
         return CostPart(name, int(np.sum(table[count][chosen])), float(np.sum(seconds[chosen])))
 
     def link(step: str, parts: tuple[CostPart, ...]) -> CostPart:
+        rest = steps[step]["seconds"] - sum(p.seconds for p in parts)
         return CostPart(
             "link: operations sent",
             int(np.sum(table["step"] == steps[step]["step"])),
-            max(steps[step]["seconds"] - sum(p.seconds for p in parts), 0.0),
+            max(rest, 0.0),
         )
 
     verify = (part("verify teacher", "Program", "read-verify-write: pulses", "pulses"),)

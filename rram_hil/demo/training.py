@@ -40,9 +40,8 @@ class Trained:
             ("train", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
         ):
-            np.savez_compressed(
-                folder / f"{name}.npz", images=np.rint(images * 255).astype(np.uint8), labels=labels
-            )
+            pixels = np.rint(images * 255).astype(np.uint8)
+            np.savez_compressed(folder / f"{name}.npz", images=pixels, labels=labels)
 
 
 def train(mnist_folder: Path | None, seed: int, progress: Progress | None = None) -> Trained:
@@ -56,8 +55,9 @@ def train(mnist_folder: Path | None, seed: int, progress: Progress | None = None
         data, test = learning.digits(seed=0)
         # Digits of 8 x 8 pixels bear less change than MNIST's, and so few of them more rounds.
         changes = learning.Augmentation(shift=0.6, rotation=8.0, zoom=0.08, shear=0.08)
+        net = learning.digits_net(seed)
         teacher = learning.train_teacher(
-            learning.digits_net(seed),
+            net,
             data,
             epochs=60,
             batch=32,

@@ -32,11 +32,6 @@ def saved(found: Calibrated) -> Plan[Calibrated]:
             yield Save(name, value.values, (f"{name}_index",), value.unit)
             yield Save(f"{name}_half_width", value.half_widths, (f"{name}_index",), value.unit)
         else:
-            yield Save(
-                name,
-                np.asarray(value.scalar()),
-                (),
-                value.unit,
-                {UNCERTAINTY: float(value.half_widths[0])},
-            )
+            attrs = {UNCERTAINTY: float(value.half_widths[0])}
+            yield Save(name, np.asarray(value.scalar()), (), value.unit, attrs)
     return found

@@ -286,14 +286,9 @@ class Engine:
         if self.ledger is not None:
             self.ledger.charge(charge.cells, charge.pulses)
         if not self._aside:
+            record = operation_record(operation)
             self._write(
-                Intent(
-                    number,
-                    self._step,
-                    operation_record(operation),
-                    charge.pulses,
-                    self.driver.now_s(),
-                ),
+                Intent(number, self._step, record, charge.pulses, self.driver.now_s()),
                 sync=stresses,
             )
         return self._finish(

@@ -278,8 +278,9 @@ def _program_from_host(operation: Program, can: Capabilities) -> Lowered[Program
         return result
 
     while (at := verify.reading()).size:
+        cells = operation.cells[at]
         reading = Apply(
-            operation.cells[at],
+            cells,
             (operation.read.part(at),),
             operation.unselected,
             operation.compliance_a,

@@ -106,9 +106,8 @@ class Setting:
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose: the same for the same seed, step and purpose."""
-        return np.random.default_rng(
-            np.random.SeedSequence([self.seed, *f"{self.step}/{purpose}".encode()])
-        )
+        entropy = [self.seed, *f"{self.step}/{purpose}".encode()]
+        return np.random.default_rng(np.random.SeedSequence(entropy))
 
     def require(self, *operations: Operation) -> None:
         """Refuse now what the engine would refuse on the way, so that nothing has moved by then.
@@ -177,9 +176,8 @@ class CellChoice(StrictModel):
             if not 0 <= tile < geometry.tiles:
                 raise ConfigError(f"cells.tiles: {tile} must lie in 0..{geometry.tiles - 1}")
         blocks = [Cells.block(tile, spans["rows"], spans["columns"]) for tile in tiles]
-        return Cells(
-            *[np.concatenate([getattr(b, a) for b in blocks]) for a in ("tile", "row", "column")]
-        )
+        parts = [np.concatenate([getattr(b, a) for b in blocks]) for a in ("tile", "row", "column")]
+        return Cells(*parts)
 
 
 class Protocol(StrictModel, ABC, Generic[Summary]):

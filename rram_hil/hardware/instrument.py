@@ -236,7 +236,8 @@ class Readings:
         status = np.where(
             over, Status.OVER_RANGE, np.where(limited, Status.COMPLIANCE, Status.OK)
         ).astype(np.uint8)
-        status[np.isnan(volts) | np.isnan(amps)] = Status.NOT_A_NUMBER
+        missing = np.isnan(volts) | np.isnan(amps)
+        status[missing] = Status.NOT_A_NUMBER
         for values in (volts, amps):
             values[~(np.abs(values) < NOT_A_READING)] = np.nan
         return cls(volts, amps, status, np.asarray(time_s, dtype=np.float64))

@@ -64,9 +64,9 @@ def choose_words(model: nn.Sequential, fraction: float, seed: int = 0) -> list[N
         )
     mask = np.zeros(sum(sizes), dtype=np.bool_)
     mask[np.random.default_rng(seed).choice(mask.size, size=words, replace=False)] = True
+    parts = np.split(mask, np.cumsum(sizes)[:-1])
     return [
-        part.reshape(tuple(layer.weight.shape))
-        for part, layer in zip(np.split(mask, np.cumsum(sizes)[:-1]), layers, strict=True)
+        part.reshape(tuple(layer.weight.shape)) for part, layer in zip(parts, layers, strict=True)
     ]
 
 

@@ -103,15 +103,13 @@ def calibrate_module(
     scales: dict[str, tuple[float, ...]] = {}
 
     def note_step(name: str, layer: ArrayLayer, values: Tensor) -> None:
-        steps[name] = max(
-            input_step(values.numpy(), input_bits, input_percentile), steps.get(name, 0.0)
-        )
+        step = input_step(values.numpy(), input_bits, input_percentile)
+        steps[name] = max(step, steps.get(name, 0.0))
 
     def note_currents(name: str, layer: ArrayLayer, values: Tensor) -> None:
         codes, _ = Encoding(steps, {}, input_bits, read_v, wl_v).encode(name, values.numpy())
-        found = full_scales(
-            mapping.layer(name), filled, _vectors(layer, codes), input_bits, read_v, margin
-        )
+        vectors = _vectors(layer, codes)
+        found = full_scales(mapping.layer(name), filled, vectors, input_bits, read_v, margin)
         scales[name] = tuple(np.maximum(found, scales.get(name, found)).tolist())
 
     for note in (note_step, note_currents):
@@ -144,9 +142,9 @@ def _held_tensors(
     def parameter(layer: str, kind: str) -> str:
         return kind if layer == "weight" else f"{layer}.{kind}"
 
+    weights = mapping.effective_weights(map_s, words=words)
     tensors = {
-        parameter(name, "weight"): torch.from_numpy(weight)
-        for name, weight in mapping.effective_weights(map_s, words=words).items()
+        parameter(name, "weight"): torch.from_numpy(weight) for name, weight in weights.items()
     }
     biases = {
         parameter(n, "bias"): torch.from_numpy(w.biases)

@@ -105,7 +105,8 @@ def realise(
     negative = torch.round(negative * top) / top * variation[1]
     positive = positive.masked_fill(faults.positive_high, 0.0).masked_fill(faults.positive_low, 1.0)
     negative = negative.masked_fill(faults.negative_high, 0.0).masked_fill(faults.negative_low, 1.0)
-    return straight_through(weight, (positive - negative) * scale)
+    given = (positive - negative) * scale
+    return straight_through(weight, given)
 
 
 def draw_chip(

@@ -53,14 +53,8 @@ def train_teacher(
     def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         return functional.cross_entropy(teacher(images), labels)
 
-    _fit(
-        teacher,
-        data,
-        loss,
-        _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed),
-        progress,
-        "teacher",
-    )
+    recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed)
+    _fit(teacher, data, loss, recipe, progress, "teacher")
     return teacher
 
 
@@ -99,14 +93,8 @@ def distil(
             temperature,
         )
 
-    _fit(
-        student,
-        data,
-        loss,
-        _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed),
-        progress,
-        "student",
-    )
+    recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed)
+    _fit(student, data, loss, recipe, progress, "student")
     return student
 
 

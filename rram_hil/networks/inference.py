@@ -204,7 +204,8 @@ def multiply_layer(
             continue
         offset = start - block.output_start
         signs = block.signs[offset : offset + stop - start].astype(np.float32)
-        for part in _chunks(len(codes), 6 * block.inputs + 20 * (stop - start)):
+        bytes_a_vector = 6 * block.inputs + 20 * (stop - start)
+        for part in _chunks(len(codes), bytes_a_vector):
             operation = Multiply(
                 tile=block.tile,
                 row=block.row,
@@ -282,14 +283,9 @@ def multiply_images(
             taken = codes[part, group * in_group : (group + 1) * in_group]
             rows = unfold(taken, kernel, stride, padding, dilation)
             made = slice(group * out_group, (group + 1) * out_group)
+            vectors = rows.reshape(len(rows), -1).T
             values = yield from multiply_layer(
-                mapping,
-                encoding,
-                name,
-                rows.reshape(len(rows), -1).T,
-                word_step=word_step,
-                outputs=made,
-                counts=counts,
+                mapping, encoding, name, vectors, word_step=word_step, outputs=made, counts=counts
             )
             if result is None:
                 result = np.empty((layer.outputs, n, *rows.shape[2:]), dtype=np.float32)

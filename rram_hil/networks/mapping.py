@@ -327,12 +327,8 @@ class Mapping:
                 zip(arrays["layer_name"], arrays["layer_shape"], strict=True)
             )
         )
-        return cls(
-            geometry,
-            layers,
-            np.array(arrays["target_s"], dtype=np.float64),
-            np.array(arrays["stuck"], dtype=np.bool_),
-        )
+        target = np.array(arrays["target_s"], dtype=np.float64)
+        return cls(geometry, layers, target, np.array(arrays["stuck"], dtype=np.bool_))
 
 
 _BLOCK_FIELDS = ("tile", "row", "column", "input_start", "inputs", "output_start", "outputs")
@@ -568,13 +564,10 @@ def _pack(
         )
         shelf.used_pairs += taken
         if taken < piece.outputs:
+            rest = piece.outputs - taken
             waiting.append(
                 _Piece(
-                    piece.layer,
-                    piece.input_start,
-                    piece.inputs,
-                    piece.output_start + taken,
-                    piece.outputs - taken,
+                    piece.layer, piece.input_start, piece.inputs, piece.output_start + taken, rest
                 )
             )
     return placed
@@ -605,9 +598,5 @@ def word_operation(mapping: Mapping, words: Table[str, LayerWords], bits: int = 
             raise DataError(f"words of layer {name}: {bits}-bit values must lie in -{top}..{top}")
         index.append(first.ravel()[where])
         values.append(np.asarray(layer_words.values, dtype=np.int32))
-    return WriteWords(
-        Cells.from_index(np.concatenate(index), mapping.geometry),
-        np.concatenate(values),
-        clear=True,
-        label="words",
-    )
+    cells = Cells.from_index(np.concatenate(index), mapping.geometry)
+    return WriteWords(cells, np.concatenate(values), clear=True, label="words")

@@ -435,8 +435,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, st
         raise DataError(f"{path}: no such file")
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
+            names = list(file.keys())
             return {
-                name: np.asarray(file.get_tensor(name)) for name in list(file.keys())
+                name: np.asarray(file.get_tensor(name)) for name in names
             }, file.metadata() or {}
     except (OSError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
         raise DataError(f"{path}: not a safetensors file of NumPy types: {error}") from None

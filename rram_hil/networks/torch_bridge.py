@@ -114,12 +114,8 @@ class _Chain:
             self.layers.append(activation(name=name))
             return
         kinds = [kind for kind in self._converters if isinstance(child, kind)]
-        _need(
-            bool(kinds),
-            name or "(whole network)",
-            type(child).__name__,
-            "is not supported in a Network",
-        )
+        shown = type(child).__name__
+        _need(bool(kinds), name or "(whole network)", shown, "is not supported in a Network")
         self._converters[kinds[0]](name, child)
 
     def _add_parts(self, name: str, child: Any) -> None:
@@ -127,9 +123,8 @@ class _Chain:
             self.add(f"{name}_{part}" if name else part, grandchild)
 
     def _add_linear(self, name: str, child: Any) -> None:
-        self._add_weighted(
-            Linear(name=name, inputs=child.in_features, outputs=child.out_features), child
-        )
+        layer = Linear(name=name, inputs=child.in_features, outputs=child.out_features)
+        self._add_weighted(layer, child)
 
     def _add_conv2d(self, name: str, child: Any) -> None:
         alone = child.groups == 1 and _pair(child.dilation) == (1, 1)
@@ -163,18 +158,15 @@ class _Chain:
         shift = _array(norm.bias) if norm.affine else 0.0
         key, weight = before.name, self.weights[before.name]
         self.weights[key] = weight * gain.reshape(-1, *([1] * (weight.ndim - 1)))
-        self.biases[key] = (self.biases.get(key, 0.0) - _array(norm.running_mean)) * gain + shift
+        mean = _array(norm.running_mean)
+        self.biases[key] = (self.biases.get(key, 0.0) - mean) * gain + shift
 
     def _add_pool(self, kind: type[MaxPool2d | AvgPool2d], name: str, child: Any) -> None:
         plain = _pair(child.padding) == (0, 0) and not child.ceil_mode
         plain = plain and _pair(getattr(child, "dilation", 1)) == (1, 1)
         plain = plain and getattr(child, "divisor_override", None) is None
-        _need(
-            plain,
-            name,
-            child,
-            "padding, dilation, ceil_mode and divisor_override are not supported",
-        )
+        why = "padding, dilation, ceil_mode and divisor_override are not supported"
+        _need(plain, name, child, why)
         kernel, stride = _pair(child.kernel_size), _pair(child.stride)
         self.layers.append(kind(name=name, kernel=kernel, stride=stride))
 

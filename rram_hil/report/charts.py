@@ -63,9 +63,8 @@ def _bar(axes: Axes, place: int, start: float, bar: Bar, images: int) -> None:
     name: dict[str, Any] = {"color": INK, "fontsize": 13}
     axes.text(start, place - 0.2, _short(bar.name, 40), **name)
     beside = axes.get_yaxis_transform()
-    axes.text(
-        1.17, middle, per_cent(accuracy, images), ha="right", va="center", transform=beside, **name
-    )
+    text = per_cent(accuracy, images)
+    axes.text(1.17, middle, text, ha="right", va="center", transform=beside, **name)
     if math.isfinite(accuracy):
         axes.barh(middle, accuracy - start, 0.31, left=start, color=BLUE)
         if start > 0:
@@ -182,11 +181,8 @@ def _tail(error: FloatArray, middle: float, sigma: float) -> Picture:
             "Share of cells whose error is at least x, on a logarithmic scale; largest error"
             f" {number(float(size[-1]))}"
         )
-        return Picture(
-            "Tails of the error",
-            svg(axes, alt),
-            "Solid: measured cells, to the very last. Dashed: the normal curve.",
-        )
+        note = "Solid: measured cells, to the very last. Dashed: the normal curve."
+        return Picture("Tails of the error", svg(axes, alt), note)
 
 
 def _by_level(cells: MapCells) -> Picture:

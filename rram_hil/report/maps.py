@@ -57,9 +57,8 @@ class MapCells:
             for given in (panel.stuck_low, panel.stuck_high)
         )
         high &= ~low
-        return cls(
-            target, programmed, used, used & ~low & ~high & ~np.isfinite(programmed), low, high
-        )
+        unreadable = used & ~low & ~high & ~np.isfinite(programmed)
+        return cls(target, programmed, used, unreadable, low, high)
 
     @cached_property
     def responsive(self) -> BoolArray:
@@ -227,12 +226,8 @@ def _map_svg(
         )
         scale = axes.inset_axes((1.045, 0, 0.045, 1))
         low, high = (end * 1e6 for end in ends_s)
-        scale.imshow(
-            paint(np.linspace(*ends_s, 101)[:, None]),
-            aspect="auto",
-            origin="lower",
-            extent=(0, 1, low, high),
-        )
+        shades = paint(np.linspace(*ends_s, 101)[:, None])
+        scale.imshow(shades, aspect="auto", origin="lower", extent=(0, 1, low, high))
         scale.set_xticks([])
         scale.set_xlabel("uS")
         scale.yaxis.tick_right()

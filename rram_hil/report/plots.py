@@ -138,7 +138,8 @@ def _draw(run: RunFile, step: str, name: str, chart: Chart, saved: SavedData) ->
         np.where(part > 0, part, np.nan) if axis in chart.log else part
         for axis, part in (("x", x), ("y", y), ("y", low), ("y", high))
     )
-    x_factor, x_label = _scale(x, run.result(step, chart.x).units, chart.x, "x" in chart.log)
+    unit = run.result(step, chart.x).units
+    x_factor, x_label = _scale(x, unit, chart.x, "x" in chart.log)
     y_factor, y_label = _scale(np.stack(parts), saved.units, chart.label or name, "y" in chart.log)
     x, (y, low, high) = x / x_factor, (part / y_factor for part in parts)
     with new_axes(x_label, y_label, chart.log) as axes:
@@ -152,7 +153,8 @@ def _draw(run: RunFile, step: str, name: str, chart: Chart, saved: SavedData) ->
             hue = HUES[place] if few else HUES[0]
             style = CURVE | {"color": hue, "marker": "o" if chart.dots else "", "markersize": 5}
             thin = {} if few else {"linewidth": 1, "alpha": 0.5}
-            axes.plot(x[k][known], y[k][known], label=names[k] if names else None, **style | thin)
+            label = names[k] if names else None
+            axes.plot(x[k][known], y[k][known], label=label, **style | thin)
             if bands:
                 axes.fill_between(x[k], low[k], high[k], color=hue, alpha=0.18, linewidth=0)
         for axis in ("x", "y"):

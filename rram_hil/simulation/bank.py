@@ -65,9 +65,8 @@ class CellBank:
         self._formed: NDArray[np.bool_] = np.zeros(n, dtype=np.bool_)
         if formed:
             self._formed = self._traits.stuck == 0
-            level = model.forming.conductance_s * np.exp(
-                model.forming.spread_ln * draws.normal(seed, Purpose.FORM_LEVEL, self._index)
-            )
+            z = draws.normal(seed, Purpose.FORM_LEVEL, self._index)
+            level = model.forming.conductance_s * np.exp(model.forming.spread_ln * z)
             self._g = np.where(self._formed, level, self._g)
 
     def __len__(self) -> int:

@@ -108,9 +108,8 @@ class CellArray:
         if not self.simulation.read_noise:
             return g_s
         event = self.state.event[index].astype(np.int64)
-        return self.converters.fixed(
-            index, self.model.as_read(self.seed, self.traits.part(index), event, g_s)
-        )
+        seen = self.model.as_read(self.seed, self.traits.part(index), event, g_s)
+        return self.converters.fixed(index, seen)
 
     def read_through(self, index: IntArray, g_s: FloatArray) -> FloatArray:
         """Conductances as readings see them behind wires, transistors, leads and contacts."""
@@ -189,14 +188,8 @@ class CellArray:
         now = np.full(index.size, self.state.now[0]) if now_s is None else now_s
         self.state.event[index] += 1
         event = self.state.event[index].astype(np.int64)
-        return Pulse(
-            index,
-            event,
-            self.relaxed(index, now),
-            drop_v,
-            gate_v,
-            np.broadcast_to(cap_s, index.shape),
-        )
+        cap = np.broadcast_to(cap_s, index.shape)
+        return Pulse(index, event, self.relaxed(index, now), drop_v, gate_v, cap)
 
     def act(self, pulse: Pulse, width_s: float, ended_s: FloatArray) -> IntArray:
         """Let a pulse act that ends at these times (s); positions of the cells that it changed."""
@@ -266,8 +259,9 @@ class CellArray:
     def _note_cycle(self, polarity: int, pulse: Pulse, after_s: FloatArray) -> None:
         """A RESET that breaks a filament begins a cycle of the cell."""
         state, index = self.state, pulse.index
+        was = state.broken_s[index].astype(np.float64)
         state.broken_s[index], broke = self.model.broken_after(
-            polarity, pulse.before_s, after_s, state.broken_s[index].astype(np.float64)
+            polarity, pulse.before_s, after_s, was
         )
         state.cycle[index[broke]] = pulse.event[broke]
         state.cycles_done[index[broke]] += 1

@@ -126,12 +126,10 @@ class SimulatedChip:
             "cell": geometry.cell,
             "device": f"{model.name} {model.digest}",
         }
-        self._state = ChipState(
-            geometry, None if simulation.state is None else folder / simulation.state, identity
-        )
-        self._seed = int.from_bytes(
-            hashlib.sha256(f"{simulation.seed}:{chip_id}".encode()).digest()[:8], "little"
-        )
+        path = None if simulation.state is None else folder / simulation.state
+        self._state = ChipState(geometry, path, identity)
+        name = f"{simulation.seed}:{chip_id}".encode()
+        self._seed = int.from_bytes(hashlib.sha256(name).digest()[:8], "little")
         self.cells = CellArray(geometry, simulation, model, self._seed, self._state)
         self._traits = self.cells.traits
         self._multiplier = Multiplier(self.cells)
@@ -227,9 +225,8 @@ class SimulatedChip:
         """What every cell conducts now (S), relaxed and with its faults, without read noise; shape
         geometry.shape.
         """
-        return self.cells.conducts(np.arange(self.geometry.size, dtype=np.int64)).reshape(
-            self.geometry.shape
-        )
+        index = np.arange(self.geometry.size, dtype=np.int64)
+        return self.cells.conducts(index).reshape(self.geometry.shape)
 
     # What instruments in front of the array do to it: levels stand as long as they stand
     # (drivers/simulated/_array.py).
@@ -343,7 +340,8 @@ class SimulatedChip:
     ) -> _Batch:
         self._state.number_pulses[index] = 0
         self._state.number[index] = number
-        return _Batch(index, time_s, np.zeros(index.size, dtype=np.bool_), exposure, first)
+        programmed = np.zeros(index.size, dtype=np.bool_)
+        return _Batch(index, time_s, programmed, exposure, first)
 
     def _end(self, batch: _Batch, started_s: FloatArray, from_s: float) -> tuple[FloatArray, float]:
         """Move cells that shared a start to their places one after the other; returns each cell's
@@ -411,7 +409,8 @@ class SimulatedChip:
         self, index: IntArray, wl_v: FloatArray
     ) -> tuple[FloatArray, FloatArray, StatusArray]:
         current = wl_v * self.cells.gate_leak_s().ravel()[index // self.geometry.columns]
-        return current, np.full(index.size, np.nan), np.full(index.size, Status.OK, dtype=np.uint8)
+        status = np.full(index.size, Status.OK, dtype=np.uint8)
+        return current, np.full(index.size, np.nan), status
 
     def _reading(
         self,
@@ -504,11 +503,9 @@ class SimulatedChip:
         m = 0
         for _ in range(operation.repeat):
             for step in operation.steps:
+                whole = active.size == batch.index.size
                 found = self._step(
-                    batch,
-                    active,
-                    step if active.size == batch.index.size else step.part(active),
-                    operation.compliance_a,
+                    batch, active, step if whole else step.part(active), operation.compliance_a
                 )
                 if found is None:
                     continue
@@ -547,9 +544,8 @@ class SimulatedChip:
             self._pass(took, cancel)
             self._state.now[0] = from_s + took
         self.cells.half_select(exposure)
-        return ProgramResult(
-            conductance, status, inside, counts[0], counts[1], counts[2], Span(started, self.now_s)
-        )
+        span = Span(started, self.now_s)
+        return ProgramResult(conductance, status, inside, counts[0], counts[1], counts[2], span)
 
     def _verify(self, operation: Program, batch: _Batch) -> ProgramResult:
         """Read-verify-write of one batch, round by round."""

@@ -102,14 +102,14 @@ class Exposure:
         for k, (bl, sl, wl) in enumerate(levels.T):
             found = across(float(bl), float(sl), float(wl), self.scheme, self._geometry)
             if found.worst_v > self._least_v:
-                counts = self._counts.setdefault(
-                    (found, width_s, cap_s), np.zeros(self._index.size, dtype=np.int64)
-                )
+                key = (found, width_s, cap_s)
+                counts = self._counts.setdefault(key, np.zeros(self._index.size, dtype=np.int64))
                 counts[at[which.ravel() == k]] += 1
 
     def doses(self) -> Iterator[Dose]:
         """What the cells of the chip felt, in the order in which the levels were first given."""
-        row, column = np.divmod(np.arange(self._geometry.size), self._geometry.columns)
+        place = np.arange(self._geometry.size)
+        row, column = np.divmod(place, self._geometry.columns)
         tile = row // self._geometry.rows
         column = tile * self._geometry.columns + column
         for (found, width_s, cap_s), counts in self._counts.items():

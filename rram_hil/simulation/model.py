@@ -121,10 +121,8 @@ class Forming(StrictModel):
         """Thresholds (V) of cells, from standard normal draws."""
         if self.quantile_v is None:
             return self.threshold_v + self.threshold_sd_v * z
-        return np.asarray(
-            np.interp(ndtr(z), np.linspace(0, 1, len(self.quantile_v)), self.quantile_v),
-            dtype=np.float64,
-        )
+        even = np.linspace(0, 1, len(self.quantile_v))
+        return np.asarray(np.interp(ndtr(z), even, self.quantile_v), dtype=np.float64)
 
 
 class Overdrive(StrictModel):
@@ -603,15 +601,14 @@ class DeviceModel(StrictModel):
         self, target_s: ArrayLike, bl_v: float = 2.0, width_s: float = 100e-9
     ) -> FloatArray:
         """Gate volts whose nominal SET gives `target_s`; held at the ends of the curve."""
-        wl = self._set_curve[0] - self._width_v(self.set, width_s)
+        gate = self._set_curve[0]
+        wl = gate - self._width_v(self.set, width_s)
         level = self._nominal_ln(wl + 1e-9, bl_v, width_s)
         rising = np.isfinite(level) & np.concatenate(([True], np.diff(level) > 0))
         if not rising.any():
             return np.full(np.shape(target_s), wl[-1])
-        return np.asarray(
-            np.interp(np.log(np.asarray(target_s, dtype=np.float64)), level[rising], wl[rising]),
-            dtype=np.float64,
-        )
+        found = np.interp(np.log(np.asarray(target_s, dtype=np.float64)), level[rising], wl[rising])
+        return np.asarray(found, dtype=np.float64)
 
     def nominal_set_table(
         self, bl_v: float = 2.0, width_s: float = 100e-9, points: int = 29
@@ -619,9 +616,8 @@ class DeviceModel(StrictModel):
         """(wl_v, conductance_s) of the nominal SET, evenly spaced in gate volts: the table that a
         recipe carries.
         """
-        wl = np.linspace(self.set.gate_v[0], self.set.gate_v[-1], points) - self._width_v(
-            self.set, width_s
-        )
+        gate = np.linspace(self.set.gate_v[0], self.set.gate_v[-1], points)
+        wl = gate - self._width_v(self.set, width_s)
         return wl, self.nominal_set_s(wl + 1e-12, bl_v, width_s)
 
     def nominal_reset_s(
@@ -903,10 +899,8 @@ class DeviceModel(StrictModel):
         )
         moved = np.where(broken, again, first)
         # A state that is left as it is must come back as the same number.
-        return np.asarray(
-            np.where(moved == x, g_s, np.exp(np.maximum(moved, np.log(self.reset.floor_s)))),
-            dtype=np.float64,
-        )
+        after = np.where(moved == x, g_s, np.exp(np.maximum(moved, np.log(self.reset.floor_s))))
+        return np.asarray(after, dtype=np.float64)
 
     def _worn(self, seed: int, index: IntArray, cycles_done: IntArray | None) -> float | FloatArray:
         """By how much (ln G) wear lets each cell's filament break less."""

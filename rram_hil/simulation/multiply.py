@@ -70,10 +70,8 @@ class Multiplier:
         key = hashlib.sha256(g.tobytes() + repr(place).encode()).digest()
         if self._wired is None or self._wired[0] != key:
             geometry, line_ohm = self.cells.geometry, self.cells.simulation.line_ohm
-            self._wired = (
-                key,
-                block_transfer(g, operation.row, operation.column, geometry, line_ohm),
-            )
+            transfer = block_transfer(g, operation.row, operation.column, geometry, line_ohm)
+            self._wired = (key, transfer)
         return self._wired[1]
 
 
@@ -137,8 +135,9 @@ class Product:
         first = int(self._cells.state.vectors[tile])
         np.sqrt(variance, out=variance)
         for k in range(self._operation.columns):
+            column = self._operation.column + k
             variance[k] *= draws.vector_noise(
-                self._cells.seed, tile, self._operation.column + k, first, products.shape[1]
+                self._cells.seed, tile, column, first, products.shape[1]
             )
         products += variance
 

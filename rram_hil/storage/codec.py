@@ -183,9 +183,10 @@ def decode(data: bytes | memoryview) -> Record:
                 else np.empty(0, stored)
             )
             at += column.nbytes
+            whole = count == math.prod(shape)
             arrays[name] = (
                 column.astype(dtype).reshape(shape)
-                if count == math.prod(shape)
+                if whole
                 else np.full(shape, column[0].astype(dtype), dtype)
             )
         if at != len(data):

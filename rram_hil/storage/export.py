@@ -92,11 +92,8 @@ def export_npz(run: RunFile, path: Path, *, force: bool = False) -> Path:
 def _arrays(run: RunFile) -> Iterator[tuple[str, AnyArray, dict[str, Any]]]:
     for name in run.map_names:
         stack = run.map(name)
-        yield (
-            f"maps/{name}",
-            stack.values,
-            {"units": stack.units, "dims": ["save", "tile", "row", "column"]},
-        )
+        dims = ["save", "tile", "row", "column"]
+        yield f"maps/{name}", stack.values, {"units": stack.units, "dims": dims}
         yield f"maps/{name}.time_s", stack.time_s, {"units": "s", "dims": ["save"]}
         yield f"maps/{name}.step", stack.step, {"units": "", "dims": ["save"]}
     for step, name in run.result_names:

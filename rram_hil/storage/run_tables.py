@@ -160,12 +160,8 @@ def note_row(frame: Frame | Execution) -> Columns | None:
             said = frame.event, frame.text, frame.utc, frame.time_s
         case Resume():
             who, board = frame.operator or "unknown", frame.instrument
-            said = (
-                "resumed",
-                f"resumed by {who} on {board.model} {board.serial}",
-                frame.utc,
-                frame.time_s,
-            )
+            text = f"resumed by {who} on {board.model} {board.serial}"
+            said = "resumed", text, frame.utc, frame.time_s
         case _:
             return None
     return {"event": EVENTS.index(said[0]), "text": said[1], "utc": said[2], "time_s": said[3]}
@@ -314,7 +310,8 @@ class WordMaps(Writer):
         """The words, and which places hold one; nothing where none was ever written."""
         if self._maps is not None:
             group = file.create_group("words")
-            variable(group, "words", self._maps[0], MAP, "on-chip words at the end of the run", "1")
+            title = "on-chip words at the end of the run"
+            variable(group, "words", self._maps[0], MAP, title, "1")
             variable(group, "written", self._maps[1], MAP, "1: this place holds a word")
 
 
@@ -360,12 +357,10 @@ class SavedArrays(Writer):
             values = frame.values
             is_map = frame.dims == MAP and values.shape == self._shape
             step = -1 if is_map else frame.step
-            key = _SaveKey(
-                step, frame.name, frame.dims, values.shape, values.dtype.str, frame.units
-            )
-            self._saves.setdefault(key, []).append(
-                _SaveAt(offset, frame.step, frame.time_s, frame.attrs)
-            )
+            dtype = values.dtype.str
+            key = _SaveKey(step, frame.name, frame.dims, values.shape, dtype, frame.units)
+            place = _SaveAt(offset, frame.step, frame.time_s, frame.attrs)
+            self._saves.setdefault(key, []).append(place)
 
     def write(self, file: h5py.File) -> None:
         """Maps, stacked along time, then the other arrays, a group a step."""
@@ -394,14 +389,8 @@ class SavedArrays(Writer):
             shape, dims = key.shape, key.dims
             if stacked:
                 time = free_name(group, "map_time_s" if stack else f"{name}_time_s")
-                beside(
-                    group,
-                    time,
-                    np.array([a.time_s for a in at]),
-                    (time,),
-                    "time of saving on the bench clock",
-                    "s",
-                )
+                times = np.array([a.time_s for a in at])
+                beside(group, time, times, (time,), "time of saving on the bench clock", "s")
                 shape, dims = (len(at), *shape), (time, *dims)
             data = dataset(group, name, shape, np.dtype(key.dtype), dims)
             for i, place in enumerate(at):
@@ -413,19 +402,13 @@ class SavedArrays(Writer):
             describe(data, "", key.units)
             data.attrs.update(shared)
             if stack:
-                beside(
-                    group, "step", [a.step for a in at], dims[:1], "step of the recipe that saved"
-                )
+                steps = [a.step for a in at]
+                beside(group, "step", steps, dims[:1], "step of the recipe that saved")
             if not stacked:
                 data.attrs["time_s"] = at[0].time_s
             for attr in {k: None for a in at for k in a.attrs if k not in shared}:
                 values = [a.attrs.get(attr, math.nan) for a in at]
                 texts = any(isinstance(v, str) for v in values)
                 column = np.array([str(v) for v in values], object) if texts else np.array(values)
-                beside(
-                    group,
-                    free_name(group, f"{name}_{attr}"),
-                    column,
-                    dims[:1],
-                    f"{attr} of each save of {name}",
-                )
+                title = f"{attr} of each save of {name}"
+                beside(group, free_name(group, f"{name}_{attr}"), column, dims[:1], title)

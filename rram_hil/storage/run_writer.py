@@ -115,9 +115,8 @@ def _executed(reader: JournalReader) -> Iterator[tuple[Frame | Execution, int]]:
                     )
                 yield Execution(intents.pop(operation), record), entry.offset
             case Aside() as aside:
-                intent = Intent(
-                    aside.operation, aside.step, aside.record, np.zeros(0, dtype=np.int64)
-                )
+                nothing = np.zeros(0, dtype=np.int64)
+                intent = Intent(aside.operation, aside.step, aside.record, nothing)
                 yield Execution(intent, aside.result), entry.offset
             case frame:
                 yield frame, entry.offset

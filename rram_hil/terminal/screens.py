@@ -196,7 +196,8 @@ def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Ou
         rows.append((f"{number} {step.name}", *volts, width, count(step.worst_pulses)))
     of_limits = (f"{v:.3g}" for v in (limits.bl_v, limits.sl_v, limits.wl_v, limits.cell_v))
     rows.append(("limit", *of_limits, quantity(limits.width_s, "s"), count(forecast.limit)))
-    output.table(("step", ">BL", ">SL", ">WL", ">BL-SL", ">width", ">pulses/cell"), rows)
+    columns = ("step", ">BL", ">SL", ">WL", ">BL-SL", ">width", ">pulses/cell")
+    output.table(columns, rows)
     output.heading("On the model")
     rows = [
         (
