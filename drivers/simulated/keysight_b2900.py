@@ -876,6 +876,9 @@ class SimulatedB2900(ScpiInstrument):
             full = output.range_for(call.number(0, output.ranges(what)[0], most), what)
             output.source_range[what], output.source_auto[what] = full, False
 
+        def put_points(call: Call) -> None:
+            self._output(call).points[what] = int(call.number(0, 1, MOST_LEVELS))
+
         def values(call: Call, held: int) -> list[float]:
             if not call.arguments:
                 raise ScpiError(-109, "Missing parameter")
@@ -901,12 +904,8 @@ class SimulatedB2900(ScpiInstrument):
                 put_range,
                 lambda c: f"{self._output(c).source_range[what]:+.8E}",
             ),
-            **self.kept(
-                f"[:SOURce#]:{name}:POINts",
-                self._output,
-                "points",
-                lambda c: int(c.number(0, 1, MOST_LEVELS)),
-                key=what,
+            **pair(
+                f"[:SOURce#]:{name}:POINts", put_points, lambda c: str(self._output(c).points[what])
             ),
             **pair(
                 f"[:SOURce#]:LIST:{name}",
