@@ -112,7 +112,7 @@ def program(
                 extra = {"targets": {"map": "target.npy"}} if name == "write-verify" else {}
                 outcome = bench.run(protocol_class(name).model_validate(keys | extra).run(setting))
             truth = GroundTruth(bench)
-            g, stuck = truth.conductance_s(), truth._named("stuck") != 0
+            g, stuck = truth.conductance_s(), truth.named("stuck") != 0
             can = bench.capabilities
             read_v = abs(file.read.bl_v)
             slack = can.read_fraction * g + can.read_floor_a / read_v
