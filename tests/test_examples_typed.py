@@ -44,21 +44,32 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a module for each Python block of the pages."""
+    """A folder with a module for each Python block of the pages: of the name that the heading
+    above gives it, for other blocks import it. Their pytest files are untyped, and left out.
+    """
     folder = tmp_path_factory.mktemp("examples")
     for page in PAGES:
-        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.M)
-        for number, block in enumerate(blocks, 1):
-            name = f"{page.stem.lower().replace('-', '_')}_{number}.py"
-            (folder / name).write_text(block, encoding="utf-8")
+        heading = ""
+        for number, part in enumerate(page.read_text("utf-8").split("\n```")):
+            if number % 2 == 0:  # prose; code stands between two fences
+                titles = re.findall(r"^##.*", part, re.MULTILINE)
+                heading = titles[-1] if titles else ""
+                continue
+            language, _, code = part.partition("\n")
+            name = f"{page.stem.lower().replace('-', '_')}_{number // 2 + 1}.py"
+            named = re.search(r"`(\w+\.py)`", heading)
+            name = named.group(1) if named else name
+            if language == "python" and not name.startswith("test_"):
+                (folder / name).write_text(code + "\n", encoding="utf-8")
     return folder
 
 
 def test_there_are_examples(examples: Path) -> None:
     assert len(list(examples.glob("*.py"))) > 8
-    assert (examples / "readme_1.py").exists()
+    assert list(examples.glob("readme_*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "command",

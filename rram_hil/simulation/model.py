@@ -22,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
+from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtr
 
 from rram_hil.errors import ConfigError
@@ -47,8 +48,6 @@ _STIRRED = 1.1
 
 def _monotone(x: list[float], conductance_s: list[float], at: FloatArray) -> FloatArray:
     """ln of a table's conductances along a monotone cubic; constant above its last row."""
-    from scipy.interpolate import PchipInterpolator  # slow to import; many processes never pulse
-
     curve = PchipInterpolator(x, np.log(conductance_s))
     return np.asarray(curve(np.minimum(at, x[-1])), dtype=np.float64)
 

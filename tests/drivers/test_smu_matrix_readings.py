@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from rram_hil.array import Apply, ApplyResult, Cells, Geometry, Limits, Scheme, Status, Step, Stop
 from rram_hil.bench.bench_file import parse_bench_file
+from rram_hil.drivers.dialects.setups import SetupSourceMeter
 from rram_hil.drivers.dialects.tsp import TspInstrument
 from rram_hil.drivers.keithley_2600b import Keithley2600B
 from rram_hil.drivers.matrix.routes import Router
@@ -624,7 +625,7 @@ def test_a_3706a_is_linked_too_for_its_scripts_switch_relays_as_well(
     assert np.allclose(bench.do(READ).conductance_s[:, 0], bench.g, rtol=0.01, atol=2e-8)
 
 
-class Acme(TspInstrument, ScriptedSourceMeter):
+class Acme(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     """A third party's source-meter: no subclass of the 2600B's driver, the same abilities."""
 
     def __init__(self, *settings: Any) -> None:
