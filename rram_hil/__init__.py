@@ -136,7 +136,7 @@ if not TYPE_CHECKING:  # a type checker takes the imports above, and sees a name
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, "__version__"])
 
 
 # In a checkout the three plugin folders lie beside this package, not inside it: without this line,

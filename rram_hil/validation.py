@@ -31,7 +31,8 @@ def refused(error: ValidationError, where: str) -> ConfigError:
     allowed.
     """
     problems = error.errors()
-    first = problems[0]
+    # A misspelt required key shows as unknown and as missing: what stands there says more.
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         text = "unknown key"

@@ -203,6 +203,13 @@ def test_names_of_entry_points_are_the_file_names_with_dashes() -> None:
             assert value.partition(":")[0].rpartition(".")[2] == name.replace("-", "_")
 
 
+def test_no_driver_is_left_out_of_the_contract_that_keeps_simulators_apart() -> None:
+    contracts = {c["name"]: c for c in PROJECT["tool"]["importlinter"]["contracts"]}
+    kept = contracts["a simulator shares no code with the driver that faces it"]
+    drivers = {p.stem for p in (ROOT / "drivers").glob("*.py")} - {"__init__"}
+    assert {f"rram_hil.drivers.{name}" for name in drivers} <= set(kept["forbidden_modules"])
+
+
 def test_every_simulator_belongs_to_a_driver() -> None:
     assert set(ENTRY_POINTS["rram_hil.simulators"]) <= set(ENTRY_POINTS["rram_hil.drivers"])
     for value in ENTRY_POINTS["rram_hil.simulators"].values():
