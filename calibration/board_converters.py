@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Self, cast
 
 import numpy as np
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from rram_hil.array import Apply, ApplyResult, Cells, Multiply, Status, Step
 from rram_hil.corrections.calibration_file import (
@@ -75,8 +76,9 @@ class ConverterErrors(CalibrationKind):
             else None,
         )
 
+    @override
     def check_values(self) -> None:
-        """See `CalibrationKind.check_values`: one value a column of the chip."""
+        """One value a column of the chip."""
         super().check_values()
         columns = self.bench.geometry.columns
         for name in ("column_gain", "column_offset"):

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from rram_hil.array import Cells
 from rram_hil.corrections.calibration_file import Calibrated, measured_value
@@ -43,8 +44,9 @@ class LineOhms(CalibrationKind):
         """By each cell's place and gate."""
         return Pieces(series=self._ohms)
 
+    @override
     def check_owner(self) -> None:
-        """See `CalibrationKind.check_owner`: the chip, its cells, and the gate of reads."""
+        """The chip, its cells, and the gate of reads."""
         self.check_chip()
         cell, read_v = self.bench.geometry.cell, self.bench.gate_v
         if cell != "1T1R":

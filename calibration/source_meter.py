@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 from scipy.special import stdtrit
+from typing_extensions import override
 
 from rram_hil.array import Status
 from rram_hil.corrections.calibration_file import Calibrated, CalibrationFile, load, measured_values
@@ -42,8 +43,9 @@ class Channel(Source):
 
     file: CalibrationFile
 
+    @override
     def volts(self, asked: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """See `Source`. The range is that which holds all levels of the operation."""
+        """The range is that which holds all levels of the operation."""
         ranges = self.file.list_of("range_v")
         if ranges is None:
             return asked, np.zeros_like(asked)
@@ -61,16 +63,16 @@ class Meter(Sense):
 
     file: CalibrationFile
 
+    @override
     def current(self, told: FloatArray, rounding: bool = True) -> tuple[FloatArray, FloatArray]:
-        """See `Sense`."""
         at, held = self._range(told)
         gain, offset = self.file.values["gain_a"], self.file.values["offset_a"]
         true = np.where(held, (told - offset.values[at]) / (1 + gain.values[at]), told)
         wide = np.hypot(true * gain.half_widths[at], offset.half_widths[at]) / (1 + gain.values[at])
         return true, np.where(held, wide, 0.0)
 
+    @override
     def told(self, current: FloatArray) -> FloatArray:
-        """See `Sense`."""
         at, held = self._range(current)
         gain, offset = self.file.values["gain_a"], self.file.values["offset_a"]
         return np.where(held, current * (1 + gain.values[at]) + offset.values[at], current)
@@ -97,8 +99,9 @@ class ChannelErrors(CalibrationKind):
         }.items()
     }
 
+    @override
     def owners(self) -> Iterable[Identity]:
-        """See `CalibrationKind.owners`: any instrument of the bench."""
+        """Any instrument of the bench."""
         return self.bench.parts.values()
 
     def pieces(self) -> Pieces:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.corrections.calibration_file import CalibrationFile
 from rram_hil.corrections.correction import UNIFORM
@@ -21,8 +22,8 @@ class Dac(Source):
     file: CalibrationFile
     line: str
 
+    @override
     def volts(self, asked: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """See `Source`."""
         f, line = self.file, self.line
         step = f.value("dac_step_v")
         given = np.rint(asked / step) * step if step > 0 else asked
@@ -44,9 +45,10 @@ class Adc(Sense):
 
     file: CalibrationFile
 
+    @override
     def current(self, told: FloatArray, rounding: bool = True) -> tuple[FloatArray, FloatArray]:
-        """See `Sense`. A reading at the end of a range that may as well be of the next one is
-        wider by the difference.
+        """A reading at the end of a range that may as well be of the next one is wider by the
+        difference.
         """
         ranges = self._ranges()
         at = np.minimum(np.searchsorted(ranges, np.abs(told) * (1 - 1e-9)), ranges.size - 1)
@@ -95,8 +97,8 @@ class Adc(Sense):
             current * (1 + f.value("adc_gain")) + scale * (f.value("adc_offset") + bend)
         )
 
+    @override
     def told(self, current: FloatArray) -> FloatArray:
-        """See `Sense`."""
         ranges = self._ranges()
         told = self._in_range(current[..., None], ranges)
         fits = np.abs(told) <= ranges

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
+from typing_extensions import override
 
 from rram_hil.array import Scheme, Status
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
@@ -344,8 +345,8 @@ class TspChain(Chain[ScriptedSourceMeter, ScriptedMatrix]):
         """
         return tuple(reversed([c for c in self.wiring.channels if c != self.gate]))
 
+    @override
     def arm(self) -> None:
-        """See `Chain.arm`."""
         meter, matrix = self._meter, self.matrix
         node = self.wiring.tsp_node
         told = meter.ask(
@@ -379,8 +380,8 @@ class TspChain(Chain[ScriptedSourceMeter, ScriptedMatrix]):
         """What Lua calls a channel."""
         return self._meter.lua_name(self.channel(channel))
 
+    @override
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
-        """See `Chain.run`."""
         code = [line for channel in self.wiring.channels for line in self._setup(channel, plan)]
         code.append("rram.begin()")
         now: dict[str, str] = {}
@@ -543,8 +544,8 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
     """Lua's `delay` in the matrix (unverified how exact a shorter one is)."""
 
     @property
+    @override
     def most_visits(self) -> int:
-        """See `Chain.most_visits`."""
         return self._meter.most_points // POINTS
 
     @property
@@ -552,8 +553,8 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
         assert self.wiring.triggers is not None
         return self.wiring.triggers
 
+    @override
     def arm(self) -> None:
-        """See `Chain.arm`."""
         lines = self._lines
         pulses = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
         code = [f"digio.trigger[{line}].mode = digio.TRIG_FALLING" for line in pulses]
@@ -561,10 +562,9 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
         self.matrix.run("\n".join(code))
         self.matrix.load("rram_rows", TRIGGERED_SCRIPT)
 
+    @override
     def goes_with(self, others: Sequence[Route], route: Route) -> bool:
-        """See `Chain.goes_with`: a list has one range, and all its measurements one integration
-        time.
-        """
+        """A list has one range, and all its measurements one integration time."""
         measuring = [r for r in others if r.sense]
         if self.ranges_v(others[0]) != self.ranges_v(route):
             return False
@@ -577,8 +577,9 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
         aperture_s, rest_s = self.integrates_s(route.sense, route)
         return aperture_s, self.source_s + rest_s
 
+    @override
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
-        """See `Chain.run`: set up and arm the lists, let the matrix run the row, fetch."""
+        """Set up and arm the lists, let the matrix run the row, fetch."""
         meter, lines = self._meter, self._lines
         at = np.zeros(POINTS * len(plan.visits), dtype=np.bool_)
         at[1::POINTS] = [bool(plan.routes[v.step].sense) for v in plan.visits]
@@ -682,10 +683,9 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
     most_visits = 1
 
     @property
+    @override
     def shortest_s(self) -> float:
-        """See `Chain.shortest_s`: a list of one point measures once, whether that is wanted or
-        not.
-        """
+        """A list of one point measures once, whether that is wanted or not."""
         found = [
             self.meter(c).limits(self.channel(c)) for c in self.wiring.channels if c != self.gate
         ]
@@ -693,12 +693,13 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
             2 * limits.settle_s + CONVERSIONS * limits.shortest_aperture_s for limits in found
         )
 
+    @override
     def schemes(self, schemes: frozenset[Scheme]) -> frozenset[Scheme]:
-        """See `Chain.schemes`: V/2 needs two channels timed together."""
+        """V/2 needs two channels timed together."""
         return schemes - {Scheme.HALF}
 
+    @override
     def check(self, routes: Sequence[Route]) -> None:
-        """See `Chain.check`."""
         for route in routes:
             timed = self._timed(route)
             held = [
@@ -721,11 +722,12 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
             return route.sense if route.sense != self.gate else ""
         return max((c for c in route.levels if c != self.gate), key=lambda c: route.most_v[c])
 
+    @override
     def arm(self) -> None:
-        """See `Chain.arm`: nothing to load."""
+        """Nothing to load."""
 
+    @override
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
-        """See `Chain.run`."""
         found = Measured.nothing(plan)
         place = {step: k for k, step in enumerate(plan.measuring)}
         stopped: set[int] = set()
