@@ -246,7 +246,7 @@ class Leaded(Terminal):
         self.is_remote: Callable[[], bool] = lambda: False
 
     def drive(self, drive: Drive) -> None:
-        """See `Terminal`; a current source, for which sensing at the load changes only what is
+        """A current source, for which sensing at the load changes only what is
         sensed.
         """
         self._whole.drive(drive)
