@@ -57,9 +57,11 @@ if TYPE_CHECKING:
         InstrumentError,
         LimitError,
         LinkError,
+        ProtocolError,
         UnknownOutcomeError,
     )
     from rram_hil.storage.run_reader import read_run
+    from rram_hil.units import Unit
 
 __version__ = "0.1.0"
 
@@ -86,6 +88,7 @@ __all__ = [
     "ProgramResult",
     "Progress",
     "Protocol",
+    "ProtocolError",
     "PulseTrain",
     "Ramp",
     "Save",
@@ -94,6 +97,7 @@ __all__ = [
     "Status",
     "Step",
     "Stop",
+    "Unit",
     "UnknownOutcomeError",
     "Wait",
     "WaitResult",
@@ -120,9 +124,10 @@ _ROOMS = {
     "engine.protocol": "CellChoice Compute Plan Progress Protocol Save Setting",
     "errors": (
         "AbortedError BenchError ConfigError DataError "
-        "InstrumentError LimitError LinkError UnknownOutcomeError"
+        "InstrumentError LimitError LinkError ProtocolError UnknownOutcomeError"
     ),
     "storage.run_reader": "read_run",
+    "units": "Unit",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
