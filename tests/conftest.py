@@ -71,7 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is fast, and begin with what is long."""
     items.sort(key=lambda item: item.path.stem not in LONG)
     for item in items:
-        if item.path.stem in FAST and item.get_closest_marker("slow") is None:
+        above = {mark.name for mark in item.iter_markers()} & {"long", "slow"}
+        if item.path.stem in FAST and not above:
             item.add_marker(pytest.mark.fast)
 
 

@@ -69,7 +69,7 @@ def test_there_are_examples(examples: Path) -> None:
     assert list(examples.glob("readme_*.py"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "command",

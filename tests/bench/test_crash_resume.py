@@ -79,7 +79,9 @@ ONE_SHOT = np.where(np.isnan(TOP), 0, np.where(TOP > 0, 2, 1))
 """Pulses of a finished one-shot step: a RESET each, and a SET where the target is above the table's
 lowest entry.
 """
-BOTH = pytest.mark.parametrize("driver", ["simulated-array", "test-chip-board"])
+BOTH = pytest.mark.parametrize(
+    "driver", ["simulated-array", pytest.param("test-chip-board", marks=pytest.mark.long)]
+)
 
 
 Lives = list[dict[str, Any]]

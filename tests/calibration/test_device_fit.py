@@ -143,7 +143,7 @@ def test_a_fit_on_a_models_own_forming_and_relaxation_finds_the_model_again(tmp_
     assert [one.figure for file in again for one in file.figures if one.verdict == "miss"] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fit_on_a_models_own_sweep_finds_its_curve_again_and_predicts_cells_that_it_has_not_seen(
     tmp_path: Path,
 ) -> None:

@@ -93,6 +93,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return work, str(site)
 
 
+@pytest.mark.long
 def test_the_package_passes_its_own_checks(lab: tuple[Path, str]) -> None:
     work, site = lab
     command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "test_acme_100.py"]

@@ -22,8 +22,9 @@ from rram_hil.storage.run_reader import read_run
 
 SIZE = 2
 TSP, TRIGGERED, PLAIN = CHAINS
-QUICK = [("1T1R", ARRAY), ("1R", ARRAY), ("1T1R", BOARD), ("1T1R", TSP), ("1R", ARC_ONE)]
-LONG = [
+QUICK = [("1R", ARRAY), ("1T1R", BOARD)]
+LONGER = [("1T1R", ARRAY), ("1T1R", TSP), ("1R", ARC_ONE)]
+STUDIES = [
     ("1R", BOARD),
     ("1R", TSP),
     ("1T1R", TRIGGERED),
@@ -31,7 +32,11 @@ LONG = [
     ("1T1R", PLAIN),
     ("1R", PLAIN),
 ]
-EVERY = [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in LONG)]
+EVERY = [
+    *QUICK,
+    *(pytest.param(*pair, marks=pytest.mark.long) for pair in LONGER),
+    *(pytest.param(*pair, marks=pytest.mark.slow) for pair in STUDIES),
+]
 ONLY_READ = ("read-noise", "read-disturb")
 
 
