@@ -63,7 +63,7 @@ GROUPS: dict[str, tuple[str, Callable[[str], object]]] = {
 
 @dataclass(frozen=True)
 class Installed:
-    """One plug-in. `problem` says in one line why it cannot be used; empty where it can."""
+    """One plug-in. `problem` says why it cannot be used; empty where it can."""
 
     sort: str
     name: str

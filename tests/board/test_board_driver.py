@@ -397,7 +397,7 @@ def test_an_operation_longer_than_the_timeout_and_the_watchdog_ends_well(slow):
     before_s = slow.control.status()["now_s"]
     wire.execute(Wait(0.006), next_number(wire))  # 1.2 s at this pace
     passed_s = slow.control.status()["now_s"] - before_s
-    assert passed_s == pytest.approx(0.006) or passed_s > 0.006
+    assert passed_s >= 0.006 * (1 - 1e-12)  # the rounding of a difference
     assert wire.status().trips == 0
 
 
