@@ -17,7 +17,14 @@ from typing_extensions import override
 from rram_hil.array import Cells
 from rram_hil.corrections.calibration_file import Calibrated, measured_value
 from rram_hil.corrections.correction import pitches_of
-from rram_hil.corrections.kind import CalibrationKind, Ohms, Pieces, Quantity
+from rram_hil.corrections.kind import (
+    SAME_GATE_V,
+    CalibrationKind,
+    Ohms,
+    Pieces,
+    Quantity,
+    Wires,
+)
 from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
@@ -25,9 +32,6 @@ from rram_hil.hardware.driver import ReadingPath
 from rram_hil.validation import Positive
 
 from .metrology.references import BOARD_RANGES_A, Ranges, Reference, cells_of, fit_excess, told_of
-
-SAME_GATE_V = 1e-6
-"""Gate volts closer than this are the same."""
 
 
 class LineOhms(CalibrationKind):
@@ -41,8 +45,14 @@ class LineOhms(CalibrationKind):
     }
 
     def pieces(self) -> Pieces:
-        """By each cell's place and gate."""
-        return Pieces(series=self._ohms)
+        """By each cell's place and gate where it is read alone, by the whole block in codes."""
+        wires = Wires(
+            self.file.value("line_ohm"),
+            self.file.value("access_ohm"),
+            float(self.file.conditions["wl_v"]),
+            self.bench.geometry.rows,
+        )
+        return Pieces(series=self._ohms, wires=wires)
 
     @override
     def check_owner(self) -> None:

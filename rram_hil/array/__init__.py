@@ -5,6 +5,8 @@ from rram_hil.array.limits import Charge, Limits, check, half_selected_v, pulses
 from rram_hil.array.operations import (
     LINES,
     Apply,
+    Block,
+    CodedRead,
     Line,
     Measured,
     Multiply,
@@ -29,6 +31,7 @@ from rram_hil.array.operations import (
 )
 from rram_hil.array.results import (
     ApplyResult,
+    CodedReadResult,
     MultiplyResult,
     ProgramResult,
     Result,
@@ -41,8 +44,11 @@ __all__ = [
     "MAP",
     "Apply",
     "ApplyResult",
+    "Block",
     "Cells",
     "Charge",
+    "CodedRead",
+    "CodedReadResult",
     "Geometry",
     "Limits",
     "Line",

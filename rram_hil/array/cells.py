@@ -137,6 +137,12 @@ class Cells:
         pairs = ((self.tile, other.tile), (self.row, other.row), (self.column, other.column))
         return all(np.array_equal(a, b) for a, b in pairs)
 
+    def places_of(self, wanted: Cells) -> IntArray:
+        """Where each of `wanted` stands in this batch, which holds them all, shape (n,)."""
+        mine, keys = ((c.tile << 40) | (c.row << 20) | c.column for c in (self, wanted))
+        order = np.argsort(mine)
+        return np.asarray(order[np.searchsorted(mine[order], keys)], dtype=np.int64)
+
     def batches(self, size: int) -> Iterator[tuple[slice, Cells]]:
         """Consecutive parts of at most `size` cells, each with its place in this batch."""
         for start in range(0, len(self), size):

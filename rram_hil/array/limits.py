@@ -13,7 +13,16 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from rram_hil.array.cells import Cells, Geometry
-from rram_hil.array.operations import Apply, Multiply, Operation, Program, Scheme, Step
+from rram_hil.array.operations import (
+    Apply,
+    Block,
+    CodedRead,
+    Multiply,
+    Operation,
+    Program,
+    Scheme,
+    Step,
+)
 from rram_hil.errors import LimitError
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.validation import NotNegative, Positive, StrictModel
@@ -258,20 +267,22 @@ def _check_program(operation: Program, geometry: Geometry, limits: Limits) -> In
     return np.array(operation.budget())
 
 
-def _check_multiply(operation: Multiply, geometry: Geometry, limits: Limits) -> None:
-    last_row, last_column = operation.row + operation.rows, operation.column + operation.columns
+def _check_multiply(
+    operation: Multiply | CodedRead, block: Block | Multiply, geometry: Geometry, limits: Limits
+) -> None:
+    last_row, last_column = block.row + block.rows, block.column + block.columns
     inside = (
-        0 <= operation.tile < geometry.tiles
-        and 0 <= operation.row < last_row <= geometry.rows
-        and 0 <= operation.column < last_column <= geometry.columns
+        0 <= block.tile < geometry.tiles
+        and 0 <= block.row < last_row <= geometry.rows
+        and 0 <= block.column < last_column <= geometry.columns
     )
     if not inside:
         raise LimitError(
-            f"multiply on tile {operation.tile}, rows {operation.row}..{last_row - 1}, columns"
-            f" {operation.column}..{last_column - 1} is off the chip of {geometry.tiles} x"
+            f"multiply on tile {block.tile}, rows {block.row}..{last_row - 1}, columns"
+            f" {block.column}..{last_column - 1} is off the chip of {geometry.tiles} x"
             f" {geometry.rows} x {geometry.columns}"
         )
-    corner = Cells.of([(operation.tile, operation.row, operation.column)])
+    corner = Cells.of([(block.tile, block.row, block.column)])
     _check(corner, np.array([operation.read_v]), limits.read_v, "multiply read voltage", "V")
     for sl_v in (operation.read_v, -operation.read_v):
         # All cells of the block are selected; every other sees no more than these, which are reads.
@@ -292,7 +303,10 @@ def check(operation: Operation, geometry: Geometry, limits: Limits) -> Charge:
         operation.cells.index(geometry)
         return Charge(operation.cells, _check_program(operation, geometry, limits))
     if isinstance(operation, Multiply):
-        _check_multiply(operation, geometry, limits)
+        _check_multiply(operation, operation, geometry, limits)
+    elif isinstance(operation, CodedRead):
+        for block in operation.blocks:
+            _check_multiply(operation, block, geometry, limits)
     elif hasattr(operation, "cells"):
         operation.cells.index(geometry)
     elif not operation.seconds <= limits.wait_s:

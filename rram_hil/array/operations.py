@@ -3,8 +3,8 @@ come back.
 
 `Apply` carries nearly all of a bench's work: a list of steps (volts on the bit, source and word
 line, dwell, whether to measure) applied to every cell of a batch. `read`, `pulse` and `sweep` build
-it. Beside it stand `Program` (write-verify to windows), `Multiply`, `WriteWords` and `Wait`. All
-volts are against ground, all units SI.
+it. Beside it stand `Program` (write-verify to windows), `Multiply`, `CodedRead` (a map read by
+multiplies), `WriteWords` and `Wait`. All volts are against ground, all units SI.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rram_hil.types import FloatArray, IntArray
 if TYPE_CHECKING:
     from rram_hil.array.results import (  # noqa: F401 - in the strings of the classes' bases
         ApplyResult,
+        CodedReadResult,
         MultiplyResult,
         ProgramResult,
         WaitResult,
@@ -301,6 +302,9 @@ class Program(Request["ProgramResult"]):
     new polarity's ramp. A cell fails after `max_pulses` pulses (one number or one a cell, 0
     allowed) or more than `max_reversals` reversals. `on_board` says whether the bench's own
     write-verify may, must or must not do it; else the host drives every pulse.
+
+    With `verify` "coded" all cells that wait for a reading are read at once by coded multiplies
+    (`CodedRead`, at the volts of `read`), then each takes its pulse; else each is read singly.
     """
 
     cells: Cells
@@ -315,6 +319,7 @@ class Program(Request["ProgramResult"]):
     unselected: Scheme = Scheme.INHIBIT
     compliance_a: float | None = None
     on_board: Literal["never", "allowed", "required"] = "allowed"
+    verify: Literal["single", "coded"] = "single"
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -328,6 +333,10 @@ class Program(Request["ProgramResult"]):
             raise ConfigError("program: the read step must measure the current")
         if np.any(self.budget() < 0):
             raise ConfigError("program: max_pulses must be 0 or more")
+        if self.verify not in ("single", "coded"):
+            raise ConfigError(f"program: verify must be single or coded, not {self.verify!r}")
+        if self.verify == "coded" and any(np.ndim(getattr(self.read, f"{x}_v")) for x in LINES):
+            raise ConfigError("program: a coded verify reads all cells at the same volts")
 
     def extremes(self) -> tuple[Step, ...]:
         """Steps at the ends of all ramps: no pulse of this operation goes further on any line."""
@@ -414,6 +423,95 @@ class Multiply(Request["MultiplyResult"]):
         return replace(self, inputs=self.inputs[which])
 
 
+@dataclass(frozen=True)
+class Block:
+    """A rectangle of one tile: `rows` rows from `row` on, `columns` columns from `column` on."""
+
+    tile: int
+    row: int
+    rows: int
+    column: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1 or min(self.tile, self.row, self.column) < 0:
+            raise ConfigError(f"block {self}: it needs a row and a column, none below 0")
+
+    @property
+    def size(self) -> int:
+        """Cells of the block."""
+        return self.rows * self.columns
+
+    @property
+    def cells(self) -> Cells:
+        """The cells of the block, row by row."""
+        rows = np.arange(self.row, self.row + self.rows)
+        return Cells.block(self.tile, rows, np.arange(self.column, self.column + self.columns))
+
+    @classmethod
+    def covering(cls, cells: Cells) -> tuple[Block, ...]:
+        """Rectangles that hold all of `cells`: columns beside each other whose cells span the same
+        rows share one. Each cell lies in one rectangle; a rectangle may hold others as well.
+        """
+        if len(cells) == 0:
+            return ()
+        order = np.lexsort((cells.row, cells.column, cells.tile))
+        tile, row, column = (a[order] for a in (cells.tile, cells.row, cells.column))
+        first = np.flatnonzero(np.diff(tile, prepend=-1) | np.diff(column, prepend=-1))
+        low, high = row[first], row[np.append(first[1:], len(row)) - 1]
+        tile, column = tile[first], column[first]
+        start = np.flatnonzero(
+            (np.diff(tile, prepend=-1) != 0)
+            | (np.diff(column, prepend=-2) != 1)
+            | (np.diff(low, prepend=-1) != 0)
+            | (np.diff(high, prepend=-1) != 0)
+        )
+        widths = np.diff(np.append(start, len(column)))
+        return tuple(
+            cls(int(tile[k]), int(low[k]), int(high[k] - low[k] + 1), int(column[k]), int(width))
+            for k, width in zip(start, widths, strict=True)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class CodedRead(Request["CodedReadResult"]):
+    """Read every cell of some blocks at once, by multiplying orthogonal codes (`coded_read.py`).
+
+    The codes go onto the rows as in a `Multiply`, at `read_v` with the gates at `wl_v`; the ADC's
+    range is chosen from the data so that no code saturates; `repeat` repeats the codes. The ranges
+    and the decoding are the board's where it has this operation, else the host's. A bench that
+    cannot multiply reads cell by cell under `cell_read`, and is refused where that is None.
+    """
+
+    blocks: tuple[Block, ...]
+    read_v: float = 0.2
+    wl_v: float = 3.0
+    repeat: int = 1
+    cell_read: Step | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        if self.repeat < 1:
+            raise ConfigError(f"coded read: repeat must be 1 or more, not {self.repeat}")
+        if not 0 < self.read_v < float("inf"):
+            raise ConfigError(f"coded read: read_v must be above 0 V, not {self.read_v}")
+        _ = self.cells  # blocks that share a cell are refused
+
+    @property
+    def cells(self) -> Cells:
+        """The cells of all blocks, one block after the other, each row by row."""
+        parts = [block.cells for block in self.blocks] or [Cells.of([])]
+        tile, row, column = (
+            np.concatenate([getattr(p, name) for p in parts]) for name in ("tile", "row", "column")
+        )
+        return Cells(tile, row, column)
+
+    def part(self, which: slice) -> CodedRead:
+        """The same operation for some of its blocks."""
+        return replace(self, blocks=self.blocks[which])
+
+
 @dataclass(frozen=True, eq=False)
 class WriteWords(Request["WordsResult"]):
     """Store on-chip words: signed integers, each at the place of a cell, that
@@ -455,7 +553,7 @@ class Wait(Request["WaitResult"]):
             raise ConfigError(f"wait: seconds must be 0 or more and finite, not {self.seconds}")
 
 
-Operation = Apply | Program | Multiply | WriteWords | Wait
+Operation = Apply | Program | Multiply | CodedRead | WriteWords | Wait
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,19 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.operations import Apply, Multiply, Operation, Program, Status, Wait, WriteWords
+from rram_hil.array.operations import (
+    Apply,
+    CodedRead,
+    Multiply,
+    Operation,
+    Program,
+    Status,
+    Wait,
+    WriteWords,
+)
 from rram_hil.array.results import (
     ApplyResult,
+    CodedReadResult,
     MultiplyResult,
     ProgramResult,
     Result,
@@ -25,6 +35,7 @@ _KINDS = {
     Apply: ApplyResult,
     Program: ProgramResult,
     Multiply: MultiplyResult,
+    CodedRead: CodedReadResult,
     WriteWords: WordsResult,
     Wait: WaitResult,
 }
@@ -64,6 +75,11 @@ def sound(operation: Operation, result: Result, number: int) -> Result:
         _need(number, result, shape, "codes", *(["word_sums"] if operation.words else []))
         if not 0 < result.lsb_a < float("inf"):
             raise _unsound(number, f"a code step of {result.lsb_a} A")
+    if isinstance(operation, CodedRead) and isinstance(result, CodedReadResult):
+        _need(number, result, (len(operation.cells),), "conductance_s", "sigma_s", "status")
+        _need(number, result, (len(operation.blocks),), "full_scale_a")
+        usable = np.isfinite(result.conductance_s) & (result.sigma_s >= 0)
+        return replace(result, status=_marked(result.status, usable))
     return result
 
 

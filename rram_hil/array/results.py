@@ -5,6 +5,7 @@ batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +62,8 @@ class ProgramResult:
     """What `Program` reached: last conductance and status, pulses of each polarity, reads, all of
     shape (n,).
 
-    `inside` tells which cells were accepted in their windows. For `interrupted` and `away_s` see
-    `ApplyResult`.
+    `inside` tells which cells were accepted in their windows. `vectors` counts those of coded
+    readings. For `interrupted` and `away_s` see `ApplyResult`.
     """
 
     conductance_s: FloatArray
@@ -74,6 +75,7 @@ class ProgramResult:
     span: Span = field(default_factory=Span)
     interrupted: bool = False
     away_s: float = 0.0
+    vectors: int = 0
 
     @property
     def pulses(self) -> IntArray:
@@ -99,6 +101,29 @@ class MultiplyResult:
 
 
 @dataclass(frozen=True, eq=False)
+class CodedReadResult:
+    """Conductances read by codes and the standard uncertainty of each (S), shape (n,), in the order
+    of the operation's cells.
+
+    `sigma_s` is what one reading scatters by: read and telegraph noise of the whole column and what
+    the ADC rounds away, as the code's spare places show them; NaN where `way` is "cells" and there
+    was one reading. `full_scale_a` is the range that was chosen, one a block. `way` says who made
+    the codes: the board, the host over `Multiply` operations, or nobody, where cells were read
+    singly. `vectors` counts all multiplied vectors, the search for ranges included, `reads` single
+    readings.
+    """
+
+    conductance_s: FloatArray
+    sigma_s: FloatArray
+    status: StatusArray
+    full_scale_a: FloatArray
+    vectors: int
+    reads: int = 0
+    way: Literal["board", "multiply", "cells"] = "board"
+    span: Span = field(default_factory=Span)
+
+
+@dataclass(frozen=True, eq=False)
 class WordsResult:
     """How many on-chip words were stored."""
 
@@ -113,4 +138,4 @@ class WaitResult:
     span: Span = field(default_factory=Span)
 
 
-Result = ApplyResult | ProgramResult | MultiplyResult | WordsResult | WaitResult
+Result = ApplyResult | ProgramResult | MultiplyResult | CodedReadResult | WordsResult | WaitResult

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.operations import Program, Span, Status, Step
+from rram_hil.array.operations import Block, CodedRead, Program, Span, Status, Step
 from rram_hil.array.results import ProgramResult
 from rram_hil.types import FloatArray, IntArray, StatusArray
 
@@ -119,3 +119,17 @@ class WriteVerify:
             self.reads,
             span,
         )
+
+
+def coded_verify(operation: Program, at: IntArray) -> CodedRead:
+    """The reading of a coded verify: blocks that cover the cells at positions `at`, at the volts of
+    the operation's read step.
+    """
+    read = operation.read
+    gate = read.levels("wl", 1)
+    return CodedRead(
+        Block.covering(operation.cells[at]),
+        float(np.abs(read.cell_v(1)[0])),
+        0.0 if gate is None else float(gate[0]),
+        label=operation.label,
+    )

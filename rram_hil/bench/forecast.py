@@ -19,6 +19,8 @@ from rram_hil.array import (
     Apply,
     ApplyResult,
     Cells,
+    CodedRead,
+    CodedReadResult,
     Multiply,
     Operation,
     Program,
@@ -60,7 +62,7 @@ class Extremes:
 
     def include(self, operation: Operation, read_v: float) -> None:
         """Widen by one operation; a step above `read_v` across the cell is a pulse."""
-        if isinstance(operation, Multiply):
+        if isinstance(operation, Multiply | CodedRead):
             self._step(Step(0.0, operation.read_v, operation.wl_v), 1, read_v)
         elif isinstance(operation, Apply):
             for step in operation.steps:
@@ -186,6 +188,10 @@ class _PlanningEngine(Engine):
             forecast.reads += int(result.reads.sum())
         if isinstance(operation, Multiply):
             forecast.vectors += len(operation.inputs)
+        if isinstance(result, CodedReadResult | ProgramResult):
+            forecast.vectors += result.vectors
+        if isinstance(result, CodedReadResult):
+            forecast.reads += result.reads
         if len(charge.cells):
             self.charged[charge.cells.index(self.geometry)] += charge.pulses
             forecast.worst_pulses = int((self.charged - self._charged_before).max())

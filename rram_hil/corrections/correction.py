@@ -17,6 +17,8 @@ from rram_hil.array import (
     Apply,
     ApplyResult,
     Cells,
+    CodedRead,
+    CodedReadResult,
     Geometry,
     Multiply,
     MultiplyResult,
@@ -28,7 +30,7 @@ from rram_hil.array import (
     Stop,
 )
 from rram_hil.corrections.calibration_file import CalibrationFile, Value
-from rram_hil.corrections.kind import CalibrationKind, Sense, Series, Source
+from rram_hil.corrections.kind import CalibrationKind, Sense, Series, Source, Wires
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import ReadingPath
 from rram_hil.types import FloatArray
@@ -67,6 +69,7 @@ class Correction:
         self._senses: dict[str, Sense] = {}
         self._resistances: list[Series] = []
         self._columns: tuple[Value, Value] | None = None
+        self._wires: Wires | None = None
         # By kind, so that sums do not depend on the order in the bench file.
         for entry in sorted(files, key=lambda e: e.file.kind):
             pieces = entry.kind.pieces()
@@ -81,6 +84,7 @@ class Correction:
             self._senses |= pieces.senses
             self._resistances += [] if pieces.series is None else [pieces.series]
             self._columns = pieces.columns or self._columns
+            self._wires = pieces.wires or self._wires
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -111,6 +115,8 @@ class Correction:
 
         Where a batch measures at several levels, bounds are those of the first.
         """
+        if isinstance(operation, Program) and operation.verify == "coded":
+            return self._coded_windows(operation)
         if not self.reads:
             return operation
         if isinstance(operation, Program):
@@ -137,6 +143,10 @@ class Correction:
         """
         if isinstance(operation, Multiply) and isinstance(result, MultiplyResult):
             return self._multiplied(operation, result)
+        if isinstance(operation, CodedRead) and isinstance(result, CodedReadResult):
+            return self.freed_of_wires(operation, self._decoded(operation, result))
+        if isinstance(operation, Program) and operation.verify == "coded":
+            return self._coded_ends(operation, result)
         if not self.reads:
             return result
         if isinstance(operation, Apply) and isinstance(result, ApplyResult):
@@ -200,6 +210,61 @@ class Correction:
         return replace(
             result, codes=np.rint(codes * FINER).astype(np.int32), lsb_a=result.lsb_a / FINER
         )
+
+    def _decoded(self, operation: CodedRead, result: CodedReadResult) -> CodedReadResult:
+        """What a board decoded, with the gain of each column; their offsets are on no cell."""
+        if self._columns is None:
+            return result
+        gain = 1 + self._columns[0].values[operation.cells.column]
+        return replace(
+            result, conductance_s=result.conductance_s / gain, sigma_s=result.sigma_s / gain
+        )
+
+    def freed_of_wires(self, operation: CodedRead, result: CodedReadResult) -> CodedReadResult:
+        """A map read by codes, freed of what its wires and transistors did to it; single readings
+        are each freed already.
+
+        A block that no conductances explain is not a number.
+        """
+        if self._wires is None or result.way == "cells":
+            return result
+        siemens, sigma = result.conductance_s.copy(), result.sigma_s.copy()
+        status = result.status.copy()
+        first = 0
+        for block in operation.blocks:
+            part = slice(first, first + block.size)
+            first += block.size
+            seen = result.conductance_s[part]
+            if not np.isfinite(seen).all():
+                continue
+            found, explained = self._wires.freed(
+                block, operation.wl_v, seen.reshape(block.rows, block.columns)
+            )
+            siemens[part] = found.ravel() if explained else np.nan
+            if not explained:
+                status[part] = Status.NOT_A_NUMBER
+            # A cell behind a resistance: dG/dA = (G/A)^2; of cells that hardly conduct, 1.
+            ratio = np.divide(found.ravel(), seen, out=np.ones_like(seen), where=seen > 0)
+            sigma[part] *= np.maximum(ratio, 1.0) ** 2
+        return replace(result, conductance_s=siemens, sigma_s=sigma, status=status)
+
+    def _coded_windows(self, operation: Program) -> Program:
+        """Windows as a board compares them with what it decodes."""
+        if self._wires is not None:
+            raise ConfigError(
+                "coded verify on the board compares maps that are not freed of the wires' drops, as"
+                ' calibration lines is in force; use on_board = "never" or verify = "single"'
+            )
+        if self._columns is None:
+            return operation
+        gain = 1 + self._columns[0].values[operation.cells.column]
+        return replace(operation, low_s=operation.low_s * gain, high_s=operation.high_s * gain)
+
+    def _coded_ends(self, operation: Program, result: Result) -> Result:
+        if self._columns is None or not isinstance(result, ProgramResult):
+            return result
+        gain = 1 + self._columns[0].values[operation.cells.column]
+        return replace(result, conductance_s=result.conductance_s / gain)
 
     def _amplifiers(
         self, operation: Multiply, lsb_a: float

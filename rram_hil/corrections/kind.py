@@ -14,12 +14,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from rram_hil.array import Cells, Geometry
+from rram_hil.array import Block, Cells, Geometry
 from rram_hil.corrections.calibration_file import KINDS, CalibrationFile, Value
+from rram_hil.crossbar.ir_drop import Lines, correct_map
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity, ReadingPath
 from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray
+
+SAME_GATE_V = 1e-6
+"""Gate volts closer than this are the same."""
 
 
 class Source:
@@ -54,19 +58,45 @@ add.
 """
 
 
+@dataclass(frozen=True)
+class Wires:
+    """What maps that are read with all rows at once see beside their cells: the wire of each cell
+    pitch and the transistor open at `gate_v` (ohm), in an array of so many rows.
+    """
+
+    pitch_ohm: float
+    access_ohm: float
+    gate_v: float
+    rows: int
+
+    def freed(self, block: Block, gate_v: float, seen_s: FloatArray) -> tuple[FloatArray, bool]:
+        """Conductances (S) of the cells of a block of which codes show these, same shape, and
+        whether they explain what was seen.
+        """
+        lines = Lines.of(
+            self.pitch_ohm, column=block.column, rows_below=self.rows - block.row - block.rows
+        )
+        found, explained = correct_map(seen_s, lines, "grounded")
+        access = self.access_ohm if abs(gate_v - self.gate_v) <= SAME_GATE_V else 0.0
+        left = 1 - found * access
+        explained &= bool((left > 0).all())
+        return np.divide(found, left, out=np.full_like(found, np.nan), where=left > 0), explained
+
+
 @dataclass(frozen=True, eq=False)
 class Pieces:
     """What a calibration corrects; a piece that it says nothing about is left out.
 
     `sources` and `senses` go by the names that the driver's reading paths give them: "bl", "sl" and
     "adc" on a board, "smu.a" on a rack. `columns` are gain errors and offsets (of the full scale)
-    of a multiply's columns, one value a column of the chip.
+    of a multiply's columns, one value a column of the chip; `wires` stand between its cells.
     """
 
     sources: Mapping[str, Source] = field(default_factory=dict)
     senses: Mapping[str, Sense] = field(default_factory=dict)
     series: Series | None = None
     columns: tuple[Value, Value] | None = None
+    wires: Wires | None = None
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 operations.
 
 Batches are cut to the hardware's sizes, long step lists to its step count (a cell that met its stop
-condition takes no further part), write-verify is driven from the host, and a multiply without one
-is put together from single reads.
+condition takes no further part), write-verify is driven from the host, a multiply without one is
+put together from single reads, and codes are multiplied from the host or their cells read singly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -19,6 +19,9 @@ from rram_hil.array import (
     LINES,
     Apply,
     ApplyResult,
+    Block,
+    CodedRead,
+    CodedReadResult,
     Limits,
     Multiply,
     MultiplyResult,
@@ -32,13 +35,14 @@ from rram_hil.array import (
     WriteWords,
 )
 from rram_hil.array import Span as TimeSpan
-from rram_hil.array.write_verify_rules import Polarity, WriteVerify
+from rram_hil.array.coded_read import BlockReading, Inputs, in_blocks, read_block, unsigned_halves
+from rram_hil.array.write_verify_rules import Polarity, WriteVerify, coded_verify
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.types import FloatArray, IntArray
 
-R = TypeVar("R", bound=Result)
-Lowered = Generator[Operation, Any, R]
+T = TypeVar("T")
+Lowered = Generator[Operation, Any, T]
 
 
 def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Result]:
@@ -53,6 +57,8 @@ def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Re
         return (yield from _program(operation, can, limits))
     if isinstance(operation, Multiply):
         return (yield from _multiply(operation, can))
+    if isinstance(operation, CodedRead):
+        return (yield from _coded_read(operation, can))
     if isinstance(operation, WriteWords):
         return (yield from _words(operation, can))
     return (yield from operation)
@@ -74,6 +80,11 @@ def check_available(operation: Operation, can: Capabilities, limits: Limits) -> 
                 )
     elif isinstance(operation, Program) and len(operation.cells):
         _check_batch(operation, (operation.read, *operation.extremes()), can)
+        if operation.verify == "coded" and not can.multiply:
+            raise ConfigError(
+                "coded verify needs a multiply, which is not available on this bench; use verify ="
+                ' "single"'
+            )
 
 
 def _refuse_outside(name: str, low: float, high: float, span: Span, unit: str) -> None:
@@ -232,13 +243,14 @@ def _summed(whole: ApplyResult, parts: list[ApplyResult]) -> ApplyResult:
 
 
 def _program(operation: Program, can: Capabilities, limits: Limits) -> Lowered[ProgramResult]:
-    if operation.on_board == "required" and not can.program:
+    on_board = can.program and (operation.verify == "single" or can.coded_read)
+    if operation.on_board == "required" and not on_board:
         raise ConfigError(
             "on-board programming is required by this recipe and is not available on this bench"
         )
     # The whole reach of the ramps: a host-driven one must not be refused half way.
     _check_batch(operation, (operation.read, *operation.extremes()), can)
-    native = can.program and operation.on_board != "never"
+    native = on_board and operation.on_board != "never"
     parts: list[ProgramResult] = []
     for first in range(0, max(len(operation.cells), 1), can.max_cells):
         part = operation.part(slice(first, first + can.max_cells))
@@ -259,6 +271,7 @@ def _program(operation: Program, can: Capabilities, limits: Limits) -> Lowered[P
         span=TimeSpan(parts[0].span.started_s, parts[-1].span.ended_s),
         interrupted=any(p.interrupted for p in parts),
         away_s=max(p.away_s for p in parts),
+        vectors=sum(p.vectors for p in parts),
     )
 
 
@@ -268,7 +281,7 @@ def _program_from_host(operation: Program, can: Capabilities) -> Lowered[Program
     """
     verify = WriteVerify(operation)
     started = ended = None
-    interrupted, away_s = False, 0.0
+    interrupted, away_s, vectors = False, 0.0, 0
 
     def note(result: ApplyResult) -> ApplyResult:
         nonlocal started, ended, interrupted, away_s
@@ -278,39 +291,60 @@ def _program_from_host(operation: Program, can: Capabilities) -> Lowered[Program
         return result
 
     while (at := verify.reading()).size:
+        if operation.verify == "coded":
+            reading = coded_verify(operation, at)
+            coded = yield from _coded_read(reading, can)
+            vectors += coded.vectors
+            started = coded.span.started_s if started is None else started
+            ended = coded.span.ended_s
+            place = reading.cells.places_of(operation.cells[at])
+            verify.take(at, coded.conductance_s[place], coded.status[place])
+            yield from _pulses_due(operation, verify, can, note)
+            continue
         cells = operation.cells[at]
-        reading = Apply(
+        single = Apply(
             cells,
             (operation.read.part(at),),
             operation.unselected,
             operation.compliance_a,
             label=operation.label,
         )
-        result = note((yield from _apply(reading, can)))
+        result = note((yield from _apply(single, can)))
         if not result.interrupted:
             verify.take(at, result.last_s, result.last_status)
-        polarities: tuple[Polarity, Polarity] = (1, -1)
-        for polarity in polarities:
-            due, step = verify.pulses(polarity)
-            if due.size:
-                pulse = Apply(
-                    operation.cells[due],
-                    (step,),
-                    operation.unselected,
-                    operation.compliance_a,
-                    label=operation.label,
-                )
-                given = note((yield from _apply(pulse, can)))
-                # Cells that an interrupted batch did not reach have spent nothing; all are read
-                # before anything else.
-                reached = given.pulses > 0 if given.interrupted else np.ones(due.size, dtype=bool)
-                verify.given(due[reached], polarity)
-                verify.missed(due[~reached])
+        yield from _pulses_due(operation, verify, can, note)
     return replace(
         verify.result(TimeSpan(started or 0.0, ended or 0.0)),
         interrupted=interrupted,
         away_s=away_s,
+        vectors=vectors,
     )
+
+
+def _pulses_due(
+    operation: Program,
+    verify: WriteVerify,
+    can: Capabilities,
+    note: Callable[[ApplyResult], ApplyResult],
+) -> Lowered[None]:
+    """Give the pulses of one round, polarity by polarity."""
+    polarities: tuple[Polarity, Polarity] = (1, -1)
+    for polarity in polarities:
+        due, step = verify.pulses(polarity)
+        if due.size:
+            pulse = Apply(
+                operation.cells[due],
+                (step,),
+                operation.unselected,
+                operation.compliance_a,
+                label=operation.label,
+            )
+            given = note((yield from _apply(pulse, can)))
+            # Cells that an interrupted batch did not reach have spent nothing; all are read
+            # before anything else.
+            reached = given.pulses > 0 if given.interrupted else np.ones(due.size, dtype=bool)
+            verify.given(due[reached], polarity)
+            verify.missed(due[~reached])
 
 
 def _multiply(operation: Multiply, can: Capabilities) -> Lowered[MultiplyResult]:
@@ -330,6 +364,8 @@ def _multiply(operation: Multiply, can: Capabilities) -> Lowered[MultiplyResult]
             f"{operation.input_bits}-bit inputs are not available on this bench; it has"
             f" {can.input_bits} bits"
         )
+    if not can.signed_inputs and (operation.inputs < 0).any():
+        return (yield from _answered(unsigned_halves(operation), can))
     parts: list[MultiplyResult] = []
     for first in range(0, max(len(operation.inputs), 1), can.max_vectors):
         parts.append((yield from operation.part(slice(first, first + can.max_vectors))))
@@ -343,6 +379,113 @@ def _multiply(operation: Multiply, can: Capabilities) -> Lowered[MultiplyResult]
         sum(p.saturated for p in parts),
         any(p.emulated for p in parts),
         TimeSpan(parts[0].span.started_s, parts[-1].span.ended_s),
+    )
+
+
+def _answered(work: Generator[Multiply, Any, T], can: Capabilities) -> Lowered[T]:
+    """Run a generator of multiplies, each lowered in its turn."""
+    try:
+        asked = next(work)
+        while True:
+            asked = work.send((yield from _multiply(asked, can)))
+    except StopIteration as done:
+        value: T = done.value
+        return value
+
+
+def _coded_read(operation: CodedRead, can: Capabilities) -> Lowered[CodedReadResult]:
+    if not can.multiply:
+        return (yield from _read_singly(operation, can))
+    parts: list[CodedReadResult] = []
+    if can.coded_read and all(b.size <= can.max_coded_cells for b in operation.blocks):
+        for which in in_blocks(operation.blocks, can.max_coded_cells):
+            parts.append((yield from operation.part(which)))
+    else:
+        for block in operation.blocks:
+            parts.append((yield from _codes_from_host(operation, block, can)))
+    return _together(parts)
+
+
+def _codes_from_host(
+    operation: CodedRead, block: Block, can: Capabilities
+) -> Lowered[CodedReadResult]:
+    spans: list[TimeSpan] = []
+
+    def timed(work: Generator[Multiply, Any, BlockReading]) -> Generator[Any, Any, BlockReading]:
+        try:
+            asked = next(work)
+            while True:
+                answer: MultiplyResult = yield asked
+                spans.append(answer.span)
+                asked = work.send(answer)
+        except StopIteration as done:
+            reading: BlockReading = done.value
+            return reading
+
+    inputs = Inputs(can.input_bits, can.adc_bits, can.signed_inputs)
+    found = yield from _answered(timed(read_block(operation, block, inputs)), can)
+    return CodedReadResult(
+        found.conductance_s.ravel(),
+        np.tile(found.sigma_s, block.rows),
+        found.status.ravel(),
+        np.array([found.full_scale_a]),
+        found.vectors,
+        way="multiply",
+        span=TimeSpan(spans[0].started_s, spans[-1].ended_s),
+    )
+
+
+def _together(parts: list[CodedReadResult]) -> CodedReadResult:
+    if len(parts) == 1:
+        return parts[0]
+
+    def join(name: str) -> NDArray[Any]:
+        return np.concatenate([np.zeros(0), *(getattr(p, name) for p in parts)])
+
+    return CodedReadResult(
+        join("conductance_s"),
+        join("sigma_s"),
+        join("status").astype(np.uint8),
+        join("full_scale_a"),
+        sum(p.vectors for p in parts),
+        way=parts[0].way if parts else "board",
+        span=TimeSpan(parts[0].span.started_s, parts[-1].span.ended_s) if parts else TimeSpan(),
+    )
+
+
+def _read_singly(operation: CodedRead, can: Capabilities) -> Lowered[CodedReadResult]:
+    """Cell by cell, where the operation says how."""
+    if operation.cell_read is None:
+        raise ConfigError(
+            "a coded read needs a multiply, which is not available on this bench; read cell by cell"
+            " instead"
+        )
+    single = Apply(
+        operation.cells, (operation.cell_read,), repeat=operation.repeat, label=operation.label
+    )
+    result = yield from _apply(single, can)
+    usable = result.status == Status.OK
+    count = usable.sum(axis=1)
+    sums = np.where(usable, result.conductance_s, 0.0).sum(axis=1)
+    mean = np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0)
+    square = np.where(usable, result.conductance_s - mean[:, None], 0.0) ** 2
+    spread = np.sqrt(
+        np.divide(
+            square.sum(axis=1),
+            count * (count - 1),
+            out=np.full(len(count), np.nan),
+            where=count > 1,
+        )
+    )
+    return CodedReadResult(
+        mean,
+        spread,
+        np.where(count > 0, np.uint8(Status.OK), result.last_status),
+        np.full(len(operation.blocks), np.nan),
+        0,
+        int(result.reads.sum()),
+        "cells",
+        result.span,
     )
 
 

@@ -54,7 +54,9 @@ class Capabilities:
     refuses by name.
 
     `max_cells` and `max_steps` bound one `Apply` (steps counted with repeats); `max_vectors` one
-    `Multiply`; `max_words` one `WriteWords`. `program` and `multiply` say what runs natively.
+    `Multiply`; `max_words` one `WriteWords`; `max_coded_cells` one `CodedRead`. `program`,
+    `multiply` and `coded_read` (with it a `Program` whose verify is coded) say what runs natively.
+    `signed_inputs` says that inputs of a multiply may be negative.
     `counters` says that the hardware keeps executed pulses per cell and operation number across a
     loss of the link and its own reboot. `bias_current` says that a current can be measured above
     the read limit too, not only in a read. A current reading is right within `read_fraction` of its
@@ -71,6 +73,9 @@ class Capabilities:
     per_cell_bias: bool = True
     program: bool = False
     multiply: bool = False
+    coded_read: bool = False
+    max_coded_cells: int = 1 << 20
+    signed_inputs: bool = True
     input_bits: int = 8
     adc_bits: int = 12
     max_vectors: int = 1024

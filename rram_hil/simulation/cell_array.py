@@ -111,6 +111,15 @@ class CellArray:
         seen = self.model.as_read(self.seed, self.traits.part(index), event, g_s)
         return self.converters.fixed(index, seen)
 
+    def read_moments(self, index: IntArray, g_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean (S) and variance (S^2) of many readings of cells that conduct `g_s`, telegraph steps
+        included; a plain resistor has no noise.
+        """
+        mean, variance = self.model.read_moments(self.traits.part(index), g_s)
+        own = self.converters.fixed(index, np.full(index.size, np.nan))
+        plain = np.isfinite(own)
+        return np.where(plain, own, mean), np.where(plain, 0.0, variance)
+
     def read_through(self, index: IntArray, g_s: FloatArray) -> FloatArray:
         """Conductances as readings see them behind wires, transistors, leads and contacts."""
         if not self.shares_wires:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from rram_hil.array import (
     LINES,
     Apply,
     ApplyResult,
+    Block,
     Cells,
+    CodedRead,
+    CodedReadResult,
     Geometry,
     Multiply,
     MultiplyResult,
@@ -41,8 +45,10 @@ from rram_hil.array import (
     WaitResult,
     WordsResult,
     WriteWords,
+    drive,
 )
-from rram_hil.array.write_verify_rules import Polarity, WriteVerify
+from rram_hil.array.coded_read import BlockReading, Inputs, read_block
+from rram_hil.array.write_verify_rules import Polarity, WriteVerify, coded_verify
 from rram_hil.errors import AbortedError, ConfigError
 from rram_hil.hardware.driver import Capabilities
 from rram_hil.hardware.driver import Span as Range
@@ -160,6 +166,8 @@ class SimulatedChip:
             max_steps=4096,
             program=True,
             multiply=True,
+            coded_read=True,
+            signed_inputs=self.simulation.signed_inputs,
             input_bits=8,
             adc_bits=self.simulation.adc_bits,
             max_vectors=1 << 20,
@@ -293,8 +301,8 @@ class SimulatedChip:
         """Carry out one operation under its number.
 
         When `cancel` is set, `Apply` and `Program` stop between cells and return what was done,
-        status NOT_RUN for the rest; `Wait` ends early; `Multiply`, which changes nothing, raises
-        `AbortedError`. Raises `ConfigError` for cells off the chip.
+        status NOT_RUN for the rest; `Wait` ends early; `Multiply` and `CodedRead`, which change
+        nothing, raise `AbortedError`. Raises `ConfigError` for cells off the chip.
         """
         cancel = cancel if cancel is not None else threading.Event()
         if number > self.last_number:
@@ -305,6 +313,8 @@ class SimulatedChip:
             return self._program(operation, number, cancel)
         if isinstance(operation, Multiply):
             return self._multiply(operation, cancel)
+        if isinstance(operation, CodedRead):
+            return self._coded_read(operation, cancel)
         if isinstance(operation, WriteWords):
             return self._write_words(operation)
         return self._wait(operation, cancel)
@@ -338,8 +348,9 @@ class SimulatedChip:
     def _begin(
         self, index: IntArray, number: int, time_s: FloatArray, exposure: Exposure, first: int
     ) -> _Batch:
-        self._state.number_pulses[index] = 0
-        self._state.number[index] = number
+        fresh = index[self._state.number[index] != number]
+        self._state.number_pulses[fresh] = 0
+        self._state.number[fresh] = number
         programmed = np.zeros(index.size, dtype=np.bool_)
         return _Batch(index, time_s, programmed, exposure, first)
 
@@ -519,6 +530,8 @@ class SimulatedChip:
                     return
 
     def _program(self, operation: Program, number: int, cancel: threading.Event) -> ProgramResult:
+        if operation.verify == "coded":
+            return self._program_by_codes(operation, number, cancel)
         cells, n = operation.cells, len(operation.cells)
         index = cells.index(self.geometry)
         started = self.now_s
@@ -562,7 +575,65 @@ class SimulatedChip:
                     rules.given(due, polarity)
         return rules.result(Span())
 
+    def _program_by_codes(
+        self, operation: Program, number: int, cancel: threading.Event
+    ) -> ProgramResult:
+        """Round by round: all cells that wait for it are read at once, then each takes its
+        pulse.
+        """
+        started, vectors = self.now_s, 0
+        rules = WriteVerify(operation)
+        polarities: tuple[Polarity, Polarity] = (1, -1)
+        while (at := rules.reading()).size and not cancel.is_set():
+            reading = coded_verify(operation, at)
+            try:
+                found = self._coded_read(reading, cancel)
+            except AbortedError:
+                break
+            vectors += found.vectors
+            place = reading.cells.places_of(operation.cells[at])
+            rules.take(at, found.conductance_s[place], found.status[place])
+            for polarity in polarities:
+                due, step = rules.pulses(polarity)
+                if due.size:
+                    pulse = Apply(
+                        operation.cells[due],
+                        (step,),
+                        operation.unselected,
+                        operation.compliance_a,
+                    )
+                    before = self.executed(number, pulse.cells)
+                    self._apply(pulse, number, cancel)
+                    given = self.executed(number, pulse.cells) > before
+                    rules.given(due[given], polarity)
+                    rules.missed(due[~given])
+        return replace(rules.result(Span(started, self.now_s)), vectors=vectors)
+
+    def _coded_read(self, operation: CodedRead, cancel: threading.Event) -> CodedReadResult:
+        started, simulation = self.now_s, self.simulation
+        inputs = Inputs(self.capabilities.input_bits, simulation.adc_bits, simulation.signed_inputs)
+
+        def read(block: Block) -> BlockReading:
+            work = read_block(operation, block, inputs)
+            return drive(work, lambda asked: self._multiply(asked, cancel))
+
+        found = [read(block) for block in operation.blocks]
+
+        def join(columns: Iterable[NDArray[Any]]) -> NDArray[Any]:
+            return np.concatenate([np.zeros(0), *(c.ravel() for c in columns)])
+
+        return CodedReadResult(
+            join(f.conductance_s for f in found),
+            join(np.tile(f.sigma_s, len(f.conductance_s)) for f in found),
+            join(f.status for f in found).astype(np.uint8),
+            np.array([f.full_scale_a for f in found]),
+            sum(f.vectors for f in found),
+            span=Span(started, self.now_s),
+        )
+
     def _multiply(self, operation: Multiply, cancel: threading.Event) -> MultiplyResult:
+        if not self.simulation.signed_inputs and (operation.inputs < 0).any():
+            raise ConfigError("multiply: inputs of this chip may not be negative")
         started, vector_s = self.now_s, self.simulation.timing.multiply_s
         product = self._multiplier.begin(operation)
         chunk = min(_VECTORS, self._batch_size(vector_s)) if self.simulation.pace > 0 else _VECTORS

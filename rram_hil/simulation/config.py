@@ -155,6 +155,9 @@ class Simulation(StrictModel):
     adc_bits: Annotated[int, Field(ge=4, le=24)] = Field(
         default=12, description="bits of every ADC, sign included"
     )
+    signed_inputs: bool = Field(
+        default=True, description="false: a multiply takes no negative inputs"
+    )
     word_bits: Annotated[int, Field(ge=2, le=31)] = Field(
         default=8, description="bits of an on-chip word, sign included"
     )

@@ -969,6 +969,15 @@ class DeviceModel(StrictModel):
         """Standard deviation (S) of the Gaussian noise of one read."""
         return np.asarray(np.hypot(self.read.fraction * g_s, self.read.floor_s), dtype=np.float64)
 
+    def read_moments(self, traits: Traits, g_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean (S) and variance (S^2) of what reads see of conductances (S)."""
+        mean, variance = g_s, self.noise_s(g_s) ** 2
+        if self.read.telegraph_cells > 0:
+            part = self.read.telegraph_occupancy
+            step = np.where(traits.telegraph, self.read.telegraph_amplitude * g_s, 0.0)
+            mean, variance = g_s - part * step, variance + part * (1 - part) * step**2
+        return mean, variance
+
     def as_read(self, seed: int, traits: Traits, event: IntArray, g_s: FloatArray) -> FloatArray:
         """What one read sees of a conductance (S): noise and telegraph steps."""
         seen = g_s + self.noise_s(g_s) * draws.normal(seed, Purpose.READ, traits.index, event)

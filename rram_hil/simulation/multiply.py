@@ -46,9 +46,10 @@ class Multiplier:
         simulation, converters = cells.simulation, cells.converters
         index = operation.cells.index(cells.geometry)
         g = cells.conducts(index).reshape(operation.rows, operation.columns)
-        variance = cells.model.noise_s(g) ** 2 if simulation.read_noise else None
-        if variance is not None and converters.resistors is not None:
-            variance[np.isin(index, converters.resistors[0]).reshape(variance.shape)] = 0.0
+        variance = None
+        if simulation.read_noise:
+            mean, variance = (m.reshape(g.shape) for m in cells.read_moments(index, g.ravel()))
+            g = mean
         if converters.access_ohm > 0:
             left = 1 / (1 + g * converters.access_ohm)
             g = g * left
@@ -56,9 +57,10 @@ class Multiplier:
         if simulation.line_ohm > 0:
             transfer = self._transfer(g, operation)
             # dG_eff/dG = (G_eff/G)^2 for a wire in series; how cells share their wires' drops is
-            # second order here.
+            # second order here, but for cells that conduct less than their neighbours leak: of
+            # those no wire makes more than there is.
             seen = np.divide(transfer, g, out=np.ones_like(g), where=g > 0)
-            variance = None if variance is None else variance * seen**4
+            variance = None if variance is None else variance * np.clip(seen, 0.0, 1.0) ** 4
             g = transfer
         return g, variance
 

@@ -22,7 +22,10 @@ from numpy.typing import NDArray
 from rram_hil.array import (
     Apply,
     ApplyResult,
+    Block,
     Cells,
+    CodedRead,
+    CodedReadResult,
     Geometry,
     Multiply,
     MultiplyResult,
@@ -52,9 +55,9 @@ _JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"), ensure_ascii=Fa
 _NARROW = tuple(np.dtype(code) for code in ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4"))
 _SUMMARISED = ("inputs", "codes", "word_sums")
 _VALUES: tuple[type[Any], ...] = (
-    *(Apply, Program, Multiply, WriteWords, Wait),
-    *(ApplyResult, ProgramResult, MultiplyResult, WordsResult, WaitResult),
-    *(Cells, Step, Stop, Ramp, PulseTrain, Span, Geometry, Identity),
+    *(Apply, Program, Multiply, CodedRead, WriteWords, Wait),
+    *(ApplyResult, ProgramResult, MultiplyResult, CodedReadResult, WordsResult, WaitResult),
+    *(Cells, Block, Step, Stop, Ramp, PulseTrain, Span, Geometry, Identity),
 )
 
 

@@ -9,7 +9,7 @@ from rram_hil.storage.hdf5 import TEXT, Column
 
 FORMAT = "rram_hil run"
 FORMAT_VERSION = 1
-KINDS = ("Apply", "Program", "Multiply", "WriteWords", "Wait")
+KINDS = ("Apply", "Program", "Multiply", "WriteWords", "Wait", "CodedRead")
 OUTCOMES = ("done", "interrupted", "no_result")
 EVENTS = ("info", "interrupted", "resumed", "aborted", "error")
 _ADDRESS = (
@@ -34,7 +34,7 @@ OPERATIONS = (
     Column("pulses", np.int64, "pulses given, all cells", "1"),
     Column("reads", np.int64, "measurements taken, all cells", "1"),
     Column("not_ok", np.int64, "values kept whose status is not ok", "1"),
-    Column("vectors", np.int64, "input vectors of a multiply", "1"),
+    Column("vectors", np.int64, "input vectors of a multiply, and of coded readings", "1"),
     Column("saturated", np.int64, "clipped ADC codes of a multiply", "1"),
     Column("lsb_a", np.float64, "current of one ADC code step of a multiply", "A"),
     Column("emulated", np.uint8, "1: the multiply was made of single reads"),

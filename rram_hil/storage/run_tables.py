@@ -16,8 +16,17 @@ import h5py  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array import MAP, ApplyResult, Geometry, ProgramResult, Status
-from rram_hil.storage.codec import Record, result_from
+from rram_hil.array import (
+    MAP,
+    ApplyResult,
+    Cells,
+    CodedRead,
+    CodedReadResult,
+    Geometry,
+    ProgramResult,
+    Status,
+)
+from rram_hil.storage.codec import Record, operation_from, result_from
 from rram_hil.storage.frames import (
     Failed,
     Frame,
@@ -57,23 +66,37 @@ class Execution:
     record: Record | None
 
     @cached_property
-    def result(self) -> ApplyResult | ProgramResult | None:
-        """What an Apply or a Program gave its cells; None for other operations."""
-        if self.record is None or self.record.kind not in ("ApplyResult", "ProgramResult"):
+    def result(self) -> ApplyResult | ProgramResult | CodedReadResult | None:
+        """What an operation gave its cells; None for other operations."""
+        kinds = ("ApplyResult", "ProgramResult", "CodedReadResult")
+        if self.record is None or self.record.kind not in kinds:
             return None
         result = result_from(self.record)
-        assert isinstance(result, ApplyResult | ProgramResult)
+        assert isinstance(result, ApplyResult | ProgramResult | CodedReadResult)
         return result
+
+    @cached_property
+    def cells(self) -> Cells | None:
+        """The cells that an operation addresses; None where it names none."""
+        record = self.intent.record
+        if record.kind == "CodedRead":
+            operation = operation_from(record)
+            assert isinstance(operation, CodedRead)
+            return operation.cells
+        if "cells.row" not in record.arrays:
+            return None
+        return Cells(*(record.arrays[f"cells.{name}"] for name in MAP))
 
     @property
     def pulses(self) -> int:
         """Pulses given, all cells."""
-        return 0 if self.result is None else int(self.result.pulses.sum())
+        result = self.result
+        return int(result.pulses.sum()) if isinstance(result, ApplyResult | ProgramResult) else 0
 
     @property
     def reads(self) -> int:
         """Measurements taken, all cells."""
-        return 0 if self.result is None else int(self.result.reads.sum())
+        return 0 if self.result is None else int(np.sum(self.result.reads))
 
 
 Columns = dict[str, Any]
@@ -93,7 +116,7 @@ def operation_row(execution: Execution, settings: dict[str, int]) -> Columns:
         "kind": KINDS.index(record.kind),
         "label": meta.get("label", ""),
         "settings": settings.setdefault(_settings(record), len(settings)),
-        "cells": record.arrays["cells.row"].size if "cells.row" in record.arrays else block,
+        "cells": block if execution.cells is None else len(execution.cells),
         "charged": int(intent.charge.sum()),
         "vectors": inputs[0],
     }
@@ -117,6 +140,8 @@ def _came(execution: Execution) -> Columns:
     if result is not None:
         ran = result.status[result.status != Status.NOT_RUN]
         columns["not_ok"] = int(np.count_nonzero(ran != Status.OK))
+    if isinstance(result, ProgramResult | CodedReadResult) and result.vectors:
+        columns["vectors"] = result.vectors
     if record.kind == "MultiplyResult":
         columns |= {name: meta[name] for name in ("saturated", "lsb_a", "emulated")}
     return columns
@@ -168,17 +193,20 @@ def note_row(frame: Frame | Execution) -> Columns | None:
 
 
 def cell_rows(execution: Execution) -> Columns | None:
-    """What an Apply or a Program measured at every cell, a row for each measurement."""
-    arrays = execution.intent.record.arrays
+    """What an operation measured at every cell, a row for each measurement."""
+    cells = execution.cells
+    cell: Any = slice(None)
     match execution.result:
         case None:
             return None
         case ProgramResult() as result:
             columns = _programmed(result)
-            cell: Any = slice(None)
+        case CodedReadResult() as result:
+            columns = _decoded(result)
         case ApplyResult() as result:
             columns, cell = _measured(result)
-    address = {name: arrays[f"cells.{name}"][cell] for name in MAP}
+    assert cells is not None
+    address = {name: getattr(cells, name)[cell] for name in MAP}
     return columns | address | {"operation": execution.intent.operation}
 
 
@@ -194,6 +222,21 @@ def _programmed(result: ProgramResult) -> Columns:
         "reset_pulses": result.reset_pulses,
         "reads": result.reads,
         "inside": result.inside,
+    }
+
+
+def _decoded(result: CodedReadResult) -> Columns:
+    return {
+        "measurement": 0,
+        "current_a": np.nan,
+        "conductance_s": result.conductance_s,
+        "status": result.status,
+        "time_s": result.span.ended_s,
+        "pulses": 0,
+        "set_pulses": 0,
+        "reset_pulses": 0,
+        "reads": result.reads // max(result.status.size, 1),
+        "inside": -1,
     }
 
 
