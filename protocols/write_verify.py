@@ -66,13 +66,16 @@ class Pulses(StrictModel):
 
 @dataclass(frozen=True)
 class WriteVerifySummary:
-    """Cells, how many ended inside their windows, pulses and reads spent, mean pulses a cell."""
+    """Cells, how many ended inside their windows, pulses and reads spent, mean pulses a cell, and
+    vectors multiplied by a coded verify.
+    """
 
     cells: int
     inside: int
     pulses: int
     reads: int
     mean_pulses: float
+    vectors: int = 0
 
 
 class WriteVerify(Protocol[WriteVerifySummary]):
@@ -81,7 +84,9 @@ class WriteVerify(Protocol[WriteVerifySummary]):
 
     The window is target +- the larger of `tolerance_s` and `tolerance` x target; a target at or
     below `lowest_s` accepts anything up to `lowest_s` + tolerance. `targets` places a network (or
-    map); without it the network that an earlier step left under `tag` is verified.
+    map); without it the network that an earlier step left under `tag` is verified. `verify_by` says
+    whether each cell is read singly after its pulse, or all cells at once by codes
+    (docs/coded-reads.md).
     """
 
     targets: Targets | None = None
@@ -95,6 +100,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
     max_reversals: Annotated[int, Field(ge=0)] = 10
     confirm: Annotated[int, Field(ge=0)] = 1
     on_board: Literal["never", "allowed", "required"] = "allowed"
+    verify_by: Literal["cells", "codes"] = "cells"
     unselected: Unselected = "inhibit"
     compliance_a: Positive | None = None
 
@@ -133,6 +139,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         n = len(cells)
         conductance, inside = np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
         sets, resets, reads = (np.zeros(n, dtype=np.int64) for _ in range(3))
+        vectors = 0
         todo = np.arange(n)
         while todo.size:
             yield Progress(n - todo.size, n, f"write-verify of {todo.size} cells")
@@ -149,12 +156,14 @@ class WriteVerify(Protocol[WriteVerifySummary]):
                 Scheme(self.unselected),
                 self.compliance_a,
                 on_board=self.on_board,
+                verify="coded" if self.verify_by == "codes" else "single",
                 label="write-verify",
             )
             result = yield from batch
             sets[todo] += result.set_pulses
             resets[todo] += result.reset_pulses
             reads[todo] += result.reads
+            vectors += result.vectors
             known = (result.status != Status.UNKNOWN) | (not result.interrupted)
             conductance[todo[known]], inside[todo[known]] = (
                 result.conductance_s[known],
@@ -173,6 +182,6 @@ class WriteVerify(Protocol[WriteVerifySummary]):
             yield save_map(name, cells, values, "", setting)
         pulses = int((sets + resets).sum())
         summary = WriteVerifySummary(
-            n, int(inside.sum()), pulses, int(reads.sum()), pulses / max(n, 1)
+            n, int(inside.sum()), pulses, int(reads.sum()), pulses / max(n, 1), vectors
         )
         return summary, inside

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
+from rram_hil.array import Block as Rectangle
 from rram_hil.array import Cells, Geometry, WriteWords
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.network import Float32, finite_tensor
@@ -168,6 +169,24 @@ class Mapping:
     def cells(self) -> Cells:
         """The cells in use, by tile, row, column."""
         return Cells.from_index(np.flatnonzero(np.isfinite(self.target_map_s)), self.geometry)
+
+    @cached_property
+    def rectangles(self) -> tuple[Rectangle, ...]:
+        """The blocks of all layers as rectangles of cells, those beside each other on the same rows
+        as one.
+        """
+        places = sorted(
+            (b.tile, b.row, b.inputs, b.column, 2 * b.outputs)
+            for layer in self.layers
+            for b in layer.blocks
+        )
+        joined: list[tuple[int, int, int, int, int]] = []
+        for tile, row, rows, column, columns in places:
+            if joined and joined[-1][:3] == (tile, row, rows) and sum(joined[-1][3:]) == column:
+                columns += joined[-1][4]
+                column = joined.pop()[3]
+            joined.append((tile, row, rows, column, columns))
+        return tuple(Rectangle(*place) for place in joined)
 
     @cached_property
     def target_s(self) -> FloatArray:
