@@ -16,7 +16,8 @@ from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
-from rram_hil.validation import Positive, StrictModel, Volt
+from rram_hil.units import Siemens
+from rram_hil.validation import FiniteVolts, Positive, PositiveAmperes, PositiveSeconds, StrictModel
 
 from .parts.characterisation import save_map
 from .parts.targets import Targets, load_targets, save_targets, to_program
@@ -30,9 +31,9 @@ class RampChoice(StrictModel):
     knows. "set" and "reset" are the curves that an earlier step of the run measured.
     """
 
-    start_v: Volt
-    stop_v: Volt
-    step_v: Volt = 0.0
+    start_v: FiniteVolts
+    stop_v: FiniteVolts
+    step_v: FiniteVolts = 0.0
     curve: Curve | Literal["set", "reset"] | None = None
     aim: Positive = 1.0
 
@@ -53,7 +54,7 @@ class Pulses(StrictModel):
 
     amplitude_v: RampChoice
     gate_v: RampChoice
-    width_s: Positive
+    width_s: PositiveSeconds
 
     def train(self, target_s: FloatArray, setting: Setting) -> PulseTrain:
         """The same as an operation takes it, for cells with these targets (S)."""
@@ -92,8 +93,8 @@ class WriteVerify(Protocol[WriteVerifySummary]):
     targets: Targets | None = None
     tag: str = "network"
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    tolerance_s: Annotated[float, Field(ge=0)] = 1e-6
-    lowest_s: Annotated[float, Field(ge=0)] = 0.0
+    tolerance_s: Annotated[Siemens, Field(ge=0)] = 1e-6
+    lowest_s: Annotated[Siemens, Field(ge=0)] = 0.0
     set: Pulses
     reset: Pulses
     max_pulses: Annotated[int, Field(ge=1)] = 30
@@ -102,7 +103,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
     on_board: Literal["never", "allowed", "required"] = "allowed"
     verify_by: Literal["cells", "codes"] = "cells"
     unselected: Unselected = "inhibit"
-    compliance_a: Positive | None = None
+    compliance_a: PositiveAmperes | None = None
 
     @model_validator(mode="after")
     def _some_width(self) -> Self:

@@ -13,9 +13,10 @@ from rram_hil.demo.files import Device
 from rram_hil.demo.table import ChipResult, Row, mean_rows, student_maps
 from rram_hil.report import model
 from rram_hil.report.page import write_report
+from rram_hil.simulation.config import Timing
 from rram_hil.storage.run_reader import read_run
 from rram_hil.terminal.console import Output
-from rram_hil.units import duration, number, per_cent
+from rram_hil.units import duration, number, per_cent, units_of, value_text, words_of
 
 TITLES: dict[Device, str] = {
     "paper": (
@@ -73,13 +74,10 @@ def show(demo: Demo, output: Output) -> None:
         output.line(_account(chips[0]), indent=2)
     first = demo.results(demo.devices[0])[0]
     output.heading("times of the simulated board (virtual clock)")
+    units = units_of(Timing)
     output.line(
         ", ".join(
-            (
-                f"{name.removesuffix('_s')} {duration(value)}"
-                if name != "bytes_per_s"
-                else f"link {value / 1e6:g} MB/s"
-            )
+            f"{words_of(name, units[name])} {value_text(value, units[name])}"
             for name, value in first.cost.durations
         ),
         indent=2,
@@ -235,7 +233,10 @@ def _table(demo: Demo, device: Device) -> model.ResultTable:
 
 
 def _cost(device: Device, chip: ChipResult) -> model.Cost:
-    seconds = tuple((name, value) for name, value in chip.cost.durations if name != "bytes_per_s")
+    units = units_of(Timing)
+    seconds = tuple(
+        (words_of(name, "s"), value) for name, value in chip.cost.durations if units[name] == "s"
+    )
     text = (
         f"Without the link to the host the ratio is {board_ratio(chip.cost):.2f}. Write-verify"
         " grows with the number of cells and with how long a pulse and its verification take;"

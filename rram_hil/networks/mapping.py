@@ -24,7 +24,12 @@ from rram_hil.array import Cells, Geometry, WriteWords
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.network import Float32, finite_tensor
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.validation import NotNegative, Positive, StrictModel
+from rram_hil.validation import (
+    NotNegativeSiemens,
+    Positive,
+    PositiveSiemens,
+    StrictModel,
+)
 
 Missing = Literal["target", "zero", "refuse"]
 """What stands in for a reading that is not a number: the cell's target, no conductance, or a
@@ -48,8 +53,8 @@ class MappingOptions(StrictModel):
     134 uS) of the RADAR chips.
     """
 
-    g_min_s: NotNegative = 10e-6
-    g_max_s: Positive = 120e-6
+    g_min_s: NotNegativeSiemens = 10e-6
+    g_max_s: PositiveSiemens = 120e-6
     levels: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     clip: Literal["max", "percentile", "rms"] | Positive = "max"
     percentile: Annotated[float, Field(gt=0, le=100)] = 99.9
