@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from rram_hil.array import drive
@@ -102,9 +103,7 @@ class ForwardCheck(Protocol[CheckSummary]):
         )
 
 
-def _shifted(
-    words: LayerWords, shift: np.ndarray[tuple[int, ...], np.dtype[np.floating]]
-) -> LayerWords:
+def _shifted(words: LayerWords, shift: NDArray[np.floating]) -> LayerWords:
     """Words whose biases are larger by `shift`, in whole steps of theirs; none where there are
     none.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rram_hil.array import Wait
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting
 from rram_hil.units import Seconds
-from rram_hil.validation import Positive
+from rram_hil.validation import PositiveSeconds
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class WaitSummary:
 class WaitStep(Protocol[WaitSummary]):
     """Wait `seconds` on the bench clock; at most the limit `wait_s` of the bench."""
 
-    seconds: Positive
+    seconds: PositiveSeconds
 
     def run(self, setting: Setting) -> Plan[WaitSummary]:
         """Yields one wait."""
