@@ -126,7 +126,7 @@ def pair(start: Any, request: pytest.FixtureRequest) -> Iterator[Pair]:
     side = launch(FarSideRequest(Simulation(timing=timing), GEOMETRY, LIMITS, "c1", Path(".")))
     array = SimulatedArray(SimulatedArrayConfig.model_validate(side.settings), GEOMETRY, LIMITS)
     array.connect()
-    yield Pair(bench.driver(timeout_s=5.0), array)
+    yield Pair(bench.driver(timeout_s=20.0, watchdog_s=60.0), array)
     array.close()
 
 
@@ -242,7 +242,7 @@ waits = st.sampled_from([0.0, 1e-6, 0.25, 1000.1]).map(Wait)
 operations = st.one_of(applies(), programs(), multiplies(), words(), waits)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(sequence=st.lists(operations, min_size=1, max_size=5))
 def test_the_array_answers_and_takes_time_as_the_board(
     pair: Pair, sequence: list[Operation]
