@@ -26,7 +26,8 @@ class Timing(StrictModel):
     measures: its volts come from converters off the chip, which take about 10 us to settle, and a
     single cell's few uA must be integrated. One vector of a multiply takes `multiply_s`: the chip's
     own drivers and column converters (NeuRRAM: 2.1 us). A transaction on the link takes `link_s` +
-    bytes / `bytes_per_s`.
+    bytes / `bytes_per_s`, also where the board is simulated in the process and has no link; 0 and
+    infinity make it free.
     """
 
     edge_s: NotNegativeSeconds = 20e-9
