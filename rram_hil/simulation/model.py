@@ -22,7 +22,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
-from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtr
 
 from rram_hil.errors import ConfigError
@@ -48,6 +47,9 @@ _STIRRED = 1.1
 
 def _monotone(x: list[float], conductance_s: list[float], at: FloatArray) -> FloatArray:
     """ln of a table's conductances along a monotone cubic; constant above its last row."""
+    # Not at the top: it takes longer to import than all else that a simulator starts with.
+    from scipy.interpolate import PchipInterpolator
+
     curve = PchipInterpolator(x, np.log(conductance_s))
     return np.asarray(curve(np.minimum(at, x[-1])), dtype=np.float64)
 
