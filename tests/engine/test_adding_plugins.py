@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from wheels import install_from_wheel
 
 from rram_hil.storage.run_reader import read_run
 
@@ -39,9 +40,7 @@ class Lab:
         for name, text in files.items():
             place = source if name in ("pyproject.toml", f"{module}.py") else self.work
             place.joinpath(name).write_text(text, encoding="utf-8")
-        pip = ["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
-        offline = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(self.site)]
-        self.python(*pip, *offline, str(source))
+        install_from_wheel(source, self.site)
 
     def python(self, *arguments: str, fails: bool = False, installed: bool = True) -> str:
         """Run the interpreter in the folder of work, with the package or without it: what it
@@ -71,15 +70,6 @@ class Lab:
         """Whether the document's own tests pass, so many of them."""
         told = self.python("-m", "pytest", "-q", "-p", "no:cacheprovider", test)
         return f"{count} passed" in told and "failed" not in told
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _can_build() -> None:
-    for name in ("pip", "setuptools"):
-        if subprocess.run(
-            [sys.executable, "-c", f"import {name}"], capture_output=True, timeout=60
-        ).returncode:
-            pytest.skip(f"building a wheel needs {name} in this environment")
 
 
 @pytest.fixture(scope="module")
