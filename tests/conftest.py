@@ -63,7 +63,7 @@ for library in ("OMP", "OPENBLAS", "MKL"):
 
 # On a busy machine any example may take long; what ends a test that hangs is pytest-timeout.
 settings.register_profile("rram_hil", deadline=None, max_examples=40)
-settings.register_profile("ci", deadline=None)
+settings.register_profile("more", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("rram_hil")
 
