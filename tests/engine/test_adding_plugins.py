@@ -82,6 +82,7 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab("adding-a-calibration.md", tmp_path_factory.mktemp("calibration"))
 
 
+@pytest.mark.long
 def test_the_protocols_own_tests_pass(protocol: Lab) -> None:
     assert protocol.passes_its_tests("test_window.py", 2)
 
@@ -100,6 +101,7 @@ def test_the_protocol_runs_as_a_step_of_a_recipe(protocol: Lab) -> None:
     assert "window 1" in protocol.cli("show run.h5")
 
 
+@pytest.mark.long
 def test_the_calibrations_own_tests_pass(calibration: Lab) -> None:
     assert calibration.passes_its_tests("test_bond_wires.py", 3)
 
