@@ -42,15 +42,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import SuperLU, splu
 
 from rram_hil.types import FloatArray
-
-if TYPE_CHECKING:
-    from scipy.sparse.linalg import SuperLU
 
 BoolArray = NDArray[np.bool_]
 
@@ -482,10 +482,6 @@ class Prepared:
         driven = np.concatenate((row_driven, column_driven))
         if driven.all():
             return ~driven
-        # Here as in _direct: most benches need neither, and every simulator starts with this file.
-        from scipy import sparse
-        from scipy.sparse.csgraph import connected_components
-
         rows, columns = self.crossbar.g_s.shape
         i, j = np.nonzero(self.crossbar.g_s)
         size = rows + columns
@@ -723,9 +719,6 @@ class Prepared:
         """Sparse factors, the unknown of each row node and column node (those of held ones: the
         count), and their count.
         """
-        from scipy import sparse
-        from scipy.sparse.linalg import splu
-
         chains = (self._row_chains, self._column_chains)
         count = 0
         numbers = []

@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 import traceback
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +85,6 @@ def found(folder: Path) -> dict[str, Any]:
 
 def main(base: Path, runs: list[list[dict[str, Any]]]) -> None:
     """Live and die; print what each life left."""
-    # Every life is a fork: what all of them import is imported before.
-    import_module("scipy.interpolate")
     for name in ("one-shot", "write-verify", "read-map"):
         protocol_class(name)
     for name in ("simulated-array", "test-chip-board"):
