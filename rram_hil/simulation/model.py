@@ -22,7 +22,6 @@ from typing import Annotated, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
-from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtr
 
 from rram_hil.errors import ConfigError
@@ -63,9 +62,46 @@ _STIRRED = 1.1
 
 
 def _monotone(x: list[float], conductance_s: list[float], at: FloatArray) -> FloatArray:
-    """ln of a table's conductances along a monotone cubic; constant above its last row."""
-    curve = PchipInterpolator(x, np.log(conductance_s))
-    return np.asarray(curve(np.minimum(at, x[-1])), dtype=np.float64)
+    """ln of a table's conductances along a monotone cubic; constant above its last row.
+
+    Slopes after Fritsch and Butland (1984), three-point ones at the ends. The same numbers as
+    scipy's `PchipInterpolator`, whose package takes longer to import than all else that a
+    simulator starts with.
+    """
+    rows, values = np.asarray(x, dtype=np.float64), np.log(conductance_s)
+    width = np.diff(rows)
+    rise = np.diff(values) / width
+    slope = np.full(rows.size, rise[0])
+    if rows.size > 2:
+        slope[1:-1] = _inner_slopes(width, rise)
+        slope[0] = _end_slope(width[:2], rise[:2])
+        slope[-1] = _end_slope(width[:-3:-1], rise[:-3:-1])
+    bend = (slope[:-1] + slope[1:] - 2 * rise) / width
+    square, cube = (rise - slope[:-1]) / width - bend, bend / width
+    up_to = np.minimum(at, rows[-1])
+    k = np.clip(np.searchsorted(rows, up_to, side="right") - 1, 0, width.size - 1)
+    s = up_to - rows[k]
+    found = values[k] + slope[k] * s + square[k] * (s * s) + cube[k] * (s * s * s)
+    return np.asarray(found, dtype=np.float64)
+
+
+def _inner_slopes(width: FloatArray, rise: FloatArray) -> FloatArray:
+    """Weighted harmonic means of the rises on both sides; zero at an extremum."""
+    before, after = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
+    same = rise[:-1] * rise[1:] > 0
+    one, other = np.where(same, rise[:-1], 1.0), np.where(same, rise[1:], 1.0)
+    mean = (before / one + after / other) / (before + after)
+    return np.asarray(np.where(same, 1.0 / mean, 0.0), dtype=np.float64)
+
+
+def _end_slope(width: FloatArray, rise: FloatArray) -> float:
+    """Of the parabola through an end and its two neighbours, as far as that stays monotone."""
+    slope = ((2 * width[0] + width[1]) * rise[0] - width[0] * rise[1]) / (width[0] + width[1])
+    if np.sign(slope) != np.sign(rise[0]):
+        return 0.0
+    if np.sign(rise[0]) != np.sign(rise[1]) and abs(slope) > 3 * abs(rise[0]):
+        return float(3 * rise[0])
+    return float(slope)
 
 
 def _skewed(z: ArrayLike, part: float) -> FloatArray:
