@@ -224,7 +224,10 @@ def multiply_layer(
             amperes_to_output = volts_to_input * layer.weight_per_s * answer.lsb_a
             scale = signs[:, None] * np.float32(amperes_to_output)
             sums = result[start - first : stop - first, part]
-            sums += (converted[0::2] - converted[1::2]) * scale
+            # Differences of codes are exact in float32, which passes over half the memory.
+            difference = np.subtract(converted[0::2], converted[1::2], dtype=np.float32)
+            difference *= scale
+            sums += difference
             if word_step is not None:
                 assert answer.word_sums is not None
                 sums += answer.word_sums.T[0::2] * np.float32(step * word_step)
@@ -288,11 +291,11 @@ def multiply_images(
                 mapping, encoding, name, vectors, word_step=word_step, outputs=made, counts=counts
             )
             if result is None:
-                result = np.empty((layer.outputs, n, *rows.shape[2:]), dtype=np.float32)
-            result[made, part] = values.reshape(out_group, *rows.shape[1:])
+                result = np.empty((layer.outputs, *rows.shape[1:3], n), dtype=np.float32)
+            result[made, ..., part] = values.reshape(out_group, *rows.shape[1:])
     if result is None:
         raise DataError(f"layer {name}: no images")
-    return result.transpose(1, 0, 2, 3)
+    return result.transpose(3, 0, 1, 2)
 
 
 def infer(
