@@ -64,8 +64,7 @@ def test_vector_noise_does_not_depend_on_the_split(first: int, cut: int, at: int
 def test_vector_noise_is_standard_normal_and_differs_between_columns_tiles_and_seeds() -> None:
     places = ((3, 1, 17), (3, 1, 18), (3, 1, 30), (3, 2, 17), (4, 1, 17))
     sets = [
-        noise(seed, tile, slice(column, column + 1), 5, 200_000)[0]
-        for seed, tile, column in places
+        noise(seed, tile, slice(column, column + 1), 5, 200_000)[0] for seed, tile, column in places
     ]
     for z in sets:
         assert abs(z.mean()) < 0.01
