@@ -40,6 +40,7 @@ CHUNK_BYTES = 8 << 20
 """Largest size of one `Multiply` with its result, so that it stays near the processor's caches and
 small on a link.
 """
+_CACHED_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def multiply_layer(
             scale = signs[:, None] * np.float32(amperes_to_output)
             sums = result[start - first : stop - first, part]
             # Differences of codes are exact in float32, which passes over half the memory.
-            difference = np.subtract(converted[0::2], converted[1::2], dtype=np.float32)
+            difference = (converted[0::2] - converted[1::2]).astype(np.float32)
             difference *= scale
             sums += difference
             if word_step is not None:
@@ -403,22 +404,33 @@ def multiply_from_map(
             f"multiply on tile {operation.tile}: the conductance map has gaps there; fill them"
             " first"
         )
+    matrix = (block.T * (operation.read_v / top_in / lsb_a)).astype(np.float32)
     # The codes come unfolded with all vectors of one row together: kept so, neither product needs a
     # transposed copy.
-    inputs = operation.inputs.T.astype(np.float32)
-    levels = (block.T * (operation.read_v / top_in / lsb_a)).astype(np.float32) @ inputs
-    np.rint(levels, out=levels)
+    inputs = operation.inputs.T
+    codes = np.empty((operation.columns, inputs.shape[1]), dtype=np.int32)
     saturated = 0
-    if levels.size and max(float(levels.max()), -float(levels.min())) > top_out:
-        saturated = int(np.count_nonzero(np.abs(levels) > top_out))
-        np.clip(levels, -top_out, top_out, out=levels)
+    # A few vectors at a time in memory used again, so that all of it stays in the cache.
+    width = max(64, _CACHED_VALUES // operation.rows)
+    x = np.empty((operation.rows, min(width, inputs.shape[1])), dtype=np.float32)
+    y = np.empty((operation.columns, x.shape[1]), dtype=np.float32)
+    for start in range(0, inputs.shape[1], width):
+        part = inputs[:, start : start + width]
+        values = x[:, : part.shape[1]]
+        np.copyto(values, part)
+        levels = np.matmul(matrix, values, out=y[:, : part.shape[1]])
+        np.rint(levels, out=levels)
+        if levels.size and max(float(levels.max()), -float(levels.min())) > top_out:
+            saturated += int(np.count_nonzero(np.abs(levels) > top_out))
+            np.clip(levels, -top_out, top_out, out=levels)
+        codes[:, start : start + width] = levels
     sums: NDArray[np.int64] | None = None
     if operation.words:
         if words is None:
             sums = np.zeros((len(operation.inputs), operation.columns), dtype=np.int64)
         else:
-            sums = _word_sums(words[place], inputs, top_in)
-    return MultiplyResult(levels.astype(np.int32).T, lsb_a, sums, saturated)
+            sums = _word_sums(words[place], inputs.astype(np.float32), top_in)
+    return MultiplyResult(codes.T, lsb_a, sums, saturated)
 
 
 def _word_sums(words: NDArray[np.int32], inputs: Float32, top_in: int) -> NDArray[np.int64]:

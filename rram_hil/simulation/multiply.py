@@ -14,7 +14,7 @@ from rram_hil.simulation.cell_array import CellArray
 from rram_hil.simulation.wire_drops import block_transfer
 from rram_hil.types import FloatArray
 
-_AT_ONCE = 2048
+_AT_ONCE = 8192
 
 
 class Multiplier:
@@ -135,7 +135,7 @@ class Product:
         np.copyto(x, inputs)
         products = np.matmul(self._matrix, x, out=self._products[:, : x.shape[1]])
         if self._spread is not None:
-            products += self._noise(self._spread, x)
+            products += self._noise(self._spread, inputs)
         self._amplify(products)
         np.rint(products, out=products)
         if products.size and max(float(products.max()), -float(products.min())) > top:
@@ -146,17 +146,17 @@ class Product:
             self._sums[self._wordy, share] = self._words @ x
         self._cells.state.vectors[self._operation.tile] += share.stop - share.start
 
-    def _noise(self, spread: NDArray[np.float32], x: FloatArray) -> NDArray[np.float32]:
-        """Noise of the products of `x` (rows, vectors): independent Gaussian read noise of the
+    def _noise(self, spread: NDArray[np.float32], inputs: NDArray[np.int16]) -> NDArray[np.float32]:
+        """Noise of the products of `inputs` (rows, vectors): independent Gaussian read noise of the
         cells, summed.
         """
-        squares = self._squares[:, : x.shape[1]]
-        np.copyto(squares, x, casting="same_kind")
+        squares = self._squares[:, : inputs.shape[1]]
+        np.copyto(squares, inputs)
         np.multiply(squares, squares, out=squares)
-        noise = np.matmul(spread, squares, out=self._noises[:, : x.shape[1]])
+        noise = np.matmul(spread, squares, out=self._noises[:, : inputs.shape[1]])
         np.sqrt(noise, out=noise)
         first = int(self._cells.state.vectors[self._operation.tile])
-        noise *= self._draws.draw(self._columns, first, x.shape[1])
+        noise *= self._draws.draw(self._columns, first, inputs.shape[1])
         return noise
 
     def _amplify(self, products: FloatArray) -> None:
