@@ -53,7 +53,7 @@ def multiply_accumulates(model: nn.Sequential, image_shape: Sequence[int]) -> in
         total += layer.weight.numel() * (given.numel() // given.shape[1])
         return given
 
-    # On the device "meta" torch follows shapes alone.
-    shapes = copy.deepcopy(model).to("meta").eval()
-    run(shapes, torch.empty((1, *image_shape), device="meta"), multiply)
+    # In evaluation mode, and on a copy: a batch norm must not take this image for one of its own.
+    with torch.no_grad():
+        run(copy.deepcopy(model).eval(), torch.zeros((1, *image_shape)), multiply)
     return total
