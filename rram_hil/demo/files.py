@@ -89,7 +89,7 @@ def plans(seed: int, *, mnist: bool) -> list[Plan]:
         clip_rms=1.5,
         faults="partner",
         word_fraction=0.05,
-        adaptation_steps=100 if mnist else 40,
+        adaptation_steps=1500 if mnist else 400,
         adaptation_batch=64,
         learning_rate=0.02 if mnist else 0.05,
         log="summary" if mnist else "all",
