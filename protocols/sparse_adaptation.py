@@ -10,7 +10,6 @@ through the array as it is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array import MAP, Multiply, Result, drive
+from rram_hil.array import MAP, drive
 from rram_hil.engine.protocol import (
     Arrays,
     Compute,
@@ -31,7 +30,7 @@ from rram_hil.engine.protocol import (
     map_of,
 )
 from rram_hil.errors import ConfigError
-from rram_hil.networks.inference import StoredMap, multiply_layer
+from rram_hil.networks.inference import multiply_layer
 from rram_hil.networks.mapping import LayerWords, word_operation
 from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
@@ -65,10 +64,13 @@ class AdaptationSummary:
 class SparseAdaptation(Protocol[AdaptationSummary]):
     """Read the map, train random words, store them on the chip.
 
-    `forward` says where the forward passes of training run: "array" (every product on the chip, the
-    gradient through the map), or "map" (on the host, through the map that was read). The map is
-    read as `map_by` says: by codes where the bench multiplies, else cell by cell. With `teacher`
-    (a .safetensors network) its softened outputs are learnt besides the labels.
+    `forward` says where the forward passes of training run: "map" (on the host, through the map
+    that was read, which takes no bench time), or "array" (every product on the chip, the gradient
+    through the map). The map is read as `map_by` says: by codes where the bench multiplies, else
+    cell by cell. With `teacher` (a .safetensors network) its softened outputs are learnt besides
+    the labels. `start` is where the words begin: at "target" they restore their weights. Where the
+    student was trained knowing which weights own a word, `word_seed` is the seed of `choose_words`
+    that chose them.
     """
 
     tag: str = "network"
@@ -77,14 +79,16 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     map_repeat: Annotated[int, Field(ge=1)] = 1
     map_by: By = "either"
-    steps: Annotated[int, Field(ge=1)] = 100
+    word_seed: Annotated[int, Field(ge=0)] | None = None
+    start: Literal["zero", "target"] = "target"
+    steps: Annotated[int, Field(ge=1)] = 1500
     batch: Annotated[int, Field(ge=1)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 0.02
     word_bits: Annotated[int, Field(ge=2, le=16)] = 8
     input_bits: Annotated[int, Field(ge=2, le=16)] = 8
     calibration_images: Annotated[int, Field(ge=1)] = 256
     margin: Annotated[float, Field(gt=0)] = 1.5
-    forward: Literal["array", "map"] = "array"
+    forward: Literal["map", "array"] = "map"
 
     def run(self, setting: Setting) -> Plan[AdaptationSummary]:
         """Yields one read of the mapped cells, one computation, and one write of words; leaves them
@@ -164,17 +168,13 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         measured = mapping.effective_weights(programmed.map_s)
         names = [layer.name for layer in network.weighted]
         seed = int(setting.rng("words").integers(1 << 31))
-        masks = learning.choose_words(student, self.fraction, seed)
+        places = seed if self.word_seed is None else self.word_seed
+        masks = learning.choose_words(student, self.fraction, places)
         images, labels = load_images(setting.folder / self.data)
-        answer: Callable[[Multiply], Result] = (
-            do
-            if self.forward == "array"
-            else StoredMap(programmed.map_s, setting.capabilities.adc_bits)
-        )
 
         def array_multiply(layer: int, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
             codes, _ = encoding.encode(names[layer], vectors)
-            return drive(multiply_layer(mapping, encoding, names[layer], codes), answer).T
+            return drive(multiply_layer(mapping, encoding, names[layer], codes), do).T
 
         found = learning.train_words(
             student,
@@ -190,7 +190,9 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             batch=self.batch,
             learning_rate=self.learning_rate,
             seed=seed,
-            array_multiply=array_multiply,
+            start=self.start,
+            array_multiply=array_multiply if self.forward == "array" else None,
+            threads=setting.threads,
         )
         arrays: Arrays = {
             "forward_images": np.array(found.forward_images),

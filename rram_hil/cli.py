@@ -5,6 +5,7 @@ imported by the commands.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -51,6 +52,15 @@ RecordOption = Annotated[
         "--record",
         metavar="FILE",
         help="Also keep what goes over the links, in a new file (JSON lines).",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        metavar="N",
+        help="Threads of this computer's arithmetic; default: as many as the work is worth.",
     ),
 ]
 RunArgument = Annotated[
@@ -153,10 +163,12 @@ def run(
         bool, typer.Option("--resume", help="Go on with a run that was cut or aborted.")
     ] = False,
     record: RecordOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Run a recipe on a bench and keep everything in a run file. Ctrl-C stops it within a second,
     outputs off.
     """
+    _limit_threads(threads)
     from rram_hil.bench.recipe_runner import run_recipe
     from rram_hil.terminal.console import Output, ProgressWatcher
     from rram_hil.terminal.screens import show_outcome
@@ -169,7 +181,13 @@ def run(
     with _recorder(record) as traffic, ProgressWatcher() as watcher:
         try:
             outcome = run_recipe(
-                recipe, bench, path, resume=resume, watcher=watcher, traffic=traffic
+                recipe,
+                bench,
+                path,
+                resume=resume,
+                watcher=watcher,
+                traffic=traffic,
+                threads=threads,
             )
         except AbortedError as error:
             raise AbortedError(
@@ -241,10 +259,12 @@ def demo(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same table.")] = 1,
+    threads: ThreadsOption = None,
 ) -> None:
     """Program a trained network into a simulated chip, compensate it, and compare: no hardware, no
     downloads.
     """
+    _limit_threads(threads or 1)
     from importlib.util import find_spec
 
     missing = [
@@ -261,7 +281,7 @@ def demo(
         raise ConfigError(f"demo needs {' and '.join(missing)}: pip install 'rram-hil[demo]'")
     from rram_hil.demo import run_demo
 
-    run_demo(out, data, seed)
+    run_demo(out, data, seed, threads=threads)
 
 
 @app.command(short_help="The instruments of a simulated bench, for any program.")
@@ -376,6 +396,15 @@ def add_calibrate_commands() -> None:
     if not calibrate.registered_commands:
         for register in calibrate_commands():
             register(calibrate)
+
+
+def _limit_threads(count: int | None) -> None:
+    """How many threads NumPy's products use, here and in simulated instruments; it reads that when
+    it is first imported.
+    """
+    if count is not None:
+        for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(count)
 
 
 @contextlib.contextmanager

@@ -68,7 +68,8 @@ class Cells:
             frozen.flags.writeable = False
             object.__setattr__(self, name, frozen)
         keys = (self.tile << 40) | (self.row << 20) | self.column
-        if np.unique(keys).size != keys.size:
+        # Most batches come in order, and looking at that costs far less than sorting them.
+        if not (keys[1:] > keys[:-1]).all() and np.unique(keys).size != keys.size:
             values, counts = np.unique(keys, return_counts=True)
             twice = int(values[counts > 1][0])
             where = (twice >> 40, (twice >> 20) & 0xFFFFF, twice & 0xFFFFF)

@@ -53,11 +53,13 @@ def run_recipe(
     resume: bool = False,
     watcher: Watcher | None = None,
     traffic: Traffic | None = None,
+    threads: int | None = None,
 ) -> RunOutcome:
     """Run every step of a recipe; keep everything in `run_file` and its journal.
 
     `traffic` records what goes over the links, or plays such a recording back instead of the
-    hardware.
+    hardware. `threads` is how many the host's computations may use, by default as many as the work
+    is worth.
 
     Raises `ConfigError` where the run file exists (or, on resume, does not), the recipe or bench
     changed, or board or chip are others; `AbortedError` after Ctrl-C; any `BenchError` of the run.
@@ -68,7 +70,7 @@ def run_recipe(
     path = Path(run_file)
     watcher = watcher or Watcher()
     if resume:
-        return _resume(recipe, file, path, watcher, traffic)
+        return _resume(recipe, file, path, watcher, traffic, threads)
     # A journal that died before its header holds nothing, and is begun again.
     for taken, is_taken in ((path, path.exists()), (journal_of(path), holds_run(journal_of(path)))):
         if is_taken:
@@ -83,11 +85,16 @@ def run_recipe(
         for text in [t for t in (opened.ledger_warning, *remarks) if t]:
             watcher.note(text)
             journal.append(Note("info", text, _utc()))
-        return _steps(recipe, opened, journal, None, path, watcher)
+        return _steps(recipe, opened, journal, None, path, watcher, threads)
 
 
 def _resume(
-    recipe: Recipe, file: BenchFile, path: Path, watcher: Watcher, traffic: Traffic | None
+    recipe: Recipe,
+    file: BenchFile,
+    path: Path,
+    watcher: Watcher,
+    traffic: Traffic | None,
+    threads: int | None,
 ) -> RunOutcome:
     if not holds_run(journal_of(path)):
         raise ConfigError(
@@ -102,7 +109,7 @@ def _resume(
             journal.append(
                 Resume(_utc(), opened.identity, file.operator, __version__, opened.driver.now_s())
             )
-            return _steps(recipe, opened, journal, replay, path, watcher)
+            return _steps(recipe, opened, journal, replay, path, watcher, threads)
 
 
 def _steps(
@@ -112,11 +119,13 @@ def _steps(
     replay: Replay | None,
     path: Path,
     watcher: Watcher,
+    threads: int | None,
 ) -> RunOutcome:
     keep = _Keeper(journal.path, path, watcher)
     keep.now()
     engine = bench.record(journal, replay, watcher)
-    setting = replace(bench.setting, folder=recipe.path.parent, seed=recipe.head.seed)
+    folder, seed = recipe.path.parent, recipe.head.seed
+    setting = replace(bench.setting, folder=folder, seed=seed, threads=threads)
     done: list[tuple[str, object]] = []
     try:
         with engine.abortable():

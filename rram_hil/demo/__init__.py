@@ -21,25 +21,30 @@ WIRE_IMAGES = 1000
 
 
 def run_demo(
-    out: Path | None = None, data: Path | None = None, seed: int = 1, output: Output | None = None
+    out: Path | None = None,
+    data: Path | None = None,
+    seed: int = 1,
+    output: Output | None = None,
+    threads: int | None = None,
 ) -> Demo:
     """Run the demonstration into `out` (default: a new folder), on scikit-learn's digits or on
     MNIST's IDX files in `data`.
 
     The digits' chips stand behind the simulated board's wire. MNIST's are simulated in the process,
-    and 1,000 of its images also go through the wire. Raises `ConfigError` where `out` is not empty,
+    and 1,000 of its images also go through the wire. Training uses `threads`, by default as many as
+    it is worth. Raises `ConfigError` where `out` is not empty,
     `DataError` for unusable data.
     """
     output = output or Output()
     started = time.monotonic()
     folder = _new_folder(out)
     with Bars() as bars:
-        trained = train(data, seed, bars.training)
+        trained = train(data, seed, bars.training, threads)
         trained.write(folder)
         chips = plans(seed, mnist=data is not None)
         runs: list[ChipRun]
         if data is None:
-            runs = [run_chip(plan, folder, 0, bars.watcher(plan.chip)) for plan in chips]
+            runs = [run_chip(plan, folder, 0, bars.watcher(plan.chip), threads) for plan in chips]
         else:
             runs = run_side_by_side(chips, folder, WIRE_IMAGES, bars.step)
     demo = Demo(

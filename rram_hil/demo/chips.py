@@ -64,7 +64,9 @@ class Step:
 Told = Callable[[Step], None]
 
 
-def run_chip(plan: Plan, folder: Path, wire_images: int, watcher: Watcher) -> ChipRun:
+def run_chip(
+    plan: Plan, folder: Path, wire_images: int, watcher: Watcher, threads: int | None = None
+) -> ChipRun:
     """Write the bench file and the recipe of one chip into its folder, run them, and read the run
     file.
     """
@@ -73,7 +75,7 @@ def run_chip(plan: Plan, folder: Path, wire_images: int, watcher: Watcher) -> Ch
     (here / "bench.toml").write_text(bench_toml(plan), encoding="utf-8")
     (here / "recipe.toml").write_text(recipe_toml(plan), encoding="utf-8")
     outcome = run_recipe(
-        here / "recipe.toml", here / "bench.toml", here / "run.h5", watcher=watcher
+        here / "recipe.toml", here / "bench.toml", here / "run.h5", watcher=watcher, threads=threads
     )
     wire = _check_wire(here, plan, outcome, wire_images) if wire_images else None
     return ChipRun(plan, chip_result(here / "run.h5"), wire)
@@ -107,7 +109,7 @@ def run_side_by_side(
 
 def _run_elsewhere(plan: Plan, folder: Path, wire_images: int, steps: Queue[Step]) -> ChipRun:
     watcher = _Distant(plan.chip, steps)
-    run = run_chip(plan, folder, wire_images, watcher)
+    run = run_chip(plan, folder, wire_images, watcher, threads=1)
     steps.put(Step(plan.chip, "", watcher.total, watcher.total))
     return run
 

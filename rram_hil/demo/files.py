@@ -91,9 +91,9 @@ def plans(seed: int, *, mnist: bool) -> list[Plan]:
         clip_rms=1.5,
         faults="partner",
         word_fraction=0.05,
-        adaptation_steps=1500 if mnist else 600,
+        adaptation_steps=1500 if mnist else 400,
         adaptation_batch=128 if mnist else 64,
-        learning_rate=0.02,
+        learning_rate=0.02 if mnist else 0.05,
         log="summary" if mnist else "all",
     )
     more = [replace(first, chip=f"paper-{k}", seed=seed + k - 1) for k in (2, 3)] if mnist else []

@@ -44,7 +44,12 @@ class Trained:
             np.savez_compressed(folder / f"{name}.npz", images=pixels, labels=labels)
 
 
-def train(mnist_folder: Path | None, seed: int, progress: Progress | None = None) -> Trained:
+def train(
+    mnist_folder: Path | None,
+    seed: int,
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> Trained:
     """Train on scikit-learn's digits, or LeNet-5 on the MNIST of a folder. Raises `DataError` for
     unusable files.
     """
@@ -64,6 +69,7 @@ def train(mnist_folder: Path | None, seed: int, progress: Progress | None = None
             learning_rate=5e-3,
             augmentation=changes,
             seed=seed,
+            threads=threads,
             progress=progress,
         )
         student = learning.distil(
@@ -76,13 +82,18 @@ def train(mnist_folder: Path | None, seed: int, progress: Progress | None = None
             learning_rate=1e-2,
             augmentation=changes,
             seed=seed,
+            threads=threads,
             progress=progress,
         )
         name = f"scikit-learn's handwritten digits: {len(data)} training, {len(test)} test images"
     else:
         data, test = learning.mnist(mnist_folder)
-        teacher = learning.train_teacher(learning.lenet5(seed), data, seed=seed, progress=progress)
-        student = learning.distil(teacher, teacher, data, noise, seed=seed, progress=progress)
+        teacher = learning.train_teacher(
+            learning.lenet5(seed), data, seed=seed, threads=threads, progress=progress
+        )
+        student = learning.distil(
+            teacher, teacher, data, noise, seed=seed, threads=threads, progress=progress
+        )
         name = f"MNIST with LeNet-5: {len(data)} training, {len(test)} test images"
     kept = slice(KEPT_TRAINING_IMAGES)
     return Trained(

@@ -89,7 +89,8 @@ class Setting:
     `correction` is the calibration in force, `paths` what the bench measures through; `instruments`
     are its single instruments by name (none on a board). `shared` holds what earlier steps of the
     run left for later ones (`share`, `shared_by`); `folder` is where relative paths of the recipe
-    start; `seed` is the run's.
+    start; `seed` is the run's; `threads` is how many its computations may use (none: as many as
+    the work is worth).
     """
 
     geometry: Geometry
@@ -103,6 +104,7 @@ class Setting:
     correction: Correction = field(default_factory=Correction)
     paths: Callable[[Apply], list[ReadingPath]] = board_paths
     instruments: Mapping[str, Any] = field(default_factory=dict)
+    threads: int | None = None
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose: the same for the same seed, step and purpose."""

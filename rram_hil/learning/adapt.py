@@ -12,6 +12,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,8 +23,16 @@ from torch.nn import functional
 
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.learning.data import LabelledImages
-from rram_hil.learning.networks import linear, mapped_layers, quantise_input, run, straight_through
-from rram_hil.learning.train import Progress, batches, distillation_loss
+from rram_hil.learning.networks import (
+    channels_last,
+    linear,
+    mapped_layers,
+    quantise_input,
+    run,
+    straight_through,
+)
+from rram_hil.learning.threads import threads_for
+from rram_hil.learning.train import Progress, choices, distillation_loss
 from rram_hil.networks.mapping import LayerWords
 
 ArrayMultiply = Callable[[int, NDArray[np.float32]], NDArray[np.floating]]
@@ -30,6 +40,9 @@ ArrayMultiply = Callable[[int, NDArray[np.float32]], NDArray[np.floating]]
 of weight times input, without the words and the bias. A convolution's inputs are its unfolded
 patches, ordered (channel, row, column).
 """
+
+
+Start = Literal["zero", "target"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,21 +97,25 @@ def train_words(
     batch: int = 128,
     learning_rate: float = 0.02,
     seed: int = 0,
+    start: Start = "zero",
     array_multiply: ArrayMultiply | None = None,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Words:
     """Train the on-chip words of a programmed array; neither `student` nor any cell changes.
 
     `measured` holds what each mapped layer's pairs really give, in weight units, as read back;
-    `masks` the weights that own a word (`choose_words`). The words start at zero: starting them
-    where they restore their weights was no better. With a `teacher` its classes, softened by
+    `masks` the weights that own a word (`choose_words`). The words start at zero, or at "target",
+    where they restore the student's weights. With a `teacher` its classes, softened by
     `temperature`, are learnt besides the labels. `learning_rate` is in full scales of a word. With
     `array_multiply` the forward pass comes from the array itself and only the gradient from the
-    measured map. `input_bits` are those of the array's inputs.
+    measured map. `input_bits` are those of the array's inputs, `threads` torch's, by default as
+    many as the work is worth.
     """
-    generator = torch.Generator().manual_seed(seed)
     memories = [
-        _Memory(layer, torch.from_numpy(np.array(weights, dtype=np.float32)), mask, word_bits)
+        _Memory(
+            layer, torch.from_numpy(np.array(weights, dtype=np.float32)), mask, word_bits, start
+        )
         for layer, weights, mask in zip(mapped_layers(student), measured, masks, strict=True)
     ]
 
@@ -113,25 +130,21 @@ def train_words(
         return given + (real - modelled)
 
     optimiser = torch.optim.Adam(
-        [p for memory in memories for p in memory.parameters], lr=learning_rate
+        [p for memory in memories for p in memory.parameters], lr=learning_rate, fused=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
+    lessons = _Lessons(data, teacher, temperature)
     images_used = 0
-    for step, (images, labels) in zip(range(steps), _forever(data, batch, generator), strict=False):
-        scores = run(student, images, multiply)
-        if teacher is None:
-            loss = functional.cross_entropy(scores, labels)
-        else:
-            with torch.no_grad():
-                wanted = teacher(images)
-            loss = distillation_loss(scores, wanted, labels, temperature)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        images_used += len(images)
-        if progress is not None:
-            progress((step + 1) / steps, f"on-chip words, step {step + 1} of {steps}")
+    with threads_for(student, data.images.shape[1:], batch, threads):
+        for step, chosen in enumerate(_forever(len(data), batch, steps, seed), 1):
+            loss = lessons.loss(run(student, lessons.images(chosen), multiply), chosen)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            images_used += len(chosen)
+            if progress is not None:
+                progress(step / steps, f"on-chip words, step {step} of {steps}")
     return Words(tuple(memory.words() for memory in memories), word_bits, images_used)
 
 
@@ -163,6 +176,7 @@ class _Memory:
         measured: Tensor,
         mask: NDArray[np.bool_],
         bits: int,
+        start: Start,
     ) -> None:
         if measured.shape != layer.weight.shape or mask.shape != tuple(layer.weight.shape):
             raise DataError(
@@ -183,7 +197,10 @@ class _Memory:
             float(measured.abs().max()), float(layer.weight.detach().abs().max()), 1e-12
         )
         self._bias_full_scale = max([self._full_scale, *(2.0 * bias.abs()).tolist()])
-        self._fractions = torch.zeros(len(self._indices), requires_grad=True)
+        missing = (layer.weight.detach() - measured).reshape(-1)[self._indices]
+        if start == "zero":
+            missing.zero_()
+        self._fractions = (missing / self._full_scale).clamp_(-1.0, 1.0).requires_grad_()
         self._bias_fractions = (bias / self._bias_full_scale).requires_grad_()
         self._has_bias = layer.bias is not None
 
@@ -231,7 +248,7 @@ def _through_array(
             "a convolution on the array must have one group and its padding given in pixels"
         )
     patches = functional.unfold(
-        activity, layer.kernel_size, layer.dilation, layer.padding, layer.stride
+        activity.contiguous(), layer.kernel_size, layer.dilation, layer.padding, layer.stride
     )
     count, inputs, places = patches.shape
     vectors = patches.transpose(1, 2).reshape(-1, inputs).contiguous().numpy()
@@ -249,8 +266,36 @@ def _places(layer: nn.Conv2d, activity: Tensor, axis: int) -> int:
     return int((activity.shape[2 + axis] + 2 * padding - reach) // layer.stride[axis] + 1)
 
 
-def _forever(
-    data: LabelledImages, batch: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        yield from batches(data, batch, None, generator)
+def _forever(count: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """Which of `count` images each of `steps` batches takes, in random order epoch after epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    epochs = iter(lambda: choices(count, batch, generator), None)
+    return islice(chain.from_iterable(epochs), steps)
+
+
+class _Lessons:
+    """The images and what is to be learnt of each; the teacher sees each image once."""
+
+    def __init__(
+        self, data: LabelledImages, teacher: nn.Sequential | None, temperature: float
+    ) -> None:
+        self._images, self._labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+        self._teacher, self._temperature = teacher, temperature
+        self._scores = torch.zeros(0)
+        self._is_known = torch.zeros(len(data), dtype=torch.bool)
+
+    def images(self, chosen: Tensor) -> Tensor:
+        return channels_last(self._images[chosen])
+
+    def loss(self, given: Tensor, chosen: Tensor) -> Tensor:
+        labels = self._labels[chosen]
+        if self._teacher is None:
+            return functional.cross_entropy(given, labels)
+        unknown = chosen[~self._is_known[chosen]]
+        if len(unknown):
+            with torch.no_grad():
+                scores = self._teacher(self.images(unknown))
+            if not len(self._scores):
+                self._scores = torch.zeros((len(self._labels), scores.shape[1]))
+            self._scores[unknown], self._is_known[unknown] = scores, True
+        return distillation_loss(given, self._scores[chosen], labels, self._temperature)

@@ -8,29 +8,61 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rram_hil.networks.network import Network
+
 Multiply = Callable[[int, nn.Linear | nn.Conv2d, Tensor], Tensor]
 """multiply(index of the mapped layer, the layer, its input) -> its output, the bias included."""
 
 
-def lenet5(seed: int = 0) -> nn.Sequential:
+def lenet5(seed: int = 0, *, width: int = 1, batch_norm: bool = False) -> nn.Sequential:
     """LeNet-5 for 1x28x28 images: 6 and 16 kernels of 5x5, then 120, 84 and 10 units; 61,706
     parameters.
 
     LeCun et al., Proc. IEEE 1998, with ReLU and maximum pooling in place of the sigmoid and the
-    average.
+    average. `width` multiplies kernels and units, for a teacher. With `batch_norm` a normalisation
+    follows each layer but the last; `folded` makes it part of the weights after training.
     """
+
+    def layer(of: nn.Linear | nn.Conv2d) -> list[nn.Module]:
+        if not batch_norm:
+            return [of]
+        if isinstance(of, nn.Conv2d):
+            return [of, nn.BatchNorm2d(of.out_channels)]
+        return [of, nn.BatchNorm1d(of.out_features)]
+
     # Pooling first gives the same numbers as ReLU first, and a quarter of the work.
     return _seeded(
         seed,
         lambda: nn.Sequential(
-            nn.Conv2d(1, 6, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
-            nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU(),
+            *layer(nn.Conv2d(1, 6 * width, 5, padding=2)), nn.MaxPool2d(2), nn.ReLU(),
+            *layer(nn.Conv2d(6 * width, 16 * width, 5)), nn.MaxPool2d(2), nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(400, 120), nn.ReLU(),
-            nn.Linear(120, 84), nn.ReLU(),
-            nn.Linear(84, 10),
+            *layer(nn.Linear(400 * width, 120 * width)), nn.ReLU(),
+            *layer(nn.Linear(120 * width, 84 * width)), nn.ReLU(),
+            nn.Linear(84 * width, 10),
         ),
     )  # fmt: skip
+
+
+def folded(model: nn.Sequential) -> nn.Sequential:
+    """The same network in evaluation mode with its batch norms in the weights and biases before
+    them.
+    """
+    return Network.from_torch(model).to_torch()
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """`images` (n, channels, height, width) with the channels innermost in memory, the layout in
+    which torch's convolutions and pooling are fastest on a CPU; anything else as it is.
+    """
+    if images.ndim != 4:
+        return images
+    if images.shape[1] > 1:
+        return images.contiguous(memory_format=torch.channels_last)
+    # One channel lies the same way in both layouts; torch tells them apart by the strides alone.
+    images = images.contiguous()
+    count, _, height, width = images.shape
+    return images.as_strided((count, 1, height, width), (height * width, 1, width, 1))
 
 
 def digits_net(seed: int = 0) -> nn.Sequential:
@@ -117,15 +149,28 @@ def quantise_input(activity: Tensor, bits: int | None) -> Tensor:
         return activity
     steps = 2 ** (bits - 1) - 1
     with torch.no_grad():
-        step = (
-            activity.abs().amax(dim=tuple(range(1, activity.ndim)), keepdim=True).clamp_min(1e-12)
-            / steps
+        axes = tuple(range(1, activity.ndim))
+        peak = torch.maximum(
+            activity.amax(dim=axes, keepdim=True), -activity.amin(dim=axes, keepdim=True)
         )
-        rounded = torch.round(activity / step) * step
+        step = peak.clamp_min_(1e-12).div_(steps)
+        rounded = (activity / step).round_().mul_(step)
     return straight_through(activity, rounded)
 
 
 def straight_through(value: Tensor, given: Tensor) -> Tensor:
     """The value of `given` with the gradient of `value`."""
-    result: Tensor = value + (given - value).detach() if value.requires_grad else given
+    if not value.requires_grad:
+        return given
+    result: Tensor = _StraightThrough.apply(value, given)  # type: ignore[no-untyped-call]
     return result
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, value: Tensor, given: Tensor) -> Tensor:
+        return given.view_as(given)
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rram_hil.learning.data import LabelledImages
-from rram_hil.learning.networks import forward, mapped_layers
+from rram_hil.learning.networks import channels_last, forward, mapped_layers
+from rram_hil.learning.threads import threads_for
 from rram_hil.learning.torch_device import DeviceNoise, realise
 
 Progress = Callable[[float, str], None]
@@ -45,15 +48,19 @@ def train_teacher(
     weight_decay: float = 0.01,
     augmentation: Augmentation | None = Augmentation(),
     seed: int = 0,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> nn.Sequential:
-    """A copy of `model` trained on `data` in floating point with the cross-entropy."""
+    """A copy of `model` trained on `data` in floating point with the cross-entropy.
+
+    `threads` are torch's, by default as many as the work is worth.
+    """
     teacher = copy.deepcopy(model)
 
     def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         return functional.cross_entropy(teacher(images), labels)
 
-    recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed)
+    recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed, threads)
     _fit(teacher, data, loss, recipe, progress, "teacher")
     return teacher
 
@@ -62,7 +69,7 @@ def distil(
     teacher: nn.Sequential,
     student: nn.Sequential,
     data: LabelledImages,
-    noise: DeviceNoise,
+    noise: DeviceNoise | None,
     temperature: float = 2.0,
     *,
     epochs: int = 6,
@@ -71,29 +78,39 @@ def distil(
     weight_decay: float = 0.0,
     augmentation: Augmentation | None = Augmentation(),
     seed: int = 0,
+    words: Sequence[NDArray[np.bool_]] | None = None,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> nn.Sequential:
     """A copy of `student` taught by `teacher` while every batch meets another chip drawn from
-    `noise`.
+    `noise` (none: in floating point).
 
     Hinton et al. 2015: the student learns the teacher's classes softened by `temperature`. A
-    student that starts as the teacher itself learns fastest.
+    student that starts as the teacher itself learns fastest. `words` (see `choose_words`) are the
+    weights that will own an on-chip word: they are exact on every chip.
     """
     student = copy.deepcopy(student)
+    teacher = copy.deepcopy(teacher).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     layers = mapped_layers(student)
+    exact = [None] * len(layers) if words is None else [torch.from_numpy(mask) for mask in words]
+
+    def scores(images: Tensor, generator: torch.Generator) -> Tensor:
+        if noise is None:
+            given: Tensor = student(images)
+            return given
+        weights = [realise(layer.weight, noise, generator) for layer in layers]
+        weights = [
+            weight if mask is None else torch.where(mask, layer.weight, weight)
+            for weight, mask, layer in zip(weights, exact, layers, strict=True)
+        ]
+        return forward(student, images, weights, input_bits=noise.input_bits)
 
     def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        weights = [realise(layer.weight, noise, generator) for layer in layers]
         with torch.no_grad():
             wanted = teacher(images)
-        return distillation_loss(
-            forward(student, images, weights, input_bits=noise.input_bits),
-            wanted,
-            labels,
-            temperature,
-        )
+        return distillation_loss(scores(images, generator), wanted, labels, temperature)
 
-    recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed)
+    recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed, threads)
     _fit(student, data, loss, recipe, progress, "student")
     return student
 
@@ -130,14 +147,18 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of `data` in random order, in whole batches (a smaller `data` is one batch)."""
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
-    order = torch.randperm(len(data), generator=generator)
-    for start in range(0, max(len(data) - batch, 0) + 1, batch):
-        chosen = order[start : start + batch]
+    for chosen in choices(len(data), batch, generator):
         picked = images[chosen]
-        yield (
-            (picked if augmentation is None else _augment(picked, augmentation, generator)),
-            labels[chosen],
-        )
+        if augmentation is not None:
+            picked = _augment(picked, augmentation, generator)
+        yield channels_last(picked), labels[chosen]
+
+
+def choices(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """One epoch of the numbers below `count` in random order, in whole batches."""
+    order = torch.randperm(count, generator=generator)
+    for start in range(0, max(count - batch, 0) + 1, batch):
+        yield order[start : start + batch]
 
 
 def _augment(images: Tensor, amount: Augmentation, generator: torch.Generator) -> Tensor:
@@ -165,6 +186,7 @@ class _Recipe:
     weight_decay: float
     augmentation: Augmentation | None
     seed: int
+    threads: int | None
 
 
 def _fit(
@@ -175,7 +197,20 @@ def _fit(
     progress: Progress | None,
     what: str,
 ) -> None:
+    with threads_for(model, data.images.shape[1:], recipe.batch, recipe.threads):
+        _descend(model, data, loss, recipe, progress, what)
+
+
+def _descend(
+    model: nn.Sequential,
+    data: LabelledImages,
+    loss: Callable[[Tensor, Tensor, torch.Generator], Tensor],
+    recipe: _Recipe,
+    progress: Progress | None,
+    what: str,
+) -> None:
     generator = torch.Generator().manual_seed(recipe.seed)
+    model.train()
     # Channels last is the layout in which the convolutions are fastest on a CPU.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rate = recipe.learning_rate
@@ -198,5 +233,6 @@ def _fit(
             if progress is not None and done % 50 == 0:
                 progress(done / total, f"{what}, epoch {epoch + 1} of {recipe.epochs}")
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.eval()
     if progress is not None:
         progress(1.0, f"{what} trained")

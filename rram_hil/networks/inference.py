@@ -40,6 +40,7 @@ CHUNK_BYTES = 8 << 20
 """Largest size of one `Multiply` with its result, so that it stays near the processor's caches and
 small on a link.
 """
+_CACHED_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,10 @@ def multiply_layer(
             amperes_to_output = volts_to_input * layer.weight_per_s * answer.lsb_a
             scale = signs[:, None] * np.float32(amperes_to_output)
             sums = result[start - first : stop - first, part]
-            sums += (converted[0::2] - converted[1::2]) * scale
+            # Differences of codes are exact in float32, which passes over half the memory.
+            difference = (converted[0::2] - converted[1::2]).astype(np.float32)
+            difference *= scale
+            sums += difference
             if word_step is not None:
                 assert answer.word_sums is not None
                 sums += answer.word_sums.T[0::2] * np.float32(step * word_step)
@@ -288,11 +292,11 @@ def multiply_images(
                 mapping, encoding, name, vectors, word_step=word_step, outputs=made, counts=counts
             )
             if result is None:
-                result = np.empty((layer.outputs, n, *rows.shape[2:]), dtype=np.float32)
-            result[made, part] = values.reshape(out_group, *rows.shape[1:])
+                result = np.empty((layer.outputs, *rows.shape[1:3], n), dtype=np.float32)
+            result[made, ..., part] = values.reshape(out_group, *rows.shape[1:])
     if result is None:
         raise DataError(f"layer {name}: no images")
-    return result.transpose(1, 0, 2, 3)
+    return result.transpose(3, 0, 1, 2)
 
 
 def infer(
@@ -400,22 +404,33 @@ def multiply_from_map(
             f"multiply on tile {operation.tile}: the conductance map has gaps there; fill them"
             " first"
         )
+    matrix = (block.T * (operation.read_v / top_in / lsb_a)).astype(np.float32)
     # The codes come unfolded with all vectors of one row together: kept so, neither product needs a
     # transposed copy.
-    inputs = operation.inputs.T.astype(np.float32)
-    levels = (block.T * (operation.read_v / top_in / lsb_a)).astype(np.float32) @ inputs
-    np.rint(levels, out=levels)
+    inputs = operation.inputs.T
+    codes = np.empty((operation.columns, inputs.shape[1]), dtype=np.int32)
     saturated = 0
-    if levels.size and max(float(levels.max()), -float(levels.min())) > top_out:
-        saturated = int(np.count_nonzero(np.abs(levels) > top_out))
-        np.clip(levels, -top_out, top_out, out=levels)
+    # A few vectors at a time in memory used again, so that all of it stays in the cache.
+    width = max(64, _CACHED_VALUES // operation.rows)
+    x = np.empty((operation.rows, min(width, inputs.shape[1])), dtype=np.float32)
+    y = np.empty((operation.columns, x.shape[1]), dtype=np.float32)
+    for start in range(0, inputs.shape[1], width):
+        part = inputs[:, start : start + width]
+        values = x[:, : part.shape[1]]
+        np.copyto(values, part)
+        levels = np.matmul(matrix, values, out=y[:, : part.shape[1]])
+        np.rint(levels, out=levels)
+        if levels.size and max(float(levels.max()), -float(levels.min())) > top_out:
+            saturated += int(np.count_nonzero(np.abs(levels) > top_out))
+            np.clip(levels, -top_out, top_out, out=levels)
+        codes[:, start : start + width] = levels
     sums: NDArray[np.int64] | None = None
     if operation.words:
         if words is None:
             sums = np.zeros((len(operation.inputs), operation.columns), dtype=np.int64)
         else:
-            sums = _word_sums(words[place], inputs, top_in)
-    return MultiplyResult(levels.astype(np.int32).T, lsb_a, sums, saturated)
+            sums = _word_sums(words[place], inputs.astype(np.float32), top_in)
+    return MultiplyResult(codes.T, lsb_a, sums, saturated)
 
 
 def _word_sums(words: NDArray[np.int32], inputs: Float32, top_in: int) -> NDArray[np.int64]:

@@ -272,10 +272,10 @@ def unfold(
     padding: tuple[int, int] = (0, 0),
     dilation: tuple[int, int] = (1, 1),
 ) -> NDArray[Any]:
-    """im2col: (n, channels, h, w) of any type to (channels x kh x kw, n, out h, out w), zero
+    """im2col: (n, channels, h, w) of any type to (channels x kh x kw, out h, out w, n), zero
     padded.
 
-    The row order is that of `weight.reshape(outputs, -1)`. The places of one row lie together, so
+    The row order is that of `weight.reshape(outputs, -1)`. The images of one place lie together, so
     every copy is of long runs.
     """
     n, channels, height, width = images.shape
@@ -284,18 +284,14 @@ def unfold(
     out_w = (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
     if out_h < 1 or out_w < 1:
         raise DataError(f"an image of {height} x {width} is smaller than the {kh} x {kw} kernel")
-    if ph or pw:
-        padded = np.zeros((n, channels, height + 2 * ph, width + 2 * pw), dtype=images.dtype)
-        padded[:, :, ph : ph + height, pw : pw + width] = images
-        images = padded
-    rows = np.empty((channels, kh, kw, n, out_h, out_w), dtype=images.dtype)
+    padded = np.zeros((channels, height + 2 * ph, width + 2 * pw, n), dtype=images.dtype)
+    padded[:, ph : ph + height, pw : pw + width] = images.transpose(1, 2, 3, 0)
+    rows = np.empty((channels, kh, kw, out_h, out_w, n), dtype=images.dtype)
     for i in range(kh):
         for j in range(kw):
-            places = images[
-                :, :, i * dh : i * dh + sh * out_h : sh, j * dw : j * dw + sw * out_w : sw
-            ]
-            rows[:, i, j] = places[:, :, :out_h, :out_w].transpose(1, 0, 2, 3)
-    return rows.reshape(channels * kh * kw, n, out_h, out_w)
+            places = padded[:, i * dh : i * dh + sh * out_h : sh, j * dw : j * dw + sw * out_w : sw]
+            rows[:, i, j] = places[:, :out_h, :out_w]
+    return rows.reshape(channels * kh * kw, out_h, out_w, n)
 
 
 def _pool(images: NDArray[Any], layer: MaxPool2d | AvgPool2d) -> NDArray[Any]:
@@ -313,7 +309,8 @@ def _pool(images: NDArray[Any], layer: MaxPool2d | AvgPool2d) -> NDArray[Any]:
             part = images[:, :, i : i + sh * out_h : sh, j : j + sw * out_w : sw][
                 :, :, :out_h, :out_w
             ]
-            result = part.copy() if result is None else join(result, part, out=result)
+            # Layers hand images on with any of their axes innermost in memory: keep that order.
+            result = part.copy(order="K") if result is None else join(result, part, out=result)
     assert result is not None
     return result if isinstance(layer, MaxPool2d) else result / np.float32(kh * kw)
 
@@ -367,7 +364,7 @@ def product(layer: Weighted, weight: Float32, values: Float32) -> Float32:
             values[start : start + _UNFOLDED_IMAGES], layer.kernel, layer.stride, layer.padding
         )
         parts.append((matrix @ rows.reshape(len(rows), -1)).reshape(layer.outputs, *rows.shape[1:]))
-    return np.concatenate(parts, axis=1).transpose(1, 0, 2, 3)
+    return np.concatenate(parts, axis=3).transpose(3, 0, 1, 2)
 
 
 def run(

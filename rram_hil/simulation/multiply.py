@@ -14,6 +14,8 @@ from rram_hil.simulation.cell_array import CellArray
 from rram_hil.simulation.wire_drops import block_transfer
 from rram_hil.types import FloatArray
 
+_AT_ONCE = 8192
+
 
 class Multiplier:
     """Multiplies with the conductances that a chip's cells have at that time."""
@@ -44,7 +46,10 @@ class Multiplier:
         """
         cells = self.cells
         simulation, converters = cells.simulation, cells.converters
-        index = operation.cells.index(cells.geometry)
+        geometry = cells.geometry
+        rows = operation.tile * geometry.rows + operation.row + np.arange(operation.rows)
+        columns = operation.column + np.arange(operation.columns)
+        index = np.add.outer(rows * geometry.columns, columns).ravel()
         g = cells.conducts(index).reshape(operation.rows, operation.columns)
         variance = None
         if simulation.read_noise:
@@ -103,6 +108,14 @@ class Product:
         # copies.
         shape = (operation.columns, int(operation.inputs.shape[0]))
         self._codes = np.empty(shape, dtype=np.int32)
+        # Written anew for every few vectors: fresh memory would cost more than the arithmetic.
+        width = min(shape[1], _AT_ONCE)
+        self._inputs = np.empty((operation.rows, width))
+        self._products = np.empty((operation.columns, width))
+        if self._spread is not None:
+            self._squares = np.empty((operation.rows, width), dtype=np.float32)
+            self._noises = np.empty((operation.columns, width), dtype=np.float32)
+            self._draws = draws.VectorNoise(cells.seed, operation.tile)
         self._sums = np.zeros(shape, dtype=np.int64) if operation.words else None
         words = cells.state.word.reshape(cells.geometry.shape)
         block = words[operation.tile, self._rows, self._columns]
@@ -112,13 +125,19 @@ class Product:
 
     def take(self, share: slice) -> None:
         """Multiply these vectors."""
+        # A few vectors at a time, so that every pass finds them in the processor's cache.
+        for start in range(share.start, share.stop, _AT_ONCE):
+            self._take(slice(start, min(start + _AT_ONCE, share.stop)))
+
+    def _take(self, share: slice) -> None:
         top, inputs = self._top, self._operation.inputs[share].T
         # Products in double precision do not depend on how the vectors are split: codes agree to
         # the last bit.
-        x = inputs.astype(np.float64)
-        products = self._matrix @ x
+        x = self._inputs[:, : inputs.shape[1]]
+        np.copyto(x, inputs)
+        products = np.matmul(self._matrix, x, out=self._products[:, : x.shape[1]])
         if self._spread is not None:
-            self._add_noise(products, self._spread @ np.square(inputs, dtype=np.float32))
+            products += self._noise(self._spread, inputs)
         self._amplify(products)
         np.rint(products, out=products)
         if products.size and max(float(products.max()), -float(products.min())) > top:
@@ -129,19 +148,18 @@ class Product:
             self._sums[self._wordy, share] = self._words @ x
         self._cells.state.vectors[self._operation.tile] += share.stop - share.start
 
-    def _add_noise(self, products: FloatArray, variance: NDArray[np.float32]) -> None:
-        """Add the noise of `products` (columns, vectors): independent Gaussian read noise of the
+    def _noise(self, spread: NDArray[np.float32], inputs: NDArray[np.int16]) -> NDArray[np.float32]:
+        """Noise of the products of `inputs` (rows, vectors): independent Gaussian read noise of the
         cells, summed.
         """
-        tile = self._operation.tile
-        first = int(self._cells.state.vectors[tile])
-        np.sqrt(variance, out=variance)
-        for k in range(self._operation.columns):
-            column = self._operation.column + k
-            variance[k] *= draws.vector_noise(
-                self._cells.seed, tile, column, first, products.shape[1]
-            )
-        products += variance
+        squares = self._squares[:, : inputs.shape[1]]
+        np.copyto(squares, inputs)
+        np.multiply(squares, squares, out=squares)
+        noise = np.matmul(spread, squares, out=self._noises[:, : inputs.shape[1]])
+        np.sqrt(noise, out=noise)
+        first = int(self._cells.state.vectors[self._operation.tile])
+        noise *= self._draws.draw(self._columns, first, inputs.shape[1])
+        return noise
 
     def _amplify(self, products: FloatArray) -> None:
         """Gain and offset errors of the column amplifiers on codes of shape (columns, vectors)."""

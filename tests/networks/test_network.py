@@ -209,4 +209,4 @@ def test_unfolding_orders_rows_as_the_weight_does() -> None:
         torch.from_numpy(images), (3, 2), dilation=(1, 2), padding=(1, 0), stride=(2, 1)
     )
     rows = unfold(images, (3, 2), (2, 1), (1, 0), (1, 2))
-    np.testing.assert_array_equal(rows.reshape(18, 2, -1).transpose(1, 0, 2), expected.numpy())
+    np.testing.assert_array_equal(rows.reshape(18, -1, 2).transpose(2, 0, 1), expected.numpy())

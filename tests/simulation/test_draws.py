@@ -1,6 +1,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from rram_hil.simulation import draws
 from rram_hil.simulation.draws import Purpose
@@ -44,23 +45,29 @@ def test_a_draw_is_the_same_whoever_asks_for_it() -> None:
     np.testing.assert_allclose(found, EXPECTED_UNIFORM, rtol=0, atol=1e-12)
 
 
-@given(first=st.integers(0, 10**7), cut=st.integers(1, 99))
-def test_vector_noise_does_not_depend_on_the_split(first: int, cut: int) -> None:
-    whole = draws.vector_noise(3, 1, 17, first, 100)
+def noise(seed: int, tile: int, columns: slice, first: int, count: int) -> NDArray[np.float32]:
+    return draws.VectorNoise(seed, tile).draw(columns, first, count)
+
+
+@given(first=st.integers(0, 10**7), cut=st.integers(1, 99), at=st.integers(6, 17))
+def test_vector_noise_does_not_depend_on_the_split(first: int, cut: int, at: int) -> None:
+    whole = noise(3, 1, slice(5, 18), first, 100)
     parts = [
-        draws.vector_noise(3, 1, 17, first, cut),
-        draws.vector_noise(3, 1, 17, first + cut, 100 - cut),
+        noise(3, 1, slice(5, 18), first, cut),
+        noise(3, 1, slice(5, 18), first + cut, 100 - cut),
     ]
-    assert np.array_equal(whole, np.concatenate(parts))
+    assert np.array_equal(whole, np.concatenate(parts, axis=1))
+    by_columns = [noise(3, 1, slice(5, at), first, 100), noise(3, 1, slice(at, 18), first, 100)]
+    assert np.array_equal(whole, np.concatenate(by_columns))
 
 
 def test_vector_noise_is_standard_normal_and_differs_between_columns_tiles_and_seeds() -> None:
+    places = ((3, 1, 17), (3, 1, 18), (3, 1, 30), (3, 2, 17), (4, 1, 17))
     sets = [
-        draws.vector_noise(*key, 5, 200_000)
-        for key in ((3, 1, 17), (3, 1, 18), (3, 2, 17), (4, 1, 17))
+        noise(seed, tile, slice(column, column + 1), 5, 200_000)[0] for seed, tile, column in places
     ]
     for z in sets:
         assert abs(z.mean()) < 0.01
         assert abs(z.var() - 1) < 0.02
         assert abs((z**4).mean() - 3) < 0.1
-    assert np.abs(np.corrcoef(sets) - np.eye(4)).max() < 0.01
+    assert np.abs(np.corrcoef(sets) - np.eye(5)).max() < 0.01

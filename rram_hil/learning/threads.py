@@ -1,0 +1,59 @@
+"""How many threads torch gets while a network is trained: small ones are no faster with more."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from rram_hil.errors import ConfigError
+from rram_hil.learning.networks import linear, run
+
+ONE_THREAD_BELOW = 2_000_000_000
+"""Multiply-accumulates of a batch's forward pass below which one thread is used.
+
+Threads wait for each other by spinning after every layer. Below this a second one gains nothing on
+a quiet machine, and beside another busy process it costs ten times what it saves.
+"""
+
+
+@contextmanager
+def threads_for(
+    model: nn.Sequential, image_shape: Sequence[int], batch: int, count: int | None = None
+) -> Iterator[None]:
+    """While the context lasts, torch uses `count` threads, by default as many as the work is worth:
+    one, or what the caller had set, which is restored at the end.
+
+    The work is one pass of `batch` images of `image_shape` (channels, height, width) through
+    `model`.
+    """
+    if count is not None and count < 1:
+        raise ConfigError(f"threads: {count} must be at least 1")
+    before = torch.get_num_threads()
+    if count is None:
+        work = batch * multiply_accumulates(model, image_shape)
+        count = 1 if work < ONE_THREAD_BELOW else before
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def multiply_accumulates(model: nn.Sequential, image_shape: Sequence[int]) -> int:
+    """Multiplications of one image of `image_shape` in the linear and convolution layers."""
+    total = 0
+
+    def multiply(index: int, layer: nn.Linear | nn.Conv2d, activity: Tensor) -> Tensor:
+        nonlocal total
+        given = linear(layer, activity, layer.weight, layer.bias)
+        total += layer.weight.numel() * (given.numel() // given.shape[1])
+        return given
+
+    # In evaluation mode, and on a copy: a batch norm must not take this image for one of its own.
+    with torch.no_grad():
+        run(copy.deepcopy(model).eval(), torch.zeros((1, *image_shape)), multiply)
+    return total
