@@ -20,15 +20,20 @@ from rram_hil.array import (
     Apply,
     ApplyResult,
     Cells,
+    CodedRead,
+    CodedReadResult,
     Geometry,
     Limits,
     Multiply,
     MultiplyResult,
+    Operation,
     Program,
     ProgramResult,
     PulseTrain,
     Ramp,
+    Result,
     Scheme,
+    Status,
     Step,
     Wait,
     WaitResult,
@@ -69,6 +74,16 @@ LIMIT_FIELDS = (
     "read_width_s",
     "wait_s",
 )
+VERIFIES = ("single", "coded")
+NO_VALUE = -(1 << 15)
+"""The code of a cell without a value in the reply of a READ BLOCKS."""
+
+# The reply of a READ BLOCKS behind its first 24 bytes: fields, then columns with a value for each
+# block, for each column of a block, for each cell. Its length depends on the blocks only.
+READ_BLOCKS_HEAD = "2I"
+READ_BLOCKS_OF_BLOCKS = ("f8",)
+READ_BLOCKS_OF_COLUMNS = ("f8", "f8")
+READ_BLOCKS_OF_CELLS = ("i2",)
 
 
 class Kind(IntEnum):
@@ -89,6 +104,7 @@ class Kind(IntEnum):
     MULTIPLY = 0x12
     WRITE_WORDS = 0x13
     WAIT = 0x14
+    READ_BLOCKS = 0x15
 
 
 class Code(IntEnum):
@@ -298,6 +314,13 @@ def _span(values: tuple[int, int, int], scale: float) -> Span:
     return Span(values[0] / scale, values[1] / scale, values[2] / scale)
 
 
+def max_coded_cells(max_message: int) -> int:
+    """Cells of a READ BLOCKS so that request and reply fit a message however the blocks are cut: a
+    cell that is a block of its own has 26 bytes of the reply, and 20 of the request.
+    """
+    return max(0, max_message - 32) // 26
+
+
 def decode_identify(payload: bytes, boot: int, link: str) -> Envelope:
     """The identity and envelope of a board. Raises `MalformedError` if it is no test-chip board."""
     cursor = _Cursor(payload)
@@ -330,6 +353,9 @@ def decode_identify(payload: bytes, boot: int, link: str) -> Envelope:
         per_cell_bias=bool(abilities & 1),
         program=bool(abilities & 2),
         multiply=bool(abilities & 4),
+        coded_read=bool(abilities & 128),
+        max_coded_cells=max_coded_cells(max_message),
+        signed_inputs=not abilities & 256,
         input_bits=input_bits,
         adc_bits=adc_bits,
         max_vectors=max_vectors,
@@ -602,13 +628,14 @@ def encode_program(operation: Program, number: int, geometry: Geometry) -> bytes
     read, read_columns = _step(operation.read, cells)
     ramps = set_columns + reset_columns
     head = struct.pack(
-        "<4I2BHd",
+        "<4I4Bd",
         number,
         len(cells),
         operation.confirm,
         operation.max_reversals,
         SCHEMES.index(operation.unselected),
         sum(1 << bit for bit, column in enumerate(ramps) if column),
+        VERIFIES.index(operation.verify),
         0,
         _compliance(operation.compliance_a),
     )
@@ -629,8 +656,18 @@ def decode_program(payload: bytes, operation: Program, number: int) -> ProgramRe
     conductance = cursor.column("f8", n)
     sets, resets, reads = (cursor.column("u4", n).astype(np.int64) for _ in range(3))
     status, inside = cursor.column("u1", n), cursor.column("u1", n)
+    vectors = int(cursor.take("I")[0]) if operation.verify == "coded" else 0
     cursor.end()
-    return ProgramResult(conductance, status, inside.astype(np.bool_), sets, resets, reads, span)
+    return ProgramResult(
+        conductance,
+        status,
+        inside.astype(np.bool_),
+        sets,
+        resets,
+        reads,
+        span,
+        vectors=vectors,
+    )
 
 
 def encode_multiply(operation: Multiply, number: int) -> bytes:
@@ -685,9 +722,61 @@ def encode_wait(operation: Wait, number: int) -> bytes:
     return struct.pack("<2Id", number, 0, operation.seconds)
 
 
-def encode_operation(
-    operation: Apply | Program | Multiply | WriteWords | Wait, number: int, geometry: Geometry
-) -> tuple[Kind, bytes]:
+def encode_coded_read(operation: CodedRead, number: int) -> bytes:
+    """The request of a `CodedRead`."""
+    blocks = [(b.tile, b.row, b.rows, b.column, b.columns) for b in operation.blocks]
+    corner = Cells.of([(b.tile, b.row, b.column) for b in operation.blocks[:1]])
+    head = struct.pack(
+        "<2I2iI",
+        number,
+        len(blocks),
+        int(_microvolts(operation.read_v, "read volts", corner)[0]),
+        int(_microvolts(operation.wl_v, "WL", corner)[0]),
+        operation.repeat,
+    )
+    return head + np.array(blocks, dtype="<u4").tobytes()
+
+
+def decode_coded_read(payload: bytes, operation: CodedRead, number: int) -> CodedReadResult:
+    """The reply of a READ BLOCKS."""
+    blocks = operation.blocks
+    cells, columns = sum(b.size for b in blocks), sum(b.columns for b in blocks)
+    cursor = _Cursor(payload)
+    n, span = _result(cursor, number)
+    _expect((n,), (cells,))
+    vectors, saturated = cursor.take(READ_BLOCKS_HEAD)
+    (full_scale,) = (cursor.column(kind, len(blocks)) for kind in READ_BLOCKS_OF_BLOCKS)
+    scale, sigma = (cursor.column(kind, columns) for kind in READ_BLOCKS_OF_COLUMNS)
+    (codes,) = (cursor.column(kind, cells) for kind in READ_BLOCKS_OF_CELLS)
+    cursor.end()
+    for name, values, good in (
+        ("full scale", full_scale, full_scale > 0),
+        ("scale", scale, scale >= 0),
+        ("sigma", sigma, sigma >= 0),
+    ):
+        wrong = ~(good & np.isfinite(values))
+        if wrong.any():
+            raise MalformedError(f"a {name} of {values[int(np.argmax(wrong))]}")
+    # Where each cell's column stands among the columns of all blocks.
+    ends = np.cumsum([b.columns for b in blocks])
+    places = [
+        np.tile(np.arange(end - b.columns, end), b.rows)
+        for b, end in zip(blocks, ends, strict=True)
+    ]
+    place = np.concatenate([np.zeros(0, dtype=np.int64), *places])
+    known = codes != NO_VALUE
+    return CodedReadResult(
+        np.where(known, codes * scale[place], np.nan),
+        sigma[place],
+        np.where(known, np.uint8(Status.OK), np.uint8(Status.OVER_RANGE)),
+        full_scale,
+        vectors,
+        span=span,
+        saturated=saturated,
+    )
+
+
+def encode_operation(operation: Operation, number: int, geometry: Geometry) -> tuple[Kind, bytes]:
     """Message type and request of any operation. Raises `LimitError` for what the encoding cannot
     hold.
     """
@@ -702,14 +791,14 @@ def encode_operation(
         return Kind.PROGRAM, encode_program(operation, number, geometry)
     if isinstance(operation, Multiply):
         return Kind.MULTIPLY, encode_multiply(operation, number)
+    if isinstance(operation, CodedRead):
+        return Kind.READ_BLOCKS, encode_coded_read(operation, number)
     if isinstance(operation, WriteWords):
         return Kind.WRITE_WORDS, encode_write_words(operation, number, geometry)
     return Kind.WAIT, encode_wait(operation, number)
 
 
-def decode_result(
-    payload: bytes, operation: Apply | Program | Multiply | WriteWords | Wait, number: int
-) -> ApplyResult | ProgramResult | MultiplyResult | WordsResult | WaitResult:
+def decode_result(payload: bytes, operation: Operation, number: int) -> Result:
     """The result of any operation. Raises `MalformedError` if the reply is not about it."""
     if isinstance(operation, Apply):
         return decode_apply(payload, operation, number)
@@ -717,6 +806,8 @@ def decode_result(
         return decode_program(payload, operation, number)
     if isinstance(operation, Multiply):
         return decode_multiply(payload, operation, number)
+    if isinstance(operation, CodedRead):
+        return decode_coded_read(payload, operation, number)
     cursor = _Cursor(payload)
     n, span = _result(cursor, number)
     cursor.end()

@@ -127,7 +127,7 @@ def decode(currents_a: FloatArray, rows: int, read_v: float) -> tuple[FloatArray
 class BlockReading:
     """What the codes of one block gave: conductances (S, shape (rows, columns)), the standard
     uncertainty of those of each column (S), status of the same shape as the conductances, the ADC's
-    range (A), and the vectors that it took.
+    range (A), the vectors that it took, and how many of the decoded ADC codes were clipped.
     """
 
     conductance_s: FloatArray
@@ -135,6 +135,7 @@ class BlockReading:
     status: StatusArray
     full_scale_a: float
     vectors: int
+    saturated: int
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,9 @@ def read_block(
             break
         pilot = replace(pilot, full_scale_a=max(wanted, LEAST_RANGE_A))
     code_read = replace(whole, full_scale_a=max(wanted, LEAST_RANGE_A))
-    sums, tries = np.zeros((len(signs), block.columns)), 0
+    sums, saturated = np.zeros((len(signs), block.columns)), 0
     for _ in range(operation.repeat):
+        tries = 0
         while True:
             answer = yield from _multiplied(code_read, inputs)
             vectors, tries = vectors + answer.vectors, tries + 1
@@ -191,16 +193,17 @@ def read_block(
                 break
             code_read = replace(code_read, full_scale_a=2 * code_read.full_scale_a)
         sums += answer.currents_a
+        saturated += answer.saturated
     lsb_a = code_read.full_scale_a / ((1 << (inputs.adc_bits - 1)) - 1)
     mean_a = sums / operation.repeat
     conductance, sigma = decode(mean_a, block.rows, operation.read_v)
     # Where nothing scatters, all codes may round alike: then nothing but the step is known.
     halves = 1 if inputs.signed else 2
     rounding = lsb_a * math.sqrt(halves / 12 / len(signs)) / operation.read_v
-    bad = np.uint8(Status.OVER_RANGE if answer.saturated else Status.OK)
+    bad = np.uint8(Status.OVER_RANGE if saturated else Status.OK)
     status = np.full(conductance.shape, bad, dtype=np.uint8)
     return BlockReading(
-        conductance, np.maximum(sigma, rounding), status, code_read.full_scale_a, vectors
+        conductance, np.maximum(sigma, rounding), status, code_read.full_scale_a, vectors, saturated
     )
 
 

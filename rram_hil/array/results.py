@@ -110,7 +110,7 @@ class CodedReadResult:
     was one reading. `full_scale_a` is the range that was chosen, one a block. `way` says who made
     the codes: the board, the host over `Multiply` operations, or nobody, where cells were read
     singly. `vectors` counts all multiplied vectors, the search for ranges included, `reads` single
-    readings.
+    readings, `saturated` the clipped ADC codes in what was decoded.
     """
 
     conductance_s: FloatArray
@@ -121,6 +121,7 @@ class CodedReadResult:
     reads: int = 0
     way: Literal["board", "multiply", "cells"] = "board"
     span: Span = field(default_factory=Span)
+    saturated: int = 0
 
 
 @dataclass(frozen=True, eq=False)

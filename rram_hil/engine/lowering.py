@@ -432,6 +432,7 @@ def _codes_from_host(
         found.vectors,
         way="multiply",
         span=TimeSpan(spans[0].started_s, spans[-1].ended_s),
+        saturated=found.saturated,
     )
 
 
@@ -450,6 +451,7 @@ def _together(parts: list[CodedReadResult]) -> CodedReadResult:
         sum(p.vectors for p in parts),
         way=parts[0].way if parts else "board",
         span=TimeSpan(parts[0].span.started_s, parts[-1].span.ended_s) if parts else TimeSpan(),
+        saturated=sum(p.saturated for p in parts),
     )
 
 
