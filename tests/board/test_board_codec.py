@@ -687,6 +687,10 @@ def documented_code(rows: int) -> Any:
         h.append([1] + [-1 if i == j or (j - i) % q in residues else 1 for j in range(q)])
     for _ in range(k):
         h = [row + row for row in h] + [row + [-x for x in row] for row in h]
+    # The same entry by entry, as a board without room for H makes it.
+    for v, j in [(0, 0), (m - 1, m - 1), (m // 2, m - 3), (m // 3, 2), (m - 5, m // 2 + 1)]:
+        (a, i), (b, c) = divmod(v, q + 1), divmod(j, q + 1)
+        assert h[v][j] == h[i][c] * (-1) ** (a & b).bit_count()
     sign = [(-1) ** sum(bits == "11" for bits in pairs(f"{r:b}")) for r in range(rows)]
     return np.array([[sign[r] * h[v][r + 1] for r in range(rows)] for v in range(m)])
 
