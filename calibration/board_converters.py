@@ -30,7 +30,8 @@ from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import board_paths
 from rram_hil.types import FloatArray
-from rram_hil.validation import Positive, StrictModel
+from rram_hil.units import Unit
+from rram_hil.validation import FiniteVolts, NotNegative, PositiveVolts, StrictModel
 
 from .metrology.converter_fit import Curve, Seen, fit_converters
 from .metrology.converters import Adc, Dac
@@ -94,9 +95,9 @@ class Voltmeter(StrictModel):
     each reading (V).
     """
 
-    asked_v: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
-    read_v: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
-    half_width_v: Positive
+    asked_v: Annotated[list[FiniteVolts], Field(min_length=1)]
+    read_v: Annotated[list[FiniteVolts], Field(min_length=1)]
+    half_width_v: PositiveVolts
 
     @model_validator(mode="after")
     def _in_pairs(self) -> Self:
@@ -117,7 +118,7 @@ class Columns(StrictModel):
     rows: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
     repeat: Annotated[int, Field(ge=4, le=1000)] = 32
     vectors: Annotated[int, Field(ge=16, le=10000)] = 128
-    full_scale_a: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    full_scale_a: Annotated[NotNegative, Unit("A")] = 0.0
 
 
 class BoardConverters(Calibration):
@@ -129,7 +130,7 @@ class BoardConverters(Calibration):
 
     references: Annotated[list[Reference], Field(min_length=2)]
     levels: Annotated[int, Field(ge=4, le=512)] = 64
-    lowest_v: Positive = 0.005
+    lowest_v: PositiveVolts = 0.005
     repeat: Annotated[int, Field(ge=2, le=1000)] = 4
     adc_points: Annotated[int, Field(ge=3, le=129)] = 33
     adc_range_a: Ranges = BOARD_RANGES_A

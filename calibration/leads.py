@@ -20,7 +20,7 @@ from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Settin
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import Function, SourceMeter, SourceSetup
 from rram_hil.types import FloatArray
-from rram_hil.validation import Positive
+from rram_hil.validation import PositiveAmperes, PositiveSeconds, PositiveVolts
 
 from .metrology.meters import opened, stay_within, swept
 from .metrology.references import BOARD_RANGES_A, Ranges, Reference, fit_excess, told_of
@@ -53,13 +53,13 @@ class Leads(Calibration):
     references: list[Reference] = Field(default=[])
     levels: Annotated[int, Field(ge=2, le=256)] = 32
     repeat: Annotated[int, Field(ge=2, le=1000)] = 8
-    lowest_v: Positive = 0.05
+    lowest_v: PositiveVolts = 0.05
     adc_range_a: Ranges = BOARD_RANGES_A
     instrument: str | dict[str, Any] = ""
     channel: str = ""
-    amps: Positive = 1e-3
-    compliance_v: Positive = 1.0
-    aperture_s: Positive = 0.02
+    amps: PositiveAmperes = 1e-3
+    compliance_v: PositiveVolts = 1.0
+    aperture_s: PositiveSeconds = 0.02
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:

@@ -29,7 +29,7 @@ from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import ReadingPath
-from rram_hil.validation import Positive
+from rram_hil.validation import PositiveVolts
 
 from .metrology.references import BOARD_RANGES_A, Ranges, Reference, cells_of, fit_excess, told_of
 
@@ -91,7 +91,7 @@ class Lines(Calibration):
     references: Annotated[list[Reference], Field(min_length=2)]
     levels: Annotated[int, Field(ge=2, le=256)] = 32
     repeat: Annotated[int, Field(ge=2, le=1000)] = 4
-    lowest_v: Positive = 0.05
+    lowest_v: PositiveVolts = 0.05
     adc_range_a: Ranges = BOARD_RANGES_A
 
     def run(self, setting: Setting) -> Plan[Calibrated]:

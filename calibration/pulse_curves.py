@@ -20,14 +20,14 @@ from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save,
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
 from rram_hil.units import Siemens
-from rram_hil.validation import Positive, StrictModel, Volt
+from rram_hil.validation import FiniteVolts, PositiveSeconds, PositiveSiemens, StrictModel
 
 
 class Sweep(StrictModel):
     """Volts from `start_v` to `stop_v` in `points` even steps."""
 
-    start_v: Volt
-    stop_v: Volt
+    start_v: FiniteVolts
+    stop_v: FiniteVolts
     points: Annotated[int, Field(ge=2, le=200)] = 25
 
     def volts(self) -> FloatArray:
@@ -57,12 +57,12 @@ class MeasurePulseCurves(Protocol[CurvesSummary]):
 
     cells: CellChoice
     set_gate_v: Sweep
-    set_bl_v: Volt = 2.0
-    set_width_s: Positive = 100e-9
+    set_bl_v: FiniteVolts = 2.0
+    set_width_s: PositiveSeconds = 100e-9
     reset_sl_v: Sweep
-    reset_gate_v: Volt = 3.5
-    reset_width_s: Positive = 200e-9
-    responds_above_s: Positive = 5e-6
+    reset_gate_v: FiniteVolts = 3.5
+    reset_width_s: PositiveSeconds = 200e-9
+    responds_above_s: PositiveSiemens = 5e-6
 
     def run(self, setting: Setting) -> Plan[CurvesSummary]:
         """Yields two batches of pulses and reads; shares `PulseCurves` as "pulse curves"."""

@@ -27,7 +27,14 @@ from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import Accuracy, ChannelLimits, Function, SourceMeter, SourceSetup
 from rram_hil.types import FloatArray
-from rram_hil.validation import Positive
+from rram_hil.validation import (
+    NotNegativeOhms,
+    NotNegativeVolts,
+    PositiveAmperes,
+    PositiveOhms,
+    PositiveSeconds,
+    PositiveVolts,
+)
 
 from .metrology.gum import NORMAL, mean_of, rounding_variance, solve
 from .metrology.meters import opened, stay_within, swept
@@ -132,18 +139,18 @@ class SourceMeterCalibration(Calibration):
     part: Literal["zero", "gain"]
     instrument: Word | dict[str, Any]
     channel: Word
-    ohm: Positive | None = None
-    half_width_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    ohm: PositiveOhms | None = None
+    half_width_ohm: NotNegativeOhms = 0.0
     zero: str = ""
     meter: Word | dict[str, Any] | None = None
     meter_channel: str = ""
     meter_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    meter_offset_v: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    most_v: Positive = 2.0
-    most_a: Positive = 1e-3
+    meter_offset_v: NotNegativeVolts = 0.0
+    most_v: PositiveVolts = 2.0
+    most_a: PositiveAmperes = 1e-3
     levels: Annotated[int, Field(ge=4, le=200)] = 16
     repeat: Annotated[int, Field(ge=4, le=200)] = 8
-    aperture_s: Positive = 0.02
+    aperture_s: PositiveSeconds = 0.02
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:

@@ -61,6 +61,8 @@ from rram_hil.errors import (
 )
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.units import Amperes, Ohms, Seconds
+from rram_hil.validation import FiniteVolts
 from rram_hil.wire.bench_clock import FarClock
 from rram_hil.wire.link import Link
 from rram_hil.wire.open_link import make_link
@@ -130,7 +132,7 @@ class ArcOneConfig(DriverConfig):
     read_mode: Literal["classic", "tia", "tia4p"] = Field(
         default="tia4p", description="how the board reads"
     )
-    read_v: Annotated[float, Field(allow_inf_nan=False)] = Field(
+    read_v: FiniteVolts = Field(
         default=0.2, description="Vread of acknowledgements and of the modules' readings"
     )
     read_cycles: Annotated[int, Field(ge=1, le=10000)] = Field(
@@ -145,14 +147,14 @@ class ArcOneConfig(DriverConfig):
             "scheme of unselected lines of modules, and of operations that ask for `inhibit`"
         ),
     )
-    read_s: Annotated[float, Field(gt=0, le=60)] = Field(
+    read_s: Annotated[Seconds, Field(gt=0, le=60)] = Field(
         default=1e-3, description="how long one read takes, about"
     )
-    lowest_ohm: Annotated[float, Field(ge=0)] = Field(
+    lowest_ohm: Annotated[Ohms, Field(ge=0)] = Field(
         default=0.0,
         description="a resistance at or below this is over range: the board cannot tell it",
     )
-    highest_ohm: Annotated[float, Field(gt=0)] | None = Field(
+    highest_ohm: Annotated[Ohms, Field(gt=0)] | None = Field(
         default=1e7,
         description=(
             "beyond this the board cannot tell a current from none: an infinite resistance, or a"
@@ -167,16 +169,16 @@ class ArcOneConfig(DriverConfig):
             " states one"
         ),
     )
-    read_floor_a: Annotated[float, Field(ge=0)] = Field(
+    read_floor_a: Annotated[Amperes, Field(ge=0)] = Field(
         default=0.0, description="the same, amperes"
     )
-    timeout_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
+    timeout_s: Annotated[Seconds, Field(ge=0.05, le=60)] = Field(
         default=2.0, description="longest silence of the board"
     )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2, description="how often a read is repeated"
     )
-    version_s: Annotated[float, Field(ge=0.05, le=10)] = Field(
+    version_s: Annotated[Seconds, Field(ge=0.05, le=10)] = Field(
         default=2.0,
         description="silence after which the firmware counts as one that does not tell its version",
     )

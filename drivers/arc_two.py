@@ -57,6 +57,7 @@ from rram_hil.errors import (
 )
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.units import Amperes, Seconds
 
 CHANNELS = 64
 LINES = 32
@@ -93,19 +94,19 @@ class ArcTwoConfig(DriverConfig):
     control: Literal["internal", "header"] = Field(
         default="internal", description="where the daughterboard has the array"
     )
-    read_s: Annotated[float, Field(gt=0, le=60)] = Field(
+    read_s: Annotated[Seconds, Field(gt=0, le=60)] = Field(
         default=2e-3, description="how long one slice takes, about"
     )
-    largest_a: Annotated[float, Field(gt=0)] | None = Field(
+    largest_a: Annotated[Amperes, Field(gt=0)] | None = Field(
         default=None, description="a current at or beyond this is over range; no document states it"
     )
     read_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="reading uncertainty as the lab has measured it, part of the value"
     )
-    read_floor_a: Annotated[float, Field(ge=0)] = Field(
+    read_floor_a: Annotated[Amperes, Field(ge=0)] = Field(
         default=0.0, description="the same, amperes"
     )
-    timeout_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
+    timeout_s: Annotated[Seconds, Field(ge=0.05, le=60)] = Field(
         default=2.0, description="how much longer than expected the instrument may be busy"
     )
 

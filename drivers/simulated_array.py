@@ -1,11 +1,15 @@
 """A simulated chip in the same process, with no wire between: for long studies and for tests.
 
-It answers exactly as the simulated test-chip board does, but for the time on the link.
+It answers as the simulated test-chip board does and takes as much at once, and its virtual clock is
+that board's: every operation costs `Timing.link_s` and the bytes that its request and its reply
+would be on the link. Volts and widths reach the chip as they are asked, not in whole microvolts and
+picoseconds.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,9 +21,18 @@ from rram_hil.array import Cells, Geometry, Limits, Operation, Result
 from rram_hil.errors import LinkError
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
+from rram_hil.simulation.board_envelope import board_envelope
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation
 from rram_hil.types import IntArray
+
+from .dialects.board_codec import (
+    MAX_PAYLOAD,
+    encode_operation,
+    frame_bytes,
+    message_bytes,
+    result_bytes,
+)
 
 
 class SimulatedArrayConfig(DriverConfig):
@@ -79,8 +92,11 @@ class SimulatedArray(Driver):
     @property
     @override
     def capabilities(self) -> Capabilities:
-        """What the simulated chip can do."""
-        return self.chip.capabilities
+        """What the simulated chip can do behind a simulated board."""
+        return replace(
+            board_envelope(self.chip.capabilities, self.geometry),
+            link="in this process, timed as the simulated board's",
+        )
 
     @override
     def arm(self) -> None:
@@ -90,9 +106,21 @@ class SimulatedArray(Driver):
     @override
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out one operation; when cancelled, return the part that was done (a multiply raises
-        `AbortedError`).
+        `AbortedError`, and has cost its request only).
+
+        Raises `ConfigError` or `LimitError` for what a request to the board cannot hold.
         """
-        return self.chip.execute(operation, number, self.cancel)
+        chip = self.chip
+        _, request = encode_operation(operation, number, self.geometry)
+        chip.advance(self._message_s(len(request)) + chip.simulation.timing.link_s)
+        result = chip.execute(operation, number, self.cancel)
+        chip.advance(self._message_s(result_bytes(operation, result, chip.simulation.adc_bits)))
+        return result
+
+    def _message_s(self, length: int) -> float:
+        """How long a message of `length` bytes, with its frames, is on the link (s)."""
+        bytes_per_s = self.chip.simulation.timing.bytes_per_s
+        return message_bytes(length, frame_bytes(MAX_PAYLOAD, bytes_per_s)) / bytes_per_s
 
     @override
     def executed(self, number: int, cells: Cells) -> IntArray | None:

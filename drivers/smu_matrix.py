@@ -54,6 +54,7 @@ from rram_hil.hardware.instrument import (
     make_instrument,
 )
 from rram_hil.types import FloatArray, IntArray, StatusArray
+from rram_hil.units import Seconds
 from rram_hil.wire.bench_clock import FarClock
 
 from .matrix.chains import Chain, Measured, PlainChain, TriggeredChain, TspChain, stops
@@ -72,7 +73,7 @@ class SmuMatrixConfig(DriverConfig):
         description="name = { kind, model, resource, ... }"
     )
     wiring: Wiring
-    row_s: Annotated[float, Field(gt=0, le=10)] = Field(
+    row_s: Annotated[Seconds, Field(gt=0, le=10)] = Field(
         default=1.0, description="longest stretch of a batch, in s; an abort waits for it"
     )
     clock: str = Field(

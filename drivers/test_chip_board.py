@@ -47,6 +47,7 @@ from rram_hil.errors import (
 )
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
 from rram_hil.types import IntArray
+from rram_hil.units import Amperes, Seconds, Unit
 from rram_hil.wire.link import Link
 from rram_hil.wire.open_link import make_link
 from rram_hil.wire.recording import Traffic
@@ -98,22 +99,22 @@ class TestChipBoardConfig(DriverConfig):
     port: str = Field(
         default="", description="serial port (COM3, /dev/ttyACM0) or URL (socket://host:port)"
     )
-    baud: Annotated[int, Field(ge=300)] = Field(
+    baud: Annotated[int, Unit("Bd"), Field(ge=300)] = Field(
         default=115200, description="line rate; USB boards ignore it"
     )
-    timeout_s: Annotated[float, Field(ge=0.25, le=60)] = Field(
+    timeout_s: Annotated[Seconds, Field(ge=0.25, le=60)] = Field(
         default=1.0, description="longest silence of the board"
     )
     retries: Annotated[int, Field(ge=0, le=20)] = Field(
         default=3, description="how often a message is repeated"
     )
-    watchdog_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
+    watchdog_s: Annotated[Seconds, Field(ge=0.1, le=60)] = Field(
         default=2.0,
         description=(
             "the board switches off when the host is silent for this long inside an operation"
         ),
     )
-    patience_s: Annotated[float, Field(gt=0)] = Field(
+    patience_s: Annotated[Seconds, Field(gt=0)] = Field(
         default=60.0,
         description="how much longer than expected an operation may take before it is stopped",
     )
@@ -123,7 +124,7 @@ class TestChipBoardConfig(DriverConfig):
             "a current reading is right within this fraction of it, as the board's maker states"
         ),
     )
-    read_floor_a: Annotated[float, Field(ge=0)] = Field(
+    read_floor_a: Annotated[Amperes, Field(ge=0)] = Field(
         default=0.0, description="and within these amperes"
     )
 

@@ -15,7 +15,7 @@ from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save,
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, median, proportion, robust_spread, spread
 from rram_hil.types import FloatArray
-from rram_hil.validation import Positive
+from rram_hil.validation import PositiveAmperes, PositiveSiemens
 
 from .parts.characterisation import (
     ResetPulse,
@@ -72,9 +72,9 @@ class ArrayStatistics(Protocol[ArrayStatisticsSummary]):
     set: SetPulse | None = None
     reset: ResetPulse | None = None
     responds_ratio: Annotated[float, Field(gt=1)] = 3.0
-    conducts_above_s: Positive = 1e-6
+    conducts_above_s: PositiveSiemens = 1e-6
     unselected: Unselected = "inhibit"
-    compliance_a: Positive | None = None
+    compliance_a: PositiveAmperes | None = None
 
     @model_validator(mode="after")
     def _both(self) -> Self:

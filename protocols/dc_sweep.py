@@ -17,7 +17,14 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, between, estimated, mean, median, quantiles, spread, within
 from rram_hil.types import FloatArray
-from rram_hil.validation import Positive, StrictModel, Volt
+from rram_hil.validation import (
+    FiniteVolts,
+    PositiveAmperes,
+    PositiveSeconds,
+    PositiveSiemens,
+    PositiveVolts,
+    StrictModel,
+)
 
 from .parts.characterisation import gate_v, log_ratio, save_band, save_cells, save_figures, save_map
 
@@ -27,11 +34,11 @@ class Branch(StrictModel):
     the gate meanwhile.
     """
 
-    start_v: Positive
-    stop_v: Positive
-    step_v: Positive
-    wl_v: Volt | None = None
-    compliance_a: Positive | None = None
+    start_v: PositiveVolts
+    stop_v: PositiveVolts
+    step_v: PositiveVolts
+    wl_v: FiniteVolts | None = None
+    compliance_a: PositiveAmperes | None = None
 
     def up(self, key: str) -> FloatArray:
         """Rising levels (V), the last exactly `stop_v`. Raises `ConfigError` for a branch that does
@@ -87,10 +94,10 @@ class DcSweep(Protocol[DcSweepSummary]):
     set: Branch
     reset: Branch
     cycles: Annotated[int, Field(ge=1, le=1000)] = 1
-    width_s: Positive
+    width_s: PositiveSeconds
     measure: Literal["level", "after"] = "level"
     switch_ratio: Annotated[float, Field(gt=1)] = 2.0
-    conducts_above_s: Positive = 1e-6
+    conducts_above_s: PositiveSiemens = 1e-6
     unselected: Unselected = "inhibit"
 
     def run(self, setting: Setting) -> Plan[DcSweepSummary]:

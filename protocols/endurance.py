@@ -16,7 +16,7 @@ from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save,
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, median, proportion, quantiles, within
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.validation import Fraction, Positive
+from rram_hil.validation import Fraction, PositiveAmperes, PositiveSiemens
 
 from .parts.characterisation import (
     ResetPulse,
@@ -74,11 +74,11 @@ class Endurance(Protocol[EnduranceSummary]):
     cycles: Annotated[int, Field(ge=1, le=10**9)]
     per_decade: Annotated[int, Field(ge=1, le=50)] = 3
     least_window: Annotated[float, Field(gt=1)] = 2.0
-    conducts_above_s: Positive = 1e-6
+    conducts_above_s: PositiveSiemens = 1e-6
     confirm: Annotated[int, Field(ge=0, le=10)] = 1
     stop_fraction: Fraction = 1.0
     unselected: Unselected = "inhibit"
-    compliance_a: Positive | None = None
+    compliance_a: PositiveAmperes | None = None
 
     def run(self, setting: Setting) -> Plan[EnduranceSummary]:
         """Yields a batch of cycles and a batch of a measured one for each read; saves both states

@@ -27,7 +27,14 @@ from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Volts
-from rram_hil.validation import Positive, StrictModel, Volt
+from rram_hil.validation import (
+    FiniteVolts,
+    PositiveAmperes,
+    PositiveSeconds,
+    PositiveSiemens,
+    PositiveVolts,
+    StrictModel,
+)
 
 from .parts.characterisation import listed, save_figures, save_map
 from .parts.targets import Condition
@@ -36,9 +43,9 @@ from .parts.targets import Condition
 class Levels(StrictModel):
     """Evenly spaced volts, both ends included."""
 
-    start_v: Volt
-    stop_v: Volt
-    step_v: Positive
+    start_v: FiniteVolts
+    stop_v: FiniteVolts
+    step_v: PositiveVolts
 
     def volts(self) -> list[float]:
         """The levels, in order; the last is exactly `stop_v`. Raises `ConfigError` for a ramp that
@@ -92,12 +99,12 @@ class Forming(Protocol[FormingSummary]):
 
     cells: CellChoice = CellChoice()
     bl_v: Levels = Levels(start_v=2.4, stop_v=3.8, step_v=0.1)
-    wl_v: list[Volt] = Field(default=[2.0, 2.3], min_length=1)
-    width_s: Positive = 1e-6
-    formed_above_s: Positive = 20e-6
+    wl_v: list[FiniteVolts] = Field(default=[2.0, 2.3], min_length=1)
+    width_s: PositiveSeconds = 1e-6
+    formed_above_s: PositiveSiemens = 20e-6
     conducting_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
     unselected: Unselected = "inhibit"
-    compliance_a: Positive | None = None
+    compliance_a: PositiveAmperes | None = None
 
     def run(self, setting: Setting) -> Plan[FormingSummary]:
         """Yields reads and ramps; shares the array's `Condition` as "condition"."""

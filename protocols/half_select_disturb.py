@@ -10,7 +10,14 @@ from pydantic import Field, model_validator
 from rram_hil.array import Apply, Cells, Scheme, Step, half_selected_v, unselected_bl_v
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 from rram_hil.errors import ConfigError
-from rram_hil.validation import Fraction, Positive, StrictModel, Volt
+from rram_hil.validation import (
+    FiniteVolts,
+    Fraction,
+    PositiveAmperes,
+    PositiveSeconds,
+    PositiveSiemens,
+    StrictModel,
+)
 
 from .parts.characterisation import gate_v
 from .parts.disturb import DisturbSummary, against_count
@@ -19,10 +26,10 @@ from .parts.disturb import DisturbSummary, against_count
 class AnyPulse(StrictModel):
     """The pulse of the selected cells: volts on bit line or source line, gate, width."""
 
-    bl_v: Volt = 0.0
-    sl_v: Volt = 0.0
-    wl_v: Volt | None = None
-    width_s: Positive
+    bl_v: FiniteVolts = 0.0
+    sl_v: FiniteVolts = 0.0
+    wl_v: FiniteVolts | None = None
+    width_s: PositiveSeconds
 
     @model_validator(mode="after")
     def _some_volts(self) -> Self:
@@ -49,9 +56,9 @@ class HalfSelectDisturb(Protocol[DisturbSummary]):
     per_decade: Annotated[int, Field(ge=1, le=50)] = 2
     repeat: Annotated[int, Field(ge=1, le=1000)] = 16
     disturbed_fraction: Fraction = 0.05
-    conducts_above_s: Positive = 1e-6
+    conducts_above_s: PositiveSiemens = 1e-6
     unselected: Unselected = "inhibit"
-    compliance_a: Positive | None = None
+    compliance_a: PositiveAmperes | None = None
 
     def run(self, setting: Setting) -> Plan[DisturbSummary]:
         """Yields batches of pulses, and reads of the victims. Raises `ConfigError` where no cell is

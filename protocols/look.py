@@ -14,7 +14,7 @@ from rram_hil.array.defects import Finding, FindingKind, LookSummary, grouped
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
-from rram_hil.validation import Positive
+from rram_hil.validation import PositiveAmperes, PositiveSiemens
 
 from .parts.characterisation import mean_conductance
 
@@ -40,10 +40,10 @@ class Look(Protocol[LookSummary]):
     """
 
     repeat: Annotated[int, Field(ge=1, le=1000)] = 8
-    short_above_s: Positive = 1e-3
-    closed_above_s: Positive = 1e-6
-    open_below_s: Positive = 1e-7
-    gate_leak_a: Positive = 10e-9
+    short_above_s: PositiveSiemens = 1e-3
+    closed_above_s: PositiveSiemens = 1e-6
+    open_below_s: PositiveSiemens = 1e-7
+    gate_leak_a: PositiveAmperes = 10e-9
     line_fraction: Annotated[float, Field(gt=0.5, le=1)] = 0.8
     formed_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
 

@@ -12,7 +12,7 @@ from rram_hil.array import Apply, Scheme, pulse
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.types import IntArray
-from rram_hil.validation import Positive, StrictModel, Volt
+from rram_hil.validation import FiniteVolts, PositiveSeconds, StrictModel
 
 from .parts.targets import Targets, load_targets, save_targets, to_program
 
@@ -22,9 +22,9 @@ class ResetPulse(StrictModel):
     conditions.
     """
 
-    sl_v: Volt = 2.5
-    wl_v: Volt = 3.5
-    width_s: Positive = 1e-6
+    sl_v: FiniteVolts = 2.5
+    wl_v: FiniteVolts = 3.5
+    width_s: PositiveSeconds = 1e-6
 
 
 class SetPulse(StrictModel):
@@ -32,8 +32,8 @@ class SetPulse(StrictModel):
     step measured.
     """
 
-    bl_v: Volt = 2.0
-    width_s: Positive = 100e-9
+    bl_v: FiniteVolts = 2.0
+    width_s: PositiveSeconds = 100e-9
     gate: Curve | None = None
 
 

@@ -19,7 +19,13 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, between, estimated, half_width, median, quantiles, within
 from rram_hil.types import FloatArray
-from rram_hil.validation import Positive, StrictModel, Volt
+from rram_hil.validation import (
+    FiniteVolts,
+    PositiveAmperes,
+    PositiveSeconds,
+    PositiveSiemens,
+    StrictModel,
+)
 
 from .parts.characterisation import (
     ResetPulse,
@@ -41,8 +47,8 @@ Count = Annotated[int, Field(ge=1, le=1000)]
 class VoltSpan(StrictModel):
     """Volts from `start_v` to `stop_v` in `points` even steps."""
 
-    start_v: Volt
-    stop_v: Volt
+    start_v: FiniteVolts
+    stop_v: FiniteVolts
     points: Points = 13
 
     def levels(self) -> FloatArray:
@@ -53,8 +59,8 @@ class VoltSpan(StrictModel):
 class WidthSpan(StrictModel):
     """Widths from `start_s` to `stop_s` in `points` even ratios."""
 
-    start_s: Positive
-    stop_s: Positive
+    start_s: PositiveSeconds
+    stop_s: PositiveSeconds
     points: Points = 7
 
     def levels(self) -> FloatArray:
@@ -68,11 +74,11 @@ class Potentiation(StrictModel):
     """
 
     pulses: Count
-    bl_v: Volt
-    bl_step_v: Volt = 0.0
-    wl_v: Volt | None = None
-    wl_step_v: Volt = 0.0
-    width_s: Positive
+    bl_v: FiniteVolts
+    bl_step_v: FiniteVolts = 0.0
+    wl_v: FiniteVolts | None = None
+    wl_step_v: FiniteVolts = 0.0
+    width_s: PositiveSeconds
 
     def steps(self, setting: Setting) -> list[Step]:
         """The pulses in order."""
@@ -88,10 +94,10 @@ class Depression(StrictModel):
     """A train of `pulses` RESET pulses after a full SET, each followed by a read."""
 
     pulses: Count
-    sl_v: Volt
-    sl_step_v: Volt = 0.0
-    wl_v: Volt | None = None
-    width_s: Positive
+    sl_v: FiniteVolts
+    sl_step_v: FiniteVolts = 0.0
+    wl_v: FiniteVolts | None = None
+    width_s: PositiveSeconds
 
     def steps(self, setting: Setting) -> list[Step]:
         """The pulses in order."""
@@ -164,9 +170,9 @@ class PulseResponse(Protocol[PulseResponseSummary]):
     depression: Depression | None = None
     cycles: Annotated[int, Field(ge=1, le=1000)] = 3
     responds_ratio: Annotated[float, Field(gt=1)] = 3.0
-    conducts_above_s: Positive = 1e-6
+    conducts_above_s: PositiveSiemens = 1e-6
     unselected: Unselected = "inhibit"
-    compliance_a: Positive | None = None
+    compliance_a: PositiveAmperes | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:

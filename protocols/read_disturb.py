@@ -9,7 +9,7 @@ from pydantic import Field
 
 from rram_hil.array import Apply, Scheme
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
-from rram_hil.validation import Fraction, Positive, Volt
+from rram_hil.validation import FiniteVolts, Fraction, PositiveSeconds, PositiveSiemens
 
 from .parts.characterisation import gate_v
 from .parts.disturb import DisturbSummary, against_count
@@ -29,11 +29,11 @@ class ReadDisturb(Protocol[DisturbSummary]):
     reads: Annotated[int, Field(ge=1, le=10**9)] = 10_000
     per_decade: Annotated[int, Field(ge=1, le=50)] = 2
     repeat: Annotated[int, Field(ge=1, le=1000)] = 16
-    bl_v: Volt | None = None
-    wl_v: Volt | None = None
-    width_s: Positive | None = None
+    bl_v: FiniteVolts | None = None
+    wl_v: FiniteVolts | None = None
+    width_s: PositiveSeconds | None = None
     disturbed_fraction: Fraction = 0.05
-    conducts_above_s: Positive = 1e-6
+    conducts_above_s: PositiveSiemens = 1e-6
     unselected: Unselected = "inhibit"
 
     def run(self, setting: Setting) -> Plan[DisturbSummary]:

@@ -8,11 +8,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from rram_hil.array import MAP, read
+from rram_hil.array import MAP
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
 from rram_hil.units import Siemens
 
-from .parts.characterisation import mean_conductance
+from .parts.maps import By, read_cells
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,30 @@ class MapSummary:
 
 
 class ReadMap(Protocol[MapSummary]):
-    """Read cells `repeat` times and keep the mean of the usable readings as a map."""
+    """Read cells `repeat` times and keep the mean of the usable readings as a map.
+
+    `by` "codes" reads whole blocks at once through the multiply (docs/coded-reads.md), "either"
+    does so where the bench has one.
+    """
 
     cells: CellChoice = CellChoice()
     repeat: Annotated[int, Field(ge=1, le=1000)] = 1
+    by: By = "cells"
 
     def run(self, setting: Setting) -> Plan[MapSummary]:
-        """Yields one read of all cells; saves the map "conductance"."""
+        """Yields one read of all cells; saves the maps "conductance" and, where readings tell it,
+        "conductance_sigma".
+        """
         cells = self.cells.cells(setting.geometry)
         yield Progress(0, 1, f"reading {len(cells)} cells")
-        result = yield from read(cells, setting.read, repeat=self.repeat, label="read map")
-        mean = mean_conductance(result)
+        found = yield from read_cells(
+            cells, setting, by=self.by, repeat=self.repeat, label="read map"
+        )
+        mean = found.conductance_s
         yield Save("conductance", map_of(cells, mean, setting.geometry), MAP, "S")
+        if np.isfinite(found.sigma_s).any():
+            sigma = map_of(cells, found.sigma_s, setting.geometry)
+            yield Save("conductance_sigma", sigma, MAP, "S")
         usable = np.isfinite(mean)
         quartiles = (
             np.percentile(mean[usable], [25, 50, 75]) if usable.any() else np.full(3, np.nan)

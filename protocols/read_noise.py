@@ -21,7 +21,7 @@ from rram_hil.report.plots import Chart
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, spread
 from rram_hil.types import FloatArray
 from rram_hil.units import Seconds
-from rram_hil.validation import Positive
+from rram_hil.validation import PositiveSiemens
 
 from .parts.characterisation import save_cells, save_figures, save_map, usable
 
@@ -90,7 +90,7 @@ class ReadNoise(Protocol[ReadNoiseSummary]):
     segment: Annotated[int, Field(ge=16)] | None = None
     apart_sd: Annotated[float, Field(gt=1)] = 4.0
     least_moves: Annotated[int, Field(ge=2)] = 6
-    conducts_above_s: Positive = 1e-6
+    conducts_above_s: PositiveSiemens = 1e-6
 
     def run(self, setting: Setting) -> Plan[ReadNoiseSummary]:
         """Yields one read batch a segment; saves the series, spectra and levels."""

@@ -27,8 +27,8 @@ from rram_hil.statistics import (
     spread,
 )
 from rram_hil.types import FloatArray
-from rram_hil.units import Seconds
-from rram_hil.validation import Positive
+from rram_hil.units import Seconds, Siemens
+from rram_hil.validation import PositiveAmperes, PositiveSeconds, PositiveSiemens
 
 from .parts.characterisation import (
     log_times,
@@ -73,21 +73,21 @@ class Retention(Protocol[RetentionSummary]):
     """
 
     cells: CellChoice = CellChoice()
-    levels_s: list[Positive] = Field(default=[])
+    levels_s: list[PositiveSiemens] = Field(default=[])
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    tolerance_s: Annotated[float, Field(ge=0)] = 1e-6
+    tolerance_s: Annotated[Siemens, Field(ge=0)] = 1e-6
     set: Pulses | None = None
     reset: Pulses | None = None
     max_pulses: Annotated[int, Field(ge=1)] = 50
     max_reversals: Annotated[int, Field(ge=0)] = 10
     confirm: Annotated[int, Field(ge=0)] = 1
-    first_s: Positive = 1.0
-    last_s: Positive = 1e4
+    first_s: PositiveSeconds = 1.0
+    last_s: PositiveSeconds = 1e4
     per_decade: Annotated[int, Field(ge=1, le=50)] = 2
     repeat: Annotated[int, Field(ge=1, le=1000)] = 4
-    moved_s: Positive = 5e-6
+    moved_s: PositiveSiemens = 5e-6
     unselected: Unselected = "inhibit"
-    compliance_a: Positive | None = None
+    compliance_a: PositiveAmperes | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

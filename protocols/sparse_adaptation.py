@@ -9,6 +9,7 @@ through the array as it is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array import MAP, Multiply, Result, drive, read
+from rram_hil.array import MAP, Multiply, Result, drive
 from rram_hil.engine.protocol import (
     Arrays,
     Compute,
@@ -34,30 +35,39 @@ from rram_hil.networks.inference import StoredMap, multiply_layer
 from rram_hil.networks.mapping import LayerWords, word_operation
 from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
+from rram_hil.networks.word_costs import word_costs
+from rram_hil.units import Seconds, Unit
 
 from .infer import ensure_encoding
-from .parts.characterisation import mean_conductance
+from .parts.maps import By, read_cells
 from .parts.targets import load_images
 
 
 @dataclass(frozen=True)
 class AdaptationSummary:
-    """On-chip words (biases included), their fraction of all parameters, and what finding them
-    cost.
+    """On-chip words and the biases that were trained with them, their fraction of all weights, the
+    bits of both, the words' share of the multiply-accumulates; and what finding them cost: single
+    readings and vectors of the map, images through the network, seconds of the host.
     """
 
     words: int
+    biases: int
     fraction: float
+    bits: Annotated[int, Unit("bit")]
+    mac_share: float
     map_reads: int
+    map_vectors: int
     unreadable: int
     forward_images: int
+    host_s: Seconds
 
 
 class SparseAdaptation(Protocol[AdaptationSummary]):
     """Read the map, train random words, store them on the chip.
 
     `forward` says where the forward passes of training run: "array" (every product on the chip, the
-    gradient through the map), or "map" (on the host, through the map that was read). With `teacher`
+    gradient through the map), or "map" (on the host, through the map that was read). The map is
+    read as `map_by` says: by codes where the bench multiplies, else cell by cell. With `teacher`
     (a .safetensors network) its softened outputs are learnt besides the labels.
     """
 
@@ -66,6 +76,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
     teacher: str | None = None
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     map_repeat: Annotated[int, Field(ge=1)] = 1
+    map_by: By = "either"
     steps: Annotated[int, Field(ge=1)] = 100
     batch: Annotated[int, Field(ge=1)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 0.02
@@ -83,10 +94,15 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         network = programmed.topology()
         mapping, cells = programmed.mapping, programmed.mapping.cells
         yield Progress(0, 3, f"reading {len(cells)} cells")
-        result = yield from read(
-            cells, setting.read, repeat=self.map_repeat, label="map for adaptation"
+        found = yield from read_cells(
+            cells,
+            setting,
+            by=self.map_by,
+            repeat=self.map_repeat,
+            label="map for adaptation",
+            blocks=mapping.rectangles,
         )
-        conductance = map_of(cells, mean_conductance(result), setting.geometry)
+        conductance = map_of(cells, found.conductance_s, setting.geometry)
         programmed.map_s, unreadable = mapping.fill(conductance)
         yield Save("conductance", conductance, MAP, "S")
         programmed.encoding = None
@@ -112,17 +128,27 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         # inference.
         programmed.encoding = None
         yield Progress(2, 3, "writing on-chip words")
-        written = yield from word_operation(mapping, words, self.word_bits)
-        biases = sum(w.bias_values.size for w in words.values())
-        count = written.written + biases
+        yield from word_operation(mapping, words, self.word_bits)
+        images, _ = load_images(setting.folder / self.data)
+        cost = word_costs(network, words, images.shape[1:], self.word_bits, seeded=True)
         for name, layer in words.items():
             yield Save(f"words_{name}", layer.values, (f"word_{name}",), attrs={"step": layer.step})
             yield Save(f"word_index_{name}", layer.indices, (f"word_{name}",))
-        yield Save("on_chip_words", np.array(count), ())
+        for name in ("words", "digital", "bits", "fraction", "mac_share"):
+            yield Save(f"on_chip_{name}", np.array(getattr(cost, name)), ())
         yield Save("forward_images", arrays["forward_images"], ())
-        fraction = count / network.parameters
+        yield Save("host_s", arrays["host_s"], (), "s")
         return AdaptationSummary(
-            count, fraction, int(result.reads.sum()), unreadable, int(arrays["forward_images"])
+            cost.words,
+            cost.digital,
+            cost.fraction,
+            cost.bits,
+            cost.mac_share,
+            found.reads,
+            found.vectors,
+            unreadable,
+            int(arrays["forward_images"]),
+            float(arrays["host_s"]),
         )
 
     def _train(self, programmed: Programmed, network: Network, setting: Setting, do: Do) -> Arrays:
@@ -133,6 +159,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         assert programmed.map_s is not None
         mapping, encoding = programmed.mapping, programmed.encoding
         assert encoding is not None
+        began = time.perf_counter()  # the host's own work, which no bench clock tells
         student = network.to_torch()
         measured = mapping.effective_weights(programmed.map_s)
         names = [layer.name for layer in network.weighted]
@@ -165,7 +192,10 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             seed=seed,
             array_multiply=array_multiply,
         )
-        arrays: Arrays = {"forward_images": np.array(found.forward_images)}
+        arrays: Arrays = {
+            "forward_images": np.array(found.forward_images),
+            "host_s": np.array(time.perf_counter() - began),
+        }
         for name, layer in zip(names, found.layers, strict=True):
             arrays[f"{name}.indices"], arrays[f"{name}.values"] = layer.indices, layer.values
             arrays[f"{name}.step"] = np.array(layer.step)

@@ -16,7 +16,8 @@ from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
-from rram_hil.validation import Positive, StrictModel, Volt
+from rram_hil.units import Siemens
+from rram_hil.validation import FiniteVolts, Positive, PositiveAmperes, PositiveSeconds, StrictModel
 
 from .parts.characterisation import save_map
 from .parts.targets import Targets, load_targets, save_targets, to_program
@@ -30,9 +31,9 @@ class RampChoice(StrictModel):
     knows. "set" and "reset" are the curves that an earlier step of the run measured.
     """
 
-    start_v: Volt
-    stop_v: Volt
-    step_v: Volt = 0.0
+    start_v: FiniteVolts
+    stop_v: FiniteVolts
+    step_v: FiniteVolts = 0.0
     curve: Curve | Literal["set", "reset"] | None = None
     aim: Positive = 1.0
 
@@ -53,7 +54,7 @@ class Pulses(StrictModel):
 
     amplitude_v: RampChoice
     gate_v: RampChoice
-    width_s: Positive
+    width_s: PositiveSeconds
 
     def train(self, target_s: FloatArray, setting: Setting) -> PulseTrain:
         """The same as an operation takes it, for cells with these targets (S)."""
@@ -66,13 +67,16 @@ class Pulses(StrictModel):
 
 @dataclass(frozen=True)
 class WriteVerifySummary:
-    """Cells, how many ended inside their windows, pulses and reads spent, mean pulses a cell."""
+    """Cells, how many ended inside their windows, pulses and reads spent, mean pulses a cell, and
+    vectors multiplied by a coded verify.
+    """
 
     cells: int
     inside: int
     pulses: int
     reads: int
     mean_pulses: float
+    vectors: int = 0
 
 
 class WriteVerify(Protocol[WriteVerifySummary]):
@@ -81,22 +85,25 @@ class WriteVerify(Protocol[WriteVerifySummary]):
 
     The window is target +- the larger of `tolerance_s` and `tolerance` x target; a target at or
     below `lowest_s` accepts anything up to `lowest_s` + tolerance. `targets` places a network (or
-    map); without it the network that an earlier step left under `tag` is verified.
+    map); without it the network that an earlier step left under `tag` is verified. `verify_by` says
+    whether each cell is read singly after its pulse, or all cells at once by codes
+    (docs/coded-reads.md).
     """
 
     targets: Targets | None = None
     tag: str = "network"
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    tolerance_s: Annotated[float, Field(ge=0)] = 1e-6
-    lowest_s: Annotated[float, Field(ge=0)] = 0.0
+    tolerance_s: Annotated[Siemens, Field(ge=0)] = 1e-6
+    lowest_s: Annotated[Siemens, Field(ge=0)] = 0.0
     set: Pulses
     reset: Pulses
     max_pulses: Annotated[int, Field(ge=1)] = 30
     max_reversals: Annotated[int, Field(ge=0)] = 10
     confirm: Annotated[int, Field(ge=0)] = 1
     on_board: Literal["never", "allowed", "required"] = "allowed"
+    verify_by: Literal["cells", "codes"] = "cells"
     unselected: Unselected = "inhibit"
-    compliance_a: Positive | None = None
+    compliance_a: PositiveAmperes | None = None
 
     @model_validator(mode="after")
     def _some_width(self) -> Self:
@@ -133,6 +140,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         n = len(cells)
         conductance, inside = np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
         sets, resets, reads = (np.zeros(n, dtype=np.int64) for _ in range(3))
+        vectors = 0
         todo = np.arange(n)
         while todo.size:
             yield Progress(n - todo.size, n, f"write-verify of {todo.size} cells")
@@ -149,12 +157,14 @@ class WriteVerify(Protocol[WriteVerifySummary]):
                 Scheme(self.unselected),
                 self.compliance_a,
                 on_board=self.on_board,
+                verify="coded" if self.verify_by == "codes" else "single",
                 label="write-verify",
             )
             result = yield from batch
             sets[todo] += result.set_pulses
             resets[todo] += result.reset_pulses
             reads[todo] += result.reads
+            vectors += result.vectors
             known = (result.status != Status.UNKNOWN) | (not result.interrupted)
             conductance[todo[known]], inside[todo[known]] = (
                 result.conductance_s[known],
@@ -173,6 +183,6 @@ class WriteVerify(Protocol[WriteVerifySummary]):
             yield save_map(name, cells, values, "", setting)
         pulses = int((sets + resets).sum())
         summary = WriteVerifySummary(
-            n, int(inside.sum()), pulses, int(reads.sum()), pulses / max(n, 1)
+            n, int(inside.sum()), pulses, int(reads.sum()), pulses / max(n, 1), vectors
         )
         return summary, inside

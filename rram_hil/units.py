@@ -5,9 +5,14 @@ files: nothing else in the package formats them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic_core import CoreSchema
 
 _PREFIXES = (
     ("G", 1e9),
@@ -23,18 +28,29 @@ _PREFIXES = (
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit of a field, in its annotation: `settling_s: Annotated[float, Unit("s")]`."""
+    """The unit of a field, in its annotation: `settling_s: Annotated[float, Unit("s")]`; also in a
+    model's JSON schema, as `"unit": "s"`.
+    """
 
     symbol: str
 
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "unit": self.symbol}
 
+
+Amperes = Annotated[float, Unit("A")]
+Ohms = Annotated[float, Unit("ohm")]
 Seconds = Annotated[float, Unit("s")]
 Siemens = Annotated[float, Unit("S")]
 Volts = Annotated[float, Unit("V")]
 
 
 def units_of(owner: type) -> dict[str, str]:
-    """The unit of every field of a class that says one, also of one that may be None."""
+    """The unit of every field of a class that says one, also of one that may be None or is a
+    list.
+    """
     try:
         hints = get_type_hints(owner, include_extras=True)
     except (NameError, AttributeError, TypeError):  # annotations that only a type checker resolves
@@ -42,10 +58,34 @@ def units_of(owner: type) -> dict[str, str]:
     return {
         name: mark.symbol
         for name, hint in hints.items()
-        for part in (hint, *get_args(hint))
-        for mark in getattr(part, "__metadata__", ())
+        for mark in _parts(hint)
         if isinstance(mark, Unit)
     }
+
+
+def _parts(hint: object) -> Iterator[object]:
+    """A type hint, what it is put together from, and what is said beside these."""
+    yield hint
+    for part in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
+        yield from _parts(part)
+
+
+def words_of(name: str, unit: str) -> str:
+    """A field's name as words, without the unit that it ends in: "settling" of `settling_s`."""
+    words = name.replace("_", " ")
+    return re.sub(f"(?i) {re.escape(unit)}$", "", words) if unit else words
+
+
+def value_text(value: float, unit: str) -> str:
+    """A field's value: a duration, a quantity, or four digits of what has no unit."""
+    if unit == "s":
+        return duration(value)
+    return quantity(value, unit) if unit else f"{value:.4g}"
+
+
+def field_text(owner: object, name: str) -> str:
+    """The value of a field with the unit that its class says, as in "4 V"."""
+    return value_text(getattr(owner, name), units_of(type(owner)).get(name, ""))
 
 
 def prefix_of(size: float) -> tuple[str, float]:

@@ -12,12 +12,23 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rram_hil.errors import ConfigError
+from rram_hil.units import Unit
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Volt = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+FiniteVolts = Annotated[Finite, Unit("V")]
+PositiveVolts = Annotated[Positive, Unit("V")]
+NotNegativeVolts = Annotated[NotNegative, Unit("V")]
+PositiveSeconds = Annotated[Positive, Unit("s")]
+NotNegativeSeconds = Annotated[NotNegative, Unit("s")]
+PositiveSiemens = Annotated[Positive, Unit("S")]
+FiniteSiemens = Annotated[Finite, Unit("S")]
+NotNegativeSiemens = Annotated[NotNegative, Unit("S")]
+PositiveAmperes = Annotated[Positive, Unit("A")]
+PositiveOhms = Annotated[Positive, Unit("ohm")]
+NotNegativeOhms = Annotated[NotNegative, Unit("ohm")]
 
 
 class StrictModel(BaseModel):

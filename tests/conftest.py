@@ -62,9 +62,17 @@ for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 # On a busy machine any example may take long; what ends a test that hangs is pytest-timeout.
-settings.register_profile("rram_hil", deadline=None)
+settings.register_profile("rram_hil", deadline=None, max_examples=40)
+settings.register_profile("more", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("rram_hil")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three workers for two cores: many tests wait for a link's timeout, and each worker more
+    imports and collects everything once more.
+    """
+    return max(2, 3 * (os.cpu_count() or 1) // 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

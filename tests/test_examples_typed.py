@@ -5,7 +5,6 @@ wheel.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -14,10 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from wheels import copy_of_sources, install_from_wheel
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NEEDED = ("pip", "setuptools", "mypy", "basedpyright")
+NEEDED = ("mypy", "basedpyright")
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +26,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         pytest.skip(f"this needs {', '.join(missing)}")
-    tree, home = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("home")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
-    for folder in ("rram_hil", "drivers", "protocols", "calibration"):
-        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    home = tmp_path_factory.mktemp("home")
     venv.create(home)
     paths = {"base": str(home), "platbase": str(home)}
     site = Path(sysconfig.get_path("purelib", "venv", vars=paths))
-    pip = [sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    offline = ["--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "install", *offline, "--target", str(site), str(tree)], check=True)
+    install_from_wheel(copy_of_sources(tmp_path_factory.mktemp("tree")), site)
     others = [path for path in sys.path if path.endswith("-packages")]
     (site / "others.pth").write_text("\n".join(others), encoding="utf-8")
     return Path(sysconfig.get_path("scripts", "venv", vars=paths)) / Path(sys.executable).name

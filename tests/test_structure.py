@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wheels import copy_of_sources, install_from_wheel
 
 from rram_hil.engine.protocol import Protocol
 from rram_hil.hardware.driver import Driver
@@ -246,50 +246,10 @@ def test_importing_the_core_brings_no_heavy_package(module: str) -> None:
 
 @pytest.fixture(scope="module")
 def wheel_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package installed from a wheel, as `pip install .` does; skips where pip or
-    setuptools are not there.
-    """
-    if any(_has_no(name) for name in ("pip", "setuptools")):
-        pytest.skip("building a wheel needs pip and setuptools in this environment")
-    tree, wheels = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheels")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
-    for folder in ("rram_hil", *PLUGIN_FOLDERS):
-        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    pip = [
-        sys.executable,
-        "-P",
-        "-m",
-        "pip",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-    ]
-    offline = ["--no-deps", "--no-build-isolation", "--no-index"]
-    _ran([*pip, "wheel", *offline, "--wheel-dir", str(wheels), str(tree)], tree)
+    """A folder with the package installed from a wheel, as `pip install .` does."""
     site = tmp_path_factory.mktemp("site")
-    _ran(
-        [
-            *pip,
-            "install",
-            "--no-deps",
-            "--no-index",
-            "--target",
-            str(site),
-            *map(str, wheels.glob("*.whl")),
-        ],
-        tree,
-    )
+    install_from_wheel(copy_of_sources(tmp_path_factory.mktemp("tree")), site)
     return site
-
-
-def _has_no(name: str) -> bool:
-    return (
-        subprocess.run(
-            [sys.executable, "-c", f"import {name}"], capture_output=True, timeout=60
-        ).returncode
-        != 0
-    )
 
 
 def _ran(command: list[str], folder: Path, **environment: str) -> str:

@@ -11,7 +11,7 @@ from rram_hil.array import Apply, Cells, Geometry, Status, Step
 from rram_hil.engine.protocol import Plan, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
-from rram_hil.validation import Positive, StrictModel
+from rram_hil.validation import NotNegativeOhms, PositiveAmperes, PositiveOhms, StrictModel
 
 from .gum import NORMAL, freedom_of, mean_of, solve
 
@@ -22,7 +22,7 @@ def _rising(values: list[float]) -> list[float]:
     return values
 
 
-Ranges = Annotated[list[Positive], Field(min_length=1), AfterValidator(_rising)]
+Ranges = Annotated[list[PositiveAmperes], Field(min_length=1), AfterValidator(_rising)]
 BOARD_RANGES_A = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
 """Full scales of the test-chip board's single readings, ascending."""
 
@@ -35,8 +35,8 @@ class Reference(StrictModel):
     tile: Annotated[int, Field(ge=0)] = 0
     row: Annotated[int, Field(ge=0)]
     column: Annotated[int, Field(ge=0)]
-    ohm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    half_width_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    ohm: PositiveOhms
+    half_width_ohm: NotNegativeOhms
 
 
 def cells_of(references: list[Reference], geometry: Geometry) -> Cells:

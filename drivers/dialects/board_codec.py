@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
@@ -51,6 +51,8 @@ MAGIC = b"RRAMTCB\0"
 HEADER = struct.Struct("<4sBBBBIIIId")
 CRC = struct.Struct("<I")
 HEADER_SIZE = HEADER.size + CRC.size
+OVERHEAD = HEADER_SIZE + CRC.size
+"""Bytes of a frame beside its payload."""
 MAX_PAYLOAD = 1 << 20
 REPLY, MORE, ERROR, WORKING = 1, 2, 4, 8
 FLOATING_UV = -(1 << 31)
@@ -78,8 +80,16 @@ VERIFIES = ("single", "coded")
 NO_VALUE = -(1 << 15)
 """The code of a cell without a value in the reply of a READ BLOCKS."""
 
-# The reply of a READ BLOCKS behind its first 24 bytes: fields, then columns with a value for each
-# block, for each column of a block, for each cell. Its length depends on the blocks only.
+# Replies of operations (section 6): fields in front, then columns with a value for each cell or for
+# each of its readings, for each block or for each of its columns. Replies are decoded by these, and
+# their lengths are known by them.
+RESULT_HEAD = "2I2d"
+APPLY_HEAD = "2I"
+APPLY_OF_CELLS = ("u4", "u4")
+APPLY_OF_READINGS = ("f8", "f8", "f8", "u1")
+PROGRAM_OF_CELLS = ("f8", "u4", "u4", "u4", "u1", "u1")
+CODED_PROGRAM_END = "I"
+MULTIPLY_HEAD = "2Id2B6x"
 READ_BLOCKS_HEAD = "2I"
 READ_BLOCKS_OF_BLOCKS = ("f8",)
 READ_BLOCKS_OF_COLUMNS = ("f8", "f8")
@@ -169,12 +179,27 @@ def encode_request(
     kind: Kind, payload: bytes, sequence: int, boot: int, size: int
 ) -> Iterator[bytes]:
     """The frames of one request, with at most `size` bytes of payload in each."""
-    parts = max(1, -(-len(payload) // size))
+    parts = _parts(len(payload), size)
     for part in range(parts):
         more = MORE if part < parts - 1 else 0
         yield encode_frame(
             Frame(kind, more, sequence, boot, part, 0.0, payload[part * size : (part + 1) * size])
         )
+
+
+def _parts(length: int, size: int) -> int:
+    """How many frames of at most `size` bytes of payload a message of `length` bytes takes."""
+    return max(1, -(-length // size))
+
+
+def message_bytes(length: int, size: int) -> int:
+    """Bytes on the link of a message of `length` bytes, cut as `encode_request` cuts it."""
+    return length + _parts(length, size) * OVERHEAD
+
+
+def frame_bytes(max_payload: int, link_bytes_per_s: float) -> int:
+    """Payload of one frame so that it takes at most 50 ms on the link; 1024 is always allowed."""
+    return int(min(max_payload, max(1024.0, 0.05 * link_bytes_per_s)))
 
 
 class FrameReader:
@@ -271,6 +296,10 @@ class _Cursor:
         kind = np.dtype(dtype).newbyteorder("<")
         return np.frombuffer(self._slice(kind.itemsize * count), kind)
 
+    def columns(self, dtypes: Iterable[str], count: int) -> list[NDArray[Any]]:
+        """One column of `count` values after the other, as `column`."""
+        return [self.column(dtype, count) for dtype in dtypes]
+
     def text(self) -> str:
         """A string with its length byte."""
         (size,) = self.take("B")
@@ -304,10 +333,8 @@ class Envelope:
 
     @property
     def frame_bytes(self) -> int:
-        """Payload of one frame so that it takes at most 50 ms on the link; 1024 is always
-        allowed.
-        """
-        return int(min(self.max_payload, max(1024.0, 0.05 * self.link_bytes_per_s)))
+        """Payload of one frame on this board's link."""
+        return frame_bytes(self.max_payload, self.link_bytes_per_s)
 
 
 def _span(values: tuple[int, int, int], scale: float) -> Span:
@@ -584,7 +611,7 @@ def encode_apply(operation: Apply, number: int, geometry: Geometry) -> bytes:
 
 
 def _result(cursor: _Cursor, number: int) -> tuple[int, TimeSpan]:
-    got, n, started_s, ended_s = cursor.take("2I2d")
+    got, n, started_s, ended_s = cursor.take(RESULT_HEAD)
     _expect((got,), (number,))
     return int(n), TimeSpan(started_s, ended_s)
 
@@ -593,11 +620,12 @@ def decode_apply(payload: bytes, operation: Apply, number: int) -> ApplyResult:
     """The reply of an APPLY."""
     cursor = _Cursor(payload)
     n, span = _result(cursor, number)
-    m, _ = cursor.take("2I")
+    m, _ = cursor.take(APPLY_HEAD)
     _expect((n, m), (len(operation.cells), operation.measurements))
-    pulses, reads = cursor.column("u4", n), cursor.column("u4", n)
-    current, conductance, time = (cursor.column("f8", n * m).reshape(n, m) for _ in range(3))
-    status = cursor.column("u1", n * m).reshape(n, m)
+    pulses, reads = cursor.columns(APPLY_OF_CELLS, n)
+    current, conductance, time, status = (
+        column.reshape(n, m) for column in cursor.columns(APPLY_OF_READINGS, n * m)
+    )
     cursor.end()
     return ApplyResult(
         current, conductance, status, time, pulses.astype(np.int64), reads.astype(np.int64), span
@@ -653,10 +681,9 @@ def decode_program(payload: bytes, operation: Program, number: int) -> ProgramRe
     cursor = _Cursor(payload)
     n, span = _result(cursor, number)
     _expect((n,), (len(operation.cells),))
-    conductance = cursor.column("f8", n)
-    sets, resets, reads = (cursor.column("u4", n).astype(np.int64) for _ in range(3))
-    status, inside = cursor.column("u1", n), cursor.column("u1", n)
-    vectors = int(cursor.take("I")[0]) if operation.verify == "coded" else 0
+    conductance, *counts, status, inside = cursor.columns(PROGRAM_OF_CELLS, n)
+    sets, resets, reads = (column.astype(np.int64) for column in counts)
+    vectors = int(cursor.take(CODED_PROGRAM_END)[0]) if operation.verify == "coded" else 0
     cursor.end()
     return ProgramResult(
         conductance,
@@ -696,7 +723,7 @@ def decode_multiply(payload: bytes, operation: Multiply, number: int) -> Multipl
     """The reply of a MULTIPLY."""
     cursor = _Cursor(payload)
     vectors, span = _result(cursor, number)
-    columns, saturated, lsb_a, code_bytes, sum_bytes = cursor.take("2Id2B6x")
+    columns, saturated, lsb_a, code_bytes, sum_bytes = cursor.take(MULTIPLY_HEAD)
     _expect((vectors, columns), (operation.inputs.shape[0], operation.columns))
     if code_bytes not in (2, 4) or sum_bytes not in ((4, 8) if operation.words else (0,)):
         raise MalformedError(f"codes of {code_bytes} bytes, sums of {sum_bytes} bytes")
@@ -745,9 +772,9 @@ def decode_coded_read(payload: bytes, operation: CodedRead, number: int) -> Code
     n, span = _result(cursor, number)
     _expect((n,), (cells,))
     vectors, saturated = cursor.take(READ_BLOCKS_HEAD)
-    (full_scale,) = (cursor.column(kind, len(blocks)) for kind in READ_BLOCKS_OF_BLOCKS)
-    scale, sigma = (cursor.column(kind, columns) for kind in READ_BLOCKS_OF_COLUMNS)
-    (codes,) = (cursor.column(kind, cells) for kind in READ_BLOCKS_OF_CELLS)
+    (full_scale,) = cursor.columns(READ_BLOCKS_OF_BLOCKS, len(blocks))
+    scale, sigma = cursor.columns(READ_BLOCKS_OF_COLUMNS, columns)
+    (codes,) = cursor.columns(READ_BLOCKS_OF_CELLS, cells)
     cursor.end()
     for name, values, good in (
         ("full scale", full_scale, full_scale > 0),
@@ -814,3 +841,41 @@ def decode_result(payload: bytes, operation: Operation, number: int) -> Result:
     if isinstance(operation, WriteWords):
         return WordsResult(n, span)
     return WaitResult(span)
+
+
+def result_bytes(operation: Operation, result: Result, adc_bits: int) -> int:
+    """Length of the reply, as `decode_result` takes it off, in which a board whose ADC has
+    `adc_bits` sends `result`.
+    """
+    head, columns = RESULT_HEAD, 0
+    if isinstance(operation, Apply):
+        n = len(operation.cells)
+        head += APPLY_HEAD
+        columns = n * _width(APPLY_OF_CELLS)
+        columns += n * operation.measurements * _width(APPLY_OF_READINGS)
+    elif isinstance(operation, Program):
+        columns = len(operation.cells) * _width(PROGRAM_OF_CELLS)
+        head += CODED_PROGRAM_END if operation.verify == "coded" else ""
+    elif isinstance(operation, Multiply):
+        assert isinstance(result, MultiplyResult)
+        head += MULTIPLY_HEAD
+        columns = result.codes.size * ((2 if adc_bits <= 16 else 4) + _sum_bytes(result.word_sums))
+    elif isinstance(operation, CodedRead):
+        head += READ_BLOCKS_HEAD
+        columns = len(operation.blocks) * _width(READ_BLOCKS_OF_BLOCKS)
+        columns += sum(b.columns for b in operation.blocks) * _width(READ_BLOCKS_OF_COLUMNS)
+        columns += sum(b.size for b in operation.blocks) * _width(READ_BLOCKS_OF_CELLS)
+    return struct.calcsize("<" + head) + columns
+
+
+def _width(dtypes: Iterable[str]) -> int:
+    return sum(np.dtype(dtype).itemsize for dtype in dtypes)
+
+
+def _sum_bytes(sums: IntArray | None) -> int:
+    """Bytes of one sum of on-chip words: the fewer that hold all of them."""
+    if sums is None:
+        return 0
+    holds = np.iinfo(np.int32)
+    small = sums.size == 0 or (holds.min <= int(sums.min()) and int(sums.max()) <= holds.max)
+    return 4 if small else 8

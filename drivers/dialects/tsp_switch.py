@@ -21,6 +21,7 @@ from rram_hil.hardware.abilities import ScriptedMatrix
 from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import Crosspoint, InstrumentConfig
 from rram_hil.types import IntArray
+from rram_hil.units import Seconds
 from rram_hil.wire.dialog import number
 
 from .tsp import TspInstrument
@@ -65,7 +66,7 @@ class TspSwitchConfig(InstrumentConfig):
     `settle_s` comes on top.
     """
 
-    settle_s: Annotated[float, Field(ge=0, le=10)] = Field(
+    settle_s: Annotated[Seconds, Field(ge=0, le=10)] = Field(
         default=0.0, description="further wait after a change, in s"
     )
 

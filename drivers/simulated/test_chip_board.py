@@ -39,7 +39,6 @@ from rram_hil.array import (
     Apply,
     Cells,
     CodedRead,
-    Geometry,
     Limits,
     Line,
     Multiply,
@@ -51,8 +50,8 @@ from rram_hil.array import (
 )
 from rram_hil.array.write_verify_rules import coded_verify
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
-from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
+from rram_hil.simulation.board_envelope import LARGEST_MESSAGE, board_envelope
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import FaultEntry, Simulation
 from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V
@@ -69,7 +68,6 @@ from .board.codec import (
     executed_reply,
     identify_reply,
     limits_reply,
-    most_cells_of_blocks,
     operation_number,
     parse_executed,
     parse_limits,
@@ -89,10 +87,6 @@ from .server.control import (
 from .server.far_side import FarSide
 from .server.process import serve, start
 
-LARGEST_MESSAGE = 16 << 20
-MOST_CELLS = 4096
-MOST_STEPS = 64
-MOST_WORDS = 65536
 NOTICE_S = 0.1
 GAP_S = 0.2
 TICK_S = 0.02
@@ -270,7 +264,7 @@ class Board(FarSide):
         self.addresses["resource"] = link.resource
         self._link, self._own_limits = link, limits
         self._geometry, self._timing = chip.geometry, chip.simulation.timing
-        self._can = _narrowed(chip.capabilities, chip.geometry)
+        self._can = board_envelope(chip.capabilities, chip.geometry)
         self._frame_bytes = int(min(LARGEST_PAYLOAD, max(1024.0, 0.05 * self._timing.bytes_per_s)))
         self.faults = FaultQueue()
         self._lock, self._write_lock = threading.RLock(), threading.Lock()
@@ -729,20 +723,6 @@ class Board(FarSide):
                 "executions": self._executions,
                 "waiting_faults": len(self.faults),
             }
-
-
-def _narrowed(can: Capabilities, geometry: Geometry) -> Capabilities:
-    """The chip's envelope, bounded by what one message holds."""
-    a_vector = max(geometry.rows * (1 if can.input_bits <= 8 else 2), geometry.columns * 12)
-    return replace(
-        can,
-        max_cells=min(can.max_cells, MOST_CELLS),
-        max_steps=min(can.max_steps, MOST_STEPS),
-        max_vectors=max(1, min(can.max_vectors, (LARGEST_MESSAGE >> 1) // a_vector)),
-        max_words=min(can.max_words, MOST_WORDS),
-        max_coded_cells=min(can.max_coded_cells, most_cells_of_blocks(LARGEST_MESSAGE)),
-        width_s=Span(can.width_s.low, can.width_s.high, max(can.width_s.step, 1e-12)),
-    )
 
 
 def _first_half(operation: Operation) -> Operation:

@@ -17,7 +17,7 @@ from rram_hil.errors import ConfigError, DataError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import UNCERTAINTY, Figure
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.validation import Positive, StrictModel, Volt
+from rram_hil.validation import FiniteVolts, PositiveSeconds, StrictModel
 
 T = TypeVar("T")
 ATTEMPTS = 3
@@ -29,9 +29,9 @@ class SetPulse(StrictModel):
     not.
     """
 
-    bl_v: Volt
-    wl_v: Volt | None = None
-    width_s: Positive
+    bl_v: FiniteVolts
+    wl_v: FiniteVolts | None = None
+    width_s: PositiveSeconds
 
     def step(self, setting: Setting) -> Step:
         """The same as a step. Raises `ConfigError` for a missing gate."""
@@ -41,9 +41,9 @@ class SetPulse(StrictModel):
 class ResetPulse(StrictModel):
     """A RESET pulse on the source line; `wl_v` as in `SetPulse`."""
 
-    sl_v: Volt
-    wl_v: Volt | None = None
-    width_s: Positive
+    sl_v: FiniteVolts
+    wl_v: FiniteVolts | None = None
+    width_s: PositiveSeconds
 
     def step(self, setting: Setting) -> Step:
         """The same as a step. Raises `ConfigError` for a missing gate."""

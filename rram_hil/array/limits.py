@@ -26,7 +26,16 @@ from rram_hil.array.operations import (
 from rram_hil.array.write_verify_rules import coded_verify
 from rram_hil.errors import LimitError
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.validation import NotNegative, Positive, StrictModel
+from rram_hil.units import Unit
+from rram_hil.validation import (
+    NotNegativeSiemens,
+    NotNegativeVolts,
+    Positive,
+    PositiveAmperes,
+    PositiveSeconds,
+    PositiveVolts,
+    StrictModel,
+)
 
 
 class Limits(StrictModel):
@@ -34,32 +43,36 @@ class Limits(StrictModel):
     the last three.
     """
 
-    bl_v: Positive = Field(description="largest |V| on a bit line")
-    sl_v: Positive = Field(description="largest |V| on a source line")
-    wl_v: Positive = Field(description="largest |V| on a word line")
-    cell_v: Positive = Field(description="largest |BL - SL| across a selected cell")
-    gate_over_v: Positive = Field(
+    bl_v: PositiveVolts = Field(description="largest |V| on a bit line")
+    sl_v: PositiveVolts = Field(description="largest |V| on a source line")
+    wl_v: PositiveVolts = Field(description="largest |V| on a word line")
+    cell_v: PositiveVolts = Field(description="largest |BL - SL| across a selected cell")
+    gate_over_v: PositiveVolts = Field(
         description="largest WL above the lower of BL and SL (gate oxide)"
     )
-    half_select_v: NotNegative = Field(
+    half_select_v: NotNegativeVolts = Field(
         description="largest |V| across a cell that shares the gate or a line"
     )
-    read_v: Positive = Field(
+    read_v: PositiveVolts = Field(
         description="at or below this |BL - SL| a step is a read and uses up no pulse budget"
     )
-    current_a: Positive = Field(description="largest current that a cell may carry (compliance)")
-    energy_j: Positive = Field(
+    current_a: PositiveAmperes = Field(
+        description="largest current that a cell may carry (compliance)"
+    )
+    energy_j: Annotated[Positive, Unit("J")] = Field(
         description="largest energy of one pulse, |BL - SL| x current_a x width"
     )
-    width_s: Positive = Field(description="longest pulse")
+    width_s: PositiveSeconds = Field(description="longest pulse")
     pulses_per_cell: Annotated[int, Field(ge=1)] = Field(
         description="pulses a cell may take in its life (ledger)"
     )
-    conductance_s: Annotated[list[NotNegative], Field(min_length=2, max_length=2)] = Field(
+    conductance_s: Annotated[list[NotNegativeSiemens], Field(min_length=2, max_length=2)] = Field(
         default=[0.0, 1e-3], description="lowest and highest conductance that may be a target"
     )
-    read_width_s: Positive = Field(default=1e-2, description="longest step at or below read_v")
-    wait_s: Positive = Field(default=1e7, description="longest wait")
+    read_width_s: PositiveSeconds = Field(
+        default=1e-2, description="longest step at or below read_v"
+    )
+    wait_s: PositiveSeconds = Field(default=1e7, description="longest wait")
 
     @model_validator(mode="after")
     def _window(self) -> Self:

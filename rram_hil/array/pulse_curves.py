@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from rram_hil.errors import DataError
 from rram_hil.types import FloatArray
-from rram_hil.validation import Finite, Positive, StrictModel
+from rram_hil.validation import FiniteVolts, PositiveSiemens, StrictModel
 
 
 class Curve(StrictModel):
@@ -18,8 +18,8 @@ class Curve(StrictModel):
     (RESET) with the volts.
     """
 
-    volts_v: list[Finite] = Field(min_length=2)
-    conductance_s: list[Positive] = Field(min_length=2)
+    volts_v: list[FiniteVolts] = Field(min_length=2)
+    conductance_s: list[PositiveSiemens] = Field(min_length=2)
 
     @model_validator(mode="after")
     def _monotonic(self) -> Self:

@@ -21,7 +21,8 @@ from pydantic_core import CoreSchema
 from rram_hil.array import Geometry, Limits, Step, read_step
 from rram_hil.errors import ConfigError
 from rram_hil.plugins import load
-from rram_hil.validation import StrictModel, read_toml, refused
+from rram_hil.units import Unit
+from rram_hil.validation import FiniteVolts, PositiveSeconds, StrictModel, read_toml, refused
 
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
 
@@ -41,7 +42,7 @@ class Chip(StrictModel):
     )
     die: str = ""
     lot: str = ""
-    temperature_k: Annotated[float, Field(gt=0)] | None = None
+    temperature_k: Annotated[float, Unit("K"), Field(gt=0)] | None = None
     ledger: str | None = Field(
         default=None, description="file that counts pulses over the chip's life"
     )
@@ -55,9 +56,9 @@ class Chip(StrictModel):
 class Read(StrictModel):
     """Section `[read]`: the read condition of this bench."""
 
-    bl_v: Annotated[float, Field(allow_inf_nan=False)] = 0.2
-    wl_v: Annotated[float, Field(allow_inf_nan=False)] = 3.0
-    width_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
+    bl_v: FiniteVolts = 0.2
+    wl_v: FiniteVolts = 3.0
+    width_s: PositiveSeconds = 1e-6
 
     @property
     def step(self) -> Step:

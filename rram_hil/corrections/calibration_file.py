@@ -25,6 +25,7 @@ from rram_hil.errors import ConfigError, DataError
 from rram_hil.hardware.driver import Identity
 from rram_hil.plugins import names
 from rram_hil.types import FloatArray
+from rram_hil.units import Unit
 from rram_hil.validation import StrictModel, read_toml, refused
 
 VERSION = 1
@@ -97,7 +98,7 @@ class CalibrationFile(StrictModel):
     kind: Name
     version: Annotated[int, Field(ge=1, le=VERSION)] = VERSION
     date: datetime
-    validity_days: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    validity_days: Annotated[float, Unit("d"), Field(gt=0, allow_inf_nan=False)]
     operator: str = ""
     method: str = ""
     reference: str = ""

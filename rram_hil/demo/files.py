@@ -70,6 +70,8 @@ class Plan:
 
 
 FIRST = "paper-1"
+CHECK_IMAGES = 32
+"""Training images that are sent through the array to check an arm."""
 
 
 def plans(seed: int, *, mnist: bool) -> list[Plan]:
@@ -80,7 +82,7 @@ def plans(seed: int, *, mnist: bool) -> list[Plan]:
         chip=FIRST,
         device="paper",
         driver="simulated-array" if mnist else "test-chip-board",
-        tiles=6 if mnist else 2,
+        tiles=9 if mnist else 3,
         rows=256 if mnist else 128,
         columns=256 if mnist else 128,
         sample=16,
@@ -89,9 +91,9 @@ def plans(seed: int, *, mnist: bool) -> list[Plan]:
         clip_rms=1.5,
         faults="partner",
         word_fraction=0.05,
-        adaptation_steps=100 if mnist else 40,
-        adaptation_batch=64,
-        learning_rate=0.02 if mnist else 0.05,
+        adaptation_steps=1500 if mnist else 600,
+        adaptation_batch=128 if mnist else 64,
+        learning_rate=0.02,
         log="summary" if mnist else "all",
     )
     more = [replace(first, chip=f"paper-{k}", seed=seed + k - 1) for k in (2, 3)] if mnist else []
@@ -152,10 +154,12 @@ bytes_per_s = 10e6
 
 def recipe_toml(plan: Plan) -> str:
     """The recipe: form and read the array, program the teacher as the baselines do, then the
-    student, and adapt it.
+    student, adapt it, and at last verify it as well.
     """
     known = CONDITIONS[plan.device]
-    half = plan.tiles // 2
+    third = plan.tiles // 3
+    tiles = [list(range(k * third, (k + 1) * third)) for k in range(3)]
+    train, test = f"{plan.inputs}/train.npz", f"{plan.inputs}/test.npz"
 
     def one_shot(name: str, tag: str, network: str, tiles: list[int]) -> str:
         options = (
@@ -167,7 +171,7 @@ def recipe_toml(plan: Plan) -> str:
 name = "{name}"
 protocol = "one-shot"
 tag = "{tag}"
-targets = {{ network = "{network}", options = {options} }}
+targets = {{ network = "{plan.inputs}/{network}.safetensors", options = {options} }}
 reset = {{ sl_v = {known.reset_sl_v}, wl_v = 3.5, width_s = 200e-9 }}
 
 [step.set]          # one pulse; the gate that belongs to each target is taken from the curve measured above
@@ -175,14 +179,25 @@ bl_v = 2.0
 width_s = 100e-9
 """  # noqa: E501
 
-    def infer(name: str, tag: str) -> str:
+    def infer(name: str, tag: str, words: bool = True) -> str:
         return f"""
 [[step]]
 name = "{name}"
 protocol = "infer"
 tag = "{tag}"
-images = "{plan.inputs}/test.npz"
-calibration = "{plan.inputs}/train.npz"
+images = "{test}"
+calibration = "{train}"
+words = {str(words).lower()}
+"""
+
+    def check(name: str, tag: str) -> str:
+        return f"""
+[[step]]            # what a look through the array costs, for every arm
+name = "{name}"
+protocol = "forward-check"
+tag = "{tag}"
+data = "{train}"
+images = {CHECK_IMAGES}
 """
 
     head = f"""\
@@ -194,7 +209,13 @@ log = "{plan.log}"
 name = "float"
 protocol = "reference"
 network = "{plan.inputs}/teacher.safetensors"
-images = "{plan.inputs}/test.npz"
+images = "{test}"
+
+[[step]]
+name = "float student"
+protocol = "reference"
+network = "{plan.inputs}/student.safetensors"
+images = "{test}"
 
 [[step]]
 name = "form"
@@ -207,6 +228,7 @@ formed_above_s = 30e-6
 [[step]]
 name = "read the formed array"
 protocol = "read-map"
+by = "codes"
 
 [[step]]
 name = "measure pulse curves"
@@ -215,16 +237,57 @@ cells = {{ tiles = [0], rows = [0, {plan.sample - 1}], columns = [{plan.columns 
 set_gate_v = {{ start_v = {known.set_gate_v[0]}, stop_v = {known.set_gate_v[1]}, points = 31 }}
 reset_sl_v = {{ start_v = {known.reset_from_v}, stop_v = {known.reset_sl_v}, points = 31 }}
 """  # noqa: E501
-    verify = f"""
+    adapt = f"""
 [[step]]
-name = "verify teacher"
+name = "adapt student"
+protocol = "sparse-adaptation"
+tag = "student"
+data = "{train}"
+teacher = "{plan.inputs}/teacher.safetensors"
+fraction = {plan.word_fraction}
+steps = {plan.adaptation_steps}
+batch = {plan.adaptation_batch}
+learning_rate = {plan.learning_rate}
+map_by = "codes"
+"""
+    return "".join(
+        (
+            head,
+            one_shot("program teacher", "teacher", "teacher", tiles[0]),
+            infer("infer one-shot", "teacher"),
+            baseline(plan.device, "verify teacher", "teacher", "cells"),
+            check("check verified", "teacher"),
+            infer("infer verified", "teacher"),
+            one_shot("program teacher again", "again", "teacher", tiles[1]),
+            baseline(plan.device, "verify teacher by codes", "again", "codes"),
+            infer("infer verified by codes", "again"),
+            one_shot("program student", "student", "student", tiles[2]),
+            infer("infer student", "student"),
+            adapt,
+            check("check adapted", "student"),
+            infer("infer adapted", "student"),
+            baseline(plan.device, "verify student", "student", "cells"),
+            infer("infer verified student", "student", words=False),
+        )
+    )
+
+
+def baseline(device: Device, name: str, tag: str, by: Literal["cells", "codes"]) -> str:
+    """The step that compensation is compared with, frozen: read-verify-write of all cells, with one
+    single reading after each pulse (R-V-W) or with one coded reading of all of them (coded R-V-W).
+    """
+    known = CONDITIONS[device]
+    return f"""
+[[step]]
+name = "{name}"
 protocol = "write-verify"
-tag = "teacher"
+tag = "{tag}"
 tolerance = 0.05
 tolerance_s = 0.5e-6
 lowest_s = {known.accept_below_s}
 max_pulses = {known.max_pulses}
 max_reversals = {known.max_reversals}
+verify_by = "{by}"
 
 [step.set]          # each cell starts a little below its target, then 20 mV more a pulse
 amplitude_v = {{ start_v = 2.0, stop_v = 2.0 }}
@@ -236,29 +299,3 @@ gate_v = {{ start_v = 3.5, stop_v = 3.5 }}
 width_s = 200e-9
 amplitude_v = {{ start_v = 0.4, stop_v = 2.4, step_v = 0.02, aim = 1.3, curve = "reset" }}
 """
-    adapt = f"""
-[[step]]
-name = "adapt student"
-protocol = "sparse-adaptation"
-tag = "student"
-data = "{plan.inputs}/train.npz"
-teacher = "{plan.inputs}/teacher.safetensors"
-fraction = {plan.word_fraction}
-steps = {plan.adaptation_steps}
-batch = {plan.adaptation_batch}
-learning_rate = {plan.learning_rate}
-"""
-    first, second = list(range(half)), list(range(half, plan.tiles))
-    return "".join(
-        (
-            head,
-            one_shot("program teacher", "teacher", f"{plan.inputs}/teacher.safetensors", first),
-            infer("infer one-shot", "teacher"),
-            verify,
-            infer("infer verified", "teacher"),
-            one_shot("program student", "student", f"{plan.inputs}/student.safetensors", second),
-            infer("infer student", "student"),
-            adapt,
-            infer("infer adapted", "student"),
-        )
-    )

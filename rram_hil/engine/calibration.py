@@ -14,6 +14,7 @@ from pydantic import Field
 from rram_hil.corrections.calibration_file import Calibrated
 from rram_hil.engine.protocol import Plan, Protocol, Save
 from rram_hil.statistics import UNCERTAINTY
+from rram_hil.units import Unit
 
 
 class Calibration(Protocol[Calibrated]):
@@ -22,7 +23,7 @@ class Calibration(Protocol[Calibrated]):
     """
 
     file: str = ""
-    validity_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 365.0
+    validity_days: Annotated[float, Unit("d"), Field(gt=0, allow_inf_nan=False)] = 365.0
 
 
 def saved(found: Calibrated) -> Plan[Calibrated]:

@@ -10,13 +10,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from rram_hil.array import LINES, Apply, Cells, Geometry, Limits, Operation, Result, Scheme
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.units import Amperes, Seconds, Unit
 from rram_hil.validation import StrictModel
 from rram_hil.wire.recording import Traffic
 
@@ -63,10 +64,10 @@ class Capabilities:
     value and `read_floor_a` together, as the instruments' documents state.
     """
 
-    bl_v: Span
-    sl_v: Span
-    wl_v: Span
-    width_s: Span
+    bl_v: Annotated[Span, Unit("V")]
+    sl_v: Annotated[Span, Unit("V")]
+    wl_v: Annotated[Span, Unit("V")]
+    width_s: Annotated[Span, Unit("s")]
     schemes: frozenset[Scheme] = frozenset(Scheme)
     max_cells: int = 4096
     max_steps: int = 64
@@ -84,11 +85,11 @@ class Capabilities:
     max_words: int = 4096
     gate_current: bool = False
     read_fraction: float = 0.0
-    read_floor_a: float = 0.0
+    read_floor_a: Amperes = 0.0
     compliance: bool = False
     bias_current: bool = True
     counters: bool = False
-    abort_s: float = 1.0
+    abort_s: Seconds = 1.0
     clock: Literal["virtual", "wall"] = "wall"
     link: str = ""
     timing: dict[str, float] = field(default_factory=dict)

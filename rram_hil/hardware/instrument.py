@@ -21,6 +21,7 @@ from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.driver import Identity
 from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray, IntArray, StatusArray
+from rram_hil.units import Seconds, Unit
 from rram_hil.validation import StrictModel
 from rram_hil.wire.dialog import Dialog
 from rram_hil.wire.recording import Traffic
@@ -39,11 +40,13 @@ class InstrumentConfig(StrictModel):
     kind: str = Field(default="", description="entry point of the family, such as keithley-2600b")
     model: str = Field(default="", description="model expected; empty: any of the family")
     resource: str = Field(default="", description="VISA resource or serial port")
-    timeout_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
+    timeout_s: Annotated[Seconds, Field(ge=0.05, le=60)] = Field(
         default=2.0, description="longest silence beyond the work"
     )
-    baud: Annotated[int, Field(ge=300)] = Field(default=9600, description="line rate, serial only")
-    line_hz: Annotated[float, Field(ge=45, le=65)] = Field(
+    baud: Annotated[int, Unit("Bd"), Field(ge=300)] = Field(
+        default=9600, description="line rate, serial only"
+    )
+    line_hz: Annotated[float, Unit("Hz"), Field(ge=45, le=65)] = Field(
         default=50.0, description="mains, for NPLC"
     )
 

@@ -19,11 +19,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
+from rram_hil.array import Block as Rectangle
 from rram_hil.array import Cells, Geometry, WriteWords
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.network import Float32, finite_tensor
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.validation import NotNegative, Positive, StrictModel
+from rram_hil.validation import (
+    NotNegativeSiemens,
+    Positive,
+    PositiveSiemens,
+    StrictModel,
+)
 
 Missing = Literal["target", "zero", "refuse"]
 """What stands in for a reading that is not a number: the cell's target, no conductance, or a
@@ -47,8 +53,8 @@ class MappingOptions(StrictModel):
     134 uS) of the RADAR chips.
     """
 
-    g_min_s: NotNegative = 10e-6
-    g_max_s: Positive = 120e-6
+    g_min_s: NotNegativeSiemens = 10e-6
+    g_max_s: PositiveSiemens = 120e-6
     levels: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     clip: Literal["max", "percentile", "rms"] | Positive = "max"
     percentile: Annotated[float, Field(gt=0, le=100)] = 99.9
@@ -168,6 +174,24 @@ class Mapping:
     def cells(self) -> Cells:
         """The cells in use, by tile, row, column."""
         return Cells.from_index(np.flatnonzero(np.isfinite(self.target_map_s)), self.geometry)
+
+    @cached_property
+    def rectangles(self) -> tuple[Rectangle, ...]:
+        """The blocks of all layers as rectangles of cells, those beside each other on the same rows
+        as one.
+        """
+        places = sorted(
+            (b.tile, b.row, b.inputs, b.column, 2 * b.outputs)
+            for layer in self.layers
+            for b in layer.blocks
+        )
+        joined: list[tuple[int, int, int, int, int]] = []
+        for tile, row, rows, column, columns in places:
+            if joined and joined[-1][:3] == (tile, row, rows) and sum(joined[-1][3:]) == column:
+                columns += joined[-1][4]
+                column = joined.pop()[3]
+            joined.append((tile, row, rows, column, columns))
+        return tuple(Rectangle(*place) for place in joined)
 
     @cached_property
     def target_s(self) -> FloatArray:

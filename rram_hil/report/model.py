@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rram_hil.errors import DataError
+from rram_hil.networks.word_costs import WordCosts
 from rram_hil.types import FloatArray
 
 Clock = Literal["virtual", "wall"]
@@ -56,7 +57,8 @@ class Row:
     """One row of the results: a way of bringing the network onto the chip, what it reaches, what it
     costs.
 
-    `accuracy` has one fraction (0..1) a chip. Costs are of one chip, None where they do not apply.
+    `accuracy` has one fraction (0..1) a chip. Costs are of one chip, None where they do not apply;
+    `vectors` went through the multiply to read maps, `words` are what it keeps in digital memory.
     `reference` marks what does not run on the chip (the float network). Raises `DataError` for an
     accuracy beyond 0..1.
     """
@@ -65,8 +67,9 @@ class Row:
     accuracy: tuple[float, ...]
     pulses: float | None = None
     reads: float | None = None
+    vectors: float | None = None
     bench_s: float | None = None
-    on_chip_words: float | None = None
+    words: WordCosts | None = None
     reference: bool = False
 
     def __post_init__(self) -> None:
@@ -143,34 +146,65 @@ class CostPart:
 
 
 @dataclass(frozen=True)
+class CostArm:
+    """What one way of compensating costs on the bench: its parts on the board, and the link:
+    operations sent, the bytes of both directions, and how long they took. `host_s` is what the host
+    computed meanwhile, in seconds of its own, which no bench clock counts.
+    """
+
+    name: str
+    parts: tuple[CostPart, ...]
+    operations: int = 0
+    link_bytes: int = 0
+    link_s: float = 0.0
+    host_s: float = 0.0
+
+    @property
+    def board_s(self) -> float:
+        """All parts on the board (s)."""
+        return sum(part.seconds for part in self.parts)
+
+    @property
+    def bench_s(self) -> float:
+        """Board and link (s)."""
+        return self.board_s + self.link_s
+
+
+@dataclass(frozen=True)
 class Cost:
-    """What compensation costs on one chip: full read-verify-write against sparse adaptation, part
-    by part.
+    """What compensation costs on one chip, arm by arm: the baselines, the compensation, and what
+    stands apart from both (looks through the array).
 
     `durations` are the (name, seconds) pairs that the times are made of on a virtual clock.
     """
 
     title: str
-    verify: tuple[CostPart, ...]
-    adaptation: tuple[CostPart, ...]
-    clock: Clock
+    baselines: tuple[CostArm, ...]
+    compensation: CostArm
+    apart: tuple[CostArm, ...] = ()
+    clock: Clock = "virtual"
     durations: tuple[tuple[str, float], ...] = ()
     text: str = ""
 
     @property
-    def verify_s(self) -> float:
-        """All parts of read-verify-write (s)."""
-        return sum(part.seconds for part in self.verify)
+    def arms(self) -> tuple[CostArm, ...]:
+        """All of them."""
+        return (*self.baselines, self.compensation, *self.apart)
 
     @property
-    def adaptation_s(self) -> float:
-        """All parts of the adaptation (s)."""
-        return sum(part.seconds for part in self.adaptation)
+    def ratios(self) -> tuple[tuple[str, float, float], ...]:
+        """Of every baseline: its name, its bench time over that of the compensation, and the same
+        without the link; NaN where the compensation took no time.
+        """
 
-    @property
-    def ratio(self) -> float:
-        """Read-verify-write over adaptation; NaN where the adaptation took no time."""
-        return self.verify_s / self.adaptation_s if self.adaptation_s > 0 else math.nan
+        def over(a: float, b: float) -> float:
+            return a / b if b > 0 else math.nan
+
+        mine = self.compensation
+        return tuple(
+            (arm.name, over(arm.bench_s, mine.bench_s), over(arm.board_s, mine.board_s))
+            for arm in self.baselines
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +19,9 @@ from rram_hil.report.maps import TILES_OPEN, TILES_SHOWN, MapCells, tile_picture
 from rram_hil.report.model import MapPanel, Report, mean
 from rram_hil.storage.safe_files import replace
 from rram_hil.units import duration, minus, number, per_cent, points
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -56,6 +61,12 @@ def render(template: str, folder: Path = TEMPLATES, **values: object) -> str:
     Filters: `number`, `duration`, `per_cent`, `points`, `share`, `minus`, `mean`, `spread`. Raises
     `ConfigError` where the extra `view` is missing.
     """
+    return _environment(folder).get_template(template).render(values)
+
+
+@cache
+def _environment(folder: Path) -> Environment:
+    """Kept, as it keeps the templates that it has compiled."""
     with view_extra():
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     environment = Environment(
@@ -76,7 +87,7 @@ def render(template: str, folder: Path = TEMPLATES, **values: object) -> str:
         "mean": mean,
         "spread": _spread,
     }
-    return environment.get_template(template).render(values)
+    return environment
 
 
 def _duration(seconds: float | None) -> str:

@@ -7,9 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rram_hil.simulation.model import DEFAULT_PRESET
-from rram_hil.validation import Finite, NotNegative, Positive, StrictModel
-
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from rram_hil.units import Ohms, Unit
+from rram_hil.validation import (
+    Finite,
+    FiniteVolts,
+    NotNegativeOhms,
+    NotNegativeSeconds,
+    PositiveOhms,
+    StrictModel,
+)
 
 
 class Timing(StrictModel):
@@ -20,16 +26,17 @@ class Timing(StrictModel):
     measures: its volts come from converters off the chip, which take about 10 us to settle, and a
     single cell's few uA must be integrated. One vector of a multiply takes `multiply_s`: the chip's
     own drivers and column converters (NeuRRAM: 2.1 us). A transaction on the link takes `link_s` +
-    bytes / `bytes_per_s`.
+    bytes / `bytes_per_s`, also where the board is simulated in the process and has no link; 0 and
+    infinity make it free.
     """
 
-    edge_s: Seconds = 20e-9
-    settle_s: Seconds = 10e-6
-    conversion_s: Seconds = 10e-6
-    multiply_s: Seconds = 2e-6
-    word_s: Seconds = 10e-9
-    link_s: Seconds = 1e-3
-    bytes_per_s: Annotated[float, Field(gt=0)] = 10e6
+    edge_s: NotNegativeSeconds = 20e-9
+    settle_s: NotNegativeSeconds = 10e-6
+    conversion_s: NotNegativeSeconds = 10e-6
+    multiply_s: NotNegativeSeconds = 2e-6
+    word_s: NotNegativeSeconds = 10e-9
+    link_s: NotNegativeSeconds = 1e-3
+    bytes_per_s: Annotated[float, Unit("B/s"), Field(gt=0)] = 10e6
 
 
 class FaultEntry(StrictModel):
@@ -45,7 +52,7 @@ class FaultEntry(StrictModel):
     instrument: str = ""
     on: str = ""
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    seconds: Seconds = 0.0
+    seconds: NotNegativeSeconds = 0.0
 
 
 Gain = Annotated[float, Field(gt=-0.5, lt=0.5)]
@@ -59,9 +66,9 @@ class DacErrors(StrictModel):
     between; empty for none.
     """
 
-    offset_v: Finite = 0.0
+    offset_v: FiniteVolts = 0.0
     gain: Gain = 0.0
-    inl_v: list[Finite] = Field(default=[])
+    inl_v: list[FiniteVolts] = Field(default=[])
 
     @property
     def any(self) -> bool:
@@ -92,9 +99,9 @@ class SourceMeterErrors(StrictModel):
     and it tells (1 + `gain_a`) x current + `offset_a`.
     """
 
-    offset_v: Finite = 0.0
+    offset_v: FiniteVolts = 0.0
     gain_v: Gain = 0.0
-    offset_a: Finite = 0.0
+    offset_a: Annotated[Finite, Unit("A")] = 0.0
     gain_a: Gain = 0.0
 
 
@@ -115,8 +122,8 @@ class Errors(StrictModel):
     adc: AdcErrors = AdcErrors()
     column_gain: list[Gain] = Field(default=[])
     column_offset: list[Finite] = Field(default=[])
-    access_ohm: NotNegative = 0.0
-    lead_ohm: NotNegative = 0.0
+    access_ohm: NotNegativeOhms = 0.0
+    lead_ohm: NotNegativeOhms = 0.0
     source_meters: dict[str, SourceMeterErrors] = Field(default={})
 
 
@@ -128,7 +135,7 @@ class FixedResistor(StrictModel):
     tile: Annotated[int, Field(ge=0)] = 0
     row: Annotated[int, Field(ge=0)]
     column: Annotated[int, Field(ge=0)]
-    ohm: Positive
+    ohm: PositiveOhms
 
 
 class Simulation(StrictModel):
@@ -149,7 +156,7 @@ class Simulation(StrictModel):
     converters: bool = Field(
         default=True, description="false: DAC and ADC do not quantise single reads and levels"
     )
-    line_ohm: Annotated[float, Field(ge=0)] = Field(
+    line_ohm: Annotated[Ohms, Field(ge=0)] = Field(
         default=0.0, description="wire resistance of one cell pitch (ohm)"
     )
     adc_bits: Annotated[int, Field(ge=4, le=24)] = Field(
@@ -164,7 +171,7 @@ class Simulation(StrictModel):
     transport: Literal["pty", "socket"] = Field(
         default="socket", description="how a simulated board is reached"
     )
-    load_ohm: Annotated[float, Field(gt=0)] | None = Field(
+    load_ohm: Annotated[Ohms, Field(gt=0)] | None = Field(
         default=None,
         description="a resistor in place of the array behind every source-meter channel",
     )

@@ -17,20 +17,35 @@ from functools import cached_property
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
-from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtr
 
 from rram_hil.errors import ConfigError
 from rram_hil.simulation import draws
 from rram_hil.simulation.draws import Purpose
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.validation import Finite, Fraction, NotNegative, Positive, StrictModel
+from rram_hil.units import Unit
+from rram_hil.validation import (
+    Finite,
+    FiniteSiemens,
+    FiniteVolts,
+    Fraction,
+    NotNegative,
+    NotNegativeSiemens,
+    NotNegativeVolts,
+    Positive,
+    PositiveOhms,
+    PositiveSeconds,
+    PositiveSiemens,
+    PositiveVolts,
+    StrictModel,
+)
 
+VoltsPerDecade = Annotated[NotNegative, Unit("V/decade")]
 PRESETS = ("hfo2", "paper")
 """Presets whose numbers come from published figures; one pulse of theirs never undoes what the one
 before did.
@@ -47,9 +62,46 @@ _STIRRED = 1.1
 
 
 def _monotone(x: list[float], conductance_s: list[float], at: FloatArray) -> FloatArray:
-    """ln of a table's conductances along a monotone cubic; constant above its last row."""
-    curve = PchipInterpolator(x, np.log(conductance_s))
-    return np.asarray(curve(np.minimum(at, x[-1])), dtype=np.float64)
+    """ln of a table's conductances along a monotone cubic; constant above its last row.
+
+    Slopes after Fritsch and Butland (1984), three-point ones at the ends. The same numbers as
+    scipy's `PchipInterpolator`, whose package takes longer to import than all else that a
+    simulator starts with.
+    """
+    rows, values = np.asarray(x, dtype=np.float64), np.log(conductance_s)
+    width = np.diff(rows)
+    rise = np.diff(values) / width
+    slope = np.full(rows.size, rise[0])
+    if rows.size > 2:
+        slope[1:-1] = _inner_slopes(width, rise)
+        slope[0] = _end_slope(width[:2], rise[:2])
+        slope[-1] = _end_slope(width[:-3:-1], rise[:-3:-1])
+    bend = (slope[:-1] + slope[1:] - 2 * rise) / width
+    square, cube = (rise - slope[:-1]) / width - bend, bend / width
+    up_to = np.minimum(at, rows[-1])
+    k = np.clip(np.searchsorted(rows, up_to, side="right") - 1, 0, width.size - 1)
+    s = up_to - rows[k]
+    found = values[k] + slope[k] * s + square[k] * (s * s) + cube[k] * (s * s * s)
+    return np.asarray(found, dtype=np.float64)
+
+
+def _inner_slopes(width: FloatArray, rise: FloatArray) -> FloatArray:
+    """Weighted harmonic means of the rises on both sides; zero at an extremum."""
+    before, after = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
+    same = rise[:-1] * rise[1:] > 0
+    one, other = np.where(same, rise[:-1], 1.0), np.where(same, rise[1:], 1.0)
+    mean = (before / one + after / other) / (before + after)
+    return np.asarray(np.where(same, 1.0 / mean, 0.0), dtype=np.float64)
+
+
+def _end_slope(width: FloatArray, rise: FloatArray) -> float:
+    """Of the parabola through an end and its two neighbours, as far as that stays monotone."""
+    slope = ((2 * width[0] + width[1]) * rise[0] - width[0] * rise[1]) / (width[0] + width[1])
+    if np.sign(slope) != np.sign(rise[0]):
+        return 0.0
+    if np.sign(rise[0]) != np.sign(rise[1]) and abs(slope) > 3 * abs(rise[0]):
+        return float(3 * rise[0])
+    return float(slope)
 
 
 def _skewed(z: ArrayLike, part: float) -> FloatArray:
@@ -81,7 +133,7 @@ def _check_quantiles(values: list[float]) -> None:
 class Virgin(StrictModel):
     """A cell before forming."""
 
-    conductance_s: Positive = Field(
+    conductance_s: PositiveSiemens = Field(
         description="median; 100 Mohm class, below what the read resolves"
     )
     spread_ln: NotNegative
@@ -92,18 +144,22 @@ class Forming(StrictModel):
     0.19 to 0.29, WL 2 V.
     """
 
-    threshold_v: Positive = Field(description="mean threshold of BL - SL at the reference width")
-    threshold_sd_v: NotNegative
-    width_v_per_decade: NotNegative = Field(
+    threshold_v: PositiveVolts = Field(
+        description="mean threshold of BL - SL at the reference width"
+    )
+    threshold_sd_v: NotNegativeVolts
+    width_v_per_decade: VoltsPerDecade = Field(
         description="the threshold falls by this for ten times the width"
     )
-    reference_width_s: Positive
-    gate_min_v: NotNegative = Field(
+    reference_width_s: PositiveSeconds
+    gate_min_v: NotNegativeVolts = Field(
         description="gate over the lower of BL and SL below which nothing forms"
     )
-    conductance_s: Positive = Field(description="median after forming; RADAR: 7.2 to 7.8 kohm")
+    conductance_s: PositiveSiemens = Field(
+        description="median after forming; RADAR: 7.2 to 7.8 kohm"
+    )
     spread_ln: NotNegative
-    quantile_v: list[Positive] | None = Field(
+    quantile_v: list[PositiveVolts] | None = Field(
         default=None,
         description=(
             "thresholds at evenly spaced probabilities from 0 to 1; replace mean and sd where given"
@@ -132,10 +188,10 @@ class Overdrive(StrictModel):
     stands in docs/device-model.md.
     """
 
-    gate_v: list[Finite]
+    gate_v: list[FiniteVolts]
     part: list[Fraction]
-    bl_v: Positive
-    own_ohm: Positive
+    bl_v: PositiveVolts
+    own_ohm: PositiveOhms
     memory: Fraction
     spread_ln: NotNegative
 
@@ -153,12 +209,12 @@ class Grow(StrictModel):
     stand in docs/device-model.md.
     """
 
-    series_ohm: Positive
+    series_ohm: PositiveOhms
     power: Positive
-    cycle_sd_v: NotNegative
+    cycle_sd_v: NotNegativeVolts
     cycle_sd_ln: NotNegative
     cycle_slow_ln: NotNegative
-    stir_s: list[Positive]
+    stir_s: list[PositiveSiemens]
     stir_ln: list[NotNegative]
     overdrive: Overdrive | None = None
 
@@ -194,19 +250,19 @@ class Set(StrictModel):
     BL - SL. Published figures behind the presets stand in docs/device-model.md.
     """
 
-    gate_v: list[Finite] = Field(description="gate over the lower of BL and SL")
-    conductance_s: list[Positive]
-    bl_v: list[Positive] = Field(description="BL - SL; below the first there is no SET")
+    gate_v: list[FiniteVolts] = Field(description="gate over the lower of BL and SL")
+    conductance_s: list[PositiveSiemens]
+    bl_v: list[PositiveVolts] = Field(description="BL - SL; below the first there is no SET")
     bl_ratio: list[Positive]
-    reference_width_s: Positive
-    width_v_per_decade: NotNegative = Field(
+    reference_width_s: PositiveSeconds
+    width_v_per_decade: VoltsPerDecade = Field(
         description="gate volts that ten times the width is worth"
     )
-    offset_sd_v: NotNegative = Field(description="device-to-device, gate volts")
+    offset_sd_v: NotNegativeVolts = Field(description="device-to-device, gate volts")
     gain_sd_ln: NotNegative = Field(description="device-to-device, ln G")
-    jitter_sd_v: NotNegative = Field(description="cycle-to-cycle, gate volts")
+    jitter_sd_v: NotNegativeVolts = Field(description="cycle-to-cycle, gate volts")
     spread_sd_ln: NotNegative = Field(description="cycle-to-cycle, ln G")
-    settled_gain_v: Finite = Field(
+    settled_gain_v: FiniteVolts = Field(
         default=0.0,
         description=(
             "gate volts more that a settled filament sees: one that is not grown from a RESET"
@@ -230,24 +286,24 @@ class Redraw(StrictModel):
     what it was fitted to stand in docs/device-model.md.
     """
 
-    gate_v: list[Finite]
-    through_v: list[Finite]
-    on_s: list[Positive]
-    on_v: list[Positive]
+    gate_v: list[FiniteVolts]
+    through_v: list[FiniteVolts]
+    on_s: list[PositiveSiemens]
+    on_v: list[PositiveVolts]
     heal: Fraction
-    heal_from_v: Positive
-    volts: list[Positive]
+    heal_from_v: PositiveVolts
+    volts: list[PositiveVolts]
     white_ln: list[NotNegative]
     device_ln: list[NotNegative]
-    cycle_sd_v: NotNegative
+    cycle_sd_v: NotNegativeVolts
     lag: NotNegative
     skew: Fraction
     device_skew: Fraction
     offset_skew: Fraction = Field(
         description="the part of `offset_sd_v` that has an end towards low thresholds"
     )
-    intact_s: Positive
-    break_v: NotNegative
+    intact_s: PositiveSiemens
+    break_v: NotNegativeVolts
     break_ln: NotNegative
     break_more_ln: Finite = Field(
         default=0.0, description="by how much ln G lies lower after the pulse that breaks"
@@ -283,19 +339,19 @@ class Reset(StrictModel):
     `gate_threshold_v`). Published figures behind the presets stand in docs/device-model.md.
     """
 
-    sl_v: list[Positive]
-    conductance_s: list[Positive]
+    sl_v: list[PositiveVolts]
+    conductance_s: list[PositiveSiemens]
     spread_ln: list[NotNegative] = Field(
         description="sd of ln G at each point, devices and cycles together"
     )
     device_share: Fraction = Field(description="part of that variance that stays with the device")
-    offset_sd_v: NotNegative = Field(description="device-to-device, volts")
-    jitter_sd_v: NotNegative = Field(description="cycle-to-cycle, volts")
-    reference_width_s: Positive
-    width_v_per_decade: NotNegative
-    gate_threshold_v: Finite
+    offset_sd_v: NotNegativeVolts = Field(description="device-to-device, volts")
+    jitter_sd_v: NotNegativeVolts = Field(description="cycle-to-cycle, volts")
+    reference_width_s: PositiveSeconds
+    width_v_per_decade: VoltsPerDecade
+    gate_threshold_v: FiniteVolts
     gate_slope: Positive
-    floor_s: Positive = Field(description="no RESET goes below")
+    floor_s: PositiveSiemens = Field(description="no RESET goes below")
     redraw: Redraw | None = None
     wear: Wear | None = None
 
@@ -314,7 +370,7 @@ class ReadNoise(StrictModel):
     """
 
     fraction: NotNegative
-    floor_s: NotNegative
+    floor_s: NotNegativeSiemens
     telegraph_cells: Fraction
     telegraph_occupancy: Fraction
     telegraph_amplitude: Fraction
@@ -334,10 +390,10 @@ class Relaxation(StrictModel):
     """
 
     log10_s: list[Finite] = Field(description="before the first point nothing has relaxed")
-    body_s: list[NotNegative]
-    tail_s: list[NotNegative]
-    shift_s: list[Finite]
-    g_max_s: Positive
+    body_s: list[NotNegativeSiemens]
+    tail_s: list[NotNegativeSiemens]
+    shift_s: list[FiniteSiemens]
+    g_max_s: PositiveSiemens
     g_ratio: list[NotNegative]
     weight: list[NotNegative]
 
@@ -369,9 +425,9 @@ class Drift(StrictModel):
 
     log10_s: list[Finite]
     onset_decades: Positive
-    g_s: list[Positive]
+    g_s: list[PositiveSiemens]
     probability: list[Fraction]
-    change_s: list[list[list[Finite]]]
+    change_s: list[list[list[FiniteSiemens]]]
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
@@ -432,7 +488,7 @@ class Stuck(StrictModel):
 
     low_resistance: Fraction
     high_resistance: Fraction
-    low_resistance_s: Positive
+    low_resistance_s: PositiveSiemens
     low_resistance_spread_ln: NotNegative
 
 
@@ -472,7 +528,7 @@ class DeviceModel(StrictModel):
     relaxation: Relaxation | None = None
     drift: Drift | None = Field(default=None, description="takes the place of `relaxation`")
     about: str = Field(default="", description="where the numbers come from")
-    compliance_v: Positive = Field(
+    compliance_v: PositiveVolts = Field(
         default=0.5,
         description=(
             "a compliance current limits a SET to current / this (volts left across a formed cell)"

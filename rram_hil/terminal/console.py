@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -28,7 +27,7 @@ from rich.text import Text
 from rram_hil.array import ApplyResult, Charge, Operation, ProgramResult, Result
 from rram_hil.engine.engine import Watcher
 from rram_hil.statistics import Figure
-from rram_hil.units import count, duration, figure_text, quantity, units_of
+from rram_hil.units import count, duration, figure_text, units_of, value_text, words_of
 
 _PLAIN_EVERY_S = 1.0
 
@@ -46,27 +45,19 @@ def outcome_text(outcome: object) -> str:
     for entry in fields(outcome):
         value = getattr(outcome, entry.name)
         unit = units.get(entry.name, "")
-        words = entry.name.replace("_", " ")
         if isinstance(value, Figure):
             unit = value.unit or unit
             text = figure_text(value.value, value.uncertainty, unit)
         elif isinstance(value, bool | str):
             text = str(value)
         elif isinstance(value, int) and not unit:
-            text, words = words, count(value)
+            parts.append(f"{count(value)} {words_of(entry.name, unit)}")
+            continue
         elif isinstance(value, int | float):
-            text = (
-                duration(value)
-                if unit == "s"
-                else quantity(value, unit)
-                if unit
-                else f"{value:.4g}"
-            )
+            text = value_text(value, unit)
         else:
             continue
-        if unit:  # a name that ends in its unit need not say it twice
-            words = re.sub(f"(?i) {re.escape(unit)}$", "", words)
-        parts.append(f"{words} {text}")
+        parts.append(f"{words_of(entry.name, unit)} {text}")
     return ", ".join(parts)
 
 

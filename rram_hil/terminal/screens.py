@@ -13,10 +13,10 @@ from rram_hil.bench.discovery import Device
 from rram_hil.bench.forecast import Forecast
 from rram_hil.bench.plugins import Installed
 from rram_hil.bench.recipe_runner import RunOutcome, journal_of
-from rram_hil.hardware.driver import Span
+from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.storage.run_reader import read_run
 from rram_hil.terminal.console import Output, outcome_text
-from rram_hil.units import count, duration, quantity, ranges, scaled
+from rram_hil.units import count, duration, field_text, quantity, ranges, scaled, units_of
 
 CELLS_SHOWN = 6
 
@@ -44,10 +44,10 @@ def show_bench(bench: Bench, output: Output) -> None:
     )
     output.heading("Can do")
     rows = [
-        ("bit line", _span(can.bl_v, "V"), f"limit {quantity(bench.limits.bl_v, 'V')}"),
-        ("source line", _span(can.sl_v, "V"), f"limit {quantity(bench.limits.sl_v, 'V')}"),
-        ("word line", _span(can.wl_v, "V"), f"limit {quantity(bench.limits.wl_v, 'V')}"),
-        ("pulse width", _span(can.width_s, "s"), f"limit {quantity(bench.limits.width_s, 's')}"),
+        ("bit line", _span(can, "bl_v"), f"limit {field_text(bench.limits, 'bl_v')}"),
+        ("source line", _span(can, "sl_v"), f"limit {field_text(bench.limits, 'sl_v')}"),
+        ("word line", _span(can, "wl_v"), f"limit {field_text(bench.limits, 'wl_v')}"),
+        ("pulse width", _span(can, "width_s"), f"limit {field_text(bench.limits, 'width_s')}"),
         (
             "one operation",
             f"{count(can.max_cells)} cells, {count(can.max_steps)} steps",
@@ -76,7 +76,7 @@ def show_bench(bench: Bench, output: Output) -> None:
             "",
         ),
         ("pulse counters", "kept by the hardware" if can.counters else "none", ""),
-        ("abort", f"within {quantity(can.abort_s, 's')}", f"{can.clock} clock"),
+        ("abort", f"within {field_text(can, 'abort_s')}", f"{can.clock} clock"),
     ]
     output.table(("what", "range", ""), rows)
     wear = bench.driver.wear()
@@ -131,7 +131,9 @@ def show_installed(found: list[Installed], output: Output) -> None:
         output.table(("name", "package", "entry point, or what is wrong"), rows)
 
 
-def _span(span: Span, unit: str) -> str:
+def _span(can: Capabilities, name: str) -> str:
+    span: Span = getattr(can, name)
+    unit = units_of(Capabilities)[name]
     step = f", steps of {quantity(span.step, unit)}" if span.step else ""
     return f"{quantity(span.low, unit)} to {quantity(span.high, unit)}{step}"
 
@@ -139,8 +141,8 @@ def _span(span: Span, unit: str) -> str:
 def show_look(found: LookSummary, read: Read, output: Output) -> None:
     """The defects of a look, in one table."""
     with_read = (
-        f"{quantity(read.bl_v, 'V')} on BL, {quantity(read.wl_v, 'V')} on WL,"
-        f" {quantity(read.width_s, 's')}"
+        f"{field_text(read, 'bl_v')} on BL, {field_text(read, 'wl_v')} on WL,"
+        f" {field_text(read, 'width_s')}"
     )
     output.heading("Look", f"{count(found.cells)} cells at {with_read}: no pulse given")
     rows = [
@@ -151,7 +153,7 @@ def show_look(found: LookSummary, read: Read, output: Output) -> None:
         output.table(("defect", ">tile", ">count", "where", ">median"), rows)
     else:
         output.line("No shorts, no opens, no leaky gates.", indent=2)
-    summary = f"median {quantity(found.median_s, 'S')}"
+    summary = f"median {field_text(found, 'median_s')}"
     if found.leaky_gates is None:
         summary += "; gate currents are not measured by this bench"
     output.line(f"{summary[0].upper()}{summary[1:]}.", indent=2)
@@ -195,7 +197,7 @@ def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Ou
         volts = (f"{v:.3g}" for v in (e.bl_v, e.sl_v, e.wl_v, e.cell_v))
         rows.append((f"{number} {step.name}", *volts, width, count(step.worst_pulses)))
     of_limits = (f"{v:.3g}" for v in (limits.bl_v, limits.sl_v, limits.wl_v, limits.cell_v))
-    rows.append(("limit", *of_limits, quantity(limits.width_s, "s"), count(forecast.limit)))
+    rows.append(("limit", *of_limits, field_text(limits, "width_s"), count(forecast.limit)))
     columns = ("step", ">BL", ">SL", ">WL", ">BL-SL", ">width", ">pulses/cell")
     output.table(columns, rows)
     output.heading("On the model")

@@ -171,7 +171,10 @@ def deaths_at_writes(bed: Bed, shim: Any, every: int) -> Lives:
     return deaths
 
 
-@pytest.mark.parametrize("every", [10, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "every",
+    [16, pytest.param(10, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.slow)],
+)
 def test_killed_at_a_write_boundary_and_resumed(
     bed: Callable[[str], Bed], crash_shim: Any, every: int
 ) -> None:

@@ -46,6 +46,7 @@ from rram_hil.array.coded_read import decode as decoded
 from rram_hil.drivers.dialects import board_codec as host
 from rram_hil.drivers.simulated.board import codec as far
 from rram_hil.errors import LimitError
+from rram_hil.simulation.board_envelope import most_coded_cells
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation
 
@@ -561,7 +562,7 @@ def test_the_envelope_tells_of_codes_and_of_signs(coded, signed):
 @given(st.integers(0, 1 << 24))
 def test_both_sides_bound_the_cells_of_blocks_by_what_a_message_holds(max_message):
     cells = host.max_coded_cells(max_message)
-    assert cells == far.most_cells_of_blocks(max_message)
+    assert cells == most_coded_cells(max_message)
     assert cells == 0 or max(20 + 20 * cells, 32 + 26 * cells) <= max_message < 32 + 26 * (
         cells + 1
     )

@@ -46,6 +46,7 @@ from rram_hil.errors import (
     LimitError,
     UnknownOutcomeError,
 )
+from rram_hil.simulation import board_envelope
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation, Timing
 
@@ -232,7 +233,7 @@ def test_a_small_message_bounds_the_blocks_of_one_operation(bench, monkeypatch):
 @pytest.fixture
 def unserved(tmp_path, monkeypatch):
     """A board that takes small messages only, for a look at what it refuses."""
-    monkeypatch.setattr(far, "LARGEST_MESSAGE", 1024)
+    monkeypatch.setattr(board_envelope, "LARGEST_MESSAGE", 1024)
     return far.Board(far.SocketLink(), direct_chip(tmp_path), LIMITS)
 
 

@@ -45,7 +45,13 @@ MakeBench = Callable[..., BenchFile]
 SMALL = Size(rows=16, columns=16)
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize(
+    "study",
+    [
+        pytest.param(study, marks=pytest.mark.long if study == "source-meter (gain)" else ())
+        for study in STUDIES
+    ],
+)
 def test_intervals_hold_the_truth_and_are_no_wider_than_stated(study: str) -> None:
     seeds, size = (3, SMALL) if study == "board-converters" else (8, Size())
     for name, found in coverage(study, seeds, size).items():

@@ -193,6 +193,7 @@ def _verified(path: Path, model: DeviceModel) -> Path:
     )
 
 
+@pytest.mark.long
 def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
     truth = _truth()
     makers = {

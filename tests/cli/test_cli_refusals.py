@@ -272,7 +272,14 @@ def test_wrong_usage_is_one_line_too(here: Any) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file-size limit there")
-@pytest.mark.parametrize("most", [20_000, 60_000, 150_000])
+@pytest.mark.parametrize(
+    "most",
+    [
+        pytest.param(20_000, marks=pytest.mark.long),
+        60_000,
+        pytest.param(150_000, marks=pytest.mark.long),
+    ],
+)
 def test_full_disk(here: Any, most: int) -> None:
     # -B, here and below: the limit would cut Python's own compiled files in the middle.
     code = (

@@ -107,6 +107,7 @@ def test_no_import_of_this_repository_uses_an_old_address() -> None:
                 assert not used, f"{path.relative_to(ROOT)} imports {used}"
 
 
+@pytest.mark.long
 def test_importing_everything_warns_of_no_old_address(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     code = (

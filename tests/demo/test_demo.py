@@ -35,6 +35,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_the_command_leaves_a_table_that_comes_from_the_run_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wheels import install_from_wheel
 
 from rram_hil.drivers.simulated.conformance import Check, Family, checks_of
 from rram_hil.wire import link
@@ -56,40 +57,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with the document's test and bench file, and the folder in which its package is
     installed from a wheel.
     """
-    for name in ("pip", "setuptools"):
-        if subprocess.run(
-            [sys.executable, "-c", f"import {name}"], capture_output=True, timeout=60
-        ).returncode:
-            pytest.skip(f"building a wheel needs {name} in this environment")
-    source, wheels, site, work = (
-        tmp_path_factory.mktemp(name) for name in ("source", "wheels", "site", "work")
-    )
+    source, site, work = (tmp_path_factory.mktemp(name) for name in ("source", "site", "work"))
     for name, text in FILES.items():
         is_package = name in ("pyproject.toml", "acme_100.py", "simulated_acme_100.py")
         (source if is_package else work).joinpath(name).write_text(text, encoding="utf-8")
-    pip = [
-        sys.executable,
-        "-P",
-        "-m",
-        "pip",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-    ]
-    offline = ["--no-deps", "--no-build-isolation", "--no-index"]
-    ran([*pip, "wheel", *offline, "--wheel-dir", str(wheels), str(source)], source)
-    ran(
-        [
-            *pip,
-            "install",
-            "--no-deps",
-            "--no-index",
-            "--target",
-            str(site),
-            *map(str, wheels.glob("*.whl")),
-        ],
-        source,
-    )
+    install_from_wheel(source, site)
     return work, str(site)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from wheels import install_from_wheel
 
 from rram_hil.storage.run_reader import read_run
 
@@ -39,9 +40,7 @@ class Lab:
         for name, text in files.items():
             place = source if name in ("pyproject.toml", f"{module}.py") else self.work
             place.joinpath(name).write_text(text, encoding="utf-8")
-        pip = ["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
-        offline = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(self.site)]
-        self.python(*pip, *offline, str(source))
+        install_from_wheel(source, self.site)
 
     def python(self, *arguments: str, fails: bool = False, installed: bool = True) -> str:
         """Run the interpreter in the folder of work, with the package or without it: what it
@@ -73,15 +72,6 @@ class Lab:
         return f"{count} passed" in told and "failed" not in told
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _can_build() -> None:
-    for name in ("pip", "setuptools"):
-        if subprocess.run(
-            [sys.executable, "-c", f"import {name}"], capture_output=True, timeout=60
-        ).returncode:
-            pytest.skip(f"building a wheel needs {name} in this environment")
-
-
 @pytest.fixture(scope="module")
 def protocol(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab("adding-a-protocol.md", tmp_path_factory.mktemp("protocol"))
@@ -92,6 +82,7 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab("adding-a-calibration.md", tmp_path_factory.mktemp("calibration"))
 
 
+@pytest.mark.long
 def test_the_protocols_own_tests_pass(protocol: Lab) -> None:
     assert protocol.passes_its_tests("test_window.py", 2)
 
@@ -110,6 +101,7 @@ def test_the_protocol_runs_as_a_step_of_a_recipe(protocol: Lab) -> None:
     assert "window 1" in protocol.cli("show run.h5")
 
 
+@pytest.mark.long
 def test_the_calibrations_own_tests_pass(calibration: Lab) -> None:
     assert calibration.passes_its_tests("test_bond_wires.py", 3)
 

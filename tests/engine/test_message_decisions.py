@@ -110,5 +110,6 @@ def test_conformance_is_exempt(tmp_path: Path) -> None:
     assert CHECKER.check(tmp_path) == []
 
 
+@pytest.mark.long
 def test_nothing_in_the_product_decides_by_the_text_of_an_error() -> None:
     assert [str(f) for f in CHECKER.check(ROOT) if "text of an error" in f.reason] == []

@@ -185,7 +185,10 @@ def half_then_cut(lab: Lab, power_cut: type[BaseException], at_pulse: int) -> No
     lab.instead = instead
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 6])
+@pytest.mark.parametrize(
+    "every",
+    [pytest.param(1, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.long), 13],
+)
 def test_killed_anywhere_and_resumed_the_run_ends_and_no_budget_is_passed(
     prepared: Callable[[], Lab], power_cut: type[BaseException], every: int
 ) -> None:

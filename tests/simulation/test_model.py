@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import PchipInterpolator
 
 from rram_hil.errors import ConfigError
-from rram_hil.simulation.model import PRESETS, DeviceModel
+from rram_hil.simulation.model import PRESETS, DeviceModel, _monotone
 
 SEED = 11
 MODELS = {name: DeviceModel.load(name) for name in PRESETS}
@@ -157,3 +158,17 @@ def test_a_model_that_is_wrong_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("name = ")
     with pytest.raises(ConfigError, match="not valid TOML"):
         DeviceModel.load("mine.toml", tmp_path)
+
+
+@given(
+    steps=st.lists(st.floats(0.01, 1.0), min_size=1, max_size=10),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_curves_through_a_table_are_scipys_to_the_last_digit(steps: list[float], seed: int) -> None:
+    x = np.concatenate(([0.5], 0.5 + np.cumsum(steps)))
+    conductance_s = 10 ** np.random.default_rng(seed).uniform(-7, -4, x.size)
+    at = np.concatenate((np.linspace(x[0], x[-1] + 0.1, 200), x))
+    wanted = PchipInterpolator(x, np.log(conductance_s))(np.minimum(at, x[-1]))
+    # Private: what both curves of a model are made with.
+    found = _monotone(x.tolist(), conductance_s.tolist(), at)
+    np.testing.assert_array_equal(found, wanted)

@@ -509,13 +509,6 @@ def parse_executed(payload: bytes, geometry: Geometry) -> tuple[int, Cells]:
 # Replies
 
 
-def most_cells_of_blocks(max_message: int) -> int:
-    """Cells of a READ BLOCKS that a message holds: at worst each is a block of its own, and has
-    three f64 and an i16 of the reply behind its first 32 bytes.
-    """
-    return max(0, max_message - 32) // (3 * 8 + 2)
-
-
 def identify_reply(
     can: Capabilities,
     geometry: Geometry,

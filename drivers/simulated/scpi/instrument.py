@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
@@ -134,7 +134,8 @@ def _node(word: str) -> str:
     return forms + (r"(\d*)" if suffixed else "")
 
 
-def compile_pattern(pattern: str) -> list[re.Pattern[str]]:
+@cache  # hundreds for each instrument, the same for every one of a family
+def compile_pattern(pattern: str) -> tuple[re.Pattern[str], ...]:
     """Regular expressions for a header in the manual's notation, such as
     `:SOURce#:VOLTage[:LEVel][:IMMediate]?`.
 
@@ -142,7 +143,7 @@ def compile_pattern(pattern: str) -> list[re.Pattern[str]]:
     ones count as empty).
     """
     if pattern.startswith("*"):
-        return [re.compile(re.escape(pattern), re.IGNORECASE)]
+        return (re.compile(re.escape(pattern), re.IGNORECASE),)
     query = pattern.endswith("?")
     parts = re.findall(r"\[:[^\]]+\]|\[[^\]:]+:?\]|:?[^:\[\]]+", pattern.rstrip("?"))
     choices: list[list[str]] = []
@@ -155,7 +156,7 @@ def compile_pattern(pattern: str) -> list[re.Pattern[str]]:
     for nodes in product(*choices):
         text = "".join(nodes)
         patterns.append(re.compile(text + (r"\?" if query else ""), re.IGNORECASE))
-    return patterns
+    return tuple(patterns)
 
 
 def split_outside_quotes(text: str, separator: str) -> list[str]:

@@ -13,7 +13,7 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from .lua_values import (
@@ -94,7 +94,8 @@ class _Token:
     value: Value = None
 
 
-def _tokens(source: str) -> list[_Token]:
+@lru_cache(maxsize=256)  # every instrument of a family reads the same scripts
+def _tokens(source: str) -> tuple[_Token, ...]:
     tokens: list[_Token] = []
     at, line = 0, 1
     while at < len(source):
@@ -132,7 +133,7 @@ def _tokens(source: str) -> list[_Token]:
         line += source.count("\n", at, end)
         at = end
     tokens.append(_Token("end", "<eof>", line))
-    return tokens
+    return tuple(tokens)
 
 
 def _unescape(text: str) -> str:

@@ -1,0 +1,82 @@
+"""Reading a map: cell by cell, or all cells of a block at once by orthogonal codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rram_hil.array import Block, Cells, CodedRead, Status, read
+from rram_hil.engine.protocol import Plan, Setting
+from rram_hil.types import FloatArray
+
+from .characterisation import mean_conductance
+
+By = Literal["cells", "codes", "either"]
+"""How a map is read: single readings; codes through the multiply, refused where the bench has none;
+or codes where it has one, else single readings.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class MapReading:
+    """Conductance and standard uncertainty of each cell (S, shape (n,); NaN where there is none),
+    and what it took: single readings and multiplied vectors.
+    """
+
+    conductance_s: FloatArray
+    sigma_s: FloatArray
+    reads: int
+    vectors: int
+
+
+def read_cells(
+    cells: Cells,
+    setting: Setting,
+    *,
+    by: By,
+    repeat: int,
+    label: str,
+    blocks: tuple[Block, ...] | None = None,
+) -> Plan[MapReading]:
+    """Read `cells`, `repeat` times each, under the bench's read condition. Codes go over `blocks`,
+    which hold all the cells; by default over rectangles around them.
+    """
+    if by == "cells":
+        result = yield from read(cells, setting.read, repeat=repeat, label=label)
+        mean = mean_conductance(result)
+        spread = _standard_error(result.conductance_s, result.status, mean)
+        return MapReading(mean, spread, int(result.reads.sum()), 0)
+    gate = setting.read.levels("wl", 1)
+    coded = CodedRead(
+        Block.covering(cells) if blocks is None else blocks,
+        float(np.abs(setting.read.cell_v(1)[0])),
+        0.0 if gate is None else float(gate[0]),
+        repeat,
+        setting.read if by == "either" else None,
+        label,
+    )
+    found = yield from coded
+    usable = found.status == Status.OK
+    place = coded.cells.places_of(cells)
+    return MapReading(
+        np.where(usable, found.conductance_s, np.nan)[place],
+        np.where(usable, found.sigma_s, np.nan)[place],
+        found.reads,
+        found.vectors,
+    )
+
+
+def _standard_error(
+    conductance_s: FloatArray, status: NDArray[np.uint8], mean_s: FloatArray
+) -> FloatArray:
+    """Of the mean of each cell's usable readings, from how they scatter; NaN for fewer than two."""
+    usable = status == Status.OK
+    count = usable.sum(axis=1)
+    square = np.where(usable, conductance_s - mean_s[:, None], 0.0) ** 2
+    variance = np.divide(
+        square.sum(axis=1), count * (count - 1.0), out=np.full(len(count), np.nan), where=count > 1
+    )
+    return np.asarray(np.sqrt(variance), dtype=np.float64)
