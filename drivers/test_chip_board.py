@@ -20,7 +20,9 @@ from typing_extensions import override
 
 from rram_hil.array import (
     Apply,
+    Block,
     Cells,
+    CodedRead,
     Geometry,
     Limits,
     Multiply,
@@ -32,6 +34,8 @@ from rram_hil.array import (
     WriteWords,
     pulses_of,
 )
+from rram_hil.array.coded_read import code_order
+from rram_hil.array.write_verify_rules import coded_verify
 from rram_hil.errors import (
     AbortedError,
     BenchError,
@@ -800,18 +804,19 @@ class TestChipBoard(Driver):
                 raise self.refuse("on-board write-verify", "single steps")
             for step in (operation.read, *operation.extremes()):
                 self._check_step(step, operation.cells, can)
+            if operation.verify == "coded":
+                self._check_coded(coded_verify(operation, np.arange(len(operation.cells))), can)
         elif isinstance(operation, Multiply):
             self._check_multiply(operation, can)
+        elif isinstance(operation, CodedRead):
+            self._check_coded(operation, can)
+            size = sum(block.size for block in operation.blocks)
+            if size > can.max_coded_cells:
+                raise self.refuse(
+                    f"a coded read of {size} cells", f"at most {can.max_coded_cells} cells"
+                )
         elif isinstance(operation, WriteWords):
-            top = (1 << (can.word_bits - 1)) - 1
-            if len(operation.cells) > can.max_words:
-                raise self.refuse(
-                    f"a batch of {len(operation.cells)} words", f"at most {can.max_words} words"
-                )
-            if operation.values.size and int(np.abs(operation.values.astype(np.int64)).max()) > top:
-                raise self.refuse(
-                    "a word this large", f"words of {can.word_bits} bits, -{top} to {top}"
-                )
+            self._check_words(operation, can)
 
     def _check_batch(self, operation: Apply | Program, can: Capabilities) -> None:
         if len(operation.cells) > can.max_cells:
@@ -870,18 +875,41 @@ class TestChipBoard(Driver):
             )
         if operation.words and not can.words:
             raise self.refuse("on-chip words", "none")
+        if not can.signed_inputs and bool((operation.inputs < 0).any()):
+            raise self.refuse("inputs below 0", "inputs of 0 and above")
+        self._check_reading("multiply", operation.read_v, operation.wl_v, can)
+
+    def _check_coded(self, operation: CodedRead, can: Capabilities) -> None:
+        if not can.coded_read:
+            raise self.refuse("a coded read", "multiplies")
+        self._check_reading("coded read", operation.read_v, operation.wl_v, can)
+        if can.signed_inputs:
+            self._check_reading("coded read", -operation.read_v, operation.wl_v, can)
+
+    def _check_reading(self, what: str, read_v: float, wl_v: float, can: Capabilities) -> None:
         for name, volts, span in (
-            ("read", operation.read_v, can.sl_v),
-            ("WL", operation.wl_v, can.wl_v),
+            ("read", read_v, can.sl_v),
+            ("WL", wl_v, can.wl_v),
         ):
             if not span.holds(volts, volts):
                 raise LimitError(
-                    f"multiply: {name} {volts:g} V is outside this board's range of {span.low:g} to"
+                    f"{what}: {name} {volts:g} V is outside this board's range of {span.low:g} to"
                     f" {span.high:g} V",
                     line=name,
                     value=volts,
                     allowed=(span.low, span.high),
                 )
+
+    def _check_words(self, operation: WriteWords, can: Capabilities) -> None:
+        top = (1 << (can.word_bits - 1)) - 1
+        if len(operation.cells) > can.max_words:
+            raise self.refuse(
+                f"a batch of {len(operation.cells)} words", f"at most {can.max_words} words"
+            )
+        if operation.values.size and int(np.abs(operation.values.astype(np.int64)).max()) > top:
+            raise self.refuse(
+                "a word this large", f"words of {can.word_bits} bits, -{top} to {top}"
+            )
 
     def _stresses(self, operation: Operation) -> bool:
         """Whether any cell may take a pulse."""
@@ -892,7 +920,8 @@ class TestChipBoard(Driver):
     def _expected_s(self, operation: Operation) -> float:
         """The longest that the board may need for an operation, in seconds of the wall clock."""
         envelope = self._connected()
-        spent: dict[str, Any] = envelope.capabilities.timing
+        can = envelope.capabilities
+        spent: dict[str, Any] = can.timing
         settle_s = 2 * spent.get("edge_s", 0.0) + spent.get("settle_s", 0.0)
         convert_s = spent.get("conversion_s", 0.0)
         if isinstance(operation, Apply):
@@ -901,6 +930,17 @@ class TestChipBoard(Driver):
                 for s in operation.steps
             )
             length_s = len(operation.cells) * operation.repeat * a_cell_s
+        elif isinstance(operation, CodedRead):
+            vectors = sum(_code_vectors(b, operation.repeat, can) for b in operation.blocks)
+            length_s = vectors * (settle_s + spent.get("multiply_s", 0.0))
+        elif isinstance(operation, Program) and operation.verify == "coded":
+            # Rounds of readings: at worst cells of every column wait on rows far from each other.
+            blocks = Block.covering(operation.cells)
+            vectors = sum(b.columns * _code_vectors(b, 1, can) for b in blocks)
+            round_s = vectors * (settle_s + spent.get("multiply_s", 0.0))
+            rounds = (1 + int(operation.budget().max(initial=0))) * (1 + operation.confirm)
+            pulse_s = settle_s + max(operation.set_pulses.width_s, operation.reset_pulses.width_s)
+            length_s = rounds * round_s + int(operation.budget().sum()) * pulse_s
         elif isinstance(operation, Program):
             read_s = (settle_s + operation.read.width_s + convert_s) * (1 + operation.confirm)
             pulse_s = settle_s + max(operation.set_pulses.width_s, operation.reset_pulses.width_s)
@@ -921,6 +961,12 @@ class _AnyBoard(TestChipBoard):
     @override
     def _check_board(self, envelope: Envelope, known: Envelope | None) -> None:
         return
+
+
+def _code_vectors(block: Block, repeat: int, can: Capabilities) -> int:
+    """Vectors that a board may need at most to read a block by codes."""
+    vectors = 128 + (repeat + 2) * code_order(block.rows)
+    return vectors if can.signed_inputs else 2 * vectors
 
 
 def _words(geometry: Geometry) -> str:

@@ -20,6 +20,8 @@ from rram_hil.array import (
     Apply,
     ApplyResult,
     Cells,
+    CodedRead,
+    CodedReadResult,
     Geometry,
     Limits,
     Multiply,
@@ -31,6 +33,7 @@ from rram_hil.array import (
     Ramp,
     Result,
     Scheme,
+    Status,
     Step,
     Wait,
     WaitResult,
@@ -73,16 +76,24 @@ LIMIT_FIELDS = (
     "read_width_s",
     "wait_s",
 )
-
+VERIFIES = ("single", "coded")
+NO_VALUE = -(1 << 15)
+"""The code of a cell without a value in the reply of a READ BLOCKS."""
 
 # Replies of operations (section 6): fields in front, then columns with a value for each cell or for
-# each of its readings. Replies are decoded by these, and their lengths are known by them.
+# each of its readings, for each block or for each of its columns. Replies are decoded by these, and
+# their lengths are known by them.
 RESULT_HEAD = "2I2d"
 APPLY_HEAD = "2I"
 APPLY_OF_CELLS = ("u4", "u4")
 APPLY_OF_READINGS = ("f8", "f8", "f8", "u1")
 PROGRAM_OF_CELLS = ("f8", "u4", "u4", "u4", "u1", "u1")
+CODED_PROGRAM_END = "I"
 MULTIPLY_HEAD = "2Id2B6x"
+READ_BLOCKS_HEAD = "2I"
+READ_BLOCKS_OF_BLOCKS = ("f8",)
+READ_BLOCKS_OF_COLUMNS = ("f8", "f8")
+READ_BLOCKS_OF_CELLS = ("i2",)
 
 
 class Kind(IntEnum):
@@ -103,6 +114,7 @@ class Kind(IntEnum):
     MULTIPLY = 0x12
     WRITE_WORDS = 0x13
     WAIT = 0x14
+    READ_BLOCKS = 0x15
 
 
 class Code(IntEnum):
@@ -329,6 +341,13 @@ def _span(values: tuple[int, int, int], scale: float) -> Span:
     return Span(values[0] / scale, values[1] / scale, values[2] / scale)
 
 
+def max_coded_cells(max_message: int) -> int:
+    """Cells of a READ BLOCKS so that request and reply fit a message however the blocks are cut: a
+    cell that is a block of its own has 26 bytes of the reply, and 20 of the request.
+    """
+    return max(0, max_message - 32) // 26
+
+
 def decode_identify(payload: bytes, boot: int, link: str) -> Envelope:
     """The identity and envelope of a board. Raises `MalformedError` if it is no test-chip board."""
     cursor = _Cursor(payload)
@@ -361,6 +380,9 @@ def decode_identify(payload: bytes, boot: int, link: str) -> Envelope:
         per_cell_bias=bool(abilities & 1),
         program=bool(abilities & 2),
         multiply=bool(abilities & 4),
+        coded_read=bool(abilities & 128),
+        max_coded_cells=max_coded_cells(max_message),
+        signed_inputs=not abilities & 256,
         input_bits=input_bits,
         adc_bits=adc_bits,
         max_vectors=max_vectors,
@@ -634,13 +656,14 @@ def encode_program(operation: Program, number: int, geometry: Geometry) -> bytes
     read, read_columns = _step(operation.read, cells)
     ramps = set_columns + reset_columns
     head = struct.pack(
-        "<4I2BHd",
+        "<4I4Bd",
         number,
         len(cells),
         operation.confirm,
         operation.max_reversals,
         SCHEMES.index(operation.unselected),
         sum(1 << bit for bit, column in enumerate(ramps) if column),
+        VERIFIES.index(operation.verify),
         0,
         _compliance(operation.compliance_a),
     )
@@ -660,8 +683,18 @@ def decode_program(payload: bytes, operation: Program, number: int) -> ProgramRe
     _expect((n,), (len(operation.cells),))
     conductance, *counts, status, inside = cursor.columns(PROGRAM_OF_CELLS, n)
     sets, resets, reads = (column.astype(np.int64) for column in counts)
+    vectors = int(cursor.take(CODED_PROGRAM_END)[0]) if operation.verify == "coded" else 0
     cursor.end()
-    return ProgramResult(conductance, status, inside.astype(np.bool_), sets, resets, reads, span)
+    return ProgramResult(
+        conductance,
+        status,
+        inside.astype(np.bool_),
+        sets,
+        resets,
+        reads,
+        span,
+        vectors=vectors,
+    )
 
 
 def encode_multiply(operation: Multiply, number: int) -> bytes:
@@ -716,9 +749,61 @@ def encode_wait(operation: Wait, number: int) -> bytes:
     return struct.pack("<2Id", number, 0, operation.seconds)
 
 
-def encode_operation(
-    operation: Apply | Program | Multiply | WriteWords | Wait, number: int, geometry: Geometry
-) -> tuple[Kind, bytes]:
+def encode_coded_read(operation: CodedRead, number: int) -> bytes:
+    """The request of a `CodedRead`."""
+    blocks = [(b.tile, b.row, b.rows, b.column, b.columns) for b in operation.blocks]
+    corner = Cells.of([(b.tile, b.row, b.column) for b in operation.blocks[:1]])
+    head = struct.pack(
+        "<2I2iI",
+        number,
+        len(blocks),
+        int(_microvolts(operation.read_v, "read volts", corner)[0]),
+        int(_microvolts(operation.wl_v, "WL", corner)[0]),
+        operation.repeat,
+    )
+    return head + np.array(blocks, dtype="<u4").tobytes()
+
+
+def decode_coded_read(payload: bytes, operation: CodedRead, number: int) -> CodedReadResult:
+    """The reply of a READ BLOCKS."""
+    blocks = operation.blocks
+    cells, columns = sum(b.size for b in blocks), sum(b.columns for b in blocks)
+    cursor = _Cursor(payload)
+    n, span = _result(cursor, number)
+    _expect((n,), (cells,))
+    vectors, saturated = cursor.take(READ_BLOCKS_HEAD)
+    (full_scale,) = cursor.columns(READ_BLOCKS_OF_BLOCKS, len(blocks))
+    scale, sigma = cursor.columns(READ_BLOCKS_OF_COLUMNS, columns)
+    (codes,) = cursor.columns(READ_BLOCKS_OF_CELLS, cells)
+    cursor.end()
+    for name, values, good in (
+        ("full scale", full_scale, full_scale > 0),
+        ("scale", scale, scale >= 0),
+        ("sigma", sigma, sigma >= 0),
+    ):
+        wrong = ~(good & np.isfinite(values))
+        if wrong.any():
+            raise MalformedError(f"a {name} of {values[int(np.argmax(wrong))]}")
+    # Where each cell's column stands among the columns of all blocks.
+    ends = np.cumsum([b.columns for b in blocks])
+    places = [
+        np.tile(np.arange(end - b.columns, end), b.rows)
+        for b, end in zip(blocks, ends, strict=True)
+    ]
+    place = np.concatenate([np.zeros(0, dtype=np.int64), *places])
+    known = codes != NO_VALUE
+    return CodedReadResult(
+        np.where(known, codes * scale[place], np.nan),
+        sigma[place],
+        np.where(known, np.uint8(Status.OK), np.uint8(Status.OVER_RANGE)),
+        full_scale,
+        vectors,
+        span=span,
+        saturated=saturated,
+    )
+
+
+def encode_operation(operation: Operation, number: int, geometry: Geometry) -> tuple[Kind, bytes]:
     """Message type and request of any operation. Raises `LimitError` for what the encoding cannot
     hold.
     """
@@ -733,14 +818,14 @@ def encode_operation(
         return Kind.PROGRAM, encode_program(operation, number, geometry)
     if isinstance(operation, Multiply):
         return Kind.MULTIPLY, encode_multiply(operation, number)
+    if isinstance(operation, CodedRead):
+        return Kind.READ_BLOCKS, encode_coded_read(operation, number)
     if isinstance(operation, WriteWords):
         return Kind.WRITE_WORDS, encode_write_words(operation, number, geometry)
     return Kind.WAIT, encode_wait(operation, number)
 
 
-def decode_result(
-    payload: bytes, operation: Apply | Program | Multiply | WriteWords | Wait, number: int
-) -> ApplyResult | ProgramResult | MultiplyResult | WordsResult | WaitResult:
+def decode_result(payload: bytes, operation: Operation, number: int) -> Result:
     """The result of any operation. Raises `MalformedError` if the reply is not about it."""
     if isinstance(operation, Apply):
         return decode_apply(payload, operation, number)
@@ -748,6 +833,8 @@ def decode_result(
         return decode_program(payload, operation, number)
     if isinstance(operation, Multiply):
         return decode_multiply(payload, operation, number)
+    if isinstance(operation, CodedRead):
+        return decode_coded_read(payload, operation, number)
     cursor = _Cursor(payload)
     n, span = _result(cursor, number)
     cursor.end()
@@ -768,10 +855,16 @@ def result_bytes(operation: Operation, result: Result, adc_bits: int) -> int:
         columns += n * operation.measurements * _width(APPLY_OF_READINGS)
     elif isinstance(operation, Program):
         columns = len(operation.cells) * _width(PROGRAM_OF_CELLS)
+        head += CODED_PROGRAM_END if operation.verify == "coded" else ""
     elif isinstance(operation, Multiply):
         assert isinstance(result, MultiplyResult)
         head += MULTIPLY_HEAD
         columns = result.codes.size * ((2 if adc_bits <= 16 else 4) + _sum_bytes(result.word_sums))
+    elif isinstance(operation, CodedRead):
+        head += READ_BLOCKS_HEAD
+        columns = len(operation.blocks) * _width(READ_BLOCKS_OF_BLOCKS)
+        columns += sum(b.columns for b in operation.blocks) * _width(READ_BLOCKS_OF_COLUMNS)
+        columns += sum(b.size for b in operation.blocks) * _width(READ_BLOCKS_OF_CELLS)
     return struct.calcsize("<" + head) + columns
 
 

@@ -25,10 +25,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -37,6 +38,7 @@ from rram_hil.array import (
     LINES,
     Apply,
     Cells,
+    CodedRead,
     Limits,
     Line,
     Multiply,
@@ -46,6 +48,7 @@ from rram_hil.array import (
     WriteWords,
     check,
 )
+from rram_hil.array.write_verify_rules import coded_verify
 from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.board_envelope import LARGEST_MESSAGE, board_envelope
@@ -90,6 +93,8 @@ TICK_S = 0.02
 WATCHDOG_MS = 2000
 ERROR_FLAG, WORKING_FLAG = 4, 8
 FIRST_OPERATION = 0x10
+DRIVING = (Apply, Program, Multiply, CodedRead)
+"""Operations during which outputs are on."""
 WHILE_BUSY = frozenset({"IDENTIFY", "STATUS", "KEEP_ALIVE", "ABORT", "SAFE_OFF"})
 
 ON_REQUEST = frozenset(
@@ -439,7 +444,7 @@ class Board(FarSide):
             self._armed = False
         with self._lock:
             job = self._job
-            driving = job is not None and isinstance(job.operation, Apply | Program | Multiply)
+            driving = job is not None and isinstance(job.operation, DRIVING)
             flags = (driving, self._armed, job is not None, self._tripped, self._limits_set, False)
             return status_reply(
                 flags, self._last, 0 if job is None else job.number, self._watchdog_ms, self._trips
@@ -556,7 +561,10 @@ class Board(FarSide):
             return [
                 ("vectors", operation.inputs.shape[0], can.max_vectors),
                 ("input bits", operation.input_bits, can.input_bits),
+                *self._negative(operation),
             ]
+        if isinstance(operation, CodedRead):
+            return [("cells of blocks", sum(b.size for b in operation.blocks), can.max_coded_cells)]
         if isinstance(operation, WriteWords):
             largest = int(abs(operation.values.astype("i8")).max(initial=0))
             return [
@@ -569,6 +577,11 @@ class Board(FarSide):
         if isinstance(operation, Program):
             return [cells]
         return [("steps", len(operation.steps) * operation.repeat, can.max_steps), cells]
+
+    def _negative(self, operation: Multiply) -> list[tuple[str, int, int]]:
+        if self._can.signed_inputs:
+            return []
+        return [("inputs below 0", int((operation.inputs < 0).sum()), 0)]
 
     def _work(self) -> None:
         """The working thread."""
@@ -604,10 +617,8 @@ class Board(FarSide):
         operation = job.operation
         if kind is LinkFault.STUCK:
             job.cancel.wait()
-        elif kind is LinkFault.REBOOT_DURING and isinstance(operation, Apply | Program):
-            # Cells are treated one after the other, so a loss of power in the middle is the first
-            # half of the batch.
-            operation = operation.part(slice(0, (len(operation.cells) + 1) // 2))
+        elif kind is LinkFault.REBOOT_DURING:
+            operation = _first_half(operation)
         if not job.cancel.is_set():
             try:
                 result = self.chip.execute(operation, job.number, job.cancel)
@@ -621,7 +632,7 @@ class Board(FarSide):
             raise RefusalError(
                 job.stop, f"operation {job.number} was stopped: {why}; outputs are off", job.number
             )
-        return result_reply(job.number, result, self._can.adc_bits)
+        return result_reply(job.number, operation, result, self._can.adc_bits)
 
     def _link_s(self, size: int) -> float:
         return size / self._timing.bytes_per_s
@@ -702,9 +713,7 @@ class Board(FarSide):
         with self._lock:
             job = self._job
             return {
-                "outputs_on": (
-                    job is not None and isinstance(job.operation, Apply | Program | Multiply)
-                ),
+                "outputs_on": job is not None and isinstance(job.operation, DRIVING),
                 "armed": self._armed,
                 "busy": job is not None,
                 "trips": self._trips,
@@ -716,6 +725,18 @@ class Board(FarSide):
             }
 
 
+def _first_half(operation: Operation) -> Operation:
+    """What a loss of power in the middle leaves of an operation: half of its cells, which are
+    treated one after the other; of a coded write-verify, which treats all in turn, half of the
+    pulses.
+    """
+    if isinstance(operation, Program) and operation.verify == "coded":
+        return replace(operation, max_pulses=(operation.budget() + 1) // 2)
+    if isinstance(operation, Apply | Program):
+        return operation.part(slice(0, (len(operation.cells) + 1) // 2))
+    return operation
+
+
 def _steps(operation: Operation) -> tuple[Step, ...]:
     """Every step that an operation may take."""
     if isinstance(operation, Program):
@@ -725,7 +746,7 @@ def _steps(operation: Operation) -> tuple[Step, ...]:
 
 def _reach(operation: Operation) -> list[tuple[Line, float, float]]:
     """The lines that an operation drives, each with its lowest and highest level (V)."""
-    if isinstance(operation, Multiply):
+    if isinstance(operation, Multiply | CodedRead):
         return [("sl", -operation.read_v, operation.read_v), ("wl", operation.wl_v, operation.wl_v)]
     if not isinstance(operation, Apply | Program) or len(operation.cells) == 0:
         return []
@@ -735,6 +756,8 @@ def _reach(operation: Operation) -> list[tuple[Line, float, float]]:
             levels = step.levels(line, len(operation.cells))
             if levels is not None:
                 reach.append((line, float(levels.min()), float(levels.max())))
+    if isinstance(operation, Program) and operation.verify == "coded":
+        reach += _reach(coded_verify(operation, np.arange(len(operation.cells))))
     return reach
 
 

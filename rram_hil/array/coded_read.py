@@ -1,17 +1,18 @@
 """Reading a block of cells at once: orthogonal codes on its rows, the columns' currents decoded.
 
 A Hadamard matrix H of order m has entries of 1 and -1, and H^T H = m. Vector j of a code puts
-V s_r H[j, r + 1] on row r of the block, with the signs s of `row_signs`; from the currents I of one
-column
+V s_r H[j, p_r] on row r of the block, with the places p of `row_places` and the signs s of
+`row_signs`; from the currents I of one column
 
-    G_r = s_r / (m V) sum over j of H[j, r + 1] I_j
+    G_r = s_r / (m V) sum over j of H[j, p_r] I_j
 
 so that every cell is measured m times and the noise of a vector is divided by sqrt(m). Column 0 of
-H, all ones, belongs to no row: the offset of an amplifier falls there and on no cell. Nor do the
-last columns: what is decoded there would be zero without noise, and their mean square is the
-variance of every cell of that column, whatever makes the noise: reads, telegraph steps, rounding.
-The signs keep the currents of all vectors alike and near sqrt(rows) of a cell's, also where all
-cells conduct the same, so that one ADC range serves them; it is chosen from a few vectors first.
+H, all ones, belongs to no row: the offset of an amplifier falls there and on no cell. Nor do others
+between the rows' places: what is decoded there would be zero without noise, and their mean square
+is the variance of every cell of that column, whatever makes the noise: reads, telegraph steps,
+rounding (but `held_back_s`). The signs keep the currents of all vectors alike and near sqrt(rows)
+of a cell's, also where all cells conduct the same, so that one ADC range serves them; it is chosen
+from a few vectors first.
 
 Coded verify: HARP, arXiv 2604.12420. Matrices: Sylvester's doubling and Paley's first construction
 (quadratic residues). The host and the simulated board both use this.
@@ -87,28 +88,38 @@ def hadamard(order: int) -> NDArray[np.int8]:
             q, dtype=np.int8
         )
     while len(matrix) < order:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+        # Each column beside its twin: half a matrix has some of both.
+        matrix = np.kron(matrix, np.array([[1, 1], [1, -1]], dtype=np.int8))
     matrix.flags.writeable = False
     return matrix
 
 
 def row_signs(rows: int) -> NDArray[np.int8]:
-    """1 or -1 a row, -1 where the number of pairs of neighbouring ones in the row's binary number
-    is odd (Rudin and Shapiro).
+    """1 or -1 a row: in which half of its turn a phase is that grows with the square of the row.
+
+    No code adds up such signs: currents of equal cells stay below 4 sqrt(rows) of one cell's, up to
+    512 rows.
     """
-    row = np.arange(rows)
-    pairs = row & (row >> 1)
-    parity = np.zeros(rows, dtype=np.int64)
-    while pairs.any():
-        parity ^= pairs & 1
-        pairs = pairs >> 1
-    return (1 - 2 * parity).astype(np.int8)
+    turns = np.square(np.arange(1, rows + 1)) * ((math.sqrt(5) - 1) / 2)
+    return np.where(turns % 1 < 0.5, 1, -1).astype(np.int8)
+
+
+def row_places(rows: int) -> NDArray[np.int64]:
+    """Columns of the matrix that belong to the rows: the first ones; spread over the matrix where
+    they would leave half of it free.
+
+    A few first columns let vectors come twice, and their rounding with them, which then is no
+    noise.
+    """
+    order = code_order(rows)
+    last = rows if 2 * rows >= order else order - 1
+    return np.linspace(1, last, rows).astype(np.int64)
 
 
 def code(rows: int) -> NDArray[np.int8]:
     """The code of a block: 1 or -1 on each row, shape (vectors, rows)."""
     matrix = hadamard(code_order(rows))
-    signed: NDArray[np.int8] = matrix[:, 1 : rows + 1] * row_signs(rows)
+    signed: NDArray[np.int8] = matrix[:, row_places(rows)] * row_signs(rows)
     return signed
 
 
@@ -117,17 +128,43 @@ def decode(currents_a: FloatArray, rows: int, read_v: float) -> tuple[FloatArray
     (S, shape (columns,)), from the currents of a code (A, shape (vectors, columns)).
     """
     matrix = hadamard(code_order(rows)).astype(np.float64)
-    places = matrix.T @ (currents_a / (len(matrix) * read_v))
-    spare = places[rows + 1 :]
-    conductance = places[1 : rows + 1] * row_signs(rows)[:, None]
+    found = matrix.T @ (currents_a / (len(matrix) * read_v))
+    places = row_places(rows)
+    spare = np.delete(found, [0, *places], axis=0)
+    conductance = found[places] * row_signs(rows)[:, None]
     return conductance, np.sqrt(np.mean(np.square(spare), axis=0))
+
+
+def held_back_s(
+    conductance_s: FloatArray, sigma_s: FloatArray, step_s: float, roundings: int = 1
+) -> FloatArray:
+    """What rounding may take from every cell alike and no spare place shows (S, standard deviation,
+    shape (columns,)), of decoded conductances and their columns' scatter.
+
+    A step of the ADC is `step_s` of one cell; a code is the sum of so many `roundings`. What shakes
+    a cell's current by half a step or more from vector to vector makes of rounding a noise, which
+    the spare places show: read noise, or the other cells. A cell has but two currents, so each
+    other one leaves half of the mean square, and all of it where those lie whole steps apart. So
+    this is the whole rounding error of a single cell without noise, and nothing with a dozen rows
+    or with noise of half a step. (At noise s the mean of a rounding error is
+    exp(-2 (pi s)^2) sin(2 pi x) / pi: Gray and Stockham, IEEE Trans. Inf. Theory 39, 805 (1993).)
+    """
+    vectors = code_order(len(conductance_s))
+    whole = roundings / 12
+    shaken = np.maximum(vectors * np.square(sigma_s / step_s) - whole, 0.0)
+    turns = np.pi * conductance_s / step_s
+    most = np.maximum((1 + np.exp(-8 * np.square(turns))) / 2, np.square(np.cos(2 * turns)))
+    others = np.prod(most, axis=0)
+    # One of the cells is the one that is asked for: it does not shake itself.
+    left = np.minimum(2 * others, 1.0) * np.exp(-4 * np.pi**2 * shaken)
+    return np.asarray(step_s * np.sqrt(whole * left))
 
 
 @dataclass(frozen=True, eq=False)
 class BlockReading:
     """What the codes of one block gave: conductances (S, shape (rows, columns)), the standard
     uncertainty of those of each column (S), status of the same shape as the conductances, the ADC's
-    range (A), and the vectors that it took.
+    range (A), the vectors that it took, and how many of the decoded ADC codes were clipped.
     """
 
     conductance_s: FloatArray
@@ -135,6 +172,7 @@ class BlockReading:
     status: StatusArray
     full_scale_a: float
     vectors: int
+    saturated: int
 
 
 @dataclass(frozen=True)
@@ -177,30 +215,37 @@ def read_block(
         wanted = answer.range_a(inputs)
         if answer.saturated:
             wanted = 8 * pilot.full_scale_a
-        near = pilot.full_scale_a / 8 <= wanted <= pilot.full_scale_a
+        near = not answer.saturated and wanted >= pilot.full_scale_a / 8
         if near or wanted <= LEAST_RANGE_A:
             break
         pilot = replace(pilot, full_scale_a=max(wanted, LEAST_RANGE_A))
     code_read = replace(whole, full_scale_a=max(wanted, LEAST_RANGE_A))
-    sums, tries = np.zeros((len(signs), block.columns)), 0
+    sums, scatter = np.zeros((len(signs), block.columns)), np.zeros(block.columns)
+    widened, saturated = 0, 0
     for _ in range(operation.repeat):
         while True:
             answer = yield from _multiplied(code_read, inputs)
-            vectors, tries = vectors + answer.vectors, tries + 1
-            if not answer.saturated or tries > _MOST_TRIES:
+            vectors += answer.vectors
+            if not answer.saturated or widened == _MOST_TRIES:
                 break
+            widened += 1
             code_read = replace(code_read, full_scale_a=2 * code_read.full_scale_a)
         sums += answer.currents_a
-    lsb_a = code_read.full_scale_a / ((1 << (inputs.adc_bits - 1)) - 1)
-    mean_a = sums / operation.repeat
-    conductance, sigma = decode(mean_a, block.rows, operation.read_v)
-    # Where nothing scatters, all codes may round alike: then nothing but the step is known.
-    halves = 1 if inputs.signed else 2
-    rounding = lsb_a * math.sqrt(halves / 12 / len(signs)) / operation.read_v
-    bad = np.uint8(Status.OVER_RANGE if answer.saturated else Status.OK)
-    status = np.full(conductance.shape, bad, dtype=np.uint8)
+        saturated += answer.saturated
+        scatter += np.square(decode(answer.currents_a, block.rows, operation.read_v)[1])
+    conductance, sigma = decode(sums / operation.repeat, block.rows, operation.read_v)
+    step_s = code_read.full_scale_a / ((1 << (inputs.adc_bits - 1)) - 1) / operation.read_v
+    held_back = held_back_s(
+        conductance, np.sqrt(scatter / operation.repeat), step_s, 1 if inputs.signed else 2
+    )
+    bad = np.uint8(Status.OVER_RANGE if saturated else Status.OK)
     return BlockReading(
-        conductance, np.maximum(sigma, rounding), status, code_read.full_scale_a, vectors
+        conductance,
+        np.hypot(sigma, held_back),
+        np.full(conductance.shape, bad, dtype=np.uint8),
+        code_read.full_scale_a,
+        vectors,
+        saturated,
     )
 
 

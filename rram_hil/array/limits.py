@@ -23,6 +23,7 @@ from rram_hil.array.operations import (
     Scheme,
     Step,
 )
+from rram_hil.array.write_verify_rules import coded_verify
 from rram_hil.errors import LimitError
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Unit
@@ -277,6 +278,10 @@ def _check_program(operation: Program, geometry: Geometry, limits: Limits) -> In
         raise LimitError(
             f"the read of a write-verify is above the read limit of {limits.read_v:g} V"
         )
+    if operation.verify == "coded" and n:
+        reading = coded_verify(operation, np.arange(n))
+        for block in reading.blocks:
+            _check_multiply(reading, block, geometry, limits)
     return np.array(operation.budget())
 
 

@@ -106,11 +106,12 @@ class CodedReadResult:
     of the operation's cells.
 
     `sigma_s` is what one reading scatters by: read and telegraph noise of the whole column and what
-    the ADC rounds away, as the code's spare places show them; NaN where `way` is "cells" and there
-    was one reading. `full_scale_a` is the range that was chosen, one a block. `way` says who made
-    the codes: the board, the host over `Multiply` operations, or nobody, where cells were read
-    singly. `vectors` counts all multiplied vectors, the search for ranges included, `reads` single
-    readings.
+    the ADC rounds away, as the code's spare places show them. Where `way` is "cells" it is that of
+    the mean, with what the instruments state; NaN of one reading. `full_scale_a` is the range that
+    was chosen, one a block. `way` says who made the codes: the board, the host over `Multiply`
+    operations, or nobody, where cells were read singly. `vectors` counts all multiplied vectors,
+    the search for ranges included, `reads` single readings, `saturated` the clipped ADC codes in
+    what was decoded.
     """
 
     conductance_s: FloatArray
@@ -121,6 +122,7 @@ class CodedReadResult:
     reads: int = 0
     way: Literal["board", "multiply", "cells"] = "board"
     span: Span = field(default_factory=Span)
+    saturated: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ put together from single reads, and codes are multiplied from the host or their 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -432,6 +433,7 @@ def _codes_from_host(
         found.vectors,
         way="multiply",
         span=TimeSpan(spans[0].started_s, spans[-1].ended_s),
+        saturated=found.saturated,
     )
 
 
@@ -450,11 +452,14 @@ def _together(parts: list[CodedReadResult]) -> CodedReadResult:
         sum(p.vectors for p in parts),
         way=parts[0].way if parts else "board",
         span=TimeSpan(parts[0].span.started_s, parts[-1].span.ended_s) if parts else TimeSpan(),
+        saturated=sum(p.saturated for p in parts),
     )
 
 
 def _read_singly(operation: CodedRead, can: Capabilities) -> Lowered[CodedReadResult]:
-    """Cell by cell, where the operation says how."""
+    """Cell by cell, where the operation says how. What the instruments state, taken for evenly
+    spread within its bounds, is in sigma: readings that all round alike do not scatter.
+    """
     if operation.cell_read is None:
         raise ConfigError(
             "a coded read needs a multiply, which is not available on this bench; read cell by cell"
@@ -477,9 +482,11 @@ def _read_singly(operation: CodedRead, can: Capabilities) -> Lowered[CodedReadRe
             where=count > 1,
         )
     )
+    floor_s = can.read_floor_a / operation.read_v
+    stated = (can.read_fraction * np.abs(mean) + floor_s) / math.sqrt(3)
     return CodedReadResult(
         mean,
-        spread,
+        np.hypot(spread, stated),
         np.where(count > 0, np.uint8(Status.OK), result.last_status),
         np.full(len(operation.blocks), np.nan),
         0,

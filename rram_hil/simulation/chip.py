@@ -629,6 +629,7 @@ class SimulatedChip:
             np.array([f.full_scale_a for f in found]),
             sum(f.vectors for f in found),
             span=Span(started, self.now_s),
+            saturated=sum(f.saturated for f in found),
         )
 
     def _multiply(self, operation: Multiply, cancel: threading.Event) -> MultiplyResult:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from rram_hil.array import (
     Apply,
+    Block,
     Cells,
+    CodedRead,
     Geometry,
     Limits,
     Multiply,
@@ -420,6 +422,22 @@ def test_a_multiply_is_checked_for_inputs_of_both_signs_and_for_its_place() -> N
     ):
         with pytest.raises(LimitError, match="off the chip"):
             check(Multiply(tile, row, column, columns, inputs), chip, LIMITS)
+
+
+def test_codes_are_checked_as_multiplies_of_both_signs() -> None:
+    chip, block = Geometry(2, 4, 4), Block(1, 2, 2, 2, 2)
+    check(CodedRead((block, Block(0, 0, 4, 0, 4))), chip, LIMITS)
+    with pytest.raises(LimitError, match=r"multiply read voltage 0.3 V"):
+        check(CodedRead((block,), read_v=0.3), chip, LIMITS)
+    with pytest.raises(LimitError, match="WL above the lower"):
+        check(CodedRead((block,), read_v=0.2, wl_v=3.45), chip, LIMITS)
+    with pytest.raises(LimitError, match="off the chip"):
+        check(CodedRead((block, Block(0, 3, 2, 0, 1))), chip, LIMITS)
+    train = PulseTrain(Ramp(1.0, 2.0, 0.1), Ramp(2.0, 2.0), 1e-7)
+    single = Program(block.cells, 0.0, 1e-4, train, train, read_step(0.2, 3.45))
+    check(single, chip, LIMITS)
+    with pytest.raises(LimitError, match="WL above the lower"):
+        check(dataclasses.replace(single, verify="coded"), chip, LIMITS)
 
 
 def test_words_and_waits() -> None:

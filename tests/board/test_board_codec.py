@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
-from dataclasses import fields
+import struct
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ from hypothesis import strategies as st
 from rram_hil.array import (
     Apply,
     ApplyResult,
+    Block,
     Cells,
+    CodedRead,
+    CodedReadResult,
     Geometry,
     Limits,
     Multiply,
@@ -28,6 +33,7 @@ from rram_hil.array import (
     Ramp,
     Scheme,
     Span,
+    Status,
     Step,
     Stop,
     Wait,
@@ -35,11 +41,17 @@ from rram_hil.array import (
     WordsResult,
     WriteWords,
 )
+from rram_hil.array.coded_read import code, row_signs
+from rram_hil.array.coded_read import decode as decoded
 from rram_hil.drivers.dialects import board_codec as host
 from rram_hil.drivers.simulated.board import codec as far
 from rram_hil.errors import LimitError
+from rram_hil.simulation.board_envelope import most_coded_cells
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation
 
 GEOMETRY = Geometry(3, 7, 5)
+DOCUMENT = Path(__file__).parents[2] / "docs" / "board-protocol.md"
 quick = settings(max_examples=50, deadline=None)
 u32 = st.integers(0, 2**32 - 1)
 number = st.integers(1, 2**32 - 1)
@@ -237,6 +249,46 @@ class Invented:
             cells, low, high, *pulses, read, budget, reversals, confirm, unselected, compliance_a
         )
 
+    def coded_program(self) -> Program:
+        operation = self.program()
+        bl, sl, wl = (float(v) for v in self.microvolts(3))
+        read = replace(operation.read, bl_v=bl, sl_v=sl, wl_v=self.pick(None, wl))
+        return replace(operation, read=read, verify="coded")
+
+    def coded_read(self) -> CodedRead:
+        """Blocks one below the other or beside each other, on up to three tiles."""
+        blocks = []
+        for tile in range(int(self.rng.integers(0, GEOMETRY.tiles + 1))):
+            cut = int(self.rng.integers(1, GEOMETRY.rows))
+            columns = int(self.rng.integers(1, GEOMETRY.columns + 1))
+            beside = Block(tile, 0, GEOMETRY.rows, columns, max(1, GEOMETRY.columns - columns))
+            below = Block(tile, cut, GEOMETRY.rows - cut, 0, columns)
+            if columns < GEOMETRY.columns:
+                blocks.append(beside)
+            blocks.append(self.pick(below, Block(tile, cut - 1, 1, columns - 1, 1)))
+        read_v, wl_v = self.rng.integers(1, 2**31) / 1e6, float(self.microvolts(1)[0])
+        repeat = int(self.rng.integers(1, 2**32))
+        return CodedRead(tuple(blocks), float(read_v), wl_v, repeat)
+
+    def coded_result(self, operation: CodedRead) -> CodedReadResult:
+        """Conductances of a column of a size, sigma one a column, a tenth without a value."""
+        n = len(operation.cells)
+        scale = 10.0 ** self.rng.integers(-9, -3)
+        sigma = [
+            np.tile(self.rng.uniform(1e-3, 1e-2, b.columns) * scale, b.rows)
+            for b in operation.blocks
+        ]
+        status = np.where(self.rng.random(n) < 0.1, Status.OVER_RANGE, Status.OK)
+        return CodedReadResult(
+            self.rng.normal(size=n) * scale,
+            np.concatenate([np.zeros(0), *sigma]),
+            status.astype(np.uint8),
+            self.rng.uniform(1e-6, 1e-3, len(operation.blocks)),
+            int(self.counts(1)[0]),
+            span=self.span(),
+            saturated=int(self.counts(1)[0]),
+        )
+
     def multiply(self) -> Multiply:
         bits = int(self.rng.integers(2, 17))
         top = (1 << (bits - 1)) - 1
@@ -257,7 +309,15 @@ class Invented:
 
     def operation(self) -> Operation:
         wait = Wait(float(abs(self.floats(1)[0])))
-        return self.pick(self.apply, self.program, self.multiply, self.words, lambda: wait)()
+        return self.pick(
+            self.apply,
+            self.program,
+            self.coded_program,
+            self.multiply,
+            self.coded_read,
+            self.words,
+            lambda: wait,
+        )()
 
     def span(self) -> Span:
         started_s, ended_s = (float(t) for t in self.floats(2))
@@ -292,7 +352,7 @@ def test_the_board_reads_exactly_the_operation_that_the_host_encoded(some: Inven
 
 
 @quick
-@given(st.sampled_from([0x10, 0x11, 0x12, 0x13, 0x14]), st.binary(max_size=300))
+@given(st.sampled_from([0x10, 0x11, 0x12, 0x13, 0x14, 0x15]), st.binary(max_size=300))
 def test_a_senseless_request_is_refused_or_means_something(kind, payload):
     with contextlib.suppress(far.RefusalError):
         far.parse_operation(kind, payload, GEOMETRY)
@@ -328,7 +388,9 @@ def test_the_host_reads_exactly_the_apply_result_that_the_board_encoded(some):
     result = ApplyResult(
         current, conductance, status, time, some.counts(n), some.counts(n), some.span()
     )
-    assert same(host.decode_result(far.result_reply(5, result, 12), operation, 5), result)
+    assert same(
+        host.decode_result(far.result_reply(5, operation, result, 12), operation, 5), result
+    )
 
 
 @quick
@@ -338,7 +400,9 @@ def test_the_host_reads_exactly_the_program_result_that_the_board_encoded(some):
     n = len(operation.cells)
     status, inside = some.rng.integers(0, 7, n, dtype=np.uint8), some.rng.random(n) < 0.5
     result = ProgramResult(some.floats(n), status, inside, *some.counts(3, n), some.span())
-    assert same(host.decode_result(far.result_reply(5, result, 12), operation, 5), result)
+    assert same(
+        host.decode_result(far.result_reply(5, operation, result, 12), operation, 5), result
+    )
 
 
 @quick
@@ -351,14 +415,164 @@ def test_the_host_reads_exactly_the_products_that_the_board_encoded(some, adc_bi
     )
     sums = some.rng.integers(-(1 << sum_bits), 1 << sum_bits, shape) if operation.words else None
     result = MultiplyResult(codes, float(some.floats(1)[0]), sums, 3, span=some.span())
-    assert same(host.decode_result(far.result_reply(9, result, adc_bits), operation, 9), result)
+    assert same(
+        host.decode_result(far.result_reply(9, operation, result, adc_bits), operation, 9), result
+    )
+
+
+@quick
+@given(invented)
+def test_the_result_of_a_coded_write_verify_tells_its_vectors(some):
+    operation = some.coded_program()
+    n = len(operation.cells)
+    status, inside = some.rng.integers(0, 7, n, dtype=np.uint8), some.rng.random(n) < 0.5
+    counts, vectors = some.counts(3, n), int(some.counts(1)[0])
+    result = ProgramResult(some.floats(n), status, inside, *counts, some.span(), vectors=vectors)
+    reply = far.result_reply(5, operation, result, 12)
+    assert same(host.decode_result(reply, operation, 5), result)
+    with pytest.raises(host.MalformedError, match="4 bytes too many"):
+        host.decode_result(reply, replace(operation, verify="single"), 5)
+
+
+@quick
+@given(invented)
+def test_the_host_reads_the_conductances_of_blocks_to_half_a_step_of_16_bits(some):
+    operation = some.coded_read()
+    result = some.coded_result(operation)
+    reply = far.result_reply(5, operation, result, 12)
+    blocks = operation.blocks
+    assert len(reply) == 32 + sum(8 + 16 * b.columns + 2 * b.size for b in blocks)
+    found = host.decode_result(reply, operation, 5)
+    assert isinstance(found, CodedReadResult)
+    known, first = result.status == Status.OK, 0
+    for block in blocks:
+        cells, shape = slice(first, first + block.size), (block.rows, block.columns)
+        first += block.size
+        wanted = np.where(known, result.conductance_s, 0.0)[cells].reshape(shape)
+        there = known[cells].reshape(shape)
+        step = np.abs(wanted).max(axis=0) / 32767
+        got = np.where(there, found.conductance_s[cells].reshape(shape), 0.0)
+        assert (np.abs(got - wanted) <= step * 0.5000001).all()
+        sigma = np.where(there.any(axis=0), np.hypot(result.sigma_s[cells][: block.columns], 0), 0)
+        told = found.sigma_s[cells].reshape(shape)
+        assert (told == told[0]).all()
+        assert ((sigma <= told[0]) & (told[0] <= np.hypot(sigma, step))).all()
+    assert (np.isnan(found.conductance_s) == ~known).all()
+    plain = ("status", "full_scale_a", "vectors", "saturated", "span", "reads", "way")
+    assert all(same(getattr(found, name), getattr(result, name)) for name in plain)
+
+
+BLOCKS = CodedRead((Block(0, 0, 2, 0, 2), Block(1, 0, 2, 0, 1)))
+READING = CodedReadResult(
+    np.array([1e-5, 2e-5, -3e-7, 0.0, 4e-5, 5e-5]),
+    np.array([1e-8, 2e-8, 1e-8, 2e-8, 3e-8, 3e-8]),
+    np.zeros(6, dtype=np.uint8),
+    np.array([1e-4, 2e-4]),
+    60,
+)
+
+
+def test_a_column_of_zeros_and_a_value_that_is_none_travel_as_such():
+    reading = replace(
+        READING,
+        conductance_s=np.array([0.0, np.nan, 0.0, 2e-5, 4e-5, np.inf]),
+        sigma_s=np.array([1e-8, 2e-8, 1e-8, 2e-8, np.nan, np.nan]),
+    )
+    found = host.decode_result(far.result_reply(5, BLOCKS, reading, 12), BLOCKS, 5)
+    assert isinstance(found, CodedReadResult)
+    np.testing.assert_array_equal(found.conductance_s, [0, np.nan, 0, 2e-5, 4e-5, np.nan])
+    np.testing.assert_array_equal(found.status, [0, 2, 0, 0, 0, 2])
+    assert found.sigma_s[4] == 0
+
+
+@pytest.mark.parametrize(
+    ("offset", "layout", "value", "text"),
+    [
+        (0, "I", 6, "about"),
+        (4, "I", 5, "about"),
+        (32, "d", 0.0, "a full scale of 0"),
+        (40, "d", float("nan"), "a full scale of nan"),
+        (48, "d", float("nan"), "a scale of nan"),
+        (64, "d", -1e-9, "a scale of -1e-09"),
+        (56, "d", float("inf"), "a scale of inf"),
+        (72, "d", float("nan"), "a sigma of nan"),
+        (88, "d", -1e-9, "a sigma of -1e-09"),
+    ],
+)
+def test_a_wrong_reply_of_read_blocks_is_malformed(offset, layout, value, text):
+    reply = bytearray(far.result_reply(5, BLOCKS, READING, 12))
+    struct.pack_into("<" + layout, reply, offset, value)
+    with pytest.raises(host.MalformedError, match=text):
+        host.decode_result(bytes(reply), BLOCKS, 5)
+    for size, problem in ((-1, "too few"), (1, "too many")):
+        whole = far.result_reply(5, BLOCKS, READING, 12)
+        with pytest.raises(host.MalformedError, match=problem):
+            host.decode_result(whole[:size] if size < 0 else whole + b"x", BLOCKS, 5)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "error", "text"),
+    [
+        ([(3, 0, 1, 0, 1)], "RANGE", "off the chip"),
+        ([(0, 6, 2, 0, 1)], "RANGE", "off the chip"),
+        ([(0, 0, 1, 2**32 - 1, 2**32 - 1)], "RANGE", "off the chip"),
+        ([(0, 0, 2, 0, 2), (1, 0, 2, 0, 2), (0, 1, 1, 1, 3)], "RANGE", "shares a cell"),
+        ([(0, 0, 0, 0, 1)], "BAD REQUEST", "a row and a column"),
+    ],
+)
+def test_blocks_that_are_none_are_refused(blocks, error, text):
+    head = struct.pack("<2I2iI", 5, len(blocks), 200000, 3000000, 1)
+    with pytest.raises(far.RefusalError, match=text) as refusal:
+        far.parse_operation(0x15, head + np.array(blocks, "<u4").tobytes(), GEOMETRY)
+    assert refusal.value.name == error
+
+
+@pytest.mark.parametrize(("read_uv", "repeat"), [(0, 1), (-200000, 1), (200000, 0)])
+def test_a_coded_read_without_volts_or_repeats_is_refused(read_uv, repeat):
+    request = struct.pack("<2I2iI5I", 5, 1, read_uv, 3000000, repeat, 0, 0, 1, 0, 1)
+    with pytest.raises(far.RefusalError) as refusal:
+        far.parse_operation(0x15, request, GEOMETRY)
+    assert refusal.value.name == "BAD REQUEST"
+
+
+def test_a_verify_that_is_not_known_is_refused():
+    payload = bytearray(host.encode_program(Invented(3).coded_program(), 1, GEOMETRY))
+    assert payload[18] == 1
+    payload[18] = 2
+    with pytest.raises(far.RefusalError, match="verify 2"):
+        far.parse_operation(0x11, bytes(payload), GEOMETRY)
+
+
+def identified(**changes: Any) -> host.Envelope:
+    can = replace(
+        SimulatedChip(GEOMETRY, Simulation(), read_v=0.3, chip_id="c").capabilities, **changes
+    )
+    names = ("model", "serial", "1", "c")
+    payload = far.identify_reply(can, GEOMETRY, names, max_message=1 << 16, rate=1e5, pace=1.0)
+    return host.decode_identify(payload, 1, "x")
+
+
+@pytest.mark.parametrize("coded", [False, True])
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_envelope_tells_of_codes_and_of_signs(coded, signed):
+    can = identified(coded_read=coded, signed_inputs=signed).capabilities
+    assert (can.coded_read, can.signed_inputs, can.clock) == (coded, signed, "virtual")
+
+
+@given(st.integers(0, 1 << 24))
+def test_both_sides_bound_the_cells_of_blocks_by_what_a_message_holds(max_message):
+    cells = host.max_coded_cells(max_message)
+    assert cells == most_coded_cells(max_message)
+    assert cells == 0 or max(20 + 20 * cells, 32 + 26 * cells) <= max_message < 32 + 26 * (
+        cells + 1
+    )
 
 
 def test_the_host_reads_words_and_waits():
     words, wait = WordsResult(1, Span(1.0, 2.0)), WaitResult(Span(1.0, 2.5))
     writing = WriteWords(Cells.of([(0, 0, 0)]), np.array([3]))
-    assert same(host.decode_result(far.result_reply(2, words, 12), writing, 2), words)
-    assert same(host.decode_result(far.result_reply(2, wait, 12), Wait(1.5), 2), wait)
+    assert same(host.decode_result(far.result_reply(2, writing, words, 12), writing, 2), words)
+    assert same(host.decode_result(far.result_reply(2, Wait(1.5), wait, 12), Wait(1.5), 2), wait)
 
 
 @quick
@@ -381,7 +595,7 @@ def test_a_senseless_reply_is_called_malformed(payload, some):
 
 def test_a_reply_about_another_operation_is_malformed():
     with pytest.raises(host.MalformedError, match="about"):
-        host.decode_result(far.result_reply(4, WaitResult(), 12), Wait(1.0), 5)
+        host.decode_result(far.result_reply(4, Wait(1.0), WaitResult(), 12), Wait(1.0), 5)
 
 
 positive = st.floats(min_value=1e-12, max_value=1e9)
@@ -429,12 +643,12 @@ def test_no_small_setting_is_truncated(width):
 
 def examples() -> list[bytes]:
     """The frames that the document shows."""
-    text = (Path(__file__).parents[2] / "docs" / "board-protocol.md").read_text(encoding="utf-8")
+    text = DOCUMENT.read_text(encoding="utf-8")
     return [bytes.fromhex(block) for block in re.findall(r"```\n([0-9a-f \n]+)```", text)]
 
 
 def test_the_documents_examples_are_what_both_sides_speak():
-    wait, apply, refusal = examples()
+    wait, apply, refusal, blocks = examples()
     kind, payload = host.encode_operation(Wait(1.5), 6, GEOMETRY)
     assert list(host.encode_request(kind, payload, 2, 1, 1024)) == [wait]
     step = Step(np.array([0.2, 0.15]), 0.0, 3.0, 90e-9, "current")
@@ -444,3 +658,62 @@ def test_the_documents_examples_are_what_both_sides_speak():
     assert list(host.encode_request(kind, payload, 3, 1, 1024)) == [apply]
     error = far.RefusalError("NOT ARMED", "not armed", 7).payload()
     assert list(far.reply_frames(kind, 3, 1, 0.5, error, flags=4)) == [refusal]
+    reading = CodedRead((Block(0, 2, 3, 0, 2), Block(0, 0, 2, 4, 1)), 0.2, 3.0, 2)
+    kind, payload = host.encode_operation(reading, 8, GEOMETRY)
+    assert list(host.encode_request(kind, payload, 4, 1, 1024)) == [blocks]
+    assert same(far.parse_operation(kind, payload, GEOMETRY), reading)
+
+
+def test_the_documents_codes_are_what_the_code_makes():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    rows = re.findall(r"^row \d: ([+ -]+)$", text, re.MULTILINE)
+    signs = np.array([[1 if mark == "+" else -1 for mark in row.split()] for row in rows]).T
+    np.testing.assert_array_equal(signs, code(3))
+    (told,) = re.findall(r"^((?:-?\d+ ){19}-?\d+)$", text, re.MULTILINE)
+    currents_a = np.array([float(value) for value in told.split()])[:, None] * 1e-6
+    conductance, sigma = decoded(currents_a, 3, 0.2)
+    np.testing.assert_allclose(conductance[:, 0], [10e-6, 20e-6, 30e-6], rtol=1e-12)
+    assert sigma[0] < 1e-18
+    np.testing.assert_array_equal(np.flatnonzero(row_signs(16) < 0), [0, 2, 3, 7, 9, 10, 11])
+
+
+def documented_code(rows: int) -> Any:
+    """The code of a block as the document tells it, entry by entry: written from the document."""
+    m = 4 * -(-(rows + 17) // 4)
+    while not (found := doublings(m)):
+        m += 4
+    q, k = found
+    h = [[paley(q, v, j) for j in range(q + 1)] for v in range(q + 1)]
+    for _ in range(k):
+        h = [[s * x for x in row for s in signs] for row in h for signs in ((1, 1), (1, -1))]
+    # The same entry by entry, as a board without room for H makes it.
+    for v, j in [(0, 0), (m - 1, m - 1), (m // 2, m - 3), (m // 3, 2), (m - 5, m // 2 + 1)]:
+        first = paley(q, v >> k, j >> k)
+        assert h[v][j] == first * (-1) ** (v & j & ((1 << k) - 1)).bit_count()
+    place = [r + 1 for r in range(rows)]
+    if 2 * rows < m:
+        place = [1 + (r * (m - 2) // (rows - 1) if rows > 1 else 0) for r in range(rows)]
+    sign = [(-1) ** (math.isqrt(5 * n**4) - n**2) for n in range(1, rows + 1)]
+    return np.array([[sign[r] * h[v][place[r]] for r in range(rows)] for v in range(m)])
+
+
+def paley(q: int, v: int, j: int) -> int:
+    if v == 0 or j == 0:
+        return 1
+    return -1 if v == j or (j - v) % q in {x * x % q for x in range(1, q)} else 1
+
+
+def doublings(m: int) -> tuple[int, int] | None:
+    k = 0
+    while m > 2:
+        if m % 4 == 0 and all((m - 1) % d for d in range(2, m - 1)):
+            return m - 1, k
+        if m % 2:
+            return None
+        m, k = m // 2, k + 1
+    return None
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 40, 47, 100, 128])
+def test_a_code_made_after_the_document_is_the_code(rows):
+    np.testing.assert_array_equal(documented_code(rows), code(rows))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from hypothesis import strategies as st
 from rram_hil.array import (
     Apply,
     ApplyResult,
+    Block,
     Cells,
+    CodedRead,
+    CodedReadResult,
     Geometry,
     Limits,
     Multiply,
@@ -113,6 +116,10 @@ def assert_same(found: Any, expected: Any) -> None:
             assert times == pytest.approx((other.started_s, other.ended_s), rel=1e-9)
         elif field.name == "time_s":
             np.testing.assert_allclose(one, other, rtol=1e-9)
+        elif isinstance(found, CodedReadResult) and field.name in ("conductance_s", "sigma_s"):
+            # 16 bits for each column.
+            atol = np.abs(expected.conductance_s).max(initial=0.0) / 65534
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1.00001 * atol)
         elif isinstance(one, np.ndarray):
             np.testing.assert_array_equal(one, other, err_msg=field.name)
         else:
@@ -198,18 +205,30 @@ def programs(draw: st.DrawFn) -> Operation:
         Ramp(levels(draw, rng, n, 3.0, 3.5), 3.5),
         pulse_width(draw),
     )
+    coded = draw(st.booleans())
+    read_v = round(rng.uniform(0.1, 0.2), 6) if coded else levels(draw, rng, n, 0.1, 0.2)
     return Program(
         cells,
         low,
         low + 1e-5,
         sets,
         resets,
-        Step(levels(draw, rng, n, 0.1, 0.2), 0.0, 3.0, 1e-6, "current"),
+        Step(read_v, 0.0, 3.0, 1e-6, "current"),
         max_pulses=rng.integers(0, 12, n),
         max_reversals=draw(st.integers(0, 4)),
         confirm=draw(st.integers(0, 2)),
         unselected=draw(SCHEMES),
+        verify="coded" if coded else "single",
     )
+
+
+@st.composite
+def coded_reads(draw: st.DrawFn) -> Operation:
+    row, column = draw(st.integers(1, GEOMETRY.rows - 1)), draw(st.integers(1, 23))
+    above = Block(draw(st.integers(0, 1)), 0, row, 0, column)
+    below = Block(draw(st.integers(0, 1)), row, GEOMETRY.rows - row, column - 1, 24 - column)
+    blocks = draw(st.sampled_from([(), (above,), (below,), (above, below)]))
+    return CodedRead(blocks, 0.15, 3.0, draw(st.integers(1, 3)))
 
 
 @st.composite
@@ -239,7 +258,7 @@ def words(draw: st.DrawFn) -> Operation:
 
 
 waits = st.sampled_from([0.0, 1e-6, 0.25, 1000.1]).map(Wait)
-operations = st.one_of(applies(), programs(), multiplies(), words(), waits)
+operations = st.one_of(applies(), programs(), multiplies(), coded_reads(), words(), waits)
 
 
 @settings(max_examples=12, deadline=None)
@@ -279,7 +298,7 @@ def test_the_length_of_a_reply_is_known_without_writing_it() -> None:
         status = np.zeros((n, m), dtype=np.uint8)
         applied = ApplyResult(grid, grid, status, grid, counts, counts, span)
         apply = read(ALL[:n], repeat=m) if m else Apply(ALL[:n], (Step(0.0, 0.0, 3.0, 1e-6),))
-        assert result_bytes(apply, applied, 12) == len(result_reply(7, applied, 12))
+        assert result_bytes(apply, applied, 12) == len(result_reply(7, apply, applied, 12))
         train = PulseTrain(Ramp(1.0, 2.0), Ramp(2.0, 2.0), 1e-7)
         program = Program(
             ALL[:n], np.zeros(n), np.ones(n), train, train, Step(0.2, 0.0, 3.0, 1e-6, "current")
@@ -287,15 +306,26 @@ def test_the_length_of_a_reply_is_known_without_writing_it() -> None:
         programmed = ProgramResult(
             np.zeros(n), status[:, :0].any(axis=1).astype(np.uint8), counts > 0, *[counts] * 3, span
         )
-        assert result_bytes(program, programmed, 12) == len(result_reply(7, programmed, 12))
+        assert result_bytes(program, programmed, 12) == len(
+            result_reply(7, program, programmed, 12)
+        )
+        coded = replace(program, verify="coded")
+        assert result_bytes(coded, programmed, 12) == len(result_reply(7, coded, programmed, 12))
+    blocks = CodedRead((Block(0, 0, 2, 0, 3), Block(1, 0, 1, 0, 1)))
+    reading = CodedReadResult(
+        np.zeros(7), np.zeros(7), np.zeros(7, dtype=np.uint8), np.ones(2), 40, span=span
+    )
+    assert result_bytes(blocks, reading, 12) == len(result_reply(7, blocks, reading, 12))
     block = Multiply(0, 0, 0, 3, np.zeros((2, 4), dtype=np.int16))
     codes = np.zeros((2, 3), dtype=np.int32)
     for sum_ in (None, 0, (1 << 31) - 1, 1 << 31, -(1 << 31), -(1 << 31) - 1):
         sums = None if sum_ is None else np.full((2, 3), sum_, dtype=np.int64)
         for adc_bits in (12, 16, 17):
             product = MultiplyResult(codes, 1e-9, sums, 0, False, span)
-            assert result_bytes(block, product, adc_bits) == len(result_reply(7, product, adc_bits))
+            assert result_bytes(block, product, adc_bits) == len(
+                result_reply(7, block, product, adc_bits)
+            )
     stored, waited = WordsResult(3, span), WaitResult(span)
     write = WriteWords(ALL[:3], np.zeros(3, dtype=np.int32))
-    assert result_bytes(write, stored, 12) == len(result_reply(7, stored, 12))
-    assert result_bytes(Wait(1.0), waited, 12) == len(result_reply(7, waited, 12))
+    assert result_bytes(write, stored, 12) == len(result_reply(7, write, stored, 12))
+    assert result_bytes(Wait(1.0), waited, 12) == len(result_reply(7, Wait(1.0), waited, 12))

@@ -9,7 +9,7 @@ import binascii
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,10 @@ from pydantic import ValidationError
 from rram_hil.array import (
     Apply,
     ApplyResult,
+    Block,
     Cells,
+    CodedRead,
+    CodedReadResult,
     Geometry,
     Limits,
     Measured,
@@ -31,6 +34,7 @@ from rram_hil.array import (
     Ramp,
     Result,
     Scheme,
+    Status,
     Step,
     Stop,
     Volts,
@@ -64,6 +68,7 @@ COMMANDS = {
     0x12: "MULTIPLY",
     0x13: "WRITE_WORDS",
     0x14: "WAIT",
+    0x15: "READ_BLOCKS",
 }
 ERRORS = {
     "BAD REQUEST": 1,
@@ -92,6 +97,7 @@ _SCHEMES = {
     4: Scheme.THIRD,
 }
 _MEASURES: dict[int, Measured] = {0: "no", 1: "current", 2: "gate"}
+_VERIFIES: dict[int, Literal["single", "coded"]] = {0: "single", 1: "coded"}
 _FLOATS = np.int32(-2147483648)
 _STEP = np.dtype(
     [("width_ps", "<u8"), ("measure", "u1"), ("per_cell", "u1"), ("_", "<u2"), ("uv", "<i4", (3,))]
@@ -351,7 +357,7 @@ def _apply(fields: _Fields, geometry: Geometry) -> Apply:
 
 
 def _program(fields: _Fields, geometry: Geometry) -> Program:
-    _, n, confirm, reversals, scheme, per_cell, compliance = fields.numbers("IIIIBBxxd")
+    _, n, confirm, reversals, scheme, per_cell, verify, compliance = fields.numbers("IIIIBBBxd")
     trains = []
     for _ in range(2):
         (width_ps,) = fields.numbers("Q")
@@ -384,6 +390,7 @@ def _program(fields: _Fields, geometry: Geometry) -> Program:
         confirm=confirm,
         unselected=_known(_SCHEMES, scheme, "scheme"),
         compliance_a=_optional(compliance),
+        verify=_known(_VERIFIES, verify, "verify"),
     )
 
 
@@ -408,12 +415,33 @@ def _wait(fields: _Fields, _: Geometry) -> Wait:
     return Wait(fields.numbers("IId")[2])
 
 
+def _read_blocks(fields: _Fields, geometry: Geometry) -> CodedRead:
+    _, n, read_uv, wl_uv, repeat = fields.numbers("IIiiI")
+    taken = np.zeros(geometry.shape, dtype=np.bool_)
+    blocks = []
+    for tile, row, rows, column, columns in fields.array("<u4", 5 * n).reshape(n, 5).tolist():
+        place = f"tile {tile}, {rows} rows from {row}, {columns} columns from {column}"
+        if (
+            tile >= geometry.tiles
+            or row + rows > geometry.rows
+            or column + columns > geometry.columns
+        ):
+            raise RefusalError("RANGE", f"block of {place} is off the chip of {geometry.shape}")
+        region = taken[tile, row : row + rows, column : column + columns]
+        if region.any():
+            raise RefusalError("RANGE", f"block of {place} shares a cell with another")
+        region[:] = True
+        blocks.append(Block(tile, row, rows, column, columns))
+    return CodedRead(tuple(blocks), read_uv / 1e6, wl_uv / 1e6, repeat)
+
+
 _OPERATIONS: dict[int, Callable[[_Fields, Geometry], Operation]] = {
     0x10: _apply,
     0x11: _program,
     0x12: _multiply,
     0x13: _write_words,
     0x14: _wait,
+    0x15: _read_blocks,
 }
 
 
@@ -505,8 +533,11 @@ def identify_reply(
         can.gate_current,
         can.compliance,
         can.counters,
+        can.clock == "virtual",
+        can.coded_read,
+        not can.signed_inputs,
     )
-    flags = sum(1 << bit for bit, there in enumerate((*abilities, can.clock == "virtual")) if there)
+    flags = sum(1 << bit for bit, there in enumerate(abilities) if there)
     schemes = sum(1 << bit for bit, scheme in _SCHEMES.items() if scheme in can.schemes)
     width = struct.pack(
         "<3Q", *(round(s * 1e12) for s in (can.width_s.low, can.width_s.high, can.width_s.step))
@@ -563,7 +594,7 @@ def self_test_reply(findings: list[tuple[bool, float, str, str]]) -> bytes:
     return bytes([len(lines)]) + b"".join(lines)
 
 
-def result_reply(number: int, result: Result, adc_bits: int) -> bytes:
+def result_reply(number: int, operation: Operation, result: Result, adc_bits: int) -> bytes:
     """The reply of an operation."""
 
     def start(n: int) -> bytes:
@@ -586,10 +617,40 @@ def result_reply(number: int, result: Result, adc_bits: int) -> bytes:
             column(c, "<u4") for c in (result.set_pulses, result.reset_pulses, result.reads)
         )
         ends = column(result.status, "u1") + column(result.inside, "u1")
-        return start(result.status.size) + column(result.conductance_s, "<f8") + counts + ends
+        coded = isinstance(operation, Program) and operation.verify == "coded"
+        vectors = struct.pack("<I", result.vectors) if coded else b""
+        cells = column(result.conductance_s, "<f8") + counts + ends
+        return start(result.status.size) + cells + vectors
+    if isinstance(result, CodedReadResult) and isinstance(operation, CodedRead):
+        return start(result.status.size) + _conductances(operation.blocks, result)
     if isinstance(result, MultiplyResult):
         return start(result.codes.shape[0]) + _products(result, 2 if adc_bits <= 16 else 4)
     return start(result.written if isinstance(result, WordsResult) else 0)
+
+
+def _conductances(blocks: tuple[Block, ...], result: CodedReadResult) -> bytes:
+    """What the codes gave, in 16 bits a cell: each column of a block has a scale of its own."""
+    scales, sigmas, codes, first = [], [], [], 0
+    for block in blocks:
+        cells, shape = slice(first, first + block.size), (block.rows, block.columns)
+        first += block.size
+        value = result.conductance_s[cells].reshape(shape)
+        known = (result.status[cells].reshape(shape) == Status.OK) & np.isfinite(value)
+        value = np.where(known, value, 0.0)
+        scale = np.abs(value).max(axis=0) / 32767
+        steps = np.rint(np.divide(value, scale, out=np.zeros(shape), where=scale > 0))
+        # Rounding to a step is an error of its own, evenly spread over the step.
+        sigma = np.hypot(result.sigma_s[cells].reshape(shape)[0], scale / np.sqrt(12))
+        scales.append(scale)
+        sigmas.append(np.where(known.any(axis=0) & np.isfinite(sigma), sigma, 0.0))
+        codes.append(np.where(known, np.clip(steps, -32767, 32767), -32768))
+    head = struct.pack("<II", result.vectors, result.saturated)
+    columns = [result.full_scale_a, *scales, *sigmas]
+    return (
+        head
+        + b"".join(c.astype("<f8").tobytes() for c in columns)
+        + b"".join(c.astype("<i2").tobytes() for c in codes)
+    )
 
 
 def _products(result: MultiplyResult, code_bytes: int) -> bytes:
