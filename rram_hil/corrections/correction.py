@@ -244,7 +244,8 @@ class Correction:
             if not explained:
                 status[part] = Status.NOT_A_NUMBER
             # A cell behind a resistance: dG/dA = (G/A)^2; of cells that hardly conduct, 1.
-            ratio = np.divide(found.ravel(), seen, out=np.ones_like(seen), where=seen > 0)
+            least = 5 * sigma[part]
+            ratio = (np.abs(found.ravel()) + least) / (np.abs(seen) + least)
             sigma[part] *= np.maximum(ratio, 1.0) ** 2
         return replace(result, conductance_s=siemens, sigma_s=sigma, status=status)
 

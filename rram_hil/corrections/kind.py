@@ -76,7 +76,7 @@ class Wires:
         lines = Lines.of(
             self.pitch_ohm, column=block.column, rows_below=self.rows - block.row - block.rows
         )
-        found, explained = correct_map(seen_s, lines, "grounded")
+        found, explained = correct_map(seen_s, lines, "grounded", below_zero=True)
         access = self.access_ohm if abs(gate_v - self.gate_v) <= SAME_GATE_V else 0.0
         left = 1 - found * access
         explained &= bool((left > 0).all())

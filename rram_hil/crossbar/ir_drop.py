@@ -108,14 +108,17 @@ def apparent_map(g_s: FloatArray, lines: Lines, scheme: Scheme) -> FloatArray:
     return _floating(g, lines)[0]
 
 
-def correct_map(apparent_s: FloatArray, lines: Lines, scheme: Scheme) -> tuple[FloatArray, bool]:
+def correct_map(
+    apparent_s: FloatArray, lines: Lines, scheme: Scheme, *, below_zero: bool = False
+) -> tuple[FloatArray, bool]:
     """True conductances (S) of a measured map, shape (rows, columns), and whether they reproduce
     it.
 
     Where they do not (more current than the wires let through, no agreement within 60 rounds) the
     result is not to be used; cells that no conductance explains are NaN. Readings at or below zero,
-    which noise makes of cells that hardly conduct, stay as they are and count as zero for the
-    others. Raises `ValueError` for readings that are not finite and, with floating lines, for maps
+    which noise makes of cells that hardly conduct, count as zero for the others and stay as they
+    are; in `grounded`, `below_zero` frees them as all others. There results may be below zero, too.
+    Raises `ValueError` for readings that are not finite and, with floating lines, for maps
     of more than 1024 cells.
     """
     a = _checked(apparent_s, scheme)
@@ -125,11 +128,10 @@ def correct_map(apparent_s: FloatArray, lines: Lines, scheme: Scheme) -> tuple[F
         return found, bool((left > 0).all())
     if scheme == "row":
         return _from_row_currents(a, lines)
-    measured = np.maximum(a, 0.0)
     found, converged = (
-        _follow(measured, lines) if scheme == "grounded" else _newton(measured, lines)
+        _follow(a, lines) if scheme == "grounded" else _newton(np.maximum(a, 0.0), lines)
     )
-    return np.where(a > 0, found, a), converged
+    return np.where((a > 0) | below_zero, found, a), converged
 
 
 def _checked(values: FloatArray, scheme: Scheme) -> FloatArray:
@@ -220,29 +222,32 @@ def _slopes(g: FloatArray, lines: Lines) -> FloatArray:
 
 
 def _follow(measured: FloatArray, lines: Lines) -> tuple[FloatArray, bool]:
-    at = measured > 0
-    if not at.any():
-        return np.zeros(measured.shape), True
-    wanted = measured[at]
+    """All cells at once. Noise and the shared drops may leave less at a cell that hardly conducts
+    than no conductance at all explains: below zero it counts by its slope alone.
+    """
+    usual = np.median(measured[measured > 0]) if (measured > 0).any() else 0.0
+    if usual == 0:
+        return measured.copy(), True
     g = measured.copy()
-    slope = _slopes(g, lines)[at]
+    slope = _slopes(np.maximum(g, 0.0), lines)
     gs: list[FloatArray] = []
     steps: list[FloatArray] = []
     for k in range(_ROUNDS):
-        predicted = _grounded(g, lines)[at]
-        if _agree(predicted, wanted):
+        predicted = _grounded(np.maximum(g, 0.0), lines) + slope * np.minimum(g, 0.0)
+        if (np.abs(predicted - measured) <= AGREES * np.maximum(measured, 1e-3 * usual)).all():
             return g, True
         if k == _SECOND_LOOK:
-            slope, gs, steps = _slopes(g, lines)[at], [], []
-        here = g[at]
-        step = (wanted - predicted) / slope
+            slope, gs, steps = _slopes(np.maximum(g, 0.0), lines), [], []
+        here = g.ravel()
+        step = ((measured - predicted) / slope).ravel()
         gs, steps = [*gs, here][-_DEPTH - 1 :], [*steps, step][-_DEPTH - 1 :]
         there = here + step
         if len(steps) > 1:
             df = np.stack([b - c for b, c in zip(steps[1:], steps, strict=False)], axis=1)
             dx = np.stack([b - c for b, c in zip(gs[1:], gs, strict=False)], axis=1)
             there = there - (dx + df) @ np.linalg.lstsq(df, step, rcond=1e-10)[0]
-        g[at] = np.clip(there, 0.2 * here, 5 * here)
+        size = np.maximum(np.abs(here), 0.1 * usual)
+        g = np.clip(there, here - 0.8 * size, here + 4 * size).reshape(g.shape)
     return g, False
 
 
