@@ -212,12 +212,6 @@ network = "{plan.inputs}/teacher.safetensors"
 images = "{test}"
 
 [[step]]
-name = "float student"
-protocol = "reference"
-network = "{plan.inputs}/student.safetensors"
-images = "{test}"
-
-[[step]]
 name = "form"
 protocol = "forming"
 bl_v = {{ start_v = 2.4, stop_v = 4.0, step_v = 0.1 }}

@@ -20,6 +20,7 @@ from rram_hil.demo.table import (
     mean_rows,
     student_maps,
 )
+from rram_hil.networks.word_costs import WordCosts
 from rram_hil.report import model
 from rram_hil.report.page import write_report
 from rram_hil.simulation.config import Timing
@@ -68,8 +69,9 @@ def show(demo: Demo, output: Output) -> None:
         chips = demo.results(device)
         many = f", mean of {len(chips)} chips" if len(chips) > 1 else ""
         output.heading(f"{TITLES[device]}{many}")
-        rows = [(row.name, per_cent(row.accuracy), *_spent(row)) for row in mean_rows(chips)]
-        output.table(_COLUMNS, rows)
+        rows = mean_rows(chips)
+        output.table(_COLUMNS, [(r.name, per_cent(r.accuracy), *_spent(r)) for r in rows])
+        output.table(_WORD_COLUMNS, [_kept(row.name, row.words) for row in rows if row.words])
         for line in _account(chips):
             output.line(line, indent=2)
     first = demo.results(demo.devices[0])[0]
@@ -100,42 +102,22 @@ def show(demo: Demo, output: Output) -> None:
     output.command(f"rram-hil show {demo.folder / 'run.h5'}")
 
 
-_COLUMNS = (
-    "",
-    ">accuracy",
-    ">pulses",
-    ">reads",
-    ">vectors",
-    ">bench time",
-    ">words",
-    ">of weights",
-    ">bits",
-    ">of MAC",
-)
+_COLUMNS = ("", ">accuracy", ">pulses", ">reads", ">vectors", ">bench time")
+_WORD_COLUMNS = ("on the chip", ">words", ">digital", ">of weights", ">bits", ">of MAC")
 
 
 def _spent(row: Row) -> tuple[str, ...]:
-    """Costs and words of a row as its columns show them."""
-    words = row.words
-    kept = (
-        (
-            f"{number(words.words)} + {number(words.digital)}",
-            per_cent(words.fraction),
-            number(words.bits),
-            per_cent(words.mac_share),
-        )
-        if words is not None
-        else ("-",) * 4
-    )
+    """Costs of a row as its columns show them."""
     if row.reference:
-        return ("-",) * 4 + kept
-    return (
-        number(row.pulses),
-        number(row.reads),
-        number(row.vectors),
-        duration(row.bench_seconds),
-        *kept,
-    )
+        return ("-",) * 4
+    counts = (number(n) for n in (row.pulses, row.reads, row.vectors))
+    return (*counts, duration(row.bench_seconds))
+
+
+def _kept(name: str, words: WordCosts) -> tuple[str, ...]:
+    """What a row keeps in digital memory, as its columns show it."""
+    shares = per_cent(words.fraction), number(words.bits), per_cent(words.mac_share)
+    return (name, number(words.words), number(words.digital), *shares)
 
 
 def _account(chips: list[ChipResult]) -> tuple[str, ...]:

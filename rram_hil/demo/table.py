@@ -17,7 +17,7 @@ from rram_hil.simulation.config import Timing
 from rram_hil.storage.run_reader import RunFile, read_run
 
 FLOAT, ONE_SHOT, SINGLE, CODED = "float", "one-shot", "R-V-W", "coded R-V-W"
-KD_FLOAT, KD_ONE_SHOT, KD_SINGLE, RSA = "KD, float", "KD, one-shot", "KD + R-V-W", "KD + RSA"
+KD_ONE_SHOT, KD_SINGLE, RSA = "KD, one-shot", "KD + R-V-W", "KD + RSA"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Row:
     @property
     def reference(self) -> bool:
         """Whether it does not run on the chip."""
-        return self.name in (FLOAT, KD_FLOAT)
+        return self.name == FLOAT
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,6 @@ _ROWS = (
     (ONE_SHOT, "infer one-shot", ("program teacher",)),
     (SINGLE, "infer verified", ("program teacher", "verify teacher")),
     (CODED, "infer verified by codes", ("program teacher again", "verify teacher by codes")),
-    (KD_FLOAT, "float student", ()),
     (KD_ONE_SHOT, "infer student", ("program student",)),
     (KD_SINGLE, "infer verified student", ("program student", "verify student")),
     (RSA, "infer adapted", ("program student", "adapt student")),

@@ -129,12 +129,9 @@ class VectorNoise:
         blocks = -(-(first + count) // _BLOCK) - block
         skip = first - block * _BLOCK
         for group in range(columns.start // _GROUP, -(-columns.stop // _GROUP)):
-            self._generator.state = {
-                "bit_generator": "PCG64DXSM",
-                "state": _stream(self._seed, self._tile, group),
-                "has_uint32": 0,
-                "uinteger": 0,
-            }
+            state = self._generator.state
+            state["state"] = _stream(self._seed, self._tile, group)
+            self._generator.state = state
             self._generator.advance(block * _WORDS)
             words = self._generator.random_raw(blocks * _WORDS).astype("<u8", copy=False)
             bits = words.view("<u2").reshape(blocks, _GROUP, _BLOCK).transpose(1, 0, 2)

@@ -142,6 +142,8 @@ def _came(execution: Execution) -> Columns:
         columns["not_ok"] = int(np.count_nonzero(ran != Status.OK))
     if isinstance(result, ProgramResult | CodedReadResult) and result.vectors:
         columns["vectors"] = result.vectors
+    if isinstance(result, CodedReadResult):
+        columns["saturated"] = result.saturated
     if record.kind == "MultiplyResult":
         columns |= {name: meta[name] for name in ("saturated", "lsb_a", "emulated")}
     return columns
