@@ -935,7 +935,7 @@ class TestChipBoard(Driver):
             length_s = vectors * (settle_s + spent.get("multiply_s", 0.0))
         elif isinstance(operation, Program) and operation.verify == "coded":
             # Rounds of readings: at worst cells of every column wait on rows far from each other.
-            blocks = Block.covering(operation.cells)
+            blocks = Block.around(operation.cells)
             vectors = sum(b.columns * _code_vectors(b, 1, can) for b in blocks)
             round_s = vectors * (settle_s + spent.get("multiply_s", 0.0))
             rounds = (1 + int(operation.budget().max(initial=0))) * (1 + operation.confirm)

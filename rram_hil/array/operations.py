@@ -472,6 +472,19 @@ class Block:
             for k, width in zip(start, widths, strict=True)
         )
 
+    @classmethod
+    def around(cls, cells: Cells) -> tuple[Block, ...]:
+        """The smallest rectangle around those of `cells` that lie on one tile, for each such
+        tile.
+        """
+        blocks = []
+        for tile in np.unique(cells.tile):
+            row, column = (a[cells.tile == tile] for a in (cells.row, cells.column))
+            corner = int(row.min()), int(column.min())
+            rows, columns = int(row.max()) - corner[0] + 1, int(column.max()) - corner[1] + 1
+            blocks.append(cls(int(tile), corner[0], rows, corner[1], columns))
+        return tuple(blocks)
+
 
 @dataclass(frozen=True, eq=False)
 class CodedRead(Request["CodedReadResult"]):

@@ -122,13 +122,13 @@ class WriteVerify:
 
 
 def coded_verify(operation: Program, at: IntArray) -> CodedRead:
-    """The reading of a coded verify: blocks that cover the cells at positions `at`, at the volts of
+    """The reading of a coded verify: rectangles around the cells at positions `at`, at the volts of
     the operation's read step.
     """
     read = operation.read
     gate = read.levels("wl", 1)
     return CodedRead(
-        Block.covering(operation.cells[at]),
+        Block.around(operation.cells[at]),
         float(np.abs(read.cell_v(1)[0])),
         0.0 if gate is None else float(gate[0]),
         label=operation.label,

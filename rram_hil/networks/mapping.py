@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 
 from rram_hil.array import Block as Rectangle
 from rram_hil.array import Cells, Geometry, WriteWords
+from rram_hil.array.coded_read import PILOTS, code_order
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.network import Float32, finite_tensor
 from rram_hil.types import FloatArray, IntArray
@@ -31,6 +32,8 @@ from rram_hil.validation import (
     StrictModel,
 )
 
+CELLS_A_VECTOR = 10
+"""A vector of a multiply takes about as long as so many cells take on the link (2 us, 10 MB/s)."""
 Missing = Literal["target", "zero", "refuse"]
 """What stands in for a reading that is not a number: the cell's target, no conductance, or a
 `DataError`.
@@ -177,21 +180,30 @@ class Mapping:
 
     @cached_property
     def rectangles(self) -> tuple[Rectangle, ...]:
-        """The blocks of all layers as rectangles of cells, those beside each other on the same rows
-        as one.
+        """The blocks of all layers as rectangles of cells, those beside each other from the same row
+        on as one where a coded read of both saves more time in vectors than the cells between cost
+        on the link.
         """
         places = sorted(
-            (b.tile, b.row, b.inputs, b.column, 2 * b.outputs)
+            (b.tile, b.row, b.column, b.inputs, 2 * b.outputs)
             for layer in self.layers
             for b in layer.blocks
         )
-        joined: list[tuple[int, int, int, int, int]] = []
-        for tile, row, rows, column, columns in places:
-            if joined and joined[-1][:3] == (tile, row, rows) and sum(joined[-1][3:]) == column:
-                columns += joined[-1][4]
-                column = joined.pop()[3]
-            joined.append((tile, row, rows, column, columns))
-        return tuple(Rectangle(*place) for place in joined)
+        joined: list[Rectangle] = []
+        for tile, row, column, rows, columns in places:
+            here = Rectangle(tile, row, rows, column, columns)
+            if joined and (joined[-1].tile, joined[-1].row) == (tile, row):
+                left = joined[-1]
+                whole = Rectangle(
+                    tile, row, max(left.rows, rows), left.column, left.columns + columns
+                )
+                saved = code_order(min(left.rows, rows)) + PILOTS
+                idle = whole.size - left.size - here.size
+                if left.column + left.columns == column and idle <= CELLS_A_VECTOR * saved:
+                    joined[-1] = whole
+                    continue
+            joined.append(here)
+        return tuple(joined)
 
     @cached_property
     def target_s(self) -> FloatArray:

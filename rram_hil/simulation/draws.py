@@ -98,13 +98,15 @@ def _quantiles() -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=4096)
-def _stream(seed: int, tile: int, group: int) -> dict[str, int]:
-    """Where the noise stream of a tile's group of columns begins: a PCG64 state of its own."""
+def _stream(seed: int, tile: int, group: int) -> tuple[int, int]:
+    """Where the noise stream of a tile's group of columns begins: state and increment of a PCG64
+    of its own.
+    """
     words = np.arange(4, dtype=np.uint64) + np.uint64(((tile << 20 | group) << 2) & _MASK)
     words *= np.uint64(_GOLDEN)
     key = [int(word) for word in _mix(words + _key(seed, Purpose.MULTIPLY))]
     # A PCG64 stream is chosen by its increment, which must be odd.
-    return {"state": key[0] << 64 | key[1], "inc": key[2] << 64 | key[3] | 1}
+    return key[0] << 64 | key[1], key[2] << 64 | key[3] | 1
 
 
 class VectorNoise:
@@ -130,7 +132,7 @@ class VectorNoise:
         skip = first - block * _BLOCK
         for group in range(columns.start // _GROUP, -(-columns.stop // _GROUP)):
             state = self._generator.state
-            state["state"] = _stream(self._seed, self._tile, group)
+            state["state"]["state"], state["state"]["inc"] = _stream(self._seed, self._tile, group)
             self._generator.state = state
             self._generator.advance(block * _WORDS)
             words = self._generator.random_raw(blocks * _WORDS).astype("<u8", copy=False)
