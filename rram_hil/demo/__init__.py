@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rram_hil.demo.chips import ChipRun, run_chip, run_side_by_side
+from rram_hil.demo.chips import run_side_by_side
 from rram_hil.demo.files import plans
 from rram_hil.demo.present import Demo, show, write_page, write_summary
 from rram_hil.demo.progress import Bars
@@ -42,11 +42,8 @@ def run_demo(
         trained = train(data, seed, bars.training, threads)
         trained.write(folder)
         chips = plans(seed, mnist=data is not None)
-        runs: list[ChipRun]
-        if data is None:
-            runs = [run_chip(plan, folder, 0, bars.watcher(plan.chip), threads) for plan in chips]
-        else:
-            runs = run_side_by_side(chips, folder, WIRE_IMAGES, bars.step)
+        wire_images = 0 if data is None else WIRE_IMAGES
+        runs = run_side_by_side(chips, folder, wire_images, bars.step, threads or 1)
     demo = Demo(
         folder,
         trained.name,

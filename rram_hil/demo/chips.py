@@ -1,6 +1,4 @@
-"""Running the demonstration's chips: in turn in this process, or side by side in processes of their
-own.
-"""
+"""Running the demonstration's chips side by side, in processes of their own."""
 
 from __future__ import annotations
 
@@ -82,7 +80,7 @@ def run_chip(
 
 
 def run_side_by_side(
-    plans: list[Plan], folder: Path, wire_images: int, told: Told
+    plans: list[Plan], folder: Path, wire_images: int, told: Told, threads: int = 1
 ) -> list[ChipRun]:
     """Run chips in processes of their own, as many at a time as there are processors; the first one
     checks the wire.
@@ -92,7 +90,9 @@ def run_side_by_side(
         steps: Queue[Step] = manager.Queue()
         with ProcessPoolExecutor(min(len(plans), os.cpu_count() or 1), context) as pool:
             runs: list[Future[ChipRun]] = [
-                pool.submit(_run_elsewhere, plan, folder, wire_images if k == 0 else 0, steps)
+                pool.submit(
+                    _run_elsewhere, plan, folder, wire_images if k == 0 else 0, steps, threads
+                )
                 for k, plan in enumerate(plans)
             ]
             try:
@@ -107,9 +107,11 @@ def run_side_by_side(
             return [run.result() for run in runs]
 
 
-def _run_elsewhere(plan: Plan, folder: Path, wire_images: int, steps: Queue[Step]) -> ChipRun:
+def _run_elsewhere(
+    plan: Plan, folder: Path, wire_images: int, steps: Queue[Step], threads: int
+) -> ChipRun:
     watcher = _Distant(plan.chip, steps)
-    run = run_chip(plan, folder, wire_images, watcher, threads=1)
+    run = run_chip(plan, folder, wire_images, watcher, threads)
     steps.put(Step(plan.chip, "", watcher.total, watcher.total))
     return run
 

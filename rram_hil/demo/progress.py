@@ -10,7 +10,6 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from rram_hil.demo.chips import Step
-from rram_hil.engine.engine import Watcher
 from rram_hil.terminal.console import make_console
 
 
@@ -59,10 +58,6 @@ class Bars:
             say=f"{step.chip}: {step.name or 'done'}",
         )
 
-    def watcher(self, chip: str) -> Watcher:
-        """A watcher that moves the bar of one chip."""
-        return _ChipWatcher(self, chip)
-
     def _show(self, name: str, done: float, total: float, told: str, *, say: str) -> None:
         if self._progress.disable:
             if self._said.get(name) != say:
@@ -72,27 +67,3 @@ class Bars:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, told="")
         self._progress.update(self._tasks[name], completed=done, total=total, told=told)
-
-
-class _ChipWatcher(Watcher):
-    def __init__(self, bars: Bars, chip: str) -> None:
-        self._bars, self._chip = bars, chip
-        self._place = Step(chip, "", 1, 1)
-
-    def step(self, name: str, index: int, total: int) -> None:
-        self._place = Step(self._chip, name, index, total)
-        self._bars.step(self._place)
-
-    def progress(self, done: float, total: float, text: str) -> None:
-        place = self._place
-        part = place.index - 1 + (done / total if total else 0.0)
-        self._bars._show(
-            self._chip,
-            part,
-            place.total,
-            f"{place.name}: {text}",
-            say=f"{self._chip}: {place.name}",
-        )
-
-    def note(self, text: str) -> None:
-        self._bars._console.print(f"{self._chip}: {text}", soft_wrap=True)

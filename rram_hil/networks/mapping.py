@@ -180,9 +180,9 @@ class Mapping:
 
     @cached_property
     def rectangles(self) -> tuple[Rectangle, ...]:
-        """The blocks of all layers as rectangles of cells, those beside each other from the same row
-        on as one where a coded read of both saves more time in vectors than the cells between cost
-        on the link.
+        """The blocks of all layers as rectangles of cells. Those beside each other from the same
+        row on are one where a coded read of both saves more time in vectors than the cells between
+        cost on the link.
         """
         places = sorted(
             (b.tile, b.row, b.column, b.inputs, 2 * b.outputs)
