@@ -69,9 +69,10 @@ class ForwardCheck(Protocol[CheckSummary]):
         assert encoding is not None
         map_s = mapping.target_map_s if programmed.map_s is None else programmed.map_s
         stored = StoredMap(mapping.fill(map_s)[0], setting.capabilities.adc_bits)
-        if words is not None:
-            stored(word_operation(mapping, words, 32))
-        expected = drive(infer(network, mapping, encoding, images, words), stored).logits
+        known = programmed.trained or words
+        if known is not None:
+            stored(word_operation(mapping, known, 32))
+        expected = drive(infer(network, mapping, encoding, images, known), stored).logits
         yield Progress(0, 1, f"{len(images)} images through the array")
 
         def check(do: Do) -> Arrays:
@@ -87,7 +88,8 @@ class ForwardCheck(Protocol[CheckSummary]):
             last = network.weighted[-1].name
             changed = _shifted(words[last], shift)
             corrected = changed.bias_values.size
-            programmed.words = words | {last: changed}
+            programmed.trained, programmed.words = known, words | {last: changed}
+            yield Save("bias_shift", shift, ("class",))
         classes = logits.argmax(axis=1)
         yield Save("logits", logits, ("image", "class"))
         yield Save("expected_logits", expected, ("image", "class"))

@@ -118,6 +118,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         arrays = yield from Compute(
             "words", lambda do: self._train(programmed, network, setting, do)
         )
+        programmed.trained = None
         programmed.words = words = {
             layer.name: LayerWords(
                 arrays[f"{layer.name}.indices"],

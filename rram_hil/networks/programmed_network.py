@@ -21,7 +21,8 @@ class Programmed:
 
     `responsive` (shape `geometry.shape`) marks the cells that no forming of this run found stuck.
     Later steps fill in what they learn: the map read last (S), the encoding of inputs, the on-chip
-    words.
+    words, and of these what was trained on the map, where a look through the array has changed
+    biases since.
     """
 
     mapping: Mapping
@@ -30,6 +31,7 @@ class Programmed:
     map_s: FloatArray | None = None
     encoding: Encoding | None = None
     words: dict[str, LayerWords] | None = None
+    trained: dict[str, LayerWords] | None = None
 
     def topology(self) -> Network:
         """The network with its layers. Raises `ConfigError` where the file held weights alone."""

@@ -1,0 +1,224 @@
+"""Compensation over the bench: a map by codes, words from the host, no pulse; again as the array
+relaxes.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="word training needs the extra [torch]")
+
+from rram_hil import learning
+from rram_hil.bench.bench_file import parse_bench_file
+from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
+from rram_hil.networks.mapping import LayerWords
+from rram_hil.networks.network import Network
+from rram_hil.networks.word_costs import multiplies, word_costs
+from rram_hil.protocols.forward_check import CheckSummary
+from rram_hil.storage.run_reader import read_run
+
+BENCH = """
+[chip]
+id = "c"
+tiles = 1
+rows = 128
+columns = 128
+cell = "1T1R"
+source_lines = "row"
+[driver]
+name = "simulated-array"
+[limits]
+bl_v = 4.5
+sl_v = 3.0
+wl_v = 4.0
+cell_v = 4.5
+gate_over_v = 4.0
+half_select_v = 0.3
+read_v = 0.3
+current_a = 1e-3
+energy_j = 1e-8
+width_s = 1e-5
+pulses_per_cell = 1000
+conductance_s = [0.0, 300e-6]
+wait_s = 1e9
+[read]
+bl_v = 0.2
+wl_v = 3.0
+width_s = 1e-6
+[simulation]
+device = "hfo2"
+seed = 1
+"""
+PROGRAMMED = """
+title = "t"
+seed = 1
+log = "summary"
+[[step]]
+protocol = "forming"
+bl_v = { start_v = 2.4, stop_v = 4.0, step_v = 0.1 }
+wl_v = [2.0, 2.4]
+width_s = 1e-6
+[[step]]
+protocol = "pulse-curves"
+cells = { tiles = [0], rows = [0, 15], columns = [112, 127] }
+set_gate_v = { start_v = 2.0, stop_v = 3.0, points = 31 }
+reset_sl_v = { start_v = 0.6, stop_v = 2.2, points = 31 }
+[[step]]
+protocol = "one-shot"
+targets = { network = "net.safetensors", options = { faults = "partner", g_min_s = 20e-6, g_max_s = 200e-6 } }
+reset = { sl_v = 2.2, wl_v = 3.5, width_s = 200e-9 }
+set = { bl_v = 2.0, width_s = 100e-9 }
+"""  # noqa: E501
+
+
+def adapt(name: str, **more: object) -> str:
+    keys = "".join(f"{key} = {value}\n" for key, value in more.items())
+    return f"""
+[[step]]
+name = "{name}"
+protocol = "sparse-adaptation"
+data = "train.npz"
+steps = 150
+batch = 64
+{keys}"""
+
+
+def infer(name: str) -> str:
+    return f"""
+[[step]]
+name = "{name}"
+protocol = "infer"
+images = "test.npz"
+calibration = "train.npz"
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network of the digits and its images."""
+    folder = tmp_path_factory.mktemp("digits")
+    data, test = learning.digits(seed=0)
+    changes = learning.Augmentation(shift=0.6, rotation=8.0, zoom=0.08, shear=0.08)
+    net = learning.train_teacher(
+        learning.digits_net(1),
+        data,
+        epochs=20,
+        batch=64,
+        learning_rate=1e-2,
+        augmentation=changes,
+        seed=1,
+    )
+    Network.from_torch(net).save(folder / "net.safetensors")
+    for name, part in (("train", data), ("test", test)):
+        np.savez(folder / f"{name}.npz", images=part.images, labels=part.labels)
+    return folder
+
+
+def run(folder: Path, recipe: str, *, offset: float = 0.0) -> tuple[RunOutcome, Path]:
+    """Program the network, then do `recipe`; column amplifiers are off by `offset` full scales."""
+    path = folder / f"run-{len(list(folder.glob('run-*.h5')))}.h5"
+    (path.with_suffix(".toml")).write_text(PROGRAMMED + recipe)
+    tables = tomllib.loads(BENCH)
+    tables["chip"]["id"] = path.stem
+    tables["simulation"]["errors"] = {"column_offset": [offset, 0.0] * 64} if offset else {}
+    bench = parse_bench_file(tables, path=folder / f"{path.stem}-bench.toml")
+    return run_recipe(path.with_suffix(".toml"), bench, path), path
+
+
+def step_counts(path: Path) -> dict[str, dict[str, int]]:
+    with read_run(path) as file:
+        steps = file.table("steps")
+        return {
+            str(name): {what: int(steps[what][k]) for what in ("pulses", "reads", "operations")}
+            for k, name in enumerate(steps["name"])
+        }
+
+
+def accuracies(path: Path, *steps: str) -> list[float]:
+    with read_run(path) as file:
+        return [float(file.result(step, "accuracy").values) for step in steps]
+
+
+def test_adaptation_reads_by_codes_and_gives_no_pulse(trained: Path) -> None:
+    recipe = infer("before") + adapt("adapt") + infer("after")
+    _, path = run(trained, recipe)
+    counts = step_counts(path)["adapt"]
+    assert counts == {"pulses": 0, "reads": 0, "operations": 2}
+    before, after = accuracies(path, "before", "after")
+    assert after > before
+    with read_run(path) as file:
+        table = file.operations()
+        step = [str(name) for name in file.table("steps")["name"]].index("adapt") + 1
+        assert list(table["kind"][table["step"] == step]) == ["CodedRead", "WriteWords"]
+        words = int(file.result("adapt", "on_chip_words").values)
+        digital = int(file.result("adapt", "on_chip_digital").values)
+        fraction = float(file.result("adapt", "on_chip_fraction").values)
+    assert fraction == (words + digital) / 3660
+
+
+@pytest.mark.long
+def test_the_array_relaxes_and_is_adapted_again_without_a_pulse(trained: Path) -> None:
+    recipe = adapt("adapt at once") + infer("at once")
+    waits = {"1 s": 1, "1 hour": 3600, "1 day": 86400, "10 years": 315_360_000}
+    for name, seconds in waits.items():
+        recipe += f"""
+[[step]]
+name = "wait {name}"
+protocol = "wait"
+seconds = {seconds}
+"""
+        recipe += adapt(f"adapt {name}") + infer(f"after {name}")
+    _, path = run(trained, recipe)
+    counts = step_counts(path)
+    assert all(counts[f"adapt {name}"]["pulses"] == 0 for name in waits)
+    at_once, *later = accuracies(path, "at once", *(f"after {name}" for name in waits))
+    assert min(later) > at_once - 0.03
+
+
+def test_cells_are_read_singly_where_the_recipe_says_so(trained: Path) -> None:
+    _, path = run(trained, adapt("adapt", map_by='"cells"'))
+    assert step_counts(path)["adapt"]["reads"] == 7320
+
+
+def test_a_look_through_the_array_finds_offsets_and_takes_them_into_the_biases(
+    trained: Path,
+) -> None:
+    check = """
+[[step]]
+name = "{name}"
+protocol = "forward-check"
+data = "train.npz"
+correct_biases = {correct}
+"""
+    recipe = (
+        adapt("adapt")
+        + check.format(name="look", correct="true")
+        + check.format(name="look again", correct="false")
+    )
+    outcome, _ = run(trained, recipe, offset=0.02)
+    looked, again = (summary for name, summary in outcome.steps if name.startswith("look"))
+    assert isinstance(looked, CheckSummary)
+    assert isinstance(again, CheckSummary)
+    assert looked.corrected == 10
+    assert again.difference < looked.difference
+
+
+def test_words_are_counted_with_what_is_trained_beside_them() -> None:
+    network = Network.from_torch(learning.lenet5(1))
+    indices = np.arange(100)
+    few = LayerWords(indices, np.ones(100, np.int32), 0.1, np.ones(6, np.int32), 0.1)
+    names = [layer.name for layer in network.weighted]
+    seeded = word_costs(network, {names[0]: few}, (1, 28, 28), 8, seeded=True)
+    assert (seeded.words, seeded.digital) == (100, 6)
+    assert seeded.fraction == 106 / 61_470
+    assert seeded.bits == 106 * 8
+    placed = word_costs(network, {names[0]: few}, (1, 28, 28), 8, seeded=False)
+    assert placed.bits == 106 * 8 + 150, "a bitmap of 150 weights is smaller than 100 indices"
+    uses = multiplies(network, np.zeros((1, 1, 28, 28), np.float32))
+    whole = sum(int(np.prod(layer.weight_shape)) * uses[layer.name] for layer in network.weighted)
+    assert seeded.mac_share == 100 * uses[names[0]] / whole
+    assert uses[names[0]] == 28 * 28
