@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from rram_hil.array import (
         Apply,
         ApplyResult,
+        Block,
         Cells,
+        CodedRead,
+        CodedReadResult,
         Geometry,
         Multiply,
         MultiplyResult,
@@ -71,8 +74,11 @@ __all__ = [
     "ApplyResult",
     "Bench",
     "BenchError",
+    "Block",
     "CellChoice",
     "Cells",
+    "CodedRead",
+    "CodedReadResult",
     "Compute",
     "ConfigError",
     "DataError",
@@ -114,10 +120,10 @@ __all__ = [
 _ROOMS = {
     "array.cells": "Cells Geometry",
     "array.operations": (
-        "Apply Multiply Operation Program PulseTrain "
+        "Apply Block CodedRead Multiply Operation Program PulseTrain "
         "Ramp Scheme Status Step Stop Wait WriteWords pulse read sweep"
     ),
-    "array.results": "ApplyResult MultiplyResult ProgramResult WaitResult WordsResult",
+    "array.results": "ApplyResult CodedReadResult MultiplyResult ProgramResult WaitResult WordsResult",
     "bench.bench": "Bench",
     "bench.forecast": "plan_recipe",
     "bench.recipe_runner": "run_recipe",
