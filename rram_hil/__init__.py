@@ -123,7 +123,9 @@ _ROOMS = {
         "Apply Block CodedRead Multiply Operation Program PulseTrain "
         "Ramp Scheme Status Step Stop Wait WriteWords pulse read sweep"
     ),
-    "array.results": "ApplyResult CodedReadResult MultiplyResult ProgramResult WaitResult WordsResult",
+    "array.results": (
+        "ApplyResult CodedReadResult MultiplyResult ProgramResult WaitResult WordsResult"
+    ),
     "bench.bench": "Bench",
     "bench.forecast": "plan_recipe",
     "bench.recipe_runner": "run_recipe",
