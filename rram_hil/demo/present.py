@@ -289,10 +289,11 @@ def _cost(device: Device, chips: list[ChipResult]) -> model.Cost:
     seconds = tuple(
         (words_of(name, "s"), value) for name, value in chip.cost.durations if units[name] == "s"
     )
+    equality = equality_text(chips)
     text = (
         "Write-verify grows with the number of cells and with how long a pulse and its"
         " verification take; compensation reads the map once, by codes, trains on the host and"
-        f" writes its words. {equality_text(chips).capitalize()}. The paper states 15 to 150 times"
+        f" writes its words. {equality[0].upper()}{equality[1:]}. The paper states 15 to 150 times"
         " from latencies of writing. Bytes are those of the virtual clock's link time."
     )
     return replace(chip.cost, title=_plain(TITLES[device]), durations=seconds, text=text)

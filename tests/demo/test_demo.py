@@ -50,18 +50,27 @@ def test_the_command_leaves_a_table_that_comes_from_the_run_files(
         "float",
         "one-shot",
         "R-V-W",
+        "coded R-V-W",
         "KD, one-shot",
-        "KD+RSA",
+        "KD + R-V-W",
+        "KD + RSA",
     ]
     for row in summary["rows"]:
-        assert set(row) == {"name", "accuracy", "pulses", "reads", "bench_seconds", "on_chip_words"}
+        columns = {"name", "accuracy", "pulses", "reads", "vectors", "bench_seconds", "words"}
+        assert set(row) == columns
         assert f"{100 * row['accuracy']:.2f} %" in printed
     by_name = {row["name"]: row for row in summary["rows"]}
-    assert by_name["KD+RSA"]["on_chip_words"] <= 0.05 * 3706
-    assert by_name["KD+RSA"]["pulses"] == by_name["KD, one-shot"]["pulses"], (
+    words = by_name["KD + RSA"]["words"]
+    assert words["words"] + words["digital"] == round(words["fraction"] * 3660) <= 0.0506 * 3660
+    assert by_name["KD + RSA"]["pulses"] == by_name["KD, one-shot"]["pulses"], (
         "adaptation writes no cell"
     )
     assert by_name["R-V-W"]["pulses"] > by_name["one-shot"]["pulses"]
+    for device in summary["devices"].values():
+        assert {"best", "difference", "standard_error", "equal"} == set(device["equality"])
+        ratios = device["chips"][0]["compensation"]["ratios"]
+        assert ratios["R-V-W"]["with_link"] > ratios["coded R-V-W"]["with_link"] > 10
+        assert ratios["R-V-W"]["board_alone"] > ratios["coded R-V-W"]["board_alone"] > 100
 
     for device, folder in (("paper", out), ("hfo2", out / "hfo2-1")):
         result = chip_result(folder / "run.h5")
@@ -76,7 +85,7 @@ def test_the_command_leaves_a_table_that_comes_from_the_run_files(
 
     page = (out / "report.html").read_text()
     HTMLParser().feed(page)
-    assert "KD+RSA" in page
+    assert "KD + RSA" in page
     assert "://" not in page.replace("http://www.w3.org/", ""), (
         "the page needs nothing from elsewhere"
     )

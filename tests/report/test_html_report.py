@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rram_hil.errors import DataError
+from rram_hil.networks.word_costs import WordCosts
 from rram_hil.report.charts import accuracy_range
 from rram_hil.report.maps import blocks, programming_error
 from rram_hil.report.model import (
@@ -22,6 +23,7 @@ from rram_hil.report.model import (
     Bar,
     BarChart,
     Cost,
+    CostArm,
     CostPart,
     KeyFigure,
     MapPanel,
@@ -89,27 +91,42 @@ def panel(
     return MapPanel("Chip A7", target, programmed, low, high, "Read once.")
 
 
+WORDS = WordCosts(2849, 236, 0.0502, 24_680, 0.0429)
+
+
 @cache
 def report() -> Report:
     table = ResultTable(
         "Preset paper",
         (
             Row("float", (0.9921,), reference=True),
-            Row("one-shot", (0.881, 0.902), 123_412, 0, 0.41234, 0),
-            Row("R-V-W", (0.9811, 0.9832), 1_904_113, 2_103_555, 12_345.6, 0),
-            Row("KD+RSA", (0.9901, 0.9911), 123_412, 123_413, 0.7342, 3085),
+            Row("one-shot", (0.881, 0.902), 123_412, 0, 0, 0.41234),
+            Row("R-V-W", (0.9811, 0.9832), 1_904_113, 2_103_555, 0, 12_345.6),
+            Row("KD+RSA", (0.9901, 0.9911), 123_412, 123_413, 852, 0.7342, WORDS),
         ),
         10_000,
         "A text of its own.",
     )
     cost = Cost(
         "Preset paper",
-        (CostPart("pulses", 1_780_701, 1.2), CostPart("reads", 2_103_555, 5.2)),
         (
-            CostPart("map read", 123_412, 0.2719),
-            CostPart("forward passes", 12_800, 0.0416),
-            CostPart("word writes", 3085, 3.1e-5),
+            CostArm(
+                "R-V-W",
+                (CostPart("pulses", 1_780_701, 1.2), CostPart("reads", 2_103_555, 5.2)),
+                27,
+                5_920_020,
+                0.619,
+            ),
         ),
+        CostArm(
+            "RSA",
+            (CostPart("map read", 852, 0.0017), CostPart("word writes", 3085, 3.1e-5)),
+            2,
+            281_892,
+            0.0302,
+            36.1,
+        ),
+        (CostArm("check", (CostPart("forward passes", 12_800, 0.0416),)),),
         "virtual",
         (("edge", 20e-9), ("conversion", 2e-6), ("transaction", 1e-3)),
     )
@@ -187,20 +204,30 @@ def test_every_number_given_is_printed() -> None:
     for row in given.results[0].rows:
         wanted += [row.name, per_cent(float(np.mean(row.accuracy)), 10_000)]
         wanted += [f"{100 * a:.2f}" for a in row.accuracy]
-        wanted += [number(v) for v in (row.pulses, row.reads, row.on_chip_words) if v is not None]
+        wanted += [number(v) for v in (row.pulses, row.reads, row.vectors) if v is not None]
+        words = row.words
+        wanted += [number(v) for v in (words.words, words.digital, words.bits)] if words else []
         wanted += [duration(row.bench_s)] if row.bench_s is not None else []
-    for part in (*given.costs[0].verify, *given.costs[0].adaptation):
-        wanted += [part.name, number(part.count), duration(part.seconds)]
+    for arm in given.costs[0].arms:
+        for part in arm.parts:
+            wanted += [arm.name, part.name, number(part.count), duration(part.seconds)]
+        if arm.operations:
+            wanted += [f"{number(arm.link_bytes)} bytes", duration(arm.link_s)]
     wanted += [f"{name} {duration(seconds)}" for name, seconds in given.costs[0].durations]
-    wanted += ["20.4 : 1", "All is simulated.", "A text of its own.", "Read once."]
+    wanted += ["220 times", "3,697 times", "36.1 s"]
+    wanted += ["All is simulated.", "A text of its own.", "Read once."]
     assert [w for w in wanted if w not in text] == []
 
 
 def test_the_ratio_is_the_sum_of_the_parts_over_the_sum_of_the_parts() -> None:
     cost = report().costs[0]
-    assert cost.ratio == pytest.approx(6.4 / (0.2719 + 0.0416 + 3.1e-5))
-    assert np.isnan(Cost("c", cost.verify, (), "wall").ratio)
-    Page(html(only(costs=(Cost("c", (), (), "wall"),))))
+    ((name, bench, board),) = cost.ratios
+    assert name == "R-V-W"
+    assert bench == pytest.approx(7.019 / (0.0017 + 3.1e-5 + 0.0302))
+    assert board == pytest.approx(6.4 / (0.0017 + 3.1e-5))
+    free = Cost("c", cost.baselines, CostArm("RSA", ()), clock="wall")
+    assert np.isnan(free.ratios[0][1:]).all()
+    Page(html(only(costs=(free,))))
 
 
 def test_the_best_accuracy_on_the_chip_is_marked_and_the_float_network_is_not() -> None:
@@ -245,7 +272,8 @@ def test_hostile_text_stays_text() -> None:
     bad = "<script>alert(1)</script>\"'&</title>@body@{0}%s"
     account = Account(bad, bad, bad, bad, "wall", bad, 1, ((bad, bad),), bad)
     table = ResultTable(bad, (Row(bad, (0.9, 0.8)), Row(bad, (0.95,), reference=True)), 5, bad)
-    cost = Cost(bad, (CostPart(bad, 1, 1.0),), (CostPart(bad, 0, 1.0),), "wall", ((bad, 1.0),), bad)
+    one, none = CostArm(bad, (CostPart(bad, 1, 1.0),), 1), CostArm(bad, (CostPart(bad, 0, 1.0),))
+    cost = Cost(bad, (one,), none, clock="wall", durations=((bad, 1.0),), text=bad)
     chip = panel()
     hostile = Report(
         bad,
