@@ -61,15 +61,15 @@ def render(template: str, folder: Path = TEMPLATES, **values: object) -> str:
     Filters: `number`, `duration`, `per_cent`, `points`, `share`, `minus`, `mean`, `spread`. Raises
     `ConfigError` where the extra `view` is missing.
     """
-    return _environment(folder).get_template(template).render(values)
+    return environment(folder).get_template(template).render(values)
 
 
 @cache
-def _environment(folder: Path) -> Environment:
+def environment(folder: Path) -> Environment:
     """Kept, as it keeps the templates that it has compiled."""
     with view_extra():
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -77,7 +77,7 @@ def _environment(folder: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "number": lambda value: "–" if value is None else number(value),
         "duration": _duration,
         "per_cent": per_cent,
@@ -87,7 +87,7 @@ def _environment(folder: Path) -> Environment:
         "mean": mean,
         "spread": _spread,
     }
-    return environment
+    return made
 
 
 def _duration(seconds: float | None) -> str:

@@ -332,6 +332,10 @@ def _from(record: Record, classes: tuple[type[Any], ...], what: str) -> Any:
 
 def matches(record: Record, operation: Operation) -> bool:
     """Whether `operation` is the one that `record` keeps, bit for bit (for a summary: by shape and
-    CRC32).
+    CRC32). Fields that a record of an older version has not are at their defaults.
     """
-    return record == operation_record(operation, summary=record.summary)
+    if record == operation_record(operation, summary=record.summary):
+        return True
+    if record.summary or record.kind != type(operation).__name__:
+        return False
+    return operation_record(operation_from(record)) == operation_record(operation)

@@ -166,9 +166,12 @@ def test_demo_hands_on_its_options(here: Any, monkeypatch: pytest.MonkeyPatch) -
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
     seen: list[object] = []
-    monkeypatch.setattr("rram_hil.demo.run_demo", lambda *arguments: seen.extend(arguments))
-    assert here.command("demo", "--out", "d", "--data", "m", "--seed", "7").status == 0
-    assert seen == [Path("d"), Path("m"), 7]
+    monkeypatch.setattr(
+        "rram_hil.demo.run_demo", lambda *given, **named: seen.extend((*given, named))
+    )
+    options = ("--out", "d", "--data", "m", "--seed", "7", "--threads", "2")
+    assert here.command("demo", *options).status == 0
+    assert seen == [Path("d"), Path("m"), 7, {"threads": 2}]
 
 
 def test_an_error_shows_its_traceback_on_request(here: Any) -> None:

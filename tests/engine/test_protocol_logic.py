@@ -30,7 +30,8 @@ from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.protocols.forming import Condition, Forming, Levels
 from rram_hil.protocols.one_shot import OneShot
-from rram_hil.protocols.read_map import ReadMap, mean_conductance
+from rram_hil.protocols.parts.characterisation import mean_conductance
+from rram_hil.protocols.read_map import ReadMap
 from rram_hil.protocols.write_verify import WriteVerify
 
 CHIP = Geometry(1, 2, 3)

@@ -16,7 +16,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.report.drawing import CURVE, DASHED, INK, new_axes, svg, whole_decade
 from rram_hil.report.maps import STUCK_HIGH, STUCK_LOW, UNUSED, MapCells, tile_pictures
 from rram_hil.report.model import Account, MapPanel, Report
-from rram_hil.report.page import html
+from rram_hil.report.page import environment, html
 
 
 def line(alt: str = "a line", log: str = "") -> str:
@@ -74,6 +74,7 @@ def test_a_missing_library_is_named_in_one_line(name: str, monkeypatch: pytest.M
     for module in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, name, None)
+    environment.cache_clear()  # an environment that an earlier page has made has its library
     panel = MapPanel("map", np.full((2, 2), 1e-5), np.full((2, 2), 1e-5))
     account = Account("chip", "bench", "recipe", "now", "wall")
     with pytest.raises(ConfigError, match=rf'{name}.*pip install "rram-hil\[view\]"') as missing:

@@ -285,7 +285,9 @@ def test_multiply_noise_has_the_variance_of_the_cells_read_noise() -> None:
     inputs = np.tile(np.linspace(-127, 127, 16).astype(np.int16), (20_000, 1))
     result = bench.multiply(Multiply(0, 0, 0, 4, inputs, full_scale_a=100e-6))
     volts = inputs[0] * 0.2 / 127
-    expected = np.sqrt(volts**2 @ bench.chip.model.noise_s(bench.chip.conductance_s()[0]) ** 2)
+    index = np.arange(64)
+    _, variance = bench.chip.cells.read_moments(index, bench.chip.conductance_s().ravel())
+    expected = np.sqrt(volts**2 @ variance.reshape(16, 4))
     np.testing.assert_allclose((result.codes * result.lsb_a).std(axis=0), expected, rtol=0.03)
 
 

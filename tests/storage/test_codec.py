@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -251,3 +251,17 @@ def test_foreign_bytes_are_a_data_error(data: bytes) -> None:
 def test_a_result_is_no_operation() -> None:
     with pytest.raises(DataError, match="no operation"):
         operation_from(result_record(WaitResult()))
+
+
+def test_an_operation_of_an_older_version_is_recognised() -> None:
+    """Fields that came later are at their defaults there."""
+    train = PulseTrain(Ramp(1.0, 2.0), Ramp(2.0, 2.0), 1e-7)
+    cells = Cells.of([(0, 0, 0)])
+    step = Step(0.2, 0.0, 3.0, 1e-6, "current")
+    program = Program(cells, np.array([1e-6]), np.array([2e-6]), train, train, step)
+    record = operation_record(program)
+    older = Record(
+        record.kind, {k: v for k, v in record.meta.items() if k != "verify"}, record.arrays
+    )
+    assert matches(older, program)
+    assert not matches(older, replace(program, verify="coded"))
