@@ -322,8 +322,9 @@ def propagate(
     knows the topology.
 
     Yields each Linear or Conv2d layer with its input, (n, inputs) or (n, channels, h, w); is sent
-    the product without bias, (n, outputs) or (n, outputs, out h, out w); returns the logits, (n,
-    classes). Raises `DataError` naming the layer whose input does not fit.
+    the product without bias, (n, outputs) or (n, outputs, out h, out w), and adds the bias to it in
+    place; returns the logits, (n, classes). Raises `DataError` naming the layer whose input does
+    not fit.
     """
     values: Float32 = np.asarray(images, dtype=np.float32)
     for layer in network.layers:
@@ -337,7 +338,7 @@ def propagate(
             values = yield layer, values
             bias = network.biases.get(layer.name)
             if bias is not None:
-                values = values + bias.reshape(-1, *([1] * (dims - 2)))
+                values += bias.reshape(-1, *([1] * (dims - 2)))
         elif isinstance(layer, ReLU):
             values = np.maximum(values, np.float32(0))
         elif isinstance(layer, Tanh):

@@ -115,7 +115,7 @@ class CellArray:
         """Mean (S) and variance (S^2) of many readings of cells that conduct `g_s`, telegraph steps
         included; a plain resistor has no noise.
         """
-        mean, variance = self.model.read_moments(self.traits.part(index), g_s)
+        mean, variance = self.model.read_moments(self.traits.telegraph[index], g_s)
         own = self.converters.fixed(index, np.full(index.size, np.nan))
         plain = np.isfinite(own)
         return np.where(plain, own, mean), np.where(plain, 0.0, variance)

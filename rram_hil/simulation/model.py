@@ -1025,12 +1025,16 @@ class DeviceModel(StrictModel):
         """Standard deviation (S) of the Gaussian noise of one read."""
         return np.asarray(np.hypot(self.read.fraction * g_s, self.read.floor_s), dtype=np.float64)
 
-    def read_moments(self, traits: Traits, g_s: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Mean (S) and variance (S^2) of what reads see of conductances (S)."""
-        mean, variance = g_s, self.noise_s(g_s) ** 2
+    def read_moments(
+        self, telegraph: NDArray[np.bool_], g_s: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Mean (S) and variance (S^2) of what reads see of conductances (S) of cells of which
+        `telegraph` switch.
+        """
+        mean, variance = g_s, (self.read.fraction * g_s) ** 2 + self.read.floor_s**2
         if self.read.telegraph_cells > 0:
             part = self.read.telegraph_occupancy
-            step = np.where(traits.telegraph, self.read.telegraph_amplitude * g_s, 0.0)
+            step = np.where(telegraph, self.read.telegraph_amplitude * g_s, 0.0)
             mean, variance = g_s - part * step, variance + part * (1 - part) * step**2
         return mean, variance
 

@@ -265,6 +265,38 @@ def test_a_multiply_gives_what_any_partition_of_it_gives(cut: int) -> None:
     np.testing.assert_array_equal(np.concatenate(found), expected)
 
 
+def test_a_noisy_multiply_of_all_rows_gives_what_its_columns_and_vectors_give_alone() -> None:
+    inputs = np.random.default_rng(0).integers(0, 128, size=(700, 256)).astype(np.int16)
+
+    def codes(column: int, columns: int, *cuts: int) -> Any:
+        bench = Bench((1, 256, 12), "paper", seed=9)
+        bench.form()
+        whole = Multiply(0, 0, column, columns, inputs, full_scale_a=4e-3)
+        starts, stops = (0, *cuts), (*cuts, len(inputs))
+        parts = [whole.part(slice(*ends)) for ends in zip(starts, stops, strict=True)]
+        return np.concatenate([bench.multiply(part).codes for part in parts])
+
+    whole = codes(0, 12)
+    assert np.abs(whole).max() < 2047
+    for column, columns in ((0, 5), (5, 1), (6, 6)):
+        alone = codes(column, columns, 1, 130, 389)
+        np.testing.assert_array_equal(alone, whole[:, column : column + columns])
+
+
+def test_codes_of_a_noisy_multiply_are_the_product_in_the_mean() -> None:
+    bench = Bench((1, 256, 12), "paper", seed=10)
+    bench.form()
+    some = np.random.default_rng(1).integers(0, 128, size=(10, 256)).astype(np.int16)
+    g = bench.chip.conductance_s().ravel()
+    mean_s = bench.chip.cells.read_moments(np.arange(g.size), g)[0].reshape(256, 12)
+    current = (some * 0.2 / 127) @ mean_s
+    operation = Multiply(0, 0, 0, 12, np.tile(some, (4000, 1)), full_scale_a=1.2 * current.max())
+    result = bench.multiply(operation)
+    error = result.codes.reshape(4000, 10, 12).mean(axis=0) - current / result.lsb_a
+    assert np.sqrt(np.mean(error**2)) < 0.2
+    assert result.codes.max() > 1000
+
+
 def test_without_noise_codes_are_the_rounded_product() -> None:
     bench = Bench((2, 30, 20), "paper", seed=10, **QUIET)
     bench.form()

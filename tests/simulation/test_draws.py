@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from rram_hil.simulation import draws
 from rram_hil.simulation.draws import Purpose
@@ -71,3 +72,13 @@ def test_vector_noise_is_standard_normal_and_differs_between_columns_tiles_and_s
         assert abs(z.var() - 1) < 0.02
         assert abs((z**4).mean() - 3) < 0.1
     assert np.abs(np.corrcoef(sets) - np.eye(5)).max() < 0.01
+
+
+def test_vector_noise_of_neighbouring_vectors_is_independent() -> None:
+    z = noise(3, 1, slice(17, 18), 6, 400_000)[0].astype(np.float64)
+    for apart in (1, 2, 128):
+        for one, other in ((z, z), (z**2, z**2), (z**3, z)):
+            assert abs(np.corrcoef(one[:-apart], other[apart:])[0, 1]) < 0.01
+    pairs = ndtr(z.reshape(-1, 2)) * 128
+    counts = np.histogram2d(*pairs.T, bins=(np.arange(129), np.arange(129)))[0]
+    assert counts.min() > 0
