@@ -10,14 +10,14 @@ through the array as it is.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array import MAP, drive
+from rram_hil.array import MAP, Cells, WriteWords, drive
 from rram_hil.engine.protocol import (
     Arrays,
     Compute,
@@ -133,7 +133,8 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         # inference.
         programmed.encoding = None
         yield Progress(2, 3, "writing on-chip words")
-        yield from word_operation(mapping, words, self.word_bits)
+        own = word_operation(mapping, words, self.word_bits)
+        yield from _beside(own, programmed, setting)
         images, _ = load_images(setting.folder / self.data)
         cost = word_costs(network, words, images.shape[1:], self.word_bits, seeded=True)
         for name, layer in words.items():
@@ -207,3 +208,24 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
                 np.array(layer.bias_step),
             )
         return arrays
+
+
+def _beside(own: WriteWords, programmed: Programmed, setting: Setting) -> WriteWords:
+    """The words of one network with those of the other networks on the chip, since writing erases
+    all; of a network whose cells belong to this one now, none are left.
+    """
+    taken = set(programmed.mapping.cells.index(setting.geometry).tolist())
+    cells, values = [own.cells.index(setting.geometry)], [own.values]
+    for other in setting.shared.values():
+        if not isinstance(other, Programmed) or other is programmed or other.words is None:
+            continue
+        if taken.isdisjoint(other.mapping.cells.index(setting.geometry).tolist()):
+            theirs = word_operation(other.mapping, other.words, 32)
+            cells.append(theirs.cells.index(setting.geometry))
+            values.append(theirs.values)
+        else:
+            other.words = other.trained = None
+    if len(cells) == 1:
+        return own
+    together = Cells.from_index(np.concatenate(cells), setting.geometry)
+    return replace(own, cells=together, values=np.concatenate(values))

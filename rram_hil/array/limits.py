@@ -307,6 +307,15 @@ def _check_multiply(
         _check_selected(Step(0.0, sl_v, operation.wl_v), corner, geometry, limits)
 
 
+def _check_cell_read(step: Step, cells: Cells, geometry: Geometry, limits: Limits) -> None:
+    """A coded read stresses no cell, whichever way a bench goes."""
+    _check_step(step, cells, Scheme.INHIBIT, geometry, limits)
+    if not np.all(np.abs(step.cell_v(len(cells))) <= limits.read_v):
+        raise LimitError(
+            f"the cell_read of a coded read is above the read limit of {limits.read_v:g} V"
+        )
+
+
 def check(operation: Operation, geometry: Geometry, limits: Limits) -> Charge:
     """Refuse an operation that could pass a limit; else the worst-case charge to each cell's pulse
     budget.
@@ -325,6 +334,8 @@ def check(operation: Operation, geometry: Geometry, limits: Limits) -> Charge:
     elif isinstance(operation, CodedRead):
         for block in operation.blocks:
             _check_multiply(operation, block, geometry, limits)
+        if operation.cell_read is not None:
+            _check_cell_read(operation.cell_read, operation.cells, geometry, limits)
     elif hasattr(operation, "cells"):
         operation.cells.index(geometry)
     elif not operation.seconds <= limits.wait_s:

@@ -300,8 +300,9 @@ class Program(Request["ProgramResult"]):
     Read; inside the window `confirm` more reads in a row accept the cell; below it takes the next
     SET pulse, above it the next RESET pulse. A change of polarity is a reversal and restarts the
     new polarity's ramp. A cell fails after `max_pulses` pulses (one number or one a cell, 0
-    allowed) or more than `max_reversals` reversals. `on_board` says whether the bench's own
-    write-verify may, must or must not do it; else the host drives every pulse.
+    allowed) or more than `max_reversals` reversals. Where `low_s` is 0, readings down to -`high_s`
+    are inside: a cell that hardly conducts reads below 0 by noise. `on_board` says whether the
+    bench's own write-verify may, must or must not do it; else the host drives every pulse.
 
     With `verify` "coded" all cells that wait for a reading are read at once by coded multiplies
     (`CodedRead`, at the volts of `read`), then each takes its pulse; else each is read singly.
@@ -504,9 +505,13 @@ class CodedRead(Request["CodedReadResult"]):
     label: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.blocks, Block):
+            raise ConfigError("coded read: blocks must be several in a list or tuple, also of one")
         object.__setattr__(self, "blocks", tuple(self.blocks))
-        if self.repeat < 1:
-            raise ConfigError(f"coded read: repeat must be 1 or more, not {self.repeat}")
+        if not isinstance(self.repeat, int | np.integer) or self.repeat < 1:
+            raise ConfigError(f"coded read: repeat must be 1 or more, whole, not {self.repeat}")
+        if self.cell_read is not None and self.cell_read.measure != "current":
+            raise ConfigError("coded read: cell_read must measure the current")
         if not 0 < self.read_v < float("inf"):
             raise ConfigError(f"coded read: read_v must be above 0 V, not {self.read_v}")
         _ = self.cells  # blocks that share a cell are refused

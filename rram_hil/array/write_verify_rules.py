@@ -65,7 +65,9 @@ class WriteVerify:
         above = over | (
             (ok | (status == Status.COMPLIANCE)) & (conductance_s > operation.high_s[at])
         )
-        below = ok & (conductance_s < operation.low_s[at])
+        # A cell that hardly conducts reads below 0 as often as above: no SET mends its noise.
+        low, high = operation.low_s[at], operation.high_s[at]
+        below = ok & (conductance_s < np.where(low > 0, low, -high))
         unusable = ~(ok | above)
         inside = ~(above | below | unusable)
         self._confirmed[at] = np.where(inside, self._confirmed[at] + 1, 0)

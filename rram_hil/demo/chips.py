@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -83,12 +85,15 @@ def run_side_by_side(
     plans: list[Plan], folder: Path, wire_images: int, told: Told, threads: int = 1
 ) -> list[ChipRun]:
     """Run chips in processes of their own, as many at a time as there are processors; the first one
-    checks the wire.
+    checks the wire. The first error, Ctrl-C too, stops them all.
     """
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, _single_threaded():
         steps: Queue[Step] = manager.Queue()
-        with ProcessPoolExecutor(min(len(plans), os.cpu_count() or 1), context) as pool:
+        others = set(multiprocessing.active_children())
+        with ProcessPoolExecutor(
+            min(len(plans), os.cpu_count() or 1), context, initializer=_end_with_parent
+        ) as pool:
             runs: list[Future[ChipRun]] = [
                 pool.submit(
                     _run_elsewhere, plan, folder, wire_images if k == 0 else 0, steps, threads
@@ -98,13 +103,33 @@ def run_side_by_side(
             try:
                 while wait(runs, timeout=0.2).not_done:
                     _tell_all(steps, told)
-                    if any(run.done() and run.exception() for run in runs):
-                        break
+                    for run in runs:
+                        if run.done():
+                            run.result()
                 _tell_all(steps, told)
-            finally:
+                return [run.result() for run in runs]
+            except BaseException:
                 for run in runs:
                     run.cancel()
-            return [run.result() for run in runs]
+                # Nobody waits for the other chips; SIGTERM stops a run in good order.
+                for child in set(multiprocessing.active_children()) - others:
+                    child.terminate()
+                raise
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: a demonstration that is killed leaves
+    none behind.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        # No orderly end: the work may be inside of numpy or torch. Run files outlive it.
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_elsewhere(

@@ -24,8 +24,6 @@ from rram_hil.array import (
     ApplyResult,
     Cells,
     Charge,
-    CodedRead,
-    CodedReadResult,
     Geometry,
     Limits,
     Operation,
@@ -139,14 +137,11 @@ class Engine:
             )
         charge = check(operation, self.geometry, self.limits)
         self._within_life(charge)
-        natives = lower(operation, self.driver.capabilities, self.limits)
-        result = drive(natives, self._native)
-        if isinstance(result, CodedReadResult) and result.way == "multiply":
-            # Decoded by the host from multiplies that know nothing of each other: as a whole only
-            # now.
-            assert isinstance(operation, CodedRead)
-            result = self.correction.freed_of_wires(operation, result)
-        return cast(R, result)
+        # What the host decodes comes from multiplies that know nothing of each other: only the
+        # whole map can be freed of its wires.
+        freed = self.correction.freed_of_wires
+        natives = lower(operation, self.driver.capabilities, self.limits, freed)
+        return cast(R, drive(natives, self._native))
 
     def run(self, plan: Plan[T]) -> T:
         """Run a protocol to its end and return what it returns.

@@ -46,8 +46,19 @@ T = TypeVar("T")
 Lowered = Generator[Operation, Any, T]
 
 
-def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Result]:
-    """Yield native operations that amount to `operation`, and return its result.
+Freed = Callable[[CodedRead, CodedReadResult], CodedReadResult]
+"""Frees a map that the host decoded of its wires, which a calibration knows only as a whole."""
+
+
+def _as_it_is(_: CodedRead, result: CodedReadResult) -> CodedReadResult:
+    return result
+
+
+def lower(
+    operation: Operation, can: Capabilities, limits: Limits, freed: Freed = _as_it_is
+) -> Lowered[Result]:
+    """Yield native operations that amount to `operation`, and return its result; each map that the
+    host decodes from multiplies goes through `freed` first.
 
     Raises `ConfigError` naming the capability that is missing, before anything is yielded.
     """
@@ -55,11 +66,11 @@ def lower(operation: Operation, can: Capabilities, limits: Limits) -> Lowered[Re
     if isinstance(operation, Apply):
         return (yield from _apply(operation, can))
     if isinstance(operation, Program):
-        return (yield from _program(operation, can, limits))
+        return (yield from _program(operation, can, freed))
     if isinstance(operation, Multiply):
         return (yield from _multiply(operation, can))
     if isinstance(operation, CodedRead):
-        return (yield from _coded_read(operation, can))
+        return (yield from _coded_read(operation, can, freed))
     if isinstance(operation, WriteWords):
         return (yield from _words(operation, can))
     return (yield from operation)
@@ -243,7 +254,7 @@ def _summed(whole: ApplyResult, parts: list[ApplyResult]) -> ApplyResult:
     )
 
 
-def _program(operation: Program, can: Capabilities, limits: Limits) -> Lowered[ProgramResult]:
+def _program(operation: Program, can: Capabilities, freed: Freed) -> Lowered[ProgramResult]:
     on_board = can.program and (operation.verify == "single" or can.coded_read)
     if operation.on_board == "required" and not on_board:
         raise ConfigError(
@@ -255,7 +266,7 @@ def _program(operation: Program, can: Capabilities, limits: Limits) -> Lowered[P
     parts: list[ProgramResult] = []
     for first in range(0, max(len(operation.cells), 1), can.max_cells):
         part = operation.part(slice(first, first + can.max_cells))
-        parts.append((yield from part if native else _program_from_host(part, can)))
+        parts.append((yield from part if native else _program_from_host(part, can, freed)))
     if len(parts) == 1:
         return parts[0]
 
@@ -276,7 +287,9 @@ def _program(operation: Program, can: Capabilities, limits: Limits) -> Lowered[P
     )
 
 
-def _program_from_host(operation: Program, can: Capabilities) -> Lowered[ProgramResult]:
+def _program_from_host(
+    operation: Program, can: Capabilities, freed: Freed
+) -> Lowered[ProgramResult]:
     """Write-verify driven from the host: one read and at most two pulse operations a round, over
     the whole batch.
     """
@@ -294,9 +307,10 @@ def _program_from_host(operation: Program, can: Capabilities) -> Lowered[Program
     while (at := verify.reading()).size:
         if operation.verify == "coded":
             reading = coded_verify(operation, at)
-            coded = yield from _coded_read(reading, can)
+            coded = yield from _coded_read(reading, can, freed)
             vectors += coded.vectors
             started = coded.span.started_s if started is None else started
+            ended = coded.span.ended_s
             ended = coded.span.ended_s
             place = reading.cells.places_of(operation.cells[at])
             verify.take(at, coded.conductance_s[place], coded.status[place])
@@ -394,17 +408,17 @@ def _answered(work: Generator[Multiply, Any, T], can: Capabilities) -> Lowered[T
         return value
 
 
-def _coded_read(operation: CodedRead, can: Capabilities) -> Lowered[CodedReadResult]:
+def _coded_read(operation: CodedRead, can: Capabilities, freed: Freed) -> Lowered[CodedReadResult]:
     if not can.multiply:
         return (yield from _read_singly(operation, can))
     parts: list[CodedReadResult] = []
     if can.coded_read and all(b.size <= can.max_coded_cells for b in operation.blocks):
         for which in in_blocks(operation.blocks, can.max_coded_cells):
             parts.append((yield from operation.part(which)))
-    else:
-        for block in operation.blocks:
-            parts.append((yield from _codes_from_host(operation, block, can)))
-    return _together(parts)
+        return _together(parts)
+    for block in operation.blocks:
+        parts.append((yield from _codes_from_host(operation, block, can)))
+    return freed(operation, _together(parts))
 
 
 def _codes_from_host(

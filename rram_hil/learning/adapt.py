@@ -63,15 +63,15 @@ class Words:
 def choose_words(model: nn.Sequential, fraction: float, seed: int = 0) -> list[NDArray[np.bool_]]:
     """Which weights own an on-chip word: one boolean mask a mapped layer, of its weight's shape.
 
-    `fraction` is of all parameters and pays for the biases first, since each of them is a word as
+    `fraction` is of all weights and pays for the biases first, since each of them is a word as
     well; the rest is drawn uniformly over all weights.
     """
     layers = mapped_layers(model)
     sizes = [layer.weight.numel() for layer in layers]
     biases = sum(0 if layer.bias is None else layer.bias.numel() for layer in layers)
-    words = int(fraction * (sum(sizes) + biases)) - biases
-    if not 0 <= words <= sum(sizes):
-        least = biases / (sum(sizes) + biases)
+    words = int(fraction * sum(sizes)) - biases
+    if words < 0:
+        least = biases / sum(sizes)
         raise ConfigError(
             f"on-chip words: fraction {fraction} is not {least:.4f} (biases alone) to 1"
         )

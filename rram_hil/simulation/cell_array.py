@@ -56,6 +56,13 @@ class Pulse:
         return Pulse(*(getattr(self, column.name)[at] for column in fields(self)))
 
 
+def gate_opening(gate_v: FloatArray) -> FloatArray:
+    """Part of its current that a transistor passes with its gate so far (V) above the lower of BL
+    and SL.
+    """
+    return np.asarray(np.clip((gate_v - 0.7) / 0.5, 0.0, 1.0), dtype=np.float64)
+
+
 class CellArray:
     """All cells of a chip: device model, draws and state. Indices are flat."""
 

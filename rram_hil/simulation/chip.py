@@ -59,6 +59,7 @@ from rram_hil.simulation.cell_array import (
     CellArray,
     Fault,
     Pulse,
+    gate_opening,
 )
 from rram_hil.simulation.config import Simulation
 from rram_hil.simulation.converters import ADC_RANGES_A, DAC_RANGE_V, DAC_STEP_V
@@ -165,8 +166,8 @@ class SimulatedChip:
             max_cells=1 << 20,
             max_steps=4096,
             program=True,
-            multiply=True,
-            coded_read=True,
+            multiply=self._drives_rows,
+            coded_read=self._drives_rows,
             signed_inputs=self.simulation.signed_inputs,
             input_bits=8,
             adc_bits=self.simulation.adc_bits,
@@ -182,6 +183,11 @@ class SimulatedChip:
             link="direct",
             timing=timing.model_dump(),
         )
+
+    @property
+    def _drives_rows(self) -> bool:
+        """Whether each row has a line of its own across the columns, to take an input."""
+        return self.geometry.cell == "1R" or self.geometry.source_lines == "row"
 
     @property
     def now_s(self) -> float:
@@ -442,7 +448,7 @@ class SimulatedChip:
         cells = self.cells
         g = cells.as_read(index, cells.conducts(index, batch.time_s[at]))
         g = cells.read_through(index, cells.converters.fixed(index, g))
-        current = drop * g * np.clip((gate - 0.7) / 0.5, 0.0, 1.0)
+        current = drop * g * gate_opening(gate)
         status = np.full(index.size, Status.OK, dtype=np.uint8)
         if compliance_a is not None:
             status[np.abs(current) > compliance_a] = Status.COMPLIANCE

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rram_hil.array import Multiply, MultiplyResult, Span
 from rram_hil.errors import ConfigError
 from rram_hil.simulation import draws
-from rram_hil.simulation.cell_array import CellArray
+from rram_hil.simulation.cell_array import CellArray, gate_opening
 from rram_hil.simulation.wire_drops import block_transfer
 from rram_hil.types import FloatArray, IntArray
 
@@ -123,6 +123,10 @@ class Multiplier:
         if simulation.read_noise:
             mean, variance = (m.reshape(g.shape) for m in cells.read_moments(index, g.ravel()))
             g = mean
+        # At virtual ground; cells of an array without gates always conduct.
+        opened = gate_opening(cells.gate_v(np.array(operation.wl_v), np.zeros(())))
+        g = g * opened
+        variance = None if variance is None else variance * opened**2
         if converters.access_ohm > 0:
             left = 1 / (1 + g * converters.access_ohm)
             g = g * left

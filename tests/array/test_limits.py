@@ -440,6 +440,15 @@ def test_codes_are_checked_as_multiplies_of_both_signs() -> None:
         check(dataclasses.replace(single, verify="coded"), chip, LIMITS)
 
 
+def test_cells_read_instead_of_codes_are_stressed_no_more() -> None:
+    chip, block = Geometry(1, 4, 4), Block(0, 0, 4, 0, 4)
+    check(CodedRead((block,), cell_read=read_step(0.2)), chip, LIMITS)
+    with pytest.raises(LimitError, match="above the read limit"):
+        check(CodedRead((block,), cell_read=read_step(2.0)), chip, LIMITS)
+    with pytest.raises(LimitError, match=r"WL 3\.6 V"):
+        check(CodedRead((block,), cell_read=read_step(0.2, 3.6)), chip, LIMITS)
+
+
 def test_words_and_waits() -> None:
     chip = Geometry(1, 2, 2)
     with pytest.raises(ConfigError, match=r"column must lie in 0..1"):

@@ -76,3 +76,12 @@ def test_over_range_counts_as_above_and_no_number_ends_the_cell() -> None:
     assert taken == []
     assert rules.status.tolist() == [Status.NOT_A_NUMBER]
     assert rules.reading().size == 0
+
+
+def test_a_window_from_zero_on_takes_readings_below_zero_as_noise() -> None:
+    window = {"low_s": np.array([0.0]), "high_s": np.array([2e-6])}
+    rules, taken = play(program(**window), [-0.3e-6, -0.1e-6])
+    assert taken == []
+    assert rules.inside.all()
+    _, taken = play(program(**window), [-2.1e-6, 0.1e-6, 0.1e-6])
+    assert taken == [(2.0, 0.0, 2.0)]

@@ -180,3 +180,18 @@ def test_a_coded_verify_on_the_board_behind_wires_is_refused_and_from_the_host_i
         found = bench.do(_program(bench, on_board="never"))
     assert found.inside.mean() > 0.5
     assert found.vectors > 0
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_coded_verify_from_the_host_compares_maps_freed_of_their_wires(
+    bench_file: MakeBench, calibration: MakeFile, native: bool
+) -> None:
+    name = calibration("lines", {"line_ohm": (20.0, 0.0), "access_ohm": (0.0, 0.0)})
+    with opened(bench_file({"files": [name]}, line_ohm=20.0, adc_bits=16), native) as bench:
+        bench.do(pulse(bench.cells(), bl_v=3.8, wl_v=2.0, width_s=1e-6))
+        found = bench.do(_program(bench, on_board="never"))
+        assert isinstance(bench.driver, SimulatedArray)
+        g = bench.driver.chip.conductance_s().ravel()
+    assert found.inside.mean() > 0.5
+    assert np.abs(g - 60e-6)[found.inside].max() < 8e-6
+    assert found.conductance_s == pytest.approx(g, abs=3e-6)

@@ -1,6 +1,7 @@
 """The demonstration, with a training too short to be good: everything else is as a user runs it."""
 
 import json
+import multiprocessing
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ pytest.importorskip("sklearn", reason="the demonstration needs the extra [demo]"
 from rram_hil import demo, learning
 from rram_hil.cli import main
 from rram_hil.demo import training
+from rram_hil.demo.chips import Step, run_side_by_side
 from rram_hil.demo.table import chip_result
 from rram_hil.errors import ConfigError
 from rram_hil.storage.run_reader import read_run
@@ -61,7 +63,7 @@ def test_the_command_leaves_a_table_that_comes_from_the_run_files(
         assert f"{100 * row['accuracy']:.2f} %" in printed
     by_name = {row["name"]: row for row in summary["rows"]}
     words = by_name["KD + RSA"]["words"]
-    assert words["words"] + words["digital"] == round(words["fraction"] * 3660) <= 0.0506 * 3660
+    assert words["words"] + words["digital"] == round(words["fraction"] * 3660) <= 0.05 * 3660
     assert by_name["KD + RSA"]["pulses"] == by_name["KD, one-shot"]["pulses"], (
         "adaptation writes no cell"
     )
@@ -111,3 +113,23 @@ def test_missing_mnist_files_are_named(tmp_path: Path, capsys: pytest.CaptureFix
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert "train-images" in told
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("fails", [False, True], ids=["interrupted", "one fails"])
+def test_chips_side_by_side_stop_together(tmp_path: Path, fails: bool) -> None:
+    training.train(None, 1, lambda fraction, text: None, 1).write(tmp_path)
+    first, second = demo.plans(1, mnist=False)
+    if fails:
+        second = replace(second, rows=0)
+
+    def told(step: Step) -> None:
+        if step.chip == first.chip and step.name == "form" and not fails:
+            raise KeyboardInterrupt
+
+    with pytest.raises(ConfigError if fails else KeyboardInterrupt):
+        run_side_by_side([first, second], tmp_path, 0, told)
+    assert not multiprocessing.active_children()
+    if (tmp_path / "run.h5").exists():
+        with read_run(tmp_path / "run.h5") as run:
+            assert "infer verified student" not in run.table("steps")["name"]

@@ -358,3 +358,57 @@ def test_one_reading_of_each_cell_has_no_scatter_to_tell() -> None:
     found = lab.do(CodedRead((Block(0, 0, 3, 0, 3),), cell_read=read_step()))
     assert np.isnan(found.sigma_s).all()
     assert found.conductance_s == pytest.approx(lab.do(read(lab.cells)).last_s, rel=0.1)
+
+
+@pytest.mark.parametrize("way", ["board", "multiply"])
+@pytest.mark.parametrize("wl_v", [-1.0, 0.0, 0.95])
+def test_gates_let_codes_through_as_they_let_single_reads(way: str, wl_v: float) -> None:
+    lab = Lab(16, 4).lacking(way)
+    found = lab.do(CodedRead((Block(0, 0, 16, 0, 4),), wl_v=wl_v))
+    single = lab.do(read(lab.cells, read_step(wl_v=wl_v))).last_s
+    assert found.conductance_s == pytest.approx(single, abs=1e-6)
+    assert (np.abs(found.conductance_s).max() < 1e-9) == (wl_v <= 0.7)
+
+
+@pytest.mark.parametrize(
+    ("cell", "source_lines", "drives_rows"),
+    [
+        ("1T1R", "row", True),
+        ("1T1R", "column", False),
+        ("1T1R", "common", False),
+        ("1R", "common", True),
+    ],
+)
+def test_only_rows_with_lines_of_their_own_take_codes(
+    cell: Literal["1T1R", "1R"], source_lines: Literal["row", "column", "common"], drives_rows: bool
+) -> None:
+    geometry = Geometry(1, 4, 4, cell, source_lines)
+    can = SimulatedChip(geometry, Simulation(), read_v=0.3, chip_id="c").capabilities
+    assert can.multiply == drives_rows
+    assert can.coded_read == drives_rows
+    if not drives_rows:
+        with pytest.raises(ConfigError, match="needs a multiply"):
+            next(lower(CodedRead((Block(0, 0, 4, 0, 4),)), can, LIMITS))
+
+
+def test_a_coded_verify_from_the_host_lasts_until_its_last_reading() -> None:
+    lab = Lab(8, 4).lacking("multiply")
+    # Some cells are not formed and read a little below 0: no pulse mends that.
+    wide = replace(program(lab.cells), low_s=np.zeros(32), high_s=np.full(32, 1e-3))
+    found: ProgramResult = lab.do(wide)
+    assert found.inside.all()
+    assert found.pulses.sum() == 0
+    assert found.span.started_s < found.span.ended_s == lab.chip.now_s
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"repeat": 2.5}, "repeat must be 1 or more, whole"),
+        ({"blocks": Block(0, 0, 1, 0, 1)}, "blocks must be several"),
+        ({"cell_read": replace(read_step(), measure="no")}, "must measure the current"),
+    ],
+)
+def test_a_coded_read_that_cannot_be_meant_is_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        CodedRead(**{"blocks": (Block(0, 0, 1, 0, 1),)} | wrong)

@@ -17,6 +17,7 @@ from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
 from rram_hil.networks.mapping import LayerWords
 from rram_hil.networks.network import Network
+from rram_hil.networks.programmed_network import Programmed
 from rram_hil.networks.word_costs import multiplies, word_costs
 from rram_hil.protocols.forward_check import CheckSummary
 from rram_hil.storage.run_reader import read_run
@@ -118,12 +119,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, recipe: str, *, offset: float = 0.0) -> tuple[RunOutcome, Path]:
+def run(
+    folder: Path, recipe: str, *, offset: float = 0.0, tiles: int = 1
+) -> tuple[RunOutcome, Path]:
     """Program the network, then do `recipe`; column amplifiers are off by `offset` full scales."""
     path = folder / f"run-{len(list(folder.glob('run-*.h5')))}.h5"
     (path.with_suffix(".toml")).write_text(PROGRAMMED + recipe)
     tables = tomllib.loads(BENCH)
-    tables["chip"]["id"] = path.stem
+    tables["chip"] |= {"id": path.stem, "tiles": tiles}
     tables["simulation"]["errors"] = {"column_offset": [offset, 0.0] * 64} if offset else {}
     bench = parse_bench_file(tables, path=folder / f"{path.stem}-bench.toml")
     return run_recipe(path.with_suffix(".toml"), bench, path), path
@@ -205,6 +208,39 @@ correct_biases = {correct}
     assert isinstance(again, CheckSummary)
     assert looked.corrected == 10
     assert again.difference < looked.difference
+
+
+def test_adapting_one_network_leaves_the_words_of_another_on_the_chip(trained: Path) -> None:
+    place = PROGRAMMED[PROGRAMMED.rindex("[[step]]") :]
+    other = place.replace("options = {", "options = { tiles = [1],").replace(
+        'protocol = "one-shot"', 'name = "program other"\nprotocol = "one-shot"\ntag = "other"'
+    )
+    again = place.replace(
+        'protocol = "one-shot"', 'name = "program again"\nprotocol = "one-shot"\ntag = "again"'
+    )
+    look = """
+[[step]]
+name = "{name}"
+protocol = "forward-check"
+data = "train.npz"
+"""
+    recipe = adapt("adapt") + look.format(name="look") + other + adapt("adapt other", tag='"other"')
+    # Programmed over: its words go with it.
+    recipe += look.format(name="look again") + again + adapt("adapt again", tag='"again"')
+    outcome, path = run(trained, recipe, tiles=2)
+    looked, later = (summary for name, summary in outcome.steps if name.startswith("look"))
+    assert isinstance(looked, CheckSummary)
+    assert isinstance(later, CheckSummary)
+    assert later.difference == pytest.approx(looked.difference, abs=0.02)
+    with read_run(path) as file:
+        table = file.operations()
+        written = table["cells"][table["kind"] == "WriteWords"]
+    assert list(written) == [written[0], 2 * written[0], 2 * written[0]]
+    network, replaced = outcome.shared["network"], outcome.shared["other"]
+    assert isinstance(network, Programmed)
+    assert isinstance(replaced, Programmed)
+    assert network.words is None
+    assert replaced.words is not None
 
 
 def test_words_are_counted_with_what_is_trained_beside_them() -> None:
