@@ -92,7 +92,7 @@ def clipped(weights: Weights, clip_rms: float) -> Weights:
 def score(network: Network, weights: Mapping[str, Weights], test: LabelledImages) -> float:
     """Accuracy (per cent) of a network with other weights than its own."""
     model = network.to_torch()
-    given = [torch.from_numpy(np.ascontiguousarray(w)) for w in weights.values()]
+    given = [torch.from_numpy(np.array(w)) for w in weights.values()]
     return 100 * accuracy(lambda images: forward(model, images, given), test)
 
 
