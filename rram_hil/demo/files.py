@@ -57,6 +57,8 @@ class Plan:
     adaptation_steps: int
     adaptation_batch: int
     learning_rate: float
+    word_seed: int | None
+    """Where the student was trained knowing the places of its words: the seed that says where."""
     log: Literal["all", "summary"]
 
     @property
@@ -70,6 +72,10 @@ class Plan:
 
 
 FIRST = "paper-1"
+WORD_FRACTION, WORD_SEED = 0.03, 0
+"""MNIST's words and biases over weights, and the seed that chooses the words: the student is
+trained knowing them.
+"""
 CHECK_IMAGES = 32
 """Training images that are sent through the array to check an arm."""
 
@@ -90,10 +96,11 @@ def plans(seed: int, *, mnist: bool) -> list[Plan]:
         levels=8,
         clip_rms=1.5,
         faults="partner",
-        word_fraction=0.05,
+        word_fraction=WORD_FRACTION if mnist else 0.05,
         adaptation_steps=1500 if mnist else 400,
         adaptation_batch=128 if mnist else 64,
         learning_rate=0.02 if mnist else 0.05,
+        word_seed=WORD_SEED if mnist else None,
         log="summary" if mnist else "all",
     )
     more = [replace(first, chip=f"paper-{k}", seed=seed + k - 1) for k in (2, 3)] if mnist else []
@@ -152,9 +159,10 @@ bytes_per_s = 10e6
 """
 
 
-def recipe_toml(plan: Plan) -> str:
+def recipe_toml(plan: Plan, *, baselines: bool = True) -> str:
     """The recipe: form and read the array, program the teacher as the baselines do, then the
-    student, adapt it, and at last verify it as well.
+    student, adapt it, and at last verify it as well. Without `baselines` only the student is
+    programmed, on all tiles but the first, and adapted.
     """
     known = CONDITIONS[plan.device]
     third = plan.tiles // 3
@@ -244,6 +252,13 @@ batch = {plan.adaptation_batch}
 learning_rate = {plan.learning_rate}
 map_by = "codes"
 """
+    if plan.word_seed is not None:
+        adapt += f"word_seed = {plan.word_seed}\n"
+    own = tiles[2] if baselines else list(range(1, plan.tiles))
+    student = one_shot("program student", "student", "student", own)
+    if not baselines:
+        parts = infer("infer student", "student"), adapt, infer("infer adapted", "student")
+        return "".join((head, student, *parts))
     return "".join(
         (
             head,
@@ -255,7 +270,7 @@ map_by = "codes"
             one_shot("program teacher again", "again", "teacher", tiles[1]),
             baseline(plan.device, "verify teacher by codes", "again", "codes"),
             infer("infer verified by codes", "again"),
-            one_shot("program student", "student", "student", tiles[2]),
+            student,
             infer("infer student", "student"),
             adapt,
             check("check adapted", "student"),

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from rram_hil.demo.files import WORD_FRACTION, WORD_SEED
 from rram_hil.networks.network import Float32, Network
 from rram_hil.types import IntArray
 
 Progress = Callable[[float, str], None]
+STUDENT_EPOCHS = 12
+"""Of MNIST's student: each epoch meets some 470 chips."""
 KEPT_TRAINING_IMAGES = 20_000
 """More than adaptation looks at; the rest need not be written into the folder."""
 
@@ -92,7 +95,16 @@ def train(
             learning.lenet5(seed), data, seed=seed, threads=threads, progress=progress
         )
         student = learning.distil(
-            teacher, teacher, data, noise, seed=seed, threads=threads, progress=progress
+            teacher,
+            teacher,
+            data,
+            noise,
+            epochs=STUDENT_EPOCHS,
+            seed=seed,
+            words=learning.choose_words(teacher, WORD_FRACTION, WORD_SEED),
+            fault_aware=True,
+            threads=threads,
+            progress=progress,
         )
         name = f"MNIST with LeNet-5: {len(data)} training, {len(test)} test images"
     kept = slice(KEPT_TRAINING_IMAGES)

@@ -63,17 +63,18 @@ class Words:
 def choose_words(model: nn.Sequential, fraction: float, seed: int = 0) -> list[NDArray[np.bool_]]:
     """Which weights own an on-chip word: one boolean mask a mapped layer, of its weight's shape.
 
-    `fraction` is of all weights and pays for the biases first, since each of them is a word as
-    well; the rest is drawn uniformly over all weights.
+    `fraction` is words and biases over weights, as `rram_hil.networks.word_costs` counts it. It
+    pays for the biases first, since they are trained too; the rest is drawn uniformly over all
+    weights. Raises `ConfigError` where the fraction does not pay for the biases.
     """
     layers = mapped_layers(model)
     sizes = [layer.weight.numel() for layer in layers]
     biases = sum(0 if layer.bias is None else layer.bias.numel() for layer in layers)
     words = int(fraction * sum(sizes)) - biases
-    if words < 0:
-        least = biases / sum(sizes)
+    if not 0 <= words <= sum(sizes):
+        least, most = biases / sum(sizes), 1 + biases / sum(sizes)
         raise ConfigError(
-            f"on-chip words: fraction {fraction} is not {least:.4f} (biases alone) to 1"
+            f"on-chip words: fraction {fraction} is not {least:.4f} (biases alone) to {most:.4f}"
         )
     mask = np.zeros(sum(sizes), dtype=np.bool_)
     mask[np.random.default_rng(seed).choice(mask.size, size=words, replace=False)] = True

@@ -79,6 +79,7 @@ def distil(
     augmentation: Augmentation | None = Augmentation(),
     seed: int = 0,
     words: Sequence[NDArray[np.bool_]] | None = None,
+    fault_aware: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> nn.Sequential:
@@ -87,7 +88,9 @@ def distil(
 
     Hinton et al. 2015: the student learns the teacher's classes softened by `temperature`. A
     student that starts as the teacher itself learns fastest. `words` (see `choose_words`) are the
-    weights that will own an on-chip word: they are exact on every chip.
+    weights that will own an on-chip word: they are exact on every chip. With `fault_aware` the
+    stuck cells of each chip are known before it is programmed (see `realise`), as with a mapping
+    whose `faults` are "partner".
     """
     student = copy.deepcopy(student)
     teacher = copy.deepcopy(teacher).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -98,7 +101,9 @@ def distil(
         if noise is None:
             given: Tensor = student(images)
             return given
-        weights = [realise(layer.weight, noise, generator) for layer in layers]
+        weights = [
+            realise(layer.weight, noise, generator, fault_aware=fault_aware) for layer in layers
+        ]
         weights = [
             weight if mask is None else torch.where(mask, layer.weight, weight)
             for weight, mask, layer in zip(weights, exact, layers, strict=True)

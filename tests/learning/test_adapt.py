@@ -35,7 +35,7 @@ def chip(student: torch.nn.Sequential, noise: DeviceNoise) -> Chip:
     ]
 
 
-def test_the_fraction_counts_the_biases() -> None:
+def test_the_fraction_is_words_and_biases_over_weights() -> None:
     net = digits_net()
     weights = sum(layer.weight.numel() for layer in mapped_layers(net))
     biases = sum(layer.bias.numel() for layer in mapped_layers(net) if layer.bias is not None)
@@ -74,8 +74,7 @@ def test_only_words_change_and_they_never_exceed_their_bits(
         assert np.abs(found.values).max(initial=0) <= top
         assert np.abs(found.bias_values).max() <= top
     assert max(np.abs(found.values).max() for found in words.layers) == top
-    weights = sum(layer.weight.numel() for layer in mapped_layers(student))
-    assert words.count == int(0.05 * weights)
+    assert words.count == int(0.05 * sum(layer.weight.numel() for layer in mapped_layers(student)))
     assert words.forward_images == 10 * 128
 
 

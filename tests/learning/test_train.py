@@ -34,11 +34,16 @@ def first(seed: int) -> torch.Tensor:
 
 
 def on_chips(
-    model: torch.nn.Sequential, noise: DeviceNoise, test: LabelledImages, count: int = 5
+    model: torch.nn.Sequential,
+    noise: DeviceNoise,
+    test: LabelledImages,
+    count: int = 5,
+    fault_aware: bool = False,
 ) -> list[float]:
     found = []
     for chip in range(count):
-        weights = draw_chip(model, noise, torch.Generator().manual_seed(100 + chip))
+        generator = torch.Generator().manual_seed(100 + chip)
+        weights = draw_chip(model, noise, generator, fault_aware)
         on_chip = partial(forward, model, weights=weights, input_bits=noise.input_bits)
         found.append(accuracy(on_chip, test))
     return found
@@ -62,6 +67,28 @@ def test_a_student_is_more_accurate_than_the_teacher_under_faults(
     plain, taught = on_chips(teacher, noise, data[1]), on_chips(student, noise, data[1])
     assert np.mean(taught) > np.mean(plain) + 0.03
     assert min(taught) > min(plain)
+
+
+def test_a_student_taught_with_known_faults_is_the_better_one_where_they_are_known(
+    teacher: torch.nn.Sequential, data: Data
+) -> None:
+    noise = DeviceNoise(sigma=0.05, stuck_low_resistance=0.15, stuck_high_resistance=0.0)
+    blind, aware = (
+        distil(
+            teacher,
+            teacher,
+            data[0],
+            noise,
+            epochs=12,
+            batch=64,
+            learning_rate=1e-2,
+            augmentation=None,
+            fault_aware=fault_aware,
+        )
+        for fault_aware in (False, True)
+    )
+    known = [on_chips(taught, noise, data[1], 10, True) for taught in (blind, aware)]
+    assert np.mean(known[1]) > np.mean(known[0]) + 0.01
 
 
 @pytest.mark.parametrize("augmentation", [None, Augmentation(shift=1.0)])
