@@ -18,21 +18,8 @@ from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.drivers.simulated.test_chip_board import launch
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.config import Simulation, Timing
+from tests.helpers.boards import GEOMETRY, LIMITS
 
-GEOMETRY = Geometry(2, 16, 24)
-LIMITS = Limits(
-    bl_v=4.0,
-    sl_v=4.0,
-    wl_v=5.0,
-    cell_v=4.0,
-    gate_over_v=5.0,
-    half_select_v=4.0,
-    read_v=0.3,
-    current_a=1e-3,
-    energy_j=1e-3,
-    width_s=1e-2,
-    pulses_per_cell=100000,
-)
 FREE_LINK = Timing(link_s=0.0, bytes_per_s=math.inf)
 
 

@@ -18,7 +18,6 @@ from rram_hil.array import (
     Apply,
     Cells,
     Geometry,
-    Limits,
     Multiply,
     Operation,
     Program,
@@ -46,21 +45,8 @@ from rram_hil.errors import (
 )
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation, Timing
+from tests.helpers.boards import GEOMETRY, LIMITS
 
-GEOMETRY = Geometry(2, 16, 24)
-LIMITS = Limits(
-    bl_v=4.0,
-    sl_v=4.0,
-    wl_v=5.0,
-    cell_v=4.0,
-    gate_over_v=5.0,
-    half_select_v=4.0,
-    read_v=0.3,
-    current_a=1e-3,
-    energy_j=1e-3,
-    width_s=1e-2,
-    pulses_per_cell=100000,
-)
 ALL = Cells.all(GEOMETRY)
 ONE = Cells.of([(0, 0, 0)])
 

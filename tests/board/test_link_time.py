@@ -22,8 +22,6 @@ from rram_hil.array import (
     Cells,
     CodedRead,
     CodedReadResult,
-    Geometry,
-    Limits,
     Multiply,
     MultiplyResult,
     Operation,
@@ -49,21 +47,8 @@ from rram_hil.engine.lowering import lower
 from rram_hil.hardware.driver import Driver
 from rram_hil.hardware.far_side import FarSideRequest
 from rram_hil.simulation.config import Simulation, Timing
+from tests.helpers.boards import GEOMETRY, LIMITS
 
-GEOMETRY = Geometry(2, 16, 24)
-LIMITS = Limits(
-    bl_v=4.0,
-    sl_v=4.0,
-    wl_v=5.0,
-    cell_v=4.0,
-    gate_over_v=5.0,
-    half_select_v=4.0,
-    read_v=0.3,
-    current_a=1e-3,
-    energy_j=1e-3,
-    width_s=1e-2,
-    pulses_per_cell=100000,
-)
 LINKS = {
     "default": Timing(),
     "many frames a message": Timing(link_s=3e-4, bytes_per_s=1.5e4),
