@@ -45,11 +45,13 @@ LONG = {
     "test_calibrations",
     "test_cli_refusals",
     "test_cli_simulate",
+    "test_compensation",
     "test_crash_resume",
     "test_demo",
     "test_device_fit",
     "test_html_report",
     "test_journal",
+    "test_link_time",
     "test_recovery",
     "test_run_file",
 }

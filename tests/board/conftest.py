@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boards import GEOMETRY, LIMITS
 
 from rram_hil.array import Geometry, Limits
 from rram_hil.drivers import test_chip_board as board
@@ -18,7 +19,6 @@ from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.drivers.simulated.test_chip_board import launch
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.config import Simulation, Timing
-from tests.helpers.boards import GEOMETRY, LIMITS
 
 FREE_LINK = Timing(link_s=0.0, bytes_per_s=math.inf)
 

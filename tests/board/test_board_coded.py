@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from boards import GEOMETRY, LIMITS
 
 from rram_hil.array import (
     Apply,
@@ -47,7 +48,6 @@ from rram_hil.errors import (
 from rram_hil.simulation import board_envelope
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation, Timing
-from tests.helpers.boards import GEOMETRY, LIMITS
 
 ALL = Cells.all(GEOMETRY)
 SOME = ALL[100:130]

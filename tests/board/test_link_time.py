@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from boards import GEOMETRY, LIMITS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +48,6 @@ from rram_hil.engine.lowering import lower
 from rram_hil.hardware.driver import Driver
 from rram_hil.hardware.far_side import FarSideRequest
 from rram_hil.simulation.config import Simulation, Timing
-from tests.helpers.boards import GEOMETRY, LIMITS
 
 LINKS = {
     "default": Timing(),
