@@ -99,7 +99,7 @@ def train(
         words = learning.choose_words(teacher, WORD_FRACTION, WORD_SEED)
         student = teacher
         # Images nearer to the real ones at last: on chips the student is too small to learn all.
-        for round_, (epochs, rate, changes) in enumerate(MNIST_ROUNDS):
+        for later, (epochs, rate, share) in enumerate(MNIST_ROUNDS):
             student = learning.distil(
                 teacher,
                 student,
@@ -108,12 +108,12 @@ def train(
                 epochs=epochs,
                 learning_rate=rate,
                 augmentation=learning.Augmentation(
-                    shift=2.0 * changes,
-                    rotation=10.0 * changes,
-                    zoom=0.1 * changes,
-                    shear=0.1 * changes,
+                    shift=2.0 * share,
+                    rotation=10.0 * share,
+                    zoom=0.1 * share,
+                    shear=0.1 * share,
                 ),
-                seed=seed + round_,
+                seed=seed + later,
                 words=words,
                 fault_aware=True,
                 threads=threads,
