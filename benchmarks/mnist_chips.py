@@ -1,5 +1,4 @@
-"""MNIST on simulated chips of the preset `paper`: one-shot and with trained words, beside the float
-network, with the bar of 0.20 point.
+"""MNIST on chips of the preset `paper`, one-shot and with 3 % of words, beside the float networks.
 
 A teacher and a student (LeNet-5) are trained as `rram-hil demo` trains them, or taken from the
 cache folder. Every chip then runs the demonstration's own recipe without its baselines: forming,
@@ -39,6 +38,7 @@ from rram_hil.storage.run_reader import read_run
 
 Weights = NDArray[np.float32]
 BAR, LEAST_FLOAT = 0.20, 99.40
+"""Points (the mean of the chips) below the float network, and what that must reach (per cent)."""
 PLAN = replace(plans(1, mnist=True)[0], tiles=4)
 """The demonstration's plan on a smaller chip: one tile for the pulse curves, three for the student.
 """
@@ -132,7 +132,8 @@ def main() -> None:
     for name, value in reference.items():
         print(f"float, {name}: {value:.2f} %")
 
-    print("chip  one-shot  KD+RSA  words + biases (of weights)  to the student  to the teacher")
+    print("differences of KD+RSA to: " + "; ".join(reference))
+    print("chip  one-shot  KD+RSA  words + biases (of weights)")
     found = []
     seeds = range(1, options.chips + 1)
     context = multiprocessing.get_context("spawn")
@@ -140,20 +141,20 @@ def main() -> None:
         for seed, chip in zip(seeds, pool.map(partial(on_chip, options.cache), seeds), strict=True):
             found.append((chip.one_shot, chip.adapted))
             kept = f"{chip.words} + {chip.digital} ({chip.fraction:.2f} %)"
-            gaps = (chip.adapted - reference[name] for name in ("student", "teacher"))
+            gaps = (chip.adapted - value for value in reference.values())
             print(
                 f"{seed:4d}  {chip.one_shot:8.2f}  {chip.adapted:6.2f}  {kept:27s}",
-                *(f"{gap:+14.2f}" for gap in gaps),
+                *(f"{gap:+6.2f}" for gap in gaps),
                 flush=True,
             )
     table = np.array(found)
     mean, error = table.mean(axis=0), table.std(axis=0, ddof=1) / np.sqrt(len(table))
     print(f"mean  {mean[0]:8.2f}  {mean[1]:6.2f}; standard errors {error[0]:.3f}, {error[1]:.3f}")
-    for name in ("student", "teacher"):
+    for name in reference:
         own, gap = reference[name], mean[1] - reference[name]
-        met = own >= LEAST_FLOAT and gap >= -BAR
+        met = own >= LEAST_FLOAT - 1e-9 and gap >= -BAR - 1e-9
         print(
-            f"bar against the {name}: {gap:+.3f} point (at least {-BAR}), float {own:.2f} %"
+            f"bar against {name}: {gap:+.3f} point (at least {-BAR}), float {own:.2f} %"
             f" (at least {LEAST_FLOAT:.2f}): {'met' if met else 'missed'}"
         )
 

@@ -15,8 +15,10 @@ from rram_hil.networks.network import Float32, Network
 from rram_hil.types import IntArray
 
 Progress = Callable[[float, str], None]
-STUDENT_EPOCHS = 12
-"""Of MNIST's student: each epoch meets some 470 chips."""
+MNIST_ROUNDS = ((12, 2e-3, 1.0), (4, 1e-3, 0.5))
+"""Rounds of teaching MNIST's student: epochs, learning rate, and the changes of its images as a
+share of the teacher's.
+"""
 KEPT_TRAINING_IMAGES = 20_000
 """More than adaptation looks at; the rest need not be written into the folder."""
 
@@ -94,18 +96,29 @@ def train(
         teacher = learning.train_teacher(
             learning.lenet5(seed), data, seed=seed, threads=threads, progress=progress
         )
-        student = learning.distil(
-            teacher,
-            teacher,
-            data,
-            noise,
-            epochs=STUDENT_EPOCHS,
-            seed=seed,
-            words=learning.choose_words(teacher, WORD_FRACTION, WORD_SEED),
-            fault_aware=True,
-            threads=threads,
-            progress=progress,
-        )
+        words = learning.choose_words(teacher, WORD_FRACTION, WORD_SEED)
+        student = teacher
+        # Images nearer to the real ones at last: on chips the student is too small to learn all.
+        for later, (epochs, rate, share) in enumerate(MNIST_ROUNDS):
+            student = learning.distil(
+                teacher,
+                student,
+                data,
+                noise,
+                epochs=epochs,
+                learning_rate=rate,
+                augmentation=learning.Augmentation(
+                    shift=2.0 * share,
+                    rotation=10.0 * share,
+                    zoom=0.1 * share,
+                    shear=0.1 * share,
+                ),
+                seed=seed + later,
+                words=words,
+                fault_aware=True,
+                threads=threads,
+                progress=progress,
+            )
         name = f"MNIST with LeNet-5: {len(data)} training, {len(test)} test images"
     kept = slice(KEPT_TRAINING_IMAGES)
     return Trained(
