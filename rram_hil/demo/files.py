@@ -104,7 +104,8 @@ def plans(seed: int, *, mnist: bool) -> list[Plan]:
         log="summary" if mnist else "all",
     )
     more = [replace(first, chip=f"paper-{k}", seed=seed + k - 1) for k in (2, 3)] if mnist else []
-    return [first, *more, replace(first, chip="hfo2-1", device="hfo2")]
+    # With 3 % of words MNIST on hfo2 stays 0.07 points below its verified student.
+    return [first, *more, replace(first, chip="hfo2-1", device="hfo2", word_fraction=0.05)]
 
 
 def bench_toml(plan: Plan, *, read_noise: bool = True, driver: str | None = None) -> str:
