@@ -23,7 +23,6 @@ from .parts.characterisation import (
     applied,
     listed,
     log_ratio,
-    mean_conductance,
     save_cells,
     save_figures,
     save_map,
@@ -94,7 +93,7 @@ class ArrayStatistics(Protocol[ArrayStatisticsSummary]):
             result = yield from read(
                 cells, setting.read, repeat=self.repeat, label="array statistics"
             )
-            high = mean_conductance(result)
+            high = result.mean_s
             readable = np.isfinite(high)
             stuck_low, stuck_high = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
             working = readable & (high >= self.conducts_above_s)
@@ -114,9 +113,9 @@ class ArrayStatistics(Protocol[ArrayStatisticsSummary]):
             ]
             setting.require(*work)
             yield Progress(0, 2, f"RESET of {n} cells")
-            low = mean_conductance((yield from applied(work[0])))
+            low = (yield from applied(work[0])).mean_s
             yield Progress(1, 2, f"SET of {n} cells")
-            high = mean_conductance((yield from applied(work[1])))
+            high = (yield from applied(work[1])).mean_s
             readable = np.isfinite(low) & np.isfinite(high)
             conducts = readable & (high >= self.conducts_above_s)
             still = readable & ~(conducts & (high > self.responds_ratio * np.maximum(low, 0.0)))

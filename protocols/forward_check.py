@@ -72,16 +72,16 @@ class ForwardCheck(Protocol[CheckSummary]):
         known = programmed.trained or words
         if known is not None:
             stored(word_operation(mapping, known, 32))
-        expected = drive(infer(network, mapping, encoding, images, known), stored).logits
         yield Progress(0, 1, f"{len(images)} images through the array")
 
         def check(do: Do) -> Arrays:
+            expected = drive(infer(network, mapping, encoding, images, known), stored).logits
             made = drive(infer(network, mapping, encoding, images, words), do)
-            vectors = sum(made.counts.vectors.values())
-            return {"logits": made.logits, "vectors": np.array(vectors)}
+            vectors = np.array(sum(made.counts.vectors.values()))
+            return {"expected": expected, "logits": made.logits, "vectors": vectors}
 
         arrays = yield from Compute("forward check", check)
-        logits = arrays["logits"]
+        expected, logits = arrays["expected"], arrays["logits"]
         shift = np.mean(expected - logits, axis=0)
         corrected = 0
         if self.correct_biases and words is not None:

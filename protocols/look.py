@@ -16,8 +16,6 @@ from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
 from rram_hil.validation import PositiveAmperes, PositiveSiemens
 
-from .parts.characterisation import mean_conductance
-
 
 class Look(Protocol[LookSummary]):
     """Read every cell with its gate open, then with its gate closed, and measure the current into
@@ -153,5 +151,5 @@ def _seen(result: ApplyResult, geometry: Geometry) -> FloatArray:
     without a usable one.
     """
     over = (result.status == Status.OVER_RANGE).any(axis=1)
-    seen: FloatArray = np.where(over, np.inf, mean_conductance(result)).reshape(geometry.shape)
+    seen: FloatArray = np.where(over, np.inf, result.mean_s).reshape(geometry.shape)
     return seen

@@ -32,7 +32,6 @@ from rram_hil.validation import PositiveAmperes, PositiveSeconds, PositiveSiemen
 
 from .parts.characterisation import (
     log_times,
-    mean_conductance,
     save_band,
     save_cells,
     save_figures,
@@ -126,7 +125,7 @@ class Retention(Protocol[RetentionSummary]):
             if number == 0:
                 began_s = result.span.started_s
             now_s = result.span.ended_s
-            values.append(mean_conductance(result))
+            values.append(result.mean_s)
             stamps.append(
                 mean(np.where(np.isfinite(result.time_s), result.time_s, np.nan).T) - began_s
             )

@@ -103,14 +103,6 @@ def usable(result: ApplyResult) -> FloatArray:
     return np.where(result.status == Status.OK, result.conductance_s, np.nan)
 
 
-def mean_conductance(result: ApplyResult) -> FloatArray:
-    """Mean over each cell's OK readings (S), shape (n,); NaN where it has none."""
-    ok = result.status == Status.OK
-    count = ok.sum(axis=1)
-    total = np.where(ok, result.conductance_s, 0.0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
 def log_counts(most: int, per_decade: int) -> list[int]:
     """Whole numbers from 1 to `most`, both included, about `per_decade` in each factor of ten."""
     steps = int(np.ceil(np.log10(max(most, 1)) * per_decade)) + 1

@@ -16,7 +16,6 @@ from rram_hil.types import FloatArray
 
 from .characterisation import (
     log_counts,
-    mean_conductance,
     repeated,
     save_band,
     save_cells,
@@ -62,14 +61,14 @@ def against_count(
     reading = read(cells, setting.read, repeat=repeat, label=f"{what}, read")
     setting.require(stress, reading)
     yield Progress(0, most, f"reading {len(cells)} cells")
-    values = [mean_conductance((yield from reading))]
+    values = [(yield from reading).mean_s]
     given = 0
     for count in counts:
         yield Progress(given, most, f"{len(cells)} cells, {count} times")
         more = np.full(len(stress.cells), count - given, dtype=np.int64)
         yield from repeated(stress, more, setting)
         given = count
-        values.append(mean_conductance((yield from reading)))
+        values.append((yield from reading).mean_s)
     g = np.stack(values, axis=1)
     first = g[:, :1]
     usable = g[:, 0] >= conducts_above_s

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rram_hil.array import Block, Cells, CodedRead, Status, read
 from rram_hil.engine.protocol import Plan, Setting
 from rram_hil.types import FloatArray
-
-from .characterisation import mean_conductance
 
 By = Literal["cells", "codes", "either"]
 """How a map is read: single readings; codes through the multiply, refused where the bench has none;
@@ -46,9 +43,7 @@ def read_cells(
     """
     if by == "cells":
         result = yield from read(cells, setting.read, repeat=repeat, label=label)
-        mean = mean_conductance(result)
-        spread = _standard_error(result.conductance_s, result.status, mean)
-        return MapReading(mean, spread, int(result.reads.sum()), 0)
+        return MapReading(result.mean_s, result.mean_error_s, int(result.reads.sum()), 0)
     gate = setting.read.levels("wl", 1)
     coded = CodedRead(
         Block.covering(cells) if blocks is None else blocks,
@@ -67,16 +62,3 @@ def read_cells(
         found.reads,
         found.vectors,
     )
-
-
-def _standard_error(
-    conductance_s: FloatArray, status: NDArray[np.uint8], mean_s: FloatArray
-) -> FloatArray:
-    """Of the mean of each cell's usable readings, from how they scatter; NaN for fewer than two."""
-    usable = status == Status.OK
-    count = usable.sum(axis=1)
-    square = np.where(usable, conductance_s - mean_s[:, None], 0.0) ** 2
-    variance = np.divide(
-        square.sum(axis=1), count * (count - 1.0), out=np.full(len(count), np.nan), where=count > 1
-    )
-    return np.asarray(np.sqrt(variance), dtype=np.float64)

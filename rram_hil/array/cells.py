@@ -67,7 +67,7 @@ class Cells:
                 raise ConfigError(f"cell addresses: {name} must lie in 0..{(1 << 20) - 1}")
             frozen.flags.writeable = False
             object.__setattr__(self, name, frozen)
-        keys = (self.tile << 40) | (self.row << 20) | self.column
+        keys = self._keys
         # Most batches come in order, and looking at that costs far less than sorting them.
         if not (keys[1:] > keys[:-1]).all() and np.unique(keys).size != keys.size:
             values, counts = np.unique(keys, return_counts=True)
@@ -140,9 +140,14 @@ class Cells:
 
     def places_of(self, wanted: Cells) -> IntArray:
         """Where each of `wanted` stands in this batch, which holds them all, shape (n,)."""
-        mine, keys = ((c.tile << 40) | (c.row << 20) | c.column for c in (self, wanted))
-        order = np.argsort(mine)
-        return np.asarray(order[np.searchsorted(mine[order], keys)], dtype=np.int64)
+        order = np.argsort(self._keys)
+        found = order[np.searchsorted(self._keys[order], wanted._keys)]
+        return np.asarray(found, dtype=np.int64)
+
+    @property
+    def _keys(self) -> IntArray:
+        """A number of its own for each address, growing by tile, row, column."""
+        return (self.tile << 40) | (self.row << 20) | self.column
 
     def batches(self, size: int) -> Iterator[tuple[slice, Cells]]:
         """Consecutive parts of at most `size` cells, each with its place in this batch."""

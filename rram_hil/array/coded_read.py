@@ -21,16 +21,16 @@ Coded verify: HARP, arXiv 2604.12420. Matrices: Sylvester's doubling and Paley's
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array.operations import Block, CodedRead, Multiply, Status
-from rram_hil.array.results import MultiplyResult
+from rram_hil.array.operations import Block, CodedRead, Multiply, Span, Status
+from rram_hil.array.results import CodedReadResult, MultiplyResult
 from rram_hil.types import FloatArray, StatusArray
 
 SPARE = 16
@@ -164,7 +164,8 @@ def held_back_s(
 class BlockReading:
     """What the codes of one block gave: conductances (S, shape (rows, columns)), the standard
     uncertainty of those of each column (S), status of the same shape as the conductances, the ADC's
-    range (A), the vectors that it took, and how many of the decoded ADC codes were clipped.
+    range (A), the vectors that it took, how many of the decoded ADC codes were clipped, and when it
+    ran.
     """
 
     conductance_s: FloatArray
@@ -173,6 +174,27 @@ class BlockReading:
     full_scale_a: float
     vectors: int
     saturated: int
+    span: Span
+
+
+def coded_result(
+    readings: Sequence[BlockReading], way: Literal["board", "multiply"], span: Span
+) -> CodedReadResult:
+    """The result of a coded read from those of its blocks."""
+
+    def join(columns: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([np.zeros(0), *(c.ravel() for c in columns)])
+
+    return CodedReadResult(
+        join(r.conductance_s for r in readings),
+        join(np.tile(r.sigma_s, len(r.conductance_s)) for r in readings),
+        join(r.status for r in readings).astype(np.uint8),
+        np.array([r.full_scale_a for r in readings], dtype=np.float64),
+        sum(r.vectors for r in readings),
+        way=way,
+        span=span,
+        saturated=sum(r.saturated for r in readings),
+    )
 
 
 @dataclass(frozen=True)
@@ -206,12 +228,13 @@ def read_block(
         operation.read_v * _FIRST_S * math.sqrt(2 * block.rows),
         label=operation.label,
     )
-    vectors = 0
+    vectors, spans = 0, []
     pilots = np.linspace(0, len(signs), PILOTS, endpoint=False, dtype=np.int64)
     pilot = replace(whole, inputs=whole.inputs[pilots])
     for _ in range(_MOST_TRIES):
         answer = yield from _multiplied(pilot, inputs)
         vectors += answer.vectors
+        spans.append(answer.span)
         wanted = answer.range_a(inputs)
         if answer.saturated:
             wanted = 8 * pilot.full_scale_a
@@ -226,6 +249,7 @@ def read_block(
         while True:
             answer = yield from _multiplied(code_read, inputs)
             vectors += answer.vectors
+            spans.append(answer.span)
             if not answer.saturated or widened == _MOST_TRIES:
                 break
             widened += 1
@@ -246,6 +270,7 @@ def read_block(
         code_read.full_scale_a,
         vectors,
         saturated,
+        Span(spans[0].started_s, spans[-1].ended_s),
     )
 
 
@@ -257,6 +282,7 @@ class _Answer:
     codes: NDArray[np.int32]
     lsb_a: float
     saturated: int
+    span: Span
 
     @property
     def vectors(self) -> int:
@@ -282,12 +308,12 @@ def _multiplied(operation: Multiply, inputs: Inputs) -> Generator[Multiply, Any,
     if inputs.signed:
         answer: MultiplyResult = yield operation
         currents = answer.codes * np.float64(answer.lsb_a)
-        return _Answer(currents, answer.codes, answer.lsb_a, answer.saturated)
+        return _Answer(currents, answer.codes, answer.lsb_a, answer.saturated, answer.span)
     halves = np.concatenate((np.maximum(operation.inputs, 0), np.maximum(-operation.inputs, 0)))
     answer = yield replace(operation, inputs=halves)
     positive, negative = np.split(answer.codes, 2)
     currents = (positive - negative) * np.float64(answer.lsb_a)
-    return _Answer(currents, answer.codes, answer.lsb_a, answer.saturated)
+    return _Answer(currents, answer.codes, answer.lsb_a, answer.saturated, answer.span)
 
 
 def unsigned_halves(operation: Multiply) -> Generator[Multiply, Any, MultiplyResult]:

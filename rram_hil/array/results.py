@@ -37,6 +37,25 @@ class ApplyResult:
     away_s: float = 0.0
 
     @property
+    def mean_s(self) -> FloatArray:
+        """Mean over each cell's OK readings (S), shape (n,); NaN where it has none."""
+        ok = self.status == Status.OK
+        count = ok.sum(axis=1)
+        total = np.where(ok, self.conductance_s, 0.0).sum(axis=1)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    @property
+    def mean_error_s(self) -> FloatArray:
+        """Standard error of `mean_s` (S), shape (n,), from how each cell's OK readings scatter; NaN
+        where there are fewer than two.
+        """
+        ok = self.status == Status.OK
+        count = ok.sum(axis=1)
+        square = np.where(ok, self.conductance_s - self.mean_s[:, None], 0.0) ** 2
+        freedom = np.maximum(count * (count - 1.0), 1.0)
+        return np.where(count > 1, np.sqrt(square.sum(axis=1) / freedom), np.nan)
+
+    @property
     def last_s(self) -> FloatArray:
         """Each cell's last measured conductance, shape (n,); NaN where it has none."""
         ran = self.status != Status.NOT_RUN

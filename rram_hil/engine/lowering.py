@@ -20,7 +20,6 @@ from rram_hil.array import (
     LINES,
     Apply,
     ApplyResult,
-    Block,
     CodedRead,
     CodedReadResult,
     Limits,
@@ -36,7 +35,13 @@ from rram_hil.array import (
     WriteWords,
 )
 from rram_hil.array import Span as TimeSpan
-from rram_hil.array.coded_read import BlockReading, Inputs, in_blocks, read_block, unsigned_halves
+from rram_hil.array.coded_read import (
+    Inputs,
+    coded_result,
+    in_blocks,
+    read_block,
+    unsigned_halves,
+)
 from rram_hil.array.write_verify_rules import Polarity, WriteVerify, coded_verify
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.hardware.driver import Capabilities, Span
@@ -416,39 +421,13 @@ def _coded_read(operation: CodedRead, can: Capabilities, freed: Freed) -> Lowere
         for which in in_blocks(operation.blocks, can.max_coded_cells):
             parts.append((yield from operation.part(which)))
         return _together(parts)
-    for block in operation.blocks:
-        parts.append((yield from _codes_from_host(operation, block, can)))
-    return freed(operation, _together(parts))
-
-
-def _codes_from_host(
-    operation: CodedRead, block: Block, can: Capabilities
-) -> Lowered[CodedReadResult]:
-    spans: list[TimeSpan] = []
-
-    def timed(work: Generator[Multiply, Any, BlockReading]) -> Generator[Any, Any, BlockReading]:
-        try:
-            asked = next(work)
-            while True:
-                answer: MultiplyResult = yield asked
-                spans.append(answer.span)
-                asked = work.send(answer)
-        except StopIteration as done:
-            reading: BlockReading = done.value
-            return reading
-
     inputs = Inputs(can.input_bits, can.adc_bits, can.signed_inputs)
-    found = yield from _answered(timed(read_block(operation, block, inputs)), can)
-    return CodedReadResult(
-        found.conductance_s.ravel(),
-        np.tile(found.sigma_s, block.rows),
-        found.status.ravel(),
-        np.array([found.full_scale_a]),
-        found.vectors,
-        way="multiply",
-        span=TimeSpan(spans[0].started_s, spans[-1].ended_s),
-        saturated=found.saturated,
-    )
+    readings = []
+    for block in operation.blocks:
+        readings.append((yield from _answered(read_block(operation, block, inputs), can)))
+    ends = [r.span for r in readings] or [TimeSpan()]
+    span = TimeSpan(ends[0].started_s, ends[-1].ended_s)
+    return freed(operation, coded_result(readings, "multiply", span))
 
 
 def _together(parts: list[CodedReadResult]) -> CodedReadResult:
@@ -483,25 +462,13 @@ def _read_singly(operation: CodedRead, can: Capabilities) -> Lowered[CodedReadRe
         operation.cells, (operation.cell_read,), repeat=operation.repeat, label=operation.label
     )
     result = yield from _apply(single, can)
-    usable = result.status == Status.OK
-    count = usable.sum(axis=1)
-    sums = np.where(usable, result.conductance_s, 0.0).sum(axis=1)
-    mean = np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0)
-    square = np.where(usable, result.conductance_s - mean[:, None], 0.0) ** 2
-    spread = np.sqrt(
-        np.divide(
-            square.sum(axis=1),
-            count * (count - 1),
-            out=np.full(len(count), np.nan),
-            where=count > 1,
-        )
-    )
+    mean = result.mean_s
     floor_s = can.read_floor_a / operation.read_v
     stated = (can.read_fraction * np.abs(mean) + floor_s) / math.sqrt(3)
     return CodedReadResult(
         mean,
-        np.hypot(spread, stated),
-        np.where(count > 0, np.uint8(Status.OK), result.last_status),
+        np.hypot(result.mean_error_s, stated),
+        np.where(np.isnan(mean), result.last_status, np.uint8(Status.OK)),
         np.full(len(operation.blocks), np.nan),
         0,
         int(result.reads.sum()),

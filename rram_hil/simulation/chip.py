@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ from rram_hil.array import (
     WriteWords,
     drive,
 )
-from rram_hil.array.coded_read import BlockReading, Inputs, read_block
+from rram_hil.array.coded_read import BlockReading, Inputs, coded_result, read_block
 from rram_hil.array.write_verify_rules import Polarity, WriteVerify, coded_verify
 from rram_hil.errors import AbortedError, ConfigError
 from rram_hil.hardware.driver import Capabilities
@@ -624,19 +623,7 @@ class SimulatedChip:
             return drive(work, lambda asked: self._multiply(asked, cancel))
 
         found = [read(block) for block in operation.blocks]
-
-        def join(columns: Iterable[NDArray[Any]]) -> NDArray[Any]:
-            return np.concatenate([np.zeros(0), *(c.ravel() for c in columns)])
-
-        return CodedReadResult(
-            join(f.conductance_s for f in found),
-            join(np.tile(f.sigma_s, len(f.conductance_s)) for f in found),
-            join(f.status for f in found).astype(np.uint8),
-            np.array([f.full_scale_a for f in found]),
-            sum(f.vectors for f in found),
-            span=Span(started, self.now_s),
-            saturated=sum(f.saturated for f in found),
-        )
+        return coded_result(found, "board", Span(started, self.now_s))
 
     def _multiply(self, operation: Multiply, cancel: threading.Event) -> MultiplyResult:
         if not self.simulation.signed_inputs and (operation.inputs < 0).any():
