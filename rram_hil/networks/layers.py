@@ -227,12 +227,14 @@ class Einsum(_Layer):
 
 
 class Attention(_Layer):
-    """softmax(q k^T x scale + mask) v, of q, k, v and perhaps a mask (added; of truth values: where
-    false, nothing is seen). `scale` is by default 1 / sqrt(features of q).
+    """softmax(q k^T x scale + mask) v, of q, k, v and perhaps a mask, which is added; one of truth
+    values says what is seen or, if it `hides`, what is not. `scale` is by default 1 / sqrt(features
+    of q).
     """
 
     kind: Literal["attention"] = "attention"
     causal: bool = False
+    hides: bool = False
     scale: float | None = None
     dropout: float = 0.0
     """Of the softmax, in training."""

@@ -1,5 +1,5 @@
-"""A trained network as plain data: layers, float32 weights, one file; runs in NumPy and needs no
-torch.
+"""A trained network as plain data: a graph of layers, float32 weights, one file; runs in NumPy and
+needs no torch.
 
 Only `Network.from_torch`, `Network.to_torch` and `tensors_from` of a module import torch, and only
 files need safetensors; both come with the extra `rram-hil[torch]`.
@@ -8,115 +8,75 @@ files need safetensors; both come with the extra `rram-hil[torch]`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, TypeAdapter, ValidationError
 
 from rram_hil.array import drive
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.validation import StrictModel
+from rram_hil.networks.evaluation import Float32, product, unfold, uses, walk
+from rram_hil.networks.layers import (
+    INPUT,
+    AvgPool2d,
+    BatchNorm,
+    Constant,
+    Conv1d,
+    Conv2d,
+    Embedding,
+    Flatten,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    Linear,
+    MaxPool2d,
+    Recurrent,
+    ReLU,
+    Tanh,
+    Weighted,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
-Float32 = NDArray[np.float32]
-Count = Annotated[int, Field(ge=1)]
-Pair = tuple[Count, Count]
-Padding = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+__all__ = [
+    "AvgPool2d",
+    "Conv1d",
+    "Conv2d",
+    "Flatten",
+    "Float32",
+    "Layer",
+    "Linear",
+    "MaxPool2d",
+    "Network",
+    "NoLayersError",
+    "ReLU",
+    "Tanh",
+    "Weighted",
+    "extra",
+    "finite_tensor",
+    "forward",
+    "product",
+    "propagate",
+    "run",
+    "tensors_from",
+    "unfold",
+]
 
-_METADATA_KEY = "rram_hil.network"  # part of the file format, whatever this module is called
-_UNFOLDED_IMAGES = 16
-
-
-class _Layer(StrictModel):
-    name: Annotated[str, Field(min_length=1, pattern=r"^[^./]+$")]
-
-
-class Linear(_Layer):
-    """outputs = weight (outputs, inputs) times the inputs, plus a bias where the network has one
-    for this name.
-    """
-
-    kind: Literal["linear"] = "linear"
-    inputs: Count
-    outputs: Count
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        """Shape of this layer's weight."""
-        return (self.outputs, self.inputs)
-
-
-class Conv2d(_Layer):
-    """Two-dimensional convolution, zero padding; weight (outputs, inputs, kernel height, kernel
-    width).
-    """
-
-    kind: Literal["conv2d"] = "conv2d"
-    inputs: Count
-    outputs: Count
-    kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Padding = (0, 0)
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        """Shape of this layer's weight."""
-        return (self.outputs, self.inputs, *self.kernel)
-
-
-class ReLU(_Layer):
-    """max(x, 0)."""
-
-    kind: Literal["relu"] = "relu"
-
-
-class Tanh(_Layer):
-    """tanh(x)."""
-
-    kind: Literal["tanh"] = "tanh"
-
-
-class MaxPool2d(_Layer):
-    """Largest value of each window."""
-
-    kind: Literal["max_pool2d"] = "max_pool2d"
-    kernel: Pair
-    stride: Pair
-
-
-class AvgPool2d(_Layer):
-    """Mean of each window."""
-
-    kind: Literal["avg_pool2d"] = "avg_pool2d"
-    kernel: Pair
-    stride: Pair
-
-
-class Flatten(_Layer):
-    """(images, channels, height, width) to (images, features)."""
-
-    kind: Literal["flatten"] = "flatten"
-
-
-Weighted = Linear | Conv2d
-Layer = Linear | Conv2d | ReLU | Tanh | MaxPool2d | AvgPool2d | Flatten
-
-_LAYERS: TypeAdapter[tuple[Layer, ...]] = TypeAdapter(
-    tuple[Annotated[Layer, Field(discriminator="kind")], ...]
-)
+Result = Any
+"""What a network gives: the name of a layer, a number, or a tuple, list or dict of results."""
 
 
 def finite_tensor(name: str, values: ArrayLike) -> Float32:
     """`values` as a read-only float32 array of its own. Raises `DataError` naming the tensor and
     the first NaN or inf.
     """
-    array = np.array(values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused
+        array = np.array(values, dtype=np.float32)
     bad = ~np.isfinite(array)
     if bad.any():
         at = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), array.shape))
@@ -130,27 +90,31 @@ def finite_tensor(name: str, values: ArrayLike) -> Float32:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A chain of layers with their weights and biases, both by layer name.
+    """A graph of layers with their weights and biases, both by the weight's name, which is the
+    layer's own unless layers share it; `tensors` are what stays digital besides.
 
-    Raises `ConfigError` for repeated names and missing or surplus tensors, `DataError` for a wrong
-    shape or a weight that is not finite.
+    `result` is what the network gives, by default its last layer. A network that is not `batched`
+    takes its inputs whole: their first dimension is not one of independent images. Raises
+    `ConfigError` for repeated names and missing or surplus tensors, `DataError` for a wrong shape
+    or a weight that is not finite.
     """
 
     layers: tuple[Layer, ...]
     weights: Mapping[str, Float32]
     biases: Mapping[str, Float32] = field(default_factory=dict)
+    tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    inputs: int = 1
+    result: Result = None
+    batched: bool = True
 
     def __post_init__(self) -> None:
-        names = [layer.name for layer in self.layers]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"network: more than one layer is named {name!r}")
-        known = {layer.name: layer for layer in self.weighted}
-        for kind, tensors in (("weight", self.weights), ("bias", self.biases)):
-            for name in tensors:
+        self._check_names()
+        known = self.products
+        for kind, given in (("weight", self.weights), ("bias", self.biases)):
+            for name in given:
                 if name not in known:
                     raise ConfigError(
-                        f"network: a {kind} is given for {name!r}, but Linear and Conv2d layers are"
+                        f"network: a {kind} is given for {name!r}, but the layers with weights are"
                         f" {list(known)}"
                     )
         for name in known:
@@ -162,22 +126,87 @@ class Network:
         biases = {n: _of_shape(f"{n}.bias", b, (known[n].outputs,)) for n, b in self.biases.items()}
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "biases", biases)
+        object.__setattr__(self, "tensors", self._digital_tensors())
+
+    def _check_names(self) -> None:
+        seen = set(self._inputs)
+        for layer in self.layers:
+            if layer.name in seen:
+                raise ConfigError(f"network: more than one layer is named {layer.name!r}")
+            for name in uses(layer):
+                if name not in seen:
+                    raise ConfigError(
+                        f"network: layer {layer.name!r} takes {name!r}, which is no layer before it"
+                    )
+            seen.add(layer.name)
+        for name in _names_in(self.result):
+            if name not in seen:
+                raise ConfigError(f"network: its result {name!r} is none of its layers")
+
+    def _digital_tensors(self) -> dict[str, NDArray[Any]]:
+        needed = {name for layer in self.layers for name in _tensors_of(layer)}
+        missing = sorted(needed - set(self.tensors))
+        if missing:
+            raise ConfigError(f"network: the digital tensor {missing[0]!r} is missing")
+        kept = {}
+        for name, tensor in self.tensors.items():
+            array = np.asarray(tensor)
+            if array.dtype.kind == "f":
+                kept[name] = finite_tensor(name, array) if name not in self._masks else _f32(array)
+            else:
+                kept[name] = array
+        return kept
+
+    @property
+    def _masks(self) -> set[str]:
+        """Constants, which may hold an infinity (a mask of attention)."""
+        return {layer.tensor for layer in self.layers if isinstance(layer, Constant)}
+
+    @property
+    def _inputs(self) -> tuple[str, ...]:
+        return (INPUT, *(f"{INPUT}_{k}" for k in range(1, self.inputs)))
 
     @property
     def weighted(self) -> tuple[Weighted, ...]:
-        """The layers that have weights, in order."""
-        return tuple(layer for layer in self.layers if isinstance(layer, Linear | Conv2d))
+        """The products that go to the array, in order, one for each weight."""
+        return tuple(self.products.values())
+
+    @cached_property
+    def products(self) -> dict[str, Weighted]:
+        """The products that go to the array by the weight's name, in order of first use."""
+        found: dict[str, Weighted] = {}
+        for layer in self.layers:
+            if isinstance(layer, Recurrent):
+                for product_layer in () if layer.digital else layer.products:
+                    found.setdefault(product_layer.name, product_layer)
+            elif isinstance(layer, Linear | Conv1d | Conv2d) and not layer.digital:
+                found.setdefault(layer.weight_name, layer)
+        return found
+
+    @property
+    def matrices(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each weight that goes to the array, in order of first use."""
+        return {name: layer.weight_shape for name, layer in self.products.items()}
+
+    @property
+    def digital(self) -> dict[str, int]:
+        """Parameters that stay off the array by name of the tensor, and how many: biases, digital
+        weights, tables, normalisations.
+        """
+        return {f"{n}.bias": b.size for n, b in self.biases.items()} | {
+            n: t.size for n, t in self.tensors.items()
+        }
 
     @property
     def parameters(self) -> int:
-        """Number of weights and biases."""
-        return sum(t.size for t in (*self.weights.values(), *self.biases.values()))
+        """Number of weights, biases and digital values."""
+        return sum(w.size for w in self.weights.values()) + sum(self.digital.values())
 
     def with_weights(self, weights: Mapping[str, ArrayLike]) -> Network:
         """The same network with some weights replaced; (out, in) matrices are taken for
         convolutions too.
         """
-        shapes = {layer.name: layer.weight_shape for layer in self.weighted}
+        shapes = self.matrices
         new = {
             n: np.asarray(w, dtype=np.float32).reshape(shapes.get(n, np.shape(w)))
             for n, w in weights.items()
@@ -195,67 +224,66 @@ class Network:
         )
 
     @classmethod
-    def from_torch(cls, module: nn.Sequential) -> Network:
-        """A network from an `nn.Sequential` (nested ones too: their names are joined with "_").
+    def from_torch(
+        cls, module: nn.Module, *, inputs: int = 1, allow_digital: Collection[str] = ()
+    ) -> Network:
+        """A network from any module that torch.fx can trace; docs/networks.md says what maps.
 
-        Takes Linear, Conv2d, ReLU, Tanh, MaxPool2d, AvgPool2d and Flatten. BatchNorm is folded into
-        the layer before it with its running statistics; Dropout and Identity are left out. Raises
-        `ConfigError` naming any other module or setting.
+        Layers are named as their modules, with "_" for ".". A batch norm right after a layer is
+        folded into it with its running statistics. `allow_digital` names the weights (or the
+        modules that have them) that may stay off the array. Raises `ConfigError` naming what is not
+        supported.
         """
         from rram_hil.networks.torch_bridge import from_torch
 
-        return from_torch(module)
+        return from_torch(module, inputs, allow_digital)
 
-    def to_torch(self) -> nn.Sequential:
-        """The same network as an `nn.Sequential` in evaluation mode, its modules named as the
-        layers.
+    def to_torch(self) -> nn.Module:
+        """The same network as a torch module in evaluation mode: a plain chain of layers as an
+        `nn.Sequential`, its modules named as the layers.
         """
         from rram_hil.networks.torch_bridge import to_torch
 
         return to_torch(self)
 
     def save(self, path: str | Path) -> None:
-        """Write one .safetensors file: tensors `<layer>.weight`, `<layer>.bias`, the layer list as
-        JSON in its metadata.
-        """
-        safetensors = extra("safetensors.numpy")
-        tensors = {f"{n}.weight": w for n, w in self.weights.items()} | {
-            f"{n}.bias": b for n, b in self.biases.items()
-        }
-        layers = _LAYERS.dump_json(self.layers).decode()
-        try:
-            safetensors.save_file(tensors, str(path), metadata={_METADATA_KEY: layers})
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error}") from None
+        """Write one .safetensors file: see `network_file`."""
+        from rram_hil.networks.network_file import save
+
+        save(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Network:
         """Read what `save` wrote. Raises `DataError` for a file that cannot be used, of the kind
         `NoLayersError` where its weights alone could be.
         """
-        tensors, metadata = _read_safetensors(Path(path))
-        if _METADATA_KEY not in metadata:
-            raise NoLayersError(
-                f"{path}: no layer list in its metadata; use `tensors_from` for weights without a"
-                " topology"
-            )
-        try:
-            layers = _LAYERS.validate_json(metadata[_METADATA_KEY])
-        except ValidationError as error:
-            raise NoLayersError(
-                f"{path}: its layer list is wrong: {error.errors()[0]['msg']}"
-            ) from None
-        kinds = {"weight": dict[str, Any](), "bias": dict[str, Any]()}
-        for name, tensor in tensors.items():
-            layer, _, kind = name.rpartition(".")
-            if kind not in kinds:
-                raise DataError(f"{path}: unexpected tensor {name!r}")
-            kinds[kind][layer] = tensor
-        return cls(layers, kinds["weight"], kinds["bias"])
+        from rram_hil.networks.network_file import load
+
+        return load(Path(path))
+
+    @cached_property
+    def last_use(self) -> dict[str, int]:
+        """The number of the last layer that takes each value; those of the result are kept."""
+        last: dict[str, int] = {}
+        for number, layer in enumerate(self.layers):
+            for name in uses(layer):
+                last[name] = number
+            if not layer.of:
+                last[self.layers[number - 1].name if number else INPUT] = number
+            last.setdefault(layer.name, number)
+        for name in _names_in(self.result) or [self.layers[-1].name if self.layers else INPUT]:
+            last[name] = len(self.layers)
+        return last
 
 
 class NoLayersError(DataError):
     """A file of weights has no layer list that can be read: `tensors_from` still takes them."""
+
+
+def _f32(array: NDArray[Any]) -> Float32:
+    kept = np.array(array, dtype=np.float32)
+    kept.flags.writeable = False
+    return kept
 
 
 def _of_shape(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
@@ -265,113 +293,77 @@ def _of_shape(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
     return array
 
 
-def unfold(
-    images: NDArray[Any],
-    kernel: tuple[int, int],
-    stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
-    dilation: tuple[int, int] = (1, 1),
-) -> NDArray[Any]:
-    """im2col: (n, channels, h, w) of any type to (channels x kh x kw, out h, out w, n), zero
-    padded.
-
-    The row order is that of `weight.reshape(outputs, -1)`. The images of one place lie together, so
-    every copy is of long runs.
-    """
-    n, channels, height, width = images.shape
-    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = kernel, stride, padding, dilation
-    out_h = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1
-    out_w = (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
-    if out_h < 1 or out_w < 1:
-        raise DataError(f"an image of {height} x {width} is smaller than the {kh} x {kw} kernel")
-    padded = np.zeros((channels, height + 2 * ph, width + 2 * pw, n), dtype=images.dtype)
-    padded[:, ph : ph + height, pw : pw + width] = images.transpose(1, 2, 3, 0)
-    rows = np.empty((channels, kh, kw, out_h, out_w, n), dtype=images.dtype)
-    for i in range(kh):
-        for j in range(kw):
-            places = padded[:, i * dh : i * dh + sh * out_h : sh, j * dw : j * dw + sw * out_w : sw]
-            rows[:, i, j] = places[:, :out_h, :out_w]
-    return rows.reshape(channels * kh * kw, out_h, out_w, n)
+def _names_in(result: Result) -> list[str]:
+    """Names of the layers in a result."""
+    if isinstance(result, str):
+        return [result]
+    if isinstance(result, dict):
+        result = tuple(result.values())
+    if isinstance(result, tuple | list):
+        return [name for part in result for name in _names_in(part)]
+    return []
 
 
-def _pool(images: NDArray[Any], layer: MaxPool2d | AvgPool2d) -> NDArray[Any]:
-    (kh, kw), (sh, sw) = layer.kernel, layer.stride
-    out_h, out_w = (images.shape[2] - kh) // sh + 1, (images.shape[3] - kw) // sw + 1
-    if out_h < 1 or out_w < 1:
-        raise DataError(
-            f"layer {layer.name}: an image of {images.shape[2]} x {images.shape[3]} is smaller than"
-            " its window"
-        )
-    join = np.maximum if isinstance(layer, MaxPool2d) else np.add
-    result: NDArray[Any] | None = None
-    for i in range(kh):
-        for j in range(kw):
-            part = images[:, :, i : i + sh * out_h : sh, j : j + sw * out_w : sw][
-                :, :, :out_h, :out_w
-            ]
-            # Layers hand images on with any of their axes innermost in memory: keep that order.
-            result = part.copy(order="K") if result is None else join(result, part, out=result)
-    assert result is not None
-    return result if isinstance(layer, MaxPool2d) else result / np.float32(kh * kw)
+def _tensors_of(layer: Layer) -> list[str]:
+    """Names of the digital tensors that a layer cannot do without."""
+    match layer:
+        case Constant() | Embedding():
+            return [layer.tensor]
+        case LayerNorm() | GroupNorm():
+            return [name for name in (layer.weight, layer.bias) if name is not None]
+        case BatchNorm():
+            own = ("weight", "bias") if layer.affine else ()
+            return [layer.tensor(what) for what in ("running_mean", "running_var", *own)]
+        case Linear() | Conv1d() | Conv2d() if layer.digital:
+            return [f"{layer.weight_name}.weight"]
+        case Recurrent() if layer.digital:
+            return [f"{product_layer.name}.weight" for product_layer in layer.products]
+    return []
 
 
 def propagate(
-    network: Network, images: ArrayLike
-) -> Generator[tuple[Weighted, Float32], Float32, Float32]:
-    """Walk a batch through the network, leaving the products to the caller: the one place that
-    knows the topology.
+    network: Network, *inputs: ArrayLike
+) -> Generator[tuple[Weighted, Float32], Float32, Any]:
+    """Walk a batch through the network, leaving the products of its weights to the caller.
 
-    Yields each Linear or Conv2d layer with its input, (n, inputs) or (n, channels, h, w); is sent
-    the product without bias, (n, outputs) or (n, outputs, out h, out w), and adds the bias to it in
-    place; returns the logits, (n, classes). Raises `DataError` naming the layer whose input does
-    not fit.
+    Yields each product as its layer with its input, (vectors, inputs) or (n, channels, h, w); is
+    sent what the weight makes of it without bias, (vectors, outputs) or (n, outputs, out h, out w),
+    and adds the bias to it in place. A one-dimensional convolution asks with a height of 1. Returns
+    what the network gives, for a classifier the logits, (n, classes). Raises `DataError` naming the
+    layer whose input does not fit.
     """
-    values: Float32 = np.asarray(images, dtype=np.float32)
-    for layer in network.layers:
-        if isinstance(layer, Linear | Conv2d):
-            dims = 2 if isinstance(layer, Linear) else 4
-            if values.ndim != dims or values.shape[1] != layer.inputs:
-                raise DataError(
-                    f"layer {layer.name}: takes {layer.inputs} inputs of a {dims}-D batch, gets an"
-                    f" array of shape {values.shape}"
-                )
-            values = yield layer, values
-            bias = network.biases.get(layer.name)
-            if bias is not None:
-                values += bias.reshape(-1, *([1] * (dims - 2)))
-        elif isinstance(layer, ReLU):
-            values = np.maximum(values, np.float32(0))
-        elif isinstance(layer, Tanh):
-            values = np.tanh(values)
-        elif isinstance(layer, Flatten):
-            values = values.reshape(values.shape[0], -1)
-        elif values.ndim != 4:
-            raise DataError(
-                f"layer {layer.name}: pools a 4-D batch, gets an array of shape {values.shape}"
-            )
-        else:
-            values = _pool(values, layer)
-    return values
+    if len(inputs) != network.inputs:
+        raise DataError(f"network: takes {network.inputs} inputs, gets {len(inputs)}")
+    values = {name: as_input(given) for name, given in zip(network._inputs, inputs, strict=True)}
+    env = yield from walk(network.layers, network.last_use, network.tensors, network.biases, values)
+    if network.result is None:
+        return env[network.layers[-1].name if network.layers else INPUT]
+    return assembled(network.result, env)
 
 
-def product(layer: Weighted, weight: Float32, values: Float32) -> Float32:
-    """What a layer's float weight makes of its input, without bias; shapes as in `propagate`."""
-    matrix = weight.reshape(layer.outputs, -1)
-    if isinstance(layer, Linear):
-        return values @ matrix.T
-    parts = []
-    for start in range(0, len(values), _UNFOLDED_IMAGES):
-        rows = unfold(
-            values[start : start + _UNFOLDED_IMAGES], layer.kernel, layer.stride, layer.padding
-        )
-        parts.append((matrix @ rows.reshape(len(rows), -1)).reshape(layer.outputs, *rows.shape[1:]))
-    return np.concatenate(parts, axis=3).transpose(3, 0, 1, 2)
+def as_input(values: ArrayLike) -> NDArray[Any]:
+    """`values` as a network takes them: float32, but truth values (a mask) as they are."""
+    array = np.asarray(values)
+    return array if array.dtype == np.bool_ else array.astype(np.float32, copy=False)
+
+
+def assembled(result: Result, env: Mapping[str, Any]) -> Any:
+    """A result with its values in place of the names."""
+    if isinstance(result, str):
+        return env[result]
+    if isinstance(result, dict):
+        return {key: assembled(part, env) for key, part in result.items()}
+    if isinstance(result, tuple | list):
+        return type(result)(assembled(part, env) for part in result)
+    return result
 
 
 def run(
     network: Network, images: ArrayLike, multiply: Callable[[Weighted, Float32], Float32]
-) -> Float32:
-    """Logits of a batch, each product (see `propagate`) made by `multiply(layer, input)`."""
+) -> Any:
+    """What the network gives for a batch, each product (see `propagate`) made by `multiply(layer,
+    input)`.
+    """
     return drive(propagate(network, images), lambda asked: multiply(*asked))
 
 
@@ -379,39 +371,55 @@ def forward(network: Network, images: ArrayLike, batch: int = 250) -> Float32:
     """Logits (n, classes) of float inference in NumPy, `batch` images at a time: the reference for
     the array.
     """
-    values = np.asarray(images, dtype=np.float32)
+    values = as_input(images)
     if len(values) == 0:
         raise DataError("forward: no images")
-    parts = (values[start : start + batch] for start in range(0, len(values), batch))
     return np.concatenate(
         [
-            run(network, part, lambda layer, x: product(layer, network.weights[layer.name], x))
-            for part in parts
+            run(
+                network,
+                part,
+                lambda layer, x: product(layer, network.weights[layer.weight_name], x),
+            )
+            for part in parts_of(network, values, batch)
         ]
     )
 
 
-def tensors_from(source: str | Path | nn.Module) -> dict[str, Float32]:
-    """Weights by layer name of every Linear and Conv2d of a torch module, or of a .safetensors
-    file.
+def parts_of(network: Network, values: NDArray[Any], batch: int) -> list[NDArray[Any]]:
+    """The inputs of a network, `batch` at a time, or whole where they belong together. Raises
+    `ConfigError` for a network that takes or gives more than one array.
+    """
+    if network.inputs != 1 or not (network.result is None or isinstance(network.result, str)):
+        raise ConfigError(
+            "network: takes or gives more than one array; run it with `attach` or `propagate`"
+        )
+    size = batch if network.batched else len(values)
+    return [values[start : start + size] for start in range(0, len(values), size)]
 
-    Of a file, every 2-D and 4-D tensor called `<layer>.weight` is taken: it does not say which of
-    them are embeddings. Raises `DataError` for a weight that is not finite or a file that cannot be
-    read, `ConfigError` where there is none.
+
+def tensors_from(
+    source: str | Path | nn.Module,
+    *,
+    inputs: int | None = None,
+    allow_digital: Collection[str] = (),
+) -> dict[str, Float32]:
+    """Weights by layer name that go to the array, of a torch module or of a .safetensors file.
+
+    A module is traced: its weights are those that its forward pass multiplies by. A file does not
+    say: of it every tensor of 2 to 4 dimensions called `<layer>.weight` is taken. Every other
+    weight of two dimensions or more must be named in `allow_digital` (itself, or the module that
+    has it). Raises `DataError` for a weight that is not finite or a file that cannot be read,
+    `ConfigError` where there is none, or one is left over.
     """
     if isinstance(source, str | Path):
-        tensors, _ = _read_safetensors(Path(source))
-        found = {
-            n.removesuffix(".weight"): t
-            for n, t in tensors.items()
-            if n.endswith(".weight") and t.ndim in (2, 4)
-        }
-        label = str(source)
+        from rram_hil.networks.network_file import weights_in
+
+        found, label = weights_in(Path(source), allow_digital), str(source)
     else:
-        nn = extra("torch.nn")
-        layers = {n: m for n, m in source.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-        found = {n or "weight": m.weight.detach().float().cpu().numpy() for n, m in layers.items()}
-        label = type(source).__name__
+        from rram_hil.networks.torch_bridge import weights_of
+
+        found, label = weights_of(source, inputs, allow_digital), type(source).__name__
     if not found:
         raise ConfigError(f"{label}: no Linear or Conv2d weight in it")
     return {name: finite_tensor(f"{name}.weight", tensor) for name, tensor in found.items()}
@@ -425,17 +433,3 @@ def extra(module: str) -> Any:
         raise ConfigError(
             f"{module.split('.')[0]} is not installed; this needs it: pip install 'rram-hil[torch]'"
         ) from None
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    safetensors = extra("safetensors")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with safetensors.safe_open(str(path), framework="numpy") as file:
-            names = list(file.keys())
-            return {
-                name: np.asarray(file.get_tensor(name)) for name in names
-            }, file.metadata() or {}
-    except (OSError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path}: not a safetensors file of NumPy types: {error}") from None

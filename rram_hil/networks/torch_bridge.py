@@ -2,61 +2,187 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import inspect
+from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rram_hil.errors import ConfigError
-from rram_hil.networks.network import (
+from rram_hil.networks.evaluation import uses
+from rram_hil.networks.layers import (
+    INPUT,
     AvgPool2d,
+    BatchNorm,
+    Conv1d,
     Conv2d,
     Flatten,
     Layer,
     Linear,
     MaxPool2d,
-    Network,
     ReLU,
     Tanh,
-    Weighted,
-    extra,
 )
+from rram_hil.networks.network import Float32, Network, Result, extra
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def from_torch(module: nn.Sequential) -> Network:
+def from_torch(module: nn.Module, inputs: int, allow_digital: Collection[str]) -> Network:
     """What `Network.from_torch` gives."""
-    if not isinstance(module, extra("torch.nn").Sequential):
-        raise ConfigError(
-            f"{type(module).__name__}: a Network is made from an nn.Sequential; map any other"
-            " module with `tensors_from`"
-        )
-    chain = _Chain()
-    chain.add("", module)
-    return Network(tuple(chain.layers), chain.weights, chain.biases)
+    extra("torch")
+    from rram_hil.networks.pytorch.module import TorchNetwork
+    from rram_hil.networks.pytorch.tracing import trace
+
+    if isinstance(module, TorchNetwork):
+        return module.network()
+    traced = trace(module, inputs=inputs, allow_digital=allow_digital, separator="_")
+    return folded(traced.network)
 
 
-def to_torch(network: Network) -> nn.Sequential:
+def weights_of(
+    module: nn.Module, inputs: int | None, allow_digital: Collection[str]
+) -> dict[str, Float32]:
+    """The weights of a module that go to the array, by the names that `attach` knows them by."""
+    extra("torch")
+    from rram_hil.networks.pytorch.tracing import trace
+
+    count = inputs or required_inputs(module)
+    return dict(trace(module, inputs=count, allow_digital=allow_digital).network.weights)
+
+
+def required_inputs(module: nn.Module) -> int:
+    """How many arguments the forward pass of a module cannot do without."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [
+        p for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty
+    ]
+    return max(len(needed), 1)
+
+
+def folded(network: Network) -> Network:
+    """The same network with each batch norm right after a product in its weights and biases, where
+    nothing else takes the product or the weight.
+    """
+    takers = Counter(name for name, _ in _takings(network))
+    users = Counter(
+        layer.weight_name for layer in network.layers if isinstance(layer, Linear | Conv1d | Conv2d)
+    )
+    before = dict(zip((x.name for x in network.layers), network.layers, strict=True))
+    weights, biases = dict(network.weights), dict(network.biases)
+    instead: dict[str, str] = {}
+    for place, layer in enumerate(network.layers):
+        if not isinstance(layer, BatchNorm):
+            continue
+        taken = before.get(_of(network, place)[0])
+        if not isinstance(taken, Linear | Conv1d | Conv2d) or taken.digital:
+            continue
+        name, is_alone = taken.weight_name, takers[taken.name] == 1
+        whole = isinstance(taken, Linear) and taken.rows is not None
+        if not is_alone or users[name] > 1 or whole or not taken.biased:
+            continue
+        weights[name], biases[name] = _with_norm(network, layer, weights[name], biases.get(name))
+        instead[layer.name] = taken.name
+    return _without(network, instead, weights, biases)
+
+
+def _with_norm(network: Network, norm: BatchNorm, weight: Any, bias: Any) -> tuple[Any, Any]:
+    def tensor(what: str) -> Any:
+        return network.tensors[norm.tensor(what)].astype(np.float64)
+
+    gain = 1 / np.sqrt(tensor("running_var") + norm.eps)
+    shift: Any = 0.0
+    if norm.affine:
+        gain, shift = gain * tensor("weight"), tensor("bias")
+    scaled = weight.astype(np.float64) * gain.reshape(-1, *([1] * (weight.ndim - 1)))
+    held = 0.0 if bias is None else bias.astype(np.float64)
+    return scaled, (held - tensor("running_mean")) * gain + shift
+
+
+def _of(network: Network, place: int) -> tuple[str, ...]:
+    layer = network.layers[place]
+    return layer.of or ((network.layers[place - 1].name,) if place else (INPUT,))
+
+
+def _takings(network: Network) -> list[tuple[str, str]]:
+    """Each value and a layer that takes it; the result takes some too."""
+    pairs = [
+        (name, layer.name)
+        for place, layer in enumerate(network.layers)
+        for name in (*_of(network, place), *uses(layer)[len(layer.of) :])
+    ]
+    return pairs + [(name, "") for name in _names(network.result)]
+
+
+def _names(result: Result) -> list[str]:
+    if isinstance(result, dict):
+        result = tuple(result.values())
+    if isinstance(result, tuple | list):
+        return [name for part in result for name in _names(part)]
+    return [result] if isinstance(result, str) else []
+
+
+def _without(
+    network: Network, instead: dict[str, str], weights: dict[str, Any], biases: dict[str, Any]
+) -> Network:
+    """The network with some layers left out and others taken in their place."""
+    kept = [
+        (layer, _of(network, place))
+        for place, layer in enumerate(network.layers)
+        if layer.name not in instead
+    ]
+    layers, last = [], INPUT
+    for layer, of in kept:
+        taken = tuple(instead.get(name, name) for name in of)
+        layers.append(layer.model_copy(update={"of": () if taken == (last,) else taken}))
+        last = layer.name
+    gone = {
+        layer.tensors or layer.name
+        for layer in network.layers
+        if isinstance(layer, BatchNorm) and layer.name in instead
+    } - {x.tensors or x.name for x in layers if isinstance(x, BatchNorm)}
+    tensors = {n: t for n, t in network.tensors.items() if n.rpartition(".")[0] not in gone}
+    result = _renamed_result(network.result, instead)
+    return Network(tuple(layers), weights, biases, tensors, network.inputs, result, network.batched)
+
+
+def _renamed_result(result: Result, names: dict[str, str]) -> Result:
+    if isinstance(result, str):
+        return names.get(result, result)
+    if isinstance(result, dict):
+        return {key: _renamed_result(part, names) for key, part in result.items()}
+    if isinstance(result, tuple | list):
+        return tuple(_renamed_result(part, names) for part in result)
+    return result
+
+
+_PLAIN: dict[type[Layer], str] = {ReLU: "ReLU", Tanh: "Tanh", Flatten: "Flatten"}
+
+
+def to_torch(network: Network) -> nn.Module:
     """What `Network.to_torch` gives."""
     torch, nn = extra("torch"), extra("torch.nn")
-    plain = {"relu": nn.ReLU, "tanh": nn.Tanh, "flatten": nn.Flatten}
+    if not all(_is_plain(layer) for layer in network.layers) or network.result is not None:
+        from rram_hil.networks.pytorch.module import TorchNetwork
 
-    def build(layer: Layer) -> Any:
+        return TorchNetwork(network)
+
+    def build(layer: Any) -> Any:
         match layer:
             case Linear():
                 return nn.Linear(layer.inputs, layer.outputs, bias=layer.name in network.biases)
             case Conv2d():
-                size = layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding
-                return nn.Conv2d(*size, bias=layer.name in network.biases)
+                return nn.Conv2d(
+                    layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding,
+                    layer.dilation, layer.groups, bias=layer.name in network.biases,
+                )  # fmt: skip
             case MaxPool2d():
                 return nn.MaxPool2d(layer.kernel, layer.stride)
             case AvgPool2d():
                 return nn.AvgPool2d(layer.kernel, layer.stride)
-        return plain[layer.kind]()
+        return getattr(nn, _PLAIN[type(layer)])()
 
     # On the meta device nothing is initialised, so that torch's global random stream stays
     # untouched.
@@ -72,105 +198,21 @@ def to_torch(network: Network) -> nn.Sequential:
     return result  # type: ignore[no-any-return]
 
 
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
-def _array(tensor: Any) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = tensor.detach().cpu().double().numpy()
-    return values
-
-
-def _need(allowed: bool, name: str, child: Any, why: str) -> None:
-    if not allowed:
-        raise ConfigError(f"module {name} ({child}): {why}")
-
-
-class _Chain:
-    """The layers of a module, one converter for each kind of torch's modules."""
-
-    def __init__(self) -> None:
-        self.layers: list[Layer] = []
-        self.weights: dict[str, Any] = {}
-        self.biases: dict[str, Any] = {}
-        nn = extra("torch.nn")
-        # A subclass of an activation may compute something else: these are taken by exact type.
-        self._activations = {nn.ReLU: ReLU, nn.Tanh: Tanh}
-        self._converters: dict[type, Callable[[str, Any], None]] = {
-            nn.Sequential: self._add_parts,
-            nn.Linear: self._add_linear,
-            nn.Conv2d: self._add_conv2d,
-            nn.BatchNorm1d: partial(self._fold, Linear),
-            nn.BatchNorm2d: partial(self._fold, Conv2d),
-            nn.MaxPool2d: partial(self._add_pool, MaxPool2d),
-            nn.AvgPool2d: partial(self._add_pool, AvgPool2d),
-            nn.Flatten: self._add_flatten,
-            **dict.fromkeys((nn.Dropout, nn.Dropout2d, nn.Identity), lambda name, child: None),
-        }
-
-    def add(self, name: str, child: Any) -> None:
-        """Convert one module. Raises `ConfigError` where a Network cannot hold it."""
-        if (activation := self._activations.get(type(child))) is not None:
-            self.layers.append(activation(name=name))
-            return
-        kinds = [kind for kind in self._converters if isinstance(child, kind)]
-        shown = type(child).__name__
-        _need(bool(kinds), name or "(whole network)", shown, "is not supported in a Network")
-        self._converters[kinds[0]](name, child)
-
-    def _add_parts(self, name: str, child: Any) -> None:
-        for part, grandchild in child.named_children():
-            self.add(f"{name}_{part}" if name else part, grandchild)
-
-    def _add_linear(self, name: str, child: Any) -> None:
-        layer = Linear(name=name, inputs=child.in_features, outputs=child.out_features)
-        self._add_weighted(layer, child)
-
-    def _add_conv2d(self, name: str, child: Any) -> None:
-        alone = child.groups == 1 and _pair(child.dilation) == (1, 1)
-        _need(alone, name, child, "groups and dilation must be 1")
-        zeros = not isinstance(child.padding, str) and child.padding_mode == "zeros"
-        _need(zeros, name, child, "padding must be numbers, filled with zeros")
-        layer = Conv2d(
-            name=name,
-            inputs=child.in_channels,
-            outputs=child.out_channels,
-            kernel=_pair(child.kernel_size),
-            stride=_pair(child.stride),
-            padding=_pair(child.padding),
-        )
-        self._add_weighted(layer, child)
-
-    def _add_weighted(self, layer: Weighted, child: Any) -> None:
-        self.layers.append(layer)
-        self.weights[layer.name] = _array(child.weight)
-        if child.bias is not None:
-            self.biases[layer.name] = _array(child.bias)
-
-    def _fold(self, fits: type[Weighted], name: str, norm: Any) -> None:
-        before = self.layers[-1] if self.layers else None
-        if not isinstance(before, fits):
-            why = f"can only be folded into a {fits.__name__} right before it"
-            raise ConfigError(f"module {name} ({norm}): {why}")
-        _need(norm.running_var is not None, name, norm, "has no running statistics to fold")
-        gain = 1 / np.sqrt(_array(norm.running_var) + norm.eps)
-        gain = gain * _array(norm.weight) if norm.affine else gain
-        shift = _array(norm.bias) if norm.affine else 0.0
-        key, weight = before.name, self.weights[before.name]
-        self.weights[key] = weight * gain.reshape(-1, *([1] * (weight.ndim - 1)))
-        mean = _array(norm.running_mean)
-        self.biases[key] = (self.biases.get(key, 0.0) - mean) * gain + shift
-
-    def _add_pool(self, kind: type[MaxPool2d | AvgPool2d], name: str, child: Any) -> None:
-        plain = _pair(child.padding) == (0, 0) and not child.ceil_mode
-        plain = plain and _pair(getattr(child, "dilation", 1)) == (1, 1)
-        plain = plain and getattr(child, "divisor_override", None) is None
-        why = "padding, dilation, ceil_mode and divisor_override are not supported"
-        _need(plain, name, child, why)
-        kernel, stride = _pair(child.kernel_size), _pair(child.stride)
-        self.layers.append(kind(name=name, kernel=kernel, stride=stride))
-
-    def _add_flatten(self, name: str, child: Any) -> None:
-        whole = (child.start_dim, child.end_dim) == (1, -1)
-        _need(whole, name, child, "must flatten everything but the first dimension")
-        self.layers.append(Flatten(name=name))
+def _is_plain(layer: Layer) -> bool:
+    """Whether a module of torch of the same name, taking the one before, is the same."""
+    if layer.of or "." in layer.name:
+        return False
+    match layer:
+        case Linear():
+            return (
+                layer.weight is None and layer.rows is None and layer.biased and not layer.digital
+            )
+        case Conv2d():
+            return layer.weight is None and layer.biased and not layer.digital
+        case MaxPool2d():
+            return layer == MaxPool2d(name=layer.name, kernel=layer.kernel, stride=layer.stride)
+        case AvgPool2d():
+            return layer == AvgPool2d(name=layer.name, kernel=layer.kernel, stride=layer.stride)
+        case Flatten():
+            return (layer.start, layer.end) == (1, -1)
+    return isinstance(layer, ReLU | Tanh)
