@@ -1,36 +1,34 @@
-"""Any torch module with its Linear and Conv2d layers on the array: their forward becomes `Multiply`
-operations.
+"""Any torch module on the array: while it is attached, calling it runs its traced network, every
+mapped weight multiplied by on the array.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Mapping as Table
 from contextlib import contextmanager
-from functools import partial
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rram_hil.array import Multiply, Result, drive
-from rram_hil.errors import ConfigError, DataError
-from rram_hil.networks.inference import (
-    Codes,
-    Counts,
-    Encoding,
-    full_scales,
-    input_step,
-    multiply_images,
-    multiply_layer,
-)
+from rram_hil.errors import ConfigError
+from rram_hil.networks.inference import Counts, Encoding, calibrate_on, compute
 from rram_hil.networks.mapping import LayerWords, Mapping, Missing
-from rram_hil.networks.network import unfold
-from rram_hil.types import FloatArray
+from rram_hil.networks.network import Network
+from rram_hil.networks.pytorch.tracing import trace
 
-ArrayLayer = nn.Linear | nn.Conv2d
+_MODES = (
+    nn.modules.dropout._DropoutNd,
+    nn.modules.batchnorm._NormBase,
+    nn.RNNBase,
+    nn.MultiheadAttention,
+)
+"""Modules that compute something else in training mode."""
 
 
 @contextmanager
@@ -40,46 +38,30 @@ def attach(
     encoding: Encoding,
     bench_do: Callable[[Multiply], Result],
     words: Table[str, LayerWords] | None = None,
+    *,
+    allow_digital: Collection[str] = (),
 ) -> Iterator[Counts]:
-    """While the context lasts, the mapped Linear and Conv2d layers of `module` multiply on the
-    array.
+    """While the context lasts, calling `module` multiplies by the mapped weights on the array.
 
-    `mapping` is of `tensors_from(module)`, or of some of these: layers that are not mapped stay
-    digital. `words` must be on the chip already (`mapping.word_operation`). The module must be in
-    evaluation mode; no gradient flows. Gives the counts of what went through the array. Raises
-    `ConfigError` for a layer that does not fit and, at the end, for a mapped layer that the module
-    never called although it ran (its weight is used in another way, as in `nn.MultiheadAttention`).
+    `mapping` is of `tensors_from(module)`, or of some of these: weights that are not mapped are
+    multiplied by digitally, and `Counts.digital` names them. `words` must be on the chip already
+    (`mapping.word_operation`). The module must be in evaluation mode; no gradient flows. Only the
+    module as a whole can be called: its parts would answer without the array, and are refused.
+    Gives the counts of what went through the array. Raises `ConfigError` for a module that cannot
+    be traced or does not fit the mapping.
     """
-    layers = _mapped(module, mapping)
-    words = words or {}
-    counts = Counts()
-    for name, layer in layers.items():
-        if "forward" in vars(layer):
-            raise ConfigError(
-                f"layer {name}: its forward is already replaced; end the other `attach` first"
-            )
-    for name, layer in layers.items():
-        forward = partial(
-            _forward, name, layer, mapping, encoding, bench_do, words.get(name), counts
-        )
-        layer.forward = forward  # type: ignore[method-assign]
+    attached = _Attached(module, mapping, encoding, bench_do, words or {}, allow_digital)
+    attached.begin()
     try:
-        yield counts
+        yield attached.counts
     finally:
-        for layer in layers.values():
-            del layer.forward
-    idle = [name for name in layers if name not in counts.vectors]
-    if counts.vectors and idle:
-        raise ConfigError(
-            f"layer {idle[0]}: mapped, but the module ran without calling it; take it out of the"
-            " mapping"
-        )
+        attached.end()
 
 
 def calibrate_module(
     module: nn.Module,
     mapping: Mapping,
-    images: Tensor,
+    images: Tensor | Sequence[Tensor],
     *,
     map_s: ArrayLike | None = None,
     words: Table[str, LayerWords] | None = None,
@@ -89,168 +71,180 @@ def calibrate_module(
     read_v: float = 0.2,
     wl_v: float = 3.0,
     margin: float = 1.25,
+    allow_digital: Collection[str] = (),
 ) -> Encoding:
     """`inference.calibrate` for any torch module: input steps and ADC full scales from a batch of
-    training `images`.
-
-    Runs the module twice in floating point, with the weights that the array holds and hooks on the
-    mapped layers.
+    training `images`, or from one batch of each of its inputs.
     """
-    layers = _mapped(module, mapping)
-    filled, _ = mapping.fill(mapping.target_map_s if map_s is None else map_s, missing)
-    held = _held_tensors(mapping, filled, words or {})
-    steps: dict[str, float] = {}
-    scales: dict[str, tuple[float, ...]] = {}
-
-    def note_step(name: str, layer: ArrayLayer, values: Tensor) -> None:
-        step = input_step(values.numpy(), input_bits, input_percentile)
-        steps[name] = max(step, steps.get(name, 0.0))
-
-    def note_currents(name: str, layer: ArrayLayer, values: Tensor) -> None:
-        codes, _ = Encoding(steps, {}, input_bits, read_v, wl_v).encode(name, values.numpy())
-        vectors = _vectors(layer, codes)
-        found = full_scales(mapping.layer(name), filled, vectors, input_bits, read_v, margin)
-        scales[name] = tuple(np.maximum(found, scales.get(name, found)).tolist())
-
-    for note in (note_step, note_currents):
-        hooks = [
-            layer.register_forward_pre_hook(
-                lambda m, args, n=name, f=note: f(n, m, _input(m, args[0]))
-            )
-            for name, layer in layers.items()
-        ]
-        try:
-            with torch.no_grad():
-                torch.func.functional_call(module, held, (images,))
-        finally:
-            for hook in hooks:
-                hook.remove()
-    for name in layers:
-        if name not in scales:
-            raise ConfigError(
-                f"layer {name}: mapped, but the module ran without calling it; take it out of the"
-                " mapping"
-            )
-    return Encoding(steps, scales, input_bits, read_v, wl_v)
+    inputs = [images] if isinstance(images, Tensor) else list(images)
+    network = _network(module, mapping, len(inputs), {}, allow_digital)
+    return calibrate_on(
+        network, mapping, [_array(x) for x in inputs], map_s=map_s, words=words, missing=missing,
+        input_bits=input_bits, input_percentile=input_percentile, read_v=read_v, wl_v=wl_v,
+        margin=margin,
+    )  # fmt: skip
 
 
-def _held_tensors(
-    mapping: Mapping, map_s: FloatArray, words: Table[str, LayerWords]
-) -> dict[str, Tensor]:
-    """The weights that the array and the words hold, and the words' biases, by parameter name."""
-
-    def parameter(layer: str, kind: str) -> str:
-        return kind if layer == "weight" else f"{layer}.{kind}"
-
-    weights = mapping.effective_weights(map_s, words=words)
-    tensors = {
-        parameter(name, "weight"): torch.from_numpy(weight) for name, weight in weights.items()
-    }
-    biases = {
-        parameter(n, "bias"): torch.from_numpy(w.biases)
-        for n, w in words.items()
-        if w.bias_values.size
-    }
-    return tensors | biases
-
-
-def _mapped(module: nn.Module, mapping: Mapping) -> dict[str, ArrayLayer]:
-    """The modules that are on the array, by name."""
+def _network(
+    module: nn.Module,
+    mapping: Mapping,
+    inputs: int | tuple[str, ...],
+    constants: Table[str, Any],
+    allow_digital: Collection[str],
+) -> Network:
+    """The network of a module, of which everything in `mapping` is part."""
     if module.training:
         raise ConfigError("the array computes in evaluation mode only: call module.eval() first")
-    found = {
-        name or "weight": child
-        for name, child in module.named_modules()
-        if isinstance(child, ArrayLayer)
-    }
-    layers = {}
-    for on_array in mapping.layers:
-        layer = found.get(on_array.name)
-        if layer is None:
+    network = trace(module, inputs=inputs, constants=constants, allow_digital=allow_digital).network
+    _check(module, mapping, network)
+    return network
+
+
+def _check(module: nn.Module, mapping: Mapping, network: Network) -> None:
+    shapes = network.matrices
+    for layer in mapping.layers:
+        if layer.name not in shapes:
             raise ConfigError(
-                f"layer {on_array.name!r} is on the array, but the module's layers are"
-                f" {', '.join(found)}"
+                f"layer {layer.name!r} is on the array, but the weights that the module multiplies"
+                f" by are {', '.join(shapes)}"
             )
-        if tuple(layer.weight.shape) != on_array.shape:
+        if shapes[layer.name] != layer.shape:
             raise ConfigError(
-                f"layer {on_array.name}: weight {tuple(layer.weight.shape)}, on the array"
-                f" {on_array.shape}"
+                f"layer {layer.name}: weight {shapes[layer.name]}, on the array {layer.shape}"
             )
-        layers[on_array.name] = layer
-    return layers
-
-
-def _input(layer: ArrayLayer, values: Tensor) -> Tensor:
-    """A layer's input as the array takes it: (n, features), or (n, channels, h, w) with its padding
-    around it.
-    """
-    values = values.detach().to("cpu", torch.float32)
-    if isinstance(layer, nn.Linear):
-        return values.reshape(-1, layer.in_features)
-    if values.ndim != 4:
-        raise DataError(
-            f"a convolution on the array takes (n, channels, h, w), not {tuple(values.shape)}"
-        )
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    return functional.pad(values, layer._reversed_padding_repeated_twice, mode=mode)
-
-
-def _vectors(layer: ArrayLayer, codes: Codes) -> Iterator[Codes]:
-    """The vectors that a layer's input codes become, a few images at a time; every group's in
-    turn.
-    """
-    if isinstance(layer, nn.Linear):
-        yield codes
-        return
-    size = layer.in_channels // layer.groups
-    for start in range(0, len(codes), 16):
-        for group in range(layer.groups):
-            taken = codes[start : start + 16, group * size : (group + 1) * size]
-            rows = unfold(
-                taken, _pair(layer.kernel_size), _pair(layer.stride), dilation=_pair(layer.dilation)
+    for name, child in module.named_modules():
+        if child.training and isinstance(child, _MODES):
+            raise ConfigError(
+                f"module {name} is in training mode, and the array computes in evaluation mode"
+                " only: call module.eval() first"
             )
-            yield rows.reshape(len(rows), -1).T
 
 
-def _pair(value: tuple[int, ...]) -> tuple[int, int]:
-    return (int(value[0]), int(value[1]))
+class _Attached:
+    """A module on the array."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        mapping: Mapping,
+        encoding: Encoding,
+        bench_do: Callable[[Multiply], Result],
+        words: Table[str, LayerWords],
+        allow_digital: Collection[str],
+    ) -> None:
+        self.counts = Counts()
+        self._module, self._mapping, self._encoding = module, mapping, encoding
+        self._do, self._words, self._allow = bench_do, words, allow_digital
+        self._own = vars(module).get("forward")
+        if isinstance(getattr(self._own, "__self__", None), _Attached):
+            raise ConfigError(
+                f"{type(module).__name__}: its forward is already replaced; end the other `attach`"
+                " first"
+            )
+        self._signature = inspect.signature(module.forward)
+        self._networks: dict[Any, Network] = {}
+        self._guards: list[Any] = []
+        _missing_names(module, mapping)
+        if all(
+            p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+            for p in self._signature.parameters.values()
+        ):
+            needed = [n for n, p in self._signature.parameters.items() if p.default is p.empty]
+            self._traced(tuple(needed), {})
+
+    def begin(self) -> None:
+        """Take the module's calls."""
+        self._module.forward = self._answer  # type: ignore[method-assign]
+        self._guards = [
+            child.register_forward_pre_hook(_refuse_part)
+            for child in self._module.modules()
+            if child is not self._module
+        ]
+
+    def end(self) -> None:
+        """Give the module its own forward pass back."""
+        for guard in self._guards:
+            guard.remove()
+        del self._module.forward
+        if self._own is not None:
+            self._module.forward = self._own  # type: ignore[method-assign]
+
+    def _answer(self, *args: Any, **kwargs: Any) -> Any:
+        bound = self._signature.bind(*args, **kwargs)
+        variadic = [p for p in self._signature.parameters.values() if p.kind == p.VAR_POSITIONAL]
+        if variadic:
+            tensors, names = list(args), len(args)
+            constants: dict[str, Any] = dict(kwargs)
+        else:
+            given = dict(bound.arguments)
+            for parameter in self._signature.parameters.values():
+                if parameter.kind == parameter.VAR_KEYWORD:
+                    given.update(given.pop(parameter.name, {}))
+            taken = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+            constants = {name: value for name, value in given.items() if name not in taken}
+            tensors, names = list(taken.values()), tuple(taken)
+        network = self._traced(names, constants)
+        inputs = [_array(x) for x in tensors]
+        work = compute(network, self._mapping, self._encoding, inputs, self._words, self.counts)
+        return _tensors(drive(work, self._do), *_home(tensors, self._module))
+
+    def _traced(self, inputs: Any, constants: dict[str, Any]) -> Network:
+        key = (inputs, tuple(sorted((n, repr(v)) for n, v in constants.items())))
+        if key not in self._networks:
+            attached = bool(self._guards)
+            if attached:  # what is traced is the module itself
+                self.end()
+            try:
+                self._networks[key] = _network(
+                    self._module, self._mapping, inputs, constants, self._allow
+                )
+            finally:
+                if attached:
+                    self.begin()
+        return self._networks[key]
 
 
-def _forward(
-    name: str,
-    layer: ArrayLayer,
-    mapping: Mapping,
-    encoding: Encoding,
-    bench_do: Callable[[Multiply], Result],
-    words: LayerWords | None,
-    counts: Counts,
-    values: Tensor,
-) -> Tensor:
-    codes, clipped = encoding.encode(name, _input(layer, values).numpy())
-    counts.add(name, clipped=clipped)
-    word_step = words.step if words is not None and words.values.size else None
-    if isinstance(layer, nn.Linear):
-        work = multiply_layer(mapping, encoding, name, codes, word_step=word_step, counts=counts)
-        sums = drive(work, bench_do).T.reshape(*values.shape[:-1], layer.out_features)
-    else:
-        work = multiply_images(
-            mapping,
-            encoding,
-            name,
-            codes,
-            kernel=_pair(layer.kernel_size),
-            stride=_pair(layer.stride),
-            dilation=_pair(layer.dilation),
-            groups=layer.groups,
-            word_step=word_step,
-            counts=counts,
-        )
-        sums = drive(work, bench_do)
-    result = torch.from_numpy(np.ascontiguousarray(sums)).to(values.device, values.dtype)
-    bias = layer.bias
-    if words is not None and words.bias_values.size:
-        bias = torch.from_numpy(words.biases)
-    if bias is not None:
-        shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
-        result = result + bias.detach().to(result).reshape(shape)
-    return result
+def _missing_names(module: nn.Module, mapping: Mapping) -> None:
+    """Refuse a layer of which the module has no parameter at all, before tracing fails for it."""
+    owned = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    for layer in mapping.layers:
+        stem = layer.name.removesuffix("'").removesuffix(".T")
+        head = stem.rpartition(".")[0] if ".ih_l" in stem or ".hh_l" in stem else stem
+        if head and head != "module" and not any(name.startswith(head) for name in owned):
+            raise ConfigError(
+                f"layer {layer.name!r} is on the array, but the module's parameters are"
+                f" {', '.join(owned)}"
+            )
+
+
+def _refuse_part(part: nn.Module, args: Any) -> NoReturn:
+    raise ConfigError(
+        f"{type(part).__name__}: only the module that is attached can be called, as a whole; its"
+        " parts would answer without the array"
+    )
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    values = tensor.detach().cpu()
+    return np.asarray(values.numpy() if values.dtype == torch.bool else values.float().numpy())
+
+
+def _home(tensors: Sequence[Tensor], module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where and in which type results are wanted: as the inputs or, of whole numbers, the
+    parameters.
+    """
+    for tensor in (*tensors, *module.parameters()):
+        if tensor.is_floating_point():
+            return tensor.device, tensor.dtype
+    return tensors[0].device, torch.float32
+
+
+def _tensors(made: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if isinstance(made, np.ndarray):
+        result = torch.from_numpy(np.ascontiguousarray(made))
+        return result.to(device, dtype if result.is_floating_point() else result.dtype)
+    if isinstance(made, dict):
+        return {key: _tensors(part, device, dtype) for key, part in made.items()}
+    if isinstance(made, tuple):
+        return tuple(_tensors(part, device, dtype) for part in made)
+    return made

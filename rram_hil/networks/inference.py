@@ -11,7 +11,7 @@ input step, V = input code / top x `read_v` and weight = (G+ - G-) x `weight_per
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rram_hil.array import Multiply, MultiplyResult, Operation, Result, WordsResult, WriteWords
+from rram_hil.array import (
+    Multiply,
+    MultiplyResult,
+    Operation,
+    Result,
+    WordsResult,
+    WriteWords,
+    drive,
+)
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.mapping import LayerMap, LayerWords, Mapping, Missing
 from rram_hil.networks.network import (
@@ -27,14 +35,17 @@ from rram_hil.networks.network import (
     Linear,
     Network,
     Weighted,
+    as_input,
+    parts_of,
     product,
     propagate,
-    run,
     unfold,
 )
 from rram_hil.types import FloatArray
 
 Codes = NDArray[np.int16]
+Steps = float | tuple[float, ...]
+"""The value of one input code, or of one of each group of inputs."""
 
 CHUNK_BYTES = 8 << 20
 """Largest size of one `Multiply` with its result, so that it stays near the processor's caches and
@@ -47,12 +58,12 @@ _CACHED_VALUES = 1 << 20
 class Encoding:
     """How vectors enter the array and how its currents are converted.
 
-    `steps`: the value of one input code, by layer. `full_scale_a`: ADC full scale of each block of
-    a layer, in the order of the mapping. Inputs are signed `input_bits` codes at `read_v`, with
-    gates at `wl_v`.
+    `steps`: the value of one input code, by layer; of a grouped convolution one for each group.
+    `full_scale_a`: ADC full scale of each of the layer's `pieces`. Inputs are signed `input_bits`
+    codes at `read_v`, with gates at `wl_v`.
     """
 
-    steps: dict[str, float]
+    steps: dict[str, Steps]
     full_scale_a: dict[str, tuple[float, ...]]
     input_bits: int = 8
     read_v: float = 0.2
@@ -63,17 +74,26 @@ class Encoding:
         """The largest input code."""
         return (1 << (self.input_bits - 1)) - 1
 
-    def encode(self, name: str, values: Float32) -> tuple[Codes, int]:
-        """Input codes of a layer, same shape, and how many were clipped. Raises `DataError` for NaN
-        or inf.
-        """
+    def steps_of(self, name: str) -> tuple[float, ...]:
+        """Input steps of a layer, one for each group of its inputs."""
         try:
-            step = self.steps[name]
+            steps = self.steps[name]
         except KeyError:
             raise ConfigError(
                 f"layer {name!r} has no input step; calibrated are {', '.join(self.steps)}"
             ) from None
-        scaled = values * np.float32(1 / step)
+        return steps if isinstance(steps, tuple) else (steps,)
+
+    def encode(self, name: str, values: Float32) -> tuple[Codes, int]:
+        """Input codes of a layer, same shape, and how many were clipped. Raises `DataError` for NaN
+        or inf.
+        """
+        steps = self.steps_of(name)
+        if len(steps) == 1:
+            scaled = values * np.float32(1 / steps[0])
+        else:
+            channels = np.repeat(1 / np.array(steps), values.shape[1] // len(steps))
+            scaled = values * channels.astype(np.float32)[:, None, None]
         np.rint(scaled, out=scaled)
         peak = max(float(scaled.max()), -float(scaled.min())) if scaled.size else 0.0
         if not peak < float("inf"):
@@ -85,14 +105,14 @@ class Encoding:
         return scaled.astype(np.int16), clipped
 
     def to_arrays(self, mapping: Mapping) -> dict[str, NDArray[np.generic]]:
-        """Everything as arrays for a run file: `input_step` by layer, `full_scale_a` by block, the
-        three numbers.
+        """Everything as arrays for a run file: `input_step` by layer and group, `input_groups` by
+        layer, `full_scale_a` by piece, the three numbers.
         """
+        names = [layer.name for layer in mapping.layers]
         return {
-            "input_step": np.array([self.steps[layer.name] for layer in mapping.layers]),
-            "full_scale_a": np.concatenate(
-                [self.full_scale_a[layer.name] for layer in mapping.layers]
-            ),
+            "input_step": np.concatenate([self.steps_of(name) for name in names]),
+            "input_groups": np.array([len(self.steps_of(name)) for name in names]),
+            "full_scale_a": np.concatenate([self.full_scale_a[name] for name in names]),
             "input_bits": np.array(self.input_bits),
             "read_v": np.array(self.read_v),
             "wl_v": np.array(self.wl_v),
@@ -103,17 +123,23 @@ class Encoding:
         """What `to_arrays` gave, for the same mapping. Raises `DataError` where it is of another
         one.
         """
-        counts = [len(layer.blocks) for layer in mapping.layers]
+        ones = np.ones(len(mapping.layers), dtype=np.int64)  # files from before there were groups
+        groups = np.asarray(arrays.get("input_groups", ones), dtype=np.int64)
         steps = np.asarray(arrays["input_step"], dtype=np.float64)
         scales = np.asarray(arrays["full_scale_a"], dtype=np.float64)
-        if steps.shape != (len(counts),) or scales.shape != (sum(counts),):
+        fits = groups.shape == ones.shape and steps.shape == (groups.sum(),)
+        counts = [
+            len(layer.pieces(int(g))) for layer, g in zip(mapping.layers, groups, strict=fits)
+        ]
+        if not fits or scales.shape != (sum(counts),):
             raise DataError(
                 "encoding: it is of another mapping (numbers of layers and blocks differ)"
             )
+        own = np.split(steps, np.cumsum(groups)[:-1])
         parts = np.split(scales, np.cumsum(counts)[:-1])
         names = [layer.name for layer in mapping.layers]
         return cls(
-            dict(zip(names, steps.tolist(), strict=True)),
+            {name: _steps(part.tolist()) for name, part in zip(names, own, strict=True)},
             {name: tuple(part.tolist()) for name, part in zip(names, parts, strict=True)},
             int(np.asarray(arrays["input_bits"], dtype=np.int64)),
             float(np.asarray(arrays["read_v"], dtype=np.float64)),
@@ -121,10 +147,14 @@ class Encoding:
         )
 
 
+def _steps(steps: list[float]) -> Steps:
+    return steps[0] if len(steps) == 1 else tuple(steps)
+
+
 @dataclass
 class Counts:
     """What went through the array: vectors, conversions, ADC codes and input codes that clipped, by
-    layer.
+    layer; and the weights that were multiplied by digitally, which were not on the array.
     """
 
     vectors: dict[str, int] = field(default_factory=dict)
@@ -132,6 +162,7 @@ class Counts:
     saturated: dict[str, int] = field(default_factory=dict)
     clipped_inputs: dict[str, int] = field(default_factory=dict)
     emulated: bool = False
+    digital: set[str] = field(default_factory=set)
 
     def add(
         self,
@@ -181,13 +212,15 @@ def multiply_layer(
     *,
     word_step: float | None = None,
     outputs: slice | None = None,
+    group: int = 0,
     counts: Counts | None = None,
 ) -> Generator[Multiply, Any, Float32]:
     """Multiply input codes (vectors, inputs) by a layer: (outputs, vectors) in units of weight
     times input.
 
     With `word_step` (weight units) the chip's on-chip words of this layer are added. `outputs`
-    restricts the work to a run of outputs (a group of a grouped convolution).
+    restricts the work to a run of outputs; of a grouped convolution, the work is that of one
+    `group`.
     """
     layer = mapping.layer(name)
     if codes.ndim != 2 or codes.shape[1] != layer.inputs:
@@ -195,13 +228,17 @@ def multiply_layer(
             f"layer {name}: takes vectors of {layer.inputs} inputs, gets codes of shape"
             f" {codes.shape}"
         )
-    first, last, _ = (outputs or slice(None)).indices(layer.outputs)
+    steps = encoding.steps_of(name)
+    size = layer.outputs // len(steps)
+    wanted = outputs or slice(group * size, (group + 1) * size)
+    first, last, _ = wanted.indices(layer.outputs)
     result = np.zeros((last - first, len(codes)), dtype=np.float32)
-    step = encoding.steps[name]
+    step = steps[group]
     volts_to_input = step * encoding.top / encoding.read_v
-    for block, full_scale_a in zip(layer.blocks, encoding.full_scale_a[name], strict=True):
-        start, stop = max(first, block.output_start), min(last, block.output_slice.stop)
-        if start >= stop:
+    pieces = layer.pieces(len(steps))
+    for piece, full_scale_a in zip(pieces, encoding.full_scale_a[name], strict=True):
+        block, start, stop = piece.block, max(first, piece.start), min(last, piece.stop)
+        if start >= stop or piece.group != group:
             continue
         offset = start - block.output_start
         signs = block.signs[offset : offset + stop - start].astype(np.float32)
@@ -289,7 +326,7 @@ def multiply_images(
             made = slice(group * out_group, (group + 1) * out_group)
             vectors = rows.reshape(len(rows), -1).T
             values = yield from multiply_layer(
-                mapping, encoding, name, vectors, word_step=word_step, outputs=made, counts=counts
+                mapping, encoding, name, vectors, word_step=word_step, group=group, counts=counts
             )
             if result is None:
                 result = np.empty((layer.outputs, *rows.shape[1:3], n), dtype=np.float32)
@@ -315,33 +352,52 @@ def infer(
     biases replace the network's. Yields `Multiply` operations only. Raises `DataError` where
     images, network and mapping do not fit each other.
     """
-    pictures = np.asarray(images, dtype=np.float32)
+    pictures = as_input(images)
     if len(pictures) == 0:
         raise DataError("inference: no images")
-    for layer in network.weighted:
-        if mapping.layer(layer.name).shape != layer.weight_shape:
+    for name in network.matrices:
+        mapping.layer(name)  # a network in a recipe is on the array as a whole
+    counts, logits = Counts(), []
+    for part in parts_of(network, pictures, batch):
+        made = yield from compute(network, mapping, encoding, (part,), words, counts)
+        logits.append(made)
+    return Prediction(np.concatenate(logits), counts)
+
+
+def compute(
+    network: Network,
+    mapping: Mapping,
+    encoding: Encoding,
+    inputs: Sequence[ArrayLike],
+    words: Table[str, LayerWords] | None = None,
+    counts: Counts | None = None,
+) -> Generator[Multiply, Any, Any]:
+    """What a network gives for `inputs` as a whole, every product of a mapped weight made on the
+    array; see `infer`. Weights that are not mapped are multiplied by digitally, and counted so.
+    """
+    for name, shape in network.matrices.items():
+        if name in mapping.names and mapping.layer(name).shape != shape:
             raise DataError(
-                f"layer {layer.name}: weight {layer.weight_shape}, on the array"
-                f" {mapping.layer(layer.name).shape}"
+                f"layer {name}: weight {shape}, on the array {mapping.layer(name).shape}"
             )
-    words = words or {}
+    counts, words = Counts() if counts is None else counts, words or {}
     network = network.with_biases(
         {name: w.biases for name, w in words.items() if w.bias_values.size}
     )
-    counts = Counts()
-    logits = []
-    for start in range(0, len(pictures), batch):
-        walk = propagate(network, pictures[start : start + batch])
-        try:
-            layer, values = next(walk)
-            while True:
-                sums = yield from _multiply(
-                    mapping, encoding, layer, values, _word_step(words.get(layer.name)), counts
-                )
-                layer, values = walk.send(sums)
-        except StopIteration as done:
-            logits.append(done.value)
-    return Prediction(np.concatenate(logits), counts)
+    walk = propagate(network, *inputs)
+    try:
+        layer, values = next(walk)
+        while True:
+            name = layer.weight_name
+            if name in mapping.names:
+                step = _word_step(words.get(name))
+                sums = yield from _multiply(mapping, encoding, layer, values, step, counts)
+            else:
+                counts.digital.add(name)
+                sums = product(layer, network.weights[name], values)
+            layer, values = walk.send(sums)
+    except StopIteration as done:
+        return done.value
 
 
 def _multiply(
@@ -353,22 +409,25 @@ def _multiply(
     counts: Counts,
 ) -> Generator[Multiply, Any, Float32]:
     """The product of one layer of a `Network` with its float input, through the array."""
-    codes, clipped = encoding.encode(layer.name, values)
-    counts.add(layer.name, clipped=clipped)
+    name = layer.weight_name
+    codes, clipped = encoding.encode(name, values)
+    counts.add(name, clipped=clipped)
     if isinstance(layer, Linear):
         sums = yield from multiply_layer(
-            mapping, encoding, layer.name, codes, word_step=word_step, counts=counts
+            mapping, encoding, name, codes, word_step=word_step, outputs=layer.taken, counts=counts
         )
         return sums.T
     return (
         yield from multiply_images(
             mapping,
             encoding,
-            layer.name,
+            name,
             codes,
             kernel=layer.kernel,
             stride=layer.stride,
             padding=layer.padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
             word_step=word_step,
             counts=counts,
         )
@@ -477,18 +536,28 @@ def input_step(values: Float32, input_bits: int, percentile: float = 100.0) -> f
 
 def calibrate_inputs(
     network: Network, images: ArrayLike, input_bits: int = 8, percentile: float = 100.0
-) -> dict[str, float]:
+) -> dict[str, Steps]:
     """Input step of every layer, from what its inputs are for `images` (training data) in floating
     point.
     """
-    steps: dict[str, float] = {}
+    return _input_steps(network, (_some(images),), input_bits, percentile)
+
+
+def _input_steps(
+    network: Network, inputs: Sequence[ArrayLike], input_bits: int, percentile: float
+) -> dict[str, Steps]:
+    """The largest step that any use of each weight asks for, group by group."""
+    steps: dict[str, NDArray[np.float64]] = {}
 
     def multiply(layer: Weighted, values: Float32) -> Float32:
-        steps[layer.name] = input_step(values, input_bits, percentile)
-        return product(layer, network.weights[layer.name], values)
+        name, groups = layer.weight_name, 1 if isinstance(layer, Linear) else layer.groups
+        parts = np.split(values, groups, axis=1) if groups > 1 else [values]
+        found = np.array([input_step(part, input_bits, percentile) for part in parts])
+        steps[name] = np.maximum(found, steps.get(name, found))
+        return product(layer, network.weights[name], values)
 
-    run(network, _some(images), multiply)
-    return steps
+    drive(propagate(network, *inputs), lambda asked: multiply(*asked))
+    return {name: _steps(found.tolist()) for name, found in steps.items()}
 
 
 def effective_network(
@@ -501,7 +570,13 @@ def effective_network(
     """The network that an array with conductances `map_s` (S) and on-chip `words` really is, biases
     included.
     """
-    held = network.with_weights(mapping.effective_weights(map_s, missing, words))
+    held = network.with_weights(
+        {
+            name: weight
+            for name, weight in mapping.effective_weights(map_s, missing, words).items()
+            if name in network.weights
+        }
+    )
     return held.with_biases(
         {name: w.biases for name, w in (words or {}).items() if w.bias_values.size}
     )
@@ -525,63 +600,99 @@ def calibrate(
     and `words` say it is.
 
     `map_s` is a measured map (S), by default the targets; `missing` is for its gaps, see
-    `Mapping.fill`. A block's full scale is the largest column current that its inputs cause, times
-    `margin`.
+    `Mapping.fill`. The full scale of a block, or of a group's part of it, is the largest column
+    current that its inputs cause, times `margin`.
+    """
+    return calibrate_on(
+        network, mapping, (_some(images),), map_s=map_s, words=words, missing=missing,
+        input_bits=input_bits, input_percentile=input_percentile, read_v=read_v, wl_v=wl_v,
+        margin=margin,
+    )  # fmt: skip
+
+
+def calibrate_on(
+    network: Network,
+    mapping: Mapping,
+    inputs: Sequence[ArrayLike],
+    *,
+    map_s: ArrayLike | None = None,
+    words: Table[str, LayerWords] | None = None,
+    missing: Missing = "target",
+    input_bits: int = 8,
+    input_percentile: float = 100.0,
+    read_v: float = 0.2,
+    wl_v: float = 3.0,
+    margin: float = 1.25,
+) -> Encoding:
+    """`calibrate` for a network of any number of `inputs`; weights that are not mapped are left
+    out.
     """
     filled, _ = mapping.fill(mapping.target_map_s if map_s is None else map_s, missing)
     held = effective_network(network, mapping, filled, words)
-    steps: dict[str, float] = {}
-    scales: dict[str, tuple[float, ...]] = {}
+    every = _input_steps(held, inputs, input_bits, input_percentile)
+    steps = {name: step for name, step in every.items() if name in mapping.names}
+    encoding = Encoding(steps, {}, input_bits, read_v, wl_v)
+    scales: dict[str, NDArray[np.float64]] = {}
 
     def multiply(layer: Weighted, values: Float32) -> Float32:
-        name = layer.name
-        steps[name] = input_step(values, input_bits, input_percentile)
-        codes, _ = Encoding(steps, {}, input_bits, read_v, wl_v).encode(name, values)
-        scales[name] = full_scales(
-            mapping.layer(name), filled, _vectors(layer, codes), input_bits, read_v, margin
-        )
+        name = layer.weight_name
+        if name in steps:
+            codes, _ = encoding.encode(name, values)
+            found = _full_scales(layer, mapping.layer(name), filled, codes, encoding, margin)
+            scales[name] = np.maximum(found, scales.get(name, found))
         return product(layer, held.weights[name], values)
 
-    run(held, _some(images), multiply)
-    return Encoding(steps, scales, input_bits, read_v, wl_v)
+    drive(propagate(held, *inputs), lambda asked: multiply(*asked))
+    found = {name: tuple(scale.tolist()) for name, scale in scales.items()}
+    return Encoding(steps, found, input_bits, read_v, wl_v)
 
 
-def _vectors(layer: Weighted, codes: Codes) -> Iterator[Codes]:
-    """The vectors that a layer's input codes become, (vectors, inputs), a few images at a time."""
+def _full_scales(
+    layer: Weighted,
+    on_array: LayerMap,
+    conductance_s: FloatArray,
+    codes: Codes,
+    encoding: Encoding,
+    margin: float,
+) -> NDArray[np.float64]:
+    """ADC full scale of each piece of a layer: its largest column current, times `margin`.
+
+    At least 1 nA, so that a piece whose inputs are all zero has one.
+    """
+    groups = 1 if isinstance(layer, Linear) else layer.groups
+    pieces = on_array.pieces(groups)
+    peaks = np.zeros(len(pieces))
+    matrices = [conductance_s[p.block.place].astype(np.float32).T for p in pieces]
+    for group, vectors in _vectors(layer, codes):
+        inputs = vectors.astype(np.float32)
+        for k, (piece, matrix) in enumerate(zip(pieces, matrices, strict=True)):
+            if piece.group != group:
+                continue
+            begin = 2 * (piece.start - piece.block.output_start)
+            rows = matrix[begin : begin + 2 * (piece.stop - piece.start)]
+            currents = rows @ inputs[piece.block.input_slice]
+            peaks[k] = max(peaks[k], float(np.abs(currents).max(initial=0)))
+    volts = encoding.read_v / encoding.top
+    return np.maximum(peaks * volts * margin, 1e-9)
+
+
+def _vectors(layer: Weighted, codes: Codes) -> Iterator[tuple[int, Codes]]:
+    """The vectors that a layer's input codes become, (inputs, vectors), a few images at a time,
+    with the group that they are of.
+    """
     if isinstance(layer, Linear):
-        yield codes
+        yield 0, codes.T
         return
+    size = layer.inputs // layer.groups
     for start in range(0, len(codes), 16):
-        rows = unfold(codes[start : start + 16], layer.kernel, layer.stride, layer.padding)
-        yield rows.reshape(len(rows), -1).T
+        for group in range(layer.groups):
+            taken = codes[start : start + 16, group * size : (group + 1) * size]
+            rows = unfold(taken, layer.kernel, layer.stride, layer.padding, layer.dilation)
+            yield group, rows.reshape(len(rows), -1)
 
 
 def _some(images: ArrayLike) -> Float32:
-    values = np.asarray(images, dtype=np.float32)
+    values = as_input(images)
     if len(values) == 0:
         raise DataError("calibration: no images")
     return values
-
-
-def full_scales(
-    layer: LayerMap,
-    conductance_s: FloatArray,
-    vectors: Iterator[Codes],
-    input_bits: int,
-    read_v: float,
-    margin: float = 1.25,
-) -> tuple[float, ...]:
-    """ADC full scale of each block: its largest column current over batches of codes (vectors,
-    inputs), times `margin`.
-
-    At least 1 nA, so that a block whose inputs are all zero has one.
-    """
-    volts = read_v / ((1 << (input_bits - 1)) - 1)
-    peaks = np.zeros(len(layer.blocks))
-    matrices = [conductance_s[block.place].astype(np.float32).T for block in layer.blocks]
-    for codes in vectors:
-        inputs = codes.T.astype(np.float32)
-        for b, block in enumerate(layer.blocks):
-            currents = matrices[b] @ inputs[block.input_slice]
-            peaks[b] = max(peaks[b], float(np.abs(currents).max()) * volts)
-    return tuple(float(max(peak * margin, 1e-9)) for peak in peaks)

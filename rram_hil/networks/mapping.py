@@ -116,6 +116,16 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False)
+class Piece:
+    """Outputs `start` to `stop` of a layer in a block: those of one group of its inputs."""
+
+    block: Block
+    group: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, eq=False)
 class LayerMap:
     """One layer on the array: the shape of its weight, weight units per siemens, the clip in weight
     units, its blocks.
@@ -136,6 +146,20 @@ class LayerMap:
     def inputs(self) -> int:
         """Columns of the (out, in) weight matrix."""
         return math.prod(self.shape[1:])
+
+    def pieces(self, groups: int = 1) -> tuple[Piece, ...]:
+        """The parts of the blocks that work together: a block each or, of a grouped convolution,
+        what each group has in each block, group by group.
+        """
+        size = self.outputs // groups
+        found = []
+        for group in range(groups):
+            for block in self.blocks:
+                start = max(group * size, block.output_start)
+                stop = min((group + 1) * size, block.output_slice.stop)
+                if start < stop:
+                    found.append(Piece(block, group, start, stop))
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +238,11 @@ class Mapping:
     def free(self) -> NDArray[np.bool_]:
         """Which of `cells` can be programmed, i.e. are not known to be stuck."""
         return ~self.stuck_map.ravel()[self.cells.index(self.geometry)]
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of the layers."""
+        return frozenset(layer.name for layer in self.layers)
 
     def layer(self, name: str) -> LayerMap:
         """The layer of that name. Raises `ConfigError` listing the names there are."""
@@ -397,7 +426,7 @@ def map_network(
     options: MappingOptions | None = None,
     stuck_s: ArrayLike | None = None,
 ) -> Mapping:
-    """Place the weights, 2-D (out, in) or 4-D (out, in, kh, kw) by layer name, on the array.
+    """Place the weights, (out, in), (out, in, kw) or (out, in, kh, kw) by layer name, on the array.
 
     `stuck_s` (shape `geometry.shape`) holds the measured conductance of each cell that is known to
     be stuck and NaN elsewhere; it is used as `options.faults` says. Raises `DataError` for a weight
@@ -407,9 +436,10 @@ def map_network(
     options = options or MappingOptions()
     tensors = {name: finite_tensor(name, tensor) for name, tensor in weights.items()}
     for name, tensor in tensors.items():
-        if tensor.ndim not in (2, 4) or tensor.size == 0:
+        if tensor.ndim not in (2, 3, 4) or tensor.size == 0:
             raise ConfigError(
-                f"layer {name}: a weight must be (out, in) or (out, in, kh, kw), not {tensor.shape}"
+                f"layer {name}: a weight must be (out, in), (out, in, kw) or (out, in, kh, kw), not"
+                f" {tensor.shape}"
             )
     for name in options.clips:
         if name not in tensors:

@@ -126,13 +126,13 @@ def trace(
     module: nn.Module,
     *,
     training: bool = False,
-    inputs: int = 1,
+    inputs: int | tuple[str, ...] = 1,
     allow_digital: Collection[str] = (),
     constants: Mapping[str, Any] | None = None,
     separator: str = ".",
 ) -> Traced:
-    """The network that `module` computes from its first `inputs` arguments (all of them tensors),
-    in evaluation mode or, with `training`, in training mode.
+    """The network that `module` computes from its first `inputs` arguments, or from those of these
+    names (all of them tensors), in evaluation mode or, with `training`, in training mode.
 
     `constants` are further arguments by name; `separator` stands between modules in the names of
     layers. Neither the module nor the random state changes. Raises `ConfigError` naming what cannot
@@ -141,8 +141,11 @@ def trace(
     module = unwrapped(module)
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{type(module).__name__}: not a torch module")
-    if not 1 <= inputs <= _MOST_INPUTS:
-        raise ConfigError(f"{type(module).__name__}: inputs {inputs} must be 1 to {_MOST_INPUTS}")
+    count = inputs if isinstance(inputs, int) else len(inputs)
+    if not 1 <= count <= _MOST_INPUTS:
+        raise ConfigError(
+            f"{type(module).__name__}: {count} inputs; it must be 1 to {_MOST_INPUTS}"
+        )
     if isinstance(module, torch.jit.ScriptModule):
         raise ConfigError(
             f"{type(module).__name__}: scripted modules hide what they compute; give"
@@ -153,7 +156,7 @@ def trace(
     graph = _recorded(module, whole, training)
     with torch.no_grad():
         conversion = _Conversion(module, whole, graph, training, allow_digital, separator)
-        return conversion.traced(inputs)
+        return conversion.traced(count)
 
 
 def _refuse_old_hooks(module: nn.Module) -> None:
@@ -189,13 +192,17 @@ def _recorded(module: nn.Module, whole: nn.Module, training: bool) -> fx.Graph:
     return graph
 
 
-def _whole(module: nn.Module, inputs: int, constants: Mapping[str, Any]) -> nn.Module:
+def _whole(
+    module: nn.Module, inputs: int | tuple[str, ...], constants: Mapping[str, Any]
+) -> nn.Module:
     """A module around another, with as many arguments as are inputs: torch.fx traces the forward
     of a class, and here it must be that of the instance, hooks included.
     """
 
     def call(self: Any, *given: Any) -> Any:
-        return self.inner(*given, **constants)
+        if isinstance(inputs, int):
+            return self.inner(*given, **constants)
+        return self.inner(**dict(zip(inputs, given, strict=True)), **constants)
 
     forwards: list[Callable[..., Any]] = [
         lambda self, a: call(self, a),
@@ -205,7 +212,8 @@ def _whole(module: nn.Module, inputs: int, constants: Mapping[str, Any]) -> nn.M
         lambda self, a, b, c, d, e: call(self, a, b, c, d, e),
         lambda self, a, b, c, d, e, f: call(self, a, b, c, d, e, f),
     ]
-    whole: nn.Module = type("Whole", (nn.Module,), {"forward": forwards[inputs - 1]})()
+    count = inputs if isinstance(inputs, int) else len(inputs)
+    whole: nn.Module = type("Whole", (nn.Module,), {"forward": forwards[count - 1]})()
     whole.inner = module
     return whole
 
