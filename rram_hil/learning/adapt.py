@@ -157,7 +157,7 @@ def train_words(
                 )
             return given + (real - modelled)
 
-        return class_scores(graph.module, graph.run(images, multiply))
+        return class_scores(graph.module, graph.run(images, multiply, learns=False))
 
     optimiser = torch.optim.Adam(
         [p for memory in memories for p in memory.parameters], lr=learning_rate, fused=True

@@ -148,7 +148,11 @@ class TracedModule(Generic[M]):
         check_module(module)
         self.module, self.allow_digital = module, tuple(allow_digital)
         self._training = training
-        traced = trace(module, training=training, allow_digital=allow_digital)
+        try:
+            traced = trace(module, training=training, allow_digital=allow_digital)
+        except DataError:
+            check_finite(module)  # says it by the parameter's own name
+            raise
         self.network = traced.network
         self._sources = traced.sources
         self.names = list(self.network.matrices)
@@ -232,9 +236,14 @@ class TracedModule(Generic[M]):
         """`images` on the module's device, in its type."""
         return images.to(self.device, self.dtype if images.is_floating_point() else None)
 
-    def run(self, images: Tensor, multiply: Multiply) -> Tensor:
-        """What the module gives for `images`, with `multiply` in place of its products."""
-        tensors = {name: tensor() for name, tensor in self._tensors.items()}
+    def run(self, images: Tensor, multiply: Multiply, *, learns: bool = True) -> Tensor:
+        """What the module gives for `images`, with `multiply` in place of its products. Gradients
+        reach what is digital in it only if it `learns`.
+        """
+        tensors = {
+            name: tensor() if learns else tensor().detach()
+            for name, tensor in self._tensors.items()
+        }
         given: Tensor = walk(
             self.network,
             tensors,
