@@ -17,8 +17,10 @@ from pydantic import Field
 
 from rram_hil.array import drive
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
+from rram_hil.errors import ConfigError
 from rram_hil.networks.inference import StoredMap, infer
 from rram_hil.networks.mapping import LayerWords, word_operation
+from rram_hil.networks.network import Linear, Network
 from rram_hil.networks.programmed_network import Programmed
 
 from .infer import ensure_encoding
@@ -85,7 +87,7 @@ class ForwardCheck(Protocol[CheckSummary]):
         shift = np.mean(expected - logits, axis=0)
         corrected = 0
         if self.correct_biases and words is not None:
-            last = network.weighted[-1].name
+            last = _scoring_weight(network)
             changed = _shifted(words[last], shift)
             corrected = changed.bias_values.size
             programmed.trained, programmed.words = known, words | {last: changed}
@@ -103,6 +105,20 @@ class ForwardCheck(Protocol[CheckSummary]):
             float(np.sqrt(np.mean(np.square(logits - expected)))) / rms,
             corrected,
         )
+
+
+def _scoring_weight(network: Network) -> str:
+    """The weight whose biases are those of the classes. Raises `ConfigError` where the network does
+    not end with a linear layer.
+    """
+    last = network.layers[-1]
+    uses = [x for x in network.layers if isinstance(x, Linear) and x.weight_name == last.name]
+    if network.result is not None or uses != [last] or not last.biased or last.digital:
+        raise ConfigError(
+            "correct_biases: the network does not end with a linear layer whose biases are those of"
+            " the classes"
+        )
+    return last.name
 
 
 def _shifted(words: LayerWords, shift: NDArray[np.floating]) -> LayerWords:

@@ -71,6 +71,8 @@ class Infer(Protocol[InferSummary]):
                 "conversions": np.array(sum(counts.conversions.values())),
                 "saturated": np.array(sum(counts.saturated.values())),
                 "emulated": np.array(counts.emulated),
+                "ran": np.array([name.encode() for name in counts.vectors], dtype=np.bytes_),
+                "ran_vectors": np.array(list(counts.vectors.values()), dtype=np.int64),
             }
 
         arrays = yield from Compute("inference", run)
@@ -81,6 +83,8 @@ class Infer(Protocol[InferSummary]):
         yield Save("accuracy", np.array(accuracy), ())
         yield Save("vectors", arrays["vectors"], (), attrs={"emulated": int(arrays["emulated"])})
         yield Save("saturated", np.array(saturated), ())
+        yield Save("ran", arrays["ran"], ("weight",))
+        yield Save("ran_vectors", arrays["ran_vectors"], ("weight",))
         return InferSummary(len(images), accuracy, saturated)
 
 

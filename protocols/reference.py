@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
+from rram_hil.networks.inference import Counts, Prediction
 from rram_hil.networks.network import Network, forward
 
 from .parts.targets import load_images
@@ -37,7 +38,7 @@ class Reference(Protocol[ReferenceSummary]):
         yield Progress(0, 1, f"floating point, {len(images)} images")
 
         def classify(_: Do) -> Arrays:
-            return {"classes": forward(network, images).argmax(axis=1)}
+            return {"classes": Prediction(forward(network, images), Counts()).classes}
 
         classes = (yield from Compute("reference", classify))["classes"]
         accuracy = float(np.mean(classes == labels))

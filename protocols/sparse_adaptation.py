@@ -120,14 +120,14 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         )
         programmed.trained = None
         programmed.words = words = {
-            layer.name: LayerWords(
-                arrays[f"{layer.name}.indices"],
-                arrays[f"{layer.name}.values"],
-                float(arrays[f"{layer.name}.step"]),
-                arrays[f"{layer.name}.bias_values"],
-                float(arrays[f"{layer.name}.bias_step"]),
+            name: LayerWords(
+                arrays[f"{name}.indices"],
+                arrays[f"{name}.values"],
+                float(arrays[f"{name}.step"]),
+                arrays[f"{name}.bias_values"],
+                float(arrays[f"{name}.bias_step"]),
             )
-            for layer in network.weighted
+            for name in network.matrices
         }
         # The words change what the layers pass on, so inputs and ADC ranges are chosen anew for
         # inference.
@@ -168,7 +168,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         began = time.perf_counter()  # the host's own work, which no bench clock tells
         student = network.to_torch()
         measured = mapping.effective_weights(programmed.map_s)
-        names = [layer.name for layer in network.weighted]
+        names = list(network.matrices)
         seed = int(setting.rng("words").integers(1 << 31))
         places = seed if self.word_seed is None else self.word_seed
         masks = learning.choose_words(student, self.fraction, places)

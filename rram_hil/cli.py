@@ -146,6 +146,32 @@ def plan(recipe: RecipeArgument, bench: BenchOption) -> None:
     show_forecast(forecast, recipe, file, Output())
 
 
+@app.command(short_help="The layers of a network file, and where its weights go.")
+def network(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Network (.safetensors).")],
+    bench: Annotated[
+        Path | None,
+        typer.Option("--bench", "-b", metavar="FILE", help="Bench file whose chip it is for."),
+    ] = None,
+) -> None:
+    """Print the graph of a network, and which weights go to the array and which stay digital; with
+    a bench also their tiles, rows and columns, as a recipe without options of its own places them.
+    """
+    from rram_hil.bench.bench_file import load_bench_file
+    from rram_hil.networks.mapping import map_network
+    from rram_hil.networks.network import Network
+    from rram_hil.networks.placement import places, unplaced
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.screens import show_network
+
+    held = Network.load(file)
+    if bench is None:
+        placed = unplaced(held)
+    else:
+        placed = places(map_network(held.weights, load_bench_file(bench).chip.geometry), held)
+    show_network(file, held, placed, Output())
+
+
 @app.command(short_help="Run a recipe, keep everything in a run file.")
 def run(
     recipe: RecipeArgument,

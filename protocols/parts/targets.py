@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
     BeforeValidator,
+    Field,
     GetPydanticSchema,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -23,6 +24,7 @@ from rram_hil.engine.protocol import Plan, Save, Setting
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
 from rram_hil.networks.network import Network, NoLayersError, tensors_from
+from rram_hil.networks.placement import places, to_arrays
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
 from rram_hil.validation import StrictModel
@@ -35,6 +37,9 @@ def _array_or(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
 class TargetChoice(StrictModel):
     """Where target conductances come from: a network's weights, or a map of siemens (NaN: leave
     alone), in a .npy file or, in Python, as the array itself.
+
+    A file of weights without layers (any .safetensors) may hold tensors that are no weights of a
+    known layer: those that `allow_digital` names, or whose module it names, are left out.
     """
 
     network: str | None = None
@@ -44,6 +49,7 @@ class TargetChoice(StrictModel):
         WrapValidator(_array_or),
     ] = None
     options: MappingOptions = MappingOptions()
+    allow_digital: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -65,10 +71,7 @@ class TargetChoice(StrictModel):
             network = Network.load(path)
             weights = dict(network.weights)
         except NoLayersError:
-            network, weights = (
-                None,
-                {n: t for n, t in tensors_from(path).items() if t.ndim in (2, 4)},
-            )
+            network, weights = None, tensors_from(path, allow_digital=self.allow_digital)
         faults = known_faults(setting)
         return Programmed(
             map_network(weights, setting.geometry, self.options, faults), np.isnan(faults), network
@@ -138,8 +141,12 @@ def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:
 
 
 def save_targets(programmed: Programmed) -> Plan[None]:
-    """Keep the target map in the run file."""
+    """Keep the target map in the run file, and which weights are where."""
     yield Save("target", programmed.mapping.target_map_s, MAP, "S")
+    if programmed.mapping.layers:
+        arrays = to_arrays(places(programmed.mapping, programmed.network))
+        for name, array in arrays.items():
+            yield Save(name, array, ("place", "end")[: array.ndim])
 
 
 def load_images(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from rram_hil.bench.bench_file import (
 from rram_hil.bench.recipe import Recipe, load_recipe
 from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.errors import ConfigError
+from rram_hil.networks.programmed_network import Programmed
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import IntArray
 
@@ -132,6 +134,8 @@ class Forecast:
     most_left: int
     least_left: int
     worst_left: int
+    networks: Mapping[str, Programmed]
+    """The networks on the array at the end, by their tag."""
 
 
 class _PlannedLedger(Ledger):
@@ -242,6 +246,7 @@ def plan_recipe(
         int(left.max()),
         int(left.min()),
         int(worst.min()),
+        {tag: thing for tag, thing in setting.shared.items() if isinstance(thing, Programmed)},
     )
 
 

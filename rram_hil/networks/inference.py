@@ -196,6 +196,11 @@ class Prediction:
     @property
     def classes(self) -> NDArray[np.int64]:
         """The class with the largest logit, shape (images,)."""
+        if self.logits.ndim != 2:
+            raise DataError(
+                f"the network gives an array of shape {self.logits.shape}, not scores (images,"
+                " classes)"
+            )
         classes: NDArray[np.int64] = self.logits.argmax(axis=1)
         return classes
 

@@ -123,7 +123,11 @@ class Network:
         weights = {
             n: _of_shape(f"{n}.weight", self.weights[n], known[n].weight_shape) for n in known
         }
-        biases = {n: _of_shape(f"{n}.bias", b, (known[n].outputs,)) for n, b in self.biases.items()}
+        biases = {
+            n: _of_shape(f"{n}.bias", self.biases[n], (layer.outputs,))
+            for n, layer in known.items()
+            if n in self.biases
+        }
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "biases", biases)
         object.__setattr__(self, "tensors", self._digital_tensors())

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rram_hil.networks.mapping import LayerWords
-from rram_hil.networks.network import Network, product, propagate
+from rram_hil.networks.network import Float32, Linear, Network, Weighted, product, run
 from rram_hil.units import Unit
 
 
@@ -45,7 +45,7 @@ def word_costs(
     """Count the words of a network of which one image has `image_shape`. `seeded`: their places
     follow from a seed and take no bits; nor do those of a layer that has a word for every weight.
     """
-    sizes = {layer.name: math.prod(layer.weight_shape) for layer in network.weighted}
+    sizes = {name: math.prod(shape) for name, shape in network.matrices.items()}
     uses = multiplies(network, np.zeros((1, *image_shape), dtype=np.float32))
     count = {name: words[name].values.size if name in words else 0 for name in sizes}
     digital = sum(w.bias_values.size for w in words.values())
@@ -66,14 +66,16 @@ def word_costs(
 
 
 def multiplies(network: Network, image: ArrayLike) -> dict[str, int]:
-    """How often one image uses each weight of a layer: once, or at every place of a convolution."""
-    uses: dict[str, int] = {}
-    walk = propagate(network, image)
-    try:
-        layer, values = next(walk)
-        while True:
-            made = product(layer, network.weights[layer.name], values)
-            uses[layer.name] = math.prod(made.shape[2:])
-            layer, values = walk.send(made)
-    except StopIteration:
-        return uses
+    """How often one image uses each weight of a layer: once for every vector, at every place of a
+    convolution, and in every layer that shares it.
+    """
+    uses = dict.fromkeys(network.matrices, 0)
+
+    def multiply(layer: Weighted, values: Float32) -> Float32:
+        made = product(layer, network.weights[layer.weight_name], values)
+        vectors = len(made) if isinstance(layer, Linear) else math.prod(made.shape[2:])
+        uses[layer.weight_name] += vectors
+        return made
+
+    run(network, image, multiply)
+    return uses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rram_hil.array.defects import Finding, LookSummary
@@ -14,6 +15,9 @@ from rram_hil.bench.forecast import Forecast
 from rram_hil.bench.plugins import Installed
 from rram_hil.bench.recipe_runner import RunOutcome, journal_of
 from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.networks.layers import Arithmetic, Elementwise, Layer
+from rram_hil.networks.network import Network
+from rram_hil.networks.placement import Place, places, rows_of
 from rram_hil.storage.run_reader import read_run
 from rram_hil.terminal.console import Output, outcome_text
 from rram_hil.units import count, duration, field_text, quantity, ranges, scaled, units_of
@@ -224,7 +228,48 @@ def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Ou
     output.facts(
         [(f"{n} {s.name}", outcome_text(s.outcome)) for n, s in enumerate(forecast.steps, 1)]
     )
+    for tag, programmed in forecast.networks.items():
+        show_places(tag, places(programmed.mapping, programmed.network), output)
     _budget(forecast, output)
+
+
+def show_network(file: Path, network: Network, placed: Sequence[Place], output: Output) -> None:
+    """The layers of a network file, and which weights go where."""
+    shapes = network.matrices
+    output.heading(
+        str(file),
+        f"{count(network.parameters)} values, {count(sum(map(math.prod, shapes.values())))} of them"
+        " weights for the array",
+    )
+    rows, before = [], "input"
+    for layer in network.layers:
+        weight = getattr(layer, "weight_name", "")
+        rows.append(
+            (
+                layer.name,
+                _kind(layer),
+                ", ".join(layer.of or (before,)),
+                " x ".join(map(str, shapes.get(weight, ()))),
+            )
+        )
+        before = layer.name
+    output.table(("layer", "kind", "takes", ">weight"), rows)
+    show_places("", placed, output)
+
+
+def _kind(layer: Layer) -> str:
+    if isinstance(layer, Arithmetic):
+        return layer.operator
+    if isinstance(layer, Elementwise):
+        return layer.function
+    return layer.kind
+
+
+def show_places(tag: str, placed: Sequence[Place], output: Output) -> None:
+    """Which weights of a network are where."""
+    if placed:
+        output.heading("Where the weights are", tag)
+        output.table(("weight", ">values", "where"), rows_of(placed))
 
 
 def _budget(forecast: Forecast, output: Output) -> None:

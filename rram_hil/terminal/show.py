@@ -17,12 +17,14 @@ import numpy as np
 
 from rram_hil.bench.recipe_runner import journal_of
 from rram_hil.errors import DataError
+from rram_hil.networks.placement import from_arrays
 from rram_hil.statistics import UNCERTAINTY
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.run_reader import RunFile, read_run
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import BINARY, lock
 from rram_hil.terminal.console import Output
+from rram_hil.terminal.screens import show_places
 from rram_hil.units import count, duration, figure_text, quantity, scaled
 
 SAVES_SHOWN = 6
@@ -225,7 +227,21 @@ def _spread(values: AnyArray, units: str) -> tuple[str, ...]:
 
 def _results(run: RunFile, output: Output) -> None:
     numbers, arrays = [], []
-    for step, name in run.result_names:
+    names = run.result_names
+    for step in (step for step, name in names if name == "place_weight"):
+        tables = {n: run.result(step, n).values for s, n in names if s == step}
+        show_places(step.replace("_", " ", 1), from_arrays(tables), output)
+    for step in (step for step, name in names if name == "ran"):
+        ran = zip(
+            run.result(step, "ran").values.tolist(),
+            run.result(step, "ran_vectors").values.tolist(),
+            strict=True,
+        )
+        output.heading("Ran on the array", step.replace("_", " ", 1))
+        output.table(("weight", ">vectors"), [(n.decode(), count(v)) for n, v in ran])
+    for step, name in names:
+        if name.startswith(("place_", "ran")):
+            continue
         saved = run.result(step, name)
         where = step.replace("_", " ", 1)
         if saved.values.ndim == 0:

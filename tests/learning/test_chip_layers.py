@@ -142,14 +142,50 @@ def test_an_error_inside_puts_the_layers_back() -> None:
         module(images)
 
 
-def test_a_mapped_layer_that_the_module_goes_around_is_refused() -> None:
+def test_a_forward_pass_of_the_instance_is_what_runs() -> None:
     torch.manual_seed(0)
     module = nn.MultiheadAttention(8, 2, batch_first=True).eval()
     wrapped = nn.Sequential(nn.Linear(8, 8))
     wrapped.attention = module
     wrapped.forward = lambda x: wrapped.attention(*[wrapped[0](x)] * 3)[0]  # type: ignore[method-assign]
+    wrapped.eval()
     mapping = map_network(tensors_from(wrapped), GEOMETRY)
-    with pytest.raises(
-        ConfigError, match=r"attention\.out_proj: mapped, but the module ran without calling it"
-    ):
-        calibrate_module(wrapped.eval(), mapping, torch.randn(2, 4, 8))
+    assert mapping.names == {"0", "attention.in_proj", "attention.out_proj"}
+    x = torch.randn(2, 4, 8)
+    encoding = calibrate_module(wrapped, mapping, x, input_bits=12)
+    with torch.no_grad():
+        expected = wrapped(x)
+        with attach(wrapped, mapping, encoding, StoredMap(mapping.target_map_s, 20)) as counts:
+            got = wrapped(x)
+        assert torch.equal(wrapped(x), expected)
+    assert set(counts.vectors) == mapping.names
+    assert float((got - expected).abs().max()) < 0.01 * float(expected.abs().max())
+
+
+def test_a_mapped_weight_that_the_module_never_multiplies_by_is_refused() -> None:
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    module = Unused().eval()
+    with pytest.raises(ConfigError, match=r"does not use other\.weight of shape \(4, 4\)"):
+        tensors_from(module)
+    weights = {n: getattr(module, n).weight.detach().numpy() for n in ("used", "other")}
+    mapping = map_network(weights, GEOMETRY)
+    with pytest.raises(ConfigError, match="'other' is on the array, but the weights that the"):
+        calibrate_module(module, mapping, torch.randn(2, 4), allow_digital=["other"])
+
+
+def test_a_part_of_an_attached_module_cannot_be_called() -> None:
+    module, images = residual()
+    mapping = map_network(tensors_from(module), GEOMETRY)
+    encoding = calibrate_module(module, mapping, images)
+    with attach(module, mapping, encoding, StoredMap(mapping.target_map_s)):
+        with pytest.raises(ConfigError, match="Conv2d: only the module that is attached"):
+            module.stem(images)
+        module(images)
+    module.stem(images)

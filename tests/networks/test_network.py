@@ -79,8 +79,11 @@ def test_batch_norm_is_folded_into_the_layer_before_it() -> None:
     network = Network.from_torch(module)
     assert len(network.layers) == 4
     np.testing.assert_allclose(forward(network, images), logits(module, images), atol=1e-5)
-    with pytest.raises(ConfigError, match=r"1 .*right before it"):
-        Network.from_torch(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)))
+    alone = Network.from_torch(nn.Sequential(nn.ReLU(), module[1]).eval())
+    assert [layer.kind for layer in alone.layers] == ["relu", "batch_norm"]
+    images = some_images(5, 5, 3, 3) - 0.5
+    expected = logits(nn.Sequential(nn.ReLU(), module[1]).eval(), images)
+    np.testing.assert_allclose(forward(alone, images), expected, atol=1e-6)
 
 
 def test_torch_and_back_and_a_file_keep_the_network(tmp_path) -> None:
@@ -110,11 +113,14 @@ def test_names_of_nested_modules_are_joined() -> None:
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.Sequential(nn.LSTM(3, 3)), "module 0 .LSTM.: is not supported"),
-        (nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), "module 0 .*groups and dilation must be 1"),
-        (nn.Sequential(nn.Conv2d(4, 4, 3, padding="same")), "padding must be numbers"),
-        (nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)), "ceil_mode"),
-        (nn.Linear(3, 3), "made from an nn.Sequential"),
+        (nn.Sequential(nn.ConvTranspose2d(4, 4, 3)), "module 0: conv_transpose2d is not supp"),
+        (nn.Sequential(nn.Conv3d(4, 4, 3)), "module 0: conv3d is not supported: .*volumes"),
+        (nn.Sequential(nn.Hardshrink()), "module 0: hardshrink is not supported"),
+        (nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "with return_indices"),
+        (nn.LSTM(3, 3, proj_size=2), "with proj_size"),
+        (nn.LSTMCell(3, 3), "LSTMCell: its forward pass cannot be traced"),
+        (nn.ModuleDict({"a": nn.Linear(3, 3)}), "ModuleDict: its forward pass cannot be traced"),
+        (nn.Sequential(nn.Embedding(4, 3)), r"looks up in 0\.weight .*allow_digital"),
     ],
 )
 def test_what_a_network_has_not_is_refused_by_name(module, message) -> None:

@@ -510,11 +510,18 @@ class _Conversion:
         path, kind = path_of(self._node)
         if self._node.op == "call_module":
             return self.module_path() or "module"
-        own = self._node.name.removeprefix("inner_")
+        own = self._function_name()
         is_plain = isinstance(kind, type) and kind.__module__.startswith("torch.nn.modules")
         if path and is_plain and not issubclass(kind, nn.Sequential):
             return path
         return f"{path}.{own}" if path else own
+
+    def _function_name(self) -> str:
+        """The name of the function or method of the node at hand."""
+        target = self._node.target
+        name = target if isinstance(target, str) else getattr(target, "__name__", "fn")
+        # torch chooses between some functions by an inner one that is called so.
+        return (self._node.name if name == "fn" else name).strip("_")
 
     def label(self, path: str) -> str:
         """A path in the module as the name of a layer."""

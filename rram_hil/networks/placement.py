@@ -1,0 +1,118 @@
+"""Which weights of a network are where: on which tile, rows and columns, or digital."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Table
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rram_hil.networks.mapping import Mapping
+from rram_hil.networks.network import Network
+
+DIGITAL, UNPLACED = -1, -2
+"""The tiles of what is on none, and of what no array was given for."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A part of a weight on a tile (rows and columns from the first to the one after the last), or
+    a tensor that stays digital.
+    """
+
+    name: str
+    values: int
+    tile: int = DIGITAL
+    rows: tuple[int, int] = (0, 0)
+    columns: tuple[int, int] = (0, 0)
+
+    @property
+    def is_digital(self) -> bool:
+        """Whether it is off the array."""
+        return self.tile == DIGITAL
+
+    def __str__(self) -> str:
+        if self.is_digital:
+            return "digital"
+        if self.tile == UNPLACED:
+            return "array"
+        (top, bottom), (left, right) = self.rows, self.columns
+        return f"tile {self.tile}, rows {top}-{bottom - 1}, columns {left}-{right - 1}"
+
+
+def places(mapping: Mapping, network: Network | None = None) -> tuple[Place, ...]:
+    """Every block of every weight on the array, then what of `network` stays digital."""
+    on_array = [
+        Place(
+            layer.name,
+            block.inputs * block.outputs,
+            block.tile,
+            (block.row, block.row + block.inputs),
+            (block.column, block.column + 2 * block.outputs),
+        )
+        for layer in mapping.layers
+        for block in layer.blocks
+    ]
+    if network is None:
+        return tuple(on_array)
+    off = {
+        f"{name}.weight": weight.size
+        for name, weight in network.weights.items()
+        if name not in mapping.names
+    }
+    rest = [Place(name, size) for name, size in (off | network.digital).items()]
+    return (*on_array, *rest)
+
+
+def unplaced(network: Network) -> tuple[Place, ...]:
+    """What of a network goes to an array, wherever that is, and what stays digital."""
+    on_array = [Place(name, weight.size, UNPLACED) for name, weight in network.weights.items()]
+    return (*on_array, *(Place(name, size) for name, size in network.digital.items()))
+
+
+def to_arrays(placed: tuple[Place, ...]) -> dict[str, NDArray[np.generic]]:
+    """The places as columns of a table for a run file."""
+    return {
+        "place_weight": np.array([p.name.encode() for p in placed], dtype=np.bytes_),
+        "place_values": np.array([p.values for p in placed], dtype=np.int64),
+        "place_tile": np.array([p.tile for p in placed], dtype=np.int64),
+        "place_rows": np.array([p.rows for p in placed], dtype=np.int64).reshape(-1, 2),
+        "place_columns": np.array([p.columns for p in placed], dtype=np.int64).reshape(-1, 2),
+    }
+
+
+def from_arrays(arrays: Table[str, NDArray[np.generic]]) -> tuple[Place, ...]:
+    """What `to_arrays` gave."""
+    columns = (arrays[f"place_{what}"] for what in ("weight", "values", "tile", "rows", "columns"))
+    return tuple(
+        Place(bytes(name).decode(), int(values), int(tile), tuple(rows), tuple(across))
+        for name, values, tile, rows, across in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
+    )
+
+
+def rows_of(placed: Sequence[Place], most: int = 2) -> list[tuple[str, str, str]]:
+    """The places as rows of a table: weight, values, where; one row a weight or tensor, and one
+    for the biases of the weights on the array.
+    """
+    by_name: dict[str, list[Place]] = {}
+    weights = {place.name for place in placed if not place.is_digital}
+    for place in placed:
+        is_bias = place.is_digital and place.name.removesuffix(".bias") in weights
+        by_name.setdefault("their biases" if is_bias else place.name, []).append(place)
+    rows = []
+    for name, own in by_name.items():
+        shown = list(dict.fromkeys(map(str, own)))
+        where = "; ".join(shown[:most])
+        left = len(shown) - most
+        rows.append(
+            (
+                name,
+                str(sum(place.values for place in own)),
+                where + (f"; and {left} more blocks" if left > 0 else ""),
+            )
+        )
+    return rows
