@@ -9,7 +9,6 @@ array as it really is.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -28,9 +27,8 @@ from rram_hil.learning.networks import (
     MappedLayer,
     TracedModule,
     channels_last,
-    check_finite,
-    check_module,
     copied,
+    duplicate,
     quantise_input,
     straight_through,
     traced,
@@ -38,6 +36,7 @@ from rram_hil.learning.networks import (
 from rram_hil.learning.threads import threads_for
 from rram_hil.learning.train import (
     Progress,
+    check_agrees,
     check_fits,
     choices,
     class_scores,
@@ -131,9 +130,10 @@ def train_words(
     measured map. `input_bits` are those of the array's inputs, `threads` torch's, by default as
     many as the work is worth.
     """
-    graph = traced(student)
+    graph = copied(student)
     _check_counts(graph, measured, masks)
-    check_fits(copy.deepcopy(graph.module), data)
+    check_fits(graph.module, data)
+    check_agrees(graph, data)
     memories = [
         _Memory(layer, weights, mask, word_bits, start)
         for layer, weights, mask in zip(graph.layers, measured, masks, strict=True)
@@ -187,13 +187,21 @@ def apply_words(
     graph = copied(student)
     graph.refuse_computed()
     _check_counts(graph, measured, words.layers)
+    totals = []
     for layer, weights, found in zip(graph.layers, measured, words.layers, strict=True):
         total = np.array(weights, dtype=np.float32).reshape(-1)
         total[found.indices] += (found.values * found.step).astype(np.float32)
+        totals.append(torch.from_numpy(total).view(layer.weight.shape).to(layer.weight))
         with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(total).view(layer.weight.shape))
+            layer.weight.copy_(totals[-1])
             if layer.bias is not None:
                 layer.bias.copy_(torch.from_numpy(found.biases))
+    for name, weight, written in zip(graph.names, graph.weights, totals, strict=True):
+        if not torch.equal(weight, written):
+            raise ConfigError(
+                f"{type(graph.module).__name__}: {name} shares its parameter with another mapped"
+                " weight, so it cannot hold what the array does in its own place"
+            )
     return graph.module
 
 
@@ -335,14 +343,13 @@ class _Lessons:
 
     def __init__(self, data: LabelledImages, teacher: nn.Module | None, temperature: float) -> None:
         self._images, self._labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
-        self._teacher, self._temperature = None, temperature
+        self._teacher: nn.Module | None = None
+        self._temperature = temperature
         self._scores = torch.zeros(0)
         self._is_known = torch.zeros(len(data), dtype=torch.bool)
         if teacher is not None:
-            check_module(teacher)
-            check_finite(teacher)
-            check_fits(teacher := copy.deepcopy(teacher).eval(), data)
-            self._teacher = teacher
+            self._teacher = duplicate(teacher).eval()
+            check_fits(self._teacher, data)
 
     def images(self, chosen: Tensor) -> Tensor:
         return channels_last(self._images[chosen])

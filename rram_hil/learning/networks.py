@@ -151,7 +151,7 @@ class TracedModule(Generic[M]):
         try:
             traced = trace(module, training=training, allow_digital=allow_digital)
         except DataError:
-            check_finite(module)  # says it by the parameter's own name
+            check_finite(module)  # says it by the name of the parameter
             raise
         self.network = traced.network
         self._sources = traced.sources
@@ -169,7 +169,8 @@ class TracedModule(Generic[M]):
             self._place(f"{n}.bias", biases[n]) if n in biases else None for n in self.names
         ]
         self._tensors = {n: self._place(n, t) for n, t in self.network.tensors.items()}
-        self._count_batches()
+        self._norms: dict[str, nn.Module] = {}
+        self._find_norms()
 
     def _place(self, name: str, values: ArrayLike) -> Callable[[], Tensor]:
         source = self._sources.get(name)
@@ -180,14 +181,17 @@ class TracedModule(Generic[M]):
         path, _, attribute = source.parameter.rpartition(".")
         return _Place(self._owners[path], attribute, source.transposed)
 
-    def _count_batches(self) -> None:
-        """Find where batch norms count the batches that they see, which only training does."""
+    def _find_norms(self) -> None:
+        """Find the batch norms: each counts the batches that it sees, and may be in evaluation mode
+        while the rest learns.
+        """
         for layer in self.network.layers:
-            if not isinstance(layer, BatchNorm):
-                continue
-            mean, count = self._tensors[layer.tensor("running_mean")], "num_batches_tracked"
-            if isinstance(mean, _Place) and count in mean.owner._buffers:
-                self._tensors[layer.tensor(count)] = _Place(mean.owner, count, False)
+            mean = isinstance(layer, BatchNorm) and self._tensors[layer.tensor("running_mean")]
+            if isinstance(layer, BatchNorm) and isinstance(mean, _Place):
+                self._norms[layer.name] = mean.owner
+                count = "num_batches_tracked"
+                if count in mean.owner._buffers:
+                    self._tensors[layer.tensor(count)] = _Place(mean.owner, count, False)
 
     @property
     def layers(self) -> list[MappedLayer]:
@@ -221,6 +225,14 @@ class TracedModule(Generic[M]):
         """Their biases as they are now."""
         return [None if bias is None else bias() for bias in self._biases]
 
+    @property
+    def places(self) -> list[tuple[str, bool] | None]:
+        """Where in the module each mapped weight lives: its parameter, and whether transposed; none
+        for one that is computed.
+        """
+        found = [self._sources.get(f"{name}.weight") for name in self.names]
+        return [None if s is None else (s.parameter, s.transposed) for s in found]
+
     def refuse_computed(self) -> None:
         """Raise `ConfigError` where a mapped weight or bias cannot be written to."""
         for name, source in self._sources.items():
@@ -250,6 +262,7 @@ class TracedModule(Generic[M]):
             [self.here(images)],
             lambda layer, x: multiply(self._index[layer.weight_name], layer, x),
             training=self._training,
+            frozen={name for name, norm in self._norms.items() if not norm.training},
         )
         return given
 
@@ -288,13 +301,30 @@ def copied(model: M | TracedModule[M], *, training: bool = False) -> TracedModul
         module, digital = model.module, model.allow_digital
     else:
         module, digital = model, ()
-    return TracedModule(copy.deepcopy(module), training=training, allow_digital=digital)
+    return TracedModule(duplicate(module), training=training, allow_digital=digital)
+
+
+def duplicate(module: M) -> M:
+    """A copy of a module. Raises `ConfigError` for what is no module, or cannot be copied."""
+    check_module(module)
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"{type(module).__name__}: cannot be copied: {(str(error).splitlines() or [''])[0]}"
+        ) from error
 
 
 def check_module(module: object) -> None:
-    """Raise `ConfigError` for what is no module."""
+    """Raise `ConfigError` for what is no module that could be trained."""
+    kind = type(module).__name__
     if not isinstance(module, nn.Module):
-        raise ConfigError(f"{type(module).__name__}: not a torch module")
+        raise ConfigError(f"{kind}: not a torch module")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ConfigError(f"{kind}: scripted; give the module that it was made from")
+    for name, parameter in module.named_parameters():
+        if nn.parameter.is_lazy(parameter):
+            raise ConfigError(f"{kind}: {name} has no shape yet; run the module once first")
 
 
 def check_finite(module: nn.Module) -> None:

@@ -55,12 +55,13 @@ def multiply_accumulates(model: nn.Module, image_shape: Sequence[int]) -> int:
             weights = [p for p in layer.parameters(recurse=False) if p.ndim > 1]
             total += sum(weight[0].numel() * given.numel() for weight in weights)
 
-    # In evaluation mode, and on a copy: a batch norm must not take this image for one of its own.
+    # In evaluation mode, and on a copy: a batch norm must not take these images for its own. They
+    # are two, since a norm without running statistics takes no single one.
     model = copy.deepcopy(model).eval()
     for layer in model.modules():
         layer.register_forward_hook(count)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
-    image = torch.zeros((1, *image_shape), device=like.device, dtype=like.dtype)
+    images = torch.zeros((2, *image_shape), device=like.device, dtype=like.dtype)
     # With gradients, since without them torch runs some layers whole, past their parts.
-    model(image)
-    return total
+    model(images)
+    return total // 2

@@ -4,7 +4,6 @@ faults.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,8 +22,8 @@ from rram_hil.learning.networks import (
     TracedModule,
     channels_last,
     check_finite,
-    check_module,
     copied,
+    duplicate,
     evaluating,
 )
 from rram_hil.learning.threads import threads_for
@@ -67,8 +66,7 @@ def train_teacher(
     Any module from images to class scores, on its own device and in its own type; `model` itself
     stays as it is. `threads` are torch's, by default as many as the work is worth.
     """
-    check_module(model)
-    teacher = copy.deepcopy(model)
+    teacher = duplicate(model)
 
     def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         return functional.cross_entropy(class_scores(teacher, teacher(images)), labels)
@@ -107,9 +105,7 @@ def distil(
     `realise`), as with a mapping whose `faults` are "partner". Both modules given stay as they are.
     """
     teacher = _teaching(teacher)
-    graph = copied(student, training=True)
-    graph.refuse_computed()
-    learner = graph.module
+    learner, graph = _learning(student, data)
     exact = _exact(graph, words)
 
     def scores(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -135,11 +131,24 @@ def distil(
 
 def _teaching(teacher: nn.Module) -> nn.Module:
     """A copy of `teacher` that only answers."""
-    check_module(teacher)
+    teacher = duplicate(teacher).eval()
     check_finite(teacher)
-    teacher = copy.deepcopy(teacher).eval()
     _lay_out(teacher, torch.channels_last)
     return teacher
+
+
+def _learning(student: M | TracedModule[M], data: LabelledImages) -> tuple[M, TracedModule[M]]:
+    """A copy of `student`, and what it computes in training."""
+    graph = copied(student)
+    graph.refuse_computed()
+    learner, kind = graph.module, type(graph.module).__name__
+    check_fits(learner, data)
+    check_agrees(graph, data)
+    _check_reached(graph, data)
+    training = TracedModule(learner, training=True, allow_digital=graph.allow_digital)
+    if training.places != graph.places:
+        raise ConfigError(f"{kind}: multiplies by other weights in training than in use")
+    return learner, training
 
 
 def _exact(
@@ -169,14 +178,15 @@ def class_scores(module: nn.Module, given: object) -> Tensor:
 
 def check_fits(module: nn.Module, data: LabelledImages) -> None:
     """Raise `ConfigError` where `module` cannot take these images, or does not give a score for
-    each of their classes.
+    each of their classes; `DataError` where it is not finite.
     """
+    check_finite(module)
     if len(data) == 0:
         raise DataError("no images to learn from")
     kind = type(module).__name__
     with torch.no_grad(), evaluating(module):
         try:
-            given = module(like_parameters(module, torch.from_numpy(data.images[:1])))
+            given = module(like_parameters(module, torch.from_numpy(data.images[:2])))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ConfigError(
                 f"{kind}: cannot take images of shape {data.images.shape[1:]}:"
@@ -188,6 +198,54 @@ def check_fits(module: nn.Module, data: LabelledImages) -> None:
             f"{kind}: gives scores of {classes} classes, but the labels are"
             f" {labels.min()} to {labels.max()}"
         )
+
+
+def check_agrees(graph: TracedModule[M], data: LabelledImages) -> None:
+    """Raise `ConfigError` where a traced module gives other scores than the module itself."""
+    images = graph.here(torch.from_numpy(data.images[:2]))
+    with torch.no_grad(), evaluating(graph.module):
+        wanted, given = graph.module(images), graph.forward(images, graph.weights)
+    allowed = math.sqrt(torch.finfo(wanted.dtype).eps) * max(1.0, float(wanted.abs().max()))
+    if wanted.shape != given.shape or not float((given - wanted).abs().max()) <= allowed:
+        raise ConfigError(
+            f"{type(graph.module).__name__}: what was traced of it gives other scores than it does"
+        )
+
+
+def _check_reached(graph: TracedModule[M], data: LabelledImages) -> None:
+    """Raise `ConfigError` for a parameter that the module itself learns, but what was traced of it
+    cannot: it takes no more than what was computed from it.
+    """
+    images = graph.here(torch.from_numpy(data.images[:2]))
+    with evaluating(graph.module):
+        own = _reached(graph.module, graph.module(images))
+        given = _reached(graph.module, graph.forward(images, graph.weights))
+    for name in own:
+        if name not in given:
+            raise ConfigError(
+                f"{type(graph.module).__name__}: {name} cannot be trained with the array, since"
+                " others are computed from it; make them plain parameters or freeze it"
+            )
+
+
+def _check_trains(module: nn.Module, data: LabelledImages) -> None:
+    """Raise `ConfigError` where training would change nothing."""
+    with evaluating(module):
+        scores = module(like_parameters(module, torch.from_numpy(data.images[:2])))
+    if not _reached(module, scores):
+        raise ConfigError(
+            f"{type(module).__name__}: none of its parameters can be trained: all are frozen, or"
+            " its forward pass takes others than its own"
+        )
+
+
+def _reached(module: nn.Module, scores: Tensor) -> list[str]:
+    """Names of the parameters that scores have a gradient to."""
+    trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    if not (trained and scores.requires_grad):
+        return []
+    found = torch.autograd.grad(scores.sum(), list(trained.values()), allow_unused=True)
+    return [name for name, own in zip(trained, found, strict=True) if own is not None]
 
 
 def like_parameters(module: nn.Module, images: Tensor) -> Tensor:
@@ -293,10 +351,8 @@ def _fit(
     what: str,
 ) -> None:
     """Train `model` itself, and leave it in evaluation mode without gradients."""
-    check_finite(model)
     check_fits(model, data)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError(f"{type(model).__name__}: none of its parameters can be trained")
+    _check_trains(model, data)
     threads = threads_for(model, data.images.shape[1:], recipe.batch, recipe.threads)
     with threads, _seeded(model, recipe.seed):
         _descend(model, data, loss, recipe, progress, what)

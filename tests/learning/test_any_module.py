@@ -11,6 +11,8 @@ import pytest
 import torch
 from digit_modules import ZOO, Encoder, computed, make
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import prune
 
 from rram_hil import learning
 from rram_hil.errors import ConfigError, DataError
@@ -30,6 +32,7 @@ from rram_hil.learning import (
     train_words,
 )
 from rram_hil.learning.threads import multiply_accumulates, threads_for
+from rram_hil.networks.network import Network
 
 PERFECT = DeviceNoise(0.0, 0.0, 0.0, levels=2**24, input_bits=None, clip=1e6)
 names = pytest.mark.parametrize("name", ZOO)
@@ -393,7 +396,7 @@ def test_what_cannot_learn_is_refused_by_name(few: LabelledImages) -> None:
     for learn in (train_teacher, lambda m, d: taught(m, d, DeviceNoise())):
         with pytest.raises(ConfigError, match=r"Pair: must give scores .* gives tuple"):
             learn(Pair(), few)
-        with pytest.raises(ConfigError, match=r"Sequential: must give .* gives shape \(1, 1, 8, 4"):
+        with pytest.raises(ConfigError, match=r"Sequential: must give .* gives shape \(2, 1, 8, 4"):
             learn(nn.Sequential(nn.Linear(8, 4)), few)
         with pytest.raises(ConfigError, match=r"Sequential: cannot take images of shape \(1, 8, 8"):
             learn(nn.Sequential(nn.Flatten(), nn.Linear(63, 10)), few)
@@ -450,3 +453,155 @@ def test_weights_that_may_stay_digital_are_trained_there(few: LabelledImages) ->
     assert "steps.0" not in graph.names
     student = distil(model, graph, few, DeviceNoise(), epochs=1, augmentation=None)
     assert not torch.equal(student.steps[0].weight, model.steps[0].weight)
+
+
+class Frozen(nn.Module):
+    """A batch norm that stays in evaluation mode whatever the rest does, beside one that learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.fixed = nn.Linear(64, 8), nn.BatchNorm1d(8)
+        self.second, self.norm = nn.Linear(8, 10), nn.BatchNorm1d(10)
+
+    def train(self, mode: bool = True) -> Frozen:
+        super().train(mode)
+        self.fixed.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.second(torch.relu(self.fixed(self.first(x.flatten(1))))))
+
+
+def test_a_batch_norm_that_is_held_in_evaluation_mode_is_not_trained(few: LabelledImages) -> None:
+    model = Frozen()
+    for noise in (None, DeviceNoise()):
+        student = taught(model, few, noise)
+        assert torch.equal(student.fixed.running_mean, torch.zeros(8))
+        assert student.norm.running_mean.any()
+    graph, plain = TracedModule(copy.deepcopy(model).train(), training=True), model.train()
+    images = torch.from_numpy(few.images)
+    torch.testing.assert_close(graph.forward(images, graph.weights), plain(images))
+
+
+class Branching(nn.Module):
+    """Another head in training than in use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learns, self.answers = nn.Linear(64, 10), nn.Linear(64, 10)
+        self.both = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return self.learns(x.flatten(1))
+        x = x.flatten(1)
+        return self.answers(x) + self.learns(x) if self.both else self.answers(x)
+
+
+class Counting(nn.Module):
+    """Another answer every time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.out = 0, nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.out(x.flatten(1)) * self.calls
+
+
+class Gains(nn.Module):
+    """A digital tensor that is computed from parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.ones(64)), nn.Parameter(torch.ones(64))
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x.flatten(1) * (self.a * self.b))
+
+
+def test_students_that_would_not_be_what_was_trained_are_refused(few: LabelledImages) -> None:
+    noise = DeviceNoise()
+    with pytest.raises(ConfigError, match=r"Branching: .* learns\.weight"):
+        taught(Branching(), few, noise)
+    model = Branching()
+    model.both = True
+    with pytest.raises(ConfigError, match="Branching: multiplies by other weights in training"):
+        taught(model, few, noise)
+    with pytest.raises(ConfigError, match="Counting: what was traced of it gives other scores"):
+        taught(Counting(), few, noise)
+    with pytest.raises(ConfigError, match="Gains: a cannot be trained"):
+        taught(Gains(), few, noise)
+    gains = Gains()
+    gains.a.requires_grad_(False)
+    gains.b.requires_grad_(False)
+    assert torch.equal(taught(gains, few, noise).a, gains.a)
+
+
+class Autoencoder(nn.Module):
+    """One parameter as two weights: as it is, and transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code, self.out = nn.Linear(64, 16), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        code = torch.tanh(self.code(x.flatten(1)))
+        return self.out(functional.linear(code, self.code.weight.t()))
+
+
+def test_two_weights_of_one_parameter_learn_but_are_not_written(few: LabelledImages) -> None:
+    model = Autoencoder()
+    student = taught(model, few, DeviceNoise())
+    assert not torch.equal(student.code.weight, model.code.weight)
+    chip = [weight.numpy() for weight in draw_chip(student, DeviceNoise(), seeded())]
+    words = train_words(student, chip, choose_words(student, 0.5), few, steps=1)
+    with pytest.raises(ConfigError, match="shares its parameter with another"):
+        apply_words(student, chip, words)
+
+
+def test_modules_that_run_another_are_that_one(few: LabelledImages) -> None:
+    model = make("own")
+    wrapped = nn.DataParallel(model)
+    chip = draw_chip(model, DeviceNoise(), seeded())
+    assert all(map(torch.equal, draw_chip(wrapped, DeviceNoise(), seeded()), chip))
+    student, plain = taught(wrapped, few, DeviceNoise()), taught(model, few, DeviceNoise())
+    assert all(map(torch.equal, student.module.parameters(), plain.parameters()))
+
+
+def test_modules_that_cannot_be_copied_or_have_no_shape_are_refused(few: LabelledImages) -> None:
+    def pruned() -> nn.Module:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        prune.random_unstructured(model[1], "weight", 0.5)
+        return model
+
+    for learn in (train_teacher, lambda m, d: taught(m, d, DeviceNoise())):
+        with pytest.raises(ConfigError, match="Sequential: cannot be copied"):
+            learn(pruned(), few)
+        with pytest.raises(ConfigError, match=r"Sequential: 1\.weight has no shape yet"):
+            learn(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), few)
+        with pytest.raises(ConfigError, match="RecursiveScriptModule: scripted"):
+            learn(torch.jit.script(make("own")), few)
+
+
+def test_a_module_that_runs_past_its_own_parameters_is_refused(few: LabelledImages) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    # A copy of it would run, and train, the layers of the original.
+    model.forward = lambda x: model[1](model[0](x))  # type: ignore[method-assign]
+    for learn in (train_teacher, lambda m, d: taught(m, d, DeviceNoise())):
+        with pytest.raises(ConfigError, match=r"forward pass (takes others|cannot be traced)"):
+            learn(model, few)
+    assert model[1].weight.grad is None
+
+
+def test_a_network_without_torch_learns_as_its_module(few: LabelledImages) -> None:
+    model = make("encoder").eval()
+    network = Network.from_torch(model).to_torch()
+    images = torch.from_numpy(few.images)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), model(images), rtol=1e-5, atol=1e-5)
+    student, expected = (taught(m, few, DeviceNoise()) for m in (network, model))
+    with torch.no_grad():
+        torch.testing.assert_close(student(images), expected(images), rtol=1e-3, atol=1e-3)

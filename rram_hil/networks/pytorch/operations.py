@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,13 +80,15 @@ def walk(
     multiply: Multiply,
     *,
     training: bool = False,
+    frozen: Collection[str] = (),
 ) -> Any:
     """What `network` makes of its inputs, in the structure of its `result`.
 
     `tensors` are those of `network.tensors`, and the biases of digital weights, by name. In
-    training they are written to: batch norms keep their running statistics there.
+    training they are written to: batch norms, but those that are `frozen`, keep their running
+    statistics there.
     """
-    return _Walk(network, tensors, inputs, multiply, training).result()
+    return _Walk(network, tensors, inputs, multiply, training, frozen).result()
 
 
 def product(layer: Weighted, activity: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -116,11 +118,12 @@ class _Walk:
         inputs: Sequence[Tensor],
         multiply: Multiply,
         training: bool,
+        frozen: Collection[str],
     ) -> None:
         if len(inputs) != network.inputs:
             raise DataError(f"the network takes {network.inputs} inputs, not {len(inputs)}")
         self._network, self._tensors, self._multiply = network, tensors, multiply
-        self.training = training
+        self.training, self.frozen = training, frozen
         self._values: dict[str, Any] = {
             f"{INPUT}_{k}" if k else INPUT: value for k, value in enumerate(inputs)
         }
@@ -377,7 +380,7 @@ def _batch_norm(walk: _Walk, layer: BatchNorm, x: Tensor) -> Tensor:
     weight, bias = (
         walk.tensor(layer.tensor(what), x) if layer.affine else None for what in ("weight", "bias")
     )
-    if not walk.training:
+    if not walk.training or layer.name in walk.frozen:
         return functional.batch_norm(x, mean, var, weight, bias, False, 0.0, layer.eps)
     momentum = _momentum(walk, layer)
     given = functional.batch_norm(x, mean, var, weight, bias, True, momentum, layer.eps)

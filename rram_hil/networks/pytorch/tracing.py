@@ -114,13 +114,14 @@ class UnsupportedModuleError(ConfigError):
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The module inside those that only run another one."""
-    while True:
+    while isinstance(module, nn.Module) and not isinstance(module, torch.jit.ScriptModule):
         if isinstance(module, DataParallel | DistributedDataParallel):
             module = module.module
         elif isinstance(inner := vars(module).get("_modules", {}).get("_orig_mod"), nn.Module):
             module = inner  # what torch.compile wrapped
         else:
-            return module
+            break
+    return module
 
 
 def trace(
