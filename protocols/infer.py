@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -71,8 +72,7 @@ class Infer(Protocol[InferSummary]):
                 "conversions": np.array(sum(counts.conversions.values())),
                 "saturated": np.array(sum(counts.saturated.values())),
                 "emulated": np.array(counts.emulated),
-                "ran": np.array([name.encode() for name in counts.vectors], dtype=np.bytes_),
-                "ran_vectors": np.array(list(counts.vectors.values()), dtype=np.int64),
+                "ran": np.array([counts.vectors.get(name, 0) for name in network.matrices]),
             }
 
         arrays = yield from Compute("inference", run)
@@ -83,8 +83,8 @@ class Infer(Protocol[InferSummary]):
         yield Save("accuracy", np.array(accuracy), ())
         yield Save("vectors", arrays["vectors"], (), attrs={"emulated": int(arrays["emulated"])})
         yield Save("saturated", np.array(saturated), ())
-        yield Save("ran", arrays["ran"], ("weight",))
-        yield Save("ran_vectors", arrays["ran_vectors"], ("weight",))
+        names = json.dumps(list(network.matrices))
+        yield Save("weight_vectors", arrays["ran"], ("weight",), attrs={"weights": names})
         return InferSummary(len(images), accuracy, saturated)
 
 

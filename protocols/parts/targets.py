@@ -24,7 +24,7 @@ from rram_hil.engine.protocol import Plan, Save, Setting
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
 from rram_hil.networks.network import Network, NoLayersError, tensors_from
-from rram_hil.networks.placement import places, to_arrays
+from rram_hil.networks.placement import FIELDS, places, to_table
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
 from rram_hil.validation import StrictModel
@@ -144,9 +144,9 @@ def save_targets(programmed: Programmed) -> Plan[None]:
     """Keep the target map in the run file, and which weights are where."""
     yield Save("target", programmed.mapping.target_map_s, MAP, "S")
     if programmed.mapping.layers:
-        arrays = to_arrays(places(programmed.mapping, programmed.network))
-        for name, array in arrays.items():
-            yield Save(name, array, ("place", "end")[: array.ndim])
+        table, names = to_table(places(programmed.mapping, programmed.network))
+        fields = ", ".join(FIELDS)
+        yield Save("places", table, ("place", "field"), attrs={"fields": fields, "weights": names})
 
 
 def load_images(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

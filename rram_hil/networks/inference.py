@@ -460,15 +460,31 @@ def multiply_from_map(
         slice(operation.row, operation.row + operation.rows),
         slice(operation.column, operation.column + operation.columns),
     )
-    top_in, top_out = (1 << (operation.input_bits - 1)) - 1, (1 << (adc_bits - 1)) - 1
-    lsb_a = operation.full_scale_a / top_out
-    block = conductance_s[place]
-    if not np.isfinite(block).all():
+    matrix = _codes_of_inputs(operation, conductance_s[place], adc_bits)
+    return _multiply_codes(operation, matrix, adc_bits, None if words is None else words[place])
+
+
+def _codes_of_inputs(
+    operation: Multiply, block_s: NDArray[np.floating], adc_bits: int
+) -> NDArray[np.float32]:
+    """The matrix (columns, rows) that makes ADC codes, not yet rounded, of input codes."""
+    if not np.isfinite(block_s).all():
         raise DataError(
             f"multiply on tile {operation.tile}: the conductance map has gaps there; fill them"
             " first"
         )
-    matrix = (block.T * (operation.read_v / top_in / lsb_a)).astype(np.float32)
+    top_in, top_out = (1 << (operation.input_bits - 1)) - 1, (1 << (adc_bits - 1)) - 1
+    lsb_a = operation.full_scale_a / top_out
+    return (block_s.T * (operation.read_v / top_in / lsb_a)).astype(np.float32)
+
+
+def _multiply_codes(
+    operation: Multiply,
+    matrix: NDArray[np.float32],
+    adc_bits: int,
+    words: NDArray[np.int32] | None,
+) -> MultiplyResult:
+    top_in, top_out = (1 << (operation.input_bits - 1)) - 1, (1 << (adc_bits - 1)) - 1
     # The codes come unfolded with all vectors of one row together: kept so, neither product needs a
     # transposed copy.
     inputs = operation.inputs.T
@@ -493,8 +509,8 @@ def multiply_from_map(
         if words is None:
             sums = np.zeros((len(operation.inputs), operation.columns), dtype=np.int64)
         else:
-            sums = _word_sums(words[place], inputs.astype(np.float32), top_in)
-    return MultiplyResult(codes.T, lsb_a, sums, saturated)
+            sums = _word_sums(words, inputs.astype(np.float32), top_in)
+    return MultiplyResult(codes.T, operation.full_scale_a / top_out, sums, saturated)
 
 
 def _word_sums(words: NDArray[np.int32], inputs: Float32, top_in: int) -> NDArray[np.int64]:
@@ -516,11 +532,27 @@ class StoredMap:
         self._conductance_s = np.asarray(conductance_s, dtype=np.float64)
         self._adc_bits = adc_bits
         self._words = np.zeros(self._conductance_s.shape, dtype=np.int32)
+        self._matrices: dict[tuple[object, ...], NDArray[np.float32]] = {}
+
+    def _multiply(self, operation: Multiply) -> MultiplyResult:
+        place = (
+            operation.tile,
+            slice(operation.row, operation.row + operation.rows),
+            slice(operation.column, operation.column + operation.columns),
+        )
+        # The same blocks come again for every few vectors.
+        rest = (operation.input_bits, operation.read_v, operation.full_scale_a)
+        key = (*place[:1], place[1].start, place[1].stop, place[2].start, place[2].stop, *rest)
+        matrix = self._matrices.get(key)
+        if matrix is None:
+            matrix = _codes_of_inputs(operation, self._conductance_s[place], self._adc_bits)
+            self._matrices[key] = matrix
+        return _multiply_codes(operation, matrix, self._adc_bits, self._words[place])
 
     def __call__(self, operation: Operation) -> Result:
         """The result of one operation. Raises `ConfigError` for any other kind."""
         if isinstance(operation, Multiply):
-            return multiply_from_map(operation, self._conductance_s, self._adc_bits, self._words)
+            return self._multiply(operation)
         if isinstance(operation, WriteWords):
             if operation.clear:
                 self._words[:] = 0

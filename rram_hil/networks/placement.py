@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping as Table
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rram_hil.networks.mapping import Mapping
 from rram_hil.networks.network import Network
+from rram_hil.types import IntArray
 
 DIGITAL, UNPLACED = -1, -2
 """The tiles of what is on none, and of what no array was given for."""
@@ -72,25 +72,23 @@ def unplaced(network: Network) -> tuple[Place, ...]:
     return (*on_array, *(Place(name, size) for name, size in network.digital.items()))
 
 
-def to_arrays(placed: tuple[Place, ...]) -> dict[str, NDArray[np.generic]]:
-    """The places as columns of a table for a run file."""
-    return {
-        "place_weight": np.array([p.name.encode() for p in placed], dtype=np.bytes_),
-        "place_values": np.array([p.values for p in placed], dtype=np.int64),
-        "place_tile": np.array([p.tile for p in placed], dtype=np.int64),
-        "place_rows": np.array([p.rows for p in placed], dtype=np.int64).reshape(-1, 2),
-        "place_columns": np.array([p.columns for p in placed], dtype=np.int64).reshape(-1, 2),
-    }
+FIELDS = ("weight", "values", "tile", "first row", "end row", "first column", "end column")
+"""Columns of the table of places in a run file; `weight` counts its list of names."""
 
 
-def from_arrays(arrays: Table[str, NDArray[np.generic]]) -> tuple[Place, ...]:
-    """What `to_arrays` gave."""
-    columns = (arrays[f"place_{what}"] for what in ("weight", "values", "tile", "rows", "columns"))
+def to_table(placed: Sequence[Place]) -> tuple[IntArray, str]:
+    """The places as a table of `FIELDS` for a run file, and the names of the weights as JSON."""
+    names = list(dict.fromkeys(place.name for place in placed))
+    rows = [(names.index(p.name), p.values, p.tile, *p.rows, *p.columns) for p in placed]
+    return np.array(rows, dtype=np.int64).reshape(-1, len(FIELDS)), json.dumps(names)
+
+
+def from_table(table: IntArray, names: str) -> tuple[Place, ...]:
+    """What `to_table` gave."""
+    weights = json.loads(names)
     return tuple(
-        Place(bytes(name).decode(), int(values), int(tile), tuple(rows), tuple(across))
-        for name, values, tile, rows, across in zip(
-            *(column.tolist() for column in columns), strict=True
-        )
+        Place(weights[weight], values, tile, (top, bottom), (left, right))
+        for weight, values, tile, top, bottom, left, right in table.tolist()
     )
 
 

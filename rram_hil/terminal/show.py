@@ -5,6 +5,7 @@ under way.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import tempfile
@@ -17,7 +18,7 @@ import numpy as np
 
 from rram_hil.bench.recipe_runner import journal_of
 from rram_hil.errors import DataError
-from rram_hil.networks.placement import from_arrays
+from rram_hil.networks.placement import from_table
 from rram_hil.statistics import UNCERTAINTY
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.run_reader import RunFile, read_run
@@ -30,6 +31,8 @@ from rram_hil.units import count, duration, figure_text, quantity, scaled
 SAVES_SHOWN = 6
 """Of each map only the last so many saves are listed."""
 NOTES_SHOWN = 8
+NETWORK_TABLES = ("places", "weight_vectors")
+"""Results that are shown as tables of their own."""
 
 
 @contextlib.contextmanager
@@ -228,19 +231,9 @@ def _spread(values: AnyArray, units: str) -> tuple[str, ...]:
 def _results(run: RunFile, output: Output) -> None:
     numbers, arrays = [], []
     names = run.result_names
-    for step in (step for step, name in names if name == "place_weight"):
-        tables = {n: run.result(step, n).values for s, n in names if s == step}
-        show_places(step.replace("_", " ", 1), from_arrays(tables), output)
-    for step in (step for step, name in names if name == "ran"):
-        ran = zip(
-            run.result(step, "ran").values.tolist(),
-            run.result(step, "ran_vectors").values.tolist(),
-            strict=True,
-        )
-        output.heading("Ran on the array", step.replace("_", " ", 1))
-        output.table(("weight", ">vectors"), [(n.decode(), count(v)) for n, v in ran])
+    _networks(run, output)
     for step, name in names:
-        if name.startswith(("place_", "ran")):
+        if name in NETWORK_TABLES:
             continue
         saved = run.result(step, name)
         where = step.replace("_", " ", 1)
@@ -282,6 +275,21 @@ def _results(run: RunFile, output: Output) -> None:
         output.line(
             f"On-chip words at the end: {count(int(np.count_nonzero(words)))} that are not 0."
         )
+
+
+def _networks(run: RunFile, output: Output) -> None:
+    """Where the weights of each network were, and what ran on the array."""
+    for step, name in run.result_names:
+        where = step.replace("_", " ", 1)
+        if name == "places":
+            saved = run.result(step, name)
+            show_places(where, from_table(saved.values, saved.attributes["weights"]), output)
+        elif name == "weight_vectors":
+            saved = run.result(step, name)
+            weights = json.loads(saved.attributes["weights"])
+            output.heading("Ran on the array", where)
+            rows = [(w, count(int(v))) for w, v in zip(weights, saved.values, strict=True)]
+            output.table(("weight", ">vectors"), rows)
 
 
 def _number(value: object) -> str:
