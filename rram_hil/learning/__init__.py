@@ -21,7 +21,13 @@ except ImportError as _missing:
 
 from rram_hil.learning.adapt import ArrayMultiply, Words, apply_words, choose_words, train_words
 from rram_hil.learning.data import LabelledImages, digits, mnist
-from rram_hil.learning.networks import digits_net, forward, lenet5, mapped_layers
+from rram_hil.learning.networks import (
+    TracedModule,
+    digits_net,
+    forward,
+    lenet5,
+    mapped_layers,
+)
 from rram_hil.learning.torch_device import (
     DeviceNoise,
     KnownFaults,
@@ -37,6 +43,7 @@ __all__ = [
     "DeviceNoise",
     "KnownFaults",
     "LabelledImages",
+    "TracedModule",
     "Words",
     "accuracy",
     "apply_words",

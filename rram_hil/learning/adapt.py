@@ -9,7 +9,6 @@ array as it really is.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -24,21 +23,36 @@ from torch.nn import functional
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.learning.data import LabelledImages
 from rram_hil.learning.networks import (
+    M,
+    MappedLayer,
+    TracedModule,
     channels_last,
-    linear,
-    mapped_layers,
+    copied,
+    duplicate,
     quantise_input,
-    run,
     straight_through,
+    traced,
 )
 from rram_hil.learning.threads import threads_for
-from rram_hil.learning.train import Progress, choices, distillation_loss
+from rram_hil.learning.train import (
+    Progress,
+    check_agrees,
+    check_fits,
+    choices,
+    class_scores,
+    distillation_loss,
+    like_parameters,
+)
+from rram_hil.networks.layers import Convolution, Linear, Weighted
 from rram_hil.networks.mapping import LayerWords
+from rram_hil.networks.pytorch.operations import product
 
 ArrayMultiply = Callable[[int, NDArray[np.float32]], NDArray[np.floating]]
 """array_multiply(index of the mapped layer, vectors of shape (n, inputs)) -> (n, outputs), in units
 of weight times input, without the words and the bias. A convolution's inputs are its unfolded
-patches, ordered (channel, row, column).
+patches, ordered (channel, row, column). It is asked once for each use of the layer's weight: once a
+time step for that of a hidden state, and once a group, all outputs of which but the group's go
+unused, for a grouped convolution.
 """
 
 
@@ -60,14 +74,16 @@ class Words:
         return sum(layer.values.size + layer.bias_values.size for layer in self.layers)
 
 
-def choose_words(model: nn.Sequential, fraction: float, seed: int = 0) -> list[NDArray[np.bool_]]:
+def choose_words(
+    model: M | TracedModule[M], fraction: float, seed: int = 0
+) -> list[NDArray[np.bool_]]:
     """Which weights own an on-chip word: one boolean mask a mapped layer, of its weight's shape.
 
     `fraction` is words and biases over weights, as `rram_hil.networks.word_costs` counts it. It
     pays for the biases first, since they are trained too; the rest is drawn uniformly over all
     weights. Raises `ConfigError` where the fraction does not pay for the biases.
     """
-    layers = mapped_layers(model)
+    layers = traced(model).layers
     sizes = [layer.weight.numel() for layer in layers]
     biases = sum(0 if layer.bias is None else layer.bias.numel() for layer in layers)
     words = int(fraction * sum(sizes)) - biases
@@ -85,12 +101,12 @@ def choose_words(model: nn.Sequential, fraction: float, seed: int = 0) -> list[N
 
 
 def train_words(
-    student: nn.Sequential,
+    student: M | TracedModule[M],
     measured: Sequence[NDArray[np.floating]],
     masks: Sequence[NDArray[np.bool_]],
     data: LabelledImages,
     *,
-    teacher: nn.Sequential | None = None,
+    teacher: nn.Module | None = None,
     temperature: float = 4.0,
     word_bits: int = 8,
     input_bits: int | None = 8,
@@ -103,7 +119,8 @@ def train_words(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Words:
-    """Train the on-chip words of a programmed array; neither `student` nor any cell changes.
+    """Train the on-chip words of a programmed array; neither `student`, which runs as in evaluation
+    mode, nor any cell changes.
 
     `measured` holds what each mapped layer's pairs really give, in weight units, as read back;
     `masks` the weights that own a word (`choose_words`). The words start at zero, or at "target",
@@ -113,22 +130,34 @@ def train_words(
     measured map. `input_bits` are those of the array's inputs, `threads` torch's, by default as
     many as the work is worth.
     """
+    graph = copied(student)
+    _check_counts(graph, measured, masks)
+    check_fits(graph.module, data)
+    check_agrees(graph, data)
     memories = [
-        _Memory(
-            layer, torch.from_numpy(np.array(weights, dtype=np.float32)), mask, word_bits, start
-        )
-        for layer, weights, mask in zip(mapped_layers(student), measured, masks, strict=True)
+        _Memory(layer, weights, mask, word_bits, start)
+        for layer, weights, mask in zip(graph.layers, measured, masks, strict=True)
     ]
 
-    def multiply(index: int, layer: nn.Linear | nn.Conv2d, activity: Tensor) -> Tensor:
-        memory, activity = memories[index], quantise_input(activity, input_bits)
-        given = linear(layer, activity, memory.weight(), memory.bias())
-        if array_multiply is None:
-            return given
-        with torch.no_grad():
-            modelled = linear(layer, activity, memory.measured, None)
-            real = _through_array(layer, activity, lambda vectors: array_multiply(index, vectors))
-        return given + (real - modelled)
+    def scores(images: Tensor) -> Tensor:
+        # Once for all uses of a weight.
+        weights = [memory.weight() for memory in memories]
+        biases = [memory.bias() for memory in memories]
+
+        def multiply(index: int, layer: Weighted, activity: Tensor) -> Tensor:
+            activity = quantise_input(activity, input_bits)
+            bias = biases[index] if layer.biased else None
+            given = product(layer, activity, weights[index], bias)
+            if array_multiply is None:
+                return given
+            with torch.no_grad():
+                modelled = product(layer, activity, memories[index].measured, None)
+                real = _through_array(
+                    layer, activity, lambda vectors: array_multiply(index, vectors)
+                )
+            return given + (real - modelled)
+
+        return class_scores(graph.module, graph.run(images, multiply, learns=False))
 
     optimiser = torch.optim.Adam(
         [p for memory in memories for p in memory.parameters], lr=learning_rate, fused=True
@@ -136,9 +165,9 @@ def train_words(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
     lessons = _Lessons(data, teacher, temperature)
     images_used = 0
-    with threads_for(student, data.images.shape[1:], batch, threads):
+    with threads_for(graph.module, data.images.shape[1:], batch, threads):
         for step, chosen in enumerate(_forever(len(data), batch, steps, seed), 1):
-            loss = lessons.loss(run(student, lessons.images(chosen), multiply), chosen)
+            loss = lessons.loss(scores(lessons.images(chosen)), chosen)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -150,20 +179,40 @@ def train_words(
 
 
 def apply_words(
-    student: nn.Sequential, measured: Sequence[NDArray[np.floating]], words: Words
-) -> nn.Sequential:
+    student: M | TracedModule[M], measured: Sequence[NDArray[np.floating]], words: Words
+) -> M:
     """A copy of `student` with the weights that array and words give together, and the words'
     biases.
     """
-    adapted = copy.deepcopy(student)
-    for layer, weights, found in zip(mapped_layers(adapted), measured, words.layers, strict=True):
+    graph = copied(student)
+    graph.refuse_computed()
+    _check_counts(graph, measured, words.layers)
+    totals = []
+    for layer, weights, found in zip(graph.layers, measured, words.layers, strict=True):
         total = np.array(weights, dtype=np.float32).reshape(-1)
         total[found.indices] += (found.values * found.step).astype(np.float32)
+        totals.append(torch.from_numpy(total).view(layer.weight.shape).to(layer.weight))
         with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(total).view_as(layer.weight))
+            layer.weight.copy_(totals[-1])
             if layer.bias is not None:
                 layer.bias.copy_(torch.from_numpy(found.biases))
-    return adapted
+    for name, weight, written in zip(graph.names, graph.weights, totals, strict=True):
+        if not torch.equal(weight, written):
+            raise ConfigError(
+                f"{type(graph.module).__name__}: {name} shares its parameter with another mapped"
+                " weight, so it cannot hold what the array does in its own place"
+            )
+    return graph.module
+
+
+def _check_counts(
+    graph: TracedModule[M], measured: Sequence[object], others: Sequence[object]
+) -> None:
+    if not len(graph.names) == len(measured) == len(others):
+        raise DataError(
+            f"{type(graph.module).__name__}: {len(graph.names)} mapped layers, but"
+            f" {len(measured)} measured weights and masks or words of {len(others)}"
+        )
 
 
 class _Memory:
@@ -173,8 +222,8 @@ class _Memory:
 
     def __init__(
         self,
-        layer: nn.Linear | nn.Conv2d,
-        measured: Tensor,
+        layer: MappedLayer,
+        measured: NDArray[np.floating],
         mask: NDArray[np.bool_],
         bits: int,
         start: Start,
@@ -184,21 +233,23 @@ class _Memory:
                 f"measured weights {tuple(measured.shape)} and mask {mask.shape} must have the"
                 f" layer's shape {tuple(layer.weight.shape)}"
             )
-        if not torch.isfinite(measured).all():
+        if not np.isfinite(measured).all():
             raise DataError(
                 f"measured weights of a {tuple(measured.shape)} layer are not all finite"
             )
-        bias = torch.zeros(0) if layer.bias is None else layer.bias.detach()
-        self.measured = measured
-        self._indices = torch.from_numpy(np.flatnonzero(mask))
+        self._type: torch.dtype = layer.weight.dtype
+        # Half precision has too few digits to train words of 8 bits.
+        precise = torch.promote_types(self._type, torch.float32)
+        weight = layer.weight.detach().to(precise)
+        self._measured = torch.from_numpy(np.array(measured, dtype=np.float32)).to(weight)
+        bias = weight.new_zeros(0) if layer.bias is None else layer.bias.detach().to(precise)
+        self._indices = torch.from_numpy(np.flatnonzero(mask)).to(weight.device)
         self._top = 2 ** (bits - 1) - 1
         # A word must be able to cancel a stuck cell, and to make up for a weight that the pair had
         # to clip.
-        self._full_scale = max(
-            float(measured.abs().max()), float(layer.weight.detach().abs().max()), 1e-12
-        )
+        self._full_scale = max(float(self._measured.abs().max()), float(weight.abs().max()), 1e-12)
         self._bias_full_scale = max([self._full_scale, *(2.0 * bias.abs()).tolist()])
-        missing = (layer.weight.detach() - measured).reshape(-1)[self._indices]
+        missing = (weight - self._measured).reshape(-1)[self._indices]
         if start == "zero":
             missing.zero_()
         self._fractions = (missing / self._full_scale).clamp_(-1.0, 1.0).requires_grad_()
@@ -209,25 +260,32 @@ class _Memory:
     def parameters(self) -> list[Tensor]:
         return [self._fractions, self._bias_fractions]
 
+    @property
+    def measured(self) -> Tensor:
+        return self._measured.to(self._type)
+
     def weight(self) -> Tensor:
         corrections = self._rounded(self._fractions) * (self._full_scale / self._top)
-        flat = self.measured.view(-1)
-        return flat.index_add(0, self._indices, corrections).view_as(self.measured)
+        flat = self._measured.view(-1).index_add(0, self._indices, corrections)
+        return flat.view_as(self._measured).to(self._type)
 
     def bias(self) -> Tensor | None:
         if not self._has_bias:
             return None
         given: Tensor = self._rounded(self._bias_fractions) * (self._bias_full_scale / self._top)
-        return given
+        return given.to(self._type)
 
     def words(self) -> LayerWords:
         return LayerWords(
-            self._indices.numpy().copy(),
-            self._rounded(self._fractions).detach().numpy().astype(np.int32),
+            self._indices.cpu().numpy().copy(),
+            self._numbers(self._fractions),
             self._full_scale / self._top,
-            self._rounded(self._bias_fractions).detach().numpy().astype(np.int32),
+            self._numbers(self._bias_fractions),
             self._bias_full_scale / self._top,
         )
+
+    def _numbers(self, fractions: Tensor) -> NDArray[np.int32]:
+        return self._rounded(fractions).detach().cpu().to(torch.int32).numpy()
 
     def _rounded(self, fractions: Tensor) -> Tensor:
         steps = fractions * self._top
@@ -235,36 +293,42 @@ class _Memory:
 
 
 def _through_array(
-    layer: nn.Linear | nn.Conv2d,
+    layer: Weighted,
     activity: Tensor,
     multiply: Callable[[NDArray[np.float32]], NDArray[np.floating]],
 ) -> Tensor:
-    """What the array gives for one layer's input: a convolution goes through it one patch at a
-    time.
+    """What the array gives for one layer's input, without the bias: a convolution goes through it
+    one patch at a time, group by group.
     """
-    if isinstance(layer, nn.Linear):
-        return torch.from_numpy(np.asarray(multiply(activity.numpy()), dtype=np.float32))
-    if layer.groups != 1 or isinstance(layer.padding, str):
-        raise ConfigError(
-            "a convolution on the array must have one group and its padding given in pixels"
+
+    def outputs(vectors: Tensor) -> Tensor:
+        vectors = vectors.detach().cpu().float().contiguous()
+        given = np.asarray(multiply(vectors.numpy()), dtype=np.float32)
+        return torch.from_numpy(given).to(activity.device, activity.dtype)
+
+    if isinstance(layer, Linear):
+        given = outputs(activity.reshape(-1, layer.inputs))[:, layer.taken]
+        return given.reshape(*activity.shape[:-1], -1)
+    images = activity.unsqueeze(2) if activity.ndim == 3 else activity
+    made = layer.outputs // layer.groups
+    groups = []
+    for group, part in enumerate(images.chunk(layer.groups, dim=1)):
+        patches = functional.unfold(
+            part.contiguous(), layer.kernel, layer.dilation, layer.padding, layer.stride
         )
-    patches = functional.unfold(
-        activity.contiguous(), layer.kernel_size, layer.dilation, layer.padding, layer.stride
-    )
-    count, inputs, places = patches.shape
-    vectors = patches.transpose(1, 2).reshape(-1, inputs).contiguous().numpy()
-    given = torch.from_numpy(np.asarray(multiply(vectors), dtype=np.float32))
-    height = _places(layer, activity, 0)
-    return (
-        given.view(count, places, -1).transpose(1, 2).reshape(count, -1, height, places // height)
-    )
+        count, inputs, places = patches.shape
+        given = outputs(patches.transpose(1, 2).reshape(-1, inputs))
+        own = given[:, group * made : (group + 1) * made]
+        groups.append(own.reshape(count, places, made).transpose(1, 2))
+    height = _places(layer, images, 0)
+    together = torch.cat(groups, dim=1)
+    shape = (height, places // height) if activity.ndim == 4 else (places,)
+    return together.reshape(count, layer.outputs, *shape)
 
 
-def _places(layer: nn.Conv2d, activity: Tensor, axis: int) -> int:
-    padding = layer.padding[axis]
-    assert isinstance(padding, int)
-    reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
-    return int((activity.shape[2 + axis] + 2 * padding - reach) // layer.stride[axis] + 1)
+def _places(layer: Convolution, images: Tensor, axis: int) -> int:
+    reach = layer.dilation[axis] * (layer.kernel[axis] - 1) + 1
+    return int((images.shape[2 + axis] + 2 * layer.padding[axis] - reach) // layer.stride[axis] + 1)
 
 
 def _forever(count: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
@@ -277,13 +341,15 @@ def _forever(count: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
 class _Lessons:
     """The images and what is to be learnt of each; the teacher sees each image once."""
 
-    def __init__(
-        self, data: LabelledImages, teacher: nn.Sequential | None, temperature: float
-    ) -> None:
+    def __init__(self, data: LabelledImages, teacher: nn.Module | None, temperature: float) -> None:
         self._images, self._labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
-        self._teacher, self._temperature = teacher, temperature
+        self._teacher: nn.Module | None = None
+        self._temperature = temperature
         self._scores = torch.zeros(0)
         self._is_known = torch.zeros(len(data), dtype=torch.bool)
+        if teacher is not None:
+            self._teacher = duplicate(teacher).eval()
+            check_fits(self._teacher, data)
 
     def images(self, chosen: Tensor) -> Tensor:
         return channels_last(self._images[chosen])
@@ -291,12 +357,12 @@ class _Lessons:
     def loss(self, given: Tensor, chosen: Tensor) -> Tensor:
         labels = self._labels[chosen]
         if self._teacher is None:
-            return functional.cross_entropy(given, labels)
+            return functional.cross_entropy(given, labels.to(given.device))
         unknown = chosen[~self._is_known[chosen]]
         if len(unknown):
             with torch.no_grad():
-                scores = self._teacher(self.images(unknown))
+                scores = self._teacher(like_parameters(self._teacher, self.images(unknown))).cpu()
             if not len(self._scores):
-                self._scores = torch.zeros((len(self._labels), scores.shape[1]))
+                self._scores = scores.new_zeros((len(self._labels), scores.shape[1]))
             self._scores[unknown], self._is_known[unknown] = scores, True
         return distillation_loss(given, self._scores[chosen], labels, self._temperature)

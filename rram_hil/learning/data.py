@@ -18,15 +18,19 @@ _IDX_UNSIGNED_BYTE = 0x08
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images, float32 in 0..1 of shape (n, channels, height, width), and their n classes, int64."""
+    """Images, float32 in 0..1 of shape (n, channels, height, width), and their n classes, int64.
+
+    Anything else that has classes will do: of shape (n, channels, length) for a Conv1d, (n, time,
+    features) for a recurrent network.
+    """
 
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
+        if self.images.ndim < 2 or self.labels.shape != self.images.shape[:1]:
             raise DataError(
-                f"images must be (n, channels, height, width) with n labels, "
+                f"images must be (n, channels, height, width), or (n, ...), with n labels, "
                 f"not {self.images.shape} with {self.labels.shape}"
             )
 

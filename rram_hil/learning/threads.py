@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from rram_hil.errors import ConfigError
-from rram_hil.learning.networks import linear, run
 
 ONE_THREAD_BELOW = 2_000_000_000
 """Multiply-accumulates of a batch's forward pass below which one thread is used.
@@ -22,7 +21,7 @@ a quiet machine, and beside another busy process it costs ten times what it save
 
 @contextmanager
 def threads_for(
-    model: nn.Sequential, image_shape: Sequence[int], batch: int, count: int | None = None
+    model: nn.Module, image_shape: Sequence[int], batch: int, count: int | None = None
 ) -> Iterator[None]:
     """While the context lasts, torch uses `count` threads, by default as many as the work is worth:
     one, or what the caller had set, which is restored at the end.
@@ -43,17 +42,26 @@ def threads_for(
         torch.set_num_threads(before)
 
 
-def multiply_accumulates(model: nn.Sequential, image_shape: Sequence[int]) -> int:
-    """Multiplications of one image of `image_shape` in the linear and convolution layers."""
+def multiply_accumulates(model: nn.Module, image_shape: Sequence[int]) -> int:
+    """Multiplications of one image of `image_shape` by the weights of the layers that have any: to
+    the digit for linear layers and convolutions, roughly for others.
+    """
     total = 0
 
-    def multiply(index: int, layer: nn.Linear | nn.Conv2d, activity: Tensor) -> Tensor:
+    def count(layer: nn.Module, _: object, given: object) -> None:
         nonlocal total
-        given = linear(layer, activity, layer.weight, layer.bias)
-        total += layer.weight.numel() * (given.numel() // given.shape[1])
-        return given
+        given = given[0] if isinstance(given, tuple) else given
+        if isinstance(given, Tensor) and not isinstance(layer, nn.Embedding):
+            weights = [p for p in layer.parameters(recurse=False) if p.ndim > 1]
+            total += sum(weight[0].numel() * given.numel() for weight in weights)
 
-    # In evaluation mode, and on a copy: a batch norm must not take this image for one of its own.
-    with torch.no_grad():
-        run(copy.deepcopy(model).eval(), torch.zeros((1, *image_shape)), multiply)
-    return total
+    # In evaluation mode, and on a copy: a batch norm must not take these images for its own. They
+    # are two, since a norm without running statistics takes no single one.
+    model = copy.deepcopy(model).eval()
+    for layer in model.modules():
+        layer.register_forward_hook(count)
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
+    images = torch.zeros((2, *image_shape), device=like.device, dtype=like.dtype)
+    # With gradients, since without them torch runs some layers whole, past their parts.
+    model(images)
+    return total // 2

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rram_hil.errors import ConfigError
-from rram_hil.learning.networks import mapped_layers, straight_through
+from rram_hil.learning.networks import M, TracedModule, straight_through, traced
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,21 @@ class KnownFaults:
     negative_low: Tensor
     negative_high: Tensor
 
+    def to(self, device: torch.device) -> KnownFaults:
+        """The same on another device."""
+        return KnownFaults(
+            self.positive_low.to(device),
+            self.positive_high.to(device),
+            self.negative_low.to(device),
+            self.negative_high.to(device),
+        )
+
 
 def weight_scale(weight: Tensor, noise: DeviceNoise) -> float:
     """The weight that one cell at full conductance stands for: `clip` rms weights or the largest if
     less.
     """
-    size = weight.detach()
+    size = _precise(weight)
     return float(
         torch.minimum(size.abs().max(), noise.clip * size.square().mean().sqrt()).clamp_min(1e-12)
     )
@@ -72,7 +81,7 @@ def draw_faults(
     shape: Sequence[int], noise: DeviceNoise, generator: torch.Generator
 ) -> KnownFaults:
     """Stuck cells for the pairs of one layer, every cell on its own."""
-    draws = torch.rand((2, *shape), generator=generator)
+    draws = torch.rand((2, *shape), generator=generator, device=generator.device)
     low = draws < noise.stuck_low_resistance
     high = draws > 1.0 - noise.stuck_high_resistance
     return KnownFaults(low[0], high[0], low[1], high[1])
@@ -94,28 +103,38 @@ def realise(
     """
     scale = weight_scale(weight, noise)
     faults = draw_faults(weight.shape, noise, generator) if faults is None else faults
+    faults = faults.to(weight.device)
     top = noise.levels - 1
-    wanted = weight.detach().clamp(-scale, scale) / scale
+    wanted = _precise(weight).clamp(-scale, scale) / scale
     positive, negative = wanted.clamp_min(0.0), (-wanted).clamp_min(0.0)
     if fault_aware:
         negative = torch.where(faults.positive_low, (1.0 - wanted).clamp(0.0, 1.0), negative)
         positive = torch.where(faults.negative_low, (1.0 + wanted).clamp(0.0, 1.0), positive)
-    variation = torch.randn((2, *weight.shape), generator=generator).mul_(noise.sigma).add_(1.0)
+    drawn = torch.randn((2, *weight.shape), generator=generator, device=generator.device)
+    variation = drawn.mul_(noise.sigma).add_(1.0).to(weight.device)
     positive = torch.round(positive * top) / top * variation[0]
     negative = torch.round(negative * top) / top * variation[1]
     positive = positive.masked_fill(faults.positive_high, 0.0).masked_fill(faults.positive_low, 1.0)
     negative = negative.masked_fill(faults.negative_high, 0.0).masked_fill(faults.negative_low, 1.0)
     given = (positive - negative) * scale
-    return straight_through(weight, given)
+    return straight_through(weight, given.to(weight.dtype))
+
+
+def _precise(weight: Tensor) -> Tensor:
+    """The values of a weight in float32 at least: half precision has no room for the levels."""
+    return weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def draw_chip(
-    model: nn.Sequential, noise: DeviceNoise, generator: torch.Generator, fault_aware: bool = False
+    model: M | TracedModule[M],
+    noise: DeviceNoise,
+    generator: torch.Generator,
+    fault_aware: bool = False,
 ) -> list[Tensor]:
     """The weights of every mapped layer on one chip drawn at random: what a read-back of it would
     give.
     """
     return [
-        realise(layer.weight.detach(), noise, generator, fault_aware=fault_aware)
-        for layer in mapped_layers(model)
+        realise(weight.detach(), noise, generator, fault_aware=fault_aware)
+        for weight in traced(model).weights
     ]

@@ -44,6 +44,7 @@ from rram_hil.networks.layers import (
 )
 from rram_hil.networks.network import Network
 from rram_hil.networks.network_file import allowed_digital
+from rram_hil.networks.pytorch.module import TorchNetwork
 
 _MOST_INPUTS = 6
 _LEAVES = (
@@ -113,13 +114,14 @@ class UnsupportedModuleError(ConfigError):
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The module inside those that only run another one."""
-    while True:
+    while isinstance(module, nn.Module) and not isinstance(module, torch.jit.ScriptModule):
         if isinstance(module, DataParallel | DistributedDataParallel):
             module = module.module
         elif isinstance(inner := vars(module).get("_modules", {}).get("_orig_mod"), nn.Module):
             module = inner  # what torch.compile wrapped
         else:
-            return module
+            break
+    return module
 
 
 def trace(
@@ -151,12 +153,21 @@ def trace(
             f"{type(module).__name__}: scripted modules hide what they compute; give"
             " the module that it was made from"
         )
+    if isinstance(module, TorchNetwork):
+        return _of_network(module, count)
     _refuse_old_hooks(module)
     whole = _whole(module, inputs, constants or {})
     graph = _recorded(module, whole, training)
     with torch.no_grad():
         conversion = _Conversion(module, whole, graph, training, allow_digital, separator)
         return conversion.traced(count)
+
+
+def _of_network(module: TorchNetwork, inputs: int) -> Traced:
+    network = module.network()
+    if network.inputs != inputs:
+        raise ConfigError(f"TorchNetwork: takes {network.inputs} inputs, not {inputs}")
+    return Traced(network, {name: Source(f"tensors.{name}") for name in module.named_tensors()})
 
 
 def _refuse_old_hooks(module: nn.Module) -> None:
