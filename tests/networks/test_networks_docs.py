@@ -1,4 +1,4 @@
-"""docs/networks.md does what it says: its example runs, and prints the table that stands below it."""
+"""docs/networks.md does what it says: its example runs, and prints the table below it."""
 
 from __future__ import annotations
 
