@@ -408,8 +408,13 @@ def _attention(layer: Attention, of: list[Any], scope: _Scope) -> Any:
             scores = np.where(mask != layer.hides, scores, np.float32(-np.inf))
         else:
             scores = scores + mask
-    weights = _softmax_of(scores, -1)
-    return weights if layer.gives == "weights" else weights @ v
+    if layer.gives == "weights":
+        return _softmax_of(scores, -1)
+    hidden = (scores == -np.inf).all(axis=-1, keepdims=True)
+    if not hidden.any():
+        return _softmax_of(scores, -1) @ v
+    # As torch has it: what sees nothing is zero.
+    return np.where(hidden, np.float32(0), _softmax_of(np.where(hidden, 0, scores), -1)) @ v
 
 
 def _softmax_of(x: Any, dim: int) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from rram_hil.validation import StrictModel
 
@@ -29,6 +29,8 @@ Size = int | str
 
 
 class _Layer(StrictModel):
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # a mask may hold an infinity
+
     name: Name
     of: tuple[Name, ...] = ()
 

@@ -145,7 +145,7 @@ def _without(
     } - {x.tensors or x.name for x in layers if isinstance(x, BatchNorm)}
     tensors = {n: t for n, t in network.tensors.items() if n.rpartition(".")[0] not in gone}
     result = _renamed_result(network.result, instead)
-    return Network(tuple(layers), weights, biases, tensors, network.inputs, result, network.batched)
+    return Network(tuple(layers), weights, biases, tensors, network.inputs, result)
 
 
 def _renamed_result(result: Result, names: dict[str, str]) -> Result:
