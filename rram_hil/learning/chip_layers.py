@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from rram_hil.array import Multiply, Result, drive
 from rram_hil.errors import ConfigError
@@ -80,7 +80,8 @@ def calibrate_module(
     """
     inputs = (images,) if isinstance(images, Tensor) else tuple(images)
     call, tensors = Call.of(inputs, {})
-    network = _network(module, mapping, call, tensors, allow_digital)
+    network = _network(module, mapping, call, allow_digital)
+    verify(module, network, call, tensors)
     return calibrate_on(
         network, mapping, [array_of(x) for x in tensors], map_s=map_s, words=words, missing=missing,
         input_bits=input_bits, input_percentile=input_percentile, read_v=read_v, wl_v=wl_v,
@@ -89,20 +90,12 @@ def calibrate_module(
 
 
 def _network(
-    module: nn.Module,
-    mapping: Mapping,
-    call: Call,
-    inputs: Sequence[Tensor],
-    allow_digital: Collection[str],
+    module: nn.Module, mapping: Mapping, call: Call, allow_digital: Collection[str]
 ) -> Network:
-    """The network of a module in a call, of which everything in `mapping` is part; compared with
-    torch on `inputs`, where there are any.
-    """
+    """The network of a module in a call, of which everything in `mapping` is part."""
     _check_mode(module)
     network = trace(module, inputs=call, allow_digital=allow_digital).network
     _check(mapping, network)
-    if inputs:
-        verify(module, network, call, inputs)
     return network
 
 
@@ -151,16 +144,15 @@ class _Attached:
                 f"{type(module).__name__}: its forward is already replaced; end the other `attach`"
                 " first"
             )
-        self._networks: dict[str, Network] = {}
-        self._replaced: list[tuple[nn.Module, Any]] = []
+        self._replaced: list[tuple[nn.Module, Any, Any]] = []
+        self._known: Network | None = None
         self._on_array: dict[str, Float32] = {}
-        self._held = _tensors_in(module)
         parameters = inspect.signature(module.forward).parameters.values()
         needed = [p for p in parameters if p.default is p.empty]
         if all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in needed):
             slots = {p.name: Slot(number) for number, p in enumerate(needed)}
             try:
-                self._traced(Call(kwargs=slots, count=len(slots)), ())
+                self._traced(Call(kwargs=slots, count=len(slots)))
             except ConfigError:
                 _check_names(module, mapping)
                 raise
@@ -172,15 +164,17 @@ class _Attached:
         """Take the module's calls, and those of its parts."""
         self._check_hooks()
         for child in self._module.modules():
-            self._replaced.append((child, vars(child).get("forward")))
-            child.forward = self._answer if child is self._module else _refusal(child)
+            ours = self._answer if child is self._module else _refusal(child)
+            self._replaced.append((child, vars(child).get("forward"), ours))
+            child.forward = ours
 
     def end(self) -> None:
         """Give all modules their own forward passes back."""
-        for child, own in self._replaced:
-            del child.forward
-            if own is not None:
-                child.forward = own
+        for child, own, ours in self._replaced:
+            if vars(child).get("forward") == ours:  # or it was given another one meanwhile
+                del child.forward
+                if own is not None:
+                    child.forward = own
         self._replaced.clear()
 
     def _check_hooks(self) -> None:
@@ -191,23 +185,33 @@ class _Attached:
             )
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_hooks()
-        _check_mode(self._module)
-        self._look_for_changes()
         call, tensors = Call.of(args, kwargs)
+        if any(isinstance(x, fx.Proxy) for x in tensors):
+            raise ConfigError(
+                f"{type(self._module).__name__}: it is on the array; end `attach` before anything"
+                " else is made of it"
+            )
+        self._check_hooks()
         network = self._traced(call, tensors)
         inputs = [array_of(x) for x in tensors]
         work = compute(network, self._mapping, self._encoding, inputs, self._words, self.counts)
         return _tensors(drive(work, self._do), *_home(tensors, self._module))
 
-    def _look_for_changes(self) -> None:
-        """What is digital may change while the module is attached."""
-        now = _tensors_in(self._module)
-        if now.keys() != self._held.keys() or not all(
-            _are_equal(tensor, self._held[name]) for name, tensor in now.items()
-        ):
-            self._held = now
-            self._networks.clear()
+    def _traced(self, call: Call, inputs: Sequence[Tensor] | None = None) -> Network:
+        """The network as it is now: the module may have changed since the last call."""
+        is_attached = bool(self._replaced)
+        if is_attached:  # what is traced is the module itself
+            self.end()
+        try:
+            network = _network(self._module, self._mapping, call, self._allow)
+            if inputs is not None and not _are_same(network, self._known):
+                verify(self._module, network, call, inputs)
+                self._known = network
+        finally:
+            if is_attached:
+                self.begin()
+        self._check_weights(network)
+        return network
 
     def _check_weights(self, network: Network) -> None:
         """What is on the array would not change with the module."""
@@ -218,22 +222,6 @@ class _Attached:
                     f"layer {name}: its weight has changed since the module was attached, but the"
                     " array holds what it was; map and program it again"
                 )
-
-    def _traced(self, call: Call, inputs: Sequence[Tensor]) -> Network:
-        key = f"{bool(inputs)} {call!r}"
-        if key in self._networks and call.is_plain:
-            return self._networks[key]
-        attached = bool(self._replaced)
-        if attached:  # what is traced is the module itself
-            self.end()
-        try:
-            network = _network(self._module, self._mapping, call, inputs, self._allow)
-        finally:
-            if attached:
-                self.begin()
-        self._check_weights(network)
-        self._networks[key] = network
-        return network
 
 
 def _is_attached(module: nn.Module) -> bool:
@@ -255,17 +243,18 @@ def _check_names(module: nn.Module, mapping: Mapping) -> None:
             )
 
 
-def _tensors_in(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of all tensors of a module, by name."""
-    named = (
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
+def _are_same(network: Network, known: Network | None) -> bool:
+    if known is None or (network.layers, network.result) != (known.layers, known.result):
+        return False
+    pairs = (
+        (network.weights, known.weights),
+        (network.biases, known.biases),
+        (network.tensors, known.tensors),
     )
-    return {name: tensor.detach().clone() for name, tensor in named}
-
-
-def _are_equal(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+    return all(
+        one.keys() == other.keys() and all(np.array_equal(one[n], other[n]) for n in one)
+        for one, other in pairs
+    )
 
 
 def _refusal(part: nn.Module) -> Callable[..., NoReturn]:

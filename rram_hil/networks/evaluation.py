@@ -683,6 +683,10 @@ def _where(layer: Where, of: list[Any], scope: _Scope) -> Any:
 
 
 def _upsample(layer: Upsample, of: list[Any], scope: _Scope) -> Any:
+    if of[0].ndim != 4:
+        raise DataError(
+            f"layer {layer.name}: takes a 4-D batch, gets an array of shape {of[0].shape}"
+        )
     return of[0].repeat(layer.scale[0], axis=-2).repeat(layer.scale[1], axis=-1)
 
 

@@ -387,6 +387,8 @@ def compute(
                 f"layer {name}: weight {shape}, on the array {mapping.layer(name).shape}"
             )
     counts, words = Counts() if counts is None else counts, words or {}
+    for name in words:
+        mapping.layer(name)  # words beside weights that are not on the array would be left out
     network = network.with_biases(
         {name: w.biases for name, w in words.items() if w.bias_values.size}
     )

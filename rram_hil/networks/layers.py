@@ -29,8 +29,6 @@ Size = int | str
 
 
 class _Layer(StrictModel):
-    model_config = ConfigDict(ser_json_inf_nan="constants")  # a mask may hold an infinity
-
     name: Name
     of: tuple[Name, ...] = ()
 
@@ -531,5 +529,6 @@ Layer = (
 )  # fmt: skip
 
 LAYERS: TypeAdapter[tuple[Layer, ...]] = TypeAdapter(
-    tuple[Annotated[Layer, Field(discriminator="kind")], ...]
+    tuple[Annotated[Layer, Field(discriminator="kind")], ...],
+    config=ConfigDict(ser_json_inf_nan="constants"),  # a mask may hide by an infinity
 )

@@ -148,7 +148,8 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    if content.startswith(_PICKLES):
+    # A file of safetensors begins with the size of its header, which may look like a pickle.
+    if content.startswith(_PICKLES) and content[8:9] != b"{":
         raise DataError(
             f"{path}: a pickle of torch, which can run any code when it is read; write it anew with"
             " safetensors.torch.save_file(torch.load(..., weights_only=True), ...), or"

@@ -353,7 +353,8 @@ def _embedding(
 
 @_module(nn.LSTM, nn.GRU, nn.RNN)
 def _recurrent(c: _Conversion, module: Any, input: Any, hx: Any = None) -> Any:
-    path = c.label(own := c.module_path() or "module")
+    own = c.module_path() or "module"
+    path = c.prefix_of(module, own)
     _need(c, module.proj_size == 0, "with proj_size")
     cell = {"LSTM": "lstm", "GRU": "gru"}.get(module.mode, module.mode.removeprefix("RNN_").lower())
     digital = c.is_allowed(own, Const(torch.zeros(0)))
@@ -912,7 +913,7 @@ def _batch_norm(c: _Conversion, module: Any, input: Any) -> Value:
     _need(c, module.running_var is not None, "without running statistics")
     affine = module.weight is not None
     c.mark_used(path)
-    name = c.label(path or "module")
+    name = c.prefix_of(module, path or "module")
     for what in ("running_mean", "running_var", *(("weight", "bias") if affine else ())):
         c.keep_tensor(f"{name}.{what}", getattr(module, what), f"{path}.{what}".lstrip("."))
     if module.num_batches_tracked is not None:
@@ -1291,6 +1292,8 @@ def _size(c: _Conversion, input: Any, dim: Any = None) -> Any:
 
 @_takes("getattr")
 def _getattr(c: _Conversion, input: Any, name: str) -> Any:
+    if isinstance(input, tuple) and name in ("values", "indices"):
+        return _getitem(c, input, ("values", "indices").index(name))
     if name == "shape":
         return Shape(_tensor(c, input))
     if name in ("T", "mT"):

@@ -17,6 +17,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 from torch.nn.modules import module as modules
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils import parametrize
@@ -78,19 +79,6 @@ class Call:
             return given[part.number] if isinstance(part, Slot) else _mapped(part, closed)
 
         return closed(self.args), closed(dict(self.kwargs))
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether all other arguments are what their text says."""
-
-        def plain(part: Any) -> bool:
-            if isinstance(part, dict):
-                return all(isinstance(key, str) for key in part) and plain(tuple(part.values()))
-            if isinstance(part, tuple | list):
-                return all(plain(p) for p in part)
-            return part is None or isinstance(part, Slot | bool | int | float | str)
-
-        return plain((self.args, dict(self.kwargs)))
 
 
 def _mapped(given: Any, change: Callable[[Any], Any]) -> Any:
@@ -450,8 +438,7 @@ class _Tracer(fx.Tracer):
                 f"{type(m).__name__}: the forward pass calls it, but it is no part of the module;"
                 " make it an attribute, or part of an nn.ModuleList"
             ) from None
-        # Their own forward passes look at what is in their masks; what they do is this.
-        made = None if is_hooked(m) else _TRANSFORMERS.get(type(m))
+        made = None if is_hooked(m) else _PLAINLY.get(type(m))
         try:
             return super().call_module(m, made(m) if made else forward, args, kwargs)
         except Exception as error:
@@ -546,9 +533,17 @@ def _transformer(module: Any) -> Callable[..., Any]:
     return transform
 
 
-_TRANSFORMERS: dict[type, Callable[[Any], Callable[..., Any]]] = {
+def _circular_pad(module: Any) -> Callable[..., Any]:
+    return lambda x: functional.pad(x, module.padding, "circular")
+
+
+_PLAINLY: dict[type, Callable[[Any], Callable[..., Any]]] = {
     nn.TransformerEncoder: _encoder,
     nn.TransformerEncoderLayer: _encoder_layer,
     nn.TransformerDecoder: _decoder,
     nn.Transformer: _transformer,
+    nn.CircularPad1d: _circular_pad,
+    nn.CircularPad2d: _circular_pad,
+    nn.Softmax2d: lambda module: lambda x: functional.softmax(x, -3),
 }
+"""What these modules do; their own forward passes look at their masks or shapes before."""

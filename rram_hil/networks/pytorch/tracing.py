@@ -158,7 +158,7 @@ def trace(
     count = inputs.count
     if not 1 <= count <= _MOST_INPUTS:
         raise ConfigError(
-            f"{type(module).__name__}: {count} inputs; it must be 1 to {_MOST_INPUTS}"
+            f"{type(module).__name__}: {count} tensors as inputs; it must be 1 to {_MOST_INPUTS}"
         )
     if type(module) is TorchNetwork and not is_hooked(module):
         return _of_network(module, count)
@@ -214,6 +214,7 @@ class _Conversion:
         self._constants: dict[int, Value] = {}
         self._keep: list[Tensor | Const] = []
         self._used: set[str] = set()
+        self._prefixes: dict[int, str] = {}
         self.recurrent: dict[tuple[int, ...], str] = {}
         """Prefix of the weights of recurrent modules, by the identities of all of these."""
         self._tensor_names = {
@@ -341,6 +342,16 @@ class _Conversion:
         """The path of the module that is called as a whole."""
         return str(self._node.target).removeprefix("inner").removeprefix(".")
 
+    def prefix_of(self, module: nn.Module, path: str) -> str:
+        """What the names of a module's tensors begin with: its path, if no other has it."""
+        known = self._prefixes.get(id(module))
+        if known is None:
+            known = self.label(path)
+            while known in self._prefixes.values():
+                known += "'"
+            self._prefixes[id(module)] = known
+        return known
+
     def keep_tensor(self, name: str, tensor: Tensor, parameter: str) -> None:
         """Keep a digital tensor of a module that is taken whole."""
         self._tensors[name] = tensor.detach()
@@ -364,8 +375,9 @@ class _Conversion:
         return (self._node.name if name == "fn" else name).strip("_")
 
     def label(self, path: str) -> str:
-        """A path in the module as the name of a layer."""
-        return path.replace(".", self._separator).replace("/", "_")
+        """A path in the module as the name of a layer; what is digital has a mark in files."""
+        name = path.replace(".", self._separator).replace("/", "_")
+        return name.replace(":", "_", 1) if name.startswith("digital:") else name
 
     def _unique(self, name: str) -> str:
         name = wanted = self.label(name)

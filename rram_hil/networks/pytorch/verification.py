@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rram_hil.array import drive
-from rram_hil.errors import ConfigError, DataError
+from rram_hil.errors import BenchError, ConfigError, DataError
 from rram_hil.networks.network import Network, product, propagate
 from rram_hil.networks.pytorch.recording import SEE, Call, unfused, untouched
 
@@ -66,14 +66,20 @@ def _answered(module: nn.Module, call: Call, inputs: Sequence[Tensor]) -> tuple[
         few = [x[:_IMAGES].clone() for x in whole]
         try:
             return few, _call(module, call, few)
-        except Exception:  # such as for a mask, whose first dimension is not that of images
+        except DataError:  # such as for a mask, whose first dimension is not that of images
             return whole, _call(module, call, whole)
     return whole, _call(module, call, whole)
 
 
 def _call(module: nn.Module, call: Call, inputs: Sequence[Tensor]) -> Any:
     args, kwargs = call.filled([x.clone() for x in inputs])
-    return module(*args, **kwargs)
+    try:
+        return module(*args, **kwargs)
+    except BenchError:
+        raise
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"{type(module).__name__}: does not take these inputs: {first}") from error
 
 
 def _leaves(values: Any) -> list[Any]:
