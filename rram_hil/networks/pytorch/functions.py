@@ -334,7 +334,9 @@ def _embedding(
     sparse: bool = False,
 ) -> Value:
     _need(c, max_norm is None and isinstance(weight, Const), "with max_norm or a computed table")
-    return c.emit(Embedding, _tensor(c, input), tensor=c.digital_tensor(weight, "looks up in"))
+    _need(c, not (c.training and scale_grad_by_freq), "with scale_grad_by_freq in training")
+    table = c.digital_tensor(weight, "looks up in")
+    return c.emit(Embedding, _tensor(c, input), tensor=table, padding=padding_idx)
 
 
 @_module(nn.LSTM, nn.GRU, nn.RNN)

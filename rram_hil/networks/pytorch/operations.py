@@ -551,7 +551,7 @@ def _pad(walk: _Walk, layer: Pad, x: Tensor) -> Tensor:
 
 
 def _embedding(walk: _Walk, layer: Embedding, numbers: Tensor) -> Tensor:
-    return functional.embedding(numbers.long(), walk.tensor(layer.tensor, numbers))
+    return functional.embedding(numbers.long(), walk.tensor(layer.tensor, numbers), layer.padding)
 
 
 def _upsample(walk: _Walk, layer: Upsample, x: Tensor) -> Tensor:
