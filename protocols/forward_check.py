@@ -112,13 +112,14 @@ def _scoring_weight(network: Network) -> str:
     not end with a linear layer.
     """
     last = network.layers[-1]
-    uses = [x for x in network.layers if isinstance(x, Linear) and x.weight_name == last.name]
-    if network.result is not None or uses != [last] or not last.biased or last.digital:
-        raise ConfigError(
-            "correct_biases: the network does not end with a linear layer whose biases are those of"
-            " the classes"
-        )
-    return last.name
+    if network.result is None and isinstance(last, Linear) and last.biased and not last.digital:
+        own = [x for x in network.layers if isinstance(x, Linear) and x.weight_name == last.name]
+        if own == [last]:
+            return last.name
+    raise ConfigError(
+        "correct_biases: the network does not end with a linear layer whose biases are those of the"
+        " classes"
+    )
 
 
 def _shifted(words: LayerWords, shift: NDArray[np.floating]) -> LayerWords:

@@ -154,7 +154,7 @@ class _Attached:
 
     def begin(self) -> None:
         """Take the module's calls."""
-        self._module.forward = self._answer  # type: ignore[method-assign]
+        self._module.forward = self._answer
         self._guards = [
             child.register_forward_pre_hook(_refuse_part)
             for child in self._module.modules()
@@ -167,14 +167,14 @@ class _Attached:
             guard.remove()
         del self._module.forward
         if self._own is not None:
-            self._module.forward = self._own  # type: ignore[method-assign]
+            self._module.forward = self._own
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
         bound = self._signature.bind(*args, **kwargs)
         variadic = [p for p in self._signature.parameters.values() if p.kind == p.VAR_POSITIONAL]
         if variadic:
-            tensors, names = list(args), len(args)
-            constants: dict[str, Any] = dict(kwargs)
+            tensors, constants = list(args), dict(kwargs)
+            names: int | tuple[str, ...] = len(args)
         else:
             given = dict(bound.arguments)
             for parameter in self._signature.parameters.values():

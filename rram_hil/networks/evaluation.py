@@ -400,7 +400,7 @@ def _attention(layer: Attention, of: list[Any], scope: _Scope) -> Any:
     scale = layer.scale if layer.scale is not None else 1 / math.sqrt(q.shape[-1])
     scores = (q * np.float32(scale)) @ k.swapaxes(-1, -2)
     if layer.causal:
-        seen = np.tri(*scores.shape[-2:], dtype=bool)
+        seen = np.tri(*scores.shape[-2:]).astype(np.bool_)
         scores = np.where(seen, scores, np.float32(-np.inf))
     if len(of) > 3:
         mask = of[3]
@@ -426,6 +426,14 @@ def _softmax(layer: Softmax, of: list[Any], scope: _Scope) -> Any:
     return shifted - np.log(np.exp(shifted).sum(axis=layer.dim, keepdims=True))
 
 
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "mean": np.mean,
+    "sum": np.sum,
+    "amax": np.max,
+    "amin": np.min,
+}
+
+
 def _reduce(layer: Reduce, of: list[Any], scope: _Scope) -> Any:
     x, dims = of[0], layer.dims or None
     if layer.function in ("var", "std"):
@@ -434,8 +442,7 @@ def _reduce(layer: Reduce, of: list[Any], scope: _Scope) -> Any:
         total = np.square(spread).sum(axis=dims, keepdims=layer.keepdim)
         made = total / np.float32(count - layer.correction)
         return np.sqrt(made) if layer.function == "std" else made
-    function = {"mean": np.mean, "sum": np.sum, "amax": np.max, "amin": np.min}[layer.function]
-    return np.asarray(function(x, axis=dims, keepdims=layer.keepdim))
+    return np.asarray(_REDUCTIONS[layer.function](x, axis=dims, keepdims=layer.keepdim))
 
 
 def _batch_norm(layer: BatchNorm, of: list[Any], scope: _Scope) -> Any:
@@ -495,7 +502,7 @@ def _pool(layer: MaxPool2d | AvgPool2d, of: list[Any], scope: _Scope) -> Any:
         )
     height, width = images.shape[2:]
     is_max = isinstance(layer, MaxPool2d)
-    dh, dw = layer.dilation if is_max else (1, 1)
+    dh, dw = layer.dilation if isinstance(layer, MaxPool2d) else (1, 1)
     out = _places(layer, height, 0, dh), _places(layer, width, 1, dw)
     (kh, kw), (sh, sw) = layer.kernel, layer.stride
     ends = (out[0] - 1) * sh + dh * (kh - 1) + 1, (out[1] - 1) * sw + dw * (kw - 1) + 1
@@ -627,6 +634,9 @@ def _select(layer: Select, of: list[Any], scope: _Scope) -> Any:
     return np.take(of[0], index % size, axis=layer.dim)
 
 
+_MARKS: dict[str, Any] = {"...": Ellipsis, "new": None}
+
+
 def _index(layer: Index, of: list[Any], scope: _Scope) -> Any:
     entries: list[Any] = []
     for entry in layer.entries:
@@ -634,7 +644,7 @@ def _index(layer: Index, of: list[Any], scope: _Scope) -> Any:
             start, stop, step = entry
             entries.append(slice(scope.size(start), scope.size(stop), step))
         else:
-            entries.append({"...": Ellipsis, "new": None}.get(entry, entry))  # type: ignore[call-overload]
+            entries.append(entry if isinstance(entry, int) else _MARKS[entry])
     return of[0][tuple(entries)]
 
 

@@ -178,10 +178,10 @@ def _array(dtype: str, shape: list[int], data: bytes) -> NDArray[Any]:
     if dtype in _NUMPY:
         return np.frombuffer(data, _NUMPY[dtype]).reshape(shape)
     if dtype == "BF16":  # the upper half of a float32
-        wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        return wide.view(np.float32).reshape(shape)
+        wide = np.frombuffer(data, "<u2").astype(np.uint32) << np.uint32(16)
+        return np.asarray(wide.view(np.float32).reshape(shape))
     if dtype in ("F8_E4M3", "F8_E5M2"):
-        return _eight_bit_floats(dtype)[np.frombuffer(data, "u1")].reshape(shape)
+        return np.asarray(_eight_bit_floats(dtype)[np.frombuffer(data, "u1")].reshape(shape))
     raise ValueError(f"numbers of type {dtype} are not supported")
 
 

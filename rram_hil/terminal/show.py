@@ -283,10 +283,10 @@ def _networks(run: RunFile, output: Output) -> None:
         where = step.replace("_", " ", 1)
         if name == "places":
             saved = run.result(step, name)
-            show_places(where, from_table(saved.values, saved.attributes["weights"]), output)
+            show_places(where, from_table(saved.values, str(saved.attributes["weights"])), output)
         elif name == "weight_vectors":
             saved = run.result(step, name)
-            weights = json.loads(saved.attributes["weights"])
+            weights = json.loads(str(saved.attributes["weights"]))
             output.heading("Ran on the array", where)
             rows = [(w, count(int(v))) for w, v in zip(weights, saved.values, strict=True)]
             output.table(("weight", ">vectors"), rows)

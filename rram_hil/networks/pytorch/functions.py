@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -63,6 +63,7 @@ from rram_hil.networks.layers import (
 from rram_hil.networks.pytorch.tracing import Const, Derived, Shape, Source, Value, _Conversion
 
 Converter = Callable[..., Any]
+AnyConverter = TypeVar("AnyConverter", bound=Converter)
 _CONVERTERS: dict[str, Converter] = {}
 _MODULES: dict[type, Converter] = {}
 _VIEWS = {
@@ -128,8 +129,8 @@ def _known_functions() -> tuple[dict[Any, str], set[Any]]:
     return names, in_place
 
 
-def _takes(*names: str) -> Callable[[Converter], Converter]:
-    def register(converter: Converter) -> Converter:
+def _takes(*names: str) -> Callable[[AnyConverter], AnyConverter]:
+    def register(converter: AnyConverter) -> AnyConverter:
         for name in names:
             _CONVERTERS[name] = converter
         return converter
@@ -137,8 +138,8 @@ def _takes(*names: str) -> Callable[[Converter], Converter]:
     return register
 
 
-def _module(*kinds: type) -> Callable[[Converter], Converter]:
-    def register(converter: Converter) -> Converter:
+def _module(*kinds: type) -> Callable[[AnyConverter], AnyConverter]:
+    def register(converter: AnyConverter) -> AnyConverter:
         for kind in kinds:
             _MODULES[kind] = converter
         return converter
