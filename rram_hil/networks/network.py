@@ -148,12 +148,13 @@ class Network:
                 raise ConfigError(f"network: its result {name!r} is none of its layers")
 
     def _digital_tensors(self) -> dict[str, NDArray[Any]]:
-        needed = {name for layer in self.layers for name in _tensors_of(layer)}
-        missing = sorted(needed - set(self.tensors))
+        needed = dict.fromkeys(name for layer in self.layers for name in _tensors_of(layer))
+        missing = [name for name in needed if name not in self.tensors]
         if missing:
             raise ConfigError(f"network: the digital tensor {missing[0]!r} is missing")
         kept = {}
-        for name, tensor in self.tensors.items():
+        for name in (*needed, *sorted(set(self.tensors) - set(needed))):
+            tensor = self.tensors[name]
             array = np.asarray(tensor)
             if array.dtype.kind == "f":
                 kept[name] = finite_tensor(name, array) if name not in self._masks else _f32(array)
