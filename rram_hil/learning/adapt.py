@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.learning.data import LabelledImages
+from rram_hil.learning.descent import Adam, falling
 from rram_hil.learning.networks import (
     channels_last,
     linear,
@@ -130,19 +131,13 @@ def train_words(
             real = _through_array(layer, activity, lambda vectors: array_multiply(index, vectors))
         return given + (real - modelled)
 
-    optimiser = torch.optim.Adam(
-        [p for memory in memories for p in memory.parameters], lr=learning_rate, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
+    adam = Adam([p for memory in memories for p in memory.parameters])
     lessons = _Lessons(data, teacher, temperature)
     images_used = 0
     with threads_for(student, data.images.shape[1:], batch, threads):
         for step, chosen in enumerate(_forever(len(data), batch, steps, seed), 1):
             loss = lessons.loss(run(student, lessons.images(chosen), multiply), chosen)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
+            adam.step(loss, falling(step - 1, steps, learning_rate))
             images_used += len(chosen)
             if progress is not None:
                 progress(step / steps, f"on-chip words, step {step} of {steps}")
@@ -207,7 +202,7 @@ class _Memory:
 
     @property
     def parameters(self) -> list[Tensor]:
-        return [self._fractions, self._bias_fractions]
+        return [self._fractions, self._bias_fractions] if self._has_bias else [self._fractions]
 
     def weight(self) -> Tensor:
         corrections = self._rounded(self._fractions) * (self._full_scale / self._top)

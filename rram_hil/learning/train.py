@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rram_hil.learning.data import LabelledImages
+from rram_hil.learning.descent import Adam, one_cycle
 from rram_hil.learning.networks import channels_last, forward, mapped_layers
 from rram_hil.learning.threads import threads_for
 from rram_hil.learning.torch_device import DeviceNoise, realise
@@ -218,22 +219,13 @@ def _descend(
     model.train()
     # Channels last is the layout in which the convolutions are fastest on a CPU.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate = recipe.learning_rate
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=rate, weight_decay=recipe.weight_decay, fused=True
-    )
+    adam = Adam(list(model.parameters()), recipe.weight_decay)
     total = recipe.epochs * max(len(data) // recipe.batch, 1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=total, pct_start=0.15
-    )
     done = 0
     for epoch in range(recipe.epochs):
         for images, labels in batches(data, recipe.batch, recipe.augmentation, generator):
-            value = loss(images, labels, generator)
-            optimiser.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
+            rate, momentum = one_cycle(done, total, recipe.learning_rate)
+            adam.step(loss(images, labels, generator), rate, momentum)
             done += 1
             if progress is not None and done % 50 == 0:
                 progress(done / total, f"{what}, epoch {epoch + 1} of {recipe.epochs}")
