@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rram_hil.demo.chips import side_by_side
 from rram_hil.demo.files import plans
-from rram_hil.demo.present import Demo, show, write_page, write_summary
+from rram_hil.demo.present import Demo, prepare_page, show, write_page, write_summary
 from rram_hil.demo.progress import Bars
 from rram_hil.demo.training import load, teach, write_network
 from rram_hil.errors import ConfigError
@@ -53,6 +53,7 @@ def run_demo(
         images = load(data)
         images.write(folder)
         teach(images, seed, partial(write_network, folder), told, threads)
+        prepare_page()
         runs = running.results()
     demo = Demo(
         folder,
