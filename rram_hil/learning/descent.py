@@ -28,11 +28,16 @@ class Adam:
 
     def step(self, loss: Tensor, rate: float, momentum: float = 0.9) -> None:
         """Move the parameters against the gradient of `loss`."""
-        gradients = torch.autograd.grad(loss, self._parameters)
+        # Only what `backward` accumulates has the memory layout of its parameter, which the fused
+        # function takes for granted.
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        for parameter in self._parameters:
+            parameter.grad = None
         with torch.no_grad():
             adamw(
                 self._parameters,
-                list(gradients),
+                gradients,
                 self._means,
                 self._squares,
                 [],

@@ -56,6 +56,18 @@ def test_steps_are_those_of_torch(decay: float) -> None:
         torch.testing.assert_close(mine, other)
 
 
+def test_a_gradient_in_another_memory_layout_belongs_to_the_same_weights() -> None:
+    start = torch.randn((4, 3, 5, 5), generator=torch.Generator().manual_seed(1))
+    plain = start.clone().requires_grad_()
+    last = start.to(memory_format=torch.channels_last).clone().requires_grad_()
+    slopes = torch.randn(start.shape, generator=torch.Generator().manual_seed(2))
+    for weight in (plain, last):
+        adam = Adam([weight])
+        for _ in range(3):
+            adam.step((torch.where(slopes > 0, weight, weight.clone()) * slopes).sum(), TOP)
+    torch.testing.assert_close(plain, last)
+
+
 def test_training_does_not_import_the_compiler_of_torch() -> None:
     program = (
         "import sys; from rram_hil import learning as l\n"
