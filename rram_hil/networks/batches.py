@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from rram_hil.networks.layers import (
     Recurrent,
     Repeat,
     Reshape,
+    Select,
     SizeOf,
     Softmax,
     Squeeze,
@@ -76,11 +77,9 @@ def is_batched(network: Network, images: NDArray[Any]) -> bool:
     except DataError:  # so few do not fit; all may
         return False
     places: dict[str, _Place | None] = {INPUT: _Place(0, images.ndim, 1)}
-    before = INPUT
     try:
-        for layer in network.layers:
-            of = layer.of or (before,)
-            before = layer.name
+        for step in network.schedule:
+            layer, of = step.layer, step.of
             if isinstance(layer, Recurrent):
                 _check_recurrent(*(places[name] for name in of))
                 places[layer.name] = places[of[0]]
@@ -90,6 +89,10 @@ def is_batched(network: Network, images: NDArray[Any]) -> bool:
                 _check_sizes(of, few, many)
             found = _place(few[layer.name], many[layer.name])
             named = [places.get(name) for name in uses(layer)]
+            if isinstance(layer, Narrow | Index | Select) and any(
+                few[name] != many[name] for name in uses(layer)[len(layer.of) :]
+            ):
+                raise _MixedError  # which values are taken depends on how many images there are
             is_of_images = any(place is not None for place in (*taken, *named))
             if found is None and is_of_images and not isinstance(few[layer.name], int):
                 raise _MixedError
@@ -97,7 +100,7 @@ def is_batched(network: Network, images: NDArray[Any]) -> bool:
                 if place is not None:
                     _MIXES.get(type(layer), _keeps)(layer, place, found)
             places[layer.name] = found
-        result = places[network.result or before]
+        result = places[network.result or [INPUT, *places][-1]]
     except _MixedError:
         return False
     return result is not None and result.axis == 0
@@ -105,15 +108,9 @@ def is_batched(network: Network, images: NDArray[Any]) -> bool:
 
 def _values(network: Network, images: NDArray[Any]) -> dict[str, Any]:
     """The values of all layers for some images."""
-    names = [INPUT, *(layer.name for layer in network.layers)]
+    kept = [replace(step, freed=()) for step in network.schedule]
     return drive(
-        walk(
-            network.layers,
-            dict.fromkeys(names, len(names)),
-            network.tensors,
-            network.biases,
-            {INPUT: images},
-        ),
+        walk(kept, network.tensors, network.biases, {INPUT: images}),
         lambda asked: product(asked[0], network.weights[asked[0].weight_name], asked[1]),
     )
 

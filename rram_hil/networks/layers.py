@@ -482,6 +482,8 @@ class Embedding(_Layer):
 
     kind: Literal["embedding"] = "embedding"
     tensor: Name
+    padding: int | None = None
+    """The number whose row learns nothing in training."""
 
 
 class Where(_Layer):

@@ -348,7 +348,9 @@ def _embedding(
     sparse: bool = False,
 ) -> Value:
     _need(c, max_norm is None and isinstance(weight, Const), "with max_norm or a computed table")
-    return c.emit(Embedding, _tensor(c, input), tensor=c.digital_tensor(weight, "looks up in"))
+    _need(c, not (c.training and scale_grad_by_freq), "with scale_grad_by_freq in training")
+    table = c.digital_tensor(weight, "looks up in")
+    return c.emit(Embedding, _tensor(c, input), tensor=table, padding=padding_idx)
 
 
 @_module(nn.LSTM, nn.GRU, nn.RNN)
@@ -450,7 +452,7 @@ def _attention(
     if causal:
         attn_mask = None
     elif isinstance(attn_mask, Const) and attn_mask.tensor.ndim == 3:  # one for each head
-        apart = attn_mask.tensor.unflatten(0, (-1, module.num_heads))
+        apart = torch.unflatten(attn_mask.tensor, 0, (-1, module.num_heads))
         attn_mask = Const(apart, attn_mask.parameters, name=attn_mask.label)
     mask = _attention_mask(c, path, key_padding_mask, attn_mask)
     fields: dict[str, Any] = {"hides": True, "dropout": float(module.dropout), "causal": causal}
@@ -1366,7 +1368,8 @@ def _full(c: _Conversion, *size: Any, **kwargs: Any) -> Value:
         size = (kwargs["size"], *size)
     if name.endswith("full"):
         shape, value = size[0], size[1] if len(size) > 1 else kwargs.get("fill_value")
-        _need(c, isinstance(value, int | float), "of a computed value")
+        if not isinstance(value, int | float):
+            raise c.refusal("is not supported of a computed value")
     else:
         shape, value = size, float(name.endswith("ones"))
     given = shape if isinstance(shape, tuple | list) else (shape,)

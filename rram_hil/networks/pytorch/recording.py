@@ -7,13 +7,13 @@ refused here by name; `verification` compares the rest with torch.
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
@@ -295,10 +295,22 @@ def _plain_torch() -> Iterator[None]:
     with (
         unfused(),
         torch.autocast("cpu", enabled=False),
-        mock.patch.multiple(torch, **makers),
-        mock.patch("builtins.isinstance", _is_instance),
+        _replaced(torch, makers),
+        _replaced(builtins, {"isinstance": _is_instance}),
     ):
         yield
+
+
+@contextmanager
+def _replaced(owner: Any, instead: Mapping[str, Any]) -> Iterator[None]:
+    before = {name: getattr(owner, name) for name in instead}
+    try:
+        for name, value in instead.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
 def _recordable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -331,7 +343,7 @@ def _parametrized(module: nn.Module) -> Iterator[dict[int, tuple[str, frozenset[
             if not parametrize.is_parametrized(child):
                 continue
             stem = f"{path}." if path else ""
-            for name, made in child.parametrizations.items():  # type: ignore[operator, union-attr]
+            for name, made in child.parametrizations.items():
                 with torch.no_grad():
                     tensor = getattr(child, name)
                 originals = dict(made.named_parameters(prefix=f"{stem}parametrizations.{name}"))
@@ -371,7 +383,7 @@ class _Proxy(fx.Proxy):
     def __imod__(self, other: Any) -> Any:
         return self._in_place("remainder_", other)
 
-    def __ipow__(self, other: Any) -> Any:  # type: ignore[misc]
+    def __ipow__(self, other: Any) -> Any:
         return self._in_place("pow_", other)
 
     def __iand__(self, other: Any) -> Any:
@@ -435,8 +447,8 @@ class _Tracer(fx.Tracer):
             path = self.path_of_module(m)
         except NameError:
             raise UnsupportedModuleError(
-                f"{type(m).__name__}: the forward pass calls it, but it is no part of the module;"
-                " make it an attribute, or part of an nn.ModuleList"
+                f"{type(m).__name__}: the forward pass cannot be traced: it calls this module, which"
+                " is no part of it; make it an attribute, or part of an nn.ModuleList"
             ) from None
         made = None if is_hooked(m) else _PLAINLY.get(type(m))
         try:
