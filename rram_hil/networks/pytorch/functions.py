@@ -381,9 +381,9 @@ def _recurrent(c: _Conversion, module: Any, input: Any, hx: Any = None) -> Any:
     return out, (hidden, c.emit(Part, made, name=f"{path}.cell", index=2))
 
 
-def _recurrent_weights(c: _Conversion, module: Any, path: str, digital: bool) -> str | None:
-    """Keep the weights of a recurrent module, once for those that share them all, and give their
-    prefix if it is not its own.
+def _recurrent_weights(c: _Conversion, module: Any, path: str, digital: bool) -> str:
+    """Keep the weights of a recurrent module, once for those that share them all, and give the
+    prefix of their names.
     """
     own_path = c.module_path()
     stem = f"{own_path}." if own_path else ""
@@ -402,7 +402,7 @@ def _recurrent_weights(c: _Conversion, module: Any, path: str, digital: bool) ->
         return prefix
     for keep, name, own, tensor in kept:
         keep(name, Const(tensor.detach(), frozenset({own}), Source(stem + own)), digital)
-    return None
+    return path
 
 
 @_module(nn.MultiheadAttention)

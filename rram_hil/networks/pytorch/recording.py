@@ -247,20 +247,19 @@ def _whole(module: nn.Module, call: Call) -> nn.Module:
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
     """Everything that the forward pass sets on modules is put back, and so is the mode of each."""
-    children = list(module.modules())
-    kept = [
-        (vars(m).copy(), m._parameters.copy(), m._buffers.copy(), m._modules.copy())
-        for m in children
-    ]
+    kept = [(vars(child), vars(child).copy()) for child in module.modules()]
+    for _, before in tuple(kept):
+        kept += [(before[kind], before[kind].copy()) for kind in _REGISTERED]
     try:
         yield
     finally:
-        for m, (attributes, parameters, buffers, own) in zip(children, kept, strict=True):
-            vars(m).clear()
-            vars(m).update(attributes)
-            vars(m).update(_parameters=parameters, _buffers=buffers, _modules=own)
+        for attributes, before in kept:
+            attributes.clear()
+            attributes.update(before)
 
 
+_REGISTERED = ("_parameters", "_buffers", "_modules")
+"""Where a module keeps what is registered in it."""
 _is_really_instance = isinstance
 
 
@@ -447,8 +446,8 @@ class _Tracer(fx.Tracer):
             path = self.path_of_module(m)
         except NameError:
             raise UnsupportedModuleError(
-                f"{type(m).__name__}: the forward pass cannot be traced: it calls this module, which"
-                " is no part of it; make it an attribute, or part of an nn.ModuleList"
+                f"{type(m).__name__}: the forward pass cannot be traced: it calls this, which is no"
+                " part of the module; make it an attribute, or part of an nn.ModuleList"
             ) from None
         made = None if is_hooked(m) else _PLAINLY.get(type(m))
         try:
