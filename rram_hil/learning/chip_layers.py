@@ -206,7 +206,8 @@ class _Attached:
             network = _network(self._module, self._mapping, call, self._allow)
             if inputs is not None and not _are_same(network, self._known):
                 verify(self._module, network, call, inputs)
-                self._known = network
+                if all(x.numel() for x in inputs):  # nothing says nothing
+                    self._known = network
         finally:
             if is_attached:
                 self.begin()
