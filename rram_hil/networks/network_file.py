@@ -42,7 +42,9 @@ def save(network: Network, path: Path) -> None:
     safetensors = extra("safetensors.numpy")
     tensors: dict[str, NDArray[Any]] = {f"{n}.weight": w for n, w in network.weights.items()}
     tensors |= {f"{n}.bias": b for n, b in network.biases.items()}
-    tensors |= {f"{_DIGITAL}{n}": np.ascontiguousarray(t) for n, t in network.tensors.items()}
+    tensors |= {f"{_DIGITAL}{n}": t for n, t in network.tensors.items()}
+    # The library writes memory as it lies: a transposed matrix would come back as another one.
+    tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     graph = {
         "version": VERSION,
         "inputs": network.inputs,

@@ -12,7 +12,17 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from rram_hil.errors import DataError
-from rram_hil.networks.layers import LAYERS, Elementwise, Full, Layer, Linear, Pad, ReLU, Where
+from rram_hil.networks.layers import (
+    LAYERS,
+    Constant,
+    Elementwise,
+    Full,
+    Layer,
+    Linear,
+    Pad,
+    ReLU,
+    Where,
+)
 from rram_hil.networks.network import Network, NoLayersError, forward, tensors_from
 from rram_hil.networks.network_file import METADATA_KEY, read
 
@@ -78,6 +88,19 @@ def test_names_of_every_kind_come_back(tmp_path) -> None:
     with torch.no_grad():
         expected = module(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(forward(loaded, x), expected, atol=1e-6)
+
+
+def test_weights_come_back_however_they_lie_in_memory(tmp_path) -> None:
+    weight = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    network = Network((Linear(name="a", inputs=2, outputs=3),), {"a": weight})
+    network.save(tmp_path / "n.safetensors")
+    np.testing.assert_array_equal(Network.load(tmp_path / "n.safetensors").weights["a"], weight)
+    digital = {"t": np.array(2.5), "u": np.arange(4).reshape(2, 2).T}
+    layers = (Constant(name="b", tensor="t"), Constant(name="c", tensor="u"))
+    Network(layers, {}, tensors=digital).save(tmp_path / "n.safetensors")
+    for name, tensor in Network.load(tmp_path / "n.safetensors").tensors.items():
+        assert tensor.shape == digital[name].shape
+        np.testing.assert_array_equal(tensor, digital[name])
 
 
 def test_results_of_every_kind_come_back(tmp_path) -> None:
