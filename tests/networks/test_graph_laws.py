@@ -257,8 +257,9 @@ def attention(d: Drawing) -> None:
                 inner.eps = 0.01
         d.through(layer)
     elif kind == 1:
-        others = [k for k, v in enumerate(d.values) if v.ndim == 3 and v.shape[2] == width]
-        other = d.choice(others)
+        shapes = [tuple(value.shape) for value in d.values]
+        of_images = [k for k, s in enumerate(shapes) if (s[0], len(s)) == (IMAGES, 3)]
+        other = d.choice([k for k in of_images if shapes[k][2] == width])
         part = d.part(nn.MultiheadAttention(width, heads, batch_first=True))
         d.add(lambda p, v: p.parts[part](v[at], v[other], v[other], need_weights=False)[0])
     elif kind == 2:
