@@ -3,7 +3,8 @@ replayed and projected.
 
 A frame on the disk, little-endian: magic "RHJ1", length of the payload (4 bytes), id of the journal
 (8 random bytes), sequence number (8 bytes, from 0), kind (4 bytes), the payload (an encoded record,
-see records.py), CRC32 of all that (4 bytes). Each is written by one call, so a crash leaves whole
+see codec.py), CRC32 of all that (4 bytes). Each payload also repeats which ledger counted the chip's
+pulses when it was written, and how far that was (`Stamp`). Each is written by one call, so a crash leaves whole
 frames and at most one torn frame at the end, which reading leaves out and resuming cuts off. Damage
 anywhere else is an error.
 """
@@ -17,17 +18,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import AnyArray, decode, encode, flatten_fields, restore_fields
-from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header
-from rram_hil.storage.safe_files import BINARY, lock, sync, sync_folder, write_all
+from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header, Stamp
+from rram_hil.storage.safe_files import BINARY, lock, sync, sync_folder, unlock, write_all
 from rram_hil.types import Closable
 
 _MAGIC = b"RHJ1"
 _HEAD = struct.Struct("<4sI8sQI")
 _CRC = struct.Struct("<I")
+_STAMP = "ledger"
 _LONGEST = 1 << 30  # one write call takes 2 GiB at most
 
 
@@ -52,9 +54,11 @@ class _Raw:
     end: int
 
 
-def _payload(frame: Frame) -> bytes:
+def _payload(frame: Frame, stamp: Stamp | None) -> bytes:
     arrays: dict[str, AnyArray] = {}
     meta = flatten_fields(frame, "", arrays)
+    if stamp is not None:
+        meta[_STAMP] = [stamp.ledger, stamp.count]
     return encode(type(frame).__name__, meta, arrays)
 
 
@@ -66,8 +70,15 @@ def _frame(raw: _Raw, path: Path) -> Frame:
             " version?"
         )
     record = decode(raw.payload)
+    record.meta.pop(_STAMP, None)
     frame: Frame = restore_fields(cls, record.meta, "", record.arrays)
     return frame
+
+
+def _stamp(raw: _Raw) -> Stamp | None:
+    """The ledger's stamp in a frame; None in journals of earlier versions."""
+    told: Any = decode(raw.payload).meta.get(_STAMP)
+    return None if told is None else Stamp(str(told[0]), int(told[1]))
 
 
 def _raw_at(file: BinaryIO, offset: int) -> _Raw | None:
@@ -258,7 +269,8 @@ class Journal(Closable):
     time.
 
     `header` is its first frame, `sequence` the next frame's number, `cut_bytes` what `resume`
-    removed from a torn end.
+    removed from a torn end. `found` is how many whole frames `resume` met and `stamp` the ledger's
+    stamp in the last of them; `synced` how many frames are surely on the disk.
     """
 
     def __init__(
@@ -270,6 +282,7 @@ class Journal(Closable):
         end: int,
         sequence: int,
         cut_bytes: int = 0,
+        held: Path | None = None,
     ) -> None:
         self.path = path
         self.header = header
@@ -278,16 +291,23 @@ class Journal(Closable):
         self._id = journal_id
         self._tail = (end, sequence)
         self._failed = False
+        self._held = held
+        self._counted: Callable[[], Stamp] | None = None
+        self.found = self.synced = sequence
+        self.stamp: Stamp | None = None
 
     @classmethod
-    def create(cls, path: str | Path, header: Header) -> Journal:
-        """Begin a journal; on the disk, header included, on return.
+    def create(
+        cls, path: str | Path, header: Header, counted: Callable[[], Stamp] | None = None
+    ) -> Journal:
+        """Begin a journal; on the disk, header included, on return. `counted` tells the stamp of
+        the chip's ledger, which every frame repeats.
 
         Raises `DataError` where the file holds a journal already (or anything else), is in use, or
         the disk refuses.
         """
         path = Path(path)
-        fd = _open_locked(path, os.O_CREAT)
+        fd, held = _open_locked(path, os.O_CREAT)
         begun = False
         try:
             with path.open("rb") as file:
@@ -299,12 +319,14 @@ class Journal(Closable):
             # beginning again.
             os.ftruncate(fd, 0)
             begun = True
-            journal = cls(path, fd, os.urandom(8), header, 0, 0)
+            journal = cls(path, fd, os.urandom(8), header, 0, 0, held=held)
+            journal.repeat(counted)
             journal.append(header)
             journal.sync()
             sync_folder(path.resolve().parent)
         except BaseException:
             os.close(fd)
+            unlock(held)
             if begun:
                 path.unlink(missing_ok=True)
             raise
@@ -318,22 +340,35 @@ class Journal(Closable):
         use.
         """
         path = Path(path)
-        fd = _open_locked(path, 0)
+        fd, held = _open_locked(path, 0)
         try:
             reader = JournalReader(path)
-            journal_id = b""
+            last = None
             with path.open("rb") as file:
                 for raw in reader._raws(file):
-                    journal_id = raw.journal_id
+                    last = raw
             end, frames, cut_bytes = reader.whole_bytes, reader.frames, reader.cut_bytes
-            journal = cls(path, fd, journal_id, reader.header(), end, frames, cut_bytes)
+            header = reader.header()
+            assert last is not None
+            journal = cls(path, fd, last.journal_id, header, end, frames, cut_bytes, held)
+            journal.stamp = _stamp(last)
             os.ftruncate(fd, end)
             os.lseek(fd, end, os.SEEK_SET)
             journal.sync()
         except BaseException:
             os.close(fd)
+            unlock(held)
             raise
         return journal
+
+    def repeat(self, counted: Callable[[], Stamp] | None) -> None:
+        """From here on every frame carries the stamp that `counted` tells."""
+        self._counted = counted
+
+    @property
+    def run_id(self) -> str:
+        """What every frame of this run carries, hexadecimal."""
+        return self._id.hex()
 
     @property
     def sequence(self) -> int:
@@ -348,7 +383,7 @@ class Journal(Closable):
         and the journal is usable.
         """
         self._usable()
-        payload = _payload(frame)
+        payload = _payload(frame, None if self._counted is None else self._counted())
         if len(payload) > _LONGEST:
             raise DataError(
                 f"{self.path}: a {type(frame).__name__} of {len(payload)} bytes is too long; "
@@ -383,6 +418,7 @@ class Journal(Closable):
         except DataError:
             self._failed = True
             raise
+        self.synced = self.sequence
 
     def _usable(self) -> None:
         if self._fd < 0:
@@ -397,16 +433,16 @@ class Journal(Closable):
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            unlock(self._held)
 
 
-def _open_locked(path: Path, flags: int) -> int:
+def _open_locked(path: Path, flags: int) -> tuple[int, Path | None]:
     try:
         fd = os.open(path, os.O_RDWR | BINARY | flags, 0o666)
     except OSError as error:
         raise DataError(f"{path}: journal cannot be opened: {error.strerror or error}") from None
     try:
-        lock(fd, str(path))
+        return fd, lock(fd, path)
     except BaseException:
         os.close(fd)
         raise
-    return fd
