@@ -76,7 +76,9 @@ def ledgers_of_the_test(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No test writes to the ledgers that this machine keeps of its real chips."""
-    monkeypatch.setenv("RRAM_HIL_LEDGERS", str(tmp_path_factory.getbasetemp() / f"ledgers-{uuid4()}"))
+    monkeypatch.setenv(
+        "RRAM_HIL_LEDGERS", str(tmp_path_factory.getbasetemp() / f"ledgers-{uuid4()}")
+    )
 
 
 def pytest_xdist_auto_num_workers() -> int:

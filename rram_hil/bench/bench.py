@@ -137,9 +137,7 @@ class Bench:
         """
         # The ledger first: where another process works on this chip, no output may be touched.
         path, self.ledger_warning = self._ledger_place()
-        ledger = Ledger(
-            path, self.geometry, self.file.chip.id, limit=self.limits.pulses_per_cell
-        )
+        ledger = Ledger(path, self.geometry, self.file.chip.id, limit=self.limits.pulses_per_cell)
         try:
             self.driver.arm()
             if ledger.created:
@@ -168,11 +166,17 @@ class Bench:
         if operations:
             raise DataError(
                 f"{ledger.path}: this chip has no ledger here, but its board remembers"
-                f" {operations} operations: pulses given before would not be counted; put its ledger"
-                f" there (rram-hil ledger adopt FILE --bench {self.file.path}), or, if that is lost,"
-                " begin one with the pulses that a cell may have taken (rram-hil ledger adopt"
-                f" --pulses N --bench {self.file.path})"
+                f" {operations} operations: pulses given before would not be counted; put its"
+                f" ledger there (rram-hil ledger adopt FILE --bench {self.file.path}), or, if that"
+                " is lost, begin one with the pulses that a cell may have taken (rram-hil ledger"
+                f" adopt --pulses N --bench {self.file.path})"
             )
+        if self.far_side is None and not self.capabilities.counters:
+            begins = (
+                f"the ledger of chip {ledger.chip_id} begins here, at zero ({ledger.path}): this"
+                " bench keeps no records of its own that would know better"
+            )
+            self.ledger_warning = "; ".join(filter(None, (self.ledger_warning, begins)))
         ledger.enter()
 
     @property

@@ -46,7 +46,9 @@ class Chip(StrictModel):
     temperature_k: Annotated[float, Unit("K"), Field(gt=0)] | None = None
     ledger: str | None = Field(
         default=None,
-        description="file that counts pulses over the chip's life; by default one a chip and machine",
+        description=(
+            "file that counts pulses over the chip's life; by default one a chip and machine"
+        ),
     )
 
     @property

@@ -133,7 +133,7 @@ def adopt_ledger(file: BenchFile, source: Path | None, pulses: int | None) -> Pa
     """Put a ledger in its place: a copy of `source`, or one that starts with `pulses` for every
     cell. Returns its path.
 
-    Raises `DataError` where the chip has one already with anything in it, or `source` is none of
+    Raises `DataError` where the chip has one already that was counted in, or `source` is none of
     this chip; `ConfigError` where not just one of the two is given.
     """
     if (source is None) == (pulses is None):
@@ -149,7 +149,7 @@ def adopt_ledger(file: BenchFile, source: Path | None, pulses: int | None) -> Pa
         with _opened(file, source) as old:
             content = old.content
     with _opened(file, path) as there:
-        if not there.created:
+        if there.counts.any() or there.content.count > 1:
             raise DataError(
                 f"{path}: this chip has a ledger already; to add another to it: rram-hil ledger"
                 " merge"

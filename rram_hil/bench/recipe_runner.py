@@ -276,8 +276,8 @@ def _same_history(journal: Journal, replay: Replay, bench: Bench) -> str:
     if not standing.between:
         return ""
     return (
-        f"the chip was touched between by {', '.join(standing.between)}: maps and `inside` that this"
-        " run took before are older than that"
+        f"the chip was touched between by {', '.join(standing.between)}: maps and `inside` that"
+        " this run took before are older than that"
     )
 
 

@@ -307,9 +307,7 @@ class Engine:
             operation, number, self._execute(operation, number, charge), charge, stresses
         )
 
-    def _announce(
-        self, operation: Operation, number: int, charge: Charge, stresses: bool
-    ) -> None:
+    def _announce(self, operation: Operation, number: int, charge: Charge, stresses: bool) -> None:
         """Charge an operation and write its intent: from here on it may be under way."""
         if self.ledger is not None:
             self.ledger.operation = number

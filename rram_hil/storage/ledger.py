@@ -7,8 +7,8 @@ and a resumed run never corrects an operation whose result already stands in the
 
 Its changes are numbered, and it knows whose they are: a journal repeats in every frame how far the
 ledger was, so that either can tell whether the other is of the same chip's one history
-(`Ledger.standing`). The file is described in ledger_file.py. Beside it, `<file>.lock` keeps a second
-process out.
+(`Ledger.standing`). The file is described in ledger_file.py. Beside it, `<file>.lock` keeps a
+second process out.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Ledger(Closable):
 
     def _behind(self, told: int, known: int) -> DataError:
         return self._refused(
-            f"is behind: the run knows of {told} changes in it, it of {known} before the run went on"
+            f"is behind: the run knows of {told} changes in it, it of {known} until the run ended"
         )
 
     def _refused(self, why: str) -> DataError:
@@ -380,4 +380,3 @@ def _common(one: Content, other: Content) -> int:
 
 def _utc() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-

@@ -14,8 +14,8 @@ goes on, little-endian:
 
 A change goes into the slot that is not the newest, and onto the disk; only then into the array and
 the table, and last its number into a mark. Opening puts the array right from the slots; what then
-disagrees with its CRC is damage. After a close in order the slots are not needed, so that a bit that
-flips later is seen, too.
+disagrees with its CRC is damage. After a close in order the slots are not needed, so that a bit
+that flips later is seen, too.
 """
 
 from __future__ import annotations
