@@ -5,8 +5,8 @@ A frame on the disk, little-endian: magic "RHJ1", length of the payload (4 bytes
 (8 random bytes), sequence number (8 bytes, from 0), kind (4 bytes), the payload (an encoded record,
 see codec.py), CRC32 of all that (4 bytes). Each payload also repeats which ledger counted the
 chip's pulses when it was written, and how far that was (`Stamp`). A frame is written by one call,
-so a crash leaves whole frames and at most one torn frame at the end, which reading leaves out and resuming cuts off. Damage
-anywhere else is an error.
+so a crash leaves whole frames and at most one torn frame at the end, which reading leaves out and
+resuming cuts off. Damage anywhere else is an error.
 """
 
 from __future__ import annotations

@@ -321,23 +321,7 @@ def merged(one: Content, other: Content, *, unrelated: bool = False) -> Content:
     `unrelated` adds all of both, for ledgers that began apart. Raises `DataError` where the common
     stamp, or the counts there, are not known.
     """
-    base: IntArray | None = np.zeros_like(one.counts)
-    common = 0
-    if not unrelated:
-        if one.id != other.id:
-            raise DataError(
-                "the two ledgers began apart: no count is in both (or it cannot be known which);"
-                " --unrelated adds all of both"
-            )
-        common = _common(one, other)
-        base = one.counts_at(common)
-        if base is None:
-            base = other.counts_at(common)
-        if base is None:
-            raise DataError(
-                f"the two ledgers parted after change {common}, and neither knows the counts of"
-                " then any more; --unrelated adds all of both: too high, never too low"
-            )
+    common, base = (0, np.zeros_like(one.counts)) if unrelated else _parting(one, other)
     offset = one.count - common
     added = tuple(
         replace(
@@ -349,6 +333,9 @@ def merged(one: Content, other: Content, *, unrelated: bool = False) -> Content:
         for s in other.sessions
         if s.last > common
     )
+    had = {(s.run, s.utc) for s in one.sessions if s.last > common}
+    if had & {(s.run, s.utc) for s in added}:
+        raise DataError(f"ledger {other.id} was added before: both know the same runs after it")
     number = one.count + other.count - common + 1
     note = Session("", f"merged with ledger {other.id}", number, number, _utc())
     return replace(
@@ -358,6 +345,24 @@ def merged(one: Content, other: Content, *, unrelated: bool = False) -> Content:
         sessions=(*one.sessions, *added, note),
         ids=tuple(dict.fromkeys((*one.ids, *other.ids, other.id))),
         past={**one.past, one.count: Content.packed(one.counts)},
+    )
+
+
+def _parting(one: Content, other: Content) -> tuple[int, IntArray]:
+    """Where two ledgers parted: the number of the last change that both know, the counts there."""
+    if one.id != other.id:
+        raise DataError(
+            "the two ledgers began apart: no count is in both (or it cannot be known which);"
+            " --unrelated adds all of both"
+        )
+    common = _common(one, other)
+    for content in (one, other):
+        counts = content.counts_at(common)
+        if counts is not None:
+            return common, counts
+    raise DataError(
+        f"the two ledgers parted after change {common}, and neither knows the counts of then any"
+        " more; --unrelated adds all of both: too high, never too low"
     )
 
 

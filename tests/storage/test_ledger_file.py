@@ -439,6 +439,8 @@ def test_two_ledgers_of_one_chip_add_what_each_counted_since_they_parted(tmp_pat
         both = merged(content_of(one), content_of(other))
         np.testing.assert_array_equal(both.counts, expected)
     left.ledger_path.write_bytes(encode(merged(content_of(left), content_of(right))))
+    with pytest.raises(DataError, match="added before"):
+        merged(content_of(left), content_of(right))
     # Both runs go on with it, and hear of each other.
     right.ledger_path = left.ledger_path
     assert right.standing().between == ("merged with ledger " + content_of(right).id,)
