@@ -3,9 +3,9 @@ journals that lose their end, and see that nothing committed is lost, no budget 
 chip's history forked.
 
 `python benchmarks/kill_campaign.py [--kills 200] [--seed 1]` prints the table of docs/safety.md.
-Each chip lives in a folder: a run is begun, killed and resumed until it is complete or refused, then
-the next begins. What each cell really took is read from the simulated chip, never from the package's
-own counting. Linux, with a C compiler (the kills at writes need tests/helpers/crash_shim.c).
+Each chip lives in a folder: a run is begun, killed and resumed until it is complete or refused,
+then the next begins. What each cell really took is read from the simulated chip, never from the
+package's own counting. Linux, with a C compiler (the kills at writes need tests/helpers/crash_shim.c).
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ SHIM = Path(__file__).parents[1] / "tests" / "helpers" / "crash_shim.c"
 ROWS, COLUMNS = 6, 6
 BUDGET = 15
 REFUSED, FAILED = 3, 1
+OTHERWISE = "a run ended otherwise than complete, or refused for its lost end"
 BENCH = f"""\
 [chip]
 id = "c1"
@@ -223,7 +224,8 @@ class Life:
         expect = self.tally.expect
         before, self.truth = self.truth, self._truth()
         self.given[name] = self.given.get(name, 0 * before) + self.truth - before
-        expect(bool((self.given[name] <= ALLOWED[recipe]).all()), f"a budget was passed: {where}")
+        over = np.argwhere(self.given[name] > ALLOWED[recipe])[:, 1:].tolist()
+        expect(not over, f"a budget was passed (cells {over}): {where}")
         old, self.ledger = self.ledger, self._ledger()
         counts = self.ledger.counts.reshape(self.truth.shape)
         expect(bool((counts >= self.truth).all()), f"the ledger is below the truth: {where}")
@@ -271,8 +273,7 @@ def measure(life: Life) -> dict[str, int]:
     assert status == 0
     made = log.read_text().splitlines()
     return {
-        match: sum(match in line for line in made)
-        for match in (".journal", ".ledger.npy", "/.run")
+        match: sum(match in line for line in made) for match in (".journal", ".ledger.npy", "/.run")
     }
 
 
@@ -297,7 +298,8 @@ def live(life: Life, kills: int, calls: dict[str, int]) -> None:
         else:
             status = life.process(name, "run", {})
         counts[{0: "runs completed", REFUSED: "runs refused"}.get(status or 0, "runs failed")] += 1
-        life.tally.expect(status == 0 or (status == REFUSED and lost), f"{name}: ended with {status}")
+        is_right = status == 0 or (status == REFUSED and lost)
+        life.tally.expect(is_right, f"{OTHERWISE}: {name}, with {status}")
 
 
 def between(life: Life, name: str, calls: dict[str, int]) -> None:
@@ -305,7 +307,7 @@ def between(life: Life, name: str, calls: dict[str, int]) -> None:
     life.tally.counts["other runs in between"] += 1
     death = moment(life.draw, calls, 0.3) if life.draw.random() < 0.3 else {}
     status = life.process(name, "other", death)
-    life.tally.expect(status in (0, None), f"{name}: ended with {status}")
+    life.tally.expect(status in (0, None), f"{OTHERWISE}: {name}, with {status}")
 
 
 def campaign(base: Path, kills: int, seed: int) -> dict[str, Tally]:
@@ -348,6 +350,7 @@ def table(found: dict[str, Tally]) -> str:
         "a budget was passed",
         "the ledger is below the truth",
         "the chip's history was forked",
+        OTHERWISE,
     ):
         numbers = (str(sum(w.startswith(what) for w in t.wrong)) for t in found.values())
         lines.append(f"| {what} | " + " | ".join(numbers) + " |")

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import AnyArray, decode, encode, flatten_fields, restore_fields
-from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header, Stamp
+from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header, Intent, Stamp
 from rram_hil.storage.safe_files import BINARY, lock, sync, sync_folder, unlock, write_all
 from rram_hil.types import Closable
 
@@ -99,6 +101,16 @@ def _raw_at(file: BinaryIO, offset: int) -> _Raw | None:
     return _Raw(
         journal_id, sequence, kind, payload, offset, offset + _HEAD.size + length + _CRC.size
     )
+
+
+def _charged(raw: _Raw) -> int:
+    """The number of the change with which the ledger was charged for the operation that this frame
+    announces; 0 for any other frame.
+    """
+    if raw.kind != _NUMBERS[Intent] or not np.any(decode(raw.payload).arrays.get("charge", 0)):
+        return 0
+    stamp = _stamp(raw)
+    return 0 if stamp is None else stamp.count
 
 
 class JournalReader:
@@ -269,8 +281,9 @@ class Journal(Closable):
     time.
 
     `header` is its first frame, `sequence` the next frame's number, `cut_bytes` what `resume`
-    removed from a torn end. `found` is how many whole frames `resume` met and `stamp` the ledger's
-    stamp in the last of them; `synced` how many frames are surely on the disk.
+    removed from a torn end. `found` is how many whole frames `resume` met, `stamp` the ledger's
+    stamp in the last of them, `charged` the number of the last change to the ledger that an intent
+    in it tells of (0: none); `synced` how many frames are surely on the disk.
     """
 
     def __init__(
@@ -295,6 +308,7 @@ class Journal(Closable):
         self._counted: Callable[[], Stamp] | None = None
         self.found = self.synced = sequence
         self.stamp: Stamp | None = None
+        self.charged = 0
 
     @classmethod
     def create(
@@ -343,15 +357,16 @@ class Journal(Closable):
         fd, held = _open_locked(path, 0)
         try:
             reader = JournalReader(path)
-            last = None
+            last, charged = None, 0
             with path.open("rb") as file:
                 for raw in reader._raws(file):
                     last = raw
+                    charged = _charged(raw) or charged
             end, frames, cut_bytes = reader.whole_bytes, reader.frames, reader.cut_bytes
             header = reader.header()
             assert last is not None
             journal = cls(path, fd, last.journal_id, header, end, frames, cut_bytes, held)
-            journal.stamp = _stamp(last)
+            journal.stamp, journal.charged = _stamp(last), charged
             os.ftruncate(fd, end)
             os.lseek(fd, end, os.SEEK_SET)
             journal.sync()

@@ -146,30 +146,30 @@ class Ledger(Closable):
             return Standing()  # a journal of an earlier version
         if told.ledger not in (content.id, *content.ids):
             raise self._refused("is another one than this run counted in")
-        own = next((s for s in reversed(content.sessions) if s.run == journal.run_id), None)
-        if own is None:
+        if told.ledger == content.id and told.count > content.count:
+            raise self._behind(told.count, content.count)
+        own = [s for s in content.sessions if s.run == journal.run_id]
+        charged = journal.charged
+        if charged and not any(s.first <= charged + s.offset <= s.last for s in own):
+            raise self._behind(charged, max((s.last - s.offset for s in own), default=0))
+        if not own:
             return Standing(self._since(told))
-        known = own.last - own.offset
-        if told.count > known:
-            raise self._behind(told.count, known)
-        later = (s.name for s in content.sessions if s.first > own.last and s.run != own.run)
-        between = tuple(dict.fromkeys(later))
-        if own.synced > journal.found:
+        last = own[-1]
+        if last.synced > journal.found:
             raise DataError(
                 f"{journal.path}: the journal lost its end: it has {journal.found} frames, the"
-                f" chip's ledger ({self.path}) knows of {own.synced}; cells took pulses that it"
+                f" chip's ledger ({self.path}) knows of {last.synced}; cells took pulses that it"
                 " does not tell of: put a whole copy of it back, or start a new run"
             )
-        charged = own.charged and known > told.count
-        return Standing(between, own.operation if charged else 0)
+        later = (s.name for s in content.sessions if s.first > own[0].last and s.run != last.run)
+        is_unknown = last.charged and last.last - last.offset > charged
+        return Standing(tuple(dict.fromkeys(later)), last.operation if is_unknown else 0)
 
     def _since(self, told: Stamp) -> tuple[str, ...]:
         """Runs that changed the chip since a journal that has not changed it."""
         content = self.content
         if told.ledger != content.id:
             return tuple(dict.fromkeys(s.name for s in content.sessions))
-        if told.count > content.count:
-            raise self._behind(told.count, content.count)
         later = [s for s in content.sessions if s.first > told.count]
         if content.count > told.count and not (later and later[0].first == told.count + 1):
             raise self._refused("was changed by runs that it does not name")
@@ -177,7 +177,7 @@ class Ledger(Closable):
 
     def _behind(self, told: int, known: int) -> DataError:
         return self._refused(
-            f"is behind: the run knows of {told} changes in it, it of {known} until the run ended"
+            f"is behind: the run knows of its change {told}, it of none of this run after {known}"
         )
 
     def _refused(self, why: str) -> DataError:
