@@ -362,9 +362,9 @@ def infer(
         raise DataError("inference: no images")
     for name in network.matrices:
         mapping.layer(name)  # a network in a recipe is on the array as a whole
-    counts, logits = Counts(), []
+    network, counts, logits = _with_words(network, words), Counts(), []
     for part in parts_of(network, pictures, batch):
-        made = yield from compute(network, mapping, encoding, (part,), words, counts)
+        made = yield from _compute(network, mapping, encoding, (part,), words or {}, counts)
         logits.append(made)
     return Prediction(np.concatenate(logits), counts)
 
@@ -380,15 +380,30 @@ def compute(
     """What a network gives for `inputs` as a whole, every product of a mapped weight made on the
     array; see `infer`. Weights that are not mapped are multiplied by digitally, and counted so.
     """
+    counts = Counts() if counts is None else counts
+    network = _with_words(network, words)
+    return (yield from _compute(network, mapping, encoding, inputs, words or {}, counts))
+
+
+def _with_words(network: Network, words: Table[str, LayerWords] | None) -> Network:
+    """The network with the biases that were trained with the words."""
+    biases = {name: w.biases for name, w in (words or {}).items() if w.bias_values.size}
+    return network.with_biases(biases) if biases else network
+
+
+def _compute(
+    network: Network,
+    mapping: Mapping,
+    encoding: Encoding,
+    inputs: Sequence[ArrayLike],
+    words: Table[str, LayerWords],
+    counts: Counts,
+) -> Generator[Multiply, Any, Any]:
     for name, shape in network.matrices.items():
         if name in mapping.names and mapping.layer(name).shape != shape:
             raise DataError(
                 f"layer {name}: weight {shape}, on the array {mapping.layer(name).shape}"
             )
-    counts, words = Counts() if counts is None else counts, words or {}
-    network = network.with_biases(
-        {name: w.biases for name, w in words.items() if w.bias_values.size}
-    )
     walk = propagate(network, *inputs)
     try:
         layer, values = next(walk)
@@ -614,9 +629,7 @@ def effective_network(
             if name in network.weights
         }
     )
-    return held.with_biases(
-        {name: w.biases for name, w in (words or {}).items() if w.bias_values.size}
-    )
+    return _with_words(held, words)
 
 
 def calibrate(

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rram_hil.array import drive
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.networks.evaluation import Float32, product, unfold, uses, walk
+from rram_hil.networks.evaluation import Float32, Step, product, unfold, uses, walk
 from rram_hil.networks.layers import (
     INPUT,
     AvgPool2d,
@@ -267,18 +267,23 @@ class Network:
         return load(Path(path))
 
     @cached_property
-    def last_use(self) -> dict[str, int]:
-        """The number of the last layer that takes each value; those of the result are kept."""
-        last: dict[str, int] = {}
-        for number, layer in enumerate(self.layers):
-            for name in uses(layer):
-                last[name] = number
-            if not layer.of:
-                last[self.layers[number - 1].name if number else INPUT] = number
-            last.setdefault(layer.name, number)
-        for name in _names_in(self.result) or [self.layers[-1].name if self.layers else INPUT]:
-            last[name] = len(self.layers)
-        return last
+    def schedule(self) -> tuple[Step, ...]:
+        """The layers in order, each with what it takes and what nobody needs after it."""
+        names = [INPUT, *(layer.name for layer in self.layers)]
+        taken = [layer.of or (before,) for layer, before in zip(self.layers, names, strict=False)]
+        last = {name: number for number, name in enumerate(names[1:])}
+        last |= dict.fromkeys(self._inputs, 0)
+        for number, (layer, of) in enumerate(zip(self.layers, taken, strict=True)):
+            last |= dict.fromkeys((*of, *uses(layer)), number)
+        kept = _names_in(self.result) or [names[-1]]
+        freed: dict[int, list[str]] = {}
+        for name, number in last.items():
+            if name not in kept:
+                freed.setdefault(number, []).append(name)
+        return tuple(
+            Step(layer, of, tuple(freed.get(number, ())))
+            for number, (layer, of) in enumerate(zip(self.layers, taken, strict=True))
+        )
 
 
 class NoLayersError(DataError):
@@ -340,7 +345,7 @@ def propagate(
     if len(inputs) != network.inputs:
         raise DataError(f"network: takes {network.inputs} inputs, gets {len(inputs)}")
     values = {name: as_input(given) for name, given in zip(network._inputs, inputs, strict=True)}
-    env = yield from walk(network.layers, network.last_use, network.tensors, network.biases, values)
+    env = yield from walk(network.schedule, network.tensors, network.biases, values)
     if network.result is None:
         return env[network.layers[-1].name if network.layers else INPUT]
     return assembled(network.result, env)
