@@ -3,9 +3,10 @@ journals that lose their end, and see that nothing committed is lost, no budget 
 chip's history forked.
 
 `python benchmarks/kill_campaign.py [--kills 200] [--seed 1]` prints the table of docs/safety.md.
+
 Each chip lives in a folder: a run is begun, killed and resumed until it is complete or refused,
 then the next begins. What each cell really took is read from the simulated chip, never from the
-package's own counting. Linux, with a C compiler (the kills at writes need tests/helpers/crash_shim.c).
+package's own counting. Linux, with a C compiler (kills at a write need tests/helpers/crash_shim.c).
 """
 
 from __future__ import annotations

@@ -448,11 +448,13 @@ def adopt(
         typer.Option(
             "--pulses",
             metavar="N",
-            help="For a chip whose ledger is lost: the most that any cell may have taken.",
+            help="The most that a cell may have taken without a ledger: added to every cell.",
         ),
     ] = None,
 ) -> None:
-    """Make a copy of FILE the ledger of a bench's chip, which has none; or begin one."""
+    """Make a copy of FILE the ledger of a bench's chip, which has none; or begin one, or add to the
+    one it has what no ledger knows.
+    """
     from rram_hil.bench.bench_file import load_bench_file
     from rram_hil.bench.ledgers import adopt_ledger
     from rram_hil.terminal.console import Output

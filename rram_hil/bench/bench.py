@@ -145,7 +145,9 @@ class Bench:
             self._engine = Engine(
                 self.driver, self.geometry, self.limits, ledger, correction=self.correction
             )
+            self._same_history(ledger, self._engine.number)
         except BaseException as error:
+            self._engine = None
             try:
                 off_after(error, self.driver)
             finally:
@@ -159,6 +161,18 @@ class Bench:
             chip = self.file.chip
             return self.file.folder / (chip.ledger or f"{chip.id}.ledger.npy"), ""
         return ready_ledger(self.file)
+
+    def _same_history(self, ledger: Ledger, last: int) -> None:
+        """Refuse a chip whose board carried out operations since the ledger was closed."""
+        if 0 < ledger.seen < last:
+            raise DataError(
+                f"{ledger.path}: this chip's board has carried out operations up to {last}, this"
+                f" ledger knows of them up to {ledger.seen}: the chip was used with another ledger;"
+                f" add that (rram-hil ledger merge OTHER --bench {self.file.path}), or the pulses"
+                " that a cell may have taken meanwhile (rram-hil ledger adopt --pulses N --bench"
+                f" {self.file.path})"
+            )
+        ledger.seen = 0  # until it is closed in order
 
     def _enter_chip(self, ledger: Ledger) -> None:
         """Begin the history of a chip. Raises `DataError` where its board knows an earlier one."""
@@ -299,6 +313,7 @@ class Bench:
             self.driver.close()
             try:
                 if self.ledger is not None:
+                    self.ledger.seen = 0 if self._engine is None else self._engine.number
                     self.ledger.close()
             finally:
                 if self.far_side is not None:

@@ -9,15 +9,14 @@ says otherwise. One found beside the bench file, where ledgers were kept before,
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.storage.ledger import Ledger, merged
-from rram_hil.storage.ledger_file import Content, read_ledger, write_whole
+from rram_hil.storage.ledger import Ledger, merged, with_more
+from rram_hil.storage.ledger_file import read_ledger, write_whole
 
 if TYPE_CHECKING:
     from rram_hil.bench.bench_file import BenchFile
@@ -130,31 +129,33 @@ def _opened(file: BenchFile, path: Path) -> Ledger:
 
 
 def adopt_ledger(file: BenchFile, source: Path | None, pulses: int | None) -> Path:
-    """Put a ledger in its place: a copy of `source`, or one that starts with `pulses` for every
-    cell. Returns its path.
+    """Put a ledger in its place: a copy of `source`, else the one that is there or a new one; with
+    `pulses` more for every cell, the most that one may have taken without any ledger. Returns its
+    path.
 
-    Raises `DataError` where the chip has one already that was counted in, or `source` is none of
-    this chip; `ConfigError` where not just one of the two is given.
+    Raises `DataError` where `source` is given and the chip has a ledger already that was counted
+    in, or `source` is none of this chip; `ConfigError` where nothing is given.
     """
-    if (source is None) == (pulses is None):
-        raise ConfigError("ledger adopt: give a FILE, or --pulses for a chip whose ledger is lost")
+    if source is None and pulses is None:
+        raise ConfigError(
+            "ledger adopt: give a FILE, or --pulses for what no ledger knows, or both"
+        )
     if pulses is not None and pulses < 0:
         raise ConfigError(f"ledger adopt: --pulses must be 0 or more, not {pulses}")
     path = ledger_path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if source is None:
-        content = Content.new(file.chip.id, file.chip.geometry, pulses or 0)
-        content = replace(content, count=1)
-    else:
-        with _opened(file, source) as old:
-            content = old.content
     with _opened(file, path) as there:
-        if there.counts.any() or there.content.count > 1:
-            raise DataError(
-                f"{path}: this chip has a ledger already; to add another to it: rram-hil ledger"
-                " merge"
-            )
-    write_whole(path, content)
+        content = there.content
+        is_counted = bool(there.counts.any()) or content.count > 1
+        if source is not None:
+            if is_counted:
+                raise DataError(
+                    f"{path}: this chip has a ledger already; to add another to it: rram-hil ledger"
+                    " merge"
+                )
+            with _opened(file, source) as old:
+                content = old.content
+    write_whole(path, content if pulses is None else with_more(content, pulses))
     return path
 
 

@@ -131,6 +131,11 @@ class Engine:
         self._protocol = ""
         self._aside = ""
 
+    @property
+    def number(self) -> int:
+        """The number of the last operation, of this engine or one before it."""
+        return self._number
+
     def do(self, operation: Request[R]) -> R:
         """Carry out one operation on the whole bench, lowered to what the hardware has.
 

@@ -57,8 +57,8 @@ class Ledger(Closable):
 
     `created` says that nothing was ever entered in it. `limit` is the number of pulses that a cell
     may take in its life. `operation` is the number of the operation that `charge` is for, which the
-    engine sets. Raises `DataError` for a foreign or damaged file and where another process has the
-    ledger.
+    engine sets; `seen` is that of the last one on the chip, which `close` keeps (0: not known).
+    Raises `DataError` for a foreign or damaged file and where another process has the ledger.
     """
 
     def __init__(self, path: str | Path, geometry: Geometry, chip_id: str, *, limit: int) -> None:
@@ -83,6 +83,7 @@ class Ledger(Closable):
             self._give_back()
             raise
         self._counts = self._file.content.counts
+        self.seen = self._file.content.seen
         self.created = self._file.content.count == 0
 
     def _lock(self, path: Path, flags: int = 0) -> int:
@@ -302,7 +303,7 @@ class Ledger(Closable):
         try:
             if self._file is not None:
                 self._still_there(self._file)
-                self._file.settle()
+                self._file.settle(self.seen)
         finally:
             self._give_back()
 
@@ -345,6 +346,21 @@ def merged(one: Content, other: Content, *, unrelated: bool = False) -> Content:
         sessions=(*one.sessions, *added, note),
         ids=tuple(dict.fromkeys((*one.ids, *other.ids, other.id))),
         past={**one.past, one.count: Content.packed(one.counts)},
+        seen=0,
+    )
+
+
+def with_more(content: Content, pulses: int) -> Content:
+    """A ledger with `pulses` more for every cell, which no ledger knows of."""
+    number = content.count + 1
+    note = Session("", f"{pulses} pulses a cell added by hand", number, number, _utc())
+    return replace(
+        content,
+        counts=content.counts + pulses,
+        count=number,
+        sessions=(*content.sessions, note),
+        past={**content.past, content.count: Content.packed(content.counts)},
+        seen=0,
     )
 
 

@@ -6,7 +6,8 @@ goes on, little-endian:
 
     trailer   magic, length, JSON (chip id, shape, cell, id of the ledger), CRC32 of these
     table     CRC32 of each page of 64 counts
-    marks     two of (change number, 1 where closed in order, CRC32), written in turn
+    marks     two of (change number, 1 where closed in order, number of the last operation of the
+              chip's board, CRC32), written in turn
     slots     two of (magic, change number, length of the JSON, first page, pages; JSON; pages;
               CRC32), written in turn, each with room for all pages
     past      any number of (magic, change number, length, compressed counts, CRC32): the counts as
@@ -45,7 +46,8 @@ _OLDER = b"RHLEDGER"
 _MAGIC = b"RHLEDGE2"
 _TRAILER = struct.Struct("<8sI")
 _CRC = struct.Struct("<I")
-_MARK = struct.Struct("<QBI")
+_MARK_HEAD = struct.Struct("<QBQ")
+_MARK = struct.Struct("<QBQI")
 _SLOT = struct.Struct("<8sQIII")
 _SLOT_MAGIC = b"RHCHANGE"
 _PAST = struct.Struct("<8sQI")
@@ -80,6 +82,7 @@ class Session:
 class Content:
     """All that a ledger holds. `counts` is flat; `count` numbers the last change; `ids` are ledgers
     that were merged into it; `past` keeps earlier counts by the number of the change before them.
+    `seen` is the number of the last operation on the chip when it was closed; 0: not known.
     """
 
     chip_id: str
@@ -90,6 +93,7 @@ class Content:
     sessions: tuple[Session, ...] = ()
     ids: tuple[str, ...] = ()
     past: Mapping[int, bytes] = field(default_factory=dict)
+    seen: int = 0
 
     @staticmethod
     def packed(counts: IntArray) -> bytes:
@@ -105,10 +109,10 @@ class Content:
         return np.zeros(self.geometry.size, dtype=np.int64) if count == 0 else None
 
     @classmethod
-    def new(cls, chip_id: str, geometry: Geometry, pulses: int = 0) -> Content:
-        """A ledger that starts with `pulses` for every cell."""
-        counts = np.full(geometry.size, pulses, dtype=np.int64)
-        return cls(chip_id, geometry, os.urandom(8).hex(), counts, int(pulses > 0))
+    def new(cls, chip_id: str, geometry: Geometry) -> Content:
+        """A ledger in which nothing was counted yet."""
+        counts = np.zeros(geometry.size, dtype=np.int64)
+        return cls(chip_id, geometry, os.urandom(8).hex(), counts)
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def encode(content: Content) -> bytes:
     """A whole file, closed in order."""
     out, layout = _front(content)
     table = _table(content.counts, 0, layout.pages)
-    mark = _mark(content.count, closed=True)
+    mark = _mark(content, closed=True)
     marks = bytearray(2 * _MARK.size)
     at = content.count % 2 * _MARK.size
     marks[at : at + _MARK.size] = mark
@@ -193,8 +197,8 @@ def _table(counts: NDArray[np.int64], first: int, pages: int) -> bytes:
     )
 
 
-def _mark(count: int, *, closed: bool) -> bytes:
-    head = struct.pack("<QB", count, closed)
+def _mark(content: Content, *, closed: bool) -> bytes:
+    head = _MARK_HEAD.pack(content.count, closed, content.seen)
     return head + _CRC.pack(zlib.crc32(head))
 
 
@@ -269,7 +273,7 @@ class _Parsed:
             return content, 0, True
         if len(self._data) < self.layout.past:
             raise self.damaged(f"{len(self._data)} bytes where {self.layout.past} are needed")
-        mark, closed = max(self._marks(), default=(-1, False))
+        mark, closed, seen = max(self._marks(), default=(-1, False, 0))
         slots = sorted(self._slots(), key=lambda slot: slot.count)
         newest = slots[-1].count if slots else -1
         if mark > newest or not slots:
@@ -288,15 +292,16 @@ class _Parsed:
             tuple(Session(*s) for s in meta["sessions"]),
             tuple(meta["ids"]),
             past,
+            seen if closed else 0,
         )
         return content, end, closed
 
-    def _marks(self) -> Iterator[tuple[int, bool]]:
+    def _marks(self) -> Iterator[tuple[int, bool, int]]:
         for n in range(2):
             at = self.layout.marks + n * _MARK.size
-            count, closed, crc = _MARK.unpack_from(self._data, at)
-            if crc == zlib.crc32(self._data[at : at + _MARK.size - _CRC.size]):
-                yield count, bool(closed)
+            count, closed, seen, crc = _MARK.unpack_from(self._data, at)
+            if crc == zlib.crc32(self._data[at : at + _MARK_HEAD.size]):
+                yield count, bool(closed), seen
 
     def _slots(self) -> Iterator[_Slot]:
         for n in range(2):
@@ -415,7 +420,7 @@ class LedgerFile:
         if not closed:
             self._write(self._layout.data, self.content.counts.tobytes())
             self._write(self._layout.table, _table(self.content.counts, 0, self._layout.pages))
-            self._mark(closed=True)
+            self.settle(0)
 
     def is_current(self, path: Path) -> bool:
         """Whether the file at `path` is still this one."""
@@ -467,19 +472,19 @@ class LedgerFile:
         self.content = replace(self.content, past={**self.content.past, count: packed})
 
     def _mark(self, *, closed: bool) -> None:
-        count = self.content.count
-        at = self._layout.marks + count % 2 * _MARK.size
+        at = self._layout.marks + self.content.count % 2 * _MARK.size
         if closed:
             sync(self._fd, str(self._path))
-        self._write(at, _mark(count, closed=closed))
+        self._write(at, _mark(self.content, closed=closed))
 
     def _write(self, at: int, data: bytes) -> None:
         os.lseek(self._fd, at, os.SEEK_SET)
         write_all(self._fd, data, str(self._path))
 
-    def settle(self) -> None:
-        """Everything onto the disk, so that whatever changes later is damage."""
+    def settle(self, seen: int) -> None:
+        """Everything onto the disk, so that whatever changes later is damage; `seen` is kept."""
         if not self._is_stale:
+            self.content = replace(self.content, seen=seen)
             self._mark(closed=True)
 
 

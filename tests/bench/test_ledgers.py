@@ -185,14 +185,18 @@ def test_a_ledger_is_put_back_or_begun_by_hand(
     copy = charged(file, tmp_path / "copy.npy", 9)
     path = adopt_ledger(file, copy, None)
     assert (np.load(path) == 9).all()
+    adopt_ledger(file, None, 3)
+    assert (np.load(path) == 12).all()
     with pytest.raises(DataError, match="has a ledger already"):
-        adopt_ledger(file, None, 3)
+        adopt_ledger(file, copy, None)
     path.unlink()
     adopt_ledger(file, None, 3)
     assert (np.load(path) == 3).all()
-    for source, pulses in ((None, None), (copy, 1)):
-        with pytest.raises(ConfigError, match="give a FILE, or --pulses"):
-            adopt_ledger(file, source, pulses)
+    path.unlink()
+    adopt_ledger(file, copy, 4)
+    assert (np.load(path) == 13).all()
+    with pytest.raises(ConfigError, match="give a FILE, or --pulses"):
+        adopt_ledger(file, None, None)
     with pytest.raises(ConfigError, match="0 or more"):
         adopt_ledger(file, None, -1)
 
@@ -227,6 +231,35 @@ def test_the_commands_say_what_a_ledger_holds_and_mend_it(
     assert (np.load(file.ledger_path) == 8).all()
     assert not Path(copy).exists()
     assert "merged with ledger" in command("ledger", "show", *bench_option)[1]
+
+
+def test_a_chip_that_was_used_with_another_ledger_is_refused_until_that_is_added(
+    bench: Callable[..., BenchFile],
+) -> None:
+    text = SIMULATED + '\n[simulation]\nstate = "c.state"\n'
+    one = bench("one", text)
+    other = bench("one", text.replace('"1T1R"', '"1T1R"\nledger = "other.npy"', 1))
+
+    def used(file: BenchFile) -> None:
+        with Bench.open(file) as opened:
+            opened.do(pulse(opened.cells(), bl_v=2.0, wl_v=2.0, width_s=1e-6))
+
+    used(one)
+    adopt_ledger(other, one.ledger_path, None)
+    used(other)
+    used(other)
+    with pytest.raises(DataError, match=r"used with another ledger.*rram-hil ledger merge"):
+        used(one)
+    merge_ledger(one, other.ledger_path)
+    used(one)
+    assert (np.load(one.ledger_path) == 4).all()
+    adopt_ledger(other, one.ledger_path, None)
+    used(one)
+    with pytest.raises(DataError, match="used with another ledger"):
+        used(other)
+    adopt_ledger(other, None, 1)
+    used(other)
+    assert (np.load(other.ledger_path) == 6).all()
 
 
 class Board(SimulatedArray):

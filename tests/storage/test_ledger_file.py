@@ -28,7 +28,7 @@ from rram_hil.storage import ledger_file, safe_files
 from rram_hil.storage.codec import operation_record
 from rram_hil.storage.frames import Header, Intent, Note
 from rram_hil.storage.journal import Journal
-from rram_hil.storage.ledger import Ledger, Standing, merged
+from rram_hil.storage.ledger import Ledger, Standing, merged, with_more
 from rram_hil.storage.ledger_file import Content, encode, parse, read_ledger
 
 GEOMETRY = Geometry(1, 16, 12)
@@ -205,7 +205,7 @@ def test_a_file_put_in_the_place_of_a_ledger_under_a_run_stays(tmp_path: Path) -
     ledger = opened(path)
     ledger.charge(ALL, 3)
     path.unlink()
-    path.write_bytes(encode(Content.new("T1", GEOMETRY, 9)))
+    path.write_bytes(encode(with_more(Content.new("T1", GEOMETRY), 9)))
     with pytest.raises(DataError, match="rram-hil ledger merge"):
         ledger.charge(ALL, 1)
     ledger.close()
@@ -414,7 +414,7 @@ def test_a_ledger_that_is_older_than_the_run_or_another_or_gone_is_refused(tmp_p
     newer = run.ledger_path.read_bytes()
     for wrong, says in (
         (older, "is behind"),
-        (encode(Content.new("T1", GEOMETRY, 9)), "is another one"),
+        (encode(with_more(Content.new("T1", GEOMETRY), 9)), "is another one"),
         (encode(Content.new("T1", GEOMETRY)), "is new"),
     ):
         run.ledger_path.write_bytes(wrong)
@@ -472,7 +472,7 @@ def test_a_ledger_and_its_own_older_copy_are_the_ledger(tmp_path: Path) -> None:
 
 
 def test_ledgers_that_began_apart_are_added_only_when_asked(tmp_path: Path) -> None:
-    one, other = (Content.new("T1", GEOMETRY, n) for n in (5, 6))
+    one, other = (with_more(Content.new("T1", GEOMETRY), n) for n in (5, 6))
     with pytest.raises(DataError, match="--unrelated"):
         merged(one, other)
     assert (merged(one, other, unrelated=True).counts == 11).all()
