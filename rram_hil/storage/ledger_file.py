@@ -5,7 +5,7 @@ It begins as a plain `.npy` array (int64, shape (tiles, rows, columns); `numpy.l
 goes on, little-endian:
 
     trailer   magic, length, JSON (chip id, shape, cell, id of the ledger), CRC32 of these
-    table     CRC32 of each page of 64 counts
+    table     CRC32 of each page of 256 counts
     marks     two of (change number, 1 where closed in order, number of the last operation of the
               chip's board, CRC32), written in turn
     slots     two of (magic, change number, length of the JSON, first page, pages; JSON; pages;
@@ -41,7 +41,7 @@ from rram_hil.storage.safe_files import replace as move
 from rram_hil.types import IntArray
 
 DTYPE = np.dtype("<i8")
-PAGE = 64
+PAGE = 256
 _OLDER = b"RHLEDGER"
 _MAGIC = b"RHLEDGE2"
 _TRAILER = struct.Struct("<8sI")

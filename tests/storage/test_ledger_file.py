@@ -31,7 +31,7 @@ from rram_hil.storage.journal import Journal
 from rram_hil.storage.ledger import Ledger, Standing, merged, with_more
 from rram_hil.storage.ledger_file import Content, encode, parse, read_ledger
 
-GEOMETRY = Geometry(1, 16, 12)
+GEOMETRY = Geometry(1, 32, 24)
 ALL = Cells.all(GEOMETRY)
 SECTOR = 512
 RECORD = operation_record(pulse(ALL, bl_v=2.0, wl_v=2.0, width_s=1e-7))
@@ -99,7 +99,7 @@ def on(disk: Disk, seen: Callable[[], None]) -> Iterator[None]:
     st.lists(
         st.tuples(
             st.integers(0, GEOMETRY.size - 1),
-            st.sampled_from([1, 3, 70, GEOMETRY.size]),
+            st.sampled_from([1, 3, 300, GEOMETRY.size]),
             st.integers(1, 400),
             st.integers(0, 400),
             st.booleans(),
