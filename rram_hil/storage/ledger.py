@@ -67,7 +67,7 @@ class Ledger(Closable):
         self.chip_id = chip_id
         self.limit = limit
         self.operation = 0
-        self._session = Session(os.urandom(8).hex(), "a session without a journal", 0, 0, _utc())
+        self._session = _by_hand("a session without a journal", 0)
         self._synced: Callable[[], int] = int
         # A ledger by another name is the same ledger: its file is locked too.
         self._real = Path(os.path.realpath(self.path))
@@ -335,10 +335,10 @@ def merged(one: Content, other: Content, *, unrelated: bool = False) -> Content:
         if s.last > common
     )
     had = {(s.run, s.utc) for s in one.sessions if s.last > common}
-    if had & {(s.run, s.utc) for s in added}:
+    if not unrelated and had & {(s.run, s.utc) for s in added}:
         raise DataError(f"ledger {other.id} was added before: both know the same runs after it")
     number = one.count + other.count - common + 1
-    note = Session("", f"merged with ledger {other.id}", number, number, _utc())
+    note = _by_hand(f"merged with ledger {other.id}", number)
     return replace(
         one,
         counts=one.counts + other.counts - base,
@@ -353,7 +353,7 @@ def merged(one: Content, other: Content, *, unrelated: bool = False) -> Content:
 def with_more(content: Content, pulses: int) -> Content:
     """A ledger with `pulses` more for every cell, which no ledger knows of."""
     number = content.count + 1
-    note = Session("", f"{pulses} pulses a cell added by hand", number, number, _utc())
+    note = _by_hand(f"{pulses} pulses a cell added by hand", number)
     return replace(
         content,
         counts=content.counts + pulses,
@@ -362,6 +362,10 @@ def with_more(content: Content, pulses: int) -> Content:
         past={**content.past, content.count: Content.packed(content.counts)},
         seen=0,
     )
+
+
+def _by_hand(what: str, number: int) -> Session:
+    return Session(os.urandom(8).hex(), what, number, number, _utc())
 
 
 def _parting(one: Content, other: Content) -> tuple[int, IntArray]:
