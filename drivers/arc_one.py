@@ -68,10 +68,11 @@ from rram_hil.errors import (
 )
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.units import Amperes, Ohms, Seconds
+from rram_hil.units import Amperes, Ohms, Seconds, Unit
 from rram_hil.validation import FiniteVolts
 from rram_hil.wire.bench_clock import FarClock
 from rram_hil.wire.link import Link
+from rram_hil.wire.link_keys import LinkKeys
 from rram_hil.wire.open_link import make_link
 
 from .dialects.arc_one_modules import (
@@ -108,7 +109,6 @@ __all__ = [
 ]
 
 BAUD = 921600
-PARITY = "E"
 LARGEST_SIDE = 32
 LINE_S = 1e-3
 """Shortest time between two lines; below about half of it the board loses some."""
@@ -133,11 +133,16 @@ SNEAK_PATH = {Scheme.THIRD: 0, Scheme.HALF: 1, Scheme.FLOATING: 256}
 FLOAT = np.dtype("<f4")
 
 
-class ArcOneConfig(DriverConfig):
+class ArcOneConfig(LinkKeys, DriverConfig):
     """Section `[driver]` of a bench with `name = "arc-one"`."""
 
-    port: str = Field(
-        default="", description="serial port (COM3, /dev/ttyACM0) or URL (socket://host:port)"
+    ADDRESS: ClassVar[str] = "port"
+
+    baud: Annotated[int, Unit("Bd"), Field(ge=300)] = Field(
+        default=BAUD, description="line rate, which the board does not let one choose"
+    )
+    parity: Literal["none", "even", "odd", "mark", "space"] = Field(
+        default="even", description="parity bit, as the board has it"
     )
     read_mode: Literal["classic", "tia", "tia4p"] = Field(
         default="tia4p", description="how the board reads"
@@ -181,9 +186,6 @@ class ArcOneConfig(DriverConfig):
     )
     read_floor_a: Annotated[Amperes, Field(ge=0)] = Field(
         default=0.0, description="the same, amperes"
-    )
-    timeout_s: Annotated[Seconds, Field(ge=0.05, le=60)] = Field(
-        default=2.0, description="longest silence of the board"
     )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2, description="how often a read is repeated"
@@ -301,7 +303,9 @@ class ArcOne(Driver):
         with self._lock:
             self._is_known = self._armed = self._in_session = False
             if self._link is None:
-                self._link = make_link(self._settings.port, self.traffic, baud=BAUD, parity=PARITY)
+                self._link = make_link(
+                    self._settings.port, self.traffic, **self._settings.link_settings()
+                )
             try:
                 self._link.close()
                 self._link.open()
@@ -873,8 +877,8 @@ class ArcOne(Driver):
         before, self._may_abort = self._may_abort, False
         try:
             for _ in range(ATTEMPTS):
+                link = self._opened(reopen=True)
                 try:
-                    link = self._opened(reopen=True)
                     self._send("00")
                     self._sleep(RESET_S)
                     link.drain()
@@ -944,7 +948,9 @@ class ArcOne(Driver):
         if not link.is_open:
             if not reopen:
                 raise LinkError(f"{self._settings.port}: the link is not open")
-            link.open()
+            link.reopen(
+                self._settings.reconnect_s, lambda: self._may_abort and self.cancel.is_set()
+            )
         return link
 
     def _connected(self) -> None:

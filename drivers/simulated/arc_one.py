@@ -50,7 +50,7 @@ from .server.control import (
     checked_fault,
 )
 from .server.far_side import FarSide
-from .server.process import serve, start
+from .server.process import GONE_S, serve, start
 from .test_chip_board import HostLink, PtyLink, SocketLink
 
 MAKER = "ArC Instruments"
@@ -81,6 +81,7 @@ BEFORE = frozenset(
         LinkFault.DROP_REQUEST,
         LinkFault.DELAY_REQUEST,
         LinkFault.DISCONNECT_REQUEST,
+        LinkFault.LEFT_OVER,
         LinkFault.STUCK,
         LinkFault.CRASH,
     }
@@ -376,6 +377,9 @@ class Firmware(FarSide):
             raise _ResetError
         if before.kind is LinkFault.CRASH:
             os._exit(3)
+        if before.kind is LinkFault.LEFT_OVER:
+            self._link.write(np.full(3, 1e4, dtype="<f4").tobytes())
+            return True
         if before.kind is LinkFault.DELAY_REQUEST:
             time.sleep(before.seconds)
             return True
@@ -905,6 +909,7 @@ def launch(request: FarSideRequest) -> SimulatedFarSide:
     started = start(MODULE, request, "ArC ONE")
     settings = {
         "port": started.answer["resource"],
+        "reconnect_s": GONE_S,
         "clock": started.answer["control"],
         "pace": simulation.pace,
     }

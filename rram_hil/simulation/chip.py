@@ -306,8 +306,8 @@ class SimulatedChip:
         """Carry out one operation under its number.
 
         When `cancel` is set, `Apply` and `Program` stop between cells, steps or rounds and return
-        what was done, status NOT_RUN for the rest; `Wait` ends early; `Multiply` and `CodedRead`, which change
-        nothing, raise `AbortedError`. Raises `ConfigError` for cells off the chip.
+        what was done, status NOT_RUN for the rest; `Wait` ends early; `Multiply` and `CodedRead`,
+        which change nothing, raise `AbortedError`. Raises `ConfigError` for cells off the chip.
         """
         cancel = cancel if cancel is not None else threading.Event()
         if number > self.last_number:
@@ -569,9 +569,7 @@ class SimulatedChip:
         span = Span(started, self.now_s)
         return ProgramResult(conductance, status, inside, counts[0], counts[1], counts[2], span)
 
-    def _verify(
-        self, operation: Program, batch: _Batch, cancel: threading.Event
-    ) -> ProgramResult:
+    def _verify(self, operation: Program, batch: _Batch, cancel: threading.Event) -> ProgramResult:
         """Read-verify-write of one batch, round by round."""
         rules = WriteVerify(operation)
         polarities: tuple[Polarity, Polarity] = (1, -1)
