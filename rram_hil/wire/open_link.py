@@ -40,5 +40,5 @@ def make_link(
     if isinstance(traffic, Playback):
         return PlaybackLink(resource, traffic)
     if "::" in resource:
-        return VisaLink(resource, traffic, library=visa_library, **serial_settings)
+        return VisaLink(resource, traffic, backend=visa_library, **serial_settings)
     return SerialLink(resource, traffic, **serial_settings)

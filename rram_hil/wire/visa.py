@@ -18,7 +18,7 @@ def visa_library(given: str = "") -> str:
 
 
 class VisaLink(Link):
-    """A VISA resource (GPIB, USB, LAN, serial). `library` is as of `visa_library`; the serial
+    """A VISA resource (GPIB, USB, LAN, serial). `backend` is as of `visa_library`; the serial
     settings are those of `SerialLink` and are for an ASRL name.
     """
 
@@ -27,11 +27,11 @@ class VisaLink(Link):
         resource: str,
         traffic: Traffic | None = None,
         *,
-        library: str = "",
+        backend: str = "",
         **serial_settings: Any,
     ) -> None:
         super().__init__(resource, traffic)
-        self._library = library
+        self._backend = backend
         self._serial_settings = serial_settings if resource.upper().startswith("ASRL") else {}
         self._is_socket = resource.upper().endswith("SOCKET")
         if not self._is_socket:
@@ -52,7 +52,7 @@ class VisaLink(Link):
         try:
             # There is one manager a library in a process, and closing it closes what others have
             # opened: it stays open.
-            self._device = pyvisa.ResourceManager(visa_library(self._library)).open_resource(
+            self._device = pyvisa.ResourceManager(visa_library(self._backend)).open_resource(
                 self.resource, open_timeout=5000
             )
             for name, value in _serial_attributes(self._serial_settings).items():

@@ -218,7 +218,8 @@ class InstrumentServer:
             ):
                 self.instrument.overrun()
                 return True
-            wrong = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), text)
+            names = "IDN" in text.upper()
+            wrong = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), text) if names else None
             self.instrument.pretends = "ESPRESSO" if wrong else ""
             reply = self.instrument.message(text)
             self.instrument.pretends = ""
