@@ -84,7 +84,6 @@ class Limits(StrictModel):
         return self
 
 
-
 @dataclass(frozen=True)
 class Charge:
     """The worst that an operation can do: pulses a cell (shape (n,)), for the ledger."""

@@ -279,9 +279,7 @@ def model_of(file: BenchFile, **changes: object) -> BenchFile:
             # The model's instruments are right, so there is nothing to correct.
             "calibration": CalibrationSection(),
             "simulation": (
-                section_model("simulation").model_validate(
-                    simulation | fresh | changes
-                )
+                section_model("simulation").model_validate(simulation | fresh | changes)
             ),
         }
     )

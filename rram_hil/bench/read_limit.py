@@ -1,4 +1,4 @@
-"""Whether what a bench calls a read changes cells of its device model: tried for `rram-hil check`."""
+"""Whether what a bench calls a read changes cells of its device model, for `rram-hil check`."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def try_read_limit(file: BenchFile) -> ReadLimitTrial:
 
 
 def _tried(file: BenchFile, wait_s: float | None) -> tuple[FloatArray, float, float]:
-    """What the chip conducts after the steps, or after `wait_s` without; a step's width; how long it
-    took (s).
+    """What the chip conducts after the steps, or after `wait_s` without; a step's width and how
+    long all took (s).
     """
     limits = file.limits
     chip = Chip(id="read-limit", tiles=1, rows=SIDE, columns=SIDE, cell=file.chip.cell)

@@ -107,8 +107,9 @@ class SimulatedChip:
     for two threads at once.
 
     `read_v` is the bench's read limit, above which its counters call a step a pulse; what a step
-    does to a cell does not depend on it. The state lives in memory, or in `simulation.state` (relative to `folder`). Limits are not checked here. Raises
-    `ConfigError` for a wrong device model, `DataError` for a state file of another chip.
+    does to a cell does not depend on it. The state lives in memory, or in `simulation.state`
+    (relative to `folder`). Limits are not checked here. Raises `ConfigError` for a wrong device
+    model, `DataError` for a state file of another chip.
     """
 
     def __init__(
@@ -511,6 +512,7 @@ class SimulatedChip:
                 (started if part.stop is not None else from_s) + slots, dtype=np.float64
             )
             batch = self._begin(index[place], number, base.copy(), exposure, place.start)
+            before = self._state.number_pulses[batch.index].astype(np.int64)
             self._run_steps(
                 part,
                 batch,
@@ -522,7 +524,7 @@ class SimulatedChip:
             )
             shift, took = self._end(batch, base, from_s)
             stamps[place] += shift[:, None]
-            pulses[place] = self._state.number_pulses[batch.index]
+            pulses[place] = self._state.number_pulses[batch.index] - before
             self._pass(took, cancel)
             self._state.now[0] = from_s + took
         self.cells.half_select(exposure)

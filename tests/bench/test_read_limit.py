@@ -35,7 +35,7 @@ def a_file(chip: dict[str, object] | None = None, **limits: object) -> dict[str,
 def test_a_high_read_limit_needs_a_reason(
     chip: dict[str, object], limits: dict[str, object]
 ) -> None:
-    with pytest.raises(ConfigError, match="read_v of .*read_v_reason") as refused:
+    with pytest.raises(ConfigError, match=r"read_v of .*read_v_reason") as refused:
         parse_bench_file(a_file(chip, **limits))
     assert "\n" not in str(refused.value)
     with pytest.raises(ConfigError, match="read_v_reason"):
@@ -84,6 +84,5 @@ def test_input_vectors_above_what_switches_change_the_cells_they_cross() -> None
 @pytest.mark.parametrize(("read_v", "changes"), [(0.25, False), (2.4, True)])
 def test_check_tries_the_read_limit(read_v: float, changes: bool) -> None:
     trial = try_read_limit(parse_bench_file(a_file(read_v=read_v, read_v_reason="trial")))
-    assert (trial.changed > 80) == changes and (trial.changed == 0) != changes
-
-
+    assert (trial.changed > 80) == changes
+    assert (trial.changed == 0) != changes
