@@ -323,7 +323,8 @@ def multiply_images(
     layer = mapping.layer(name)
     n, channels, height, width = codes.shape
     in_group, out_group = channels // groups, layer.outputs // groups
-    places = (height + 2 * padding[0]) * (width + 2 * padding[1]) // (stride[0] * stride[1])
+    pixels = (height + 2 * padding[0]) * (width + 2 * padding[1])
+    places = -(-pixels // (stride[0] * stride[1]))
     result: Float32 | None = None
     for part in _chunks(n, places * (6 * layer.inputs + 20 * layer.outputs)):
         for group in range(groups):

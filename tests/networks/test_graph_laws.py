@@ -393,7 +393,7 @@ def run(network: Network, images: Tensor) -> Any:
 
 
 several = settings(
-    deadline=None, max_examples=70, suppress_health_check=list(HealthCheck), derandomize=True
+    deadline=None, max_examples=40, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 
@@ -416,7 +416,7 @@ def test_torch_numpy_files_and_parts_agree(drawn: tuple[Program, Tensor]) -> Non
         assert_close(forward(loaded, images.numpy(), batch=batch), expected)
 
 
-@settings(several, max_examples=40)
+@settings(several, max_examples=25)
 @given(programs())
 def test_the_array_holds_all_weights(drawn: tuple[Program, Tensor]) -> None:
     module, images = drawn

@@ -165,6 +165,17 @@ def test_its_file_and_its_torch_form_give_the_same(name: str, tmp_path) -> None:
         assert_close(loaded.to_torch()(*inputs), module(*inputs), 1e-5)
 
 
+def test_images_smaller_than_a_stride_are_convolved() -> None:
+    module = nn.Sequential(nn.Conv2d(2, 3, 1, stride=2)).eval()
+    x = torch.randn(3, 2, 1, 3)
+    mapping = map_network(tensors_from(module), GEOMETRY)
+    encoding = calibrate_module(module, mapping, x, input_bits=16)
+    with torch.no_grad():
+        expected = module(x)
+        with attach(module, mapping, encoding, StoredMap(mapping.target_map_s, 24)):
+            assert_close(module(x), expected, 1e-3)
+
+
 def test_batch_norms_are_folded_or_stay_digital() -> None:
     module, _ = made("resnet18")
     kinds = [layer.kind for layer in Network.from_torch(module).layers]
