@@ -116,8 +116,9 @@ def check(
     from rram_hil.bench.bench import Bench
     from rram_hil.bench.bench_file import load_bench_file
     from rram_hil.bench.plugins import protocol_class
+    from rram_hil.bench.read_limit import try_read_limit
     from rram_hil.terminal.console import Output, ProgressWatcher
-    from rram_hil.terminal.screens import show_bench, show_look
+    from rram_hil.terminal.screens import show_bench, show_look, show_read_limit
 
     output = Output()
     file = load_bench_file(bench)
@@ -135,6 +136,8 @@ def check(
             found: Any = opened.run(protocol_class("look")())
         opened.driver.safe_off()
         show_look(found, opened.file.read, output)
+        if file.simulation is not None:
+            show_read_limit(try_read_limit(file), output)
         output.line("Outputs are off, verified.")
 
 

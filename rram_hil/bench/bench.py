@@ -43,6 +43,7 @@ from rram_hil.storage.journal import Journal
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import FloatArray
 from rram_hil.validation import refused
+from rram_hil.wire.link_keys import OF_THE_HARDWARE
 from rram_hil.wire.recording import Playback, Traffic
 
 R = TypeVar("R", bound=Result)
@@ -376,7 +377,10 @@ def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide 
     """A driver with its own section of the bench file. Raises `ConfigError` naming key, value and
     what is allowed.
     """
-    settings = file.driver.settings | (far_side.settings if far_side is not None else {})
+    settings = file.driver.settings
+    if far_side is not None:
+        kept = {key: value for key, value in settings.items() if key not in OF_THE_HARDWARE}
+        settings = kept | far_side.settings
     try:
         config = kind.Config.model_validate(settings)
     except ValidationError as error:

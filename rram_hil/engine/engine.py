@@ -39,6 +39,7 @@ from rram_hil.array import (
 from rram_hil.array.result_checks import sound
 from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import lower
+from rram_hil.engine.plausible import plausible
 from rram_hil.engine.protocol import Arrays, Compute, Message, Plan, Progress, Save
 from rram_hil.engine.replay import InFlight, Replay
 from rram_hil.errors import (
@@ -46,6 +47,7 @@ from rram_hil.errors import (
     BenchError,
     ConfigError,
     DataError,
+    ImpossibleResultError,
     InstrumentError,
     LimitError,
     LinkError,
@@ -176,9 +178,9 @@ class Engine:
                 answer, error = None, None
                 try:
                     answer = self._answer(message)
-                except (AbortedError, DataError):
-                    # What cannot be kept must not go on: a full disk is not for the protocol to
-                    # handle.
+                except (AbortedError, DataError, ImpossibleResultError):
+                    # What cannot be kept or believed must not go on: a full disk is not for the
+                    # protocol to handle.
                     raise
                 except BenchError as failure:
                     error = failure
@@ -352,9 +354,8 @@ class Engine:
                 native = self.correction.outgoing(operation, self.driver.reading_paths)
                 told = self.driver.execute(native, number)
                 done = True
-                return self.correction.incoming(
-                    operation, sound(native, told, number), self.driver.reading_paths
-                )
+                believed = self._believed(native, sound(native, told, number), number, charge)
+                return self.correction.incoming(operation, believed, self.driver.reading_paths)
         except (ConfigError, LimitError) as error:
             if not self._aside:
                 self._write(Failed.of(number, error), sync=True)
@@ -379,6 +380,30 @@ class Engine:
             if not self._aside:
                 self._write(Failed.of(number, error), sync=True)
             raise error
+
+    def _believed(
+        self, operation: Operation, result: Result, number: int, charge: Charge
+    ) -> Result:
+        """A result that can be, suspicious readings marked and said. Raises
+        `ImpossibleResultError`; where it tells of more pulses than were charged, so many count.
+        """
+        try:
+            believed, said = plausible(
+                operation,
+                result,
+                number,
+                self.limits,
+                self.driver.capabilities,
+                is_cut=self.driver.cancel.is_set(),
+            )
+        except ImpossibleResultError:
+            if self.ledger is not None and isinstance(result, ApplyResult | ProgramResult):
+                beyond = np.maximum(result.pulses - charge.pulses, 0)
+                self.ledger.correct(charge.cells, -beyond)
+            raise
+        if said:
+            self.watcher.note(said)
+        return believed
 
     def _unknown(self, operation: Operation, number: int, charge: Charge, away_s: float) -> Result:
         """What to tell the protocol of an operation whose outcome was lost: charged with what the

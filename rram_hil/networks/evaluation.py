@@ -409,8 +409,13 @@ def _attention(layer: Attention, of: list[Any], scope: _Scope) -> Any:
             scores = np.where(mask != layer.hides, scores, np.float32(-np.inf))
         else:
             scores = scores + mask
-    weights = _softmax_of(scores, -1)
-    return weights if layer.gives == "weights" else weights @ v
+    if layer.gives == "weights":
+        return _softmax_of(scores, -1)
+    hidden = (scores == -np.inf).all(axis=-1, keepdims=True)
+    if not hidden.any():
+        return _softmax_of(scores, -1) @ v
+    # As torch has it: what sees nothing is zero.
+    return np.where(hidden, np.float32(0), _softmax_of(np.where(hidden, 0, scores), -1)) @ v
 
 
 def _softmax_of(x: Any, dim: int) -> Any:
@@ -679,6 +684,10 @@ def _where(layer: Where, of: list[Any], scope: _Scope) -> Any:
 
 
 def _upsample(layer: Upsample, of: list[Any], scope: _Scope) -> Any:
+    if of[0].ndim != 4:
+        raise DataError(
+            f"layer {layer.name}: takes a 4-D batch, gets an array of shape {of[0].shape}"
+        )
     return of[0].repeat(layer.scale[0], axis=-2).repeat(layer.scale[1], axis=-1)
 
 

@@ -36,6 +36,7 @@ from rram_hil.networks.network import (
     Network,
     Weighted,
     as_input,
+    joined,
     parts_of,
     product,
     propagate,
@@ -366,7 +367,7 @@ def infer(
     for part in parts_of(network, pictures, batch):
         made = yield from _compute(network, mapping, encoding, (part,), words or {}, counts)
         logits.append(made)
-    return Prediction(np.concatenate(logits), counts)
+    return Prediction(joined(logits, len(pictures)), counts)
 
 
 def compute(
@@ -404,6 +405,8 @@ def _compute(
             raise DataError(
                 f"layer {name}: weight {shape}, on the array {mapping.layer(name).shape}"
             )
+    for name in words:
+        mapping.layer(name)  # words beside weights that are not on the array would be left out
     walk = propagate(network, *inputs)
     try:
         layer, values = next(walk)
@@ -582,6 +585,8 @@ class StoredMap:
 def input_step(values: Float32, input_bits: int, percentile: float = 100.0) -> float:
     """The value of one input code, so that `percentile` % of |values| are within the codes."""
     magnitude = np.abs(values)
+    if not magnitude.size:
+        return 1.0
     peak = float(magnitude.max() if percentile >= 100 else np.percentile(magnitude, percentile))
     return (peak or float(magnitude.max()) or 1.0) / ((1 << (input_bits - 1)) - 1)
 
@@ -677,6 +682,8 @@ def calibrate_on(
     """`calibrate` for a network of any number of `inputs`; weights that are not mapped are left
     out.
     """
+    if any(np.size(given) == 0 for given in inputs):
+        raise DataError("calibration: no images")
     filled, _ = mapping.fill(mapping.target_map_s if map_s is None else map_s, missing)
     held = effective_network(network, mapping, filled, words)
     every = _input_steps(held, inputs, input_bits, input_percentile)

@@ -8,7 +8,7 @@ files need safetensors; both come with the extra `rram-hil[torch]`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -71,13 +71,13 @@ Result = Any
 """What a network gives: the name of a layer, a number, or a tuple, list or dict of results."""
 
 
-def finite_tensor(name: str, values: ArrayLike) -> Float32:
+def finite_tensor(name: str, values: ArrayLike, *, infinite: bool = False) -> Float32:
     """`values` as a read-only float32 array of its own. Raises `DataError` naming the tensor and
-    the first NaN or inf.
+    the first NaN or inf, which may be in one that may be `infinite`.
     """
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused
         array = np.array(values, dtype=np.float32)
-    bad = ~np.isfinite(array)
+    bad = np.isnan(array) if infinite else ~np.isfinite(array)
     if bad.any():
         at = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), array.shape))
         raise DataError(
@@ -93,10 +93,9 @@ class Network:
     """A graph of layers with their weights and biases, both by the weight's name, which is the
     layer's own unless layers share it; `tensors` are what stays digital besides.
 
-    `result` is what the network gives, by default its last layer. A network that is not `batched`
-    takes its inputs whole: their first dimension is not one of independent images. Raises
-    `ConfigError` for repeated names and missing or surplus tensors, `DataError` for a wrong shape
-    or a weight that is not finite.
+    `result` is what the network gives, by default its last layer. Raises `ConfigError` for repeated
+    names and missing or surplus tensors, `DataError` for a wrong shape or a weight that is not
+    finite.
     """
 
     layers: tuple[Layer, ...]
@@ -105,7 +104,6 @@ class Network:
     tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     inputs: int = 1
     result: Result = None
-    batched: bool = True
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -157,9 +155,11 @@ class Network:
             tensor = self.tensors[name]
             array = np.asarray(tensor)
             if array.dtype.kind == "f":
-                kept[name] = finite_tensor(name, array) if name not in self._masks else _f32(array)
-            else:
-                kept[name] = array
+                array = finite_tensor(name, array, infinite=name in self._masks)
+            kept[name] = array
+        for layer in self.layers:
+            if isinstance(layer, BatchNorm) and (kept[layer.tensor("running_var")] < 0).any():
+                raise DataError(f"tensor {layer.tensor('running_var')}: a variance is negative")
         return kept
 
     @property
@@ -290,12 +290,6 @@ class NoLayersError(DataError):
     """A file of weights has no layer list that can be read: `tensors_from` still takes them."""
 
 
-def _f32(array: NDArray[Any]) -> Float32:
-    kept = np.array(array, dtype=np.float32)
-    kept.flags.writeable = False
-    return kept
-
-
 def _of_shape(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
     array = finite_tensor(name, values)
     if array.shape != shape:
@@ -384,7 +378,7 @@ def forward(network: Network, images: ArrayLike, batch: int = 250) -> Float32:
     values = as_input(images)
     if len(values) == 0:
         raise DataError("forward: no images")
-    return np.concatenate(
+    return joined(
         [
             run(
                 network,
@@ -392,7 +386,8 @@ def forward(network: Network, images: ArrayLike, batch: int = 250) -> Float32:
                 lambda layer, x: product(layer, network.weights[layer.weight_name], x),
             )
             for part in parts_of(network, values, batch)
-        ]
+        ],
+        len(values),
     )
 
 
@@ -400,12 +395,27 @@ def parts_of(network: Network, values: NDArray[Any], batch: int) -> list[NDArray
     """The inputs of a network, `batch` at a time, or whole where they belong together. Raises
     `ConfigError` for a network that takes or gives more than one array.
     """
+    from rram_hil.networks.batches import is_batched
+
     if network.inputs != 1 or not (network.result is None or isinstance(network.result, str)):
         raise ConfigError(
             "network: takes or gives more than one array; run it with `attach` or `propagate`"
         )
-    size = batch if network.batched else len(values)
-    return [values[start : start + size] for start in range(0, len(values), size)]
+    if len(values) <= max(batch, 2) or not is_batched(network, values):
+        return [values]
+    return [values[start : start + batch] for start in range(0, len(values), batch)]
+
+
+def joined(parts: Sequence[Any], images: int) -> Float32:
+    """What a network gave for `images`, part by part. Raises `DataError` where that is not one row
+    an image.
+    """
+    if any(np.ndim(part) == 0 for part in parts) or sum(len(part) for part in parts) != images:
+        raise DataError(
+            f"network: gives {', '.join(str(np.shape(part)) for part in parts[:2])} for {images}"
+            " images, and not one row an image; run it with `attach` or `propagate`"
+        )
+    return np.concatenate(parts)
 
 
 def tensors_from(

@@ -14,6 +14,7 @@ from rram_hil.bench.bench_file import BenchFile, Read
 from rram_hil.bench.discovery import Device
 from rram_hil.bench.forecast import Forecast
 from rram_hil.bench.plugins import Installed
+from rram_hil.bench.read_limit import ReadLimitTrial
 from rram_hil.bench.recipe_runner import RunOutcome, journal_of
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.networks.layers import Arithmetic, Elementwise, Layer
@@ -170,6 +171,23 @@ def show_look(found: LookSummary, read: Read, output: Output) -> None:
             " array is formed.",
             indent=2,
         )
+
+
+def show_read_limit(trial: ReadLimitTrial, output: Output) -> None:
+    """What the strongest step that counts as a read did to cells of the device model."""
+    tried = (
+        f"{count(trial.steps)} steps of {field_text(trial, 'read_v')} and"
+        f" {field_text(trial, 'width_s')} each way, which limits.read_v calls reads"
+    )
+    if trial.changed:
+        output.line(
+            f"{tried[0].upper()}{tried[1:]}, changed {count(trial.changed)} of"
+            f" {count(trial.cells)} cells of the device model: they are pulses that nobody counts."
+            " Lower limits.read_v or limits.read_width_s.",
+            "red",
+        )
+    else:
+        output.line(f"{tried[0].upper()}{tried[1:]}, changed no cell of the device model.")
 
 
 def _where(found: Finding) -> tuple[str, str]:
