@@ -433,11 +433,12 @@ def show_ledger(
 ) -> None:
     """Say where the ledger of a bench's chip lies, how many pulses it counts, and whose."""
     from rram_hil.bench.bench_file import load_bench_file
+    from rram_hil.bench.ledgers import found_ledger
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.screens import show_ledger as show_it
 
     opened = load_bench_file(bench)
-    show_it(file or opened.ledger_path, opened, Output())
+    show_it(file or found_ledger(opened), opened, Output())
 
 
 @ledger.command("adopt", short_help="Put a ledger in its place, or begin one.")

@@ -39,6 +39,7 @@ from rram_hil.bench.bench_file import (
     load_bench_file,
     section_model,
 )
+from rram_hil.bench.ledgers import found_ledger
 from rram_hil.bench.recipe import Recipe, load_recipe
 from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.errors import ConfigError
@@ -145,7 +146,7 @@ class _PlannedLedger(Ledger):
     """
 
     def __init__(self, file: BenchFile) -> None:
-        self.path = file.ledger_path
+        self.path = found_ledger(file)
         self.geometry = file.chip.geometry
         self.chip_id = file.chip.id
         self.limit = file.limits.pulses_per_cell

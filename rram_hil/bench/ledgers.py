@@ -35,6 +35,13 @@ def ledger_path(file: BenchFile) -> Path:
     return (file.folder if state is None else (file.folder / state).parent) / _name(file)
 
 
+def found_ledger(file: BenchFile) -> Path:
+    """`ledger_path`, or the ledger beside the bench file that is still to be taken over."""
+    path, beside = ledger_path(file), file.folder / _name(file)
+    is_beside = not file.chip.ledger and not path.exists() and beside.exists()
+    return beside if is_beside else path
+
+
 def _name(file: BenchFile) -> str:
     return f"{file.chip.id}.ledger.npy"
 

@@ -427,6 +427,34 @@ def test_a_ledger_that_is_older_than_the_run_or_another_or_gone_is_refused(tmp_p
     assert run.standing() == Standing()
 
 
+def test_a_journal_of_an_earlier_version_goes_on_with_a_ledger_and_not_without(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "older.journal"
+    Journal.create(path, header()).close()
+    with opened(tmp_path / "l.npy") as ledger, Journal.resume(path) as journal:
+        assert journal.stamp is None
+        assert ledger.standing(journal, pulsed=False) == Standing()
+        with pytest.raises(DataError, match="is new"):
+            ledger.standing(journal, pulsed=True)
+        ledger.charge(ALL, 1)
+    with opened(tmp_path / "l.npy") as ledger, Journal.resume(path) as journal:
+        assert ledger.standing(journal, pulsed=True) == Standing()
+
+
+def test_what_the_board_had_seen_is_known_of_a_ledger_closed_in_order_only(tmp_path: Path) -> None:
+    path = tmp_path / "l.npy"
+    with opened(path) as ledger:
+        ledger.charge(ALL, 1)
+        ledger.seen = 12
+        left = path.read_bytes()
+    with opened(path) as ledger:
+        assert ledger.seen == 12
+    path.write_bytes(left)
+    with opened(path) as ledger:
+        assert ledger.seen == 0
+
+
 def forked(folder: Path) -> tuple[Run, Run]:
     """One chip in two folders, with a copy of the ledger in each, after a first run."""
     folders = folder / "one", folder / "two"
