@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rram_hil import __version__
-from rram_hil.errors import AbortedError, BenchError, ConfigError
+from rram_hil.errors import AbortedError, BenchError, ConfigError, printable
 
 if TYPE_CHECKING:
     from rram_hil.wire.recording import Recorder
 
 REFUSED = 2
 STOPPED = 130
+LONGEST_LINE = 1000
+"""Characters of an error's line; of a longer one the middle is left out."""
 _signals: list[int] = []
 """Signals that came since `main` began: an exception raised while a library is imported may be lost
 there.
@@ -71,11 +73,17 @@ RunArgument = Annotated[
 calibrate = typer.Typer(
     rich_markup_mode=None,
     help="Calibrate a bench, fit and check a device model.",
-    no_args_is_help=True,
 )
 app.add_typer(
     calibrate, name="calibrate", short_help="Calibrate a bench; fit a device model, check it."
 )
+
+
+@calibrate.callback(invoke_without_command=True)
+def calibrate_options(context: typer.Context) -> None:
+    """Calibrate a bench, fit and check a device model."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.callback(invoke_without_command=True)
@@ -476,8 +484,18 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error), STOPPED, debug)
     except BenchError as error:
         _fail(str(error), REFUSED, debug)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort as error:  # made of an EOFError, which is no Ctrl-C
+        _fail(f"a file ended too early: {error.__cause__}", REFUSED, debug)
+    except OSError as error:
+        _fail(_told(error), REFUSED, debug)
+    except KeyboardInterrupt:
         _fail("stopped", STOPPED, debug)
+
+
+def _told(error: OSError) -> str:
+    """What the computer refused, and of which file."""
+    told = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {told}" if error.filename else told
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
@@ -488,7 +506,10 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 def _fail(text: str, status: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"rram-hil: {' '.join(text.split())}", file=sys.stderr)
+    line = printable(" ".join(text.split()))
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+    print(f"rram-hil: {line}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -8,6 +8,7 @@ people.
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -15,6 +16,19 @@ from pathlib import PurePath
 
 FRAMES_TOLD = 5
 """How many of the last frames of a foreign exception a `ProtocolError` names."""
+
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+"""Control characters but line feed and tab, what turns or hides text, and halves of surrogates."""
+
+
+def printable(text: str) -> str:
+    """Text of a file, a board or an instrument as it may reach a terminal or a page: what would
+    act there instead of being seen stands as its escape, ESC as `\\x1b`.
+    """
+    return _UNPRINTABLE.sub(lambda c: c[0].encode("unicode_escape").decode("ascii"), text)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -37,7 +51,7 @@ class BenchError(Exception):
 
     def __str__(self) -> str:
         step = f"step {self.step} ({self.step_name})" if self.step else ""
-        return ": ".join(part for part in (step, self.where, self.message) if part)
+        return printable(": ".join(part for part in (step, self.where, self.message) if part))
 
     def data(self) -> str:
         """The attributes that are set, but for `message` and the step, as JSON; empty for none."""

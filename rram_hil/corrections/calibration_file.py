@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tomllib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +25,7 @@ from rram_hil.hardware.driver import Identity
 from rram_hil.plugins import names
 from rram_hil.types import FloatArray
 from rram_hil.units import Unit
-from rram_hil.validation import StrictModel, read_toml, refused
+from rram_hil.validation import StrictModel, parse_toml, read_toml, refused
 
 VERSION = 1
 LONGEST = 64
@@ -170,24 +169,20 @@ class CalibrationFile(StrictModel):
                 digest = hashlib.sha256(beside.read_bytes()).hexdigest()
                 arrays = {"arrays": beside.name, "arrays_sha256": digest}
             path.write_text(_printed(self, long, arrays), encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{path}: cannot be written: {error}") from None
 
 
 def parse(text: str, where: str = "calibration", folder: Path = Path()) -> CalibrationFile:
     """A calibration from its text; arrays beside it are looked for in `folder`. Raises
     `ConfigError` naming what is wrong.
     """
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}") from None
-    return _validated(tables, where, folder)
+    return _validated(parse_toml(text, where), where, folder)
 
 
 def load(path: Path) -> CalibrationFile:
     """Read a calibration file. Raises `ConfigError` naming file, key, value and what is allowed."""
-    tables, _ = read_toml(path)
+    tables, _ = read_toml(path, "a calibration file")
     return _validated(tables, str(path), path.parent)
 
 
@@ -208,7 +203,7 @@ def _validated(tables: dict[str, Any], where: str, folder: Path) -> CalibrationF
     try:
         return CalibrationFile.model_validate(tables)
     except ValidationError as error:
-        raise refused(error, where) from None
+        raise refused(error, where, CalibrationFile) from None
 
 
 def _with_arrays(values: Any, path: Path, digest: str, where: str) -> Any:

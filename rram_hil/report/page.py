@@ -17,7 +17,7 @@ from rram_hil.report.charts import ErrorSummary, bar_chart
 from rram_hil.report.drawing import view_extra
 from rram_hil.report.maps import TILES_OPEN, TILES_SHOWN, MapCells, tile_pictures
 from rram_hil.report.model import MapPanel, Report, mean
-from rram_hil.storage.safe_files import replace
+from rram_hil.storage.safe_files import remove, replace
 from rram_hil.units import duration, minus, number, per_cent, points
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def write_page(path: Path, text: str) -> None:
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
     replace(temporary, path)
 

@@ -10,6 +10,7 @@ anywhere else is an error.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
@@ -22,7 +23,16 @@ from typing import BinaryIO
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import AnyArray, decode, encode, flatten_fields, restore_fields
 from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header
-from rram_hil.storage.safe_files import BINARY, lock, sync, sync_folder, write_all
+from rram_hil.storage.safe_files import (
+    BINARY,
+    disk,
+    lock,
+    release,
+    remove,
+    sync,
+    sync_folder,
+    write_all,
+)
 from rram_hil.types import Closable
 
 _MAGIC = b"RHJ1"
@@ -65,8 +75,11 @@ def _frame(raw: _Raw, path: Path) -> Frame:
             f"{path}: frame {raw.sequence} is of unknown kind {raw.kind}; written by a newer"
             " version?"
         )
-    record = decode(raw.payload)
-    frame: Frame = restore_fields(cls, record.meta, "", record.arrays)
+    try:
+        record = decode(raw.payload)
+        frame: Frame = restore_fields(cls, record.meta, "", record.arrays)
+    except DataError as error:
+        raise DataError(f"{path}: frame {raw.sequence}: {error}") from None
     return frame
 
 
@@ -130,13 +143,10 @@ class JournalReader:
             break
         raise DataError(f"{self.path}: the journal has no header; the run never began")
 
-    def _open(self) -> BinaryIO:
-        try:
-            return self.path.open("rb")
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: journal cannot be read: {error.strerror or error}"
-            ) from None
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        with disk(f"{self.path}: journal cannot be read"), self.path.open("rb") as file:
+            yield file
 
     def _raws(self, file: BinaryIO) -> Iterator[_Raw]:
         self.frames = self.whole_bytes = self.cut_bytes = 0
@@ -290,23 +300,21 @@ class Journal(Closable):
         fd = _open_locked(path, os.O_CREAT)
         begun = False
         try:
-            with path.open("rb") as file:
-                for _ in JournalReader(path)._raws(file):
-                    raise DataError(
-                        f"{path}: holds a run already; resume it or choose another file"
-                    )
+            if holds_run(path):
+                raise DataError(f"{path}: holds a run already; resume it or choose another file")
             # No whole frame: a run that died before its header was written. Nothing is lost by
             # beginning again.
-            os.ftruncate(fd, 0)
+            with disk(f"{path}: journal cannot be begun"):
+                os.ftruncate(fd, 0)
             begun = True
             journal = cls(path, fd, os.urandom(8), header, 0, 0)
             journal.append(header)
             journal.sync()
             sync_folder(path.resolve().parent)
         except BaseException:
-            os.close(fd)
+            release(fd)
             if begun:
-                path.unlink(missing_ok=True)
+                remove(path)
             raise
         return journal
 
@@ -322,16 +330,17 @@ class Journal(Closable):
         try:
             reader = JournalReader(path)
             journal_id = b""
-            with path.open("rb") as file:
+            with reader._open() as file:
                 for raw in reader._raws(file):
                     journal_id = raw.journal_id
             end, frames, cut_bytes = reader.whole_bytes, reader.frames, reader.cut_bytes
             journal = cls(path, fd, journal_id, reader.header(), end, frames, cut_bytes)
-            os.ftruncate(fd, end)
-            os.lseek(fd, end, os.SEEK_SET)
+            with disk(f"{path}: the torn end of the journal cannot be cut off"):
+                os.ftruncate(fd, end)
+                os.lseek(fd, end, os.SEEK_SET)
             journal.sync()
         except BaseException:
-            os.close(fd)
+            release(fd)
             raise
         return journal
 
@@ -395,7 +404,7 @@ class Journal(Closable):
     def close(self) -> None:
         """Give the file free. Safe to call twice."""
         if self._fd >= 0:
-            os.close(self._fd)
+            release(self._fd)
             self._fd = -1
 
 
@@ -407,6 +416,6 @@ def _open_locked(path: Path, flags: int) -> int:
     try:
         lock(fd, str(path))
     except BaseException:
-        os.close(fd)
+        release(fd)
         raise
     return fd

@@ -21,7 +21,7 @@ from rram_hil.errors import DataError
 from rram_hil.networks.placement import from_table
 from rram_hil.statistics import UNCERTAINTY
 from rram_hil.storage.codec import AnyArray
-from rram_hil.storage.run_reader import RunFile, read_run
+from rram_hil.storage.run_reader import RunFile, read_run, undamaged
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import BINARY, lock
 from rram_hil.terminal.console import Output
@@ -50,14 +50,15 @@ def newest(path: Path) -> Iterator[RunFile]:
             if not journal.exists() or journal.stat().st_size == run.attributes.get(
                 "journal_bytes"
             ):
-                yield run
+                with undamaged(path):
+                    yield run
                 return
     elif not journal.exists():
         raise DataError(f"{path}: no such file")
     with tempfile.TemporaryDirectory(prefix="rram_hil_show_") as folder:
         newer = Path(folder) / "run.h5"
         write_run_file(journal, newer)
-        with read_run(newer) as run:
+        with read_run(newer) as run, undamaged(path):
             yield run
 
 
