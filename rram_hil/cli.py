@@ -196,6 +196,13 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was cut or aborted.")
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Let calibrations be written outside the recipe's folder, and over any file.",
+        ),
+    ] = False,
     record: RecordOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -222,6 +229,7 @@ def run(
                 watcher=watcher,
                 traffic=traffic,
                 threads=threads,
+                force=force,
             )
         except AbortedError as error:
             raise AbortedError(

@@ -152,7 +152,7 @@ class CalibrationFile(StrictModel):
         refuses.
         """
         long = {n for n, v in self.values.items() if v.values.size > LONGEST}
-        beside = path.with_name(f"{path.stem}.arrays.h5")
+        beside = arrays_beside(path)
         for target in (path, *([beside] if long else [])):
             if target.exists() and not force:
                 raise ConfigError(f"{target} exists; give another file")
@@ -168,9 +168,16 @@ class CalibrationFile(StrictModel):
                             data.attrs["units"] = value.unit
                 digest = hashlib.sha256(beside.read_bytes()).hexdigest()
                 arrays = {"arrays": beside.name, "arrays_sha256": digest}
-            path.write_text(_printed(self, long, arrays), encoding="utf-8")
+            aside = path.with_name(f"{path.name}.new")
+            aside.write_text(_printed(self, long, arrays), encoding="utf-8")
+            aside.replace(path)
         except (OSError, RuntimeError) as error:
             raise DataError(f"{path}: cannot be written: {error}") from None
+
+
+def arrays_beside(path: Path) -> Path:
+    """Where the long arrays of a calibration file at `path` stand."""
+    return path.with_name(f"{path.stem}.arrays.h5")
 
 
 def parse(text: str, where: str = "calibration", folder: Path = Path()) -> CalibrationFile:
@@ -184,6 +191,15 @@ def load(path: Path) -> CalibrationFile:
     """Read a calibration file. Raises `ConfigError` naming file, key, value and what is allowed."""
     tables, _ = read_toml(path, "a calibration file")
     return _validated(tables, str(path), path.parent)
+
+
+def is_calibration(path: Path) -> bool:
+    """Whether a calibration file of any kind stands at `path`."""
+    try:
+        load(path)
+    except ConfigError:
+        return False
+    return True
 
 
 def _validated(tables: dict[str, Any], where: str, folder: Path) -> CalibrationFile:
