@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rram_hil import __version__
-from rram_hil.errors import AbortedError, BenchError, ConfigError, printable
+from rram_hil.errors import AbortedError, BenchError, ConfigError, printable, shortened
 
 if TYPE_CHECKING:
     from rram_hil.wire.recording import Recorder
 
 REFUSED = 2
 STOPPED = 130
-LONGEST_LINE = 1000
-"""Characters of an error's line; of a longer one the middle is left out."""
 _signals: list[int] = []
 """Signals that came since `main` began: an exception raised while a library is imported may be lost
 there.
@@ -514,9 +512,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 def _fail(text: str, status: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    line = printable(" ".join(text.split()))
-    if len(line) > LONGEST_LINE:
-        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+    line = shortened(printable(" ".join(text.split())))
     print(f"rram-hil: {line}", file=sys.stderr)
     sys.exit(status)
 

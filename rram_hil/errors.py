@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import PurePath
 
+LONGEST_TOLD = 1000
+"""Characters of the text of an error."""
 FRAMES_TOLD = 5
 """How many of the last frames of a foreign exception a `ProtocolError` names."""
 
@@ -29,6 +31,16 @@ def printable(text: str) -> str:
     act there instead of being seen stands as its escape, ESC as `\\x1b`.
     """
     return _UNPRINTABLE.sub(lambda c: c[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def shortened(text: str) -> str:
+    """The text; of one longer than `LONGEST_TOLD` the middle is left out: a key or a value of a
+    file may be as long as one likes.
+    """
+    if len(text) <= LONGEST_TOLD:
+        return text
+    half = LONGEST_TOLD // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -51,7 +63,9 @@ class BenchError(Exception):
 
     def __str__(self) -> str:
         step = f"step {self.step} ({self.step_name})" if self.step else ""
-        return printable(": ".join(part for part in (step, self.where, self.message) if part))
+        return shortened(
+            printable(": ".join(part for part in (step, self.where, self.message) if part))
+        )
 
     def data(self) -> str:
         """The attributes that are set, but for `message` and the step, as JSON; empty for none."""

@@ -4,6 +4,7 @@ wrong with such a file told in one line.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ BROKEN = (
     MemoryError,
     zipfile.BadZipFile,
     zlib.error,
+    tokenize.TokenError,
 )
 """What NumPy and what it is made of raise for a file that is damaged, empty, encrypted, packed in
 an unknown way, or declares arrays larger than the memory.

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rram_hil.array import Cells, Geometry
 from rram_hil.errors import DataError, LimitError
+from rram_hil.storage.array_files import BROKEN
 from rram_hil.storage.safe_files import BINARY, lock, replace, sync, write_all
 from rram_hil.types import Closable, IntArray
 
@@ -108,8 +109,11 @@ class Ledger(Closable):
             ):
                 raise ValueError("its trailer is wrong")
             kept = json.loads(trailer[_TRAILER.size : end])
-        except (ValueError, struct.error, EOFError) as error:
-            raise DataError(f"{self.path}: not a pulse ledger, or a damaged one: {error}") from None
+            kept = dict(kept)
+        except (*BROKEN, struct.error) as error:
+            raise DataError(
+                f"{self.path}: not a pulse ledger, or a damaged one: {error!s:.200}"
+            ) from None
         if kept != self._identity():
             raise DataError(
                 f"{self.path}: ledger of chip {kept.get('chip_id')!r}, shape {kept.get('shape')},"
