@@ -35,11 +35,9 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import storage_scenarios
 from mutations import mutated
 from rich.console import Console
-
-ROOT = Path(__file__).resolve().parents[2]
-import storage_scenarios
 
 from rram_hil.array import Cells, Geometry, pulse, read
 from rram_hil.bench.bench_file import load_bench_file
@@ -69,6 +67,7 @@ from rram_hil.terminal.console import Output
 from rram_hil.terminal.show import show_run
 from rram_hil.wire.recording import Playback
 
+ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "tests" / "compatibility" / "files"
 GEOMETRY = Geometry(1, 4, 4)
 LONGEST_LINE = 2000
