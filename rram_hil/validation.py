@@ -4,6 +4,7 @@ input.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 import reprlib
@@ -110,13 +111,26 @@ def read_toml(path: Path, what: str = "") -> tuple[dict[str, Any], str]:
     """The tables of a TOML file and its text. Raises `ConfigError` with the line that is wrong, and
     where the file is plainly another kind than `what`, one of `KINDS`.
     """
+    text = read_text(path)
+    return parse_toml(text, str(path), what), text
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without the byte-order mark that editors on Windows put before
+    it. Raises `ConfigError`.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:  # no UTF-8, or a zero byte in the path
+    except (OSError, ValueError) as error:  # a zero byte in the path
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    return parse_toml(text, str(path), what), text
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"{path}: written as UTF-16, as PowerShell's `>` does; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; save it as UTF-8") from None
 
 
 def parse_toml(text: str, where: str, what: str = "") -> dict[str, Any]:
@@ -126,13 +140,28 @@ def parse_toml(text: str, where: str, what: str = "") -> dict[str, Any]:
     except RecursionError:
         raise ConfigError(f"{where}: not valid TOML: {_TOO_DEEP}") from None
     except ValueError as error:  # also a whole number of thousands of digits
-        raise ConfigError(f"{where}: not valid TOML: {error}") from None
+        raise ConfigError(f"{where}: not valid TOML: {error}{_path_help(text)}") from None
     if _is_deep(tables):
         raise ConfigError(f"{where}: {_TOO_DEEP}")
     other = next((kind for kind, keys in KINDS.items() if keys <= set(tables)), what)
     if what and other != what and not KINDS[what] & set(tables):
         raise ConfigError(f"{where}: {other}, where {what} is wanted")
     return tables
+
+
+_BACKSLASH = re.compile(
+    r'"[^"\n]*?\\(?:[^btnfr"\\uU]|u(?![0-9A-Fa-f]{4})|U(?![0-9A-Fa-f]{8}))[^"\n]*"'
+)
+"""A string in double quotes with a backslash that begins no escape, as a Windows path has."""
+
+
+def _path_help(text: str) -> str:
+    """How a path with backslashes is written, where there is one in double quotes; else empty."""
+    found = _BACKSLASH.search(text)
+    if found is None:
+        return ""
+    literal = found[0].replace('"', "'")
+    return f"; a path with backslashes stands in single quotes: {literal:.200}"
 
 
 KINDS: dict[str, frozenset[str]] = {
