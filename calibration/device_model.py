@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.report.page import write_page
 from rram_hil.simulation.model import DeviceModel
 from rram_hil.storage.safe_files import replace
 from rram_hil.terminal.console import Output
@@ -111,7 +112,7 @@ def register(app: typer.Typer) -> None:
         if judged == 0:
             raise DataError("no figure of these files can be judged")
         if report is not None:
-            _write(report, device_report(loaded, found))
+            write_page(report, device_report(loaded, found))
         if as_json:
             print(json.dumps(_as_json(loaded, found), indent=1))
         else:

@@ -280,6 +280,8 @@ class SmuMatrix(Driver):
             points = list(itertools.product(wiring.rows, wiring.columns))
             counts = matrix.counts(points)
         row, column = points[int(np.argmax(counts))]
+        if not counts.any():
+            return f"none of {len(points)} relays has closed yet"
         return (
             f"{len(points)} relays have closed {counts.sum()} times, {row}{column} most often:"
             f" {counts.max()}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rram_hil import __version__
-from rram_hil.errors import AbortedError, BenchError, ConfigError
+from rram_hil.errors import AbortedError, BenchError, ConfigError, printable, shortened
 
 if TYPE_CHECKING:
     from rram_hil.wire.recording import Recorder
@@ -71,19 +71,31 @@ RunArgument = Annotated[
 calibrate = typer.Typer(
     rich_markup_mode=None,
     help="Calibrate a bench, fit and check a device model.",
-    no_args_is_help=True,
 )
 app.add_typer(
     calibrate, name="calibrate", short_help="Calibrate a bench; fit a device model, check it."
 )
 
 
+@calibrate.callback(invoke_without_command=True)
+def calibrate_options(context: typer.Context) -> None:
+    """Calibrate a bench, fit and check a device model."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
 ledger = typer.Typer(
     rich_markup_mode=None,
     help="The pulses that a chip's cells took over its life: show, put back, add together.",
-    no_args_is_help=True,
 )
 app.add_typer(ledger, name="ledger", short_help="The pulses of a chip's life: show, adopt, merge.")
+
+
+@ledger.callback(invoke_without_command=True)
+def ledger_options(context: typer.Context) -> None:
+    """The pulses that a chip's cells took over its life: show, put back, add together."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.callback(invoke_without_command=True)
@@ -199,6 +211,13 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was cut or aborted.")
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Let calibrations be written outside the recipe's folder, and over any file.",
+        ),
+    ] = False,
     record: RecordOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -225,6 +244,7 @@ def run(
                 watcher=watcher,
                 traffic=traffic,
                 threads=threads,
+                force=force,
             )
         except AbortedError as error:
             raise AbortedError(
@@ -552,8 +572,18 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error), STOPPED, debug)
     except BenchError as error:
         _fail(str(error), REFUSED, debug)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort as error:  # made of an EOFError, which is no Ctrl-C
+        _fail(f"a file ended too early: {error.__cause__}", REFUSED, debug)
+    except OSError as error:
+        _fail(_told(error), REFUSED, debug)
+    except KeyboardInterrupt:
         _fail("stopped", STOPPED, debug)
+
+
+def _told(error: OSError) -> str:
+    """What the computer refused, and of which file."""
+    told = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {told}" if error.filename else told
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
@@ -564,7 +594,8 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 def _fail(text: str, status: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"rram-hil: {' '.join(text.split())}", file=sys.stderr)
+    line = shortened(printable(" ".join(text.split())))
+    print(f"rram-hil: {line}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -8,13 +8,39 @@ people.
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import PurePath
 
+LONGEST_TOLD = 1000
+"""Characters of the text of an error."""
 FRAMES_TOLD = 5
 """How many of the last frames of a foreign exception a `ProtocolError` names."""
+
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+"""Control characters but line feed and tab, what turns or hides text, and halves of surrogates."""
+
+
+def printable(text: str) -> str:
+    """Text of a file, a board or an instrument as it may reach a terminal or a page: what would
+    act there instead of being seen stands as its escape, ESC as `\\x1b`.
+    """
+    return _UNPRINTABLE.sub(lambda c: c[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def shortened(text: str) -> str:
+    """The text; of one longer than `LONGEST_TOLD` the middle is left out: a key or a value of a
+    file may be as long as one likes.
+    """
+    if len(text) <= LONGEST_TOLD:
+        return text
+    half = LONGEST_TOLD // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -37,7 +63,9 @@ class BenchError(Exception):
 
     def __str__(self) -> str:
         step = f"step {self.step} ({self.step_name})" if self.step else ""
-        return ": ".join(part for part in (step, self.where, self.message) if part)
+        return shortened(
+            printable(": ".join(part for part in (step, self.where, self.message) if part))
+        )
 
     def data(self) -> str:
         """The attributes that are set, but for `message` and the step, as JSON; empty for none."""

@@ -93,12 +93,14 @@ class GroundTruth:
 
 def _ask(control: str, **request: str) -> dict[str, Any]:
     """One request to the control socket of a simulated bench: a JSON object a line, both ways."""
-    host, _, port = control.rpartition(":")
+    from rram_hil.wire.bench_clock import control_of
+
+    place, keys = control_of(control)
     with (
-        socket.create_connection((host, int(port)), timeout=30) as connection,
+        socket.create_connection(place, timeout=30) as connection,
         connection.makefile("rwb") as stream,
     ):
-        stream.write(json.dumps(request).encode() + b"\n")
+        stream.write(json.dumps(request | keys).encode() + b"\n")
         stream.flush()
         answer: dict[str, Any] = json.loads(stream.readline())
     if not answer.get("ok"):

@@ -121,6 +121,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def elapsed(started_s: float, ended_s: float) -> float:
+    """Seconds between two times of one clock; NaN where the clock began anew between them."""
+    return float(ended_s - started_s) if ended_s >= started_s else math.nan
+
+
 def count(number: int) -> str:
     """A whole number with thin groups: "12 345"."""
     return f"{number:,}".replace(",", " ")

@@ -5,10 +5,13 @@ input.
 from __future__ import annotations
 
 import codecs
+import difflib
 import re
+import reprlib
 import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,25 +41,112 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def refused(error: ValidationError, where: str) -> ConfigError:
+def refused(
+    error: ValidationError, where: str, model: type[BaseModel] | None = None
+) -> ConfigError:
     """The first problem that pydantic found (and how many more) in one line: key, value, what is
-    allowed.
+    allowed; with the `model` also the key that was probably meant.
     """
     problems = error.errors()
     # A misspelt required key shows as unknown and as missing: what stands there says more.
     first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        text = "unknown key"
+        text = f"unknown key{_meant(first['loc'], problems, model)}"
     elif first["type"] == "missing":
         text = "missing; it is required"
     else:
         text = re.sub(r"^Value error, ", "", first["msg"])
         if not isinstance(first["input"], dict):
-            text = f"{first['input']!r} is wrong: {text[0].lower()}{text[1:]}"
+            text = f"{shown(first['input'])} is wrong: {text[0].lower()}{text[1:]}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     message = f"{key and f'{key}: '}{text}{more}"
     return ConfigError(message, where=where, key=key, value=first["input"])
+
+
+def _meant(
+    place: tuple[int | str, ...], problems: Sequence[Any], model: type[BaseModel] | None
+) -> str:
+    """The remark that names the key which an unknown one is nearest to, empty for none."""
+    *parents, name = place
+    known = [
+        p["loc"][-1] for p in problems if p["type"] == "missing" and [*p["loc"][:-1]] == parents
+    ]
+    for part in parents:
+        model = None if model is None or isinstance(part, int) else _model_of(model, part)
+    known += list(model.model_fields) if model is not None else []
+    return near(str(name), map(str, known))
+
+
+def _model_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of a field, None where it has none or more than one."""
+    field = model.model_fields.get(name)
+    kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+    found = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+    return found[0] if len(found) == 1 else None
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` with the known name that `name` is nearest to; empty for none."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def shown(value: object) -> str:
+    """A value of an input for a message: its `repr`, cut where it is long or deep."""
+    try:
+        return _SHORT.repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits
+        return f"a {type(value).__name__} too long to show"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
+_SHORT.maxlong = 60
+_SHORT.maxlevel = 4
+
+
+def read_toml(path: Path, what: str = "") -> tuple[dict[str, Any], str]:
+    """The tables of a TOML file and its text. Raises `ConfigError` with the line that is wrong, and
+    where the file is plainly another kind than `what`, one of `KINDS`.
+    """
+    text = read_text(path)
+    return parse_toml(text, str(path), what), text
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without the byte-order mark that editors on Windows put before
+    it. Raises `ConfigError`.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # a zero byte in the path
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"{path}: written as UTF-16, as PowerShell's `>` does; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; save it as UTF-8") from None
+
+
+def parse_toml(text: str, where: str, what: str = "") -> dict[str, Any]:
+    """The tables of a TOML text; raises as `read_toml`, naming `where`."""
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{where}: not valid TOML: {_TOO_DEEP}") from None
+    except ValueError as error:  # also a whole number of thousands of digits
+        raise ConfigError(f"{where}: not valid TOML: {error}{_path_help(text)}") from None
+    if _is_deep(tables):
+        raise ConfigError(f"{where}: {_TOO_DEEP}")
+    other = next((kind for kind, keys in KINDS.items() if keys <= set(tables)), what)
+    if what and other != what and not KINDS[what] & set(tables):
+        raise ConfigError(f"{where}: {other}, where {what} is wanted")
+    return tables
 
 
 _BACKSLASH = re.compile(
@@ -65,26 +155,36 @@ _BACKSLASH = re.compile(
 """A string in double quotes with a backslash that begins no escape, as a Windows path has."""
 
 
-def read_toml(path: Path) -> tuple[dict[str, Any], str]:
-    """The tables of a TOML file and its text, without the byte-order mark that editors on Windows
-    put before it. Raises `ConfigError` with the line that is wrong.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigError(f"{path}: written as UTF-16, as PowerShell's `>` does; save it as UTF-8")
-    try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
-        return tomllib.loads(text), text
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        help_ = ""
-        if path_like := _BACKSLASH.search(text):
-            literal = path_like[0].replace('"', "'")
-            help_ = f"; a path with backslashes stands in single quotes: {literal}"
-        raise ConfigError(f"{path}: not valid TOML: {error}{help_}") from None
+def _path_help(text: str) -> str:
+    """How a path with backslashes is written, where there is one in double quotes; else empty."""
+    found = _BACKSLASH.search(text)
+    if found is None:
+        return ""
+    literal = found[0].replace('"', "'")
+    return f"; a path with backslashes stands in single quotes: {literal:.200}"
+
+
+KINDS: dict[str, frozenset[str]] = {
+    "a bench file": frozenset({"chip", "driver"}),
+    "a recipe": frozenset({"step"}),
+    "a calibration file": frozenset({"kind", "values"}),
+    "a device model": frozenset({"forming", "set", "reset"}),
+}
+"""Files of this package, and the keys above which each of them has."""
+DEEPEST = 64
+_TOO_DEEP = f"nested more than {DEEPEST} deep"
+
+
+def _is_deep(tables: object) -> bool:
+    """Whether a value is nested more than `DEEPEST` deep; dotted keys nest without recursion."""
+    level: list[object] = [tables]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -88,7 +89,7 @@ def read_measured(path: Path) -> Measured:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
-    except (OSError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     header, _, body = text.partition("\n")
     names = [name.strip() for name in header.strip().split(",")]
@@ -110,7 +111,12 @@ def read_measured(path: Path) -> Measured:
                 f"{path}: {len(names)} names in the header, {data.count(',') + 1} columns in line"
                 f" {line}"
             )
-    table = np.genfromtxt(io.StringIO(body), delimiter=",", dtype=np.float64, ndmin=2)
+    try:
+        table = np.genfromtxt(io.StringIO(body), delimiter=",", dtype=np.float64, ndmin=2)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{path}: not a table of numbers: {error}") from None
+    if table.shape[1] != len(names):
+        raise DataError(f"{path}: {len(names)} names in the header and {table.shape[1]} columns")
     columns = {name: table[:, k].copy() for k, name in enumerate(names)}
     for name in COLUMNS[kind]:
         if np.all(np.isnan(columns[name])):

@@ -59,7 +59,9 @@ def _add(app: typer.Typer, name: str, kind: type[Calibration], told: str) -> Non
             raise ConfigError(f"--out {out}: there is no folder {out.parent}")
         recipe = recipe_of(name, kind, keys, out)
         with ProgressWatcher() as watcher:
-            outcome = run_recipe(recipe, load_bench_file(bench), run_file, watcher=watcher)
+            outcome = run_recipe(
+                recipe, load_bench_file(bench), run_file, watcher=watcher, force=True
+            )
         output = Output()
         _, found = outcome.steps[0]
         assert isinstance(found, Calibrated)

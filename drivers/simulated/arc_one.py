@@ -65,6 +65,7 @@ SIDE = 32
 TOP_V = 12.0
 SHORTEST_S, LONGEST_S = 90e-9, 10.0
 TICK_S = 0.02
+LONGEST_LINE = 1 << 16
 TOGETHER_S = 0.05
 """Lines that come within this time of each other belong to one job, where the job is not known."""
 MOST_REVERSALS = 5
@@ -263,6 +264,8 @@ class Firmware(FarSide):
         pending = bytearray()
         while True:
             pending += self._link.read(TICK_S)
+            if len(pending) > LONGEST_LINE and b"\n" not in pending:
+                pending.clear()  # no line of this protocol is that long: noise
             while (end := pending.find(b"\n")) >= 0:
                 line = bytes(pending[:end]).decode("latin-1")
                 del pending[: end + 1]

@@ -48,6 +48,8 @@ NO_ARBITRARY = ("33509B", "33510B", "33519B", "33520B")
 FUNCTIONS = ("SINusoid", "SQUare", "TRIangle", "RAMP", "PULSe", "PRBS", "NOISe", "ARB", "DC")
 TEXTS = {-222: "Data out of range"}
 EDGE_SHARE = 0.625
+SEPARATORS = (b"", b"\n", b"\r", b";", b",", b" ")
+"""What may come after a block."""
 BLOCK = re.compile(r"#([1-9])")
 
 
@@ -115,7 +117,7 @@ class Simulated33500(ScpiInstrument):
         self._fast = model.startswith("336")
         self._shortest_s, self._shortest_edge_s = (5e-9, 2.9e-9) if self._fast else (16e-9, 8.4e-9)
         self._count = 2 if model in TWO_CHANNELS else 1
-        self._blocks: list[bytes] = []
+        self._blocks: list[bytes | None] = []
         self._outputs: dict[int, _Channel] = {}
         super().__init__(model, place)
 
@@ -154,7 +156,9 @@ class Simulated33500(ScpiInstrument):
 
     @override
     def line_end(self, pending: bytearray) -> int:
-        """A line feed inside a definite-length block ends no message."""
+        """A line feed inside a definite-length block ends no message. What no separator follows
+        was no block: its message ends at the line feed, and is told as invalid.
+        """
         at = 0
         while True:
             end = pending.find(b"\n", at)
@@ -171,6 +175,8 @@ class Simulated33500(ScpiInstrument):
             at = start + 2 + int(digits) + int(size)
             if at > len(pending):
                 return -1
+            if pending[at : at + 1] not in SEPARATORS:
+                return end
 
     @override
     def message(self, line: str) -> str | bytes:
@@ -185,7 +191,8 @@ class Simulated33500(ScpiInstrument):
                 continue
             start = match.end() + int(match[1])
             text += line[at : match.start()] + f"#@{len(self._blocks)}"
-            self._blocks.append(line[start : start + int(size)].encode("latin-1"))
+            block = line[start : start + int(size)].encode("latin-1")
+            self._blocks.append(block if len(block) == int(size) else None)
             at = start + int(size)
         return super().message(text + line[at:])
 
@@ -563,10 +570,11 @@ class Simulated33500(ScpiInstrument):
         first = call.arguments[1]
         if first.startswith("#@"):
             order = ">" if self._border == "NORM" else "<"
-            data = self._blocks[int(first[2:])]
-            values = np.frombuffer(data, f"{order}i2" if scale == 1 else f"{order}f4").astype(
-                np.float64
-            )
+            kind = np.dtype(f"{order}i2" if scale == 1 else f"{order}f4")
+            data = self._blocks[int(first[2:])] if first[2:].isdigit() else None
+            if data is None or len(data) % kind.itemsize:
+                raise ScpiError(-161, "Invalid block data")
+            values = np.frombuffer(data, kind).astype(np.float64)
         else:
             values = np.array([call.number(k) for k in range(1, len(call.arguments))])
         if values.size < 8:

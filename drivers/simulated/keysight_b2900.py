@@ -497,7 +497,11 @@ class SimulatedB2900(ScpiInstrument):
         self._is_running = True
         clock = self.place.bus.clock
         try:
-            for at_ns, group in groupby(sorted(events, key=lambda e: e[:2]), key=lambda e: e[0]):
+            turns = groupby(sorted(events, key=lambda e: e[:2]), key=lambda e: e[0])
+            for at_ns, group in turns:
+                self.place.bus.give_way()
+                if not any(layer.is_initiated for layer, _ in starts):
+                    break  # another host has aborted it
                 if at_ns * 1e-9 > clock.now_s:
                     clock.advance(at_ns * 1e-9 - clock.now_s)
                 pins: set[int] = set()

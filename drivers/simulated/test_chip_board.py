@@ -85,6 +85,7 @@ from .server.control import (
     checked_fault,
 )
 from .server.far_side import FarSide
+from .server.listening import accepted
 from .server.process import GONE_S, serve, start
 
 NOTICE_S = 0.1
@@ -155,9 +156,9 @@ class SocketLink(HostLink):
         if not ready:
             return b""
         if host is None:
-            self._host, _ = self._listener.accept()
-            self._host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._host.settimeout(5.0)
+            self._host = accepted(self._listener)
+            if self._host is not None:
+                self._host.settimeout(5.0)
             return b""
         try:
             data = host.recv(1 << 18)

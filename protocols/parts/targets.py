@@ -26,6 +26,7 @@ from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
 from rram_hil.networks.network import Network, NoLayersError, tensors_from
 from rram_hil.networks.placement import FIELDS, places, to_table
 from rram_hil.networks.programmed_network import Programmed
+from rram_hil.storage.array_files import read_npy, read_npz
 from rram_hil.types import FloatArray
 from rram_hil.validation import StrictModel
 
@@ -138,11 +139,12 @@ def known_faults(setting: Setting) -> FloatArray:
 
 
 def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:
-    path = "the array" if isinstance(source, np.ndarray) else setting.folder / source
-    try:
-        target = np.asarray(source if isinstance(path, str) else np.load(path, allow_pickle=False))
-    except (OSError, ValueError) as error:
-        raise DataError(f"map: {path} cannot be read: {error}") from None
+    if isinstance(source, np.ndarray):
+        path: object = "the array"
+        target = source
+    else:
+        path = setting.folder / source
+        target = read_npy(setting.folder / source)
     if target.shape != setting.geometry.shape or target.dtype.kind != "f":
         raise DataError(
             f"map: {path} must hold conductances of shape"
@@ -169,12 +171,18 @@ def load_images(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     `DataError`.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} must be a .npz file with images and labels: {error}") from None
-    if len(images) != len(labels) or len(images) == 0:
-        raise DataError(f"{path} has {len(images)} images and {len(labels)} labels")
+        images, labels = read_npz(path, ("images", "labels"))
+    except DataError as error:
+        raise DataError(f"{error}; it must be a .npz file with images and labels") from None
+    if images.dtype.kind not in "fiu" or labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(
+            f"{path}: images of {images.dtype} and labels of {labels.dtype}, shape {labels.shape},"
+            " are no numbers and one whole number an image"
+        )
+    if images.ndim < 1 or len(images) != len(labels) or len(images) == 0:
+        raise DataError(f"{path} has images {images.shape} and labels {labels.shape}")
+    if not np.isfinite(images).all():
+        raise DataError(f"{path}: an image holds what is no number")
     scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
     return images.astype(np.float32) * scale, labels.astype(np.int64)
 

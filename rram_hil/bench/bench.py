@@ -384,5 +384,5 @@ def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide 
     try:
         config = kind.Config.model_validate(settings)
     except ValidationError as error:
-        raise refused(error, f"{file.path}: driver {file.driver.name}") from None
+        raise refused(error, f"{file.path}: driver {file.driver.name}", kind.Config) from None
     return kind(config, file.chip.geometry, file.limits)

@@ -194,7 +194,7 @@ def load_bench_file(path: str | Path) -> BenchFile:
     allowed.
     """
     path = Path(path)
-    tables, text = read_toml(path)
+    tables, text = read_toml(path, "a bench file")
     return parse_bench_file(tables, text, path)
 
 
@@ -205,7 +205,7 @@ def parse_bench_file(
     try:
         bench = BenchFile.model_validate(tables)
     except ValidationError as error:
-        raise refused(error, str(path)) from None
+        raise refused(error, str(path), BenchFile) from None
     bench._text = text
     bench._path = path
     return bench

@@ -15,6 +15,14 @@ from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Driver, Identity
 
 
+def utc_now() -> datetime:
+    """The time of this computer (UTC). A clock that has run off the calendar is at its end."""
+    try:
+        return datetime.now(UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.max.replace(tzinfo=UTC)
+
+
 def correction_of(
     bench: BenchFile, driver: Driver, identity: Identity, now: datetime | None = None
 ) -> Correction:
@@ -29,7 +37,7 @@ def correction_of(
     facts = BenchFacts(
         bench.chip.geometry, bench.chip.id, identity, driver.parts(), bench.read.wl_v
     )
-    now = now or datetime.now(UTC)
+    now = now or utc_now()
     for name in bench.calibration.files:
         path = bench.folder / name
         file = load(path)
@@ -59,7 +67,7 @@ def _age(path: Path, file: CalibrationFile, accept: bool, now: datetime) -> str:
     """A remark where the calibration has expired and that is accepted; empty where it is in
     force.
     """
-    if file.date > now + timedelta(days=1):
+    if file.date - now > timedelta(days=1):
         raise ConfigError(
             f"{path}: this calibration is dated {file.date:%Y-%m-%d}, which is yet to come; check"
             " this computer's clock"

@@ -8,6 +8,7 @@ rate is not known.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,11 @@ MAKERS = {"keysight": ("agilent", "hewlett")}
 NOT_OPENED = (
     "a serial port, not opened: opening toggles its control lines, and the line rate is unknown;"
     " --probe-serial asks it"
+)
+
+NO_ADDRESS = (
+    "neither a VISA resource (TCPIP::192.168.1.5::5025::SOCKET, GPIB0::24::INSTR) nor a serial port"
+    " (/dev/ttyUSB0, COM3)"
 )
 
 
@@ -107,6 +113,8 @@ def listed_serial() -> list[str]:
 
 def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device:
     device = Device(resource, "visa" if "::" in resource else "serial")
+    if device.link == "serial" and not _names_port(resource):
+        return replace(device, problem=NO_ADDRESS)
     if device.link == "serial" and not probe_serial:
         return replace(device, problem=NOT_OPENED)
     try:
@@ -137,6 +145,12 @@ def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device
         else f"no answer to *IDN? within {ANSWER_S:g} s"
     )
     return replace(device, told=told, problem=said)
+
+
+def _names_port(name: str) -> bool:
+    """Whether a name can be one of a serial port, here or at a URL of pyserial."""
+    is_port = re.fullmatch(r"COM\d+|/.+|[a-z0-9]+://.+", name, re.IGNORECASE)
+    return bool(is_port) or name in listed_serial()
 
 
 def _identification(resource: str, traffic: Traffic | None) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.engine.protocol import Protocol
 from rram_hil.errors import ConfigError
-from rram_hil.validation import StrictModel, read_toml, refused
+from rram_hil.validation import StrictModel, near, read_toml, refused
 
 
 class Head(StrictModel):
@@ -57,11 +57,11 @@ def load_recipe(path: str | Path) -> Recipe:
     allowed.
     """
     path = Path(path)
-    tables, text = read_toml(path)
+    tables, text = read_toml(path, "a recipe")
     try:
         head = Head.model_validate(tables)
     except ValidationError as error:
-        raise refused(error, str(path)) from None
+        raise refused(error, str(path), Head) from None
     steps: list[RecipeStep] = []
     for number, table in enumerate(head.step, 1):
         parameters = dict(table)
@@ -69,7 +69,7 @@ def load_recipe(path: str | Path) -> Recipe:
         if not isinstance(protocol_name, str):
             raise ConfigError(
                 f"{path}: step {number}: protocol: missing; give its name, as in protocol ="
-                ' "forming"'
+                f' "forming"{_misspelt(table)}'
             )
         name = parameters.pop("name", re.sub(r".*:", "", protocol_name))
         if (
@@ -90,3 +90,9 @@ def load_recipe(path: str | Path) -> Recipe:
             error.where = where
             raise
     return Recipe(path, text, head, tuple(steps))
+
+
+def _misspelt(table: dict[str, Any]) -> str:
+    """The remark that names the key of a step which was probably meant for `protocol`."""
+    there = next((key for key in table if near(key, ["protocol"])), "")
+    return f"; there is {there!r}" if there else ""

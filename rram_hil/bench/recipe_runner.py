@@ -11,15 +11,17 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from rram_hil import __version__
 from rram_hil.bench.bench import Bench, off_after
 from rram_hil.bench.bench_file import BenchFile, load_bench_file
+from rram_hil.bench.calibrations import utc_now
 from rram_hil.bench.recipe import Recipe, load_recipe
-from rram_hil.corrections.calibration_file import Calibrated
+from rram_hil.corrections.calibration_file import Calibrated, arrays_beside, is_calibration
+from rram_hil.engine.calibration import Calibration
 from rram_hil.engine.engine import Watcher
 from rram_hil.engine.replay import Replay
 from rram_hil.errors import AbortedError, ConfigError, DataError, told_with_frames
@@ -54,12 +56,14 @@ def run_recipe(
     watcher: Watcher | None = None,
     traffic: Traffic | None = None,
     threads: int | None = None,
+    force: bool = False,
 ) -> RunOutcome:
     """Run every step of a recipe; keep everything in `run_file` and its journal.
 
     `traffic` records what goes over the links, or plays such a recording back instead of the
     hardware. `threads` is how many the host's computations may use, by default as many as the work
-    is worth.
+    is worth. `force` lets calibration steps write outside the recipe's folder and over files that
+    are no calibrations.
 
     Raises `ConfigError` where the run file exists (or, on resume, does not), the recipe or bench
     changed, or board or chip are others; `AbortedError` after Ctrl-C; any `BenchError` of the run.
@@ -69,6 +73,8 @@ def run_recipe(
     file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
     path = Path(run_file)
     watcher = watcher or Watcher()
+    if not force:
+        _check_outputs(recipe)
     if resume:
         return _resume(recipe, file, path, watcher, traffic, threads)
     # A journal that died before its header holds nothing, and is begun again.
@@ -153,12 +159,35 @@ def _steps(
         finally:
             # The first error is the one to tell: what cannot be written any more is in the journal
             # as far as it goes.
-            with contextlib.suppress(DataError):
+            with contextlib.suppress(DataError, OSError):
                 if isinstance(error, Exception) and status == "error":
                     journal.append(Note("error", told_with_frames(error), _utc()))
                 _end(journal, status, keep)
     _end(journal, "complete", keep)
     return RunOutcome(path, tuple(done), setting.shared)
+
+
+def _check_outputs(recipe: Recipe) -> None:
+    """Refuse, before any output is on, a step that would write outside the recipe's folder or over
+    a file that is no calibration. Raises `ConfigError`.
+    """
+    folder = recipe.path.parent.resolve()
+    for number, step in enumerate(recipe.steps, 1):
+        if not isinstance(step.protocol, Calibration) or not step.protocol.file:
+            continue
+        where = f"{recipe.path}: step {number}: file"
+        path = (folder / step.protocol.file).resolve()
+        if not path.is_relative_to(folder):
+            raise ConfigError(
+                f"{where}: {step.protocol.file!r} lies outside the recipe's folder {folder};"
+                " --force lets it be written"
+            )
+        taken = [target for target in (path, arrays_beside(path)) if target.exists()]
+        if taken and not is_calibration(path):
+            raise ConfigError(
+                f"{where}: {taken[0]} exists and is no calibration; give another name, or --force"
+                " to write over it"
+            )
 
 
 def _write_calibration(
@@ -282,7 +311,7 @@ def _same_history(journal: Journal, replay: Replay, bench: Bench) -> str:
 
 
 def _utc() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return utc_now().isoformat(timespec="milliseconds")
 
 
 def _header(recipe: Recipe, bench: Bench) -> Header:

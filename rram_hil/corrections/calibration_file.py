@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tomllib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +25,7 @@ from rram_hil.hardware.driver import Identity
 from rram_hil.plugins import names
 from rram_hil.types import FloatArray
 from rram_hil.units import Unit
-from rram_hil.validation import StrictModel, read_toml, refused
+from rram_hil.validation import StrictModel, parse_toml, read_toml, refused
 
 VERSION = 1
 LONGEST = 64
@@ -153,7 +152,7 @@ class CalibrationFile(StrictModel):
         refuses.
         """
         long = {n for n, v in self.values.items() if v.values.size > LONGEST}
-        beside = path.with_name(f"{path.stem}.arrays.h5")
+        beside = arrays_beside(path)
         for target in (path, *([beside] if long else [])):
             if target.exists() and not force:
                 raise ConfigError(f"{target} exists; give another file")
@@ -169,26 +168,38 @@ class CalibrationFile(StrictModel):
                             data.attrs["units"] = value.unit
                 digest = hashlib.sha256(beside.read_bytes()).hexdigest()
                 arrays = {"arrays": beside.name, "arrays_sha256": digest}
-            path.write_text(_printed(self, long, arrays), encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+            aside = path.with_name(f"{path.name}.new")
+            aside.write_text(_printed(self, long, arrays), encoding="utf-8")
+            aside.replace(path)
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{path}: cannot be written: {error}") from None
+
+
+def arrays_beside(path: Path) -> Path:
+    """Where the long arrays of a calibration file at `path` stand."""
+    return path.with_name(f"{path.stem}.arrays.h5")
 
 
 def parse(text: str, where: str = "calibration", folder: Path = Path()) -> CalibrationFile:
     """A calibration from its text; arrays beside it are looked for in `folder`. Raises
     `ConfigError` naming what is wrong.
     """
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}") from None
-    return _validated(tables, where, folder)
+    return _validated(parse_toml(text, where), where, folder)
 
 
 def load(path: Path) -> CalibrationFile:
     """Read a calibration file. Raises `ConfigError` naming file, key, value and what is allowed."""
-    tables, _ = read_toml(path)
+    tables, _ = read_toml(path, "a calibration file")
     return _validated(tables, str(path), path.parent)
+
+
+def is_calibration(path: Path) -> bool:
+    """Whether a calibration file of any kind stands at `path`."""
+    try:
+        load(path)
+    except ConfigError:
+        return False
+    return True
 
 
 def _validated(tables: dict[str, Any], where: str, folder: Path) -> CalibrationFile:
@@ -208,7 +219,7 @@ def _validated(tables: dict[str, Any], where: str, folder: Path) -> CalibrationF
     try:
         return CalibrationFile.model_validate(tables)
     except ValidationError as error:
-        raise refused(error, where) from None
+        raise refused(error, where, CalibrationFile) from None
 
 
 def _with_arrays(values: Any, path: Path, digest: str, where: str) -> Any:

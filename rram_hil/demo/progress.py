@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rram_hil.demo.chips import Step
 from rram_hil.terminal.console import make_console
 
+TRAINING = "training "
+
 
 class Bars:
     """Shows how far training and chips are, on standard error."""
@@ -28,6 +30,7 @@ class Bars:
             disable=not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._totals: dict[str, float] = {}
         self._said: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -40,11 +43,13 @@ class Bars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is None:
+            self._complete()
         self._progress.stop()
 
     def training(self, fraction: float, text: str) -> None:
         """A training is at this fraction; its text begins with what is trained."""
-        name = "training " + text.split(",")[0].split(" ")[0]
+        name = TRAINING + text.split(",")[0].split(" ")[0]
         self._show(name, fraction, 1.0, text, say=name)
 
     def step(self, step: Step) -> None:
@@ -58,6 +63,12 @@ class Bars:
             say=f"{step.chip}: {step.name or 'done'}",
         )
 
+    def _complete(self, start: str = "") -> None:
+        """Fill the bars whose names start so: a training that ends early tells nobody."""
+        for name, task in self._tasks.items():
+            if name.startswith(start):
+                self._progress.update(task, completed=self._totals[name])
+
     def _show(self, name: str, done: float, total: float, told: str, *, say: str) -> None:
         if self._progress.disable:
             if self._said.get(name) != say:
@@ -65,5 +76,8 @@ class Bars:
                 self._console.print(say, soft_wrap=True)
             return
         if name not in self._tasks:
+            if name.startswith(TRAINING):
+                self._complete(TRAINING)
             self._tasks[name] = self._progress.add_task(name, total=total, told="")
+        self._totals[name] = total
         self._progress.update(self._tasks[name], completed=done, total=total, told=told)

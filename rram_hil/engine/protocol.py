@@ -194,7 +194,7 @@ class Protocol(StrictModel, ABC, Generic[Summary]):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise refused(error, type(self).__name__) from None
+            raise refused(error, type(self).__name__, type(self)) from None
 
     @abstractmethod
     def run(self, setting: Setting) -> Plan[Summary]:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rram_hil.array import ApplyResult, Operation, ProgramResult, Result
+from rram_hil.array.result_checks import sound
 from rram_hil.engine.protocol import Arrays
-from rram_hil.errors import DataError
+from rram_hil.errors import DataError, InstrumentError
 from rram_hil.storage.codec import matches, result_from
 from rram_hil.storage.frames import (
     Computed,
@@ -143,7 +144,12 @@ class Replay:
         outcome = self._pop(Outcome, f"the result of operation {intent.operation}")
         if outcome is None or outcome.operation != intent.operation:
             raise self._differs(f"the result of operation {intent.operation}")
-        return result_from(outcome.record)
+        result = result_from(outcome.record)
+        try:
+            sound(operation, result, intent.operation)
+        except InstrumentError as error:
+            raise DataError(f"resume refused: damaged journal: {error}") from None
+        return result
 
     def _pop(self, kind: type[F], wanted: str) -> F | None:
         if not self._frames:

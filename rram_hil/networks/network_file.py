@@ -164,7 +164,10 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         }
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, header.get("__metadata__") or {}
-    except (OSError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
+    except (
+        *(OSError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError),
+        *(RecursionError, MemoryError, safetensors.SafetensorError),
+    ) as error:
         raise DataError(f"{path}: not a safetensors file of numbers: {error}") from None
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rram_hil.errors import DataError
+from rram_hil.errors import DataError, printable
 from rram_hil.report.charts import ErrorSummary, bar_chart
 from rram_hil.report.drawing import view_extra
 from rram_hil.report.maps import TILES_OPEN, TILES_SHOWN, MapCells, tile_pictures
 from rram_hil.report.model import MapPanel, Report, mean
-from rram_hil.storage.safe_files import replace
+from rram_hil.storage.safe_files import remove, replace
 from rram_hil.units import duration, minus, number, per_cent, points
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a page, whole or not at all. Raises `DataError` where it cannot be written."""
+    """Write a page, whole or not at all; control characters of names and texts stand as their
+    escapes. Raises `DataError` where it cannot be written.
+    """
     temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(printable(text), encoding="utf-8", newline="\n")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
     replace(temporary, path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from enum import IntFlag
+from enum import STRICT, IntFlag
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ SHORT_S = 1e-2
 """Conductance of a shorted cell."""
 
 
-class Fault(IntFlag):
+class Fault(IntFlag, boundary=STRICT):
     """What may be wrong with a cell; a line's fault is its cells' fault (`Cells.block`)."""
 
     NONE = 0

@@ -52,7 +52,7 @@ class FaultEntry(StrictModel):
     instrument: str = ""
     on: str = ""
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    seconds: NotNegativeSeconds = 0.0
+    seconds: Annotated[NotNegativeSeconds, Field(le=3600)] = 0.0
 
 
 Gain = Annotated[float, Field(gt=-0.5, lt=0.5)]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.resources import files
@@ -43,6 +42,8 @@ from rram_hil.validation import (
     PositiveSiemens,
     PositiveVolts,
     StrictModel,
+    parse_toml,
+    refused,
 )
 
 VoltsPerDecade = Annotated[NotNegative, Unit("V/decade")]
@@ -546,20 +547,17 @@ class DeviceModel(StrictModel):
             )
         else:
             try:
-                text = (folder / name).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
+                text = (folder / name).read_text(encoding="utf-8-sig")
+            except (OSError, ValueError) as error:
                 presets = ", ".join((*PRESETS, *FITTED_PRESETS))
                 raise ConfigError(
                     f"device model {name!r} is neither a preset ({presets}) nor a file: {error}"
                 ) from None
+        tables = parse_toml(text, f"device model {name}", "a device model")
         try:
-            return cls.model_validate(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"device model {name}: not valid TOML: {error}") from None
+            return cls.model_validate(tables)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"device model {name}: {key}: {first['msg']}") from None
+            raise refused(error, f"device model {name}", cls) from None
 
     @property
     def digest(self) -> str:

@@ -102,7 +102,12 @@ class ChipState:
             if self.fresh:
                 _create(path, end, identity)
             _check(path, end, identity)
-            self._map = np.memmap(path, dtype=np.uint8, mode="r+", shape=(end,))
+            try:
+                self._map = np.memmap(path, dtype=np.uint8, mode="r+", shape=(end,))
+            except OSError as error:
+                raise DataError(
+                    f"{path}: the chip's state cannot be opened: {error.strerror or error}"
+                ) from None
         for name, (kind, count) in shapes.items():
             size = np.dtype(kind).itemsize * count
             setattr(
@@ -121,7 +126,10 @@ class ChipState:
     def flush(self) -> None:
         """Bring the file to the disk."""
         if isinstance(self._map, np.memmap):
-            self._map.flush()
+            try:
+                self._map.flush()
+            except OSError as error:
+                raise DataError(f"the chip's state cannot be kept: {error}") from None
 
 
 def _create(path: Path, size: int, identity: dict[str, Any]) -> None:
@@ -154,8 +162,8 @@ def _check(path: Path, size: int, identity: dict[str, Any]) -> None:
     if not header.startswith(_MAGIC):
         raise DataError(f"{path}: not the state of a simulated chip")
     try:
-        found = json.loads(header[len(_MAGIC) :])
-    except ValueError:
+        found = dict(json.loads(header[len(_MAGIC) :]))
+    except (ValueError, TypeError, RecursionError):
         raise DataError(f"{path}: the header of the chip's state is damaged") from None
     different = [key for key in identity if found.get(key) != identity[key]]
     if different:

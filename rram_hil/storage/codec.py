@@ -46,6 +46,7 @@ from rram_hil.array import (
 )
 from rram_hil.errors import BenchError, DataError
 from rram_hil.hardware.driver import Identity
+from rram_hil.storage.fitting_types import field_types, fits
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 AnyArray: TypeAlias = NDArray[Any]
@@ -54,6 +55,19 @@ _LENGTH = struct.Struct("<I")
 _JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"), ensure_ascii=False)
 _NARROW = tuple(np.dtype(code) for code in ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4"))
 _SUMMARISED = ("inputs", "codes", "word_sums")
+_MOST_BYTES = 1 << 33
+"""Of one array read back: an array of one repeated element is as short in a record as one likes."""
+_MISFITS = (
+    BenchError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
+"""What records whose checksum is right and whose content is not may lead to."""
 _VALUES: tuple[type[Any], ...] = (
     *(Apply, Program, Multiply, CodedRead, WriteWords, Wait),
     *(ApplyResult, ProgramResult, MultiplyResult, CodedReadResult, WordsResult, WaitResult),
@@ -187,6 +201,8 @@ def decode(data: bytes | memoryview) -> Record:
             )
             at += column.nbytes
             whole = count == math.prod(shape)
+            if math.prod(shape) * np.dtype(dtype).itemsize > _MOST_BYTES:
+                raise ValueError(f"array {name!r} of shape {shape} is too large")
             arrays[name] = (
                 column.astype(dtype).reshape(shape)
                 if whole
@@ -195,8 +211,8 @@ def decode(data: bytes | memoryview) -> Record:
         if at != len(data):
             raise ValueError(f"{len(data) - at} bytes more than its columns need")
         return Record(head["kind"], head["meta"], arrays)
-    except (struct.error, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"damaged record: {error}") from None
+    except (struct.error, *_MISFITS) as error:
+        raise DataError(f"damaged record: {error!s:.200}") from None
 
 
 def flatten(value: Any, path: str, arrays: dict[str, AnyArray]) -> Json:
@@ -277,12 +293,17 @@ def restore_fields(
     it.
     """
     start = f"{path}." if path else ""
+    wanted = field_types(cls)
     try:
-        return cls(**{name: restore(value, start + name, arrays) for name, value in meta.items()})
+        values = {name: restore(value, start + name, arrays) for name, value in meta.items()}
+        for name, value in values.items():
+            if not fits(value, wanted.get(name, Any)):
+                raise TypeError(f"{name} is a {type(value).__name__}")
+        return cls(**values)
     except DataError:
         raise
-    except (BenchError, TypeError, ValueError, KeyError) as error:
-        raise DataError(f"{cls.__name__}: cannot be read back: {error}") from None
+    except _MISFITS as error:
+        raise DataError(f"{cls.__name__}: cannot be read back: {error!s:.200}") from None
 
 
 def _record(value: Operation | Result, summary: bool) -> Record:

@@ -210,10 +210,12 @@ class Failed:
         """The error as the protocol met it; of a class that a driver made, its attributes alone."""
         kind = _ERRORS.get(self.error, LinkError)
         known = {f.name for f in fields(kind)}
+        try:
+            kept = json.loads(self.data or "{}").items()
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise DataError(f"damaged journal: the error of an operation: {error}") from None
         data: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v
-            for k, v in json.loads(self.data or "{}").items()
-            if k in known
+            k: tuple(v) if isinstance(v, list) else v for k, v in kept if k in known
         }
         return kind(self.text, **data)
 

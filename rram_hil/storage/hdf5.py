@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import AnyArray
-from rram_hil.storage.safe_files import BINARY, sync, write_all
+from rram_hil.storage.safe_files import BINARY, release, sync, write_all
 
 LONG_CHUNK = 1 << 15
 SHORT_CHUNK = 1 << 8
@@ -85,8 +85,14 @@ class DiskFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read back at the position."""
         view = memoryview(buffer).cast("B")
-        os.lseek(self._fd, self._at, os.SEEK_SET)
-        found = os.read(self._fd, len(view))
+        found = b""
+        try:
+            os.lseek(self._fd, self._at, os.SEEK_SET)
+            found = os.read(self._fd, len(view))
+        except OSError as error:
+            self._error = self._error or DataError(
+                f"{self._path}: cannot be read back: {error.strerror or error}"
+            )
         view[: len(found)] = found
         view[len(found) :] = bytes(len(view) - len(found))
         for start, content in self._unwritten:
@@ -118,7 +124,7 @@ class DiskFile(io.RawIOBase):
     def close(self) -> None:
         """Close the file."""
         if not self.closed:
-            os.close(self._fd)
+            release(self._fd)
         super().close()
 
 

@@ -11,6 +11,7 @@ resuming cuts off. Damage anywhere else is an error.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
@@ -25,7 +26,17 @@ import numpy as np
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import AnyArray, decode, encode, flatten_fields, restore_fields
 from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header, Intent, Stamp
-from rram_hil.storage.safe_files import BINARY, lock, sync, sync_folder, unlock, write_all
+from rram_hil.storage.safe_files import (
+    BINARY,
+    disk,
+    lock,
+    release,
+    remove,
+    sync,
+    sync_folder,
+    unlock,
+    write_all,
+)
 from rram_hil.types import Closable
 
 _MAGIC = b"RHJ1"
@@ -71,9 +82,12 @@ def _frame(raw: _Raw, path: Path) -> Frame:
             f"{path}: frame {raw.sequence} is of unknown kind {raw.kind}; written by a newer"
             " version?"
         )
-    record = decode(raw.payload)
-    record.meta.pop(_STAMP, None)
-    frame: Frame = restore_fields(cls, record.meta, "", record.arrays)
+    try:
+        record = decode(raw.payload)
+        record.meta.pop(_STAMP, None)
+        frame: Frame = restore_fields(cls, record.meta, "", record.arrays)
+    except DataError as error:
+        raise DataError(f"{path}: frame {raw.sequence}: {error}") from None
     return frame
 
 
@@ -153,13 +167,10 @@ class JournalReader:
             break
         raise DataError(f"{self.path}: the journal has no header; the run never began")
 
-    def _open(self) -> BinaryIO:
-        try:
-            return self.path.open("rb")
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: journal cannot be read: {error.strerror or error}"
-            ) from None
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        with disk(f"{self.path}: journal cannot be read"), self.path.open("rb") as file:
+            yield file
 
     def _raws(self, file: BinaryIO) -> Iterator[_Raw]:
         self.frames = self.whole_bytes = self.cut_bytes = 0
@@ -324,14 +335,12 @@ class Journal(Closable):
         fd, held = _open_locked(path, os.O_CREAT)
         begun = False
         try:
-            with path.open("rb") as file:
-                for _ in JournalReader(path)._raws(file):
-                    raise DataError(
-                        f"{path}: holds a run already; resume it or choose another file"
-                    )
+            if holds_run(path):
+                raise DataError(f"{path}: holds a run already; resume it or choose another file")
             # No whole frame: a run that died before its header was written. Nothing is lost by
             # beginning again.
-            os.ftruncate(fd, 0)
+            with disk(f"{path}: journal cannot be begun"):
+                os.ftruncate(fd, 0)
             begun = True
             journal = cls(path, fd, os.urandom(8), header, 0, 0, held=held)
             journal.repeat(counted)
@@ -339,10 +348,10 @@ class Journal(Closable):
             journal.sync()
             sync_folder(path.resolve().parent)
         except BaseException:
-            os.close(fd)
+            release(fd)
             unlock(held)
             if begun:
-                path.unlink(missing_ok=True)
+                remove(path)
             raise
         return journal
 
@@ -358,7 +367,7 @@ class Journal(Closable):
         try:
             reader = JournalReader(path)
             last, charged = None, 0
-            with path.open("rb") as file:
+            with reader._open() as file:
                 for raw in reader._raws(file):
                     last = raw
                     charged = _charged(raw) or charged
@@ -367,11 +376,12 @@ class Journal(Closable):
             assert last is not None
             journal = cls(path, fd, last.journal_id, header, end, frames, cut_bytes, held)
             journal.stamp, journal.charged = _stamp(last), charged
-            os.ftruncate(fd, end)
-            os.lseek(fd, end, os.SEEK_SET)
+            with disk(f"{path}: the torn end of the journal cannot be cut off"):
+                os.ftruncate(fd, end)
+                os.lseek(fd, end, os.SEEK_SET)
             journal.sync()
         except BaseException:
-            os.close(fd)
+            release(fd)
             unlock(held)
             raise
         return journal
@@ -446,7 +456,7 @@ class Journal(Closable):
     def close(self) -> None:
         """Give the file free. Safe to call twice."""
         if self._fd >= 0:
-            os.close(self._fd)
+            release(self._fd)
             self._fd = -1
             unlock(self._held)
 
@@ -459,5 +469,5 @@ def _open_locked(path: Path, flags: int) -> tuple[int, Path | None]:
     try:
         return fd, lock(fd, path)
     except BaseException:
-        os.close(fd)
+        release(fd)
         raise

@@ -34,7 +34,7 @@ from rram_hil.storage.ledger_file import (
     parse,
     write_whole,
 )
-from rram_hil.storage.safe_files import lock, unlock
+from rram_hil.storage.safe_files import disk, lock, release, unlock
 from rram_hil.types import Closable, IntArray
 
 _PAST_MOST = 64
@@ -97,7 +97,8 @@ class Ledger(Closable):
         if not self._real.exists():
             write_whole(self._real, Content.new(self.chip_id, self.geometry))
             return
-        data = self._real.read_bytes()
+        with disk(f"{self._real}: ledger cannot be read"):
+            data = self._real.read_bytes()
         content, past_end, _ = parse(data, self._real, self.chip_id, self.geometry)
         if past_end == 0 or len(content.past) > _PAST_MOST:
             write_whole(self._real, content)
@@ -310,7 +311,7 @@ class Ledger(Closable):
     def _give_back(self) -> None:
         self._file = None
         while self._fds:
-            os.close(self._fds.pop())
+            release(self._fds.pop())
         while self._held:
             unlock(self._held.pop())
 

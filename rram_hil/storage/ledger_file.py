@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from rram_hil.array import Geometry
 from rram_hil.errors import DataError
-from rram_hil.storage.safe_files import BINARY, sync, write_all
+from rram_hil.storage.safe_files import BINARY, release, remove, sync, write_all
 from rram_hil.storage.safe_files import replace as move
 from rram_hil.types import IntArray
 
@@ -242,8 +242,8 @@ class _Parsed:
                 data[begin:end]
             ):
                 raise ValueError("its trailer is wrong")
-            self.identity: dict[str, Any] = json.loads(data[begin + _TRAILER.size : end])
-        except (ValueError, struct.error) as error:
+            self.identity: dict[str, Any] = dict(json.loads(data[begin + _TRAILER.size : end]))
+        except (ValueError, TypeError, RecursionError, struct.error) as error:
             raise self.damaged(str(error)) from None
         self.is_older = magic == _OLDER
         if (
@@ -394,10 +394,10 @@ def write_whole(path: Path, content: Content) -> None:
             write_all(fd, encode(content), str(temporary))
             sync(fd, str(temporary))
         finally:
-            os.close(fd)
+            release(fd)
         move(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 def open_file(path: Path, flags: int = 0) -> int:

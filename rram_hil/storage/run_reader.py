@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
@@ -16,6 +20,9 @@ from rram_hil.storage.frames import Scalar
 from rram_hil.storage.hdf5 import NO_VARIABLE
 from rram_hil.storage.run_layout import FORMAT, FORMAT_VERSION
 from rram_hil.types import Closable
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +47,55 @@ class MapStack:
     units: str
 
 
+_DAMAGE = (
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
+"""What h5py, NumPy and code that takes values from a file for what they should be may raise where
+the file is damaged.
+"""
+
+
+@contextlib.contextmanager
+def undamaged(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """For code that reads a run file: what a damaged one leads to becomes a `DataError` of one
+    line, `also` these errors. (`--debug` shows where it arose.)
+    """
+    try:
+        yield
+    except (*_DAMAGE, *also) as error:
+        raise DataError(
+            f"{path}: damaged, or not a whole run file: {type(error).__name__}: {error}"
+        ) from error
+
+
+class _Attributes(dict[str, Scalar]):
+    """Attributes of a run file by name. A name that is not there raises `DataError`."""
+
+    def __init__(self, path: Path, data: h5py.File) -> None:
+        super().__init__(_attributes(data))
+        self._path = path
+
+    def __missing__(self, name: str) -> Scalar:
+        raise DataError(f"{self._path}: damaged run file: it has no attribute {name!r}")
+
+
+def _guarded(method: Callable[Concatenate[RunFile, P], T]) -> Callable[Concatenate[RunFile, P], T]:
+    """A method of `RunFile` within `undamaged`."""
+
+    @functools.wraps(method)
+    def guarded(self: RunFile, *args: P.args, **kwargs: P.kwargs) -> T:
+        with undamaged(self.path, OSError):
+            return method(self, *args, **kwargs)
+
+    return guarded
+
+
 class RunFile(Closable):
     """A run file open for reading; close it or use `with`. Every method raises `DataError` for
     damaged content.
@@ -54,10 +110,11 @@ class RunFile(Closable):
         except OSError as error:
             raise DataError(f"{self.path}: not a run file, or a damaged one: {error}") from None
         try:
-            self.attributes: Mapping[str, Scalar] = _attributes(self._file)
-        except (OSError, RuntimeError, KeyError) as error:
+            with undamaged(self.path, OSError):
+                self.attributes: Mapping[str, Scalar] = _Attributes(self.path, self._file)
+        except DataError:
             self.close()
-            raise DataError(f"{self.path}: damaged run file: {error}") from None
+            raise
         version = self.attributes.get("file_format_version")
         if self.attributes.get("file_format") != FORMAT or not isinstance(version, int):
             self.close()
@@ -87,6 +144,7 @@ class RunFile(Closable):
             raise DataError(f"{self.path}: a run of chip {self.chip_id!r}, not of {chip_id!r}")
 
     @property
+    @_guarded
     def calibrations(self) -> Mapping[str, str]:
         """The calibration files in force during the run: their texts by name."""
         return {
@@ -94,6 +152,7 @@ class RunFile(Closable):
         }
 
     @property
+    @_guarded
     def tables(self) -> tuple[str, ...]:
         """Names for `table`: operations, steps, notes, settings and, where the run logged
         everything, cells and codes.
@@ -101,11 +160,13 @@ class RunFile(Closable):
         names = ("operations", "steps", "notes", "settings", "cells", "codes")
         return tuple(n for n in names if n in self._file)
 
+    @_guarded
     def rows(self, name: str) -> int:
         """Rows of a table."""
         columns = self._group(name)
         return 0 if not len(columns) else int(columns[next(iter(columns))].shape[0])
 
+    @_guarded
     def table(
         self, name: str, rows: slice = slice(None), columns: Iterable[str] | None = None
     ) -> dict[str, AnyArray]:
@@ -118,6 +179,7 @@ class RunFile(Closable):
         )
         return {n: self._column(group, n, rows) for n in wanted}
 
+    @_guarded
     def units(self, name: str) -> dict[str, str]:
         """Unit of each column of a table that has one."""
         group = self._group(name)
@@ -128,10 +190,12 @@ class RunFile(Closable):
         return self.table("operations")
 
     @property
+    @_guarded
     def map_names(self) -> tuple[str, ...]:
         """Names of the maps."""
         return tuple(self._group("maps"))
 
+    @_guarded
     def map(self, name: str) -> MapStack:
         """A map over time, by name ("conductance")."""
         group = self._group(f"maps/{name}")
@@ -143,15 +207,18 @@ class RunFile(Closable):
         )
 
     @property
+    @_guarded
     def result_names(self) -> tuple[tuple[str, str], ...]:
         """(step, name) of every saved array that is no map; the step as its group's name,
         "2_program".
         """
         results = self._group("results")
+        steps = sorted(results, key=_step_number)
         return tuple(
-            (s, n) for s in results for n, d in results[s].items() if "auxiliary" not in d.attrs
+            (s, n) for s in steps for n, d in results[s].items() if "auxiliary" not in d.attrs
         )
 
+    @_guarded
     def result(self, step: str | int, name: str) -> SavedData:
         """A saved array, by step (number, name, or both as in `result_names`) and name."""
         groups = [g for g in self._group("results") if str(step) in (g, *g.split("_", 1))]
@@ -167,6 +234,7 @@ class RunFile(Closable):
         attributes = {k: v for k, v in _attributes(data).items() if k not in _HDF5_ATTRIBUTES}
         return SavedData(self._read(data), dims, str(attributes.pop("units", "")), attributes)
 
+    @_guarded
     def words(self) -> NDArray[np.int32] | None:
         """On-chip words at the end of the run, shape of the chip; None where none was written."""
         return self._read(self._file["words/words"]) if "words" in self._file else None
@@ -202,6 +270,12 @@ class RunFile(Closable):
 
 
 _HDF5_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "dtype")
+
+
+def _step_number(group: str) -> tuple[int, str]:
+    """How the groups of steps are sorted: 2 before 10, names without a number last."""
+    number = group.partition("_")[0]
+    return (int(number), group) if number.isdecimal() else (sys.maxsize, group)
 
 
 def _is_variable(data: h5py.Dataset) -> bool:

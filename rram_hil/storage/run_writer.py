@@ -40,7 +40,7 @@ from rram_hil.storage.run_tables import (
     note_row,
     operation_row,
 )
-from rram_hil.storage.safe_files import replace
+from rram_hil.storage.safe_files import remove, replace
 
 
 def write_run_file(journal_path: str | Path, run_path: str | Path) -> None:
@@ -60,8 +60,10 @@ def write_run_file(journal_path: str | Path, run_path: str | Path) -> None:
         replace(temporary, run_path)
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{run_path}: run file cannot be written: {error}") from None
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DataError(f"{journal_path}: its frames do not belong together: {error!r}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 def _project(reader: JournalReader, file: h5py.File, sink: DiskFile) -> None:

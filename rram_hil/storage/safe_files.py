@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from rram_hil.errors import DataError
@@ -78,8 +79,7 @@ def lock(fd: int, path: Path) -> Path | None:
 def unlock(held: Path | None) -> None:
     """Take away the file that stood for a lock; None is fine."""
     if held is not None:
-        with contextlib.suppress(OSError):
-            held.unlink()
+        remove(held)
 
 
 def _in_use(path: Path, more: str = "") -> DataError:
@@ -128,7 +128,7 @@ def _remove_stale(held: Path, path: Path) -> None:
         raise _in_use(path) from None
     if not is_ours:
         raise _in_use(path)
-    aside.unlink(missing_ok=True)
+    remove(aside)
 
 
 def _runs(pid: int) -> bool:
@@ -159,13 +159,13 @@ def sync_folder(folder: Path) -> None:
     """
     if sys.platform == "win32":
         return
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError:
-        pass  # some network file systems have no fsync of folders; the file itself is on the disk
-    finally:
-        os.close(fd)
+    # Some network file systems have no fsync of folders; the file itself is on the disk.
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def write_all(fd: int, data: bytes | memoryview, what: str) -> None:
@@ -183,6 +183,29 @@ def write_all(fd: int, data: bytes | memoryview, what: str) -> None:
         raise DataError(
             f"{what}: cannot be written: the disk is full ({written} of {len(data)} bytes went in)"
         )
+
+
+def remove(path: Path) -> None:
+    """Take a temporary file away where it is there. A disk that refuses that as well must not hide
+    why the file is to go, so nothing is raised.
+    """
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def release(fd: int) -> None:
+    """Close a file whose content is on the disk already, or is given up; raises nothing."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def disk(what: str) -> Iterator[None]:
+    """Whatever the disk refuses within becomes a `DataError` that names the file `what`."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{what}: {error.strerror or error}") from None
 
 
 def replace(temporary: Path, path: Path) -> None:

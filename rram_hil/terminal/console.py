@@ -26,6 +26,7 @@ from rich.text import Text
 
 from rram_hil.array import ApplyResult, Charge, Operation, ProgramResult, Result
 from rram_hil.engine.engine import Watcher
+from rram_hil.errors import printable
 from rram_hil.statistics import Figure
 from rram_hil.units import count, duration, figure_text, units_of, value_text, words_of
 
@@ -68,6 +69,16 @@ def make_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
+def _text(text: str, style: str = "") -> Text:
+    """Plain text that does nothing on a terminal but stand there."""
+    return Text(printable(text), style=style)
+
+
+def _markup(text: str) -> str:
+    """The same for what takes markup."""
+    return escape(printable(text))
+
+
 class Output:
     """Everything that a command prints on standard output, in one style."""
 
@@ -80,15 +91,16 @@ class Output:
         if self._begun:
             self.console.print()
         self._begun = True
-        self.console.print(Text.assemble((text, "bold"), f"  {after}" if after else ""))
+        whole = Text.assemble((printable(text), "bold"), printable(f"  {after}" if after else ""))
+        self.console.print(whole)
 
     def line(self, text: str, style: str = "", *, indent: int = 0) -> None:
         """One paragraph of plain text."""
-        self.console.print(Padding(Text(text, style=style), (0, 0, 0, indent), expand=False))
+        self.console.print(Padding(_text(text, style), (0, 0, 0, indent), expand=False))
 
     def command(self, text: str) -> None:
         """A command to copy: never wrapped or cut."""
-        self.console.print(Text(f"  {text}", style="cyan"), soft_wrap=True)
+        self.console.print(_text(f"  {text}", "cyan"), soft_wrap=True)
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         """Names and values, two columns; empty values are left out."""
@@ -97,7 +109,7 @@ class Output:
         grid.add_column(overflow="fold")
         for name, value in rows:
             if value:
-                grid.add_row(name, Text(value))
+                grid.add_row(_text(name), _text(value))
         self.console.print(Padding(grid, (0, 0, 0, 2), expand=False))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -112,13 +124,13 @@ class Output:
         for name in columns:
             right = name.startswith(">")
             table.add_column(
-                escape(name.removeprefix(">")),
+                _text(name.removeprefix(">")),
                 justify="right" if right else "left",
                 no_wrap=right,
                 overflow="fold",
             )
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*map(_text, row))
         self.console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
 
@@ -181,7 +193,7 @@ class ProgressWatcher(Watcher):
         self._began_s = time.monotonic()
         self._told_s = -math.inf
         if self._bars is not None:
-            self._task = self._bars.add_task(escape(self._place), total=None, told="")
+            self._task = self._bars.add_task(_markup(self._place), total=None, told="")
         else:
             self._plain(f"step {self._place}")
 
@@ -209,7 +221,7 @@ class ProgressWatcher(Watcher):
 
     def _told(self) -> str:
         done = f"{count(self._pulses)} pulses, {count(self._reads)} reads"
-        return escape(f"{self._text}; {done}" if self._text else done)
+        return _markup(f"{self._text}; {done}" if self._text else done)
 
     def _finish_step(self) -> None:
         if not self.step_name:
@@ -229,4 +241,4 @@ class ProgressWatcher(Watcher):
         if self._bars is None and not self._lasting:
             return
         console = self._bars.console if self._bars is not None else self.console
-        console.print(Text(text), soft_wrap=True)
+        console.print(_text(text), soft_wrap=True)

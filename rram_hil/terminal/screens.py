@@ -23,7 +23,7 @@ from rram_hil.networks.placement import Place, places, rows_of
 from rram_hil.storage.ledger_file import read_ledger
 from rram_hil.storage.run_reader import read_run
 from rram_hil.terminal.console import Output, outcome_text
-from rram_hil.units import count, duration, field_text, quantity, ranges, scaled, units_of
+from rram_hil.units import count, duration, elapsed, field_text, quantity, ranges, scaled, units_of
 
 CELLS_SHOWN = 6
 
@@ -332,7 +332,7 @@ def show_outcome(outcome: RunOutcome, output: Output) -> None:
             f"{number} {name}",
             count(int(pulses)),
             count(int(reads)),
-            duration(math.nan if ended is None else float(ended - started)),
+            duration(math.nan if ended is None else elapsed(started, ended)),
         )
         for number, name, pulses, reads, started, ended in zip(
             *(steps[c] for c in ("step", "name", "pulses", "reads", "started_s", "ended_s")),

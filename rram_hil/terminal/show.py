@@ -21,12 +21,12 @@ from rram_hil.errors import DataError
 from rram_hil.networks.placement import from_table
 from rram_hil.statistics import UNCERTAINTY
 from rram_hil.storage.codec import AnyArray
-from rram_hil.storage.run_reader import RunFile, read_run
+from rram_hil.storage.run_reader import RunFile, read_run, undamaged
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import BINARY, lock, unlock
 from rram_hil.terminal.console import Output
 from rram_hil.terminal.screens import show_places
-from rram_hil.units import count, duration, figure_text, quantity, scaled
+from rram_hil.units import count, duration, elapsed, figure_text, quantity, scaled
 
 SAVES_SHOWN = 6
 """Of each map only the last so many saves are listed."""
@@ -50,14 +50,15 @@ def newest(path: Path) -> Iterator[RunFile]:
             if not journal.exists() or journal.stat().st_size == run.attributes.get(
                 "journal_bytes"
             ):
-                yield run
+                with undamaged(path):
+                    yield run
                 return
     elif not journal.exists():
         raise DataError(f"{path}: no such file")
     with tempfile.TemporaryDirectory(prefix="rram_hil_show_") as folder:
         newer = Path(folder) / "run.h5"
         write_run_file(journal, newer)
-        with read_run(newer) as run:
+        with read_run(newer) as run, undamaged(path):
             yield run
 
 
@@ -107,7 +108,7 @@ def _head(run: RunFile, path: Path, output: Output) -> None:
             ("operator", str(a["operator"])),
             ("temperature", "" if math.isnan(kelvin) else f"{kelvin:g} K"),
             ("began", f"{_utc(began)}{f', resumed {resumed} times' if resumed else ''}"),
-            ("ended", f"{_utc(ended)} ({duration(_seconds(began, ended))})" if ended else ""),
+            ("ended", f"{_utc(ended)} ({_lasted(began, ended)})" if ended else ""),
             ("instrument", _instrument(run)),
             ("calibration", _calibration(run)),
             ("protocols", str(a["protocols"])),
@@ -157,11 +158,15 @@ def _utc(text: str) -> str:
         return text
 
 
-def _seconds(began: str, ended: str) -> float:
+def _lasted(began: str, ended: str) -> str:
+    """How long a run lasted by the computer's clock, which may have been set meanwhile."""
     try:
-        return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
-    except ValueError:
-        return math.nan
+        seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+    except (ValueError, TypeError):  # no time, or one without its zone
+        return duration(math.nan)
+    if seconds < 0:
+        return "how long is not known: the computer's clock was set back meanwhile"
+    return duration(seconds)
 
 
 def _steps(run: RunFile, state: str, output: Output) -> None:
@@ -187,7 +192,7 @@ def _steps(run: RunFile, state: str, output: Output) -> None:
                 count(int(steps["pulses"][i])),
                 count(int(steps["reads"][i])),
                 count(int(operations["not_ok"][here].sum())),
-                duration(float(steps["ended_s"][i] - steps["started_s"][i])),
+                duration(elapsed(steps["started_s"][i], steps["ended_s"][i])),
             )
         )
     output.heading("Steps")

@@ -12,15 +12,22 @@ import threading
 from rram_hil.errors import LinkError
 
 
-class FarClock:
-    """A connection to the control socket "host:port" of a simulated bench. Safe for several
-    threads.
+def control_of(address: str) -> tuple[tuple[str, int], dict[str, str]]:
+    """Host and port of the control address "host:port" or "token@host:port" of a simulated bench,
+    and the keys that every request to it needs. Raises `ValueError` for what is none.
     """
+    token, _, place = address.rpartition("@")
+    host, _, port = place.rpartition(":")
+    return (host, int(port)), {"token": token} if token else {}
+
+
+class FarClock:
+    """A connection to the control socket of a simulated bench. Safe for several threads."""
 
     def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
         try:
-            self._socket = socket.create_connection((host, int(port)), timeout=30)
+            place, self._keys = control_of(address)
+            self._socket = socket.create_connection(place, timeout=30)
         except (OSError, ValueError) as error:
             raise LinkError(
                 f"clock of the simulated bench at {address!r}: cannot be reached: {error}"
@@ -40,7 +47,7 @@ class FarClock:
     def _ask(self, request: dict[str, object]) -> float:
         try:
             with self._lock:
-                self._stream.write(json.dumps(request).encode() + b"\n")
+                self._stream.write(json.dumps(request | self._keys).encode() + b"\n")
                 self._stream.flush()
                 line = self._stream.readline()
             return float(json.loads(line)["now_s"])

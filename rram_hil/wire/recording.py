@@ -9,7 +9,9 @@ readable.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import random
 import secrets
 import threading
@@ -17,7 +19,7 @@ import time
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, Self, get_args
+from typing import IO, Any, Literal, Self, get_args
 
 from rram_hil.errors import DataError, LinkError
 
@@ -100,7 +102,9 @@ class Recorder(_Seeded):
         """Close the file; safe to call twice."""
         with self._lock:
             if self._file is not None:
-                self._file.close()
+                # Every event was flushed; what a disk refuses now was told when it came.
+                with contextlib.suppress(OSError):
+                    self._file.close()
                 self._file = None
 
     def __enter__(self) -> Self:
@@ -109,7 +113,8 @@ class Recorder(_Seeded):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
         if kind is not None and not self.events:
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
 
 def read_traffic(path: str | Path) -> tuple[int, list[Event]]:
@@ -127,23 +132,34 @@ def read_traffic(path: str | Path) -> tuple[int, list[Event]]:
         try:
             entry = json.loads(line)
             if number > 1:
-                events.append(
-                    Event(
-                        float(entry["t"]),
-                        str(entry["link"]),
-                        entry["do"],
-                        entry["data"].encode("latin-1"),
-                    )
-                )
+                events.append(_event(entry))
             elif (entry["format"], entry["version"]) == (FORMAT, VERSION):
                 seed = int(entry["seed"])
             else:
                 raise DataError(f"{path}: not a recording of {FORMAT} version {VERSION}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: line {number} is not an event: {error!r}") from None
+        except _NO_EVENT as error:
+            raise DataError(f"{path}: line {number} is not an event: {error!r:.200}") from None
         if number > 1 and events[-1].do not in get_args(Deed):
-            raise DataError(f"{path}: line {number}: unknown event {events[-1].do!r}")
+            raise DataError(f"{path}: line {number}: unknown event {events[-1].do!r:.200}")
     return seed, events
+
+
+_NO_EVENT = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What a line of JSON that is no event may lead to."""
+
+
+def _event(entry: dict[str, Any]) -> Event:
+    time_s = float(entry["t"])
+    if not math.isfinite(time_s):
+        raise ValueError(f"the time {time_s} is none")
+    return Event(time_s, str(entry["link"]), entry["do"], entry["data"].encode("latin-1"))
 
 
 class Playback(_Seeded):

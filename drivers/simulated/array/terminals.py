@@ -6,7 +6,9 @@ Nothing here knows an instrument's dialect, and no instrument knows what its ter
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -132,16 +134,33 @@ class LooseFabric(Fabric):
         pass
 
 
+GIVE_WAY_S = 1e-3
+TURNS_AT_ONCE = 1000
+
+
 class Bus:
     """What the instruments of a rack share: clock, lock, trigger wires, TSP-Link nodes."""
 
     def __init__(self, clock: VirtualClock | None = None) -> None:
         self.clock = clock if clock is not None else VirtualClock()
         self.lock = threading.RLock()
+        self._turns = 0
         self.nodes: dict[int, Any] = {}
         """TSP-Link: node number -> the simulated TSP instrument."""
         self._wires: dict[Pin, set[Pin]] = {}
         self._listeners: dict[Pin, list[Callable[[], None]]] = {}
+
+    def give_way(self) -> None:
+        """Called at each reading of what may take long to simulate: now and then the other
+        instruments may answer their hosts meanwhile. Does nothing where nobody holds the lock.
+        """
+        self._turns += 1
+        if self._turns % TURNS_AT_ONCE:
+            return
+        with contextlib.suppress(RuntimeError):
+            self.lock.release()
+            time.sleep(GIVE_WAY_S)
+            self.lock.acquire()
 
     def wire(self, one: Pin, other: Pin) -> None:
         """Join two trigger lines."""

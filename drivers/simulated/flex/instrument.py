@@ -9,6 +9,7 @@ After the "Agilent B1500A/B1505A Programming Guide", edition 11: "Command Input 
 
 from __future__ import annotations
 
+import math
 import re
 from abc import abstractmethod
 from collections import deque
@@ -239,7 +240,13 @@ class FlexInstrument(SimulatedInstrument):
             raise FlexError(102)
         if not least <= len(words) <= most:
             raise FlexError(103)
-        reply = handler(Call(header, tuple(float(word) for word in words)))
+        numbers = tuple(float(word) for word in words)
+        if not all(map(math.isfinite, numbers)):
+            raise FlexError(120)
+        try:
+            reply = handler(Call(header, numbers))
+        except (ArithmeticError, ValueError, LookupError, TypeError):
+            raise FlexError(120) from None
         if reply is not None:
             self._reply = reply
 
@@ -287,7 +294,7 @@ class FlexInstrument(SimulatedInstrument):
     def _run_programs(self, call: Call) -> None:
         numbers = [int(n) for n in call.numbers]
         if call.header == "RU":
-            numbers = [n for n in range(numbers[0], numbers[1] + 1) if n in self._programs]
+            numbers = [n for n in sorted(self._programs) if numbers[0] <= n <= numbers[1]]
         for number in numbers:
             if number not in self._programs:
                 raise FlexError(161)

@@ -8,7 +8,9 @@ commands as patterns in the manual's own notation.
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +36,11 @@ class ScpiError(Exception):
 PARAMETER = ScpiError(-222, "Parameter data out of range")
 ILLEGAL = ScpiError(-224, "Illegal parameter value")
 MISSING = ScpiError(-109, "Missing parameter")
+EXECUTION = ScpiError(-200, "Execution error")
+UNFORESEEN = (ArithmeticError, ValueError, LookupError, TypeError, struct.error)
+"""What parameters that no check foresaw lead to: the instrument's own error, never the end of the
+connection.
+"""
 CONFLICT = ScpiError(-221, "Settings conflict")
 
 
@@ -77,7 +84,7 @@ class Call:
                 ILLEGAL if re.fullmatch(r"[A-Za-z_]+", word) else ScpiError(-104, "Data type error")
             )
         value = float(match[1]) * _unit(match[2])
-        if not low <= value <= high:
+        if not (low <= value <= high and math.isfinite(value)):
             raise PARAMETER
         return value
 
@@ -88,6 +95,8 @@ class Call:
             return word == "ON"
         try:
             return round(float(word)) != 0
+        except OverflowError:
+            raise PARAMETER from None
         except ValueError:
             raise ILLEGAL from None
 
@@ -242,6 +251,9 @@ class ScpiInstrument(SimulatedInstrument):
                 reply = self._unit(header, rest)
             except ScpiError as error:
                 self.push(error)
+                continue
+            except UNFORESEEN:
+                self.push(EXECUTION)
                 continue
             if reply is not None:
                 replies.append(reply if isinstance(reply, bytes) else reply.encode("latin-1"))

@@ -188,6 +188,7 @@ class KeithleySmu(ScpiInstrument):
 
     def wait(self, seconds: float) -> None:
         """Let virtual time pass."""
+        self.place.bus.give_way()
         self.place.bus.clock.advance(seconds)
 
     def apply(self) -> None:

@@ -8,6 +8,8 @@ false, "error": TEXT}`. Arrays travel as base64 of an .npy file.
 from __future__ import annotations
 
 import base64
+import contextlib
+import hmac
 import io
 import json
 import socket
@@ -25,6 +27,10 @@ from pydantic import ValidationError
 from rram_hil.errors import BenchError, ConfigError, LinkError
 from rram_hil.simulation.config import FaultEntry
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.validation import refused
+from rram_hil.wire.bench_clock import control_of
+
+from .listening import connections, in_thread
 
 
 class LinkFault(StrEnum):
@@ -80,11 +86,11 @@ def checked_fault(
     kind.
     """
     if not isinstance(entry, FaultEntry):
-        given = {key: value for key, value in entry.items() if key in FaultEntry.model_fields}
+        given = {key: value for key, value in entry.items() if key not in ("do", "token")}
         try:
             entry = FaultEntry.model_validate(given)
         except ValidationError as error:
-            raise ConfigError(f"fault {given}: {error.errors()[0]['msg']}") from None
+            raise refused(error, "fault", FaultEntry) from None
     name = entry.instrument or (instruments[0] if len(instruments) == 1 else "")
     if name not in instruments:
         raise ConfigError(
@@ -132,33 +138,64 @@ Handler = Callable[[dict[str, Any]], dict[str, Any]]
 """Answers one request; raises `BenchError` for what it does not understand."""
 
 
-class ControlServer:
-    """Serves control requests, each connection in a thread of its own, until the process ends."""
+LONGEST_REQUEST = 1 << 22
+"""Bytes of one request; a longer one is refused and ends its connection."""
+_NOT_UNDERSTOOD = (
+    BenchError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
+"""What a request that makes no sense may lead to."""
 
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+
+class ControlServer:
+    """Serves control requests, each connection in a thread of its own, until the process ends.
+
+    `address` is "host:port", or "token@host:port" where every request must bring that `token`.
+    """
+
+    def __init__(self, handler: Handler, token: str = "") -> None:
+        self._handler, self._token = handler, token
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        place = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.address = f"{token}@{place}" if token else place
         threading.Thread(target=self._accept, name="control", daemon=True).start()
 
     def _accept(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        for connection in connections(self._listener):
+            in_thread(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection, connection.makefile("rwb") as stream:
-            for line in stream:
-                try:
-                    answer: dict[str, Any] = {"ok": True} | self._handler(json.loads(line))
-                except (BenchError, ValueError, KeyError, TypeError) as error:
-                    answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
-                try:
-                    stream.write(json.dumps(answer).encode() + b"\n")
-                    stream.flush()
-                except OSError:
+        with (
+            contextlib.suppress(OSError),
+            connection,
+            connection.makefile("rwb") as stream,
+        ):
+            while line := stream.readline(LONGEST_REQUEST):
+                is_whole = line.endswith(b"\n") or len(line) < LONGEST_REQUEST
+                answer = self._answer(line if is_whole else b"")
+                stream.write(json.dumps(answer).encode() + b"\n")
+                stream.flush()
+                if not is_whole:
                     return
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise ConfigError("a request is a JSON object")
+            if self._token and not hmac.compare_digest(
+                str(request.get("token", "")).encode(), self._token.encode()
+            ):
+                raise ConfigError("this machine is shared: give the token of the control address")
+            return {"ok": True} | self._handler(request)
+        except _NOT_UNDERSTOOD as error:
+            return {"ok": False, "error": f"{type(error).__name__}: {error!s:.300}"}
 
 
 def pack_array(array: NDArray[Any]) -> str:
@@ -176,13 +213,13 @@ def unpack_array(text: str) -> NDArray[Any]:
 
 class BoardControl:
     """The client: what a test may do behind the back of a board's link, or a rack's. `address` is
-    "host:port".
+    "host:port" or "token@host:port".
     """
 
     def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
         try:
-            self._socket = socket.create_connection((host, int(port)), timeout=30)
+            place, self._keys = control_of(address)
+            self._socket = socket.create_connection(place, timeout=30)
         except (OSError, ValueError) as error:
             raise LinkError(f"control socket {address!r}: cannot be reached: {error}") from None
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -191,7 +228,7 @@ class BoardControl:
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """One request and its answer. Raises `ConfigError` with what the far side did not like."""
         try:
-            self._stream.write(json.dumps({"do": do} | arguments).encode() + b"\n")
+            self._stream.write(json.dumps({"do": do} | self._keys | arguments).encode() + b"\n")
             self._stream.flush()
             line = self._stream.readline()
         except OSError as error:

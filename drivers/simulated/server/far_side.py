@@ -14,8 +14,19 @@ from rram_hil.array import Cells
 from rram_hil.errors import ConfigError
 from rram_hil.simulation.chip import Fault, SimulatedChip
 from rram_hil.simulation.config import FaultEntry
+from rram_hil.validation import shown
 
 from .control import pack_array
+
+LONGEST_S = 1e10
+"""Of one advance of the clock: centuries."""
+
+
+def _seconds(given: object) -> float:
+    """How far a clock is to go on. Raises `ConfigError` for what is no time, or goes back."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= LONGEST_S:
+        raise ConfigError(f"seconds: {shown(given)}: must be a number from 0 to {LONGEST_S:g}")
+    return float(given)
 
 
 class FarSide(ABC):
@@ -78,7 +89,7 @@ class FarSide(ABC):
         do = request["do"]
         if do == "advance":
             with self.chip_lock:
-                return {"now_s": self.advance(float(request["seconds"]))}
+                return {"now_s": self.advance(_seconds(request["seconds"]))}
         if do == "truth":
             with self.chip_lock:
                 return {"npy": pack_array(self.truth(request["name"]))}

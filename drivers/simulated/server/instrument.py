@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import select
 import socket
 import threading
 import time
@@ -22,8 +21,10 @@ from rram_hil.simulation.config import Timing
 
 from ..array.terminals import Loads, Place
 from .control import FaultQueue, Injected, LinkFault
+from .listening import connections, in_thread
 
 LONGEST_LINE = 1 << 20
+SLOWEST_HOST_S = 10.0
 BEFORE = frozenset(
     {
         LinkFault.DISCONNECT_REQUEST,
@@ -155,15 +156,10 @@ class InstrumentServer:
                 host.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
-        while True:
-            try:
-                host, _ = self._listener.accept()
-            except OSError:
-                return
-            host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for host in connections(self._listener):
             self.connections += 1
             self._hosts.add(host)
-            threading.Thread(target=self._serve, args=(host,), daemon=True).start()
+            in_thread(self._serve, host)
 
     def _serve(self, host: socket.socket) -> None:
         with self.instrument.place.bus.lock:
@@ -173,11 +169,17 @@ class InstrumentServer:
         try:
             while data := host.recv(1 << 16):
                 pending += data
-                while (end := self.instrument.line_end(pending)) >= 0:
+                if turn.is_overrun:
+                    turn.is_overrun = not _cut_to_next_line(pending)
+                while not turn.is_overrun and (end := self.instrument.line_end(pending)) >= 0:
                     line = bytes(pending[:end]).rstrip(b"\r")
                     del pending[: end + 1]
                     if not self._message(host, line, turn):
                         return
+                if len(pending) > LONGEST_LINE:
+                    with self.instrument.place.bus.lock:
+                        self.instrument.overrun()
+                    turn.is_overrun = not _cut_to_next_line(pending)
                 # What came together with a line already answered was sent without waiting: the same
                 # turn.
                 turn.is_new = turn.is_new or (turn.is_answered and not pending)
@@ -243,22 +245,31 @@ class InstrumentServer:
             reply = reply[: len(reply) // 2]
         if kind is LinkFault.GARBAGE:
             reply = NOISE + reply
+        # A host that does not read must not hold the process for ever; the time runs anew with
+        # every piece that goes.
         left = memoryview(reply)
+        host.settimeout(SLOWEST_HOST_S)
         while left:
-            # A host that does not read must not hold the process for ever.
-            _, ready, _ = select.select([], [host], [], 10.0)
-            if not ready:
-                return False
             left = left[host.send(left) :]
+        host.settimeout(None)
         return True
+
+
+def _cut_to_next_line(pending: bytearray) -> bool:
+    """Drop what belongs to a message that is longer than any may be; whether its end was in it."""
+    end = pending.find(b"\n")
+    del pending[: end + 1 if end >= 0 else len(pending)]
+    return end >= 0
 
 
 class _Turn:
     """Where one connection stands: whether the next message begins a new turn, whether this one has
-    had a reply, whether nothing is answered any more.
+    had a reply, whether nothing is answered any more, whether bytes up to the next line feed belong
+    to a message that is lost.
     """
 
     def __init__(self) -> None:
         self.is_new = True
         self.is_answered = False
         self.is_stuck = False
+        self.is_overrun = False

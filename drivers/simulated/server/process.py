@@ -23,6 +23,7 @@ from rram_hil.simulation.config import Simulation
 
 from .control import ControlServer
 from .far_side import FarSide
+from .listening import control_token
 
 START_S = 60.0
 
@@ -111,7 +112,9 @@ def serve(build: Callable[[FarSideRequest], FarSide]) -> None:
     except (BenchError, OSError) as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return
-    addresses = far_side.addresses | {"control": ControlServer(far_side.control).address}
+    addresses = far_side.addresses | {
+        "control": ControlServer(far_side.control, control_token()).address
+    }
     threading.Thread(target=_end_with_parent, args=(far_side,), name="parent", daemon=True).start()
     print(json.dumps(addresses), flush=True)
     far_side.serve()

@@ -133,6 +133,7 @@ class TspInstrument(SimulatedInstrument):
 
     def elapse(self, seconds: float) -> None:
         """Let time pass, with that of the lines run so far; what is due meanwhile happens."""
+        self.place.bus.give_way()
         clock = self.place.bus.clock
         end_s = clock.now_s + max(seconds, 0.0) + self._run_time_s()
         while self.events.run_next(end_s):
