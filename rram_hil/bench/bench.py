@@ -131,9 +131,10 @@ class Bench:
         `ledger_warning` then says whether the ledger was made just now for a chip that its board
         knows from before.
 
-        Raises `DataError` where another run has the ledger or it is of another chip, `BenchError`
-        of the driver.
+        Raises `ConfigError` for limits that the bench cannot keep, `DataError` where another run
+        has the ledger or it is of another chip, `BenchError` of the driver.
         """
+        self.driver.check_limits()
         # The ledger first: where another process works on this chip, no output may be touched.
         self.ledger = Ledger(
             self.file.ledger_path,
