@@ -16,7 +16,7 @@ import numpy as np
 
 from rram_hil.types import FloatArray
 
-from .gum import Fit, solve
+from .gum import Fit, refuse_contradictions, solve
 
 _ROUNDS = 5
 _FIXED = 1e-9
@@ -111,6 +111,8 @@ def fit_converters(
             full, np.append(around, targets), np.append(variance, spreads**2), spread, seen.freedom
         )
         true, curve, wrong = np.split(fit.found, (levels, levels + points))
+    names = {levels + points + i: f"the one of {ohm:g} ohm" for i, ohm in enumerate(seen.ohm)}
+    refuse_contradictions(fit, spread, names, "is each what is said, and connected?")
     return _curve(fit, seen.volts, 0), _curve(fit, nodes, levels)
 
 
