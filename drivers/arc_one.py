@@ -13,10 +13,18 @@ Cells: row r is word r + 1, column c is bit c + 1. The board knows one voltage, 
 cell: BL - SL of a step. Levels of WL are ignored, as in every 1R array. Positive volts are sent as
 they are.
 
-How lost lines are found: the board acknowledges nothing and loses lines that come too fast. Lines
-are paced; a pulse is always sent as job 3, whose reading is its acknowledgement; and addresses 1 to
-3 are sent as 001 to 003 (unverified), so that the rest of a job that has lost a line is never a job
-of its own. Any lost line then leaves fewer floats than were asked for.
+Lines that are lost or come twice: the board acknowledges nothing and has no checksums, so the order
+of what is sent must make either harmless (docs/safety.md, "Links as they are in a lab").
+- Only a job's first line is spelled like a job: whole numbers that are arguments are sent with a
+  decimal point ("14.0"; unverified, but the board confirms a session that is begun so). What is
+  left of a job without its first line is no job.
+- A line of zero follows every job. Where one was lost it takes the last place of the arguments: a
+  pulse of no width, a reading of no cell.
+- The read voltage is set by nothing but the session's job, which the board confirms. It stands
+  behind the scheme of unselected lines, sent as 0 there: a line that came twice leaves 0 V. Other
+  schemes are set by a job of their own.
+- Readings are taken of a rectangle from the first cell on, without any address, and counted: lines
+  lost or doubled give another number of values. What a pulse job replies is its acknowledgement.
 """
 
 from __future__ import annotations
@@ -25,7 +33,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -48,7 +56,6 @@ from rram_hil.array import (
     Wait,
     WaitResult,
     check,
-    pulses_of,
 )
 from rram_hil.array import Span as TimeSpan
 from rram_hil.errors import (
@@ -61,10 +68,11 @@ from rram_hil.errors import (
 )
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.units import Amperes, Ohms, Seconds
+from rram_hil.units import Amperes, Ohms, Seconds, Unit
 from rram_hil.validation import FiniteVolts
 from rram_hil.wire.bench_clock import FarClock
 from rram_hil.wire.link import Link
+from rram_hil.wire.link_keys import LinkKeys
 from rram_hil.wire.open_link import make_link
 
 from .dialects.arc_one_modules import (
@@ -101,7 +109,6 @@ __all__ = [
 ]
 
 BAUD = 921600
-PARITY = "E"
 LARGEST_SIDE = 32
 LINE_S = 1e-3
 """Shortest time between two lines; below about half of it the board loses some."""
@@ -119,15 +126,23 @@ READ_MODES = {"classic": 0, "tia": 1, "tia4p": 2}
 TIA4P_NEGATIVE = 3
 SESSIONS = {"local": 0, "external": 1, "external to local": 2}
 OFFLINE = 3
+CONFIRMATION = b"1\n"
+PADDING = "0.000000e+00"
+"""A line that is no job, and as an argument no volts, no width and no cell."""
 SNEAK_PATH = {Scheme.THIRD: 0, Scheme.HALF: 1, Scheme.FLOATING: 256}
 FLOAT = np.dtype("<f4")
 
 
-class ArcOneConfig(DriverConfig):
+class ArcOneConfig(LinkKeys, DriverConfig):
     """Section `[driver]` of a bench with `name = "arc-one"`."""
 
-    port: str = Field(
-        default="", description="serial port (COM3, /dev/ttyACM0) or URL (socket://host:port)"
+    ADDRESS: ClassVar[str] = "port"
+
+    baud: Annotated[int, Unit("Bd"), Field(ge=300)] = Field(
+        default=BAUD, description="line rate, which the board does not let one choose"
+    )
+    parity: Literal["none", "even", "odd", "mark", "space"] = Field(
+        default="even", description="parity bit, as the board has it"
     )
     read_mode: Literal["classic", "tia", "tia4p"] = Field(
         default="tia4p", description="how the board reads"
@@ -172,9 +187,6 @@ class ArcOneConfig(DriverConfig):
     read_floor_a: Annotated[Amperes, Field(ge=0)] = Field(
         default=0.0, description="the same, amperes"
     )
-    timeout_s: Annotated[Seconds, Field(ge=0.05, le=60)] = Field(
-        default=2.0, description="longest silence of the board"
-    )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2, description="how often a read is repeated"
     )
@@ -216,34 +228,21 @@ class Retention:
 
 @dataclass(frozen=True)
 class _Job:
-    """Lines of one job, the bytes of its reply, and how long it keeps the board busy (s)."""
+    """Lines of one job, how many floats it replies, and how long it keeps the board busy (s)."""
 
     lines: tuple[str, ...]
-    reply: int = 0
-    length_s: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Action:
-    """What every cell takes next: a pulse, a reading, or both. `column` is the reading's place in
-    the result, -1 without one.
-    """
-
-    pulse_v: FloatArray | None
-    width_s: float
-    read_v: FloatArray | None
-    column: int
+    replies: int
+    length_s: float
 
 
 class ArcOne(Driver):
     """An ArC ONE board.
 
-    Reads of a whole array are one job ("read all"), of a part one masked job. Pulses go out as one
-    paced burst of pulse-and-read jobs, their readings come back as one stream. Without a stop
-    condition every cell takes all steps before the next one begins; with one, the host drives the
-    whole batch step by step. A reading uses the board's own integration (`read_cycles`), whatever
-    the step's width. `transactions`, `bytes_sent` and `bytes_received` count what went over the
-    link.
+    A read is one job, of the smallest rectangle from the array's first cell on that holds the cells
+    asked for. The pulses of a step go out as one paced burst, each acknowledged; all cells take a
+    step before the next one begins. A reading uses the board's own integration (`read_cycles`),
+    whatever the step's width. `transactions`, `bytes_sent` and `bytes_received` count what went
+    over the link.
 
     The board keeps no records and cannot be asked what it drives. After anything that went wrong
     with a stress under way it is reset, and `UnknownOutcomeError` says so; reads are repeated.
@@ -289,7 +288,8 @@ class ArcOne(Driver):
         self._version: tuple[int, int] | None = None
         self._armed = False
         self._in_session = False
-        self._scheme = Scheme(config.unselected)
+        self._scheme = Scheme.THIRD
+        self._read_v = math.nan
         self._may_abort = False
         self._line_due_s = 0.0
 
@@ -303,7 +303,9 @@ class ArcOne(Driver):
         with self._lock:
             self._is_known = self._armed = self._in_session = False
             if self._link is None:
-                self._link = make_link(self._settings.port, self.traffic, baud=BAUD, parity=PARITY)
+                self._link = make_link(
+                    self._settings.port, self.traffic, **self._settings.link_settings()
+                )
             try:
                 self._link.close()
                 self._link.open()
@@ -378,7 +380,7 @@ class ArcOne(Driver):
                 raise self.refuse(f"a native {type(operation).__name__}", "single steps and waits")
             self._check(operation)
             what = f"operation {number}{f' ({operation.label})' if operation.label else ''}"
-            with self._working(what, operation.unselected):
+            with self._working(what):
                 return self._apply(operation, what)
 
     @override
@@ -476,7 +478,7 @@ class ArcOne(Driver):
             )
         count = math.floor(duration_s / step_s + 1e-9) + 1
         reading = Apply(
-            cells, (Step(self._settings.read_v, 0.0, 0.0, SHORTEST_S, "current"),), self._scheme
+            cells, (Step(self._settings.read_v, 0.0, 0.0, SHORTEST_S, "current"),), Scheme.INHIBIT
         )
         with self._lock:
             started = self.now_s()
@@ -537,96 +539,38 @@ class ArcOne(Driver):
                 )
 
     def _apply(self, operation: Apply, what: str) -> ApplyResult:
+        """Step by step, all cells that have not met a stop condition in each."""
         n, m = len(operation.cells), operation.measurements
-        ohm = np.full((n, m), np.nan)
-        volts, ran = np.full((n, m), np.nan), np.zeros((n, m), dtype=np.bool_)
+        ohm, volts = np.full((n, m), np.nan), np.full((n, m), np.nan)
         pulses = np.zeros(n, dtype=np.int64)
-        stresses = bool(pulses_of(operation, self.limits).any())
-        actions = self._actions(operation)
+        active, column = np.arange(n), 0
         started = self.now_s()
-        by_step = operation.stop is not None or all(a.pulse_v is None for a in actions)
-        if not by_step:
-            jobs = _Jobs(self, operation.cells)
-            for i in range(n):
-                for action in actions:
-                    jobs.add(i, action)
-            ohms = self._burst(jobs.jobs, what, harmless=not stresses)
-            jobs.put(ohms, ohm)
-            for action in actions:
-                self._count(action, np.arange(n), pulses, volts, ran)
-        else:
-            active = np.arange(n)
-            for action in actions:
-                if active.size == 0:
-                    break
-                if action.pulse_v is None:
-                    self._read(operation.cells, active, action, what, ohm)
-                else:
-                    jobs = _Jobs(self, operation.cells)
-                    for at in active:
-                        jobs.add(int(at), action)
-                    ohms = self._burst(jobs.jobs, what, harmless=not self._is_stress(action))
-                    jobs.put(ohms, ohm)
-                self._count(action, active, pulses, volts, ran)
-                if operation.stop is not None and action.column >= 0:
-                    active = active[~self._stops(operation, active, ohm[active, action.column])]
+        for step in operation.steps * operation.repeat:
+            if active.size == 0:
+                break
+            cells, level = operation.cells[active], step.cell_v(n)[active]
+            if step.measure == "no":
+                stressed = np.abs(level) > self.limits.read_v
+                self._pulse(cells, level, step.width_s, operation.unselected, what, pulses.any())
+                pulses[active] += stressed
+                continue
+            ohm[active, column] = self._read(cells, level, operation.unselected, what, pulses.any())
+            volts[active, column] = level
+            if operation.stop is not None:
+                active = active[~self._stops(operation, active, ohm[active, column])]
+            column += 1
+        ran = ~np.isnan(volts)
         status = self._status(ohm)
         status[~ran] = Status.NOT_RUN
         conductance = conductance_of(ohm, status)
         span = TimeSpan(started, self.now_s())
         # The board gives no times: they are spread evenly over the operation.
-        order = np.arange(n * m).reshape(m, n).T if by_step else np.arange(n * m).reshape(n, m)
+        order = np.arange(n * m).reshape(m, n).T
         stamps = span.started_s + (span.ended_s - span.started_s) * (order + 1) / max(1, n * m)
         stamps[~ran] = np.nan
         return ApplyResult(
             volts * conductance, conductance, status, stamps, pulses, ran.sum(axis=1), span
         )
-
-    def _actions(self, operation: Apply) -> list[_Action]:
-        """The steps, repeats written out; a pulse takes the reading after it along where that is at
-        one voltage.
-        """
-        n = len(operation.cells)
-        steps = operation.steps * operation.repeat
-        actions: list[_Action] = []
-        column, k = 0, 0
-        while k < len(steps):
-            volts = steps[k].cell_v(n)
-            if steps[k].measure == "current":
-                actions.append(_Action(None, 0.0, volts, column))
-                column, k = column + 1, k + 1
-                continue
-            after = (
-                steps[k + 1].cell_v(n)
-                if k + 1 < len(steps) and steps[k + 1].measure == "current"
-                else None
-            )
-            if after is not None and np.all(after == after[:1]):
-                actions.append(_Action(volts, steps[k].width_s, after, column))
-                column, k = column + 1, k + 2
-            else:
-                actions.append(_Action(volts, steps[k].width_s, None, -1))
-                k += 1
-        return actions
-
-    def _is_stress(self, action: _Action) -> bool:
-        return action.pulse_v is not None and bool(
-            np.any(np.abs(action.pulse_v) > self.limits.read_v)
-        )
-
-    def _count(
-        self,
-        action: _Action,
-        at: IntArray,
-        pulses: IntArray,
-        volts: FloatArray,
-        ran: NDArray[np.bool_],
-    ) -> None:
-        if action.pulse_v is not None:
-            pulses[at] += np.abs(action.pulse_v[at]) > self.limits.read_v
-        if action.read_v is not None:
-            volts[at, action.column] = action.read_v[at]
-            ran[at, action.column] = True
 
     def _stops(self, operation: Apply, at: IntArray, ohm: FloatArray) -> NDArray[np.bool_]:
         """Which of the cells at `at` have met the stop condition; a current over range counts as
@@ -643,38 +587,41 @@ class ArcOne(Driver):
             done |= conductance <= stop.below_s
         return done
 
-    def _read(
-        self, cells: Cells, at: IntArray, action: _Action, what: str, ohm: FloatArray
+    def _pulse(
+        self,
+        cells: Cells,
+        level_v: FloatArray,
+        width_s: float,
+        scheme: Scheme,
+        what: str,
+        stressed: bool,
     ) -> None:
-        """Read some cells of a batch, one job for each read voltage among them."""
-        assert action.read_v is not None
-        for volts in np.unique(action.read_v[at]):
-            here = at[action.read_v[at] == volts]
-            ohms = self._burst(
-                [self._set_read(float(volts)), self._read_job(cells[here])], what, harmless=True
-            )
-            if here.size == self.geometry.size and here.size > 1:
-                ohms = ohms[cells[here].index(self.geometry)]
-            ohm[here, action.column] = ohms
-
-    def _read_job(self, cells: Cells) -> _Job:
-        """The one job that reads these cells: one, all (in the order of the array), or a masked
-        part (in theirs).
+        """One pulse on each cell (job 3, whose reading acknowledges it). `stressed`: the operation
+        has given pulses before.
         """
-        n, words, bits = len(cells), str(self.geometry.rows), str(self.geometry.columns)
-        length_s = n * self._settings.read_s
-        if n == 1:
-            return _Job(("1", *_address(cells, 0)), FLOAT.itemsize, length_s)
-        if n == self.geometry.size:
-            return _Job(("2", "1", words, bits), n * FLOAT.itemsize, length_s)
-        devices = [line for i in range(n) for line in _address(cells, i)]
-        return _Job(("2", "2", words, bits, str(n), *devices), n * FLOAT.itemsize, length_s)
+        length_s = self._settings.read_s + width_s
+        jobs = [
+            _Job(_lines("3", *_address(cells, i), real(volts), real(width_s)), 1, length_s)
+            for i, volts in enumerate(level_v.tolist())
+        ]
+        harmless = bool(np.all(np.abs(level_v) <= self.limits.read_v))
+        self._burst(jobs, what, self._settings.read_v, scheme, harmless=harmless, stressed=stressed)
 
-    def _set_read(self, volts: float) -> _Job:
-        mode = READ_MODES[self._settings.read_mode]
-        if mode == READ_MODES["tia4p"] and volts < 0:
-            mode = TIA4P_NEGATIVE
-        return _Job(("01", str(mode), real(volts)))
+    def _read(
+        self, cells: Cells, level_v: FloatArray, scheme: Scheme, what: str, stressed: bool
+    ) -> FloatArray:
+        """Resistances (ohm) of cells, one job for each read voltage among them."""
+        words = int(cells.row.max()) + 1
+        # Two columns or more: one line too many then never leaves the number of values as it is.
+        bits = max(int(cells.column.max()) + 1, min(2, self.geometry.columns))
+        size = words * bits
+        job = _Job(_lines("2", 1, words, bits), size, size * self._settings.read_s)
+        ohm = np.full(len(cells), np.nan)
+        for volts in np.unique(level_v):
+            here = level_v == volts
+            found = self._burst([job], what, float(volts), scheme, harmless=True, stressed=stressed)
+            ohm[here] = found[cells.row[here] * bits + cells.column[here]]
+        return ohm
 
     def _wait(self, seconds: float) -> WaitResult:
         started = self.now_s()
@@ -695,21 +642,22 @@ class ArcOne(Driver):
     def _module(self, cells: Cells, settings: Module) -> Triplets:
         self._check_module(cells, settings)
         what = f"{settings.NAME} of {len(cells)} cells"
-        with self._lock, self._working(what, self._scheme):
+        with self._lock, self._working(what):
             started = self.now_s()
             read_s = self._settings.read_s * settings.reads
             try:
-                self._send(*self._set_read(self._settings.read_v).lines)
-                self._send(*settings.lines(), str(len(cells)))
+                self._conditions(self._settings.read_v, Scheme.INHIBIT)
+                self._send(*_lines(*settings.lines(), len(cells)))
                 streams = []
                 for i in range(len(cells)):
                     self._transactions += 1
-                    self._send(*_address(cells, i))
+                    self._send(*_lines("", *_address(cells, i))[1:])
                     length_s = (settings.length_s + read_s) / settings.terminators
                     streams.append(
                         [self._triplets(length_s, what) for _ in range(settings.terminators)]
                     )
                 self._expect_silence(what)
+                self._send(PADDING)
             except AbortedError:
                 raise
             except BaseException as error:
@@ -731,7 +679,9 @@ class ArcOne(Driver):
         for step in settings.extremes():
             if np.any(step.cell_v(1) != 0):
                 check(
-                    Apply(cells, (step,), self._scheme, settings.cut_a), self.geometry, self.limits
+                    Apply(cells, (step,), Scheme(self._settings.unselected), settings.cut_a),
+                    self.geometry,
+                    self.limits,
                 )
         if len(cells) == 0:
             raise ConfigError(f"{settings.NAME}: no cells are given")
@@ -765,10 +715,8 @@ class ArcOne(Driver):
         sizes = [len(part) for _, _, part in parts]
         device = np.repeat(np.array([i for i, _, _ in parts], dtype=np.int64), sizes)
         cycle = np.repeat(np.array([c for _, c, _ in parts], dtype=np.int64), sizes)
-        pulses = np.array(
-            [settings.pulses(table[device == i, 1], self.limits.read_v) for i in range(len(cells))],
-            dtype=np.int64,
-        )
+        counts = [settings.pulses(part, self.limits.read_v) for part in streams]
+        pulses = np.array(counts, dtype=np.int64)
         status = self._status(table[:, 0])
         return Triplets(
             cells, device, cycle, table[:, 0], table[:, 1], table[:, 2], status, pulses, span
@@ -777,10 +725,8 @@ class ArcOne(Driver):
     # Transactions
 
     @contextlib.contextmanager
-    def _working(self, what: str, scheme: Scheme) -> Iterator[None]:
-        """In a session, with the scheme of unselected lines; waits inside end with `AbortedError`
-        when `cancel` is set.
-        """
+    def _working(self, what: str) -> Iterator[None]:
+        """In a session; waits inside end with `AbortedError` when `cancel` is set."""
         self._connected()
         if not self._armed:
             raise InstrumentError(
@@ -792,37 +738,42 @@ class ArcOne(Driver):
         try:
             if not (self._in_session and self._opened(reopen=True).is_open):
                 self._start_session(SESSIONS[self._settings.session])
-            wanted = Scheme(self._settings.unselected) if scheme is Scheme.INHIBIT else scheme
-            if wanted is not self._scheme:
-                # Until a session is started again, in which the scheme is the configured one.
-                self._in_session = False
-                self._send("011", str(self._settings.read_cycles), str(SNEAK_PATH[wanted]))
-                self._scheme, self._in_session = wanted, True
             yield
         finally:
             self._may_abort = False
 
-    def _burst(self, jobs: Sequence[_Job], what: str, *, harmless: bool) -> FloatArray:
+    def _burst(
+        self,
+        jobs: Sequence[_Job],
+        what: str,
+        read_v: float,
+        scheme: Scheme,
+        *,
+        harmless: bool,
+        stressed: bool,
+    ) -> FloatArray:
         """Send jobs and return the floats that they reply; harmless ones are repeated where the
-        link loses something.
+        link loses something. `stressed`: the operation has given pulses before this.
         """
         failure: LinkError | None = None
-        sent = False
+        sent = stressed
         for _ in range(self._settings.retries + 1 if harmless else 1):
-            if not self._in_session:
-                self._start_session(SESSIONS[self._settings.session])
-            before = self.bytes_sent
+            before = math.inf
             try:
+                if not self._in_session:
+                    self._start_session(SESSIONS[self._settings.session])
+                self._conditions(read_v, scheme)
+                before = self.bytes_sent
                 return self._streamed_floats(jobs, what)
             except AbortedError:
                 raise
             except BaseException as error:
-                sent = sent or self.bytes_sent > before
+                sent = sent or (not harmless and self.bytes_sent > before)
                 _, off = self._recovered()
                 if not isinstance(error, LinkError):
                     raise
                 failure = LinkError(f"{error}; {off}")
-        if harmless or not sent:
+        if not sent:
             raise LinkError(f"{failure}; {what} gave no pulse and may be repeated")
         raise UnknownOutcomeError(
             f"{failure}; {what} may have been carried out: read its cells before going on"
@@ -833,12 +784,12 @@ class ArcOne(Driver):
         counted, not trusted.
         """
         self._transactions += 1
-        ends = np.cumsum([job.reply for job in jobs])
+        ends = FLOAT.itemsize * np.cumsum([job.replies for job in jobs])
         lengths = np.cumsum([job.length_s for job in jobs])
         data = bytearray()
         collected = 0
         for i, job in enumerate(jobs):
-            self._send(*job.lines)
+            self._send(*job.lines, PADDING)
             if i + 1 < len(jobs):
                 self._sleep(job.length_s, what)
             if i - collected >= OUTSTANDING:
@@ -922,28 +873,19 @@ class ArcOne(Driver):
         """Reset, then the session's settings, confirmed by the board. Raises `LinkError` where it
         does not.
         """
-        config = self._settings
         self._in_session = False
-        self._scheme = Scheme(config.unselected)
-        init = ("0", config.read_cycles, self.geometry.rows, self.geometry.columns)
         said = "b''"
         before, self._may_abort = self._may_abort, False
         try:
             for _ in range(ATTEMPTS):
+                link = self._opened(reopen=True)
                 try:
-                    link = self._opened(reopen=True)
                     self._send("00")
                     self._sleep(RESET_S)
                     link.drain()
-                    self._send(*map(str, init), *self._set_read(config.read_v).lines[1:2])
-                    self._send(str(mode), str(SNEAK_PATH[self._scheme]), real(config.read_v))
-                    reply = link.receive(64, config.timeout_s, b"\n")
-                    self.bytes_received += len(reply)
-                    said = repr(reply)
-                    if reply.strip() == b"1" and not link.receive(64, QUIET_S):
-                        if mode != OFFLINE:
-                            self._send(*self._set_read(config.read_v).lines)
-                            self._in_session = True
+                    said = repr(self._initialised(mode, self._settings.read_v))
+                    if said == repr(CONFIRMATION):
+                        self._in_session = mode != OFFLINE
                         return
                 except LinkError as error:
                     said = str(error)
@@ -952,8 +894,43 @@ class ArcOne(Driver):
         raise LinkError(
             f"no ArC ONE confirmed a session after {ATTEMPTS} resets (it says {said}); check the"
             " board's power, and that nothing else is at this port",
-            where=config.port,
+            where=self._settings.port,
         )
+
+    def _initialised(self, mode: int, read_v: float) -> bytes:
+        """Send the session's settings; what the board says to them. Unselected lines are then at a
+        third.
+        """
+        config, self._read_v = self._settings, math.nan
+        read_mode = READ_MODES[config.read_mode]
+        if read_mode == READ_MODES["tia4p"] and read_v < 0:
+            read_mode = TIA4P_NEGATIVE
+        sides = (self.geometry.rows, self.geometry.columns)
+        self._send(*_lines("0", config.read_cycles, *sides, read_mode, mode, 0, real(read_v)))
+        reply = self._opened().receive(64, config.timeout_s, b"\n")
+        reply += self._opened().receive(64, QUIET_S) if reply else b""
+        self.bytes_received += len(reply)
+        if reply == CONFIRMATION:
+            self._scheme, self._read_v = Scheme.THIRD, read_v
+        return reply
+
+    def _conditions(self, read_v: float, scheme: Scheme) -> None:
+        """The read voltage and the scheme of unselected lines, where they are others than those in
+        force. Raises `LinkError` for a read voltage that the board does not confirm.
+        """
+        if read_v != self._read_v:
+            reply = self._initialised(SESSIONS[self._settings.session], read_v)
+            if reply != CONFIRMATION:
+                raise LinkError(
+                    f"{self._settings.port}: a read voltage of {read_v:g} V was not confirmed; the"
+                    f" board says {reply!r}"
+                )
+        wanted = Scheme(self._settings.unselected) if scheme is Scheme.INHIBIT else scheme
+        if wanted is not self._scheme:
+            # Twice, so that no line that is lost or doubled in the first of them remains.
+            for _ in range(2):
+                self._send(*_lines("011", self._settings.read_cycles, SNEAK_PATH[wanted]), PADDING)
+            self._scheme = wanted
 
     def _recovered(self) -> tuple[bool, str]:
         """Reset the board after a failure; whether outputs are off, and what came of it in words
@@ -972,7 +949,9 @@ class ArcOne(Driver):
         if not link.is_open:
             if not reopen:
                 raise LinkError(f"{self._settings.port}: the link is not open")
-            link.open()
+            link.reopen(
+                self._settings.reconnect_s, lambda: self._may_abort and self.cancel.is_set()
+            )
         return link
 
     def _connected(self) -> None:
@@ -985,49 +964,12 @@ class ArcOne(Driver):
         return self._far
 
 
-class _Jobs:
-    """Jobs of a burst of pulses and readings, and where each reply belongs."""
-
-    def __init__(self, board: ArcOne, cells: Cells) -> None:
-        self._set_read: Callable[[float], _Job] = board._set_read
-        self._read_s = board._settings.read_s
-        self._default_v = board._settings.read_v
-        self._cells = cells
-        self._read_v = math.nan
-        self._rows: list[int] = []
-        self._columns: list[int] = []
-        self.jobs: list[_Job] = []
-
-    def add(self, i: int, action: _Action) -> None:
-        """What `action` asks of the cell at position `i`."""
-        volts = self._default_v if action.read_v is None else float(action.read_v[i])
-        if volts != self._read_v:
-            self.jobs.append(self._set_read(volts))
-            self._read_v = volts
-        address = _address(self._cells, i)
-        if action.pulse_v is None:
-            job = _Job(("1", *address), FLOAT.itemsize, self._read_s)
-        else:
-            pulse = (real(float(action.pulse_v[i])), real(action.width_s))
-            job = _Job(("3", *address, *pulse), FLOAT.itemsize, self._read_s + action.width_s)
-        self.jobs.append(job)
-        self._rows.append(i)
-        self._columns.append(action.column)
-
-    def put(self, readings: FloatArray, ohm: FloatArray) -> None:
-        """Bring the replies to their places; those of pulses without a reading of their own are
-        acknowledgements only.
-        """
-        rows, columns = (
-            np.array(self._rows, dtype=np.int64),
-            np.array(self._columns, dtype=np.int64),
-        )
-        asked = columns >= 0
-        ohm[rows[asked], columns[asked]] = readings[asked]
+def _lines(code: str, *arguments: str | int) -> tuple[str, ...]:
+    """A job as it is sent: its code, then its arguments, none of them spelled like a code."""
+    texts = (str(argument) for argument in arguments)
+    return code, *(f"{text}.0" if text.lstrip("-").isdigit() else text for text in texts)
 
 
-def _address(cells: Cells, i: int) -> tuple[str, str]:
-    """Word and bit, counted from 1; never spelt like the code of a read or pulse job."""
-    numbers = (int(cells.row[i]) + 1, int(cells.column[i]) + 1)
-    word, bit = (f"{n:03d}" if n <= 3 else str(n) for n in numbers)
-    return word, bit
+def _address(cells: Cells, i: int) -> tuple[int, int]:
+    """Word and bit of a cell, counted from 1."""
+    return int(cells.row[i]) + 1, int(cells.column[i]) + 1

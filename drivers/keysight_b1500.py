@@ -38,7 +38,7 @@ FLEX is no IEEE 488.2. What follows from it:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -177,6 +177,12 @@ class KeysightB1500(QueueInstrument, SourceMeter):
     @override
     def probe(self, nonce: int) -> tuple[str, str]:
         return sre_probe(nonce)
+
+    @override
+    def question(self, nonce: int) -> tuple[str, Callable[[str], bool]]:
+        # Of a message the mainframe answers one query. The mask moves no output; `arm` clears it.
+        query, answer = sre_probe(nonce)
+        return query, answer.__eq__
 
     @override
     def look(self) -> None:

@@ -117,10 +117,25 @@ class SmuMatrix(Driver):
                 self._chain = self._make_chain()
                 if self._settings.clock:
                     self._clock = FarClock(self._settings.clock)
+            except BenchError as error:
+                if on := self._names_on():
+                    error.message += f"; OUTPUTS OF {', '.join(on)} ARE ON: switch them off by hand"
+                    error.outputs_off = False
+                self.close()
+                raise
             except BaseException:
                 self.close()
                 raise
             return self._identity()
+
+    def _names_on(self) -> list[str]:
+        """The instruments that answer and say that an output is on, or a relay closed."""
+        names = []
+        for name, instrument in self._instruments.items():
+            with contextlib.suppress(BenchError, AttributeError):
+                if not instrument.is_off():
+                    names.append(name)
+        return names
 
     def _identity(self) -> Identity:
         identities = [

@@ -50,6 +50,7 @@ from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identit
 from rram_hil.types import IntArray
 from rram_hil.units import Amperes, Seconds, Unit
 from rram_hil.wire.link import Link
+from rram_hil.wire.link_keys import LinkKeys
 from rram_hil.wire.open_link import make_link
 from rram_hil.wire.recording import Traffic
 
@@ -92,14 +93,12 @@ RECONNECTS = 2
 T = TypeVar("T")
 
 
-class TestChipBoardConfig(DriverConfig):
+class TestChipBoardConfig(LinkKeys, DriverConfig):
     """Section `[driver]` of a bench with `name = "test-chip-board"`."""
 
     __test__: ClassVar[bool] = False
+    ADDRESS: ClassVar[str] = "port"
 
-    port: str = Field(
-        default="", description="serial port (COM3, /dev/ttyACM0) or URL (socket://host:port)"
-    )
     baud: Annotated[int, Unit("Bd"), Field(ge=300)] = Field(
         default=115200, description="line rate; USB boards ignore it"
     )
@@ -134,6 +133,10 @@ class _LostError(LinkError):
     """The link broke, or the board is silent: opening it again may help."""
 
 
+class _SilentError(_LostError):
+    """The board did not answer as often as it was asked."""
+
+
 class _RebootedError(LinkError):
     """The board that answers was booted after the last IDENTIFY."""
 
@@ -161,13 +164,17 @@ class _Port:
     def is_open(self) -> bool:
         return self._link is not None and self._link.is_open
 
-    def open(self, traffic: Traffic | None) -> None:
+    def open(
+        self, traffic: Traffic | None, *, is_known: bool, is_cancelled: Callable[[], bool]
+    ) -> None:
+        """Open it; wait for one that was open before (`is_known`). Raises `LinkError`."""
         if self._link is None:
-            self._link = make_link(self._config.port, traffic, baud=self._config.baud)
+            self._link = make_link(self._config.port, traffic, **self._config.link_settings())
         try:
-            self._link.open()
-        except LinkError as error:
-            raise _LostError(error.message, where=error.where) from None
+            if is_known:
+                self._link.reopen(self._config.reconnect_s, is_cancelled)
+            else:
+                self._link.open()
         except ConfigError as error:
             raise ConfigError(f"driver.port: {error}") from None
         self.reader.clear()
@@ -272,7 +279,7 @@ class TestChipBoard(Driver):
             self._envelope, self._armed = None, False
             try:
                 with self._abortable():
-                    return self._identify().identity
+                    return self._again(self._identify).identity
             except BenchError:
                 self._port.close()
                 raise
@@ -430,6 +437,11 @@ class TestChipBoard(Driver):
                 failure = error
             except _BoardError as error:
                 raise self._meaning(error, what) from None
+            except UnknownOutcomeError:
+                raise
+            except LinkError as error:  # the port has not come back
+                failure = error
+                break
         if stresses:
             raise UnknownOutcomeError(
                 f"{failure}; {what} may have been carried out: ask the board before going on"
@@ -471,17 +483,25 @@ class TestChipBoard(Driver):
             )
 
     def _again(self, action: Callable[[], T]) -> T:
-        """Do something that may be repeated; once more on a fresh link if the link breaks or the
+        """Do something that may be repeated, again on a fresh link where the link breaks or the
         board was rebooted.
         """
-        try:
-            return action()
-        except (_LostError, _RebootedError):
-            self._identify()
-        try:
-            return action()
-        except (_LostError, _RebootedError) as error:
-            raise LinkError(error.message, where=error.where) from None
+        failure: LinkError | None = None
+        for _ in range(RECONNECTS + 1):
+            try:
+                if failure is not None:
+                    self._identify()
+                return action()
+            except _SilentError as error:
+                failure = error
+                if self._envelope is None:  # asked often enough, and nobody was ever there
+                    break
+            except (_LostError, _RebootedError) as error:
+                failure = error
+            except _BoardError as error:
+                raise self._meaning(error, error.command) from None
+        assert failure is not None
+        raise LinkError(failure.message, where=failure.where) from None
 
     def _transact(
         self, kind: Kind, payload: bytes = b"", *, what: str = "", length_s: float | None = None
@@ -503,7 +523,7 @@ class TestChipBoard(Driver):
                 wait.failures += 1
         times = self._settings.retries + 1
         self._port.close()
-        raise _LostError(
+        raise _SilentError(
             f"{self._settings.port}: no sound reply to {wait.what} in {times} attempts of"
             f" {self._settings.timeout_s:g} s; check the board's power, the cable and the baud rate"
         )
@@ -660,7 +680,11 @@ class TestChipBoard(Driver):
         # A sequence that no earlier session used, so that its late replies are not taken for ours.
         self._sequence = secrets.randbits(31) if self.traffic is None else self.traffic.nonce()
         if not self._port.is_open:
-            self._port.open(self.traffic)
+            self._port.open(
+                self.traffic,
+                is_known=known is not None,
+                is_cancelled=lambda: self._may_abort and self.cancel.is_set(),
+            )
         try:
             reply = self._transact(Kind.IDENTIFY)
         except _LostError:

@@ -4,6 +4,7 @@ input.
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from pathlib import Path
@@ -58,14 +59,32 @@ def refused(error: ValidationError, where: str) -> ConfigError:
     return ConfigError(message, where=where, key=key, value=first["input"])
 
 
+_BACKSLASH = re.compile(
+    r'"[^"\n]*?\\(?:[^btnfr"\\uU]|u(?![0-9A-Fa-f]{4})|U(?![0-9A-Fa-f]{8}))[^"\n]*"'
+)
+"""A string in double quotes with a backslash that begins no escape, as a Windows path has."""
+
+
 def read_toml(path: Path) -> tuple[dict[str, Any], str]:
-    """The tables of a TOML file and its text. Raises `ConfigError` with the line that is wrong."""
+    """The tables of a TOML file and its text, without the byte-order mark that editors on Windows
+    put before it. Raises `ConfigError` with the line that is wrong.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-        return tomllib.loads(text), text
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"{path}: written as UTF-16, as PowerShell's `>` does; save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        return tomllib.loads(text), text
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        help_ = ""
+        if path_like := _BACKSLASH.search(text):
+            literal = path_like[0].replace('"', "'")
+            help_ = f"; a path with backslashes stands in single quotes: {literal}"
+        raise ConfigError(f"{path}: not valid TOML: {error}{help_}") from None

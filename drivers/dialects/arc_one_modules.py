@@ -150,9 +150,19 @@ class Module(ABC):
         """The largest current that the module lets through (A), or None where nothing cuts it."""
         return None
 
-    def pulses(self, volts_v: FloatArray, read_v: float) -> int:
-        """Pulses that one cell took, from the volts of its triplets: those above `read_v` (V)."""
-        return int(np.count_nonzero(np.abs(volts_v) > read_v))
+    def pulses(self, cycles: list[FloatArray], read_v: float) -> int:
+        """Pulses that one cell took, from its triplets of each cycle, shape (k, 3) each, `read_v`
+        in volts. Where triplets are missing, or may be, that is the worst case.
+        """
+        if not all(self.is_whole(triplets) for triplets in cycles):
+            return self.most_pulses
+        return sum(int(np.count_nonzero(np.abs(t[:, 1]) > read_v)) for t in cycles)
+
+    @abstractmethod
+    def is_whole(self, triplets: FloatArray) -> bool:
+        """Whether the triplets of one cycle of one cell, shape (k, 3), are all that it can have
+        streamed.
+        """
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,10 @@ class FormFinder(Module):
     def _widths(self) -> FloatArray:
         return _widths_of(self.width_s, self._longest_s, self.widen, self.widen_by)
 
+    @property
+    def _count(self) -> int:
+        return _levels(self.NAME, self.v_min, self.v_step, self.v_max)
+
     @override
     def lines(self) -> tuple[str, ...]:
         """Job 14, or 141 where widths grow by seconds."""
@@ -266,9 +280,41 @@ class FormFinder(Module):
         )
 
     @override
-    def pulses(self, volts_v: FloatArray, read_v: float) -> int:
-        """All triplets but the first, which is the initial read; see `Module.pulses`."""
-        return super().pulses(volts_v[1:], read_v)
+    def is_whole(self, triplets: FloatArray) -> bool:
+        """The first triplet is the initial read; a ramp that ends early has met a stop with its
+        last one.
+        """
+        if len(triplets) == 0 or triplets[0, 2] != 0:
+            return False
+        plan = _plan(
+            np.linspace(self.v_min, self.v_max, self._count), self._widths, self.pulses_each
+        )
+        if not _begins(plan, np.abs(triplets[1:, 1:])):
+            return False
+        first, last = triplets[0, 0], triplets[-1, 0]
+        fell = bool(self.stop_ohm > 0 and last < self.stop_ohm)
+        changed = self.stop_percent > 0 and abs(last - first) > self.stop_percent / 100 * first
+        return len(triplets) == 1 + len(plan) or fell or bool(changed)
+
+    @override
+    def pulses(self, cycles: list[FloatArray], read_v: float) -> int:
+        """All triplets but the first; see `Module.pulses`."""
+        count = super().pulses(cycles, read_v)
+        first_v = np.abs([t[0, 1] for t in cycles if len(t)])
+        return count if count == self.most_pulses else count - int(np.sum(first_v > read_v))
+
+
+def _plan(levels_v: FloatArray, widths_s: FloatArray, each: int) -> FloatArray:
+    """Volts and widths of a ramp's triplets in order, shape (n, 2): every width at one level, then
+    the next level.
+    """
+    pairs = np.stack(np.meshgrid(levels_v, widths_s, indexing="ij"), axis=-1).reshape(-1, 2)
+    return np.repeat(pairs, each, axis=0)
+
+
+def _begins(plan: FloatArray, told: FloatArray) -> bool:
+    """Whether the volts and widths told, shape (k, 2), are the first k of the plan."""
+    return len(told) <= len(plan) and bool(np.allclose(told, plan[: len(told)], rtol=2e-3, atol=0))
 
 
 def _widening(name: str, shortest_s: float, longest_s: float, widen: float) -> None:
@@ -399,6 +445,13 @@ class CurveTracer(Module):
         """One a cycle."""
         return self.cycles
 
+    @override
+    def is_whole(self, triplets: FloatArray) -> bool:
+        """Every level up and down; a loop that a cut-off ended early cannot be told from a damaged
+        one.
+        """
+        return len(triplets) * self.cycles == self.most_pulses
+
     @property
     @override
     def cut_a(self) -> float | None:
@@ -468,6 +521,10 @@ class Endurance(Module):
     @override
     def most_pulses(self) -> int:
         return self.cycles * (self.n_pos + self.n_neg)
+
+    @override
+    def is_whole(self, triplets: FloatArray) -> bool:
+        return len(triplets) == self.most_pulses
 
     @property
     @override
@@ -540,6 +597,35 @@ class ConvergeToState(Module):
             Step(self.v_max, 0.0, 0.0, self._longest_s),
             Step(-self.v_max, 0.0, 0.0, self._longest_s),
         )
+
+    @override
+    def is_whole(self, triplets: FloatArray) -> bool:
+        """Each triplet goes on along the ramp or turns to its beginning; the last one is near the
+        target, at the end of the ramp, or before one turn too many.
+        """
+        levels = np.linspace(
+            self.v_min, self.v_max, _levels(self.NAME, self.v_min, self.v_step, self.v_max)
+        )
+        widths = _widths_of(self.width_s, self._longest_s, self.widen, "percent")
+        plan = _plan(levels, widths, 1)
+        turns = 1 + np.flatnonzero(np.diff(np.sign(triplets[:, 1])))
+        runs = np.split(np.abs(triplets[:, 1:]), turns)
+        if len(triplets) == 0 or not all(_begins(plan, run) for run in runs):
+            return False
+        near = abs(triplets[-1, 0] - self.target_ohm) <= 0.01 * (
+            self.target_percent * self.target_ohm
+        )
+        return bool(near) or len(runs[-1]) == len(plan) or len(turns) == self.REVERSALS
+
+    @override
+    def pulses(self, cycles: list[FloatArray], read_v: float) -> int:
+        """Every pulse of a triplet. A cell that was near the target from the start streams nothing,
+        as one whose only triplet is lost: it is charged that one.
+        """
+        if not any(map(len, cycles)):
+            return self.pulses_each
+        count = super().pulses(cycles, read_v)
+        return count if count == self.most_pulses else count * self.pulses_each
 
     @property
     @override
@@ -635,9 +721,9 @@ class SwitchSeeker(Module):
         return self.most_pulses * (self.width_s + self.interpulse_s)
 
     @override
-    def pulses(self, volts_v: FloatArray, read_v: float) -> int:
-        """The worst case: not every pulse of this module leaves a triplet."""
-        return self.most_pulses
+    def is_whole(self, triplets: FloatArray) -> bool:
+        """Never sure: not every pulse of this module leaves a triplet."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -676,6 +762,10 @@ class Chronoamperometry(Module):
     @override
     def most_pulses(self) -> int:
         return self.count
+
+    @override
+    def is_whole(self, triplets: FloatArray) -> bool:
+        return len(triplets) == self.count
 
     @property
     @override
@@ -727,7 +817,11 @@ class Volatility(Module):
         return self.width_s
 
     @override
-    def pulses(self, volts_v: FloatArray, read_v: float) -> int:
+    def is_whole(self, triplets: FloatArray) -> bool:
+        return len(triplets) == self.batch
+
+    @override
+    def pulses(self, cycles: list[FloatArray], read_v: float) -> int:
         """One: its triplets are reads."""
         return 1
 

@@ -4,16 +4,21 @@ outputs off.
 
 from __future__ import annotations
 
+import secrets
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 from typing_extensions import override
 
-from rram_hil.errors import BenchError, InstrumentError, LinkError
+from rram_hil.errors import BenchError, ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import Instrument
-from rram_hil.wire.dialog import Dialog
+from rram_hil.wire.dialog import Dialog, count_question
 from rram_hil.wire.open_link import make_link
+
+UNTOUCHED = "ITS OUTPUTS WERE NOT TOUCHED AND MAY BE ON: look at it, and switch them off by hand"
+"""What is said of whatever stands at the other end where it is not the instrument to be driven."""
 
 
 class TextInstrument(Instrument):
@@ -26,13 +31,19 @@ class TextInstrument(Instrument):
     def probe(self, nonce: int) -> tuple[str, str]:
         """The question that proves the link in step after a timeout, and its answer."""
 
+    def question(self, nonce: int) -> tuple[str, Callable[[str], bool]]:
+        """The question that proves the link at `connect`: it changes nothing."""
+        return count_question(nonce)
+
     @override
     def connect(self) -> Identity:
         config = self.config
-        link = make_link(config.resource, self.traffic, baud=config.baud)
+        link = make_link(config.resource, self.traffic, **config.link_settings())
         self.dialog = Dialog(link, self.probe, timeout_s=config.timeout_s, ending=self.ENDING)
+        self.dialog.open()
+        nonce = secrets.randbits(31) if self.traffic is None else self.traffic.nonce()
         try:
-            self.dialog.open()
+            self.dialog.prove(self.question, nonce)
             identification = self.dialog.query("*IDN?")
             maker, model, serial, firmware = (
                 [p.strip() for p in identification.split(",")] + [""] * 4
@@ -41,6 +52,11 @@ class TextInstrument(Instrument):
             self.accept(f"{maker} {model}", model)
             self.identity = Identity(model, serial, firmware)
             self.look()
+        except (ConfigError, LinkError) as error:
+            self.dialog.close()
+            error.message += f"; {UNTOUCHED}"
+            error.outputs_off = False
+            raise
         except BaseException:
             self.dialog.close()
             raise
@@ -58,7 +74,7 @@ class TextInstrument(Instrument):
             self.switch_off()
         except BenchError:
             if not self.dialog.link.is_open:
-                self.dialog.open()
+                self.dialog.reopen(self.config.reconnect_s)
             # What is under way may hold the answer back, on a link that was opened again too.
             self.dialog.out_of_step()
             self.switch_off()

@@ -9,6 +9,7 @@ queue, and is answered whatever became of the lines before it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 from typing_extensions import override
@@ -43,6 +44,12 @@ class TspInstrument(TextInstrument, RunsScripts):
     def probe(self, nonce: int) -> tuple[str, str]:
         # `abort` first: a script that is still running would keep the answer back.
         return f'abort\nprint("step {nonce}")', f"step {nonce}"
+
+    @override
+    def question(self, nonce: int) -> tuple[str, Callable[[str], bool]]:
+        answer = f"here {nonce}"
+        # Prompts stand before an answer, on its own line or on one of theirs.
+        return f'print("{answer}")', lambda line: line.removeprefix("TSP>").strip() == answer
 
     def run(self, code: str, *, takes_s: float = 0.0) -> None:
         """Run code that prints nothing, then raise what the error queue holds: one transaction.

@@ -3,9 +3,10 @@ before one `SimulatedChip` (1R).
 
 `launch` starts it for a bench, `start_alone` without one; `python -m
 rram_hil.drivers.simulated.arc_one` is the process. It is written from the facts in two public host
-programs, for the firmware is not public: how modules step inside, what a read of a cell beyond the
-array answers (NaN), that jobs before the session's start or in an offline one are ignored, and that
-a current over range is told as 0 ohm are assumptions.
+programs, for the firmware is not public: how modules step inside, that a number with a decimal
+point passes for a whole one, that a job which is not known takes the lines that come with it, what
+a read of a cell beyond the array answers (NaN), that jobs before the session's start or in an
+offline one are ignored, and that a current over range is told as 0 ohm are assumptions.
 
 Modelled: lines, jobs by their exact code, sessions, the selected cell, read modes by their number
 only, series resistors as a current limit, cut-offs, the reset, which reaches the board at any time.
@@ -49,7 +50,7 @@ from .server.control import (
     checked_fault,
 )
 from .server.far_side import FarSide
-from .server.process import serve, start
+from .server.process import GONE_S, serve, start
 from .test_chip_board import HostLink, PtyLink, SocketLink
 
 MAKER = "ArC Instruments"
@@ -64,6 +65,8 @@ SIDE = 32
 TOP_V = 12.0
 SHORTEST_S, LONGEST_S = 90e-9, 10.0
 TICK_S = 0.02
+TOGETHER_S = 0.05
+"""Lines that come within this time of each other belong to one job, where the job is not known."""
 MOST_REVERSALS = 5
 OFFLINE = 3
 SCHEMES = {0: Scheme.THIRD, 1: Scheme.HALF}
@@ -78,6 +81,7 @@ BEFORE = frozenset(
         LinkFault.DROP_REQUEST,
         LinkFault.DELAY_REQUEST,
         LinkFault.DISCONNECT_REQUEST,
+        LinkFault.LEFT_OVER,
         LinkFault.STUCK,
         LinkFault.CRASH,
     }
@@ -326,6 +330,8 @@ class Firmware(FarSide):
 
     def _job(self, code: str) -> None:
         name, handler = self._handlers.get(code, ("", lambda: None))
+        if not name and code.isdigit():
+            self._swallow()
         if not name or (self._session in (None, OFFLINE) and code not in ("0", "999")):
             return
         self._jobs += 1
@@ -338,6 +344,19 @@ class Firmware(FarSide):
             handler()
         finally:
             self._is_busy = self._is_driving = False
+
+    def _swallow(self) -> None:
+        """A job that is not known here: the lines that come with it are its arguments, not jobs."""
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._lines or self._is_reset, TOGETHER_S)
+                self._stop_if_reset()
+                if not self._lines:
+                    return
+                count = len(self._lines)
+                self._lines.clear()
+            self._pass(count * LINE_S)
+            self._taken += count
 
     def _turn(self) -> None:
         self._turns += 1
@@ -358,6 +377,9 @@ class Firmware(FarSide):
             raise _ResetError
         if before.kind is LinkFault.CRASH:
             os._exit(3)
+        if before.kind is LinkFault.LEFT_OVER:
+            self._link.write(np.full(3, 1e4, dtype="<f4").tobytes())
+            return True
         if before.kind is LinkFault.DELAY_REQUEST:
             time.sleep(before.seconds)
             return True
@@ -496,15 +518,13 @@ class Firmware(FarSide):
         batch = [(self._place(word, bit), volts)]
         plain = self._fault is None and batch[0][0] is not None and not len(self.faults)
         taken = {batch[0][0]}
-        while (
-            plain and len(ahead := self._ahead(5)) == 5 and ahead[0] == "3" and not len(self.faults)
-        ):
-            w, b, v, s = map(_number, ahead[1:])
+        while plain and not len(self.faults) and (ahead := self._next_pulse()):
+            w, b, v, s = map(_number, ahead[-4:])
             place = self._place(w, b)
             if place is None or place in taken or s != width:
                 break
-            self._line()
-            self._numbers(4)
+            for _ in ahead:
+                self._line()
             self._jobs += 1
             batch.append((place, v))
             taken.add(place)
@@ -526,6 +546,14 @@ class Firmware(FarSide):
             )
         self._rest()
         self._floats(ohms)
+
+    def _next_pulse(self) -> list[str]:
+        """The lines of a job of this kind that are here already, with one before them that is no
+        job; empty if none.
+        """
+        ahead = self._ahead(6)
+        at = 1 if ahead and not (ahead[0].isdigit() or ahead[0] in self._handlers) else 0
+        return ahead[: at + 5] if ahead[at : at + 1] == ["3"] and len(ahead) >= at + 5 else []
 
     def _resistances(self, places: list[int | None]) -> FloatArray:
         """What reads of these places tell (ohm); NaN where there is no cell."""
@@ -881,6 +909,7 @@ def launch(request: FarSideRequest) -> SimulatedFarSide:
     started = start(MODULE, request, "ArC ONE")
     settings = {
         "port": started.answer["resource"],
+        "reconnect_s": GONE_S,
         "clock": started.answer["control"],
         "pace": simulation.pace,
     }

@@ -72,6 +72,7 @@ class Simulated2400(KeithleySmu):
     MODELS = ("2400",)
     SETTLE_S = 250e-6
     AZERO = ":SYSTem:AZERo[:STATe]"
+    RANGING = ":SOURce#:SWEep:RANGing"
     RSENSE = ":SYSTem:RSENse"
     DELAY_AUTO = ":SOURce#:DELay:AUTO"
     CLEAR_AUTO = ":SOURce#:CLEar:AUTO"
@@ -107,7 +108,7 @@ class Simulated2400(KeithleySmu):
         Setting(":SOURce#:CLEar:AUTO:MODE", "ALW", words=("ALWays", "TCOunt")),
         Setting(SPACING, "LIN", words=("LINear", "LOGarithmic")),
         Setting(DIRECTION, "UP", words=("UP", "DOWN")),
-        Setting(":SOURce#:SWEep:RANGing", "BEST", words=("BEST", "AUTO", "FIXed")),
+        Setting(RANGING, "BEST", words=("BEST", "AUTO", "FIXed")),
         Setting(ABORT, "NEV", words=("NEVer", "EARLy", "LATE")),
         Setting(":SOURce#:VOLTage:PROTection[:LEVel]", 210.0, -210.0, 210.0),
         Setting(CONCURRENT, True),
@@ -339,6 +340,7 @@ class Simulated2400(KeithleySmu):
                 lambda c: c.number(0, 0.01, 10.0, default=1.0),
                 asked=lambda c: c.number(0, 0.01, 10.0, default=1.0),
             )
+            table[f"{self.AZERO}?"] = lambda _: str(int(self.values[self.AZERO] in ("ON", "1")))
             table[f":MEASure:{word}?"] = partial(self._measure, short)
             table[f":CONFigure:{word}"] = partial(self._configure, short)
         return table
@@ -537,6 +539,10 @@ class Simulated2400(KeithleySmu):
     def _cycle(self) -> Iterator[str]:
         """The arm and trigger layers; yields what it waits for."""
         levels = self._sweep_levels()
+        ranging, meter = str(self.values[self.RANGING]), self.meters[self.function]
+        if levels and ranging == "BEST":
+            # One range for the whole sweep, which holds its largest level.
+            self.take_source_scale(self.function, meter.fitting(max(levels, key=abs)))
         at = 0
         for armed in range(self.arm_count):
             source = str(self.values[self.ARM_SOURCE])
@@ -582,6 +588,10 @@ class Simulated2400(KeithleySmu):
             self.switch(True)
         if level is None and q in self.triggered:
             level = self.triggered.pop(q)
+        elif level is not None and self.values[self.RANGING] == "AUTO":
+            self.take_source_scale(q, self.meters[q].fitting(level))
+        elif level is not None:
+            level = math.copysign(min(abs(level), self.source_scale[q].top), level)
         if level is not None:
             self.force(level)
         self._signal("SOUR")
@@ -697,7 +707,10 @@ class Simulated2400(KeithleySmu):
         self.sensed = {q}
         self.nplc = 1.0
         if q in self.sense_auto:
+            # What belongs to the function is as after a reset, its limit too.
             self.sense_auto[q] = True
+            self.compliance[q] = _RESET[q]
+            self.apply()
         self.arm_count = self.trigger_count = 1
         self.values[self.ARM_SOURCE] = self.values[self.TRIGGER_SOURCE] = "IMM"
         if not self.values[self.CLEAR_AUTO]:

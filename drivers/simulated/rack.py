@@ -25,6 +25,7 @@ from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.chip import Fault, SimulatedChip
 from rram_hil.simulation.config import FaultEntry, Simulation
 from rram_hil.validation import refused
+from rram_hil.wire.link_keys import OF_THE_HARDWARE
 
 from ..matrix.wiring import Wiring
 from .array.terminals import Bus, Fabric, LooseFabric, Place, Resistor, Terminal
@@ -261,7 +262,8 @@ def launch(request: FarSideRequest) -> SimulatedFarSide:
     instruments = copy.deepcopy(request.settings["instruments"])
     lines = tuple((name, model, at) for name, model, at in started.answer["instruments"])
     for name, _, resource in lines:
-        instruments[name]["resource"] = resource
+        kept = {k: v for k, v in instruments[name].items() if k not in OF_THE_HARDWARE}
+        instruments[name] = kept | {"resource": resource}
     settings = {"instruments": instruments, "clock": control}
     return SimulatedFarSide(settings, control, started.stop, lines, started.is_running)
 

@@ -85,7 +85,7 @@ from .server.control import (
     checked_fault,
 )
 from .server.far_side import FarSide
-from .server.process import serve, start
+from .server.process import GONE_S, serve, start
 
 NOTICE_S = 0.1
 GAP_S = 0.2
@@ -103,6 +103,7 @@ ON_REQUEST = frozenset(
         LinkFault.DELAY_REQUEST,
         LinkFault.DISCONNECT_REQUEST,
         LinkFault.REBOOT_BEFORE,
+        LinkFault.LEFT_OVER,
         LinkFault.CRASH,
     }
 )
@@ -364,7 +365,7 @@ class Board(FarSide):
             raise RefusalError("UNKNOWN TYPE", f"type {request.command:#04x} is not known")
         name = COMMANDS[request.command]
         fault = self.faults.take(ON_REQUEST, name)
-        if fault is not None and self._is_lost(fault):
+        if fault is not None and self._is_lost(fault, request):
             return
         if name != "IDENTIFY" and request.boot not in (0, self._boot):
             raise RefusalError(
@@ -387,17 +388,19 @@ class Board(FarSide):
         elif name != "KEEP_ALIVE":
             self._answer(request, name, payload, 0)
 
-    def _is_lost(self, fault: Injected) -> bool:
+    def _is_lost(self, fault: Injected, request: Part) -> bool:
         """Let a fault of a request happen; whether the request is lost by it."""
         if fault.kind is LinkFault.DELAY_REQUEST:
             time.sleep(fault.seconds)
+        elif fault.kind is LinkFault.LEFT_OVER:
+            self._send(request.command, request.sequence ^ 1, b"of an earlier program")
         elif fault.kind is LinkFault.CRASH:
             os._exit(3)
         elif fault.kind is LinkFault.REBOOT_BEFORE:
             self.reboot(drop_link=False)
         elif fault.kind is LinkFault.DISCONNECT_REQUEST:
             self._link.drop()
-        return fault.kind is not LinkFault.DELAY_REQUEST
+        return fault.kind not in (LinkFault.DELAY_REQUEST, LinkFault.LEFT_OVER)
 
     def _stop(self, job: Job, why: str) -> None:
         job.stop = job.stop or why
@@ -798,7 +801,8 @@ def launch(request: FarSideRequest) -> SimulatedFarSide:
     started = start(__name__, request, "board")
     answer = started.answer
     board = ("board", "rram_hil test-chip board", answer["resource"])
-    settings = {"port": answer["resource"]} | _accuracy(request)
+    link = {"port": answer["resource"], "reconnect_s": GONE_S}
+    settings = link | _accuracy(request)
     return SimulatedFarSide(settings, answer["control"], started.stop, (board,), started.is_running)
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from rram_hil.array import Geometry, Limits, Step, read_step
+from rram_hil.bench.ledgers import ledger_path
 from rram_hil.errors import ConfigError
 from rram_hil.plugins import load
 from rram_hil.units import Unit
@@ -57,7 +58,10 @@ class Chip(StrictModel):
     lot: str = ""
     temperature_k: Annotated[float, Unit("K"), Field(gt=0)] | None = None
     ledger: str | None = Field(
-        default=None, description="file that counts pulses over the chip's life"
+        default=None,
+        description=(
+            "file that counts pulses over the chip's life; by default one a chip and machine"
+        ),
     )
 
     @property
@@ -179,10 +183,10 @@ class BenchFile(StrictModel):
 
     @property
     def ledger_path(self) -> Path:
-        """File of the chip's ledger: as given, else `<chip id>.ledger.npy` beside the bench
-        file.
+        """File of the chip's ledger (rram_hil.bench.ledgers). Raises `DataError` where the chip has
+        two.
         """
-        return self.folder / (self.chip.ledger or f"{self.chip.id}.ledger.npy")
+        return ledger_path(self)
 
 
 def load_bench_file(path: str | Path) -> BenchFile:

@@ -25,6 +25,7 @@ from rram_hil.hardware.instrument import (
 from rram_hil.plugins import working
 from rram_hil.wire.open_link import make_link
 from rram_hil.wire.recording import Traffic
+from rram_hil.wire.visa import visa_library
 
 ANSWER_S = 1.0
 LONGEST_ANSWER = 4096
@@ -84,7 +85,7 @@ def listed_visa() -> list[str]:
         # It warns of each optional package that is not there.
         warnings.simplefilter("ignore")
         try:
-            found = pyvisa.ResourceManager("@py").list_resources("?*")
+            found = pyvisa.ResourceManager(visa_library()).list_resources("?*")
         except Exception:  # a backend that is broken or missing raises what it likes
             return []
     return [

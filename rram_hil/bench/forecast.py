@@ -44,6 +44,7 @@ from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.errors import ConfigError
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.storage.ledger import Ledger
+from rram_hil.storage.ledger_file import read_ledger
 from rram_hil.types import IntArray
 
 MODEL_DRIVER = "simulated-array"
@@ -148,18 +149,19 @@ class _PlannedLedger(Ledger):
         self.geometry = file.chip.geometry
         self.chip_id = file.chip.id
         self.limit = file.limits.pulses_per_cell
-        self._fds: list[int] = []
         self.created = not self.path.exists()
         self._counts: IntArray = (
-            np.zeros(self.geometry.size, dtype=np.int64) if self.created else self._load()[0].copy()
+            np.zeros(self.geometry.size, dtype=np.int64)
+            if self.created
+            else read_ledger(self.path, self.chip_id, self.geometry).counts.copy()
         )
 
     def charge(self, cells: Cells, pulses: ArrayLike) -> None:
         """Count in memory. Raises `LimitError` as the real ledger does."""
         self.check(cells, pulses)
-        self._change(cells.index(self.geometry), self._per_cell(pulses, len(cells)))
+        self._change(cells.index(self.geometry), self._per_cell(pulses, len(cells)), charged=True)
 
-    def _change(self, index: IntArray, more: IntArray) -> None:
+    def _change(self, index: IntArray, more: IntArray, *, charged: bool) -> None:
         self._counts[index] += more
 
 

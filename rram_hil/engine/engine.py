@@ -119,12 +119,24 @@ class Engine:
         self.replay = replay
         self.watcher = watcher or Watcher()
         self.correction = correction or Correction()
-        self._number = max(driver.last_number(), 0 if replay is None else replay.last_number)
+        self._charged = 0
+        if journal is not None and ledger is not None:
+            ledger.begin(journal)
+            if replay is not None:
+                standing = ledger.standing(journal, pulsed=replay.last_pulsed > 0)
+                self._charged = standing.charged
+        replayed = 0 if replay is None else replay.last_number
+        self._number = max(driver.last_number(), replayed, self._charged)
         self._words: list[WriteWords] = []
         self._inside_protocol = False
         self._step = 0
         self._protocol = ""
         self._aside = ""
+
+    @property
+    def number(self) -> int:
+        """The number of the last operation, of this engine or one before it."""
+        return self._number
 
     def do(self, operation: Request[R]) -> R:
         """Carry out one operation on the whole bench, lowered to what the hardware has.
@@ -295,8 +307,25 @@ class Engine:
                 self._remember_words(operation)
                 return kept
             self._go_live()
+        if stresses and self._charged:
+            lost, self._charged = self._charged, 0
+            told = self.driver.executed(lost, charge.cells)
+            if told is None or np.any(told):
+                # Charged, but the journal has no intent of it: the run was cut between the two, or
+                # the journal lost its end. What may have been carried out is not done again.
+                self._announce(operation, lost, charge, stresses)
+                in_flight = InFlight(lost, self.driver.now_s())
+                return self._finish_in_flight(operation, in_flight, charge, stresses)
         number = self._next_number()
+        self._announce(operation, number, charge, stresses)
+        return self._finish(
+            operation, number, self._execute(operation, number, charge), charge, stresses
+        )
+
+    def _announce(self, operation: Operation, number: int, charge: Charge, stresses: bool) -> None:
+        """Charge an operation and write its intent: from here on it may be under way."""
         if self.ledger is not None:
+            self.ledger.operation = number
             self.ledger.charge(charge.cells, charge.pulses)
         if not self._aside:
             record = operation_record(operation)
@@ -304,9 +333,6 @@ class Engine:
                 Intent(number, self._step, record, charge.pulses, self.driver.now_s()),
                 sync=stresses,
             )
-        return self._finish(
-            operation, number, self._execute(operation, number, charge), charge, stresses
-        )
 
     def _finish(
         self, operation: Operation, number: int, result: Result, charge: Charge, stresses: bool

@@ -21,9 +21,9 @@ from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.driver import Identity
 from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray, IntArray, StatusArray
-from rram_hil.units import Seconds, Unit
-from rram_hil.validation import StrictModel
+from rram_hil.units import Unit
 from rram_hil.wire.dialog import Dialog
+from rram_hil.wire.link_keys import LinkKeys
 from rram_hil.wire.recording import Traffic
 
 NOT_A_READING = 9.0e37
@@ -32,20 +32,13 @@ quantity.
 """
 
 
-class InstrumentConfig(StrictModel):
-    """How one instrument is reached; base of each family's own settings. Unknown keys and guessing
-    coercions are refused.
+class InstrumentConfig(LinkKeys):
+    """How one instrument is reached (`LinkKeys`), and which it is; base of each family's own
+    settings. Unknown keys and guessing coercions are refused.
     """
 
     kind: str = Field(default="", description="entry point of the family, such as keithley-2600b")
     model: str = Field(default="", description="model expected; empty: any of the family")
-    resource: str = Field(default="", description="VISA resource or serial port")
-    timeout_s: Annotated[Seconds, Field(ge=0.05, le=60)] = Field(
-        default=2.0, description="longest silence beyond the work"
-    )
-    baud: Annotated[int, Unit("Bd"), Field(ge=300)] = Field(
-        default=9600, description="line rate, serial only"
-    )
     line_hz: Annotated[float, Unit("Hz"), Field(ge=45, le=65)] = Field(
         default=50.0, description="mains, for NPLC"
     )
@@ -428,6 +421,9 @@ def make_instrument(
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            first["msg"], where=f"{where}.{key}", key=key, value=first["input"]
+            first["msg"].removeprefix("Value error, "),
+            where=".".join(part for part in (where, key) if part),
+            key=key,
+            value=first["input"],
         ) from None
     return family(config, traffic)

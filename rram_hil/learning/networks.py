@@ -139,7 +139,9 @@ class TracedModule(Generic[M]):
     """A module traced once, to be run with other weights than its own as often as needed.
 
     Every function here that takes a module takes one of these, too; with it, `allow_digital` names
-    the weights that may stay off the array. Raises `ConfigError` naming what cannot be mapped.
+    the weights that may stay off the array. With `training` it runs as in training: dropout drops,
+    and the batch norms whose modules are in training mode take the statistics of their batches and
+    keep the running ones. Raises `ConfigError` naming what cannot be mapped.
     """
 
     def __init__(

@@ -144,7 +144,7 @@ def _learning(student: M | TracedModule[M], data: LabelledImages) -> tuple[M, Tr
     learner, kind = graph.module, type(graph.module).__name__
     check_fits(learner, data)
     check_agrees(graph, data)
-    _check_reached(graph, data)
+    _check_learns(graph, data)
     training = TracedModule(learner, training=True, allow_digital=graph.allow_digital)
     if training.places != graph.places:
         raise ConfigError(f"{kind}: multiplies by other weights in training than in use")
@@ -212,40 +212,51 @@ def check_agrees(graph: TracedModule[M], data: LabelledImages) -> None:
         )
 
 
-def _check_reached(graph: TracedModule[M], data: LabelledImages) -> None:
-    """Raise `ConfigError` for a parameter that the module itself learns, but what was traced of it
-    cannot: it takes no more than what was computed from it.
+def _check_learns(graph: TracedModule[M], data: LabelledImages) -> None:
+    """Raise `ConfigError` for a parameter that the module itself learns otherwise than what was
+    traced of it: which takes no more than what was computed from it, or more than it should.
     """
+    kind = type(graph.module).__name__
     images = graph.here(torch.from_numpy(data.images[:2]))
     with evaluating(graph.module):
-        own = _reached(graph.module, graph.module(images))
-        given = _reached(graph.module, graph.forward(images, graph.weights))
-    for name in own:
+        own = _gradients(graph.module, graph.module(images))
+        given = _gradients(graph.module, graph.forward(images, graph.weights))
+    for name, wanted in own.items():
         if name not in given:
             raise ConfigError(
-                f"{type(graph.module).__name__}: {name} cannot be trained with the array, since"
-                " others are computed from it; make them plain parameters or freeze it"
+                f"{kind}: {name} cannot be trained with the array, since others are computed from"
+                " it; make them plain parameters or freeze it"
             )
+        allowed = (
+            10 * math.sqrt(torch.finfo(wanted.dtype).eps) * max(1.0, float(wanted.abs().max()))
+        )
+        if not float((given[name] - wanted).abs().max()) <= allowed:
+            raise ConfigError(f"{kind}: {name} has another gradient in what was traced of it")
+    for name in given:
+        if name not in own:
+            raise ConfigError(f"{kind}: {name} has a gradient only in what was traced of it")
 
 
 def _check_trains(module: nn.Module, data: LabelledImages) -> None:
     """Raise `ConfigError` where training would change nothing."""
     with evaluating(module):
         scores = module(like_parameters(module, torch.from_numpy(data.images[:2])))
-    if not _reached(module, scores):
+    if not _gradients(module, scores):
         raise ConfigError(
             f"{type(module).__name__}: none of its parameters can be trained: all are frozen, or"
             " its forward pass takes others than its own"
         )
 
 
-def _reached(module: nn.Module, scores: Tensor) -> list[str]:
-    """Names of the parameters that scores have a gradient to."""
+def _gradients(module: nn.Module, scores: Tensor) -> dict[str, Tensor]:
+    """Gradients to the parameters that the scores depend on, by their names."""
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
     if not (trained and scores.requires_grad):
-        return []
-    found = torch.autograd.grad(scores.sum(), list(trained.values()), allow_unused=True)
-    return [name for name, own in zip(trained, found, strict=True) if own is not None]
+        return {}
+    # Classes count differently, since the sum of a softmax would have no gradient.
+    weights = torch.linspace(-1.0, 1.0, scores.shape[1]).to(scores)
+    found = torch.autograd.grad((scores * weights).sum(), list(trained.values()), allow_unused=True)
+    return {name: own for name, own in zip(trained, found, strict=True) if own is not None}
 
 
 def like_parameters(module: nn.Module, images: Tensor) -> Tensor:

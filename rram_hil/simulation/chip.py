@@ -326,9 +326,9 @@ class SimulatedChip:
     ) -> Result:
         """Carry out one operation under its number.
 
-        When `cancel` is set, `Apply` and `Program` stop between cells and return what was done,
-        status NOT_RUN for the rest; `Wait` ends early; `Multiply` and `CodedRead`, which change
-        nothing, raise `AbortedError`. Raises `ConfigError` for cells off the chip.
+        When `cancel` is set, `Apply` and `Program` stop between cells, steps or rounds and return
+        what was done, status NOT_RUN for the rest; `Wait` ends early; `Multiply` and `CodedRead`,
+        which change nothing, raise `AbortedError`. Raises `ConfigError` for cells off the chip.
         """
         cancel = cancel if cancel is not None else threading.Event()
         if number > self.last_number:
@@ -521,6 +521,7 @@ class SimulatedChip:
                 status[place],
                 stamps[place],
                 reads[place],
+                cancel,
             )
             shift, took = self._end(batch, base, from_s)
             stamps[place] += shift[:, None]
@@ -541,14 +542,17 @@ class SimulatedChip:
         status: StatusArray,
         stamps: FloatArray,
         reads: IntArray,
+        cancel: threading.Event,
     ) -> None:
         """All steps of a batch, into the (views of the) result arrays; a stopped cell takes no
-        further step.
+        further step, nor does any once `cancel` is set.
         """
         active = np.arange(batch.index.size)
         m = 0
         for _ in range(operation.repeat):
             for step in operation.steps:
+                if cancel.is_set():
+                    return
                 whole = active.size == batch.index.size
                 found = self._step(
                     batch, active, step if whole else step.part(active), operation.compliance_a
@@ -581,7 +585,7 @@ class SimulatedChip:
             from_s = self.now_s
             base = np.full(len(part.cells), started)
             batch = self._begin(index[place], number, base.copy(), exposure, place.start)
-            found = self._verify(part, batch)
+            found = self._verify(part, batch, cancel)
             _, took = self._end(batch, base, from_s)
             conductance[place], status[place], inside[place] = (
                 found.conductance_s,
@@ -595,11 +599,11 @@ class SimulatedChip:
         span = Span(started, self.now_s)
         return ProgramResult(conductance, status, inside, counts[0], counts[1], counts[2], span)
 
-    def _verify(self, operation: Program, batch: _Batch) -> ProgramResult:
+    def _verify(self, operation: Program, batch: _Batch, cancel: threading.Event) -> ProgramResult:
         """Read-verify-write of one batch, round by round."""
         rules = WriteVerify(operation)
         polarities: tuple[Polarity, Polarity] = (1, -1)
-        while (at := rules.reading()).size:
+        while (at := rules.reading()).size and not cancel.is_set():
             found = self._step(batch, at, operation.read.part(at), operation.compliance_a)
             assert found is not None
             rules.take(at, found[1], found[2])

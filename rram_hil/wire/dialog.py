@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 
@@ -14,6 +15,15 @@ Probe = Callable[[int], tuple[str, str]]
 """probe(nonce in 1..127) -> (query, its reply): a question whose reply nobody can have asked for
 before.
 """
+Question = Callable[[int], tuple[str, Callable[[str], bool]]]
+"""question(nonce in 1..127) -> (query, whether a line is its reply): it changes nothing at all in
+the instrument.
+"""
+MOST_NONCES = 127
+PROOFS = 3
+"""How often a link is asked to prove itself."""
+MOST_LEFT_OVER = 10_000
+"""Lines of earlier replies that are thrown away before the link counts as one that never stops."""
 
 
 class Dialog:
@@ -50,6 +60,39 @@ class Dialog:
         with self.lock:
             self.link.open()
             self._in_step = True
+
+    def reopen(self, within_s: float) -> None:
+        """Open a link that is gone, waiting for it as long as `within_s`; it is proved before its
+        next use. Raises `LinkError`.
+        """
+        with self.lock:
+            self.link.reopen(within_s)
+            self._in_step = False
+
+    def prove(self, question: Question, nonce: int) -> None:
+        """Ask until the answer to this very question comes; what an earlier program had asked for,
+        and what is left of it, is thrown away. Raises `LinkError` where it does not come.
+        """
+        with self.lock:
+            last = b""
+            for turn in range(PROOFS):
+                query, is_answer = question((nonce + turn) % MOST_NONCES + 1)
+                self.transactions += 1
+                self._send(query)
+                for _ in range(MOST_LEFT_OVER):
+                    data = self.link.receive(LARGEST_REPLY, self.timeout_s, b"\n")
+                    if is_answer(data.decode("latin-1").strip()):
+                        self._in_step = True
+                        return
+                    if not data:
+                        break
+                    last = data
+            said = f"it says {last[:60]!r}" if last else "it is silent"
+            raise LinkError(
+                f"what is there does not answer {query.splitlines()[-1]!r} as an instrument of this"
+                f" family: {said}",
+                where=self.link.resource,
+            )
 
     def close(self) -> None:
         """Close the link. Never raises."""
@@ -255,3 +298,12 @@ def ese_probe(nonce: int) -> tuple[str, str]:
     written and read back.
     """
     return f"*ESE {nonce};*ESE?", str(nonce)
+
+
+def count_question(nonce: int) -> tuple[str, Callable[[str], bool]]:
+    """A question for instruments with the IEEE 488.2 common commands that changes nothing: the
+    event-status enable register asked for as often as the nonce says (3 to 9 times).
+    """
+    count = 3 + nonce % 7
+    answer = re.compile(r"\+?(\d+)(?:;\+?\1){" + str(count - 1) + "}")
+    return ";".join(["*ESE?"] * count), lambda line: answer.fullmatch(line) is not None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rram_hil.errors import DataError, LinkError
@@ -20,6 +20,8 @@ from rram_hil.wire.recording import Recorder, Traffic
 
 SLICE_S = 0.05
 """Longest wait of one low-level read where a wait may be cut without losing what has come."""
+REOPEN_S = 0.25
+"""Pause between two tries to open a link that is gone."""
 QUIET_S = 0.1
 """Silence after which a drained link counts as empty."""
 LARGEST_REPLY = 1 << 24
@@ -49,6 +51,23 @@ class Link(ABC):
         with self._noted_errors(opening=True):
             self._open()
         self._note("open")
+
+    def reopen(self, within_s: float, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Open a link that was open before and is gone; wait for it as long as `within_s`, as a USB
+        port comes back seconds later.
+
+        Raises as `open` where it does not come back, or `is_cancelled` says so.
+        """
+        self.close()
+        # Counted, not timed, so that a recording of it plays back.
+        for left in range(int(within_s / REOPEN_S), -1, -1):
+            try:
+                self.open()
+                return
+            except LinkError:
+                if not left or is_cancelled():
+                    raise
+                time.sleep(REOPEN_S)
 
     def close(self) -> None:
         """Give it back. Never raises; safe to call twice."""

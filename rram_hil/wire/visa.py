@@ -12,16 +12,27 @@ from rram_hil.wire.link import QUIET_S, Link
 from rram_hil.wire.recording import Traffic
 
 
+def visa_library(given: str = "") -> str:
+    """The VISA library to use: the one given, else that of PYVISA_LIBRARY, else pyvisa-py."""
+    return given or os.environ.get("PYVISA_LIBRARY", "") or "@py"
+
+
 class VisaLink(Link):
-    """A VISA resource (GPIB, USB, LAN). pyvisa-py is used unless `backend` names another library
-    ("@ivi" for the vendor's).
+    """A VISA resource (GPIB, USB, LAN, serial). `backend` is as of `visa_library`; the serial
+    settings are those of `SerialLink` and are for an ASRL name.
     """
 
     def __init__(
-        self, resource: str, traffic: Traffic | None = None, *, backend: str = "@py"
+        self,
+        resource: str,
+        traffic: Traffic | None = None,
+        *,
+        backend: str = "",
+        **serial_settings: Any,
     ) -> None:
         super().__init__(resource, traffic)
         self._backend = backend
+        self._serial_settings = serial_settings if resource.upper().startswith("ASRL") else {}
         self._is_socket = resource.upper().endswith("SOCKET")
         if not self._is_socket:
             # A read of GPIB or USB that times out may lose what was on its way: it waits for the
@@ -41,9 +52,11 @@ class VisaLink(Link):
         try:
             # There is one manager a library in a process, and closing it closes what others have
             # opened: it stays open.
-            self._device = pyvisa.ResourceManager(self._backend).open_resource(
+            self._device = pyvisa.ResourceManager(visa_library(self._backend)).open_resource(
                 self.resource, open_timeout=5000
             )
+            for name, value in _serial_attributes(self._serial_settings).items():
+                setattr(self._device, name, value)
         except Exception as error:  # pyvisa-py raises bare Exception where a connection fails
             invalid = pyvisa.constants.StatusCode.error_invalid_resource_name
             if getattr(error, "error_code", None) == invalid or isinstance(
@@ -145,3 +158,35 @@ class VisaLink(Link):
     def _lost(self, what: str, error: BaseException) -> LinkError:
         self._close()
         return LinkError(f"{what}: {error or type(error).__name__}", where=self.resource)
+
+
+def _serial_attributes(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of `SerialLink` as pyvisa's serial devices have them."""
+    from pyvisa import constants
+
+    parities = {
+        "N": constants.Parity.none,
+        "E": constants.Parity.even,
+        "O": constants.Parity.odd,
+        "M": constants.Parity.mark,
+        "S": constants.Parity.space,
+    }
+    stops = {1: constants.StopBits.one, 2: constants.StopBits.two}
+    flows = {
+        "xonxoff": constants.ControlFlow.xon_xoff,
+        "rtscts": constants.ControlFlow.rts_cts,
+        "dsrdtr": constants.ControlFlow.dtr_dsr,
+    }
+    made: dict[str, Any] = {}
+    if "baud" in settings:
+        made["baud_rate"] = settings["baud"]
+    if "parity" in settings:
+        made["parity"] = parities[settings["parity"]]
+    if "bytesize" in settings:
+        made["data_bits"] = settings["bytesize"]
+    if "stopbits" in settings:
+        made["stop_bits"] = stops[settings["stopbits"]]
+    for key, flow in flows.items():
+        if settings.get(key):
+            made["flow_control"] = flow
+    return made

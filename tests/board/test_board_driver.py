@@ -35,7 +35,7 @@ from rram_hil.array import (
     sweep,
 )
 from rram_hil.drivers import test_chip_board as board
-from rram_hil.drivers.dialects.board_codec import encode_operation, encode_request
+from rram_hil.drivers.dialects.board_codec import Kind, encode_operation, encode_request
 from rram_hil.errors import (
     AbortedError,
     ConfigError,
@@ -367,6 +367,50 @@ def test_an_abort_stops_between_cells(slow):
         wire.execute(read(ONE), number + 1)
     wire.cancel.clear()
     assert wire.execute(read(ONE), number + 1).status[0, 0] == 0
+
+
+ENDLESS = Program(
+    Cells.all(GEOMETRY)[:16],
+    np.full(16, 5.0e-5),
+    np.full(16, 5.0001e-5),
+    PulseTrain(Ramp(1.2, 3.0, 0.1), Ramp(2.2, 2.2), 1e-7),
+    PulseTrain(Ramp(1.0, 2.9, 0.1), Ramp(3.5, 3.5), 2e-7),
+    read_step(),
+    max_pulses=LIMITS.pulses_per_cell,
+    max_reversals=LIMITS.pulses_per_cell,
+)
+"""A write-verify of one batch that would take minutes."""
+
+
+@pytest.mark.parametrize("way", ["ABORT", "SAFE_OFF", "watchdog"])
+def test_a_write_verify_that_would_not_end_is_stopped_at_any_time(start, way):
+    bench = start()
+    wire = bench.driver(watchdog_s=0.3 if way == "watchdog" else 2.0)
+    cells = ENDLESS.cells
+    wire.execute(pulse(cells, bl_v=3.5, wl_v=2.0, width_s=1e-6), next_number(wire))
+    number, before = next_number(wire), bench.control.pulses()
+    host, port = bench.far.settings["port"].removeprefix("socket://").split(":")
+    boot = int(wire.connect().boot, 16)
+    wire.arm()
+    wire.close()
+    with socket.create_connection((host, int(port))) as other:
+        kind, payload = encode_operation(ENDLESS, number, GEOMETRY)
+        for frame in encode_request(kind, payload, 1, boot, 1024):
+            other.sendall(frame)
+        while not bench.control.status()["outputs_on"]:
+            time.sleep(0.02)
+        if way != "watchdog":
+            for frame in encode_request(Kind[way], b"", 2, boot, 1024):
+                other.sendall(frame)
+            other.settimeout(5.0)
+            assert other.recv(1)  # a working notice or the answer: the board is still listening
+        while (status := bench.control.status())["outputs_on"]:
+            time.sleep(0.02)
+    assert not status["busy"]
+    given = (bench.control.pulses() - before).ravel()[cells.index(GEOMETRY)]
+    wire = bench.driver()
+    np.testing.assert_array_equal(wire.executed(number, cells), given)
+    assert 0 < given.max() < LIMITS.pulses_per_cell
 
 
 def test_an_aborted_wait_ends_at_once(slow):

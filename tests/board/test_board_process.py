@@ -42,7 +42,9 @@ SET = pulse(CELLS, bl_v=1.0, wl_v=2.0, width_s=1e-7, read=read_step())
 
 def wired(port: str) -> Any:
     made = board.TestChipBoard(
-        board.TestChipBoardConfig(port=port, timeout_s=0.25, retries=1), GEOMETRY, LIMITS
+        board.TestChipBoardConfig(port=port, timeout_s=0.25, retries=1, reconnect_s=0.5),
+        GEOMETRY,
+        LIMITS,
     )
     made.connect()
     made.arm()

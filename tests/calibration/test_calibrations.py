@@ -278,10 +278,12 @@ def test_what_cannot_be_measured_is_refused(
 
 
 @pytest.mark.parametrize(
-    "kind", [Leads, Lines, BoardConverters], ids=["leads", "lines", "converters"]
+    ("kind", "more"),
+    [(Leads, {}), (Lines, {}), (BoardConverters, {"adc_points": 9, "lowest_v": 0.05})],
+    ids=["leads", "lines", "converters"],
 )
 def test_references_that_contradict_each_other_are_refused_by_name(
-    bench_file: MakeBench, kind: Any
+    bench_file: MakeBench, kind: Any, more: dict[str, Any]
 ) -> None:
     """One of 2060 ohm is said to have 1000."""
     truth = [2060.0, *LADDER_OHM]
@@ -291,7 +293,7 @@ def test_references_that_contradict_each_other_are_refused_by_name(
         r | {"ohm": ohm, "half_width_ohm": 1e-4 * ohm}
         for r, ohm in zip(resistors, said, strict=True)
     ]
-    protocol = kind(references=references)
+    protocol = kind(references=references, **more)
     with (
         Bench.open(bench_file(resistors=resistors, errors={"access_ohm": 10.0})) as bench,
         pytest.raises(ConfigError, match="references contradict each other: ") as refused,

@@ -134,6 +134,15 @@ def test_job_codes_are_strings(host: Host) -> None:
     assert host.control.status()["sneak_path"] == 256
 
 
+def test_arguments_of_a_job_that_is_not_known_are_no_jobs(host: Host) -> None:
+    jobs = host.control.status()["jobs"]
+    host.send("17", 1, 2, 3, 1, 1, "02", 3, 3, "04", "1.0", "1e-6")
+    assert host.silence()
+    assert host.control.status()["jobs"] == jobs
+    host.send("1", 1, 1)
+    assert host.floats(1) == pytest.approx([LOAD_OHM])
+
+
 def test_all_and_masked_reads_stream_one_float_a_cell(host: Host) -> None:
     host.send("2", 1, 32, 32)
     assert host.floats(1024) == pytest.approx(np.full(1024, LOAD_OHM))

@@ -115,7 +115,8 @@ def test_connect_changes_no_output_and_sends_questions_only(make: Callable[..., 
     assert other.connect().model == "2400"
     assert bench.sim.outputs_on
     assert bench.sim.levels["VOLT"] == driven == 0.5
-    assert lines == ["*IDN?"]
+    assert lines[1:] == ["*IDN?"]
+    assert {*lines[0].split(";")} == {"*ESE?"}
     assert not other.is_off()
     with pytest.raises(ConfigError, match="not configured"):
         other.measure("1")

@@ -81,7 +81,7 @@ def test_connect_finds_the_modules_and_moves_nothing(bench):
     identity = bench.driver.connect()
     assert (identity.model, identity.firmware[:2]) == ("B1500A", "A.")
     assert bench.driver.modules == {"1": "B1517A", "2": "B1517A", "3": "B1511B", "4": "B1511B"}
-    assert bench.sim.heard[1:] == ["*IDN?", "UNT?"]
+    assert bench.sim.heard[2:] == ["*IDN?", "UNT?"]
     assert bench.sim.modules[1].output.level == 1
 
 

@@ -47,9 +47,16 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def taught(model: nn.Module, few: LabelledImages, noise: DeviceNoise | None, **more: Any) -> Any:
+def taught(
+    model: nn.Module,
+    few: LabelledImages,
+    noise: DeviceNoise | None,
+    student: nn.Module | TracedModule[Any] | None = None,
+    **more: Any,
+) -> Any:
+    student = model if student is None else student
     return distil(
-        model, model, few, noise, epochs=1, batch=32, augmentation=None, threads=1, **more
+        model, student, few, noise, epochs=1, batch=32, augmentation=None, threads=1, **more
     )
 
 
@@ -510,6 +517,17 @@ class Counting(nn.Module):
         return self.out(x.flatten(1)) * self.calls
 
 
+class Typed(nn.Module):
+    """Another answer for a tensor than for what stands for one in a trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x.flatten(1)) * (2 if type(x) is Tensor else 1)
+
+
 class Gains(nn.Module):
     """A digital tensor that is computed from parameters."""
 
@@ -530,14 +548,52 @@ def test_students_that_would_not_be_what_was_trained_are_refused(few: LabelledIm
     model.both = True
     with pytest.raises(ConfigError, match="Branching: multiplies by other weights in training"):
         taught(model, few, noise)
-    with pytest.raises(ConfigError, match="Counting: what was traced of it gives other scores"):
+    with pytest.raises(ConfigError, match="Counting: its forward pass is another one the second"):
         taught(Counting(), few, noise)
+    with pytest.raises(ConfigError, match="Typed: what was traced of it gives other scores"):
+        taught(Typed(), few, noise)
     with pytest.raises(ConfigError, match="Gains: a cannot be trained"):
         taught(Gains(), few, noise)
     gains = Gains()
     gains.a.requires_grad_(False)
     gains.b.requires_grad_(False)
     assert torch.equal(taught(gains, few, noise).a, gains.a)
+
+
+class Stopping(nn.Module):
+    """A gradient that stops half-way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.out = nn.Linear(64, 16), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.relu(self.first(x.flatten(1)).detach()))
+
+
+def test_a_gradient_that_stops_is_not_traced_over(few: LabelledImages) -> None:
+    with pytest.raises(ConfigError, match=r"Stopping: (first|.*detach)"):
+        taught(Stopping(), few, DeviceNoise())
+
+
+class Words(nn.Module):
+    """A table, one row of which is for padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(17, 8, padding_idx=0), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.table((x.flatten(1) * 16).long()).mean(1))
+
+
+def test_the_row_of_an_embedding_that_is_for_padding_learns_nothing(few: LabelledImages) -> None:
+    model = Words()
+    student = taught(
+        model, few, DeviceNoise(), student=TracedModule(model, allow_digital=["table"])
+    )
+    assert not student.table.weight[0].any()
+    assert not torch.equal(student.table.weight[1], model.table.weight[1])
 
 
 class Autoencoder(nn.Module):

@@ -486,6 +486,36 @@ def test_a_cancelled_operation_stops_between_cells_and_says_what_it_did() -> Non
         bench.chip.execute(Multiply(0, 0, 0, 4, np.zeros((5, 4), dtype=np.int16)), 3, cancel)
 
 
+class Looks(threading.Event):
+    """Cancelled from the n-th look on."""
+
+    def __init__(self, allowed: int) -> None:
+        super().__init__()
+        self.allowed = allowed
+
+    def is_set(self) -> bool:
+        self.allowed -= 1
+        return self.allowed < 0
+
+
+def test_a_cancelled_batch_stops_between_steps_and_between_rounds() -> None:
+    bench = Bench((1, 4, 4), "paper")
+    steps = Apply(bench.cells, (Step(1.0, 0.0, 2.0, 1e-6), read_step()), repeat=100)
+    result = bench.chip.execute(steps, 1, Looks(8))
+    assert isinstance(result, ApplyResult)
+    given = bench.chip.pulses.ravel()
+    assert 0 < given.max() < 100
+    assert np.array_equal(result.pulses, given)
+    assert np.array_equal(result.reads, np.sum(result.status != Status.NOT_RUN, axis=1))
+    # A window that no cell can hold: it would go on to the last of its pulses.
+    endless = write_verify(bench.chip, bench.cells, np.full(16, 5e-5), width=1e-6, max_pulses=500)
+    program = bench.chip.execute(endless, 2, Looks(8))
+    assert isinstance(program, ProgramResult)
+    assert 0 < program.pulses.max() <= 8
+    assert np.array_equal(bench.chip.pulses.ravel() - given, program.pulses)
+    assert not program.inside.any()
+
+
 def test_a_new_process_meets_the_same_chip(tmp_path: Path) -> None:
     shared = {"seed": 16, "state": "chip.state", "folder": tmp_path}
     first, alone = Bench((1, 12, 12), "hfo2", **shared), Bench((1, 12, 12), "hfo2", seed=16)

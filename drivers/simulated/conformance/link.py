@@ -119,6 +119,49 @@ def _wrong_model(station: Station) -> None:
     station.make_safe()
 
 
+def _left_over_at_connect(station: Station) -> None:
+    """A program that was killed has left an output on and replies on their way."""
+    station.on()
+    station.instrument.close()
+    driver = station.driver()
+    station.inject(Injected(LinkFault.LEFT_OVER))
+    identity = driver.connect()
+    say(
+        identity.model == station.model,
+        f"with replies left over at connect, {identity.model!r} is told, it is {station.model!r}",
+    )
+    say(len(station.server.faults) == 0, "the left-over replies did not come at connect")
+    say(station.outputs_on, "connect switched an output off")
+    say(not driver.is_off(), "with replies left over at connect, is_off says off")
+    station.instrument = driver
+    station.make_safe()
+
+
+def _silent_or_foreign_is_told(station: Station) -> None:
+    """Whoever does not answer as this family's instrument may have outputs on: the user is told."""
+    station.on()
+    station.instrument.close()
+    for kind in (LinkFault.DROP_REQUEST, LinkFault.WRONG_MODEL):
+        driver = station.driver(timeout_s=HASTY_S)
+        station.inject(*(Injected(kind) for _ in range(30)))
+        try:
+            driver.connect()
+        except (ConfigError, LinkError) as error:
+            say(
+                error.outputs_off is False, f"{kind}: the error does not say that outputs may be on"
+            )
+            loud = re.findall(r"[A-Z]{3,}", error.message)
+            say("OUTPUTS" in loud, f"{kind}: nothing in capital letters tells of outputs: {error}")
+        else:
+            raise AssertionError(f"{kind}: connect believes it")
+        finally:
+            station.server.faults.clear()
+        say(not driver.dialog.link.is_open, f"{kind}: the link is still open")
+    station.instrument = station.driver()
+    station.instrument.connect()
+    station.make_safe()
+
+
 def _errors_are_raised(station: Station) -> None:
     instrument = station.instrument
     with station.simulator.place.bus.lock:
@@ -352,6 +395,8 @@ def _numbers(value: object) -> object:
 COMMON: tuple[tuple[str, Callable[[Station], None]], ...] = (
     ("identifies", _identity),
     ("connect touches nothing", _connect_touches_nothing),
+    ("left-over at connect", _left_over_at_connect),
+    ("says that outputs of what does not answer may be on", _silent_or_foreign_is_told),
     ("refuses another model", _wrong_model),
     ("raises the error queue", _errors_are_raised),
     ("safe_off", _safe_off),
@@ -366,6 +411,8 @@ COMMON: tuple[tuple[str, Callable[[Station], None]], ...] = (
 
 OF_THE_LINK = frozenset(
     {
+        _left_over_at_connect,
+        _silent_or_foreign_is_told,
         _errors_are_raised,
         _safe_off_after_an_exception,
         _safe_off_is_verified,

@@ -317,6 +317,30 @@ def _sweeps(station: Station) -> None:
     station.make_safe()
 
 
+def _sweeps_cross_ranges(station: Station) -> None:
+    """With automatic ranges a sweep or a list goes from the lowest ranges to higher ones."""
+    instrument, channel = station.instrument, station.channel
+    limits = instrument.limits(channel)
+    top = min(5.0, max(v for v, a in limits.envelope if a >= 1e-3))
+    setup = replace(
+        source_setup(instrument, channel), source_range=None, measure_range=None, compliance=1e-3
+    )
+    instrument.configure(channel, setup)
+    instrument.output(channel, True)
+    ramp = np.linspace(0.0, top, 11)
+    levels = top * np.array([0.01, -0.9, 0.02, 1.0, -0.005, 0.3])
+    are_right(instrument.sweep(channel, 0.0, top, 11), ramp, "a sweep across ranges")
+    are_right(instrument.list_sweep(channel, levels), levels, "a list across ranges")
+    instrument.output(channel, False)
+    instrument.configure(
+        channel, SourceSetup(Function.CURRENT, 2 * top, aperture_s=setup.aperture_s)
+    )
+    instrument.output(channel, True)
+    readings = instrument.sweep(channel, 0.0, top / LOAD_OHM, 11)
+    are_right(readings, ramp, "a sweep of currents across ranges")
+    station.make_safe()
+
+
 def _compliance_inside_a_sweep(station: Station) -> None:
     instrument, channel = station.instrument, station.channel
     compliance = VOLTS / LOAD_OHM / 2
@@ -377,6 +401,7 @@ SOURCE_METER: tuple[tuple[str, Callable[[Station], None]], ...] = (
     ("an output that is off is not read", _output_off_is_no_reading),
     ("configure leaves the output as it is", _configure_leaves_the_output),
     ("sweeps and lists in one transaction", _sweeps),
+    ("sweeps and lists cross ranges", _sweeps_cross_ranges),
     ("compliance inside a list", _compliance_inside_a_sweep),
     ("timeouts follow the work", _timeout_follows_the_work),
 )

@@ -152,6 +152,7 @@ class Station:
         config: dict[str, Any] = {
             "resource": self.server.resource,
             "timeout_s": PATIENT_S,
+            "reconnect_s": 0.0,
             "kind": self.family.kind,
         } | settings
         made = self.family.driver(self.family.driver.Config(**config), traffic)

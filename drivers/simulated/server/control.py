@@ -31,6 +31,7 @@ class LinkFault(StrEnum):
     """What can go wrong between a host and a simulated board or instrument; each is spent on one
     message.
 
+    `LEFT_OVER` sends what an earlier program had asked for before the message is acted on.
     `QUEUE_FULL` and `LINE_OVERRUN` (the message is lost in the input buffer) are of instruments
     that take text.
     """
@@ -42,6 +43,7 @@ class LinkFault(StrEnum):
     REBOOT_BEFORE = "reboot-before"
     REBOOT_DURING = "reboot-during"
     REBOOT_AFTER = "reboot-after"
+    LEFT_OVER = "left-over"
     STUCK = "stuck"
     CRASH = "crash"
     DROP_REPLY = "drop-reply"

@@ -31,6 +31,7 @@ BEFORE = frozenset(
         LinkFault.STUCK,
         LinkFault.LINE_OVERRUN,
         LinkFault.QUEUE_FULL,
+        LinkFault.LEFT_OVER,
     }
 )
 AFTER = frozenset(
@@ -42,6 +43,8 @@ AFTER = frozenset(
         LinkFault.DISCONNECT_REPLY,
     }
 )
+EARLIER = b"+5.000000E+00,+5.000000E-04,+9.910000E+37\n1.00000e+00\n"
+"""Replies to what an earlier program had asked for."""
 NOISE = bytes([0xFF, 0xFE, 0x00, 0x80]) + b"#!garbage\n"
 
 
@@ -199,6 +202,8 @@ class InstrumentServer:
                 return True
             if before.kind is LinkFault.DROP_REQUEST:
                 return True
+            if before.kind is LinkFault.LEFT_OVER:
+                host.sendall(EARLIER)
         with self.instrument.place.bus.lock:
             clock = self.instrument.place.bus.clock
             if turn.is_new:
@@ -213,7 +218,8 @@ class InstrumentServer:
             ):
                 self.instrument.overrun()
                 return True
-            wrong = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), text)
+            names = "IDN" in text.upper()
+            wrong = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), text) if names else None
             self.instrument.pretends = "ESPRESSO" if wrong else ""
             reply = self.instrument.message(text)
             self.instrument.pretends = ""

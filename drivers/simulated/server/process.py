@@ -26,6 +26,11 @@ from .far_side import FarSide
 
 START_S = 60.0
 
+GONE_S = 1.0
+"""How long a driver waits for a simulated far side that is gone: a process that has ended does not
+come back.
+"""
+
 
 @dataclass(frozen=True)
 class Started:

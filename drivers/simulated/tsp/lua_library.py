@@ -288,7 +288,14 @@ def _math() -> LuaTable:
         return lambda x: work(x) if math.isfinite(x) else x
 
     def power(a: Value, b: Value) -> float:
-        return float(math.pow(number_at(a, 1, "pow"), number_at(b, 2, "pow")))
+        base, exponent = number_at(a, 1, "pow"), number_at(b, 2, "pow")
+        try:
+            return math.pow(base, exponent)
+        except ValueError:
+            # As in C: no real number, or a pole at zero.
+            return math.inf if base == 0 else math.nan
+        except OverflowError:
+            return -math.inf if base < 0 and exponent % 2 == 1 else math.inf
 
     def extreme(name: str, work: Callable[..., float]) -> Callable[..., float]:
         return lambda *values: float(

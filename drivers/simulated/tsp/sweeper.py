@@ -69,6 +69,8 @@ class Sweeper:
         """`initiate()`. Raises `TspError` where an action lacks its configuration or the output is
         off.
         """
+        # What the lines before this one took is spent before the sweep begins.
+        self.smu.instrument.elapse(0.0)
         if self.is_running:
             raise TspError(5042, "Invalid while overlapped measure")
         if self.actions["source"] and not self.levels:
