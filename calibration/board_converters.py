@@ -35,7 +35,7 @@ from rram_hil.validation import FiniteVolts, NotNegative, PositiveVolts, StrictM
 
 from .metrology.converter_fit import Curve, Seen, fit_converters
 from .metrology.converters import Adc, Dac
-from .metrology.gum import NORMAL, freedom_of, mean_of, solve
+from .metrology.gum import NORMAL, freedom_of, mean_of, refuse_contradictions, solve
 from .metrology.references import BOARD_RANGES_A, Ranges, Reference, cells_of, read_levels, told_of
 
 ERROR = Quantity("1", -0.99, 99.0)
@@ -53,16 +53,16 @@ class ConverterErrors(CalibrationKind):
             f"{line}_{name}": quantity
             for line, unit in (("bl", "V"), ("sl", "V"), ("adc", "full scale"))
             for name, quantity in {
-                "offset": Quantity(unit),
+                "offset": Quantity(unit, -1.0, 1.0),
                 "gain": ERROR,
-                "inl_at": Quantity(unit),
-                "inl": Quantity(unit),
+                "inl_at": Quantity(unit, -100.0, 100.0),
+                "inl": Quantity(unit, -1.0, 1.0),
             }.items()
         },
         "adc_range": Quantity("A", 0.0),
         "adc_step": Quantity("full scale", 0.0),
         "column_gain": ERROR,
-        "column_offset": Quantity("full scale"),
+        "column_offset": Quantity("full scale", -1.0, 1.0),
     }
 
     def pieces(self) -> Pieces:
@@ -319,6 +319,9 @@ def _amplifier(
         spread,
         float(min(many, freedom)) if freedom else float(many),
     )
+    places = np.flatnonzero(lively[2 : 2 + rows])
+    names = {2 + i: f"the cell of row {row}" for i, row in enumerate(places)}
+    refuse_contradictions(fit, spread, names, "are the cells what they read as, and undisturbed?")
     values, widths = fit.of(np.eye(design.shape[1])[:2])
     scale = full_a / lsb_a
     return (float(values[1] - 1), float(widths[1])), (

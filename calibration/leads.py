@@ -31,7 +31,9 @@ class LeadOhms(CalibrationKind):
     its instruments.
     """
 
-    VALUES: ClassVar[dict[str, Quantity]] = {"series_ohm": Quantity("ohm", needed=True)}
+    VALUES: ClassVar[dict[str, Quantity]] = {
+        "series_ohm": Quantity("ohm", -100.0, 1e6, needed=True)
+    }
 
     def pieces(self) -> Pieces:
         """The same for every cell."""

@@ -40,8 +40,8 @@ class LineOhms(CalibrationKind):
     """
 
     VALUES: ClassVar[dict[str, Quantity]] = {
-        "line_ohm": Quantity("ohm"),
-        "access_ohm": Quantity("ohm"),
+        "line_ohm": Quantity("ohm", -10.0, 1e5),
+        "access_ohm": Quantity("ohm", -1e3, 1e7),
     }
 
     def pieces(self) -> Pieces:

@@ -36,7 +36,7 @@ from rram_hil.validation import (
     PositiveVolts,
 )
 
-from .metrology.gum import NORMAL, mean_of, rounding_variance, solve
+from .metrology.gum import NORMAL, mean_of, refuse_bent, rounding_variance, solve
 from .metrology.meters import opened, stay_within, swept
 
 Word = Annotated[str, Field(min_length=1)]
@@ -101,7 +101,7 @@ class ChannelErrors(CalibrationKind):
         for letter, unit in (("a", "A"), ("v", "V"))
         for name, quantity in {
             f"range_{letter}": Quantity(unit, 0.0, needed=letter == "a"),
-            f"offset_{letter}": Quantity(unit, needed=letter == "a"),
+            f"offset_{letter}": Quantity(unit, -1.0, 1.0, needed=letter == "a"),
             f"gain_{letter}": Quantity("1", -0.99, 99.0, needed=letter == "a"),
         }.items()
     }
@@ -321,6 +321,8 @@ class SourceMeterCalibration(Calibration):
         spread[2:] /= NORMAL
         pooled = np.full(levels.size, float(noise.mean()) + rounding_variance(readings))
         fit = solve(design, mean - levels, pooled, spread, float(levels.size * (self.repeat - 1)))
+        name = f"the second meter at up to {most_v:g} V"
+        refuse_bent(mean - levels, design @ fit.found, most_v, name)
         values, widths = fit.of(np.eye(4)[:2])
         found["offset_v"][k], found["gain_v"][k] = values
         found["offset_v_u"][k], found["gain_v_u"][k] = widths
@@ -366,6 +368,8 @@ class SourceMeterCalibration(Calibration):
         pooled = np.full(asked.size, float(noise.mean()) + rounding_variance(told))
         seen = mean - amps - found["offset_a"][k]
         fit = solve(design, seen, pooled, spread, float(asked.size * (self.repeat - 1)))
+        name = f"the resistor of {self.ohm:g} ohm, in the range {found['range_a'][k]:g} A,"
+        refuse_bent(seen, design @ fit.found, float(np.max(np.abs(amps))), name)
         values, widths = fit.of(np.eye(5)[:1])
         found["gain_a"][k], found["gain_a_u"][k] = values[0], widths[0]
 

@@ -359,6 +359,7 @@ class ArcOne(Driver):
         """
         with self._lock:
             self._connected()
+            self.check_limits()
             self._armed = False
             self._start_session(SESSIONS[self._settings.session])
             self._armed = True
@@ -507,7 +508,7 @@ class ArcOne(Driver):
         """Refuse what the board cannot do, and what the limits do not allow, before anything is
         sent.
         """
-        check(operation, self.geometry, self.limits)
+        check(operation, self.geometry, self.limits, bounds_current=False)
         if operation.unselected not in self.capabilities.schemes:
             raise self.refuse(
                 f"scheme {operation.unselected!s} for unselected lines", "third, half, floating"

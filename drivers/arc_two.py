@@ -214,6 +214,7 @@ class ArcTwo(Driver):
         with self._lock:
             if self._id is None:
                 raise LinkError("ArC TWO: not connected; call connect() first")
+            self.check_limits()
             library, config = self._library, self._settings
             self._instrument = None
             try:
@@ -305,7 +306,7 @@ class ArcTwo(Driver):
         return self._transactions
 
     def _check(self, operation: Apply) -> None:
-        check(operation, self.geometry, self.limits)
+        check(operation, self.geometry, self.limits, bounds_current=False)
         can = self.capabilities
         if operation.unselected not in can.schemes:
             raise self.refuse(f"scheme {operation.unselected!s} for unselected lines", "half")

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from rram_hil.array import Cells, Geometry, Limits, Operation, Result
+from rram_hil.array import Apply, Cells, Geometry, Limits, Operation, Program, Result, check
 from rram_hil.errors import LinkError
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
@@ -101,21 +101,30 @@ class SimulatedArray(Driver):
     @override
     def arm(self) -> None:
         """Nothing to make safe: the outputs of a simulated chip are at zero between operations."""
-        _ = self.chip
+        self.check_limits()
 
     @override
     def execute(self, operation: Operation, number: int) -> Result:
         """Carry out one operation; when cancelled, return the part that was done (a multiply raises
         `AbortedError`, and has cost its request only).
 
-        Raises `ConfigError` or `LimitError` for what a request to the board cannot hold.
+        Raises `LimitError` for what the limits refuse, `ConfigError` for what a request to the
+        board cannot hold.
         """
         chip = self.chip
+        check(operation, self.geometry, self.limits)
+        operation = self._bounded(operation)
         _, request = encode_operation(operation, number, self.geometry)
         chip.advance(self._message_s(len(request)) + chip.simulation.timing.link_s)
         result = chip.execute(operation, number, self.cancel)
         chip.advance(self._message_s(result_bytes(operation, result, chip.simulation.adc_bits)))
         return result
+
+    def _bounded(self, operation: Operation) -> Operation:
+        """The operation under the limit's current where it asks for no compliance of its own."""
+        if isinstance(operation, Apply | Program) and operation.compliance_a is None:
+            return replace(operation, compliance_a=self.limits.current_a)
+        return operation
 
     def _message_s(self, length: int) -> float:
         """How long a message of `length` bytes, with its frames, is on the link (s)."""

@@ -33,6 +33,7 @@ from rram_hil.array import (
     Status,
     Wait,
     WaitResult,
+    check,
     pulses_of,
 )
 from rram_hil.array import Span as TimeSpan
@@ -358,6 +359,7 @@ class SmuMatrix(Driver):
             return self._apply(operation)
 
     def _apply(self, operation: Apply) -> ApplyResult:
+        check(operation, self.geometry, self.limits)
         chain, n, m = self._connected(), len(operation.cells), operation.measurements
         routes = self._router.routes(operation)
         chain.check(routes)

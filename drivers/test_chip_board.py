@@ -32,6 +32,7 @@ from rram_hil.array import (
     Step,
     Wait,
     WriteWords,
+    check,
     pulses_of,
 )
 from rram_hil.array.coded_read import code_order
@@ -308,6 +309,7 @@ class TestChipBoard(Driver):
         """
         with self._lock:
             self._connected()
+            self.check_limits()
             with self._abortable():
                 self._again(self._arm)
             self._armed = True
@@ -324,7 +326,9 @@ class TestChipBoard(Driver):
         """
         with self._lock:
             envelope = self._connected()
-            self._check(operation, envelope.capabilities)
+            can = envelope.capabilities
+            self._check(operation, can)
+            check(operation, self.geometry, self.limits, bounds_current=can.compliance)
             kind, payload = encode_operation(operation, number, self.geometry)
             what = (
                 f"operation {number}"

@@ -169,6 +169,15 @@ class ProtocolError(BenchError):
         )
 
 
+def short(value: object, most: int = 60) -> str:
+    """A value as text for one line of an error: what is long is cut."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # whose own text fails is told by its type
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def told_with_frames(error: Exception) -> str:
     """The text of an error; with the last frames where it is a bug, not a `BenchError`."""
     if isinstance(error, BenchError):

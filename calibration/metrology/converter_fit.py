@@ -16,7 +16,7 @@ import numpy as np
 
 from rram_hil.types import FloatArray
 
-from .gum import Fit, solve
+from .gum import Fit, refuse_contradictions, solve
 
 _ROUNDS = 5
 _FIXED = 1e-9
@@ -90,6 +90,7 @@ def fit_converters(
     spread = np.concatenate(
         (np.full(levels + points, np.inf), np.maximum(seen.ohm_u / seen.ohm, 1e-12))
     )
+    names = {levels + points + i: f"the one of {ohm:g} ohm" for i, ohm in enumerate(seen.ohm)}
     fit = Fit(np.zeros(0), np.zeros((0, 0)), np.inf)
     for _ in range(_ROUNDS):
         x = true[k] / (seen.ohm[j] * scale) * (1 - wrong[j])
@@ -110,6 +111,8 @@ def fit_converters(
         fit = solve(
             full, np.append(around, targets), np.append(variance, spreads**2), spread, seen.freedom
         )
+        # At once: from references that do not go together the rounds would run away.
+        refuse_contradictions(fit, spread, names, "is each what is said, and connected?")
         true, curve, wrong = np.split(fit.found, (levels, levels + points))
     return _curve(fit, seen.volts, 0), _curve(fit, nodes, levels)
 

@@ -8,6 +8,7 @@ factor times the standard uncertainty.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,10 @@ from rram_hil.types import FloatArray
 NORMAL = 1.959964
 """95 % of a normal distribution lie within this many standard deviations."""
 _TIGHT = 1e-12
+MOST_PULL = 6.0
+"""A reference further off than so many standard uncertainties is not what was said."""
+MOST_BEND = 0.02
+"""No converter that is good for measuring bends more, as a part of its span."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +83,40 @@ def solve(
         )
     inverse = np.linalg.inv(r) / scale[:, None]
     return Fit(inverse @ (q.T @ b), inverse @ inverse.T, freedom)
+
+
+def refuse_contradictions(
+    fit: Fit, spread: FloatArray, names: Mapping[int, str], advice: str
+) -> None:
+    """The goodness of a fit, by what it needs of the references: none may have to be further from
+    what is stated of it than `MOST_PULL` standard uncertainties.
+
+    `names` says which unknowns are errors of references, and what these are. Raises `ConfigError`
+    naming the one that is furthest off.
+    """
+    at = np.array(list(names), dtype=np.int64)
+    if at.size == 0:
+        return
+    pulls = np.abs(fit.found[at]) / spread[at]
+    worst = int(np.argmax(pulls))
+    if not pulls[worst] <= MOST_PULL:
+        raise ConfigError(
+            f"the references contradict each other: {names[int(at[worst])]} would have to be"
+            f" {pulls[worst]:.3g} standard uncertainties off its value (at most {MOST_PULL:g});"
+            f" {advice}"
+        )
+
+
+def refuse_bent(seen: FloatArray, fitted: FloatArray, most: float, name: str) -> None:
+    """Refuse a straight line that its points do not follow: by more than `MOST_BEND` of `most`
+    (rms). Raises `ConfigError` naming the reference.
+    """
+    off = float(np.sqrt(np.mean(np.square(seen - fitted))))
+    if not off <= MOST_BEND * most:
+        raise ConfigError(
+            f"{name} does not give a straight line: its points lie {off:.3g} off it, of {most:.3g}"
+            f" at most (allowed {MOST_BEND:g} of that); is it what is connected?"
+        )
 
 
 def mean_of(readings: FloatArray) -> tuple[FloatArray, FloatArray, int]:

@@ -13,7 +13,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
 from rram_hil.validation import NotNegativeOhms, PositiveAmperes, PositiveOhms, StrictModel
 
-from .gum import NORMAL, freedom_of, mean_of, solve
+from .gum import NORMAL, freedom_of, mean_of, refuse_contradictions, solve
 
 
 def _rising(values: list[float]) -> list[float]:
@@ -131,6 +131,11 @@ def fit_excess(
         spread,
         freedom_of(noise[good], sure[good], freedom),
     )
+    names = {
+        unknown + i: f"{r.ohm:g} ohm at ({r.tile}, {r.row}, {r.column})"
+        for i, r in enumerate(references)
+    }
+    refuse_contradictions(fit, spread, names, "is each what is said, in its place and connected?")
     values, widths = fit.of(np.eye(design.shape[1])[:unknown])
     return values, widths, k
 

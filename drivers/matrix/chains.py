@@ -227,6 +227,11 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
                 f"{channel}: a compliance of {limit_a:g} A is not available at {volts:g} V; it has "
                 f"{limits.smallest_compliance_a:g} to {most:g} A"
             )
+        if channel != self.gate and limit_a < limits.smallest_compliance_a:
+            raise ConfigError(
+                f"{channel}: limits.current_a asks for a limit of {limit_a:g} A; its smallest is"
+                f" {limits.smallest_compliance_a:g} A"
+            )
         return max(min(limit_a, most), limits.smallest_compliance_a)
 
 

@@ -49,7 +49,7 @@ from rram_hil.array import (
     check,
 )
 from rram_hil.array.write_verify_rules import coded_verify
-from rram_hil.errors import AbortedError, BenchError, ConfigError, LimitError
+from rram_hil.errors import AbortedError, ConfigError, LimitError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.board_envelope import LARGEST_MESSAGE, board_envelope
 from rram_hil.simulation.chip import SimulatedChip
@@ -625,12 +625,15 @@ class Board(FarSide):
             operation = _first_half(operation)
         if not job.cancel.is_set():
             try:
-                result = self.chip.execute(operation, job.number, job.cancel)
+                bounded = _bounded(operation, self._limits)
+                result = self.chip.execute(bounded, job.number, job.cancel)
                 self._executions += 1
             except AbortedError:
                 job.stop = job.stop or "ABORTED"
-            except BenchError as error:
-                raise RefusalError("HARDWARE", str(error), job.number) from None
+            except Exception as error:
+                # Whatever it is, the board goes on answering: SAFE OFF must never wait for it.
+                text = f"{type(error).__name__}: {error}"
+                raise RefusalError("HARDWARE", text, job.number) from None
         if job.cancel.is_set():
             why = "the host was silent" if job.stop == "WATCHDOG" else "it was told to stop"
             raise RefusalError(
@@ -738,6 +741,13 @@ def _first_half(operation: Operation) -> Operation:
         return replace(operation, max_pulses=(operation.budget() + 1) // 2)
     if isinstance(operation, Apply | Program):
         return operation.part(slice(0, (len(operation.cells) + 1) // 2))
+    return operation
+
+
+def _bounded(operation: Operation, limits: Limits) -> Operation:
+    """The operation under the limit's current where it asks for no compliance of its own."""
+    if isinstance(operation, Apply | Program) and operation.compliance_a is None:
+        return replace(operation, compliance_a=limits.current_a)
     return operation
 
 

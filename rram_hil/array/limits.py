@@ -24,7 +24,7 @@ from rram_hil.array.operations import (
     Step,
 )
 from rram_hil.array.write_verify_rules import coded_verify
-from rram_hil.errors import LimitError
+from rram_hil.errors import ConfigError, LimitError
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Unit
 from rram_hil.validation import (
@@ -66,7 +66,7 @@ class Limits(StrictModel):
         description="largest energy of one pulse, |BL - SL| x current_a x width"
     )
     width_s: PositiveSeconds = Field(description="longest pulse")
-    pulses_per_cell: Annotated[int, Field(ge=1)] = Field(
+    pulses_per_cell: Annotated[int, Field(ge=1, lt=1 << 63)] = Field(
         description="pulses a cell may take in its life (ledger)"
     )
     conductance_s: Annotated[list[NotNegativeSiemens], Field(min_length=2, max_length=2)] = Field(
@@ -82,6 +82,29 @@ class Limits(StrictModel):
         if not self.conductance_s[0] < self.conductance_s[1]:
             raise ValueError("conductance_s must be [lowest, highest]")
         return self
+
+
+_MOST_PULSES = 1 << 62
+_LEAST_SCALE_A, _MOST_SCALE_A = 1e-15, 1e3
+
+
+def check_current_limit(limits: Limits, *, bounds_current: bool, multiplies: bool) -> None:
+    """Refuse a `current_a` that nothing keeps: below what the highest conductance in the limits
+    carries at a read, on a bench that cannot limit the current, or that multiplies (many cells at
+    once share what could).
+
+    Raises `ConfigError` saying what to write instead.
+    """
+    flows_a = limits.read_v * limits.conductance_s[1]
+    if (multiplies or not bounds_current) and flows_a > limits.current_a:
+        why = "a multiply reads" if bounds_current else "this bench reads"
+        raise ConfigError(
+            f"limits.current_a of {limits.current_a:g} A cannot be kept: {why} without a"
+            f" compliance, and at read_v of {limits.read_v:g} V a cell of"
+            f" {limits.conductance_s[1]:g} S, the highest in limits.conductance_s, carries"
+            f" {flows_a:g} A; raise current_a, or lower"
+            " read_v or conductance_s"
+        )
 
 
 @dataclass(frozen=True)
@@ -214,7 +237,12 @@ def _check_step(
 
 
 def _check_energy(
-    cells: Cells, drop: FloatArray, width_s: float, compliance_a: float | None, limits: Limits
+    cells: Cells,
+    drop: FloatArray,
+    width_s: float,
+    compliance_a: float | None,
+    limits: Limits,
+    bounds_current: bool,
 ) -> None:
     if compliance_a is not None and not 0 < compliance_a <= limits.current_a:
         raise LimitError(
@@ -224,29 +252,62 @@ def _check_energy(
             value=compliance_a,
             allowed=(0.0, limits.current_a),
         )
-    current = limits.current_a if compliance_a is None else compliance_a
+    current = np.float64(limits.current_a if compliance_a is None else compliance_a)
+    if not bounds_current:
+        # Nothing holds the current back but the cell itself.
+        current = np.maximum(current, np.abs(drop) * limits.conductance_s[1])
     stress = np.where(np.abs(drop) <= limits.read_v, 0.0, np.abs(drop))
     _check(cells, stress * current * width_s, limits.energy_j, "energy of a pulse", "J")
 
 
 def pulses_of(operation: Apply, limits: Limits) -> IntArray:
-    """Steps above the read limit that each cell takes at most, shape (n,)."""
+    """Steps above the read limit that each cell takes at most, shape (n,). Raises `LimitError`
+    where no 64 bits hold them.
+    """
     n = len(operation.cells)
     count = np.zeros(n, dtype=np.int64)
     for step in operation.steps:
         count += ~(np.abs(step.cell_v(n)) <= limits.read_v)
+    if int(count.max(initial=0)) * operation.repeat > _MOST_PULSES:
+        _check_life(operation.cells, count.astype(np.float64) * operation.repeat, limits)
     return count * operation.repeat
 
 
-def _check_apply(operation: Apply, geometry: Geometry, limits: Limits) -> IntArray:
+def _check_life(cells: Cells, pulses: FloatArray | IntArray, limits: Limits) -> None:
+    """No operation may take more of a cell than its whole life, whatever a ledger says."""
+    good = pulses <= limits.pulses_per_cell
+    if not np.all(good):
+        at = int(np.argmin(good))
+        raise LimitError(
+            f"cell {cells.address(at)}: {pulses[at]:g} pulses in one operation are beyond the limit"
+            f" pulses_per_cell of {limits.pulses_per_cell}",
+            cell=cells.address(at),
+            line="pulses",
+            value=float(pulses[at]),
+            allowed=(0.0, float(limits.pulses_per_cell)),
+        )
+
+
+def _check_apply(
+    operation: Apply, geometry: Geometry, limits: Limits, bounds_current: bool
+) -> IntArray:
     n = len(operation.cells)
     for step in operation.steps:
         _check_step(step, operation.cells, operation.unselected, geometry, limits)
-        _check_energy(operation.cells, step.cell_v(n), step.width_s, operation.compliance_a, limits)
+        _check_energy(
+            operation.cells,
+            step.cell_v(n),
+            step.width_s,
+            operation.compliance_a,
+            limits,
+            bounds_current,
+        )
     return pulses_of(operation, limits)
 
 
-def _check_program(operation: Program, geometry: Geometry, limits: Limits) -> IntArray:
+def _check_program(
+    operation: Program, geometry: Geometry, limits: Limits, bounds_current: bool
+) -> IntArray:
     cells, n = operation.cells, len(operation.cells)
     low, high = limits.conductance_s
     for name, window in (("low_s", operation.low_s), ("high_s", operation.high_s)):
@@ -272,7 +333,9 @@ def _check_program(operation: Program, geometry: Geometry, limits: Limits) -> In
                 )
     for step in operation.extremes():
         _check_step(step, cells, operation.unselected, geometry, limits)
-        _check_energy(cells, step.cell_v(n), step.width_s, operation.compliance_a, limits)
+        _check_energy(
+            cells, step.cell_v(n), step.width_s, operation.compliance_a, limits, bounds_current
+        )
         # Between the ends of the ramps a gate may open that is closed at each of them.
         worst = half_selected_v(replace(step, wl_v=None), n, operation.unselected, geometry)
         _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")
@@ -303,6 +366,16 @@ def _check_multiply(
             f" {block.column}..{last_column - 1} is off the chip of {geometry.tiles} x"
             f" {geometry.rows} x {geometry.columns}"
         )
+    if isinstance(operation, Multiply):
+        scale = operation.full_scale_a
+        if not _LEAST_SCALE_A <= scale <= _MOST_SCALE_A:
+            raise LimitError(
+                f"multiply full scale {scale:g} A must lie in {_LEAST_SCALE_A:g}"
+                f"..{_MOST_SCALE_A:g} A",
+                line="full_scale_a",
+                value=scale,
+                allowed=(_LEAST_SCALE_A, _MOST_SCALE_A),
+            )
     corner = Cells.of([(block.tile, block.row, block.column)])
     _check(corner, np.array([operation.read_v]), limits.read_v, "multiply read voltage", "V")
     for sl_v in (operation.read_v, -operation.read_v):
@@ -319,19 +392,26 @@ def _check_cell_read(step: Step, cells: Cells, geometry: Geometry, limits: Limit
         )
 
 
-def check(operation: Operation, geometry: Geometry, limits: Limits) -> Charge:
+def check(
+    operation: Operation, geometry: Geometry, limits: Limits, *, bounds_current: bool = True
+) -> Charge:
     """Refuse an operation that could pass a limit; else the worst-case charge to each cell's pulse
     budget.
 
-    Raises `LimitError` naming cell, line, value and limit, `ConfigError` for a cell off the chip.
+    `bounds_current` is False on a bench that cannot limit the current: the energy of a pulse is
+    then that of a cell of the highest conductance in the limits. Raises `LimitError` naming cell,
+    line, value and limit, `ConfigError` for a cell off the chip.
     """
     none = Cells.of([])
-    if isinstance(operation, Apply):
+    if isinstance(operation, Apply | Program):
         operation.cells.index(geometry)
-        return Charge(operation.cells, _check_apply(operation, geometry, limits))
-    if isinstance(operation, Program):
-        operation.cells.index(geometry)
-        return Charge(operation.cells, _check_program(operation, geometry, limits))
+        pulses = (
+            _check_apply(operation, geometry, limits, bounds_current)
+            if isinstance(operation, Apply)
+            else _check_program(operation, geometry, limits, bounds_current)
+        )
+        _check_life(operation.cells, pulses, limits)
+        return Charge(operation.cells, pulses)
     if isinstance(operation, Multiply):
         _check_multiply(operation, operation, geometry, limits)
     elif isinstance(operation, CodedRead):

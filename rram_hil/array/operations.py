@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rram_hil.array.cells import Cells
-from rram_hil.errors import ConfigError
+from rram_hil.errors import ConfigError, short
 from rram_hil.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ T = TypeVar("T")
 
 Volts = float | FloatArray | None
 """One level for the whole batch, one a cell (shape (n,)), or None: the line floats."""
+
+MOST_REPEATS = (1 << 32) - 1
+MOST_CONFIRMS = 1 << 20
+MOST_READINGS = 1 << 30
+"""What an operation may ask at most; beyond these no hardware and no memory follows."""
 
 Line = Literal["bl", "sl", "wl"]
 LINES: tuple[Line, ...] = ("bl", "sl", "wl")
@@ -80,9 +85,12 @@ def _kept(value: Volts, name: str) -> Volts:
     """
     if value is None:
         return None
-    array = np.array(value)
+    try:
+        array = np.array(value)
+    except ValueError:
+        array = np.array("")
     if array.dtype.kind not in "iuf" or array.ndim > 1:
-        raise ConfigError(f"{name}: a number or one number a cell is needed, not {value!r}")
+        raise ConfigError(f"{name}: a number or one number a cell is needed, not {short(value)}")
     if array.ndim == 0:
         return float(array)
     frozen = array.astype(np.float64)
@@ -98,8 +106,40 @@ def _keep(operation: object, *names: str) -> None:
 def _keep_number(operation: object, name: str) -> None:
     value = _kept(getattr(operation, name), name)
     if not isinstance(value, float):
-        raise ConfigError(f"{name}: one number is needed, not {value!r}")
+        raise ConfigError(f"{name}: one number is needed, not {short(value)}")
     object.__setattr__(operation, name, value)
+
+
+def _whole(value: object, name: str, low: int, high: int) -> int:
+    """A whole number within its range. Raises `ConfigError`."""
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if is_whole and low <= value <= high:  # type: ignore[operator]
+        return int(value)  # type: ignore[call-overload, no-any-return]
+    least = f"be {low} or more, whole" if low <= 1 else f"lie in {low}..{high}"
+    allowed = f"lie in {low}..{high}" if is_whole and value > high else least  # type: ignore[operator]
+    raise ConfigError(f"{name} must {allowed}, not {short(value)}")
+
+
+def _keep_whole(operation: object, what: str, **ranges: tuple[int, int]) -> None:
+    for name, (low, high) in ranges.items():
+        number = _whole(getattr(operation, name), f"{what}: {name}", low, high)
+        object.__setattr__(operation, name, number)
+
+
+def _keep_scheme(operation: Apply | Program, what: str) -> None:
+    try:
+        object.__setattr__(operation, "unselected", Scheme(operation.unselected))
+    except ValueError:
+        raise ConfigError(
+            f"{what}: unselected must be one of {', '.join(Scheme)}, not"
+            f" {short(operation.unselected)}"
+        ) from None
+    if operation.compliance_a is not None:
+        _keep_number(operation, "compliance_a")
+
+
+def _is_all(values: object, kind: type) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, kind) for value in values)
 
 
 def _need_cells(cells: object, what: str) -> None:
@@ -116,7 +156,10 @@ def _cut(value: Volts, which: slice | NDArray[np.bool_] | IntArray) -> Volts:
 
 
 def _per_cell(value: ArrayLike, n: int, name: str) -> FloatArray:
-    array = np.array(value, dtype=np.float64)
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"{name}: numbers are needed, not {short(value)}") from None
     if array.shape not in ((), (n,)):
         raise ConfigError(
             f"{name}: one value or one for each of the {n} cells, not shape {array.shape}"
@@ -209,10 +252,20 @@ class Apply(Request["ApplyResult"]):
 
     def __post_init__(self) -> None:
         _need_cells(self.cells, "apply")
+        object.__setattr__(self, "steps", tuple(self.steps))
         if not self.steps:
             raise ConfigError("apply: at least one step is needed")
-        if self.repeat < 1:
-            raise ConfigError(f"apply: repeat must be 1 or more, not {self.repeat}")
+        if not _is_all(self.steps, Step):
+            raise ConfigError("apply: steps must be Steps")
+        _keep_whole(self, "apply", repeat=(1, MOST_REPEATS))
+        _keep_scheme(self, "apply")
+        if self.stop is not None and not isinstance(self.stop, Stop):
+            raise ConfigError(f"apply: stop must be a Stop, not {short(self.stop)}")
+        readings = len(self.cells) * self.measurements
+        if readings > MOST_READINGS:
+            raise ConfigError(
+                f"apply: {readings} readings; at most {MOST_READINGS} in one operation"
+            )
         n = len(self.cells)
         for step in self.steps:
             for line in LINES:
@@ -250,6 +303,8 @@ class Ramp:
 
     def __post_init__(self) -> None:
         _keep(self, "start_v")
+        if self.start_v is None:
+            raise ConfigError("start_v: a number or one number a cell is needed")
         _keep_number(self, "stop_v")
         _keep_number(self, "step_v")
 
@@ -286,10 +341,32 @@ class PulseTrain:
     gate_v: Ramp
     width_s: float
 
+    def __post_init__(self) -> None:
+        _keep_number(self, "width_s")
+        if not (isinstance(self.amplitude_v, Ramp) and isinstance(self.gate_v, Ramp)):
+            raise ConfigError("pulse train: amplitude_v and gate_v must be Ramps")
+
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> PulseTrain:
         """The same pulses for a part of the batch."""
         amplitude, gate = self.amplitude_v.part(which), self.gate_v.part(which)
         return replace(self, amplitude_v=amplitude, gate_v=gate)
+
+
+def _budget(value: object) -> int | IntArray:
+    """Numbers of pulses, whole and held by 32 bits. Raises `ConfigError`."""
+    if np.ndim(value) == 0 and not isinstance(value, np.ndarray):  # type: ignore[arg-type]
+        return _whole(value, "program: max_pulses", 0, MOST_REPEATS)
+    array = np.asarray(value)
+    if (
+        array.dtype.kind not in "iu"
+        or array.ndim > 1
+        or (array.size and array.max() > MOST_REPEATS)
+    ):
+        raise ConfigError(
+            f"program: max_pulses must be 0 or more, whole, at most {MOST_REPEATS}, not"
+            f" {short(value)}"
+        )
+    return array.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,9 +407,20 @@ class Program(Request["ProgramResult"]):
         object.__setattr__(self, "high_s", _per_cell(self.high_s, n, "high_s"))
         if not bool(np.all(self.low_s <= self.high_s)):
             raise ConfigError("program: every window needs low_s <= high_s, and neither may be NaN")
+        for name, kind in (
+            ("set_pulses", PulseTrain),
+            ("reset_pulses", PulseTrain),
+            ("read", Step),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                found = short(getattr(self, name))
+                raise ConfigError(f"program: {name} must be a {kind.__name__}, not {found}")
         if self.read.measure != "current":
             raise ConfigError("program: the read step must measure the current")
-        if np.any(self.budget() < 0):
+        _keep_whole(self, "program", max_reversals=(0, MOST_REPEATS), confirm=(0, MOST_CONFIRMS))
+        _keep_scheme(self, "program")
+        object.__setattr__(self, "max_pulses", _budget(self.max_pulses))
+        if self.budget().size != n or np.any(self.budget() < 0):
             raise ConfigError("program: max_pulses must be 0 or more")
         if self.verify not in ("single", "coded"):
             raise ConfigError(f"program: verify must be single or coded, not {self.verify!r}")
@@ -392,11 +480,17 @@ class Multiply(Request["MultiplyResult"]):
     label: str = ""
 
     def __post_init__(self) -> None:
-        inputs = np.asarray(self.inputs)
+        # Whether a place is on the chip is for the limits to say.
+        anywhere = dict.fromkeys(("tile", "row", "column", "columns"), (-(1 << 20), 1 << 20))
+        _keep_whole(self, "multiply", **anywhere, input_bits=(2, 16))
+        for name in ("read_v", "wl_v", "full_scale_a"):
+            _keep_number(self, name)
+        try:
+            inputs = np.asarray(self.inputs)
+        except ValueError:
+            inputs = np.asarray("")
         if inputs.ndim != 2 or inputs.dtype.kind not in "iu":
             raise ConfigError("multiply: inputs must be integer codes of shape (vectors, rows)")
-        if not 2 <= self.input_bits <= 16:
-            raise ConfigError(f"multiply: input_bits must lie in 2..16, not {self.input_bits}")
         top = (1 << (self.input_bits - 1)) - 1
         if inputs.size and (int(inputs.max()) > top or int(inputs.min()) < -top):
             raise ConfigError(
@@ -435,6 +529,9 @@ class Block:
     columns: int
 
     def __post_init__(self) -> None:
+        for name in ("tile", "row", "rows", "column", "columns"):
+            if type(getattr(self, name)) is not int:
+                _keep_whole(self, "block", **{name: (-(1 << 62), 1 << 62)})
         if self.rows < 1 or self.columns < 1 or min(self.tile, self.row, self.column) < 0:
             raise ConfigError(f"block {self}: it needs a row and a column, none below 0")
 
@@ -508,8 +605,13 @@ class CodedRead(Request["CodedReadResult"]):
         if isinstance(self.blocks, Block):
             raise ConfigError("coded read: blocks must be several in a list or tuple, also of one")
         object.__setattr__(self, "blocks", tuple(self.blocks))
-        if not isinstance(self.repeat, int | np.integer) or self.repeat < 1:
-            raise ConfigError(f"coded read: repeat must be 1 or more, whole, not {self.repeat}")
+        if not _is_all(self.blocks, Block):
+            raise ConfigError("coded read: blocks must be Blocks")
+        _keep_whole(self, "coded read", repeat=(1, MOST_REPEATS))
+        for name in ("read_v", "wl_v"):
+            _keep_number(self, name)
+        if self.cell_read is not None and not isinstance(self.cell_read, Step):
+            raise ConfigError(f"coded read: cell_read must be a Step, not {short(self.cell_read)}")
         if self.cell_read is not None and self.cell_read.measure != "current":
             raise ConfigError("coded read: cell_read must measure the current")
         if not 0 < self.read_v < float("inf"):
@@ -567,6 +669,7 @@ class Wait(Request["WaitResult"]):
     label: str = ""
 
     def __post_init__(self) -> None:
+        _keep_number(self, "seconds")
         if not 0 <= self.seconds < float("inf"):
             raise ConfigError(f"wait: seconds must be 0 or more and finite, not {self.seconds}")
 

@@ -132,10 +132,11 @@ class Bench:
 
         `ledger_warning` then says what to know of where the ledger lies.
 
-        Raises `DataError` where another run has the ledger, it is of another chip, or there is none
-        although the board knows the chip; `BenchError` of the driver. The ledger is then given back
-        and the outputs are off.
+        Raises `ConfigError` for limits that the bench cannot keep, `DataError` where another run
+        has the ledger, it is of another chip, or there is none although the board knows the chip;
+        `BenchError` of the driver. The ledger is then given back and the outputs are off.
         """
+        self.driver.check_limits()
         # The ledger first: where another process works on this chip, no output may be touched.
         path, self.ledger_warning = self._ledger_place()
         ledger = Ledger(path, self.geometry, self.file.chip.id, limit=self.limits.pulses_per_cell)

@@ -149,7 +149,7 @@ class Engine:
                 f"a {type(operation).__name__} is no operation; read(...), pulse(...) and"
                 " sweep(...) make some"
             )
-        charge = check(operation, self.geometry, self.limits)
+        charge = self._checked(operation)
         self._within_life(charge)
         # What the host decodes comes from multiplies that know nothing of each other: only the
         # whole map can be freed of its wires.
@@ -256,7 +256,7 @@ class Engine:
 
     def _do_aside(self, operation: Request[R]) -> R:
         assert isinstance(operation, Operation)
-        charge = check(operation, self.geometry, self.limits)
+        charge = self._checked(operation)
         if charge.pulses.any():
             raise ConfigError(
                 "a computation may only read, multiply, write on-chip words and wait: this would"
@@ -266,6 +266,14 @@ class Engine:
             result = self.do(operation)
         self._stop_if_cancelled()
         return cast(R, result)
+
+    def _checked(self, operation: Operation) -> Charge:
+        return check(
+            operation,
+            self.geometry,
+            self.limits,
+            bounds_current=self.driver.capabilities.compliance,
+        )
 
     def _within_life(self, charge: Charge) -> None:
         """Refuse an operation that could wear a cell beyond its limit, before any part of it
@@ -287,7 +295,7 @@ class Engine:
             raise
 
     def _native(self, operation: Operation) -> Result:
-        charge = check(operation, self.geometry, self.limits)
+        charge = self._checked(operation)
         stresses = bool(charge.pulses.any())
         self._stop_if_cancelled()
         if self.replay is not None:

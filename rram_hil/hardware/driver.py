@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from rram_hil.array import LINES, Apply, Cells, Geometry, Limits, Operation, Result, Scheme
+from rram_hil.array.limits import check_current_limit
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Seconds, Unit
@@ -242,6 +243,13 @@ class Driver(ABC):
         it counts nothing.
         """
         return ""
+
+    def check_limits(self) -> None:
+        """Refuse limits that this bench cannot keep; every `arm` begins with it. Raises
+        `ConfigError`.
+        """
+        can = self.capabilities
+        check_current_limit(self.limits, bounds_current=can.compliance, multiplies=can.multiply)
 
     def refuse(self, what: str, allowed: str) -> ConfigError:
         """The error for an operation that this hardware has not."""

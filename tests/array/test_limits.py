@@ -30,6 +30,7 @@ from rram_hil.array import (
     read,
     read_step,
 )
+from rram_hil.array.limits import check_current_limit, pulses_of
 from rram_hil.array.write_verify_rules import WriteVerify
 from rram_hil.errors import ConfigError, LimitError
 
@@ -468,3 +469,63 @@ def test_words_and_waits() -> None:
 def test_limits_that_are_no_limits_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         Limits.model_validate(LIMITS.model_dump() | changes)
+
+
+# What is asked of one operation
+
+GEOMETRY = Geometry(1, 2, 2)
+CELLS = Cells.all(GEOMETRY)
+
+
+def test_no_operation_may_take_more_pulses_than_a_life() -> None:
+    step = Step(2.0, 0.0, 2.0, 1e-7)
+    life = LIMITS.pulses_per_cell
+    check(Apply(CELLS, (step,), repeat=life), GEOMETRY, LIMITS)
+    for repeat in (life + 1, (1 << 31) - 1):
+        with pytest.raises(LimitError, match="pulses in one operation are beyond the limit"):
+            check(Apply(CELLS, (step,), repeat=repeat), GEOMETRY, LIMITS)
+
+
+def test_pulses_do_not_wrap() -> None:
+    """4 steps of 2**62: nothing of 64 bits may make that none."""
+    steps = (Step(2.0, 0.0, 2.0, 1e-7),) * 4
+    operation = Apply(CELLS, steps)
+    object.__setattr__(operation, "repeat", 1 << 62)
+    with pytest.raises(LimitError, match="pulses in one operation"):
+        pulses_of(operation, LIMITS)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-16, 1e4, 1e300])
+def test_a_full_scale_that_no_converter_has_is_refused(scale: float) -> None:
+    inputs = np.ones((1, 2), np.int16)
+    with pytest.raises(LimitError, match="full scale") as refused:
+        check(Multiply(0, 0, 0, 1, inputs, full_scale_a=scale), GEOMETRY, LIMITS)
+    assert "\n" not in str(refused.value)
+
+
+def test_without_a_compliance_energy_is_what_the_highest_conductance_takes() -> None:
+    """0.1 uA of `current_a` does not make 2 V on 1 mS any weaker."""
+    limits = LIMITS.model_copy(
+        update={"current_a": 1e-7, "energy_j": 1e-10, "conductance_s": [0.0, 1e-3]}
+    )
+    step = Apply(CELLS, (Step(2.0, 0.0, 2.0, 1e-7),))
+    check(step, GEOMETRY, limits)
+    with pytest.raises(LimitError, match="energy of a pulse"):
+        check(step, GEOMETRY, limits, bounds_current=False)
+
+
+@pytest.mark.parametrize(
+    ("current_a", "bounds_current", "multiplies", "is_kept"),
+    [(1e-7, True, False, True), (1e-7, True, True, False), (1e-7, False, False, False),
+     (1e-3, True, True, True), (1e-3, False, False, True)],
+)  # fmt: skip
+def test_a_current_that_nothing_keeps_is_refused(
+    current_a: float, bounds_current: bool, multiplies: bool, is_kept: bool
+) -> None:
+    limits = LIMITS.model_copy(update={"current_a": current_a, "conductance_s": [0.0, 3e-4]})
+    if is_kept:
+        check_current_limit(limits, bounds_current=bounds_current, multiplies=multiplies)
+        return
+    with pytest.raises(ConfigError, match="cannot be kept") as refused:
+        check_current_limit(limits, bounds_current=bounds_current, multiplies=multiplies)
+    assert "\n" not in str(refused.value)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from rram_hil.array import (
     Apply,
     ApplyResult,
+    Block,
     Cells,
+    CodedRead,
     Multiply,
     Program,
     PulseTrain,
@@ -133,3 +137,53 @@ def test_the_last_reading_of_a_stopped_cell_is_the_one_that_ran() -> None:
 def test_only_the_first_part_of_a_write_clears_the_words() -> None:
     words = WriteWords(THREE, np.array([1, 2, 3]), clear=True)
     assert [words.part(slice(k, k + 1)).clear for k in range(3)] == [True, False, False]
+
+
+CELLS = Cells.of([(0, 0, 0), (0, 0, 1)])
+TRAIN = PulseTrain(Ramp(2.0, 2.0), Ramp(2.0, 3.0, 0.1), 1e-7)
+
+
+def a_program(**changes: Any) -> Program:
+    made = {"low_s": 1e-5, "high_s": 2e-5, "set_pulses": TRAIN, "reset_pulses": TRAIN}
+    return Program(**({"cells": CELLS, "read": read_step()} | made | changes))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Apply(CELLS, (Step(),), repeat=10**30),
+        lambda: Apply(CELLS, (Step(),), repeat=1.5),
+        lambda: Apply(CELLS, (Step(),), repeat=True),
+        lambda: Apply(CELLS, (Step(measure="current"),), repeat=(1 << 32) - 1),
+        lambda: Apply(CELLS, (Step(),), unselected="sideways"),
+        lambda: Apply(CELLS, (Step(),), compliance_a="much"),
+        lambda: Apply(CELLS, ("step",)),
+        lambda: Apply(CELLS, (Step(measure="current"),), stop=3),
+        lambda: a_program(max_pulses=10**30),
+        lambda: a_program(max_pulses="many"),
+        lambda: a_program(max_pulses=np.array([1.5] * len(CELLS))),
+        lambda: a_program(max_reversals=10**30),
+        lambda: a_program(confirm=-1),
+        lambda: a_program(unselected="sideways"),
+        lambda: a_program(low_s="low"),
+        lambda: a_program(low_s=[[1, 2], [3]]),
+        lambda: a_program(read="read"),
+        lambda: a_program(set_pulses=3),
+        lambda: PulseTrain(Ramp(1.0, 2.0), Ramp(1.0, 2.0), "long"),
+        lambda: Multiply(0, 0, 0, 1, [[1, 2], [3]]),
+        lambda: Multiply(0, 0, 0, 1, np.ones((1, 2), np.int16), full_scale_a="big"),
+        lambda: Multiply("0", 0, 0, 1, np.ones((1, 2), np.int16)),
+        lambda: Multiply(0, 0, 0, 10**30, np.ones((1, 2), np.int16)),
+        lambda: Multiply(0, 0, 0, 1, np.ones((1, 2), np.int16), input_bits=10**30),
+        lambda: CodedRead(("block",)),
+        lambda: CodedRead((Block(0, 0, 1, 0, 1),), repeat=10**30),
+        lambda: Block(0, 0, "1", 0, 1),
+        lambda: Wait("soon"),
+        lambda: Ramp(None, 1.0),
+    ],
+)
+def test_wrong_types_and_endless_numbers_are_refused_in_one_line(make: Any) -> None:
+    with pytest.raises(ConfigError) as refused:
+        make()
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 200

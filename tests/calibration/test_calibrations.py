@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from calibration_coverage import (
+    LADDER_OHM,
     NORMAL,
     STATED,
     STUDIES,
@@ -34,7 +35,7 @@ from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.calibration.board_converters import BoardConverters
 from rram_hil.calibration.leads import Leads
 from rram_hil.calibration.lines import Lines
-from rram_hil.calibration.metrology.gum import solve
+from rram_hil.calibration.metrology.gum import refuse_bent, solve
 from rram_hil.calibration.source_meter import SourceMeterCalibration
 from rram_hil.corrections.calibration_file import load
 from rram_hil.drivers.simulated.array.terminals import Resistor
@@ -274,6 +275,42 @@ def test_what_cannot_be_measured_is_refused(
         pytest.raises(ConfigError, match=told),
     ):
         bench.run(protocol)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [(Leads, {}), (Lines, {}), (BoardConverters, {"adc_points": 9, "lowest_v": 0.05})],
+    ids=["leads", "lines", "converters"],
+)
+def test_references_that_contradict_each_other_are_refused_by_name(
+    bench_file: MakeBench, kind: Any, more: dict[str, Any]
+) -> None:
+    """One of 2060 ohm is said to have 1000."""
+    truth = [2060.0, *LADDER_OHM]
+    resistors = [{"row": k // 4, "column": k % 4, "ohm": ohm} for k, ohm in enumerate(truth)]
+    said = [1e3, *LADDER_OHM]
+    references = [
+        r | {"ohm": ohm, "half_width_ohm": 1e-4 * ohm}
+        for r, ohm in zip(resistors, said, strict=True)
+    ]
+    protocol = kind(references=references, **more)
+    with (
+        Bench.open(bench_file(resistors=resistors, errors={"access_ohm": 10.0})) as bench,
+        pytest.raises(ConfigError, match="references contradict each other: ") as refused,
+    ):
+        bench.run(protocol)
+    assert "1000 ohm" in str(refused.value)
+
+
+@pytest.mark.parametrize("off", [0.0, 0.01, 0.05, 1.0])
+def test_a_line_that_bends_is_refused(off: float) -> None:
+    levels = np.linspace(-1, 1, 11)
+    bent = levels + off * levels**2
+    if off <= 0.01:
+        refuse_bent(bent, levels, 1.0, "the resistor")
+        return
+    with pytest.raises(ConfigError, match="the resistor does not give a straight line"):
+        refuse_bent(bent, levels, 1.0, "the resistor")
 
 
 def test_keys_that_do_not_go_together_are_refused() -> None:

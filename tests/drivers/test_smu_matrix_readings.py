@@ -363,7 +363,8 @@ def test_long_reads_last_their_width(rig: Callable[..., Rig], chain: str) -> Non
     """Longer than the longest integration, and longer than one stretch may last for a cell's steps
     together.
     """
-    bench = rig(chain, change=lambda t: t.replace(*_row_s(4.0)))
+    longest = "read_width_s = 0.1", "read_width_s = 5.0"
+    bench = rig(chain, change=lambda t: t.replace(*_row_s(4.0)).replace(*longest))
     long = Step(0.2, 0.0, 3.0, 3.0, "current")
     before = bench.status["now_s"]
     turns = bench.driver.transactions

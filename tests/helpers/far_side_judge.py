@@ -1,0 +1,201 @@
+"""A judge of operations: what stands at every cell of the far side, worked out there and held
+against the limits.
+
+It shares no formula with the product. It looks at the simulated chip's own steps, after whatever a
+driver and a link made of an operation, lays the volts of every line of the tile out, and takes from
+the conductances of that moment what flows. So it also sees what was never counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rram_hil.array import Geometry, Limits, Multiply, Scheme, Step
+
+SLACK = 1e-5
+"""Levels go over the link in whole microvolts, widths in whole picoseconds."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Volts of every line of a tile while one of its cells is selected; None where a line floats.
+
+    `sl` has one value a source line; `sl_of[row][column]` says which runs to a cell.
+    """
+
+    bl: list[float | None]
+    sl: list[float | None]
+    wl: list[float | None]
+    sl_of: list[list[int]]
+
+
+@dataclass
+class Judge:
+    """Looks at one chip. `verdicts` are what it found wrong, each beginning with the name of its
+    check; `given` are the pulses that cells took, as it counts them.
+    """
+
+    geometry: Geometry
+    limits: Limits
+    chip: Any
+    verdicts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.given = np.zeros(self.geometry.shape, dtype=np.int64)
+        self.steps = 0
+        really, multiply = self.chip._step, self.chip._multiplier.begin
+
+        def step(batch: Any, at: Any, levels: Step, compliance_a: float | None) -> Any:
+            before = self.chip.conductance_s()
+            found = really(batch, at, levels, compliance_a)
+            scheme = batch.exposure.scheme
+            self._step(batch.index[at], levels, compliance_a, scheme, before)
+            return found
+
+        def begin(operation: Multiply) -> Any:
+            self._multiply(operation)
+            return multiply(operation)
+
+        self.chip._step, self.chip._multiplier.begin = step, begin
+
+    def say(self, check: str, text: str) -> None:
+        """Note a verdict."""
+        self.verdicts.append(f"{check}: {text}")
+
+    def _step(
+        self,
+        index: Any,
+        levels: Step,
+        compliance_a: float | None,
+        scheme: Scheme,
+        before: Any,
+    ) -> None:
+        after = self.chip.conductance_s()
+        g = np.maximum(before, after)
+        for k, place in enumerate(index):
+            tile, row, column = (int(x) for x in np.unravel_index(int(place), self.geometry.shape))
+            volts = [
+                None if v is None else float(v if np.ndim(v) == 0 else np.asarray(v)[k])
+                for v in (levels.bl_v, levels.sl_v, levels.wl_v)
+            ]
+            self.steps += 1
+            self._selected(
+                (tile, row, column),
+                volts,
+                levels.width_s,
+                compliance_a,
+                float(g[tile, row, column]),
+            )
+            self._others(row, column, lines_of(self.geometry, row, column, volts, scheme))
+
+    def _selected(
+        self,
+        cell: tuple[int, int, int],
+        volts: list[float | None],
+        width_s: float,
+        compliance_a: float | None,
+        g_s: float,
+    ) -> None:
+        limits = self.limits
+        bl, sl, wl = volts
+        for name, level in (("bl", bl), ("sl", sl), ("wl", wl)):
+            if level is not None and not abs(level) <= getattr(limits, f"{name}_v") + SLACK:
+                self.say(f"{name} volts", f"{level} V on {cell}")
+        across = 0.0 if bl is None or sl is None else abs(bl - sl)
+        if not across <= limits.cell_v + SLACK:
+            self.say("cell volts", f"{across} V across {cell}")
+        if self.geometry.cell == "1T1R" and wl is not None:
+            ends = [level for level in (bl, sl) if level is not None] or [0.0]
+            if not wl - min(ends) <= limits.gate_over_v + SLACK:
+                self.say("gate volts", f"{wl} V over {min(ends)} V at {cell}")
+        is_pulse = across > limits.read_v + SLACK
+        longest = limits.width_s if is_pulse else max(limits.width_s, limits.read_width_s)
+        if not 0 < width_s <= longest * (1 + 1e-9):
+            self.say("width", f"{width_s} s on {cell}")
+        free_a = across * g_s
+        flows_a = free_a if compliance_a is None else min(free_a, compliance_a)
+        if not flows_a <= limits.current_a * (1 + 1e-6):
+            self.say("current", f"{flows_a} A through {cell}")
+        if is_pulse:
+            self.given[cell] += 1
+            if not across * flows_a * width_s <= limits.energy_j * (1 + 1e-4):
+                self.say("energy", f"{across * flows_a * width_s} J in {cell}")
+            if self.given[cell] > limits.pulses_per_cell:
+                self.say("life", f"{self.given[cell]} pulses on {cell}")
+
+    def _others(self, row: int, column: int, lines: Lines) -> None:
+        """Cells that were not selected: those whose gate is open, or that have none."""
+        for r in range(self.geometry.rows):
+            for c in range(self.geometry.columns):
+                ends = lines.bl[c], lines.sl[lines.sl_of[r][c]]
+                if (r, c) == (row, column) or ends[0] is None or ends[1] is None:
+                    continue
+                gate = lines.wl[r]
+                if self.geometry.cell == "1T1R" and gate is not None and gate <= min(ends):  # type: ignore[type-var]
+                    continue
+                across = abs(ends[0] - ends[1])
+                if not across <= self.limits.half_select_v + SLACK:
+                    self.say("half-selected", f"{across} V across {(r, c)} beside {(row, column)}")
+
+    def _multiply(self, operation: Multiply) -> None:
+        top = 2 ** (operation.input_bits - 1) - 1
+        rows = slice(operation.row, operation.row + operation.rows)
+        columns = slice(operation.column, operation.column + operation.columns)
+        g = self.chip.conductance_s()[operation.tile, rows, columns]
+        if operation.inputs.size == 0:
+            return
+        most = float(np.abs(operation.inputs).max()) / top * abs(operation.read_v)
+        if not most <= self.limits.read_v + SLACK:
+            self.say("multiply volts", f"{most} V on inputs")
+        if not most * float(g.max()) <= self.limits.current_a * (1 + 1e-6):
+            self.say("current", f"{most * float(g.max())} A in a multiply")
+
+    def settle(self, ledger: Any, told: Any = None, before: Any = None) -> None:
+        """After an operation: the ledger is not below what was given, and the result tells it.
+
+        `told` are the pulses of the result by cell (a map), `before` what had been given before it.
+        """
+        if (ledger < self.given).any():
+            self.say("ledger", f"{ledger.tolist()} for {self.given.tolist()}")
+        if told is not None and not np.array_equal(told, self.given - before):
+            self.say("told pulses", f"{told.tolist()} for {(self.given - before).tolist()}")
+
+
+def lines_of(
+    geometry: Geometry, row: int, column: int, volts: list[float | None], scheme: Scheme
+) -> Lines:
+    """All lines of a tile while the cell at (row, column) stands at these volts (BL, SL, WL)."""
+    bl, sl, wl = volts
+    is_1r = geometry.cell == "1R"
+    by = "row" if is_1r else geometry.source_lines
+    sl_of = [
+        [{"row": r, "column": c, "common": 0}[by] for c in range(geometry.columns)]
+        for r in range(geometry.rows)
+    ]
+    chosen = sl_of[row][column]
+    count = 1 + max(max(line) for line in sl_of)
+    floats = bl is None or sl is None
+    a, b = bl or 0.0, sl or 0.0
+    # What a scheme says of bit lines that are not selected, and of source lines.
+    other_bl, other_sl = {
+        Scheme.INHIBIT: (b, 0.0),
+        Scheme.GROUNDED: (0.0, 0.0),
+        Scheme.FLOATING: (None, 0.0),
+        Scheme.HALF: ((a + b) / 2, (a + b) / 2 if is_1r else 0.0),
+        Scheme.THIRD: (b + (a - b) / 3, b + 2 * (a - b) / 3 if is_1r else 0.0),
+    }[scheme]
+    if floats or scheme is Scheme.FLOATING or (is_1r and scheme is Scheme.INHIBIT):
+        # What nobody drives stands where its cells leave it: not for this judge to say.
+        other_bl, other_sl = None, None
+    if by == "column" and not is_1r:
+        # Bit and source lines run side by side: both of an unselected column stand alike.
+        other_sl = other_bl
+    return Lines(
+        [bl if c == column else other_bl for c in range(geometry.columns)],
+        [sl if k == chosen else other_sl for k in range(count)],
+        [wl if r == row else 0.0 for r in range(geometry.rows)],
+        sl_of,
+    )
