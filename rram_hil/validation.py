@@ -76,7 +76,9 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigError(f"{path}: written as UTF-16, as PowerShell's `>` does; save it as UTF-8")
+        raise ConfigError(
+            f"{path}: cannot be read: it is UTF-16, as PowerShell's `>` does; save it as UTF-8"
+        )
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
         return tomllib.loads(text), text
