@@ -68,8 +68,11 @@ class FormingSummary:
     """Counts of a forming run, the median forming voltage (V; NaN if no cell formed), and the law
     of the cells' thresholds.
 
-    `hard_to_form` cells needed more than the first gate, or never formed; `hardest` are the first
-    of them. `threshold_v` and `threshold_sd_v` are mean and standard deviation of a normal
+    A cell that took the whole ramp and does not conduct is `not_formed` up to `up_to_v`. It counts
+    as stuck (`stuck_high_resistance`) only where the law of the others says that the ramp went far
+    enough: where most of those left would have formed if they could. `unreadable` cells took no
+    pulse. `hard_to_form` cells needed more than the first gate, or never formed; `hardest` are the
+    first of them. `threshold_v` and `threshold_sd_v` are mean and standard deviation of a normal
     distribution of thresholds: a cell's own lies between the level at which it formed and the one
     before. They are of the cells that formed with the first gate, fitted by maximum likelihood, the
     distribution cut at the last level.
@@ -84,6 +87,9 @@ class FormingSummary:
     threshold_v: Figure
     threshold_sd_v: Figure
     hardest: str
+    not_formed: int = 0
+    unreadable: int = 0
+    up_to_v: Volts = float("nan")
 
 
 class Forming(Protocol[FormingSummary]):
@@ -138,13 +144,19 @@ class Forming(Protocol[FormingSummary]):
             )
             todo[here] = ~conducts
             formed_wl_v[here[conducts]] = wl_v
+        easy_v = np.sort(formed_v[formed_wl_v == self.wl_v[0]])
+        threshold = _threshold(easy_v, np.asarray(levels))
+        left = todo & readable
+        later = int(np.isfinite(formed_wl_v).sum()) - easy_v.size
+        is_far = _went_far_enough(easy_v, threshold, levels[-1], later, int(left.sum()))
+        stuck = left & is_far
         for name, values, units in (
             ("pristine", pristine, "S"),
             ("forming_voltage", formed_v, "V"),
             ("forming_gate", formed_wl_v, "V"),
             ("conductance", conductance, "S"),
             ("stuck_low_resistance", conducting, ""),
-            ("stuck_high_resistance", todo, ""),
+            ("stuck_high_resistance", stuck, ""),
         ):
             yield save_map(name, cells, values, units, setting)
         setting.share(
@@ -163,13 +175,20 @@ class Forming(Protocol[FormingSummary]):
             np.stack([hard.tile, hard.row, hard.column], axis=1),
             ("hard_cell", "address"),
         )
-        easy_v = np.sort(formed_v[formed_wl_v == self.wl_v[0]])
         yield from _save_distribution(easy_v)
-        counts = (n, int(formed.sum()), int(conducting.sum()), int(todo.sum()))
-        threshold = _threshold(easy_v, np.asarray(levels))
+        counts = (n, int(formed.sum()), int(conducting.sum()), int(stuck.sum()))
         return (
             yield from save_figures(
-                FormingSummary(*counts, median_v, len(hard), *threshold, listed(hard))
+                FormingSummary(
+                    *counts,
+                    median_v,
+                    len(hard),
+                    *threshold,
+                    listed(hard),
+                    not_formed=int((left & ~stuck).sum()),
+                    unreadable=int((todo & ~readable).sum()),
+                    up_to_v=levels[-1],
+                )
             )
         )
 
@@ -234,6 +253,28 @@ def _save_distribution(formed_v: FloatArray) -> Plan[None]:
         yield Save("formed_at", formed_v, ("formed_cell",), "V")
         chart = Chart("Forming voltage", "formed_at", label="share of formed cells")
         yield Save("formed_share", share, ("formed_cell",), "", chart.attrs())
+
+
+def _went_far_enough(
+    formed_v: FloatArray, law: tuple[Figure, Figure], last_v: float, later: int, left: int
+) -> bool:
+    """Whether most of the `left` cells that did not form up to `last_v` cannot: fewer of them than
+    half are what the law of those that formed with the first gate leaves beyond the ramp.
+
+    `later` cells of these formed with a higher gate. Without a law the ramp went far enough if
+    cells formed, and none of them at its last level.
+    """
+    formed_v = formed_v[np.isfinite(formed_v)]
+    if formed_v.size == 0:
+        return False
+    mean_v, sd_v = law[0].value, law[1].value
+    if not np.isfinite(mean_v):
+        return bool(formed_v.max() < last_v - 1e-9)
+    from scipy.special import ndtr
+
+    share = float(ndtr((last_v - mean_v) / sd_v))
+    beyond = formed_v.size * (1 - share) / max(share, 1e-9) - later
+    return beyond < 0.5 * left
 
 
 def _threshold(formed_v: FloatArray, levels: FloatArray) -> tuple[Figure, Figure]:

@@ -13,17 +13,24 @@ from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save,
 from rram_hil.units import Siemens
 
 from .parts.maps import By, read_cells
+from .parts.targets import Windows
 
 
 @dataclass(frozen=True)
 class MapSummary:
-    """Cells read, cells without a usable reading, and the quartiles of the conductance (S)."""
+    """Cells read, cells without a usable reading, and the quartiles of the conductance (S).
+
+    Where an earlier step verified cells, `inside_windows` of them lie in their windows now, and
+    `moved_out` were accepted then and do not; None else.
+    """
 
     cells: int
     unreadable: int
     lower_quartile_s: Siemens
     median_s: Siemens
     upper_quartile_s: Siemens
+    inside_windows: int | None = None
+    moved_out: int | None = None
 
 
 class ReadMap(Protocol[MapSummary]):
@@ -55,4 +62,17 @@ class ReadMap(Protocol[MapSummary]):
         quartiles = (
             np.percentile(mean[usable], [25, 50, 75]) if usable.any() else np.full(3, np.nan)
         )
-        return MapSummary(len(cells), int(np.sum(~usable)), *(float(q) for q in quartiles))
+        inside, moved_out = None, None
+        windows = setting.shared.get("windows")
+        if isinstance(windows, Windows):
+            here = map_of(cells, np.ones(len(cells), dtype=np.bool_), setting.geometry, False)
+            is_inside = windows.inside(map_of(cells, mean, setting.geometry))
+            inside = int(is_inside.sum())
+            moved_out = int((windows.accepted & here & ~is_inside).sum())
+        return MapSummary(
+            len(cells),
+            int(np.sum(~usable)),
+            *(float(q) for q in quartiles),
+            inside_windows=inside,
+            moved_out=moved_out,
+        )

@@ -4,23 +4,31 @@ pulses.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from rram_hil.array import Cells, Program, PulseTrain, Ramp, Scheme, Status, read
+from rram_hil.array import MAP, Cells, Program, PulseTrain, Ramp, Scheme, Status, read
 from rram_hil.array.pulse_curves import Curve, PulseCurves
-from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
+from rram_hil.engine.protocol import (
+    Plan,
+    Progress,
+    Protocol,
+    Save,
+    Setting,
+    Unselected,
+    map_of,
+)
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
 from rram_hil.units import Siemens
 from rram_hil.validation import FiniteVolts, Positive, PositiveAmperes, PositiveSeconds, StrictModel
 
 from .parts.characterisation import save_map
-from .parts.targets import Targets, load_targets, save_targets, to_program
+from .parts.targets import Targets, Windows, load_targets, save_targets, to_program
 
 
 class RampChoice(StrictModel):
@@ -67,8 +75,14 @@ class Pulses(StrictModel):
 
 @dataclass(frozen=True)
 class WriteVerifySummary:
-    """Cells, how many ended inside their windows, pulses and reads spent, mean pulses a cell, and
-    vectors multiplied by a coded verify.
+    """Cells, how many were accepted inside their windows, pulses and reads spent, mean pulses a
+    cell, and vectors multiplied by a coded verify.
+
+    `inside` is that of the instant: of each cell's last reading, before the others had their
+    pulses. With `read_after`, `inside_afterwards` are inside in a map read when all was done, and
+    `moved_out` cells were accepted and are not; a later read-map says the same. Cells that were not
+    accepted had spent their pulses (`out_of_pulses`) or reversals (`out_of_reversals`), or were
+    `unreadable`.
     """
 
     cells: int
@@ -77,6 +91,11 @@ class WriteVerifySummary:
     reads: int
     mean_pulses: float
     vectors: int = 0
+    inside_afterwards: int | None = None
+    moved_out: int | None = None
+    out_of_pulses: int = 0
+    out_of_reversals: int = 0
+    unreadable: int = 0
 
 
 class WriteVerify(Protocol[WriteVerifySummary]):
@@ -102,6 +121,9 @@ class WriteVerify(Protocol[WriteVerifySummary]):
     confirm: Annotated[int, Field(ge=0)] = 1
     on_board: Literal["never", "allowed", "required"] = "allowed"
     verify_by: Literal["cells", "codes"] = "cells"
+    read_after: bool = Field(
+        default=False, description="read a map at the end: accepted cells relax and are disturbed"
+    )
     unselected: Unselected = "inhibit"
     compliance_a: PositiveAmperes | None = None
 
@@ -124,8 +146,35 @@ class WriteVerify(Protocol[WriteVerifySummary]):
             setting.share(self.tag, programmed)
         yield from save_targets(programmed)
         cells, target = to_program(programmed)
-        summary, _ = yield from self.verify(cells, target, setting)
-        return summary
+        summary, inside = yield from self.verify(cells, target, setting)
+        low, high = self._windows(target)
+        geometry = setting.geometry
+        windows = Windows(
+            # As the verify takes them: what hardly conducts reads below 0 as often as above.
+            map_of(cells, np.where(low > 0, low, -high), geometry),
+            map_of(cells, high, geometry),
+            map_of(cells, inside, geometry, False),
+        )
+        setting.share("windows", windows)
+        if not self.read_after:
+            return summary
+        result = yield from read(cells, setting.read, label="after write-verify")
+        found = np.where(result.last_status == Status.OK, result.last_s, np.nan)
+        afterwards = windows.inside(map_of(cells, found, geometry))
+        yield save_map("conductance_afterwards", cells, found, "S", setting)
+        yield Save("inside_afterwards", afterwards.astype(np.int64), MAP)
+        return replace(
+            summary,
+            inside_afterwards=int(afterwards.sum()),
+            moved_out=int((windows.accepted & ~afterwards).sum()),
+        )
+
+    def _windows(self, target: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest conductance (S) that these targets accept."""
+        width = np.maximum(self.tolerance * target, self.tolerance_s)
+        is_low = target <= self.lowest_s
+        high = np.where(is_low, self.lowest_s, target) + width
+        return np.where(is_low, 0.0, np.maximum(target - width, 0.0)), high
 
     def verify(
         self, cells: Cells, target: FloatArray, setting: Setting
@@ -133,11 +182,9 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         """Bring `cells` to `target` (S), shape (n,), with these pulses and windows; saves maps of
         what came of it, and tells which cells ended inside, shape (n,).
         """
-        width = np.maximum(self.tolerance * target, self.tolerance_s)
-        high = np.where(target <= self.lowest_s, self.lowest_s, target) + width
-        low = np.where(target <= self.lowest_s, 0.0, np.maximum(target - width, 0.0))
-
+        low, high = self._windows(target)
         n = len(cells)
+        readable = np.ones(n, dtype=np.bool_)
         conductance, inside = np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
         sets, resets, reads = (np.zeros(n, dtype=np.int64) for _ in range(3))
         vectors = 0
@@ -170,19 +217,30 @@ class WriteVerify(Protocol[WriteVerifySummary]):
                 result.conductance_s[known],
                 result.inside[known],
             )
+            readable[todo[known]] = result.status[known] == Status.OK
             todo = todo[~known]
             if result.interrupted and todo.size:
                 again = yield from read(cells[todo], setting.read, label="after interruption")
                 reads[todo] += again.reads
                 conductance[todo] = again.last_s
                 ok = again.last_status == Status.OK
+                readable[todo] = ok
                 inside[todo] = ok & (again.last_s >= low[todo]) & (again.last_s <= high[todo])
                 todo = todo[~inside[todo] & ((sets + resets)[todo] < self.max_pulses)]
         yield save_map("conductance", cells, conductance, "S", setting)
         for name, values in (("inside", inside), ("set_pulses", sets), ("reset_pulses", resets)):
             yield save_map(name, cells, values, "", setting)
         pulses = int((sets + resets).sum())
+        is_spent = ~inside & readable & (sets + resets >= self.max_pulses)
         summary = WriteVerifySummary(
-            n, int(inside.sum()), pulses, int(reads.sum()), pulses / max(n, 1), vectors
+            n,
+            int(inside.sum()),
+            pulses,
+            int(reads.sum()),
+            pulses / max(n, 1),
+            vectors,
+            out_of_pulses=int(is_spent.sum()),
+            out_of_reversals=int((~inside & readable & ~is_spent).sum()),
+            unreadable=int((~inside & ~readable).sum()),
         )
         return summary, inside

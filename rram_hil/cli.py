@@ -79,6 +79,14 @@ app.add_typer(
 )
 
 
+ledger = typer.Typer(
+    rich_markup_mode=None,
+    help="The pulses that a chip's cells took over its life: show, put back, add together.",
+    no_args_is_help=True,
+)
+app.add_typer(ledger, name="ledger", short_help="The pulses of a chip's life: show, adopt, merge.")
+
+
 @app.callback(invoke_without_command=True)
 def options(
     context: typer.Context,
@@ -109,8 +117,9 @@ def check(
     from rram_hil.bench.bench import Bench
     from rram_hil.bench.bench_file import load_bench_file
     from rram_hil.bench.plugins import protocol_class
+    from rram_hil.bench.read_limit import try_read_limit
     from rram_hil.terminal.console import Output, ProgressWatcher
-    from rram_hil.terminal.screens import show_bench, show_look
+    from rram_hil.terminal.screens import show_bench, show_look, show_read_limit
 
     output = Output()
     file = load_bench_file(bench)
@@ -128,6 +137,8 @@ def check(
             found: Any = opened.run(protocol_class("look")())
         opened.driver.safe_off()
         show_look(found, opened.file.read, output)
+        if file.simulation is not None:
+            show_read_limit(try_read_limit(file), output)
         output.line("Outputs are off, verified.")
 
 
@@ -412,6 +423,70 @@ def list_installed(
         print(discovery.as_json(installed()))
     else:
         show_installed(installed(), Output())
+
+
+@ledger.command("show", short_help="Where a chip's ledger lies, and what it holds.")
+def show_ledger(
+    bench: BenchOption,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="This ledger instead.")
+    ] = None,
+) -> None:
+    """Say where the ledger of a bench's chip lies, how many pulses it counts, and whose."""
+    from rram_hil.bench.bench_file import load_bench_file
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.screens import show_ledger as show_it
+
+    opened = load_bench_file(bench)
+    show_it(file or opened.ledger_path, opened, Output())
+
+
+@ledger.command("adopt", short_help="Put a ledger in its place, or begin one.")
+def adopt(
+    bench: BenchOption,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A ledger of this chip: it is copied.")
+    ] = None,
+    pulses: Annotated[
+        int | None,
+        typer.Option(
+            "--pulses",
+            metavar="N",
+            help="The most that a cell may have taken without a ledger: added to every cell.",
+        ),
+    ] = None,
+) -> None:
+    """Make a copy of FILE the ledger of a bench's chip, which has none; or begin one, or add to the
+    one it has what no ledger knows.
+    """
+    from rram_hil.bench.bench_file import load_bench_file
+    from rram_hil.bench.ledgers import adopt_ledger
+    from rram_hil.terminal.console import Output
+
+    path = adopt_ledger(load_bench_file(bench), file, pulses)
+    Output().line(f"The chip's ledger: {path}")
+
+
+@ledger.command("merge", short_help="Add what a second ledger of the same chip counted.")
+def merge(
+    bench: BenchOption,
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="A second ledger of this chip.")],
+    unrelated: Annotated[
+        bool,
+        typer.Option(
+            "--unrelated", help="The two began apart, or it is not known where: add all of both."
+        ),
+    ] = False,
+) -> None:
+    """Add to the ledger of a bench's chip what OTHER counted since the two were one. OTHER is
+    renamed.
+    """
+    from rram_hil.bench.bench_file import load_bench_file
+    from rram_hil.bench.ledgers import merge_ledger
+    from rram_hil.terminal.console import Output
+
+    path = merge_ledger(load_bench_file(bench), other, unrelated=unrelated)
+    Output().line(f"Added to the chip's ledger: {path}")
 
 
 def add_calibrate_commands() -> None:

@@ -98,6 +98,10 @@ class InstrumentError(BenchError):
     command: str = ""
 
 
+class ImpossibleResultError(InstrumentError):
+    """What a driver returned cannot be. It ends the run, whatever the protocol makes of errors."""
+
+
 class DataError(BenchError):
     """A file or an array holds something unusable: NaN weights, a foreign run file, a damaged
     journal.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
@@ -68,6 +69,16 @@ settings.register_profile("rram_hil", deadline=None, max_examples=40)
 settings.register_profile("more", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("rram_hil")
+
+
+@pytest.fixture(autouse=True)
+def ledgers_of_the_test(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test writes to the ledgers that this machine keeps of its real chips."""
+    monkeypatch.setenv(
+        "RRAM_HIL_LEDGERS", str(tmp_path_factory.getbasetemp() / f"ledgers-{uuid4()}")
+    )
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -187,7 +187,7 @@ class Array:
 
     def _expose(self, index: IntArray, volts: FloatArray, scheme: Scheme) -> None:
         share = across(1.0, 0.0, 0.0, scheme, self.geometry).row_v
-        counted = index[np.abs(volts) * share > self.chip.read_v]
+        counted = index[np.abs(volts) * share > self.chip.counted_v]
         word, bit = np.divmod(counted, self.geometry.columns)
         words = np.bincount(word, minlength=self.geometry.rows)
         bits = np.bincount(bit, minlength=self.geometry.columns)

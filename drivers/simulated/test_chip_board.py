@@ -470,7 +470,7 @@ class Board(FarSide):
     def _set_limits(self, payload: bytes) -> bytes:
         if payload:
             wanted, own = parse_limits(payload), self._own_limits
-            for name, value in wanted.model_dump().items():
+            for name, value in wanted.model_dump(exclude={"read_v_reason"}).items():
                 if name == "conductance_s":
                     bad = not (
                         own.conductance_s[0] <= value[0] and value[1] <= own.conductance_s[1]

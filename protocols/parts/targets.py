@@ -110,6 +110,21 @@ class Condition:
     conductance_s: FloatArray
 
 
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The windows (S) of the last write-verify and which cells it accepted, maps of shape
+    `geometry.shape`; NaN and False elsewhere.
+    """
+
+    low_s: FloatArray
+    high_s: FloatArray
+    accepted: NDArray[np.bool_]
+
+    def inside(self, conductance_s: FloatArray) -> NDArray[np.bool_]:
+        """Which cells of a map lie in their windows."""
+        return (conductance_s >= self.low_s) & (conductance_s <= self.high_s)
+
+
 def known_faults(setting: Setting) -> FloatArray:
     """Conductance (S) of the cells that an earlier forming of this run found stuck, NaN
     elsewhere.

@@ -40,7 +40,7 @@ from rram_hil.validation import (
 
 class Limits(StrictModel):
     """Section `[limits]` of a bench file: no operation may pass any of these. All are required but
-    the last three.
+    those with a default.
     """
 
     bl_v: PositiveVolts = Field(description="largest |V| on a bit line")
@@ -55,6 +55,9 @@ class Limits(StrictModel):
     )
     read_v: PositiveVolts = Field(
         description="at or below this |BL - SL| a step is a read and uses up no pulse budget"
+    )
+    read_v_reason: str = Field(
+        default="", description="why read_v may lie above 0.5 V or [chip] switch_v; required there"
     )
     current_a: PositiveAmperes = Field(
         description="largest current that a cell may carry (compliance)"

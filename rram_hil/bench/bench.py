@@ -30,12 +30,13 @@ from rram_hil.array import (
 from rram_hil.bench.bench_file import BenchFile, load_bench_file
 from rram_hil.bench.calibrations import correction_of
 from rram_hil.bench.far_side import launcher, request_of
+from rram_hil.bench.ledgers import ready_ledger
 from rram_hil.bench.plugins import driver_class
 from rram_hil.corrections.correction import Correction
 from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, map_of
 from rram_hil.engine.replay import Replay
-from rram_hil.errors import AbortedError, BenchError, ConfigError
+from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError
 from rram_hil.hardware.driver import Capabilities, Driver, Identity
 from rram_hil.hardware.far_side import SimulatedFarSide
 from rram_hil.storage.journal import Journal
@@ -129,34 +130,69 @@ class Bench:
     def arm(self) -> None:
         """Take the chip's ledger and make the outputs safe; from here on operations run.
 
-        `ledger_warning` then says whether the ledger was made just now for a chip that its board
-        knows from before.
+        `ledger_warning` then says what to know of where the ledger lies.
 
-        Raises `DataError` where another run has the ledger or it is of another chip, `BenchError`
-        of the driver.
+        Raises `DataError` where another run has the ledger, it is of another chip, or there is none
+        although the board knows the chip; `BenchError` of the driver. The ledger is then given back
+        and the outputs are off.
         """
         # The ledger first: where another process works on this chip, no output may be touched.
-        self.ledger = Ledger(
-            self.file.ledger_path,
-            self.geometry,
-            self.file.chip.id,
-            limit=self.limits.pulses_per_cell,
-        )
+        path, self.ledger_warning = self._ledger_place()
+        ledger = Ledger(path, self.geometry, self.file.chip.id, limit=self.limits.pulses_per_cell)
         try:
             self.driver.arm()
-            operations = self.driver.last_number() if self.ledger.created else 0
-        except BaseException:
-            self.ledger.close()
-            raise
-        if operations:
-            self.ledger_warning = (
-                f"{self.file.ledger_path} is new and starts at zero, but this chip's board"
-                f" remembers {operations} operations: pulses given before are not counted; put the"
-                " chip's old ledger there if there is one"
+            if ledger.created:
+                self._enter_chip(ledger)
+            self._engine = Engine(
+                self.driver, self.geometry, self.limits, ledger, correction=self.correction
             )
-        self._engine = Engine(
-            self.driver, self.geometry, self.limits, self.ledger, correction=self.correction
-        )
+            self._same_history(ledger, self._engine.number)
+        except BaseException as error:
+            self._engine = None
+            try:
+                off_after(error, self.driver)
+            finally:
+                ledger.close()
+            raise
+        self.ledger = ledger
+
+    def _ledger_place(self) -> tuple[Path, str]:
+        if isinstance(self.driver.traffic, Playback):
+            # A recording has no chip: what it repeats wears nobody's.
+            chip = self.file.chip
+            return self.file.folder / (chip.ledger or f"{chip.id}.ledger.npy"), ""
+        return ready_ledger(self.file)
+
+    def _same_history(self, ledger: Ledger, last: int) -> None:
+        """Refuse a chip whose board carried out operations since the ledger was closed."""
+        if 0 < ledger.seen < last:
+            raise DataError(
+                f"{ledger.path}: this chip's board has carried out operations up to {last}, this"
+                f" ledger knows of them up to {ledger.seen}: the chip was used with another ledger;"
+                f" add that (rram-hil ledger merge OTHER --bench {self.file.path}), or the pulses"
+                " that a cell may have taken meanwhile (rram-hil ledger adopt --pulses N --bench"
+                f" {self.file.path})"
+            )
+        ledger.seen = 0  # until it is closed in order
+
+    def _enter_chip(self, ledger: Ledger) -> None:
+        """Begin the history of a chip. Raises `DataError` where its board knows an earlier one."""
+        operations = self.driver.last_number()
+        if operations:
+            raise DataError(
+                f"{ledger.path}: this chip has no ledger here, but its board remembers"
+                f" {operations} operations: pulses given before would not be counted; put its"
+                f" ledger there (rram-hil ledger adopt FILE --bench {self.file.path}), or, if that"
+                " is lost, begin one with the pulses that a cell may have taken (rram-hil ledger"
+                f" adopt --pulses N --bench {self.file.path})"
+            )
+        if self.far_side is None and not self.capabilities.counters:
+            begins = (
+                f"the ledger of chip {ledger.chip_id} begins here, at zero ({ledger.path}): this"
+                " bench keeps no records of its own that would know better"
+            )
+            self.ledger_warning = "; ".join(filter(None, (self.ledger_warning, begins)))
+        ledger.enter()
 
     @property
     def geometry(self) -> Geometry:
@@ -276,10 +312,13 @@ class Bench:
                 self.driver.safe_off()
         finally:
             self.driver.close()
-            if self.ledger is not None:
-                self.ledger.close()
-            if self.far_side is not None:
-                self.far_side.stop()
+            try:
+                if self.ledger is not None:
+                    self.ledger.seen = 0 if self._engine is None else self._engine.number
+                    self.ledger.close()
+            finally:
+                if self.far_side is not None:
+                    self.far_side.stop()
 
     def __enter__(self) -> Self:
         return self

@@ -19,10 +19,21 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from rram_hil.array import Geometry, Limits, Step, read_step
+from rram_hil.bench.ledgers import ledger_path
 from rram_hil.errors import ConfigError
 from rram_hil.plugins import load
 from rram_hil.units import Unit
-from rram_hil.validation import FiniteVolts, PositiveSeconds, StrictModel, read_toml, refused
+from rram_hil.validation import (
+    FiniteVolts,
+    PositiveSeconds,
+    PositiveVolts,
+    StrictModel,
+    read_toml,
+    refused,
+)
+
+USUAL_READ_V = 0.5
+"""Largest `limits.read_v` that needs no reason: filaments of oxide cells begin to move above it."""
 
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
 
@@ -40,11 +51,17 @@ class Chip(StrictModel):
     source_lines: Literal["row", "column", "common"] = Field(
         default="row", description="what the source lines follow"
     )
+    switch_v: PositiveVolts | None = Field(
+        default=None, description="lowest |BL - SL| that may change a cell, where it is known"
+    )
     die: str = ""
     lot: str = ""
     temperature_k: Annotated[float, Unit("K"), Field(gt=0)] | None = None
     ledger: str | None = Field(
-        default=None, description="file that counts pulses over the chip's life"
+        default=None,
+        description=(
+            "file that counts pulses over the chip's life; by default one a chip and machine"
+        ),
     )
 
     @property
@@ -124,6 +141,20 @@ class BenchFile(StrictModel):
     operator: str = ""
 
     @model_validator(mode="after")
+    def _reads_switch_nothing(self) -> Self:
+        """What is called a read uses up no budget and may be repeated without end."""
+        limits, switch_v = self.limits, self.chip.switch_v
+        bounds = ((USUAL_READ_V, "where cells may begin to switch"), (switch_v, "chip.switch_v"))
+        for most_v, what in bounds:
+            if most_v is not None and limits.read_v > most_v and not limits.read_v_reason.strip():
+                raise ValueError(
+                    f"limits.read_v of {limits.read_v:g} V lies above {most_v:g} V, {what}; steps"
+                    " up to it count as reads and use up no budget: lower it, or say in"
+                    " limits.read_v_reason why it may be"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _reads_stress_nothing(self) -> Self:
         if not abs(self.read.bl_v) <= self.limits.read_v:
             raise ValueError(
@@ -152,10 +183,10 @@ class BenchFile(StrictModel):
 
     @property
     def ledger_path(self) -> Path:
-        """File of the chip's ledger: as given, else `<chip id>.ledger.npy` beside the bench
-        file.
+        """File of the chip's ledger (rram_hil.bench.ledgers). Raises `DataError` where the chip has
+        two.
         """
-        return self.folder / (self.chip.ledger or f"{self.chip.id}.ledger.npy")
+        return ledger_path(self)
 
 
 def load_bench_file(path: str | Path) -> BenchFile:

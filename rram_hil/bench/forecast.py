@@ -44,6 +44,7 @@ from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.errors import ConfigError
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.storage.ledger import Ledger
+from rram_hil.storage.ledger_file import read_ledger
 from rram_hil.types import IntArray
 
 MODEL_DRIVER = "simulated-array"
@@ -148,18 +149,19 @@ class _PlannedLedger(Ledger):
         self.geometry = file.chip.geometry
         self.chip_id = file.chip.id
         self.limit = file.limits.pulses_per_cell
-        self._fds: list[int] = []
         self.created = not self.path.exists()
         self._counts: IntArray = (
-            np.zeros(self.geometry.size, dtype=np.int64) if self.created else self._load()[0].copy()
+            np.zeros(self.geometry.size, dtype=np.int64)
+            if self.created
+            else read_ledger(self.path, self.chip_id, self.geometry).counts.copy()
         )
 
     def charge(self, cells: Cells, pulses: ArrayLike) -> None:
         """Count in memory. Raises `LimitError` as the real ledger does."""
         self.check(cells, pulses)
-        self._change(cells.index(self.geometry), self._per_cell(pulses, len(cells)))
+        self._change(cells.index(self.geometry), self._per_cell(pulses, len(cells)), charged=True)
 
-    def _change(self, index: IntArray, more: IntArray) -> None:
+    def _change(self, index: IntArray, more: IntArray, *, charged: bool) -> None:
         self._counts[index] += more
 
 
@@ -218,7 +220,8 @@ def plan_recipe(
     ledger = _PlannedLedger(file)
     left = ledger.limit - ledger.counts
     with tempfile.TemporaryDirectory(prefix="rram_hil_plan_") as folder:
-        model, remembered = _model_of(file, Path(folder))
+        remembered = _remembered(file, Path(folder))
+        model = model_of(file, state=remembered)
         with Bench.open(model, arm=False) as opened:
             engine = _PlanningEngine(opened, ledger, watcher or Watcher())
             setting = replace(opened.setting, folder=recipe.path.parent, seed=recipe.head.seed)
@@ -240,7 +243,7 @@ def plan_recipe(
     return Forecast(
         tuple(steps),
         device,
-        remembered,
+        remembered is not None,
         None if ledger.created else ledger.path,
         ledger.limit,
         int(left.max()),
@@ -250,31 +253,35 @@ def plan_recipe(
     )
 
 
-def _model_of(file: BenchFile, scratch: Path) -> tuple[BenchFile, bool]:
-    """The bench with the device model in its place, and whether that starts from the state of the
-    simulated chip.
+def _remembered(file: BenchFile, scratch: Path) -> str | None:
+    """A copy, in `scratch`, of the state of the bench's simulated chip; None where it has none."""
+    remembered = getattr(file.simulation, "state", None)
+    if remembered is None or not (file.folder / remembered).is_file():
+        return None
+    state = scratch / "chip.state"
+    try:
+        shutil.copyfile(file.folder / remembered, state)
+    except OSError as error:
+        raise ConfigError(
+            f"{file.path}: simulation.state: {remembered!r} cannot be copied:"
+            f" {error.strerror or error}"
+        ) from None
+    return str(state)
+
+
+def model_of(file: BenchFile, **changes: object) -> BenchFile:
+    """The bench with an ideal board and the device model of its `[simulation]` in its place;
+    `changes` replace keys of that section.
     """
     simulation = {} if file.simulation is None else file.simulation.model_dump()
-    remembered, state = simulation.get("state"), None
-    if remembered is not None and (file.folder / remembered).is_file():
-        state = str(scratch / "chip.state")
-        try:
-            shutil.copyfile(file.folder / remembered, state)
-        except OSError as error:
-            raise ConfigError(
-                f"{file.path}: simulation.state: {remembered!r} cannot be copied:"
-                f" {error.strerror or error}"
-            ) from None
-    model = file.model_copy(
+    fresh = {"state": None, "pace": 0.0, "errors": {}}
+    return file.model_copy(
         update={
             "driver": DriverSection(name=MODEL_DRIVER),
             # The model's instruments are right, so there is nothing to correct.
             "calibration": CalibrationSection(),
             "simulation": (
-                section_model("simulation").model_validate(
-                    simulation | {"state": state, "pace": 0.0, "errors": {}}
-                )
+                section_model("simulation").model_validate(simulation | fresh | changes)
             ),
         }
     )
-    return model, state is not None

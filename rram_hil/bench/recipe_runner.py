@@ -9,7 +9,7 @@ import importlib.metadata
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +23,7 @@ from rram_hil.corrections.calibration_file import Calibrated
 from rram_hil.engine.engine import Watcher
 from rram_hil.engine.replay import Replay
 from rram_hil.errors import AbortedError, ConfigError, DataError, told_with_frames
-from rram_hil.storage.frames import Close, EndStatus, Header, Note, Resume
+from rram_hil.storage.frames import Close, EndStatus, Header, Note, Resume, Stamp
 from rram_hil.storage.journal import Journal, holds_run, read_journal
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import HeldError
@@ -80,7 +80,7 @@ def run_recipe(
             )
     with (
         Bench.open(file, traffic=traffic) as opened,
-        Journal.create(journal_of(path), _header(recipe, opened)) as journal,
+        Journal.create(journal_of(path), _header(recipe, opened), _counted(opened)) as journal,
     ):
         remarks = [f"{e.name}: {e.remark}" for e in opened.correction.files if e.remark]
         for text in [t for t in (opened.ledger_warning, *remarks) if t]:
@@ -106,10 +106,14 @@ def _resume(
         replay = Replay(read_journal(journal.path))
         with Bench.open(file, traffic=traffic) as opened:
             _same_chip(journal.header, replay, opened, journal.path)
+            between = _same_history(journal, replay, opened)
             watcher.note(f"resuming: what {path} already holds is taken from its journal")
             journal.append(
                 Resume(_utc(), opened.identity, file.operator, __version__, opened.driver.now_s())
             )
+            if between:
+                watcher.note(between)
+                journal.append(Note("info", between, _utc()))
             return _steps(recipe, opened, journal, replay, path, watcher, threads)
 
 
@@ -259,6 +263,26 @@ def _same_chip(header: Header, replay: Replay, bench: Bench, path: Path) -> None
             " it is another chip, or its state is lost (a simulated chip outlives its process only"
             " with state = ... in [simulation]); start a new run"
         )
+
+
+def _counted(bench: Bench) -> Callable[[], Stamp] | None:
+    return None if bench.ledger is None else bench.ledger.stamp
+
+
+def _same_history(journal: Journal, replay: Replay, bench: Bench) -> str:
+    """What to say of runs that used the chip since this one. Raises `DataError` where ledger and
+    journal are no one history of the chip.
+    """
+    if bench.ledger is None:
+        return ""
+    standing = bench.ledger.standing(journal, pulsed=replay.last_pulsed > 0)
+    bench.ledger.begin(journal)
+    if not standing.between:
+        return ""
+    return (
+        f"the chip was touched between by {', '.join(standing.between)}: maps and `inside` that"
+        " this run took before are older than that"
+    )
 
 
 def _utc() -> str:

@@ -7,13 +7,14 @@ simulated chips, and reads every number of its table back from the run files.
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
-from rram_hil.demo.chips import run_side_by_side
+from rram_hil.demo.chips import side_by_side
 from rram_hil.demo.files import plans
-from rram_hil.demo.present import Demo, show, write_page, write_summary
+from rram_hil.demo.present import Demo, prepare_page, show, write_page, write_summary
 from rram_hil.demo.progress import Bars
-from rram_hil.demo.training import train
+from rram_hil.demo.training import load, teach, write_network
 from rram_hil.errors import ConfigError
 from rram_hil.terminal.console import Output
 
@@ -38,16 +39,26 @@ def run_demo(
     output = output or Output()
     started = time.monotonic()
     folder = _new_folder(out)
-    with Bars() as bars:
-        trained = train(data, seed, bars.training, threads)
-        trained.write(folder)
-        chips = plans(seed, mnist=data is not None)
-        wire_images = 0 if data is None else WIRE_IMAGES
-        runs = run_side_by_side(chips, folder, wire_images, bars.step, threads or 1)
+    is_mnist = data is not None
+    chips, wire_images = plans(seed, mnist=is_mnist), WIRE_IMAGES if is_mnist else 0
+    with (
+        Bars() as bars,
+        side_by_side(chips, folder, wire_images, bars.step, threads or 1) as running,
+    ):
+
+        def told(fraction: float, text: str) -> None:
+            bars.training(fraction, text)
+            running.look()
+
+        images = load(data)
+        images.write(folder)
+        teach(images, seed, partial(write_network, folder), told, threads)
+        prepare_page()
+        runs = running.results()
     demo = Demo(
         folder,
-        trained.name,
-        len(trained.test_labels),
+        images.name,
+        len(images.test),
         seed,
         tuple(runs),
         time.monotonic() - started,

@@ -9,9 +9,10 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -22,9 +23,10 @@ from rram_hil.array import drive
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
-from rram_hil.demo.files import Plan, bench_toml, recipe_toml
+from rram_hil.demo.files import AWAITED, IMAGES, Plan, bench_toml, recipe_toml
 from rram_hil.demo.table import ChipResult, chip_result
 from rram_hil.engine.engine import Watcher
+from rram_hil.errors import AbortedError
 from rram_hil.networks.inference import infer
 from rram_hil.networks.mapping import word_operation
 from rram_hil.networks.programmed_network import Programmed
@@ -81,39 +83,73 @@ def run_chip(
     return ChipRun(plan, chip_result(here / "run.h5"), wire)
 
 
-def run_side_by_side(
+@dataclass(frozen=True)
+class _Shared:
+    """What the processes have in common: the steps that begin, and whether all shall end early."""
+
+    steps: Queue[Step]
+    stopped: threading.Event
+
+
+class Running:
+    """Chips that run in processes of their own."""
+
+    def __init__(self, runs: list[Future[ChipRun]], steps: Queue[Step], told: Told) -> None:
+        self._runs, self._steps, self._told = runs, steps, told
+
+    def look(self) -> None:
+        """Tell the steps that began since; raise the error of a chip that failed."""
+        with suppress(Empty):
+            while True:
+                self._told(self._steps.get_nowait())
+        for run in self._runs:
+            if run.done():
+                run.result()
+
+    def results(self) -> list[ChipRun]:
+        """Wait for all of them; raises the first error."""
+        while wait(self._runs, timeout=0.2).not_done:
+            self.look()
+        self.look()
+        return [run.result() for run in self._runs]
+
+
+@contextmanager
+def side_by_side(
     plans: list[Plan], folder: Path, wire_images: int, told: Told, threads: int = 1
-) -> list[ChipRun]:
+) -> Iterator[Running]:
     """Run chips in processes of their own, as many at a time as there are processors; the first one
-    checks the wire. The first error, Ctrl-C too, stops them all.
+    checks the wire. An error inside of the context, Ctrl-C too, stops them all.
+
+    They begin when `folder` holds the images, and wait again at the first step that needs a network
+    until that is there: whoever trains it may do so inside of the context.
     """
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, _single_threaded():
-        steps: Queue[Step] = manager.Queue()
+    manager = SyncManager(ctx=context)
+    manager.start(_end_with_parent)
+    with manager:
+        shared = _Shared(manager.Queue(), manager.Event())
         others = set(multiprocessing.active_children())
         with ProcessPoolExecutor(
             min(len(plans), os.cpu_count() or 1), context, initializer=_end_with_parent
         ) as pool:
-            runs: list[Future[ChipRun]] = [
-                pool.submit(
-                    _run_elsewhere, plan, folder, wire_images if k == 0 else 0, steps, threads
-                )
-                for k, plan in enumerate(plans)
-            ]
+            with _single_threaded():
+                runs: list[Future[ChipRun]] = [
+                    pool.submit(
+                        _run_elsewhere, plan, folder, wire_images if k == 0 else 0, shared, threads
+                    )
+                    for k, plan in enumerate(plans)
+                ]
             try:
-                while wait(runs, timeout=0.2).not_done:
-                    _tell_all(steps, told)
-                    for run in runs:
-                        if run.done():
-                            run.result()
-                _tell_all(steps, told)
-                return [run.result() for run in runs]
+                yield Running(runs, shared.steps, told)
             except BaseException:
                 for run in runs:
                     run.cancel()
-                # Nobody waits for the other chips; SIGTERM stops a run in good order.
+                # Nobody waits for the other chips; SIGTERM stops a run in good order, but for one
+                # that waits for a network.
                 for child in set(multiprocessing.active_children()) - others:
                     child.terminate()
+                shared.stopped.set()
                 raise
 
 
@@ -133,32 +169,40 @@ def _end_with_parent() -> None:
 
 
 def _run_elsewhere(
-    plan: Plan, folder: Path, wire_images: int, steps: Queue[Step], threads: int
+    plan: Plan, folder: Path, wire_images: int, shared: _Shared, threads: int
 ) -> ChipRun:
-    watcher = _Distant(plan.chip, steps)
+    watcher = _Distant(plan.chip, folder, shared)
+    watcher.wait_for(IMAGES)
     run = run_chip(plan, folder, wire_images, watcher, threads)
-    steps.put(Step(plan.chip, "", watcher.total, watcher.total))
+    shared.steps.put(Step(plan.chip, "", watcher.total, watcher.total))
     return run
 
 
 class _Distant(Watcher):
-    """Tells the process that shows progress which step begins."""
+    """Tells the process that shows progress which step begins, and waits for the network that the
+    step needs.
+    """
 
-    def __init__(self, chip: str, steps: Queue[Step]) -> None:
-        self._chip, self._steps = chip, steps
+    def __init__(self, chip: str, folder: Path, shared: _Shared) -> None:
+        self._chip, self._folder, self._shared = chip, folder, shared
         self.total = 0
 
     def step(self, name: str, index: int, total: int) -> None:
         self.total = total
-        self._steps.put(Step(self._chip, name, index, total))
+        self._shared.steps.put(Step(self._chip, name, index, total))
+        if name in AWAITED:
+            self.wait_for(AWAITED[name])
 
-
-def _tell_all(steps: Queue[Step], told: Told) -> None:
-    try:
-        while True:
-            told(steps.get_nowait())
-    except Empty:
-        return
+    def wait_for(self, name: str) -> None:
+        """Wait for a file of the demonstration's folder. Raises `AbortedError` where it never
+        comes.
+        """
+        if not (self._folder / name).exists():
+            # Adaptation needs torch, whose import takes seconds: better now than then.
+            import rram_hil.learning  # noqa: F401
+        while not (self._folder / name).exists():
+            if self._shared.stopped.wait(0.05):
+                raise AbortedError(f"stopped before {name} was there")
 
 
 @contextmanager

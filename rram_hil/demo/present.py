@@ -22,6 +22,7 @@ from rram_hil.demo.table import (
 )
 from rram_hil.networks.word_costs import WordCosts
 from rram_hil.report import model
+from rram_hil.report.drawing import new_axes, svg
 from rram_hil.report.page import write_report
 from rram_hil.simulation.config import Timing
 from rram_hil.storage.run_reader import read_run
@@ -204,6 +205,12 @@ def write_summary(demo: Demo) -> None:
     (demo.folder / "summary.json").write_text(
         json.dumps(summary, indent=2) + "\n", encoding="utf-8"
     )
+
+
+def prepare_page() -> None:
+    """Draw an empty picture: the first one imports what all are drawn with."""
+    with new_axes() as axes:
+        svg(axes, "")
 
 
 def write_page(demo: Demo) -> None:

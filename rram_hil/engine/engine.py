@@ -39,6 +39,7 @@ from rram_hil.array import (
 from rram_hil.array.result_checks import sound
 from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import lower
+from rram_hil.engine.plausible import plausible
 from rram_hil.engine.protocol import Arrays, Compute, Message, Plan, Progress, Save
 from rram_hil.engine.replay import InFlight, Replay
 from rram_hil.errors import (
@@ -46,6 +47,7 @@ from rram_hil.errors import (
     BenchError,
     ConfigError,
     DataError,
+    ImpossibleResultError,
     InstrumentError,
     LimitError,
     LinkError,
@@ -117,12 +119,24 @@ class Engine:
         self.replay = replay
         self.watcher = watcher or Watcher()
         self.correction = correction or Correction()
-        self._number = max(driver.last_number(), 0 if replay is None else replay.last_number)
+        self._charged = 0
+        if journal is not None and ledger is not None:
+            ledger.begin(journal)
+            if replay is not None:
+                standing = ledger.standing(journal, pulsed=replay.last_pulsed > 0)
+                self._charged = standing.charged
+        replayed = 0 if replay is None else replay.last_number
+        self._number = max(driver.last_number(), replayed, self._charged)
         self._words: list[WriteWords] = []
         self._inside_protocol = False
         self._step = 0
         self._protocol = ""
         self._aside = ""
+
+    @property
+    def number(self) -> int:
+        """The number of the last operation, of this engine or one before it."""
+        return self._number
 
     def do(self, operation: Request[R]) -> R:
         """Carry out one operation on the whole bench, lowered to what the hardware has.
@@ -164,9 +178,9 @@ class Engine:
                 answer, error = None, None
                 try:
                     answer = self._answer(message)
-                except (AbortedError, DataError):
-                    # What cannot be kept must not go on: a full disk is not for the protocol to
-                    # handle.
+                except (AbortedError, DataError, ImpossibleResultError):
+                    # What cannot be kept or believed must not go on: a full disk is not for the
+                    # protocol to handle.
                     raise
                 except BenchError as failure:
                     error = failure
@@ -285,8 +299,25 @@ class Engine:
                 self._remember_words(operation)
                 return kept
             self._go_live()
+        if stresses and self._charged:
+            lost, self._charged = self._charged, 0
+            told = self.driver.executed(lost, charge.cells)
+            if told is None or np.any(told):
+                # Charged, but the journal has no intent of it: the run was cut between the two, or
+                # the journal lost its end. What may have been carried out is not done again.
+                self._announce(operation, lost, charge, stresses)
+                in_flight = InFlight(lost, self.driver.now_s())
+                return self._finish_in_flight(operation, in_flight, charge, stresses)
         number = self._next_number()
+        self._announce(operation, number, charge, stresses)
+        return self._finish(
+            operation, number, self._execute(operation, number, charge), charge, stresses
+        )
+
+    def _announce(self, operation: Operation, number: int, charge: Charge, stresses: bool) -> None:
+        """Charge an operation and write its intent: from here on it may be under way."""
         if self.ledger is not None:
+            self.ledger.operation = number
             self.ledger.charge(charge.cells, charge.pulses)
         if not self._aside:
             record = operation_record(operation)
@@ -294,9 +325,6 @@ class Engine:
                 Intent(number, self._step, record, charge.pulses, self.driver.now_s()),
                 sync=stresses,
             )
-        return self._finish(
-            operation, number, self._execute(operation, number, charge), charge, stresses
-        )
 
     def _finish(
         self, operation: Operation, number: int, result: Result, charge: Charge, stresses: bool
@@ -326,9 +354,8 @@ class Engine:
                 native = self.correction.outgoing(operation, self.driver.reading_paths)
                 told = self.driver.execute(native, number)
                 done = True
-                return self.correction.incoming(
-                    operation, sound(native, told, number), self.driver.reading_paths
-                )
+                believed = self._believed(native, sound(native, told, number), number, charge)
+                return self.correction.incoming(operation, believed, self.driver.reading_paths)
         except (ConfigError, LimitError) as error:
             if not self._aside:
                 self._write(Failed.of(number, error), sync=True)
@@ -353,6 +380,30 @@ class Engine:
             if not self._aside:
                 self._write(Failed.of(number, error), sync=True)
             raise error
+
+    def _believed(
+        self, operation: Operation, result: Result, number: int, charge: Charge
+    ) -> Result:
+        """A result that can be, suspicious readings marked and said. Raises
+        `ImpossibleResultError`; where it tells of more pulses than were charged, so many count.
+        """
+        try:
+            believed, said = plausible(
+                operation,
+                result,
+                number,
+                self.limits,
+                self.driver.capabilities,
+                is_cut=self.driver.cancel.is_set(),
+            )
+        except ImpossibleResultError:
+            if self.ledger is not None and isinstance(result, ApplyResult | ProgramResult):
+                beyond = np.maximum(result.pulses - charge.pulses, 0)
+                self.ledger.correct(charge.cells, -beyond)
+            raise
+        if said:
+            self.watcher.note(said)
+        return believed
 
     def _unknown(self, operation: Operation, number: int, charge: Charge, away_s: float) -> Result:
         """What to tell the protocol of an operation whose outcome was lost: charged with what the

@@ -12,15 +12,17 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from numpy.typing import ArrayLike
+from torch import Tensor, fx, nn
 
 from rram_hil.array import Multiply, Result, drive
 from rram_hil.errors import ConfigError
 from rram_hil.networks.inference import Counts, Encoding, calibrate_on, compute
 from rram_hil.networks.mapping import LayerWords, Mapping, Missing
-from rram_hil.networks.network import Network
+from rram_hil.networks.network import Float32, Network
+from rram_hil.networks.pytorch.recording import Call, Slot
 from rram_hil.networks.pytorch.tracing import trace
+from rram_hil.networks.pytorch.verification import array_of, verify
 
 _MODES = (
     nn.modules.dropout._DropoutNd,
@@ -76,31 +78,39 @@ def calibrate_module(
     """`inference.calibrate` for any torch module: input steps and ADC full scales from a batch of
     training `images`, or from one batch of each of its inputs.
     """
-    inputs = [images] if isinstance(images, Tensor) else list(images)
-    network = _network(module, mapping, len(inputs), {}, allow_digital)
+    inputs = (images,) if isinstance(images, Tensor) else tuple(images)
+    call, tensors = Call.of(inputs, {})
+    network = _network(module, mapping, call, allow_digital)
+    verify(module, network, call, tensors)
     return calibrate_on(
-        network, mapping, [_array(x) for x in inputs], map_s=map_s, words=words, missing=missing,
+        network, mapping, [array_of(x) for x in tensors], map_s=map_s, words=words, missing=missing,
         input_bits=input_bits, input_percentile=input_percentile, read_v=read_v, wl_v=wl_v,
         margin=margin,
     )  # fmt: skip
 
 
 def _network(
-    module: nn.Module,
-    mapping: Mapping,
-    inputs: int | tuple[str, ...],
-    constants: Table[str, Any],
-    allow_digital: Collection[str],
+    module: nn.Module, mapping: Mapping, call: Call, allow_digital: Collection[str]
 ) -> Network:
-    """The network of a module, of which everything in `mapping` is part."""
-    if module.training:
-        raise ConfigError("the array computes in evaluation mode only: call module.eval() first")
-    network = trace(module, inputs=inputs, constants=constants, allow_digital=allow_digital).network
-    _check(module, mapping, network)
+    """The network of a module in a call, of which everything in `mapping` is part."""
+    _check_mode(module)
+    network = trace(module, inputs=call, allow_digital=allow_digital).network
+    _check(mapping, network)
     return network
 
 
-def _check(module: nn.Module, mapping: Mapping, network: Network) -> None:
+def _check_mode(module: nn.Module) -> None:
+    if module.training:
+        raise ConfigError("the array computes in evaluation mode only: call module.eval() first")
+    for name, child in module.named_modules():
+        if child.training and isinstance(child, _MODES):
+            raise ConfigError(
+                f"module {name} is in training mode, and the array computes in evaluation mode"
+                " only: call module.eval() first"
+            )
+
+
+def _check(mapping: Mapping, network: Network) -> None:
     shapes = network.matrices
     for layer in mapping.layers:
         if layer.name not in shapes:
@@ -111,12 +121,6 @@ def _check(module: nn.Module, mapping: Mapping, network: Network) -> None:
         if shapes[layer.name] != layer.shape:
             raise ConfigError(
                 f"layer {layer.name}: weight {shapes[layer.name]}, on the array {layer.shape}"
-            )
-    for name, child in module.named_modules():
-        if child.training and isinstance(child, _MODES):
-            raise ConfigError(
-                f"module {name} is in training mode, and the array computes in evaluation mode"
-                " only: call module.eval() first"
             )
 
 
@@ -135,77 +139,100 @@ class _Attached:
         self.counts = Counts()
         self._module, self._mapping, self._encoding = module, mapping, encoding
         self._do, self._words, self._allow = bench_do, words, allow_digital
-        self._own = vars(module).get("forward")
-        if isinstance(getattr(self._own, "__self__", None), _Attached):
+        if _is_attached(module):
             raise ConfigError(
                 f"{type(module).__name__}: its forward is already replaced; end the other `attach`"
                 " first"
             )
-        self._signature = inspect.signature(module.forward)
-        self._networks: dict[Any, Network] = {}
-        self._guards: list[Any] = []
-        _missing_names(module, mapping)
-        if all(
-            p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-            for p in self._signature.parameters.values()
-        ):
-            needed = [n for n, p in self._signature.parameters.items() if p.default is p.empty]
-            self._traced(tuple(needed), {})
+        self._replaced: list[tuple[nn.Module, Any, Any]] = []
+        self._known: Network | None = None
+        self._on_array: dict[str, Float32] = {}
+        parameters = inspect.signature(module.forward).parameters.values()
+        needed = [p for p in parameters if p.default is p.empty]
+        if all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in needed):
+            slots = {p.name: Slot(number) for number, p in enumerate(needed)}
+            try:
+                self._traced(Call(kwargs=slots, count=len(slots)))
+            except ConfigError:
+                _check_names(module, mapping)
+                raise
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        raise ConfigError("a module on the array cannot be copied; copy it before or afterwards")
 
     def begin(self) -> None:
-        """Take the module's calls."""
-        self._module.forward = self._answer
-        self._guards = [
-            child.register_forward_pre_hook(_refuse_part)
-            for child in self._module.modules()
-            if child is not self._module
-        ]
+        """Take the module's calls, and those of its parts."""
+        self._check_hooks()
+        for child in self._module.modules():
+            ours = self._answer if child is self._module else _refusal(child)
+            self._replaced.append((child, vars(child).get("forward"), ours))
+            child.forward = ours
 
     def end(self) -> None:
-        """Give the module its own forward pass back."""
-        for guard in self._guards:
-            guard.remove()
-        del self._module.forward
-        if self._own is not None:
-            self._module.forward = self._own
+        """Give all modules their own forward passes back."""
+        for child, own, ours in self._replaced:
+            if vars(child).get("forward") == ours:  # or it was given another one meanwhile
+                del child.forward
+                if own is not None:
+                    child.forward = own
+        self._replaced.clear()
+
+    def _check_hooks(self) -> None:
+        if self._module._forward_hooks or self._module._forward_pre_hooks:
+            raise ConfigError(
+                f"{type(self._module).__name__}: it has hooks of its own, which would run twice;"
+                " attach an nn.Sequential around it"
+            )
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
-        bound = self._signature.bind(*args, **kwargs)
-        variadic = [p for p in self._signature.parameters.values() if p.kind == p.VAR_POSITIONAL]
-        if variadic:
-            tensors, constants = list(args), dict(kwargs)
-            names: int | tuple[str, ...] = len(args)
-        else:
-            given = dict(bound.arguments)
-            for parameter in self._signature.parameters.values():
-                if parameter.kind == parameter.VAR_KEYWORD:
-                    given.update(given.pop(parameter.name, {}))
-            taken = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-            constants = {name: value for name, value in given.items() if name not in taken}
-            tensors, names = list(taken.values()), tuple(taken)
-        network = self._traced(names, constants)
-        inputs = [_array(x) for x in tensors]
+        call, tensors = Call.of(args, kwargs)
+        if any(isinstance(x, fx.Proxy) for x in tensors):
+            raise ConfigError(
+                f"{type(self._module).__name__}: it is on the array; end `attach` before anything"
+                " else is made of it"
+            )
+        self._check_hooks()
+        network = self._traced(call, tensors)
+        inputs = [array_of(x) for x in tensors]
         work = compute(network, self._mapping, self._encoding, inputs, self._words, self.counts)
         return _tensors(drive(work, self._do), *_home(tensors, self._module))
 
-    def _traced(self, inputs: Any, constants: dict[str, Any]) -> Network:
-        key = (inputs, tuple(sorted((n, repr(v)) for n, v in constants.items())))
-        if key not in self._networks:
-            attached = bool(self._guards)
-            if attached:  # what is traced is the module itself
-                self.end()
-            try:
-                self._networks[key] = _network(
-                    self._module, self._mapping, inputs, constants, self._allow
+    def _traced(self, call: Call, inputs: Sequence[Tensor] | None = None) -> Network:
+        """The network as it is now: the module may have changed since the last call."""
+        is_attached = bool(self._replaced)
+        if is_attached:  # what is traced is the module itself
+            self.end()
+        try:
+            network = _network(self._module, self._mapping, call, self._allow)
+            if inputs is not None and not _are_same(network, self._known):
+                verify(self._module, network, call, inputs)
+                if all(x.numel() for x in inputs):  # nothing says nothing
+                    self._known = network
+        finally:
+            if is_attached:
+                self.begin()
+        self._check_weights(network)
+        return network
+
+    def _check_weights(self, network: Network) -> None:
+        """What is on the array would not change with the module."""
+        for name in self._mapping.names:
+            weight = network.weights[name]
+            if not np.array_equal(self._on_array.setdefault(name, weight), weight):
+                raise ConfigError(
+                    f"layer {name}: its weight has changed since the module was attached, but the"
+                    " array holds what it was; map and program it again"
                 )
-            finally:
-                if attached:
-                    self.begin()
-        return self._networks[key]
 
 
-def _missing_names(module: nn.Module, mapping: Mapping) -> None:
-    """Refuse a layer of which the module has no parameter at all, before tracing fails for it."""
+def _is_attached(module: nn.Module) -> bool:
+    return isinstance(getattr(vars(module).get("forward"), "__self__", None), _Attached)
+
+
+def _check_names(module: nn.Module, mapping: Mapping) -> None:
+    """Name a layer of which the module has no parameter at all, which says more than that it cannot
+    be traced.
+    """
     owned = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     for layer in mapping.layers:
         stem = layer.name.removesuffix("'").removesuffix(".T")
@@ -217,16 +244,28 @@ def _missing_names(module: nn.Module, mapping: Mapping) -> None:
             )
 
 
-def _refuse_part(part: nn.Module, args: Any) -> NoReturn:
-    raise ConfigError(
-        f"{type(part).__name__}: only the module that is attached can be called, as a whole; its"
-        " parts would answer without the array"
+def _are_same(network: Network, known: Network | None) -> bool:
+    if known is None or (network.layers, network.result) != (known.layers, known.result):
+        return False
+    pairs = (
+        (network.weights, known.weights),
+        (network.biases, known.biases),
+        (network.tensors, known.tensors),
+    )
+    return all(
+        one.keys() == other.keys() and all(np.array_equal(one[n], other[n]) for n in one)
+        for one, other in pairs
     )
 
 
-def _array(tensor: Tensor) -> NDArray[Any]:
-    values = tensor.detach().cpu()
-    return np.asarray(values.numpy() if values.dtype == torch.bool else values.float().numpy())
+def _refusal(part: nn.Module) -> Callable[..., NoReturn]:
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise ConfigError(
+            f"{type(part).__name__}: only the module that is attached can be called, as a whole;"
+            " its parts would answer without the array"
+        )
+
+    return refuse
 
 
 def _home(tensors: Sequence[Tensor], module: nn.Module) -> tuple[torch.device, torch.dtype]:
@@ -241,10 +280,10 @@ def _home(tensors: Sequence[Tensor], module: nn.Module) -> tuple[torch.device, t
 
 def _tensors(made: Any, device: torch.device, dtype: torch.dtype) -> Any:
     if isinstance(made, np.ndarray):
-        result = torch.from_numpy(np.ascontiguousarray(made))
+        result = torch.from_numpy(np.ascontiguousarray(made)).reshape(made.shape)
         return result.to(device, dtype if result.is_floating_point() else result.dtype)
     if isinstance(made, dict):
         return {key: _tensors(part, device, dtype) for key, part in made.items()}
-    if isinstance(made, tuple):
-        return tuple(_tensors(part, device, dtype) for part in made)
+    if isinstance(made, tuple | list):
+        return type(made)(_tensors(part, device, dtype) for part in made)
     return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -126,41 +127,41 @@ def product(layer: Weighted, weight: Float32, values: Float32) -> Float32:
     return np.concatenate(parts, axis=3).transpose(3, 0, 1, 2)
 
 
+@dataclass(frozen=True)
+class Step:
+    """A layer of a walk, the values that it takes, and those that nobody needs after it."""
+
+    layer: Layer
+    of: tuple[str, ...]
+    freed: tuple[str, ...]
+
+
 def walk(
-    layers: Sequence[Layer],
-    last_use: Mapping[str, int],
+    steps: Sequence[Step],
     tensors: Mapping[str, NDArray[Any]],
     biases: Mapping[str, Float32],
     inputs: Mapping[str, Values],
 ) -> Generator[tuple[Weighted, Float32], Float32, dict[str, Values]]:
-    """Run `layers` on `inputs` (by name) and give what is still wanted at the end, by name.
-
-    `last_use` says after which layer (its number) a value is not needed any more. Raises
+    """Run layers on `inputs` (by name) and give what is still wanted at the end, by name. Raises
     `DataError` naming the layer whose input does not fit.
     """
     env = dict(inputs)
-    for number, layer in enumerate(layers):
-        of = layer.of or ((layers[number - 1].name,) if number else tuple(inputs)[:1])
-        taken = [env[name] for name in of]
+    scope = _Scope(tensors, env)
+    for step in steps:
+        layer, taken = step.layer, [env[name] for name in step.of]
         if isinstance(layer, Linear | Conv1d | Conv2d):
             env[layer.name] = yield from _weighted(layer, taken[0], tensors, biases)
         elif isinstance(layer, Recurrent):
             env[layer.name] = yield from _recurrent(layer, taken, tensors, biases)
         else:
-            scope = _Scope(tensors, env)
             try:
                 env[layer.name] = _OPERATIONS[type(layer)](layer, taken, scope)
             except (ValueError, IndexError, TypeError) as error:
                 shapes = ", ".join(str(np.shape(value)) for value in taken)
                 raise DataError(f"layer {layer.name}: cannot take {shapes}: {error}") from None
-        for name in {*of, *_named_sizes(layer), layer.name}:
-            if last_use.get(name, -1) <= number:
-                env.pop(name, None)
+        for name in step.freed:
+            del env[name]
     return env
-
-
-def _named_sizes(layer: Layer) -> Iterable[str]:
-    return uses(layer)[len(layer.of) :]
 
 
 def uses(layer: Layer) -> list[str]:
@@ -408,8 +409,13 @@ def _attention(layer: Attention, of: list[Any], scope: _Scope) -> Any:
             scores = np.where(mask != layer.hides, scores, np.float32(-np.inf))
         else:
             scores = scores + mask
-    weights = _softmax_of(scores, -1)
-    return weights if layer.gives == "weights" else weights @ v
+    if layer.gives == "weights":
+        return _softmax_of(scores, -1)
+    hidden = (scores == -np.inf).all(axis=-1, keepdims=True)
+    if not hidden.any():
+        return _softmax_of(scores, -1) @ v
+    # As torch has it: what sees nothing is zero.
+    return np.where(hidden, np.float32(0), _softmax_of(np.where(hidden, 0, scores), -1)) @ v
 
 
 def _softmax_of(x: Any, dim: int) -> Any:
@@ -678,6 +684,10 @@ def _where(layer: Where, of: list[Any], scope: _Scope) -> Any:
 
 
 def _upsample(layer: Upsample, of: list[Any], scope: _Scope) -> Any:
+    if of[0].ndim != 4:
+        raise DataError(
+            f"layer {layer.name}: takes a 4-D batch, gets an array of shape {of[0].shape}"
+        )
     return of[0].repeat(layer.scale[0], axis=-2).repeat(layer.scale[1], axis=-1)
 
 

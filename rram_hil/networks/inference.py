@@ -36,6 +36,7 @@ from rram_hil.networks.network import (
     Network,
     Weighted,
     as_input,
+    joined,
     parts_of,
     product,
     propagate,
@@ -362,11 +363,11 @@ def infer(
         raise DataError("inference: no images")
     for name in network.matrices:
         mapping.layer(name)  # a network in a recipe is on the array as a whole
-    counts, logits = Counts(), []
+    network, counts, logits = _with_words(network, words), Counts(), []
     for part in parts_of(network, pictures, batch):
-        made = yield from compute(network, mapping, encoding, (part,), words, counts)
+        made = yield from _compute(network, mapping, encoding, (part,), words or {}, counts)
         logits.append(made)
-    return Prediction(np.concatenate(logits), counts)
+    return Prediction(joined(logits, len(pictures)), counts)
 
 
 def compute(
@@ -380,15 +381,32 @@ def compute(
     """What a network gives for `inputs` as a whole, every product of a mapped weight made on the
     array; see `infer`. Weights that are not mapped are multiplied by digitally, and counted so.
     """
+    counts = Counts() if counts is None else counts
+    network = _with_words(network, words)
+    return (yield from _compute(network, mapping, encoding, inputs, words or {}, counts))
+
+
+def _with_words(network: Network, words: Table[str, LayerWords] | None) -> Network:
+    """The network with the biases that were trained with the words."""
+    biases = {name: w.biases for name, w in (words or {}).items() if w.bias_values.size}
+    return network.with_biases(biases) if biases else network
+
+
+def _compute(
+    network: Network,
+    mapping: Mapping,
+    encoding: Encoding,
+    inputs: Sequence[ArrayLike],
+    words: Table[str, LayerWords],
+    counts: Counts,
+) -> Generator[Multiply, Any, Any]:
     for name, shape in network.matrices.items():
         if name in mapping.names and mapping.layer(name).shape != shape:
             raise DataError(
                 f"layer {name}: weight {shape}, on the array {mapping.layer(name).shape}"
             )
-    counts, words = Counts() if counts is None else counts, words or {}
-    network = network.with_biases(
-        {name: w.biases for name, w in words.items() if w.bias_values.size}
-    )
+    for name in words:
+        mapping.layer(name)  # words beside weights that are not on the array would be left out
     walk = propagate(network, *inputs)
     try:
         layer, values = next(walk)
@@ -567,6 +585,8 @@ class StoredMap:
 def input_step(values: Float32, input_bits: int, percentile: float = 100.0) -> float:
     """The value of one input code, so that `percentile` % of |values| are within the codes."""
     magnitude = np.abs(values)
+    if not magnitude.size:
+        return 1.0
     peak = float(magnitude.max() if percentile >= 100 else np.percentile(magnitude, percentile))
     return (peak or float(magnitude.max()) or 1.0) / ((1 << (input_bits - 1)) - 1)
 
@@ -614,9 +634,7 @@ def effective_network(
             if name in network.weights
         }
     )
-    return held.with_biases(
-        {name: w.biases for name, w in (words or {}).items() if w.bias_values.size}
-    )
+    return _with_words(held, words)
 
 
 def calibrate(
@@ -664,6 +682,8 @@ def calibrate_on(
     """`calibrate` for a network of any number of `inputs`; weights that are not mapped are left
     out.
     """
+    if any(np.size(given) == 0 for given in inputs):
+        raise DataError("calibration: no images")
     filled, _ = mapping.fill(mapping.target_map_s if map_s is None else map_s, missing)
     held = effective_network(network, mapping, filled, words)
     every = _input_steps(held, inputs, input_bits, input_percentile)

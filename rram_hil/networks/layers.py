@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from rram_hil.validation import StrictModel
 
@@ -531,5 +531,6 @@ Layer = (
 )  # fmt: skip
 
 LAYERS: TypeAdapter[tuple[Layer, ...]] = TypeAdapter(
-    tuple[Annotated[Layer, Field(discriminator="kind")], ...]
+    tuple[Annotated[Layer, Field(discriminator="kind")], ...],
+    config=ConfigDict(ser_json_inf_nan="constants"),  # a mask may hide by an infinity
 )

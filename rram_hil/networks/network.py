@@ -8,7 +8,7 @@ files need safetensors; both come with the extra `rram-hil[torch]`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rram_hil.array import drive
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.networks.evaluation import Float32, product, unfold, uses, walk
+from rram_hil.networks.evaluation import Float32, Step, product, unfold, uses, walk
 from rram_hil.networks.layers import (
     INPUT,
     AvgPool2d,
@@ -71,13 +71,13 @@ Result = Any
 """What a network gives: the name of a layer, a number, or a tuple, list or dict of results."""
 
 
-def finite_tensor(name: str, values: ArrayLike) -> Float32:
+def finite_tensor(name: str, values: ArrayLike, *, infinite: bool = False) -> Float32:
     """`values` as a read-only float32 array of its own. Raises `DataError` naming the tensor and
-    the first NaN or inf.
+    the first NaN or inf, which may be in one that may be `infinite`.
     """
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused
         array = np.array(values, dtype=np.float32)
-    bad = ~np.isfinite(array)
+    bad = np.isnan(array) if infinite else ~np.isfinite(array)
     if bad.any():
         at = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), array.shape))
         raise DataError(
@@ -93,10 +93,9 @@ class Network:
     """A graph of layers with their weights and biases, both by the weight's name, which is the
     layer's own unless layers share it; `tensors` are what stays digital besides.
 
-    `result` is what the network gives, by default its last layer. A network that is not `batched`
-    takes its inputs whole: their first dimension is not one of independent images. Raises
-    `ConfigError` for repeated names and missing or surplus tensors, `DataError` for a wrong shape
-    or a weight that is not finite.
+    `result` is what the network gives, by default its last layer. Raises `ConfigError` for repeated
+    names and missing or surplus tensors, `DataError` for a wrong shape or a weight that is not
+    finite.
     """
 
     layers: tuple[Layer, ...]
@@ -105,7 +104,6 @@ class Network:
     tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     inputs: int = 1
     result: Result = None
-    batched: bool = True
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -148,17 +146,20 @@ class Network:
                 raise ConfigError(f"network: its result {name!r} is none of its layers")
 
     def _digital_tensors(self) -> dict[str, NDArray[Any]]:
-        needed = {name for layer in self.layers for name in _tensors_of(layer)}
-        missing = sorted(needed - set(self.tensors))
+        needed = dict.fromkeys(name for layer in self.layers for name in _tensors_of(layer))
+        missing = [name for name in needed if name not in self.tensors]
         if missing:
             raise ConfigError(f"network: the digital tensor {missing[0]!r} is missing")
         kept = {}
-        for name, tensor in self.tensors.items():
+        for name in (*needed, *sorted(set(self.tensors) - set(needed))):
+            tensor = self.tensors[name]
             array = np.asarray(tensor)
             if array.dtype.kind == "f":
-                kept[name] = finite_tensor(name, array) if name not in self._masks else _f32(array)
-            else:
-                kept[name] = array
+                array = finite_tensor(name, array, infinite=name in self._masks)
+            kept[name] = array
+        for layer in self.layers:
+            if isinstance(layer, BatchNorm) and (kept[layer.tensor("running_var")] < 0).any():
+                raise DataError(f"tensor {layer.tensor('running_var')}: a variance is negative")
         return kept
 
     @property
@@ -266,28 +267,27 @@ class Network:
         return load(Path(path))
 
     @cached_property
-    def last_use(self) -> dict[str, int]:
-        """The number of the last layer that takes each value; those of the result are kept."""
-        last: dict[str, int] = {}
-        for number, layer in enumerate(self.layers):
-            for name in uses(layer):
-                last[name] = number
-            if not layer.of:
-                last[self.layers[number - 1].name if number else INPUT] = number
-            last.setdefault(layer.name, number)
-        for name in _names_in(self.result) or [self.layers[-1].name if self.layers else INPUT]:
-            last[name] = len(self.layers)
-        return last
+    def schedule(self) -> tuple[Step, ...]:
+        """The layers in order, each with what it takes and what nobody needs after it."""
+        names = [INPUT, *(layer.name for layer in self.layers)]
+        taken = [layer.of or (before,) for layer, before in zip(self.layers, names, strict=False)]
+        last = {name: number for number, name in enumerate(names[1:])}
+        last |= dict.fromkeys(self._inputs, 0)
+        for number, (layer, of) in enumerate(zip(self.layers, taken, strict=True)):
+            last |= dict.fromkeys((*of, *uses(layer)), number)
+        kept = _names_in(self.result) or [names[-1]]
+        freed: dict[int, list[str]] = {}
+        for name, number in last.items():
+            if name not in kept:
+                freed.setdefault(number, []).append(name)
+        return tuple(
+            Step(layer, of, tuple(freed.get(number, ())))
+            for number, (layer, of) in enumerate(zip(self.layers, taken, strict=True))
+        )
 
 
 class NoLayersError(DataError):
     """A file of weights has no layer list that can be read: `tensors_from` still takes them."""
-
-
-def _f32(array: NDArray[Any]) -> Float32:
-    kept = np.array(array, dtype=np.float32)
-    kept.flags.writeable = False
-    return kept
 
 
 def _of_shape(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
@@ -339,7 +339,7 @@ def propagate(
     if len(inputs) != network.inputs:
         raise DataError(f"network: takes {network.inputs} inputs, gets {len(inputs)}")
     values = {name: as_input(given) for name, given in zip(network._inputs, inputs, strict=True)}
-    env = yield from walk(network.layers, network.last_use, network.tensors, network.biases, values)
+    env = yield from walk(network.schedule, network.tensors, network.biases, values)
     if network.result is None:
         return env[network.layers[-1].name if network.layers else INPUT]
     return assembled(network.result, env)
@@ -378,7 +378,7 @@ def forward(network: Network, images: ArrayLike, batch: int = 250) -> Float32:
     values = as_input(images)
     if len(values) == 0:
         raise DataError("forward: no images")
-    return np.concatenate(
+    return joined(
         [
             run(
                 network,
@@ -386,7 +386,8 @@ def forward(network: Network, images: ArrayLike, batch: int = 250) -> Float32:
                 lambda layer, x: product(layer, network.weights[layer.weight_name], x),
             )
             for part in parts_of(network, values, batch)
-        ]
+        ],
+        len(values),
     )
 
 
@@ -394,12 +395,27 @@ def parts_of(network: Network, values: NDArray[Any], batch: int) -> list[NDArray
     """The inputs of a network, `batch` at a time, or whole where they belong together. Raises
     `ConfigError` for a network that takes or gives more than one array.
     """
+    from rram_hil.networks.batches import is_batched
+
     if network.inputs != 1 or not (network.result is None or isinstance(network.result, str)):
         raise ConfigError(
             "network: takes or gives more than one array; run it with `attach` or `propagate`"
         )
-    size = batch if network.batched else len(values)
-    return [values[start : start + size] for start in range(0, len(values), size)]
+    if len(values) <= max(batch, 2) or not is_batched(network, values):
+        return [values]
+    return [values[start : start + batch] for start in range(0, len(values), batch)]
+
+
+def joined(parts: Sequence[Any], images: int) -> Float32:
+    """What a network gave for `images`, part by part. Raises `DataError` where that is not one row
+    an image.
+    """
+    if any(np.ndim(part) == 0 for part in parts) or sum(len(part) for part in parts) != images:
+        raise DataError(
+            f"network: gives {', '.join(str(np.shape(part)) for part in parts[:2])} for {images}"
+            " images, and not one row an image; run it with `attach` or `propagate`"
+        )
+    return np.concatenate(parts)
 
 
 def tensors_from(

@@ -1,8 +1,8 @@
 """Networks in .safetensors files: weights as tensors, the graph as JSON in the metadata.
 
 Tensors are `<weight>.weight` and `<weight>.bias` of what goes to the array, and `digital:<name>` of
-what does not. Under "rram_hil.network" the metadata hold {"version": 2, "inputs", "batched",
-"result", "layers"}; files of version 1 hold the list of layers alone, each taking the one before.
+what does not. Under "rram_hil.network" the metadata hold {"version": 2, "inputs", "result",
+"layers"}; files of version 1 hold the list of layers alone, each taking the one before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class _Graph(StrictModel):
     version: int
     layers: tuple[Layer, ...]
     inputs: int = 1
-    batched: bool = True
     result: Any = None
 
 
@@ -47,7 +46,6 @@ def save(network: Network, path: Path) -> None:
     graph = {
         "version": VERSION,
         "inputs": network.inputs,
-        "batched": network.batched,
         "result": network.result,
         "layers": json.loads(LAYERS.dump_json(network.layers, exclude_defaults=True)),
     }
@@ -85,7 +83,6 @@ def load(path: Path) -> Network:
         digital,
         graph.inputs,
         _tuples(graph.result),
-        graph.batched,
     )
 
 
@@ -151,7 +148,8 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    if content.startswith(_PICKLES):
+    # A file of safetensors begins with the size of its header, which may look like a pickle.
+    if content.startswith(_PICKLES) and content[8:9] != b"{":
         raise DataError(
             f"{path}: a pickle of torch, which can run any code when it is read; write it anew with"
             " safetensors.torch.save_file(torch.load(..., weights_only=True), ...), or"

@@ -16,6 +16,8 @@ from rram_hil.networks.layers import (
     BatchNorm,
     Conv1d,
     Conv2d,
+    Dropout,
+    Elementwise,
     Flatten,
     Layer,
     Linear,
@@ -71,6 +73,7 @@ def folded(network: Network) -> Network:
         layer.weight_name for layer in network.layers if isinstance(layer, Linear | Conv1d | Conv2d)
     )
     before = dict(zip((x.name for x in network.layers), network.layers, strict=True))
+    ranks = _ranks(network)
     weights, biases = dict(network.weights), dict(network.biases)
     instead: dict[str, str] = {}
     for place, layer in enumerate(network.layers):
@@ -80,12 +83,33 @@ def folded(network: Network) -> Network:
         if not isinstance(taken, Linear | Conv1d | Conv2d) or taken.digital:
             continue
         name, is_alone = taken.weight_name, takers[taken.name] == 1
-        whole = isinstance(taken, Linear) and taken.rows is not None
-        if not is_alone or users[name] > 1 or whole or not taken.biased:
+        # Of more dimensions, a linear layer makes the last one, and a norm works on the second.
+        apart = isinstance(taken, Linear) and (taken.rows is not None or ranks[taken.name] != 2)
+        if not is_alone or users[name] > 1 or apart or not taken.biased:
             continue
         weights[name], biases[name] = _with_norm(network, layer, weights[name], biases.get(name))
         instead[layer.name] = taken.name
     return _without(network, instead, weights, biases)
+
+
+def _ranks(network: Network) -> dict[str, int | None]:
+    """How many dimensions each value has, where its layer says it."""
+    ranks: dict[str, int | None] = {}
+    for place, layer in enumerate(network.layers):
+        of = _of(network, place)
+        match layer:
+            case Flatten() if (layer.start, layer.end) == (1, -1):
+                rank: int | None = 2
+            case Conv2d() | MaxPool2d() | AvgPool2d():
+                rank = 4
+            case Conv1d():
+                rank = 3
+            case Linear() | BatchNorm() | ReLU() | Tanh() | Elementwise() | Dropout():
+                rank = ranks.get(of[0])
+            case _:
+                rank = None
+        ranks[layer.name] = rank
+    return ranks
 
 
 def _with_norm(network: Network, norm: BatchNorm, weight: Any, bias: Any) -> tuple[Any, Any]:
@@ -145,7 +169,7 @@ def _without(
     } - {x.tensors or x.name for x in layers if isinstance(x, BatchNorm)}
     tensors = {n: t for n, t in network.tensors.items() if n.rpartition(".")[0] not in gone}
     result = _renamed_result(network.result, instead)
-    return Network(tuple(layers), weights, biases, tensors, network.inputs, result, network.batched)
+    return Network(tuple(layers), weights, biases, tensors, network.inputs, result)
 
 
 def _renamed_result(result: Result, names: dict[str, str]) -> Result:

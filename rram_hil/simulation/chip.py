@@ -1,8 +1,9 @@
 """A simulated chip behind ideal line drivers: every operation of `rram_hil.array.operations`,
 executed in the process.
 
-Cells are handled one after the other on the virtual clock and all at once in NumPy. Every pulse
-(|BL - SL| above the read limit) and every current reading is one event of its cell, and draws
+Cells are handled one after the other on the virtual clock and all at once in NumPy. Every step that
+can act on a cell (|BL - SL| above what its laws begin at, whatever the bench calls it) and every
+current reading is one event of it, and draws
 depend on the cell's events only, so results do not depend on how work is split into operations, but
 for cells beside the selected ones (`half_select.py`). Where the model relaxes, ages count too:
 inside an operation with a stop condition and inside `Program`, whose later cells start when the
@@ -105,9 +106,10 @@ class SimulatedChip:
     """One simulated chip: device model, state, virtual clock. Direct and in the process; not safe
     for two threads at once.
 
-    `read_v` is the bench's read limit: a step with |BL - SL| above it is a pulse. The state lives
-    in memory, or in `simulation.state` (relative to `folder`). Limits are not checked here. Raises
-    `ConfigError` for a wrong device model, `DataError` for a state file of another chip.
+    `read_v` is the bench's read limit, above which its counters call a step a pulse; what a step
+    does to a cell does not depend on it. The state lives in memory, or in `simulation.state`
+    (relative to `folder`). Limits are not checked here. Raises `ConfigError` for a wrong device
+    model, `DataError` for a state file of another chip.
     """
 
     def __init__(
@@ -215,8 +217,22 @@ class SimulatedChip:
         return np.where(same, self._state.number_pulses[index], 0).astype(np.int64)
 
     @property
+    def counted_v(self) -> float:
+        """|BL - SL| (V) above which a step wears a cell: the bench's read limit, but never more
+        than what the cells' laws begin at.
+        """
+        return min(self.read_v, self.model.switches_from_v)
+
+    @property
+    def acts_from_v(self) -> float:
+        """|BL - SL| (V) above which a step can act on a cell; the bench has no say in it."""
+        return self.model.acts_from_v
+
+    @property
     def pulses(self) -> IntArray:
-        """Pulses that each cell has ever taken, shape geometry.shape."""
+        """Pulses that each cell has ever taken, also those that the bench calls reads (above
+        `counted_v`); shape geometry.shape.
+        """
         return self._state.pulses.astype(np.int64).reshape(self.geometry.shape)
 
     @property
@@ -267,15 +283,20 @@ class SimulatedChip:
         return self.cells.gate_leak_s()
 
     def begin_pulse(
-        self, index: IntArray, drop_v: FloatArray, gate_v: FloatArray, cap_s: FloatArray
+        self,
+        index: IntArray,
+        drop_v: FloatArray,
+        gate_v: FloatArray,
+        cap_s: FloatArray,
+        margin_v: float = 0.0,
     ) -> StandingPulse:
-        """Levels that stand on cells from now on: one pulse and one event of each, counted here.
-        `extend_pulse` lets it act.
+        """Levels that stand on cells from now on: one event of each, and one pulse of those more
+        than `margin_v` above `counted_v`, counted here. `extend_pulse` lets it act.
 
         `drop_v` is BL - SL, `gate_v` WL above the lower of them (ignored in a 1R array), `cap_s`
         what compliance lets a SET reach.
         """
-        self._state.pulses[index] += 1
+        self._state.pulses[index[np.abs(drop_v) > self.counted_v + margin_v]] += 1
         if self.geometry.cell == "1R":
             gate_v = self.cells.gate_v(None, drop_v)
         pulse = self.cells.begin(index, drop_v, gate_v, cap_s)
@@ -377,7 +398,8 @@ class SimulatedChip:
         """
         n = at.size
         asked = step.cell_v(n)
-        pulsing = np.abs(asked) > self.read_v
+        self._count(batch.index[at], np.abs(asked))
+        pulsing = np.abs(asked) > self.acts_from_v
         level = self.cells.converters.level
         bl, sl, wl = (level(step.levels(line, n), line) for line in LINES)
         floating = bl is None or sl is None
@@ -404,6 +426,15 @@ class SimulatedChip:
             return self._gate_reading(batch.index[at], np.zeros(n) if wl is None else wl)
         return self._reading(batch, at, asked, drop, gate, floating, compliance_a)
 
+    def _count(self, index: IntArray, drop_v: FloatArray) -> None:
+        """Count pulses before they act: a killed process has counted at least what it did.
+
+        The record of the operation, which a driver returns, holds what the bench calls a pulse;
+        the life of the cell what may wear it.
+        """
+        self._state.number_pulses[index[drop_v > self.read_v]] += 1
+        self._state.pulses[index[drop_v > self.counted_v]] += 1
+
     def _pulse(
         self,
         batch: _Batch,
@@ -413,10 +444,8 @@ class SimulatedChip:
         width_s: float,
         cap_s: float,
     ) -> None:
-        """Count the pulse, then let it act: a killed process has counted at least what it did."""
+        """Let a pulse act that has been counted."""
         index, began = batch.index[at], batch.time_s[at]
-        self._state.number_pulses[index] += 1
-        self._state.pulses[index] += 1
         pulse = self.cells.begin(index, drop_v, gate_v, cap_s, began)
         ended = began + 2 * self.simulation.timing.edge_s + width_s
         batch.programmed[at[self.cells.act(pulse, width_s, ended)]] = True
@@ -471,7 +500,7 @@ class SimulatedChip:
         status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
         pulses, reads = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         cell_s = operation.repeat * sum(self._step_s(step) for step in operation.steps)
-        exposure = Exposure(index, self.geometry, operation.unselected, self.read_v)
+        exposure = Exposure(index, self.geometry, operation.unselected, self.acts_from_v)
         for place, _ in cells.batches(self._batch_size(cell_s)):
             if cancel.is_set():
                 break
@@ -483,6 +512,7 @@ class SimulatedChip:
                 (started if part.stop is not None else from_s) + slots, dtype=np.float64
             )
             batch = self._begin(index[place], number, base.copy(), exposure, place.start)
+            before = self._state.number_pulses[batch.index].astype(np.int64)
             self._run_steps(
                 part,
                 batch,
@@ -495,7 +525,7 @@ class SimulatedChip:
             )
             shift, took = self._end(batch, base, from_s)
             stamps[place] += shift[:, None]
-            pulses[place] = self._state.number_pulses[batch.index]
+            pulses[place] = self._state.number_pulses[batch.index] - before
             self._pass(took, cancel)
             self._state.now[0] = from_s + took
         self.cells.half_select(exposure)
@@ -547,7 +577,7 @@ class SimulatedChip:
         conductance, status = np.full(n, np.nan), np.full(n, Status.NOT_RUN, dtype=np.uint8)
         inside = np.zeros(n, dtype=np.bool_)
         counts = np.zeros((3, n), dtype=np.int64)
-        exposure = Exposure(index, self.geometry, operation.unselected, self.read_v)
+        exposure = Exposure(index, self.geometry, operation.unselected, self.acts_from_v)
         for place, _ in cells.batches(self._batch_size(10 * self._step_s(operation.read))):
             if cancel.is_set():
                 break
@@ -641,9 +671,31 @@ class SimulatedChip:
                 raise AbortedError("multiply: stopped; no cell was changed")
             share = slice(first, min(first + chunk, vectors))
             product.take(share)
+            self._act_by_inputs(operation, share)
             self._pass(vector_s * (share.stop - share.start), cancel)
             self.advance(vector_s * (share.stop - share.start))
         return product.result(Span(started, self.now_s))
+
+    def _act_by_inputs(self, operation: Multiply, share: slice) -> None:
+        """What input vectors do to the block's cells where their volts can act at all: SL at the
+        input's volts, BL at virtual ground.
+        """
+        top = (1 << (operation.input_bits - 1)) - 1
+        volts = operation.inputs[share].astype(np.float64) * (operation.read_v / top)
+        timing = self.simulation.timing
+        for vector in volts[(np.abs(volts) > self.acts_from_v).any(axis=1)]:
+            rows = np.flatnonzero(np.abs(vector) > self.acts_from_v)
+            index = np.add.outer(
+                (operation.tile * self.geometry.rows + operation.row + rows)
+                * self.geometry.columns,
+                operation.column + np.arange(operation.columns),
+            )
+            drop = np.broadcast_to(-vector[rows, None], index.shape).ravel()
+            index = index.ravel()
+            self._state.pulses[index[np.abs(drop) > self.counted_v]] += 1
+            gate = self.cells.gate_v(np.full(index.size, operation.wl_v), np.minimum(-drop, 0.0))
+            pulse = self.cells.begin(index, drop, gate, np.inf)
+            self.cells.act(pulse, timing.multiply_s, np.full(index.size, self.now_s))
 
     def _write_words(self, operation: WriteWords) -> WordsResult:
         started = self.now_s

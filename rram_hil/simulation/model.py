@@ -586,6 +586,20 @@ class DeviceModel(StrictModel):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
+    def switches_from_v(self) -> float:
+        """|BL - SL| (V) up to which no pulse of a usual width changes a cell: where the first of
+        its laws begins.
+        """
+        return min(self.set.bl_v[0], self.reset.sl_v[0])
+
+    @property
+    def acts_from_v(self) -> float:
+        """|BL - SL| (V) up to which nothing changes a cell, however long it stands or however often
+        it comes: longer pulses are worth more volts in the laws.
+        """
+        return 0.6 * self.switches_from_v
+
+    @property
     def relaxes(self) -> bool:
         """Whether the model has a relaxation."""
         return self.drift is not None or self.relaxation is not None

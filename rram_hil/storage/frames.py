@@ -50,6 +50,14 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """Which ledger counts a chip's pulses, and how many changes it had taken."""
+
+    ledger: str
+    count: int
+
+
 @dataclass(frozen=True, eq=False)
 class Header:
     """Who, when and what: always the first frame. `log` says whether the run file lists every

@@ -3,9 +3,10 @@ replayed and projected.
 
 A frame on the disk, little-endian: magic "RHJ1", length of the payload (4 bytes), id of the journal
 (8 random bytes), sequence number (8 bytes, from 0), kind (4 bytes), the payload (an encoded record,
-see records.py), CRC32 of all that (4 bytes). Each is written by one call, so a crash leaves whole
-frames and at most one torn frame at the end, which reading leaves out and resuming cuts off. Damage
-anywhere else is an error.
+see codec.py), CRC32 of all that (4 bytes). Each payload also repeats which ledger counted the
+chip's pulses when it was written, and how far that was (`Stamp`). A frame is written by one call,
+so a crash leaves whole frames and at most one torn frame at the end, which reading leaves out and
+resuming cuts off. Damage anywhere else is an error.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import AnyArray, decode, encode, flatten_fields, restore_fields
-from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header
-from rram_hil.storage.safe_files import BINARY, lock, sync, sync_folder, write_all
+from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header, Intent, Stamp
+from rram_hil.storage.safe_files import BINARY, lock, sync, sync_folder, unlock, write_all
 from rram_hil.types import Closable
 
 _MAGIC = b"RHJ1"
 _HEAD = struct.Struct("<4sI8sQI")
 _CRC = struct.Struct("<I")
+_STAMP = "ledger"
 _LONGEST = 1 << 30  # one write call takes 2 GiB at most
 
 
@@ -52,9 +56,11 @@ class _Raw:
     end: int
 
 
-def _payload(frame: Frame) -> bytes:
+def _payload(frame: Frame, stamp: Stamp | None) -> bytes:
     arrays: dict[str, AnyArray] = {}
     meta = flatten_fields(frame, "", arrays)
+    if stamp is not None:
+        meta[_STAMP] = [stamp.ledger, stamp.count]
     return encode(type(frame).__name__, meta, arrays)
 
 
@@ -66,8 +72,15 @@ def _frame(raw: _Raw, path: Path) -> Frame:
             " version?"
         )
     record = decode(raw.payload)
+    record.meta.pop(_STAMP, None)
     frame: Frame = restore_fields(cls, record.meta, "", record.arrays)
     return frame
+
+
+def _stamp(raw: _Raw) -> Stamp | None:
+    """The ledger's stamp in a frame; None in journals of earlier versions."""
+    told: Any = decode(raw.payload).meta.get(_STAMP)
+    return None if told is None else Stamp(str(told[0]), int(told[1]))
 
 
 def _raw_at(file: BinaryIO, offset: int) -> _Raw | None:
@@ -88,6 +101,16 @@ def _raw_at(file: BinaryIO, offset: int) -> _Raw | None:
     return _Raw(
         journal_id, sequence, kind, payload, offset, offset + _HEAD.size + length + _CRC.size
     )
+
+
+def _charged(raw: _Raw) -> int:
+    """The number of the change with which the ledger was charged for the operation that this frame
+    announces; 0 for any other frame.
+    """
+    if raw.kind != _NUMBERS[Intent] or not np.any(decode(raw.payload).arrays.get("charge", 0)):
+        return 0
+    stamp = _stamp(raw)
+    return 0 if stamp is None else stamp.count
 
 
 class JournalReader:
@@ -258,7 +281,9 @@ class Journal(Closable):
     time.
 
     `header` is its first frame, `sequence` the next frame's number, `cut_bytes` what `resume`
-    removed from a torn end.
+    removed from a torn end. `found` is how many whole frames `resume` met, `stamp` the ledger's
+    stamp in the last of them, `charged` the number of the last change to the ledger that an intent
+    in it tells of (0: none); `synced` how many frames are surely on the disk.
     """
 
     def __init__(
@@ -270,6 +295,7 @@ class Journal(Closable):
         end: int,
         sequence: int,
         cut_bytes: int = 0,
+        held: Path | None = None,
     ) -> None:
         self.path = path
         self.header = header
@@ -278,16 +304,24 @@ class Journal(Closable):
         self._id = journal_id
         self._tail = (end, sequence)
         self._failed = False
+        self._held = held
+        self._counted: Callable[[], Stamp] | None = None
+        self.found = self.synced = sequence
+        self.stamp: Stamp | None = None
+        self.charged = 0
 
     @classmethod
-    def create(cls, path: str | Path, header: Header) -> Journal:
-        """Begin a journal; on the disk, header included, on return.
+    def create(
+        cls, path: str | Path, header: Header, counted: Callable[[], Stamp] | None = None
+    ) -> Journal:
+        """Begin a journal; on the disk, header included, on return. `counted` tells the stamp of
+        the chip's ledger, which every frame repeats.
 
         Raises `DataError` where the file holds a journal already (or anything else), is in use, or
         the disk refuses.
         """
         path = Path(path)
-        fd = _open_locked(path, os.O_CREAT)
+        fd, held = _open_locked(path, os.O_CREAT)
         begun = False
         try:
             with path.open("rb") as file:
@@ -299,12 +333,14 @@ class Journal(Closable):
             # beginning again.
             os.ftruncate(fd, 0)
             begun = True
-            journal = cls(path, fd, os.urandom(8), header, 0, 0)
+            journal = cls(path, fd, os.urandom(8), header, 0, 0, held=held)
+            journal.repeat(counted)
             journal.append(header)
             journal.sync()
             sync_folder(path.resolve().parent)
         except BaseException:
             os.close(fd)
+            unlock(held)
             if begun:
                 path.unlink(missing_ok=True)
             raise
@@ -318,22 +354,36 @@ class Journal(Closable):
         use.
         """
         path = Path(path)
-        fd = _open_locked(path, 0)
+        fd, held = _open_locked(path, 0)
         try:
             reader = JournalReader(path)
-            journal_id = b""
+            last, charged = None, 0
             with path.open("rb") as file:
                 for raw in reader._raws(file):
-                    journal_id = raw.journal_id
+                    last = raw
+                    charged = _charged(raw) or charged
             end, frames, cut_bytes = reader.whole_bytes, reader.frames, reader.cut_bytes
-            journal = cls(path, fd, journal_id, reader.header(), end, frames, cut_bytes)
+            header = reader.header()
+            assert last is not None
+            journal = cls(path, fd, last.journal_id, header, end, frames, cut_bytes, held)
+            journal.stamp, journal.charged = _stamp(last), charged
             os.ftruncate(fd, end)
             os.lseek(fd, end, os.SEEK_SET)
             journal.sync()
         except BaseException:
             os.close(fd)
+            unlock(held)
             raise
         return journal
+
+    def repeat(self, counted: Callable[[], Stamp] | None) -> None:
+        """From here on every frame carries the stamp that `counted` tells."""
+        self._counted = counted
+
+    @property
+    def run_id(self) -> str:
+        """What every frame of this run carries, hexadecimal."""
+        return self._id.hex()
 
     @property
     def sequence(self) -> int:
@@ -348,7 +398,7 @@ class Journal(Closable):
         and the journal is usable.
         """
         self._usable()
-        payload = _payload(frame)
+        payload = _payload(frame, None if self._counted is None else self._counted())
         if len(payload) > _LONGEST:
             raise DataError(
                 f"{self.path}: a {type(frame).__name__} of {len(payload)} bytes is too long; "
@@ -383,6 +433,7 @@ class Journal(Closable):
         except DataError:
             self._failed = True
             raise
+        self.synced = self.sequence
 
     def _usable(self) -> None:
         if self._fd < 0:
@@ -397,16 +448,16 @@ class Journal(Closable):
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            unlock(self._held)
 
 
-def _open_locked(path: Path, flags: int) -> int:
+def _open_locked(path: Path, flags: int) -> tuple[int, Path | None]:
     try:
         fd = os.open(path, os.O_RDWR | BINARY | flags, 0o666)
     except OSError as error:
         raise DataError(f"{path}: journal cannot be opened: {error.strerror or error}") from None
     try:
-        lock(fd, str(path))
+        return fd, lock(fd, path)
     except BaseException:
         os.close(fd)
         raise
-    return fd

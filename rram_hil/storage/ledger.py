@@ -5,40 +5,60 @@ operation: `charge` (on the disk when it returns), intent to the journal, the op
 the journal and synced, `correct` once. A run that dies anywhere between leaves at most a surplus,
 and a resumed run never corrects an operation whose result already stands in the journal.
 
-The file is a plain `.npy` array (int64, shape (tiles, rows, columns); `numpy.load` reads it)
-followed by a trailer: magic, length, JSON with chip id and geometry, CRC32. Beside it,
-`<file>.lock` keeps a second process out.
+Its changes are numbered, and it knows whose they are: a journal repeats in every frame how far the
+ledger was, so that either can tell whether the other is of the same chip's one history
+(`Ledger.standing`). The file is described in ledger_file.py. Beside it, `<file>.lock` keeps a
+second process out.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import struct
-import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rram_hil.array import Cells, Geometry
 from rram_hil.errors import DataError, LimitError
-from rram_hil.storage.safe_files import BINARY, lock, replace, sync, write_all
+from rram_hil.storage.frames import Stamp
+from rram_hil.storage.journal import Journal
+from rram_hil.storage.ledger_file import (
+    Content,
+    LedgerFile,
+    Session,
+    open_file,
+    parse,
+    write_whole,
+)
+from rram_hil.storage.safe_files import lock, unlock
 from rram_hil.types import Closable, IntArray
 
-_MAGIC = b"RHLEDGER"
-_TRAILER = struct.Struct("<8sI")
-_CRC = struct.Struct("<I")
-_DTYPE = np.dtype("<i8")
+_PAST_MOST = 64
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a chip's ledger and the journal of a run that goes on stand to each other.
+
+    `between` are the runs that changed the chip since. `charged` is the number of an operation that
+    was charged although the journal has no intent of it (it may have been carried out); 0: none.
+    """
+
+    between: tuple[str, ...] = ()
+    charged: int = 0
 
 
 class Ledger(Closable):
-    """Pulses ever given to each cell of chip `chip_id`; a new file starts at zero (`created` is
-    then True).
+    """Pulses ever given to each cell of chip `chip_id`; a new file starts at zero.
 
-    `limit` is the number of pulses that a cell may take in its life. Raises `DataError` for a
-    foreign or damaged file and where another process has the ledger.
+    `created` says that nothing was ever entered in it. `limit` is the number of pulses that a cell
+    may take in its life. `operation` is the number of the operation that `charge` is for, which the
+    engine sets; `seen` is that of the last one on the chip, which `close` keeps (0: not known).
+    Raises `DataError` for a foreign or damaged file and where another process has the ledger.
     """
 
     def __init__(self, path: str | Path, geometry: Geometry, chip_id: str, *, limit: int) -> None:
@@ -46,87 +66,126 @@ class Ledger(Closable):
         self.geometry = geometry
         self.chip_id = chip_id
         self.limit = limit
+        self.operation = 0
+        self._session = _by_hand("a session without a journal", 0)
+        self._synced: Callable[[], int] = int
+        # A ledger by another name is the same ledger: its file is locked too.
+        self._real = Path(os.path.realpath(self.path))
         self._fds: list[int] = []
+        self._held: list[Path | None] = []
+        self._file: LedgerFile | None = None
         try:
-            self._fds.append(self._open(self.path.with_name(self.path.name + ".lock"), os.O_CREAT))
-            lock(self._fds[0], str(self.path))
-            self.created = not self.path.exists()
-            if self.created:
-                self._create()
-            self._fds.append(self._open(self.path))
-            self._counts, self._data_at = self._load()
+            self._lock(self._real.with_name(self._real.name + ".lock"), os.O_CREAT)
+            self._begin_file()
+            fd = self._lock(self._real)
+            self._file = LedgerFile(self._real, fd, chip_id, geometry)
         except BaseException:
-            self.close()
+            self._give_back()
             raise
+        self._counts = self._file.content.counts
+        self.seen = self._file.content.seen
+        self.created = self._file.content.count == 0
 
-    def _open(self, path: Path, flags: int = 0) -> int:
-        try:
-            return os.open(path, os.O_RDWR | BINARY | flags, 0o666)
-        except OSError as error:
-            raise DataError(f"{path}: ledger cannot be opened: {error.strerror or error}") from None
+    def _lock(self, path: Path, flags: int = 0) -> int:
+        fd = open_file(path, flags)
+        self._fds.append(fd)
+        self._held.append(lock(fd, path))
+        return fd
 
-    def _identity(self) -> dict[str, str | list[int]]:
-        return {
-            "chip_id": self.chip_id,
-            "shape": list(self.geometry.shape),
-            "cell": self.geometry.cell,
-        }
+    def _begin_file(self) -> None:
+        """Make the file, or bring it up to date."""
+        if not self._real.exists():
+            write_whole(self._real, Content.new(self.chip_id, self.geometry))
+            return
+        data = self._real.read_bytes()
+        content, past_end, _ = parse(data, self._real, self.chip_id, self.geometry)
+        if past_end == 0 or len(content.past) > _PAST_MOST:
+            write_whole(self._real, content)
 
-    def _create(self) -> None:
-        """Write the whole file aside first: a ledger that exists is complete, so a short one is
-        damage, not a new one.
-        """
-        content = io.BytesIO()
-        np.lib.format.write_array(content, np.zeros(self.geometry.shape, dtype=_DTYPE))
-        text = json.dumps(self._identity()).encode("utf-8")
-        trailer = _TRAILER.pack(_MAGIC, len(text)) + text
-        content.write(trailer + _CRC.pack(zlib.crc32(trailer)))
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        try:
-            fd = self._open(temporary, os.O_CREAT | os.O_TRUNC)
-            try:
-                write_all(fd, content.getvalue(), str(temporary))
-                sync(fd, str(temporary))
-            finally:
-                os.close(fd)
-            replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    @property
+    def content(self) -> Content:
+        """Everything that the file holds. Raises `DataError` after `close`."""
+        return self._opened.content
 
-    def _load(self) -> tuple[NDArray[np.int64], int]:
-        content = io.BytesIO(self.path.read_bytes())
-        try:
-            counts = np.lib.format.read_array(content, allow_pickle=False)
-            trailer = content.read()
-            magic, length = _TRAILER.unpack_from(trailer)
-            end = _TRAILER.size + length
-            (crc,) = _CRC.unpack_from(trailer, end)
-            if (
-                magic != _MAGIC
-                or len(trailer) != end + _CRC.size
-                or crc != zlib.crc32(trailer[:end])
-            ):
-                raise ValueError("its trailer is wrong")
-            kept = json.loads(trailer[_TRAILER.size : end])
-        except (ValueError, struct.error, EOFError) as error:
-            raise DataError(f"{self.path}: not a pulse ledger, or a damaged one: {error}") from None
-        if kept != self._identity():
-            raise DataError(
-                f"{self.path}: ledger of chip {kept.get('chip_id')!r}, shape {kept.get('shape')},"
-                f" {kept.get('cell')}; this bench has chip {self.chip_id!r}, shape"
-                f" {list(self.geometry.shape)}, {self.geometry.cell}",
-                chip=str(kept.get("chip_id")),
-            )
-        if counts.dtype != _DTYPE or counts.shape != self.geometry.shape or (counts < 0).any():
-            raise DataError(
-                f"{self.path}: damaged pulse ledger: wrong type or shape, or negative counts"
-            )
-        return counts.reshape(-1), content.getbuffer().nbytes - len(trailer) - counts.nbytes
+    @property
+    def _opened(self) -> LedgerFile:
+        if self._file is None:
+            raise DataError(f"{self.path}: the ledger is closed")
+        return self._file
 
     @property
     def counts(self) -> IntArray:
         """Pulses that each cell took so far, shape (tiles, rows, columns); a copy."""
         return self._counts.reshape(self.geometry.shape).copy()
+
+    def stamp(self) -> Stamp:
+        """Which ledger this is, and the number of its last change."""
+        return Stamp(self.content.id, self.content.count)
+
+    def begin(self, journal: Journal) -> None:
+        """From here on changes are those of this journal's run, whose frames repeat the stamp."""
+        self._session = Session(journal.run_id, journal.path.name, 0, 0, _utc())
+        self._synced = lambda: journal.synced
+        journal.repeat(self.stamp)
+
+    def enter(self) -> None:
+        """Enter that the chip is known from here on: the ledger is then no new one."""
+        self._commit(self._counts, (0, 0), charged=False)
+        self.created = False
+
+    def standing(self, journal: Journal, *, pulsed: bool) -> Standing:
+        """How the ledger stands to a journal just resumed; `pulsed` says that this run gave pulses.
+
+        Raises `DataError` where one of the two does not know what the other does: then they are no
+        one history of a chip.
+        """
+        content, told = self.content, journal.stamp
+        is_known = told is not None and told.ledger == content.id
+        if self.created and not is_known and (pulsed or told is not None):
+            raise self._refused("is new, but this run knows the chip from before")
+        if told is None:
+            return Standing()  # a journal of an earlier version
+        if told.ledger not in (content.id, *content.ids):
+            raise self._refused("is another one than this run counted in")
+        if told.ledger == content.id and told.count > content.count:
+            raise self._behind(told.count, content.count)
+        own = [s for s in content.sessions if s.run == journal.run_id]
+        charged = journal.charged
+        if charged and not any(s.first <= charged + s.offset <= s.last for s in own):
+            raise self._behind(charged, max((s.last - s.offset for s in own), default=0))
+        if not own:
+            return Standing(self._since(told))
+        last = own[-1]
+        if last.synced > journal.found:
+            raise DataError(
+                f"{journal.path}: the journal lost its end: it has {journal.found} frames, the"
+                f" chip's ledger ({self.path}) knows of {last.synced}; cells took pulses that it"
+                " does not tell of: put a whole copy of it back, or start a new run"
+            )
+        later = (s.name for s in content.sessions if s.first > own[0].last and s.run != last.run)
+        is_unknown = last.charged and last.last - last.offset > charged
+        return Standing(tuple(dict.fromkeys(later)), last.operation if is_unknown else 0)
+
+    def _since(self, told: Stamp) -> tuple[str, ...]:
+        """Runs that changed the chip since a journal that has not changed it."""
+        content = self.content
+        if told.ledger != content.id:
+            return tuple(dict.fromkeys(s.name for s in content.sessions))
+        later = [s for s in content.sessions if s.first > told.count]
+        if content.count > told.count and not (later and later[0].first == told.count + 1):
+            raise self._refused("was changed by runs that it does not name")
+        return tuple(dict.fromkeys(s.name for s in later))
+
+    def _behind(self, told: int, known: int) -> DataError:
+        return self._refused(
+            f"is behind: the run knows of its change {told}, it of none of this run after {known}"
+        )
+
+    def _refused(self, why: str) -> DataError:
+        return DataError(
+            f"{self.path}: this chip's ledger {why}; put the right one back (`rram-hil ledger"
+            " adopt`, `merge`; `show` says what it holds), or start a new run"
+        )
 
     def check(self, cells: Cells, pulses: ArrayLike) -> None:
         """Refuse pulses (one number or one a cell) that would pass the limit; counts nothing.
@@ -147,7 +206,7 @@ class Ledger(Closable):
                 chip=self.chip_id,
                 cell=cells.address(at),
                 line="pulses",
-                value=int(self._counts[index[at]] + more[at]),
+                value=int(self._counts[index[at]]) + int(more[at]),
                 allowed=(0, self.limit),
             )
 
@@ -163,8 +222,7 @@ class Ledger(Closable):
             raise DataError(f"{self.path}: a charge cannot be negative")
         self.check(cells, more)
         if more.any():
-            self._change(cells.index(self.geometry), more)
-            sync(self._fds[1], str(self.path))
+            self._change(cells.index(self.geometry), more, charged=True)
 
     def correct(self, cells: Cells, surplus: ArrayLike) -> None:
         """Give back `surplus` pulses (one number or one a cell) that were charged but not used,
@@ -183,9 +241,7 @@ class Ledger(Closable):
                 f"only {int(self._counts[index[at]])} counted"
             )
         if back.any():
-            self._change(index, -back)
-            if (back < 0).any():
-                sync(self._fds[1], str(self.path))
+            self._change(index, -back, charged=False)
 
     def _per_cell(self, pulses: ArrayLike, n: int) -> IntArray:
         array = np.asarray(pulses)
@@ -196,20 +252,156 @@ class Ledger(Closable):
             )
         return np.broadcast_to(array.astype(np.int64), (n,))
 
-    def _change(self, index: IntArray, more: IntArray) -> None:
-        """Write the span that holds the changed counts in one go; 8-byte counts never straddle a
-        disk sector.
-        """
-        first, last = int(index.min()), int(index.max()) + 1
-        span = self._counts[first:last].copy()
-        span[index - first] += more
-        if len(self._fds) < 2:
-            raise DataError(f"{self.path}: the ledger is closed")
-        os.lseek(self._fds[1], self._data_at + first * _DTYPE.itemsize, os.SEEK_SET)
-        write_all(self._fds[1], span.tobytes(), str(self.path))
-        self._counts[first:last] = span
+    def _change(self, index: IntArray, more: IntArray, *, charged: bool) -> None:
+        counts = self._counts.copy()
+        counts[index] += more
+        self._commit(counts, (int(index.min()), int(index.max()) + 1), charged=charged)
+
+    def _commit(self, counts: IntArray, span: tuple[int, int], *, charged: bool) -> None:
+        file = self._opened
+        self._still_there(file)
+        number = file.content.count + 1
+        session = replace(
+            self._session,
+            first=number,
+            last=number,
+            operation=self.operation,
+            charged=charged,
+            synced=self._synced(),
+        )
+        try:
+            file.change(counts, span, session)
+        finally:
+            # Where the disk fails after the change is kept, it counts all the same.
+            self._counts = file.content.counts
+
+    def _still_there(self, file: LedgerFile) -> None:
+        """Put the ledger back where it was deleted or moved. Raises `DataError` then."""
+        if file.is_current(self._real):
+            return
+        path = self._real
+        if path.exists():
+            path = path.with_name(f"{path.name}.{self._session.run}")
+        write_whole(path, file.content)
+        self._file = None  # the open file is no longer the chip's
+        raise DataError(
+            f"{self.path}: the ledger was deleted, moved or replaced while this run counts in it;"
+            f" written anew as it stood: {path}; "
+            + (
+                "go on from there (--resume)"
+                if path == self._real
+                else "add it to the other one: rram-hil ledger merge"
+            )
+        )
 
     def close(self) -> None:
-        """Give the ledger free for other processes. Safe to call twice."""
+        """Give the ledger free for other processes. Safe to call twice.
+
+        Raises `DataError` where the file is gone (it is then written anew) or the disk fails; the
+        ledger is free all the same.
+        """
+        try:
+            if self._file is not None:
+                self._still_there(self._file)
+                self._file.settle(self.seen)
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self._file = None
         while self._fds:
             os.close(self._fds.pop())
+        while self._held:
+            unlock(self._held.pop())
+
+
+def merged(one: Content, other: Content, *, unrelated: bool = False) -> Content:
+    """One ledger out of two that were copies of each other and then both went on: what each counted
+    since the common stamp is added.
+
+    `unrelated` adds all of both, for ledgers that began apart. Raises `DataError` where the common
+    stamp, or the counts there, are not known.
+    """
+    common, base = (0, np.zeros_like(one.counts)) if unrelated else _parting(one, other)
+    offset = one.count - common
+    added = tuple(
+        replace(
+            s,
+            first=max(s.first, common + 1) + offset,
+            last=s.last + offset,
+            offset=s.offset + offset,
+        )
+        for s in other.sessions
+        if s.last > common
+    )
+    had = {(s.run, s.utc) for s in one.sessions if s.last > common}
+    if not unrelated and had & {(s.run, s.utc) for s in added}:
+        raise DataError(f"ledger {other.id} was added before: both know the same runs after it")
+    number = one.count + other.count - common + 1
+    note = _by_hand(f"merged with ledger {other.id}", number)
+    return replace(
+        one,
+        counts=one.counts + other.counts - base,
+        count=number,
+        sessions=(*one.sessions, *added, note),
+        ids=tuple(dict.fromkeys((*one.ids, *other.ids, other.id))),
+        past={**one.past, one.count: Content.packed(one.counts)},
+        seen=0,
+    )
+
+
+def with_more(content: Content, pulses: int) -> Content:
+    """A ledger with `pulses` more for every cell, which no ledger knows of."""
+    number = content.count + 1
+    note = _by_hand(f"{pulses} pulses a cell added by hand", number)
+    return replace(
+        content,
+        counts=content.counts + pulses,
+        count=number,
+        sessions=(*content.sessions, note),
+        past={**content.past, content.count: Content.packed(content.counts)},
+        seen=0,
+    )
+
+
+def _by_hand(what: str, number: int) -> Session:
+    return Session(os.urandom(8).hex(), what, number, number, _utc())
+
+
+def _parting(one: Content, other: Content) -> tuple[int, IntArray]:
+    """Where two ledgers parted: the number of the last change that both know, the counts there."""
+    if one.id != other.id:
+        raise DataError(
+            "the two ledgers began apart: no count is in both (or it cannot be known which);"
+            " --unrelated adds all of both"
+        )
+    common = _common(one, other)
+    for content in (one, other):
+        counts = content.counts_at(common)
+        if counts is not None:
+            return common, counts
+    raise DataError(
+        f"the two ledgers parted after change {common}, and neither knows the counts of then any"
+        " more; --unrelated adds all of both: too high, never too low"
+    )
+
+
+def _common(one: Content, other: Content) -> int:
+    """The number of the last change that both ledgers know alike. Raises `DataError` where their
+    histories do not reach back that far.
+    """
+    known = {(s.run, s.first, s.utc): s.last for s in one.sessions}
+    for s in reversed(other.sessions):
+        if (s.run, s.first, s.utc) in known:
+            return min(known[s.run, s.first, s.utc], s.last)
+    begun = [c.sessions[0].first - 1 if c.sessions else c.count for c in (one, other)]
+    if begun[0] != begun[1]:
+        raise DataError(
+            "the two ledgers parted before the oldest run that both still name; --unrelated adds"
+            " all of both: too high, never too low"
+        )
+    return begun[0]
+
+
+def _utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

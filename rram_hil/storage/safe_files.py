@@ -4,7 +4,11 @@ or none.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -14,6 +18,7 @@ if sys.platform == "win32":
     import msvcrt
 
     BINARY = os.O_BINARY
+    _TAKEN = (errno.EACCES, errno.EDEADLK)
 
     def _take(fd: int) -> None:
         # A Windows lock bars readers from the locked byte, so the byte lies where no data ever
@@ -32,6 +37,7 @@ else:
     import fcntl
 
     BINARY = 0
+    _TAKEN = (errno.EWOULDBLOCK,)
 
     def _take(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,16 +49,98 @@ else:
             os.fdatasync(fd)
 
 
-def lock(fd: int, what: str) -> None:
-    """Take the file for this process alone until it is closed or the process ends, killed or not.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+"""What a drive answers that has no file locks: NFS without lockd, Lustre without `-o flock`."""
 
-    Raises `DataError` where another process (or another open of this one) holds it; `what` names
-    the file.
+
+def lock(fd: int, path: Path) -> Path | None:
+    """Take the file at `path`, open as `fd`, for this process alone until it is closed or the
+    process ends, killed or not.
+
+    On a drive without file locks a file `<path>.held` stands for the lock: its path comes back, for
+    `unlock` when the file is closed; else None. Raises `DataError` where another process (or
+    another open of this one) holds it, and where it cannot be known.
     """
     try:
         _take(fd)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            raise _in_use(path) from None
+        if error.errno in _NO_LOCKS:
+            return _hold(path)
+        raise DataError(
+            f"{path}: cannot be locked: {error.strerror or error}; use a folder on a drive of this"
+            " machine"
+        ) from None
+    return None
+
+
+def unlock(held: Path | None) -> None:
+    """Take away the file that stood for a lock; None is fine."""
+    if held is not None:
+        with contextlib.suppress(OSError):
+            held.unlink()
+
+
+def _in_use(path: Path, more: str = "") -> DataError:
+    return DataError(f"{path}: in use by another run; wait for it or stop it first{more}")
+
+
+def _hold(path: Path) -> Path:
+    """Make `<path>.held`, which only one process can: creating a file is atomic on every drive."""
+    held = path.with_name(path.name + ".held")
+    me = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
+    for _ in range(2):
+        try:
+            fd = os.open(held, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            _remove_stale(held, path)
+            continue
+        except OSError as error:
+            raise DataError(f"{held}: cannot be made: {error.strerror or error}") from None
+        try:
+            write_all(fd, me, str(held))
+        finally:
+            os.close(fd)
+        return held
+    raise _in_use(path)
+
+
+def _remove_stale(held: Path, path: Path) -> None:
+    """Remove what a process of this machine left that is no more. Raises `DataError` for any
+    other.
+    """
+    try:
+        text = held.read_bytes()
+        told = json.loads(text)
+        host, pid = str(told["host"]), int(told["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _in_use(path, f" (if none runs, delete {held})") from None
+    if host != socket.gethostname() or _runs(pid):
+        raise _in_use(path, f" (process {pid} on {host}; if it is gone, delete {held})")
+    aside = held.with_name(f"{held.name}.{os.getpid()}")
+    try:
+        os.rename(held, aside)
+        is_ours = aside.read_bytes() == text
+        if not is_ours:
+            os.rename(aside, held)  # another process was faster, and holds it now
     except OSError:
-        raise DataError(f"{what}: in use by another run; wait for it or stop it first") from None
+        raise _in_use(path) from None
+    if not is_ours:
+        raise _in_use(path)
+    aside.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # there a signal of 0 would end it; and Windows has locks on every drive
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def sync(fd: int, what: str) -> None:

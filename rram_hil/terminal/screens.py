@@ -7,17 +7,20 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from rram_hil.array import Cells
 from rram_hil.array.defects import Finding, LookSummary
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import BenchFile, Read
 from rram_hil.bench.discovery import Device
 from rram_hil.bench.forecast import Forecast
 from rram_hil.bench.plugins import Installed
+from rram_hil.bench.read_limit import ReadLimitTrial
 from rram_hil.bench.recipe_runner import RunOutcome, journal_of
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.networks.layers import Arithmetic, Elementwise, Layer
 from rram_hil.networks.network import Network
 from rram_hil.networks.placement import Place, places, rows_of
+from rram_hil.storage.ledger_file import read_ledger
 from rram_hil.storage.run_reader import read_run
 from rram_hil.terminal.console import Output, outcome_text
 from rram_hil.units import count, duration, field_text, quantity, ranges, scaled, units_of
@@ -168,6 +171,23 @@ def show_look(found: LookSummary, read: Read, output: Output) -> None:
             " array is formed.",
             indent=2,
         )
+
+
+def show_read_limit(trial: ReadLimitTrial, output: Output) -> None:
+    """What the strongest step that counts as a read did to cells of the device model."""
+    tried = (
+        f"{count(trial.steps)} steps of {field_text(trial, 'read_v')} and"
+        f" {field_text(trial, 'width_s')} each way, which limits.read_v calls reads"
+    )
+    if trial.changed:
+        output.line(
+            f"{tried[0].upper()}{tried[1:]}, changed {count(trial.changed)} of"
+            f" {count(trial.cells)} cells of the device model: they are pulses that nobody counts."
+            " Lower limits.read_v or limits.read_width_s.",
+            "red",
+        )
+    else:
+        output.line(f"{tried[0].upper()}{tried[1:]}, changed no cell of the device model.")
 
 
 def _where(found: Finding) -> tuple[str, str]:
@@ -332,3 +352,20 @@ def show_outcome(outcome: RunOutcome, output: Output) -> None:
     output.command(
         f"rram-hil export {shlex.quote(str(outcome.run_file))} --csv tables --npz arrays.npz"
     )
+
+
+def show_ledger(path: Path, file: BenchFile, output: Output) -> None:
+    """What a ledger of this bench's chip holds, and whose pulses. Raises `DataError` for none."""
+    held = read_ledger(path, file.chip.id, file.chip.geometry)
+    output.heading(str(path), f"chip {held.chip_id}")
+    counts = held.counts
+    worn = Cells.from_index([int(counts.argmax())], held.geometry).address(0)
+    output.line(
+        f"{count(int(counts.sum()))} pulses in all; most on cell {worn}: {count(int(counts.max()))}"
+        f" of {count(file.limits.pulses_per_cell)}.",
+        indent=2,
+    )
+    output.line(f"Ledger {held.id}, change {held.count}.", indent=2)
+    for session in held.sessions:
+        changes = session.last - session.first + 1
+        output.line(f"{session.utc}  {session.name}: {count(changes)} changes", indent=2)

@@ -23,7 +23,7 @@ from rram_hil.statistics import UNCERTAINTY
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.run_reader import RunFile, read_run
 from rram_hil.storage.run_writer import write_run_file
-from rram_hil.storage.safe_files import BINARY, lock
+from rram_hil.storage.safe_files import BINARY, lock, unlock
 from rram_hil.terminal.console import Output
 from rram_hil.terminal.screens import show_places
 from rram_hil.units import count, duration, figure_text, quantity, scaled
@@ -71,7 +71,7 @@ def state_of(run: RunFile, path: Path) -> str:
     with contextlib.suppress(OSError):
         fd = os.open(journal, os.O_RDWR | BINARY)
         try:
-            lock(fd, str(journal))
+            unlock(lock(fd, journal))
         except DataError:
             return "under way"
         finally:

@@ -15,13 +15,22 @@ from rram_hil.array import Cells, Geometry, Operation, Result, pulse, read
 from rram_hil.bench import bench as bench_module
 from rram_hil.bench import recipe as recipe_module
 from rram_hil.bench.bench import Bench
+from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.bench.ledgers import adopt_ledger
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.drivers.simulated_array import SimulatedArray
 from rram_hil.drivers.simulated_array import launch as launch_array
 from rram_hil.engine.engine import Watcher
 from rram_hil.engine.protocol import Compute, Plan, Protocol, Setting
 from rram_hil.engine.replay import InFlight, Replay
-from rram_hil.errors import BenchError, ConfigError, InstrumentError, LinkError, UnknownOutcomeError
+from rram_hil.errors import (
+    BenchError,
+    ConfigError,
+    DataError,
+    InstrumentError,
+    LinkError,
+    UnknownOutcomeError,
+)
 from rram_hil.hardware.driver import Identity
 from rram_hil.protocols.forming import Forming
 from rram_hil.storage.codec import operation_record
@@ -192,15 +201,20 @@ def test_what_is_no_operation_or_no_choice_of_cells_is_refused(bench: Path) -> N
         assert "chip c1, 1 x 4 x 4" in repr(opened)
 
 
-def test_a_new_ledger_for_a_used_chip_is_told(bench: Path) -> None:
+def test_a_chip_that_its_board_knows_needs_its_ledger(bench: Path) -> None:
     with Bench.open(bench) as opened:
         opened.do(pulse(opened.cells(), bl_v=2.0, wl_v=2.0, width_s=1e-6))
         assert opened.ledger_warning == ""
     with Bench.open(bench) as opened:
         assert opened.ledger_warning == ""
     bench.with_name("c1.ledger.npy").unlink()
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"pulses given before would not be counted.*adopt"):
+            Bench.open(bench)
+    adopt_ledger(load_bench_file(bench), None, 5)
     with Bench.open(bench) as opened:
-        assert "pulses given before are not counted" in opened.ledger_warning
+        assert opened.ledger is not None
+        assert (opened.ledger.counts == 5).all()
 
 
 def test_an_array_that_was_formed_before_is_not_declared_stuck(bench: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,9 +16,9 @@ pytest.importorskip("sklearn", reason="the demonstration needs the extra [demo]"
 from rram_hil import demo, learning
 from rram_hil.cli import main
 from rram_hil.demo import training
-from rram_hil.demo.chips import Step, run_side_by_side
+from rram_hil.demo.chips import Step, side_by_side
 from rram_hil.demo.table import chip_result
-from rram_hil.errors import ConfigError
+from rram_hil.errors import ConfigError, DataError
 from rram_hil.storage.run_reader import read_run
 
 
@@ -127,9 +128,41 @@ def test_chips_side_by_side_stop_together(tmp_path: Path, fails: bool) -> None:
         if step.chip == first.chip and step.name == "form" and not fails:
             raise KeyboardInterrupt
 
-    with pytest.raises(ConfigError if fails else KeyboardInterrupt):
-        run_side_by_side([first, second], tmp_path, 0, told)
+    with (
+        pytest.raises(ConfigError if fails else KeyboardInterrupt),
+        side_by_side([first, second], tmp_path, 0, told) as running,
+    ):
+        running.results()
     assert not multiprocessing.active_children()
     if (tmp_path / "run.h5").exists():
         with read_run(tmp_path / "run.h5") as run:
             assert "infer verified student" not in run.table("steps")["name"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("fails", ["training", "chip"])
+def test_chips_that_wait_for_training_stop_with_it(tmp_path: Path, fails: str) -> None:
+    training.load(None).write(tmp_path)
+    first, second = demo.plans(1, mnist=False)
+    if fails == "chip":
+        second = replace(second, rows=0)
+    waiting = set()
+
+    def told(step: Step) -> None:
+        if step.name == "float":
+            waiting.add(step.chip)
+
+    def train() -> None:
+        with side_by_side([first, second], tmp_path, 0, told) as running:
+            while len(waiting) < 2:
+                running.look()
+                time.sleep(0.05)
+            raise DataError("nothing to learn from")
+
+    with pytest.raises(ConfigError if fails == "chip" else DataError):
+        train()
+    assert not multiprocessing.active_children()
+    if fails == "training":
+        with read_run(tmp_path / "run.h5") as run:
+            assert run.status == "aborted"
+            assert run.table("steps")["name"][-1] == "measure pulse curves"

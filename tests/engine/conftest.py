@@ -38,7 +38,10 @@ class Lab:
     def __init__(self, folder: Path, geometry: Geometry, limits: Limits, **simulation: Any) -> None:
         self.folder, self.geometry, self.limits = folder, geometry, limits
         self.chip = SimulatedChip(
-            geometry, Simulation(device="paper", **simulation), read_v=limits.read_v, chip_id="c1"
+            geometry,
+            Simulation(**({"device": "paper"} | simulation)),
+            read_v=limits.read_v,
+            chip_id="c1",
         )
         self.can: Capabilities = self.chip.capabilities
         self.events: list[str] = []

@@ -33,6 +33,7 @@ from rram_hil.errors import (
     AbortedError,
     BenchError,
     ConfigError,
+    ImpossibleResultError,
     LimitError,
     LinkError,
     UnknownOutcomeError,
@@ -231,7 +232,8 @@ def test_pulses_beyond_the_charge_are_counted_too(lab: Lab) -> None:
         return replace(result, pulses=result.pulses * 2)
 
     lab.instead = too_many
-    lab.engine().do(a_pulse(lab.cells))
+    with pytest.raises(ImpossibleResultError, match="2 pulses, but its steps give 1"):
+        lab.engine().do(a_pulse(lab.cells))
     np.testing.assert_array_equal(lab.ledger_counts(), lab.chip.pulses)
 
 

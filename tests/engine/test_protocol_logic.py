@@ -32,6 +32,7 @@ from rram_hil.protocols.forming import Condition, Forming, Levels
 from rram_hil.protocols.one_shot import OneShot
 from rram_hil.protocols.read_map import ReadMap
 from rram_hil.protocols.write_verify import WriteVerify
+from rram_hil.terminal.console import outcome_text
 
 CHIP = Geometry(1, 2, 3)
 LIMITS = Limits(
@@ -228,7 +229,9 @@ def test_an_interrupted_ramp_is_taken_by_the_cells_that_were_not_reached_and_by_
 
 def test_forming_an_array_where_nothing_forms_says_so() -> None:
     summary, _, saved = follow(FORMING, a_setting(), Array([np.inf] * 6))
-    assert (summary.formed, summary.stuck_high_resistance) == (0, 6)
+    assert (summary.formed, summary.stuck_high_resistance, summary.not_formed) == (0, 0, 6)
+    assert summary.up_to_v == 3.0
+    assert "6 not formed" in outcome_text(summary)
     assert np.isnan(summary.median_v)
     assert np.all(np.isnan(saved["forming_voltage"]))
 
@@ -298,6 +301,15 @@ def test_one_shot_never_pulses_twice_even_when_interrupted_again_and_again(
         assert given["one-shot set"].tolist() == [1, 1, 1, 1, 0, 0]
     else:
         assert (summary.reset, summary.set, summary.left_alone) == (0, 0, 9)
+
+
+def test_a_ramp_that_ends_too_low_calls_no_cell_stuck() -> None:
+    """Thresholds go on beyond its end: what is left is most likely sound."""
+    ramp = {"bl_v": {"start_v": 2.0, "stop_v": 3.0, "step_v": 0.5}, "wl_v": [1.0]}
+    protocol = Forming.model_validate(ramp)
+    summary, _, saved = follow(protocol, a_setting(), Array([2.4, 2.9, 2.9, 3.4, 3.4, np.inf]))
+    assert (summary.formed, summary.stuck_high_resistance, summary.not_formed) == (3, 0, 3)
+    assert not saved["stuck_high_resistance"].any()
 
 
 # Write-verify
@@ -384,6 +396,32 @@ def test_after_an_interruption_only_the_rest_of_each_budget_is_spent(tmp_path: P
     assert saved["inside"].ravel()[[0, 4]].tolist() == [1, 1]
     assert isinstance(asked[1], Apply)
     assert summary.pulses == total.sum()
+
+
+def test_inside_is_told_of_the_instant_and_of_the_map_afterwards(tmp_path: Path) -> None:
+    """Cell 1 spent its pulses, cell 2 its reversals, cell 3 moved out, cell 4 hardly conducts."""
+
+    def answer(operation: Operation) -> Result:
+        if isinstance(operation, Apply):
+            return measured(operation, np.array([20e-6, 1e-6, 1e-6, 90e-6, -1e-6])[:, None])
+        inside = [True, False, False, True, True]
+        return reached(operation, [1, 10, 4, 1, 1], 0, inside)  # type: ignore[arg-type]
+
+    protocol = write_verify(tmp_path, read_after=True, lowest_s=1e-6)
+    summary, asked, saved = follow(protocol, a_setting(tmp_path), answer)
+    assert len(asked) == 2
+    assert (summary.inside, summary.inside_afterwards, summary.moved_out) == (3, 2, 1)
+    assert (summary.out_of_pulses, summary.out_of_reversals, summary.unreadable) == (1, 1, 0)
+    assert saved["inside"].ravel().tolist() == [1, 0, 0, 1, 1, 0]
+    assert saved["inside_afterwards"].ravel().tolist() == [1, 0, 0, 0, 1, 0]
+    setting = a_setting(tmp_path)
+    follow(write_verify(tmp_path, lowest_s=1e-6), setting, answer)
+    g = np.array([[20e-6], [1e-6], [60e-6], [90e-6], [-1e-6], [5e-6]])
+    later, _, _ = follow(ReadMap(), setting, lambda o: measured(o, g))  # type: ignore[arg-type]
+    assert (later.inside_windows, later.moved_out) == (3, 1)
+    text = outcome_text(summary)
+    for part in ("3 inside", "2 inside afterwards", "1 moved out", "1 out of pulses"):
+        assert part in text
 
 
 @settings(max_examples=60, deadline=None)

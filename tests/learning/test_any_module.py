@@ -517,6 +517,17 @@ class Counting(nn.Module):
         return self.out(x.flatten(1)) * self.calls
 
 
+class Typed(nn.Module):
+    """Another answer for a tensor than for what stands for one in a trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x.flatten(1)) * (2 if type(x) is Tensor else 1)
+
+
 class Gains(nn.Module):
     """A digital tensor that is computed from parameters."""
 
@@ -537,8 +548,10 @@ def test_students_that_would_not_be_what_was_trained_are_refused(few: LabelledIm
     model.both = True
     with pytest.raises(ConfigError, match="Branching: multiplies by other weights in training"):
         taught(model, few, noise)
-    with pytest.raises(ConfigError, match="Counting: what was traced of it gives other scores"):
+    with pytest.raises(ConfigError, match="Counting: its forward pass is another one the second"):
         taught(Counting(), few, noise)
+    with pytest.raises(ConfigError, match="Typed: what was traced of it gives other scores"):
+        taught(Typed(), few, noise)
     with pytest.raises(ConfigError, match="Gains: a cannot be trained"):
         taught(Gains(), few, noise)
     gains = Gains()

@@ -244,7 +244,7 @@ class ArrayWorld:
     def _begin_segment(self) -> None:
         """Count the pulses of the segment that starts to last."""
         self._is_looked_at = True
-        most = self.chip.read_v + READ_MARGIN_V
+        most = min(self.chip.acts_from_v, self.chip.counted_v) + READ_MARGIN_V
         if self._span[1] - self._span[0] <= most:
             return
         circuit = self._current()
@@ -266,7 +266,9 @@ class ArrayWorld:
                 limit[circuit.row_net[self._ground]] = np.inf
             ends = np.minimum(limit[circuit.branches.bl[at]], limit[circuit.branches.sl[at]])
             cap = ends / self.chip.model.compliance_v
-            self._pulse = self.chip.begin_pulse(circuit.live[at], drop[at], gate[at], cap)
+            self._pulse = self.chip.begin_pulse(
+                circuit.live[at], drop[at], gate[at], cap, READ_MARGIN_V
+            )
 
     def _end_segment(self) -> None:
         self.settle()

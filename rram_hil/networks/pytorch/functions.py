@@ -8,6 +8,7 @@ decorated function here.
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
@@ -70,7 +71,8 @@ _VIEWS = {
     "view", "reshape", "flatten", "unflatten", "transpose", "swapaxes", "permute", "t", "T", "mT",
     "squeeze", "unsqueeze", "expand", "chunk", "split", "unbind", "narrow", "select", "getitem",
     "contiguous", "to", "detach", "float", "type_as", "dropout", "getattr", "expand_as", "view_as",
-    "movedim",
+    "movedim", "cpu", "double", "half", "bfloat16", "type", "swapdims", "dropout1d", "dropout2d",
+    "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "dropout3d", "einsum",
 }  # fmt: skip
 """Functions that may show the memory of their input."""
 
@@ -126,6 +128,7 @@ def _known_functions() -> tuple[dict[Any, str], set[Any]]:
             if place is not operator and name.endswith("_"):
                 in_place.add(function)
     names[getattr] = "getattr"
+    names[math.sqrt] = "sqrt"
     return names, in_place
 
 
@@ -212,24 +215,34 @@ def _linear(c: _Conversion, input: Any, weight: Any, bias: Any = None) -> Value:
 
 @_takes("matmul", "mm", "bmm", "mv")
 def _matmul(c: _Conversion, input: Any, mat2: Any) -> Value:
-    if isinstance(mat2, Const) and mat2.tensor.ndim == 2 and _is_product(c, mat2):
+    if isinstance(mat2, Const) and mat2.tensor.ndim == 2:
         return _linear(c, input, _turned(mat2))
-    if isinstance(input, Const) and input.tensor.ndim == 2 and _is_product(c, input):
+    if isinstance(mat2, Const) and mat2.tensor.ndim == 1:
+        return c.emit(Squeeze, _linear(c, input, _as_row(mat2)), dims=(-1,))
+    if isinstance(input, Const) and input.tensor.ndim in (1, 2):
         _need(c, isinstance(mat2, Value), "on constants")
+        if _name_of(c.node)[0] == "mv":
+            return _linear(c, mat2, input)
         turned = c.emit(Transpose, _tensor(c, mat2), dims=(-1, -2))
+        if input.tensor.ndim == 1:
+            return c.emit(Squeeze, _linear(c, turned, _as_row(input)), dims=(-1,))
         return c.emit(Transpose, _linear(c, turned, input), dims=(-1, -2))
-    return c.emit(MatMul, _tensor(c, input), _tensor(c, mat2))
+    return c.emit(MatMul, _factor(c, input), _factor(c, mat2))
 
 
-def _is_product(c: _Conversion, const: Const) -> bool:
-    """Whether a matrix is a weight; a buffer is not trained, and stays digital."""
-    return bool(const.parameters)
+def _factor(c: _Conversion, given: Any) -> Value:
+    """A side of a digital product. A constant there would be a weight."""
+    return c.as_value(given, is_factor=True) if isinstance(given, Const) else _tensor(c, given)
+
+
+def _as_row(const: Const) -> Const:
+    return Const(const.tensor[None], const.parameters, name=const.label)
 
 
 def _turned(const: Const) -> Const:
     source = const.source
     turned = None if source is None else Source(source.parameter, not source.transposed)
-    return Const(const.tensor.t(), const.parameters, turned)
+    return Const(const.tensor.t(), const.parameters, turned, const.label)
 
 
 @_takes("addmm")
@@ -342,7 +355,8 @@ def _embedding(
 
 @_module(nn.LSTM, nn.GRU, nn.RNN)
 def _recurrent(c: _Conversion, module: Any, input: Any, hx: Any = None) -> Any:
-    path = c.label(own := c.module_path() or "module")
+    own = c.module_path() or "module"
+    path = c.prefix_of(module, own)
     _need(c, module.proj_size == 0, "with proj_size")
     cell = {"LSTM": "lstm", "GRU": "gru"}.get(module.mode, module.mode.removeprefix("RNN_").lower())
     digital = c.is_allowed(own, Const(torch.zeros(0)))
@@ -367,28 +381,28 @@ def _recurrent(c: _Conversion, module: Any, input: Any, hx: Any = None) -> Any:
     return out, (hidden, c.emit(Part, made, name=f"{path}.cell", index=2))
 
 
-def _recurrent_weights(c: _Conversion, module: Any, path: str, digital: bool) -> str | None:
-    """Keep the weights of a recurrent module, once, and give their prefix if it is not its own."""
-    prefix = c.recurrent.get(id(module.weight_ih_l0))
-    if prefix is not None:
-        return prefix
-    c.recurrent[id(module.weight_ih_l0)] = path
+def _recurrent_weights(c: _Conversion, module: Any, path: str, digital: bool) -> str:
+    """Keep the weights of a recurrent module, once for those that share them all, and give the
+    prefix of their names.
+    """
     own_path = c.module_path()
     stem = f"{own_path}." if own_path else ""
+    kept = []
     for layer in range(module.num_layers):
         for end in ("", "_reverse") if module.bidirectional else ("",):
             for which in ("ih", "hh"):
-                name = f"{path}.{which}_l{layer}{end}"
                 for kind, keep in (("weight", c.keep_weight), ("bias", c.keep_bias)):
                     own = f"{kind}_{which}_l{layer}{end}"
                     tensor = getattr(module, own, None)
                     if isinstance(tensor, Tensor):
-                        keep(
-                            name,
-                            Const(tensor.detach(), frozenset({own}), Source(stem + own)),
-                            digital,
-                        )
-    return None
+                        kept.append((keep, f"{path}.{which}_l{layer}{end}", own, tensor))
+    identity = tuple(id(tensor) for *_, tensor in kept)
+    prefix = c.recurrent.setdefault(identity, path)
+    if prefix != path:
+        return prefix
+    for keep, name, own, tensor in kept:
+        keep(name, Const(tensor.detach(), frozenset({own}), Source(stem + own)), digital)
+    return path
 
 
 @_module(nn.MultiheadAttention)
@@ -433,9 +447,21 @@ def _attention(
         )
         for x in _projected(c, module, path, stem, taken)
     ]
+    # Without weights and padding, torch takes a causal mask at its word.
+    causal = bool(is_causal) and not need_weights and key_padding_mask is None
+    if causal:
+        attn_mask = None
+    elif isinstance(attn_mask, Const) and attn_mask.tensor.ndim == 3:  # one for each head
+        apart = torch.unflatten(attn_mask.tensor, 0, (-1, module.num_heads))
+        attn_mask = Const(apart, attn_mask.parameters, name=attn_mask.label)
     mask = _attention_mask(c, path, key_padding_mask, attn_mask)
-    fields = {"hides": True, "dropout": float(module.dropout)}
-    seen = c.emit(Attention, *heads, *mask, name=f"{path}.attention", **fields)
+    fields: dict[str, Any] = {"hides": True, "dropout": float(module.dropout), "causal": causal}
+    if need_weights:  # torch multiplies by the weights that it gives, dropped ones included
+        fields["gives"] = "weights"
+        weights = c.emit(Attention, *heads, *mask, name=f"{path}.weights", **fields)
+        seen = c.emit(MatMul, weights, heads[2], name=f"{path}.attention")
+    else:
+        seen = c.emit(Attention, *heads, *mask, name=f"{path}.attention", **fields)
     joined = c.emit(Transpose, seen, name=f"{path}.joined", dims=(-3, -2))
     joined = c.emit(Flatten, joined, name=f"{path}.flat", start=-2, end=-1)
     out = _parameter(module.out_proj.weight, f"{stem}out_proj.weight")
@@ -446,7 +472,6 @@ def _attention(
         made = c.emit(Transpose, made, name=f"{path}.time_first", dims=(0, 1))
     if not need_weights:
         return made, None
-    weights = c.emit(Attention, *heads, *mask, name=f"{path}.weights", gives="weights", **fields)
     if average_attn_weights:
         weights = c.emit(Reduce, weights, name=f"{path}.mean", function="mean", dims=(-3,))
     return made, weights
@@ -510,6 +535,7 @@ def _dot_product_attention(
 ) -> Value:
     _need(c, not enable_gqa, "with grouped queries")
     _need(c, scale is None or isinstance(scale, int | float), "with a computed scale")
+    _need(c, c.training or not dropout_p, "with dropout in evaluation: it drops at random")
     mask = () if attn_mask is None else (_tensor(c, attn_mask),)
     return c.emit(
         Attention, *(_tensor(c, x) for x in (query, key, value)), *mask,
@@ -533,7 +559,8 @@ def _tanh(c: _Conversion, input: Any) -> Value:
 def _plain_function(name: str) -> Converter:
     def convert(c: _Conversion, input: Any, inplace: bool = False) -> Value:
         if isinstance(input, Value) and input.is_size:
-            raise c.refusal("is not supported of a size")
+            _need(c, name == "sqrt", "of a size")
+            return _arithmetic(c, "pow", input, 0.5)
         made = c.emit(Elementwise, _tensor(c, input), function=name)
         return Value(made.name, is_truth=name == "not")
 
@@ -661,10 +688,24 @@ def _dropout(
     x = _tensor(c, input)
     if not training or p == 0:
         return x
+    _need(c, c.training, "in evaluation: it drops at random")
     return c.emit(Dropout, x, p=float(p), channels=_name_of(c.node)[0] != "dropout")
 
 
-@_takes("alpha_dropout", "feature_alpha_dropout", "dropout3d", "rrelu")
+@_takes("rrelu")
+def _rrelu(
+    c: _Conversion,
+    input: Any,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> Value:
+    _need(c, not training, "in training")
+    return _numbered(c, "leaky_relu", input, (lower + upper) / 2)
+
+
+@_takes("alpha_dropout", "feature_alpha_dropout", "dropout3d")
 def _other_dropout(
     c: _Conversion,
     input: Any,
@@ -690,6 +731,7 @@ def _arithmetic(c: _Conversion, name: str, left: Any, right: Any) -> Value:
         made = c.emit(Arithmetic, left, operator=name, scalar=right)
     else:
         made = c.emit(Arithmetic, right, operator=name, scalar=left, swapped=True)
+    truth = truth or all(isinstance(v, Value) and v.is_truth for v in (left, right))
     return Value(made.name, is_size=sized and name != "div", is_truth=truth and not sized)
 
 
@@ -787,9 +829,7 @@ def _masked_fill(c: _Conversion, input: Any, mask: Any, value: Any) -> Value:
 def _einsum(c: _Conversion, equation: str, *operands: Any) -> Value:
     if len(operands) == 1 and isinstance(operands[0], tuple | list):
         operands = tuple(operands[0])
-    if any(isinstance(x, Const) and x.parameters for x in operands):
-        raise c.refusal("multiplies by a parameter in a way that is not mapped; use a linear layer")
-    return c.emit(Einsum, *(_tensor(c, x) for x in operands), equation=equation)
+    return c.emit(Einsum, *(_factor(c, x) for x in operands), equation=equation)
 
 
 # One value for many
@@ -875,7 +915,7 @@ def _batch_norm(c: _Conversion, module: Any, input: Any) -> Value:
     _need(c, module.running_var is not None, "without running statistics")
     affine = module.weight is not None
     c.mark_used(path)
-    name = c.label(path or "module")
+    name = c.prefix_of(module, path or "module")
     for what in ("running_mean", "running_var", *(("weight", "bias") if affine else ())):
         c.keep_tensor(f"{name}.{what}", getattr(module, what), f"{path}.{what}".lstrip("."))
     if module.num_batches_tracked is not None:
@@ -1239,6 +1279,7 @@ def _entry(c: _Conversion, entry: Any) -> Any:
         ends = [None if e is None else _whole(c, e) for e in (entry.start, entry.stop)]
         _need(c, entry.step is None or isinstance(entry.step, int), "with a computed step")
         return (*ends, entry.step)
+    _need(c, not isinstance(entry, str), "of a dict of inputs; give its tensors as arguments")
     if isinstance(entry, bool) or not isinstance(entry, int):
         raise c.refusal("is not supported with tensors as an index")
     return entry
@@ -1253,6 +1294,8 @@ def _size(c: _Conversion, input: Any, dim: Any = None) -> Any:
 
 @_takes("getattr")
 def _getattr(c: _Conversion, input: Any, name: str) -> Any:
+    if isinstance(input, tuple) and name in ("values", "indices"):
+        return _getitem(c, input, ("values", "indices").index(name))
     if name == "shape":
         return Shape(_tensor(c, input))
     if name in ("T", "mT"):
@@ -1265,22 +1308,42 @@ def _getattr(c: _Conversion, input: Any, name: str) -> Any:
     raise c.refusal(f"takes {name!r} of a tensor, which is not supported")
 
 
-@_takes("contiguous", "detach", "cpu", "requires_grad", "type_as", "clone")
+@_takes("contiguous", "detach", "cpu", "requires_grad", "clone")
 def _same(c: _Conversion, input: Any, *args: Any, **kwargs: Any) -> Value:
     return _tensor(c, input)
 
 
-@_takes("float", "double", "half", "bfloat16")
+@_takes("float", "double")
 def _as_floats(c: _Conversion, input: Any) -> Value:
     x = _tensor(c, input)
     return c.emit(Arithmetic, x, operator="mul", scalar=1.0) if x.is_truth else x
 
 
-@_takes("to", "type")
-def _to(c: _Conversion, input: Any, *args: Any, **kwargs: Any) -> Value:
-    types = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)]
-    if any(not t.is_floating_point for t in types):
+@_takes("half", "bfloat16")
+def _as_short_floats(c: _Conversion, input: Any) -> Value:
+    kind = torch.float16 if _name_of(c.node)[0] == "half" else torch.bfloat16
+    return _cast(c, input, kind)
+
+
+def _cast(c: _Conversion, input: Any, kind: Any) -> Value:
+    """A tensor in another type: it may only be one that holds the same numbers."""
+    if not kind.is_floating_point:
         return _as_integers(c, input)
+    rounds = kind.itemsize < 4 and all(p.dtype != kind for p in c.module.parameters())
+    _need(c, not rounds, f"to {kind}: it rounds")
+    return _as_floats(c, input)
+
+
+@_takes("to", "type", "type_as")
+def _to(c: _Conversion, input: Any, *args: Any, **kwargs: Any) -> Value:
+    given = (*args, *kwargs.values())
+    for kind in given:
+        if isinstance(kind, torch.dtype):
+            return _cast(c, input, kind)
+        if isinstance(kind, Const):
+            return _cast(c, input, kind.tensor.dtype)
+        named = isinstance(kind, str) and kind.startswith("torch.")
+        _need(c, not named, f"to {kind}; give a torch.dtype")
     return _as_floats(c, input)
 
 
@@ -1291,13 +1354,24 @@ def _as_integers(c: _Conversion, input: Any) -> Value:
     return _tensor(c, input)
 
 
-@_takes("new_zeros", "new_ones", "new_full", "new_empty")
+@_takes("new_zeros", "new_ones", "new_full")
 def _new(c: _Conversion, input: Any, *size: Any, **kwargs: Any) -> Value:
+    return _full(c, *size, **kwargs)
+
+
+@_takes("zeros", "ones", "full")
+def _full(c: _Conversion, *size: Any, **kwargs: Any) -> Value:
     name = _name_of(c.node)[0]
-    if name == "new_full":
-        shape, value = size[0], size[1]
+    kind = kwargs.get("dtype")
+    _need(c, kind is None or kind.is_floating_point, "of numbers that are not floating point")
+    if "size" in kwargs:
+        size = (kwargs["size"], *size)
+    if name.endswith("full"):
+        shape, value = size[0], size[1] if len(size) > 1 else kwargs.get("fill_value")
+        if not isinstance(value, int | float):
+            raise c.refusal("is not supported of a computed value")
     else:
-        shape, value = size, float(name == "new_ones")
+        shape, value = size, float(name.endswith("ones"))
     given = shape if isinstance(shape, tuple | list) else (shape,)
     return c.emit(Full, shape=_sizes(c, tuple(given)), value=float(value))
 
@@ -1313,6 +1387,8 @@ def _like(c: _Conversion, input: Any, **kwargs: Any) -> Value:
 
 
 _REASONS = {
+    "arange": " of computed sizes: keep the numbers in a buffer, and take the first ones of it",
+    "empty": ": it holds no numbers yet; use zeros",
     "conv3d": ": an array multiplies images, not volumes",
     "conv_transpose1d": ": transposed convolutions are not mapped",
     "conv_transpose2d": ": transposed convolutions are not mapped",

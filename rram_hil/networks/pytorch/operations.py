@@ -132,19 +132,16 @@ class _Walk:
 
     def result(self) -> Any:
         """Walk all layers and gather the result."""
-        network, values, before = self._network, self._values, INPUT
-        unneeded: dict[int, list[str]] = {}
-        for name, number in network.last_use.items():
-            unneeded.setdefault(number, []).append(name)
-        for number, layer in enumerate(network.layers):
-            operands = layer.of or (before,)
-            values[layer.name] = _OPERATIONS[type(layer)](
-                self, layer, *(values[name] for name in operands)
+        network, values = self._network, self._values
+        for step in network.schedule:
+            values[step.layer.name] = _OPERATIONS[type(step.layer)](
+                self, step.layer, *(values[name] for name in step.of)
             )
-            for name in unneeded.get(number, ()):
+            for name in step.freed:
                 del values[name]
-            before = layer.name
-        return values[before] if network.result is None else assembled(network.result, values)
+        if network.result is None:
+            return values[network.layers[-1].name if network.layers else INPUT]
+        return assembled(network.result, values)
 
     def multiply(self, layer: Weighted, activity: Tensor) -> Tensor:
         """The product and bias of one layer: by the caller, or here where it stays digital."""

@@ -7,8 +7,7 @@ has no kind of layer is refused by name. docs/networks.md is the list for users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from rram_hil.errors import BenchError, ConfigError
+from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.evaluation import uses
 from rram_hil.networks.layers import (
     INPUT,
@@ -26,6 +25,7 @@ from rram_hil.networks.layers import (
     Constant,
     Conv1d,
     Conv2d,
+    Expand,
     Flatten,
     Index,
     Layer,
@@ -33,25 +33,33 @@ from rram_hil.networks.layers import (
     Narrow,
     Permute,
     Recurrent,
-    Reduce,
     Repeat,
     Reshape,
     Select,
-    Softmax,
     Squeeze,
     Transpose,
+    Unflatten,
     Unsqueeze,
+    Where,
 )
 from rram_hil.networks.network import Network
 from rram_hil.networks.network_file import allowed_digital
 from rram_hil.networks.pytorch.module import TorchNetwork
+from rram_hil.networks.pytorch.recording import (
+    Call,
+    Recording,
+    Slot,
+    UnsupportedModuleError,
+    is_hooked,
+    record,
+)
 
 _MOST_INPUTS = 6
-_LEAVES = (
-    nn.LSTM, nn.GRU, nn.RNN, nn.MultiheadAttention, nn.BatchNorm1d, nn.BatchNorm2d,
-    nn.SyncBatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d,
+_SHOW = (
+    Chunk, Concat, Expand, Flatten, Index, Narrow, Permute, Repeat, Reshape, Select, Squeeze,
+    Transpose, Unflatten, Unsqueeze, Where,
 )  # fmt: skip
-"""Modules taken whole, since their forward passes branch on what is in a tensor."""
+"""Layers that give values of their inputs, truth values too."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class Derived:
 
 @dataclass(frozen=True)
 class Value(Derived):
-    """The output of a layer: a tensor, a `size`, or a tensor of truth values."""
+    """The output of a layer: a tensor, which may hold truth values, or a size."""
 
     name: str
     is_size: bool = False
@@ -94,6 +102,13 @@ class Const:
     tensor: Tensor
     parameters: frozenset[str] = frozenset()
     source: Source | None = None
+    name: str | None = None
+    """What it is called where it has no source."""
+
+    @property
+    def label(self) -> str | None:
+        """Its name in the module, if it has one."""
+        return self.name if self.source is None else self.source.parameter
 
     @property
     def is_weight(self) -> bool:
@@ -108,14 +123,10 @@ class Shape(Derived):
     of: Value
 
 
-class UnsupportedModuleError(ConfigError):
-    """Something in a module that has no kind of layer."""
-
-
 def unwrapped(module: nn.Module) -> nn.Module:
     """The module inside those that only run another one."""
     while isinstance(module, nn.Module) and not isinstance(module, torch.jit.ScriptModule):
-        if isinstance(module, DataParallel | DistributedDataParallel):
+        if isinstance(module, DataParallel | DistributedDataParallel) and not is_hooked(module):
             module = module.module
         elif isinstance(inner := vars(module).get("_modules", {}).get("_orig_mod"), nn.Module):
             module = inner  # what torch.compile wrapped
@@ -128,38 +139,32 @@ def trace(
     module: nn.Module,
     *,
     training: bool = False,
-    inputs: int | tuple[str, ...] = 1,
+    inputs: int | Call = 1,
     allow_digital: Collection[str] = (),
-    constants: Mapping[str, Any] | None = None,
     separator: str = ".",
 ) -> Traced:
-    """The network that `module` computes from its first `inputs` arguments, or from those of these
-    names (all of them tensors), in evaluation mode or, with `training`, in training mode.
+    """The network that `module` computes from its first `inputs` arguments, all of them tensors, or
+    in a call, in evaluation mode or, with `training`, in training mode.
 
-    `constants` are further arguments by name; `separator` stands between modules in the names of
-    layers. Neither the module nor the random state changes. Raises `ConfigError` naming what cannot
-    be mapped, `DataError` for a tensor that is not finite.
+    `separator` stands between modules in the names of layers. Neither the module nor the random
+    state changes. Raises `ConfigError` naming what cannot be mapped, `DataError` for a tensor that
+    is not finite.
     """
     module = unwrapped(module)
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{type(module).__name__}: not a torch module")
-    count = inputs if isinstance(inputs, int) else len(inputs)
+    if isinstance(inputs, int):
+        inputs = Call(tuple(Slot(number) for number in range(inputs)), count=inputs)
+    count = inputs.count
     if not 1 <= count <= _MOST_INPUTS:
         raise ConfigError(
-            f"{type(module).__name__}: {count} inputs; it must be 1 to {_MOST_INPUTS}"
+            f"{type(module).__name__}: {count} tensors as inputs; it must be 1 to {_MOST_INPUTS}"
         )
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ConfigError(
-            f"{type(module).__name__}: scripted modules hide what they compute; give"
-            " the module that it was made from"
-        )
-    if isinstance(module, TorchNetwork):
+    if type(module) is TorchNetwork and not is_hooked(module):
         return _of_network(module, count)
-    _refuse_old_hooks(module)
-    whole = _whole(module, inputs, constants or {})
-    graph = _recorded(module, whole, training)
+    recording = record(module, inputs, training)
     with torch.no_grad():
-        conversion = _Conversion(module, whole, graph, training, allow_digital, separator)
+        conversion = _Conversion(module, recording, training, allow_digital, separator)
         return conversion.traced(count)
 
 
@@ -168,173 +173,6 @@ def _of_network(module: TorchNetwork, inputs: int) -> Traced:
     if network.inputs != inputs:
         raise ConfigError(f"TorchNetwork: takes {network.inputs} inputs, not {inputs}")
     return Traced(network, {name: Source(f"tensors.{name}") for name in module.named_tensors()})
-
-
-def _refuse_old_hooks(module: nn.Module) -> None:
-    for path, child in module.named_modules():
-        for hook in child._forward_pre_hooks.values():
-            if type(hook).__module__.startswith("torch.nn.utils"):
-                raise UnsupportedModuleError(
-                    f"module {path or type(module).__name__}: {type(hook).__name__} of"
-                    " torch.nn.utils changes the weight behind the trace; use"
-                    " torch.nn.utils.parametrizations instead, or remove it"
-                )
-
-
-def _recorded(module: nn.Module, whole: nn.Module, training: bool) -> fx.Graph:
-    before = torch.random.get_rng_state()
-    try:
-        with _untouched(module, training):
-            graph = _Tracer().trace(whole)
-    except BenchError:
-        raise
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise UnsupportedModuleError(
-            f"{type(module).__name__}: its forward pass cannot be traced:"
-            f' {type(error).__name__}: {first}; see docs/networks.md, "What is refused"'
-        ) from error
-    drawn = not torch.equal(before, torch.random.get_rng_state())
-    torch.random.set_rng_state(before)
-    if drawn:
-        raise UnsupportedModuleError(
-            f"{type(module).__name__}: its forward pass draws random numbers"
-        )
-    return graph
-
-
-def _whole(
-    module: nn.Module, inputs: int | tuple[str, ...], constants: Mapping[str, Any]
-) -> nn.Module:
-    """A module around another, with as many arguments as are inputs: torch.fx traces the forward
-    of a class, and here it must be that of the instance, hooks included.
-    """
-
-    def call(self: Any, *given: Any) -> Any:
-        if isinstance(inputs, int):
-            return self.inner(*given, **constants)
-        return self.inner(**dict(zip(inputs, given, strict=True)), **constants)
-
-    forwards: list[Callable[..., Any]] = [
-        lambda self, a: call(self, a),
-        lambda self, a, b: call(self, a, b),
-        lambda self, a, b, c: call(self, a, b, c),
-        lambda self, a, b, c, d: call(self, a, b, c, d),
-        lambda self, a, b, c, d, e: call(self, a, b, c, d, e),
-        lambda self, a, b, c, d, e, f: call(self, a, b, c, d, e, f),
-    ]
-    count = inputs if isinstance(inputs, int) else len(inputs)
-    whole: nn.Module = type("Whole", (nn.Module,), {"forward": forwards[count - 1]})()
-    whole.inner = module
-    return whole
-
-
-@contextmanager
-def _untouched(module: nn.Module, training: bool) -> Iterator[None]:
-    """Everything that the forward pass sets on modules is put back, and so is the mode of each."""
-    modules = list(module.modules())
-    kept = [
-        (vars(m).copy(), m._parameters.copy(), m._buffers.copy(), m._modules.copy())
-        for m in modules
-    ]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        module.train(training)
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for m, (attributes, parameters, buffers, children) in zip(modules, kept, strict=True):
-            vars(m).clear()
-            vars(m).update(attributes)
-            vars(m).update(_parameters=parameters, _buffers=buffers, _modules=children)
-
-
-class _Proxy(fx.Proxy):
-    """A proxy that records in-place operators as such, and is no nested tensor."""
-
-    is_nested = False
-
-    def __iadd__(self, other: Any) -> Any:
-        return self._in_place("add_", other)
-
-    def __isub__(self, other: Any) -> Any:
-        return self._in_place("sub_", other)
-
-    def __imul__(self, other: Any) -> Any:
-        return self._in_place("mul_", other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self._in_place("div_", other)
-
-    def _in_place(self, method: str, other: Any) -> Any:
-        return self.tracer.create_proxy("call_method", method, (self, other), {})
-
-
-class _Tracer(fx.Tracer):
-    """Traces into every module but those of `_LEAVES`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.proxy_buffer_attributes = True
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        hooked = bool(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m))
-        return type(m) in _LEAVES and not hooked
-
-    def call_module(
-        self,
-        m: nn.Module,
-        forward: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        # Their own forward passes look at the shapes of their masks; what they do is this.
-        if type(m) in (nn.TransformerEncoder, nn.TransformerDecoder) and not m._forward_hooks:
-            return super().call_module(m, _stacked(m), args, kwargs)
-        return super().call_module(m, forward, args, kwargs)
-
-
-def _stacked(module: Any) -> Callable[..., Any]:
-    """What an encoder or a decoder of transformer layers does."""
-
-    def encode(
-        src: Any, mask: Any = None, src_key_padding_mask: Any = None, is_causal: bool | None = None
-    ) -> Any:
-        for layer in module.layers:
-            src = layer(
-                src,
-                src_mask=mask,
-                src_key_padding_mask=src_key_padding_mask,
-                is_causal=bool(is_causal),
-            )
-        return src if module.norm is None else module.norm(src)
-
-    def decode(
-        tgt: Any,
-        memory: Any,
-        tgt_mask: Any = None,
-        memory_mask: Any = None,
-        tgt_is_causal: bool | None = None,
-        memory_is_causal: bool = False,
-        **masks: Any,
-    ) -> Any:
-        for layer in module.layers:
-            tgt = layer(
-                tgt,
-                memory,
-                tgt_mask=tgt_mask,
-                memory_mask=memory_mask,
-                tgt_is_causal=bool(tgt_is_causal),
-                memory_is_causal=memory_is_causal,
-                **masks,
-            )
-        return tgt if module.norm is None else module.norm(tgt)
-
-    return encode if isinstance(module, nn.TransformerEncoder) else decode
 
 
 def path_of(node: fx.Node) -> tuple[str, Any]:
@@ -352,15 +190,15 @@ class _Conversion:
     def __init__(
         self,
         module: nn.Module,
-        whole: nn.Module,
-        graph: fx.Graph,
+        recording: Recording,
         training: bool,
         allow_digital: Collection[str],
         separator: str,
     ) -> None:
         self._separator = separator
         self.module, self.training = module, training
-        self._whole = whole
+        self._whole, graph = recording.whole, recording.graph
+        self._computed = recording.computed
         self.layers: list[Layer] = []
         self._graph, self._allow = graph, tuple(allow_digital)
         self._env: dict[fx.Node, Any] = {}
@@ -374,11 +212,11 @@ class _Conversion:
         self._biases: dict[str, Tensor] = {}
         self._named: dict[tuple[int, bool], str] = {}
         self._constants: dict[int, Value] = {}
-        self._keep: list[Tensor] = []
+        self._keep: list[Tensor | Const] = []
         self._used: set[str] = set()
-        self._batched = True
-        self.recurrent: dict[int, str] = {}
-        """Prefix of the weights of recurrent modules, by the identity of their first one."""
+        self._prefixes: dict[int, str] = {}
+        self.recurrent: dict[tuple[int, ...], str] = {}
+        """Prefix of the weights of recurrent modules, by the identities of all of these."""
         self._tensor_names = {
             id(t): n for n, t in (*module.named_buffers(), *module.named_parameters())
         }
@@ -392,7 +230,7 @@ class _Conversion:
         for node in self._graph.nodes:
             self._node = node
             if node.op == "placeholder":
-                self._env[node] = Value(next(names))
+                self._env[node] = Value(next(names), is_truth=True)
             elif node.op == "get_attr":
                 self._env[node] = self._tensor(node)
             elif node.op == "output":
@@ -460,6 +298,10 @@ class _Conversion:
             value = getattr(value, part, None)
         if not isinstance(value, Tensor):
             raise self.refusal(f"uses {path}, which is no tensor of the module")
+        if id(value) in self._computed:
+            name, parameters = self._computed[id(value)]
+            self._used |= parameters
+            return Const(value.detach(), parameters, name=name)
         name = self._tensor_names.get(id(value), path)
         self._used.add(name)
         is_trained = isinstance(value, nn.Parameter)
@@ -488,10 +330,8 @@ class _Conversion:
         layer = kind(
             name=self._unique(name or self._path()), of=tuple(v.name for v in of), **fields
         )
-        if _mixes_images(layer):
-            self._batched = False
         self.layers.append(layer)
-        return Value(layer.name)
+        return Value(layer.name, is_truth=kind in _SHOW and any(v.is_truth for v in of))
 
     @property
     def node(self) -> fx.Node:
@@ -501,6 +341,16 @@ class _Conversion:
     def module_path(self) -> str:
         """The path of the module that is called as a whole."""
         return str(self._node.target).removeprefix("inner").removeprefix(".")
+
+    def prefix_of(self, module: nn.Module, path: str) -> str:
+        """What the names of a module's tensors begin with: its path, if no other has it."""
+        known = self._prefixes.get(id(module))
+        if known is None:
+            known = self.label(path)
+            while known in self._prefixes.values():
+                known += "'"
+            self._prefixes[id(module)] = known
+        return known
 
     def keep_tensor(self, name: str, tensor: Tensor, parameter: str) -> None:
         """Keep a digital tensor of a module that is taken whole."""
@@ -525,8 +375,9 @@ class _Conversion:
         return (self._node.name if name == "fn" else name).strip("_")
 
     def label(self, path: str) -> str:
-        """A path in the module as the name of a layer."""
-        return path.replace(".", self._separator).replace("/", "_")
+        """A path in the module as the name of a layer; what is digital has a mark in files."""
+        name = path.replace(".", self._separator).replace("/", "_")
+        return name.replace(":", "_", 1) if name.startswith("digital:") else name
 
     def _unique(self, name: str) -> str:
         name = wanted = self.label(name)
@@ -581,7 +432,7 @@ class _Conversion:
             self.keep_bias(name, bias, digital)
             self._keep.append(bias.tensor)
             return True, None
-        is_same = known is not None and known.data_ptr() == bias.tensor.data_ptr()
+        is_same = known is not None and _are_one(known, bias.tensor)
         return (True, None) if is_same else (False, bias)
 
     def register(self, weight: Const, name: str | None = None) -> str:
@@ -591,7 +442,7 @@ class _Conversion:
         if key in self._named and self._weights_like(self._named[key], weight):
             return self._named[key]
         if name is None:
-            name = source.parameter if source is not None else self._path()
+            name = weight.label or self._path()
             if source is not None and source.transposed and self._is_named(name):
                 name += ".T"
             for end in (".weight", "_weight"):
@@ -611,12 +462,7 @@ class _Conversion:
 
     def _weights_like(self, name: str, weight: Const) -> bool:
         known = self._weights.get(name, self._tensors.get(f"{name}.weight"))
-        return (
-            known is not None
-            and known.shape == weight.tensor.shape
-            and known.stride() == weight.tensor.stride()
-            and known.data_ptr() == weight.tensor.data_ptr()
-        )
+        return known is not None and _are_one(known, weight.tensor)
 
     def keep_weight(self, name: str, weight: Const, digital: bool) -> None:
         """Keep a weight for the network."""
@@ -636,43 +482,46 @@ class _Conversion:
 
     def is_allowed(self, name: str, weight: Const) -> bool:
         """Whether a weight may stay digital."""
-        return allowed_digital(name, self._allow) or any(
-            allowed_digital(p, self._allow) for p in weight.parameters
-        )
+        names = {name, weight.label or name, *weight.parameters}
+        return any(allowed_digital(given, self._allow) for given in names)
 
-    def digital_tensor(self, const: Const, what: str) -> str:
+    def digital_tensor(self, const: Const, what: str, *, is_weight: bool = False) -> str:
         """Keep a tensor that stays digital, and give its name. Raises `UnsupportedModuleError` for
-        a weight that is not allowed to.
+        a weight that is not allowed to, `DataError` for a parameter that is not finite.
         """
-        name = const.source.parameter if const.source is not None else self._path()
-        if const.is_weight and not self.is_allowed(name, const):
+        name = const.label or self._path()
+        if (const.is_weight or is_weight) and not self.is_allowed(name, const):
             raise self.refusal(
-                f"{what} {' and '.join(sorted(const.parameters))} of shape"
+                f"{what} {' and '.join(sorted(const.parameters)) or name} of shape"
                 f" {tuple(const.tensor.shape)}, which no array can multiply by; name it in"
                 " allow_digital if it stays digital"
             )
         tensor = const.tensor
+        if const.parameters and not bool(tensor.isfinite().all()):
+            raise DataError(f"tensor {name}: every parameter must be finite")
         if const.source is not None and const.source.transposed:
             name += ".T"
-        while name in self._tensors and self._tensors[name] is not tensor:
-            if self._tensors[name].data_ptr() == tensor.data_ptr():
-                return name
+        while name in self._tensors and not _are_one(self._tensors[name], tensor):
             name += "'"
         self._tensors[name] = tensor
         self._sources[name] = const.source
         return name
 
-    def as_value(self, given: Any) -> Value:
-        """A value; a tensor of the module becomes a constant of the network."""
+    def as_value(self, given: Any, *, is_factor: bool = False) -> Value:
+        """A value; a tensor of the module becomes a constant of the network. As a factor of a
+        product it is a weight, whether it is trained or not.
+        """
         if isinstance(given, Value):
             return given
         if not isinstance(given, Const):
             raise self.refusal(f"takes {type(given).__name__} where a tensor is expected")
         known = self._constants.get(id(given))
         if known is None:
-            tensor = self.digital_tensor(given, "adds or multiplies by the parameter")
+            what = "multiplies by" if is_factor else "adds or multiplies by the parameter"
+            tensor = self.digital_tensor(given, what, is_weight=is_factor)
             known = self.emit(Constant, name=f"constant:{tensor}", tensor=tensor)
             self._constants[id(given)] = known
+            self._keep.append(given)  # or another one could be given its identity
         return known
 
     def refusal(self, why: str) -> UnsupportedModuleError:
@@ -694,9 +543,11 @@ class _Conversion:
         if isinstance(value, Value | Const):
             return self.as_value(value).name
         if isinstance(value, dict):
-            return {str(key): self._result(part) for key, part in value.items()}
+            if not all(isinstance(key, str) for key in value):
+                raise self.refusal("gives a dict whose keys are not all text")
+            return {key: self._result(part) for key, part in value.items()}
         if isinstance(value, tuple | list):
-            return tuple(self._result(part) for part in value)
+            return type(value)(self._result(part) for part in value)
         if value is None or isinstance(value, bool | int | float):
             return value
         raise UnsupportedModuleError(
@@ -743,9 +594,18 @@ class _Conversion:
             {n: _array(t) for n, t in self._tensors.items() if n in wanted},
             inputs,
             simple,
-            self._batched,
         )
         return Traced(network, dict(self._sources))
+
+
+def _are_one(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same numbers at the same place in memory."""
+    return (
+        one.data_ptr() == other.data_ptr()
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+        and one.dtype == other.dtype
+    )
 
 
 def _held(layer: Layer, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -836,25 +696,3 @@ def _constants_of(made: Any, parameters: frozenset[str], source: Source | None) 
     if isinstance(made, tuple | list):
         return tuple(_constants_of(part, parameters, None) for part in made)
     return made
-
-
-def _mixes_images(layer: Layer) -> bool:
-    """Whether a layer takes the first dimension for something else than independent images."""
-    match layer:
-        case Transpose():
-            return 0 in layer.dims
-        case Permute():
-            return layer.dims[0] != 0
-        case Reduce() | Squeeze():
-            return not layer.dims or 0 in layer.dims
-        case Softmax() | Concat() | Chunk() | Narrow() | Select() | Unsqueeze():
-            return layer.dim == 0
-        case Flatten():
-            return layer.start == 0
-        case Index():
-            return bool(layer.entries) and layer.entries[0] not in ((None, None, None), "...")
-        case Repeat():
-            return layer.counts[0] != 1
-        case Reshape():
-            return isinstance(layer.shape[0], int) and layer.shape[0] != -1
-    return False

@@ -1,0 +1,105 @@
+"""A bench of one kind of chip, and the recipe that forms it, measures its pulses and programs
+`net.safetensors` on it once.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from rram_hil.bench.bench_file import parse_bench_file
+from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
+from rram_hil.storage.run_reader import read_run
+
+BENCH = """
+[chip]
+id = "c"
+tiles = 1
+rows = 128
+columns = 128
+cell = "1T1R"
+source_lines = "row"
+[driver]
+name = "simulated-array"
+[limits]
+bl_v = 4.5
+sl_v = 3.0
+wl_v = 4.0
+cell_v = 4.5
+gate_over_v = 4.0
+half_select_v = 0.3
+read_v = 0.3
+current_a = 1e-3
+energy_j = 1e-8
+width_s = 1e-5
+pulses_per_cell = 1000
+conductance_s = [0.0, 300e-6]
+wait_s = 1e9
+[read]
+bl_v = 0.2
+wl_v = 3.0
+width_s = 1e-6
+[simulation]
+device = "hfo2"
+seed = 1
+"""
+PROGRAMMED = """
+title = "t"
+seed = 1
+log = "summary"
+[[step]]
+protocol = "forming"
+bl_v = { start_v = 2.4, stop_v = 4.0, step_v = 0.1 }
+wl_v = [2.0, 2.4]
+width_s = 1e-6
+[[step]]
+protocol = "pulse-curves"
+cells = { tiles = [0], rows = [0, 15], columns = [112, 127] }
+set_gate_v = { start_v = 2.0, stop_v = 3.0, points = 31 }
+reset_sl_v = { start_v = 0.6, stop_v = 2.2, points = 31 }
+[[step]]
+protocol = "one-shot"
+targets = { network = "net.safetensors", options = { faults = "partner", g_min_s = 20e-6, g_max_s = 200e-6 } }
+reset = { sl_v = 2.2, wl_v = 3.5, width_s = 200e-9 }
+set = { bl_v = 2.0, width_s = 100e-9 }
+"""  # noqa: E501
+
+
+def adapt(name: str, **more: object) -> str:
+    keys = "".join(f"{key} = {value}\n" for key, value in more.items())
+    return f"""
+[[step]]
+name = "{name}"
+protocol = "sparse-adaptation"
+data = "train.npz"
+steps = 150
+batch = 64
+{keys}"""
+
+
+def infer(name: str) -> str:
+    return f"""
+[[step]]
+name = "{name}"
+protocol = "infer"
+images = "test.npz"
+calibration = "train.npz"
+"""
+
+
+def run(
+    folder: Path, recipe: str, *, offset: float = 0.0, tiles: int = 1
+) -> tuple[RunOutcome, Path]:
+    """Program the network, then do `recipe`; column amplifiers are off by `offset` full scales."""
+    path = folder / f"run-{len(list(folder.glob('run-*.h5')))}.h5"
+    (path.with_suffix(".toml")).write_text(PROGRAMMED + recipe)
+    tables = tomllib.loads(BENCH)
+    tables["chip"] |= {"id": path.stem, "tiles": tiles}
+    tables["simulation"]["errors"] = {"column_offset": [offset, 0.0] * 64} if offset else {}
+    bench = parse_bench_file(tables, path=folder / f"{path.stem}-bench.toml")
+    return run_recipe(path.with_suffix(".toml"), bench, path), path
+
+
+def accuracies(path: Path, *steps: str) -> list[float]:
+    with read_run(path) as file:
+        return [float(file.result(step, "accuracy").values) for step in steps]
