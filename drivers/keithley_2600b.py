@@ -314,7 +314,13 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     @override
     def source(self, channel: str, level: float) -> None:
         self._check_levels(channel, np.array([level], dtype=np.float64))
-        self.run(f"smu{channel}.source.level{self._forces(channel)} = {number(level)}")
+        name = f"smu{channel}.source.level{self._forces(channel)}"
+        # Read back in the same line: where that is lost on its way, nothing is printed.
+        told = float(numbers(self.ask(f"{name} = {number(level)} print({name})"))[0])
+        if not abs(told - level) <= 1e-4 * abs(level) + 1e-12:
+            raise InstrumentError(
+                f"{self.name}: a level of {level:g} was asked for, {told:g} is set", command=name
+            )
 
     @override
     def output(self, channel: str, on: bool) -> None:
