@@ -551,10 +551,14 @@ class ArcOne(Driver):
             cells, level = operation.cells[active], step.cell_v(n)[active]
             if step.measure == "no":
                 stressed = np.abs(level) > self.limits.read_v
-                self._pulse(cells, level, step.width_s, operation.unselected, what, pulses.any())
+                self._pulse(
+                    cells, level, step.width_s, operation.unselected, what, bool(pulses.any())
+                )
                 pulses[active] += stressed
                 continue
-            ohm[active, column] = self._read(cells, level, operation.unselected, what, pulses.any())
+            ohm[active, column] = self._read(
+                cells, level, operation.unselected, what, bool(pulses.any())
+            )
             volts[active, column] = level
             if operation.stop is not None:
                 active = active[~self._stops(operation, active, ohm[active, column])]

@@ -30,7 +30,7 @@ from rram_hil.hardware.instrument import (
 )
 from rram_hil.wire.dialog import number
 
-from .dialects.keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx
+from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx
 
 ELEMENTS = "VOLT,CURR,RES,TIME,STAT"
 OVERFLOWED = 1 << 0
@@ -105,7 +105,7 @@ class Keithley2400(Keithley24xx):
             ":ABOR",
             "*CLS",
             "*RST",
-            ":OUTP:SMOD NORM",
+            f":OUTP:SMOD {OFF_STATES[self.output_off]}",
             ":SOUR:CLE:AUTO OFF",
             f":ROUT:TERM {terminals}",
             ":SYST:AZER ON",

@@ -39,7 +39,7 @@ from rram_hil.hardware.instrument import (
 )
 from rram_hil.wire.dialog import number
 
-from .dialects.keithley_24xx import OTHER, RESET_S, SHORT, Keithley24xx
+from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx
 
 BUFFER = '"defbuffer1"'
 ELEMENTS = "SOUR,READ,REL,STAT,SOURSTAT"
@@ -163,8 +163,8 @@ class Keithley2450(Keithley24xx):
             "*CLS",
             "*RST",
             ":SYST:CLE",
-            ":OUTP:VOLT:SMOD NORM",
-            ":OUTP:CURR:SMOD NORM",
+            f":OUTP:VOLT:SMOD {OFF_STATES[self.output_off]}",
+            f":OUTP:CURR:SMOD {OFF_STATES[self.output_off]}",
             f":ROUT:TERM {terminals}",
             ":FORM:DATA ASC",
             ":FORM:ASC:PREC 10",

@@ -40,6 +40,11 @@ from rram_hil.wire.recording import Traffic
 from .dialects.setups import SetupSourceMeter
 from .dialects.tsp import TspInstrument, numbers
 
+OFF_MODES = {
+    "normal": "OUTPUT_NORMAL",
+    "zero": "OUTPUT_ZERO",
+    "high-impedance": "OUTPUT_HIGH_Z",
+}
 MOST_POINTS = 60_000
 """Readings that a dedicated buffer holds with time stamps."""
 OVERHEAD_S = 5e-3
@@ -218,7 +223,7 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
             for line in (
                 f"smu{c}.abort()",
                 f"smu{c}.source.levelv = 0 smu{c}.source.leveli = 0",
-                f"smu{c}.source.offmode = smu{c}.OUTPUT_HIGH_Z",
+                f"smu{c}.source.offmode = smu{c}.{OFF_MODES[self.output_off]}",
                 f"smu{c}.source.output = smu{c}.OUTPUT_OFF",
             )
         ]
@@ -257,7 +262,7 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
                     f"{smu}.source.limit{sense} = {number(setup.compliance)}",
                     source_range,
                     measure_range,
-                    f"{smu}.source.offmode = {smu}.OUTPUT_HIGH_Z",
+                    f"{smu}.source.offmode = {smu}.{OFF_MODES[self.output_off]}",
                     f"{smu}.source.delay = 0",
                     f"{smu}.measure.delay = {number(setup.settle_s)}",
                     f"{smu}.measure.nplc = {number(setup.aperture_s * self._line_hz)}",
@@ -309,7 +314,13 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     @override
     def source(self, channel: str, level: float) -> None:
         self._check_levels(channel, np.array([level], dtype=np.float64))
-        self.run(f"smu{channel}.source.level{self._forces(channel)} = {number(level)}")
+        name = f"smu{channel}.source.level{self._forces(channel)}"
+        # Read back in the same line: where that is lost on its way, nothing is printed.
+        told = float(numbers(self.ask(f"{name} = {number(level)} print({name})"))[0])
+        if not abs(told - level) <= 1e-4 * abs(level) + 1e-12:
+            raise InstrumentError(
+                f"{self.name}: a level of {level:g} was asked for, {told:g} is set", command=name
+            )
 
     @override
     def output(self, channel: str, on: bool) -> None:

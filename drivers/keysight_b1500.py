@@ -40,9 +40,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 from typing_extensions import override
 
 from rram_hil.array import Status
@@ -55,6 +56,7 @@ from rram_hil.hardware.instrument import (
     InstrumentConfig,
     Readings,
     SourceMeter,
+    SourceMeterConfig,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
@@ -159,6 +161,14 @@ class _Channel:
     on: bool = False
 
 
+class KeysightB1500Config(SourceMeterConfig):
+    """How a B1500A is reached. Its outputs that are off are open, always."""
+
+    output_off: Literal["high-impedance"] = Field(
+        default="high-impedance", description="what an output that is off does: opens its relay"
+    )
+
+
 class KeysightB1500(QueueInstrument, SourceMeter):
     """A B1500A; a channel is named by the slot of its module ("1" to "10"). `modules` tells which
     module is where.
@@ -166,6 +176,7 @@ class KeysightB1500(QueueInstrument, SourceMeter):
 
     MAKER: ClassVar[str] = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
+    Config: ClassVar[type[InstrumentConfig]] = KeysightB1500Config
     ERROR_QUERY = "ERRX?"
     ENDING = b"\r\n"
 

@@ -85,6 +85,9 @@ class _Armed:
     point_s: float
 
 
+OFF_MODES = {"normal": "NORM", "zero": "ZERO", "high-impedance": "HIZ"}
+
+
 class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
     """One or two channels "1", "2". Sweeps and lists run on the instrument and come back as one
     binary block.
@@ -140,7 +143,13 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
         self._setups, self._armed = {}, None
         self.send("*CLS", *self._off())
         each = [
-            command for c in self.channels for command in (f":OUTP{c}:ON:AUTO OFF", f":OUTP{c} OFF")
+            command
+            for c in self.channels
+            for command in (
+                f":OUTP{c}:ON:AUTO OFF",
+                f":OUTP{c}:OFF:MODE {OFF_MODES[self.output_off]}",
+                f":OUTP{c} OFF",
+            )
         ]
         self.send("*RST", *each, takes_s=2.0)
         reply = self.ask(

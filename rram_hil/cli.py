@@ -5,6 +5,7 @@ imported by the commands.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -549,6 +550,10 @@ def main(arguments: list[str] | None = None) -> None:
     130 (stopped).
     """
     given = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal in cp1252 shows "?" for what it has not; a finished run is no error for it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     debug = "--debug" in given
     if "calibrate" in given:
         add_calibrate_commands()

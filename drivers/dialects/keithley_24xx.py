@@ -16,9 +16,9 @@ from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import (
     ChannelLimits,
     Function,
-    InstrumentConfig,
     Readings,
     SourceMeter,
+    SourceMeterConfig,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
@@ -35,11 +35,12 @@ POINT_S = 5e-3
 """Allowance for what an instrument does between the conversions of a point."""
 CONVERSIONS = 6
 """Voltage and current, each with autozero's reference and zero."""
+OFF_STATES = {"normal": "NORM", "zero": "ZERO", "high-impedance": "HIMP"}
 SHORT = {Function.VOLTAGE: "VOLT", Function.CURRENT: "CURR"}
 OTHER = {Function.VOLTAGE: "CURR", Function.CURRENT: "VOLT"}
 
 
-class Keithley24xxConfig(InstrumentConfig):
+class Keithley24xxConfig(SourceMeterConfig):
     """How a single-channel Keithley source-meter is reached. `arm` selects the terminals."""
 
     terminals: Literal["front", "rear"] = Field(default="front", description="where the wires are")

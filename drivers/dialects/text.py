@@ -69,15 +69,21 @@ class TextInstrument(Instrument):
 
     @override
     def safe_off(self) -> None:
-        """All outputs off; once more on a drained link where the first try fails."""
+        """All outputs off; once more, on a link in step, where the first try fails or an output is
+        still on after it.
+        """
+        if not hasattr(self, "identity"):
+            raise LinkError(f"{self.name}: not connected; call connect() first")
         try:
             self.switch_off()
+            if self.is_off():
+                return
         except BenchError:
             if not self.dialog.link.is_open:
                 self.dialog.reopen(self.config.reconnect_s)
-            # What is under way may hold the answer back, on a link that was opened again too.
-            self.dialog.out_of_step()
-            self.switch_off()
+        # What is under way may hold the answer back, on a link that was opened again too.
+        self.dialog.out_of_step()
+        self.switch_off()
         if not self.is_off():
             raise InstrumentError(f"{self.name}: an output is still on after it was switched off")
 

@@ -43,7 +43,7 @@ from rram_hil.storage.journal import Journal
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import FloatArray
 from rram_hil.validation import refused
-from rram_hil.wire.link_keys import OF_THE_HARDWARE
+from rram_hil.wire.link_keys import OF_THE_HARDWARE, LinkKeys
 from rram_hil.wire.recording import Playback, Traffic
 
 R = TypeVar("R", bound=Result)
@@ -380,7 +380,8 @@ def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide 
     """
     settings = file.driver.settings
     if far_side is not None:
-        kept = {key: value for key, value in settings.items() if key not in OF_THE_HARDWARE}
+        real = OF_THE_HARDWARE if issubclass(kind.Config, LinkKeys) else frozenset[str]()
+        kept = {key: value for key, value in settings.items() if key not in real}
         settings = kept | far_side.settings
     try:
         config = kind.Config.model_validate(settings)

@@ -28,6 +28,7 @@ from rram_hil.errors import AbortedError, ConfigError, DataError, told_with_fram
 from rram_hil.storage.frames import Close, EndStatus, Header, Note, Resume, Stamp
 from rram_hil.storage.journal import Journal, holds_run, read_journal
 from rram_hil.storage.run_writer import write_run_file
+from rram_hil.storage.safe_files import HeldError
 from rram_hil.wire.recording import Traffic
 
 
@@ -163,7 +164,10 @@ def _steps(
                 if isinstance(error, Exception) and status == "error":
                     journal.append(Note("error", told_with_frames(error), _utc()))
                 _end(journal, status, keep)
-    _end(journal, "complete", keep)
+    try:
+        _end(journal, "complete", keep)
+    except HeldError as error:
+        watcher.note(f"done, but {error}: the run file will be written by --resume")
     return RunOutcome(path, tuple(done), setting.shared)
 
 

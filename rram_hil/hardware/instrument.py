@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -32,6 +32,9 @@ quantity.
 """
 
 
+OutputOff = Literal["normal", "zero", "high-impedance"]
+
+
 class InstrumentConfig(LinkKeys):
     """How one instrument is reached (`LinkKeys`), and which it is; base of each family's own
     settings. Unknown keys and guessing coercions are refused.
@@ -41,6 +44,18 @@ class InstrumentConfig(LinkKeys):
     model: str = Field(default="", description="model expected; empty: any of the family")
     line_hz: Annotated[float, Unit("Hz"), Field(ge=45, le=65)] = Field(
         default=50.0, description="mains, for NPLC"
+    )
+
+
+class SourceMeterConfig(InstrumentConfig):
+    """The same of a source-meter."""
+
+    output_off: OutputOff = Field(
+        default="high-impedance",
+        description=(
+            "what an output that is off does: opens its relay, holds zero volts, or what the"
+            " instrument calls normal (zero volts, little current)"
+        ),
     )
 
 
@@ -243,6 +258,14 @@ class SourceMeter(Instrument):
     """Source-measure channels. `channels` names them as the front panel does ("a", "b"; "1",
     "2").
     """
+
+    Config: ClassVar[type[InstrumentConfig]] = SourceMeterConfig
+
+    @property
+    def output_off(self) -> OutputOff:
+        """What an output that is off does, as the bench file says."""
+        config = self.config if isinstance(self.config, SourceMeterConfig) else SourceMeterConfig()
+        return config.output_off
 
     @property
     @abstractmethod

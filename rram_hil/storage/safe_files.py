@@ -208,10 +208,20 @@ def disk(what: str) -> Iterator[None]:
         raise DataError(f"{what}: {error.strerror or error}") from None
 
 
+class HeldError(DataError):
+    """Another program has the file open, which on Windows keeps it from being replaced."""
+
+
 def replace(temporary: Path, path: Path) -> None:
-    """Put a finished temporary file in the place of `path`, in one step. Raises `DataError`."""
+    """Put a finished temporary file in the place of `path`, in one step. Raises `DataError`,
+    `HeldError` where another program holds the file.
+    """
     try:
         os.replace(temporary, path)
+    except PermissionError as error:
+        raise HeldError(
+            f"{path}: cannot be replaced: {error.strerror or error}; close what has it open"
+        ) from None
     except OSError as error:
         raise DataError(
             f"{path}: cannot be replaced: {error.strerror or error}; close what has it open"

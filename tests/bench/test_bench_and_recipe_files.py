@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -318,3 +319,20 @@ def test_a_local_protocol_is_named_after_its_class(
     )
     assert recipe.steps[0].name == "Mine"
     assert protocol_class("./mine.py:Mine", tmp_path).__name__ == "Mine"
+
+
+@pytest.mark.parametrize(("name", "text"), [("bench.toml", BENCH), ("recipe.toml", RECIPE)])
+def test_files_from_windows_are_taken_or_get_help(tmp_path: Path, name: str, text: str) -> None:
+    load: Callable[[Path], Any] = load_bench_file if text is BENCH else load_recipe
+    path = tmp_path / name
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert load(path).text == text
+    path.write_text(text, encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"UTF-16.*save it as UTF-8"):
+        load(path)
+    path.write_text('operator = "C:\\data\\me"\n' + text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"single quotes: 'C:\\data\\me'"):
+        load(path)
+    path.write_bytes(text.replace("seed", "# K\u00f6ln\nseed").encode("cp1252"))
+    with pytest.raises(ConfigError, match="save it as UTF-8"):
+        load(path)

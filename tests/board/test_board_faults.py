@@ -292,3 +292,39 @@ def test_two_threads_on_one_driver_each_get_their_own_answers(bench, wire):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("fault", [*BROKEN, *HARMLESS, "left-over"])
+def test_a_fault_of_the_first_identify_is_retried(bench, fault):
+    wire = bench.driver(arm=False)
+    bench.control.inject(fault, "" if fault == "corrupt-request" else "IDENTIFY")
+    assert wire.connect().chip == "c1"
+    assert bench.control.status()["waiting_faults"] == 0
+    wire.close()
+
+
+@pytest.mark.parametrize("fault", ["disconnect-reply", "disconnect-request", "drop-request"])
+def test_no_private_error_reaches_the_user(bench, fault):
+    wire = bench.driver(arm=False, retries=0)
+    bench.control.inject(fault, "", count=200)
+    with pytest.raises(LinkError) as caught:
+        wire.connect()
+    assert type(caught.value) is LinkError
+    bench.control.clear()
+    wire.connect()
+    wire.arm()
+    bench.control.inject(fault, "", count=200)
+    for act in (
+        wire.safe_off,
+        wire.status,
+        wire.self_test,
+        lambda: wire.last_numbers(SOME),
+        lambda: wire.execute(read(SOME), 10**6),
+        lambda: wire.execute(SET, 10**6),
+    ):
+        with pytest.raises(BenchError) as caught:
+            act()
+        assert type(caught.value) in (LinkError, UnknownOutcomeError)
+    bench.control.clear()
+    wire.safe_off()
+    wire.close()

@@ -275,6 +275,14 @@ def test_another_instrument_is_refused_and_the_port_closed(
     assert not port.is_open
 
 
+def test_replies_left_over_at_connect_are_thrown_away(far: Far) -> None:
+    board = far.driver(arm=False)
+    far.control.inject("left-over", "VERSION")
+    assert board.connect().firmware == "3.2"
+    assert far.control.status()["waiting_faults"] == 0
+    far.close()
+
+
 def test_a_real_port_is_opened_with_the_boards_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
     monkeypatch.setattr(arc_one, "make_link", lambda *_, **keys: seen.update(keys) or Port())

@@ -266,6 +266,30 @@ def _output_off_is_no_reading(station: Station) -> None:
     station.make_safe()
 
 
+def _output_off_state(station: Station) -> None:
+    """Open relay or zero volts, as the bench file says; a state that the family has not is
+    refused.
+    """
+    for state in ("high-impedance", "zero"):
+        station.make_safe()
+        station.instrument.close()
+        try:
+            station.instrument = station.driver(output_off=state)
+        except ValueError:
+            say(state != "high-impedance", "an output that is off cannot be open")
+            continue
+        station.instrument.connect()
+        station.on()
+        station.instrument.output(station.channel, False)
+        driven = station.driven(station.channel)
+        say(is_quiet(driven), f"{state}: an output that is off drives {driven}")
+        say(
+            (driven.function == "off") == (state == "high-impedance"),
+            f"{state}: an output that is off is {driven}",
+        )
+    station.make_safe()
+
+
 def _configure_leaves_the_output(station: Station) -> None:
     station.on()
     instrument, channel = station.instrument, station.channel
@@ -399,6 +423,7 @@ SOURCE_METER: tuple[tuple[str, Callable[[Station], None]], ...] = (
     ("status of readings", _reading_status),
     ("never a wrong number beyond the range", _never_a_wrong_number),
     ("an output that is off is not read", _output_off_is_no_reading),
+    ("output-off state", _output_off_state),
     ("configure leaves the output as it is", _configure_leaves_the_output),
     ("sweeps and lists in one transaction", _sweeps),
     ("sweeps and lists cross ranges", _sweeps_cross_ranges),
