@@ -174,7 +174,7 @@ class Bench:
                 " that a cell may have taken meanwhile (rram-hil ledger adopt --pulses N --bench"
                 f" {self.file.path})"
             )
-        ledger.seen = 0  # until it is closed in order
+        ledger.use()
 
     def _enter_chip(self, ledger: Ledger) -> None:
         """Begin the history of a chip. Raises `DataError` where its board knows an earlier one."""

@@ -129,6 +129,12 @@ class Ledger(Closable):
         self._synced = lambda: journal.synced
         journal.repeat(self.stamp)
 
+    def use(self) -> None:
+        """The chip is used from here on: until `close` it is not known what its board has seen."""
+        if self.seen:
+            self.seen = 0
+            self._opened.settle(0)
+
     def enter(self) -> None:
         """Enter that the chip is known from here on: the ledger is then no new one."""
         self._commit(self._counts, (0, 0), charged=False)

@@ -486,6 +486,7 @@ class LedgerFile:
         if not self._is_stale:
             self.content = replace(self.content, seen=seen)
             self._mark(closed=True)
+            sync(self._fd, str(self._path))
 
 
 def _whole(fd: int) -> bytes:

@@ -450,6 +450,9 @@ def test_what_the_board_had_seen_is_known_of_a_ledger_closed_in_order_only(tmp_p
         left = path.read_bytes()
     with opened(path) as ledger:
         assert ledger.seen == 12
+        # A process that is killed without a pulse leaves what it read uncounted.
+        ledger.use()
+        assert read_ledger(path, "T1", GEOMETRY).seen == 0
     path.write_bytes(left)
     with opened(path) as ledger:
         assert ledger.seen == 0
