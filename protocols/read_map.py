@@ -69,10 +69,5 @@ class ReadMap(Protocol[MapSummary]):
             is_inside = windows.inside(map_of(cells, mean, setting.geometry))
             inside = int(is_inside.sum())
             moved_out = int((windows.accepted & here & ~is_inside).sum())
-        return MapSummary(
-            len(cells),
-            int(np.sum(~usable)),
-            *(float(q) for q in quartiles),
-            inside_windows=inside,
-            moved_out=moved_out,
-        )
+        low, median, high = (float(q) for q in quartiles)
+        return MapSummary(len(cells), int(np.sum(~usable)), low, median, high, inside, moved_out)

@@ -252,7 +252,9 @@ def _check_energy(
             value=compliance_a,
             allowed=(0.0, limits.current_a),
         )
-    current = np.float64(limits.current_a if compliance_a is None else compliance_a)
+    current: FloatArray = np.full(
+        drop.shape, limits.current_a if compliance_a is None else compliance_a
+    )
     if not bounds_current:
         # Nothing holds the current back but the cell itself.
         current = np.maximum(current, np.abs(drop) * limits.conductance_s[1])

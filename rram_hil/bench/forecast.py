@@ -275,7 +275,7 @@ def model_of(file: BenchFile, **changes: object) -> BenchFile:
     `changes` replace keys of that section.
     """
     simulation = {} if file.simulation is None else file.simulation.model_dump()
-    fresh = {"state": None, "pace": 0.0, "errors": {}}
+    fresh: dict[str, object] = {"state": None, "pace": 0.0, "errors": {}}
     return file.model_copy(
         update={
             "driver": DriverSection(name=MODEL_DRIVER),
