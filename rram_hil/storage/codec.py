@@ -293,7 +293,7 @@ def restore_fields(
     it.
     """
     start = f"{path}." if path else ""
-    wanted = field_types(cls)
+    wanted = field_types(cls)  # type: ignore[arg-type]  # a class is hashable
     try:
         values = {name: restore(value, start + name, arrays) for name, value in meta.items()}
         for name, value in values.items():
