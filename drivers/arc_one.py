@@ -887,8 +887,9 @@ class ArcOne(Driver):
                     self._send("00")
                     self._sleep(RESET_S)
                     link.drain()
-                    said = repr(self._initialised(mode, self._settings.read_v))
-                    if said == repr(CONFIRMATION):
+                    answer = self._initialised(mode, self._settings.read_v)
+                    said = repr(answer)
+                    if answer == CONFIRMATION:
                         self._in_session = mode != OFFLINE
                         return
                 except LinkError as error:

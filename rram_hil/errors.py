@@ -169,6 +169,11 @@ class ProtocolError(BenchError):
         )
 
 
+def first_line(text: str) -> str:
+    """The first line of what a library says of its own errors, empty where it says nothing."""
+    return (text.strip().splitlines() or [""])[0]
+
+
 def short(value: object, most: int = 60) -> str:
     """A value as text for one line of an error: what is long is cut."""
     try:

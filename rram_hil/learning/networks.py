@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from rram_hil.errors import ConfigError, DataError
+from rram_hil.errors import ConfigError, DataError, first_line
 from rram_hil.networks.layers import BatchNorm, Weighted
 from rram_hil.networks.network import Network
 from rram_hil.networks.pytorch.operations import product, walk
@@ -313,7 +313,7 @@ def duplicate(module: M) -> M:
         return copy.deepcopy(module)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"{type(module).__name__}: cannot be copied: {(str(error).splitlines() or [''])[0]}"
+            f"{type(module).__name__}: cannot be copied: {first_line(str(error))}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rram_hil.errors import ConfigError, DataError
+from rram_hil.errors import ConfigError, DataError, first_line
 from rram_hil.learning.data import LabelledImages
 from rram_hil.learning.networks import (
     M,
@@ -190,7 +190,7 @@ def check_fits(module: nn.Module, data: LabelledImages) -> None:
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ConfigError(
                 f"{kind}: cannot take images of shape {data.images.shape[1:]}:"
-                f" {(str(error).splitlines() or [''])[0]}"
+                f" {first_line(str(error))}"
             ) from error
     classes, labels = class_scores(module, given).shape[1], data.labels
     if labels.min() < 0 or labels.max() >= classes:

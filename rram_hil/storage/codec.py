@@ -210,7 +210,10 @@ def decode(data: bytes | memoryview) -> Record:
             )
         if at != len(data):
             raise ValueError(f"{len(data) - at} bytes more than its columns need")
-        return Record(head["kind"], head["meta"], arrays)
+        kind, meta = head["kind"], head["meta"]
+        if not isinstance(kind, str) or not isinstance(meta, dict):
+            raise ValueError("its kind is no text, or its meta no object")
+        return Record(kind, meta, arrays)
     except (struct.error, *_MISFITS) as error:
         raise DataError(f"damaged record: {error!s:.200}") from None
 
@@ -293,7 +296,7 @@ def restore_fields(
     it.
     """
     start = f"{path}." if path else ""
-    wanted = field_types(cls)
+    wanted = field_types(cls)  # type: ignore[arg-type]  # a class is hashable
     try:
         values = {name: restore(value, start + name, arrays) for name, value in meta.items()}
         for name, value in values.items():

@@ -14,7 +14,7 @@ import numpy as np
 
 
 @functools.cache
-def field_types(cls: type[Any]) -> dict[str, Any]:
+def field_types(cls: Any) -> dict[str, Any]:
     """The resolved types of the fields of a dataclass."""
     return typing.get_type_hints(cls)
 

@@ -94,7 +94,12 @@ def _frame(raw: _Raw, path: Path) -> Frame:
 def _stamp(raw: _Raw) -> Stamp | None:
     """The ledger's stamp in a frame; None in journals of earlier versions."""
     told: Any = decode(raw.payload).meta.get(_STAMP)
-    return None if told is None else Stamp(str(told[0]), int(told[1]))
+    if told is None:
+        return None
+    try:
+        return Stamp(str(told[0]), int(told[1]))
+    except (TypeError, ValueError, LookupError):
+        raise DataError(f"frame {raw.sequence}: damaged record: the ledger's stamp") from None
 
 
 def _raw_at(file: BinaryIO, offset: int) -> _Raw | None:

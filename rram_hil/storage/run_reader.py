@@ -47,7 +47,7 @@ class MapStack:
     units: str
 
 
-_DAMAGE = (
+_DAMAGE: tuple[type[Exception], ...] = (
     RuntimeError,
     LookupError,
     ValueError,
@@ -89,7 +89,7 @@ def _guarded(method: Callable[Concatenate[RunFile, P], T]) -> Callable[Concatena
     """A method of `RunFile` within `undamaged`."""
 
     @functools.wraps(method)
-    def guarded(self: RunFile, *args: P.args, **kwargs: P.kwargs) -> T:
+    def guarded(self: RunFile, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with undamaged(self.path, OSError):
             return method(self, *args, **kwargs)
 

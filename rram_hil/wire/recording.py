@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Self, get_args
 
 from rram_hil.errors import DataError, LinkError
+from rram_hil.validation import shown
 
 FORMAT = "rram-hil traffic"
 VERSION = 1
@@ -260,7 +261,7 @@ class Playback(_Seeded):
         if then is not None and then.do == "error":
             raise self._failed(link)
         if then is None or then.do != do or then.data != data:
-            raise self._differs(link, f"{do} {data!r}")
+            raise self._differs(link, f"{do} {shown(data)}")
         self._events[link].popleft()
 
     def _failed(self, link: str) -> LinkError:
@@ -276,7 +277,7 @@ class Playback(_Seeded):
             return DataError(f"{self.path}: {link}: {what} where the recording is used up")
         return DataError(
             f"{self.path}: {link}: {what} where the recording has, after {then.time_s:.6f} s,"
-            f" {then.do} {then.data!r}"
+            f" {then.do} {shown(then.data)}"
         )
 
 

@@ -22,7 +22,7 @@ from torch.nn.modules import module as modules
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils import parametrize
 
-from rram_hil.errors import BenchError, ConfigError
+from rram_hil.errors import BenchError, ConfigError, first_line
 
 _LEAVES = (
     nn.LSTM, nn.GRU, nn.RNN, nn.MultiheadAttention, nn.BatchNorm1d, nn.BatchNorm2d,
@@ -177,7 +177,7 @@ def _untraceable(
     if tracer.failed:
         path, kind = tracer.failed
         name = f"{name}: module {path} ({kind})"
-    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    first = first_line(str(error))
     return UnsupportedModuleError(
         f"{name}: its forward pass cannot be traced: {type(error).__name__}: {first}; {SEE}"
     )

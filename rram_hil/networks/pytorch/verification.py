@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rram_hil.array import drive
-from rram_hil.errors import BenchError, ConfigError, DataError
+from rram_hil.errors import BenchError, ConfigError, DataError, first_line
 from rram_hil.networks.network import Network, product, propagate
 from rram_hil.networks.pytorch.recording import SEE, Call, unfused, untouched
 
@@ -78,7 +78,7 @@ def _call(module: nn.Module, call: Call, inputs: Sequence[Tensor]) -> Any:
     except BenchError:
         raise
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(str(error)) or type(error).__name__
         raise DataError(f"{type(module).__name__}: does not take these inputs: {first}") from error
 
 
