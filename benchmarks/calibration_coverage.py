@@ -43,7 +43,7 @@ LIMITS = {
     "gate_over_v": 4.2,
     "half_select_v": 0.5,
     "read_v": 0.25,
-    "current_a": 1e-2,  # what the smallest references carry
+    "current_a": 1e-3,
     "energy_j": 1e-7,
     "width_s": 1e-5,
     "pulses_per_cell": 1000,

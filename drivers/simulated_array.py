@@ -17,7 +17,17 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from rram_hil.array import Apply, Cells, Geometry, Limits, Operation, Program, Result, check
+from rram_hil.array import (
+    Apply,
+    Cells,
+    Geometry,
+    Limits,
+    Operation,
+    Program,
+    Result,
+    check,
+    pulses_of,
+)
 from rram_hil.errors import LinkError
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
@@ -121,7 +131,11 @@ class SimulatedArray(Driver):
         return result
 
     def _bounded(self, operation: Operation) -> Operation:
-        """The operation under the limit's current where it asks for no compliance of its own."""
+        """The operation under the limit's current where it gives pulses and asks for no compliance
+        of its own. Of reads `check_limits` sees to that: a short shows as what it is.
+        """
+        if isinstance(operation, Apply) and not pulses_of(operation, self.limits).any():
+            return operation
         if isinstance(operation, Apply | Program) and operation.compliance_a is None:
             return replace(operation, compliance_a=self.limits.current_a)
         return operation

@@ -745,7 +745,14 @@ def _first_half(operation: Operation) -> Operation:
 
 
 def _bounded(operation: Operation, limits: Limits) -> Operation:
-    """The operation under the limit's current where it asks for no compliance of its own."""
+    """The operation under the limit's current where it gives pulses and asks for no compliance of
+    its own.
+    """
+    if isinstance(operation, Apply) and not any(
+        (np.abs(step.cell_v(len(operation.cells))) > limits.read_v).any()
+        for step in operation.steps
+    ):
+        return operation
     if isinstance(operation, Apply | Program) and operation.compliance_a is None:
         return replace(operation, compliance_a=limits.current_a)
     return operation

@@ -92,14 +92,14 @@ def test_what_is_beyond_a_limit_is_refused_and_gives_no_pulse(make: Make, what: 
     driver.safe_off()
 
 
-def test_a_cell_carries_no_more_than_the_limits_say(make: Make) -> None:
-    """A read without a compliance of its own stands at the limit's, and says so."""
+def test_a_pulsed_cell_carries_no_more_than_the_limits_say(make: Make) -> None:
+    """A current measured in a pulse without a compliance of its own stands at the limit's."""
     limits = LIMITS.model_copy(update={"current_a": 4e-6, "conductance_s": [0.0, 1.5e-5]})
     driver, chip = make(limits)
     driver.arm()
     chip._state.conductance_s[:] = 1e-4
     chip._state.formed[:] = True
-    result = driver.execute(Apply(ALL, (read_step(),)), 1)
+    result = driver.execute(Apply(ALL, (Step(0.6, 0.0, 3.0, 1e-6, "current"),)), 1)
     assert isinstance(result, ApplyResult)
     assert np.all(result.status == Status.COMPLIANCE)
     assert np.all(np.abs(result.current_a) <= 4.001e-6)
