@@ -443,7 +443,9 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
                 "base",
             ]
         )
-        rows = self.ask_buffers("\n".join(code), columns, f"{smu}.nvbuffer1.n", takes_s=takes_s)
+        # Of both: one that a lost line has not cleared holds earlier readings before these.
+        held = f"math.max({smu}.nvbuffer1.n, {smu}.nvbuffer2.n)"
+        rows = self.ask_buffers("\n".join(code), columns, held, takes_s=takes_s)
         if len(rows) == 0:
             raise InstrumentError(
                 f"{self.name}: the output of channel {channel} is off; nothing was measured"
