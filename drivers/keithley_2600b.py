@@ -23,6 +23,7 @@ from typing import ClassVar
 import numpy as np
 from typing_extensions import override
 
+from rram_hil.array import Status
 from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.abilities import ScriptedSourceMeter
 from rram_hil.hardware.instrument import (
@@ -357,7 +358,7 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
         ramp = (
             f"smu{channel}.trigger.source.linear{kind}({number(start)}, {number(stop)}, {points})"
         )
-        return self._staircase(channel, points, [ramp])
+        return self._staircase(channel, np.linspace(start, stop, points), [ramp])
 
     @override
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
@@ -375,13 +376,15 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
         kind = self._forces(channel)
         return self._staircase(
             channel,
-            levels.size,
+            levels,
             ["local levels = {", *lines, "}", f"smu{channel}.trigger.source.list{kind}(levels)"],
         )
 
-    def _staircase(self, channel: str, points: int, levels: list[str]) -> Readings:
-        """Run a sweep in the trigger model; its idle level, to which it returns, is zero."""
-        setup = self._setup(channel)
+    def _staircase(self, channel: str, asked: FloatArray, levels: list[str]) -> Readings:
+        """Run a sweep in the trigger model; its idle level, to which it returns, is zero. Raises
+        `InstrumentError` where it forced other levels: a line of the script was lost.
+        """
+        setup, points = self._setup(channel), asked.size
         smu = f"smu{channel}"
         trigger = f"{smu}.trigger"
         code = [
@@ -405,9 +408,18 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
             f"{trigger}.initiate()",
             "waitcomplete()",
         ]
-        return self._readings(
+        readings = self._readings(
             channel, points, code, points * (setup.settle_s + setup.aperture_s + OVERHEAD_S)
         )
+        of_volts = setup.function is Function.VOLTAGE
+        forced, offset = (readings.volts, 5e-3) if of_volts else (readings.amps, 1e-7)
+        wrong = np.abs(forced - asked) > 0.05 * np.max(np.abs(asked)) + offset
+        if np.any(wrong & (readings.status == Status.OK)):
+            raise InstrumentError(
+                f"{self.name}: channel {channel} forced other levels than it was asked for",
+                command="sweep",
+            )
+        return readings
 
     def _readings(self, channel: str, points: int, take: list[str], takes_s: float) -> Readings:
         """Run code that fills both buffers, if the output is on, and fetch them: one transaction.
@@ -443,7 +455,9 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
                 "base",
             ]
         )
-        rows = self.ask_buffers("\n".join(code), columns, f"{smu}.nvbuffer1.n", takes_s=takes_s)
+        # Of both: one that a lost line has not cleared holds earlier readings before these.
+        held = f"math.max({smu}.nvbuffer1.n, {smu}.nvbuffer2.n)"
+        rows = self.ask_buffers("\n".join(code), columns, held, takes_s=takes_s)
         if len(rows) == 0:
             raise InstrumentError(
                 f"{self.name}: the output of channel {channel} is off; nothing was measured"
