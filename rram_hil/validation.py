@@ -126,7 +126,9 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:  # a zero byte in the path
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigError(f"{path}: written as UTF-16, as PowerShell's `>` does; save it as UTF-8")
+        raise ConfigError(
+            f"{path}: cannot be read: it is UTF-16, as PowerShell's `>` does; save it as UTF-8"
+        )
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
