@@ -680,6 +680,8 @@ class SimulatedChip:
         """What input vectors do to the block's cells where their volts can act at all: SL at the
         input's volts, BL at virtual ground.
         """
+        if operation.read_v <= self.acts_from_v:  # no input can be stronger
+            return
         top = (1 << (operation.input_bits - 1)) - 1
         volts = operation.inputs[share].astype(np.float64) * (operation.read_v / top)
         timing = self.simulation.timing
