@@ -8,17 +8,16 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Mapping as Table
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, fx, nn
 
 from rram_hil.array import Multiply, Result, drive
 from rram_hil.errors import ConfigError
-from rram_hil.networks.inference import Counts, Encoding, calibrate_on, compute
-from rram_hil.networks.mapping import LayerWords, Mapping, Missing
+from rram_hil.networks.inference import CalibrationOptions, Counts, Encoding, calibrate_on, compute
+from rram_hil.networks.mapping import LayerWords, Mapping
 from rram_hil.networks.network import Float32, Network
 from rram_hil.networks.pytorch.recording import Call, Slot
 from rram_hil.networks.pytorch.tracing import trace
@@ -65,15 +64,8 @@ def calibrate_module(
     mapping: Mapping,
     images: Tensor | Sequence[Tensor],
     *,
-    map_s: ArrayLike | None = None,
-    words: Table[str, LayerWords] | None = None,
-    missing: Missing = "target",
-    input_bits: int = 8,
-    input_percentile: float = 100.0,
-    read_v: float = 0.2,
-    wl_v: float = 3.0,
-    margin: float = 1.25,
     allow_digital: Collection[str] = (),
+    **options: Unpack[CalibrationOptions],
 ) -> Encoding:
     """`inference.calibrate` for any torch module: input steps and ADC full scales from a batch of
     training `images`, or from one batch of each of its inputs.
@@ -82,11 +74,7 @@ def calibrate_module(
     call, tensors = Call.of(inputs, {})
     network = _network(module, mapping, call, allow_digital)
     verify(module, network, call, tensors)
-    return calibrate_on(
-        network, mapping, [array_of(x) for x in tensors], map_s=map_s, words=words, missing=missing,
-        input_bits=input_bits, input_percentile=input_percentile, read_v=read_v, wl_v=wl_v,
-        margin=margin,
-    )  # fmt: skip
+    return calibrate_on(network, mapping, [array_of(x) for x in tensors], **options)
 
 
 def _network(

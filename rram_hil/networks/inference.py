@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -474,13 +474,18 @@ def multiply_from_map(
     An ADC code is the column current over full scale / (2**(adc_bits - 1) - 1), rounded and
     clipped: no noise, no wires.
     """
-    place = (
+    place = _place(operation)
+    matrix = _codes_of_inputs(operation, conductance_s[place], adc_bits)
+    return _multiply_codes(operation, matrix, adc_bits, None if words is None else words[place])
+
+
+def _place(operation: Multiply) -> tuple[int, slice, slice]:
+    """Index of the cells of a multiply into a map of the chip."""
+    return (
         operation.tile,
         slice(operation.row, operation.row + operation.rows),
         slice(operation.column, operation.column + operation.columns),
     )
-    matrix = _codes_of_inputs(operation, conductance_s[place], adc_bits)
-    return _multiply_codes(operation, matrix, adc_bits, None if words is None else words[place])
 
 
 def _codes_of_inputs(
@@ -554,14 +559,10 @@ class StoredMap:
         self._matrices: dict[tuple[object, ...], NDArray[np.float32]] = {}
 
     def _multiply(self, operation: Multiply) -> MultiplyResult:
-        place = (
-            operation.tile,
-            slice(operation.row, operation.row + operation.rows),
-            slice(operation.column, operation.column + operation.columns),
-        )
+        place = _place(operation)
         # The same blocks come again for every few vectors.
-        rest = (operation.input_bits, operation.read_v, operation.full_scale_a)
-        key = (*place[:1], place[1].start, place[1].stop, place[2].start, place[2].stop, *rest)
+        where = (operation.tile, operation.row, operation.rows, operation.column, operation.columns)
+        key = (*where, operation.input_bits, operation.read_v, operation.full_scale_a)
         matrix = self._matrices.get(key)
         if matrix is None:
             matrix = _codes_of_inputs(operation, self._conductance_s[place], self._adc_bits)
@@ -608,8 +609,8 @@ def _input_steps(
     steps: dict[str, NDArray[np.float64]] = {}
 
     def multiply(layer: Weighted, values: Float32) -> Float32:
-        name, groups = layer.weight_name, 1 if isinstance(layer, Linear) else layer.groups
-        parts = np.split(values, groups, axis=1) if groups > 1 else [values]
+        name = layer.weight_name
+        parts = np.split(values, layer.groups, axis=1) if layer.groups > 1 else [values]
         found = np.array([input_step(part, input_bits, percentile) for part in parts])
         steps[name] = np.maximum(found, steps.get(name, found))
         return product(layer, network.weights[name], values)
@@ -638,32 +639,27 @@ def effective_network(
     return _with_words(held, words)
 
 
+class CalibrationOptions(TypedDict, total=False):
+    """How `calibrate` looks at an array; `calibrate_on` has the defaults."""
+
+    map_s: ArrayLike | None
+    words: Table[str, LayerWords] | None
+    missing: Missing
+    input_bits: int
+    input_percentile: float
+    read_v: float
+    wl_v: float
+    margin: float
+
+
 def calibrate(
     network: Network,
     mapping: Mapping,
     images: ArrayLike,
-    *,
-    map_s: ArrayLike | None = None,
-    words: Table[str, LayerWords] | None = None,
-    missing: Missing = "target",
-    input_bits: int = 8,
-    input_percentile: float = 100.0,
-    read_v: float = 0.2,
-    wl_v: float = 3.0,
-    margin: float = 1.25,
+    **options: Unpack[CalibrationOptions],
 ) -> Encoding:
-    """Input steps and ADC full scales from training `images`, walked through the array as `map_s`
-    and `words` say it is.
-
-    `map_s` is a measured map (S), by default the targets; `missing` is for its gaps, see
-    `Mapping.fill`. The full scale of a block, or of a group's part of it, is the largest column
-    current that its inputs cause, times `margin`.
-    """
-    return calibrate_on(
-        network, mapping, (_some(images),), map_s=map_s, words=words, missing=missing,
-        input_bits=input_bits, input_percentile=input_percentile, read_v=read_v, wl_v=wl_v,
-        margin=margin,
-    )  # fmt: skip
+    """Input steps and ADC full scales from training `images`, as `calibrate_on` finds them."""
+    return calibrate_on(network, mapping, (_some(images),), **options)
 
 
 def calibrate_on(
@@ -680,8 +676,12 @@ def calibrate_on(
     wl_v: float = 3.0,
     margin: float = 1.25,
 ) -> Encoding:
-    """`calibrate` for a network of any number of `inputs`; weights that are not mapped are left
-    out.
+    """Input steps and ADC full scales from training `inputs`, an array for each input of the
+    network, walked through the array as `map_s` and `words` say it is.
+
+    `map_s` is a measured map (S), by default the targets; `missing` is for its gaps, see
+    `Mapping.fill`. The full scale of a block, or of a group's part of it, is the largest column
+    current that its inputs cause, times `margin`. Weights that are not mapped are left out.
     """
     if any(np.size(given) == 0 for given in inputs):
         raise DataError("calibration: no images")
@@ -717,8 +717,7 @@ def _full_scales(
 
     At least 1 nA, so that a piece whose inputs are all zero has one.
     """
-    groups = 1 if isinstance(layer, Linear) else layer.groups
-    pieces = on_array.pieces(groups)
+    pieces = on_array.pieces(layer.groups)
     peaks = np.zeros(len(pieces))
     matrices = [conductance_s[p.block.place].astype(np.float32).T for p in pieces]
     for group, vectors in _vectors(layer, codes):

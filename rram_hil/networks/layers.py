@@ -50,11 +50,6 @@ class _Weighted(_Layer):
         """Name of the weight, under which it is on the array."""
         return self.weight or self.name
 
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the weight."""
-        raise NotImplementedError
-
 
 class Linear(_Weighted):
     """outputs = weight (outputs, inputs) times the last dimension of the input, plus a bias where
@@ -69,6 +64,11 @@ class Linear(_Weighted):
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the weight."""
         return (self.outputs, self.inputs)
+
+    @property
+    def groups(self) -> int:
+        """Its inputs are one group, as those of a convolution may be several."""
+        return 1
 
     @property
     def taken(self) -> slice:
@@ -276,9 +276,14 @@ class BatchNorm(_Layer):
     tensors: Name | None = None
     """The prefix of the tensors' names where it is not the layer's own name."""
 
+    @property
+    def prefix(self) -> str:
+        """What the names of its tensors begin with."""
+        return self.tensors or self.name
+
     def tensor(self, what: str) -> str:
         """Name of one of its tensors."""
-        return f"{self.tensors or self.name}.{what}"
+        return f"{self.prefix}.{what}"
 
 
 class LayerNorm(_Layer):
@@ -534,3 +539,12 @@ LAYERS: TypeAdapter[tuple[Layer, ...]] = TypeAdapter(
     tuple[Annotated[Layer, Field(discriminator="kind")], ...],
     config=ConfigDict(ser_json_inf_nan="constants"),  # a mask may hide by an infinity
 )
+
+
+def products_of(layer: Layer) -> tuple[Weighted, ...]:
+    """The products that a layer makes with weights: itself, those of a recurrent network, or
+    none.
+    """
+    if isinstance(layer, Recurrent):
+        return layer.products
+    return (layer,) if isinstance(layer, Linear | Conv1d | Conv2d) else ()

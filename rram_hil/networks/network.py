@@ -34,10 +34,10 @@ from rram_hil.networks.layers import (
     LayerNorm,
     Linear,
     MaxPool2d,
-    Recurrent,
     ReLU,
     Tanh,
     Weighted,
+    products_of,
 )
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Network:
                         f"network: layer {layer.name!r} takes {name!r}, which is no layer before it"
                     )
             seen.add(layer.name)
-        for name in _names_in(self.result):
+        for name in names_in(self.result):
             if name not in seen:
                 raise ConfigError(f"network: its result {name!r} is none of its layers")
 
@@ -180,12 +180,9 @@ class Network:
     def products(self) -> dict[str, Weighted]:
         """The products that go to the array by the weight's name, in order of first use."""
         found: dict[str, Weighted] = {}
-        for layer in self.layers:
-            if isinstance(layer, Recurrent):
-                for product_layer in () if layer.digital else layer.products:
-                    found.setdefault(product_layer.name, product_layer)
-            elif isinstance(layer, Linear | Conv1d | Conv2d) and not layer.digital:
-                found.setdefault(layer.weight_name, layer)
+        for own in (own for layer in self.layers for own in products_of(layer)):
+            if not own.digital:
+                found.setdefault(own.weight_name, own)
         return found
 
     @property
@@ -275,7 +272,7 @@ class Network:
         last |= dict.fromkeys(self._inputs, 0)
         for number, (layer, of) in enumerate(zip(self.layers, taken, strict=True)):
             last |= dict.fromkeys((*of, *uses(layer)), number)
-        kept = _names_in(self.result) or [names[-1]]
+        kept = names_in(self.result) or [names[-1]]
         freed: dict[int, list[str]] = {}
         for name, number in last.items():
             if name not in kept:
@@ -297,14 +294,14 @@ def _of_shape(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
     return array
 
 
-def _names_in(result: Result) -> list[str]:
+def names_in(result: Result) -> list[str]:
     """Names of the layers in a result."""
     if isinstance(result, str):
         return [result]
     if isinstance(result, dict):
         result = tuple(result.values())
     if isinstance(result, tuple | list):
-        return [name for part in result for name in _names_in(part)]
+        return [name for part in result for name in names_in(part)]
     return []
 
 
@@ -318,11 +315,7 @@ def _tensors_of(layer: Layer) -> list[str]:
         case BatchNorm():
             own = ("weight", "bias") if layer.affine else ()
             return [layer.tensor(what) for what in ("running_mean", "running_var", *own)]
-        case Linear() | Conv1d() | Conv2d() if layer.digital:
-            return [f"{layer.weight_name}.weight"]
-        case Recurrent() if layer.digital:
-            return [f"{product_layer.name}.weight" for product_layer in layer.products]
-    return []
+    return [f"{own.weight_name}.weight" for own in products_of(layer) if own.digital]
 
 
 def propagate(

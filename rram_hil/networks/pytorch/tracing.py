@@ -1,7 +1,7 @@
 """From a torch module to a `Network`: what its forward pass really does, as torch.fx records it.
 
 Everything is traced down to functions of tensors, so that it makes no difference how modules are
-nested, shared or subclassed; `functions` says what each function becomes. What cannot be traced or
+nested, shared or subclassed; `converters` says what each function becomes. What cannot be traced or
 has no kind of layer is refused by name. docs/networks.md is the list for users.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,6 +20,7 @@ from rram_hil.networks.evaluation import uses
 from rram_hil.networks.layers import (
     INPUT,
     Arithmetic,
+    BatchNorm,
     Chunk,
     Concat,
     Constant,
@@ -32,7 +33,6 @@ from rram_hil.networks.layers import (
     Linear,
     Narrow,
     Permute,
-    Recurrent,
     Repeat,
     Reshape,
     Select,
@@ -41,6 +41,7 @@ from rram_hil.networks.layers import (
     Unflatten,
     Unsqueeze,
     Where,
+    products_of,
 )
 from rram_hil.networks.network import Network
 from rram_hil.networks.network_file import allowed_digital
@@ -54,6 +55,9 @@ from rram_hil.networks.pytorch.recording import (
     record,
 )
 
+Kept = Literal["weight", "bias"]
+OF_A_WEIGHT: tuple[Kept, ...] = ("weight", "bias")
+"""What the module may hold for one weight of the array."""
 _MOST_INPUTS = 6
 _SHOW = (
     Chunk, Concat, Expand, Flatten, Index, Narrow, Permute, Repeat, Reshape, Select, Squeeze,
@@ -164,7 +168,7 @@ def trace(
         return _of_network(module, count)
     recording = record(module, inputs, training)
     with torch.no_grad():
-        conversion = _Conversion(module, recording, training, allow_digital, separator)
+        conversion = Conversion(module, recording, training, allow_digital, separator)
         return conversion.traced(count)
 
 
@@ -184,8 +188,8 @@ def path_of(node: fx.Node) -> tuple[str, Any]:
     return path.removeprefix("inner").removeprefix("."), kind
 
 
-class _Conversion:
-    """One graph of torch.fx on its way to being a network. `functions` works with it."""
+class Conversion:
+    """One graph of torch.fx on its way to being a network. `converters` work with it."""
 
     def __init__(
         self,
@@ -223,7 +227,7 @@ class _Conversion:
 
     def traced(self, inputs: int) -> Traced:
         """The network of the whole graph."""
-        from rram_hil.networks.pytorch.functions import converted
+        from rram_hil.networks.pytorch.converters import converted
 
         result: Any = None
         names = iter((INPUT, *(f"{INPUT}_{k}" for k in range(1, inputs))))
@@ -361,7 +365,7 @@ class _Conversion:
         path, kind = path_of(self._node)
         if self._node.op == "call_module":
             return self.module_path() or "module"
-        own = self._function_name()
+        own = self._function_name().strip("_")
         is_plain = isinstance(kind, type) and kind.__module__.startswith("torch.nn.modules")
         if path and is_plain and not issubclass(kind, nn.Sequential):
             return path
@@ -370,9 +374,9 @@ class _Conversion:
     def _function_name(self) -> str:
         """The name of the function or method of the node at hand."""
         target = self._node.target
-        name = target if isinstance(target, str) else getattr(target, "__name__", "fn")
+        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
         # torch chooses between some functions by an inner one that is called so.
-        return (self._node.name if name == "fn" else name).strip("_")
+        return self._node.name if name == "fn" else name
 
     def label(self, path: str) -> str:
         """A path in the module as the name of a layer; what is digital has a mark in files."""
@@ -399,7 +403,7 @@ class _Conversion:
         """A product with a weight of the module, and its bias."""
         name = self.register(weight)
         digital = self.is_allowed(name, weight)
-        self.keep_weight(name, weight, digital)
+        self.keep(name, "weight", weight, digital)
         biased, rest = self._bias(name, bias, digital, len(weight.tensor))
         layer_name = self._unique(name)
         layer = kind(
@@ -429,25 +433,22 @@ class _Conversion:
         key = f"{name}.bias"
         known = self._tensors.get(key) if digital else self._biases.get(name)
         if known is None and key not in self._sources:
-            self.keep_bias(name, bias, digital)
+            self.keep(name, "bias", bias, digital)
             self._keep.append(bias.tensor)
             return True, None
         is_same = known is not None and _are_one(known, bias.tensor)
         return (True, None) if is_same else (False, bias)
 
-    def register(self, weight: Const, name: str | None = None) -> str:
+    def register(self, weight: Const) -> str:
         """The name of a weight: that of its parameter, or of the module that computes it."""
         source = weight.source
         key = (weight.tensor.data_ptr(), bool(source and source.transposed))
         if key in self._named and self._weights_like(self._named[key], weight):
             return self._named[key]
-        if name is None:
-            name = weight.label or self._path()
-            if source is not None and source.transposed and self._is_named(name):
-                name += ".T"
-            for end in (".weight", "_weight"):
-                name = name.removesuffix(end)
-            name = self.label(name)
+        name = weight.label or self._path()
+        if source is not None and source.transposed and self._is_named(name):
+            name += ".T"
+        name = self.label(name.removesuffix(".weight").removesuffix("_weight"))
         while name in self._named.values() and not self._weights_like(name, weight):
             name += "'"
         self._named[key] = name
@@ -464,21 +465,13 @@ class _Conversion:
         known = self._weights.get(name, self._tensors.get(f"{name}.weight"))
         return known is not None and _are_one(known, weight.tensor)
 
-    def keep_weight(self, name: str, weight: Const, digital: bool) -> None:
-        """Keep a weight for the network."""
+    def keep(self, name: str, what: Kept, const: Const, digital: bool) -> None:
+        """Keep a weight for the network, or the bias of one."""
         if digital:
-            self._tensors[f"{name}.weight"] = weight.tensor
+            self._tensors[f"{name}.{what}"] = const.tensor
         else:
-            self._weights[name] = weight.tensor
-        self._sources[f"{name}.weight"] = weight.source
-
-    def keep_bias(self, name: str, bias: Const, digital: bool) -> None:
-        """Keep the bias of a weight for the network."""
-        if digital:
-            self._tensors[f"{name}.bias"] = bias.tensor
-        else:
-            self._biases[name] = bias.tensor
-        self._sources[f"{name}.bias"] = bias.source
+            (self._weights if what == "weight" else self._biases)[name] = const.tensor
+        self._sources[f"{name}.{what}"] = const.source
 
     def is_allowed(self, name: str, weight: Const) -> bool:
         """Whether a weight may stay digital."""
@@ -527,12 +520,9 @@ class _Conversion:
     def refusal(self, why: str) -> UnsupportedModuleError:
         """The error for the node at hand."""
         path, _ = path_of(self._node)
-        what = self._node.target
-        label = what if isinstance(what, str) else getattr(what, "__name__", str(what))
-        if label == "fn":
-            label = self._node.name
+        label = self._function_name()
         if self._node.op in ("call_module", "get_attr"):
-            label = str(label).removeprefix("inner").removeprefix(".")
+            label = self.module_path()
             child = dict(self.module.named_modules()).get(label)
             label = f"{label} ({type(child).__name__})"
             path = ""
@@ -574,17 +564,7 @@ class _Conversion:
     def _network(self, inputs: int, result: Any) -> Traced:
         layers = _needed(self.layers, result)
         wanted = {tensor for layer in layers for tensor in _held(layer, self._tensors)}
-        products = {
-            name
-            for layer in layers
-            for name in (
-                [p.name for p in layer.products]
-                if isinstance(layer, Recurrent)
-                else [layer.weight_name]
-                if isinstance(layer, Linear | Conv1d | Conv2d)
-                else []
-            )
-        }
+        products = {own.weight_name for layer in layers for own in products_of(layer)}
         layers = [_plainer(layer, self._biases) for layer in layers]
         simple = result if not layers or result != layers[-1].name else None
         network = Network(
@@ -608,18 +588,18 @@ def _are_one(one: Tensor, other: Tensor) -> bool:
     )
 
 
+_DIGITAL = ("tensor", *OF_A_WEIGHT)
+"""Fields of layers that name digital tensors."""
+
+
 def _held(layer: Layer, tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the digital tensors of a layer."""
-    if isinstance(layer, Linear | Conv1d | Conv2d):
-        prefixes = [layer.weight_name] if layer.digital else []
-    elif isinstance(layer, Recurrent):
-        prefixes = [p.name for p in layer.products] if layer.digital else []
-    else:
-        names = [getattr(layer, key, None) for key in ("tensor", "weight", "bias")]
-        prefix = getattr(layer, "tensors", None) or layer.name
-        own = [n for n in tensors if layer.kind == "batch_norm" and n.rpartition(".")[0] == prefix]
-        return [n for n in names if isinstance(n, str)] + own
-    return [n for p in prefixes for n in (f"{p}.weight", f"{p}.bias") if n in tensors]
+    if isinstance(layer, BatchNorm):
+        return [name for name in tensors if name.rpartition(".")[0] == layer.prefix]
+    if made := products_of(layer):
+        names = [f"{own.weight_name}.{k}" for own in made if own.digital for k in OF_A_WEIGHT]
+        return [name for name in names if name in tensors]
+    return [n for n in (getattr(layer, k, None) for k in _DIGITAL) if isinstance(n, str)]
 
 
 def _array(tensor: Tensor) -> Any:
@@ -632,9 +612,9 @@ def _array(tensor: Tensor) -> Any:
 
 def _plainer(layer: Layer, biases: Mapping[str, Tensor]) -> Layer:
     """Without `biased` where there is no bias that could be added."""
-    if isinstance(layer, Linear | Conv1d | Conv2d) and layer.weight_name not in biases:
-        return layer.model_copy(update={"biased": True}) if not layer.digital else layer
-    return layer
+    if not isinstance(layer, Linear | Conv1d | Conv2d) or layer.digital:
+        return layer
+    return layer if layer.weight_name in biases else layer.model_copy(update={"biased": True})
 
 
 def _chained(layers: list[Layer]) -> tuple[Layer, ...]:
