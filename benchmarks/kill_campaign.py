@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from small_bench import PULSES, bench_toml
 
 from rram_hil.array import Cells
 from rram_hil.bench import bench as bench_module
@@ -48,42 +49,7 @@ ROWS, COLUMNS = 6, 6
 BUDGET = 15
 REFUSED, FAILED = 3, 1
 OTHERWISE = "a run ended otherwise than complete, or refused for its lost end"
-BENCH = f"""\
-[chip]
-id = "c1"
-tiles = 1
-rows = {ROWS}
-columns = {COLUMNS}
-cell = "1T1R"
-
-[driver]
-name = "simulated-array"
-
-[limits]
-bl_v = 4.0
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.0
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.25
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 100000
-
-[simulation]
-device = "paper"
-state = "chip.state"
-"""
-PULSES = """\
-set.width_s = 1e-7
-set.amplitude_v = { start_v = 2.0, stop_v = 2.0 }
-set.gate_v = { start_v = 2.0, stop_v = 3.0, step_v = 0.1 }
-reset.width_s = 2e-7
-reset.amplitude_v = { start_v = 1.0, stop_v = 2.5, step_v = 0.1 }
-reset.gate_v = { start_v = 3.5, stop_v = 3.5 }
-"""
+BENCH = bench_toml("c1", ROWS, COLUMNS, 100_000)
 RECIPE = f"""\
 [[step]]
 protocol = "one-shot"

@@ -30,20 +30,20 @@ def ledger_path(file: BenchFile) -> Path:
     if file.chip.ledger:
         return file.folder / file.chip.ledger
     if file.simulation is None:
-        return shared_folder(file.chip.id) / _name(file)
+        return shared_folder(file.chip.id) / _name(file.chip.id)
     state = file.simulation.model_dump().get("state")
-    return (file.folder if state is None else (file.folder / state).parent) / _name(file)
+    return (file.folder if state is None else (file.folder / state).parent) / _name(file.chip.id)
 
 
 def found_ledger(file: BenchFile) -> Path:
     """`ledger_path`, or the ledger beside the bench file that is still to be taken over."""
-    path, beside = ledger_path(file), file.folder / _name(file)
+    path, beside = ledger_path(file), file.folder / _name(file.chip.id)
     is_beside = not file.chip.ledger and not path.exists() and beside.exists()
     return beside if is_beside else path
 
 
-def _name(file: BenchFile) -> str:
-    return f"{file.chip.id}.ledger.npy"
+def _name(chip_id: str) -> str:
+    return f"{chip_id}.ledger.npy"
 
 
 def shared_folder(chip_id: str) -> Path:
@@ -53,7 +53,7 @@ def shared_folder(chip_id: str) -> Path:
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named)
     folders = _machine_folder(), _user_folder()
-    holding = [f for f in folders if (f / f"{chip_id}.ledger.npy").exists()]
+    holding = [f for f in folders if (f / _name(chip_id)).exists()]
     if len(holding) > 1:
         raise DataError(
             f"chip {chip_id} has two ledgers, in {folders[0]} and {folders[1]}: make one of them"
@@ -93,7 +93,7 @@ def ready_ledger(file: BenchFile) -> tuple[Path, str]:
                 f"the ledger of chip {file.chip.id} lies in this user's folder ({path}), for"
                 f" {_machine_folder()} cannot be written: other users of this machine count apart"
             )
-    beside = file.folder / _name(file)
+    beside = file.folder / _name(file.chip.id)
     if beside.exists() and not path.exists():
         remarks.append(_take_over(file, beside, path))
     elif beside.exists() and not beside.samefile(path):

@@ -115,7 +115,7 @@ class _Look:
         m = operation.measurements
         self.none_of(result.reads > m, cells, "{} readings, but its steps take {}", result.reads, m)
         if not self.is_cut:
-            least = _least_pulses(operation, result.status, self.limits)
+            least = _least_pulses(operation, result.status, most, self.limits)
             self.none_of(told < least, cells, "{} pulses, but its steps gave {}", told, least)
         self._readings(operation, result)
 
@@ -228,12 +228,13 @@ class _Look:
                 raise self.no(f"a sum of words beyond {reach}")
 
 
-def _least_pulses(operation: Apply, status: StatusArray, limits: Limits) -> IntArray:
+def _least_pulses(
+    operation: Apply, status: StatusArray, most: IntArray, limits: Limits
+) -> IntArray:
     """Pulses that each cell has taken at least by its last measurement that ran; without a stop
-    condition and with all measured, every one.
+    condition and with all measured, every one: `most`.
     """
     n, m = status.shape
-    most = pulses_of(operation, limits)
     if m == 0 or n == 0:
         return most
     above = [~(np.abs(s.cell_v(n)) <= limits.read_v) for s in operation.steps]

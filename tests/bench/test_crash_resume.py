@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_bench import PULSES, bench_toml
 
 from rram_hil.bench.bench import Bench
 from rram_hil.protocols.forming import Forming
@@ -22,34 +23,6 @@ from rram_hil.storage.run_reader import read_run
 LIVES = Path(__file__).parents[1] / "helpers" / "crash_lives.py"
 ROWS, COLUMNS = 6, 6
 BUDGET = 15
-BENCH = """\
-[chip]
-id = "c1"
-tiles = 1
-rows = {rows}
-columns = {columns}
-cell = "1T1R"
-
-[driver]
-name = "{driver}"
-
-[limits]
-bl_v = 4.0
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.0
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.25
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 400
-
-[simulation]
-device = "paper"
-state = "chip.state"
-"""
 RECIPE = f"""\
 [[step]]
 protocol = "one-shot"
@@ -60,13 +33,7 @@ set.gate = {{ volts_v = [2.0, 3.0], conductance_s = [10e-6, 100e-6] }}
 protocol = "write-verify"
 targets.map = "bottom.npy"
 max_pulses = {BUDGET}
-set.width_s = 1e-7
-set.amplitude_v = {{ start_v = 2.0, stop_v = 2.0 }}
-set.gate_v = {{ start_v = 2.0, stop_v = 3.0, step_v = 0.1 }}
-reset.width_s = 2e-7
-reset.amplitude_v = {{ start_v = 1.0, stop_v = 2.5, step_v = 0.1 }}
-reset.gate_v = {{ start_v = 3.5, stop_v = 3.5 }}
-
+{PULSES}
 [[step]]
 protocol = "read-map"
 """
@@ -93,7 +60,7 @@ class Bed:
     def __init__(self, base: Path, driver: str) -> None:
         self.prepared, self.base = base / "prepared", base
         self.prepared.mkdir()
-        text = BENCH.format(rows=ROWS, columns=COLUMNS, driver=driver)
+        text = bench_toml("c1", ROWS, COLUMNS, 400, driver=f'name = "{driver}"')
         (self.prepared / "bench.toml").write_text(
             text.replace(driver, "simulated-array"), encoding="utf-8"
         )

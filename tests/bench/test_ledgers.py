@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_bench import bench_toml
 
 from rram_hil import cli
 from rram_hil.array import Cells, pulse
@@ -28,30 +29,9 @@ from rram_hil.storage import ledger_file
 from rram_hil.storage.ledger import Ledger
 from rram_hil.storage.run_reader import read_run
 
-LIMITS = """
-[limits]
-bl_v = 4.0
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.0
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.25
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 40
-"""
-CHIP = """
-[chip]
-id = "lot7-die12"
-tiles = 1
-rows = 4
-columns = 4
-cell = "1T1R"
-"""
-REAL = f'{CHIP}\n[driver]\nname = "test-chip-board"\nport = "socket://nowhere:1"\n{LIMITS}'
-SIMULATED = f'{CHIP}\n[driver]\nname = "simulated-array"\n{LIMITS}'
+BOARD = 'name = "test-chip-board"\nport = "socket://nowhere:1"'
+REAL = bench_toml("lot7-die12", 4, 4, 40, driver=BOARD, simulation=None)
+SIMULATED = bench_toml("lot7-die12", 4, 4, 40, simulation=None)
 RECIPE = '[[step]]\nprotocol = "forming"\n\n[[step]]\nprotocol = "read-map"\n'
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from small_bench import bench_toml
 
 from rram_hil.array import Cells, Geometry, Operation, Result, pulse, read
 from rram_hil.bench import bench as bench_module
@@ -37,34 +38,7 @@ from rram_hil.storage.codec import operation_record
 from rram_hil.storage.frames import Failed, Header, Intent, Resume
 from rram_hil.storage.journal import Journal, read_journal
 
-BENCH = """
-[chip]
-id = "c1"
-tiles = 1
-rows = 4
-columns = 4
-cell = "1T1R"
-
-[driver]
-name = "simulated-array"
-
-[limits]
-bl_v = 4.0
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.0
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.25
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 2000
-
-[simulation]
-device = "paper"
-state = "c1.state"
-"""
+BENCH = bench_toml("c1", 4, 4, 2000, simulation='device = "paper"\nstate = "c1.state"')
 RECIPE = """
 [[step]]
 protocol = "forming"

@@ -8,38 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from small_bench import bench_toml
 
 from rram_hil.cli import main
 
-BENCH = """\
-[chip]
-id = "c1"
-tiles = 1
-rows = 16
-columns = 16
-cell = "1T1R"
-
-[driver]
-name = "simulated-array"
-
-[limits]
-bl_v = 4.0
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.0
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.25
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 100
-
-[simulation]
-device = "hfo2"
-seed = 1
-state = "c1.state"
-"""
+SIMULATION = 'device = "hfo2"\nseed = 1\nstate = "c1.state"'
+BENCH = bench_toml("c1", 16, 16, 100, simulation=SIMULATION)
 RECIPE = """\
 title = "try"
 
