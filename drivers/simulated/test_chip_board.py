@@ -140,6 +140,9 @@ class HostLink(Protocol):
     def drop(self) -> None:
         """Break the connection, if the link knows connections."""
 
+    def close(self) -> None:
+        """Be gone for good."""
+
 
 class SocketLink(HostLink):
     """One host at a time on 127.0.0.1; the next is taken when the last has gone."""
@@ -186,6 +189,12 @@ class SocketLink(HostLink):
             with contextlib.suppress(OSError):
                 host.shutdown(socket.SHUT_RDWR)
 
+    @override
+    def close(self) -> None:
+        self._listener.close()
+        if self._host is not None:
+            self._host.close()
+
 
 class PtyLink(HostLink):
     """A pseudo-terminal, on systems that have them; it cannot be dropped, like a UART."""
@@ -223,6 +232,11 @@ class PtyLink(HostLink):
     @override
     def drop(self) -> None:
         """A UART knows no connections."""
+
+    @override
+    def close(self) -> None:
+        os.close(self._board)
+        os.close(self._host)
 
 
 @dataclass(eq=False)
@@ -273,6 +287,7 @@ class Board(FarSide):
         self._work_list: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._executions = 0
         self._boot = 0
+        self._is_closed = threading.Event()
         self._boot_up()
         threading.Thread(target=self._work, name="work", daemon=True).start()
 
@@ -293,7 +308,7 @@ class Board(FarSide):
 
     @override
     def serve(self) -> None:
-        while True:
+        while not self._is_closed.is_set():
             data = self._link.read(TICK_S)
             now_s = time.monotonic()
             if data:
@@ -308,6 +323,13 @@ class Board(FarSide):
             for item in items:
                 self._take(item)
             self._tick()
+        self._link.close()
+
+    @override
+    def close(self) -> None:
+        self._is_closed.set()
+        self._work_list.put(lambda: None)
+        super().close()
 
     def _tick(self) -> None:
         """Working notices and the watchdog."""
@@ -589,7 +611,7 @@ class Board(FarSide):
 
     def _work(self) -> None:
         """The working thread."""
-        while True:
+        while not self._is_closed.is_set():
             self._work_list.get()()
 
     def _run(self, job: Job) -> None:

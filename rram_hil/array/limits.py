@@ -20,6 +20,7 @@ from rram_hil.array.operations import (
     Multiply,
     Operation,
     Program,
+    Ramp,
     Scheme,
     Step,
 )
@@ -333,6 +334,7 @@ def _check_program(
                     f"the {name} of write-verify pulses has a step of {ramp.step_v} V; it must be"
                     " finite"
                 )
+        _check_stronger_than_reads(train.amplitude_v, operation, limits)
     for step in operation.extremes():
         _check_step(step, cells, operation.unselected, geometry, limits)
         _check_energy(
@@ -351,6 +353,22 @@ def _check_program(
         for block in reading.blocks:
             _check_multiply(reading, block, geometry, limits)
     return np.array(operation.budget())
+
+
+def _check_stronger_than_reads(amplitude_v: Ramp, operation: Program, limits: Limits) -> None:
+    """A pulse within the read limit is none: write-verify would count it, chip and ledger not."""
+    if not np.any(operation.budget()):
+        return
+    levels = np.append(np.ravel(amplitude_v.start_v), amplitude_v.stop_v)
+    if not (np.all(levels > limits.read_v) or np.all(levels < -limits.read_v)):
+        weakest = float(levels[np.argmin(np.abs(levels))])
+        raise LimitError(
+            f"write-verify pulses from {levels[0]:g} V to {levels[-1]:g} V: one of {weakest:g} V"
+            f" would be a read; each must be stronger than the read limit of {limits.read_v:g} V",
+            line="amplitude",
+            value=weakest,
+            allowed=(limits.read_v, limits.cell_v),
+        )
 
 
 def _check_multiply(

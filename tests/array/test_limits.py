@@ -407,6 +407,21 @@ def test_targets_outside_the_conductance_window_are_refused() -> None:
     check(Program(cells, 1e-4, math.inf, train, train, read_step()), chip, LIMITS)
 
 
+@pytest.mark.parametrize(
+    "amplitude_v",
+    [Ramp(0.0, 0.0), Ramp(0.1, 2.0, 0.1), Ramp(-0.4, 0.4, 0.1), Ramp(np.array([1.0]), 0.2)],
+)
+def test_pulses_of_a_program_are_stronger_than_reads(amplitude_v: Ramp) -> None:
+    cells, chip = Cells.of([(0, 0, 0)]), Geometry(1, 2, 2)
+    good = PulseTrain(Ramp(1.0, 2.0, 0.1), Ramp(2.0, 2.0), 1e-7)
+    weak = PulseTrain(amplitude_v, Ramp(2.0, 2.0), 1e-7)
+    for trains in ((weak, good), (good, weak)):
+        with pytest.raises(LimitError, match="must be stronger than the read limit"):
+            check(Program(cells, 1e-5, 1e-4, *trains, read_step()), chip, LIMITS)
+        only_read = Program(cells, 1e-5, 1e-4, *trains, read_step(), max_pulses=0)
+        check(only_read, chip, LIMITS)
+
+
 def test_a_multiply_is_checked_for_inputs_of_both_signs_and_for_its_place() -> None:
     chip, inputs = Geometry(2, 4, 4), np.ones((1, 2), np.int16)
     check(Multiply(1, 2, 2, 2, inputs), chip, LIMITS)

@@ -52,7 +52,8 @@ from rram_hil.hardware.far_side import FarSideRequest
 from rram_hil.simulation.config import Simulation
 from rram_hil.storage.ledger import Ledger
 
-pytestmark = pytest.mark.fuzz
+# Hypothesis takes up to five minutes to make what it found smaller.
+pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(900)]
 
 LIMITS = Limits(
     bl_v=4.2, sl_v=2.8, wl_v=3.6, cell_v=4.1, gate_over_v=3.7, half_select_v=0.7, read_v=0.25,
@@ -71,8 +72,15 @@ SIMULATION = Simulation(converters=False)
 class Lab:
     """A bench under the judge: engine and ledger before a driver, its far side in this process."""
 
-    def __init__(self, driver: Driver, chip: Any, geometry: Geometry, folder: Path) -> None:
-        self.driver, self.chip = driver, chip
+    def __init__(
+        self,
+        driver: Driver,
+        chip: Any,
+        geometry: Geometry,
+        folder: Path,
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.driver, self.chip, self._end = driver, chip, end
         driver.connect()
         driver.arm()
         self.judge = Judge(geometry, LIMITS, chip)
@@ -102,6 +110,7 @@ class Lab:
     def close(self) -> None:
         self.ledger.close()
         self.driver.close()
+        self._end()
 
 
 def direct(geometry: Geometry, folder: Path) -> Lab:
@@ -117,7 +126,7 @@ def over_a_link(geometry: Geometry, folder: Path) -> Lab:
     board = far_board.board(FarSideRequest(SIMULATION, geometry, LIMITS, "fuzz", folder))
     threading.Thread(target=board.serve, daemon=True).start()
     config = TestChipBoardConfig(port=str(board.addresses["resource"]))
-    return Lab(TestChipBoard(config, geometry, LIMITS), board.chip, geometry, folder)
+    return Lab(TestChipBoard(config, geometry, LIMITS), board.chip, geometry, folder, board.close)
 
 
 BENCHES: dict[str, Callable[[Geometry, Path], Lab]] = {"direct": direct, "board": over_a_link}
