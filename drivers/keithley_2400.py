@@ -3,10 +3,11 @@
 Checked against the Series 2400 SourceMeter User's Manual 2400S-900-01 (Rev. K, September 2011) and
 SPEC-2400 Rev. H: ranges, accuracy, envelope, smallest compliance ("Min. 0.1 % of range", SPEC-2400
 pages 1 and 2); 250 us of output recovery (page 3-4); commands, status word and 9.9E37 / 9.91E37
-(pages 18-48 to 18-54); compliance and range rules (18-62, 18-68); lists of 100, 2500 in all (18-91,
-18-92); counts (18-118); output must be on for `:READ?` (18-72). Unverified: the shortest level in a
-sweep (2 ms; SPEC-2400 page 3 was not opened), that a level of zero stands from the end of a sweep
-on, the RS-232 buffer. Models 2401 to 2440 are not included: their limits differ.
+(pages 18-48 to 18-54); compliance and range rules (18-62, 18-68); abort on compliance (10-13);
+lists of 100, 2500 in all (18-91, 18-92); counts (18-118); output must be on for `:READ?` (18-72).
+Unverified: the shortest level in a sweep (2 ms; SPEC-2400 page 3 was not opened), that a level of
+zero stands from the end of a sweep on, the RS-232 buffer. Models 2401 to 2440 are not included:
+their limits differ.
 
 Readings come in ASCII. The binary format (IEEE 754 single, header "#0") tells no length, so that a
 reply cut short could not be told from a whole one, and nothing can be fused behind it; over RS-232
@@ -223,7 +224,8 @@ class Keithley2400(Keithley24xx):
             f":SOUR:{name} 0",
             *commands,
             f":SOUR:SWE:RANG {'BEST' if setup.source_range is None else 'FIX'}",
-            ":SOUR:SWE:CAB NEV",
+            # Late: at the end of a point, which so has its reading.
+            f":SOUR:SWE:CAB {'LATE' if self.stop_at_compliance else 'NEV'}",
             f":SOUR:{name}:MODE {start}",
             f":TRIG:COUN {points}",
             ":READ?",
@@ -232,7 +234,7 @@ class Keithley2400(Keithley24xx):
             ":TRIG:COUN 1",
             takes_s=self.takes_s(setup, points),
         )
-        return self._readings(reply, points)
+        return self._readings(reply, points).ended(points, self.name)
 
     def _readings(self, reply: str, points: int) -> Readings:
         volts, amps, _, time_s, word = self.table(reply, 5, points).T

@@ -12,7 +12,8 @@ Unverified: the envelope of the 2450 (21 V at 1.05 A, 210 V at 105 mA); smallest
 V); ranges, envelope and settling of the 2460, of which no document was opened (no accuracy is
 given, limits are the 2461's); the shortest level in a sweep; that sweeps switch the output on and
 off by themselves (it is asked for first unless it was seen within 2 s, asked for again in the same
-message, and switched on again at zero); the size of defbuffer1 (100 000); how the status elements
+message, and switched on again at zero); that a sweep which is broken off at the limit keeps the
+reading at the limit; the size of defbuffer1 (100 000); how the status elements
 are written.
 
 Readings come in ASCII: the binary formats carry neither status (READ, REL and SOUR alone, 2461 page
@@ -298,13 +299,18 @@ class Keithley2450(Keithley24xx):
     ) -> tuple[tuple[str, ...], str]:
         ranging = "BEST" if setup.source_range is None else "FIX"
         name = SHORT[setup.function]
-        # Not to be broken off at the limit (the default), so that every point has its reading.
-        sweep = f"{number(start)},{number(stop)},{points},0,1,{ranging},OFF,OFF,{BUFFER}"
-        return (), f":SOUR:SWE:{name}:LIN {sweep}"
+        levels = f"{number(start)},{number(stop)},{points},0,1,{ranging}"
+        return (), f":SOUR:SWE:{name}:LIN {levels},{self._ends_at_limit},OFF,{BUFFER}"
 
     @override
     def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
-        return (), f":SOUR:SWE:{SHORT[setup.function]}:LIST 1,0,1,OFF,{BUFFER}"
+        name = SHORT[setup.function]
+        return (), f":SOUR:SWE:{name}:LIST 1,0,1,{self._ends_at_limit},{BUFFER}"
+
+    @property
+    def _ends_at_limit(self) -> str:
+        """Whether a sweep is broken off at the limit (the instrument's own default)."""
+        return "ON" if self.stop_at_compliance else "OFF"
 
     @override
     def _sweep(
@@ -328,7 +334,7 @@ class Keithley2450(Keithley24xx):
             f":SOUR:{name} 0",
             # ... and has switched it off again.
             ":OUTP ON",
-            f":TRAC:DATA? 1,{points},{BUFFER},{ELEMENTS}",
+            f":TRAC:ACT? {BUFFER}" if self.stop_at_compliance else self._data(points),
             takes_s=self.takes_s(setup, points),
         )
         before, data = self.replies(reply, 2)
@@ -338,9 +344,21 @@ class Keithley2450(Keithley24xx):
                 f"{self.name}: the output was switched off meanwhile: nothing is read",
                 command=start,
             )
-        readings = self._readings(setup, data, points)
+        if self.stop_at_compliance:
+            # How many readings there are was not known before.
+            taken = round(self.value(data))
+            if not 1 <= taken <= points:
+                raise InstrumentError(
+                    f"{self.name}: {taken} readings of {points} points", command=start
+                )
+            data = self.ask(self._data(taken))
+        readings = self._readings(setup, data, points).ended(points, self.name)
         self._saw_output("1")
         return readings
+
+    @staticmethod
+    def _data(points: int) -> str:
+        return f":TRAC:DATA? 1,{points},{BUFFER},{ELEMENTS}"
 
     def _saw_output(self, state: str) -> None:
         self._seen_on_s = time.monotonic() if state == "1" else -math.inf

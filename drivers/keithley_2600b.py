@@ -51,6 +51,8 @@ MOST_POINTS = 60_000
 OVERHEAD_S = 5e-3
 """Allowance for one point in timeouts: range changes, steps of the trigger model."""
 AT_COMPLIANCE = 0x40
+COMPLIANCE_BIT = 7
+"""The same as Lua's `bit` counts, from 1."""
 SHORTEST_NPLC, LONGEST_NPLC = 0.001, 25.0
 LIST_LINE = 40
 """Numbers of a list in one line of code."""
@@ -369,25 +371,60 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
                 " holds"
             )
         self._check_levels(channel, levels)
-        words = [number(float(v)) for v in levels]
-        lines = [
-            ", ".join(words[at : at + LIST_LINE]) + "," for at in range(0, len(words), LIST_LINE)
-        ]
         kind = self._forces(channel)
         return self._staircase(
             channel,
             levels,
-            ["local levels = {", *lines, "}", f"smu{channel}.trigger.source.list{kind}(levels)"],
+            [*_lua_table(levels), f"smu{channel}.trigger.source.list{kind}(levels)"],
         )
 
     def _staircase(self, channel: str, asked: FloatArray, levels: list[str]) -> Readings:
-        """Run a sweep in the trigger model; its idle level, to which it returns, is zero. Raises
-        `InstrumentError` where it forced other levels: a line of the script was lost.
+        """Run a sweep in the trigger model, whose idle level, to which it returns, is zero; level
+        by level where it ends at compliance. Raises `InstrumentError` where it forced other levels
+        or did not end: a line of the script was lost.
         """
         setup, points = self._setup(channel), asked.size
+        stops = self.stop_at_compliance and points > 1
+        code = (
+            self._until_compliance(channel, asked)
+            if stops
+            else self._triggered(channel, points, levels)
+        )
+        readings = self._readings(
+            channel, points, code, points * (setup.settle_s + setup.aperture_s + OVERHEAD_S)
+        )
+        of_volts = setup.function is Function.VOLTAGE
+        forced, offset = (readings.volts, 5e-3) if of_volts else (readings.amps, 1e-7)
+        wrong = np.abs(forced - asked) > 0.05 * np.max(np.abs(asked)) + offset
+        if np.any(wrong & (readings.status == Status.OK)):
+            raise InstrumentError(
+                f"{self.name}: channel {channel} forced other levels than it was asked for",
+                command="sweep",
+            )
+        limited = np.flatnonzero(readings.status == Status.COMPLIANCE)
+        if stops and limited.size and np.any(readings.status[limited[0] + 1 :] != Status.NOT_RUN):
+            raise InstrumentError(
+                f"{self.name}: channel {channel} went on at compliance", command="sweep"
+            )
+        return readings
+
+    def _until_compliance(self, channel: str, levels: FloatArray) -> list[str]:
+        """Code that takes levels one by one: the trigger model does not look at the limit."""
+        smu, kind = f"smu{channel}", self._forces(channel)
+        return [
+            *_lua_table(levels),
+            "for k = 1, table.getn(levels) do",
+            f"{smu}.source.level{kind} = levels[k]",
+            f"{smu}.measure.iv({smu}.nvbuffer1, {smu}.nvbuffer2)",
+            f"if bit.test({smu}.nvbuffer1.statuses[k], {COMPLIANCE_BIT}) then break end",
+            "end",
+            f"{smu}.source.level{kind} = 0",
+        ]
+
+    def _triggered(self, channel: str, points: int, levels: list[str]) -> list[str]:
         smu = f"smu{channel}"
         trigger = f"{smu}.trigger"
-        code = [
+        return [
             f"{smu}.source.level{self._forces(channel)} = 0",
             *levels,
             f"{trigger}.source.action = {smu}.ENABLE",
@@ -408,18 +445,6 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
             f"{trigger}.initiate()",
             "waitcomplete()",
         ]
-        readings = self._readings(
-            channel, points, code, points * (setup.settle_s + setup.aperture_s + OVERHEAD_S)
-        )
-        of_volts = setup.function is Function.VOLTAGE
-        forced, offset = (readings.volts, 5e-3) if of_volts else (readings.amps, 1e-7)
-        wrong = np.abs(forced - asked) > 0.05 * np.max(np.abs(asked)) + offset
-        if np.any(wrong & (readings.status == Status.OK)):
-            raise InstrumentError(
-                f"{self.name}: channel {channel} forced other levels than it was asked for",
-                command="sweep",
-            )
-        return readings
 
     def _readings(self, channel: str, points: int, take: list[str], takes_s: float) -> Readings:
         """Run code that fills both buffers, if the output is on, and fetch them: one transaction.
@@ -462,10 +487,18 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
             raise InstrumentError(
                 f"{self.name}: the output of channel {channel} is off; nothing was measured"
             )
-        if len(rows) != points:
+        if len(rows) > points or (len(rows) < points and not self.stop_at_compliance):
             raise InstrumentError(f"{self.name}: {len(rows)} readings came where {points} should")
         limited = (rows[:, 2].astype(np.int64) & AT_COMPLIANCE) != 0
-        return Readings.of(rows[:, 0], rows[:, 1], limited, rows[:, 3] + rows[:, 4])
+        readings = Readings.of(rows[:, 0], rows[:, 1], limited, rows[:, 3] + rows[:, 4])
+        return readings.ended(points, self.name)
 
     def _forces(self, channel: str) -> str:
         return "v" if self._setup(channel).function is Function.VOLTAGE else "i"
+
+
+def _lua_table(levels: FloatArray) -> list[str]:
+    """Lines of code that make the table `levels`."""
+    words = [number(float(v)) for v in levels]
+    lines = [", ".join(words[at : at + LIST_LINE]) + "," for at in range(0, len(words), LIST_LINE)]
+    return ["local levels = {", *lines, "}"]

@@ -40,6 +40,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -64,6 +65,7 @@ from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
 from .dialects.flex import ENTRY, Elements, elements, packed
+from .dialects.setups import until_compliance
 from .dialects.text import QueueInstrument
 
 VOLTS: Mapping[int, float] = {
@@ -373,7 +375,8 @@ class KeysightB1500(QueueInstrument, SourceMeter):
         """A staircase of the instrument, set up and run in two transactions, all data in the
         second.
 
-        It goes on at compliance (`WM` 1): each reading says so itself.
+        It goes on at compliance (`WM` 1), where each reading says so itself, or ends there (`WM`
+        2), as it then also does where it oscillates or another channel is limited.
         """
         kept = self._switched_on(channel)
         setup = kept.setup
@@ -385,7 +388,7 @@ class KeysightB1500(QueueInstrument, SourceMeter):
             self.send(
                 self._integration(setup),
                 f"WT 0,{_text(setup.settle_s)}",
-                "WM 1,1",
+                f"WM {2 if self.stop_at_compliance else 1},1",
                 f"W{self._letter(setup)} {channel},1,{code},{ends}",
                 f"MM 2,{channel}",
                 "TSC 1",
@@ -397,11 +400,24 @@ class KeysightB1500(QueueInstrument, SourceMeter):
                 self._force(channel, setup, 0.0),
                 takes_s=points * self._takes_s(setup, settles=True),
             )
-        return self._readings(channel, lines, points, in_one_line=True)
+        readings = self._readings(channel, lines, points, in_one_line=True)
+        return self._cut(readings) if self.stop_at_compliance else readings
+
+    def _cut(self, readings: Readings) -> Readings:
+        """A staircase without the data that only fill it up after its end. Raises `InstrumentError`
+        where it went on.
+        """
+        points, ends = len(readings), np.flatnonzero(readings.status != Status.OK)
+        taken = int(ends[0]) + 1 if ends.size else points
+        if np.any(readings.status[taken:] != Status.OVER_RANGE):
+            raise InstrumentError(f"{self.name}: a sweep went on at compliance", command="WM 2,1")
+        return readings.part(slice(taken)).ended(points, self.name)
 
     @override
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
-        """Store the list as a program and run it; all data come in the transaction that runs it."""
+        """Store the list as a program and run it; all data come in the transaction that runs it. No
+        program can end at compliance: then the levels are taken one by one.
+        """
         kept = self._switched_on(channel)
         setup = kept.setup
         levels = np.asarray(levels, dtype=np.float64)
@@ -412,6 +428,18 @@ class KeysightB1500(QueueInstrument, SourceMeter):
             self._letter(setup),
         )
         spot, wait = self._spot(channel, setup), self._wait(setup)
+
+        def take(level: float) -> Readings:
+            force = f"D{letter} {channel},{code},{_text(level)}"
+            takes_s = self._takes_s(setup, settles=True)
+            return self._readings(channel, self.measured(force, *wait, spot, takes_s=takes_s), 1)
+
+        if self.stop_at_compliance and levels.size > 1:
+            rest = partial(self.send, self._force(channel, setup, 0.0))
+            with self.dialog.lock:
+                self.send(self._integration(setup), self._force(channel, setup, 0.0), "TSR")
+                kept.level = 0.0
+                return until_compliance(levels, take, rest, self.name)
         steps = [c for v in levels for c in (f"D{letter} {channel},{code},{_text(v)}", *wait, spot)]
         with self.dialog.lock:
             self.send(

@@ -6,7 +6,9 @@ page 17 (trigger interval 20 us, 10 us for the B291x), the "B2900 User's Guide",
 of the B2961A/B2962A SCPI Command Reference, which shares these outputs). Commands, the order of two
 channels' data, not-a-number and infinity, and the status bits are from the "Agilent B2900 SCPI
 Command Reference", Edition 2 (1-12 to 1-14, 4-28, 4-68, 4-93 to 4-105). Digital-line triggers were
-compared with public programs for the B2900. Unverified: smallest compliance (taken as 1 % of the
+compared with public programs for the B2900. No command ends a sweep at compliance; the output
+protection (4-67 of the B2961A reference) switches the output off there, so `stop_at_compliance`
+takes levels one by one. Unverified: smallest compliance (taken as 1 % of the
 lowest range), source settling (50, 110, 700 us by range), that the level returns to the immediate
 one after a list (checked at run time: every reading's forced level is compared with the list), the
 limit that both channels of a two-channel model share (not checked here).
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -38,7 +41,7 @@ from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
 from .dialects.scpi import ScpiInstrument, floats
-from .dialects.setups import SetupSourceMeter
+from .dialects.setups import SetupSourceMeter, until_compliance
 
 MOST_POINTS = 2500
 """Values of one list or sweep."""
@@ -284,8 +287,14 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
         """One reading (V, A): the wait of the setup, then one integration, with the level as it
         stands.
         """
+        return self._spot(channel)
+
+    def _spot(self, channel: str, level: float | None = None) -> Readings:
+        """One reading, at another level where one is given."""
         setup = self._setup(channel)
+        forced = None if level is None else {channel: np.array([level])}
         commands = [
+            *([] if level is None else [f":SOUR{channel}:{self._forces(channel)} {number(level)}"]),
             *BINARY,
             f":TRIG{channel}:ACQ:SOUR AINT",
             f":TRIG{channel}:ACQ:COUN 1",
@@ -293,9 +302,8 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
             "*WAI",
             f":FETC:ARR? (@{channel})",
         ]
-        return self._readings((channel,), 1, commands, [], setup.settle_s + setup.aperture_s)[
-            channel
-        ]
+        takes_s = setup.settle_s + setup.aperture_s
+        return self._readings((channel,), 1, commands, [], takes_s, forced)[channel]
 
     @override
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
@@ -338,9 +346,14 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
         `measure_mask` (bool, shape (n,)) says which steps come back as readings, None all of them;
         where it is all False nothing is measured and a step may be as short as
         `limits(...).shortest_s`. Outputs must be on. Readings are those of the chosen steps, by
-        channel. Raises `ConfigError` for more than 2499 steps or a step too short for settling and
-        aperture.
+        channel. Raises `ConfigError` for more than 2499 steps, a step too short for settling and
+        aperture, and with `stop_at_compliance`: nothing ends what the timer gives.
         """
+        if self.stop_at_compliance:
+            raise ConfigError(
+                f"{self.name}: stop_at_compliance: levels that the timer gives go on at compliance;"
+                " take it out, or use list_sweep"
+            )
         lists = {c: self._list(c, values, most=MOST_POINTS - 1) for c, values in levels.items()}
         n = self._length(lists)
         mask = np.ones(n, dtype=bool) if measure_mask is None else np.asarray(measure_mask)
@@ -379,10 +392,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
             forced = {c: np.append(lists[c], 0.0) for c in names}
             readings = self._readings(names, n + 1, commands, after, takes_s, forced)
             keep = np.append(mask, False)
-            return {
-                c: Readings(r.volts[keep], r.amps[keep], r.status[keep], r.time_s[keep])
-                for c, r in readings.items()
-            }
+            return {c: r.part(keep) for c, r in readings.items()}
         reply = self.ask(
             *commands,
             f":INIT:TRAN {chosen}",
@@ -521,6 +531,10 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
 
     def _staircase(self, channel: str, levels: FloatArray, shape: list[str]) -> Readings:
         setup = self._setup(channel)
+        if self.stop_at_compliance and levels.size > 1:
+            self.send(*self._rest(channel))
+            rest = partial(self.send, *self._rest(channel))
+            return until_compliance(levels, partial(self._spot, channel), rest, self.name)
         commands = [
             *BINARY,
             # The level to return to is zero.

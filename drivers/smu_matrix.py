@@ -438,7 +438,8 @@ class SmuMatrix(Driver):
         starts = [0]
         for k in range(1, len(routes)):
             here = routes[starts[-1] : k]
-            ended = routes[k - 1].sense and operation.stop is not None and not chain.can_stop
+            stops = operation.stop is not None or chain.stop_at_compliance
+            ended = routes[k - 1].sense and stops and not chain.can_stop
             too_long = (
                 _lasts_s(routes[starts[-1] : k + 1], chain) > self._settings.row_s
                 or len(here) == chain.most_visits
@@ -466,7 +467,10 @@ class SmuMatrix(Driver):
         for is_last in (stresses, True):
             try:
                 before = chain.matrix.closed() if self._relays is None else self._relays
-                plan = self._router.plan(operation, routes, at, before, limit_a)
+                plan = replace(
+                    self._router.plan(operation, routes, at, before, limit_a),
+                    at_compliance=chain.stop_at_compliance,
+                )
                 self._relays = None
                 readings = chain.run(plan, plan.takes_s(chain.matrix.settle_s, chain.source_s))
             except (LinkError, InstrumentError) as error:

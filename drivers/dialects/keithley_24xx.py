@@ -189,18 +189,19 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         return answers
 
     def table(self, reply: str, columns: int, points: int) -> FloatArray:
-        """Readings of an ASCII reply, shape (points, columns). Raises `LinkError` for another
-        number of values.
+        """Readings of an ASCII reply, shape (points, columns); fewer where a sweep may end before
+        its last point. Raises `LinkError` for another number of values.
         """
         try:
             values = floats(reply)
         except LinkError:
             self.dialog.out_of_step()
             raise
-        if values.size != columns * points:
+        rows, rest = divmod(values.size, columns)
+        if rest or not (rows == points or (self.stop_at_compliance and 0 < rows < points)):
             self.dialog.out_of_step()
             raise LinkError(f"{self.name}: {columns * points} values expected, {values.size} came")
-        return values.reshape(points, columns)
+        return values.reshape(rows, columns)
 
     def ranges_told(self, answers: list[str], first: int) -> tuple[float | None, ...]:
         """Source and measuring ranges (V, A, V, A), None where automatic, from pairs of answers."""

@@ -4,14 +4,46 @@ what is refused before anything is sent.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
 
-from rram_hil.errors import ConfigError
-from rram_hil.hardware.instrument import Function, InstrumentConfig, SourceMeter, SourceSetup
+from rram_hil.array import Status
+from rram_hil.errors import BenchError, ConfigError
+from rram_hil.hardware.instrument import (
+    Function,
+    InstrumentConfig,
+    Readings,
+    SourceMeter,
+    SourceSetup,
+)
 from rram_hil.types import FloatArray
 from rram_hil.wire.recording import Traffic
+
+
+def until_compliance(
+    levels: FloatArray, take: Callable[[float], Readings], rest: Callable[[], None], name: str
+) -> Readings:
+    """Levels one by one, for an instrument that has no word for ending a sweep at compliance: up to
+    the first reading that is not OK, then `rest` (level to zero, also after an error).
+
+    `take` forces a level and measures it once; `name` is the instrument, for messages.
+    """
+    taken: list[Readings] = []
+    try:
+        for level in levels:
+            taken.append(take(float(level)))
+            if taken[-1].status[0] != Status.OK:
+                break
+    except BenchError:
+        with contextlib.suppress(BenchError):
+            rest()
+        raise
+    rest()
+    columns = ([getattr(r, f) for r in taken] for f in ("volts", "amps", "status", "time_s"))
+    return Readings(*map(np.concatenate, columns)).ended(levels.size, name)
 
 
 class SetupSourceMeter(SourceMeter):

@@ -60,6 +60,8 @@ class Measured:
 
 def stops(plan: RowPlan, step: int, cell: int, siemens: float, status: int) -> bool:
     """Whether a reading ends a cell's steps; a current over range counts as high."""
+    if plan.at_compliance and status == Status.COMPLIANCE:
+        return True
     if not plan.routes[step].tells(cell):
         return False
     above = plan.above_s is not None and (
@@ -91,6 +93,13 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
         self.meters, self.matrix, self.wiring, self.gate = meters, matrix, wiring, gate
         self.read_v, self.now_s = read_v, now_s
         self._on: dict[str, SourceSetup] = {}
+
+    @property
+    def stop_at_compliance(self) -> bool:
+        """Whether a reading at compliance ends a cell's steps, as one of the source-meters is told
+        to end its sweeps.
+        """
+        return any(meter.stop_at_compliance for meter in self.meters.values())
 
     @property
     @abstractmethod
@@ -254,7 +263,8 @@ def _judged(sense: int, others: Iterable[int]) -> int:
 
 
 TSP_SCRIPT = """
-rram = { gate = nil, lines = {}, matrix = nil, settle = 0, source = 0, ok = true, stopped = -1 }
+rram = { gate = nil, lines = {}, matrix = nil, settle = 0, source = 0, ok = true, stopped = -1,
+  ends = false }
 function rram.begin()
   rram.ok = errorqueue.count == 0
   rram.stopped = -1
@@ -313,8 +323,9 @@ function rram.read(cell, step, levels, width, sense, drop, above, below)
   local held, at = rram.limited(), timer.measure.t()
   rram.fall()
   print(cell, step, volts, amps, held, at)
+  local over = math.abs(amps) > 9e36
+  if rram.ends and held and not over then rram.stopped = cell end
   if drop then
-    local over = math.abs(amps) > 9e36
     if above and (over or amps / drop >= above) then rram.stopped = cell end
     if below and not over and amps / drop <= below then rram.stopped = cell end
   end
@@ -378,7 +389,7 @@ class TspChain(Chain[ScriptedSourceMeter, ScriptedMatrix]):
             f"format.asciiprecision = 10\nrram.lines = {{ {', '.join(map(self._smu, self._lines))}"
             f" }}\nrram.gate = {self._smu(self.gate) if self.gate else 'nil'}\nrram.matrix ="
             f" node[{node}].channel\nrram.settle = {number(matrix.further_settle_s)}\nrram.source ="
-            f" {number(self.source_s)}"
+            f" {number(self.source_s)}\nrram.ends = {str(self.stop_at_compliance).lower()}"
         )
 
     def _smu(self, channel: str) -> str:
@@ -754,9 +765,8 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
             where = cell, place[visit.step]
             found.amps[where], found.time_s[where] = amps, self.now_s() - started_s
             found.status[where] = _judged(status, (int(r.status[-1]) for r in readings.values()))
-            if route.tells(cell) and stops(
-                plan, visit.step, cell, route.sign * amps / float(route.drop_v[cell]), status
-            ):
+            siemens = route.sign * amps / float(route.drop_v[cell]) if route.tells(cell) else np.nan
+            if stops(plan, visit.step, cell, siemens, int(found.status[where])):
                 stopped.add(cell)
         return found
 

@@ -93,7 +93,7 @@ class RowPlan:
 
     `at` are the cells' positions in the batch, shape (n,). `after` are the relays closed at the
     end. `limit_a` is the current limit of each channel. `above_s` and `below_s` (n,) are the stop
-    condition, None for none.
+    condition, None for none; `at_compliance` says that a reading at compliance ends a cell's steps.
     """
 
     at: IntArray
@@ -103,6 +103,7 @@ class RowPlan:
     limit_a: Mapping[str, float]
     above_s: FloatArray | None
     below_s: FloatArray | None
+    at_compliance: bool = False
 
     @property
     def measuring(self) -> tuple[int, ...]:
@@ -112,7 +113,7 @@ class RowPlan:
     @property
     def has_stop(self) -> bool:
         """Whether a reading can end a cell's steps."""
-        return self.above_s is not None or self.below_s is not None
+        return self.at_compliance or self.above_s is not None or self.below_s is not None
 
     def takes_s(self, settle_s: float, source_s: float) -> float:
         """How long it takes at most: relays, levels (each needs `source_s` to settle), widths, work

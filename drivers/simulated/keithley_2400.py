@@ -33,6 +33,8 @@ POWER = ScpiError(826, "Attempt to exceed power limit")
 OUTPUT_OFF = ScpiError(803, "Not permitted with OUTPUT off")
 STORAGE = ScpiError(800, "Illegal with storage active")
 AUTO_DELAY_S = 1e-3
+LIMITED = 1 << 3 | 1 << 16
+"""Bits of a reading at the compliance that was set, or at that of a fixed measuring range."""
 OHMS = ((2e2, 1e-2), (2e3, 1e-3), (2e4, 1e-4), (2e5, 1e-5), (2e6, 1e-6), (2e7, 1e-6), (2e8, 1e-7))
 """Ohms ranges and their test currents, SPEC-2400 page 2."""
 
@@ -558,7 +560,9 @@ class Simulated2400(KeithleySmu):
                 self.wait(float(self.values[self.TRIGGER_DELAY]))
                 reading = self._source_delay_measure(levels[at % len(levels)] if levels else None)
                 at += 1
-                if reading.STAT & 8 and self.values[self.ABORT] != "NEV" and levels:
+                if reading is None or (
+                    levels and reading.STAT & LIMITED and self.values[self.ABORT] == "LATE"
+                ):
                     return
 
     def _sweep_levels(self) -> list[float]:
@@ -582,7 +586,10 @@ class Simulated2400(KeithleySmu):
             for v in math.copysign(1, start) * np.geomspace(abs(start), abs(stop), self.points)
         ]
 
-    def _source_delay_measure(self, level: float | None) -> Reading:
+    def _source_delay_measure(self, level: float | None) -> Reading | None:
+        """One cycle; None where its sweep ends at compliance before it has measured (manual page
+        10-13).
+        """
         q = self.function
         if self.values[self.CLEAR_AUTO]:
             self.switch(True)
@@ -594,6 +601,8 @@ class Simulated2400(KeithleySmu):
             level = math.copysign(min(abs(level), self.source_scale[q].top), level)
         if level is not None:
             self.force(level)
+        if self.mode[q] != "FIX" and self.values[self.ABORT] == "EARL" and self.sense().limited:
+            return None
         self._signal("SOUR")
         self.wait(self._delay())
         self._signal("DEL")

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from rram_hil.array import Status
@@ -55,6 +56,13 @@ class SourceMeterConfig(InstrumentConfig):
         description=(
             "what an output that is off does: opens its relay, holds zero volts, or what the"
             " instrument calls normal (zero volts, little current)"
+        ),
+    )
+    stop_at_compliance: bool = Field(
+        default=False,
+        description=(
+            "whether a sweep or list ends at its first reading at compliance; else it goes on, as"
+            " forming needs it to"
         ),
     )
 
@@ -253,6 +261,33 @@ class Readings:
             values[~(np.abs(values) < NOT_A_READING)] = np.nan
         return cls(volts, amps, status, np.asarray(time_s, dtype=np.float64))
 
+    def part(self, chosen: slice | NDArray[np.bool_]) -> Readings:
+        """The readings that a slice or mask (bool, shape (n,)) chooses."""
+        return Readings(
+            self.volts[chosen], self.amps[chosen], self.status[chosen], self.time_s[chosen]
+        )
+
+    def ended(self, points: int, name: str) -> Readings:
+        """These readings of a sweep of `points`, made up to its length: points that were not taken
+        are NaN with status NOT_RUN. `name` is the instrument, for the message.
+
+        Raises `InstrumentError` where readings are missing after one that gives no reason to end.
+        """
+        missing = points - len(self)
+        if missing <= 0:
+            return self
+        if not len(self) or self.status[-1] == Status.OK:
+            raise InstrumentError(
+                f"{name}: a sweep ended after {len(self)} of {points} points, not at compliance"
+            )
+        nothing = np.full(missing, np.nan)
+        return Readings(
+            np.append(self.volts, nothing),
+            np.append(self.amps, nothing),
+            np.append(self.status, np.full(missing, Status.NOT_RUN, dtype=np.uint8)),
+            np.append(self.time_s, nothing),
+        )
+
 
 class SourceMeter(Instrument):
     """Source-measure channels. `channels` names them as the front panel does ("a", "b"; "1",
@@ -266,6 +301,14 @@ class SourceMeter(Instrument):
         """What an output that is off does, as the bench file says."""
         config = self.config if isinstance(self.config, SourceMeterConfig) else SourceMeterConfig()
         return config.output_off
+
+    @property
+    def stop_at_compliance(self) -> bool:
+        """Whether a sweep or list ends at its first reading at compliance, as the bench file
+        says.
+        """
+        config = self.config if isinstance(self.config, SourceMeterConfig) else SourceMeterConfig()
+        return config.stop_at_compliance
 
     @property
     @abstractmethod
@@ -307,6 +350,9 @@ class SourceMeter(Instrument):
         """A linear staircase, run on the instrument and fetched from its buffer in one transaction,
         level back at zero after.
 
+        With `stop_at_compliance` it ends at the first reading at compliance, taken one by
+        one where the instrument cannot do that; there are as many readings as points
+        (`Readings.ended`).
         The output must be on. Raises `ConfigError` for more points than the instrument's buffer
         holds.
         """
@@ -314,7 +360,7 @@ class SourceMeter(Instrument):
     @abstractmethod
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
         """Any sequence of levels, run on the instrument and fetched from its buffer in one
-        transaction, zero after.
+        transaction, zero after; ends as `sweep` does.
         """
 
 

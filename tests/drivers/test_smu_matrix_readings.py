@@ -276,6 +276,25 @@ def test_a_channel_that_does_not_reach_its_level_shows_in_the_status(
     assert result.conductance_s[1, 0] == pytest.approx(bench.g[1], rel=0.05, abs=1e-8)
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_reading_at_compliance_ends_a_cells_steps_where_the_bench_file_says_so(
+    rig: Callable[..., Rig], chain: str, is_told: bool
+) -> None:
+    model = next(f'model = "{m}"' for m in ("2636B", "B2902A", "2450") if m in bench_text(chain))
+    said = f"{model}\nstop_at_compliance = {str(is_told).lower()}"
+    bench = rig(chain, "1T1R", lambda text: text.replace(model, said))
+    cells = Cells.of([(0, 1, 0), (0, 1, 1)])
+    shorted = cells[np.array([0])].index(bench.driver.geometry).tolist()
+    bench.rack.control({"do": "damage", "fault": int(Fault.SHORT), "cells": shorted})
+    pulse = Step(1.0, 0.0, 2.0, 2e-3)
+    result = bench.do(READ, pulse, READ, cells=cells, compliance_a=1e-6)
+    limited = [Status.COMPLIANCE, Status.NOT_RUN if is_told else Status.COMPLIANCE]
+    assert result.status.tolist() == [limited, [Status.OK, Status.OK]]
+    assert result.pulses.tolist() == [0 if is_told else 1, 1]
+    assert result.reads.tolist() == [1 if is_told else 2, 2]
+
+
 @pytest.mark.parametrize("chain", CHAINS)
 def test_a_gate_measurement_never_ends_a_cells_steps(rig: Callable[..., Rig], chain: str) -> None:
     bench = rig(chain)

@@ -385,6 +385,74 @@ def _compliance_inside_a_sweep(station: Station) -> None:
     station.make_safe()
 
 
+def _stop_at_compliance(station: Station) -> None:
+    """A sweep and a list end at their first reading at compliance, level at zero; a family that
+    cannot do it refuses the key.
+    """
+    try:
+        stopping = station.driver(stop_at_compliance=True)
+    except ValueError:
+        return
+    station.make_safe()
+    station.instrument.close()
+    station.instrument = stopping
+    stopping.connect()
+    stopping.arm()
+    for channel in stopping.channels:
+        _ends_at_compliance(station, channel)
+    station.make_safe()
+
+
+def _ends_at_compliance(station: Station, channel: str) -> None:
+    instrument, load = station.instrument, station.loads[channel]
+    good = source_setup(instrument, channel)
+    compliance = 0.55 * VOLTS / LOAD_OHM
+    setup = replace(good, compliance=compliance, measure_range=compliance)
+    # A voltage limit that every family can give is larger.
+    currents = SourceSetup(Function.CURRENT, 5.5 * VOLTS, 1e-4, 1.0, setup.aperture_s)
+    levels = np.array([0.1, -0.3, -0.9, 0.2, 1.0])
+    ramp = np.linspace(0.0, 1.0, 11)
+    list_of, sweep = partial(instrument.list_sweep, channel), partial(instrument.sweep, channel)
+    runs: tuple[tuple[str, SourceSetup, Callable[[], Readings], FloatArray], ...] = (
+        ("list", setup, partial(list_of, levels * VOLTS), levels),
+        ("sweep", setup, partial(sweep, 0.0, VOLTS, 11), ramp),
+        ("list of currents", currents, partial(list_of, 10 * levels * VOLTS / LOAD_OHM), levels),
+        ("list that ends at once", setup, partial(list_of, ramp[::-1] * -VOLTS), -ramp[::-1]),
+    )
+    for what, chosen, act, parts in runs:
+        where, of_amps = f"channel {channel}: {what}", chosen is currents
+        instrument.configure(channel, chosen)
+        instrument.output(channel, True)
+        with station.simulator.place.bus.lock:
+            load.largest = 0.0
+        readings = act()
+        taken = int(np.argmax(np.abs(parts) > 0.55)) + 1
+        status = np.full(parts.size, Status.NOT_RUN)
+        status[:taken] = Status.OK
+        status[taken - 1] = Status.COMPLIANCE
+        say(
+            np.array_equal(readings.status, status),
+            f"{where}: status {readings.status}, should be {status}",
+        )
+        limit_v = 0.55 * VOLTS * (10 if of_amps else 1)
+        for name, limit in (("volts", limit_v), ("amps", limit_v / LOAD_OHM)):
+            values = getattr(readings, name)
+            say(np.isnan(values[taken:]).all(), f"{where}: {name} of points not taken: {values}")
+            near(abs(float(values[taken - 1])), limit, 0.05, 2e-6, f"{where}: {name} at the end")
+        forced_v = load.largest * (LOAD_OHM / 10 if of_amps else 1.0)
+        wanted_v = float(np.abs(parts[:taken]).max()) * VOLTS
+        near(forced_v, wanted_v, 0.01, 1e-4, f"{where}: the largest level that was forced")
+        drive = station.driven(channel)
+        say(drive.level == 0.0 and drive.function != "off", f"{where}: afterwards {drive}")
+        instrument.output(channel, False)
+    instrument.configure(channel, good)
+    instrument.output(channel, True)
+    whole = f"channel {channel}: no limit is met"
+    are_right(list_of(levels * VOLTS), levels * VOLTS, f"{whole} in a list")
+    are_right(sweep(0.0, VOLTS, 11), ramp * VOLTS, f"{whole} in a sweep")
+    instrument.output(channel, False)
+
+
 def _timeout_follows_the_work(station: Station) -> None:
     """What takes the instrument half a second takes longer than the timeout of the link."""
     station.on()
@@ -428,5 +496,6 @@ SOURCE_METER: tuple[tuple[str, Callable[[Station], None]], ...] = (
     ("sweeps and lists in one transaction", _sweeps),
     ("sweeps and lists cross ranges", _sweeps_cross_ranges),
     ("compliance inside a list", _compliance_inside_a_sweep),
+    ("stop at compliance", _stop_at_compliance),
     ("timeouts follow the work", _timeout_follows_the_work),
 )

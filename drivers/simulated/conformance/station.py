@@ -100,15 +100,17 @@ def role_of(driver: type[Instrument]) -> Role:
 
 
 class Watched(Resistor):
-    """A resistor that remembers what was driven into it last."""
+    """A resistor that remembers what was driven into it last, and the largest level of all."""
 
     def __init__(self, ohm: float) -> None:
         super().__init__(ohm)
         self.driven = Drive()
+        self.largest = 0.0
 
     @override
     def drive(self, drive: Drive) -> None:
         self.driven = drive
+        self.largest = max(self.largest, abs(drive.level))
         super().drive(drive)
 
 
