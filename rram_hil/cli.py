@@ -229,6 +229,7 @@ def run(
     from rram_hil.bench.recipe_runner import run_recipe
     from rram_hil.terminal.console import Output, ProgressWatcher
     from rram_hil.terminal.screens import show_outcome
+    from rram_hil.terminal.show import newest
 
     path = out if out is not None else Path(f"{recipe.stem}.h5")
     if path.is_dir():
@@ -251,7 +252,9 @@ def run(
             raise AbortedError(
                 f"{error}; to go on: add --resume", outputs_off=error.outputs_off
             ) from None
-    show_outcome(outcome, Output())
+    # A viewer may hold the run file as it was before the last step.
+    with newest(outcome.run_file) as written:
+        show_outcome(outcome, written, Output())
 
 
 @app.command(short_help="Who, when, what; steps, maps and results of a run.")

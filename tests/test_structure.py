@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -201,6 +202,22 @@ def test_names_of_entry_points_are_the_file_names_with_dashes() -> None:
     for folder in PLUGIN_FOLDERS:
         for name, value in ENTRY_POINTS.get(f"rram_hil.{folder}", {}).items():
             assert value.partition(":")[0].rpartition(".")[2] == name.replace("-", "_")
+
+
+def test_what_is_promised_names_its_sections_and_tests_that_there_are() -> None:
+    page = (ROOT / "docs" / "safety.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert re.findall(r"^\| \[(.+)\]\(#.+\) \|", page, re.MULTILINE) == sections
+    files = {path.name: path for path in (ROOT / "tests").rglob("*.py")}
+    for named in re.findall(r"(?:(?:tests|benchmarks)/[\w/]*)?\b\w+\.py\b", page):
+        assert (ROOT / named).exists() or ("/" not in named and named in files), named
+    tests = {
+        name
+        for path in files.values()
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    for named in re.findall(r"(?:::|`)(test_\w+)(?:\.\.\.)?`", page):
+        assert any(name.startswith(named) for name in tests), named
 
 
 def test_no_driver_is_left_out_of_the_contract_that_keeps_simulators_apart() -> None:

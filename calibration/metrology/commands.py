@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.bench.recipe import Head, Recipe, RecipeStep
-from rram_hil.bench.recipe_runner import run_recipe
+from rram_hil.bench.recipe_runner import journal_of, run_recipe
 from rram_hil.corrections.calibration_file import Calibrated
 from rram_hil.engine.calibration import Calibration
 from rram_hil.errors import ConfigError
@@ -28,6 +29,13 @@ def register(app: typer.Typer) -> None:
         if issubclass(kind, Calibration):
             told = (inspect.getdoc(kind) or name).partition("\n\n")[0]
             _add(app, name, kind, " ".join(told.split()))
+
+
+def _free(run_file: Path) -> Path:
+    """The name, or the first of it with a number: readings of an earlier calibration are kept."""
+    numbered = (run_file.with_stem(f"{run_file.stem}-{k}") for k in itertools.count(2))
+    names = itertools.chain([run_file], numbered)
+    return next(n for n in names if not n.exists() and not journal_of(n).exists())
 
 
 def _add(app: typer.Typer, name: str, kind: type[Calibration], told: str) -> None:
@@ -52,7 +60,7 @@ def _add(app: typer.Typer, name: str, kind: type[Calibration], told: str) -> Non
             bool, typer.Option("--force", help="Overwrite a calibration file that exists.")
         ] = False,
     ) -> None:
-        run_file = out.with_suffix(".h5")
+        run_file = _free(out.with_suffix(".h5"))
         if out.exists() and not force:
             raise ConfigError(f"{out} exists; add --force to overwrite it")
         if not out.parent.is_dir():

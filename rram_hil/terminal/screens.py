@@ -21,7 +21,7 @@ from rram_hil.networks.layers import Arithmetic, Elementwise, Layer
 from rram_hil.networks.network import Network
 from rram_hil.networks.placement import Place, places, rows_of
 from rram_hil.storage.ledger_file import read_ledger
-from rram_hil.storage.run_reader import read_run
+from rram_hil.storage.run_reader import RunFile
 from rram_hil.terminal.console import Output, outcome_text
 from rram_hil.units import count, duration, elapsed, field_text, quantity, ranges, scaled, units_of
 
@@ -323,10 +323,11 @@ def _budget(forecast: Forecast, output: Output) -> None:
     output.heading("Nothing is beyond the limits. No output was touched, no file was written.")
 
 
-def show_outcome(outcome: RunOutcome, output: Output) -> None:
-    """What a finished run did, and where it is."""
-    with read_run(outcome.run_file) as run:
-        steps = run.table("steps")
+def show_outcome(outcome: RunOutcome, run: RunFile, output: Output) -> None:
+    """What a finished run did, and where it is. `run` is what there is of it, its run file or what
+    its journal holds.
+    """
+    steps = run.table("steps")
     rows = [
         (
             f"{number} {name}",

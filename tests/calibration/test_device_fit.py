@@ -300,6 +300,10 @@ def test_the_command_line_fits_checks_and_draws(
     assert code == 0
     assert "bl_mean" in out
     assert "pass" in out.splitlines()[-1]
+    before = model.read_text(encoding="utf-8")
+    again = ["calibrate", "device-model", str(forming), "-o", str(model), "--force"]
+    assert _run(again, capsys)[0] == 0
+    assert model.read_text(encoding="utf-8") != before
 
 
 def test_a_model_that_predicts_badly_fails_the_check_and_a_bad_file_gives_one_line(

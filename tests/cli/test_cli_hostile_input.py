@@ -5,8 +5,11 @@ and misspelt keys named; files are written where they belong.
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import os
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import pytest
 
 from rram_hil.bench import calibrations
 from rram_hil.bench.calibrations import utc_now
+from rram_hil.cli import main
 from rram_hil.errors import LONGEST_TOLD, ConfigError, DataError, printable
 from rram_hil.terminal.console import Output
 from rram_hil.units import elapsed
@@ -217,7 +221,12 @@ def test_calibrate_without_arguments_prints_its_help(here: Any) -> None:
 def test_an_address_that_is_none_is_told_as_such(here: Any) -> None:
     said = here.command("devices", "-r", "garbage", "--json")
     (found,) = [d for d in json.loads(said.out) if d["resource"] == "garbage"]
+    assert said.status == 0
     assert found["problem"].startswith("neither a VISA resource")
+    assert "Traceback" not in said.err
+    plain = here.command("devices", "-r", "garbage")
+    assert plain.status == 0
+    assert "neither a VISA resource" in " ".join(plain.out.split())
 
 
 # Where files are written
@@ -263,6 +272,71 @@ def test_a_calibration_stays_in_the_recipes_folder_and_spares_other_files(here: 
     said = here.command("run", "in/r.toml", "--bench", "bench.toml", "-o", "3.h5", "--force")
     assert said.status == 0, said.err
     assert notes.read_text().startswith('kind = "lines"')
+
+
+LINES_KEYS = "references" + LINES.partition("references")[2]
+
+
+def test_calibrate_writes_over_a_file_only_with_force(here: Any) -> None:
+    bench = Path("bench.toml").read_text() + RESISTORS.format(0, 7) + RESISTORS.format(7, 0)
+    here.write("bench.toml", bench)
+    here.write("keys.toml", LINES_KEYS.format())
+    command = ("calibrate", "lines", "keys.toml", "--bench", "bench.toml", "-o", "new.toml")
+    Path("new.toml").write_text("the lab's notes")
+    assert "new.toml exists; add --force to overwrite it" in here.refused(*command)
+    assert Path("new.toml").read_text() == "the lab's notes"
+    for _ in range(2):  # the second time over a calibration, and beside its run file
+        said = here.command(*command, "--force")
+        assert said.status == 0, said.err
+        assert Path("new.toml").read_text().startswith('kind = "lines"')
+    assert {"new.h5", "new-2.h5"} <= here.files()
+    assert "new-2.h5" in said.out
+
+
+# A run that is finished
+
+
+def test_a_viewer_that_holds_the_run_file_at_the_end_does_not_fail_the_run(
+    here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.write("recipe.toml", READ)
+    given = os.replace
+
+    def held(source: Any, target: Any) -> None:
+        if Path(target).name == "r.h5" and Path(target).exists():
+            raise PermissionError(13, "another program has it open")
+        given(source, target)
+
+    monkeypatch.setattr("os.replace", held)
+    said = here.command(*RUN)
+    told = " ".join(said.err.split())
+    assert said.status == 0, said.err
+    assert "done, but r.h5: cannot be replaced: another program has it open" in told
+    assert "the run file will be written by --resume" in told
+    assert "Done  1 step, outputs off" in said.out
+    with h5py.File("r.h5") as file:
+        assert file.attrs["status"] == "interrupted"
+    monkeypatch.setattr("os.replace", given)
+    assert here.command(*RUN, "--resume").status == 0
+    with h5py.File("r.h5") as file:
+        assert file.attrs["status"] == "complete"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_terminal_that_lacks_letters_fails_no_run(
+    here: Any, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    here.write("recipe.toml", f'title = "\u03a9 \u96fb\u5727 \u263a"\n{READ}')
+    for command in (RUN, ("show", "r.h5")):
+        streams = {}
+        for name in ("stdout", "stderr"):
+            streams[name] = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+            monkeypatch.setattr(sys, name, streams[name])
+        with pytest.raises(SystemExit) as left:
+            main(list(command))
+        said = b"".join(stream.buffer.getvalue() for stream in streams.values())  # type: ignore[attr-defined]
+        assert left.value.code == 0, said
+    assert b"? ?? ?" in said
 
 
 # Clocks

@@ -450,6 +450,30 @@ def test_what_is_not_measured_is_told_as_source_value_or_nan() -> None:
     assert told[0] == "+1.000000E+00"
 
 
+def test_autozero_is_told_as_a_state() -> None:
+    sim = Simulated2400("2400", Place(terminals={"1": Resistor(1e4)}))
+    for chosen, told in (
+        ("", "1"),
+        ("OFF", "0"),
+        ("ON", "1"),
+        ("0", "0"),
+        ("1", "1"),
+        ("ONCE", "0"),
+    ):
+        if chosen:
+            sim.message(f":SYST:AZER:STAT {chosen}")
+        assert bytes(sim.message(":SYST:AZER:STAT?;:SYST:AZER?")).decode() == f"{told};{told}"
+
+
+def test_a_sweep_is_aborted_at_compliance_before_or_after_its_reading() -> None:
+    sim = Simulated2400("2400", Place(terminals={"1": Resistor(1e4)}))
+    sim.message(":SENS:CURR:PROT 5e-5;:SOUR:LIST:VOLT 0.1,1,0.2;:SOUR:VOLT:MODE LIST;:TRIG:COUN 3")
+    sim.message(":FORM:ELEM VOLT;:OUTP ON")
+    for when, levels in (("NEV", 3), ("EARL", 1), ("LATE", 2)):
+        told = bytes(sim.message(f":SOUR:SWE:CAB {when};:READ?")).decode()
+        assert len(told.split(",")) == levels
+
+
 def test_the_trace_buffer_fills_and_sets_its_bits() -> None:
     sim = Simulated2400("2400", Place(terminals={"1": Resistor(1e4)}))
     sim.message(":STAT:PRES;*CLS;*SRE 1;:STAT:MEAS:ENAB 512;:TRAC:CLE;:TRAC:POIN 5;:TRIG:COUN 5")

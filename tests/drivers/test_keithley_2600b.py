@@ -379,6 +379,32 @@ def test_the_trigger_model_makes_pulses_timed_by_a_timer(make: Callable[..., Ben
     )
 
 
+def test_what_the_lines_before_a_sweep_took_is_spent_before_it_begins(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    clock, drive = bench.sim.place.bus.clock, bench.loads["a"].drive
+    driven: list[tuple[float, float]] = []
+
+    def told(wanted: Drive) -> None:
+        driven.append((clock.now_s, wanted.level))
+        drive(wanted)
+
+    bench.loads["a"].drive = told  # type: ignore[method-assign]
+    bench.say(
+        "smua.source.output = 1 smua.trigger.source.listv({1, 2}) smua.trigger.source.action ="
+        " smua.ENABLE trigger.timer[1].delay = 1e-3 trigger.timer[1].stimulus ="
+        " smua.trigger.SOURCE_COMPLETE_EVENT_ID smua.trigger.endpulse.stimulus ="
+        " trigger.timer[1].EVENT_ID smua.trigger.endpulse.action = smua.SOURCE_IDLE"
+        " smua.trigger.count = 2 for k = 1, 10000 do end smua.trigger.initiate() waitcomplete()"
+    )
+    (on_s, _), *pulses = driven
+    # Ten thousand turns take longer than ten pulses; none of it goes into the first one.
+    assert pulses[0][0] - on_s > 10e-3
+    lasted = [down[0] - up[0] for up, down in zip(pulses[::2], pulses[1::2], strict=True)]
+    assert lasted == pytest.approx([1e-3, 1e-3], rel=0.01)
+
+
 def test_two_channels_step_together_by_events(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.say(

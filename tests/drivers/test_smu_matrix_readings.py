@@ -675,6 +675,8 @@ def test_another_source_meter_with_the_same_abilities_gets_the_same_chain(
 @pytest.mark.parametrize("chain", CHAINS)
 def test_relays_are_counted(rig: Callable[..., Rig], chain: str) -> None:
     bench = rig(chain)
+    relays = (2 + 1) * (2 * SIZE + 1)
+    assert bench.driver.wear() == f"none of {relays} relays has closed yet"
     bench.do(READ)
     closed = sum(bench.rack.world.closures.values())
     assert f"have closed {closed} times" in bench.driver.wear()

@@ -113,6 +113,8 @@ def error(unit: Probe) -> tuple[int, str]:
             "3.00000e+00\t-2.00000e+00\t1.00000e+00",
         ),
         ("math.sqrt(-1)", "nan"),
+        ("math.pow(-8, 1 / 3), (-8) ^ (1 / 3), math.pow(-2, 3)", "nan\tnan\t-8.00000e+00"),
+        ("math.pow(0, -1), math.pow(-10, 401), math.pow(-10, 400)", "inf\t-inf\tinf"),
         ("1 / 0, -1 / 0", "inf\t-inf"),
         ("string.format('%5.2f|%d|%s|%e|%%', 1.234, 7, 'q', 1e-9)", " 1.23|7|q|1.000000e-09|%"),
         ("string.sub('hello', 2, -2), string.len('abc')", "ell\t3.00000e+00"),

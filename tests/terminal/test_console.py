@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from dataclasses import dataclass
 from typing import Annotated
@@ -80,6 +81,27 @@ def test_progress_fits_its_width(width: int, terminal: bool) -> None:
     else:
         assert "step 1/2 a step" in text.getvalue()
     assert "[not markup]" in text.getvalue()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_bar_of_a_step_that_is_done_is_full_and_of_one_that_failed_is_not(fails: bool) -> None:
+    text = io.StringIO()
+    console = Console(
+        file=text, width=120, force_terminal=True, color_system=None, legacy_windows=False
+    )
+    with contextlib.suppress(ArithmeticError), ProgressWatcher(console) as watcher:
+        watcher.step("one", 1, 2)
+        watcher.progress(90, 100, "cells")
+        watcher.step("two", 2, 2)
+        watcher.progress(90, 100, "cells")
+        if fails:
+            raise ArithmeticError
+    one, two = (
+        [line for line in text.getvalue().splitlines() if name in line][-1]
+        for name in ("1/2 one", "2/2 two")
+    )
+    assert "100%" in one
+    assert (" 90%" if fails else "100%") in two
 
 
 def test_tables_keep_within_80_columns() -> None:
