@@ -425,7 +425,7 @@ STATED: dict[str, dict[str, float]] = {
     },
     "lines": {"line_ohm": 0.015, "access_ohm": 0.6},
     "leads (known)": {"series_ohm": 0.04},
-    "leads (four-wire)": {"series_ohm": 0.015},
+    "leads (four-wire)": {"series_ohm": 0.009},
     "source-meter (zero)": {"offset_a": 5e-4},
     "source-meter (gain)": {"gain_a": 7e-4, "gain_v": 7e-4, "offset_v": 4e-4},
 }

@@ -17,16 +17,19 @@ from calibration_coverage import (
     NORMAL,
     STATED,
     STUDIES,
+    Leaded,
     Size,
     bench_of,
     converters,
     coverage,
     gain,
+    is_remote,
     lines,
     two_meters,
     zero,
 )
 from chain_benches import write_bench
+from typing_extensions import override
 
 from rram_hil import Bench
 from rram_hil.array import Cells, Multiply, MultiplyResult, Status, read
@@ -38,7 +41,7 @@ from rram_hil.calibration.lines import Lines
 from rram_hil.calibration.metrology.gum import refuse_bent, solve
 from rram_hil.calibration.source_meter import SourceMeterCalibration
 from rram_hil.corrections.calibration_file import load
-from rram_hil.drivers.simulated.array.terminals import Resistor
+from rram_hil.drivers.simulated.array.terminals import Resistor, Sensed
 from rram_hil.errors import ConfigError, LimitError
 from rram_hil.simulation.config import SourceMeterErrors
 
@@ -302,6 +305,57 @@ def test_references_that_contradict_each_other_are_refused_by_name(
     assert "1000 ohm" in str(refused.value)
 
 
+class _Contact(Leaded):
+    """Leads that do not keep to one value: `extra_v` of the amperes, and of whether there were
+    four-wire readings before, comes on top of the volts of two wires.
+    """
+
+    def __init__(self, extra_v: Callable[[float, bool], float]) -> None:
+        super().__init__(100.0, 2.0)
+        self._extra_v, self._is_later = extra_v, False
+
+    @override
+    def sense(self) -> Sensed:
+        found = super().sense()
+        if self.is_remote():
+            self._is_later = True
+            return found
+        return replace(found, volts=found.volts + self._extra_v(found.amps, self._is_later))
+
+
+@pytest.mark.parametrize(
+    ("extra_v", "told"),
+    [
+        (lambda amps, _: 0.0, ""),
+        # A contact with a threshold; one that lets go between the two-wire readings; sense leads
+        # that are exchanged with those of the force.
+        (lambda amps, _: float(np.copysign(3e-4, amps)), "at 0.001 A, .* at 0.0005 A; is every"),
+        (lambda amps, is_later: amps * is_later, "before .* after the four-wire"),
+        (lambda amps, _: -4.0 * amps, "four-wire reads 2.* ohm more than two-wire"),
+    ],
+)
+def test_leads_whose_readings_contradict_each_other_are_refused(
+    extra_v: Callable[[float, bool], float], told: str
+) -> None:
+    contact = _Contact(extra_v)
+    nothing = SourceMeterErrors()
+    with (
+        two_meters(1, nothing, contact, nothing) as (simulated, section, _),
+        Bench.open(bench_of({})) as bench,
+    ):
+        contact.is_remote = lambda: is_remote(simulated)
+        keys = {"method": "four-wire", "instrument": section, "channel": "1", "repeat": 8}
+        protocol = Leads.model_validate(keys)
+        if told:
+            with pytest.raises(ConfigError, match=told):
+                bench.run(protocol)
+            assert not simulated.outputs_on
+            return
+        found = bench.run(protocol).values["series_ohm"]
+        assert found.values[0] == pytest.approx(2.0, abs=2 * found.half_widths[0])
+        assert found.half_widths[0] < 0.05
+
+
 @pytest.mark.parametrize("off", [0.0, 0.01, 0.05, 1.0])
 def test_a_line_that_bends_is_refused(off: float) -> None:
     levels = np.linspace(-1, 1, 11)
@@ -317,6 +371,16 @@ def test_keys_that_do_not_go_together_are_refused() -> None:
     for kind, keys, told in (
         (Leads, {}, "references are needed"),
         (Leads, {"method": "four-wire"}, "instrument and channel are needed"),
+        (
+            Leads,
+            {"method": "four-wire", "instrument": "x", "channel": "1", "references": [REFERENCE]},
+            "references are for method",
+        ),
+        (
+            Leads,
+            {"references": [REFERENCE], "instrument": "x"},
+            "instrument and channel are for method",
+        ),
         (
             SourceMeterCalibration,
             {"part": "gain", "instrument": "x", "channel": "1"},
