@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from far_side_judge import Judge
+from chain_benches import bench_text
+from far_side_judge import Judge, MatrixJudge
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -42,8 +44,13 @@ from rram_hil.array import (
     WriteWords,
     read_step,
 )
+from rram_hil.drivers.matrix.wiring import columns_of
 from rram_hil.drivers.simulated import test_chip_board as far_board
+from rram_hil.drivers.simulated.array.terminals import Drive
+from rram_hil.drivers.simulated.rack import Rack
+from rram_hil.drivers.simulated.server.control import ControlServer
 from rram_hil.drivers.simulated_array import SimulatedArray, SimulatedArrayConfig, launch
+from rram_hil.drivers.smu_matrix import SmuMatrix
 from rram_hil.drivers.test_chip_board import TestChipBoard, TestChipBoardConfig
 from rram_hil.engine.engine import Engine
 from rram_hil.errors import BenchError
@@ -60,12 +67,18 @@ LIMITS = Limits(
     current_a=4e-4, energy_j=2e-9, width_s=1e-5, pulses_per_cell=40, read_width_s=1e-3, wait_s=1e5,
 )  # fmt: skip
 LIMITS = LIMITS.model_copy(update={"conductance_s": [0.0, 4e-4]})
+RACK_LIMITS = LIMITS.model_copy(
+    update={"width_s": 1e-2, "read_width_s": 0.1, "energy_j": 6e-6, "pulses_per_cell": 12}
+)
 GEOMETRIES = [
     Geometry(2, 3, 4),
     Geometry(1, 3, 4, source_lines="common"),
     Geometry(1, 3, 3, source_lines="column"),
     Geometry(1, 3, 4, "1R"),
 ]
+BEHIND_A_MATRIX = Geometry(1, 3, 3, source_lines="common")
+MATRIX_PART = 8
+"""One in so many examples is tried behind a matrix."""
 SIMULATION = Simulation(converters=False)
 
 
@@ -75,19 +88,18 @@ class Lab:
     def __init__(
         self,
         driver: Driver,
-        chip: Any,
-        geometry: Geometry,
+        judge: Judge,
         folder: Path,
         end: Callable[[], None] = lambda: None,
     ) -> None:
-        self.driver, self.chip, self._end = driver, chip, end
+        self.driver, self.judge, self.chip, self._end = driver, judge, judge.chip, end
         driver.connect()
         driver.arm()
-        self.judge = Judge(geometry, LIMITS, chip)
         path = folder / "chip.ledger"
         path.unlink(missing_ok=True)
-        self.ledger = Ledger(path, geometry, "fuzz", limit=LIMITS.pulses_per_cell)
-        self.engine = Engine(driver, geometry, LIMITS, self.ledger)
+        limits, geometry = judge.limits, judge.geometry
+        self.ledger = Ledger(path, geometry, "fuzz", limit=limits.pulses_per_cell)
+        self.engine = Engine(driver, geometry, limits, self.ledger)
 
     def do(self, operation: Operation) -> bool:
         """Ask it; whether it was carried out. A refusal is a `BenchError` of one short line."""
@@ -118,7 +130,7 @@ def direct(geometry: Geometry, folder: Path) -> Lab:
     side = launch(FarSideRequest(SIMULATION, geometry, LIMITS, "fuzz", folder))
     driver = SimulatedArray(SimulatedArrayConfig.model_validate(side.settings), geometry, LIMITS)
     driver.connect()
-    return Lab(driver, driver.chip, geometry, folder)
+    return Lab(driver, Judge(geometry, LIMITS, driver.chip), folder)
 
 
 def over_a_link(geometry: Geometry, folder: Path) -> Lab:
@@ -126,10 +138,41 @@ def over_a_link(geometry: Geometry, folder: Path) -> Lab:
     board = far_board.board(FarSideRequest(SIMULATION, geometry, LIMITS, "fuzz", folder))
     threading.Thread(target=board.serve, daemon=True).start()
     config = TestChipBoardConfig(port=str(board.addresses["resource"]))
-    return Lab(TestChipBoard(config, geometry, LIMITS), board.chip, geometry, folder, board.close)
+    judge = Judge(geometry, LIMITS, board.chip)
+    return Lab(TestChipBoard(config, geometry, LIMITS), judge, folder, board.close)
 
 
-BENCHES: dict[str, Callable[[Geometry, Path], Lab]] = {"direct": direct, "board": over_a_link}
+def behind_a_matrix(geometry: Geometry, folder: Path) -> Lab:
+    """Source-meters and a matrix, whose script takes a row at a time: a rack in this process."""
+    text = bench_text("2636B + 707B", size=geometry.rows)
+    driver = tomllib.loads(text)["driver"]
+    del driver["name"]
+    rack = Rack(FarSideRequest(SIMULATION, geometry, RACK_LIMITS, "fuzz", folder, driver))
+    for name, _, resource in rack.addresses["instruments"]:
+        driver["instruments"][name] |= {"resource": resource, "timeout_s": 10.0}
+    control = ControlServer(rack.control)
+    config = SmuMatrix.Config.model_validate(driver | {"clock": control.address})
+    judge = MatrixJudge(
+        geometry,
+        RACK_LIMITS,
+        rack.chip,
+        world=rack.world,
+        ground=driver["wiring"]["ground"],
+        lines={kind: list(columns_of(driver["wiring"][kind])) for kind in ("bl", "sl", "wl")},
+    )
+
+    def end() -> None:
+        for server in rack.servers.values():
+            server.stop()
+
+    return Lab(SmuMatrix(config, geometry, RACK_LIMITS), judge, folder, end)
+
+
+BENCHES: dict[str, Callable[[Geometry, Path], Lab]] = {
+    "direct": direct,
+    "board": over_a_link,
+    "matrix": behind_a_matrix,
+}
 
 VOLTS = st.one_of(
     st.sampled_from([0.0, 0.2, 0.25, -0.2, 0.6, 1.2, 2.0, 2.4, 2.8, 3.2, 4.0, 4.1, -1.0, -2.0]),
@@ -140,6 +183,8 @@ USUAL_V = st.sampled_from([0.0, 0.2, 1.2, 2.0, 2.4, 2.8, 3.4, 4.0])
 WIDTHS = st.one_of(
     st.sampled_from([1e-7, 1e-6, 1e-5]), st.floats(0, 1e-2), st.sampled_from([0.0, -1e-6, 1e9])
 )
+LONG_WIDTHS = st.one_of(st.sampled_from([1e-3, 2e-3, 1e-2]), WIDTHS)
+"""For instruments, whose shortest step is a millisecond."""
 COUNTS = st.one_of(st.integers(1, 6), st.sampled_from([0, 39, 41, 2**40, 2**62, 10**30]))
 
 
@@ -148,12 +193,13 @@ def some_cells(draw: st.DrawFn, geometry: Geometry) -> Cells:
     return Cells.from_index(np.array(at), geometry)
 
 
-def a_step(draw: st.DrawFn, n: int) -> Step:
-    volts = USUAL_V if draw(st.integers(0, 2)) else VOLTS
+def a_step(draw: st.DrawFn, n: int, is_slow: bool) -> Step:
+    volts = USUAL_V if draw(st.integers(0, 9 if is_slow else 2)) else VOLTS
     level = st.one_of(volts, st.none(), st.lists(volts, min_size=n, max_size=n).map(np.array))
     kind = draw(st.sampled_from(["pulse", "pulse", "any"]))
     measure = draw(st.sampled_from(["no", "current", "gate"]))
-    width = draw(WIDTHS if kind == "any" else st.sampled_from([1e-7, 1e-6]))
+    usual_s = st.sampled_from([1e-3, 2e-3] if is_slow else [1e-7, 1e-6])
+    width = draw(usual_s if kind == "pulse" else LONG_WIDTHS if is_slow else WIDTHS)
     if kind == "any":
         return Step(draw(level), draw(level), draw(level), width, measure)
     line = draw(st.sampled_from(["bl", "sl"]))
@@ -162,22 +208,24 @@ def a_step(draw: st.DrawFn, n: int) -> Step:
 
 
 @st.composite
-def operations(draw: st.DrawFn, geometry: Geometry) -> Operation | None:
-    """One operation; None where it is refused when it is made."""
+def operations(draw: st.DrawFn, geometry: Geometry, *, is_slow: bool = False) -> Operation | None:
+    """One operation; None where it is refused when it is made. `is_slow` is for instruments."""
     with contextlib.suppress(BenchError):
-        return _operation(draw, geometry)
+        return _operation(draw, geometry, is_slow)
     return None
 
 
-def _operation(draw: st.DrawFn, geometry: Geometry) -> Operation:
+def _operation(draw: st.DrawFn, geometry: Geometry, is_slow: bool) -> Operation:
     cells = some_cells(draw, geometry)
     n = len(cells)
     scheme = draw(st.sampled_from(list(Scheme)))
     compliance = draw(st.sampled_from([None, None, 1e-4, 4e-4, 1e-2, 0.0, math.nan]))
     kinds = ["apply", "apply", "apply", "program", "multiply", "coded", "rest"]
+    # An example costs instruments seconds, a refusal nothing: most are to be carried out.
+    kinds += ["apply"] * (7 if is_slow else 0)
     kind = draw(st.sampled_from(kinds))
     if kind == "apply":
-        steps = tuple(a_step(draw, n) for _ in range(draw(st.integers(1, 3))))
+        steps = tuple(a_step(draw, n, is_slow) for _ in range(draw(st.integers(1, 3))))
         stop = draw(st.sampled_from([None, None, Stop(above_s=1e-5)]))
         stop = stop if any(s.measure == "current" for s in steps) else None
         return Apply(cells, steps, scheme, compliance, stop, draw(COUNTS))
@@ -187,7 +235,7 @@ def _operation(draw: st.DrawFn, geometry: Geometry) -> Operation:
             PulseTrain(
                 Ramp(draw(volts), draw(volts), draw(st.sampled_from([0.0, 0.1, -0.1, 1.0]))),
                 Ramp(draw(volts), draw(volts), draw(st.sampled_from([0.0, 0.1]))),
-                draw(WIDTHS),
+                draw(LONG_WIDTHS if is_slow else WIDTHS),
             )
             for _ in range(2)
         ]
@@ -195,6 +243,7 @@ def _operation(draw: st.DrawFn, geometry: Geometry) -> Operation:
         verify = draw(st.sampled_from(["single", "single", "coded"]))
         on_board = draw(st.sampled_from(["never", "allowed"]))
         read = replace(read_step(), bl_v=draw(st.sampled_from([0.2, 0.2, 0.25, 0.3, -0.2])))
+        read = replace(read, width_s=2e-3) if is_slow else read
         return Program(
             cells, low, low * 1.2 + 1e-6, trains[0], trains[1], read, draw(COUNTS),
             unselected=scheme, compliance_a=compliance, on_board=on_board, verify=verify,
@@ -237,16 +286,36 @@ def labs(tmp_path: Path) -> Iterator[Callable[[str, Geometry], Lab]]:
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: f"{g.cell}-{g.source_lines}")
-@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize("bench", ["direct", "board"])
 def test_no_operation_passes_a_limit_at_any_cell(
     labs: Callable[[str, Geometry], Lab], bench: str, geometry: Geometry
 ) -> None:
-    formed = pulse_that_forms(geometry)
+    _try_operations(lambda: labs(bench, geometry), geometry, settings().max_examples)
 
-    @settings(deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(operations(geometry), min_size=1, max_size=12), st.booleans())
+
+def test_no_operation_of_instruments_passes_a_limit_at_any_cell(
+    labs: Callable[[str, Geometry], Lab],
+) -> None:
+    """Few examples: what takes a board microseconds takes instruments thousands of messages."""
+    _try_operations(
+        lambda: labs("matrix", BEHIND_A_MATRIX),
+        BEHIND_A_MATRIX,
+        max(1, settings().max_examples // MATRIX_PART),
+        is_slow=True,
+    )
+
+
+def _try_operations(
+    make: Callable[[], Lab], geometry: Geometry, examples: int, *, is_slow: bool = False
+) -> None:
+    formed = pulse_that_forms(geometry, 1e-3 if is_slow else 1e-6)
+    sizes = {"min_size": 6, "max_size": 24} if is_slow else {"min_size": 1, "max_size": 12}
+    asked_of = st.lists(operations(geometry, is_slow=is_slow), **sizes)
+
+    @settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=examples)
+    @given(asked_of, st.booleans())
     def try_them(asked: list[Operation | None], form: bool) -> None:
-        lab = labs(bench, geometry)
+        lab = make()
         try:
             if form:
                 lab.do(formed)
@@ -261,9 +330,9 @@ def test_no_operation_passes_a_limit_at_any_cell(
     try_them()
 
 
-def pulse_that_forms(geometry: Geometry) -> Apply:
+def pulse_that_forms(geometry: Geometry, width_s: float = 1e-6) -> Apply:
     """Makes most cells conduct, within the limits of a 1T1R array."""
-    step = Step(4.0, 0.0, 2.0, 1e-6)
+    step = Step(4.0, 0.0, 2.0, width_s)
     return Apply(Cells.all(geometry), (step,), Scheme.INHIBIT)
 
 
@@ -341,7 +410,7 @@ PLANTED: dict[str, tuple[Operation, Callable[[Operation], Operation]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize("bench", ["direct", "board"])
 @pytest.mark.parametrize("check", PLANTED)
 def test_each_check_of_the_judge_sees_its_fault(
     labs: Callable[[str, Geometry], Lab], bench: str, check: str
@@ -355,6 +424,98 @@ def test_each_check_of_the_judge_sees_its_fault(
     at_far_side(lab, change)
     if check == "current":
         lab.chip._state.conductance_s[:] = 5e-4
+    lab.do(operation)
+    assert any(verdict.startswith(f"{check}: ") for verdict in lab.judge.verdicts), (
+        lab.judge.verdicts
+    )
+
+
+SLOW_SET = Apply(ONE, (Step(2.0, 0.0, 2.4, 2e-3),))
+SLOW_RESET = Apply(ONE, (Step(0.0, 2.0, 3.4, 2e-3),))
+
+
+def _louder(row: str, factor: float) -> Callable[[Lab], None]:
+    """A channel that gives more than it is told."""
+
+    def plant(lab: Lab) -> None:
+        really = lab.judge.world.drive  # type: ignore[attr-defined]
+
+        def drive(at: str, wanted: Drive) -> None:
+            really(at, replace(wanted, level=wanted.level * factor) if at == row else wanted)
+
+        lab.judge.world.drive = drive  # type: ignore[attr-defined]
+
+    return plant
+
+
+def _without_limit(lab: Lab) -> None:
+    """A compliance that does not hold, and a cell that conducts more than any should."""
+    really = lab.judge.world.drive  # type: ignore[attr-defined]
+    lab.judge.world.drive = lambda at, wanted: really(  # type: ignore[attr-defined]
+        at, replace(wanted, limit=1.0)
+    )
+    lab.chip._state.conductance_s[:] = 5e-4
+
+
+def _slower(lab: Lab) -> None:
+    """Levels that stand ten times as long."""
+    really = lab.judge.world.advance  # type: ignore[attr-defined]
+    lab.judge.world.advance = lambda seconds: really(10 * seconds)  # type: ignore[attr-defined]
+
+
+def _repeated(lab: Lab) -> None:
+    """A driver that does everything twice and tells of the first time."""
+    really = lab.driver.execute
+
+    def execute(operation: Operation, number: int) -> Any:
+        told = really(operation, number)
+        really(operation, number)
+        return told
+
+    lab.driver.execute = execute  # type: ignore[method-assign]
+
+
+def _stuck_at_ground(lab: Lab) -> None:
+    """Relays that put the bit lines that are not selected on ground, whatever the script says."""
+    judge = lab.judge
+    assert isinstance(judge, MatrixJudge)
+    really = judge.world.set_closed
+
+    def set_closed(points: frozenset[tuple[str, int]]) -> None:
+        others = judge.lines["bl"][1:]
+        kept = {p for p in points if p[1] not in others}
+        really(frozenset(kept | ({(judge.ground, c) for c in others} if points else set())))
+
+    judge.world.set_closed = set_closed
+    set_closed(judge.world._closed)
+
+
+PLANTED_BEHIND_A_MATRIX: dict[str, tuple[Operation, Callable[[Lab], None]]] = {
+    "bl volts": (SLOW_SET, _louder("A", 2.2)),
+    "sl volts": (SLOW_RESET, _louder("A", 1.5)),
+    "wl volts": (SLOW_SET, _louder("B", 1.6)),
+    "gate volts": (SLOW_SET, _louder("B", 1.6)),
+    "cell volts": (SLOW_SET, _louder("A", 2.08)),
+    "current": (SLOW_SET, _without_limit),
+    "width": (SLOW_SET, _slower),
+    "energy": (SLOW_SET, _slower),
+    "ledger": (SLOW_SET, _repeated),
+    "told pulses": (SLOW_SET, _repeated),
+    "life": (replace(SLOW_SET, repeat=5), _repeated),
+    "half-selected": (SLOW_RESET, _stuck_at_ground),
+}
+
+
+@pytest.mark.parametrize("check", PLANTED_BEHIND_A_MATRIX)
+def test_each_check_of_the_judge_of_a_matrix_sees_its_fault(
+    labs: Callable[[str, Geometry], Lab], check: str
+) -> None:
+    lab = labs("matrix", BEHIND_A_MATRIX)
+    assert lab.do(pulse_that_forms(lab.judge.geometry, 1e-3))
+    operation, plant = PLANTED_BEHIND_A_MATRIX[check]
+    assert lab.do(operation)
+    assert lab.judge.verdicts == []
+    plant(lab)
     lab.do(operation)
     assert any(verdict.startswith(f"{check}: ") for verdict in lab.judge.verdicts), (
         lab.judge.verdicts

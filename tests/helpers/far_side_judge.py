@@ -199,3 +199,122 @@ def lines_of(
         [wl if r == row else 0.0 for r in range(geometry.rows)],
         sl_of,
     )
+
+
+OUTPUT_V = 2e-3
+"""Outputs of instruments are off by so much."""
+OPEN_V = 0.05
+"""A gate this far above a cell's lower end lets something through."""
+LATE = 1.2
+"""Instruments hold levels by so much longer than asked: what they do at both ends takes time."""
+
+
+@dataclass
+class MatrixJudge(Judge):
+    """The same behind a switch matrix, for 1T1R arrays of one tile with a common source plate: what
+    every line hangs on at each moment, from the relays that are closed and what each row is driven
+    to.
+
+    `lines` has the matrix columns of "bl", "sl" and "wl" in order. Selected is the cell with the
+    most volts of those whose gate is open; its pulse lasts as long as these are more than a read's.
+    """
+
+    world: Any = None
+    ground: str = ""
+    lines: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.given = np.zeros(self.geometry.shape, dtype=np.int64)
+        self.steps = 0
+        self._pulsed: tuple[int, int, int] | None = None
+        self._lasted_s = self._spent_j = 0.0
+        really = self.world.advance
+
+        def advance(seconds: float) -> None:
+            before = self.chip.conductance_s()
+            really(seconds)
+            if seconds > 0:
+                self._moment(seconds, np.maximum(before, self.chip.conductance_s()))
+
+        self.world.advance = advance
+
+    def _hangs(self, column: int) -> tuple[float | None, float]:
+        """Volts and current limit of the line on a matrix column; None where it floats."""
+        found: tuple[float | None, float] = (None, np.inf)
+        for row, joined in self.world._closed:
+            if joined != column:
+                continue
+            if row == self.ground:
+                at: tuple[float | None, float] = (0.0, np.inf)
+            else:
+                drive = self.world._drives[row]
+                at = (drive.level, drive.limit) if drive.function == "voltage" else (None, np.inf)
+            if found[0] is None or (at[0] is not None and abs(at[0]) > abs(found[0])):
+                found = at
+        return found
+
+    def _moment(self, seconds: float, g_s: Any) -> None:
+        limits = self.limits
+        hung = {kind: [self._hangs(c) for c in columns] for kind, columns in self.lines.items()}
+        for kind, lines in hung.items():
+            for k, (volts, _) in enumerate(lines):
+                if volts is not None and not abs(volts) <= getattr(limits, f"{kind}_v") + OUTPUT_V:
+                    self.say(f"{kind} volts", f"{volts} V on line {k}")
+        (plate, plate_a), *_ = hung["sl"]
+        across: dict[tuple[int, int, int], tuple[float, float]] = {}
+        for row, (gate, _) in enumerate(hung["wl"]):
+            for column, (bl, bl_a) in enumerate(hung["bl"]):
+                ends = [v for v in (bl, plate) if v is not None]
+                if gate is None or not ends:
+                    continue
+                over = gate - min(ends)
+                if not over <= limits.gate_over_v + OUTPUT_V:
+                    self.say("gate volts", f"{gate} V over {min(ends)} V at {(row, column)}")
+                if len(ends) == 2 and over > OPEN_V:
+                    across[0, row, column] = abs(ends[0] - ends[1]), min(bl_a, plate_a)
+        self._stressed(across, seconds, g_s)
+
+    def _stressed(
+        self, across: dict[tuple[int, int, int], tuple[float, float]], seconds: float, g_s: Any
+    ) -> None:
+        limits = self.limits
+        cell = max(across, key=lambda at: across[at][0], default=None)
+        if cell is not None and not across[cell][0] > limits.read_v + OUTPUT_V:
+            cell = None
+        if cell != self._pulsed:
+            self.end()
+            self._pulsed = cell
+            if cell is not None:
+                self.given[cell] += 1
+                self.steps += 1
+        for other, (volts, _) in across.items():
+            if other != cell and not volts <= limits.half_select_v + OUTPUT_V:
+                self.say("half-selected", f"{volts} V across {other} beside {cell}")
+        if cell is None:
+            return
+        volts, limit_a = across[cell]
+        flows_a = min(volts * float(g_s[cell]), limit_a)
+        self._lasted_s += seconds
+        self._spent_j += volts * flows_a * seconds
+        if not volts <= limits.cell_v + OUTPUT_V:
+            self.say("cell volts", f"{volts} V across {cell}")
+        if not flows_a <= limits.current_a * 1.01:
+            self.say("current", f"{flows_a} A through {cell}")
+        if self.given[cell] > limits.pulses_per_cell:
+            self.say("life", f"{self.given[cell]} pulses on {cell}")
+
+    def end(self) -> None:
+        """The pulse under way is over: how long it lasted and what it spent."""
+        if self._pulsed is not None:
+            if not self._lasted_s <= LATE * self.limits.width_s:
+                self.say("width", f"{self._lasted_s} s on {self._pulsed}")
+            if not self._spent_j <= LATE * self.limits.energy_j:
+                self.say("energy", f"{self._spent_j} J in {self._pulsed}")
+        self._pulsed, self._lasted_s, self._spent_j = None, 0.0, 0.0
+
+    def settle(self, ledger: Any, told: Any = None, before: Any = None) -> None:
+        """As of any judge; pulses that a closed gate kept from a cell may be told as given."""
+        self.end()
+        super().settle(ledger)
+        if told is not None and (told < self.given - before).any():
+            self.say("told pulses", f"{told.tolist()} for {(self.given - before).tolist()}")
