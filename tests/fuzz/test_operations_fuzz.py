@@ -13,12 +13,13 @@ import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from chain_benches import bench_text
+from chain_benches import CHAINS, bench_text
 from far_side_judge import Judge, MatrixJudge
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -77,8 +78,8 @@ GEOMETRIES = [
     Geometry(1, 3, 4, "1R"),
 ]
 BEHIND_A_MATRIX = Geometry(1, 3, 3, source_lines="common")
-MATRIX_PART = 8
-"""One in so many examples is tried behind a matrix."""
+MATRIX_PART = 12
+"""One in so many examples is tried behind each matrix."""
 SIMULATION = Simulation(converters=False)
 
 
@@ -142,9 +143,9 @@ def over_a_link(geometry: Geometry, folder: Path) -> Lab:
     return Lab(TestChipBoard(config, geometry, LIMITS), judge, folder, board.close)
 
 
-def behind_a_matrix(geometry: Geometry, folder: Path) -> Lab:
-    """Source-meters and a matrix, whose script takes a row at a time: a rack in this process."""
-    text = bench_text("2636B + 707B", size=geometry.rows)
+def behind_a_matrix(geometry: Geometry, folder: Path, chain: str) -> Lab:
+    """Source-meters and a matrix: a rack in this process."""
+    text = bench_text(chain, size=geometry.rows)
     driver = tomllib.loads(text)["driver"]
     del driver["name"]
     rack = Rack(FarSideRequest(SIMULATION, geometry, RACK_LIMITS, "fuzz", folder, driver))
@@ -171,7 +172,7 @@ def behind_a_matrix(geometry: Geometry, folder: Path) -> Lab:
 BENCHES: dict[str, Callable[[Geometry, Path], Lab]] = {
     "direct": direct,
     "board": over_a_link,
-    "matrix": behind_a_matrix,
+    **{chain: partial(behind_a_matrix, chain=chain) for chain in CHAINS},
 }
 
 VOLTS = st.one_of(
@@ -293,12 +294,13 @@ def test_no_operation_passes_a_limit_at_any_cell(
     _try_operations(lambda: labs(bench, geometry), geometry, settings().max_examples)
 
 
+@pytest.mark.parametrize("chain", CHAINS)
 def test_no_operation_of_instruments_passes_a_limit_at_any_cell(
-    labs: Callable[[str, Geometry], Lab],
+    labs: Callable[[str, Geometry], Lab], chain: str
 ) -> None:
     """Few examples: what takes a board microseconds takes instruments thousands of messages."""
     _try_operations(
-        lambda: labs("matrix", BEHIND_A_MATRIX),
+        lambda: labs(chain, BEHIND_A_MATRIX),
         BEHIND_A_MATRIX,
         max(1, settings().max_examples // MATRIX_PART),
         is_slow=True,
@@ -510,7 +512,7 @@ PLANTED_BEHIND_A_MATRIX: dict[str, tuple[Operation, Callable[[Lab], None]]] = {
 def test_each_check_of_the_judge_of_a_matrix_sees_its_fault(
     labs: Callable[[str, Geometry], Lab], check: str
 ) -> None:
-    lab = labs("matrix", BEHIND_A_MATRIX)
+    lab = labs(next(iter(CHAINS)), BEHIND_A_MATRIX)
     assert lab.do(pulse_that_forms(lab.judge.geometry, 1e-3))
     operation, plant = PLANTED_BEHIND_A_MATRIX[check]
     assert lab.do(operation)
