@@ -333,6 +333,28 @@ def test_a_sweep_stuck_at_compliance_ends(make: Callable[..., Bench]) -> None:
     assert np.abs(got.amps[1:]) == pytest.approx(1e-6, rel=1e-2)
 
 
+def test_a_sweep_that_is_to_end_at_compliance_and_ends_elsewhere_is_no_sweep(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    bench.driver = Keithley2400(
+        Keithley2400.Config(resource=bench.server.resource, stop_at_compliance=True)
+    )
+    driver, act = bench.ready(), bench.sim.message
+
+    def message(line: str) -> str | bytes:
+        reply = act(line)
+        if ":READ?" not in line:
+            return reply
+        readings, _, error = bytes(reply).decode().partition(";")
+        return ",".join(readings.split(",")[:-5]) + ";" + error
+
+    assert (driver.sweep("1", 0.0, 0.5, 5).status == Status.OK).all()
+    bench.sim.message = message  # type: ignore[method-assign]
+    with pytest.raises(InstrumentError, match="ended after 4 of 5 points, not at compliance"):
+        driver.sweep("1", 0.0, 0.5, 5)
+
+
 def test_the_timeout_follows_nplc_times_points(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:

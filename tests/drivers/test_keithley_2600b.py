@@ -8,6 +8,7 @@ import importlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -377,6 +378,30 @@ def test_the_trigger_model_makes_pulses_timed_by_a_timer(make: Callable[..., Ben
     np.testing.assert_allclose(
         [d.level for d in bench.loads["a"].drives[-6:]], [1, 0, 2, 0, 3, 0], atol=1e-3
     )
+
+
+def test_a_sweep_that_goes_on_at_compliance_though_told_to_end_is_no_sweep(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    driver = Keithley2600B(
+        Keithley2600B.Config(resource=bench.server.resource, stop_at_compliance=True)
+    )
+    bench.closing.insert(0, driver.close)
+    driver.connect()
+    driver.arm()
+    driver.configure("a", replace(READ, compliance=5e-5))
+    driver.output("a", True)
+    levels, act = np.array([0.1, 1.0, 0.2]), bench.sim.message
+    told = driver.list_sweep("a", levels).status
+    assert told.tolist() == [Status.OK, Status.COMPLIANCE, Status.NOT_RUN]
+
+    def lossy(line: str) -> str | bytes:
+        return b"" if "bit.test" in line else act(line)
+
+    bench.sim.message = lossy  # type: ignore[method-assign]
+    with pytest.raises(InstrumentError, match="went on at compliance"):
+        driver.list_sweep("a", levels)
 
 
 def test_what_the_lines_before_a_sweep_took_is_spent_before_it_begins(

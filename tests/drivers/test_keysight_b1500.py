@@ -4,6 +4,7 @@ QCoDeS.
 
 import itertools
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,19 @@ def test_a_switch_that_does_not_open_is_told(bench):
     bench.sim._table["CL"] = (lambda _: None, 0, 15)
     with pytest.raises(InstrumentError, match="still on"):
         bench.driver.safe_off()
+
+
+def test_a_staircase_that_goes_on_at_compliance_though_told_to_end_is_no_sweep(bench):
+    bench.driver = KeysightB1500(
+        KeysightB1500.Config(resource=bench.server.resource, timeout_s=0.5, stop_at_compliance=True)
+    )
+    setup = replace(FORCE_VOLTS, compliance=0.45 / OHM_1)
+    driver, act = bench.ready(setup).driver, bench.sim.message
+    told = driver.sweep("1", 0.0, 1.0, 5).status
+    assert told.tolist() == [Status.OK] * 2 + [Status.COMPLIANCE] + [Status.NOT_RUN] * 2
+    bench.sim.message = lambda line: act(line.replace("WM 2,1", "WM 1,1"))
+    with pytest.raises(InstrumentError, match="went on at compliance"):
+        driver.sweep("1", 0.0, 1.0, 5)
 
 
 # Settings
