@@ -210,7 +210,7 @@ class Keithley2400(Keithley24xx):
         ), "SWE"
 
     @override
-    def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
+    def _listed(self, setup: SourceSetup, points: int) -> tuple[tuple[str, ...], str]:
         return (), "LIST"
 
     @override

@@ -300,17 +300,18 @@ class Keithley2450(Keithley24xx):
         ranging = "BEST" if setup.source_range is None else "FIX"
         name = SHORT[setup.function]
         levels = f"{number(start)},{number(stop)},{points},0,1,{ranging}"
-        return (), f":SOUR:SWE:{name}:LIN {levels},{self._ends_at_limit},OFF,{BUFFER}"
+        return (), f":SOUR:SWE:{name}:LIN {levels},{self._ends(points)},OFF,{BUFFER}"
 
     @override
-    def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
+    def _listed(self, setup: SourceSetup, points: int) -> tuple[tuple[str, ...], str]:
         name = SHORT[setup.function]
-        return (), f":SOUR:SWE:{name}:LIST 1,0,1,{self._ends_at_limit},{BUFFER}"
+        return (), f":SOUR:SWE:{name}:LIST 1,0,1,{self._ends(points)},{BUFFER}"
 
-    @property
-    def _ends_at_limit(self) -> str:
-        """Whether a sweep is broken off at the limit (the instrument's own default)."""
-        return "ON" if self.stop_at_compliance else "OFF"
+    def _ends(self, points: int) -> str:
+        """Whether a sweep is broken off at the limit (the instrument's own default); a single point
+        has nothing to break off.
+        """
+        return "ON" if self.stop_at_compliance and points > 1 else "OFF"
 
     @override
     def _sweep(
@@ -334,7 +335,7 @@ class Keithley2450(Keithley24xx):
             f":SOUR:{name} 0",
             # ... and has switched it off again.
             ":OUTP ON",
-            f":TRAC:ACT? {BUFFER}" if self.stop_at_compliance else self._data(points),
+            self._data(points) if self._ends(points) == "OFF" else f":TRAC:ACT? {BUFFER}",
             takes_s=self.takes_s(setup, points),
         )
         before, data = self.replies(reply, 2)
@@ -344,7 +345,7 @@ class Keithley2450(Keithley24xx):
                 f"{self.name}: the output was switched off meanwhile: nothing is read",
                 command=start,
             )
-        if self.stop_at_compliance:
+        if self._ends(points) == "ON":
             # How many readings there are was not known before.
             taken = round(self.value(data))
             if not 1 <= taken <= points:

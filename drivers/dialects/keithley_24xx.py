@@ -156,7 +156,7 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
             f"{head}{':APP' if at else ''} {','.join(number(v) for v in part)}"
             for at, part in enumerate(parts)
         )
-        more, run = self._listed(setup)
+        more, run = self._listed(setup, int(levels.size))
         return self._sweep(setup, (*commands, *more), run, int(levels.size))
 
     @abstractmethod
@@ -166,8 +166,8 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         """Commands that set a linear sweep up, and the mode or command that selects it."""
 
     @abstractmethod
-    def _listed(self, setup: SourceSetup) -> tuple[tuple[str, ...], str]:
-        """Commands behind the list itself, and the mode or command that selects it."""
+    def _listed(self, setup: SourceSetup, points: int) -> tuple[tuple[str, ...], str]:
+        """Commands behind a list of so many points, and the mode or command that selects it."""
 
     def takes_s(self, setup: SourceSetup, points: int) -> float:
         """How long `points` readings take at most (s); the timeout of a transaction follows it."""
