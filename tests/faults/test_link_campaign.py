@@ -62,6 +62,7 @@ FAMILIES = {
     "keithley-2400": "2400",
     "keithley-2450": "2450",
     "keithley-2600b": "2636B",
+    "keithley-3706a": "3706A",
     "keithley-707b": "707B",
     "keysight-b1500": "B1500A",
     "keysight-b2900": "B2902A",
