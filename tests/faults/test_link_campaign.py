@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,6 +29,7 @@ from rram_hil.bench.far_side import launcher, request_of
 from rram_hil.drivers.simulated.array.terminals import Place
 from rram_hil.drivers.simulated.conformance.station import (
     LOAD_OHM,
+    PATIENT_S,
     TO_SWITCH_ON,
     VOLTS,
     Family,
@@ -44,10 +46,10 @@ from rram_hil.simulation.config import Timing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-LANES = 8
+LANES = 6
 """Exchanges that are tried at once."""
-TIMEOUT_S = 1.0
-"""Of every link: a computer at work is no silent instrument. Late is more than this."""
+TIMEOUT_S = 1.5
+"""Of links with a fault: a computer at work is no silent instrument. Late is more than this."""
 NEVER = -1
 OUTCOMES = ("right value", "value not judged", "typed error", "nothing to spoil", "broken promise")
 
@@ -124,15 +126,15 @@ class Rig:
     def middle(self, fault: str, at: int) -> Middle:
         """One in front of the instrument, and the driver in front of it."""
         middle = Middle(self.server.port, fault, at, lines=True, head=b"#14", timeout_s=TIMEOUT_S)
-        self.drive(middle.port)
+        self.drive(middle.port, PATIENT_S if at == NEVER else TIMEOUT_S)
         return middle
 
-    def drive(self, port: int) -> None:
+    def drive(self, port: int, timeout_s: float = PATIENT_S) -> None:
         """A new driver at this port."""
         config = self.family.driver.Config(
             kind=self.family.kind,
             resource=f"TCPIP::127.0.0.1::{port}::SOCKET",
-            timeout_s=TIMEOUT_S,
+            timeout_s=timeout_s,
             reconnect_s=0.5,
         )
         self.instrument = self.family.driver(config)
@@ -161,8 +163,9 @@ class Rig:
             assert fault in BLIND or closed == {corners(instrument)[0]}, closed
         else:
             held = instrument.settings(self.channel)
-            asked = pulse_setup(instrument, self.channel)
-            assert fault in BLIND or held == asked, held
+            if fault not in BLIND:
+                asked = pulse_setup(instrument, self.channel)
+                np.testing.assert_allclose(astuple(held), astuple(asked), rtol=1e-6)
 
     def judge(self, readings: Readings, volts: np.ndarray) -> None:
         assert readings.volts.shape == volts.shape
