@@ -25,6 +25,7 @@ from typing_extensions import override
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import Crosspoint
 
+from .dialects.text import number_in
 from .dialects.tsp_switch import Card, TspSwitch
 
 CARDS_CODE = (
@@ -61,9 +62,8 @@ class Keithley3706A(TspSwitch):
             idn, _, size = line.partition("\t")
             rows, _, columns = size.partition("\t")
             if rows not in ("", "nil") and columns not in ("", "nil"):
-                cards.append(
-                    Card(slot, idn.partition(",")[0].strip(), int(float(rows)), int(float(columns)))
-                )
+                sides = (int(number_in(side, self.name)) for side in (rows, columns))
+                cards.append(Card(slot, idn.partition(",")[0].strip(), *sides))
         # Of a wider card no column could be told from the next slot's first.
         self.cards = tuple(card for card in cards if 0 < card.columns <= self.COLUMNS)
 
@@ -95,7 +95,7 @@ class Keithley3706A(TspSwitch):
                 f"{self.name}: {len(lines)} interlock states for {len(self.cards)} cards"
             )
         return {
-            card.slot: None if state == "nil" else int(float(state))
+            card.slot: None if state == "nil" else int(number_in(state, self.name))
             for card, state in zip(self.cards, lines, strict=True)
         }
 

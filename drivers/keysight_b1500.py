@@ -320,7 +320,7 @@ class KeysightB1500(QueueInstrument, SourceMeter):
             source, _, limit, *_ = self._learned(int(channel), "DV" if is_volts else "DI", channel)
             source_range = (VOLTS if is_volts else AMPS)[int(source)] if int(source) else None
             return replace(read, compliance=abs(float(limit)), source_range=source_range)
-        except (KeyError, ValueError) as error:
+        except (LookupError, ValueError) as error:
             self.dialog.out_of_step()
             raise InstrumentError(
                 f"{self.name}: channel {channel}: its settings are not of the kind that was sent"

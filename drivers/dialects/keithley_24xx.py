@@ -224,10 +224,10 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
 
     def check_mains(self, mains: str) -> None:
         """Refuse a line frequency other than the configured one. Raises `ConfigError`."""
-        if abs(float(mains) - self.config.line_hz) > 0.5:
+        told = self.value(mains)
+        if abs(told - self.config.line_hz) > 0.5:
             raise ConfigError(
-                f"{self.name}: line_hz: {self.config.line_hz:g}, but the instrument counts"
-                f" {float(mains):g}"
+                f"{self.name}: line_hz: {self.config.line_hz:g}, but the instrument counts {told:g}"
             )
 
     def _configured(self, channel: str) -> SourceSetup:

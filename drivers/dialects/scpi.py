@@ -11,7 +11,7 @@ from rram_hil.errors import InstrumentError, LinkError
 from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import ese_probe
 
-from .text import QueueInstrument
+from .text import QueueInstrument, number_in
 
 
 class ScpiInstrument(QueueInstrument):
@@ -66,8 +66,8 @@ class ScpiInstrument(QueueInstrument):
     def error_of(self, entry: str, message: str) -> InstrumentError:
         code, _, text = entry.partition(",")
         try:
-            number = int(float(code))
-        except ValueError:
+            number = int(number_in(code, self.name))
+        except LinkError:
             self.dialog.out_of_step()
             raise LinkError(f"{self.name}: {entry[:60]!r} is no entry of an error queue") from None
         text = text.strip().strip('"')

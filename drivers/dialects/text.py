@@ -4,6 +4,8 @@ outputs off.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable
@@ -124,6 +126,16 @@ class QueueInstrument(TextInstrument):
         error = self.error_of(entry, message)
         if error.code != 0:
             raise combined([error, *self.errors()], str(error), message)
+
+
+def number_in(word: str, name: str) -> float:
+    """A finite number in the reply of the instrument `name`. Raises `LinkError` where it is
+    none.
+    """
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(word)):
+            return value
+    raise LinkError(f"{name}: {word[:60]!r} is no number")
 
 
 def combined(errors: list[InstrumentError], text: str, message: str) -> InstrumentError:

@@ -18,7 +18,7 @@ from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.abilities import RunsScripts
 from rram_hil.types import FloatArray
 
-from .text import TextInstrument, combined
+from .text import TextInstrument, combined, number_in
 
 LONGEST_LINE = 1000
 """Characters of one line. No manual that was opened gives the limit (unverified); longer ones are
@@ -145,7 +145,7 @@ class TspInstrument(TextInstrument, RunsScripts):
         code = (
             f"for i = 1, math.min(errorqueue.count, {MOST_ERRORS}) do print(errorqueue.next()) end"
         )
-        _, replies = self.dialog.query_lines(f"{code}\n{COUNT_ERRORS}", END)
+        _, replies = self.dialog.query_lines(f"{code}\n{COUNT_ERRORS}", END, quotes=True)
         if _count(replies[-1], self.name):
             raise LinkError(f"{self.name}: more than {MOST_ERRORS} errors and no end")
         return [self.error_of(line) for line in replies[:-1] if line not in PROMPTS]
@@ -156,8 +156,8 @@ class TspInstrument(TextInstrument, RunsScripts):
         """
         fields = line.split("\t")
         try:
-            number = int(float(fields[0]))
-        except ValueError:
+            number = int(number_in(fields[0], self.name))
+        except LinkError:
             self.dialog.out_of_step()
             raise LinkError(f"{self.name}: {line[:60]!r} is no entry of an error queue") from None
         return InstrumentError(
@@ -185,8 +185,8 @@ def _checked_lines(message: str) -> str:
 
 def _count(line: str, name: str) -> int:
     try:
-        return int(float(line.split("\t")[1]))
-    except (ValueError, IndexError):
+        return int(number_in(line.split("\t")[1], name))
+    except (LinkError, IndexError):
         raise LinkError(f"{name}: {line[:60]!r} does not count errors") from None
 
 

@@ -24,6 +24,7 @@ from rram_hil.types import IntArray
 from rram_hil.units import Seconds
 from rram_hil.wire.dialog import number
 
+from .text import number_in
 from .tsp import TspInstrument
 
 LIST_LENGTH = 800
@@ -177,7 +178,8 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
             'print(channel.connectrule, channel.getclose("allslots"))',
             takes_s=self._longest_s(1),
         )
-        if reply.split("\t")[1:] != ["nil"] or float(reply.split("\t")[0]) != 1.0:
+        rule, _, now_closed = reply.partition("\t")
+        if now_closed != "nil" or number_in(rule, self.name) != 1.0:
             raise InstrumentError(
                 f"{self.name}: after the reset it says {reply!r}, not break before make and all"
                 " open"
@@ -251,10 +253,10 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
         counts = [word for line in lines for word in line.split(",")]
         if len(counts) != len(asked):
             raise LinkError(f"{self.name}: {len(counts)} close counts came for {len(asked)} relays")
-        try:
-            by_name = {name: int(float(count)) for name, count in zip(asked, counts, strict=True)}
-        except ValueError:
-            raise LinkError(f"{self.name}: {counts[0][:40]!r} is no close count") from None
+        by_name = {
+            name: int(number_in(count, self.name))
+            for name, count in zip(asked, counts, strict=True)
+        }
         return np.array([by_name[name] for name in names], dtype=np.int64)
 
     def use_triggers(self, out_line: int, in_line: int, *, pulse_s: float = 10e-6) -> None:

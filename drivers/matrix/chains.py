@@ -23,6 +23,7 @@ from rram_hil.hardware.instrument import Function, Readings, SourceMeter, Source
 from rram_hil.types import FloatArray, StatusArray
 from rram_hil.wire.dialog import number
 
+from ..dialects.text import number_in
 from ..dialects.tsp_switch import LIST_LENGTH
 from .routes import Route, RowPlan, Visit
 from .wiring import Triggers, Wiring
@@ -475,7 +476,7 @@ class TspChain(Chain[ScriptedSourceMeter, ScriptedMatrix]):
                 m = place[step]
                 found.amps[cell, m], found.status[cell, m] = reading.amps[0], reading.status[0]
                 found.time_s[cell, m] = at_s
-            except (ValueError, IndexError, KeyError):
+            except (ValueError, OverflowError, LookupError):
                 self._meter.dialog.out_of_step()
                 raise LinkError(f"{self._meter.name}: {line[:60]!r} is no line of a row") from None
         self._check_end(end, found, plan)
@@ -487,7 +488,7 @@ class TspChain(Chain[ScriptedSourceMeter, ScriptedMatrix]):
         if word != "on":
             self._meter.dialog.out_of_step()
             raise LinkError(f"{self._meter.name}: {end[:60]!r} is no end of a row")
-        if float(on) != 0.0:
+        if number_in(on, self._meter.name) != 0.0:
             raise InstrumentError(f"{self._meter.name}: an output is still on at the end of a row")
         if not (found.ran[:, 0].all() if plan.has_stop else found.ran.all()):
             raise InstrumentError(f"{self._meter.name}: the script has left out steps of a row")

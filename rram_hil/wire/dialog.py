@@ -150,6 +150,7 @@ class Dialog:
         *,
         takes_s: float = 0.0,
         block_of: int = 0,
+        quotes: bool = False,
     ) -> tuple[bytes, list[str]]:
         """Send one message of several lines and return the lines of its reply up to the one that
         begins with `last`, included.
@@ -157,14 +158,15 @@ class Dialog:
         `last` may also be a function that is called once with each line and tells whether it is the
         last one. With `block_of`, a first line that is a number n may be followed by an
         indefinite-length block ("#0", n values of `block_of` bytes, line feed), whose data come
-        first; else they are empty. Raises as `query`.
+        first; else they are empty. `quotes`: lines may quote what the instrument was sent, which
+        need not have been text; bytes that are none then stand as their escapes. Raises as `query`.
         """
         with self.lock:
             self._get_in_step()
             self.transactions += 1
             with self._out_of_step_on_error():
                 self._send(command)
-                lines = [self._line(command, takes_s)]
+                lines = [self._line(command, takes_s, quotes=quotes)]
                 data = b""
                 if block_of and lines[0].isdigit() and int(lines[0]):
                     size = int(lines[0]) * block_of
@@ -182,7 +184,7 @@ class Dialog:
                             (head + self._line(command, 0.0).encode("latin-1")).decode("latin-1")
                         )
                 while not (last(lines[-1]) if callable(last) else lines[-1].startswith(last)):
-                    lines.append(self._line(command, takes_s))
+                    lines.append(self._line(command, takes_s, quotes=quotes))
                 return data, lines
 
     def _send(self, command: str) -> None:
@@ -190,7 +192,7 @@ class Dialog:
         self.link.send(data)
         self.bytes_sent += len(data)
 
-    def _line(self, command: str, takes_s: float) -> str:
+    def _line(self, command: str, takes_s: float, *, quotes: bool = False) -> str:
         timeout_s = self.timeout_s + self.slack * takes_s
         data = self.link.receive(LARGEST_REPLY, timeout_s, b"\n")
         self.bytes_received += len(data)
@@ -204,7 +206,7 @@ class Dialog:
                 return data.decode("latin-1").strip()
             raise self._silent(command, timeout_s, data)
         try:
-            return data.decode("ascii").strip()
+            return data.decode("ascii", "backslashreplace" if quotes else "strict").strip()
         except UnicodeDecodeError:
             raise LinkError(
                 f"the reply to {command[:60]!r} is no text: {data[:40]!r}",

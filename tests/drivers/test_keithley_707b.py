@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rram_hil.drivers.dialects.text import number_in
 from rram_hil.drivers.dialects.tsp import numbers
 from rram_hil.drivers.keithley_707b import Keithley707B
 from rram_hil.drivers.simulated.array.terminals import Bus, Fabric, Place
@@ -467,3 +468,33 @@ def test_numbers_of_a_printed_line() -> None:
     assert numbers("1.0e-3\t2,  -3e37").tolist() == [1e-3, 2.0, -3e37]
     with pytest.raises(LinkError, match="nil"):
         numbers("1.0\tnil")
+
+
+def test_an_error_that_quotes_what_is_no_text_is_told_as_an_error(station: Station) -> None:
+    station.driver.dialog.link.send(b"\xff\x80~\n")
+    (error,) = station.driver.errors()
+    assert error.code == -285
+    assert "xff" in str(error)
+    assert station.driver.errors() == []
+
+
+def test_garbage_before_the_answer_to_arm_is_a_link_error(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act = station.simulated.message
+    right = b"1.00000e+00\tnil"
+
+    def spoiled(line: str) -> str | bytes:
+        reply = act(line)
+        data = reply if isinstance(reply, bytes) else reply.encode("latin-1")
+        return data.replace(right, b"#14" + right)
+
+    monkeypatch.setattr(station.simulated, "message", spoiled)
+    with pytest.raises(LinkError, match=r"'#141.00000e\+00' is no number"):
+        station.driver.arm()
+
+
+@pytest.mark.parametrize("word", ["", "#141.0", "1.00000e/00", "nan", "1e999"])
+def test_a_word_that_is_no_finite_number_is_a_link_error(word: str) -> None:
+    with pytest.raises(LinkError, match="is no number"):
+        number_in(word, "matrix")

@@ -12,8 +12,8 @@ import time
 
 REPLY_FAULTS = (
     "reply duplicated",
-    "reply late 0.5 s",
-    "reply late 2 s",
+    "reply late",
+    "reply very late",
     "reply lost",
     "reply half",
     "reply half, then closed",
@@ -41,6 +41,8 @@ REQUEST_FAULTS = (
 FAULTS = REPLY_FAULTS + REQUEST_FAULTS
 GONE = frozenset({"dead from here on", "port gone from here on"})
 """Faults after which nobody can reach the far side any more."""
+LATE = {"reply late": 1.7, "reply very late": 6.7, "request late": 1.7}
+"""How late, in timeouts of the link (0.5 s and 2 s where it is 0.3 s)."""
 GATHER_S = 0.03
 """Silence after which a reply counts as whole."""
 GARBAGE = bytes([0xFF, 0x00, 0x80, 0x55]) + b"~garbage"
@@ -48,11 +50,15 @@ GARBAGE = bytes([0xFF, 0x00, 0x80, 0x55]) + b"~garbage"
 
 class Middle:
     """Listens on `port` and passes on to `target`; `at` counts the host's messages from 0, over all
-    connections. `lines`: a message of the host is a line, else what it sends at once.
+    connections. `lines`: a message of the host is a line, else what it sends at once. `timeout_s`
+    is that of the link.
     """
 
-    def __init__(self, target: int, fault: str, at: int, *, lines: bool, head: bytes) -> None:
+    def __init__(
+        self, target: int, fault: str, at: int, *, lines: bool, head: bytes, timeout_s: float
+    ) -> None:
         self._target, self._fault, self._at = target, fault, at
+        self._late_s = LATE.get(fault, 0.0) * timeout_s
         self._lines, self._head = lines, head
         self.messages = 0
         self.happened = False
@@ -62,14 +68,27 @@ class Middle:
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
+        self._place: socket.socket | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
         """End everything."""
+        self._stop_listening()
+        if self._place is not None:
+            self._place.close()
+
+    def _stop_listening(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._hang_up()
+
+    def _leave_the_port(self) -> None:
+        """Refuse connections from here on; nobody else gets the port meanwhile."""
+        self._stop_listening()
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", self.port))
 
     def _hang_up(self) -> None:
         for one in self._open:
@@ -128,9 +147,9 @@ class Middle:
         elif self._fault == "dead from here on":
             self._is_dead = True
         elif self._fault == "port gone from here on":
-            self.close()
+            self._leave_the_port()
         elif self._fault == "request late":
-            time.sleep(0.5)
+            time.sleep(self._late_s)
             far.sendall(message)
         else:
             body = message[:-1] if self._lines else message
@@ -162,8 +181,8 @@ class Middle:
 
     def _reply(self, data: bytes, host: socket.socket) -> None:
         fault = self._fault
-        if fault.startswith("reply late"):
-            time.sleep(float(fault.split()[2]))
+        if self._late_s:
+            time.sleep(self._late_s)
         elif fault == "reply lost":
             return
         elif fault == "reply swapped with the next":
