@@ -61,6 +61,9 @@ class AdaptationSummary:
     host_s: Seconds
 
 
+Choice = Literal["random", "importance", "layers", "none"]
+
+
 class SparseAdaptation(Protocol[AdaptationSummary]):
     """Read the map, train random words, store them on the chip.
 
@@ -71,12 +74,23 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
     the labels. `start` is where the words begin: at "target" they restore their weights. Where the
     student was trained knowing which weights own a word, `word_seed` is the seed of `choose_words`
     that chose them.
+
+    `choice` says which weights own a word: "random"; "importance", those whose error in the map
+    would change the loss most (Fisher information, over `importance_images`, times squared error;
+    after Charan et al., DAC 2020); "layers", whole layers, the smallest first; or "none", so that
+    the digital parameters alone are trained, whatever `fraction` says. Words do at most `mac_share`
+    of the multiply-accumulates. With `scales` a digital factor for each output is trained besides
+    the biases.
     """
 
     tag: str = "network"
     data: str
     teacher: str | None = None
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    choice: Choice = "random"
+    mac_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    importance_images: Annotated[int, Field(ge=1)] = 1000
+    scales: bool = False
     map_repeat: Annotated[int, Field(ge=1)] = 1
     map_by: By = "either"
     word_seed: Annotated[int, Field(ge=0)] | None = None
@@ -126,6 +140,8 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
                 float(arrays[f"{name}.step"]),
                 arrays[f"{name}.bias_values"],
                 float(arrays[f"{name}.bias_step"]),
+                arrays.get(f"{name}.scale_values", np.zeros(0, dtype=np.int32)),
+                float(arrays.get(f"{name}.scale_step", 0.0)),
             )
             for name in network.matrices
         }
@@ -207,6 +223,8 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
                 layer.bias_values,
                 np.array(layer.bias_step),
             )
+            arrays[f"{name}.scale_values"] = layer.scale_values
+            arrays[f"{name}.scale_step"] = np.array(layer.scale_step)
         return arrays
 
 
