@@ -22,6 +22,7 @@ except ImportError as _missing:
 from rram_hil.learning.adapt import ArrayMultiply, Words, apply_words, train_words
 from rram_hil.learning.data import LabelledImages, digits, mnist
 from rram_hil.learning.networks import TracedModule, digits_net, forward, lenet5, mapped_layers
+from rram_hil.learning.sensitivity import weight_sensitivities
 from rram_hil.learning.torch_device import (
     DeviceNoise,
     KnownFaults,
@@ -57,4 +58,5 @@ __all__ = [
     "train_teacher",
     "train_words",
     "weight_scale",
+    "weight_sensitivities",
 ]
