@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rram_hil.array import MAP, Cells, WriteWords, drive
 from rram_hil.engine.protocol import (
@@ -32,7 +32,7 @@ from rram_hil.engine.protocol import (
 from rram_hil.errors import ConfigError
 from rram_hil.networks.inference import multiply_layer
 from rram_hil.networks.mapping import LayerWords, word_operation
-from rram_hil.networks.network import Network
+from rram_hil.networks.network import Float32, Network
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.networks.word_costs import word_costs
 from rram_hil.units import Seconds, Unit
@@ -40,6 +40,9 @@ from rram_hil.units import Seconds, Unit
 from .infer import ensure_encoding
 from .parts.maps import By, read_cells
 from .parts.targets import load_images
+
+if TYPE_CHECKING:
+    from rram_hil.learning import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ class AdaptationSummary:
     host_s: Seconds
 
 
+Choice = Literal["random", "importance", "layers", "none"]
+
+
 class SparseAdaptation(Protocol[AdaptationSummary]):
     """Read the map, train random words, store them on the chip.
 
@@ -71,12 +77,23 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
     the labels. `start` is where the words begin: at "target" they restore their weights. Where the
     student was trained knowing which weights own a word, `word_seed` is the seed of `choose_words`
     that chose them.
+
+    `choice` says which weights own a word: "random"; "importance", those whose error in the map
+    would change the loss most (Fisher information, over `importance_images`, times squared error;
+    after Charan et al., DAC 2020); "layers", whole layers, the smallest first; or "none", so that
+    the digital parameters alone are trained, whatever `fraction` says. Words do at most `mac_share`
+    of the multiply-accumulates. With `scales` a digital factor for each output is trained besides
+    the biases.
     """
 
     tag: str = "network"
     data: str
     teacher: str | None = None
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    choice: Choice = "random"
+    mac_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    importance_images: Annotated[int, Field(ge=1)] = 1000
+    scales: bool = False
     map_repeat: Annotated[int, Field(ge=1)] = 1
     map_by: By = "either"
     word_seed: Annotated[int, Field(ge=0)] | None = None
@@ -89,6 +106,15 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
     calibration_images: Annotated[int, Field(ge=1)] = 256
     margin: Annotated[float, Field(gt=0)] = 1.5
     forward: Literal["map", "array"] = "map"
+
+    @model_validator(mode="after")
+    def _affordable(self) -> Self:
+        if self.choice == "random" and self.mac_share < self.fraction:
+            raise ValueError(
+                f"mac_share: {self.mac_share:g} is below fraction {self.fraction:g}, which is the"
+                " share that random words have"
+            )
+        return self
 
     def run(self, setting: Setting) -> Plan[AdaptationSummary]:
         """Yields one read of the mapped cells, one computation, and one write of words; leaves them
@@ -126,6 +152,8 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
                 float(arrays[f"{name}.step"]),
                 arrays[f"{name}.bias_values"],
                 float(arrays[f"{name}.bias_step"]),
+                arrays.get(f"{name}.scale_values", np.zeros(0, dtype=np.int32)),
+                float(arrays.get(f"{name}.scale_step", 0.0)),
             )
             for name in network.matrices
         }
@@ -136,7 +164,8 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         own = word_operation(mapping, words, self.word_bits)
         yield from _beside(own, programmed, setting)
         images, _ = load_images(setting.folder / self.data)
-        cost = word_costs(network, words, images.shape[1:], self.word_bits, seeded=True)
+        seeded = self.choice != "importance"
+        cost = word_costs(network, words, images.shape[1:], self.word_bits, seeded=seeded)
         for name, layer in words.items():
             yield Save(f"words_{name}", layer.values, (f"word_{name}",), attrs={"step": layer.step})
             yield Save(f"word_index_{name}", layer.indices, (f"word_{name}",))
@@ -171,8 +200,9 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         names = list(network.matrices)
         seed = int(setting.rng("words").integers(1 << 31))
         places = seed if self.word_seed is None else self.word_seed
-        masks = learning.choose_words(student, self.fraction, places)
         images, labels = load_images(setting.folder / self.data)
+        data = learning.LabelledImages(images, labels)
+        masks = self._masks(network, measured, data, places)
 
         def array_multiply(layer: int, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
             codes, _ = encoding.encode(names[layer], vectors)
@@ -182,7 +212,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             student,
             [measured[name] for name in names],
             masks,
-            learning.LabelledImages(images, labels),
+            data,
             teacher=None
             if self.teacher is None
             else Network.load(setting.folder / self.teacher).to_torch(),
@@ -193,6 +223,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             learning_rate=self.learning_rate,
             seed=seed,
             start=self.start,
+            scales=self.scales,
             array_multiply=array_multiply if self.forward == "array" else None,
             threads=setting.threads,
         )
@@ -207,7 +238,52 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
                 layer.bias_values,
                 np.array(layer.bias_step),
             )
+            arrays[f"{name}.scale_values"] = layer.scale_values
+            arrays[f"{name}.scale_step"] = np.array(layer.scale_step)
         return arrays
+
+    def _masks(
+        self,
+        network: Network,
+        measured: dict[str, Float32],
+        data: LabelledImages,
+        places: int,
+    ) -> list[NDArray[np.bool_]]:
+        """Which weights own a word, a mask for each."""
+        from rram_hil import learning
+
+        if self.choice == "none":
+            return [np.zeros(shape, dtype=np.bool_) for shape in network.matrices.values()]
+        student = network.to_torch()
+        if self.choice == "random":
+            return learning.choose_words(student, self.fraction, places, scales=self.scales)
+        image = data.images[:1]
+        if self.choice == "layers":
+            return learning.small_layers_first(
+                student,
+                self.fraction,
+                image=image,
+                mac_share=self.mac_share,
+                seed=places,
+                scales=self.scales,
+            )
+        # The array as it is, so that what its errors do together counts too.
+        held = network.with_weights({name: measured[name] for name in network.matrices})
+        fisher = learning.weight_sensitivities(
+            held.to_torch(), data, "fisher", images=self.importance_images, seed=places
+        )
+        importance = [
+            found * np.square(network.weights[name] - measured[name])
+            for name, found in zip(network.matrices, fisher, strict=True)
+        ]
+        return learning.important_words(
+            student,
+            importance,
+            self.fraction,
+            image=image,
+            mac_share=self.mac_share,
+            scales=self.scales,
+        )
 
 
 def _beside(own: WriteWords, programmed: Programmed, setting: Setting) -> WriteWords:

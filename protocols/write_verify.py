@@ -28,6 +28,7 @@ from rram_hil.units import Siemens
 from rram_hil.validation import FiniteVolts, Positive, PositiveAmperes, PositiveSeconds, StrictModel
 
 from .parts.characterisation import save_map
+from .parts.selection import Selection
 from .parts.targets import Targets, Windows, load_targets, save_targets, to_program
 
 
@@ -82,7 +83,7 @@ class WriteVerifySummary:
     pulses. With `read_after`, `inside_afterwards` are inside in a map read when all was done, and
     `moved_out` cells were accepted and are not; a later read-map says the same. Cells that were not
     accepted had spent their pulses (`out_of_pulses`) or reversals (`out_of_reversals`), or were
-    `unreadable`.
+    `unreadable`. `weights` were selected, where the step selects.
     """
 
     cells: int
@@ -96,6 +97,7 @@ class WriteVerifySummary:
     out_of_pulses: int = 0
     out_of_reversals: int = 0
     unreadable: int = 0
+    weights: int | None = None
 
 
 class WriteVerify(Protocol[WriteVerifySummary]):
@@ -106,11 +108,13 @@ class WriteVerify(Protocol[WriteVerifySummary]):
     below `lowest_s` accepts anything up to `lowest_s` + tolerance. `targets` places a network (or
     map); without it the network that an earlier step left under `tag` is verified. `verify_by` says
     whether each cell is read singly after its pulse, or all cells at once by codes
-    (docs/coded-reads.md).
+    (docs/coded-reads.md). `select` says which of the network's weights are verified; the cells of
+    the others are neither pulsed nor read.
     """
 
     targets: Targets | None = None
     tag: str = "network"
+    select: Selection = Selection()
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
     tolerance_s: Annotated[Siemens, Field(ge=0)] = 1e-6
     lowest_s: Annotated[Siemens, Field(ge=0)] = 0.0
@@ -146,7 +150,13 @@ class WriteVerify(Protocol[WriteVerifySummary]):
             setting.share(self.tag, programmed)
         yield from save_targets(programmed)
         cells, target = to_program(programmed)
+        selected = yield from self.select.cells(programmed, setting)
+        taken = selected.ravel()[cells.index(setting.geometry)]
+        cells, target = cells[taken], target[taken]
         summary, inside = yield from self.verify(cells, target, setting)
+        if self.select.by != "all":
+            yield Save("selected", selected.astype(np.int64), MAP)
+            summary = replace(summary, weights=int(selected.sum()) // 2)
         low, high = self._windows(target)
         geometry = setting.geometry
         windows = Windows(
@@ -156,7 +166,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
             map_of(cells, inside, geometry, False),
         )
         setting.share("windows", windows)
-        if not self.read_after:
+        if not (self.read_after and len(cells)):
             return summary
         result = yield from read(cells, setting.read, label="after write-verify")
         found = np.where(result.last_status == Status.OK, result.last_s, np.nan)

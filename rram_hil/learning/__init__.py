@@ -19,9 +19,10 @@ except ImportError as _missing:
         "rram_hil.learning needs PyTorch: pip install 'rram-hil[torch]'"
     ) from _missing
 
-from rram_hil.learning.adapt import ArrayMultiply, Words, apply_words, choose_words, train_words
+from rram_hil.learning.adapt import ArrayMultiply, Words, apply_words, train_words
 from rram_hil.learning.data import LabelledImages, digits, mnist
 from rram_hil.learning.networks import TracedModule, digits_net, forward, lenet5, mapped_layers
+from rram_hil.learning.sensitivity import weight_sensitivities
 from rram_hil.learning.torch_device import (
     DeviceNoise,
     KnownFaults,
@@ -30,6 +31,7 @@ from rram_hil.learning.torch_device import (
     weight_scale,
 )
 from rram_hil.learning.train import Augmentation, accuracy, distil, train_teacher
+from rram_hil.learning.word_choice import choose_words, important_words, small_layers_first
 
 __all__ = [
     "ArrayMultiply",
@@ -48,10 +50,13 @@ __all__ = [
     "draw_chip",
     "draw_faults",
     "forward",
+    "important_words",
     "lenet5",
     "mapped_layers",
     "mnist",
+    "small_layers_first",
     "train_teacher",
     "train_words",
     "weight_scale",
+    "weight_sensitivities",
 ]

@@ -31,7 +31,6 @@ from rram_hil.learning.networks import (
     duplicate,
     quantise_input,
     straight_through,
-    traced,
 )
 from rram_hil.learning.threads import threads_for
 from rram_hil.learning.train import (
@@ -57,6 +56,8 @@ unused, for a grouped convolution.
 
 
 Start = Literal["zero", "target"]
+_SCALE_RANGE = 0.5
+"""A digital scale can change an output by so much: errors of many weights hardly change more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,34 +71,8 @@ class Words:
 
     @property
     def count(self) -> int:
-        """Words in the on-chip memory, the biases included."""
-        return sum(layer.values.size + layer.bias_values.size for layer in self.layers)
-
-
-def choose_words(
-    model: M | TracedModule[M], fraction: float, seed: int = 0
-) -> list[NDArray[np.bool_]]:
-    """Which weights own an on-chip word: one boolean mask a mapped layer, of its weight's shape.
-
-    `fraction` is words and biases over weights, as `rram_hil.networks.word_costs` counts it. It
-    pays for the biases first, since they are trained too; the rest is drawn uniformly over all
-    weights. Raises `ConfigError` where the fraction does not pay for the biases.
-    """
-    layers = traced(model).layers
-    sizes = [layer.weight.numel() for layer in layers]
-    biases = sum(0 if layer.bias is None else layer.bias.numel() for layer in layers)
-    words = int(fraction * sum(sizes)) - biases
-    if not 0 <= words <= sum(sizes):
-        least, most = biases / sum(sizes), 1 + biases / sum(sizes)
-        raise ConfigError(
-            f"on-chip words: fraction {fraction} is not {least:.4f} (biases alone) to {most:.4f}"
-        )
-    mask = np.zeros(sum(sizes), dtype=np.bool_)
-    mask[np.random.default_rng(seed).choice(mask.size, size=words, replace=False)] = True
-    parts = np.split(mask, np.cumsum(sizes)[:-1])
-    return [
-        part.reshape(tuple(layer.weight.shape)) for part, layer in zip(parts, layers, strict=True)
-    ]
+        """Words in the on-chip memory, the biases and scales included."""
+        return sum(layer.values.size + layer.digital for layer in self.layers)
 
 
 def train_words(
@@ -115,6 +90,7 @@ def train_words(
     learning_rate: float = 0.02,
     seed: int = 0,
     start: Start = "zero",
+    scales: bool = False,
     array_multiply: ArrayMultiply | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -124,7 +100,8 @@ def train_words(
 
     `measured` holds what each mapped layer's pairs really give, in weight units, as read back;
     `masks` the weights that own a word (`choose_words`). The words start at zero, or at "target",
-    where they restore the student's weights. With a `teacher` its classes, softened by
+    where they restore the student's weights. With `scales` a digital factor for each output is
+    trained too, as the gain of a batch norm would be. With a `teacher` its classes, softened by
     `temperature`, are learnt besides the labels. `learning_rate` is in full scales of a word. With
     `array_multiply` the forward pass comes from the array itself and only the gradient from the
     measured map. `input_bits` are those of the array's inputs, `threads` torch's, by default as
@@ -135,7 +112,7 @@ def train_words(
     check_fits(graph.module, data)
     check_agrees(graph, data)
     memories = [
-        _Memory(layer, weights, mask, word_bits, start)
+        _Memory(layer, weights, mask, word_bits, start, scales)
         for layer, weights, mask in zip(graph.layers, measured, masks, strict=True)
     ]
 
@@ -155,7 +132,7 @@ def train_words(
                 real = _through_array(
                     layer, activity, lambda vectors: array_multiply(index, vectors)
                 )
-            return given + (real - modelled)
+            return given + _scaled(layer, real - modelled, memories[index].scales())
 
         return class_scores(graph.module, graph.run(images, multiply, learns=False))
 
@@ -191,6 +168,8 @@ def apply_words(
     for layer, weights, found in zip(graph.layers, measured, words.layers, strict=True):
         total = np.array(weights, dtype=np.float32).reshape(-1)
         total[found.indices] += (found.values * found.step).astype(np.float32)
+        if found.scales is not None:
+            total = (total.reshape(len(found.scales), -1) * found.scales[:, None]).reshape(-1)
         totals.append(torch.from_numpy(total).view(layer.weight.shape).to(layer.weight))
         with torch.no_grad():
             layer.weight.copy_(totals[-1])
@@ -227,6 +206,7 @@ class _Memory:
         mask: NDArray[np.bool_],
         bits: int,
         start: Start,
+        scales: bool,
     ) -> None:
         if measured.shape != layer.weight.shape or mask.shape != tuple(layer.weight.shape):
             raise DataError(
@@ -255,10 +235,11 @@ class _Memory:
         self._fractions = (missing / self._full_scale).clamp_(-1.0, 1.0).requires_grad_()
         self._bias_fractions = (bias / self._bias_full_scale).requires_grad_()
         self._has_bias = layer.bias is not None
+        self._scale_fractions = weight.new_zeros(len(weight) if scales else 0).requires_grad_()
 
     @property
     def parameters(self) -> list[Tensor]:
-        return [self._fractions, self._bias_fractions]
+        return [self._fractions, self._bias_fractions, self._scale_fractions]
 
     @property
     def measured(self) -> Tensor:
@@ -267,7 +248,16 @@ class _Memory:
     def weight(self) -> Tensor:
         corrections = self._rounded(self._fractions) * (self._full_scale / self._top)
         flat = self._measured.view(-1).index_add(0, self._indices, corrections)
-        return flat.view_as(self._measured).to(self._type)
+        together = flat.view_as(self._measured)
+        scales = self.scales()
+        if scales is not None:
+            together = together * scales.view(-1, *[1] * (together.ndim - 1))
+        return together.to(self._type)
+
+    def scales(self) -> Tensor | None:
+        if not len(self._scale_fractions):
+            return None
+        return 1.0 + self._rounded(self._scale_fractions) * (_SCALE_RANGE / self._top)
 
     def bias(self) -> Tensor | None:
         if not self._has_bias:
@@ -282,6 +272,8 @@ class _Memory:
             self._full_scale / self._top,
             self._numbers(self._bias_fractions),
             self._bias_full_scale / self._top,
+            self._numbers(self._scale_fractions),
+            _SCALE_RANGE / self._top,
         )
 
     def _numbers(self, fractions: Tensor) -> NDArray[np.int32]:
@@ -290,6 +282,15 @@ class _Memory:
     def _rounded(self, fractions: Tensor) -> Tensor:
         steps = fractions * self._top
         return straight_through(steps, torch.round(steps).clamp(-self._top, self._top))
+
+
+def _scaled(layer: Weighted, outputs: Tensor, scales: Tensor | None) -> Tensor:
+    """Outputs of a layer by their digital scales."""
+    if scales is None:
+        return outputs
+    if isinstance(layer, Linear):
+        return outputs * scales[layer.taken]
+    return outputs * scales.view(-1, *[1] * (outputs.ndim - 2))
 
 
 def _through_array(

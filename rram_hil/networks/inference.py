@@ -416,6 +416,7 @@ def _compute(
             if name in mapping.names:
                 step = _word_step(words.get(name))
                 sums = yield from _multiply(mapping, encoding, layer, values, step, counts)
+                sums = _scaled(layer, sums, words.get(name))
             else:
                 counts.digital.add(name)
                 sums = product(layer, network.weights[name], values)
@@ -456,6 +457,18 @@ def _multiply(
             counts=counts,
         )
     )
+
+
+def _scaled(layer: Weighted, sums: Float32, words: LayerWords | None) -> Float32:
+    """Outputs of a layer, shape (..., outputs) or (n, outputs, height, width), by their digital
+    scales.
+    """
+    scales = None if words is None else words.scales
+    if scales is None:
+        return sums
+    if isinstance(layer, Linear):
+        return sums * scales[layer.taken]
+    return sums * scales[:, None, None]
 
 
 def _word_step(words: LayerWords | None) -> float | None:

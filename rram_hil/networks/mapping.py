@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping as Table
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
@@ -168,7 +168,8 @@ class LayerWords:
     `indices[i]` of (out, in).
 
     The layer's biases, which are digital too, become `bias_values` x `bias_step`; none where the
-    layer has no bias.
+    layer has no bias. What array and words give each output together, before the bias, is
+    multiplied by 1 + `scale_values` x `scale_step`; nothing is multiplied where there are none.
     """
 
     indices: IntArray
@@ -176,11 +177,25 @@ class LayerWords:
     step: float
     bias_values: NDArray[np.int32]
     bias_step: float
+    scale_values: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    scale_step: float = 0.0
 
     @property
     def biases(self) -> Float32:
         """The layer's biases."""
         return (self.bias_values * self.bias_step).astype(np.float32)
+
+    @property
+    def scales(self) -> Float32 | None:
+        """What each output is multiplied by, shape (outputs,); none where nothing is."""
+        if self.scale_values.size == 0:
+            return None
+        return (1.0 + self.scale_values * self.scale_step).astype(np.float32)
+
+    @property
+    def digital(self) -> int:
+        """Digital parameters that were trained beside the words."""
+        return self.bias_values.size + self.scale_values.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,6 +312,8 @@ class Mapping:
             if words is not None and layer.name in words:
                 own = words[layer.name]
                 matrix.reshape(-1)[own.indices] += (own.values * own.step).astype(np.float32)
+                if own.scales is not None:
+                    matrix *= own.scales[:, None]
             weights[layer.name] = matrix.reshape(layer.shape)
         return weights
 
@@ -357,7 +374,7 @@ class Mapping:
             "target_s",
             "stuck",
         ]
-        for name in needed + [f"block_{field}" for field in _BLOCK_FIELDS]:
+        for name in needed + [f"block_{column}" for column in _BLOCK_FIELDS]:
             if name not in arrays:
                 raise DataError(f"mapping: array {name!r} is missing")
         if arrays["target_s"].shape != geometry.shape or arrays["stuck"].shape != geometry.shape:

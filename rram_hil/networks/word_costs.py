@@ -48,7 +48,7 @@ def word_costs(
     sizes = {name: math.prod(shape) for name, shape in network.matrices.items()}
     uses = multiplies(network, np.zeros((1, *image_shape), dtype=np.float32))
     count = {name: words[name].values.size if name in words else 0 for name in sizes}
-    digital = sum(w.bias_values.size for w in words.values())
+    digital = sum(w.digital for w in words.values())
     index = 0
     for name, size in sizes.items():
         if count[name] and not seeded and count[name] < size:

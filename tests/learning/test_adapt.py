@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -107,6 +108,34 @@ def test_the_same_seed_gives_the_same_words(
     )
 
 
+def test_a_scale_makes_up_for_a_gain_of_the_outputs(
+    student: torch.nn.Sequential, data: Data
+) -> None:
+    none = [np.zeros(tuple(layer.weight.shape), dtype=bool) for layer in mapped_layers(student)]
+    gains = np.array([0.8, 1.25])
+    harmed = [
+        layer.weight.detach().numpy()
+        * np.resize(gains, len(layer.weight)).reshape(-1, *[1] * (layer.weight.ndim - 1))
+        for layer in mapped_layers(student)
+    ]
+    options: dict[str, Any] = {"teacher": student, "steps": 150, "learning_rate": 0.03}
+    found = train_words(student, harmed, none, data[0], scales=True, **options)
+    assert all(layer.scales is not None and len(layer.scales) for layer in found.layers)
+    unscaled = train_words(student, harmed, none, data[0], **options)
+    assert all(layer.scales is None for layer in unscaled.layers)
+
+    def scores(model: torch.nn.Module) -> torch.Tensor:
+        with torch.no_grad():
+            return cast("torch.Tensor", model(torch.from_numpy(data[1].images)))
+
+    wanted = scores(student)
+    with_scales, without = (
+        (scores(apply_words(student, harmed, words)) - wanted).square().mean()
+        for words in (found, unscaled)
+    )
+    assert with_scales < 0.5 * without
+
+
 def test_no_steps_leave_the_array_as_it_is(
     student: torch.nn.Sequential, chip: Chip, data: Data
 ) -> None:
@@ -127,12 +156,13 @@ def test_an_array_that_is_its_map_changes_nothing(
         return vectors @ chip[index].reshape(len(chip[index]), -1).T
 
     masks = choose_words(student, 0.05)
-    modelled = train_words(student, chip, masks, data[0], steps=4, batch=32)
+    modelled = train_words(student, chip, masks, data[0], steps=4, batch=32, scales=True)
     real = train_words(
-        student, chip, masks, data[0], steps=4, batch=32, array_multiply=array_multiply
+        student, chip, masks, data[0], steps=4, batch=32, scales=True, array_multiply=array_multiply
     )
     for a, b in zip(modelled.layers, real.layers, strict=True):
         assert np.abs(a.values - b.values).max(initial=0) <= 1
+        assert np.abs(a.scale_values - b.scale_values).max() <= 1
     inputs = [weights[0].size for weights in chip]
     assert [index for index, _ in calls] == [0, 1, 2] * 4
     assert [shape for _, shape in calls[:3]] == [

@@ -52,7 +52,8 @@ def random_words(network: Network, seed: int = 5) -> dict[str, LayerWords]:
         index = np.sort(rng.choice(weight.size, weight.size // 10, replace=False))
         values = rng.integers(-127, 128, index.size, dtype=np.int32)
         bias = rng.integers(-127, 128, len(weight), dtype=np.int32)
-        words[name] = LayerWords(index, values, 0.003, bias, 0.001)
+        scale = rng.integers(-127, 128, len(weight), dtype=np.int32)
+        words[name] = LayerWords(index, values, 0.003, bias, 0.001, scale, 0.004)
     return words
 
 
@@ -95,7 +96,7 @@ def test_swapped_pairs_compute_the_same() -> None:
     np.testing.assert_allclose(got.logits, real, atol=0.01 * np.abs(real).max())
 
 
-def test_words_and_their_biases_are_added_to_what_the_array_gives() -> None:
+def test_words_and_biases_are_added_to_what_the_array_gives_and_scales_multiply_it() -> None:
     network, images = small_network(), some_images()
     mapping = map_network(network.weights, GEOMETRY)
     words = random_words(network)
@@ -108,6 +109,8 @@ def test_words_and_their_biases_are_added_to_what_the_array_gives() -> None:
     weights = {n: w.copy() for n, w in network.weights.items()}
     for name, w in words.items():
         weights[name].reshape(-1)[w.indices] += w.values * w.step
+        gains = 1 + w.scale_values * w.scale_step
+        weights[name] *= gains.reshape(-1, *[1] * (weights[name].ndim - 1))
     both = network.with_weights(weights).with_biases({n: w.biases for n, w in words.items()})
     expected = forward(both, images)
     np.testing.assert_allclose(got.logits, expected, atol=0.005 * np.abs(expected).max())
