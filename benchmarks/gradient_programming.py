@@ -1,5 +1,5 @@
-"""Gradient-descent programming beside read-verify-write at equal pulses: how far the products of one
-layer of 120 inputs and 50 outputs are from what they should be (docs/compensation.md).
+"""Gradient-descent programming beside read-verify-write at equal pulses: how far the products of
+one layer of 120 inputs and 50 outputs are from what they should be (docs/compensation.md).
 
     python benchmarks/gradient_programming.py [paper] [hfo2]
 
@@ -184,11 +184,11 @@ def main() -> None:
                 assert isinstance(verified, WriteVerifySummary)
                 given = verified.mean_pulses
                 reached = float(np.interp(given, pulses, errors))
+                ended = "" if given <= pulses[-1] else " (had ended)"
                 print(
-                    f"  budget {budget:2}: {given:5.2f} pulses a cell, {verified.vectors:6} vectors,"
-                    f" R-V-W {error:.4f}, gradient {reached:.4f}"
-                    + ("" if given <= pulses[-1] else " (had ended)")
-                    + f", ratio {error / reached:.2f}"
+                    f"  budget {budget:2}: {given:5.2f} pulses a cell, {verified.vectors:6}"
+                    f" vectors, R-V-W {error:.4f}, gradient {reached:.4f}{ended},"
+                    f" ratio {error / reached:.2f}"
                 )
 
 

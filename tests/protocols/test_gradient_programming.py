@@ -4,6 +4,7 @@ write-verify on simulated chips.
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("torch", reason="the network of the tests is made with torch")
-
-
 from rram_hil.array import Apply, ApplyResult, Geometry, Limits, Multiply, Status, read_step
+from rram_hil.bench.bench_file import parse_bench_file
+from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
 from rram_hil.engine.protocol import Compute, Progress, Save, Setting
 from rram_hil.errors import ConfigError, LimitError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.networks.inference import StoredMap
+from rram_hil.networks.layers import Linear
 from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
+from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.protocols.gradient_programming import GradientProgramming, GradientSummary
+from rram_hil.protocols.write_verify import WriteVerifySummary
+from rram_hil.storage.run_reader import read_run
 
 CHIP = Geometry(2, 24, 16)
 SPAN = Span(-5.0, 5.0)
@@ -266,3 +270,137 @@ def test_what_cannot_work_is_refused_by_name_before_anything_moves(tmp_path: Pat
         follow(weak, on, Array(on, off(on, 0.3), 0.0))
     with pytest.raises(ConfigError, match="was not made by an earlier step"):
         next(step(tag="other").run(SETTING))
+
+
+BENCH = """
+[chip]
+id = "c"
+tiles = 1
+rows = 64
+columns = 64
+cell = "1T1R"
+source_lines = "row"
+[driver]
+name = "simulated-array"
+[limits]
+bl_v = 4.5
+sl_v = 3.0
+wl_v = 4.0
+cell_v = 4.5
+gate_over_v = 4.0
+half_select_v = 0.3
+read_v = 0.3
+current_a = 1e-3
+energy_j = 1e-8
+width_s = 1e-5
+pulses_per_cell = 1000
+[read]
+bl_v = 0.2
+wl_v = 3.0
+width_s = 1e-6
+[simulation]
+device = "{device}"
+seed = 1
+"""
+PROGRAMMED = """
+title = "t"
+seed = 1
+log = "summary"
+[[step]]
+protocol = "forming"
+bl_v = {{ start_v = 2.4, stop_v = 4.0, step_v = 0.1 }}
+wl_v = [2.0, 2.4]
+width_s = 1e-6
+formed_above_s = 30e-6
+[[step]]
+protocol = "pulse-curves"
+cells = {{ tiles = [0], rows = [0, 63], columns = [56, 63] }}
+set_gate_v = {{ start_v = {gates[0]}, stop_v = {gates[1]}, points = 31 }}
+reset_sl_v = {{ start_v = 0.6, stop_v = {reset_v}, points = 31 }}
+[[step]]
+protocol = "one-shot"
+reset = {{ sl_v = {reset_v}, wl_v = 3.5, width_s = 200e-9 }}
+set = {{ bl_v = 2.0, width_s = 100e-9 }}
+[step.targets]
+network = "net.safetensors"
+options = {{ clip = "rms", faults = "partner", {window} }}
+"""
+PROGRAMMING = """
+[[step]]
+name = "{name}"
+protocol = "{protocol}"
+{keys}
+lowest_s = {lowest_s}
+[step.set]
+amplitude_v = {{ start_v = 2.0, stop_v = 2.0 }}
+gate_v = {{ start_v = 1.5, stop_v = 3.2, step_v = 0.02, aim = 0.8, curve = "set" }}
+width_s = 100e-9
+[step.reset]
+amplitude_v = {{ start_v = 0.4, stop_v = 2.4, step_v = 0.02, aim = 1.3, curve = "reset" }}
+gate_v = {{ start_v = 3.5, stop_v = 3.5 }}
+width_s = 200e-9
+"""
+DEVICES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "window": "g_min_s = 1e-6, g_max_s = 100e-6",
+        "lowest_s": 1.5e-6,
+        "gates": (1.9, 3.1),
+        "reset_v": 2.0,
+    },
+    "hfo2": {
+        "window": "g_min_s = 20e-6, g_max_s = 200e-6",
+        "lowest_s": 22e-6,
+        "gates": (2.0, 3.0),
+        "reset_v": 2.2,
+    },
+}
+
+
+def program(folder: Path, device: str, *steps: tuple[str, str, str]) -> tuple[RunOutcome, Path]:
+    """Program a network once on a fresh chip, then do steps of (name, protocol, its keys)."""
+    folder.mkdir()
+    weights = np.random.default_rng(0).uniform(-1, 1, (20, 60)).astype(np.float32)
+    network = Network((Linear(name="layer", inputs=60, outputs=20),), {"layer": weights})
+    network.save(folder / "net.safetensors")
+    known = DEVICES[device]
+    text = PROGRAMMED.format(**known)
+    for name, protocol, keys in steps:
+        text += PROGRAMMING.format(
+            name=name, protocol=protocol, keys=keys, lowest_s=known["lowest_s"]
+        )
+    (folder / "recipe.toml").write_text(text, encoding="utf-8")
+    bench = parse_bench_file(tomllib.loads(BENCH.format(device=device)), path=folder / "bench.toml")
+    return run_recipe(folder / "recipe.toml", bench, folder / "run.h5"), folder / "run.h5"
+
+
+@pytest.mark.parametrize(
+    ("device", "falls", "budget", "better"), [("paper", 2.5, 3, 1.2), ("hfo2", 4.0, 5, 1.5)]
+)
+def test_on_a_chip_the_products_come_nearer_than_by_as_many_pulses_of_write_verify(
+    tmp_path: Path, device: str, falls: float, budget: int, better: float
+) -> None:
+    look = ("look", "gradient-programming", "rounds = 0\nvectors = 4096")
+    keys = "vectors = 256\nmax_pulses = 60\ntolerance_s = 0.5e-6"
+    outcome, path = program(
+        tmp_path / "gradient", device, ("gradient", "gradient-programming", keys), look
+    )
+    summary, seen = (found for _, found in outcome.steps[-2:])
+    assert isinstance(summary, GradientSummary)
+    assert isinstance(seen, GradientSummary)
+    with read_run(path) as file:
+        errors, pulses = (
+            file.result("gradient", name).values
+            for name in ("product_error", "pulses_before_round")
+        )
+        steps = file.table("steps")
+        at = list(steps["name"]).index("gradient")
+        assert int(steps["pulses"][at]) == summary.pulses
+        assert int(steps["reads"][at]) == 0
+    assert errors[0] > falls * seen.error_after
+    assert seen.error_after == pytest.approx(summary.error_after, rel=0.15)
+    keys = f'verify_by = "codes"\nmax_pulses = {budget}\ntolerance_s = 0.5e-6'
+    outcome, _ = program(tmp_path / "verify", device, ("verify", "write-verify", keys), look)
+    verified, seen = (found for _, found in outcome.steps[-2:])
+    assert isinstance(verified, WriteVerifySummary)
+    assert isinstance(seen, GradientSummary)
+    assert seen.error_after > better * np.interp(verified.pulses, pulses, errors)
