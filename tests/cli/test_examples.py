@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def examples(here: Any) -> Any:
     """A copy of the examples, as the workplace."""
     for path in EXAMPLES.iterdir():
-        if path.suffix in (".toml", ".npy", ".py") and "ledger" not in path.name:
+        if path.suffix in (".toml", ".npy", ".py", ".safetensors") and "ledger" not in path.name:
             shutil.copy(path, here.folder)
     return here
 
@@ -38,6 +38,23 @@ def test_the_program_recipe_runs_on_the_simulated_bench(examples: Any) -> None:
     good = inside.astype(bool)
     assert np.median(np.abs(programmed[good] / target[good] - 1)) < 0.05
     assert examples.command("check", "bench-simulated.toml").status == 0
+
+
+def test_the_gradient_recipe_runs_on_the_simulated_bench(examples: Any) -> None:
+    kept = Path("network.safetensors").read_bytes()
+    Path("network.safetensors").unlink()
+    runpy.run_path("make_network.py")
+    assert Path("network.safetensors").read_bytes() == kept
+    assert (
+        examples.command("plan", "recipe-gradient.toml", "-b", "bench-simulated.toml").status == 0
+    )
+    said = examples.command(
+        "run", "recipe-gradient.toml", "-b", "bench-simulated.toml", "-o", "g.h5"
+    )
+    assert said.status == 0, said.err
+    with read_run("g.h5") as run:
+        errors = run.result("gradient-programming", "product_error").values
+    assert errors[-1] < 0.5 * errors[0]
 
 
 def test_the_board_s_bench_file_is_valid_and_fits_the_recipe(examples: Any) -> None:

@@ -26,7 +26,10 @@ from rram_hil.array import (
 from rram_hil.engine.engine import Engine
 from rram_hil.engine.protocol import Compute, Message, Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import DataError, LimitError, LinkError
+from rram_hil.networks.layers import Linear
+from rram_hil.networks.network import Network
 from rram_hil.protocols.forming import Forming
+from rram_hil.protocols.gradient_programming import GradientProgramming
 from rram_hil.protocols.one_shot import OneShot
 from rram_hil.protocols.read_map import ReadMap
 from rram_hil.protocols.write_verify import WriteVerify
@@ -230,6 +233,64 @@ def test_killed_anywhere_and_resumed_the_run_ends_and_no_budget_is_passed(
                 np.testing.assert_array_equal(a.pulses, b.pulses)
                 np.testing.assert_array_equal(a.conductance_s, b.conductance_s)
     assert len(whole.asked) > 10
+
+
+GRADIENT: list[tuple[str, Protocol]] = [
+    ("forming", FORMING),
+    (
+        "gradient",
+        GradientProgramming.model_validate(
+            VERIFY | {"targets": {"network": "net.safetensors"}, "vectors": 64, "rounds": 6}
+        ),
+    ),
+]
+
+
+def with_network(lab: Lab) -> Lab:
+    layer = Linear(name="layer", inputs=2, outputs=1)
+    weights = {"layer": np.array([[0.5, -1.0]], np.float32)}
+    Network((layer,), weights).save(lab.folder / "net.safetensors")
+    return lab
+
+
+@pytest.mark.parametrize("counters", [True, False])
+def test_gradient_programming_goes_on_wherever_it_was_killed(
+    make_lab: Callable[..., Lab], power_cut: type[BaseException], counters: bool
+) -> None:
+    def prepared() -> Lab:
+        lab = with_network(make_lab(limits={"pulses_per_cell": 1000}))
+        lab.counters = counters
+        return lab
+
+    steps, lab = GRADIENT, prepared()
+    run_steps(lab, lab.engine(), steps)
+    expected, events = finished(lab.frames()), len(lab.events)
+    before = lab.events.index("driver Multiply")
+    for cut_at in range(before, events, 3):
+        lab = prepared()
+        lab.cut_at = cut_at
+        first = Session([], [])
+        with pytest.raises(power_cut):
+            run_into(lab, lab.engine(), first, steps)
+        lab.cut_at = -1
+        second = run_steps(lab, lab.engine(resume=True), steps)
+        kept = len(first.got)
+        assert second.asked[:kept] == first.asked[:kept]
+        assert finished(lab.frames()) == expected
+        assert_ledger_never_too_low(lab)
+        assert lab.chip.pulses.max() <= 2 * 4 + BUDGET
+
+
+def test_gradient_programming_reads_its_cells_where_the_bench_does_not_multiply(lab: Lab) -> None:
+    with_network(lab).can = replace(lab.can, multiply=False)
+    engine = lab.engine()
+    run_steps(lab, engine, GRADIENT[:1])
+    (_, gradient) = GRADIENT[1]
+    summary = engine.run(gradient.run(lab.setting()))
+    assert summary.emulated
+    assert summary.vectors == 64 * (summary.rounds + 1)
+    assert summary.pulses > 0
+    assert "driver Multiply" not in lab.events
 
 
 def test_killed_in_the_middle_of_every_batch_of_pulses(
