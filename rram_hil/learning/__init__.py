@@ -21,7 +21,15 @@ except ImportError as _missing:
 
 from rram_hil.learning.adapt import ArrayMultiply, Words, apply_words, train_words
 from rram_hil.learning.data import LabelledImages, digits, mnist
-from rram_hil.learning.networks import TracedModule, digits_net, forward, lenet5, mapped_layers
+from rram_hil.learning.image_files import read_images
+from rram_hil.learning.networks import (
+    TracedModule,
+    digits_net,
+    forward,
+    lenet5,
+    mapped_layers,
+    vgg,
+)
 from rram_hil.learning.sensitivity import weight_sensitivities
 from rram_hil.learning.torch_device import (
     DeviceNoise,
@@ -54,9 +62,11 @@ __all__ = [
     "lenet5",
     "mapped_layers",
     "mnist",
+    "read_images",
     "small_layers_first",
     "train_teacher",
     "train_words",
+    "vgg",
     "weight_scale",
     "weight_sensitivities",
 ]

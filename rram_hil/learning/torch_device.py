@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from rram_hil.errors import ConfigError
 from rram_hil.learning.networks import M, TracedModule, straight_through, traced
+
+ErrorLaw = Literal["normal", "lognormal", "additive"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,10 @@ class DeviceNoise:
 
     A weight w of a layer with scale s asks its two cells for max(w, 0) / s and max(-w, 0) / s, each
     in 0..1 and rounded to one of `levels` conductances (8 a cell are the signed 4 bits of Charan et
-    al. 2020). Each cell then gives its value times (1 + sigma n), n being normal; or 1 if it is
-    stuck at low resistance, or 0 if at high resistance. The default rates of stuck cells are the
-    measured ones of Chen et al., IEEE Trans. Comput. 2015.
+    al. 2020). Each cell then gives its value times (1 + sigma n), n being normal; with the `error`
+    "lognormal" times exp(sigma n); with "additive" its value plus sigma n, but nothing below 0. Or
+    it gives 1 if it is stuck at low resistance, or 0 if at high resistance. The default rates of
+    stuck cells are the measured ones of Chen et al., IEEE Trans. Comput. 2015.
     """
 
     sigma: float = 0.1
@@ -32,6 +36,7 @@ class DeviceNoise:
     """The layer's scale in root-mean-square weights. A cell stuck at low resistance adds one whole
     scale, so a smaller scale makes it hurt less, at the price of cutting the largest weights.
     """
+    error: ErrorLaw = "normal"
 
     def __post_init__(self) -> None:
         rates = (self.stuck_low_resistance, self.stuck_high_resistance)
@@ -46,6 +51,9 @@ class DeviceNoise:
             )
         if self.input_bits is not None and self.input_bits < 2:
             raise ConfigError(f"DeviceNoise: input_bits {self.input_bits} must be >= 2, or none")
+        if self.error not in get_args(ErrorLaw):
+            known = ", ".join(get_args(ErrorLaw))
+            raise ConfigError(f"DeviceNoise: error {self.error!r} must be one of {known}")
 
 
 @dataclass(frozen=True)
@@ -111,13 +119,20 @@ def realise(
         negative = torch.where(faults.positive_low, (1.0 - wanted).clamp(0.0, 1.0), negative)
         positive = torch.where(faults.negative_low, (1.0 + wanted).clamp(0.0, 1.0), positive)
     drawn = torch.randn((2, *weight.shape), generator=generator, device=generator.device)
-    variation = drawn.mul_(noise.sigma).add_(1.0).to(weight.device)
-    positive = torch.round(positive * top) / top * variation[0]
-    negative = torch.round(negative * top) / top * variation[1]
+    off = drawn.mul_(noise.sigma).to(weight.device)
+    positive = _varied(torch.round(positive * top) / top, off[0], noise.error)
+    negative = _varied(torch.round(negative * top) / top, off[1], noise.error)
     positive = positive.masked_fill(faults.positive_high, 0.0).masked_fill(faults.positive_low, 1.0)
     negative = negative.masked_fill(faults.negative_high, 0.0).masked_fill(faults.negative_low, 1.0)
     given = (positive - negative) * scale
     return straight_through(weight, given.to(weight.dtype))
+
+
+def _varied(value: Tensor, off: Tensor, error: ErrorLaw) -> Tensor:
+    """What cells give that are asked for `value` and are off by `off`; changes `off`."""
+    if error == "additive":
+        return off.add_(value).clamp_min_(0.0)
+    return off.exp_().mul_(value) if error == "lognormal" else off.add_(1.0).mul_(value)
 
 
 def _precise(weight: Tensor) -> Tensor:

@@ -35,7 +35,9 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random affine changes of each training image, each drawn uniformly in +- the amount given."""
+    """Random affine changes of each training image, each drawn uniformly in +- the amount given;
+    with `flip` half of the images are mirrored besides.
+    """
 
     shift: float = 2.0
     """Pixels."""
@@ -45,6 +47,8 @@ class Augmentation:
     """Fraction, along each axis on its own."""
     shear: float = 0.1
     """Pixels across for each pixel down."""
+    flip: bool = False
+    """Left and right change places."""
 
 
 def train_teacher(
@@ -338,7 +342,10 @@ def _augment(images: Tensor, amount: Augmentation, generator: torch.Generator) -
         torch.stack((cos * wide, shear * cos - sin, right), dim=1),
         torch.stack((sin, (cos + shear * sin) * tall, down), dim=1),
     )
-    grid = functional.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
+    matrix = torch.stack(rows, dim=1)
+    if amount.flip:
+        matrix[:, :, 0] *= torch.randint(0, 2, (count, 1), generator=generator) * 2 - 1
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
 
 

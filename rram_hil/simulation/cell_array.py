@@ -273,11 +273,11 @@ class CellArray:
         )
 
     def _note_cycle(self, polarity: int, pulse: Pulse, after_s: FloatArray) -> None:
-        """A RESET that breaks a filament begins a cycle of the cell."""
+        """Note the cycles that a pulse begins: those of the filaments that a RESET breaks."""
         state, index = self.state, pulse.index
         was = state.broken_s[index].astype(np.float64)
-        state.broken_s[index], broke = self.model.broken_after(
+        state.broken_s[index], begins = self.model.broken_after(
             polarity, pulse.before_s, after_s, was
         )
-        state.cycle[index[broke]] = pulse.event[broke]
-        state.cycles_done[index[broke]] += 1
+        state.cycle[index[begins]] = pulse.event[begins]
+        state.cycles_done[index[begins]] += 1

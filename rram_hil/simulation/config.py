@@ -145,7 +145,7 @@ class Simulation(StrictModel):
 
     device: str = Field(
         default=DEFAULT_PRESET,
-        description="a preset (hfo2-measured, hfo2, paper) or the path of a model file (.toml)",
+        description="a preset (`rram-hil list` names them) or the path of a model file (.toml)",
     )
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 1
     state: str | None = Field(

@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     STUCK_LEVEL = 8
     TELEGRAPH_CELL = 9
     WEAR = 10
+    SET_SHIFT = 11
     FORM_LEVEL = 20
     SET_JITTER = 21
     SET_SPREAD = 22
@@ -53,6 +54,7 @@ class Purpose(IntEnum):
     RESET_BREAK = 30
     OVERDRIVE = 31
     OVERDRIVE_STEP = 32
+    CYCLE_SHIFT = 33
     READ = 40
     TELEGRAPH = 41
     RELAX_BODY = 60

@@ -47,9 +47,19 @@ from rram_hil.validation import (
 )
 
 VoltsPerDecade = Annotated[NotNegative, Unit("V/decade")]
-PRESETS = ("hfo2", "paper")
+PRESETS = (
+    "hfo2",
+    "paper",
+    "paper-0.3",
+    "paper-0.5",
+    "paper-0.5-sound",
+    "paper-additive",
+    "paper-0.3-additive",
+    "paper-0.5-additive",
+    "paper-0.5-sound-additive",
+)
 """Presets whose numbers come from published figures; one pulse of theirs never undoes what the one
-before did.
+before did. `paper-*` are `paper` with other errors: see docs/device-model.md.
 """
 FITTED_PRESETS = ("hfo2-measured",)
 """Presets fitted to measured files by `rram-hil calibrate device-model`: see
@@ -116,6 +126,16 @@ def _skewed(z: ArrayLike, part: float) -> FloatArray:
 def _beyond_eighth(chance: FloatArray) -> FloatArray:
     """Of uniform draws: 0 for seven in eight, for the others exponential draws of mean 1."""
     return np.asarray(np.maximum(-np.log(chance) - np.log(8.0), 0.0), dtype=np.float64)
+
+
+def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Tables of a base with a model's own numbers in place of its."""
+    tables = dict(base)
+    for key, value in own.items():
+        under = base.get(key)
+        both = isinstance(under, dict) and isinstance(value, dict)
+        tables[key] = _laid_over(base[key], value) if both else value
+    return tables
 
 
 def _check_table(x: list[float], **columns: list[float]) -> None:
@@ -263,6 +283,12 @@ class Set(StrictModel):
     gain_sd_ln: NotNegative = Field(description="device-to-device, ln G")
     jitter_sd_v: NotNegativeVolts = Field(description="cycle-to-cycle, gate volts")
     spread_sd_ln: NotNegative = Field(description="cycle-to-cycle, ln G")
+    shift_sd_s: NotNegativeSiemens = Field(
+        default=0.0, description="device-to-device, S: the same at every level"
+    )
+    spread_sd_s: NotNegativeSiemens = Field(
+        default=0.0, description="cycle-to-cycle, S: the same at every level"
+    )
     settled_gain_v: FiniteVolts = Field(
         default=0.0,
         description=(
@@ -276,7 +302,14 @@ class Set(StrictModel):
         _check_table(self.gate_v, conductance_s=self.conductance_s)
         _check_table(self.conductance_s)
         _check_table(self.bl_v, bl_ratio=self.bl_ratio)
+        if self.grow is not None and self.shifts:
+            raise ValueError("shift_sd_s and spread_sd_s are not for filaments that grow")
         return self
+
+    @property
+    def shifts(self) -> bool:
+        """Whether pulses are off by siemens, whatever the level."""
+        return self.shift_sd_s > 0 or self.spread_sd_s > 0
 
 
 class Redraw(StrictModel):
@@ -505,6 +538,7 @@ class Traits:
     form_threshold_v: NDArray[np.float32]
     gate_offset_v: NDArray[np.float32]
     set_gain_ln: NDArray[np.float32]
+    set_shift_s: NDArray[np.float32]
     reset_offset_v: NDArray[np.float32]
     reset_z: NDArray[np.float32]
     telegraph: NDArray[np.bool_]
@@ -536,11 +570,24 @@ class DeviceModel(StrictModel):
         ),
     )
 
+    @model_validator(mode="after")
+    def _laws(self) -> Self:
+        if self.set.shifts and self.reset.redraw is not None:
+            raise ValueError("set.shift_sd_s and set.spread_sd_s do not go with reset.redraw")
+        return self
+
     @classmethod
     def load(cls, name: str, folder: Path = Path(".")) -> DeviceModel:
-        """A preset by name, or a TOML file (relative to `folder`). Raises `ConfigError` naming what
-        is wrong.
+        """A preset by name, or a TOML file (relative to `folder`), which may say `base = "paper"`:
+        what it leaves out is that preset's. Raises `ConfigError` naming what is wrong.
         """
+        try:
+            return cls.model_validate(cls._tables(name, folder))
+        except ValidationError as error:
+            raise refused(error, f"device model {name}", cls) from None
+
+    @classmethod
+    def _tables(cls, name: str, folder: Path) -> dict[str, Any]:
         if name in (*PRESETS, *FITTED_PRESETS):
             text = (files("rram_hil.simulation") / "presets" / f"{name}.toml").read_text(
                 encoding="utf-8"
@@ -554,10 +601,13 @@ class DeviceModel(StrictModel):
                     f"device model {name!r} is neither a preset ({presets}) nor a file: {error}"
                 ) from None
         tables = parse_toml(text, f"device model {name}", "a device model")
-        try:
-            return cls.model_validate(tables)
-        except ValidationError as error:
-            raise refused(error, f"device model {name}", cls) from None
+        base = tables.pop("base", None)
+        if base is None:
+            return tables
+        if base not in (*PRESETS, *FITTED_PRESETS):
+            presets = ", ".join((*PRESETS, *FITTED_PRESETS))
+            raise ConfigError(f"device model {name}: base {base!r} is no preset ({presets})")
+        return _laid_over(cls._tables(base, folder), tables)
 
     @property
     def digest(self) -> str:
@@ -569,6 +619,8 @@ class DeviceModel(StrictModel):
             ("set", "grow", "overdrive"),
             ("set", "grow"),
             ("set", "settled_gain_v"),
+            ("set", "shift_sd_s"),
+            ("set", "spread_sd_s"),
             ("reset", "redraw", "break_more_ln"),
             ("reset", "redraw"),
             ("reset", "wear"),
@@ -727,6 +779,7 @@ class DeviceModel(StrictModel):
             form_threshold_v=self.forming.thresholds(z(Purpose.FORM_THRESHOLD)).astype(single),
             gate_offset_v=(self.set.offset_sd_v * z(Purpose.GATE_OFFSET)).astype(single),
             set_gain_ln=(self.set.gain_sd_ln * z(Purpose.SET_GAIN)).astype(single),
+            set_shift_s=(self.set.shift_sd_s * z(Purpose.SET_SHIFT)).astype(single),
             reset_offset_v=self._reset_offsets(z(Purpose.RESET_OFFSET)).astype(single),
             reset_z=z(Purpose.RESET_GAIN).astype(single),
             telegraph=draws.uniform(seed, Purpose.TELEGRAPH_CELL, index)
@@ -781,10 +834,11 @@ class DeviceModel(StrictModel):
             when = event[at] if cycle is None else cycle[at]
             mine = (seed, traits.part(at), event[at])
             if self.set.grow is None:
-                level_s = np.exp(
-                    self._set_level_ln(*mine, bl_v[at], gate_v[at], width_s)
-                    + traits.set_gain_ln[at]
-                )
+                level_ln = self._set_level_ln(*mine, bl_v[at], gate_v[at], width_s)
+                level_s = np.exp(level_ln + traits.set_gain_ln[at])
+                if self.set.shifts:
+                    shift = self._shift_s(seed, traits.part(at), when)
+                    level_s = np.where(np.isfinite(level_ln), level_s + shift, level_s)
                 after[at] = np.maximum(after[at], np.minimum(level_s, cap[at]))
             else:
                 after[at] = self._grown(
@@ -798,6 +852,11 @@ class DeviceModel(StrictModel):
                     cap[at],
                 )
         return after, formed | forms
+
+    def _shift_s(self, seed: int, traits: Traits, cycle: IntArray) -> FloatArray:
+        """By how many siemens cells are off in a cycle, whatever they are programmed to."""
+        z = draws.normal(seed, Purpose.CYCLE_SHIFT, traits.index, cycle)
+        return np.asarray(traits.set_shift_s + self.set.spread_sd_s * z, dtype=np.float64)
 
     def _set_level_ln(
         self,
@@ -918,6 +977,11 @@ class DeviceModel(StrictModel):
             )
         grid, level, spread = self._reset_curve
         reached = np.exp(np.interp(volts, grid, level) + np.interp(volts, grid, spread) * z)
+        if self.set.shifts:
+            # Its event is the number of the cycle that it begins: the next SET is off by as much.
+            left = np.maximum(self._shift_s(seed, traits, event), 0.0)
+            whole = np.ones(g_s.shape) if broken_s is None else broken_s == 0
+            reached = reached + np.where(whole, left, 0.0)
         after = np.minimum(g_s, np.maximum(reached, self.reset.floor_s))
         return np.asarray(np.where(works & formed, after, g_s), dtype=np.float64)
 
@@ -995,9 +1059,9 @@ class DeviceModel(StrictModel):
         """How large (S) the filaments were that are broken after a pulse of a polarity (1: SET), 0
         where they are whole.
 
-        Also, which this pulse broke, so that a cycle of theirs begins: the first RESET that lowers
-        a cell. A SET that raises one grows a new filament. `broken_s` and `settled_s` as in
-        `after_reset`.
+        Also, of which a cycle begins: with the first RESET that lowers a cell or, where a cycle's
+        error is in siemens, with every RESET. A SET that raises one grows a new filament.
+        `broken_s` and `settled_s` as in `after_reset`.
         """
         if polarity > 0:
             return np.where(after_s > before_s, 0.0, broken_s), np.zeros(
@@ -1005,7 +1069,8 @@ class DeviceModel(StrictModel):
             )
         broke = (broken_s == 0) & (after_s < before_s)
         whole_s = before_s if settled_s is None else self._whole(before_s, settled_s)
-        return np.where(broke, whole_s, broken_s), broke
+        begins = np.ones(broke.shape, dtype=np.bool_) if self.set.shifts else broke
+        return np.where(broke, whole_s, broken_s), begins
 
     def relaxed(
         self, seed: int, index: IntArray, event: IntArray, g_s: FloatArray, age_s: FloatArray

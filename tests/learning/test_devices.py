@@ -44,6 +44,25 @@ def test_variation_is_proportional_to_the_conductance() -> None:
     assert spread[2] == 0.0
 
 
+def test_a_lognormal_error_keeps_the_median_and_an_additive_one_is_the_same_at_every_level() -> (
+    None
+):
+    weight = torch.tensor([1.0, 4 / 7, 0.0]).repeat(40_000, 1)
+    law = DeviceNoise(0.5, 0.0, 0.0, levels=8, clip=100.0, error="lognormal")
+    given = realise(weight, law, seeded())[:, :2]
+    assert torch.log(given).mean(dim=0).exp().tolist() == pytest.approx([1.0, 4 / 7], rel=0.02)
+    assert torch.log(given).std(dim=0).tolist() == pytest.approx([0.5, 0.5], rel=0.02)
+    small = DeviceNoise(0.1, 0.0, 0.0, levels=8, clip=100.0, error="additive")
+    given = realise(weight, small, seeded())
+    # The second cell of each pair is asked for nothing: half of the normal is cut off.
+    half = 0.1 * (0.5 - 0.5 / torch.pi) ** 0.5
+    pair = (0.1**2 + half**2) ** 0.5
+    wanted = [pair, pair, 2**0.5 * half]
+    assert given.std(dim=0).tolist() == pytest.approx(wanted, rel=0.02)
+    with pytest.raises(ConfigError, match="error 'gamma' must be one of normal, lognormal, add"):
+        DeviceNoise(error="gamma")  # type: ignore[arg-type]
+
+
 def test_stuck_cells_come_at_their_rates_and_add_or_remove_one_scale() -> None:
     weight = torch.full((300, 300), 0.5)
     noise = DeviceNoise(sigma=0.0, clip=100.0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from rram_hil.errors import ConfigError
 from rram_hil.learning import (
     Augmentation,
     DeviceNoise,
@@ -20,7 +21,12 @@ from rram_hil.learning import (
     lenet5,
     mapped_layers,
     train_teacher,
+    vgg,
 )
+from rram_hil.learning.networks import folded
+from rram_hil.learning.train import batches
+from rram_hil.networks.network import Network
+from rram_hil.networks.network import forward as in_numpy
 
 Data = tuple[LabelledImages, LabelledImages]
 
@@ -55,6 +61,57 @@ def test_the_networks_have_their_sizes_and_are_the_same_for_the_same_seed() -> N
     assert lenet5()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert torch.equal(first(4), first(4))
     assert not torch.equal(first(4), first(5))
+
+
+def test_vgg16_has_its_sixteen_layers() -> None:
+    net = vgg()
+    shapes = [tuple(layer.weight.shape) for layer in mapped_layers(net)]
+    kernels = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    before = [3, *kernels[:-1]]
+    wanted: list[tuple[int, ...]] = [(n, k, 3, 3) for n, k in zip(kernels, before, strict=True)]
+    assert shapes == [*wanted, (512, 512), (512, 512), (10, 512)]
+    assert net.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_a_small_vgg_is_of_the_family_and_folds_into_what_an_array_holds() -> None:
+    net = vgg(3, width=4, blocks=(1, 2), units=(), classes=5)
+    assert torch.equal(mapped_layers(net)[0].weight, mapped_layers(vgg(3, width=4))[0].weight)
+    images = torch.rand((6, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+    net.train()(images)  # so that the batch norms have statistics
+    network = Network.from_torch(net.eval())
+    shapes = [weight.shape for weight in network.weights.values()]
+    assert shapes == [(4, 3, 3, 3), (8, 4, 3, 3), (8, 8, 3, 3), (5, 8 * 8 * 8)]
+    assert set(network.biases) == set(network.weights)  # the norms are in weights and biases
+    wanted = net(images).detach()
+    assert torch.allclose(folded(net)(images), wanted, atol=1e-5)
+    np.testing.assert_allclose(in_numpy(network, images.numpy()), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [(), (2, 0), (1,) * 6])
+def test_a_vgg_of_no_or_too_many_blocks_is_refused(blocks: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="vgg: blocks"):
+        vgg(blocks=blocks)
+
+
+def test_a_flip_mirrors_half_of_the_images_and_moves_no_other_draw() -> None:
+    generator = np.random.default_rng(1)
+    pictures = generator.random((400, 3, 6, 6), dtype=np.float32)
+    data = LabelledImages(pictures, np.arange(400))
+    still = {"shift": 0.0, "rotation": 0.0, "zoom": 0.0, "shear": 0.0}
+    own, mirrored = torch.from_numpy(pictures), torch.from_numpy(pictures[..., ::-1].copy())
+
+    def epoch(changes: Augmentation) -> tuple[torch.Tensor, torch.Tensor]:
+        return next(batches(data, 400, changes, torch.Generator().manual_seed(2)))
+
+    images, labels = epoch(Augmentation(**still, flip=True))
+    is_own = torch.isclose(images, own[labels], atol=1e-5).all(dim=(1, 2, 3))
+    is_mirrored = torch.isclose(images, mirrored[labels], atol=1e-5).all(dim=(1, 2, 3))
+    assert bool((is_own ^ is_mirrored).all())
+    assert 160 < int(is_mirrored.sum()) < 240
+    moved, same = epoch(Augmentation()), epoch(Augmentation(flip=True))
+    flipped = torch.isclose(moved[0], same[0], atol=1e-5).all(dim=(1, 2, 3))
+    assert torch.equal(moved[1], same[1])
+    assert 160 < int(flipped.sum()) < 240
 
 
 def test_the_teacher_learns(teacher: torch.nn.Sequential, data: Data) -> None:

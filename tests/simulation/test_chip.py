@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtri
 
 from rram_hil.array import (
     Apply,
@@ -186,9 +187,71 @@ def test_one_shot_programming_of_paper_is_off_by_a_tenth_over_the_whole_window()
         assert part.std() == pytest.approx(0.10, abs=0.01)
 
 
+@pytest.mark.parametrize(("device", "sigma"), [("paper-0.3", 0.3), ("paper-0.5", 0.5)])
+def test_one_shot_programming_is_lognormal_with_the_sigma_of_the_preset(
+    device: str, sigma: float
+) -> None:
+    bench = Bench((1, 150, 150), device, seed=5)
+    bench.form()
+    target = np.geomspace(1e-6, 100e-6, len(bench.cells))
+    good = bench.responsive
+    runs = []
+    for _ in range(2):
+        bench.reset(2.2)
+        got = bench.set(bench.chip.model.nominal_set_gate_v(target)).last_s
+        runs.append(np.log(got[good] / target[good]))
+    for part in np.array_split(runs[0], 6):
+        assert part.mean() == pytest.approx(0.0, abs=4 * sigma / np.sqrt(part.size))
+        assert part.std() == pytest.approx(sigma, rel=0.05)
+    # 0.8 of it stays with the cell, as in the preset `paper`.
+    assert np.corrcoef(runs)[0, 1] == pytest.approx(0.64, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("device", "sigma_s"),
+    [("paper-additive", 10e-6), ("paper-0.3-additive", 30e-6), ("paper-0.5-additive", 50e-6)],
+)
+def test_an_additive_error_is_one_normal_at_every_target_cut_where_nothing_conducts(
+    device: str, sigma_s: float
+) -> None:
+    bench = Bench((1, 150, 150), device, seed=5)
+    bench.form()
+    good = bench.responsive
+    chances = np.linspace(0.06, 0.94, 23)
+    normal = sigma_s * ndtri(chances)
+    # What a RESET leaves is off upwards by the same normal, and half of it not at all.
+    left = bench.reset(2.2).last_s[good]
+    wanted = 0.2e-6 + np.maximum(normal, 0)
+    np.testing.assert_allclose(np.quantile(left, chances), wanted, atol=0.08 * sigma_s)
+    for target in (1e-6, 20e-6, 50e-6, 100e-6, 20e-6):  # one after the other on the same cells
+        bench.reset(2.2)
+        found = bench.set(float(bench.chip.model.nominal_set_gate_v(target))).last_s[good]
+        wanted = np.maximum(target + normal, 0.2e-6)
+        np.testing.assert_allclose(np.quantile(found, chances), wanted, atol=0.08 * sigma_s)
+
+
+def test_most_of_an_additive_error_stays_with_the_cell_and_all_of_it_until_the_next_reset() -> None:
+    bench = Bench((1, 150, 150), "paper-additive", seed=5)
+    bench.form()
+    good = bench.responsive
+    gates = bench.chip.model.nominal_set_gate_v([60e-6, 90e-6])
+    errors = []
+    for _ in range(2):
+        bench.reset(2.2)
+        errors += [bench.set(gates[0]).last_s - 60e-6, bench.set(gates[1]).last_s - 90e-6]
+    share = np.corrcoef([error[good] for error in errors])
+    assert share[0, 1] > 0.99
+    assert share[0, 2] == pytest.approx(0.64, abs=0.03)
+
+
 @pytest.mark.parametrize(
     ("device", "low", "high", "pulses", "share"),
-    [("paper", 1, 100, 30, 0.995), ("hfo2", 20, 200, 60, 0.98)],
+    [
+        ("paper", 1, 100, 30, 0.995),
+        ("hfo2", 20, 200, 60, 0.98),
+        ("paper-0.5", 1, 100, 60, 0.98),
+        ("paper-0.5-additive", 2, 100, 120, 0.95),
+    ],
 )
 def test_write_verify_converges(
     device: str, low: float, high: float, pulses: int, share: float

@@ -141,12 +141,53 @@ def test_read_noise_is_as_stated_and_telegraph_cells_stand_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "low", "high"), [("paper", 0.0175, 0.0904), ("hfo2", 0.002, 0.006)]
+    ("name", "low", "high"),
+    [
+        ("paper", 0.0175, 0.0904),
+        ("hfo2", 0.002, 0.006),
+        ("paper-0.3", 0.0175, 0.0904),
+        ("paper-0.5-additive", 0.0175, 0.0904),
+    ],
 )
 def test_stuck_cells_come_at_the_rates_of_the_preset(name: str, low: float, high: float) -> None:
     stuck = MODELS[name].traits(SEED, np.arange(400_000)).stuck
     assert np.mean(stuck == 1) == pytest.approx(low, rel=0.1)
     assert np.mean(stuck == -1) == pytest.approx(high, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["paper-0.5-sound", "paper-0.5-sound-additive"])
+def test_sound_presets_have_no_stuck_cells_and_are_else_the_same(name: str) -> None:
+    assert not MODELS[name].traits(SEED, np.arange(10_000)).stuck.any()
+    whole = MODELS[name.replace("-sound", "")]
+    others = {"name", "stuck"}
+    assert MODELS[name].model_dump(exclude=others) == whole.model_dump(exclude=others)
+
+
+def test_a_model_with_a_base_says_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        "name = 'mine'\nbase = 'paper'\n[set]\ngain_sd_ln = 0.16\nspread_sd_ln = 0.12\n"
+    )
+    model, base = DeviceModel.load("mine.toml", tmp_path), MODELS["paper"]
+    assert (model.set.gain_sd_ln, model.set.spread_sd_ln) == (0.16, 0.12)
+    wider = base.set.model_copy(update={"gain_sd_ln": 0.16, "spread_sd_ln": 0.12})
+    assert model == base.model_copy(update={"name": "mine", "set": wider})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("base = 'mine.toml'", "base 'mine.toml' is no preset"),
+        ("base = 3", "base 3 is no preset"),
+        ("base = 'paper'\nset = 3", "set"),
+        ("base = 'hfo2-measured'\n[set]\nshift_sd_s = 1e-6", "not for filaments that grow"),
+    ],
+)
+def test_a_wrong_base_or_what_does_not_go_with_it_is_refused(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "mine.toml").write_text(f"name = 'mine'\n{text}\n")
+    with pytest.raises(ConfigError, match=says):
+        DeviceModel.load("mine.toml", tmp_path)
 
 
 def test_a_model_that_is_wrong_is_refused_by_name(tmp_path: Path) -> None:
