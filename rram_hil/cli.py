@@ -388,8 +388,13 @@ def study(
     """
     from rram_hil.studies.command import Options, run_command
 
-    names = [[one.strip() for one in text.split(",") if one.strip()] for text in (arms, devices)]
-    run_command(what, Options(model, data, out, *names, chips, minutes, scheduler, workers))
+    def names(text: str) -> list[str]:
+        return [name for one in text.split(",") if (name := one.strip())]
+
+    run_command(
+        what,
+        Options(model, data, out, names(arms), names(devices), chips, minutes, scheduler, workers),
+    )
 
 
 @app.command(short_help="The instruments of a simulated bench, for any program.")

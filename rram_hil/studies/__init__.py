@@ -11,11 +11,13 @@ from rram_hil.errors import DataError
 from rram_hil.studies.bars import Bars
 from rram_hil.studies.models import load_images
 from rram_hil.studies.plan import Planned, plan
+from rram_hil.studies.plots import draw
 from rram_hil.studies.results import collect
+from rram_hil.studies.results_file import write_results
 from rram_hil.studies.runner import Deadline, Workers, run_jobs
 from rram_hil.studies.store import Store
 from rram_hil.studies.study_file import Study
-from rram_hil.studies.tables import COLUMNS, markdown, rows_of
+from rram_hil.studies.tables import markdown, show
 from rram_hil.terminal.console import Output
 
 __all__ = ["Finished", "Study", "Workers", "run_study"]
@@ -70,6 +72,6 @@ def run_study(
 def _write(planned: Planned, store: Store, folder: Path, output: Output) -> None:
     results = collect(planned, store)
     (folder / "table.md").write_text(markdown(results), encoding="utf-8")
-    for device in planned.study.devices_used:
-        output.heading(f"device {device.name}", device.title)
-        output.table(COLUMNS, rows_of(results, device.name))
+    write_results(results, folder / "results.h5")
+    draw(results, folder)
+    show(results, output)

@@ -70,7 +70,7 @@ def _study(what: str, given: Options) -> tuple[Study, str, Path]:
             raise ConfigError(f"study: --{name} goes with `paper`; {what} says its own")
     path = Path(what)
     study = load_study(path)
-    changes = {}
+    changes: dict[str, object] = {}
     if given.data is not None:
         changes["data"] = str(given.data.resolve())
     if given.chips is not None:

@@ -203,7 +203,7 @@ class Images:
         for part in (self.train, self.test):
             for array in (part.images, part.labels):
                 digest.update(repr((array.shape, array.dtype.str)).encode())
-                digest.update(np.ascontiguousarray(array))
+                digest.update(array.tobytes())
         return digest.hexdigest()
 
 

@@ -23,10 +23,45 @@ class Cell:
     arm: ArmRecord
     network: TrainingRecord
 
-    @property
-    def gap(self) -> float:
-        """Accuracy on the chip minus that in floating point."""
-        return self.arm.accuracy - self.network.accuracy
+    def value(self, name: str) -> float:
+        """A figure of `FIGURES` by its name."""
+        return float(FIGURES[name].of(self))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of an arm on a chip: what it is, its unit, and how it is taken."""
+
+    long_name: str
+    units: str
+    of: Callable[[Cell], float]
+
+
+REACHED: dict[str, Figure] = {
+    "accuracy": Figure("test images classified as labelled", "1", lambda c: c.arm.accuracy),
+    "float_accuracy": Figure(
+        "the same of the same network in floating point", "1", lambda c: c.network.accuracy
+    ),
+}
+COSTS: dict[str, Figure] = {
+    "words": Figure("on-chip words", "1", lambda c: c.arm.words),
+    "digital": Figure("digital parameters trained with the words", "1", lambda c: c.arm.digital),
+    "fraction": Figure("words and digital over weights", "1", lambda c: c.arm.fraction),
+    "bits": Figure("bits of words, digital parameters and places", "bit", lambda c: c.arm.bits),
+    "mac_share": Figure(
+        "share of the multiply-accumulates that words do", "1", lambda c: c.arm.mac_share
+    ),
+    "pulses": Figure("pulses after forming", "1", lambda c: c.arm.costs.pulses),
+    "reads": Figure("single readings after forming", "1", lambda c: c.arm.costs.reads),
+    "vectors": Figure(
+        "multiplied vectors, without the inference", "1", lambda c: c.arm.costs.vectors
+    ),
+    "bench_s": Figure(
+        "bench clock after forming, without the inference", "s", lambda c: c.arm.costs.bench_s
+    ),
+    "host_s": Figure("seconds of the host, all in all", "s", lambda c: c.arm.host_s),
+}
+FIGURES = REACHED | COSTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +78,12 @@ class Row:
     @property
     def accuracy(self) -> float:
         """Mean of the chips."""
-        return self.mean(lambda c: c.arm.accuracy)
+        return self.mean("accuracy")
+
+    @property
+    def float_accuracy(self) -> float:
+        """Of the network in floating point."""
+        return self.mean("float_accuracy")
 
     @property
     def least(self) -> float:
@@ -69,9 +109,9 @@ class Row:
         values = self._differences
         return float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else math.nan
 
-    def mean(self, of: Callable[[Cell], float]) -> float:
-        """Mean over the chips."""
-        return float(np.mean([of(c) for c in self.cells]))
+    def mean(self, name: str) -> float:
+        """Mean of a figure over the chips."""
+        return float(np.mean([c.value(name) for c in self.cells]))
 
 
 @dataclass(frozen=True, eq=False)

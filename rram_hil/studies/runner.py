@@ -6,21 +6,26 @@ one loses no finished job, and a study goes on after any end of this process.
 
 from __future__ import annotations
 
+import importlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.studies.jobs import Done, Failed, Job, perform
+from rram_hil.studies.jobs import Done, Failed, Files, Job, Work, perform
 from rram_hil.studies.store import Store
 
 LOST = 3
 """How often in a row a worker may be lost before any job is done."""
 Told = Callable[[Job, Done | Failed], None]
+Call = tuple[str, Work, Files]
+"""What `perform` takes."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,12 @@ def run_jobs(
     """
     failed: dict[str, Failed] = {}
     lost = 0
-    with _pool(workers) as parallel:
+    with _pool(workers) as pool:
         while ready := _ready(jobs, store, failed, deadline):
             done = 0
             by_key = {job.key: job for job in ready}
             try:
-                for key, outcome in parallel(_calls(ready, store, deadline)):
+                for key, outcome in pool.outcomes(_calls(ready, store, deadline)):
                     job, done = by_key[key], done + 1
                     if isinstance(outcome, Failed):
                         failed[key] = outcome
@@ -81,7 +86,7 @@ def run_jobs(
                         store.keep(job, outcome)
                         deadline.learn(job, outcome.record.host_s)
                     told(job, outcome)
-            except _lost_worker() as error:
+            except pool.lost as error:
                 lost = 0 if done else lost + 1
                 if lost == LOST:
                     raise DataError(
@@ -104,47 +109,58 @@ def _ready(
     ]
 
 
-def _calls(jobs: list[Job], store: Store, deadline: Deadline) -> Iterator[Any]:
-    from joblib import delayed  # type: ignore[import-untyped]
-
-    call = delayed(perform)
+def _calls(jobs: list[Job], store: Store, deadline: Deadline) -> Iterator[Call]:
     for job in jobs:
         # Asked when a worker is free: what would end too late is not begun.
         if deadline.allows(job):
-            yield call(job.key, job.work, store.files(job))
+            yield job.key, job.work, store.files(job)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """What does calls in other processes; `lost` are the errors that say that one is gone, and its
+    job with it.
+    """
+
+    parallel: Callable[[], Any]
+    lost: tuple[type[Exception], ...]
+
+    def outcomes(self, calls: Iterable[Call]) -> Iterator[tuple[str, Done | Failed]]:
+        """What each call gives, as they come."""
+        found: Iterator[tuple[str, Done | Failed]] = self.parallel()(
+            (perform, call, {}) for call in calls
+        )
+        return found
 
 
 @contextmanager
-def _pool(workers: Workers) -> Iterator[Callable[[Iterator[Any]], Iterator[Any]]]:
-    """What does calls in other processes, and gives their results as they come."""
-    try:
-        from joblib import Parallel, parallel_config
-    except ImportError as error:
-        raise ConfigError(f'studies need {error.name}: pip install "rram-hil[study]"') from None
+def _pool(workers: Workers) -> Iterator[_Pool]:
+    joblib = package("joblib")
     # One job at a time and worker, each handed out when a worker is free.
     options = {"return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": "n_jobs"}
     if workers.scheduler:
-        with _cluster(workers.scheduler), parallel_config(backend="dask"):
-            yield lambda calls: Parallel(n_jobs=-1, **options)(calls)
+        distributed = package("distributed")
+        with _client(workers.scheduler), joblib.parallel_config(backend="dask", n_jobs=-1):
+            yield _Pool(partial(joblib.Parallel, **options), (distributed.KilledWorker,))
         return
     count = workers.count or os.cpu_count() or 1
-    with parallel_config(backend="loky", n_jobs=count, inner_max_num_threads=1):
-        yield lambda calls: Parallel(**options)(calls)
+    with joblib.parallel_config(
+        backend="loky",
+        n_jobs=count,
+        inner_max_num_threads=1,
+        initializer=_end_with,
+        initargs=(os.getpid(),),
+    ):
+        yield _Pool(partial(joblib.Parallel, **options), (BrokenProcessPool,))
 
 
 @contextmanager
-def _cluster(address: str) -> Iterator[None]:
+def _client(address: str) -> Iterator[None]:
     """A client of a Dask scheduler. Raises `ConfigError` where there is none, or its workers would
     do more than one job at a time in a process.
     """
     try:
-        from distributed import Client  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ConfigError(
-            f'--scheduler needs {error.name}: pip install "rram-hil[study]"'
-        ) from None
-    try:
-        client = Client(address, timeout=10)
+        client = package("distributed").Client(address, timeout=10)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--scheduler {address}: no scheduler answers: {error}") from None
     with client:
@@ -157,10 +173,22 @@ def _cluster(address: str) -> Iterator[None]:
         yield
 
 
-def _lost_worker() -> tuple[type[Exception], ...]:
-    """What says that a worker process is gone, and its job with it."""
+def package(name: str) -> Any:
+    """A package of the extra. Raises `ConfigError` that says how to install it."""
     try:
-        from distributed import KilledWorker
+        return importlib.import_module(name)
     except ImportError:
-        return (BrokenProcessPool,)
-    return BrokenProcessPool, KilledWorker
+        raise ConfigError(f'studies need {name}: pip install "rram-hil[study]"') from None
+
+
+def _end_with(driver: int) -> None:
+    """End this process when the one that hands out the jobs is gone: a study that is killed leaves
+    none behind.
+    """
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

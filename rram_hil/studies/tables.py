@@ -4,66 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rram_hil.studies.results import Results, Row
+from rram_hil.studies.results import COSTS, Results, Row
+from rram_hil.terminal.console import Output
 from rram_hil.units import duration, minus, number, per_cent
 
-COLUMNS = (
-    "arm",
-    ">chips",
-    ">mean",
-    ">least",
-    ">gap (s.e.)",
-    ">words",
-    ">bits",
-    ">MAC",
-    ">pulses",
-    ">reads",
-    ">vectors",
-    ">bench time",
-)
-"""Columns of a table; numbers stand to the right."""
+REACHED = ("arm", ">chips", ">mean", ">least", ">float", ">gap (s.e.)")
+SPENT = (">words", ">bits", ">of MAC", ">pulses", ">reads", ">vectors", ">bench time")
+"""Columns of a table, what arms reach and what they cost; numbers stand to the right."""
 NOTE = (
-    "Accuracy in per cent of the test images. The gap is that to the same network in floating point"
-    " on the same images, in points, with the standard error of the paired difference. Words are"
-    " on-chip words and the digital parameters trained with them, over the weights; MAC is their"
-    " share of the multiply-accumulates. Pulses, reads, vectors and bench time are those after"
-    " forming, without the inference of the test images; means of the chips."
+    "Accuracies are of the test images. The gap is that to the same network in floating point"
+    " (weights as trained, or clipped as they are mapped where that is better) on the same images,"
+    " in points, with the standard error of the paired difference over the images. Words are"
+    " on-chip words and the digital parameters trained with them, over the weights; MAC is the"
+    " words' share of the multiply-accumulates. Pulses, reads, vectors and bench time are those"
+    " after forming, without the inference of the test images; means of the chips."
 )
 
 
-def cells_of(row: Row) -> tuple[str, ...]:
-    """A row as its columns show it; costs are left out where it needs no chip."""
+def reached(row: Row) -> tuple[str, ...]:
+    """What an arm reaches, as `REACHED` shows it."""
     images = row.cells[0].arm.right.images
-    reached = (
+    return (
+        row.arm,
         str(len(row.cells)),
-        per_cent(row.accuracy, images),
-        per_cent(row.least, images),
+        *(per_cent(value, images) for value in (row.accuracy, row.least, row.float_accuracy)),
         minus(f"{100 * row.gap:+.2f} ({100 * row.gap_error:.2f})"),
     )
-    fraction, share = row.mean(lambda c: c.arm.fraction), row.mean(lambda c: c.arm.mac_share)
+
+
+def spent(row: Row) -> tuple[str, ...]:
+    """What an arm costs, as `SPENT` shows it; empty where it keeps no words, or needs no chip."""
+    means = {name: row.mean(name) for name in COSTS}
     kept = (
-        (per_cent(fraction), number(round(row.mean(lambda c: c.arm.bits))), f"{share:.2f}")
-        if fraction
-        else ("", "", "")
+        per_cent(means["fraction"]),
+        number(round(means["bits"])),
+        per_cent(means["mac_share"]),
     )
-    bench_s = row.mean(lambda c: c.arm.costs.bench_s)
-    if not bench_s:
-        return (row.arm, *reached, *kept, "", "", "", "")
-    spent = (
-        number(round(row.mean(count)))
-        for count in (
-            lambda c: c.arm.costs.pulses,
-            lambda c: c.arm.costs.reads,
-            lambda c: c.arm.costs.vectors,
-        )
+    counts = (number(round(means[name])) for name in ("pulses", "reads", "vectors"))
+    return (
+        *(kept if means["fraction"] else ("",) * 3),
+        *((*counts, duration(means["bench_s"])) if means["bench_s"] else ("",) * 4),
     )
-    return (row.arm, *reached, *kept, *spent, duration(bench_s))
 
 
-def rows_of(results: Results, device: str) -> list[tuple[str, ...]]:
+def rows_of(results: Results, device: str) -> list[Row]:
     """The rows of one device, in the order of the study."""
     found = (results.row(device, choice.name) for choice in results.planned.study.arm)
-    return [cells_of(row) for row in found if row is not None]
+    return [row for row in found if row is not None]
+
+
+def show(results: Results, output: Output) -> None:
+    """Print what is done of a study, two tables a device."""
+    for device in results.planned.study.devices_used:
+        rows = rows_of(results, device.name)
+        if rows:
+            output.heading(f"device {device.name}", device.title)
+            output.table(REACHED, [reached(row) for row in rows])
+            output.table(("arm", *SPENT), [(row.arm, *spent(row)) for row in rows])
 
 
 def markdown(results: Results) -> str:
@@ -73,7 +70,8 @@ def markdown(results: Results) -> str:
     for device in study.devices_used:
         rows = rows_of(results, device.name)
         if rows:
-            parts += [f"## Device {device.name}: {device.title}", _table(rows)]
+            lines = [(*reached(row), *spent(row)) for row in rows]
+            parts += [f"## Device {device.name}: {device.title}", _table(lines)]
             parts += _formed(results, device.name)
     return "\n\n".join(parts) + "\n"
 
@@ -99,6 +97,6 @@ def _formed(results: Results, device: str) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    names = [name.removeprefix(">") for name in COLUMNS]
-    rule = ["---:" if name.startswith(">") else "---" for name in COLUMNS]
+    names = [name.removeprefix(">") for name in (*REACHED, *SPENT)]
+    rule = ["---:" if name.startswith(">") else "---" for name in (*REACHED, *SPENT)]
     return "\n".join("| " + " | ".join(line) + " |" for line in (names, rule, *rows))
