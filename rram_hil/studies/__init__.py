@@ -55,18 +55,20 @@ def run_study(
     data = None if study.data is None else beside / study.data
     images = load_images(study.model_used, data, held_out=study.images == "held-out")
     planned = plan(study, images, beside)
-    store = Store(folder / "jobs")
-    with Bars(planned.jobs, store) as bars:
-        failed = run_jobs(planned.jobs, store, workers or Workers(), Deadline(minutes), bars.told)
-    finished = Finished(folder, sum(map(store.has, planned.jobs)), len(planned.jobs))
-    _write(planned, store, folder, output)
+    with Store(folder / "jobs") as store:
+        with Bars(planned.jobs, store) as bars:
+            failed = run_jobs(
+                planned.jobs, store, workers or Workers(), Deadline(minutes), bars.told
+            )
+        done = sum(map(store.has, planned.jobs))
+        _write(planned, store, folder, output)
     if failed:
         job = next(job for job in planned.jobs if job.key in failed)
         raise DataError(
-            f"{len(failed)} of {finished.jobs} jobs failed; the first: {job.title}:"
+            f"{len(failed)} of {len(planned.jobs)} jobs failed; the first: {job.title}:"
             f" {failed[job.key].text}"
         )
-    return finished
+    return Finished(folder, done, len(planned.jobs))
 
 
 def _write(planned: Planned, store: Store, folder: Path, output: Output) -> None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rram_hil.bench.recipe_runner import run_recipe
-from rram_hil.errors import BenchError, DataError
+from rram_hil.errors import AbortedError, BenchError, DataError
 from rram_hil.networks.inference import Counts, Prediction
 from rram_hil.networks.network import Network, forward
 from rram_hil.storage.run_reader import RunFile, read_run
@@ -133,8 +133,10 @@ class Work(ABC):
     """What a job does, picklable."""
 
     @abstractmethod
-    def run(self, files: Files) -> Done:
-        """Do it, with the files that the job needs by the names it gives them."""
+    def run(self, files: Files, folder: Path) -> Done:
+        """Do it in an empty folder, with the files that the job needs by the names it gives
+        them.
+        """
 
     @property
     @abstractmethod
@@ -179,12 +181,17 @@ class Failed:
     text: str
 
 
-def perform(key: str, work: Work, files: Files) -> tuple[str, Done | Failed]:
-    """Do a job's work; what its bench refuses is told, and ends no other job."""
-    try:
-        return key, work.run(files)
-    except BenchError as error:
-        return key, Failed(str(error))
+def perform(key: str, work: Work, files: Files, scratch: Path | None) -> tuple[str, Done | Failed]:
+    """Do a job's work in a new folder of `scratch` (none: of the machine's folder for such), which
+    is gone afterwards; what its bench refuses is told, and ends no other job.
+    """
+    with tempfile.TemporaryDirectory(prefix="rram-hil-study-", dir=scratch) as folder:
+        try:
+            return key, work.run(files, Path(folder))
+        except AbortedError:
+            raise
+        except BenchError as error:
+            return key, Failed(str(error))
 
 
 @dataclass(frozen=True)
@@ -198,19 +205,17 @@ class Train(Work):
         """The training, whole."""
         return self.training.model_dump(mode="json")
 
-    def run(self, files: Files) -> Done:
+    def run(self, files: Files, folder: Path) -> Done:
         """Its file is the network."""
         began = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="rram-hil-study-") as name:
-            folder = Path(name)
-            networks = {
-                need: _loaded(folder / f"{need}.safetensors", files[need])
-                for need in self.training.needs
-            }
-            data = Pictures.read(files["train.npz"]).labelled()
-            network = train(self.training, Lesson(networks, data))
-            network.save(folder / "trained.safetensors")
-            file = (folder / "trained.safetensors").read_bytes()
+        networks = {
+            need: _loaded(folder / f"{need}.safetensors", files[need])
+            for need in self.training.needs
+        }
+        data = Pictures.read(files["train.npz"]).labelled()
+        network = train(self.training, Lesson(networks, data))
+        network.save(folder / "trained.safetensors")
+        file = (folder / "trained.safetensors").read_bytes()
         noise = self.training.noise
         found = [_right(network, files[TEST])]
         if noise is not None:
@@ -258,21 +263,18 @@ class Form(Work):
         """Both files."""
         return [self.bench, self.recipe]
 
-    def run(self, files: Files) -> Done:
+    def run(self, files: Files, folder: Path) -> Done:
         """Its file is a .zip of the chip's state and ledger, and of the run file."""
         began = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="rram-hil-study-") as name:
-            folder = Path(name)
-            _write(folder, {**files, BENCH: self.bench.encode(), FORM: self.recipe.encode()})
-            run_recipe(folder / FORM, folder / BENCH, folder / "formed.h5", threads=1)
-            with read_run(folder / "formed.h5") as run:
-                costs = costs_of(run)
-                low, high = (
-                    int(run.map(f"stuck_{kind}_resistance").values[0].sum())
-                    for kind in ("low", "high")
-                )
-            kept = ("chip.state", "formed.h5", *(p.name for p in folder.glob("*.ledger.npy")))
-            file = _packed(folder, kept)
+        _write(folder, {**files, BENCH: self.bench.encode(), FORM: self.recipe.encode()})
+        run_recipe(folder / FORM, folder / BENCH, folder / "formed.h5", threads=1)
+        with read_run(folder / "formed.h5") as run:
+            costs = costs_of(run)
+            low, high = (
+                int(run.map(f"stuck_{kind}_resistance").values[0].sum()) for kind in ("low", "high")
+            )
+        kept = ("chip.state", "formed.h5", *(p.name for p in folder.glob("*.ledger.npy")))
+        file = _packed(folder, kept)
         record = FormingRecord(
             title=self.title,
             host_s=time.perf_counter() - began,
@@ -296,18 +298,16 @@ class RunArm(Work):
         """Bench file and recipe."""
         return [self.bench, self.recipe]
 
-    def run(self, files: Files) -> Done:
+    def run(self, files: Files, folder: Path) -> Done:
         """It leaves a record alone."""
         began = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="rram-hil-study-") as name:
-            folder = Path(name)
-            own = {name: content for name, content in files.items() if name != "formed.zip"}
-            _write(folder, {**own, BENCH: self.bench.encode(), "arm.toml": self.recipe.encode()})
-            with zipfile.ZipFile(io.BytesIO(files["formed.zip"])) as formed:
-                formed.extractall(folder)
-            run_recipe(folder / "arm.toml", folder / BENCH, folder / RUN, threads=1)
-            with read_run(folder / RUN) as run:
-                record = _arm_record(run, self.title, time.perf_counter() - began)
+        own = {name: content for name, content in files.items() if name != "formed.zip"}
+        _write(folder, {**own, BENCH: self.bench.encode(), "arm.toml": self.recipe.encode()})
+        with zipfile.ZipFile(io.BytesIO(files["formed.zip"])) as formed:
+            formed.extractall(folder)
+        run_recipe(folder / "arm.toml", folder / BENCH, folder / RUN, threads=1)
+        with read_run(folder / RUN) as run:
+            record = _arm_record(run, self.title, time.perf_counter() - began)
         return Done(record)
 
 
@@ -324,11 +324,10 @@ class TakeFloat(Work):
         """Nothing but the files."""
         return "float"
 
-    def run(self, files: Files) -> Done:
+    def run(self, files: Files, folder: Path) -> Done:
         """It leaves a record alone."""
         began = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="rram-hil-study-") as name:
-            network = _loaded(Path(name) / "student.safetensors", files["student.safetensors"])
+        network = _loaded(folder / "student.safetensors", files["student.safetensors"])
         right = _right(network, files[TEST])
         took = time.perf_counter() - began
         return Done(

@@ -63,6 +63,8 @@ def _write(file: h5py.File, results: Results) -> None:
         variable(
             file, name, _taken(results, places, figure.of), DIMS, figure.long_name, figure.units
         )
+    if not results.cells:
+        return
     for name, right in (
         ("right", lambda cell: cell.arm.right.values()),
         ("float_right", lambda cell: cell.network.right.values()),
@@ -91,7 +93,7 @@ def _images(
 ) -> NDArray[np.int8]:
     """What is said of each image, shape (devices, arms, chips, images)."""
     cells = results.cells
-    count = next((cell.arm.right.images for cell in cells.values()), 0)
+    count = next(iter(cells.values())).arm.right.images
     shape = (len(places), len(places[0]), len(places[0][0]), count)
     found = np.full(shape, NOT_DONE, dtype=np.int8)
     flat = [at for arms in places for chips in arms for at in chips]

@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rram_hil.errors import ConfigError, DataError
@@ -24,7 +25,7 @@ from rram_hil.studies.store import Store
 LOST = 3
 """How often in a row a worker may be lost before any job is done."""
 Told = Callable[[Job, Done | Failed], None]
-Call = tuple[str, Work, Files]
+Call = tuple[str, Work, Files, Path | None]
 """What `perform` takes."""
 
 
@@ -46,6 +47,8 @@ class Deadline:
     def __init__(self, minutes: float | None) -> None:
         self._end_s = None if minutes is None else time.monotonic() + 60 * minutes
         self._took_s: dict[str, list[float]] = {}
+        self.is_begun = False
+        """Whether a job was begun: the first one is in any case, so that there is progress."""
 
     def learn(self, job: Job, seconds: float) -> None:
         """A job of this kind took so long."""
@@ -57,7 +60,7 @@ class Deadline:
         """
         if self._end_s is None:
             return True
-        took = self._took_s.get(job.kind, [0.0])
+        took = self._took_s.get(job.kind, [0.0]) if self.is_begun else [0.0]
         return time.monotonic() + sum(took) / len(took) / 2 < self._end_s
 
 
@@ -73,12 +76,16 @@ def run_jobs(
     """
     failed: dict[str, Failed] = {}
     lost = 0
+    scratch = None if workers.scheduler else store.scratch.resolve()
+    for job in jobs:
+        if store.has(job):
+            deadline.learn(job, store.record(job).host_s)
     with _pool(workers) as pool:
         while ready := _ready(jobs, store, failed, deadline):
             done = 0
             by_key = {job.key: job for job in ready}
             try:
-                for key, outcome in pool.outcomes(_calls(ready, store, deadline)):
+                for key, outcome in pool.outcomes(_calls(ready, store, deadline, scratch)):
                     job, done = by_key[key], done + 1
                     if isinstance(outcome, Failed):
                         failed[key] = outcome
@@ -109,11 +116,14 @@ def _ready(
     ]
 
 
-def _calls(jobs: list[Job], store: Store, deadline: Deadline) -> Iterator[Call]:
+def _calls(
+    jobs: list[Job], store: Store, deadline: Deadline, scratch: Path | None
+) -> Iterator[Call]:
     for job in jobs:
         # Asked when a worker is free: what would end too late is not begun.
         if deadline.allows(job):
-            yield job.key, job.work, store.files(job)
+            deadline.is_begun = True
+            yield job.key, job.work, store.files(job), scratch
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from rram_hil.errors import DataError
-from rram_hil.storage.safe_files import disk, replace, sync
+from rram_hil.storage.safe_files import disk, lock, release, replace, sync, unlock
 from rram_hil.studies.jobs import (
     ArmRecord,
     Done,
@@ -17,6 +19,7 @@ from rram_hil.studies.jobs import (
     Record,
     TrainingRecord,
 )
+from rram_hil.types import Closable
 
 _RECORDS: dict[Kind, type[Record]] = {
     "training": TrainingRecord,
@@ -26,15 +29,40 @@ _RECORDS: dict[Kind, type[Record]] = {
 _SUFFIX: dict[Kind, str] = {"training": ".safetensors", "forming": ".zip", "arm": ""}
 
 
-class Store:
+class Store(Closable):
     """The finished jobs of a folder. A record has its name only when it is whole and on the disk,
     after its file: what is cut at any point is as if it had not begun.
     """
 
     def __init__(self, folder: Path) -> None:
+        """Raises `DataError` where another process has the folder open, or the disk refuses it."""
         self._folder = folder
+        lock_file = folder / ".lock"
         with disk(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._held = lock(self._fd, lock_file)
+        except DataError:
+            release(self._fd)
+            raise
+        # What workers left that were killed.
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        with disk(str(folder)):
+            self.scratch.mkdir()
+
+    @property
+    def scratch(self) -> Path:
+        """Where jobs of this machine have their folders."""
+        return self._folder / "scratch"
+
+    def close(self) -> None:
+        """Let others have the folder. Safe to call twice."""
+        if self._fd >= 0:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            unlock(self._held)
+            release(self._fd)
+            self._fd = -1
 
     def has(self, job: Job) -> bool:
         """Whether the job is done."""

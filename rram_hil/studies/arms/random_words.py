@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rram_hil.studies.arm import TEACHER, Arm, Case, Faults, Step, Teaching
 from rram_hil.studies.training import Places, Training
@@ -24,6 +24,12 @@ class RandomWords(Arm):
     places_known: bool = False
     faults: Faults = "none"
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _taught(self) -> Self:
+        if self.places_known and self.teaching == "teacher":
+            raise ValueError('places_known: the teacher knows no places; teach it "distilled"')
+        return self
 
     def networks(self, case: Case) -> dict[str, Training]:
         """The student, and the teacher from which words learn, too."""
