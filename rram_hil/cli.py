@@ -486,8 +486,8 @@ def devices(
 def list_installed(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List drivers, instruments, simulators, protocols, calibrations, their kinds and the presets
-    that are installed, and where each comes from.
+    """List drivers, instruments, simulators, protocols, calibrations, their kinds, presets and arms
+    of studies that are installed, and where each comes from.
     """
     from rram_hil.bench import discovery
     from rram_hil.bench.plugins import installed
