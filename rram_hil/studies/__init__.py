@@ -20,7 +20,10 @@ from rram_hil.studies.study_file import Study
 from rram_hil.studies.tables import markdown, show
 from rram_hil.terminal.console import Output
 
-__all__ = ["Finished", "Study", "Workers", "run_study"]
+__all__ = ["RESULTS", "TABLE", "Finished", "Study", "Workers", "run_study"]
+
+TABLE, RESULTS = "table.md", "results.h5"
+"""Files of a study's folder."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def run_study(
 
 def _write(planned: Planned, store: Store, folder: Path, output: Output) -> None:
     results = collect(planned, store)
-    (folder / "table.md").write_text(markdown(results), encoding="utf-8")
-    write_results(results, folder / "results.h5")
+    (folder / TABLE).write_text(markdown(results), encoding="utf-8")
+    write_results(results, folder / RESULTS)
     draw(results, folder)
     show(results, output)

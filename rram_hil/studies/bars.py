@@ -75,6 +75,8 @@ class Bars:
 
     def _left_text(self, elapsed_s: float) -> str:
         """What the jobs left take their hosts, over how many hosts worked at a time so far."""
+        if not self._left:
+            return "none left"
         known = [seconds for took in self._took_s.values() for seconds in took]
         if not known or not self._worked_s or not elapsed_s:
             return "time left not known yet"

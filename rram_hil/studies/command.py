@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rram_hil.errors import ConfigError
-from rram_hil.studies import run_study
+from rram_hil.studies import RESULTS, TABLE, run_study
 from rram_hil.studies.paper import paper_study
 from rram_hil.studies.runner import Workers
 from rram_hil.studies.study_file import Study, load_study
@@ -46,6 +46,13 @@ def run_command(what: str, given: Options) -> None:
         output=output,
     )
     output.heading("files", f"in {folder}")
+    output.facts(
+        (
+            ("tables", str(folder / TABLE)),
+            ("numbers", str(folder / RESULTS)),
+            ("plots", ", ".join(path.name for path in sorted(folder.glob("*.png")))),
+        )
+    )
     if not finished.is_whole:
         output.line(f"{finished.done} of {finished.jobs} jobs are done: resume by the same command")
 

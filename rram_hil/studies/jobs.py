@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from rram_hil import __version__
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.errors import AbortedError, BenchError, DataError
 from rram_hil.networks.inference import Counts, Prediction
@@ -158,10 +159,12 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Tells this job from every other: digest of what determines its result."""
+        """Tells this job from every other: digest of what determines its result, the version of
+        this package too.
+        """
         needs = {name: job.key for name, job in self.needs.items()}
         inputs = {name: one.digest for name, one in self.inputs.items()}
-        whole = [FORMAT, self.kind, self.work.identity, needs, inputs]
+        whole = [FORMAT, __version__, self.kind, self.work.identity, needs, inputs]
         digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
         return f"{self.kind}-{digest[:20]}"
 

@@ -110,7 +110,7 @@ MODELS: dict[str, Model] = {
     for model in (
         Model(
             name="digits",
-            title="a small network on scikit-learn's handwritten digits",
+            title="A small network on scikit-learn's handwritten digits",
             load=_digits,
             held_out=300,
             tiles=2,

@@ -48,16 +48,6 @@ class Planned:
             add(job)
         return tuple(found.values())
 
-    @property
-    def chips(self) -> list[int]:
-        """The seeds of the chips."""
-        return chips_of(self.study)
-
-
-def chips_of(study: Study) -> list[int]:
-    """The seeds of a study's chips."""
-    return list(range(study.seed, study.seed + study.chips))
-
 
 def plan(study: Study, images: Images, folder: Path = Path()) -> Planned:
     """The jobs of a study on these images; local arms and device models lie in `folder`. Raises
@@ -77,7 +67,7 @@ class _Planner:
         for device in self.study.devices_used:
             case = Case(self.study.model_used, device)
             own = self._own_model(device)
-            for chip in chips_of(self.study):
+            for chip in self.study.seeds:
                 formed = _forming(case, chip, own)
                 for name, arm in arms.items():
                     job = self._arm(name, arm, case, chip, formed)
@@ -106,9 +96,10 @@ class _Planner:
         adaptation = self.images.adaptation
         count = len(adaptation.labels)
         train = Input(f"{self.images.digest}-train-{count}", adaptation.file)
+        steps, local = _with_local_protocols(steps, self.folder)
         recipe = _recipe(f"{case.device.name}, chip {chip}", chip, [_RECALL, *steps, _INFER])
         work = RunArm(title, _bench(case, chip), recipe)
-        inputs = {TEST: test, TRAIN: train, **formed.inputs}
+        inputs = {TEST: test, TRAIN: train, **formed.inputs, **local}
         return Job("arm", title, work, needs | {"formed.zip": formed}, inputs)
 
     def _training(self, training: Training) -> Job:
@@ -133,6 +124,24 @@ _INFER: Step = {
     "images": TEST,
     "calibration": TRAIN,
 }
+
+
+def _with_local_protocols(steps: list[Step], folder: Path) -> tuple[list[Step], dict[str, Input]]:
+    """Steps whose protocols in local files ("./file.py:Class") lie beside the recipe, and those
+    files: they travel with the job. Raises `ConfigError` where there is no such file.
+    """
+    found, files = [], {}
+    for step in steps:
+        file, is_local, name = str(step.get("protocol", "")).rpartition(":")
+        if is_local:
+            path = folder / file
+            if not path.is_file():
+                raise ConfigError(f"protocol {step['protocol']!r}: there is no file {path}")
+            content = path.read_bytes()
+            files[path.name] = Input(_digest(content), content)
+            step = step | {"protocol": f"./{path.name}:{name}"}
+        found.append(step)
+    return found, files
 
 
 def _digest(content: bytes) -> str:

@@ -124,7 +124,7 @@ class Results:
 
     def row(self, device: str, arm: str) -> Row | None:
         """A row of the table; None where no chip is done."""
-        chips = self.planned.chips
+        chips = self.planned.study.seeds
         cells = [self.cells[at] for c in chips if (at := (device, arm, c)) in self.cells]
         return Row(device, arm, tuple(cells)) if cells else None
 

@@ -52,11 +52,11 @@ def _write(file: h5py.File, results: Results) -> None:
     file.attrs["study"] = study.model_dump_json()
     devices = [device.name for device in study.devices_used]
     arms = [choice.name for choice in study.arm]
-    places = [[[(d, a, c) for c in results.planned.chips] for a in arms] for d in devices]
+    places = [[[(d, a, c) for c in study.seeds] for a in arms] for d in devices]
     for name, values, told in (
         ("device", np.array(devices, dtype=object), "device"),
         ("arm", np.array(arms, dtype=object), "arm, a row of the table"),
-        ("chip", np.array(results.planned.chips), "seed of the chip"),
+        ("chip", np.array(study.seeds), "seed of the chip"),
     ):
         variable(file, name, values, (name,), told)
     for name, figure in FIGURES.items():

@@ -18,10 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rram_hil import __version__
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.studies.jobs import Done, Failed, Files, Job, Work, perform
 from rram_hil.studies.store import Store
 
+WORKERS_S = 30
+"""How long the first worker of a scheduler is waited for."""
 LOST = 3
 """How often in a row a worker may be lost before any job is done."""
 Told = Callable[[Job, Done | Failed], None]
@@ -174,13 +177,31 @@ def _client(address: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"--scheduler {address}: no scheduler answers: {error}") from None
     with client:
-        shared = [a for a, threads in client.nthreads().items() if threads > 1]
-        if shared:
-            raise ConfigError(
-                f"--scheduler {address}: the worker {shared[0]} has more than one thread, and the"
-                " seeds of torch belong to a process: start workers with --nthreads 1"
-            )
+        _check_workers(client, f"--scheduler {address}")
         yield
+
+
+def _check_workers(client: Any, where: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WORKERS_S)
+    except TimeoutError:
+        raise ConfigError(f"{where}: no worker came in {WORKERS_S} s; start some") from None
+    for worker, threads in client.nthreads().items():
+        if threads > 1:
+            raise ConfigError(
+                f"{where}: the worker {worker} has {threads} threads, and the seeds of torch belong"
+                " to a process: start workers with --nthreads 1"
+            )
+    for worker, version in client.run(_version).items():
+        if version != __version__:
+            raise ConfigError(
+                f"{where}: the worker {worker} has rram_hil {version}; here it is {__version__}"
+            )
+
+
+def _version() -> str:
+    """Of this package where this runs."""
+    return __version__
 
 
 def package(name: str) -> Any:

@@ -54,6 +54,11 @@ class Study(StrictModel):
         return self
 
     @property
+    def seeds(self) -> list[int]:
+        """The chips, by their seeds."""
+        return list(range(self.seed, self.seed + self.chips))
+
+    @property
     def model_used(self) -> Model:
         """What `model` names."""
         return MODELS[self.model]

@@ -78,15 +78,16 @@ def assert_kept(folder: Path, before: dict[str, int]) -> None:
     assert {name: now.get(name) for name in before} == before, "a finished job was done again"
 
 
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_is_killed_is_gone_on_with(
-    study: Path, undisturbed: dict[str, bytes]
+    study: Path, undisturbed: dict[str, bytes], signal_number: signal.Signals
 ) -> None:
-    folder = study.parent / "driver"
+    folder = study.parent / signal_number.name
     with command(study, folder, "--workers", "2") as running:
         wait_for_arms(folder, 1)
         workers = psutil.Process(running.pid).children(recursive=True)
-        running.kill()
-        running.wait()
+        running.send_signal(signal_number)
+        running.wait(30)
     before = written(folder)
     assert len(before) < JOBS
     _, alive = psutil.wait_procs(workers, 30)

@@ -202,3 +202,26 @@ def test_a_training_reads_back_what_it_was() -> None:
     assert Training.model_validate_json(training.model_dump_json()) == training
     study = parse_study(SMALL, "here")
     assert Study.model_validate_json(study.model_dump_json()) == study
+
+
+def test_a_protocol_in_a_local_file_travels_with_the_job(tmp_path: Path) -> None:
+    (tmp_path / "arms.py").write_text(
+        "from rram_hil.studies.arm import Arm\n"
+        "class Mine(Arm):\n"
+        "    def networks(self, case): return {'student': case.teacher}\n"
+        "    def steps(self, case):\n"
+        "        return [case.program(), {'protocol': './parts/look.py:Look', 'name': 'look'}]\n"
+    )
+    study = parse_study(SMALL | {"arm": [{"name": "m", "arm": "./arms.py:Mine"}]}, "here")
+    with pytest.raises(ConfigError, match=r"protocol '\./parts/look\.py:Look': there is no file"):
+        plan(study, images(), tmp_path)
+    (tmp_path / "parts").mkdir()
+    found = []
+    for content in ("one", "another"):
+        (tmp_path / "parts/look.py").write_text(content)
+        job = plan(study, images(), tmp_path).table["A", "m", 1]
+        assert job.inputs["look.py"].content == content.encode()
+        assert isinstance(job.work, RunArm)
+        assert 'protocol = "./look.py:Look"' in job.work.recipe
+        found.append(job.key)
+    assert found[0] != found[1]
