@@ -345,6 +345,61 @@ def demo(
     run_demo(out, data, seed, threads=threads)
 
 
+@app.command(short_help="Chips x arms x devices: the paper's table, or your own study.")
+def study(
+    what: Annotated[
+        str, typer.Argument(metavar="paper|FILE", help="The paper's study, or a study file (TOML).")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="With `paper`: digits, lenet5, ..."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Folder of the model's images.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Folder of the study; an unfinished one goes on."
+        ),
+    ] = None,
+    arms: Annotated[
+        str, typer.Option("--arms", metavar="A,B", help="With `paper`: these rows alone.")
+    ] = "",
+    devices: Annotated[
+        str, typer.Option("--devices", metavar="A,B", help="With `paper`: on these devices.")
+    ] = "",
+    chips: Annotated[
+        int | None, typer.Option("--chips", min=1, metavar="N", help="Chips of each device.")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=0, metavar="M", help="End in good order after about M."),
+    ] = None,
+    scheduler: Annotated[
+        str, typer.Option("--scheduler", metavar="ADDRESS", help="Dask scheduler to run on.")
+    ] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=1, metavar="N", help="Processes here; default: one a processor."
+        ),
+    ] = None,
+) -> None:
+    """Run every arm on simulated chips of every device, in many processes or on a Dask cluster. The
+    same command goes on with what is not done yet.
+    """
+    from rram_hil.studies.command import Options, run_command
+
+    def names(text: str) -> list[str]:
+        return [name for one in text.split(",") if (name := one.strip())]
+
+    run_command(
+        what,
+        Options(model, data, out, names(arms), names(devices), chips, minutes, scheduler, workers),
+    )
+
+
 @app.command(short_help="The instruments of a simulated bench, for any program.")
 def simulate(
     bench: Annotated[
@@ -434,8 +489,8 @@ def devices(
 def list_installed(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List drivers, instruments, simulators, protocols, calibrations, their kinds and the presets
-    that are installed, and where each comes from.
+    """List drivers, instruments, simulators, protocols, calibrations, their kinds, presets and arms
+    of studies that are installed, and where each comes from.
     """
     from rram_hil.bench import discovery
     from rram_hil.bench.plugins import installed

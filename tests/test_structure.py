@@ -26,7 +26,17 @@ from rram_hil.hardware.instrument import Instrument
 
 ROOT = Path(__file__).parents[1]
 PLUGIN_FOLDERS = ("drivers", "protocols", "calibration")
-HEAVY = {"torch", "safetensors", "matplotlib", "dask", "joblib", "sklearn", "xarray", "h5netcdf"}
+HEAVY = {
+    "torch",
+    "safetensors",
+    "matplotlib",
+    "dask",
+    "distributed",
+    "joblib",
+    "sklearn",
+    "xarray",
+    "h5netcdf",
+}
 HEAVY_ALLOWED = ("rram_hil/learning/", "rram_hil/demo/", "rram_hil/networks/pytorch/")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ENTRY_POINTS: dict[str, dict[str, str]] = PROJECT["project"]["entry-points"]

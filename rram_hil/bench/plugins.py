@@ -45,8 +45,8 @@ def protocol_class(name: str, folder: Path = Path()) -> type[Protocol]:
     return load_class(group, name, "protocol", Protocol, folder)
 
 
-SIMULATORS, RACK, PRESETS = (
-    f"rram_hil.{name}" for name in ("simulators", "simulated_instruments", "presets")
+SIMULATORS, RACK, PRESETS, ARMS = (
+    f"rram_hil.{name}" for name in ("simulators", "simulated_instruments", "presets", "arms")
 )
 GROUPS: dict[str, tuple[str, Callable[[str], object]]] = {
     "driver": ("rram_hil.drivers", driver_class),
@@ -57,6 +57,7 @@ GROUPS: dict[str, tuple[str, Callable[[str], object]]] = {
     "calibration": ("rram_hil.calibration", protocol_class),
     "calibration kind": (KINDS, kind_class),
     "preset": (PRESETS, partial(load, PRESETS, what="preset")),
+    "arm of a study": (ARMS, partial(load, ARMS, what="arm")),
 }
 """Of each sort of plug-in its entry-point group and what loads one."""
 

@@ -8,30 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from rram_hil.studies.devices import DEVICES, Conditions
+
 Device = Literal["paper", "hfo2"]
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What a bench user knows of a technology: window (S), volts between which its pulses work,
-    budgets.
-
-    A target at or below `accept_below_s` is met by anything down there.
-    """
-
-    g_min_s: float
-    g_max_s: float
-    accept_below_s: float
-    set_gate_v: tuple[float, float]
-    reset_from_v: float
-    reset_sl_v: float
-    max_pulses: int
-    max_reversals: int
-
-
 CONDITIONS: dict[Device, Conditions] = {
-    "paper": Conditions(1e-6, 100e-6, 1.5e-6, (1.9, 3.1), 0.6, 2.0, 30, 10),
-    "hfo2": Conditions(20e-6, 200e-6, 22e-6, (2.0, 3.0), 0.6, 2.2, 60, 30),
+    "paper": DEVICES["A"].conditions,
+    "hfo2": DEVICES["hfo2"].conditions,
 }
 
 

@@ -81,7 +81,7 @@ def train_teacher(
 
 
 def distil(
-    teacher: nn.Module,
+    teacher: nn.Module | None,
     student: M | TracedModule[M],
     data: LabelledImages,
     noise: DeviceNoise | None,
@@ -102,13 +102,14 @@ def distil(
     chip drawn from `noise` (none: in floating point).
 
     Hinton et al. 2015: the student learns the teacher's classes softened by `temperature`. A
-    student that starts as the teacher itself learns fastest. All of the student that can be trained
-    is, what stays digital too; a weight used more than once is one weight on the chip. `words` (see
+    student that starts as the teacher itself learns fastest. Without a teacher it learns from the
+    labels alone (variation-aware training). All of the student that can be trained is, what stays
+    digital too; a weight used more than once is one weight on the chip. `words` (see
     `choose_words`) are the weights that will own an on-chip word: they are exact on every chip.
     With `fault_aware` the stuck cells of each chip are known before it is programmed (see
     `realise`), as with a mapping whose `faults` are "partner". Both modules given stay as they are.
     """
-    teacher = _teaching(teacher)
+    teaching = None if teacher is None else _teaching(teacher)
     learner, graph = _learning(student, data)
     exact = _exact(graph, words)
 
@@ -124,8 +125,10 @@ def distil(
         return class_scores(learner, graph.forward(images, weights, input_bits=noise.input_bits))
 
     def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        if teaching is None:
+            return functional.cross_entropy(scores(images, generator), labels)
         with torch.no_grad():
-            wanted = class_scores(teacher, teacher(like_parameters(teacher, images)))
+            wanted = class_scores(teaching, teaching(like_parameters(teaching, images)))
         return distillation_loss(scores(images, generator), wanted, labels, temperature)
 
     recipe = _Recipe(epochs, batch, learning_rate, weight_decay, augmentation, seed, threads)

@@ -126,6 +126,14 @@ def test_a_student_is_more_accurate_than_the_teacher_under_faults(
     assert min(taught) > min(plain)
 
 
+def test_without_a_teacher_a_network_learns_to_bear_the_faults_from_labels_alone(
+    teacher: torch.nn.Sequential, data: Data
+) -> None:
+    aware = distil(None, teacher, data[0], DeviceNoise(), epochs=4, batch=64, augmentation=None)
+    before, after = (on_chips(model, DeviceNoise(), data[1]) for model in (teacher, aware))
+    assert np.mean(after) > np.mean(before) + 0.05
+
+
 def test_a_student_taught_with_known_faults_is_the_better_one_where_they_are_known(
     teacher: torch.nn.Sequential, data: Data
 ) -> None:

@@ -1,0 +1,30 @@
+"""A mapping that knows which cells are stuck."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rram_hil.studies.arm import Arm, Case, Step, Teaching
+from rram_hil.studies.training import Training
+
+
+class FaultAware(Arm):
+    """Fault-aware mapping: the healthy cell of a pair takes over what its stuck partner cannot
+    ("partner"), or columns of pairs are also swapped where that helps ("flip"). Source: Xia et al.,
+    "Stuck-at fault tolerance in RRAM computing systems", IEEE JETCAS 2018, doi
+    10.1109/JETCAS.2017.2776980.
+
+    Which cells are stuck is what forming found on the bench. The student is trained with errors of
+    which the faults are known.
+    """
+
+    teaching: Teaching = "distilled"
+    faults: Literal["partner", "flip"] = "partner"
+
+    def networks(self, case: Case) -> dict[str, Training]:
+        """The network, taught as `teaching` says, its faults known."""
+        return {"student": case.student(self.teaching, fault_aware=True)}
+
+    def steps(self, case: Case) -> list[Step]:
+        """Programming alone."""
+        return [case.program(self.faults)]

@@ -1,0 +1,46 @@
+"""Random sparse adaptation: on-chip words at random places."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from rram_hil.studies.arm import TEACHER, Arm, Case, Faults, Step, Teaching
+from rram_hil.studies.training import Places, Training
+
+
+class RandomWords(Arm):
+    """Random sparse adaptation (RSA) of Mohanty et al., IEDM 2017, and Charan et al., JXCDC 2020,
+    doi 10.1109/JXCDC.2020.2987605: after one programming a random `fraction` of the weights gets
+    words, which are trained against the chip's map. With a distilled student it is KD + RSA.
+
+    With `places_known` the student is trained knowing where its words will be. `fraction` is by
+    default the model's.
+    """
+
+    teaching: Teaching = "teacher"
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    places_known: bool = False
+    faults: Faults = "none"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _taught(self) -> Self:
+        if self.places_known and self.teaching == "teacher":
+            raise ValueError('places_known: the teacher knows no places; teach it "distilled"')
+        return self
+
+    def networks(self, case: Case) -> dict[str, Training]:
+        """The student, and the teacher from which words learn, too."""
+        fraction = case.model.word_fraction if self.fraction is None else self.fraction
+        words = Places(fraction=fraction, seed=self.seed) if self.places_known else None
+        student = case.student(self.teaching, fault_aware=self.faults != "none", words=words)
+        return {"student": student, "teacher": case.teacher}
+
+    def steps(self, case: Case) -> list[Step]:
+        """Programming, then words."""
+        adapt = case.adapt(self.fraction, teacher=TEACHER)
+        if self.places_known:
+            adapt["word_seed"] = self.seed
+        return [case.program(self.faults), adapt]

@@ -1,0 +1,132 @@
+"""The devices of studies: what a simulated bench has in its socket, and what its user knows of
+it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from rram_hil.units import Siemens
+from rram_hil.validation import (
+    FiniteVolts,
+    Fraction,
+    NotNegative,
+    NotNegativeSiemens,
+    Positive,
+    PositiveSiemens,
+    StrictModel,
+)
+
+if TYPE_CHECKING:
+    from rram_hil.learning import DeviceNoise
+
+
+class Conditions(StrictModel):
+    """What a bench user knows of a technology: window (S), volts between which its pulses work,
+    budgets.
+
+    A target at or below `accept_below_s` is met by anything down there.
+    """
+
+    g_min_s: NotNegativeSiemens
+    g_max_s: PositiveSiemens
+    accept_below_s: Annotated[Siemens, Field(ge=0)]
+    set_gate_v: Annotated[tuple[FiniteVolts, FiniteVolts], Field(strict=False)]
+    reset_from_v: FiniteVolts
+    reset_sl_v: FiniteVolts
+    max_pulses: Annotated[int, Field(ge=1)]
+    max_reversals: Annotated[int, Field(ge=0)]
+
+
+class Noise(StrictModel):
+    """The errors that students are trained with: `rram_hil.learning.DeviceNoise` as a study file
+    writes it.
+    """
+
+    sigma: NotNegative = 0.1
+    stuck_low_resistance: Fraction = 0.0175
+    stuck_high_resistance: Fraction = 0.0904
+    levels: Annotated[int, Field(ge=2)] = 8
+    input_bits: Annotated[int, Field(ge=2, le=16)] = 8
+    clip: Positive = 1.5
+
+    def draws(self) -> DeviceNoise:
+        """The same as training takes it."""
+        from rram_hil.learning import DeviceNoise
+
+        return DeviceNoise(**self.model_dump())
+
+
+class Device(StrictModel):
+    """A device of a study. `model` is what `[simulation] device` says: a preset, or the path of a
+    device model, relative to the study file.
+
+    Weights have `levels` conductances a cell and are clipped at `clip_rms` times a layer's root
+    mean square, on the chip as in training; `noise` is what training knows besides.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
+    title: str
+    model: str
+    conditions: Conditions
+    levels: Annotated[int, Field(ge=2)] = 8
+    clip_rms: Positive = 1.5
+    sigma: NotNegative = 0.1
+    stuck_low_resistance: Fraction = 0.0175
+    stuck_high_resistance: Fraction = 0.0904
+
+    @property
+    def noise(self) -> Noise:
+        """What its students are trained with."""
+        return Noise(
+            sigma=self.sigma,
+            stuck_low_resistance=self.stuck_low_resistance,
+            stuck_high_resistance=self.stuck_high_resistance,
+            levels=self.levels,
+            clip=self.clip_rms,
+        )
+
+
+_PAPER = Conditions(
+    g_min_s=1e-6,
+    g_max_s=100e-6,
+    accept_below_s=1.5e-6,
+    set_gate_v=(1.9, 3.1),
+    reset_from_v=0.6,
+    reset_sl_v=2.0,
+    max_pulses=30,
+    max_reversals=10,
+)
+_HFO2 = Conditions(
+    g_min_s=20e-6,
+    g_max_s=200e-6,
+    accept_below_s=22e-6,
+    set_gate_v=(2.0, 3.0),
+    reset_from_v=0.6,
+    reset_sl_v=2.2,
+    max_pulses=60,
+    max_reversals=30,
+)
+
+DEVICES: dict[str, Device] = {
+    device.name: device
+    for device in (
+        Device(
+            name="A",
+            title=(
+                "the paper's: one-shot sigma 0.1 of the target, 1.75 % of cells stuck at low and"
+                " 9.04 % at high resistance"
+            ),
+            model="paper",
+            conditions=_PAPER,
+        ),
+        Device(
+            name="hfo2", title="figures of measured HfO2 1T1R chips", model="hfo2", conditions=_HFO2
+        ),
+    )
+}
+"""Devices that a study may name. One more is one more entry here, or a `[[device]]` of the study's
+own file.
+"""

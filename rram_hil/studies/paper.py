@@ -1,0 +1,60 @@
+"""The study of the paper: its own arms, and those beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rram_hil.errors import ConfigError
+from rram_hil.studies.study_file import Study, parse_study
+
+ARMS: tuple[dict[str, Any], ...] = (
+    {"name": "float", "arm": "float"},
+    {"name": "one-shot", "arm": "one-shot"},
+    {"name": "variation-aware", "arm": "one-shot", "teaching": "variation-aware"},
+    {"name": "KD", "arm": "one-shot", "teaching": "distilled"},
+    {"name": "RSA", "arm": "random-words"},
+    {"name": "KD + RSA", "arm": "random-words", "teaching": "distilled"},
+    {
+        "name": "KD + RSA, places known",
+        "arm": "random-words",
+        "teaching": "distilled",
+        "places_known": True,
+    },
+    {"name": "fault-aware", "arm": "fault-aware"},
+    {"name": "fault-aware, flip", "arm": "fault-aware", "faults": "flip"},
+    {"name": "R-V-W", "arm": "write-verify"},
+    {"name": "coded R-V-W", "arm": "write-verify", "verify_by": "codes"},
+)
+"""Rows of the table, as `[[arm]]` of a study file."""
+SHORT: dict[str, tuple[int, tuple[str, ...]]] = {"digits": (2, ("A",))}
+"""Chips and devices by default where a study is to be short; ten chips elsewhere."""
+
+
+def paper_study(
+    model: str,
+    data: Path | None = None,
+    arms: Sequence[str] = (),
+    devices: Sequence[str] = (),
+    chips: int | None = None,
+) -> Study:
+    """The study of the paper on a model. `arms` are names of rows, all of them by default. Raises
+    `ConfigError` for what there is not.
+    """
+    known = [str(arm["name"]) for arm in ARMS]
+    missing = next((name for name in arms if name not in known), None)
+    if missing is not None:
+        raise ConfigError(f"--arms: {missing!r} is unknown; there is: {', '.join(known)}")
+    few, usual = SHORT.get(model, (10, ("A",)))
+    return parse_study(
+        {
+            "title": f"The paper's table, {model}",
+            "model": model,
+            "data": None if data is None else str(data.resolve()),
+            "chips": few if chips is None else chips,
+            "devices": list(devices or usual),
+            "arm": [arm for arm in ARMS if not arms or arm["name"] in arms],
+        },
+        "study paper",
+    )

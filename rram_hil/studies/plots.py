@@ -1,0 +1,84 @@
+"""The plots of a study, as PNG files: what arms reach on each device, and for how many words."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rram_hil.report.drawing import new_axes, view_extra
+from rram_hil.storage.safe_files import disk
+from rram_hil.studies.results import Results, Row
+from rram_hil.studies.tables import rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which colour-blind people tell apart; each arm has a mark of its own as well."""
+MARKS = "osD^vP*X"
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Draw accuracies and, where arms keep words, accuracy by words; one file a device and plot.
+    Raises `DataError` where the disk refuses it.
+    """
+    drawn = []
+    for device in results.planned.study.devices_used:
+        rows = rows_of(results, device.name)
+        if rows:
+            drawn.append(_bars(rows, device.title, folder / f"accuracy-{device.name}.png"))
+        if any(row.mean("fraction") for row in rows):
+            drawn.append(_words(rows, device.title, folder / f"words-{device.name}.png"))
+    return drawn
+
+
+def _bars(rows: list[Row], title: str, path: Path) -> Path:
+    """Every chip as a point, the mean as a mark, one line an arm."""
+    size = (640.0, 60.0 + 26.0 * len(rows))
+    with new_axes("accuracy (% of the test images)", size=size, margins=(180, 20, 14, 46)) as axes:
+        for place, row in enumerate(rows):
+            chips = [100 * cell.arm.accuracy for cell in row.cells]
+            axes.plot(chips, [place] * len(chips), "o", color="#7a8288", markersize=4, alpha=0.7)
+            axes.plot(
+                100 * row.accuracy, place, "|", color=COLOURS[0], markersize=16, markeredgewidth=3
+            )
+        axes.set_yticks(range(len(rows)), [row.arm for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=True, axis="x")
+        return _save(axes, path, f"{title}; points: chips, bars: their mean")
+
+
+def _words(rows: list[Row], title: str, path: Path) -> Path:
+    """Accuracy of the arms that keep words by their share of the weights, and of floating point."""
+    kept = [row for row in rows if row.mean("fraction")]
+    labels = "words and digital parameters (% of the weights)", "accuracy (%)"
+    with new_axes(*labels, size=(640, 380), margins=(66, 210, 14, 46)) as axes:
+        for place, row in enumerate(kept):
+            least = 100 * (row.accuracy - row.least)
+            axes.errorbar(
+                100 * row.mean("fraction"),
+                100 * row.accuracy,
+                yerr=[[least], [0.0]],
+                fmt=MARKS[place % len(MARKS)],
+                color=COLOURS[place % len(COLOURS)],
+                capsize=3,
+                label=row.arm,
+            )
+        best = max(row.float_accuracy for row in kept)
+        axes.axhline(100 * best, color="#59626d", linestyle=":", label="floating point, best")
+        axes.set_xlim(left=0)
+        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=10)
+        return _save(axes, path, f"{title}; lower bars: the worst chip")
+
+
+def _save(axes: Axes, path: Path, title: str) -> Path:
+    with view_extra():
+        from matplotlib.figure import Figure
+    figure, picture = axes.figure, io.BytesIO()
+    assert isinstance(figure, Figure)
+    figure.suptitle(title, fontsize=9, wrap=True)
+    figure.savefig(picture, format="png", dpi=144, facecolor="white", bbox_inches="tight")
+    with disk(str(path)):
+        path.write_bytes(picture.getvalue())
+    return path

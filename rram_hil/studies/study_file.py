@@ -1,0 +1,89 @@
+"""The study file: chips x arms x devices, on one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from rram_hil.errors import ConfigError
+from rram_hil.studies.arm import ArmChoice
+from rram_hil.studies.devices import DEVICES, Device
+from rram_hil.studies.models import MODELS, Model
+from rram_hil.validation import StrictModel, near, read_toml, refused
+
+
+class Study(StrictModel):
+    """A study: `chips` simulated chips of each device, and every arm on each of them.
+
+    `model` is one of digits, lenet5; `data` is the folder of its images, relative to the study
+    file. Chips are drawn from the seeds `seed`, `seed` + 1 ...: the same ones for every arm.
+    `devices` names devices of the package (`rram_hil.studies.devices`) and those that the file
+    itself describes as `[[device]]`. `images` says what the arms are tested on: "held-out" are the
+    last training images, which nothing then learns from: choose on those.
+    """
+
+    title: str = ""
+    model: str
+    data: str | None = None
+    chips: Annotated[int, Field(ge=1, le=1000)] = 10
+    seed: Annotated[int, Field(ge=0)] = 1
+    images: Literal["test", "held-out"] = "test"
+    devices: Annotated[list[str], Field(min_length=1)]
+    device: list[Device] = Field(default=[])
+    arm: Annotated[list[ArmChoice], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.model not in MODELS:
+            raise ValueError(
+                f"model: {self.model!r} is unknown; there is: {', '.join(MODELS)}"
+                f"{near(self.model, MODELS)}"
+            )
+        known = DEVICES | {own.name: own for own in self.device}
+        for name in self.devices:
+            if name not in known:
+                raise ValueError(
+                    f"devices: {name!r} is unknown; there is: {', '.join(known)}{near(name, known)}"
+                )
+        for what, names in (("devices", self.devices), ("arm", [one.name for one in self.arm])):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{what}: {twice!r} stands there more than once")
+        return self
+
+    @property
+    def seeds(self) -> list[int]:
+        """The chips, by their seeds."""
+        return list(range(self.seed, self.seed + self.chips))
+
+    @property
+    def model_used(self) -> Model:
+        """What `model` names."""
+        return MODELS[self.model]
+
+    @property
+    def devices_used(self) -> list[Device]:
+        """What `devices` name, in order; one of the file's own before one of the package."""
+        known = DEVICES | {own.name: own for own in self.device}
+        return [known[name] for name in self.devices]
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate a study file. Raises `ConfigError` naming file, key, value and what is
+    allowed.
+    """
+    tables, _ = read_toml(path, "a study file")
+    return parse_study(tables, str(path))
+
+
+def parse_study(tables: dict[str, object], where: str) -> Study:
+    """Validate the tables of a study file. Raises `ConfigError` as `load_study`."""
+    try:
+        return Study.model_validate(tables)
+    except ValidationError as error:
+        raise refused(error, where, Study) from None
+    except ConfigError as error:
+        error.where = where
+        raise

@@ -1,0 +1,102 @@
+"""The tables of a study, in Markdown and on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rram_hil.studies.results import COSTS, Results, Row
+from rram_hil.terminal.console import Output
+from rram_hil.units import duration, minus, number, per_cent
+
+REACHED = ("arm", ">chips", ">mean", ">least", ">float", ">gap (s.e.)")
+SPENT = (">words", ">bits", ">of MAC", ">pulses", ">reads", ">vectors", ">bench time")
+"""Columns of a table, what arms reach and what they cost; numbers stand to the right."""
+NOTE = (
+    "Accuracies are of the test images. The gap is that to the same network in floating point"
+    " (weights as trained, or clipped as they are mapped where that is better) on the same images,"
+    " in points, with the standard error of the paired difference over the images. Words are"
+    " on-chip words and the digital parameters trained with them, over the weights; MAC is the"
+    " words' share of the multiply-accumulates. Pulses, reads, vectors and bench time are those"
+    " after forming, without the inference of the test images; means of the chips."
+)
+
+
+def reached(row: Row) -> tuple[str, ...]:
+    """What an arm reaches, as `REACHED` shows it."""
+    images = row.cells[0].arm.right.images
+    return (
+        row.arm,
+        str(len(row.cells)),
+        *(per_cent(value, images) for value in (row.accuracy, row.least, row.float_accuracy)),
+        minus(f"{100 * row.gap:+.2f} ({100 * row.gap_error:.2f})"),
+    )
+
+
+def spent(row: Row) -> tuple[str, ...]:
+    """What an arm costs, as `SPENT` shows it; empty where it keeps no words, or needs no chip."""
+    means = {name: row.mean(name) for name in COSTS}
+    kept = (
+        per_cent(means["fraction"]),
+        number(round(means["bits"])),
+        per_cent(means["mac_share"]),
+    )
+    counts = (number(round(means[name])) for name in ("pulses", "reads", "vectors"))
+    return (
+        *(kept if means["fraction"] else ("",) * 3),
+        *((*counts, duration(means["bench_s"])) if means["bench_s"] else ("",) * 4),
+    )
+
+
+def rows_of(results: Results, device: str) -> list[Row]:
+    """The rows of one device, in the order of the study."""
+    found = (results.row(device, choice.name) for choice in results.planned.study.arm)
+    return [row for row in found if row is not None]
+
+
+def show(results: Results, output: Output) -> None:
+    """Print what is done of a study, two tables a device."""
+    for device in results.planned.study.devices_used:
+        rows = rows_of(results, device.name)
+        if rows:
+            output.heading(f"device {device.name}", device.title)
+            output.table(REACHED, [reached(row) for row in rows])
+            output.table(("arm", *SPENT), [(row.arm, *spent(row)) for row in rows])
+
+
+def markdown(results: Results) -> str:
+    """All tables of a study, one a device."""
+    study = results.planned.study
+    parts = [f"# {study.title or 'Study'}", f"{study.model_used.title}. {NOTE}"]
+    for device in study.devices_used:
+        rows = rows_of(results, device.name)
+        if rows:
+            lines = [(*reached(row), *spent(row)) for row in rows]
+            parts += [f"## Device {device.name}: {device.title}", _table(lines)]
+            parts += _formed(results, device.name)
+    return "\n\n".join(parts) + "\n"
+
+
+def _formed(results: Results, device: str) -> list[str]:
+    records = [r for (name, _), r in results.formings.items() if name == device]
+    if not records:
+        return []
+    pulses = round(sum(r.costs.pulses for r in records) / len(records))
+    seconds = sum(r.costs.bench_s for r in records) / len(records)
+    low, high = (
+        round(sum(counts) / len(records))
+        for counts in (
+            [r.stuck_low_resistance for r in records],
+            [r.stuck_high_resistance for r in records],
+        )
+    )
+    return [
+        f"Forming and pulse curves, before every arm alike: {number(pulses)} pulses,"
+        f" {duration(seconds)}; it found {number(low)} cells stuck at low and {number(high)} at"
+        " high resistance, mean of the chips."
+    ]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    names = [name.removeprefix(">") for name in (*REACHED, *SPENT)]
+    rule = ["---:" if name.startswith(">") else "---" for name in (*REACHED, *SPENT)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (names, rule, *rows))
