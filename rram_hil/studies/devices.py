@@ -4,7 +4,7 @@ it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,10 @@ from rram_hil.validation import (
 
 if TYPE_CHECKING:
     from rram_hil.learning import DeviceNoise
+
+
+Error = Literal["normal", "lognormal", "additive"]
+"""How one-shot errors spread, as `rram_hil.learning.DeviceNoise` says."""
 
 
 class Conditions(StrictModel):
@@ -51,6 +55,7 @@ class Noise(StrictModel):
     levels: Annotated[int, Field(ge=2)] = 8
     input_bits: Annotated[int, Field(ge=2, le=16)] = 8
     clip: Positive = 1.5
+    error: Error = "normal"
 
     def draws(self) -> DeviceNoise:
         """The same as training takes it."""
@@ -76,6 +81,7 @@ class Device(StrictModel):
     sigma: NotNegative = 0.1
     stuck_low_resistance: Fraction = 0.0175
     stuck_high_resistance: Fraction = 0.0904
+    error: Error = "normal"
 
     @property
     def noise(self) -> Noise:
@@ -86,6 +92,7 @@ class Device(StrictModel):
             stuck_high_resistance=self.stuck_high_resistance,
             levels=self.levels,
             clip=self.clip_rms,
+            error=self.error,
         )
 
 
@@ -110,18 +117,40 @@ _HFO2 = Conditions(
     max_reversals=30,
 )
 
+_WIDE = _PAPER.model_copy(update={"max_pulses": 60, "max_reversals": 30})
+_STUCK = "1.75 % of cells stuck at low and 9.04 % at high resistance"
+
+
+def _paper(
+    name: str, model: str, sigma: float, error: Error, levels: int, *, sound: bool = False
+) -> Device:
+    """A preset `paper`, or one like it with another error: A, B and C of docs/paper.md."""
+    of = "window" if error == "additive" else "target"
+    stuck = "no cell stuck" if sound else _STUCK
+    rates = {"stuck_low_resistance": 0.0, "stuck_high_resistance": 0.0} if sound else {}
+    return Device(
+        name=name,
+        title=f"one-shot sigma {sigma:g} of the {of} ({error}), {levels} levels, {stuck}",
+        model=model,
+        conditions=_PAPER if sigma <= 0.1 else _WIDE,
+        levels=levels,
+        sigma=sigma,
+        error=error,
+        **rates,
+    )
+
+
 DEVICES: dict[str, Device] = {
     device.name: device
     for device in (
-        Device(
-            name="A",
-            title=(
-                "the paper's: one-shot sigma 0.1 of the target, 1.75 % of cells stuck at low and"
-                " 9.04 % at high resistance"
-            ),
-            model="paper",
-            conditions=_PAPER,
-        ),
+        _paper("A", "paper", 0.1, "normal", 8),
+        _paper("B", "paper-0.3", 0.3, "lognormal", 8),
+        _paper("C", "paper-0.5", 0.5, "lognormal", 10),
+        _paper("C-sound", "paper-0.5-sound", 0.5, "lognormal", 10, sound=True),
+        _paper("A-additive", "paper-additive", 0.1, "additive", 8),
+        _paper("B-additive", "paper-0.3-additive", 0.3, "additive", 8),
+        _paper("C-additive", "paper-0.5-additive", 0.5, "additive", 10),
+        _paper("C-sound-additive", "paper-0.5-sound-additive", 0.5, "additive", 10, sound=True),
         Device(
             name="hfo2", title="figures of measured HfO2 1T1R chips", model="hfo2", conditions=_HFO2
         ),

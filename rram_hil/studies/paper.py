@@ -24,6 +24,30 @@ ARMS: tuple[dict[str, Any], ...] = (
     },
     {"name": "fault-aware", "arm": "fault-aware"},
     {"name": "fault-aware, flip", "arm": "fault-aware", "faults": "flip"},
+    {
+        "name": "KD + RSA, faults and places known",
+        "arm": "random-words",
+        "teaching": "distilled",
+        "places_known": True,
+        "scales": True,
+        "faults": "partner",
+    },
+    {"name": "chosen words", "arm": "chosen-words"},
+    {"name": "small layers", "arm": "small-layers"},
+    {"name": "recalibration", "arm": "recalibration"},
+    {"name": "recalibration, faults known", "arm": "recalibration", "faults": "partner"},
+    *(
+        {
+            "name": f"R-V-W, largest {percent} %",
+            "arm": "selected-verify",
+            "by": "magnitude",
+            "fraction": percent / 100,
+        }
+        for percent in (5, 20, 50)
+    ),
+    {"name": "SWIM 10 %", "arm": "selected-verify", "fraction": 0.1},
+    {"name": "SWIM 10 % + RSA", "arm": "selected-verify", "fraction": 0.1, "words": 0.05},
+    {"name": "GDP", "arm": "gradient-programming"},
     {"name": "R-V-W", "arm": "write-verify"},
     {"name": "coded R-V-W", "arm": "write-verify", "verify_by": "codes"},
 )

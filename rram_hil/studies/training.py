@@ -47,6 +47,7 @@ class Places(StrictModel):
 
     fraction: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)] = 0
+    scales: bool = False
 
 
 class Training(StrictModel):
@@ -132,7 +133,7 @@ def train(training: Training, lesson: Lesson, threads: int | None = 1) -> Networ
             training.temperature,
             words=None
             if places is None
-            else learning.choose_words(model, places.fraction, places.seed),
+            else learning.choose_words(model, places.fraction, places.seed, scales=places.scales),
             fault_aware=training.fault_aware,
             **settings,
         )

@@ -15,13 +15,14 @@ class RandomWords(Arm):
     doi 10.1109/JXCDC.2020.2987605: after one programming a random `fraction` of the weights gets
     words, which are trained against the chip's map. With a distilled student it is KD + RSA.
 
-    With `places_known` the student is trained knowing where its words will be. `fraction` is by
-    default the model's.
+    With `places_known` the student is trained knowing where its words will be; with `scales` a
+    factor for each output is trained beside words and biases. `fraction` is by default the model's.
     """
 
     teaching: Teaching = "teacher"
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     places_known: bool = False
+    scales: bool = False
     faults: Faults = "none"
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -34,13 +35,17 @@ class RandomWords(Arm):
     def networks(self, case: Case) -> dict[str, Training]:
         """The student, and the teacher from which words learn, too."""
         fraction = case.model.word_fraction if self.fraction is None else self.fraction
-        words = Places(fraction=fraction, seed=self.seed) if self.places_known else None
+        words = (
+            Places(fraction=fraction, seed=self.seed, scales=self.scales)
+            if self.places_known
+            else None
+        )
         student = case.student(self.teaching, fault_aware=self.faults != "none", words=words)
         return {"student": student, "teacher": case.teacher}
 
     def steps(self, case: Case) -> list[Step]:
         """Programming, then words."""
-        adapt = case.adapt(self.fraction, teacher=TEACHER)
+        adapt = case.adapt(self.fraction, teacher=TEACHER, scales=self.scales)
         if self.places_known:
             adapt["word_seed"] = self.seed
         return [case.program(self.faults), adapt]

@@ -1,0 +1,43 @@
+"""On-chip words where they matter most."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rram_hil.studies.arm import TEACHER, Arm, Case, Faults, Step, Teaching
+from rram_hil.studies.training import Training
+
+
+class ChosenWords(Arm):
+    """Words for the weights whose errors, as the map shows them, would change the loss most: Fisher
+    information times squared error, after Charan et al., DAC 2020, doi
+    10.1109/DAC18072.2020.9218605.
+
+    The student knows the chip's stuck cells, as the mapping does. Words do at most `mac_share` of
+    the multiply-accumulates; `scales` are trained beside biases. `fraction` is by default the
+    model's.
+    """
+
+    teaching: Teaching = "distilled"
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    mac_share: Annotated[float, Field(gt=0, le=1)] = 0.35
+    scales: bool = True
+    faults: Faults = "partner"
+
+    def networks(self, case: Case) -> dict[str, Training]:
+        """The student, and the teacher from which words learn, too."""
+        student = case.student(self.teaching, fault_aware=self.faults != "none")
+        return {"student": student, "teacher": case.teacher}
+
+    def steps(self, case: Case) -> list[Step]:
+        """Programming, then words."""
+        adapt = case.adapt(
+            self.fraction,
+            teacher=TEACHER,
+            choice="importance",
+            mac_share=self.mac_share,
+            scales=self.scales,
+        )
+        return [case.program(self.faults), adapt]
