@@ -49,15 +49,16 @@ class Case:
         """A network for this device, which begins as the teacher."""
         if teaching == "teacher":
             return self.teacher
-        return self.model.student.model_copy(
-            update={
-                "start": self.teacher,
-                "teacher": self.teacher if teaching == "distilled" else None,
-                "noise": self.device.noise,
-                "fault_aware": fault_aware,
-                "words": words,
-            }
-        )
+        known = {
+            "teacher": self.teacher if teaching == "distilled" else None,
+            "noise": self.device.noise,
+            "fault_aware": fault_aware,
+            "words": words,
+        }
+        taught = self.teacher
+        for round_ in self.model.student:
+            taught = round_.model_copy(update={"start": taught, **known})
+        return taught
 
     def program(self, faults: Faults = "none") -> Step:
         """One-shot programming of the student, on all tiles but the first. `faults` says what is

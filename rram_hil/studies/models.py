@@ -83,9 +83,9 @@ class Model:
     """A network with its images, trainings and chip.
 
     `load` gives training and test images from the folder of `--data`; choices are made on the last
-    `held_out` training images. `teacher` trains in floating point, `student` from the teacher on
-    (`Case` says with which errors and teacher). The chip has `tiles` tiles, the first for pulse
-    curves, the others for the network.
+    `held_out` training images. `teacher` trains in floating point, the rounds of `student` from the
+    teacher on (`Case` says with which errors and teacher). The chip has `tiles` tiles, the first
+    for pulse curves, the others for the network.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Model:
     rows: int
     columns: int
     teacher: Training
-    student: Training
+    student: tuple[Training, ...]
     adaptation: Adaptation
     word_fraction: float
 
@@ -124,12 +124,14 @@ MODELS: dict[str, Model] = {
                 weight_decay=0.01,
                 changes=_DIGITS_CHANGES,
             ),
-            student=Training(
-                network="digits-net",
-                epochs=60,
-                batch=128,
-                learning_rate=2e-2,
-                changes=_DIGITS_CHANGES,
+            student=(
+                Training(
+                    network="digits-net",
+                    epochs=60,
+                    batch=128,
+                    learning_rate=2e-2,
+                    changes=_DIGITS_CHANGES,
+                ),
             ),
             adaptation=Adaptation(steps=400, batch=64, learning_rate=0.05),
             word_fraction=0.05,
@@ -143,7 +145,13 @@ MODELS: dict[str, Model] = {
             rows=256,
             columns=256,
             teacher=_LENET_TEACHER,
-            student=Training(network="lenet5", epochs=12, batch=128, learning_rate=2e-3),
+            # Images nearer to the real ones at last: on chips it is too small to learn all.
+            student=(
+                Training(network="lenet5", epochs=12, learning_rate=2e-3),
+                Training(
+                    network="lenet5", epochs=4, learning_rate=1e-3, changes=Changes().times(0.5)
+                ),
+            ),
             adaptation=Adaptation(steps=1500, batch=128, learning_rate=0.02),
             word_fraction=0.03,
         ),
