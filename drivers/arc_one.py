@@ -18,6 +18,8 @@ of what is sent must make either harmless (docs/safety.md, "Links as they are in
 - Only a job's first line is spelled like a job: whole numbers that are arguments are sent with a
   decimal point ("14.0"; unverified, but the board confirms a session that is begun so). What is
   left of a job without its first line is no job.
+- Lines of zero go before the first question: a job that a killed program has sent half of takes
+  them for its arguments, where the question would be its volts or its seconds.
 - A line of zero follows every job. Where one was lost it takes the last place of the arguments: a
   pulse of no width, a reading of no cell.
 - The read voltage is set by nothing but the session's job, which the board confirms. It stands
@@ -129,6 +131,8 @@ OFFLINE = 3
 CONFIRMATION = b"1\n"
 PADDING = "0.000000e+00"
 """A line that is no job, and as an argument no volts, no width and no cell."""
+MOST_ARGUMENTS = 16
+"""More lines than any job has behind its first."""
 SNEAK_PATH = {Scheme.THIRD: 0, Scheme.HALF: 1, Scheme.FLOATING: 256}
 FLOAT = np.dtype("<f4")
 
@@ -857,6 +861,8 @@ class ArcOne(Driver):
         anything else.
         """
         said = b""
+        self._send(*[PADDING] * MOST_ARGUMENTS)
+        self._opened().drain()
         for _ in range(2):
             self._send("999")
             data = self._opened().receive(4, self._settings.version_s)

@@ -229,9 +229,10 @@ def test_old_firmware_that_is_silent_is_taken_and_armed(monkeypatch: pytest.Monk
     monkeypatch.setattr(arc_one, "RESET_S", 0.05)
     board = scripted(monkeypatch, port)
     assert board.connect().firmware == "does not tell"
-    assert port.lines == ["999", "999"]
+    assert port.lines == [*[arc_one.PADDING] * arc_one.MOST_ARGUMENTS, "999", "999"]
+    asked = len(port.lines)
     board.arm()
-    assert port.lines[2:] == [
+    assert port.lines[asked:] == [
         "00",
         "0",
         "50.0",
@@ -280,6 +281,19 @@ def test_replies_left_over_at_connect_are_thrown_away(far: Far) -> None:
     far.control.inject("left-over", "VERSION")
     assert board.connect().firmware == "3.2"
     assert far.control.status()["waiting_faults"] == 0
+    far.close()
+
+
+@pytest.mark.parametrize("sent", range(1, 5))
+def test_half_a_pulse_of_a_killed_program_is_none_at_the_next_connect(far: Far, sent: int) -> None:
+    board = far.driver()
+    pulses, conductance = far.control.pulses(), far.control.conductance_s()
+    # Private: what a program that is killed has sent of its job.
+    board._send(*arc_one._lines("3", 2, 3, "2.000000e+00", "1.000000e-06")[:sent])
+    far.close()
+    assert far.driver(arm=False).connect().firmware == "3.2"
+    np.testing.assert_array_equal(far.control.pulses(), pulses)
+    np.testing.assert_array_equal(far.control.conductance_s(), conductance)
     far.close()
 
 

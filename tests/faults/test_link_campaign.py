@@ -46,8 +46,8 @@ from rram_hil.simulation.config import Timing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-LANES = 6
-"""Exchanges that are tried at once."""
+INSTRUMENTS_AT_ONCE, BOARDS_AT_ONCE = 6, 12
+"""Exchanges; boards are processes of their own, and wait more."""
 TIMEOUT_S = 1.5
 """Of links with a fault: a computer at work is no silent instrument. Late is more than this."""
 NEVER = -1
@@ -84,11 +84,12 @@ def campaign(
     fault: str,
     total: int,
     exchange: Callable[[int], str],
+    at_once: int,
 ) -> None:
     """Try the fault at each of `total` messages. `exchange` tries it at one, asserts what is
     promised, and returns what came of it.
     """
-    with ThreadPoolExecutor(LANES) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         tried = [pool.submit(exchange, at) for at in range(total)]
     failures = {
         f"{fault} at message {at}": error
@@ -222,7 +223,7 @@ def test_an_instrument_survives_a_fault_at_every_exchange(
     middle.close()
     rig.server.stop()
     exchange = partial(an_exchange_of_an_instrument, kind, fault)
-    campaign(record_property, kind, fault, middle.messages, exchange)
+    campaign(record_property, kind, fault, middle.messages, exchange, INSTRUMENTS_AT_ONCE)
 
 
 GEOMETRY = Geometry(1, 6, 5, "1R")
@@ -347,7 +348,7 @@ def lanes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Lane]]:
     folder = tmp_path_factory.mktemp(request.param)
-    made = [Lane(request.param, folder / str(i)) for i in range(LANES)]
+    made = [Lane(request.param, folder / str(i)) for i in range(BOARDS_AT_ONCE)]
     yield made
     for lane in made:
         lane.close()
@@ -372,4 +373,4 @@ def test_a_board_survives_a_fault_at_every_exchange(
         finally:
             idle.put(lane)
 
-    campaign(record_property, lanes[0].name, fault, middle.messages, exchange)
+    campaign(record_property, lanes[0].name, fault, middle.messages, exchange, BOARDS_AT_ONCE)
