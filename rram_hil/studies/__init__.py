@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rram_hil.errors import DataError
 from rram_hil.studies.bars import Bars
+from rram_hil.studies.durations import Durations
 from rram_hil.studies.models import load_images
 from rram_hil.studies.plan import Planned, plan
 from rram_hil.studies.plots import draw
@@ -59,9 +60,14 @@ def run_study(
     images = load_images(study.model_used, data, held_out=study.images == "held-out")
     planned = plan(study, images, beside)
     with Store(folder / "jobs") as store:
-        with Bars(planned.jobs, store) as bars:
+        durations = Durations(planned.jobs, store)
+        with Bars(planned.jobs, store, durations) as bars:
             failed = run_jobs(
-                planned.jobs, store, workers or Workers(), Deadline(minutes), bars.told
+                planned.jobs,
+                store,
+                workers or Workers(),
+                Deadline(minutes, durations),
+                bars.told,
             )
         done = sum(map(store.has, planned.jobs))
         _write(planned, store, folder, output)

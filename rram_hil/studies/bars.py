@@ -8,6 +8,7 @@ from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from rram_hil.studies.durations import Durations
 from rram_hil.studies.jobs import Done, Failed, Job
 from rram_hil.studies.store import Store
 from rram_hil.terminal.console import make_console
@@ -17,17 +18,14 @@ from rram_hil.units import duration
 class Bars:
     """A bar with the time left; plain lines, one a job, where there is no terminal.
 
-    What is left is reckoned from how long jobs of each kind took on their hosts so far, in this run
-    and before it, and from how many of them end at a time.
+    What is left is reckoned from how long jobs took their hosts so far, in this run and before it,
+    and from how many of them end at a time.
     """
 
-    def __init__(self, jobs: Sequence[Job], store: Store) -> None:
+    def __init__(self, jobs: Sequence[Job], store: Store, durations: Durations) -> None:
         self._console = make_console(stderr=True)
         self._left = {job.key: job for job in jobs if not store.has(job)}
-        self._took_s: dict[str, list[float]] = {}
-        for job in jobs:
-            if job.key not in self._left:
-                self._took_s.setdefault(job.kind, []).append(store.record(job).host_s)
+        self._durations = durations
         self._total, self._before = len(jobs), len(jobs) - len(self._left)
         self._worked_s = 0.0
         self._progress = Progress(
@@ -62,7 +60,6 @@ class Bars:
         """A job ended."""
         del self._left[job.key]
         if isinstance(outcome, Done):
-            self._took_s.setdefault(job.kind, []).append(outcome.record.host_s)
             self._worked_s += outcome.record.host_s
         elapsed_s = self._progress.tasks[0].elapsed or 0.0
         said = f"{self._left_text(elapsed_s)}; last: {job.title}"
@@ -77,12 +74,9 @@ class Bars:
         """What the jobs left take their hosts, over how many hosts worked at a time so far."""
         if not self._left:
             return "none left"
-        known = [seconds for took in self._took_s.values() for seconds in took]
-        if not known or not self._worked_s or not elapsed_s:
+        if not self._worked_s or not elapsed_s:
             return "time left not known yet"
-        usual = sum(known) / len(known)
-        mean = {kind: sum(took) / len(took) for kind, took in self._took_s.items()}
-        work_s = sum(mean.get(job.kind, usual) for job in self._left.values())
+        work_s = sum(map(self._durations.of, self._left.values()))
         return f"about {duration(work_s * elapsed_s / self._worked_s)} left"
 
     def _print(self, text: str) -> None:

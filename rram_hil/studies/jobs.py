@@ -148,7 +148,8 @@ class Work(ABC):
 @dataclass(frozen=True)
 class Job:
     """One job. `needs` are jobs whose files it is handed, by the names under which its work knows
-    them; `inputs` are other files. `key` names its record.
+    them; `inputs` are other files. `key` names its record. Jobs of one `row` take about as long as
+    each other.
     """
 
     kind: Kind
@@ -156,6 +157,7 @@ class Job:
     work: Work
     needs: Mapping[str, Job] = field(default_factory=dict)
     inputs: Mapping[str, Input] = field(default_factory=dict)
+    row: str = ""
 
     @cached_property
     def key(self) -> str:

@@ -92,7 +92,7 @@ class _Planner:
         title = f"{case.device.name}, chip {chip}, {name}"
         test = Input(f"{self.images.digest}-test", self.images.test.file)
         if not steps:
-            return Job("arm", title, TakeFloat(name), needs, {TEST: test})
+            return Job("arm", title, TakeFloat(name), needs, {TEST: test}, name)
         adaptation = self.images.adaptation
         count = len(adaptation.labels)
         train = Input(f"{self.images.digest}-train-{count}", adaptation.file)
@@ -100,7 +100,7 @@ class _Planner:
         recipe = _recipe(f"{case.device.name}, chip {chip}", chip, [_RECALL, *steps, _INFER])
         work = RunArm(title, _bench(case, chip), recipe)
         inputs = {TEST: test, TRAIN: train, **formed.inputs, **local}
-        return Job("arm", title, work, needs | {"formed.zip": formed}, inputs)
+        return Job("arm", title, work, needs | {"formed.zip": formed}, inputs, name)
 
     def _training(self, training: Training) -> Job:
         images = self.images

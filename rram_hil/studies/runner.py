@@ -20,6 +20,7 @@ from typing import Any
 
 from rram_hil import __version__
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.studies.durations import Durations
 from rram_hil.studies.jobs import Done, Failed, Files, Job, Work, perform
 from rram_hil.studies.store import Store
 
@@ -47,24 +48,17 @@ class Deadline:
     never).
     """
 
-    def __init__(self, minutes: float | None) -> None:
+    def __init__(self, minutes: float | None, durations: Durations) -> None:
         self._end_s = None if minutes is None else time.monotonic() + 60 * minutes
-        self._took_s: dict[str, list[float]] = {}
+        self.durations = durations
         self.is_begun = False
         """Whether a job was begun: the first one is in any case, so that there is progress."""
 
-    def learn(self, job: Job, seconds: float) -> None:
-        """A job of this kind took so long."""
-        self._took_s.setdefault(job.kind, []).append(seconds)
-
     def allows(self, job: Job) -> bool:
-        """Whether the job may begin: half of what its kind takes on average may lie beyond the
-        end.
-        """
-        if self._end_s is None:
+        """Whether the job may begin: half of what it may take may lie beyond the end."""
+        if self._end_s is None or not self.is_begun:
             return True
-        took = self._took_s.get(job.kind, [0.0]) if self.is_begun else [0.0]
-        return time.monotonic() + sum(took) / len(took) / 2 < self._end_s
+        return time.monotonic() + self.durations.of(job) / 2 < self._end_s
 
 
 def run_jobs(
@@ -80,9 +74,6 @@ def run_jobs(
     failed: dict[str, Failed] = {}
     lost = 0
     scratch = None if workers.scheduler else store.scratch.resolve()
-    for job in jobs:
-        if store.has(job):
-            deadline.learn(job, store.record(job).host_s)
     with _pool(workers) as pool:
         while ready := _ready(jobs, store, failed, deadline):
             done = 0
@@ -94,7 +85,7 @@ def run_jobs(
                         failed[key] = outcome
                     else:
                         store.keep(job, outcome)
-                        deadline.learn(job, outcome.record.host_s)
+                        deadline.durations.learn(job, outcome.record.host_s)
                     told(job, outcome)
             except pool.lost as error:
                 lost = 0 if done else lost + 1

@@ -4,7 +4,15 @@ of their own.
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rram_hil.errors import DataError
+from rram_hil.studies.jobs import Done, Files, Right, TrainingRecord, Work
 
 ARM = '''\
 """Few words for a hardly trained network."""
@@ -78,3 +86,28 @@ def outcomes(folder: Path) -> dict[str, bytes]:
         for path in (folder / "jobs").glob("*.json")
     }
     return records | {"table": (folder / "table.md").read_bytes()}
+
+
+@dataclass(frozen=True)
+class Note(Work):
+    """Work that takes no time: its file is its text after those that it needs. "fails" does, and
+    "gone" ends its process.
+    """
+
+    text: str
+
+    @property
+    def identity(self) -> Any:
+        return self.text
+
+    def run(self, files: Files, folder: Path) -> Done:
+        if self.text == "fails":
+            raise DataError("it fails")
+        if self.text == "gone":
+            os._exit(9)
+        assert not list(folder.iterdir())
+        right = Right.of(np.array([True]))
+        record = TrainingRecord(
+            title=self.text, host_s=1.0, as_trained=1.0, clipped=None, right=right
+        )
+        return Done(record, b"".join([*files.values(), self.text.encode()]))

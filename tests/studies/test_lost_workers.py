@@ -19,8 +19,8 @@ pytest.importorskip("sklearn", reason="studies need the extra [study]")
 pytest.importorskip("distributed", reason="studies need the extra [study]")
 psutil = pytest.importorskip("psutil")
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
-LIMIT_S = 180
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+LIMIT_S = 300
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from rram_hil.cli import main
 from rram_hil.errors import DataError
 from rram_hil.networks.network import Network
 from rram_hil.studies import Workers, run_study
+from rram_hil.studies.paper import ARMS
 from rram_hil.studies.study_file import load_study
 
 ONE = Workers(1)
@@ -116,3 +117,24 @@ def test_commands_that_cannot_be_are_refused_in_one_line(
         assert ended.value.code == 2
         (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
         assert told in line
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_short_study_of_the_paper_has_all_of_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two free processors it is done in less than three minutes."""
+    monkeypatch.chdir(tmp_path)
+    study_command("paper", "--model", "digits", "--workers", "2")
+    table = (tmp_path / "rram-hil-study-paper-digits/table.md").read_text(encoding="utf-8")
+    cells = [[part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines()]
+    rows = {row[0]: row for row in cells if len(row) > 1}
+    assert set(rows) == {"arm", "---", *(arm["name"] for arm in ARMS)}
+    mean = {name: float(row[2].rstrip(" %")) for name, row in rows.items() if row[1] == "2"}
+    assert len(mean) == len(ARMS)
+    assert mean["one-shot"] < mean["KD"] < mean["KD + RSA"] < mean["float"]
+    assert mean["one-shot"] < mean["variation-aware"]
+    assert mean["KD"] < mean["fault-aware"]
+    assert rows["RSA"][6] == "5.00 %"
+    assert rows["float"][9] == ""
