@@ -18,7 +18,7 @@ class SelectedVerify(Arm):
     With `words`, a fraction too, random on-chip words are trained afterwards (SWIM + RSA).
     """
 
-    fraction: Annotated[float, Field(gt=0, le=1)]
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
     by: Literal["swim", "magnitude", "random"] = "swim"
     teaching: Teaching = "teacher"
     words: Annotated[float, Field(gt=0, lt=1)] | None = None
