@@ -257,7 +257,8 @@ class _Memory:
     def scales(self) -> Tensor | None:
         if not len(self._scale_fractions):
             return None
-        return 1.0 + self._rounded(self._scale_fractions) * (_SCALE_RANGE / self._top)
+        given: Tensor = 1.0 + self._rounded(self._scale_fractions) * (_SCALE_RANGE / self._top)
+        return given
 
     def bias(self) -> Tensor | None:
         if not self._has_bias:
