@@ -168,11 +168,14 @@ def _client(address: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"--scheduler {address}: no scheduler answers: {error}") from None
     with client:
-        _check_workers(client, f"--scheduler {address}")
+        check_workers(client, f"--scheduler {address}")
         yield
 
 
-def _check_workers(client: Any, where: str) -> None:
+def check_workers(client: Any, where: str) -> None:
+    """Raise `ConfigError` where a Dask client's scheduler has no worker, or one that would do more
+    than one job at a time in its process, or has another version of this package.
+    """
     try:
         client.wait_for_workers(1, timeout=WORKERS_S)
     except TimeoutError:
