@@ -100,7 +100,7 @@ def run_jobs(
 def _ready(
     jobs: Iterable[Job], store: Store, failed: dict[str, Failed], deadline: Deadline
 ) -> list[Job]:
-    return [
+    ready = [
         job
         for job in jobs
         if not store.has(job)
@@ -108,6 +108,8 @@ def _ready(
         and all(store.has(needed) for needed in job.needs.values())
         and deadline.allows(job)
     ]
+    # Trainings take longest, so they come first, and most others wait for them.
+    return sorted(ready, key=lambda job: job.kind != "training")
 
 
 def _calls(

@@ -160,3 +160,8 @@ def test_a_cluster_that_would_do_other_things_is_refused(cluster: Cluster, told:
     with pytest.raises(ConfigError, match=f"^here: {told}"):
         check_workers(cluster, "here")
     check_workers(Cluster({"one": 1, "two": 1}), "here")
+
+
+def test_trainings_come_first(run: Run) -> None:
+    assert not run([Job("arm", "a", Note("a")), note("t")])
+    assert run.told == ["t", "a"]
