@@ -57,7 +57,7 @@ GROUPS: dict[str, tuple[str, Callable[[str], object]]] = {
     "calibration": ("rram_hil.calibration", protocol_class),
     "calibration kind": (KINDS, kind_class),
     "preset": (PRESETS, partial(load, PRESETS, what="preset")),
-    "arm of a study": (ARMS, partial(load, ARMS, what="arm")),
+    "arm": (ARMS, partial(load, ARMS, what="arm")),
 }
 """Of each sort of plug-in its entry-point group and what loads one."""
 

@@ -100,7 +100,7 @@ def run_jobs(
 def _ready(
     jobs: Iterable[Job], store: Store, failed: dict[str, Failed], deadline: Deadline
 ) -> list[Job]:
-    return [
+    ready = [
         job
         for job in jobs
         if not store.has(job)
@@ -108,6 +108,8 @@ def _ready(
         and all(store.has(needed) for needed in job.needs.values())
         and deadline.allows(job)
     ]
+    # Trainings take longest, so they come first, and most others wait for them.
+    return sorted(ready, key=lambda job: job.kind != "training")
 
 
 def _calls(
@@ -168,11 +170,14 @@ def _client(address: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"--scheduler {address}: no scheduler answers: {error}") from None
     with client:
-        _check_workers(client, f"--scheduler {address}")
+        check_workers(client, f"--scheduler {address}")
         yield
 
 
-def _check_workers(client: Any, where: str) -> None:
+def check_workers(client: Any, where: str) -> None:
+    """Raise `ConfigError` where a Dask client's scheduler has no worker, or one that would do more
+    than one job at a time in its process, or has another version of this package.
+    """
     try:
         client.wait_for_workers(1, timeout=WORKERS_S)
     except TimeoutError:

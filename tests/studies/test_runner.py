@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from small_studies import Note
 
 pytest.importorskip("joblib", reason="studies need the extra [study]")
 
-from rram_hil.errors import DataError
+from rram_hil import __version__
+from rram_hil.errors import ConfigError, DataError
 from rram_hil.studies.bars import Bars
 from rram_hil.studies.durations import Durations
 from rram_hil.studies.jobs import Done, Failed, Input, Job
-from rram_hil.studies.runner import Deadline, Workers, run_jobs
+from rram_hil.studies.runner import Deadline, Workers, check_workers, run_jobs
 from rram_hil.studies.store import Store
 
 
@@ -126,3 +127,41 @@ def test_inputs_tell_jobs_apart() -> None:
         Job("training", "t", Note("a"), {}, {"x": Input(digest, b"")}).key for digest in ("1", "2")
     }
     assert len(keys) == 2
+
+
+@dataclass
+class Cluster:
+    """What a client of Dask tells of its workers: their threads, and what they have installed."""
+
+    threads: dict[str, int]
+    version: str = __version__
+
+    def wait_for_workers(self, count: int, timeout: float) -> None:
+        if len(self.threads) < count:
+            raise TimeoutError
+
+    def nthreads(self) -> dict[str, int]:
+        return self.threads
+
+    def run(self, function: Callable[[], str]) -> dict[str, str]:
+        assert function() == __version__
+        return dict.fromkeys(self.threads, self.version)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "told"),
+    [
+        (Cluster({}), "no worker came in 30 s; start some"),
+        (Cluster({"one": 1, "two": 4}), "the worker two has 4 threads.*--nthreads 1"),
+        (Cluster({"one": 1}, "0.0.1"), "the worker one has rram_hil 0.0.1; here it is"),
+    ],
+)
+def test_a_cluster_that_would_do_other_things_is_refused(cluster: Cluster, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"^here: {told}"):
+        check_workers(cluster, "here")
+    check_workers(Cluster({"one": 1, "two": 1}), "here")
+
+
+def test_trainings_come_first(run: Run) -> None:
+    assert not run([Job("arm", "a", Note("a")), note("t")])
+    assert run.told == ["t", "a"]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from small_studies import JOBS, write_small_study
 
+import rram_hil
 from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.bench.recipe import load_recipe
 from rram_hil.errors import ConfigError
-from rram_hil.plugins import names
+from rram_hil.plugins import entries, names
 from rram_hil.studies.arm import GROUP, Arm, ArmChoice, Case
 from rram_hil.studies.devices import DEVICES, Noise
 from rram_hil.studies.jobs import RunArm, Train
@@ -225,3 +226,11 @@ def test_a_protocol_in_a_local_file_travels_with_the_job(tmp_path: Path) -> None
         assert 'protocol = "./look.py:Look"' in job.work.recipe
         found.append(job.key)
     assert found[0] != found[1]
+
+
+def test_every_file_of_an_arm_is_registered() -> None:
+    modules = {
+        f"rram_hil.studies.arms.{path.stem}"
+        for path in (Path(rram_hil.__file__).parent / "studies/arms").glob("[!_]*.py")
+    }
+    assert modules == {entry.value.partition(":")[0] for entry in entries(GROUP)}
