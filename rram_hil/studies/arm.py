@@ -156,6 +156,20 @@ class Arm(StrictModel, ABC):
         """
 
 
+class StudentArm(Arm):
+    """An arm that programs a network taught as `teaching` says, which knows the chip's stuck cells
+    where the mapping does (`faults`); the teacher lies beside it, for words to learn from.
+    """
+
+    teaching: Teaching = "teacher"
+    faults: Faults = "none"
+
+    def networks(self, case: Case) -> Mapping[str, Training]:
+        """The student and its teacher."""
+        student = case.student(self.teaching, fault_aware=self.faults != "none")
+        return {"student": student, "teacher": case.teacher}
+
+
 class ArmChoice(StrictModel):
     """An `[[arm]]` of a study: the name of its row, which arm, and the keys of that arm."""
 

@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="word training needs the extra [torch]")
 from compensated import PROGRAMMED, accuracies, adapt, infer, run
 
 from rram_hil import learning
+from rram_hil.errors import ConfigError
 from rram_hil.networks.mapping import LayerWords
 from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
@@ -67,6 +68,36 @@ def test_adaptation_reads_by_codes_and_gives_no_pulse(trained: Path) -> None:
         digital = int(file.result("adapt", "on_chip_digital").values)
         fraction = float(file.result("adapt", "on_chip_fraction").values)
     assert fraction == (words + digital) / 3660
+
+
+def test_words_sit_where_the_recipe_says(trained: Path) -> None:
+    ways: dict[str, dict[str, object]] = {
+        "important": {"choice": '"importance"', "mac_share": 0.02, "scales": "true"},
+        "layers": {"choice": '"layers"'},
+        "none": {"choice": '"none"', "scales": "true"},
+    }
+    recipe = infer("before")
+    for name, keys in ways.items():
+        recipe += adapt(name, **keys) + infer(f"after {name}")
+    _, path = run(trained, recipe)
+    before, *after = accuracies(path, "before", *(f"after {name}" for name in ways))
+    assert min(after) > before
+    with read_run(path) as file:
+
+        def result(step: str, name: str) -> np.ndarray:
+            return np.asarray(file.result(step, name).values)
+
+        assert 0 < result("important", "on_chip_mac_share") <= 0.02
+        assert result("important", "on_chip_digital") == 2 * (12 + 24 + 10)
+        assert result("layers", "words_0").size == 12 * 9
+        assert result("layers", "on_chip_digital") == 12 + 24 + 10
+        assert result("none", "on_chip_words") == 0
+        assert result("none", "on_chip_mac_share") == 0
+
+
+def test_random_words_cannot_do_less_than_their_share(trained: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mac_share: 0\.01 is below fraction 0\.05"):
+        run(trained, adapt("adapt", mac_share=0.01))
 
 
 @pytest.mark.long

@@ -6,11 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rram_hil.studies.arm import TEACHER, Arm, Case, Faults, Step, Teaching
-from rram_hil.studies.training import Training
+from rram_hil.studies.arm import TEACHER, Case, Faults, Step, StudentArm, Teaching
 
 
-class ChosenWords(Arm):
+class ChosenWords(StudentArm):
     """Words for the weights whose errors, as the map shows them, would change the loss most: Fisher
     information times squared error, after Charan et al., DAC 2020, doi
     10.1109/DAC18072.2020.9218605.
@@ -25,11 +24,6 @@ class ChosenWords(Arm):
     mac_share: Annotated[float, Field(gt=0, le=1)] = 0.35
     scales: bool = True
     faults: Faults = "partner"
-
-    def networks(self, case: Case) -> dict[str, Training]:
-        """The student, and the teacher from which words learn, too."""
-        student = case.student(self.teaching, fault_aware=self.faults != "none")
-        return {"student": student, "teacher": case.teacher}
 
     def steps(self, case: Case) -> list[Step]:
         """Programming, then words."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from rram_hil.studies.arm import Arm, Case, Step, Teaching
-from rram_hil.studies.training import Training
+from rram_hil.studies.arm import Case, Faults, Step, StudentArm, Teaching
 
 
-class FaultAware(Arm):
+class FaultAware(StudentArm):
     """Fault-aware mapping: the healthy cell of a pair takes over what its stuck partner cannot
     ("partner"), or columns of pairs are also swapped where that helps ("flip"). Source: Xia et al.,
     "Stuck-at fault tolerance in RRAM computing systems", IEEE JETCAS 2018, doi
@@ -19,11 +16,7 @@ class FaultAware(Arm):
     """
 
     teaching: Teaching = "distilled"
-    faults: Literal["partner", "flip"] = "partner"
-
-    def networks(self, case: Case) -> dict[str, Training]:
-        """The network, taught as `teaching` says, its faults known."""
-        return {"student": case.student(self.teaching, fault_aware=True)}
+    faults: Faults = "partner"
 
     def steps(self, case: Case) -> list[Step]:
         """Programming alone."""

@@ -6,23 +6,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rram_hil.studies.arm import Arm, Case, Faults, Step, Teaching
-from rram_hil.studies.training import Training
+from rram_hil.studies.arm import Case, Step, StudentArm
 
 
-class GradientProgramming(Arm):
+class GradientProgramming(StudentArm):
     """Gradient-descent programming (GDP): pulses where the error of the products with random
     vectors says, without a reading of any cell. Source: Büchel et al., IEEE JETCAS 2023, arXiv
     2305.16647.
     """
 
-    teaching: Teaching = "teacher"
     rounds: Annotated[int, Field(ge=1)] = 60
-    faults: Faults = "none"
-
-    def networks(self, case: Case) -> dict[str, Training]:
-        """The network, taught as `teaching` says."""
-        return {"student": case.student(self.teaching, fault_aware=self.faults != "none")}
 
     def steps(self, case: Case) -> list[Step]:
         """Programming, then rounds of products and pulses."""

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from rram_hil.studies.arm import Arm, Case, Step, Teaching
-from rram_hil.studies.training import Training
+from rram_hil.studies.arm import Case, Step, StudentArm
 
 
-class OneShot(Arm):
+class OneShot(StudentArm):
     """One-shot mapping without repair, of the teacher itself, after variation-aware training, or
     after knowledge distillation through the device's errors (KD), the first step of Charan et al.,
     JXCDC 2020, doi 10.1109/JXCDC.2020.2987605; temperature as in Hinton et al., arXiv 1503.02531.
     """
 
-    teaching: Teaching = "teacher"
-
-    def networks(self, case: Case) -> dict[str, Training]:
-        """The network, taught as `teaching` says."""
-        return {"student": case.student(self.teaching)}
-
     def steps(self, case: Case) -> list[Step]:
         """Programming alone."""
-        return [case.program()]
+        return [case.program(self.faults)]

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rram_hil.studies.arm import TEACHER, TRAIN, Arm, Case, Faults, Step, Teaching
-from rram_hil.studies.training import Training
+from rram_hil.studies.arm import TEACHER, TRAIN, Case, Step, StudentArm
 
 
-class SelectedVerify(Arm):
+class SelectedVerify(StudentArm):
     """Read-verify-write of the `fraction` of the weights that ranks first: by second derivative of
     the loss (SWIM: Yan et al., DAC 2022, arXiv 2202.08395), by magnitude (the baseline of Charan et
     al., JXCDC 2020, doi 10.1109/JXCDC.2020.2987605), or at random.
@@ -20,15 +19,8 @@ class SelectedVerify(Arm):
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
     by: Literal["swim", "magnitude", "random"] = "swim"
-    teaching: Teaching = "teacher"
     words: Annotated[float, Field(gt=0, lt=1)] | None = None
     verify_by: Literal["cells", "codes"] = "cells"
-    faults: Faults = "none"
-
-    def networks(self, case: Case) -> dict[str, Training]:
-        """The student, and the teacher from which words learn, too."""
-        student = case.student(self.teaching, fault_aware=self.faults != "none")
-        return {"student": student, "teacher": case.teacher}
 
     def steps(self, case: Case) -> list[Step]:
         """Programming, verification of some, and words where they are asked for."""

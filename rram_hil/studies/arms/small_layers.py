@@ -6,11 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rram_hil.studies.arm import TEACHER, Arm, Case, Faults, Step, Teaching
-from rram_hil.studies.training import Training
+from rram_hil.studies.arm import TEACHER, Case, Faults, Step, StudentArm, Teaching
 
 
-class SmallLayers(Arm):
+class SmallLayers(StudentArm):
     """Words for whole layers, the smallest first, so that their places need no memory: as Yao et
     al., Nature 577 (2020), doi 10.1038/s41586-020-1942-4, train the last layer alone.
 
@@ -23,11 +22,6 @@ class SmallLayers(Arm):
     mac_share: Annotated[float, Field(gt=0, le=1)] = 0.35
     scales: bool = True
     faults: Faults = "partner"
-
-    def networks(self, case: Case) -> dict[str, Training]:
-        """The student, and the teacher from which words learn, too."""
-        student = case.student(self.teaching, fault_aware=self.faults != "none")
-        return {"student": student, "teacher": case.teacher}
 
     def steps(self, case: Case) -> list[Step]:
         """Programming, then words."""

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rram_hil.studies.arm import Arm, Case, Faults, Step, Teaching
-from rram_hil.studies.training import Training
+from rram_hil.studies.arm import Case, Step, StudentArm
 
 
-class WriteVerify(Arm):
+class WriteVerify(StudentArm):
     """Read-verify-write (R-V-W) of all weights, the baseline of Charan et al., JXCDC 2020, doi
     10.1109/JXCDC.2020.2987605: incremental step pulses, each cell read after its pulse
     (`verify_by` = "cells"), or all cells at once by orthogonal codes (HARP, arXiv 2604.12420).
     """
 
-    teaching: Teaching = "teacher"
     verify_by: Literal["cells", "codes"] = "cells"
-    faults: Faults = "none"
-
-    def networks(self, case: Case) -> dict[str, Training]:
-        """The network, taught as `teaching` says."""
-        return {"student": case.student(self.teaching, fault_aware=self.faults != "none")}
 
     def steps(self, case: Case) -> list[Step]:
         """Programming, then verification of what it left."""
