@@ -47,13 +47,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdaptationSummary:
-    """On-chip words and the biases that were trained with them, their fraction of all weights, the
-    bits of both, the words' share of the multiply-accumulates; and what finding them cost: single
-    readings and vectors of the map, images through the network, seconds of the host.
+    """On-chip words, the digital parameters (biases and scales) that were trained with them, their
+    fraction of all weights, the bits of both, the words' share of the multiply-accumulates; and
+    what finding them cost: single readings and vectors of the map, images through the network,
+    seconds of the host.
     """
 
     words: int
-    biases: int
+    digital: int
     fraction: float
     bits: Annotated[int, Unit("bit")]
     mac_share: float

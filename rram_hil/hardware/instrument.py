@@ -23,6 +23,7 @@ from rram_hil.hardware.driver import Identity
 from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.units import Unit
+from rram_hil.validation import refused
 from rram_hil.wire.dialog import Dialog
 from rram_hil.wire.link_keys import LinkKeys
 from rram_hil.wire.recording import Traffic
@@ -487,12 +488,5 @@ def make_instrument(
     try:
         config = family.Config.model_validate(dict(settings))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            first["msg"].removeprefix("Value error, "),
-            where=".".join(part for part in (where, key) if part),
-            key=key,
-            value=first["input"],
-        ) from None
+        raise refused(error, where, family.Config) from None
     return family(config, traffic)

@@ -37,14 +37,18 @@ def run_command(what: str, given: Options) -> None:
     study, name, beside = _study(what, given)
     folder = given.out or Path(f"rram-hil-study-{name}")
     output = Output()
-    finished = run_study(
-        study,
-        folder,
-        beside=beside,
-        workers=Workers(given.workers, given.scheduler),
-        minutes=given.minutes,
-        output=output,
-    )
+    try:
+        finished = run_study(
+            study,
+            folder,
+            beside=beside,
+            workers=Workers(given.workers, given.scheduler),
+            minutes=given.minutes,
+            output=output,
+        )
+    except KeyboardInterrupt:
+        output.line(f"stopped; jobs that are done stay in {folder}: resume by the same command")
+        raise
     output.heading("files", f"in {folder}")
     output.facts(
         (

@@ -8,6 +8,7 @@ from typing import Any
 
 from rram_hil.errors import ConfigError
 from rram_hil.studies.study_file import Study, parse_study
+from rram_hil.validation import near
 
 ARMS: tuple[dict[str, Any], ...] = (
     {"name": "float", "arm": "float"},
@@ -17,15 +18,15 @@ ARMS: tuple[dict[str, Any], ...] = (
     {"name": "RSA", "arm": "random-words"},
     {"name": "KD + RSA", "arm": "random-words", "teaching": "distilled"},
     {
-        "name": "KD + RSA, places known",
+        "name": "KD + RSA (places known)",
         "arm": "random-words",
         "teaching": "distilled",
         "places_known": True,
     },
     {"name": "fault-aware", "arm": "fault-aware"},
-    {"name": "fault-aware, flip", "arm": "fault-aware", "faults": "flip"},
+    {"name": "fault-aware (flip)", "arm": "fault-aware", "faults": "flip"},
     {
-        "name": "KD + RSA, faults and places known",
+        "name": "KD + RSA (faults and places known)",
         "arm": "random-words",
         "teaching": "distilled",
         "places_known": True,
@@ -35,10 +36,10 @@ ARMS: tuple[dict[str, Any], ...] = (
     {"name": "chosen words", "arm": "chosen-words"},
     {"name": "small layers", "arm": "small-layers"},
     {"name": "recalibration", "arm": "recalibration"},
-    {"name": "recalibration, faults known", "arm": "recalibration", "faults": "partner"},
+    {"name": "recalibration (faults known)", "arm": "recalibration", "faults": "partner"},
     *(
         {
-            "name": f"R-V-W, largest {percent} %",
+            "name": f"R-V-W (largest {percent} %)",
             "arm": "selected-verify",
             "by": "magnitude",
             "fraction": percent / 100,
@@ -51,7 +52,9 @@ ARMS: tuple[dict[str, Any], ...] = (
     {"name": "R-V-W", "arm": "write-verify"},
     {"name": "coded R-V-W", "arm": "write-verify", "verify_by": "codes"},
 )
-"""Rows of the table, as `[[arm]]` of a study file."""
+"""Rows of the table, as `[[arm]]` of a study file. None has a comma, which separates them in
+`--arms`.
+"""
 SHORT: dict[str, tuple[int, tuple[str, ...]]] = {"digits": (2, ("A",))}
 """Chips and devices by default where a study is to be short; ten chips elsewhere."""
 
@@ -69,7 +72,9 @@ def paper_study(
     known = [str(arm["name"]) for arm in ARMS]
     missing = next((name for name in arms if name not in known), None)
     if missing is not None:
-        raise ConfigError(f"--arms: {missing!r} is unknown; there is: {', '.join(known)}")
+        raise ConfigError(
+            f"--arms: {missing!r} is unknown; there is: {', '.join(known)}{near(missing, known)}"
+        )
     few, usual = SHORT.get(model, (10, ("A",)))
     return parse_study(
         {

@@ -21,8 +21,13 @@ MARKS = "osD^vP*X"
 
 def draw(results: Results, folder: Path) -> list[Path]:
     """Draw accuracies and, where arms keep words, accuracy by words; one file a device and plot.
-    Raises `DataError` where the disk refuses it.
+    Plots of other devices in the folder, of an earlier table, go away. Raises `DataError` where the
+    disk refuses it.
     """
+    for kind in ("accuracy", "words"):
+        for path in folder.glob(f"{kind}-*.png"):
+            with disk(str(path)):
+                path.unlink(missing_ok=True)
     drawn = []
     for device in results.planned.study.devices_used:
         rows = rows_of(results, device.name)
@@ -53,7 +58,7 @@ def _words(rows: list[Row], title: str, path: Path) -> Path:
     """Accuracy of the arms that keep words by their share of the weights, and of floating point."""
     kept = [row for row in rows if row.mean("fraction")]
     labels = "words and digital parameters (% of the weights)", "accuracy (%)"
-    with new_axes(*labels, size=(640, 380), margins=(66, 210, 14, 46)) as axes:
+    with new_axes(*labels, size=(640, 380), margins=(66, 210, 40, 46)) as axes:
         for place, row in enumerate(kept):
             least = 100 * (row.accuracy - row.least)
             axes.errorbar(
@@ -68,6 +73,7 @@ def _words(rows: list[Row], title: str, path: Path) -> Path:
         best = max(row.float_accuracy for row in kept)
         axes.axhline(100 * best, color="#59626d", linestyle=":", label="floating point, best")
         axes.set_xlim(left=0)
+        axes.set_ylim(top=min(axes.get_ylim()[1], 100.2))
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=10)
         return _save(axes, path, f"{title}; lower bars: the worst chip")
 
