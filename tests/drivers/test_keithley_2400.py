@@ -472,6 +472,15 @@ def test_what_is_not_measured_is_told_as_source_value_or_nan() -> None:
     assert told[0] == "+1.000000E+00"
 
 
+@pytest.mark.parametrize("command", [":CONF:CURR", ":MEAS:CURR?"])
+def test_configuring_a_measurement_puts_its_limit_back(command: str) -> None:
+    sim = Simulated2400("2400", Place(terminals={"1": Resistor(1e4)}))
+    sim.message(":SENS:CURR:PROT 1e-3")
+    assert float(bytes(sim.message(":SENS:CURR:PROT?"))) == pytest.approx(1e-3)
+    sim.message(command)
+    assert float(bytes(sim.message(":SENS:CURR:PROT?"))) == pytest.approx(1.05e-4)
+
+
 def test_autozero_is_told_as_a_state() -> None:
     sim = Simulated2400("2400", Place(terminals={"1": Resistor(1e4)}))
     for chosen, told in (
