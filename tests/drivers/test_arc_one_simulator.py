@@ -44,8 +44,8 @@ class Host:
         self.port = serial.serial_for_url(side.settings["port"], timeout=0.5)
 
     def send(self, *lines: object) -> None:
-        for line in lines:
-            self.port.write(f"{line}\n".encode())
+        """All at once: a pause between the lines of a job means something to the board."""
+        self.port.write("".join(f"{line}\n" for line in lines).encode())
 
     def floats(self, count: int) -> np.ndarray:
         return np.frombuffer(self.port.read(4 * count), dtype="<f4")
