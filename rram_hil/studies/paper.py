@@ -34,6 +34,15 @@ ARMS: tuple[dict[str, Any], ...] = (
         "faults": "partner",
     },
     {"name": "chosen words", "arm": "chosen-words"},
+    *(
+        {
+            "name": f"chosen words ({percent} %)",
+            "arm": "chosen-words",
+            "fraction": percent / 100,
+            "mac_share": 0.5,
+        }
+        for percent in (4, 8)
+    ),
     {"name": "small layers", "arm": "small-layers"},
     {"name": "recalibration", "arm": "recalibration"},
     {"name": "recalibration (faults known)", "arm": "recalibration", "faults": "partner"},
