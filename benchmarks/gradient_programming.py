@@ -13,11 +13,11 @@ from __future__ import annotations
 import sys
 import tempfile
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from small_bench import AIMED_PULSES, WHOLE, bench_toml
 from torch import nn
 
 from rram_hil.bench.bench_file import parse_bench_file
@@ -26,57 +26,11 @@ from rram_hil.networks.network import Network
 from rram_hil.protocols.gradient_programming import GradientSummary
 from rram_hil.protocols.write_verify import WriteVerifySummary
 from rram_hil.storage.run_reader import read_run
+from rram_hil.studies.devices import DEVICES as STUDIED
 
-
-@dataclass(frozen=True)
-class Device:
-    """What a bench user knows of a preset: window (S), volts, budget."""
-
-    g_min_s: float
-    g_max_s: float
-    lowest_s: float
-    gates_v: tuple[float, float]
-    reset_v: float
-    max_pulses: int
-    max_reversals: int
-
-
-DEVICES = {
-    "paper": Device(1e-6, 100e-6, 1.5e-6, (1.9, 3.1), 2.0, 30, 10),
-    "hfo2": Device(20e-6, 200e-6, 22e-6, (2.0, 3.0), 2.2, 60, 30),
-}
+DEVICES = {"paper": STUDIED["A"].conditions, "hfo2": STUDIED["hfo2"].conditions}
 BUDGETS = (1, 2, 3, 5, 10, 20, 30, 60)
 TOLERANCES = ((0.05, 0.5e-6), (0.03, 0.3e-6))
-BENCH = """
-[chip]
-id = "c"
-tiles = 1
-rows = 128
-columns = 128
-cell = "1T1R"
-source_lines = "row"
-[driver]
-name = "simulated-array"
-[limits]
-bl_v = 4.5
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.5
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.3
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 1000
-[read]
-bl_v = 0.2
-wl_v = 3.0
-width_s = 1e-6
-[simulation]
-device = "{device}"
-seed = 1
-"""
 RECIPE = """
 title = "products"
 seed = 1
@@ -91,10 +45,10 @@ formed_above_s = 30e-6
 protocol = "pulse-curves"
 cells = {{ tiles = [0], rows = [0, 15], columns = [112, 127] }}
 set_gate_v = {{ start_v = {gates[0]}, stop_v = {gates[1]}, points = 31 }}
-reset_sl_v = {{ start_v = 0.6, stop_v = {known.reset_v}, points = 31 }}
+reset_sl_v = {{ start_v = 0.6, stop_v = {known.reset_sl_v}, points = 31 }}
 [[step]]
 protocol = "one-shot"
-reset = {{ sl_v = {known.reset_v}, wl_v = 3.5, width_s = 200e-9 }}
+reset = {{ sl_v = {known.reset_sl_v}, wl_v = 3.5, width_s = 200e-9 }}
 set = {{ bl_v = 2.0, width_s = 100e-9 }}
 [step.targets]
 network = "net.safetensors"
@@ -104,7 +58,7 @@ name = "programming"
 protocol = "{protocol}"
 tolerance = {tolerance}
 tolerance_s = {tolerance_s}
-lowest_s = {known.lowest_s}
+lowest_s = {known.accept_below_s}
 {keys}
 {pulses}
 [[step]]
@@ -114,16 +68,6 @@ rounds = 0
 vectors = 4096
 {pulses}
 """  # noqa: E501
-PULSES = """
-[step.set]
-amplitude_v = { start_v = 2.0, stop_v = 2.0 }
-gate_v = { start_v = 1.5, stop_v = 3.2, step_v = 0.02, aim = 0.8, curve = "set" }
-width_s = 100e-9
-[step.reset]
-amplitude_v = { start_v = 0.4, stop_v = 2.4, step_v = 0.02, aim = 1.3, curve = "reset" }
-gate_v = { start_v = 3.5, stop_v = 3.5 }
-width_s = 200e-9
-"""
 
 
 def run(
@@ -137,15 +81,19 @@ def run(
         folder = Path(name)
         torch.manual_seed(0)
         Network.from_torch(nn.Sequential(nn.Linear(120, 50))).save(folder / "net.safetensors")
+        simulation = f'device = "{device}"\nseed = 1'
         bench = parse_bench_file(
-            tomllib.loads(BENCH.format(device=device)), path=folder / "bench.toml"
+            tomllib.loads(
+                bench_toml("c", 128, 128, life=1000, limits=WHOLE, simulation=simulation)
+            ),
+            path=folder / "bench.toml",
         )
         text = RECIPE.format(
             known=known,
-            gates=known.gates_v,
+            gates=known.set_gate_v,
             protocol=protocol,
             keys=keys,
-            pulses=PULSES,
+            pulses=AIMED_PULSES,
             tolerance=tolerance[0],
             tolerance_s=tolerance[1],
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from small_bench import WHOLE, bench_toml
 
 from rram_hil import Bench
 from rram_hil.calibration.pulse_curves import MeasurePulseCurves
@@ -27,27 +28,6 @@ from rram_hil.types import FloatArray
 DEVICES = ("paper", "paper-0.3", "paper-0.5", *(f"paper{s}-additive" for s in ("", "-0.3", "-0.5")))
 TARGETS_S = np.array([1e-6, 5e-6, 15e-6, 30e-6, 60e-6, 100e-6])
 CORNER = {"tiles": [0], "rows": [0, 31], "columns": [96, 127]}
-BENCH = """
-chip = { id = "one-shot", tiles = 1, rows = 128, columns = 128, cell = "1T1R" }
-driver = { name = "simulated-array" }
-read = { bl_v = 0.2, wl_v = 3.0, width_s = 1e-6 }
-[limits]
-bl_v = 4.5
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.5
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.3
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 2000
-conductance_s = [0.0, 300e-6]
-[simulation]
-seed = 1
-device = "DEVICE"
-"""
 FORMING = {
     "bl_v": {"start_v": 2.4, "stop_v": 4.0, "step_v": 0.1},
     "wl_v": [2.0, 2.4],
@@ -89,7 +69,10 @@ def main() -> None:
     for device in sys.argv[1:] or DEVICES:
         with TemporaryDirectory() as folder:
             bench = Path(folder) / "bench.toml"
-            bench.write_text(BENCH.replace("DEVICE", device), encoding="utf-8")
+            limits = f"{WHOLE}conductance_s = [0.0, 300e-6]\n"
+            simulation = f'seed = 1\ndevice = "{device}"'
+            text = bench_toml("one-shot", 128, 128, life=2000, limits=limits, simulation=simulation)
+            bench.write_text(text, encoding="utf-8")
             with Bench.open(bench) as open_bench:
                 show(device, open_bench)
 

@@ -7,42 +7,20 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from small_bench import WHOLE, bench_toml
+
 from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
 from rram_hil.storage.run_reader import read_run
 
-BENCH = """
-[chip]
-id = "c"
-tiles = 1
-rows = 128
-columns = 128
-cell = "1T1R"
-source_lines = "row"
-[driver]
-name = "simulated-array"
-[limits]
-bl_v = 4.5
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.5
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.3
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 1000
-conductance_s = [0.0, 300e-6]
-wait_s = 1e9
-[read]
-bl_v = 0.2
-wl_v = 3.0
-width_s = 1e-6
-[simulation]
-device = "hfo2"
-seed = 1
-"""
+BENCH = bench_toml(
+    "c",
+    128,
+    128,
+    life=1000,
+    limits=f"{WHOLE}conductance_s = [0.0, 300e-6]\nwait_s = 1e9\n",
+    simulation='device = "hfo2"\nseed = 1',
+)
 PROGRAMMED = """
 title = "t"
 seed = 1

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_bench import AIMED_PULSES, WHOLE, bench_toml
 
 from rram_hil.array import Apply, ApplyResult, Geometry, Limits, Multiply, Status, read_step
 from rram_hil.bench.bench_file import parse_bench_file
@@ -272,36 +273,6 @@ def test_what_cannot_work_is_refused_by_name_before_anything_moves(tmp_path: Pat
         next(step(tag="other").run(SETTING))
 
 
-BENCH = """
-[chip]
-id = "c"
-tiles = 1
-rows = 64
-columns = 64
-cell = "1T1R"
-source_lines = "row"
-[driver]
-name = "simulated-array"
-[limits]
-bl_v = 4.5
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.5
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.3
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 1000
-[read]
-bl_v = 0.2
-wl_v = 3.0
-width_s = 1e-6
-[simulation]
-device = "{device}"
-seed = 1
-"""
 PROGRAMMED = """
 title = "t"
 seed = 1
@@ -331,14 +302,6 @@ name = "{name}"
 protocol = "{protocol}"
 {keys}
 lowest_s = {lowest_s}
-[step.set]
-amplitude_v = {{ start_v = 2.0, stop_v = 2.0 }}
-gate_v = {{ start_v = 1.5, stop_v = 3.2, step_v = 0.02, aim = 0.8, curve = "set" }}
-width_s = 100e-9
-[step.reset]
-amplitude_v = {{ start_v = 0.4, stop_v = 2.4, step_v = 0.02, aim = 1.3, curve = "reset" }}
-gate_v = {{ start_v = 3.5, stop_v = 3.5 }}
-width_s = 200e-9
 """
 DEVICES: dict[str, dict[str, Any]] = {
     "paper": {
@@ -368,8 +331,13 @@ def program(folder: Path, device: str, *steps: tuple[str, str, str]) -> tuple[Ru
         text += PROGRAMMING.format(
             name=name, protocol=protocol, keys=keys, lowest_s=known["lowest_s"]
         )
+        text += AIMED_PULSES
     (folder / "recipe.toml").write_text(text, encoding="utf-8")
-    bench = parse_bench_file(tomllib.loads(BENCH.format(device=device)), path=folder / "bench.toml")
+    simulation = f'device = "{device}"\nseed = 1'
+    bench = parse_bench_file(
+        tomllib.loads(bench_toml("c", 64, 64, life=1000, limits=WHOLE, simulation=simulation)),
+        path=folder / "bench.toml",
+    )
     return run_recipe(folder / "recipe.toml", bench, folder / "run.h5"), folder / "run.h5"
 
 

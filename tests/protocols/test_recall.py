@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_bench import WHOLE, bench_toml
 
 from rram_hil.array.pulse_curves import PulseCurves
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
@@ -33,36 +34,11 @@ RECALL = '[[step]]\nprotocol = "recall"\nrun_file = "{}.h5"\n'
 
 def bench_file(folder: Path, rows: int = 24) -> Path:
     path = folder / f"bench-{rows}.toml"
+    simulation = f'device = "paper"\nseed = 3\nstate = "chip-{rows}.state"'
     path.write_text(
-        f"""
-[chip]
-id = "chip-{rows}"
-tiles = 2
-rows = {rows}
-columns = 32
-cell = "1T1R"
-
-[driver]
-name = "simulated-array"
-
-[limits]
-bl_v = 4.5
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.5
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.3
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 1000
-
-[simulation]
-device = "paper"
-seed = 3
-state = "chip-{rows}.state"
-"""
+        bench_toml(
+            f"chip-{rows}", rows, 32, life=1000, tiles=2, limits=WHOLE, simulation=simulation
+        )
     )
     return path
 
