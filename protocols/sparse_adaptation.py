@@ -42,6 +42,8 @@ from .parts.maps import By, read_cells
 from .parts.targets import load_images
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from rram_hil.learning import LabelledImages
 
 
@@ -203,7 +205,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         places = seed if self.word_seed is None else self.word_seed
         images, labels = load_images(setting.folder / self.data)
         data = learning.LabelledImages(images, labels)
-        masks = self._masks(network, measured, data, places)
+        masks = self._masks(network, student, measured, data, places)
 
         def array_multiply(layer: int, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
             codes, _ = encoding.encode(names[layer], vectors)
@@ -246,6 +248,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
     def _masks(
         self,
         network: Network,
+        student: Module,
         measured: dict[str, Float32],
         data: LabelledImages,
         places: int,
@@ -255,7 +258,6 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
 
         if self.choice == "none":
             return [np.zeros(shape, dtype=np.bool_) for shape in network.matrices.values()]
-        student = network.to_torch()
         if self.choice == "random":
             return learning.choose_words(student, self.fraction, places, scales=self.scales)
         image = data.images[:1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ class ChosenWords(StudentArm):
     model's.
     """
 
+    CHOICE: ClassVar[str] = "importance"
+    """`choice` of sparse-adaptation."""
     teaching: Teaching = "distilled"
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     mac_share: Annotated[float, Field(gt=0, le=1)] = 0.35
@@ -30,7 +32,7 @@ class ChosenWords(StudentArm):
         adapt = case.adapt(
             self.fraction,
             teacher=TEACHER,
-            choice="importance",
+            choice=self.CHOICE,
             mac_share=self.mac_share,
             scales=self.scales,
         )

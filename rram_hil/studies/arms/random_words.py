@@ -6,11 +6,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rram_hil.studies.arm import TEACHER, Arm, Case, Faults, Step, Teaching
+from rram_hil.studies.arm import TEACHER, Case, Step, StudentArm
 from rram_hil.studies.training import Places, Training
 
 
-class RandomWords(Arm):
+class RandomWords(StudentArm):
     """Random sparse adaptation (RSA) of Mohanty et al., IEDM 2017, and Charan et al., JXCDC 2020,
     doi 10.1109/JXCDC.2020.2987605: after one programming a random `fraction` of the weights gets
     words, which are trained against the chip's map. With a distilled student it is KD + RSA.
@@ -19,11 +19,9 @@ class RandomWords(Arm):
     factor for each output is trained beside words and biases. `fraction` is by default the model's.
     """
 
-    teaching: Teaching = "teacher"
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     places_known: bool = False
     scales: bool = False
-    faults: Faults = "none"
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import ClassVar
 
-from pydantic import Field
-
-from rram_hil.studies.arm import TEACHER, Case, Faults, Step, StudentArm, Teaching
+from .chosen_words import ChosenWords
 
 
-class SmallLayers(StudentArm):
+class SmallLayers(ChosenWords):
     """Words for whole layers, the smallest first, so that their places need no memory: as Yao et
     al., Nature 577 (2020), doi 10.1038/s41586-020-1942-4, train the last layer alone.
 
@@ -17,19 +15,4 @@ class SmallLayers(StudentArm):
     the model's, goes to weights of the next layer.
     """
 
-    teaching: Teaching = "distilled"
-    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    mac_share: Annotated[float, Field(gt=0, le=1)] = 0.35
-    scales: bool = True
-    faults: Faults = "partner"
-
-    def steps(self, case: Case) -> list[Step]:
-        """Programming, then words."""
-        adapt = case.adapt(
-            self.fraction,
-            teacher=TEACHER,
-            choice="layers",
-            mac_share=self.mac_share,
-            scales=self.scales,
-        )
-        return [case.program(self.faults), adapt]
+    CHOICE: ClassVar[str] = "layers"
