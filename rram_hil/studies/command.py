@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rram_hil.errors import ConfigError
-from rram_hil.studies import RESULTS, TABLE, run_study
 from rram_hil.studies.paper import paper_study
 from rram_hil.studies.runner import Workers
+from rram_hil.studies.study import RESULTS, TABLE, run_study
 from rram_hil.studies.study_file import Study, load_study
 from rram_hil.terminal.console import Output
 

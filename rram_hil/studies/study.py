@@ -1,6 +1,4 @@
-"""Studies: chips x arms x devices on simulated benches, side by side and to be gone on with after
-any end: `rram-hil study`.
-"""
+"""Doing a study: its jobs, then its results, table and plots."""
 
 from __future__ import annotations
 
@@ -20,8 +18,6 @@ from rram_hil.studies.store import Store
 from rram_hil.studies.study_file import Study
 from rram_hil.studies.tables import markdown, show
 from rram_hil.terminal.console import Output
-
-__all__ = ["RESULTS", "TABLE", "Finished", "Study", "Workers", "run_study"]
 
 TABLE, RESULTS = "table.md", "results.h5"
 """Files of a study's folder."""

@@ -16,8 +16,9 @@ pytest.importorskip("joblib", reason="studies need the extra [study]")
 from rram_hil.cli import main
 from rram_hil.errors import DataError
 from rram_hil.networks.network import Network
-from rram_hil.studies import Workers, run_study
 from rram_hil.studies.paper import ARMS
+from rram_hil.studies.runner import Workers
+from rram_hil.studies.study import run_study
 from rram_hil.studies.study_file import load_study
 
 ONE = Workers(1)
