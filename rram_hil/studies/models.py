@@ -36,7 +36,17 @@ def _lenet5(seed: int) -> nn.Module:
     return lenet5(seed)
 
 
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {"digits-net": _digits_net, "lenet5": _lenet5}
+def _small_vgg(seed: int) -> nn.Module:
+    from rram_hil.learning import vgg
+
+    return vgg(seed, width=16, blocks=(2, 2, 2), units=())
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "digits-net": _digits_net,
+    "lenet5": _lenet5,
+    "small-vgg": _small_vgg,
+}
 """Networks that a training may name: each makes one with first weights from a seed."""
 
 
@@ -58,12 +68,28 @@ def _digits(folder: Path | None) -> Parts:
     return digits(seed=0)
 
 
-def _mnist(folder: Path | None) -> Parts:
-    from rram_hil.learning import mnist
+def _pictures(folder: Path | None, shape: tuple[int, ...], usual: str) -> Parts:
+    """Images of `shape` from a folder or an archive."""
+    from rram_hil.learning import read_images
 
     if folder is None:
-        raise ConfigError("--data: missing; give the folder of MNIST's four IDX files")
-    return mnist(folder)
+        raise ConfigError(f"--data: missing; give the folder of {usual}, or class folders")
+    parts = read_images(folder)
+    for part in parts:
+        if part.images.shape[1:] != shape:
+            raise ConfigError(
+                f"--data: {folder}: images of {part.images.shape[1:]} (channels, height, width);"
+                f" the model takes {shape}"
+            )
+    return parts
+
+
+def _mnist(folder: Path | None) -> Parts:
+    return _pictures(folder, (1, 28, 28), "MNIST's four IDX files")
+
+
+def _cifar(folder: Path | None) -> Parts:
+    return _pictures(folder, (3, 32, 32), "CIFAR-10's binary batches")
 
 
 @dataclass(frozen=True)
@@ -105,6 +131,8 @@ _DIGITS_CHANGES = Changes(shift=0.6, rotation=8.0, zoom=0.08, shear=0.08)
 _LENET_TEACHER = Training(
     network="lenet5", epochs=14, batch=128, learning_rate=3e-3, weight_decay=0.01
 )
+# Pictures of things look the same from left and right, and seldom stand on their heads.
+_PICTURE_CHANGES = Changes(shift=3.0, rotation=0.0, zoom=0.0, shear=0.0, flip=True)
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
@@ -154,6 +182,33 @@ MODELS: dict[str, Model] = {
             ),
             adaptation=Adaptation(steps=1500, batch=128, learning_rate=0.02),
             word_fraction=0.03,
+        ),
+        Model(
+            name="vgg",
+            title="A small VGG on CIFAR-10",
+            load=_cifar,
+            held_out=5_000,
+            tiles=3,
+            rows=512,
+            columns=512,
+            teacher=Training(
+                network="small-vgg",
+                epochs=20,
+                batch=128,
+                learning_rate=5e-3,
+                weight_decay=0.05,
+                changes=_PICTURE_CHANGES,
+            ),
+            student=(
+                Training(
+                    network="small-vgg",
+                    epochs=15,
+                    learning_rate=1e-3,
+                    changes=_PICTURE_CHANGES,
+                ),
+            ),
+            adaptation=Adaptation(steps=600, batch=128, learning_rate=0.01),
+            word_fraction=0.05,
         ),
     )
 }

@@ -28,10 +28,12 @@ class Changes(StrictModel):
     rotation: NotNegative = 10.0
     zoom: NotNegative = 0.1
     shear: NotNegative = 0.1
+    flip: bool = False
 
     def times(self, share: float) -> Changes:
         """Smaller or larger ones."""
-        return Changes(**{name: share * value for name, value in self.model_dump().items()})
+        amounts = ("shift", "rotation", "zoom", "shear")
+        return self.model_copy(update={name: share * getattr(self, name) for name in amounts})
 
     def draws(self) -> Augmentation:
         """The same as training takes it."""
