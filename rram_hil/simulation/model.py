@@ -50,7 +50,10 @@ VoltsPerDecade = Annotated[NotNegative, Unit("V/decade")]
 PRESETS = (
     "hfo2",
     "paper",
+    "paper-0.05",
+    "paper-0.2",
     "paper-0.3",
+    "paper-0.4",
     "paper-0.5",
     "paper-0.5-sound",
     "paper-additive",

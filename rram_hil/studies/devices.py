@@ -116,7 +116,6 @@ _HFO2 = Conditions(
     max_pulses=60,
     max_reversals=30,
 )
-
 _STUCK = "1.75 % of cells stuck at low and 9.04 % at high resistance"
 
 
@@ -160,8 +159,30 @@ DEVICES: dict[str, Device] = {
         _paper(
             "C-sound-additive", "paper-0.5-sound-additive", 0.5, "additive", 10, 240, sound=True
         ),
+        *(
+            _paper(f"sigma-{sigma}", f"paper-{sigma}", sigma, "lognormal", 8, 60)
+            for sigma in (0.05, 0.2, 0.4)
+        ),
         Device(
-            name="hfo2", title="figures of measured HfO2 1T1R chips", model="hfo2", conditions=_HFO2
+            name="hfo2",
+            title="figures of measured HfO2 1T1R chips",
+            model="hfo2",
+            conditions=_HFO2,
+            error="additive",
+            sigma=0.09,
+            stuck_low_resistance=0.002,
+            stuck_high_resistance=0.006,
+        ),
+        Device(
+            name="hfo2-measured",
+            title="fitted to measurements of HfO2 1T1R cells",
+            model="hfo2-measured",
+            conditions=_HFO2.model_copy(update={"g_max_s": 150e-6}),
+            error="additive",
+            sigma=0.15,
+            # More are off by far than the model has stuck cells: RESET sometimes fails.
+            stuck_low_resistance=0.02,
+            stuck_high_resistance=0.02,
         ),
     )
 }
