@@ -10,13 +10,23 @@ from rram_hil.errors import ConfigError
 from rram_hil.studies.study_file import Study, parse_study
 from rram_hil.validation import near
 
+
+def _several(row: dict[str, Any], *percents: int, **more: Any) -> tuple[dict[str, Any], ...]:
+    """A row with the model's fraction of words, and rows with other fractions, in per cent."""
+    others = (
+        {**row, **more, "name": f"{row['name']} ({percent} %)", "fraction": percent / 100}
+        for percent in percents
+    )
+    return (row, *others)
+
+
 ARMS: tuple[dict[str, Any], ...] = (
     {"name": "float", "arm": "float"},
     {"name": "one-shot", "arm": "one-shot"},
     {"name": "variation-aware", "arm": "one-shot", "teaching": "variation-aware"},
     {"name": "KD", "arm": "one-shot", "teaching": "distilled"},
-    {"name": "RSA", "arm": "random-words"},
-    {"name": "KD + RSA", "arm": "random-words", "teaching": "distilled"},
+    *_several({"name": "RSA", "arm": "random-words"}, 10, 20),
+    *_several({"name": "KD + RSA", "arm": "random-words", "teaching": "distilled"}, 2, 10),
     {
         "name": "KD + RSA (places known)",
         "arm": "random-words",
@@ -25,25 +35,20 @@ ARMS: tuple[dict[str, Any], ...] = (
     },
     {"name": "fault-aware", "arm": "fault-aware"},
     {"name": "fault-aware (flip)", "arm": "fault-aware", "faults": "flip"},
-    {
-        "name": "KD + RSA (faults and places known)",
-        "arm": "random-words",
-        "teaching": "distilled",
-        "places_known": True,
-        "scales": True,
-        "faults": "partner",
-    },
-    {"name": "chosen words", "arm": "chosen-words"},
-    *(
+    *_several(
         {
-            "name": f"chosen words ({percent} %)",
-            "arm": "chosen-words",
-            "fraction": percent / 100,
-            "mac_share": 0.5,
-        }
-        for percent in (4, 8)
+            "name": "KD + RSA (faults and places known)",
+            "arm": "random-words",
+            "teaching": "distilled",
+            "places_known": True,
+            "scales": True,
+            "faults": "partner",
+        },
+        8,
     ),
+    *_several({"name": "chosen words", "arm": "chosen-words"}, 4, 8, mac_share=0.5),
     {"name": "small layers", "arm": "small-layers"},
+    {"name": "small layers (places known)", "arm": "small-layers", "places_known": True},
     {"name": "recalibration", "arm": "recalibration"},
     {"name": "recalibration (faults known)", "arm": "recalibration", "faults": "partner"},
     *(

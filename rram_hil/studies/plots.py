@@ -10,6 +10,7 @@ from rram_hil.report.drawing import new_axes, view_extra
 from rram_hil.storage.safe_files import disk
 from rram_hil.studies.results import Results, Row
 from rram_hil.studies.tables import rows_of
+from rram_hil.studies.words_needed import Series, series_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +34,9 @@ def draw(results: Results, folder: Path) -> list[Path]:
         rows = rows_of(results, device.name)
         if rows:
             drawn.append(_bars(rows, device.title, folder / f"accuracy-{device.name}.png"))
-        if any(row.mean("fraction") for row in rows):
-            drawn.append(_words(rows, device.title, folder / f"words-{device.name}.png"))
+        series = series_of(results.planned.study, rows)
+        if series:
+            drawn.append(_words(series, device.title, folder / f"words-{device.name}.png"))
     return drawn
 
 
@@ -54,23 +56,24 @@ def _bars(rows: list[Row], title: str, path: Path) -> Path:
         return _save(axes, path, f"{title}; points: chips, bars: their mean")
 
 
-def _words(rows: list[Row], title: str, path: Path) -> Path:
+def _words(series: list[Series], title: str, path: Path) -> Path:
     """Accuracy of the arms that keep words by their share of the weights, and of floating point."""
-    kept = [row for row in rows if row.mean("fraction")]
     labels = "words and digital parameters (% of the weights)", "accuracy (%)"
     with new_axes(*labels, size=(640, 380), margins=(66, 210, 40, 46)) as axes:
-        for place, row in enumerate(kept):
-            least = 100 * (row.accuracy - row.least)
+        for place, one in enumerate(series):
             axes.errorbar(
-                100 * row.mean("fraction"),
-                100 * row.accuracy,
-                yerr=[[least], [0.0]],
-                fmt=MARKS[place % len(MARKS)],
+                [100 * fraction for fraction in one.fractions],
+                [100 * row.accuracy for row in one.rows],
+                yerr=[
+                    [100 * (row.accuracy - row.least) for row in one.rows],
+                    [0.0] * len(one.rows),
+                ],
+                fmt=f"{MARKS[place % len(MARKS)]}-",
                 color=COLOURS[place % len(COLOURS)],
                 capsize=3,
-                label=row.arm,
+                label=one.name,
             )
-        best = max(row.float_accuracy for row in kept)
+        best = max(row.float_accuracy for one in series for row in one.rows)
         axes.axhline(100 * best, color="#59626d", linestyle=":", label="floating point, best")
         axes.set_xlim(left=0)
         axes.set_ylim(top=min(axes.get_ylim()[1], 100.2))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rram_hil.studies.results import COSTS, Results, Row
+from rram_hil.studies.study_file import Study
+from rram_hil.studies.words_needed import GAPS, Series, series_of
 from rram_hil.terminal.console import Output
 from rram_hil.units import duration, minus, number, per_cent
 
@@ -71,9 +73,49 @@ def markdown(results: Results) -> str:
         rows = rows_of(results, device.name)
         if rows:
             lines = [(*reached(row), *spent(row)) for row in rows]
-            parts += [f"## Device {device.name}: {device.title}", _table(lines)]
+            parts += [f"## Device {device.name}: {device.title}", _table(REACHED + SPENT, lines)]
             parts += _formed(results, device.name)
-    return "\n\n".join(parts) + "\n"
+            parts += _words_needed(study, rows)
+    return "\n\n".join([*parts, *_by_device(results)]) + "\n"
+
+
+def _words_needed(study: Study, rows: Sequence[Row]) -> list[str]:
+    """For how many words which gap is kept to, of arms that stand there with several fractions."""
+    several = [series for series in series_of(study, rows) if len(series.rows) > 1]
+    if not several:
+        return []
+    head = ("words for a gap of at most", *(f">{100 * gap:g} points" for gap in GAPS))
+    lines = [(one.name, *(_words_for(one, gap) for gap in GAPS)) for one in several]
+    return [
+        "Between two rows of an arm words are reckoned on the straight line.",
+        _table(head, lines),
+    ]
+
+
+def _words_for(series: Series, gap: float) -> str:
+    needed, least = series.needed(gap), series.fractions[0]
+    if needed is None:
+        return f"> {per_cent(series.fractions[-1])}"
+    return f"{'≤ ' if needed == least else ''}{per_cent(needed)}"
+
+
+def _by_device(results: Results) -> list[str]:
+    """Mean accuracy of every arm on every device, where there are several."""
+    devices = [d.name for d in results.planned.study.devices_used if rows_of(results, d.name)]
+    if len(devices) < 2:
+        return []
+    lines = []
+    for choice in results.planned.study.arm:
+        rows = [results.row(device, choice.name) for device in devices]
+        if any(rows):
+            shown = (
+                per_cent(row.accuracy, row.cells[0].arm.right.images) if row else "" for row in rows
+            )
+            lines.append((choice.name, *shown))
+    return [
+        "## Mean accuracy, device by device",
+        _table(("arm", *(f">{d}" for d in devices)), lines),
+    ]
 
 
 def _formed(results: Results, device: str) -> list[str]:
@@ -96,7 +138,7 @@ def _formed(results: Results, device: str) -> list[str]:
     ]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    names = [name.removeprefix(">") for name in (*REACHED, *SPENT)]
-    rule = ["---:" if name.startswith(">") else "---" for name in (*REACHED, *SPENT)]
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    names = [name.removeprefix(">") for name in columns]
+    rule = ["---:" if name.startswith(">") else "---" for name in columns]
     return "\n".join("| " + " | ".join(line) + " |" for line in (names, rule, *rows))

@@ -5,8 +5,10 @@ trained once for all arms that need it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from rram_hil.networks.network import Network
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rram_hil.learning import Augmentation, LabelledImages
+    from rram_hil.learning.word_choice import Masks
 
 
 class Changes(StrictModel):
@@ -43,13 +46,32 @@ class Changes(StrictModel):
 
 
 class Places(StrictModel):
-    """Where on-chip words will sit, for a student that is trained knowing it: what `choose_words`
-    takes.
+    """Where on-chip words will sit, for a student that is trained knowing it: drawn from all
+    weights, or whole small layers first and at most `mac_share` of the multiply-accumulates.
     """
 
+    choice: Literal["random", "layers"] = "random"
     fraction: Annotated[float, Field(gt=0, lt=1)]
+    mac_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
     scales: bool = False
+
+    def masks(self, model: nn.Module, image: NDArray[np.float32]) -> Masks:
+        """The weights of each mapped layer that own a word; `image` (1, ...) is one as the network
+        takes them.
+        """
+        from rram_hil.learning import choose_words, small_layers_first
+
+        if self.choice == "random":
+            return choose_words(model, self.fraction, self.seed, scales=self.scales)
+        return small_layers_first(
+            model,
+            self.fraction,
+            image=image,
+            mac_share=self.mac_share,
+            seed=self.seed,
+            scales=self.scales,
+        )
 
 
 class Training(StrictModel):
@@ -133,9 +155,7 @@ def train(training: Training, lesson: Lesson, threads: int | None = 1) -> Networ
             lesson.data,
             None if training.noise is None else training.noise.draws(),
             training.temperature,
-            words=None
-            if places is None
-            else learning.choose_words(model, places.fraction, places.seed, scales=places.scales),
+            words=None if places is None else places.masks(model, lesson.data.images[:1]),
             fault_aware=training.fault_aware,
             **settings,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -17,11 +18,12 @@ from rram_hil.studies.jobs import ArmRecord, Costs, Done, Job, Right, TrainingRe
 from rram_hil.studies.models import Images, Pictures
 from rram_hil.studies.plan import Planned, plan
 from rram_hil.studies.plots import draw
-from rram_hil.studies.results import collect
+from rram_hil.studies.results import Row, collect
 from rram_hil.studies.results_file import write_results
 from rram_hil.studies.store import Store
 from rram_hil.studies.study_file import parse_study
-from rram_hil.studies.tables import markdown
+from rram_hil.studies.tables import markdown, rows_of
+from rram_hil.studies.words_needed import Series, series_of
 
 FLOAT = [True, True, True, True, False]
 CHIPS = {1: [True, True, True, False, False], 2: [True, True, False, True, True]}
@@ -118,6 +120,73 @@ def test_a_study_of_which_nothing_is_done_has_a_file_too(planned: Planned, tmp_p
         write_results(collect(planned, empty), tmp_path / "results.h5")
     with h5py.File(tmp_path / "results.h5") as file:
         assert np.isnan(file["accuracy"][()]).all()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row by its words and its gap alone."""
+
+    fraction: float
+    gap: float
+
+    def mean(self, name: str) -> float:
+        assert name == "fraction"
+        return self.fraction
+
+
+def _series(*rows: tuple[float, float]) -> Series:
+    return Series("RSA", tuple(cast(Row, _Row(*row)) for row in rows))
+
+
+def test_words_for_a_gap_lie_on_the_line_between_two_rows() -> None:
+    series = _series((0.02, -0.03), (0.05, -0.01), (0.10, 0.001))
+    assert series.needed(0.02) == pytest.approx(0.035)
+    assert series.needed(0.01) == pytest.approx(0.05)
+    assert series.needed(0.0) == pytest.approx(0.05 + 0.05 * 10 / 11)
+    assert series.needed(0.03) == series.needed(0.5) == 0.02
+    assert _series((0.02, -0.03), (0.05, -0.01)).needed(0.005) is None
+
+
+def test_rows_of_one_arm_with_other_fractions_are_a_series(tmp_path: Path) -> None:
+    arms = [
+        {"name": "RSA", "arm": "random-words"},
+        {"name": "RSA (10 %)", "arm": "random-words", "fraction": 0.1},
+        {"name": "KD + RSA", "arm": "random-words", "teaching": "distilled"},
+        {"name": "KD", "arm": "one-shot", "teaching": "distilled"},
+    ]
+    tables = {"model": "digits", "chips": 1, "devices": ["A", "B"], "arm": arms}
+    pictures = Pictures(np.zeros((100, 1, 8, 8), np.uint8), np.zeros(100, np.int64))
+    planned = plan(parse_study(tables, "here"), Images(pictures, pictures, pictures))
+    wrong = {"RSA": 9, "RSA (10 %)": 5, "KD + RSA": 3, "KD": 8}
+    fractions = {"RSA": 0.05, "RSA (10 %)": 0.1, "KD + RSA": 0.05, "KD": 0.0}
+    with Store(tmp_path / "jobs") as store:
+        for job in planned.jobs:
+            if job.kind == "training":
+                right = Right.of(np.arange(100) >= 3)
+                store.keep(
+                    job,
+                    Done(
+                        TrainingRecord(
+                            title="t", host_s=1.0, as_trained=0.97, clipped=None, right=right
+                        ),
+                        b"network",
+                    ),
+                )
+        for (_, name, _), job in planned.table.items():
+            record = ArmRecord(
+                title="a",
+                host_s=1.0,
+                accuracy=1 - wrong[name] / 100,
+                right=Right.of(np.arange(100) >= wrong[name]),
+                fraction=fractions[name],
+            )
+            store.keep(job, Done(record))
+        results = collect(planned, store)
+    found = {one.name: one.fractions for one in series_of(planned.study, rows_of(results, "A"))}
+    assert found == {"RSA": [0.05, 0.1], "KD + RSA": [0.05]}
+    text = markdown(results)
+    assert "| RSA | > 10.00 % | > 10.00 % | > 10.00 % | > 10.00 % |" in text
+    assert "| RSA (10 %) | 95.0 % | 95.0 % |" in text.split("## Mean accuracy")[1]
 
 
 def test_plots_are_pictures(planned: Planned, store: Store, tmp_path: Path) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
+from rram_hil.studies.arm import Case, Step
+from rram_hil.studies.training import Places, Training
+
 from .chosen_words import ChosenWords
+
+_SEED = 0
+"""Of the words in a layer that has only some."""
 
 
 class SmallLayers(ChosenWords):
@@ -12,7 +19,28 @@ class SmallLayers(ChosenWords):
     al., Nature 577 (2020), doi 10.1038/s41586-020-1942-4, train the last layer alone.
 
     Words do at most `mac_share` of the multiply-accumulates; what is left of `fraction`, by default
-    the model's, goes to weights of the next layer.
+    the model's, goes to weights of the next layer. With `places_known` the student is trained
+    knowing where its words will be.
     """
 
     CHOICE: ClassVar[str] = "layers"
+    places_known: bool = False
+
+    def networks(self, case: Case) -> Mapping[str, Training]:
+        """The student, and the teacher from which words learn, too."""
+        if not self.places_known:
+            return super().networks(case)
+        words = Places(
+            choice="layers",
+            fraction=self.fraction or case.model.word_fraction,
+            mac_share=self.mac_share,
+            seed=_SEED,
+            scales=self.scales,
+        )
+        student = case.student(self.teaching, fault_aware=self.faults != "none", words=words)
+        return {"student": student, "teacher": case.teacher}
+
+    def steps(self, case: Case) -> list[Step]:
+        """Programming, then words where the student knows them to be."""
+        program, adapt = super().steps(case)
+        return [program, adapt | {"word_seed": _SEED} if self.places_known else adapt]
