@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from rram_hil.errors import ConfigError
+from rram_hil.networks.mapping import Faults
 from rram_hil.plugins import load_class
 from rram_hil.studies.devices import Device
 from rram_hil.studies.models import Model
@@ -25,7 +26,6 @@ Teaching = Literal["teacher", "variation-aware", "distilled"]
 """The network that is programmed: the teacher itself; trained with the device's errors; or taught
 by the teacher as well.
 """
-Faults = Literal["none", "partner", "flip"]
 STUDENT, TEACHER, TRAIN = "student.safetensors", "teacher.safetensors", "train.npz"
 """Files that steps may name: the networks of `Arm.networks`, and images to train words on."""
 TAG = "network"

@@ -25,6 +25,7 @@ ARMS: tuple[dict[str, Any], ...] = (
     },
     {"name": "fault-aware", "arm": "fault-aware"},
     {"name": "fault-aware (flip)", "arm": "fault-aware", "faults": "flip"},
+    {"name": "fault-aware (permuted)", "arm": "fault-aware", "faults": "permute"},
     {
         "name": "KD + RSA (faults and places known)",
         "arm": "random-words",

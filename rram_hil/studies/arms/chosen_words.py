@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from rram_hil.studies.arm import TEACHER, Case, Faults, Step, StudentArm, Teaching
+from rram_hil.networks.mapping import Faults
+from rram_hil.studies.arm import TEACHER, Case, Step, StudentArm, Teaching
 
 
 class ChosenWords(StudentArm):
