@@ -168,7 +168,14 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         yield from _beside(own, programmed, setting)
         images, _ = load_images(setting.folder / self.data)
         seeded = self.choice != "importance"
-        cost = word_costs(network, words, images.shape[1:], self.word_bits, seeded=seeded)
+        cost = word_costs(
+            network,
+            words,
+            images.shape[1:],
+            self.word_bits,
+            seeded=seeded,
+            order_bits=mapping.order_bits,
+        )
         for name, layer in words.items():
             yield Save(f"words_{name}", layer.values, (f"word_{name}",), attrs={"step": layer.step})
             yield Save(f"word_index_{name}", layer.indices, (f"word_{name}",))

@@ -158,10 +158,16 @@ def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:
 
 
 def save_targets(programmed: Programmed) -> Plan[None]:
-    """Keep the target map in the run file, and which weights are where."""
-    yield Save("target", programmed.mapping.target_map_s, MAP, "S")
-    if programmed.mapping.layers:
-        table, names = to_table(places(programmed.mapping, programmed.network))
+    """Keep the target map in the run file, and which weights are where; which weight each cell is
+    of, where that does not follow from the places.
+    """
+    mapping = programmed.mapping
+    yield Save("target", mapping.target_map_s, MAP, "S")
+    if mapping.order_bits:
+        yield Save("weight", mapping.weight_map(), MAP)
+        yield Save("order_bits", np.array(mapping.order_bits))
+    if mapping.layers:
+        table, names = to_table(places(mapping, programmed.network))
         fields = ", ".join(FIELDS)
         yield Save("places", table, ("place", "field"), attrs={"fields": fields, "weights": names})
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from rram_hil.networks.mapping import Faults
 from rram_hil.studies.devices import DEVICES, Conditions
 
 Device = Literal["paper", "hfo2"]
@@ -36,7 +37,7 @@ class Plan:
     seed: int
     levels: int
     clip_rms: float
-    faults: Literal["none", "partner", "flip"]
+    faults: Faults
     word_fraction: float
     adaptation_steps: int
     adaptation_batch: int

@@ -248,14 +248,16 @@ def multiply_layer(
             continue
         offset = start - block.output_start
         signs = block.signs[offset : offset + stop - start].astype(np.float32)
-        bytes_a_vector = 6 * block.inputs + 20 * (stop - start)
+        pair, pairs, at = block.pairs_of(start, stop)
+        bytes_a_vector = 6 * block.inputs + 20 * pairs
         for part in _chunks(len(codes), bytes_a_vector):
             operation = Multiply(
                 tile=block.tile,
                 row=block.row,
-                column=block.column + 2 * offset,
-                columns=2 * (stop - start),
-                inputs=codes[part, block.input_slice],
+                column=block.column + 2 * pair,
+                columns=2 * pairs,
+                # The codes come unfolded with all vectors of one input together, and stay so.
+                inputs=block.driven(codes[part].T).T,
                 input_bits=encoding.input_bits,
                 read_v=encoding.read_v,
                 wl_v=encoding.wl_v,
@@ -269,12 +271,12 @@ def multiply_layer(
             scale = signs[:, None] * np.float32(amperes_to_output)
             sums = result[start - first : stop - first, part]
             # Differences of codes are exact in float32, which passes over half the memory.
-            difference = (converted[0::2] - converted[1::2]).astype(np.float32)
+            difference = (converted[0::2] - converted[1::2])[at].astype(np.float32)
             difference *= scale
             sums += difference
             if word_step is not None:
                 assert answer.word_sums is not None
-                sums += answer.word_sums.T[0::2] * np.float32(step * word_step)
+                sums += answer.word_sums.T[0::2][at] * np.float32(step * word_step)
             if counts is not None:
                 counts.add(name, conversions=answer.codes.size, saturated=answer.saturated)
                 counts.emulated |= answer.emulated
@@ -738,9 +740,8 @@ def _full_scales(
         for k, (piece, matrix) in enumerate(zip(pieces, matrices, strict=True)):
             if piece.group != group:
                 continue
-            begin = 2 * (piece.start - piece.block.output_start)
-            rows = matrix[begin : begin + 2 * (piece.stop - piece.start)]
-            currents = rows @ inputs[piece.block.input_slice]
+            pair, pairs, _ = piece.block.pairs_of(piece.start, piece.stop)
+            currents = matrix[2 * pair : 2 * (pair + pairs)] @ piece.block.driven(inputs)
             peaks[k] = max(peaks[k], float(np.abs(currents).max(initial=0)))
     volts = encoding.read_v / encoding.top
     return np.maximum(peaks * volts * margin, 1e-9)

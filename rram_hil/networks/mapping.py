@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping as Table
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
@@ -23,6 +23,7 @@ from rram_hil.array import Block as Rectangle
 from rram_hil.array import Cells, Geometry, WriteWords
 from rram_hil.array.coded_read import PILOTS, code_order
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.networks.fault_mapping import Number, Order, Window, permuted, swapped
 from rram_hil.networks.network import Float32, finite_tensor
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.validation import (
@@ -38,6 +39,8 @@ Missing = Literal["target", "zero", "refuse"]
 """What stands in for a reading that is not a number: the cell's target, no conductance, or a
 `DataError`.
 """
+Faults = Literal["none", "partner", "flip", "permute"]
+"""What is done about cells known to be stuck; see `MappingOptions`."""
 
 
 class MappingOptions(StrictModel):
@@ -50,7 +53,8 @@ class MappingOptions(StrictModel):
     `g_max_s` - `g_min_s`. `tiles`: the tiles that may be used, all of them by default. `faults`
     says what is done about cells known to be stuck: "none"; "partner" gives the other cell of the
     pair the conductance that makes the best difference; "flip" also swaps the parts of plus and
-    minus cell for whole columns of a block where that lowers the error.
+    minus cell for whole columns of a block where that lowers the error; "permute" also puts the
+    inputs of a block on other rows of it, and its outputs on other pairs of columns.
 
     The default window lies within the high state (about 100 kohm) and a SET at moderate gate (about
     134 uS) of the RADAR chips.
@@ -64,7 +68,7 @@ class MappingOptions(StrictModel):
     rms: Positive = 2.0
     clips: dict[str, Positive] = Field(default_factory=dict)
     tiles: list[Annotated[int, Field(ge=0)]] | None = None
-    faults: Literal["none", "partner", "flip"] = "none"
+    faults: Faults = "none"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -82,8 +86,8 @@ class Block:
     """A rectangle of one tile that holds a rectangle of one layer's (out, in) matrix.
 
     Rows `row` .. hold inputs `input_start` .. of `inputs`; columns `column` .. hold `outputs` pairs
-    from `output_start` on. `signs` is 1 or, where plus and minus cell are swapped, -1 for each
-    output.
+    from `output_start` on. `order` says which input is on which of the rows, which output on which
+    of the pairs, and for which outputs plus and minus cell are swapped.
     """
 
     tile: int
@@ -93,7 +97,12 @@ class Block:
     inputs: int
     output_start: int
     outputs: int
-    signs: NDArray[np.int8]
+    order: Order
+
+    @property
+    def signs(self) -> NDArray[np.int8]:
+        """For each output 1 or, where plus and minus cell are swapped, -1."""
+        return self.order.signs
 
     @property
     def input_slice(self) -> slice:
@@ -113,6 +122,22 @@ class Block:
             slice(self.row, self.row + self.inputs),
             slice(self.column, self.column + 2 * self.outputs),
         )
+
+    def driven(self, inputs: NDArray[Number]) -> NDArray[Number]:
+        """What the block's rows get of the layer's `inputs`, (inputs, ...) to (rows, ...)."""
+        own = inputs[self.input_slice]
+        return own if self.order.rows_as_they_come else own[self.order.inputs]
+
+    def pairs_of(self, start: int, stop: int) -> tuple[int, int, slice | IntArray]:
+        """Where the layer's outputs `start` to `stop`, which are the block's, are: the first of the
+        run of pairs that holds them all, how many pairs that has, and where each output is in it.
+        """
+        own = slice(start - self.output_start, stop - self.output_start)
+        if self.order.pairs_as_they_come:
+            return own.start, stop - start, slice(None)
+        at = self.order.pairs[own]
+        first = int(at.min())
+        return first, int(at.max()) + 1 - first, at - first
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,8 +332,9 @@ class Mapping:
             matrix = np.empty((layer.outputs, layer.inputs), dtype=np.float32)
             for block in layer.blocks:
                 part = filled[block.place]
-                difference = (part[:, 0::2] - part[:, 1::2]) * (block.signs * layer.weight_per_s)
-                matrix[block.output_slice, block.input_slice] = difference.T
+                difference = block.order.taken(part[:, 0::2] - part[:, 1::2])
+                held = difference * (block.signs * layer.weight_per_s)
+                matrix[block.output_slice, block.input_slice] = held.T
             if words is not None and layer.name in words:
                 own = words[layer.name]
                 matrix.reshape(-1)[own.indices] += (own.values * own.step).astype(np.float32)
@@ -330,16 +356,37 @@ class Mapping:
         first = np.empty((layer.outputs, layer.inputs), dtype=np.int64)
         second = np.empty_like(first)
         for block in layer.blocks:
-            part = index[block.place]
-            first[block.output_slice, block.input_slice] = part[:, 0::2].T
-            second[block.output_slice, block.input_slice] = part[:, 1::2].T
+            part, order = index[block.place], block.order
+            first[block.output_slice, block.input_slice] = order.taken(part[:, 0::2]).T
+            second[block.output_slice, block.input_slice] = order.taken(part[:, 1::2]).T
         return first, second
+
+    @property
+    def order_bits(self) -> int:
+        """Bits of digital memory that say where the inputs and outputs of the blocks are, and which
+        pairs are swapped; none for what is as it comes.
+        """
+        return sum(block.order.bits for layer in self.layers for block in layer.blocks)
+
+    def weight_map(self) -> IntArray:
+        """Which weight each cell is of, shape `geometry.shape`: 1 + its flat index in (out, in) for
+        a plus cell, less than 0 for a minus cell, 0 for a cell that is not in use.
+        """
+        held = np.zeros(self.geometry.shape, dtype=np.int64)
+        for layer in self.layers:
+            number = 1 + np.arange(layer.outputs * layer.inputs).reshape(layer.outputs, -1)
+            for block in layer.blocks:
+                own = number[block.output_slice, block.input_slice].T * block.signs
+                lying = block.order.placed(own)
+                held[block.place] = np.stack([lying, -lying], axis=-1).reshape(len(lying), -1)
+        return held
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Everything as arrays for a run file: one a column of the layer and block tables, and the
         two maps.
         """
         blocks = [(k, block) for k, layer in enumerate(self.layers) for block in layer.blocks]
+        none = np.zeros(0, dtype=np.int64)
         shapes = np.zeros((len(self.layers), 4), dtype=np.int64)
         for k, layer in enumerate(self.layers):
             shapes[k, : len(layer.shape)] = layer.shape
@@ -355,6 +402,8 @@ class Mapping:
             "block_layer": np.array([k for k, _ in blocks], dtype=np.int64),
             **{f"block_{field}": column for field, column in columns.items()},
             "signs": np.concatenate([np.zeros(0, dtype=np.int8), *(b.signs for _, b in blocks)]),
+            "rows": np.concatenate([none, *(b.order.rows for _, b in blocks)]),
+            "pairs": np.concatenate([none, *(b.order.pairs for _, b in blocks)]),
             "target_s": self.target_map_s,
             "stuck": self.stuck_map.astype(np.uint8),
         }
@@ -385,14 +434,10 @@ class Mapping:
         table = {
             field: np.asarray(arrays[f"block_{field}"], dtype=np.int64) for field in _BLOCK_FIELDS
         }
-        ends = np.cumsum(table["outputs"])
-        signs = np.asarray(arrays["signs"], dtype=np.int8)
+        orders = _orders(table["inputs"], table["outputs"], arrays)
         blocks = [
-            Block(
-                **{f: int(table[f][b]) for f in _BLOCK_FIELDS},
-                signs=signs[end - int(table["outputs"][b]) : end],
-            )
-            for b, end in enumerate(ends)
+            Block(**{f: int(table[f][b]) for f in _BLOCK_FIELDS}, order=order)
+            for b, order in enumerate(orders)
         ]
         owner = np.asarray(arrays["block_layer"], dtype=np.int64)
         scales = np.asarray(arrays["layer_weight_per_s"], dtype=np.float64)
@@ -413,7 +458,26 @@ class Mapping:
         return cls(geometry, layers, target, np.array(arrays["stuck"], dtype=np.bool_))
 
 
+def _orders(
+    inputs: IntArray, outputs: IntArray, arrays: Table[str, NDArray[np.generic]]
+) -> list[Order]:
+    """The order of each block; arrays from before there were orders have only signs."""
+    signs = np.split(np.asarray(arrays["signs"], dtype=np.int8), np.cumsum(outputs)[:-1])
+    found = [
+        replace(Order.plain(rows, pairs), signs=sign)
+        for rows, pairs, sign in zip(inputs, outputs, signs, strict=False)
+    ]
+    if "rows" in arrays and "pairs" in arrays:
+        rows = np.split(np.asarray(arrays["rows"], dtype=np.int64), np.cumsum(inputs)[:-1])
+        pairs = np.split(np.asarray(arrays["pairs"], dtype=np.int64), np.cumsum(outputs)[:-1])
+        found = [Order(r, p, one.signs) for r, p, one in zip(rows, pairs, found, strict=False)]
+    return found
+
+
 _BLOCK_FIELDS = ("tile", "row", "column", "input_start", "inputs", "output_start", "outputs")
+
+
+_ORDERS = {"flip": swapped, "permute": permuted}
 
 
 @dataclass(frozen=True)
@@ -479,6 +543,7 @@ def map_network(
         )
     if options.faults == "none":
         stuck = np.full(geometry.shape, np.nan)
+    window = Window(options.g_min_s, options.g_max_s, options.levels)
     target = np.full(geometry.shape, np.nan)
     layers = []
     for k, (name, matrix) in enumerate(zip(tensors, matrices, strict=True)):
@@ -496,12 +561,14 @@ def map_network(
                 piece.inputs,
                 piece.output_start,
                 piece.outputs,
-                np.ones(piece.outputs, dtype=np.int8),
+                Order.plain(piece.inputs, piece.outputs),
             )
             part = matrix[block.output_slice, block.input_slice].T.astype(np.float64)
-            difference = np.clip(part, -clip, clip) / per_s
-            target[block.place], signs = _targets(difference, stuck[block.place], options)
-            block.signs[:] = signs
+            difference, own = np.clip(part, -clip, clip) / per_s, stuck[block.place]
+            if options.faults in _ORDERS:
+                order = _ORDERS[options.faults](difference, own, window)
+                block = replace(block, order=order)
+            target[block.place] = block.order.cells(difference, own, window)
             blocks.append(block)
         layers.append(LayerMap(name, tensors[name].shape, per_s, clip, tuple(blocks)))
     return Mapping(geometry, tuple(layers), target, np.isfinite(stuck) & np.isfinite(target))
@@ -525,50 +592,6 @@ def _clip(name: str, matrix: Float32, options: MappingOptions) -> float:
         clip = largest
     # A layer of zeros, or one whose percentile is zero, still needs a scale.
     return clip or largest or 1.0
-
-
-def _round(conductance_s: FloatArray, options: MappingOptions) -> FloatArray:
-    """The nearest conductance that a cell may be given."""
-    inside = np.clip(conductance_s, options.g_min_s, options.g_max_s)
-    if options.levels == 0:
-        return inside
-    step = (options.g_max_s - options.g_min_s) / (options.levels - 1)
-    rounded: FloatArray = options.g_min_s + np.rint((inside - options.g_min_s) / step) * step
-    return rounded
-
-
-def _targets(
-    difference_s: FloatArray, stuck_s: FloatArray, options: MappingOptions
-) -> tuple[FloatArray, NDArray[np.int8]]:
-    """Targets (inputs, 2 x outputs) for wanted differences (inputs, outputs), and the sign chosen
-    for each output.
-    """
-
-    def pairs(wanted: FloatArray) -> FloatArray:
-        cells = np.empty(stuck_s.shape)
-        cells[:, 0::2] = _round(options.g_min_s + np.maximum(wanted, 0), options)
-        cells[:, 1::2] = _round(options.g_min_s + np.maximum(-wanted, 0), options)
-        first, second = stuck_s[:, 0::2], stuck_s[:, 1::2]
-        cells[:, 1::2] = np.where(
-            np.isfinite(first), _round(first - wanted, options), cells[:, 1::2]
-        )
-        cells[:, 0::2] = np.where(
-            np.isfinite(second), _round(second + wanted, options), cells[:, 0::2]
-        )
-        return np.where(np.isfinite(stuck_s), stuck_s, cells)
-
-    def error(cells: FloatArray, wanted: FloatArray) -> FloatArray:
-        total: FloatArray = np.sum((cells[:, 0::2] - cells[:, 1::2] - wanted) ** 2, axis=0)
-        return total
-
-    signs = np.ones(difference_s.shape[1], dtype=np.int8)
-    plain = pairs(difference_s)
-    if options.faults != "flip" or not np.isfinite(stuck_s).any():
-        return plain, signs
-    swapped = pairs(-difference_s)
-    better = error(swapped, -difference_s) < error(plain, difference_s)
-    signs[better] = -1
-    return np.where(np.repeat(better, 2), swapped, plain), signs
 
 
 def _place(

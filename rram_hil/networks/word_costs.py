@@ -1,9 +1,9 @@
 """What compensation keeps in digital memory, counted the same way everywhere.
 
 A limit in per cent is words plus trained digital parameters (biases and the like) over the weights
-of the network. Bits are the words' own and what says where they sit. The share of
-multiply-accumulates is what the words do beside the array: a word of a convolution works at every
-place of its images.
+of the network. Bits are the words' own and what says where they sit, and where the mapping put
+inputs and outputs elsewhere than in a row. The share of multiply-accumulates is what the words do
+beside the array: a word of a convolution works at every place of its images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from rram_hil.units import Unit
 @dataclass(frozen=True)
 class WordCosts:
     """Words, digital parameters that were trained with them, and their fraction of all weights;
-    bits of both with the words' places; share of the multiply-accumulates that the words take.
+    bits of both with the words' places and the mapping's order; share of the multiply-accumulates
+    that the words take.
     """
 
     words: int
@@ -41,9 +42,11 @@ def word_costs(
     bits: int,
     *,
     seeded: bool,
+    order_bits: int = 0,
 ) -> WordCosts:
     """Count the words of a network of which one image has `image_shape`. `seeded`: their places
     follow from a seed and take no bits; nor do those of a layer that has a word for every weight.
+    `order_bits` are the mapping's.
     """
     sizes = {name: math.prod(shape) for name, shape in network.matrices.items()}
     uses = multiplies(network, np.zeros((1, *image_shape), dtype=np.float32))
@@ -60,7 +63,7 @@ def word_costs(
         total,
         digital,
         (total + digital) / weights,
-        (total + digital) * bits + index,
+        (total + digital) * bits + index + order_bits,
         taken / whole,
     )
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from rram_hil.errors import ConfigError
+from rram_hil.networks.mapping import Faults
 from rram_hil.plugins import load_class
 from rram_hil.studies.devices import Device
 from rram_hil.studies.models import Model
@@ -25,10 +26,13 @@ Teaching = Literal["teacher", "variation-aware", "distilled"]
 """The network that is programmed: the teacher itself; trained with the device's errors; or taught
 by the teacher as well.
 """
-Faults = Literal["none", "partner", "flip"]
 STUDENT, TEACHER, TRAIN = "student.safetensors", "teacher.safetensors", "train.npz"
 """Files that steps may name: the networks of `Arm.networks`, and images to train words on."""
 TAG = "network"
+_LEFT_PERMUTED = 1 / 6
+"""Of the squared error that stuck cells cause beside a healthy partner, what a permuted mapping
+leaves (docs/networks.md): as so many fewer stuck cells would.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,30 @@ class Case:
         return self.model.teacher
 
     def student(
-        self, teaching: Teaching, *, fault_aware: bool = False, words: Places | None = None
+        self,
+        teaching: Teaching,
+        *,
+        faults: Faults = "none",
+        words: Places | None = None,
+        sigma_share: float = 1.0,
     ) -> Training:
-        """A network for this device, which begins as the teacher."""
+        """A network for this device, which begins as the teacher, and knows what the mapping does
+        about stuck cells; `sigma_share` of the device's sigma is what it learns with.
+        """
         if teaching == "teacher":
             return self.teacher
+        noise = self.device.noise
+        left = _LEFT_PERMUTED if faults == "permute" else 1.0
         known = {
             "teacher": self.teacher if teaching == "distilled" else None,
-            "noise": self.device.noise,
-            "fault_aware": fault_aware,
+            "noise": noise.model_copy(
+                update={
+                    "sigma": sigma_share * noise.sigma,
+                    "stuck_low_resistance": left * noise.stuck_low_resistance,
+                    "stuck_high_resistance": left * noise.stuck_high_resistance,
+                }
+            ),
+            "fault_aware": faults != "none",
             "words": words,
         }
         taught = self.teacher
@@ -166,7 +185,7 @@ class StudentArm(Arm):
 
     def networks(self, case: Case) -> Mapping[str, Training]:
         """The student and its teacher."""
-        student = case.student(self.teaching, fault_aware=self.faults != "none")
+        student = case.student(self.teaching, faults=self.faults)
         return {"student": student, "teacher": case.teacher}
 
 

@@ -361,10 +361,13 @@ def _packed(folder: Path, names: tuple[str, ...]) -> bytes:
 def _arm_record(run: RunFile, title: str, host_s: float) -> ArmRecord:
     found = run.result(RESULT, "predictions").values == run.result(RESULT, "labels").values
     right = np.asarray(found, dtype=np.bool_)
-    kept = [step for step, name in run.result_names if name == "on_chip_words"]
+
+    def last(name: str) -> float:
+        steps = [step for step, saved in run.result_names if saved == name]
+        return float(run.result(steps[-1], name).values) if steps else 0.0
 
     def saved(name: str) -> float:
-        return float(run.result(kept[-1], f"on_chip_{name}").values) if kept else 0.0
+        return last(f"on_chip_{name}")
 
     return ArmRecord(
         title=title,
@@ -375,7 +378,8 @@ def _arm_record(run: RunFile, title: str, host_s: float) -> ArmRecord:
         words=int(saved("words")),
         digital=int(saved("digital")),
         fraction=saved("fraction"),
-        bits=int(saved("bits")),
+        # Words' bits have those of the mapping's order among them.
+        bits=int(saved("bits") or last("order_bits")),
         mac_share=saved("mac_share"),
     )
 

@@ -35,18 +35,29 @@ ARMS: tuple[dict[str, Any], ...] = (
     },
     {"name": "fault-aware", "arm": "fault-aware"},
     {"name": "fault-aware (flip)", "arm": "fault-aware", "faults": "flip"},
-    *_several(
-        {
-            "name": "KD + RSA (faults and places known)",
-            "arm": "random-words",
-            "teaching": "distilled",
-            "places_known": True,
-            "scales": True,
-            "faults": "partner",
-        },
-        8,
+    {"name": "fault-aware (permuted)", "arm": "fault-aware", "faults": "permute"},
+    *(
+        row
+        for known, faults in (("faults and places known", "partner"), ("permuted", "permute"))
+        for row in _several(
+            {
+                "name": f"KD + RSA ({known})",
+                "arm": "random-words",
+                "teaching": "distilled",
+                "places_known": True,
+                "scales": True,
+                "faults": faults,
+            },
+            8,
+        )
     ),
     *_several({"name": "chosen words", "arm": "chosen-words"}, 4, 8, mac_share=0.5),
+    *_several(
+        {"name": "chosen words (permuted)", "arm": "chosen-words", "faults": "permute"},
+        4,
+        8,
+        mac_share=0.5,
+    ),
     {"name": "small layers", "arm": "small-layers"},
     {"name": "small layers (places known)", "arm": "small-layers", "places_known": True},
     {"name": "recalibration", "arm": "recalibration"},

@@ -47,7 +47,9 @@ COSTS: dict[str, Figure] = {
     "words": Figure("on-chip words", "1", lambda c: c.arm.words),
     "digital": Figure("digital parameters trained with the words", "1", lambda c: c.arm.digital),
     "fraction": Figure("words and digital over weights", "1", lambda c: c.arm.fraction),
-    "bits": Figure("bits of words, digital parameters and places", "bit", lambda c: c.arm.bits),
+    "bits": Figure(
+        "bits of words, digital parameters, places and order", "bit", lambda c: c.arm.bits
+    ),
     "mac_share": Figure(
         "share of the multiply-accumulates that words do", "1", lambda c: c.arm.mac_share
     ),

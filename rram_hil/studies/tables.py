@@ -18,8 +18,9 @@ NOTE = (
     " (weights as trained, or clipped as they are mapped where that is better) on the same images,"
     " in points, with the standard error of the paired difference over the images. Words are"
     " on-chip words and the digital parameters trained with them, over the weights; MAC is the"
-    " words' share of the multiply-accumulates. Pulses, reads, vectors and bench time are those"
-    " after forming, without the inference of the test images; means of the chips."
+    " words' share of the multiply-accumulates; bits are those of words and their places, and of a"
+    " mapping's order. Pulses, reads, vectors and bench time are those after forming, without the"
+    " inference of the test images; means of the chips."
 )
 
 
@@ -35,16 +36,19 @@ def reached(row: Row) -> tuple[str, ...]:
 
 
 def spent(row: Row) -> tuple[str, ...]:
-    """What an arm costs, as `SPENT` shows it; empty where it keeps no words, or needs no chip."""
+    """What an arm costs, as `SPENT` shows it; empty where it keeps no words or bits, or needs no
+    chip.
+    """
     means = {name: row.mean(name) for name in COSTS}
-    kept = (
-        per_cent(means["fraction"]),
-        number(round(means["bits"])),
-        per_cent(means["mac_share"]),
+    bits = number(round(means["bits"])) if means["bits"] else ""
+    fraction, mac_share = (
+        per_cent(means[name]) if means["fraction"] else "" for name in ("fraction", "mac_share")
     )
     counts = (number(round(means[name])) for name in ("pulses", "reads", "vectors"))
     return (
-        *(kept if means["fraction"] else ("",) * 3),
+        fraction,
+        bits,
+        mac_share,
         *((*counts, duration(means["bench_s"])) if means["bench_s"] else ("",) * 4),
     )
 

@@ -66,11 +66,16 @@ calibration = "train.npz"
 
 
 def run(
-    folder: Path, recipe: str, *, offset: float = 0.0, tiles: int = 1
+    folder: Path,
+    recipe: str,
+    *,
+    offset: float = 0.0,
+    tiles: int = 1,
+    programmed: str = PROGRAMMED,
 ) -> tuple[RunOutcome, Path]:
     """Program the network, then do `recipe`; column amplifiers are off by `offset` full scales."""
     path = folder / f"run-{len(list(folder.glob('run-*.h5')))}.h5"
-    (path.with_suffix(".toml")).write_text(PROGRAMMED + recipe)
+    (path.with_suffix(".toml")).write_text(programmed + recipe)
     tables = tomllib.loads(BENCH)
     tables["chip"] |= {"id": path.stem, "tiles": tiles}
     tables["simulation"]["errors"] = {"column_offset": [offset, 0.0] * 64} if offset else {}

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shuffled import shuffled
 
 from rram_hil.array import Cells, Geometry
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.networks.fault_mapping import Order
 from rram_hil.networks.mapping import (
     LayerWords,
     Mapping,
@@ -59,12 +61,20 @@ def test_array_at_its_targets_holds_the_clipped_quantised_weights(
         np.testing.assert_allclose(held[layer.name], wanted, atol=2e-6 * layer.clip)
 
 
+def stuck_cells(geometry: Geometry, seed: int, low: float = 0.0175, high: float = 0.0904):
+    """Conductances of cells stuck at low and high resistance, NaN elsewhere."""
+    rng = np.random.default_rng(seed)
+    draw, spread = rng.random(geometry.shape), rng.normal(1, 0.1, geometry.shape)
+    return np.where(draw < low, G_MAX * spread, np.where(draw > 1 - high, G_MIN / 2, np.nan))
+
+
 @settings(deadline=None, max_examples=60)
-@given(networks, tile_sizes, st.integers(0, 99))
-def test_every_cell_belongs_to_one_weight_and_lies_on_the_chip(shapes, tile, seed) -> None:
+@given(networks, tile_sizes, st.integers(0, 99), st.sampled_from(["none", "permute"]))
+def test_every_cell_belongs_to_one_weight_and_lies_on_the_chip(shapes, tile, seed, faults) -> None:
     weights = random_weights(seed, shapes)
     geometry = Geometry(200, *tile)
-    mapping = map_network(weights, geometry)
+    stuck = np.clip(stuck_cells(geometry, seed), G_MIN, G_MAX)
+    mapping = map_network(weights, geometry, MappingOptions(faults=faults), stuck)
     pairs = [index.ravel() for name in weights for index in mapping.pair_index(name)]
     index = np.concatenate(pairs)
     assert index.size == 2 * sum(w.size for w in weights.values())
@@ -88,12 +98,12 @@ def test_splitting_into_blocks_does_not_change_the_weights(shapes, tile, seed) -
 
 
 @settings(deadline=None, max_examples=30)
-@given(networks, tile_sizes, st.integers(0, 99))
-def test_arrays_bring_the_same_mapping_back(shapes, tile, seed) -> None:
+@given(networks, tile_sizes, st.integers(0, 99), st.sampled_from(["flip", "permute"]))
+def test_arrays_bring_the_same_mapping_back(shapes, tile, seed, faults) -> None:
     geometry = Geometry(200, *tile)
     stuck = np.where(np.random.default_rng(seed).random(geometry.shape) < 0.1, G_MAX, np.nan)
     mapping = map_network(
-        random_weights(seed, shapes), geometry, MappingOptions(faults="flip"), stuck
+        random_weights(seed, shapes), geometry, MappingOptions(faults=faults), stuck
     )
     back = Mapping.from_arrays(geometry, mapping.to_arrays())
     for name, array in mapping.to_arrays().items():
@@ -101,6 +111,22 @@ def test_arrays_bring_the_same_mapping_back(shapes, tile, seed) -> None:
     np.testing.assert_array_equal(mapping.stuck_map, back.stuck_map)
     for name, held in mapping.target_weights().items():
         np.testing.assert_array_equal(held, back.target_weights()[name])
+
+
+def test_arrays_from_before_there_were_orders_are_as_they_come() -> None:
+    geometry = Geometry(1, 16, 20)
+    mapping = map_network(
+        random_weights(3, [(8, 12)]),
+        geometry,
+        MappingOptions(faults="flip"),
+        stuck_cells(geometry, 3, low=0.1),
+    )
+    arrays = {k: v for k, v in mapping.to_arrays().items() if k not in ("rows", "pairs")}
+    back = Mapping.from_arrays(geometry, arrays)
+    assert np.any(back.layers[0].blocks[0].signs < 0)
+    np.testing.assert_array_equal(
+        back.target_weights()["layer0"], mapping.target_weights()["layer0"]
+    )
 
 
 def test_a_bare_map_of_targets_goes_into_arrays_and_back() -> None:
@@ -153,13 +179,11 @@ def test_gaps_in_a_measured_map_are_filled_as_asked_and_counted() -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 9999), st.sampled_from([0, 8]))
 def test_knowing_stuck_cells_lowers_the_error_of_the_weights(seed, levels) -> None:
-    rng = np.random.default_rng(seed)
     weights = random_weights(seed, [(12, 40), (6, 3, 3, 3)])
     geometry = Geometry(2, 64, 32)
-    draw = rng.random(geometry.shape)
-    stuck = np.where(draw < 0.0175, G_MAX, np.where(draw > 1 - 0.0904, G_MIN / 2, np.nan))
+    stuck = stuck_cells(geometry, seed)
     errors = []
-    for faults in ("none", "partner", "flip"):
+    for faults in ("none", "partner", "flip", "permute"):
         mapping = map_network(
             weights, geometry, MappingOptions(levels=levels, faults=faults), stuck
         )
@@ -168,6 +192,83 @@ def test_knowing_stuck_cells_lowers_the_error_of_the_weights(seed, levels) -> No
         errors.append(sum(float(np.sum((held[n] - w) ** 2)) for n, w in weights.items()))
     assert errors[1] < errors[0]
     assert errors[2] <= errors[1] * (1 + 1e-9)
+    assert errors[3] < 0.5 * errors[2]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    networks,
+    tile_sizes,
+    st.sampled_from([0, 2, 8]),
+    st.floats(0, 0.6),
+    st.floats(0, 0.4),
+    st.integers(0, 99),
+)
+def test_an_order_is_never_worse_than_that_of_the_weights(
+    shapes, tile, levels, low, high, seed
+) -> None:
+    weights, geometry = random_weights(seed, shapes), Geometry(200, *tile)
+    stuck = stuck_cells(geometry, seed, low, high)
+    by_layer = []
+    for faults in ("partner", "flip", "permute"):
+        mapping = map_network(
+            weights, geometry, MappingOptions(levels=levels, faults=faults), stuck
+        )
+        held = mapping.target_weights()
+        by_layer.append([float(np.sum((held[n] - w) ** 2)) for n, w in weights.items()])
+        again = map_network(weights, geometry, MappingOptions(levels=levels, faults=faults), stuck)
+        np.testing.assert_array_equal(again.target_map_s, mapping.target_map_s)
+        assert all(
+            set(block.order.rows) == set(range(block.inputs))
+            and set(block.order.pairs) == set(range(block.outputs))
+            for layer in mapping.layers
+            for block in layer.blocks
+        )
+    partner, flip, permute = np.array(by_layer)
+    assert np.all(permute <= flip * (1 + 1e-4) + 1e-9)
+    assert np.all(permute <= partner * (1 + 1e-4) + 1e-9)
+
+
+@settings(deadline=None, max_examples=30)
+@given(networks, tile_sizes, st.integers(0, 99))
+def test_the_order_of_sound_cells_changes_no_weight(shapes, tile, seed) -> None:
+    plain = map_network(random_weights(seed, shapes), Geometry(200, *tile))
+    other = shuffled(plain, seed)
+    for name, held in other.target_weights().items():
+        np.testing.assert_array_equal(held, plain.target_weights()[name])
+
+
+def test_without_stuck_cells_nothing_is_moved() -> None:
+    weights, geometry = random_weights(1, [(12, 40)]), Geometry(1, 64, 32)
+    nowhere = np.full(geometry.shape, np.nan)
+    moved = map_network(weights, geometry, MappingOptions(faults="permute"), nowhere)
+    assert moved.order_bits == 0
+    np.testing.assert_array_equal(moved.target_map_s, map_network(weights, geometry).target_map_s)
+
+
+def test_the_map_of_weights_says_which_weight_a_cell_is_of() -> None:
+    geometry = Geometry(4, 40, 20)
+    weights = random_weights(2, [(14, 50), (5, 2, 3, 3)])
+    mapping = shuffled(map_network(weights, geometry), 4)
+    held = mapping.weight_map()
+    np.testing.assert_array_equal(held != 0, np.isfinite(mapping.target_map_s))
+    for layer in mapping.layers:
+        found = np.zeros(layer.outputs * layer.inputs)
+        for block in layer.blocks:
+            which, cells = held[block.place], mapping.target_map_s[block.place]
+            np.add.at(found, np.abs(which) - 1, np.sign(which) * cells)
+        wanted = weights[layer.name].ravel()
+        np.testing.assert_allclose(found * layer.weight_per_s, wanted, atol=1e-5)
+
+
+def test_an_order_costs_the_bits_of_its_lists() -> None:
+    plain = Order.plain(5, 3)
+    assert plain.bits == 0
+    rows, pairs = np.array([1, 0, 2, 3, 4]), np.array([2, 1, 0])
+    signs = np.array([1, -1, 1], dtype=np.int8)
+    assert Order(rows, plain.pairs, plain.signs).bits == 5 * 3
+    assert Order(plain.rows, pairs, plain.signs).bits == 3 * 2
+    assert Order(rows, pairs, signs).bits == 5 * 3 + 3 * 2 + 3
 
 
 def test_stuck_cells_are_not_to_be_programmed_and_keep_their_conductance_as_target() -> None:

@@ -195,3 +195,31 @@ def test_words_are_counted_with_what_is_trained_beside_them() -> None:
     whole = sum(int(np.prod(layer.weight_shape)) * uses[layer.name] for layer in network.weighted)
     assert seeded.mac_share == 100 * uses[names[0]] / whole
     assert uses[names[0]] == 28 * 28
+
+
+def test_a_permuted_network_is_programmed_read_compensated_and_inferred(trained: Path) -> None:
+    recipe = infer("before") + adapt("adapt", choice='"importance"') + infer("after")
+    permuted = PROGRAMMED.replace('faults = "partner"', 'faults = "permute"')
+    outcome, path = run(trained, recipe, programmed=permuted)
+    before, after = accuracies(path, "before", "after")
+    assert after > max(before, 0.8)
+    on = outcome.shared["network"]
+    assert isinstance(on, Programmed)
+    assert on.map_s is not None
+    order_bits = on.mapping.order_bits
+    assert order_bits > 500
+    words = dict(on.words or {})
+    counted = word_costs(on.topology(), words, (1, 8, 8), 8, seeded=False)
+    with read_run(path) as file:
+        assert int(file.result("one-shot", "order_bits").values) == order_bits
+        assert int(file.result("adapt", "on_chip_bits").values) == counted.bits + order_bits
+        held = file.map("weight").values[-1]
+        read = file.map("conductance").values[-1]
+    assert on.mapping.names == set(words)
+    for layer in on.mapping.layers:
+        found = np.zeros(layer.outputs * layer.inputs)
+        for block in layer.blocks:
+            which = held[block.place]
+            np.add.at(found, np.abs(which) - 1, np.sign(which) * np.nan_to_num(read[block.place]))
+        wanted = on.mapping.effective_weights(read, "zero")[layer.name].ravel()
+        np.testing.assert_allclose(found * layer.weight_per_s, wanted, atol=1e-4)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shuffled import shuffled
 from small_bench import AIMED_PULSES, WHOLE, bench_toml
 
 from rram_hil.array import Apply, ApplyResult, Geometry, Limits, Multiply, Status, read_step
@@ -59,8 +60,10 @@ def step(**changes: Any) -> GradientProgramming:
     return GradientProgramming.model_validate(PULSES | {"vectors": 2048} | changes)
 
 
-def programmed(seed: int, stuck: float = 0.0) -> Programmed:
-    """Three blocks of random weights, some of their cells unresponsive and unknown to the map."""
+def programmed(seed: int, stuck: float = 0.0, order: int | None = None) -> Programmed:
+    """Three blocks of random weights, some of their cells unresponsive and unknown to the map; in
+    an order by chance where one is asked for.
+    """
     rng = np.random.default_rng(seed)
     weights = {"a": rng.normal(size=(12, 20)), "b": rng.normal(size=(4, 8))}
     options = MappingOptions(g_min_s=10e-6, g_max_s=100e-6)
@@ -68,6 +71,8 @@ def programmed(seed: int, stuck: float = 0.0) -> Programmed:
         {name: w.astype(np.float32) for name, w in weights.items()},
         CHIP, options, np.full(CHIP.shape, np.nan),
     )  # fmt: skip
+    if order is not None:
+        mapping = shuffled(mapping, order)
     return Programmed(mapping, rng.random(CHIP.shape) >= stuck)
 
 
@@ -144,8 +149,9 @@ def off(on: Programmed, by: float, seed: int = 0) -> np.ndarray:
     return target * np.exp(by * rng.normal(size=CHIP.shape))
 
 
-def test_the_products_come_to_what_they_should_be() -> None:
-    on = programmed(1)
+@pytest.mark.parametrize("order", [None, 5])
+def test_the_products_come_to_what_they_should_be(order: int | None) -> None:
+    on = programmed(1, order=order)
     array = Array(on, off(on, 0.3), 0.05)
     before = products_lack(on.mapping, array.g)
     summary, saved = follow(step(), on, array)

@@ -22,7 +22,7 @@ from rram_hil.studies.results import Row, collect
 from rram_hil.studies.results_file import write_results
 from rram_hil.studies.store import Store
 from rram_hil.studies.study_file import parse_study
-from rram_hil.studies.tables import markdown, rows_of
+from rram_hil.studies.tables import markdown, rows_of, spent
 from rram_hil.studies.words_needed import Series, series_of
 
 FLOAT = [True, True, True, True, False]
@@ -93,6 +93,18 @@ def test_the_table_shows_what_is_done(planned: Planned, store: Store) -> None:
         *("5.00 %", "80", "4.00 %", "150", "0", "10", "250 ms"),
     ]
     assert "hfo2" not in text
+
+
+def test_bits_of_an_order_are_shown_where_there_are_no_words(
+    planned: Planned, store: Store
+) -> None:
+    right = Right.of(np.array(FLOAT))
+    record = ArmRecord(title="a", host_s=2.0, accuracy=0.8, right=right, bits=700)
+    store.keep(planned.table["hfo2", "RSA", 1], Done(record))
+    results = collect(planned, store)
+    row = results.row("hfo2", "RSA")
+    assert row is not None
+    assert spent(row)[:3] == ("", "700", "")
 
 
 def test_xarray_opens_the_results_with_named_dimensions(

@@ -136,6 +136,7 @@ def test_the_short_study_of_the_paper_has_all_of_its_rows(
     assert len(mean) == len(ARMS)
     assert mean["one-shot"] < mean["KD"] < mean["KD + RSA"] < mean["float"]
     assert mean["one-shot"] < mean["variation-aware"]
-    assert mean["KD"] < mean["fault-aware"]
+    assert mean["KD"] < mean["fault-aware"] < mean["fault-aware (permuted)"]
+    assert rows["fault-aware"][7] == "" != rows["fault-aware (permuted)"][7]
     assert rows["RSA"][6] == "5.00 %"
     assert rows["float"][9] == ""

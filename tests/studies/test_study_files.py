@@ -180,8 +180,12 @@ def test_trainings_differ_by_what_they_know() -> None:
     assert distilled.teacher == case.teacher
     assert aware.noise == distilled.noise == case.device.noise == Noise()
     places = Places(fraction=0.1)
-    known = case.student("distilled", fault_aware=True, words=places)
+    known = case.student("distilled", faults="partner", words=places)
     assert (known.fault_aware, known.words) == (True, places)
+    permuted = case.student("distilled", faults="permute", sigma_share=0.5)
+    assert permuted.noise is not None
+    assert permuted.noise.sigma == pytest.approx(0.05)
+    assert permuted.noise.stuck_high_resistance == pytest.approx(0.0904 / 6)
     titles = {training.title for training in (case.teacher, aware, distilled, known)}
     assert len(titles) == 4
 

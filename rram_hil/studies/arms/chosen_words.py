@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from rram_hil.studies.arm import TEACHER, Case, Faults, Step, StudentArm, Teaching
+from rram_hil.networks.mapping import Faults
+from rram_hil.studies.arm import TEACHER, Case, Step, StudentArm, Teaching
+from rram_hil.studies.training import Training
 
 
 class ChosenWords(StudentArm):
@@ -14,9 +17,10 @@ class ChosenWords(StudentArm):
     information times squared error, after Charan et al., DAC 2020, doi
     10.1109/DAC18072.2020.9218605.
 
-    The student knows the chip's stuck cells, as the mapping does. Words do at most `mac_share` of
-    the multiply-accumulates; `scales` are trained beside biases. `fraction` is by default the
-    model's.
+    The student knows the chip's stuck cells, as the mapping does, and is trained with
+    `sigma_share` of the device's sigma: words mend the errors that matter most, and a student that
+    was trained with all of them is the worse for it. Words do at most `mac_share` of the
+    multiply-accumulates; `scales` are trained beside biases. `fraction` is by default the model's.
     """
 
     CHOICE: ClassVar[str] = "importance"
@@ -25,7 +29,13 @@ class ChosenWords(StudentArm):
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     mac_share: Annotated[float, Field(gt=0, le=1)] = 0.35
     scales: bool = True
+    sigma_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     faults: Faults = "partner"
+
+    def networks(self, case: Case) -> Mapping[str, Training]:
+        """The student, and the teacher from which words learn, too."""
+        student = case.student(self.teaching, faults=self.faults, sigma_share=self.sigma_share)
+        return {"student": student, "teacher": case.teacher}
 
     def steps(self, case: Case) -> list[Step]:
         """Programming, then words."""

@@ -38,7 +38,7 @@ class RandomWords(StudentArm):
             if self.places_known
             else None
         )
-        student = case.student(self.teaching, fault_aware=self.faults != "none", words=words)
+        student = case.student(self.teaching, faults=self.faults, words=words)
         return {"student": student, "teacher": case.teacher}
 
     def steps(self, case: Case) -> list[Step]:

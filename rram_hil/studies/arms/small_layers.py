@@ -37,7 +37,9 @@ class SmallLayers(ChosenWords):
             seed=_SEED,
             scales=self.scales,
         )
-        student = case.student(self.teaching, fault_aware=self.faults != "none", words=words)
+        student = case.student(
+            self.teaching, faults=self.faults, words=words, sigma_share=self.sigma_share
+        )
         return {"student": student, "teacher": case.teacher}
 
     def steps(self, case: Case) -> list[Step]:
