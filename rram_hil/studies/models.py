@@ -203,7 +203,7 @@ MODELS: dict[str, Model] = {
                 Training(
                     network="small-vgg",
                     epochs=15,
-                    learning_rate=1e-3,
+                    learning_rate=3e-3,
                     changes=_PICTURE_CHANGES,
                 ),
             ),
