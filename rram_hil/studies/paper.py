@@ -44,6 +44,7 @@ ARMS: tuple[dict[str, Any], ...] = (
         for percent in (4, 8)
     ),
     {"name": "small layers", "arm": "small-layers"},
+    {"name": "low-rank adapters", "arm": "low-rank"},
     {"name": "recalibration", "arm": "recalibration"},
     {"name": "recalibration (faults known)", "arm": "recalibration", "faults": "partner"},
     *(
