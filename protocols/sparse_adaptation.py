@@ -271,37 +271,31 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
                 scales=self.scales,
             )
         else:
-            masks = self._important(network, student, measured, data, places)
+            masks = learning.important_words(
+                student,
+                self._importance(network, measured, data, places),
+                self.fraction,
+                image=image,
+                mac_share=self.mac_share,
+                scales=self.scales,
+            )
         return masks, ranks
 
-    def _important(
-        self,
-        network: Network,
-        student: Module,
-        measured: dict[str, Float32],
-        data: LabelledImages,
-        places: int,
-    ) -> list[NDArray[np.bool_]]:
-        """The weights whose errors would change the loss most."""
+    def _importance(
+        self, network: Network, measured: dict[str, Float32], data: LabelledImages, seed: int
+    ) -> list[NDArray[np.floating]]:
+        """How much the error of each weight would change the loss."""
         from rram_hil import learning
 
         # The array as it is, so that what its errors do together counts too.
         held = network.with_weights({name: measured[name] for name in network.matrices})
         fisher = learning.weight_sensitivities(
-            held.to_torch(), data, "fisher", images=self.importance_images, seed=places
+            held.to_torch(), data, "fisher", images=self.importance_images, seed=seed
         )
-        importance = [
+        return [
             found * np.square(network.weights[name] - measured[name])
             for name, found in zip(network.matrices, fisher, strict=True)
         ]
-        return learning.important_words(
-            student,
-            importance,
-            self.fraction,
-            image=data.images[:1],
-            mac_share=self.mac_share,
-            scales=self.scales,
-        )
 
 
 def _to_arrays(name: str, words: LayerWords) -> Arrays:
