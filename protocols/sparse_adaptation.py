@@ -4,7 +4,8 @@ is written again.
 Mohanty et al., IEDM 2017; Charan et al., JXCDC 2020: a small random fraction of the weights also
 has a word of on-chip memory, whose product is added to the array's. The array is read once, then
 only the words (and the digital biases, which are counted as words) are trained on training data
-through the array as it is.
+through the array as it is. Adapters of low rank (Li et al., arXiv 2411.17367; Wu et al., arXiv
+2502.19747) are trained alike in place of words.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rram_hil.engine.protocol import (
     map_of,
 )
 from rram_hil.errors import ConfigError
+from rram_hil.networks.adapters import Adapter
 from rram_hil.networks.inference import multiply_layer
 from rram_hil.networks.mapping import LayerWords, word_operation
 from rram_hil.networks.network import Float32, Network
@@ -49,10 +51,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdaptationSummary:
-    """On-chip words, the digital parameters (biases and scales) that were trained with them, their
-    fraction of all weights, the bits of both, the words' share of the multiply-accumulates; and
-    what finding them cost: single readings and vectors of the map, images through the network,
-    seconds of the host.
+    """On-chip words (the values of adapters among them), the digital parameters (biases and scales)
+    that were trained with them, their fraction of all weights, the bits of both, the words' share
+    of the multiply-accumulates; and what finding them cost: single readings and vectors of the map,
+    images through the network, seconds of the host.
     """
 
     words: int
@@ -67,7 +69,7 @@ class AdaptationSummary:
     host_s: Seconds
 
 
-Choice = Literal["random", "importance", "layers", "none"]
+Choice = Literal["random", "importance", "layers", "low-rank", "none"]
 
 
 class SparseAdaptation(Protocol[AdaptationSummary]):
@@ -83,10 +85,11 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
 
     `choice` says which weights own a word: "random"; "importance", those whose error in the map
     would change the loss most (Fisher information, over `importance_images`, times squared error;
-    after Charan et al., DAC 2020); "layers", whole layers, the smallest first; or "none", so that
-    the digital parameters alone are trained, whatever `fraction` says. Words do at most `mac_share`
-    of the multiply-accumulates. With `scales` a digital factor for each output is trained besides
-    the biases.
+    after Charan et al., DAC 2020); "layers", whole layers, the smallest first; "low-rank", none:
+    each layer has an adapter beside it, of `rank` or of the largest rank that `fraction` pays for
+    (`learning.low_rank_adapters`); or "none", so that the digital parameters alone are trained,
+    whatever `fraction` says. Words do at most `mac_share` of the multiply-accumulates. With
+    `scales` a digital factor for each output is trained besides the biases.
     """
 
     tag: str = "network"
@@ -94,6 +97,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
     teacher: str | None = None
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     choice: Choice = "random"
+    rank: Annotated[int, Field(ge=1)] | None = None
     mac_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     importance_images: Annotated[int, Field(ge=1)] = 1000
     scales: bool = False
@@ -117,6 +121,8 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
                 f"mac_share: {self.mac_share:g} is below fraction {self.fraction:g}, which is the"
                 " share that random words have"
             )
+        if self.rank is not None and self.choice != "low-rank":
+            raise ValueError(f'rank: choice = "{self.choice}" has no adapters; "low-rank" has')
         return self
 
     def run(self, setting: Setting) -> Plan[AdaptationSummary]:
@@ -148,18 +154,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             "words", lambda do: self._train(programmed, network, setting, do)
         )
         programmed.trained = None
-        programmed.words = words = {
-            name: LayerWords(
-                arrays[f"{name}.indices"],
-                arrays[f"{name}.values"],
-                float(arrays[f"{name}.step"]),
-                arrays[f"{name}.bias_values"],
-                float(arrays[f"{name}.bias_step"]),
-                arrays.get(f"{name}.scale_values", np.zeros(0, dtype=np.int32)),
-                float(arrays.get(f"{name}.scale_step", 0.0)),
-            )
-            for name in network.matrices
-        }
+        programmed.words = words = {name: _from_arrays(name, arrays) for name in network.matrices}
         # The words change what the layers pass on, so inputs and ADC ranges are chosen anew for
         # inference.
         programmed.encoding = None
@@ -179,6 +174,8 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         for name, layer in words.items():
             yield Save(f"words_{name}", layer.values, (f"word_{name}",), attrs={"step": layer.step})
             yield Save(f"word_index_{name}", layer.indices, (f"word_{name}",))
+            if layer.adapter is not None:
+                yield from _save_adapter(name, layer.adapter)
         for name in ("words", "digital", "bits", "fraction", "mac_share"):
             yield Save(f"on_chip_{name}", np.array(getattr(cost, name)), ())
         yield Save("forward_images", arrays["forward_images"], ())
@@ -212,7 +209,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         places = seed if self.word_seed is None else self.word_seed
         images, labels = load_images(setting.folder / self.data)
         data = learning.LabelledImages(images, labels)
-        masks = self._masks(network, student, measured, data, places)
+        masks, ranks = self._places(network, student, measured, data, places)
 
         def array_multiply(layer: int, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
             codes, _ = encoding.encode(names[layer], vectors)
@@ -234,6 +231,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             seed=seed,
             start=self.start,
             scales=self.scales,
+            ranks=ranks,
             array_multiply=array_multiply if self.forward == "array" else None,
             threads=setting.threads,
         )
@@ -242,34 +240,27 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             "host_s": np.array(time.perf_counter() - began),
         }
         for name, layer in zip(names, found.layers, strict=True):
-            arrays[f"{name}.indices"], arrays[f"{name}.values"] = layer.indices, layer.values
-            arrays[f"{name}.step"] = np.array(layer.step)
-            arrays[f"{name}.bias_values"], arrays[f"{name}.bias_step"] = (
-                layer.bias_values,
-                np.array(layer.bias_step),
-            )
-            arrays[f"{name}.scale_values"] = layer.scale_values
-            arrays[f"{name}.scale_step"] = np.array(layer.scale_step)
+            arrays |= _to_arrays(name, layer)
         return arrays
 
-    def _masks(
+    def _places(
         self,
         network: Network,
         student: Module,
         measured: dict[str, Float32],
         data: LabelledImages,
         places: int,
-    ) -> list[NDArray[np.bool_]]:
-        """Which weights own a word, a mask for each."""
+    ) -> tuple[list[NDArray[np.bool_]], list[int]]:
+        """Which weights own a word, a mask for each layer, and the rank of its adapter."""
         from rram_hil import learning
 
+        image, ranks = data.images[:1], [0] * len(network.matrices)
         if self.choice == "none":
-            return [np.zeros(shape, dtype=np.bool_) for shape in network.matrices.values()]
-        if self.choice == "random":
-            return learning.choose_words(student, self.fraction, places, scales=self.scales)
-        image = data.images[:1]
-        if self.choice == "layers":
-            return learning.small_layers_first(
+            masks = [np.zeros(shape, dtype=np.bool_) for shape in network.matrices.values()]
+        elif self.choice == "random":
+            masks = learning.choose_words(student, self.fraction, places, scales=self.scales)
+        elif self.choice == "layers":
+            masks = learning.small_layers_first(
                 student,
                 self.fraction,
                 image=image,
@@ -277,23 +268,95 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
                 seed=places,
                 scales=self.scales,
             )
+        elif self.choice == "low-rank":
+            ranks, masks = learning.low_rank_adapters(
+                student,
+                self.fraction,
+                rank=self.rank,
+                image=image,
+                mac_share=self.mac_share,
+                scales=self.scales,
+            )
+        else:
+            masks = learning.important_words(
+                student,
+                self._importance(network, measured, data, places),
+                self.fraction,
+                image=image,
+                mac_share=self.mac_share,
+                scales=self.scales,
+            )
+        return masks, ranks
+
+    def _importance(
+        self, network: Network, measured: dict[str, Float32], data: LabelledImages, seed: int
+    ) -> list[NDArray[np.floating]]:
+        """How much the error of each weight would change the loss."""
+        from rram_hil import learning
+
         # The array as it is, so that what its errors do together counts too.
         held = network.with_weights({name: measured[name] for name in network.matrices})
         fisher = learning.weight_sensitivities(
-            held.to_torch(), data, "fisher", images=self.importance_images, seed=places
+            held.to_torch(), data, "fisher", images=self.importance_images, seed=seed
         )
-        importance = [
+        return [
             found * np.square(network.weights[name] - measured[name])
             for name, found in zip(network.matrices, fisher, strict=True)
         ]
-        return learning.important_words(
-            student,
-            importance,
-            self.fraction,
-            image=image,
-            mac_share=self.mac_share,
-            scales=self.scales,
+
+
+def _to_arrays(name: str, words: LayerWords) -> Arrays:
+    """The words of a layer as arrays for the journal."""
+    found: Arrays = {
+        "indices": words.indices,
+        "values": words.values,
+        "step": np.array(words.step),
+        "bias_values": words.bias_values,
+        "bias_step": np.array(words.bias_step),
+        "scale_values": words.scale_values,
+        "scale_step": np.array(words.scale_step),
+    }
+    if words.adapter is not None:
+        found |= {field: np.array(value) for field, value in vars(words.adapter).items()}
+    return {f"{name}.{field}": value for field, value in found.items()}
+
+
+def _from_arrays(name: str, arrays: Arrays) -> LayerWords:
+    """What `_to_arrays` gave."""
+    adapter = None
+    if f"{name}.inward" in arrays:
+        adapter = Adapter(
+            arrays[f"{name}.inward"],
+            float(arrays[f"{name}.inward_step"]),
+            arrays[f"{name}.outward"],
+            float(arrays[f"{name}.outward_step"]),
         )
+    return LayerWords(
+        arrays[f"{name}.indices"],
+        arrays[f"{name}.values"],
+        float(arrays[f"{name}.step"]),
+        arrays[f"{name}.bias_values"],
+        float(arrays[f"{name}.bias_step"]),
+        arrays.get(f"{name}.scale_values", np.zeros(0, dtype=np.int32)),
+        float(arrays.get(f"{name}.scale_step", 0.0)),
+        adapter,
+    )
+
+
+def _save_adapter(name: str, adapter: Adapter) -> Plan[None]:
+    rank = f"rank_{name}"
+    yield Save(
+        f"adapter_in_{name}",
+        adapter.inward,
+        (rank, f"input_{name}"),
+        attrs={"step": adapter.inward_step},
+    )
+    yield Save(
+        f"adapter_out_{name}",
+        adapter.outward,
+        (f"output_{name}", rank),
+        attrs={"step": adapter.outward_step},
+    )
 
 
 def _beside(own: WriteWords, programmed: Programmed, setting: Setting) -> WriteWords:

@@ -39,7 +39,12 @@ from rram_hil.learning.torch_device import (
     weight_scale,
 )
 from rram_hil.learning.train import Augmentation, accuracy, distil, train_teacher
-from rram_hil.learning.word_choice import choose_words, important_words, small_layers_first
+from rram_hil.learning.word_choice import (
+    choose_words,
+    important_words,
+    low_rank_adapters,
+    small_layers_first,
+)
 
 __all__ = [
     "ArrayMultiply",
@@ -60,6 +65,7 @@ __all__ = [
     "forward",
     "important_words",
     "lenet5",
+    "low_rank_adapters",
     "mapped_layers",
     "mnist",
     "read_images",

@@ -4,7 +4,7 @@ written again.
 Mohanty et al., IEDM 2017, and Charan et al., JXCDC 2020: a small random fraction of the weights
 also owns a word of on-chip memory, whose product is added to the array's. After one programming,
 faults and all, only those words and the biases, which are digital too, are trained, through the
-array as it really is.
+array as it really is. Low-rank adapters beside the layers are trained alike.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.learning.adapters import Start, TrainedAdapter, numbers, rounded
 from rram_hil.learning.data import LabelledImages
 from rram_hil.learning.networks import (
     M,
@@ -30,7 +30,6 @@ from rram_hil.learning.networks import (
     copied,
     duplicate,
     quantise_input,
-    straight_through,
 )
 from rram_hil.learning.threads import threads_for
 from rram_hil.learning.train import (
@@ -55,7 +54,6 @@ unused, for a grouped convolution.
 """
 
 
-Start = Literal["zero", "target"]
 _SCALE_RANGE = 0.5
 """A digital scale can change an output by so much: errors of many weights hardly change more."""
 
@@ -71,8 +69,8 @@ class Words:
 
     @property
     def count(self) -> int:
-        """Words in the on-chip memory, the biases and scales included."""
-        return sum(layer.values.size + layer.digital for layer in self.layers)
+        """Words in the on-chip memory, values of adapters, biases and scales included."""
+        return sum(layer.count + layer.digital for layer in self.layers)
 
 
 def train_words(
@@ -91,6 +89,7 @@ def train_words(
     seed: int = 0,
     start: Start = "zero",
     scales: bool = False,
+    ranks: Sequence[int] | None = None,
     array_multiply: ArrayMultiply | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -101,19 +100,23 @@ def train_words(
     `measured` holds what each mapped layer's pairs really give, in weight units, as read back;
     `masks` the weights that own a word (`choose_words`). The words start at zero, or at "target",
     where they restore the student's weights. With `scales` a digital factor for each output is
-    trained too, as the gain of a batch norm would be. With a `teacher` its classes, softened by
-    `temperature`, are learnt besides the labels. `learning_rate` is in full scales of a word. With
-    `array_multiply` the forward pass comes from the array itself and only the gradient from the
-    measured map. `input_bits` are those of the array's inputs, `threads` torch's, by default as
-    many as the work is worth.
+    trained too, as the gain of a batch norm would be; with `ranks`, one a mapped layer, an adapter
+    of that rank beside the layer, or none where it is 0 (`low_rank_adapters`). With a `teacher` its
+    classes, softened by `temperature`, are learnt besides the labels. `learning_rate` is in full
+    scales of a word. With `array_multiply` the forward pass comes from the array itself and only
+    the gradient from the measured map. `input_bits` are those of the array's inputs, `threads`
+    torch's, by default as many as the work is worth.
     """
     graph = copied(student)
     _check_counts(graph, measured, masks)
+    ranks = [0] * len(masks) if ranks is None else ranks
+    _check_counts(graph, measured, ranks)
     check_fits(graph.module, data)
     check_agrees(graph, data)
+    generator = torch.Generator().manual_seed(seed)
     memories = [
-        _Memory(layer, weights, mask, word_bits, start, scales)
-        for layer, weights, mask in zip(graph.layers, measured, masks, strict=True)
+        _Memory(layer, weights, mask, word_bits, start, scales, rank, generator)
+        for layer, weights, mask, rank in zip(graph.layers, measured, masks, ranks, strict=True)
     ]
 
     def scores(images: Tensor) -> Tensor:
@@ -166,10 +169,8 @@ def apply_words(
     _check_counts(graph, measured, words.layers)
     totals = []
     for layer, weights, found in zip(graph.layers, measured, words.layers, strict=True):
-        total = np.array(weights, dtype=np.float32).reshape(-1)
-        total[found.indices] += (found.values * found.step).astype(np.float32)
-        if found.scales is not None:
-            total = (total.reshape(len(found.scales), -1) * found.scales[:, None]).reshape(-1)
+        total = np.array(weights, dtype=np.float32, order="C").reshape(len(weights), -1)
+        found.add_to(total)
         totals.append(torch.from_numpy(total).view(layer.weight.shape).to(layer.weight))
         with torch.no_grad():
             layer.weight.copy_(totals[-1])
@@ -195,8 +196,8 @@ def _check_counts(
 
 
 class _Memory:
-    """The trainable words of one layer, in fractions of their full scale, and the array's fixed
-    weights.
+    """The trainable words and adapter of one layer, in fractions of their full scale, and the
+    array's fixed weights.
     """
 
     def __init__(
@@ -207,6 +208,8 @@ class _Memory:
         bits: int,
         start: Start,
         scales: bool,
+        rank: int,
+        generator: torch.Generator,
     ) -> None:
         if measured.shape != layer.weight.shape or mask.shape != tuple(layer.weight.shape):
             raise DataError(
@@ -229,7 +232,15 @@ class _Memory:
         # to clip.
         self._full_scale = max(float(self._measured.abs().max()), float(weight.abs().max()), 1e-12)
         self._bias_full_scale = max([self._full_scale, *(2.0 * bias.abs()).tolist()])
-        missing = (weight - self._measured).reshape(-1)[self._indices]
+        lacking = weight - self._measured
+        self._adapter = (
+            TrainedAdapter(
+                lacking.reshape(len(lacking), -1), rank, bits, start, self._full_scale, generator
+            )
+            if rank
+            else None
+        )
+        missing = lacking.reshape(-1)[self._indices]
         if start == "zero":
             missing.zero_()
         self._fractions = (missing / self._full_scale).clamp_(-1.0, 1.0).requires_grad_()
@@ -239,16 +250,19 @@ class _Memory:
 
     @property
     def parameters(self) -> list[Tensor]:
-        return [self._fractions, self._bias_fractions, self._scale_fractions]
+        adapter = [] if self._adapter is None else self._adapter.parameters
+        return [self._fractions, self._bias_fractions, self._scale_fractions, *adapter]
 
     @property
     def measured(self) -> Tensor:
         return self._measured.to(self._type)
 
     def weight(self) -> Tensor:
-        corrections = self._rounded(self._fractions) * (self._full_scale / self._top)
+        corrections = rounded(self._fractions, self._top) * (self._full_scale / self._top)
         flat = self._measured.view(-1).index_add(0, self._indices, corrections)
         together = flat.view_as(self._measured)
+        if self._adapter is not None:
+            together = together + self._adapter.matrix().view_as(together)
         scales = self.scales()
         if scales is not None:
             together = together * scales.view(-1, *[1] * (together.ndim - 1))
@@ -257,32 +271,27 @@ class _Memory:
     def scales(self) -> Tensor | None:
         if not len(self._scale_fractions):
             return None
-        given: Tensor = 1.0 + self._rounded(self._scale_fractions) * (_SCALE_RANGE / self._top)
+        given: Tensor = 1.0 + rounded(self._scale_fractions, self._top) * (_SCALE_RANGE / self._top)
         return given
 
     def bias(self) -> Tensor | None:
         if not self._has_bias:
             return None
-        given: Tensor = self._rounded(self._bias_fractions) * (self._bias_full_scale / self._top)
+        steps = rounded(self._bias_fractions, self._top)
+        given: Tensor = steps * (self._bias_full_scale / self._top)
         return given.to(self._type)
 
     def words(self) -> LayerWords:
         return LayerWords(
             self._indices.cpu().numpy().copy(),
-            self._numbers(self._fractions),
+            numbers(self._fractions, self._top),
             self._full_scale / self._top,
-            self._numbers(self._bias_fractions),
+            numbers(self._bias_fractions, self._top),
             self._bias_full_scale / self._top,
-            self._numbers(self._scale_fractions),
+            numbers(self._scale_fractions, self._top),
             _SCALE_RANGE / self._top,
+            None if self._adapter is None else self._adapter.adapter(),
         )
-
-    def _numbers(self, fractions: Tensor) -> NDArray[np.int32]:
-        return self._rounded(fractions).detach().cpu().to(torch.int32).numpy()
-
-    def _rounded(self, fractions: Tensor) -> Tensor:
-        steps = fractions * self._top
-        return straight_through(steps, torch.round(steps).clamp(-self._top, self._top))
 
 
 def _scaled(layer: Weighted, outputs: Tensor, scales: Tensor | None) -> Tensor:

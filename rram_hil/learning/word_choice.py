@@ -1,4 +1,5 @@
-"""Which weights own a word of on-chip memory: any, those that matter most, or whole small layers.
+"""Which weights own a word of on-chip memory: any, those that matter most, or whole small layers;
+and the ranks of adapters instead.
 
 Random: Mohanty et al., IEDM 2017, and Charan et al., JXCDC 2020. By importance: after Charan et
 al., DAC 2020; a weight matters as much as its error can change the loss, to second order the Fisher
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.learning.networks import M, TracedModule, traced
-from rram_hil.networks.word_costs import multiplies
+from rram_hil.networks.word_costs import adapter_multiplies, multiplies
 from rram_hil.types import FloatArray, IntArray
 
 Masks = list[NDArray[np.bool_]]
@@ -97,6 +98,68 @@ def small_layers_first(
         masks[k][random.choice(sizes[k], size=count, replace=False)] = True
         words, left = words - count, left - count * uses[k]
     return _parts(graph, np.concatenate(masks))
+
+
+def low_rank_adapters(
+    model: M | TracedModule[M],
+    fraction: float,
+    *,
+    rank: int | None = None,
+    image: ArrayLike,
+    mac_share: float = 1.0,
+    scales: bool = False,
+) -> tuple[list[int], Masks]:
+    """Ranks of the adapters beside the mapped layers, and the layers (as masks) that get a word for
+    every weight instead, since an adapter would have as many values.
+
+    One rank more for each layer in turn, the smallest first, as long as `fraction` and `mac_share`
+    (as for `important_words`) pay for it: all layers have the same rank, but for those that could
+    not be paid for and what is left over for others. With `rank` all have that one; raises
+    `ConfigError` where it cannot be paid for.
+    """
+    graph = traced(model)
+    left = _paid_for(graph, fraction, scales)
+    sizes, uses = _sizes(graph), _uses(graph, image)
+    thin = adapter_multiplies(graph.network, image)
+    work = mac_share * float(np.dot(sizes, uses))
+    sides = [len(weight) + weight[0].numel() for weight in graph.weights]
+    ranks = [0] * len(sizes)
+
+    def is_whole(k: int) -> bool:
+        return ranks[k] * sides[k] >= sizes[k]
+
+    def cost() -> tuple[int, int]:
+        """Values and multiply-accumulates of all layers."""
+        values, macs = 0, 0
+        for k, name in enumerate(graph.names):
+            values += sizes[k] if is_whole(k) else ranks[k] * sides[k]
+            macs += sizes[k] * int(uses[k]) if is_whole(k) else ranks[k] * thin[name]
+        return values, macs
+
+    def grows(k: int) -> bool:
+        if is_whole(k) or ranks[k] == rank:
+            return False
+        ranks[k] += 1
+        values, macs = cost()
+        if values > left or macs > work:
+            ranks[k] -= 1
+            return False
+        return True
+
+    growing = sorted(range(len(sizes)), key=lambda k: sizes[k])
+    while growing:
+        growing = [k for k in growing if grows(k)]
+    whole = [is_whole(k) for k in range(len(sizes))]
+    if rank is not None and not all(w or own == rank for w, own in zip(whole, ranks, strict=True)):
+        raise ConfigError(
+            f"rank: adapters of rank {rank} take more than fraction {fraction:g} of the weights or"
+            f" mac_share {mac_share:g} of the multiply-accumulates"
+        )
+    masks = [
+        np.full(tuple(weight.shape), is_all)
+        for weight, is_all in zip(graph.weights, whole, strict=True)
+    ]
+    return [0 if w else own for w, own in zip(whole, ranks, strict=True)], masks
 
 
 def _sizes(graph: TracedModule[M]) -> list[int]:

@@ -7,6 +7,9 @@ input step, V = input code / top x `read_v` and weight = (G+ - G-) x `weight_per
 
     input step x top / read_v x weight_per_s x (I+ - I-)  +  input step x word step x word sum  +
     bias
+
+Where a layer has an adapter, what that makes of x is added; where it has scales, they multiply all
+but the bias.
 """
 
 from __future__ import annotations
@@ -104,6 +107,16 @@ class Encoding:
             clipped = int(np.count_nonzero(np.abs(scaled) > self.top))
             np.clip(scaled, -self.top, self.top, out=scaled)
         return scaled.astype(np.int16), clipped
+
+    def decode(self, name: str, codes: Codes) -> Float32:
+        """The inputs of a layer that its codes stand for, same shape."""
+        values = codes.astype(np.float32)
+        steps = np.array(self.steps_of(name), dtype=np.float32)
+        if len(steps) == 1:
+            values *= steps[0]
+        else:
+            values *= np.repeat(steps, codes.shape[1] // len(steps))[:, None, None]
+        return values
 
     def to_arrays(self, mapping: Mapping) -> dict[str, NDArray[np.generic]]:
         """Everything as arrays for a run file: `input_step` by layer and group, `input_groups` by
@@ -357,9 +370,9 @@ def infer(
     """Classify images (n, channels, h, w) or (n, features) through the array, `batch` images at a
     time.
 
-    `words` (already on the chip: see `mapping.word_operation`) are multiplied along and their
-    biases replace the network's. Yields `Multiply` operations only. Raises `DataError` where
-    images, network and mapping do not fit each other.
+    `words` (already on the chip: see `mapping.word_operation`) are multiplied along, their
+    adapters beside the chip, and their biases replace the network's. Yields `Multiply` operations
+    only. Raises `DataError` where images, network and mapping do not fit each other.
     """
     pictures = as_input(images)
     if len(pictures) == 0:
@@ -416,9 +429,8 @@ def _compute(
         while True:
             name = layer.weight_name
             if name in mapping.names:
-                step = _word_step(words.get(name))
-                sums = yield from _multiply(mapping, encoding, layer, values, step, counts)
-                sums = _scaled(layer, sums, words.get(name))
+                own = words.get(name)
+                sums = yield from _multiply(mapping, encoding, layer, values, own, counts)
             else:
                 counts.digital.add(name)
                 sums = product(layer, network.weights[name], values)
@@ -432,13 +444,32 @@ def _multiply(
     encoding: Encoding,
     layer: Weighted,
     values: Float32,
-    word_step: float | None,
+    words: LayerWords | None,
     counts: Counts,
 ) -> Generator[Multiply, Any, Float32]:
-    """The product of one layer of a `Network` with its float input, through the array."""
+    """The product of one layer of a `Network` with its float input: array, words, adapter and
+    scales.
+    """
     name = layer.weight_name
     codes, clipped = encoding.encode(name, values)
     counts.add(name, clipped=clipped)
+    sums = yield from _through_array(mapping, encoding, layer, codes, _word_step(words), counts)
+    if words is not None and words.adapter is not None:
+        # One dense product is as fast here as two thin ones.
+        sums += product(layer, words.adapter.matrix, encoding.decode(name, codes))
+    return _scaled(layer, sums, words)
+
+
+def _through_array(
+    mapping: Mapping,
+    encoding: Encoding,
+    layer: Weighted,
+    codes: Codes,
+    word_step: float | None,
+    counts: Counts,
+) -> Generator[Multiply, Any, Float32]:
+    """What array and on-chip words make of one layer's input codes."""
+    name = layer.weight_name
     if isinstance(layer, Linear):
         sums = yield from multiply_layer(
             mapping, encoding, name, codes, word_step=word_step, outputs=layer.taken, counts=counts

@@ -23,6 +23,7 @@ from rram_hil.array import Block as Rectangle
 from rram_hil.array import Cells, Geometry, WriteWords
 from rram_hil.array.coded_read import PILOTS, code_order
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.networks.adapters import Adapter
 from rram_hil.networks.fault_mapping import Number, Order, Window, permuted, swapped
 from rram_hil.networks.network import Float32, finite_tensor
 from rram_hil.types import FloatArray, IntArray
@@ -190,10 +191,10 @@ class LayerMap:
 @dataclass(frozen=True, eq=False)
 class LayerWords:
     """On-chip words of one layer: word i adds `values[i]` x `step` to the weight at flat index
-    `indices[i]` of (out, in).
+    `indices[i]` of (out, in). What an `adapter` makes of the input is added as well.
 
     The layer's biases, which are digital too, become `bias_values` x `bias_step`; none where the
-    layer has no bias. What array and words give each output together, before the bias, is
+    layer has no bias. What array, words and adapter give each output together, before the bias, is
     multiplied by 1 + `scale_values` x `scale_step`; nothing is multiplied where there are none.
     """
 
@@ -204,6 +205,12 @@ class LayerWords:
     bias_step: float
     scale_values: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     scale_step: float = 0.0
+    adapter: Adapter | None = None
+
+    @property
+    def count(self) -> int:
+        """Words, and values of the adapter."""
+        return self.values.size + (0 if self.adapter is None else self.adapter.size)
 
     @property
     def biases(self) -> Float32:
@@ -221,6 +228,17 @@ class LayerWords:
     def digital(self) -> int:
         """Digital parameters that were trained beside the words."""
         return self.bias_values.size + self.scale_values.size
+
+    def add_to(self, matrix: Float32) -> None:
+        """Make of an array's (out, in) matrix, in place, what array, words, adapter and scales are
+        together.
+        """
+        places = np.unravel_index(self.indices, matrix.shape)
+        matrix[places] += (self.values * self.step).astype(np.float32)
+        if self.adapter is not None:
+            matrix += self.adapter.matrix
+        if self.scales is not None:
+            matrix *= self.scales[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,10 +354,7 @@ class Mapping:
                 held = difference * (block.signs * layer.weight_per_s)
                 matrix[block.output_slice, block.input_slice] = held.T
             if words is not None and layer.name in words:
-                own = words[layer.name]
-                matrix.reshape(-1)[own.indices] += (own.values * own.step).astype(np.float32)
-                if own.scales is not None:
-                    matrix *= own.scales[:, None]
+                words[layer.name].add_to(matrix)
             weights[layer.name] = matrix.reshape(layer.shape)
         return weights
 

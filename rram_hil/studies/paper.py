@@ -60,6 +60,7 @@ ARMS: tuple[dict[str, Any], ...] = (
     ),
     {"name": "small layers", "arm": "small-layers"},
     {"name": "small layers (places known)", "arm": "small-layers", "places_known": True},
+    {"name": "low-rank adapters", "arm": "low-rank"},
     {"name": "recalibration", "arm": "recalibration"},
     {"name": "recalibration (faults known)", "arm": "recalibration", "faults": "partner"},
     *(

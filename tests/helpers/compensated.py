@@ -9,7 +9,7 @@ from pathlib import Path
 
 from small_bench import WHOLE, bench_toml
 
-from rram_hil.bench.bench_file import parse_bench_file
+from rram_hil.bench.bench_file import BenchFile, parse_bench_file
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
 from rram_hil.storage.run_reader import read_run
 
@@ -74,13 +74,25 @@ def run(
     programmed: str = PROGRAMMED,
 ) -> tuple[RunOutcome, Path]:
     """Program the network, then do `recipe`; column amplifiers are off by `offset` full scales."""
+    files = prepared(folder, programmed + recipe, offset=offset, tiles=tiles)
+    return run_recipe(*files), files[2]
+
+
+def prepared(
+    folder: Path, recipe: str, *, offset: float = 0.0, tiles: int = 1, state: str | None = None
+) -> tuple[Path, BenchFile, Path]:
+    """The files of a run of `recipe`: that, bench file and where its run file goes. With a file for
+    its `state` the chip outlives the run.
+    """
     path = folder / f"run-{len(list(folder.glob('run-*.h5')))}.h5"
-    (path.with_suffix(".toml")).write_text(programmed + recipe)
+    (path.with_suffix(".toml")).write_text(recipe)
     tables = tomllib.loads(BENCH)
     tables["chip"] |= {"id": path.stem, "tiles": tiles}
     tables["simulation"]["errors"] = {"column_offset": [offset, 0.0] * 64} if offset else {}
+    if state is not None:
+        tables["simulation"]["state"] = state
     bench = parse_bench_file(tables, path=folder / f"{path.stem}-bench.toml")
-    return run_recipe(path.with_suffix(".toml"), bench, path), path
+    return path.with_suffix(".toml"), bench, path
 
 
 def accuracies(path: Path, *steps: str) -> list[float]:

@@ -20,6 +20,7 @@ from rram_hil.learning import (
     digits_net,
     draw_chip,
     forward,
+    low_rank_adapters,
     mapped_layers,
     train_words,
 )
@@ -136,6 +137,63 @@ def test_a_scale_makes_up_for_a_gain_of_the_outputs(
     assert with_scales < 0.5 * without
 
 
+def test_adapters_start_as_near_to_what_is_missing_as_their_rank_allows(
+    student: torch.nn.Sequential, chip: Chip, data: Data
+) -> None:
+    none = [np.zeros(weights.shape, dtype=bool) for weights in chip]
+    words = train_words(
+        student, chip, none, data[0], ranks=[2, 0, 3], steps=0, start="target", word_bits=16
+    )
+    for layer, measured, found, rank in zip(
+        mapped_layers(student), chip, words.layers, (2, 0, 3), strict=True
+    ):
+        assert (0 if found.adapter is None else found.adapter.rank) == rank
+        missing = (layer.weight.detach().numpy() - measured).reshape(len(measured), -1)
+        left = missing if found.adapter is None else missing - found.adapter.matrix
+        # The best approximation of a rank leaves the singular values beyond it.
+        rest = np.linalg.svd(missing, compute_uv=False)[rank:]
+        assert np.linalg.norm(left) == pytest.approx(np.linalg.norm(rest), rel=1e-3)
+    assert words.count == 2 * (12 + 9) + 3 * (10 + 96) + 12 + 24 + 10
+
+
+def test_adapters_start_at_zero_where_they_are_to_and_repair_a_chip_from_either(
+    teacher: torch.nn.Sequential, data: Data, noise: DeviceNoise
+) -> None:
+    harmed = [
+        weights.numpy() for weights in draw_chip(teacher, noise, torch.Generator().manual_seed(7))
+    ]
+    ranks, masks = low_rank_adapters(teacher, 0.1, image=data[0].images[:1])
+    assert min(ranks) > 0
+    options: dict[str, Any] = {"teacher": teacher, "ranks": ranks}
+    left = train_words(teacher, harmed, masks, data[0], steps=0, **options)
+    assert all(
+        found.adapter is not None and not found.adapter.matrix.any() for found in left.layers
+    )
+    before = accuracy(lambda x: forward(teacher, x, [torch.from_numpy(w) for w in harmed]), data[1])
+    for start in ("zero", "target"):
+        words = train_words(teacher, harmed, masks, data[0], steps=60, start=start, **options)
+        assert accuracy(apply_words(teacher, harmed, words), data[1]) > before + 0.03
+
+
+def test_adapters_never_exceed_their_bits_and_follow_the_seed(
+    student: torch.nn.Sequential, chip: Chip, data: Data
+) -> None:
+    none = [np.zeros(weights.shape, dtype=bool) for weights in chip]
+    options: dict[str, Any] = {"ranks": [1, 1, 1], "steps": 5, "learning_rate": 1.0, "word_bits": 3}
+    first, again, other = (
+        train_words(student, chip, none, data[0], seed=seed, **options).layers for seed in (1, 1, 2)
+    )
+    for one, same, differs in zip(first, again, other, strict=True):
+        assert one.adapter is not None
+        assert same.adapter is not None
+        assert differs.adapter is not None
+        assert max(np.abs(one.adapter.inward).max(), np.abs(one.adapter.outward).max()) == 3
+        np.testing.assert_array_equal(one.adapter.matrix, same.adapter.matrix)
+        assert not np.array_equal(one.adapter.matrix, differs.adapter.matrix)
+    with pytest.raises(DataError, match="3 mapped layers, but"):
+        train_words(student, chip, none, data[0], ranks=[1])
+
+
 def test_no_steps_leave_the_array_as_it_is(
     student: torch.nn.Sequential, chip: Chip, data: Data
 ) -> None:
@@ -156,13 +214,16 @@ def test_an_array_that_is_its_map_changes_nothing(
         return vectors @ chip[index].reshape(len(chip[index]), -1).T
 
     masks = choose_words(student, 0.05)
-    modelled = train_words(student, chip, masks, data[0], steps=4, batch=32, scales=True)
-    real = train_words(
-        student, chip, masks, data[0], steps=4, batch=32, scales=True, array_multiply=array_multiply
-    )
+    options: dict[str, Any] = {"steps": 4, "batch": 32, "scales": True, "ranks": [1, 0, 2]}
+    modelled = train_words(student, chip, masks, data[0], **options)
+    real = train_words(student, chip, masks, data[0], array_multiply=array_multiply, **options)
     for a, b in zip(modelled.layers, real.layers, strict=True):
         assert np.abs(a.values - b.values).max(initial=0) <= 1
         assert np.abs(a.scale_values - b.scale_values).max() <= 1
+        assert (a.adapter is None) == (b.adapter is None)
+        if a.adapter is not None and b.adapter is not None:
+            assert np.abs(a.adapter.inward - b.adapter.inward).max() <= 1
+            assert np.abs(a.adapter.outward - b.adapter.outward).max() <= 1
     inputs = [weights[0].size for weights in chip]
     assert [index for index, _ in calls] == [0, 1, 2] * 4
     assert [shape for _, shape in calls[:3]] == [

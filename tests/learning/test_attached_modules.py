@@ -12,6 +12,7 @@ import pytest
 
 from rram_hil.array import Geometry
 from rram_hil.errors import ConfigError, DataError
+from rram_hil.networks.adapters import Adapter
 from rram_hil.networks.inference import Counts, Encoding, StoredMap
 from rram_hil.networks.mapping import LayerWords, Mapping, map_network, word_operation
 from rram_hil.networks.network import Network, tensors_from
@@ -299,17 +300,22 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
         calibrate_module(module, mapping, x[:0])
 
 
-def words_of(shape: tuple[int, ...], biases: int = 0, seed: int = 0) -> LayerWords:
+def words_of(shape: tuple[int, ...], biases: int = 0, seed: int = 0, rank: int = 0) -> LayerWords:
     rng = np.random.default_rng(seed)
     count = int(np.prod(shape))
     index = np.sort(rng.choice(count, min(20, count // 2), replace=False))
     values = rng.integers(-99, 100, index.size, dtype=np.int32)
-    return LayerWords(index, values, 0.01, np.arange(biases, dtype=np.int32), 0.05)
+    drawn = rng.integers(-9, 10, (rank, count // shape[0])), rng.integers(-9, 10, (shape[0], rank))
+    adapter = Adapter(drawn[0].astype(np.int32), 0.05, drawn[1].astype(np.int32), 0.05)
+    bias = np.arange(biases, dtype=np.int32)
+    return LayerWords(index, values, 0.01, bias, 0.05, adapter=adapter if rank else None)
 
 
 def add_words(weight: Tensor, words: LayerWords, bias: Tensor | None = None) -> None:
     added = torch.from_numpy(words.values * words.step).to(weight.dtype)
     weight.data.view(-1)[torch.from_numpy(words.indices)] += added
+    if words.adapter is not None:
+        weight.data += torch.from_numpy(words.adapter.matrix).to(weight).view_as(weight)
     if bias is not None:
         bias.data.copy_(torch.from_numpy(words.biases))
 
@@ -358,14 +364,15 @@ class First(nn.Module):
         return x[0]
 
 
+@pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize("kind", WORDS)
-def test_words_are_added_to_weights_of_every_kind(kind: str) -> None:
+def test_words_and_adapters_are_added_to_weights_of_every_kind(kind: str, rank: int) -> None:
     build, layer, weight, bias, shape = WORDS[kind]
     torch.manual_seed(4)
     module, x = build().eval(), images(*shape)
     parameters = dict(module.named_parameters())
     biases = 0 if bias is None else parameters[bias].numel()
-    words = {layer: words_of(tuple(parameters[weight].shape), biases)}
+    words = {layer: words_of(tuple(parameters[weight].shape), biases, rank=rank)}
     mapping, encoding, stored = mapped(module, x, words=words)
     with torch.no_grad(), attach(module, mapping, encoding, stored, words):
         got = module(x)

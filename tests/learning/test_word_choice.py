@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.learning import choose_words, important_words, small_layers_first
+from rram_hil.learning import (
+    choose_words,
+    important_words,
+    low_rank_adapters,
+    small_layers_first,
+)
 from rram_hil.networks.network import Network
 from rram_hil.networks.word_costs import multiplies
 
@@ -84,3 +89,46 @@ def test_importance_must_fit_and_be_no_less_than_zero() -> None:
     bad[1][4] = -1.0
     with pytest.raises(DataError, match="not negative"):
         important_words(network(), bad, 0.5)
+
+
+WIDE = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(128, 24), nn.Linear(24, 4))
+WIDE_SIZES, WIDE_SIDES, WIDE_USES = (72, 3072, 96), (17, 152, 28), (16, 1, 1)
+WIDE_DIGITAL = 8 + 24 + 4
+WIDE_WHOLE = sum(size * uses for size, uses in zip(WIDE_SIZES, WIDE_USES, strict=True))
+
+
+@given(st.floats(0.012, 1.0), st.floats(0.01, 1.0))
+def test_adapters_keep_to_both_bounds_and_no_layer_could_have_a_higher_rank(
+    fraction: float, mac_share: float
+) -> None:
+    ranks, masks = low_rank_adapters(WIDE, fraction, image=IMAGE, mac_share=mac_share)
+    whole = [bool(mask.all()) for mask in masks]
+    assert [bool(mask.any()) for mask in masks] == whole, "all of a layer or none"
+
+    def cost(ranks: list[int]) -> tuple[int, int]:
+        """Values, and multiply-accumulates, where an adapter is never more than its layer."""
+        values = [
+            min(rank * side, size) if not all_ else size
+            for rank, side, size, all_ in zip(ranks, WIDE_SIDES, WIDE_SIZES, whole, strict=True)
+        ]
+        return sum(values), sum(n * uses for n, uses in zip(values, WIDE_USES, strict=True))
+
+    values, macs = cost(ranks)
+    left = int(fraction * sum(WIDE_SIZES)) - WIDE_DIGITAL
+    assert values <= left
+    assert macs <= mac_share * WIDE_WHOLE
+    for k, is_whole in enumerate(whole):
+        assert ranks[k] * WIDE_SIDES[k] < WIDE_SIZES[k]
+        if not is_whole:
+            more = cost([rank + (k == own) for own, rank in enumerate(ranks)])
+            assert more[0] > left or more[1] > mac_share * WIDE_WHOLE
+
+
+def test_all_layers_have_the_rank_that_is_asked_for_or_are_refused() -> None:
+    ranks, masks = low_rank_adapters(WIDE, 0.5, image=IMAGE, rank=4)
+    assert ranks == [4, 4, 0]
+    assert [int(mask.sum()) for mask in masks] == [0, 0, 96], "4 x 28 values are more than 96"
+    with pytest.raises(ConfigError, match=r"rank: adapters of rank 4 take more than fraction 0\.1"):
+        low_rank_adapters(WIDE, 0.1, image=IMAGE, rank=4)
+    with pytest.raises(ConfigError, match=r"or mac_share 0\.2 of"):
+        low_rank_adapters(WIDE, 0.5, image=IMAGE, rank=4, mac_share=0.2)

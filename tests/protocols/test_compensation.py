@@ -4,6 +4,8 @@ relaxes.
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +13,26 @@ import pytest
 
 pytest.importorskip("torch", reason="word training needs the extra [torch]")
 
-from compensated import PROGRAMMED, accuracies, adapt, infer, run
+from compensated import PROGRAMMED, accuracies, adapt, infer, prepared, run
 
 from rram_hil import learning
-from rram_hil.errors import ConfigError
+from rram_hil.array import Operation, Result, WriteWords
+from rram_hil.bench.recipe_runner import run_recipe
+from rram_hil.engine.engine import Watcher
+from rram_hil.errors import AbortedError, ConfigError
 from rram_hil.networks.mapping import LayerWords
 from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.networks.word_costs import multiplies, word_costs
 from rram_hil.protocols.forward_check import CheckSummary
 from rram_hil.storage.run_reader import read_run
+
+CHECK = """
+[[step]]
+name = "look"
+protocol = "forward-check"
+data = "train.npz"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +235,72 @@ def test_a_permuted_network_is_programmed_read_compensated_and_inferred(trained:
             np.add.at(found, np.abs(which) - 1, np.sign(which) * np.nan_to_num(read[block.place]))
         wanted = on.mapping.effective_weights(read, "zero")[layer.name].ravel()
         np.testing.assert_allclose(found * layer.weight_per_s, wanted, atol=1e-4)
+
+
+def test_adapters_repair_the_chip_and_are_counted(trained: Path) -> None:
+    shapes = {"0": (12, 9), "3": (24, 108), "6": (10, 96)}
+    adapters: dict[str, object] = {"choice": '"low-rank"', "fraction": 0.1}
+    recipe = infer("before") + adapt("adapt", scales="true", **adapters) + infer("after") + CHECK
+    recipe += adapt("zero", rank=1, start='"zero"', **adapters)
+    outcome, path = run(trained, recipe)
+    assert step_counts(path)["adapt"]["pulses"] == 0
+    before, after = accuracies(path, "before", "after")
+    assert after > before
+    checked = dict(outcome.steps)["look"]
+    assert isinstance(checked, CheckSummary)
+    assert checked.difference < 0.1, "the host expects what the chip gives, adapters included"
+    with read_run(path) as file:
+        for step in ("adapt", "zero"):
+            values = 0
+            for name, (outputs, inputs) in shapes.items():
+                assert file.result(step, f"words_{name}").values.size == 0
+                inward = file.result(step, f"adapter_in_{name}").values
+                outward = file.result(step, f"adapter_out_{name}").values
+                assert inward.shape[1:] == (inputs,)
+                assert outward.shape == (outputs, len(inward))
+                assert max(np.abs(inward).max(), np.abs(outward).max()) <= 127
+                values += inward.size + outward.size
+            words = int(file.result(step, "on_chip_words").values)
+            digital = int(file.result(step, "on_chip_digital").values)
+            assert words == values
+            assert int(file.result(step, "on_chip_bits").values) == 8 * (words + digital)
+            assert float(file.result(step, "on_chip_fraction").values) == (words + digital) / 3660
+        assert words == sum(outputs + inputs for outputs, inputs in shapes.values())
+        uses = {"0": 64, "3": 4, "6": 1}
+        whole = sum(math.prod(shapes[name]) * uses[name] for name in shapes)
+        taken = sum(sum(shapes[name]) * uses[name] for name in shapes)
+        assert float(file.result("zero", "on_chip_mac_share").values) == taken / whole
+
+
+def test_a_rank_without_adapters_is_refused(trained: Path) -> None:
+    with pytest.raises(ConfigError, match='rank: choice = "random" has no adapters'):
+        run(trained, adapt("adapt", rank=1))
+
+
+class StopAfterWords(Watcher):
+    """Aborts as soon as the words are on the chip."""
+
+    def operation(self, operation: Operation, result: Result, charge: object) -> None:
+        if isinstance(operation, WriteWords):
+            raise AbortedError("cut")
+
+
+def test_a_resumed_run_takes_its_adapters_from_the_journal(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = adapt("adapt", choice='"low-rank"', fraction=0.1) + infer("after")
+    for name in ("whole", "cut"):  # the same chip in both
+        shutil.copytree(trained, tmp_path / name, ignore=shutil.ignore_patterns("run-*"))
+    _, whole = run(tmp_path / "whole", recipe)
+    files = prepared(tmp_path / "cut", PROGRAMMED + recipe, state="chip.state")
+    with pytest.raises(AbortedError):
+        run_recipe(*files, watcher=StopAfterWords())
+    monkeypatch.delattr(learning, "train_words")
+    run_recipe(*files, resume=True)
+    with read_run(whole) as one, read_run(files[2]) as other:
+        for name in ("adapter_in_3", "adapter_out_6", "on_chip_words"):
+            np.testing.assert_array_equal(
+                one.result("adapt", name).values, other.result("adapt", name).values
+            )
+        same = [file.result("after", "predictions").values for file in (one, other)]
+        assert np.mean(same[0] == same[1]) > 0.99, "all but what read noise decides"
