@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from rram_hil.array import MAP, Cells, WriteWords, drive
+from rram_hil.array import Cells, WriteWords, drive
 from rram_hil.engine.protocol import (
     Arrays,
     Compute,
@@ -27,19 +27,19 @@ from rram_hil.engine.protocol import (
     Protocol,
     Save,
     Setting,
-    map_of,
 )
 from rram_hil.errors import ConfigError
 from rram_hil.networks.inference import multiply_layer
-from rram_hil.networks.mapping import LayerWords, word_operation
+from rram_hil.networks.mapping import word_operation
 from rram_hil.networks.network import Float32, Network
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.networks.word_costs import word_costs
 from rram_hil.units import Seconds, Unit
 
 from .infer import ensure_encoding
-from .parts.maps import By, read_cells
+from .parts.maps import By, read_network
 from .parts.targets import load_images
+from .parts.words import flattened, restored, save_costs
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -125,20 +125,15 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         """
         programmed = setting.shared_by(self.tag, Programmed)
         network = programmed.topology()
-        mapping, cells = programmed.mapping, programmed.mapping.cells
-        yield Progress(0, 3, f"reading {len(cells)} cells")
-        found = yield from read_cells(
-            cells,
+        mapping = programmed.mapping
+        yield Progress(0, 3, f"reading {len(mapping.cells)} cells")
+        found, unreadable = yield from read_network(
+            programmed,
             setting,
             by=self.map_by,
             repeat=self.map_repeat,
             label="map for adaptation",
-            blocks=mapping.rectangles,
         )
-        conductance = map_of(cells, found.conductance_s, setting.geometry)
-        programmed.map_s, unreadable = mapping.fill(conductance)
-        yield Save("conductance", conductance, MAP, "S")
-        programmed.encoding = None
         ensure_encoding(
             programmed, setting, self.data, self.calibration_images, self.input_bits, self.margin
         )
@@ -148,18 +143,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             "words", lambda do: self._train(programmed, network, setting, do)
         )
         programmed.trained = None
-        programmed.words = words = {
-            name: LayerWords(
-                arrays[f"{name}.indices"],
-                arrays[f"{name}.values"],
-                float(arrays[f"{name}.step"]),
-                arrays[f"{name}.bias_values"],
-                float(arrays[f"{name}.bias_step"]),
-                arrays.get(f"{name}.scale_values", np.zeros(0, dtype=np.int32)),
-                float(arrays.get(f"{name}.scale_step", 0.0)),
-            )
-            for name in network.matrices
-        }
+        programmed.words = words = restored(arrays, network.matrices)
         # The words change what the layers pass on, so inputs and ADC ranges are chosen anew for
         # inference.
         programmed.encoding = None
@@ -172,8 +156,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         for name, layer in words.items():
             yield Save(f"words_{name}", layer.values, (f"word_{name}",), attrs={"step": layer.step})
             yield Save(f"word_index_{name}", layer.indices, (f"word_{name}",))
-        for name in ("words", "digital", "bits", "fraction", "mac_share"):
-            yield Save(f"on_chip_{name}", np.array(getattr(cost, name)), ())
+        yield from save_costs(cost)
         yield Save("forward_images", arrays["forward_images"], ())
         yield Save("host_s", arrays["host_s"], (), "s")
         return AdaptationSummary(
@@ -230,20 +213,10 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             array_multiply=array_multiply if self.forward == "array" else None,
             threads=setting.threads,
         )
-        arrays: Arrays = {
+        return flattened(dict(zip(names, found.layers, strict=True))) | {
             "forward_images": np.array(found.forward_images),
             "host_s": np.array(time.perf_counter() - began),
         }
-        for name, layer in zip(names, found.layers, strict=True):
-            arrays[f"{name}.indices"], arrays[f"{name}.values"] = layer.indices, layer.values
-            arrays[f"{name}.step"] = np.array(layer.step)
-            arrays[f"{name}.bias_values"], arrays[f"{name}.bias_step"] = (
-                layer.bias_values,
-                np.array(layer.bias_step),
-            )
-            arrays[f"{name}.scale_values"] = layer.scale_values
-            arrays[f"{name}.scale_step"] = np.array(layer.scale_step)
-        return arrays
 
     def _masks(
         self,

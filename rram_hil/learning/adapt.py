@@ -43,7 +43,7 @@ from rram_hil.learning.train import (
     like_parameters,
 )
 from rram_hil.networks.layers import Convolution, Linear, Weighted
-from rram_hil.networks.mapping import LayerWords
+from rram_hil.networks.mapping import SCALE_RANGE, LayerWords
 from rram_hil.networks.pytorch.operations import product
 
 ArrayMultiply = Callable[[int, NDArray[np.float32]], NDArray[np.floating]]
@@ -56,8 +56,6 @@ unused, for a grouped convolution.
 
 
 Start = Literal["zero", "target"]
-_SCALE_RANGE = 0.5
-"""A digital scale can change an output by so much: errors of many weights hardly change more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +255,7 @@ class _Memory:
     def scales(self) -> Tensor | None:
         if not len(self._scale_fractions):
             return None
-        given: Tensor = 1.0 + self._rounded(self._scale_fractions) * (_SCALE_RANGE / self._top)
+        given: Tensor = 1.0 + self._rounded(self._scale_fractions) * (SCALE_RANGE / self._top)
         return given
 
     def bias(self) -> Tensor | None:
@@ -274,7 +272,7 @@ class _Memory:
             self._numbers(self._bias_fractions),
             self._bias_full_scale / self._top,
             self._numbers(self._scale_fractions),
-            _SCALE_RANGE / self._top,
+            SCALE_RANGE / self._top,
         )
 
     def _numbers(self, fractions: Tensor) -> NDArray[np.int32]:

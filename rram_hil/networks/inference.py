@@ -414,9 +414,9 @@ def _compute(
         while True:
             name = layer.weight_name
             if name in mapping.names:
-                step = _word_step(words.get(name))
-                sums = yield from _multiply(mapping, encoding, layer, values, step, counts)
-                sums = _scaled(layer, sums, words.get(name))
+                own = words.get(name)
+                sums = yield from multiply_values(mapping, encoding, layer, values, own, counts)
+                sums = _scaled(layer, sums, own)
             else:
                 counts.digital.add(name)
                 sums = product(layer, network.weights[name], values)
@@ -425,16 +425,18 @@ def _compute(
         return done.value
 
 
-def _multiply(
+def multiply_values(
     mapping: Mapping,
     encoding: Encoding,
     layer: Weighted,
     values: Float32,
-    word_step: float | None,
+    words: LayerWords | None,
     counts: Counts,
 ) -> Generator[Multiply, Any, Float32]:
-    """The product of one layer of a `Network` with its float input, through the array."""
-    name = layer.weight_name
+    """The product of one layer of a `Network` with its float input, through the array, its on-chip
+    words included: without bias and digital scales, in the shape that `propagate` asks for.
+    """
+    name, word_step = layer.weight_name, _word_step(words)
     codes, clipped = encoding.encode(name, values)
     counts.add(name, clipped=clipped)
     if isinstance(layer, Linear):

@@ -46,6 +46,9 @@ ARMS: tuple[dict[str, Any], ...] = (
     {"name": "small layers", "arm": "small-layers"},
     {"name": "recalibration", "arm": "recalibration"},
     {"name": "recalibration (faults known)", "arm": "recalibration", "faults": "partner"},
+    {"name": "norm recalibration", "arm": "norm-recalibration"},
+    {"name": "norm recalibration (L1)", "arm": "norm-recalibration", "spread": "l1"},
+    {"name": "norm recalibration (TopK)", "arm": "norm-recalibration", "spread": "topk"},
     *(
         {
             "name": f"R-V-W (largest {percent} %)",
