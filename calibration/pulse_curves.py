@@ -109,7 +109,8 @@ def _medians(
     if result.interrupted:
         raise ConfigError(
             "the pulse curve was interrupted and its pulses are not"
-            " repeated on the same cells; start a new run, or give other cells"
+            " repeated on the same cells: start a new run, whose step `recall` takes what forming"
+            " found from this one's run file"
         )
     measured = np.where(result.status == Status.OK, result.conductance_s, np.nan)
     highest, lowest = (

@@ -15,11 +15,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from typing_extensions import override
 
 from rram_hil.array import (
@@ -52,6 +52,7 @@ from rram_hil.hardware.instrument import (
     Instrument,
     SourceMeter,
     SwitchMatrix,
+    checked_instrument,
     make_instrument,
 )
 from rram_hil.types import FloatArray, IntArray, StatusArray
@@ -80,6 +81,12 @@ class SmuMatrixConfig(DriverConfig):
     clock: str = Field(
         default="", description="control address of a simulated bench, which fills it in"
     )
+
+    @model_validator(mode="after")
+    def _instruments_known(self) -> Self:
+        for name, section in self.instruments.items():
+            checked_instrument(section, f"driver.instruments.{name}")
+        return self
 
 
 class SmuMatrix(Driver):

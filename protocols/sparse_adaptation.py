@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from rram_hil.array import MAP, Cells, WriteWords, drive
+from rram_hil.array import Cells, WriteWords, drive
 from rram_hil.engine.protocol import (
     Arrays,
     Compute,
@@ -28,20 +28,20 @@ from rram_hil.engine.protocol import (
     Protocol,
     Save,
     Setting,
-    map_of,
 )
 from rram_hil.errors import ConfigError
 from rram_hil.networks.adapters import Adapter
 from rram_hil.networks.inference import multiply_layer
-from rram_hil.networks.mapping import LayerWords, word_operation
+from rram_hil.networks.mapping import word_operation
 from rram_hil.networks.network import Float32, Network
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.networks.word_costs import word_costs
 from rram_hil.units import Seconds, Unit
 
 from .infer import ensure_encoding
-from .parts.maps import By, read_cells
+from .parts.maps import By, read_network
 from .parts.targets import load_images
+from .parts.words import flattened, restored, save_costs
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -131,20 +131,15 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         """
         programmed = setting.shared_by(self.tag, Programmed)
         network = programmed.topology()
-        mapping, cells = programmed.mapping, programmed.mapping.cells
-        yield Progress(0, 3, f"reading {len(cells)} cells")
-        found = yield from read_cells(
-            cells,
+        mapping = programmed.mapping
+        yield Progress(0, 3, f"reading {len(mapping.cells)} cells")
+        found, unreadable = yield from read_network(
+            programmed,
             setting,
             by=self.map_by,
             repeat=self.map_repeat,
             label="map for adaptation",
-            blocks=mapping.rectangles,
         )
-        conductance = map_of(cells, found.conductance_s, setting.geometry)
-        programmed.map_s, unreadable = mapping.fill(conductance)
-        yield Save("conductance", conductance, MAP, "S")
-        programmed.encoding = None
         ensure_encoding(
             programmed, setting, self.data, self.calibration_images, self.input_bits, self.margin
         )
@@ -154,7 +149,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             "words", lambda do: self._train(programmed, network, setting, do)
         )
         programmed.trained = None
-        programmed.words = words = {name: _from_arrays(name, arrays) for name in network.matrices}
+        programmed.words = words = restored(arrays, network.matrices)
         # The words change what the layers pass on, so inputs and ADC ranges are chosen anew for
         # inference.
         programmed.encoding = None
@@ -176,8 +171,7 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             yield Save(f"word_index_{name}", layer.indices, (f"word_{name}",))
             if layer.adapter is not None:
                 yield from _save_adapter(name, layer.adapter)
-        for name in ("words", "digital", "bits", "fraction", "mac_share"):
-            yield Save(f"on_chip_{name}", np.array(getattr(cost, name)), ())
+        yield from save_costs(cost)
         yield Save("forward_images", arrays["forward_images"], ())
         yield Save("host_s", arrays["host_s"], (), "s")
         return AdaptationSummary(
@@ -235,13 +229,10 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             array_multiply=array_multiply if self.forward == "array" else None,
             threads=setting.threads,
         )
-        arrays: Arrays = {
+        return flattened(dict(zip(names, found.layers, strict=True))) | {
             "forward_images": np.array(found.forward_images),
             "host_s": np.array(time.perf_counter() - began),
         }
-        for name, layer in zip(names, found.layers, strict=True):
-            arrays |= _to_arrays(name, layer)
-        return arrays
 
     def _places(
         self,
@@ -303,44 +294,6 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             found * np.square(network.weights[name] - measured[name])
             for name, found in zip(network.matrices, fisher, strict=True)
         ]
-
-
-def _to_arrays(name: str, words: LayerWords) -> Arrays:
-    """The words of a layer as arrays for the journal."""
-    found: Arrays = {
-        "indices": words.indices,
-        "values": words.values,
-        "step": np.array(words.step),
-        "bias_values": words.bias_values,
-        "bias_step": np.array(words.bias_step),
-        "scale_values": words.scale_values,
-        "scale_step": np.array(words.scale_step),
-    }
-    if words.adapter is not None:
-        found |= {field: np.array(value) for field, value in vars(words.adapter).items()}
-    return {f"{name}.{field}": value for field, value in found.items()}
-
-
-def _from_arrays(name: str, arrays: Arrays) -> LayerWords:
-    """What `_to_arrays` gave."""
-    adapter = None
-    if f"{name}.inward" in arrays:
-        adapter = Adapter(
-            arrays[f"{name}.inward"],
-            float(arrays[f"{name}.inward_step"]),
-            arrays[f"{name}.outward"],
-            float(arrays[f"{name}.outward_step"]),
-        )
-    return LayerWords(
-        arrays[f"{name}.indices"],
-        arrays[f"{name}.values"],
-        float(arrays[f"{name}.step"]),
-        arrays[f"{name}.bias_values"],
-        float(arrays[f"{name}.bias_step"]),
-        arrays.get(f"{name}.scale_values", np.zeros(0, dtype=np.int32)),
-        float(arrays.get(f"{name}.scale_step", 0.0)),
-        adapter,
-    )
 
 
 def _save_adapter(name: str, adapter: Adapter) -> Plan[None]:

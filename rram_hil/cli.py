@@ -250,7 +250,9 @@ def run(
             )
         except AbortedError as error:
             raise AbortedError(
-                f"{error}; to go on: add --resume", outputs_off=error.outputs_off
+                f"{error}; to go on: add --resume; where that refuses, a step `recall` of a new run"
+                f" takes what forming found from {path}",
+                outputs_off=error.outputs_off,
             ) from None
     # A viewer may hold the run file as it was before the last step.
     with newest(outcome.run_file) as written:
@@ -278,7 +280,7 @@ def show(
 
     with newest(run_file) as opened:
         drawn = write_plots(opened, plots, str(run_file.name))
-    Output().line(f"{drawn} plots: {plots}")
+    Output().line(f"{drawn} plot{'' if drawn == 1 else 's'}: {plots}")
 
 
 @app.command(short_help="Tables as CSV, arrays as NumPy .npz.")

@@ -7,10 +7,11 @@ people.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import PurePath
 
@@ -31,6 +32,12 @@ def printable(text: str) -> str:
     act there instead of being seen stands as its escape, ESC as `\\x1b`.
     """
     return _UNPRINTABLE.sub(lambda c: c[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` with the known name that `name` is nearest to; empty for none."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def shortened(text: str) -> str:

@@ -7,13 +7,13 @@ import functools
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TypeVar
 
 from rram_hil import _moved
-from rram_hil.errors import ConfigError
+from rram_hil.errors import ConfigError, near
 
 T = TypeVar("T")
 
@@ -29,12 +29,14 @@ def names(group: str) -> list[str]:
     return list(dict.fromkeys(e.name for e in entries(group)))
 
 
-def load(group: str, name: str, what: str, folder: Path | None = None) -> object:
+def load(
+    group: str, name: str, what: str, folder: Path | None = None, *, beside: Sequence[str] = ()
+) -> object:
     """What an entry point of `group` stands for, or, where a `folder` is given, "./file.py:Name"
     relative to it.
 
-    `what` names the kind of thing in messages. Raises `ConfigError` listing what there is, or
-    saying why it cannot be imported.
+    `what` names the kind of thing in messages, `beside` what there is of it in other groups. Raises
+    `ConfigError` listing what there is, or saying why it cannot be imported.
     """
     if folder is not None and ":" in name:
         return _from_file(name, folder, what)
@@ -46,18 +48,25 @@ def load(group: str, name: str, what: str, folder: Path | None = None) -> object
                 raise ConfigError(
                     f"{what} {name!r}: {entry.value} cannot be imported: {error}"
                 ) from error
-    known = ", ".join(names(group)) or "none (is the package installed? `pip install -e .`)"
+    there = [*names(group), *beside]
+    known = ", ".join(there) or "none (is the package installed? `pip install -e .`)"
     local = "" if folder is None else '; or name a local file as "./file.py:Class"'
-    raise ConfigError(f"{what} {name!r} is unknown; there is: {known}{local}")
+    raise ConfigError(f"{what} {name!r} is unknown; there is: {known}{local}{near(name, there)}")
 
 
 def load_class(
-    group: str, name: str, what: str, base: type[T], folder: Path | None = None
+    group: str,
+    name: str,
+    what: str,
+    base: type[T],
+    folder: Path | None = None,
+    *,
+    beside: Sequence[str] = (),
 ) -> type[T]:
     """As `load`, for a class that can be made an object of. Raises `ConfigError` also for what is
     no complete subclass of `base`.
     """
-    found = load(group, name, what, folder)
+    found = load(group, name, what, folder, beside=beside)
     if not (isinstance(found, type) and issubclass(found, base)) or inspect.isabstract(found):
         raise ConfigError(
             f"{what} {name!r} is not a complete subclass of {base.__module__}.{base.__name__}"

@@ -5,17 +5,17 @@ input.
 from __future__ import annotations
 
 import codecs
-import difflib
 import re
 import reprlib
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rram_hil.errors import ConfigError
+from rram_hil.errors import near as near
 from rram_hil.units import Unit
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -84,12 +84,6 @@ def _model_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
     found = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
     return found[0] if len(found) == 1 else None
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` with the known name that `name` is nearest to; empty for none."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def shown(value: object) -> str:

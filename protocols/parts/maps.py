@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from rram_hil.array import Block, Cells, CodedRead, Status, read
-from rram_hil.engine.protocol import Plan, Setting
+from rram_hil.array import MAP, Block, Cells, CodedRead, Status, read
+from rram_hil.engine.protocol import Plan, Save, Setting, map_of
+from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
 
 By = Literal["cells", "codes", "either"]
@@ -62,3 +63,20 @@ def read_cells(
         found.reads,
         found.vectors,
     )
+
+
+def read_network(
+    programmed: Programmed, setting: Setting, *, by: By, repeat: int, label: str
+) -> Plan[tuple[MapReading, int]]:
+    """Read the cells of a network, `repeat` times each, for the map that it and the run file keep;
+    the reading, and how many cells had none. Inputs and ADC ranges are to be chosen anew.
+    """
+    mapping = programmed.mapping
+    found = yield from read_cells(
+        mapping.cells, setting, by=by, repeat=repeat, label=label, blocks=mapping.rectangles
+    )
+    conductance = map_of(mapping.cells, found.conductance_s, setting.geometry)
+    programmed.map_s, unreadable = mapping.fill(conductance)
+    programmed.encoding = None
+    yield Save("conductance", conductance, MAP, "S")
+    return found, unreadable

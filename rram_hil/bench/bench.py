@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -37,7 +37,7 @@ from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, map_of
 from rram_hil.engine.replay import Replay
 from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError
-from rram_hil.hardware.driver import Capabilities, Driver, Identity
+from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
 from rram_hil.hardware.far_side import SimulatedFarSide
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.ledger import Ledger
@@ -96,7 +96,7 @@ class Bench:
         nothing stays open then.
         """
         file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
-        kind = driver_class(file.driver.name, file.folder)
+        kind = checked_driver(file)
         far_side = None
         if file.simulation is not None and not isinstance(traffic, Playback):
             far_side = launcher(file.driver.name)(request_of(file))
@@ -374,6 +374,22 @@ def off_after(error: BaseException, driver: Driver) -> None:
         error.outputs_off = True
 
 
+def checked_driver(file: BenchFile) -> type[Driver]:
+    """The driver of a bench file, whose table `[driver]` is right as it stands there, whatever may
+    stand in for the hardware. Raises `ConfigError` naming key, value and what is allowed.
+    """
+    kind = driver_class(file.driver.name, file.folder)
+    _config(kind, file, file.driver.settings)
+    return kind
+
+
+def _config(kind: type[Driver], file: BenchFile, settings: dict[str, Any]) -> DriverConfig:
+    try:
+        return kind.Config.model_validate(settings)
+    except ValidationError as error:
+        raise refused(error, f"{file.path}: driver {file.driver.name}", kind.Config) from None
+
+
 def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide | None) -> Driver:
     """A driver with its own section of the bench file. Raises `ConfigError` naming key, value and
     what is allowed.
@@ -383,8 +399,4 @@ def make_driver(kind: type[Driver], file: BenchFile, far_side: SimulatedFarSide 
         real = OF_THE_HARDWARE if issubclass(kind.Config, LinkKeys) else frozenset[str]()
         kept = {key: value for key, value in settings.items() if key not in real}
         settings = kept | far_side.settings
-    try:
-        config = kind.Config.model_validate(settings)
-    except ValidationError as error:
-        raise refused(error, f"{file.path}: driver {file.driver.name}", kind.Config) from None
-    return kind(config, file.chip.geometry, file.limits)
+    return kind(_config(kind, file, settings), file.chip.geometry, file.limits)

@@ -31,7 +31,7 @@ from rram_hil.array import (
     Step,
     check,
 )
-from rram_hil.bench.bench import Bench
+from rram_hil.bench.bench import Bench, checked_driver
 from rram_hil.bench.bench_file import (
     BenchFile,
     CalibrationSection,
@@ -218,6 +218,7 @@ def plan_recipe(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
+    checked_driver(file)
     ledger = _PlannedLedger(file)
     left = ledger.limit - ledger.counts
     with tempfile.TemporaryDirectory(prefix="rram_hil_plan_") as folder:

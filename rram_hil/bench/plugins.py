@@ -39,10 +39,9 @@ def protocol_class(name: str, folder: Path = Path()) -> type[Protocol]:
     """The protocol or calibration that a recipe names. Raises `ConfigError` listing what there
     is.
     """
-    group = (
-        "rram_hil.calibration" if name in names("rram_hil.calibration") else "rram_hil.protocols"
-    )
-    return load_class(group, name, "protocol", Protocol, folder)
+    calibrations = names("rram_hil.calibration")
+    group = "rram_hil.calibration" if name in calibrations else "rram_hil.protocols"
+    return load_class(group, name, "protocol", Protocol, folder, beside=calibrations)
 
 
 SIMULATORS, RACK, PRESETS, ARMS = (

@@ -484,9 +484,18 @@ def make_instrument(
     `where` names the section in messages. Raises `ConfigError` naming key, value and what is
     allowed.
     """
+    family, config = checked_instrument(settings, where)
+    return family(config, traffic)
+
+
+def checked_instrument(
+    settings: Mapping[str, object], where: str
+) -> tuple[type[Instrument], InstrumentConfig]:
+    """The family of an instrument and its section, checked; arguments and errors as of
+    `make_instrument`.
+    """
     family = instrument_class(str(settings.get("kind", "")))
     try:
-        config = family.Config.model_validate(dict(settings))
+        return family, family.Config.model_validate(dict(settings))
     except ValidationError as error:
         raise refused(error, where, family.Config) from None
-    return family(config, traffic)

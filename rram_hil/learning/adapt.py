@@ -42,7 +42,7 @@ from rram_hil.learning.train import (
     like_parameters,
 )
 from rram_hil.networks.layers import Convolution, Linear, Weighted
-from rram_hil.networks.mapping import LayerWords
+from rram_hil.networks.mapping import SCALE_RANGE, LayerWords
 from rram_hil.networks.pytorch.operations import product
 
 ArrayMultiply = Callable[[int, NDArray[np.float32]], NDArray[np.floating]]
@@ -52,10 +52,6 @@ patches, ordered (channel, row, column). It is asked once for each use of the la
 time step for that of a hidden state, and once a group, all outputs of which but the group's go
 unused, for a grouped convolution.
 """
-
-
-_SCALE_RANGE = 0.5
-"""A digital scale can change an output by so much: errors of many weights hardly change more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +267,7 @@ class _Memory:
     def scales(self) -> Tensor | None:
         if not len(self._scale_fractions):
             return None
-        given: Tensor = 1.0 + rounded(self._scale_fractions, self._top) * (_SCALE_RANGE / self._top)
+        given: Tensor = 1.0 + rounded(self._scale_fractions, self._top) * (SCALE_RANGE / self._top)
         return given
 
     def bias(self) -> Tensor | None:
@@ -289,7 +285,7 @@ class _Memory:
             numbers(self._bias_fractions, self._top),
             self._bias_full_scale / self._top,
             numbers(self._scale_fractions, self._top),
-            _SCALE_RANGE / self._top,
+            SCALE_RANGE / self._top,
             None if self._adapter is None else self._adapter.adapter(),
         )
 

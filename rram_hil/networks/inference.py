@@ -430,7 +430,8 @@ def _compute(
             name = layer.weight_name
             if name in mapping.names:
                 own = words.get(name)
-                sums = yield from _multiply(mapping, encoding, layer, values, own, counts)
+                sums = yield from multiply_values(mapping, encoding, layer, values, own, counts)
+                sums = _scaled(layer, sums, own)
             else:
                 counts.digital.add(name)
                 sums = product(layer, network.weights[name], values)
@@ -439,7 +440,7 @@ def _compute(
         return done.value
 
 
-def _multiply(
+def multiply_values(
     mapping: Mapping,
     encoding: Encoding,
     layer: Weighted,
@@ -447,8 +448,8 @@ def _multiply(
     words: LayerWords | None,
     counts: Counts,
 ) -> Generator[Multiply, Any, Float32]:
-    """The product of one layer of a `Network` with its float input: array, words, adapter and
-    scales.
+    """The product of one layer of a `Network` with its float input, of array, on-chip words and
+    adapter: without bias and digital scales, in the shape that `propagate` asks for.
     """
     name = layer.weight_name
     codes, clipped = encoding.encode(name, values)
@@ -457,7 +458,7 @@ def _multiply(
     if words is not None and words.adapter is not None:
         # One dense product is as fast here as two thin ones.
         sums += product(layer, words.adapter.matrix, encoding.decode(name, codes))
-    return _scaled(layer, sums, words)
+    return sums
 
 
 def _through_array(

@@ -36,6 +36,8 @@ from rram_hil.validation import (
 
 CELLS_A_VECTOR = 10
 """A vector of a multiply takes about as long as so many cells take on the link (2 us, 10 MB/s)."""
+SCALE_RANGE = 0.5
+"""A digital scale can change an output by so much: errors of many weights hardly change more."""
 Missing = Literal["target", "zero", "refuse"]
 """What stands in for a reading that is not a number: the cell's target, no conductance, or a
 `DataError`.

@@ -42,6 +42,7 @@ from rram_hil.validation import (
     PositiveSiemens,
     PositiveVolts,
     StrictModel,
+    near,
     parse_toml,
     refused,
 )
@@ -599,17 +600,20 @@ class DeviceModel(StrictModel):
             try:
                 text = (folder / name).read_text(encoding="utf-8-sig")
             except (OSError, ValueError) as error:
-                presets = ", ".join((*PRESETS, *FITTED_PRESETS))
+                presets = (*PRESETS, *FITTED_PRESETS)
                 raise ConfigError(
-                    f"device model {name!r} is neither a preset ({presets}) nor a file: {error}"
+                    f"device model {name!r} is neither a preset ({', '.join(presets)}) nor a file:"
+                    f" {error}{near(name, presets)}"
                 ) from None
         tables = parse_toml(text, f"device model {name}", "a device model")
         base = tables.pop("base", None)
         if base is None:
             return tables
-        if base not in (*PRESETS, *FITTED_PRESETS):
-            presets = ", ".join((*PRESETS, *FITTED_PRESETS))
-            raise ConfigError(f"device model {name}: base {base!r} is no preset ({presets})")
+        if base not in (presets := (*PRESETS, *FITTED_PRESETS)):
+            raise ConfigError(
+                f"device model {name}: base {base!r} is no preset ({', '.join(presets)})"
+                f"{near(str(base), presets)}"
+            )
         return _laid_over(cls._tables(base, folder), tables)
 
     @property

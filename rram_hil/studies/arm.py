@@ -176,16 +176,18 @@ class Arm(StrictModel, ABC):
 
 
 class StudentArm(Arm):
-    """An arm that programs a network taught as `teaching` says, which knows the chip's stuck cells
-    where the mapping does (`faults`); the teacher lies beside it, for words to learn from.
+    """An arm that programs a network taught as `teaching` says, with `sigma_share` of the device's
+    sigma, which knows the chip's stuck cells where the mapping does (`faults`); the teacher lies
+    beside it, for words to learn from.
     """
 
     teaching: Teaching = "teacher"
+    sigma_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     faults: Faults = "none"
 
     def networks(self, case: Case) -> Mapping[str, Training]:
         """The student and its teacher."""
-        student = case.student(self.teaching, faults=self.faults)
+        student = case.student(self.teaching, faults=self.faults, sigma_share=self.sigma_share)
         return {"student": student, "teacher": case.teacher}
 
 

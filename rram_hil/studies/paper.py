@@ -63,6 +63,9 @@ ARMS: tuple[dict[str, Any], ...] = (
     {"name": "low-rank adapters", "arm": "low-rank"},
     {"name": "recalibration", "arm": "recalibration"},
     {"name": "recalibration (faults known)", "arm": "recalibration", "faults": "partner"},
+    {"name": "norm recalibration", "arm": "norm-recalibration"},
+    {"name": "norm recalibration (L1)", "arm": "norm-recalibration", "spread": "l1"},
+    {"name": "norm recalibration (TopK)", "arm": "norm-recalibration", "spread": "topk"},
     *(
         {
             "name": f"R-V-W (largest {percent} %)",

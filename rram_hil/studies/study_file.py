@@ -75,7 +75,14 @@ def load_study(path: Path) -> Study:
     allowed.
     """
     tables, _ = read_toml(path, "a study file")
-    return parse_study(tables, str(path))
+    study = parse_study(tables, str(path))
+    try:
+        for choice in study.arm:
+            choice.made(path.parent)
+    except ConfigError as error:
+        error.where = ": ".join(filter(None, (str(path), error.where)))
+        raise
+    return study
 
 
 def parse_study(tables: dict[str, object], where: str) -> Study:

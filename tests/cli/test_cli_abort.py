@@ -70,6 +70,8 @@ def test_abort_in_the_middle_of_a_run(
         assert line.startswith("rram-hil: ")
         assert "aborted" in line
         assert "outputs are off" in line
+        assert "--resume" in line
+        assert "`recall` of a new run takes what forming found from r.h5" in line
         assert "Traceback" not in err
         told = control.status()
         assert not told["outputs_on"]

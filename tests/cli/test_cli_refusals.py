@@ -35,6 +35,12 @@ WRONG_BENCH = {
         r"baud: unknown key",
     ),
     "wrong device model": ('device = "hfo2"', 'device = "no-such"', r"no-such"),
+    "misspelt device model": (
+        'device = "hfo2"',
+        'device = "hfo3"',
+        r"device model 'hfo3' is neither .*; did you mean hfo2\?",
+    ),
+    "misspelt driver": ('"simulated-array"', '"simulated-aray"', "did you mean simulated-array"),
 }
 
 
@@ -45,6 +51,16 @@ def test_wrong_bench_file(here: Any, case: str) -> None:
     for command in (CHECK, RUN):
         line = here.refused(*command)
         assert re.search(told, line), line
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("read-mapp", "read-map"), ("pulse-curve", "pulse-curves")]
+)
+def test_a_misspelt_protocol_is_named_with_the_one_meant(
+    here: Any, written: str, meant: str
+) -> None:
+    here.write("recipe.toml", f'[[step]]\nprotocol = "{written}"\n')
+    assert f"did you mean {meant}?" in here.refused(*RUN)
 
 
 def test_missing_limits(here: Any) -> None:

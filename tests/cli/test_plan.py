@@ -11,7 +11,7 @@ import pytest
 from rram_hil.array import Cells, Multiply, Program, PulseTrain, Ramp, pulse, read, read_step
 from rram_hil.bench.forecast import Extremes, plan_recipe
 from rram_hil.bench.recipe_runner import run_recipe
-from rram_hil.errors import LimitError
+from rram_hil.errors import ConfigError, LimitError
 
 FORMED = """
 [[step]]
@@ -100,3 +100,40 @@ def test_a_refusal_names_the_step(here: Any) -> None:
         LimitError, match=r"step 1 \(hot\): cell \(0, 0, 0\): WL 4.5 V is beyond the limit of 4 V"
     ):
         plan_recipe("recipe.toml", "bench.toml")
+
+
+RACK = """name = "smu-matrix"
+[driver.instruments]
+smu = { kind = "keithley-2600b", resource = "TCPIP::smu::INSTR", lime_hz = 60.0 }
+matrix = { kind = "keithley-707b" }
+[driver.wiring]
+channels = { "smu.a" = "A", "smu.b" = "B" }
+ground = "C"
+wl = "1-16"
+bl = "17-32"
+sl = "33-48"
+"""
+
+
+@pytest.mark.parametrize(
+    ("driver", "told"),
+    [
+        ('name = "test-chip-board"\nretrys = 2', "retrys: unknown key; did you mean retries"),
+        ('name = "test-chip-board"\nport = "GPIB0::1::INSTR"\nbaud = 9600', "delete `baud`"),
+        ('name = "test-chip-bord"', "did you mean test-chip-board"),
+        (RACK, "driver.instruments.smu: lime_hz: unknown key; did you mean line_hz"),
+    ],
+)
+@pytest.mark.parametrize("simulated", [True, False])
+def test_the_table_of_the_driver_is_checked(
+    here: Any, driver: str, told: str, simulated: bool
+) -> None:
+    text = Path("bench.toml").read_text()
+    if not simulated:
+        text = text[: text.index("[simulation]")]
+    here.write("bench.toml", text.replace('name = "simulated-array"', driver))
+    with pytest.raises(ConfigError) as refused:
+        plan_recipe("recipe.toml", "bench.toml")
+    assert told in str(refused.value)
+    assert told in here.refused("plan", "recipe.toml", "--bench", "bench.toml")
+    assert told in here.refused("check", "bench.toml")

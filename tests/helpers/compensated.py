@@ -7,10 +7,12 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import numpy as np
 from small_bench import WHOLE, bench_toml
 
 from rram_hil.bench.bench_file import BenchFile, parse_bench_file
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
+from rram_hil.networks.network import Network
 from rram_hil.storage.run_reader import read_run
 
 BENCH = bench_toml(
@@ -41,6 +43,27 @@ targets = { network = "net.safetensors", options = { faults = "partner", g_min_s
 reset = { sl_v = 2.2, wl_v = 3.5, width_s = 200e-9 }
 set = { bl_v = 2.0, width_s = 100e-9 }
 """  # noqa: E501
+
+
+def train_digits(folder: Path) -> Path:
+    """The folder, with a network of the digits and its images."""
+    from rram_hil import learning  # needs torch, which users of the rest may lack
+
+    data, test = learning.digits(seed=0)
+    changes = learning.Augmentation(shift=0.6, rotation=8.0, zoom=0.08, shear=0.08)
+    net = learning.train_teacher(
+        learning.digits_net(1),
+        data,
+        epochs=20,
+        batch=64,
+        learning_rate=1e-2,
+        augmentation=changes,
+        seed=1,
+    )
+    Network.from_torch(net).save(folder / "net.safetensors")
+    for name, part in (("train", data), ("test", test)):
+        np.savez(folder / f"{name}.npz", images=part.images, labels=part.labels)
+    return folder
 
 
 def adapt(name: str, **more: object) -> str:
@@ -98,3 +121,12 @@ def prepared(
 def accuracies(path: Path, *steps: str) -> list[float]:
     with read_run(path) as file:
         return [float(file.result(step, "accuracy").values) for step in steps]
+
+
+def step_counts(path: Path) -> dict[str, dict[str, int]]:
+    with read_run(path) as file:
+        steps = file.table("steps")
+        return {
+            str(name): {what: int(steps[what][k]) for what in ("pulses", "reads", "operations")}
+            for k, name in enumerate(steps["name"])
+        }

@@ -72,6 +72,16 @@ def test_every_protocol_of_the_recipe_has_a_section() -> None:
         assert re.search(rf"^## .*\b{name}\b", prose, re.MULTILINE), name
 
 
+def test_a_single_plot_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.toml").write_text('[[step]]\nprotocol = "forming"\n', encoding="utf-8")
+    (tmp_path / "bench.toml").write_text(backend_text(ARRAY, "1T1R", 4), encoding="utf-8")
+    outcome = run_recipe(tmp_path / "recipe.toml", tmp_path / "bench.toml", tmp_path / "run.h5")
+    with pytest.raises(SystemExit) as end:
+        main(["show", str(outcome.run_file), "--plots", str(tmp_path / "page.html")])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("1 plot: ")
+
+
 def test_a_run_without_plots_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe.toml").write_text('[[step]]\nprotocol = "read-map"\n', encoding="utf-8")
     (tmp_path / "bench.toml").write_text(backend_text(ARRAY, "1T1R", 2), encoding="utf-8")

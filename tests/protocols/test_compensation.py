@@ -13,7 +13,16 @@ import pytest
 
 pytest.importorskip("torch", reason="word training needs the extra [torch]")
 
-from compensated import PROGRAMMED, accuracies, adapt, infer, prepared, run
+from compensated import (
+    PROGRAMMED,
+    accuracies,
+    adapt,
+    infer,
+    prepared,
+    run,
+    step_counts,
+    train_digits,
+)
 
 from rram_hil import learning
 from rram_hil.array import Operation, Result, WriteWords
@@ -38,31 +47,7 @@ data = "train.npz"
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a network of the digits and its images."""
-    folder = tmp_path_factory.mktemp("digits")
-    data, test = learning.digits(seed=0)
-    changes = learning.Augmentation(shift=0.6, rotation=8.0, zoom=0.08, shear=0.08)
-    net = learning.train_teacher(
-        learning.digits_net(1),
-        data,
-        epochs=20,
-        batch=64,
-        learning_rate=1e-2,
-        augmentation=changes,
-        seed=1,
-    )
-    Network.from_torch(net).save(folder / "net.safetensors")
-    for name, part in (("train", data), ("test", test)):
-        np.savez(folder / f"{name}.npz", images=part.images, labels=part.labels)
-    return folder
-
-
-def step_counts(path: Path) -> dict[str, dict[str, int]]:
-    with read_run(path) as file:
-        steps = file.table("steps")
-        return {
-            str(name): {what: int(steps[what][k]) for what in ("pulses", "reads", "operations")}
-            for k, name in enumerate(steps["name"])
-        }
+    return train_digits(tmp_path_factory.mktemp("digits"))
 
 
 def test_adaptation_reads_by_codes_and_gives_no_pulse(trained: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,13 @@ import numpy as np
 import pytest
 from small_bench import WHOLE, bench_toml
 
+from rram_hil.array import Apply
 from rram_hil.array.pulse_curves import PulseCurves
+from rram_hil.bench.bench import Bench
+from rram_hil.bench.plugins import protocol_class
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
-from rram_hil.errors import ConfigError
+from rram_hil.engine.engine import Watcher, unknown_result
+from rram_hil.errors import AbortedError, ConfigError
 from rram_hil.protocols.parts.targets import Condition
 
 FORM = """
@@ -88,3 +93,35 @@ def test_a_run_that_formed_nothing_or_another_shape_is_refused(tmp_path: Path) -
         run(tmp_path, "second", RECALL.format("map"))
     with pytest.raises(ConfigError, match=r"shape \(2, 24, 32\), not \(2, 16, 32\)"):
         run(tmp_path, "third", RECALL.format("first"), rows=16)
+
+
+class Cut(Watcher):
+    """The operator stops the run at its pulse curves."""
+
+    def step(self, name: str, index: int, total: int) -> None:
+        if name == "pulse-curves":
+            raise AbortedError("cut")
+
+
+def test_a_run_that_was_cut_after_forming_is_recalled(tmp_path: Path) -> None:
+    (tmp_path / "first.toml").write_text(FORM + CURVES)
+    files = (tmp_path / "first.toml", bench_file(tmp_path), tmp_path / "first.h5")
+    with pytest.raises(AbortedError):
+        run_recipe(*files, watcher=Cut())
+    second = run(tmp_path, "second", RECALL.format("first"))
+    whole = run_recipe(*files, resume=True)
+    assert_same(second.shared["condition"], whole.shared["condition"])
+    assert "pulse curves" not in second.shared
+
+
+def test_an_interrupted_curve_says_what_to_recall(tmp_path: Path) -> None:
+    keys = tomllib.loads(CURVES)["step"][0]
+    del keys["protocol"]
+    with Bench.open(bench_file(tmp_path)) as bench:
+        plan = protocol_class("pulse-curves").model_validate(keys).run(bench.setting)
+        next(plan)
+        operation = plan.send(None)
+        assert isinstance(operation, Apply)
+        nothing = np.zeros(len(operation.cells), dtype=np.int64)
+        with pytest.raises(ConfigError, match="start a new run, whose step `recall` takes"):
+            plan.send(unknown_result(operation, nothing, 0.0))

@@ -66,6 +66,26 @@ def test_what_a_study_cannot_be_is_refused_in_one_line(changes: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ('arm = "random-words"\nfractions = 0.1', "arm 'a' (random-words): fractions: unknown key"),
+        ('arm = "random-word"', "arm 'random-word' is unknown"),
+        ('arm = "./none.py:None"', "there is no file"),
+    ],
+)
+def test_a_wrong_arm_is_refused_with_the_file_that_it_stands_in(
+    tmp_path: Path, keys: str, told: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'model = "digits"\ndevices = ["A"]\n[[arm]]\nname = "a"\n{keys}\n')
+    with pytest.raises(ConfigError) as refused:
+        load_study(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert told in str(refused.value)
+    assert str(refused.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize(
     ("arm", "told"),
     [
         ({"arm": "rsa"}, "arm 'rsa' is unknown; there is: .*random-words"),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from rram_hil.networks.mapping import Faults
 from rram_hil.studies.arm import TEACHER, Case, Step, StudentArm, Teaching
-from rram_hil.studies.training import Training
 
 
 class ChosenWords(StudentArm):
@@ -31,11 +29,6 @@ class ChosenWords(StudentArm):
     scales: bool = True
     sigma_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     faults: Faults = "partner"
-
-    def networks(self, case: Case) -> Mapping[str, Training]:
-        """The student, and the teacher from which words learn, too."""
-        student = case.student(self.teaching, faults=self.faults, sigma_share=self.sigma_share)
-        return {"student": student, "teacher": case.teacher}
 
     def steps(self, case: Case) -> list[Step]:
         """Programming, then words."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from .chosen_words import ChosenWords
 
@@ -18,3 +20,5 @@ class LowRank(ChosenWords):
     """
 
     CHOICE: ClassVar[str] = "low-rank"
+    # Adapters change all weights a little, and mend none.
+    sigma_share: Annotated[float, Field(ge=0, le=1)] = 1.0

@@ -38,7 +38,9 @@ class RandomWords(StudentArm):
             if self.places_known
             else None
         )
-        student = case.student(self.teaching, faults=self.faults, words=words)
+        student = case.student(
+            self.teaching, faults=self.faults, words=words, sigma_share=self.sigma_share
+        )
         return {"student": student, "teacher": case.teacher}
 
     def steps(self, case: Case) -> list[Step]:
