@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,13 @@ from rram_hil.studies.study_file import Study
 
 GAPS = (0.01, 0.005, 0.002, 0.001)
 """Gaps to floating point, as fractions of the images, for which words are told."""
-_OWN = ("name", "fraction", "mac_share")
-"""Keys in which the rows of one series differ."""
+
+
+def _own(keys: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys in which the rows of one series differ. Where an arm has its `words`, its `fraction`
+    is of something else (of the weights that are verified).
+    """
+    return ("name", "words") if keys.get("words") is not None else ("name", "fraction", "mac_share")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +58,13 @@ def series_of(study: Study, rows: Sequence[Row]) -> list[Series]:
         row = known.get(choice.name)
         if row is not None and row.mean("fraction"):
             keys = choice.model_dump()
-            other = tuple(sorted((k, repr(v)) for k, v in keys.items() if k not in _OWN))
+            own = _own(keys)
+            other = tuple(sorted((k, repr(v)) for k, v in keys.items() if k not in own))
             found.setdefault(other, []).append(row)
     return [
         Series(
-            min((row.arm for row in own), key=len),
-            tuple(sorted(own, key=lambda row: row.mean("fraction"))),
+            min((row.arm for row in members), key=len),
+            tuple(sorted(members, key=lambda row: row.mean("fraction"))),
         )
-        for own in found.values()
+        for members in found.values()
     ]

@@ -201,6 +201,32 @@ def test_rows_of_one_arm_with_other_fractions_are_a_series(tmp_path: Path) -> No
     assert "| RSA (10 %) | 95.0 % | 95.0 % |" in text.split("## Mean accuracy")[1]
 
 
+@dataclass(frozen=True)
+class _Named(_Row):
+    """A row with the name of its arm."""
+
+    arm: str
+
+
+def test_a_series_differs_in_its_words_and_not_in_what_it_verifies() -> None:
+    rows = {
+        "SWIM 10 % + RSA": (0.1, 0.05),
+        "SWIM 50 % + RSA": (0.5, 0.05),
+        "SWIM 10 % + RSA (8 %)": (0.1, 0.08),
+    }
+    tables = {
+        "model": "digits",
+        "devices": ["A"],
+        "arm": [
+            {"name": name, "arm": "selected-verify", "fraction": verified, "words": words}
+            for name, (verified, words) in rows.items()
+        ],
+    }
+    done = [cast(Row, _Named(words, -0.01, name)) for name, (_, words) in rows.items()]
+    found = {one.name: one.fractions for one in series_of(parse_study(tables, "here"), done)}
+    assert found == {"SWIM 10 % + RSA": [0.05, 0.08], "SWIM 50 % + RSA": [0.05]}
+
+
 def test_plots_are_pictures(planned: Planned, store: Store, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     drawn = draw(collect(planned, store), tmp_path)

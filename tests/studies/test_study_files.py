@@ -91,6 +91,10 @@ def test_a_wrong_arm_is_refused_with_the_file_that_it_stands_in(
         ({"arm": "rsa"}, "arm 'rsa' is unknown; there is: .*random-words"),
         ({"arm": "random-words", "fractions": 0.1}, r"\(random-words\).*did you mean fraction"),
         ({"arm": "random-words", "places_known": True}, "the teacher knows no places"),
+        (
+            {"arm": "small-layers", "places_known": True, "teaching": "teacher"},
+            "the teacher knows no places",
+        ),
         ({"arm": "./none.py:Mine"}, "there is no file"),
     ],
 )

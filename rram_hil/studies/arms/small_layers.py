@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from pydantic import model_validator
 
 from rram_hil.studies.arm import Case, Step
 from rram_hil.studies.training import Places, Training
@@ -25,6 +27,12 @@ class SmallLayers(ChosenWords):
 
     CHOICE: ClassVar[str] = "layers"
     places_known: bool = False
+
+    @model_validator(mode="after")
+    def _taught(self) -> Self:
+        if self.places_known and self.teaching == "teacher":
+            raise ValueError('places_known: the teacher knows no places; teach it "distilled"')
+        return self
 
     def networks(self, case: Case) -> Mapping[str, Training]:
         """The student, and the teacher from which words learn, too."""
