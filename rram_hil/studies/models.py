@@ -58,6 +58,8 @@ def new_network(name: str, seed: int) -> nn.Module:
 
 
 Parts = tuple["LabelledImages", "LabelledImages"]
+_CLASSES = 10
+"""Of the images of every model."""
 
 
 def _digits(folder: Path | None) -> Parts:
@@ -80,6 +82,11 @@ def _pictures(folder: Path | None, shape: tuple[int, ...], usual: str) -> Parts:
             raise ConfigError(
                 f"--data: {folder}: images of {part.images.shape[1:]} (channels, height, width);"
                 f" the model takes {shape}"
+            )
+        if part.labels.max() >= _CLASSES:
+            raise ConfigError(
+                f"--data: {folder}: images of {part.labels.max() + 1} classes; the model tells"
+                f" {_CLASSES}"
             )
     return parts
 
@@ -277,6 +284,11 @@ def load_images(model: Model, folder: Path | None, *, held_out: bool) -> Images:
     train, test = map(Pictures.of, model.load(folder))
     if held_out:
         count = len(train.labels) - model.held_out
+        if count < 1:
+            raise ConfigError(
+                f'images: "held-out" takes the last {model.held_out} training images of'
+                f" {model.name}, and there are {len(train.labels)}"
+            )
         test = Pictures(train.images[count:], train.labels[count:])
         train = train.first(count)
     return Images(train, train.first(model.adaptation.images), test)

@@ -17,7 +17,7 @@ from rram_hil.validation import StrictModel, near, read_toml, refused
 class Study(StrictModel):
     """A study: `chips` simulated chips of each device, and every arm on each of them.
 
-    `model` is one of digits, lenet5; `data` is the folder of its images, relative to the study
+    `model` is one of digits, lenet5, vgg; `data` is the folder of its images, relative to the study
     file. Chips are drawn from the seeds `seed`, `seed` + 1 ...: the same ones for every arm.
     `devices` names devices of the package (`rram_hil.studies.devices`) and those that the file
     itself describes as `[[device]]`. `images` says what the arms are tested on: "held-out" are the
