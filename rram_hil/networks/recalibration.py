@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rram_hil.errors import ConfigError
+from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.mapping import SCALE_RANGE, LayerWords
 from rram_hil.networks.network import Float32, Linear, Network, Weighted, product, run
 from rram_hil.types import FloatArray
@@ -65,8 +65,11 @@ def recalibrate(
     point, layer after layer, each measured with those before it corrected. A scale lies within
     `SCALE_RANGE` of 1, and is 1 where an output is constant; a layer without biases is only scaled.
     Raises `ConfigError` for a weight that is used twice for an image, as those of a recurrent or
-    shared layer are: one correction cannot suit uses that differ.
+    shared layer are: one correction cannot suit uses that differ; `DataError` for fewer than two
+    images, which have no spread.
     """
+    if len(np.asarray(images)) < 2:
+        raise DataError("norms: fewer than two images have no spread")
     top = 2 ** (bits - 1) - 1
     step = SCALE_RANGE / top
     wanted = {n: np.full((2, layer.outputs), np.nan) for n, layer in network.products.items()}

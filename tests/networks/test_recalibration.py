@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rram_hil.errors import ConfigError
+from rram_hil.errors import ConfigError, DataError
 from rram_hil.networks.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, Recurrent, ReLU
 from rram_hil.networks.mapping import SCALE_RANGE, LayerWords
 from rram_hil.networks.network import Float32, Network, Weighted, forward, product, run
@@ -136,6 +136,13 @@ def test_a_constant_output_is_shifted_and_not_scaled() -> None:
     words = recalibrate(dead, IMAGES, noisy)["a"]
     assert words.scale_values[1] == 0
     assert words.biases[1] == pytest.approx(network.biases["a"][1] - 0.3, abs=words.bias_step)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_images_without_a_spread_are_refused(count: int) -> None:
+    network = small_network()
+    with pytest.raises(DataError, match="fewer than two images have no spread"):
+        recalibrate(network, IMAGES[:count], exact(network))
 
 
 def test_a_layer_without_biases_is_only_scaled() -> None:
