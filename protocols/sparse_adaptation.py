@@ -30,7 +30,7 @@ from rram_hil.engine.protocol import (
     Setting,
 )
 from rram_hil.errors import ConfigError
-from rram_hil.networks.adapters import Adapter
+from rram_hil.networks.adapters import LEAST_BITS, Adapter
 from rram_hil.networks.inference import multiply_layer
 from rram_hil.networks.mapping import word_operation
 from rram_hil.networks.network import Float32, Network
@@ -123,6 +123,11 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             )
         if self.rank is not None and self.choice != "low-rank":
             raise ValueError(f'rank: choice = "{self.choice}" has no adapters; "low-rank" has')
+        if self.choice == "low-rank" and self.word_bits < LEAST_BITS:
+            raise ValueError(
+                f"word_bits: the values of adapters need at least {LEAST_BITS} bits; with"
+                f" {self.word_bits} all of them round to zero"
+            )
         return self
 
     def run(self, setting: Setting) -> Plan[AdaptationSummary]:

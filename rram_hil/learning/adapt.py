@@ -41,6 +41,7 @@ from rram_hil.learning.train import (
     distillation_loss,
     like_parameters,
 )
+from rram_hil.networks.adapters import LEAST_BITS
 from rram_hil.networks.layers import Convolution, Linear, Weighted
 from rram_hil.networks.mapping import SCALE_RANGE, LayerWords
 from rram_hil.networks.pytorch.operations import product
@@ -107,6 +108,8 @@ def train_words(
     _check_counts(graph, measured, masks)
     ranks = [0] * len(masks) if ranks is None else ranks
     _check_counts(graph, measured, ranks)
+    if any(ranks) and word_bits < LEAST_BITS:
+        raise ConfigError(f"word_bits: adapters need at least {LEAST_BITS}, not {word_bits}")
     check_fits(graph.module, data)
     check_agrees(graph, data)
     generator = torch.Generator().manual_seed(seed)

@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 
 from rram_hil.networks.network import Float32
 
+LEAST_BITS = 3
+"""Of an adapter's values: its training begins at half of their full scale, which rounds to zero
+with fewer, and two matrices of zeros have no gradient.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class Adapter:

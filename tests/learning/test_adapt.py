@@ -194,6 +194,19 @@ def test_adapters_never_exceed_their_bits_and_follow_the_seed(
         train_words(student, chip, none, data[0], ranks=[1])
 
 
+def test_adapters_have_the_bits_to_leave_zero(
+    student: torch.nn.Sequential, chip: Chip, data: Data
+) -> None:
+    none = [np.zeros(tuple(layer.weight.shape), dtype=bool) for layer in mapped_layers(student)]
+    options: dict[str, Any] = {"ranks": [1] * len(none), "steps": 20}
+    with pytest.raises(ConfigError, match="adapters need at least 3, not 2"):
+        train_words(student, chip, none, data[0], word_bits=2, **options)
+    found = train_words(student, chip, none, data[0], word_bits=3, **options)
+    for layer in found.layers:
+        assert layer.adapter is not None
+        assert np.abs(layer.adapter.matrix).max() > 0
+
+
 def test_no_steps_leave_the_array_as_it_is(
     student: torch.nn.Sequential, chip: Chip, data: Data
 ) -> None:

@@ -34,6 +34,7 @@ from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.networks.word_costs import multiplies, word_costs
 from rram_hil.protocols.forward_check import CheckSummary
+from rram_hil.protocols.sparse_adaptation import SparseAdaptation
 from rram_hil.storage.run_reader import read_run
 
 CHECK = """
@@ -260,6 +261,12 @@ def test_adapters_repair_the_chip_and_are_counted(trained: Path) -> None:
 def test_a_rank_without_adapters_is_refused(trained: Path) -> None:
     with pytest.raises(ConfigError, match='rank: choice = "random" has no adapters'):
         run(trained, adapt("adapt", rank=1))
+
+
+def test_adapters_of_two_bits_are_refused() -> None:
+    with pytest.raises(ConfigError, match="word_bits: the values of adapters need at least 3 bits"):
+        SparseAdaptation(data="train.npz", choice="low-rank", word_bits=2)
+    SparseAdaptation(data="train.npz", choice="random", word_bits=2)
 
 
 class StopAfterWords(Watcher):
