@@ -32,6 +32,7 @@ from rram_hil.engine.protocol import (
 from rram_hil.errors import ConfigError
 from rram_hil.networks.adapters import LEAST_BITS, Adapter
 from rram_hil.networks.inference import multiply_layer
+from rram_hil.networks.layers import Convolution
 from rram_hil.networks.mapping import word_operation
 from rram_hil.networks.network import Float32, Network
 from rram_hil.networks.programmed_network import Programmed
@@ -136,6 +137,8 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
         """
         programmed = setting.shared_by(self.tag, Programmed)
         network = programmed.topology()
+        if self.forward == "array":
+            _check_ungrouped(network)
         mapping = programmed.mapping
         yield Progress(0, 3, f"reading {len(mapping.cells)} cells")
         found, unreadable = yield from read_network(
@@ -299,6 +302,18 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             found * np.square(network.weights[name] - measured[name])
             for name, found in zip(network.matrices, fisher, strict=True)
         ]
+
+
+def _check_ungrouped(network: Network) -> None:
+    """Raise `ConfigError` for a grouped convolution, of which training would have to say which
+    group's inputs it sends.
+    """
+    for name, layer in network.products.items():
+        if isinstance(layer, Convolution) and layer.groups > 1:
+            raise ConfigError(
+                f'forward: "array" trains through no grouped convolution, as layer {name} is; take'
+                ' "map"'
+            )
 
 
 def _save_adapter(name: str, adapter: Adapter) -> Plan[None]:

@@ -30,7 +30,7 @@ from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.engine.engine import Watcher
 from rram_hil.errors import AbortedError, ConfigError
 from rram_hil.networks.mapping import LayerWords
-from rram_hil.networks.network import Network
+from rram_hil.networks.network import Conv2d, Flatten, Network
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.networks.word_costs import multiplies, word_costs
 from rram_hil.protocols.forward_check import CheckSummary
@@ -267,6 +267,16 @@ def test_adapters_of_two_bits_are_refused() -> None:
     with pytest.raises(ConfigError, match="word_bits: the values of adapters need at least 3 bits"):
         SparseAdaptation(data="train.npz", choice="low-rank", word_bits=2)
     SparseAdaptation(data="train.npz", choice="random", word_bits=2)
+
+
+def test_a_grouped_convolution_is_not_trained_through_the_array(trained: Path) -> None:
+    rng = np.random.default_rng(1)
+    layers = (Conv2d(name="c", inputs=2, outputs=4, kernel=(3, 3), groups=2), Flatten(name="f"))
+    weights = {"c": rng.normal(size=(4, 1, 3, 3)).astype(np.float32)}
+    Network(layers, weights).save(trained / "grouped.safetensors")
+    programmed = PROGRAMMED.replace("net.safetensors", "grouped.safetensors")
+    with pytest.raises(ConfigError, match="no grouped convolution, as layer c is"):
+        run(trained, adapt("adapt", forward='"array"'), programmed=programmed)
 
 
 class StopAfterWords(Watcher):
