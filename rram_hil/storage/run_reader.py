@@ -8,18 +8,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.errors import DataError
+from rram_hil.errors import ConfigError, DataError
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.frames import Scalar
 from rram_hil.storage.hdf5 import NO_VARIABLE
 from rram_hil.storage.run_layout import FORMAT, FORMAT_VERSION
 from rram_hil.types import Closable
+
+if TYPE_CHECKING:
+    import xarray
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +48,10 @@ class MapStack:
     time_s: NDArray[np.float64]
     step: NDArray[np.int64]
     units: str
+
+
+class ForeignFileError(DataError):
+    """A sound HDF5 file that is no run file."""
 
 
 _DAMAGE: tuple[type[Exception], ...] = (
@@ -118,7 +125,7 @@ class RunFile(Closable):
         version = self.attributes.get("file_format_version")
         if self.attributes.get("file_format") != FORMAT or not isinstance(version, int):
             self.close()
-            raise DataError(f"{self.path}: an HDF5 file, but not a run file of rram_hil")
+            raise ForeignFileError(f"{self.path}: an HDF5 file, but not a run file of rram_hil")
         if version > FORMAT_VERSION:
             self.close()
             raise DataError(
@@ -229,7 +236,44 @@ class RunFile(Closable):
             raise DataError(
                 f"{self.path}: {problem} result {name!r} of step {step!r}; there are: {known}"
             )
-        data = self._file[f"results/{found[0]}/{name}"]
+        return self._saved(self._file[f"results/{found[0]}/{name}"], name)
+
+    @_guarded
+    def to_xarray(self) -> xarray.DataTree:
+        """Maps and results as xarray: a group each map ("maps/conductance") and each step with
+        results ("results/2_program"), in them the file's variables with their dimensions, units and
+        attributes; the file's own attributes at the root. All is read into memory.
+
+        Raises `ConfigError` where xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise ConfigError("to_xarray needs xarray: pip install 'rram-hil[xarray]'") from None
+        groups = [f"{kind}/{name}" for kind in ("maps", "results") for name in self._group(kind)]
+        trees = {"/": xarray.Dataset(attrs=self.attributes)}
+        for name in groups:
+            group = self._group(name)
+            saved = {n: self._saved(group[n], n) for n in group if _is_variable(group[n])}
+            trees[name] = xarray.Dataset(
+                {
+                    n: (
+                        s.dims,
+                        s.values,
+                        {**s.attributes, **({"units": s.units} if s.units else {})},
+                    )
+                    for n, s in saved.items()
+                }
+            )
+        return xarray.DataTree.from_dict(trees)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: who, when, what; steps, maps and results."""
+        from rram_hil.storage.run_html import run_html
+
+        return run_html(self)
+
+    def _saved(self, data: h5py.Dataset, name: str) -> SavedData:
         dims = tuple(str(d[0].name).rsplit("/", 1)[1] if len(d) else name for d in data.dims)
         attributes = {k: v for k, v in _attributes(data).items() if k not in _HDF5_ATTRIBUTES}
         return SavedData(self._read(data), dims, str(attributes.pop("units", "")), attributes)
