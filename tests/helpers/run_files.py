@@ -66,7 +66,7 @@ def write_run(
     return path
 
 
-def copy_run(run: Path, path: Path, **attributes: object) -> Path:
+def copy_run(run: Path, path: Path, /, **attributes: object) -> Path:
     """Another run like `run`, with these attributes of the root: much quicker than writing one."""
     shutil.copyfile(run, path)
     with h5py.File(path, "r+") as file:
