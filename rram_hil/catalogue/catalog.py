@@ -68,15 +68,18 @@ class Catalog:
 
     def refresh(self) -> None:
         """Look again what is in the folders and what was said of it."""
-        found: dict[Path, tuple[Path, RunFacts]] = {}
+        found: dict[Path, CatalogEntry] = {}
         unreadable: list[str] = []
         for folder in self.folders:
             contents = contents_of(folder)
             unreadable += contents.unreadable
+            whole = folder.resolve()
             for path, facts in contents.runs.items():
-                found.setdefault(path.resolve(), (path, _with_state(path, facts)))
+                told = vars(_with_state(path, facts))
+                found.setdefault(whole / path.relative_to(folder), CatalogEntry(**told, path=path))
         self.unreadable = tuple(unreadable)
-        entries = [CatalogEntry(**vars(facts), path=path) for path, facts in found.values()]
+        self._paths = {place: entry.path for place, entry in found.items()}
+        entries = list(found.values())
         entries.sort(key=lambda entry: str(entry.path))
         entries.sort(key=lambda entry: entry.started or _NEVER, reverse=True)
         self._entries = Runs(entries)
@@ -136,12 +139,10 @@ class Catalog:
         """
         if isinstance(key, str) and (found := self._by_id(key)) is not None:
             return found
-        path = Path(key)
-        for place in (path, *(folder / path for folder in self.folders)):
-            whole = place.resolve()
-            for entry in self._entries:
-                if entry.path.resolve() == whole:
-                    return entry
+        for place in (Path(key), *(folder / key for folder in self.folders)):
+            path = self._paths.get(place.parent.resolve() / place.name)
+            if path is not None:
+                return next(entry for entry in self._entries if entry.path == path)
         where = ", ".join(map(str, self.folders))
         known = {e.run_id for e in self._entries if e.run_id}
         raise DataError(
@@ -206,11 +207,11 @@ def short_ids(entries: Iterable[CatalogEntry]) -> dict[str, str]:
 
 
 def words(entry: CatalogEntry, ids: Mapping[str, str]) -> tuple[str, ...]:
-    """A row of the table of runs, `COLUMNS`; `ids` as from `short_ids`. A damaged file is told by
-    its name.
+    """A row of the table of runs, `COLUMNS`, each word in one line; `ids` as from `short_ids`. A
+    damaged file is told by its name.
     """
     began, took = entry.started, entry.wall_s
-    return (
+    row = (
         ids.get(entry.run_id, "-"),
         "-" if began is None else f"{began:%Y-%m-%d %H:%M}",
         entry.chip_id or "-",
@@ -220,6 +221,12 @@ def words(entry: CatalogEntry, ids: Mapping[str, str]) -> tuple[str, ...]:
         "-" if took is None else duration(took),
         ", ".join(entry.tags) or "-",
     )
+    return tuple(map(in_line, row))
+
+
+def in_line(text: str) -> str:
+    """Text whose line ends stand as their escapes."""
+    return text.replace("\n", "\\n")
 
 
 def _with_state(path: Path, facts: RunFacts) -> RunFacts:

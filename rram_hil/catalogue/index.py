@@ -35,7 +35,13 @@ _PATIENCE_S = 2.0
 _BATCH = 200
 """So many files are read before what they say is kept: Ctrl-C loses no more."""
 _NAMES = tuple(f.name for f in fields(RunFacts))
+_COLUMNS = ", ".join(_NAMES)
 _LISTS = ("protocols", "steps")
+_KINDS: dict[str, tuple[type, ...]] = {
+    "bench_s": (float, type(None)),
+    "pulses": (int, type(None)),
+    "reads": (int, type(None)),
+}
 _NOT_TO_BE_HAD = frozenset(
     (
         sqlite3.SQLITE_BUSY,
@@ -50,15 +56,14 @@ _NOT_TO_BE_HAD = frozenset(
 )
 """What SQLite answers where nothing is wrong with the index itself."""
 
-Signature = str
-"""Size, time of change and inode of a run file and of its journal."""
-
 
 @dataclass(frozen=True)
 class Kept:
-    """What a file said (None: it is of another kind) when it had that signature."""
+    """What a file said (None: it is of another kind) when it had that signature: size, time of
+    change and inode, its own and its journal's.
+    """
 
-    signature: Signature
+    signature: str
     facts: RunFacts | None
 
 
@@ -117,7 +122,7 @@ def _told(path: Path, error: OSError) -> str:
     return printable(first_line(f"{path}: {error.strerror or error}"))
 
 
-def _run_files(folder: Path, unreadable: list[str]) -> Iterator[tuple[bytes, Signature]]:
+def _run_files(folder: Path, unreadable: list[str]) -> Iterator[tuple[bytes, str]]:
     """Paths below the folder of what may be run files, with their signatures; a name is bytes,
     whatever they stand for.
     """
@@ -242,9 +247,6 @@ class _Index:
         return False
 
 
-_COLUMNS = ", ".join(_NAMES)
-
-
 def _values(facts: RunFacts | None) -> list[Any]:
     """A row's columns from `run_id` on; all empty for a file of another kind."""
     if facts is None:
@@ -265,10 +267,3 @@ def _facts(values: list[Any]) -> RunFacts | None:
         if not isinstance(value, kinds):
             raise TypeError(name)
     return RunFacts(**told)
-
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "bench_s": (float, type(None)),
-    "pulses": (int, type(None)),
-    "reads": (int, type(None)),
-}

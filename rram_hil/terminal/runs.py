@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from rram_hil.catalogue.catalog import COLUMNS, Catalog, short_ids, words
+from rram_hil.catalogue.catalog import COLUMNS, Catalog, in_line, short_ids, words
 from rram_hil.catalogue.entry import DAMAGED, CatalogEntry
 from rram_hil.terminal.console import Output
 from rram_hil.units import count
@@ -31,16 +31,16 @@ def show_runs(catalog: Catalog, found: Sequence[CatalogEntry], output: Output) -
     if damaged:
         output.heading("Damaged")
         for entry in damaged:
-            output.line(f"{entry.path}: {entry.reason}", indent=2)
+            output.line(in_line(f"{entry.path}: {entry.reason}"), indent=2)
     if catalog.unreadable:
         output.heading("Not read")
         for line in catalog.unreadable:
-            output.line(line, indent=2)
+            output.line(in_line(line), indent=2)
 
 
 def show_labels(entry: CatalogEntry, output: Output) -> None:
     """Print what was said of a run."""
-    output.heading(entry.run_id, f"{entry.title} on {entry.chip_id}")
+    output.heading(entry.run_id, in_line(f"{entry.title} on {entry.chip_id}"))
     output.facts(
         [
             ("tags", ", ".join(entry.tags) or "none"),
