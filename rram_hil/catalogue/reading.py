@@ -39,8 +39,7 @@ def read_facts(path: Path) -> RunFacts | None:
     except DataError as error:
         if path.suffix.lower() not in SUFFIXES:
             return None
-        reason = error.message.removeprefix(f"{path}: ").removeprefix(f"{journal}: ")
-        return RunFacts(reason=shortened(printable(_clean(first_line(reason)))))
+        return RunFacts(reason=_clean(printable(first_line(error.message))))
 
 
 def _of_file(path: Path, journal: Path) -> RunFacts:
@@ -99,7 +98,7 @@ def _of_journal(path: Path) -> RunFacts:
     frames = read_journal(path).course()
     header = next(frames, None)
     if not isinstance(header, Header):
-        raise DataError(f"{path}: the journal has no header; the run never began")
+        raise DataError("the journal has no header; the run never began", where=str(path))
     status, ended_utc, steps = INTERRUPTED, "", []
     began: dict[int, float] = {}
     times: list[tuple[float, float]] = []

@@ -91,15 +91,15 @@ def _frame(raw: _Raw, path: Path) -> Frame:
     cls = _KINDS.get(raw.kind)
     if cls is None:
         raise DataError(
-            f"{path}: frame {raw.sequence} is of unknown kind {raw.kind}; written by a newer"
-            " version?"
+            f"frame {raw.sequence} is of unknown kind {raw.kind}; written by a newer version?",
+            where=str(path),
         )
     try:
         record = decode(raw.payload)
         record.meta.pop(_STAMP, None)
         frame: Frame = restore_fields(cls, record.meta, "", record.arrays)
     except DataError as error:
-        raise DataError(f"{path}: frame {raw.sequence}: {error}") from None
+        raise DataError(f"frame {raw.sequence}: {error}", where=str(path)) from None
     return frame
 
 
@@ -205,7 +205,7 @@ class JournalReader:
             if isinstance(frame, Header):
                 return frame
             break
-        raise DataError(f"{self.path}: the journal has no header; the run never began")
+        raise DataError("the journal has no header; the run never began", where=str(self.path))
 
     def course(self) -> Iterator[Frame]:
         """The frames that tell the course of the run: header, begin and end of steps, resumptions,
@@ -259,15 +259,16 @@ class JournalReader:
         begins = file.read(len(_MAGIC))
         if self.frames == 0 and not _MAGIC.startswith(begins):
             raise DataError(
-                f"{self.path}: not a journal of rram_hil (or its first bytes are damaged)"
+                "not a journal of rram_hil (or its first bytes are damaged)", where=str(self.path)
             )
         for at in _find_magic(file, self.whole_bytes):
             later = _raw_at(file, at)
             if later is not None and (self.frames == 0 or later.journal_id == journal_id):
                 raise DataError(
-                    f"{self.path}: damaged at byte {self.whole_bytes}, after {self.frames} whole"
+                    f"damaged at byte {self.whole_bytes}, after {self.frames} whole"
                     f" frames: frame {later.sequence} follows whole at byte {at}; this is no torn"
-                    " end, restore the file from a copy"
+                    " end, restore the file from a copy",
+                    where=str(self.path),
                 )
 
 
