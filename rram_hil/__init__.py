@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rram_hil.bench.bench import Bench
     from rram_hil.bench.forecast import plan_recipe
     from rram_hil.bench.recipe_runner import run_recipe
+    from rram_hil.catalogue.catalog import Catalog
     from rram_hil.engine.protocol import (
         CellChoice,
         Compute,
@@ -75,6 +76,7 @@ __all__ = [
     "Bench",
     "BenchError",
     "Block",
+    "Catalog",
     "CellChoice",
     "Cells",
     "CodedRead",
@@ -129,6 +131,7 @@ _ROOMS = {
     "bench.bench": "Bench",
     "bench.forecast": "plan_recipe",
     "bench.recipe_runner": "run_recipe",
+    "catalogue.catalog": "Catalog",
     "engine.protocol": "CellChoice Compute Plan Progress Protocol Save Setting",
     "errors": (
         "AbortedError BenchError ConfigError DataError "

@@ -21,6 +21,8 @@ from rram_hil import __version__
 from rram_hil.errors import AbortedError, BenchError, ConfigError, printable, shortened
 
 if TYPE_CHECKING:
+    from rram_hil.catalogue.catalog import Catalog
+    from rram_hil.catalogue.entry import CatalogEntry
     from rram_hil.wire.recording import Recorder
 
 REFUSED = 2
@@ -97,6 +99,38 @@ def ledger_options(context: typer.Context) -> None:
     """The pulses that a chip's cells took over its life: show, put back, add together."""
     if context.invoked_subcommand is None:
         print(context.get_help())
+
+
+class _ListedFirst(typer.core.TyperGroup):
+    """`rram-hil runs FOLDER ...` is `rram-hil runs list FOLDER ...`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command's name where there is none."""
+        named = args and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["list", *args])
+
+
+runs = typer.Typer(
+    cls=_ListedFirst,
+    rich_markup_mode=None,
+    help="The runs of folders: find them, tag them, note what is to be known, leave them out."
+    " Without a command's name: list.",
+)
+app.add_typer(runs, name="runs", short_help="The runs of folders: find, tag, note, exclude.")
+
+CatalogueFolders = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[FOLDER]...", help="With all below it; default: this one."),
+]
+InOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--in", metavar="FOLDER", help="Where the run is; default: here. May be repeated."
+    ),
+]
+KeyArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="Run id, the beginning of one, or a run file.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -227,9 +261,9 @@ def run(
     """
     _limit_threads(threads)
     from rram_hil.bench.recipe_runner import run_recipe
+    from rram_hil.storage.run_state import newest
     from rram_hil.terminal.console import Output, ProgressWatcher
     from rram_hil.terminal.screens import show_outcome
-    from rram_hil.terminal.show import newest
 
     path = out if out is not None else Path(f"{recipe.stem}.h5")
     if path.is_dir():
@@ -270,8 +304,9 @@ def show(
     ] = None,
 ) -> None:
     """Say who did what and when, what each step cost, and what the maps and results are."""
+    from rram_hil.storage.run_state import newest
     from rram_hil.terminal.console import Output
-    from rram_hil.terminal.show import newest, show_run
+    from rram_hil.terminal.show import show_run
 
     if plots is None:
         show_run(run_file, Output())
@@ -296,8 +331,8 @@ def export(
 ) -> None:
     """Write a run file's tables as CSV and its arrays as NumPy .npz."""
     from rram_hil.storage.export import export_csv, export_npz
+    from rram_hil.storage.run_state import newest
     from rram_hil.terminal.console import Output
-    from rram_hil.terminal.show import newest
 
     if csv is None and npz is None:
         raise ConfigError("export: give --csv DIR, --npz FILE or both")
@@ -568,6 +603,100 @@ def merge(
 
     path = merge_ledger(load_bench_file(bench), other, unrelated=unrelated)
     Output().line(f"Added to the chip's ledger: {path}")
+
+
+@runs.command("list", short_help="The runs of folders, newest first.")
+def list_runs(
+    folders: CatalogueFolders = None,
+    chip: Annotated[str, typer.Option("--chip", metavar="ID", help="Runs on this chip.")] = "",
+    since: Annotated[
+        str,
+        typer.Option(
+            "--since", metavar="WHEN", help="Begun since 2026-11-01 (UTC), or 12h, 30d, 4w ago."
+        ),
+    ] = "",
+    protocol: Annotated[
+        str, typer.Option("--protocol", metavar="NAME", help="With this protocol or step.")
+    ] = "",
+    status: Annotated[
+        str,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="complete, aborted, failed, interrupted, running or damaged.",
+        ),
+    ] = "",
+    tag: Annotated[str, typer.Option("--tag", metavar="T", help="With this tag.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Excluded ones as well.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the runs of folders and those below them, newest first: run id, when, chip, title,
+    protocols, status, how long, tags.
+    """
+    from rram_hil.catalogue.catalog import Catalog
+    from rram_hil.terminal import runs as shown
+    from rram_hil.terminal.console import Output
+
+    catalog = Catalog(*folders or ())
+    found = catalog.search(
+        chip=chip, since=since, protocol=protocol, status=status, tag=tag, everything=everything
+    )
+    if as_json:
+        print(shown.as_json(found))
+    else:
+        shown.show_runs(catalog, found, Output())
+
+
+@runs.command("tag", short_help="Give a run tags.")
+def tag_run(
+    run: KeyArgument,
+    tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="Words without commas.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take them away instead.")] = False,
+    folders: InOption = None,
+) -> None:
+    """Give a run tags, or take them away. Its file stays as it is."""
+    catalog = _catalog_of(run, folders)
+    _show_labels((catalog.untag if remove else catalog.tag)(run, *tags))
+
+
+@runs.command("note", short_help="Write a note to a run.")
+def note_run(
+    run: KeyArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help='Empty ("") to take it away.')],
+    folders: InOption = None,
+) -> None:
+    """Write a note to a run, in the place of an earlier one. Its file stays as it is."""
+    _show_labels(_catalog_of(run, folders).note(run, text))
+
+
+@runs.command("exclude", short_help="Leave a run out of listings.")
+def exclude_run(run: KeyArgument, folders: InOption = None) -> None:
+    """Leave a run out of listings, but for those with --all. Its file stays as it is."""
+    _show_labels(_catalog_of(run, folders).exclude(run))
+
+
+@runs.command("include", short_help="List an excluded run again.")
+def include_run(run: KeyArgument, folders: InOption = None) -> None:
+    """List a run again that was excluded."""
+    _show_labels(_catalog_of(run, folders).include(run))
+
+
+def _catalog_of(run: str, folders: list[Path] | None) -> Catalog:
+    """The catalogue of these folders, else of the folder of the run file `run`, else of this
+    one.
+    """
+    from rram_hil.catalogue.catalog import Catalog
+
+    if not folders and Path(run).is_file():
+        return Catalog(Path(run).parent)
+    return Catalog(*folders or ())
+
+
+def _show_labels(entry: CatalogEntry) -> None:
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.runs import show_labels
+
+    show_labels(entry, Output())
 
 
 def add_calibrate_commands() -> None:

@@ -76,10 +76,12 @@ settings.load_profile("rram_hil")
 def ledgers_of_the_test(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No test writes to the ledgers that this machine keeps of its real chips."""
-    monkeypatch.setenv(
-        "RRAM_HIL_LEDGERS", str(tmp_path_factory.getbasetemp() / f"ledgers-{uuid4()}")
-    )
+    """No test writes to the ledgers that this machine keeps of its real chips, nor to the
+    catalogue's files of its user.
+    """
+    for name in ("LEDGERS", "CATALOGUE"):
+        own = tmp_path_factory.getbasetemp() / f"{name.lower()}-{uuid4()}"
+        monkeypatch.setenv(f"RRAM_HIL_{name}", str(own))
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -25,7 +25,18 @@ import numpy as np
 
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import AnyArray, decode, encode, flatten_fields, restore_fields
-from rram_hil.storage.frames import _KINDS, _NUMBERS, Close, Frame, Header, Intent, Stamp
+from rram_hil.storage.frames import (
+    _KINDS,
+    _NUMBERS,
+    Close,
+    Frame,
+    Header,
+    Intent,
+    Resume,
+    Stamp,
+    StepEnd,
+    StepStart,
+)
 from rram_hil.storage.safe_files import (
     BINARY,
     disk,
@@ -44,6 +55,7 @@ _HEAD = struct.Struct("<4sI8sQI")
 _CRC = struct.Struct("<I")
 _STAMP = "ledger"
 _LONGEST = 1 << 30  # one write call takes 2 GiB at most
+_COURSE = frozenset(_NUMBERS[kind] for kind in (Header, StepStart, StepEnd, Resume, Close))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +91,15 @@ def _frame(raw: _Raw, path: Path) -> Frame:
     cls = _KINDS.get(raw.kind)
     if cls is None:
         raise DataError(
-            f"{path}: frame {raw.sequence} is of unknown kind {raw.kind}; written by a newer"
-            " version?"
+            f"frame {raw.sequence} is of unknown kind {raw.kind}; written by a newer version?",
+            where=str(path),
         )
     try:
         record = decode(raw.payload)
         record.meta.pop(_STAMP, None)
         frame: Frame = restore_fields(cls, record.meta, "", record.arrays)
     except DataError as error:
-        raise DataError(f"{path}: frame {raw.sequence}: {error}") from None
+        raise DataError(f"frame {raw.sequence}: {error}", where=str(path)) from None
     return frame
 
 
@@ -120,6 +132,29 @@ def _raw_at(file: BinaryIO, offset: int) -> _Raw | None:
     return _Raw(
         journal_id, sequence, kind, payload, offset, offset + _HEAD.size + length + _CRC.size
     )
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What stands before a frame's payload, and where the frame ends."""
+
+    journal_id: bytes
+    sequence: int
+    kind: int
+    end: int
+
+
+def _head_at(file: BinaryIO, offset: int) -> _Head | None:
+    """The head of the frame at `offset`; None where there is none, or the file ends within it."""
+    file.seek(offset)
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    magic, length, journal_id, sequence, kind = _HEAD.unpack(head)
+    end = offset + _HEAD.size + length + _CRC.size
+    if magic != _MAGIC or length > _LONGEST or end > os.fstat(file.fileno()).st_size:
+        return None
+    return _Head(journal_id, sequence, kind, end)
 
 
 def _charged(raw: _Raw) -> int:
@@ -170,7 +205,30 @@ class JournalReader:
             if isinstance(frame, Header):
                 return frame
             break
-        raise DataError(f"{self.path}: the journal has no header; the run never began")
+        raise DataError("the journal has no header; the run never began", where=str(self.path))
+
+    def course(self) -> Iterator[Frame]:
+        """The frames that tell the course of the run: header, begin and end of steps, resumptions,
+        ends. The others are stepped over, neither read nor checked: quick in a long journal.
+
+        Raises `DataError` as iterating does.
+        """
+        with self._open() as file:
+            self.frames = self.whole_bytes = self.cut_bytes = 0
+            journal_id = b""
+            while (head := _head_at(file, self.whole_bytes)) is not None:
+                if self.frames == 0:
+                    journal_id = head.journal_id
+                if head.journal_id != journal_id or head.sequence != self.frames:
+                    break
+                if head.kind in _COURSE:
+                    raw = _raw_at(file, self.whole_bytes)
+                    if raw is None:
+                        break
+                    yield _frame(raw, self.path)
+                self.frames += 1
+                self.whole_bytes = head.end
+            self.check_tail(file, journal_id)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[BinaryIO]:
@@ -201,15 +259,16 @@ class JournalReader:
         begins = file.read(len(_MAGIC))
         if self.frames == 0 and not _MAGIC.startswith(begins):
             raise DataError(
-                f"{self.path}: not a journal of rram_hil (or its first bytes are damaged)"
+                "not a journal of rram_hil (or its first bytes are damaged)", where=str(self.path)
             )
         for at in _find_magic(file, self.whole_bytes):
             later = _raw_at(file, at)
             if later is not None and (self.frames == 0 or later.journal_id == journal_id):
                 raise DataError(
-                    f"{self.path}: damaged at byte {self.whole_bytes}, after {self.frames} whole"
+                    f"damaged at byte {self.whole_bytes}, after {self.frames} whole"
                     f" frames: frame {later.sequence} follows whole at byte {at}; this is no torn"
-                    " end, restore the file from a copy"
+                    " end, restore the file from a copy",
+                    where=str(self.path),
                 )
 
 

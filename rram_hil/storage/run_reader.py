@@ -8,18 +8,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.errors import DataError
+from rram_hil.errors import ConfigError, DataError
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.frames import Scalar
 from rram_hil.storage.hdf5 import NO_VARIABLE
 from rram_hil.storage.run_layout import FORMAT, FORMAT_VERSION
 from rram_hil.types import Closable
+
+if TYPE_CHECKING:
+    import xarray
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +50,10 @@ class MapStack:
     units: str
 
 
+class ForeignFileError(DataError):
+    """A sound HDF5 file that is no run file."""
+
+
 _DAMAGE: tuple[type[Exception], ...] = (
     RuntimeError,
     LookupError,
@@ -70,7 +77,8 @@ def undamaged(path: Path, *also: type[Exception]) -> Iterator[None]:
         yield
     except (*_DAMAGE, *also) as error:
         raise DataError(
-            f"{path}: damaged, or not a whole run file: {type(error).__name__}: {error}"
+            f"damaged, or not a whole run file: {type(error).__name__}: {error}",
+            where=str(path),
         ) from error
 
 
@@ -82,7 +90,7 @@ class _Attributes(dict[str, Scalar]):
         self._path = path
 
     def __missing__(self, name: str) -> Scalar:
-        raise DataError(f"{self._path}: damaged run file: it has no attribute {name!r}")
+        raise DataError(f"damaged run file: it has no attribute {name!r}", where=str(self._path))
 
 
 def _guarded(method: Callable[Concatenate[RunFile, P], T]) -> Callable[Concatenate[RunFile, P], T]:
@@ -106,9 +114,11 @@ class RunFile(Closable):
         try:
             self._file = h5py.File(self.path, "r")
         except FileNotFoundError:
-            raise DataError(f"{self.path}: no such file") from None
+            raise DataError("no such file", where=str(self.path)) from None
         except OSError as error:
-            raise DataError(f"{self.path}: not a run file, or a damaged one: {error}") from None
+            raise DataError(
+                f"not a run file, or a damaged one: {error}", where=str(self.path)
+            ) from None
         try:
             with undamaged(self.path, OSError):
                 self.attributes: Mapping[str, Scalar] = _Attributes(self.path, self._file)
@@ -118,12 +128,14 @@ class RunFile(Closable):
         version = self.attributes.get("file_format_version")
         if self.attributes.get("file_format") != FORMAT or not isinstance(version, int):
             self.close()
-            raise DataError(f"{self.path}: an HDF5 file, but not a run file of rram_hil")
+            raise ForeignFileError(
+                "an HDF5 file, but not a run file of rram_hil", where=str(self.path)
+            )
         if version > FORMAT_VERSION:
             self.close()
             raise DataError(
-                f"{self.path}: run file version {version}; this rram_hil reads up to"
-                f" {FORMAT_VERSION}"
+                f"run file version {version}; this rram_hil reads up to {FORMAT_VERSION}",
+                where=str(self.path),
             )
 
     @property
@@ -141,7 +153,9 @@ class RunFile(Closable):
     def require_chip(self, chip_id: str) -> None:
         """Raise `DataError` where this is a run of another chip."""
         if self.chip_id != chip_id:
-            raise DataError(f"{self.path}: a run of chip {self.chip_id!r}, not of {chip_id!r}")
+            raise DataError(
+                f"a run of chip {self.chip_id!r}, not of {chip_id!r}", where=str(self.path)
+            )
 
     @property
     @_guarded
@@ -227,9 +241,47 @@ class RunFile(Closable):
             known = ", ".join(f"{s}/{n}" for s, n in self.result_names) or "none"
             problem = "no" if not found else "more than one"
             raise DataError(
-                f"{self.path}: {problem} result {name!r} of step {step!r}; there are: {known}"
+                f"{problem} result {name!r} of step {step!r}; there are: {known}",
+                where=str(self.path),
             )
-        data = self._file[f"results/{found[0]}/{name}"]
+        return self._saved(self._file[f"results/{found[0]}/{name}"], name)
+
+    @_guarded
+    def to_xarray(self) -> xarray.DataTree:
+        """Maps and results as xarray: a group each map ("maps/conductance") and each step with
+        results ("results/2_program"), in them the file's variables with their dimensions, units and
+        attributes; the file's own attributes at the root. All is read into memory.
+
+        Raises `ConfigError` where xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise ConfigError("to_xarray needs xarray: pip install 'rram-hil[xarray]'") from None
+        groups = [f"{kind}/{name}" for kind in ("maps", "results") for name in self._group(kind)]
+        trees = {"/": xarray.Dataset(attrs=self.attributes)}
+        for name in groups:
+            group = self._group(name)
+            saved = {n: self._saved(group[n], n) for n in group if _is_variable(group[n])}
+            trees[name] = xarray.Dataset(
+                {
+                    n: (
+                        s.dims,
+                        s.values,
+                        {**s.attributes, **({"units": s.units} if s.units else {})},
+                    )
+                    for n, s in saved.items()
+                }
+            )
+        return xarray.DataTree.from_dict(trees)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: who, when, what; steps, maps and results."""
+        from rram_hil.storage.run_html import run_html
+
+        return run_html(self)
+
+    def _saved(self, data: h5py.Dataset, name: str) -> SavedData:
         dims = tuple(str(d[0].name).rsplit("/", 1)[1] if len(d) else name for d in data.dims)
         attributes = {k: v for k, v in _attributes(data).items() if k not in _HDF5_ATTRIBUTES}
         return SavedData(self._read(data), dims, str(attributes.pop("units", "")), attributes)
@@ -244,13 +296,14 @@ class RunFile(Closable):
         if not isinstance(group, h5py.Group):
             parent, _, last = name.rpartition("/")
             known = ", ".join(self._file[parent or "/"]) or "none"
-            raise DataError(f"{self.path}: no {last!r} in it; there are: {known}")
+            raise DataError(f"no {last!r} in it; there are: {known}", where=str(self.path))
         return group
 
     def _column(self, group: h5py.Group, name: str, rows: slice) -> AnyArray:
         if name not in group:
             raise DataError(
-                f"{self.path}: no column {name!r} in {group.name}; there are: {', '.join(group)}"
+                f"no column {name!r} in {group.name}; there are: {', '.join(group)}",
+                where=str(self.path),
             )
         values = self._read(group[name], rows)
         meanings = group[name].attrs.get("flag_meanings")
@@ -261,7 +314,7 @@ class RunFile(Closable):
             source = data.asstr() if h5py.check_string_dtype(data.dtype) else data
             values = np.asarray(source[rows])
         except (OSError, RuntimeError) as error:
-            raise DataError(f"{self.path}: damaged at {data.name}: {error}") from None
+            raise DataError(f"damaged at {data.name}: {error}", where=str(self.path)) from None
         return values.astype(bool) if data.attrs.get("dtype") == "bool" else values
 
     def close(self) -> None:

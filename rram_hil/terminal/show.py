@@ -4,26 +4,19 @@ under way.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import tempfile
 import tomllib
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
-from rram_hil.bench.recipe_runner import journal_of
-from rram_hil.errors import DataError
 from rram_hil.networks.placement import from_table
 from rram_hil.statistics import UNCERTAINTY
 from rram_hil.storage.codec import AnyArray
-from rram_hil.storage.run_reader import RunFile, read_run, undamaged
-from rram_hil.storage.run_writer import write_run_file
-from rram_hil.storage.safe_files import BINARY, lock, unlock
+from rram_hil.storage.run_reader import RunFile
+from rram_hil.storage.run_state import newest, state_of
 from rram_hil.terminal.console import Output
 from rram_hil.terminal.screens import show_places
 from rram_hil.units import count, duration, elapsed, figure_text, quantity, scaled
@@ -33,51 +26,6 @@ SAVES_SHOWN = 6
 NOTES_SHOWN = 8
 NETWORK_TABLES = ("places", "weight_vectors")
 """Results that are shown as tables of their own."""
-
-
-@contextlib.contextmanager
-def newest(path: Path) -> Iterator[RunFile]:
-    """The run file at `path`, or what its journal holds where that is further (a run under way, or
-    one that was cut).
-
-    Raises `DataError` for what is no run file, and where there is neither file nor journal.
-    """
-    if path.is_dir():
-        raise DataError(f"{path}: a folder, not a run file")
-    journal = path if path.suffix == ".journal" else journal_of(path)
-    if path != journal and path.exists():
-        with read_run(path) as run:
-            if not journal.exists() or journal.stat().st_size == run.attributes.get(
-                "journal_bytes"
-            ):
-                with undamaged(path):
-                    yield run
-                return
-    elif not journal.exists():
-        raise DataError(f"{path}: no such file")
-    with tempfile.TemporaryDirectory(prefix="rram_hil_show_") as folder:
-        newer = Path(folder) / "run.h5"
-        write_run_file(journal, newer)
-        with read_run(newer) as run, undamaged(path):
-            yield run
-
-
-def state_of(run: RunFile, path: Path) -> str:
-    """complete, aborted, error, interrupted, or "under way" while another process holds the
-    journal.
-    """
-    if run.status != "interrupted":
-        return run.status
-    journal = path if path.suffix == ".journal" else journal_of(path)
-    with contextlib.suppress(OSError):
-        fd = os.open(journal, os.O_RDWR | BINARY)
-        try:
-            unlock(lock(fd, journal))
-        except DataError:
-            return "under way"
-        finally:
-            os.close(fd)
-    return run.status
 
 
 def show_run(path: Path, output: Output) -> None:

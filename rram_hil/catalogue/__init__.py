@@ -1,0 +1,1 @@
+"""Many run files: what is in them, found quickly, with tags and notes given afterwards."""

@@ -1,0 +1,55 @@
+"""What `rram-hil runs` shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rram_hil.catalogue.catalog import COLUMNS, Catalog, in_line, short_ids, words
+from rram_hil.catalogue.entry import DAMAGED, CatalogEntry
+from rram_hil.terminal.console import Output
+from rram_hil.units import count
+
+
+def show_runs(catalog: Catalog, found: Sequence[CatalogEntry], output: Output) -> None:
+    """Print a table of runs; below it the notes given to them, what is damaged and what could not
+    be read.
+    """
+    ids = short_ids(catalog.search(everything=True))
+    if found:
+        output.table(COLUMNS, [words(entry, ids) for entry in found])
+    else:
+        of = len(catalog.search(everything=True))
+        output.line(f"No run fits, of {count(of)}." if of else "There is no run file.")
+    notes = {e.run_id: e.note for e in found if e.note}
+    if notes:
+        output.heading("Notes")
+        for run, note in notes.items():
+            output.line(f"{ids[run]}  {' '.join(note.split())}", indent=2)
+    damaged = [e for e in found if e.status == DAMAGED]
+    if damaged:
+        output.heading("Damaged")
+        for entry in damaged:
+            output.line(in_line(f"{entry.path}: {entry.reason}"), indent=2)
+    if catalog.unreadable:
+        output.heading("Not read")
+        for line in catalog.unreadable:
+            output.line(in_line(line), indent=2)
+
+
+def show_labels(entry: CatalogEntry, output: Output) -> None:
+    """Print what was said of a run."""
+    output.heading(entry.run_id, in_line(f"{entry.title} on {entry.chip_id}"))
+    output.facts(
+        [
+            ("tags", ", ".join(entry.tags) or "none"),
+            ("note", " ".join(entry.note.split())),
+            ("excluded", "yes: listed only with --all" if entry.excluded else ""),
+        ]
+    )
+
+
+def as_json(found: Sequence[CatalogEntry]) -> str:
+    """Runs as a JSON list, every field of `CatalogEntry` by its name."""
+    return json.dumps([asdict(e) | {"path": str(e.path)} for e in found], indent=2)
