@@ -122,18 +122,20 @@ def test_commands_that_cannot_be_are_refused_in_one_line(
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_the_short_study_of_the_paper_has_all_of_its_rows(
+def test_the_short_study_of_the_paper_has_a_row_of_every_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On two free processors it is done in less than three minutes."""
     monkeypatch.chdir(tmp_path)
-    study_command("paper", "--model", "digits", "--workers", "2")
+    # Without those that differ from another one in their fraction alone.
+    wanted = [arm["name"] for arm in ARMS if not re.search(r"\(\d+ %\)$", arm["name"])]
+    study_command("paper", "--model", "digits", "--workers", "2", "--arms", ",".join(wanted))
     table = (tmp_path / "rram-hil-study-paper-digits/table.md").read_text(encoding="utf-8")
     cells = [[part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines()]
     rows = {row[0]: row for row in cells if len(row) > 1}
-    assert set(rows) == {"arm", "---", *(arm["name"] for arm in ARMS)}
+    assert set(rows) == {"arm", "---", *wanted}
     mean = {name: float(row[2].rstrip(" %")) for name, row in rows.items() if row[1] == "2"}
-    assert len(mean) == len(ARMS)
+    assert len(mean) == len(wanted)
     assert mean["one-shot"] < mean["KD"] < mean["KD + RSA"] < mean["float"]
     assert mean["one-shot"] < mean["variation-aware"]
     assert mean["KD"] < mean["fault-aware"] < mean["fault-aware (permuted)"]

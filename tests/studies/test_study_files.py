@@ -262,3 +262,10 @@ def test_every_file_of_an_arm_is_registered() -> None:
         for path in (Path(rram_hil.__file__).parent / "studies/arms").glob("[!_]*.py")
     }
     assert modules == {entry.value.partition(":")[0] for entry in entries(GROUP)}
+
+
+def test_the_example_of_a_study_teaches_one_student_for_all_arms_but_one() -> None:
+    study = load_study(Path(__file__).parents[2] / "examples/study-vgg.toml")
+    case = Case(study.model_used, study.devices_used[0])
+    students = [choice.made().networks(case)["student"] for choice in study.arm]
+    assert [s == students[0] for s in students] == [c.name != "R-V-W" for c in study.arm]
