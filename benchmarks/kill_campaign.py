@@ -35,13 +35,14 @@ from rram_hil.bench import bench as bench_module
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.plugins import driver_class, protocol_class
-from rram_hil.bench.recipe_runner import journal_of, run_recipe
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.drivers.simulated_array import SimulatedArray
 from rram_hil.hardware.driver import Capabilities
 from rram_hil.protocols.forming import Forming
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.storage.journal import JournalReader, holds_run
 from rram_hil.storage.ledger_file import Content, read_ledger
+from rram_hil.storage.run_state import journal_of
 from rram_hil.types import IntArray
 
 SHIM = Path(__file__).parents[1] / "tests" / "helpers" / "crash_shim.c"

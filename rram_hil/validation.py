@@ -14,8 +14,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rram_hil.errors import ConfigError
-from rram_hil.errors import near as near
+from rram_hil.errors import ConfigError, near
 from rram_hil.units import Unit
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -12,11 +12,12 @@ import typer
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.bench.recipe import Head, Recipe, RecipeStep
-from rram_hil.bench.recipe_runner import journal_of, run_recipe
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.corrections.calibration_file import Calibrated
 from rram_hil.engine.calibration import Calibration
 from rram_hil.errors import ConfigError
 from rram_hil.plugins import working
+from rram_hil.storage.run_state import journal_of
 from rram_hil.terminal.console import Output, ProgressWatcher
 from rram_hil.validation import read_toml
 

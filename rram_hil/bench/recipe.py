@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError
 
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.engine.protocol import Protocol
-from rram_hil.errors import ConfigError
-from rram_hil.validation import StrictModel, near, read_toml, refused
+from rram_hil.errors import ConfigError, near
+from rram_hil.validation import StrictModel, read_toml, refused
 
 
 class Head(StrictModel):

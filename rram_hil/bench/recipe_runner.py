@@ -27,7 +27,7 @@ from rram_hil.engine.replay import Replay
 from rram_hil.errors import AbortedError, ConfigError, DataError, told_with_frames
 from rram_hil.storage.frames import Close, EndStatus, Header, Note, Resume, Stamp
 from rram_hil.storage.journal import Journal, holds_run, read_journal
-from rram_hil.storage.run_state import journal_of as journal_of
+from rram_hil.storage.run_state import journal_of
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import HeldError
 from rram_hil.wire.recording import Traffic

@@ -9,20 +9,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from rram_hil.catalogue.entry import (
-    INTERRUPTED,
-    STATES,
-    UNDER_WAY,
-    CatalogEntry,
-    RunFacts,
-    utc_time,
-)
+from rram_hil.catalogue.entry import STATES, CatalogEntry, utc_time
 from rram_hil.catalogue.index import contents_of
 from rram_hil.catalogue.labels import Label, Labels
 from rram_hil.errors import ConfigError, DataError, near, short
 from rram_hil.storage.run_html import html_table
 from rram_hil.storage.run_reader import RunFile
-from rram_hil.storage.run_state import is_under_way, journal_of, open_newest
+from rram_hil.storage.run_state import UNDER_WAY, open_newest, state_of
 from rram_hil.units import duration
 
 SHORTEST_ID = 6
@@ -75,7 +68,8 @@ class Catalog:
             unreadable += contents.unreadable
             whole = folder.resolve()
             for path, facts in contents.runs.items():
-                told = vars(_with_state(path, facts))
+                # Whether a process holds the journal is no part of a file: it is asked each time.
+                told = vars(facts) | {"status": state_of(facts.status, path)}
                 found.setdefault(whole / path.relative_to(folder), CatalogEntry(**told, path=path))
         self.unreadable = tuple(unreadable)
         self._paths = {place: entry.path for place, entry in found.items()}
@@ -227,13 +221,6 @@ def words(entry: CatalogEntry, ids: Mapping[str, str]) -> tuple[str, ...]:
 def in_line(text: str) -> str:
     """Text whose line ends stand as their escapes."""
     return text.replace("\n", "\\n")
-
-
-def _with_state(path: Path, facts: RunFacts) -> RunFacts:
-    """Whether a process holds the journal is no part of a file, so it is asked each time."""
-    if facts.status == INTERRUPTED and is_under_way(journal_of(path)):
-        return replace(facts, status=UNDER_WAY)
-    return facts
 
 
 def _time(since: str | datetime) -> datetime:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-DAMAGED, INTERRUPTED, UNDER_WAY = "damaged", "interrupted", "under way"
+from rram_hil.storage.run_state import INTERRUPTED, UNDER_WAY
+
+DAMAGED = "damaged"
 STATES = ("complete", "aborted", "error", INTERRUPTED, UNDER_WAY, DAMAGED)
 """What `CatalogEntry.status` may be: what run files say, "under way" for a run whose journal is
 held by a process, "damaged" for a file that cannot be read.

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.catalogue.entry import INTERRUPTED, RunFacts, run_id_of
+from rram_hil.catalogue.entry import RunFacts, run_id_of
 from rram_hil.errors import DataError, first_line, printable, shortened
 from rram_hil.storage.frames import Close, Header, Resume, StepEnd, StepStart
 from rram_hil.storage.journal import read_journal
 from rram_hil.storage.run_reader import ForeignFileError, RunFile, read_run, undamaged
-from rram_hil.storage.run_state import journal_of
+from rram_hil.storage.run_state import INTERRUPTED, holds_all_of, journal_of
 
 SUFFIXES = (".h5", ".hdf5")
 """Files of these names are run files or say why not; of others only those beside a journal are."""
@@ -45,9 +45,7 @@ def read_facts(path: Path) -> RunFacts | None:
 def _of_file(path: Path, journal: Path) -> RunFacts:
     with read_run(path) as run, undamaged(path):
         facts = _of_run(run)
-        is_whole = not journal.is_file() or (
-            journal.stat().st_size == run.attributes.get("journal_bytes")
-        )
+        is_whole = not journal.is_file() or holds_all_of(run, journal)
     if is_whole:
         return facts
     try:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
 from scipy.special import ndtr
 
-from rram_hil.errors import ConfigError
+from rram_hil.errors import ConfigError, near
 from rram_hil.simulation import draws
 from rram_hil.simulation.draws import Purpose
 from rram_hil.types import FloatArray, IntArray
@@ -42,7 +42,6 @@ from rram_hil.validation import (
     PositiveSiemens,
     PositiveVolts,
     StrictModel,
-    near,
     parse_toml,
     refused,
 )

@@ -15,11 +15,18 @@ from rram_hil.storage.safe_files import BINARY, lock, unlock
 
 JOURNAL = ".journal"
 """What the name of a journal has more than that of its run file."""
+INTERRUPTED, UNDER_WAY = "interrupted", "under way"
+"""States of a run that has not ended: nobody, or a process, holds its journal."""
 
 
 def journal_of(run_file: Path) -> Path:
     """The journal beside a run file."""
     return run_file.with_name(run_file.name + JOURNAL)
+
+
+def holds_all_of(run: RunFile, journal: Path) -> bool:
+    """Whether a run file has all that is in its journal, `journal` being a file."""
+    return bool(journal.stat().st_size == run.attributes.get("journal_bytes"))
 
 
 class _FromJournal(RunFile):
@@ -51,7 +58,7 @@ def open_newest(path: Path) -> RunFile:
     journal = path if path.suffix == JOURNAL else journal_of(path)
     if path != journal and path.exists():
         run = read_run(path)
-        if not journal.exists() or journal.stat().st_size == run.attributes.get("journal_bytes"):
+        if not journal.exists() or holds_all_of(run, journal):
             return run
         run.close()
     elif not journal.exists():
@@ -83,11 +90,9 @@ def is_under_way(journal: Path) -> bool:
     return False
 
 
-def state_of(run: RunFile, path: Path) -> str:
-    """complete, aborted, error, interrupted, or "under way" while another process holds the
-    journal.
+def state_of(status: str, path: Path) -> str:
+    """What the run at `path`, whose file says `status`, is now: complete, aborted, error,
+    `INTERRUPTED`, or `UNDER_WAY` while another process holds the journal.
     """
-    if run.status != "interrupted":
-        return run.status
     journal = path if path.suffix == JOURNAL else journal_of(path)
-    return "under way" if is_under_way(journal) else run.status
+    return UNDER_WAY if status == INTERRUPTED and is_under_way(journal) else status

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rram_hil.errors import ConfigError
+from rram_hil.errors import ConfigError, near
 from rram_hil.studies.study_file import Study, parse_study
-from rram_hil.validation import near
 
 
 def _several(row: dict[str, Any], *percents: int, **more: Any) -> tuple[dict[str, Any], ...]:

@@ -7,11 +7,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from rram_hil.errors import ConfigError
+from rram_hil.errors import ConfigError, near
 from rram_hil.studies.arm import ArmChoice
 from rram_hil.studies.devices import DEVICES, Device
 from rram_hil.studies.models import MODELS, Model
-from rram_hil.validation import StrictModel, near, read_toml, refused
+from rram_hil.validation import StrictModel, read_toml, refused
 
 
 class Study(StrictModel):

@@ -15,13 +15,14 @@ from rram_hil.bench.discovery import Device
 from rram_hil.bench.forecast import Forecast
 from rram_hil.bench.plugins import Installed
 from rram_hil.bench.read_limit import ReadLimitTrial
-from rram_hil.bench.recipe_runner import RunOutcome, journal_of
+from rram_hil.bench.recipe_runner import RunOutcome
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.networks.layers import Arithmetic, Elementwise, Layer
 from rram_hil.networks.network import Network
 from rram_hil.networks.placement import Place, places, rows_of
 from rram_hil.storage.ledger_file import read_ledger
 from rram_hil.storage.run_reader import RunFile
+from rram_hil.storage.run_state import journal_of
 from rram_hil.terminal.console import Output, outcome_text
 from rram_hil.units import count, duration, elapsed, field_text, quantity, ranges, scaled, units_of
 

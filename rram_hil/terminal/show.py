@@ -16,7 +16,7 @@ from rram_hil.networks.placement import from_table
 from rram_hil.statistics import UNCERTAINTY
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.run_reader import RunFile
-from rram_hil.storage.run_state import newest, state_of
+from rram_hil.storage.run_state import UNDER_WAY, newest, state_of
 from rram_hil.terminal.console import Output
 from rram_hil.terminal.screens import show_places
 from rram_hil.units import count, duration, elapsed, figure_text, quantity, scaled
@@ -34,7 +34,7 @@ def show_run(path: Path, output: Output) -> None:
     """
     with newest(path) as run:
         _head(run, path, output)
-        _steps(run, state_of(run, path), output)
+        _steps(run, state_of(run.status, path), output)
         _maps(run, output)
         _results(run, output)
         _notes(run, output)
@@ -42,7 +42,7 @@ def show_run(path: Path, output: Output) -> None:
 
 def _head(run: RunFile, path: Path, output: Output) -> None:
     a = run.attributes
-    output.heading(str(path), state_of(run, path))
+    output.heading(str(path), state_of(run.status, path))
     tiles, cell = int(a["tiles"]), str(a["cell"])
     size = f"{tiles} tile{'s' if tiles > 1 else ''} of {a['rows']} x {a['columns']}, {cell}"
     more = "".join(f", {name} {a[name]}" for name in ("lot", "die") if a.get(name))
@@ -128,7 +128,7 @@ def _steps(run: RunFile, state: str, output: Output) -> None:
         here = operations["step"] == number
         ended = not math.isnan(steps["ended_s"][i])
         odd = int(np.sum(operations["outcome"][here] != "done"))
-        if not ended and state == "under way":
+        if not ended and state == UNDER_WAY:
             outcome = state
         else:
             outcome = ("done" if ended else "not ended") + (f", {odd} cut" if odd else "")

@@ -20,7 +20,7 @@ from rram_hil.bench import ledgers
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import BenchFile, load_bench_file
 from rram_hil.bench.ledgers import adopt_ledger, merge_ledger, ready_ledger
-from rram_hil.bench.recipe_runner import journal_of, run_recipe
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.drivers.simulated_array import SimulatedArray
 from rram_hil.drivers.simulated_array import launch as launch_array
 from rram_hil.engine.engine import Watcher
@@ -28,6 +28,7 @@ from rram_hil.errors import ConfigError, DataError, LimitError
 from rram_hil.storage import ledger_file
 from rram_hil.storage.ledger import Ledger
 from rram_hil.storage.run_reader import read_run
+from rram_hil.storage.run_state import journal_of
 
 BOARD = 'name = "test-chip-board"\nport = "socket://nowhere:1"'
 REAL = bench_toml("lot7-die12", 4, 4, 40, driver=BOARD, simulation=None)

@@ -24,9 +24,10 @@ import numpy as np
 
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.plugins import driver_class, protocol_class
-from rram_hil.bench.recipe_runner import journal_of, run_recipe
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.storage.journal import JournalReader, holds_run
+from rram_hil.storage.run_state import journal_of
 
 
 def live(folder: Path, death: dict[str, Any]) -> bool:
