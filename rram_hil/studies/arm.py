@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from rram_hil.errors import ConfigError
 from rram_hil.networks.mapping import Faults
@@ -187,8 +187,40 @@ class StudentArm(Arm):
 
     def networks(self, case: Case) -> Mapping[str, Training]:
         """The student and its teacher."""
-        student = case.student(self.teaching, faults=self.faults, sigma_share=self.sigma_share)
+        student = case.student(
+            self.teaching, faults=self.faults, words=self._known(case), sigma_share=self.sigma_share
+        )
         return {"student": student, "teacher": case.teacher}
+
+    def _known(self, case: Case) -> Places | None:
+        """Where on-chip words will be, for a student that is trained knowing it."""
+        del case
+        return None
+
+
+class PlacedArm(StudentArm):
+    """An arm whose words' places follow from its keys. With `places_known` its student is trained
+    knowing them.
+    """
+
+    places_known: bool = False
+
+    @model_validator(mode="after")
+    def _taught(self) -> Self:
+        if self.places_known and self.teaching == "teacher":
+            raise ValueError('places_known: the teacher knows no places; teach it "distilled"')
+        return self
+
+    @abstractmethod
+    def places(self, case: Case) -> Places:
+        """Where its words will be."""
+
+    def _known(self, case: Case) -> Places | None:
+        return self.places(case) if self.places_known else None
+
+    def adapted(self, adapt: Step, case: Case) -> Step:
+        """`adapt` with its words where the student knows them to be."""
+        return adapt | {"word_seed": self.places(case).seed} if self.places_known else adapt
 
 
 class ArmChoice(StrictModel):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from rram_hil.studies.arm import TEACHER, Case, Step, StudentArm
-from rram_hil.studies.training import Places, Training
+from rram_hil.studies.arm import TEACHER, Case, PlacedArm, Step
+from rram_hil.studies.training import Places
 
 
-class RandomWords(StudentArm):
+class RandomWords(PlacedArm):
     """Random sparse adaptation (RSA) of Mohanty et al., IEDM 2017, and Charan et al., JXCDC 2020,
     doi 10.1109/JXCDC.2020.2987605: after one programming a random `fraction` of the weights gets
     words, which are trained against the chip's map. With a distilled student it is KD + RSA.
@@ -20,32 +20,15 @@ class RandomWords(StudentArm):
     """
 
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    places_known: bool = False
     scales: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
 
-    @model_validator(mode="after")
-    def _taught(self) -> Self:
-        if self.places_known and self.teaching == "teacher":
-            raise ValueError('places_known: the teacher knows no places; teach it "distilled"')
-        return self
-
-    def networks(self, case: Case) -> dict[str, Training]:
-        """The student, and the teacher from which words learn, too."""
+    def places(self, case: Case) -> Places:
+        """Drawn from all weights."""
         fraction = case.model.word_fraction if self.fraction is None else self.fraction
-        words = (
-            Places(fraction=fraction, seed=self.seed, scales=self.scales)
-            if self.places_known
-            else None
-        )
-        student = case.student(
-            self.teaching, faults=self.faults, words=words, sigma_share=self.sigma_share
-        )
-        return {"student": student, "teacher": case.teacher}
+        return Places(fraction=fraction, seed=self.seed, scales=self.scales)
 
     def steps(self, case: Case) -> list[Step]:
         """Programming, then words."""
         adapt = case.adapt(self.fraction, teacher=TEACHER, scales=self.scales)
-        if self.places_known:
-            adapt["word_seed"] = self.seed
-        return [case.program(self.faults), adapt]
+        return [case.program(self.faults), self.adapted(adapt, case)]

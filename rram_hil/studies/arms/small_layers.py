@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import model_validator
-
-from rram_hil.studies.arm import Case, Step
-from rram_hil.studies.training import Places, Training
+from rram_hil.studies.arm import Case, PlacedArm, Step
+from rram_hil.studies.training import Places
 
 from .chosen_words import ChosenWords
 
-_SEED = 0
-"""Of the words in a layer that has only some."""
 
-
-class SmallLayers(ChosenWords):
+class SmallLayers(ChosenWords, PlacedArm):
     """Words for whole layers, the smallest first, so that their places need no memory: as Yao et
     al., Nature 577 (2020), doi 10.1038/s41586-020-1942-4, train the last layer alone.
 
@@ -26,31 +20,17 @@ class SmallLayers(ChosenWords):
     """
 
     CHOICE: ClassVar[str] = "layers"
-    places_known: bool = False
 
-    @model_validator(mode="after")
-    def _taught(self) -> Self:
-        if self.places_known and self.teaching == "teacher":
-            raise ValueError('places_known: the teacher knows no places; teach it "distilled"')
-        return self
-
-    def networks(self, case: Case) -> Mapping[str, Training]:
-        """The student, and the teacher from which words learn, too."""
-        if not self.places_known:
-            return super().networks(case)
-        words = Places(
+    def places(self, case: Case) -> Places:
+        """Whole layers, and weights of the next one."""
+        return Places(
             choice="layers",
             fraction=self.fraction or case.model.word_fraction,
             mac_share=self.mac_share,
-            seed=_SEED,
             scales=self.scales,
         )
-        student = case.student(
-            self.teaching, faults=self.faults, words=words, sigma_share=self.sigma_share
-        )
-        return {"student": student, "teacher": case.teacher}
 
     def steps(self, case: Case) -> list[Step]:
-        """Programming, then words where the student knows them to be."""
+        """Programming, then words."""
         program, adapt = super().steps(case)
-        return [program, adapt | {"word_seed": _SEED} if self.places_known else adapt]
+        return [program, self.adapted(adapt, case)]
