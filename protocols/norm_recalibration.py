@@ -52,7 +52,9 @@ class RecalibrationSummary:
 class NormRecalibration(Protocol[RecalibrationSummary]):
     """Read the map, then set biases and scales of the network under `tag` so that every output has
     over the first `images` of `data` (training images) the mean and spread of its floating-point
-    network: layer after layer, each measured with those before it corrected.
+    network: layer after layer, each measured with those before it corrected. `aim` says which:
+    "trained", as its file holds it, or "clipped", its weights cut where the mapping cuts them; that
+    is the one to aim at where it was trained so.
 
     `spread` is "l2" (the standard deviation), "l1" (the mean absolute deviation) or "topk" (the
     mean of the share `largest` of the absolute deviations). `forward` says where the products come
@@ -65,6 +67,7 @@ class NormRecalibration(Protocol[RecalibrationSummary]):
     tag: str = "network"
     data: str
     images: Annotated[int, Field(ge=2)] = 2600
+    aim: Literal["trained", "clipped"] = "trained"
     spread: Spread = "l2"
     largest: Annotated[float, Field(gt=0, le=1)] = 0.1
     map_repeat: Annotated[int, Field(ge=1)] = 1
@@ -100,7 +103,9 @@ class NormRecalibration(Protocol[RecalibrationSummary]):
         def on_map(do: Do) -> Arrays:
             return flattened(
                 self._recalibrated(
-                    network, images, lambda layer, x: product(layer, weights[layer.weight_name], x)
+                    programmed,
+                    images,
+                    lambda layer, x: product(layer, weights[layer.weight_name], x),
                 )
             )
 
@@ -173,16 +178,21 @@ class NormRecalibration(Protocol[RecalibrationSummary]):
             own = words.get(layer.weight_name)
             return drive(multiply_values(mapping, encoding, layer, values, own, counts), do)
 
-        found = flattened(self._recalibrated(network, images, multiply))
+        found = flattened(self._recalibrated(programmed, images, multiply))
         return found | {"vectors": np.array(sum(counts.vectors.values()))}
 
     def _recalibrated(
-        self, network: Network, images: Float32, multiply: Callable[[Weighted, Float32], Float32]
+        self,
+        programmed: Programmed,
+        images: Float32,
+        multiply: Callable[[Weighted, Float32], Float32],
     ) -> dict[str, LayerWords]:
+        network = programmed.topology()
         return recalibrate(
             network,
             images,
             multiply,
+            aim=programmed.mapping.clipped(network.weights) if self.aim == "clipped" else None,
             spread=self.spread,
             largest=self.largest,
             bits=self.word_bits,

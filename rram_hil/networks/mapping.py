@@ -364,6 +364,14 @@ class Mapping:
         """The weights of an array that is exactly at its targets: clipped and quantised."""
         return self.effective_weights(self.target_map_s)
 
+    def clipped(self, weights: Table[str, Float32]) -> dict[str, Float32]:
+        """These weights with each layer on the array cut at its clip, not quantised."""
+        cut = {
+            layer.name: np.clip(weights[layer.name], -layer.clip, layer.clip)
+            for layer in self.layers
+        }
+        return {**weights, **cut}
+
     def pair_index(self, name: str) -> tuple[IntArray, IntArray]:
         """Flat indices into `geometry.shape` of the first and the second cell of every pair, each
         of shape (out, in).

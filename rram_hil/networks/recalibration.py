@@ -11,7 +11,7 @@ have the spread 1, cancel in the ratio of two spreads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -54,6 +54,7 @@ def recalibrate(
     images: ArrayLike,
     multiply: Callable[[Weighted, Float32], Float32],
     *,
+    aim: Mapping[str, Float32] | None = None,
     spread: Spread = "l2",
     largest: float = 0.1,
     bits: int = 8,
@@ -62,7 +63,8 @@ def recalibrate(
     `multiply(layer, input)` really makes: without bias, shapes as `propagate` asks for.
 
     They give each output over `images` the mean and spread (see `moments`) that it has in floating
-    point, layer after layer, each measured with those before it corrected. A scale lies within
+    point with the weights `aim` (by default the network's own), layer after layer, each measured
+    with those before it corrected. A scale lies within
     `SCALE_RANGE` of 1, and is 1 where an output is constant; a layer without biases is only scaled.
     Raises `ConfigError` for a weight that is used twice for an image, as those of a recurrent or
     shared layer are: one correction cannot suit uses that differ; `DataError` for fewer than two
@@ -70,6 +72,7 @@ def recalibrate(
     """
     if len(np.asarray(images)) < 2:
         raise DataError("norms: fewer than two images have no spread")
+    weights = network.weights if aim is None else aim
     top = 2 ** (bits - 1) - 1
     step = SCALE_RANGE / top
     wanted = {n: np.full((2, layer.outputs), np.nan) for n, layer in network.products.items()}
@@ -78,7 +81,7 @@ def recalibrate(
 
     def ideal(layer: Weighted, values: Float32) -> Float32:
         name = layer.weight_name
-        made = product(layer, network.weights[name], values)
+        made = product(layer, weights[name], values)
         own = wanted[name][:, _taken(layer)]
         if np.isfinite(own).any():
             raise ConfigError(

@@ -185,6 +185,15 @@ class StudentArm(Arm):
     sigma_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     faults: Faults = "none"
 
+    @model_validator(mode="after")
+    def _noisy(self) -> Self:
+        if self.teaching == "teacher" and "sigma_share" in self.model_fields_set:
+            raise ValueError(
+                'sigma_share: the teacher learns no errors; teach it "distilled" or'
+                ' "variation-aware"'
+            )
+        return self
+
     def networks(self, case: Case) -> Mapping[str, Training]:
         """The student and its teacher."""
         student = case.student(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -110,6 +111,19 @@ def test_columns_that_are_off_are_repaired_to_rounding(spread: Spread, seed: int
     np.testing.assert_allclose(scales, 1 / gains["a"], atol=0.51 * SCALE_RANGE / 127)
     lacks = corrected(network, coarse, chip) - wanted
     assert np.sqrt(np.mean(lacks**2)) < 0.05 * wanted.std()
+
+
+@given(seed=st.integers(0, 100))
+def test_a_chip_that_holds_the_weights_aimed_at_is_left_as_it_is(seed: int) -> None:
+    network = small_network(seed)
+    aim = {name: np.clip(weight, -0.3, 0.3) for name, weight in network.weights.items()}
+    clipped = exact(replace(network, weights=aim))
+    assert not any(
+        words.scale_values.any()
+        for words in recalibrate(network, IMAGES, clipped, aim=aim).values()
+    )
+    own = recalibrate(network, IMAGES, clipped)
+    assert all(words.scale_values.any() for words in own.values())
 
 
 def test_scales_end_where_the_format_does() -> None:

@@ -83,6 +83,20 @@ def test_each_spread_repairs_a_chip_without_pulse_or_training(trained: Path) -> 
     assert not np.array_equal(scales[1], scales[2])
 
 
+def test_the_clipped_network_is_aimed_at_where_the_mapping_clips(trained: Path) -> None:
+    clipped = PROGRAMMED.replace("g_min_s", 'clip = "rms", rms = 1.0, g_min_s')
+    recipe = clipped + "".join(
+        norms(aim, aim=f'"{aim}"', images=400) for aim in ("clipped", "trained")
+    )
+    _, path = run(trained, recipe, programmed="")
+    with read_run(path) as file:
+        near, far = (
+            np.abs(np.asarray(file.result(aim, "scales_6").values)).mean()
+            for aim in ("clipped", "trained")
+        )
+    assert near < far, "a layer cut to its root mean square is smaller, not wrong"
+
+
 def test_the_array_itself_shows_offsets_that_the_map_does_not(trained: Path) -> None:
     ways = {"map": '"map"', "array": '"array"'}
     recipe = "".join(

@@ -214,6 +214,13 @@ def test_trainings_differ_by_what_they_know() -> None:
     assert len(titles) == 4
 
 
+def test_a_share_of_the_sigma_needs_a_student() -> None:
+    with pytest.raises(ConfigError, match="sigma_share: the teacher learns no errors"):
+        ArmChoice(arm="one-shot", name="a", sigma_share=0.5).made()
+    with pytest.raises(ConfigError, match="sigma_share: the teacher learns no errors"):
+        ArmChoice(arm="random-words", name="a", sigma_share=0.5, scales=True).made()
+
+
 def test_arms_of_the_paper_have_rows_of_their_own() -> None:
     assert len({arm["name"] for arm in ARMS}) == len(ARMS)
     settings = [{k: v for k, v in arm.items() if k != "name"} for arm in ARMS]

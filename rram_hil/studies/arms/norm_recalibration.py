@@ -35,6 +35,8 @@ class NormRecalibration(StudentArm):
             "tag": TAG,
             "data": TRAIN,
             "images": self.images,
+            # A student is trained with its weights clipped, a teacher is not.
+            "aim": "trained" if self.teaching == "teacher" else "clipped",
             "spread": self.spread,
             "map_by": "codes",
             "forward": self.forward,
