@@ -6,6 +6,7 @@ Bench, read, pulse`.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,9 @@ if TYPE_CHECKING:
     from rram_hil.units import Unit
 
 __version__ = "0.1.0"
+
+# Unheard unless somebody listens: `rram-hil -v`, or a handler of your own.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "AbortedError",

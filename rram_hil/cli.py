@@ -19,6 +19,7 @@ import typer
 
 from rram_hil import __version__
 from rram_hil.errors import AbortedError, BenchError, ConfigError, printable, shortened
+from rram_hil.terminal.options import BenchArgument, BenchOption, JsonOption, YesOption
 
 if TYPE_CHECKING:
     from rram_hil.catalogue.catalog import Catalog
@@ -32,8 +33,10 @@ _signals: list[int] = []
 there.
 """
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
-    add_completion=False,
+    context_settings=HELP,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help=(
@@ -43,9 +46,6 @@ app = typer.Typer(
     epilog="A first run without hardware: rram-hil demo",
 )
 
-BenchOption = Annotated[
-    Path, typer.Option("--bench", "-b", metavar="FILE", help="Bench file (TOML).")
-]
 RecipeArgument = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="Recipe (TOML): the steps to run.")
 ]
@@ -101,12 +101,23 @@ def ledger_options(context: typer.Context) -> None:
         print(context.get_help())
 
 
+chip_commands = typer.Typer(rich_markup_mode=None, help="What can be done to a simulated chip.")
+app.add_typer(chip_commands, name="chip", short_help="Begin a simulated chip anew.")
+
+
+@chip_commands.callback(invoke_without_command=True)
+def chip_options(context: typer.Context) -> None:
+    """What can be done to a simulated chip."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
 class _ListedFirst(typer.core.TyperGroup):
     """`rram-hil runs FOLDER ...` is `rram-hil runs list FOLDER ...`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the command's name where there is none."""
-        named = args and (args[0] in self.commands or args[0] == "--help")
+        named = args and (args[0] in self.commands or args[0] in HELP["help_option_names"])
         return super().parse_args(ctx, args if named else ["list", *args])
 
 
@@ -140,8 +151,24 @@ def options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error (any place).")
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            help="Tell what happens; -vv: every operation; -vvv: what goes over the links too.",
+        ),
+    ] = 0,
+    log_file: Annotated[
+        Path | None,
+        typer.Option("--log-file", metavar="FILE", help="Also write it here, as with -vv."),
+    ] = None,
 ) -> None:
     """What stands before a command."""
+    from rram_hil.terminal.logs import logs
+
+    context.with_resource(logs(verbose, log_file))
     if version:
         print(f"rram-hil {__version__}")
         raise typer.Exit
@@ -151,24 +178,25 @@ def options(
 
 @app.command(short_help="Connect, say what a bench can do, look for defects.")
 def check(
-    bench: Annotated[Path, typer.Argument(metavar="BENCH", help="Bench file (TOML).")],
+    bench: BenchArgument = None,
     no_touch: Annotated[
         bool, typer.Option("--no-touch", help="Identify only; switch no output.")
     ] = False,
+    yes: YesOption = False,
     record: RecordOption = None,
 ) -> None:
     """Connect a bench, say what it can do, and look for shorts, opens and leaky gates without
     stressing a cell.
     """
     from rram_hil.bench.bench import Bench
-    from rram_hil.bench.bench_file import load_bench_file
     from rram_hil.bench.plugins import protocol_class
     from rram_hil.bench.read_limit import try_read_limit
+    from rram_hil.terminal.benches import armed_bench_file
     from rram_hil.terminal.console import Output, ProgressWatcher
     from rram_hil.terminal.screens import show_bench, show_look, show_read_limit
 
     output = Output()
-    file = load_bench_file(bench)
+    file = armed_bench_file(bench, is_agreed=yes or no_touch)
     with _recorder(record) as traffic, Bench.open(file, arm=False, traffic=traffic) as opened:
         show_bench(opened, output)
         if no_touch:
@@ -189,19 +217,23 @@ def check(
 
 
 @app.command(short_help="Worst-case volts, pulses and time of a recipe, on a model.")
-def plan(recipe: RecipeArgument, bench: BenchOption) -> None:
+def plan(recipe: RecipeArgument, bench: BenchOption = None, as_json: JsonOption = False) -> None:
     """Carry a recipe out on a model of the chip: worst-case volts, pulses and time, before any
     output is on.
     """
-    from rram_hil.bench.bench_file import load_bench_file
     from rram_hil.bench.forecast import plan_recipe
+    from rram_hil.terminal.as_json import forecast_json
+    from rram_hil.terminal.benches import bench_file
     from rram_hil.terminal.console import Output, ProgressWatcher
     from rram_hil.terminal.screens import show_forecast
 
-    file = load_bench_file(bench)
+    file = bench_file(bench)
     with ProgressWatcher(lasting=False) as watcher:
         forecast = plan_recipe(recipe, file, watcher)
-    show_forecast(forecast, recipe, file, Output())
+    if as_json:
+        print(forecast_json(forecast))
+    else:
+        show_forecast(forecast, recipe, file, Output())
 
 
 @app.command(short_help="The layers of a network file, and where its weights go.")
@@ -211,6 +243,7 @@ def network(
         Path | None,
         typer.Option("--bench", "-b", metavar="FILE", help="Bench file whose chip it is for."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the graph of a network, and which weights go to the array and which stay digital; with
     a bench also their tiles, rows and columns, as a recipe without options of its own places them.
@@ -219,6 +252,7 @@ def network(
     from rram_hil.networks.mapping import map_network
     from rram_hil.networks.network import Network
     from rram_hil.networks.placement import places, unplaced
+    from rram_hil.terminal.as_json import network_json
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.screens import show_network
 
@@ -227,13 +261,16 @@ def network(
         placed = unplaced(held)
     else:
         placed = places(map_network(held.weights, load_bench_file(bench).chip.geometry), held)
-    show_network(file, held, placed, Output())
+    if as_json:
+        print(network_json(held, placed))
+    else:
+        show_network(file, held, placed, Output())
 
 
 @app.command(short_help="Run a recipe, keep everything in a run file.")
 def run(
     recipe: RecipeArgument,
-    bench: BenchOption,
+    bench: BenchOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -253,6 +290,7 @@ def run(
             help="Let calibrations be written outside the recipe's folder, and over any file.",
         ),
     ] = False,
+    yes: YesOption = False,
     record: RecordOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -260,8 +298,10 @@ def run(
     outputs off.
     """
     _limit_threads(threads)
+    from rram_hil.bench.recipe import load_recipe
     from rram_hil.bench.recipe_runner import run_recipe
     from rram_hil.storage.run_state import newest
+    from rram_hil.terminal.benches import armed_bench_file
     from rram_hil.terminal.console import Output, ProgressWatcher
     from rram_hil.terminal.screens import show_outcome
 
@@ -270,11 +310,13 @@ def run(
         raise ConfigError(f"--out {path}: a folder; give the name of a file")
     if not path.parent.is_dir():
         raise ConfigError(f"--out {path}: there is no folder {path.parent}")
+    loaded = load_recipe(recipe)
+    file = armed_bench_file(bench, is_agreed=yes)
     with _recorder(record) as traffic, ProgressWatcher() as watcher:
         try:
             outcome = run_recipe(
-                recipe,
-                bench,
+                loaded,
+                file,
                 path,
                 resume=resume,
                 watcher=watcher,
@@ -302,12 +344,18 @@ def show(
             "--plots", metavar="FILE", help="Write its plots and figures as one HTML page instead."
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Say who did what and when, what each step cost, and what the maps and results are."""
     from rram_hil.storage.run_state import newest
+    from rram_hil.terminal.as_json import run_json
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.show import show_run
 
+    if as_json:
+        with newest(run_file) as opened:
+            print(run_json(opened))
+        return
     if plots is None:
         show_run(run_file, Output())
         return
@@ -504,7 +552,7 @@ def devices(
             "--probe-serial", help="Open serial ports and ask; this may reset what hangs there."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     record: RecordOption = None,
 ) -> None:
     """List VISA resources and serial ports, ask who they are with *IDN? alone, and say which driver
@@ -524,7 +572,7 @@ def devices(
 
 @app.command("list", short_help="What is installed, and the package it comes from.")
 def list_installed(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List drivers, instruments, simulators, protocols, calibrations, their kinds, presets and arms
     of studies that are installed, and where each comes from.
@@ -542,24 +590,30 @@ def list_installed(
 
 @ledger.command("show", short_help="Where a chip's ledger lies, and what it holds.")
 def show_ledger(
-    bench: BenchOption,
+    bench: BenchOption = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="This ledger instead.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Say where the ledger of a bench's chip lies, how many pulses it counts, and whose."""
-    from rram_hil.bench.bench_file import load_bench_file
     from rram_hil.bench.ledgers import found_ledger
+    from rram_hil.terminal.as_json import ledger_json
+    from rram_hil.terminal.benches import bench_file
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.screens import show_ledger as show_it
 
-    opened = load_bench_file(bench)
-    show_it(file or found_ledger(opened), opened, Output())
+    opened = bench_file(bench)
+    path = file or found_ledger(opened)
+    if as_json:
+        print(ledger_json(path, opened))
+    else:
+        show_it(path, opened, Output())
 
 
 @ledger.command("adopt", short_help="Put a ledger in its place, or begin one.")
 def adopt(
-    bench: BenchOption,
+    bench: BenchOption = None,
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="A ledger of this chip: it is copied.")
     ] = None,
@@ -575,18 +629,18 @@ def adopt(
     """Make a copy of FILE the ledger of a bench's chip, which has none; or begin one, or add to the
     one it has what no ledger knows.
     """
-    from rram_hil.bench.bench_file import load_bench_file
     from rram_hil.bench.ledgers import adopt_ledger
+    from rram_hil.terminal.benches import bench_file
     from rram_hil.terminal.console import Output
 
-    path = adopt_ledger(load_bench_file(bench), file, pulses)
+    path = adopt_ledger(bench_file(bench), file, pulses)
     Output().line(f"The chip's ledger: {path}")
 
 
 @ledger.command("merge", short_help="Add what a second ledger of the same chip counted.")
 def merge(
-    bench: BenchOption,
     other: Annotated[Path, typer.Argument(metavar="OTHER", help="A second ledger of this chip.")],
+    bench: BenchOption = None,
     unrelated: Annotated[
         bool,
         typer.Option(
@@ -597,12 +651,31 @@ def merge(
     """Add to the ledger of a bench's chip what OTHER counted since the two were one. OTHER is
     renamed.
     """
-    from rram_hil.bench.bench_file import load_bench_file
     from rram_hil.bench.ledgers import merge_ledger
+    from rram_hil.terminal.benches import bench_file
     from rram_hil.terminal.console import Output
 
-    path = merge_ledger(load_bench_file(bench), other, unrelated=unrelated)
+    path = merge_ledger(bench_file(bench), other, unrelated=unrelated)
     Output().line(f"Added to the chip's ledger: {path}")
+
+
+@chip_commands.command("reset", short_help="Begin a simulated chip anew.")
+def reset(bench: BenchOption = None) -> None:
+    """Begin a simulated chip anew, as its seed makes it, with a ledger at zero. What it was and how
+    many pulses it took stays in files beside it. Refused for a real chip.
+    """
+    from rram_hil.bench.simulated_chip import reset_chip
+    from rram_hil.terminal.benches import bench_file
+    from rram_hil.terminal.console import Output
+
+    file, output = bench_file(bench), Output()
+    number, kept = reset_chip(file)
+    if not kept:
+        output.line(f"Chip {file.chip.id} was never used: there is nothing to begin anew.")
+        return
+    output.line(f"Chip {file.chip.id} is new; its chapter {number} is kept:")
+    for path in kept:
+        output.line(str(path), indent=2)
 
 
 @runs.command("list", short_help="The runs of folders, newest first.")
@@ -628,7 +701,7 @@ def list_runs(
     ] = "",
     tag: Annotated[str, typer.Option("--tag", metavar="T", help="With this tag.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Excluded ones as well.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the runs of folders and those below them, newest first: run id, when, chip, title,
     protocols, status, how long, tags.

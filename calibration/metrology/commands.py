@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.bench.recipe import Head, Recipe, RecipeStep
 from rram_hil.bench.recipe_runner import run_recipe
@@ -18,7 +17,9 @@ from rram_hil.engine.calibration import Calibration
 from rram_hil.errors import ConfigError
 from rram_hil.plugins import working
 from rram_hil.storage.run_state import journal_of
+from rram_hil.terminal.benches import armed_bench_file
 from rram_hil.terminal.console import Output, ProgressWatcher
+from rram_hil.terminal.options import BenchOption, YesOption
 from rram_hil.validation import read_toml
 
 
@@ -50,16 +51,15 @@ def _add(app: typer.Typer, name: str, kind: type[Calibration], told: str) -> Non
             Path,
             typer.Argument(metavar="KEYS", help="TOML with the keys that a recipe's step has."),
         ],
-        bench: Annotated[
-            Path, typer.Option("--bench", "-b", metavar="FILE", help="Bench file (TOML).")
-        ],
         out: Annotated[
             Path,
             typer.Option("--out", "-o", metavar="FILE", help="Calibration file to write (TOML)."),
         ],
+        bench: BenchOption = None,
         force: Annotated[
             bool, typer.Option("--force", help="Overwrite a calibration file that exists.")
         ] = False,
+        yes: YesOption = False,
     ) -> None:
         run_file = _free(out.with_suffix(".h5"))
         if out.exists() and not force:
@@ -67,10 +67,9 @@ def _add(app: typer.Typer, name: str, kind: type[Calibration], told: str) -> Non
         if not out.parent.is_dir():
             raise ConfigError(f"--out {out}: there is no folder {out.parent}")
         recipe = recipe_of(name, kind, keys, out)
+        file = armed_bench_file(bench, is_agreed=yes)
         with ProgressWatcher() as watcher:
-            outcome = run_recipe(
-                recipe, load_bench_file(bench), run_file, watcher=watcher, force=True
-            )
+            outcome = run_recipe(recipe, file, run_file, watcher=watcher, force=True)
         output = Output()
         _, found = outcome.steps[0]
         assert isinstance(found, Calibrated)

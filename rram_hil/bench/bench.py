@@ -8,6 +8,7 @@ with Bench.open("bench.toml") as bench:
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,7 @@ from rram_hil.wire.recording import Playback, Traffic
 
 R = TypeVar("R", bound=Result)
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Bench:
@@ -106,6 +108,7 @@ class Bench:
             try:
                 self = cls(file, driver, driver.connect(), far_side)
                 self._check_chip()
+                _log.info("%s: %s of driver %s", file.path, self.identity.model, file.driver.name)
                 if arm:
                     self.arm()
             except BaseException:
@@ -156,6 +159,7 @@ class Bench:
                 ledger.close()
             raise
         self.ledger = ledger
+        _log.info("armed; the ledger of chip %s is %s", self.file.chip.id, path)
 
     def _ledger_place(self) -> tuple[Path, str]:
         if isinstance(self.driver.traffic, Playback):
@@ -320,6 +324,7 @@ class Bench:
             finally:
                 if self.far_side is not None:
                     self.far_side.stop()
+                _log.info("%s: closed", self.file.path)
 
     def __enter__(self) -> Self:
         return self
@@ -363,6 +368,7 @@ def off_after(error: BaseException, driver: Driver) -> None:
     the text of `error`, where they could not be verified as off; else returns, for the error itself
     to be raised.
     """
+    _log.warning("outputs off after: %s", str(error) or type(error).__name__)
     try:
         driver.safe_off()
     except BenchError as failure:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import platform
 import subprocess
 import time
@@ -31,6 +32,8 @@ from rram_hil.storage.run_state import journal_of
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import HeldError
 from rram_hil.wire.recording import Traffic
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def _steps(
     watcher: Watcher,
     threads: int | None,
 ) -> RunOutcome:
+    _log.info("run %s of %s: journal %s", journal.run_id, recipe.path, journal.path)
     keep = _Keeper(journal.path, path, watcher)
     keep.now()
     engine = bench.record(journal, replay, watcher)
@@ -164,6 +168,7 @@ def _steps(
         _end(journal, "complete", keep)
     except HeldError as error:
         watcher.note(f"done, but {error}: the run file will be written by --resume")
+    _log.info("run %s: complete, %s", journal.run_id, path)
     return RunOutcome(path, tuple(done), setting.shared)
 
 

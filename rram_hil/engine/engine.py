@@ -9,6 +9,7 @@ the ledger. Killed at any point, the ledger is never too low.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -73,6 +74,7 @@ from rram_hil.types import IntArray
 
 R = TypeVar("R", bound=Result)
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Watcher:
@@ -198,6 +200,7 @@ class Engine:
         becomes a `ProtocolError`.
         """
         self._step, self._protocol = number, protocol
+        _log.info("step %d, %s (%s), begins", number, name, protocol)
         try:
             start = StepStart(number, name, protocol, str(version), self.driver.now_s())
             if self.replay is None or not self.replay.step_started(start):
@@ -214,6 +217,7 @@ class Engine:
         except BenchError as error:
             error.step, error.step_name = number, name
             raise
+        _log.info("step %d, %s, ended", number, name)
         self._step = 0
         return outcome
 
@@ -375,7 +379,7 @@ class Engine:
         except (LinkError, InstrumentError) as error:
             if isinstance(error, UnknownOutcomeError):
                 if charge.pulses.any():
-                    self.watcher.note(str(error))
+                    self._say(str(error))
                     return self._unknown(operation, number, charge, away_s=0.0)
                 # Nothing to be careful of, and a reading that nobody has must not pass for an
                 # unreadable cell.
@@ -410,7 +414,7 @@ class Engine:
                 self.ledger.correct(charge.cells, -beyond)
             raise
         if said:
-            self.watcher.note(said)
+            self._say(said)
         return believed
 
     def _unknown(self, operation: Operation, number: int, charge: Charge, away_s: float) -> Result:
@@ -430,7 +434,7 @@ class Engine:
         if stresses:
             away_s = max(0.0, self.driver.now_s() - lost.time_s)
             result = self._unknown(operation, lost.number, charge, away_s)
-            self.watcher.note(
+            self._say(
                 f"operation {lost.number} was cut {away_s:.3g} s ago (bench clock); its cells will"
                 " be read again"
             )
@@ -452,7 +456,14 @@ class Engine:
         if self.ledger is not None and isinstance(result, ApplyResult | ProgramResult):
             self.ledger.correct(charge.cells, charge.pulses - result.pulses)
         self._remember_words(operation)
+        kind, cells = type(operation).__name__, len(charge.cells)
+        _log.debug("operation %d: %s; it could stress %d cells", number, kind, cells)
         self.watcher.operation(operation, result, charge)
+
+    def _say(self, text: str) -> None:
+        """Tell whoever watches, and the log."""
+        _log.info(text)
+        self.watcher.note(text)
 
     def _write(self, frame: Frame, *, sync: bool) -> None:
         if self.journal is not None:
@@ -470,7 +481,7 @@ class Engine:
             return
         self.replay.must_be_empty()
         self.replay = None
-        self.watcher.note("resumed")
+        self._say("resumed")
         # On-chip words are lost when the chip loses power; storing them again is harmless.
         nothing = Charge(Cells.of([]), np.zeros(0, dtype=np.int64))
         for words in self._words:

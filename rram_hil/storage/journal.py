@@ -12,6 +12,7 @@ resuming cuts off. Damage anywhere else is an error.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import struct
 import time
@@ -49,6 +50,8 @@ from rram_hil.storage.safe_files import (
     write_all,
 )
 from rram_hil.types import Closable
+
+_log = logging.getLogger(__name__)
 
 _MAGIC = b"RHJ1"
 _HEAD = struct.Struct("<4sI8sQI")
@@ -440,6 +443,8 @@ class Journal(Closable):
             assert last is not None
             journal = cls(path, fd, last.journal_id, header, end, frames, cut_bytes, held)
             journal.stamp, journal.charged = _stamp(last), charged
+            if cut_bytes:
+                _log.warning("%s: %d bytes of a torn end are cut off", path, cut_bytes)
             with disk(f"{path}: the torn end of the journal cannot be cut off"):
                 os.ftruncate(fd, end)
                 os.lseek(fd, end, os.SEEK_SET)

@@ -10,6 +10,7 @@ of the computer's clock. Every error is a `LinkError` that names the resource.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -17,6 +18,13 @@ from typing import Any
 
 from rram_hil.errors import DataError, LinkError
 from rram_hil.wire.recording import Recorder, Traffic
+
+_log = logging.getLogger(__name__)
+_traffic = logging.getLogger("rram_hil.wire.traffic")
+"""Every message, for those who set its level: it is not heard otherwise."""
+_traffic.setLevel(logging.WARNING)
+_TOLD = 200
+"""Bytes of a message that are told; a recording has all of them."""
 
 SLICE_S = 0.05
 """Longest wait of one low-level read where a wait may be cut without losing what has come."""
@@ -51,6 +59,7 @@ class Link(ABC):
         with self._noted_errors(opening=True):
             self._open()
         self._note("open")
+        _log.info("opened %s", self.resource)
 
     def reopen(self, within_s: float, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         """Open a link that was open before and is gone; wait for it as long as `within_s`, as a USB
@@ -58,6 +67,7 @@ class Link(ABC):
 
         Raises as `open` where it does not come back, or `is_cancelled` says so.
         """
+        _log.warning("%s is gone; opening it again, for %g s at most", self.resource, within_s)
         self.close()
         # Counted, not timed, so that a recording of it plays back.
         for left in range(int(within_s / REOPEN_S), -1, -1):
@@ -74,6 +84,7 @@ class Link(ABC):
         if self.is_open:
             with contextlib.suppress(LinkError, DataError):
                 self._note("close")
+            _log.info("closed %s", self.resource)
         self._ahead.clear()
         self._close()
 
@@ -143,6 +154,7 @@ class Link(ABC):
     def _drain(self) -> None: ...
 
     def _note(self, do: Any, data: bytes = b"") -> None:
+        _traffic.debug("%s: %s %d bytes %r", self.resource, do, len(data), data[:_TOLD])
         if self._recorder is not None:
             self._recorder.note(self.resource, do, data)
 

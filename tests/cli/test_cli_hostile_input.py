@@ -165,7 +165,7 @@ def test_what_the_disk_refuses_is_one_line(here: Any, monkeypatch: pytest.Monkey
     def refused(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error", "/disk/bench.toml")
 
-    monkeypatch.setattr("rram_hil.bench.bench_file.load_bench_file", refused)
+    monkeypatch.setattr("rram_hil.bench.project.load_bench_file", refused)
     said = here.command("check", "bench.toml")
     assert said.status == 2
     assert said.err == "rram-hil: /disk/bench.toml: Input/output error\n"
