@@ -570,6 +570,45 @@ def devices(
         show_devices(found, Output())
 
 
+@app.command("new", short_help="A starting point: bench, recipe, protocol, driver, ...")
+def new(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="bench, recipe, protocol, driver (of a board), instrument or calibration.",
+        ),
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, - and _.")],
+    like: Annotated[
+        str,
+        typer.Option(
+            "--like",
+            metavar="EXAMPLE",
+            help="Of a bench (simulated, board, 2636b-707b, ...) or recipe (program, ...).",
+        ),
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Folder; default: this one, a new one for code."
+        ),
+    ] = None,
+) -> None:
+    """Write a commented starting point that works: a bench or recipe file, or a package with a
+    plug-in, its tests, and a bench and recipe to try it.
+    """
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.starting_points import starting_point
+
+    made, output = starting_point(kind, name, like, out), Output()
+    for path in made.write():
+        output.line(str(path))
+    output.heading("Next", "" if made.folder == Path() else f"in {made.folder}")
+    for command in made.commands:
+        output.command(command)
+
+
 @app.command("list", short_help="What is installed, and the package it comes from.")
 def list_installed(
     as_json: JsonOption = False,

@@ -42,8 +42,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 def _bars(rows: list[Row], title: str, path: Path) -> Path:
     """Every chip as a point, the mean as a mark, one line an arm."""
-    size = (640.0, 60.0 + 26.0 * len(rows))
-    with new_axes("accuracy (% of the test images)", size=size, margins=(180, 20, 14, 46)) as axes:
+    size = (640.0, 86.0 + 26.0 * len(rows))
+    with new_axes("accuracy (% of the test images)", size=size, margins=(180, 20, 40, 46)) as axes:
         for place, row in enumerate(rows):
             chips = [100 * cell.arm.accuracy for cell in row.cells]
             axes.plot(chips, [place] * len(chips), "o", color="#7a8288", markersize=4, alpha=0.7)
@@ -86,7 +86,8 @@ def _save(axes: Axes, path: Path, title: str) -> Path:
         from matplotlib.figure import Figure
     figure, picture = axes.figure, io.BytesIO()
     assert isinstance(figure, Figure)
-    figure.suptitle(title, fontsize=9, wrap=True)
+    height = 72 * figure.get_figheight()
+    figure.suptitle(title, y=1 - 8 / height, fontsize=9, wrap=True)
     figure.savefig(picture, format="png", dpi=144, facecolor="white", bbox_inches="tight")
     with disk(str(path)):
         path.write_bytes(picture.getvalue())

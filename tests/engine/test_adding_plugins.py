@@ -84,21 +84,21 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 @pytest.mark.long
 def test_the_protocols_own_tests_pass(protocol: Lab) -> None:
-    assert protocol.passes_its_tests("test_window.py", 2)
+    assert protocol.passes_its_tests("test_cell_window.py", 2)
 
 
 def test_the_protocol_runs_as_a_step_of_a_recipe(protocol: Lab) -> None:
-    owner = ("rram-hil-window", "1.0", "window:Window", "")
-    assert protocol.listed("window") == [("protocol", "window", *owner)]
+    owner = ("rram-hil-cell-window", "1.0", "cell_window:CellWindow", "")
+    assert protocol.listed("cell-window") == [("protocol", "cell-window", *owner)]
     planned = protocol.cli("plan recipe.toml --bench bench.toml")
-    assert "window" in planned
+    assert "cell-window" in planned
     told = protocol.cli("run recipe.toml --bench bench.toml -o run.h5")
     assert "32 cells, median ratio" in told
     with read_run(protocol.work / "run.h5") as run:
         ratio = run.map("window").values[-1, 0]
     assert np.median(ratio[:4]) > 2
     assert np.isnan(ratio[4:]).all()
-    assert "window 1" in protocol.cli("show run.h5")
+    assert "cell-window 1" in protocol.cli("show run.h5")
 
 
 @pytest.mark.long

@@ -1,0 +1,142 @@
+"""Starting points for files of one's own: benches and recipes after the examples, packages with a
+plug-in after the pages of the documentation that build one.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import rram_hil
+from rram_hil.errors import ConfigError, DataError, near
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+_FILE = re.compile(r"^### `([\w.]+)`\n(?:(?!^###).)*?^```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A page that holds a whole package, and what it calls its plug-in: as a module. The class is
+    that in capitals, the plug-in's name with hyphens.
+    """
+
+    file: str
+    module: str
+
+
+PAGES: Mapping[str, _Page] = {
+    "protocol": _Page("adding-a-protocol.md", "cell_window"),
+    "calibration": _Page("adding-a-calibration.md", "bond_wires"),
+    "instrument": _Page("adding-a-driver.md", "acme_100"),
+    "driver": _Page("adding-a-board.md", "lab_box"),
+}
+EXAMPLES: Mapping[str, str] = {"bench": "simulated", "recipe": "program"}
+"""Kinds that begin as an example, `KIND-LIKE.toml`, and which one by default."""
+KINDS = (*EXAMPLES, *PAGES)
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Files by their names, to be written into `folder`, and the commands to begin with."""
+
+    folder: Path
+    files: Mapping[str, bytes]
+    commands: tuple[str, ...]
+
+    def write(self) -> list[Path]:
+        """Write all files; returns their paths. Raises `ConfigError` where one exists, `DataError`
+        where the disk refuses.
+        """
+        paths = [self.folder / name for name in self.files]
+        for path in paths:
+            if path.exists():
+                raise ConfigError(f"{path} exists; give another name, or --out for another folder")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path, content in zip(paths, self.files.values(), strict=True):
+                path.write_bytes(content)
+        except OSError as error:
+            raise DataError(f"{self.folder}: cannot be written: {error.strerror}") from None
+        return paths
+
+
+def starting_point(kind: str, name: str, like: str = "", out: Path | None = None) -> StartingPoint:
+    """The starting point of a `kind` of thing under a name of its own. A bench or a recipe begins
+    as the example `like`. Raises `ConfigError` naming what is allowed.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"new: {kind!r} is none of {', '.join(KINDS)}{near(kind, KINDS)}")
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"new {kind}: {name!r}: a name is up to 40 letters, digits, - and _, a letter first"
+        )
+    if kind in EXAMPLES:
+        return _of_example(kind, name, like or EXAMPLES[kind], out or Path())
+    if like:
+        raise ConfigError(f"new {kind}: --like goes with {' and '.join(EXAMPLES)}")
+    return _of_page(kind, name, out)
+
+
+def _of_example(kind: str, name: str, like: str, out: Path) -> StartingPoint:
+    folder = _folder("examples")
+    known = sorted(p.stem.removeprefix(f"{kind}-") for p in folder.glob(f"{kind}-*.toml"))
+    if like not in known:
+        raise ConfigError(
+            f"new {kind}: --like {like!r}: there is {', '.join(known)}{near(like, known)}"
+        )
+    text = (folder / f"{kind}-{like}.toml").read_text(encoding="utf-8")
+    if kind == "bench":
+        (chip,) = re.findall(r'^id = "([^"]+)"', text, re.MULTILINE)
+        text = text.replace(chip, name)
+    text = text.replace(f"{kind}-{like}.toml", f"{name}.toml").replace("examples/", "")
+    text = re.sub(r"bench-[\w-]+\.toml", "bench.toml", text)
+    files = {f"{name}.toml": text.encode()}
+    for other in set(re.findall(r'"([\w.-]+)"', text)):
+        if (folder / other).is_file():
+            files[other] = (folder / other).read_bytes()
+    told = re.findall(r"^#   (rram-hil (?:check|plan|run) .*)$", text, re.MULTILINE)
+    return StartingPoint(out, files, tuple(c for c in told if "recipe-" not in c))
+
+
+def _of_page(kind: str, name: str, out: Path | None) -> StartingPoint:
+    page, module = PAGES[kind], name.lower().replace("-", "_")
+    if keyword.iskeyword(module):
+        raise ConfigError(f"new {kind}: {name!r} is a word of Python")
+    text = (_folder("docs") / page.file).read_text(encoding="utf-8")
+    files = {
+        _renamed(file, page.module, module): _renamed(content, page.module, module).encode()
+        for file, content in _FILE.findall(text)
+    }
+    commands = ["pip install -e .", "pytest"]
+    if "recipe.toml" in files:
+        commands.append("rram-hil run recipe.toml --bench bench.toml")
+    elif "keys.toml" in files:
+        plugin = module.replace("_", "-")
+        commands.append(f"rram-hil calibrate {plugin} keys.toml -b bench.toml -o found.toml")
+    elif "bench.toml" in files:
+        commands.append("rram-hil check bench.toml")
+    return StartingPoint(out or Path(module), files, tuple(commands))
+
+
+def _renamed(text: str, old: str, new: str) -> str:
+    """With a page's plug-in under another name, in each of its spellings."""
+    for spelling in (str, _camel, _hyphened):
+        text = text.replace(spelling(old), spelling(new))
+    return text
+
+
+def _camel(module: str) -> str:
+    return "".join(part.capitalize() for part in module.split("_"))
+
+
+def _hyphened(module: str) -> str:
+    return module.replace("_", "-")
+
+
+def _folder(name: str) -> Path:
+    """A folder that a wheel has inside the package, and a checkout beside it."""
+    inside = Path(rram_hil.__file__).parent / name
+    return inside if inside.is_dir() else inside.parents[1] / name
