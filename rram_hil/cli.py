@@ -217,7 +217,17 @@ def check(
 
 
 @app.command(short_help="Worst-case volts, pulses and time of a recipe, on a model.")
-def plan(recipe: RecipeArgument, bench: BenchOption = None, as_json: JsonOption = False) -> None:
+def plan(
+    recipe: RecipeArgument,
+    bench: BenchOption = None,
+    chips: Annotated[
+        int,
+        typer.Option(
+            "--chips", min=0, max=100, metavar="N", help="Other chips of the model to try it on."
+        ),
+    ] = 5,
+    as_json: JsonOption = False,
+) -> None:
     """Carry a recipe out on a model of the chip: worst-case volts, pulses and time, before any
     output is on.
     """
@@ -229,7 +239,7 @@ def plan(recipe: RecipeArgument, bench: BenchOption = None, as_json: JsonOption 
 
     file = bench_file(bench)
     with ProgressWatcher(lasting=False) as watcher:
-        forecast = plan_recipe(recipe, file, watcher)
+        forecast = plan_recipe(recipe, file, watcher, chips=chips)
     if as_json:
         print(forecast_json(forecast))
     else:

@@ -42,7 +42,7 @@ from rram_hil.bench.bench_file import (
 from rram_hil.bench.ledgers import found_ledger
 from rram_hil.bench.recipe import Recipe, load_recipe
 from rram_hil.engine.engine import Engine, Watcher
-from rram_hil.errors import ConfigError
+from rram_hil.errors import AbortedError, BenchError, ConfigError
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.storage.ledger import Ledger
 from rram_hil.storage.ledger_file import read_ledger
@@ -125,10 +125,14 @@ class Forecast:
 
     `most_left` and `least_left` are pulses left before the run; `worst_left` the least left of any
     cell after it in the worst case, below 0 where the run may be refused on the way; `device` names
-    the model and `remembered` says that it started from the simulated chip's own state.
+    the model and `remembered` says that it started from the simulated chip's own state. `others`
+    are the steps on other chips of the model that start in the same state, `ended` the errors that
+    the recipe ended with on further ones.
     """
 
     steps: tuple[StepForecast, ...]
+    others: tuple[tuple[StepForecast, ...], ...]
+    ended: tuple[str, ...]
     device: str
     remembered: bool
     ledger: Path | None
@@ -138,6 +142,18 @@ class Forecast:
     worst_left: int
     networks: Mapping[str, Programmed]
     """The networks on the array at the end, by their tag."""
+
+    def spread(self, quantity: str, step: int | None = None) -> tuple[float, float] | None:
+        """From the 5th to the 95th percentile over the other chips of a quantity of `StepForecast`
+        (`pulses`, `reads`, `vectors`, `bench_s`), of the step with this index or of all; None where
+        there is no other chip.
+        """
+        if not self.others:
+            return None
+        chosen = slice(None) if step is None else slice(step, step + 1)
+        sums = [sum(getattr(one, quantity) for one in steps[chosen]) for steps in self.others]
+        low, high = np.percentile(sums, (5, 95))
+        return float(low), float(high)
 
 
 class _PlannedLedger(Ledger):
@@ -206,53 +222,94 @@ class _PlanningEngine(Engine):
 
 
 def plan_recipe(
-    recipe: str | Path | Recipe, bench: str | Path | BenchFile, watcher: Watcher | None = None
+    recipe: str | Path | Recipe,
+    bench: str | Path | BenchFile,
+    watcher: Watcher | None = None,
+    *,
+    chips: int = 5,
 ) -> Forecast:
     """Carry a recipe out on the device model with the bench's geometry, limits and read condition;
     touch nothing else.
 
     The model is that of the bench's `[simulation]` (from its state file as it is, a copy), else a
-    pristine chip of preset hfo2-measured. Its drivers are ideal: what a real board cannot do is
-    refused only by `rram-hil run`. Raises the `BenchError` that the run would end with, naming the
-    step.
+    pristine chip of preset hfo2-measured; then `chips` others of that model in the same state, for
+    what differs from chip to chip. Its drivers are ideal: what a real board cannot do is refused
+    only by `rram-hil run`. Raises the `BenchError` that the run would end with, naming the step.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
     checked_driver(file)
-    ledger = _PlannedLedger(file)
-    left = ledger.limit - ledger.counts
-    with tempfile.TemporaryDirectory(prefix="rram_hil_plan_") as folder:
-        remembered = _remembered(file, Path(folder))
-        model = model_of(file, state=remembered)
-        with Bench.open(model, arm=False) as opened:
-            engine = _PlanningEngine(opened, ledger, watcher or Watcher())
-            setting = replace(opened.setting, folder=recipe.path.parent, seed=recipe.head.seed)
-            steps = []
-            with engine.abortable():
-                for number, step in enumerate(recipe.steps, 1):
-                    forecast = StepForecast(step.name, step.protocol_name)
-                    engine.watcher.step(step.name, number, len(recipe.steps))
-                    engine.begin(forecast)
-                    began_s = opened.driver.now_s()
-                    plan = partial(step.protocol.run, replace(setting, step=step.name))
-                    forecast.outcome = engine.step(
-                        number, step.name, step.protocol_name, step.protocol.version, plan
-                    )
-                    forecast.bench_s = opened.driver.now_s() - began_s
-                    steps.append(forecast)
-            device = opened.identity.model
-    worst = left.ravel() - engine.charged
+    watcher = watcher or Watcher()
+    own = _Rehearsal(recipe, file, 0)
+    own.run(watcher)
+    others, ended = [], []
+    for number in range(1, chips + 1):
+        watcher.step(f"another chip, {number}", number, chips)
+        other = _Rehearsal(recipe, file, number)
+        try:
+            other.run(Watcher())
+        except AbortedError:
+            raise
+        except BenchError as error:
+            ended.append(str(error))
+        else:
+            others.append(tuple(other.steps))
+    ledger = own.ledger
+    left = ledger.limit - own.counts_before
+    worst = left.ravel() - own.charged
     return Forecast(
-        tuple(steps),
-        device,
-        remembered is not None,
+        tuple(own.steps),
+        tuple(others),
+        tuple(ended),
+        own.device,
+        own.remembered,
         None if ledger.created else ledger.path,
         ledger.limit,
         int(left.max()),
         int(left.min()),
         int(worst.min()),
-        {tag: thing for tag, thing in setting.shared.items() if isinstance(thing, Programmed)},
+        {tag: thing for tag, thing in own.shared.items() if isinstance(thing, Programmed)},
     )
+
+
+class _Rehearsal:
+    """A recipe on a model of the bench: on its own chip, or on the other one with the number
+    `twin`, whose cells are drawn anew.
+    """
+
+    def __init__(self, recipe: Recipe, file: BenchFile, twin: int) -> None:
+        self._recipe, self._file, self._twin = recipe, file, twin
+        self.ledger = _PlannedLedger(file)
+        self.counts_before = self.ledger.counts
+        self.steps: list[StepForecast] = []
+        self.remembered = False
+        self.device = ""
+        self.charged: IntArray = np.zeros(0, dtype=np.int64)
+        self.shared: Mapping[str, object] = {}
+
+    def run(self, watcher: Watcher) -> None:
+        """Carry it out. Raises the `BenchError` that it ends with."""
+        recipe, file = self._recipe, self._file
+        with tempfile.TemporaryDirectory(prefix="rram_hil_plan_") as folder:
+            state = _remembered(file, Path(folder))
+            self.remembered = state is not None
+            with Bench.open(model_of(file, state=state, twin=self._twin), arm=False) as opened:
+                engine = _PlanningEngine(opened, self.ledger, watcher)
+                setting = replace(opened.setting, folder=recipe.path.parent, seed=recipe.head.seed)
+                with engine.abortable():
+                    for number, step in enumerate(recipe.steps, 1):
+                        forecast = StepForecast(step.name, step.protocol_name)
+                        watcher.step(step.name, number, len(recipe.steps))
+                        engine.begin(forecast)
+                        began_s = opened.driver.now_s()
+                        plan = partial(step.protocol.run, replace(setting, step=step.name))
+                        forecast.outcome = engine.step(
+                            number, step.name, step.protocol_name, step.protocol.version, plan
+                        )
+                        forecast.bench_s = opened.driver.now_s() - began_s
+                        self.steps.append(forecast)
+                self.device = opened.identity.model
+                self.charged, self.shared = engine.charged, setting.shared
 
 
 def _remembered(file: BenchFile, scratch: Path) -> str | None:

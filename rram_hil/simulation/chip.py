@@ -136,8 +136,8 @@ class SimulatedChip:
         }
         path = None if simulation.state is None else folder / simulation.state
         self._state = ChipState(geometry, path, identity)
-        name = f"{simulation.seed}:{chip_id}".encode()
-        self._seed = int.from_bytes(hashlib.sha256(name).digest()[:8], "little")
+        name = f"{simulation.seed}:{chip_id}" + (f":{simulation.twin}" if simulation.twin else "")
+        self._seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
         self.cells = CellArray(geometry, simulation, model, self._seed, self._state)
         self._traits = self.cells.traits
         self._multiplier = Multiplier(self.cells)

@@ -151,6 +151,10 @@ class Simulation(StrictModel):
     state: str | None = Field(
         default=None, description="file of the chip's state, so that it outlives the process"
     )
+    twin: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="not 0: another chip of the model in this one's state, for forecasts",
+    )
     clock: Literal["virtual"] = "virtual"
     read_noise: bool = Field(default=True, description="false: reads return the conductance itself")
     converters: bool = Field(

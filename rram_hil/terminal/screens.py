@@ -225,26 +225,7 @@ def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Ou
     rows.append(("limit", *of_limits, field_text(limits, "width_s"), count(forecast.limit)))
     columns = ("step", ">BL", ">SL", ">WL", ">BL-SL", ">width", ">pulses/cell")
     output.table(columns, rows)
-    output.heading("On the model")
-    rows = [
-        (
-            f"{number} {step.name}",
-            count(step.operations),
-            count(step.pulses),
-            count(step.reads),
-            count(step.vectors),
-            duration(step.bench_s),
-        )
-        for number, step in enumerate(forecast.steps, 1)
-    ]
-    totals = (
-        sum(getattr(s, n) for s in forecast.steps)
-        for n in ("operations", "pulses", "reads", "vectors")
-    )
-    rows.append(
-        ("all", *(count(t) for t in totals), duration(sum(s.bench_s for s in forecast.steps)))
-    )
-    output.table(("step", ">oper.", ">pulses", ">reads", ">vectors", ">bench time"), rows)
+    _costs(forecast, bench, output)
     output.heading("Would leave")
     output.facts(
         [(f"{n} {s.name}", outcome_text(s.outcome)) for n, s in enumerate(forecast.steps, 1)]
@@ -252,6 +233,63 @@ def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Ou
     for tag, programmed in forecast.networks.items():
         show_places(tag, places(programmed.mapping, programmed.network), output)
     _budget(forecast, output)
+
+
+def _costs(forecast: Forecast, bench: BenchFile, output: Output) -> None:
+    """What each step takes on the model of this chip, and on other chips of that model."""
+    names = [f"{number} {step.name}" for number, step in enumerate(forecast.steps, 1)]
+    output.heading("On the model")
+    quantities = ("operations", "pulses", "reads", "vectors", "bench_s")
+    spent = [[getattr(step, q) for q in quantities] for step in forecast.steps]
+    spent.append([sum(of_all) for of_all in zip(*spent, strict=True)])
+    rows = [
+        (name, *(count(n) for n in numbers), duration(bench_s))
+        for name, (*numbers, bench_s) in zip([*names, "all"], spent, strict=True)
+    ]
+    output.table(("step", ">oper.", ">pulses", ">reads", ">vectors", ">bench time"), rows)
+    many = len(forecast.others)
+    if many:
+        output.heading(
+            f"On {many} other chip{'s' if many > 1 else ''} of the model",
+            "p5 to p95" if many > 1 else "",
+        )
+        rows = [
+            (name, *_spread(forecast, step))
+            for name, step in zip([*names, "all"], [*range(len(names)), None], strict=True)
+        ]
+        output.table(("step", ">pulses", ">bench time"), rows)
+    for error in dict.fromkeys(forecast.ended):
+        output.line(
+            f"{forecast.ended.count(error)} of {many + len(forecast.ended)} other chips ended it:"
+            f" {error}",
+            "yellow",
+            indent=2,
+        )
+    if bench.driver.name not in _ON_THE_MODELS_CLOCK:
+        output.line(
+            f"Bench times are those of an ideal board. A bench of driver {bench.driver.name} takes"
+            " longer, by what its instruments and relays need to settle and its link to answer.",
+            "yellow",
+            indent=2,
+        )
+
+
+_ON_THE_MODELS_CLOCK = ("simulated-array", "test-chip-board")
+"""Drivers whose simulated bench takes the times of the model's board."""
+
+
+def _spread(forecast: Forecast, step: int | None) -> tuple[str, str]:
+    pulses, times = forecast.spread("pulses", step), forecast.spread("bench_s", step)
+    assert pulses is not None
+    assert times is not None
+    return (
+        _between(*(count(round(n)) for n in pulses)),
+        _between(*(duration(bench_s) for bench_s in times)),
+    )
+
+
+def _between(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
 
 
 def show_network(file: Path, network: Network, placed: Sequence[Place], output: Output) -> None:

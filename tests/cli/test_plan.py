@@ -12,6 +12,7 @@ from rram_hil.array import Cells, Multiply, Program, PulseTrain, Ramp, pulse, re
 from rram_hil.bench.forecast import Extremes, plan_recipe
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.errors import ConfigError, LimitError
+from rram_hil.storage.run_reader import read_run
 
 FORMED = """
 [[step]]
@@ -31,6 +32,92 @@ amplitude_v = { start_v = 0.6, stop_v = 2.5, step_v = 0.1 }
 gate_v = { start_v = 3.5, stop_v = 3.5 }
 width_s = 200e-9
 """
+
+READ = """
+[[step]]
+protocol = "read-map"
+"""
+
+
+@pytest.mark.parametrize("driver", ["simulated-array", "test-chip-board"])
+def test_other_chips_of_the_model_tell_what_a_run_on_one_takes(here: Any, driver: str) -> None:
+    np.save("target.npy", np.full((1, 16, 16), 60e-6))
+    here.bench('name = "simulated-array"', f'name = "{driver}"')
+    here.write("recipe.toml", FORMED.replace("ON_BOARD", "allowed") + READ)
+    forecast = plan_recipe("recipe.toml", "bench.toml")
+    assert (len(forecast.others), forecast.ended) == (5, ())
+    pulses = [sum(step.pulses for step in steps) for steps in forecast.others]
+    assert len(set(pulses)) == 5, "each is a chip of its own"
+    took = []
+    for seed in range(2, 7):
+        here.bench('seed = 1\nstate = "c1.state"', f"seed = {seed}", "other.toml")
+        (here.folder / "other.toml").write_text(
+            (here.folder / "other.toml")
+            .read_text()
+            .replace('"c1"', f'"c{seed}"')
+            .replace('name = "simulated-array"', f'name = "{driver}"')
+        )
+        outcome = run_recipe("recipe.toml", "other.toml", f"{seed}.h5")
+        with read_run(outcome.run_file) as run:
+            steps = run.table("steps")
+            took.append(steps["ended_s"] - steps["started_s"])
+    for step, (seconds, within) in enumerate(
+        zip(np.median(took, axis=0), (0.2, 0.2, 0.1), strict=True)
+    ):
+        spread = forecast.spread("bench_s", step)
+        assert spread is not None
+        assert spread[0] * (1 - within) <= seconds <= spread[1] * (1 + within)
+
+
+def test_other_chips_begin_in_the_state_of_this_one(here: Any) -> None:
+    run_recipe("recipe.toml", "bench.toml", "run.h5")
+    here.write("read.toml", READ)
+    forecast = plan_recipe("read.toml", "bench.toml", chips=2)
+    assert forecast.remembered
+    own, *others = (steps[0].outcome.median_s for steps in (forecast.steps, *forecast.others))
+    assert others == pytest.approx([own, own], rel=0.05), "formed, and no other chip's truth"
+
+
+PICKY = """
+from dataclasses import dataclass
+from rram_hil.array import Cells, read
+from rram_hil.engine.protocol import Protocol
+from rram_hil.errors import ConfigError
+
+
+class Picky(Protocol[float]):
+    \"\"\"Ends on every chip but one.\"\"\"
+
+    wanted: float = 0.0
+
+    def run(self, setting):
+        found = yield from read(Cells.all(setting.geometry), setting.read)
+        total = float(found.last_s.sum())
+        if self.wanted and abs(total / self.wanted - 1) > 1e-9:
+            raise ConfigError("not this chip")
+        return total
+"""
+
+
+def test_other_chips_that_end_a_recipe_are_told(here: Any) -> None:
+    here.write("picky.py", PICKY)
+    step = '[[step]]\nprotocol = "./picky.py:Picky"\n'
+    here.write("recipe.toml", step)
+    total = plan_recipe("recipe.toml", "bench.toml", chips=0).steps[0].outcome
+    here.write("recipe.toml", f"{step}wanted = {total!r}\n")
+    forecast = plan_recipe("recipe.toml", "bench.toml", chips=3)
+    assert (len(forecast.others), len(forecast.ended)) == (0, 3)
+    said = here.command("plan", "recipe.toml", "-b", "bench.toml", "--chips", "3")
+    assert "3 of 3 other chips ended it: step 1" in said.out
+    assert "not this chip" in said.out
+
+
+def test_the_terminal_shows_ranges_and_none_without_other_chips(here: Any) -> None:
+    many = here.command("plan", "recipe.toml", "-b", "bench.toml", "--chips", "3")
+    assert "On 3 other chips of the model  p5 to p95" in many.out
+    assert " to " in many.out
+    none = here.command("plan", "recipe.toml", "-b", "bench.toml", "--chips", "0")
+    assert "other chips" not in none.out
 
 
 def test_extremes_of_every_kind_of_operation() -> None:
