@@ -23,6 +23,7 @@ from rram_hil.errors import AbortedError, BenchError, ConfigError, printable, sh
 if TYPE_CHECKING:
     from rram_hil.catalogue.catalog import Catalog
     from rram_hil.catalogue.entry import CatalogEntry
+    from rram_hil.watch.serve import PageOfRun
     from rram_hil.wire.recording import Recorder
 
 REFUSED = 2
@@ -255,6 +256,9 @@ def run(
     ] = False,
     record: RecordOption = None,
     threads: ThreadsOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Open a live page of it, by a process of its own.")
+    ] = False,
 ) -> None:
     """Run a recipe on a bench and keep everything in a run file. Ctrl-C stops it within a second,
     outputs off.
@@ -270,6 +274,7 @@ def run(
         raise ConfigError(f"--out {path}: a folder; give the name of a file")
     if not path.parent.is_dir():
         raise ConfigError(f"--out {path}: there is no folder {path.parent}")
+    page = _page_of(path) if watch else None
     with _recorder(record) as traffic, ProgressWatcher() as watcher:
         try:
             outcome = run_recipe(
@@ -291,6 +296,50 @@ def run(
     # A viewer may hold the run file as it was before the last step.
     with newest(outcome.run_file) as written:
         show_outcome(outcome, written, Output())
+    if page is not None:
+        Output().line("The page stays until it is closed.")
+
+
+def _page_of(run_file: Path) -> PageOfRun:
+    """Start the page of a run that is about to begin, and say its address."""
+    from rram_hil.terminal.console import Output
+    from rram_hil.watch.serve import PageOfRun
+
+    page = PageOfRun(run_file)
+    Output().command(page.said)
+    return page
+
+
+@app.command(short_help="A live page of running and finished runs.")
+def watch(
+    place: Annotated[
+        Path,
+        typer.Argument(metavar="[FOLDER|RUN]", help="A folder of runs, or one; default: here."),
+    ] = Path(),
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=0, max=65535, help="TCP port; default: 8765, or any that is free."
+        ),
+    ] = None,
+    opens: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open it in a browser, where there is one.")
+    ] = True,
+    with_run: Annotated[bool, typer.Option("--with-run", hidden=True)] = False,
+) -> None:
+    """Serve a page that follows runs from their journals until Ctrl-C: steps, rates, maps, notes.
+    It moves no voltage, and holds for this machine alone, to who has the address.
+    """
+    from rram_hil.watch.serve import serve_page
+
+    with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
+        serve_page(
+            place,
+            port=port,
+            opens=opens,
+            say=lambda address: print(address, flush=True),
+            with_run=with_run,
+        )
 
 
 @app.command(short_help="Who, when, what; steps, maps and results of a run.")

@@ -1,0 +1,55 @@
+"""What the recipe of a run says of its steps beforehand."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from rram_hil.array import Geometry
+from rram_hil.bench.plugins import protocol_class
+from rram_hil.engine.protocol import CellChoice
+from rram_hil.errors import ConfigError
+from rram_hil.validation import parse_toml
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step of the recipe; `cells` is how many cells it works on, None where the recipe does not
+    say it.
+    """
+
+    name: str
+    protocol: str
+    cells: int | None
+
+
+def planned_steps(recipe: str, geometry: Geometry) -> list[PlannedStep]:
+    """The steps of a recipe's text, which may be any text; none where it has none."""
+    try:
+        tables = parse_toml(recipe, "recipe").get("step", [])
+    except ConfigError:
+        return []
+    steps = []
+    for table in tables if isinstance(tables, list) else []:
+        if isinstance(table, dict) and isinstance(protocol := table.get("protocol"), str):
+            name = str(table.get("name", re.sub(r".*:", "", protocol)))
+            steps.append(PlannedStep(name, protocol, _cells(table, protocol, geometry)))
+    return steps
+
+
+def _cells(table: dict[str, Any], protocol: str, geometry: Geometry) -> int | None:
+    """Only an installed protocol is asked: a recipe's local file is code that nobody asked to run
+    here.
+    """
+    if ":" in protocol:
+        return None
+    try:
+        field = protocol_class(protocol).model_fields.get("cells")
+        if field is None or field.annotation is not CellChoice:
+            return None
+        return len(CellChoice.model_validate(table.get("cells", {})).cells(geometry))
+    except (ConfigError, ValidationError):
+        return None
