@@ -116,7 +116,7 @@ class RunFollower:
         self._spoiled = ""
         self._journal = journal_of(self.path)
         self._tail = JournalTail(self._journal)
-        self._restarts = 0
+        self._restarts = self._resumed = 0
         self._finished: Iterator[None] | None = None
         self._read_file: tuple[int, int] | None = None
         self._grew_s = time.monotonic()
@@ -155,6 +155,9 @@ class RunFollower:
                 self._take([entry.frame for entry in entries])
             came = True
         self.behind_bytes = max(self._size - self._tail.whole_bytes, 0)
+        if self.picture.resumed != self._resumed:
+            # What the run did before it was cut says nothing of how it goes on.
+            self._resumed, self.pace = self.picture.resumed, Pace()
         if came and is_live:
             self.pace.came(time.monotonic(), self.picture)
 

@@ -12,6 +12,7 @@ from rram_hil.array import Geometry
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.engine.protocol import CellChoice
 from rram_hil.errors import ConfigError
+from rram_hil.plugins import working
 from rram_hil.validation import parse_toml
 
 
@@ -24,6 +25,11 @@ class PlannedStep:
     name: str
     protocol: str
     cells: int | None
+
+
+def get_ready() -> None:
+    """Import the installed protocols, so that the first page need not wait for it."""
+    working("rram_hil.protocols", protocol_class)
 
 
 def planned_steps(recipe: str, geometry: Geometry) -> list[PlannedStep]:
@@ -50,6 +56,10 @@ def _cells(table: dict[str, Any], protocol: str, geometry: Geometry) -> int | No
         field = protocol_class(protocol).model_fields.get("cells")
         if field is None or field.annotation is not CellChoice:
             return None
-        return len(CellChoice.model_validate(table.get("cells", {})).cells(geometry))
+        choice = CellChoice.model_validate(table.get("cells", {}))
     except (ConfigError, ValidationError):
         return None
+    tiles = geometry.tiles if choice.tiles is None else len(choice.tiles)
+    spans = ((choice.rows, geometry.rows), (choice.columns, geometry.columns))
+    rows, columns = (size if s is None else max(s[1] - s[0] + 1, 0) for s, size in spans)
+    return tiles * rows * columns

@@ -58,6 +58,7 @@ def serve_page(
     need_extra()
     import uvicorn
 
+    from rram_hil.watch.planned import get_ready
     from rram_hil.watch.runs import Runs
     from rram_hil.watch.server import Keeper, Page
 
@@ -79,6 +80,7 @@ def serve_page(
         say(f"{at}?token={keeper.token}")
         if opens and _has_display():
             webbrowser.open(f"{at}?token={keeper.once()}")
+        threading.Thread(target=get_ready, daemon=True).start()
         if with_run:
             _give_way()
             threading.Thread(target=_end_after_run, args=(server, page), daemon=True).start()

@@ -33,6 +33,8 @@ from rram_hil.watch.snapshot import bench_of, snapshot
 
 EVERY_S = 0.4
 """Between two looks at what is new, for each page."""
+BEHIND_S = 0.02
+"""The same while a long journal is still being read."""
 MOST_RUNS = 8
 """Runs that one page follows at a time."""
 MOST_VALUES = 1024
@@ -211,7 +213,8 @@ class Page:
                     yield f"event: {'run' if key else 'runs'}\ndata: {now[key]}\n\n"
                 if not fresh:
                     yield ":\n\n"
-                await asyncio.sleep(EVERY_S)
+                is_behind = any(self._runs.is_behind(key) for key in keys)
+                await asyncio.sleep(BEHIND_S if is_behind else EVERY_S)
         finally:
             self.open_pages -= 1
 

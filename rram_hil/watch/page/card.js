@@ -33,7 +33,7 @@ export class Card {
     this.map = new MapView(key);
     this.notesHead = el("h3", {}, "Notes");
     this.notes = el("ul", { className: "notes" });
-    this.bench = el("details", {}, el("summary", {}, "Bench and limits"));
+    this.bench = el("details", { open: "" }, el("summary", {}, "Bench and limits"));
     this.bench.addEventListener("toggle", () => this.bench.open && this.showBench());
     const noteBox = el("div", { className: "scroll", tabindex: 0, role: "region", "aria-label": "Notes of the run" }, this.notes);
     this.noteSection = el("section", {}, this.notesHead, noteBox);
@@ -50,8 +50,8 @@ export class Card {
     );
     this.body = el(
       "div", { className: "body", hidden: "" },
-      el("div", { className: "column" }, this.figures, el("section", {}, this.stepsHead, this.steps), this.rateSection),
-      el("div", { className: "column" }, this.map.element, this.noteSection, this.bench),
+      el("div", { className: "column" }, this.figures, el("section", {}, this.stepsHead, this.steps), this.rateSection, this.bench),
+      el("div", { className: "column" }, this.map.element, this.noteSection),
     );
     this.element = el(
       "article", { className: "card", "aria-label": "A run" },
@@ -86,6 +86,7 @@ export class Card {
     if (!this.rateSection.hidden) this.chart.show([run.series.time_s, run.series.pulses, run.series.reads]);
     this.map.update(run.map);
     this.showNotes(run);
+    if (!this.bench.dataset.told && this.bench.open) this.showBench();
   }
 
   about({ about, name }) {
@@ -132,7 +133,7 @@ export class Card {
     if (step.done !== null) {
       if (step.total) reach.push(el("progress", { max: step.total, value: step.done, "aria-label": `Cells reached: ${step.label}` }));
       const of = step.total ? ` of ${count(step.total)}` : "";
-      const left = step.left_s !== null ? `, about ${duration(step.left_s)} for those left` : "";
+      const left = step.left_s !== null ? `, about ${duration(step.left_s, 2)} for those left` : "";
       reach.push(el("small", {}, `${step.label}: ${count(step.done)}${of} cells reached${left}`));
     }
     return el(
@@ -154,6 +155,7 @@ export class Card {
   }
 
   async showBench() {
+    this.bench.dataset.told = "asked";
     try {
       const answer = await fetch(`bench/${this.key}`);
       if (!answer.ok) return;

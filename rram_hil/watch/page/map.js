@@ -301,6 +301,7 @@ export class MapView {
   draw() {
     if (!this.parts.now || !this.view) return;
     for (const picture of this.pictures) if (!picture.figure.hidden) picture.draw(this.view, this.parts.now, this.cell);
+    this.element.dataset.drawn = this.parts.now.version;
   }
 
   point(canvas, event) {

@@ -34,8 +34,8 @@ export function quantity(value, unit, digits = 3) {
 }
 
 /** A duration: "12.3 s", "4 min 05 s", "3 h 20 min", "12 d 3 h"; "-" for none. */
-export function duration(seconds) {
-  if (!(seconds >= 60 && seconds < Infinity)) return quantity(seconds, "s");
+export function duration(seconds, digits = 3) {
+  if (!(seconds >= 60 && seconds < Infinity)) return quantity(seconds, "s", digits);
   const whole = Math.round(seconds);
   const two = (n) => String(n).padStart(2, "0");
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
