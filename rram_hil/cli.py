@@ -297,7 +297,8 @@ def run(
     with newest(outcome.run_file) as written:
         show_outcome(outcome, written, Output())
     if page is not None:
-        Output().line("The page stays until it is closed.")
+        page.leave()
+        Output().line("Its page is there until it is closed.")
 
 
 def _page_of(run_file: Path) -> PageOfRun:
@@ -325,7 +326,7 @@ def watch(
     opens: Annotated[
         bool, typer.Option("--open/--no-open", help="Open it in a browser, where there is one.")
     ] = True,
-    with_run: Annotated[bool, typer.Option("--with-run", hidden=True)] = False,
+    with_run: Annotated[float | None, typer.Option("--with-run", hidden=True)] = None,
 ) -> None:
     """Serve a page that follows runs from their journals until Ctrl-C: steps, rates, maps, notes.
     It moves no voltage, and holds for this machine alone, to who has the address.
@@ -338,7 +339,7 @@ def watch(
             port=port,
             opens=opens,
             say=lambda address: print(address, flush=True),
-            with_run=with_run,
+            lingers_s=with_run,
         )
 
 

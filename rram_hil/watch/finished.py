@@ -45,15 +45,21 @@ def pictured(run: RunFile, picture: Picture) -> Iterator[None]:
     yield
     labels = _operations(run, picture)
     yield
+    if picture.map is None:
+        return
+    read_s = np.full(geometry.shape, -np.inf)
     if "cells" in run.tables:
         for first in range(0, run.rows("cells"), ROWS):
-            _cells(run.table("cells", slice(first, first + ROWS)), labels, picture)
+            rows = run.table("cells", slice(first, first + ROWS))
+            _cells(rows, labels, picture)
+            read_s[tuple(rows[name] for name in MAP)] = rows["time_s"]
             yield
     for name in ("target", "conductance"):
-        if name in run.map_names:
-            stack = run.map(name)
-            if len(stack.values):
-                picture.saved_map(int(stack.step[-1]), name, stack.values[-1])
+        if name in run.map_names and len((stack := run.map(name)).values):
+            values = stack.values[-1]
+            if name == "conductance":  # what was read after it was saved is newer
+                values = np.where(read_s > stack.time_s[-1], np.nan, values)
+            picture.saved_map(int(stack.step[-1]), name, values)
 
 
 def _steps(run: RunFile, picture: Picture) -> None:

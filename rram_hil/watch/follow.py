@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rram_hil.errors import DataError
+from rram_hil.errors import BenchError, DataError
 from rram_hil.storage.frames import Frame
 from rram_hil.storage.journal import JournalTail
 from rram_hil.storage.run_reader import read_run, undamaged
@@ -166,7 +166,7 @@ class RunFollower:
         try:
             with undamaged(self._journal):
                 self.picture.take(frames)
-        except DataError as error:
+        except BenchError as error:
             self._spoiled = error.message
 
     def _anew(self) -> None:

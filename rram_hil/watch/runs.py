@@ -51,6 +51,7 @@ class Runs:
             if not wait and not (run.is_file() or journal_of(run).is_file()):
                 raise ConfigError(f"{place}: there is no such folder, run file or journal")
             self._paths[key_of(run)] = run
+        self.listing()
 
     def listing(self) -> list[dict[str, Any]]:
         """Of each run, newest first: `key`, `title`, `chip`, `began` (UTC), `status`, `tags`, and

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import secrets
-import select
 import socket
 import subprocess
 import sys
@@ -47,13 +47,15 @@ def serve_page(
     port: int | None,
     opens: bool,
     say: Callable[[str], None],
-    with_run: bool = False,
+    lingers_s: float | None = None,
 ) -> None:
     """Serve the page of the runs at `place` until Ctrl-C or SIGTERM; `say` is given its address.
 
-    With `with_run` standard input is a pipe from the process that runs: the run may not have begun
-    yet, and the server ends some time after that process did. Raises `ConfigError` for a place that
-    is not there, a port that is taken, and where the extra is missing.
+    With `lingers_s` standard input is a pipe from the process that runs: the run may not have begun
+    yet, and the server ends so long after that process did and the last page was closed.
+
+    Raises `ConfigError` for a place that is not there, a port that is taken, and where the extra is
+    missing.
     """
     need_extra()
     import uvicorn
@@ -62,7 +64,7 @@ def serve_page(
     from rram_hil.watch.runs import Runs
     from rram_hil.watch.server import Keeper, Page
 
-    runs = Runs(place, wait=with_run)
+    runs = Runs(place, wait=lingers_s is not None)
     keeper = Keeper(secrets.token_urlsafe(32))
     with _listening(port) as listener:
         at = f"http://{HOST}:{listener.getsockname()[1]}/"
@@ -81,9 +83,12 @@ def serve_page(
         if opens and _has_display():
             webbrowser.open(f"{at}?token={keeper.once()}")
         threading.Thread(target=get_ready, daemon=True).start()
-        if with_run:
+        if lingers_s is not None:
             _give_way()
-            threading.Thread(target=_end_after_run, args=(server, page), daemon=True).start()
+            ends = threading.Thread(
+                target=_end_after_run, args=(server, page, lingers_s), daemon=True
+            )
+            ends.start()
         server.run(sockets=[listener])
 
 
@@ -120,12 +125,12 @@ def _give_way() -> None:
             os.nice(5)
 
 
-def _end_after_run(server: uvicorn.Server, page: Page) -> None:
+def _end_after_run(server: uvicorn.Server, page: Page, lingers_s: float) -> None:
     """End the server some time after the other end of standard input is gone."""
     while sys.stdin.buffer.read(1):
         pass
     seen_s = time.monotonic()
-    while time.monotonic() - seen_s < LINGERS_S:
+    while time.monotonic() - seen_s < lingers_s:
         if page.open_pages:
             seen_s = time.monotonic()
         time.sleep(0.5)
@@ -133,31 +138,37 @@ def _end_after_run(server: uvicorn.Server, page: Page) -> None:
 
 
 class PageOfRun:
-    """The page of a run that is about to begin, served by a process of its own, which outlives the
-    run for a while: so a page can be looked at until it is closed. `said` is its address, or why
-    there is none.
+    """The page of a run that is about to begin, served by a `process` of its own, which outlives
+    the run: so its end can be looked at. `said` is its address, or why there is none.
     """
 
-    def __init__(self, run_file: Path) -> None:
+    def __init__(self, run_file: Path, *, opens: bool = True, lingers_s: float = LINGERS_S) -> None:
         need_extra()
-        command = [sys.executable, "-m", "rram_hil.cli", "watch", str(run_file), "--with-run"]
+        command = [sys.executable, "-m", "rram_hil.cli", "watch", str(run_file)]
+        command += ["--open" if opens else "--no-open", "--with-run", str(lingers_s)]
         # A session of its own: Ctrl-C is for the run, whose end the page shows.
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self.said = self._first_line()
+        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(lines,), daemon=True).start()
+        try:
+            self.said = lines.get(timeout=STARTS_S)
+        except queue.Empty:
+            self.said = "The page is late; the run does not wait for it."
 
-    def _first_line(self) -> str:
-        stdout = self._process.stdout
-        assert stdout is not None
-        if sys.platform != "win32":
-            ready, _, _ = select.select([stdout], [], [], STARTS_S)
-            if not ready:
-                return "the page is late; it is not waited for"
+    def _read(self, lines: queue.SimpleQueue[str]) -> None:
+        """Take what the process says, so that it never waits for that."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            lines.put(line.decode(errors="replace").strip())
+
+    def leave(self) -> None:
+        """The run is over; a process that ends says so as well."""
+        assert self.process.stdin is not None
         with contextlib.suppress(OSError):
-            return stdout.readline().decode(errors="replace").strip()
-        return ""
+            self.process.stdin.close()

@@ -172,7 +172,9 @@ class Page:
             Route("/cell/{key}", self.cell),
             Route("/bench/{key}", self.bench),
         ]
-        return Guard(Starlette(routes=routes), self._keeper)
+        app = Starlette(routes=routes)
+        app.router.redirect_slashes = False
+        return Guard(app, self._keeper)
 
     async def index(self, request: Request) -> Response:
         """The page; who comes with the token is given the cookie."""
