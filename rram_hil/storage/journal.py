@@ -364,11 +364,13 @@ class JournalTail:
                 if not ours or raw.sequence != reader.frames:
                     break
                 found.append(Entry(raw.sequence, raw.offset, _frame(raw, self.path)))
-                self._last = replace(raw, payload=b"")
+                self._last = raw
                 reader.frames += 1
                 reader.whole_bytes = raw.end
             if not found:
                 self._check(file)
+            elif self._last is not None:
+                self._last = replace(self._last, payload=b"")  # which may be large
         return found
 
     def _check(self, file: BinaryIO) -> None:

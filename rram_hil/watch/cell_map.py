@@ -48,6 +48,8 @@ def last_conductance(
 ) -> tuple[FloatArray, StatusArray]:
     """What an operation measured last at each cell (S), and its status, each of shape (n,)."""
     if isinstance(result, ApplyResult):
+        if result.status.shape[1] == 1:  # the most frequent by far
+            return result.conductance_s[:, 0], result.status[:, 0]
         return result.last_s, result.last_status
     return result.conductance_s, result.status
 
@@ -74,11 +76,13 @@ class CellMap:
         np.add.at(self.pulses, cell, pulses)
 
     def measured(self, cell: IntArray, conductance_s: FloatArray, status: StatusArray) -> None:
-        """What was read at cells; what did not run, and what is no conductance, changes nothing."""
-        value = np.where(status == Status.OVER_RANGE, OVER_RANGE, UNREADABLE)
-        known = (status == Status.OK) | (status == Status.COMPLIANCE)
-        value = np.where(known, conductance_s, value)
-        new = (status != Status.NOT_RUN) & ~np.isnan(value)
+        """What was read at cells, of one that stands there more than once last; what did not run,
+        and what is no conductance, changes nothing.
+        """
+        over, not_run = int(Status.OVER_RANGE), int(Status.NOT_RUN)
+        known = (status == int(Status.OK)) | (status == int(Status.COMPLIANCE))
+        value = np.where(known, conductance_s, np.where(status == over, OVER_RANGE, UNREADABLE))
+        new = (status != not_run) & ~np.isnan(value)
         self._put(cell[new], value[new])
 
     def saved(self, values: NDArray[Any]) -> None:

@@ -101,6 +101,8 @@ class Pace:
 class RunFollower:
     """One run, by the name of its run file; `refresh` brings `picture` up to now.
 
+    `is_behind` says that there is more to read than one look took, `behind_bytes` how much.
+
     It reads and never writes. Whether a process holds the journal is asked only where nothing came
     for `FRESH_S`, and not again once nobody does, until the file changes: so a run that is resumed
     never meets a look at its lock. One thread at a time; `lock` is for those who share it.
@@ -112,7 +114,7 @@ class RunFollower:
         self.picture = Picture()
         self.pace = Pace()
         self.reason = ""
-        self.behind_bytes = 1
+        self.behind_bytes, self.is_behind = 1, True
         self._spoiled = ""
         self._journal = journal_of(self.path)
         self._tail = JournalTail(self._journal)
@@ -142,14 +144,15 @@ class RunFollower:
         self._is_gone = False
         self._finished, self._read_file = None, None
         self._notice()
-        is_live = self.behind_bytes == 0
-        came = False
+        is_live = not self.is_behind
+        came, self.is_behind = False, True
         while time.monotonic() < until:
             entries = self._tail.look(AT_ONCE)
             if self._tail.restarts != self._restarts or (entries and not entries[0].sequence):
                 self._restarts = self._tail.restarts
                 self._anew()
             if not entries:
+                self.is_behind = False
                 break
             if not self._spoiled:
                 self._take([entry.frame for entry in entries])
@@ -190,7 +193,7 @@ class RunFollower:
         if not self.path.is_file():
             self._is_gone = True
             return
-        self._is_gone, self.behind_bytes = False, 0
+        self._is_gone, self.behind_bytes, self.is_behind = False, 0, False
         if self.picture.about is not None and self.picture.status != INTERRUPTED:
             return
         found = self.path.stat()

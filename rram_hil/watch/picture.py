@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Iterable
@@ -75,9 +76,10 @@ class Reach:
     done: int = 0
 
     def add(self, cell: IntArray) -> None:
-        """Cells that an operation has reached."""
-        self.done += len(cell) - int(np.count_nonzero(self.seen[cell]))
+        """Cells that operations have reached."""
+        new = cell[~self.seen[cell]]
         self.seen[cell] = True
+        self.done += np.unique(new).size
 
 
 @dataclass
@@ -136,7 +138,8 @@ class Picture:
         self.totals = dict.fromkeys(("operations", "pulses", "reads", "not_ok", "vectors"), 0)
         self.notes: deque[dict[str, Any]] = deque(maxlen=NOTES_KEPT)
         self.note_count = self.errors = 0
-        self._labels = {"": 0}
+        self._labels, self._names = {"": 0}, [""]
+        self._pending: list[list[NDArray[Any]]] = []
         self._intents: dict[int, Intent] = {}
         self._first_version = version
 
@@ -150,6 +153,7 @@ class Picture:
         for frame in frames:
             self.frames += 1
             self._take(frame)
+        self._settle()
 
     def _take(self, frame: Frame) -> None:
         match frame:
@@ -163,10 +167,12 @@ class Picture:
                 intent = Intent(frame.operation, frame.step, frame.record, nothing)
                 self._executed(Execution(intent, frame.result))
             case Saved():
+                self._settle()
                 self._saved(frame)
             case StepStart():
                 self.step_began(frame.step, frame.name, frame.protocol, frame.time_s)
             case StepEnd():
+                self._settle()
                 self.step_ended(frame.step, frame.time_s)
             case Header():
                 self.begin(about_header(frame))
@@ -226,41 +232,62 @@ class Picture:
         span = meta["span"]
         not_ok = vectors = 0
         if result is not None:
-            ran = result.status[result.status != Status.NOT_RUN]
-            not_ok = int(np.count_nonzero(ran != Status.OK))
+            ran = result.status[result.status != int(Status.NOT_RUN)]
+            not_ok = int(np.count_nonzero(ran != int(Status.OK)))
             vectors = int(getattr(result, "vectors", 0))
         if record.kind == "MultiplyResult":
             vectors = (intent.record.shape("inputs") or (0,))[0]
         counts = {"pulses": done.pulses, "reads": done.reads, "not_ok": not_ok, "vectors": vectors}
         self.counted(intent.step, counts, float(span["started_s"]), float(span["ended_s"]))
-        if self.map is None or result is None or done.cells is None:
+        if self.map is None or result is None:
             return
-        cell = done.cells.index(self.map.geometry)
-        step = self.step(intent.step)
-        label = str(intent.record.meta.get("label", "")) or record.kind.removesuffix("Result")
-        self._reached(step, label, cell)
         value, status = last_conductance(result)
         pulses: Any = result.pulses if isinstance(result, ApplyResult | ProgramResult) else 0
+        label = str(intent.record.meta.get("label", "")) or record.kind.removesuffix("Result")
+        columns = (
+            places(done, self.map.geometry),
+            intent.step,
+            self.number_of(label),
+            value,
+            status,
+            span["ended_s"],
+            pulses,
+        )
+        self._pending.append(np.broadcast_arrays(*columns))
+
+    def _settle(self) -> None:
+        """Put what operations since the last time left at cells into the map and the history, all
+        at once.
+        """
+        if not self._pending or self.map is None:
+            return
+        columns = map(np.concatenate, zip(*self._pending, strict=True))
+        cell, step, label, value, status, time_s, pulses = columns
+        self._pending.clear()
         self.map.measured(cell, value, status)
         self.map.took(cell, pulses)
-        value = np.where(status == Status.NOT_RUN, np.nan, value)
+        value = np.where(status == int(Status.NOT_RUN), np.nan, value)
         self.events.add(
-            cell,
-            step=intent.step,
-            label=self.number_of(label),
-            conductance_s=value,
-            time_s=span["ended_s"],
-            pulses=pulses,
+            cell, step=step, label=label, conductance_s=value, time_s=time_s, pulses=pulses
         )
+        kind = step.astype(np.int64) * (MOST_LABELS + 1) + label
+        last = kind[-1]
+        for one in (*np.unique(kind[kind != last]), last):
+            at = kind == one
+            self._reached(int(step[at][0]), int(label[at][0]), cell[at])
 
     def number_of(self, label: str) -> int:
         """The place of a label in `_labels`; the empty one stands for all that are too many."""
-        if len(self._labels) >= MOST_LABELS and label not in self._labels:
-            return 0
-        return self._labels.setdefault(label, len(self._labels))
+        place = self._labels.get(label)
+        if place is None:
+            place = len(self._names) if len(self._names) < MOST_LABELS else 0
+            self._labels[label if place else ""] = place
+            self._names += [label] if place else []
+        return place
 
-    def _reached(self, step: StepPicture, label: str, cell: IntArray) -> None:
+    def _reached(self, number: int, label_number: int, cell: IntArray) -> None:
         assert self.map is not None
+        step, label = self.step(number), self._names[label_number]
         if step.ended:
             return
         if label not in step.reaches and len(step.reaches) < LABELS_KEPT:
@@ -321,7 +348,7 @@ class Picture:
         at = int(np.ravel_multi_index((tile, row, column), self.map.geometry.shape))
         events = self.events.of(at)
         shown = slice(-EVENTS_SHOWN, None)
-        labels = list(self._labels)
+        labels = self._names
         target = self.map.target_s
         return {
             "now_s": reading(self.map.now_s[at]),
@@ -335,6 +362,20 @@ class Picture:
             "labels": [told(labels[n]) for n in events["label"][shown]],
             "steps": events["step"][shown].tolist(),
         }
+
+
+def places(done: Execution, geometry: Geometry) -> IntArray:
+    """The flat index of each cell that an operation addresses, shape (n,). Raises `ConfigError` for
+    a cell off the chip.
+    """
+    arrays = done.intent.record.arrays
+    if "cells.row" in arrays:
+        address = tuple(arrays[f"cells.{name}"] for name in MAP)
+        with contextlib.suppress(ValueError):
+            return np.asarray(np.ravel_multi_index(address, geometry.shape), dtype=np.int64)
+    cells = done.cells
+    assert cells is not None
+    return cells.index(geometry)
 
 
 def about_header(header: Header) -> About:

@@ -23,7 +23,6 @@ MOST_LISTED = 500
 LIST_EVERY_S = 3.0
 LIST_SHARE = 20.0
 """A folder that takes long to look through is looked through less often."""
-MUCH_BYTES = 1 << 20
 KEPT_S = 120.0
 """A run that no page asked for so long is no longer kept in memory."""
 
@@ -89,9 +88,9 @@ class Runs:
             return self._followers[key]
 
     def is_behind(self, key: str) -> bool:
-        """Whether there is much of a run that is still to be read."""
+        """Whether the next look at a run need not wait for something new."""
         run = self._followers.get(key)
-        return run is not None and run.behind_bytes > MUCH_BYTES
+        return run is not None and run.is_behind
 
 
 def key_of(path: Path) -> str:

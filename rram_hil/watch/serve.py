@@ -144,7 +144,7 @@ class PageOfRun:
 
     def __init__(self, run_file: Path, *, opens: bool = True, lingers_s: float = LINGERS_S) -> None:
         need_extra()
-        command = [sys.executable, "-m", "rram_hil.cli", "watch", str(run_file)]
+        command = [sys.executable, "-P", "-m", "rram_hil.cli", "watch", str(run_file)]
         command += ["--open" if opens else "--no-open", "--with-run", str(lingers_s)]
         # A session of its own: Ctrl-C is for the run, whose end the page shows.
         self.process = subprocess.Popen(

@@ -31,10 +31,10 @@ from rram_hil.watch.picture import told
 from rram_hil.watch.runs import Runs
 from rram_hil.watch.snapshot import bench_of, snapshot
 
-EVERY_S = 0.4
+EVERY_S = 0.3
 """Between two looks at what is new, for each page."""
 BEHIND_S = 0.02
-"""The same while a long journal is still being read."""
+"""The same where one look did not take all that there was."""
 MOST_RUNS = 8
 """Runs that one page follows at a time."""
 MOST_VALUES = 1024

@@ -96,7 +96,16 @@ def under_way(path: Path, geometry: Geometry, parts: int, **changes: object) -> 
 @contextlib.contextmanager
 def served(place: Path) -> Iterator[str]:
     """The address of `rram-hil watch` on a folder or run."""
-    command = [sys.executable, "-m", "rram_hil.cli", "watch", str(place), "--no-open", "--port=0"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "rram_hil.cli",
+        "watch",
+        str(place),
+        "--no-open",
+        "--port=0",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -151,7 +151,16 @@ def test_a_run_is_followed_while_it_is_killed_and_resumed(
     (tmp_path / "bench.toml").write_text(bench, encoding="utf-8")
 
     def run(*more: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "rram_hil.cli", "run", "recipe.toml", "-b", "bench.toml"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "rram_hil.cli",
+            "run",
+            "recipe.toml",
+            "-b",
+            "bench.toml",
+        ]
         return subprocess.Popen([*command, *more], cwd=tmp_path, start_new_session=True)
 
     with watched.served(tmp_path) as address:

@@ -33,8 +33,8 @@ export class Card {
     this.map = new MapView(key);
     this.notesHead = el("h3", {}, "Notes");
     this.notes = el("ul", { className: "notes" });
-    this.bench = el("details", { open: "" }, el("summary", {}, "Bench and limits"));
-    this.bench.addEventListener("toggle", () => this.bench.open && this.showBench());
+    this.bench = el("details", { className: "bench", open: "" }, el("summary", {}, "Bench and limits"));
+    this.bench.addEventListener("toggle", () => this.showBench());
     const noteBox = el("div", { className: "scroll", tabindex: 0, role: "region", "aria-label": "Notes of the run" }, this.notes);
     this.noteSection = el("section", {}, this.notesHead, noteBox);
     this.rateSection = el(
@@ -86,7 +86,7 @@ export class Card {
     if (!this.rateSection.hidden) this.chart.show([run.series.time_s, run.series.pulses, run.series.reads]);
     this.map.update(run.map);
     this.showNotes(run);
-    if (!this.bench.dataset.told && this.bench.open) this.showBench();
+    this.showBench();
   }
 
   about({ about, name }) {
@@ -155,9 +155,12 @@ export class Card {
   }
 
   async showBench() {
-    this.bench.dataset.told = "asked";
+    // A run's bench never changes: it is asked for once, when the run has begun and it is looked at.
+    if (this.body.hidden || !this.bench.open || this.isTold) return;
+    this.isTold = true;
     try {
       const answer = await fetch(`bench/${this.key}`);
+      this.isTold = answer.ok;
       if (!answer.ok) return;
       const { facts, limits, text } = await answer.json();
       this.bench.replaceChildren(
@@ -167,7 +170,7 @@ export class Card {
         el("details", {}, el("summary", {}, "The bench file"), el("pre", {}, text)),
       );
     } catch {
-      // The connection is lost; opening it again asks again.
+      this.isTold = false;
     }
   }
 }

@@ -13,7 +13,7 @@ function options(width, unit, lines, points) {
     cursor: { show: false },
     scales: { x: { time: false }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] } },
     axes: [
-      { ...axis, values: (_, places) => places.map((t) => duration(t)), space: 80 },
+      { ...axis, values: (_, places) => places.map((t) => duration(t)), space: 80, size: 30 },
       { ...axis, values: (_, places) => places.map((v) => quantity(v, unit)), size: 64, space: 32 },
     ],
     series: [
