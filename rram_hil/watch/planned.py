@@ -48,13 +48,14 @@ def planned_steps(recipe: str, geometry: Geometry) -> list[PlannedStep]:
 
 def _cells(table: dict[str, Any], protocol: str, geometry: Geometry) -> int | None:
     """Only an installed protocol is asked: a recipe's local file is code that nobody asked to run
-    here.
+    here, so of that the recipe itself must say it.
     """
-    if ":" in protocol:
-        return None
     try:
-        field = protocol_class(protocol).model_fields.get("cells")
-        if field is None or field.annotation is not CellChoice:
+        if ":" not in protocol:
+            field = protocol_class(protocol).model_fields.get("cells")
+            if field is None or field.annotation is not CellChoice:
+                return None
+        elif "cells" not in table:
             return None
         choice = CellChoice.model_validate(table.get("cells", {}))
     except (ConfigError, ValidationError):

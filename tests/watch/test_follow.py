@@ -244,6 +244,10 @@ cells = { rows = [1, 2] }
 protocol = "infer"
 [[step]]
 protocol = "./mine.py:Mine"
+[[step]]
+protocol = "./mine.py:Mine"
+name = "a row"
+cells = { rows = [0, 0] }
 """
     steps = planned_steps(recipe, GEOMETRY)
     assert [(s.name, s.cells) for s in steps] == [
@@ -251,6 +255,7 @@ protocol = "./mine.py:Mine"
         ("part", 12),
         ("infer", None),
         ("Mine", None),
+        ("a row", 6),
     ]
     assert planned_steps("no [ toml", GEOMETRY) == []
     assert planned_steps("step = 3", GEOMETRY) == []
