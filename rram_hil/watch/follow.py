@@ -136,9 +136,10 @@ class RunFollower:
                 self.reason = self._spoiled
             else:
                 self._take_run_file(until)
-        except DataError as error:
+        except (DataError, OSError) as error:
+            # A file that is gone since is looked for again at the next look.
             if self._journal.is_file() or self.path.is_file():
-                self.reason = error.message
+                self.reason = error.message if isinstance(error, DataError) else str(error)
 
     def _follow(self, until: float) -> None:
         self._is_gone = False

@@ -139,7 +139,7 @@ class Picture:
         self.notes: deque[dict[str, Any]] = deque(maxlen=NOTES_KEPT)
         self.note_count = self.errors = 0
         self._labels, self._names = {"": 0}, [""]
-        self._pending: list[list[NDArray[Any]]] = []
+        self._pending: list[tuple[NDArray[Any], ...]] = []
         self._intents: dict[int, Intent] = {}
         self._first_version = version
 

@@ -4,6 +4,7 @@ says nothing of where its file lies.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 from rram_hil.catalogue.catalog import Catalog
 from rram_hil.catalogue.entry import CatalogEntry
-from rram_hil.errors import ConfigError
+from rram_hil.errors import BenchError, ConfigError
 from rram_hil.storage.run_state import JOURNAL, journal_of
 from rram_hil.watch.follow import RunFollower
 from rram_hil.watch.picture import told
@@ -61,7 +62,10 @@ class Runs:
                 return [{"key": key, "name": told(p.name)} for key, p in self._paths.items()]
             began_s = time.monotonic()
             if began_s >= self._due_s:
-                self._catalog.refresh()
+                with contextlib.suppress(
+                    BenchError
+                ):  # the list stays as it was until it can be had
+                    self._catalog.refresh()
                 self._list(self._catalog)
                 took_s = time.monotonic() - began_s
                 self._due_s = time.monotonic() + max(LIST_EVERY_S, LIST_SHARE * took_s)

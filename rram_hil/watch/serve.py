@@ -75,6 +75,8 @@ def serve_page(
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                ws="none",
+                proxy_headers=False,
                 server_header=False,
                 timeout_graceful_shutdown=2,
             )

@@ -38,7 +38,14 @@ function connect() {
   source?.close();
   source = new EventSource(`events?runs=${(chosen ?? []).join(",")}`);
   source.addEventListener("open", () => tellLink("live", false));
-  source.addEventListener("error", () => tellLink("no connection to rram-hil watch; trying again", true));
+  source.addEventListener("error", ({ target }) =>
+    tellLink(
+      target.readyState === EventSource.CLOSED
+        ? "rram-hil watch was started anew: open the address that it printed"
+        : "no connection to rram-hil watch; trying again",
+      true,
+    ),
+  );
   source.addEventListener("runs", (event) => take(JSON.parse(event.data)));
   source.addEventListener("run", (event) => {
     const { key, run } = JSON.parse(event.data);
