@@ -52,6 +52,7 @@ protocol = "./slow.py:Slow"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=30_000)  # a busy machine is slow, and no test is of that
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=watched.CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -59,8 +60,17 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens an address in a window so wide; nothing may be said on the console of any."""
+def serve() -> Iterator[Callable[[Path], str]]:
+    """Serves the page of a folder or run until the test's end; returns its address."""
+    with ExitStack() as held:
+        yield lambda place: held.enter_context(watched.served(place))
+
+
+@pytest.fixture
+def opened(browser: Browser, serve: object) -> Iterator[Callable[..., Page]]:
+    """Opens an address in a window so wide; nothing may be said on the console of any. They are
+    closed before the server ends.
+    """
     said: list[str] = []
     pages: list[Page] = []
 
@@ -79,15 +89,16 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 
 def test_two_runs_side_by_side_fit_every_window_and_their_names_are_text(
-    tmp_path: Path, opened: Callable[..., Page]
+    tmp_path: Path, serve: Callable[[Path], str], opened: Callable[..., Page]
 ) -> None:
-    with ExitStack() as held, watched.served(tmp_path) as address:
+    with ExitStack() as held:
         for name in ("one", "two"):
             run = watched.under_way(
                 tmp_path / f"{name}.h5", GEOMETRY, 4, run=f"{name} {HOSTILE}", chip_id=HOSTILE
             )
             journal = held.enter_context(run)
             journal.append(Note("error", HOSTILE, "2026-01-02T03:04:05+00:00"))
+        address = serve(tmp_path)
         for width in (390, 1280):
             page = opened(address, width)
             cards = page.locator(".card[data-state]")
@@ -113,12 +124,11 @@ def test_two_runs_side_by_side_fit_every_window_and_their_names_are_text(
 
 
 def test_a_map_of_a_million_cells_is_drawn_and_told(
-    tmp_path: Path, opened: Callable[..., Page]
+    tmp_path: Path, serve: Callable[[Path], str], opened: Callable[..., Page]
 ) -> None:
     geometry = Geometry(1, 1024, 1024)
-    run = watched.under_way(tmp_path / "run.h5", geometry, 16)
-    with run as journal, watched.served(tmp_path / "run.h5") as address:
-        page = opened(address)
+    with watched.under_way(tmp_path / "run.h5", geometry, 16) as journal:
+        page = opened(serve(tmp_path / "run.h5"))
         drawn = page.locator("section[data-drawn]")
         expect(drawn).to_have_count(1)
         canvas = page.locator(".maps canvas").nth(2)
@@ -141,7 +151,7 @@ def test_a_map_of_a_million_cells_is_drawn_and_told(
 
 @pytest.mark.long
 def test_a_run_is_followed_while_it_is_killed_and_resumed(
-    tmp_path: Path, opened: Callable[..., Page]
+    tmp_path: Path, serve: Callable[[Path], str], opened: Callable[..., Page]
 ) -> None:
     (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8")
@@ -163,23 +173,22 @@ def test_a_run_is_followed_while_it_is_killed_and_resumed(
         ]
         return subprocess.Popen([*command, *more], cwd=tmp_path, start_new_session=True)
 
-    with watched.served(tmp_path) as address:
-        page = opened(address)
-        expect(page.locator("#nothing")).to_be_visible()
-        running = run()
-        try:
-            card = page.locator(".card")
-            step = card.locator(".steps li").nth(1)
-            expect(card).to_have_attribute("data-state", "under way", timeout=30_000)
-            expect(step).to_contain_text("cells reached", timeout=30_000)
-            os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
-            expect(card.locator(".said")).to_contain_text("ended without a word", timeout=15_000)
-            expect(step.locator(".word")).to_have_text("not ended")
-            running = run("--resume")
-            expect(card).to_have_attribute("data-state", "under way", timeout=30_000)
-            expect(card).to_have_attribute("data-state", "complete", timeout=60_000)
-            expect(step.locator(".word")).to_have_text("done")
-            expect(card.locator(".notes")).to_contain_text("resumed")
-        finally:
-            running.wait(60)
+    page = opened(serve(tmp_path))
+    expect(page.locator("#nothing")).to_be_visible()
+    running = run()
+    try:
+        card = page.locator(".card")
+        step = card.locator(".steps li").nth(1)
+        expect(card).to_have_attribute("data-state", "under way")
+        expect(step).to_contain_text("cells reached")
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        expect(card.locator(".said")).to_contain_text("ended without a word")
+        expect(step.locator(".word")).to_have_text("not ended")
+        running = run("--resume")
+        expect(card).to_have_attribute("data-state", "under way")
+        expect(card).to_have_attribute("data-state", "complete", timeout=60_000)
+        expect(step.locator(".word")).to_have_text("done")
+        expect(card.locator(".notes")).to_contain_text("resumed")
+    finally:
+        running.wait(60)
