@@ -348,7 +348,10 @@ export class MapView {
   tell() {
     const { row, column } = this.cell;
     const where = `${this.info.tiles > 1 ? `tile ${this.tile}, ` : ""}row ${row}, column ${column}`;
-    const [now, target] = [this.value(this.parts.now), this.value(this.parts.target)];
+    // Of a map that came as means over several cells, the history knows the cell's own value.
+    const own = this.told?.row === row && this.told.column === column ? this.told : {};
+    const now = this.value(this.parts.now) ?? own.now;
+    const target = this.value(this.parts.target) ?? own.target;
     const words = [where];
     if (now !== undefined) words.push(`now ${Number.isNaN(now) ? "not read" : quantity(now, "S", 4)}`);
     if (target !== undefined && !Number.isNaN(target)) {
@@ -372,6 +375,9 @@ export class MapView {
       told = null;
     }
     if (!told || asked !== this.asked) return;
+    const special = { "over range": Infinity, "could not be read": -Infinity };
+    this.told = { row, column, now: special[told.now_s] ?? told.now_s ?? NaN, target: told.target_s ?? NaN };
+    this.tell();
     const more = told.dropped ? "; earlier ones are in the run file alone" : "";
     say(this.facts, `${counted(told.pulses, "pulse")} in this run, ${counted(told.operations, "operation")}${more}`);
     const shown = told.labels.map((label, k) => k).slice(-EVENTS_LISTED).reverse();
