@@ -24,6 +24,7 @@ from rram_hil.terminal.options import BenchArgument, BenchOption, JsonOption, Ye
 if TYPE_CHECKING:
     from rram_hil.catalogue.catalog import Catalog
     from rram_hil.catalogue.entry import CatalogEntry
+    from rram_hil.watch.serve import PageOfRun
     from rram_hil.wire.recording import Recorder
 
 REFUSED = 2
@@ -303,6 +304,9 @@ def run(
     yes: YesOption = False,
     record: RecordOption = None,
     threads: ThreadsOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Open a live page of it, by a process of its own.")
+    ] = False,
 ) -> None:
     """Run a recipe on a bench and keep everything in a run file. Ctrl-C stops it within a second,
     outputs off.
@@ -322,6 +326,7 @@ def run(
         raise ConfigError(f"--out {path}: there is no folder {path.parent}")
     loaded = load_recipe(recipe)
     file = armed_bench_file(bench, is_agreed=yes)
+    page = _page_of(path) if watch else None
     with _recorder(record) as traffic, ProgressWatcher() as watcher:
         try:
             outcome = run_recipe(
@@ -343,6 +348,51 @@ def run(
     # A viewer may hold the run file as it was before the last step.
     with newest(outcome.run_file) as written:
         show_outcome(outcome, written, Output())
+    if page is not None:
+        page.leave()
+        Output().line("Its page is there until it is closed.")
+
+
+def _page_of(run_file: Path) -> PageOfRun:
+    """Start the page of a run that is about to begin, and say its address."""
+    from rram_hil.terminal.console import Output
+    from rram_hil.watch.serve import PageOfRun
+
+    page = PageOfRun(run_file)
+    Output().command(page.said)
+    return page
+
+
+@app.command(short_help="A live page of running and finished runs.")
+def watch(
+    place: Annotated[
+        Path,
+        typer.Argument(metavar="[FOLDER|RUN]", help="A folder of runs, or one; default: here."),
+    ] = Path(),
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=0, max=65535, help="TCP port; default: 8765, or any that is free."
+        ),
+    ] = None,
+    opens: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open it in a browser, where there is one.")
+    ] = True,
+    with_run: Annotated[float | None, typer.Option("--with-run", hidden=True)] = None,
+) -> None:
+    """Serve a page that follows runs from their journals until Ctrl-C: steps, rates, maps, notes.
+    It moves no voltage, and holds for this machine alone, to who has the address.
+    """
+    from rram_hil.watch.serve import serve_page
+
+    with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
+        serve_page(
+            place,
+            port=port,
+            opens=opens,
+            say=lambda address: print(address, flush=True),
+            lingers_s=with_run,
+        )
 
 
 @app.command(short_help="Who, when, what; steps, maps and results of a run.")

@@ -91,7 +91,7 @@ class MapCells:
         if good.any():
             top = max(top, float(np.percentile(self.programmed_s[good], 99.5)))
             error = float(np.percentile(np.abs(self.programmed_s - self.target_s)[good], 99))
-        return _round_up(top), _round_up(error)
+        return round_up(top), round_up(error)
 
     @property
     def marks(self) -> list[tuple[str, int, str, bool]]:
@@ -125,7 +125,8 @@ def programming_error(panel: MapPanel) -> FloatArray:
     return MapCells.of(panel).error
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
+    """The end of a scale that holds a value: the next of 1, 1.2, 1.5 ... times a power of ten."""
     if not value > 0:
         return 1e-6
     decade = 10.0 ** math.floor(math.log10(value))

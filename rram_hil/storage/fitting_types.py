@@ -19,11 +19,17 @@ def field_types(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+@functools.cache
+def _parts(wanted: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What a type hint is made of; asked for each value of each frame."""
+    return get_origin(wanted), get_args(wanted)
+
+
 def fits(value: object, wanted: Any) -> bool:
     """Whether `value` is a `wanted`: a class, a union, a literal, a tuple, a mapping or an array of
     some kind of number. Integers pass for floats, booleans for neither.
     """
-    origin, of = get_origin(wanted), get_args(wanted)
+    origin, of = _parts(wanted)
     if wanted is Any:
         return True
     if origin is Annotated:
@@ -53,6 +59,7 @@ def _each(values: tuple[object, ...], of: tuple[Any, ...]) -> bool:
     return len(values) == len(of) and all(map(fits, values, of))
 
 
+@functools.cache
 def _holds(dtype: np.dtype[Any], wanted: Any) -> bool:
     """Whether elements of `dtype` can stand for those of a `numpy.dtype[...]` of a type hint."""
     (kind,) = get_args(wanted) or (Any,)

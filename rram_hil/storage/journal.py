@@ -15,10 +15,11 @@ import contextlib
 import logging
 import os
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,6 +59,7 @@ _HEAD = struct.Struct("<4sI8sQI")
 _CRC = struct.Struct("<I")
 _STAMP = "ledger"
 _LONGEST = 1 << 30  # one write call takes 2 GiB at most
+_AT_ONCE = 256
 _COURSE = frozenset(_NUMBERS[kind] for kind in (Header, StepStart, StepEnd, Resume, Close))
 
 
@@ -80,6 +82,16 @@ class _Raw:
     payload: bytes
     offset: int
     end: int
+    crc: bytes
+
+    def stands_in(self, file: BinaryIO) -> bool:
+        """Whether a file has this frame at its place, as its ends show."""
+        file.seek(self.offset)
+        head = file.read(_HEAD.size)
+        file.seek(self.end - _CRC.size)
+        length = self.end - self.offset - _HEAD.size - _CRC.size
+        mine = _HEAD.pack(_MAGIC, length, self.journal_id, self.sequence, self.kind)
+        return head == mine and file.read(_CRC.size) == self.crc
 
 
 def _payload(frame: Frame, stamp: Stamp | None) -> bytes:
@@ -132,9 +144,8 @@ def _raw_at(file: BinaryIO, offset: int) -> _Raw | None:
     payload = body[:length]
     if _CRC.unpack_from(body, length)[0] != zlib.crc32(payload, zlib.crc32(head)):
         return None
-    return _Raw(
-        journal_id, sequence, kind, payload, offset, offset + _HEAD.size + length + _CRC.size
-    )
+    end = offset + _HEAD.size + length + _CRC.size
+    return _Raw(journal_id, sequence, kind, payload, offset, end, body[length:])
 
 
 @dataclass(frozen=True)
@@ -310,6 +321,72 @@ def holds_run(path: str | Path) -> bool:
         return any(True for _ in reader._raws(file))
 
 
+class JournalTail:
+    """The frames of a journal as they come: each `look` hands over those that are whole by then.
+
+    The file is opened anew at each look and no lock is taken, so the writer is never disturbed and
+    the file may be replaced or removed meanwhile. `frames` and `whole_bytes` say how far it is.
+    Where what was read no longer stands there (the last frame was taken back, or another run begun
+    under this name), it begins at the first frame again and `restarts` grows by one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.restarts = 0
+        self._reader = JournalReader(path)
+        self._begin()
+
+    @property
+    def frames(self) -> int:
+        """Frames handed over since the first one."""
+        return self._reader.frames
+
+    @property
+    def whole_bytes(self) -> int:
+        """Where the last of them ends."""
+        return self._reader.whole_bytes
+
+    def _begin(self) -> None:
+        self._reader.frames = self._reader.whole_bytes = 0
+        self._last: _Raw | None = None
+        self._seen_bytes = self._checked_bytes = -1
+
+    def look(self, most: int = sys.maxsize) -> list[Entry]:
+        """The next whole frames, `most` at the most; none where no further one is whole yet.
+
+        Raises `DataError` for a missing file, one that is no journal, and damage before the end.
+        """
+        reader = self._reader
+        found: list[Entry] = []
+        with reader._open() as file:
+            if self._last is not None and not self._last.stands_in(file):
+                self.restarts += 1
+                self._begin()
+            while len(found) < most and (raw := _raw_at(file, reader.whole_bytes)) is not None:
+                ours = self._last is None or raw.journal_id == self._last.journal_id
+                if not ours or raw.sequence != reader.frames:
+                    break
+                found.append(Entry(raw.sequence, raw.offset, _frame(raw, self.path)))
+                self._last = raw
+                reader.frames += 1
+                reader.whole_bytes = raw.end
+            if not found:
+                self._check(file)
+            elif self._last is not None:
+                self._last = replace(self._last, payload=b"")  # which may be large
+        return found
+
+    def _check(self, file: BinaryIO) -> None:
+        """Look for damage, once for a length of the file: where the same bytes stand twice in a
+        row, no frame is on its way, and whole frames after them mean damage.
+        """
+        size = os.fstat(file.fileno()).st_size
+        if size == self._seen_bytes != self._checked_bytes:
+            self._reader.check_tail(file, b"" if self._last is None else self._last.journal_id)
+            self._checked_bytes = size
+        self._seen_bytes = size
+
+
 def follow(
     path: str | Path,
     *,
@@ -321,34 +398,19 @@ def follow(
     `past_close`).
 
     Looks every `poll_s` wall seconds and ends when `stop()` says so. Takes no lock and never
-    disturbs the writer. Raises `DataError` for a file that is no journal.
+    disturbs the writer. Raises `DataError` for a file that is no journal, and where frames that it
+    gave are no longer there.
     """
-    reader = JournalReader(path)
-    journal_id = b""
-    seen_bytes = checked_bytes = -1
-    with reader._open() as file:
-        while True:
-            raw = _raw_at(file, reader.whole_bytes)
-            if (
-                raw is not None
-                and raw.sequence == reader.frames
-                and journal_id in (b"", raw.journal_id)
-            ):
-                journal_id = raw.journal_id
-                reader.frames += 1
-                reader.whole_bytes = raw.end
-                frame = _frame(raw, reader.path)
-                yield frame
-                if isinstance(frame, Close) and not past_close:
-                    return
-                continue
-            size = os.fstat(file.fileno()).st_size
-            if size == seen_bytes != checked_bytes:
-                # The same bytes twice in a row: no frame is on its way, so whole frames after them
-                # mean damage.
-                reader.check_tail(file, journal_id)
-                checked_bytes = size
-            seen_bytes = size
+    tail = JournalTail(path)
+    while True:
+        found = tail.look(_AT_ONCE)
+        if tail.restarts:
+            raise DataError("the journal was begun anew meanwhile", where=str(path))
+        for entry in found:
+            yield entry.frame
+            if isinstance(entry.frame, Close) and not past_close:
+                return
+        if not found:
             if stop():
                 return
             time.sleep(poll_s)

@@ -338,6 +338,18 @@ def test_a_follower_waits_at_a_torn_end_and_goes_on_after_the_resume(
     assert isinstance(seen[-1], Note)
 
 
+def test_a_follower_whose_journal_is_begun_anew_says_so(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    path.write_bytes(whole)
+    follower = follow(path, poll_s=0.0, past_close=True)
+    for _ in scenarios.example_frames():
+        next(follower)
+    path.unlink()
+    scenarios.write_example(path)
+    with pytest.raises(DataError, match="begun anew"):
+        next(follower)
+
+
 def test_a_follower_reports_damage(whole: bytes, ends: list[int], tmp_path: Path) -> None:
     damaged = bytearray(whole)
     damaged[ends[2] + 30] ^= 1
