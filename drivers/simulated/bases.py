@@ -1,5 +1,6 @@
 """Names that a simulator of another package may build on: parser, terminals, clock and server
-(docs/adding-a-driver.md).
+of an instrument (docs/adding-a-driver.md), process, control socket and faults of a whole bench
+(docs/adding-a-board.md).
 """
 
 from .array.terminals import (
@@ -23,18 +24,25 @@ from .scpi.instrument import (
     ScpiError,
     ScpiInstrument,
 )
-from .server.control import Injected, LinkFault
+from .server.control import BoardControl, FaultQueue, Injected, LinkFault, checked_fault
+from .server.far_side import FarSide
 from .server.instrument import InstrumentServer, SimulatedInstrument
+from .server.listening import connections
+from .server.process import GONE_S, serve, start
 
 __all__ = [
     "CONFLICT",
+    "GONE_S",
     "ILLEGAL",
     "MISSING",
     "PARAMETER",
+    "BoardControl",
     "Bus",
     "Call",
     "Drive",
     "Fabric",
+    "FarSide",
+    "FaultQueue",
     "Handler",
     "Injected",
     "InstrumentServer",
@@ -48,4 +56,8 @@ __all__ = [
     "SimulatedInstrument",
     "Terminal",
     "VirtualClock",
+    "checked_fault",
+    "connections",
+    "serve",
+    "start",
 ]

@@ -4,72 +4,11 @@ as packages of a third party.
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-from wheels import install_from_wheel
+from documented_packages import Lab
 
 from rram_hil.storage.run_reader import read_run
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-class Lab:
-    """A folder with a document's files, and the folder in which its package is installed from a
-    wheel.
-    """
-
-    def __init__(self, document: str, folder: Path) -> None:
-        self.work, self.site, source = (folder / name for name in ("work", "site", "source"))
-        self.work.mkdir()
-        source.mkdir()
-        files: dict[str, str] = dict(
-            re.findall(
-                r"^### `([\w.]+)`\n(?:(?!^###).)*?^```\w+\n(.*?)^```$",
-                (DOCS / document).read_text(encoding="utf-8"),
-                re.DOTALL | re.MULTILINE,
-            )
-        )
-        (module,) = re.findall(r'py-modules = \["(\w+)"\]', files["pyproject.toml"])
-        for name, text in files.items():
-            place = source if name in ("pyproject.toml", f"{module}.py") else self.work
-            place.joinpath(name).write_text(text, encoding="utf-8")
-        install_from_wheel(source, self.site)
-
-    def python(self, *arguments: str, fails: bool = False, installed: bool = True) -> str:
-        """Run the interpreter in the folder of work, with the package or without it: what it
-        prints.
-        """
-        done = subprocess.run(
-            [sys.executable, "-P", *arguments],
-            cwd=self.work,
-            env=os.environ | ({"PYTHONPATH": str(self.site)} if installed else {}),
-            capture_output=True,
-            text=True,
-            timeout=110,
-        )
-        assert bool(done.returncode) == fails, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stderr if fails else done.stdout
-
-    def cli(self, command: str, *, fails: bool = False, installed: bool = True) -> str:
-        """Run `rram-hil`."""
-        return self.python("-m", "rram_hil.cli", *command.split(), fails=fails, installed=installed)
-
-    def listed(self, name: str) -> list[tuple[str, ...]]:
-        """What `rram-hil list` says of a name."""
-        rows = json.loads(self.cli("list --json"))
-        return [tuple(row.values()) for row in rows if row["name"] == name]
-
-    def passes_its_tests(self, test: str, count: int) -> bool:
-        """Whether the document's own tests pass, so many of them."""
-        told = self.python("-m", "pytest", "-q", "-p", "no:cacheprovider", test)
-        return f"{count} passed" in told and "failed" not in told
 
 
 @pytest.fixture(scope="module")

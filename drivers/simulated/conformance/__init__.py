@@ -2,5 +2,16 @@
 
 from .checks import Check, checks_of, docstring_problems, kinds
 from .station import Family, Station
+from .whole_bench import BENCH_FAULTS, WholeBench, checks_of_bench
 
-__all__ = ["Check", "Family", "Station", "checks_of", "docstring_problems", "kinds"]
+__all__ = [
+    "BENCH_FAULTS",
+    "Check",
+    "Family",
+    "Station",
+    "WholeBench",
+    "checks_of",
+    "checks_of_bench",
+    "docstring_problems",
+    "kinds",
+]
