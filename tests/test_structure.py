@@ -26,6 +26,7 @@ from rram_hil.hardware.instrument import Instrument
 
 ROOT = Path(__file__).parents[1]
 PLUGIN_FOLDERS = ("drivers", "protocols", "calibration")
+EXAMPLES = ("*.toml", "*.py", "*.npy", "*.safetensors")
 HEAVY = {
     "torch",
     "safetensors",
@@ -255,6 +256,7 @@ def test_the_installed_entry_points_are_those_of_pyproject() -> None:
 
 def test_every_package_of_the_tree_is_in_pyproject_and_the_other_way_round() -> None:
     packages = {module_of(p) for p in SOURCES if p.name == "__init__.py"}
+    packages.add("rram_hil.examples")  # data of a wheel: `examples/` as it stands
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages
     for path in SOURCES:
         assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
@@ -326,5 +328,8 @@ def test_a_wheel_holds_the_package_and_nothing_else(wheel_site: Path) -> None:
     for name in NAMES:
         inside = name if name.startswith("rram_hil/") else f"rram_hil/{name}"
         assert (wheel_site / inside).exists()
+    examples = wheel_site / "rram_hil" / "examples"
+    held = {path.name for path in examples.iterdir()}
+    assert held == {p.name for kind in EXAMPLES for p in (ROOT / "examples").glob(kind)}
     top = {p.name for p in wheel_site.iterdir() if not p.name.endswith(".dist-info")}
     assert top == {"rram_hil"} | ({"bin"} & top)

@@ -40,8 +40,8 @@ def install_from_wheel(source: Path, site: Path) -> None:
 
 def copy_of_sources(folder: Path) -> Path:
     """What this package is built from, copied into `folder`, for a build leaves files behind."""
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    for name in ("rram_hil", "drivers", "protocols", "calibration"):
+    for name in ("rram_hil", "drivers", "protocols", "calibration", "examples"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
