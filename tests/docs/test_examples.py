@@ -29,6 +29,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *TUTORIALS]
 CODE = ("python", "sh", "console", "toml")
 
 ELSEWHERE = {
+    "adding-a-board.md": "drivers/test_adding_a_board.py",
     "adding-a-calibration.md": "engine/test_adding_plugins.py",
     "adding-a-driver.md": "drivers/test_adding_a_driver.py",
     "adding-a-protocol.md": "engine/test_adding_plugins.py",
@@ -44,7 +45,7 @@ ELSEWHERE = {
 """Pages whose examples a test of their own runs."""
 UNMARKED = {"paper.md": "hours"}
 """Pages all of whose examples have the same mark."""
-EXCEPTIONS = {"hardware": 4, "hours": 2, "install": 3, "torch": 3}
+EXCEPTIONS = {"hardware": 4, "hours": 3, "install": 4, "torch": 3}
 """How many blocks have each mark: who adds one says so here."""
 
 BENCH = """
@@ -107,7 +108,10 @@ def test_no_comment_that_means_a_mark_is_overlooked() -> None:
         assert text.count("<!-- example") == sum(bool(b.mark) for b in blocks_of(text)), named(page)
 
 
-READ = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("coded-reads", "device-model"))]
+READ = [
+    ROOT / "README.md",
+    *(DOCS / f"{name}.md" for name in ("coded-reads", "device-model", "project")),
+]
 READ += [DOCS / "instruments.md"]
 VALID = [DOCS / "compensation.md"]
 """Pages with parts of files only."""
