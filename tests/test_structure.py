@@ -256,7 +256,7 @@ def test_the_installed_entry_points_are_those_of_pyproject() -> None:
 
 def test_every_package_of_the_tree_is_in_pyproject_and_the_other_way_round() -> None:
     packages = {module_of(p) for p in SOURCES if p.name == "__init__.py"}
-    packages.add("rram_hil.examples")  # data of a wheel: `examples/` as it stands
+    packages |= {"rram_hil.examples", "rram_hil.docs"}  # data of a wheel, for `rram-hil new`
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages
     for path in SOURCES:
         assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
@@ -331,5 +331,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(wheel_site: Path) -> None:
     examples = wheel_site / "rram_hil" / "examples"
     held = {path.name for path in examples.iterdir()}
     assert held == {p.name for kind in EXAMPLES for p in (ROOT / "examples").glob(kind)}
+    pages = {path.name for path in (wheel_site / "rram_hil" / "docs").iterdir()}
+    assert pages == {path.name for path in (ROOT / "docs").glob("adding-*.md")}
     top = {p.name for p in wheel_site.iterdir() if not p.name.endswith(".dist-info")}
     assert top == {"rram_hil"} | ({"bin"} & top)

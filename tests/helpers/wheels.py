@@ -42,6 +42,6 @@ def copy_of_sources(folder: Path) -> Path:
     """What this package is built from, copied into `folder`, for a build leaves files behind."""
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    for name in ("rram_hil", "drivers", "protocols", "calibration", "examples"):
+    for name in ("rram_hil", "drivers", "protocols", "calibration", "examples", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
