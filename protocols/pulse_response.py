@@ -338,7 +338,11 @@ class PulseResponse(Protocol[PulseResponseSummary]):
                 polarity, unit = key.partition("_")[0].upper(), "s" if key.endswith("_s") else "V"
                 axis = Axis(what, unit, unit == "s")
                 plots.append(
-                    plot(f"{polarity} against {what.split(' ')[0]}", axis, {"": (key, key[:-2])})
+                    plot(
+                        f"{polarity} against {what.split(' during')[0].split(' of')[0]}",
+                        axis,
+                        {"": (key, key[:-2])},
+                    )
                 )
         trains = [n for n in ("potentiation", "depression") if step.has(f"{n}_median")]
         if trains:

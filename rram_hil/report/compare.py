@@ -126,7 +126,9 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
             yield from _flat(inner, f"{name}.{key}")
     elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
         for k, inner in enumerate(value, 1):
-            yield from _flat(inner, f"{name} {k}")
+            own = inner.get("name") or inner.get("protocol")
+            of_step = f"{name.removesuffix('step')}{own}" if name == "recipe.step" and own else ""
+            yield from _flat(inner, of_step or f"{name} {k}")
     else:
         yield name, str(value)
 

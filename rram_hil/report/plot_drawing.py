@@ -134,8 +134,7 @@ def _scale(parts: list[FloatArray], axis: Axis) -> tuple[float, str]:
     if axis.log and axis.unit == "s":
         return 1.0, f"{axis.label} (s)"
     # Over decades the middle chooses the prefix, else the largest number.
-    largest = math.sqrt(float(sizes.min()) * float(sizes.max())) if axis.log else float(sizes.max())
-    prefix, factor = prefix_of(largest)
+    prefix, factor = prefix_of(float(np.median(sizes) if axis.log else sizes.max()))
     return factor, f"{axis.label} ({micro(prefix + axis.unit)})"
 
 

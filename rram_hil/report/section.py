@@ -109,13 +109,17 @@ class Section:
 def cumulative(
     values: FloatArray, name: str = "", *, of: int | None = None, dashed: bool = False
 ) -> Line:
-    """The cumulative distribution of the numbers among `values`, as stairs: at each value the share
-    of `of` (default: of themselves) that lies at or below it, with its Wilson interval as band.
+    """The cumulative distribution of the numbers among `values`, as stairs that begin at 0: at each
+    value the share of `of` (default: of themselves) that lies at or below it, with its Wilson
+    interval as band.
     """
     known = np.asarray(values, dtype=np.float64).ravel()
     at, counts = np.unique(known[np.isfinite(known)], return_counts=True)
+    if not at.size:
+        return Line(at, at, name, look="steps", dashed=dashed)
     whole = int(counts.sum()) if of is None else of
-    reached = np.cumsum(counts).astype(np.float64)
+    reached = np.concatenate([np.zeros(1), np.cumsum(counts)])
+    at = np.concatenate([at[:1], at])
     low, high = wilson(reached, max(whole, 1))
     return Line(at, reached / max(whole, 1), name, low, high, "steps", dashed=dashed)
 
