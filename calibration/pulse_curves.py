@@ -18,6 +18,8 @@ from rram_hil.array import Apply, Cells, Status, Step
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
+from rram_hil.report.section import Axis, Line, Plot, Section
+from rram_hil.report.step import RunStep
 from rram_hil.types import FloatArray
 from rram_hil.units import Siemens
 from rram_hil.validation import FiniteVolts, PositiveSeconds, PositiveSiemens, StrictModel
@@ -96,6 +98,26 @@ class MeasurePulseCurves(Protocol[CurvesSummary]):
         setting.share("pulse curves", curves)
         low, high = curves.set_gate.conductance_s, curves.reset_sl.conductance_s
         return CurvesSummary(answered, low[0], low[-1], high[-1], high[0])
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Both curves."""
+        conductance = Axis("median conductance", "S")
+        return Section(
+            "",
+            tuple(
+                Plot(
+                    title,
+                    Axis(label, "V"),
+                    conductance,
+                    (Line(step.values(volts), step.values(found), look="both"),),
+                )
+                for title, label, volts, found in (
+                    ("SET curve", "gate during SET", "set_gate_v", "set_conductance"),
+                    ("RESET curve", "source line during RESET", "reset_sl_v", "reset_conductance"),
+                )
+            ),
+        )
 
 
 def _medians(

@@ -13,8 +13,11 @@ from pydantic import Field, model_validator
 from rram_hil.array import Apply, Cells, Scheme, read
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.report.plots import Chart
+from rram_hil.report.section import Axis, Line, Plot, Section, normal_quantiles
+from rram_hil.report.step import RunStep
 from rram_hil.statistics import Figure, estimated, median, proportion, robust_spread, spread
 from rram_hil.types import FloatArray
+from rram_hil.units import count
 from rram_hil.validation import PositiveAmperes, PositiveSiemens
 
 from .parts.characterisation import (
@@ -27,6 +30,7 @@ from .parts.characterisation import (
     save_figures,
     save_map,
 )
+from .parts.sections import spread_plot
 
 SHARES = (0.01, 0.05, 0.16, 0.25, 0.5, 0.75, 0.84, 0.95, 0.99)
 
@@ -153,6 +157,55 @@ class ArrayStatistics(Protocol[ArrayStatisticsSummary]):
             )
         )
 
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Yield; both states' distributions, as shares and against those of a log-normal law;
+        medians by line.
+        """
+        high, working = step.map("conductance"), step.map("working")
+        stuck = [step.map(f"stuck_{name}_resistance") for name in ("low", "high")]
+        if high is None or working is None:
+            return None
+        low = step.map("reset_conductance")
+        states = {"after SET" if low is not None else "as found": high}
+        if low is not None:
+            states["after RESET"] = low
+        states = {name: np.where(working > 0, v, np.nan) for name, v in states.items()}
+        n = len(step.values("row"))
+        lost = ", ".join(
+            f"{count(int(np.sum(m)))} stuck at {name} resistance"
+            for name, m in zip(("low", "high"), stuck, strict=True)
+            if m is not None
+        )
+        lines = [
+            Line(
+                step.values(f"{name}_number"),
+                step.values(f"{name}_median"),
+                f"{name}s",
+                look="both",
+            )
+            for name in ("row", "column")
+        ]
+        return Section(
+            f"{count(int(np.sum(working > 0)))} of {count(n)} cells work; {lost}.",
+            (
+                spread_plot("Distribution of the states", states, "conductance", "S"),
+                Plot(
+                    "Against a log-normal law",
+                    Axis("conductance", "S", log=True),
+                    Axis("standard deviations from the middle"),
+                    tuple(normal_quantiles(v, name) for name, v in states.items()),
+                    "Working cells; a straight line where ln G is normal.",
+                ),
+                Plot(
+                    "Medians by line",
+                    Axis("number of the row or column"),
+                    Axis("median conductance", "S"),
+                    tuple(lines),
+                ),
+            ),
+        )
+
 
 def _figures(values: FloatArray, rng: np.random.Generator) -> tuple[Figure, Figure, Figure]:
     known = values[np.isfinite(values)]
@@ -196,12 +249,12 @@ def _save_distribution(name: str, known: FloatArray) -> Plan[None]:
 
 def _save_lines(cells: Cells, values: FloatArray, setting: Setting) -> Plan[None]:
     """Median of each row and column over all tiles (S)."""
-    for line, count in (("row", setting.geometry.rows), ("column", setting.geometry.columns)):
+    for line, lines in (("row", setting.geometry.rows), ("column", setting.geometry.columns)):
         of = getattr(cells, line)
-        table = np.full((count, max(int(np.bincount(of).max()), 1)), np.nan)
+        table = np.full((lines, max(int(np.bincount(of).max()), 1)), np.nan)
         order = np.argsort(of, kind="stable")
         place = np.arange(of.size) - np.searchsorted(of[order], of[order])
         table[of[order], place] = values[order]
         chart = Chart(f"Median by {line}", f"{line}_number", label="conductance", dots=True)
-        yield Save(f"{line}_number", np.arange(count), (f"{line}_number",))
+        yield Save(f"{line}_number", np.arange(lines), (f"{line}_number",))
         yield Save(f"{line}_median", median(table.T), (f"{line}_number",), "S", chart.attrs())

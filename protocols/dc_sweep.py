@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array import Apply, Cells, Measured, Scheme, Status, Step
+from rram_hil.array import MAP, Apply, Cells, Measured, Scheme, Status, Step
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
+from rram_hil.report.section import Axis, Line, Plot, Section
+from rram_hil.report.step import RunStep
 from rram_hil.statistics import Figure, between, estimated, mean, median, quantiles, spread, within
 from rram_hil.types import FloatArray
 from rram_hil.validation import (
@@ -27,6 +29,7 @@ from rram_hil.validation import (
 )
 
 from .parts.characterisation import gate_v, log_ratio, save_band, save_cells, save_figures, save_map
+from .parts.sections import spread_plot
 
 
 class Branch(StrictModel):
@@ -234,6 +237,79 @@ class DcSweep(Protocol[DcSweepSummary]):
                 )
             )
         )
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """The butterfly of every cell and cycle, that of one cell, and how switching voltages and
+        states are distributed.
+        """
+        volts, amps = step.values("voltage"), np.abs(step.values("current"))
+        jumps, falls = (step.values(f"{name}_voltage_by_cycle") for name in ("set", "reset"))
+        cells, cycles = amps.shape[:2]
+        flat = amps.reshape(-1, volts.size)
+        many = [line for curve in flat for line in _wings(volts, curve, faint=True)]
+        low, middle, high = quantiles(flat)
+        # The jump of a median is smeared by cells that switch at other volts; one cell shows it.
+        apart = np.abs(jumps - median(jumps.ravel()))
+        one = int(np.argmin(np.where(np.isfinite(apart), apart, np.inf).min(axis=1)))
+        address = ", ".join(str(int(step.values(name)[one])) for name in MAP)
+        shown = np.unique(np.linspace(0, cycles - 1, min(cycles, 6)).astype(np.int64))
+        axes = Axis("voltage (bit line +, source line −)", "V"), Axis("|current|", "A", log=True)
+        median_note = "Thin: each cell and cycle. Thick: median; band: 16 to 84 % of them."
+        return Section(
+            f"{cells} cells, {cycles} cycle{'s' if cycles > 1 else ''}.",
+            (
+                Plot(
+                    "Butterfly, every cell and cycle",
+                    *axes,
+                    (*many, *_wings(volts, middle, "median", low=low, high=high)),
+                    median_note,
+                ),
+                Plot(
+                    "Butterfly of one cell",
+                    *axes,
+                    tuple(
+                        line
+                        for k in shown
+                        for line in _wings(volts, amps[one, k], f"cycle {k + 1}")
+                    ),
+                    f"Cell (tile, row, column) {address}, whose SET lies in the middle of all.",
+                ),
+                spread_plot("Switching voltages", {"SET": jumps, "RESET": falls}, "|voltage|", "V"),
+                spread_plot(
+                    "States",
+                    {
+                        "low resistance": step.values("low_resistance_conductance_by_cycle"),
+                        "high resistance": step.values("high_resistance_conductance_by_cycle"),
+                    },
+                    "conductance",
+                    "S",
+                ),
+            ),
+        )
+
+
+def _wings(
+    volts: FloatArray,
+    amps: FloatArray,
+    name: str = "",
+    *,
+    low: FloatArray | None = None,
+    high: FloatArray | None = None,
+    faint: bool = False,
+) -> list[Line]:
+    """The two polarities of a sweep, which no line joins."""
+    return [
+        Line(
+            volts[part],
+            amps[part],
+            name,
+            None if low is None else low[part],
+            None if high is None else high[part],
+            faint=faint,
+        )
+        for part in (volts >= 0, volts < 0)
+    ]
 
 
 def _spread_of_one(samples: FloatArray) -> FloatArray:

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array import Apply, Cells, Scheme
+from rram_hil.array import MAP, Apply, Cells, Scheme
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.report.plots import Chart
-from rram_hil.statistics import Figure, estimated, median, proportion, quantiles, within
+from rram_hil.report.section import Axis, Line, Plot, Section, band_of
+from rram_hil.report.step import RunStep
+from rram_hil.statistics import Figure, estimated, median, proportion, quantiles, wilson, within
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.validation import Fraction, PositiveAmperes, PositiveSiemens
 
@@ -32,6 +34,7 @@ from .parts.characterisation import (
     save_map,
     usable,
 )
+from .parts.sections import BAND
 
 
 @dataclass(frozen=True)
@@ -199,3 +202,63 @@ class Endurance(Protocol[EnduranceSummary]):
                 )
             )
         )
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Both states and the window against cycles, and the share of cells that survive."""
+        cycle = step.values("cycle")
+        high, low = step.values("set_conductance"), step.values("reset_conductance")
+        failed_at = step.map("failed_at")
+        axis = Axis("cycles", "", cycle.size > 1)
+        states = [
+            band_of(name, cycle, [step.values(f"{key}_state_{end}") for end in BANDS])
+            for name, key in (("after SET", "set"), ("after RESET", "reset"))
+        ]
+        ratio = np.exp(log_ratio(high) - log_ratio(low))
+        share = step.values("surviving_share")
+        address = tuple(step.values(name).astype(np.int64) for name in MAP)
+        cycled = 0 if failed_at is None else int(np.sum(failed_at[address] != cycle[0]))
+        ends = wilson(share * cycled, cycled) if cycled else (share, share)
+        if not cycled:
+            return Section(
+                f"None of the {len(high)} cells cycled: no window was open at the first read.",
+                (
+                    Plot(
+                        "Both states of every cell",
+                        axis,
+                        Axis("conductance", "S"),
+                        (
+                            Line(_flat(cycle, high), high.ravel(), "after SET", look="dots"),
+                            Line(_flat(cycle, low), low.ravel(), "after RESET", look="dots"),
+                        ),
+                    ),
+                ),
+            )
+        surviving = Line(cycle, share, "", *ends, "both")
+        return Section(
+            f"{cycled} of {len(high)} cells cycled.",
+            (
+                Plot("Both states", axis, Axis("conductance", "S", log=True), tuple(states), BAND),
+                Plot(
+                    "Window",
+                    axis,
+                    Axis("G after SET / G after RESET", "", log=True),
+                    (band_of("", cycle, quantiles(ratio)),),
+                    BAND,
+                ),
+                Plot(
+                    "Surviving cells",
+                    axis,
+                    Axis("share of the cells that cycled at first"),
+                    (surviving,),
+                    "Band: 95 % interval (Wilson).",
+                ),
+            ),
+        )
+
+
+BANDS = ("low", "median", "high")
+
+
+def _flat(cycle: FloatArray, values: FloatArray) -> FloatArray:
+    return np.broadcast_to(cycle, values.shape).ravel()

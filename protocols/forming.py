@@ -24,9 +24,11 @@ from rram_hil.engine.protocol import (
 )
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
+from rram_hil.report.section import Axis, Line, Plot, Section, Table, cumulative
+from rram_hil.report.step import RunStep
 from rram_hil.statistics import Figure
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.units import Volts
+from rram_hil.units import Volts, count, quantity
 from rram_hil.validation import (
     FiniteVolts,
     PositiveAmperes,
@@ -37,6 +39,7 @@ from rram_hil.validation import (
 )
 
 from .parts.characterisation import listed, save_figures, save_map
+from .parts.sections import spread_plot
 from .parts.targets import Condition
 
 
@@ -244,6 +247,83 @@ class Forming(Protocol[FormingSummary]):
             last[reached], formed_v[reached] = result.last_s, formed_at
             conducts[reached] = _conducts(result, self.formed_above_s)
         return last, formed_v, conducts
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Share of formed cells against the voltage, gate by gate; conductances before and after;
+        the cells that were hard to form.
+        """
+        maps = {
+            name: step.map(name)
+            for name in ("forming_voltage", "forming_gate", "pristine", "conductance")
+        }
+        stuck = {name: step.map(f"stuck_{name}_resistance") for name in ("low", "high")}
+        voltage, gate, pristine, after = maps.values()
+        if voltage is None or gate is None or pristine is None or after is None:
+            return None
+        low, high = (np.zeros(voltage.shape) if m is None else m for m in stuck.values())
+        visited = int(np.sum(np.isfinite(pristine) | (low > 0) | np.isfinite(gate)))
+        formed = int(np.isfinite(gate).sum())
+        text = (
+            f"{count(formed)} of {count(visited)} cells formed, {count(int(low.sum()))} conducted"
+            f" before their first pulse, {count(int(high.sum()))} count as stuck at high"
+            " resistance."
+        )
+        return Section(
+            text,
+            (
+                _formed_plot(voltage, gate, visited, step),
+                spread_plot(
+                    "Conductance before and after",
+                    {"pristine": pristine, "after forming": after},
+                    "conductance",
+                    "S",
+                ),
+            ),
+            tables=_hard_table(voltage, gate, step),
+        )
+
+
+HARD_SHOWN = 50
+"""Of more cells that were hard to form a report lists only so many."""
+
+
+def _formed_plot(voltage: FloatArray, gate: FloatArray, visited: int, step: RunStep) -> Plot:
+    lines = [
+        cumulative(np.where(gate == v, voltage, np.nan), f"gate {v:g} V", of=visited)
+        for v in np.unique(gate[np.isfinite(gate)])
+    ]
+    law = [step.figures.get(name) for name in ("threshold_v", "threshold_sd_v")]
+    if lines and law[0] and law[1] and np.isfinite(law[0].value) and law[1].value > 0:
+        from scipy.special import ndtr
+
+        x = np.linspace(lines[0].x.min(), lines[0].x.max(), 101)
+        cut = ndtr((x[-1] - law[0].value) / law[1].value)
+        y = lines[0].y[-1] * ndtr((x - law[0].value) / law[1].value) / cut
+        lines.append(Line(x, y, "normal law of thresholds", dashed=True))
+    return Plot(
+        "Formed cells against voltage",
+        Axis("bit-line voltage", "V"),
+        Axis("share of all cells"),
+        tuple(lines),
+        "Bands: 95 % interval (Wilson). A cell forms at the first level after which it conducts.",
+    )
+
+
+def _hard_table(voltage: FloatArray, gate: FloatArray, step: RunStep) -> tuple[Table, ...]:
+    hard = step.values("hard_to_form").astype(np.int64)[:HARD_SHOWN]
+    if not len(hard):
+        return ()
+    rows = tuple(
+        (
+            f"{tile}, {row}, {column}",
+            quantity(float(voltage[tile, row, column]), "V"),
+            quantity(float(gate[tile, row, column]), "V"),
+        )
+        for tile, row, column in hard
+    )
+    columns = ("tile, row, column", ">formed at", ">with the gate at")
+    return (Table("Cells that were hard to form, or did not", columns, rows),)
 
 
 def _save_distribution(formed_v: FloatArray) -> Plan[None]:

@@ -22,6 +22,8 @@ from rram_hil.networks.inference import StoredMap, infer
 from rram_hil.networks.mapping import LayerWords, word_operation
 from rram_hil.networks.network import Linear, Network
 from rram_hil.networks.programmed_network import Programmed
+from rram_hil.report.section import Axis, Line, Plot, Section, histogram
+from rram_hil.report.step import RunStep
 
 from .infer import ensure_encoding
 from .parts.targets import load_images
@@ -104,6 +106,32 @@ class ForwardCheck(Protocol[CheckSummary]):
             float(np.mean(classes == expected.argmax(axis=1))),
             float(np.sqrt(np.mean(np.square(logits - expected)))) / rms,
             corrected,
+        )
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Outputs of the array against those that the host expects, and their difference."""
+        expected, found = step.values("expected_logits").ravel(), step.values("logits").ravel()
+        ends = np.array([min(expected.min(), found.min()), max(expected.max(), found.max())])
+        return Section(
+            "",
+            (
+                Plot(
+                    "Outputs, array against host",
+                    Axis("output on the host, from the map"),
+                    Axis("output of the array"),
+                    (
+                        Line(expected, found, "outputs", look="dots"),
+                        Line(ends, ends, "alike", dashed=True),
+                    ),
+                ),
+                Plot(
+                    "Difference of the outputs",
+                    Axis("array − host"),
+                    Axis("outputs in a bin"),
+                    (histogram(found - expected),),
+                ),
+            ),
         )
 
 

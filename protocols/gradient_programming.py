@@ -30,11 +30,14 @@ from rram_hil.engine.protocol import (
 from rram_hil.errors import ConfigError
 from rram_hil.networks.mapping import Block, Mapping
 from rram_hil.networks.programmed_network import Programmed
+from rram_hil.report.section import Axis, Line, Plot, Section
+from rram_hil.report.step import RunStep
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Siemens
 from rram_hil.validation import PositiveAmperes
 
 from .parts.characterisation import save_map
+from .parts.sections import programmed_plots
 from .parts.targets import Targets, load_targets, save_targets
 from .write_verify import Pulses
 
@@ -129,6 +132,28 @@ class GradientProgramming(Protocol[GradientSummary]):
                 yield from progress.give(at, polarity)
             rounds += 1
         return (yield from progress.told(rounds, setting))
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Error of the products round by round and against pulses, and the cells that the next step
+        to read a map found.
+        """
+        error, pulses = step.values("product_error"), step.values("pulses_before_round")
+        y = Axis("relative rms error of products", "", log=True)
+        rounds = Line(np.arange(error.size, dtype=np.float64), error, look="both")
+        plots = [
+            Plot("Error of the products", Axis("rounds of pulses"), y, (rounds,)),
+            Plot(
+                "Error against pulses",
+                Axis("pulses, all cells"),
+                y,
+                (Line(pulses, error, look="both"),),
+            ),
+        ]
+        target, found = step.map("target"), step.map_after("conductance")
+        if target is not None and found is not None:
+            plots += programmed_plots(target, found, "as the next step read it")
+        return Section("", tuple(plots))
 
 
 class _State:

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from rram_hil.array import Apply, Cells, Scheme, Step, half_selected_v, unselected_bl_v
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 from rram_hil.errors import ConfigError
+from rram_hil.report.section import Section
+from rram_hil.report.step import RunStep
 from rram_hil.validation import (
     FiniteVolts,
     Fraction,
@@ -20,7 +22,7 @@ from rram_hil.validation import (
 )
 
 from .parts.characterisation import gate_v
-from .parts.disturb import DisturbSummary, against_count
+from .parts.disturb import DisturbSummary, against_count, disturb_section
 
 
 class AnyPulse(StrictModel):
@@ -91,6 +93,11 @@ class HalfSelectDisturb(Protocol[DisturbSummary]):
                 setting=setting,
             )
         )
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Change of the victims' conductance against the count."""
+        return disturb_section(step, "pulses on the neighbours or victims")
 
     def _aggressors(self, victims: Cells, setting: Setting) -> Cells:
         """One cell that is no victim on each line that has victims: the first there is."""

@@ -13,7 +13,10 @@ from rram_hil.array import drive
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
 from rram_hil.networks.inference import calibrate, infer
 from rram_hil.networks.programmed_network import Programmed
+from rram_hil.report.section import Section
+from rram_hil.report.step import RunStep
 
+from .parts.sections import classified
 from .parts.targets import load_images
 
 
@@ -86,6 +89,11 @@ class Infer(Protocol[InferSummary]):
         names = json.dumps(list(network.matrices))
         yield Save("weight_vectors", arrays["ran"], ("weight",), attrs={"weights": names})
         return InferSummary(len(images), accuracy, saturated)
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Accuracy by class, which class was taken for which, and what ran on the array."""
+        return classified(step)
 
 
 def ensure_encoding(

@@ -13,8 +13,12 @@ from rram_hil.array import MAP, Apply, ApplyResult, Cells, Geometry, Status, Ste
 from rram_hil.array.defects import Finding, FindingKind, LookSummary, grouped
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
+from rram_hil.report.section import Section
+from rram_hil.report.step import RunStep
 from rram_hil.types import FloatArray
 from rram_hil.validation import PositiveAmperes, PositiveSiemens
+
+from .parts.sections import spread_plot
 
 
 class Look(Protocol[LookSummary]):
@@ -79,6 +83,14 @@ class Look(Protocol[LookSummary]):
         if gated:
             yield Save("gate_closed", closed, MAP, "S")
         return self._summary(opened, closed, gates)
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """How conductances with the gate open, and closed, are distributed."""
+        maps = {"gate open": step.map("conductance"), "gate closed": step.map("gate_closed")}
+        known = {name: np.abs(values) for name, values in maps.items() if values is not None}
+        plot = spread_plot("Conductances of the look", known, "|conductance|", "S")
+        return Section("", (plot,)) if known else None
 
     def _gates(self, setting: Setting) -> Plan[FloatArray]:
         """Current into each word line (A), shape (tiles, rows): measured at one cell of each row,

@@ -24,6 +24,8 @@ from rram_hil.networks.network import Float32, Network, Weighted, product
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.networks.recalibration import Spread, recalibrate
 from rram_hil.networks.word_costs import word_costs
+from rram_hil.report.section import Axis, Plot, Section, cumulative
+from rram_hil.report.step import RunStep
 from rram_hil.units import Unit
 
 from .infer import ensure_encoding
@@ -197,6 +199,23 @@ class NormRecalibration(Protocol[RecalibrationSummary]):
             largest=self.largest,
             bits=self.word_bits,
         )
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """The factor that each output was given, layer by layer."""
+        scales = {
+            name.removeprefix("scales_"): step.saved(name)
+            for name in step.names
+            if name.startswith("scales_")
+        }
+        values = {
+            name: saved.values * float(saved.attributes["step"]) for name, saved in scales.items()
+        }
+        drawn = tuple(cumulative(v, name) for name, v in values.items() if v.size)
+        plot = Plot(
+            "Scales", Axis("factor of an output"), Axis("share of outputs"), drawn, "Bands: 95 %."
+        )
+        return Section("", (plot,)) if drawn else None
 
 
 _NONE: NDArray[np.int32] = np.zeros(0, dtype=np.int32)

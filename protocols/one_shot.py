@@ -11,9 +11,12 @@ import numpy as np
 from rram_hil.array import Apply, Scheme, pulse
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
+from rram_hil.report.section import Axis, Plot, Section, histogram
+from rram_hil.report.step import RunStep
 from rram_hil.types import IntArray
 from rram_hil.validation import FiniteVolts, PositiveSeconds, StrictModel
 
+from .parts.sections import programmed_plots
 from .parts.targets import Targets, load_targets, save_targets, to_program
 
 
@@ -92,6 +95,23 @@ class OneShot(Protocol[OneShotSummary]):
         done = yield from _once(to_target, setting)
         setting.share(self.tag, programmed)
         return OneShotSummary(reset, done, len(cells) - reset + conducting.size - done)
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """What became of the targets, as the first later step that read a map found it: this one
+        looks at no cell.
+        """
+        target = step.map("target")
+        if target is None:
+            return None
+        wanted = Plot(
+            "Targets", Axis("conductance", "S"), Axis("cells in a bin"), (histogram(target),)
+        )
+        found = step.map_after("conductance")
+        if found is None:
+            return Section("No later step of the run read a map.", (wanted,))
+        who = "as the next step read it"
+        return Section("", (*programmed_plots(target, found, who), wanted))
 
 
 def _once(shot: Apply, setting: Setting) -> Plan[int]:

@@ -17,6 +17,8 @@ from rram_hil.array import Apply, Cells, Scheme, Step
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
+from rram_hil.report.section import Axis, Plot, Section, band_of
+from rram_hil.report.step import RunStep
 from rram_hil.statistics import Figure, between, estimated, half_width, median, quantiles, within
 from rram_hil.types import FloatArray
 from rram_hil.validation import (
@@ -39,7 +41,17 @@ from .parts.characterisation import (
     save_map,
     usable,
 )
+from .parts.sections import BAND
 
+AXES = {
+    "set_wl_v": "gate during SET",
+    "set_bl_v": "bit line during SET",
+    "set_width_s": "width of the SET",
+    "reset_sl_v": "source line during RESET",
+    "reset_wl_v": "gate during RESET",
+    "reset_width_s": "width of the RESET",
+}
+"""What each curve varies."""
 Points = Annotated[int, Field(ge=2, le=200)]
 Count = Annotated[int, Field(ge=1, le=1000)]
 
@@ -308,6 +320,38 @@ class PulseResponse(Protocol[PulseResponseSummary]):
                 ratio = np.exp(log_ratio(train[:, :, -1]) - log_ratio(train[:, :, 0]))
                 told[f"{name}_ratio"] = estimated(_median_of_all, ratio, "", rng)
         return PulseResponseSummary(cells=responds.size, responding=int(responds.sum()), **told)
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Conductance against what each curve varies, and along the trains of pulses."""
+
+        def plot(title: str, x: Axis, lines: dict[str, tuple[str, str]]) -> Plot:
+            made = tuple(
+                band_of(name, step.values(at), [step.values(f"{of}_{b}") for b in BANDS])
+                for name, (at, of) in lines.items()
+            )
+            return Plot(title, x, Axis("conductance", "S", log=True), made, BAND)
+
+        plots = []
+        for key, what in AXES.items():
+            if step.has(key):
+                polarity, unit = key.partition("_")[0].upper(), "s" if key.endswith("_s") else "V"
+                axis = Axis(what, unit, unit == "s")
+                plots.append(
+                    plot(
+                        f"{polarity} against {what.split(' during')[0].split(' of')[0]}",
+                        axis,
+                        {"": (key, key[:-2])},
+                    )
+                )
+        trains = [n for n in ("potentiation", "depression") if step.has(f"{n}_median")]
+        if trains:
+            lines = {name: (f"{name}_pulse", name) for name in trains}
+            plots.append(plot("Trains of pulses", Axis("pulses given"), lines))
+        return Section("", tuple(plots)) if plots else None
+
+
+BANDS = ("low", "median", "high")
 
 
 def _median_of_all(samples: FloatArray) -> FloatArray:

@@ -9,10 +9,12 @@ from pydantic import Field
 
 from rram_hil.array import Apply, Scheme
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
+from rram_hil.report.section import Section
+from rram_hil.report.step import RunStep
 from rram_hil.validation import FiniteVolts, Fraction, PositiveSeconds, PositiveSiemens
 
 from .parts.characterisation import gate_v
-from .parts.disturb import DisturbSummary, against_count
+from .parts.disturb import DisturbSummary, against_count, disturb_section
 
 
 class ReadDisturb(Protocol[DisturbSummary]):
@@ -60,3 +62,8 @@ class ReadDisturb(Protocol[DisturbSummary]):
                 setting=setting,
             )
         )
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Change of the victims' conductance against the count."""
+        return disturb_section(step, "reads")

@@ -10,9 +10,12 @@ from pydantic import Field
 
 from rram_hil.array import MAP
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, map_of
+from rram_hil.report.section import Axis, Plot, Section, by_level, histogram
+from rram_hil.report.step import RunStep
 from rram_hil.units import Siemens
 
 from .parts.maps import By, read_cells
+from .parts.sections import BAND, programmed_plots, spread_plot
 from .parts.targets import Windows
 
 
@@ -71,3 +74,30 @@ class ReadMap(Protocol[MapSummary]):
             moved_out = int((windows.accepted & here & ~is_inside).sum())
         low, median, high = (float(q) for q in quartiles)
         return MapSummary(len(cells), int(np.sum(~usable)), low, median, high, inside, moved_out)
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Histogram and distribution of the map; its error where the run has targets; its
+        uncertainty where the readings tell one.
+        """
+        found = step.map("conductance")
+        if found is None:
+            return None
+        plots = [
+            Plot(
+                "Histogram of the map",
+                Axis("conductance", "S"),
+                Axis("cells in a bin"),
+                (histogram(found),),
+            ),
+            spread_plot("Distribution of the map", {"": found}, "conductance", "S"),
+        ]
+        sigma = step.map("conductance_sigma")
+        if sigma is not None:
+            line = by_level(found.ravel(), sigma.ravel())
+            axes = Axis("conductance", "S"), Axis("standard error of the mean", "S")
+            plots.append(Plot("Uncertainty of the map", *axes, (line,), BAND))
+        target = step.map_before("target")
+        if target is not None:
+            plots += programmed_plots(target, found, "as this step read it")
+        return Section("", tuple(plots))

@@ -18,6 +18,8 @@ from pydantic import Field
 from rram_hil.array import read
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting
 from rram_hil.report.plots import Chart
+from rram_hil.report.section import Axis, Line, Plot, Section, cumulative
+from rram_hil.report.step import RunStep
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, spread
 from rram_hil.types import FloatArray
 from rram_hil.units import Seconds
@@ -179,6 +181,61 @@ class ReadNoise(Protocol[ReadNoiseSummary]):
             of(found.low_stay * interval_s, "s"),
             of(found.high_stay * interval_s, "s"),
         )
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Noise of the cells and against their conductance, with the law fitted; spectrum; series
+        of the cells that switch most, or of one.
+        """
+        level, sd, switches = (step.map(n) for n in ("conductance", "read_noise", "telegraph"))
+        if level is None or sd is None or switches is None:
+            return None
+        known = np.isfinite(level) & np.isfinite(sd)
+        quiet, moving = known & (switches == 0), known & (switches > 0)
+        parts = {"quiet cells": quiet, "telegraph cells": moving}
+        relative = Axis("sd(G) / |G|", "", log=True)
+        dots = [
+            Line(level[mask], sd[mask], name, look="dots")
+            for name, mask in parts.items()
+            if mask.any()
+        ]
+        law = [step.figures.get(name) for name in ("noise_floor", "noise_fraction")]
+        if law[0] and law[1] and np.isfinite(law[0].value + law[1].value) and quiet.any():
+            x = np.linspace(max(float(level[quiet].min()), 0.0), float(level[quiet].max()), 101)
+            y = np.hypot(law[0].value, law[1].value * x)
+            dots.append(Line(x, y, "law: floor and fraction of G", dashed=True))
+        plots = [
+            Plot(
+                "Noise of the cells",
+                relative,
+                Axis("share of cells"),
+                tuple(cumulative(sd[m] / np.abs(level[m]), n) for n, m in parts.items() if m.any()),
+                "Bands: 95 % interval (Wilson).",
+            ),
+            Plot(
+                "Noise against conductance",
+                Axis("mean conductance", "S"),
+                Axis("standard deviation", "S"),
+                tuple(dots),
+            ),
+        ]
+        if step.has("power_mean"):
+            band = (step.values(f"power_{end}") for end in ("mean", "low", "high"))
+            mean_, low, high = band
+            plots.append(
+                Plot(
+                    "Power spectrum of quiet cells",
+                    Axis("frequency", "Hz", log=True),
+                    Axis("power density", "S^2/Hz", log=True),
+                    (Line(step.values("frequency"), mean_, "", low, high),),
+                    "Line: mean; band: 16 to 84 % of the cells.",
+                )
+            )
+        trace = Line(step.values("trace_time_s"), step.values("trace"))
+        title = "Readings of a cell that switches" if moving.any() else "Readings of one cell"
+        plots.append(Plot(title, Axis("time", "s"), Axis("conductance", "S"), (trace,)))
+        text = f"{int(moving.sum())} of {int(known.sum())} cells switch between two levels."
+        return Section(text, tuple(plots))
 
 
 def _noise_law(samples: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -11,7 +11,10 @@ import numpy as np
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Protocol, Save, Setting
 from rram_hil.networks.inference import Counts, Prediction
 from rram_hil.networks.network import Network, forward
+from rram_hil.report.section import Section
+from rram_hil.report.step import RunStep
 
+from .parts.sections import classified
 from .parts.targets import load_images
 
 
@@ -46,3 +49,8 @@ class Reference(Protocol[ReferenceSummary]):
         yield Save("labels", labels, ("image",))
         yield Save("accuracy", np.array(accuracy), ())
         return ReferenceSummary(len(images), accuracy)
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Accuracy by class, and which class was taken for which."""
+        return classified(step)

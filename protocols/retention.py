@@ -15,6 +15,8 @@ from rram_hil.array import Cells, Wait, read
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
+from rram_hil.report.section import Axis, Line, Plot, Section
+from rram_hil.report.step import RunStep
 from rram_hil.statistics import (
     Figure,
     estimated,
@@ -27,7 +29,7 @@ from rram_hil.statistics import (
     spread,
 )
 from rram_hil.types import FloatArray
-from rram_hil.units import Seconds, Siemens
+from rram_hil.units import Seconds, Siemens, quantity
 from rram_hil.validation import PositiveAmperes, PositiveSeconds, PositiveSiemens
 
 from .parts.characterisation import (
@@ -37,6 +39,7 @@ from .parts.characterisation import (
     save_figures,
     save_map,
 )
+from .parts.sections import BAND
 from .write_verify import Pulses, WriteVerify
 
 
@@ -221,4 +224,63 @@ class Retention(Protocol[RetentionSummary]):
                     proportion(int(np.sum(np.abs(known) > self.moved_s)), known.size),
                 )
             )
+        )
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Conductance by level against time, each cell's in thin lines; mean and spread of its
+        change.
+        """
+        age, group = step.values("mean_age_s"), step.values("level_of_cell").astype(np.int64)
+        names = [quantity(float(v), "S") for v in step.values("level")]
+        of_cell, times = step.values("conductance_by_time"), step.values("age_s")
+        time = Axis("time since programming", "s", log=True)
+
+        def lines(middle: str, low: str = "", high: str = "", sure: str = "") -> list[Line]:
+            y = step.values(middle)
+            half = step.values(sure) if sure else None
+            ends = (step.values(low), step.values(high)) if low else None
+            if half is not None:
+                ends = (y - half, y + half)
+            return [
+                Line(
+                    age[k],
+                    y[k],
+                    name,
+                    None if ends is None else ends[0][k],
+                    None if ends is None else ends[1][k],
+                    "both",
+                )
+                for k, name in enumerate(names)
+            ]
+
+        thin = [
+            Line(times[k], of_cell[k], names[group[k]], faint=True) for k in range(len(of_cell))
+        ]
+        thick = lines("level_median", "level_low", "level_high")
+        change = Axis("mean change since the first reading", "S")
+        return Section(
+            "",
+            (
+                Plot(
+                    "Conductance by level",
+                    time,
+                    Axis("conductance", "S"),
+                    (*thick, *thin),
+                    f"Thin: cells. {BAND}",
+                ),
+                Plot(
+                    "Mean change by level",
+                    time,
+                    change,
+                    tuple(lines("change_mean", sure="change_mean_uncertainty")),
+                    "Band: 95 % interval of the mean.",
+                ),
+                Plot(
+                    "Spread of the change by level",
+                    time,
+                    Axis("standard deviation of the change", "S"),
+                    tuple(lines("change_sd")),
+                ),
+            ),
         )

@@ -37,7 +37,9 @@ from rram_hil.networks.mapping import word_operation
 from rram_hil.networks.network import Float32, Network
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.networks.word_costs import word_costs
-from rram_hil.units import Seconds, Unit
+from rram_hil.report.section import Axis, Plot, Section, Table, histogram
+from rram_hil.report.step import RunStep
+from rram_hil.units import Seconds, Unit, count
 
 from .infer import ensure_encoding
 from .parts.maps import By, read_network
@@ -302,6 +304,38 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             found * np.square(network.weights[name] - measured[name])
             for name, found in zip(network.matrices, fisher, strict=True)
         ]
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """The words of each layer: how many, and how large."""
+        layers = [n.removeprefix("word_index_") for n in step.names if n.startswith("word_index_")]
+        words = {name: step.saved(f"words_{name}") for name in layers}
+        whole = np.concatenate([np.zeros(0), *(w.values.ravel() for w in words.values())])
+        rows = tuple(
+            (
+                name,
+                count(saved.values.size),
+                count(int(np.count_nonzero(saved.values))),
+                f"{float(saved.attributes['step']):.4g}",
+            )
+            for name, saved in words.items()
+        )
+        table = Table("On-chip words", ("weight", ">words", ">not 0", ">weight of one step"), rows)
+        if not whole.size:
+            return Section("No weight owns a word: digital parameters alone were trained.")
+        bits = f"{count(whole.size)} words over {len(layers)} weights."
+        return Section(
+            bits,
+            (
+                Plot(
+                    "Values of the words",
+                    Axis("value of a word, in its steps"),
+                    Axis("words in a bin"),
+                    (histogram(whole),),
+                ),
+            ),
+            tables=(table,),
+        )
 
 
 def _check_ungrouped(network: Network) -> None:

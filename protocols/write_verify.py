@@ -23,11 +23,14 @@ from rram_hil.engine.protocol import (
     map_of,
 )
 from rram_hil.networks.programmed_network import Programmed
+from rram_hil.report.section import Axis, Plot, Section, cumulative
+from rram_hil.report.step import RunStep
 from rram_hil.types import FloatArray
-from rram_hil.units import Siemens
+from rram_hil.units import Siemens, count
 from rram_hil.validation import FiniteVolts, Positive, PositiveAmperes, PositiveSeconds, StrictModel
 
 from .parts.characterisation import save_map
+from .parts.sections import programmed_plots
 from .parts.selection import Selection
 from .parts.targets import Targets, Windows, load_targets, save_targets, to_program
 
@@ -254,3 +257,58 @@ class WriteVerify(Protocol[WriteVerifySummary]):
             unreadable=int((~inside & ~readable).sum()),
         )
         return summary, inside
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """Accepted cells against the pulses that they took, pulses by polarity, and what became of
+        the targets: as accepted, and read afterwards where the step did.
+        """
+        return verified(step)
+
+
+def verified(step: RunStep) -> Section | None:
+    """The section of any step that saved what `WriteVerify.verify` saves; None where it did not."""
+    found, inside = step.map("conductance"), step.map("inside")
+    sets, resets = step.map("set_pulses"), step.map("reset_pulses")
+    if found is None or inside is None or sets is None or resets is None:
+        return None
+    pulses, is_inside = sets + resets, inside > 0
+    # What was neither accepted nor pulsed nor read was not asked for.
+    asked = is_inside | (pulses > 0) | np.isfinite(found)
+    n = int(asked.sum())
+    text = (
+        f"{count(int(is_inside.sum()))} of {count(n)} cells were accepted inside their windows,"
+        f" after {count(int(pulses.sum()))} pulses."
+    )
+    plots = [
+        Plot(
+            "Accepted cells against pulses",
+            Axis("pulses that a cell took"),
+            Axis("share of cells accepted"),
+            (cumulative(pulses[is_inside], of=n),),
+            "Band: 95 % interval (Wilson). What is missing at the end was not accepted.",
+        ),
+        Plot(
+            "Pulses of a cell",
+            Axis("pulses"),
+            Axis("share of cells"),
+            (cumulative(sets[asked], "SET"), cumulative(resets[asked], "RESET")),
+            "Cells that took at most so many. Bands: 95 % interval (Wilson).",
+        ),
+    ]
+    target = step.map("target")
+    if target is not None:
+        plots += programmed_plots(target, np.where(asked, found, np.nan), "as last read")
+        later = step.map("conductance_afterwards")
+        if later is not None:
+            errors = {"as accepted": found - target, "read afterwards": later - target}
+            plots.append(
+                Plot(
+                    "Error as accepted and afterwards",
+                    Axis("|conductance − target|", "S"),
+                    Axis("share of cells"),
+                    tuple(cumulative(np.abs(v[asked]), name) for name, v in errors.items()),
+                    "Bands: 95 % interval (Wilson).",
+                )
+            )
+    return Section(text, tuple(plots))

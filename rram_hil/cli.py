@@ -396,16 +396,7 @@ def watch(
 
 
 @app.command(short_help="Who, when, what; steps, maps and results of a run.")
-def show(
-    run_file: RunArgument,
-    plots: Annotated[
-        Path | None,
-        typer.Option(
-            "--plots", metavar="FILE", help="Write its plots and figures as one HTML page instead."
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+def show(run_file: RunArgument, as_json: JsonOption = False) -> None:
     """Say who did what and when, what each step cost, and what the maps and results are."""
     from rram_hil.storage.run_state import newest
     from rram_hil.terminal.as_json import run_json
@@ -416,17 +407,56 @@ def show(
         with newest(run_file) as opened:
             print(run_json(opened))
         return
-    if plots is None:
-        show_run(run_file, Output())
-        return
-    from rram_hil.report.plots import write_plots
-
-    with newest(run_file) as opened:
-        drawn = write_plots(opened, plots, str(run_file.name))
-    Output().line(f"{drawn} plot{'' if drawn == 1 else 's'}: {plots}")
+    show_run(run_file, Output())
 
 
-@app.command(short_help="Tables as CSV, arrays as NumPy .npz.")
+@app.command(short_help="A page of a run, of two compared, or of a chip's life.")
+def report(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN [RUN] | FOLDER...",
+            help="A run file, two to compare, or folders of runs: the chips in them.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Page to write (.html); default: by its subject."
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="DIR", help="Also write the numbers behind every plot."),
+    ] = None,
+    chip: Annotated[
+        str, typer.Option("--chip", metavar="ID", help="With folders: the life of this chip.")
+    ] = "",
+    bench: Annotated[
+        Path | None,
+        typer.Option(
+            "--bench", "-b", metavar="FILE", help="With --chip: bench file, for the chip's ledger."
+        ),
+    ] = None,
+) -> None:
+    """Write one HTML file that holds all it shows: what was done, plots of every protocol with
+    their numbers, maps and how they changed, calibrations, costs, refusals.
+    """
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.report import report_chips, report_runs
+
+    folders = [path.is_dir() for path in paths]
+    if any(folders) and not all(folders):
+        raise ConfigError("report: give run files, or folders of runs, not both")
+    if chip and not all(folders):
+        raise ConfigError("report: --chip goes with folders of runs")
+    if all(folders):
+        report_chips(paths, chip, bench, out, Output())
+    else:
+        report_runs(paths, out, csv, Output())
+
+
+@app.command(short_help="Tables as CSV, arrays as NumPy .npz, a map as a picture.")
 def export(
     run_file: RunArgument,
     csv: Annotated[
@@ -435,19 +465,39 @@ def export(
     npz: Annotated[
         Path | None, typer.Option("--npz", metavar="FILE", help="Write every array into one .npz.")
     ] = None,
+    map_name: Annotated[
+        str, typer.Option("--map", metavar="NAME", help="Write this map, with --out.")
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="With --map: .png, .svg or .csv."),
+    ] = None,
+    save: Annotated[
+        int | None,
+        typer.Option("--save", metavar="N", help="With --map: its N-th save; default: the last."),
+    ] = None,
+    tile: Annotated[int, typer.Option("--tile", metavar="N", help="Of a picture: its tile.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
-    """Write a run file's tables as CSV and its arrays as NumPy .npz."""
+    """Write a run file's tables as CSV, its arrays as NumPy .npz, or one of its maps as a picture
+    or a table.
+    """
     from rram_hil.storage.export import export_csv, export_npz
     from rram_hil.storage.run_state import newest
     from rram_hil.terminal.console import Output
 
-    if csv is None and npz is None:
-        raise ConfigError("export: give --csv DIR, --npz FILE or both")
+    if csv is None and npz is None and not map_name:
+        raise ConfigError("export: give --csv DIR, --npz FILE or both, or --map NAME")
+    if bool(map_name) != (out is not None):
+        raise ConfigError("export: --map NAME and --out FILE go together")
     output = Output()
     with newest(run_file) as opened:
         written = [] if csv is None else export_csv(opened, csv, force=force)
         written += [] if npz is None else [export_npz(opened, npz, force=force)]
+        if out is not None:
+            from rram_hil.report.map_files import export_map
+
+            written.append(export_map(opened, map_name, out, save=save, tile=tile, force=force))
     for path in written:
         output.line(str(path))
 

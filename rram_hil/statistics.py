@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rram_hil.types import FloatArray
+from rram_hil.types import FloatArray, IntArray
 
 DRAWS = 200
 """Bootstrap resamples: the half width itself is then known to about 5 %."""
@@ -176,10 +176,16 @@ def proportion(count: int, of: int) -> Figure:
     """
     if of == 0:
         return Figure(math.nan, math.nan)
-    p, z = count / of, _NORMAL
+    p, (low, high) = count / of, wilson(np.asarray(float(count)), of)
+    return Figure(p, max(float(high) - p, p - float(low)))
+
+
+def wilson(counts: FloatArray, of: int | IntArray) -> tuple[FloatArray, FloatArray]:
+    """The ends of the Wilson interval (95 %) of shares `counts / of`, for `of` above 0."""
+    p, z = counts / of, _NORMAL
     centre = (p + z * z / (2 * of)) / (1 + z * z / of)
-    reach = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / (1 + z * z / of)
-    return Figure(p, max(centre + reach - p, p - centre + reach))
+    reach = z * np.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / (1 + z * z / of)
+    return np.asarray(centre - reach), np.asarray(centre + reach)
 
 
 def slope(x: FloatArray, y: FloatArray) -> FloatArray:

@@ -11,6 +11,8 @@ import numpy as np
 from rram_hil.array import Apply, Cells, read
 from rram_hil.engine.protocol import Plan, Progress, Save, Setting
 from rram_hil.report.plots import Chart
+from rram_hil.report.section import Axis, Line, Plot, Section, band_of
+from rram_hil.report.step import RunStep
 from rram_hil.statistics import Figure, estimated, mean, median, proportion, quantiles, slope
 from rram_hil.types import FloatArray
 
@@ -105,3 +107,37 @@ def _save_picture(counts: list[int], change: FloatArray, what: str) -> Plan[None
     title = f"{what.capitalize()}: change of G"
     chart = Chart(title, "stressed_count", log="x", label="change / G", dots=True)
     yield from save_band("change", quantiles(change[:, 1:]), ("stressed",), "", chart)
+
+
+def disturb_section(step: RunStep, stress: str) -> Section | None:
+    """Change of every victim's conductance against the count of stresses, and where it ended."""
+    count, g = step.values("count"), step.values("conductance_by_count")
+    if not step.has("stressed_count"):
+        return Section(f"None of the {len(g)} victims conducts enough for a change to be told.")
+    first = g[:, :1]
+    change = np.divide(g - first, first, out=np.full(g.shape, np.nan), where=first > 0)
+    at, axis = step.values("stressed_count"), Axis(stress, "", log=True)
+    band = band_of(
+        "median", at, [step.values(f"change_{end}") for end in ("low", "median", "high")]
+    )
+    thin = [Line(count[1:], row[1:], faint=True) for row in change]
+    states = quantiles(g[np.isfinite(first[:, 0]) & (first[:, 0] > 0)])
+    return Section(
+        "",
+        (
+            Plot(
+                "Change of conductance",
+                axis,
+                Axis("ΔG / G before"),
+                (band, *thin),
+                "Thin: victims. Line: median; band: 16 to 84 % of those that conduct.",
+            ),
+            Plot(
+                "Conductance of the victims",
+                axis,
+                Axis("conductance", "S"),
+                (band_of("", count[1:], [part[1:] for part in states]),),
+                "Line: median; band: 16 to 84 %.",
+            ),
+        ),
+    )

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rram_hil.array.operations import Span, Status
+from rram_hil.notebook import ShownResult
 from rram_hil.types import FloatArray, IntArray, StatusArray
 
 
 @dataclass(frozen=True, eq=False)
-class ApplyResult:
+class ApplyResult(ShownResult):
     """What `Apply` measured: n cells x m values, in the order of the steps.
 
     `current_a` is the raw value, `conductance_s` the calibrated one (NaN for a gate measurement),
@@ -77,7 +78,7 @@ class ApplyResult:
 
 
 @dataclass(frozen=True, eq=False)
-class ProgramResult:
+class ProgramResult(ShownResult):
     """What `Program` reached: last conductance and status, pulses of each polarity, reads, all of
     shape (n,).
 
@@ -103,7 +104,7 @@ class ProgramResult:
 
 
 @dataclass(frozen=True, eq=False)
-class MultiplyResult:
+class MultiplyResult(ShownResult):
     """ADC codes, shape (vectors, columns), one step worth `lsb_a`; the words' sums of input code x
     word, same shape.
 
@@ -120,7 +121,7 @@ class MultiplyResult:
 
 
 @dataclass(frozen=True, eq=False)
-class CodedReadResult:
+class CodedReadResult(ShownResult):
     """Conductances read by codes and the standard uncertainty of each (S), shape (n,), in the order
     of the operation's cells.
 
@@ -145,7 +146,7 @@ class CodedReadResult:
 
 
 @dataclass(frozen=True, eq=False)
-class WordsResult:
+class WordsResult(ShownResult):
     """How many on-chip words were stored."""
 
     written: int
@@ -153,7 +154,7 @@ class WordsResult:
 
 
 @dataclass(frozen=True, eq=False)
-class WaitResult:
+class WaitResult(ShownResult):
     """A wait is over."""
 
     span: Span = field(default_factory=Span)

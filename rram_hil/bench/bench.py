@@ -40,9 +40,11 @@ from rram_hil.engine.replay import Replay
 from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
 from rram_hil.hardware.far_side import SimulatedFarSide
+from rram_hil.notebook import html_table
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import FloatArray
+from rram_hil.units import field_text
 from rram_hil.validation import refused
 from rram_hil.wire.link_keys import OF_THE_HARDWARE, LinkKeys
 from rram_hil.wire.recording import Playback, Traffic
@@ -302,6 +304,30 @@ class Bench:
             self._made_safe = True
             off_after(error, self.driver)
             raise
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: chip, driver, instrument, calibrations, limits, and whether it is
+        open.
+        """
+        chip, who = self.file.chip, self.identity
+        shape = " x ".join(str(n) for n in chip.geometry.shape)
+        facts = (
+            ("chip", f"{chip.id}: {shape} ({chip.geometry.cell})"),
+            ("driver", self.file.driver.name),
+            ("instrument", f"{who.model} {who.serial}".strip()),
+            ("calibration", ", ".join(self.correction.kinds) or "none"),
+            ("state", "closed, outputs off" if self._closed else "open"),
+        )
+        values = {name: getattr(self.limits, name) for name in type(self.limits).model_fields}
+        limits = (
+            (name, field_text(self.limits, name) if isinstance(value, int | float) else str(value))
+            for name, value in values.items()
+            if value not in (None, "")
+        )
+        return (
+            f"<div><strong>Bench</strong>{html_table((), facts)}"
+            f"{html_table(('limit', 'value'), limits)}</div>"
+        )
 
     def close(self) -> None:
         """Outputs off, verified; link, ledger and simulator given back. Safe to call twice.

@@ -13,7 +13,7 @@ from rram_hil.catalogue.entry import STATES, CatalogEntry, utc_time
 from rram_hil.catalogue.index import contents_of
 from rram_hil.catalogue.labels import Label, Labels
 from rram_hil.errors import ConfigError, DataError, near, short
-from rram_hil.storage.run_html import html_table
+from rram_hil.notebook import html_table
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.storage.run_state import UNDER_WAY, open_newest, state_of
 from rram_hil.units import duration

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal
 from typing import Protocol as Signature
 
 import numpy as np
@@ -25,6 +25,10 @@ from rram_hil.engine.lowering import check_available
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, ReadingPath, board_paths
 from rram_hil.validation import StrictModel, refused
+
+if TYPE_CHECKING:
+    from rram_hil.report.section import Section
+    from rram_hil.report.step import RunStep
 
 Arrays = dict[str, NDArray[Any]]
 R = TypeVar("R", bound=Result)
@@ -201,6 +205,13 @@ class Protocol(StrictModel, ABC, Generic[Summary]):
         """The procedure: yields messages, returns a small frozen dataclass that sums up the
         step.
         """
+
+    @classmethod
+    def section(cls, step: RunStep) -> Section | None:
+        """What a report shows of a step that this protocol carried out, made of what the step
+        saved. None: the plots that its arrays ask for (`rram_hil.report.plots.Chart`).
+        """
+        return None
 
 
 def map_of(

@@ -30,8 +30,10 @@ INK, SOFT, LINE, BLUE, GOAL, CARD = (
     "#ffffff",
 )
 """Colours of the light theme: in a page they become the variables of its style sheet."""
-HUES = (BLUE, "#d0690f", "#2e8b57", "#8a5fc0", "#b0413e", "#7a8288")
-"""Colours of lines that stand beside each other."""
+HUES = (BLUE, "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Colours of lines that stand beside each other: all but the first those of Okabe and Ito, which
+people who see fewer colours tell apart.
+"""
 CURVE: dict[str, Any] = {"color": BLUE, "linewidth": 2, "gid": "curve"}
 DASHED: dict[str, Any] = {"color": GOAL, "linewidth": 2, "linestyle": (0, (2.5, 2)), "gid": "goal"}
 """What the curve is compared with: a law, a goal, a measurement."""
@@ -129,6 +131,11 @@ def _power_text(value: float) -> str:
     if 1e-2 <= value <= 1e4:
         return f"{value:,g}"
     return "10" + f"{math.log10(value):.0f}".translate(_RAISED)
+
+
+def micro(text: str) -> str:
+    """Text in which units of millionths have their Greek letter, "12 uS" as "12 µS"."""
+    return re.sub(r"(?<![A-Za-z])u(?=[ASVWJFs]\b)", "µ", text)
 
 
 def whole_decade(axes: Axes, name: Literal["x", "y"]) -> None:

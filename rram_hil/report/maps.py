@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 from rram_hil.report.drawing import Picture, new_axes, svg, view_extra
 from rram_hil.report.model import BoolArray, MapPanel
 from rram_hil.types import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Rgb = NDArray[np.uint8]
 Paint = Callable[[FloatArray], Rgb]
@@ -155,18 +160,9 @@ def blocks(values: FloatArray, block: int) -> FloatArray:
 
 def tile_pictures(title: str, cells: MapCells, tile: int) -> list[Picture]:
     """Target, programmed conductance and error of one tile."""
-    with view_extra():
-        from matplotlib import colormaps
-        from matplotlib.colors import LinearSegmentedColormap
-
-    def painting(colours: Callable[..., NDArray[np.float64]], low: float, high: float) -> Paint:
-        return lambda v: np.asarray(
-            colours(np.nan_to_num((v - low) / (high - low)), bytes=True)[..., :3], dtype=np.uint8
-        )
-
     top_s, error_s = cells.scales_s
-    conductance = painting(colormaps["viridis"], 0.0, top_s)
-    error = painting(LinearSegmentedColormap.from_list("error", DIVERGING), -error_s, error_s)
+    conductance = painting(0.0, top_s)
+    error = painting(-error_s, error_s, is_change=True)
     target, programmed = cells.target_s[tile], cells.programmed_s[tile]
     programmed = np.where(cells.responsive[tile], programmed, np.nan)
     unused = (~cells.used[tile], UNUSED)
@@ -182,7 +178,7 @@ def tile_pictures(title: str, cells: MapCells, tile: int) -> list[Picture]:
         Picture(
             f"{name}{where}",
             _map_svg(
-                _image(values, shown, paint, cells.block),
+                image(values, shown, paint, cells.block),
                 (target.shape[0], target.shape[1]),
                 paint,
                 ends,
@@ -203,7 +199,24 @@ def tile_pictures(title: str, cells: MapCells, tile: int) -> list[Picture]:
     ]
 
 
-def _image(
+def painting(low: float, high: float, *, is_change: bool = False) -> Paint:
+    """Colours of values from `low` to `high`: dark to light, or of a change, white in the
+    middle.
+    """
+    with view_extra():
+        from matplotlib import colormaps
+        from matplotlib.colors import LinearSegmentedColormap
+    colours: Callable[..., NDArray[np.float64]] = (
+        LinearSegmentedColormap.from_list("change", DIVERGING)
+        if is_change
+        else colormaps["viridis"]
+    )
+    return lambda v: np.asarray(
+        colours(np.nan_to_num((v - low) / (high - low)), bytes=True)[..., :3], dtype=np.uint8
+    )
+
+
+def image(
     values: FloatArray, marks: Sequence[tuple[BoolArray, str]], paint: Paint, block: int
 ) -> Rgb:
     """Values (NaN where a mark stands) painted, with the marks in their own colours over them."""
@@ -218,19 +231,36 @@ def _image(
 def _map_svg(
     rgb: Rgb, shape: tuple[int, int], paint: Paint, ends_s: tuple[float, float], alt: str
 ) -> str:
-    """The picture of a tile with addresses at its edges and its scale, in uS, beside it."""
+    with map_axes(rgb, shape, paint, ends_s, 1e-6, "uS") as axes:
+        return svg(axes, alt)
+
+
+@contextmanager
+def map_axes(
+    rgb: Rgb,
+    shape: tuple[int, int],
+    paint: Paint,
+    ends: tuple[float, float],
+    factor: float,
+    unit: str,
+    origin: tuple[int, int] = (0, 0),
+) -> Iterator[Axes]:
+    """The picture of a tile of `shape` with addresses at its edges, those of its first cell being
+    `origin`, and its scale, in `unit` of `factor`, beside it.
+    """
     rows, columns = shape
+    top, left = (first - 0.5 for first in origin)
     height = min(max(280 * rows / columns, 110.0), 380.0)
     with new_axes("column", "row", size=(400, height + 46), margins=(50, 70, 6, 40)) as axes:
         axes.imshow(
-            rgb, interpolation="none", aspect="auto", extent=(-0.5, columns - 0.5, rows - 0.5, -0.5)
+            rgb, interpolation="none", aspect="auto", extent=(left, left + columns, top + rows, top)
         )
         scale = axes.inset_axes((1.045, 0, 0.045, 1))
-        low, high = (end * 1e6 for end in ends_s)
-        shades = paint(np.linspace(*ends_s, 101)[:, None])
+        low, high = (end / factor for end in ends)
+        shades = paint(np.linspace(*ends, 101)[:, None])
         scale.imshow(shades, aspect="auto", origin="lower", extent=(0, 1, low, high))
         scale.set_xticks([])
-        scale.set_xlabel("uS")
+        scale.set_xlabel(unit)
         scale.yaxis.tick_right()
         for one in (axes, scale):
             one.grid(visible=False)
@@ -238,4 +268,4 @@ def _map_svg(
             one.tick_params(axis="y", length=3)
             one.locator_params(axis="y", nbins=5)
         axes.locator_params(integer=True)
-        return svg(axes, alt)
+        yield axes

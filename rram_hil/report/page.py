@@ -53,15 +53,15 @@ def html(report: Report) -> str:
         title=report.title,
         report=report,
         charts=[bar_chart(chart) for chart in report.charts],
-        maps=[_map_values(panel) for panel in report.maps],
+        maps=[map_values(panel) for panel in report.maps],
     )
 
 
 def render(template: str, folder: Path = TEMPLATES, **values: object) -> str:
     """A page from a template in `folder`, which may extend and include those of this package.
 
-    Filters: `number`, `duration`, `per_cent`, `points`, `share`, `minus`, `mean`, `spread`. Raises
-    `ConfigError` where the extra `view` is missing.
+    Filters: `number`, `duration`, `per_cent`, `points`, `share`, `minus`, `mean`, `spread`,
+    `capitalize_first`. Raises `ConfigError` where the extra `view` is missing.
     """
     return environment(folder).get_template(template).render(values)
 
@@ -88,6 +88,7 @@ def environment(folder: Path) -> Environment:
         "minus": minus,
         "mean": mean,
         "spread": _spread,
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
     }
     return made
 
@@ -108,7 +109,7 @@ def _spread(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1))
 
 
-def _map_values(panel: MapPanel) -> dict[str, object]:
+def map_values(panel: MapPanel) -> dict[str, object]:
     """What the template says of a map."""
     cells = MapCells.of(panel)
     tiles = len(cells.target_s)

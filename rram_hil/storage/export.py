@@ -42,7 +42,7 @@ def export_csv(run: RunFile, folder: Path, *, force: bool = False) -> list[Path]
     and `force` is False, `DataError` where the disk refuses; then nothing is changed.
     """
     targets = [folder / f"{name}.csv" for name in run.tables]
-    _refuse_existing(targets, force)
+    refuse_existing(targets, force)
     with _written_aside(targets, folder) as parts:
         for name, part in zip(run.tables, parts, strict=True):
             with part.open("w", newline="", encoding="utf-8") as file:
@@ -73,7 +73,7 @@ def export_npz(run: RunFile, path: Path, *, force: bool = False) -> Path:
     `about` in it is JSON: unit and dimensions of each array and the run's attributes. One array is
     in memory at a time. Raises as `export_csv`.
     """
-    _refuse_existing([path], force)
+    refuse_existing([path], force)
     about: dict[str, Any] = {}
     with (
         _written_aside([path], path.parent) as (part,),
@@ -121,7 +121,29 @@ def _add(archive: zipfile.ZipFile, name: str, values: AnyArray) -> None:
         np.lib.format.write_array(file, np.asarray(values), allow_pickle=False)
 
 
-def _refuse_existing(targets: list[Path], force: bool) -> None:
+def export_map_csv(
+    run: RunFile, name: str, path: Path, *, save: int | None = None, force: bool = False
+) -> Path:
+    """Write one map as a CSV file: a row a cell, `save` counted from 1 (default: the last). Raises
+    as `export_csv`, and `ConfigError` for a save that there is not.
+    """
+    refuse_existing([path], force)
+    stack = run.map(name)
+    values = stack.values[stack.place(save)]
+    unit = stack.units if stack.units not in ("", "1") else ""
+    with (
+        _written_aside([path], path.parent) as (part,),
+        part.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(("tile", "row", "column", f"{name} [{unit}]" if unit else name))
+        address = np.indices(values.shape).reshape(3, -1)
+        writer.writerows(zip(*address.tolist(), _fields(values.ravel()), strict=True))
+    return path
+
+
+def refuse_existing(targets: list[Path], force: bool) -> None:
+    """Raise `ConfigError` where a file exists and `force` does not say to overwrite it."""
     for target in targets:
         if target.exists() and not force:
             raise ConfigError(f"{target} exists; give --force to overwrite it")

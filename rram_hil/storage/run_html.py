@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+import base64
+import io
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from rram_hil.errors import printable
+from rram_hil.notebook import html_table, html_text, spread_words
 from rram_hil.units import count, duration, elapsed
 
 if TYPE_CHECKING:
-    from rram_hil.storage.run_reader import RunFile
+    from rram_hil.storage.run_reader import MapStack, RunFile, SavedData
 
-
-def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table, its words escaped; text as `printable` gives it."""
-
-    def cells(tag: str, words: Sequence[str]) -> str:
-        return "".join(f'<{tag} style="text-align:left">{html_text(w)}</{tag}>' for w in words)
-
-    head = f"<thead><tr>{cells('th', columns)}</tr></thead>" if columns else ""
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table>{head}<tbody>{body}</tbody></table>"
-
-
-def html_text(text: str) -> str:
-    """Text of a file as it may stand in a page."""
-    return escape(printable(text))
+SAVES_SHOWN = 12
+"""Of each map only the last so many saves are listed."""
 
 
 def run_html(run: RunFile) -> str:
@@ -63,3 +51,49 @@ def run_html(run: RunFile) -> str:
             "</div>",
         )
     )
+
+
+def map_html(stack: MapStack) -> str:
+    """The last save of a map as a picture, where matplotlib is there to draw it, and the numbers of
+    the last saves.
+    """
+    first = max(0, len(stack.values) - SAVES_SHOWN)
+    rows = [
+        (
+            str(k + 1),
+            str(stack.step[k]),
+            duration(float(stack.time_s[k])),
+            *spread_words(stack.values[k], stack.units),
+        )
+        for k in range(first, len(stack.values))
+    ]
+    head = ("save", "step", "saved at", "known", "lowest", "median", "highest")
+    name = html_text(stack.name)
+    return f"<div><strong>{name}</strong>{_picture(stack)}{html_table(head, rows)}</div>"
+
+
+def _picture(stack: MapStack) -> str:
+    if find_spec("matplotlib") is None or not stack.values.size:
+        return ""
+    from matplotlib.figure import Figure
+
+    figure, written = Figure(figsize=(5, 4), layout="constrained"), io.BytesIO()
+    stack.plot(axes=figure.subplots())
+    figure.savefig(written, format="png", dpi=80)
+    data = base64.b64encode(written.getvalue()).decode("ascii")
+    alt = html_text(f"map of {stack.name}, last save")
+    return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+
+
+def saved_html(saved: SavedData) -> str:
+    """Dimensions, type and unit of a saved array, and the spread of its numbers."""
+    sizes = zip(saved.dims, saved.values.shape, strict=True)
+    facts = [
+        ("dimensions", ", ".join(f"{name} {size}" for name, size in sizes) or "a single number"),
+        ("type", str(saved.values.dtype)),
+        ("units", saved.units or "-"),
+        *((name, str(value)) for name, value in saved.attributes.items()),
+    ]
+    head = ("known", "lowest", "median", "highest")
+    rows = [spread_words(saved.values, saved.units)]
+    return f"<div>{html_table((), facts)}{html_table(head, rows)}</div>"

@@ -23,6 +23,8 @@ from rram_hil.types import Closable
 
 if TYPE_CHECKING:
     import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,6 +39,12 @@ class SavedData:
     units: str
     attributes: Mapping[str, Scalar]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: type, shape, unit, and the spread of the numbers."""
+        from rram_hil.storage.run_html import saved_html
+
+        return saved_html(self)
+
 
 @dataclass(frozen=True, eq=False)
 class MapStack:
@@ -48,6 +56,36 @@ class MapStack:
     time_s: NDArray[np.float64]
     step: NDArray[np.int64]
     units: str
+    name: str = "map"
+
+    def place(self, save: int | None = None) -> int:
+        """Index of a save, counted from 1; None: the last. Raises `ConfigError` for one that there
+        is not.
+        """
+        count = len(self.values)
+        if save is None:
+            return count - 1
+        if not 1 <= save <= count:
+            raise ConfigError(
+                f"save {save} of map {self.name!r}: must lie in 1..{count}", key="save", value=save
+            )
+        return save - 1
+
+    def plot(self, save: int | None = None, *, tile: int = 0, axes: Axes | None = None) -> Axes:
+        """Draw one tile of a save (counted from 1; default: the last) with matplotlib, in the style
+        that is set, into `axes` or a figure of its own; returns the axes.
+
+        Raises `ConfigError` for a save or tile that there is not, and where matplotlib is missing.
+        """
+        from rram_hil.storage.run_plots import plot_map
+
+        return plot_map(self, self.place(save), tile, axes)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the last save as a picture, and the numbers of every save."""
+        from rram_hil.storage.run_html import map_html
+
+        return map_html(self)
 
 
 class ForeignFileError(DataError):
@@ -216,9 +254,8 @@ class RunFile(Closable):
         # A dataset may bear another name than its map only where the plain one is a dimension's.
         data = next(d for d in map(group.get, group) if d.ndim == 4)
         time, step = self._read(group["map_time_s"]), self._read(group["step"])
-        return MapStack(
-            self._read(data), time, step.astype(np.int64), str(data.attrs.get("units", ""))
-        )
+        units = str(data.attrs.get("units", ""))
+        return MapStack(self._read(data), time, step.astype(np.int64), units, name)
 
     @property
     @_guarded
@@ -274,6 +311,15 @@ class RunFile(Closable):
                 }
             )
         return xarray.DataTree.from_dict(trees)
+
+    def plot(self, name: str = "conductance", *, tile: int = 0) -> Figure:
+        """Draw a map with matplotlib: its last save, and where it was saved before the first and
+        the change since, side by side; returns the figure. Raises `DataError` for no such map,
+        `ConfigError` where matplotlib is missing.
+        """
+        from rram_hil.storage.run_plots import plot_stack
+
+        return plot_stack(self.map(name), tile)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: who, when, what; steps, maps and results."""

@@ -64,7 +64,7 @@ def test_titles_and_names_reach_neither_terminal_nor_page(here: Any) -> None:
     assert clean(shown.out + shown.err)
     assert "\\x1b[2J" in shown.out
     pytest.importorskip("matplotlib")
-    assert here.command("show", "r.h5", "--plots", "p.html").status == 0
+    assert here.command("report", "r.h5", "--out", "p.html").status == 0
     page = Path("p.html").read_text()
     assert clean(page)
     assert "<script>" not in page

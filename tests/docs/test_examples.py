@@ -38,6 +38,7 @@ ELSEWHERE = {
     "characterisation.md": "protocols/test_characterisation_docs.py",
     "networks.md": "networks/test_networks_docs.py",
     "recipes.md": "bench/test_recipe_docs.py",
+    "report.md": "report/test_report_docs.py",
     "run-file.md": "storage/test_run_file.py",
     "studies.md": "studies/test_studies.py",
     "testing-your-lab.md": "test_pytest_plugin.py",

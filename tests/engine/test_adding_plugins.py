@@ -38,6 +38,14 @@ def test_the_protocol_runs_as_a_step_of_a_recipe(protocol: Lab) -> None:
     assert np.median(ratio[:4]) > 2
     assert np.isnan(ratio[4:]).all()
     assert "cell-window 1" in protocol.cli("show run.h5")
+    # Its own section while it is installed; without it the run's page says what the file says.
+    said = "32 cells have a window."
+    for installed in (True, False):
+        protocol.cli("report run.h5", installed=installed)
+        page = (protocol.work / "run.html").read_text(encoding="utf-8")
+        assert ("<figcaption>Windows</figcaption>" in page) == installed
+        assert (said in page) == installed
+        assert "2 cell-window" in page
 
 
 @pytest.mark.long

@@ -53,13 +53,13 @@ def test_the_recipe_of_the_page_runs_and_is_drawn(tmp_path: Path) -> None:
     assert re.search(r"forming +threshold_v +\d\.\d+ ± 0\.\d+ V", shown)
     page = tmp_path / "page.html"
     with pytest.raises(SystemExit) as end:
-        main(["show", str(outcome.run_file), "--plots", str(page)])
+        main(["report", str(outcome.run_file), "--out", str(page)])
     assert end.value.code == 0
-    html = page.read_text(encoding="utf-8")
+    html = re.sub(r'"data:[^"]*"', '""', page.read_text(encoding="utf-8"))
     tags = Tags(html)
     assert tags.open == 0
     assert tags.count["svg"] == tags.count["figure"] >= 2 * len(names)
-    assert tags.count["table"] == len(names)
+    assert html.count("± half width of the 95 % interval") == len(names)
     assert "NaN" not in html
     assert "nan" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
     for name in names:
@@ -73,21 +73,23 @@ def test_every_protocol_of_the_recipe_has_a_section() -> None:
 
 
 def test_a_single_plot_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "recipe.toml").write_text('[[step]]\nprotocol = "forming"\n', encoding="utf-8")
+    (tmp_path / "recipe.toml").write_text('[[step]]\nprotocol = "look"\n', encoding="utf-8")
     (tmp_path / "bench.toml").write_text(backend_text(ARRAY, "1T1R", 4), encoding="utf-8")
     outcome = run_recipe(tmp_path / "recipe.toml", tmp_path / "bench.toml", tmp_path / "run.h5")
     with pytest.raises(SystemExit) as end:
-        main(["show", str(outcome.run_file), "--plots", str(tmp_path / "page.html")])
+        main(["report", str(outcome.run_file), "--out", str(tmp_path / "page.html")])
     assert end.value.code == 0
-    assert capsys.readouterr().out.startswith("1 plot: ")
+    assert capsys.readouterr().out.startswith("Report of 1 plot: ")
 
 
-def test_a_run_without_plots_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "recipe.toml").write_text('[[step]]\nprotocol = "read-map"\n', encoding="utf-8")
+def test_a_run_without_plots_has_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.toml").write_text(
+        '[[step]]\nprotocol = "wait"\nseconds = 1.0\n', encoding="utf-8"
+    )
     (tmp_path / "bench.toml").write_text(backend_text(ARRAY, "1T1R", 2), encoding="utf-8")
     outcome = run_recipe(tmp_path / "recipe.toml", tmp_path / "bench.toml", tmp_path / "run.h5")
     with pytest.raises(SystemExit) as end:
-        main(["show", str(outcome.run_file), "--plots", str(tmp_path / "page.html")])
-    assert end.value.code == 2
-    assert "saved anything to plot" in capsys.readouterr().err
-    assert not (tmp_path / "page.html").exists()
+        main(["report", str(outcome.run_file), "--out", str(tmp_path / "page.html")])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("Report of 0 plots: ")
+    assert "1 wait" in (tmp_path / "page.html").read_text(encoding="utf-8")
