@@ -16,7 +16,7 @@ from rram_hil.errors import DataError
 from rram_hil.report.drawing import Picture, svg
 from rram_hil.report.model import KeyFigure
 from rram_hil.report.page import render, write_page
-from rram_hil.report.plot_drawing import csv_of, draw
+from rram_hil.report.plot_drawing import draw
 from rram_hil.report.run_maps import drawn_map, map_pictures, scale_of
 from rram_hil.report.section import Axis, Line, Plot, cumulative
 from rram_hil.report.sections import Numbers, file_name
@@ -189,7 +189,7 @@ def write_chip_page(chip: Chip, target: Path) -> None:
             "chip.html",
             title=f"Chip {chip.chip_id}",
             key_figures=_key_figures(chip),
-            plots=[(draw(p), Numbers(file_name(chip.chip_id, p.title), csv_of(p))) for p in plots],
+            plots=[(draw(p), Numbers(file_name(chip.chip_id, p.title), p)) for p in plots],
             maps=_maps_over_time(chip.runs),
             wear=[]
             if chip.wear is None

@@ -15,7 +15,7 @@ import numpy as np
 
 from rram_hil.report.drawing import Picture, micro
 from rram_hil.report.page import render, write_page
-from rram_hil.report.plot_drawing import csv_of, draw
+from rram_hil.report.plot_drawing import draw
 from rram_hil.report.run_maps import change_of, is_marks, map_pictures, scale_of, spread_of
 from rram_hil.report.section import Axis, Plot, cumulative
 from rram_hil.report.sections import Numbers, figure_words, file_name, views_of
@@ -218,7 +218,7 @@ def _pair(name: str, first: RunFile, second: RunFile) -> MapPair:
         _statistics(before, after, change, units),
         rows,
         (*pictures, draw(plot)),
-        Numbers(file_name(words, "distributions"), csv_of(plot)),
+        Numbers(file_name(words, "distributions"), plot),
     )
 
 

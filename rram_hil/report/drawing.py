@@ -38,6 +38,9 @@ CURVE: dict[str, Any] = {"color": BLUE, "linewidth": 2, "gid": "curve"}
 DASHED: dict[str, Any] = {"color": GOAL, "linewidth": 2, "linestyle": (0, (2.5, 2)), "gid": "goal"}
 """What the curve is compared with: a law, a goal, a measurement."""
 
+RASTER_DPI = 200
+"""Resolution of what a picture holds as an image, many dots for one, where 72 is that of a page."""
+
 _THEME = {INK: "ink", SOFT: "soft", LINE: "line", BLUE: "blue", GOAL: "goal", CARD: "card"}
 _STYLE = {
     "svg.fonttype": "none",
@@ -157,7 +160,10 @@ def svg(axes: Axes, alt: str) -> Markup:
     assert isinstance(figure, Figure)
     with _style({"svg.hashsalt": alt}):  # names of parts differ from picture to picture of a page
         figure.savefig(
-            text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            text,
+            format="svg",
+            dpi=RASTER_DPI,
+            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
         )
     width, height = (round(72 * inches) for inches in figure.get_size_inches())
     drawn = text.getvalue().partition("<svg")[2].partition(">")[2]

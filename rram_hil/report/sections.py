@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from rram_hil.engine.protocol import Protocol
@@ -17,33 +18,40 @@ from rram_hil.plugins import load_class, names
 from rram_hil.report.drawing import Picture, micro
 from rram_hil.report.plot_drawing import csv_of, draw, draw_grid, grid_csv
 from rram_hil.report.plots import charted
-from rram_hil.report.section import Section, Table
+from rram_hil.report.section import Grid, Plot, Section, Table
 from rram_hil.report.step import RunStep, steps_of
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.units import count, figure_text, value_text
 
-_INLINE = 2_000_000
-"""Characters of CSV that a page holds of one plot; longer ones are written by --csv alone."""
+ROWS_INLINE = 50_000
+"""Rows of CSV that a page holds of one plot; of more it holds none, and --csv writes them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Numbers:
-    """The numbers behind a picture: the name of their CSV file, and its text."""
+    """The numbers behind a picture: the name of their CSV file, and what they are of."""
 
     name: str
-    text: str
+    of: Plot | Grid
 
-    @property
-    def href(self) -> str:
-        """The file as an address that holds all of it; empty where it is too long for a page."""
-        if len(self.text) > _INLINE:
-            return ""
-        return "data:text/csv;base64," + base64.b64encode(self.text.encode()).decode()
+    @cached_property
+    def text(self) -> str:
+        """The CSV file."""
+        return csv_of(self.of) if isinstance(self.of, Plot) else grid_csv(self.of)
 
     @property
     def rows(self) -> int:
         """Rows without the head."""
-        return self.text.count("\n") - 1
+        if isinstance(self.of, Plot):
+            return sum(line.x.size for line in self.of.lines)
+        return len(self.of.values)
+
+    @property
+    def href(self) -> str:
+        """The file as an address that holds all of it; empty where it is too long for a page."""
+        if self.rows > ROWS_INLINE:
+            return ""
+        return "data:text/csv;base64," + base64.b64encode(self.text.encode()).decode()
 
 
 @dataclass(frozen=True)
@@ -106,9 +114,9 @@ def views_of(run: RunFile) -> list[StepView]:
 def _view(step: RunStep) -> StepView:
     section, problem = section_of(step)
     title = f"{step.number} {step.name}".strip() if step.name else step.group
-    pictures = [
-        *((draw(plot), csv_of(plot)) for plot in section.plots),
-        *((draw_grid(grid), grid_csv(grid)) for grid in section.grids),
+    pictures: list[tuple[Picture, Plot | Grid]] = [
+        *((draw(plot), plot) for plot in section.plots),
+        *((draw_grid(grid), grid) for grid in section.grids),
     ]
     figures = tuple(
         (name.replace("_", " "), micro(figure_words(figure.value, figure.uncertainty, figure.unit)))
@@ -123,7 +131,7 @@ def _view(step: RunStep) -> StepView:
         section.text,
         figures,
         ", ".join(unknown),
-        tuple((p, Numbers(file_name(title, p.title), text)) for p, text in pictures),
+        tuple((p, Numbers(file_name(title, p.title), of)) for p, of in pictures),
         section.tables,
         problem,
     )
