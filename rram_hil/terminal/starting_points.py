@@ -17,6 +17,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _FILE = re.compile(r"^### `([\w.]+)`\n(?:(?!^###).)*?^```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
+_COMMANDS = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class _Page:
     """A page that holds a whole package, and what it calls its plug-in: as a module. The class is
@@ -108,17 +111,17 @@ def _of_page(kind: str, name: str, out: Path | None) -> StartingPoint:
     text = (_folder("docs") / page.file).read_text(encoding="utf-8")
     files = {
         _renamed(file, page.module, module): _renamed(content, page.module, module).encode()
-        for file, content in _FILE.findall(text)
+        for file, content in files_of_page(text).items()
     }
-    commands = ["pip install -e .", "pytest"]
-    if "recipe.toml" in files:
-        commands.append("rram-hil run recipe.toml --bench bench.toml")
-    elif "keys.toml" in files:
-        plugin = module.replace("_", "-")
-        commands.append(f"rram-hil calibrate {plugin} keys.toml -b bench.toml -o found.toml")
-    elif "bench.toml" in files:
-        commands.append("rram-hil check bench.toml")
-    return StartingPoint(out or Path(module), files, tuple(commands))
+    # The last commands of a page try what it tells how to write.
+    told = _renamed(_COMMANDS.findall(text)[-1], page.module, module)
+    commands = re.findall(r"^(?:rram-hil|python) [^\n#]*[^\s#]", told, re.MULTILINE)
+    return StartingPoint(out or Path(module), files, ("pip install -e .", "pytest", *commands))
+
+
+def files_of_page(text: str) -> dict[str, str]:
+    """The files that a page shows whole: code blocks below headings of their names."""
+    return dict(_FILE.findall(text))
 
 
 def _renamed(text: str, old: str, new: str) -> str:

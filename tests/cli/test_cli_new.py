@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -72,25 +73,24 @@ def test_every_kind_is_told_and_no_file_keeps_the_name_of_the_page(tmp_path: Pat
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", PAGES)
-def test_a_package_installs_passes_its_tests_and_does_its_last_command(
+def test_a_package_installs_passes_its_tests_and_does_its_commands(
     kind: str, tmp_path: Path
 ) -> None:
     made = starting_point(kind, "zeta", out=tmp_path / "work")
     made.write()
     install_from_wheel(made.folder, tmp_path / "site")
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    last = made.commands[-1].split()[1:]
     # The checks of whole benches take a minute, and tests/drivers/test_adding_a_board.py does them.
-    tests = (
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *(["-k", "not conforms"] * (kind == "driver")),
-    )
-    for command in (tests, ("rram_hil.cli", *last)):
+    chosen = ["-k", "not conforms"] * (kind == "driver")
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
+    install, test, *commands = made.commands
+    assert (install, test) == ("pip install -e .", "pytest")
+    assert commands
+    ways = {"rram-hil": ["-m", "rram_hil.cli"], "python": []}
+    tried = [[*ways[name], *rest] for name, *rest in map(shlex.split, commands)]
+    for arguments in (tests, *tried):
         done = subprocess.run(
-            [sys.executable, "-P", "-m", *command],
+            [sys.executable, "-P", *arguments],
             cwd=made.folder,
             env=environment,
             capture_output=True,

@@ -17,16 +17,11 @@ import pytest
 from wheels import install_from_wheel
 
 from rram_hil.drivers.simulated.conformance import Check, Family, checks_of
+from rram_hil.terminal.starting_points import files_of_page
 from rram_hil.wire import link
 
 DOC = Path(__file__).parents[2] / "docs" / "adding-a-driver.md"
-FILES: dict[str, str] = dict(
-    re.findall(
-        r"^### `([\w.]+)`\n(?:(?!^###).)*?^```\w+\n(.*?)^```$",
-        DOC.read_text(encoding="utf-8"),
-        re.DOTALL | re.MULTILINE,
-    )
-)
+FILES = files_of_page(DOC.read_text(encoding="utf-8"))
 
 
 def test_the_document_has_all_files() -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -14,18 +13,9 @@ from pathlib import Path
 
 from wheels import install_from_wheel
 
+from rram_hil.terminal.starting_points import files_of_page
+
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-def files_of(document: str) -> dict[str, str]:
-    """The files of a page: the first block of code under each heading that is a file's name."""
-    return dict(
-        re.findall(
-            r"^### `([\w.]+)`\n(?:(?!^###).)*?^```\w+\n(.*?)^```$",
-            (DOCS / document).read_text(encoding="utf-8"),
-            re.DOTALL | re.MULTILINE,
-        )
-    )
 
 
 class Lab:
@@ -37,7 +27,7 @@ class Lab:
         self.work, self.site, source = (folder / name for name in ("work", "site", "source"))
         self.work.mkdir()
         source.mkdir()
-        self.files = files_of(document)
+        self.files = files_of_page((DOCS / document).read_text(encoding="utf-8"))
         project = tomllib.loads(self.files["pyproject.toml"])
         modules = {f"{module}.py" for module in project["tool"]["setuptools"]["py-modules"]}
         for name, text in self.files.items():
