@@ -61,6 +61,7 @@ class SimulatedArray(Driver):
     """
 
     Config: ClassVar[type[DriverConfig]] = SimulatedArrayConfig
+    KEEPS_MODEL_TIMES: ClassVar[bool] = True
 
     def __init__(self, config: DriverConfig, geometry: Geometry, limits: Limits) -> None:
         super().__init__(config, geometry, limits)

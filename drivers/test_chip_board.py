@@ -231,6 +231,7 @@ class TestChipBoard(Driver):
 
     __test__: ClassVar[bool] = False
     Config: ClassVar[type[DriverConfig]] = TestChipBoardConfig
+    KEEPS_MODEL_TIMES: ClassVar[bool] = True
 
     def __init__(self, config: DriverConfig, geometry: Geometry, limits: Limits) -> None:
         super().__init__(config, geometry, limits)

@@ -521,20 +521,10 @@ def demo(
     downloads.
     """
     _limit_threads(threads or 1)
-    from importlib.util import find_spec
+    from rram_hil.plugins import need_extra
 
-    missing = [
-        name
-        for name, module in (
-            ("torch", "torch"),
-            ("scikit-learn", "sklearn"),
-            ("matplotlib", "matplotlib"),
-            ("jinja2", "jinja2"),
-        )
-        if find_spec(module) is None
-    ]
-    if missing:
-        raise ConfigError(f"demo needs {' and '.join(missing)}: pip install 'rram-hil[demo]'")
+    packages = {"torch": "torch", "scikit-learn": "sklearn"}
+    need_extra("demo", "demo", packages | {"matplotlib": "matplotlib", "jinja2": "jinja2"})
     from rram_hil.demo import run_demo
 
     run_demo(out, data, seed, threads=threads)
@@ -668,14 +658,15 @@ def devices(
     """List VISA resources and serial ports, ask who they are with *IDN? alone, and say which driver
     fits. No output moves.
     """
-    from rram_hil.bench import discovery as looking
+    from rram_hil.bench.discovery import find_devices
+    from rram_hil.terminal.as_json import rows_json
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.screens import show_devices
 
     with _recorder(record, is_quiet=as_json) as traffic:
-        found = looking.find_devices(resource or (), probe_serial=probe_serial, traffic=traffic)
+        found = find_devices(resource or (), probe_serial=probe_serial, traffic=traffic)
     if as_json:
-        print(looking.as_json(found))
+        print(rows_json(found))
     else:
         show_devices(found, Output())
 
@@ -726,13 +717,13 @@ def list_installed(
     """List drivers, instruments, simulators, protocols, calibrations, their kinds, presets and arms
     of studies that are installed, and where each comes from.
     """
-    from rram_hil.bench import discovery
     from rram_hil.bench.plugins import installed
+    from rram_hil.terminal.as_json import rows_json
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.screens import show_installed
 
     if as_json:
-        print(discovery.as_json(installed()))
+        print(rows_json(installed()))
     else:
         show_installed(installed(), Output())
 
@@ -856,17 +847,18 @@ def list_runs(
     protocols, status, how long, tags.
     """
     from rram_hil.catalogue.catalog import Catalog
-    from rram_hil.terminal import runs as shown
+    from rram_hil.terminal.as_json import rows_json
     from rram_hil.terminal.console import Output
+    from rram_hil.terminal.runs import show_runs
 
     catalog = Catalog(*folders or ())
     found = catalog.search(
         chip=chip, since=since, protocol=protocol, status=status, tag=tag, everything=everything
     )
     if as_json:
-        print(shown.as_json(found))
+        print(rows_json(found))
     else:
-        shown.show_runs(catalog, found, Output())
+        show_runs(catalog, found, Output())
 
 
 @runs.command("tag", short_help="Give a run tags.")

@@ -1,4 +1,4 @@
-"""Finding what entry points and local files add."""
+"""Finding what entry points, local files and extras add."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,17 @@ from rram_hil import _moved
 from rram_hil.errors import ConfigError, near
 
 T = TypeVar("T")
+
+
+def need_extra(what: str, extra: str, packages: Mapping[str, str]) -> None:
+    """Raise `ConfigError` naming those of `packages` (the module of each) that are not installed,
+    and the extra of this package that brings them.
+    """
+    missing = [
+        name for name, module in packages.items() if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise ConfigError(f"{what} needs {' and '.join(missing)}: pip install 'rram-hil[{extra}]'")
 
 
 @functools.cache

@@ -208,3 +208,8 @@ def ranges(numbers: Sequence[int], most: int = 12) -> str:
     shown = ", ".join("-".join(str(n) for n in p) for p in parts[:most])
     left = sum(p[-1] - p[0] + 1 for p in parts[most:])
     return f"{shown} and {left} more" if left else shown
+
+
+def micro(text: str) -> str:
+    """Text in which units of millionths have their Greek letter, "12 uS" as "12 µS"."""
+    return re.sub(r"(?<![A-Za-z])u(?=[ASVWJFs]\b)", "µ", text)

@@ -394,7 +394,7 @@ def off_after(error: BaseException, driver: Driver) -> None:
     the text of `error`, where they could not be verified as off; else returns, for the error itself
     to be raised.
     """
-    _log.warning("outputs off after: %s", str(error) or type(error).__name__)
+    _log.warning("switching the outputs off after: %s", str(error) or type(error).__name__)
     try:
         driver.safe_off()
     except BenchError as failure:

@@ -11,8 +11,8 @@ import json
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from rram_hil.bench.plugins import driver_class
 from rram_hil.errors import ConfigError, LinkError
@@ -212,8 +212,3 @@ def _with_blocks(devices: list[Device]) -> list[Device]:
 def _role(family: type[Instrument]) -> str:
     roles = {SourceMeter: "smu", SwitchMatrix: "matrix", PulseGenerator: "pulser"}
     return next((name for base, name in roles.items() if issubclass(family, base)), "instrument")
-
-
-def as_json(rows: Iterable[Any]) -> str:
-    """Objects of a dataclass, such as `Device`, as a JSON list of objects, keys as its fields."""
-    return json.dumps([asdict(row) for row in rows], indent=2)

@@ -125,15 +125,16 @@ class Forecast:
 
     `most_left` and `least_left` are pulses left before the run; `worst_left` the least left of any
     cell after it in the worst case, below 0 where the run may be refused on the way; `device` names
-    the model and `remembered` says that it started from the simulated chip's own state. `others`
-    are the steps on other chips of the model that start in the same state, `ended` the errors that
-    the recipe ended with on further ones.
+    the model, `keeps_times` says that this bench takes the model's times, and `remembered` that it
+    started from the simulated chip's own state. `others` are the steps on other chips of the model
+    that start in the same state, `ended` the errors that the recipe ended with on further ones.
     """
 
     steps: tuple[StepForecast, ...]
     others: tuple[tuple[StepForecast, ...], ...]
     ended: tuple[str, ...]
     device: str
+    keeps_times: bool
     remembered: bool
     ledger: Path | None
     limit: int
@@ -238,7 +239,7 @@ def plan_recipe(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
-    checked_driver(file)
+    kind = checked_driver(file)
     watcher = watcher or Watcher()
     own = _Rehearsal(recipe, file, 0)
     own.run(watcher)
@@ -262,6 +263,7 @@ def plan_recipe(
         tuple(others),
         tuple(ended),
         own.device,
+        kind.KEEPS_MODEL_TIMES,
         own.remembered,
         None if ledger.created else ledger.path,
         ledger.limit,

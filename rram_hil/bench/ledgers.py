@@ -105,7 +105,7 @@ def _take_over(file: BenchFile, beside: Path, path: Path) -> str:
     with _opened(file, beside) as old:
         # While its lock is held no other process can count in it.
         write_whole(path, old.content)
-    _rename(beside, "adopted")
+    set_aside(beside, "adopted")
     return f"the ledger beside the bench file was taken over: it is {path} now"
 
 
@@ -116,7 +116,7 @@ def _left_over(file: BenchFile, beside: Path, path: Path) -> str:
     old, now = (read_ledger(p, file.chip.id, file.chip.geometry) for p in (beside, path))
     counts = now.counts_at(old.count) if old.id == now.id else None
     if counts is not None and (counts == old.counts).all():
-        _rename(beside, "adopted")
+        set_aside(beside, "adopted")
         return f"the ledger beside the bench file was taken over before: it is {path}"
     raise DataError(
         f"chip {file.chip.id} has two ledgers: {path}, and {beside} of earlier times; add them:"
@@ -124,11 +124,16 @@ def _left_over(file: BenchFile, beside: Path, path: Path) -> str:
     )
 
 
-def _rename(path: Path, how: str) -> None:
+def set_aside(path: Path, how: str) -> Path:
+    """Rename a file of a chip to `<name>.<how>`; returns the new path. Raises `DataError` where the
+    disk refuses.
+    """
+    aside = path.with_name(f"{path.name}.{how}")
     try:
-        os.replace(path, path.with_name(f"{path.name}.{how}"))
+        os.replace(path, aside)
     except OSError as error:
         raise DataError(f"{path}: cannot be renamed: {error.strerror or error}") from None
+    return aside
 
 
 def _opened(file: BenchFile, path: Path) -> Ledger:
@@ -176,5 +181,5 @@ def merge_ledger(file: BenchFile, other: Path, *, unrelated: bool = False) -> Pa
     with _opened(file, other) as second, _opened(file, path) as first:
         both = merged(first.content, second.content, unrelated=unrelated)
     write_whole(path, both)
-    _rename(other, "merged")
+    set_aside(other, "merged")
     return path

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 
 from rram_hil.bench.bench_file import BenchFile
-from rram_hil.bench.ledgers import ledger_path
-from rram_hil.errors import ConfigError, DataError
+from rram_hil.bench.ledgers import ledger_path, set_aside
+from rram_hil.errors import ConfigError
 from rram_hil.storage.ledger import Ledger
 
 
@@ -27,30 +26,15 @@ def reset_chip(file: BenchFile) -> tuple[int, tuple[Path, ...]]:
         )
     ledger = ledger_path(file)
     state = getattr(file.simulation, "state", None)
+    # The state first: a new chip may have too many pulses counted, never too few.
     files = [ledger] if state is None else [file.folder / state, ledger]
     there = [path for path in files if path.exists()]
-    number = next(
-        n for n in itertools.count(1) if not any(chapter(path, n).exists() for path in there)
+    chapter = next(
+        n
+        for n in itertools.count(1)
+        if not any(path.with_name(f"{path.name}.chapter-{n}").exists() for path in there)
     )
-    if not there:
-        return number, ()
     if ledger.exists():
         # Whoever uses the chip holds its ledger.
         Ledger(ledger, file.chip.geometry, file.chip.id, limit=file.limits.pulses_per_cell).close()
-    for (
-        path
-    ) in there:  # the state first: a new chip may have too many pulses counted, never too few
-        _rename(path, chapter(path, number))
-    return number, tuple(chapter(path, number) for path in there)
-
-
-def chapter(path: Path, number: int) -> Path:
-    """The name of a state or ledger file of an earlier generation; the first is 1."""
-    return path.with_name(f"{path.name}.chapter-{number}")
-
-
-def _rename(path: Path, new: Path) -> None:
-    try:
-        os.rename(path, new)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be renamed: {error.strerror or error}") from None
+    return chapter, tuple(set_aside(path, f"chapter-{chapter}") for path in there)

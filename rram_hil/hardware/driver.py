@@ -144,6 +144,8 @@ class Driver(ABC):
     """
 
     Config: ClassVar[type[DriverConfig]] = DriverConfig
+    KEEPS_MODEL_TIMES: ClassVar[bool] = False
+    """Whether operations take the times of the device model's own board, as forecasts do."""
 
     def __init__(self, config: DriverConfig, geometry: Geometry, limits: Limits) -> None:
         self.config = config

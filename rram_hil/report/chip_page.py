@@ -25,7 +25,7 @@ from rram_hil.statistics import wilson
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.storage.run_state import open_newest
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.units import count, duration, per_cent, quantity
+from rram_hil.units import count, duration, micro, per_cent, quantity
 
 MAPS_SHOWN = 12
 """Of more runs with a map of the conductance only so many, evenly chosen in time, are drawn."""
@@ -89,6 +89,16 @@ class Chip:
     def last(self, name: str) -> str:
         """The last text of an attribute that any run gives."""
         return next((str(v) for r in reversed(self.runs) if (v := getattr(r, name))), "")
+
+    @property
+    def formed_on(self) -> str:
+        """The day of the first run that formed it; empty where none did."""
+        return next((f"{run.began:%Y-%m-%d}" for run in self.runs if run.formed), "")
+
+    @property
+    def pulses(self) -> int:
+        """Of all runs and cells."""
+        return sum(run.pulses for run in self.runs)
 
     @property
     def latest_yield(self) -> RunOfChip | None:
@@ -202,15 +212,14 @@ def write_chip_page(chip: Chip, target: Path) -> None:
 
 
 def _key_figures(chip: Chip) -> list[KeyFigure]:
-    formed = [f"{run.began:%Y-%m-%d}" for run in chip.runs if run.formed]
     latest, budget = chip.latest_yield, chip.last("budget")
     told = [
-        KeyFigure(formed[0] if formed else "not known", "formed on"),
+        KeyFigure(chip.formed_on or "not known", "formed on"),
         KeyFigure(
             per_cent(latest.share) if latest is not None else "not known",
             f"yield, cells {latest.what} on {latest.began:%Y-%m-%d}" if latest else "yield",
         ),
-        KeyFigure(count(sum(run.pulses for run in chip.runs)), f"pulses in {len(chip.runs)} runs"),
+        KeyFigure(count(chip.pulses), f"pulses in {len(chip.runs)} runs"),
     ]
     if chip.wear is not None:
         most = int(chip.wear.counts.max(initial=0))
@@ -322,18 +331,17 @@ def write_dies_page(chips: Sequence[Chip], target: Path, unread: Sequence[str] =
 
 
 def _die_row(chip: Chip) -> tuple[str, ...]:
-    formed = [f"{run.began:%Y-%m-%d}" for run in chip.runs if run.formed]
     latest, median = chip.latest_yield, _median_s(chip)
     return (
         chip.chip_id,
         chip.last("lot"),
         chip.last("die"),
         str(len(chip.runs)),
-        formed[0] if formed else "",
+        chip.formed_on,
         f"{chip.runs[-1].began:%Y-%m-%d}",
         f"{per_cent(latest.share)} {latest.what}" if latest else "–",
-        quantity(median, "S").replace("u", "µ"),
-        count(sum(run.pulses for run in chip.runs)),
+        micro(quantity(median, "S")),
+        count(chip.pulses),
     )
 
 
@@ -374,7 +382,7 @@ def _die_maps(lot: str, chips: Sequence[Chip]) -> tuple[list[Picture], str]:
     for title, unit, values in (
         ("yield", "", [(c.latest_yield.share if c.latest_yield else np.nan) for c, _ in placed]),
         ("median conductance", "S", [_median_s(chip) for chip, _ in placed]),
-        ("pulses", "", [float(sum(run.pulses for run in chip.runs)) for chip, _ in placed]),
+        ("pulses", "", [float(chip.pulses) for chip, _ in placed]),
     ):
         grid = np.full(shape, np.nan)
         grid[rows - rows.min(), columns - columns.min()] = values

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rram_hil.report.drawing import Picture, micro
+from rram_hil.report.drawing import Picture
 from rram_hil.report.page import render, write_page
 from rram_hil.report.plot_drawing import draw
 from rram_hil.report.run_maps import change_of, is_marks, map_pictures, scale_of, spread_of
@@ -23,7 +23,7 @@ from rram_hil.report.step import RunStep, steps_of
 from rram_hil.storage.run_account import STEP_COLUMNS, calibrations_of, facts_of, step_rows
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.types import FloatArray
-from rram_hil.units import count, quantity
+from rram_hil.units import count, micro, quantity
 
 RESULT_COLUMNS = ("step", "figure", ">first", ">second", ">difference", ">in half widths")
 MAP_COLUMNS = ("run", ">cells", ">min", ">25 %", ">median", ">75 %", ">max", "unit")

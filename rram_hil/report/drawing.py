@@ -136,11 +136,6 @@ def _power_text(value: float) -> str:
     return "10" + f"{math.log10(value):.0f}".translate(_RAISED)
 
 
-def micro(text: str) -> str:
-    """Text in which units of millionths have their Greek letter, "12 uS" as "12 µS"."""
-    return re.sub(r"(?<![A-Za-z])u(?=[ASVWJFs]\b)", "µ", text)
-
-
 def whole_decade(axes: Axes, name: Literal["x", "y"]) -> None:
     """Widen a logarithmic axis to whole decades where it has no tick to read."""
     low, high = axes.get_xlim() if name == "x" else axes.get_ylim()

@@ -17,14 +17,13 @@ from rram_hil.report.drawing import (
     HUES,
     INK,
     Picture,
-    micro,
     new_axes,
     svg,
     whole_decade,
 )
 from rram_hil.report.section import Axis, Grid, Line, Plot
 from rram_hil.types import FloatArray
-from rram_hil.units import count, prefix_of
+from rram_hil.units import count, micro, prefix_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

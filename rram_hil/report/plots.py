@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rram_hil.errors import DataError
-from rram_hil.report.plot_drawing import draw
 from rram_hil.report.section import Axis, Line, Plot
-from rram_hil.report.step import RunStep, steps_of
-from rram_hil.storage.run_reader import RunFile, SavedData
+from rram_hil.report.step import RunStep
+from rram_hil.storage.run_reader import SavedData
 from rram_hil.types import FloatArray
 from rram_hil.units import quantity
 
@@ -80,15 +79,6 @@ def charted(step: RunStep) -> list[Plot]:
         if chart is not None and saved.values.size:
             found.append(_plot(step, name, chart, saved))
     return found
-
-
-def plots_of(run: RunFile) -> list[tuple[str, str, str]]:
-    """(step, title, SVG) of every plot that the run's arrays ask for. Raises `DataError` for an
-    array that does not fit.
-    """
-    return [
-        (step.group, plot.title, draw(plot).svg) for step in steps_of(run) for plot in charted(step)
-    ]
 
 
 def _plot(step: RunStep, name: str, chart: Chart, saved: SavedData) -> Plot:

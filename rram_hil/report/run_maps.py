@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rram_hil.report.drawing import Picture, micro, svg
+from rram_hil.report.drawing import Picture, svg
 from rram_hil.report.maps import PICTURE_CELLS, UNUSED, image, map_axes, painting
 from rram_hil.report.model import MapPanel
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.run_reader import MapStack, RunFile
 from rram_hil.types import FloatArray
-from rram_hil.units import count, duration, prefix_of, quantity, scaled
+from rram_hil.units import count, duration, micro, prefix_of, quantity, scaled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,13 +15,13 @@ from pathlib import Path
 from rram_hil.engine.protocol import Protocol
 from rram_hil.errors import ConfigError, DataError, first_line, printable
 from rram_hil.plugins import load_class, names
-from rram_hil.report.drawing import Picture, micro
+from rram_hil.report.drawing import Picture
 from rram_hil.report.plot_drawing import csv_of, draw, draw_grid, grid_csv
 from rram_hil.report.plots import charted
 from rram_hil.report.section import Grid, Plot, Section, Table
 from rram_hil.report.step import RunStep, steps_of
 from rram_hil.storage.run_reader import RunFile
-from rram_hil.units import count, figure_text, value_text
+from rram_hil.units import count, figure_text, micro, value_text
 
 ROWS_INLINE = 50_000
 """Rows of CSV that a page holds of one plot; of more it holds none, and --csv writes them."""

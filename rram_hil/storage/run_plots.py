@@ -4,28 +4,19 @@ for figures of one's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rram_hil.errors import ConfigError
+from rram_hil.plugins import need_extra
 from rram_hil.storage.run_reader import MapStack
 from rram_hil.types import FloatArray
-from rram_hil.units import prefix_of
+from rram_hil.units import micro, prefix_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-@contextmanager
-def _matplotlib() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise ConfigError(f'plot needs {error.name}: pip install "rram-hil[view]"') from None
 
 
 def plot_map(stack: MapStack, place: int, tile: int = 0, axes: Axes | None = None) -> Axes:
@@ -40,8 +31,9 @@ def plot_stack(stack: MapStack, tile: int = 0) -> Figure:
     """The last save of a map; before it the first one and after it the change, where there are
     more.
     """
-    with _matplotlib():
-        from matplotlib import pyplot
+    need_extra("plot", "view", {"matplotlib": "matplotlib"})
+    from matplotlib import pyplot
+
     if len(stack.values) == 1:
         figure, axes = pyplot.subplots(layout="constrained")
         plot_map(stack, 0, tile, axes)
@@ -63,8 +55,9 @@ def _draw(
     *,
     is_change: bool = False,
 ) -> Axes:
-    with _matplotlib():
-        from matplotlib import pyplot
+    need_extra("plot", "view", {"matplotlib": "matplotlib"})
+    from matplotlib import pyplot
+
     if not 0 <= tile < len(values):
         raise ConfigError(f"tile {tile}: must lie in 0..{len(values) - 1}", key="tile", value=tile)
     if axes is None:
@@ -74,7 +67,7 @@ def _draw(
     unit, factor = ("", 1.0) if units in ("", "1") else (units, 1.0)
     if unit and sizes.any():
         prefix, factor = prefix_of(float(sizes.max()))
-        unit = f"{prefix}{units}".replace("u", "µ", 1) if prefix == "u" else prefix + units
+        unit = micro(prefix + units)
     end = float(sizes.max(initial=0.0)) / factor or 1.0
     image = axes.imshow(
         shown / factor,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from rram_hil.errors import ConfigError
+from rram_hil.plugins import need_extra
 from rram_hil.studies.paper import paper_study
 from rram_hil.studies.runner import Workers
 from rram_hil.studies.study import RESULTS, TABLE, run_study
@@ -33,7 +33,8 @@ class Options:
 
 def run_command(what: str, given: Options) -> None:
     """Run `paper` or a study file, and say what came of it. Raises `ConfigError`, `DataError`."""
-    _need_extra()
+    packages = {"joblib": "joblib", "torch": "torch", "scikit-learn": "sklearn"}
+    need_extra("study", "study", packages)
     study, name, beside = _study(what, given)
     folder = given.out or Path(f"rram-hil-study-{name}")
     output = Output()
@@ -59,14 +60,6 @@ def run_command(what: str, given: Options) -> None:
     )
     if not finished.is_whole:
         output.line(f"{finished.done} of {finished.jobs} jobs are done: resume by the same command")
-
-
-def _need_extra() -> None:
-    """Raise `ConfigError` where a package of the extra is missing."""
-    wanted = {"joblib": "joblib", "torch": "torch", "sklearn": "scikit-learn"}
-    missing = [name for module, name in wanted.items() if find_spec(module) is None]
-    if missing:
-        raise ConfigError(f"study needs {' and '.join(missing)}: pip install 'rram-hil[study]'")
 
 
 def _study(what: str, given: Options) -> tuple[Study, str, Path]:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ from rram_hil.networks.placement import Place, places
 from rram_hil.storage.ledger_file import read_ledger
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.storage.run_state import state_of
+
+
+def rows_json(rows: Iterable[Any]) -> str:
+    """Objects of a dataclass, such as `Device`, as a list of objects, keys as its fields."""
+    return _text(list(rows))
 
 
 def forecast_json(forecast: Forecast) -> str:
@@ -76,7 +81,7 @@ def ledger_json(path: Path, file: BenchFile) -> str:
             "pulses": int(held.counts.sum()),
             "most_pulses_of_a_cell": int(held.counts.max()),
             "limit": file.limits.pulses_per_cell,
-            "sessions": [asdict(session) for session in held.sessions],
+            "sessions": held.sessions,
         }
     )
 
@@ -94,7 +99,7 @@ def _records(table: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _text(value: object) -> str:
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False)
+    return json.dumps(_plain(value), indent=2)
 
 
 def _plain(value: Any) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from rram_hil.catalogue.catalog import COLUMNS, Catalog, in_line, short_ids, words
 from rram_hil.catalogue.entry import DAMAGED, CatalogEntry
@@ -48,8 +46,3 @@ def show_labels(entry: CatalogEntry, output: Output) -> None:
             ("excluded", "yes: listed only with --all" if entry.excluded else ""),
         ]
     )
-
-
-def as_json(found: Sequence[CatalogEntry]) -> str:
-    """Runs as a JSON list, every field of `CatalogEntry` by its name."""
-    return json.dumps([asdict(e) | {"path": str(e.path)} for e in found], indent=2)

@@ -265,17 +265,13 @@ def _costs(forecast: Forecast, bench: BenchFile, output: Output) -> None:
             "yellow",
             indent=2,
         )
-    if bench.driver.name not in _ON_THE_MODELS_CLOCK:
+    if not forecast.keeps_times:
         output.line(
             f"Bench times are those of an ideal board. A bench of driver {bench.driver.name} takes"
             " longer, by what its instruments and relays need to settle and its link to answer.",
             "yellow",
             indent=2,
         )
-
-
-_ON_THE_MODELS_CLOCK = ("simulated-array", "test-chip-board")
-"""Drivers whose simulated bench takes the times of the model's board."""
 
 
 def _spread(forecast: Forecast, step: int | None) -> tuple[str, str]:

@@ -13,11 +13,11 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rram_hil.errors import ConfigError
+from rram_hil.plugins import need_extra
 
 if TYPE_CHECKING:
     import uvicorn
@@ -34,11 +34,8 @@ ends.
 STARTS_S = 20.0
 
 
-def need_extra() -> None:
-    """Raise `ConfigError` where a package of the extra is missing."""
-    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"watch needs {' and '.join(missing)}: pip install 'rram-hil[watch]'")
+PACKAGES = {"starlette": "starlette", "uvicorn": "uvicorn"}
+"""Of the extra."""
 
 
 def serve_page(
@@ -57,7 +54,7 @@ def serve_page(
     Raises `ConfigError` for a place that is not there, a port that is taken, and where the extra is
     missing.
     """
-    need_extra()
+    need_extra("watch", "watch", PACKAGES)
     import uvicorn
 
     from rram_hil.watch.planned import get_ready
@@ -145,7 +142,7 @@ class PageOfRun:
     """
 
     def __init__(self, run_file: Path, *, opens: bool = True, lingers_s: float = LINGERS_S) -> None:
-        need_extra()
+        need_extra("watch", "watch", PACKAGES)
         command = [sys.executable, "-P", "-m", "rram_hil.cli", "watch", str(run_file)]
         command += ["--open" if opens else "--no-open", "--with-run", str(lingers_s)]
         # A session of its own: Ctrl-C is for the run, whose end the page shows.

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from pages import MARKS, REASONS, Block, Reader, blocks_of, fits
+from small_bench import bench_toml
 
 from rram_hil.bench.bench_file import section_model
 from rram_hil.bench.plugins import protocol_class
@@ -49,33 +50,9 @@ UNMARKED = {"paper.md": "hours"}
 EXCEPTIONS = {"hardware": 4, "hours": 3, "install": 4, "torch": 3}
 """How many blocks have each mark: who adds one says so here."""
 
-BENCH = """
-[chip]
-id = "example"
-tiles = 1
-rows = 64
-columns = 64
-cell = "1T1R"
-
-[driver]
-name = "test-chip-board"
-
-[limits]
-bl_v = 4.0
-sl_v = 3.0
-wl_v = 4.0
-cell_v = 4.0
-gate_over_v = 4.0
-half_select_v = 0.3
-read_v = 0.25
-current_a = 1e-3
-energy_j = 1e-8
-width_s = 1e-5
-pulses_per_cell = 2000
-
-[simulation]
-seed = 1
-"""
+BENCH = bench_toml(
+    "example", 64, 64, 2000, driver='name = "test-chip-board"', simulation="seed = 1"
+)
 
 
 def named(page: Path) -> str:

@@ -201,6 +201,9 @@ def pages(path: Path) -> tuple[list[StepView], str]:
         return views, run_page(run, path, views)
 
 
+VOID = {"meta", "br", "img", "hr", "link", "input"}
+
+
 class Page(HTMLParser):
     """Sees that every element is closed in order; keeps tags, attributes and text."""
 
@@ -217,7 +220,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in ("meta", "br", "img", "link"):
+        if tag not in VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

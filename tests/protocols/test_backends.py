@@ -16,7 +16,9 @@ from chain_recipes import ARRAY, Steps, backend_text, steps_of, toml
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
 from rram_hil.errors import BenchError, ConfigError
-from rram_hil.report.plots import plots_of
+from rram_hil.report.plot_drawing import draw
+from rram_hil.report.plots import charted
+from rram_hil.report.step import steps_of as reported_steps
 from rram_hil.statistics import Figure
 from rram_hil.storage.run_reader import read_run
 
@@ -76,9 +78,10 @@ def test_every_protocol_runs(tmp_path: Path, cell: str, chain: str) -> None:
         assert run.status == "complete"
         kept = {name for _, name in run.result_names}
         drawn = {
-            step.split("_", 1)[1].replace("_", "-")
-            for step, _, svg in plots_of(run)
-            if 'class="curve"' in svg
+            step.group.split("_", 1)[1].replace("_", "-")
+            for step in reported_steps(run)
+            for plot in charted(step)
+            if 'class="curve"' in draw(plot).svg
         }
         operations = run.operations()
     for name, summary in summaries.items():

@@ -311,7 +311,7 @@ def test_a_place_that_is_not_there_and_a_port_that_is_taken_are_one_line(tmp_pat
 def test_without_its_extra_the_command_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'rram-hil\[watch\]'"):
         serve_page(tmp_path, port=0, opens=False, say=print)
 
