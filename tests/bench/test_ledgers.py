@@ -136,7 +136,7 @@ def test_a_take_over_that_was_killed_half_way_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledgers, "_rename", killed)
+        patch.setattr(ledgers, "set_aside", killed)
         with pytest.raises(KeyboardInterrupt):
             ready_ledger(file)
     path = file.ledger_path
