@@ -77,9 +77,9 @@ class Reach:
 
     def add(self, cell: IntArray) -> None:
         """Cells that operations have reached."""
-        new = cell[~self.seen[cell]]
-        self.seen[cell] = True
-        self.done += np.unique(new).size
+        new = np.sort(cell[~self.seen[cell]])  # np.unique takes ten times as long
+        self.seen[new] = True
+        self.done += int(np.count_nonzero(np.diff(new, prepend=-1)))
 
 
 @dataclass

@@ -87,6 +87,9 @@ def host(resistor: Host) -> Host:
     resistor.control.clear()
     assert resistor.init() == b"1\n"
     resistor.send("01", 2, 0.2)
+    # An answer says that all lines before it have been done.
+    resistor.send("1", 1, 1)
+    assert resistor.floats(1).size == 1
     return resistor
 
 

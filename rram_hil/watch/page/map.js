@@ -6,7 +6,7 @@ import { DIVERGING, VIRIDIS, painter, shades } from "./colours.js";
 import { count, counted, duration, el, quantity, refill, say } from "./words.js";
 
 const TALLEST = 460;
-const REST_MS = 60;
+const REST_MS = 40;
 const EVENTS_LISTED = 8;
 
 /** One of the three pictures. */
