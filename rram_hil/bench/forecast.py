@@ -4,9 +4,10 @@ before any output is on.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,14 +33,9 @@ from rram_hil.array import (
     check,
 )
 from rram_hil.bench.bench import Bench, checked_driver
-from rram_hil.bench.bench_file import (
-    BenchFile,
-    CalibrationSection,
-    DriverSection,
-    load_bench_file,
-    section_model,
-)
+from rram_hil.bench.bench_file import BenchFile, load_bench_file
 from rram_hil.bench.ledgers import found_ledger
+from rram_hil.bench.paced_model import FREE, Pace, PacedModel, model_of, pace_of
 from rram_hil.bench.recipe import Recipe, load_recipe
 from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.errors import AbortedError, BenchError, ConfigError
@@ -48,7 +44,6 @@ from rram_hil.storage.ledger import Ledger
 from rram_hil.storage.ledger_file import read_ledger
 from rram_hil.types import IntArray
 
-MODEL_DRIVER = "simulated-array"
 R = TypeVar("R", bound=Result)
 
 
@@ -125,9 +120,11 @@ class Forecast:
 
     `most_left` and `least_left` are pulses left before the run; `worst_left` the least left of any
     cell after it in the worst case, below 0 where the run may be refused on the way; `device` names
-    the model, `keeps_times` says that this bench takes the model's times, and `remembered` that it
-    started from the simulated chip's own state. `others` are the steps on other chips of the model
-    that start in the same state, `ended` the errors that the recipe ended with on further ones.
+    the model, and `remembered` says that it started from the simulated chip's own state.
+    `keeps_times` says that this bench takes the model's times, `paced_by` names the simulated
+    instruments whose times were taken where it does not. `others` are the steps on other chips of
+    the model that start in the same state, `ended` the errors that the recipe ended with on further
+    ones.
     """
 
     steps: tuple[StepForecast, ...]
@@ -135,6 +132,7 @@ class Forecast:
     ended: tuple[str, ...]
     device: str
     keeps_times: bool
+    paced_by: str
     remembered: bool
     ledger: Path | None
     limit: int
@@ -234,27 +232,30 @@ def plan_recipe(
 
     The model is that of the bench's `[simulation]` (from its state file as it is, a copy), else a
     pristine chip of preset hfo2-measured; then `chips` others of that model in the same state, for
-    what differs from chip to chip. Its drivers are ideal: what a real board cannot do is refused
-    only by `rram-hil run`. Raises the `BenchError` that the run would end with, naming the step.
+    what differs from chip to chip. What the bench's instruments can do and how long they take is
+    asked of simulated ones where there are some; else the model's board is ideal, and what a real
+    one cannot do is refused only by `rram-hil run`. Raises the `BenchError` that the run would end
+    with, naming the step.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
     kind = checked_driver(file)
     watcher = watcher or Watcher()
-    own = _Rehearsal(recipe, file, 0)
-    own.run(watcher)
-    others, ended = [], []
-    for number in range(1, chips + 1):
-        watcher.step(f"another chip, {number}", number, chips)
-        other = _Rehearsal(recipe, file, number)
-        try:
-            other.run(Watcher())
-        except AbortedError:
-            raise
-        except BenchError as error:
-            ended.append(str(error))
-        else:
-            others.append(tuple(other.steps))
+    with pace_of(file, kind) as pace:
+        own = _Rehearsal(recipe, file, 0, pace)
+        own.run(watcher)
+        others, ended = [], []
+        for number in range(1, chips + 1):
+            watcher.step(f"another chip, {number}", number, chips)
+            other = _Rehearsal(recipe, file, number, pace)
+            try:
+                other.run(Watcher())
+            except AbortedError:
+                raise
+            except BenchError as error:
+                ended.append(str(error))
+            else:
+                others.append(tuple(other.steps))
     ledger = own.ledger
     left = ledger.limit - own.counts_before
     worst = left.ravel() - own.charged
@@ -264,6 +265,7 @@ def plan_recipe(
         tuple(ended),
         own.device,
         kind.KEEPS_MODEL_TIMES,
+        "" if pace is None else pace.instruments,
         own.remembered,
         None if ledger.created else ledger.path,
         ledger.limit,
@@ -276,11 +278,11 @@ def plan_recipe(
 
 class _Rehearsal:
     """A recipe on a model of the bench: on its own chip, or on the other one with the number
-    `twin`, whose cells are drawn anew.
+    `twin`, whose cells are drawn anew. Operations take what `pace` says, else the model's times.
     """
 
-    def __init__(self, recipe: Recipe, file: BenchFile, twin: int) -> None:
-        self._recipe, self._file, self._twin = recipe, file, twin
+    def __init__(self, recipe: Recipe, file: BenchFile, twin: int, pace: Pace | None) -> None:
+        self._recipe, self._file, self._twin, self._pace = recipe, file, twin, pace
         self.ledger = _PlannedLedger(file)
         self.counts_before = self.ledger.counts
         self.steps: list[StepForecast] = []
@@ -295,7 +297,7 @@ class _Rehearsal:
         with tempfile.TemporaryDirectory(prefix="rram_hil_plan_") as folder:
             state = _remembered(file, Path(folder))
             self.remembered = state is not None
-            with Bench.open(model_of(file, state=state, twin=self._twin), arm=False) as opened:
+            with self._opened(state) as opened:
                 engine = _PlanningEngine(opened, self.ledger, watcher)
                 setting = replace(opened.setting, folder=recipe.path.parent, seed=recipe.head.seed)
                 with engine.abortable():
@@ -313,6 +315,17 @@ class _Rehearsal:
                 self.device = opened.identity.model
                 self.charged, self.shared = engine.charged, setting.shared
 
+    @contextlib.contextmanager
+    def _opened(self, state: str | None) -> Iterator[Bench]:
+        changes: dict[str, object] = {"state": state, "twin": self._twin}
+        if self._pace is None:
+            with Bench.open(model_of(self._file, **changes), arm=False) as opened:
+                yield opened
+            return
+        model = model_of(self._file, **changes, timing=FREE)
+        with Bench.open(model, arm=False) as ideal:
+            yield Bench(model, PacedModel(ideal.driver, self._pace), ideal.identity, None)
+
 
 def _remembered(file: BenchFile, scratch: Path) -> str | None:
     """A copy, in `scratch`, of the state of the bench's simulated chip; None where it has none."""
@@ -328,21 +341,3 @@ def _remembered(file: BenchFile, scratch: Path) -> str | None:
             f" {error.strerror or error}"
         ) from None
     return str(state)
-
-
-def model_of(file: BenchFile, **changes: object) -> BenchFile:
-    """The bench with an ideal board and the device model of its `[simulation]` in its place;
-    `changes` replace keys of that section.
-    """
-    simulation = {} if file.simulation is None else file.simulation.model_dump()
-    fresh: dict[str, object] = {"state": None, "pace": 0.0, "errors": {}}
-    return file.model_copy(
-        update={
-            "driver": DriverSection(name=MODEL_DRIVER),
-            # The model's instruments are right, so there is nothing to correct.
-            "calibration": CalibrationSection(),
-            "simulation": (
-                section_model("simulation").model_validate(simulation | fresh | changes)
-            ),
-        }
-    )

@@ -9,7 +9,7 @@ import numpy as np
 from rram_hil.array import Apply, Cells, Limits, Step, Wait, pulse, read
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import BenchFile, Chip
-from rram_hil.bench.forecast import model_of
+from rram_hil.bench.paced_model import model_of
 from rram_hil.engine.engine import Engine
 from rram_hil.types import FloatArray
 from rram_hil.units import Seconds, Volts

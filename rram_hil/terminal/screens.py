@@ -265,7 +265,13 @@ def _costs(forecast: Forecast, bench: BenchFile, output: Output) -> None:
             "yellow",
             indent=2,
         )
-    if not forecast.keeps_times:
+    if forecast.paced_by:
+        output.line(
+            f"Bench times are those of simulated instruments ({forecast.paced_by}), on which each"
+            " kind of operation was tried.",
+            indent=2,
+        )
+    elif not forecast.keeps_times:
         output.line(
             f"Bench times are those of an ideal board. A bench of driver {bench.driver.name} takes"
             " longer, by what its instruments and relays need to settle and its link to answer.",

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chain_benches import bench_text
+from chain_recipes import steps_of, toml
 
 from rram_hil.array import Cells, Multiply, Program, PulseTrain, Ramp, pulse, read, read_step
+from rram_hil.bench.far_side import launcher
 from rram_hil.bench.forecast import Extremes, plan_recipe
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.errors import ConfigError, LimitError
@@ -224,3 +227,55 @@ def test_the_table_of_the_driver_is_checked(
     assert told in str(refused.value)
     assert told in here.refused("plan", "recipe.toml", "--bench", "bench.toml")
     assert told in here.refused("check", "bench.toml")
+
+
+@pytest.mark.parametrize("chain", ["2636B + 707B", "2400 + 2450 + 707B", "ArC ONE"])
+@pytest.mark.parametrize("simulated", [True, False])
+def test_other_instruments_take_their_own_times(here: Any, chain: str, simulated: bool) -> None:
+    cell = "1R" if chain == "ArC ONE" else "1T1R"
+    text = bench_text(chain, cell, 4, device="hfo2-measured")
+    here.write("run.toml", text)
+    real = text[: text.index("[simulation]")]
+    here.write("bench.toml", text if simulated else real)
+    every = steps_of(chain, cell)
+    here.write("recipe.toml", toml({k: every[k] for k in ("forming", "array-statistics")}) + READ)
+    forecast = plan_recipe("recipe.toml", "bench.toml", chips=1)
+    assert not forecast.keeps_times
+    assert forecast.paced_by
+    assert not any("ledger" in name for name in here.files())
+    outcome = run_recipe("recipe.toml", "run.toml", "r.h5")
+    with read_run(outcome.run_file) as run:
+        steps = run.table("steps")
+    took = steps["ended_s"] - steps["started_s"]
+    planned = [step.bench_s for step in forecast.steps]
+    assert planned[0] == pytest.approx(took[0], rel=0.2)
+    # What a job of ArC ONE needs beforehand depends on the job before it.
+    assert planned[1:] == pytest.approx(took[1:].tolist(), rel=0.1, abs=0.01)
+    said = here.command("plan", "recipe.toml", "-b", "bench.toml", "--chips", "0").out
+    assert "Bench times are those of simulated instruments" in said
+
+
+def test_what_instruments_cannot_do_is_told_by_the_plan(here: Any) -> None:
+    here.write("bench.toml", bench_text("2636B + 707B", "1T1R", 4))
+    width = {**steps_of("2636B + 707B", "1T1R")["forming"], "width_s": 1e-6}
+    here.write("recipe.toml", toml({"forming": width}))
+    with pytest.raises(ConfigError, match=r"step 1 \(forming\): a width of 1e-06 to 1e-06 s"):
+        plan_recipe("recipe.toml", "bench.toml", chips=0)
+
+
+def test_instruments_that_nothing_stands_in_for_are_planned_at_the_pace_of_the_model(
+    here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = bench_text("2636B + 707B", "1T1R", 4)
+    here.write("bench.toml", text[: text.index("[simulation]")])
+    here.write("recipe.toml", READ)
+
+    def none(_: object) -> object:
+        raise ConfigError("no simulator")
+
+    launchers = {"smu-matrix": none, "simulated-array": launcher("simulated-array")}
+    monkeypatch.setattr("rram_hil.bench.bench.launcher", launchers.get)
+    forecast = plan_recipe("recipe.toml", "bench.toml", chips=0)
+    assert (forecast.keeps_times, forecast.paced_by) == (False, "")
+    said = here.command("plan", "recipe.toml", "-b", "bench.toml", "--chips", "0").out
+    assert "Bench times are those of an ideal board" in said
