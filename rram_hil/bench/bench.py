@@ -290,6 +290,12 @@ class Bench:
         with self.engine.abortable(), self._off_on_error():
             return self.engine.run(plan)
 
+    def abort(self) -> None:
+        """Stop what is under way, from another thread or a signal handler: it ends with
+        `AbortedError`, outputs off. What begins afterwards is not stopped.
+        """
+        self.driver.cancel.set()
+
     @contextlib.contextmanager
     def _off_on_error(self) -> Iterator[None]:
         self.driver.cancel.clear()
