@@ -19,6 +19,7 @@ import typer
 
 from rram_hil import __version__
 from rram_hil.errors import AbortedError, BenchError, ConfigError, printable, shortened
+from rram_hil.signals import stopping
 from rram_hil.terminal.options import BenchArgument, BenchOption, JsonOption, YesOption
 
 if TYPE_CHECKING:
@@ -964,9 +965,10 @@ def main(arguments: list[str] | None = None) -> None:
     usage_error: Any = typer.BadParameter.__base__
     _signals.clear()
     try:
-        # Until an engine takes over, SIGTERM unwinds like Ctrl-C: whatever is open is closed with
-        # outputs off. A shell's background jobs begin with Ctrl-C ignored; it ends these too.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        # Until an engine takes over, SIGTERM or a closed terminal unwinds like Ctrl-C: whatever is
+        # open is closed with outputs off. A shell's background jobs begin with Ctrl-C ignored;
+        # it ends these too.
+        for number in stopping():
             signal.signal(number, _interrupt)
         code = command.main(
             [a for a in given if a != "--debug"], prog_name="rram-hil", standalone_mode=False

@@ -144,8 +144,8 @@ class DataError(BenchError):
 
 
 class AbortedError(BenchError):
-    """The operator stopped the run (Ctrl-C, SIGTERM, `bench.abort()`); outputs are off, the journal
-    is whole.
+    """The operator stopped the run (Ctrl-C, SIGTERM, a closed terminal, `bench.abort()`); outputs
+    are off, the journal is whole.
     """
 
 

@@ -56,6 +56,7 @@ from rram_hil.errors import (
     UnknownOutcomeError,
 )
 from rram_hil.hardware.driver import Driver
+from rram_hil.signals import stopping
 from rram_hil.storage.codec import operation_record, result_record
 from rram_hil.storage.frames import (
     Aside,
@@ -522,8 +523,8 @@ class Engine:
 
     @contextmanager
     def abortable(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM abort what runs inside, within a second, instead of tearing a
-        transaction apart.
+        """Ctrl-C, SIGTERM and a terminal that is closed abort what runs inside, within a second,
+        instead of tearing a transaction apart.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -534,7 +535,7 @@ class Engine:
             if self._inside_protocol:
                 raise AbortedError("aborted by the operator; outputs are off", outputs_off=True)
 
-        names = [signal.SIGINT, signal.SIGTERM]
+        names = stopping()
         before: list[Any] = [signal.signal(name, stop) for name in names]
         try:
             yield

@@ -17,6 +17,7 @@ import numpy as np
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.run_reader import RunFile
+from rram_hil.storage.run_state import is_record
 from rram_hil.storage.safe_files import replace
 
 ROWS_AT_ONCE = 1 << 16
@@ -143,8 +144,12 @@ def export_map_csv(
 
 
 def refuse_existing(targets: list[Path], force: bool) -> None:
-    """Raise `ConfigError` where a file exists and `force` does not say to overwrite it."""
+    """Raise `ConfigError` where a file exists and `force` does not say to overwrite it, or it is a
+    run file or journal.
+    """
     for target in targets:
+        if is_record(target):
+            raise ConfigError(f"{target} is a run file or journal; nothing overwrites one")
         if target.exists() and not force:
             raise ConfigError(f"{target} exists; give --force to overwrite it")
 

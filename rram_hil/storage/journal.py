@@ -54,7 +54,7 @@ from rram_hil.types import Closable
 
 _log = logging.getLogger(__name__)
 
-_MAGIC = b"RHJ1"
+MAGIC = b"RHJ1"
 _HEAD = struct.Struct("<4sI8sQI")
 _CRC = struct.Struct("<I")
 _STAMP = "ledger"
@@ -90,7 +90,7 @@ class _Raw:
         head = file.read(_HEAD.size)
         file.seek(self.end - _CRC.size)
         length = self.end - self.offset - _HEAD.size - _CRC.size
-        mine = _HEAD.pack(_MAGIC, length, self.journal_id, self.sequence, self.kind)
+        mine = _HEAD.pack(MAGIC, length, self.journal_id, self.sequence, self.kind)
         return head == mine and file.read(_CRC.size) == self.crc
 
 
@@ -136,7 +136,7 @@ def _raw_at(file: BinaryIO, offset: int) -> _Raw | None:
     if len(head) < _HEAD.size:
         return None
     magic, length, journal_id, sequence, kind = _HEAD.unpack(head)
-    if magic != _MAGIC or length > _LONGEST:
+    if magic != MAGIC or length > _LONGEST:
         return None
     body = file.read(length + _CRC.size)
     if len(body) < length + _CRC.size:
@@ -166,7 +166,7 @@ def _head_at(file: BinaryIO, offset: int) -> _Head | None:
         return None
     magic, length, journal_id, sequence, kind = _HEAD.unpack(head)
     end = offset + _HEAD.size + length + _CRC.size
-    if magic != _MAGIC or length > _LONGEST or end > os.fstat(file.fileno()).st_size:
+    if magic != MAGIC or length > _LONGEST or end > os.fstat(file.fileno()).st_size:
         return None
     return _Head(journal_id, sequence, kind, end)
 
@@ -270,8 +270,8 @@ class JournalReader:
         if self.cut_bytes == 0:
             return
         file.seek(self.whole_bytes)
-        begins = file.read(len(_MAGIC))
-        if self.frames == 0 and not _MAGIC.startswith(begins):
+        begins = file.read(len(MAGIC))
+        if self.frames == 0 and not MAGIC.startswith(begins):
             raise DataError(
                 "not a journal of rram_hil (or its first bytes are damaged)", where=str(self.path)
             )
@@ -292,13 +292,13 @@ def _find_magic(file: BinaryIO, start: int) -> Iterator[int]:
     while True:
         file.seek(start + len(kept))
         chunk = kept + file.read(1 << 20)
-        at = chunk.find(_MAGIC)
+        at = chunk.find(MAGIC)
         while at >= 0:
             yield start + at
-            at = chunk.find(_MAGIC, at + 1)
+            at = chunk.find(MAGIC, at + 1)
         if len(chunk) == len(kept):
             return
-        kept = chunk[-(len(_MAGIC) - 1) :]
+        kept = chunk[-(len(MAGIC) - 1) :]
         start += len(chunk) - len(kept)
 
 
@@ -546,7 +546,7 @@ class Journal(Closable):
                 f"the most is {_LONGEST}: save it in parts"
             )
         end, sequence = self._tail
-        head = _HEAD.pack(_MAGIC, len(payload), self._id, sequence, _NUMBERS[type(frame)])
+        head = _HEAD.pack(MAGIC, len(payload), self._id, sequence, _NUMBERS[type(frame)])
         data = b"".join((head, payload, _CRC.pack(zlib.crc32(payload, zlib.crc32(head)))))
         try:
             write_all(self._fd, data, str(self.path))

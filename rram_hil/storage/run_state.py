@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rram_hil.errors import DataError
+from rram_hil.storage.journal import MAGIC
 from rram_hil.storage.run_reader import RunFile, read_run, undamaged
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import BINARY, lock, unlock
 
+HDF5 = b"\x89HDF\r\n\x1a\n"
 JOURNAL = ".journal"
 """What the name of a journal has more than that of its run file."""
 INTERRUPTED, UNDER_WAY = "interrupted", "under way"
@@ -22,6 +24,13 @@ INTERRUPTED, UNDER_WAY = "interrupted", "under way"
 def journal_of(run_file: Path) -> Path:
     """The journal beside a run file."""
     return run_file.with_name(run_file.name + JOURNAL)
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file is HDF5 or a journal, by how it begins: what nothing but a run writes to."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(8).startswith((HDF5, MAGIC))
+    return False
 
 
 def holds_all_of(run: RunFile, journal: Path) -> bool:

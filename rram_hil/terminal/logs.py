@@ -55,6 +55,10 @@ def logs(verbosity: int, file: Path | None) -> Iterator[None]:
         terminal.setLevel(_LEVELS[min(verbosity, 2)])
         handlers.append(terminal)
     if file is not None:
+        from rram_hil.storage.run_state import is_record
+
+        if is_record(file):
+            raise ConfigError(f"--log-file {file}: a run file or journal; give another name")
         try:
             handlers.append(logging.FileHandler(file, encoding="utf-8"))
         except OSError as error:

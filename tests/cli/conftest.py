@@ -11,6 +11,7 @@ import pytest
 from small_bench import bench_toml
 
 from rram_hil.cli import main
+from rram_hil.signals import stopping
 
 SIMULATION = 'device = "hfo2"\nseed = 1\nstate = "c1.state"'
 BENCH = bench_toml("c1", 16, 16, 100, simulation=SIMULATION)
@@ -78,7 +79,7 @@ def here(
     """A workplace with the plain bench and recipe."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in stopping()}
 
     def command(*arguments: str) -> Said:
         capsys.readouterr()

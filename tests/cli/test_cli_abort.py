@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the command is gone, outputs are off, and the run can go on."""
+"""Ctrl-C, SIGTERM, a closed terminal: the command is gone, outputs are off, the run can go on."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.far_side import launcher, request_of
 from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.hardware.far_side import SimulatedFarSide
+from rram_hil.signals import stopping
 from rram_hil.storage.run_reader import read_run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -54,7 +55,7 @@ def _stopped(process: subprocess.Popen[str], sent: signal.Signals) -> tuple[int,
     return process.returncode, err
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", stopping())
 def test_abort_in_the_middle_of_a_run(
     here: Any, board: SimulatedFarSide, sent: signal.Signals
 ) -> None:
@@ -81,6 +82,25 @@ def test_abort_in_the_middle_of_a_run(
         assert run.status == "aborted"
     assert np.all(np.load(load_bench_file("bench.toml").ledger_path) >= given)
     assert here.command("show", "r.h5").out.startswith("r.h5  aborted")
+
+
+def test_a_run_that_ignores_its_terminal_goes_on_without_it(
+    here: Any, board: SimulatedFarSide
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = _start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with BoardControl(board.control) as control:
+        while not control.status()["outputs_on"]:
+            assert process.poll() is None
+            time.sleep(0.01)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+    status, err = _stopped(process, signal.SIGTERM)
+    assert status == 130, err
 
 
 def test_an_aborted_run_goes_on(here: Any) -> None:

@@ -178,3 +178,13 @@ def test_an_error_shows_its_traceback_on_request(here: Any) -> None:
     said = here.command("check", "nowhere.toml", "--debug")
     assert said.status == 2
     assert "Traceback" in said.err
+
+
+def test_nothing_overwrites_a_run(here: Any) -> None:
+    here.command("run", "recipe.toml", "--bench", "bench.toml", "--out", "r.h5")
+    before = {name: Path(name).read_bytes() for name in ("r.h5", "r.h5.journal")}
+    for name in before:
+        told = f"{name} is a run file or journal; nothing overwrites one"
+        assert told in here.refused("export", "r.h5", "--npz", name, "--force")
+        assert "a run file or journal" in here.refused("--log-file", name, "show", "r.h5")
+    assert before == {name: Path(name).read_bytes() for name in before}

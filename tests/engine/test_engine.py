@@ -38,6 +38,7 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
+from rram_hil.signals import stopping
 from rram_hil.storage.codec import result_from
 from rram_hil.storage.frames import Aside, Computed, Failed, Intent, Outcome, Saved
 
@@ -316,11 +317,9 @@ def test_an_abort_is_not_offered_to_the_protocol(lab: Lab) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", stopping())
 @pytest.mark.parametrize("inside", ["driver", "protocol", "computation"])
-def test_ctrl_c_and_sigterm_abort_wherever_they_arrive(
-    lab: Lab, name: signal.Signals, inside: str
-) -> None:
+def test_signals_abort_wherever_they_arrive(lab: Lab, name: signal.Signals, inside: str) -> None:
     def kill(*_: object) -> None:
         os.kill(os.getpid(), name)
 
