@@ -86,12 +86,23 @@ class Pace:
         cells = getattr(operation, "cells", None)
         if not isinstance(operation, Apply | Program) or cells is None or not len(cells):
             return self._tried(operation)[0]
+        assert isinstance(result, ApplyResult | ProgramResult)
+        ran = result.pulses + result.reads
+        rows, visits = len(np.unique(_rows(operation)[ran > 0])), int(ran.sum())
+        if isinstance(operation, Apply) and operation.repeat > 2 and operation.stop is None:
+            # Each repeat takes as long as the one before it.
+            once, twice = (
+                self._cost(replace(operation, repeat=k)).of(rows, k * visits // operation.repeat)
+                for k in (1, 2)
+            )
+            return once + (operation.repeat - 1) * (twice - once)
+        return self._cost(operation).of(rows, visits)
+
+    def _cost(self, operation: Apply | Program) -> Cost:
         kind = _kind(operation)
         if kind not in self._costs:
             self._costs[kind] = self._found(operation)
-        assert isinstance(result, ApplyResult | ProgramResult)
-        ran = result.pulses + result.reads
-        return self._costs[kind].of(len(np.unique(_rows(operation)[ran > 0])), int(ran.sum()))
+        return self._costs[kind]
 
     def _found(self, operation: Apply | Program) -> Cost:
         """From half a row, a row, and two rows, or the whole batch where that is soon done."""

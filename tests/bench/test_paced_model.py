@@ -78,7 +78,7 @@ def test_each_kind_of_operation_is_tried_once() -> None:
         pulse(cells, bl_v=2.0, wl_v=2.0, width_s=2e-3),
         pulse(cells, sl_v=2.0, wl_v=2.0, width_s=1e-3),
         pulse(cells, bl_v=5.5, wl_v=2.0, width_s=1e-3),
-        Apply(cells, (Step(0.2, 0.0, 3.0, 1e-3, "current"),), repeat=4),
+        Apply(cells, (Step(0.2, 0.0, 3.0, 1e-3, "current"),), repeat=2),
     )
     for number, operation in enumerate(kinds, 2):
         pace.seconds(operation, done(operation))
@@ -86,6 +86,14 @@ def test_each_kind_of_operation_is_tried_once() -> None:
     gentler = pulse(cells[:4], bl_v=1.8, wl_v=np.full(4, 1.1), width_s=1e-3)
     pace.seconds(gentler, done(gentler))
     assert instruments.tried == 3 * 6, "levels of the same ranges take alike"
+
+
+def test_each_repeat_takes_as_long_as_the_one_before_it() -> None:
+    pace, instruments = pace_with(Cost(0.1, 0.2, 0.3))
+    cells = Cells.block(0, range(8), range(8))
+    many = Apply(cells, (Step(0.2, 0.0, 3.0, 1e-3, "current"),), repeat=100)
+    assert pace.seconds(many, done(many)) == pytest.approx(0.1 + 8 * 0.2 + 6400 * 0.3)
+    assert instruments.tried == 6, "tried once and twice, not a hundred times"
 
 
 def test_what_has_no_cells_is_tried_whole() -> None:
