@@ -169,7 +169,8 @@ def _written_aside(targets: list[Path], folder: Path) -> Iterator[list[Path]]:
             replace(part, target)
         made = False
     except OSError as error:
-        raise DataError(f"{folder}: export cannot be written: {error.strerror or error}") from None
+        place = targets[0] if len(targets) == 1 else folder
+        raise DataError(f"{place}: export cannot be written: {error.strerror or error}") from None
     finally:
         for part in parts:
             with contextlib.suppress(OSError):

@@ -339,10 +339,11 @@ class RunFile(Closable):
 
     def _group(self, name: str) -> h5py.Group:
         group = self._file.get(name)
-        if not isinstance(group, h5py.Group):
-            parent, _, last = name.rpartition("/")
-            known = ", ".join(self._file[parent or "/"]) or "none"
-            raise DataError(f"no {last!r} in it; there are: {known}", where=str(self.path))
+        if not isinstance(group, h5py.Group) or group.name != f"/{name}":
+            # What was asked for may hold slashes of its own.
+            first, _, rest = name.partition("/")
+            known = ", ".join(self._file[first if rest else "/"]) or "none"
+            raise DataError(f"no {rest or first!r} in it; there are: {known}", where=str(self.path))
         return group
 
     def _column(self, group: h5py.Group, name: str, rows: slice) -> AnyArray:

@@ -188,3 +188,10 @@ def test_nothing_overwrites_a_run(here: Any) -> None:
         assert told in here.refused("export", "r.h5", "--npz", name, "--force")
         assert "a run file or journal" in here.refused("--log-file", name, "show", "r.h5")
     assert before == {name: Path(name).read_bytes() for name in before}
+
+
+def test_a_map_that_is_not_there_is_told_whatever_its_name(here: Any) -> None:
+    here.command("run", "recipe.toml", "--bench", "bench.toml", "--out", "r.h5")
+    for name in ("../cond", "conductance/row", "a/b/c", "/"):
+        line = here.refused("export", "r.h5", "--map", name, "-o", "x.csv")
+        assert f"no {name!r} in it; there are: conductance" in line
