@@ -158,7 +158,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         cells, target = cells[taken], target[taken]
         summary, inside = yield from self.verify(cells, target, setting)
         if self.select.by != "all":
-            yield Save("selected", selected.astype(np.int64), MAP)
+            yield Save("selected", selected, MAP)
             summary = replace(summary, weights=int(selected.sum()) // 2)
         low, high = self._windows(target)
         geometry = setting.geometry
@@ -175,7 +175,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         found = np.where(result.last_status == Status.OK, result.last_s, np.nan)
         afterwards = windows.inside(map_of(cells, found, geometry))
         yield save_map("conductance_afterwards", cells, found, "S", setting)
-        yield Save("inside_afterwards", afterwards.astype(np.int64), MAP)
+        yield Save("inside_afterwards", afterwards, MAP)
         return replace(
             summary,
             inside_afterwards=int(afterwards.sum()),

@@ -370,6 +370,8 @@ def test_cells_that_failed_are_told_and_not_tried_again(tmp_path: Path) -> None:
     assert len(asked) == 1
     assert summary.inside == 4
     assert saved["inside"].ravel().tolist() == [1, 0, 1, 1, 1, 0]
+    # What a user negates.
+    assert (~saved["inside"]).sum() == 2
 
 
 def test_after_an_interruption_only_the_rest_of_each_budget_is_spent(tmp_path: Path) -> None:
