@@ -298,7 +298,8 @@ def verified(step: RunStep) -> Section | None:
     ]
     target = step.map("target")
     if target is not None:
-        plots += programmed_plots(target, np.where(asked, found, np.nan), "as last read")
+        found_here = np.where(asked, found, np.nan)
+        plots += programmed_plots(target, found_here, "as last read", step)
         later = step.map("conductance_afterwards")
         if later is not None:
             errors = {"as accepted": found - target, "read afterwards": later - target}

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reported_runs import (
+    BENCH,
     CHARACTERISED,
     FORMING,
     PROGRAMMED,
@@ -28,12 +29,15 @@ from reported_runs import (
     write_run_of,
 )
 from run_files import copy_run, write_run
+from small_bench import PULSES
 
 from rram_hil.cli import main
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.protocols.forming import Forming
 from rram_hil.report.compare import compared_maps, compared_results, differing_settings
+from rram_hil.report.maps import MapCells
 from rram_hil.report.plot_drawing import POINTS_DRAWN, csv_of, draw
+from rram_hil.report.run_maps import panels_of
 from rram_hil.report.section import Axis, Line, Plot, Section, cumulative
 from rram_hil.report.sections import StepView, section_of
 from rram_hil.report.step import RunStep, steps_of
@@ -179,15 +183,19 @@ def test_the_states_of_endurance_are_those_stored(characterised: Made) -> None:
             assert np.array_equal(np.array(lines[name]), np.stack([cycle, *ends], axis=1))
 
 
-def test_programmed_against_target_is_every_cell(programmed: Made) -> None:
+def test_programmed_against_target_is_every_cell_that_is_sound(programmed: Made) -> None:
     _, lines = numbers_of(programmed, "one-shot", "Programmed against target")
     with read_run(programmed[0]) as run:
         target, found = run.map("target"), run.map("conductance")
-    wanted = target.values[0][np.isfinite(target.values[0])]
+        sound = np.isfinite(target.values[0])
+        for marks in ("stuck_low_resistance", "stuck_high_resistance", "not_formed"):
+            sound &= run.map(marks).values[0] == 0
+    assert np.isfinite(target.values[0]).sum() - sound.sum() == 2
+    wanted = target.values[0][sound]
     cells = np.array(lines["cells"])
     assert np.array_equal(cells[:, 0], wanted)
     read = found.values[list(found.step).index(4)]
-    assert np.array_equal(cells[:, 1], read[np.isfinite(target.values[0])])
+    assert np.array_equal(cells[:, 1], read[sound])
 
 
 def test_the_matrix_of_classes_counts_every_image(programmed: Made) -> None:
@@ -296,6 +304,50 @@ def test_a_run_file_makes_no_code_run(
         section, problem = section_of(step)
     assert problem == ""
     assert section.plots
+
+
+UNFORMED = """
+title = "a part does not form"
+
+[[step]]
+protocol = "forming"
+bl_v = { start_v = 2.4, stop_v = 3.1, step_v = 0.1 }
+wl_v = [2.0]
+"""
+PROGRAM_MAP = f"""
+[[step]]
+protocol = "write-verify"
+targets = {{ map = "target.npy" }}
+max_pulses = 30
+{PULSES}
+
+[[step]]
+protocol = "read-map"
+"""
+
+
+def test_cells_that_never_formed_are_no_error_of_programming(tmp_path: Path) -> None:
+    """A part of the array does not form; write-verify leaves it alone, so its targets say nothing
+    of how well cells are programmed: in the run that formed, and in one that recalls it.
+    """
+    np.save(tmp_path / "target.npy", np.linspace(40e-6, 90e-6, 1024).reshape(1, 32, 32))
+    bench = BENCH.replace("seed = 3", 'seed = 3\nstate = "chip.state"')
+    first = write_run_of(tmp_path, UNFORMED + PROGRAM_MAP, bench)
+    recall = '[[step]]\nprotocol = "recall"\nrun_file = "run.h5"\n'
+    for path in (first, write_run_of(tmp_path, recall + PROGRAM_MAP, bench, "second.h5")):
+        with read_run(path) as run:
+            (panel,) = panels_of(run)
+            unformed, pulses = run.map("not_formed").values[-1], run.map("set_pulses").values[-1]
+            section, _ = section_of(steps_of(run)[-1])
+            (note,) = (p.note for p in section.plots if p.title.startswith("Programmed"))
+            assert 50 < unformed.sum() < 900
+            assert not pulses[unformed].any()
+            cells = MapCells.of(panel)
+            assert np.array_equal(cells.not_formed, unformed)
+            assert not cells.responsive[unformed].any()
+            assert cells.error.min() > -0.9
+            assert "stuck or not formed are left out" in note
+        assert f"{unformed.sum()} " in Page(pages(path)[1]).text
 
 
 def test_two_runs_are_compared(formed: Path, tmp_path: Path) -> None:
