@@ -35,7 +35,7 @@ _PLAIN_EVERY_S = 1.0
 
 def outcome_text(outcome: object) -> str:
     """A step's summary in one line, from the names and units of its dataclass; parts that are no
-    numbers are left out.
+    numbers, texts or whole numbers in a row are left out.
     """
     if outcome is None:
         return ""
@@ -54,6 +54,8 @@ def outcome_text(outcome: object) -> str:
         elif isinstance(value, int) and not unit:
             parts.append(f"{count(value)} {words_of(entry.name, unit)}")
             continue
+        elif isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
+            text = ", ".join(str(v) for v in value)
         elif isinstance(value, int | float):
             text = value_text(value, unit)
         else:
