@@ -45,6 +45,7 @@ from rram_hil.statistics import proportion, wilson
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.run_reader import RunFile, read_run
 from rram_hil.storage.run_state import journal_of
+from rram_hil.units import count
 
 HOSTILE = "<script>alert(1)</script>\"'&</title>\x1b[2J"
 Made = tuple[Path, list[StepView], str]
@@ -348,6 +349,12 @@ def test_cells_that_never_formed_are_no_error_of_programming(tmp_path: Path) -> 
             assert cells.error.min() > -0.9
             assert "stuck or not formed are left out" in note
         assert f"{unformed.sum()} " in Page(pages(path)[1]).text
+    with read_run(first) as run, read_run(tmp_path / "second.h5") as other:
+        rows = {row[:2]: row[2:4] for row in compared_results(run, other)}
+        assert "inside share" in {name for step, name in rows if step == "write-verify"}
+        names = "set_pulses", "reset_pulses"
+        given = [int(sum(r.map(n).values[-1].sum() for n in names)) for r in (run, other)]
+        assert rows["write-verify", "pulses"] == tuple(count(n) for n in given)
 
 
 def test_two_runs_are_compared(formed: Path, tmp_path: Path) -> None:
