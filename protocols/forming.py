@@ -131,7 +131,8 @@ class Forming(Protocol[FormingSummary]):
         if conducting.sum() > self.conducting_fraction * n:
             raise ConfigError(
                 f"{int(conducting.sum())} of {n} cells conduct before their"
-                " first pulse: this array was formed before; leave the step out, or raise"
+                " first pulse: this array was formed before; leave the step out (`recall` in its"
+                " place tells later steps of cells that are stuck or did not form), or raise"
                 " conducting_fraction if they are to count as stuck"
             )
         conductance, formed_v, formed_wl_v = pristine.copy(), np.full(n, np.nan), np.full(n, np.nan)
