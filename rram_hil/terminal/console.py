@@ -28,7 +28,7 @@ from rram_hil.array import ApplyResult, Charge, Operation, ProgramResult, Result
 from rram_hil.engine.engine import Watcher
 from rram_hil.errors import printable
 from rram_hil.statistics import Figure
-from rram_hil.units import count, duration, figure_text, units_of, value_text, words_of
+from rram_hil.units import TOLD, count, duration, figure_text, units_of, value_text, words_of
 
 _PLAIN_EVERY_S = 1.0
 
@@ -45,6 +45,9 @@ def outcome_text(outcome: object) -> str:
     parts = []
     for entry in fields(outcome):
         value = getattr(outcome, entry.name)
+        if TOLD in entry.metadata:
+            parts += [entry.metadata[TOLD].format(count(value))] if value else []
+            continue
         unit = units.get(entry.name, "")
         if isinstance(value, Figure):
             unit = value.unit or unit
