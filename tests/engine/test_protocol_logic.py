@@ -191,6 +191,16 @@ def test_forming_repeats_the_hard_cells_with_a_higher_gate() -> None:
     assert np.all(saved["forming_voltage"] == 2.0)
 
 
+def test_a_second_gate_is_told_of_only_where_a_cell_needs_it() -> None:
+    told, reply, array, plan = [], None, Array([2.0] * 6), FORMING.run(a_setting())
+    with suppress(StopIteration):
+        while True:
+            message = plan.send(reply)
+            told += [message.text] if isinstance(message, Progress) else []
+            reply = array(message) if isinstance(message, Apply) else None
+    assert told == ["reading 6 pristine cells", "forming 6 cells at WL 1 V"]
+
+
 def test_a_cell_that_forms_beyond_the_range_of_the_meter_counts_as_formed() -> None:
     array = Array([2.0] * 6)
 
