@@ -31,6 +31,7 @@ from reported_runs import (
 from run_files import copy_run, write_run
 from small_bench import PULSES
 
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.cli import main
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.protocols.forming import Forming
@@ -150,6 +151,25 @@ def test_the_formed_share_is_that_of_the_map(formed: Path) -> None:
         assert share == pytest.approx(float(np.mean(voltage <= at)))
 
 
+def test_cells_that_did_not_form_are_named_in_one_line(tmp_path: Path) -> None:
+    ramp = "bl_v = { start_v = 2.4, stop_v = 3.1, step_v = 0.1 }\nwl_v = [1.4, 2.0]"
+    path = write_run_of(tmp_path, f'[[step]]\nprotocol = "forming"\n{ramp}\n')
+    with read_run(path) as run:
+        (step,) = steps_of(run)
+        section, problem = section_of(step)
+        gate = run.map("forming_gate").values[-1]
+        hard = step.values("hard_to_form")
+        left = int((run.map("not_formed").values + run.map("stuck_high_resistance").values).sum())
+    assert not problem
+    assert left > 12
+    assert f" and {left - 12} more." in section.text
+    assert section.text.count("(0, ") == 12
+    (table,) = section.tables
+    assert len(table.rows) == min(int((gate == 2.0).sum()), 50) > 0
+    assert len(hard) == left + int((gate == 2.0).sum())
+    assert not any("-" in word for row in table.rows for word in row)
+
+
 def test_the_butterfly_has_every_cell_and_cycle_and_the_jump(characterised: Made) -> None:
     head, lines = numbers_of(characterised, "dc-sweep", "Butterfly, every cell and cycle")
     assert head[1:3] == ["voltage (bit line +, source line −) [V]", "|current| [A]"]
@@ -182,6 +202,32 @@ def test_the_states_of_endurance_are_those_stored(characterised: Made) -> None:
                 for e in ("median", "low", "high")
             ]
             assert np.array_equal(np.array(lines[name]), np.stack([cycle, *ends], axis=1))
+
+
+def test_retention_draws_what_it_kept_and_says_why_it_left_others_out(tmp_path: Path) -> None:
+    form = "bl_v = { start_v = 2.4, stop_v = 3.1, step_v = 0.1 }\nwl_v = [2.0]"
+    keep = f"cells = {{ rows = [0, 3] }}\nlevels_s = [40e-6, 80e-6]\nlast_s = 10\n{PULSES}"
+    recipe = "".join(
+        f'[[step]]\nprotocol = "{name}"\n{keys}\n'
+        for name, keys in (("forming", form), ("retention", keep))
+    )
+    path = write_run_of(tmp_path, recipe, BENCH.replace("seed = 3", 'seed = 3\nstate = "c.state"'))
+    again = run_recipe(tmp_path / "recipe.toml", tmp_path / "bench.toml", path, resume=True)
+    with read_run(path) as run:
+        step = steps_of(run)[-1]
+        kept = int(run.map("kept").values[-1].sum())
+        section, problem = section_of(step)
+        assert step.figures["drift"].unit == "S/decade"
+    assert not problem
+    assert 10 < kept < 118
+    told: Any = again.steps[-1][1]
+    assert told.kept == kept
+    assert told.out_of_pulses + told.out_of_reversals + told.unreadable == 128 - kept
+    assert told.out_of_pulses > 0
+    assert section.text == f"{kept} of 128 cells are kept: {128 - kept} did not reach their levels."
+    thin = [line for line in section.plots[0].lines if line.faint]
+    assert len(thin) == kept
+    assert min(line.y.min() for line in thin) > 10e-6
 
 
 def test_programmed_against_target_is_every_cell_that_is_sound(programmed: Made) -> None:
