@@ -73,7 +73,7 @@ def _condition(run: RunFile, setting: Setting) -> tuple[Condition, NDArray[np.bo
 
     def found(name: str) -> NDArray[Any]:
         stack = run.map(name)
-        return stack.values[list(stack.step).index(first)]
+        return np.asarray(stack.values[list(stack.step).index(first)])
 
     is_low = found("stuck_low_resistance") > 0
     # Forming visits a cell where it says so; what it visited, and did not form, conducts never.

@@ -71,8 +71,8 @@ def _parts(hint: object) -> Iterator[object]:
 
 
 TOLD = "told"
-"""Key of a field's metadata: how a summary tells its count, "first failure at {} cycles"; nothing
-where that is 0.
+"""Key of a field's metadata: how a summary tells its count or its tuple of sorted whole numbers,
+"first failure at {} cycles"; nothing where that is 0 or empty.
 """
 
 

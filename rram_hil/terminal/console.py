@@ -28,14 +28,23 @@ from rram_hil.array import ApplyResult, Charge, Operation, ProgramResult, Result
 from rram_hil.engine.engine import Watcher
 from rram_hil.errors import printable
 from rram_hil.statistics import Figure
-from rram_hil.units import TOLD, count, duration, figure_text, units_of, value_text, words_of
+from rram_hil.units import (
+    TOLD,
+    count,
+    duration,
+    figure_text,
+    ranges,
+    units_of,
+    value_text,
+    words_of,
+)
 
 _PLAIN_EVERY_S = 1.0
 
 
 def outcome_text(outcome: object) -> str:
     """A step's summary in one line, from the names and units of its dataclass; parts that are no
-    numbers, texts or whole numbers in a row are left out.
+    numbers are left out, but for those that say how they are told (`TOLD`).
     """
     if outcome is None:
         return ""
@@ -46,7 +55,8 @@ def outcome_text(outcome: object) -> str:
     for entry in fields(outcome):
         value = getattr(outcome, entry.name)
         if TOLD in entry.metadata:
-            parts += [entry.metadata[TOLD].format(count(value))] if value else []
+            told = ranges(value) if isinstance(value, tuple) else count(value)
+            parts += [entry.metadata[TOLD].format(told)] if value else []
             continue
         unit = units.get(entry.name, "")
         if isinstance(value, Figure):
@@ -57,8 +67,6 @@ def outcome_text(outcome: object) -> str:
         elif isinstance(value, int) and not unit:
             parts.append(f"{count(value)} {words_of(entry.name, unit)}")
             continue
-        elif isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
-            text = ", ".join(str(v) for v in value)
         elif isinstance(value, int | float):
             text = value_text(value, unit)
         else:

@@ -132,7 +132,7 @@ def test_opens_are_told_only_where_the_tile_conducts() -> None:
     summary, _, _ = look(opened)
     assert told(summary) == [("open", 0, "row", [3]), ("open", 0, "cell", [[6, 2]])]
     assert summary.pristine_tiles == (1,)
-    assert "pristine tiles 1, median" in outcome_text(summary)
+    assert "pristine or all open: tile 1, median" in outcome_text(summary)
 
 
 def test_crossing_lines_are_both_named() -> None:

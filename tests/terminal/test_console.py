@@ -29,7 +29,6 @@ def test_a_summary_tells_its_units() -> None:
     text = outcome_text(_Summary(4096, 1.3e-4, 2.0, 3.2, 0.96251))
     assert text == "4 096 cells, median 130 uS, settle time 2 s, median 3.2 V, accuracy 0.9625"
     assert outcome_text(None) == ""
-    assert outcome_text(_Summary(1, 1.0, 1.0, 1.0, 1.0, (0, 3))).endswith(", places 0, 3")
 
 
 @dataclass(frozen=True)
