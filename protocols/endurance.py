@@ -4,7 +4,7 @@ when its window has closed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
@@ -18,6 +18,7 @@ from rram_hil.report.section import Axis, Line, Plot, Section, band_of
 from rram_hil.report.step import RunStep
 from rram_hil.statistics import Figure, estimated, median, proportion, quantiles, wilson, within
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.units import TOLD
 from rram_hil.validation import Fraction, PositiveAmperes, PositiveSiemens
 
 from .parts.characterisation import (
@@ -39,19 +40,20 @@ from .parts.sections import BAND
 
 @dataclass(frozen=True)
 class EnduranceSummary:
-    """Cells, those that never cycled, cycles given, first failure and the figures of the cells that
-    cycle.
+    """Cells, those that never cycled, cycles given, how many cells failed that had cycled, first
+    failure and the figures of the cells that cycle.
 
-    `first_failure` is the count of the first read at which a cell that had cycled was found to
-    fail, 0 where none did: it failed after the read before. `surviving` is the share of cycling
-    cells whose window was still open at the last read. Windows are the median of G after SET over G
-    after RESET; medians in S; spreads of ln G are from read to read of one cell.
+    `first_failure` is the count of cycles of the first read at which a cell that had cycled was
+    found to fail, 0 where none did: it failed after the read before. `surviving` is the share of
+    cycling cells whose window was still open at the last read. Windows are the median of G after
+    SET over G after RESET; medians in S; spreads of ln G are from read to read of one cell.
     """
 
     cells: int
     never_cycled: int
     cycles: int
-    first_failure: int
+    failures: int
+    first_failure: int = field(metadata={TOLD: "first failure at {} cycles"})
     surviving: Figure
     window_at_start: Figure
     window_at_end: Figure
@@ -192,6 +194,7 @@ class Endurance(Protocol[EnduranceSummary]):
                     len(cells),
                     int(np.sum(~cycled)),
                     int(taken.sum()),
+                    int(later.size),
                     int(later.min()) if later.size else 0,
                     proportion(int(left.sum()), int(cycled.sum())),
                     estimated(median, ratio[cycled][:, 0], "", rng),
@@ -235,8 +238,9 @@ class Endurance(Protocol[EnduranceSummary]):
                 ),
             )
         surviving = Line(cycle, share, "", *ends, "both")
+        failures = int(np.sum(failed_at[address] > cycle[0])) if failed_at is not None else 0
         return Section(
-            f"{cycled} of {len(high)} cells cycled.",
+            f"{cycled} of {len(high)} cells cycled; {failures} of these failed.",
             (
                 Plot("Both states", axis, Axis("conductance", "S", log=True), tuple(states), BAND),
                 Plot(

@@ -79,6 +79,9 @@ class FormingSummary:
     distribution of thresholds: a cell's own lies between the level at which it formed and the one
     before. They are of the cells that formed with the first gate, fitted by maximum likelihood, the
     distribution cut at the last level.
+
+    The map `not_formed` marks what is not formed or was unreadable, and does not count as stuck:
+    steps that program leave it alone, as they do stuck cells.
     """
 
     cells: int
@@ -128,7 +131,8 @@ class Forming(Protocol[FormingSummary]):
         if conducting.sum() > self.conducting_fraction * n:
             raise ConfigError(
                 f"{int(conducting.sum())} of {n} cells conduct before their"
-                " first pulse: this array was formed before; leave the step out, or raise"
+                " first pulse: this array was formed before; leave the step out (`recall` in its"
+                " place tells later steps of cells that are stuck or did not form), or raise"
                 " conducting_fraction if they are to count as stuck"
             )
         conductance, formed_v, formed_wl_v = pristine.copy(), np.full(n, np.nan), np.full(n, np.nan)
@@ -136,12 +140,12 @@ class Forming(Protocol[FormingSummary]):
         # Without a reading nothing would stop the ramp.
         readable = result.last_status == Status.OK
         for number, wl_v in enumerate(self.wl_v, 1):
-            yield Progress(
-                number, 1 + len(self.wl_v), f"forming {int(todo.sum())} cells at WL {wl_v:g} V"
-            )
             here = np.flatnonzero(todo & readable)
             if here.size == 0:
                 break
+            yield Progress(
+                number, 1 + len(self.wl_v), f"forming {here.size} cells at WL {wl_v:g} V"
+            )
             conductance[here], formed_v[here], conducts = yield from self._ramp(
                 cells[here], levels, wl_v, setting
             )
@@ -160,6 +164,7 @@ class Forming(Protocol[FormingSummary]):
             ("conductance", conductance, "S"),
             ("stuck_low_resistance", conducting, ""),
             ("stuck_high_resistance", stuck, ""),
+            ("not_formed", todo & ~stuck, ""),
         ):
             yield save_map(name, cells, values, units, setting)
         setting.share(
@@ -269,8 +274,9 @@ class Forming(Protocol[FormingSummary]):
             f" before their first pulse, {count(int(high.sum()))} count as stuck at high"
             " resistance."
         )
+        left, tables = _hard_cells(voltage, gate, step)
         return Section(
-            text,
+            text + left,
             (
                 _formed_plot(voltage, gate, visited, step),
                 spread_plot(
@@ -280,12 +286,14 @@ class Forming(Protocol[FormingSummary]):
                     "S",
                 ),
             ),
-            tables=_hard_table(voltage, gate, step),
+            tables=tables,
         )
 
 
 HARD_SHOWN = 50
-"""Of more cells that were hard to form a report lists only so many."""
+"""Of more cells that needed a higher gate a report lists only so many."""
+LEFT_SHOWN = 12
+"""Of more cells that did not form it names only so many."""
 
 
 def _formed_plot(voltage: FloatArray, gate: FloatArray, visited: int, step: RunStep) -> Plot:
@@ -310,10 +318,16 @@ def _formed_plot(voltage: FloatArray, gate: FloatArray, visited: int, step: RunS
     )
 
 
-def _hard_table(voltage: FloatArray, gate: FloatArray, step: RunStep) -> tuple[Table, ...]:
-    hard = step.values("hard_to_form").astype(np.int64)[:HARD_SHOWN]
+def _hard_cells(
+    voltage: FloatArray, gate: FloatArray, step: RunStep
+) -> tuple[str, tuple[Table, ...]]:
+    """Which cells did not form, in a sentence, and a table of those that needed a higher gate."""
+    hard = step.values("hard_to_form").astype(np.int64).reshape(-1, 3)
+    formed = np.isfinite(gate[tuple(hard.T)])
+    left, hard = Cells(*hard[~formed].T), hard[formed][:HARD_SHOWN]
+    text = f" Not formed: {listed(left, LEFT_SHOWN)}." if len(left) else ""
     if not len(hard):
-        return ()
+        return text, ()
     rows = tuple(
         (
             f"{tile}, {row}, {column}",
@@ -323,7 +337,7 @@ def _hard_table(voltage: FloatArray, gate: FloatArray, step: RunStep) -> tuple[T
         for tile, row, column in hard
     )
     columns = ("tile, row, column", ">formed at", ">with the gate at")
-    return (Table("Cells that were hard to form, or did not", columns, rows),)
+    return text, (Table("Cells that needed a higher gate", columns, rows),)
 
 
 def _save_distribution(formed_v: FloatArray) -> Plan[None]:

@@ -152,7 +152,7 @@ class GradientProgramming(Protocol[GradientSummary]):
         ]
         target, found = step.map("target"), step.map_after("conductance")
         if target is not None and found is not None:
-            plots += programmed_plots(target, found, "as the next step read it")
+            plots += programmed_plots(target, found, "as the next step read it", step)
         return Section("", tuple(plots))
 
 

@@ -51,7 +51,7 @@ class Look(Protocol[LookSummary]):
 
     def run(self, setting: Setting) -> Plan[LookSummary]:
         """Yields three read-only operations (gate open, gate closed, gate current) and saves a map
-        of each.
+        of each. Shares a map of the cells that conduct less than `open_below_s`, "not conducting".
 
         Raises `ConfigError` where the bench's read condition is above its own read limit, for then
         a look would be a pulse.
@@ -80,6 +80,7 @@ class Look(Protocol[LookSummary]):
             gates = yield from self._gates(setting)
             yield Save("gate_current", gates, MAP[:2], "A")
         yield Save("conductance", opened, MAP, "S")
+        setting.share("not conducting", np.abs(opened) < self.open_below_s)
         if gated:
             yield Save("gate_closed", closed, MAP, "S")
         return self._summary(opened, closed, gates)

@@ -110,8 +110,8 @@ class OneShot(Protocol[OneShotSummary]):
         found = step.map_after("conductance")
         if found is None:
             return Section("No later step of the run read a map.", (wanted,))
-        who = "as the next step read it"
-        return Section("", (*programmed_plots(target, found, who), wanted))
+        plots = programmed_plots(target, found, "as the next step read it", step)
+        return Section("", (*plots, wanted))
 
 
 def _once(shot: Apply, setting: Setting) -> Plan[int]:

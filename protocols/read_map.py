@@ -99,5 +99,5 @@ class ReadMap(Protocol[MapSummary]):
             plots.append(Plot("Uncertainty of the map", *axes, (line,), BAND))
         target = step.map_before("target")
         if target is not None:
-            plots += programmed_plots(target, found, "as this step read it")
+            plots += programmed_plots(target, found, "as this step read it", step)
         return Section("", tuple(plots))

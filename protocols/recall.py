@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rram_hil.array import MAP
 from rram_hil.array.pulse_curves import Curve, PulseCurves
-from rram_hil.engine.protocol import Plan, Protocol, Setting
+from rram_hil.engine.protocol import Plan, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.storage.run_reader import RunFile, read_run
 
@@ -16,8 +19,8 @@ from .parts.targets import Condition
 
 @dataclass(frozen=True)
 class RecallSummary:
-    """Cells that the earlier run found stuck at low resistance, those that it did not form, and
-    whether its pulse curves were taken over, too.
+    """Cells that the earlier run found stuck at low resistance, those that it did not form (stuck
+    at high resistance among them), and whether its pulse curves were taken over, too.
     """
 
     stuck_low_resistance: int
@@ -35,11 +38,15 @@ class Recall(Protocol[RecallSummary]):
     run_file: str
 
     def run(self, setting: Setting) -> Plan[RecallSummary]:
-        """Yields nothing; shares "condition" as forming does, and "pulse curves"."""
-        yield from ()
+        """Asks nothing of the bench; shares "condition" as forming does, and "pulse curves", and
+        saves forming's maps of the cells that are not to be programmed.
+        """
         with read_run(setting.folder / self.run_file) as run:
-            condition = _condition(run, setting)
+            condition, stuck = _condition(run, setting)
             curves = _curves(run)
+        yield Save("stuck_low_resistance", condition.stuck_low_resistance, MAP)
+        yield Save("stuck_high_resistance", stuck, MAP)
+        yield Save("not_formed", condition.stuck_high_resistance & ~stuck, MAP)
         setting.share("condition", condition)
         if curves is not None:
             setting.share("pulse curves", curves)
@@ -50,9 +57,9 @@ class Recall(Protocol[RecallSummary]):
         )
 
 
-def _condition(run: RunFile, setting: Setting) -> Condition:
-    """What the first forming of that run found. Raises `ConfigError` where there was none, or not
-    on a chip of this shape.
+def _condition(run: RunFile, setting: Setting) -> tuple[Condition, NDArray[np.bool_]]:
+    """What the first forming of that run found, and which cells it took for stuck at high
+    resistance. Raises `ConfigError` where there was none, or not on a chip of this shape.
     """
     if not {"forming_gate", "stuck_low_resistance", "pristine"} <= set(run.map_names):
         raise ConfigError(f"run_file: {run.path} holds no forming; there are: {run.map_names}")
@@ -62,13 +69,20 @@ def _condition(run: RunFile, setting: Setting) -> Condition:
             f"run_file: {run.path} is of a chip of shape {pristine_s.shape}, not"
             f" {setting.geometry.shape}"
         )
-    low = run.map("stuck_low_resistance")
-    is_low = np.asarray(low.values[0] > 0)
+    first = int(run.map("forming_gate").step[0])
+
+    def found(name: str) -> NDArray[Any]:
+        stack = run.map(name)
+        return np.asarray(stack.values[list(stack.step).index(first)])
+
+    is_low = found("stuck_low_resistance") > 0
     # Forming visits a cell where it says so; what it visited, and did not form, conducts never.
     is_visited = np.isfinite(pristine_s) | is_low | np.isfinite(gate_v)
-    conductance = run.map("conductance")
-    formed_s = conductance.values[list(conductance.step).index(int(low.step[0]))]
-    return Condition(is_low, is_visited & ~is_low & np.isnan(gate_v), formed_s.astype(np.float64))
+    is_left = is_visited & ~is_low & np.isnan(gate_v)
+    if "not_formed" in run.map_names:  # newer files: what could not be read is there, too
+        is_left |= found("not_formed") > 0
+    stuck = is_left & (found("stuck_high_resistance") > 0)
+    return Condition(is_low, is_left, found("conductance").astype(np.float64)), stuck
 
 
 def _curves(run: RunFile) -> PulseCurves | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from rram_hil.array import Cells, Wait, read
+from rram_hil.array import MAP, Cells, Wait, read
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
@@ -29,7 +29,7 @@ from rram_hil.statistics import (
     spread,
 )
 from rram_hil.types import FloatArray
-from rram_hil.units import Seconds, Siemens, quantity
+from rram_hil.units import Seconds, Siemens, count, quantity
 from rram_hil.validation import PositiveAmperes, PositiveSeconds, PositiveSiemens
 
 from .parts.characterisation import (
@@ -40,21 +40,25 @@ from .parts.characterisation import (
     save_map,
 )
 from .parts.sections import BAND
-from .write_verify import Pulses, WriteVerify
+from .write_verify import Pulses, WriteVerify, WriteVerifySummary
 
 
 @dataclass(frozen=True)
 class RetentionSummary:
-    """Cells, how many were brought to their levels, and the change of conductance from the first
-    read to the last (S).
+    """Cells, how many were brought to their levels and read, why the others were not, and the
+    change of conductance from the first read to the last (S).
 
-    All figures are over all kept cells together; by level they are in the run file. `drift` is the
-    mean change of G in each decade of time. `moved` is the share of cells that left `moved_s`
-    around their first reading by the last read.
+    Those that are not `kept` had spent their pulses or reversals before they reached their levels,
+    or were `unreadable`, then or at the first read. All figures are over all kept cells together;
+    by level they are in the run file. `drift` is the mean change of G in each decade of time.
+    `moved` is the share of cells that left `moved_s` around their first reading by the last read.
     """
 
     cells: int
     kept: int
+    out_of_pulses: int
+    out_of_reversals: int
+    unreadable: int
     last_time_s: Seconds
     mean_change: Figure
     median_change: Figure
@@ -106,12 +110,14 @@ class Retention(Protocol[RetentionSummary]):
         cells = self.cells.cells(setting.geometry)
         n = len(cells)
         group: NDArray[np.int64] = np.zeros(n, dtype=np.int64)
-        kept = np.ones(n, dtype=np.bool_)
+        kept, reasons = np.ones(n, dtype=np.bool_), (0, 0)
         times = log_times(self.first_s, self.last_s, self.per_decade)
         setting.require(*(Wait(t) for t in times))
         if self.levels_s:
             group = np.arange(n) % len(self.levels_s)
-            kept = yield from self._program(cells, np.asarray(self.levels_s)[group], setting)
+            programmed = self._program(cells, np.asarray(self.levels_s)[group], setting)
+            verified, kept = yield from programmed
+            reasons = verified.out_of_pulses, verified.out_of_reversals
         if not kept.any():
             raise ConfigError(f"none of the {n} cells reached its level; look at set and reset")
         reading = read(cells, setting.read, repeat=self.repeat, label="retention")
@@ -133,11 +139,11 @@ class Retention(Protocol[RetentionSummary]):
                 mean(np.where(np.isfinite(result.time_s), result.time_s, np.nan).T) - began_s
             )
         g, age = np.stack(values, axis=1), np.stack(stamps, axis=1)
-        return (yield from self._results(cells, g, age, group, kept, setting))
+        return (yield from self._results(cells, g, age, group, kept, reasons, setting))
 
     def _program(
         self, cells: Cells, target: FloatArray, setting: Setting
-    ) -> Plan[NDArray[np.bool_]]:
+    ) -> Plan[tuple[WriteVerifySummary, NDArray[np.bool_]]]:
         assert self.set is not None
         assert self.reset is not None
         verify = WriteVerify(
@@ -151,8 +157,7 @@ class Retention(Protocol[RetentionSummary]):
             unselected=self.unselected,
             compliance_a=self.compliance_a,
         )
-        _, inside = yield from verify.verify(cells, target, setting)
-        return inside
+        return (yield from verify.verify(cells, target, setting))
 
     def _results(
         self,
@@ -161,6 +166,7 @@ class Retention(Protocol[RetentionSummary]):
         age: FloatArray,
         group: NDArray[np.int64],
         kept: NDArray[np.bool_],
+        reasons: tuple[int, int],
         setting: Setting,
     ) -> Plan[RetentionSummary]:
         kept = kept & np.isfinite(g[:, 0])
@@ -215,12 +221,14 @@ class Retention(Protocol[RetentionSummary]):
                 RetentionSummary(
                     len(cells),
                     int(kept.sum()),
+                    *reasons,
+                    int(np.sum(~kept)) - sum(reasons),
                     float(mean(age[kept])[-1]),
                     estimated(mean, known, "S", rng),
                     estimated(median, known, "S", rng),
                     estimated(spread, known, "S", rng),
                     estimated(robust_spread, known, "S", rng),
-                    estimated(drift, change[kept][:, 1:], "S", rng),
+                    estimated(drift, change[kept][:, 1:], "S/decade", rng),
                     proportion(int(np.sum(np.abs(known) > self.moved_s)), known.size),
                 )
             )
@@ -228,7 +236,7 @@ class Retention(Protocol[RetentionSummary]):
 
     @classmethod
     def section(cls, step: RunStep) -> Section | None:
-        """Conductance by level against time, each cell's in thin lines; mean and spread of its
+        """Conductance by level against time, each kept cell's in thin lines; mean and spread of its
         change.
         """
         age, group = step.values("mean_age_s"), step.values("level_of_cell").astype(np.int64)
@@ -254,20 +262,21 @@ class Retention(Protocol[RetentionSummary]):
                 for k, name in enumerate(names)
             ]
 
+        kept, text = _kept(step, len(of_cell))
         thin = [
-            Line(times[k], of_cell[k], names[group[k]], faint=True) for k in range(len(of_cell))
+            Line(times[k], of_cell[k], names[group[k]], faint=True) for k in np.flatnonzero(kept)
         ]
         thick = lines("level_median", "level_low", "level_high")
         change = Axis("mean change since the first reading", "S")
         return Section(
-            "",
+            text,
             (
                 Plot(
                     "Conductance by level",
                     time,
                     Axis("conductance", "S"),
                     (*thick, *thin),
-                    f"Thin: cells. {BAND}",
+                    f"Thin: kept cells. {BAND}",
                 ),
                 Plot(
                     "Mean change by level",
@@ -284,3 +293,19 @@ class Retention(Protocol[RetentionSummary]):
                 ),
             ),
         )
+
+
+def _kept(step: RunStep, n: int) -> tuple[NDArray[np.bool_], str]:
+    """Which of the `n` cells the figures are of, and what to say of the others."""
+    at = tuple(step.values(name).astype(np.int64) for name in MAP)
+    marks, inside = step.map("kept"), step.map("inside")
+    kept = np.ones(n, dtype=np.bool_) if marks is None else marks[at] > 0
+    left_out = []
+    missed = 0 if inside is None else int(np.sum(inside[at] == 0))
+    unread = int(np.sum(~kept)) - missed
+    if missed:
+        left_out.append(f"{count(missed)} did not reach their levels")
+    if unread:
+        left_out.append(f"{count(unread)} had no usable first reading")
+    why = f": {', '.join(left_out)}" if left_out else ""
+    return kept, f"{count(int(kept.sum()))} of {count(n)} cells are kept{why}."

@@ -17,6 +17,7 @@ from rram_hil.engine.protocol import (
     Plan,
     Progress,
     Protocol,
+    Remark,
     Save,
     Setting,
     Unselected,
@@ -25,14 +26,22 @@ from rram_hil.engine.protocol import (
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.report.section import Axis, Plot, Section, cumulative
 from rram_hil.report.step import RunStep
+from rram_hil.statistics import UNCERTAINTY, proportion
 from rram_hil.types import FloatArray
-from rram_hil.units import Siemens, count
+from rram_hil.units import Siemens, count, quantity
 from rram_hil.validation import FiniteVolts, Positive, PositiveAmperes, PositiveSeconds, StrictModel
 
 from .parts.characterisation import save_map
 from .parts.sections import programmed_plots
 from .parts.selection import Selection
-from .parts.targets import Targets, Windows, load_targets, save_targets, to_program
+from .parts.targets import Condition, Targets, Windows, load_targets, save_targets, to_program
+
+SILENT_S = 1e-7
+"""Less than this a formed cell hardly conducts: 10 Mohm, as a look takes it for an open (S)."""
+UNFORMED = (
+    "where the array was never formed, these pulses stress it for nothing: `forming` comes before"
+    " them, or `recall` with the run that formed it"
+)
 
 
 class RampChoice(StrictModel):
@@ -86,7 +95,9 @@ class WriteVerifySummary:
     pulses. With `read_after`, `inside_afterwards` are inside in a map read when all was done, and
     `moved_out` cells were accepted and are not; a later read-map says the same. Cells that were not
     accepted had spent their pulses (`out_of_pulses`) or reversals (`out_of_reversals`), or were
-    `unreadable`. `weights` were selected, where the step selects.
+    `unreadable`; `not_conducting` of them conduct less than 0.1 uS, whatever their targets (None
+    if no cell does). Where these are most cells the array was never formed. `weights` were
+    selected, where the step selects.
     """
 
     cells: int
@@ -101,6 +112,7 @@ class WriteVerifySummary:
     out_of_reversals: int = 0
     unreadable: int = 0
     weights: int | None = None
+    not_conducting: int | None = None
 
 
 class WriteVerify(Protocol[WriteVerifySummary]):
@@ -158,7 +170,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         cells, target = cells[taken], target[taken]
         summary, inside = yield from self.verify(cells, target, setting)
         if self.select.by != "all":
-            yield Save("selected", selected.astype(np.int64), MAP)
+            yield Save("selected", selected, MAP)
             summary = replace(summary, weights=int(selected.sum()) // 2)
         low, high = self._windows(target)
         geometry = setting.geometry
@@ -169,18 +181,19 @@ class WriteVerify(Protocol[WriteVerifySummary]):
             map_of(cells, inside, geometry, False),
         )
         setting.share("windows", windows)
-        if not (self.read_after and len(cells)):
-            return summary
-        result = yield from read(cells, setting.read, label="after write-verify")
-        found = np.where(result.last_status == Status.OK, result.last_s, np.nan)
-        afterwards = windows.inside(map_of(cells, found, geometry))
-        yield save_map("conductance_afterwards", cells, found, "S", setting)
-        yield Save("inside_afterwards", afterwards.astype(np.int64), MAP)
-        return replace(
-            summary,
-            inside_afterwards=int(afterwards.sum()),
-            moved_out=int((windows.accepted & ~afterwards).sum()),
-        )
+        if self.read_after and len(cells):
+            result = yield from read(cells, setting.read, label="after write-verify")
+            found = np.where(result.last_status == Status.OK, result.last_s, np.nan)
+            afterwards = windows.inside(map_of(cells, found, geometry))
+            yield save_map("conductance_afterwards", cells, found, "S", setting)
+            yield Save("inside_afterwards", afterwards, MAP)
+            summary = replace(
+                summary,
+                inside_afterwards=int(afterwards.sum()),
+                moved_out=int((windows.accepted & ~afterwards).sum()),
+            )
+        yield from _save_numbers(summary)
+        return summary
 
     def _windows(self, target: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest conductance (S) that these targets accept."""
@@ -197,6 +210,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         """
         low, high = self._windows(target)
         n = len(cells)
+        yield from _remark_on_look(cells, setting)
         readable = np.ones(n, dtype=np.bool_)
         conductance, inside = np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
         sets, resets, reads = (np.zeros(n, dtype=np.int64) for _ in range(3))
@@ -244,6 +258,12 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         for name, values in (("inside", inside), ("set_pulses", sets), ("reset_pulses", resets)):
             yield save_map(name, cells, values, "", setting)
         pulses = int((sets + resets).sum())
+        silent = ~inside & readable & (low > SILENT_S) & (conductance < SILENT_S)
+        if silent.sum() > 0.5 * n:
+            yield Remark(
+                f"{count(int(silent.sum()))} of {count(n)} cells conduct less than"
+                f" {quantity(SILENT_S, 'S')} after their pulses; {UNFORMED}"
+            )
         is_spent = ~inside & readable & (sets + resets >= self.max_pulses)
         summary = WriteVerifySummary(
             n,
@@ -255,6 +275,7 @@ class WriteVerify(Protocol[WriteVerifySummary]):
             out_of_pulses=int(is_spent.sum()),
             out_of_reversals=int((~inside & readable & ~is_spent).sum()),
             unreadable=int((~inside & ~readable).sum()),
+            not_conducting=int(silent.sum()) or None,
         )
         return summary, inside
 
@@ -264,6 +285,32 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         the targets: as accepted, and read afterwards where the step did.
         """
         return verified(step)
+
+
+def _save_numbers(summary: WriteVerifySummary) -> Plan[None]:
+    """Keep what two runs are compared by: shares of the cells, and what they took."""
+    for name in ("inside", "inside_afterwards"):
+        inside = getattr(summary, name)
+        if inside is not None and summary.cells:
+            share = proportion(inside, summary.cells)
+            sure = {UNCERTAINTY: share.uncertainty}
+            yield Save(f"{name}_share", np.asarray(share.value), (), "", sure)
+    for name in ("cells", "pulses", "reads", "mean_pulses"):
+        yield Save(name, np.asarray(getattr(summary, name)), ())
+
+
+def _remark_on_look(cells: Cells, setting: Setting) -> Plan[None]:
+    """Say so where a look of this run saw most of these cells not conduct, and nothing since told
+    that they were formed. No refusal: there are devices whose reset cells conduct as little.
+    """
+    silent = setting.shared.get("not conducting")
+    if not isinstance(silent, np.ndarray) or isinstance(setting.shared.get("condition"), Condition):
+        return
+    here = int(silent.ravel()[cells.index(setting.geometry)].sum())
+    if here > 0.5 * len(cells):
+        yield Remark(
+            f"the look saw {count(here)} of {count(len(cells))} cells not conduct; {UNFORMED}"
+        )
 
 
 def verified(step: RunStep) -> Section | None:
@@ -298,7 +345,8 @@ def verified(step: RunStep) -> Section | None:
     ]
     target = step.map("target")
     if target is not None:
-        plots += programmed_plots(target, np.where(asked, found, np.nan), "as last read")
+        found_here = np.where(asked, found, np.nan)
+        plots += programmed_plots(target, found_here, "as last read", step)
         later = step.map("conductance_afterwards")
         if later is not None:
             errors = {"as accepted": found - target, "read afterwards": later - target}

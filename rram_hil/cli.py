@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -314,7 +315,7 @@ def run(
     """
     _limit_threads(threads)
     from rram_hil.bench.recipe import load_recipe
-    from rram_hil.bench.recipe_runner import run_recipe
+    from rram_hil.bench.recipe_runner import is_complete, run_recipe
     from rram_hil.storage.run_state import newest
     from rram_hil.terminal.benches import armed_bench_file
     from rram_hil.terminal.console import Output, ProgressWatcher
@@ -327,6 +328,10 @@ def run(
         raise ConfigError(f"--out {path}: there is no folder {path.parent}")
     loaded = load_recipe(recipe)
     file = armed_bench_file(bench, is_agreed=yes)
+    if resume and is_complete(loaded, file, path):
+        Output().line(f"{path} is complete; nothing to do.")
+        Output().command(f"rram-hil show {shlex.quote(str(path))}")
+        return
     page = _page_of(path) if watch else None
     with _recorder(record) as traffic, ProgressWatcher() as watcher:
         try:

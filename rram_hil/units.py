@@ -70,6 +70,12 @@ def _parts(hint: object) -> Iterator[object]:
         yield from _parts(part)
 
 
+TOLD = "told"
+"""Key of a field's metadata: how a summary tells its count or its tuple of sorted whole numbers,
+"first failure at {} cycles"; nothing where that is 0 or empty.
+"""
+
+
 def words_of(name: str, unit: str) -> str:
     """A field's name as words, without the unit that it ends in: "settling" of `settling_s`."""
     words = name.replace("_", " ")

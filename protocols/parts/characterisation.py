@@ -156,10 +156,8 @@ def save_band(
 
 
 def save_map(name: str, cells: Cells, values: NDArray[Any], units: str, setting: Setting) -> Save:
-    """A map of one value a cell: NaN elsewhere, or 0 where the values are marks or counts."""
-    if values.dtype.kind == "b":
-        values = values.astype(np.int8)
-    fill = 0 if values.dtype.kind in "iu" else np.nan
+    """A map of one value a cell: False elsewhere for marks (booleans), 0 for counts, else NaN."""
+    fill = {"b": False, "i": 0, "u": 0}.get(values.dtype.kind, np.nan)
     return Save(name, map_of(cells, values, setting.geometry, fill), MAP, units)
 
 

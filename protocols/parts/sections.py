@@ -18,11 +18,17 @@ CLASSES_SHOWN = 100
 """Of more classes there is no matrix of which was taken for which."""
 
 
-def programmed_plots(target: FloatArray, found: FloatArray, who: str) -> tuple[Plot, ...]:
+def programmed_plots(
+    target: FloatArray, found: FloatArray, who: str, step: RunStep
+) -> tuple[Plot, ...]:
     """What became of targets (S), maps of one shape: programmed against target, and the
-    distribution of the error.
+    distribution of the error; of the cells that `step` and those before it knew as sound.
     """
     known = np.isfinite(target) & np.isfinite(found)
+    faulty = known & np.any([np.zeros(target.shape, np.bool_), *step.faults().values()], axis=0)
+    known &= ~faulty
+    left_out = int(faulty.sum())
+    who += f"; {count(left_out)} that are stuck or not formed are left out" if left_out else ""
     x, y = target[known], found[known]
     if not x.size:
         return ()

@@ -21,13 +21,14 @@ from pydantic import (
 
 from rram_hil.array import MAP, Cells
 from rram_hil.engine.protocol import Plan, Save, Setting
-from rram_hil.errors import ConfigError, DataError
+from rram_hil.errors import ConfigError, DataError, LimitError
 from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
 from rram_hil.networks.network import Network, NoLayersError, tensors_from
 from rram_hil.networks.placement import FIELDS, places, to_table
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.storage.array_files import read_npy, read_npz
 from rram_hil.types import FloatArray
+from rram_hil.units import quantity
 from rram_hil.validation import StrictModel
 
 
@@ -152,8 +153,28 @@ def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:
         )
     if np.any(np.isinf(target) | (target < 0)):
         raise DataError(f"map: {path} holds negative or infinite conductances")
+    _within_limits(target, str(path), setting)
     return Mapping(
         setting.geometry, (), target.astype(np.float64), np.zeros(target.shape, dtype=np.bool_)
+    )
+
+
+def _within_limits(target: FloatArray, path: str, setting: Setting) -> None:
+    """Refuse a map with a target above the highest that the bench allows: `LimitError`."""
+    low, high = setting.limits.conductance_s
+    beyond = np.argwhere(target > high)
+    if not len(beyond):
+        return
+    tile, row, column = (int(k) for k in beyond[0])
+    value = float(target[tile, row, column])
+    hint = "; targets are in siemens" if value > 1 else ""
+    raise LimitError(
+        f"map: {path}: target {quantity(value, 'S')} of cell {(tile, row, column)} is beyond"
+        f" limits.conductance_s ({quantity(low, 'S')} to {quantity(high, 'S')}){hint}",
+        cell=(tile, row, column),
+        line="target",
+        value=value,
+        allowed=(low, high),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rram_hil.types import IntArray
-from rram_hil.units import Siemens
+from rram_hil.units import TOLD, Siemens
 
 FindingKind = Literal[
     "short", "conducts with the gate closed", "open", "gate leak", "no usable reading"
@@ -51,7 +51,7 @@ class LookSummary:
     open: int
     no_usable_reading: int
     leaky_gates: int | None
-    pristine_tiles: tuple[int, ...]
+    pristine_tiles: tuple[int, ...] = field(metadata={TOLD: "pristine or all open: tile {}"})
     median_s: Siemens
     findings: tuple[Finding, ...] = field(default=())
 

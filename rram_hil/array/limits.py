@@ -321,7 +321,8 @@ def _check_program(
             at = int(np.argmin(inside))
             raise LimitError(
                 f"cell {cells.address(at)}: target {name} {window[at]:g} S is outside the limits of"
-                f" {low:g} to {high:g} S",
+                f" {low:g} to {high:g} S (limits.conductance_s); low_s and high_s are a target"
+                " less and plus its tolerance",
                 cell=cells.address(at),
                 line=name,
                 value=float(window[at]),

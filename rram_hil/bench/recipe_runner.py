@@ -10,6 +10,7 @@ import logging
 import platform
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,8 +28,9 @@ from rram_hil.engine.engine import Watcher
 from rram_hil.engine.replay import Replay
 from rram_hil.errors import AbortedError, ConfigError, DataError, told_with_frames
 from rram_hil.storage.frames import Close, EndStatus, Header, Note, Resume, Stamp
-from rram_hil.storage.journal import Journal, holds_run, read_journal
-from rram_hil.storage.run_state import journal_of
+from rram_hil.storage.journal import Journal, JournalReader, holds_run, read_journal
+from rram_hil.storage.run_reader import read_run
+from rram_hil.storage.run_state import holds_all_of, journal_of
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import HeldError
 from rram_hil.wire.recording import Traffic
@@ -59,6 +61,8 @@ def run_recipe(
     force: bool = False,
 ) -> RunOutcome:
     """Run every step of a recipe; keep everything in `run_file` and its journal.
+
+    To resume a run that is complete gives back what its steps returned; `is_complete` tells before.
 
     `traffic` records what goes over the links, or plays such a recording back instead of the
     hardware. `threads` is how many the host's computations may use, by default as many as the work
@@ -92,6 +96,33 @@ def run_recipe(
             watcher.note(text)
             journal.append(Note("info", text, _utc()))
         return _steps(recipe, opened, journal, None, path, watcher, threads)
+
+
+def is_complete(recipe: Recipe, bench: BenchFile, run_file: str | Path) -> bool:
+    """Whether this run ended complete, so that there is nothing to go on with. Its run file is
+    written where that is behind (the run was killed after its last entry, or a viewer held the
+    file); the journal stays as it is, and no bench is opened.
+
+    Raises `ConfigError` where recipe or bench changed since, `DataError` for a journal that is
+    damaged or in use, and where the run file cannot be written.
+    """
+    path = Path(run_file)
+    if not holds_run(journal_of(path)):
+        return False
+    with Journal.resume(journal_of(path)) as journal:
+        _same_run(journal.header, recipe, bench, journal.path)
+        last = deque(JournalReader(journal.path).course(), maxlen=1)[0]
+        if not (isinstance(last, Close) and last.status == "complete"):
+            return False
+        if not path.exists() or not _is_whole(path, journal.path):
+            write_run_file(journal.path, path)
+        return True
+
+
+def _is_whole(path: Path, journal: Path) -> bool:
+    with contextlib.suppress(DataError), read_run(path) as run:
+        return holds_all_of(run, journal)
+    return False
 
 
 def _resume(

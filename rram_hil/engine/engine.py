@@ -41,7 +41,7 @@ from rram_hil.array.result_checks import sound
 from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import lower
 from rram_hil.engine.plausible import plausible
-from rram_hil.engine.protocol import Arrays, Compute, Message, Plan, Progress, Save
+from rram_hil.engine.protocol import Arrays, Compute, Message, Plan, Progress, Remark, Save
 from rram_hil.engine.replay import InFlight, Replay
 from rram_hil.errors import (
     AbortedError,
@@ -64,6 +64,7 @@ from rram_hil.storage.frames import (
     Failed,
     Frame,
     Intent,
+    Note,
     Outcome,
     Saved,
     StepEnd,
@@ -225,6 +226,11 @@ class Engine:
     def _answer(self, message: Message) -> object:
         if isinstance(message, Progress):
             self.watcher.progress(message.done, message.total, message.text)
+            return None
+        if isinstance(message, Remark):
+            if self.replay is None:  # else the journal has it
+                self._say(message.text)
+                self._write(Note("info", message.text, "", self.driver.now_s()), sync=False)
             return None
         if isinstance(message, Save):
             values = np.asarray(message.values)

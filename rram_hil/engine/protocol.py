@@ -69,6 +69,15 @@ class Progress(Request[None]):
     text: str = ""
 
 
+@dataclass(frozen=True)
+class Remark(Request[None]):
+    """Something that the operator should know: told, and kept as a note of the run. Answered with
+    None.
+    """
+
+    text: str
+
+
 @dataclass(frozen=True, eq=False)
 class Compute(Request[Arrays]):
     """Run `function` once and keep its arrays: a resumed run takes them from the journal. Answered
@@ -82,7 +91,7 @@ class Compute(Request[Arrays]):
     function: Callable[[Do], Arrays]
 
 
-Message = Operation | Save | Progress | Compute
+Message = Operation | Save | Progress | Remark | Compute
 Plan = Generator[Message, Any, T]
 
 

@@ -23,6 +23,7 @@ Rgb = NDArray[np.uint8]
 Paint = Callable[[FloatArray], Rgb]
 
 UNUSED, UNREADABLE, STUCK_LOW, STUCK_HIGH = "#9aa0a6", "#e01010", "#ff2bd6", "#ff9100"
+NOT_FORMED = "#00d5ff"
 """Colours of the cells of a map that no colour of the scale may stand for."""
 DIVERGING = ("#144097", "#6e98e6", "#f3f3f3", "#6aab78", "#095727")
 """Blue below, white at the middle, green above: their lightness falls alike on both sides."""
@@ -44,6 +45,7 @@ class MapCells:
     unreadable: BoolArray
     stuck_low: BoolArray
     stuck_high: BoolArray
+    not_formed: BoolArray
 
     @classmethod
     def of(cls, panel: MapPanel) -> MapCells:
@@ -57,18 +59,20 @@ class MapCells:
         target[~np.isfinite(target)] = np.nan
         programmed[~np.isfinite(programmed)] = np.nan
         used = np.isfinite(target)
-        low, high = (
+        low, high, unformed = (
             used & (False if given is None else np.asarray(given, dtype=np.bool_).reshape(shape))
-            for given in (panel.stuck_low, panel.stuck_high)
+            for given in (panel.stuck_low, panel.stuck_high, panel.not_formed)
         )
         high &= ~low
-        unreadable = used & ~low & ~high & ~np.isfinite(programmed)
-        return cls(target, programmed, used, unreadable, low, high)
+        unformed &= ~low & ~high
+        unreadable = used & ~low & ~high & ~unformed & ~np.isfinite(programmed)
+        return cls(target, programmed, used, unreadable, low, high, unformed)
 
     @cached_property
     def responsive(self) -> BoolArray:
-        """Used cells that can be read and are not stuck."""
-        return self.used & ~self.unreadable & ~self.stuck_low & ~self.stuck_high
+        """Used cells that were formed, can be read and are not stuck."""
+        faulty = self.unreadable | self.stuck_low | self.stuck_high | self.not_formed
+        return self.used & ~faulty
 
     @cached_property
     def counted(self) -> BoolArray:
@@ -106,6 +110,7 @@ class MapCells:
         return [
             (STUCK_LOW, int(self.stuck_low.sum()), "stuck at low resistance", True),
             (STUCK_HIGH, int(self.stuck_high.sum()), "stuck at high resistance", True),
+            (NOT_FORMED, int(self.not_formed.sum()), "not formed", True),
             (UNREADABLE, int(self.unreadable.sum()), "could not be read", True),
             (UNUSED, int((~self.used).sum()), "not used", False),
         ]
@@ -169,6 +174,7 @@ def tile_pictures(title: str, cells: MapCells, tile: int) -> list[Picture]:
     marks = [
         unused,
         (cells.unreadable[tile], UNREADABLE),
+        (cells.not_formed[tile], NOT_FORMED),
         (cells.stuck_high[tile], STUCK_HIGH),
         (cells.stuck_low[tile], STUCK_LOW),
     ]

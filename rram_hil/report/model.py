@@ -213,8 +213,8 @@ class MapPanel:
     columns) or (rows, columns).
 
     A NaN target is a cell that is not used, a NaN programmed value a cell that could not be read.
-    `stuck_low` and `stuck_high` mark cells stuck at low and at high resistance. Raises `DataError`
-    where the shapes differ.
+    `stuck_low` and `stuck_high` mark cells stuck at low and at high resistance, `not_formed` those
+    that never formed and do not count as stuck. Raises `DataError` where the shapes differ.
     """
 
     title: str
@@ -223,6 +223,7 @@ class MapPanel:
     stuck_low: BoolArray | None = None
     stuck_high: BoolArray | None = None
     text: str = ""
+    not_formed: BoolArray | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.target_s)
@@ -231,7 +232,7 @@ class MapPanel:
                 f"report: {self.title}: a map is (tiles, rows, columns) or (rows, columns), not"
                 f" {shape}"
             )
-        for name in ("programmed_s", "stuck_low", "stuck_high"):
+        for name in ("programmed_s", "stuck_low", "stuck_high", "not_formed"):
             value = getattr(self, name)
             if value is not None and np.shape(value) != shape:
                 raise DataError(

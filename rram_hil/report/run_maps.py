@@ -13,6 +13,7 @@ import numpy as np
 from rram_hil.report.drawing import Picture, svg
 from rram_hil.report.maps import PICTURE_CELLS, UNUSED, image, map_axes, painting
 from rram_hil.report.model import MapPanel
+from rram_hil.report.step import RunStep
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.run_reader import MapStack, RunFile
 from rram_hil.types import FloatArray
@@ -204,19 +205,16 @@ def panels_of(run: RunFile) -> list[MapPanel]:
     after = np.flatnonzero(found.step >= target.step[-1])
     if not after.size:
         return []
-    stuck = {
-        name: np.asarray(run.map(f"stuck_{name}_resistance").values[-1] > 0)
-        for name in ("low", "high")
-        if f"stuck_{name}_resistance" in names
-    }
+    read_by = int(found.step[after[-1]])
+    faults = RunStep(run, read_by, "").faults()
     return [
         MapPanel(
             "Target and programmed",
             target.values[-1].astype(np.float64),
             found.values[after[-1]].astype(np.float64),
-            stuck.get("low"),
-            stuck.get("high"),
-            f"The target is of step {target.step[-1]}, the reading of step"
-            f" {found.step[after[-1]]}.",
+            faults.get("stuck_low_resistance"),
+            faults.get("stuck_high_resistance"),
+            f"The target is of step {target.step[-1]}, the reading of step {read_by}.",
+            faults.get("not_formed"),
         )
     ]

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rram_hil.statistics import UNCERTAINTY, Figure
 from rram_hil.storage.codec import AnyArray
@@ -70,6 +71,22 @@ class RunStep:
     def map_before(self, name: str) -> FloatArray | None:
         """The last map of `name` that this step or one before it saved; None where none did."""
         return self._map(name, lambda step: step <= self.number)
+
+    def faults(self) -> dict[str, NDArray[np.bool_]]:
+        """The cells that are stuck, or were not formed, as this step or one before it told last:
+        masks by the names of their maps, those that are not known left out.
+        """
+        names = ("stuck_low_resistance", "stuck_high_resistance", "not_formed")
+        known = {name: self.map_before(name) for name in names}
+        found = {name: marks > 0 for name, marks in known.items() if marks is not None}
+        gate, pristine = self.map_before("forming_gate"), self.map_before("pristine")
+        if "not_formed" not in found and gate is not None and pristine is not None:
+            # Older files have no such map, but those from which it follows.
+            left: NDArray[np.bool_] = np.isfinite(pristine) & np.isnan(gate)
+            for stuck in found.values():
+                left &= ~stuck
+            found["not_formed"] = left
+        return found
 
     def map_after(self, name: str) -> FloatArray | None:
         """The first map of `name` that a later step saved; None where none did."""

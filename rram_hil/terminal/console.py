@@ -28,14 +28,23 @@ from rram_hil.array import ApplyResult, Charge, Operation, ProgramResult, Result
 from rram_hil.engine.engine import Watcher
 from rram_hil.errors import printable
 from rram_hil.statistics import Figure
-from rram_hil.units import count, duration, figure_text, units_of, value_text, words_of
+from rram_hil.units import (
+    TOLD,
+    count,
+    duration,
+    figure_text,
+    ranges,
+    units_of,
+    value_text,
+    words_of,
+)
 
 _PLAIN_EVERY_S = 1.0
 
 
 def outcome_text(outcome: object) -> str:
     """A step's summary in one line, from the names and units of its dataclass; parts that are no
-    numbers are left out.
+    numbers are left out, but for those that say how they are told (`TOLD`).
     """
     if outcome is None:
         return ""
@@ -45,6 +54,10 @@ def outcome_text(outcome: object) -> str:
     parts = []
     for entry in fields(outcome):
         value = getattr(outcome, entry.name)
+        if TOLD in entry.metadata:
+            told = ranges(value) if isinstance(value, tuple) else count(value)
+            parts += [entry.metadata[TOLD].format(told)] if value else []
+            continue
         unit = units.get(entry.name, "")
         if isinstance(value, Figure):
             unit = value.unit or unit

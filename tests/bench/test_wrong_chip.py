@@ -22,7 +22,7 @@ from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.drivers.simulated_array import SimulatedArray
 from rram_hil.drivers.simulated_array import launch as launch_array
 from rram_hil.engine.engine import Watcher
-from rram_hil.engine.protocol import Compute, Plan, Protocol, Setting
+from rram_hil.engine.protocol import Compute, Plan, Protocol, Remark, Save, Setting
 from rram_hil.engine.replay import InFlight, Replay
 from rram_hil.errors import (
     BenchError,
@@ -37,6 +37,7 @@ from rram_hil.protocols.forming import Forming
 from rram_hil.storage.codec import operation_record
 from rram_hil.storage.frames import Failed, Header, Intent, Resume
 from rram_hil.storage.journal import Journal, read_journal
+from rram_hil.storage.run_reader import read_run
 
 BENCH = bench_toml("c1", 4, 4, 2000, simulation='device = "paper"\nstate = "c1.state"')
 RECIPE = """
@@ -213,6 +214,14 @@ class Training(Protocol):
         )
 
 
+class Remarks(Protocol):
+    """Tells the operator something."""
+
+    def run(self, setting: Setting) -> Plan[None]:
+        yield Remark("most cells do not conduct")
+        yield Save("done", np.ones(()))
+
+
 class NoGenerator(Protocol):
     """A beginner's: it returns instead of yielding."""
 
@@ -227,6 +236,25 @@ def test_what_a_computation_gives_is_the_same_live_and_resumed(
     bench.with_name("recipe.toml").write_text('[[step]]\nprotocol = "training"\n')
     live, resumed = run(bench).steps, run(bench, resume=True).steps
     assert live == resumed == (("training", "a float64 (), b int64 (2,)"),)
+
+
+def test_what_a_protocol_remarks_is_told_and_kept_once(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe_module, "protocol_class", lambda name, folder: Remarks)
+    bench.with_name("recipe.toml").write_text('[[step]]\nprotocol = "remarks"\n')
+    told: list[str] = []
+
+    class Listener(Watcher):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    where = bench.with_name("recipe.toml"), bench, bench.with_name("r.h5")
+    for resume in (False, True):
+        run_recipe(*where, resume=resume, watcher=Listener())
+    assert told.count("most cells do not conduct") == 1
+    with read_run(where[2]) as kept:
+        assert list(kept.table("notes")["text"]).count("most cells do not conduct") == 1
 
 
 def test_a_protocol_that_yields_nothing_is_told_so(bench: Path) -> None:

@@ -102,8 +102,22 @@ def test_run_then_show_and_resume(here: Any) -> None:
         "stuck_high_resistance",
     ):
         assert text in shown.out
+    kept = Path("r.h5").read_bytes(), Path("r.h5.journal").read_bytes()
     again = here.command(*RUN, "--resume")
     assert again.status == 0, again.err
+    assert "r.h5 is complete; nothing to do" in again.out
+    assert (Path("r.h5").read_bytes(), Path("r.h5.journal").read_bytes()) == kept
+
+
+def test_a_complete_run_whose_file_was_not_written_any_more_gets_it_by_resume(here: Any) -> None:
+    here.command(*RUN)
+    journal, whole = Path("r.h5.journal").read_bytes(), here.command("show", "r.h5").out
+    for left in (b"", Path("r.h5").read_bytes()[:5000]):
+        Path("r.h5").write_bytes(left)
+        again = here.command(*RUN, "--resume")
+        assert "r.h5 is complete; nothing to do" in again.out, again.err
+        assert here.command("show", "r.h5").out == whole
+    assert Path("r.h5.journal").read_bytes() == journal
 
 
 def test_run_writes_beside_the_caller_under_the_recipe_s_name(here: Any) -> None:

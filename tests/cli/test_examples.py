@@ -38,6 +38,20 @@ def test_the_program_recipe_runs_on_the_simulated_bench(examples: Any) -> None:
     good = inside.astype(bool)
     assert np.median(np.abs(programmed[good] / target[good] - 1)) < 0.05
     assert examples.command("check", "bench-simulated.toml").status == 0
+    # On the formed array as its comment says: what did not form takes no pulse this time either.
+    recipe = Path("recipe-program.toml").read_text()
+    begin = recipe.index('protocol = "forming"')
+    end = recipe.index("[[step]]", begin)
+    recall = 'protocol = "recall"\nrun_file = "r.h5"\n\n'
+    Path("again.toml").write_text(f"{recipe[:begin]}{recall}{recipe[end:]}")
+    said = examples.command("run", "again.toml", "-b", "bench-simulated.toml", "-o", "again.h5")
+    assert said.status == 0, said.err
+    with read_run("again.h5") as run:
+        dead = run.map("not_formed").values[-1] | run.map("stuck_high_resistance").values[-1]
+        pulses = run.map("set_pulses").values[-1] + run.map("reset_pulses").values[-1]
+    assert dead.any()
+    assert not pulses[dead].any()
+    assert pulses.any()
 
 
 def test_the_gradient_recipe_runs_on_the_simulated_bench(examples: Any) -> None:

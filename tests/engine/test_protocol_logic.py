@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from rram_hil.array import (
     read,
     read_step,
 )
-from rram_hil.engine.protocol import CellChoice, Progress, Protocol, Save, Setting, map_of
+from rram_hil.engine.protocol import CellChoice, Progress, Protocol, Remark, Save, Setting, map_of
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.protocols.forming import Condition, Forming, Levels
@@ -72,7 +73,7 @@ def follow(protocol: Protocol, setting: Setting, answer: Callable[[Operation], R
             reply = None
             if isinstance(message, Save):
                 saved[message.name] = message.values
-            elif not isinstance(message, Progress):
+            elif not isinstance(message, Progress | Remark):
                 asked.append(message)  # type: ignore[arg-type]
                 reply = answer(message)  # type: ignore[arg-type]
     except StopIteration as stop:
@@ -188,6 +189,16 @@ def test_forming_repeats_the_hard_cells_with_a_higher_gate() -> None:
     assert summary.formed == 6
     assert [o.steps[0].wl_v for o in asked[1:]] == [1.0, 2.0]  # type: ignore[union-attr]
     assert np.all(saved["forming_voltage"] == 2.0)
+
+
+def test_a_second_gate_is_told_of_only_where_a_cell_needs_it() -> None:
+    told, reply, array, plan = [], None, Array([2.0] * 6), FORMING.run(a_setting())
+    with suppress(StopIteration):
+        while True:
+            message = plan.send(reply)
+            told += [message.text] if isinstance(message, Progress) else []
+            reply = array(message) if isinstance(message, Apply) else None
+    assert told == ["reading 6 pristine cells", "forming 6 cells at WL 1 V"]
 
 
 def test_a_cell_that_forms_beyond_the_range_of_the_meter_counts_as_formed() -> None:
@@ -370,6 +381,42 @@ def test_cells_that_failed_are_told_and_not_tried_again(tmp_path: Path) -> None:
     assert len(asked) == 1
     assert summary.inside == 4
     assert saved["inside"].ravel().tolist() == [1, 0, 1, 1, 1, 0]
+    # What a user negates.
+    assert (~saved["inside"]).sum() == 2
+
+
+def remarks(protocol: WriteVerify, setting: Setting, conductance_s: float) -> list[str]:
+    """What a write-verify says on an array whose cells conduct so much whatever they are given."""
+
+    def answer(operation: Operation) -> Result:
+        result = reached(operation, 4, 6, False)  # type: ignore[arg-type]
+        result.conductance_s[:] = conductance_s
+        return result
+
+    told, reply, plan = [], None, protocol.run(setting)
+    with suppress(StopIteration):
+        while True:
+            message = plan.send(reply)
+            told += [message.text] if isinstance(message, Remark) else []
+            reply = answer(message) if isinstance(message, Program) else None
+    return told
+
+
+def test_write_verify_on_an_array_that_does_not_conduct_says_that_it_was_never_formed(
+    tmp_path: Path,
+) -> None:
+    protocol, setting = write_verify(tmp_path), a_setting(tmp_path)
+    (said,) = remarks(protocol, setting, 9e-9)
+    assert "4 of 5 cells conduct less than 100 nS after their pulses" in said
+    assert "never formed" in said
+    # What only misses its windows is formed.
+    assert remarks(protocol, setting, 1e-6) == []
+    # A look has seen it before any pulse, but not where cells were formed since.
+    setting.share("not conducting", np.ones(CHIP.shape, dtype=bool))
+    assert "the look saw 5 of 5 cells not conduct" in remarks(protocol, setting, 9e-9)[0]
+    nothing = np.zeros(CHIP.shape, dtype=bool)
+    setting.share("condition", Condition(nothing, nothing, np.full(CHIP.shape, 50e-6)))
+    assert remarks(protocol, setting, 50e-6) == []
 
 
 def test_after_an_interruption_only_the_rest_of_each_budget_is_spent(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ from rram_hil.statistics import (
     within,
 )
 from rram_hil.storage.run_reader import read_run
+from rram_hil.terminal.console import outcome_text
 
 CHIP = Geometry(1, 2, 3)
 LIMITS = Limits(
@@ -154,6 +155,8 @@ def test_a_cell_whose_window_closes_takes_no_further_pulse() -> None:
     np.testing.assert_allclose(saved["surviving_share"], [1, 1, 1, 1, 1, 0.8, 0.8])
     assert found.surviving.value == pytest.approx(0.8)
     assert found.failed == "(0, 0, 2)"
+    text = outcome_text(found)
+    assert "1 failures, first failure at 46 cycles, surviving 0.8" in text
     assert found.window_at_end.value == pytest.approx(100.0)
 
 
@@ -164,6 +167,7 @@ def test_endurance_stops_early_when_enough_cells_have_failed() -> None:
     )
     np.testing.assert_array_equal(saved["cycle"], [1, 10, 100])
     assert found.surviving.value == 0.5
+    assert (found.failures, found.first_failure) == (3, 100)
     assert cells.pulses.tolist() == [202, 202, 202, 200, 200, 200]
 
 
@@ -193,6 +197,7 @@ def test_interrupted_cycles_go_on_with_what_each_cell_lacks() -> None:
     assert cells.pulses.tolist() == [20, 20, 21, 20, 20, 20]
     assert np.all(saved["cycles_taken"] == 10)
     assert found.first_failure == 0
+    assert "0 failures, surviving" in outcome_text(found)
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,6 +16,7 @@ from rram_hil.engine.protocol import Save, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.protocols.look import Look
+from rram_hil.terminal.console import outcome_text
 
 GEOMETRY = Geometry(2, 10, 12)
 LIMITS = Limits(
@@ -131,6 +132,7 @@ def test_opens_are_told_only_where_the_tile_conducts() -> None:
     summary, _, _ = look(opened)
     assert told(summary) == [("open", 0, "row", [3]), ("open", 0, "cell", [[6, 2]])]
     assert summary.pristine_tiles == (1,)
+    assert "pristine or all open: tile 1, median" in outcome_text(summary)
 
 
 def test_crossing_lines_are_both_named() -> None:

@@ -181,7 +181,7 @@ def test_only_selected_cells_that_respond_are_pulsed_on_a_chip(trained: Path) ->
             file.map(name).values[0] for name in ("set_pulses", "selected", "inside")
         )
         pulses = pulses + file.map("reset_pulses").values[0]
-    chosen, inside = chosen.astype(bool), inside.astype(bool)
+    assert chosen.dtype == inside.dtype == np.bool_
     assert weights_of(chosen, on).sum() == some.weights == round(0.2 * 3660)
     assert not pulses[~chosen].any()
     assert not inside[~chosen].any()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rram_hil.bench.bench import Bench
-from rram_hil.errors import DataError
+from rram_hil.errors import DataError, LimitError
 from rram_hil.protocols.parts.targets import TargetChoice, Targets
 from rram_hil.protocols.write_verify import Pulses, RampChoice, WriteVerify
 
@@ -46,3 +46,18 @@ def test_an_array_of_another_shape_is_refused(open_array: Callable[..., Bench]) 
     bench = open_array("paper", size=4)
     with pytest.raises(DataError, match=r"map: the array must hold conductances of shape \(1, 4"):
         bench.run(verify(np.zeros((4, 4))))
+
+
+def test_a_target_beyond_the_limits_is_named_as_the_map_has_it(
+    open_array: Callable[..., Bench],
+) -> None:
+    bench = open_array("paper", size=4)
+    target = np.full(bench.geometry.shape, 50e-6)
+    target[0, 1, 2] = 1.5e-3
+    told = r"map: the array: target 1.5 mS of cell \(0, 1, 2\) is beyond limits.conductance_s"
+    with pytest.raises(LimitError, match=told + r" \(0 S to .*S\)$") as refused:
+        bench.run(verify(target))
+    assert refused.value.value == 1.5e-3
+    # A map in microsiemens.
+    with pytest.raises(LimitError, match=r"target 50 S of cell .*; targets are in siemens$"):
+        bench.run(verify(np.full(bench.geometry.shape, 50.0)))

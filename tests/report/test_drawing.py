@@ -14,7 +14,14 @@ from PIL import Image
 
 from rram_hil.errors import ConfigError
 from rram_hil.report.drawing import CURVE, DASHED, INK, new_axes, svg, whole_decade
-from rram_hil.report.maps import STUCK_HIGH, STUCK_LOW, UNUSED, MapCells, tile_pictures
+from rram_hil.report.maps import (
+    NOT_FORMED,
+    STUCK_HIGH,
+    STUCK_LOW,
+    UNUSED,
+    MapCells,
+    tile_pictures,
+)
 from rram_hil.report.model import Account, MapPanel, Report
 from rram_hil.report.page import environment, html
 
@@ -91,6 +98,23 @@ def image_of(text: str) -> np.ndarray:  # type: ignore[type-arg]
 
 def rgb(colour: str) -> list[int]:
     return list(bytes.fromhex(colour[1:]))
+
+
+def test_cells_that_were_not_formed_have_a_colour_and_a_count_of_their_own() -> None:
+    target = np.full((1, 4), 20e-6)
+    programmed = np.array([[20e-6, 1e-9, np.nan, 1e-9]])
+    unformed, high = np.array([[0, 1, 1, 1]], dtype=bool), np.array([[0, 0, 0, 1]], dtype=bool)
+    cells = MapCells.of(MapPanel("m", target, programmed, None, high, not_formed=unformed))
+    assert cells.responsive.tolist() == [[[True, False, False, False]]]
+    assert {what: n for _, n, what, _ in cells.marks} == {
+        "stuck at low resistance": 0,
+        "stuck at high resistance": 1,
+        "not formed": 2,
+        "could not be read": 0,
+        "not used": 0,
+    }
+    pixels = image_of(tile_pictures("m", cells, 0)[1].svg)[0].tolist()
+    assert pixels[1:] == [rgb(NOT_FORMED), rgb(NOT_FORMED), rgb(STUCK_HIGH)]
 
 
 def test_the_pixels_of_a_map_are_its_cells() -> None:

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reported_runs import (
+    BENCH,
     CHARACTERISED,
     FORMING,
     PROGRAMMED,
@@ -28,12 +29,16 @@ from reported_runs import (
     write_run_of,
 )
 from run_files import copy_run, write_run
+from small_bench import PULSES
 
+from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.cli import main
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.protocols.forming import Forming
 from rram_hil.report.compare import compared_maps, compared_results, differing_settings
+from rram_hil.report.maps import MapCells
 from rram_hil.report.plot_drawing import POINTS_DRAWN, csv_of, draw
+from rram_hil.report.run_maps import panels_of
 from rram_hil.report.section import Axis, Line, Plot, Section, cumulative
 from rram_hil.report.sections import StepView, section_of
 from rram_hil.report.step import RunStep, steps_of
@@ -41,6 +46,7 @@ from rram_hil.statistics import proportion, wilson
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.run_reader import RunFile, read_run
 from rram_hil.storage.run_state import journal_of
+from rram_hil.units import count
 
 HOSTILE = "<script>alert(1)</script>\"'&</title>\x1b[2J"
 Made = tuple[Path, list[StepView], str]
@@ -145,6 +151,25 @@ def test_the_formed_share_is_that_of_the_map(formed: Path) -> None:
         assert share == pytest.approx(float(np.mean(voltage <= at)))
 
 
+def test_cells_that_did_not_form_are_named_in_one_line(tmp_path: Path) -> None:
+    ramp = "bl_v = { start_v = 2.4, stop_v = 3.1, step_v = 0.1 }\nwl_v = [1.4, 2.0]"
+    path = write_run_of(tmp_path, f'[[step]]\nprotocol = "forming"\n{ramp}\n')
+    with read_run(path) as run:
+        (step,) = steps_of(run)
+        section, problem = section_of(step)
+        gate = run.map("forming_gate").values[-1]
+        hard = step.values("hard_to_form")
+        left = int((run.map("not_formed").values + run.map("stuck_high_resistance").values).sum())
+    assert not problem
+    assert left > 12
+    assert f" and {left - 12} more." in section.text
+    assert section.text.count("(0, ") == 12
+    (table,) = section.tables
+    assert len(table.rows) == min(int((gate == 2.0).sum()), 50) > 0
+    assert len(hard) == left + int((gate == 2.0).sum())
+    assert not any("-" in word for row in table.rows for word in row)
+
+
 def test_the_butterfly_has_every_cell_and_cycle_and_the_jump(characterised: Made) -> None:
     head, lines = numbers_of(characterised, "dc-sweep", "Butterfly, every cell and cycle")
     assert head[1:3] == ["voltage (bit line +, source line −) [V]", "|current| [A]"]
@@ -179,15 +204,45 @@ def test_the_states_of_endurance_are_those_stored(characterised: Made) -> None:
             assert np.array_equal(np.array(lines[name]), np.stack([cycle, *ends], axis=1))
 
 
-def test_programmed_against_target_is_every_cell(programmed: Made) -> None:
+def test_retention_draws_what_it_kept_and_says_why_it_left_others_out(tmp_path: Path) -> None:
+    form = "bl_v = { start_v = 2.4, stop_v = 3.1, step_v = 0.1 }\nwl_v = [2.0]"
+    keep = f"cells = {{ rows = [0, 3] }}\nlevels_s = [40e-6, 80e-6]\nlast_s = 10\n{PULSES}"
+    recipe = "".join(
+        f'[[step]]\nprotocol = "{name}"\n{keys}\n'
+        for name, keys in (("forming", form), ("retention", keep))
+    )
+    path = write_run_of(tmp_path, recipe, BENCH.replace("seed = 3", 'seed = 3\nstate = "c.state"'))
+    again = run_recipe(tmp_path / "recipe.toml", tmp_path / "bench.toml", path, resume=True)
+    with read_run(path) as run:
+        step = steps_of(run)[-1]
+        kept = int(run.map("kept").values[-1].sum())
+        section, problem = section_of(step)
+        assert step.figures["drift"].unit == "S/decade"
+    assert not problem
+    assert 10 < kept < 118
+    told: Any = again.steps[-1][1]
+    assert told.kept == kept
+    assert told.out_of_pulses + told.out_of_reversals + told.unreadable == 128 - kept
+    assert told.out_of_pulses > 0
+    assert section.text == f"{kept} of 128 cells are kept: {128 - kept} did not reach their levels."
+    thin = [line for line in section.plots[0].lines if line.faint]
+    assert len(thin) == kept
+    assert min(line.y.min() for line in thin) > 10e-6
+
+
+def test_programmed_against_target_is_every_cell_that_is_sound(programmed: Made) -> None:
     _, lines = numbers_of(programmed, "one-shot", "Programmed against target")
     with read_run(programmed[0]) as run:
         target, found = run.map("target"), run.map("conductance")
-    wanted = target.values[0][np.isfinite(target.values[0])]
+        sound = np.isfinite(target.values[0])
+        for marks in ("stuck_low_resistance", "stuck_high_resistance", "not_formed"):
+            sound &= run.map(marks).values[0] == 0
+    assert np.isfinite(target.values[0]).sum() - sound.sum() == 2
+    wanted = target.values[0][sound]
     cells = np.array(lines["cells"])
     assert np.array_equal(cells[:, 0], wanted)
     read = found.values[list(found.step).index(4)]
-    assert np.array_equal(cells[:, 1], read[np.isfinite(target.values[0])])
+    assert np.array_equal(cells[:, 1], read[sound])
 
 
 def test_the_matrix_of_classes_counts_every_image(programmed: Made) -> None:
@@ -296,6 +351,56 @@ def test_a_run_file_makes_no_code_run(
         section, problem = section_of(step)
     assert problem == ""
     assert section.plots
+
+
+UNFORMED = """
+title = "a part does not form"
+
+[[step]]
+protocol = "forming"
+bl_v = { start_v = 2.4, stop_v = 3.1, step_v = 0.1 }
+wl_v = [2.0]
+"""
+PROGRAM_MAP = f"""
+[[step]]
+protocol = "write-verify"
+targets = {{ map = "target.npy" }}
+max_pulses = 30
+{PULSES}
+
+[[step]]
+protocol = "read-map"
+"""
+
+
+def test_cells_that_never_formed_are_no_error_of_programming(tmp_path: Path) -> None:
+    """A part of the array does not form; write-verify leaves it alone, so its targets say nothing
+    of how well cells are programmed: in the run that formed, and in one that recalls it.
+    """
+    np.save(tmp_path / "target.npy", np.linspace(40e-6, 90e-6, 1024).reshape(1, 32, 32))
+    bench = BENCH.replace("seed = 3", 'seed = 3\nstate = "chip.state"')
+    first = write_run_of(tmp_path, UNFORMED + PROGRAM_MAP, bench)
+    recall = '[[step]]\nprotocol = "recall"\nrun_file = "run.h5"\n'
+    for path in (first, write_run_of(tmp_path, recall + PROGRAM_MAP, bench, "second.h5")):
+        with read_run(path) as run:
+            (panel,) = panels_of(run)
+            unformed, pulses = run.map("not_formed").values[-1], run.map("set_pulses").values[-1]
+            section, _ = section_of(steps_of(run)[-1])
+            (note,) = (p.note for p in section.plots if p.title.startswith("Programmed"))
+            assert 50 < unformed.sum() < 900
+            assert not pulses[unformed].any()
+            cells = MapCells.of(panel)
+            assert np.array_equal(cells.not_formed, unformed)
+            assert not cells.responsive[unformed].any()
+            assert cells.error.min() > -0.9
+            assert "stuck or not formed are left out" in note
+        assert f"{unformed.sum()} " in Page(pages(path)[1]).text
+    with read_run(first) as run, read_run(tmp_path / "second.h5") as other:
+        rows = {row[:2]: row[2:4] for row in compared_results(run, other)}
+        assert "inside share" in {name for step, name in rows if step == "write-verify"}
+        names = "set_pulses", "reset_pulses"
+        given = [int(sum(r.map(n).values[-1].sum() for n in names)) for r in (run, other)]
+        assert rows["write-verify", "pulses"] == tuple(count(n) for n in given)
 
 
 def test_two_runs_are_compared(formed: Path, tmp_path: Path) -> None:
