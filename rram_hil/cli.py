@@ -211,7 +211,8 @@ def check(
             opened.record(None, watcher=watcher)
             found: Any = opened.run(protocol_class("look")())
         opened.driver.safe_off()
-        show_look(found, opened.file.read, output)
+        assert opened.ledger is not None
+        show_look(found, opened.file, opened.ledger.counts, output)
         if file.simulation is not None:
             show_read_limit(try_read_limit(file), output)
         output.line("Outputs are off, verified.")
