@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rram_hil import __version__
-from rram_hil.errors import AbortedError, BenchError, ConfigError, printable, shortened
+from rram_hil.errors import (
+    AbortedError,
+    BenchError,
+    ConfigError,
+    printable,
+    shortened,
+    told_with_place,
+)
 from rram_hil.terminal.options import BenchArgument, BenchOption, JsonOption, YesOption
 
 if TYPE_CHECKING:
@@ -315,7 +322,8 @@ def run(
     _limit_threads(threads)
     from rram_hil.bench.recipe import load_recipe
     from rram_hil.bench.recipe_runner import run_recipe
-    from rram_hil.storage.run_state import newest
+    from rram_hil.storage.journal import holds_run
+    from rram_hil.storage.run_state import journal_of, newest
     from rram_hil.terminal.benches import armed_bench_file
     from rram_hil.terminal.console import Output, ProgressWatcher
     from rram_hil.terminal.screens import show_outcome
@@ -346,6 +354,10 @@ def run(
                 f" takes what forming found from {path}",
                 outputs_off=error.outputs_off,
             ) from None
+        except Exception as error:
+            if not isinstance(error, BenchError) and holds_run(journal_of(path)):
+                error.add_note("once it is mended, --resume goes on with the run")
+            raise
     # A viewer may hold the run file as it was before the last step.
     with newest(outcome.run_file) as written:
         show_outcome(outcome, written, Output())
@@ -977,16 +989,17 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except usage_error as error:
         _fail(error.format_message(), REFUSED, debug)
-    except AbortedError as error:
-        _fail(str(error), STOPPED, debug)
     except BenchError as error:
-        _fail(str(error), REFUSED, debug)
+        _fail(str(error), STOPPED if isinstance(error, AbortedError) else REFUSED, debug)
     except typer.Abort as error:  # made of an EOFError, which is no Ctrl-C
         _fail(f"a file ended too early: {error.__cause__}", REFUSED, debug)
     except OSError as error:
         _fail(_told(error), REFUSED, debug)
     except KeyboardInterrupt:
         _fail("stopped", STOPPED, debug)
+    except Exception as error:  # a bug: of a driver of one's own, or of this package
+        line = told_with_place(error)
+        _fail(line if debug else f"{line}; --debug shows all of it", REFUSED, debug)
 
 
 def _told(error: OSError) -> str:
