@@ -34,6 +34,10 @@ class Recall(Protocol[RecallSummary]):
 
     run_file: str
 
+    def input_files(self) -> tuple[str, ...]:
+        """The earlier run."""
+        return (self.run_file,)
+
     def run(self, setting: Setting) -> Plan[RecallSummary]:
         """Yields nothing; shares "condition" as forming does, and "pulse curves"."""
         yield from ()

@@ -343,3 +343,22 @@ def test_full_disk_in_an_export_leaves_nothing(here: Any) -> None:
 
 def test_a_device_file_is_no_run_file(here: Any) -> None:
     assert "not a run file" in here.refused("show", os.curdir)
+
+
+@pytest.mark.parametrize(
+    ("step", "missing"),
+    [
+        ('protocol = "one-shot"\ntargets = { map = "targt.npy" }\nset = {}', "targt.npy"),
+        ('protocol = "recall"\nrun_file = "earlier.h5"', "earlier.h5"),
+        ('protocol = "reference"\nnetwork = "n.safetensors"\nimages = "i.npz"', "n.safetensors"),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_before_the_first_step(
+    here: Any, step: str, missing: str
+) -> None:
+    recipe = '[[step]]\nprotocol = "forming"\n\n[[step]]\nname = "later"\n'
+    here.write("recipe.toml", recipe + step)
+    line = here.refused("run", "recipe.toml", "--bench", "bench.toml")
+    assert line == (
+        f"rram-hil: step 2 (later): {missing}: cannot be read: No such file or directory"
+    )
