@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -75,7 +76,11 @@ ThreadsOption = Annotated[
     ),
 ]
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Run file (HDF5), also of a run under way.")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Run file (HDF5), also of a run under way; or its id, of a run in this folder.",
+    ),
 ]
 
 
@@ -133,7 +138,8 @@ runs = typer.Typer(
     cls=_ListedFirst,
     rich_markup_mode=None,
     help="The runs of folders: find them, tag them, note what is to be known, leave them out."
-    " Without a command's name: list.",
+    " Without a command's name: list, whose filters (--chip, --since, ...) rram-hil runs list -h"
+    " tells.",
 )
 app.add_typer(runs, name="runs", short_help="The runs of folders: find, tag, note, exclude.")
 
@@ -416,6 +422,7 @@ def show(run_file: RunArgument, as_json: JsonOption = False) -> None:
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.show import show_run
 
+    run_file = _run_file(run_file)
     if as_json:
         with newest(run_file) as opened:
             print(run_json(opened))
@@ -429,7 +436,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RUN [RUN] | FOLDER...",
-            help="A run file, two to compare, or folders of runs: the chips in them.",
+            help="A run (file or id), two to compare, or folders of runs: the chips in them.",
         ),
     ],
     out: Annotated[
@@ -466,7 +473,7 @@ def report(
     if all(folders):
         report_chips(paths, chip, bench, out, Output())
     else:
-        report_runs(paths, out, csv, Output())
+        report_runs([_run_file(path) for path in paths], out, csv, Output())
 
 
 @app.command(short_help="Tables as CSV, arrays as NumPy .npz, a map as a picture.")
@@ -504,7 +511,7 @@ def export(
     if bool(map_name) != (out is not None):
         raise ConfigError("export: --map NAME and --out FILE go together")
     output = Output()
-    with newest(run_file) as opened:
+    with newest(_run_file(run_file)) as opened:
         written = [] if csv is None else export_csv(opened, csv, force=force)
         written += [] if npz is None else [export_npz(opened, npz, force=force)]
         if out is not None:
@@ -857,7 +864,7 @@ def list_runs(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs of folders and those below them, newest first: run id, when, chip, title,
-    protocols, status, how long, tags.
+    file, status, how long, tags.
     """
     from rram_hil.catalogue.catalog import Catalog
     from rram_hil.terminal.as_json import rows_json
@@ -871,7 +878,7 @@ def list_runs(
     if as_json:
         print(rows_json(found))
     else:
-        show_runs(catalog, found, Output())
+        show_runs(catalog, found, {"chip": chip, "protocol": protocol, "tag": tag}, Output())
 
 
 @runs.command("tag", short_help="Give a run tags.")
@@ -917,6 +924,20 @@ def _catalog_of(run: str, folders: list[Path] | None) -> Catalog:
     if not folders and Path(run).is_file():
         return Catalog(Path(run).parent)
     return Catalog(*folders or ())
+
+
+def _run_file(named: Path) -> Path:
+    """The run file of that name; where there is none and the name may be the beginning of a run id,
+    that run of this folder and those below.
+    """
+    from rram_hil.storage.run_state import journal_of
+
+    is_there = named.exists() or journal_of(named).exists()
+    if is_there or not re.fullmatch("[0-9a-f]{6,16}", str(named)):
+        return named
+    from rram_hil.catalogue.catalog import Catalog
+
+    return Catalog().entry(str(named)).path
 
 
 def _show_labels(entry: CatalogEntry) -> None:

@@ -24,7 +24,7 @@ CANDIDATES = 5
 _AGES = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _SYNONYMS = {"failed": "error", "running": UNDER_WAY}
 _NEVER = datetime.min.replace(tzinfo=UTC)
-COLUMNS = ("run", "began (UTC)", "chip", "title", "protocols", "status", "took", "tags")
+COLUMNS = ("run", "began (UTC)", "chip", "title", "file", "status", "took", "tags")
 """Of the table of runs; `words` gives a row."""
 
 
@@ -201,16 +201,14 @@ def short_ids(entries: Iterable[CatalogEntry]) -> dict[str, str]:
 
 
 def words(entry: CatalogEntry, ids: Mapping[str, str]) -> tuple[str, ...]:
-    """A row of the table of runs, `COLUMNS`, each word in one line; `ids` as from `short_ids`. A
-    damaged file is told by its name.
-    """
+    """A row of the table of runs, `COLUMNS`, each word in one line; `ids` as from `short_ids`."""
     began, took = entry.started, entry.wall_s
     row = (
         ids.get(entry.run_id, "-"),
         "-" if began is None else f"{began:%Y-%m-%d %H:%M}",
         entry.chip_id or "-",
-        entry.title or entry.path.name,
-        ", ".join(entry.protocols) or "-",
+        entry.title or "-",
+        str(entry.path),
         entry.status,
         "-" if took is None else duration(took),
         ", ".join(entry.tags) or "-",
