@@ -120,7 +120,11 @@ class SmuMatrix(Driver):
                     where = f"driver.instruments.{name}"
                     instrument = make_instrument(section, where, self.traffic)
                     self._instruments[name] = instrument
-                    instrument.connect()
+                    try:
+                        instrument.connect()
+                    except ConfigError as error:
+                        error.where = error.where or where
+                        raise
                 self._chain = self._make_chain()
                 if self._settings.clock:
                     self._clock = FarClock(self._settings.clock)

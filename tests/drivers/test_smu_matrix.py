@@ -385,6 +385,6 @@ def test_a_bench_without_its_links_says_so(tmp_path: Path) -> None:
     driver = _driver(path)
     with pytest.raises(BenchError, match="not connected"):
         driver.safe_off()
-    with pytest.raises(ConfigError, match="resource: missing"):
+    with pytest.raises(ConfigError, match=r"^driver\.instruments\.\w+: resource: missing"):
         driver.connect()
     driver.close()
