@@ -750,6 +750,7 @@ def list_installed(
 
 @ledger.command("show", short_help="Where a chip's ledger lies, and what it holds.")
 def show_ledger(
+    named: BenchArgument = None,
     bench: BenchOption = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="This ledger instead.")
@@ -763,7 +764,7 @@ def show_ledger(
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.screens import show_ledger as show_it
 
-    opened = bench_file(bench)
+    opened = bench_file(named or bench)
     path = file or found_ledger(opened)
     if as_json:
         print(ledger_json(path, opened))
@@ -820,7 +821,7 @@ def merge(
 
 
 @chip_commands.command("reset", short_help="Begin a simulated chip anew.")
-def reset(bench: BenchOption = None) -> None:
+def reset(named: BenchArgument = None, bench: BenchOption = None) -> None:
     """Begin a simulated chip anew, as its seed makes it, with a ledger at zero. What it was and how
     many pulses it took stays in files beside it. Refused for a real chip.
     """
@@ -828,7 +829,7 @@ def reset(bench: BenchOption = None) -> None:
     from rram_hil.terminal.benches import bench_file
     from rram_hil.terminal.console import Output
 
-    file, output = bench_file(bench), Output()
+    file, output = bench_file(named or bench), Output()
     number, kept = reset_chip(file)
     if not kept:
         output.line(f"Chip {file.chip.id} was never used: there is nothing to begin anew.")

@@ -130,16 +130,19 @@ def show_installed(found: list[Installed], output: Output) -> None:
     """What is installed, a table a sort, and why something is of no use."""
     for sort in dict.fromkeys(one.sort for one in found):
         output.heading(f"{sort[0].upper()}{sort[1:]}s")
+        here = [one for one in found if one.sort == sort]
+        names = [(one.name, f"{one.package} {one.version}") for one in here]
+        # An indent, and two spaces behind each column.
+        room = output.console.width - sum(max(map(len, c)) for c in zip(*names, strict=True)) - 8
         rows = [
-            (
-                one.name,
-                f"{one.package} {one.version}",
-                " ".join(one.problem.split()) or one.entry_point,
-            )
-            for one in found
-            if one.sort == sort
+            (*told, " ".join(one.problem.split()) or _in_room(one.entry_point, room))
+            for told, one in zip(names, here, strict=True)
         ]
         output.table(("name", "package", "entry point, or what is wrong"), rows)
+
+
+def _in_room(entry_point: str, room: int) -> str:
+    return entry_point if len(entry_point) <= room else entry_point.replace(":", ":\n")
 
 
 def _beyond(bench: Bench) -> list[str]:
