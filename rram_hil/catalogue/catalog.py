@@ -186,6 +186,11 @@ class Catalog:
         self._say()
         return next(e for e in self._entries if e.path == entry.path)
 
+    def __repr__(self) -> str:
+        runs = len(self)
+        folders = ", ".join(map(str, self.folders))
+        return f"<Catalog of {folders}: {runs} run{'' if runs == 1 else 's'}>"
+
     def _repr_html_(self) -> str:
         return self.search()._repr_html_()
 
