@@ -1010,7 +1010,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except usage_error as error:
-        _fail(error.format_message(), REFUSED, debug)
+        usage = "" if error.ctx is None else f" {error.ctx.get_usage()}"
+        _fail(f"{error.format_message()}{usage}", REFUSED, debug)
     except BenchError as error:
         _fail(str(error), STOPPED if isinstance(error, AbortedError) else REFUSED, debug)
     except typer.Abort as error:  # made of an EOFError, which is no Ctrl-C

@@ -63,6 +63,16 @@ def test_a_misspelt_protocol_is_named_with_the_one_meant(
     assert f"did you mean {meant}?" in here.refused(*RUN)
 
 
+def test_one_table_for_the_list_of_steps(here: Any) -> None:
+    here.write("recipe.toml", '[step]\nprotocol = "read-map"\n')
+    assert "step: one table, where a list of tables is wanted; write [[step]]" in here.refused(*RUN)
+
+
+def test_an_argument_that_is_missing_is_told_with_the_usage(here: Any) -> None:
+    told = here.refused("new", "bench")
+    assert told.startswith("rram-hil: Missing argument 'NAME'. Usage: rram-hil new [OPTIONS] ")
+
+
 def test_missing_limits(here: Any) -> None:
     text = Path("bench.toml").read_text()
     start, end = text.index("[limits]"), text.index("[simulation]")
