@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from h5py import is_hdf5
+from h5py import is_hdf5  # type: ignore[import-untyped]
 
 from rram_hil.catalogue.catalog import Catalog
 from rram_hil.catalogue.entry import CatalogEntry
