@@ -86,6 +86,13 @@ class SmuMatrixConfig(DriverConfig):
     def _instruments_known(self) -> Self:
         for name, section in self.instruments.items():
             checked_instrument(section, f"driver.instruments.{name}")
+        for channel in self.wiring.channels:
+            if channel.partition(".")[0] not in self.instruments:
+                raise ValueError(
+                    f"wiring.channels: {channel!r}: there is no instrument"
+                    f" {channel.partition('.')[0]!r}; write INSTRUMENT.CHANNEL, of the instruments"
+                    f" {', '.join(self.instruments)}"
+                )
         return self
 
 
@@ -120,7 +127,11 @@ class SmuMatrix(Driver):
                     where = f"driver.instruments.{name}"
                     instrument = make_instrument(section, where, self.traffic)
                     self._instruments[name] = instrument
-                    instrument.connect()
+                    try:
+                        instrument.connect()
+                    except ConfigError as error:
+                        error.where = error.where or where
+                        raise
                 self._chain = self._make_chain()
                 if self._settings.clock:
                     self._clock = FarClock(self._settings.clock)

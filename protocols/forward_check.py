@@ -60,6 +60,10 @@ class ForwardCheck(Protocol[CheckSummary]):
     input_bits: Annotated[int, Field(ge=2, le=16)] = 8
     margin: Annotated[float, Field(gt=0)] = 2.0
 
+    def input_files(self) -> tuple[str, ...]:
+        """Its images."""
+        return (self.data,)
+
     def run(self, setting: Setting) -> Plan[CheckSummary]:
         """Yields one computation that multiplies on the array."""
         programmed = setting.shared_by(self.tag, Programmed)

@@ -38,7 +38,7 @@ from rram_hil.validation import PositiveAmperes
 
 from .parts.characterisation import save_map
 from .parts.sections import programmed_plots
-from .parts.targets import Targets, load_targets, save_targets
+from .parts.targets import Targets, load_targets, save_targets, target_files
 from .write_verify import Pulses
 
 _MOST_WIDENED = 16
@@ -99,6 +99,10 @@ class GradientProgramming(Protocol[GradientSummary]):
     margin: Annotated[float, Field(gt=0)] = 1.5
     unselected: Unselected = "inhibit"
     compliance_a: PositiveAmperes | None = None
+
+    def input_files(self) -> tuple[str, ...]:
+        """The file of its targets."""
+        return target_files(self.targets)
 
     def run(self, setting: Setting) -> Plan[GradientSummary]:
         """Yields one computation that multiplies and up to two batches of pulses a round, and one

@@ -46,6 +46,10 @@ class Infer(Protocol[InferSummary]):
     input_bits: Annotated[int, Field(ge=2, le=16)] = 8
     margin: Annotated[float, Field(gt=0)] = 2.0
 
+    def input_files(self) -> tuple[str, ...]:
+        """Images to infer, and to calibrate with."""
+        return (self.images, self.calibration)
+
     def run(self, setting: Setting) -> Plan[InferSummary]:
         """Yields one computation that multiplies on the array; saves predictions, labels and
         accuracy.

@@ -86,6 +86,10 @@ class NormRecalibration(Protocol[RecalibrationSummary]):
             raise ValueError(f'largest: goes with spread = "topk", not "{self.spread}"')
         return self
 
+    def input_files(self) -> tuple[str, ...]:
+        """Its images."""
+        return (self.data,)
+
     def run(self, setting: Setting) -> Plan[RecalibrationSummary]:
         """Yields one read of the mapped cells and one computation, or two with the array; leaves
         biases and scales under `tag`.

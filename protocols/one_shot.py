@@ -17,7 +17,7 @@ from rram_hil.types import IntArray
 from rram_hil.validation import FiniteVolts, PositiveSeconds, StrictModel
 
 from .parts.sections import programmed_plots
-from .parts.targets import Targets, load_targets, save_targets, to_program
+from .parts.targets import Targets, load_targets, save_targets, target_files, to_program
 
 
 class ResetPulse(StrictModel):
@@ -65,6 +65,10 @@ class OneShot(Protocol[OneShotSummary]):
     reset: ResetPulse = ResetPulse()
     set: SetPulse
     unselected: Unselected = "inhibit"
+
+    def input_files(self) -> tuple[str, ...]:
+        """The file of its targets."""
+        return target_files(self.targets)
 
     def run(self, setting: Setting) -> Plan[OneShotSummary]:
         """Yields two pulse batches; shares the placement under `tag`."""

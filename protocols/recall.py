@@ -37,6 +37,10 @@ class Recall(Protocol[RecallSummary]):
 
     run_file: str
 
+    def input_files(self) -> tuple[str, ...]:
+        """The earlier run."""
+        return (self.run_file,)
+
     def run(self, setting: Setting) -> Plan[RecallSummary]:
         """Asks nothing of the bench; shares "condition" as forming does, and "pulse curves", and
         saves forming's maps of the cells that are not to be programmed.

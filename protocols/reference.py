@@ -34,6 +34,10 @@ class Reference(Protocol[ReferenceSummary]):
     network: str
     images: str
 
+    def input_files(self) -> tuple[str, ...]:
+        """Network and images."""
+        return (self.network, self.images)
+
     def run(self, setting: Setting) -> Plan[ReferenceSummary]:
         """Yields one computation; saves predictions, labels and accuracy."""
         network = Network.load(setting.folder / self.network)

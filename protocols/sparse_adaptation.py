@@ -133,6 +133,10 @@ class SparseAdaptation(Protocol[AdaptationSummary]):
             )
         return self
 
+    def input_files(self) -> tuple[str, ...]:
+        """Its images, and its teacher."""
+        return (self.data, *filter(None, (self.teacher,)))
+
     def run(self, setting: Setting) -> Plan[AdaptationSummary]:
         """Yields one read of the mapped cells, one computation, and one write of words; leaves them
         under `tag`.

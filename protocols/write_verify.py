@@ -34,7 +34,15 @@ from rram_hil.validation import FiniteVolts, Positive, PositiveAmperes, Positive
 from .parts.characterisation import save_map
 from .parts.sections import programmed_plots
 from .parts.selection import Selection
-from .parts.targets import Condition, Targets, Windows, load_targets, save_targets, to_program
+from .parts.targets import (
+    Condition,
+    Targets,
+    Windows,
+    load_targets,
+    save_targets,
+    target_files,
+    to_program,
+)
 
 SILENT_S = 1e-7
 """Less than this a formed cell hardly conducts: 10 Mohm, as a look takes it for an open (S)."""
@@ -153,6 +161,10 @@ class WriteVerify(Protocol[WriteVerifySummary]):
                 "tolerance and tolerance_s may not both be 0: no cell could ever be accepted"
             )
         return self
+
+    def input_files(self) -> tuple[str, ...]:
+        """Those of its targets and of the images that rank weights."""
+        return (*target_files(self.targets), *filter(None, (self.select.data,)))
 
     def run(self, setting: Setting) -> Plan[WriteVerifySummary]:
         """Yields `Program` operations; an interrupted one is followed by a read and the rest of the

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         ProtocolError,
         UnknownOutcomeError,
     )
-    from rram_hil.storage.run_reader import read_run
+    from rram_hil.storage.run_reader import RunFile, read_run
     from rram_hil.units import Unit
 
 __version__ = "0.1.0"
@@ -103,6 +103,7 @@ __all__ = [
     "ProtocolError",
     "PulseTrain",
     "Ramp",
+    "RunFile",
     "Save",
     "Scheme",
     "Setting",
@@ -141,7 +142,7 @@ _ROOMS = {
         "AbortedError BenchError ConfigError DataError "
         "InstrumentError LimitError LinkError ProtocolError UnknownOutcomeError"
     ),
-    "storage.run_reader": "read_run",
+    "storage.run_reader": "RunFile read_run",
     "units": "Unit",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shlex
 import signal
 import sys
@@ -19,7 +20,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rram_hil import __version__
-from rram_hil.errors import AbortedError, BenchError, ConfigError, printable, shortened
+from rram_hil.errors import (
+    AbortedError,
+    BenchError,
+    ConfigError,
+    printable,
+    shortened,
+    told_with_place,
+)
 from rram_hil.signals import stopping
 from rram_hil.terminal.options import BenchArgument, BenchOption, JsonOption, YesOption
 
@@ -70,7 +78,11 @@ ThreadsOption = Annotated[
     ),
 ]
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Run file (HDF5), also of a run under way.")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Run file (HDF5), also of a run under way; or its id, of a run in this folder.",
+    ),
 ]
 
 
@@ -128,7 +140,8 @@ runs = typer.Typer(
     cls=_ListedFirst,
     rich_markup_mode=None,
     help="The runs of folders: find them, tag them, note what is to be known, leave them out."
-    " Without a command's name: list.",
+    " Without a command's name: list, whose filters (--chip, --since, ...) rram-hil runs list -h"
+    " tells.",
 )
 app.add_typer(runs, name="runs", short_help="The runs of folders: find, tag, note, exclude.")
 
@@ -213,7 +226,8 @@ def check(
             opened.record(None, watcher=watcher)
             found: Any = opened.run(protocol_class("look")())
         opened.driver.safe_off()
-        show_look(found, opened.file.read, output)
+        assert opened.ledger is not None
+        show_look(found, opened.file, opened.ledger.counts, output)
         if file.simulation is not None:
             show_read_limit(try_read_limit(file), output)
         output.line("Outputs are off, verified.")
@@ -316,7 +330,8 @@ def run(
     _limit_threads(threads)
     from rram_hil.bench.recipe import load_recipe
     from rram_hil.bench.recipe_runner import is_complete, run_recipe
-    from rram_hil.storage.run_state import newest
+    from rram_hil.storage.journal import holds_run
+    from rram_hil.storage.run_state import journal_of, newest
     from rram_hil.terminal.benches import armed_bench_file
     from rram_hil.terminal.console import Output, ProgressWatcher
     from rram_hil.terminal.screens import show_outcome
@@ -351,6 +366,10 @@ def run(
                 f" takes what forming found from {path}",
                 outputs_off=error.outputs_off,
             ) from None
+        except Exception as error:
+            if not isinstance(error, BenchError) and holds_run(journal_of(path)):
+                error.add_note("once it is mended, --resume goes on with the run")
+            raise
     # A viewer may hold the run file as it was before the last step.
     with newest(outcome.run_file) as written:
         show_outcome(outcome, written, Output())
@@ -409,6 +428,7 @@ def show(run_file: RunArgument, as_json: JsonOption = False) -> None:
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.show import show_run
 
+    run_file = _run_file(run_file)
     if as_json:
         with newest(run_file) as opened:
             print(run_json(opened))
@@ -422,7 +442,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RUN [RUN] | FOLDER...",
-            help="A run file, two to compare, or folders of runs: the chips in them.",
+            help="A run (file or id), two to compare, or folders of runs: the chips in them.",
         ),
     ],
     out: Annotated[
@@ -459,7 +479,7 @@ def report(
     if all(folders):
         report_chips(paths, chip, bench, out, Output())
     else:
-        report_runs(paths, out, csv, Output())
+        report_runs([_run_file(path) for path in paths], out, csv, Output())
 
 
 @app.command(short_help="Tables as CSV, arrays as NumPy .npz, a map as a picture.")
@@ -497,7 +517,7 @@ def export(
     if bool(map_name) != (out is not None):
         raise ConfigError("export: --map NAME and --out FILE go together")
     output = Output()
-    with newest(run_file) as opened:
+    with newest(_run_file(run_file)) as opened:
         written = [] if csv is None else export_csv(opened, csv, force=force)
         written += [] if npz is None else [export_npz(opened, npz, force=force)]
         if out is not None:
@@ -736,6 +756,7 @@ def list_installed(
 
 @ledger.command("show", short_help="Where a chip's ledger lies, and what it holds.")
 def show_ledger(
+    named: BenchArgument = None,
     bench: BenchOption = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="This ledger instead.")
@@ -749,7 +770,7 @@ def show_ledger(
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.screens import show_ledger as show_it
 
-    opened = bench_file(bench)
+    opened = bench_file(named or bench)
     path = file or found_ledger(opened)
     if as_json:
         print(ledger_json(path, opened))
@@ -806,7 +827,7 @@ def merge(
 
 
 @chip_commands.command("reset", short_help="Begin a simulated chip anew.")
-def reset(bench: BenchOption = None) -> None:
+def reset(named: BenchArgument = None, bench: BenchOption = None) -> None:
     """Begin a simulated chip anew, as its seed makes it, with a ledger at zero. What it was and how
     many pulses it took stays in files beside it. Refused for a real chip.
     """
@@ -814,7 +835,7 @@ def reset(bench: BenchOption = None) -> None:
     from rram_hil.terminal.benches import bench_file
     from rram_hil.terminal.console import Output
 
-    file, output = bench_file(bench), Output()
+    file, output = bench_file(named or bench), Output()
     number, kept = reset_chip(file)
     if not kept:
         output.line(f"Chip {file.chip.id} was never used: there is nothing to begin anew.")
@@ -850,7 +871,7 @@ def list_runs(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs of folders and those below them, newest first: run id, when, chip, title,
-    protocols, status, how long, tags.
+    file, status, how long, tags.
     """
     from rram_hil.catalogue.catalog import Catalog
     from rram_hil.terminal.as_json import rows_json
@@ -864,7 +885,7 @@ def list_runs(
     if as_json:
         print(rows_json(found))
     else:
-        show_runs(catalog, found, Output())
+        show_runs(catalog, found, {"chip": chip, "protocol": protocol, "tag": tag}, Output())
 
 
 @runs.command("tag", short_help="Give a run tags.")
@@ -910,6 +931,20 @@ def _catalog_of(run: str, folders: list[Path] | None) -> Catalog:
     if not folders and Path(run).is_file():
         return Catalog(Path(run).parent)
     return Catalog(*folders or ())
+
+
+def _run_file(named: Path) -> Path:
+    """The run file of that name; where there is none and the name may be the beginning of a run id,
+    that run of this folder and those below.
+    """
+    from rram_hil.storage.run_state import journal_of
+
+    is_there = named.exists() or journal_of(named).exists()
+    if is_there or not re.fullmatch("[0-9a-f]{6,16}", str(named)):
+        return named
+    from rram_hil.catalogue.catalog import Catalog
+
+    return Catalog().entry(str(named)).path
 
 
 def _show_labels(entry: CatalogEntry) -> None:
@@ -982,17 +1017,19 @@ def main(arguments: list[str] | None = None) -> None:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except usage_error as error:
-        _fail(error.format_message(), REFUSED, debug)
-    except AbortedError as error:
-        _fail(str(error), STOPPED, debug)
+        usage = "" if error.ctx is None else f" {error.ctx.get_usage()}"
+        _fail(f"{error.format_message()}{usage}", REFUSED, debug)
     except BenchError as error:
-        _fail(str(error), REFUSED, debug)
+        _fail(str(error), STOPPED if isinstance(error, AbortedError) else REFUSED, debug)
     except typer.Abort as error:  # made of an EOFError, which is no Ctrl-C
         _fail(f"a file ended too early: {error.__cause__}", REFUSED, debug)
     except OSError as error:
         _fail(_told(error), REFUSED, debug)
     except KeyboardInterrupt:
         _fail("stopped", STOPPED, debug)
+    except Exception as error:  # a bug: of a driver of one's own, or of this package
+        line = told_with_place(error)
+        _fail(line if debug else f"{line}; --debug shows all of it", REFUSED, debug)
 
 
 def _told(error: OSError) -> str:

@@ -199,7 +199,15 @@ def told_with_frames(error: Exception) -> str:
     return f"{text}{'; last frames: ' if frames else ''}{', '.join(frames)}"
 
 
-def _told(error: Exception) -> str:
+def told_with_place(error: BaseException) -> str:
+    """Type, text and the last place of a bug, and the notes on it, in one line."""
+    places = _places(traceback.extract_tb(error.__traceback__))
+    notes: Iterable[str] = getattr(error, "__notes__", ())
+    told = f"{_told(error)}{''.join(f' ({place})' for place in places[-1:])}"
+    return "; ".join((told, *dict.fromkeys(notes)))
+
+
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}{': ' if str(error) else ''}{error}"
 
 

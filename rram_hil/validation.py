@@ -54,6 +54,8 @@ def refused(
         text = f"unknown key{_meant(first['loc'], problems, model)}"
     elif first["type"] == "missing":
         text = "missing; it is required"
+    elif first["type"] == "list_type" and isinstance(first["input"], dict):
+        text = f"one table, where a list of tables is wanted; write [[{key}]]"
     else:
         text = re.sub(r"^Value error, ", "", first["msg"])
         if not isinstance(first["input"], dict):

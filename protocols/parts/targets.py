@@ -59,6 +59,10 @@ class TargetChoice(StrictModel):
             raise ValueError("give either network (a .safetensors file) or map (a .npy file)")
         return self
 
+    def files(self) -> tuple[str, ...]:
+        """The file that it is read from, if it is one."""
+        return tuple(f for f in (self.network, self.map) if isinstance(f, str))
+
     def load(self, setting: Setting) -> Programmed:
         """Targets and, for a network, its mapping. Known faults are taken from an earlier forming
         of this run.
@@ -96,6 +100,14 @@ def load_targets(targets: Targets, setting: Setting) -> Programmed:
     """What a protocol's `targets` say; see `TargetChoice.load`."""
     choice: TargetChoice = _choice(targets)
     return choice.load(setting)
+
+
+def target_files(targets: Targets | None) -> tuple[str, ...]:
+    """The file of a protocol's `targets`, if they are read from one."""
+    if targets is None:
+        return ()
+    choice: TargetChoice = _choice(targets)
+    return choice.files()
 
 
 @dataclass(frozen=True, eq=False)

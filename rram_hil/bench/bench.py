@@ -37,7 +37,7 @@ from rram_hil.corrections.correction import Correction
 from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, map_of
 from rram_hil.engine.replay import Replay
-from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError
+from rram_hil.errors import AbortedError, BenchError, ConfigError, DataError, told_with_place
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
 from rram_hil.hardware.far_side import SimulatedFarSide
 from rram_hil.notebook import html_table
@@ -369,7 +369,7 @@ class Bench:
     ) -> None:
         try:
             self.close()
-        except BenchError as failure:
+        except Exception as failure:
             # What went wrong first is the one error to tell, unless nobody has said yet that
             # outputs may be on.
             if error is None:
@@ -386,15 +386,22 @@ class Bench:
         )
 
 
-def _not_off(error: BaseException, failure: BenchError) -> str:
+def _not_off(error: BaseException, failure: Exception) -> str:
     return (
-        f"{error or type(error).__name__}; OUTPUTS COULD NOT BE VERIFIED AS OFF ({failure}): switch"
-        " the bench off by hand"
+        f"{_text(error)}; OUTPUTS COULD NOT BE VERIFIED AS OFF ({_text(failure)}): switch the bench"
+        " off by hand"
     )
 
 
+def _text(error: BaseException) -> str:
+    if isinstance(error, BenchError) or not isinstance(error, Exception):
+        return str(error) or type(error).__name__
+    return told_with_place(error)
+
+
 def off_after(error: BaseException, driver: Driver) -> None:
-    """Switch the outputs off after an error, and say what came of it, in `outputs_off` too.
+    """Switch the outputs off after an error, and say what came of it, in `outputs_off` too, of a
+    bug in a note.
 
     Raises `AbortedError` saying that outputs are off where `error` is one, and `BenchError`, with
     the text of `error`, where they could not be verified as off; else returns, for the error itself
@@ -403,13 +410,15 @@ def off_after(error: BaseException, driver: Driver) -> None:
     _log.warning("switching the outputs off after: %s", str(error) or type(error).__name__)
     try:
         driver.safe_off()
-    except BenchError as failure:
+    except Exception as failure:
         kind = AbortedError if isinstance(error, AbortedError) else BenchError
         raise kind(_not_off(error, failure), outputs_off=False) from error
     if isinstance(error, AbortedError) and not error.outputs_off:
         raise AbortedError(f"{error}; outputs are off", outputs_off=True) from None
     if isinstance(error, BenchError):
         error.outputs_off = True
+    elif isinstance(error, Exception):
+        error.add_note("outputs are off, verified")
 
 
 def checked_driver(file: BenchFile) -> type[Driver]:

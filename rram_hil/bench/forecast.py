@@ -246,7 +246,7 @@ def plan_recipe(
         own.run(watcher)
         others, ended = [], []
         for number in range(1, chips + 1):
-            watcher.step(f"another chip, {number}", number, chips)
+            watcher.step("other chip", number, chips)
             other = _Rehearsal(recipe, file, number, pace)
             try:
                 other.run(Watcher())

@@ -70,8 +70,9 @@ def run_recipe(
     are no calibrations.
 
     Raises `ConfigError` where the run file exists (or, on resume, does not), the recipe or bench
-    changed, or board or chip are others; `AbortedError` after Ctrl-C; any `BenchError` of the run.
-    In every case outputs are off and the file is valid.
+    changed, or board or chip are others; `DataError` where a file that a step names cannot be read;
+    `AbortedError` after Ctrl-C; any `BenchError` of the run. In every case outputs are off and the
+    file is valid.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
@@ -81,6 +82,7 @@ def run_recipe(
         _check_outputs(recipe)
     if resume:
         return _resume(recipe, file, path, watcher, traffic, threads)
+    _check_inputs(recipe)
     # A journal that died before its header holds nothing, and is begun again.
     for taken, is_taken in ((path, path.exists()), (journal_of(path), holds_run(journal_of(path)))):
         if is_taken:
@@ -224,6 +226,21 @@ def _check_outputs(recipe: Recipe) -> None:
                 f"{where}: {taken[0]} exists and is no calibration; give another name, or --force"
                 " to write over it"
             )
+
+
+def _check_inputs(recipe: Recipe) -> None:
+    """Refuse, before the first step, a recipe of whose files one cannot be read. Raises `DataError`
+    naming step and file.
+    """
+    for number, step in enumerate(recipe.steps, 1):
+        for name in step.protocol.input_files():
+            path = recipe.path.parent / name
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                refusal = DataError(f"{path}: cannot be read: {error.strerror or error}")
+                refusal.step, refusal.step_name = number, step.name
+                raise refusal from None
 
 
 def _write_calibration(

@@ -24,7 +24,7 @@ CANDIDATES = 5
 _AGES = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _SYNONYMS = {"failed": "error", "running": UNDER_WAY}
 _NEVER = datetime.min.replace(tzinfo=UTC)
-COLUMNS = ("run", "began (UTC)", "chip", "title", "protocols", "status", "took", "tags")
+COLUMNS = ("run", "began (UTC)", "chip", "title", "file", "status", "took", "tags")
 """Of the table of runs; `words` gives a row."""
 
 
@@ -186,6 +186,11 @@ class Catalog:
         self._say()
         return next(e for e in self._entries if e.path == entry.path)
 
+    def __repr__(self) -> str:
+        runs = len(self)
+        folders = ", ".join(map(str, self.folders))
+        return f"<Catalog of {folders}: {runs} run{'' if runs == 1 else 's'}>"
+
     def _repr_html_(self) -> str:
         return self.search()._repr_html_()
 
@@ -201,16 +206,14 @@ def short_ids(entries: Iterable[CatalogEntry]) -> dict[str, str]:
 
 
 def words(entry: CatalogEntry, ids: Mapping[str, str]) -> tuple[str, ...]:
-    """A row of the table of runs, `COLUMNS`, each word in one line; `ids` as from `short_ids`. A
-    damaged file is told by its name.
-    """
+    """A row of the table of runs, `COLUMNS`, each word in one line; `ids` as from `short_ids`."""
     began, took = entry.started, entry.wall_s
     row = (
         ids.get(entry.run_id, "-"),
         "-" if began is None else f"{began:%Y-%m-%d %H:%M}",
         entry.chip_id or "-",
-        entry.title or entry.path.name,
-        ", ".join(entry.protocols) or "-",
+        entry.title or "-",
+        str(entry.path),
         entry.status,
         "-" if took is None else duration(took),
         ", ".join(entry.tags) or "-",

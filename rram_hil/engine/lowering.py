@@ -106,8 +106,9 @@ def check_available(operation: Operation, can: Capabilities, limits: Limits) -> 
 
 def _refuse_outside(name: str, low: float, high: float, span: Span, unit: str) -> None:
     if not span.holds(low, high):
+        asked = f"{low:g}" if low == high else f"{low:g} to {high:g}"
         raise ConfigError(
-            f"{name} of {low:g} to {high:g} {unit} is not available on this bench; "
+            f"{name} of {asked} {unit} is not available on this bench; "
             f"it has {span.low:g} to {span.high:g} {unit}"
         )
 

@@ -215,6 +215,12 @@ class Protocol(StrictModel, ABC, Generic[Summary]):
         step.
         """
 
+    def input_files(self) -> tuple[str, ...]:
+        """The files that `run` reads, as the recipe names them: a run is refused before its first
+        step where one of them cannot be read. None by default.
+        """
+        return ()
+
     @classmethod
     def section(cls, step: RunStep) -> Section | None:
         """What a report shows of a step that this protocol carried out, made of what the step

@@ -170,8 +170,8 @@ def _check(path: Path, size: int, identity: dict[str, Any]) -> None:
         key = different[0]
         raise DataError(
             f"{path}: state of another simulated chip: its {key} is {found.get(key)!r}, this bench"
-            f" has {identity[key]!r}; use another state file, or remove this one to start with a"
-            " fresh chip"
+            f" has {identity[key]!r}; name another state file, or begin the chip anew"
+            " (rram-hil chip reset), which keeps this one beside it"
         )
     if length != size:
         raise DataError(f"{path}: damaged: {length} bytes where this chip needs {size}")

@@ -378,6 +378,11 @@ def read_ledger(path: Path, chip_id: str, geometry: Geometry) -> Content:
     """What the ledger at `path` holds, without a lock. Raises `DataError` where there is none."""
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: ledger cannot be read: there is none yet; a chip's begins at zero with its"
+            " first run"
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: ledger cannot be read: {error.strerror or error}") from None
     return parse(data, path, chip_id, geometry)[0]

@@ -250,6 +250,13 @@ class RunFile(Closable):
     @_guarded
     def map(self, name: str) -> MapStack:
         """A map over time, by name ("conductance")."""
+        is_map = name in self._group("maps")
+        steps = [] if is_map else [step for step, saved in self.result_names if saved == name]
+        if steps:
+            raise DataError(
+                f"no map {name!r}; it is a result: run.result({steps[-1]!r}, {name!r})",
+                where=str(self.path),
+            )
         group = self._group(f"maps/{name}")
         # A dataset may bear another name than its map only where the plain one is a dimension's.
         data = next(d for d in map(group.get, group) if d.ndim == 4)
@@ -320,6 +327,13 @@ class RunFile(Closable):
         from rram_hil.storage.run_plots import plot_stack
 
         return plot_stack(self.map(name), tile)
+
+    def __repr__(self) -> str:
+        told = self.attributes.get
+        return (
+            f"<RunFile {self.path}: {told('run', '')!r} on chip {told('chip_id', '')},"
+            f" {told('status', '')}>"
+        )
 
     def _repr_html_(self) -> str:
         """What a notebook shows: who, when, what; steps, maps and results."""

@@ -40,6 +40,8 @@ from rram_hil.units import (
 )
 
 _PLAIN_EVERY_S = 1.0
+_SILENT_S = 5.0
+"""After how long, and how often, what is not lasting says without a terminal how far it is."""
 
 
 def outcome_text(outcome: object) -> str:
@@ -151,8 +153,8 @@ class ProgressWatcher(Watcher):
     """Shows a run on standard error: a bar a step on a terminal, else plain lines, at most one a
     second in a step.
 
-    `step_name` is the step under way ("" before the first). What is not `lasting` shows only on a
-    terminal, and vanishes at the end.
+    `step_name` is the step under way ("" before the first). What is not `lasting` vanishes
+    at the end on a terminal, and says else only now and then how far it is.
     """
 
     def __init__(self, console: Console | None = None, *, lasting: bool = True) -> None:
@@ -165,6 +167,7 @@ class ProgressWatcher(Watcher):
         self._text = ""
         self._began_s = 0.0
         self._told_s = -math.inf
+        self._said_s = time.monotonic()
         self._pulses = self._reads = 0
 
     def __enter__(self) -> Self:
@@ -218,7 +221,7 @@ class ProgressWatcher(Watcher):
         elif time.monotonic() - self._told_s >= _PLAIN_EVERY_S:
             self._told_s = time.monotonic()
             part = f" ({done / total:.0%})" if 0 < done <= total else ""
-            self._plain(f"  {text}{part}")
+            self._plain(f"{'  ' if self._lasting else f'step {self._place}: '}{text}{part}")
 
     def operation(self, operation: Operation, result: Result, charge: Charge) -> None:
         """Count pulses and reads."""
@@ -243,7 +246,7 @@ class ProgressWatcher(Watcher):
         if self._bars is not None and self._task is not None:
             total = self._bars.tasks[self._bars.task_ids.index(self._task)].total or 1
             self._bars.update(self._task, completed=total, total=total, told=self._told())
-        else:
+        elif self._lasting:
             took = duration(time.monotonic() - self._began_s)
             self._plain(
                 f"  done in {took}: {count(self._pulses)} pulses, {count(self._reads)} reads"
@@ -252,6 +255,8 @@ class ProgressWatcher(Watcher):
 
     def _plain(self, text: str) -> None:
         if self._bars is None and not self._lasting:
-            return
+            if time.monotonic() - self._said_s < _SILENT_S:
+                return
+            self._said_s = time.monotonic()
         console = self._bars.console if self._bars is not None else self.console
         console.print(_text(text), soft_wrap=True)

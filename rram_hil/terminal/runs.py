@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rram_hil.catalogue.catalog import COLUMNS, Catalog, in_line, short_ids, words
 from rram_hil.catalogue.entry import DAMAGED, CatalogEntry
+from rram_hil.errors import near
 from rram_hil.terminal.console import Output
 from rram_hil.units import count
 
 
-def show_runs(catalog: Catalog, found: Sequence[CatalogEntry], output: Output) -> None:
+def show_runs(
+    catalog: Catalog, found: Sequence[CatalogEntry], asked: Mapping[str, str], output: Output
+) -> None:
     """Print a table of runs; below it the notes given to them, what is damaged and what could not
-    be read.
+    be read. `asked` are the chip, protocol and tag that they were searched by, by these names.
     """
-    ids = short_ids(catalog.search(everything=True))
+    everything = catalog.search(everything=True)
+    ids = short_ids(everything)
     if found:
         output.table(COLUMNS, [words(entry, ids) for entry in found])
     else:
-        of = len(catalog.search(everything=True))
-        output.line(f"No run fits, of {count(of)}." if of else "There is no run file.")
+        of = len(everything)
+        meant = _meant(asked, everything) or "."
+        output.line(f"No run fits, of {count(of)}{meant}" if of else "There is no run file.")
     notes = {e.run_id: e.note for e in found if e.note}
     if notes:
         output.heading("Notes")
@@ -34,6 +39,16 @@ def show_runs(catalog: Catalog, found: Sequence[CatalogEntry], output: Output) -
         output.heading("Not read")
         for line in catalog.unreadable:
             output.line(in_line(line), indent=2)
+
+
+def _meant(asked: Mapping[str, str], runs: Sequence[CatalogEntry]) -> str:
+    """What was probably meant by a name that no run has."""
+    known = {
+        "chip": {e.chip_id for e in runs},
+        "protocol": {name for e in runs for name in (*e.protocols, *e.steps)},
+        "tag": {tag for e in runs for tag in e.tags},
+    }
+    return "".join(near(name, known[key]) for key, name in asked.items() if name not in known[key])
 
 
 def show_labels(entry: CatalogEntry, output: Output) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rram_hil.array import Cells
 from rram_hil.array.defects import Finding, LookSummary
 from rram_hil.bench.bench import Bench
-from rram_hil.bench.bench_file import BenchFile, Read
+from rram_hil.bench.bench_file import BenchFile
 from rram_hil.bench.discovery import Device
 from rram_hil.bench.forecast import Forecast
 from rram_hil.bench.plugins import Installed
@@ -24,6 +24,7 @@ from rram_hil.storage.ledger_file import read_ledger
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.storage.run_state import journal_of
 from rram_hil.terminal.console import Output, outcome_text
+from rram_hil.types import IntArray
 from rram_hil.units import count, duration, elapsed, field_text, quantity, ranges, scaled, units_of
 
 CELLS_SHOWN = 6
@@ -87,6 +88,8 @@ def show_bench(bench: Bench, output: Output) -> None:
         ("abort", f"within {field_text(can, 'abort_s')}", f"{can.clock} clock"),
     ]
     output.table(("what", "range", ""), rows)
+    for line in _beyond(bench):
+        output.line(line, "yellow", indent=2)
     wear = bench.driver.wear()
     if wear:
         output.line(f"Wear: {wear}.")
@@ -127,16 +130,35 @@ def show_installed(found: list[Installed], output: Output) -> None:
     """What is installed, a table a sort, and why something is of no use."""
     for sort in dict.fromkeys(one.sort for one in found):
         output.heading(f"{sort[0].upper()}{sort[1:]}s")
+        here = [one for one in found if one.sort == sort]
+        names = [(one.name, f"{one.package} {one.version}") for one in here]
+        # An indent, and two spaces behind each column.
+        room = output.console.width - sum(max(map(len, c)) for c in zip(*names, strict=True)) - 8
         rows = [
-            (
-                one.name,
-                f"{one.package} {one.version}",
-                " ".join(one.problem.split()) or one.entry_point,
-            )
-            for one in found
-            if one.sort == sort
+            (*told, " ".join(one.problem.split()) or _in_room(one.entry_point, room))
+            for told, one in zip(names, here, strict=True)
         ]
         output.table(("name", "package", "entry point, or what is wrong"), rows)
+
+
+def _in_room(entry_point: str, room: int) -> str:
+    return entry_point if len(entry_point) <= room else entry_point.replace(":", ":\n")
+
+
+def _beyond(bench: Bench) -> list[str]:
+    """A line for each limit above what the hardware can do: no limit at all, probably a typing
+    error.
+    """
+    said = []
+    for name in ("bl_v", "sl_v", "wl_v", "width_s"):
+        span: Span = getattr(bench.capabilities, name)
+        most = max(abs(span.low), abs(span.high))
+        if getattr(bench.limits, name) > most:
+            said.append(
+                f"limits.{name} of {field_text(bench.limits, name)} is more than this bench can"
+                f" ({quantity(most, units_of(Capabilities)[name])})."
+            )
+    return said
 
 
 def _span(can: Capabilities, name: str) -> str:
@@ -146,8 +168,11 @@ def _span(can: Capabilities, name: str) -> str:
     return f"{quantity(span.low, unit)} to {quantity(span.high, unit)}{step}"
 
 
-def show_look(found: LookSummary, read: Read, output: Output) -> None:
-    """The defects of a look, in one table."""
+def show_look(found: LookSummary, file: BenchFile, pulses: IntArray, output: Output) -> None:
+    """The defects of a look, in one table. `pulses` are those that each cell took by the chip's
+    ledger, shape (tiles, rows, columns).
+    """
+    read = file.read
     with_read = (
         f"{field_text(read, 'bl_v')} on BL, {field_text(read, 'wl_v')} on WL,"
         f" {field_text(read, 'width_s')}"
@@ -157,21 +182,43 @@ def show_look(found: LookSummary, read: Read, output: Output) -> None:
         (f.kind, str(f.tile), *_where(f), quantity(f.value, "A" if f.kind == "gate leak" else "S"))
         for f in found.findings
     ]
+    silent = [t for t in found.pristine_tiles if 2 * (pulses[t] > 0).sum() >= pulses[t].size]
     if rows:
         output.table(("defect", ">tile", ">count", "where", ">median"), rows)
-    else:
+    elif not silent:
         output.line("No shorts, no opens, no leaky gates.", indent=2)
     summary = f"median {field_text(found, 'median_s')}"
     if found.leaky_gates is None:
         summary += "; gate currents are not measured by this bench"
     output.line(f"{summary[0].upper()}{summary[1:]}.", indent=2)
-    if found.pristine_tiles:
-        tiles = f"tile{'s' if len(found.pristine_tiles) > 1 else ''} {ranges(found.pristine_tiles)}"
+    for tile in silent:
+        output.line(_silent(tile, pulses[tile], file), "yellow", indent=2)
+    pristine = [t for t in found.pristine_tiles if t not in silent]
+    if pristine:
         output.line(
-            f"Most cells of {tiles} do not conduct: pristine, or all open. Opens show once the"
-            " array is formed.",
+            f"Most cells of {_tiles(pristine)} do not conduct: pristine, or all open. Opens show"
+            " once the array is formed.",
             indent=2,
         )
+
+
+def _silent(tile: int, pulses: IntArray, file: BenchFile) -> str:
+    """What to say of a tile most of whose cells took pulses and do not conduct."""
+    wiring = file.driver.settings.get("wiring")
+    place = (
+        f"[driver.wiring] ({', '.join(wiring)}) and the cables"
+        if isinstance(wiring, dict)
+        else "the cables and the contacts of the chip"
+    )
+    return (
+        f"Most cells of tile {tile} do not conduct, yet {count(int((pulses > 0).sum()))} of"
+        f" {count(pulses.size)} took pulses by the ledger ({count(int(pulses.sum()))} in all):"
+        f" forming did not succeed, or the bench does not reach them. Look at {place}."
+    )
+
+
+def _tiles(tiles: Sequence[int]) -> str:
+    return f"tile{'s' if len(tiles) > 1 else ''} {ranges(tiles)}"
 
 
 def show_read_limit(trial: ReadLimitTrial, output: Output) -> None:

@@ -95,13 +95,38 @@ def _of_example(kind: str, name: str, like: str, out: Path) -> StartingPoint:
         (chip,) = re.findall(r'^id = "([^"]+)"', text, re.MULTILINE)
         text = text.replace(chip, name)
     text = text.replace(f"{kind}-{like}.toml", f"{name}.toml").replace("examples/", "")
-    text = re.sub(r"bench-[\w-]+\.toml", "bench.toml", text)
-    files = {f"{name}.toml": text.encode()}
-    for other in set(re.findall(r'"([\w.-]+)"', text)):
+    bench = _bench_in(out)
+    text = re.sub(r"bench-[\w-]+\.toml", lambda _: bench, text)
+    text = re.sub(r"^(.*) run +recipe-([\w-]+)\.toml", _with_a_recipe, text, flags=re.MULTILINE)
+    companions = {}
+    for other in sorted(set(re.findall(r'"([\w.-]+)"', text))):
         if (folder / other).is_file():
-            files[other] = (folder / other).read_bytes()
-    told = re.findall(r"^#   (rram-hil (?:check|plan|run) .*)$", text, re.MULTILINE)
-    return StartingPoint(out, files, tuple(c for c in told if "recipe-" not in c))
+            content, there = (folder / other).read_bytes(), out / other
+            if there.is_file() and there.read_bytes() == content:
+                continue
+            own = f"{name}-{other}" if there.exists() else other
+            text = re.sub(rf"(?<![\w.-]){re.escape(other)}", own, text)
+            companions[own] = content
+    files = {f"{name}.toml": text.encode()} | companions
+    told = re.findall(r"^#   (rram-hil (?:check|new|plan|run) .*)$", text, re.MULTILINE)
+    return StartingPoint(out, files, tuple(told))
+
+
+def _bench_in(folder: Path) -> str:
+    """The one bench file of a folder, else what stands for one."""
+    benches = [
+        path.name
+        for path in sorted(folder.glob("*.toml"))
+        if path.is_file()
+        and {"[chip]", "[driver]"} <= set(path.read_text(errors="replace").split())
+    ]
+    return benches[0] if len(benches) == 1 else "YOUR-BENCH.toml"
+
+
+def _with_a_recipe(run: re.Match[str]) -> str:
+    """A command that runs an example's recipe, after the one that makes it."""
+    like = "" if run[2] == EXAMPLES["recipe"] else f" --like {run[2]}"
+    return f"{run[1]} new recipe first{like}\n{run[1]} run first.toml"
 
 
 def _of_page(kind: str, name: str, out: Path | None) -> StartingPoint:

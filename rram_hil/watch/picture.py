@@ -67,16 +67,18 @@ class About:
 @dataclass
 class Reach:
     """How many different cells the operations of one label have reached in a step, of `total` where
-    that is known.
+    that is known; `visits` counts a cell as often as it was reached.
     """
 
     label: str
     total: int | None
     seen: NDArray[np.bool_]
     done: int = 0
+    visits: int = 0
 
     def add(self, cell: IntArray) -> None:
         """Cells that operations have reached."""
+        self.visits += cell.size
         new = np.sort(cell[~self.seen[cell]])  # np.unique takes ten times as long
         self.seen[new] = True
         self.done += int(np.count_nonzero(np.diff(new, prepend=-1)))

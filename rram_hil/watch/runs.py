@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from h5py import is_hdf5  # type: ignore[import-untyped]
+
 from rram_hil.catalogue.catalog import Catalog
 from rram_hil.catalogue.entry import CatalogEntry
 from rram_hil.errors import BenchError, ConfigError
@@ -50,6 +52,8 @@ class Runs:
             run = place.with_name(place.name.removesuffix(JOURNAL))
             if not wait and not (run.is_file() or journal_of(run).is_file()):
                 raise ConfigError(f"{place}: there is no such folder, run file or journal")
+            if run.is_file() and not (journal_of(run).is_file() or is_hdf5(run)):
+                raise ConfigError(f"{place}: neither a run file (HDF5) nor the journal of one")
             self._paths[key_of(run)] = run
         self.listing()
 

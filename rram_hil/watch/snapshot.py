@@ -102,6 +102,8 @@ def _step(
         "label": "" if reach is None else reach.label,
         "done": None if reach is None else reach.done,
         "total": None if reach is None or reach.total is None else max(reach.total, reach.done),
+        # How often each of these cells was reached, in the mean.
+        "times": None if reach is None or not reach.done else reach.visits / reach.done,
         "left_s": run.pace.left_s(step, now_s) if is_on and state == UNDER_WAY else None,
     }
 

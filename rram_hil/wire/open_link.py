@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from rram_hil.errors import ConfigError
@@ -33,6 +34,7 @@ def make_link(
             "resource: missing; give a VISA resource (TCPIP::192.168.1.5::5025::SOCKET) or a serial"
             " port"
         )
+    _refuse_bare_address(resource)
     if gpib_address is not None:
         adapter = make_link(resource, visa_library=visa_library, **serial_settings)
         link = GpibAdapterLink(adapter, gpib_address, traffic)
@@ -42,3 +44,18 @@ def make_link(
     if "::" in resource:
         return VisaLink(resource, traffic, backend=visa_library, **serial_settings)
     return SerialLink(resource, traffic, **serial_settings)
+
+
+def _refuse_bare_address(resource: str) -> None:
+    """Raise `ConfigError` for an IP address, or one with a port, that would pass for the name of a
+    serial port.
+    """
+    host, _, port = resource.partition(":")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return
+    raise ConfigError(
+        f"{resource!r} is an IP address and no resource; write"
+        f" TCPIP::{host}::{port or 5025}::SOCKET with the port of the instrument's manual"
+    )

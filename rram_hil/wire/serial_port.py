@@ -64,10 +64,12 @@ class SerialLink(Link):
         except ValueError as error:
             raise ConfigError(f"{self.resource!r} is no serial port or URL: {error}") from None
         except Exception as error:  # termios has an error of its own
-            raise LinkError(
-                f"cannot be opened: {error}; is it plugged in and no other program using it?",
-                where=self.resource,
-            ) from None
+            look = (
+                "is it on, and does it listen there?"
+                if "://" in name
+                else "is it plugged in and no other program using it?"
+            )
+            raise LinkError(f"cannot be opened: {error}; {look}", where=self.resource) from None
         if not self._usb_serial:
             self._usb_serial = _usb_serials().get(name, "")
         inner = getattr(self._port, "_socket", None)

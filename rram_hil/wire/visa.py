@@ -63,7 +63,10 @@ class VisaLink(Link):
                 error, pyvisa.rname.InvalidResourceName
             ):
                 self._close()
-                raise ConfigError(f"{self.resource!r} is no VISA resource name") from None
+                raise ConfigError(
+                    f"{self.resource!r} is no VISA resource name, as"
+                    " TCPIP::192.168.1.5::5025::SOCKET and GPIB0::24::INSTR are"
+                ) from None
             raise self._lost("cannot be opened", error) from None
         if self._is_socket:
             # pyvisa-py then gives what has come when a wait ends, instead of throwing it away.

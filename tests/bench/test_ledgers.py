@@ -198,12 +198,13 @@ def test_the_commands_say_what_a_ledger_holds_and_mend_it(
     bench_option = ("--bench", str(file.path))
     status, said = command("ledger", "show", *bench_option)
     assert status != 0
-    assert "cannot be read" in said
+    assert "cannot be read: there is none yet; a chip's begins at zero" in said
     assert command("ledger", "adopt", "--pulses", "5", *bench_option)[0] == 0
     status, said = command("ledger", "show", *bench_option)
     assert status == 0
     assert "80 pulses in all" in said
     assert "5 of 40" in said
+    assert command("ledger", "show", str(file.path)) == (0, said)
     copy = shutil.copy(file.ledger_path, tmp_path / "copy.npy")
     charged(file, file.ledger_path, 1)
     charged(file, Path(copy), 2)

@@ -69,6 +69,7 @@ def only(catalog: Catalog) -> CatalogEntry:
 def test_an_entry_says_what_the_run_file_says(data: Path) -> None:
     (data / "deep" / "er").mkdir(parents=True)
     path = write_run(data / "deep" / "er" / "run.h5")
+    assert repr(Catalog(data)) == f"<Catalog of {data}: 1 run>"
     entry = only(Catalog(data))
     assert entry.path == path
     assert (entry.title, entry.chip_id, entry.bench) == ("r1", "T1", "board 7")

@@ -49,6 +49,25 @@ def test_check_tells_the_envelope_and_that_a_sound_chip_is_sound(here: Any) -> N
     assert said.out.rstrip().endswith("Outputs are off, verified.")
 
 
+def test_a_limit_that_the_bench_cannot_reach_is_told(here: Any) -> None:
+    assert "is more than this bench can" not in here.command("check", "bench.toml").out
+    here.bench("bl_v = 4.0", "bl_v = 400.0")
+    said = here.command("check", "bench.toml", "--no-touch")
+    assert said.status == 0, said.err
+    assert "limits.bl_v of 400 V is more than this bench can (5 V)." in said.out
+
+
+def test_a_chip_that_took_pulses_and_does_not_conduct_is_no_pristine_one(here: Any) -> None:
+    assert here.command("ledger", "adopt", "--bench", "bench.toml", "--pulses", "3").status == 0
+    said = here.command("check", "bench.toml")
+    assert said.status == 0, said.err
+    told = " ".join(said.out.split())
+    assert "tile 0 do not conduct, yet 256 of 256 took pulses by the ledger (768 in all)" in told
+    assert "Look at the cables" in told
+    assert "No shorts" not in told
+    assert "pristine" not in told
+
+
 def test_check_names_what_is_broken_and_stresses_nothing(here: Any) -> None:
     here.command(*RUN)
     with Bench.open("bench.toml") as bench:

@@ -41,10 +41,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def listed(site: Path, *options: str) -> str:
+def listed(site: Path, *options: str, width: int = 160) -> str:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "rram_hil.cli", "list", *options],
-        env=os.environ | {"PYTHONPATH": str(site), "COLUMNS": "160"},
+        env=os.environ | {"PYTHONPATH": str(site), "COLUMNS": str(width)},
         capture_output=True,
         text=True,
         timeout=110,
@@ -82,3 +82,5 @@ def test_the_screen_has_a_table_for_each_sort(site: Path) -> None:
         assert f"{sort[0].upper()}{sort[1:]}s" in told
     assert "rram-hil-broken 3.1" in told
     assert "rram_hil.drivers.smu_matrix:SmuMatrix" in told
+    lines = [line.split() for line in listed(site, width=80).splitlines()]
+    assert ["SimulatedArray"] in lines

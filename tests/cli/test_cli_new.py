@@ -46,6 +46,47 @@ def test_a_bench_and_a_recipe_run_as_they_are(here: Any) -> None:
     assert here.command("run", "r.toml", "-b", "b.toml").status == 0
 
 
+@pytest.mark.parametrize(("bench", "recipe"), [("simulated", ""), ("2636b-707b", "program-smu")])
+def test_the_commands_that_follow_a_bench_make_a_recipe_and_name_the_bench(
+    here: Any, bench: str, recipe: str
+) -> None:
+    Path("bench.toml").unlink()
+    Path("recipe.toml").unlink()
+    said = here.command("new", "bench", "lab", "--like", bench)
+    told = [line.split() for line in said.out.splitlines() if "rram-hil " in line]
+    like = ["--like", recipe] * bool(recipe)
+    assert [words[1:] for words in told] == [
+        ["check", "lab.toml"],
+        ["new", "recipe", "first", *like],
+        ["run", "first.toml", "--bench", "lab.toml"],
+    ]
+    said = here.command(*told[1][1:])
+    assert "rram-hil run first.toml --bench lab.toml" in " ".join(said.out.split())
+    assert here.command("plan", *told[2][2:], "--chips", "0").status == 0
+
+
+def test_of_several_benches_none_is_guessed(here: Any) -> None:
+    here.command("new", "bench", "second")
+    assert "--bench YOUR-BENCH.toml" in here.command("new", "recipe", "r").out
+
+
+def test_two_recipes_share_what_both_read_and_overwrite_nothing(here: Any) -> None:
+    assert here.command("new", "recipe", "one", "--like", "program-smu").status == 0
+    said = here.command("new", "recipe", "two", "--like", "program-smu")
+    assert said.status == 0, said.err
+    assert "target.npy" not in said.out
+    Path("target.npy").write_bytes(b"of my own")
+    said = here.command("new", "recipe", "three")
+    assert said.status == 0, said.err
+    assert Path("target.npy").read_bytes() == b"of my own"
+    assert Path("three-target.npy").exists()
+    assert tomllib.loads(Path("three.toml").read_text())["step"][-2]["targets"] == {
+        "map": "three-target.npy"
+    }
+    Path("four-target.npy").write_bytes(b"also")
+    assert "four-target.npy exists" in here.refused("new", "recipe", "four")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

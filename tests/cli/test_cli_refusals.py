@@ -63,6 +63,16 @@ def test_a_misspelt_protocol_is_named_with_the_one_meant(
     assert f"did you mean {meant}?" in here.refused(*RUN)
 
 
+def test_one_table_for_the_list_of_steps(here: Any) -> None:
+    here.write("recipe.toml", '[step]\nprotocol = "read-map"\n')
+    assert "step: one table, where a list of tables is wanted; write [[step]]" in here.refused(*RUN)
+
+
+def test_an_argument_that_is_missing_is_told_with_the_usage(here: Any) -> None:
+    told = here.refused("new", "bench")
+    assert told.startswith("rram-hil: Missing argument 'NAME'. Usage: rram-hil new [OPTIONS] ")
+
+
 def test_missing_limits(here: Any) -> None:
     text = Path("bench.toml").read_text()
     start, end = text.index("[limits]"), text.index("[simulation]")
@@ -343,3 +353,22 @@ def test_full_disk_in_an_export_leaves_nothing(here: Any) -> None:
 
 def test_a_device_file_is_no_run_file(here: Any) -> None:
     assert "not a run file" in here.refused("show", os.curdir)
+
+
+@pytest.mark.parametrize(
+    ("step", "missing"),
+    [
+        ('protocol = "one-shot"\ntargets = { map = "targt.npy" }\nset = {}', "targt.npy"),
+        ('protocol = "recall"\nrun_file = "earlier.h5"', "earlier.h5"),
+        ('protocol = "reference"\nnetwork = "n.safetensors"\nimages = "i.npz"', "n.safetensors"),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_before_the_first_step(
+    here: Any, step: str, missing: str
+) -> None:
+    recipe = '[[step]]\nprotocol = "forming"\n\n[[step]]\nname = "later"\n'
+    here.write("recipe.toml", recipe + step)
+    line = here.refused("run", "recipe.toml", "--bench", "bench.toml")
+    assert line == (
+        f"rram-hil: step 2 (later): {missing}: cannot be read: No such file or directory"
+    )

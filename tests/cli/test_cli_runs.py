@@ -36,14 +36,14 @@ def test_runs_are_listed_newest_first(here: Workplace, ids: dict[str, str]) -> N
         "(UTC)",
         "chip",
         "title",
-        "protocols",
+        "file",
         "status",
         "took",
         "tags",
     ]
     rows = [line for line in lines if line[0] in {run[:6] for run in ids.values()}]
     assert [row[0] for row in rows] == [ids[t][:6] for t in ("map", "try\x1b[31m again", "form")]
-    assert rows[0][1:6] == ["2026-03-01", "10:00", "T1", "map", "read-map"]
+    assert rows[0][1:6] == ["2026-03-01", "10:00", "T1", "map", "map.h5"]
     assert "\x1b" not in said.out
     assert "\\x1b[31m" in said.out
 
@@ -101,6 +101,18 @@ def test_nothing_to_list_is_said(here: Workplace) -> None:
     assert here.command("runs").out == "There is no run file.\n"
     write_run(here.folder / "map.h5")
     assert here.command("runs", "--chip", "W9").out == "No run fits, of 1.\n"
+    meant = here.command("runs", "--protocol", "raed-map").out
+    assert meant == "No run fits, of 1; did you mean read-map?\n"
+
+
+def test_the_id_that_is_listed_opens_the_run(here: Workplace, ids: dict[str, str]) -> None:
+    key = ids["form"][:6]
+    assert here.command("show", key).out == here.command("show", "form.h5").out
+    assert here.command("show", key, "--json").out == here.command("show", "form.h5", "--json").out
+    assert here.command("export", key, "--npz", "form.npz").status == 0
+    assert (here.folder / "form.npz").exists()
+    assert "no run id, beginning of one" in here.refused("show", "ffffff")
+    assert "nowhere.h5" in here.refused("show", "nowhere.h5")
 
 
 @pytest.mark.parametrize(

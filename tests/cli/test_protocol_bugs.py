@@ -175,6 +175,34 @@ def test_a_bug_of_a_driver_is_kept_with_its_frames_and_raised_as_it_is(
     assert kept.endswith(" in broken")
 
 
+def test_a_bug_of_a_driver_is_one_line_that_says_where_and_what_of_the_outputs(
+    buggy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rram_hil.drivers.simulated_array import SimulatedArray
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        raise IndexError("no such row")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SimulatedChip, "execute", broken)
+        said = buggy.command(*RUN)
+        again = buggy.command("--debug", *RUN, "--resume")
+        patched.setattr(SimulatedArray, "safe_off", broken)
+        unsafe = buggy.command(*RUN, "--resume")
+    assert said.status == 2
+    assert "Traceback" not in said.err
+    line = said.err.splitlines()[-1]
+    assert line.startswith("rram-hil: IndexError: no such row (test_protocol_bugs.py:")
+    assert " in broken); outputs are off, verified; once it is mended, --resume goes on" in line
+    assert "Traceback" in again.err
+    assert unsafe.status == 2
+    line = unsafe.err.splitlines()[-1]
+    assert line.startswith("rram-hil: IndexError: no such row (test_protocol_bugs.py:")
+    assert "OUTPUTS COULD NOT BE VERIFIED AS OFF (IndexError: no such row" in line
+    buggy.write("mine.py", MINE.replace("values.size - 256", "values.size"))
+    assert buggy.command(*RUN, "--resume").status == 0
+
+
 def test_a_computation_that_gives_no_arrays_is_told_too(buggy: Any) -> None:
     buggy.write("recipe.toml", RECIPE.format(place="computation"))
     buggy.write("mine.py", MINE.replace('{"ratio": ratio(result.last_s)}', "None"))

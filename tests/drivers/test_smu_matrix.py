@@ -266,6 +266,7 @@ def test_a_wait_passes_on_the_bench_clock(open_bench: Callable[..., Opened]) -> 
         ('bl = "5-8"', 'bl = "4-7"', "given to two lines"),
         ('ground = "C"', 'ground = "A"', "one matrix row"),
         ('{ "smu.a" = "A", "smu.b" = "B" }', '{ "smu.a" = "A" }', "at least two channels"),
+        ('"smu.b" = "B"', '"b" = "B"', "no instrument 'b'; write INSTRUMENT.CHANNEL"),
     ],
 )
 def test_wrong_wiring_is_refused_in_one_line_before_anything_is_started(
@@ -385,6 +386,6 @@ def test_a_bench_without_its_links_says_so(tmp_path: Path) -> None:
     driver = _driver(path)
     with pytest.raises(BenchError, match="not connected"):
         driver.safe_off()
-    with pytest.raises(ConfigError, match="resource: missing"):
+    with pytest.raises(ConfigError, match=r"^driver\.instruments\.\w+: resource: missing"):
         driver.connect()
     driver.close()

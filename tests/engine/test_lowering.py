@@ -370,8 +370,8 @@ SOME = Cells.block(0, [0], [0, 1])
     ("operation", "lacks", "says"),
     [
         (read(SOME, Step(0.2, 0.0, 3.0, 1e-6, "gate")), {"gate_current": False}, "gate current"),
-        (pulse(SOME, bl_v=6.0, wl_v=2.0, width_s=1e-6), {}, r"BL of 6 to 6 V .* it has -5 to 5 V"),
-        (pulse(SOME, sl_v=-6.0, wl_v=2.0, width_s=1e-6), {}, "SL of -6 to -6 V"),
+        (pulse(SOME, bl_v=6.0, wl_v=2.0, width_s=1e-6), {}, r"BL of 6 V .* it has -5 to 5 V"),
+        (pulse(SOME, sl_v=-6.0, wl_v=2.0, width_s=1e-6), {}, "SL of -6 V"),
         (pulse(SOME, bl_v=1.0, wl_v=np.array([1.0, 7.0]), width_s=1e-6), {}, "WL of 1 to 7 V"),
         (pulse(SOME, bl_v=float("nan"), wl_v=2.0, width_s=1e-6), {}, "BL of nan"),
         (pulse(SOME, bl_v=1.0, wl_v=2.0, width_s=1e-9), {}, "a width of 1e-09"),

@@ -132,7 +132,7 @@ REFUSALS: list[tuple[str, str, str, dict[str, Any], str]] = [
     (ARRAY, "1T1R", "half-select-disturb", {"cells": {}}, "none is left there to take the pulses"),
     (ARRAY, "1T1R", "half-select-disturb", {"mode": "pulses"}, "'inhibit' puts 0 V across"),
     (ARRAY, "1R", "dc-sweep", {"measure": "level"}, "adds half-selected cells' currents"),
-    (TSP, "1T1R", "endurance", {"set": SHORT}, "a width of 1e-06 to 1e-06 s is not available"),
+    (TSP, "1T1R", "endurance", {"set": SHORT}, "a width of 1e-06 s is not available"),
     (
         TSP,
         "1T1R",

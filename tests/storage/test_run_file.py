@@ -376,6 +376,9 @@ def test_foreign_missing_and_damaged_files_are_one_line(run: Path, tmp_path: Pat
             file.require_chip("T9")
         with pytest.raises(DataError, match="no 'x' in it"):
             file.map("x")
+        with pytest.raises(DataError, match=r"run\.result\('2_rest', 'accuracy'\)"):
+            file.map("accuracy")
+        assert repr(file) == f"<RunFile {run}: {file.attributes['run']!r} on chip T1, complete>"
         with pytest.raises(DataError, match="no column 'x'"):
             file.table("cells", columns=["x"])
 

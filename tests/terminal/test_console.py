@@ -104,6 +104,20 @@ def test_the_bar_of_a_step_that_is_done_is_full_and_of_one_that_failed_is_not(fa
     assert (" 90%" if fails else "100%") in two
 
 
+@pytest.mark.parametrize("silent_s", [0.0, 60.0])
+def test_what_does_not_last_breaks_a_long_silence_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, silent_s: float
+) -> None:
+    monkeypatch.setattr("rram_hil.terminal.console._SILENT_S", silent_s)
+    text = io.StringIO()
+    with ProgressWatcher(Console(file=text, color_system=None), lasting=False) as watcher:
+        watcher.step("forming", 1, 1)
+        watcher.progress(1, 4, "cells")
+        watcher.step("other chip", 2, 5)
+    told = "step 1/1 forming\nstep 1/1 forming: cells (25%)\nstep 2/5 other chip\n"
+    assert text.getvalue() == ("" if silent_s else told)
+
+
 def test_tables_keep_within_80_columns() -> None:
     text = io.StringIO()
     output = Output(Console(file=text, width=80, color_system=None))

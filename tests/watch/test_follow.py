@@ -20,7 +20,7 @@ from rram_hil.storage.run_state import INTERRUPTED, UNDER_WAY, journal_of
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.watch import follow
 from rram_hil.watch.follow import DAMAGED, GONE, SILENT, STALLED, WAITING, RunFollower
-from rram_hil.watch.picture import Picture
+from rram_hil.watch.picture import Picture, Reach
 from rram_hil.watch.planned import planned_steps
 from rram_hil.watch.series import BINS, CellEvents, Rates
 from rram_hil.watch.snapshot import bench_of, snapshot
@@ -259,6 +259,13 @@ cells = { rows = [0, 0] }
     ]
     assert planned_steps("no [ toml", GEOMETRY) == []
     assert planned_steps("step = 3", GEOMETRY) == []
+
+
+def test_cells_that_are_reached_again_count_as_visits_and_not_as_cells() -> None:
+    reach = Reach("SET", 6, np.zeros(6, np.bool_))
+    reach.add(np.arange(6))
+    reach.add(np.array([0, 1, 1]))
+    assert (reach.done, reach.visits) == (6, 9)
 
 
 def test_limits_are_told_with_their_units() -> None:

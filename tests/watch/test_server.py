@@ -299,6 +299,10 @@ def test_the_page_is_its_own_files_and_nothing_from_elsewhere() -> None:
 
 
 def test_a_place_that_is_not_there_and_a_port_that_is_taken_are_one_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[[step]]\n")
+    with pytest.raises(ConfigError, match="neither a run file"):
+        Runs(recipe)
     with pytest.raises(ConfigError, match="there is no such folder, run file or journal"):
         Runs(tmp_path / "run.h5")
     with serve._listening(0) as listener:

@@ -145,6 +145,31 @@ def test_what_is_no_resource_is_refused(name: str) -> None:
         make_link(name).open()
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("192.168.1.10", "write TCPIP::192.168.1.10::5025::SOCKET"),
+        ("192.168.1.10:4000", "write TCPIP::192.168.1.10::4000::SOCKET"),
+    ],
+)
+def test_a_bare_address_is_told_as_the_resource_to_write(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=meant):
+        make_link(name)
+
+
+def test_a_wrong_visa_name_is_told_with_a_right_one() -> None:
+    with pytest.raises(ConfigError, match=r"as TCPIP::192\.168\.1\.5::5025::SOCKET and GPIB0"):
+        make_link("TCPI::127.0.0.1::5025::SOCKET").open()
+
+
+def test_a_refused_socket_is_not_asked_whether_it_is_plugged_in() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(LinkError, match="does it listen there") as caught:
+        make_link(f"socket://127.0.0.1:{port}").open()
+    assert "plugged in" not in str(caught.value)
+
+
 def test_a_serial_port_that_is_not_there_says_what_to_look_at() -> None:
     with pytest.raises(LinkError, match=r"/dev/no-such-port: cannot be opened.*plugged in"):
         SerialLink("/dev/no-such-port").open()

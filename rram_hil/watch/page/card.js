@@ -131,10 +131,13 @@ export class Card {
     ].filter(Boolean).join(" \u00b7 ");
     const reach = [];
     if (step.done !== null) {
-      if (step.total) reach.push(el("progress", { max: step.total, value: step.done, "aria-label": `Cells reached: ${step.label}` }));
+      // What comes back to cells that it has all reached is not done for that: it has no full bar.
+      const rounds = step.done === step.total ? Math.round(step.times) : 0;
+      const again = rounds > 1 ? `, ${count(rounds)} times each` : step.times > 1 && rounds ? ", and again" : "";
+      if (step.total && !again) reach.push(el("progress", { max: step.total, value: step.done, "aria-label": `Cells reached: ${step.label}` }));
       const of = step.total ? ` of ${count(step.total)}` : "";
       const left = step.left_s !== null ? `, about ${duration(step.left_s, 2)} for those left` : "";
-      reach.push(el("small", {}, `${step.label}: ${count(step.done)}${of} cells reached${left}`));
+      reach.push(el("small", {}, `${step.label}: ${count(step.done)}${of} cells reached${again}${left}`));
     }
     return el(
       "li", { className: step.word.replace(" ", "-") },
