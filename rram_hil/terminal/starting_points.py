@@ -4,6 +4,7 @@ plug-in after the pages of the documentation that build one.
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import rram_hil
 from rram_hil.errors import ConfigError, DataError, near
+from rram_hil.plugins import names
+from rram_hil.storage.safe_files import remove
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _FILE = re.compile(r"^### `([\w.]+)`\n(?:(?!^###).)*?^```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -62,6 +65,8 @@ class StartingPoint:
             for path, content in zip(paths, self.files.values(), strict=True):
                 path.write_bytes(content)
         except OSError as error:
+            for path in paths:
+                remove(path)
             raise DataError(f"{self.folder}: cannot be written: {error.strerror}") from None
         return paths
 
@@ -133,6 +138,11 @@ def _of_page(kind: str, name: str, out: Path | None) -> StartingPoint:
     page, module = PAGES[kind], name.lower().replace("-", "_")
     if keyword.iskeyword(module):
         raise ConfigError(f"new {kind}: {name!r} is a word of Python")
+    group = "rram_hil.calibration" if kind == "calibration" else f"rram_hil.{kind}s"
+    if importlib.util.find_spec(module) is not None or name in names(group):
+        raise ConfigError(
+            f"new {kind}: {name!r} is installed already, as a module or a {kind}; give another name"
+        )
     text = (_folder("docs") / page.file).read_text(encoding="utf-8")
     files = {
         _renamed(file, page.module, module): _renamed(content, page.module, module).encode()

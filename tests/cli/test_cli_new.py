@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from wheels import install_from_wheel
 
+from rram_hil.errors import DataError
 from rram_hil.terminal.starting_points import EXAMPLES, KINDS, PAGES, starting_point
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +96,10 @@ def test_two_recipes_share_what_both_read_and_overwrite_nothing(here: Any) -> No
         (("bench", "x", "--like", "simulatd"), "did you mean simulated?"),
         (("bench", "../x"), "a name is up to 40 letters"),
         (("protocol", "class"), "a word of Python"),
+        (("protocol", "rram_hil"), "is installed already"),
+        (("instrument", "os"), "is installed already"),
+        (("protocol", "write-verify"), "is installed already"),
+        (("calibration", "leads"), "is installed already"),
         (("protocol", "x", "--like", "y"), "--like goes with bench and recipe"),
         (("bench", "bench"), "bench.toml exists"),
     ],
@@ -102,6 +108,24 @@ def test_what_cannot_be_made_is_one_line_and_no_file(
     here: Any, arguments: tuple[str, ...], told: str
 ) -> None:
     assert told in here.refused("new", *arguments)
+
+
+def test_a_full_disk_leaves_no_part_of_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = starting_point("protocol", "mine", out=tmp_path)
+    write, left = Path.write_bytes, iter(range(2))
+
+    def full(path: Path, content: bytes) -> int:
+        if next(left, None) is None:
+            write(path, content[:1])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataError, match="No space left"):
+        made.write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_kind_is_told_and_no_file_keeps_the_name_of_the_page(tmp_path: Path) -> None:
