@@ -79,9 +79,6 @@ class FormingSummary:
     distribution of thresholds: a cell's own lies between the level at which it formed and the one
     before. They are of the cells that formed with the first gate, fitted by maximum likelihood, the
     distribution cut at the last level.
-
-    The map `not_formed` marks what is not formed or was unreadable, and does not count as stuck:
-    steps that program leave it alone, as they do stuck cells.
     """
 
     cells: int
@@ -164,7 +161,6 @@ class Forming(Protocol[FormingSummary]):
             ("conductance", conductance, "S"),
             ("stuck_low_resistance", conducting, ""),
             ("stuck_high_resistance", stuck, ""),
-            ("not_formed", todo & ~stuck, ""),
         ):
             yield save_map(name, cells, values, units, setting)
         setting.share(

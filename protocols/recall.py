@@ -43,7 +43,7 @@ class Recall(Protocol[RecallSummary]):
 
     def run(self, setting: Setting) -> Plan[RecallSummary]:
         """Asks nothing of the bench; shares "condition" as forming does, and "pulse curves", and
-        saves forming's maps of the cells that are not to be programmed.
+        saves maps of the cells that are not to be programmed.
         """
         with read_run(setting.folder / self.run_file) as run:
             condition, stuck = _condition(run, setting)
@@ -83,8 +83,6 @@ def _condition(run: RunFile, setting: Setting) -> tuple[Condition, NDArray[np.bo
     # Forming visits a cell where it says so; what it visited, and did not form, conducts never.
     is_visited = np.isfinite(pristine_s) | is_low | np.isfinite(gate_v)
     is_left = is_visited & ~is_low & np.isnan(gate_v)
-    if "not_formed" in run.map_names:  # newer files: what could not be read is there, too
-        is_left |= found("not_formed") > 0
     stuck = is_left & (found("stuck_high_resistance") > 0)
     return Condition(is_low, is_left, found("conductance").astype(np.float64)), stuck
 

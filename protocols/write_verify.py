@@ -26,7 +26,6 @@ from rram_hil.engine.protocol import (
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.report.section import Axis, Plot, Section, cumulative
 from rram_hil.report.step import RunStep
-from rram_hil.statistics import UNCERTAINTY, proportion
 from rram_hil.types import FloatArray
 from rram_hil.units import Siemens, count, quantity
 from rram_hil.validation import FiniteVolts, Positive, PositiveAmperes, PositiveSeconds, StrictModel
@@ -204,7 +203,6 @@ class WriteVerify(Protocol[WriteVerifySummary]):
                 inside_afterwards=int(afterwards.sum()),
                 moved_out=int((windows.accepted & ~afterwards).sum()),
             )
-        yield from _save_numbers(summary)
         return summary
 
     def _windows(self, target: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -297,18 +295,6 @@ class WriteVerify(Protocol[WriteVerifySummary]):
         the targets: as accepted, and read afterwards where the step did.
         """
         return verified(step)
-
-
-def _save_numbers(summary: WriteVerifySummary) -> Plan[None]:
-    """Keep what two runs are compared by: shares of the cells, and what they took."""
-    for name in ("inside", "inside_afterwards"):
-        inside = getattr(summary, name)
-        if inside is not None and summary.cells:
-            share = proportion(inside, summary.cells)
-            sure = {UNCERTAINTY: share.uncertainty}
-            yield Save(f"{name}_share", np.asarray(share.value), (), "", sure)
-    for name in ("cells", "pulses", "reads", "mean_pulses"):
-        yield Save(name, np.asarray(getattr(summary, name)), ())
 
 
 def _remark_on_look(cells: Cells, setting: Setting) -> Plan[None]:

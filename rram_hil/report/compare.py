@@ -142,13 +142,14 @@ def paired(first: RunFile, second: RunFile) -> list[tuple[RunStep, RunStep]]:
 
 
 def compared_results(first: RunFile, second: RunFile) -> list[tuple[str, ...]]:
-    """Every number that both runs saved in a step of one name: both, and second less first, also in
+    """Every number that both runs saved in a step of one name, or that follows from what a
+    write-verify saved: both, and second less first, also in
     half widths of the 95 % interval of the difference where both are known.
     """
     rows = []
     for one, two in paired(first, second):
-        figures = two.figures
-        for name, a in one.figures.items():
+        figures = two.verified | two.figures
+        for name, a in (one.verified | one.figures).items():
             b = figures.get(name)
             if b is None or (math.isnan(a.value) and math.isnan(b.value)):
                 continue

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.statistics import UNCERTAINTY, Figure
+from rram_hil.statistics import UNCERTAINTY, Figure, proportion
 from rram_hil.storage.codec import AnyArray
 from rram_hil.storage.run_reader import RunFile, SavedData
 from rram_hil.types import FloatArray
@@ -62,6 +62,23 @@ class RunStep:
                 found[name] = Figure(float(saved.values), sure, saved.units)
         return found
 
+    @cached_property
+    def verified(self) -> dict[str, Figure]:
+        """Of a step that verified cells the share of them that it accepted, afterwards too where it
+        read them, and what they took; empty for other steps.
+        """
+        inside, found = self.map("inside"), self.map("conductance")
+        sets, resets = self.map("set_pulses"), self.map("reset_pulses")
+        if inside is None or found is None or sets is None or resets is None:
+            return {}
+        pulses, later = sets + resets, self.map("inside_afterwards")
+        # What was neither accepted nor pulsed nor read was not asked for.
+        n = int(np.sum((inside > 0) | (pulses > 0) | np.isfinite(found)))
+        shares = {"inside_share": inside, "inside_afterwards_share": later}
+        told = {k: proportion(int(v.sum()), n) for k, v in shares.items() if v is not None}
+        counts = {"cells": n, "pulses": pulses.sum(), "mean_pulses": pulses.sum() / max(n, 1)}
+        return told | {k: Figure(float(v), np.nan) for k, v in counts.items()}
+
     def map(self, name: str) -> FloatArray | None:
         """The map that this step saved last under `name`, shape (tiles, rows, columns); None where
         it saved none.
@@ -81,7 +98,7 @@ class RunStep:
         found = {name: marks > 0 for name, marks in known.items() if marks is not None}
         gate, pristine = self.map_before("forming_gate"), self.map_before("pristine")
         if "not_formed" not in found and gate is not None and pristine is not None:
-            # Older files have no such map, but those from which it follows.
+            # Forming saves no such map, but those from which it follows.
             left: NDArray[np.bool_] = np.isfinite(pristine) & np.isnan(gate)
             for stuck in found.values():
                 left &= ~stuck

@@ -159,7 +159,8 @@ def test_cells_that_did_not_form_are_named_in_one_line(tmp_path: Path) -> None:
         section, problem = section_of(step)
         gate = run.map("forming_gate").values[-1]
         hard = step.values("hard_to_form")
-        left = int((run.map("not_formed").values + run.map("stuck_high_resistance").values).sum())
+        faults = step.faults()
+        left = int((faults["not_formed"] | faults["stuck_high_resistance"]).sum())
     assert not problem
     assert left > 12
     assert f" and {left - 12} more." in section.text
@@ -235,8 +236,8 @@ def test_programmed_against_target_is_every_cell_that_is_sound(programmed: Made)
     with read_run(programmed[0]) as run:
         target, found = run.map("target"), run.map("conductance")
         sound = np.isfinite(target.values[0])
-        for marks in ("stuck_low_resistance", "stuck_high_resistance", "not_formed"):
-            sound &= run.map(marks).values[0] == 0
+        for marks in steps_of(run)[0].faults().values():
+            sound &= ~marks
     assert np.isfinite(target.values[0]).sum() - sound.sum() == 2
     wanted = target.values[0][sound]
     cells = np.array(lines["cells"])
@@ -384,7 +385,8 @@ def test_cells_that_never_formed_are_no_error_of_programming(tmp_path: Path) -> 
     for path in (first, write_run_of(tmp_path, recall + PROGRAM_MAP, bench, "second.h5")):
         with read_run(path) as run:
             (panel,) = panels_of(run)
-            unformed, pulses = run.map("not_formed").values[-1], run.map("set_pulses").values[-1]
+            unformed = steps_of(run)[-1].faults()["not_formed"]
+            pulses = run.map("set_pulses").values[-1]
             section, _ = section_of(steps_of(run)[-1])
             (note,) = (p.note for p in section.plots if p.title.startswith("Programmed"))
             assert 50 < unformed.sum() < 900
