@@ -145,10 +145,11 @@ class Catalog:
         )
 
     def _by_id(self, key: str) -> CatalogEntry | None:
-        """The first of the copies of the run that is meant; None for no id."""
+        """The furthest undamaged copy of the run that is meant; None for no id."""
         if not re.fullmatch("[0-9a-f]+", key):
             return None
-        runs = {e.run_id: e for e in reversed(self._entries) if e.run_id.startswith(key)}
+        copies = [e for e in reversed(self._entries) if e.run_id.startswith(key)]
+        runs = {e.run_id: e for e in sorted(copies, key=lambda e: (not e.reason, e.reach))}
         if len(runs) > 1:
             ids = short_ids(self._entries)
             told = [f"{ids[r]} ({short(runs[r].title, 30)})" for r in list(runs)[:CANDIDATES]]
@@ -181,7 +182,7 @@ class Catalog:
     def _label(self, key: str | Path, act: Callable[[str], None]) -> CatalogEntry:
         entry = self.entry(key)
         if not entry.run_id:
-            raise DataError(f"{entry.path}: damaged, so it has no run id to label: {entry.reason}")
+            raise DataError(f"{entry.path}: damaged, with no run id to label: {entry.reason}")
         act(entry.run_id)
         self._say()
         return next(e for e in self._entries if e.path == entry.path)

@@ -25,7 +25,7 @@ from rram_hil.statistics import wilson
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.storage.run_state import open_newest
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.units import count, duration, micro, per_cent, quantity
+from rram_hil.units import count, counted, duration, micro, per_cent, quantity
 
 MAPS_SHOWN = 12
 """Of more runs with a map of the conductance only so many, evenly chosen in time, are drawn."""
@@ -112,22 +112,22 @@ class Chip:
 
 
 def chips_of(entries: Iterable[CatalogEntry]) -> list[Chip]:
-    """The chips of a catalogue's runs, by their ids; of copies of a run one is read. A run that
-    cannot be read is told, not raised.
+    """The chips of a catalogue's runs, by their ids; of copies of a run the furthest that can be
+    read. What cannot be read is told, not raised, and a chip of which nothing can has no runs.
     """
     runs: dict[str, list[RunOfChip]] = {}
     unread: dict[str, list[str]] = {}
-    seen: set[str] = set()
-    for entry in entries:
-        if entry.run_id in seen:
+    known: set[str] = set()
+    for entry in sorted(entries, key=lambda entry: -entry.reach):
+        if not entry.chip_id or (entry.run_id in known and not entry.reason):
             continue
-        seen.add(entry.run_id)
+        own = runs.setdefault(entry.chip_id, [])
         try:
-            found = _read(entry)
+            own.append(_read(entry))
         except DataError as error:
             unread.setdefault(entry.chip_id, []).append(f"{entry.path.name}: {error.message}")
-            continue
-        runs.setdefault(entry.chip_id, []).append(found)
+        else:
+            known.add(entry.run_id)
     return [
         Chip(chip, tuple(sorted(own, key=lambda run: run.began)), tuple(unread.get(chip, ())))
         for chip, own in sorted(runs.items())
@@ -219,7 +219,7 @@ def _key_figures(chip: Chip) -> list[KeyFigure]:
             per_cent(latest.share) if latest is not None else "not known",
             f"yield, cells {latest.what} on {latest.began:%Y-%m-%d}" if latest else "yield",
         ),
-        KeyFigure(count(chip.pulses), f"pulses in {len(chip.runs)} runs"),
+        KeyFigure(count(chip.pulses), f"pulses in {counted(len(chip.runs), 'run')}"),
     ]
     if chip.wear is not None:
         most = int(chip.wear.counts.max(initial=0))
@@ -311,21 +311,27 @@ def _run_row(run: RunOfChip) -> tuple[str, ...]:
 
 
 def write_dies_page(chips: Sequence[Chip], target: Path, unread: Sequence[str] = ()) -> None:
-    """Write the page of many chips: a table, and of each lot a map of its dies. Raises as
-    `write_chip_page`.
+    """Write the page of many chips: a table, and of each lot a map of its dies. `unread` and those
+    without a run are told below. Raises as `write_chip_page`.
     """
+    left_out = [
+        text if chip.runs else f"{text} (no run of chip {chip.chip_id} can be read)"
+        for chip in chips
+        for text in chip.unread
+    ]
+    chips = [chip for chip in chips if chip.runs]
     lots = dict.fromkeys(chip.last("lot") for chip in chips)
     write_page(
         target,
         render(
             "dies.html",
-            title=f"{count(len(chips))} chips",
+            title=counted(len(chips), "chip"),
             lots=[
                 (lot, *_die_maps(lot, [c for c in chips if c.last("lot") == lot])) for lot in lots
             ],
             columns=DIE_COLUMNS,
             rows=[_die_row(chip) for chip in chips],
-            unread=(*unread, *(text for chip in chips for text in chip.unread)),
+            unread=(*unread, *left_out),
         ),
     )
 

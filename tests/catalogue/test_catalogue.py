@@ -28,7 +28,7 @@ from rram_hil import Catalog, ConfigError, DataError
 from rram_hil.catalogue import index
 from rram_hil.catalogue.catalog import short_ids
 from rram_hil.catalogue.entry import CatalogEntry
-from rram_hil.storage.frames import Close, Resume
+from rram_hil.storage.frames import Close, Resume, StepEnd, StepStart
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.run_state import journal_of
 from rram_hil.storage.run_writer import write_run_file
@@ -131,6 +131,31 @@ def test_the_journal_counts_where_it_is_further_than_the_file(data: Path) -> Non
     assert (entry.status, entry.ended_utc, entry.reads) == ("complete", ENDED, READS)
     with Catalog(data)[path] as run:
         assert run.status == "complete"
+
+
+def test_counts_of_a_run_file_that_is_a_step_behind_are_not_given(data: Path) -> None:
+    path = write_run(data / "run.h5", None, journal=True)
+    with Journal.resume(journal_of(path)) as journal:
+        journal.append(StepStart(2, "more", "read-map", "1", 4.0))
+        assert only(Catalog(data)).pulses == PULSES
+        journal.append(StepEnd(2, 5.0))
+    entry = only(Catalog(data))
+    assert (entry.steps, entry.bench_s) == (("map", "more"), 5.0)
+    assert (entry.pulses, entry.reads) == (None, None)
+
+
+def test_a_journal_damaged_in_the_middle_is_listed_with_what_it_says_before(data: Path) -> None:
+    path = write_run(data / "run.h5", journal=True)
+    content = bytearray(journal_of(path).read_bytes())
+    content[len(content) // 2] ^= 1
+    journal_of(path).write_bytes(content)
+    assert only(Catalog(data)).status == "complete", "the run file is whole"
+    good = path.rename(data.parent / "good.h5")
+    entry = only(Catalog(data))
+    assert (entry.status, entry.title, entry.chip_id) == ("damaged", "r1", "T1")
+    assert entry.reason.startswith("damaged at byte")
+    good.rename(data / "copy.h5")
+    assert Catalog(data).entry(entry.run_id).path.name == "copy.h5"
 
 
 def test_a_damaged_file_is_listed_with_its_reason_and_the_others_are_as_well(data: Path) -> None:

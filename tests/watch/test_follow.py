@@ -232,6 +232,27 @@ def test_a_file_that_is_no_journal_and_frames_that_are_no_run_are_told_in_one_li
         assert "\n" not in said
 
 
+def test_a_whole_run_file_is_shown_where_its_journal_is_damaged(run: Path) -> None:
+    scenarios.write_example(journal_of(run))
+    write_run_file(journal_of(run), run)
+    told = plain(whole_picture(journal_of(run)))
+    content = bytearray(journal_of(run).read_bytes())
+    content[len(content) // 2] ^= 1
+    journal_of(run).write_bytes(content)
+    followed = RunFollower(run)
+    for _ in range(4):
+        followed.refresh()
+    version = followed.picture.version
+    followed.refresh()
+    assert (followed.state(), followed.picture.version) == (told["status"], version)
+    assert same(plain(followed.picture), told)
+    run.unlink()
+    fresh = RunFollower(run)
+    for _ in range(4):
+        fresh.refresh()
+    assert fresh.state() == DAMAGED
+
+
 def test_progress_has_a_number_only_where_there_is_one() -> None:
     recipe = """
 [[step]]
