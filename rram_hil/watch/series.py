@@ -81,13 +81,15 @@ class CellEvents:
 class Rates:
     """Pulses and reads by bench time, in `BINS` bins whose width doubles as the run goes on.
 
-    Where the bench clock begins anew (a resumed run), the times before stand still meanwhile.
+    Where the bench clock begins anew (a resumed run), the times before stand still meanwhile in
+    `began_s` and `now_s`; `clock_s` is the last time as the clock gave it. NaN where there is none.
     """
 
     def __init__(self) -> None:
         self.began_s = math.nan
         self.width_s = _FINEST_S
         self.now_s = 0.0
+        self.clock_s = math.nan
         self._ahead_s = 0.0
         self._counts = np.zeros((2, BINS))
 
@@ -97,6 +99,7 @@ class Rates:
         """
         if not (math.isfinite(started_s) and math.isfinite(ended_s)):
             return
+        self.clock_s = ended_s
         if math.isnan(self.began_s):
             self.began_s = self.now_s = started_s
         if ended_s + self._ahead_s < self.now_s:

@@ -49,7 +49,12 @@ def header(geometry: Geometry, **changes: object) -> Header:
     return Header(**(given | changes))  # type: ignore[arg-type]
 
 
-def reading(number: int, cells: Cells, conductance_s: np.ndarray) -> list[Frame]:  # type: ignore[type-arg]
+def reading(
+    number: int,
+    cells: Cells,
+    conductance_s: np.ndarray,  # type: ignore[type-arg]
+    step: int = 1,
+) -> list[Frame]:
     """A read of cells, announced and done."""
     n = len(cells)
     value = conductance_s[:, None]
@@ -64,7 +69,7 @@ def reading(number: int, cells: Cells, conductance_s: np.ndarray) -> list[Frame]
     )
     asked = operation_record(read(cells, label="read map"))
     return [
-        Intent(number, 1, asked, np.zeros(0, np.int64), float(number)),
+        Intent(number, step, asked, np.zeros(0, np.int64), float(number)),
         Outcome(number, result_record(result)),
     ]
 

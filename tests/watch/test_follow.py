@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import watched
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rram_hil.array import Cells, Geometry
-from rram_hil.storage.frames import Close, Failed, Note, Resume, StepStart
+from rram_hil.array import ApplyResult, Cells, Geometry, Span, Status
+from rram_hil.storage.frames import Close, Failed, Note, Resume, StepEnd, StepStart
 from rram_hil.storage.journal import Journal, JournalTail, read_journal
 from rram_hil.storage.run_state import INTERRUPTED, UNDER_WAY, journal_of
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.watch import follow
+from rram_hil.watch.cell_map import last_time_s
 from rram_hil.watch.follow import DAMAGED, GONE, SILENT, STALLED, WAITING, RunFollower
 from rram_hil.watch.picture import Picture
 from rram_hil.watch.planned import planned_steps
@@ -150,11 +152,44 @@ def test_the_run_file_shows_what_its_journal_did(run: Path) -> None:
     assert same(plain(fresh.picture), plain(from_journal))
     for cell in range(scenarios.GEOMETRY.size):
         ours, theirs = fresh.picture.events.of(cell), from_journal.events.of(cell)
-        for name in ("conductance_s", "pulses", "step"):
+        for name in ("conductance_s", "pulses", "step", "time_s"):
             assert np.array_equal(ours[name], theirs[name], equal_nan=name == "conductance_s"), (
                 cell,
                 name,
             )
+
+
+def test_bench_times_are_those_of_the_steps_as_in_the_report(run: Path) -> None:
+    with watched.under_way(run, GEOMETRY, 2) as journal:  # step 1 from 0 s, operations to 3 s
+        followed = RunFollower(run)
+
+        def told() -> tuple[float | None, list[float | None]]:
+            followed.refresh()
+            shown = snapshot(followed)
+            return shown["about"]["bench_s"], [step["bench_s"] for step in shown["steps"]]
+
+        assert told() == (3.0, [3.0])
+        journal.append(StepEnd(1, 3.5))
+        assert told() == (3.5, [3.5])
+        # The clock begins anew.
+        journal.append(Resume(scenarios.UTC, scenarios.BOARD))
+        journal.append(StepStart(2, "again", "read-map", "1", 0.5))
+        for frame in watched.reading(1, Cells.all(GEOMETRY), np.zeros(24), step=2):
+            journal.append(frame)
+        assert told() == (5.0, [3.5, 1.5])
+
+
+def test_a_cell_has_the_time_of_its_own_last_reading() -> None:
+    none, time_s = np.zeros((3, 2)), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    status = np.array([[Status.OK, Status.OK], [Status.OK, Status.NOT_RUN]], np.uint8)
+    status = np.vstack([status, [[Status.NOT_RUN] * 2]])
+    counts = np.zeros(3, np.int64)
+    result = ApplyResult(none, none, status, time_s, counts, counts, Span(0.0, 9.0))
+    assert last_time_s(result).tolist() == [2.0, 3.0, 5.0]
+    one = replace(result, **{n: v[:, :1] for n, v in vars(result).items() if np.ndim(v) == 2})
+    assert last_time_s(one).tolist() == [1.0, 3.0, 5.0]
+    empty = replace(result, **{n: v[:, :0] for n, v in vars(result).items() if np.ndim(v) == 2})
+    assert last_time_s(empty).tolist() == [9.0] * 3
 
 
 def test_a_journal_that_is_removed_leaves_the_picture_or_the_run_file(run: Path) -> None:
