@@ -31,6 +31,7 @@ MAPS_SHOWN = 12
 """Of more runs with a map of the conductance only so many, evenly chosen in time, are drawn."""
 CONDUCTS_S = 1e-6
 """A cell that conducts less counts as not conducting."""
+DIE_DIGITS = 6
 RUN_COLUMNS = ("began", "run", "protocols", "status", ">pulses", ">bench time", ">yield", "of what")
 DIE_COLUMNS = (
     "chip",
@@ -360,30 +361,42 @@ def _median_s(chip: Chip) -> float:
 
 
 def die_place(die: str) -> tuple[int, int] | None:
-    """(column, row) of a die whose name holds two whole numbers, as "3,4", "x3y4" or "R4C3" (row
-    and column by their letters); None for other names.
+    """(column, row) of a die whose name holds two whole numbers of `DIE_DIGITS` at most, as "3,4",
+    "x3y4" or "R4C3" (row and column by their letters); None for other names.
     """
     numbers = re.findall(r"[+-]?\d+", re.sub(r"(?<=\d)-", " ", die))
-    if len(numbers) != 2:
+    if len(numbers) != 2 or max(map(len, numbers)) > DIE_DIGITS:
         return None
     first, second = (int(n) for n in numbers)
     return (second, first) if re.match(r"\s*r", die, re.IGNORECASE) else (first, second)
 
 
 def _die_maps(lot: str, chips: Sequence[Chip]) -> tuple[list[Picture], str]:
-    """Pictures of a lot's dies where they lie, and what is to be said of those without a place."""
+    """Pictures of a lot's dies where they lie, and what is to be said of chips that they do not
+    show: those without a place, and those that share one.
+    """
     places = {chip.chip_id: die_place(chip.last("die")) for chip in chips}
     placed = [(chip, place) for chip in chips if (place := places[chip.chip_id]) is not None]
     lost = [chip.chip_id for chip in chips if places[chip.chip_id] is None]
     said = (
         f"Not on the map, as their die names no column and row: {', '.join(lost)}." if lost else ""
     )
+    on_dies: dict[tuple[int, int], list[Chip]] = {}
+    for chip, place in placed:
+        on_dies.setdefault(place, []).append(chip)
+    for (column, row), here in on_dies.items():
+        if len(here) > 1:
+            # The one that was used last tells more of the die.
+            here.sort(key=lambda chip: chip.runs[-1].began)
+            ids = ", ".join(chip.chip_id for chip in here)
+            said += f" Several chips at {column},{row}: {ids}; the map shows {here[-1].chip_id}."
+    placed = [(here[-1], place) for place, here in on_dies.items()]
     if not placed:
         return [], said
     columns, rows = (np.array([place[k] for _, place in placed]) for k in (0, 1))
     shape = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
     if shape[0] * shape[1] > 1_000_000:
-        return [], "The dies lie too far apart for a map."
+        return [], f"{said} The dies lie too far apart for a map.".strip()
     pictures = []
     for title, unit, values in (
         ("yield", "", [(c.latest_yield.share if c.latest_yield else np.nan) for c, _ in placed]),
@@ -397,4 +410,4 @@ def _die_maps(lot: str, chips: Sequence[Chip]) -> tuple[list[Picture], str]:
             grid, unit, scale_of(grid), origin=origin, labels=("die column", "die row")
         ) as axes:
             pictures.append(Picture(title.capitalize(), svg(axes, f"Lot {lot}: {title} by die")))
-    return pictures, said
+    return pictures, said.strip()

@@ -14,7 +14,7 @@ from run_files import ENDED, PULSES, copy_run, frames, write_run
 
 from rram_hil.catalogue.catalog import Catalog
 from rram_hil.cli import main
-from rram_hil.report.chip_page import Chip, chips_of, die_place, yield_of
+from rram_hil.report.chip_page import Chip, chips_of, die_place, write_dies_page, yield_of
 from rram_hil.storage.frames import Resume
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.run_reader import read_run
@@ -154,6 +154,20 @@ def flip_middle(path: Path) -> None:
     path.write_bytes(content)
 
 
+def test_chips_that_share_a_die_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RRAM_HIL_CATALOGUE", str(tmp_path / "catalogue"))
+    for name, day in (("a", 3), ("b", 2), ("c", 1)):
+        die = "3,4" if name != "c" else "9" * 30 + ",4"
+        utc = f"2026-05-0{day}T10:00:00Z"
+        run = write_run(tmp_path / f"{name}.h5", chip_id=name, started_utc=utc)
+        copy_run(run, tmp_path / f"{name}{name}.h5", lot="L", die=die, started_utc=utc)
+        run.unlink()
+    write_dies_page(chips_of(Catalog(tmp_path)), tmp_path / "page.html")
+    text = Page((tmp_path / "page.html").read_text("utf-8")).text
+    assert "Several chips at 3,4: b, a; the map shows a." in text
+    assert "names no column and row: c." in text
+
+
 @pytest.mark.parametrize(
     ("die", "place"),
     [
@@ -167,6 +181,8 @@ def flip_middle(path: Path) -> None:
         ("", None),
         ("A-B", None),
         ("1,2,3", None),
+        ("-99999,4", (-99999, 4)),
+        ("99999999999999999999999,4", None),
     ],
 )
 def test_the_name_of_a_die_tells_where_it_lies(die: str, place: tuple[int, int] | None) -> None:
