@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -66,7 +67,7 @@ class Catalog:
         for folder in self.folders:
             contents = contents_of(folder)
             unreadable += contents.unreadable
-            whole = folder.resolve()
+            whole = Path(os.path.realpath(folder))
             for path, facts in contents.runs.items():
                 # Whether a process holds the journal is no part of a file: it is asked each time.
                 told = vars(facts) | {"status": state_of(facts.status, path)}
@@ -134,7 +135,8 @@ class Catalog:
         if isinstance(key, str) and (found := self._by_id(key)) is not None:
             return found
         for place in (Path(key), *(folder / key for folder in self.folders)):
-            path = self._paths.get(place.parent.resolve() / place.name)
+            # Unlike `Path.resolve` it takes links that lead round in a circle.
+            path = self._paths.get(Path(os.path.realpath(place.parent)) / place.name)
             if path is not None:
                 return next(entry for entry in self._entries if entry.path == path)
         where = ", ".join(map(str, self.folders))

@@ -99,7 +99,8 @@ class Runs:
 
 def key_of(path: Path) -> str:
     """The key of a run file: a digest of its place."""
-    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
+    # Unlike `Path.resolve` it takes links that lead round in a circle.
+    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:16]
 
 
 def _row(entry: CatalogEntry, folder: Path) -> dict[str, Any]:

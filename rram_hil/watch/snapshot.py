@@ -116,7 +116,7 @@ def _bench_s(picture: Picture) -> float | None:
     """The sum over the steps (s), as the report has it; None where nothing is known of any."""
     spent = [_spent_s(step, picture) for step in picture.steps.values() if step.number]
     known = [one for one in spent if math.isfinite(one)]
-    return sum(known) if known else None
+    return number(sum(known)) if known else None
 
 
 def _map(picture: Picture) -> dict[str, Any] | None:

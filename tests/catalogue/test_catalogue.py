@@ -32,6 +32,7 @@ from rram_hil.storage.frames import Close, Resume, StepEnd, StepStart
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.run_state import journal_of
 from rram_hil.storage.run_writer import write_run_file
+from rram_hil.watch.runs import Runs
 
 OLDER = Path(__file__).parents[1] / "compatibility" / "files"
 
@@ -177,6 +178,21 @@ def test_a_damaged_file_is_listed_with_its_reason_and_the_others_are_as_well(dat
     assert told["newer.h5"].startswith("run file version 99")
     assert "never began" in told["torn.h5"]
     assert len(Catalog(data)) == 7
+
+
+def test_links_that_lead_round_in_a_circle_are_no_run(data: Path) -> None:
+    write_run(data / "a.h5", journal=True, file=False)
+    (data / "a.h5").symlink_to(data / "a.h5")
+    (data / "loop").symlink_to(data / "loop")
+    assert only(Catalog(data)).status == "complete"
+    with pytest.raises(DataError, match="loop/x': no run id"):
+        Catalog(data).entry("loop/x")
+    listed = Runs(data).listing()
+    assert [run["name"] for run in listed] == ["a.h5"]
+    followed = Runs(data).follower(listed[0]["key"])
+    assert followed is not None
+    followed.refresh()
+    assert followed.state() == "complete"
 
 
 def test_files_of_another_kind_are_left_out(data: Path, reads: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -344,6 +345,21 @@ def test_rates_over_all_bins_are_all_that_was_done(
     )
     assert min(series["pulses"]) >= 0
     assert np.all(np.diff(series["time_s"]) > 0)
+
+
+@pytest.mark.parametrize("far_s", [1e308, math.inf, math.nan, 1e13])
+def test_times_that_can_be_none_are_left_out_of_the_rates(far_s: float) -> None:
+    rates = Rates()
+    rates.add(-far_s, far_s, 1, 1)
+    rates.add(0.0, 1.0, 2, 3)
+    rates.add(far_s, far_s, 1, 1)
+    assert (rates.began_s, rates.now_s, rates.clock_s) == (0.0, 1.0, 1.0)
+    assert rates._counts.sum(axis=1).tolist() == [2.0, 3.0]
+    rates.add(-9e11, 9e11, 5, 5)
+    rates.add(-9e11, 9e11, 5, 5)
+    series = rates.series()
+    assert np.isfinite(series["pulses"]).all()
+    assert rates._counts.sum(axis=1) == pytest.approx([12.0, 13.0])
 
 
 @given(
