@@ -47,17 +47,18 @@ class Catalog:
     says, a line each, what could not be read at all.
 
     Raises `ConfigError` for a folder that is none, `DataError` where the labels cannot be read.
+    With `needs_labels` False the runs go without them then, and `unreadable` says so first.
     """
 
     unreadable: tuple[str, ...]
 
-    def __init__(self, *folders: str | Path) -> None:
+    def __init__(self, *folders: str | Path, needs_labels: bool = True) -> None:
         self.folders = tuple(Path(folder) for folder in folders or (".",))
         for folder in self.folders:
             if not folder.is_dir():
                 what = "a file, not a folder" if folder.exists() else "there is no such folder"
                 raise ConfigError(f"{folder}: {what}")
-        self._labels = Labels()
+        self._labels, self._needs_labels = Labels(), needs_labels
         self.refresh()
 
     def refresh(self) -> None:
@@ -82,7 +83,12 @@ class Catalog:
 
     def _say(self) -> None:
         """Put the labels of now on the entries."""
-        labels = self._labels.of_runs()
+        try:
+            labels = self._labels.of_runs()
+        except DataError as error:
+            if self._needs_labels:
+                raise
+            labels, self.unreadable = {}, (error.message, *self.unreadable)
         told = [(entry, labels.get(entry.run_id, Label())) for entry in self._entries]
         self._entries = Runs(replace(entry, **vars(label)) for entry, label in told)
 

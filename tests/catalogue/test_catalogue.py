@@ -302,6 +302,47 @@ def test_damaged_labels_are_told_and_left_as_they_are(data: Path) -> None:
         Catalog(data)
 
 
+def test_labels_that_are_no_text_are_told(data: Path) -> None:
+    path = index.own_folder("data") / "labels.sqlite"
+    entry = write_run(data / "run.h5")
+    for wrong in ("INSERT INTO tags VALUES ('a', x'ff')", "INSERT INTO notes VALUES ('a', NULL)"):
+        Catalog(data).tag(entry, "good")
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(wrong)
+        with pytest.raises(DataError, match=r"one of them is no text; if the file is damaged"):
+            Catalog(data)
+        path.unlink()
+
+
+def test_labels_that_cannot_be_had_say_why_and_the_live_page_goes_without(data: Path) -> None:
+    entry = write_run(data / "run.h5")
+    Catalog(data).tag(entry, "good")
+    path = index.own_folder("data") / "labels.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DataError, match="is locked; another program has the file open"):
+            Catalog(data)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match=r"; a folder, or a file that you may not open$"):
+        Catalog(data)
+    runs = Runs(data)
+    assert [(run["name"], run["tags"]) for run in runs.listing()] == [("run.h5", [])]
+    assert len(runs.unreadable) == 1
+    path.rmdir()
+    runs = Runs(data)
+    assert (len(runs.listing()), runs.unreadable) == (1, ())
+
+
+@pytest.mark.skipif(os.name == "nt" or os.getuid() == 0, reason="root may write every file")
+def test_labels_that_may_not_be_written_say_so(data: Path) -> None:
+    entry = write_run(data / "run.h5")
+    Catalog(data).tag(entry, "good")
+    (index.own_folder("data") / "labels.sqlite").chmod(0o444)
+    with pytest.raises(DataError, match="you may not write the file"):
+        Catalog(data).tag(entry, "better")
+
+
 def test_a_search_fits_all_that_is_given(data: Path) -> None:
     now = datetime.now(UTC)
     ago = {"new": now - timedelta(hours=2), "old": now - timedelta(days=40)}

@@ -19,7 +19,7 @@ from matplotlib import colormaps
 from starlette.types import ASGIApp
 
 from rram_hil.array import Geometry, Status
-from rram_hil.errors import ConfigError
+from rram_hil.errors import ConfigError, DataError
 from rram_hil.report import maps
 from rram_hil.storage.frames import Note
 from rram_hil.watch import serve
@@ -301,6 +301,15 @@ def test_the_page_is_its_own_files_and_nothing_from_elsewhere() -> None:
 def test_a_place_that_is_not_there_and_a_port_that_is_taken_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such folder, run file or journal"):
         Runs(tmp_path / "run.h5")
+    text, journal = tmp_path / "first.toml", tmp_path / "note.h5.journal"
+    for path in (text, journal):
+        path.write_text('title = "no run"')
+    with pytest.raises(ConfigError, match=r"first\.toml: neither a run file nor the journal"):
+        Runs(text)
+    with pytest.raises(DataError, match="not a journal of rram_hil"):
+        Runs(journal)
+    journal.write_bytes(b"RHJ1")  # has just begun
+    assert len(Runs(journal).listing()) == 1
     with serve._listening(0) as listener:
         host, port = listener.getsockname()
         assert host == "127.0.0.1"
