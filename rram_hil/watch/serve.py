@@ -71,6 +71,8 @@ def serve_page(
             uvicorn.Config(
                 page.app(),
                 log_config=None,
+                # Warnings are of requests that anyone may send: none belongs on this terminal.
+                log_level="error",
                 access_log=False,
                 lifespan="off",
                 ws="none",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -99,8 +100,10 @@ def under_way(path: Path, geometry: Geometry, parts: int, **changes: object) -> 
 
 
 @contextlib.contextmanager
-def served(place: Path) -> Iterator[str]:
-    """The address of `rram-hil watch` on a folder or run."""
+def served(place: Path, errors: IO[str] | None = None) -> Iterator[str]:
+    """The address of `rram-hil watch` on a folder or run; it writes its standard error to
+    `errors`.
+    """
     command = [
         sys.executable,
         "-P",
@@ -111,7 +114,7 @@ def served(place: Path) -> Iterator[str]:
         "--no-open",
         "--port=0",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().strip()
