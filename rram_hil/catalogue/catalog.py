@@ -17,7 +17,7 @@ from rram_hil.errors import ConfigError, DataError, near, short
 from rram_hil.notebook import html_table
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.storage.run_state import UNDER_WAY, open_newest, state_of
-from rram_hil.units import duration
+from rram_hil.units import counted, duration
 
 SHORTEST_ID = 6
 """Digits of a run id that are shown at least."""
@@ -149,7 +149,7 @@ class Catalog:
         known = {e.run_id for e in self._entries if e.run_id}
         raise DataError(
             f"{short(str(key))}: no run id, beginning of one, or run file in {where}, which has"
-            f" {len(known)} run{'' if len(known) == 1 else 's'}{near(str(key), known)}"
+            f" {counted(len(known), 'run')}{near(str(key), known)}"
         )
 
     def _by_id(self, key: str) -> CatalogEntry | None:
