@@ -185,7 +185,8 @@ def wilson(counts: FloatArray, of: int | IntArray) -> tuple[FloatArray, FloatArr
     p, z = counts / of, _NORMAL
     centre = (p + z * z / (2 * of)) / (1 + z * z / of)
     reach = z * np.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / (1 + z * z / of)
-    return np.asarray(centre - reach), np.asarray(centre + reach)
+    # Rounding could put an end beyond the share, and so beyond 0 or 1.
+    return np.clip(centre - reach, 0.0, p), np.clip(centre + reach, p, 1.0)
 
 
 def slope(x: FloatArray, y: FloatArray) -> FloatArray:

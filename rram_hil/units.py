@@ -137,6 +137,11 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 run", "12 345 runs"."""
+    return f"{count(number)} {what}{'' if number == 1 else 's'}"
+
+
 def number(value: float, digits: int = 3) -> str:
     """A number of a page: counts exactly, with commas, others to `digits` significant digits; "not
     known" for NaN.

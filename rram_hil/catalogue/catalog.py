@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -16,7 +17,7 @@ from rram_hil.errors import ConfigError, DataError, near, short
 from rram_hil.notebook import html_table
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.storage.run_state import UNDER_WAY, open_newest, state_of
-from rram_hil.units import duration
+from rram_hil.units import counted, duration
 
 SHORTEST_ID = 6
 """Digits of a run id that are shown at least."""
@@ -46,17 +47,18 @@ class Catalog:
     says, a line each, what could not be read at all.
 
     Raises `ConfigError` for a folder that is none, `DataError` where the labels cannot be read.
+    With `needs_labels` False the runs go without them then, and `unreadable` says so first.
     """
 
     unreadable: tuple[str, ...]
 
-    def __init__(self, *folders: str | Path) -> None:
+    def __init__(self, *folders: str | Path, needs_labels: bool = True) -> None:
         self.folders = tuple(Path(folder) for folder in folders or (".",))
         for folder in self.folders:
             if not folder.is_dir():
                 what = "a file, not a folder" if folder.exists() else "there is no such folder"
                 raise ConfigError(f"{folder}: {what}")
-        self._labels = Labels()
+        self._labels, self._needs_labels = Labels(), needs_labels
         self.refresh()
 
     def refresh(self) -> None:
@@ -66,7 +68,7 @@ class Catalog:
         for folder in self.folders:
             contents = contents_of(folder)
             unreadable += contents.unreadable
-            whole = folder.resolve()
+            whole = Path(os.path.realpath(folder))
             for path, facts in contents.runs.items():
                 # Whether a process holds the journal is no part of a file: it is asked each time.
                 told = vars(facts) | {"status": state_of(facts.status, path)}
@@ -81,7 +83,12 @@ class Catalog:
 
     def _say(self) -> None:
         """Put the labels of now on the entries."""
-        labels = self._labels.of_runs()
+        try:
+            labels = self._labels.of_runs()
+        except DataError as error:
+            if self._needs_labels:
+                raise
+            labels, self.unreadable = {}, (error.message, *self.unreadable)
         told = [(entry, labels.get(entry.run_id, Label())) for entry in self._entries]
         self._entries = Runs(replace(entry, **vars(label)) for entry, label in told)
 
@@ -134,21 +141,23 @@ class Catalog:
         if isinstance(key, str) and (found := self._by_id(key)) is not None:
             return found
         for place in (Path(key), *(folder / key for folder in self.folders)):
-            path = self._paths.get(place.parent.resolve() / place.name)
+            # Unlike `Path.resolve` it takes links that lead round in a circle.
+            path = self._paths.get(Path(os.path.realpath(place.parent)) / place.name)
             if path is not None:
                 return next(entry for entry in self._entries if entry.path == path)
         where = ", ".join(map(str, self.folders))
         known = {e.run_id for e in self._entries if e.run_id}
         raise DataError(
             f"{short(str(key))}: no run id, beginning of one, or run file in {where}, which has"
-            f" {len(known)} run{'' if len(known) == 1 else 's'}{near(str(key), known)}"
+            f" {counted(len(known), 'run')}{near(str(key), known)}"
         )
 
     def _by_id(self, key: str) -> CatalogEntry | None:
-        """The first of the copies of the run that is meant; None for no id."""
+        """The furthest undamaged copy of the run that is meant; None for no id."""
         if not re.fullmatch("[0-9a-f]+", key):
             return None
-        runs = {e.run_id: e for e in reversed(self._entries) if e.run_id.startswith(key)}
+        copies = [e for e in reversed(self._entries) if e.run_id.startswith(key)]
+        runs = {e.run_id: e for e in sorted(copies, key=lambda e: (not e.reason, e.reach))}
         if len(runs) > 1:
             ids = short_ids(self._entries)
             told = [f"{ids[r]} ({short(runs[r].title, 30)})" for r in list(runs)[:CANDIDATES]]
@@ -181,7 +190,7 @@ class Catalog:
     def _label(self, key: str | Path, act: Callable[[str], None]) -> CatalogEntry:
         entry = self.entry(key)
         if not entry.run_id:
-            raise DataError(f"{entry.path}: damaged, so it has no run id to label: {entry.reason}")
+            raise DataError(f"{entry.path}: damaged, with no run id to label: {entry.reason}")
         act(entry.run_id)
         self._say()
         return next(e for e in self._entries if e.path == entry.path)

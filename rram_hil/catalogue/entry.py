@@ -34,9 +34,11 @@ class RunFacts:
     `bench` is the model and serial number of the instrument or board. Times are ISO 8601 as the
     file has them, `ended_utc` empty for a run that has not ended. `bench_s` is the time of the
     steps that ended, on the bench clock. `steps` are those that have begun, `protocols` all of the
-    recipe. `bench_s`, `pulses` and `reads` are None where they are not known; of a run under way
-    the counts are those of its run file, so of the last step that ended. `reason` says in one line
-    why a file is damaged; the other fields are empty then.
+    recipe. `bench_s`, `pulses` and `reads` are None where they are not known; of a run that has not
+    ended the counts are those of its run file, and None where steps ended since that was written.
+    `frames` says how far it is: of copies of a run the one with more frames of its journal knows
+    more; None where a file does not say it. `reason` says in one line why a file is damaged; the
+    other fields are those that could be read all the same, empty where none could.
     """
 
     run_id: str = ""
@@ -53,6 +55,7 @@ class RunFacts:
     package_version: str = ""
     pulses: int | None = None
     reads: int | None = None
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class CatalogEntry(RunFacts):
     def started(self) -> datetime | None:
         """When the run began (UTC); None where the file does not say it."""
         return utc_time(self.started_utc)
+
+    @property
+    def reach(self) -> int:
+        """How far the file is, to be compared with copies of the run."""
+        return -1 if self.frames is None else self.frames
 
     @property
     def wall_s(self) -> float | None:

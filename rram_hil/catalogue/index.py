@@ -28,7 +28,7 @@ from rram_hil.storage.run_state import JOURNAL
 FOLDER_VARIABLE = "RRAM_HIL_CATALOGUE"
 """Names a folder for the indexes and for tags and notes, instead of this user's own."""
 APP = "rram-hil"
-_VERSION = 1
+_VERSION = 2
 """Of the table below and of what is read from a file: another one's index is made anew."""
 _PATIENCE_S = 2.0
 """How long to wait for another process that writes the index."""
@@ -41,6 +41,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "bench_s": (float, type(None)),
     "pulses": (int, type(None)),
     "reads": (int, type(None)),
+    "frames": (int, type(None)),
 }
 _NOT_TO_BE_HAD = frozenset(
     (

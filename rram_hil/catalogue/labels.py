@@ -9,6 +9,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rram_hil.catalogue.index import own_folder
 from rram_hil.errors import ConfigError, DataError, short
@@ -23,6 +24,18 @@ _TABLES = (
     "CREATE TABLE excluded (run TEXT PRIMARY KEY)",
     f"PRAGMA user_version = {_VERSION}",
 )
+_DAMAGED = "if the file is damaged, put a copy back or move it away"
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another program has the file open: try again when it has ended",
+    sqlite3.SQLITE_LOCKED: "another program has the file open: try again when it has ended",
+    sqlite3.SQLITE_READONLY: "you may not write the file, or its folder",
+    sqlite3.SQLITE_PERM: "you may not write the file, or its folder",
+    sqlite3.SQLITE_AUTH: "you may not write the file, or its folder",
+    sqlite3.SQLITE_CANTOPEN: "a folder, or a file that you may not open",
+    sqlite3.SQLITE_FULL: "there is no room on the disk",
+    sqlite3.SQLITE_IOERR: "the disk, or the network drive, failed",
+}
+"""What to do by the kind of SQLite's error."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +61,21 @@ class Labels:
             return {}
         with self._open() as database:
             tags: defaultdict[str, list[str]] = defaultdict(list)
-            for run, tag in database.execute("SELECT run, tag FROM tags ORDER BY tag"):
+            for run, tag in self._texts(database, "SELECT run, tag FROM tags ORDER BY tag"):
                 tags[run].append(tag)
-            notes = dict(database.execute("SELECT run, note FROM notes").fetchall())
-            excluded = {run for (run,) in database.execute("SELECT run FROM excluded")}
+            notes = dict(self._texts(database, "SELECT run, note FROM notes"))
+            excluded = {run for (run,) in self._texts(database, "SELECT run FROM excluded")}
         return {
             run: Label(tuple(tags.get(run, ())), notes.get(run, ""), run in excluded)
             for run in {*tags, *notes, *excluded}
         }
+
+    def _texts(self, database: sqlite3.Connection, query: str) -> list[Any]:
+        """Rows of texts. Raises `DataError` where another program wrote something else."""
+        rows = database.execute(query).fetchall()
+        if not all(isinstance(value, str) for row in rows for value in row):
+            raise DataError(f"{self.path}: tags and notes: one of them is no text; {_DAMAGED}")
+        return rows
 
     def tag(self, run_id: str, tags: Sequence[str]) -> None:
         """Add tags. Raises `ConfigError` for what can be none."""
@@ -113,9 +133,11 @@ class Labels:
                 self._begin(database)
                 yield database
         except sqlite3.Error as error:
+            # The low byte says of which kind the error is.
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
             raise DataError(
-                f"{self.path}: tags and notes cannot be read or written: {error}; if the file is"
-                " damaged, put a copy back or move it away"
+                f"{self.path}: tags and notes cannot be read or written: {error};"
+                f" {_ADVICE.get(code, _DAMAGED)}"
             ) from None
 
     def _begin(self, database: sqlite3.Connection) -> None:

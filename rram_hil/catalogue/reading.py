@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rram_hil.catalogue.entry import RunFacts, run_id_of
+from rram_hil.catalogue.entry import DAMAGED, RunFacts, run_id_of
 from rram_hil.errors import DataError, first_line, printable, shortened
 from rram_hil.storage.frames import Close, Header, Resume, StepEnd, StepStart
 from rram_hil.storage.journal import read_journal
@@ -33,26 +33,30 @@ def read_facts(path: Path) -> RunFacts | None:
     if not there:
         return None  # gone since it was found
     try:
-        return _of_file(path, journal) if path in there else _of_journal(journal)
+        return _of_file(path, journal) if path in there else _of_journal(journal)[0]
     except ForeignFileError:
         return None
     except DataError as error:
         if path.suffix.lower() not in SUFFIXES:
             return None
-        return RunFacts(reason=_clean(printable(first_line(error.message))))
+        return RunFacts(reason=_reason(error))
 
 
 def _of_file(path: Path, journal: Path) -> RunFacts:
     with read_run(path) as run, undamaged(path):
         facts = _of_run(run)
-        is_whole = not journal.is_file() or holds_all_of(run, journal)
-    if is_whole:
-        return facts
+        if not journal.is_file() or holds_all_of(run, journal):
+            return facts
+        ended = int(np.count_nonzero(~np.isnan(run.table("steps")["ended_s"])))
     try:
-        further = _of_journal(journal)
+        further, ended_since = _of_journal(journal)
     except DataError:
-        return facts  # the journal is another program's, or damaged: the run file is whole
+        return facts  # another program's journal: the run file is whole
     if further.run_id != facts.run_id:
+        return further
+    if further.reason:
+        return facts  # the run file is whole
+    if ended_since > ended:
         return further
     return replace(further, pulses=facts.pulses, reads=facts.reads)
 
@@ -82,6 +86,7 @@ def _of_run(run: RunFile) -> RunFacts:
         package_version=_clean(str(a["package_version"])),
         pulses=int(np.sum(steps["pulses"])),
         reads=int(np.sum(steps["reads"])),
+        frames=None if (frames := a.get("journal_frames")) is None else int(frames),
     )
 
 
@@ -91,27 +96,33 @@ def _protocols(text: str) -> Iterator[str]:
         yield part.rpartition(" ")[0] or part
 
 
-def _of_journal(path: Path) -> RunFacts:
-    """What a journal says by itself; it knows no counts without its results."""
-    frames = read_journal(path).course()
+def _of_journal(path: Path) -> tuple[RunFacts, int]:
+    """What a journal says by itself, up to where it is damaged, and how many steps have ended; it
+    knows no counts without its results. Raises `DataError` where it has no header.
+    """
+    reader = read_journal(path)
+    frames = reader.course()
     header = next(frames, None)
     if not isinstance(header, Header):
         raise DataError("the journal has no header; the run never began", where=str(path))
-    status, ended_utc, steps = INTERRUPTED, "", []
+    status, ended_utc, reason, steps = INTERRUPTED, "", "", []
     began: dict[int, float] = {}
     times: list[tuple[float, float]] = []
-    for frame in frames:
-        match frame:
-            case StepStart():
-                steps.append(_clean(frame.name))
-                began[frame.step] = frame.time_s
-            case StepEnd():
-                times.append((began.get(frame.step, math.nan), frame.time_s))
-            case Close():
-                status, ended_utc = frame.status, frame.utc
-            case Resume():
-                status, ended_utc = INTERRUPTED, ""
-    return RunFacts(
+    try:
+        for frame in frames:
+            match frame:
+                case StepStart():
+                    steps.append(_clean(frame.name))
+                    began[frame.step] = frame.time_s
+                case StepEnd():
+                    times.append((began.get(frame.step, math.nan), frame.time_s))
+                case Close():
+                    status, ended_utc = frame.status, frame.utc
+                case Resume():
+                    status, ended_utc = INTERRUPTED, ""
+    except DataError as error:
+        status, ended_utc, reason = DAMAGED, "", _reason(error)
+    facts = RunFacts(
         run_id=run_id_of(
             header.started_utc,
             header.chip_id,
@@ -122,6 +133,7 @@ def _of_journal(path: Path) -> RunFacts:
         ),
         title=_clean(header.run),
         status=status,
+        reason=reason,
         chip_id=_clean(header.chip_id),
         bench=_bench(header.instrument.model, header.instrument.serial),
         started_utc=_clean(header.started_utc),
@@ -130,7 +142,13 @@ def _of_journal(path: Path) -> RunFacts:
         protocols=tuple(map(_clean, header.protocols)),
         steps=tuple(dict.fromkeys(steps)),
         package_version=_clean(header.package_version),
+        frames=reader.frames,
     )
+    return facts, len(times)
+
+
+def _reason(error: DataError) -> str:
+    return _clean(printable(first_line(error.message)))
 
 
 def _lasted(times: Iterable[tuple[float, float]]) -> float | None:

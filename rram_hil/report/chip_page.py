@@ -25,12 +25,13 @@ from rram_hil.statistics import wilson
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.storage.run_state import open_newest
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.units import count, duration, micro, per_cent, quantity
+from rram_hil.units import count, counted, duration, micro, per_cent, quantity
 
 MAPS_SHOWN = 12
 """Of more runs with a map of the conductance only so many, evenly chosen in time, are drawn."""
 CONDUCTS_S = 1e-6
 """A cell that conducts less counts as not conducting."""
+DIE_DIGITS = 6
 RUN_COLUMNS = ("began", "run", "protocols", "status", ">pulses", ">bench time", ">yield", "of what")
 DIE_COLUMNS = (
     "chip",
@@ -112,22 +113,22 @@ class Chip:
 
 
 def chips_of(entries: Iterable[CatalogEntry]) -> list[Chip]:
-    """The chips of a catalogue's runs, by their ids; of copies of a run one is read. A run that
-    cannot be read is told, not raised.
+    """The chips of a catalogue's runs, by their ids; of copies of a run the furthest that can be
+    read. What cannot be read is told, not raised, and a chip of which nothing can has no runs.
     """
     runs: dict[str, list[RunOfChip]] = {}
     unread: dict[str, list[str]] = {}
-    seen: set[str] = set()
-    for entry in entries:
-        if entry.run_id in seen:
+    known: set[str] = set()
+    for entry in sorted(entries, key=lambda entry: -entry.reach):
+        if not entry.chip_id or (entry.run_id in known and not entry.reason):
             continue
-        seen.add(entry.run_id)
+        own = runs.setdefault(entry.chip_id, [])
         try:
-            found = _read(entry)
+            own.append(_read(entry))
         except DataError as error:
             unread.setdefault(entry.chip_id, []).append(f"{entry.path.name}: {error.message}")
-            continue
-        runs.setdefault(entry.chip_id, []).append(found)
+        else:
+            known.add(entry.run_id)
     return [
         Chip(chip, tuple(sorted(own, key=lambda run: run.began)), tuple(unread.get(chip, ())))
         for chip, own in sorted(runs.items())
@@ -219,7 +220,7 @@ def _key_figures(chip: Chip) -> list[KeyFigure]:
             per_cent(latest.share) if latest is not None else "not known",
             f"yield, cells {latest.what} on {latest.began:%Y-%m-%d}" if latest else "yield",
         ),
-        KeyFigure(count(chip.pulses), f"pulses in {len(chip.runs)} runs"),
+        KeyFigure(count(chip.pulses), f"pulses in {counted(len(chip.runs), 'run')}"),
     ]
     if chip.wear is not None:
         most = int(chip.wear.counts.max(initial=0))
@@ -311,21 +312,27 @@ def _run_row(run: RunOfChip) -> tuple[str, ...]:
 
 
 def write_dies_page(chips: Sequence[Chip], target: Path, unread: Sequence[str] = ()) -> None:
-    """Write the page of many chips: a table, and of each lot a map of its dies. Raises as
-    `write_chip_page`.
+    """Write the page of many chips: a table, and of each lot a map of its dies. `unread` and those
+    without a run are told below. Raises as `write_chip_page`.
     """
+    left_out = [
+        text if chip.runs else f"{text} (no run of chip {chip.chip_id} can be read)"
+        for chip in chips
+        for text in chip.unread
+    ]
+    chips = [chip for chip in chips if chip.runs]
     lots = dict.fromkeys(chip.last("lot") for chip in chips)
     write_page(
         target,
         render(
             "dies.html",
-            title=f"{count(len(chips))} chips",
+            title=counted(len(chips), "chip"),
             lots=[
                 (lot, *_die_maps(lot, [c for c in chips if c.last("lot") == lot])) for lot in lots
             ],
             columns=DIE_COLUMNS,
             rows=[_die_row(chip) for chip in chips],
-            unread=(*unread, *(text for chip in chips for text in chip.unread)),
+            unread=(*unread, *left_out),
         ),
     )
 
@@ -354,30 +361,42 @@ def _median_s(chip: Chip) -> float:
 
 
 def die_place(die: str) -> tuple[int, int] | None:
-    """(column, row) of a die whose name holds two whole numbers, as "3,4", "x3y4" or "R4C3" (row
-    and column by their letters); None for other names.
+    """(column, row) of a die whose name holds two whole numbers of `DIE_DIGITS` at most, as "3,4",
+    "x3y4" or "R4C3" (row and column by their letters); None for other names.
     """
     numbers = re.findall(r"[+-]?\d+", re.sub(r"(?<=\d)-", " ", die))
-    if len(numbers) != 2:
+    if len(numbers) != 2 or max(map(len, numbers)) > DIE_DIGITS:
         return None
     first, second = (int(n) for n in numbers)
     return (second, first) if re.match(r"\s*r", die, re.IGNORECASE) else (first, second)
 
 
 def _die_maps(lot: str, chips: Sequence[Chip]) -> tuple[list[Picture], str]:
-    """Pictures of a lot's dies where they lie, and what is to be said of those without a place."""
+    """Pictures of a lot's dies where they lie, and what is to be said of chips that they do not
+    show: those without a place, and those that share one.
+    """
     places = {chip.chip_id: die_place(chip.last("die")) for chip in chips}
     placed = [(chip, place) for chip in chips if (place := places[chip.chip_id]) is not None]
     lost = [chip.chip_id for chip in chips if places[chip.chip_id] is None]
     said = (
         f"Not on the map, as their die names no column and row: {', '.join(lost)}." if lost else ""
     )
+    on_dies: dict[tuple[int, int], list[Chip]] = {}
+    for chip, place in placed:
+        on_dies.setdefault(place, []).append(chip)
+    for (column, row), here in on_dies.items():
+        if len(here) > 1:
+            # The one that was used last tells more of the die.
+            here.sort(key=lambda chip: chip.runs[-1].began)
+            ids = ", ".join(chip.chip_id for chip in here)
+            said += f" Several chips at {column},{row}: {ids}; the map shows {here[-1].chip_id}."
+    placed = [(here[-1], place) for place, here in on_dies.items()]
     if not placed:
         return [], said
     columns, rows = (np.array([place[k] for _, place in placed]) for k in (0, 1))
     shape = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
     if shape[0] * shape[1] > 1_000_000:
-        return [], "The dies lie too far apart for a map."
+        return [], f"{said} The dies lie too far apart for a map.".strip()
     pictures = []
     for title, unit, values in (
         ("yield", "", [(c.latest_yield.share if c.latest_yield else np.nan) for c, _ in placed]),
@@ -391,4 +410,4 @@ def _die_maps(lot: str, chips: Sequence[Chip]) -> tuple[list[Picture], str]:
             grid, unit, scale_of(grid), origin=origin, labels=("die column", "die row")
         ) as axes:
             pictures.append(Picture(title.capitalize(), svg(axes, f"Lot {lot}: {title} by die")))
-    return pictures, said
+    return pictures, said.strip()

@@ -104,7 +104,8 @@ def _rows(stack: MapStack) -> tuple[tuple[str, ...], ...]:
             moved = change_of(stack.values[k - 1], stack.values[k])
             moved = moved[np.isfinite(moved)]
             if moved.size:
-                told = (float(np.median(moved)), float(moved.std()))
+                spread = float(moved.std()) if moved.size > 1 else math.nan
+                told = (float(np.median(moved)), spread)
                 change = (micro(quantity(v, stack.units)) for v in told)
         rows.append(
             (

@@ -131,12 +131,18 @@ def band_of(name: str, x: FloatArray, band: Sequence[FloatArray], look: Look = "
 
 def histogram(values: FloatArray, name: str = "", bins: int = 40) -> Line:
     """Counts in even bins from the lowest to the highest number among `values`, at the middles of
-    the bins.
+    the bins; around the number where all are one, but for rounding.
     """
     known = np.asarray(values, dtype=np.float64).ravel()
     known = known[np.isfinite(known)]
     size = int(np.clip(np.sqrt(known.size), 5, bins))
-    counts, edges = np.histogram(known, size)
+    ends = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    if not ends[1] - ends[0] > 1e-9 * max(abs(ends[0]), abs(ends[1])):
+        # np.histogram would take 0.5 to either side, whatever the unit is.
+        middle = (ends[0] + ends[1]) / 2
+        reach = abs(middle) / 10 or 0.5
+        ends = middle - reach, middle + reach
+    counts, edges = np.histogram(known, size, range=ends)
     return Line((edges[:-1] + edges[1:]) / 2, counts, name, look="bars")
 
 

@@ -148,29 +148,6 @@ def _raw_at(file: BinaryIO, offset: int) -> _Raw | None:
     return _Raw(journal_id, sequence, kind, payload, offset, end, body[length:])
 
 
-@dataclass(frozen=True)
-class _Head:
-    """What stands before a frame's payload, and where the frame ends."""
-
-    journal_id: bytes
-    sequence: int
-    kind: int
-    end: int
-
-
-def _head_at(file: BinaryIO, offset: int) -> _Head | None:
-    """The head of the frame at `offset`; None where there is none, or the file ends within it."""
-    file.seek(offset)
-    head = file.read(_HEAD.size)
-    if len(head) < _HEAD.size:
-        return None
-    magic, length, journal_id, sequence, kind = _HEAD.unpack(head)
-    end = offset + _HEAD.size + length + _CRC.size
-    if magic != MAGIC or length > _LONGEST or end > os.fstat(file.fileno()).st_size:
-        return None
-    return _Head(journal_id, sequence, kind, end)
-
-
 def _charged(raw: _Raw) -> int:
     """The number of the change with which the ledger was charged for the operation that this frame
     announces; 0 for any other frame.
@@ -223,26 +200,14 @@ class JournalReader:
 
     def course(self) -> Iterator[Frame]:
         """The frames that tell the course of the run: header, begin and end of steps, resumptions,
-        ends. The others are stepped over, neither read nor checked: quick in a long journal.
+        ends. Of the others only the checksums are looked at.
 
         Raises `DataError` as iterating does.
         """
         with self._open() as file:
-            self.frames = self.whole_bytes = self.cut_bytes = 0
-            journal_id = b""
-            while (head := _head_at(file, self.whole_bytes)) is not None:
-                if self.frames == 0:
-                    journal_id = head.journal_id
-                if head.journal_id != journal_id or head.sequence != self.frames:
-                    break
-                if head.kind in _COURSE:
-                    raw = _raw_at(file, self.whole_bytes)
-                    if raw is None:
-                        break
+            for raw in self._raws(file):
+                if raw.kind in _COURSE:
                     yield _frame(raw, self.path)
-                self.frames += 1
-                self.whole_bytes = head.end
-            self.check_tail(file, journal_id)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[BinaryIO]:

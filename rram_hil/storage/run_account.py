@@ -12,7 +12,7 @@ import numpy as np
 
 from rram_hil.storage.run_reader import RunFile
 from rram_hil.storage.run_state import UNDER_WAY, state_of
-from rram_hil.units import count, duration, elapsed
+from rram_hil.units import count, counted, duration, elapsed
 
 STEP_COLUMNS = ("step", "outcome", ">oper.", ">pulses", ">reads", ">not ok", ">bench time")
 """Of the table of steps, ">" before those that align right; `step_rows` gives the rows."""
@@ -29,12 +29,13 @@ def facts_of(run: RunFile) -> list[tuple[str, str]]:
     kelvin = float(a["temperature_k"])
     began, ended = str(a["started_utc"]), str(a["ended_utc"])
     resumed = int(a.get("resumed", 0))
+    again = f", resumed {counted(resumed, 'time')}" if resumed else ""
     return [
         ("run", str(a["run"])),
         ("chip", f"{run.chip_id}{more}: {size}"),
         ("operator", str(a["operator"])),
         ("temperature", "" if math.isnan(kelvin) else f"{kelvin:g} K"),
-        ("began", f"{utc_text(began)}{f', resumed {resumed} times' if resumed else ''}"),
+        ("began", f"{utc_text(began)}{again}"),
         ("ended", f"{utc_text(ended)} ({_lasted(began, ended)})" if ended else ""),
         ("instrument", _instrument(run)),
         (

@@ -11,7 +11,7 @@ from pathlib import Path
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.ledgers import found_ledger
 from rram_hil.catalogue.catalog import Catalog
-from rram_hil.errors import ConfigError, near
+from rram_hil.errors import ConfigError, DataError, near
 from rram_hil.report.chip_page import Wear, chips_of, write_chip_page, write_dies_page
 from rram_hil.report.compare import write_comparison
 from rram_hil.report.run_page import write_run_page
@@ -19,6 +19,7 @@ from rram_hil.report.sections import write_numbers
 from rram_hil.storage.ledger_file import read_ledger
 from rram_hil.storage.run_state import JOURNAL, newest
 from rram_hil.terminal.console import Output
+from rram_hil.units import counted
 
 
 def report_runs(paths: Sequence[Path], out: Path | None, csv: Path | None, output: Output) -> None:
@@ -40,10 +41,10 @@ def report_runs(paths: Sequence[Path], out: Path | None, csv: Path | None, outpu
     with newest(paths[0]) as run:
         views = write_run_page(run, paths[0], target)
     plots = sum(len(view.pictures) for view in views)
-    output.line(f"Report of {plots} plot{'' if plots == 1 else 's'}: {target}")
+    output.line(f"Report of {counted(plots, 'plot')}: {target}")
     if csv is not None:
         written = write_numbers(views, csv)
-        output.line(f"Numbers of {len(written)} plot{'' if len(written) == 1 else 's'}: {csv}")
+        output.line(f"Numbers of {counted(len(written), 'plot')}: {csv}")
 
 
 def page_path(out: Path | None, stem: str) -> Path:
@@ -62,7 +63,8 @@ def report_chips(
     folders: Sequence[Path], chip_id: str, bench: Path | None, out: Path | None, output: Output
 ) -> None:
     """Write the page of one chip's life, or of all chips in these folders, and say where it is.
-    Raises `ConfigError` for a chip that has no run there, and a bench of another chip.
+    Raises `ConfigError` for a chip that has no run there, and a bench of another chip; `DataError`
+    where no run of it can be read.
     """
     if bench is not None and not chip_id:
         raise ConfigError("report: --bench goes with --chip")
@@ -74,19 +76,30 @@ def report_chips(
             known = {entry.chip_id for entry in catalog if entry.chip_id}
             told = f"there are: {', '.join(sorted(known))}" if known else "there is no run"
             raise ConfigError(f"--chip {chip_id}: no run in {where}; {told}{near(chip_id, known)}")
+        if not chips[0].runs:
+            told = "; ".join(chips[0].unread)
+            raise DataError(f"--chip {chip_id}: no run of it in {where} can be read: {told}")
         chip = replace(chips[0], wear=_wear(bench, chip_id))
         target = page_path(out, f"chip-{_plain(chip_id)}")
         write_chip_page(chip, target)
-        output.line(f"Life of chip {chip_id}, {len(chip.runs)} runs: {target}")
+        output.line(f"Life of chip {chip_id}, {counted(len(chip.runs), 'run')}: {target}")
         return
-    damaged = [entry for entry in catalog if entry.reason]
-    chips = chips_of(entry for entry in catalog if not entry.reason)
-    if not chips:
+    chips = chips_of(catalog)
+    # Of a file so damaged that it names no chip.
+    damaged = [f"{e.path.name}: {e.reason}" for e in catalog if e.reason and not e.chip_id]
+    unread = (*damaged, *catalog.unreadable)
+    shown = [chip for chip in chips if chip.runs]
+    if not shown:
+        told = "; ".join((*unread, *(text for chip in chips for text in chip.unread)))
+        if told:
+            raise DataError(f"report: no run in {where} can be read: {told}")
         raise ConfigError(f"report: there is no run in {where}")
     target = page_path(out, "chips")
-    unread = [f"{entry.path.name}: {entry.reason}" for entry in damaged]
-    write_dies_page(chips, target, (*unread, *catalog.unreadable))
-    output.line(f"{len(chips)} chip{'' if len(chips) == 1 else 's'}: {target}")
+    write_dies_page(chips, target, unread)
+    output.line(f"{counted(len(shown), 'chip')}: {target}")
+    lost = ", ".join(chip.chip_id for chip in chips if not chip.runs)
+    if lost:
+        output.line(f"No run can be read of: {lost}; the page says why.")
 
 
 def _plain(name: str) -> str:

@@ -5,6 +5,7 @@ under way.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,7 @@ def _networks(run: RunFile, output: Output) -> None:
 
 
 def _number(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return figure_text(value, math.nan) if isinstance(value, float) else str(value)
 
 
 def _notes(run: RunFile, output: Output) -> None:

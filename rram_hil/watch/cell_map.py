@@ -54,6 +54,19 @@ def last_conductance(
     return result.conductance_s, result.status
 
 
+def last_time_s(result: ApplyResult | ProgramResult | CodedReadResult) -> FloatArray:
+    """When each cell was measured last (s, bench clock), shape (n,), as the run file has it: the
+    operation's end where the result has no times.
+    """
+    if not isinstance(result, ApplyResult) or result.status.shape[1] == 0:
+        return np.full(len(result.status), result.span.ended_s)
+    if result.status.shape[1] == 1:
+        return result.time_s[:, 0]
+    ran = result.status != Status.NOT_RUN
+    last = np.where(ran.any(axis=1), ran.shape[1] - 1 - np.argmax(ran[:, ::-1], axis=1), 0)
+    return np.asarray(result.time_s[np.arange(len(last)), last])
+
+
 class CellMap:
     """Arrays over a chip's cells, flat in the order tile, row, column.
 

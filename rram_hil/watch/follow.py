@@ -17,7 +17,14 @@ from rram_hil.errors import BenchError, DataError
 from rram_hil.storage.frames import Frame
 from rram_hil.storage.journal import JournalTail
 from rram_hil.storage.run_reader import read_run, undamaged
-from rram_hil.storage.run_state import INTERRUPTED, JOURNAL, UNDER_WAY, journal_of, state_of
+from rram_hil.storage.run_state import (
+    INTERRUPTED,
+    JOURNAL,
+    UNDER_WAY,
+    holds_all_of,
+    journal_of,
+    state_of,
+)
 from rram_hil.watch.finished import pictured
 from rram_hil.watch.picture import Picture, StepPicture
 
@@ -121,6 +128,7 @@ class RunFollower:
         self._restarts = self._resumed = 0
         self._finished: Iterator[None] | None = None
         self._read_file: tuple[int, int] | None = None
+        self._damaged: tuple[int, int] | None = None
         self._grew_s = time.monotonic()
         self._size = -1
         self._standing = UNDER_WAY
@@ -131,7 +139,7 @@ class RunFollower:
         """Read what is new, for `BUDGET_S` at most."""
         until = time.monotonic() + BUDGET_S
         try:
-            if self._journal.is_file():
+            if self._journal.is_file() and _stamp(self._journal) != self._damaged:
                 self._follow(until)
                 self.reason = self._spoiled
             else:
@@ -140,10 +148,22 @@ class RunFollower:
             # A file that is gone since is looked for again at the next look.
             if self._journal.is_file() or self.path.is_file():
                 self.reason = error.message if isinstance(error, DataError) else str(error)
+            if isinstance(error, DataError) and self._damaged is None and self._is_whole():
+                # Shown instead, as long as the journal stays as it is.
+                self._damaged, self.reason, self.is_behind = _stamp(self._journal), "", True
+                self._anew()
+
+    def _is_whole(self) -> bool:
+        """Whether the run file has all that is in the journal."""
+        try:
+            with read_run(self.path) as run, undamaged(self.path):
+                return holds_all_of(run, self._journal)
+        except (DataError, OSError):
+            return False
 
     def _follow(self, until: float) -> None:
         self._is_gone = False
-        self._finished, self._read_file = None, None
+        self._finished, self._read_file, self._damaged = None, None, None
         self._notice()
         is_live = not self.is_behind
         came, self.is_behind = False, True
@@ -197,8 +217,7 @@ class RunFollower:
         self._is_gone, self.behind_bytes, self.is_behind = False, 0, False
         if self.picture.about is not None and self.picture.status != INTERRUPTED:
             return
-        found = self.path.stat()
-        stamp = (found.st_mtime_ns, found.st_size)
+        stamp = _stamp(self.path)
         if self._finished is None and stamp != self._read_file:
             self._anew()
             self._finished = self._from_file()
@@ -251,3 +270,9 @@ class RunFollower:
         if silent_s < limit_s:
             return UNDER_WAY
         return SILENT if flight is not None else STALLED
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Time of change and size of a file."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size

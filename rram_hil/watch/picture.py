@@ -32,7 +32,7 @@ from rram_hil.storage.run_layout import EVENTS
 from rram_hil.storage.run_state import INTERRUPTED
 from rram_hil.storage.run_tables import Execution, note_row
 from rram_hil.types import IntArray
-from rram_hil.watch.cell_map import MOST_CELLS, CellMap, last_conductance
+from rram_hil.watch.cell_map import MOST_CELLS, CellMap, last_conductance, last_time_s
 from rram_hil.watch.planned import PlannedStep, planned_steps
 from rram_hil.watch.series import CellEvents, Rates
 
@@ -252,7 +252,7 @@ class Picture:
             self.number_of(label),
             value,
             status,
-            span["ended_s"],
+            last_time_s(result),
             pulses,
         )
         self._pending.append(np.broadcast_arrays(*columns))

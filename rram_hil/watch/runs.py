@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from h5py import is_hdf5  # type: ignore[import-untyped]
+import h5py  # type: ignore[import-untyped]
 
 from rram_hil.catalogue.catalog import Catalog
 from rram_hil.catalogue.entry import CatalogEntry
 from rram_hil.errors import BenchError, ConfigError
+from rram_hil.storage.journal import holds_run
 from rram_hil.storage.run_state import JOURNAL, journal_of
 from rram_hil.watch.follow import RunFollower
 from rram_hil.watch.picture import told
@@ -32,9 +33,11 @@ KEPT_S = 120.0
 
 class Runs:
     """The runs of `place`: a folder, or the run file or journal of one run, which need not be there
-    yet with `wait`. Safe to use from several threads.
+    yet with `wait`. Safe to use from several threads. `unreadable` says, a line each, what of a
+    folder could not be read at all; without the labels runs have no tags, and none is left out.
 
-    Raises `ConfigError` for a place that is not there.
+    Raises `ConfigError` for a place that is not there and for a file that is no run's, `DataError`
+    for what is no journal.
     """
 
     def __init__(self, place: Path, *, wait: bool = False) -> None:
@@ -46,14 +49,14 @@ class Runs:
         self._followers: dict[str, RunFollower] = {}
         self._asked_s: dict[str, float] = {}
         self._catalog: Catalog | None = None
+        self.unreadable: tuple[str, ...] = ()
         if place.is_dir():
-            self._catalog = Catalog(place)
+            self._catalog = Catalog(place, needs_labels=False)
+            self.unreadable = self._catalog.unreadable
         else:
             run = place.with_name(place.name.removesuffix(JOURNAL))
-            if not wait and not (run.is_file() or journal_of(run).is_file()):
-                raise ConfigError(f"{place}: there is no such folder, run file or journal")
-            if run.is_file() and not (journal_of(run).is_file() or is_hdf5(run)):
-                raise ConfigError(f"{place}: neither a run file (HDF5) nor the journal of one")
+            if not wait:
+                _require_run(place, run)
             self._paths[key_of(run)] = run
         self.listing()
 
@@ -101,9 +104,23 @@ class Runs:
         return run is not None and run.is_behind
 
 
+def _require_run(place: Path, run: Path) -> None:
+    """Refuse what is neither a run file nor a journal. Raises `ConfigError` or `DataError`."""
+    journal = journal_of(run)
+    if run.is_file() and h5py.is_hdf5(os.fspath(run)):
+        return
+    if journal.is_file():
+        holds_run(journal)  # one that has just begun may hold nothing yet
+    elif run.is_file():
+        raise ConfigError(f"{place}: neither a run file nor the journal of a run")
+    else:
+        raise ConfigError(f"{place}: there is no such folder, run file or journal")
+
+
 def key_of(path: Path) -> str:
     """The key of a run file: a digest of its place."""
-    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
+    # Unlike `Path.resolve` it takes links that lead round in a circle.
+    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:16]
 
 
 def _row(entry: CatalogEntry, folder: Path) -> dict[str, Any]:

@@ -16,6 +16,8 @@ MOST_EVENTS = 1 << 22
 """Of a run, so many of the last events of cells are kept in memory: 4 million in 150 MB."""
 BINS = 240
 _FINEST_S = 1e-6
+_LONGEST_S = 1e12
+"""No bench clock goes further: 30,000 years. Sums of what a damaged file says would overflow."""
 _EVENT = (
     ("cell", np.int64),
     ("step", np.int32),
@@ -81,22 +83,25 @@ class CellEvents:
 class Rates:
     """Pulses and reads by bench time, in `BINS` bins whose width doubles as the run goes on.
 
-    Where the bench clock begins anew (a resumed run), the times before stand still meanwhile.
+    Where the bench clock begins anew (a resumed run), the times before stand still meanwhile in
+    `began_s` and `now_s`; `clock_s` is the last time as the clock gave it. NaN where there is none.
     """
 
     def __init__(self) -> None:
         self.began_s = math.nan
         self.width_s = _FINEST_S
         self.now_s = 0.0
+        self.clock_s = math.nan
         self._ahead_s = 0.0
         self._counts = np.zeros((2, BINS))
 
     def add(self, started_s: float, ended_s: float, pulses: int, reads: int) -> None:
-        """What was done between two times of the bench clock (s); a time that is none is left
+        """What was done between two times of the bench clock (s); a time that can be none is left
         out.
         """
-        if not (math.isfinite(started_s) and math.isfinite(ended_s)):
+        if not (abs(started_s) < _LONGEST_S and abs(ended_s) < _LONGEST_S):
             return
+        self.clock_s = ended_s
         if math.isnan(self.began_s):
             self.began_s = self.now_s = started_s
         if ended_s + self._ahead_s < self.now_s:

@@ -46,7 +46,8 @@ def serve_page(
     say: Callable[[str], None],
     lingers_s: float | None = None,
 ) -> None:
-    """Serve the page of the runs at `place` until Ctrl-C or SIGTERM; `say` is given its address.
+    """Serve the page of the runs at `place` until Ctrl-C or SIGTERM; `say` is given its address,
+    and then what could not be read.
 
     With `lingers_s` standard input is a pipe from the process that runs: the run may not have begun
     yet, and the server ends so long after that process did and the last page was closed.
@@ -70,6 +71,8 @@ def serve_page(
             uvicorn.Config(
                 page.app(),
                 log_config=None,
+                # Warnings are of requests that anyone may send: none belongs on this terminal.
+                log_level="error",
                 access_log=False,
                 lifespan="off",
                 ws="none",
@@ -79,6 +82,8 @@ def serve_page(
             )
         )
         say(f"{at}?token={keeper.token}")
+        for line in runs.unreadable:
+            say(f"Left out: {line}")
         if opens and _has_display():
             webbrowser.open(f"{at}?token={keeper.once()}")
         threading.Thread(target=get_ready, daemon=True).start()

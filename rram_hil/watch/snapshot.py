@@ -79,7 +79,7 @@ def _about(picture: Picture) -> dict[str, Any] | None:
         "operator": told(about.operator),
         "instrument": told(about.instrument),
         "version": told(about.package_version),
-        "bench_s": number(picture.rates.now_s - picture.rates.began_s),
+        "bench_s": _bench_s(picture),
     }
 
 
@@ -91,14 +91,13 @@ def _step(
     word = "done" if step.ended else "to come"
     if is_on:
         word = "under way" if state in ALIVE else "not ended"
-    ended_s = step.ended_s if step.ended else picture.rates.now_s
     return {
         "number": step.number,
         "name": told(step.name),
         "protocol": told(step.protocol),
         "word": word,
         "counts": {n: getattr(step, n) for n in picture.totals},
-        "bench_s": number(elapsed(step.started_s, ended_s)) if step.began else None,
+        "bench_s": number(_spent_s(step, picture)),
         "label": "" if reach is None else reach.label,
         "done": None if reach is None else reach.done,
         "total": None if reach is None or reach.total is None else max(reach.total, reach.done),
@@ -106,6 +105,20 @@ def _step(
         "times": None if reach is None or not reach.done else reach.visits / reach.done,
         "left_s": run.pace.left_s(step, now_s) if is_on and state == UNDER_WAY else None,
     }
+
+
+def _spent_s(step: StepPicture, picture: Picture) -> float:
+    """Bench time of a step (s), up to now where it has not ended; NaN where it has not begun, and
+    where the clock began anew within it.
+    """
+    return elapsed(step.started_s, step.ended_s if step.ended else picture.rates.clock_s)
+
+
+def _bench_s(picture: Picture) -> float | None:
+    """The sum over the steps (s), as the report has it; None where nothing is known of any."""
+    spent = [_spent_s(step, picture) for step in picture.steps.values() if step.number]
+    known = [one for one in spent if math.isfinite(one)]
+    return number(sum(known)) if known else None
 
 
 def _map(picture: Picture) -> dict[str, Any] | None:

@@ -28,10 +28,11 @@ from rram_hil import Catalog, ConfigError, DataError
 from rram_hil.catalogue import index
 from rram_hil.catalogue.catalog import short_ids
 from rram_hil.catalogue.entry import CatalogEntry
-from rram_hil.storage.frames import Close, Resume
+from rram_hil.storage.frames import Close, Resume, StepEnd, StepStart
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.run_state import journal_of
 from rram_hil.storage.run_writer import write_run_file
+from rram_hil.watch.runs import Runs
 
 OLDER = Path(__file__).parents[1] / "compatibility" / "files"
 
@@ -134,6 +135,31 @@ def test_the_journal_counts_where_it_is_further_than_the_file(data: Path) -> Non
         assert run.status == "complete"
 
 
+def test_counts_of_a_run_file_that_is_a_step_behind_are_not_given(data: Path) -> None:
+    path = write_run(data / "run.h5", None, journal=True)
+    with Journal.resume(journal_of(path)) as journal:
+        journal.append(StepStart(2, "more", "read-map", "1", 4.0))
+        assert only(Catalog(data)).pulses == PULSES
+        journal.append(StepEnd(2, 5.0))
+    entry = only(Catalog(data))
+    assert (entry.steps, entry.bench_s) == (("map", "more"), 5.0)
+    assert (entry.pulses, entry.reads) == (None, None)
+
+
+def test_a_journal_damaged_in_the_middle_is_listed_with_what_it_says_before(data: Path) -> None:
+    path = write_run(data / "run.h5", journal=True)
+    content = bytearray(journal_of(path).read_bytes())
+    content[len(content) // 2] ^= 1
+    journal_of(path).write_bytes(content)
+    assert only(Catalog(data)).status == "complete", "the run file is whole"
+    good = path.rename(data.parent / "good.h5")
+    entry = only(Catalog(data))
+    assert (entry.status, entry.title, entry.chip_id) == ("damaged", "r1", "T1")
+    assert entry.reason.startswith("damaged at byte")
+    good.rename(data / "copy.h5")
+    assert Catalog(data).entry(entry.run_id).path.name == "copy.h5"
+
+
 def test_a_damaged_file_is_listed_with_its_reason_and_the_others_are_as_well(data: Path) -> None:
     write_run(data / "good.h5")
     whole = (data / "good.h5").read_bytes()
@@ -153,6 +179,21 @@ def test_a_damaged_file_is_listed_with_its_reason_and_the_others_are_as_well(dat
     assert told["newer.h5"].startswith("run file version 99")
     assert "never began" in told["torn.h5"]
     assert len(Catalog(data)) == 7
+
+
+def test_links_that_lead_round_in_a_circle_are_no_run(data: Path) -> None:
+    write_run(data / "a.h5", journal=True, file=False)
+    (data / "a.h5").symlink_to(data / "a.h5")
+    (data / "loop").symlink_to(data / "loop")
+    assert only(Catalog(data)).status == "complete"
+    with pytest.raises(DataError, match="loop/x': no run id"):
+        Catalog(data).entry("loop/x")
+    listed = Runs(data).listing()
+    assert [run["name"] for run in listed] == ["a.h5"]
+    followed = Runs(data).follower(listed[0]["key"])
+    assert followed is not None
+    followed.refresh()
+    assert followed.state() == "complete"
 
 
 def test_files_of_another_kind_are_left_out(data: Path, reads: list[str]) -> None:
@@ -260,6 +301,47 @@ def test_damaged_labels_are_told_and_left_as_they_are(data: Path) -> None:
         newer.execute("VACUUM INTO ?", (str(path),))
     with pytest.raises(DataError, match="of version 7; this rram_hil knows 1"):
         Catalog(data)
+
+
+def test_labels_that_are_no_text_are_told(data: Path) -> None:
+    path = index.own_folder("data") / "labels.sqlite"
+    entry = write_run(data / "run.h5")
+    for wrong in ("INSERT INTO tags VALUES ('a', x'ff')", "INSERT INTO notes VALUES ('a', NULL)"):
+        Catalog(data).tag(entry, "good")
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(wrong)
+        with pytest.raises(DataError, match=r"one of them is no text; if the file is damaged"):
+            Catalog(data)
+        path.unlink()
+
+
+def test_labels_that_cannot_be_had_say_why_and_the_live_page_goes_without(data: Path) -> None:
+    entry = write_run(data / "run.h5")
+    Catalog(data).tag(entry, "good")
+    path = index.own_folder("data") / "labels.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DataError, match="is locked; another program has the file open"):
+            Catalog(data)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match=r"; a folder, or a file that you may not open$"):
+        Catalog(data)
+    runs = Runs(data)
+    assert [(run["name"], run["tags"]) for run in runs.listing()] == [("run.h5", [])]
+    assert len(runs.unreadable) == 1
+    path.rmdir()
+    runs = Runs(data)
+    assert (len(runs.listing()), runs.unreadable) == (1, ())
+
+
+@pytest.mark.skipif(os.name == "nt" or os.getuid() == 0, reason="root may write every file")
+def test_labels_that_may_not_be_written_say_so(data: Path) -> None:
+    entry = write_run(data / "run.h5")
+    Catalog(data).tag(entry, "good")
+    (index.own_folder("data") / "labels.sqlite").chmod(0o444)
+    with pytest.raises(DataError, match="you may not write the file"):
+        Catalog(data).tag(entry, "better")
 
 
 def test_a_search_fits_all_that_is_given(data: Path) -> None:

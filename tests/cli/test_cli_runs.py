@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import storage_scenarios as scenarios
 from run_files import PULSES, copy_run, write_run
 
 from rram_hil import Catalog
+from rram_hil.storage.frames import Resume, Saved, StepStart
+from rram_hil.storage.journal import Journal
+from rram_hil.storage.run_state import journal_of
 
 if TYPE_CHECKING:
     from conftest import Workplace
@@ -139,3 +144,16 @@ def test_help_tells_every_command(here: Workplace) -> None:
     said = here.command("runs", "--help").out
     assert all(name in said for name in ("list", "tag", "note", "exclude", "include"))
     assert "--since" in here.command("runs", "list", "--help").out
+
+
+def test_a_number_that_is_none_is_shown_as_a_line(here: Workplace) -> None:
+    path = here.folder / "run.h5"
+    with Journal.create(journal_of(path), scenarios.header()) as journal:
+        journal.append(StepStart(1, "map", "read-map", "1", 0.0))
+        for name, unit in (("median", "S"), ("spread", "")):
+            journal.append(Saved(1, name, np.array(np.nan), (), unit, {}, 1.0))
+        journal.append(Resume("2026-01-02T03:04:05Z", scenarios.BOARD))
+    shown = [line.split() for line in here.command("show", "run.h5").out.splitlines()]
+    assert ["1", "map", "median", "-"] in shown
+    assert ["1", "map", "spread", "-"] in shown
+    assert any(line[-3:] == ["resumed", "1", "time"] for line in shown)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -49,7 +50,12 @@ def header(geometry: Geometry, **changes: object) -> Header:
     return Header(**(given | changes))  # type: ignore[arg-type]
 
 
-def reading(number: int, cells: Cells, conductance_s: np.ndarray) -> list[Frame]:  # type: ignore[type-arg]
+def reading(
+    number: int,
+    cells: Cells,
+    conductance_s: np.ndarray,  # type: ignore[type-arg]
+    step: int = 1,
+) -> list[Frame]:
     """A read of cells, announced and done."""
     n = len(cells)
     value = conductance_s[:, None]
@@ -64,7 +70,7 @@ def reading(number: int, cells: Cells, conductance_s: np.ndarray) -> list[Frame]
     )
     asked = operation_record(read(cells, label="read map"))
     return [
-        Intent(number, 1, asked, np.zeros(0, np.int64), float(number)),
+        Intent(number, step, asked, np.zeros(0, np.int64), float(number)),
         Outcome(number, result_record(result)),
     ]
 
@@ -94,8 +100,10 @@ def under_way(path: Path, geometry: Geometry, parts: int, **changes: object) -> 
 
 
 @contextlib.contextmanager
-def served(place: Path) -> Iterator[str]:
-    """The address of `rram-hil watch` on a folder or run."""
+def served(place: Path, errors: IO[str] | None = None) -> Iterator[str]:
+    """The address of `rram-hil watch` on a folder or run; it writes its standard error to
+    `errors`.
+    """
     command = [
         sys.executable,
         "-P",
@@ -106,7 +114,7 @@ def served(place: Path) -> Iterator[str]:
         "--no-open",
         "--port=0",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().strip()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import storage_scenarios as scenarios
 from reported_runs import BENCH, FORMING, Page, write_run_of
-from run_files import copy_run
+from run_files import ENDED, PULSES, copy_run, frames, write_run
 
 from rram_hil.catalogue.catalog import Catalog
 from rram_hil.cli import main
-from rram_hil.report.chip_page import Chip, chips_of, die_place, yield_of
+from rram_hil.report.chip_page import Chip, chips_of, die_place, write_dies_page, yield_of
+from rram_hil.storage.frames import Resume
+from rram_hil.storage.journal import Journal
 from rram_hil.storage.run_reader import read_run
 from rram_hil.storage.run_state import journal_of
+from rram_hil.storage.run_writer import write_run_file
 
 CHECKED = f"""{FORMING}
 [[step]]
@@ -81,6 +87,87 @@ def test_pages_of_folders_tell_what_they_leave_out(
     assert "there are: W3-D7" in capsys.readouterr().err
 
 
+def resumed_run(folder: Path) -> None:
+    """A run that was aborted, copied, and gone on with under another name."""
+    write_run(folder / "copy.h5", "aborted", journal=True, chip_id="c9")
+    journal_of(folder / "copy.h5").rename(journal_of(folder / "main.h5"))
+    with Journal.resume(journal_of(folder / "main.h5")) as journal:
+        journal.append(Resume(ENDED, scenarios.BOARD))
+        for frame in frames("complete")[1:]:
+            journal.append(renumbered(frame))
+    write_run_file(journal_of(folder / "main.h5"), folder / "main.h5")
+
+
+def renumbered(frame: Any) -> Any:
+    """The same of a second step and operation."""
+    changes = {name: 2 for name in ("step", "operation") if hasattr(frame, name)}
+    return replace(frame, **changes)
+
+
+def test_of_copies_of_a_run_the_furthest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RRAM_HIL_CATALOGUE", str(tmp_path / "catalogue"))
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    resumed_run(folder)
+    (chip,) = chips_of(Catalog(folder))
+    assert [(run.entry.path.name, run.pulses) for run in chip.runs] == [("main.h5", 2 * PULSES)]
+    entry = Catalog(folder).entry(chip.runs[0].entry.run_id)
+    assert (entry.path.name, entry.status) == ("main.h5", "complete")
+
+
+def test_a_damaged_copy_does_not_hide_the_good_one_and_a_chip_without_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RRAM_HIL_CATALOGUE", str(tmp_path / "catalogue"))
+    folder = tmp_path / "runs"
+    folder.mkdir()
+
+    def report(*more: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["report", str(folder), "-o", str(tmp_path / "page.html"), *more])
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
+
+    write_run(folder / "a.h5", journal=True, file=False, chip_id="W-1.x")
+    flip_middle(journal_of(folder / "a.h5"))
+    for more in ((), ("--chip", "W-1.x")):
+        code, said = report(*more)
+        assert code == 2, said
+        assert "can be read: a.h5: " in said
+    write_run(folder / "other.h5", chip_id="W-2")
+    assert report()[1].endswith("No run can be read of: W-1.x; the page says why.\n")
+    assert "(no run of chip W-1.x can be read)" in (tmp_path / "page.html").read_text("utf-8")
+    write_run(folder / "b.h5", chip_id="W-1.x")
+    code, said = report("--chip", "W-1.x")
+    assert (code, said.split(":")[0]) == (0, "Life of chip W-1.x, 1 run")
+    text = Page((tmp_path / "page.html").read_text("utf-8")).text
+    assert "Left out: a.h5" in text
+    assert "pulses in 1 run " in text
+
+
+def flip_middle(path: Path) -> None:
+    """Turn one bit around in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_chips_that_share_a_die_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RRAM_HIL_CATALOGUE", str(tmp_path / "catalogue"))
+    for name, day in (("a", 3), ("b", 2), ("c", 1)):
+        die = "3,4" if name != "c" else "9" * 30 + ",4"
+        utc = f"2026-05-0{day}T10:00:00Z"
+        run = write_run(tmp_path / f"{name}.h5", chip_id=name, started_utc=utc)
+        copy_run(run, tmp_path / f"{name}{name}.h5", lot="L", die=die, started_utc=utc)
+        run.unlink()
+    write_dies_page(chips_of(Catalog(tmp_path)), tmp_path / "page.html")
+    text = Page((tmp_path / "page.html").read_text("utf-8")).text
+    assert "Several chips at 3,4: b, a; the map shows a." in text
+    assert "names no column and row: c." in text
+
+
 @pytest.mark.parametrize(
     ("die", "place"),
     [
@@ -94,6 +181,8 @@ def test_pages_of_folders_tell_what_they_leave_out(
         ("", None),
         ("A-B", None),
         ("1,2,3", None),
+        ("-99999,4", (-99999, 4)),
+        ("99999999999999999999999,4", None),
     ],
 )
 def test_the_name_of_a_die_tells_where_it_lies(die: str, place: tuple[int, int] | None) -> None:

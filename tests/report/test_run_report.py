@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import storage_scenarios as scenarios
 from hypothesis import given
 from hypothesis import strategies as st
 from reported_runs import (
@@ -31,6 +32,7 @@ from reported_runs import (
 from run_files import copy_run, write_run
 from small_bench import PULSES
 
+from rram_hil.array import MAP
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.cli import main
 from rram_hil.errors import ConfigError, DataError
@@ -38,14 +40,15 @@ from rram_hil.protocols.forming import Forming
 from rram_hil.report.compare import compared_maps, compared_results, differing_settings
 from rram_hil.report.maps import MapCells
 from rram_hil.report.plot_drawing import POINTS_DRAWN, csv_of, draw
-from rram_hil.report.run_maps import panels_of
-from rram_hil.report.section import Axis, Line, Plot, Section, cumulative
+from rram_hil.report.run_maps import map_views, panels_of
+from rram_hil.report.section import Axis, Line, Plot, Section, cumulative, histogram
 from rram_hil.report.sections import StepView, section_of
 from rram_hil.report.step import RunStep, steps_of
 from rram_hil.statistics import proportion, wilson
+from rram_hil.storage.frames import Saved
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.run_reader import RunFile, read_run
-from rram_hil.storage.run_state import journal_of
+from rram_hil.storage.run_state import journal_of, newest
 from rram_hil.units import count
 
 HOSTILE = "<script>alert(1)</script>\"'&</title>\x1b[2J"
@@ -547,6 +550,34 @@ def test_prefixes_and_logarithms_suit_the_values() -> None:
     assert (nothing.svg, nothing.note) == ("", "There is no value to draw.")
 
 
+@given(value=st.floats(-1e3, 1e3), size=st.integers(1, 50), spread=st.floats(0, 1e-12))
+def test_equal_values_have_a_histogram_around_them(value: float, size: int, spread: float) -> None:
+    value = value if abs(value) > 1e-12 else 9.77e-9
+    line = histogram(value * (1 + np.linspace(0, spread, size)))
+    assert line.y.sum() == size
+    assert np.all(np.abs(line.x - value) < 0.1 * abs(value))
+    assert histogram(np.zeros(0)).y.sum() == 0
+    wide = histogram(np.array([value, 2 * value]))
+    assert wide.x.max() - wide.x.min() == pytest.approx(0.8 * abs(value))
+
+
+def test_one_cell_has_no_spread_of_its_change(tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    with Journal.create(journal_of(path), scenarios.header()) as journal:
+        for step, of_cells in enumerate(([1e-5], [2e-5], [3e-5, 1e-5], [4e-5, 4e-5]), 1):
+            values = np.full(scenarios.GEOMETRY.shape, np.nan)
+            values.ravel()[: len(of_cells)] = of_cells
+            journal.append(Saved(step, "conductance", values, MAP, "S"))
+    with newest(path) as run:
+        (view,) = map_views(run)
+    assert [row[-2:] for row in view.rows] == [
+        ("", ""),
+        ("10 µS", "-"),
+        ("10 µS", "-"),
+        ("20 µS", "10 µS"),
+    ]
+
+
 def test_a_line_of_a_table_begins_no_formula() -> None:
     plot = Plot("t", Axis("x"), Axis("y"), (Line(np.ones(1), np.ones(1), "=1+1"),))
     assert csv_of(plot).splitlines()[1].startswith("'=1+1,")
@@ -574,8 +605,7 @@ def test_a_distribution_rises_from_nothing_to_all(values: list[float]) -> None:
 def test_the_interval_of_a_share_lies_about_it(of: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, of))
     low, high = wilson(np.array(float(count)), of)
-    assert -1e-12 <= low <= count / of + 1e-12
-    assert count / of - 1e-12 <= high <= 1 + 1e-12
+    assert 0 <= low <= count / of <= high <= 1
     figure = proportion(count, of)
     assert figure.uncertainty == pytest.approx(max(high - figure.value, figure.value - low))
 

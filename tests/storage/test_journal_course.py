@@ -1,4 +1,4 @@
-"""`JournalReader.course`: the few frames that tell how a run went, without reading the others."""
+"""`JournalReader.course`: the few frames that tell how a run went, without decoding the others."""
 
 from __future__ import annotations
 
@@ -50,6 +50,14 @@ def test_damage_before_the_end_is_told_where_it_is_met(example: Path, tmp_path: 
     damaged.write_bytes(whole)
     with pytest.raises(DataError, match="damaged at byte"):
         list(JournalReader(damaged).course())
+    whole[second] ^= 1
+    last = whole.rindex(b"RHJ1")
+    for at in range(60, last, 211):  # within frames of every kind
+        whole[at] ^= 1
+        damaged.write_bytes(whole)
+        with pytest.raises(DataError, match="damaged at byte"):
+            list(JournalReader(damaged).course())
+        whole[at] ^= 1
     damaged.write_bytes(b"LPKSHHRH" + bytes(100))
     with pytest.raises(DataError, match="not a journal of rram_hil"):
         list(JournalReader(damaged).course())

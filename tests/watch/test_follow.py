@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import watched
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rram_hil.array import Cells, Geometry
-from rram_hil.storage.frames import Close, Failed, Note, Resume, StepStart
+from rram_hil.array import ApplyResult, Cells, Geometry, Span, Status
+from rram_hil.storage.frames import Close, Failed, Note, Resume, StepEnd, StepStart
 from rram_hil.storage.journal import Journal, JournalTail, read_journal
 from rram_hil.storage.run_state import INTERRUPTED, UNDER_WAY, journal_of
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.watch import follow
+from rram_hil.watch.cell_map import last_time_s
 from rram_hil.watch.follow import DAMAGED, GONE, SILENT, STALLED, WAITING, RunFollower
 from rram_hil.watch.picture import Picture, Reach
 from rram_hil.watch.planned import planned_steps
@@ -150,11 +153,44 @@ def test_the_run_file_shows_what_its_journal_did(run: Path) -> None:
     assert same(plain(fresh.picture), plain(from_journal))
     for cell in range(scenarios.GEOMETRY.size):
         ours, theirs = fresh.picture.events.of(cell), from_journal.events.of(cell)
-        for name in ("conductance_s", "pulses", "step"):
+        for name in ("conductance_s", "pulses", "step", "time_s"):
             assert np.array_equal(ours[name], theirs[name], equal_nan=name == "conductance_s"), (
                 cell,
                 name,
             )
+
+
+def test_bench_times_are_those_of_the_steps_as_in_the_report(run: Path) -> None:
+    with watched.under_way(run, GEOMETRY, 2) as journal:  # step 1 from 0 s, operations to 3 s
+        followed = RunFollower(run)
+
+        def told() -> tuple[float | None, list[float | None]]:
+            followed.refresh()
+            shown = snapshot(followed)
+            return shown["about"]["bench_s"], [step["bench_s"] for step in shown["steps"]]
+
+        assert told() == (3.0, [3.0])
+        journal.append(StepEnd(1, 3.5))
+        assert told() == (3.5, [3.5])
+        # The clock begins anew.
+        journal.append(Resume(scenarios.UTC, scenarios.BOARD))
+        journal.append(StepStart(2, "again", "read-map", "1", 0.5))
+        for frame in watched.reading(1, Cells.all(GEOMETRY), np.zeros(24), step=2):
+            journal.append(frame)
+        assert told() == (5.0, [3.5, 1.5])
+
+
+def test_a_cell_has_the_time_of_its_own_last_reading() -> None:
+    none, time_s = np.zeros((3, 2)), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    status = np.array([[Status.OK, Status.OK], [Status.OK, Status.NOT_RUN]], np.uint8)
+    status = np.vstack([status, [[Status.NOT_RUN] * 2]])
+    counts = np.zeros(3, np.int64)
+    result = ApplyResult(none, none, status, time_s, counts, counts, Span(0.0, 9.0))
+    assert last_time_s(result).tolist() == [2.0, 3.0, 5.0]
+    one = replace(result, **{n: v[:, :1] for n, v in vars(result).items() if np.ndim(v) == 2})
+    assert last_time_s(one).tolist() == [1.0, 3.0, 5.0]
+    empty = replace(result, **{n: v[:, :0] for n, v in vars(result).items() if np.ndim(v) == 2})
+    assert last_time_s(empty).tolist() == [9.0] * 3
 
 
 def test_a_journal_that_is_removed_leaves_the_picture_or_the_run_file(run: Path) -> None:
@@ -232,6 +268,27 @@ def test_a_file_that_is_no_journal_and_frames_that_are_no_run_are_told_in_one_li
         assert "\n" not in said
 
 
+def test_a_whole_run_file_is_shown_where_its_journal_is_damaged(run: Path) -> None:
+    scenarios.write_example(journal_of(run))
+    write_run_file(journal_of(run), run)
+    told = plain(whole_picture(journal_of(run)))
+    content = bytearray(journal_of(run).read_bytes())
+    content[len(content) // 2] ^= 1
+    journal_of(run).write_bytes(content)
+    followed = RunFollower(run)
+    for _ in range(4):
+        followed.refresh()
+    version = followed.picture.version
+    followed.refresh()
+    assert (followed.state(), followed.picture.version) == (told["status"], version)
+    assert same(plain(followed.picture), told)
+    run.unlink()
+    fresh = RunFollower(run)
+    for _ in range(4):
+        fresh.refresh()
+    assert fresh.state() == DAMAGED
+
+
 def test_progress_has_a_number_only_where_there_is_one() -> None:
     recipe = """
 [[step]]
@@ -295,6 +352,21 @@ def test_rates_over_all_bins_are_all_that_was_done(
     )
     assert min(series["pulses"]) >= 0
     assert np.all(np.diff(series["time_s"]) > 0)
+
+
+@pytest.mark.parametrize("far_s", [1e308, math.inf, math.nan, 1e13])
+def test_times_that_can_be_none_are_left_out_of_the_rates(far_s: float) -> None:
+    rates = Rates()
+    rates.add(-far_s, far_s, 1, 1)
+    rates.add(0.0, 1.0, 2, 3)
+    rates.add(far_s, far_s, 1, 1)
+    assert (rates.began_s, rates.now_s, rates.clock_s) == (0.0, 1.0, 1.0)
+    assert rates._counts.sum(axis=1).tolist() == [2.0, 3.0]
+    rates.add(-9e11, 9e11, 5, 5)
+    rates.add(-9e11, 9e11, 5, 5)
+    series = rates.series()
+    assert np.isfinite(series["pulses"]).all()
+    assert rates._counts.sum(axis=1) == pytest.approx([12.0, 13.0])
 
 
 @given(

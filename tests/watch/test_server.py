@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from matplotlib import colormaps
 from starlette.types import ASGIApp
 
 from rram_hil.array import Geometry, Status
-from rram_hil.errors import ConfigError
+from rram_hil.errors import ConfigError, DataError
 from rram_hil.report import maps
 from rram_hil.storage.frames import Note
 from rram_hil.watch import serve
@@ -305,11 +306,33 @@ def test_a_place_that_is_not_there_and_a_port_that_is_taken_are_one_line(tmp_pat
         Runs(recipe)
     with pytest.raises(ConfigError, match="there is no such folder, run file or journal"):
         Runs(tmp_path / "run.h5")
+    text, journal = tmp_path / "first.toml", tmp_path / "note.h5.journal"
+    for path in (text, journal):
+        path.write_text('title = "no run"')
+    with pytest.raises(ConfigError, match=r"first\.toml: neither a run file nor the journal"):
+        Runs(text)
+    with pytest.raises(DataError, match="not a journal of rram_hil"):
+        Runs(journal)
+    journal.write_bytes(b"RHJ1")  # has just begun
+    assert len(Runs(journal).listing()) == 1
     with serve._listening(0) as listener:
         host, port = listener.getsockname()
         assert host == "127.0.0.1"
         with pytest.raises(ConfigError, match=f"--port {port}: .*; give another one"):
             serve_page(tmp_path, port=port, opens=False, say=print)
+
+
+def test_a_request_that_nobody_answers_leaves_the_terminal_alone(tmp_path: Path) -> None:
+    asked = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    said = tmp_path / "said"
+    with said.open("w") as errors, watched.served(tmp_path, errors) as address:
+        bare = address.partition("?")[0]
+        assert httpx.get(bare, headers=asked).status_code == 403
+        host, port = bare.removeprefix("http://").rstrip("/").split(":")
+        with socket.create_connection((host, int(port))) as line:
+            line.sendall(b"no request\r\n\r\n")
+            assert b" 400 " in line.recv(100)
+    assert said.read_text() == ""
 
 
 def test_without_its_extra_the_command_names_it(
