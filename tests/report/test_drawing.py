@@ -33,7 +33,10 @@ def line(alt: str = "a line", log: str = "") -> str:
         return str(svg(axes, alt))
 
 
-def test_a_picture_is_the_same_whatever_the_users_settings_are() -> None:
+def test_a_picture_is_the_same_whatever_the_users_settings_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     before = line()
     with matplotlib.rc_context({"font.size": 40, "axes.grid": False, "svg.hashsalt": "other"}):
         assert line() == before
