@@ -11,7 +11,7 @@ import platform
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -59,6 +59,7 @@ def run_recipe(
     traffic: Traffic | None = None,
     threads: int | None = None,
     force: bool = False,
+    awaits: Collection[Path] = (),
 ) -> RunOutcome:
     """Run every step of a recipe; keep everything in `run_file` and its journal.
 
@@ -66,8 +67,8 @@ def run_recipe(
 
     `traffic` records what goes over the links, or plays such a recording back instead of the
     hardware. `threads` is how many the host's computations may use, by default as many as the work
-    is worth. `force` lets calibration steps write outside the recipe's folder and over files that
-    are no calibrations.
+    is worth. `awaits` are files that are there only when a step needs them. `force` lets
+    calibration steps write outside the recipe's folder and over files that are no calibrations.
 
     Raises `ConfigError` where the run file exists (or, on resume, does not), the recipe or bench
     changed, or board or chip are others; `DataError` where a file that a step names cannot be read;
@@ -82,7 +83,7 @@ def run_recipe(
         _check_outputs(recipe)
     if resume:
         return _resume(recipe, file, path, watcher, traffic, threads)
-    _check_inputs(recipe)
+    _check_inputs(recipe, {path.resolve() for path in awaits})
     # A journal that died before its header holds nothing, and is begun again.
     for taken, is_taken in ((path, path.exists()), (journal_of(path), holds_run(journal_of(path)))):
         if is_taken:
@@ -228,13 +229,15 @@ def _check_outputs(recipe: Recipe) -> None:
             )
 
 
-def _check_inputs(recipe: Recipe) -> None:
-    """Refuse, before the first step, a recipe of whose files one cannot be read. Raises `DataError`
-    naming step and file.
+def _check_inputs(recipe: Recipe, awaited: Collection[Path]) -> None:
+    """Refuse, before the first step, a recipe of whose files one cannot be read, but for those that
+    are awaited. Raises `DataError` naming step and file.
     """
     for number, step in enumerate(recipe.steps, 1):
         for name in step.protocol.input_files():
             path = recipe.path.parent / name
+            if path.resolve() in awaited:
+                continue
             try:
                 path.open("rb").close()
             except OSError as error:

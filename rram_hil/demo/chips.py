@@ -77,7 +77,12 @@ def run_chip(
     (here / "bench.toml").write_text(bench_toml(plan), encoding="utf-8")
     (here / "recipe.toml").write_text(recipe_toml(plan), encoding="utf-8")
     outcome = run_recipe(
-        here / "recipe.toml", here / "bench.toml", here / "run.h5", watcher=watcher, threads=threads
+        here / "recipe.toml",
+        here / "bench.toml",
+        here / "run.h5",
+        watcher=watcher,
+        threads=threads,
+        awaits=[here / plan.inputs / name for name in AWAITED.values()],
     )
     wire = _check_wire(here, plan, outcome, wire_images) if wire_images else None
     return ChipRun(plan, chip_result(here / "run.h5"), wire)
