@@ -57,7 +57,7 @@ def curves(measured: Measured) -> Curves:
     backward.
     """
     good = measured["r_after_ohm"] > 0
-    v = np.rint(measured[measured.swept][good] * 20) / 20
+    v = measured.levels[good]
     g = 1e6 / measured["r_after_ohm"][good]
     volts, column = np.unique(v, return_inverse=True)
     key, row = np.unique(

@@ -1,7 +1,7 @@
 """Measured files of single-cell experiments: which kind a file is, and its columns as arrays.
 
 CSV with a header, plain or gzip; kinds are told apart by their columns (docs/device-model.md lists
-them).
+them). Run files become the same in `run_files`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,17 @@ COLUMNS: dict[Kind, tuple[str, ...]] = {
     "cycling": ("cell", "r_hrs_ohm", "r_lrs_ohm"),
 }
 """The columns that a file of each kind must have; the first kind that a file satisfies is taken."""
+_OFF_GRID_V = 0.005
+"""Where all volts of a sweep lie closer to steps of 50 mV than this they are taken to these, else
+to 1 mV: a column may hold what an instrument measured.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One measured file: its name, its kind, and its columns, each of shape (rows,)."""
+    """One measured file, or one experiment of a run file: its name, its kind, and its columns, each
+    of shape (rows,).
+    """
 
     name: str
     kind: Kind
@@ -71,6 +77,14 @@ class Measured:
         """The column of a sweep's swept line: the volts that vary most."""
         lines = [name for name in ("bl_v", "sl_v", "wl_v") if name in self.columns]
         return max(lines, key=lambda name: int(np.unique(self.columns[name]).size))
+
+    @property
+    def levels(self) -> FloatArray:
+        """The swept volts of each row of a sweep, those of one level alike."""
+        volts = self.columns[self.swept]
+        coarse = np.rint(volts * 20) / 20
+        fine = np.rint(volts * 1000) / 1000
+        return coarse if np.all(np.abs(coarse - volts) < _OFF_GRID_V) else fine
 
     @property
     def is_reset(self) -> bool:
