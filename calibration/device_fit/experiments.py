@@ -311,6 +311,19 @@ def cycle_on_model(
     return high_ohm, low_ohm
 
 
+def noise_on_model(model: DeviceModel, g_s: FloatArray, reads: int, seed: int) -> FloatArray:
+    """Standard deviation (S) of `reads` readings of each of the cells that conduct `g_s`, shape of
+    `g_s`; of cells that do not switch between two levels.
+    """
+    cell = np.arange(g_s.size, dtype=np.int64)
+    traits = replace(traits_of(model, seed, cell), telegraph=np.zeros(g_s.size, dtype=np.bool_))
+    readings = [
+        model.as_read(seed, traits, np.full(g_s.size, event, dtype=np.int64), g_s)
+        for event in range(reads)
+    ]
+    return np.asarray(np.std(readings, axis=0, ddof=1), dtype=np.float64)
+
+
 def relax_on_model(
     model: DeviceModel,
     time_s: FloatArray,

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 
 from rram_hil.errors import DataError
 from rram_hil.simulation.model import DeviceModel
@@ -259,6 +259,8 @@ _WEARING = 50
 """Cycles a cell from which a file shows wear."""
 _TURNS = ((0.0, 0.1), (0.5, 1.0))
 """Parts of a file's cycles between which wear is seen."""
+_LEAST = 1e-3
+"""Differences (of spreads in ln or V, as few cells may have none) below which none is wrong."""
 _QUANTILES = (0.15, 0.5, 0.85)
 
 
@@ -275,7 +277,7 @@ def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
             continue
         guesses = np.array([f[name] for f in figures])
         guess = float(np.nanmean(guesses)) if np.isfinite(guesses).any() else 3 * value
-        parts.append((guess - value) / rule.width(value))
+        parts.append((guess - value) / max(rule.width(value), _LEAST))
     if target.left.size:
         guess_left = np.mean([_left(one, target.plan) for one in copies], axis=0)
         parts += list((guess_left - target.left) / (0.08, 0.12))
@@ -338,18 +340,16 @@ def _cycle_residuals(model: DeviceModel, target: _Cycles) -> FloatArray:
     made = np.log(high if target.name == "r_hrs_ohm" else low)
     parts = []
     for figure in (f"{target.name} median", f"{target.name} sd ln"):
-        rule = tolerance(figure)
+        rule, value = tolerance(figure), target.figures[figure]
         assert rule is not None
-        parts.append(
-            2 * (predicted[figure] - target.figures[figure]) / rule.width(target.figures[figure])
-        )
+        parts.append(2 * (predicted[figure] - value) / max(rule.width(value), _LEAST))
     parts.append(
         (float(made.mean(axis=1).std()) - target.between) / (0.15 * max(target.between, 1e-3))
     )
     for (begin, end), (level, spread) in zip(_TURNS, target.turns, strict=False):
         some = made[:, round(begin * n_cycles) : round(end * n_cycles)]
         guess = _level_and_spread(some.ravel(), np.repeat(np.arange(n_model), some.shape[1]))
-        parts += [(guess[0] - level) / 0.1, (guess[1] - spread) / (0.15 * spread)]
+        parts += [(guess[0] - level) / 0.1, (guess[1] - spread) / max(0.15 * spread, _LEAST)]
     return np.array(parts)
 
 
@@ -414,6 +414,8 @@ def _match(
 
 _ROUNDS = 10
 """Rounds of the optimiser."""
+_REWEIGHED = 4
+"""How often the weights of the law of read noise are taken from the law itself."""
 _FEWEST_FORMED = 20
 """Formed cells below which there is no distribution of thresholds."""
 _FROM_HFO2 = ("forming", "relaxation", "stuck and virgin cells")
@@ -436,13 +438,18 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
     for file in files:
         by_kind.setdefault(file.kind, []).append(file)
     sweeps, cycling = by_kind.get("sweep", []), by_kind.get("cycling", [])
-    used = [file for file in files if file.kind in ("sweep", "relaxation", "forming")]
+    used = [file for file in files if file.kind not in ("write-verify", "cycling")]
     if not used:
         told = " (cycles are fitted together with sweeps only)" if cycling else ""
         raise DataError(
-            "nothing to fit: no sweep, relaxation or forming is among what is given" + told
+            "nothing to fit: no sweep, relaxation, forming or read noise is among what is given"
+            + told
         )
     determined = []
+    if noise := by_kind.get("read-noise"):
+        determined.append("read noise")
+        _tell_of("read noise: law", noise, "cells", tell)
+        _fit_noise(content["read"], noise)
     if forming := by_kind.get("forming"):
         determined.append("forming")
         _tell_of("forming: thresholds", forming, "cells", tell)
@@ -528,6 +535,21 @@ def _fit_forming(content: dict[str, Any], files: list[Measured]) -> None:
     part["conductance_s"] = float(1 / np.median(ohm))
     low, high = np.quantile(np.log(ohm), [0.16, 0.84])
     part["spread_ln"] = float((high - low) / 2)
+
+
+def _fit_noise(read: dict[str, Any], files: list[Measured]) -> None:
+    """The law sd^2 = floor^2 + (fraction G)^2 of the cells of all files, least squares of the
+    variances, each weighed by the law's own.
+    """
+    g, sd = (np.concatenate([file[name] for file in files]) for name in ("g_s", "noise_s"))
+    # Variances of micro-siemens: of a size that the solver likes.
+    terms, variance = np.stack([np.ones(g.size), (g * 1e6) ** 2], axis=1), (sd * 1e6) ** 2
+    weight = 1.0 / np.maximum(terms[:, 1], 1e-6)
+    found = np.zeros(2)
+    for _ in range(_REWEIGHED):
+        found, _ = nnls(terms * weight[:, None], variance * weight)
+        weight = 1.0 / np.maximum(terms @ found, 1e-12)
+    read["floor_s"], read["fraction"] = float(np.sqrt(found[0])) * 1e-6, float(np.sqrt(found[1]))
 
 
 def _of_one_grid(files: list[Measured], tell: Tell) -> Measured:

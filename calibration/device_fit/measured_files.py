@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from rram_hil.errors import DataError
 from rram_hil.types import FloatArray
 
-Kind = Literal["sweep", "relaxation", "forming", "cycling", "write-verify"]
+Kind = Literal["sweep", "relaxation", "forming", "cycling", "write-verify", "read-noise"]
 COLUMNS: dict[Kind, tuple[str, ...]] = {
     "relaxation": ("cell", "g_s", "g_initial_s", "time_bin_s"),
     "write-verify": ("cell", "sets", "resets", "r_low_ohm", "r_high_ohm", "success"),
     "sweep": ("cell", "sweep", "wl_v", "r_before_ohm", "r_after_ohm"),
     "forming": ("cell", "bl_v", "r_after_ohm", "success"),
     "cycling": ("cell", "r_hrs_ohm", "r_lrs_ohm"),
+    "read-noise": ("cell", "g_s", "noise_s"),
 }
 """The columns that a file of each kind must have; the first kind that a file satisfies is taken."""
 _OFF_GRID_V = 0.005

@@ -18,6 +18,7 @@ from .experiments import (
     cycle_plan,
     form_on_model,
     form_plan,
+    noise_on_model,
     relax_on_model,
     sweep_on_model,
     sweep_plan,
@@ -31,6 +32,7 @@ from .key_figures import (
     curves,
     cycle_figures,
     form_figures,
+    noise_figures,
     relax_figures,
     sweep_figures,
     verify_figures,
@@ -40,6 +42,8 @@ from .measured_files import Kind, Measured
 _BOOTSTRAPS = 200
 _COPIES = 16
 _SEED = 71
+_READS = 256
+"""Readings of a model cell, at most and where a file does not tell, of which the noise is taken."""
 ENOUGH = 0.9
 """Part of the figures that must pass."""
 
@@ -193,6 +197,18 @@ def _check_cycling(model: DeviceModel, file: Measured, seed: int) -> Checked:
     )
 
 
+def _check_read_noise(model: DeviceModel, file: Measured, seed: int) -> Checked:
+    g, noise = file["g_s"], file["noise_s"]
+    reads = int(np.clip(file.fixed("reads", _READS), 3, _READS))
+    copies = [noise_on_model(model, g, reads, seed + k) for k in range(4)]
+    errors = _errors(
+        _bootstrap(file["cell"], lambda rows, _: noise_figures(g[rows], noise[rows]), seed), 4
+    )
+    predicted = _mean([noise_figures(g, one) for one in copies])
+    drawn = {"g": g, "measured": noise, "predicted": copies[0]}
+    return Checked(file.name, file.kind, compare(noise_figures(g, noise), predicted, errors), drawn)
+
+
 def _check_verify(model: DeviceModel, file: Measured, seed: int) -> Checked:
     scheme = _write_verify.scheme_of(file.name)
     if scheme is None:
@@ -232,4 +248,5 @@ _KINDS: dict[Kind, Callable[[DeviceModel, Measured, int], Checked]] = {
     "forming": _check_forming,
     "cycling": _check_cycling,
     "write-verify": _check_verify,
+    "read-noise": _check_read_noise,
 }

@@ -36,7 +36,8 @@ OF_USE = (
     'dc-sweep with measure = "after" and more than one cycle, or its RESET branch',
     "pulse-response with a train whose volts rise",
     "endurance",
-    "retention",
+    "retention with levels_s",
+    "read-noise",
 )
 """Steps that are taken, as an error lists them."""
 
@@ -438,10 +439,30 @@ def _retention(step: _Step) -> list[Measured]:
     return step.measured("relaxation", columns)
 
 
+def _read_noise(step: _Step) -> list[Measured]:
+    """Mean and standard deviation of each cell's readings, without cells that switch between two
+    levels.
+    """
+    if not step.step.has("conductance_by_reading"):
+        return []
+    cells = step.cells()
+    g = step.step.values("conductance_by_reading")
+    values = [step.at(name, cells) for name in ("conductance", "read_noise", "telegraph")]
+    level, noise, telegraph = (np.full(cells.size, np.nan) if v is None else v for v in values)
+    columns = {
+        "cell": cells,
+        "g_s": level,
+        "noise_s": np.where(telegraph > 0, np.nan, noise),
+        "reads": np.isfinite(g).sum(axis=(1, 2)),
+    }
+    return step.measured("read-noise", columns)
+
+
 _PROTOCOLS: dict[str, Callable[[_Step], list[Measured]]] = {
     "forming": _forming,
     "dc-sweep": _dc_sweep,
     "pulse-response": _pulse_response,
     "endurance": _endurance,
     "retention": _retention,
+    "read-noise": _read_noise,
 }

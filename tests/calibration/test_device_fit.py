@@ -194,6 +194,12 @@ def _verified(path: Path, model: DeviceModel) -> Path:
     )
 
 
+def _noise(path: Path, model: DeviceModel) -> Path:
+    g = np.geomspace(1e-6, 200e-6, 50)
+    noise = experiments.noise_on_model(model, g, 100, SEED)
+    return _write(path, {"cell": np.arange(50), "g_s": g, "noise_s": noise, "reads": 100})
+
+
 @pytest.mark.long
 def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
     truth = _truth()
@@ -203,6 +209,7 @@ def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
         "relaxation": _relaxation,
         "cycling": _cycles,
         "fppv": _verified,
+        "noise": _noise,
     }
     files = check_files(
         truth, [make(tmp_path / f"{name}.csv", truth) for name, make in makers.items()]
@@ -213,6 +220,7 @@ def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
         "relaxation",
         "cycling",
         "write-verify",
+        "read-noise",
     ]
     page = device_report(truth, files)
     for file in files:

@@ -17,7 +17,9 @@ from small_bench import WHOLE, bench_toml
 
 from rram_hil import cli
 from rram_hil.bench.recipe_runner import run_recipe
+from rram_hil.calibration.device_fit.fitting import fit
 from rram_hil.calibration.device_fit.measured_files import Measured
+from rram_hil.calibration.device_fit.prediction import check_file
 from rram_hil.calibration.device_fit.run_files import measured_of_run
 from rram_hil.calibration.device_model import check_files, fit_files, passed
 from rram_hil.errors import DataError
@@ -87,6 +89,11 @@ reset.width_s = 2e-7
 last_s = 100
 
 [[step]]
+protocol = "read-noise"
+cells = {{ rows = [8, 9] }}
+reads = 64
+
+[[step]]
 name = "a train that does not rise"
 protocol = "pulse-response"
 cells = {{ rows = [2, 3] }}
@@ -104,8 +111,9 @@ RESULTS = {
     "train RESET": "3 pulse-response, RESET by SL",
     "cycling": "4 endurance",
     "relaxation": "5 keep",
+    "noise": "6 read-noise",
 }
-"""What the run above has for a fit: steps 6 to 8 are of no use."""
+"""What the run above has for a fit: steps 7 to 9 are of no use."""
 
 
 def ran(folder: Path, recipe: str, device: str = "hfo2-measured") -> Path:
@@ -171,7 +179,13 @@ def test_each_step_of_use_is_a_measurement_under_its_name(
 ) -> None:
     made = measured_of_run(run)
     assert [one.name for one in made] == [f"run.h5 step {name}" for name in RESULTS.values()]
-    assert [one.kind for one in made] == ["forming", *["sweep"] * 4, "cycling", "relaxation"]
+    assert [one.kind for one in made] == [
+        "forming",
+        *["sweep"] * 4,
+        "cycling",
+        "relaxation",
+        "read-noise",
+    ]
     assert found["train SET"].swept == "wl_v"
     assert found["sweep SET"].swept == "bl_v"
     assert found["sweep RESET"].swept == found["train RESET"].swept == "sl_v"
@@ -264,6 +278,25 @@ def test_relaxation_is_of_the_cells_that_were_kept(
     assert np.all((of["initial_age_s"] > 0) & (of["initial_age_s"] < 1))
 
 
+def test_read_noise_is_that_of_the_cells_that_do_not_switch(
+    run: Path, found: Mapping[str, Measured]
+) -> None:
+    of = found["noise"]
+    cell = of["cell"].astype(np.int64)
+    quiet = np.flatnonzero(flat_map(run, "telegraph", 6) == 0)
+    assert set(of.cells) == (set(range(128, 160)) & set(quiet)) - stuck_cells(run) - unformed_cells(
+        run
+    )
+    np.testing.assert_array_equal(of["g_s"], flat_map(run, "conductance", 6)[cell])
+    np.testing.assert_array_equal(of["noise_s"], flat_map(run, "read_noise", 6)[cell])
+    assert set(of["reads"]) == {64}
+    told: list[str] = []
+    model = fit([of], "noise", told.append)
+    assert model.read.fraction == pytest.approx(0.004, rel=0.15)
+    assert "determined: read noise; kept from" in told[-1]
+    assert [one.verdict for one in check_file(model, of).figures] == ["pass", "pass"]
+
+
 def test_cells_that_are_stuck_or_unformed_do_not_count(
     run: Path, found: Mapping[str, Measured]
 ) -> None:
@@ -327,7 +360,7 @@ def test_without_single_readings_only_what_steps_saved_counts(run: Path, tmp_pat
     with h5py.File(copied(run, tmp_path / "summary.h5"), "r+") as file:
         del file["cells"]
     kinds = [one.kind for one in measured_of_run(tmp_path / "summary.h5")]
-    assert kinds == ["forming", "cycling", "relaxation"]
+    assert kinds == ["forming", "cycling", "relaxation", "read-noise"]
 
 
 def test_of_an_interrupted_run_what_ended_counts(run: Path, tmp_path: Path) -> None:
