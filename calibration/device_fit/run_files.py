@@ -163,6 +163,26 @@ class _Step:
         text = self.run.table("settings", slice(number, number + 1))["text"][0]
         return dict(json.loads(str(text)))
 
+    def pulsed_s(self, label: str) -> FloatArray:
+        """When each cell of the chip took its last pulse of the operations of a label, on the bench
+        clock: the middle of the operation, for more is not in the file. NaN for cells without;
+        where the run kept no single readings, all are taken for those of the last.
+        """
+        done = self.step.operations("operation", "label", "started_s", "ended_s", "outcome")
+        mine = np.flatnonzero((done["label"] == label) & (done["outcome"] == "done"))
+        middle = (done["started_s"] + done["ended_s"])[mine] / 2
+        last_s = np.full(self.out_of_use.size, np.nan)
+        cells = self.step.cells("operation", *MAP, "pulses")
+        if not mine.size:
+            return last_s
+        if cells is None:
+            return np.full_like(last_s, middle[-1])
+        number = done["operation"][mine]
+        here = (cells["pulses"] > 0) & np.isin(cells["operation"], number)
+        at = self.flat({name: cells[name][here] for name in MAP})
+        np.fmax.at(last_s, at, middle[np.searchsorted(number, cells["operation"][here])])
+        return last_s
+
     def batches(self, *labels: str) -> Iterator[_Batch]:
         """The operations of these labels that ended as they should, in order, with what was read;
         none of a run that kept no single readings.
@@ -177,7 +197,8 @@ class _Step:
             if done["outcome"][k] != "done":
                 follows = False
                 continue
-            here = cells["operation"] == done["operation"][k]
+            number = done["operation"][k]
+            here = slice(*np.searchsorted(cells["operation"], [number, number + 1]))
             cell, row = np.unique(
                 self.flat({name: cells[name][here] for name in MAP}), return_inverse=True
             )
@@ -408,22 +429,18 @@ def _retention(step: _Step) -> list[Measured]:
     """Every reading of the cells that were brought to a level and kept, the first as the initial
     one.
     """
-    done = step.step.operations("label", "started_s", "ended_s", "outcome")
-    ended = done["outcome"] == "done"
-    programmed = np.flatnonzero(ended & (done["label"] == "write-verify"))
-    readings = np.flatnonzero(ended & (done["label"] == "retention"))
-    if not (programmed.size and readings.size and step.step.has("conductance_by_time", "age_s")):
+    done = step.step.operations("label", "started_s", "outcome")
+    readings = (done["label"] == "retention") & (done["outcome"] == "done")
+    if not (readings.any() and step.step.has("conductance_by_time", "age_s")):
         return []
-    # When in a batch each cell took its last pulse is not in the file: the middle stands for all.
-    last = programmed[-1]
-    since_s = done["started_s"][readings[0]] - (done["started_s"][last] + done["ended_s"][last]) / 2
     cells = step.cells()
+    since_s = float(done["started_s"][readings][0]) - step.pulsed_s("write-verify")[cells]
     g, age_s = step.step.values("conductance_by_time"), step.step.values("age_s")
     kept = step.at("kept", cells)
-    if kept is not None:
-        cells, g, age_s = cells[kept > 0], g[kept > 0], age_s[kept > 0]
-    if not cells.size:
+    here = np.isfinite(since_s) & (True if kept is None else kept > 0)
+    if not here.any():
         return []
+    cells, g, age_s, since_s = cells[here], g[here], age_s[here], since_s[here]
     # What was planned is not in the file; readings of one time lie closer than 1 %, or as close as
     # the bench reads them.
     times = np.array([float(f"{t:.2g}") for t in np.nanmedian(age_s[:, 1:], axis=0)])
@@ -434,7 +451,7 @@ def _retention(step: _Step) -> list[Measured]:
         "g_initial_s": np.broadcast_to(g[:, :1], shape).ravel(),
         "time_bin_s": np.broadcast_to(times, shape).ravel(),
         "seconds": (age_s[:, 1:] - age_s[:, :1]).ravel(),
-        "initial_age_s": np.broadcast_to(since_s + age_s[:, :1], shape).ravel(),
+        "initial_age_s": np.broadcast_to(since_s[:, None] + age_s[:, :1], shape).ravel(),
     }
     return step.measured("relaxation", columns)
 

@@ -268,7 +268,8 @@ def test_relaxation_is_of_the_cells_that_were_kept(
     run: Path, found: Mapping[str, Measured]
 ) -> None:
     of = found["relaxation"]
-    assert set(of.cells) == set(np.flatnonzero(flat_map(run, "kept", 5) == 1))
+    pulses = flat_map(run, "set_pulses", 5) + flat_map(run, "reset_pulses", 5)
+    assert set(of.cells) == set(np.flatnonzero((flat_map(run, "kept", 5) == 1) & (pulses > 0)))
     assert set(of["time_bin_s"]) == {1.0, 3.2, 10.0, 32.0, 100.0}
     assert of["seconds"] == pytest.approx(of["time_bin_s"], rel=0.02)
     cells, g = cells_of(run, "5"), saved(run, "5", "conductance_by_time")
