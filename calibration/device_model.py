@@ -1,5 +1,5 @@
-"""Calibration of the simulated device: fit its model to measured files, check it against files that
-the fit did not see.
+"""Calibration of the simulated device: fit its model to measured files and to run files, check it
+against files that the fit did not see.
 
 On the command line `rram-hil calibrate device-model FILE... -o model.toml` and `rram-hil calibrate
 check model.toml FILE...`; in Python `fit_files` and `check_files`. docs/device-model.md tells the
@@ -25,33 +25,49 @@ from rram_hil.terminal.console import Output
 
 from .device_fit.fitting import fit
 from .device_fit.key_figures import Compared
-from .device_fit.measured_files import read_measured
+from .device_fit.measured_files import Measured, read_measured
 from .device_fit.prediction import ENOUGH, Checked, check_file, passed
 from .device_fit.report import device_report
+from .device_fit.run_files import is_hdf5, measured_of_run
 from .device_fit.toml_text import to_toml
 
 __all__ = ["Checked", "Compared", "check_files", "fit_files", "passed", "register"]
 
 
 def fit_files(
-    paths: list[Path], name: str = "fitted", tell: Callable[[str], None] = lambda text: None
+    paths: list[Path],
+    name: str = "fitted",
+    tell: Callable[[str], None] = lambda text: None,
+    rounds: int = 10,
 ) -> DeviceModel:
-    """A device model fitted to measured files; write-verify files among them are left alone.
+    """A device model fitted to measured files and run files, of one chip or of several alike;
+    write-verify files among them are left alone.
 
-    `tell` is told what is going on. Raises `DataError` for a file that cannot be read or fitted.
+    `tell` is told what is going on, and at last which parts were determined and which kept;
+    `rounds` is how often, at most, sweeps are matched better. Raises `DataError` for a file that
+    cannot be read or fitted.
     """
-    return fit([read_measured(path) for path in paths], name, tell)
+    return fit(_measured(paths), name, tell, rounds)
 
 
 def check_files(model: DeviceModel, paths: list[Path], seed: int = 71) -> list[Checked]:
-    """Each file's experiment repeated on the model, and its figures compared. Raises `DataError`
-    for a file of no use.
+    """The experiment of each file, those of a run file one by one, repeated on the model, and its
+    figures compared. Raises `DataError` for a file of no use.
     """
-    return [check_file(model, read_measured(path), seed) for path in paths]
+    return [check_file(model, file, seed) for file in _measured(paths)]
+
+
+def _measured(paths: list[Path]) -> list[Measured]:
+    return [
+        file
+        for path in paths
+        for file in (measured_of_run(path) if is_hdf5(path) else [read_measured(path)])
+    ]
 
 
 FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="Measured files (CSV, plain or gzip).")
+    list[Path],
+    typer.Argument(metavar="FILE...", help="Measured files (CSV, plain or gzip) and run files."),
 ]
 
 

@@ -103,19 +103,24 @@ class Potentiation(StrictModel):
 
 
 class Depression(StrictModel):
-    """A train of `pulses` RESET pulses after a full SET, each followed by a read."""
+    """A train of `pulses` RESET pulses after a full SET, a read after each; gate and amplitude may
+    rise from pulse to pulse.
+    """
 
     pulses: Count
     sl_v: FiniteVolts
     sl_step_v: FiniteVolts = 0.0
     wl_v: FiniteVolts | None = None
+    wl_step_v: FiniteVolts = 0.0
     width_s: PositiveSeconds
 
     def steps(self, setting: Setting) -> list[Step]:
         """The pulses in order."""
         wl = gate_v(self.wl_v, setting, "depression.wl_v")
+        rise = self.wl_step_v if setting.geometry.cell == "1T1R" else 0.0
         return [
-            Step(0.0, self.sl_v + k * self.sl_step_v, wl, self.width_s) for k in range(self.pulses)
+            Step(0.0, self.sl_v + k * self.sl_step_v, wl + k * rise, self.width_s)
+            for k in range(self.pulses)
         ]
 
 

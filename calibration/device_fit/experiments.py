@@ -22,6 +22,11 @@ FULL_RESET = (3.0, 4.0)
 """SL and WL (V) of the RESET of a full cycle."""
 FULL_SET = (2.0, 2.7)
 """BL and WL (V) of the SET of a full cycle."""
+WIDTH_S = 200e-9
+"""Width of the pulses of full cycles and of forming, where a file does not tell it."""
+FORM_WL_V = 2.0
+FORM_TO_V = 4.6
+"""Gate and last volts of a forming ramp where a file does not tell them."""
 _ROUND = 1000
 
 
@@ -37,6 +42,7 @@ class SweepPlan:
     sweep, shape (sweeps,).
 
     `stop_ohm`: a sweep ends once its reading is at or beyond it; None where none ended early.
+    `grown`: the filaments were grown by SET pulses just before, none is a settled one.
     """
 
     reset: bool
@@ -48,6 +54,7 @@ class SweepPlan:
     number: IntArray
     start_s: FloatArray
     stop_ohm: float | None
+    grown: bool = False
 
     @property
     def settled_s(self) -> FloatArray:
@@ -58,7 +65,7 @@ class SweepPlan:
         not what each then reads.
         """
         middle = float(np.median(self.start_s))
-        if middle < CLOSED_S:
+        if self.grown or middle < CLOSED_S:
             return np.full(self.start_s.shape, np.nan)
         return np.full(self.start_s.shape, middle)
 
@@ -66,7 +73,7 @@ class SweepPlan:
 def sweep_plan(measured: Measured) -> SweepPlan:
     """What was done in a measured sweep, read off the file."""
     cells, cell = np.unique(measured["cell"], return_inverse=True)
-    v = np.rint(measured[measured.swept] * 20) / 20
+    v = measured.levels
     key, first, row = np.unique(
         np.stack([measured["cell"], measured["sweep"]]),
         axis=1,
@@ -113,6 +120,7 @@ def sweep_plan(measured: Measured) -> SweepPlan:
         number=number[good],
         start_s=1.0 / start[good],
         stop_ohm=stop,
+        grown=measured.fixed("grown") > 0,
     )
 
 
@@ -164,18 +172,49 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
     ]
 
 
+@dataclass(frozen=True)
+class FormPlan:
+    """A forming ramp as measured: BL from `first_v` by `step_v` to below `to_v`, WL (V), width (s)
+    of the pulses.
+    """
+
+    first_v: float
+    step_v: float
+    to_v: float = FORM_TO_V
+    wl_v: float = FORM_WL_V
+    width_s: float = WIDTH_S
+
+
+def form_plan(measured: Measured) -> FormPlan:
+    """What was done in a measured forming ramp: its steps are those between the volts at which
+    cells formed, and it ends where cells that did not form say so.
+    """
+    formed = measured["success"] == 1
+    bl = measured["bl_v"][formed]
+    steps = np.diff(np.unique(np.round(bl, 4)))
+    step_v = float(np.median(steps)) if steps.size else 0.05
+    to_v = FORM_TO_V if formed.all() else float(measured["bl_v"].max()) + step_v / 2
+    return FormPlan(
+        float(bl.min()),
+        step_v,
+        to_v,
+        measured.fixed("wl_v", FORM_WL_V),
+        measured.fixed("pulse_width_ns", WIDTH_S * 1e9) * 1e-9,
+    )
+
+
 def form_on_model(
-    model: DeviceModel, first_v: float, step_v: float, seed: int, n: int
+    model: DeviceModel, plan: FormPlan, seed: int, n: int
 ) -> tuple[FloatArray, FloatArray]:
-    """BL at which each cell formed (V) and its resistance after (ohm): BL ramped from `first_v` at
-    WL 2 V.
+    """BL at which each of `n` cells formed (V) and its resistance after (ohm), of those that
+    formed.
     """
     cell = np.arange(n, dtype=np.int64)
     traits = traits_of(model, seed, cell)
     g = traits.fixed_s.astype(np.float64)
     formed = np.zeros(n, dtype=np.bool_)
     bl, ohm = np.full(n, np.nan), np.full(n, np.nan)
-    for k, volts in enumerate(np.arange(first_v, 4.6, step_v)):
+    for k, volts in enumerate(np.arange(plan.first_v, plan.to_v, plan.step_v)):
         at = np.flatnonzero(~formed)
         if at.size == 0:
             break
@@ -187,8 +226,8 @@ def form_on_model(
             g[at],
             formed[at],
             np.full(at.size, volts),
-            np.full(at.size, 2.0),
-            200e-9,
+            np.full(at.size, plan.wl_v),
+            plan.width_s,
         )
         g[at], formed[at] = after, now
         done = at[now]
@@ -200,15 +239,49 @@ def form_on_model(
     return bl[good], ohm[good]
 
 
-def cycle_on_model(
-    model: DeviceModel, seed: int, cells: int, cycles: int, of: int
-) -> tuple[FloatArray, FloatArray]:
-    """High and low state (ohm) of full cycles, each shape (cells, cycles): `FULL_RESET`, read,
-    `FULL_SET`, read.
-
-    The cycles are evenly spread over `of` that each cell takes.
+@dataclass(frozen=True, eq=False)
+class CyclePlan:
+    """Full cycles as measured: how many each cell has behind it at the cycles that are read, shape
+    (cycles,), and both pulses, each as (SL or BL, WL) in V and its width in s.
     """
-    number = np.tile(((np.arange(cycles) + 0.5) * of / cycles).astype(np.int64), cells)
+
+    before: IntArray
+    reset_v: tuple[float, float] = FULL_RESET
+    set_v: tuple[float, float] = FULL_SET
+    reset_width_s: float = WIDTH_S
+    set_width_s: float = WIDTH_S
+
+
+def evenly(cycles: int, of: int) -> IntArray:
+    """`cycles` numbers of cycles, evenly spread over `of` that each cell takes."""
+    return ((np.arange(cycles) + 0.5) * of / cycles).astype(np.int64)
+
+
+def cycle_plan(measured: Measured, cycles: int) -> CyclePlan:
+    """What was done in measured full cycles, as far as the file tells; `cycles` of them where it
+    does not say which were read.
+    """
+    if "cycles_before" in measured.columns:
+        before = np.unique(measured["cycles_before"]).astype(np.int64)
+    else:
+        before = evenly(cycles, measured.rows_per_cell)
+    return CyclePlan(
+        before,
+        (measured.fixed("reset_sl_v", FULL_RESET[0]), measured.fixed("reset_wl_v", FULL_RESET[1])),
+        (measured.fixed("set_bl_v", FULL_SET[0]), measured.fixed("set_wl_v", FULL_SET[1])),
+        measured.fixed("reset_width_ns", WIDTH_S * 1e9) * 1e-9,
+        measured.fixed("set_width_ns", WIDTH_S * 1e9) * 1e-9,
+    )
+
+
+def cycle_on_model(
+    model: DeviceModel, seed: int, cells: int, plan: CyclePlan
+) -> tuple[FloatArray, FloatArray]:
+    """High and low state (ohm) of full cycles, each shape (cells, cycles): RESET, read, SET,
+    read.
+    """
+    cycles = plan.before.size
+    number = np.tile(plan.before, cells)
     cell = np.repeat(np.arange(cells, dtype=np.int64), cycles)
     event = np.tile(np.arange(cycles, dtype=np.int64) * 8 + 9, cells)
     traits = traits_of(model, seed, cell)
@@ -216,14 +289,16 @@ def cycle_on_model(
     formed = np.ones(n, dtype=np.bool_)
 
     def reset(g: FloatArray, when: IntArray) -> FloatArray:
-        sl, wl = (np.full(n, volts) for volts in FULL_RESET)
+        sl, wl = (np.full(n, volts) for volts in plan.reset_v)
+        width_s = plan.reset_width_s
         return model.after_reset(
-            seed, traits, when, g, formed, sl, wl, 200e-9, cycle=when, cycles_done=number
+            seed, traits, when, g, formed, sl, wl, width_s, cycle=when, cycles_done=number
         )
 
     def set_(g: FloatArray, when: IntArray) -> FloatArray:
-        bl, wl = (np.full(n, volts) for volts in FULL_SET)
-        return model.after_set(seed, traits, when, g, formed, bl, wl, 200e-9, cycle=when)[0]
+        bl, wl = (np.full(n, volts) for volts in plan.set_v)
+        width_s = plan.set_width_s
+        return model.after_set(seed, traits, when, g, formed, bl, wl, width_s, cycle=when)[0]
 
     g = set_(np.full(n, 10e-6), event)
     high = reset(g, event + 1)
@@ -236,6 +311,19 @@ def cycle_on_model(
     return high_ohm, low_ohm
 
 
+def noise_on_model(model: DeviceModel, g_s: FloatArray, reads: int, seed: int) -> FloatArray:
+    """Standard deviation (S) of `reads` readings of each of the cells that conduct `g_s`, shape of
+    `g_s`; of cells that do not switch between two levels.
+    """
+    cell = np.arange(g_s.size, dtype=np.int64)
+    traits = replace(traits_of(model, seed, cell), telegraph=np.zeros(g_s.size, dtype=np.bool_))
+    readings = [
+        model.as_read(seed, traits, np.full(g_s.size, event, dtype=np.int64), g_s)
+        for event in range(reads)
+    ]
+    return np.asarray(np.std(readings, axis=0, ddof=1), dtype=np.float64)
+
+
 def relax_on_model(
     model: DeviceModel,
     time_s: FloatArray,
@@ -243,15 +331,19 @@ def relax_on_model(
     cell: FloatArray,
     seconds: FloatArray,
     seed: int,
+    initial_age_s: FloatArray | float = 0.0,
 ) -> FloatArray:
-    """Conductances read (S) `seconds` after a programming to `initial_s`, for each row of a
-    relaxation file.
+    """Conductances read (S) `seconds` after cells read `initial_s`, for each row of a relaxation
+    file; at that reading they had been programmed for `initial_age_s`.
     """
     _, index = np.unique(cell, return_inverse=True)
     index = index.astype(np.int64)
     event = np.ones(index.size, dtype=np.int64)
     g = np.maximum(initial_s, 1e-9)
-    now = model.relaxed(seed, index, event, g, np.where(time_s > 0, seconds, 0.0))
+    age_s = np.broadcast_to(np.asarray(initial_age_s, dtype=np.float64), g.shape)
+    now = model.relaxed(seed, index, event, g, age_s + np.where(time_s > 0, seconds, 0.0))
+    if np.any(age_s > 0):
+        now = np.maximum(now + g - model.relaxed(seed, index, event, g, age_s), 0.05 * g)
     traits = traits_of(model, seed, index)
     when = 10 + np.searchsorted(np.unique(time_s), time_s)
     return model.as_read(seed, traits, when.astype(np.int64), now)

@@ -11,15 +11,23 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 
 from rram_hil.errors import DataError
 from rram_hil.simulation.model import DeviceModel
 from rram_hil.types import FloatArray, IntArray
 
-from .experiments import SweepPlan, cycle_on_model, sweep_on_model, sweep_plan
+from .experiments import (
+    CyclePlan,
+    SweepPlan,
+    cycle_on_model,
+    cycle_plan,
+    form_plan,
+    sweep_on_model,
+    sweep_plan,
+)
 from .key_figures import Curves, Figures, curves, cycle_figures, sweep_figures, tolerance
-from .measured_files import Measured
+from .measured_files import COLUMNS, Kind, Measured
 from .start_values import start
 
 _SEED = 20210
@@ -44,7 +52,13 @@ _PROBABILITY = (
     1.0,
 )
 _FORM_POINTS = 201
-_BANDS = 10
+_BANDS, _IN_A_BAND = 10, 25
+"""Bands of conductance, at most, and cells of one at least, of which relaxation is told apart."""
+_ONSET_DECADES = 2.0
+_MOST_SEEN = 0.75
+"""Of the change at the first time, the largest part that is taken to have come before the reading
+that it is counted from.
+"""
 _BROKEN_US = 130.0
 Tell = Callable[[str], None]
 
@@ -195,7 +209,7 @@ class _Cycles:
     """
 
     name: str
-    cycles: int
+    plan: CyclePlan
     figures: Figures
     between: float
     turns: list[tuple[float, float]]
@@ -207,7 +221,7 @@ class _Cycles:
         _, at, count = np.unique(file["cell"], return_inverse=True, return_counts=True)
         between = float(np.std(np.bincount(at, x) / count, ddof=1)) if count.size > 1 else 0.0
         turns = []
-        if high and file.rows_per_cell >= _WEARING:
+        if high and file.rows_per_cell >= _WEARING and "cycles_before" not in file.columns:
             order = np.argsort(at, kind="stable")
             turn = (
                 np.arange(at.size) - np.repeat(np.cumsum(count) - count, count)
@@ -216,7 +230,7 @@ class _Cycles:
                 mine = order[(turn >= begin) & (turn < end)]
                 turns.append(_level_and_spread(x[mine], at[mine]))
         figures = cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
-        return cls(name, file.rows_per_cell, figures, between, turns)
+        return cls(name, cycle_plan(file, _CYCLES), figures, between, turns)
 
 
 _CURVE_WEIGHT = 0.25
@@ -239,10 +253,14 @@ _PULL_CURVE, _PULL = 0.15, 0.5
 """Pull to the start, of these tables and of all else: spreads, tails and thresholds, of which 25
 cells tell little.
 """
+_CYCLES = 20
+"""Cycles that a model cell takes where a file does not say which were read."""
 _WEARING = 50
 """Cycles a cell from which a file shows wear."""
 _TURNS = ((0.0, 0.1), (0.5, 1.0))
 """Parts of a file's cycles between which wear is seen."""
+_LEAST = 1e-3
+"""Differences (of spreads in ln or V, as few cells may have none) below which none is wrong."""
 _QUANTILES = (0.15, 0.5, 0.85)
 
 
@@ -259,7 +277,7 @@ def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
             continue
         guesses = np.array([f[name] for f in figures])
         guess = float(np.nanmean(guesses)) if np.isfinite(guesses).any() else 3 * value
-        parts.append((guess - value) / rule.width(value))
+        parts.append((guess - value) / max(rule.width(value), _LEAST))
     if target.left.size:
         guess_left = np.mean([_left(one, target.plan) for one in copies], axis=0)
         parts += list((guess_left - target.left) / (0.08, 0.12))
@@ -316,24 +334,22 @@ def _cycle_residuals(model: DeviceModel, target: _Cycles) -> FloatArray:
     """Median, sd of ln R, its part between cells, and early and late cycles apart, in
     tolerances.
     """
-    n_model, n_cycles = 300, 20
-    high, low = cycle_on_model(model, _SEED, n_model, n_cycles, target.cycles)
+    n_model, n_cycles = 300, target.plan.before.size
+    high, low = cycle_on_model(model, _SEED, n_model, target.plan)
     predicted = cycle_figures(high, low)
     made = np.log(high if target.name == "r_hrs_ohm" else low)
     parts = []
     for figure in (f"{target.name} median", f"{target.name} sd ln"):
-        rule = tolerance(figure)
+        rule, value = tolerance(figure), target.figures[figure]
         assert rule is not None
-        parts.append(
-            2 * (predicted[figure] - target.figures[figure]) / rule.width(target.figures[figure])
-        )
+        parts.append(2 * (predicted[figure] - value) / max(rule.width(value), _LEAST))
     parts.append(
         (float(made.mean(axis=1).std()) - target.between) / (0.15 * max(target.between, 1e-3))
     )
     for (begin, end), (level, spread) in zip(_TURNS, target.turns, strict=False):
         some = made[:, round(begin * n_cycles) : round(end * n_cycles)]
         guess = _level_and_spread(some.ravel(), np.repeat(np.arange(n_model), some.shape[1]))
-        parts += [(guess[0] - level) / 0.1, (guess[1] - spread) / (0.15 * spread)]
+        parts += [(guess[0] - level) / 0.1, (guess[1] - spread) / max(0.15 * spread, _LEAST)]
     return np.array(parts)
 
 
@@ -396,36 +412,60 @@ def _match(
     return _ordered(content)
 
 
-def fit(files: list[Measured], name: str, tell: Tell) -> DeviceModel:
+_ROUNDS = 10
+"""Rounds of the optimiser."""
+_REWEIGHED = 4
+"""How often the weights of the law of read noise are taken from the law itself."""
+_FEWEST_FORMED = 20
+"""Formed cells below which there is no distribution of thresholds."""
+_FROM_HFO2 = ("forming", "relaxation", "stuck and virgin cells")
+_FROM_CURVES = ("SET", "RESET", "read noise")
+"""Parts of a model, by where their numbers come from where no file shows them: the preset, or the
+published curves that a fit starts from.
+"""
+
+
+def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> DeviceModel:
     """A device model from measured files. What no file shows keeps the numbers of the start
-    (docs/device-model.md).
+    (docs/device-model.md), which `about` of the model says.
 
     Write-verify files are not used: they are for the check. Raises `DataError` where no file can be
     fitted.
     """
     content = start()
     content["name"] = name
-    used = [file for file in files if file.kind != "write-verify"]
+    by_kind: dict[Kind, list[Measured]] = {}
+    for file in files:
+        by_kind.setdefault(file.kind, []).append(file)
+    sweeps, cycling = by_kind.get("sweep", []), by_kind.get("cycling", [])
+    used = [file for file in files if file.kind not in ("write-verify", "cycling")]
     if not used:
+        told = " (cycles are fitted together with sweeps only)" if cycling else ""
         raise DataError(
-            "nothing to fit: no sweep, relaxation, forming or cycling file is among those given"
+            "nothing to fit: no sweep, relaxation, forming or read noise is among what is given"
+            + told
         )
-    for file in used:
-        if file.kind == "forming":
-            tell(f"forming: thresholds of {file.rows} cells ({file.name})")
-            _fit_forming(content, file)
-        elif file.kind == "relaxation":
-            tell(f"relaxation: distributions of {file.rows} readings ({file.name})")
-            content["drift"] = _drift_of(file, content["read"])
-    cycling = [file for file in used if file.kind == "cycling"]
-    sweeps = [file for file in used if file.kind == "sweep"]
+    determined = []
+    if noise := by_kind.get("read-noise"):
+        determined.append("read noise")
+        _tell_of("read noise: law", noise, "cells", tell)
+        _fit_noise(content["read"], noise)
+    if forming := by_kind.get("forming"):
+        determined.append("forming")
+        _tell_of("forming: thresholds", forming, "cells", tell)
+        _fit_forming(content, forming)
+    if relaxation := by_kind.get("relaxation"):
+        determined.append("relaxation")
+        content["drift"] = _drift_of(_of_one_grid(relaxation, tell), content["read"])
+        content["relaxation"] = None
     for is_reset, part in ((False, "SET"), (True, "RESET")):
         targets = [_Target.of(file) for file in sweeps if file.is_reset is is_reset]
         if not targets:
             continue
+        determined.append(part)
         tell(
-            f"{part}: matching {len(targets)} sweep files"
-            + (f" and {len(cycling)} of cycles" if cycling else "")
+            f"{part}: matching {_counted(len(targets), 'sweep')}"
+            + (f" and {_counted(len(cycling), 'file')} of cycles" if cycling else "")
         )
         many = {target.plan.swept for target in targets}
         knobs = (
@@ -442,30 +482,114 @@ def fit(files: list[Measured], name: str, tell: Tell) -> DeviceModel:
             parts = [_sweep_residuals(model, target) for target in targets]
             return np.concatenate(parts + [_cycle_residuals(model, state) for state in states])
 
-        content = _match(content, knobs, residuals, rounds=10)
-    content["about"] = "fitted by rram-hil calibrate device-model to " + ", ".join(
-        sorted({f.name for f in used})
+        content = _match(content, knobs, residuals, rounds)
+    summary = _summary(determined)
+    tell(summary)
+    seen = used + (cycling if sweeps else [])
+    content["about"] = (
+        "fitted by rram-hil calibrate device-model to "
+        + ", ".join(sorted({f.name for f in seen}))
+        + f"; {summary}"
     )
     return DeviceModel.model_validate(content)
 
 
-def _fit_forming(content: dict[str, Any], file: Measured) -> None:
-    good = (file["success"] == 1) & (file["r_after_ohm"] > 0)
-    bl, ohm = file["bl_v"][good], file["r_after_ohm"][good]
-    if bl.size < 20:
-        raise DataError(f"{file.name}: {bl.size} formed cells are too few for a distribution")
-    steps = np.diff(np.unique(np.round(bl, 4)))
-    step = float(np.median(steps)) if steps.size else 0.05
-    part = content["forming"]
-    # A cell that formed at a volt has its threshold anywhere in the step below it.
-    spread = np.sort(bl) - step * (np.arange(bl.size) * 0.6180339887 % 1.0)
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _tell_of(what: str, files: list[Measured], rows: str, tell: Tell) -> None:
+    names = ", ".join(file.name for file in files)
+    tell(f"{what} of {sum(file.rows for file in files)} {rows} ({names})")
+
+
+def _summary(determined: list[str]) -> str:
+    """Which parts were determined, and which kept from where."""
+    told = ["determined: " + ", ".join(determined)]
+    for source, parts in (("hfo2", _FROM_HFO2), ("published curves", _FROM_CURVES)):
+        if kept := [part for part in parts if part not in determined]:
+            told.append(f"kept from {source}: " + ", ".join(kept))
+    return "; ".join(told)
+
+
+def _fit_forming(content: dict[str, Any], files: list[Measured]) -> None:
+    """Thresholds and conductances of the formed cells of all files, at the width of the first."""
+    part, width_s = content["forming"], form_plan(files[0]).width_s
+    thresholds, resistances = [], []
+    for file in files:
+        good = (file["success"] == 1) & (file["r_after_ohm"] > 0)
+        bl, ohm = file["bl_v"][good], file["r_after_ohm"][good]
+        if bl.size < _FEWEST_FORMED:
+            raise DataError(f"{file.name}: {bl.size} formed cells are too few for a distribution")
+        plan = form_plan(file)
+        # A cell that formed at a volt has its threshold anywhere in the step below it.
+        below = plan.step_v * (np.arange(bl.size) * 0.6180339887 % 1.0)
+        worth = part["width_v_per_decade"] * math.log10(plan.width_s / width_s)
+        thresholds.append(np.sort(bl) - below + worth)
+        resistances.append(ohm)
+    spread, ohm = np.sort(np.concatenate(thresholds)), np.concatenate(resistances)
     even = np.linspace(0, 1, _FORM_POINTS)
     part["quantile_v"] = [float(v) for v in np.quantile(spread, even)]
     part["threshold_v"], part["threshold_sd_v"] = float(spread.mean()), float(spread.std(ddof=1))
-    part["reference_width_s"] = 200e-9
+    part["reference_width_s"] = width_s
     part["conductance_s"] = float(1 / np.median(ohm))
     low, high = np.quantile(np.log(ohm), [0.16, 0.84])
     part["spread_ln"] = float((high - low) / 2)
+
+
+def _fit_noise(read: dict[str, Any], files: list[Measured]) -> None:
+    """The law sd^2 = floor^2 + (fraction G)^2 of the cells of all files, least squares of the
+    variances, each weighed by the law's own.
+    """
+    g, sd = (np.concatenate([file[name] for file in files]) for name in ("g_s", "noise_s"))
+    # Variances of micro-siemens: of a size that the solver likes.
+    terms, variance = np.stack([np.ones(g.size), (g * 1e6) ** 2], axis=1), (sd * 1e6) ** 2
+    weight = 1.0 / np.maximum(terms[:, 1], 1e-6)
+    found = np.zeros(2)
+    for _ in range(_REWEIGHED):
+        found, _ = nnls(terms * weight[:, None], variance * weight)
+        weight = 1.0 / np.maximum(terms @ found, 1e-12)
+    read["floor_s"], read["fraction"] = float(np.sqrt(found[0])) * 1e-6, float(np.sqrt(found[1]))
+
+
+def _of_one_grid(files: list[Measured], tell: Tell) -> Measured:
+    """The relaxation files that were read at the same times, those with the most rows, as one:
+    cells of each under numbers of their own.
+    """
+    grids: dict[tuple[float, ...], list[Measured]] = {}
+    for file in files:
+        grids.setdefault(tuple(np.unique(file["time_bin_s"])), []).append(file)
+    used = max(grids.values(), key=lambda group: sum(file.rows for file in group))
+    _tell_of("relaxation: distributions", used, "readings", tell)
+    if others := [file.name for file in files if file not in used]:
+        tell(f"relaxation: read at other times, and left alone: {', '.join(others)}")
+    columns = {
+        name: np.concatenate([file[name] for file in used]) for name in COLUMNS["relaxation"]
+    }
+    columns["initial_age_s"] = np.concatenate(
+        [file.columns.get("initial_age_s", np.zeros(file.rows)) for file in used]
+    )
+    spans = [int(file["cell"].max()) + 1 for file in used]
+    columns["cell"] += np.repeat(np.cumsum([0, *spans[:-1]]), [file.rows for file in used])
+    return Measured(used[0].name, "relaxation", columns)
+
+
+def _since_programming(file: Measured, first_s: float) -> tuple[FloatArray, FloatArray]:
+    """What each row's cell was programmed to, and its change since (S).
+
+    A first reading that came `initial_age_s` after programming saw some of the change: as much as
+    the model's onset, which is linear in the logarithm of the time, has then of that at `first_s`.
+    """
+    initial, change = file["g_initial_s"], file["g_s"] - file["g_initial_s"]
+    with np.errstate(divide="ignore"):
+        early = 1 + np.log10(file["initial_age_s"] / first_s) / _ONSET_DECADES
+    seen = np.clip(early, 0.0, _MOST_SEEN)
+    _, at = np.unique(file["cell"], return_inverse=True)
+    of_first = np.zeros(at.max() + 1)
+    here = file["time_bin_s"] == first_s
+    of_first[at[here]] = change[here]
+    before = seen / (1 - seen) * of_first[at]
+    return initial - before, change + before
 
 
 def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
@@ -474,13 +598,14 @@ def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
     """
     times = np.unique(file["time_bin_s"])
     times = times[times > 0]
-    initial, change = file["g_initial_s"], file["g_s"] - file["g_initial_s"]
     if times.size < 2:
         raise DataError(
             f"{file.name}: relaxation needs readings at 2 or more times after programming"
         )
-    inside = np.linspace(0, 1, _BANDS + 1)
-    edges = np.quantile(initial[file["time_bin_s"] == times[0]], inside)
+    initial, change = _since_programming(file, float(times[0]))
+    at_first = initial[file["time_bin_s"] == times[0]]
+    bands = int(np.clip(at_first.size // _IN_A_BAND, 2, _BANDS))
+    edges = np.quantile(at_first, np.linspace(0, 1, bands + 1))
     centres: list[float] = []
     table: list[list[list[float]]] = [[] for _ in times]
     for low, high in pairwise(edges):
@@ -493,9 +618,14 @@ def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
             row.append(
                 _quantiles_of(x, math.hypot(read["fraction"] * centres[-1], read["floor_s"]))
             )
+    if len(centres) < 2:
+        raise DataError(
+            f"{file.name}: {at_first.size} cells, {times.size} readings after programming and"
+            f" {np.unique(at_first).size} conductances are too few for distributions of relaxation"
+        )
     return {
         "log10_s": [float(np.log10(t)) for t in times],
-        "onset_decades": 2.0,
+        "onset_decades": _ONSET_DECADES,
         "g_s": centres,
         "probability": list(_PROBABILITY),
         "change_s": table,

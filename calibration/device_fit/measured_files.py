@@ -1,7 +1,7 @@
 """Measured files of single-cell experiments: which kind a file is, and its columns as arrays.
 
 CSV with a header, plain or gzip; kinds are told apart by their columns (docs/device-model.md lists
-them).
+them). Run files become the same in `run_files`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,27 @@ from numpy.typing import NDArray
 from rram_hil.errors import DataError
 from rram_hil.types import FloatArray
 
-Kind = Literal["sweep", "relaxation", "forming", "cycling", "write-verify"]
+Kind = Literal["sweep", "relaxation", "forming", "cycling", "write-verify", "read-noise"]
 COLUMNS: dict[Kind, tuple[str, ...]] = {
     "relaxation": ("cell", "g_s", "g_initial_s", "time_bin_s"),
     "write-verify": ("cell", "sets", "resets", "r_low_ohm", "r_high_ohm", "success"),
     "sweep": ("cell", "sweep", "wl_v", "r_before_ohm", "r_after_ohm"),
     "forming": ("cell", "bl_v", "r_after_ohm", "success"),
     "cycling": ("cell", "r_hrs_ohm", "r_lrs_ohm"),
+    "read-noise": ("cell", "g_s", "noise_s"),
 }
 """The columns that a file of each kind must have; the first kind that a file satisfies is taken."""
+_OFF_GRID_V = 0.005
+"""Where all volts of a sweep lie closer to steps of 50 mV than this they are taken to these, else
+to 1 mV: a column may hold what an instrument measured.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One measured file: its name, its kind, and its columns, each of shape (rows,)."""
+    """One measured file, or one experiment of a run file: its name, its kind, and its columns, each
+    of shape (rows,).
+    """
 
     name: str
     kind: Kind
@@ -71,6 +78,14 @@ class Measured:
         """The column of a sweep's swept line: the volts that vary most."""
         lines = [name for name in ("bl_v", "sl_v", "wl_v") if name in self.columns]
         return max(lines, key=lambda name: int(np.unique(self.columns[name]).size))
+
+    @property
+    def levels(self) -> FloatArray:
+        """The swept volts of each row of a sweep, those of one level alike."""
+        volts = self.columns[self.swept]
+        coarse = np.rint(volts * 20) / 20
+        fine = np.rint(volts * 1000) / 1000
+        return coarse if np.all(np.abs(coarse - volts) < _OFF_GRID_V) else fine
 
     @property
     def is_reset(self) -> bool:

@@ -13,7 +13,16 @@ from rram_hil.simulation.model import DeviceModel
 from rram_hil.types import FloatArray
 
 from . import write_verify_schemes as _write_verify
-from .experiments import cycle_on_model, form_on_model, relax_on_model, sweep_on_model, sweep_plan
+from .experiments import (
+    cycle_on_model,
+    cycle_plan,
+    form_on_model,
+    form_plan,
+    noise_on_model,
+    relax_on_model,
+    sweep_on_model,
+    sweep_plan,
+)
 from .key_figures import (
     Compared,
     Curves,
@@ -23,6 +32,7 @@ from .key_figures import (
     curves,
     cycle_figures,
     form_figures,
+    noise_figures,
     relax_figures,
     sweep_figures,
     verify_figures,
@@ -32,6 +42,8 @@ from .measured_files import Kind, Measured
 _BOOTSTRAPS = 200
 _COPIES = 16
 _SEED = 71
+_READS = 256
+"""Readings of a model cell, at most and where a file does not tell, of which the noise is taken."""
 ENOUGH = 0.9
 """Part of the figures that must pass."""
 
@@ -132,7 +144,10 @@ def _check_relaxation(model: DeviceModel, file: Measured, seed: int) -> Checked:
     t, g0, g = file["time_bin_s"], file["g_initial_s"], file["g_s"]
     seconds = file["seconds"] if "seconds" in file.columns else t
     edges = band_edges_us(t, g0)
-    copies = [relax_on_model(model, t, g0, file["cell"], seconds, seed + k) for k in range(4)]
+    age_s = file.columns.get("initial_age_s", np.zeros_like(t))
+    copies = [
+        relax_on_model(model, t, g0, file["cell"], seconds, seed + k, age_s) for k in range(4)
+    ]
     predicted = _mean([relax_figures(t, g0, now, edges) for now in copies])
     measured = relax_figures(t, g0, g, edges)
 
@@ -149,15 +164,16 @@ def _check_forming(model: DeviceModel, file: Measured, seed: int) -> Checked:
     bl, ohm = file["bl_v"][good], file["r_after_ohm"][good]
     if bl.size < 3:
         raise DataError(f"{file.name}: fewer than 3 cells formed")
-    steps = np.diff(np.unique(np.round(bl, 4)))
-    step = float(np.median(steps)) if steps.size else 0.05
+    plan = form_plan(file)
     n = max(20_000, 4 * bl.size)
-    found = form_on_model(model, float(bl.min()), step, seed, n)
+    found = form_on_model(model, plan, seed, n)
+    if found[0].size < 3:
+        raise DataError(f"{file.name}: fewer than 3 cells of the model form at these volts")
     errors = _errors(
         _bootstrap(file["cell"][good], lambda rows, _: form_figures(bl[rows], ohm[rows]), seed),
         n // bl.size,
     )
-    drawn = {"step": step, "measured": bl, "predicted": found[0]}
+    drawn = {"step": plan.step_v, "measured": bl, "predicted": found[0]}
     return Checked(
         file.name, file.kind, compare(form_figures(bl, ohm), form_figures(*found), errors), drawn
     )
@@ -166,7 +182,7 @@ def _check_forming(model: DeviceModel, file: Measured, seed: int) -> Checked:
 def _check_cycling(model: DeviceModel, file: Measured, seed: int) -> Checked:
     high, low = file["r_hrs_ohm"], file["r_lrs_ohm"]
     cells = 1000
-    ohm = cycle_on_model(model, seed, cells, 30, file.rows_per_cell)
+    ohm = cycle_on_model(model, seed, cells, cycle_plan(file, 30))
     found = ohm[0].ravel(), ohm[1].ravel()
     errors = _errors(
         _bootstrap(file["cell"], lambda rows, _: cycle_figures(high[rows], low[rows]), seed),
@@ -179,6 +195,18 @@ def _check_cycling(model: DeviceModel, file: Measured, seed: int) -> Checked:
         compare(cycle_figures(high, low), cycle_figures(*found), errors),
         drawn,
     )
+
+
+def _check_read_noise(model: DeviceModel, file: Measured, seed: int) -> Checked:
+    g, noise = file["g_s"], file["noise_s"]
+    reads = int(np.clip(file.fixed("reads", _READS), 3, _READS))
+    copies = [noise_on_model(model, g, reads, seed + k) for k in range(4)]
+    errors = _errors(
+        _bootstrap(file["cell"], lambda rows, _: noise_figures(g[rows], noise[rows]), seed), 4
+    )
+    predicted = _mean([noise_figures(g, one) for one in copies])
+    drawn = {"g": g, "measured": noise, "predicted": copies[0]}
+    return Checked(file.name, file.kind, compare(noise_figures(g, noise), predicted, errors), drawn)
 
 
 def _check_verify(model: DeviceModel, file: Measured, seed: int) -> Checked:
@@ -220,4 +248,5 @@ _KINDS: dict[Kind, Callable[[DeviceModel, Measured, int], Checked]] = {
     "forming": _check_forming,
     "cycling": _check_cycling,
     "write-verify": _check_verify,
+    "read-noise": _check_read_noise,
 }

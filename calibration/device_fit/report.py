@@ -102,6 +102,14 @@ def _cycling(file: Checked) -> list[str]:
     return [_distribution(pairs, "resistance (ohm)", alt, log=True)]
 
 
+def _read_noise(file: Checked) -> list[str]:
+    """Noise of each cell, as a part of its conductance."""
+    g = np.maximum(file.drawn["g"], 1e-9)
+    pair = file.drawn["measured"] / g, file.drawn["predicted"] / g
+    alt = f"{file.name}. Noise of the readings over conductance"
+    return [_distribution([pair], "sd(G) / G", alt, log=True)]
+
+
 def _verify(file: Checked) -> list[str]:
     measured_low, predicted_low = file.drawn["low"]
     measured_good, predicted_good = file.drawn["success"]
@@ -122,4 +130,5 @@ _DRAW: dict[str, Callable[[Checked], list[str]]] = {
     "forming": _forming,
     "cycling": _cycling,
     "write-verify": _verify,
+    "read-noise": _read_noise,
 }

@@ -15,7 +15,6 @@ def start() -> dict[str, Any]:
     """The model's content as `DeviceModel.model_validate` takes it; a new copy each time."""
     content = DeviceModel.load("hfo2").model_dump()
     content["name"] = "fitted"
-    content["relaxation"] = None
     content["set"] |= {
         "gate_v": [
             1.8,

@@ -99,7 +99,7 @@ def _sweep(path: Path, model: DeviceModel, cells: int = 30, sweeps: int = 4) -> 
 
 
 def _forming(path: Path, model: DeviceModel) -> Path:
-    bl, ohm = experiments.form_on_model(model, 2.0, 0.05, SEED, 3000)
+    bl, ohm = experiments.form_on_model(model, experiments.FormPlan(2.0, 0.05), SEED, 3000)
     return _write(
         path,
         {"cell": np.arange(bl.size), "wl_v": 2.0, "bl_v": bl, "r_after_ohm": ohm, "success": 1},
@@ -164,7 +164,8 @@ def test_a_fit_on_a_models_own_sweep_finds_its_curve_again_and_predicts_cells_th
 
 
 def _cycles(path: Path, model: DeviceModel, cells: int = 60, cycles: int = 100) -> Path:
-    high, low = experiments.cycle_on_model(model, SEED, cells, cycles, cycles)
+    plan = experiments.CyclePlan(experiments.evenly(cycles, cycles))
+    high, low = experiments.cycle_on_model(model, SEED, cells, plan)
     return _write(
         path,
         {
@@ -193,6 +194,12 @@ def _verified(path: Path, model: DeviceModel) -> Path:
     )
 
 
+def _noise(path: Path, model: DeviceModel) -> Path:
+    g = np.geomspace(1e-6, 200e-6, 50)
+    noise = experiments.noise_on_model(model, g, 100, SEED)
+    return _write(path, {"cell": np.arange(50), "g_s": g, "noise_s": noise, "reads": 100})
+
+
 @pytest.mark.long
 def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
     truth = _truth()
@@ -202,6 +209,7 @@ def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
         "relaxation": _relaxation,
         "cycling": _cycles,
         "fppv": _verified,
+        "noise": _noise,
     }
     files = check_files(
         truth, [make(tmp_path / f"{name}.csv", truth) for name, make in makers.items()]
@@ -212,6 +220,7 @@ def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
         "relaxation",
         "cycling",
         "write-verify",
+        "read-noise",
     ]
     page = device_report(truth, files)
     for file in files:
@@ -221,7 +230,8 @@ def test_the_report_draws_every_kind_of_file(tmp_path: Path) -> None:
 
 def test_early_and_late_cycles_differ_by_the_models_wear() -> None:
     model = DeviceModel.load(DEFAULT_PRESET)
-    high, low = experiments.cycle_on_model(model, SEED, 1000, 30, 300)
+    plan = experiments.CyclePlan(experiments.evenly(30, 300))
+    high, low = experiments.cycle_on_model(model, SEED, 1000, plan)
     early, late = (np.median(x) for x in (high[:, :3], high[:, -10:]))
     assert 90e3 < early < 140e3
     assert 1.4 < early / late < 2.2

@@ -39,7 +39,7 @@ def test_a_recipe_begins_as_an_example_with_all_that_it_reads(here: Any, like: s
     bench = "2636b-707b" if like.endswith("smu") else "simulated"
     assert here.command("new", "bench", "b", "--like", bench).status == 0
     assert here.command("new", "recipe", "r", "--like", like).status == 0
-    assert here.command("plan", "r.toml", "--bench", "b.toml").status == 0
+    assert here.command("plan", "r.toml", "--bench", "b.toml", "--chips", "0").status == 0
 
 
 def test_a_bench_and_a_recipe_run_as_they_are(here: Any) -> None:

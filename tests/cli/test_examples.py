@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.calibration.device_fit.run_files import measured_of_run
 from rram_hil.storage.run_reader import read_run
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -69,6 +71,45 @@ def test_the_gradient_recipe_runs_on_the_simulated_bench(examples: Any) -> None:
     with read_run("g.h5") as run:
         errors = run.result("gradient-programming", "product_error").values
     assert errors[-1] < 0.5 * errors[0]
+
+
+def test_the_characterise_recipe_measures_what_a_model_is_fitted_to(examples: Any) -> None:
+    text = Path("recipe-characterise.toml").read_text(encoding="utf-8")
+    rows = re.findall(r"cells = \{ rows = \[(\d+), (\d+)\], columns = \[0, 31\] \}", text)
+    assert len(rows) == text.count("[[step]]")
+    assert max(int(last) for _, last in rows) == 7
+    said = examples.command(
+        "run", "recipe-characterise.toml", "-b", "bench-simulated.toml", "-o", "c.h5"
+    )
+    assert said.status == 0, said.err
+    kinds = [
+        (one.kind, one.swept) if one.kind == "sweep" else one.kind
+        for one in measured_of_run(Path("c.h5"))
+    ]
+    ramps = [("sweep", line) for line in ("wl_v", "wl_v", "bl_v", "sl_v")]
+    assert kinds == ["forming", *ramps, "cycling", "relaxation", "read-noise"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_commands_of_the_page_make_a_twin_that_predicts_the_chip(here: Any) -> None:
+    """On a simulated bench in place of the reader's own, with cells of the form that is fitted."""
+    page = (EXAMPLES.parent / "docs" / "device-model.md").read_text(encoding="utf-8")
+    commands = re.findall(
+        r"^rram-hil ([^#\n]*)", page.split("```sh\n")[1].split("```")[0], re.MULTILINE
+    )
+    assert [command.split()[0] for command in commands] == ["new", "run", "calibrate"]
+    bench = here.folder / "bench.toml"
+    bench.unlink()
+    here.command("new", "bench", "bench")
+    told = bench.read_text(encoding="utf-8").replace('device = "hfo2"', 'device = "hfo2-measured"')
+    bench.write_text(told, encoding="utf-8")
+    for command in commands:
+        said = here.command(*command.split())
+        assert said.status == 0, said.err
+    assert "determined: read noise, forming, relaxation, SET, RESET" in " ".join(said.out.split())
+    assert here.command("calibrate", "check", "mine.toml", "run.h5").status == 0
+    assert here.command("calibrate", "check", "paper", "run.h5").status == 1
 
 
 def test_the_board_s_bench_file_is_valid_and_fits_the_recipe(examples: Any) -> None:
