@@ -19,11 +19,12 @@ from .parts.targets import Condition
 
 @dataclass(frozen=True)
 class RecallSummary:
-    """Cells that the earlier run found stuck at low resistance, those that it did not form (stuck
-    at high resistance among them), and whether its pulse curves were taken over, too.
+    """Cells that the earlier run found stuck, those that it only did not form, and whether its
+    pulse curves were taken over, too.
     """
 
     stuck_low_resistance: int
+    stuck_high_resistance: int
     not_formed: int
     pulse_curves: bool
 
@@ -56,7 +57,8 @@ class Recall(Protocol[RecallSummary]):
             setting.share("pulse curves", curves)
         return RecallSummary(
             int(condition.stuck_low_resistance.sum()),
-            int(condition.stuck_high_resistance.sum()),
+            int(stuck.sum()),
+            int((condition.stuck_high_resistance & ~stuck).sum()),
             curves is not None,
         )
 

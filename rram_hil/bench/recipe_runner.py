@@ -195,7 +195,9 @@ def _steps(
             # The first error is the one to tell: what cannot be written any more is in the journal
             # as far as it goes.
             with contextlib.suppress(DataError, OSError):
-                if isinstance(error, Exception) and status == "error":
+                if isinstance(error, AbortedError):
+                    journal.append(Note("aborted", str(error), _utc()))
+                elif isinstance(error, Exception):
                     journal.append(Note("error", told_with_frames(error), _utc()))
                 _end(journal, status, keep)
     try:

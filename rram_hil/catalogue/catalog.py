@@ -225,7 +225,7 @@ def words(entry: CatalogEntry, ids: Mapping[str, str]) -> tuple[str, ...]:
         str(entry.path),
         entry.status,
         "-" if took is None else duration(took),
-        ", ".join(entry.tags) or "-",
+        ", ".join((*(("excluded",) if entry.excluded else ()), *entry.tags)) or "-",
     )
     return tuple(map(in_line, row))
 

@@ -54,7 +54,8 @@ def save(network: Network, path: Path) -> None:
     for layer, described in zip(network.layers, graph["layers"], strict=True):
         described["kind"] = layer.kind
     try:
-        safetensors.save_file(tensors, str(path), metadata={METADATA_KEY: json.dumps(graph)})
+        # The library's own writing of files lets nobody else read them.
+        path.write_bytes(safetensors.save(tensors, metadata={METADATA_KEY: json.dumps(graph)}))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None
 

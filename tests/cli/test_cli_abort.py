@@ -80,6 +80,9 @@ def test_abort_in_the_middle_of_a_run(
         given = control.pulses()
     with read_run("r.h5") as run:
         assert run.status == "aborted"
+        notes = run.table("notes")
+    assert notes["event"].tolist() == ["aborted"]
+    assert "outputs are off" in notes["text"][0]
     assert np.all(np.load(load_bench_file("bench.toml").ledger_path) >= given)
     assert here.command("show", "r.h5").out.startswith("r.h5  aborted")
 
