@@ -483,6 +483,8 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
             return np.concatenate(parts + [_cycle_residuals(model, state) for state in states])
 
         content = _match(content, knobs, residuals, rounds)
+    if cycling and not sweeps:
+        tell("cycles: left alone, for they are fitted together with sweeps only")
     summary = _summary(determined)
     tell(summary)
     seen = used + (cycling if sweeps else [])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rram_hil.array import MAP, Status
 from rram_hil.errors import DataError
 from rram_hil.report.step import RunStep, steps_of
+from rram_hil.statistics import median
 from rram_hil.storage.run_reader import RunFile, read_run, undamaged
 from rram_hil.types import FloatArray, IntArray
 
@@ -55,7 +56,7 @@ def is_hdf5(path: Path) -> bool:
 
 def measured_of_run(path: Path) -> list[Measured]:
     """What a run file tells of single cells, a `Measured` each step and experiment, named by file,
-    step and protocol ("run.h5 step 3 dc-sweep, RESET").
+    step and protocol ("run.h5 step 3 dc-sweep, RESET by SL").
 
     Cells are numbered along the chip: (tile x rows + row) x columns + column. Raises `DataError`
     for a file that is missing, damaged or no run file, and for one that holds nothing of use.
@@ -80,17 +81,23 @@ def measured_of_run(path: Path) -> list[Measured]:
 
 
 def _out_of_use(steps: list[RunStep]) -> NDArray[np.bool_]:
-    """Cells that the run marks as stuck or leaves unformed, flat over the chip."""
-    run = steps[0].run if steps else None
-    marks = np.zeros(() if run is None else _size(run), dtype=np.bool_)
+    """Cells that the run marks as stuck or leaves unformed, flat over the chip. What one forming
+    step formed conducts before the first pulse of the next, which takes it for stuck.
+    """
+    size = _size(steps[0].run) if steps else 0
+    marks, unformed, formed = (np.zeros(size, dtype=np.bool_) for _ in range(3))
     for step in steps:
+        of_step = np.zeros(size, dtype=np.bool_)
         for name in ("stuck_low_resistance", "stuck_high_resistance"):
             if (stuck := step.map(name)) is not None:
-                marks |= stuck.ravel() > 0
+                of_step |= stuck.ravel() > 0
         pristine, gate = step.map("pristine"), step.map("forming_gate")
-        if pristine is not None and gate is not None:
-            marks |= (np.isfinite(pristine) & ~np.isfinite(gate)).ravel()
-    return marks
+        if pristine is None or gate is None:
+            marks |= of_step
+            continue
+        unformed |= of_step | (np.isfinite(pristine) & ~np.isfinite(gate)).ravel()
+        formed |= np.isfinite(gate).ravel()
+    return marks | (unformed & ~formed)
 
 
 def _size(run: RunFile) -> int:
@@ -443,7 +450,7 @@ def _retention(step: _Step) -> list[Measured]:
     cells, g, age_s, since_s = cells[here], g[here], age_s[here], since_s[here]
     # What was planned is not in the file; readings of one time lie closer than 1 %, or as close as
     # the bench reads them.
-    times = np.array([float(f"{t:.2g}") for t in np.nanmedian(age_s[:, 1:], axis=0)])
+    times = np.array([float(f"{t:.2g}") for t in median(age_s[:, 1:])])
     shape = g[:, 1:].shape
     columns = {
         "cell": np.broadcast_to(cells[:, None], shape).ravel(),

@@ -12,6 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from run_files import write_run
 from small_bench import WHOLE, bench_toml
 
@@ -20,7 +22,7 @@ from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.calibration.device_fit.fitting import fit
 from rram_hil.calibration.device_fit.measured_files import Measured
 from rram_hil.calibration.device_fit.prediction import check_file
-from rram_hil.calibration.device_fit.run_files import measured_of_run
+from rram_hil.calibration.device_fit.run_files import _Batch, _pulses, _ramps, measured_of_run
 from rram_hil.calibration.device_model import check_files, fit_files, passed
 from rram_hil.errors import DataError
 from rram_hil.simulation.model import DeviceModel
@@ -191,6 +193,43 @@ def test_each_step_of_use_is_a_measurement_under_its_name(
     assert found["sweep RESET"].swept == found["train RESET"].swept == "sl_v"
 
 
+def _told(steps: list[dict[str, Any]], cells: int) -> _Batch:
+    settings = {"steps": steps, "compliance_a": None, "stop": None, "repeat": 1}
+    readings = sum(step["measure"] != "no" for step in steps)
+    return _Batch(settings, np.arange(cells), np.ones((cells, readings)), follows=True)
+
+
+@given(
+    first_v=st.integers(2, 20),
+    step_v=st.integers(1, 3),
+    levels=st.integers(3, 30),
+    line=st.sampled_from(["bl_v", "sl_v", "wl_v"]),
+    piece=st.integers(1, 80),
+    rounds=st.integers(1, 3),
+)
+def test_ramps_are_found_however_a_bench_cuts_them(
+    first_v: int, step_v: int, levels: int, line: str, piece: int, rounds: int
+) -> None:
+    """A pulse of the other polarity, the ramp up and down again, a reading after each, in pieces of
+    any length.
+    """
+    up = [round(0.05 * (first_v + k * step_v), 2) for k in range(levels)]
+    is_reset = line == "sl_v"
+    before = {"bl_v": 2.0, "sl_v": 0.0} if is_reset else {"bl_v": 0.0, "sl_v": 2.0}
+    fixed = {"bl_v": 0.0, "sl_v": 0.0, "wl_v": 3.3} | ({"bl_v": 2.2} if line == "wl_v" else {})
+    pulses = [before | {"wl_v": 2.0}, *(fixed | {line: v} for v in (*up, *up[-2::-1]))]
+    reading = {"bl_v": 0.2, "sl_v": 0.0, "wl_v": 3.0, "width_s": 1e-6, "measure": "current"}
+    once = [one for p in pulses for one in ({**p, "width_s": 1e-7, "measure": "no"}, reading)]
+    steps = [reading, *once * rounds]
+    batches = [_told(steps[k : k + piece], 2) for k in range(0, len(steps), piece)]
+    ramps = _ramps(_pulses(batches))
+    assert [ramp.swept for ramp in ramps] == [line] * rounds
+    for k, ramp in enumerate(ramps):
+        np.testing.assert_array_equal(ramp.column(line), up)
+        after = [pulse.after for pulse in ramp.pulses]
+        assert after == list(range(2 + k * len(pulses), 2 + k * len(pulses) + levels))
+
+
 def test_forming_is_the_ramp_with_the_first_gate(run: Path, found: Mapping[str, Measured]) -> None:
     volts, gate = (flat_map(run, f"forming_{name}", 1) for name in ("voltage", "gate"))
     first = (gate == 2.0) & np.isfinite(volts)
@@ -333,6 +372,66 @@ def cut(run: Path, folder: Path, part: float) -> Path:
     journal_of(path).write_bytes(whole[: int(len(whole) * part)])
     write_run_file(journal_of(path), path)
     return path
+
+
+def test_run_files_and_csv_are_fitted_together(
+    run: Path, found: Mapping[str, Measured], tmp_path: Path
+) -> None:
+    with h5py.File(copied(run, tmp_path / "summary.h5"), "r+") as file:
+        del file["cells"]
+    columns = found["forming"].columns
+    lines = [
+        ",".join(columns),
+        *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True)),
+    ]
+    (tmp_path / "forming.csv").write_text("\n".join(lines), encoding="utf-8")
+    told: list[str] = []
+    files = [tmp_path / "forming.csv", tmp_path / "summary.h5"]
+    model = fit_files(files, "both", told.append)
+    rows = found["forming"].rows
+    assert (
+        f"forming: thresholds of {2 * rows} cells (forming.csv, summary.h5 step 1 forming)" in told
+    )
+    assert any(text.startswith("cycles: left alone") for text in told)
+    assert "kept from published curves: SET, RESET" in model.about
+    assert model.forming.reference_width_s == pytest.approx(500e-9)
+    good = found["forming"]["success"] == 1
+    mean_v = found["forming"]["bl_v"][good].mean() - 0.05
+    assert model.forming.threshold_v == pytest.approx(mean_v, abs=0.01)
+    assert [one.name for one in check_files(model, files)][:2] == [
+        "forming.csv",
+        "summary.h5 step 1 forming",
+    ]
+
+
+TWICE = """
+title = "formed in two steps"
+
+[[step]]
+name = "low"
+protocol = "forming"
+bl_v = { start_v = 2.4, stop_v = 3.0, step_v = 0.2 }
+
+[[step]]
+name = "high"
+protocol = "forming"
+bl_v = { start_v = 3.0, stop_v = 3.6, step_v = 0.2 }
+conducting_fraction = 1.0
+
+[[step]]
+protocol = "read-noise"
+reads = 16
+"""
+
+
+def test_cells_of_every_forming_step_count(tmp_path: Path) -> None:
+    run = ran(tmp_path, TWICE)
+    formed = [set(np.flatnonzero(np.isfinite(flat_map(run, "forming_gate", k)))) for k in (1, 2)]
+    assert formed[0] <= set(np.flatnonzero(flat_map(run, "stuck_low_resistance", 2)))
+    forming, again, noise = measured_of_run(run)
+    assert set(again["cell"][again["success"] == 1]) <= formed[1]
+    assert set(noise.cells) == formed[0] | formed[1]
+    assert set(forming["cell"][forming["success"] == 1]) <= formed[0]
 
 
 def copied(run: Path, to: Path) -> Path:
