@@ -28,7 +28,7 @@ from .device_fit.key_figures import Compared
 from .device_fit.measured_files import Measured, read_measured
 from .device_fit.prediction import ENOUGH, Checked, check_file, passed
 from .device_fit.report import device_report
-from .device_fit.run_files import is_hdf5, measured_of_run
+from .device_fit.run_files import is_run_file, measured_of_run
 from .device_fit.toml_text import to_toml
 
 __all__ = ["Checked", "Compared", "check_files", "fit_files", "passed", "register"]
@@ -61,7 +61,7 @@ def _measured(paths: list[Path]) -> list[Measured]:
     return [
         file
         for path in paths
-        for file in (measured_of_run(path) if is_hdf5(path) else [read_measured(path)])
+        for file in (measured_of_run(path) if is_run_file(path) else [read_measured(path)])
     ]
 
 

@@ -16,6 +16,7 @@ from scipy.optimize import least_squares, nnls
 from rram_hil.errors import DataError
 from rram_hil.simulation.model import DeviceModel
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.units import counted
 
 from .experiments import (
     CyclePlan,
@@ -464,8 +465,8 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
             continue
         determined.append(part)
         tell(
-            f"{part}: matching {_counted(len(targets), 'sweep')}"
-            + (f" and {_counted(len(cycling), 'file')} of cycles" if cycling else "")
+            f"{part}: matching {counted(len(targets), 'sweep')}"
+            + (f" and {counted(len(cycling), 'file')} of cycles" if cycling else "")
         )
         many = {target.plan.swept for target in targets}
         knobs = (
@@ -494,10 +495,6 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
         + f"; {summary}"
     )
     return DeviceModel.model_validate(content)
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _tell_of(what: str, files: list[Measured], rows: str, tell: Tell) -> None:

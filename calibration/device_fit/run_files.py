@@ -22,6 +22,7 @@ from rram_hil.errors import DataError
 from rram_hil.report.step import RunStep, steps_of
 from rram_hil.statistics import median
 from rram_hil.storage.run_reader import RunFile, read_run, undamaged
+from rram_hil.storage.run_state import is_hdf5
 from rram_hil.types import FloatArray, IntArray
 
 from .measured_files import COLUMNS, Kind, Measured
@@ -30,7 +31,6 @@ _FEWEST = 3
 """Sweeps, levels of a sweep, and cells of a distribution below which no figure can be formed."""
 _LEAST_S = 1e-9
 """What a reading below this, as noise may give one, counts as."""
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OK = Status.OK.name.lower()
 OF_USE = (
     "forming",
@@ -43,15 +43,9 @@ OF_USE = (
 """Steps that are taken, as an error lists them."""
 
 
-def is_hdf5(path: Path) -> bool:
+def is_run_file(path: Path) -> bool:
     """Whether a file is meant as a run file: by its name, or by how it begins."""
-    if path.suffix == ".h5":
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE
-    except OSError:
-        return False
+    return path.suffix == ".h5" or is_hdf5(path)
 
 
 def measured_of_run(path: Path) -> list[Measured]:

@@ -5,7 +5,7 @@ batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from rram_hil.array.operations import Span, Status
 from rram_hil.notebook import ShownResult
 from rram_hil.types import FloatArray, IntArray, StatusArray
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,22 +61,27 @@ class ApplyResult(ShownResult):
     @property
     def last_s(self) -> FloatArray:
         """Each cell's last measured conductance, shape (n,); NaN where it has none."""
-        ran = self.status != Status.NOT_RUN
-        n, m = ran.shape
-        if m == 0:
-            return np.full(n, np.nan)
-        last = m - 1 - np.argmax(ran[:, ::-1], axis=1)
-        return np.where(ran.any(axis=1), self.conductance_s[np.arange(n), last], np.nan)
+        return self._last(self.conductance_s, np.nan)
+
+    @property
+    def last_time_s(self) -> FloatArray:
+        """When each cell was measured last (s, bench clock), shape (n,); NaN where it was not."""
+        return self._last(self.time_s, np.nan)
 
     @property
     def last_status(self) -> StatusArray:
         """Status of each cell's last measurement, shape (n,)."""
+        return self._last(self.status, np.uint8(Status.NOT_RUN))
+
+    def _last(self, values: NDArray[Number], nothing: Any) -> NDArray[Number]:
+        """Of each cell the value of its last measurement; `nothing` where it has none."""
         ran = self.status != Status.NOT_RUN
         n, m = ran.shape
         if m == 0:
-            return np.full(n, Status.NOT_RUN, dtype=np.uint8)
+            return np.full(n, nothing, dtype=values.dtype)
         last = m - 1 - np.argmax(ran[:, ::-1], axis=1)
-        return np.where(ran.any(axis=1), self.status[np.arange(n), last], np.uint8(Status.NOT_RUN))
+        found: NDArray[Number] = np.where(ran.any(axis=1), values[np.arange(n), last], nothing)
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -190,7 +190,7 @@ def _step(step: Any, n: int) -> object:
 
 
 def _range_v(levels: FloatArray | None) -> float:
-    """The range that the levels of a line need; 0 for a line at ground, NaN for an open one."""
+    """The range that a line's levels need; 0 for one at ground, infinity for an open one."""
     if levels is None:
         return math.inf
     most = float(np.max(np.abs(levels), initial=0.0))

@@ -29,8 +29,7 @@ from rram_hil.engine.replay import Replay
 from rram_hil.errors import AbortedError, ConfigError, DataError, told_with_frames
 from rram_hil.storage.frames import Close, EndStatus, Header, Note, Resume, Stamp
 from rram_hil.storage.journal import Journal, JournalReader, holds_run, read_journal
-from rram_hil.storage.run_reader import read_run
-from rram_hil.storage.run_state import holds_all_of, journal_of
+from rram_hil.storage.run_state import is_whole, journal_of
 from rram_hil.storage.run_writer import write_run_file
 from rram_hil.storage.safe_files import HeldError
 from rram_hil.wire.recording import Traffic
@@ -117,15 +116,9 @@ def is_complete(recipe: Recipe, bench: BenchFile, run_file: str | Path) -> bool:
         last = deque(JournalReader(journal.path).course(), maxlen=1)[0]
         if not (isinstance(last, Close) and last.status == "complete"):
             return False
-        if not path.exists() or not _is_whole(path, journal.path):
+        if not is_whole(path, journal.path):
             write_run_file(journal.path, path)
         return True
-
-
-def _is_whole(path: Path, journal: Path) -> bool:
-    with contextlib.suppress(DataError), read_run(path) as run:
-        return holds_all_of(run, journal)
-    return False
 
 
 def _resume(

@@ -28,14 +28,30 @@ def journal_of(run_file: Path) -> Path:
 
 def is_record(path: Path) -> bool:
     """Whether a file is HDF5 or a journal, by how it begins: what nothing but a run writes to."""
+    return _begins(path, HDF5, MAGIC)
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, by how it begins."""
+    return _begins(path, HDF5)
+
+
+def _begins(path: Path, *how: bytes) -> bool:
     with contextlib.suppress(OSError), path.open("rb") as file:
-        return file.read(8).startswith((HDF5, MAGIC))
+        return file.read(len(HDF5)).startswith(how)
     return False
 
 
 def holds_all_of(run: RunFile, journal: Path) -> bool:
     """Whether a run file has all that is in its journal, `journal` being a file."""
     return bool(journal.stat().st_size == run.attributes.get("journal_bytes"))
+
+
+def is_whole(run_file: Path, journal: Path) -> bool:
+    """Whether a run file can be read and has all that is in its journal."""
+    with contextlib.suppress(DataError, OSError), read_run(run_file) as run, undamaged(run_file):
+        return holds_all_of(run, journal)
+    return False
 
 
 class _FromJournal(RunFile):

@@ -25,7 +25,17 @@ from rram_hil.storage.run_reader import RunFile
 from rram_hil.storage.run_state import journal_of
 from rram_hil.terminal.console import Output, outcome_text
 from rram_hil.types import IntArray
-from rram_hil.units import count, duration, elapsed, field_text, quantity, ranges, scaled, units_of
+from rram_hil.units import (
+    count,
+    counted,
+    duration,
+    elapsed,
+    field_text,
+    quantity,
+    ranges,
+    scaled,
+    units_of,
+)
 
 CELLS_SHOWN = 6
 
@@ -297,7 +307,7 @@ def _costs(forecast: Forecast, bench: BenchFile, output: Output) -> None:
     many = len(forecast.others)
     if many:
         output.heading(
-            f"On {many} other chip{'s' if many > 1 else ''} of the model",
+            f"On {counted(many, 'other chip')} of the model",
             "p5 to p95" if many > 1 else "",
         )
         rows = [

@@ -62,9 +62,9 @@ def last_time_s(result: ApplyResult | ProgramResult | CodedReadResult) -> FloatA
         return np.full(len(result.status), result.span.ended_s)
     if result.status.shape[1] == 1:
         return result.time_s[:, 0]
-    ran = result.status != Status.NOT_RUN
-    last = np.where(ran.any(axis=1), ran.shape[1] - 1 - np.argmax(ran[:, ::-1], axis=1), 0)
-    return np.asarray(result.time_s[np.arange(len(last)), last])
+    last_s = result.last_time_s
+    # Where nothing was measured the table of cells has the first column.
+    return np.where(np.isnan(last_s), result.time_s[:, 0], last_s)
 
 
 class CellMap:

@@ -21,7 +21,7 @@ from rram_hil.storage.run_state import (
     INTERRUPTED,
     JOURNAL,
     UNDER_WAY,
-    holds_all_of,
+    is_whole,
     journal_of,
     state_of,
 )
@@ -148,18 +148,14 @@ class RunFollower:
             # A file that is gone since is looked for again at the next look.
             if self._journal.is_file() or self.path.is_file():
                 self.reason = error.message if isinstance(error, DataError) else str(error)
-            if isinstance(error, DataError) and self._damaged is None and self._is_whole():
+            if (
+                isinstance(error, DataError)
+                and self._damaged is None
+                and is_whole(self.path, self._journal)
+            ):
                 # Shown instead, as long as the journal stays as it is.
                 self._damaged, self.reason, self.is_behind = _stamp(self._journal), "", True
                 self._anew()
-
-    def _is_whole(self) -> bool:
-        """Whether the run file has all that is in the journal."""
-        try:
-            with read_run(self.path) as run, undamaged(self.path):
-                return holds_all_of(run, self._journal)
-        except (DataError, OSError):
-            return False
 
     def _follow(self, until: float) -> None:
         self._is_gone = False

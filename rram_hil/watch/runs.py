@@ -12,13 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import h5py  # type: ignore[import-untyped]
-
 from rram_hil.catalogue.catalog import Catalog
 from rram_hil.catalogue.entry import CatalogEntry
 from rram_hil.errors import BenchError, ConfigError
 from rram_hil.storage.journal import holds_run
-from rram_hil.storage.run_state import JOURNAL, journal_of
+from rram_hil.storage.run_state import JOURNAL, is_hdf5, journal_of
 from rram_hil.watch.follow import RunFollower
 from rram_hil.watch.picture import told
 
@@ -107,7 +105,7 @@ class Runs:
 def _require_run(place: Path, run: Path) -> None:
     """Refuse what is neither a run file nor a journal. Raises `ConfigError` or `DataError`."""
     journal = journal_of(run)
-    if run.is_file() and h5py.is_hdf5(os.fspath(run)):
+    if run.is_file() and is_hdf5(run):
         return
     if journal.is_file():
         holds_run(journal)  # one that has just begun may hold nothing yet
