@@ -37,7 +37,9 @@ class BankCells:
         pulses = np.zeros(n, dtype=np.int64)
         for step in operation.steps * operation.repeat:
             bl, sl, wl = (step.levels(line, n) for line in ("bl", "sl", "wl"))
-            assert bl is not None and sl is not None and wl is not None
+            assert bl is not None
+            assert sl is not None
+            assert wl is not None
             pulsed = np.abs(bl - sl) > READ_V
             if pulsed.any():
                 self.bank.apply(bl[pulsed], sl[pulsed], wl[pulsed], step.width_s, at=at[pulsed])

@@ -12,7 +12,6 @@ gains, thresholds of RESET and series resistances spread so many times as far as
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np

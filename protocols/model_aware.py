@@ -4,7 +4,7 @@ cell's own answers bear it out, expects the fewest pulses more.
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ NEVER = 99.0
 """Above every cost: pulses that are not worth giving."""
 LEAST_FALL_LN = 0.05
 """Expected fall of ln G below which a RESET is not worth giving."""
+LEAST_MOVE_LN = 0.01
+"""Growth of ln G below which a SET has done nothing."""
 _LEAST_GROWTH_LN = 1e-4
 _AT_ONCE = 1 << 12
 STUCK_LN = float(np.log(100.0))
@@ -45,11 +47,17 @@ STUCK_LN = float(np.log(100.0))
 
 
 class VoltsFromTo(StrictModel):
-    """Volts that may be given: from `start_v` to `stop_v`, every `step_v`."""
+    """Volts that may be given: from `start_v` to `stop_v`, every `step_v`; a number is itself."""
 
     start_v: FiniteVolts
     stop_v: FiniteVolts
-    step_v: PositiveVolts
+    step_v: PositiveVolts = 0.05
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return {"start_v": value, "stop_v": value} if is_number else value
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -64,6 +72,10 @@ class VoltsFromTo(StrictModel):
         steps = int(np.floor((self.stop_v - self.start_v) / self.step_v + 1e-9))
         return np.asarray(self.start_v + self.step_v * np.arange(steps + 1), dtype=np.float64)
 
+    def ramp(self) -> Ramp:
+        """A ramp that reaches both ends and no further."""
+        return Ramp(self.start_v, self.stop_v, self.step_v)
+
 
 _MOST_PULSES = 200
 
@@ -73,40 +85,29 @@ class ChosenPulses(StrictModel):
     SET, SL for RESET) and gate is a range, the other stands.
     """
 
-    amplitude_v: FiniteVolts | VoltsFromTo
-    gate_v: FiniteVolts | VoltsFromTo
+    amplitude_v: VoltsFromTo
+    gate_v: VoltsFromTo
     width_s: PositiveSeconds
 
     @model_validator(mode="after")
     def _one_range(self) -> Self:
-        if isinstance(self.amplitude_v, VoltsFromTo) == isinstance(self.gate_v, VoltsFromTo):
+        if (self.amplitude_v.volts().size > 1) == (self.gate_v.volts().size > 1):
             raise ValueError("one of amplitude_v and gate_v must be a range, the other a number")
         return self
 
     def choice(self) -> PulseChoice:
         """All pulses, weakest first."""
-        swept, held = self.gate_v, self.amplitude_v
-        if isinstance(held, VoltsFromTo):
-            amplitude = held.volts()
-            return PulseChoice(amplitude, np.full(amplitude.size, swept), self.width_s)
-        assert isinstance(swept, VoltsFromTo)
-        gate = swept.volts()
-        return PulseChoice(np.full(gate.size, held), gate, self.width_s)
+        amplitude, gate = np.broadcast_arrays(self.amplitude_v.volts(), self.gate_v.volts())
+        return PulseChoice(amplitude, gate, self.width_s)
 
     def ends(self) -> PulseTrain:
         """A train that reaches both ends of the range and no further."""
-
-        def ramp(volts: float | VoltsFromTo) -> Ramp:
-            if isinstance(volts, VoltsFromTo):
-                return Ramp(volts.start_v, volts.stop_v, volts.step_v)
-            return Ramp(volts, volts)
-
-        return PulseTrain(ramp(self.amplitude_v), ramp(self.gate_v), self.width_s)
+        return PulseTrain(self.amplitude_v.ramp(), self.gate_v.ramp(), self.width_s)
 
 
 class ModelAware(ByRounds):
-    """Program by the chip's twin: the pulse that brings a cell into its window with the fewest more,
-    as `model` and the cell's own answers say.
+    """Program by the chip's twin: the pulse after which the fewest more are expected, by `model`
+    and by what the cell itself answered so far.
 
     `model` is a preset or a file that `rram-hil calibrate device-model` fitted to a run of this
     chip or of its like. It is tabulated once on virtual cells; every reading weighs them anew for
@@ -167,7 +168,7 @@ class ByTwin:
         self._low_ln = np.where(course.low_s > 0, twin.ln(course.low_s), -np.inf)
         self._high_ln = np.where(np.isfinite(course.high_s), twin.ln(course.high_s), np.inf)
         self._pulse = np.zeros(n, dtype=np.int64)
-        # Of the RESETs since a cell last moved, the strongest: what did nothing is not repeated.
+        # Of the pulses since a cell last moved, the strongest: what did nothing is not repeated.
         self._tried = np.full(n, -1, dtype=np.int64)
         self._tried_all = np.zeros(n, dtype=np.bool_)
         self._is_slow = np.zeros(n, dtype=np.bool_)
@@ -213,6 +214,8 @@ class ByTwin:
                 off = self.belief.off_ln(k)[:, None]
                 mean += off * np.clip((mean - now) / MOST_LEAST_LN, 0.0, 1.0)
             low, high = self._low_ln[k, None], self._high_ln[k, None]
+            same = course.polarity[k] == sign
+            tried = np.arange(mean.shape[1]) <= np.where(same, self._tried[k], -1)[:, None]
             under, over = ndtr((low - mean) / spread), ndtr((mean - high) / spread)
             if sign > 0:
                 far = np.clip((low - mean) / FAR_LN, 0.0, 1.0)
@@ -220,13 +223,12 @@ class ByTwin:
                 least = np.maximum(
                     noise[here], np.minimum(LEAST_STEP * (high - low), MOST_LEAST_LN)
                 )
-                weak = mean - now < least
+                weak = (mean - now < least) | tried
                 to_go = (low - now)[:, 0] / np.maximum((mean - now).max(axis=1), _LEAST_GROWTH_LN)
                 self._is_slow[k] = to_go > ANEW * (1 + self._anew[k])
                 self._is_slow[k] &= ~self.belief.broken[k] & (self.belief.stuck_ln[k] < 0)
             else:
                 cost = under * BACK + over * OVER
-                tried = np.arange(cost.shape[1]) <= self._tried[k, None]
                 weak = (now - mean < np.maximum(noise[here], LEAST_FALL_LN)) | tried
             # The strongest is always allowed, and must be tried before a cell is called stuck.
             cost[:, :-1][weak[:, :-1]] = NEVER
@@ -252,11 +254,9 @@ class ByTwin:
             self.belief.learn(k, sign, self._pulse[k], before_s[here], after_s[here])
             choice = self.twin.set_pulses if sign > 0 else self.twin.reset_pulses
             self._tried_all[k] = self._pulse[k] == choice.gate_v.size - 1
-            if sign < 0:
-                still = after_s[here] > before_s[here] * np.exp(-LEAST_FALL_LN)
-                self._tried[k] = np.where(still, self._pulse[k], -1)
-            else:
-                self._tried[k] = -1
+            moved = sign * (self.twin.ln(after_s[here]) - self.twin.ln(before_s[here]))
+            still = moved < (LEAST_MOVE_LN if sign > 0 else LEAST_FALL_LN)
+            self._tried[k] = np.where(still, self._pulse[k], -1)
 
     def gives_up(self, course: Course, at: IntArray) -> NDArray[np.int8]:
         """Cells that answer to nothing, and doubtful ones that had their RESETs."""

@@ -57,9 +57,10 @@ class PulseChoice:
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """ln G after each pulse of a choice: mean and spread, shape (starts, virtual cells, pulses); and
-    draws of it after the strongest, shape (starts, virtual cells, draws): tails that a spread does
-    not tell.
+    """ln G after each pulse of a choice: mean and spread, shape (starts, virtual cells, pulses).
+
+    Of the strongest pulse also draws, shape (starts, virtual cells, draws): a spread does not tell
+    of tails.
     """
 
     mean: Table
@@ -256,8 +257,8 @@ class Belief:
         for begin in range(0, at.size, _AT_ONCE):
             some = slice(begin, begin + _AT_ONCE)
             for place, outcomes in self.outcomes(at[some], polarity):
-                here = (v[some][place] for v in (at, pulse, before_s, after_s))
-                self._judge(outcomes, *here)
+                here = place + begin
+                self._judge(outcomes, at[here], pulse[here], before_s[here], after_s[here])
         if polarity > 0:
             self.broken[at[after_s > before_s]] = False
             return
