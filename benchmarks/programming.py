@@ -155,6 +155,24 @@ def published(twin: DeviceModel) -> dict[str, ByRounds]:
     }
     full = {"amplitude_v": FULL_RESET[0], "gate_v": FULL_RESET[1], "width_s": WIDTH_S}
     ramped = {"start_v": FULL_RESET[0], "stop_v": FULL_RESET[0]}
+    by_curve = {
+        "set": {
+            "amplitude_v": amplitude,
+            "gate_v": {"start_v": 1.8, "stop_v": 3.5, "curve": curve},
+            "width_s": WIDTH_S,
+        },
+        "reset": {
+            "amplitude_v": ramped,
+            "gate_v": {"start_v": FULL_RESET[1], "stop_v": FULL_RESET[1]},
+            "width_s": WIDTH_S,
+        },
+    }
+    fine_set = {**by_curve["set"], "amplitude_v": {"start_v": 1.2, "stop_v": 3.0, "step_v": 0.02}}
+    fine_reset = {
+        **by_curve["reset"],
+        "amplitude_v": {"start_v": 1.6, "stop_v": 3.0, "step_v": 0.18},
+    }
+    steps = {"least_step_v": 0.02, "most_step_v": 0.3}
     keys: dict[str, dict[str, Any]] = {
         "ispp": {
             "set": {
@@ -162,16 +180,18 @@ def published(twin: DeviceModel) -> dict[str, ByRounds]:
             },
             "reset": full,
         },
-        "fixed-pulses": {
+        "fixed-pulses": by_curve,
+        "coarse-fine": {
+            "coarse": by_curve, "fine": {"set": fine_set, "reset": fine_reset}, "lowest_s": 20e-6,
+        },
+        "adaptive-step": {
             "set": {
-                "amplitude_v": amplitude,
-                "gate_v": {"start_v": 1.8, "stop_v": 3.5, "curve": curve},
-                "width_s": WIDTH_S,
+                "amplitude_v": 2.0, "gate_v": 1.9, "varied": "gate", "stop_v": 3.5,
+                "width_s": WIDTH_S, **steps,
             },
             "reset": {
-                "amplitude_v": ramped,
-                "gate_v": {"start_v": FULL_RESET[1], "stop_v": FULL_RESET[1]},
-                "width_s": WIDTH_S,
+                "amplitude_v": 1.5, "gate_v": 4.0, "varied": "amplitude", "stop_v": 3.0,
+                "width_s": WIDTH_S, **steps,
             },
         },
     }  # fmt: skip
