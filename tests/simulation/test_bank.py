@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,18 @@ from rram_hil.simulation.model import (
 )
 
 MODEL = DeviceModel.load(DEFAULT_PRESET)
+
+
+def _average() -> DeviceModel:
+    """The model without any spread, and without pulses that rearrange a filament."""
+    tables = MODEL.model_dump()
+    tables["set"] |= {"offset_sd_v": 0.0, "gain_sd_ln": 0.0, "jitter_sd_v": 0.0}
+    none = {"cycle_sd_v": 0.0, "cycle_sd_ln": 0.0, "cycle_slow_ln": 0.0, "overdrive": None}
+    tables["set"]["grow"] |= none | {"creep": None, "stir_ln": [0.0] * len(MODEL.set.grow.stir_s)}
+    return DeviceModel.model_validate(tables)
+
+
+AVERAGE = _average()
 
 
 def test_the_default_of_the_simulated_bench_is_the_fitted_preset() -> None:
@@ -95,20 +109,27 @@ def test_a_weak_reset_leaves_a_filament_alone_and_no_pulse_leaves_the_physical_r
 @settings(max_examples=50, deadline=None)
 @given(
     before=st.floats(1e-6, 2.4e-4),
-    single=st.floats(1e-6, 2.4e-4),
+    gate=st.floats(1.85, 3.5),
     first=st.floats(0.1, 5),
     second=st.floats(0.1, 5),
 )
 def test_two_set_pulses_do_what_one_of_their_widths_together_does_and_none_lowers_a_cell(
-    before: float, single: float, first: float, second: float
+    before: float, gate: float, first: float, second: float
 ) -> None:
-    grow = MODEL.set.grow
-    assert grow is not None
-    g, one = np.array([before]), np.array([single])
-    twice = grow.grown(grow.grown(g, one, first), one, second)
-    np.testing.assert_allclose(twice, grow.grown(g, one, first + second), rtol=1e-6)
-    assert twice[0] >= before
-    assert twice[0] <= max(before, 1 / grow.series_ohm)
+    width_s = MODEL.set.reference_width_s
+    cells = {"index": np.arange(1), "stuck": np.zeros(1, dtype=np.int8)}
+    traits = replace(AVERAGE.traits(1, np.arange(1)), **cells)
+
+    def after(g: np.ndarray, widths: float) -> np.ndarray:
+        return AVERAGE.after_set(
+            *(1, traits, np.ones(1, dtype=np.int64), g, np.ones(1, dtype=np.bool_)),
+            *(np.array([2.0]), np.array([gate]), widths * width_s),
+        )[0]
+
+    twice = after(after(np.array([before]), first), second)
+    np.testing.assert_allclose(twice, after(np.array([before]), first + second), rtol=1e-6)
+    assert twice[0] >= before * (1 - 1e-12)
+    assert twice[0] <= max(before, 1 / MODEL.set.grow.series_ohm)
 
 
 def test_a_weak_reset_does_not_undo_a_strong_one() -> None:
