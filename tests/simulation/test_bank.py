@@ -352,3 +352,18 @@ def test_wrong_use_of_a_bank_is_refused() -> None:
         bank.place(0.0)
     with pytest.raises(ConfigError, match="fewer than 0"):
         bank.wear(-1)
+
+
+def test_a_copy_of_a_model_with_other_numbers_forgets_what_was_worked_out_of_the_old() -> None:
+    used = DeviceModel.load("paper")
+    pulsed = cells_of(used, 50, 1)
+    pulsed.apply(2.0, 0.0, 2.6)
+    tables = used.set.model_copy(update={"conductance_s": [g / 2 for g in used.set.conductance_s]})
+    bank = cells_of(used.model_copy(update={"set": tables}), 50, 1)
+    bank.place(1e-7)
+    bank.apply(2.0, 0.0, 2.6)
+    pulsed.place(1e-7)
+    pulsed.apply(2.0, 0.0, 2.6)
+    responsive = bank.responsive
+    ratio = np.median(bank.conductance_s[responsive]) / np.median(pulsed.conductance_s[responsive])
+    assert ratio == pytest.approx(0.5, rel=0.1)
