@@ -407,12 +407,13 @@ class Redraw(StrictModel):
 
 class Wear(StrictModel):
     """Cycles wear a cell: the RESET pulse that breaks its filament opens less, by `less_ln` (ln G)
-    in the mean after many times `cycles`. The law and what was measured stand in
-    docs/device-model.md.
+    in the mean after many times `cycles`; those after it by `again_ln`, alike in all cells. The law
+    and what was measured stand in docs/device-model.md.
     """
 
     cycles: Positive
     less_ln: NotNegative
+    again_ln: NotNegative = 0.0
 
 
 class Reset(StrictModel):
@@ -677,6 +678,7 @@ class DeviceModel(StrictModel):
             ("reset", "redraw", "break_more_ln"),
             ("reset", "redraw", "shallow"),
             ("reset", "redraw"),
+            ("reset", "wear", "again_ln"),
             ("reset", "wear"),
             ("forming", "quantile_v"),
             ("drift",),
@@ -1036,7 +1038,7 @@ class DeviceModel(StrictModel):
             whole_s = g_s if settled_s is None else self._whole(g_s, settled_s)
             broken = np.zeros(g_s.shape) if broken_s is None else broken_s
             when = event if cycle is None else cycle
-            worn = self._worn(seed, traits.index, cycles_done)
+            worn = self._worn(seed, traits.index, broken, cycles_done)
             moved = self._redrawn(
                 seed, traits, event, when, g_s, whole_s, broken, worn, sl_v, gate_v, width_s
             )
@@ -1091,7 +1093,8 @@ class DeviceModel(StrictModel):
         w = _skewed(draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event), law.skew)
         own = np.interp(beyond, law.volts, law.device_ln) * _skewed(traits.reset_z, law.device_skew)
         grid, level, _ = self._reset_curve
-        around = np.maximum(np.interp(beyond, grid, level) + own, traits.floor_ln)
+        around = np.interp(beyond, grid, level) + own + np.where(broken, worn_ln, 0.0)
+        around = np.maximum(around, traits.floor_ln)
         white = np.interp(beyond, law.volts, law.white_ln) * w
         drawn = around + white
         x = np.log(np.maximum(g_s, 1e-12))
@@ -1114,15 +1117,18 @@ class DeviceModel(StrictModel):
         after = np.where(moved == x, g_s, np.exp(np.maximum(moved, np.log(self.reset.floor_s))))
         return np.asarray(after, dtype=np.float64)
 
-    def _worn(self, seed: int, index: IntArray, cycles_done: IntArray | None) -> float | FloatArray:
-        """By how much (ln G) wear lets each cell's filament break less."""
+    def _worn(
+        self, seed: int, index: IntArray, broken_s: FloatArray, cycles_done: IntArray | None
+    ) -> float | FloatArray:
+        """By how much (ln G) wear lets each cell's filament break less, or, where it is broken,
+        lets a pulse open less.
+        """
         law = self.reset.wear
         if law is None or cycles_done is None:
             return 0.0
-        own = -np.log(draws.uniform(seed, Purpose.WEAR, index))
-        return np.asarray(
-            law.less_ln * own * -np.expm1(-cycles_done / law.cycles), dtype=np.float64
-        )
+        own = law.less_ln * -np.log(draws.uniform(seed, Purpose.WEAR, index))
+        part = -np.expm1(-cycles_done / law.cycles)
+        return np.asarray(np.where(broken_s > 0, law.again_ln, own) * part, dtype=np.float64)
 
     @staticmethod
     def _whole(g_s: FloatArray, settled_s: FloatArray) -> FloatArray:
