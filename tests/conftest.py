@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from uuid import uuid4
@@ -64,6 +65,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+# What is imported and collected stays to the end: let the garbage collector not go through it again
+# and again, neither while it comes nor later (`pytest_collection_finish`).
+gc.disable()
+
 # On a busy machine any example may take long; what ends a test that hangs is pytest-timeout.
 # `.ci/run` tries the same examples each time; new ones are looked for by hand, with "long".
 settings.register_profile("rram_hil", deadline=None, max_examples=40, derandomize=True)
@@ -98,6 +103,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         above = {mark.name for mark in item.iter_markers()} & {"long", "slow"}
         if item.path.stem in FAST and not above:
             item.add_marker(pytest.mark.fast)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, of what the tests make."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

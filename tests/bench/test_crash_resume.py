@@ -153,6 +153,7 @@ def test_killed_at_a_write_boundary_and_resumed(
         here.check(folder, lives)
 
 
+@pytest.mark.long
 @BOTH
 def test_killed_again_and_again_until_it_is_done(
     bed: Callable[[str], Bed], crash_shim: Any, driver: str

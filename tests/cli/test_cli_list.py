@@ -76,6 +76,7 @@ def test_what_cannot_be_used_says_why_in_one_line(site: Path) -> None:
     }
 
 
+@pytest.mark.long
 def test_the_screen_has_a_table_for_each_sort(site: Path) -> None:
     told = listed(site)
     for sort in GROUPS:

@@ -164,6 +164,7 @@ def test_a_target_recipe_on_a_whole_array_ends_inside_its_windows(chain: str, ce
     assert program(chain, cell, 32).inside >= 0.99
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chain", [TSP, TRIGGERED])
 @pytest.mark.parametrize(
     "kind", ["drop-reply", "half-reply", "garbage", "disconnect-reply", "stuck"]
@@ -186,6 +187,7 @@ def test_a_reading_that_fails_is_taken_again(
     assert truth.pulses().sum() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chain", [TSP, TRIGGERED])
 @pytest.mark.parametrize("kind", ["drop-reply", "disconnect-reply", "line-overrun", "queue-full"])
 def test_pulses_that_may_have_been_given_are_never_given_again(

@@ -377,6 +377,7 @@ protocol = "read-map"
 """
 
 
+@pytest.mark.long
 def test_cells_that_never_formed_are_no_error_of_programming(tmp_path: Path) -> None:
     """A part of the array does not form; write-verify leaves it alone, so its targets say nothing
     of how well cells are programmed: in the run that formed, and in one that recalls it.
