@@ -140,7 +140,11 @@ def deaths_at_writes(bed: Bed, shim: Any, every: int) -> Lives:
 
 @pytest.mark.parametrize(
     "every",
-    [16, pytest.param(10, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.slow)],
+    [
+        pytest.param(16, marks=pytest.mark.long),
+        pytest.param(10, marks=pytest.mark.long),
+        pytest.param(2, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_a_write_boundary_and_resumed(
     bed: Callable[[str], Bed], crash_shim: Any, every: int

@@ -148,9 +148,8 @@ def test_a_map_costs_few_transactions_and_little_more_than_the_hardware_needs(
     assert found.bench_s <= found.bound_s
 
 
-@pytest.mark.parametrize(
-    ("chain", "cell"), [pytest.param(TSP, "1T1R", marks=pytest.mark.long), (TRIGGERED, "1R")]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("chain", "cell"), [(TSP, "1T1R"), (TRIGGERED, "1R")])
 def test_a_target_recipe_ends_inside_its_windows(chain: str, cell: str) -> None:
     found = program(chain, cell, 6)
     assert found.inside >= 0.99

@@ -124,6 +124,7 @@ def test_cells_are_read_singly_where_the_recipe_says_so(trained: Path) -> None:
     assert step_counts(path)["adapt"]["reads"] == 7320
 
 
+@pytest.mark.long
 def test_a_look_through_the_array_finds_offsets_and_takes_them_into_the_biases(
     trained: Path,
 ) -> None:

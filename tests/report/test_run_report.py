@@ -447,6 +447,7 @@ def test_maps_that_do_not_fit_are_said_not_to(formed: Path, tmp_path: Path) -> N
     assert command("report", formed, small, "-o", tmp_path / "p.html") == 0
 
 
+@pytest.mark.long
 def test_csv_files_hold_what_the_page_links(formed: Path, tmp_path: Path) -> None:
     assert command("report", formed, "-o", tmp_path / "p.html", "--csv", tmp_path / "n") == 0
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
