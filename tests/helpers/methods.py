@@ -73,6 +73,9 @@ METHODS: dict[str, dict[str, Any]] = {
         },
     },
     "coarse-fine": {"coarse": ONE, "fine": FINE},
+    "relaxation-aware": PULSES,
+    "pair-verify": PULSES,
+    "early-stop": ONE | {"least_gain_s": 1e-8},
     "adaptive-step": {
         "set": {
             "amplitude_v": 2.0,
