@@ -27,7 +27,7 @@ from .experiments import (
     sweep_on_model,
     sweep_plan,
 )
-from .key_figures import Curves, Figures, curves, cycle_figures, sweep_figures, tolerance
+from .key_figures import Curves, Figures, curves, cycle_figures, figures_of, tolerance
 from .measured_files import COLUMNS, Kind, Measured
 from .start_values import start
 
@@ -53,7 +53,7 @@ _PROBABILITY = (
     1.0,
 )
 _FORM_POINTS = 201
-_BANDS, _IN_A_BAND = 10, 25
+_BANDS, _IN_A_BAND = 10, 100
 """Bands of conductance, at most, and cells of one at least, of which relaxation is told apart."""
 _ONSET_DECADES = 2.0
 _MOST_SEEN = 0.75
@@ -95,13 +95,15 @@ class Knob:
         return (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
 
 
-def _set_knobs(content: dict[str, Any], bl: bool) -> list[Knob]:
+def _set_knobs(content: dict[str, Any], swept: set[str]) -> list[Knob]:
     part = content["set"]
     knobs = [
         Knob(("set", "conductance_s", k), 1e-7, 2.5e-4, log=True)
         for k in range(len(part["gate_v"]))
     ]
-    if bl:
+    if "pulse" in swept:
+        knobs.append(Knob(("set", "grow", "power"), 0.2, 4.0, log=True))
+    if "bl_v" in swept:
         knobs += [
             Knob(("set", "bl_ratio", k), 0.02, 1.0, log=True) for k in range(len(part["bl_v"]) - 1)
         ]
@@ -187,9 +189,10 @@ def _ordered(content: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """A measured sweep to be matched: its plan, and what of it is compared."""
+    """A measured sweep, or trains of pulses, to be matched: the plan, and what is compared."""
 
     plan: SweepPlan
+    make: Callable[[Curves], Figures]
     figures: Figures
     left: FloatArray
     steps: FloatArray
@@ -197,10 +200,10 @@ class _Target:
 
     @classmethod
     def of(cls, file: Measured) -> _Target:
-        plan, found = sweep_plan(file), curves(file)
-        figures = sweep_figures(found)
-        steps = _steps([found], plan, figures["half_v"])
-        return cls(plan, figures, _left(found, plan), steps, _bands([found]))
+        plan, found, make = sweep_plan(file), curves(file), figures_of(file)
+        figures = make(found)
+        steps = _steps([found], figures.get("half_v", 0.0))
+        return cls(plan, make, figures, _left(found, plan), steps, _bands([found]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,7 +273,7 @@ def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
     lighter.
     """
     copies = sweep_on_model(model, target.plan, _SEED, _COPIES)
-    figures = [sweep_figures(one) for one in copies]
+    figures = [target.make(one) for one in copies]
     parts = []
     for name, value in target.figures.items():
         rule = tolerance(name)
@@ -283,14 +286,12 @@ def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
         guess_left = np.mean([_left(one, target.plan) for one in copies], axis=0)
         parts += list((guess_left - target.left) / (0.08, 0.12))
     if target.plan.reset:
-        off = (_steps(copies, target.plan, target.figures["half_v"]) - target.steps) / (
+        off = (_steps(copies, target.figures.get("half_v", 0.0)) - target.steps) / (
             0.1 * target.steps
         )
         parts += list(np.where(np.isfinite(off), off, 0.0))
     difference = [made - wanted for made, wanted in zip(_bands(copies), target.bands, strict=True)]
-    shape = (
-        np.concatenate(difference) / 0.05 * _CURVE_WEIGHT / math.sqrt(target.plan.volts.size / 10)
-    )
+    shape = np.concatenate(difference) / 0.05 * _CURVE_WEIGHT / math.sqrt(target.bands[0].size / 10)
     return np.concatenate([np.array(parts), np.tanh(shape / 5) * 5])
 
 
@@ -313,14 +314,14 @@ def _left(found: Curves, plan: SweepPlan) -> FloatArray:
     return np.array([left.mean(), share.std()])
 
 
-def _steps(found: list[Curves], plan: SweepPlan, from_v: float) -> FloatArray:
-    """Spread of the change from one pulse to the next, of cells that are broken and not stopped, in
-    thirds of the volts.
+def _steps(found: list[Curves], from_v: float) -> FloatArray:
+    """Spread of the change from one reading to the next, of cells that are broken and not stopped,
+    in thirds of the volts, or of the pulses of trains.
     """
     before = np.concatenate([one.ln_g[:, :-1] for one in found])
     change = np.diff(np.concatenate([one.ln_g for one in found]), axis=1)
     moving = (before < math.log(_BROKEN_US)) & (change != 0)
-    columns = np.flatnonzero((moving.sum(axis=0) > 0) & (plan.volts[1:] >= from_v))
+    columns = np.flatnonzero((moving.sum(axis=0) > 0) & (found[0].volts[1:] >= from_v))
     return np.array(
         [
             float(np.std(change[:, part][moving[:, part]]))
@@ -419,6 +420,7 @@ _REWEIGHED = 4
 """How often the weights of the law of read noise are taken from the law itself."""
 _FEWEST_FORMED = 20
 """Formed cells below which there is no distribution of thresholds."""
+_AT_PULSES = " at the volts of its pulses"
 _FROM_HFO2 = ("forming", "relaxation", "stuck and virgin cells")
 _FROM_CURVES = ("SET", "RESET", "read noise")
 """Parts of a model, by where their numbers come from where no file shows them: the preset, or the
@@ -438,13 +440,14 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
     by_kind: dict[Kind, list[Measured]] = {}
     for file in files:
         by_kind.setdefault(file.kind, []).append(file)
-    sweeps, cycling = by_kind.get("sweep", []), by_kind.get("cycling", [])
+    sweeps = by_kind.get("sweep", []) + by_kind.get("pulses", [])
+    cycling = by_kind.get("cycling", [])
     used = [file for file in files if file.kind not in ("write-verify", "cycling")]
     if not used:
         told = " (cycles are fitted together with sweeps only)" if cycling else ""
         raise DataError(
-            "nothing to fit: no sweep, relaxation, forming or read noise is among what is given"
-            + told
+            "nothing to fit: no sweep, train of pulses, relaxation, forming or read noise is among"
+            " what is given" + told
         )
     determined = []
     if noise := by_kind.get("read-noise"):
@@ -463,17 +466,13 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
         targets = [_Target.of(file) for file in sweeps if file.is_reset is is_reset]
         if not targets:
             continue
-        determined.append(part)
+        swept = {target.plan.swept for target in targets}
+        determined.append(part if swept != {"pulse"} else part + _AT_PULSES)
         tell(
             f"{part}: matching {counted(len(targets), 'sweep')}"
             + (f" and {counted(len(cycling), 'file')} of cycles" if cycling else "")
         )
-        many = {target.plan.swept for target in targets}
-        knobs = (
-            _reset_knobs(content, "wl_v" in many)
-            if is_reset
-            else _set_knobs(content, "bl_v" in many)
-        )
+        knobs = _reset_knobs(content, "wl_v" in swept) if is_reset else _set_knobs(content, swept)
 
         states = [_Cycles.of(file, high=is_reset) for file in cycling]
 
@@ -506,7 +505,9 @@ def _summary(determined: list[str]) -> str:
     """Which parts were determined, and which kept from where."""
     told = ["determined: " + ", ".join(determined)]
     for source, parts in (("hfo2", _FROM_HFO2), ("published curves", _FROM_CURVES)):
-        if kept := [part for part in parts if part not in determined]:
+        kept = [part for part in parts if part not in determined]
+        kept = [f"{p} at other volts" if f"{p}{_AT_PULSES}" in determined else p for p in kept]
+        if kept:
             told.append(f"kept from {source}: " + ", ".join(kept))
     return "; ".join(told)
 
@@ -573,22 +574,14 @@ def _of_one_grid(files: list[Measured], tell: Tell) -> Measured:
     return Measured(used[0].name, "relaxation", columns)
 
 
-def _since_programming(file: Measured, first_s: float) -> tuple[FloatArray, FloatArray]:
-    """What each row's cell was programmed to, and its change since (S).
-
-    A first reading that came `initial_age_s` after programming saw some of the change: as much as
-    the model's onset, which is linear in the logarithm of the time, has then of that at `first_s`.
+def _seen(age_s: FloatArray, first_s: float) -> float:
+    """How much of the change at the first time cells had behind them when they were first read,
+    `age_s` after programming: as much as the model's onset, which is linear in the logarithm of the
+    time.
     """
-    initial, change = file["g_initial_s"], file["g_s"] - file["g_initial_s"]
     with np.errstate(divide="ignore"):
-        early = 1 + np.log10(file["initial_age_s"] / first_s) / _ONSET_DECADES
-    seen = np.clip(early, 0.0, _MOST_SEEN)
-    _, at = np.unique(file["cell"], return_inverse=True)
-    of_first = np.zeros(at.max() + 1)
-    here = file["time_bin_s"] == first_s
-    of_first[at[here]] = change[here]
-    before = seen / (1 - seen) * of_first[at]
-    return initial - before, change + before
+        early = 1 + np.log10(age_s / first_s) / _ONSET_DECADES
+    return float(np.median(np.clip(early, 0.0, _MOST_SEEN)))
 
 
 def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
@@ -601,7 +594,7 @@ def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
         raise DataError(
             f"{file.name}: relaxation needs readings at 2 or more times after programming"
         )
-    initial, change = _since_programming(file, float(times[0]))
+    initial, change = file["g_initial_s"], file["g_s"] - file["g_initial_s"]
     at_first = initial[file["time_bin_s"] == times[0]]
     bands = int(np.clip(at_first.size // _IN_A_BAND, 2, _BANDS))
     edges = np.quantile(at_first, np.linspace(0, 1, bands + 1))
@@ -612,11 +605,14 @@ def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
         if mine.sum() < 50:
             continue
         centres.append(float(np.median(initial[mine])))
-        for row, t in zip(table, times, strict=True):
-            x = change[mine & (file["time_bin_s"] == t)]
-            row.append(
-                _quantiles_of(x, math.hypot(read["fraction"] * centres[-1], read["floor_s"]))
-            )
+        noise = math.hypot(read["fraction"] * centres[-1], read["floor_s"])
+        since = np.array(
+            [_quantiles_of(change[mine & (file["time_bin_s"] == t)], noise) for t in times]
+        )
+        # A cell keeps its place in the distribution: what came before adds up by quantiles.
+        seen = _seen(file["initial_age_s"][mine], float(times[0]))
+        for row, quantiles in zip(table, since + seen / (1 - seen) * since[0], strict=True):
+            row.append(quantiles.tolist())
     if len(centres) < 2:
         raise DataError(
             f"{file.name}: {at_first.size} cells, {times.size} readings after programming and"

@@ -28,22 +28,28 @@ from .key_figures import (
     Curves,
     Figures,
     band_edges_us,
+    bands_of,
     compare,
     curves,
     cycle_figures,
+    figures_of,
     form_figures,
     noise_figures,
     relax_figures,
-    sweep_figures,
     verify_figures,
 )
 from .measured_files import Kind, Measured
+from .read_verify_write import SCHEME, is_told, program_on_model
 
 _BOOTSTRAPS = 200
 _COPIES = 16
 _SEED = 71
 _READS = 256
 """Readings of a model cell, at most and where a file does not tell, of which the noise is taken."""
+_VERIFIED, _EACH = 4000, 2000
+"""Model cells that a write-verify is repeated on: in all, and for each window of a published
+scheme.
+"""
 ENOUGH = 0.9
 """Part of the figures that must pass."""
 
@@ -118,22 +124,21 @@ def _bootstrap(
 def _check_sweep(model: DeviceModel, file: Measured, seed: int) -> Checked:
     plan = sweep_plan(file)
     if plan.cell.size < 3 or plan.volts.size < 3:
-        raise DataError(f"{file.name}: fewer than 3 sweeps or 3 volts: no figures can be formed")
-    measured = curves(file)
+        raise DataError(
+            f"{file.name}: fewer than 3 sweeps or 3 volts (trains or pulses): no figures can be"
+            " formed"
+        )
+    measured, make = curves(file), figures_of(file)
     copies = sweep_on_model(model, plan, seed, _COPIES)
     errors = _errors(
-        _bootstrap(
-            measured.cell, lambda rows, cell: sweep_figures(measured.of_rows(rows, cell)), seed
-        ),
+        _bootstrap(measured.cell, lambda rows, cell: make(measured.of_rows(rows, cell)), seed),
         _COPIES,
     )
-    figures = compare(
-        sweep_figures(measured), _mean([sweep_figures(one) for one in copies]), errors
-    )
-    pooled = Curves(np.zeros(0), plan.volts, np.concatenate([one.ln_g for one in copies]))
+    figures = compare(make(measured), _mean([make(one) for one in copies]), errors)
+    pooled = Curves(np.zeros(0), measured.volts, np.concatenate([one.ln_g for one in copies]))
     drawn = {
         "line": file.swept,
-        "volts": plan.volts,
+        "volts": measured.volts,
         "measured": measured.ln_g,
         "predicted": pooled.ln_g,
     }
@@ -210,27 +215,19 @@ def _check_read_noise(model: DeviceModel, file: Measured, seed: int) -> Checked:
 
 
 def _check_verify(model: DeviceModel, file: Measured, seed: int) -> Checked:
-    scheme = _write_verify.scheme_of(file.name)
-    if scheme is None:
-        raise DataError(
-            f"{file.name}: which write-verify scheme? Its name must hold ispp, fppv or radar"
-        )
-    low, high = file["r_low_ohm"], file["r_high_ohm"]
-    pulses, success = file["sets"] + file["resets"], file["success"]
-    windows = np.unique(np.stack([low, high]), axis=1)
-    each = 2000
-    lows, highs = np.repeat(windows[0], each), np.repeat(windows[1], each)
-    found = scheme(model, lows, highs, seed, _write_verify.cycles_before(file.name))
+    low, pulses = bands_of(file["r_low_ohm"]), file["sets"] + file["resets"]
+    lows, found = _verified_on_model(model, file, seed)
     predicted = verify_figures(
         lows, found.pulses.astype(np.float64), found.success.astype(np.float64)
     )
+    success = file["success"]
     errors = _errors(
         _bootstrap(
             file["cell"],
             lambda rows, _: verify_figures(low[rows], pulses[rows], success[rows]),
             seed,
         ),
-        max(each * windows.shape[1] // file.rows, 1),
+        max(lows.size // file.rows, 1),
     )
     measured = verify_figures(low, pulses, success)
     drawn = {
@@ -242,8 +239,28 @@ def _check_verify(model: DeviceModel, file: Measured, seed: int) -> Checked:
     return Checked(file.name, file.kind, compare(measured, predicted, errors), drawn)
 
 
+def _verified_on_model(
+    model: DeviceModel, file: Measured, seed: int
+) -> tuple[FloatArray, _write_verify.Outcome]:
+    """The band of windows of each model cell, and what the file's scheme did with it."""
+    if is_told(file):
+        copies = max(_VERIFIED // file.rows, 1)
+        outcome = program_on_model(model, file, seed, copies)
+        return np.tile(bands_of(file["r_low_ohm"]), copies), outcome
+    scheme = _write_verify.scheme_of(file.name)
+    if scheme is None:
+        raise DataError(
+            f"{file.name}: which write-verify scheme? Its name must hold ispp, fppv or radar, or it"
+            f" needs the columns {', '.join(SCHEME)}"
+        )
+    windows = np.unique(np.stack([file["r_low_ohm"], file["r_high_ohm"]]), axis=1)
+    lows, highs = (np.repeat(ends, _EACH) for ends in windows)
+    return lows, scheme(model, lows, highs, seed, _write_verify.cycles_before(file.name))
+
+
 _KINDS: dict[Kind, Callable[[DeviceModel, Measured, int], Checked]] = {
     "sweep": _check_sweep,
+    "pulses": _check_sweep,
     "relaxation": _check_relaxation,
     "forming": _check_forming,
     "cycling": _check_cycling,
