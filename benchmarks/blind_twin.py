@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -113,11 +114,11 @@ def hidden_model(seed: int, base: str = "hfo2-measured") -> DeviceModel:
 
 def elsewhere(recipe: str, rows: int) -> str:
     """The recipe `rows` rows further down the chip."""
-    for first, last in ((0, 7), (0, 0), (1, 1), (2, 2), (3, 7), (3, 3)):
-        recipe = recipe.replace(
-            f"rows = [{first}, {last}]", f"rows = <{first + rows}, {last + rows}>"
-        )
-    return recipe.replace("<", "[").replace(">", "]")
+
+    def lower(found: re.Match[str]) -> str:
+        return f"rows = [{int(found[1]) + rows}, {int(found[2]) + rows}]"
+
+    return re.sub(r"rows = \[(\d+), (\d+)\]", lower, recipe)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,19 @@ class Twin:
     def score(self) -> float:
         """Figures that the twin passes, over those that the true parameters pass."""
         return passed(self.of_fitted)[0] / passed(self.of_truth)[0]
+
+    @property
+    def pulses(self) -> tuple[float, float, float]:
+        """Pulses a cell of the last write-verify: measured, of the true parameters, of the twin."""
+        measured, truth, fitted = (
+            float(np.mean(of[-1].drawn[what]))
+            for of, what in (
+                (self.of_truth, "measured"),
+                (self.of_truth, "predicted"),
+                (self.of_fitted, "predicted"),
+            )
+        )
+        return measured, truth, fitted
 
 
 def command(*words: str | Path) -> None:
@@ -191,7 +205,13 @@ def main() -> None:
             folder.mkdir(parents=True)
             found = twin(hidden_model(seed, told.base), folder, print)
             (a, of), (b, _) = passed(found.of_truth), passed(found.of_fitted)
-            print(f"chip {seed}: true parameters {a} of {of}, twin {b}: {found.score:.1%}")
+            measured, truth, fitted = found.pulses
+            print(
+                f"chip {seed}: true parameters {a} of {of}, twin {b}: {found.score:.1%}; pulses a"
+                f" cell measured {measured:.2f}, true {truth:.2f}, twin {fitted:.2f}:"
+                f" {fitted / truth - 1:+.1%}",
+                flush=True,
+            )
             for name, checked in (("true", found.of_truth), ("twin", found.of_fitted)):
                 for file in checked:
                     for one in file.figures:

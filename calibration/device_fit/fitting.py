@@ -553,13 +553,19 @@ def _fit_noise(read: dict[str, Any], files: list[Measured]) -> None:
 
 
 def _of_one_grid(files: list[Measured], tell: Tell) -> Measured:
-    """The relaxation files that were read at the same times, those with the most rows, as one:
-    cells of each under numbers of their own.
+    """The relaxation files that were read from the same time on and at the times of one of them,
+    those with the most rows, as one: cells of each under numbers of their own.
     """
-    grids: dict[tuple[float, ...], list[Measured]] = {}
-    for file in files:
-        grids.setdefault(tuple(np.unique(file["time_bin_s"])), []).append(file)
-    used = max(grids.values(), key=lambda group: sum(file.rows for file in group))
+    times = [np.unique(file["time_bin_s"][file["time_bin_s"] > 0]) for file in files]
+
+    def of_grid(grid: FloatArray) -> list[Measured]:
+        return [
+            file
+            for file, its in zip(files, times, strict=True)
+            if its[:1] == grid[:1] and np.isin(its, grid).all()
+        ]
+
+    used = max(map(of_grid, times), key=lambda group: sum(file.rows for file in group))
     _tell_of("relaxation: distributions", used, "readings", tell)
     if others := [file.name for file in files if file not in used]:
         tell(f"relaxation: read at other times, and left alone: {', '.join(others)}")
