@@ -5,12 +5,13 @@ simulated experiments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares, nnls
 
 from rram_hil.errors import DataError
@@ -54,7 +55,9 @@ _PROBABILITY = (
 )
 _FORM_POINTS = 201
 _BANDS, _IN_A_BAND = 10, 100
-"""Bands of conductance, at most, and cells of one at least, of which relaxation is told apart."""
+"""Bands of conductance, at most, and programmed cells of one, at least, of which relaxation is told
+apart.
+"""
 _ONSET_DECADES = 2.0
 _MOST_SEEN = 0.75
 """Of the change at the first time, the largest part that is taken to have come before the reading
@@ -195,15 +198,15 @@ class _Target:
     make: Callable[[Curves], Figures]
     figures: Figures
     left: FloatArray
-    steps: FloatArray
+    spreads: FloatArray
     bands: list[FloatArray]
 
     @classmethod
     def of(cls, file: Measured) -> _Target:
         plan, found, make = sweep_plan(file), curves(file), figures_of(file)
         figures = make(found)
-        steps = _steps([found], figures.get("half_v", 0.0))
-        return cls(plan, make, figures, _left(found, plan), steps, _bands([found]))
+        spreads = _spreads([found], plan, figures)
+        return cls(plan, make, figures, _left(found, plan), spreads, _bands([found]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,9 +256,9 @@ small.
 """
 _CURVES = (("set", "conductance_s"), ("set", "bl_ratio"))
 """Tables of SET that medians of many sweeps show: another device may lie far from the start."""
-_PULL_CURVE, _PULL = 0.15, 0.5
-"""Pull to the start, of these tables and of all else: spreads, tails and thresholds, of which 25
-cells tell little.
+_PULL_CURVE, _PULL, _FEW_CELLS = 0.15, 0.5, 25
+"""Pull to the start, of these tables and of all else: spreads, tails and thresholds, of which so
+few cells tell little; less where there are more.
 """
 _CYCLES = 20
 """Cycles that a model cell takes where a file does not say which were read."""
@@ -285,11 +288,9 @@ def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
     if target.left.size:
         guess_left = np.mean([_left(one, target.plan) for one in copies], axis=0)
         parts += list((guess_left - target.left) / (0.08, 0.12))
-    if target.plan.reset:
-        off = (_steps(copies, target.figures.get("half_v", 0.0)) - target.steps) / (
-            0.1 * target.steps
-        )
-        parts += list(np.where(np.isfinite(off), off, 0.0))
+    spreads = _spreads(copies, target.plan, target.figures)
+    off = (spreads - target.spreads) / np.maximum(0.1 * target.spreads, _LEAST)
+    parts += list(np.where(np.isfinite(off), off, 0.0))
     difference = [made - wanted for made, wanted in zip(_bands(copies), target.bands, strict=True)]
     shape = np.concatenate(difference) / 0.05 * _CURVE_WEIGHT / math.sqrt(target.bands[0].size / 10)
     return np.concatenate([np.array(parts), np.tanh(shape / 5) * 5])
@@ -312,6 +313,30 @@ def _left(found: Curves, plan: SweepPlan) -> FloatArray:
     _, at = np.unique(found.cell, return_inverse=True)
     share = np.bincount(at, left) / np.bincount(at)
     return np.array([left.mean(), share.std()])
+
+
+def _spreads(found: list[Curves], plan: SweepPlan, figures: Figures) -> FloatArray:
+    """Of RESETs the spread from one reading to the next, of more than a few cells that between
+    them: in thirds of the volts from half way on, or of the pulses of trains.
+    """
+    from_v = figures.get("half_v", 0.0)
+    steps = _steps(found, from_v) if plan.reset else np.zeros(0)
+    is_known = np.unique(plan.cell).size > _FEW_CELLS
+    return np.concatenate([steps, _between(found, from_v) if is_known else np.zeros(0)])
+
+
+def _between(found: list[Curves], from_v: float) -> FloatArray:
+    """Spread between the cells' means of ln G, in thirds of the volts, or of the pulses of
+    trains.
+    """
+    _, at, count = np.unique(found[0].cell, return_inverse=True, return_counts=True)
+    columns = np.array_split(np.flatnonzero(found[0].volts >= from_v), 3)
+    means = [
+        [np.bincount(at, one.ln_g[:, part].mean(axis=1)) / count for one in found]
+        for part in columns
+        if part.size
+    ]
+    return np.array([np.std(copies, axis=1).mean() for copies in means])
 
 
 def _steps(found: list[Curves], from_v: float) -> FloatArray:
@@ -366,8 +391,11 @@ def _match(
     knobs: list[Knob],
     residuals: Callable[[DeviceModel], FloatArray],
     rounds: int,
+    cells: int,
 ) -> dict[str, Any]:
-    """Least squares over the knobs, beginning at `content`, a mild pull to where they began."""
+    """Least squares over the knobs, beginning at `content`, a mild pull to where they began: the
+    milder, the more cells were measured.
+    """
     begin = np.array([knob.get(content) for knob in knobs])
     low, high = np.array([knob.bounds for knob in knobs]).T
     begin = np.clip(begin, low + 1e-9, high - 1e-9)
@@ -390,7 +418,8 @@ def _match(
         if isinstance(knobs[k].path[-1], int) and knobs[k].path[:-1] == knobs[k - 1].path[:-1]
     ]
 
-    pull = np.array([_PULL_CURVE if knob.path[:2] in _CURVES else _PULL for knob in knobs])
+    known = min(_FEW_CELLS / cells, 1.0)
+    pull = known * np.array([_PULL_CURVE if knob.path[:2] in _CURVES else _PULL for knob in knobs])
     smooth = np.array([_SMOOTH_SINGLE if knobs[k].path[:2] == single else _SMOOTH for k in pairs])
 
     def wrong(x: FloatArray) -> FloatArray:
@@ -482,7 +511,8 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
             parts = [_sweep_residuals(model, target) for target in targets]
             return np.concatenate(parts + [_cycle_residuals(model, state) for state in states])
 
-        content = _match(content, knobs, residuals, rounds)
+        cells = round(np.mean([np.unique(target.plan.cell).size for target in targets]))
+        content = _match(content, knobs, residuals, rounds, cells)
     if cycling and not sweeps:
         tell("cycles: left alone, for they are fitted together with sweeps only")
     summary = _summary(determined)
@@ -572,6 +602,8 @@ def _of_one_grid(files: list[Measured], tell: Tell) -> Measured:
     columns = {
         name: np.concatenate([file[name] for file in used]) for name in COLUMNS["relaxation"]
     }
+    if all("level_s" in file.columns for file in used):
+        columns["level_s"] = np.concatenate([file["level_s"] for file in used])
     columns["initial_age_s"] = np.concatenate(
         [file.columns.get("initial_age_s", np.zeros(file.rows)) for file in used]
     )
@@ -590,6 +622,25 @@ def _seen(age_s: FloatArray, first_s: float) -> float:
     return float(np.median(np.clip(early, 0.0, _MOST_SEEN)))
 
 
+def _bands_of_relaxation(
+    file: Measured, at_first: NDArray[np.bool_]
+) -> Iterator[NDArray[np.bool_]]:
+    """Rows of each band of conductance, from low to high: the level that cells were programmed to
+    where the file tells it, else equal parts of the cells by their first reading.
+
+    What a cell was first read at holds some of its relaxation: a part of a level by that reading
+    would be a part of the distribution.
+    """
+    if "level_s" in file.columns:
+        for level in np.unique(file["level_s"]):
+            yield file["level_s"] == level
+        return
+    initial = file["g_initial_s"]
+    bands = int(np.clip(at_first.sum() // _IN_A_BAND, 2, _BANDS))
+    for low, high in pairwise(np.quantile(initial[at_first], np.linspace(0, 1, bands + 1))):
+        yield (initial >= low) & (initial <= high)
+
+
 def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
     """Quantiles of the change by time and conductance; what a reading's noise adds is taken off the
     spread.
@@ -601,13 +652,10 @@ def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
             f"{file.name}: relaxation needs readings at 2 or more times after programming"
         )
     initial, change = file["g_initial_s"], file["g_s"] - file["g_initial_s"]
-    at_first = initial[file["time_bin_s"] == times[0]]
-    bands = int(np.clip(at_first.size // _IN_A_BAND, 2, _BANDS))
-    edges = np.quantile(at_first, np.linspace(0, 1, bands + 1))
+    at_first = file["time_bin_s"] == times[0]
     centres: list[float] = []
     table: list[list[list[float]]] = [[] for _ in times]
-    for low, high in pairwise(edges):
-        mine = (initial >= low) & (initial <= high)
+    for mine in _bands_of_relaxation(file, at_first):
         if mine.sum() < 50:
             continue
         centres.append(float(np.median(initial[mine])))
@@ -621,8 +669,9 @@ def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
             row.append(quantiles.tolist())
     if len(centres) < 2:
         raise DataError(
-            f"{file.name}: {at_first.size} cells, {times.size} readings after programming and"
-            f" {np.unique(at_first).size} conductances are too few for distributions of relaxation"
+            f"{file.name}: {at_first.sum()} cells, {times.size} readings after programming and"
+            f" {np.unique(initial[at_first]).size} conductances are too few for distributions of"
+            " relaxation"
         )
     return {
         "log10_s": [float(np.log10(t)) for t in times],

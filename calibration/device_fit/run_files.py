@@ -466,7 +466,9 @@ def _retention(step: _Step) -> list[Measured]:
     """
     done = step.step.operations("label", "started_s", "outcome")
     readings = (done["label"] == "retention") & (done["outcome"] == "done")
-    if not (readings.any() and step.step.has("conductance_by_time", "age_s")):
+    if not (
+        readings.any() and step.step.has("conductance_by_time", "age_s", "level", "level_of_cell")
+    ):
         return _write_verify(step)
     cells = step.cells()
     since_s = float(done["started_s"][readings][0]) - step.pulsed_s("write-verify")[cells]
@@ -475,6 +477,7 @@ def _retention(step: _Step) -> list[Measured]:
     here = np.isfinite(since_s) & (True if kept is None else kept > 0)
     if not here.any():
         return _write_verify(step)
+    level_s = step.step.values("level")[step.step.values("level_of_cell").astype(np.int64)][here]
     cells, g, age_s, since_s = cells[here], g[here], age_s[here], since_s[here]
     # What was planned is not in the file; readings of one time lie closer than 1 %, or as close as
     # the bench reads them.
@@ -487,6 +490,7 @@ def _retention(step: _Step) -> list[Measured]:
         "time_bin_s": np.broadcast_to(times, shape).ravel(),
         "seconds": (age_s[:, 1:] - age_s[:, :1]).ravel(),
         "initial_age_s": np.broadcast_to(since_s[:, None] + age_s[:, :1], shape).ravel(),
+        "level_s": np.broadcast_to(level_s[:, None], shape).ravel(),
     }
     return step.measured("relaxation", columns) + _write_verify(step)
 
