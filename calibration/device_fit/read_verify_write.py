@@ -40,6 +40,12 @@ def is_told(file: Measured) -> bool:
     return not missing
 
 
+def without_stuck(model: DeviceModel) -> DeviceModel:
+    """The same with cells that all respond."""
+    none = model.stuck.model_copy(update={"low_resistance": 0.0, "high_resistance": 0.0})
+    return model.model_copy(update={"stuck": none})
+
+
 def program_on_model(model: DeviceModel, file: Measured, seed: int, copies: int) -> Outcome:
     """What the file's scheme does with `copies` cells of the model for each row, in the rows' order
     `copies` times over.
@@ -48,8 +54,7 @@ def program_on_model(model: DeviceModel, file: Measured, seed: int, copies: int)
     is NaN or not told. `round_s` passes from one pulse to the next.
     """
     n = file.rows * copies
-    responsive = model.stuck.model_copy(update={"low_resistance": 0.0, "high_resistance": 0.0})
-    bank = CellBank(model.model_copy(update={"stuck": responsive}), n, seed)
+    bank = CellBank(without_stuck(model), n, seed)
     if "g_start_s" in file.columns:
         start_s = np.tile(file["g_start_s"], copies)
         known = np.flatnonzero(np.isfinite(start_s))

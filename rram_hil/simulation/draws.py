@@ -41,6 +41,8 @@ class Purpose(IntEnum):
     TELEGRAPH_CELL = 9
     WEAR = 10
     SET_SHIFT = 11
+    CREEP = 12
+    DEPTH = 13
     FORM_LEVEL = 20
     SET_JITTER = 21
     SET_SPREAD = 22

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from rram_hil.errors import ConfigError, near
 from rram_hil.simulation import draws
@@ -126,6 +126,12 @@ def _skewed(z: ArrayLike, part: float) -> FloatArray:
     return np.asarray((1 - part) * normal + part * (-np.log(ndtr(-normal)) - 1.0), dtype=np.float64)
 
 
+def _with_ohm(g_s: FloatArray, more_ohm: FloatArray) -> FloatArray:
+    """Conductances (S) with `more_ohm` in series, or without it where that is below zero."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(1.0 / np.maximum(1.0 / g_s + more_ohm, _LEAST_OHM), dtype=np.float64)
+
+
 def _beyond_eighth(chance: FloatArray) -> FloatArray:
     """Of uniform draws: 0 for seven in eight, for the others exponential draws of mean 1."""
     return np.asarray(np.maximum(-np.log(chance) - np.log(8.0), 0.0), dtype=np.float64)
@@ -225,6 +231,21 @@ class Overdrive(StrictModel):
         return self
 
 
+class Creep(StrictModel):
+    """Cells that creep towards what the strongest SETs give: in `part` of them a filament that
+    grows after a RESET has more in series than `series_ohm`, evenly spread from none to `most_ohm`.
+    """
+
+    part: Annotated[Fraction, Field(gt=0)]
+    most_ohm: PositiveOhms
+
+    def more_ohm(self, chance: FloatArray) -> FloatArray:
+        """What cells have more in series (ohm), from uniform draws; the low ones have most."""
+        return np.asarray(
+            self.most_ohm * np.maximum(1.0 - chance / self.part, 0.0), dtype=np.float64
+        )
+
+
 class Grow(StrictModel):
     """How a filament, in series with `series_ohm`, grows pulse by pulse, and is stirred.
 
@@ -241,6 +262,7 @@ class Grow(StrictModel):
     stir_s: list[PositiveSiemens]
     stir_ln: list[NotNegative]
     overdrive: Overdrive | None = None
+    creep: Creep | None = None
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
@@ -315,6 +337,27 @@ class Set(StrictModel):
         return self.shift_sd_s > 0 or self.spread_sd_s > 0
 
 
+class Shallow(StrictModel):
+    """Cells that no RESET opens: `part` of them draw around no less than a conductance of their
+    own, of the median `floor_s` and spread by `spread_ln`, whatever the volts.
+
+    `link` is the correlation with `Creep`: cells that creep are those that do not open.
+    """
+
+    part: Annotated[Fraction, Field(gt=0)]
+    floor_s: PositiveSiemens
+    spread_ln: NotNegative
+    link: Fraction
+
+    def floor_ln(self, z: FloatArray) -> FloatArray:
+        """The least ln G that a cell's RESETs draw around, -inf where it opens, from standard
+        normal draws; the low ones are most shallow.
+        """
+        place = np.clip(ndtr(z) / self.part, 0.0, 1.0)
+        floor = np.log(self.floor_s) - self.spread_ln * ndtri(np.clip(place, 1e-9, 1 - 1e-9))
+        return np.asarray(np.where(place < 1, floor, -np.inf), dtype=np.float64)
+
+
 class Redraw(StrictModel):
     """RESET as it is measured pulse by pulse: a threshold that the filament sets (`on_v` by
     `on_s`), beyond it a new draw of ln G by every pulse.
@@ -346,6 +389,7 @@ class Redraw(StrictModel):
         default=0.0, description="by how much ln G lies lower after the pulse that breaks"
     )
     reach_ln: Positive
+    shallow: Shallow | None = None
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
@@ -363,12 +407,13 @@ class Redraw(StrictModel):
 
 class Wear(StrictModel):
     """Cycles wear a cell: the RESET pulse that breaks its filament opens less, by `less_ln` (ln G)
-    in the mean after many times `cycles`. The law and what was measured stand in
-    docs/device-model.md.
+    in the mean after many times `cycles`; those after it by `again_ln`, alike in all cells. The law
+    and what was measured stand in docs/device-model.md.
     """
 
     cycles: Positive
     less_ln: NotNegative
+    again_ln: NotNegative = 0.0
 
 
 class Reset(StrictModel):
@@ -544,6 +589,8 @@ class Traits:
     set_shift_s: NDArray[np.float32]
     reset_offset_v: NDArray[np.float32]
     reset_z: NDArray[np.float32]
+    creep_ohm: NDArray[np.float32]
+    floor_ln: NDArray[np.float32]
     telegraph: NDArray[np.bool_]
 
     def part(self, at: IntArray) -> Traits:
@@ -623,12 +670,15 @@ class DeviceModel(StrictModel):
         content = self.model_dump()
         for *sections, key in (
             ("set", "grow", "overdrive"),
+            ("set", "grow", "creep"),
             ("set", "grow"),
             ("set", "settled_gain_v"),
             ("set", "shift_sd_s"),
             ("set", "spread_sd_s"),
             ("reset", "redraw", "break_more_ln"),
+            ("reset", "redraw", "shallow"),
             ("reset", "redraw"),
+            ("reset", "wear", "again_ln"),
             ("reset", "wear"),
             ("forming", "quantile_v"),
             ("drift",),
@@ -777,6 +827,7 @@ class DeviceModel(StrictModel):
         short = self.stuck.low_resistance_s * np.exp(
             self.stuck.low_resistance_spread_ln * z(Purpose.STUCK_LEVEL)
         )
+        creep_ohm, floor_ln = self._hard_to_move(seed, index)
         single = np.float32
         return Traits(
             index=np.asarray(index, dtype=np.int64),
@@ -788,9 +839,28 @@ class DeviceModel(StrictModel):
             set_shift_s=(self.set.shift_sd_s * z(Purpose.SET_SHIFT)).astype(single),
             reset_offset_v=self._reset_offsets(z(Purpose.RESET_OFFSET)).astype(single),
             reset_z=z(Purpose.RESET_GAIN).astype(single),
+            creep_ohm=creep_ohm.astype(single),
+            floor_ln=floor_ln.astype(single),
             telegraph=draws.uniform(seed, Purpose.TELEGRAPH_CELL, index)
             < self.read.telegraph_cells,
         )
+
+    def _hard_to_move(self, seed: int, index: IntArray) -> tuple[FloatArray, FloatArray]:
+        """What each cell has more in series (ohm), and the least ln G that its RESETs draw
+        around.
+        """
+        creep = None if self.set.grow is None else self.set.grow.creep
+        shallow = None if self.reset.redraw is None else self.reset.redraw.shallow
+        more_ohm, floor_ln = np.zeros(index.shape), np.full(index.shape, -np.inf)
+        if creep is not None or shallow is not None:
+            chance = draws.uniform(seed, Purpose.CREEP, index)
+            if creep is not None:
+                more_ohm = creep.more_ohm(chance)
+            if shallow is not None:
+                z = draws.normal(seed, Purpose.DEPTH, index)
+                own = np.sqrt(1 - shallow.link**2) * z
+                floor_ln = shallow.floor_ln(shallow.link * ndtri(chance) + own)
+        return more_ohm, floor_ln
 
     def _reset_offsets(self, z: FloatArray) -> FloatArray:
         """Volts by which RESET is easier for each cell, from standard normal draws."""
@@ -917,17 +987,22 @@ class DeviceModel(StrictModel):
             (traits.set_gain_ln.astype(np.float64) + np.where(grown, own_ln, 0.0)) / grow.power
         )
         widths = strength * width_s / self.set.reference_width_s
-        after = grow.grown(before_s, single, widths)
+        # What creeping cells have more in series is taken off, and put back below.
+        more_ohm = np.where(grown, traits.creep_ohm, np.float32(0)).astype(np.float64)
+        inner = before_s if grow.creep is None else _with_ohm(before_s, -more_ohm)
+        after = grow.grown(inner, single, widths)
         if (law := grow.overdrive) is not None:
             chance = draws.uniform(seed, Purpose.OVERDRIVE, index, cycle)
             beyond = grown & (bl_v >= law.bl_v) & (chance < np.interp(gate_v, law.gate_v, law.part))
             once = grow.own_ohm(single) * widths ** (-grow.power)
-            r = np.log(np.minimum(grow.own_ohm(before_s), once) / law.own_ohm)
+            r = np.log(np.minimum(grow.own_ohm(inner), once) / law.own_ohm)
             z = draws.normal(seed, Purpose.OVERDRIVE_STEP, index, event)
             again = 1.0 / (
                 grow.series_ohm + law.own_ohm * np.exp(law.memory * r + law.spread_ln * z)
             )
             after = np.where(beyond, again, after)
+        if grow.creep is not None:
+            after = np.where(after == inner, before_s, _with_ohm(after, more_ohm))
         capped = np.where(after > before_s, np.maximum(before_s, np.minimum(after, cap_s)), after)
         z = draws.normal(seed, Purpose.SET_STIR, index, event)
         sd = np.interp(np.log(capped), np.log(grow.stir_s), grow.stir_ln)
@@ -963,7 +1038,7 @@ class DeviceModel(StrictModel):
             whole_s = g_s if settled_s is None else self._whole(g_s, settled_s)
             broken = np.zeros(g_s.shape) if broken_s is None else broken_s
             when = event if cycle is None else cycle
-            worn = self._worn(seed, traits.index, cycles_done)
+            worn = self._worn(seed, traits.index, broken, cycles_done)
             moved = self._redrawn(
                 seed, traits, event, when, g_s, whole_s, broken, worn, sl_v, gate_v, width_s
             )
@@ -1018,8 +1093,10 @@ class DeviceModel(StrictModel):
         w = _skewed(draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event), law.skew)
         own = np.interp(beyond, law.volts, law.device_ln) * _skewed(traits.reset_z, law.device_skew)
         grid, level, _ = self._reset_curve
-        around = np.interp(beyond, grid, level) + own
-        drawn = around + np.interp(beyond, law.volts, law.white_ln) * w
+        around = np.interp(beyond, grid, level) + own + np.where(broken, worn_ln, 0.0)
+        around = np.maximum(around, traits.floor_ln)
+        white = np.interp(beyond, law.volts, law.white_ln) * w
+        drawn = around + white
         x = np.log(np.maximum(g_s, 1e-12))
         above = volts - on
         hard = np.clip(above / max(law.break_v, 1e-6), 0.0, 1.0) * (filament >= law.intact_s)
@@ -1027,6 +1104,7 @@ class DeviceModel(StrictModel):
         drawn = np.where(
             broken, drawn, drawn + hard * (law.break_ln * z - law.break_more_ln + worn_ln)
         )
+        drawn = np.maximum(drawn, traits.floor_ln + white)
         healed = x + np.where(volts >= law.heal_from_v, law.heal, 0.0) * np.maximum(
             np.log(filament) - x, 0.0
         )
@@ -1039,15 +1117,18 @@ class DeviceModel(StrictModel):
         after = np.where(moved == x, g_s, np.exp(np.maximum(moved, np.log(self.reset.floor_s))))
         return np.asarray(after, dtype=np.float64)
 
-    def _worn(self, seed: int, index: IntArray, cycles_done: IntArray | None) -> float | FloatArray:
-        """By how much (ln G) wear lets each cell's filament break less."""
+    def _worn(
+        self, seed: int, index: IntArray, broken_s: FloatArray, cycles_done: IntArray | None
+    ) -> float | FloatArray:
+        """By how much (ln G) wear lets each cell's filament break less, or, where it is broken,
+        lets a pulse open less.
+        """
         law = self.reset.wear
         if law is None or cycles_done is None:
             return 0.0
-        own = -np.log(draws.uniform(seed, Purpose.WEAR, index))
-        return np.asarray(
-            law.less_ln * own * -np.expm1(-cycles_done / law.cycles), dtype=np.float64
-        )
+        own = law.less_ln * -np.log(draws.uniform(seed, Purpose.WEAR, index))
+        part = -np.expm1(-cycles_done / law.cycles)
+        return np.asarray(np.where(broken_s > 0, law.again_ln, own) * part, dtype=np.float64)
 
     @staticmethod
     def _whole(g_s: FloatArray, settled_s: FloatArray) -> FloatArray:

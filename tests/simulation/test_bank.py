@@ -6,9 +6,16 @@ from hypothesis import strategies as st
 from rram_hil.array import Apply, Cells, Geometry, Step
 from rram_hil.errors import ConfigError
 from rram_hil.simulation import cells_of
+from rram_hil.simulation.bank import CellBank
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation
-from rram_hil.simulation.model import DEFAULT_PRESET, DeviceModel
+from rram_hil.simulation.model import (
+    DEFAULT_PRESET,
+    PRESETS,
+    Creep,
+    DeviceModel,
+    Shallow,
+)
 
 MODEL = DeviceModel.load(DEFAULT_PRESET)
 
@@ -223,6 +230,115 @@ def test_what_a_set_stirs_above_the_series_resistance_does_not_add_up() -> None:
     end = bank.conductance_s[bank.responsive] * still.set.grow.series_ohm
     assert np.all(end < 1.1)
     assert np.median(end) == pytest.approx(1.0, abs=0.02)
+
+
+CREEP = Creep(part=0.5, most_ohm=1000.0)
+SHALLOW = Shallow(part=0.2, floor_s=1 / 20e3, spread_ln=0.3, link=0.9)
+
+
+def _without_drift(creep: Creep | None, shallow: Shallow | None) -> DeviceModel:
+    """The fitted preset, with these in place of its own."""
+    grow, redraw = MODEL.set.grow, MODEL.reset.redraw
+    assert grow is not None
+    assert redraw is not None
+    grow, redraw = (
+        grow.model_copy(update={"creep": creep}),
+        redraw.model_copy(update={"shallow": shallow}),
+    )
+    return MODEL.model_copy(
+        update={
+            "drift": None,
+            "set": MODEL.set.model_copy(update={"grow": grow}),
+            "reset": MODEL.reset.model_copy(update={"redraw": redraw}),
+        }
+    )
+
+
+def _opened(bank: CellBank) -> np.ndarray:
+    """Which cells passed 80 kohm in one of 100 full RESETs after a full SET."""
+    bank.apply(2.0, 0.0, 2.7)
+    opened = np.zeros(len(bank), dtype=bool)
+    for _ in range(100):
+        bank.apply(0.0, 3.0, 4.0)
+        opened |= bank.conductance_s < 1 / 80e3
+    return opened
+
+
+def test_cells_that_do_not_open_are_the_same_in_every_cycle_and_the_others_are_as_they_were() -> (
+    None
+):
+    bank, other = (cells_of(_without_drift(None, one), 1000, 5) for one in (SHALLOW, None))
+    index = np.arange(1000)
+    shallow = np.isfinite(bank.model.traits(5, index).floor_ln)
+    assert 0.17 < shallow.mean() < 0.23
+    first, second = _opened(bank), _opened(bank)
+    assert np.mean(first[shallow & bank.responsive]) < 0.1
+    assert np.mean(first[~shallow & bank.responsive]) > 0.9
+    assert np.mean(first != second) < 0.03
+    _opened(other), _opened(other)
+    np.testing.assert_array_equal(bank.conductance_s[~shallow], other.conductance_s[~shallow])
+
+
+def test_a_floor_is_the_middle_of_what_the_resets_of_its_cell_leave() -> None:
+    bank = cells_of(_without_drift(None, SHALLOW.model_copy(update={"part": 1.0})), 500, 6)
+    floor_ln = bank.model.traits(6, np.arange(500)).floor_ln
+    bank.place(200e-6)
+    left = []
+    for _ in range(40):
+        bank.apply(0.0, 3.0, 4.0)
+        left.append(np.log(bank.conductance_s))
+    high = bank.responsive & (floor_ln > np.log(1 / 15e3)) & (floor_ln < np.log(1 / 8e3))
+    off = np.median(left, axis=0)[high] - floor_ln[high]
+    assert np.abs(np.median(off)) < 0.1
+
+
+def test_cells_that_creep_come_up_to_the_common_curve_late_and_are_those_that_do_not_open() -> None:
+    bank = cells_of(_without_drift(CREEP, SHALLOW), 2000, 7)
+    traits = bank.model.traits(7, np.arange(2000))
+    creeps, shallow = traits.creep_ohm > 0, np.isfinite(traits.floor_ln)
+    assert 0.46 < creeps.mean() < 0.54
+    assert traits.creep_ohm.max() <= 1000
+    assert np.mean(creeps[shallow]) > 0.95
+    # Before and after a RESET: what a cell has more is of the filament that grows anew.
+    bank.place(1 / 6000, settled_s=1 / 6000)
+    for _ in range(15):
+        bank.apply(2.0, 0.0, 3.0)
+    settled = 1 / bank.conductance_s
+    bank.place(8e-6)
+    for _ in range(15):
+        bank.apply(2.0, 0.0, 3.0)
+    grown = 1 / bank.conductance_s
+    most = bank.responsive & (traits.creep_ohm > 800)
+    none = bank.responsive & ~creeps
+    assert np.median(settled[most]) - np.median(settled[none]) < 100
+    assert 600 < np.median(grown[most]) - np.median(grown[none]) < 1100
+
+
+def test_wear_lets_later_resets_open_less_where_a_model_says_so() -> None:
+    def after(again_ln: float, pulses: int) -> np.ndarray:
+        wear = MODEL.reset.wear
+        assert wear is not None
+        model = _without_drift(None, None)
+        reset = model.reset.model_copy(
+            update={"wear": wear.model_copy(update={"again_ln": again_ln})}
+        )
+        bank = cells_of(model.model_copy(update={"reset": reset}), 2000, 8)
+        bank.wear(8000)
+        bank.place(200e-6)
+        for _ in range(pulses):
+            bank.apply(0.0, 3.0, 4.0)
+        return np.asarray(np.log(bank.conductance_s[bank.responsive]))
+
+    np.testing.assert_array_equal(after(0.0, 1), after(0.5, 1))
+    # Cells that an earlier pulse opened far deeper stay there.
+    assert 0.3 < np.median(after(0.5, 5)) - np.median(after(0.0, 5)) < 0.5
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_published_presets_have_no_cells_that_creep_or_do_not_open(name: str) -> None:
+    traits = DeviceModel.load(name).traits(3, np.arange(200))
+    assert np.all(traits.creep_ohm == 0)
+    assert np.all(np.isneginf(traits.floor_ln))
 
 
 def test_wrong_use_of_a_bank_is_refused() -> None:
