@@ -77,6 +77,8 @@ _BANDS, _IN_A_BAND = 10, 100
 """Bands of conductance, at most, and programmed cells of one, at least, of which relaxation is told
 apart.
 """
+_AT_A_LEVEL = 25
+"""Programmed cells of a level, at least, of which relaxation is told apart."""
 _ONSET_DECADES = 2.0
 _MOST_SEEN = 0.75
 """Of the change at the first time, the largest part that is taken to have come before the reading
@@ -808,9 +810,10 @@ def _bands_of_relaxation(
     would be a part of the distribution.
     """
     if "level_s" in file.columns:
-        for level in np.unique(file["level_s"]):
-            yield file["level_s"] == level
-        return
+        levels, cells = np.unique(file["level_s"][at_first], return_counts=True)
+        if (known := levels[cells >= _AT_A_LEVEL]).size > 0:
+            yield from (file["level_s"] == level for level in known)
+            return
     initial = file["g_initial_s"]
     bands = int(np.clip(at_first.sum() // _IN_A_BAND, 2, _BANDS))
     for low, high in pairwise(np.quantile(initial[at_first], np.linspace(0, 1, bands + 1))):
@@ -843,6 +846,11 @@ def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
         seen = _seen(file["initial_age_s"][mine], float(times[0]))
         for row, quantiles in zip(table, since + seen / (1 - seen) * since[0], strict=True):
             row.append(quantiles.tolist())
+    if len(centres) == 1 and "level_s" in file.columns:
+        # A single level says the same of all: a table has two.
+        centres.append(1.01 * centres[0])
+        for row in table:
+            row.append(row[0])
     if len(centres) < 2:
         raise DataError(
             f"{file.name}: {at_first.sum()} cells, {times.size} readings after programming and"

@@ -20,6 +20,7 @@ from rram_hil.calibration.device_fit import (
     start_values,
     write_verify_schemes,
 )
+from rram_hil.calibration.device_fit.fitting import fit
 from rram_hil.calibration.device_fit.measured_files import Measured, read_measured
 from rram_hil.calibration.device_fit.prediction import check_half
 from rram_hil.calibration.device_fit.report import device_report
@@ -502,6 +503,46 @@ def _run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int,
     out, err = capsys.readouterr()
     assert isinstance(end.value.code, int)
     return end.value.code, out, err
+
+
+def _late(model: DeviceModel, cells: int, levels_s: list[float], seed: int) -> Measured:
+    """Relaxation of cells that were programmed into windows around levels, first read 0.1 s later:
+    what they were read at holds some of the change.
+    """
+    rng, times = np.random.default_rng(seed), np.array([1.0, 10.0, 100.0])
+    level = np.resize(levels_s, cells)
+    made = level * (1 + 0.03 * rng.standard_normal(cells))
+    index, event = np.arange(cells), np.ones(cells, dtype=np.int64)
+
+    def after(age_s: float) -> Any:
+        return model.relaxed(seed, index, event, made, np.full(cells, age_s))
+
+    shape = (times.size, cells)
+    columns = {
+        "cell": np.broadcast_to(index, shape),
+        "g_initial_s": np.broadcast_to(after(0.1), shape),
+        "g_s": np.stack([after(0.1 + t) for t in times]),
+        "time_bin_s": np.broadcast_to(times[:, None], shape),
+        "initial_age_s": np.full(shape, 0.1),
+        "level_s": np.broadcast_to(level, shape),
+    }
+    return Measured(
+        "late", "relaxation", {n: np.array(v, dtype=np.float64).ravel() for n, v in columns.items()}
+    )
+
+
+@pytest.mark.parametrize("levels", [[10e-6, 40e-6, 100e-6], [30e-6]])
+def test_relaxation_that_was_first_read_late_keeps_its_spread(levels: list[float]) -> None:
+    truth = DeviceModel.load(DEFAULT_PRESET)
+    file = _late(truth, 900, levels, 5)
+    model = fit([file], "late", lambda text: None)
+    others = [_late(of, 3000, levels, 6) for of in (truth, model)]
+    for t in (1.0, 10.0, 100.0):
+        true, fitted = (
+            float(np.std((one["g_s"] - one["g_initial_s"])[one["time_bin_s"] == t]))
+            for one in others
+        )
+        assert fitted == pytest.approx(true, rel=0.12)
 
 
 def test_the_command_line_fits_checks_and_draws(
