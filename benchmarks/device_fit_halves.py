@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--model")
     chosen = parser.parse_args()
-    files = [read_measured(path) for path in chosen.files]
+    files = [file for path in chosen.files for file in read_measured(path)]
     groups = list(dict.fromkeys(_group(file) for file in files))
     everything = {group: np.zeros(3) for group in (*groups, "all")}
     for split in range(1, chosen.splits + 1):

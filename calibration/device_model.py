@@ -63,7 +63,7 @@ def _measured(paths: list[Path]) -> list[Measured]:
     return [
         file
         for path in paths
-        for file in (measured_of_run(path) if is_run_file(path) else [read_measured(path)])
+        for file in (measured_of_run(path) if is_run_file(path) else read_measured(path))
     ]
 
 

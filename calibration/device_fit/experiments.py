@@ -7,27 +7,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rram_hil.simulation.model import DeviceModel, Traits
 from rram_hil.types import FloatArray, IntArray
 
 from .key_figures import AWAY_LN, Curves
-from .measured_files import Measured
+from .measured_files import FULL_RESET, FULL_SET, WIDTH_S, Measured
 
 CLOSED_S = 60e-6
 """Sweeps whose median start is above this begin on a settled filament, the others on one that their
 pulses grow.
 """
-FULL_RESET = (3.0, 4.0)
-"""SL and WL (V) of the RESET of a full cycle."""
-FULL_SET = (2.0, 2.7)
-"""BL and WL (V) of the SET of a full cycle."""
-WIDTH_S = 200e-9
-"""Width of the pulses of full cycles and of forming, where a file does not tell it."""
 FORM_WL_V = 2.0
 FORM_TO_V = 4.6
 """Gate and last volts of a forming ramp where a file does not tell them."""
 _ROUND = 1000
+"""Events of a sweep, at least."""
 
 
 def traits_of(model: DeviceModel, seed: int, cell: IntArray) -> Traits:
@@ -42,7 +38,9 @@ class SweepPlan:
     sweep, shape (sweeps,).
 
     `stop_ohm`: a sweep ends once its reading is at or beyond it; None where none ended early.
-    `grown`: the filaments were grown by SET pulses just before, none is a settled one.
+    `grown`: the filaments were grown by SET pulses just before, none is a settled one. Of a train
+    of equal pulses `swept` is "pulse", and `volts` are their numbers; `read` (volts,) says after
+    which of them it is read.
     """
 
     reset: bool
@@ -55,6 +53,7 @@ class SweepPlan:
     start_s: FloatArray
     stop_ohm: float | None
     grown: bool = False
+    read: NDArray[np.bool_] | None = None
 
     @property
     def settled_s(self) -> FloatArray:
@@ -71,7 +70,8 @@ class SweepPlan:
 
 
 def sweep_plan(measured: Measured) -> SweepPlan:
-    """What was done in a measured sweep, read off the file."""
+    """What was done in a measured sweep or train of pulses, read off the file."""
+    is_train = measured.kind == "pulses"
     cells, cell = np.unique(measured["cell"], return_inverse=True)
     v = measured.levels
     key, first, row = np.unique(
@@ -89,13 +89,13 @@ def sweep_plan(measured: Measured) -> SweepPlan:
     # act, the one before is.
     before, after = measured["r_before_ohm"][first], measured["r_after_ohm"][first]
     with np.errstate(divide="ignore", invalid="ignore"):
-        still = np.abs(np.log(after / before)) < AWAY_LN
+        still = (np.abs(np.log(after / before)) < AWAY_LN) & (not is_train)
     start = np.where(still, after, before)
     good = start > 0
     last = np.zeros(key.shape[1], dtype=np.int64)
     np.maximum.at(last, row, np.arange(row.size))
     end_ohm, end_v = measured["r_after_ohm"][last], v[last]
-    stopped = (end_v < v.max() - 1e-9) & (end_ohm > 0)
+    stopped = (end_v < v.max() - 1e-9) & (end_ohm > 0) & (not is_train)
     stop = None
     if stopped.mean() > 0.1:
         stop = float(end_ohm[stopped].min() if measured.is_reset else end_ohm[stopped].max())
@@ -106,10 +106,11 @@ def sweep_plan(measured: Measured) -> SweepPlan:
     width = (
         measured["pulse_width_ns"] if "pulse_width_ns" in measured.columns else np.array([200.0])
     )
+    volts = np.arange(1.0, v.max() + 1) if is_train else np.unique(v)
     return SweepPlan(
         reset=measured.is_reset,
         swept=measured.swept,
-        volts=np.unique(v),
+        volts=volts,
         fixed={
             name: measured.fixed(name)
             for name in ("bl_v", "sl_v", "wl_v")
@@ -121,6 +122,7 @@ def sweep_plan(measured: Measured) -> SweepPlan:
         start_s=1.0 / start[good],
         stop_ohm=stop,
         grown=measured.fixed("grown") > 0,
+        read=np.isin(volts, v) if is_train else None,
     )
 
 
@@ -130,7 +132,7 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
     """
     cells = int(plan.cell.max()) + 1
     cell = np.concatenate([plan.cell + k * cells for k in range(copies)])
-    event = np.tile(plan.number * _ROUND + 1, copies)
+    event = np.tile(plan.number * max(_ROUND, 2 * plan.volts.size + 2) + 1, copies)
     g, settled = np.tile(plan.start_s, copies), np.tile(plan.settled_s, copies)
     number = np.tile(plan.number, copies)
     traits = traits_of(model, seed, cell)
@@ -164,10 +166,11 @@ def sweep_on_model(model: DeviceModel, plan: SweepPlan, seed: int, copies: int) 
                 ohm = 1.0 / now[at]
                 going[at] = ohm < plan.stop_ohm if plan.reset else ohm > plan.stop_ohm
         seen[:, k] = now
-    ln_g = np.log(np.maximum(seen * 1e6, 0.01))
+    read = slice(None) if plan.read is None else plan.read
+    ln_g = np.log(np.maximum(seen[:, read] * 1e6, 0.01))
     n = plan.cell.size
     return [
-        Curves(plan.cell.astype(np.float64), plan.volts, ln_g[k * n : (k + 1) * n])
+        Curves(plan.cell.astype(np.float64), plan.volts[read], ln_g[k * n : (k + 1) * n])
         for k in range(copies)
     ]
 

@@ -5,7 +5,7 @@ simulated experiments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -34,11 +34,12 @@ from .key_figures import (
     Figures,
     curves,
     cycle_figures,
-    sweep_figures,
+    figures_of,
     tolerance,
     verify_figures,
 )
 from .measured_files import COLUMNS, Kind, Measured
+from .read_verify_write import is_told, without_stuck
 from .start_values import AGAIN_LN, CREEP, SHALLOW, start
 from .write_verify_schemes import (
     OPEN_OHM,
@@ -72,8 +73,12 @@ _PROBABILITY = (
     1.0,
 )
 _FORM_POINTS = 201
-_BANDS, _IN_A_BAND = 10, 25
-"""Bands of conductance, at most, and cells of one at least, of which relaxation is told apart."""
+_BANDS, _IN_A_BAND = 10, 100
+"""Bands of conductance, at most, and programmed cells of one, at least, of which relaxation is told
+apart.
+"""
+_AT_A_LEVEL = 25
+"""Programmed cells of a level, at least, of which relaxation is told apart."""
 _ONSET_DECADES = 2.0
 _MOST_SEEN = 0.75
 """Of the change at the first time, the largest part that is taken to have come before the reading
@@ -114,13 +119,15 @@ class Knob:
         return (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
 
 
-def _set_knobs(content: dict[str, Any], bl: bool) -> list[Knob]:
+def _set_knobs(content: dict[str, Any], swept: set[str]) -> list[Knob]:
     part = content["set"]
     knobs = [
         Knob(("set", "conductance_s", k), 1e-7, 2.5e-4, log=True)
         for k in range(len(part["gate_v"]))
     ]
-    if bl:
+    if "pulse" in swept:
+        knobs.append(Knob(("set", "grow", "power"), 0.2, 4.0, log=True))
+    if "bl_v" in swept:
         knobs += [
             Knob(("set", "bl_ratio", k), 0.02, 1.0, log=True) for k in range(len(part["bl_v"]) - 1)
         ]
@@ -231,20 +238,21 @@ def _ordered(content: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """A measured sweep to be matched: its plan, and what of it is compared."""
+    """A measured sweep, or trains of pulses, to be matched: the plan, and what is compared."""
 
     plan: SweepPlan
+    make: Callable[[Curves], Figures]
     figures: Figures
     left: FloatArray
-    steps: FloatArray
+    spreads: FloatArray
     bands: list[FloatArray]
 
     @classmethod
     def of(cls, file: Measured) -> _Target:
-        plan, found = sweep_plan(file), curves(file)
-        figures = sweep_figures(found)
-        steps = _steps([found], plan, figures["half_v"])
-        return cls(plan, figures, _left(found, plan), steps, _bands([found]))
+        plan, found, make = sweep_plan(file), curves(file), figures_of(file)
+        figures = make(found)
+        spreads = _spreads([found], plan, figures)
+        return cls(plan, make, figures, _left(found, plan), spreads, _bands([found]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,9 +361,9 @@ small.
 """
 _CURVES = (("set", "conductance_s"), ("set", "bl_ratio"))
 """Tables of SET that medians of many sweeps show: another device may lie far from the start."""
-_PULL_CURVE, _PULL = 0.15, 0.5
-"""Pull to the start, of these tables and of all else: spreads, tails and thresholds, of which 25
-cells tell little.
+_PULL_CURVE, _PULL, _FEW_CELLS = 0.15, 0.5, 25
+"""Pull to the start, of these tables and of all else: spreads, tails and thresholds, of which so
+few cells tell little; less where there are more.
 """
 _CYCLES = 20
 """Cycles that a model cell takes where a file does not say which were read."""
@@ -384,7 +392,7 @@ def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
     lighter.
     """
     copies = sweep_on_model(model, target.plan, _SEED, _COPIES)
-    figures = [sweep_figures(one) for one in copies]
+    figures = [target.make(one) for one in copies]
     parts = []
     for name, value in target.figures.items():
         rule = tolerance(name)
@@ -396,15 +404,11 @@ def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
     if target.left.size:
         guess_left = np.mean([_left(one, target.plan) for one in copies], axis=0)
         parts += list((guess_left - target.left) / (0.08, 0.12))
-    if target.plan.reset:
-        off = (_steps(copies, target.plan, target.figures["half_v"]) - target.steps) / (
-            0.1 * target.steps
-        )
-        parts += list(np.where(np.isfinite(off), off, 0.0))
+    spreads = _spreads(copies, target.plan, target.figures)
+    off = (spreads - target.spreads) / np.maximum(0.1 * target.spreads, _LEAST)
+    parts += list(np.where(np.isfinite(off), off, 0.0))
     difference = [made - wanted for made, wanted in zip(_bands(copies), target.bands, strict=True)]
-    shape = (
-        np.concatenate(difference) / 0.05 * _CURVE_WEIGHT / math.sqrt(target.plan.volts.size / 10)
-    )
+    shape = np.concatenate(difference) / 0.05 * _CURVE_WEIGHT / math.sqrt(target.bands[0].size / 10)
     return np.concatenate([np.array(parts), np.tanh(shape / 5) * 5])
 
 
@@ -427,14 +431,38 @@ def _left(found: Curves, plan: SweepPlan) -> FloatArray:
     return np.array([left.mean(), share.std()])
 
 
-def _steps(found: list[Curves], plan: SweepPlan, from_v: float) -> FloatArray:
-    """Spread of the change from one pulse to the next, of cells that are broken and not stopped, in
-    thirds of the volts.
+def _spreads(found: list[Curves], plan: SweepPlan, figures: Figures) -> FloatArray:
+    """Of RESETs the spread from one reading to the next, of more than a few cells that between
+    them: in thirds of the volts from half way on, or of the pulses of trains.
+    """
+    from_v = figures.get("half_v", 0.0)
+    steps = _steps(found, from_v) if plan.reset else np.zeros(0)
+    is_known = np.unique(plan.cell).size > _FEW_CELLS
+    return np.concatenate([steps, _between(found, from_v) if is_known else np.zeros(0)])
+
+
+def _between(found: list[Curves], from_v: float) -> FloatArray:
+    """Spread between the cells' means of ln G, in thirds of the volts, or of the pulses of
+    trains.
+    """
+    _, at, count = np.unique(found[0].cell, return_inverse=True, return_counts=True)
+    columns = np.array_split(np.flatnonzero(found[0].volts >= from_v), 3)
+    means = [
+        [np.bincount(at, one.ln_g[:, part].mean(axis=1)) / count for one in found]
+        for part in columns
+        if part.size
+    ]
+    return np.array([np.std(copies, axis=1).mean() for copies in means])
+
+
+def _steps(found: list[Curves], from_v: float) -> FloatArray:
+    """Spread of the change from one reading to the next, of cells that are broken and not stopped,
+    in thirds of the volts, or of the pulses of trains.
     """
     before = np.concatenate([one.ln_g[:, :-1] for one in found])
     change = np.diff(np.concatenate([one.ln_g for one in found]), axis=1)
     moving = (before < math.log(_BROKEN_US)) & (change != 0)
-    columns = np.flatnonzero((moving.sum(axis=0) > 0) & (plan.volts[1:] >= from_v))
+    columns = np.flatnonzero((moving.sum(axis=0) > 0) & (found[0].volts[1:] >= from_v))
     return np.array(
         [
             float(np.std(change[:, part][moving[:, part]]))
@@ -470,20 +498,14 @@ def _cycle_residuals(model: DeviceModel, target: _Cycles) -> FloatArray:
 
 def _verify_residuals(model: DeviceModel, target: _Verified) -> FloatArray:
     """Figures and deciles of the pulses, in tolerances; deciles lighter."""
-    sound = model.model_copy(
-        update={
-            "stuck": model.stuck.model_copy(update={"low_resistance": 0.0, "high_resistance": 0.0})
-        }
-    )
     low, high = np.repeat(target.windows, _EACH, axis=1)
-    found = target.scheme(sound, low, high, _SEED, target.cycles, target.top_resets)
+    found = target.scheme(without_stuck(model), low, high, _SEED, target.cycles, target.top_resets)
     pulses, success = found.pulses.astype(np.float64), found.success.astype(np.float64)
     made = verify_figures(low, pulses, success)
     parts = []
     for name, value in target.figures.items():
-        rule = tolerance(name)
-        assert rule is not None
-        parts.append((made[name] - value) / max(rule.width(value), _LEAST))
+        if (rule := tolerance(name)) is not None:
+            parts.append((made[name] - value) / max(rule.width(value), _LEAST))
     shape = (_deciles(low, pulses, success) - target.deciles) / 0.2 * _CURVE_WEIGHT
     lowest = (low == low.min()) & (found.success == 1)
     shut = model.traits(_SEED, np.flatnonzero(lowest)).floor_ln > -np.log(low.max())
@@ -503,8 +525,11 @@ def _match(
     knobs: list[Knob],
     residuals: Callable[[DeviceModel], FloatArray],
     rounds: int,
+    cells: int,
 ) -> dict[str, Any]:
-    """Least squares over the knobs, beginning at `content`, a mild pull to where they began."""
+    """Least squares over the knobs, beginning at `content`, a mild pull to where they began: the
+    milder, the more cells were measured.
+    """
     begin = np.array([knob.get(content) for knob in knobs])
     low, high = np.array([knob.bounds for knob in knobs]).T
     begin = np.clip(begin, low + 1e-9, high - 1e-9)
@@ -527,7 +552,8 @@ def _match(
         if isinstance(knobs[k].path[-1], int) and knobs[k].path[:-1] == knobs[k - 1].path[:-1]
     ]
 
-    pull = np.array([_PULL_CURVE if knob.path[:2] in _CURVES else _PULL for knob in knobs])
+    known = min(_FEW_CELLS / cells, 1.0)
+    pull = known * np.array([_PULL_CURVE if knob.path[:2] in _CURVES else _PULL for knob in knobs])
     smooth = np.array([_SMOOTH_SINGLE if knobs[k].path[:2] == single else _SMOOTH for k in pairs])
 
     def wrong(x: FloatArray) -> FloatArray:
@@ -557,6 +583,7 @@ _REWEIGHED = 4
 """How often the weights of the law of read noise are taken from the law itself."""
 _FEWEST_FORMED = 20
 """Formed cells below which there is no distribution of thresholds."""
+_AT_PULSES = " at the volts of its pulses"
 _FROM_HFO2 = ("forming", "relaxation", "stuck and virgin cells")
 _FROM_CURVES = ("SET", "RESET", "read noise")
 """Parts of a model, by where their numbers come from where no file shows them: the preset, or the
@@ -576,18 +603,19 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
     by_kind: dict[Kind, list[Measured]] = {}
     for file in files:
         by_kind.setdefault(file.kind, []).append(file)
-    sweeps, cycling = by_kind.get("sweep", []), by_kind.get("cycling", [])
+    sweeps = by_kind.get("sweep", []) + by_kind.get("pulses", [])
+    cycling = by_kind.get("cycling", [])
     verified = [
         file
         for file in by_kind.get("write-verify", [])
-        if sweeps and is_ispp(file.name) and cycles_before(file.name) == 0
+        if sweeps and not is_told(file) and is_ispp(file.name) and cycles_before(file.name) == 0
     ]
     used = [file for file in files if file.kind not in ("write-verify", "cycling")]
     if not used:
         told = " (cycles are fitted together with sweeps only)" if cycling else ""
         raise DataError(
-            "nothing to fit: no sweep, relaxation, forming or read noise is among what is given"
-            + told
+            "nothing to fit: no sweep, train of pulses, relaxation, forming or read noise is among"
+            " what is given" + told
         )
     determined = []
     if noise := by_kind.get("read-noise"):
@@ -619,19 +647,17 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
         targets = both[is_reset]
         if not targets:
             continue
-        determined.append(part)
+        swept = {target.plan.swept for target in targets}
+        determined.append(part if swept != {"pulse"} else part + _AT_PULSES)
         tell(
             f"{part}: matching {counted(len(targets), 'sweep')}"
             + (f" and {counted(len(cycling), 'file')} of cycles" if cycling else "")
         )
-        many = {target.plan.swept for target in targets}
-        knobs = (
-            _reset_knobs(content, "wl_v" in many)
-            if is_reset
-            else _set_knobs(content, "bl_v" in many)
-        )
+        knobs = _reset_knobs(content, "wl_v" in swept) if is_reset else _set_knobs(content, swept)
 
-        content = _match(content, knobs, partial(residuals, is_reset=is_reset), rounds)
+        content = _match(
+            content, knobs, partial(residuals, is_reset=is_reset), rounds, _cells_of(targets)
+        )
     if verified:
         determined.append("cells that creep or do not open")
         # Only here: of sweeps alone, what cells have more in series would go over into all cells'.
@@ -644,6 +670,7 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
             _verify_knobs(content),
             _all_residuals(residuals, both, verified),
             math.ceil(rounds / 2),
+            _cells_of(both[False] + both[True]),
         )
     if cycling and not sweeps:
         tell("cycles: left alone, for they are fitted together with sweeps only")
@@ -656,6 +683,11 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
         + f"; {summary}"
     )
     return DeviceModel.model_validate(content)
+
+
+def _cells_of(targets: list[_Target]) -> int:
+    """Cells of a measurement, in the mean."""
+    return round(float(np.mean([np.unique(target.plan.cell).size for target in targets])))
 
 
 def _all_residuals(
@@ -682,7 +714,9 @@ def _summary(determined: list[str]) -> str:
     """Which parts were determined, and which kept from where."""
     told = ["determined: " + ", ".join(determined)]
     for source, parts in (("hfo2", _FROM_HFO2), ("published curves", _FROM_CURVES)):
-        if kept := [part for part in parts if part not in determined]:
+        kept = [part for part in parts if part not in determined]
+        kept = [f"{p} at other volts" if f"{p}{_AT_PULSES}" in determined else p for p in kept]
+        if kept:
             told.append(f"kept from {source}: " + ", ".join(kept))
     return "; ".join(told)
 
@@ -728,19 +762,27 @@ def _fit_noise(read: dict[str, Any], files: list[Measured]) -> None:
 
 
 def _of_one_grid(files: list[Measured], tell: Tell) -> Measured:
-    """The relaxation files that were read at the same times, those with the most rows, as one:
-    cells of each under numbers of their own.
+    """The relaxation files that were read from the same time on and at the times of one of them,
+    those with the most rows, as one: cells of each under numbers of their own.
     """
-    grids: dict[tuple[float, ...], list[Measured]] = {}
-    for file in files:
-        grids.setdefault(tuple(np.unique(file["time_bin_s"])), []).append(file)
-    used = max(grids.values(), key=lambda group: sum(file.rows for file in group))
+    times = [np.unique(file["time_bin_s"][file["time_bin_s"] > 0]) for file in files]
+
+    def of_grid(grid: FloatArray) -> list[Measured]:
+        return [
+            file
+            for file, its in zip(files, times, strict=True)
+            if its[:1] == grid[:1] and np.isin(its, grid).all()
+        ]
+
+    used = max(map(of_grid, times), key=lambda group: sum(file.rows for file in group))
     _tell_of("relaxation: distributions", used, "readings", tell)
     if others := [file.name for file in files if file not in used]:
         tell(f"relaxation: read at other times, and left alone: {', '.join(others)}")
     columns = {
         name: np.concatenate([file[name] for file in used]) for name in COLUMNS["relaxation"]
     }
+    if all("level_s" in file.columns for file in used):
+        columns["level_s"] = np.concatenate([file["level_s"] for file in used])
     columns["initial_age_s"] = np.concatenate(
         [file.columns.get("initial_age_s", np.zeros(file.rows)) for file in used]
     )
@@ -749,22 +791,34 @@ def _of_one_grid(files: list[Measured], tell: Tell) -> Measured:
     return Measured(used[0].name, "relaxation", columns)
 
 
-def _since_programming(file: Measured, first_s: float) -> tuple[FloatArray, FloatArray]:
-    """What each row's cell was programmed to, and its change since (S).
-
-    A first reading that came `initial_age_s` after programming saw some of the change: as much as
-    the model's onset, which is linear in the logarithm of the time, has then of that at `first_s`.
+def _seen(age_s: FloatArray, first_s: float) -> float:
+    """How much of the change at the first time cells had behind them when they were first read,
+    `age_s` after programming: as much as the model's onset, which is linear in the logarithm of the
+    time.
     """
-    initial, change = file["g_initial_s"], file["g_s"] - file["g_initial_s"]
     with np.errstate(divide="ignore"):
-        early = 1 + np.log10(file["initial_age_s"] / first_s) / _ONSET_DECADES
-    seen = np.clip(early, 0.0, _MOST_SEEN)
-    _, at = np.unique(file["cell"], return_inverse=True)
-    of_first = np.zeros(at.max() + 1)
-    here = file["time_bin_s"] == first_s
-    of_first[at[here]] = change[here]
-    before = seen / (1 - seen) * of_first[at]
-    return initial - before, change + before
+        early = 1 + np.log10(age_s / first_s) / _ONSET_DECADES
+    return float(np.median(np.clip(early, 0.0, _MOST_SEEN)))
+
+
+def _bands_of_relaxation(
+    file: Measured, at_first: NDArray[np.bool_]
+) -> Iterator[NDArray[np.bool_]]:
+    """Rows of each band of conductance, from low to high: the level that cells were programmed to
+    where the file tells it, else equal parts of the cells by their first reading.
+
+    What a cell was first read at holds some of its relaxation: a part of a level by that reading
+    would be a part of the distribution.
+    """
+    if "level_s" in file.columns:
+        levels, cells = np.unique(file["level_s"][at_first], return_counts=True)
+        if (known := levels[cells >= _AT_A_LEVEL]).size > 0:
+            yield from (file["level_s"] == level for level in known)
+            return
+    initial = file["g_initial_s"]
+    bands = int(np.clip(at_first.sum() // _IN_A_BAND, 2, _BANDS))
+    for low, high in pairwise(np.quantile(initial[at_first], np.linspace(0, 1, bands + 1))):
+        yield (initial >= low) & (initial <= high)
 
 
 def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
@@ -777,26 +831,32 @@ def _drift_of(file: Measured, read: dict[str, Any]) -> dict[str, Any]:
         raise DataError(
             f"{file.name}: relaxation needs readings at 2 or more times after programming"
         )
-    initial, change = _since_programming(file, float(times[0]))
-    at_first = initial[file["time_bin_s"] == times[0]]
-    bands = int(np.clip(at_first.size // _IN_A_BAND, 2, _BANDS))
-    edges = np.quantile(at_first, np.linspace(0, 1, bands + 1))
+    initial, change = file["g_initial_s"], file["g_s"] - file["g_initial_s"]
+    at_first = file["time_bin_s"] == times[0]
     centres: list[float] = []
     table: list[list[list[float]]] = [[] for _ in times]
-    for low, high in pairwise(edges):
-        mine = (initial >= low) & (initial <= high)
+    for mine in _bands_of_relaxation(file, at_first):
         if mine.sum() < 50:
             continue
         centres.append(float(np.median(initial[mine])))
-        for row, t in zip(table, times, strict=True):
-            x = change[mine & (file["time_bin_s"] == t)]
-            row.append(
-                _quantiles_of(x, math.hypot(read["fraction"] * centres[-1], read["floor_s"]))
-            )
+        noise = math.hypot(read["fraction"] * centres[-1], read["floor_s"])
+        since = np.array(
+            [_quantiles_of(change[mine & (file["time_bin_s"] == t)], noise) for t in times]
+        )
+        # A cell keeps its place in the distribution: what came before adds up by quantiles.
+        seen = _seen(file["initial_age_s"][mine], float(times[0]))
+        for row, quantiles in zip(table, since + seen / (1 - seen) * since[0], strict=True):
+            row.append(quantiles.tolist())
+    if len(centres) == 1 and "level_s" in file.columns:
+        # A single level says the same of all: a table has two.
+        centres.append(1.01 * centres[0])
+        for row in table:
+            row.append(row[0])
     if len(centres) < 2:
         raise DataError(
-            f"{file.name}: {at_first.size} cells, {times.size} readings after programming and"
-            f" {np.unique(at_first).size} conductances are too few for distributions of relaxation"
+            f"{file.name}: {at_first.sum()} cells, {times.size} readings after programming and"
+            f" {np.unique(initial[at_first]).size} conductances are too few for distributions of"
+            " relaxation"
         )
     return {
         "log10_s": [float(np.log10(t)) for t in times],

@@ -7,6 +7,7 @@ noise; pulses of a write-verify.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -19,6 +20,12 @@ from rram_hil.types import FloatArray
 from .measured_files import Measured
 
 Figures = dict[str, float]
+_WINDOWS, _FIFTHS = 8, 5
+"""Different windows of a write-verify that are told apart, and bands of them where there are
+more.
+"""
+_SHOWN = 5
+"""Numbers of pulses, at most, whose medians are figures."""
 AWAY_LN = 0.3
 """A sweep's threshold is where it has gone this far from its start, in ln G."""
 
@@ -40,7 +47,7 @@ class Tolerance:
 @dataclass(frozen=True, eq=False)
 class Curves:
     """Sweeps on a common grid: `ln_g` (sweeps, volts) of G in uS, `cell` (sweeps,), `volts`
-    (volts,).
+    (volts,), which are numbers of pulses of trains.
     """
 
     cell: FloatArray
@@ -108,6 +115,24 @@ def sweep_figures(sweeps: Curves) -> Figures:
         "sd_lnG_end": _sd(ln_g[:, -1]),
         "sd_lnG_half": _sd(ln_g[:, min(k, v.size - 1)]),
     }
+
+
+def train_figures(trains: Curves) -> Figures:
+    """Medians (uS) after some numbers of pulses, the last over the first of them, spreads of ln G
+    between trains, and of its change from one reading to the next.
+    """
+    ln_g, pulses = trains.ln_g, trains.volts
+    shown = np.unique(np.geomspace(1, pulses.size, _SHOWN).astype(np.int64)) - 1
+    found = {f"G@{pulses[k]:g}": float(np.exp(np.median(ln_g[:, k]))) for k in shown}
+    if pulses.size > 1:
+        found["last/first"] = float(np.exp(np.median(ln_g[:, -1] - ln_g[:, 0])))
+        found["sd_lnG_step"] = _sd(np.diff(ln_g, axis=1).ravel())
+    return found | {f"sd_lnG@{pulses[k]:g}": _sd(ln_g[:, k]) for k in {0, pulses.size - 1}}
+
+
+def figures_of(measured: Measured) -> Callable[[Curves], Figures]:
+    """The figures by which the curves of a sweep, or of trains of pulses, are judged."""
+    return train_figures if measured.kind == "pulses" else sweep_figures
 
 
 def _spreads(values: FloatArray, cell: FloatArray) -> tuple[float, float]:
@@ -201,21 +226,30 @@ def noise_figures(g_s: FloatArray, noise_s: FloatArray) -> Figures:
     }
 
 
+def bands_of(low_ohm: FloatArray) -> FloatArray:
+    """The window under whose name each one is counted: itself, and of more than eight different
+    ones the lowest of its fifth.
+    """
+    each = np.unique(low_ohm)
+    if each.size <= _WINDOWS:
+        return low_ohm
+    lowest = each[(np.arange(_FIFTHS) * each.size) // _FIFTHS]
+    return np.asarray(lowest[np.searchsorted(lowest, low_ohm, side="right") - 1])
+
+
 def verify_figures(low_ohm: FloatArray, pulses: FloatArray, success: FloatArray) -> Figures:
-    """Of each window (named by its lower end): part of failures, mean and 95th percentile of pulses
-    of those that succeeded.
+    """Of each window (named by its lower end): part of failures; mean, median and 95th percentile
+    of the pulses of those that succeeded.
     """
     found: Figures = {}
     for low in np.unique(low_ohm):
         here = low_ohm == low
         good = here & (success == 1)
         found[f"failures[{low:g}]"] = float(1 - np.mean(success[here] == 1))
-        found[f"mean pulses[{low:g}]"] = (
-            float(np.mean(pulses[good])) if good.any() else float("nan")
-        )
-        found[f"p95 pulses[{low:g}]"] = (
-            float(np.quantile(pulses[good], 0.95)) if good.any() else float("nan")
-        )
+        mine = pulses[good] if good.any() else np.full(1, np.nan)
+        found[f"mean pulses[{low:g}]"] = float(np.mean(mine))
+        found[f"median pulses[{low:g}]"] = float(np.median(mine))
+        found[f"p95 pulses[{low:g}]"] = float(np.quantile(mine, 0.95))
     return found
 
 
@@ -227,6 +261,8 @@ _TOLERANCES: dict[str, Tolerance] = {
     "threshold_v": Tolerance(absolute=0.1),
     "threshold_sd": Tolerance(0.35, 0.005),
     "sd_lnG": Tolerance(0.35),
+    "G@": Tolerance(0.05),
+    "last/first": Tolerance(0.10),
     "mean@": Tolerance(0.10, 0.1),
     "sd@1s G in": Tolerance(0.20),
     "sd@": Tolerance(0.10),

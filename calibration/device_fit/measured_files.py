@@ -17,18 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rram_hil.errors import DataError
-from rram_hil.types import FloatArray
+from rram_hil.types import FloatArray, IntArray
 
-Kind = Literal["sweep", "relaxation", "forming", "cycling", "write-verify", "read-noise"]
+Kind = Literal["sweep", "pulses", "relaxation", "forming", "cycling", "write-verify", "read-noise"]
 COLUMNS: dict[Kind, tuple[str, ...]] = {
     "relaxation": ("cell", "g_s", "g_initial_s", "time_bin_s"),
     "write-verify": ("cell", "sets", "resets", "r_low_ohm", "r_high_ohm", "success"),
     "sweep": ("cell", "sweep", "wl_v", "r_before_ohm", "r_after_ohm"),
+    "pulses": ("cell", "pulse", "polarity", "g_s"),
     "forming": ("cell", "bl_v", "r_after_ohm", "success"),
     "cycling": ("cell", "r_hrs_ohm", "r_lrs_ohm"),
     "read-noise": ("cell", "g_s", "noise_s"),
 }
 """The columns that a file of each kind must have; the first kind that a file satisfies is taken."""
+FULL_RESET = (3.0, 4.0)
+"""SL and WL (V) of the RESET of a full cycle."""
+FULL_SET = (2.0, 2.7)
+"""BL and WL (V) of the SET of a full cycle."""
+WIDTH_S = 200e-9
+"""Width of the pulses of full cycles and of forming, where a file does not tell it."""
+_MOST_PULSES = 100_000
+LEAST_S = 1e-9
+"""What a reading below this, as noise may give one, counts as."""
 _OFF_GRID_V = 0.005
 """Where all volts of a sweep lie closer to steps of 50 mV than this they are taken to these, else
 to 1 mV: a column may hold what an instrument measured.
@@ -37,8 +47,11 @@ to 1 mV: a column may hold what an instrument measured.
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One measured file, or one experiment of a run file: its name, its kind, and its columns, each
-    of shape (rows,).
+    """One measured file, or one experiment of a file: its name, its kind, and its columns, each of
+    shape (rows,).
+
+    Trains of equal pulses (kind "pulses") have the columns of a sweep, the number of the pulse in
+    the place of the swept volts, and one polarity, amplitude, gate and width each.
     """
 
     name: str
@@ -63,7 +76,7 @@ class Measured:
         """Rows of one of its cells, in the mean; at least 1."""
         return max(round(self.rows / self.cells.size), 1)
 
-    def part(self, rows: NDArray[np.bool_]) -> Measured:
+    def part(self, rows: NDArray[np.bool_] | IntArray) -> Measured:
         """Some of the rows."""
         return Measured(
             self.name, self.kind, {name: values[rows] for name, values in self.columns.items()}
@@ -75,14 +88,20 @@ class Measured:
 
     @property
     def swept(self) -> str:
-        """The column of a sweep's swept line: the volts that vary most."""
+        """The column of a sweep's swept line: the volts that vary most; "pulse" of trains."""
+        if self.kind == "pulses":
+            return "pulse"
         lines = [name for name in ("bl_v", "sl_v", "wl_v") if name in self.columns]
         return max(lines, key=lambda name: int(np.unique(self.columns[name]).size))
 
     @property
     def levels(self) -> FloatArray:
-        """The swept volts of each row of a sweep, those of one level alike."""
+        """The swept volts of each row of a sweep, those of one level alike; of trains the pulses'
+        numbers.
+        """
         volts = self.columns[self.swept]
+        if self.kind == "pulses":
+            return volts
         coarse = np.rint(volts * 20) / 20
         fine = np.rint(volts * 1000) / 1000
         return coarse if np.all(np.abs(coarse - volts) < _OFF_GRID_V) else fine
@@ -97,9 +116,10 @@ class Measured:
         return float(np.median(self.columns[name])) if name in self.columns else default
 
 
-def read_measured(path: Path) -> Measured:
-    """Read a file. Raises `DataError` with the path: missing, not a CSV of numbers, no rows, or of
-    no known kind.
+def read_measured(path: Path) -> list[Measured]:
+    """Read a file: one experiment, but one for each kind of pulse where it holds trains of pulses.
+
+    Raises `DataError` with the path: missing, not a CSV of numbers, no rows, or of no known kind.
     """
     try:
         raw = path.read_bytes()
@@ -142,4 +162,73 @@ def read_measured(path: Path) -> Measured:
             f"{path}: no row has a number in every column that is needed"
             f" ({', '.join(COLUMNS[kind])})"
         )
-    return Measured(path.name, kind, columns).part(used)
+    file = Measured(path.name, kind, columns).part(used)
+    return _trains(file, path) if kind == "pulses" else [file]
+
+
+def _trains(file: Measured, path: Path) -> list[Measured]:
+    """The trains of pulses of a file, those of the same pulse together.
+
+    A cell's rows are in order; a train ends where the polarity changes or the number of the pulse
+    does not rise. It begins at the reading of pulse 0, else, after a train of the other polarity,
+    at the last reading of that, else at its own first one. Trains shorter than most of their kind
+    are left out, and of longer ones the end.
+    """
+    rows = file.part(np.argsort(file["cell"], kind="stable"))
+    cell, pulse, polarity, g = (rows[name] for name in COLUMNS["pulses"])
+    if not np.all(np.isin(polarity, (1, -1))):
+        raise DataError(f"{path}: polarity must be 1 (SET) or -1 (RESET)")
+    if np.any((pulse < 0) | (pulse != np.rint(pulse)) | (pulse > _MOST_PULSES)):
+        raise DataError(f"{path}: pulse must be a whole number from 0 to {_MOST_PULSES}")
+    follows = np.append(False, cell[1:] == cell[:-1])
+    begins = ~follows | np.append(True, (np.diff(polarity) != 0) | (np.diff(pulse) <= 0))
+    train, first = np.cumsum(begins) - 1, np.flatnonzero(begins)
+    is_known = follows[first] & (polarity[first] != polarity[first - 1]) & (pulse[first] > 0)
+    runs_on = is_known & (pulse[first] > pulse[first - 1])
+    # Numbers may run on from one train of a cell to its next.
+    offset = np.where(runs_on, pulse[first - 1], np.where(is_known, 0.0, pulse[first]))
+    number = pulse - offset[train]
+    pulses = Measured(
+        file.name,
+        "pulses",
+        {
+            "cell": cell,
+            "sweep": train.astype(np.float64),
+            "pulse": number,
+            "polarity": polarity,
+            "amplitude_v": _or_full(rows, "amplitude_v", FULL_SET[0], FULL_RESET[0]),
+            "wl_v": _or_full(rows, "wl_v", FULL_SET[1], FULL_RESET[1]),
+            "pulse_width_ns": _or_full(rows, "pulse_width_ns", WIDTH_S * 1e9, WIDTH_S * 1e9),
+            "grown": np.ones(cell.size),
+            "r_before_ohm": 1 / np.maximum(np.roll(g, 1), LEAST_S),
+            "r_after_ohm": 1 / np.maximum(g, LEAST_S),
+        },
+    ).part(number > 0)
+    told = np.stack([pulses[n] for n in ("polarity", "amplitude_v", "wl_v", "pulse_width_ns")])
+    kinds, of_kind = np.unique(told, axis=1, return_inverse=True)
+    of_kind = of_kind.ravel()
+    if np.any((np.diff(of_kind) != 0) & (np.diff(pulses["sweep"]) == 0)):
+        raise DataError(f"{path}: volts or width change within a train of pulses; that is a sweep")
+    return [
+        _of_one_pulse(pulses.part(of_kind == k), *kind) for k, kind in enumerate(kinds.T.tolist())
+    ]
+
+
+def _or_full(rows: Measured, name: str, of_set: float, of_reset: float) -> FloatArray:
+    """A column; without it the values of the pulses of full cycles."""
+    return rows.columns.get(name, np.where(rows["polarity"] > 0, of_set, of_reset))
+
+
+def _of_one_pulse(
+    trains: Measured, polarity: float, amplitude_v: float, wl_v: float, _width_ns: float
+) -> Measured:
+    _, at = np.unique(trains["sweep"], return_inverse=True)
+    length = np.zeros(at.max() + 1)
+    np.maximum.at(length, at, trains["pulse"])
+    most = float(np.quantile(length, 0.5, method="lower"))
+    kept = trains.part((length[at] >= most) & (trains["pulse"] <= most))
+    driven, what = ("bl_v", "SET") if polarity > 0 else ("sl_v", "RESET")
+    columns = {n: v for n, v in kept.columns.items() if n not in ("polarity", "amplitude_v")}
+    columns[driven] = kept["amplitude_v"]
+    name = f"{trains.name}, {what} pulses of {amplitude_v:g} V, WL {wl_v:g} V"
+    return Measured(name, "pulses", columns)

@@ -29,22 +29,28 @@ from .key_figures import (
     Curves,
     Figures,
     band_edges_us,
+    bands_of,
     compare,
     curves,
     cycle_figures,
+    figures_of,
     form_figures,
     noise_figures,
     relax_figures,
-    sweep_figures,
     verify_figures,
 )
 from .measured_files import Kind, Measured
+from .read_verify_write import SCHEME, is_told, program_on_model
 
 _BOOTSTRAPS = 200
 _COPIES = 16
 _SEED = 71
 _READS = 256
 """Readings of a model cell, at most and where a file does not tell, of which the noise is taken."""
+_VERIFIED, _EACH = 4000, 2000
+"""Model cells that a write-verify is repeated on: in all, and for each window of a published
+scheme.
+"""
 ENOUGH = 0.9
 """Part of the figures that must pass."""
 
@@ -126,9 +132,9 @@ class _Sampled:
 def _sampled(file: Measured, like: Measured) -> _Sampled:
     """`file`, with figures that compare with those of `like`."""
     cell = file["cell"]
-    if file.kind == "sweep":
-        sweeps = curves(file)
-        return _Sampled(sweeps.cell, lambda rows, cells: sweep_figures(sweeps.of_rows(rows, cells)))
+    if file.kind in ("sweep", "pulses"):
+        sweeps, made = curves(file), figures_of(file)
+        return _Sampled(sweeps.cell, lambda rows, cells: made(sweeps.of_rows(rows, cells)))
     if file.kind == "relaxation":
         t, g0, g = file["time_bin_s"], file["g_initial_s"], file["g_s"]
         edges = band_edges_us(like["time_bin_s"], like["g_initial_s"])
@@ -143,7 +149,7 @@ def _sampled(file: Measured, like: Measured) -> _Sampled:
     if file.kind == "read-noise":
         mean, noise = file["g_s"], file["noise_s"]
         return _Sampled(cell, lambda rows, _: noise_figures(mean[rows], noise[rows]))
-    begin, success = file["r_low_ohm"], file["success"]
+    begin, success = bands_of(file["r_low_ohm"]), file["success"]
     pulses = file["sets"] + file["resets"]
     return _Sampled(cell, lambda rows, _: verify_figures(begin[rows], pulses[rows], success[rows]))
 
@@ -159,16 +165,19 @@ def check_half(seen: Measured, unseen: Measured, seed: int = _SEED) -> list[Comp
 def _check_sweep(model: DeviceModel, file: Measured, seed: int) -> Checked:
     plan = sweep_plan(file)
     if plan.cell.size < 3 or plan.volts.size < 3:
-        raise DataError(f"{file.name}: fewer than 3 sweeps or 3 volts: no figures can be formed")
-    measured = _sampled(file, file)
+        raise DataError(
+            f"{file.name}: fewer than 3 sweeps or 3 volts (trains or pulses): no figures can be"
+            " formed"
+        )
+    measured, made = _sampled(file, file), curves(file)
     copies = sweep_on_model(model, plan, seed, _COPIES)
-    predicted = _mean([sweep_figures(one) for one in copies])
+    predicted = _mean([figures_of(file)(one) for one in copies])
     figures = compare(measured.figures, predicted, measured.errors(seed, _COPIES))
-    pooled = Curves(np.zeros(0), plan.volts, np.concatenate([one.ln_g for one in copies]))
+    pooled = Curves(np.zeros(0), made.volts, np.concatenate([one.ln_g for one in copies]))
     drawn = {
         "line": file.swept,
-        "volts": plan.volts,
-        "measured": curves(file).ln_g,
+        "volts": made.volts,
+        "measured": made.ln_g,
         "predicted": pooled.ln_g,
     }
     return Checked(file.name, file.kind, figures, drawn)
@@ -232,29 +241,17 @@ def _check_read_noise(model: DeviceModel, file: Measured, seed: int) -> Checked:
 def _check_verify(
     model: DeviceModel, file: Measured, seed: int, earlier: Sequence[Measured]
 ) -> Checked:
-    scheme = _write_verify.scheme_of(file.name)
-    if scheme is None:
-        raise DataError(
-            f"{file.name}: which write-verify scheme? Its name must hold ispp, fppv or radar"
-        )
-    low, high = file["r_low_ohm"], file["r_high_ohm"]
-    pulses, success = file["sets"] + file["resets"], file["success"]
-    windows = np.unique(np.stack([low, high]), axis=1)
-    each = 2000
-    lows, highs = np.repeat(windows[0], each), np.repeat(windows[1], each)
-    found = scheme(
-        model,
-        lows,
-        highs,
-        seed,
-        _write_verify.cycles_of(file, earlier),
-        _write_verify.top_resets_of(file),
+    low, pulses, success = (
+        bands_of(file["r_low_ohm"]),
+        file["sets"] + file["resets"],
+        file["success"],
     )
+    lows, found = _verified_on_model(model, file, seed, earlier)
     predicted = verify_figures(
         lows, found.pulses.astype(np.float64), found.success.astype(np.float64)
     )
     measured = _sampled(file, file)
-    errors = measured.errors(seed, max(each * windows.shape[1] // file.rows, 1))
+    errors = measured.errors(seed, max(lows.size // file.rows, 1))
     figures = compare(measured.figures, predicted, errors)
     drawn = {
         "low": (low, lows),
@@ -265,8 +262,29 @@ def _check_verify(
     return Checked(file.name, file.kind, figures, drawn)
 
 
+def _verified_on_model(
+    model: DeviceModel, file: Measured, seed: int, earlier: Sequence[Measured]
+) -> tuple[FloatArray, _write_verify.Outcome]:
+    """The band of windows of each model cell, and what the file's scheme did with it."""
+    if is_told(file):
+        copies = max(_VERIFIED // file.rows, 1)
+        outcome = program_on_model(model, file, seed, copies)
+        return np.tile(bands_of(file["r_low_ohm"]), copies), outcome
+    scheme = _write_verify.scheme_of(file.name)
+    if scheme is None:
+        raise DataError(
+            f"{file.name}: which write-verify scheme? Its name must hold ispp, fppv or radar, or it"
+            f" needs the columns {', '.join(SCHEME)}"
+        )
+    windows = np.unique(np.stack([file["r_low_ohm"], file["r_high_ohm"]]), axis=1)
+    lows, highs = (np.repeat(ends, _EACH) for ends in windows)
+    cycles, most = _write_verify.cycles_of(file, earlier), _write_verify.top_resets_of(file)
+    return lows, scheme(model, lows, highs, seed, cycles, most)
+
+
 _KINDS: dict[Kind, Callable[[DeviceModel, Measured, int], Checked]] = {
     "sweep": _check_sweep,
+    "pulses": _check_sweep,
     "relaxation": _check_relaxation,
     "forming": _check_forming,
     "cycling": _check_cycling,

@@ -17,7 +17,7 @@ from rram_hil.types import FloatArray
 from .prediction import ENOUGH, Checked, passed
 
 _MEASURED, _PREDICTED = DASHED, CURVE
-_LINES = {"bl_v": "BL", "sl_v": "SL", "wl_v": "WL"}
+_LINES = {"bl_v": "BL (V)", "sl_v": "SL (V)", "wl_v": "WL (V)", "pulse": "pulses"}
 
 
 def device_report(model: DeviceModel, files: list[Checked]) -> str:
@@ -49,7 +49,7 @@ def _sweep(file: Checked) -> list[str]:
     """Median and the band of the middle 70 % of the sweeps, against the swept volts."""
     volts: FloatArray = file.drawn["volts"]
     line = _LINES[file.drawn["line"]]
-    with new_axes(f"{line} (V)", "conductance (uS)", log="y") as axes:
+    with new_axes(line, "conductance (uS)", log="y") as axes:
         for style, key in ((_MEASURED, "measured"), (_PREDICTED, "predicted")):
             low, middle, high = np.exp(np.quantile(file.drawn[key], [0.15, 0.5, 0.85], axis=0))
             axes.plot(volts, middle, **style)
@@ -126,6 +126,7 @@ def _verify(file: Checked) -> list[str]:
 
 _DRAW: dict[str, Callable[[Checked], list[str]]] = {
     "sweep": _sweep,
+    "pulses": _sweep,
     "relaxation": _relaxation,
     "forming": _forming,
     "cycling": _cycling,

@@ -25,20 +25,20 @@ from rram_hil.storage.run_reader import RunFile, read_run, undamaged
 from rram_hil.storage.run_state import is_hdf5
 from rram_hil.types import FloatArray, IntArray
 
-from .measured_files import COLUMNS, Kind, Measured
+from .measured_files import COLUMNS, LEAST_S, Kind, Measured
+from .read_verify_write import RAMPS
 
 _FEWEST = 3
 """Sweeps, levels of a sweep, and cells of a distribution below which no figure can be formed."""
-_LEAST_S = 1e-9
-"""What a reading below this, as noise may give one, counts as."""
 _OK = Status.OK.name.lower()
 OF_USE = (
     "forming",
     'dc-sweep with measure = "after" and more than one cycle, or its RESET branch',
-    "pulse-response with a train whose volts rise",
+    "pulse-response with a train of 3 or more pulses",
     "endurance",
     "retention with levels_s",
     "read-noise",
+    "write-verify",
 )
 """Steps that are taken, as an error lists them."""
 
@@ -127,7 +127,7 @@ class _Step:
         name = f"{self.file} step {self.step.number} {self.step.name}{what and ', ' + what}"
         shape = np.shape(columns["cell"])
         whole = {n: np.array(np.broadcast_to(v, shape), dtype=float) for n, v in columns.items()}
-        needed = np.stack([whole[n] for n in COLUMNS[kind]])
+        needed = np.stack([whole[n] for n in COLUMNS["sweep" if kind == "pulses" else kind]])
         kept = np.isfinite(needed).all(axis=0) & ~self.out_of_use[np.asarray(columns["cell"])]
         found = Measured(name, kind, whole).part(kept)
         return [found] if found.cells.size >= _FEWEST else []
@@ -153,6 +153,28 @@ class _Step:
         """Values of a map of this step at some cells; None where it saved no such map."""
         found = self.step.map(name)
         return None if found is None else found.ravel()[cells]
+
+    def left_s(self) -> FloatArray:
+        """What each cell of the chip conducted before this step (S), as the map told that the steps
+        before saved last; NaN for a cell that none tells of, or that was pulsed since.
+        """
+        g, saved_in = np.full((2, self.out_of_use.size), np.nan)
+        if "conductance" in self.run.map_names:
+            stack = self.run.map("conductance")
+            for values, number in zip(stack.values, stack.step, strict=True):
+                here = np.isfinite(values.ravel()) & (number < self.step.number)
+                g[here], saved_in[here] = values.ravel()[here], number
+        done = self.run.table("operations", columns=("operation", "step", "pulses"))
+        between = (done["pulses"] > 0) & (done["step"] < self.step.number)
+        if "cells" not in self.run.tables:
+            g[saved_in < done["step"][between].max(initial=0)] = np.nan
+            return g
+        cells = self.run.table("cells", columns={"operation", "pulses", *MAP})
+        step_of = done["step"][np.searchsorted(done["operation"], cells["operation"])]
+        pulsed = (cells["pulses"] > 0) & (step_of < self.step.number)
+        at = self.flat({name: cells[name][pulsed] for name in MAP})
+        g[at[saved_in[at] < step_of[pulsed]]] = np.nan
+        return g
 
     def settings(self, label: str) -> list[dict[str, Any]]:
         """What the operations of a label were told to do, each setting once."""
@@ -214,7 +236,7 @@ class _Step:
 
 def _ohm(conductance_s: FloatArray) -> FloatArray:
     """Resistance; what reads 0 or less, as noise may, is as good as open."""
-    return 1.0 / np.maximum(conductance_s, _LEAST_S)
+    return 1.0 / np.maximum(conductance_s, LEAST_S)
 
 
 def _forming(step: _Step) -> list[Measured]:
@@ -266,26 +288,32 @@ class _Pulse:
 
     def rises_to(self, other: _Pulse) -> str:
         """The one line in which another pulse of the same polarity and width, next to this one, is
-        higher; "" where it is no such pulse.
+        higher, "pulse" where it is equal; "" where it is no such pulse.
         """
         more = {n: round(volts - self.volts[n], 6) for n, volts in other.volts.items()}
         moving = [name for name, rise in more.items() if rise != 0]
         alike = (self.is_reset, self.width_s) == (other.is_reset, other.width_s)
-        if not alike or self.after != other.before or len(moving) != 1:
+        if not alike or self.after != other.before or len(moving) > 1:
             return ""
+        if not moving:
+            return "pulse"
         still = "bl_v" if self.is_reset else "sl_v"
         return moving[0] if more[moving[0]] > 0 and moving[0] != still else ""
 
 
 @dataclass(frozen=True)
 class _Ramp:
-    """Pulses each of which has the same line higher than the one before."""
+    """Pulses each of which has the same line higher than the one before; equal ones where `swept`
+    is "pulse".
+    """
 
     swept: str
     pulses: tuple[_Pulse, ...]
 
     def column(self, line: str) -> FloatArray:
-        """Volts of a line, shape (pulses,)."""
+        """Volts of a line, or numbers of the pulses, shape (pulses,)."""
+        if line == "pulse":
+            return np.arange(1.0, len(self.pulses) + 1)
         return np.array([pulse.volts[line] for pulse in self.pulses])
 
 
@@ -312,7 +340,7 @@ def _pulses(batches: list[_Batch]) -> list[_Pulse]:
 
 
 def _ramps(pulses: list[_Pulse]) -> list[_Ramp]:
-    """The rising ramps among pulses, in order."""
+    """The rising ramps, and trains of equal pulses, among pulses, in order."""
     found: list[_Ramp] = []
     for pulse in pulses:
         last = found[-1] if found else None
@@ -325,8 +353,8 @@ def _ramps(pulses: list[_Pulse]) -> list[_Ramp]:
 
 
 def _sweeps(step: _Step, labels: tuple[str, ...], first_set: int) -> list[Measured]:
-    """The rising ramps of batches as sweeps, those of one line, polarity, width and other volts
-    together; SET sweeps of a cell count from its `first_set`-th on.
+    """The rising ramps of batches as sweeps, and their equal pulses as trains, those of one line,
+    polarity, width and other volts together; SET sweeps of a cell count from its `first_set`-th on.
     """
     kinds: dict[tuple[Any, ...], list[dict[str, FloatArray]]] = {}
     taken = np.zeros((2, step.out_of_use.size), dtype=np.int64)
@@ -357,6 +385,8 @@ def _sweeps(step: _Step, labels: tuple[str, ...], first_set: int) -> list[Measur
                 "r_before_ohm": _ohm(before),
                 "r_after_ohm": _ohm(after),
             }
+            if ramp.swept == "pulse":
+                columns["pulse"] = ramp.column("pulse")
             fixed = tuple(v for n, v in first.volts.items() if n != ramp.swept)
             kinds.setdefault((first.is_reset, ramp.swept, *fixed, first.width_s), []).append(
                 {n: np.broadcast_to(v, after.shape).ravel() for n, v in columns.items()}
@@ -364,8 +394,12 @@ def _sweeps(step: _Step, labels: tuple[str, ...], first_set: int) -> list[Measur
     found = []
     for (is_reset, swept, *_), parts in kinds.items():
         columns = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
-        what = f"{'RESET' if is_reset else 'SET'} by {swept.removesuffix('_v').upper()}"
-        found += step.measured("sweep", columns, what)
+        polarity = "RESET" if is_reset else "SET"
+        if swept == "pulse":
+            found += step.measured("pulses", columns, f"{polarity} pulses")
+        else:
+            what = f"{polarity} by {swept.removesuffix('_v').upper()}"
+            found += step.measured("sweep", columns, what)
     return found
 
 
@@ -382,8 +416,8 @@ def _dc_sweep(step: _Step) -> list[Measured]:
 
 
 def _pulse_response(step: _Step) -> list[Measured]:
-    """The trains whose volts rise: ramps from a full RESET or SET. Its curves begin anew with every
-    point and are no ramps.
+    """The trains: ramps, or equal pulses, from a full RESET or SET. Its curves begin anew with
+    every point and are neither.
     """
     if step.step.has(*MAP):
         cells = step.cells()
@@ -432,15 +466,18 @@ def _retention(step: _Step) -> list[Measured]:
     """
     done = step.step.operations("label", "started_s", "outcome")
     readings = (done["label"] == "retention") & (done["outcome"] == "done")
-    if not (readings.any() and step.step.has("conductance_by_time", "age_s")):
-        return []
+    if not (
+        readings.any() and step.step.has("conductance_by_time", "age_s", "level", "level_of_cell")
+    ):
+        return _write_verify(step)
     cells = step.cells()
     since_s = float(done["started_s"][readings][0]) - step.pulsed_s("write-verify")[cells]
     g, age_s = step.step.values("conductance_by_time"), step.step.values("age_s")
     kept = step.at("kept", cells)
     here = np.isfinite(since_s) & (True if kept is None else kept > 0)
     if not here.any():
-        return []
+        return _write_verify(step)
+    level_s = step.step.values("level")[step.step.values("level_of_cell").astype(np.int64)][here]
     cells, g, age_s, since_s = cells[here], g[here], age_s[here], since_s[here]
     # What was planned is not in the file; readings of one time lie closer than 1 %, or as close as
     # the bench reads them.
@@ -453,8 +490,9 @@ def _retention(step: _Step) -> list[Measured]:
         "time_bin_s": np.broadcast_to(times, shape).ravel(),
         "seconds": (age_s[:, 1:] - age_s[:, :1]).ravel(),
         "initial_age_s": np.broadcast_to(since_s[:, None] + age_s[:, :1], shape).ravel(),
+        "level_s": np.broadcast_to(level_s[:, None], shape).ravel(),
     }
-    return step.measured("relaxation", columns)
+    return step.measured("relaxation", columns) + _write_verify(step)
 
 
 def _read_noise(step: _Step) -> list[Measured]:
@@ -476,6 +514,49 @@ def _read_noise(step: _Step) -> list[Measured]:
     return step.measured("read-noise", columns)
 
 
+def _write_verify(step: _Step) -> list[Measured]:
+    """Pulses that took each cell into its window, of an operation that was done in one go without a
+    compliance current, every cell read by itself, and all that tells how to do it again.
+    """
+    done = step.step.operations("label", "outcome", "started_s", "ended_s")
+    mine = np.flatnonzero(done["label"] == "write-verify")
+    names = ("window_low", "window_high", "set_pulses", "reset_pulses", "inside")
+    maps = [step.step.map(name) for name in names]
+    if mine.size != 1 or done["outcome"][mine[0]] != "done" or any(one is None for one in maps):
+        return []
+    (told,) = step.settings("write-verify")
+    if told["compliance_a"] is not None or told["verify"] != "single":
+        return []
+    low, high, sets, resets, inside = (np.ravel(one) for one in maps if one is not None)
+    cells = np.flatnonzero(np.isfinite(low))
+    pulses = (sets + resets)[cells]
+    rounds = pulses.max(initial=0) + told["confirm"] + 1
+    budget = told["max_pulses"]
+    columns: dict[str, Any] = {
+        "cell": cells,
+        "sets": sets[cells],
+        "resets": resets[cells],
+        "r_low_ohm": _ohm(high[cells]),
+        "r_high_ohm": _ohm(low[cells]),
+        "success": inside[cells] > 0,
+        "g_start_s": step.left_s()[cells],
+        "round_s": (done["ended_s"] - done["started_s"])[mine[0]] / rounds,
+        "max_pulses": budget["high"] if isinstance(budget, dict) else budget,
+        "max_reversals": told["max_reversals"],
+        "confirm": told["confirm"],
+        "set_width_ns": told["set_pulses"]["width_s"] * 1e9,
+        "reset_width_ns": told["reset_pulses"]["width_s"] * 1e9,
+    }
+    for polarity, line in RAMPS:
+        ramp = told[f"{polarity}_pulses"][f"{line}_v"]
+        own = step.at(f"{polarity}_{line}_start", cells)
+        name = f"{polarity}_{line}"
+        columns[f"{name}_start_v"] = ramp["start_v"] if own is None else own
+        columns |= {f"{name}_{what}_v": ramp[f"{what}_v"] for what in ("stop", "step")}
+    what = "" if step.step.protocol == "write-verify" else "write-verify"
+    return step.measured("write-verify", columns, what)
+
+
 _PROTOCOLS: dict[str, Callable[[_Step], list[Measured]]] = {
     "forming": _forming,
     "dc-sweep": _dc_sweep,
@@ -483,4 +564,5 @@ _PROTOCOLS: dict[str, Callable[[_Step], list[Measured]]] = {
     "endurance": _endurance,
     "retention": _retention,
     "read-noise": _read_noise,
+    "write-verify": _write_verify,
 }

@@ -25,8 +25,7 @@ from rram_hil.simulation.bank import CellBank
 from rram_hil.simulation.model import DeviceModel
 from rram_hil.types import FloatArray, IntArray
 
-from .experiments import FULL_RESET, FULL_SET
-from .measured_files import Measured
+from .measured_files import FULL_RESET, FULL_SET, Measured
 
 ISPP_WL_V = (1.8, 3.5)
 """First and last WL of the SET ramp; BL stands at that of full cycles."""

@@ -23,6 +23,7 @@ from rram_hil.array import (
     CodedRead,
     CodedReadResult,
     Geometry,
+    Program,
     ProgramResult,
     Status,
 )
@@ -55,7 +56,7 @@ from rram_hil.storage.run_layout import (
     OUTCOMES,
     STEPS,
 )
-from rram_hil.types import IntArray
+from rram_hil.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,6 +359,61 @@ class WordMaps(Writer):
             title = "on-chip words at the end of the run"
             variable(group, "words", self._maps[0], MAP, title, "1")
             variable(group, "written", self._maps[1], MAP, "1: this place holds a word")
+
+
+class ProgramMaps(Writer):
+    """Each cell's window of a step that programmed cells, and the volts at which its ramps began
+    where these are its own: of both, the settings tell the extremes.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        self._shape = geometry.shape
+        self._maps: dict[tuple[str, str], dict[int, tuple[float, FloatArray]]] = {}
+
+    def take(self, frame: Frame | Execution, offset: int) -> None:
+        """What an operation was told; in a step the last one that named a cell counts."""
+        if not isinstance(frame, Execution) or frame.intent.record.kind != "Program":
+            return
+        told = operation_from(frame.intent.record)
+        assert isinstance(told, Program)
+        found: dict[tuple[str, str], Any] = {
+            ("window_low", "S"): told.low_s,
+            ("window_high", "S"): told.high_s,
+        }
+        for polarity, train in (("set", told.set_pulses), ("reset", told.reset_pulses)):
+            for line, ramp in (("amplitude", train.amplitude_v), ("gate", train.gate_v)):
+                if isinstance(ramp.start_v, np.ndarray):
+                    found[f"{polarity}_{line}_start", "V"] = ramp.start_v
+        cells = tuple(getattr(told.cells, name) for name in MAP)
+        time_s = float(_came(frame).get("started_s", math.nan))
+        for key, values in found.items():
+            steps = self._maps.setdefault(key, {})
+            at_s, stood = steps.get(frame.intent.step, (time_s, np.full(self._shape, np.nan)))
+            stood[cells] = values
+            steps[frame.intent.step] = at_s, stood
+
+    def write(self, file: h5py.File) -> None:
+        """Maps, one a step, beside those that protocols saved."""
+        maps = file.require_group("maps")
+        for (name, units), steps in self._maps.items():
+            group, dims = maps.create_group(free_name(maps, name)), ("map_time_s", *MAP)
+            times = [at_s for at_s, _ in steps.values()]
+            beside(
+                group, dims[0], times, dims[:1], "begin of the operation on the bench clock", "s"
+            )
+            values = np.stack([map_ for _, map_ in steps.values()])
+            variable(group, name, values, dims, _PROGRAM_MAPS[name], units)
+            beside(group, "step", list(steps), dims[:1], "step of the recipe that programmed")
+
+
+_PROGRAM_MAPS = {
+    "window_low": "lowest conductance that a Program accepts",
+    "window_high": "highest conductance that a Program accepts",
+    "set_amplitude_start": "BL of the first SET pulse of each cell",
+    "set_gate_start": "WL of the first SET pulse of each cell",
+    "reset_amplitude_start": "SL of the first RESET pulse of each cell",
+    "reset_gate_start": "WL of the first RESET pulse of each cell",
+}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from rram_hil.storage.run_layout import (
 from rram_hil.storage.run_tables import (
     Columns,
     Execution,
+    ProgramMaps,
     SavedArrays,
     StepRows,
     WordMaps,
@@ -81,6 +82,7 @@ def _project(reader: JournalReader, file: h5py.File, sink: DiskFile) -> None:
     writers = (
         StepRows(),
         SavedArrays(reader, sink, header.geometry),
+        ProgramMaps(header.geometry),
         WordMaps(header.geometry),
         _Root(reader, header),
     )

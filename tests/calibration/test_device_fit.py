@@ -20,12 +20,14 @@ from rram_hil.calibration.device_fit import (
     start_values,
     write_verify_schemes,
 )
+from rram_hil.calibration.device_fit.fitting import fit
 from rram_hil.calibration.device_fit.measured_files import Measured, read_measured
 from rram_hil.calibration.device_fit.prediction import check_half
 from rram_hil.calibration.device_fit.report import device_report
 from rram_hil.calibration.device_fit.toml_text import to_toml
 from rram_hil.calibration.device_model import check_files, fit_files, passed
 from rram_hil.errors import DataError
+from rram_hil.simulation.bank import cells_of
 from rram_hil.simulation.model import DEFAULT_PRESET, DeviceModel
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -150,7 +152,7 @@ def test_a_fit_on_a_models_own_sweep_finds_its_curve_again_and_predicts_cells_th
 ) -> None:
     truth = _truth()
     path = _sweep(tmp_path / "sweep.csv", truth)
-    file = read_measured(path)
+    (file,) = read_measured(path)
     half = file.cells[::2]
     seen = file.of_cells(half)
     fitted = fit_files([_write(tmp_path / "seen.csv", seen.columns)])
@@ -310,7 +312,7 @@ def test_cycles_are_counted_over_the_rows_of_a_cell_and_over_files_of_the_same_c
 
 
 def test_a_measured_half_predicts_the_other_as_far_as_it_was_sampled(tmp_path: Path) -> None:
-    file = read_measured(_forming(tmp_path / "f.csv", _truth()))
+    (file,) = read_measured(_forming(tmp_path / "f.csv", _truth()))
     same = check_half(file, file)
     assert all(one.measured == one.predicted for one in same)
     halves = [file.part(file["cell"] % 2 == k) for k in (0, 1)]
@@ -355,8 +357,8 @@ def test_ispp_on_fresh_cells_is_fitted_beside_sweeps_and_other_schemes_are_left_
 
 
 def test_kinds_of_files_are_told_by_their_columns_and_bad_ones_are_refused(tmp_path: Path) -> None:
-    assert read_measured(_forming(tmp_path / "a.csv", _truth())).kind == "forming"
-    assert read_measured(_sweep(tmp_path / "b.csv.gz", _truth(), 4, 2)).kind == "sweep"
+    assert read_measured(_forming(tmp_path / "a.csv", _truth()))[0].kind == "forming"
+    assert read_measured(_sweep(tmp_path / "b.csv.gz", _truth(), 4, 2))[0].kind == "sweep"
     for text, message in (
         ("x,y\n1,2\n", "no known kind"),
         ("cell,r_hrs_ohm,r_lrs_ohm\n", "no rows"),
@@ -371,12 +373,176 @@ def test_kinds_of_files_are_told_by_their_columns_and_bad_ones_are_refused(tmp_p
         read_measured(tmp_path / "none.csv")
 
 
+def _pulses(path: Path, rows: list[tuple[float, ...]], *more: str) -> Path:
+    lines = [
+        ",".join(("cell", "pulse", "polarity", "g_s", *more)),
+        *(",".join(map(str, row)) for row in rows),
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "starts"),
+    [
+        # From the reading of pulse 0; the numbers run on.
+        ([(0, 1), (1, 1), (2, 1), (3, 1), (4, -1), (5, -1), (6, -1)], (0, 3)),
+        # Each train counts from 1, the second from where the first ended.
+        ([(0, 1), (1, 1), (2, 1), (3, 1), (1, -1), (2, -1), (3, -1)], (0, 3)),
+        # Each from a reading of its own.
+        ([(0, 1), (1, 1), (2, 1), (3, 1), (0, -1), (1, -1), (2, -1), (3, -1)], (0, 4)),
+    ],
+)
+def test_trains_are_told_apart_by_polarity_and_number(
+    rows: list[tuple[float, float]], starts: tuple[int, int], tmp_path: Path
+) -> None:
+    g = 1e-6 * (np.arange(len(rows)) + 1)
+    table = [(cell, *row, g[k]) for cell in (4, 9) for k, row in enumerate(rows)]
+    trains = read_measured(_pulses(tmp_path / "p.csv", table))
+    by_polarity = {bool(one.is_reset): one for one in trains}
+    for is_reset, start in zip((False, True), starts, strict=True):
+        of = by_polarity[is_reset]
+        assert of.kind == "pulses"
+        assert of["pulse"].tolist() == [1, 2, 3] * 2
+        assert of["cell"].tolist() == [4] * 3 + [9] * 3
+        np.testing.assert_allclose(1 / of["r_before_ohm"][:3], g[start : start + 3])
+        np.testing.assert_allclose(1 / of["r_after_ohm"][:3], g[start + 1 : start + 4])
+        line, volts = ("sl_v", (3.0, 4.0)) if is_reset else ("bl_v", (2.0, 2.7))
+        assert (of.fixed(line), of.fixed("wl_v")) == volts
+
+
+def test_without_a_reading_before_it_a_train_begins_at_its_first(tmp_path: Path) -> None:
+    table = [(0, k, 1, 1e-5 * k) for k in (1, 2, 4, 8)]
+    (of,) = read_measured(_pulses(tmp_path / "p.csv", table))
+    assert of["pulse"].tolist() == [1, 3, 7]
+    assert 1 / of["r_before_ohm"][0] == pytest.approx(1e-5)
+    plan = experiments.sweep_plan(of)
+    assert plan.volts.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    (made,) = experiments.sweep_on_model(_truth(), plan, SEED, 1)
+    assert made.volts.tolist() == [1, 3, 7]
+    assert made.ln_g.shape == (1, 3)
+
+
+def test_trains_of_other_volts_are_apart_and_short_ones_do_not_count(tmp_path: Path) -> None:
+    table = [
+        (cell, k, 1, 1e-5, wl_v)
+        for cell in range(6)
+        for wl_v in (2.2, 2.4)
+        for k in range(5 + (cell == 5) - 3 * (cell == 4))
+    ]
+    low, high = read_measured(_pulses(tmp_path / "p.csv", table, "wl_v"))
+    assert (low.fixed("wl_v"), high.fixed("wl_v")) == (2.2, 2.4)
+    for one in (low, high):
+        assert set(one.cells) == {0, 1, 2, 3, 5}
+        assert one["pulse"].max() == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ((0, 1, 0, 1e-5, 2.2), "polarity must be 1"),
+        ((0, 1.5, 1, 1e-5, 2.2), "a whole number from 0"),
+        ((0, 2, 1, 1e-5, 2.3), "change within a train"),
+    ],
+)
+def test_trains_that_are_none_are_refused(
+    row: tuple[float, ...], message: str, tmp_path: Path
+) -> None:
+    table = [(0, 0, 1, 1e-5, 2.2), (0, 1, 1, 1e-5, 2.2), row]
+    with pytest.raises(DataError, match=message):
+        read_measured(_pulses(tmp_path / "p.csv", table, "wl_v"))
+
+
+def _trains(path: Path, model: DeviceModel, seed: int) -> Path:
+    """Three times 16 SET and 16 RESET pulses on 40 cells, each time after a full RESET."""
+    cells, rows = cells_of(model, 40, seed), []
+    working = np.flatnonzero(cells.responsive)
+    for _ in range(3):
+        cells.apply(0.0, 3.0, 4.0)
+        for pulse in range(33):
+            polarity = 1 if pulse <= 16 else -1
+            volts = (2.0, 0.0, 2.2) if polarity > 0 else (0.0, 1.2, 4.0)
+            if pulse:
+                cells.apply(*volts)
+            g = cells.read()
+            rows += [(k, pulse, polarity, g[k], max(volts[:2]), volts[2]) for k in working]
+    rows.sort(key=lambda row: row[0])
+    return _pulses(path, rows, "amplitude_v", "wl_v")
+
+
+@pytest.mark.long
+def test_trains_of_pulses_are_fitted_and_predicted_on_other_cells(tmp_path: Path) -> None:
+    content = _truth().model_dump()
+    content["set"]["grow"]["power"] = 0.4
+    content["reset"]["conductance_s"] = [1.3 * g for g in content["reset"]["conductance_s"]]
+    truth = DeviceModel.model_validate(content)
+    one, other = (_trains(tmp_path / f"{k}.csv", truth, k) for k in (1, 2))
+    told: list[str] = []
+    model = fit_files([one], "twin", told.append)
+    assert model.set.grow is not None
+    assert model.set.grow.power == pytest.approx(0.4, rel=0.15)
+    assert "determined: SET at the volts of its pulses, RESET at the volts of its" in told[-1]
+    assert "published curves: SET at other volts, RESET at other volts, read noise" in told[-1]
+    scores = {
+        name: passed(check_files(of, [other]))[0]
+        for name, of in (
+            ("truth", truth),
+            ("twin", model),
+            ("start", DeviceModel.model_validate(start_values.start())),
+        )
+    }
+    assert scores["twin"] >= 0.9 * scores["truth"] > 14 > scores["start"]
+    page = device_report(model, check_files(model, [other]))
+    assert page.count("<svg") == 2
+    assert "pulses" in page
+
+
 def _run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     out, err = capsys.readouterr()
     assert isinstance(end.value.code, int)
     return end.value.code, out, err
+
+
+def _late(model: DeviceModel, cells: int, levels_s: list[float], seed: int) -> Measured:
+    """Relaxation of cells that were programmed into windows around levels, first read 0.1 s later:
+    what they were read at holds some of the change.
+    """
+    rng, times = np.random.default_rng(seed), np.array([1.0, 10.0, 100.0])
+    level = np.resize(levels_s, cells)
+    made = level * (1 + 0.03 * rng.standard_normal(cells))
+    index, event = np.arange(cells), np.ones(cells, dtype=np.int64)
+
+    def after(age_s: float) -> Any:
+        return model.relaxed(seed, index, event, made, np.full(cells, age_s))
+
+    shape = (times.size, cells)
+    columns = {
+        "cell": np.broadcast_to(index, shape),
+        "g_initial_s": np.broadcast_to(after(0.1), shape),
+        "g_s": np.stack([after(0.1 + t) for t in times]),
+        "time_bin_s": np.broadcast_to(times[:, None], shape),
+        "initial_age_s": np.full(shape, 0.1),
+        "level_s": np.broadcast_to(level, shape),
+    }
+    return Measured(
+        "late", "relaxation", {n: np.array(v, dtype=np.float64).ravel() for n, v in columns.items()}
+    )
+
+
+@pytest.mark.parametrize("levels", [[10e-6, 40e-6, 100e-6], [30e-6]])
+def test_relaxation_that_was_first_read_late_keeps_its_spread(levels: list[float]) -> None:
+    truth = DeviceModel.load(DEFAULT_PRESET)
+    file = _late(truth, 900, levels, 5)
+    model = fit([file], "late", lambda text: None)
+    others = [_late(of, 3000, levels, 6) for of in (truth, model)]
+    for t in (1.0, 10.0, 100.0):
+        true, fitted = (
+            float(np.std((one["g_s"] - one["g_initial_s"])[one["time_bin_s"] == t]))
+            for one in others
+        )
+        assert fitted == pytest.approx(true, rel=0.12)
 
 
 def test_the_command_line_fits_checks_and_draws(
@@ -437,7 +603,7 @@ def test_the_figures_are_those_of_the_reference_script() -> None:
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
     for path in sorted(MEASURED.glob("*.csv.gz")):
-        file = read_measured(path)
+        (file,) = read_measured(path)
         if file.kind == "write-verify":
             continue
         if file.kind == "sweep":
@@ -483,7 +649,7 @@ def test_the_preset_with_cells_that_do_not_open_predicts_the_write_verify_of_its
 def test_a_fit_on_half_of_the_cells_predicts_the_other_half(seed: int, tmp_path: Path) -> None:
     paths: dict[bool, list[Path]] = {True: [], False: []}
     for path in sorted(MEASURED.glob("*.csv.gz")):
-        file = read_measured(path)
+        (file,) = read_measured(path)
         if file.kind == "write-verify" and "wlstep" not in path.name:
             continue
         chosen = np.random.default_rng(seed).permutation(file.cells)[: file.cells.size // 2]

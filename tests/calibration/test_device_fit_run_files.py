@@ -18,10 +18,13 @@ from run_files import write_run
 from small_bench import WHOLE, bench_toml
 
 from rram_hil import cli
+from rram_hil.array.pulse_curves import Curve
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.calibration.device_fit.fitting import fit
+from rram_hil.calibration.device_fit.key_figures import bands_of
 from rram_hil.calibration.device_fit.measured_files import Measured
 from rram_hil.calibration.device_fit.prediction import check_file
+from rram_hil.calibration.device_fit.read_verify_write import program_on_model
 from rram_hil.calibration.device_fit.run_files import _Batch, _pulses, _ramps, measured_of_run
 from rram_hil.calibration.device_model import check_files, fit_files, passed
 from rram_hil.errors import DataError
@@ -96,7 +99,7 @@ cells = {{ rows = [8, 9] }}
 reads = 64
 
 [[step]]
-name = "a train that does not rise"
+name = "equal pulses"
 protocol = "pulse-response"
 cells = {{ rows = [2, 3] }}
 {PULSES}
@@ -113,9 +116,11 @@ RESULTS = {
     "train RESET": "3 pulse-response, RESET by SL",
     "cycling": "4 endurance",
     "relaxation": "5 keep",
+    "verify": "5 keep, write-verify",
     "noise": "6 read-noise",
+    "equal SET": "7 equal pulses, SET pulses",
 }
-"""What the run above has for a fit: steps 7 to 9 are of no use."""
+"""What the run above has for a fit: steps 8 and 9 are of no use."""
 
 
 def ran(folder: Path, recipe: str, device: str = "hfo2-measured") -> Path:
@@ -187,8 +192,11 @@ def test_each_step_of_use_is_a_measurement_under_its_name(
         *["sweep"] * 4,
         "cycling",
         "relaxation",
+        "write-verify",
         "read-noise",
+        "pulses",
     ]
+    assert found["equal SET"].swept == "pulse"
     assert found["train SET"].swept == "wl_v"
     assert found["sweep SET"].swept == "bl_v"
     assert found["sweep RESET"].swept == found["train RESET"].swept == "sl_v"
@@ -285,6 +293,124 @@ def test_trains_that_rise_are_sweeps_of_the_cells_that_respond(
         assert siemens.shape[1:] == (2, 1 + pulses)
         np.testing.assert_allclose(table(of, "r_after_ohm", of.cells), 1 / siemens[:, :, 1:])
         assert of.levels.min() == pytest.approx(first_v)
+
+
+def test_equal_pulses_are_trains_by_their_numbers(run: Path, found: Mapping[str, Measured]) -> None:
+    of, siemens = found["equal SET"], saved(run, "7", "potentiation_conductance")
+    mine = siemens[np.isin(cells_of(run, "7"), of.cells)]
+    np.testing.assert_allclose(table(of, "r_after_ohm", of.cells), 1 / mine[:, :, 1:])
+    np.testing.assert_allclose(table(of, "r_before_ohm", of.cells), 1 / mine[:, :, :-1])
+    np.testing.assert_array_equal(table(of, "pulse", of.cells)[0, 0], [1, 2, 3, 4])
+    assert (of.fixed("bl_v"), of.fixed("wl_v")) == (2.0, 2.0)
+    assert "G@4" in {one.figure for one in check_file(DeviceModel.load("paper"), of).figures}
+
+
+VERIFY = f"""
+title = "into windows"
+seed = 1
+
+[[step]]
+protocol = "forming"
+bl_v = {{ start_v = 2.4, stop_v = 3.6, step_v = 0.1 }}
+
+[[step]]
+protocol = "endurance"
+cells = {{ rows = [0, 1] }}
+cycles = 2
+{PULSES}
+[[step]]
+protocol = "write-verify"
+targets = {{ map = "target.npy" }}
+tolerance = 0.08
+lowest_s = 3e-6
+max_pulses = 70
+max_reversals = 15
+confirm = 2
+set.amplitude_v = {{ start_v = 2.0, stop_v = 2.0 }}
+set.width_s = 2e-7
+reset.amplitude_v = {{ start_v = 0.6, stop_v = 2.8, step_v = 0.1 }}
+reset.gate_v = {{ start_v = 4.0, stop_v = 4.0 }}
+reset.width_s = 3e-7
+
+[step.set.gate_v]
+start_v = 1.8
+stop_v = 3.2
+step_v = 0.05
+curve = {{ volts_v = [1.8, 2.3], conductance_s = [1e-6, 1e-4] }}
+"""
+"""A write-verify whose gate begins where each cell's target asks for it, after two rows have
+cycled.
+"""
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe above: three levels, the lowest of which is open below."""
+    folder = tmp_path_factory.mktemp("verified")
+    levels = np.resize([2e-6, 30e-6, 80e-6], 256)
+    np.save(folder / "target.npy", levels.reshape(1, 16, 16))
+    return ran(folder, VERIFY)
+
+
+def test_a_write_verify_tells_its_scheme_and_what_it_took(verified: Path) -> None:
+    of = measured_of_run(verified)[-1]
+    assert (of.name, of.kind) == ("run.h5 step 3 write-verify", "write-verify")
+    cell = of["cell"].astype(np.int64)
+    target = flat_map(verified, "target", 3)[cell]
+    for column, name in (("sets", "set_pulses"), ("resets", "reset_pulses"), ("success", "inside")):
+        np.testing.assert_array_equal(of[column], flat_map(verified, name, 3)[cell])
+    np.testing.assert_allclose(1 / of["r_low_ohm"], np.where(target < 3e-6, 4e-6, target * 1.08))
+    np.testing.assert_allclose(1 / of["r_high_ohm"], np.where(target < 3e-6, 1e-9, target * 0.92))
+    gate_v = Curve(volts_v=[1.8, 2.3], conductance_s=[1e-6, 1e-4]).volts(target)
+    np.testing.assert_allclose(of["set_gate_start_v"], gate_v)
+    told = {
+        "set_amplitude_start_v": 2.0,
+        "set_gate_stop_v": 3.2,
+        "set_gate_step_v": 0.05,
+        "reset_amplitude_start_v": 0.6,
+        "reset_gate_start_v": 4.0,
+        "set_width_ns": 200,
+        "reset_width_ns": 300,
+        "max_pulses": 70,
+        "max_reversals": 15,
+        "confirm": 2,
+    }
+    assert {name: of.fixed(name) for name in told} == pytest.approx(told)
+    assert 0 < of.fixed("round_s") < 0.1
+
+
+def test_what_a_cell_began_from_is_not_known_once_it_was_pulsed(verified: Path) -> None:
+    of = measured_of_run(verified)[-1]
+    cell, start_s = of["cell"].astype(np.int64), of["g_start_s"]
+    np.testing.assert_array_equal(np.isnan(start_s), cell < 32)
+    known = cell >= 32
+    formed_s = flat_map(verified, "conductance", 1)
+    np.testing.assert_array_equal(start_s[known], formed_s[cell[known]])
+
+
+def test_a_write_verify_is_repeated_by_its_own_scheme(verified: Path) -> None:
+    """The model of the chip takes as many pulses, another model another number, and none more than
+    the budget.
+    """
+    of = measured_of_run(verified)[-1]
+    model, other = DeviceModel.load("hfo2-measured"), DeviceModel.load("paper")
+    pulses = float((of["sets"] + of["resets"]).mean())
+    assert program_on_model(model, of, 5, 8).pulses.mean() == pytest.approx(pulses, rel=0.1)
+    assert program_on_model(other, of, 5, 8).pulses.mean() < 0.7 * pulses
+    good, judged = passed([check_file(model, of)])
+    assert judged == 9
+    assert good >= 8
+    of.columns["max_pulses"][:] = 3
+    assert program_on_model(model, of, 5, 1).pulses.max() == 3
+    del of.columns["confirm"]
+    with pytest.raises(DataError, match="its scheme are missing: confirm"):
+        check_file(model, of)
+
+
+def test_many_windows_are_told_apart_in_fifths() -> None:
+    low = np.arange(100.0)
+    assert set(bands_of(low)) == {0.0, 20.0, 40.0, 60.0, 80.0}
+    np.testing.assert_array_equal(bands_of(low % 3), low % 3)
 
 
 def test_cycles_are_those_that_endurance_read(run: Path, found: Mapping[str, Measured]) -> None:
@@ -462,7 +588,7 @@ def test_without_single_readings_only_what_steps_saved_counts(run: Path, tmp_pat
     with h5py.File(copied(run, tmp_path / "summary.h5"), "r+") as file:
         del file["cells"]
     kinds = [one.kind for one in measured_of_run(tmp_path / "summary.h5")]
-    assert kinds == ["forming", "cycling", "relaxation", "read-noise"]
+    assert kinds == ["forming", "cycling", "relaxation", "write-verify", "read-noise"]
 
 
 def test_of_an_interrupted_run_what_ended_counts(run: Path, tmp_path: Path) -> None:

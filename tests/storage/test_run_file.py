@@ -141,13 +141,26 @@ def test_codes_list_the_multiplications_that_were_kept_in_full(run: Path) -> Non
 
 def test_maps_are_stacked_over_time(run: Path) -> None:
     with read_run(run) as file:
-        assert file.map_names == ("conductance",)
+        assert file.map_names == ("conductance", "window_high", "window_low")
         stack = file.map("conductance")
     assert stack.values.shape == (2, 2, 3, 4)
     assert stack.time_s.tolist() == [1.0, 2.0]
     assert stack.step.tolist() == [1, 1]
     assert stack.units == "S"
     np.testing.assert_array_equal(stack.values[1], np.arange(24.0).reshape(2, 3, 4) * 1e-6 + 1)
+
+
+def test_windows_of_a_program_are_maps(run: Path) -> None:
+    """Of each cell, where the settings tell the extremes of all; NaN elsewhere."""
+    with read_run(run) as file:
+        cells = file.table("cells")
+        mine = cells["operation"] == 4
+        at = tuple(cells[name][mine] for name in ("tile", "row", "column"))
+        for name, value in (("window_low", 1e-5), ("window_high", 2e-5)):
+            stack = file.map(name)
+            assert (stack.units, stack.step.tolist()) == ("S", [2])
+            assert np.all(stack.values[0][at] == value)
+            assert np.isfinite(stack.values).sum() == mine.sum()
 
 
 def test_saved_arrays_keep_their_dims_units_and_attributes(run: Path) -> None:
