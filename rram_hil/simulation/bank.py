@@ -104,9 +104,11 @@ class CellBank:
         for one in [longest] if np.all(width == longest) else np.unique(width):
             for sign in (1.0, -1.0):
                 now = np.flatnonzero((drop * sign > 0) & (width == one))
+                if not now.size:
+                    continue
                 if now.size == chosen.size:
                     self._pulse(chosen, sign, np.abs(drop), gate, float(one))
-                elif now.size:
+                else:
                     self._pulse(chosen[now], sign, np.abs(drop[now]), gate[now], float(one))
         self.now_s += longest
 
