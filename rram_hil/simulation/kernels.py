@@ -28,19 +28,26 @@ from numba import njit  # noqa: E402
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+def _compiled(function: _Function, **options: Any) -> _Function:
+    """With the compiled code kept on the disk, where numba finds a folder that it may write."""
+    try:
+        return cast(_Function, njit(cache=True, error_model="numpy", **options)(function))
+    except RuntimeError:
+        return cast(_Function, njit(error_model="numpy", **options)(function))
+
+
 def _one(function: _Function) -> _Function:
     """A function of one cell, compiled into what calls it.
 
     Without numba's counting of references (`_nrt`): it would be done for every array of a law at
     every cell, and takes as long as the laws.
     """
-    options: Any = {"cache": True, "error_model": "numpy", "forceinline": True, "_nrt": False}
-    return cast(_Function, njit(**options)(function))
+    return _compiled(function, forceinline=True, _nrt=False)
 
 
 def _batch(function: _Function) -> _Function:
-    """A function of a batch; its compiled code is kept on the disk."""
-    return cast(_Function, njit(cache=True, error_model="numpy", nogil=True)(function))
+    """A function of a batch, which other threads may run beside."""
+    return _compiled(function, nogil=True)
 
 
 Table = FloatArray

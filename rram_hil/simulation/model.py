@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.resources import files
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
+from typing_extensions import override
 
 from rram_hil.errors import ConfigError, near
 from rram_hil.simulation import draws
@@ -536,6 +538,14 @@ class DeviceModel(StrictModel):
         if self.set.shifts and self.reset.redraw is not None:
             raise ValueError("set.shift_sd_s and set.spread_sd_s do not go with reset.redraw")
         return self
+
+    @override
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        # pydantic copies what has been worked out of the numbers, too, which may be others now.
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
     @classmethod
     def load(cls, name: str, folder: Path = Path(".")) -> DeviceModel:
