@@ -125,6 +125,7 @@ class SimulatedChip:
         self.chip_id = chip_id
         self.read_v = read_v
         model = DeviceModel.load(simulation.device, folder)
+        model.prepare()
         identity: dict[str, Any] = {
             "chip": chip_id,
             "seed": simulation.seed,

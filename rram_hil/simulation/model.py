@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.resources import files
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
-from typing_extensions import override
 
 from rram_hil.errors import ConfigError, near
 from rram_hil.simulation import draws
@@ -538,14 +536,6 @@ class DeviceModel(StrictModel):
         if self.set.shifts and self.reset.redraw is not None:
             raise ValueError("set.shift_sd_s and set.spread_sd_s do not go with reset.redraw")
         return self
-
-    @override
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        copied = super().model_copy(update=update, deep=deep)
-        # pydantic copies what has been worked out of the numbers, too, which may be others now.
-        for name in copied.__dict__.keys() - type(self).model_fields.keys():
-            del copied.__dict__[name]
-        return copied
 
     @classmethod
     def load(cls, name: str, folder: Path = Path(".")) -> DeviceModel:
@@ -1063,6 +1053,18 @@ class DeviceModel(StrictModel):
         if self.set.shifts:
             broke[:] = polarity < 0
         return now_broken, broke
+
+    def prepare(self) -> None:
+        """Have every law ready. The first time on a machine they are compiled, which takes some ten
+        seconds, and no pulse on a bench is to wait for that.
+        """
+        index = np.zeros(1, dtype=np.int64)
+        g, none, formed = np.full(1, 1e-6), np.zeros(1), np.ones(1, dtype=np.bool_)
+        traits = self.traits(0, index)
+        pulse = (0, traits, index, g, formed, none, none, 1e-7)
+        self.broken_after(1, g, self.after_set(*pulse)[0], none)
+        self.after_reset(*pulse)
+        self.as_read(0, traits, index, self.relaxed(0, index, index, g, none))
 
     def relaxed(
         self, seed: int, index: IntArray, event: IntArray, g_s: FloatArray, age_s: FloatArray

@@ -25,8 +25,8 @@ from .control import ControlServer
 from .far_side import FarSide
 from .listening import control_token
 
-START_S = 60.0
-
+START_S = 240.0
+"""How long a simulator may take to start: the first one on a machine compiles its cells' laws."""
 GONE_S = 1.0
 """How long a driver waits for a simulated far side that is gone: a process that has ended does not
 come back.
