@@ -27,6 +27,7 @@ def test_the_recipe_asks_the_same_elsewhere() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_quick_look_at_few_cells_already_gives_a_twin(tmp_path: Path) -> None:
     """32 cells each for the ramps; the whole recipe is the business of the slow test."""
     recipe = RECIPE.read_text(encoding="utf-8")
@@ -39,6 +40,7 @@ def test_a_quick_look_at_few_cells_already_gives_a_twin(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_recipe_gives_a_twin_as_good_as_the_truth(seed: int, tmp_path: Path) -> None:
     found = twin(hidden_model(seed), tmp_path, print)
