@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from methods import CHIP, METHODS, Cells, a_setting, follow, method
 
@@ -56,7 +56,6 @@ def test_a_method_brings_cells_inside_and_counts_what_it_gave(name: str) -> None
     np.testing.assert_allclose(setting.shared["windows"].low_s[0, 0, 0], 15e-6)  # type: ignore[attr-defined]
 
 
-@settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("name", METHODS)
 @given(data=st.data())
 def test_no_cell_takes_more_than_its_budget(name: str, data: st.DataObject) -> None:
