@@ -108,11 +108,12 @@ class ReadNoise(StrictModel):
     floor_s: NotNegativeSiemens = 0.0
     sure: Positive = 1.0
 
-    def margin(self, target_s: FloatArray, half_s: FloatArray) -> FloatArray:
-        """By how much (S) windows of these half widths are narrowed on each side."""
-        return np.minimum(
-            self.sure * np.hypot(self.fraction * target_s, self.floor_s), 0.75 * half_s
-        )
+    def margin(self, target_s: FloatArray, half_s: FloatArray, averaged: int) -> FloatArray:
+        """By how much (S) windows of these half widths are narrowed on each side, for means of so
+        many reads.
+        """
+        noise_s: FloatArray = np.hypot(self.fraction * target_s, self.floor_s) / averaged**0.5
+        return np.minimum(self.sure * noise_s, 0.75 * half_s)
 
 
 class Programming(Protocol[ProgrammingSummary]):
@@ -227,6 +228,11 @@ class Programming(Protocol[ProgrammingSummary]):
         return np.where(low > 0, low, -high), high
 
     @property
+    def averaged(self) -> int:
+        """How many reads it averages before it decides."""
+        return 1
+
+    @property
     def label(self) -> str:
         """What its operations are called."""
         return re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
@@ -248,7 +254,7 @@ class Programming(Protocol[ProgrammingSummary]):
         low, high = self.windows(target_s)
         margin = np.zeros(len(cells))
         if self.guard is not None:
-            margin = self.guard.margin(target_s, (high - low) / 2)
+            margin = self.guard.margin(target_s, (high - low) / 2, self.averaged)
         course = Course.of(cells, np.where(low > 0, low + margin, 0.0), high - margin, target_s)
         yield from self.program(course, setting)
         conductance = np.where(np.isfinite(course.last_s), course.last_s, np.nan)
@@ -321,7 +327,11 @@ class Programming(Protocol[ProgrammingSummary]):
 
 
 class ByRounds(Programming):
-    """Base of the methods that are a `Policy`: a pulse and a reading of all cells in each round."""
+    """Base of the methods that are a `Policy`: a pulse and a reading of all cells in each round,
+    the mean of `average` reads.
+    """
+
+    average: Annotated[int, Field(ge=1, le=1000)] = 1
 
     @abstractmethod
     def policy(self, course: Course, setting: Setting) -> Policy:
@@ -342,12 +352,18 @@ class ByRounds(Programming):
             yield save_map("doubted_after_resets", course.cells, course.doubted, "", setting)
 
     @property
+    @override
+    def averaged(self) -> int:
+        return self.average
+
+    @property
     def rules(self) -> Rules:
         """Budgets, and how pulses are given."""
         return Rules(
             self.max_pulses,
             self.max_reversals,
             self.confirm,
+            self.average,
             Scheme(self.unselected),
             self.compliance_a,
             self.label,

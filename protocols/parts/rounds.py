@@ -14,7 +14,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array import Apply, Cells, Scheme, Status, Step, read
+from rram_hil.array import Apply, ApplyResult, Cells, Scheme, Status, Step, read
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.types import FloatArray, IntArray, StatusArray
 
@@ -172,10 +172,10 @@ class Course:
     def took(
         self, at: IntArray, conductance_s: FloatArray, status: StatusArray, confirm: int
     ) -> None:
-        """Note one reading (S) of these cells: over range, or at a compliance whose bound is above
-        the window, counts as above it; a cell inside `confirm` + 1 times in a row is accepted.
+        """Note a reading (S) of these cells, or a mean: over range, or at a compliance whose bound
+        is above the window, counts as above it; a cell inside `confirm` + 1 times in a row is
+        accepted.
         """
-        self.reads[at] += 1
         low, high = self.low_s[at], self.high_s[at]
         over = status == Status.OVER_RANGE
         ok = (status == Status.OK) & np.isfinite(conductance_s)
@@ -299,13 +299,14 @@ class Plain:
 
 @dataclass(frozen=True)
 class Rules:
-    """What holds for every method: pulses that a cell may take, reversals, more reads in a row that
-    accept it, and how pulses are given.
+    """What holds for every method: pulses that a cell may take, reversals, more readings in a row
+    that accept it, how many reads are averaged for one, and how pulses are given.
     """
 
     max_pulses: int
     max_reversals: int = 1 << 30
     confirm: int = 1
+    average: int = 1
     unselected: Scheme = Scheme.INHIBIT
     compliance_a: float | None = None
     label: str = "programming"
@@ -368,7 +369,7 @@ def give(policy: Policy, move: Move, course: Course, setting: Setting, rules: Ru
     at = move.at
     result = yield from Apply(
         course.cells[at],
-        (*move.steps(), setting.read),
+        (*move.steps(), *[setting.read] * rules.average),
         rules.unselected,
         rules.compliance_a,
         label=rules.label,
@@ -378,7 +379,8 @@ def give(policy: Policy, move: Move, course: Course, setting: Setting, rules: Ru
         # Where the bench cannot tell, `pulses` is the worst case: what may be counts as given.
         pulsed &= result.pulses > 0
     course.gave(move.part(pulsed))
-    g, status = result.last_s, result.last_status
+    g, status = _reading(result)
+    course.reads[at] += result.reads
     lost = np.isin(status, (Status.UNKNOWN, Status.NOT_RUN))
     course.took(at[~lost], g[~lost], status[~lost], rules.confirm)
     ok = (status == Status.OK) & np.isfinite(g) & np.isfinite(course.before_s[at])
@@ -386,5 +388,15 @@ def give(policy: Policy, move: Move, course: Course, setting: Setting, rules: Ru
         known = at[ok]
         policy.learn(course, known, move.part(ok), course.before_s[known], course.last_s[known])
     if lost.any():
-        again = yield from read(course.cells[at[lost]], setting.read, label=rules.label)
-        course.took(at[lost], again.last_s, again.last_status, rules.confirm)
+        cells = course.cells[at[lost]]
+        again = yield from read(cells, setting.read, repeat=rules.average, label=rules.label)
+        course.reads[at[lost]] += again.reads
+        course.took(at[lost], *_reading(again), rules.confirm)
+
+
+def _reading(result: ApplyResult) -> tuple[FloatArray, StatusArray]:
+    """Mean of each cell's OK readings (S), or its last one where none is OK, and its status."""
+    mean = result.mean_s
+    known = np.isfinite(mean)
+    status = np.where(known, np.uint8(Status.OK), result.last_status)
+    return np.where(known, mean, result.last_s), status

@@ -134,6 +134,16 @@ protocol = "write-verify"
 max_pulses = 30
 read_after = true
 {PULSES}
+
+[[step]]
+protocol = "ispp"
+max_pulses = 8
+read_after = true
+set = {{ amplitude_v = 2.0, gate_v = 2.0, width_s = 1e-7, step_v = 0.1, stop_v = 3.0 }}
+reset = {{ amplitude_v = 2.0, gate_v = 3.5, width_s = 2e-7 }}
+
+[[step]]
+protocol = "level-allocation"
 """
 
 SECTIONS = {
@@ -173,6 +183,13 @@ SECTIONS = {
     "norm-recalibration": ["Scales"],
     "forward-check": ["Outputs, array against host", "Difference of the outputs"],
     "gradient-programming": ["Error of the products", "Error against pulses"],
+    "level-allocation": ["Conductance against target", "Levels"],
+    "ispp": [
+        "Accepted cells against pulses",
+        "Pulses of a cell",
+        "Programmed against target",
+        "Error as accepted and afterwards",
+    ],
     "write-verify": [
         "Accepted cells against pulses",
         "Pulses of a cell",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from methods import CHIP, METHODS, Cells, a_setting, follow, method
 
@@ -56,7 +57,6 @@ def test_a_method_brings_cells_inside_and_counts_what_it_gave(name: str) -> None
     np.testing.assert_allclose(setting.shared["windows"].low_s[0, 0, 0], 15e-6)  # type: ignore[attr-defined]
 
 
-@settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("name", METHODS)
 @given(data=st.data())
 def test_no_cell_takes_more_than_its_budget(name: str, data: st.DataObject) -> None:
@@ -175,6 +175,28 @@ def test_pulses_beyond_a_limit_are_refused_before_any_is_given() -> None:
     keys = METHODS["ispp"]["reset"] | {"amplitude_v": 0.2}
     with pytest.raises(LimitError, match="would be a read"):
         follow(method("ispp", targets=TARGET, reset=keys), a_setting(), cells)
+
+
+def test_an_averaged_verify_decides_by_the_mean_of_its_reads() -> None:
+    """Reads of a round are 6 uS off, by turns above and below."""
+    target = np.full(CHIP.shape, np.nan)
+    target[0, 0, 0] = 50e-6
+
+    def run(average: int) -> Any:
+        cells = Cells(50e-6, lambda at, g, *_: g)
+
+        def answer(operation: Operation) -> Any:
+            result = cells(operation)
+            sign = np.where(np.arange(result.conductance_s.shape[1]) % 2, -1, 1)
+            return replace(result, conductance_s=result.conductance_s + 6e-6 * sign)
+
+        keys = {"targets": target, "tolerance_s": 3e-6, "tolerance": 0.0, "max_pulses": 4}
+        asked = method("relaxation-aware", average=average, reverify=0, **keys)
+        return follow(asked, a_setting(), answer)[0]
+
+    assert (run(1).inside, run(1).pulses) == (0, 4)
+    mean = run(4)
+    assert (mean.inside, mean.pulses, mean.reads) == (1, 0, 8)
 
 
 # ISPP

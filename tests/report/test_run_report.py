@@ -37,6 +37,7 @@ from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.cli import main
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.protocols.forming import Forming
+from rram_hil.protocols.parts.rounds import Reason
 from rram_hil.report.compare import compared_maps, compared_results, differing_settings
 from rram_hil.report.maps import MapCells
 from rram_hil.report.plot_drawing import POINTS_DRAWN, csv_of, draw
@@ -247,6 +248,17 @@ def test_programmed_against_target_is_every_cell_that_is_sound(programmed: Made)
     assert np.array_equal(cells[:, 0], wanted)
     read = found.values[list(found.step).index(4)]
     assert np.array_equal(cells[:, 1], read[sound])
+
+
+def test_a_table_says_why_cells_are_not_inside(programmed: Made) -> None:
+    with read_run(programmed[0]) as run:
+        (step,) = (s for s in steps_of(run) if s.name == "ispp")
+        section, _ = section_of(step)
+        reason = step.map("reason")
+    (table,) = section.tables
+    told = {why: int(cells.replace("\u202f", "").replace(" ", "")) for why, cells in table.rows}
+    assert told["budget"] == np.sum(reason == Reason.BUDGET) > 0
+    assert sum(told.values()) == np.sum(reason > Reason.INSIDE)
 
 
 def test_the_matrix_of_classes_counts_every_image(programmed: Made) -> None:
