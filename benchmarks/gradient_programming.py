@@ -24,7 +24,7 @@ from rram_hil.bench.bench_file import parse_bench_file
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.networks.network import Network
 from rram_hil.protocols.gradient_programming import GradientSummary
-from rram_hil.protocols.write_verify import WriteVerifySummary
+from rram_hil.protocols.parts.programming import ProgrammingSummary
 from rram_hil.storage.run_reader import read_run
 from rram_hil.studies.devices import DEVICES as STUDIED
 
@@ -129,7 +129,7 @@ def main() -> None:
                     f"\nmax_reversals = {known.max_reversals}"
                 )
                 verified, error, _, _ = run(device, "write-verify", keys, tolerance)
-                assert isinstance(verified, WriteVerifySummary)
+                assert isinstance(verified, ProgrammingSummary)
                 given = verified.mean_pulses
                 reached = float(np.interp(given, pulses, errors))
                 ended = "" if given <= pulses[-1] else " (had ended)"

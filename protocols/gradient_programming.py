@@ -37,9 +37,9 @@ from rram_hil.units import Siemens
 from rram_hil.validation import PositiveAmperes
 
 from .parts.characterisation import save_map
+from .parts.pulses import Pulses
 from .parts.sections import programmed_plots
 from .parts.targets import Targets, load_targets, save_targets, target_files
-from .write_verify import Pulses
 
 _MOST_WIDENED = 16
 

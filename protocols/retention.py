@@ -39,8 +39,10 @@ from .parts.characterisation import (
     save_figures,
     save_map,
 )
+from .parts.programming import ProgrammingSummary
+from .parts.pulses import Pulses
 from .parts.sections import BAND
-from .write_verify import Pulses, WriteVerify, WriteVerifySummary
+from .write_verify import WriteVerify
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Retention(Protocol[RetentionSummary]):
 
     def _program(
         self, cells: Cells, target: FloatArray, setting: Setting
-    ) -> Plan[tuple[WriteVerifySummary, NDArray[np.bool_]]]:
+    ) -> Plan[tuple[ProgrammingSummary, NDArray[np.bool_]]]:
         assert self.set is not None
         assert self.reset is not None
         verify = WriteVerify(

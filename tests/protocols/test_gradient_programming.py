@@ -28,7 +28,7 @@ from rram_hil.networks.mapping import Mapping, MappingOptions, map_network
 from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.protocols.gradient_programming import GradientProgramming, GradientSummary
-from rram_hil.protocols.write_verify import WriteVerifySummary
+from rram_hil.protocols.parts.programming import ProgrammingSummary
 from rram_hil.storage.run_reader import read_run
 
 CHIP = Geometry(2, 24, 16)
@@ -375,6 +375,6 @@ def test_on_a_chip_the_products_come_nearer_than_by_as_many_pulses_of_write_veri
     keys = f'verify_by = "codes"\nmax_pulses = {budget}\ntolerance_s = 0.5e-6'
     outcome, _ = program(tmp_path / "verify", device, ("verify", "write-verify", keys), look)
     verified, seen = (found for _, found in outcome.steps[-2:])
-    assert isinstance(verified, WriteVerifySummary)
+    assert isinstance(verified, ProgrammingSummary)
     assert isinstance(seen, GradientSummary)
     assert seen.error_after > better * np.interp(verified.pulses, pulses, errors)

@@ -22,8 +22,8 @@ from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.networks.mapping import MappingOptions, map_network
 from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
+from rram_hil.protocols.parts.programming import ProgrammingSummary
 from rram_hil.protocols.parts.selection import Selection
-from rram_hil.protocols.write_verify import WriteVerifySummary
 from rram_hil.storage.run_reader import read_run
 
 CHIP = Geometry(1, 128, 128)
@@ -172,8 +172,8 @@ def test_only_selected_cells_that_respond_are_pulsed_on_a_chip(trained: Path) ->
     recipe += VERIFY.format(name="none", select='by = "random", fraction = 0.0')
     outcome, path = run(trained, recipe)
     some, none = (summary for name, summary in outcome.steps if name in ("some", "none"))
-    assert isinstance(some, WriteVerifySummary)
-    assert isinstance(none, WriteVerifySummary)
+    assert isinstance(some, ProgrammingSummary)
+    assert isinstance(none, ProgrammingSummary)
     on = outcome.shared["network"]
     assert isinstance(on, Programmed)
     with read_run(path) as file:

@@ -10,8 +10,9 @@ import pytest
 
 from rram_hil.bench.bench import Bench
 from rram_hil.errors import DataError, LimitError
+from rram_hil.protocols.parts.pulses import Pulses, RampChoice
 from rram_hil.protocols.parts.targets import TargetChoice, Targets
-from rram_hil.protocols.write_verify import Pulses, RampChoice, WriteVerify
+from rram_hil.protocols.write_verify import WriteVerify
 
 
 def verify(targets: Targets) -> WriteVerify:

@@ -1,0 +1,55 @@
+"""Pulses as recipes give them: ramps of amplitude and gate."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from rram_hil.array import PulseTrain, Ramp
+from rram_hil.array.pulse_curves import Curve, PulseCurves
+from rram_hil.engine.protocol import Setting
+from rram_hil.types import FloatArray
+from rram_hil.validation import FiniteVolts, Positive, PositiveSeconds, StrictModel
+
+
+class RampChoice(StrictModel):
+    """Volts of successive pulses: `start_v`, then `step_v` more each, held at `stop_v`.
+
+    With `curve` each cell starts at the volts that the curve gives for `aim` x its target, but not
+    below `start_v`: the ramp then need not walk through what the chip's characterisation already
+    knows. "set" and "reset" are the curves that an earlier step of the run measured.
+    """
+
+    start_v: FiniteVolts
+    stop_v: FiniteVolts
+    step_v: FiniteVolts = 0.0
+    curve: Curve | Literal["set", "reset"] | None = None
+    aim: Positive = 1.0
+
+    def ramp(self, target_s: FloatArray, setting: Setting) -> Ramp:
+        """The same as an operation takes it, for cells with these targets (S)."""
+        if self.curve is None:
+            return Ramp(self.start_v, self.stop_v, self.step_v)
+        curve = self.curve
+        if not isinstance(curve, Curve):
+            measured = setting.shared_by("pulse curves", PulseCurves)
+            curve = measured.set_gate if curve == "set" else measured.reset_sl
+        known = curve.volts(self.aim * target_s)
+        return Ramp(np.clip(known, self.start_v, self.stop_v), self.stop_v, self.step_v)
+
+
+class Pulses(StrictModel):
+    """Incremental step pulses of one polarity: amplitude on BL (SET) or SL (RESET), gate, width."""
+
+    amplitude_v: RampChoice
+    gate_v: RampChoice
+    width_s: PositiveSeconds
+
+    def train(self, target_s: FloatArray, setting: Setting) -> PulseTrain:
+        """The same as an operation takes it, for cells with these targets (S)."""
+        return PulseTrain(
+            self.amplitude_v.ramp(target_s, setting),
+            self.gate_v.ramp(target_s, setting),
+            self.width_s,
+        )
