@@ -38,6 +38,7 @@ from .targets import (
     Targets,
     Windows,
     load_targets,
+    own_windows,
     save_targets,
     target_files,
     to_program,
@@ -92,14 +93,15 @@ class Programming(Protocol[ProgrammingSummary]):
     """Base of the protocols that bring cells into windows around their targets.
 
     The window is target +- the larger of `tolerance_s` and `tolerance` x target; a target at or
-    below `lowest_s` accepts anything up to `lowest_s` + tolerance. `targets` places a network (or
-    map); without it the network that an earlier step left under `tag` is verified. `select` says
-    which of the network's weights are verified; the cells of the others are neither pulsed nor
-    read. A cell takes `max_pulses` pulses and `max_reversals` changes of polarity at most, and is
-    accepted where `confirm` more readings agree. With `reverify`, accepted cells are read again
-    when all have had their pulses, so many times, and those that left are brought back with what is
-    left of their budget: the pulses of neighbours disturb, and cells relax. `read_after` reads a
-    map at the end, after `rest_s` if that is given.
+    below `lowest_s` accepts anything up to `lowest_s` + tolerance; a map's own windows (`low` and
+    `high` of `targets`) stand in place of these. `targets` places a network (or map); without it
+    the network that an earlier step left under `tag` is verified. `select` says which of the
+    network's weights are verified; the cells of the others are neither pulsed nor read. A cell
+    takes `max_pulses` pulses and `max_reversals` changes of polarity at most, and is accepted where
+    `confirm` more readings agree. With `reverify`, accepted cells are read again when all have had
+    their pulses, so many times, and those that left are brought back with what is left of their
+    budget: the pulses of neighbours disturb, and cells relax. `read_after` reads a map at the end,
+    after `rest_s` if that is given.
     """
 
     targets: Targets | None = None
@@ -151,11 +153,11 @@ class Programming(Protocol[ProgrammingSummary]):
         selected = yield from self.select.cells(programmed, setting)
         taken = selected.ravel()[cells.index(setting.geometry)]
         cells, target = cells[taken], target[taken]
-        summary, inside = yield from self.verify(cells, target, setting)
+        low, high = own_windows(programmed, cells, setting) or self.windows(target)
+        summary, inside = yield from self.verify(cells, target, (low, high), setting)
         if self.select.by != "all":
             yield Save("selected", selected, MAP)
             summary = replace(summary, weights=int(selected.sum()) // 2)
-        low, high = self.windows(target)
         geometry = setting.geometry
         windows = Windows(
             # As the verify takes them: what hardly conducts reads below 0 as often as above.
@@ -192,13 +194,17 @@ class Programming(Protocol[ProgrammingSummary]):
         return np.where(is_low, 0.0, np.maximum(target_s - width, 0.0)), high
 
     def verify(
-        self, cells: Cells, target_s: FloatArray, setting: Setting
+        self,
+        cells: Cells,
+        target_s: FloatArray,
+        windows_s: tuple[FloatArray, FloatArray],
+        setting: Setting,
     ) -> Plan[tuple[ProgrammingSummary, NDArray[np.bool_]]]:
-        """Bring `cells` to `target_s` (S), shape (n,), by this method; saves maps of what came of
-        it, and tells which cells ended inside, shape (n,).
+        """Bring `cells` into their windows around `target_s` (S), all of shape (n,), by this
+        method; saves maps of what came of it, and tells which cells ended inside, shape (n,).
         """
         yield from _remark_on_look(cells, setting)
-        course = Course.of(cells, *self.windows(target_s), target_s)
+        course = Course.of(cells, *windows_s, target_s)
         yield from self.program(course, setting)
         conductance = np.where(np.isfinite(course.last_s), course.last_s, np.nan)
         yield save_map("conductance", cells, conductance, "S", setting)
