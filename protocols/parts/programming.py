@@ -30,6 +30,7 @@ from rram_hil.units import Siemens, Volts, count, quantity
 from rram_hil.validation import NotNegativeSeconds, PositiveAmperes
 
 from .characterisation import save_map
+from .pulses import Pulses
 from .rounds import SILENT_S, Course, Policy, Reason, Rules, programmed_by
 from .sections import programmed_plots
 from .selection import Selection
@@ -286,6 +287,17 @@ class ByRounds(Programming):
             self.compliance_a,
             self.label,
         )
+
+
+class ByPulses(ByRounds):
+    """Base of the methods whose pulses are given as those of write-verify are."""
+
+    set: Pulses
+    reset: Pulses
+
+    @override
+    def reach(self, target_s: FloatArray, setting: Setting) -> tuple[PulseTrain, PulseTrain]:
+        return self.set.train(target_s, setting), self.reset.train(target_s, setting)
 
 
 def _summary(course: Course, silent: int) -> ProgrammingSummary:

@@ -1,16 +1,20 @@
-"""Pulses as recipes give them: ramps of amplitude and gate."""
+"""Pulses as recipes give them, ramps of amplitude and gate, and as a round takes them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rram_hil.array import PulseTrain, Ramp
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Setting
-from rram_hil.types import FloatArray
+from rram_hil.types import FloatArray, IntArray
 from rram_hil.validation import FiniteVolts, Positive, PositiveSeconds, StrictModel
+
+from .rounds import Move
 
 
 class RampChoice(StrictModel):
@@ -53,3 +57,23 @@ class Pulses(StrictModel):
             self.gate_v.ramp(target_s, setting),
             self.width_s,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Trains:
+    """Pulses of both polarities for the cells of a course."""
+
+    sets: PulseTrain
+    resets: PulseTrain
+
+    def move(self, at: IntArray, polarity: NDArray[np.int8], number: IntArray) -> Move:
+        """Pulse `number` (m,) of the ramp of each cell's polarity."""
+        sets, resets = self.sets.part(at), self.resets.part(at)
+        is_set = polarity > 0
+
+        def levels(ramp: str) -> FloatArray:
+            mine, other = (getattr(train, ramp).level(number) for train in (sets, resets))
+            return np.where(is_set, mine, other)
+
+        widths = np.where(is_set, sets.width_s, resets.width_s)
+        return Move(at, polarity, levels("amplitude_v"), levels("gate_v"), widths)

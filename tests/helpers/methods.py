@@ -28,11 +28,28 @@ LIMITS = Limits(
     bl_v=4.0, sl_v=4.0, wl_v=4.5, cell_v=4.0, gate_over_v=4.5, half_select_v=0.5, read_v=0.25,
     current_a=1e-3, energy_j=1e-7, width_s=1e-5, pulses_per_cell=1000,
 )  # fmt: skip
+CURVE = {"volts_v": [2.0, 3.0], "conductance_s": [10e-6, 110e-6]}
+PULSES = {
+    "set": {
+        "amplitude_v": {"start_v": 2.0, "stop_v": 2.0},
+        "gate_v": {"start_v": 2.0, "stop_v": 3.0, "step_v": 0.1},
+        "width_s": 1e-7,
+    },
+    "reset": {
+        "amplitude_v": {"start_v": 1.5, "stop_v": 2.5, "step_v": 0.1},
+        "gate_v": {"start_v": 3.5, "stop_v": 3.5},
+        "width_s": 2e-7,
+    },
+}
+"""Ramps of both polarities."""
+ONE = PULSES | {"set": PULSES["set"] | {"gate_v": {"start_v": 2.0, "stop_v": 3.0, "curve": CURVE}}}
+"""The SET gate of each target as a curve has it."""
 METHODS: dict[str, dict[str, Any]] = {
     "ispp": {
         "set": {"amplitude_v": 2.0, "gate_v": 2.0, "width_s": 1e-7, "step_v": 0.1, "stop_v": 3.0},
         "reset": {"amplitude_v": 2.0, "gate_v": 3.5, "width_s": 2e-7},
     },
+    "fixed-pulses": ONE,
 }
 """By the name of the protocol the keys that it cannot do without, for an array of preset
 `paper`."""

@@ -24,11 +24,18 @@ def by_gate(
     return np.where(volts > 0, np.maximum(g, 100e-6 * (gate - 1.9)), 1e-6)
 
 
+def by_curve(
+    _: Any, g: np.ndarray, volts: np.ndarray, gate: np.ndarray, width_s: float
+) -> np.ndarray:
+    """A SET leaves what the curve of `ONE` has for its gate, a RESET 1 uS."""
+    return np.where(volts > 0, np.maximum(g, 10e-6 * 11 ** (gate - 2.0)), 1e-6)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_brings_cells_inside_and_counts_what_it_gave(name: str) -> None:
-    cells = Cells(50e-6, by_gate)
+    cells = Cells(50e-6, by_curve)
     setting = a_setting()
-    asked = method(name, targets=TARGET, tolerance=0.1, tolerance_s=5e-6, max_pulses=80)
+    asked = method(name, targets=TARGET, tolerance=0.15, tolerance_s=5e-6, max_pulses=80)
     summary, saved = follow(asked, setting, cells)
     assert (summary.cells, summary.inside) == (5, 5)
     inside = saved["inside"].ravel()
@@ -38,7 +45,7 @@ def test_a_method_brings_cells_inside_and_counts_what_it_gave(name: str) -> None
     assert np.all(saved["reason"].ravel()[:5] == Reason.INSIDE)
     assert saved["reason"].ravel()[5] == Reason.GO_ON
     error = np.abs(cells.g - TARGET.ravel())[:5]
-    assert np.all(error <= np.maximum(0.1 * TARGET.ravel()[:5], 5e-6) * 1.0001)
+    assert np.all(error <= np.maximum(0.15 * TARGET.ravel()[:5], 5e-6) * 1.0001)
     # All of a round, SETs and RESETs, are one operation.
     applied = [o for o in cells.asked if isinstance(o, Apply)]
     assert all(any(s.measure == "current" for s in o.steps) for o in applied)
@@ -231,3 +238,28 @@ def test_ispp_without_a_rising_quantity_is_refused() -> None:
         method("ispp", ramp="width", set=pulse | {"step_v": 0.1, "stop_v": 3.0})
     with pytest.raises(ConfigError, match="must not end before"):
         method("ispp", set=pulse | {"step_v": 0.1, "stop_v": 2.0})
+
+
+# Fixed pulses
+
+
+def test_fixed_pulses_take_the_gate_of_the_target_and_never_another() -> None:
+    """Of cell 1 the first two writes fall beside its window."""
+
+    def respond(at: Any, g: Any, volts: Any, gate: Any, width_s: float) -> Any:
+        found = np.where(volts > 0, 40e-6, 1e-6)
+        late = (at == 1) & (volts > 0)
+        number = len(cells.volts[1])
+        return np.where(late, {2: 70e-6, 4: 20e-6}.get(number, 60e-6), found)
+
+    target = np.full(CHIP.shape, np.nan)
+    target[0, 0, :2] = 40e-6, 60e-6
+    cells = Cells(200e-6, respond)
+    summary, _ = follow(method("fixed-pulses", targets=target), a_setting(), cells)
+    assert summary.inside == 2
+    assert cells.volts[0] == [-1.5, 2.0]
+    # Beyond the window a RESET, below it the same SET once more.
+    assert cells.volts[1] == [-1.5, 2.0, -1.5, 2.0, 2.0]
+    own = 2.0 + np.log(target[0, 0, :2] / 10e-6) / np.log(11)
+    np.testing.assert_allclose(cells.gates[0][1:], own[0])
+    np.testing.assert_allclose([g for g in cells.gates[1] if g != 3.5], own[1])
