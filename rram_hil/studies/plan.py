@@ -14,7 +14,7 @@ import tomlkit
 from rram_hil.errors import ConfigError
 from rram_hil.studies.arm import TAG, TRAIN, Arm, Case, Step, checked
 from rram_hil.studies.devices import Device
-from rram_hil.studies.jobs import RESULT, TEST, Form, Input, Job, RunArm, TakeFloat, Train
+from rram_hil.studies.jobs import FORMED, RESULT, TEST, Form, Input, Job, RunArm, TakeFloat, Train
 from rram_hil.studies.models import Images
 from rram_hil.studies.study_file import Study
 from rram_hil.studies.training import Training
@@ -93,7 +93,7 @@ class _Planner:
         recipe = recipe_text(f"{case.device.name}, chip {chip}", chip, [RECALL, *steps, _INFER])
         work = RunArm(title, bench_text(case.device, chip, _shape(case)), recipe)
         inputs = {TEST: test, TRAIN: train, **formed.inputs, **local}
-        return Job("arm", title, work, needs | {"formed.zip": formed}, inputs, name)
+        return Job("arm", title, work, needs | {FORMED: formed}, inputs, name)
 
     def _training(self, training: Training) -> Job:
         images = self.images
