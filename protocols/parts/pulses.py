@@ -68,12 +68,11 @@ class Trains:
 
     def move(self, at: IntArray, polarity: NDArray[np.int8], number: IntArray) -> Move:
         """Pulse `number` (m,) of the ramp of each cell's polarity."""
-        sets, resets = self.sets.part(at), self.resets.part(at)
-        is_set = polarity > 0
-
-        def levels(ramp: str) -> FloatArray:
-            mine, other = (getattr(train, ramp).level(number) for train in (sets, resets))
-            return np.where(is_set, mine, other)
-
-        widths = np.where(is_set, sets.width_s, resets.width_s)
-        return Move(at, polarity, levels("amplitude_v"), levels("gate_v"), widths)
+        sets, resets, is_set = self.sets.part(at), self.resets.part(at), polarity > 0
+        return Move(
+            at,
+            polarity,
+            np.where(is_set, sets.amplitude_v.level(number), resets.amplitude_v.level(number)),
+            np.where(is_set, sets.gate_v.level(number), resets.gate_v.level(number)),
+            np.where(is_set, sets.width_s, resets.width_s),
+        )

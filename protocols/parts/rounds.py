@@ -243,16 +243,19 @@ class Move:
         )
 
     def steps(self) -> tuple[Step, ...]:
-        """The pulses as steps of one `Apply`, one a width, the other cells at 0 V meanwhile."""
-        widths = np.broadcast_to(self.width_s, self.at.shape)
+        """The pulses as steps of one `Apply`, one a width, the other cells at 0 V meanwhile. Whole
+        microvolts and picoseconds, as boards take them: every bench then gives the same.
+        """
+        widths = np.broadcast_to(np.round(self.width_s, 12), self.at.shape)
+        amplitude, gate = np.round(self.amplitude_v, 6), np.round(self.gate_v, 6)
         found = []
         for width_s in np.unique(widths[self.polarity != 0]):
             here = (self.polarity != 0) & (widths == width_s)
             found.append(
                 Step(
-                    np.where(here & (self.polarity > 0), self.amplitude_v, 0.0),
-                    np.where(here & (self.polarity < 0), self.amplitude_v, 0.0),
-                    np.where(here, self.gate_v, 0.0),
+                    np.where(here & (self.polarity > 0), amplitude, 0.0),
+                    np.where(here & (self.polarity < 0), amplitude, 0.0),
+                    np.where(here, gate, 0.0),
                     float(width_s),
                 )
             )

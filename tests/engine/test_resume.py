@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from methods import METHODS, method
 
 from rram_hil.array import (
     Apply,
@@ -268,6 +269,40 @@ def test_gradient_programming_goes_on_wherever_it_was_killed(
     before = lab.events.index("driver Multiply")
     for cut_at in range(before, events, 3):
         lab = prepared()
+        lab.cut_at = cut_at
+        first = Session([], [])
+        with pytest.raises(power_cut):
+            run_into(lab, lab.engine(), first, steps)
+        lab.cut_at = -1
+        second = run_steps(lab, lab.engine(resume=True), steps)
+        kept = len(first.got)
+        assert second.asked[:kept] == first.asked[:kept]
+        assert finished(lab.frames()) == expected
+        assert_ledger_never_too_low(lab)
+        assert lab.chip.pulses.max() <= 2 * 4 + BUDGET
+
+
+@pytest.mark.parametrize("counters", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_programming_method_goes_on_wherever_it_was_killed(
+    prepared: Callable[[], Lab], power_cut: type[BaseException], counters: bool, name: str
+) -> None:
+    asked = method(name, targets=TARGETS, max_pulses=BUDGET, tolerance_s=5e-6, reverify=1)
+    steps: list[tuple[str, Protocol]] = [("forming", FORMING), (name, asked)]
+
+    def fresh() -> Lab:
+        lab = prepared()
+        lab.counters = counters
+        return lab
+
+    lab = fresh()
+    run_steps(lab, lab.engine(), steps)
+    expected, events = finished(lab.frames()), len(lab.events)
+    before = len(lab.events) - 1 - lab.events[::-1].index("journal StepStart")
+    assert events - before > 30
+    # An odd stride comes upon each kind of event.
+    for cut_at in range(before + 3, events, (events - before) // 8 | 1):
+        lab = fresh()
         lab.cut_at = cut_at
         first = Session([], [])
         with pytest.raises(power_cut):

@@ -44,12 +44,41 @@ PULSES = {
 """Ramps of both polarities."""
 ONE = PULSES | {"set": PULSES["set"] | {"gate_v": {"start_v": 2.0, "stop_v": 3.0, "curve": CURVE}}}
 """The SET gate of each target as a curve has it."""
+FINE = {
+    "set": {
+        "amplitude_v": {"start_v": 1.5, "stop_v": 2.5, "step_v": 0.05},
+        "gate_v": {"start_v": 2.0, "stop_v": 3.0, "curve": CURVE, "aim": 1.05},
+        "width_s": 1e-7,
+    },
+    "reset": PULSES["reset"] | {"amplitude_v": {"start_v": 0.8, "stop_v": 2.4, "step_v": 0.04}},
+}
 METHODS: dict[str, dict[str, Any]] = {
     "ispp": {
         "set": {"amplitude_v": 2.0, "gate_v": 2.0, "width_s": 1e-7, "step_v": 0.1, "stop_v": 3.0},
         "reset": {"amplitude_v": 2.0, "gate_v": 3.5, "width_s": 2e-7},
     },
     "fixed-pulses": ONE,
+    "coarse-fine": {"coarse": ONE, "fine": FINE},
+    "adaptive-step": {
+        "set": {
+            "amplitude_v": 2.0,
+            "gate_v": 2.0,
+            "width_s": 1e-7,
+            "varied": "gate",
+            "stop_v": 3.0,
+            "least_step_v": 0.05,
+            "most_step_v": 0.3,
+        },
+        "reset": {
+            "amplitude_v": 1.0,
+            "gate_v": 3.5,
+            "width_s": 2e-7,
+            "varied": "amplitude",
+            "stop_v": 2.5,
+            "least_step_v": 0.05,
+            "most_step_v": 0.3,
+        },
+    },
 }
 """By the name of the protocol the keys that it cannot do without, for an array of preset
 `paper`."""

@@ -1,0 +1,96 @@
+"""Coarse, then fine: far from its window a cell takes strong pulses, near it weak ones."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from typing_extensions import override
+
+from rram_hil.array import PulseTrain, Ramp
+from rram_hil.engine.protocol import Setting
+from rram_hil.types import FloatArray, IntArray
+from rram_hil.validation import StrictModel
+
+from .parts.programming import ByRounds
+from .parts.pulses import Pulses, Trains
+from .parts.rounds import Course, Move, Plain
+
+
+class RangePulses(StrictModel):
+    """The pulses of one range, given as those of write-verify are."""
+
+    set: Pulses
+    reset: Pulses
+
+    def trains(self, target_s: FloatArray, setting: Setting) -> Trains:
+        """The same for cells with these targets (S)."""
+        return Trains(self.set.train(target_s, setting), self.reset.train(target_s, setting))
+
+
+class CoarseFine(ByRounds):
+    """Ranges by distance, the idea of RADAR (range-dependent adaptive resistance tuning, Levy et
+    al., IEEE TED 2021: a coarse SET at the gate of the window, then fine ramps of BL and SL).
+
+    A cell whose conductance lies within a factor `fine_ratio` of its target takes `fine` pulses,
+    any other `coarse` ones; a cell whose target is at or below `lowest_s` takes coarse RESETs only,
+    however near it is. A ramp begins anew at each change of polarity or range. A cell begins with a
+    coarse RESET (not with `reset_first` = false).
+    """
+
+    coarse: RangePulses
+    fine: RangePulses
+    fine_ratio: Annotated[float, Field(gt=1)] = 2.0
+    reset_first: bool = True
+    max_reversals: int = Field(default=20, ge=0)
+
+    @override
+    def reach(self, target_s: FloatArray, setting: Setting) -> tuple[PulseTrain, PulseTrain]:
+        coarse, fine = (part.trains(target_s, setting) for part in (self.coarse, self.fine))
+        return _wider(coarse.sets, fine.sets), _wider(coarse.resets, fine.resets)
+
+    @override
+    def policy(self, course: Course, setting: Setting) -> RangePolicy:
+        ranges = [part.trains(course.target_s, setting) for part in (self.coarse, self.fine)]
+        return RangePolicy(self, ranges, len(course.cells))
+
+
+class RangePolicy(Plain):
+    """The range of each cell's last pulse (0 coarse, 1 fine, -1 none yet), and pulses in a row of
+    that range and polarity.
+    """
+
+    def __init__(self, asked: CoarseFine, ranges: list[Trains], n: int) -> None:
+        self._asked, self._ranges = asked, ranges
+        self.range_of: IntArray = np.full(n, -1, dtype=np.int64)
+        self._number: IntArray = np.zeros(n, dtype=np.int64)
+
+    def next(self, course: Course, at: IntArray) -> Move:
+        """The next pulse of each cell's range."""
+        asked = self._asked
+        target, last = course.target_s[at], course.last_s[at]
+        near = (last < target * asked.fine_ratio) & (last > target / asked.fine_ratio)
+        first = (course.pulses[at] == 0) & asked.reset_first
+        is_fine = near & ~first & (target > asked.lowest_s)
+        polarity = np.where(first, np.int8(-1), course.wanted[at])
+        same = (self.range_of[at] == is_fine) & (course.polarity[at] == polarity)
+        number = np.where(same, self._number[at] + 1, 0)
+        self.range_of[at], self._number[at] = is_fine, number
+        coarse, fine = (trains.move(at, polarity, number) for trains in self._ranges)
+        columns = (
+            np.where(is_fine, getattr(fine, name), getattr(coarse, name))
+            for name in ("amplitude_v", "gate_v", "width_s")
+        )
+        return Move(at, polarity, *columns)
+
+
+def _wider(one: PulseTrain, other: PulseTrain) -> PulseTrain:
+    """Pulses whose ends neither of two trains passes."""
+
+    def ramp(name: str) -> Ramp:
+        ramps: list[Ramp] = [getattr(one, name), getattr(other, name)]
+        ends = [r.level(k) for r in ramps for k in (0, 1 << 30)]
+        return Ramp(np.minimum.reduce([np.min(e) for e in ends]), max(np.max(e) for e in ends))
+
+    return PulseTrain(ramp("amplitude_v"), ramp("gate_v"), max(one.width_s, other.width_s))
