@@ -15,7 +15,7 @@ from rram_hil.cli import main
 from rram_hil.errors import ConfigError
 from rram_hil.storage.safe_files import disk
 from rram_hil.studies.jobs import Done
-from rram_hil.studies.programming.figures import FIGURES
+from rram_hil.studies.programming.figures import FIGURES, REASONS
 from rram_hil.studies.programming.jobs import MethodRecord
 from rram_hil.studies.programming.plan import Place, PlannedProgramming, plan_programming
 from rram_hil.studies.programming.plots import draw_methods
@@ -120,11 +120,8 @@ def store(tmp_path: Path) -> Any:
     with Store(tmp_path / "jobs") as store:
         for targets in ("2-bit", "continuous"):
             for run in (0, 1):
-                figures = dict.fromkeys(FIGURES, 1.0 + run) | {"inside": 0.9, "never_opened": 0.1}
-                for name in [
-                    n for n in FIGURES if n.startswith(("out_of", "stuck", "skip", "not_f", "unr"))
-                ]:
-                    figures[name] = 0.0
+                figures = dict.fromkeys(FIGURES, 1.0 + run) | dict.fromkeys(REASONS, 0.0)
+                figures |= {"inside": 0.9, "never_opened": 0.1}
                 other = "rms_error_s" if targets == "2-bit" else "bit_error"
                 figures = {k: v for k, v in figures.items() if not k.startswith(other)}
                 record = MethodRecord(title="t", host_s=1.0, figures=figures)
@@ -195,72 +192,45 @@ def test_commands_that_cannot_be_are_refused(
         assert told in line
 
 
-SMALL = """\
-title = "Two methods"
-chips = 1
-devices = ["hfo2-measured"]
-rows = 16
-columns = 32
-max_pulses = 60
-
-[[targets]]
-name = "2-bit"
-windows_ohm = [[0, 5e3], [5.77e3, 6.01e3], [8.51e3, 9.31e3], [80e3, inf]]
-
-[[method]]
-name = "ISPP"
-protocol = "ispp"
-set = { amplitude_v = 2.0, gate_v = 1.8, step_v = 0.1, stop_v = 3.5, width_s = 200e-9 }
-reset = { amplitude_v = 3.0, gate_v = 4.0, width_s = 200e-9 }
-
-[[method]]
-name = "R-V-W"
-protocol = "write-verify"
-on_board = "never"
-
-[method.set]
-amplitude_v = { start_v = 2.0, stop_v = 2.0 }
-gate_v = { start_v = 1.8, stop_v = 3.5, step_v = 0.1 }
-width_s = 200e-9
-
-[method.reset]
-amplitude_v = { start_v = 0.6, stop_v = 3.0, step_v = 0.2 }
-gate_v = { start_v = 4.0, stop_v = 4.0 }
-width_s = 200e-9
-"""
-
-
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_two_methods_on_one_chip_end_to_end(
+def test_the_study_of_the_page_runs_as_it_stands_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("small.toml").write_text(SMALL)
-    folder = tmp_path / "rram-hil-study-small"
+    page = (Path(__file__).parents[2] / "docs/studies.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(# mine\.toml\n.*?)```", page, re.DOTALL)
+    Path("mine.toml").write_text(text)
+    folder = tmp_path / "rram-hil-study-mine"
 
     def study(*more: str) -> str:
         with pytest.raises(SystemExit) as ended:
-            main(["study", "small.toml", "--workers", "1", *more])
+            main(["study", "mine.toml", "--workers", "1", *more])
         assert not ended.value.code
         return capsys.readouterr().out
 
-    assert "1 of 3 jobs are done: resume by the same command" in study("--minutes", "1e-3")
-    assert "ISPP" in study()
+    # The forming alone, then the rest.
+    assert "1 of 5 jobs are done: resume by the same command" in study("--minutes", "1e-3")
+    assert "ISPP, read again" in study()
     xarray = pytest.importorskip("xarray")
     with xarray.open_dataset(folder / "results.h5", engine="h5netcdf") as results:
         own = results.squeeze()
         assert (own.cells > 250).all()
         assert (own.inside > 0.8).all()
-        for name in ("mean", "p99"):
-            assert (own[f"pulses_{name}"] <= 60).all()
+        assert (own.pulses_p99 <= 100).all()
         total = own.set_pulses_mean + own.reset_pulses_mean
         np.testing.assert_allclose(own.pulses_mean, total)
+        once, again = (own.sel(method_name=name) for name in ("ISPP", "ISPP, read again"))
         # Every pulse is followed by a reading, and one comes before the first.
-        np.testing.assert_allclose(own.reads_mean, own.pulses_mean + 1)
-        lost = own.out_of_pulses + own.never_opened + own.stuck_low_resistance
-        np.testing.assert_allclose(own.inside + lost + own.stuck_high_resistance, 1)
-        assert (own.bit_error_rate_at_once < 0.05).all()
+        np.testing.assert_allclose(once.reads_mean, once.pulses_mean + 1)
+        assert (again.reads_mean > again.pulses_mean + 1.8).all()
+        assert (again.moved_out < once.moved_out).all()
+        reasons = sum(own[name] for name in REASONS)
+        np.testing.assert_allclose(own.inside + reasons, 1)
+        levels, continuous = (own.sel(targets=name) for name in ("2-bit", "continuous"))
+        assert (levels.bit_error_rate_at_once < 0.05).all()
+        assert (continuous.rms_error_s_at_once < 30e-6).all()
+        assert np.isnan(levels.rms_error_s_at_once).all()
         assert (own.outside_after_1_day > own.outside_at_once).all()
         assert (own.disturbed < 0.01).all()
         assert (own.energy_j > 1e-12).all()
