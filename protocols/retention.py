@@ -41,6 +41,7 @@ from .parts.characterisation import (
 )
 from .parts.programming import ProgrammingSummary
 from .parts.pulses import Pulses
+from .parts.rounds import Course
 from .parts.sections import BAND
 from .write_verify import WriteVerify
 
@@ -118,7 +119,8 @@ class Retention(Protocol[RetentionSummary]):
         if self.levels_s:
             group = np.arange(n) % len(self.levels_s)
             programmed = self._program(cells, np.asarray(self.levels_s)[group], setting)
-            verified, kept = yield from programmed
+            verified, course = yield from programmed
+            kept = course.inside
             reasons = verified.out_of_pulses, verified.out_of_reversals
         if not kept.any():
             raise ConfigError(f"none of the {n} cells reached its level; look at set and reset")
@@ -145,7 +147,7 @@ class Retention(Protocol[RetentionSummary]):
 
     def _program(
         self, cells: Cells, target: FloatArray, setting: Setting
-    ) -> Plan[tuple[ProgrammingSummary, NDArray[np.bool_]]]:
+    ) -> Plan[tuple[ProgrammingSummary, Course]]:
         assert self.set is not None
         assert self.reset is not None
         verify = WriteVerify(

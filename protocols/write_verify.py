@@ -4,7 +4,9 @@ pulses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -39,16 +41,13 @@ class WriteVerify(Programming):
         return self.set.train(target_s, setting), self.reset.train(target_s, setting)
 
     @override
-    def program(self, course: Course, setting: Setting) -> Plan[None]:
+    def bringing(self, course: Course, setting: Setting) -> Callable[[], Plan[object]]:
+        return partial(self._verified, course, setting)
+
+    def _verified(self, course: Course, setting: Setting) -> Plan[None]:
         """Yields `Program` operations, which the bench may carry out itself; an interrupted one is
         followed by a read and the rest of the budget.
         """
-        yield from self._verified(course, setting)
-        for _ in range(self.reverify):
-            course.reopen(np.flatnonzero(course.inside))
-            yield from self._verified(course, setting)
-
-    def _verified(self, course: Course, setting: Setting) -> Plan[None]:
         n = len(course.cells)
         while (todo := course.active).size:
             yield Progress(n - todo.size, n, f"write-verify of {todo.size} cells")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Self
 
 import numpy as np
@@ -27,7 +29,14 @@ from rram_hil.report.section import Axis, Plot, Section, cumulative
 from rram_hil.report.step import RunStep
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Siemens, Volts, count, quantity
-from rram_hil.validation import NotNegativeSeconds, PositiveAmperes
+from rram_hil.validation import (
+    NotNegative,
+    NotNegativeSeconds,
+    NotNegativeSiemens,
+    Positive,
+    PositiveAmperes,
+    StrictModel,
+)
 
 from .characterisation import save_map
 from .pulses import Pulses
@@ -90,6 +99,23 @@ class ProgrammingSummary:
     not_conducting: int | None = None
 
 
+class ReadNoise(StrictModel):
+    """What one reading scatters by: `fraction` of the conductance and `floor_s`, added as variances
+    (what `read-noise` measures). Windows are narrowed by `sure` of it on each side, by three
+    quarters of their half width at most.
+    """
+
+    fraction: NotNegative = 0.0
+    floor_s: NotNegativeSiemens = 0.0
+    sure: Positive = 1.0
+
+    def margin(self, target_s: FloatArray, half_s: FloatArray) -> FloatArray:
+        """By how much (S) windows of these half widths are narrowed on each side."""
+        return np.minimum(
+            self.sure * np.hypot(self.fraction * target_s, self.floor_s), 0.75 * half_s
+        )
+
+
 class Programming(Protocol[ProgrammingSummary]):
     """Base of the protocols that bring cells into windows around their targets.
 
@@ -99,10 +125,11 @@ class Programming(Protocol[ProgrammingSummary]):
     the network that an earlier step left under `tag` is verified. `select` says which of the
     network's weights are verified; the cells of the others are neither pulsed nor read. A cell
     takes `max_pulses` pulses and `max_reversals` changes of polarity at most, and is accepted where
-    `confirm` more readings agree. With `reverify`, accepted cells are read again when all have had
-    their pulses, so many times, and those that left are brought back with what is left of their
-    budget: the pulses of neighbours disturb, and cells relax. `read_after` reads a map at the end,
-    after `rest_s` if that is given.
+    `confirm` more readings agree; with `guard` in a window that is narrower by the noise of a
+    reading, so that what is accepted lies inside. With `reverify`, accepted cells are read again
+    when all have had their pulses, so many times, and those that left are brought back with what is
+    left of their budget: the pulses of neighbours disturb, and cells relax. `read_after` reads a
+    map at the end, after `rest_s` if that is given.
     """
 
     targets: Targets | None = None
@@ -114,6 +141,7 @@ class Programming(Protocol[ProgrammingSummary]):
     max_pulses: Annotated[int, Field(ge=1)] = 30
     max_reversals: Annotated[int, Field(ge=0)] = 10
     confirm: Annotated[int, Field(ge=0)] = 1
+    guard: ReadNoise | None = None
     reverify: Annotated[int, Field(ge=0, le=1000)] = 0
     read_after: bool = Field(
         default=False, description="read a map at the end: accepted cells relax and are disturbed"
@@ -150,37 +178,57 @@ class Programming(Protocol[ProgrammingSummary]):
             programmed = load_targets(self.targets, setting)
             setting.share(self.tag, programmed)
         yield from save_targets(programmed)
-        cells, target = to_program(programmed)
+        cells, target = self.cells_of(programmed)
         selected = yield from self.select.cells(programmed, setting)
         taken = selected.ravel()[cells.index(setting.geometry)]
         cells, target = cells[taken], target[taken]
-        low, high = own_windows(programmed, cells, setting) or self.windows(target)
-        summary, inside = yield from self.verify(cells, target, (low, high), setting)
+        windows = own_windows(programmed, cells, setting) or self.windows(target)
+        summary, course = yield from self.verify(cells, target, windows, setting)
         if self.select.by != "all":
             yield Save("selected", selected, MAP)
             summary = replace(summary, weights=int(selected.sum()) // 2)
-        geometry = setting.geometry
-        windows = Windows(
-            # As the verify takes them: what hardly conducts reads below 0 as often as above.
-            map_of(cells, np.where(low > 0, low, -high), geometry),
-            map_of(cells, high, geometry),
-            map_of(cells, inside, geometry, False),
-        )
-        setting.share("windows", windows)
-        if (self.read_after or self.rest_s) and len(cells):
+        self.share_windows(course, setting)
+        if (self.read_after or self.rest_s) and len(course.cells):
             if self.rest_s:
                 yield from Wait(self.rest_s, label="rest")
-            result = yield from read(cells, setting.read, label=f"after {self.label}")
+            result = yield from read(course.cells, setting.read, label=f"after {self.label}")
             found = np.where(result.last_status == Status.OK, result.last_s, np.nan)
-            afterwards = windows.inside(map_of(cells, found, geometry))
-            yield save_map("conductance_afterwards", cells, found, "S", setting)
-            yield Save("inside_afterwards", afterwards, MAP)
+            afterwards = self.holds(course, found, setting)
+            yield save_map("conductance_afterwards", course.cells, found, "S", setting)
+            yield save_map("inside_afterwards", course.cells, afterwards, "", setting)
             summary = replace(
                 summary,
                 inside_afterwards=int(afterwards.sum()),
-                moved_out=int((windows.accepted & ~afterwards).sum()),
+                moved_out=int((course.inside & ~afterwards).sum()),
             )
         return summary
+
+    def cells_of(self, programmed: Programmed) -> tuple[Cells, FloatArray]:
+        """The cells that it looks after, and their targets (S)."""
+        return to_program(programmed)
+
+    def holds(self, course: Course, found_s: FloatArray, setting: Setting) -> NDArray[np.bool_]:
+        """Which cells are inside where they conduct `found_s` (S), NaN for no reading."""
+        low, high = self._bounds(course)
+        return (found_s >= low) & (found_s <= high)
+
+    def share_windows(self, course: Course, setting: Setting) -> None:
+        """Leave the windows to later steps that read maps."""
+        low, high = self._bounds(course)
+        cells, geometry = course.cells, setting.geometry
+        windows = Windows(
+            map_of(cells, low, geometry),
+            map_of(cells, high, geometry),
+            map_of(cells, course.inside, geometry, False),
+        )
+        setting.share("windows", windows)
+
+    def _bounds(self, course: Course) -> tuple[FloatArray, FloatArray]:
+        """Windows (S) as readings are held against them: what hardly conducts reads below 0 as
+        often as above.
+        """
+        low, high = course.asked_s
+        return np.where(low > 0, low, -high), high
 
     @property
     def label(self) -> str:
@@ -200,12 +248,16 @@ class Programming(Protocol[ProgrammingSummary]):
         target_s: FloatArray,
         windows_s: tuple[FloatArray, FloatArray],
         setting: Setting,
-    ) -> Plan[tuple[ProgrammingSummary, NDArray[np.bool_]]]:
+    ) -> Plan[tuple[ProgrammingSummary, Course]]:
         """Bring `cells` into their windows around `target_s` (S), all of shape (n,), by this
-        method; saves maps of what came of it, and tells which cells ended inside, shape (n,).
+        method; saves maps of what came of it, and tells how each ended.
         """
         yield from _remark_on_look(cells, setting)
-        course = Course.of(cells, *windows_s, target_s)
+        low, high = windows_s
+        margin = np.zeros(len(cells))
+        if self.guard is not None:
+            margin = self.guard.margin(target_s, (high - low) / 2)
+        course = Course.of(cells, low, high, target_s, margin)
         yield from self.program(course, setting)
         conductance = np.where(np.isfinite(course.last_s), course.last_s, np.nan)
         yield save_map("conductance", cells, conductance, "S", setting)
@@ -225,11 +277,29 @@ class Programming(Protocol[ProgrammingSummary]):
                 f"{count(int(silent.sum()))} of {count(len(cells))} cells conduct less than"
                 f" {quantity(SILENT_S, 'S')} after their pulses; {UNFORMED}"
             )
-        return _summary(course, int(silent.sum())), course.inside
+        return _summary(course, int(silent.sum())), course
 
-    @abstractmethod
     def program(self, course: Course, setting: Setting) -> Plan[None]:
         """Bring the cells of a course into their windows; each has its reason then."""
+        bring = self.bringing(course, setting)
+        yield from bring()
+        for _ in range(self.reverify):
+            yield from self.settle()
+            spent = course.pulses.sum()
+            course.reopen(np.flatnonzero(course.inside))
+            yield from bring()
+            if course.pulses.sum() == spent:
+                break
+
+    @abstractmethod
+    def bringing(self, course: Course, setting: Setting) -> Callable[[], Plan[object]]:
+        """What brings the cells of a course that are not done into their windows; it may be
+        called again.
+        """
+
+    def settle(self) -> Plan[None]:
+        """What happens before accepted cells are read once more: nothing."""
+        yield from ()
 
     def batch(self, course: Course, at: IntArray, setting: Setting) -> Program:
         """What these cells of a course may still take, as one operation."""
@@ -266,14 +336,15 @@ class ByRounds(Programming):
         """What decides of the cells of this course, which has not begun."""
 
     @override
-    def program(self, course: Course, setting: Setting) -> Plan[None]:
+    def bringing(self, course: Course, setting: Setting) -> Callable[[], Plan[object]]:
         # Refuse what limits or the bench forbid before anything has moved.
         setting.require(self.batch(course, course.active, setting))
         policy = self.policy(course, setting)
-        yield from programmed_by(policy, course, setting, self.rules)
-        for _ in range(self.reverify):
-            course.reopen(np.flatnonzero(course.inside))
-            yield from programmed_by(policy, course, setting, self.rules)
+        return partial(programmed_by, policy, course, setting, self.rules)
+
+    @override
+    def program(self, course: Course, setting: Setting) -> Plan[None]:
+        yield from super().program(course, setting)
         yield save_map("reason", course.cells, course.reason, "", setting)
 
     @property

@@ -14,7 +14,7 @@ from rram_hil.engine.protocol import Setting
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.validation import FiniteVolts, Positive, PositiveSeconds, StrictModel
 
-from .rounds import Move
+from .rounds import Course, Move, Plain
 
 
 class RampChoice(StrictModel):
@@ -76,3 +76,17 @@ class Trains:
             np.where(is_set, sets.gate_v.level(number), resets.gate_v.level(number)),
             np.where(is_set, sets.width_s, resets.width_s),
         )
+
+
+class Ramps(Plain):
+    """A policy: the next pulse of the ramp of the polarity that a cell needs, from the start of it
+    at each change of polarity, as write-verify gives them.
+    """
+
+    def __init__(self, trains: Trains) -> None:
+        self._trains = trains
+
+    def next(self, course: Course, at: IntArray) -> Move:
+        """The next pulse of each cell."""
+        wanted = course.wanted[at]
+        return self._trains.move(at, wanted, course.level(at, wanted))

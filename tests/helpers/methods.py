@@ -59,6 +59,8 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "fixed-pulses": ONE,
     "coarse-fine": {"coarse": ONE, "fine": FINE},
+    "relaxation-aware": PULSES,
+    "early-stop": ONE | {"least_gain_s": 1e-8},
     "adaptive-step": {
         "set": {
             "amplitude_v": 2.0,

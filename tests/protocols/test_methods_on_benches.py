@@ -9,7 +9,7 @@ import numpy as np
 from methods import METHODS, method
 from small_bench import WHOLE, bench_toml
 
-from rram_hil.array import Apply
+from rram_hil.array import Apply, Wait
 from rram_hil.bench.bench import Bench
 from rram_hil.engine.protocol import Save, Setting
 from rram_hil.protocols.forming import Forming
@@ -40,7 +40,7 @@ def programmed(folder: Path, driver: str) -> tuple[dict[str, dict[str, Any]], di
                 try:
                     while True:
                         message = plan.send(answer)
-                        operations += isinstance(message, Apply)
+                        operations += isinstance(message, Apply | Wait)
                         if isinstance(message, Save):
                             saved[name][message.name] = message.values
                         answer = yield message
