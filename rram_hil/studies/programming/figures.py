@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array import Apply, ApplyResult, Status
+from rram_hil.array import Apply, ApplyResult, CodedRead, CodedReadResult, Status
 from rram_hil.errors import DataError
 from rram_hil.report.step import RunStep, steps_of
 from rram_hil.storage.codec import operation_from, result_from
@@ -138,17 +138,33 @@ class Spent:
         geometry = read_journal(journal_of(run.path)).header().geometry
         size = math.prod(geometry.shape)
         spent = cls.nothing(size)
-        last_s, last_sign = np.full(size, np.nan), np.zeros(size, dtype=np.int64)
+        last_s, pending = np.full(size, np.nan), np.zeros(size)
+        last_sign = np.zeros(size, dtype=np.int64)
         for intent, outcome in _operations(run):
             operation, result = operation_from(intent.record), result_from(outcome.record)
-            if not isinstance(operation, Apply) or not isinstance(result, ApplyResult):
+            if isinstance(operation, Apply) and isinstance(result, ApplyResult):
+                at, status, found = (
+                    operation.cells.index(geometry),
+                    result.last_status,
+                    result.last_s,
+                )
+                if intent.step == number:
+                    spent._add(operation, result, at, pending, last_sign)
+            elif isinstance(operation, CodedRead) and isinstance(result, CodedReadResult):
+                at, status, found = (
+                    operation.cells.index(geometry),
+                    result.status,
+                    result.conductance_s,
+                )
+            else:
                 continue
-            at = operation.cells.index(geometry)
-            found = np.where(result.last_status == Status.OK, result.last_s, np.nan)
-            if intent.step == number:
-                flows = np.nan_to_num(np.fmax(last_s[at], found))
-                spent._add(operation, result, at, flows, last_sign)
-            last_s[at] = np.where(np.isnan(found), last_s[at], found)
+            ok = (status == Status.OK) & np.isfinite(found)
+            at, found = at[ok], found[ok]
+            # What was pending flowed between the reading before it and this one.
+            spent.energy_j[at] += pending[at] * np.fmax(last_s[at], found)
+            pending[at] = 0.0
+            last_s[at] = found
+        spent.energy_j += pending * np.nan_to_num(last_s)
         return spent
 
     @classmethod
@@ -162,9 +178,10 @@ class Spent:
         operation: Apply,
         result: ApplyResult,
         at: IntArray,
-        flows_s: FloatArray,
+        pending: FloatArray,
         last_sign: IntArray,
     ) -> None:
+        """Count an operation on cells `at`; `pending` (V^2 s) waits for what their pulses met."""
         measured = 0
         for step in operation.steps * operation.repeat:
             volts = step.cell_v(at.size)
@@ -180,7 +197,7 @@ class Spent:
             before = last_sign[at]
             self.reversals[at] += (sign * before) < 0
             last_sign[at] = np.where(sign == 0, before, sign)
-            self.energy_j[at] += volts**2 * flows_s * step.width_s
+            pending[at] += volts**2 * step.width_s
 
 
 def _operations(run: RunFile) -> Iterator[tuple[Intent, Outcome]]:

@@ -21,7 +21,7 @@ NOTE = (
 REACHED = (">runs", ">inside", "not inside", ">disturbed")
 LASTS = (">outside", ">after 1 s", ">after 1 day", ">moved out")
 PULSES = (">pulses", ">p50", ">p95", ">p99", ">SET", ">RESET", ">of accepted", ">p99")
-SPENT = (">reads", ">p50", ">p95", ">p99", ">reversals", ">energy", ">bench time")
+SPENT = (">reads", ">p50", ">p95", ">p99", ">vectors", ">reversals", ">energy", ">bench time")
 """Columns of the tables beside the method; numbers stand to the right."""
 _REASONS = {
     "out_of_pulses": "pulses spent",
@@ -74,9 +74,16 @@ def pulses(row: MethodRow) -> tuple[str, ...]:
 
 def spent(row: MethodRow) -> tuple[str, ...]:
     """As `SPENT` shows it."""
-    names = (*(f"reads_{key}" for key in PERCENTILES), "reversals_mean")
-    counts = (f"{row.mean(name):.1f}" for name in names)
-    return (*counts, quantity(row.mean("energy_j"), "J"), duration(row.mean("bench_s")))
+    reads = (f"{row.mean(f'reads_{key}'):.1f}" for key in PERCENTILES)
+    vectors = number(round(row.mean("vectors"))) if row.mean("vectors") else ""
+    reversals = f"{row.mean('reversals_mean'):.1f}"
+    return (
+        *reads,
+        vectors,
+        reversals,
+        quantity(row.mean("energy_j"), "J"),
+        duration(row.mean("bench_s")),
+    )
 
 
 def show_methods(results: MethodResults, output: Output) -> None:
