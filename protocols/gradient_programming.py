@@ -39,7 +39,7 @@ from rram_hil.validation import PositiveAmperes
 from .parts.characterisation import save_map
 from .parts.pulses import Pulses
 from .parts.sections import programmed_plots
-from .parts.targets import Targets, load_targets, save_targets, target_files
+from .parts.targets import Targets, load_targets, partners, save_targets, target_files
 
 _MOST_WIDENED = 16
 
@@ -181,7 +181,7 @@ class _State:
         self._pulses: dict[int, IntArray] = {
             polarity: np.zeros(n, dtype=np.int64) for polarity in (1, -1)
         }
-        self._partner = _partners(mapping)
+        self._partner = partners(mapping)
         self._ramp = np.zeros(n, dtype=np.int64)
         self._polarity = np.zeros(n, dtype=np.int64)
         # The weighted mean of what a cell lacks since its last pulse: weights, and weighted sums.
@@ -364,13 +364,3 @@ class _State:
             self._saturated,
             self._emulated,
         )
-
-
-def _partners(mapping: Mapping) -> IntArray:
-    """Position of the other cell of each cell's pair, shape (n,), among the mapping's cells."""
-    index = mapping.cells.index(mapping.geometry)
-    partner = np.empty(len(index), dtype=np.int64)
-    for layer in mapping.layers:
-        first, second = (np.searchsorted(index, found) for found in mapping.pair_index(layer.name))
-        partner[first], partner[second] = second, first
-    return partner

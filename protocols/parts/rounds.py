@@ -331,13 +331,13 @@ def programmed_by(policy: Policy, course: Course, setting: Setting, rules: Rules
     n = len(course.cells)
     unseen = course.active[~course.readable[course.active]]
     if unseen.size:
-        yield from _given(policy, Move.none(unseen), course, setting, rules)
+        yield from give(policy, Move.none(unseen), course, setting, rules)
     while course.active.size:
         move = _due(policy, course, rules)
         if move.at.size:
             done = n - move.at.size
             yield Progress(done, n, f"{rules.label} of {move.at.size} cells")
-            yield from _given(policy, move, course, setting, rules)
+            yield from give(policy, move, course, setting, rules)
     course.reason = course.explained()
     return course
 
@@ -356,11 +356,13 @@ def _due(policy: Policy, course: Course, rules: Rules) -> Move:
     ends = turns & (course.reversals[asks] >= rules.max_reversals)
     course.end(asks[ends], Reason.REVERSALS)
     course.idle[asks] = np.where(move.polarity == 0, course.idle[asks] + 1, 0)
-    return _among(course.active, move.part(~ends))
+    return among(course.active, move.part(~ends))
 
 
-def _among(at: IntArray, move: Move) -> Move:
-    """A move of all cells at these positions: those that are not in `move` are only read."""
+def among(at: IntArray, move: Move) -> Move:
+    """A move of all cells at these positions, rising: those that are not in `move` are only
+    read.
+    """
     place = np.searchsorted(at, move.at)
     whole = Move.none(at)
     for name in ("polarity", "amplitude_v", "gate_v", "width_s"):
@@ -368,10 +370,10 @@ def _among(at: IntArray, move: Move) -> Move:
     return whole
 
 
-def _given(
-    policy: Policy, move: Move, course: Course, setting: Setting, rules: Rules
-) -> Plan[None]:
-    """Give a move and read its cells."""
+def give(policy: Policy, move: Move, course: Course, setting: Setting, rules: Rules) -> Plan[None]:
+    """Give a move and read its cells, in one `Apply`; one more reads those whose reading an
+    interruption cost.
+    """
     at = move.at
     result = yield from Apply(
         course.cells[at],

@@ -27,7 +27,7 @@ from rram_hil.networks.network import Network, NoLayersError, tensors_from
 from rram_hil.networks.placement import FIELDS, places, to_table
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.storage.array_files import read_npy, read_npz
-from rram_hil.types import FloatArray
+from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import quantity
 from rram_hil.validation import StrictModel
 
@@ -289,3 +289,13 @@ def to_program(programmed: Programmed) -> tuple[Cells, FloatArray]:
     mapping = programmed.mapping
     worth = programmed.responsive.ravel()[mapping.cells.index(mapping.geometry)]
     return mapping.cells[worth], mapping.target_s[worth]
+
+
+def partners(mapping: Mapping) -> IntArray:
+    """Position of the other cell of each cell's pair, shape (n,), among the mapping's cells."""
+    index = mapping.cells.index(mapping.geometry)
+    partner = np.empty(len(index), dtype=np.int64)
+    for layer in mapping.layers:
+        first, second = (np.searchsorted(index, found) for found in mapping.pair_index(layer.name))
+        partner[first], partner[second] = second, first
+    return partner

@@ -60,6 +60,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "fixed-pulses": ONE,
     "coarse-fine": {"coarse": ONE, "fine": FINE},
     "relaxation-aware": PULSES,
+    "pair-verify": PULSES,
     "early-stop": ONE | {"least_gain_s": 1e-8},
     "adaptive-step": {
         "set": {
