@@ -8,9 +8,9 @@ import codecs
 import re
 import reprlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,6 +38,15 @@ class StrictModel(BaseModel):
     """Base of every model: unknown keys and guessing coercions are refused, nothing changes."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, but what was worked out of the old fields and kept (`cached_property`)
+        stays with the old model.
+        """
+        made = super().model_copy(update=update, deep=deep)
+        for name in [name for name in vars(made) if name not in type(made).model_fields]:
+            del vars(made)[name]
+        return made
 
 
 def refused(

@@ -14,6 +14,7 @@ the chip's name.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from rram_hil.errors import ConfigError
 from rram_hil.simulation import draws
 from rram_hil.simulation.draws import Purpose
-from rram_hil.simulation.model import DeviceModel
+from rram_hil.simulation.model import DeviceModel, Traits
 from rram_hil.types import FloatArray, IntArray
 
 
@@ -80,7 +81,7 @@ class CellBank:
     @property
     def conductance_s(self) -> FloatArray:
         """The cells' conductances now (S), shape (n,), without read noise."""
-        return self._now(self._index)
+        return self._now(self._index).copy()
 
     def apply(
         self,
@@ -95,56 +96,59 @@ class CellBank:
         BL above SL is a SET (or forms), SL above BL a RESET; where they are equal nothing happens.
         """
         chosen = self._chosen(at)
-        bl, sl, wl, width = (
-            np.broadcast_to(np.asarray(v, dtype=np.float64), chosen.shape)
-            for v in (bl_v, sl_v, wl_v, width_s)
-        )
-        drop, gate = bl - sl, wl - np.minimum(bl, sl)
-        self._event[chosen] += drop != 0
-        for one in np.unique(width):
+        bl, sl, wl = (np.asarray(v, dtype=np.float64) for v in (bl_v, sl_v, wl_v))
+        width = np.broadcast_to(np.asarray(width_s, dtype=np.float64), chosen.shape)
+        drop = np.broadcast_to(bl - sl, chosen.shape)
+        gate = np.broadcast_to(wl - np.minimum(bl, sl), chosen.shape)
+        longest = float(width.max(initial=0.0))
+        for one in [longest] if np.all(width == longest) else np.unique(width):
             for sign in (1.0, -1.0):
                 now = np.flatnonzero((drop * sign > 0) & (width == one))
-                if now.size:
+                if now.size == chosen.size:
+                    self._pulse(chosen, sign, np.abs(drop), gate, float(one))
+                elif now.size:
                     self._pulse(chosen[now], sign, np.abs(drop[now]), gate[now], float(one))
-        self.now_s += float(width.max(initial=0.0))
+        self.now_s += longest
 
     def _pulse(
         self, k: IntArray, sign: float, volts: FloatArray, gate: FloatArray, width_s: float
     ) -> None:
-        before, formed, traits = self._now(k), self._formed[k], self._traits.part(k)
-        event, settled, cycle = self._event[k], self._settled_s[k], self._cycle[k]
-        pulse = (self.seed, traits, event, before, formed, volts, gate, width_s)
+        from rram_hil.simulation import kernels
+
+        self._event[k] += 1
+        event, settled, cycle = self._of(k, self._event, self._settled_s, self._cycle)
+        before, (formed,) = self._now(k), self._of(k, self._formed)
+        pulse = (self.seed, self._traits_of(k), event, before, formed, volts, gate, width_s)
         if sign > 0:
-            after, formed = self.model.after_set(*pulse, settled_s=settled, cycle=cycle)
+            after, self._formed[k] = self.model.after_set(*pulse, settled_s=settled, cycle=cycle)
         else:
+            broken, done = self._of(k, self._broken_s, self._cycles_done)
             after = self.model.after_reset(
-                *pulse,
-                settled_s=settled,
-                cycle=cycle,
-                broken_s=self._broken_s[k],
-                cycles_done=self._cycles_done[k],
+                *pulse, settled_s=settled, cycle=cycle, broken_s=broken, cycles_done=done
             )
-        self._broken_s[k], broke = self.model.broken_after(
-            int(sign), before, after, self._broken_s[k], settled
-        )
-        self._cycle[k[broke]], self._settled_s[k[broke]] = event[broke], np.nan
-        self._cycles_done[k[broke]] += 1
-        moved = after != before
-        to = k[moved]
-        self._g[to], self._programmed_s[to], self._programming[to] = (
-            after[moved],
+        kernels.keep(
+            sign > 0,
+            self.model.set.shifts,
+            k,
+            event,
             self.now_s + width_s,
-            event[moved],
+            before,
+            after,
+            self._g,
+            self._programmed_s,
+            self._programming,
+            self._cycle,
+            self._settled_s,
+            self._broken_s,
+            self._cycles_done,
         )
-        self._formed[k] = formed
 
     def read(self, at: ArrayLike | None = None) -> FloatArray:
         """One reading of each cell (S), with its noise."""
         chosen = self._chosen(at)
         self._event[chosen] += 1
-        return self.model.as_read(
-            self.seed, self._traits.part(chosen), self._event[chosen], self._now(chosen)
-        )
+        (event,) = self._of(chosen, self._event)
+        return self.model.as_read(self.seed, self._traits_of(chosen), event, self._now(chosen))
 
     def advance(self, seconds: float) -> None:
         """Let time pass: the cells relax. Raises `ConfigError` where time would run back."""
@@ -202,14 +206,13 @@ class CellBank:
     def _chosen(self, at: ArrayLike | None) -> IntArray:
         return self._index if at is None else self._index[np.asarray(at)]
 
+    def _traits_of(self, k: IntArray) -> Traits:
+        return self._traits if k is self._index else self._traits.part(k)
+
+    def _of(self, k: IntArray, *columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """The cells' part of what is kept of all: the whole columns, not copies, for all cells."""
+        return columns if k is self._index else tuple(column[k] for column in columns)
+
     def _now(self, k: IntArray) -> FloatArray:
-        g = self._g[k]
-        if not self.model.relaxes:
-            return g
-        moved = np.flatnonzero(self._programming[k] > 0)
-        old = k[moved]
-        age = self.now_s - self._programmed_s[old]
-        g[moved] = self.model.relaxed(
-            self.seed, old, self._programming[old], g[moved], np.maximum(age, 0.0)
-        )
-        return g
+        event, since_s, g_s = self._of(k, self._programming, self._programmed_s, self._g)
+        return self.model.relaxed(self.seed, k, event, g_s, self.now_s - since_s)

@@ -8,12 +8,12 @@ samples a run, comes from PCG64 streams, which can be entered anywhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from rram_hil.types import FloatArray, IntArray
 
@@ -41,6 +41,8 @@ class Purpose(IntEnum):
     TELEGRAPH_CELL = 9
     WEAR = 10
     SET_SHIFT = 11
+    CREEP = 12
+    DEPTH = 13
     FORM_LEVEL = 20
     SET_JITTER = 21
     SET_SPREAD = 22
@@ -80,19 +82,39 @@ def _key(seed: int, purpose: Purpose) -> np.uint64:
     return np.uint64(_mix(start)[0])
 
 
+def key(seed: int) -> np.uint64:
+    """A seed as the kernels take it."""
+    return np.uint64(seed & _MASK)
+
+
 def uniform(seed: int, purpose: Purpose, cell: IntArray, event: IntArray | int = 0) -> FloatArray:
     """Uniform draws, 0 < u < 1, one a cell, for the cells' flat indices and event numbers."""
-    x = np.asarray(cell).astype(np.uint64) * np.uint64(_GOLDEN)
-    x += _key(seed, purpose)
-    x = _mix(x)
-    x += np.asarray(event).astype(np.uint64) * np.uint64(0xDA942042E4DD58B5)
-    x = _mix(x)
-    return ((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    from rram_hil.simulation import kernels
+
+    return _drawn(kernels.uniforms, seed, purpose, cell, event)
 
 
 def normal(seed: int, purpose: Purpose, cell: IntArray, event: IntArray | int = 0) -> FloatArray:
     """Standard normal draws, one a cell, for the cells' flat indices and event numbers."""
-    return np.asarray(ndtri(uniform(seed, purpose, cell, event)), dtype=np.float64)
+    from rram_hil.simulation import kernels
+
+    return _drawn(kernels.normals, seed, purpose, cell, event)
+
+
+def _drawn(
+    kind: Callable[[np.uint64, int, IntArray, IntArray, FloatArray], None],
+    seed: int,
+    purpose: Purpose,
+    cell: IntArray,
+    event: IntArray | int,
+) -> FloatArray:
+    cells, events = np.broadcast_arrays(
+        np.asarray(cell, dtype=np.int64), np.asarray(event, dtype=np.int64)
+    )
+    found = np.empty(cells.shape)
+    flat = (np.ascontiguousarray(cells).reshape(-1), np.ascontiguousarray(events).reshape(-1))
+    kind(key(seed), int(purpose), *flat, found.reshape(-1))
+    return found
 
 
 @cache
@@ -105,6 +127,8 @@ def _pairs() -> NDArray[np.complex64]:
     are those for which neither the values of a pair nor their squares correlate. More levels would
     not stay in the processor's cache.
     """
+    from scipy.special import ndtri  # 0.1 s to load, which a chip that never multiplies saves
+
     values = ndtri((np.arange(_LEVELS) + 0.5) / _LEVELS)
     values /= values.std()
     places = np.arange(_LEVEL_BITS)

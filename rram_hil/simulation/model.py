@@ -16,16 +16,14 @@ from functools import cached_property
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
-from scipy.special import ndtr
 
 from rram_hil.errors import ConfigError, near
 from rram_hil.simulation import draws
-from rram_hil.simulation.draws import Purpose
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Unit
 from rram_hil.validation import (
@@ -47,6 +45,9 @@ from rram_hil.validation import (
 )
 
 VoltsPerDecade = Annotated[NotNegative, Unit("V/decade")]
+if TYPE_CHECKING:
+    from rram_hil.simulation.kernels import DriftLaw, ReadLaw, ResetLaw, SetLaw, TraitsLaw
+
 PRESETS = (
     "hfo2",
     "paper",
@@ -118,17 +119,18 @@ def _end_slope(width: FloatArray, rise: FloatArray) -> float:
     return float(slope)
 
 
-def _skewed(z: ArrayLike, part: float) -> FloatArray:
-    """Of standard normal draws, draws of mean 0 of which `part` is exponential: an end below, a
-    tail above.
-    """
-    normal = np.asarray(z, dtype=np.float64)
-    return np.asarray((1 - part) * normal + part * (-np.log(ndtr(-normal)) - 1.0), dtype=np.float64)
+def _table(x: ArrayLike, y: ArrayLike) -> FloatArray:
+    """Rows x, y and slopes, as the kernels read a table."""
+    rows, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    return np.stack([rows, values, np.append(np.diff(values) / np.diff(rows), 0.0)])
 
 
-def _beyond_eighth(chance: FloatArray) -> FloatArray:
-    """Of uniform draws: 0 for seven in eight, for the others exponential draws of mean 1."""
-    return np.asarray(np.maximum(-np.log(chance) - np.log(8.0), 0.0), dtype=np.float64)
+_NO_TABLE = _table([0.0, 1.0], [0.0, 0.0])
+
+
+def _column(values: ArrayLike, shape: tuple[int, ...], kind: Any = np.float64) -> NDArray[Any]:
+    """One value a cell, as the kernels take them."""
+    return np.ascontiguousarray(np.broadcast_to(np.asarray(values, dtype=kind), shape))
 
 
 def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -196,13 +198,6 @@ class Forming(StrictModel):
             _check_quantiles(self.quantile_v)
         return self
 
-    def thresholds(self, z: FloatArray) -> FloatArray:
-        """Thresholds (V) of cells, from standard normal draws."""
-        if self.quantile_v is None:
-            return self.threshold_v + self.threshold_sd_v * z
-        even = np.linspace(0, 1, len(self.quantile_v))
-        return np.asarray(np.interp(ndtr(z), even, self.quantile_v), dtype=np.float64)
-
 
 class Overdrive(StrictModel):
     """SET pulses that are too strong for a filament: they rearrange it instead of growing it.
@@ -225,6 +220,15 @@ class Overdrive(StrictModel):
         return self
 
 
+class Creep(StrictModel):
+    """Cells that creep towards what the strongest SETs give: in `part` of them a filament that
+    grows after a RESET has more in series than `series_ohm`, evenly spread from none to `most_ohm`.
+    """
+
+    part: Annotated[Fraction, Field(gt=0)]
+    most_ohm: PositiveOhms
+
+
 class Grow(StrictModel):
     """How a filament, in series with `series_ohm`, grows pulse by pulse, and is stirred.
 
@@ -241,32 +245,12 @@ class Grow(StrictModel):
     stir_s: list[PositiveSiemens]
     stir_ln: list[NotNegative]
     overdrive: Overdrive | None = None
+    creep: Creep | None = None
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
         _check_table(self.stir_s, stir_ln=self.stir_ln)
         return self
-
-    def own_ohm(self, g_s: FloatArray) -> FloatArray:
-        """Resistance (ohm) of the filaments alone of cells that read `g_s`."""
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.maximum(1.0 / g_s - self.series_ohm, _LEAST_OHM), dtype=np.float64)
-
-    def grown(
-        self, before_s: FloatArray, single_s: FloatArray, widths: float | FloatArray
-    ) -> FloatArray:
-        """Conductance (S) of cells at `before_s` after a pulse that gives `single_s` to one from
-        the high-resistance state.
-
-        `widths`: the pulse's width in reference widths. Never below `before_s`, but that what a
-        stir has put a little above 1 / `series_ohm` is not kept.
-        """
-        inverse = -1.0 / self.power
-        both = self.own_ohm(before_s) ** inverse + widths * self.own_ohm(single_s) ** inverse
-        after = 1.0 / (self.series_ohm + both ** (-self.power))
-        return np.asarray(
-            np.where(before_s > _STIRRED / self.series_ohm, before_s, after), dtype=np.float64
-        )
 
 
 class Set(StrictModel):
@@ -315,6 +299,19 @@ class Set(StrictModel):
         return self.shift_sd_s > 0 or self.spread_sd_s > 0
 
 
+class Shallow(StrictModel):
+    """Cells that no RESET opens: `part` of them draw around no less than a conductance of their
+    own, of the median `floor_s` and spread by `spread_ln`, whatever the volts.
+
+    `link` is the correlation with `Creep`: cells that creep are those that do not open.
+    """
+
+    part: Annotated[Fraction, Field(gt=0)]
+    floor_s: PositiveSiemens
+    spread_ln: NotNegative
+    link: Fraction
+
+
 class Redraw(StrictModel):
     """RESET as it is measured pulse by pulse: a threshold that the filament sets (`on_v` by
     `on_s`), beyond it a new draw of ln G by every pulse.
@@ -346,6 +343,7 @@ class Redraw(StrictModel):
         default=0.0, description="by how much ln G lies lower after the pulse that breaks"
     )
     reach_ln: Positive
+    shallow: Shallow | None = None
 
     @model_validator(mode="after")
     def _tables(self) -> Self:
@@ -353,12 +351,6 @@ class Redraw(StrictModel):
         _check_table(self.on_s, on_v=self.on_v)
         _check_table(self.volts, white_ln=self.white_ln, device_ln=self.device_ln)
         return self
-
-    def threshold_v(self, filament_s: ArrayLike) -> FloatArray:
-        """Volts at which a filament of `filament_s` breaks."""
-        return np.asarray(
-            np.interp(np.log(filament_s), np.log(self.on_s), self.on_v), dtype=np.float64
-        )
 
 
 class Wear(StrictModel):
@@ -440,18 +432,6 @@ class Relaxation(StrictModel):
         _check_table(self.g_ratio, weight=self.weight)
         return self
 
-    def at(self, age_s: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Body, tail and shift (S) at an age in seconds."""
-        x = np.log10(np.maximum(age_s, 1e-12))
-        beyond = np.maximum(x - self.log10_s[-1], 0.0)
-        run = self.log10_s[-1] - self.log10_s[-2]
-
-        def column(values: list[float]) -> FloatArray:
-            slope = (values[-1] - values[-2]) / run
-            return np.asarray(np.interp(x, self.log10_s, values) + slope * beyond, dtype=np.float64)
-
-        return column(self.body_s), column(self.tail_s), column(self.shift_s)
-
 
 class Drift(StrictModel):
     """Relaxation as it is measured: the whole distribution of the change, by time and conductance.
@@ -482,39 +462,6 @@ class Drift(StrictModel):
                 _check_quantiles(row)
         return self
 
-    @cached_property
-    def _table(self) -> FloatArray:
-        return np.asarray(self.change_s, dtype=np.float64)
-
-    def change(self, chance: FloatArray, g_s: FloatArray, age_s: FloatArray) -> FloatArray:
-        """Change (S) of cells programmed to `g_s` after `age_s` seconds, each at its place `chance`
-        in the distribution.
-        """
-        times = np.asarray(self.log10_s)
-        x = np.log10(np.maximum(age_s, 1e-12))
-        i = np.clip(np.searchsorted(times, x) - 1, 0, times.size - 2)
-        part_t = (x - times[i]) / (times[i + 1] - times[i])
-        early = np.clip(1 + (x - times[0]) / self.onset_decades, 0.0, 1.0)
-        part_t = np.where(x < times[0], 0.0, part_t)
-        places = np.asarray(self.g_s)
-        held = np.clip(g_s, places[0], places[-1])
-        j = np.clip(np.searchsorted(places, held) - 1, 0, places.size - 2)
-        part_g = (held - places[j]) / (places[j + 1] - places[j])
-        p = np.asarray(self.probability)
-        k = np.clip(np.searchsorted(p, chance) - 1, 0, p.size - 2)
-        part_p = np.clip((chance - p[k]) / (p[k + 1] - p[k]), 0.0, 1.0)
-        found = np.zeros(np.shape(chance))
-        for dt in (0, 1):
-            for dg in (0, 1):
-                for dp in (0, 1):
-                    weight = (
-                        (part_t if dt else 1 - part_t)
-                        * (part_g if dg else 1 - part_g)
-                        * (part_p if dp else 1 - part_p)
-                    )
-                    found += weight * self._table[i + dt, j + dg, k + dp]
-        return np.asarray(found * early * np.minimum(g_s / places[0], 1.0), dtype=np.float64)
-
 
 class Stuck(StrictModel):
     """Cells that no pulse moves. Stuck high-resistance cells never form.
@@ -544,11 +491,21 @@ class Traits:
     set_shift_s: NDArray[np.float32]
     reset_offset_v: NDArray[np.float32]
     reset_z: NDArray[np.float32]
+    creep_ohm: NDArray[np.float32]
+    floor_ln: NDArray[np.float32]
     telegraph: NDArray[np.bool_]
 
     def part(self, at: IntArray) -> Traits:
         """The traits of some of the cells."""
         return Traits(*(getattr(self, f.name)[at] for f in fields(self)))
+
+
+_TRAITS: dict[str, type[np.generic]] = {
+    name: {"stuck": np.int8, "telegraph": np.bool_}.get(name, np.float32)
+    for name in (f.name for f in fields(Traits))
+    if name != "index"
+}
+"""What the columns of `Traits` after the index are made of."""
 
 
 class DeviceModel(StrictModel):
@@ -623,11 +580,13 @@ class DeviceModel(StrictModel):
         content = self.model_dump()
         for *sections, key in (
             ("set", "grow", "overdrive"),
+            ("set", "grow", "creep"),
             ("set", "grow"),
             ("set", "settled_gain_v"),
             ("set", "shift_sd_s"),
             ("set", "spread_sd_s"),
             ("reset", "redraw", "break_more_ln"),
+            ("reset", "redraw", "shallow"),
             ("reset", "redraw"),
             ("reset", "wear"),
             ("forming", "quantile_v"),
@@ -678,28 +637,176 @@ class DeviceModel(StrictModel):
             np.asarray(np.interp(grid, self.reset.sl_v, self.reset.spread_ln), dtype=np.float64),
         )
 
-    def _set_ln(self, gate_v: ArrayLike, bl_v: ArrayLike, width_s: float) -> FloatArray:
-        """ln of the conductance that a SET allows; -inf where there is no SET."""
-        gate = np.asarray(gate_v, dtype=np.float64) + self._width_v(self.set, width_s)
-        volts = np.asarray(bl_v, dtype=np.float64)
-        level = np.interp(gate, *self._set_curve) + np.log(
-            np.interp(volts, self.set.bl_v, self.set.bl_ratio)
-        )
-        works = (volts >= self.set.bl_v[0]) & (gate >= self.set.gate_v[0])
-        return np.asarray(np.where(works, level, -np.inf), dtype=np.float64)
+    # The model's numbers as the compiled laws take them.
 
-    def _reset_v(self, sl_v: ArrayLike, gate_v: ArrayLike, width_s: float) -> FloatArray:
-        """Volts that reach the cell in a RESET, as the gate lets through, at the reference
-        width.
-        """
-        if (law := self.reset.redraw) is not None:
-            through = np.interp(np.asarray(gate_v, dtype=np.float64), law.gate_v, law.through_v)
-        else:
-            through = self.reset.gate_slope * (
-                np.asarray(gate_v, dtype=np.float64) - self.reset.gate_threshold_v
-            )
-        limited = np.minimum(np.asarray(sl_v, dtype=np.float64), through)
-        return np.asarray(limited + self._width_v(self.reset, width_s), dtype=np.float64)
+    @cached_property
+    def _traits_law(self) -> TraitsLaw:
+        from rram_hil.simulation.kernels import TraitsLaw
+
+        quantiles = self.forming.quantile_v
+        law = self.reset.redraw
+        creep = None if self.set.grow is None else self.set.grow.creep
+        shallow = None if law is None else law.shallow
+        return TraitsLaw(
+            stuck_low=self.stuck.low_resistance,
+            stuck_high=self.stuck.high_resistance,
+            stuck_s=self.stuck.low_resistance_s,
+            stuck_spread_ln=self.stuck.low_resistance_spread_ln,
+            virgin_s=self.virgin.conductance_s,
+            virgin_spread_ln=self.virgin.spread_ln,
+            threshold_v=self.forming.threshold_v,
+            threshold_sd_v=self.forming.threshold_sd_v,
+            threshold=_NO_TABLE
+            if quantiles is None
+            else _table(np.linspace(0, 1, len(quantiles)), quantiles),
+            has_quantiles=quantiles is not None,
+            gate_sd_v=self.set.offset_sd_v,
+            gain_sd_ln=self.set.gain_sd_ln,
+            shift_sd_s=self.set.shift_sd_s,
+            offset_sd_v=self.reset.offset_sd_v,
+            offset_skew=0.0 if law is None else law.offset_skew,
+            reset_skew=0.0 if law is None else law.device_skew,
+            creeps=creep is not None,
+            creep_part=1.0 if creep is None else creep.part,
+            creep_ohm=0.0 if creep is None else creep.most_ohm,
+            shallow=shallow is not None,
+            shallow_part=1.0 if shallow is None else shallow.part,
+            shallow_s=1.0 if shallow is None else shallow.floor_s,
+            shallow_spread_ln=0.0 if shallow is None else shallow.spread_ln,
+            link=0.0 if shallow is None else shallow.link,
+            telegraph_cells=self.read.telegraph_cells,
+        )
+
+    @cached_property
+    def _any_set_law(self) -> SetLaw:
+        """For pulses of the reference widths."""
+        from rram_hil.simulation.kernels import SetLaw
+
+        grow = self.set.grow
+        over = None if grow is None else grow.overdrive
+        series_ohm = 0.0 if grow is None else grow.series_ohm
+        return SetLaw(
+            form_width_v=0.0,
+            gate_min_v=self.forming.gate_min_v,
+            form_s=self.forming.conductance_s,
+            form_spread_ln=self.forming.spread_ln,
+            width_v=0.0,
+            widths=1.0,
+            gate=_table(*self._set_curve),
+            bl=_table(self.set.bl_v, self.set.bl_ratio),
+            jitter_sd_v=self.set.jitter_sd_v,
+            spread_sd_ln=self.set.spread_sd_ln,
+            shifts=self.set.shifts,
+            shift_spread_s=self.set.spread_sd_s,
+            grows=grow is not None,
+            settled_gain_v=self.set.settled_gain_v,
+            series_ohm=series_ohm,
+            least_ohm=_LEAST_OHM,
+            stirred_s=_STIRRED / series_ohm if series_ohm > 0 else np.inf,
+            power=1.0 if grow is None else grow.power,
+            cycle_sd_v=0.0 if grow is None else grow.cycle_sd_v,
+            cycle_sd_ln=0.0 if grow is None else grow.cycle_sd_ln,
+            cycle_slow_ln=0.0 if grow is None else grow.cycle_slow_ln,
+            stir=_NO_TABLE if grow is None else _table(np.log(grow.stir_s), grow.stir_ln),
+            creeps=grow is not None and grow.creep is not None,
+            overdrives=over is not None,
+            part=_NO_TABLE if over is None else _table(over.gate_v, over.part),
+            over_bl_v=0.0 if over is None else over.bl_v,
+            over_ohm=1.0 if over is None else over.own_ohm,
+            memory=0.0 if over is None else over.memory,
+            over_spread_ln=0.0 if over is None else over.spread_ln,
+        )
+
+    def _set_law(self, width_s: float) -> SetLaw:
+        return self._any_set_law._replace(
+            form_width_v=self._width_v(self.forming, width_s),
+            width_v=self._width_v(self.set, width_s),
+            widths=width_s / self.set.reference_width_s,
+        )
+
+    @cached_property
+    def _any_reset_law(self) -> ResetLaw:
+        """For pulses of the reference width."""
+        from rram_hil.simulation.kernels import ResetLaw
+
+        reset, law = self.reset, self.reset.redraw
+        grid, level, spread = self._reset_curve
+        threshold = (
+            ([0.0, 1.0], [0.0, 0.0]) if law is None else (np.log(law.on_s), np.asarray(law.on_v))
+        )
+        return ResetLaw(
+            width_v=0.0,
+            first_v=reset.sl_v[0],
+            curve=_table(grid, level),
+            spread=_table(grid, spread),
+            own_share=float(np.sqrt(reset.device_share)),
+            white_share=float(np.sqrt(1 - reset.device_share)),
+            jitter_sd_v=reset.jitter_sd_v,
+            gate_threshold_v=reset.gate_threshold_v,
+            gate_slope=reset.gate_slope,
+            floor_s=reset.floor_s,
+            shifts=self.set.shifts,
+            shift_spread_s=self.set.spread_sd_s,
+            redraws=law is not None,
+            through=_NO_TABLE if law is None else _table(law.gate_v, law.through_v),
+            threshold=_table(*threshold),
+            intact_v=0.0 if law is None else float(np.interp(np.log(law.intact_s), *threshold)),
+            heal=0.0 if law is None else law.heal,
+            heal_from_v=0.0 if law is None else law.heal_from_v,
+            white=_NO_TABLE if law is None else _table(law.volts, law.white_ln),
+            device=_NO_TABLE if law is None else _table(law.volts, law.device_ln),
+            cycle_sd_v=0.0 if law is None else law.cycle_sd_v,
+            lag=0.0 if law is None else law.lag,
+            skew=0.0 if law is None else law.skew,
+            intact_s=0.0 if law is None else law.intact_s,
+            break_v=0.0 if law is None else law.break_v,
+            break_ln=0.0 if law is None else law.break_ln,
+            break_more_ln=0.0 if law is None else law.break_more_ln,
+            reach_ln=1.0 if law is None else law.reach_ln,
+            wear_cycles=1.0 if reset.wear is None else reset.wear.cycles,
+            wear_ln=0.0 if reset.wear is None else reset.wear.less_ln,
+        )
+
+    def _reset_law(self, width_s: float) -> ResetLaw:
+        return self._any_reset_law._replace(width_v=self._width_v(self.reset, width_s))
+
+    @cached_property
+    def _drift_law(self) -> DriftLaw:
+        from rram_hil.simulation.kernels import DriftLaw
+
+        drift, law = self.drift, self.relaxation
+        even = np.array([0.0, 1.0])
+        columns = [[0.0, 0.0]] * 3 if law is None else [law.body_s, law.tail_s, law.shift_s]
+        x = even if law is None else np.asarray(law.log10_s)
+        tables = [_table(x, column) for column in columns]
+        return DriftLaw(
+            drifts=drift is not None,
+            from_s=-1.0 if drift is None else 10.0 ** (drift.log10_s[0] - drift.onset_decades),
+            log10_s=even if drift is None else np.asarray(drift.log10_s),
+            onset_decades=1.0 if drift is None else drift.onset_decades,
+            place_s=even if drift is None else np.asarray(drift.g_s),
+            probability=even if drift is None else np.asarray(drift.probability),
+            change_s=np.zeros((1, 1, 1)) if drift is None else np.asarray(drift.change_s),
+            body=tables[0],
+            tail=tables[1],
+            shift=tables[2],
+            beyond=np.array([table[2, -2] for table in tables]),
+            g_max_s=1.0 if law is None else law.g_max_s,
+            weight=_NO_TABLE if law is None else _table(law.g_ratio, law.weight),
+        )
+
+    @cached_property
+    def _read_law(self) -> ReadLaw:
+        from rram_hil.simulation.kernels import ReadLaw
+
+        read = self.read
+        return ReadLaw(
+            fraction=read.fraction,
+            floor_s=read.floor_s,
+            telegraphs=read.telegraph_cells > 0,
+            occupancy=read.telegraph_occupancy,
+            amplitude=read.telegraph_amplitude,
+        )
 
     @staticmethod
     def _width_v(part: Set | Reset | Forming, width_s: float) -> float:
@@ -707,12 +814,18 @@ class DeviceModel(StrictModel):
 
     def _nominal_ln(self, gate_v: ArrayLike, bl_v: ArrayLike, width_s: float) -> FloatArray:
         """ln G of one SET from the high-resistance state; -inf where there is no SET."""
-        level = self._set_ln(gate_v, bl_v, width_s)
-        if self.set.grow is None:
-            return level
-        low = np.full(level.shape, self.reset.conductance_s[-1])
-        grown = self.set.grow.grown(low, np.exp(level), width_s / self.set.reference_width_s)
-        return np.asarray(np.where(np.isfinite(level), np.log(grown), -np.inf), dtype=np.float64)
+        from rram_hil.simulation import kernels
+
+        gate, bl = np.broadcast_arrays(np.asarray(gate_v, dtype=np.float64), bl_v)
+        found = np.empty(gate.shape)
+        kernels.nominal_ln(
+            self._set_law(width_s),
+            self.reset.conductance_s[-1],
+            _column(gate.ravel(), (gate.size,)),
+            _column(bl.ravel(), (gate.size,)),
+            found.reshape(-1),
+        )
+        return found
 
     def nominal_set_s(
         self, wl_v: ArrayLike, bl_v: ArrayLike = 2.0, width_s: float = 100e-9
@@ -751,9 +864,18 @@ class DeviceModel(StrictModel):
         """Median conductance (S) to which one RESET brings a cell that is above it; infinite where
         it does nothing.
         """
-        volts = self._reset_v(sl_v, wl_v, width_s)
-        grid, level, _ = self._reset_curve
-        found = np.where(volts < self.reset.sl_v[0], np.inf, np.exp(np.interp(volts, grid, level)))
+        from rram_hil.simulation import kernels
+
+        sl, gate = np.broadcast_arrays(np.asarray(sl_v, dtype=np.float64), wl_v)
+        volts, level = np.empty(sl.shape), np.empty(sl.shape)
+        kernels.reset_volts(
+            self._reset_law(width_s),
+            _column(sl.ravel(), (sl.size,)),
+            _column(gate.ravel(), (sl.size,)),
+            volts.reshape(-1),
+            level.reshape(-1),
+        )
+        found = np.where(volts < self.reset.sl_v[0], np.inf, np.exp(level))
         return np.asarray(found, dtype=np.float64)
 
     def nominal_reset_sl_v(self, target_s: ArrayLike, width_s: float = 200e-9) -> FloatArray:
@@ -766,38 +888,12 @@ class DeviceModel(StrictModel):
 
     def traits(self, seed: int, index: IntArray) -> Traits:
         """The device-to-device draws of cells, by their flat indices."""
+        from rram_hil.simulation import kernels
 
-        def z(purpose: Purpose) -> FloatArray:
-            return draws.normal(seed, purpose, index)
-
-        chance = draws.uniform(seed, Purpose.STUCK, index)
-        low = chance < self.stuck.low_resistance
-        high = ~low & (chance < self.stuck.low_resistance + self.stuck.high_resistance)
-        virgin = self.virgin.conductance_s * np.exp(self.virgin.spread_ln * z(Purpose.VIRGIN))
-        short = self.stuck.low_resistance_s * np.exp(
-            self.stuck.low_resistance_spread_ln * z(Purpose.STUCK_LEVEL)
-        )
-        single = np.float32
-        return Traits(
-            index=np.asarray(index, dtype=np.int64),
-            stuck=low.astype(np.int8) - high.astype(np.int8),
-            fixed_s=np.where(low, short, virgin).astype(single),
-            form_threshold_v=self.forming.thresholds(z(Purpose.FORM_THRESHOLD)).astype(single),
-            gate_offset_v=(self.set.offset_sd_v * z(Purpose.GATE_OFFSET)).astype(single),
-            set_gain_ln=(self.set.gain_sd_ln * z(Purpose.SET_GAIN)).astype(single),
-            set_shift_s=(self.set.shift_sd_s * z(Purpose.SET_SHIFT)).astype(single),
-            reset_offset_v=self._reset_offsets(z(Purpose.RESET_OFFSET)).astype(single),
-            reset_z=z(Purpose.RESET_GAIN).astype(single),
-            telegraph=draws.uniform(seed, Purpose.TELEGRAPH_CELL, index)
-            < self.read.telegraph_cells,
-        )
-
-    def _reset_offsets(self, z: FloatArray) -> FloatArray:
-        """Volts by which RESET is easier for each cell, from standard normal draws."""
-        skew = 0.0 if self.reset.redraw is None else self.reset.redraw.offset_skew
-        if skew == 0:
-            return self.reset.offset_sd_v * z
-        return -self.reset.offset_sd_v * _skewed(-z, skew)
+        cells = np.ascontiguousarray(index, dtype=np.int64)
+        columns = [np.empty(cells.size, dtype=kind) for kind in _TRAITS.values()]
+        kernels.traits(self._traits_law, draws.key(seed), cells, *columns)
+        return Traits(cells, *columns)
 
     def after_set(
         self,
@@ -822,120 +918,47 @@ class DeviceModel(StrictModel):
         RESET it grows from (any number that changes with each; without it, each pulse counts as
         one). Stuck cells stay.
         """
-        threshold = traits.form_threshold_v - self._width_v(self.forming, width_s)
-        forms = (
-            ~formed
-            & (bl_v >= threshold)
-            & (gate_v >= self.forming.gate_min_v)
-            & (traits.stuck == 0)
-        )
-        after = np.array(g_s, dtype=np.float64)
-        cap = np.broadcast_to(np.asarray(cap_s, dtype=np.float64), after.shape)
-        if (at := np.flatnonzero(forms)).size:
-            z = draws.normal(seed, Purpose.FORM_LEVEL, traits.index[at], event[at])
-            level_s = self.forming.conductance_s * np.exp(self.forming.spread_ln * z)
-            after[at] = np.maximum(after[at], np.minimum(level_s, cap[at]))
-        if (at := np.flatnonzero(formed)).size:
-            settled = np.full(at.size, np.nan) if settled_s is None else settled_s[at]
-            when = event[at] if cycle is None else cycle[at]
-            mine = (seed, traits.part(at), event[at])
-            if self.set.grow is None:
-                level_ln = self._set_level_ln(*mine, bl_v[at], gate_v[at], width_s)
-                level_s = np.exp(level_ln + traits.set_gain_ln[at])
-                if self.set.shifts:
-                    shift = self._shift_s(seed, traits.part(at), when)
-                    level_s = np.where(np.isfinite(level_ln), level_s + shift, level_s)
-                after[at] = np.maximum(after[at], np.minimum(level_s, cap[at]))
-            else:
-                after[at] = self._grown(
-                    *mine,
-                    when,
-                    after[at],
-                    np.isnan(settled),
-                    bl_v[at],
-                    gate_v[at],
-                    width_s,
-                    cap[at],
-                )
-        return after, formed | forms
+        from rram_hil.simulation import kernels
 
-    def _shift_s(self, seed: int, traits: Traits, cycle: IntArray) -> FloatArray:
-        """By how many siemens cells are off in a cycle, whatever they are programmed to."""
-        z = draws.normal(seed, Purpose.CYCLE_SHIFT, traits.index, cycle)
-        return np.asarray(traits.set_shift_s + self.set.spread_sd_s * z, dtype=np.float64)
-
-    def _set_level_ln(
-        self,
-        seed: int,
-        traits: Traits,
-        event: IntArray,
-        bl_v: FloatArray,
-        gate_v: FloatArray,
-        width_s: float,
-    ) -> FloatArray:
-        """ln G of a SET from the high-resistance state, with all but the cell's own gain."""
-        gate = gate_v + traits.gate_offset_v
-        if self.set.jitter_sd_v > 0:
-            gate = gate + self.set.jitter_sd_v * draws.normal(
-                seed, Purpose.SET_JITTER, traits.index, event
-            )
-        level = self._set_ln(gate, bl_v, width_s)
-        if self.set.spread_sd_ln > 0:
-            level = level + self.set.spread_sd_ln * draws.normal(
-                seed, Purpose.SET_SPREAD, traits.index, event
-            )
-        return level
-
-    def _grown(
-        self,
-        seed: int,
-        traits: Traits,
-        event: IntArray,
-        cycle: IntArray,
-        before_s: FloatArray,
-        grown: NDArray[np.bool_],
-        bl_v: FloatArray,
-        gate_v: FloatArray,
-        width_s: float,
-        cap_s: FloatArray,
-    ) -> FloatArray:
-        """What one SET pulse makes of `before_s` (S) where filaments grow; `grown`: by these
-        pulses, else a settled one.
-        """
-        grow = self.set.grow
-        assert grow is not None
-        index = traits.index
-        own_v = grow.cycle_sd_v * draws.normal(seed, Purpose.CYCLE_OFFSET, index, cycle)
-        own_ln = grow.cycle_sd_ln * draws.normal(seed, Purpose.CYCLE_GAIN, index, cycle)
-        if grow.cycle_slow_ln > 0:
-            own_ln = own_ln - grow.cycle_slow_ln * _beyond_eighth(
-                draws.uniform(seed, Purpose.CYCLE_TAIL, index, cycle)
-            )
-        own_gate = gate_v + np.where(grown, own_v, self.set.settled_gain_v)
-        single = np.exp(self._set_level_ln(seed, traits, event, bl_v, own_gate, width_s))
-        strength = np.exp(
-            (traits.set_gain_ln.astype(np.float64) + np.where(grown, own_ln, 0.0)) / grow.power
+        shape = (traits.index.size,)
+        law, when = self._set_law(width_s), _column(event, shape, np.int64)
+        cycles = when if cycle is None else _column(cycle, shape, np.int64)
+        before, was_formed = _column(g_s, shape), _column(formed, shape, np.bool_)
+        volts = _column(bl_v, shape), _column(gate_v, shape), _column(cap_s, shape)
+        after, now_formed = np.empty(shape), np.empty(shape, dtype=np.bool_)
+        mine = law, draws.key(seed), traits.index, when
+        kernels.form(
+            *mine,
+            traits.stuck,
+            traits.form_threshold_v,
+            before,
+            was_formed,
+            *volts,
+            after,
+            now_formed,
         )
-        widths = strength * width_s / self.set.reference_width_s
-        after = grow.grown(before_s, single, widths)
-        if (law := grow.overdrive) is not None:
-            chance = draws.uniform(seed, Purpose.OVERDRIVE, index, cycle)
-            beyond = grown & (bl_v >= law.bl_v) & (chance < np.interp(gate_v, law.gate_v, law.part))
-            once = grow.own_ohm(single) * widths ** (-grow.power)
-            r = np.log(np.minimum(grow.own_ohm(before_s), once) / law.own_ohm)
-            z = draws.normal(seed, Purpose.OVERDRIVE_STEP, index, event)
-            again = 1.0 / (
-                grow.series_ohm + law.own_ohm * np.exp(law.memory * r + law.spread_ln * z)
+        if not was_formed.any():
+            return after, now_formed
+        spreads = traits.gate_offset_v, traits.set_gain_ln
+        if self.set.grow is None:
+            kernels.set_to_level(
+                *mine, cycles, *spreads, traits.set_shift_s, before, was_formed, *volts, after
             )
-            after = np.where(beyond, again, after)
-        capped = np.where(after > before_s, np.maximum(before_s, np.minimum(after, cap_s)), after)
-        z = draws.normal(seed, Purpose.SET_STIR, index, event)
-        sd = np.interp(np.log(capped), np.log(grow.stir_s), grow.stir_ln)
-        stirred = np.minimum(capped * np.exp(sd * z), np.maximum(cap_s, before_s))
-        return np.asarray(
-            np.where((traits.stuck == 0) & (bl_v >= self.set.bl_v[0]), stirred, before_s),
-            dtype=np.float64,
-        )
+        else:
+            settled = _column(np.nan if settled_s is None else settled_s, shape)
+            kernels.grow(
+                *mine,
+                cycles,
+                traits.stuck,
+                *spreads,
+                traits.creep_ohm,
+                before,
+                was_formed,
+                *volts,
+                settled,
+                after,
+            )
+        return after, now_formed
 
     def after_reset(
         self,
@@ -959,100 +982,42 @@ class DeviceModel(StrictModel):
         0 for one that is whole (see `broken_after`); `cycles_done` is how many such cycles the cell
         has behind it (`Wear`; without it, none).
         """
-        if self.reset.redraw is not None:
-            whole_s = g_s if settled_s is None else self._whole(g_s, settled_s)
-            broken = np.zeros(g_s.shape) if broken_s is None else broken_s
-            when = event if cycle is None else cycle
-            worn = self._worn(seed, traits.index, cycles_done)
-            moved = self._redrawn(
-                seed, traits, event, when, g_s, whole_s, broken, worn, sl_v, gate_v, width_s
-            )
-            return np.asarray(
-                np.where(formed & (traits.stuck == 0) & (sl_v > 0), moved, g_s), dtype=np.float64
-            )
-        z = np.sqrt(self.reset.device_share) * traits.reset_z
-        z = z + np.sqrt(1 - self.reset.device_share) * draws.normal(
-            seed, Purpose.RESET_SPREAD, traits.index, event
-        )
-        volts = self._reset_v(sl_v, gate_v, width_s)
-        works = volts >= self.reset.sl_v[0]
-        volts = volts + traits.reset_offset_v
-        if self.reset.jitter_sd_v > 0:
-            volts = volts + self.reset.jitter_sd_v * draws.normal(
-                seed, Purpose.RESET_JITTER, traits.index, event
-            )
-        grid, level, spread = self._reset_curve
-        reached = np.exp(np.interp(volts, grid, level) + np.interp(volts, grid, spread) * z)
-        if self.set.shifts:
-            # Its event is the number of the cycle that it begins: the next SET is off by as much.
-            left = np.maximum(self._shift_s(seed, traits, event), 0.0)
-            whole = np.ones(g_s.shape) if broken_s is None else broken_s == 0
-            reached = reached + np.where(whole, left, 0.0)
-        after = np.minimum(g_s, np.maximum(reached, self.reset.floor_s))
-        return np.asarray(np.where(works & formed, after, g_s), dtype=np.float64)
+        from rram_hil.simulation import kernels
 
-    def _redrawn(
-        self,
-        seed: int,
-        traits: Traits,
-        event: IntArray,
-        cycle: IntArray,
-        g_s: FloatArray,
-        whole_s: FloatArray,
-        broken_s: FloatArray,
-        worn_ln: float | FloatArray,
-        sl_v: FloatArray,
-        gate_v: FloatArray,
-        width_s: float,
-    ) -> FloatArray:
-        law = self.reset.redraw
-        assert law is not None
-        volts = self._reset_v(sl_v, gate_v, width_s) + traits.reset_offset_v
-        volts = volts + law.cycle_sd_v * draws.normal(
-            seed, Purpose.RESET_CYCLE, traits.index, cycle
-        )
-        broken = broken_s > 0
-        filament = np.where(broken, broken_s, np.maximum(whole_s, 1e-12))
-        on = law.threshold_v(filament)
-        beyond = volts - law.lag * (on - law.threshold_v(law.intact_s))
-        w = _skewed(draws.normal(seed, Purpose.RESET_SPREAD, traits.index, event), law.skew)
-        own = np.interp(beyond, law.volts, law.device_ln) * _skewed(traits.reset_z, law.device_skew)
-        grid, level, _ = self._reset_curve
-        around = np.interp(beyond, grid, level) + own
-        drawn = around + np.interp(beyond, law.volts, law.white_ln) * w
-        x = np.log(np.maximum(g_s, 1e-12))
-        above = volts - on
-        hard = np.clip(above / max(law.break_v, 1e-6), 0.0, 1.0) * (filament >= law.intact_s)
-        z = draws.normal(seed, Purpose.RESET_BREAK, traits.index, event)
-        drawn = np.where(
-            broken, drawn, drawn + hard * (law.break_ln * z - law.break_more_ln + worn_ln)
-        )
-        healed = x + np.where(volts >= law.heal_from_v, law.heal, 0.0) * np.maximum(
-            np.log(filament) - x, 0.0
-        )
-        first = np.where(above >= 0, np.minimum(drawn, x), healed)
-        again = np.where(
-            around - x <= law.reach_ln, np.minimum(drawn, np.maximum(np.log(filament), x)), x
-        )
-        moved = np.where(broken, again, first)
-        # A state that is left as it is must come back as the same number.
-        after = np.where(moved == x, g_s, np.exp(np.maximum(moved, np.log(self.reset.floor_s))))
-        return np.asarray(after, dtype=np.float64)
-
-    def _worn(self, seed: int, index: IntArray, cycles_done: IntArray | None) -> float | FloatArray:
-        """By how much (ln G) wear lets each cell's filament break less."""
-        law = self.reset.wear
-        if law is None or cycles_done is None:
-            return 0.0
-        own = -np.log(draws.uniform(seed, Purpose.WEAR, index))
-        return np.asarray(
-            law.less_ln * own * -np.expm1(-cycles_done / law.cycles), dtype=np.float64
-        )
-
-    @staticmethod
-    def _whole(g_s: FloatArray, settled_s: FloatArray) -> FloatArray:
-        """Size (S) of filaments that are whole: the settled one's, else what the cell reads."""
-        return np.where(np.isnan(settled_s), g_s, settled_s)
+        shape = (traits.index.size,)
+        law, when = self._reset_law(width_s), _column(event, shape, np.int64)
+        mine = law, draws.key(seed), traits.index, when
+        state = _column(g_s, shape), _column(formed, shape, np.bool_)
+        volts = _column(sl_v, shape), _column(gate_v, shape)
+        broken = _column(0.0 if broken_s is None else broken_s, shape)
+        after = np.empty(shape)
+        if self.reset.redraw is None:
+            kernels.reset_to_level(
+                *mine,
+                traits.reset_offset_v,
+                traits.reset_z,
+                traits.set_shift_s,
+                *state,
+                *volts,
+                broken,
+                after,
+            )
+        else:
+            kernels.redraw(
+                *mine,
+                when if cycle is None else _column(cycle, shape, np.int64),
+                traits.stuck,
+                traits.reset_offset_v,
+                traits.reset_z,
+                traits.floor_ln,
+                *state,
+                *volts,
+                _column(np.nan if settled_s is None else settled_s, shape),
+                broken,
+                _column(0 if cycles_done is None else cycles_done, shape, np.int64),
+                after,
+            )
+        return after
 
     def broken_after(
         self,
@@ -1069,40 +1034,45 @@ class DeviceModel(StrictModel):
         error is in siemens, with every RESET. A SET that raises one grows a new filament.
         `broken_s` and `settled_s` as in `after_reset`.
         """
-        if polarity > 0:
-            return np.where(after_s > before_s, 0.0, broken_s), np.zeros(
-                before_s.shape, dtype=np.bool_
-            )
-        broke = (broken_s == 0) & (after_s < before_s)
-        whole_s = before_s if settled_s is None else self._whole(before_s, settled_s)
-        begins = np.ones(broke.shape, dtype=np.bool_) if self.set.shifts else broke
-        return np.where(broke, whole_s, broken_s), begins
+        from rram_hil.simulation import kernels
+
+        shape = before_s.shape
+        now_broken, broke = np.empty(shape), np.empty(shape, dtype=np.bool_)
+        kernels.broken_after(
+            polarity > 0,
+            _column(before_s, shape),
+            _column(after_s, shape),
+            _column(broken_s, shape),
+            _column(np.nan if settled_s is None else settled_s, shape),
+            now_broken,
+            broke,
+        )
+        if self.set.shifts:
+            broke[:] = polarity < 0
+        return now_broken, broke
 
     def relaxed(
         self, seed: int, index: IntArray, event: IntArray, g_s: FloatArray, age_s: FloatArray
     ) -> FloatArray:
         """Conductance (S) `age_s` seconds after a programming to `g_s` that was event number
-        `event` of each cell.
+        `event` of each cell; `g_s` itself where that is 0: never programmed.
         """
-        if self.drift is not None:
-            if np.max(age_s, initial=0.0) <= 10.0 ** (
-                self.drift.log10_s[0] - self.drift.onset_decades
-            ):
-                return np.array(g_s, dtype=np.float64)
-            chance = draws.uniform(seed, Purpose.RELAX_PLACE, index, event)
-            change = self.drift.change(
-                chance, np.asarray(g_s, dtype=np.float64), np.asarray(age_s, dtype=np.float64)
-            )
-            return np.asarray(np.maximum(g_s + change, 0.05 * g_s), dtype=np.float64)
-        law = self.relaxation
-        if law is None:
+        if not self.relaxes:
             return g_s
-        body, tail, shift = law.at(age_s)
-        z1 = draws.normal(seed, Purpose.RELAX_BODY, index, event)
-        z2 = draws.normal(seed, Purpose.RELAX_TAIL, index, event)
-        weight = np.interp(g_s / law.g_max_s, law.g_ratio, law.weight)
-        change = weight * (body * z1 + tail * z2**3 / np.sqrt(15.0) + shift)
-        return np.asarray(np.maximum(g_s + change, 0.05 * g_s), dtype=np.float64)
+        from rram_hil.simulation import kernels
+
+        shape = index.shape
+        found = np.empty(shape)
+        kernels.relaxed(
+            self._drift_law,
+            draws.key(seed),
+            _column(index, shape, np.int64),
+            _column(event, shape, np.int64),
+            _column(g_s, shape),
+            _column(age_s, shape),
+            found,
+        )
+        return found
 
     def noise_s(self, g_s: FloatArray) -> FloatArray:
         """Standard deviation (S) of the Gaussian noise of one read."""
@@ -1123,13 +1093,17 @@ class DeviceModel(StrictModel):
 
     def as_read(self, seed: int, traits: Traits, event: IntArray, g_s: FloatArray) -> FloatArray:
         """What one read sees of a conductance (S): noise and telegraph steps."""
-        seen = g_s + self.noise_s(g_s) * draws.normal(seed, Purpose.READ, traits.index, event)
-        if self.read.telegraph_cells > 0:
-            trapped = (
-                draws.uniform(seed, Purpose.TELEGRAPH, traits.index, event)
-                < self.read.telegraph_occupancy
-            )
-            seen = seen - np.where(
-                trapped & traits.telegraph, self.read.telegraph_amplitude * g_s, 0.0
-            )
-        return np.asarray(seen, dtype=np.float64)
+        from rram_hil.simulation import kernels
+
+        shape = traits.index.shape
+        seen = np.empty(shape)
+        kernels.readings(
+            self._read_law,
+            draws.key(seed),
+            traits.index,
+            _column(event, shape, np.int64),
+            traits.telegraph,
+            _column(g_s, shape),
+            seen,
+        )
+        return seen

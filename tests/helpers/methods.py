@@ -58,6 +58,20 @@ METHODS: dict[str, dict[str, Any]] = {
         "reset": {"amplitude_v": 2.0, "gate_v": 3.5, "width_s": 2e-7},
     },
     "fixed-pulses": ONE,
+    "model-aware": {
+        "model": "paper",
+        "virtual_cells": 8,
+        "set": {
+            "amplitude_v": 2.0,
+            "gate_v": {"start_v": 2.0, "stop_v": 3.0, "step_v": 0.1},
+            "width_s": 1e-7,
+        },
+        "reset": {
+            "amplitude_v": {"start_v": 1.5, "stop_v": 2.5, "step_v": 0.5},
+            "gate_v": 3.5,
+            "width_s": 2e-7,
+        },
+    },
     "coarse-fine": {"coarse": ONE, "fine": FINE},
     "relaxation-aware": PULSES,
     "pair-verify": PULSES,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,11 +8,30 @@ from hypothesis import strategies as st
 from rram_hil.array import Apply, Cells, Geometry, Step
 from rram_hil.errors import ConfigError
 from rram_hil.simulation import cells_of
+from rram_hil.simulation.bank import CellBank
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation
-from rram_hil.simulation.model import DEFAULT_PRESET, DeviceModel
+from rram_hil.simulation.model import (
+    DEFAULT_PRESET,
+    PRESETS,
+    Creep,
+    DeviceModel,
+    Shallow,
+)
 
 MODEL = DeviceModel.load(DEFAULT_PRESET)
+
+
+def _average() -> DeviceModel:
+    """The model without any spread, and without pulses that rearrange a filament."""
+    tables = MODEL.model_dump()
+    tables["set"] |= {"offset_sd_v": 0.0, "gain_sd_ln": 0.0, "jitter_sd_v": 0.0}
+    none = {"cycle_sd_v": 0.0, "cycle_sd_ln": 0.0, "cycle_slow_ln": 0.0, "overdrive": None}
+    tables["set"]["grow"] |= none | {"creep": None, "stir_ln": [0.0] * len(MODEL.set.grow.stir_s)}
+    return DeviceModel.model_validate(tables)
+
+
+AVERAGE = _average()
 
 
 def test_the_default_of_the_simulated_bench_is_the_fitted_preset() -> None:
@@ -88,20 +109,27 @@ def test_a_weak_reset_leaves_a_filament_alone_and_no_pulse_leaves_the_physical_r
 @settings(max_examples=50, deadline=None)
 @given(
     before=st.floats(1e-6, 2.4e-4),
-    single=st.floats(1e-6, 2.4e-4),
+    gate=st.floats(1.85, 3.5),
     first=st.floats(0.1, 5),
     second=st.floats(0.1, 5),
 )
 def test_two_set_pulses_do_what_one_of_their_widths_together_does_and_none_lowers_a_cell(
-    before: float, single: float, first: float, second: float
+    before: float, gate: float, first: float, second: float
 ) -> None:
-    grow = MODEL.set.grow
-    assert grow is not None
-    g, one = np.array([before]), np.array([single])
-    twice = grow.grown(grow.grown(g, one, first), one, second)
-    np.testing.assert_allclose(twice, grow.grown(g, one, first + second), rtol=1e-6)
-    assert twice[0] >= before
-    assert twice[0] <= max(before, 1 / grow.series_ohm)
+    width_s = MODEL.set.reference_width_s
+    cells = {"index": np.arange(1), "stuck": np.zeros(1, dtype=np.int8)}
+    traits = replace(AVERAGE.traits(1, np.arange(1)), **cells)
+
+    def after(g: np.ndarray, widths: float) -> np.ndarray:
+        return AVERAGE.after_set(
+            *(1, traits, np.ones(1, dtype=np.int64), g, np.ones(1, dtype=np.bool_)),
+            *(np.array([2.0]), np.array([gate]), widths * width_s),
+        )[0]
+
+    twice = after(after(np.array([before]), first), second)
+    np.testing.assert_allclose(twice, after(np.array([before]), first + second), rtol=1e-6)
+    assert twice[0] >= before * (1 - 1e-12)
+    assert twice[0] <= max(before, 1 / MODEL.set.grow.series_ohm)
 
 
 def test_a_weak_reset_does_not_undo_a_strong_one() -> None:
@@ -225,6 +253,95 @@ def test_what_a_set_stirs_above_the_series_resistance_does_not_add_up() -> None:
     assert np.median(end) == pytest.approx(1.0, abs=0.02)
 
 
+CREEP = Creep(part=0.5, most_ohm=1000.0)
+SHALLOW = Shallow(part=0.2, floor_s=1 / 20e3, spread_ln=0.3, link=0.9)
+
+
+def _without_drift(creep: Creep | None, shallow: Shallow | None) -> DeviceModel:
+    """The fitted preset, with these in place of its own."""
+    grow, redraw = MODEL.set.grow, MODEL.reset.redraw
+    assert grow is not None
+    assert redraw is not None
+    grow, redraw = (
+        grow.model_copy(update={"creep": creep}),
+        redraw.model_copy(update={"shallow": shallow}),
+    )
+    return MODEL.model_copy(
+        update={
+            "drift": None,
+            "set": MODEL.set.model_copy(update={"grow": grow}),
+            "reset": MODEL.reset.model_copy(update={"redraw": redraw}),
+        }
+    )
+
+
+def _opened(bank: CellBank) -> np.ndarray:
+    """Which cells passed 80 kohm in one of 100 full RESETs after a full SET."""
+    bank.apply(2.0, 0.0, 2.7)
+    opened = np.zeros(len(bank), dtype=bool)
+    for _ in range(100):
+        bank.apply(0.0, 3.0, 4.0)
+        opened |= bank.conductance_s < 1 / 80e3
+    return opened
+
+
+def test_cells_that_do_not_open_are_the_same_in_every_cycle_and_the_others_are_as_they_were() -> (
+    None
+):
+    bank, other = (cells_of(_without_drift(None, one), 1000, 5) for one in (SHALLOW, None))
+    index = np.arange(1000)
+    shallow = np.isfinite(bank.model.traits(5, index).floor_ln)
+    assert 0.17 < shallow.mean() < 0.23
+    first, second = _opened(bank), _opened(bank)
+    assert np.mean(first[shallow & bank.responsive]) < 0.1
+    assert np.mean(first[~shallow & bank.responsive]) > 0.9
+    assert np.mean(first != second) < 0.03
+    _opened(other), _opened(other)
+    np.testing.assert_array_equal(bank.conductance_s[~shallow], other.conductance_s[~shallow])
+
+
+def test_a_floor_is_the_middle_of_what_the_resets_of_its_cell_leave() -> None:
+    bank = cells_of(_without_drift(None, SHALLOW.model_copy(update={"part": 1.0})), 500, 6)
+    floor_ln = bank.model.traits(6, np.arange(500)).floor_ln
+    bank.place(200e-6)
+    left = []
+    for _ in range(40):
+        bank.apply(0.0, 3.0, 4.0)
+        left.append(np.log(bank.conductance_s))
+    high = bank.responsive & (floor_ln > np.log(1 / 15e3)) & (floor_ln < np.log(1 / 8e3))
+    off = np.median(left, axis=0)[high] - floor_ln[high]
+    assert np.abs(np.median(off)) < 0.1
+
+
+def test_cells_that_creep_come_up_to_the_common_curve_late_and_are_those_that_do_not_open() -> None:
+    bank = cells_of(_without_drift(CREEP, SHALLOW), 2000, 7)
+    traits = bank.model.traits(7, np.arange(2000))
+    creeps, shallow = traits.creep_ohm > 0, np.isfinite(traits.floor_ln)
+    assert 0.46 < creeps.mean() < 0.54
+    assert traits.creep_ohm.max() <= 1000
+    assert np.mean(creeps[shallow]) > 0.95
+    # Before and after a RESET: what a cell has more is of the filament that grows anew.
+    bank.place(1 / 6000, settled_s=1 / 6000)
+    for _ in range(15):
+        bank.apply(2.0, 0.0, 3.0)
+    settled = 1 / bank.conductance_s
+    bank.place(8e-6)
+    for _ in range(15):
+        bank.apply(2.0, 0.0, 3.0)
+    grown = 1 / bank.conductance_s
+    most = bank.responsive & (traits.creep_ohm > 800)
+    none = bank.responsive & ~creeps
+    assert np.median(settled[most]) - np.median(settled[none]) < 100
+    assert 600 < np.median(grown[most]) - np.median(grown[none]) < 1100
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_published_presets_have_no_cells_that_creep_or_do_not_open(name: str) -> None:
+    traits = DeviceModel.load(name).traits(3, np.arange(200))
+    assert np.all(traits.creep_ohm == 0)
+    assert np.all(np.isneginf(traits.floor_ln))
+
+
 def test_wrong_use_of_a_bank_is_refused() -> None:
     with pytest.raises(ConfigError, match="1 or more"):
         cells_of(MODEL, 0)
@@ -235,3 +352,18 @@ def test_wrong_use_of_a_bank_is_refused() -> None:
         bank.place(0.0)
     with pytest.raises(ConfigError, match="fewer than 0"):
         bank.wear(-1)
+
+
+def test_a_copy_of_a_model_with_other_numbers_forgets_what_was_worked_out_of_the_old() -> None:
+    used = DeviceModel.load("paper")
+    pulsed = cells_of(used, 50, 1)
+    pulsed.apply(2.0, 0.0, 2.6)
+    tables = used.set.model_copy(update={"conductance_s": [g / 2 for g in used.set.conductance_s]})
+    bank = cells_of(used.model_copy(update={"set": tables}), 50, 1)
+    bank.place(1e-7)
+    bank.apply(2.0, 0.0, 2.6)
+    pulsed.place(1e-7)
+    pulsed.apply(2.0, 0.0, 2.6)
+    responsive = bank.responsive
+    ratio = np.median(bank.conductance_s[responsive]) / np.median(pulsed.conductance_s[responsive])
+    assert ratio == pytest.approx(0.5, rel=0.1)

@@ -1,0 +1,163 @@
+"""Programming by the chip's twin: what it learns of a cell, and when it leaves one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from bank_cells import BankCells
+from methods import CHIP, Cells, a_setting, follow, method
+from typing_extensions import override
+
+from rram_hil.array import Cells as Addresses
+from rram_hil.errors import ConfigError
+from rram_hil.protocols.model_aware import ByTwin, ModelAware
+from rram_hil.protocols.parts.rounds import Course, Move, Reason, Rules, programmed_by
+from rram_hil.simulation.bank import CellBank
+from rram_hil.simulation.model import DeviceModel
+
+MODEL = DeviceModel.load("hfo2-measured")
+KEYS: dict[str, Any] = {
+    "model": "hfo2-measured",
+    "virtual_cells": 64,
+    "set": {
+        "amplitude_v": 2.0,
+        "gate_v": {"start_v": 1.8, "stop_v": 3.5, "step_v": 0.05},
+        "width_s": 2e-7,
+    },
+    "reset": {
+        "amplitude_v": {"start_v": 0.8, "stop_v": 3.0, "step_v": 0.2},
+        "gate_v": 4.0,
+        "width_s": 2e-7,
+    },
+}
+
+
+def a_method(**keys: Any) -> ModelAware:
+    """The protocol for cells of the fitted preset."""
+    return ModelAware.model_validate(KEYS | {"confirm": 0} | keys)
+
+
+def one_target(target_s: float, cells: int = 1) -> Any:
+    """A map of the small chip of which only the first cells have a target."""
+    target = np.full(CHIP.shape, np.nan)
+    target.ravel()[:cells] = target_s
+    return target
+
+
+class Kept(ByTwin):
+    """The policy, and what it expected of each SET: change of ln G, and the noise of a reading."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.expected: list[np.ndarray] = []
+        self.noise: list[np.ndarray] = []
+
+    @override
+    def next(self, course: Course, at: Any) -> Move:
+        move = super().next(course, at)
+        k = at[(move.polarity > 0) & (self._pulse[at] < self.twin.set_pulses.gate_v.size - 1)]
+        x = self.twin.ln(course.last_s[k])
+        mean, _ = self.twin.expected(self.twin.by_set, self.belief.weight(k), x)
+        self.expected.append(mean[np.arange(k.size), self._pulse[k]] - x)
+        self.noise.append(self.twin.noise_ln(course.last_s[k]))
+        return move
+
+
+def on_bank(n: int, policy: type[ByTwin], low_s: float, high_s: float) -> tuple[Any, Course, Any]:
+    """Cells of the preset in one window: policy, course and what answered."""
+    cells, asked = BankCells(CellBank(MODEL, n, seed=3)), a_method()
+    everything = cells.geometry.size
+    course = Course.of(
+        cell_row(everything), np.full(n, low_s), np.full(n, high_s), np.full(n, low_s)
+    )
+    setting = a_setting(geometry=cells.geometry)
+    twin = asked.policy(course, setting).twin
+    made = policy(twin, course, asked.doubtful_resets, asked.least_chance)
+    cells.carry_out(programmed_by(made, course, setting, Rules(60, 30, 0)))
+    return made, course, cells
+
+
+def cell_row(n: int) -> Any:
+    """All cells of a chip of one row."""
+    return Addresses.block(0, np.array([0]), np.arange(n))
+
+
+def test_most_cells_are_inside_a_narrow_window_after_few_pulses() -> None:
+    made, course, cells = on_bank(200, Kept, 1 / 9310, 1 / 8510)
+    assert course.inside.mean() > 0.95
+    assert np.mean(course.pulses[course.inside]) < 8
+    # A round is one operation: the first reading, and as many as the slowest cell took pulses.
+    assert cells.operations <= 1 + course.pulses.max()
+    expected, noise = np.concatenate(made.expected), np.concatenate(made.noise)
+    assert expected.size > 300
+    assert np.all(expected > noise)
+
+
+def test_what_a_cell_answered_decides_its_next_pulse() -> None:
+    """Two cells stand at the same conductance; the one that needed more gate for it gets more."""
+    asked = a_method()
+    cells = cell_row(2)
+    course = Course.of(cells, np.full(2, 160e-6), np.full(2, 175e-6), np.full(2, 167e-6))
+    policy = asked.policy(course, a_setting())
+    gates = policy.twin.set_pulses.gate_v
+    pulse = np.array([np.argmin(np.abs(gates - v)) for v in (2.05, 2.45)])
+    policy.belief.broken[:] = True
+    before, after = np.full(2, 10e-6), np.full(2, 60e-6)
+    policy.belief.learn(np.arange(2), 1, pulse, before, after)
+    course.took(np.arange(2), after, np.zeros(2, dtype=np.uint8), 0)
+    move = policy.next(course, np.arange(2))
+    assert move.polarity.tolist() == [1, 1]
+    assert move.gate_v[1] > move.gate_v[0] + 0.1
+
+
+def test_a_cell_that_answers_to_nothing_is_left_after_a_few_pulses() -> None:
+    cells = Cells([150e-6, 3e-6, 0, 0, 0, 0], lambda at, g, *_: g)
+    for k, target, reason in ((0, 20e-6, Reason.STUCK_LOW), (1, 100e-6, Reason.STUCK_HIGH)):
+        cells.pulses[:] = 0
+        targets = np.full(CHIP.shape, np.nan)
+        targets.ravel()[k] = target
+        _, saved = follow(a_method(targets=targets), a_setting(), cells)
+        assert saved["reason"].ravel()[k] == reason
+        assert cells.pulses[k] <= 6
+
+
+@pytest.mark.parametrize("worth", [3, 12])
+def test_a_cell_that_never_opens_takes_as_many_resets_as_a_doubtful_one_is_worth(
+    worth: int,
+) -> None:
+    """RESETs leave it at 40 uS, a little more or less, and the window ends at 3 uS."""
+    turn = iter(np.tile([0.97, 1.05, 0.99, 1.02], 100))
+    cells = Cells(200e-6, lambda at, g, volts, *_: np.where(volts < 0, 40e-6 * next(turn), 200e-6))
+    asked = a_method(targets=one_target(2e-6), tolerance_s=1e-6, doubtful_resets=worth)
+    summary, saved = follow(asked, a_setting(), cells)
+    assert summary.never_opened == 1
+    assert saved["reset_pulses"].ravel()[0] == max(worth, 3)
+
+
+def test_a_chip_that_is_not_as_its_model_has_it_is_learnt() -> None:
+    """Its SETs give 0.6 of what the preset says, all cells alike."""
+    curve = MODEL.nominal_set_s
+
+    def respond(at: Any, g: Any, volts: Any, gate: Any, width_s: float) -> Any:
+        return np.where(volts > 0, np.maximum(g, 0.6 * curve(gate, 2.0, 2e-7)), 8e-6)
+
+    cells = Cells(8e-6, respond)
+    summary, _ = follow(a_method(targets=one_target(80e-6, 6)), a_setting(), cells)
+    assert summary.inside == 6
+    assert summary.mean_pulses < 12
+
+
+def test_keys_that_make_no_sense_are_refused() -> None:
+    pulses = KEYS["set"] | {"gate_v": 2.0}
+    with pytest.raises(ConfigError, match="one of amplitude_v and gate_v must be a range"):
+        method("model-aware", set=pulses)
+    backwards = KEYS["set"] | {"gate_v": {"start_v": 2.0, "stop_v": 1.0, "step_v": 0.1}}
+    with pytest.raises(ConfigError, match=r"stop_v .* must not lie below start_v"):
+        method("model-aware", set=backwards)
+    nameless = a_method(model="nowhere.toml", targets=one_target(1e-6))
+    assert nameless.input_files() == ("nowhere.toml",)
+    assert a_method().input_files() == ()
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
+        follow(nameless, a_setting(), Cells(1e-6, lambda at, g, *_: g))
