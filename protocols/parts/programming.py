@@ -25,7 +25,7 @@ from rram_hil.engine.protocol import (
     map_of,
 )
 from rram_hil.networks.programmed_network import Programmed
-from rram_hil.report.section import Axis, Plot, Section, cumulative
+from rram_hil.report.section import Axis, Plot, Section, Table, cumulative
 from rram_hil.report.step import RunStep
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Siemens, Volts, count, quantity
@@ -457,4 +457,17 @@ def verified(step: RunStep) -> Section | None:
                     "Bands: 95 % interval (Wilson).",
                 )
             )
-    return Section(text, tuple(plots))
+    return Section(text, tuple(plots), tables=_reasons(step))
+
+
+def _reasons(step: RunStep) -> tuple[Table, ...]:
+    """Why cells are not inside, of a step that saved it."""
+    reason = step.map("reason")
+    if reason is None:
+        return ()
+    left_out = (Reason.GO_ON, Reason.INSIDE)
+    counts = {r: int(np.sum(reason == r)) for r in Reason if r not in left_out}
+    rows = tuple(
+        (r.name.lower().replace("_", " "), count(number)) for r, number in counts.items() if number
+    )
+    return (Table("Not inside", ("why", ">cells"), rows),) if rows else ()

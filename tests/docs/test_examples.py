@@ -91,7 +91,7 @@ READ = [
     *(DOCS / f"{name}.md" for name in ("coded-reads", "device-model", "project")),
 ]
 READ += [DOCS / "instruments.md"]
-VALID = [DOCS / "compensation.md"]
+VALID = [DOCS / "compensation.md", DOCS / "programming.md"]
 """Pages with parts of files only."""
 RUN = {*READ, *VALID, *TUTORIALS}
 
