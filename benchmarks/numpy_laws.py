@@ -432,7 +432,7 @@ class NumpyModel(DeviceModel):
             whole_s = g_s if settled_s is None else self._whole(g_s, settled_s)
             broken = np.zeros(g_s.shape) if broken_s is None else broken_s
             when = event if cycle is None else cycle
-            worn = self._worn(seed, traits.index, cycles_done)
+            worn = self._worn(seed, traits.index, broken, cycles_done)
             moved = self._redrawn(
                 seed, traits, event, when, g_s, whole_s, broken, worn, sl_v, gate_v, width_s
             )
@@ -485,7 +485,8 @@ class NumpyModel(DeviceModel):
         w = _skewed(normal(seed, Purpose.RESET_SPREAD, traits.index, event), law.skew)
         own = np.interp(beyond, law.volts, law.device_ln) * _skewed(traits.reset_z, law.device_skew)
         grid, level, _ = self._reset_curve
-        around = np.maximum(np.interp(beyond, grid, level) + own, traits.floor_ln)
+        around = np.interp(beyond, grid, level) + own + np.where(broken, worn_ln, 0.0)
+        around = np.maximum(around, traits.floor_ln)
         white = np.interp(beyond, law.volts, law.white_ln) * w
         drawn = around + white
         x = np.log(np.maximum(g_s, 1e-12))
@@ -508,15 +509,18 @@ class NumpyModel(DeviceModel):
         after = np.where(moved == x, g_s, np.exp(np.maximum(moved, np.log(self.reset.floor_s))))
         return np.asarray(after, dtype=np.float64)
 
-    def _worn(self, seed: int, index: IntArray, cycles_done: IntArray | None) -> float | FloatArray:
-        """By how much (ln G) wear lets each cell's filament break less."""
+    def _worn(
+        self, seed: int, index: IntArray, broken_s: FloatArray, cycles_done: IntArray | None
+    ) -> float | FloatArray:
+        """By how much (ln G) wear lets each cell's filament break less, or, where it is broken,
+        lets a pulse open less.
+        """
         law = self.reset.wear
         if law is None or cycles_done is None:
             return 0.0
-        own = -np.log(uniform(seed, Purpose.WEAR, index))
-        return np.asarray(
-            law.less_ln * own * -np.expm1(-cycles_done / law.cycles), dtype=np.float64
-        )
+        own = law.less_ln * -np.log(uniform(seed, Purpose.WEAR, index))
+        part = -np.expm1(-cycles_done / law.cycles)
+        return np.asarray(np.where(broken_s > 0, law.again_ln, own) * part, dtype=np.float64)
 
     @staticmethod
     def _whole(g_s: FloatArray, settled_s: FloatArray) -> FloatArray:

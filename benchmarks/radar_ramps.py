@@ -31,7 +31,9 @@ def main() -> None:
 
     def pulses(bl: tuple[float, float], sl: tuple[float, float]) -> float:
         limits = (_write_verify.FINE_BL_V[2], _write_verify.FINE_SL_V[2])
-        found = _write_verify.radar(model, low, high, 5, 0, (*bl, limits[0]), (*sl, limits[1]))
+        found = _write_verify.radar(
+            model, low, high, 5, fine_bl_v=(*bl, limits[0]), fine_sl_v=(*sl, limits[1])
+        )
         good = found.success == 1
         return float(found.pulses[good].mean()) if good[EACH:].mean() >= 0.98 else float("inf")
 

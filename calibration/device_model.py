@@ -52,9 +52,11 @@ def fit_files(
 
 def check_files(model: DeviceModel, paths: list[Path], seed: int = 71) -> list[Checked]:
     """The experiment of each file, those of a run file one by one, repeated on the model, and its
-    figures compared. Raises `DataError` for a file of no use.
+    figures compared. Write-verify files of the very same cells count as measured one after the
+    other. Raises `DataError` for a file of no use.
     """
-    return [check_file(model, file, seed) for file in _measured(paths)]
+    files = _measured(paths)
+    return [check_file(model, file, seed, files[:k]) for k, file in enumerate(files)]
 
 
 def _measured(paths: list[Path]) -> list[Measured]:

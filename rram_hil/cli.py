@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -984,6 +985,14 @@ def add_calibrate_commands() -> None:
             register(calibrate)
 
 
+@cache
+def _commands(calibrations: int) -> Any:
+    """All commands as typer makes them, with so many of `calibrate`: once, for a process that calls
+    `main` many times.
+    """
+    return typer.main.get_command(app)
+
+
 def _limit_threads(count: int | None) -> None:
     """How many threads NumPy's products use, here and in simulated instruments; it reads that when
     it is first imported.
@@ -1020,7 +1029,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in given
     if "calibrate" in given:
         add_calibrate_commands()
-    command = typer.main.get_command(app)
+    command = _commands(len(calibrate.registered_commands))
     usage_error: Any = typer.BadParameter.__base__
     _signals.clear()
     try:

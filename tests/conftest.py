@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from uuid import uuid4
@@ -40,29 +41,40 @@ FAST = {
 first.
 """
 
-LONG = {
+FIRST = {
+    "test_adding_plugins",
     "test_arc_one",
     "test_bench_conformance",
+    "test_board_faults",
     "test_calibrations",
     "test_cli_refusals",
     "test_cli_simulate",
     "test_compensation",
+    "test_conformance",
     "test_crash_resume",
     "test_demo",
     "test_device_fit",
     "test_html_report",
-    "test_journal",
-    "test_link_time",
+    "test_pages_in_a_browser",
+    "test_plan",
     "test_recovery",
     "test_run_file",
+    "test_run_report",
+    "test_smu_matrix",
 }
-"""Files that take longest: they come first, so that no worker is left alone with one at the end."""
+"""Files that take longest, here or among the long tests: they come first, so that no worker is left
+alone with one at the end.
+"""
 
 # The tests start hundreds of simulators: let these keep what they compile, whatever the shell says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Several workers share the cores, and such small arrays and networks gain nothing from threads.
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+# What is imported and collected stays to the end: let the garbage collector not go through it again
+# and again, neither while it comes nor later (`pytest_runtestloop`).
+gc.disable()
 
 # On a busy machine any example may take long; what ends a test that hangs is pytest-timeout.
 # `.ci/run` tries the same examples each time; new ones are looked for by hand, with "long".
@@ -93,11 +105,19 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is fast, and begin with what is long."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    items.sort(key=lambda item: item.path.stem not in FIRST)
     for item in items:
         above = {mark.name for mark in item.iter_markers()} & {"long", "slow"}
         if item.path.stem in FAST and not above:
             item.add_marker(pytest.mark.fast)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Collect garbage from here on, of what the tests make."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -39,6 +39,7 @@ def run_pytest(folder: Path, text: str, *options: str) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
 
 
+@pytest.mark.long
 def test_the_documented_example_runs_as_it_stands(tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
     done = run_pytest(tmp_path, example)

@@ -12,6 +12,7 @@ import sysconfig
 import tomllib
 from abc import ABC
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -56,11 +57,17 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """A source file's syntax tree, parsed once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports_of(path: Path, *, top_level_only: bool = False) -> Iterator[tuple[str, bool]]:
     """Modules that a file imports, absolute, and whether the import was written relatively;
     types-only ones too.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
     for node in _top_level(tree) if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -139,7 +146,7 @@ def test_no_model_belongs_to_two_families() -> None:
 
 @each_source
 def test_everything_public_has_a_docstring(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     missing = [] if ast.get_docstring(tree) else ["the module"]
     todo: list[tuple[str, ast.AST]] = [("", tree)]
     while todo:

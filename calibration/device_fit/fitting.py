@@ -7,10 +7,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares, nnls
 
 from rram_hil.errors import DataError
@@ -27,9 +29,26 @@ from .experiments import (
     sweep_on_model,
     sweep_plan,
 )
-from .key_figures import Curves, Figures, curves, cycle_figures, sweep_figures, tolerance
+from .key_figures import (
+    Curves,
+    Figures,
+    curves,
+    cycle_figures,
+    sweep_figures,
+    tolerance,
+    verify_figures,
+)
 from .measured_files import COLUMNS, Kind, Measured
-from .start_values import start
+from .start_values import CREEP, SHALLOW, start
+from .write_verify_schemes import (
+    OPEN_OHM,
+    Scheme,
+    cycles_before,
+    cycles_of,
+    is_ispp,
+    scheme_of,
+    top_resets_of,
+)
 
 _SEED = 20210
 _COPIES = 4
@@ -159,6 +178,31 @@ def _reset_knobs(content: dict[str, Any], gate: bool) -> list[Knob]:
     ]
 
 
+def _verify_knobs(content: dict[str, Any]) -> list[Knob]:
+    """What write-verify tells beside sweeps: cells that creep and that do not open, and spreads."""
+    creep, shallow = ("set", "grow", "creep"), ("reset", "redraw", "shallow")
+    gates = content["set"]["gate_v"]
+    strong = [k for k, gate in enumerate(gates) if gate > _CREEP_FROM_V]
+    return [
+        *(Knob(("set", "conductance_s", k), 1e-7, 2.5e-4, log=True) for k in strong),
+        Knob(("set", "grow", "series_ohm"), 1000.0, 4500.0, log=True),
+        Knob((*creep, "part"), 0.02, 1.0),
+        Knob((*creep, "most_ohm"), 100.0, 1500.0, log=True),
+        Knob(("set", "offset_sd_v"), 0.002, 0.3),
+        Knob(("set", "gain_sd_ln"), 0.01, 1.0),
+        Knob(("set", "jitter_sd_v"), 0.002, 0.3),
+        *(Knob(("set", "grow", "overdrive", "part", k), 0.0, 1.0) for k in (3, 4)),
+        Knob((*shallow, "part"), 0.005, 0.5),
+        Knob((*shallow, "floor_s"), 5e-6, 2e-4, log=True),
+        Knob((*shallow, "spread_ln"), 0.05, 1.5),
+        Knob((*shallow, "link"), 0.0, 0.99),
+        Knob(("reset", "redraw", "device_ln", 3), 0.02, 1.5),
+        Knob(("reset", "redraw", "device_skew"), 0.0, 1.0),
+        Knob(("reset", "redraw", "break_more_ln"), -0.5, 1.0),
+        Knob(("reset", "wear", "again_ln"), 0.0, 1.5),
+    ]
+
+
 def _ordered(content: dict[str, Any]) -> dict[str, Any]:
     """A copy whose monotone tables are monotone: what the optimiser may cross on its way."""
     made = {
@@ -234,6 +278,65 @@ class _Cycles:
         return cls(name, cycle_plan(file, _CYCLES), figures, between, turns)
 
 
+@dataclass(frozen=True, eq=False)
+class _Verified:
+    """A measured write-verify of fresh cells to be matched: its windows (ohm), its figures,
+    `_DECILES` of the pulses in each window, and by how much (ln) cells that do not open take more
+    SETs up to the lowest window; NaN where its cells do not meet both ends.
+    """
+
+    scheme: Scheme
+    cycles: int
+    top_resets: int
+    windows: FloatArray
+    figures: Figures
+    deciles: FloatArray
+    slower_ln: float
+
+    @classmethod
+    def of(cls, file: Measured, earlier: list[Measured]) -> _Verified:
+        scheme = scheme_of(file.name)
+        assert scheme is not None
+        low, success = file["r_low_ohm"], file["success"]
+        pulses = file["sets"] + file["resets"]
+        cells, at = np.unique(file["cell"], return_inverse=True)
+        top = file["r_high_ohm"] > OPEN_OHM
+        met, failed = (
+            np.bincount(at[rows], minlength=cells.size) for rows in (top, top & (success != 1))
+        )
+        lowest = (low == low.min()) & (success == 1) & (met[at] > 0)
+        return cls(
+            scheme,
+            cycles_of(file, earlier),
+            top_resets_of(file),
+            np.unique(np.stack([low, file["r_high_ohm"]]), axis=1),
+            verify_figures(low, pulses, success),
+            _deciles(low, pulses, success),
+            _slower_ln(file["sets"][lowest], (2 * failed > met)[at[lowest]]),
+        )
+
+
+def _deciles(low_ohm: FloatArray, pulses: FloatArray, success: FloatArray) -> FloatArray:
+    """`_DECILES` of ln of the pulses of cells that succeeded, one row a window."""
+    x = np.log(np.maximum(pulses, 1.0))
+    return np.array(
+        [
+            np.quantile(x[here], _DECILES)
+            if (here := (low_ohm == low) & (success == 1)).any()
+            else np.full(len(_DECILES), np.nan)
+            for low in np.unique(low_ohm)
+        ]
+    )
+
+
+def _slower_ln(sets: FloatArray, shut: NDArray[np.bool_]) -> float:
+    """Median of ln of the SETs of cells that do not open, less that of the others."""
+    if min(shut.sum(), (~shut).sum()) < _FEWEST_SHUT:
+        return float("nan")
+    x = np.log(np.maximum(sets, 1.0))
+    return float(np.median(x[shut]) - np.median(x[~shut]))
+
+
 _CURVE_WEIGHT = 0.25
 _SMOOTH = 0.4
 _SMOOTH_SINGLE = 1.5
@@ -263,6 +366,17 @@ _TURNS = ((0.0, 0.1), (0.5, 1.0))
 _LEAST = 1e-3
 """Differences (of spreads in ln or V, as few cells may have none) below which none is wrong."""
 _QUANTILES = (0.15, 0.5, 0.85)
+_DECILES = (0.2, 0.4, 0.6, 0.8, 0.9)
+_CREEP_FROM_V = 2.6
+"""Gate volts beyond which cells that creep lie behind the others."""
+_STILL_OVERDRIVEN = 0.3
+"""Part of what sweeps alone put down to overdrive that is left where cells creep."""
+_FEWEST_SHUT = 5
+"""Cells that do not open, and that do, below which a file does not tell how they differ."""
+_VERIFY_WEIGHT = 2.0
+"""Weight of write-verify: its files hold ten times the cells of a sweep."""
+_EACH = 250
+"""Cells of the model in each window of a write-verify."""
 
 
 def _sweep_residuals(model: DeviceModel, target: _Target) -> FloatArray:
@@ -354,6 +468,30 @@ def _cycle_residuals(model: DeviceModel, target: _Cycles) -> FloatArray:
     return np.array(parts)
 
 
+def _verify_residuals(model: DeviceModel, target: _Verified) -> FloatArray:
+    """Figures and deciles of the pulses, in tolerances; deciles lighter."""
+    sound = model.model_copy(
+        update={
+            "stuck": model.stuck.model_copy(update={"low_resistance": 0.0, "high_resistance": 0.0})
+        }
+    )
+    low, high = np.repeat(target.windows, _EACH, axis=1)
+    found = target.scheme(sound, low, high, _SEED, target.cycles, target.top_resets)
+    pulses, success = found.pulses.astype(np.float64), found.success.astype(np.float64)
+    made = verify_figures(low, pulses, success)
+    parts = []
+    for name, value in target.figures.items():
+        rule = tolerance(name)
+        assert rule is not None
+        parts.append((made[name] - value) / max(rule.width(value), _LEAST))
+    shape = (_deciles(low, pulses, success) - target.deciles) / 0.2 * _CURVE_WEIGHT
+    lowest = (low == low.min()) & (found.success == 1)
+    shut = model.traits(_SEED, np.flatnonzero(lowest)).floor_ln > -np.log(low.max())
+    slower = (_slower_ln(found.sets[lowest].astype(np.float64), shut) - target.slower_ln) / 0.15
+    off = np.nan_to_num(np.array([*parts, *shape.ravel(), slower]))
+    return np.asarray(_VERIFY_WEIGHT * np.clip(off, -5.0, 5.0), dtype=np.float64)
+
+
 def _level_and_spread(x: FloatArray, cell: IntArray) -> tuple[float, float]:
     """Median, and the sd between the cells' means."""
     _, at = np.unique(cell, return_inverse=True)
@@ -430,8 +568,8 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
     """A device model from measured files. What no file shows keeps the numbers of the start
     (docs/device-model.md), which `about` of the model says.
 
-    Write-verify files are not used: they are for the check. Raises `DataError` where no file can be
-    fitted.
+    Of write-verify files those by ISPP on fresh cells are used, beside sweeps; the others are for
+    the check. Raises `DataError` where no file can be fitted.
     """
     content = start()
     content["name"] = name
@@ -439,6 +577,11 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
     for file in files:
         by_kind.setdefault(file.kind, []).append(file)
     sweeps, cycling = by_kind.get("sweep", []), by_kind.get("cycling", [])
+    verified = [
+        file
+        for file in by_kind.get("write-verify", [])
+        if sweeps and is_ispp(file.name) and cycles_before(file.name) == 0
+    ]
     used = [file for file in files if file.kind not in ("write-verify", "cycling")]
     if not used:
         told = " (cycles are fitted together with sweeps only)" if cycling else ""
@@ -459,8 +602,20 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
         determined.append("relaxation")
         content["drift"] = _drift_of(_of_one_grid(relaxation, tell), content["read"])
         content["relaxation"] = None
+    if verified:
+        content["reset"]["redraw"]["shallow"] = dict(SHALLOW)
+    both = {
+        is_reset: [_Target.of(file) for file in sweeps if file.is_reset is is_reset]
+        for is_reset in (False, True)
+    }
+    states = {is_reset: [_Cycles.of(file, high=is_reset) for file in cycling] for is_reset in both}
+
+    def residuals(model: DeviceModel, is_reset: bool) -> FloatArray:
+        parts = [_sweep_residuals(model, target) for target in both[is_reset]]
+        return np.concatenate(parts + [_cycle_residuals(model, one) for one in states[is_reset]])
+
     for is_reset, part in ((False, "SET"), (True, "RESET")):
-        targets = [_Target.of(file) for file in sweeps if file.is_reset is is_reset]
+        targets = both[is_reset]
         if not targets:
             continue
         determined.append(part)
@@ -475,26 +630,46 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
             else _set_knobs(content, "bl_v" in many)
         )
 
-        states = [_Cycles.of(file, high=is_reset) for file in cycling]
-
-        def residuals(
-            model: DeviceModel, targets: list[_Target] = targets, states: list[_Cycles] = states
-        ) -> FloatArray:
-            parts = [_sweep_residuals(model, target) for target in targets]
-            return np.concatenate(parts + [_cycle_residuals(model, state) for state in states])
-
-        content = _match(content, knobs, residuals, rounds)
+        content = _match(content, knobs, partial(residuals, is_reset=is_reset), rounds)
+    if verified:
+        determined.append("cells that creep or do not open")
+        # Only here: of sweeps alone, what cells have more in series would go over into all cells'.
+        content["set"]["grow"]["creep"] = dict(CREEP)
+        over = content["set"]["grow"]["overdrive"]
+        over["part"] = [_STILL_OVERDRIVEN * part for part in over["part"]]
+        _tell_of("write-verify: matching the pulses", verified, "cells", tell)
+        content = _match(
+            content,
+            _verify_knobs(content),
+            _all_residuals(residuals, both, verified),
+            math.ceil(rounds / 2),
+        )
     if cycling and not sweeps:
         tell("cycles: left alone, for they are fitted together with sweeps only")
     summary = _summary(determined)
     tell(summary)
-    seen = used + (cycling if sweeps else [])
+    seen = used + verified + (cycling if sweeps else [])
     content["about"] = (
         "fitted by rram-hil calibrate device-model to "
         + ", ".join(sorted({f.name for f in seen}))
         + f"; {summary}"
     )
     return DeviceModel.model_validate(content)
+
+
+def _all_residuals(
+    residuals: Callable[[DeviceModel, bool], FloatArray],
+    both: dict[bool, list[_Target]],
+    verified: list[Measured],
+) -> Callable[[DeviceModel], FloatArray]:
+    """Residuals of a model: of both kinds of sweeps, as far as there are, and of write-verify."""
+    targets = [_Verified.of(file, verified[:k]) for k, file in enumerate(verified)]
+
+    def found(model: DeviceModel) -> FloatArray:
+        sweeps = [residuals(model, is_reset) for is_reset, some in both.items() if some]
+        return np.concatenate(sweeps + [_verify_residuals(model, one) for one in targets])
+
+    return found
 
 
 def _tell_of(what: str, files: list[Measured], rows: str, tell: Tell) -> None:

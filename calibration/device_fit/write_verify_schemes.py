@@ -1,5 +1,6 @@
 """Write-verify schemes of published studies, carried out on a device model. Their constants stand
-here and are fitted to nothing.
+here and are fitted to nothing; after how many RESETs they give up a cell of the top window is read
+off each file.
 
 What a scheme does is public (Levy et al., IEEE TED 2021 and the descriptions beside its data: ISPP,
 FPPV and RADAR at 2 bit/cell). ISPP's ramp begins at the highest gate voltage of the SET sweep that
@@ -14,8 +15,9 @@ the ranges that the study searched.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -24,15 +26,14 @@ from rram_hil.simulation.model import DeviceModel
 from rram_hil.types import FloatArray, IntArray
 
 from .experiments import FULL_RESET, FULL_SET
+from .measured_files import Measured
 
 ISPP_WL_V = (1.8, 3.5)
 """First and last WL of the SET ramp; BL stands at that of full cycles."""
-ISPP_RESETS = 200
-"""RESET pulses after which a cell has failed."""
+MOST_RESETS = 200
+"""RESETs after which a cell has failed: ISPP, and in a top window whose file does not tell."""
 FINE_ATTEMPTS = 20
-"""RADAR: changes of direction, and RESET pulses of the top window, after which a cell has
-failed.
-"""
+"""RADAR: changes of direction after which a cell has failed."""
 FINE_BL_V = (1.2, 0.02, 3.0)
 """RADAR: first BL, step and last of the fine SET ramp, at the gate volts of the coarse SET."""
 FINE_SL_V = (1.6, 0.18, 3.0)
@@ -40,9 +41,10 @@ FINE_SL_V = (1.6, 0.18, 3.0)
 FINE_RESET_WL_V = 4.0
 LOW_WL_V = 3.0
 """FPPV and RADAR: gate volts of the lowest window."""
-FPPV_TRIES = 10
 FPPV_PULSES = 1000
 WIDTH_S = 200e-9
+OPEN_OHM = 1e6
+"""A window that ends above this is the top one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +70,7 @@ class _Cells:
         self, model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: int, cycles: int
     ) -> None:
         n = low_ohm.size
-        self.low, self.high = low_ohm, high_ohm
+        self.low, self.high, self.top = low_ohm, high_ohm, high_ohm > OPEN_OHM
         self.bank = CellBank(model, n, seed)
         self.bank.wear(cycles)
         self.sets, self.resets = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
@@ -115,6 +117,7 @@ def ispp(
     step_v: float,
     seed: int,
     cycles: int = 0,
+    top_resets: int = MOST_RESETS,
 ) -> Outcome:
     """Incremental step pulses: a full RESET; SET with WL rising by `step_v`; beyond the window,
     RESET and from the start.
@@ -129,7 +132,8 @@ def ispp(
         too_high = cells.ohm[at] > cells.high[at]
         ended = too_high & (ramp[at] > last)
         up, down = at[too_high & ~ended], at[~too_high | ended]
-        cells.failed[down[cells.resets[down] >= ISPP_RESETS]] = True
+        most = np.where(cells.top[down], top_resets, MOST_RESETS)
+        cells.failed[down[cells.resets[down] >= most]] = True
         down = down[~cells.failed[down]]
         if up.size:
             cells.set_(
@@ -152,14 +156,19 @@ def _window_wl_v(model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray) 
 
 
 def fppv(
-    model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: int, cycles: int = 0
+    model: DeviceModel,
+    low_ohm: FloatArray,
+    high_ohm: FloatArray,
+    seed: int,
+    cycles: int = 0,
+    top_resets: int = MOST_RESETS,
 ) -> Outcome:
     """Fixed pulses: a full RESET, then SET at the window's own WL until inside; beyond it, RESET
     again.
     """
     cells = _Cells(model, low_ohm, high_ohm, seed, cycles)
     wl = _window_wl_v(model, low_ohm, high_ohm)
-    top = high_ohm > 1e6
+    top = cells.top
     cells.reset(cells.active)
     cells.ohm[:] = np.inf
     while (at := cells.active).size:
@@ -173,7 +182,7 @@ def fppv(
         cells.failed[at] = ~cells.done[at] & (
             np.where(
                 top[at],
-                cells.resets[at] > FPPV_TRIES,
+                cells.resets[at] >= top_resets,
                 cells.resets[at] + cells.sets[at] > FPPV_PULSES,
             )
         )
@@ -186,6 +195,7 @@ def radar(
     high_ohm: FloatArray,
     seed: int,
     cycles: int = 0,
+    top_resets: int = MOST_RESETS,
     fine_bl_v: tuple[float, float, float] = FINE_BL_V,
     fine_sl_v: tuple[float, float, float] = FINE_SL_V,
 ) -> Outcome:
@@ -196,7 +206,7 @@ def radar(
     top window takes full RESETs.
     """
     cells = _Cells(model, low_ohm, high_ohm, seed, cycles)
-    top = high_ohm > 1e6
+    top = cells.top
     wl = _window_wl_v(model, low_ohm, high_ohm)
     cells.reset(cells.active)
     cells.read(cells.active)
@@ -210,9 +220,11 @@ def radar(
         bl, sl = (first + step * ramp[at] for first, step, _ in (fine_bl_v, fine_sl_v))
         ended = np.where(wanted > 0, bl > fine_bl_v[2] + 1e-9, sl > fine_sl_v[2] + 1e-9)
         anew = (wanted != direction[at]) | ended
-        attempts[at] += anew | top[at]
+        attempts[at] += anew
         direction[at], ramp[at] = wanted, np.where(anew, 0, ramp[at])
-        cells.failed[at[attempts[at] > FINE_ATTEMPTS]] = True
+        cells.failed[at] = np.where(
+            top[at], cells.resets[at] >= top_resets, attempts[at] > FINE_ATTEMPTS
+        )
         at = at[~cells.failed[at]]
         if at.size == 0:
             break
@@ -230,11 +242,13 @@ def radar(
     return cells.outcome()
 
 
-def scheme_of(
-    name: str,
-) -> Callable[[DeviceModel, FloatArray, FloatArray, int, int], Outcome] | None:
-    """The scheme that a file's name tells (ispp with its step, fppv, radar); None for another
-    name.
+Scheme = Callable[[DeviceModel, FloatArray, FloatArray, int, int, int], Outcome]
+
+
+def scheme_of(name: str) -> Scheme | None:
+    """The scheme that a file's name tells (ispp with its step, fppv, radar), which takes model,
+    ends of the windows (ohm), seed, cycles before and the RESETs after which a cell of the top
+    window has failed; None for another name.
     """
     text = name.lower()
     if "radar" in text:
@@ -246,14 +260,34 @@ def scheme_of(
         _, found, rest = text.partition("step_")
         if found:
             step = float(rest.split("v")[0].replace("p", "."))
-
-        def stepped(
-            model: DeviceModel, low_ohm: FloatArray, high_ohm: FloatArray, seed: int, cycles: int
-        ) -> Outcome:
-            return ispp(model, low_ohm, high_ohm, step, seed, cycles)
-
-        return stepped
+        return partial(_stepped, step)
     return None
+
+
+def is_ispp(name: str) -> bool:
+    """Whether a file's name tells incremental step pulses."""
+    scheme = scheme_of(name)
+    return scheme is not None and scheme not in (radar, fppv)
+
+
+def _stepped(
+    step_v: float,
+    model: DeviceModel,
+    low_ohm: FloatArray,
+    high_ohm: FloatArray,
+    seed: int,
+    cycles: int,
+    top_resets: int,
+) -> Outcome:
+    return ispp(model, low_ohm, high_ohm, step_v, seed, cycles, top_resets)
+
+
+def top_resets_of(measured: Measured) -> int:
+    """RESETs after which the cells of a file's top window that failed were given up; `MOST_RESETS`
+    where none did.
+    """
+    failed = (measured["r_high_ohm"] > OPEN_OHM) & (measured["success"] != 1)
+    return int(np.median(measured["resets"][failed])) if failed.any() else MOST_RESETS
 
 
 def cycles_before(name: str) -> int:
@@ -262,3 +296,27 @@ def cycles_before(name: str) -> int:
     """
     found = re.search(r"after(\d+)(k?)", name.lower())
     return 0 if found is None else int(found[1]) * (1000 if found[2] else 1)
+
+
+def cycles_of(measured: Measured, earlier: Sequence[Measured] = ()) -> int:
+    """Cycles that the cells of a file had behind them, in the mean over its rows: what its name
+    tells, those in the rows before of the same cell, and those of `earlier` files of the very same
+    cells.
+    """
+    own = _cycles(measured)
+    order = np.argsort(measured["cell"], kind="stable")
+    _, first, count = np.unique(measured["cell"][order], return_index=True, return_counts=True)
+    so_far = np.cumsum(own[order]) - own[order]
+    before = so_far - np.repeat(so_far[first], count)
+    same = [
+        one
+        for one in earlier
+        if one.kind == "write-verify" and np.array_equal(one.cells, measured.cells)
+    ]
+    others = sum(float(_cycles(one).sum()) / one.cells.size for one in same)
+    return cycles_before(measured.name) + round(float(before.mean()) + others)
+
+
+def _cycles(measured: Measured) -> FloatArray:
+    """Cycles in each row: of its RESETs the first, and those that follow a SET."""
+    return np.asarray(np.minimum(measured["resets"], measured["sets"] + 1), dtype=np.float64)

@@ -460,6 +460,7 @@ class ResetLaw(NamedTuple):
     reach_ln: float
     wear_cycles: float
     wear_ln: float
+    wear_again_ln: float
 
 
 class DriftLaw(NamedTuple):
@@ -792,12 +793,13 @@ def _redrawn_ln(
     floor_ln: float,
     w: float,
     hard_ln: float,
+    again_ln: float,
 ) -> float:
     """ln G after a pulse of `Redraw`; `before_ln` itself where it does nothing."""
     on_v = interp(filament_ln, law.threshold)
     beyond = volts - law.lag * (on_v - law.intact_v)
     around = interp_even(beyond, law.curve) + interp(beyond, law.device) * own_z
-    around = max(around, floor_ln)
+    around = max(around + again_ln if broken else around, floor_ln)
     white = interp(beyond, law.white) * w
     if broken:
         if around - before_ln > law.reach_ln:
@@ -880,15 +882,16 @@ def redraw(
     floor = log(law.floor_s)
     size = min(_BLOCK, index.size)
     w, place, own_v, hard_ln = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-    worn, before, filament = np.zeros(size), np.empty(size), np.empty(size)
+    worn, again = np.zeros(size), np.zeros(size)
+    before, filament = np.empty(size), np.empty(size)
     before_ln, filament_ln = np.empty(size), np.empty(size)
     moved, after = np.empty(size), np.empty(size)
     for start in range(0, index.size, _BLOCK):
         stop = min(start + _BLOCK, index.size)
         n = stop - start
         cells, events = index[start:stop], event[start:stop]
-        if law.wear_ln > 0:
-            _wear(law, seed, cells, cycles_done[start:stop], worn)
+        if law.wear_ln > 0.0 or law.wear_again_ln > 0.0:
+            _wear(law, seed, cells, cycles_done[start:stop], worn, again)
         normals(seed, _RESET_SPREAD, cells, events, w[:n])
         uniforms(seed, _RESET_SPREAD, cells, events, place[:n])
         for j in range(n):
@@ -916,6 +919,7 @@ def redraw(
                 floor_ln[i],
                 w[j],
                 hard_ln[j] - law.break_more_ln + worn[j],
+                again[j],
             )
         for j in range(n):
             after[j] = exp(max(moved[j], floor))
@@ -928,14 +932,23 @@ def redraw(
 
 @_batch
 def _wear(
-    law: ResetLaw, seed: np.uint64, index: IntArray, cycles_done: IntArray, worn_ln: FloatArray
+    law: ResetLaw,
+    seed: np.uint64,
+    index: IntArray,
+    cycles_done: IntArray,
+    worn_ln: FloatArray,
+    again_ln: FloatArray,
 ) -> None:
-    """By how much (ln G) wear lets each cell's filament break less, into the last."""
+    """By how much (ln G) wear lets each cell's filament break less, and, where it is broken, lets a
+    pulse open less, into the last two.
+    """
     key = _key(seed, _WEAR)
     for i in range(index.size):
         worn_ln[i] = -law.wear_ln * log(_uniform(key, index[i], 0))
     for i in range(index.size):
-        worn_ln[i] *= 1.0 - exp(-np.float64(cycles_done[i]) / law.wear_cycles)
+        part = 1.0 - exp(-np.float64(cycles_done[i]) / law.wear_cycles)
+        worn_ln[i] *= part
+        again_ln[i] = law.wear_again_ln * part
 
 
 @_batch

@@ -355,12 +355,13 @@ class Redraw(StrictModel):
 
 class Wear(StrictModel):
     """Cycles wear a cell: the RESET pulse that breaks its filament opens less, by `less_ln` (ln G)
-    in the mean after many times `cycles`. The law and what was measured stand in
-    docs/device-model.md.
+    in the mean after many times `cycles`; those after it by `again_ln`, alike in all cells. The law
+    and what was measured stand in docs/device-model.md.
     """
 
     cycles: Positive
     less_ln: NotNegative
+    again_ln: NotNegative = 0.0
 
 
 class Reset(StrictModel):
@@ -588,6 +589,7 @@ class DeviceModel(StrictModel):
             ("reset", "redraw", "break_more_ln"),
             ("reset", "redraw", "shallow"),
             ("reset", "redraw"),
+            ("reset", "wear", "again_ln"),
             ("reset", "wear"),
             ("forming", "quantile_v"),
             ("drift",),
@@ -765,6 +767,7 @@ class DeviceModel(StrictModel):
             reach_ln=1.0 if law is None else law.reach_ln,
             wear_cycles=1.0 if reset.wear is None else reset.wear.cycles,
             wear_ln=0.0 if reset.wear is None else reset.wear.less_ln,
+            wear_again_ln=0.0 if reset.wear is None else reset.wear.again_ln,
         )
 
     def _reset_law(self, width_s: float) -> ResetLaw:

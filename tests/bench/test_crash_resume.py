@@ -140,7 +140,11 @@ def deaths_at_writes(bed: Bed, shim: Any, every: int) -> Lives:
 
 @pytest.mark.parametrize(
     "every",
-    [16, pytest.param(10, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.slow)],
+    [
+        pytest.param(16, marks=pytest.mark.long),
+        pytest.param(10, marks=pytest.mark.long),
+        pytest.param(2, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_a_write_boundary_and_resumed(
     bed: Callable[[str], Bed], crash_shim: Any, every: int
@@ -153,6 +157,7 @@ def test_killed_at_a_write_boundary_and_resumed(
         here.check(folder, lives)
 
 
+@pytest.mark.long
 @BOTH
 def test_killed_again_and_again_until_it_is_done(
     bed: Callable[[str], Bed], crash_shim: Any, driver: str

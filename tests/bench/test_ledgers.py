@@ -324,6 +324,7 @@ def test_a_run_does_not_go_on_without_its_chip_s_ledger(place: Path, how: str) -
         run(place, resume=True)
 
 
+@pytest.mark.long
 def test_a_journal_that_lost_its_end_gives_no_cell_a_pulse_too_many(place: Path) -> None:
     run(place)
     journal = journal_of(place / "r.h5")

@@ -336,6 +336,7 @@ LONG_WRITING = never_inside(ALL[:20], 2e-6, 60)
 """Rounds of some 60 ms for reading and 20 ms for the pulses."""
 
 
+@pytest.mark.long
 def test_an_operation_by_codes_longer_than_timeout_and_watchdog_ends_well(slow):
     wire = slow.driver(watchdog_s=0.4, patience_s=0.2)
     started_s = time.monotonic()

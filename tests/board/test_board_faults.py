@@ -303,6 +303,7 @@ def test_a_fault_of_the_first_identify_is_retried(bench, fault):
     wire.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["disconnect-reply", "disconnect-request", "drop-request"])
 def test_no_private_error_reaches_the_user(bench, fault):
     wire = bench.driver(arm=False, retries=0)

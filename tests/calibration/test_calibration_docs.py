@@ -27,6 +27,7 @@ def run(command: str) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.long
 def test_the_walk_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

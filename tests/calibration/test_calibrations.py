@@ -148,6 +148,7 @@ def test_with_lines_in_force_maps_are_free_of_wire_and_transistor(tmp_path: Path
 CHAIN = "2400 + 2450 + 707B"
 
 
+@pytest.mark.long
 def test_a_calibrated_source_meter_makes_a_rack_read_right(tmp_path: Path) -> None:
     errors = SourceMeterErrors(offset_v=2e-3, gain_v=4e-3, offset_a=3e-9, gain_a=-6e-3)
     path = write_bench(tmp_path, CHAIN, size=4)

@@ -20,7 +20,8 @@ from rram_hil.calibration.device_fit import (
     start_values,
     write_verify_schemes,
 )
-from rram_hil.calibration.device_fit.measured_files import read_measured
+from rram_hil.calibration.device_fit.measured_files import Measured, read_measured
+from rram_hil.calibration.device_fit.prediction import check_half
 from rram_hil.calibration.device_fit.report import device_report
 from rram_hil.calibration.device_fit.toml_text import to_toml
 from rram_hil.calibration.device_model import check_files, fit_files, passed
@@ -256,6 +257,103 @@ def test_a_files_name_tells_the_cycles_before(name: str, cycles: int) -> None:
     assert write_verify_schemes.cycles_before(name) == cycles
 
 
+def _rows(name: str, **columns: list[float]) -> Measured:
+    """A write-verify file of a few rows; `top`: 1 for the top window, 0 for the lowest."""
+    table = {key: np.array(values, dtype=np.float64) for key, values in columns.items()}
+    top = table.pop("top")
+    table |= {"r_low_ohm": 80e3 * top, "r_high_ohm": np.where(top == 1, 1e10, 5e3)}
+    return Measured(name, "write-verify", table)
+
+
+def test_the_resets_that_a_scheme_gives_a_cell_are_read_off_the_failed_ones_of_the_top_window() -> (
+    None
+):
+    file = _rows(
+        "ispp.csv",
+        cell=[1, 2, 3, 4, 5],
+        sets=[0, 0, 0, 9, 900],
+        resets=[50, 50, 3, 2, 200],
+        top=[1, 1, 1, 0, 0],
+        success=[0, 0, 1, 1, 0],
+    )
+    assert write_verify_schemes.top_resets_of(file) == 50
+    none_failed = file.part(file["success"] == 1)
+    assert write_verify_schemes.top_resets_of(none_failed) == write_verify_schemes.MOST_RESETS
+
+
+@pytest.mark.parametrize("scheme", ["ispp", "fppv", "radar"])
+def test_a_scheme_gives_up_a_cell_of_the_top_window_after_that_many_resets(scheme: str) -> None:
+    run = write_verify_schemes.scheme_of(scheme)
+    assert run is not None
+    found = run(DeviceModel.load(DEFAULT_PRESET), np.full(300, 80e3), np.full(300, 1e10), 3, 0, 7)
+    assert np.all(found.resets[found.success == 0] == 7)
+    assert np.any(found.success == 0)
+    assert np.all(found.resets <= 7)
+
+
+def test_cycles_are_counted_over_the_rows_of_a_cell_and_over_files_of_the_same_cells() -> None:
+    file = _rows(
+        "ispp.csv",
+        cell=[1, 1, 1, 1],
+        sets=[9, 0, 30, 5],
+        resets=[1, 60, 4, 2],
+        top=[0, 1, 0, 0],
+        success=[1, 1, 1, 1],
+    )
+    # Cycles 1, 1 (all its RESETs follow one another), 4, 2: before the rows lie 0, 1, 2 and 6.
+    assert write_verify_schemes.cycles_of(file) == round(9 / 4)
+    assert write_verify_schemes.cycles_of(file, [file]) == round(9 / 4 + 8)
+    worn = Measured("ispp_after500.csv", file.kind, file.columns)
+    assert write_verify_schemes.cycles_of(worn) == 500 + round(9 / 4)
+    other = Measured("x", file.kind, file.columns | {"cell": np.full(4, 2.0)})
+    assert write_verify_schemes.cycles_of(file, [other]) == round(9 / 4)
+
+
+def test_a_measured_half_predicts_the_other_as_far_as_it_was_sampled(tmp_path: Path) -> None:
+    file = read_measured(_forming(tmp_path / "f.csv", _truth()))
+    same = check_half(file, file)
+    assert all(one.measured == one.predicted for one in same)
+    halves = [file.part(file["cell"] % 2 == k) for k in (0, 1)]
+    found = check_half(halves[0], halves[1])
+    assert [one.verdict for one in found if one.verdict != "told"] == ["pass", "pass"]
+    assert found[0].measured == pytest.approx(np.mean(halves[1]["bl_v"]))
+    assert found[0].predicted == pytest.approx(np.mean(halves[0]["bl_v"]))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ispp_on_fresh_cells_is_fitted_beside_sweeps_and_other_schemes_are_left_alone(
+    tmp_path: Path,
+) -> None:
+    truth = _truth()
+    low, high = (np.repeat(v, 30) for v in ([0.0, 80e3], [5000.0, 1e10]))
+    found = write_verify_schemes.ispp(truth, low, high, 0.1, SEED)
+    columns = {
+        "cell": np.tile(np.arange(30), 2),
+        "sets": found.sets,
+        "resets": found.resets,
+        "r_low_ohm": low,
+        "r_high_ohm": high,
+        "success": found.success,
+    }
+    files = [
+        _sweep(tmp_path / "sweep.csv", truth, 10, 2),
+        _write(tmp_path / "ispp.csv", columns),
+        _write(tmp_path / "ispp_after8k.csv", columns),
+        _write(tmp_path / "fppv.csv", columns),
+    ]
+    lines: list[str] = []
+    fitted = fit_files(files, tell=lines.append, rounds=1)
+    assert "ispp.csv" in fitted.about
+    assert "after8k" not in fitted.about
+    assert "fppv" not in fitted.about
+    assert fitted.set.grow is not None
+    assert fitted.set.grow.creep is not None
+    assert fitted.reset.redraw is not None
+    assert fitted.reset.redraw.shallow is not None
+    assert "cells that creep or do not open" in lines[-1]
+
+
 def test_kinds_of_files_are_told_by_their_columns_and_bad_ones_are_refused(tmp_path: Path) -> None:
     assert read_measured(_forming(tmp_path / "a.csv", _truth())).kind == "forming"
     assert read_measured(_sweep(tmp_path / "b.csv.gz", _truth(), 4, 2)).kind == "sweep"
@@ -375,7 +473,7 @@ def test_a_fit_on_half_of_the_cells_predicts_the_other_half(seed: int, tmp_path:
     paths: dict[bool, list[Path]] = {True: [], False: []}
     for path in sorted(MEASURED.glob("*.csv.gz")):
         file = read_measured(path)
-        if file.kind == "write-verify":
+        if file.kind == "write-verify" and "wlstep" not in path.name:
             continue
         chosen = np.random.default_rng(seed).permutation(file.cells)[: file.cells.size // 2]
         mine = np.isin(file["cell"], chosen)

@@ -176,6 +176,7 @@ def table(of: Measured, column: str, cells: FloatArray) -> FloatArray:
     return np.stack(rows).reshape(cells.size, sweeps, -1)
 
 
+@pytest.mark.long
 def test_each_step_of_use_is_a_measurement_under_its_name(
     run: Path, found: Mapping[str, Measured]
 ) -> None:
@@ -346,6 +347,7 @@ def test_cells_that_are_stuck_or_unformed_do_not_count(
         assert not set(of.cells) & (stuck_cells(run) if key == "forming" else out), key
 
 
+@pytest.mark.long
 def test_a_fit_of_a_small_run_is_no_worse_a_twin_than_a_preset_and_says_what_it_kept(
     tmp_path: Path,
 ) -> None:

@@ -55,7 +55,13 @@ def _stopped(process: subprocess.Popen[str], sent: signal.Signals) -> tuple[int,
     return process.returncode, err
 
 
-@pytest.mark.parametrize("sent", stopping())
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(sent, marks=[pytest.mark.long] * (sent != signal.SIGTERM))
+        for sent in stopping()
+    ],
+)
 def test_abort_in_the_middle_of_a_run(
     here: Any, board: SimulatedFarSide, sent: signal.Signals
 ) -> None:
@@ -87,6 +93,7 @@ def test_abort_in_the_middle_of_a_run(
     assert here.command("show", "r.h5").out.startswith("r.h5  aborted")
 
 
+@pytest.mark.long
 def test_a_run_that_ignores_its_terminal_goes_on_without_it(
     here: Any, board: SimulatedFarSide
 ) -> None:

@@ -47,6 +47,7 @@ def test_the_text_of_an_error_is_short_and_harmless() -> None:
     assert str(error).startswith("bench.toml: ")
 
 
+@pytest.mark.long
 def test_titles_and_names_reach_neither_terminal_nor_page(here: Any) -> None:
     text = Path("bench.toml").read_text()
     quoted = json.dumps(ESCAPE)

@@ -63,6 +63,7 @@ def test_everything_is_listed_with_the_package_it_comes_from(site: Path) -> None
     assert len([row for row in own if row["name"] == "leads"]) == 2
 
 
+@pytest.mark.long
 def test_what_cannot_be_used_says_why_in_one_line(site: Path) -> None:
     rows = json.loads(listed(site, "--json"))
     broken = {r["name"]: r["problem"] for r in rows if r["package"] == "rram-hil-broken"}
@@ -76,6 +77,7 @@ def test_what_cannot_be_used_says_why_in_one_line(site: Path) -> None:
     }
 
 
+@pytest.mark.long
 def test_the_screen_has_a_table_for_each_sort(site: Path) -> None:
     told = listed(site)
     for sort in GROUPS:

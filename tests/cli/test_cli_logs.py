@@ -38,6 +38,7 @@ def test_each_v_tells_more(wired: Any, option: str, operations: bool, links: boo
     assert ("DEBUG rram_hil.wire.traffic" in found) == links
 
 
+@pytest.mark.long
 def test_a_log_file_grows_by_every_run_and_holds_no_traffic(wired: Any) -> None:
     assert wired.command("--log-file", "log.txt", *RUN).status == 0
     first = (wired.folder / "log.txt").read_text(encoding="utf-8")

@@ -18,6 +18,8 @@ from rram_hil.errors import DataError
 from rram_hil.terminal.starting_points import EXAMPLES, KINDS, PAGES, starting_point
 
 ROOT = Path(__file__).parents[2]
+LONG_PLANS = ("characterise", "program-smu")
+"""Recipes whose plan alone takes seconds."""
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,11 @@ def test_a_bench_begins_as_an_example_with_a_chip_of_its_own(here: Any, like: st
 
 
 @pytest.mark.parametrize(
-    "like", [p.stem.removeprefix("recipe-") for p in (ROOT / "examples").glob("recipe-*.toml")]
+    "like",
+    [
+        pytest.param(name, marks=[pytest.mark.long] * (name in LONG_PLANS))
+        for name in sorted(p.stem[7:] for p in (ROOT / "examples").glob("recipe-*.toml"))
+    ],
 )
 def test_a_recipe_begins_as_an_example_with_all_that_it_reads(here: Any, like: str) -> None:
     bench = "2636b-707b" if like.endswith("smu") else "simulated"
@@ -48,7 +54,10 @@ def test_a_bench_and_a_recipe_run_as_they_are(here: Any) -> None:
     assert here.command("run", "r.toml", "-b", "b.toml").status == 0
 
 
-@pytest.mark.parametrize(("bench", "recipe"), [("simulated", ""), ("2636b-707b", "program-smu")])
+@pytest.mark.parametrize(
+    ("bench", "recipe"),
+    [("simulated", ""), pytest.param("2636b-707b", "program-smu", marks=pytest.mark.long)],
+)
 def test_the_commands_that_follow_a_bench_make_a_recipe_and_name_the_bench(
     here: Any, bench: str, recipe: str
 ) -> None:

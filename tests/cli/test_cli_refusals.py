@@ -334,6 +334,7 @@ def test_full_disk(here: Any, most: int) -> None:
     assert here.command("show", "r.h5").out.startswith("r.h5  complete")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="no file-size limit there")
 def test_full_disk_in_an_export_leaves_nothing(here: Any) -> None:
     here.command(*RUN)

@@ -131,7 +131,13 @@ def ask(resource: str, line: str) -> str:
         return link.makefile().readline().strip()
 
 
-@pytest.mark.parametrize(("with_signal", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize(
+    ("with_signal", "group"),
+    [
+        (signal.SIGTERM, False),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.long),
+    ],
+)
 def test_a_bench_prints_a_line_for_each_instrument_and_runs_until_interrupted(
     tmp_path: Path, with_signal: int, group: bool
 ) -> None:
@@ -170,6 +176,7 @@ def test_one_instrument_alone_measures_its_load_through_pyvisa(tmp_path: Path) -
         assert running.end() == (0, "", "")
 
 
+@pytest.mark.long
 def test_without_a_load_nothing_hangs_on_the_channels_and_the_port_may_be_chosen(
     tmp_path: Path,
 ) -> None:
@@ -219,6 +226,7 @@ def test_boards_of_a_bench_are_started_too(
     assert (status, out) == (0, ""), err
 
 
+@pytest.mark.long
 def test_arc_one_runs_alone(tmp_path: Path) -> None:
     with simulate("--model", "arc one", folder=tmp_path) as running:
         ((_, model, resource),) = running.lines(1)
@@ -234,6 +242,7 @@ def test_ctrl_c_that_came_while_a_library_was_imported_is_not_lost() -> None:
         serve(far_side, is_stopped=lambda: True)
 
 
+@pytest.mark.long
 def test_a_bench_that_ends_by_itself_is_told(tmp_path: Path) -> None:
     from rram_hil.drivers.simulated.server.control import BoardControl
 

@@ -27,6 +27,7 @@ def examples(here: Any) -> Any:
     return here
 
 
+@pytest.mark.long
 def test_the_program_recipe_runs_on_the_simulated_bench(examples: Any) -> None:
     assert examples.command("plan", "recipe-program.toml", "-b", "bench-simulated.toml").status == 0
     said = examples.command(
@@ -56,6 +57,7 @@ def test_the_program_recipe_runs_on_the_simulated_bench(examples: Any) -> None:
     assert pulses.any()
 
 
+@pytest.mark.long
 def test_the_gradient_recipe_runs_on_the_simulated_bench(examples: Any) -> None:
     kept = Path("network.safetensors").read_bytes()
     Path("network.safetensors").unlink()
@@ -73,6 +75,7 @@ def test_the_gradient_recipe_runs_on_the_simulated_bench(examples: Any) -> None:
     assert errors[-1] < 0.5 * errors[0]
 
 
+@pytest.mark.long
 def test_the_characterise_recipe_measures_what_a_model_is_fitted_to(examples: Any) -> None:
     text = Path("recipe-characterise.toml").read_text(encoding="utf-8")
     rows = re.findall(r"cells = \{ rows = \[(\d+), (\d+)\], columns = \[0, 31\] \}", text)

@@ -42,7 +42,9 @@ protocol = "read-map"
 """
 
 
-@pytest.mark.parametrize("driver", ["simulated-array", "test-chip-board"])
+@pytest.mark.parametrize(
+    "driver", ["simulated-array", pytest.param("test-chip-board", marks=pytest.mark.long)]
+)
 def test_other_chips_of_the_model_tell_what_a_run_on_one_takes(here: Any, driver: str) -> None:
     np.save("target.npy", np.full((1, 16, 16), 60e-6))
     here.bench('name = "simulated-array"', f'name = "{driver}"')
@@ -229,6 +231,7 @@ def test_the_table_of_the_driver_is_checked(
     assert told in here.refused("check", "bench.toml")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chain", ["2636B + 707B", "2400 + 2450 + 707B", "ArC ONE"])
 @pytest.mark.parametrize("simulated", [True, False])
 def test_other_instruments_take_their_own_times(here: Any, chain: str, simulated: bool) -> None:

@@ -55,6 +55,7 @@ files = st.builds(
 )
 
 
+@pytest.mark.long
 @given(files)
 def test_what_is_printed_is_read_back_exactly(file: CalibrationFile) -> None:
     again = parse(file.print())

@@ -116,6 +116,7 @@ def test_missing_mnist_files_are_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("fails", [False, True], ids=["interrupted", "one fails"])
 def test_chips_side_by_side_stop_together(tmp_path: Path, fails: bool) -> None:
@@ -139,6 +140,7 @@ def test_chips_side_by_side_stop_together(tmp_path: Path, fails: bool) -> None:
             assert "infer verified student" not in run.table("steps")["name"]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("fails", ["training", "chip"])
 def test_chips_that_wait_for_training_stop_with_it(tmp_path: Path, fails: str) -> None:

@@ -88,9 +88,10 @@ def test_no_comment_that_means_a_mark_is_overlooked() -> None:
 
 READ = [
     ROOT / "README.md",
-    *(DOCS / f"{name}.md" for name in ("coded-reads", "device-model", "project")),
+    *(DOCS / f"{name}.md" for name in ("coded-reads", "device-model", "instruments", "project")),
 ]
-READ += [DOCS / "instruments.md"]
+LONG_READ = ("instruments", "project")
+"""Pages that take seconds."""
 VALID = [DOCS / "compensation.md", DOCS / "programming.md"]
 """Pages with parts of files only."""
 RUN = {*READ, *VALID, *TUTORIALS}
@@ -117,7 +118,11 @@ def test_a_tutorial_runs_from_an_empty_folder(page: Path, reader: Reader) -> Non
     read(reader, page)
 
 
-@pytest.mark.parametrize("page", READ, ids=named)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=[pytest.mark.long] * (p.stem in LONG_READ)) for p in READ],
+    ids=named,
+)
 def test_a_page_runs(page: Path, reader: Reader) -> None:
     """Beside the examples of the repository and a bench file of a simulated board."""
     shutil.copytree(ROOT / "examples", reader.folder / "examples")

@@ -46,6 +46,7 @@ def test_the_checks_of_whole_benches_pass(lab: Lab) -> None:
     assert lab.passes_its_tests("test_lab_box.py", 18, "conforms")
 
 
+@pytest.mark.long
 def test_a_recipe_is_checked_planned_and_run_on_it(lab: Lab) -> None:
     owner = ("rram-hil-lab-box", "1.0")
     assert lab.listed("lab-box") == [

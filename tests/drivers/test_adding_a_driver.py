@@ -71,6 +71,7 @@ def test_the_package_passes_its_own_checks(lab: tuple[Path, str]) -> None:
     assert "failed" not in told
 
 
+@pytest.mark.long
 def test_devices_and_simulate_find_the_package(lab: tuple[Path, str]) -> None:
     work, site = lab
     cli = [sys.executable, "-P", "-m", "rram_hil.cli"]
@@ -95,6 +96,7 @@ def test_devices_and_simulate_find_the_package(lab: tuple[Path, str]) -> None:
     assert 'kind = "acme-100"' in device["toml"]
 
 
+@pytest.mark.long
 def test_a_bench_file_names_it_and_reads_an_array(lab: tuple[Path, str]) -> None:
     work, site = lab
     cli = [sys.executable, "-P", "-m", "rram_hil.cli"]

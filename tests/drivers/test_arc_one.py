@@ -881,6 +881,7 @@ def on_resistor(resistor: Far) -> ArcOne:
     return resistor.driver()
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 25), st.floats(0.01, 0.3), st.floats(0.05, 1.0))
 def test_every_ramp_reaches_its_last_level_and_never_passes_it(

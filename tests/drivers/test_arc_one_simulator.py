@@ -281,6 +281,7 @@ def test_faults_are_those_of_a_board_without_frames_and_queue(host: Host) -> Non
     assert host.port.readline().startswith(b"ESPRESSO")
 
 
+@pytest.mark.long
 def test_faults_of_a_bench_file_happen_from_the_start() -> None:
     faults = [FaultEntry(kind="drop-reply", on="INIT")]
     simulation = Simulation(faults=faults, transport="socket")
@@ -308,6 +309,7 @@ def test_a_chip_that_the_board_cannot_hold_does_not_start() -> None:
         launch(FarSideRequest(Simulation(), Geometry(1, 4, 5), LIMITS, "c4", Path(".")))
 
 
+@pytest.mark.long
 def test_noise_falls_with_the_samples_that_a_read_averages() -> None:
     side = launch(
         FarSideRequest(

@@ -109,6 +109,7 @@ def sources(draw: st.DrawFn) -> Source:
     )
 
 
+@pytest.mark.long
 @settings(max_examples=400, deadline=None)
 @given(
     cells=st.lists(st.tuples(nets, nets, nets, conductances), max_size=20),

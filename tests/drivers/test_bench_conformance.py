@@ -32,8 +32,10 @@ INSTRUMENTS = {
     },
 }
 TEXT_FAULTS = ["queue-full", "line-overrun"]
+LONG = list(CHAINS)[1:]
+"""Chains whose faults are tried among the long tests: of source-meters one is enough here."""
 CASES = [
-    (bench, instrument, kind)
+    pytest.param(bench, instrument, kind, marks=[pytest.mark.long] * (bench in LONG))
     for bench in BENCHES
     for instrument in INSTRUMENTS[bench]
     for kind in [

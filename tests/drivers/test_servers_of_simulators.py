@@ -177,6 +177,7 @@ def test_odd_numbers_and_blocks_go_to_the_error_queue(
     assert host.ask(query + b"\n").startswith(told)
 
 
+@pytest.mark.long
 def test_a_count_of_the_most_holds_no_other_instrument_of_the_rack(
     serve: Callable[..., InstrumentServer], connect: Callable[[int], Host]
 ) -> None:

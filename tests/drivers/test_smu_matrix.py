@@ -148,9 +148,8 @@ def test_a_map_costs_few_transactions_and_little_more_than_the_hardware_needs(
     assert found.bench_s <= found.bound_s
 
 
-@pytest.mark.parametrize(
-    ("chain", "cell"), [pytest.param(TSP, "1T1R", marks=pytest.mark.long), (TRIGGERED, "1R")]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("chain", "cell"), [(TSP, "1T1R"), (TRIGGERED, "1R")])
 def test_a_target_recipe_ends_inside_its_windows(chain: str, cell: str) -> None:
     found = program(chain, cell, 6)
     assert found.inside >= 0.99
@@ -164,6 +163,7 @@ def test_a_target_recipe_on_a_whole_array_ends_inside_its_windows(chain: str, ce
     assert program(chain, cell, 32).inside >= 0.99
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chain", [TSP, TRIGGERED])
 @pytest.mark.parametrize(
     "kind", ["drop-reply", "half-reply", "garbage", "disconnect-reply", "stuck"]
@@ -186,6 +186,7 @@ def test_a_reading_that_fails_is_taken_again(
     assert truth.pulses().sum() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chain", [TSP, TRIGGERED])
 @pytest.mark.parametrize("kind", ["drop-reply", "disconnect-reply", "line-overrun", "queue-full"])
 def test_pulses_that_may_have_been_given_are_never_given_again(

@@ -26,6 +26,7 @@ def test_the_protocols_own_tests_pass(protocol: Lab) -> None:
     assert protocol.passes_its_tests("test_cell_window.py", 2)
 
 
+@pytest.mark.long
 def test_the_protocol_runs_as_a_step_of_a_recipe(protocol: Lab) -> None:
     owner = ("rram-hil-cell-window", "1.0", "cell_window:CellWindow", "")
     assert protocol.listed("cell-window") == [("protocol", "cell-window", *owner)]
@@ -53,6 +54,7 @@ def test_the_calibrations_own_tests_pass(calibration: Lab) -> None:
     assert calibration.passes_its_tests("test_bond_wires.py", 3)
 
 
+@pytest.mark.long
 def test_the_calibration_is_measured_put_in_force_and_seen_in_a_reading(calibration: Lab) -> None:
     owner = ("rram-hil-bond-wires", "1.0")
     assert calibration.listed("bond-wires") == [

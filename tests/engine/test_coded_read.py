@@ -175,6 +175,7 @@ def test_cells_read_singly_are_at_least_as_certain_as_they_say(
     assert np.mean(z**2 > 1) < 0.5
 
 
+@pytest.mark.long
 @settings(max_examples=60, derandomize=True)
 @given(
     noisy,

@@ -254,6 +254,7 @@ def with_network(lab: Lab) -> Lab:
     return lab
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("counters", [True, False])
 def test_gradient_programming_goes_on_wherever_it_was_killed(
     make_lab: Callable[..., Lab], power_cut: type[BaseException], counters: bool

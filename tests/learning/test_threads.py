@@ -43,6 +43,7 @@ def test_a_small_network_gets_one_thread_and_the_caller_gets_his_back() -> None:
         pass
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("two_threads")
 def test_training_uses_the_threads_asked_for(
     data: tuple[LabelledImages, LabelledImages],

@@ -134,6 +134,7 @@ def test_without_a_teacher_a_network_learns_to_bear_the_faults_from_labels_alone
     assert np.mean(after) > np.mean(before) + 0.05
 
 
+@pytest.mark.long
 def test_a_student_taught_with_known_faults_is_the_better_one_where_they_are_known(
     teacher: torch.nn.Sequential, data: Data
 ) -> None:

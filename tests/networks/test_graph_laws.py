@@ -416,6 +416,7 @@ def test_torch_numpy_files_and_parts_agree(drawn: tuple[Program, Tensor]) -> Non
         assert_close(forward(loaded, images.numpy(), batch=batch), expected)
 
 
+@pytest.mark.long
 @settings(several, max_examples=25)
 @given(programs())
 def test_the_array_holds_all_weights(drawn: tuple[Program, Tensor]) -> None:

@@ -24,8 +24,8 @@ from rram_hil.storage.run_reader import read_run
 
 SIZE = 2
 TSP, TRIGGERED, PLAIN = CHAINS
-QUICK = [("1R", ARRAY), ("1T1R", BOARD)]
-LONGER = [("1T1R", ARRAY), ("1T1R", TSP), ("1R", ARC_ONE)]
+QUICK = [("1R", ARRAY)]
+LONGER = [("1T1R", ARRAY), ("1T1R", BOARD), ("1T1R", TSP), ("1R", ARC_ONE)]
 STUDIES = [
     ("1R", BOARD),
     ("1R", TSP),

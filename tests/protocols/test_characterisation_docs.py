@@ -35,6 +35,7 @@ class Tags(HTMLParser):
         self.open -= tag == "svg"
 
 
+@pytest.mark.long
 def test_the_recipe_of_the_page_runs_and_is_drawn(tmp_path: Path) -> None:
     example = re.search(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     assert example

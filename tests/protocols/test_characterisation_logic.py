@@ -326,6 +326,7 @@ class Cut(Watcher):
             raise AbortedError("cut")
 
 
+@pytest.mark.long
 def test_a_resumed_run_says_what_an_uncut_one_says(tmp_path: Path) -> None:
     steps = steps_of(ARRAY, "1T1R")
     told = []

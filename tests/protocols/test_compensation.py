@@ -51,6 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_digits(tmp_path_factory.mktemp("digits"))
 
 
+@pytest.mark.long
 def test_adaptation_reads_by_codes_and_gives_no_pulse(trained: Path) -> None:
     recipe = infer("before") + adapt("adapt") + infer("after")
     _, path = run(trained, recipe)
@@ -68,6 +69,7 @@ def test_adaptation_reads_by_codes_and_gives_no_pulse(trained: Path) -> None:
     assert fraction == (words + digital) / 3660
 
 
+@pytest.mark.long
 def test_words_sit_where_the_recipe_says(trained: Path) -> None:
     ways: dict[str, dict[str, object]] = {
         "important": {"choice": '"importance"', "mac_share": 0.02, "scales": "true"},
@@ -122,6 +124,7 @@ def test_cells_are_read_singly_where_the_recipe_says_so(trained: Path) -> None:
     assert step_counts(path)["adapt"]["reads"] == 7320
 
 
+@pytest.mark.long
 def test_a_look_through_the_array_finds_offsets_and_takes_them_into_the_biases(
     trained: Path,
 ) -> None:
@@ -145,6 +148,7 @@ correct_biases = {correct}
     assert again.difference < looked.difference
 
 
+@pytest.mark.long
 def test_adapting_one_network_leaves_the_words_of_another_on_the_chip(trained: Path) -> None:
     place = PROGRAMMED[PROGRAMMED.rindex("[[step]]") :]
     other = place.replace("options = {", "options = { tiles = [1],").replace(
@@ -287,6 +291,7 @@ class StopAfterWords(Watcher):
             raise AbortedError("cut")
 
 
+@pytest.mark.long
 def test_a_resumed_run_takes_its_adapters_from_the_journal(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

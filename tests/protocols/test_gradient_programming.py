@@ -348,7 +348,8 @@ def program(folder: Path, device: str, *steps: tuple[str, str, str]) -> tuple[Ru
 
 
 @pytest.mark.parametrize(
-    ("device", "falls", "budget", "better"), [("paper", 2.5, 3, 1.2), ("hfo2", 4.0, 5, 1.5)]
+    ("device", "falls", "budget", "better"),
+    [("paper", 2.5, 3, 1.2), pytest.param("hfo2", 4.0, 5, 1.5, marks=pytest.mark.long)],
 )
 def test_on_a_chip_the_products_come_nearer_than_by_as_many_pulses_of_write_verify(
     tmp_path: Path, device: str, falls: float, budget: int, better: float

@@ -145,6 +145,7 @@ class Cut(Watcher):
             raise AbortedError("cut")
 
 
+@pytest.mark.long
 def test_it_is_forecast_and_goes_on_after_a_cut(trained: Path) -> None:
     steps = norms("norms", forward='"array"', images=60) + infer("after")
     (trained / "cut.toml").write_text(PROGRAMMED + steps, encoding="utf-8")

@@ -337,6 +337,7 @@ def test_maps_of_different_shapes_are_refused() -> None:
         MapPanel("m", np.zeros(4), np.zeros(4))
 
 
+@pytest.mark.long
 def test_many_tiles_and_large_tiles_say_what_is_not_drawn() -> None:
     many = np.full((11, 4, 4), 1e-5)
     assert "The first 8 of 11 tiles are drawn" in with_map(MapPanel("m", many, many))

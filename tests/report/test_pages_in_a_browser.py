@@ -58,6 +58,7 @@ def browser() -> Any:
         opened.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_reads_well(folder: Path, browser: Any, name: str, width: int) -> None:
@@ -91,6 +92,7 @@ def test_a_page_reads_well(folder: Path, browser: Any, name: str, width: int) ->
     assert all(url.startswith(("file:", "data:")) for url in asked)
 
 
+@pytest.mark.long
 def test_the_numbers_of_a_plot_can_be_saved(folder: Path, browser: Any) -> None:
     page = browser.new_page()
     page.goto((folder / "run.html").as_uri())

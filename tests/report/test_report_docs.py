@@ -52,6 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_the_page_does_what_it_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL):
         for part in block.split("$ rram-hil ")[1:]:

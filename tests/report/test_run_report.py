@@ -377,6 +377,7 @@ protocol = "read-map"
 """
 
 
+@pytest.mark.long
 def test_cells_that_never_formed_are_no_error_of_programming(tmp_path: Path) -> None:
     """A part of the array does not form; write-verify leaves it alone, so its targets say nothing
     of how well cells are programmed: in the run that formed, and in one that recalls it.
@@ -446,6 +447,7 @@ def test_maps_that_do_not_fit_are_said_not_to(formed: Path, tmp_path: Path) -> N
     assert command("report", formed, small, "-o", tmp_path / "p.html") == 0
 
 
+@pytest.mark.long
 def test_csv_files_hold_what_the_page_links(formed: Path, tmp_path: Path) -> None:
     assert command("report", formed, "-o", tmp_path / "p.html", "--csv", tmp_path / "n") == 0
     page = (tmp_path / "p.html").read_text(encoding="utf-8")

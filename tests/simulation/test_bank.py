@@ -335,6 +335,26 @@ def test_cells_that_creep_come_up_to_the_common_curve_late_and_are_those_that_do
     assert 600 < np.median(grown[most]) - np.median(grown[none]) < 1100
 
 
+def test_wear_lets_later_resets_open_less_where_a_model_says_so() -> None:
+    def after(again_ln: float, pulses: int) -> np.ndarray:
+        wear = MODEL.reset.wear
+        assert wear is not None
+        model = _without_drift(None, None)
+        reset = model.reset.model_copy(
+            update={"wear": wear.model_copy(update={"again_ln": again_ln})}
+        )
+        bank = cells_of(model.model_copy(update={"reset": reset}), 2000, 8)
+        bank.wear(8000)
+        bank.place(200e-6)
+        for _ in range(pulses):
+            bank.apply(0.0, 3.0, 4.0)
+        return np.asarray(np.log(bank.conductance_s[bank.responsive]))
+
+    np.testing.assert_array_equal(after(0.0, 1), after(0.5, 1))
+    # Cells that an earlier pulse opened far deeper stay there.
+    assert 0.3 < np.median(after(0.5, 5)) - np.median(after(0.0, 5)) < 0.5
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_published_presets_have_no_cells_that_creep_or_do_not_open(name: str) -> None:
     traits = DeviceModel.load(name).traits(3, np.arange(200))

@@ -306,6 +306,7 @@ def _worked(device: str, cuts: list[int]) -> tuple[Any, ...]:
     )
 
 
+@pytest.mark.long
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(0, 40), max_size=6).map(sorted))
 def test_one_batch_gives_what_any_partition_of_it_gives(cuts: list[int]) -> None:

@@ -34,6 +34,7 @@ def both(
         "spread_ln": 0.2,
         "link": 0.7,
     }
+    tables["reset"]["wear"] |= {"again_ln": 0.3}
     tables["read"] |= {"telegraph_cells": 0.3, "telegraph_occupancy": 0.2}
     return DeviceModel.model_validate(tables), NumpyModel.model_validate(tables)
 

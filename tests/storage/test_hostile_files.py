@@ -175,6 +175,7 @@ def test_types_of_fields() -> None:
 # Run files
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(places=st.lists(st.tuples(st.integers(0, 10**7), st.integers(0, 7)), min_size=2, max_size=2))
 def test_a_run_file_with_two_flipped_bits_is_shown_or_one_line(

@@ -447,6 +447,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_run_file(
     assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
 
 
+@pytest.mark.long
 def test_killed_at_any_write_the_run_file_is_the_old_or_the_new_one(
     crash_shim: Any, tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_what_fails_leaves_what_needs_it_undone_and_no_other(run: Run, store: St
     assert not store.has(after)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_job_that_ends_its_worker_again_and_again_ends_the_study(run: Run, store: Store) -> None:
     good, bad = note("a"), note("gone")

@@ -129,6 +129,7 @@ def test_each_network_is_trained_and_each_chip_formed_once(tmp_path: Path) -> No
         before.add(job.key)
 
 
+@pytest.mark.long
 def test_a_job_is_named_by_what_determines_it_and_not_by_its_row() -> None:
     first, named = planned(SMALL), [{"name": "other", "arm": "random-words"}]
     assert keys(planned(SMALL | {"arm": named}), "arm") <= keys(first, "arm")

@@ -88,6 +88,7 @@ def opened(browser: Browser, serve: object) -> Iterator[Callable[..., Page]]:
     assert said == []
 
 
+@pytest.mark.long
 def test_two_runs_side_by_side_fit_every_window_and_their_names_are_text(
     tmp_path: Path, serve: Callable[[Path], str], opened: Callable[..., Page]
 ) -> None:
@@ -123,6 +124,7 @@ def test_two_runs_side_by_side_fit_every_window_and_their_names_are_text(
         expect(page.locator(".card")).to_have_count(1)
 
 
+@pytest.mark.long
 def test_a_map_of_a_million_cells_is_drawn_and_told(
     tmp_path: Path, serve: Callable[[Path], str], opened: Callable[..., Page]
 ) -> None:

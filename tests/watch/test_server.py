@@ -322,6 +322,7 @@ def test_a_place_that_is_not_there_and_a_port_that_is_taken_are_one_line(tmp_pat
             serve_page(tmp_path, port=port, opens=False, say=print)
 
 
+@pytest.mark.long
 def test_a_request_that_nobody_answers_leaves_the_terminal_alone(tmp_path: Path) -> None:
     asked = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     said = tmp_path / "said"
