@@ -16,18 +16,16 @@ from typing import Any
 
 import numpy as np
 from bank_cells import BankCells
-from numpy.typing import NDArray
 
 from rram_hil.array import Cells, Limits, read_step
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.engine.protocol import Setting
 from rram_hil.hardware.driver import Capabilities, Span
-from rram_hil.protocols.model_aware import ByTwin
 from rram_hil.protocols.parts.programming import ByRounds
-from rram_hil.protocols.parts.rounds import Course, Reason, Rules, programmed_by
+from rram_hil.protocols.parts.rounds import Course, Reason
 from rram_hil.simulation.bank import CellBank
 from rram_hil.simulation.model import DEFAULT_PRESET, DeviceModel
-from rram_hil.types import FloatArray, IntArray
+from rram_hil.types import FloatArray
 
 WIDTH_S = 200e-9
 FULL_RESET, FULL_SET = (3.0, 4.0), (2.0, 2.7)
@@ -102,20 +100,6 @@ def chances(model: DeviceModel, n: int, seed: int, below_s: float, times: int = 
         open_ += (bank.conductance_s < below_s) & (k > 0)
         bank.read()
     return open_ / times
-
-
-class Watched(ByTwin):
-    """The policy, and after how many RESETs each cell was called doubtful first (0: never)."""
-
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self.named: IntArray = np.zeros(self.doubtful.size, dtype=np.int64)
-
-    def gives_up(self, course: Course, at: IntArray) -> NDArray[np.int8]:
-        """As the policy does."""
-        new = at[self.doubtful[at] & (self.named[at] == 0)]
-        self.named[new] = course.resets[new]
-        return super().gives_up(course, at)
 
 
 def table(title: str, course: Course) -> None:
@@ -203,16 +187,16 @@ def published(twin: DeviceModel) -> dict[str, ByRounds]:
     return made
 
 
-def named(policy: Watched, course: Course, bank: CellBank, chance: FloatArray) -> str:
+def named(course: Course, bank: CellBank, chance: FloatArray) -> str:
     """How early hopeless cells of the top window are called doubtful, and how many others are."""
     top = (course.low_s == 0) & bank.responsive
     hopeless, hopeful = top & (chance < HOPELESS), top & (chance >= HOPEFUL)
-    after = np.where(policy.named > 0, policy.named, 10**6)
+    after = np.where(course.doubted > 0, course.doubted, 10**6)
     return (
         f"  of {int(hopeless.sum())} cells that open in less than {HOPELESS:.0%} of RESETs"
         f" {(after[hopeless] <= 3).mean():.0%} are doubtful after 3, the median after"
         f" {np.median(after[hopeless]):.0f}; of {int(hopeful.sum())} that open in {HOPEFUL:.0%} or"
-        f" more {(policy.named[hopeful] > 0).mean():.2%} are called so"
+        f" more {(course.doubted[hopeful] > 0).mean():.2%} are called so"
     )
 
 
@@ -228,19 +212,16 @@ def main() -> None:
     chip = widened(DeviceModel.load(given.chip), given.wide)
     n = len(WINDOWS_OHM) * given.cells
     method = protocol_class("model-aware").model_validate(
-        {"model": given.twin or given.chip, "set": SET, "reset": RESET}
+        {"model": given.twin or given.chip, "set": SET, "reset": RESET, "confirm": 0}
     )
     twin = DeviceModel.load(method.model)
     for seed in map(int, given.seeds.split(",")):
         cells = BankCells(after_one_cycle(chip, n, seed))
         course, setting = course_of(cells), setting_of(cells)
-        plain = method.policy(course, setting)
-        policy = Watched(plain.twin, course, method.doubtful_resets, method.least_chance)
-        rules = Rules(method.max_pulses, method.max_reversals, 0)
-        cells.carry_out(programmed_by(policy, course, setting, rules))
+        cells.carry_out(method.program(course, setting))
         table(f"model-aware, chip {seed}", course)
         below_s = 1.0 / WINDOWS_OHM[-1][0]
-        print(named(policy, course, cells.bank, chances(chip, n, seed, below_s)))
+        print(named(course, cells.bank, chances(chip, n, seed, below_s)))
         union = np.zeros(n, dtype=np.bool_)
         for name, other in published(twin).items():
             cells = BankCells(after_one_cycle(chip, n, seed))

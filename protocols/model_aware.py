@@ -113,8 +113,9 @@ class ModelAware(ByRounds):
     chip or of its like. It is tabulated once on virtual cells; every reading weighs them anew for
     the cell, so that a slow or a strong one is known after a pulse or two. No pulse is given whose
     expected change is below the noise of a reading. A cell whose chance to open (to come below its
-    window's upper end) is under `least_chance` a RESET is a doubtful one: it takes
-    `doubtful_resets` RESETs in all and is then left, as never opened. One that answers to no pulse
+    window's upper end), as far as it is known yet, is under `least_chance` a RESET is a doubtful
+    one: it takes `doubtful_resets` RESETs in all and is then left, as never opened; a map says
+    after how many RESETs it was first thought so. One that answers to no pulse
     is left as stuck as soon as the odds of that are 100 to 1. How it compares with the other
     methods stands in docs/programming.md.
     """
@@ -125,7 +126,7 @@ class ModelAware(ByRounds):
     set: ChosenPulses
     reset: ChosenPulses
     doubtful_resets: Annotated[int, Field(ge=1)] = 20
-    least_chance: Fraction = 0.035
+    least_chance: Fraction = 0.04
     virtual_cells: Annotated[int, Field(ge=4, le=1 << 14)] = Field(
         default=256,
         description="how finely cells are told apart; 4 bytes of memory a cell for each",
@@ -243,6 +244,8 @@ class ByTwin:
         """Which cells the strongest RESET hardly ever brings below the window's upper end."""
         chance = self.twin.chance(outcomes, weight, x, self._high_ln[at])
         self.doubtful[at] = (chance < self._least_chance) & (course.resets[at] > 0)
+        new = at[self.doubtful[at] & (course.doubted[at] == 0)]
+        course.doubted[new] = course.resets[new]
 
     def learn(
         self, course: Course, at: IntArray, move: Move, before_s: FloatArray, after_s: FloatArray

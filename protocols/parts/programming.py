@@ -346,6 +346,8 @@ class ByRounds(Programming):
     def program(self, course: Course, setting: Setting) -> Plan[None]:
         yield from super().program(course, setting)
         yield save_map("reason", course.cells, course.reason, "", setting)
+        if course.doubted.any():
+            yield save_map("doubted_after_resets", course.cells, course.doubted, "", setting)
 
     @property
     def rules(self) -> Rules:

@@ -61,7 +61,8 @@ class Course:
     pulse (0 before the first), `in_a_row` how many of the same polarity ended with it, `most_set_v`
     the largest amplitude of a SET pulse (V).
     `least_s` and `most_s` are the extreme readings. `reason` tells which cells are done, and why;
-    `vectors` counts those of coded readings.
+    `doubted` is after how many RESETs a method that can tell first thought that the cell hardly
+    ever opens, 0 where it did not. `vectors` counts those of coded readings.
     """
 
     cells: Cells
@@ -86,6 +87,7 @@ class Course:
     confirmed: IntArray
     unread: IntArray
     idle: IntArray
+    doubted: IntArray
     vectors: int = 0
 
     @classmethod
@@ -131,6 +133,7 @@ class Course:
             confirmed=counts(),
             unread=counts(),
             idle=counts(),
+            doubted=counts(),
         )
 
     @property
