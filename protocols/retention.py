@@ -161,7 +161,7 @@ class Retention(Protocol[RetentionSummary]):
             unselected=self.unselected,
             compliance_a=self.compliance_a,
         )
-        return (yield from verify.verify(cells, target, setting))
+        return (yield from verify.verify(cells, target, verify.windows(target), setting))
 
     def _results(
         self,

@@ -557,10 +557,14 @@ def demo(
     run_demo(out, data, seed, threads=threads)
 
 
-@app.command(short_help="Chips x arms x devices: the paper's table, or your own study.")
+@app.command(short_help="Chips x arms x devices, or programming methods; your own study.")
 def study(
     what: Annotated[
-        str, typer.Argument(metavar="paper|FILE", help="The paper's study, or a study file (TOML).")
+        str,
+        typer.Argument(
+            metavar="paper|programming|FILE",
+            help="The paper's study, that of programming methods, or a study file (TOML).",
+        ),
     ],
     model: Annotated[
         str | None,
@@ -578,8 +582,12 @@ def study(
     arms: Annotated[
         str, typer.Option("--arms", metavar="A,B", help="With `paper`: these rows alone.")
     ] = "",
+    methods: Annotated[
+        str,
+        typer.Option("--methods", metavar="A,B", help="With `programming`: these rows alone."),
+    ] = "",
     devices: Annotated[
-        str, typer.Option("--devices", metavar="A,B", help="With `paper`: on these devices.")
+        str, typer.Option("--devices", metavar="A,B", help="Not with a file: on these devices.")
     ] = "",
     chips: Annotated[
         int | None, typer.Option("--chips", min=1, metavar="N", help="Chips of each device.")
@@ -598,8 +606,8 @@ def study(
         ),
     ] = None,
 ) -> None:
-    """Run every arm on simulated chips of every device, in many processes or on a Dask cluster. The
-    same command goes on with what is not done yet.
+    """Run every arm, or every programming method, on simulated chips of every device, in many
+    processes or on a Dask cluster. The same command goes on with what is not done yet.
     """
     from rram_hil.studies.command import Options, run_command
 
@@ -608,7 +616,18 @@ def study(
 
     run_command(
         what,
-        Options(model, data, out, names(arms), names(devices), chips, minutes, scheduler, workers),
+        Options(
+            model,
+            data,
+            out,
+            names(arms),
+            names(devices),
+            chips,
+            minutes,
+            scheduler,
+            workers,
+            names(methods),
+        ),
     )
 
 

@@ -48,6 +48,7 @@ from .targets import (
     Targets,
     Windows,
     load_targets,
+    own_windows,
     save_targets,
     target_files,
     to_program,
@@ -120,15 +121,16 @@ class Programming(Protocol[ProgrammingSummary]):
     """Base of the protocols that bring cells into windows around their targets.
 
     The window is target +- the larger of `tolerance_s` and `tolerance` x target; a target at or
-    below `lowest_s` accepts anything up to `lowest_s` + tolerance. `targets` places a network (or
-    map); without it the network that an earlier step left under `tag` is verified. `select` says
-    which of the network's weights are verified; the cells of the others are neither pulsed nor
-    read. A cell takes `max_pulses` pulses and `max_reversals` changes of polarity at most, and is
-    accepted where `confirm` more readings agree; with `guard` in a window that is narrower by the
-    noise of a reading, so that what is accepted lies inside. With `reverify`, accepted cells are
-    read again when all have had their pulses, so many times, and those that left are brought back
-    with what is left of their budget: the pulses of neighbours disturb, and cells relax.
-    `read_after` reads a map at the end, after `rest_s` if that is given.
+    below `lowest_s` accepts anything up to `lowest_s` + tolerance; a map's own windows (`low` and
+    `high` of `targets`) stand in place of these. `targets` places a network (or map); without it
+    the network that an earlier step left under `tag` is verified. `select` says which of the
+    network's weights are verified; the cells of the others are neither pulsed nor read. A cell
+    takes `max_pulses` pulses and `max_reversals` changes of polarity at most, and is accepted where
+    `confirm` more readings agree; with `guard` in a window that is narrower by the noise of a
+    reading, so that what is accepted lies inside. With `reverify`, accepted cells are read again
+    when all have had their pulses, so many times, and those that left are brought back with what is
+    left of their budget: the pulses of neighbours disturb, and cells relax. `read_after` reads a
+    map at the end, after `rest_s` if that is given.
     """
 
     targets: Targets | None = None
@@ -180,7 +182,9 @@ class Programming(Protocol[ProgrammingSummary]):
         cells, target = self.cells_of(programmed)
         selected = yield from self.select.cells(programmed, setting)
         taken = selected.ravel()[cells.index(setting.geometry)]
-        summary, course = yield from self.verify(cells[taken], target[taken], setting)
+        cells, target = cells[taken], target[taken]
+        windows = own_windows(programmed, cells, setting) or self.windows(target)
+        summary, course = yield from self.verify(cells, target, windows, setting)
         if self.select.by != "all":
             yield Save("selected", selected, MAP)
             summary = replace(summary, weights=int(selected.sum()) // 2)
@@ -224,7 +228,7 @@ class Programming(Protocol[ProgrammingSummary]):
         """Windows (S) as readings are held against them: what hardly conducts reads below 0 as
         often as above.
         """
-        low, high = self.windows(course.target_s)
+        low, high = course.asked_s
         return np.where(low > 0, low, -high), high
 
     @property
@@ -245,17 +249,21 @@ class Programming(Protocol[ProgrammingSummary]):
         return np.where(is_low, 0.0, np.maximum(target_s - width, 0.0)), high
 
     def verify(
-        self, cells: Cells, target_s: FloatArray, setting: Setting
+        self,
+        cells: Cells,
+        target_s: FloatArray,
+        windows_s: tuple[FloatArray, FloatArray],
+        setting: Setting,
     ) -> Plan[tuple[ProgrammingSummary, Course]]:
-        """Bring `cells` to `target_s` (S), shape (n,), by this method; saves maps of what came of
-        it, and tells how each ended.
+        """Bring `cells` into their windows around `target_s` (S), all of shape (n,), by this
+        method; saves maps of what came of it, and tells how each ended.
         """
         yield from _remark_on_look(cells, setting)
-        low, high = self.windows(target_s)
+        low, high = windows_s
         margin = np.zeros(len(cells))
         if self.guard is not None:
             margin = self.guard.margin(target_s, (high - low) / 2, self.averaged)
-        course = Course.of(cells, np.where(low > 0, low + margin, 0.0), high - margin, target_s)
+        course = Course.of(cells, low, high, target_s, margin)
         yield from self.program(course, setting)
         conductance = np.where(np.isfinite(course.last_s), course.last_s, np.nan)
         yield save_map("conductance", cells, conductance, "S", setting)

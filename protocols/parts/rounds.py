@@ -53,18 +53,20 @@ class Reason(IntEnum):
 class Course:
     """Where each cell of a batch stands, arrays of shape (n,); made by `Course.of`.
 
-    Windows and target (S) are as asked; `last_s` is the last reading (NaN before the first, inf
-    beyond the bench's range) and `before_s` the one before it. `wanted` is the polarity that the
-    last reading asks for: 1 (SET) below the window, -1 (RESET) above it, 0 inside or where there is
-    no usable reading, which `readable` tells. `sets`, `resets` and `reversals` count pulses and
-    changes of polarity, `polarity` is that of the last pulse (0 before the first), `in_a_row` how
-    many of the same polarity ended with it, `most_set_v` the largest amplitude of a SET pulse (V).
+    Windows (`asked_s`) and target (S) are as asked, `low_s` and `high_s` what is accepted; `last_s`
+    is the last reading (NaN before the first, inf beyond the bench's range) and `before_s` the one
+    before it. `wanted` is the polarity that the last reading asks for: 1 (SET) below the window, -1
+    (RESET) above it, 0 inside or where there is no usable reading, which `readable` tells. `sets`,
+    `resets` and `reversals` count pulses and changes of polarity, `polarity` is that of the last
+    pulse (0 before the first), `in_a_row` how many of the same polarity ended with it, `most_set_v`
+    the largest amplitude of a SET pulse (V).
     `least_s` and `most_s` are the extreme readings. `reason` tells which cells are done, and why;
     `doubted` is after how many RESETs a method that can tell first thought that the cell hardly
     ever opens, 0 where it did not. `vectors` counts those of coded readings.
     """
 
     cells: Cells
+    asked_s: tuple[FloatArray, FloatArray]
     low_s: FloatArray
     high_s: FloatArray
     target_s: FloatArray
@@ -89,8 +91,17 @@ class Course:
     vectors: int = 0
 
     @classmethod
-    def of(cls, cells: Cells, low_s: FloatArray, high_s: FloatArray, target_s: FloatArray) -> Self:
-        """Cells of which nothing is known yet."""
+    def of(
+        cls,
+        cells: Cells,
+        low_s: FloatArray,
+        high_s: FloatArray,
+        target_s: FloatArray,
+        margin_s: FloatArray | float = 0.0,
+    ) -> Self:
+        """Cells of which nothing is known yet; they are accepted by `margin_s` (S) within the ends
+        of their windows, but for a lower end of 0.
+        """
         n = len(cells)
 
         def counts() -> IntArray:
@@ -101,8 +112,9 @@ class Course:
 
         return cls(
             cells,
-            np.array(low_s, dtype=np.float64),
-            np.array(high_s, dtype=np.float64),
+            (low_s, high_s),
+            np.where(low_s > 0, low_s + margin_s, 0.0),
+            np.asarray(high_s - margin_s, dtype=np.float64),
             np.array(target_s, dtype=np.float64),
             last_s=np.full(n, np.nan),
             before_s=np.full(n, np.nan),

@@ -36,20 +36,30 @@ def _array_or(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
     return value if isinstance(value, np.ndarray) else validated(value)
 
 
+MapSource = Annotated[
+    str | FloatArray | None,
+    GetPydanticSchema(lambda _, schema: schema(str | None)),
+    WrapValidator(_array_or),
+]
+"""A map's .npy file or, in Python, the array itself."""
+
+
 class TargetChoice(StrictModel):
     """Where target conductances come from: a network's weights, or a map of siemens (NaN: leave
     alone), in a .npy file or, in Python, as the array itself.
+
+    With a map, `low` and `high` may be maps of each cell's own window (S) in place of the one that
+    a protocol makes around every target: a `low` of 0 takes anything below `high`, an infinite
+    `high` anything above `low`.
 
     A file of weights without layers (any .safetensors) may hold tensors that are no weights of a
     known layer: those that `allow_digital` names, or whose module it names, are left out.
     """
 
     network: str | None = None
-    map: Annotated[
-        str | FloatArray | None,
-        GetPydanticSchema(lambda _, schema: schema(str | None)),
-        WrapValidator(_array_or),
-    ] = None
+    map: MapSource = None
+    low: MapSource = None
+    high: MapSource = None
     options: MappingOptions = MappingOptions()
     allow_digital: list[str] = Field(default_factory=list)
 
@@ -57,18 +67,28 @@ class TargetChoice(StrictModel):
     def _one(self) -> Self:
         if (self.network is None) == (self.map is None):
             raise ValueError("give either network (a .safetensors file) or map (a .npy file)")
+        if (self.low is None) != (self.high is None):
+            raise ValueError("low and high belong together: maps of each cell's window (S)")
+        if self.low is not None and self.map is None:
+            raise ValueError("low and high go with a map; a network's windows follow its weights")
         return self
 
     def files(self) -> tuple[str, ...]:
-        """The file that it is read from, if it is one."""
-        return tuple(f for f in (self.network, self.map) if isinstance(f, str))
+        """The files that it is read from."""
+        sources = (self.network, self.map, self.low, self.high)
+        return tuple(f for f in sources if isinstance(f, str))
 
     def load(self, setting: Setting) -> Programmed:
         """Targets and, for a network, its mapping. Known faults are taken from an earlier forming
         of this run.
         """
         if self.map is not None:
-            return Programmed(_map_targets(self.map, setting), np.isnan(known_faults(setting)))
+            mapping = _map_targets(self.map, setting)
+            responsive = np.isnan(known_faults(setting))
+            if self.low is None or self.high is None:
+                return Programmed(mapping, responsive)
+            windows = _loaded_windows(self.low, self.high, mapping.target_map_s, setting)
+            return Programmed(mapping, responsive, windows_s=windows)
         path = setting.folder / str(self.network)
         if not path.is_file():
             raise ConfigError(f"network: there is no file {path}")
@@ -151,24 +171,47 @@ def known_faults(setting: Setting) -> FloatArray:
     return np.where(stuck, conductance, np.nan)
 
 
-def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:
+def _conductances(key: str, source: str | FloatArray, setting: Setting) -> tuple[str, FloatArray]:
+    """What a map of siemens is called, and its numbers. Raises `DataError` for another shape."""
     if isinstance(source, np.ndarray):
-        path: object = "the array"
-        target = source
+        path, values = "the array", source
     else:
-        path = setting.folder / source
-        target = read_npy(setting.folder / source)
-    if target.shape != setting.geometry.shape or target.dtype.kind != "f":
+        path = str(setting.folder / source)
+        values = read_npy(setting.folder / source)
+    if values.shape != setting.geometry.shape or values.dtype.kind != "f":
         raise DataError(
-            f"map: {path} must hold conductances of shape"
-            f" {setting.geometry.shape}, not {target.dtype} of shape {target.shape}"
+            f"{key}: {path} must hold conductances of shape"
+            f" {setting.geometry.shape}, not {values.dtype} of shape {values.shape}"
         )
+    return path, values.astype(np.float64)
+
+
+def _loaded_windows(
+    low: str | FloatArray, high: str | FloatArray, target_s: FloatArray, setting: Setting
+) -> tuple[FloatArray, FloatArray]:
+    """The windows (S) of a map of targets. Raises `DataError` naming the first cell whose target
+    does not lie in its window, or whose window has no width.
+    """
+    _, low_s = _conductances("low", low, setting)
+    _, high_s = _conductances("high", high, setting)
+    good = (low_s >= 0) & (low_s < high_s) & (low_s <= target_s) & (target_s <= high_s)
+    bad = np.argwhere(~good & ~np.isnan(target_s))
+    if len(bad):
+        tile, row, column = (int(k) for k in bad[0])
+        values = (quantity(float(v[tile, row, column]), "S") for v in (low_s, high_s, target_s))
+        raise DataError(
+            "low, high: the window of cell ({}, {}, {}) is {} to {}, its target {}; needed is"
+            " 0 S <= low < high with the target between them".format(tile, row, column, *values)
+        )
+    return low_s, high_s
+
+
+def _map_targets(source: str | FloatArray, setting: Setting) -> Mapping:
+    path, target = _conductances("map", source, setting)
     if np.any(np.isinf(target) | (target < 0)):
         raise DataError(f"map: {path} holds negative or infinite conductances")
-    _within_limits(target, str(path), setting)
-    return Mapping(
-        setting.geometry, (), target.astype(np.float64), np.zeros(target.shape, dtype=np.bool_)
-    )
+    _within_limits(target, path, setting)
+    return Mapping(setting.geometry, (), target, np.zeros(target.shape, dtype=np.bool_))
 
 
 def _within_limits(target: FloatArray, path: str, setting: Setting) -> None:
@@ -224,6 +267,19 @@ def load_images(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         raise DataError(f"{path}: an image holds what is no number")
     scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
     return images.astype(np.float32) * scale, labels.astype(np.int64)
+
+
+def own_windows(
+    programmed: Programmed, cells: Cells, setting: Setting
+) -> tuple[FloatArray, FloatArray] | None:
+    """The windows (S) of these cells that their targets came with, shape (n,); None where they came
+    with none.
+    """
+    if programmed.windows_s is None:
+        return None
+    at = cells.index(setting.geometry)
+    low, high = (values.ravel()[at] for values in programmed.windows_s)
+    return low, high
 
 
 def to_program(programmed: Programmed) -> tuple[Cells, FloatArray]:

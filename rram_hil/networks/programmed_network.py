@@ -19,7 +19,8 @@ class Programmed:
     """A network (or a bare map of targets) on the array, shared between the steps of a run under
     its tag.
 
-    `responsive` (shape `geometry.shape`) marks the cells that no forming of this run found stuck.
+    `responsive` (shape `geometry.shape`) marks the cells that no forming of this run found stuck;
+    `windows_s` are lowest and highest conductances (S, same shape) where targets came with them.
     Later steps fill in what they learn: the map read last (S), the encoding of inputs, the on-chip
     words, and of these what was trained on the map, where a look through the array has changed
     biases since.
@@ -28,6 +29,7 @@ class Programmed:
     mapping: Mapping
     responsive: NDArray[np.bool_]
     network: Network | None = None
+    windows_s: tuple[FloatArray, FloatArray] | None = None
     map_s: FloatArray | None = None
     encoding: Encoding | None = None
     words: dict[str, LayerWords] | None = None

@@ -173,16 +173,22 @@ DEVICES: dict[str, Device] = {
             stuck_low_resistance=0.002,
             stuck_high_resistance=0.006,
         ),
-        Device(
-            name="hfo2-measured",
-            title="fitted to measurements of HfO2 1T1R cells",
-            model="hfo2-measured",
-            conditions=_HFO2.model_copy(update={"g_max_s": 150e-6}),
-            error="additive",
-            sigma=0.15,
-            # More are off by far than the model has stuck cells: RESET sometimes fails.
-            stuck_low_resistance=0.02,
-            stuck_high_resistance=0.02,
+        *(
+            Device(
+                name=name,
+                title=f"fitted to measurements of HfO2 1T1R cells{also}",
+                model=name,
+                conditions=_HFO2.model_copy(update={"g_max_s": 150e-6}),
+                error="additive",
+                sigma=0.15,
+                # More are off by far than the model has stuck cells: RESET sometimes fails.
+                stuck_low_resistance=0.02,
+                stuck_high_resistance=0.02,
+            )
+            for name, also in (
+                ("hfo2-measured", ""),
+                ("hfo2-measured-2bit", ", and to 2-bit write-verify: many do not open"),
+            )
         ),
     )
 }

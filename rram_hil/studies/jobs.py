@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rram_hil import __version__
-from rram_hil.bench.recipe_runner import run_recipe
+from rram_hil.bench.recipe_runner import RunOutcome, run_recipe
 from rram_hil.errors import AbortedError, BenchError, DataError
 from rram_hil.networks.inference import Counts, Prediction
 from rram_hil.networks.network import Network, forward
@@ -34,10 +34,12 @@ from rram_hil.studies.models import Pictures
 from rram_hil.studies.training import Lesson, Training, train
 from rram_hil.validation import StrictModel
 
-Kind = Literal["training", "forming", "arm"]
+Kind = Literal["training", "forming", "arm", "method"]
 Files = Mapping[str, bytes]
 RESULT = "result"
 """The step that says what an arm reaches."""
+FORMED = "formed.zip"
+"""A formed chip, as its job leaves it and others find it."""
 BENCH, FORM, RUN, TEST = "bench.toml", "form.toml", "run.h5", "test.npz"
 FORMAT = 1
 """Of records and what they are of: another number, other digests."""
@@ -292,7 +294,7 @@ class Form(Work):
 
 @dataclass(frozen=True)
 class RunArm(Work):
-    """Run an arm's recipe on a copy of a formed chip, "formed.zip"."""
+    """Run an arm's recipe on a copy of a formed chip."""
 
     title: str
     bench: str
@@ -306,14 +308,19 @@ class RunArm(Work):
     def run(self, files: Files, folder: Path) -> Done:
         """It leaves a record alone."""
         began = time.perf_counter()
-        own = {name: content for name, content in files.items() if name != "formed.zip"}
-        _write(folder, {**own, BENCH: self.bench.encode(), "arm.toml": self.recipe.encode()})
-        with zipfile.ZipFile(io.BytesIO(files["formed.zip"])) as formed:
-            formed.extractall(folder)
-        run_recipe(folder / "arm.toml", folder / BENCH, folder / RUN, threads=1)
+        run_on_formed(files, self.bench, self.recipe, folder)
         with read_run(folder / RUN) as run:
             record = _arm_record(run, self.title, time.perf_counter() - began)
         return Done(record)
+
+
+def run_on_formed(files: Files, bench: str, recipe: str, folder: Path) -> RunOutcome:
+    """Run a recipe on a copy of the formed chip among the files, "formed.zip"."""
+    own = {name: content for name, content in files.items() if name != FORMED}
+    _write(folder, {**own, BENCH: bench.encode(), "recipe.toml": recipe.encode()})
+    with zipfile.ZipFile(io.BytesIO(files[FORMED])) as formed:
+        formed.extractall(folder)
+    return run_recipe(folder / "recipe.toml", folder / BENCH, folder / RUN, threads=1)
 
 
 @dataclass(frozen=True)

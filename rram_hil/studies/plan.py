@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomlkit
 
 from rram_hil.errors import ConfigError
 from rram_hil.studies.arm import TAG, TRAIN, Arm, Case, Step, checked
 from rram_hil.studies.devices import Device
-from rram_hil.studies.jobs import RESULT, TEST, Form, Input, Job, RunArm, TakeFloat, Train
+from rram_hil.studies.jobs import FORMED, RESULT, TEST, Form, Input, Job, RunArm, TakeFloat, Train
 from rram_hil.studies.models import Images
 from rram_hil.studies.study_file import Study
 from rram_hil.studies.training import Training
 
 SAMPLE = 16
 """Side of the corner of spare cells on which the pulse curves are measured."""
-_MODEL_FILE = "device.toml"
+MODEL_FILE = "device.toml"
+"""A device model that is no preset, beside the bench file."""
 
 Place = tuple[str, str, int]
 """Device, arm and chip (its seed) of a cell of the table."""
@@ -37,16 +38,21 @@ class Planned:
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
         """Every job once, those that others need before them."""
-        found: dict[str, Job] = {}
+        return jobs_of(self.table.values())
 
-        def add(job: Job) -> None:
-            for needed in job.needs.values():
-                add(needed)
-            found.setdefault(job.key, job)
 
-        for job in self.table.values():
-            add(job)
-        return tuple(found.values())
+def jobs_of(wanted: Iterable[Job]) -> tuple[Job, ...]:
+    """Every job once, those that others need before them."""
+    found: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        for needed in job.needs.values():
+            add(needed)
+        found.setdefault(job.key, job)
+
+    for job in wanted:
+        add(job)
+    return tuple(found.values())
 
 
 def plan(study: Study, images: Images, folder: Path = Path()) -> Planned:
@@ -66,25 +72,12 @@ class _Planner:
         arms = {choice.name: choice.made(self.folder) for choice in self.study.arm}
         for device in self.study.devices_used:
             case = Case(self.study.model_used, device)
-            own = self._own_model(device)
+            own = own_model(device, self.folder)
             for chip in self.study.seeds:
-                formed = _forming(case, chip, own)
+                formed = forming(device, chip, _shape(case), own)
                 for name, arm in arms.items():
                     job = self._arm(name, arm, case, chip, formed)
                     yield (device.name, name, chip), job
-
-    def _own_model(self, device: Device) -> dict[str, Input]:
-        """The file of a device that is no preset."""
-        if not device.model.endswith(".toml"):
-            return {}
-        path = self.folder / device.model
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ConfigError(
-                f"device {device.name!r}: model: {path} cannot be read: {error.strerror}"
-            ) from None
-        return {_MODEL_FILE: Input(_digest(content), content)}
 
     def _arm(self, name: str, arm: Arm, case: Case, chip: int, formed: Job) -> Job:
         networks, steps = checked(arm, case, name), arm.steps(case)
@@ -96,11 +89,11 @@ class _Planner:
         adaptation = self.images.adaptation
         count = len(adaptation.labels)
         train = Input(f"{self.images.digest}-train-{count}", adaptation.file)
-        steps, local = _with_local_protocols(steps, self.folder)
-        recipe = _recipe(f"{case.device.name}, chip {chip}", chip, [_RECALL, *steps, _INFER])
-        work = RunArm(title, _bench(case, chip), recipe)
+        steps, local = with_local_protocols(steps, self.folder)
+        recipe = recipe_text(f"{case.device.name}, chip {chip}", chip, [RECALL, *steps, _INFER])
+        work = RunArm(title, bench_text(case.device, chip, _shape(case)), recipe)
         inputs = {TEST: test, TRAIN: train, **formed.inputs, **local}
-        return Job("arm", title, work, needs | {"formed.zip": formed}, inputs, name)
+        return Job("arm", title, work, needs | {FORMED: formed}, inputs, name)
 
     def _training(self, training: Training) -> Job:
         images = self.images
@@ -116,7 +109,7 @@ class _Planner:
         )
 
 
-_RECALL: Step = {"name": "recall", "protocol": "recall", "run_file": "formed.h5"}
+RECALL: Step = {"name": "recall", "protocol": "recall", "run_file": "formed.h5"}
 _INFER: Step = {
     "name": RESULT,
     "protocol": "infer",
@@ -126,7 +119,25 @@ _INFER: Step = {
 }
 
 
-def _with_local_protocols(steps: list[Step], folder: Path) -> tuple[list[Step], dict[str, Input]]:
+def own_model(device: Device, folder: Path) -> dict[str, Input]:
+    """The file of a device that is no preset. Raises `ConfigError` where it cannot be read."""
+    if not device.model.endswith(".toml"):
+        return {}
+    return {MODEL_FILE: input_file(folder / device.model, f"device {device.name!r}: model")}
+
+
+def input_file(path: Path, what: str) -> Input:
+    """A file of the study's folder. Raises `ConfigError` saying `what` it is where it cannot be
+    read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{what}: {path} cannot be read: {error.strerror}") from None
+    return Input(hashlib.sha256(content).hexdigest(), content)
+
+
+def with_local_protocols(steps: list[Step], folder: Path) -> tuple[list[Step], dict[str, Input]]:
     """Steps whose protocols in local files ("./file.py:Class") lie beside the recipe, and those
     files: they travel with the job. Raises `ConfigError` where there is no such file.
     """
@@ -137,19 +148,31 @@ def _with_local_protocols(steps: list[Step], folder: Path) -> tuple[list[Step], 
             path = folder / file
             if not path.is_file():
                 raise ConfigError(f"protocol {step['protocol']!r}: there is no file {path}")
-            content = path.read_bytes()
-            files[path.name] = Input(_digest(content), content)
+            files[path.name] = input_file(path, f"protocol {step['protocol']!r}")
             step = step | {"protocol": f"./{path.name}:{name}"}
         found.append(step)
     return found, files
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _shape(case: Case) -> Shape:
+    return Shape(case.model.tiles, case.model.rows, case.model.columns)
 
 
-def _forming(case: Case, chip: int, own: Mapping[str, Input]) -> Job:
-    known, columns = case.device.conditions, case.model.columns
+class Shape(NamedTuple):
+    """Size of the chips of a study."""
+
+    tiles: int
+    rows: int
+    columns: int
+
+
+def forming(
+    device: Device, chip: int, shape: Shape, own: Mapping[str, Input], more: Sequence[Step] = ()
+) -> Job:
+    """The job that forms a chip and measures its pulse curves, then does `more`; `own` is the file
+    of its model where that is no preset.
+    """
+    known, columns = device.conditions, shape.columns
     steps: list[Step] = [
         {
             "name": "form",
@@ -179,26 +202,24 @@ def _forming(case: Case, chip: int, own: Mapping[str, Input]) -> Job:
             },
         },
     ]
-    title = f"{case.device.name}, chip {chip}, forming"
-    work = Form(title, _bench(case, chip), _recipe(title, chip, steps))
+    title = f"{device.name}, chip {chip}, forming"
+    work = Form(title, bench_text(device, chip, shape), recipe_text(title, chip, [*steps, *more]))
     return Job("forming", title, work, {}, own)
 
 
-def _recipe(title: str, seed: int, steps: list[Step]) -> str:
+def recipe_text(title: str, seed: int, steps: list[Step]) -> str:
+    """The text of a recipe."""
     return tomlkit.dumps({"title": title, "seed": seed, "log": "summary", "step": steps})
 
 
-def _bench(case: Case, chip: int) -> str:
+def bench_text(device: Device, chip: int, shape: Shape) -> str:
     """The bench file: a simulated chip in the process, with the limits and the timing of the
     demonstration's.
     """
-    model, device = case.model, case.device
     tables: dict[str, dict[str, Any]] = {
         "chip": {
             "id": f"{device.name}-{chip}",
-            "tiles": model.tiles,
-            "rows": model.rows,
-            "columns": model.columns,
+            **shape._asdict(),
             "cell": "1T1R",
             "source_lines": "row",
         },
@@ -219,7 +240,7 @@ def _bench(case: Case, chip: int) -> str:
         },
         "read": {"bl_v": 0.2, "wl_v": 3.0, "width_s": 1e-6},
         "simulation": {
-            "device": _MODEL_FILE if device.model.endswith(".toml") else device.model,
+            "device": MODEL_FILE if device.model.endswith(".toml") else device.model,
             "seed": chip,
             "state": "chip.state",
         },

@@ -25,10 +25,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
     Plots of other devices in the folder, of an earlier table, go away. Raises `DataError` where the
     disk refuses it.
     """
-    for kind in ("accuracy", "words"):
-        for path in folder.glob(f"{kind}-*.png"):
-            with disk(str(path)):
-                path.unlink(missing_ok=True)
+    clear(folder, "accuracy", "words")
     drawn = []
     for device in results.planned.study.devices_used:
         rows = rows_of(results, device.name)
@@ -38,6 +35,16 @@ def draw(results: Results, folder: Path) -> list[Path]:
         if series:
             drawn.append(_words(series, device.title, folder / f"words-{device.name}.png"))
     return drawn
+
+
+def clear(folder: Path, *kinds: str) -> None:
+    """Remove the plots of these kinds, "KIND-*.png". Raises `DataError` where the disk refuses
+    it.
+    """
+    for kind in kinds:
+        for path in folder.glob(f"{kind}-*.png"):
+            with disk(str(path)):
+                path.unlink(missing_ok=True)
 
 
 def _bars(rows: list[Row], title: str, path: Path) -> Path:
@@ -53,7 +60,7 @@ def _bars(rows: list[Row], title: str, path: Path) -> Path:
         axes.set_yticks(range(len(rows)), [row.arm for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=True, axis="x")
-        return _save(axes, path, f"{title}; points: chips, bars: their mean")
+        return save(axes, path, f"{title}; points: chips, bars: their mean")
 
 
 def _words(series: list[Series], title: str, path: Path) -> Path:
@@ -78,10 +85,11 @@ def _words(series: list[Series], title: str, path: Path) -> Path:
         axes.set_xlim(left=0)
         axes.set_ylim(top=min(axes.get_ylim()[1], 100.2))
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=10)
-        return _save(axes, path, f"{title}; lower bars: the worst chip")
+        return save(axes, path, f"{title}; lower bars: the worst chip")
 
 
-def _save(axes: Axes, path: Path, title: str) -> Path:
+def save(axes: Axes, path: Path, title: str) -> Path:
+    """Write the picture of these axes. Raises `DataError` where the disk refuses it."""
     with view_extra():
         from matplotlib.figure import Figure
     figure, picture = axes.figure, io.BytesIO()

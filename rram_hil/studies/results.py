@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.studies.jobs import ArmRecord, FormingRecord, Job, TrainingRecord
+from rram_hil.studies.jobs import FORMED, ArmRecord, FormingRecord, Job, TrainingRecord
 from rram_hil.studies.plan import Planned
 from rram_hil.studies.store import Store
 
@@ -135,7 +135,7 @@ def collect(planned: Planned, store: Store) -> Results:
     """The results of the jobs that are done. Raises `DataError` for a damaged record."""
     cells, formings = {}, {}
     for place, job in planned.table.items():
-        formed = job.needs.get("formed.zip")
+        formed = job.needs.get(FORMED)
         if formed is not None and store.has(formed):
             formings[place[0], place[2]] = cast(FormingRecord, store.record(formed))
         if store.has(job):

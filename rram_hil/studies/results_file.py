@@ -5,6 +5,7 @@ dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py  # type: ignore[import-untyped]
@@ -25,13 +26,19 @@ NOT_DONE = -1
 
 def write_results(results: Results, path: Path) -> None:
     """Write the file anew, whole or not at all. Raises `DataError` where the disk refuses it."""
+    write_anew(path, partial(_write, results=results))
+
+
+def write_anew(path: Path, write: Callable[[h5py.File], None]) -> None:
+    """Write an HDF5 file whole or not at all. Raises `DataError` where the disk refuses it."""
     temporary = path.with_name(f".{path.name}.unfinished")
     try:
         with disk(str(path)):
             raw = DiskFile(temporary)
         try:
             with h5py.File(raw, "w") as file:
-                _write(file, results)
+                file.attrs["package_version"] = __version__
+                write(file)
             raw.sync()
         finally:
             raw.close()
@@ -43,7 +50,6 @@ def write_results(results: Results, path: Path) -> None:
 def _write(file: h5py.File, results: Results) -> None:
     study = results.planned.study
     file.attrs["file_format"], file.attrs["file_format_version"] = FORMAT, FORMAT_VERSION
-    file.attrs["package_version"] = __version__
     file.attrs["title"], file.attrs["model"], file.attrs["images"] = (
         study.title,
         study.model,

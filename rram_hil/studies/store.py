@@ -19,14 +19,16 @@ from rram_hil.studies.jobs import (
     Record,
     TrainingRecord,
 )
+from rram_hil.studies.programming.jobs import MethodRecord
 from rram_hil.types import Closable
 
 _RECORDS: dict[Kind, type[Record]] = {
     "training": TrainingRecord,
     "forming": FormingRecord,
     "arm": ArmRecord,
+    "method": MethodRecord,
 }
-_SUFFIX: dict[Kind, str] = {"training": ".safetensors", "forming": ".zip", "arm": ""}
+_SUFFIX: dict[Kind, str] = {"training": ".safetensors", "forming": ".zip", "arm": "", "method": ""}
 
 
 class Store(Closable):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rram_hil.errors import DataError
 from rram_hil.studies.bars import Bars
 from rram_hil.studies.durations import Durations
+from rram_hil.studies.jobs import Job
 from rram_hil.studies.models import load_images
 from rram_hil.studies.plan import Planned, plan
 from rram_hil.studies.plots import draw
@@ -55,25 +58,33 @@ def run_study(
     data = None if study.data is None else beside / study.data
     images = load_images(study.model_used, data, held_out=study.images == "held-out")
     planned = plan(study, images, beside)
+    write = partial(_write, planned, folder=folder, output=output)
+    return carry_out(planned.jobs, folder, write, workers=workers, minutes=minutes)
+
+
+def carry_out(
+    jobs: Sequence[Job],
+    folder: Path,
+    write: Callable[[Store], None],
+    *,
+    workers: Workers | None = None,
+    minutes: float | None = None,
+) -> Finished:
+    """Do what is left of a study's jobs in `folder`, as `run_study`, and `write` what is done."""
     with Store(folder / "jobs") as store:
-        durations = Durations(planned.jobs, store)
-        with Bars(planned.jobs, store, durations) as bars:
-            failed = run_jobs(
-                planned.jobs,
-                store,
-                workers or Workers(),
-                Deadline(minutes, durations),
-                bars.told,
-            )
-        done = sum(map(store.has, planned.jobs))
-        _write(planned, store, folder, output)
+        durations = Durations(jobs, store)
+        with Bars(jobs, store, durations) as bars:
+            deadline = Deadline(minutes, durations)
+            failed = run_jobs(jobs, store, workers or Workers(), deadline, bars.told)
+        done = sum(map(store.has, jobs))
+        write(store)
     if failed:
-        job = next(job for job in planned.jobs if job.key in failed)
+        job = next(job for job in jobs if job.key in failed)
         raise DataError(
-            f"{len(failed)} of {len(planned.jobs)} jobs failed; the first: {job.title}:"
+            f"{len(failed)} of {len(jobs)} jobs failed; the first: {job.title}:"
             f" {failed[job.key].text}"
         )
-    return Finished(folder, done, len(planned.jobs))
+    return Finished(folder, done, len(jobs))
 
 
 def _write(planned: Planned, store: Store, folder: Path, output: Output) -> None:

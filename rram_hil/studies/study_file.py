@@ -14,24 +14,61 @@ from rram_hil.studies.models import MODELS, Model
 from rram_hil.validation import StrictModel, read_toml, refused
 
 
-class Study(StrictModel):
-    """A study: `chips` simulated chips of each device, and every arm on each of them.
+class OnChips(StrictModel):
+    """What studies of every kind say: `chips` simulated chips of each device, drawn from the seeds
+    `seed`, `seed` + 1 ...: the same ones for every row of the table.
 
-    `model` is one of digits, lenet5, vgg; `data` is the folder of its images, relative to the study
-    file. Chips are drawn from the seeds `seed`, `seed` + 1 ...: the same ones for every arm.
     `devices` names devices of the package (`rram_hil.studies.devices`) and those that the file
-    itself describes as `[[device]]`. `images` says what the arms are tested on: "held-out" are the
-    last training images, which nothing then learns from: choose on those.
+    itself describes as `[[device]]`.
     """
 
     title: str = ""
-    model: str
-    data: str | None = None
     chips: Annotated[int, Field(ge=1, le=1000)] = 10
     seed: Annotated[int, Field(ge=0)] = 1
-    images: Literal["test", "held-out"] = "test"
     devices: Annotated[list[str], Field(min_length=1)]
     device: list[Device] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _devices(self) -> Self:
+        known = DEVICES | {own.name: own for own in self.device}
+        for name in self.devices:
+            if name not in known:
+                raise ValueError(
+                    f"devices: {name!r} is unknown; there is: {', '.join(known)}{near(name, known)}"
+                )
+        check_once("devices", self.devices)
+        return self
+
+    @property
+    def seeds(self) -> list[int]:
+        """The chips, by their seeds."""
+        return list(range(self.seed, self.seed + self.chips))
+
+    @property
+    def devices_used(self) -> list[Device]:
+        """What `devices` name, in order; one of the file's own before one of the package."""
+        known = DEVICES | {own.name: own for own in self.device}
+        return [known[name] for name in self.devices]
+
+
+def check_once(what: str, names: list[str]) -> None:
+    """Raise `ValueError` where a name stands there twice."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{what}: {twice!r} stands there more than once")
+
+
+class Study(OnChips):
+    """A study of arms on one model: every arm on each of the chips.
+
+    `model` is one of digits, lenet5, vgg; `data` is the folder of its images, relative to the study
+    file. `images` says what the arms are tested on: "held-out" are the last training images, which
+    nothing then learns from: choose on those.
+    """
+
+    model: str
+    data: str | None = None
+    images: Literal["test", "held-out"] = "test"
     arm: Annotated[list[ArmChoice], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -41,33 +78,13 @@ class Study(StrictModel):
                 f"model: {self.model!r} is unknown; there is: {', '.join(MODELS)}"
                 f"{near(self.model, MODELS)}"
             )
-        known = DEVICES | {own.name: own for own in self.device}
-        for name in self.devices:
-            if name not in known:
-                raise ValueError(
-                    f"devices: {name!r} is unknown; there is: {', '.join(known)}{near(name, known)}"
-                )
-        for what, names in (("devices", self.devices), ("arm", [one.name for one in self.arm])):
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise ValueError(f"{what}: {twice!r} stands there more than once")
+        check_once("arm", [one.name for one in self.arm])
         return self
-
-    @property
-    def seeds(self) -> list[int]:
-        """The chips, by their seeds."""
-        return list(range(self.seed, self.seed + self.chips))
 
     @property
     def model_used(self) -> Model:
         """What `model` names."""
         return MODELS[self.model]
-
-    @property
-    def devices_used(self) -> list[Device]:
-        """What `devices` name, in order; one of the file's own before one of the package."""
-        known = DEVICES | {own.name: own for own in self.device}
-        return [known[name] for name in self.devices]
 
 
 def load_study(path: Path) -> Study:

@@ -77,7 +77,7 @@ def markdown(results: Results) -> str:
         rows = rows_of(results, device.name)
         if rows:
             lines = [(*reached(row), *spent(row)) for row in rows]
-            parts += [f"## Device {device.name}: {device.title}", _table(REACHED + SPENT, lines)]
+            parts += [f"## Device {device.name}: {device.title}", table(REACHED + SPENT, lines)]
             parts += _formed(results, device.name)
             parts += _words_needed(study, rows)
     return "\n\n".join([*parts, *_by_device(results)]) + "\n"
@@ -92,7 +92,7 @@ def _words_needed(study: Study, rows: Sequence[Row]) -> list[str]:
     lines = [(one.name, *(_words_for(one, gap) for gap in GAPS)) for one in several]
     return [
         "Between two rows of an arm words are reckoned on the straight line.",
-        _table(head, lines),
+        table(head, lines),
     ]
 
 
@@ -118,7 +118,7 @@ def _by_device(results: Results) -> list[str]:
             lines.append((choice.name, *shown))
     return [
         "## Mean accuracy, device by device",
-        _table(("arm", *(f">{d}" for d in devices)), lines),
+        table(("arm", *(f">{d}" for d in devices)), lines),
     ]
 
 
@@ -142,7 +142,8 @@ def _formed(results: Results, device: str) -> list[str]:
     ]
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; a column whose name begins with ">" stands to the right."""
     names = [name.removeprefix(">") for name in columns]
     rule = ["---:" if name.startswith(">") else "---" for name in columns]
     return "\n".join("| " + " | ".join(line) + " |" for line in (names, rule, *rows))

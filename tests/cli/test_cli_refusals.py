@@ -131,7 +131,7 @@ def test_wrong_recipes(here: Any) -> None:
         (
             '"forming"',
             '"no-such"',
-            "step 1: protocol 'no-such' is unknown; there is: array-statistics",
+            "step 1: protocol 'no-such' is unknown; there is: adaptive-step, array-statistics",
         ),
         ('"forming"', '"forming"\nwidth_s = nan', "step 1 (forming): width_s: nan is wrong"),
         ('"forming"', '"forming"\nwydth_s = 1e-6', "step 1 (forming): wydth_s: unknown key"),
