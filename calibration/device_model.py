@@ -41,7 +41,7 @@ def fit_files(
     rounds: int = 10,
 ) -> DeviceModel:
     """A device model fitted to measured files and run files, of one chip or of several alike;
-    write-verify files among them are left alone.
+    of write-verify files those by ISPP on fresh cells are used, the others left alone.
 
     `tell` is told what is going on, and at last which parts were determined and which kept;
     `rounds` is how often, at most, sweeps are matched better. Raises `DataError` for a file that

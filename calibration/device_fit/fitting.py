@@ -40,7 +40,7 @@ from .key_figures import (
 )
 from .measured_files import COLUMNS, Kind, Measured
 from .read_verify_write import is_told, without_stuck
-from .start_values import CREEP, SHALLOW, start
+from .start_values import AGAIN_LN, CREEP, SHALLOW, start
 from .write_verify_schemes import (
     OPEN_OHM,
     Scheme,
@@ -632,6 +632,7 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
         content["relaxation"] = None
     if verified:
         content["reset"]["redraw"]["shallow"] = dict(SHALLOW)
+        content["reset"]["wear"]["again_ln"] = AGAIN_LN
     both = {
         is_reset: [_Target.of(file) for file in sweeps if file.is_reset is is_reset]
         for is_reset in (False, True)

@@ -12,6 +12,8 @@ _U = 1e-6
 CREEP = {"part": 0.4, "most_ohm": 1200.0}
 """Cells that creep, and that do not open: where they are fitted, to write-verify."""
 SHALLOW = {"part": 0.18, "floor_s": 32 * _U, "spread_ln": 0.6, "link": 0.95}
+AGAIN_LN = 0.7
+"""`again_ln` of wear, where it is fitted."""
 
 
 def start() -> dict[str, Any]:
@@ -98,7 +100,7 @@ def start() -> dict[str, Any]:
             "break_more_ln": 0.2,
             "reach_ln": 1.0,
         },
-        "wear": {"cycles": 35.0, "less_ln": 0.7, "again_ln": 0.0},
+        "wear": {"cycles": 35.0, "less_ln": 0.7},
     }
     content["read"] |= {"fraction": 0.004, "floor_s": 0.03 * _U, "telegraph_cells": 0.0}
     content["drift"] = None

@@ -64,7 +64,7 @@ PRESETS = (
 """Presets whose numbers come from published figures; one pulse of theirs never undoes what the one
 before did. `paper-*` are `paper` with other errors: see docs/device-model.md.
 """
-FITTED_PRESETS = ("hfo2-measured",)
+FITTED_PRESETS = ("hfo2-measured", "hfo2-measured-2bit")
 """Presets fitted to measured files by `rram-hil calibrate device-model`: see
 docs/device-model.md.
 """

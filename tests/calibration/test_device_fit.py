@@ -631,6 +631,17 @@ def test_the_shipped_preset_predicts_the_measured_relaxation_and_forming() -> No
     assert good >= 25
 
 
+@pytest.mark.long
+@measured
+def test_the_preset_with_cells_that_do_not_open_predicts_the_write_verify_of_its_fit() -> None:
+    found = check_files(
+        DeviceModel.load("hfo2-measured-2bit"), sorted(MEASURED.glob("ispp_2bit_wlstep_*"))
+    )
+    good, judged = passed(found)
+    assert judged == 36
+    assert good >= 32
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @measured
