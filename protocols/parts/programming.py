@@ -72,7 +72,8 @@ class ProgrammingSummary:
     `unreadable`, or, where the method looks at it, did not respond to RESET
     (`stuck_low_resistance`) or SET pulses (`stuck_high_resistance`), conducted nothing after SET
     pulses up to `up_to_v` (`not_formed`), never came below their windows for all their RESET pulses
-    (`never_opened`), or were not worth more pulses (`skipped`); None where there are none.
+    (`never_opened`) or above them for all their SET pulses (`never_closed`), or were not worth more
+    pulses (`skipped`); None where there are none.
     `not_conducting` of them conduct less than 0.1 uS, whatever their targets (None if no cell
     does). Where these are most cells the array was never formed. `weights` were selected, where the
     step selects.
@@ -94,6 +95,7 @@ class ProgrammingSummary:
     not_formed: int | None = None
     up_to_v: Volts | None = None
     never_opened: int | None = None
+    never_closed: int | None = None
     skipped: int | None = None
     weights: int | None = None
     not_conducting: int | None = None
@@ -410,6 +412,7 @@ def _summary(course: Course, silent: int) -> ProgrammingSummary:
         not_formed=ended(Reason.NOT_FORMED) or None,
         up_to_v=float(course.most_set_v[unformed].max()) if unformed.any() else None,
         never_opened=ended(Reason.NEVER_OPENED) or None,
+        never_closed=ended(Reason.NEVER_CLOSED) or None,
         skipped=ended(Reason.SKIPPED) or None,
         not_conducting=silent or None,
     )

@@ -34,7 +34,8 @@ class Reason(IntEnum):
     INSIDE: accepted in its window. BUDGET, REVERSALS: these were spent. STUCK_LOW and STUCK_HIGH
     (resistance): it did not respond to RESET, or SET pulses. NOT_FORMED: it conducts nothing,
     whatever SET pulses it took. NEVER_OPENED: RESET pulses moved it, but never below the window's
-    upper end. UNREADABLE: its readings are none. SKIPPED: the method left it, as not worth more.
+    upper end. NEVER_CLOSED: SET pulses moved it, but never above the lower end. UNREADABLE: its
+    readings are none. SKIPPED: the method left it, as not worth more.
     """
 
     GO_ON = 0
@@ -47,6 +48,7 @@ class Reason(IntEnum):
     NEVER_OPENED = 7
     UNREADABLE = 8
     SKIPPED = 9
+    NEVER_CLOSED = 10
 
 
 @dataclass(eq=False)
@@ -221,8 +223,15 @@ class Course:
                 always_above,
                 always_below & (self.most_s < SILENT_S),
                 always_below & ~moved,
+                always_below,
             ],
-            [Reason.STUCK_LOW, Reason.NEVER_OPENED, Reason.NOT_FORMED, Reason.STUCK_HIGH],
+            [
+                Reason.STUCK_LOW,
+                Reason.NEVER_OPENED,
+                Reason.NOT_FORMED,
+                Reason.STUCK_HIGH,
+                Reason.NEVER_CLOSED,
+            ],
             self.reason,
         ).astype(np.int8)
 

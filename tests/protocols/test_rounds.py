@@ -104,7 +104,7 @@ def test_no_cell_takes_more_than_its_budget(name: str, data: st.DataObject) -> N
     told = (
         summary.inside, summary.out_of_pulses, summary.out_of_reversals, summary.unreadable,
         summary.stuck_low_resistance, summary.stuck_high_resistance, summary.not_formed,
-        summary.never_opened, summary.skipped,
+        summary.never_opened, summary.never_closed, summary.skipped,
     )  # fmt: skip
     assert sum(filter(None, told)) == summary.cells == 5
 

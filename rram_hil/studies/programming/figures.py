@@ -30,6 +30,7 @@ REASONS = {
     "out_of_pulses": "had spent their pulses",
     "out_of_reversals": "had spent their reversals",
     "never_opened": "never came below their windows",
+    "never_closed": "never came above their windows",
     "stuck_low_resistance": "did not respond to RESET pulses",
     "stuck_high_resistance": "did not respond to SET pulses",
     "not_formed": "conducted nothing after their SET pulses",
