@@ -338,7 +338,7 @@ class Programming(Protocol[ProgrammingSummary]):
 
 class ByRounds(Programming):
     """Base of the methods that are a `Policy`: a pulse and a reading of all cells in each round,
-    the mean of `average` reads.
+    the mean of `average` reads, their median where the range cuts some of them off.
     """
 
     average: Annotated[int, Field(ge=1, le=1000)] = 1
