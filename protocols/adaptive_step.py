@@ -83,7 +83,8 @@ class AdaptiveStep(ByRounds):
 
 class AdaptivePolicy(Plain):
     """What each cell showed, arrays (n,) by polarity: level of the last pulse (V), conductance
-    after it (S), slope in the direction of the pulse (S/V); NaN where it is not known.
+    after it (S), slope in the direction of the pulse (S/V); NaN where it is not known. The level
+    that was chosen last (V) counts when the cell took the pulse.
     """
 
     def __init__(self, asked: AdaptiveStep, n: int) -> None:
@@ -92,9 +93,16 @@ class AdaptivePolicy(Plain):
             {polarity: np.full(n, np.nan) for polarity in (1, -1)} for _ in range(3)
         )
         self._rose_v = np.full(n, np.nan)
+        self._chosen_v = np.full(n, np.nan)
+        self._pulses = np.zeros(n, dtype=np.int64)
 
     def next(self, course: Course, at: IntArray) -> Move:
         """The next level of each cell."""
+        taken = at[course.pulses[at] > self._pulses[at]]
+        for polarity, level_v in self.level_v.items():
+            here = taken[course.polarity[taken] == polarity]
+            level_v[here] = self._chosen_v[here]
+        self._pulses[at] = course.pulses[at]
         columns = np.zeros((3, at.size))
         wanted = course.wanted[at]
         for polarity, pulse in ((1, self._asked.set), (-1, self._asked.reset)):
@@ -123,7 +131,7 @@ class AdaptivePolicy(Plain):
             np.where(np.isnan(last_v), pulse.start_v, level), pulse.start_v, pulse.stop_v
         )
         self._rose_v[at] = np.where(goes_on, level - last_v, np.nan)
-        self.level_v[polarity][at] = level
+        self._chosen_v[at] = level
         return level
 
     @override

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from rram_hil.array import PulseTrain, Ramp
+from rram_hil.array import PulseTrain
 from rram_hil.engine.protocol import Setting
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.validation import StrictModel
@@ -47,28 +47,37 @@ class CoarseFine(ByRounds):
 
     @override
     def reach(self, target_s: FloatArray, setting: Setting) -> tuple[PulseTrain, PulseTrain]:
-        coarse, fine = (part.trains(target_s, setting) for part in (self.coarse, self.fine))
-        return _wider(coarse.sets, fine.sets), _wider(coarse.resets, fine.resets)
+        coarse, _ = self.reaches(target_s, setting)
+        return coarse.sets, coarse.resets
+
+    @override
+    def reaches(self, target_s: FloatArray, setting: Setting) -> tuple[Trains, ...]:
+        return tuple(part.trains(target_s, setting) for part in (self.coarse, self.fine))
 
     @override
     def policy(self, course: Course, setting: Setting) -> RangePolicy:
-        ranges = [part.trains(course.target_s, setting) for part in (self.coarse, self.fine)]
-        return RangePolicy(self, ranges, len(course.cells))
+        return RangePolicy(self, self.reaches(course.target_s, setting), len(course.cells))
 
 
 class RangePolicy(Plain):
-    """The range of each cell's last pulse (0 coarse, 1 fine, -1 none yet), and pulses in a row of
-    that range and polarity.
+    """The range of each cell's last pulse (0 coarse, 1 fine, -1 none yet), and its number in the
+    ramp of that range and polarity; the same of the pulse that was chosen last, which counts when
+    the cell took it.
     """
 
-    def __init__(self, asked: CoarseFine, ranges: list[Trains], n: int) -> None:
+    def __init__(self, asked: CoarseFine, ranges: tuple[Trains, ...], n: int) -> None:
         self._asked, self._ranges = asked, ranges
         self.range_of: IntArray = np.full(n, -1, dtype=np.int64)
         self._number: IntArray = np.zeros(n, dtype=np.int64)
+        self._chosen: IntArray = np.full((n, 2), -1, dtype=np.int64)
+        self._pulses: IntArray = np.zeros(n, dtype=np.int64)
 
     def next(self, course: Course, at: IntArray) -> Move:
         """The next pulse of each cell's range."""
         asked = self._asked
+        taken = at[course.pulses[at] > self._pulses[at]]
+        self.range_of[taken], self._number[taken] = self._chosen[taken].T
+        self._pulses[at] = course.pulses[at]
         target, last = course.target_s[at], course.last_s[at]
         near = (last < target * asked.fine_ratio) & (last > target / asked.fine_ratio)
         first = (course.pulses[at] == 0) & asked.reset_first
@@ -76,21 +85,10 @@ class RangePolicy(Plain):
         polarity = np.where(first, np.int8(-1), course.wanted[at])
         same = (self.range_of[at] == is_fine) & (course.polarity[at] == polarity)
         number = np.where(same, self._number[at] + 1, 0)
-        self.range_of[at], self._number[at] = is_fine, number
+        self._chosen[at] = np.stack([is_fine, number], axis=1)
         coarse, fine = (trains.move(at, polarity, number) for trains in self._ranges)
         columns = (
             np.where(is_fine, getattr(fine, name), getattr(coarse, name))
             for name in ("amplitude_v", "gate_v", "width_s")
         )
         return Move(at, polarity, *columns)
-
-
-def _wider(one: PulseTrain, other: PulseTrain) -> PulseTrain:
-    """Pulses whose ends neither of two trains passes."""
-
-    def ramp(name: str) -> Ramp:
-        ramps: list[Ramp] = [getattr(one, name), getattr(other, name)]
-        ends = [r.level(k) for r in ramps for k in (0, 1 << 30)]
-        return Ramp(np.minimum.reduce([np.min(e) for e in ends]), max(np.max(e) for e in ends))
-
-    return PulseTrain(ramp("amplitude_v"), ramp("gate_v"), max(one.width_s, other.width_s))

@@ -17,6 +17,7 @@ from rram_hil.types import FloatArray, IntArray
 from rram_hil.validation import FiniteVolts, Positive, PositiveSeconds, StrictModel
 
 from .parts.programming import ByRounds
+from .parts.pulses import Trains
 from .parts.rounds import Course, Move, Plain
 
 Ramped = Literal["gate", "amplitude", "width"]
@@ -50,11 +51,12 @@ class SteppedPulse(StrictModel):
         if ramp == "width":
             if self.factor is None or self.stop_s is None:
                 return 0
-            return 1 + int(np.log(self.stop_s / self.width_s) / np.log(self.factor) + 1e-9)
+            steps = np.log(self.stop_s / self.width_s) / np.log(self.factor)
+            return 1 + int(np.floor(steps + 1e-9))
         if not self.step_v or self.stop_v is None:
             return 0
         start_v = self.gate_v if ramp == "gate" else self.amplitude_v
-        return 1 + int((self.stop_v - start_v) / self.step_v + 1e-9)
+        return 1 + int(np.floor((self.stop_v - start_v) / self.step_v + 1e-9))
 
     def pulse(self, ramp: Ramped, k: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Amplitude, gate (V) and width (s) of pulse number `k` of the ramp, held at its end."""
@@ -69,13 +71,12 @@ class SteppedPulse(StrictModel):
             rising += k * (self.step_v or 0.0)
         return amplitude, gate, width
 
-    def train(self, ramp: Ramped) -> PulseTrain:
-        """The volts that the ramp reaches, at its longest width."""
-        last = np.array([max(self.levels(ramp) - 1, 0)])
-        amplitude, gate, width = (float(v[0]) for v in self.pulse(ramp, last))
-        return PulseTrain(
-            Ramp(self.amplitude_v, amplitude), Ramp(self.gate_v, gate), max(width, self.width_s)
-        )
+    def trains(self, ramp: Ramped) -> tuple[PulseTrain, PulseTrain]:
+        """The volts that the ramp reaches, at its shortest and at its longest width."""
+        ends = self.pulse(ramp, np.array([0, max(self.levels(ramp) - 1, 0)]))
+        amplitude, gate = (Ramp(float(v[0]), float(v[1])) for v in ends[:2])
+        shortest, longest = (PulseTrain(amplitude, gate, float(width_s)) for width_s in ends[2])
+        return shortest, longest
 
 
 class Ispp(ByRounds):
@@ -110,7 +111,14 @@ class Ispp(ByRounds):
 
     @override
     def reach(self, target_s: FloatArray, setting: Setting) -> tuple[PulseTrain, PulseTrain]:
-        return self.set.train(self.ramp), self.reset.train(self.ramp)
+        return self.set.trains(self.ramp)[1], self.reset.trains(self.ramp)[1]
+
+    @override
+    def reaches(self, target_s: FloatArray, setting: Setting) -> tuple[Trains, ...]:
+        shortest, longest = zip(
+            self.set.trains(self.ramp), self.reset.trains(self.ramp), strict=True
+        )
+        return Trains(*shortest), Trains(*longest)
 
     @override
     def policy(self, course: Course, setting: Setting) -> SteppedPolicy:

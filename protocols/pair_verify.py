@@ -7,14 +7,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from typing_extensions import override
 
 from rram_hil.array import Cells
 from rram_hil.engine.protocol import Plan, Progress, Setting
+from rram_hil.errors import ConfigError
 from rram_hil.networks.mapping import Mapping
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray, IntArray
@@ -26,6 +28,7 @@ from .parts.targets import partners
 
 _NEVER = 1 << 40
 """No cell is accepted by its own window."""
+_NO_WINDOWS = "pair-verify accepts pairs, not cells in windows of their own"
 _MOST_S = 1.0
 """What a reading over range counts as."""
 
@@ -45,9 +48,23 @@ class PairVerify(ByPulses):
     max_pulses: int = Field(default=100, ge=1)
     max_reversals: int = Field(default=100, ge=0)
 
+    @model_validator(mode="after")
+    def _unguarded(self) -> Self:
+        if self.guard is not None:
+            raise ValueError(
+                f"guard: {_NO_WINDOWS}; leave it out, and ask for tolerances that are narrower by"
+                " the noise of a difference"
+            )
+        return self
+
     @override
     def cells_of(self, programmed: Programmed) -> tuple[Cells, FloatArray]:
         """All cells, those that do not respond too: their partners need to know of them."""
+        if programmed.windows_s is not None:
+            raise ConfigError(
+                f"targets: {_NO_WINDOWS}; leave low and high out, tolerance and tolerance_s say how"
+                " far a difference may be off"
+            )
         return programmed.mapping.cells, programmed.mapping.target_s
 
     @override
@@ -56,7 +73,7 @@ class PairVerify(ByPulses):
 
     @override
     def bringing(self, course: Course, setting: Setting) -> Callable[[], Plan[object]]:
-        setting.require(self.batch(course, course.active, setting))
+        self.require(course, setting)
         pairs = _Pairs(self, course, setting)
         return partial(self._paired, pairs, course, setting)
 
@@ -76,7 +93,8 @@ class PairVerify(ByPulses):
 
     @override
     def share_windows(self, course: Course, setting: Setting) -> None:
-        """A pair has no windows of its cells."""
+        """A pair has no windows of its cells, and those of an earlier step hold no longer."""
+        setting.shared.pop("windows", None)
 
 
 class _Pairs:

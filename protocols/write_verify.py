@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from rram_hil.array import Program, PulseTrain, Status, read
+from rram_hil.array import Program, ProgramResult, PulseTrain, Status, read
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.types import FloatArray, IntArray
 
@@ -28,7 +28,9 @@ class WriteVerify(Programming):
 
     Windows, targets and budgets are those of every programming method. `verify_by` says whether
     each cell is read singly after its pulse, or all cells at once by codes (docs/coded-reads.md);
-    `on_board` whether the bench's own write-verify may, must or must not do it.
+    `on_board` whether the bench's own write-verify may, must or must not do it. No bench tells how
+    often a cell was reversed: with `reverify` as many reversals count as spent as the pulses of
+    either polarity may have made, those that an interruption hid as none.
     """
 
     set: Pulses
@@ -51,7 +53,11 @@ class WriteVerify(Programming):
         n = len(course.cells)
         while (todo := course.active).size:
             yield Progress(n - todo.size, n, f"write-verify of {todo.size} cells")
+            # An operation has one number of reversals for all its cells.
+            left = self._reversals_left(course, todo)
+            todo = todo[left == left[0]]
             result = yield from self.batch(course, todo, setting)
+            self._reversed(course, todo, result)
             course.sets[todo] += result.set_pulses
             course.resets[todo] += result.reset_pulses
             course.reads[todo] += result.reads
@@ -77,7 +83,30 @@ class WriteVerify(Programming):
     @override
     def batch(self, course: Course, at: IntArray, setting: Setting) -> Program:
         verify: Literal["single", "coded"] = "coded" if self.verify_by == "codes" else "single"
-        return replace(super().batch(course, at, setting), on_board=self.on_board, verify=verify)
+        left = self._reversals_left(course, at)
+        whole = super().batch(course, at, setting)
+        return replace(
+            whole,
+            max_pulses=np.where(left < 0, 0, whole.max_pulses),
+            max_reversals=max(int(left[0]), 0),
+            on_board=self.on_board,
+            verify=verify,
+        )
+
+    def _reversals_left(self, course: Course, at: IntArray) -> IntArray:
+        """Reversals that each of these cells may make within one more operation; -1 where it may
+        take no pulse, as its first one may be a reversal of the last that it took.
+        """
+        begun = course.pulses[at] > 0
+        return np.maximum(self.max_reversals - course.reversals[at] - begun, -1)
+
+    def _reversed(self, course: Course, at: IntArray, result: ProgramResult) -> None:
+        """Note the most reversals that these pulses may have made, before they are counted."""
+        fewer = np.minimum(result.set_pulses, result.reset_pulses)
+        within = np.minimum(2 * fewer, result.pulses - 1)
+        left = self._reversals_left(course, at)
+        begun = (course.pulses[at] > 0) & (result.pulses > 0)
+        course.reversals[at] += np.clip(within, 0, np.maximum(left, 0)) + begun
 
     def _end(
         self, course: Course, at: IntArray, inside: NDArray[np.bool_], ok: NDArray[np.bool_]

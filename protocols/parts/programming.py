@@ -39,7 +39,7 @@ from rram_hil.validation import (
 )
 
 from .characterisation import save_map
-from .pulses import Pulses
+from .pulses import Pulses, Trains
 from .rounds import SILENT_S, Course, Policy, Reason, Rules, programmed_by
 from .sections import programmed_plots
 from .selection import Selection
@@ -338,7 +338,7 @@ class Programming(Protocol[ProgrammingSummary]):
 
 class ByRounds(Programming):
     """Base of the methods that are a `Policy`: a pulse and a reading of all cells in each round,
-    the mean of `average` reads.
+    the mean of `average` reads, their median where the range cuts some of them off.
     """
 
     average: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -349,10 +349,19 @@ class ByRounds(Programming):
 
     @override
     def bringing(self, course: Course, setting: Setting) -> Callable[[], Plan[object]]:
-        # Refuse what limits or the bench forbid before anything has moved.
-        setting.require(self.batch(course, course.active, setting))
+        self.require(course, setting)
         policy = self.policy(course, setting)
         return partial(programmed_by, policy, course, setting, self.rules)
+
+    def reaches(self, target_s: FloatArray, setting: Setting) -> tuple[Trains, ...]:
+        """The same as `reach`, once for each width where pulses have several."""
+        return (Trains(*self.reach(target_s, setting)),)
+
+    def require(self, course: Course, setting: Setting) -> None:
+        """Refuse what limits or the bench forbid before anything has moved."""
+        whole = self.batch(course, course.active, setting)
+        for trains in self.reaches(course.target_s[course.active], setting):
+            setting.require(replace(whole, set_pulses=trains.sets, reset_pulses=trains.resets))
 
     @override
     def program(self, course: Course, setting: Setting) -> Plan[None]:

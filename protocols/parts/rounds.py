@@ -416,8 +416,28 @@ def give(policy: Policy, move: Move, course: Course, setting: Setting, rules: Ru
 
 
 def _reading(result: ApplyResult) -> tuple[FloatArray, StatusArray]:
-    """Mean of each cell's OK readings (S), or its last one where none is OK, and its status."""
-    mean = result.mean_s
-    known = np.isfinite(mean)
+    """Mean of each cell's OK readings (S), or its last one where none is OK, and its status. Where
+    some are over range the median, which those that the range cuts off do not draw down: over range
+    where half of them are.
+    """
+    found = result.mean_s
+    over = result.status == Status.OVER_RANGE
+    ok = (result.status == Status.OK) & np.isfinite(result.conductance_s)
+    cut = over.any(axis=1)
+    found[cut] = _median(np.where(over, np.inf, np.where(ok, result.conductance_s, np.nan))[cut])
+    known = ~np.isnan(found)
+    over_range = np.isposinf(found)
     status = np.where(known, np.uint8(Status.OK), result.last_status)
-    return np.where(known, mean, result.last_s), status
+    status = np.where(over_range, np.uint8(Status.OVER_RANGE), status)
+    return np.where(known, found, result.last_s), status
+
+
+def _median(values: FloatArray) -> FloatArray:
+    """Median of each row's values that are not NaN, of which there is one at least; they may be
+    inf.
+    """
+    rising = np.sort(values, axis=1)
+    known = np.isfinite(rising) | np.isposinf(rising)
+    count, row = known.sum(axis=1), np.arange(len(rising))
+    middle: FloatArray = (rising[row, (count - 1) // 2] + rising[row, count // 2]) / 2
+    return middle

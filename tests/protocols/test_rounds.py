@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from methods import CHIP, METHODS, Cells, a_setting, follow, method
+from methods import CHIP, METHODS, PULSES, Cells, a_setting, follow, method
 
 from rram_hil.array import Apply, ApplyResult, Geometry, Operation, Status, Wait, WaitResult
 from rram_hil.errors import ConfigError, LimitError
@@ -18,6 +18,7 @@ from rram_hil.networks.layers import Linear
 from rram_hil.networks.network import Network
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.protocols.parts.rounds import Reason
+from rram_hil.protocols.parts.targets import TargetChoice
 
 TARGET = np.array([[[20e-6, 40e-6, 60e-6], [80e-6, 1e-6, np.nan]]])
 
@@ -199,6 +200,107 @@ def test_an_averaged_verify_decides_by_the_mean_of_its_reads() -> None:
     assert (mean.inside, mean.pulses, mean.reads) == (1, 0, 8)
 
 
+def test_an_averaged_verify_knows_a_cell_above_the_range_of_the_bench() -> None:
+    """The range ends at 100 uS, the window of 95 uS at 99.75: reads scatter by 4 uS."""
+    target = np.full(CHIP.shape, 95e-6)
+
+    def accepted(start_s: float) -> int:
+        cells, rng = Cells(start_s, lambda at, g, *_: g), np.random.default_rng(1)
+
+        def answer(operation: Operation) -> Any:
+            result = cells(operation)
+            found = result.conductance_s + rng.normal(0, 4e-6, result.conductance_s.shape)
+            over = found > 100e-6
+            flags = np.where(over, Status.OVER_RANGE, Status.OK).astype(np.uint8)
+            return replace(result, conductance_s=np.where(over, np.nan, found), status=flags)
+
+        keys = {"targets": target, "tolerance_s": 0.0, "reset_first": False, "max_pulses": 1}
+        summary, _ = follow(method("ispp", average=64, **keys), a_setting(), answer)
+        assert summary.unreadable == 0
+        return int(summary.inside)
+
+    # Of a cell at 105 uS every tenth read is in range, and no mean of those tells where it is.
+    assert accepted(105e-6) == accepted(101.5e-6) == 0
+    assert accepted(95e-6) == 6
+
+
+def cut_off(cells: Cells, rounds: set[int]) -> Any:
+    """Answers of a bench that is cut at these of its rounds with pulses, before any is given."""
+    pulsed = 0
+
+    def answer(operation: Operation) -> Any:
+        nonlocal pulsed
+        assert isinstance(operation, Apply)
+        n, m = len(operation.cells), operation.measurements
+        pulsed += len(operation.steps) > 1
+        if len(operation.steps) > 1 and pulsed in rounds:
+            nothing, zero = np.full((n, m), np.nan), np.zeros(n, dtype=np.int64)
+            lost = np.full((n, m), Status.UNKNOWN, dtype=np.uint8)
+            return ApplyResult(nothing, nothing, lost, nothing, zero, zero, interrupted=True)
+        return cells(operation)
+
+    return answer
+
+
+@pytest.mark.parametrize("name", ["adaptive-step", "coarse-fine"])
+def test_a_pulse_that_was_not_given_does_not_move_a_ramp(name: str) -> None:
+    target = np.full(CHIP.shape, np.nan)
+    target[0, 0, 0] = 80e-6
+
+    def given(rounds: set[int]) -> Any:
+        cells = Cells(50e-6, lambda at, g, v, *_: g + 2e-6 * np.sign(v))
+        keys = {"targets": target, "tolerance_s": 1.5e-6, "tolerance": 0.0, "max_pulses": 30}
+        keys |= {"reset_first": False} if name == "coarse-fine" else {}
+        follow(method(name, **keys), a_setting(), cut_off(cells, rounds))
+        return cells.volts[0], cells.gates[0]
+
+    whole = given(set())
+    assert len(whole[0]) >= 10
+    assert given({2, 3, 4, 7}) == whole
+
+
+# What is asked about before anything moves
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        (
+            "ispp",
+            {
+                "ramp": "width",
+                "set": {
+                    "amplitude_v": 2.0,
+                    "gate_v": 2.5,
+                    "width_s": 1e-9,
+                    "factor": 2.0,
+                    "stop_s": 1e-6,
+                },
+            },
+        ),
+        (
+            "coarse-fine",
+            {"fine": METHODS["coarse-fine"]["fine"] | {"set": PULSES["set"] | {"width_s": 1e-9}}},
+        ),
+    ],
+)
+def test_a_width_that_is_too_short_is_refused_before_anything_has_moved(
+    name: str, keys: dict[str, Any]
+) -> None:
+    cells = Cells(50e-6, by_gate)
+    with pytest.raises(ConfigError, match="a width of 1e-09 s is not available"):
+        follow(method(name, targets=TARGET, **keys), a_setting(), cells)
+    assert not cells.asked
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_map_without_targets_leaves_nothing_to_do(name: str) -> None:
+    cells = Cells(50e-6, by_gate)
+    summary, _ = follow(method(name, targets=np.full(CHIP.shape, np.nan)), a_setting(), cells)
+    assert (summary.cells, summary.inside, summary.pulses) == (0, 0, 0)
+    assert not cells.pulses.any()
+
+
 # ISPP
 
 
@@ -264,6 +366,11 @@ def test_ispp_without_a_rising_quantity_is_refused() -> None:
         method("ispp", ramp="width", set=pulse | {"step_v": 0.1, "stop_v": 3.0})
     with pytest.raises(ConfigError, match="must not end before"):
         method("ispp", set=pulse | {"step_v": 0.1, "stop_v": 2.0})
+    # Also where less than a step is missing.
+    with pytest.raises(ConfigError, match="must not end before"):
+        method("ispp", set=pulse | {"step_v": 0.1, "stop_v": 2.45})
+    with pytest.raises(ConfigError, match="must not end before"):
+        method("ispp", ramp="width", set=pulse | {"factor": 2.0, "stop_s": 0.6e-7})
 
 
 # Fixed pulses
@@ -504,3 +611,19 @@ def test_the_pairs_of_a_network_are_those_of_its_weights(tmp_path: Path) -> None
     wanted = saved["target"].ravel()[first] - saved["target"].ravel()[second]
     assert np.all(np.abs(cells.g[first] - cells.g[second] - wanted) <= 2e-6 * 1.0001)
     assert np.abs(wanted).max() > 20e-6
+
+
+def test_pairs_leave_no_windows_of_cells_and_take_none() -> None:
+    cells = Cells(50e-6, by_gate)
+    setting = a_setting()
+    follow(method("ispp", targets=TARGET), setting, cells)
+    assert "windows" in setting.shared
+    follow(method("pair-verify", targets=TARGET, max_pulses=3), setting, cells)
+    assert "windows" not in setting.shared
+    with pytest.raises(ConfigError, match=r"guard: pair-verify accepts pairs.*leave it out"):
+        method("pair-verify", targets=TARGET, guard={"floor_s": 1e-6})
+    own = TargetChoice(map=TARGET, low=TARGET - 1e-6, high=TARGET + 1e-6)
+    cells = Cells(50e-6, by_gate)
+    with pytest.raises(ConfigError, match=r"targets: .*leave low and high out"):
+        follow(method("pair-verify", targets=own), setting, cells)
+    assert not cells.asked
