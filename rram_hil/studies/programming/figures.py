@@ -249,7 +249,7 @@ def figures_of(run: RunFile, asked: Asked, ended: Mapping[str, int | None]) -> d
     # Known stuck cells are targets too, and are neither pulsed nor read.
     cells = (np.isfinite(found) | (inside_map > 0)).ravel() | (spent.reads > 0)
     n, inside = int(cells.sum()), (inside_map > 0).ravel() & cells
-    counted = {
+    counted: dict[str, IntArray | FloatArray] = {
         "pulses": pulses[cells],
         "set_pulses": spent.sets[cells],
         "reset_pulses": spent.resets[cells],
