@@ -28,6 +28,7 @@ from .parts.targets import Windows, to_program
 MOST_BITS = 4
 _GROUPS = 16
 _LEAST_CELLS = 8
+_LEAST_TARGETS = 3
 _GRID = 4001
 
 
@@ -52,7 +53,8 @@ class LevelSummary:
 class LevelAllocation(Protocol[LevelSummary]):
     """Read what the last programming step brought to its targets (a map of targets all over the
     range, and a rest behind it), and choose 2^`bits` levels between `lowest_s` and `highest_s`, by
-    default the ends of the targets.
+    default the ends of the targets that were measured, which neither may leave by more than a
+    standard deviation of the cells there.
 
     Mean and robust spread of the conductance are taken as functions of the target; levels and
     thresholds then lie so that each threshold is the same number of standard deviations from the
@@ -82,7 +84,7 @@ class LevelAllocation(Protocol[LevelSummary]):
         if isinstance(windows, Windows):
             known &= windows.accepted.ravel()[cells.index(setting.geometry)]
         spread = Spread.measured(target[known], found[known])
-        ends = self._ends(target)
+        ends = self._ends(spread)
         chosen: dict[int, Levels] = {}
         for bits in range(1, MOST_BITS + 1):
             chosen[bits] = levels = spread.levels(1 << bits, *ends)
@@ -108,14 +110,22 @@ class LevelAllocation(Protocol[LevelSummary]):
         )
         return (yield from save_figures(summary))
 
-    def _ends(self, target_s: FloatArray) -> tuple[float, float]:
-        low = float(np.min(target_s)) if self.lowest_s is None else self.lowest_s
-        high = float(np.max(target_s)) if self.highest_s is None else self.highest_s
+    def _ends(self, spread: Spread) -> tuple[float, float]:
+        low = spread.lowest_s if self.lowest_s is None else self.lowest_s
+        high = spread.highest_s if self.highest_s is None else self.highest_s
         if not low < high:
             raise ConfigError(
                 f"level-allocation: levels need room between lowest_s ({low:g} S) and highest_s"
-                f" ({high:g} S); by default these are the ends of the targets"
+                f" ({high:g} S); by default these are the ends of the measured targets"
             )
+        least = max(spread.lowest_s - spread.sigma_s[0], 0.0)
+        most = spread.highest_s + spread.sigma_s[-1]
+        for name, end in (("lowest_s", low), ("highest_s", high)):
+            if not least <= end <= most:
+                raise ConfigError(
+                    f"level-allocation: {name} ({end:g} S) is beyond what was measured; targets of"
+                    f" {spread.lowest_s:g} to {spread.highest_s:g} S allow {least:g} to {most:g} S"
+                )
         return low, high
 
     @classmethod
@@ -164,11 +174,15 @@ class Levels:
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """Mean error and robust standard deviation (S) of cells by target (S), interpolated."""
+    """Mean error and robust standard deviation (S) of cells by target (S), interpolated between
+    `lowest_s` and `highest_s`, the ends of their targets.
+    """
 
     target_s: FloatArray
     bias_s: FloatArray
     sigma_s: FloatArray
+    lowest_s: float
+    highest_s: float
 
     @classmethod
     def measured(cls, target_s: FloatArray, found_s: FloatArray) -> Spread:
@@ -178,16 +192,18 @@ class Spread:
         many = steps.size >= _GROUPS
         parts = np.array_split(order, _GROUPS) if many else np.split(order, steps)
         groups = [g for g in parts if g.size >= _LEAST_CELLS]
-        if len(groups) < 2:
+        if len(groups) < _LEAST_TARGETS:
             raise ConfigError(
-                f"level-allocation: of {target_s.size} accepted cells no two targets have"
-                f" {_LEAST_CELLS} or more; program more cells, over the whole range"
+                f"level-allocation: of {target_s.size} accepted cells no {_LEAST_TARGETS}"
+                f" targets have {_LEAST_CELLS} or more; program more cells, over the whole range"
             )
         error = found_s - target_s
         return cls(
             np.array([float(np.mean(target_s[g])) for g in groups]),
             np.array([float(median(error[g])) for g in groups]),
             np.array([max(float(robust_spread(error[g])), 1e-9) for g in groups]),
+            float(np.min(target_s[groups[0]])),
+            float(np.max(target_s[groups[-1]])),
         )
 
     def at(self, target_s: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -212,7 +228,8 @@ class Spread:
             """Places on the grid of levels as near as this separation allows."""
             places = [0]
             while len(places) < count:
-                edge = mean[places[-1]] + separation * sigma[places[-1]]
+                # No threshold lies below 0, whatever cells that hardly conduct read.
+                edge = max(mean[places[-1]] + separation * sigma[places[-1]], 0.0)
                 free = mean - separation * sigma >= edge
                 free[: places[-1] + 1] = False
                 if not free.any():
@@ -228,4 +245,5 @@ class Spread:
         if places.size < count:
             raise ConfigError(f"level-allocation: no room for {count} levels between the ends")
         mean, sigma = mean[places], sigma[places]
-        return Levels(grid[places], mean[:-1] + least * sigma[:-1], least)
+        threshold = np.maximum(mean[:-1] + least * sigma[:-1], 0.0)
+        return Levels(grid[places], threshold, least)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,8 @@ FULL_SET = (2.0, 2.7)
 WIDTH_S = 200e-9
 """Width of the pulses of full cycles and of forming, where a file does not tell it."""
 _MOST_PULSES = 100_000
+_MOST_V = 100.0
+_MOST_WIDTH_NS = 1e9
 LEAST_S = 1e-9
 """What a reading below this, as noise may give one, counts as."""
 _OFF_GRID_V = 0.005
@@ -139,23 +142,13 @@ def read_measured(path: Path) -> list[Measured]:
         raise DataError(f"{path}: a sweep needs a column bl_v (SET) or sl_v (RESET)")
     if not body.strip():
         raise DataError(f"{path}: has a header and no rows")
-    for line, row in enumerate(body.splitlines(), 2):
-        data = row.partition("#")[0].strip()
-        if data and data.count(",") + 1 != len(names):
-            raise DataError(
-                f"{path}: {len(names)} names in the header, {data.count(',') + 1} columns in line"
-                f" {line}"
-            )
-    try:
-        table = np.genfromtxt(io.StringIO(body), delimiter=",", dtype=np.float64, ndmin=2)
-    except (ValueError, OverflowError) as error:
-        raise DataError(f"{path}: not a table of numbers: {error}") from None
-    if table.shape[1] != len(names):
-        raise DataError(f"{path}: {len(names)} names in the header and {table.shape[1]} columns")
+    table = _table(body, names, path)
     columns = {name: table[:, k].copy() for k, name in enumerate(names)}
     for name in COLUMNS[kind]:
         if np.all(np.isnan(columns[name])):
             raise DataError(f"{path}: column {name} holds no number")
+    if kind in _CHECKS:
+        _CHECKS[kind](columns, path)
     used = np.logical_and.reduce([np.isfinite(columns[name]) for name in COLUMNS[kind]])
     if not used.any():
         raise DataError(
@@ -164,6 +157,72 @@ def read_measured(path: Path) -> list[Measured]:
         )
     file = Measured(path.name, kind, columns).part(used)
     return _trains(file, path) if kind == "pulses" else [file]
+
+
+def _table(body: str, names: list[str], path: Path) -> FloatArray:
+    """The rows below the header, shape (rows, names)."""
+    for line, row in enumerate(body.splitlines(), 2):
+        data = row.partition("#")[0].strip()
+        if data and data.count(",") + 1 != len(names):
+            raise DataError(
+                f"{path}: {len(names)} names in the header, {data.count(',') + 1} columns in line"
+                f" {line}"
+            )
+    try:
+        table: FloatArray = np.genfromtxt(
+            io.StringIO(body), delimiter=",", dtype=np.float64, ndmin=2
+        )
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{path}: not a table of numbers: {error}") from None
+    if table.shape[1] != len(names):
+        raise DataError(f"{path}: {len(names)} names in the header and {table.shape[1]} columns")
+    return table
+
+
+def _check_pulses(columns: dict[str, FloatArray], path: Path) -> None:
+    """Every row of trains has its numbers: what was not read has no row."""
+    for name in COLUMNS["pulses"]:
+        _need(np.isfinite(columns[name]), columns[name], path, name, "must be a number")
+    for name in ("amplitude_v", "wl_v", "pulse_width_ns"):
+        if name not in columns:
+            continue
+        values = columns[name]
+        if name == "pulse_width_ns":
+            fine, allowed = (
+                (values > 0) & (values < _MOST_WIDTH_NS),
+                "must be above 0 and below 1 s",
+            )
+        else:
+            fine, allowed = np.abs(values) < _MOST_V, f"must be a number below {_MOST_V:g} V"
+        _need(fine, values, path, name, allowed)
+
+
+def _check_windows(columns: dict[str, FloatArray], path: Path) -> None:
+    """Windows are not upside down, and budgets are numbers of pulses."""
+    low, high = columns["r_low_ohm"], columns["r_high_ohm"]
+    _need(~((low < 0) | (low > high)), low, path, "r_low_ohm", "must be 0 to r_high_ohm")
+    if "max_pulses" in columns:
+        most = columns["max_pulses"]
+        _need(
+            (most >= 0) & (most == np.rint(most)) & np.isfinite(most),
+            most,
+            path,
+            "max_pulses",
+            "must be a whole number, 0 or more",
+        )
+
+
+_CHECKS: dict[Kind, Callable[[dict[str, FloatArray], Path], None]] = {
+    "pulses": _check_pulses,
+    "write-verify": _check_windows,
+}
+
+
+def _need(fine: NDArray[np.bool_], values: FloatArray, path: Path, name: str, allowed: str) -> None:
+    """Raise `DataError` for the first row below the header whose value is not fine."""
+    if not fine.all():
+        row = int(np.argmin(fine))
+        raise DataError(f"{path}: row {row + 1}: {name} {allowed}, not {values[row]:g}")
 
 
 def _trains(file: Measured, path: Path) -> list[Measured]:
@@ -185,6 +244,14 @@ def _trains(file: Measured, path: Path) -> list[Measured]:
     train, first = np.cumsum(begins) - 1, np.flatnonzero(begins)
     is_known = follows[first] & (polarity[first] != polarity[first - 1]) & (pulse[first] > 0)
     runs_on = is_known & (pulse[first] > pulse[first - 1])
+    skips = runs_on & (pulse[first] > pulse[first - 1] + 1)
+    if skips.any():
+        at = int(first[np.argmax(skips)])
+        raise DataError(
+            f"{path}: cell {cell[at]:g}: pulse {pulse[at]:g} follows pulse {pulse[at - 1]:g} of the"
+            " other polarity; of which polarity are those between? Read the last pulse of a train,"
+            " or begin the next at pulse 0"
+        )
     # Numbers may run on from one train of a cell to its next.
     offset = np.where(runs_on, pulse[first - 1], np.where(is_known, 0.0, pulse[first]))
     number = pulse - offset[train]
@@ -210,7 +277,8 @@ def _trains(file: Measured, path: Path) -> list[Measured]:
     if np.any((np.diff(of_kind) != 0) & (np.diff(pulses["sweep"]) == 0)):
         raise DataError(f"{path}: volts or width change within a train of pulses; that is a sweep")
     return [
-        _of_one_pulse(pulses.part(of_kind == k), *kind) for k, kind in enumerate(kinds.T.tolist())
+        _of_one_pulse(pulses.part(of_kind == k), path, *kind)
+        for k, kind in enumerate(kinds.T.tolist())
     ]
 
 
@@ -220,13 +288,25 @@ def _or_full(rows: Measured, name: str, of_set: float, of_reset: float) -> Float
 
 
 def _of_one_pulse(
-    trains: Measured, polarity: float, amplitude_v: float, wl_v: float, _width_ns: float
+    trains: Measured, path: Path, polarity: float, amplitude_v: float, wl_v: float, _width_ns: float
 ) -> Measured:
     _, at = np.unique(trains["sweep"], return_inverse=True)
     length = np.zeros(at.max() + 1)
     np.maximum.at(length, at, trains["pulse"])
     most = float(np.quantile(length, 0.5, method="lower"))
     kept = trains.part((length[at] >= most) & (trains["pulse"] <= most))
+    _, column = np.unique(kept["pulse"], return_inverse=True)
+    _, row = np.unique(kept["sweep"], return_inverse=True)
+    is_read = np.zeros((row.max() + 1, column.max() + 1), dtype=np.bool_)
+    is_read[row, column] = True
+    if not is_read.all():
+        train, lacks = np.argwhere(~is_read)[0]
+        cell = kept["cell"][np.argmax(row == train)]
+        raise DataError(
+            f"{path}: cell {cell:g}: a train has no reading after its pulse"
+            f" {np.unique(kept['pulse'])[lacks]:g}, where others have one; leave that pulse or that"
+            " train out"
+        )
     driven, what = ("bl_v", "SET") if polarity > 0 else ("sl_v", "RESET")
     columns = {n: v for n, v in kept.columns.items() if n not in ("polarity", "amplitude_v")}
     columns[driven] = kept["amplitude_v"]

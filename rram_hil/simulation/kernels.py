@@ -547,7 +547,9 @@ def _outer_s(
 def _grown_s(law: SetLaw, before_s: float, single_s: float, widths: float) -> float:
     """After a pulse that gives `single_s` (0: none) to a cell from the high-resistance state."""
     both = power(_own_ohm(law, before_s), -1.0 / law.power)
-    both += widths * power(_own_ohm(law, single_s), -1.0 / law.power)
+    # A choice of values, not of ways: the loop is carried out several cells at once.
+    more = widths * power(_own_ohm(law, single_s), -1.0 / law.power)
+    both += more if single_s > 0.0 else 0.0
     after = 1.0 / (law.series_ohm + power(both, -law.power))
     return before_s if before_s > law.stirred_s else after
 

@@ -238,7 +238,7 @@ class Grow(StrictModel):
     """
 
     series_ohm: PositiveOhms
-    power: Positive
+    power: Annotated[Positive, Field(ge=0.05, le=10)]
     cycle_sd_v: NotNegativeVolts
     cycle_sd_ln: NotNegative
     cycle_slow_ln: NotNegative

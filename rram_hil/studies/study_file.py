@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -30,14 +31,22 @@ class OnChips(StrictModel):
 
     @model_validator(mode="after")
     def _devices(self) -> Self:
-        known = DEVICES | {own.name: own for own in self.device}
-        for name in self.devices:
-            if name not in known:
-                raise ValueError(
-                    f"devices: {name!r} is unknown; there is: {', '.join(known)}{near(name, known)}"
-                )
+        self.check_known("devices", self.devices)
         check_once("devices", self.devices)
         return self
+
+    def check_known(self, what: str, names: Iterable[str]) -> None:
+        """Raise `ValueError` where a name is that of no device."""
+        known = self._known_devices
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"{what}: {name!r} is unknown; there is: {', '.join(known)}{near(name, known)}"
+                )
+
+    @property
+    def _known_devices(self) -> dict[str, Device]:
+        return DEVICES | {own.name: own for own in self.device}
 
     @property
     def seeds(self) -> list[int]:
@@ -47,7 +56,7 @@ class OnChips(StrictModel):
     @property
     def devices_used(self) -> list[Device]:
         """What `devices` name, in order; one of the file's own before one of the package."""
-        known = DEVICES | {own.name: own for own in self.device}
+        known = self._known_devices
         return [known[name] for name in self.devices]
 
 

@@ -411,6 +411,61 @@ def test_trains_are_told_apart_by_polarity_and_number(
         assert (of.fixed(line), of.fixed("wl_v")) == volts
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"pulse_width_ns": 0}, r"row 2: pulse_width_ns must be above 0 and below 1 s, not 0"),
+        ({"pulse_width_ns": 1e12}, r"row 2: pulse_width_ns must be above 0"),
+        ({"amplitude_v": 300}, r"row 2: amplitude_v must be a number below 100 V, not 300"),
+        ({"amplitude_v": math.nan}, r"row 2: amplitude_v must be a number .*, not nan"),
+        ({"wl_v": -1e3}, r"row 2: wl_v must be a number below 100 V"),
+        ({"g_s": math.inf}, r"row 2: g_s must be a number, not inf"),
+        ({"g_s": math.nan}, r"row 2: g_s must be a number, not nan"),
+    ],
+)
+def test_impossible_pulses_are_refused_by_row(
+    change: dict[str, float], told: str, tmp_path: Path
+) -> None:
+    usual = {"cell": 4, "pulse": 0, "polarity": 1, "g_s": 1e-6}
+    usual |= {"amplitude_v": 2, "wl_v": 2.7, "pulse_width_ns": 200}
+    rows = [usual, usual | {"pulse": 1} | change, usual | {"pulse": 2}]
+    path = _pulses(tmp_path / "p.csv", [tuple(row.values()) for row in rows], *list(usual)[4:])
+    with pytest.raises(DataError, match=told):
+        read_measured(path)
+
+
+def test_readings_that_only_some_trains_have_are_not_bridged(tmp_path: Path) -> None:
+    table = [(cell, k, 1, 1e-5 * (k + 1)) for cell in (4, 9) for k in (0, 1, 2, 4)]
+    (of,) = read_measured(_pulses(tmp_path / "p.csv", table))
+    assert of["pulse"].tolist() == [1, 2, 4] * 2
+    lacking = [row for row in table if row[:2] != (9, 2)]
+    with pytest.raises(DataError, match=r"cell 9: a train has no reading after its pulse 2"):
+        read_measured(_pulses(tmp_path / "p.csv", lacking))
+
+
+def test_pulses_between_trains_that_were_not_read_are_of_no_known_polarity(tmp_path: Path) -> None:
+    table = [(4, k, 1 if k < 4 else -1, 1e-5) for k in (0, 1, 2, 4, 5)]
+    with pytest.raises(DataError, match=r"cell 4: pulse 4 follows pulse 2 of the other polarity"):
+        read_measured(_pulses(tmp_path / "p.csv", table))
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("2,1,1,9e3,8e3,1,10", r"row 2: r_low_ohm must be 0 to r_high_ohm, not 9000"),
+        ("2,1,1,8e3,9e3,1,-1", r"row 2: max_pulses must be a whole number, 0 or more, not -1"),
+    ],
+)
+def test_windows_and_budgets_that_cannot_be_are_refused_by_row(
+    row: str, told: str, tmp_path: Path
+) -> None:
+    header = "cell,sets,resets,r_low_ohm,r_high_ohm,success,max_pulses"
+    path = tmp_path / "rvw.csv"
+    path.write_text(f"{header}\n1,1,1,8e3,9e3,1,10\n{row}\n")
+    with pytest.raises(DataError, match=told):
+        read_measured(path)
+
+
 def test_without_a_reading_before_it_a_train_begins_at_its_first(tmp_path: Path) -> None:
     table = [(0, k, 1, 1e-5 * k) for k in (1, 2, 4, 8)]
     (of,) = read_measured(_pulses(tmp_path / "p.csv", table))

@@ -20,11 +20,11 @@ TARGET = np.tile(np.linspace(2e-6, 102e-6, 64), (1, 32, 1))
 
 
 def allocated(
-    sigma_s: np.ndarray, accepted: np.ndarray | None = None, **keys: Any
+    sigma_s: np.ndarray, accepted: np.ndarray | None = None, lost_s: float = 1e-6, **keys: Any
 ) -> tuple[Any, Any, Levels]:
-    """Levels for cells that lost 1 uS and scatter by `sigma_s`."""
+    """Levels for cells that lost `lost_s` and scatter by `sigma_s`."""
     rng = np.random.default_rng(2)
-    found = (TARGET - 1e-6 + sigma_s * rng.standard_normal(TARGET.shape)).ravel()
+    found = (TARGET - lost_s + sigma_s * rng.standard_normal(TARGET.shape)).ravel()
     setting = a_setting(geometry=CHIP)
     mapping = Mapping(CHIP, (), TARGET, np.zeros(CHIP.shape, dtype=np.bool_))
     setting.share("network", Programmed(mapping, np.ones(CHIP.shape, dtype=np.bool_)))
@@ -76,3 +76,34 @@ def test_cells_that_were_not_accepted_do_not_tell() -> None:
         allocated(np.full(TARGET.shape, 1e-6), accepted & (np.arange(64) < 1))
     with pytest.raises(ConfigError, match="levels need room"):
         allocated(np.full(TARGET.shape, 1e-6), lowest_s=90e-6, highest_s=50e-6)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [{"highest_s": 1.0}, {"highest_s": 106e-6}, {"lowest_s": 0.0}, {"lowest_s": 110e-6}],
+)
+def test_levels_lie_where_cells_were_measured(ends: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"2e-06 to 0.000102 S allow|levels need room"):
+        allocated(np.full(TARGET.shape, 1e-6), **ends)
+
+
+def test_by_default_levels_end_with_the_accepted_cells() -> None:
+    accepted = np.broadcast_to(TARGET < 60e-6, CHIP.shape)
+    _, _, levels = allocated(np.full(TARGET.shape, 1e-6), accepted)
+    assert 50e-6 < levels.target_s.max() < 60e-6
+    with pytest.raises(ConfigError, match=r"highest_s .* is beyond what was measured"):
+        allocated(np.full(TARGET.shape, 1e-6), accepted, highest_s=100e-6)
+
+
+def test_two_targets_are_too_few() -> None:
+    accepted = np.broadcast_to(np.isin(np.arange(64), (0, 63)), CHIP.shape)
+    with pytest.raises(ConfigError, match="no 3 targets have 8 or more"):
+        allocated(np.full(TARGET.shape, 1e-6), accepted)
+
+
+def test_no_threshold_lies_below_zero() -> None:
+    _, saved, _ = allocated(np.full(TARGET.shape, 1e-6), lost_s=30e-6, bits=4)
+    for bits in range(1, 5):
+        thresholds = saved[f"thresholds_{bits}_bit"]
+        assert thresholds.min() >= 0
+        assert np.all(np.diff(thresholds) > 0)

@@ -52,6 +52,17 @@ def test_the_same_seed_gives_the_same_cells_and_another_seed_others() -> None:
     assert not np.array_equal(worked(4), worked(5))
 
 
+@pytest.mark.parametrize("power", [0.05, 0.8, 10.0])
+def test_a_gate_below_all_sets_grows_nothing(power: float) -> None:
+    tables = AVERAGE.model_dump() | {"drift": None}
+    tables["set"]["grow"]["power"] = power
+    bank = cells_of(DeviceModel.model_validate(tables), 40, 2)
+    bank.apply(0.0, 2.8, 4.0)
+    before = bank.conductance_s
+    bank.apply(2.0, 0.0, 1.0, 1e-3)
+    np.testing.assert_allclose(bank.conductance_s, before, rtol=1e-12)
+
+
 def test_pulses_on_some_cells_leave_the_others_alone() -> None:
     bank = cells_of(MODEL, 40, 2)
     before = bank.conductance_s

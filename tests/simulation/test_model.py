@@ -180,6 +180,8 @@ def test_a_model_with_a_base_says_only_what_differs(tmp_path: Path) -> None:
         ("base = 3", "base 3 is no preset"),
         ("base = 'paper'\nset = 3", "set"),
         ("base = 'hfo2-measured'\n[set]\nshift_sd_s = 1e-6", "not for filaments that grow"),
+        ("base = 'hfo2-measured'\n[set.grow]\npower = 100.0", r"set\.grow\.power: 100\.0"),
+        ("base = 'hfo2-measured'\n[set.grow]\npower = 0.01", r"set\.grow\.power: 0\.01"),
     ],
 )
 def test_a_wrong_base_or_what_does_not_go_with_it_is_refused(

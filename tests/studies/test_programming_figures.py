@@ -150,6 +150,40 @@ def test_what_a_step_spent_is_what_its_pulses_and_readings_were(run_file: Path) 
     assert not spent.energy_j[2:].any()
 
 
+def test_what_the_bench_programmed_by_itself_is_counted_and_its_energy_is_not_known(
+    tmp_path: Path,
+) -> None:
+    target = np.full((1, 2, 4), np.nan)
+    target[0, :, :2] = 50 * US
+    gentle = {"amplitude_v": {"start_v": 2.0, "stop_v": 2.0}, "width_s": 2e-7}
+    step = {
+        "name": "program",
+        "protocol": "write-verify",
+        "targets": {"map": "target.npy"},
+        "set": gentle | {"gate_v": {"start_v": 1.8, "stop_v": 3.0, "step_v": 0.1}},
+        "reset": gentle | {"gate_v": {"start_v": 3.0, "stop_v": 4.0, "step_v": 0.1}},
+    }
+    spent = {}
+    for on_board in ("never", "required"):
+        folder = tmp_path / on_board
+        folder.mkdir()
+        np.save(folder / "target.npy", target)
+        (folder / "bench.toml").write_text(bench_text(DEVICES["A"], 1, Shape(1, 2, 4)))
+        recipe = recipe_text(on_board, 1, [step | {"on_board": on_board}])
+        (folder / "recipe.toml").write_text(recipe)
+        run_recipe(folder / "recipe.toml", folder / "bench.toml", folder / "run.h5", threads=1)
+        with read_run(folder / "run.h5") as run:
+            spent[on_board] = Spent.in_step(run, 1)
+    by_host, by_bench = spent["never"], spent["required"]
+    assert (by_host.sets + by_host.resets).max() > 0
+    for name in ("sets", "resets", "reads"):
+        np.testing.assert_array_equal(getattr(by_bench, name), getattr(by_host, name))
+    pulsed = by_bench.sets + by_bench.resets > 0
+    np.testing.assert_array_equal(np.isnan(by_bench.reversals), pulsed)
+    np.testing.assert_array_equal(np.isnan(by_bench.energy_j), by_bench.reads > 0)
+    assert np.isfinite(by_host.energy_j).all()
+
+
 def test_figures_of_a_run_are_those_of_its_cells(run_file: Path) -> None:
     target = np.full((1, 2, 4), np.nan)
     target[0, 0, :2] = 50 * US

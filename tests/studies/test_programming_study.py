@@ -31,6 +31,7 @@ ISPP = {
     "set": PULSES | {"step_v": 0.1, "stop_v": 3.5},
     "reset": PULSES | {"amplitude_v": 3.0, "gate_v": 4.0},
 }
+WINDOWS = {"name": "x", "windows_ohm": [[0, 5e3], [8e3, 9e3]]}
 
 
 def tables(**more: Any) -> dict[str, Any]:
@@ -106,6 +107,16 @@ def test_a_method_knows_the_model_of_its_device(tmp_path: Path) -> None:
         ({"targets": [{"name": "x", "windows_ohm": [[0, 2], [1, 3]]}]}, "may not overlap"),
         ({"targets": [{"name": "x", "windows_ohm": [[2, 1], [3, 4]]}]}, "0 <= low < high"),
         ({"targets": [{"name": "x", "range_s": [2e-6, 1e-6]}]}, r"\[lowest, highest\] conductance"),
+        *(
+            ({"targets": [WINDOWS | {"scale": {"A": scale}}]}, r"targets\.0\.scale\.A: .* is wrong")
+            for scale in (0.0, -1.0, np.nan, np.inf)
+        ),
+        ({"targets": [WINDOWS | {"scale": {"hfo": 2.0}}]}, "x, scale: 'hfo' is unknown.*mean hfo2"),
+        ({"targets": [{"name": "x", "tolerance": 0, "tolerance_s": 0}]}, "may not both be 0"),
+        *(
+            ({"method": [ISPP | {key: 0.1}]}, rf"method\.0: {key} is no key of a method")
+            for key in ("targets", "tolerance", "tolerance_s", "select")
+        ),
     ],
 )
 def test_studies_that_cannot_be_are_refused_in_one_line(change: dict[str, Any], told: str) -> None:

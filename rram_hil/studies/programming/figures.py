@@ -11,7 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array import Apply, ApplyResult, CodedRead, CodedReadResult, Status
+from rram_hil.array import (
+    Apply,
+    ApplyResult,
+    CodedRead,
+    CodedReadResult,
+    Program,
+    ProgramResult,
+    Status,
+)
 from rram_hil.errors import DataError
 from rram_hil.report.step import RunStep, steps_of
 from rram_hil.storage.codec import operation_from, result_from
@@ -124,12 +132,14 @@ class Spent:
     pulses, changes of polarity, single readings, energy (J).
 
     No bench measures the current of a pulse. What flows is reckoned as |V| x G, G the larger of the
-    cell's readings before and after the pulse; a transistor that saturates lets less through.
+    cell's readings before and after the pulse; a transistor that saturates lets less through. A
+    bench that programs by itself tells how many pulses it gave and not which: reversals and energy
+    of those cells are NaN.
     """
 
     sets: IntArray
     resets: IntArray
-    reversals: IntArray
+    reversals: FloatArray
     reads: IntArray
     energy_j: FloatArray
 
@@ -157,6 +167,14 @@ class Spent:
                     result.status,
                     result.conductance_s,
                 )
+            elif isinstance(operation, Program) and isinstance(result, ProgramResult):
+                at, status, found = (
+                    operation.cells.index(geometry),
+                    result.status,
+                    result.conductance_s,
+                )
+                if intent.step == number:
+                    spent._add_program(result, at)
             else:
                 continue
             ok = (status == Status.OK) & np.isfinite(found)
@@ -171,8 +189,8 @@ class Spent:
     @classmethod
     def nothing(cls, cells: int) -> Spent:
         """So many cells of which nothing was asked."""
-        sets, resets, reversals, reads = np.zeros((4, cells), dtype=np.int64)
-        return cls(sets, resets, reversals, reads, np.zeros(cells))
+        sets, resets, reads = np.zeros((3, cells), dtype=np.int64)
+        return cls(sets, resets, np.zeros(cells), reads, np.zeros(cells))
 
     def _add(
         self,
@@ -200,6 +218,14 @@ class Spent:
             last_sign[at] = np.where(sign == 0, before, sign)
             pending[at] += volts**2 * step.width_s
 
+    def _add_program(self, result: ProgramResult, at: IntArray) -> None:
+        """Count what the bench did by itself with cells `at`."""
+        self.sets[at] += result.set_pulses
+        self.resets[at] += result.reset_pulses
+        self.reads[at] += result.reads
+        self.reversals[at[result.pulses > 0]] = np.nan
+        self.energy_j[at[(result.pulses > 0) | (result.reads > 0)]] = np.nan
+
 
 def _operations(run: RunFile) -> Iterator[tuple[Intent, Outcome]]:
     """The operations of a run that have a result, with it."""
@@ -223,7 +249,7 @@ def figures_of(run: RunFile, asked: Asked, ended: Mapping[str, int | None]) -> d
     # Known stuck cells are targets too, and are neither pulsed nor read.
     cells = (np.isfinite(found) | (inside_map > 0)).ravel() | (spent.reads > 0)
     n, inside = int(cells.sum()), (inside_map > 0).ravel() & cells
-    counted = {
+    counted: dict[str, IntArray | FloatArray] = {
         "pulses": pulses[cells],
         "set_pulses": spent.sets[cells],
         "reset_pulses": spent.resets[cells],
@@ -268,8 +294,8 @@ def _seconds(run: RunFile, number: int) -> float:
     return float((table["ended_s"] - table["started_s"])[mine].sum())
 
 
-def _taken(values: IntArray) -> dict[str, float]:
-    """Mean and percentiles of counts a cell; NaN where there are no cells."""
+def _taken(values: IntArray | FloatArray) -> dict[str, float]:
+    """Mean and percentiles of counts a cell; NaN where there are no cells, or one is not known."""
     if not values.size:
         return dict.fromkeys(PERCENTILES, math.nan)
     p50, p95, p99 = (float(p) for p in np.percentile(values, [50, 95, 99]))

@@ -19,11 +19,13 @@ from rram_hil.studies.plan import MODEL_FILE, Shape
 from rram_hil.studies.programming.targets import Drawn
 from rram_hil.studies.study_file import OnChips, check_once
 from rram_hil.units import Siemens
-from rram_hil.validation import NotNegative, StrictModel, parse_toml, refused
+from rram_hil.validation import NotNegative, Positive, StrictModel, parse_toml, refused
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$"
 OWN_MODEL = "device.model"
 """As the value of a method's key: the model of the device that it is run on."""
+_OF_THE_STUDY = ("targets", "tolerance", "tolerance_s", "select")
+"""Keys of protocols that say what is programmed, which is the same for all methods."""
 
 
 _Span = Annotated[tuple[float, float], Field(strict=False)]
@@ -40,7 +42,7 @@ class TargetSet(StrictModel):
 
     name: Annotated[str, Field(pattern=NAME)]
     windows_ohm: Annotated[list[_Span], Field(min_length=2)] | None = None
-    scale: dict[str, float] = Field(default={})
+    scale: dict[str, Positive] = Field(default={})
     range_s: _Span | None = None
     tolerance: NotNegative = 0.05
     tolerance_s: Annotated[Siemens, Field(ge=0)] = 2e-6
@@ -50,6 +52,8 @@ class TargetSet(StrictModel):
         if self.windows_ohm is None:
             if self.range_s is not None and not 0 <= self.range_s[0] < self.range_s[1]:
                 raise ValueError("range_s must be [lowest, highest] conductance (S)")
+            if self.tolerance == 0 and self.tolerance_s == 0:
+                raise ValueError("tolerance and tolerance_s may not both be 0: nothing lies inside")
             return self
         if self.range_s is not None:
             raise ValueError("give either windows_ohm or range_s")
@@ -87,6 +91,16 @@ class MethodChoice(StrictModel):
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
     protocol: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _towards_the_same(self) -> Self:
+        own = next((key for key in _OF_THE_STUDY if key in (self.model_extra or {})), None)
+        if own is not None:
+            raise ValueError(
+                f"{own} is no key of a method: [[targets]] of the study say what all of them"
+                " program"
+            )
+        return self
 
     def step(self, study: ProgrammingStudy, device: Device) -> Step:
         """The step of a recipe, its budgets those of the study where it has no own."""
@@ -136,6 +150,8 @@ class ProgrammingStudy(OnChips):
     def _once(self) -> Self:
         check_once("targets", [one.name for one in self.targets])
         check_once("method", [one.name for one in self.method])
+        for targets in self.targets:
+            self.check_known(f"targets {targets.name}, scale", targets.scale)
         return self
 
 

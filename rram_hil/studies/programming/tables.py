@@ -76,11 +76,11 @@ def spent(row: MethodRow) -> tuple[str, ...]:
     """As `SPENT` shows it."""
     reads = (f"{row.mean(f'reads_{key}'):.1f}" for key in PERCENTILES)
     vectors = number(round(row.mean("vectors"))) if row.mean("vectors") else ""
-    reversals = f"{row.mean('reversals_mean'):.1f}"
+    reversals = row.mean("reversals_mean")
     return (
         *reads,
         vectors,
-        reversals,
+        "-" if math.isnan(reversals) else f"{reversals:.1f}",
         quantity(row.mean("energy_j"), "J"),
         duration(row.mean("bench_s")),
     )
