@@ -95,10 +95,10 @@ class ChosenPulses(StrictModel):
             raise ValueError("one of amplitude_v and gate_v must be a range, the other a number")
         return self
 
-    def choice(self) -> PulseChoice:
-        """All pulses, weakest first."""
+    def choice(self, *, gated: bool = True) -> PulseChoice:
+        """All pulses, weakest first; of cells without a gate (not `gated`) it is wide open."""
         amplitude, gate = np.broadcast_arrays(self.amplitude_v.volts(), self.gate_v.volts())
-        return PulseChoice(amplitude, gate, self.width_s)
+        return PulseChoice(amplitude, gate if gated else np.full(gate.shape, np.inf), self.width_s)
 
     def ends(self) -> PulseTrain:
         """A train that reaches both ends of the range and no further."""
@@ -121,15 +121,18 @@ class ModelAware(ByRounds):
     """
 
     model: Annotated[
-        str, Field(description="a preset's name, or a file relative to the recipe's folder")
+        str,
+        Field(
+            min_length=1, description="a preset's name, or a file relative to the recipe's folder"
+        ),
     ]
     set: ChosenPulses
     reset: ChosenPulses
     doubtful_resets: Annotated[int, Field(ge=1)] = 20
     least_chance: Fraction = 0.04
-    virtual_cells: Annotated[int, Field(ge=4, le=1 << 14)] = Field(
+    virtual_cells: Annotated[int, Field(ge=4, le=1024)] = Field(
         default=256,
-        description="how finely cells are told apart; 4 bytes of memory a cell for each",
+        description="how finely cells are told apart; 8 bytes of memory a cell for each",
     )
     max_pulses: Annotated[int, Field(ge=1)] = 100
     max_reversals: Annotated[int, Field(ge=0)] = 50
@@ -142,10 +145,11 @@ class ModelAware(ByRounds):
     @override
     def policy(self, course: Course, setting: Setting) -> ByTwin:
         seed = int(setting.rng("virtual cells").integers(1 << 31))
+        gated = setting.geometry.cell == "1T1R"
         twin = Twin(
             DeviceModel.load(self.model, setting.folder),
-            self.set.choice(),
-            self.reset.choice(),
+            self.set.choice(gated=gated),
+            self.reset.choice(gated=gated),
             seed,
             self.virtual_cells,
         )
@@ -243,7 +247,8 @@ class ByTwin:
     ) -> None:
         """Which cells the strongest RESET hardly ever brings below the window's upper end."""
         chance = self.twin.chance(outcomes, weight, x, self._high_ln[at])
-        self.doubtful[at] = (chance < self._least_chance) & (course.resets[at] > 0)
+        never = course.least_s[at] > course.high_s[at]
+        self.doubtful[at] = never & (chance < self._least_chance) & (course.resets[at] > 0)
         new = at[self.doubtful[at] & (course.doubted[at] == 0)]
         course.doubted[new] = course.resets[new]
 
@@ -265,7 +270,8 @@ class ByTwin:
         """Cells that answer to nothing, and doubtful ones that had their RESETs."""
         stuck = (self.belief.stuck_ln[at] > STUCK_LN) & self._tried_all[at]
         low = course.wanted[at] < 0
-        spent = self.doubtful[at] & low & (course.resets[at] >= self._doubtful_resets)
+        never = course.least_s[at] > course.high_s[at]
+        spent = self.doubtful[at] & never & (course.resets[at] >= self._doubtful_resets)
         return np.select(
             [stuck & low, stuck, spent],
             [Reason.STUCK_LOW, Reason.STUCK_HIGH, Reason.NEVER_OPENED],

@@ -98,6 +98,8 @@ class OneShot(Protocol[OneShotSummary]):
         )
         done = yield from _once(to_target, setting)
         setting.share(self.tag, programmed)
+        # What an earlier step accepted holds no more.
+        setting.shared.pop("windows", None)
         return OneShotSummary(reset, done, len(cells) - reset + conducting.size - done)
 
     @classmethod

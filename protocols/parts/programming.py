@@ -366,7 +366,11 @@ class ByRounds(Programming):
     @override
     def program(self, course: Course, setting: Setting) -> Plan[None]:
         yield from super().program(course, setting)
-        yield save_map("reason", course.cells, course.reason, "", setting)
+        reason = save_map("reason", course.cells, course.reason, "", setting)
+        words = " ".join(one.name.lower() for one in Reason)
+        yield replace(reason, attrs={"long_name": "why programming ended", "flag_meanings": words})
+        for name, ends_s in zip(("window_low", "window_high"), course.asked_s, strict=True):
+            yield save_map(name, course.cells, ends_s, "S", setting)
         if course.doubted.any():
             yield save_map("doubted_after_resets", course.cells, course.doubted, "", setting)
 

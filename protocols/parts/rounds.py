@@ -211,17 +211,20 @@ class Course:
 
     def explained(self) -> NDArray[np.int8]:
         """The reasons, those of spent budgets told more closely where the readings were always on
-        one side of the window.
+        one side of the window, and of cells that take no SET where they conduct nothing.
         """
         spent = self.reason == Reason.BUDGET
         moved = self.most_s > MOVED_RATIO * np.maximum(self.least_s, SILENT_S)
         always_above = spent & (self.least_s > self.high_s) & (self.resets > 0)
         always_below = spent & (self.most_s < self.low_s) & (self.sets > 0)
+        # What conducts nothing reads as far below 0 as above it.
+        silent = self.most_s < 3 * np.maximum(SILENT_S, -self.least_s)
+        unformed = (always_below | (self.reason == Reason.STUCK_HIGH)) & silent
         return np.select(
             [
                 always_above & ~moved,
                 always_above,
-                always_below & (self.most_s < SILENT_S),
+                unformed,
                 always_below & ~moved,
                 always_below,
             ],

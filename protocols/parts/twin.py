@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rram_hil.errors import ConfigError
 from rram_hil.simulation.model import DeviceModel
 from rram_hil.types import FloatArray, IntArray
+from rram_hil.units import quantity
 
 Table = NDArray[np.float32]
 
@@ -72,7 +74,8 @@ class Twin:
     """What a device model expects of `set_pulses` and `reset_pulses`.
 
     `traits` cells, each in `cycles` cycles, are drawn with `seed`: the first number is how finely
-    cells are told apart, the second how finely what holds for one cycle only.
+    cells are told apart, the second how finely what holds for one cycle only. Raises `ConfigError`
+    where the model knows no SET by these pulses.
     """
 
     def __init__(
@@ -89,6 +92,11 @@ class Twin:
         self.set_pulses, self.reset_pulses = set_pulses, reset_pulses
         self.least_s = max(model.reset.floor_s, model.read.floor_s)
         highest_s = float(self._set_to(set_pulses).max()) * _CLOSED
+        if not highest_s > self.least_s:
+            raise ConfigError(
+                f"model: by {model.name} no SET of these pulses gives more than"
+                f" {quantity(self.least_s, 'S')}; set.amplitude_v and set.gate_v must reach further"
+            )
         self.start_ln = np.linspace(np.log(self.least_s), np.log(highest_s), _STARTS)
         self.by_set = self._outcomes(set_pulses, 1, 0.0)
         self.by_first_reset = self._outcomes(reset_pulses, -1, 0.0)
@@ -112,34 +120,28 @@ class Twin:
         """ln G of so many draws of each pulse from each start, shape (draws, starts, virtual cells,
         pulses); `broken_s`: size (S) of the filament that a RESET before broke, 0 for whole ones.
         """
-        shape = (draws, _STARTS, self.traits, self.cycles, pulses.gate_v.size)
-        draw, start, cell, cycle, pulse = (part.ravel() for part in np.indices(shape))
+        shape = (draws, self.traits, self.cycles, pulses.gate_v.size)
+        draw, cell, cycle, pulse = (part.ravel() for part in np.indices(shape))
         of_cells = self.model.traits(self.seed, np.arange(self.traits))
         of_cells = replace(of_cells, stuck=np.zeros_like(of_cells.stuck)).part(cell)
-        # Every draw of its own: an event number for each draw, start, cycle and pulse.
-        event = 1 + np.ravel_multi_index((draw, start, cycle, pulse), tuple(np.delete(shape, 2)))
-        begin_s = np.exp(self.start_ln)[start]
-        formed, settled_s = np.ones(event.size, dtype=np.bool_), np.full(event.size, np.nan)
-        given = (
-            self.seed,
-            of_cells,
-            event,
-            begin_s,
-            formed,
-            pulses.amplitude_v[pulse],
-            pulses.gate_v[pulse],
-            pulses.width_s,
-        )
-        if polarity > 0:
-            after_s, _ = self.model.after_set(*given, settled_s=settled_s, cycle=cycle)
-        else:
-            broken = np.full(event.size, broken_s)
-            after_s = self.model.after_reset(
-                *given, settled_s=settled_s, cycle=cycle, broken_s=broken
-            )
-        return self.ln(after_s).reshape(
-            draws, _STARTS, self.traits * self.cycles, pulses.gate_v.size
-        )
+        formed, settled_s = np.ones(draw.size, dtype=np.bool_), np.full(draw.size, np.nan)
+        volts, gate_v = pulses.amplitude_v[pulse], pulses.gate_v[pulse]
+        found = np.empty((draws, _STARTS, self.traits * self.cycles, pulses.gate_v.size))
+        # Start by start, which bounds the memory.
+        for start, begin_s in enumerate(np.exp(self.start_ln)):
+            # Every draw of its own: an event number for each draw, start, cycle and pulse.
+            event = 1 + pulse + shape[3] * (cycle + self.cycles * (start + _STARTS * draw))
+            before_s = np.full(draw.size, begin_s)
+            given = (self.seed, of_cells, event, before_s, formed, volts, gate_v, pulses.width_s)
+            if polarity > 0:
+                after_s, _ = self.model.after_set(*given, settled_s=settled_s, cycle=cycle)
+            else:
+                broken = np.full(draw.size, broken_s)
+                after_s = self.model.after_reset(
+                    *given, settled_s=settled_s, cycle=cycle, broken_s=broken
+                )
+            found[:, start] = self.ln(after_s).reshape(draws, -1, shape[3])
+        return found
 
     def ln(self, conductance_s: FloatArray) -> FloatArray:
         """ln of readings (S), none below the least that the model tells apart."""

@@ -189,13 +189,34 @@ class _PlanningEngine(Engine):
     def __init__(self, bench: Bench, ledger: Ledger, watcher: Watcher) -> None:
         super().__init__(bench.driver, bench.geometry, bench.limits, ledger, watcher=watcher)
         self.forecast = StepForecast("", "")
-        self.charged = np.zeros(bench.geometry.size, dtype=np.int64)
-        self._charged_before = self.charged.copy()
+        self._before, self._given, self._bound = (
+            np.zeros(bench.geometry.size, dtype=np.int64) for _ in range(3)
+        )
+
+    @property
+    def charged(self) -> IntArray:
+        """Pulses that each cell may have taken, shape (cells,): of each step what was given, or the
+        bounds that it named, if they are more.
+        """
+        return np.asarray(self._before + np.maximum(self._given, self._bound))
 
     def begin(self, forecast: StepForecast) -> None:
         """From here on account for another step."""
         self.forecast = forecast
-        self._charged_before = self.charged.copy()
+        self._before = self.charged
+        self._given[:] = self._bound[:] = 0
+
+    def bound(self, operation: Operation) -> None:
+        """A step names what it may give at most."""
+        charge = check(operation, self.geometry, self.limits)
+        self.forecast.extremes.include(operation, self.limits.read_v)
+        if len(charge.cells):
+            at = charge.cells.index(self.geometry)
+            self._bound[at] = np.maximum(self._bound[at], charge.pulses)
+            self._take_worst()
+
+    def _take_worst(self) -> None:
+        self.forecast.worst_pulses = int(np.maximum(self._given, self._bound).max())
 
     def do(self, operation: Request[R]) -> R:
         """Carry out one operation, and account for it. Raises as `Engine.do`."""
@@ -215,8 +236,8 @@ class _PlanningEngine(Engine):
         if isinstance(result, CodedReadResult):
             forecast.reads += result.reads
         if len(charge.cells):
-            self.charged[charge.cells.index(self.geometry)] += charge.pulses
-            forecast.worst_pulses = int((self.charged - self._charged_before).max())
+            self._given[charge.cells.index(self.geometry)] += charge.pulses
+            self._take_worst()
         return result
 
 
@@ -299,7 +320,12 @@ class _Rehearsal:
             self.remembered = state is not None
             with self._opened(state) as opened:
                 engine = _PlanningEngine(opened, self.ledger, watcher)
-                setting = replace(opened.setting, folder=recipe.path.parent, seed=recipe.head.seed)
+                setting = replace(
+                    opened.setting,
+                    folder=recipe.path.parent,
+                    seed=recipe.head.seed,
+                    required=engine.bound,
+                )
                 with engine.abortable():
                     for number, step in enumerate(recipe.steps, 1):
                         forecast = StepForecast(step.name, step.protocol_name)

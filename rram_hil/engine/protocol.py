@@ -103,7 +103,8 @@ class Setting:
     are its single instruments by name (none on a board). `shared` holds what earlier steps of the
     run left for later ones (`share`, `shared_by`); `folder` is where relative paths of the recipe
     start; `seed` is the run's; `threads` is how many its computations may use (none: as many as
-    the work is worth).
+    the work is worth). `required` is told each operation that the protocol holds against the limits
+    before it begins: what a plan takes as the bounds of the step.
     """
 
     geometry: Geometry
@@ -118,6 +119,7 @@ class Setting:
     paths: Callable[[Apply], list[ReadingPath]] = board_paths
     instruments: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
+    required: Callable[[Operation], None] | None = None
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose: the same for the same seed, step and purpose."""
@@ -133,6 +135,8 @@ class Setting:
         for operation in operations:
             check(operation, self.geometry, self.limits)
             check_available(operation, self.capabilities, self.limits)
+            if self.required is not None:
+                self.required(operation)
 
     def share(self, name: str, thing: object) -> None:
         """Leave something for later steps of this run."""

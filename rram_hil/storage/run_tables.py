@@ -502,6 +502,8 @@ class SavedArrays(Writer):
             shared = {k: v for k, v in at[0].attrs.items() if all(a.attrs.get(k) == v for a in at)}
             describe(data, "", key.units)
             data.attrs.update(shared)
+            if isinstance(words := shared.get("flag_meanings"), str) and key.dtype[1] in "iu":
+                data.attrs["flag_values"] = np.arange(len(words.split()), dtype=key.dtype)
             if stack:
                 steps = [a.step for a in at]
                 beside(group, "step", steps, dims[:1], "step of the recipe that saved")

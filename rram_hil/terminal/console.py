@@ -42,6 +42,8 @@ from rram_hil.units import (
 _PLAIN_EVERY_S = 1.0
 _SILENT_S = 5.0
 """After how long, and how often, what is not lasting says without a terminal how far it is."""
+_LEAST_WORDS = 10
+"""Characters that a column of words keeps, however many numbers stand beside it."""
 
 
 def outcome_text(outcome: object) -> str:
@@ -143,6 +145,8 @@ class Output:
                 justify="right" if right else "left",
                 no_wrap=right,
                 overflow="fold",
+                # Where numbers alone fill the line, words fold, but do not vanish.
+                min_width=None if right else _LEAST_WORDS,
             )
         for row in rows:
             table.add_row(*map(_text, row))

@@ -282,3 +282,30 @@ def test_instruments_that_nothing_stands_in_for_are_planned_at_the_pace_of_the_m
     assert (forecast.keeps_times, forecast.paced_by) == (False, "")
     said = here.command("plan", "recipe.toml", "-b", "bench.toml", "--chips", "0").out
     assert "Bench times are those of an ideal board" in said
+
+
+def test_worst_case_of_a_method_by_rounds_is_what_it_may_give(here: Any) -> None:
+    """On the model's chip every cell is inside at once: no pulse is given, and 40 of 2.5 V may be
+    on another.
+    """
+    np.save("target.npy", np.full((1, 16, 16), 60e-6))
+    here.write(
+        "recipe.toml",
+        """
+[[step]]
+protocol = "ispp"
+targets = { map = "target.npy" }
+tolerance_s = 900e-6
+max_pulses = 40
+reset_first = false
+set = { amplitude_v = 2.0, gate_v = 2.0, width_s = 1e-7, step_v = 0.1, stop_v = 3.0 }
+reset = { amplitude_v = 2.5, gate_v = 3.5, width_s = 2e-7 }
+""",
+    )
+    forecast = plan_recipe("recipe.toml", "bench.toml", chips=0)
+    (step,) = forecast.steps
+    assert step.pulses == 0
+    assert step.worst_pulses == 40
+    assert forecast.worst_left == 100 - 40
+    e = step.extremes
+    assert (e.bl_v, e.sl_v, e.pulse_s) == (2.0, 2.5, (1e-7, 2e-7))

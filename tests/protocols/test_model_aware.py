@@ -11,6 +11,7 @@ from methods import CHIP, Cells, a_setting, follow, method
 from typing_extensions import override
 
 from rram_hil.array import Cells as Addresses
+from rram_hil.array import Geometry
 from rram_hil.errors import ConfigError
 from rram_hil.protocols.model_aware import ByTwin, ModelAware
 from rram_hil.protocols.parts.rounds import Course, Move, Reason, Rules, programmed_by
@@ -161,3 +162,48 @@ def test_keys_that_make_no_sense_are_refused() -> None:
     assert a_method().input_files() == ()
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         follow(nameless, a_setting(), Cells(1e-6, lambda at, g, *_: g))
+
+
+def test_a_cell_that_was_once_below_its_window_is_not_told_as_never_opened() -> None:
+    """SETs leave it above a narrow window, RESETs below it: it has spent its pulses, no more."""
+    cells = Cells(8e-6, lambda at, g, volts, *_: np.where(volts > 0, 60e-6, 8e-6))
+    asked = a_method(
+        targets=one_target(40e-6), tolerance=0.01, doubtful_resets=3, max_reversals=1000
+    )
+    _, saved = follow(asked, a_setting(), cells)
+    assert saved["reason"].ravel()[0] not in (Reason.NEVER_OPENED, Reason.INSIDE)
+    assert "doubted_after_resets" not in saved
+
+
+def test_cells_that_were_never_formed_are_told_so_whatever_the_noise() -> None:
+    noise = np.random.default_rng(4)
+    cells = Cells(1e-9, lambda at, g, *_: noise.normal(1e-9, 1e-7, at.size))
+    for asked in (a_method(), method("ispp", max_pulses=20)):
+        asked = asked.model_copy(update={"targets": None})
+        setting = a_setting()
+        told = type(asked).model_validate(asked.model_dump() | {"targets": one_target(80e-6, 6)})
+        summary, _ = follow(told, setting, cells)
+        assert summary.not_formed == 6
+
+
+def test_pulses_of_which_the_model_knows_no_set_are_refused() -> None:
+    weak = KEYS["set"] | {"gate_v": {"start_v": 0.1, "stop_v": 0.5, "step_v": 0.1}}
+    asked = a_method(targets=one_target(80e-6), set=weak)
+    with pytest.raises(ConfigError, match="no SET of these pulses gives more"):
+        follow(asked, a_setting(), Cells(1e-6, lambda at, g, *_: g))
+
+
+def test_an_array_without_gates_is_taken_as_wide_open() -> None:
+    gates = {"gate_v": {"start_v": 0.0, "stop_v": 0.0, "step_v": 0.1}}
+    ranged = {"start_v": 0.8, "stop_v": 2.0, "step_v": 0.1}
+    passive = Geometry(1, 2, 3, cell="1R")
+    asked = a_method(
+        model="paper",
+        targets=one_target(80e-6),
+        set=KEYS["set"] | gates | {"amplitude_v": ranged},
+        reset=KEYS["reset"] | {"gate_v": 0.0},
+    )
+    policy = asked.policy(
+        Course.of(cell_row(3), *np.full((3, 3), 80e-6)), a_setting(geometry=passive)
+    )
+    assert np.all(np.isfinite(policy.twin.start_ln))
