@@ -274,6 +274,6 @@ class ByTwin:
         spent = self.doubtful[at] & never & (course.resets[at] >= self._doubtful_resets)
         return np.select(
             [stuck & low, stuck, spent],
-            [Reason.STUCK_LOW, Reason.STUCK_HIGH, Reason.NEVER_OPENED],
+            [Reason.STUCK_LOW_RESISTANCE, Reason.STUCK_HIGH_RESISTANCE, Reason.NEVER_OPENED],
             Reason.GO_ON,
         ).astype(np.int8)

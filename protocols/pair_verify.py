@@ -167,7 +167,7 @@ class _Pairs:
         """
         reasons = np.select(
             [spent & self.worth, turned & self.worth],
-            [Reason.BUDGET, Reason.REVERSALS],
+            [Reason.OUT_OF_PULSES, Reason.OUT_OF_REVERSALS],
             Reason.SKIPPED,
         ).astype(np.int8)
         course.end(np.flatnonzero(fails), reasons[fails])

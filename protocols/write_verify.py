@@ -117,7 +117,7 @@ class WriteVerify(Programming):
             at,
             np.select(
                 [inside, ~ok, spent],
-                [Reason.INSIDE, Reason.UNREADABLE, Reason.BUDGET],
-                Reason.REVERSALS,
+                [Reason.INSIDE, Reason.UNREADABLE, Reason.OUT_OF_PULSES],
+                Reason.OUT_OF_REVERSALS,
             ).astype(np.int8),
         )

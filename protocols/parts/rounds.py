@@ -31,19 +31,19 @@ SILENT_S = 1e-7
 class Reason(IntEnum):
     """Why a cell's programming ended; 0 while it goes on, and of cells that were not asked for.
 
-    INSIDE: accepted in its window. BUDGET, REVERSALS: these were spent. STUCK_LOW and STUCK_HIGH
-    (resistance): it did not respond to RESET, or SET pulses. NOT_FORMED: it conducts nothing,
-    whatever SET pulses it took. NEVER_OPENED: RESET pulses moved it, but never below the window's
-    upper end. NEVER_CLOSED: SET pulses moved it, but never above the lower end. UNREADABLE: its
+    INSIDE: accepted in its window. OUT_OF_PULSES, OUT_OF_REVERSALS: these were spent.
+    STUCK_LOW_RESISTANCE, STUCK_HIGH_RESISTANCE: it did not respond to RESET, or SET pulses.
+    NOT_FORMED: it conducts nothing, whatever SET pulses it took. NEVER_OPENED: RESET pulses moved
+    it, but never below the window's upper end. NEVER_CLOSED: SET pulses moved it, but never above the lower end. UNREADABLE: its
     readings are none. SKIPPED: the method left it, as not worth more.
     """
 
     GO_ON = 0
     INSIDE = 1
-    BUDGET = 2
-    REVERSALS = 3
-    STUCK_LOW = 4
-    STUCK_HIGH = 5
+    OUT_OF_PULSES = 2
+    OUT_OF_REVERSALS = 3
+    STUCK_LOW_RESISTANCE = 4
+    STUCK_HIGH_RESISTANCE = 5
     NOT_FORMED = 6
     NEVER_OPENED = 7
     UNREADABLE = 8
@@ -213,13 +213,13 @@ class Course:
         """The reasons, those of spent budgets told more closely where the readings were always on
         one side of the window, and of cells that take no SET where they conduct nothing.
         """
-        spent = self.reason == Reason.BUDGET
+        spent = self.reason == Reason.OUT_OF_PULSES
         moved = self.most_s > MOVED_RATIO * np.maximum(self.least_s, SILENT_S)
         always_above = spent & (self.least_s > self.high_s) & (self.resets > 0)
         always_below = spent & (self.most_s < self.low_s) & (self.sets > 0)
         # What conducts nothing reads as far below 0 as above it.
         silent = self.most_s < 3 * np.maximum(SILENT_S, -self.least_s)
-        unformed = (always_below | (self.reason == Reason.STUCK_HIGH)) & silent
+        unformed = (always_below | (self.reason == Reason.STUCK_HIGH_RESISTANCE)) & silent
         return np.select(
             [
                 always_above & ~moved,
@@ -229,10 +229,10 @@ class Course:
                 always_below,
             ],
             [
-                Reason.STUCK_LOW,
+                Reason.STUCK_LOW_RESISTANCE,
                 Reason.NEVER_OPENED,
                 Reason.NOT_FORMED,
-                Reason.STUCK_HIGH,
+                Reason.STUCK_HIGH_RESISTANCE,
                 Reason.NEVER_CLOSED,
             ],
             self.reason,
@@ -364,13 +364,15 @@ def _due(policy: Policy, course: Course, rules: Rules) -> Move:
     asks = at[course.wanted[at] != 0]
     reasons = policy.gives_up(course, asks)
     spent = (course.pulses[asks] >= rules.max_pulses) | (course.idle[asks] >= MOST_IDLE)
-    course.end(asks, np.where((reasons == Reason.GO_ON) & spent, np.int8(Reason.BUDGET), reasons))
+    course.end(
+        asks, np.where((reasons == Reason.GO_ON) & spent, np.int8(Reason.OUT_OF_PULSES), reasons)
+    )
     asks = asks[course.reason[asks] == Reason.GO_ON]
     move = policy.next(course, asks) if asks.size else Move.none(asks)
     here = course.polarity[asks]
     turns = (move.polarity != 0) & (here != 0) & (move.polarity != here)
     ends = turns & (course.reversals[asks] >= rules.max_reversals)
-    course.end(asks[ends], Reason.REVERSALS)
+    course.end(asks[ends], Reason.OUT_OF_REVERSALS)
     course.idle[asks] = np.where(move.polarity == 0, course.idle[asks] + 1, 0)
     return among(course.active, move.part(~ends))
 

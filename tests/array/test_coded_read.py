@@ -245,7 +245,8 @@ def test_unsigned_inputs_agree_with_signed_ones(rows: int, adc_bits: int, seed: 
     st.integers(1, 100),
     st.sampled_from([6, 8, 12, 16]),
     st.booleans(),
-    st.floats(-7, -4),
+    # Cells that are all alike are all rounded alike: nothing to take a mean over.
+    st.floats(-7, -4.5),
     st.integers(0, 2**32 - 1),
 )
 def test_sigma_knows_what_rounding_does_without_any_noise(

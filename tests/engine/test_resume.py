@@ -351,7 +351,8 @@ def test_replies_that_are_lost_cost_no_cell_more_than_its_budget(
     saved = {f.name: f.values for f in lab.frames() if isinstance(f, Saved)}
     counted = saved["set_pulses"] + saved["reset_pulses"]
     given = lab.chip.pulses - before
-    assert batches > 5
+    # One of three is lost: the method that needs the fewest pulses meets it once.
+    assert batches > 3
     assert np.all((given <= counted) & (counted <= BUDGET))
     if counters:
         np.testing.assert_array_equal(given, counted)

@@ -115,7 +115,10 @@ def test_what_a_cell_answered_decides_its_next_pulse() -> None:
 
 def test_a_cell_that_answers_to_nothing_is_left_after_a_few_pulses() -> None:
     cells = Cells([150e-6, 3e-6, 0, 0, 0, 0], lambda at, g, *_: g)
-    for k, target, reason in ((0, 20e-6, Reason.STUCK_LOW), (1, 100e-6, Reason.STUCK_HIGH)):
+    for k, target, reason in (
+        (0, 20e-6, Reason.STUCK_LOW_RESISTANCE),
+        (1, 100e-6, Reason.STUCK_HIGH_RESISTANCE),
+    ):
         cells.pulses[:] = 0
         targets = np.full(CHIP.shape, np.nan)
         targets.ravel()[k] = target

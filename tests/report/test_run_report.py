@@ -257,7 +257,7 @@ def test_a_table_says_why_cells_are_not_inside(programmed: Made) -> None:
         reason = step.map("reason")
     (table,) = section.tables
     told = {why: int(cells.replace("\u202f", "").replace(" ", "")) for why, cells in table.rows}
-    assert told["budget"] == np.sum(reason == Reason.BUDGET) > 0
+    assert told["out of pulses"] == np.sum(reason == Reason.OUT_OF_PULSES) > 0
     assert sum(told.values()) == np.sum(reason > Reason.INSIDE)
 
 
