@@ -34,8 +34,9 @@ class Reason(IntEnum):
     INSIDE: accepted in its window. OUT_OF_PULSES, OUT_OF_REVERSALS: these were spent.
     STUCK_LOW_RESISTANCE, STUCK_HIGH_RESISTANCE: it did not respond to RESET, or SET pulses.
     NOT_FORMED: it conducts nothing, whatever SET pulses it took. NEVER_OPENED: RESET pulses moved
-    it, but never below the window's upper end. NEVER_CLOSED: SET pulses moved it, but never above the lower end. UNREADABLE: its
-    readings are none. SKIPPED: the method left it, as not worth more.
+    it, but never below the window's upper end. NEVER_CLOSED: SET pulses moved it, but never above
+    the lower end. UNREADABLE: its readings are none. SKIPPED: the method left it, as not worth
+    more.
     """
 
     GO_ON = 0

@@ -123,8 +123,12 @@ def test_why_a_cell_is_not_inside_is_told() -> None:
     setting = a_setting()
     summary, saved = follow(method("ispp", targets=target, max_pulses=15), setting, cells)
     assert saved["reason"].ravel()[:5].tolist() == [
-        Reason.INSIDE, Reason.STUCK_LOW_RESISTANCE, Reason.STUCK_HIGH_RESISTANCE, Reason.NOT_FORMED, Reason.NEVER_OPENED,
-    ]  # fmt: skip
+        Reason.INSIDE,
+        Reason.STUCK_LOW_RESISTANCE,
+        Reason.STUCK_HIGH_RESISTANCE,
+        Reason.NOT_FORMED,
+        Reason.NEVER_OPENED,
+    ]
     assert summary.out_of_pulses == summary.out_of_reversals == summary.unreadable == 0
     assert (summary.not_formed, summary.up_to_v, summary.never_opened) == (1, 2.0, 1)
     assert (summary.stuck_low_resistance, summary.stuck_high_resistance) == (1, 1)
