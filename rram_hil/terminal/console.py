@@ -138,15 +138,16 @@ class Output:
             show_edge=False,
             header_style="bold",
         )
-        for name in columns:
+        for k, name in enumerate(columns):
             right = name.startswith(">")
+            longest = max(len(text) for text in (name, *(row[k] for row in rows)))
             table.add_column(
                 _text(name.removeprefix(">")),
                 justify="right" if right else "left",
                 no_wrap=right,
                 overflow="fold",
                 # Where numbers alone fill the line, words fold, but do not vanish.
-                min_width=None if right else _LEAST_WORDS,
+                min_width=None if right else min(longest, _LEAST_WORDS),
             )
         for row in rows:
             table.add_row(*map(_text, row))
