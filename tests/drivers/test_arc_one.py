@@ -91,6 +91,7 @@ class Far:
     side: Any
     control: BoardControl
     last: ArcOne | None = None
+    timeout_s: float = 0.5
 
     def driver(self, *, arm: bool = True) -> ArcOne:
         """A driver that is armed and has read once, the last one if it still is; or a new one that
@@ -100,7 +101,7 @@ class Far:
         made = self.last if arm else None
         if made is None:
             self.close()
-            given = {"timeout_s": 0.5, "version_s": 0.5} | self.side.settings
+            given = {"timeout_s": self.timeout_s, "version_s": 0.5} | self.side.settings
             self.last = made = ArcOne(ArcOneConfig(**given), GEOMETRY, LIMITS)
             made.connect()
         made.cancel.clear()
@@ -871,7 +872,8 @@ def test_only_three_zeros_end_a_cell() -> None:
 @pytest.fixture(scope="module")
 def resistor() -> Iterator[Far]:
     side = start_alone(load_ohm=2e4)
-    started = Far(side, BoardControl(side.control))
+    # Nothing here is about a board that is late.
+    started = Far(side, BoardControl(side.control), timeout_s=20.0)
     yield started
     started.stop()
 
