@@ -83,8 +83,7 @@ class AdaptiveStep(ByRounds):
 
 class AdaptivePolicy(Plain):
     """What each cell showed, arrays (n,) by polarity: level of the last pulse (V), conductance
-    after it (S), slope in the direction of the pulse (S/V); NaN where it is not known. The level
-    that was chosen last (V) counts when the cell took the pulse.
+    after it (S), slope in the direction of the pulse (S/V); NaN where it is not known.
     """
 
     def __init__(self, asked: AdaptiveStep, n: int) -> None:
@@ -93,16 +92,9 @@ class AdaptivePolicy(Plain):
             {polarity: np.full(n, np.nan) for polarity in (1, -1)} for _ in range(3)
         )
         self._rose_v = np.full(n, np.nan)
-        self._chosen_v = np.full(n, np.nan)
-        self._pulses = np.zeros(n, dtype=np.int64)
 
     def next(self, course: Course, at: IntArray) -> Move:
         """The next level of each cell."""
-        taken = at[course.pulses[at] > self._pulses[at]]
-        for polarity, level_v in self.level_v.items():
-            here = taken[course.polarity[taken] == polarity]
-            level_v[here] = self._chosen_v[here]
-        self._pulses[at] = course.pulses[at]
         columns = np.zeros((3, at.size))
         wanted = course.wanted[at]
         for polarity, pulse in ((1, self._asked.set), (-1, self._asked.reset)):
@@ -131,8 +123,15 @@ class AdaptivePolicy(Plain):
             np.where(np.isnan(last_v), pulse.start_v, level), pulse.start_v, pulse.stop_v
         )
         self._rose_v[at] = np.where(goes_on, level - last_v, np.nan)
-        self._chosen_v[at] = level
         return level
+
+    @override
+    def given(self, move: Move) -> None:
+        """Levels of the pulses that count."""
+        for polarity, pulse in ((1, self._asked.set), (-1, self._asked.reset)):
+            mine = move.polarity == polarity
+            level_v = move.gate_v if pulse.varied == "gate" else move.amplitude_v
+            self.level_v[polarity][move.at[mine]] = level_v[mine]
 
     @override
     def learn(

@@ -62,7 +62,7 @@ class CoarseFine(ByRounds):
 class RangePolicy(Plain):
     """The range of each cell's last pulse (0 coarse, 1 fine, -1 none yet), and its number in the
     ramp of that range and polarity; the same of the pulse that was chosen last, which counts when
-    the cell took it.
+    it is given.
     """
 
     def __init__(self, asked: CoarseFine, ranges: tuple[Trains, ...], n: int) -> None:
@@ -70,14 +70,10 @@ class RangePolicy(Plain):
         self.range_of: IntArray = np.full(n, -1, dtype=np.int64)
         self._number: IntArray = np.zeros(n, dtype=np.int64)
         self._chosen: IntArray = np.full((n, 2), -1, dtype=np.int64)
-        self._pulses: IntArray = np.zeros(n, dtype=np.int64)
 
     def next(self, course: Course, at: IntArray) -> Move:
         """The next pulse of each cell's range."""
         asked = self._asked
-        taken = at[course.pulses[at] > self._pulses[at]]
-        self.range_of[taken], self._number[taken] = self._chosen[taken].T
-        self._pulses[at] = course.pulses[at]
         target, last = course.target_s[at], course.last_s[at]
         near = (last < target * asked.fine_ratio) & (last > target / asked.fine_ratio)
         first = (course.pulses[at] == 0) & asked.reset_first
@@ -92,3 +88,8 @@ class RangePolicy(Plain):
             for name in ("amplitude_v", "gate_v", "width_s")
         )
         return Move(at, polarity, *columns)
+
+    @override
+    def given(self, move: Move) -> None:
+        """Ranges and numbers of the pulses that count."""
+        self.range_of[move.at], self._number[move.at] = self._chosen[move.at].T

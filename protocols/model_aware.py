@@ -19,7 +19,7 @@ from rram_hil.types import FloatArray, IntArray
 from rram_hil.validation import FiniteVolts, Fraction, PositiveSeconds, PositiveVolts, StrictModel
 
 from .parts.programming import ByRounds
-from .parts.rounds import Course, Move, Reason
+from .parts.rounds import Course, Move, Plain, Reason
 from .parts.twin import Belief, Outcomes, PulseChoice, Table, Twin
 
 UNDER, FAR_LN = 2.0, 1.0
@@ -160,7 +160,7 @@ class ModelAware(ByRounds):
         return self.set.ends(), self.reset.ends()
 
 
-class ByTwin:
+class ByTwin(Plain):
     """The policy: a belief for each cell of `course`, and of the pulses the one of least cost."""
 
     def __init__(
@@ -252,6 +252,7 @@ class ByTwin:
         new = at[self.doubtful[at] & (course.doubted[at] == 0)]
         course.doubted[new] = course.resets[new]
 
+    @override
     def learn(
         self, course: Course, at: IntArray, move: Move, before_s: FloatArray, after_s: FloatArray
     ) -> None:
@@ -266,6 +267,7 @@ class ByTwin:
             still = moved < (LEAST_MOVE_LN if sign > 0 else LEAST_FALL_LN)
             self._tried[k] = np.where(still, self._pulse[k], -1)
 
+    @override
     def gives_up(self, course: Course, at: IntArray) -> NDArray[np.int8]:
         """Cells that answer to nothing, and doubtful ones that had their RESETs."""
         stuck = (self.belief.stuck_ln[at] > STUCK_LN) & self._tried_all[at]

@@ -298,6 +298,9 @@ class Policy(Protocol):
     def next(self, course: Course, at: IntArray) -> Move:
         """What each of these cells takes next, in the order of `at`."""
 
+    def given(self, move: Move) -> None:
+        """The part of the last move that was given, or may have been."""
+
     def learn(
         self, course: Course, at: IntArray, move: Move, before_s: FloatArray, after_s: FloatArray
     ) -> None:
@@ -311,6 +314,9 @@ class Policy(Protocol):
 
 class Plain:
     """A policy that learns nothing and never gives up: what most add nothing to."""
+
+    def given(self, move: Move) -> None:
+        """Nothing hangs on it."""
 
     def learn(
         self, course: Course, at: IntArray, move: Move, before_s: FloatArray, after_s: FloatArray
@@ -405,7 +411,9 @@ def give(policy: Policy, move: Move, course: Course, setting: Setting, rules: Ru
     if result.interrupted:
         # Where the bench cannot tell, `pulses` is the worst case: what may be counts as given.
         pulsed &= result.pulses > 0
-    course.gave(move.part(pulsed))
+    given = move.part(pulsed)
+    course.gave(given)
+    policy.given(given)
     g, status = _reading(result)
     course.reads[at] += result.reads
     lost = np.isin(status, (Status.UNKNOWN, Status.NOT_RUN))
@@ -430,20 +438,10 @@ def _reading(result: ApplyResult) -> tuple[FloatArray, StatusArray]:
     over = result.status == Status.OVER_RANGE
     ok = (result.status == Status.OK) & np.isfinite(result.conductance_s)
     cut = over.any(axis=1)
-    found[cut] = _median(np.where(over, np.inf, np.where(ok, result.conductance_s, np.nan))[cut])
+    readings = np.where(over, np.inf, np.where(ok, result.conductance_s, np.nan))
+    found[cut] = np.nanmedian(readings[cut], axis=1)
     known = ~np.isnan(found)
     over_range = np.isposinf(found)
     status = np.where(known, np.uint8(Status.OK), result.last_status)
     status = np.where(over_range, np.uint8(Status.OVER_RANGE), status)
     return np.where(known, found, result.last_s), status
-
-
-def _median(values: FloatArray) -> FloatArray:
-    """Median of each row's values that are not NaN, of which there is one at least; they may be
-    inf.
-    """
-    rising = np.sort(values, axis=1)
-    known = np.isfinite(rising) | np.isposinf(rising)
-    count, row = known.sum(axis=1), np.arange(len(rising))
-    middle: FloatArray = (rising[row, (count - 1) // 2] + rising[row, count // 2]) / 2
-    return middle
