@@ -61,7 +61,7 @@ class PulseChoice:
 class Outcomes:
     """ln G after each pulse of a choice: mean and spread, shape (starts, virtual cells, pulses).
 
-    Of the strongest pulse also draws, shape (starts, virtual cells, draws): a spread does not tell
+    Of the strongest RESET also draws, shape (starts, virtual cells, draws): a spread does not tell
     of tails.
     """
 
@@ -107,13 +107,15 @@ class Twin:
 
     def _outcomes(self, pulses: PulseChoice, polarity: int, broken_s: float) -> Outcomes:
         drawn = self._drawn(pulses, polarity, broken_s, _DRAWS)
+        # Nothing asks for the tails of a SET.
+        tails = _STRONG_DRAWS if polarity < 0 else 0
         strongest = PulseChoice(pulses.amplitude_v[-1:], pulses.gate_v[-1:], pulses.width_s)
         return Outcomes(
             drawn.mean(axis=0).astype(np.float32),
             drawn.std(axis=0, ddof=1).astype(np.float32),
-            np.moveaxis(
-                self._drawn(strongest, polarity, broken_s, _STRONG_DRAWS)[..., 0], 0, 2
-            ).astype(np.float32),
+            np.moveaxis(self._drawn(strongest, polarity, broken_s, tails)[..., 0], 0, 2).astype(
+                np.float32
+            ),
         )
 
     def _drawn(self, pulses: PulseChoice, polarity: int, broken_s: float, draws: int) -> FloatArray:
@@ -140,7 +142,7 @@ class Twin:
                 after_s = self.model.after_reset(
                     *given, settled_s=settled_s, cycle=cycle, broken_s=broken
                 )
-            found[:, start] = self.ln(after_s).reshape(draws, -1, shape[3])
+            found[:, start] = self.ln(after_s).reshape(found[:, start].shape)
         return found
 
     def ln(self, conductance_s: FloatArray) -> FloatArray:
