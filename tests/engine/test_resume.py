@@ -264,12 +264,25 @@ def test_gradient_programming_goes_on_wherever_it_was_killed(
         lab.counters = counters
         return lab
 
-    steps, lab = GRADIENT, prepared()
-    run_steps(lab, lab.engine(), steps)
-    expected, events = finished(lab.frames()), len(lab.events)
+    lab = prepared()
+    run_steps(lab, lab.engine(), GRADIENT)
     before = lab.events.index("driver Multiply")
-    for cut_at in range(before, events, 3):
-        lab = prepared()
+    assert_goes_on(prepared, GRADIENT, power_cut, lab, range(before, len(lab.events), 3))
+
+
+def assert_goes_on(
+    fresh: Callable[[], Lab],
+    steps: list[tuple[str, Protocol]],
+    power_cut: type[BaseException],
+    whole: Lab,
+    cuts: range,
+) -> None:
+    """Cut at each of these events of the `whole` run and resumed, a run ends with the same results,
+    and passes no budget.
+    """
+    expected = finished(whole.frames())
+    for cut_at in cuts:
+        lab = fresh()
         lab.cut_at = cut_at
         first = Session([], [])
         with pytest.raises(power_cut):
@@ -308,23 +321,12 @@ def test_a_programming_method_goes_on_wherever_it_was_killed(
 
     lab = fresh()
     run_steps(lab, lab.engine(), steps)
-    expected, events = finished(lab.frames()), len(lab.events)
-    before = len(lab.events) - 1 - lab.events[::-1].index("journal StepStart")
+    events = len(lab.events)
+    before = events - 1 - lab.events[::-1].index("journal StepStart")
     assert events - before > 30
     # An odd stride comes upon each kind of event.
-    for cut_at in range(before + 3, events, (events - before) // 8 | 1):
-        lab = fresh()
-        lab.cut_at = cut_at
-        first = Session([], [])
-        with pytest.raises(power_cut):
-            run_into(lab, lab.engine(), first, steps)
-        lab.cut_at = -1
-        second = run_steps(lab, lab.engine(resume=True), steps)
-        kept = len(first.got)
-        assert second.asked[:kept] == first.asked[:kept]
-        assert finished(lab.frames()) == expected
-        assert_ledger_never_too_low(lab)
-        assert lab.chip.pulses.max() <= 2 * 4 + BUDGET
+    cuts = range(before + 3, events, (events - before) // 8 | 1)
+    assert_goes_on(fresh, steps, power_cut, lab, cuts)
 
 
 @pytest.mark.parametrize("counters", [True, False])
