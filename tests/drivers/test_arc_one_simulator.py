@@ -41,7 +41,7 @@ class Host:
 
     def __init__(self, side: Any) -> None:
         self.control = BoardControl(side.control)
-        self.port = serial.serial_for_url(side.settings["port"], timeout=0.5)
+        self.port = serial.serial_for_url(side.settings["port"], timeout=3.0)
 
     def send(self, *lines: object) -> None:
         """All at once: a pause between the lines of a job means something to the board."""
@@ -55,7 +55,7 @@ class Host:
         try:
             return self.port.read(1) == b""
         finally:
-            self.port.timeout = 0.5
+            self.port.timeout = 3.0
 
     def init(
         self,
@@ -137,13 +137,121 @@ def test_job_codes_are_strings(host: Host) -> None:
     assert host.control.status()["sneak_path"] == 256
 
 
-def test_arguments_of_a_job_that_is_not_known_are_no_jobs(host: Host) -> None:
-    jobs = host.control.status()["jobs"]
+def test_a_job_that_is_not_known_is_told_and_its_arguments_are_no_jobs(host: Host) -> None:
+    told = host.control.status()
     host.send("17", 1, 2, 3, 1, 1, "02", 3, 3, "04", "1.0", "1e-6")
     assert host.silence()
-    assert host.control.status()["jobs"] == jobs
+    now = host.control.status()
+    assert now["jobs"] == told["jobs"]
+    assert now["unknown_jobs"].get("17", 0) == told["unknown_jobs"].get("17", 0) + 1
+    assert now["lines"] == told["lines"] + 12
     host.send("1", 1, 1)
     assert host.floats(1) == pytest.approx([LOAD_OHM])
+
+
+def test_lines_of_a_job_that_is_not_done_are_none_of_their_own(host: Host) -> None:
+    # Among the arguments stand a "0", an "01" and a "999", which would be jobs even here.
+    assert host.init(session=3) == b"1\n"
+    host.send("191", 1.0, 1e-6, "0", -1.0, 1e-6, "0", 1e-3, 1, 1, 1, 2, "999", "0", "01", 1)
+    host.send("40", 1, 1, 1, 1, 2, "0", "999", "999", "0", "50", "0", 1, 1, 2, 1, 1, "999", "0")
+    host.send("161", *["0"] * 9, 1, "999", "999", "33", "0", "0", "0", "0", 1, 1, 1, 1)
+    assert host.silence()
+    host.send("999")
+    assert host.port.read(4) == b"\3\0\2\0"
+    assert host.control.status()["session"] == 3
+
+
+def test_volatility_talks_in_batches_until_the_host_ends_it(host: Host) -> None:
+    host.send("33", 1.0, 1e-4, "3.0", "10.0", 2)
+    for cell in (1, 2):
+        host.send(cell, 1)
+        assert host.floats(1) == pytest.approx([LOAD_OHM])
+        stamps = []
+        for answer in (0, 0, 1):
+            for _ in range(3):
+                stamps.append(int(host.port.readline()))
+                assert host.floats(1) == pytest.approx([LOAD_OHM])
+            host.send(answer)
+        assert host.floats(1) == pytest.approx([LOAD_OHM])
+        assert stamps == sorted(set(stamps))
+    assert host.silence()
+
+
+def test_stdp_takes_waveforms_point_by_point_and_reads_around_each(array: Host) -> None:
+    assert array.init(4, 5) == b"1\n"
+    before = array.control.pulses()[0]
+    array.send("40", 1, 2, 3)
+    assert array.floats(3)[2] == 0
+    array.send(2)
+    for wave in ([(0, 0), (1e-6, 1.0), (3e-6, -1.0), (4e-6, 0)], [(0, 0), (1e-6, 0.0)]):
+        array.send(len(wave), *[x for point in wave for x in point])
+        assert array.floats(6).size == 6
+    assert array.floats(3).size == 3
+    assert array.silence()
+    taken = array.control.pulses()[0] - before
+    assert (taken[1, 2], taken.sum()) == (2, 2)
+
+
+def test_multi_bias_reads_word_lines_together_and_pulses_them_with_half_on_the_rest(
+    array: Host,
+) -> None:
+    assert array.init(4, 5, sneak_path=1) == b"1\n"
+    array.send("50", 1.0, 1e-6, 0.2, 2, 3, 1, 1, 4)
+    ohm, volts, _ = array.floats(3)
+    truth = array.control.conductance_s()[0]
+    assert volts / ohm == pytest.approx(0.2 * (truth[0, 2] + truth[3, 2]), rel=1e-4)
+    pulses, seen = array.control.pulses()[0], array.control.truth("half_selected")[0]
+    array.send("50", 1.0, 1e-6, 0.2, 2, 3, 2, 1, 4)
+    lines = array.floats(2 * 4 * 3).reshape(2, 4, 3)
+    assert 1 / lines[0, :, 0] == pytest.approx(truth[:, 2], rel=1e-4)
+    taken = array.control.pulses()[0] - pulses
+    assert np.argwhere(taken).tolist() == [[0, 2], [3, 2]]
+    expected = np.zeros((4, 5))
+    expected[[0, 3]] = 1
+    expected[1:3, 2] = 1
+    expected[[0, 3], 2] = 0
+    np.testing.assert_array_equal(array.control.truth("half_selected")[0] - seen, expected)
+    assert array.silence()
+
+
+def test_the_phases_of_multi_state_end_in_lines_of_text(array: Host) -> None:
+    def phase() -> tuple[list[tuple[float, ...]], list[tuple[float, ...]], int]:
+        told: list[tuple[float, ...]] = []
+        states: list[tuple[float, ...]] = []
+        while (triplet := tuple(map(float, array.floats(3))))[2] >= 0:
+            if triplet[0] < 0:
+                states.append(tuple(map(float, array.floats(3))))
+            else:
+                told.append(triplet)
+        return told, states, int(array.port.readline())
+
+    assert array.init(4, 5) == b"1\n"
+    # The count is the host's whole list; one device comes with each job all the same.
+    array.send("161", 1e-3, 0.1, 0.1, 0.2, 0, 2, 1, 10, 0, 20, 1, 1)
+    told, _, status = phase()
+    assert (len(told), status) == (2 + 2 * 2 * 3, 1)
+    array.send("161", 1e-3, 3.0, 0.5, 4.5, 0, 2, 1, 10, 0, 20, 1, 1)
+    _, _, status = phase()
+    assert status == 0
+    assert [int(array.port.readline()) for _ in range(2)] == [1, 0]
+    assert int(array.port.readline()) in (1, -1)
+    array.send("162", -1.0, 1e-5, 20, 1, 1)
+    for answer in (0, 0, 1):
+        assert array.floats(1).size == 1
+        array.send(answer)
+    assert array.silence()
+    for job, swept in (
+        ("163", (2, 3, 2, 0, 1, 1e-6, -0.5, -0.5, -2.0, 0, 0)),
+        ("164", (2, 3, 2, 0, 1, 1e-6, -1.0, 1e-6, 4e-6, 0, 0)),
+        ("165", (2, 1, 1, 3, 2, 0, 1, 1e-6, -2.0, 0, 0)),
+    ):
+        array.send(job, *swept, 20, 1, 1)
+        told, states, status = phase()
+        assert status == 0
+        assert [int(array.port.readline()) for _ in range(2)] == [0, 0]
+        assert len(told) > 6
+        assert all(low <= state <= high for state, low, high in states)
+    assert array.silence()
 
 
 def test_all_and_masked_reads_stream_one_float_a_cell(host: Host) -> None:
@@ -224,10 +332,23 @@ def test_modules_take_one_device_after_the_other_and_end_each_with_three_zeros(h
 
 def test_the_curve_tracer_ends_every_cycle(host: Host) -> None:
     host.send("201", 0.3, 0.3, 0.1, 0.1, 1e-3, 0, 0, 0, 3, 0, 2, 0, 1, 4, 4)
-    found = host.floats(3 * 3 * 7).reshape(3, 7, 3)
-    assert not found[:, 6].any()
-    assert found[:, :6, 1] == pytest.approx(np.tile([0.1, 0.2, 0.3, 0.3, 0.2, 0.1], (3, 1)))
+    found = host.floats(3 * 3 * 6).reshape(3, 6, 3)
+    assert not found[:, 5].any()
+    # The level at the top is held once, and no width is told (arc1_docs, "Saving data").
+    assert found[:, :5, 1] == pytest.approx(np.tile([0.1, 0.2, 0.3, 0.2, 0.1], (3, 1)))
+    assert not found[:, :, 2].any()
     assert host.silence()
+
+
+def test_the_curve_tracer_holds_a_level_2_ms_longer_than_it_is_told(host: Host) -> None:
+    took = []
+    for width in (1e-3, 0.0):
+        before = host.control.status()["now_s"]
+        host.send("201", 0.3, 0.3, 0.1, 0.1, width, 0, 0, 0, 1, 0, 2, 0, 1, 4, 4)
+        assert host.floats(3 * 6).size == 18
+        took.append(host.control.status()["now_s"] - before)
+    assert took[0] - took[1] == pytest.approx(5e-3, rel=0.02)
+    assert took[1] > 5 * 2e-3
 
 
 def test_a_cut_off_of_exactly_10_ua_is_not_taken(host: Host) -> None:
