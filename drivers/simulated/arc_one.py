@@ -861,10 +861,10 @@ class Firmware(FarSide):
         reads, between, rest = arguments[0], arguments[9], arguments[10]
         if swept == "pulses":
             low, step, high, sigmas, monotonic, _, width, volts = arguments[1:9]
-            plan = [(volts, width, (int(n),)) for n in _ramp(low, step, high)]
+            plan = [(volts, width, [int(n)]) for n in _ramp(low, step, high)]
         else:
             pulses, sigmas, monotonic, _, first, volts, step, last = arguments[1:9]
-            counts = tuple(range(1, int(pulses) + 1))
+            counts = list(range(1, int(pulses) + 1))
             plan = (
                 [(v, first, counts) for v in _ramp(volts, step, last)]
                 if swept == "volts"

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import serial
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rram_hil.array import Geometry, Limits
 from rram_hil.drivers.simulated.arc_one import launch, start_alone
@@ -21,6 +23,8 @@ from rram_hil.hardware.far_side import FarSideRequest
 from rram_hil.simulation.config import FaultEntry, Simulation
 
 LOAD_OHM = 2e4
+PATIENCE_S = 10.0
+"""The laws of cells may be compiled first."""
 LIMITS = Limits(
     bl_v=12.0,
     sl_v=12.0,
@@ -41,7 +45,7 @@ class Host:
 
     def __init__(self, side: Any) -> None:
         self.control = BoardControl(side.control)
-        self.port = serial.serial_for_url(side.settings["port"], timeout=3.0)
+        self.port = serial.serial_for_url(side.settings["port"], timeout=PATIENCE_S)
 
     def send(self, *lines: object) -> None:
         """All at once: a pause between the lines of a job means something to the board."""
@@ -55,7 +59,7 @@ class Host:
         try:
             return self.port.read(1) == b""
         finally:
-            self.port.timeout = 3.0
+            self.port.timeout = PATIENCE_S
 
     def init(
         self,
@@ -408,7 +412,9 @@ def test_faults_of_a_bench_file_happen_from_the_start() -> None:
     simulation = Simulation(faults=faults, transport="socket")
     side = launch(FarSideRequest(simulation, Geometry(1, 4, 5, "1R"), LIMITS, "c2", Path(".")))
     host = Host(side)
+    host.port.timeout = 0.5
     assert host.init(4, 5) == b""
+    host.port.timeout = PATIENCE_S
     assert host.init(4, 5) == b"1\n"
     host.close()
     side.stop()
@@ -450,3 +456,127 @@ def test_noise_falls_with_the_samples_that_a_read_averages() -> None:
     assert 8 < spread[0] / spread[1] < 12
     host.close()
     side.stop()
+
+
+ARGUMENTS = ("0", "1", "2", "3", "-1", "0.5", "1e-6", "1e-3", "999", "x", "", "nan", "inf")
+"""Some are spelled like jobs, some are no numbers."""
+STEPS = ("100", "1", "0", "-1", "x")
+"""Of ramps: a board that goes by microvolts is in step, but late."""
+COUNTS = ("0", "1", "2", "-1", "x")
+"""Of pulses, reads and cycles."""
+MODULES = {
+    # Job: number of arguments, which of them are steps, which are counts.
+    "14": (11, (1, 4), (10,)),
+    "141": (12, (1, 4), (11,)),
+    "15": (12, (2,), (6, 7, 8)),
+    "152": (12, (2,), (6, 7, 8)),
+    "191": (10, (), (7, 8, 9)),
+    "201": (12, (3,), (8,)),
+    "21": (12, (1, 4), (10,)),
+    "220": (3, (), (2,)),
+}
+PLAIN = {"0": 7, "01": 2, "011": 2, "02": 2, "04": 2, "1": 2, "3": 4, "999": 0}
+PHASES = {
+    "161": (9, (2,), (5, 6)),
+    "163": (11, (7,), (0, 1)),
+    "164": (11, (7,), (0, 1)),
+    "165": (11, (2,), (0, 1, 3)),
+}
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> list[str]:
+    """The lines of one job, whole, with any arguments."""
+
+    def some(count: int, steps: tuple[int, ...] = (), counts: tuple[int, ...] = ()) -> list[str]:
+        kinds = [
+            STEPS if k in steps else COUNTS if k in counts else ARGUMENTS for k in range(count)
+        ]
+        return [draw(st.sampled_from(kind)) for kind in kinds]
+
+    def times() -> int:
+        return draw(st.integers(0, 2))
+
+    def answers() -> list[str]:
+        return ["0"] * times() + [draw(st.sampled_from(("1", "1.0", "-3")))]
+
+    job = draw(
+        st.sampled_from([*PLAIN, *MODULES, *PHASES, "2", "2", "33", "40", "50", "162", "999"])
+    )
+    if job in PLAIN:
+        return [job, *some(PLAIN[job])]
+    if job in PHASES:
+        return [job, *some(*PHASES[job]), *some(3)]
+    if job == "162":
+        return [job, *some(5), *answers()]
+    devices = times()
+    if job == "2":
+        kind = draw(st.sampled_from(("1", "2", "3")))
+        masked = [str(devices), *some(2 * devices)] if kind == "2" else []
+        return [job, kind, *some(2, counts=(0, 1)), *masked]
+    if job == "50":
+        return [job, *some(3), str(devices), *some(2 + devices)]
+    if job == "33":
+        lines = [job, *some(4, counts=(2, 3)), str(devices)]
+        return lines + [line for _ in range(devices) for line in (*some(2), *answers())]
+    if job == "40":
+        lines = [job, str(devices)]
+        for _ in range(devices):
+            waves = [times() for _ in range(times())]
+            lines += [*some(2), str(len(waves))]
+            lines += [line for points in waves for line in (str(points), *some(2 * points))]
+        return lines
+    return [job, *some(*MODULES[job]), str(devices), *some(2 * devices)]
+
+
+@pytest.mark.long
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(jobs(), min_size=1, max_size=6), st.booleans())
+def test_any_order_of_jobs_with_any_arguments_leaves_the_board_in_step(
+    resistor: Host, soon: Any, given_jobs: list[list[str]], offline: bool
+) -> None:
+    assert resistor.init(session=3 if offline else 0) == b"1\n"
+    before = resistor.control.status()
+    lines = [line for job in given_jobs for line in job]
+    resistor.send(*lines, "999")
+    told = bytearray()
+
+    def has_come_to_the_end() -> bool:
+        told.extend(resistor.port.read(resistor.port.in_waiting and 1 << 16))
+        taken = resistor.control.status()["lines"] - before["lines"]
+        return taken == len(lines) + 1 and told.endswith(b"\3\0\2\0")
+
+    resistor.port.timeout = 0.05
+    assert soon(has_come_to_the_end)
+    resistor.port.timeout = PATIENCE_S
+    assert resistor.silence()
+    after = resistor.control.status()
+    assert after["resets"] == before["resets"]
+    assert not any(code.isdigit() for code in after["unknown_jobs"].keys() - before["unknown_jobs"])
+    assert resistor.init() == b"1\n"
+    resistor.send("1", 1, 1)
+    assert resistor.floats(1) == pytest.approx([LOAD_OHM])
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        ("3", 1, 1, "1e300", "1e300"),
+        ("14", 1, "1e-30", 2, "1e-3", "1e-30", 1, 0, 0, 0, 7, 1, 1, 1, 1),
+        ("201", "1e300", 1, "1e300", "1e300", "1e300", "-1e300", 0, 0, 1, 0, 2, 0, 1, 1, 1),
+        ("220", "-1e300", "1e300", 2, 1, 1, 1),
+        ("33", "1e300", "1e300", 1, "1e300", 1, 1, 1, 1),
+        ("011", "1e300", "1e300", "1", 1, 1),
+        ("191", 1, "1e300", "1e300", "-1e300", "nan", 0, "1e300", 1, 1, 1, 1, 1, 1),
+    ],
+)
+def test_numbers_that_no_host_means_end_nothing(host: Host, job: tuple[object, ...]) -> None:
+    host.send(*job, "999")
+    told = b""
+    while not told.endswith(b"\3\0\2\0"):
+        part = host.port.read(1)
+        assert part
+        told += part
+    assert host.init() == b"1\n"
