@@ -158,10 +158,10 @@ class Firmware(FarSide):
             "1": ("READ", self._read_one),
             "2": ("READ ALL", self._read_all),
             "3": ("PULSE READ", self._pulse_read),
-            "14": ("FORM FINDER", lambda: self._form_finder(linear=False)),
-            "141": ("FORM FINDER", lambda: self._form_finder(linear=True)),
-            "15": ("SWITCH SEEKER", self._switch_seeker),
-            "152": ("SWITCH SEEKER", self._switch_seeker),
+            "14": ("FORM FINDER", lambda: self._form_finder(has_mode=False)),
+            "141": ("FORM FINDER", lambda: self._form_finder(has_mode=True)),
+            "15": ("SWITCH SEEKER", lambda: self._switch_seeker(slow=False)),
+            "152": ("SWITCH SEEKER", lambda: self._switch_seeker(slow=True)),
             "161": ("MULTI STATE", self._infer_polarity),
             "162": ("MULTI STATE", self._drive_to_baseline),
             "163": ("MULTI STATE", lambda: self._seek_states("volts")),
@@ -576,8 +576,9 @@ class Firmware(FarSide):
     def _triplet(self, resistance: float, volts: float, width: float) -> None:
         self._floats([resistance, volts, width])
 
-    def _form_finder(self, *, linear: bool) -> None:
-        arguments = self._numbers(12 if linear else 11)
+    def _form_finder(self, *, has_mode: bool) -> None:
+        arguments = self._numbers(12 if has_mode else 11)
+        linear = has_mode and int(arguments[9]) == 1
         v_min, v_step, v_max, w_min, w_step, w_max, between, r_stop, r_percent = arguments[:9]
         series, pulses = int(arguments[-2]), int(arguments[-1])
         for place in self._devices(arguments):
@@ -700,44 +701,46 @@ class Firmware(FarSide):
                     )
                 before = resistance
 
-    def _switch_seeker(self) -> None:
+    def _switch_seeker(self, *, slow: bool) -> None:
+        """As VirtualArC steps; every reading and every pulse is told."""
         arguments = self._numbers(12)
-        (
-            width,
-            v_min,
-            v_step,
-            v_max,
-            between,
-            _,
-            reads,
-            pulses,
-            cycles,
-            percent,
-            read_after,
-            stage_two,
-        ) = arguments
+        width, v_min, v_step, v_max, between, _, reads, pulses, cycles, percent, _, two = arguments
         for place in self._devices(arguments):
 
-            def average(place: int = place) -> float:
-                return float(np.mean([self._resistance(place) for _ in range(max(1, int(reads)))]))
+            def is_still(level: float, before: float, place: int = place) -> tuple[bool, float]:
+                """Whether pulses of this level leave the resistance where it was, and that."""
+                self._pulses(place, level, width, int(pulses), between)
+                now, _ = self._train(place, reads)
+                near = 1 + percent / 100
+                return before / near <= now <= before * near, now
 
-            def ramp(side: int, place: int = place) -> bool:
-                """Pulses of rising amplitude until the resistance moves; whether it did."""
-                start = average()
-                for level in _ramp(v_min, v_step, v_max):
-                    for _ in range(int(pulses)):
-                        self._pulse(place, side * level, width)
-                        self._pass(between)
-                        if read_after:
-                            self._triplet(self._resistance(place), side * level, width)
-                    if abs(average() - start) > percent / 100 * start:
-                        return True
-                return False
+            levels = list(_ramp(v_min, v_step, v_max))
+            before, _ = self._train(place, reads)
+            side = int(np.sign(two))
+            for ramp in self._first_stage(levels, slow=slow) if not side else ():
+                now = before
+                for level in ramp:
+                    still, now = is_still(level, before)
+                    if not still:
+                        side = -int(np.sign(level))
+                        break
+                if side:
+                    break
+                before = now if slow else before
+            left, missed = int(cycles) if side else 0, 0
+            # A ramp that moves nothing is given again the other way round, and is the last if
+            # that moves nothing either.
+            while left > 0 and missed < 2:
+                before, _ = self._train(place, reads)
+                moved = any(not is_still(side * level, before)[0] for level in levels)
+                left, missed, side = left - moved, 0 if moved else missed + 1, -side
 
-            side = int(stage_two) or next((s for s in (1, -1) if ramp(s)), 0)
-            for _ in range(int(cycles) if side else 0):
-                ramp(-side)
-                ramp(side)
+    @staticmethod
+    def _first_stage(levels: list[float], *, slow: bool) -> Iterator[list[float]]:
+        """Ramps in search of the polarity: each level either way, or all up to it."""
+        for k, level in enumerate(levels):
+            for side in (1, -1):
+                yield [side * v for v in levels[: k + 1]] if slow else [side * level]
 
     def _chronoamperometry(self) -> None:
         arguments = self._numbers(3)

@@ -1036,7 +1036,8 @@ def test_other_modules_stream_until_their_terminator(on_resistor: ArcOne) -> Non
     assert volatility.pulses.tolist() == [1, 1]
     seeker = SwitchSeeker(0.5, 0.5, 1.5, 1e-6, 1e6, reads_each=1)
     found = on_resistor.switch_seeker(ALL[:1], seeker)
-    assert found.volts_v == pytest.approx([0.5, 1.0, 1.5, -0.5, -1.0, -1.5])
+    assert found.volts_v[found.width_s > 0] == pytest.approx([0.5, -0.5, 1.0, -1.0, 1.5, -1.5])
+    assert found.volts_v[found.width_s == 0] == pytest.approx([0.2] * 7)
     assert found.pulses.tolist() == [seeker.most_pulses]
 
 
@@ -1071,6 +1072,20 @@ def test_jobs_that_cannot_be_bounded_are_refused_by_name(board: ArcOne) -> None:
         board.multi_state(ALL)
     with pytest.raises(ConfigError, match=r"MultiBias \(job 50\)"):
         board.multi_bias(ALL)
+
+
+@pytest.mark.parametrize("keys", [{}, {"slow": True}, {"stage_two": -1}])
+def test_a_switch_seeker_gives_no_pulse_more_than_it_is_charged(
+    far: Far, board: ArcOne, keys: dict[str, Any]
+) -> None:
+    formed(board, far)
+    before = far.control.pulses().ravel()
+    seeker = SwitchSeeker(0.5, 0.5, 2.5, 1e-6, 1e6, cycles=3, reads_each=1, **keys)
+    found = board.switch_seeker(ALL, seeker)
+    taken = far.control.pulses().ravel() - before
+    assert np.all(taken <= seeker.most_pulses)
+    assert taken.max() > 5
+    assert found.pulses.tolist() == [seeker.most_pulses] * len(ALL)
 
 
 def test_a_switch_seeker_is_charged_as_the_makers_own_simulator_steps() -> None:
