@@ -478,10 +478,10 @@ class ArcOne(Driver):
         """Run the form finder on each cell; first triplet of each cell is its initial read. For all
         modules:
 
-        One job for all cells. Limits are checked first (`LimitError`); a lost reply raises
-        `UnknownOutcomeError`, the board reset. Modules run beside the engine: charge
-        `settings.most_pulses` a cell to the ledger before and correct it by `Triplets.pulses`
-        after.
+        One job for all cells, or for each where the host talks on. Limits are checked first
+        (`LimitError`); a lost reply raises `UnknownOutcomeError`, the board reset. Modules run
+        beside the engine: charge `settings.most_pulses` a cell to the ledger before and correct it
+        by `Triplets.pulses` after.
         """
         return self._module(cells, settings)
 
@@ -719,9 +719,12 @@ class ArcOne(Driver):
             read_s = self._settings.read_s * settings.reads
             try:
                 self._conditions(self._settings.read_v, Scheme.INHIBIT)
-                self._send(*_lines(*settings.lines(), len(cells)))
+                devices = 1 if settings.TALKS else len(cells)
                 streams = []
                 for i in range(len(cells)):
+                    if i % devices == 0:
+                        between = (PADDING,) if i else ()
+                        self._send(*between, *_lines(*settings.lines(), devices))
                     self._transactions += 1
                     self._send(*_arguments(*_address(cells, i)))
                     length_s = (settings.length_s + read_s) / settings.terminators

@@ -150,6 +150,10 @@ class Module(ABC):
     """Settings of one module; immutable, so no call changes those of another."""
 
     NAME: ClassVar[str]
+    TALKS: ClassVar[bool] = False
+    """Whether the host sends more after a device's address: such a job is of one device, so that
+    what a killed program has left of it takes no more than one question for an answer.
+    """
 
     @abstractmethod
     def lines(self) -> tuple[str, ...]:
@@ -855,6 +859,7 @@ class Volatility(Module):
     """
 
     NAME: ClassVar[str] = "volatility"
+    TALKS: ClassVar[bool] = True
 
     volts_v: float
     width_s: float
@@ -930,6 +935,7 @@ class Waveform(Module):
     """
 
     NAME: ClassVar[str] = "waveform"
+    TALKS: ClassVar[bool] = True
 
     points: tuple[tuple[float, float], ...]
 

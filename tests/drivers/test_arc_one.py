@@ -315,6 +315,34 @@ def test_half_a_pulse_of_a_killed_program_is_none_at_the_next_connect(far: Far, 
     far.close()
 
 
+@pytest.mark.parametrize("cut", [0, 1, 3, 4, 5, 8, 10])
+def test_half_a_waveform_of_a_killed_program_gives_no_more_than_was_sent_of_it(
+    far: Far, cut: int
+) -> None:
+    board = far.driver()
+    pulses = far.control.pulses().ravel()
+    # One waveform of four points on one cell: word 2, bit 3.
+    points = ["0.0", "0.0", "1e-6", "1.0", "3e-6", "-1.0", "4e-6", "0.0"]
+    lines = arc_one._lines("40", 1, 2, 3, 1, 4, *points)
+    sent = lines[: len(lines) - cut]
+    board._send(*sent)
+    far.close()
+    assert far.driver(arm=False).connect().firmware == "3.2"
+    taken = far.control.pulses().ravel() - pulses
+    assert taken.sum() == taken[5 + 2] <= 2
+    far.close()
+
+
+@pytest.mark.parametrize("cut", range(4))
+def test_half_a_talk_of_a_killed_program_hides_no_version(far: Far, cut: int) -> None:
+    board = far.driver()
+    lines = arc_one._lines("33", "1.0", "1e-6", 3, 2, 1, 1, 1, 0)
+    board._send(*lines[: len(lines) - cut])
+    far.close()
+    assert far.driver(arm=False).connect().firmware == "3.2"
+    far.close()
+
+
 def test_a_real_port_is_opened_with_the_boards_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
     monkeypatch.setattr(arc_one, "make_link", lambda *_, **keys: seen.update(keys) or Port())
