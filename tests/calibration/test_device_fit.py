@@ -643,7 +643,8 @@ def test_a_model_that_predicts_badly_fails_the_check_and_a_bad_file_gives_one_li
     forming = _forming(tmp_path / "f.csv", _truth())
     code, out, _ = _run(["calibrate", "check", "paper", str(forming)], capsys)
     assert code == 1
-    assert "fail" in out.splitlines()[-1]
+    assert "wanted): fail" in out
+    assert "Misses by kind: forming " in out
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     code, _, err = _run(["calibrate", "check", "paper", str(tmp_path / "bad.csv")], capsys)
     assert code == 2
