@@ -8,7 +8,7 @@ backplane relays 911 to 916 of a slot, `slot[X].idn` with "Empty Slot", `slot[X]
 documentation 37XX (`channel.*`: opening "allslots" opens backplane relays too; a command returns
 when the relays have settled).
 
-Unverified: relay settling time of the 3730, the number of digital lines.
+Unverified: relay settling time of the 3730, that it has as many digital lines as a 707B.
 
 The interlock of a card keeps its analog backplane relays from closing; its crosspoints move without
 it.

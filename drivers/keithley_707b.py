@@ -9,9 +9,9 @@ returns when the relays have settled; `channel.getclose` answers names with ";" 
 `channel.getcount` with ",". `scan.*` and `channel.pattern.*` exist and are not used here: a loaded
 script gives each step its own trigger pulse.
 
-Unverified: relay settling times of the cards, the number of digital lines, the description that
-each card gives in `slot[X].idn` (seen: "7173,4x12 Hi Freq Matrix AAAA,02.01a,99999999" and
-pseudocard "7072,Pseudo 8x12 SemiMatrix,00.00a,????????").
+Unverified: relay settling times of the cards, the description that each card gives in
+`slot[X].idn` (seen: "7173,4x12 Hi Freq Matrix AAAA,02.01a,99999999" and pseudocard "7072,Pseudo
+8x12 SemiMatrix,00.00a,????????").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Simulated Keithley 3706A-SNFP (no multimeter) with 3730 cards of 6x16; see `_tsp_switch` for what
+"""Simulated Keithley 3706A-SNFP (no multimeter) with 3730 cards of 6x16; see `.tsp.switch` for what
 it was written from.
 
 Names are slot, row, two-digit column ("1101"); relays 911 to 916 of a slot join its rows to the
@@ -31,6 +31,7 @@ class Simulated3706A(SimulatedTspSwitch):
     SLOTS: ClassVar[dict[str, int]] = {"3706A": 6}
     ROWS = "ABCDEF"
     COLUMNS = 16
+    PACES_ITSELF = False
 
     @override
     def identification(self) -> str:

@@ -67,6 +67,10 @@ class Events:
         if action in self._listeners.get(number, ()):
             self._listeners[number].remove(action)
 
+    def listeners(self, number: int) -> int:
+        """How many listen to an event."""
+        return len(self._listeners[number])
+
     def fire(self, number: int) -> None:
         """The event happens now."""
         for action in list(self._listeners[number]):
