@@ -23,6 +23,7 @@ from rram_hil.hardware.instrument import (
     SwitchMatrix,
     instrument_class,
 )
+from rram_hil.hardware.undriven import why_undriven
 from rram_hil.plugins import working
 from rram_hil.wire.open_link import make_link
 from rram_hil.wire.recording import Traffic
@@ -30,6 +31,8 @@ from rram_hil.wire.visa import visa_library
 
 ANSWER_S = 1.0
 LONGEST_ANSWER = 4096
+KXCI = re.compile(r"::1225::SOCKET$", re.IGNORECASE)
+"""Where a 4200A-SCS listens, whose messages end with a NUL."""
 MAKERS = {"keysight": ("agilent", "hewlett")}
 """Names under which a maker's older instruments tell themselves."""
 NOT_OPENED = (
@@ -131,7 +134,7 @@ def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device
             device,
             kind=kind,
             model=model,
-            problem="" if kind else "no installed driver knows this model",
+            problem="" if kind else why_undriven(model) or "no installed driver knows this model",
         )
     if device.link == "serial":
         for name, driver in working("rram_hil.drivers", driver_class):
@@ -140,7 +143,7 @@ def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device
                     device, model=who.model, serial=who.serial, firmware=who.firmware, driver=name
                 )
     said = (
-        f"it answers {told[:40]!r} to *IDN?"
+        why_undriven(told) or f"it answers {told[:40]!r} to *IDN?"
         if told
         else f"no answer to *IDN? within {ANSWER_S:g} s"
     )
@@ -158,10 +161,12 @@ def _identification(resource: str, traffic: Traffic | None) -> str:
     address.
     """
     link = make_link(resource, traffic)
+    ending = b"\0" if KXCI.search(resource) else b"\n"
     link.open()
     try:
-        link.send(b"*IDN?\n")
-        return link.receive(LONGEST_ANSWER, ANSWER_S, b"\n").decode("ascii", "replace").strip()
+        link.send(b"*IDN?" + ending)
+        said = link.receive(LONGEST_ANSWER, ANSWER_S, ending).decode("ascii", "replace")
+        return said.strip("\0 \r\n\t")
     finally:
         link.close()
 

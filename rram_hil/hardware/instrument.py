@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError
 from rram_hil.array import Status
 from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.driver import Identity
+from rram_hil.hardware.undriven import undriven_kinds
 from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.units import Unit
@@ -472,7 +473,11 @@ class PulseGenerator(Instrument):
 
 
 def instrument_class(kind: str) -> type[Instrument]:
-    """The family of an entry point. Raises `ConfigError` listing what there is."""
+    """The family of an entry point. Raises `ConfigError` listing what there is, or saying why a
+    kind that is known has no driver.
+    """
+    if (known := undriven_kinds().get(kind)) is not None:
+        raise ConfigError(f"instrument kind {kind!r}: {known.why}")
     return load_class("rram_hil.instruments", kind, "instrument kind", Instrument)
 
 
