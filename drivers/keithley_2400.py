@@ -17,6 +17,9 @@ bits, no parity, flow control XON/XOFF off and the terminator <LF> on the front 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 from typing_extensions import override
 
@@ -26,6 +29,7 @@ from rram_hil.hardware.instrument import (
     Accuracy,
     ChannelLimits,
     Function,
+    ModelSheet,
     Readings,
     SourceSetup,
 )
@@ -43,12 +47,27 @@ on it.
 """
 
 
+SHEET = ModelSheet(
+    documents=(
+        "ranges, accuracy, envelope, smallest compliance: SPEC-2400 Rev. H, pages 1 and 2",
+        "commands, status word, recovery: User's Manual 2400S-900-01 Rev. K, sections 3, 10, 18",
+    ),
+    unverified=(
+        "shortest level in a sweep (2 ms)",
+        "that the level is zero at once after a sweep",
+        "the RS-232 buffer",
+    ),
+)
+
+
 class Keithley2400(Keithley24xx):
     """The 2400. Both voltage and current are measured, so that a reading at compliance tells the
     true voltage.
     """
 
     MODELS = ("2400",)
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"2400": SHEET}
+    NEAR = r"24[0-4]\d.*"
     SETTINGS = (
         ":SOUR:FUNC?",
         ":SENS:CURR:PROT?",

@@ -25,6 +25,8 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -35,6 +37,7 @@ from rram_hil.hardware.instrument import (
     Accuracy,
     ChannelLimits,
     Function,
+    ModelSheet,
     Readings,
     SourceSetup,
 )
@@ -62,12 +65,36 @@ _ENTRY = re.compile(r'([+-]?\d+),"([^"]*)"')
 _WHEN = re.compile(r';\d[;,][^"]*"?$')
 
 
+_UNVERIFIED = (
+    "shortest level in a sweep",
+    "that sweeps switch the output",
+    "that a sweep ended at the limit keeps the reading at the limit",
+    "buffer size",
+    "spelling of status elements",
+)
+_COMMANDS = (
+    "commands, limits, status bits: reference manuals 2450-901-01 Rev. B, sections 6 and 8; of the"
+    " 2461 (2-100, 6-94, 6-160) and 2470 (12-78)"
+)
+SHEETS = {
+    "2450": ModelSheet(
+        ("ranges, accuracy, settling: SPEC-2450 Rev. A, pages 2 to 4", _COMMANDS),
+        ("envelope", "smallest voltage limit", *_UNVERIFIED),
+    ),
+    "2460": ModelSheet(
+        (_COMMANDS,), ("ranges, envelope, settling (no accuracy is stated)", *_UNVERIFIED)
+    ),
+}
+
+
 class Keithley2450(Keithley24xx):
     """A 2450 or 2460. The source value of a reading is read back, so that one at the limit tells
     the true voltage.
     """
 
     MODELS = ("2450", "2460")
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = SHEETS
+    NEAR = r"24[5-7]\d.*"
     SETTINGS = (
         ":SOUR:FUNC?",
         ":SENS:FUNC?",
@@ -109,7 +136,7 @@ class Keithley2450(Keithley24xx):
             0.01 / self.config.line_hz,
             10 / self.config.line_hz,
         )
-        if self.identity.model == "2460":
+        if self.model == "2460":
             return ChannelLimits(
                 voltage_ranges_v=(0.2, 2.0, 7.0, 10.0, 20.0, 100.0),
                 current_ranges_a=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 4.0, 5.0, 7.0),

@@ -17,6 +17,7 @@ open (`OUTPUT_HIGH_Z`), not held at 0 V as the instrument's own default would.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +32,7 @@ from rram_hil.hardware.instrument import (
     ChannelLimits,
     Function,
     InstrumentConfig,
+    ModelSheet,
     Readings,
     SourceSetup,
 )
@@ -144,6 +146,31 @@ _FAMILIES = {
 _SINGLE = frozenset({"2601B", "2611B", "2635B"})
 
 
+_COMMANDS = "commands, status bits: reference manual 2600BS-901-01 Rev. F, 3-15"
+_ALL_UNVERIFIED = (
+    "relay time of a high-impedance output",
+    "how exact Lua's delay is below 1 ms",
+    "what a source range does to the smallest limit",
+)
+_LOW_SHEET = ModelSheet(
+    ("ranges, limits, accuracy, settling: SPEC-2602B Rev. B, pages 2, 5, 11", _COMMANDS),
+    _ALL_UNVERIFIED,
+)
+_HIGH_SHEET = ModelSheet(
+    (
+        "envelope: reference manual 2600BS-901-01 Rev. B, 4-13",
+        "ranges, smallest limits: the source of QCoDeS 0.58",
+        _COMMANDS,
+    ),
+    ("accuracy and settling, but for 0.9 uA (manual Rev. F, 10-10)", *_ALL_UNVERIFIED),
+)
+_FINEST_SHEET = ModelSheet(
+    _HIGH_SHEET.documents, ("that the 100 pA range only measures", *_HIGH_SHEET.unverified)
+)
+_SHEETS = {_LOW: _LOW_SHEET, _HIGH: _HIGH_SHEET, _FINE: _HIGH_SHEET, _FINEST: _FINEST_SHEET}
+SHEETS = {model: _SHEETS[family] for model, family in _FAMILIES.items()}
+
+
 class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     """One or two channels "a", "b". Sweeps and lists run in the trigger model and come back as one
     binary block.
@@ -154,6 +181,8 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
 
     MAKER = "Keithley"
     MODELS: ClassVar[tuple[str, ...]] = tuple(_FAMILIES)
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = SHEETS
+    NEAR = r"26\d\d(?:A|B|B-PULSE)?"
     LONGEST_SETTLE_S = 1000.0
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
@@ -173,7 +202,7 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     @property
     @override
     def channels(self) -> tuple[str, ...]:
-        return ("a",) if self.identity.model in _SINGLE else ("a", "b")
+        return ("a",) if self.model in _SINGLE else ("a", "b")
 
     @property
     def line_hz(self) -> float:
@@ -188,7 +217,7 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     def limits(self, channel: str) -> ChannelLimits:
         """Ranges and envelope; the 100 pA range of `measures_a` is for measuring only."""
         self._known(channel)
-        family = _FAMILIES[self.identity.model]
+        family = _FAMILIES[self.model]
         return ChannelLimits(
             voltage_ranges_v=tuple(a.range for a in family.volts),
             current_ranges_a=tuple(

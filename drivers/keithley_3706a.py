@@ -17,13 +17,13 @@ it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.hardware.instrument import Crosspoint
+from rram_hil.hardware.instrument import Crosspoint, ModelSheet
 
 from .dialects.text import number_in
 from .dialects.tsp_switch import Card, TspSwitch
@@ -34,12 +34,24 @@ CARDS_CODE = (
 )
 
 
+SHEET = ModelSheet(
+    (
+        "channel lists: reference manual 3700AS-901-01 Rev. D, section 5",
+        "names, slots, interlock: the source of QCoDeS 0.58",
+        "commands: TSP toolkit's command documentation 37XX",
+    ),
+    ("relay settling of the 3730 (4 ms)", "number of digital lines"),
+)
+
+
 class Keithley3706A(TspSwitch):
     """A 3706A of any variant (-S, -SNFP, -NFP). Rows A to F are the instrument's 1 to 6; column 17
     is slot 2 column 01.
     """
 
     MODELS = ("3706A",)
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"3706A": SHEET}
+    NEAR = r"370\dA?"
     SLOTS: ClassVar[dict[str, int]] = {"3706A": 6}
     ROWS = "ABCDEF"
     COLUMNS = 16

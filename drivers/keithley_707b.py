@@ -17,20 +17,37 @@ Unverified: relay settling times of the cards, the description that each card gi
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import ClassVar
 
 from typing_extensions import override
 
 from rram_hil.errors import LinkError
-from rram_hil.hardware.instrument import Crosspoint
+from rram_hil.hardware.instrument import Crosspoint, ModelSheet
 
 from .dialects.tsp_switch import Card, TspSwitch
+
+SHEET = ModelSheet(
+    (
+        "channels, connection rules, slots: reference manual 707B-901-01 Rev. A and B, sections 2,"
+        " 5, 7",
+        "commands: TSP toolkit's command documentation 70xB",
+    ),
+    (
+        "relay settling of the cards (7174A 2 ms, others 15 ms)",
+        "number of digital lines",
+        "longest line",
+        "what a real 7174A says of itself",
+    ),
+)
 
 
 class Keithley707B(TspSwitch):
     """A 707B or 708B. Rows A to H; column 1 is slot 1 column 01, column 13 slot 2 column 01."""
 
     MODELS = ("707B", "708B")
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = dict.fromkeys(MODELS, SHEET)
+    NEAR = r"70[78]B.*"
     SLOTS: ClassVar[dict[str, int]] = {"707B": 6, "708B": 1}
     ROWS = "ABCDEFGH"
     COLUMNS = 12
@@ -40,7 +57,7 @@ class Keithley707B(TspSwitch):
     @override
     def look(self) -> None:
         """Read which cards there are. Changes nothing."""
-        slots = self.SLOTS[self.identity.model]
+        slots = self.SLOTS[self.model]
         lines = self.peek(f"for i = 1, {slots} do print(slot[i].idn) end")
         if len(lines) != slots:
             raise LinkError(f"{self.name}: {len(lines)} answers for {slots} slots")

@@ -14,7 +14,7 @@ channel, that inversion is about the offset.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     InstrumentConfig,
+    ModelSheet,
     PulseGenerator,
     PulseLimits,
     PulseSetup,
@@ -62,6 +63,35 @@ NO_ARBITRARY = ("33509B", "33510B", "33519B", "33520B")
 MOST_SAMPLES = 65536
 
 
+_DOCUMENTS = (
+    "times, terminations, triggers: 33500 Series Operating and Service Guide, pages 61, 69, 177,"
+    " 318",
+    "shortest period, longest edge, counts, codes: the source of PyMeasure 0.16",
+)
+_UNVERIFIED = (
+    "smallest amplitude",
+    "how edges limit widths",
+    "TRIGger1 and TRIGger2 as the triggers of single channels",
+    "inversion about the offset",
+)
+_IN_QCODES = ("33510B", "33511B", "33512B", "33522B", "33611A", "33622A")
+
+
+def _sheet(model: str) -> ModelSheet:
+    is_known, is_fast = model in _IN_QCODES, model.startswith("336")
+    return ModelSheet(
+        (*_DOCUMENTS, *(("channels, frequency: the source of QCoDeS 0.58",) if is_known else ())),
+        (
+            *(() if is_known else ("channels, frequency",)),
+            *(("shortest width and edge",) if is_fast else ()),
+            *_UNVERIFIED,
+        ),
+    )
+
+
+SHEETS = {model: _sheet(model) for model in HERTZ}
+
+
 class Keysight33500(ScpiInstrument, PulseGenerator):
     """One or two channels "1", "2". Each waits in a triggered burst for `fire`; between pulses it
     rests at the low level.
@@ -71,6 +101,8 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
 
     MAKER = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = tuple(HERTZ)
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = SHEETS
+    NEAR = r"33[56]\d\d[AB]"
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
         super().__init__(config, traffic)
@@ -79,13 +111,13 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
     @property
     @override
     def channels(self) -> tuple[str, ...]:
-        return ("1", "2") if self.identity.model in TWO_CHANNELS else ("1",)
+        return ("1", "2") if self.model in TWO_CHANNELS else ("1",)
 
     @override
     def limits(self, channel: str) -> PulseLimits:
         self._known(channel)
-        fast = self.identity.model.startswith("336")
-        shortest_period_s = 1.0 / HERTZ[self.identity.model]
+        fast = self.model.startswith("336")
+        shortest_period_s = 1.0 / HERTZ[self.model]
         return PulseLimits(
             max_open_v=MOST_OPEN_V,
             max_50_ohm_v=MOST_OPEN_V / 2,
@@ -157,8 +189,8 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
         Raises `ConfigError` for what the channel cannot do.
         """
         self._known(channel)
-        if self.identity.model in NO_ARBITRARY:
-            raise ConfigError(f"samples: a {self.identity.model} has no arbitrary waveforms")
+        if self.model in NO_ARBITRARY:
+            raise ConfigError(f"samples: a {self.model} has no arbitrary waveforms")
         if not (
             name.isascii()
             and name.replace("_", "").isalnum()
@@ -291,8 +323,7 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
     def _known(self, channel: str) -> None:
         if channel not in self.channels:
             raise ConfigError(
-                f"channel: {channel!r} is none of {', '.join(self.channels)} of the"
-                f" {self.identity.model}"
+                f"channel: {channel!r} is none of {', '.join(self.channels)} of the {self.model}"
             )
 
     def _check_levels(self, high_v: float, low_v: float, load_ohm: float) -> None:
@@ -321,9 +352,7 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
             ("period_s", setup.period_s, limits.shortest_period_s, 1e6),
         ):
             if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
-                raise ConfigError(
-                    f"{key}: {value:g} s is not {low:g} to {high:g} s ({self.identity.model})"
-                )
+                raise ConfigError(f"{key}: {value:g} s is not {low:g} to {high:g} s ({self.model})")
         edges_s = 2 * EDGE_SHARE * setup.edge_s
         too_fine = limits.shortest_s == 16e-9 and setup.width_s < FINE_EDGE_WIDTH_S * (1 - 1e-9)
         if edges_s > setup.width_s * (1 + 1e-9) or (

@@ -33,6 +33,7 @@ from rram_hil.hardware.instrument import (
     ChannelLimits,
     Function,
     InstrumentConfig,
+    ModelSheet,
     Readings,
     SourceSetup,
 )
@@ -77,6 +78,23 @@ OVER_RANGE = 8192
 PROTECTED = {8: "over voltage", 16: "over current", 32: "high temperature"}
 
 
+SHEET = ModelSheet(
+    (
+        "measuring ranges, accuracy, trigger interval: B2900A data sheet, pages 16 and 17",
+        "shortest pulse, current ranges: User's Guide, Edition 2, 2-20, and Edition 5, 2-14",
+        "source ranges, envelope: B2961A/B2962A SCPI Command Reference, 2-36",
+        "commands: SCPI Command Reference, Edition 2, 1-12 to 1-14, 4-28, 4-68, 4-93 to 4-105",
+    ),
+    (
+        "smallest compliance",
+        "source settling",
+        "that the level returns after a list (checked at run time)",
+        "the limit shared by both channels",
+        "input buffer size",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class _Armed:
     """A triggered list that has been started: its channels' levels where it measures, shape (n,)
@@ -102,6 +120,8 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
 
     MAKER = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B2901A", "B2902A", "B2911A", "B2912A")
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = dict.fromkeys(MODELS, SHEET)
+    NEAR = r"B29[0-6]\d[A-C]?L?"
     OVERRANGE = 1.05
     LONGEST_SETTLE_S = 1e5
 
@@ -112,7 +132,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
     @property
     @override
     def channels(self) -> tuple[str, ...]:
-        return ("1", "2") if self.identity.model in ("B2902A", "B2912A") else ("1",)
+        return ("1", "2") if self.model in ("B2902A", "B2912A") else ("1",)
 
     @property
     @override
@@ -122,7 +142,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
     @override
     def limits(self, channel: str) -> ChannelLimits:
         self._known(channel)
-        fine = self.identity.model in ("B2911A", "B2912A")
+        fine = self.model in ("B2911A", "B2912A")
         currents = (1e-8, *CURRENT_RANGES) if fine else CURRENT_RANGES
         return ChannelLimits(
             voltage_ranges_v=VOLT_RANGES,

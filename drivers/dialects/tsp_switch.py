@@ -115,7 +115,7 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
     @override
     def columns(self) -> int:
         """Columns of all slots, empty ones counted."""
-        return self.SLOTS[self.identity.model] * self.COLUMNS
+        return self.SLOTS[self.model] * self.COLUMNS
 
     @property
     @override

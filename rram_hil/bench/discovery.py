@@ -18,6 +18,7 @@ from rram_hil.bench.plugins import driver_class
 from rram_hil.errors import ConfigError, LinkError
 from rram_hil.hardware.instrument import (
     Instrument,
+    ModelSheet,
     PulseGenerator,
     SourceMeter,
     SwitchMatrix,
@@ -129,13 +130,8 @@ def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device
         device = replace(
             device, told=told, maker=maker, model=model, serial=serial, firmware=firmware
         )
-        kind, model = _family(maker, model)
-        return replace(
-            device,
-            kind=kind,
-            model=model,
-            problem="" if kind else why_undriven(model) or "no installed driver knows this model",
-        )
+        kind, model, problem = _family(maker, model)
+        return replace(device, kind=kind, model=model, problem=problem)
     if device.link == "serial":
         for name, driver in working("rram_hil.drivers", driver_class):
             if (who := driver.identify_at(resource)) is not None:
@@ -171,16 +167,42 @@ def _identification(resource: str, traffic: Traffic | None) -> str:
         link.close()
 
 
-def _family(maker: str, told: str) -> tuple[str, str]:
-    """The entry point of the family that drives a model, and the model as that family calls it; ""
-    where there is none.
+def _family(maker: str, told: str) -> tuple[str, str, str]:
+    """The entry point of the family that drives a model, the model as that family calls it, and
+    why there is none.
     """
+    problem = "no installed driver knows this model"
     for name, family in families():
-        model = family(family.Config(kind=name)).plain_model(told)
         makers = (family.MAKER.casefold(), *MAKERS.get(family.MAKER.casefold(), ()))
-        if model in family.MODELS and any(m in maker.casefold() for m in makers):
-            return name, model
-    return "", told
+        if not any(m in maker.casefold() for m in makers):
+            continue
+        model = family(family.Config(kind=name)).plain_model(told)
+        if model in family.MODELS:
+            return name, model, ""
+        if offer := family.offer(model):
+            problem += f"; of {name} {offer}"
+    return "", told, why_undriven(told) or problem
+
+
+@dataclass(frozen=True)
+class KnownModels:
+    """Models of one family that were checked against the same documents."""
+
+    kind: str
+    models: tuple[str, ...]
+    documents: tuple[str, ...]
+    unverified: tuple[str, ...]
+
+
+def known_models() -> list[KnownModels]:
+    """Every model of every installed family, with what its driver says was checked."""
+    rows = []
+    for kind, family in families():
+        sheets = {model: family.SHEETS.get(model, ModelSheet(())) for model in family.MODELS}
+        for sheet in dict.fromkeys(sheets.values()):
+            models = tuple(model for model, own in sheets.items() if own == sheet)
+            rows.append(KnownModels(kind, models, sheet.documents, sheet.unverified))
+    return rows
 
 
 def families() -> list[tuple[str, type[Instrument]]]:
