@@ -27,17 +27,18 @@ from rram_hil.hardware.instrument import Crosspoint, ModelSheet
 
 from .dialects.tsp_switch import Card, TspSwitch
 
-SHEET = ModelSheet(
+_SHEET = ModelSheet(
     (
-        "channels, connection rules, slots: reference manual 707B-901-01 Rev. A and B, sections 2,"
-        " 5, 7",
-        "commands: TSP toolkit's command documentation 70xB",
+        "channel names, lists, connection rules, slot[X].idn: 707B-901-01 rev. A and B, sections"
+        " 2, 5 and 7",
+        "trigger model, digital lines 1 to 14: 707B-901-01 rev. B, 3-3 and 7-153",
+        "slots: 707B-901-01 rev. A, 5-6",
+        "channel.*: TSP toolkit, command documentation 70xB",
     ),
     (
         "relay settling of the cards (7174A 2 ms, others 15 ms)",
-        "number of digital lines",
-        "longest line",
         "what a real 7174A says of itself",
+        "longest line",
     ),
 )
 
@@ -46,8 +47,8 @@ class Keithley707B(TspSwitch):
     """A 707B or 708B. Rows A to H; column 1 is slot 1 column 01, column 13 slot 2 column 01."""
 
     MODELS = ("707B", "708B")
-    SHEETS: ClassVar[Mapping[str, ModelSheet]] = dict.fromkeys(MODELS, SHEET)
-    NEAR = r"70[78]B.*"
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"707B": _SHEET, "708B": _SHEET}
+    NEAR = r"70[78][B-Z]"
     SLOTS: ClassVar[dict[str, int]] = {"707B": 6, "708B": 1}
     ROWS = "ABCDEFGH"
     COLUMNS = 12

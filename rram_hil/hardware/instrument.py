@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError
 from rram_hil.array import Status
 from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.driver import Identity
-from rram_hil.hardware.undriven import undriven_kinds
+from rram_hil.hardware.undriven import undriven_kinds, why_undriven
 from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.units import Unit
@@ -192,6 +192,8 @@ class Instrument(ABC):
                     f"{problem}its own table is known: leave treat_as = {instead!r} out"
                 )
             return model
+        if why := why_undriven(model):
+            raise ConfigError(f"{problem}{why}")
         if not (offer := self.offer(model)):
             raise ConfigError(f"{problem}{type(self).__name__} drives {', '.join(self.MODELS)}")
         if instead not in self.MODELS:
@@ -554,6 +556,8 @@ def checked_instrument(
         config = family.Config.model_validate(dict(settings))
     except ValidationError as error:
         raise refused(error, where, family.Config) from None
+    if config.model not in family.MODELS and (why := why_undriven(config.model)):
+        raise ConfigError(f"{where}.model: {why}")
     if config.treat_as and config.treat_as not in family.MODELS:
         raise ConfigError(
             f"{where}.treat_as: {config.treat_as!r} is wrong: one of {', '.join(family.MODELS)}"

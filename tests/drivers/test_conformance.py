@@ -1,8 +1,10 @@
 """Every instrument driver that is installed, against its simulator: the checks of
-`rram_hil.drivers.simulated.conformance`.
+`rram_hil.drivers.simulated.conformance`. One model a family; the others are `long`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,17 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "QUIET_S", 0.02)
 
 
-@pytest.mark.parametrize("check", all_checks(), ids=str)
+def marked(checks: list[Check]) -> list[Any]:
+    """The checks, those of every model but the first of its family marked `long`."""
+    first: dict[str, str] = {}
+    return [
+        check
+        if first.setdefault(check.kind, check.model) == check.model
+        else pytest.param(check, marks=pytest.mark.long)
+        for check in checks
+    ]
+
+
+@pytest.mark.parametrize("check", marked(all_checks()), ids=str)
 def test_conforms(check: Check) -> None:
     check()
