@@ -24,7 +24,8 @@ from typing_extensions import override
 
 from .tsp.factory_scripts import FACTORY
 from .tsp.instrument import TspInstrument
-from .tsp.lua_values import LuaError, LuaTable, Value, number
+from .tsp.lua_compiler import MOST_STEPS
+from .tsp.lua_values import EndlessError, LuaError, LuaTable, Value, number
 from .tsp.smu import Abilities, Smu
 from .tsp.sweeper import Sweeper
 
@@ -134,9 +135,14 @@ class Simulated2600B(TspInstrument):
         """Let time pass until no sweep is under way. Raises `LuaError` where one would wait for
         ever.
         """
-        while any(sweeper.is_running for sweeper in self.sweepers.values()):
+        for _ in range(MOST_STEPS):
+            if not any(each.is_running for each in self.sweepers.values()) and not any(
+                smu.overlapped.is_running for smu in self.smus.values()
+            ):
+                return
             if not self.events.run_next(float("inf")):
                 raise LuaError("a sweep waits for a trigger that never comes")
+        raise EndlessError("a sweep does not end")
 
     def _channel_reset(self, name: str) -> Callable[[], None]:
         smu, sweeper = self.smus[name], self.sweepers[name]

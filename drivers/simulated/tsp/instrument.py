@@ -80,7 +80,7 @@ class TspInstrument(SimulatedInstrument):
         super().__init__(model, place)
         self.globals = LuaTable()
         self.queue: deque[QueuedError] = deque()
-        self.machine = Machine(self.globals, self.push_error)
+        self.machine = Machine(self.globals, self.push_error, self._ran)
         self.esr = 128
         self.ese = 0
         self.sre = 0
@@ -94,7 +94,6 @@ class TspInstrument(SimulatedInstrument):
         self.scripts: dict[str, LuaTable] = {}
         self._output = bytearray()
         self._loading: tuple[str, bool, list[str]] | None = None
-        self._counted = 0
         self.events = Events(place.bus)
         install(self.machine)
         self._build_base()
@@ -121,6 +120,13 @@ class TspInstrument(SimulatedInstrument):
             f" {self.FIRMWARE}"
         )
 
+    def fail(self, error: LuaError | TspError) -> None:
+        """Queue what went wrong beside a script, perhaps by another instrument's doing."""
+        if isinstance(error, TspError):
+            self.push_error(error.code, error.text)
+        else:
+            self.push_error(-286, f"TSP Runtime error: {error}")
+
     def wait_complete(self) -> None:
         """What `waitcomplete()` waits for: overlapped operations of this instrument."""
 
@@ -134,21 +140,16 @@ class TspInstrument(SimulatedInstrument):
     def elapse(self, seconds: float) -> None:
         """Let time pass, with that of the lines run so far; what is due meanwhile happens."""
         self.place.bus.give_way()
-        clock = self.place.bus.clock
-        end_s = clock.now_s + max(seconds, 0.0) + self._run_time_s()
-        while self.events.run_next(end_s):
-            pass
-        if end_s > clock.now_s:
-            clock.advance(end_s - clock.now_s)
+        self.machine.spend()
+        self.place.bus.clock.advance(max(seconds, 0.0))
 
     def now_s(self) -> float:
         """The instrument's clock (virtual s)."""
         self.elapse(0.0)
         return self.place.bus.clock.now_s
 
-    def _run_time_s(self) -> float:
-        new, self._counted = self.machine.steps - self._counted, self.machine.steps
-        return new * STEP_S
+    def _ran(self, turns: int) -> None:
+        self.place.bus.clock.advance(turns * STEP_S)
 
     # Messages
 
@@ -190,7 +191,6 @@ class TspInstrument(SimulatedInstrument):
 
     def _run(self, chunk: Callable[..., Value]) -> None:
         self.machine.begin()
-        self._counted = 0
         try:
             self.machine.call(chunk, (), 0, "chunk")
         except LuaError as error:

@@ -249,18 +249,34 @@ class _Node:
 
 class Machine:
     """Compiles and runs chunks over one table of globals. `push` takes the errors of commands;
-    `step` is called each turn.
+    `step` is called each turn; `ran` lets the time of so many turns pass.
     """
 
-    def __init__(self, global_table: LuaTable, push: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        global_table: LuaTable,
+        push: Callable[[int, str], None],
+        ran: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.globals = global_table
         self.push = push
+        self.ran = ran
         self.steps = 0
+        self._spent = 0
         self.line = 0
 
     def begin(self) -> None:
         """A new message: the count of steps starts again."""
-        self.steps = 0
+        self.spend()
+        self.steps = self._spent = 0
+
+    def spend(self) -> None:
+        """Let the time of the turns since the last time pass: before anything of the instrument is
+        looked at, set or called.
+        """
+        if turns := self.steps - self._spent:
+            self._spent = self.steps
+            self.ran(turns)
 
     def step(self) -> None:
         """One loop turn or call. Raises `EndlessError`."""
@@ -289,6 +305,7 @@ class Machine:
                 f"attempt to call {called or 'a value'} (a {type_name(function)} value)", line
             )
         self.line = line
+        self.spend()
         try:
             return normal(function(*arguments))
         except TspError as error:
@@ -823,6 +840,8 @@ class _Compiler:
                 raise LuaError(
                     f"attempt to index {called or 'a value'} (a {type_name(table)} value)", line
                 )
+            if table.attributes:
+                machine.spend()
             try:
                 return table.get(of(frame))
             except TspError as error:
@@ -975,6 +994,8 @@ def _store(
     if not isinstance(table, LuaTable):
         raise LuaError(f"attempt to index {called or 'a value'} (a {type_name(table)} value)", line)
     machine.line = line
+    if table.attributes:
+        machine.spend()
     try:
         table.set(key, value)
     except TspError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ from .lua_values import (
     boolean,
     number,
 )
+from .triggers import Process
 
 if TYPE_CHECKING:
     from .instrument import TspInstrument
@@ -46,6 +48,9 @@ HEADROOM = 1.01
 OVER_RANGE = 1.02
 """Largest reading over the full scale of its range. Unverified."""
 MOST_COUNT = 1_000_000
+AUTOMATIC_S = 1e-3
+"""How long automatic delays are. Unverified."""
+BUSY = TspError(5042, "Invalid while overlapped measure")
 CONSTANTS = {
     "OUTPUT_OFF": 0.0,
     "OUTPUT_ON": 1.0,
@@ -137,6 +142,8 @@ class Smu:
         self._noise = random.Random(f"{instrument.place.serial} {name} noise")
         self._errors: dict[tuple[str, float], tuple[float, float]] = {}
         self._driven = Drive()
+        self.overlapped = Process(instrument.events, instrument.fail)
+        """A measurement that goes on beside the script."""
         self.default()
         self.table = self._table()
 
@@ -183,6 +190,7 @@ class Smu:
             "high c delay": 10.0,
         }
         self.condition = 0
+        self.overlapped.stop()
         for buffer in self.buffers:
             buffer.default()
         self.apply()
@@ -266,7 +274,7 @@ class Smu:
         if kind == self.sourced and self.output == 1:
             self.override = None
             self.apply()
-            self._delay("source delay", 1e-3)
+            self.instrument.elapse(self.delay_s("source delay"))
         self.apply()
 
     def check_level(self, kind: str, level: float) -> None:
@@ -341,9 +349,10 @@ class Smu:
         self.override = None
         self.apply()
 
-    def _delay(self, name: str, automatic_s: float) -> None:
+    def delay_s(self, name: str) -> float:
+        """One of its delays (s); an automatic one is 1 ms."""
         seconds = self.plain[name]
-        self.instrument.elapse(automatic_s if seconds < 0 else seconds)
+        return AUTOMATIC_S if seconds < 0 else seconds
 
     # Measuring
 
@@ -361,12 +370,14 @@ class Smu:
         """`source.compliance`: whether the limit holds the output now."""
         return self.output == 1 and self.sense().limited
 
-    def take(self) -> Taken:
-        """One measurement of both quantities: delay, aperture, reading."""
-        self._delay("measure delay", 1e-3)
-        aperture_s = self.plain["nplc"] / self.instrument.place.line_hz
+    def measuring_s(self) -> float:
+        """How long one measurement takes: delay and aperture."""
         times = int(self.plain["filter count"]) if self.plain["filter"] else 1
-        self.instrument.elapse(aperture_s * times)
+        aperture_s = self.plain["nplc"] / self.instrument.place.line_hz
+        return self.delay_s("measure delay") + aperture_s * times
+
+    def take(self) -> Taken:
+        """One measurement of both quantities, at the end of its aperture."""
         sensed = self.sense()
         volts, range_v = self._reading("v", sensed.volts)
         amps, range_a = self._reading("i", sensed.amps)
@@ -449,21 +460,26 @@ class Smu:
         """`measure.v()` and its like: `count` measurements, the last one returned, all stored in
         the buffers given.
         """
-        given = [self.buffer(b) for b in buffers if b is not None]
-        if len(given) > len(kinds):
-            raise TspError(-108, "Parameter Not Allowed")
-        for buffer in given:
-            buffer.begin()
-        taken: Taken | None = None
-        for at in range(int(self.plain["count"])):
-            start_s = self.instrument.now_s()
+        given = self._begun(kinds, buffers)
+        course = self.readings(kinds, given)
+        while True:
+            try:
+                self.instrument.elapse(next(course))
+            except StopIteration as end:
+                return tuple(self.value(end.value, kind) for kind in kinds)
+
+    def readings(self, kinds: str, buffers: list[Buffer]) -> Generator[float, None, Taken]:
+        """`count` measurements, `interval` apart where that is longer, stored in the buffers; the
+        last one. Stops at each time (s) that they take.
+        """
+        measuring_s = self.measuring_s()
+        for left in reversed(range(int(self.plain["count"]))):
+            yield measuring_s
             taken = self.take()
-            self.keep(taken, kinds, given)
-            if self.plain["interval"] and at + 1 < self.plain["count"]:
-                spent_s = self.instrument.now_s() - start_s
-                self.instrument.elapse(self.plain["interval"] - spent_s)
-        assert taken is not None
-        return tuple(self.value(taken, kind) for kind in kinds)
+            self.keep(taken, kinds, buffers)
+            if left and self.plain["interval"] > measuring_s:
+                yield self.plain["interval"] - measuring_s
+        return taken
 
     def keep(self, taken: Taken, kinds: str, buffers: list[Buffer]) -> None:
         """Store a measurement: one quantity in each buffer."""
@@ -604,8 +620,19 @@ class Smu:
             **self._lowest(self.measure_low, kind, measured=True),
         }
 
+    def _begun(self, kinds: str, buffers: tuple[Value, ...]) -> list[Buffer]:
+        """The buffers that a measurement is about to fill."""
+        if self.overlapped.is_running:
+            raise BUSY
+        given = [self.buffer(b) for b in buffers if b is not None]
+        if len(given) > len(kinds):
+            raise TspError(-108, "Parameter Not Allowed")
+        for buffer in given:
+            buffer.begin()
+        return given
+
     def _overlapped(self, kinds: str, *buffers: Value) -> None:
-        self.measure(kinds, buffers)
+        self.overlapped.start(self.readings(kinds, self._begun(kinds, buffers)))
 
     def _set_measure_auto(self, kind: str, value: Value) -> None:
         self.measure_range[kind] = self.measure_scale(kind)

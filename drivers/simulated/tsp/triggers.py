@@ -8,15 +8,24 @@ names), how many timers and blenders there are.
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from typing_extensions import override
 
 from ..array.terminals import Bus, Place
-from .lua_values import LuaTable, TspError, Value, boolean, number, to_number
+from .lua_compiler import MOST_STEPS
+from .lua_values import (
+    EndlessError,
+    LuaError,
+    LuaTable,
+    TspError,
+    Value,
+    boolean,
+    number,
+    to_number,
+)
 
 TIMERS = 8
 BLENDERS = 6
@@ -36,17 +45,18 @@ MODES = {
 }
 SHORTEST_PULSE_S = 10e-6
 """Width of a trigger pulse after a reset. Unverified."""
+SHORTEST_DELAY_S = 1e-6
+"""Shortest time from one event of a timer to the next. Unverified."""
 
 
 class Events:
-    """Event IDs of one instrument, who listens to them, and what is due when (virtual time)."""
+    """Event IDs of one instrument, who listens to them, and what it does at times to come."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._numbers = itertools.count(1)
-        self._order = itertools.count()
         self._listeners: dict[int, list[Callable[[], None]]] = {}
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._generation = 0
 
     def new(self) -> int:
         """A new event ID."""
@@ -78,23 +88,27 @@ class Events:
 
     def at(self, when_s: float, action: Callable[[], None]) -> None:
         """Do something at a time of the virtual clock."""
-        heapq.heappush(self._due, (when_s, next(self._order), action))
+        generation = self._generation
+
+        def due() -> None:
+            if generation == self._generation:
+                action()
+
+        self._bus.clock.at(when_s, due)
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something so much later."""
+        self.at(self._bus.clock.now_s + seconds, action)
 
     def run_next(self, until_s: float) -> bool:
-        """Let time pass to the next thing that is due by `until_s` and do it; False where there is
-        none.
+        """Let time pass to what is due next on the bus, if that is by `until_s`; False where
+        nothing is.
         """
-        if not self._due or self._due[0][0] > until_s:
-            return False
-        when_s, _, action = heapq.heappop(self._due)
-        if when_s > self._bus.clock.now_s:
-            self._bus.clock.advance(when_s - self._bus.clock.now_s)
-        action()
-        return True
+        return self._bus.clock.run_next(until_s)
 
     def drop_due(self) -> None:
-        """Forget what is due (a reset)."""
-        self._due.clear()
+        """Forget what this instrument was to do (a reset)."""
+        self._generation += 1
 
 
 class Stimulus:
@@ -126,6 +140,63 @@ class Stimulus:
         self.detected = True
         if self._action is not None:
             self._action()
+
+
+Course = Iterator["Stimulus | float"]
+"""What is done beside a script: it stops at each stimulus that it waits for and at each time (s)
+that it takes.
+"""
+
+
+class Process:
+    """One course at a time beside the scripts of an instrument. `failed` hears what it raises."""
+
+    def __init__(self, events: Events, failed: Callable[[LuaError | TspError], None]) -> None:
+        self._events = events
+        self._failed = failed
+        self._course: Course | None = None
+        self._waits_for: Stimulus | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a course has begun and not ended."""
+        return self._course is not None
+
+    def start(self, course: Course) -> None:
+        """Begin, and go on until it first waits."""
+        self._course = course
+        self._go_on(course)
+
+    def stop(self) -> None:
+        """Leave the course where it is, if any."""
+        self._course = self._waits_for = None
+
+    def look(self) -> None:
+        """A stimulus may have come: go on where it was waited for."""
+        if self._course is not None and self._waits_for is not None and self._waits_for.take():
+            self._go_on(self._course)
+
+    def _go_on(self, course: Course) -> None:
+        if course is not self._course:
+            return  # it was stopped meanwhile
+        self._waits_for = None
+        try:
+            for passed, stop in enumerate(course):
+                if course is not self._course:
+                    return
+                if passed > MOST_STEPS:
+                    raise EndlessError("a sweep does not end: it was stopped")
+                if isinstance(stop, Stimulus):
+                    if not stop.take():
+                        self._waits_for = stop
+                        return
+                elif stop > 0:
+                    self._events.after(stop, lambda: self._go_on(course))
+                    return
+            self.stop()
+        except (LuaError, TspError) as error:
+            self.stop()
+            self._failed(error)
 
 
 class Unit(Protocol):
@@ -284,7 +355,7 @@ class Timer(TriggerObject):
     def _schedule(self, from_s: float, done: int) -> None:
         if self.count and done >= self.count:
             return
-        when_s = from_s + self.delays[done % len(self.delays)]
+        when_s = from_s + max(self.delays[done % len(self.delays)], SHORTEST_DELAY_S)
         generation = self._generation
 
         def due() -> None:
