@@ -652,8 +652,13 @@ class SimulatedB2900(ScpiInstrument):
                 output.acq.is_initiated = output.acq.is_armed = False
 
     def _wait(self, layers: Iterable[_Layer]) -> None:
-        if any(layer.is_initiated for layer in layers):
-            raise _HeldError
+        """Let time pass until these have ended. Raises `_HeldError` where nothing that is due
+        anywhere in the rack triggers them.
+        """
+        layers = list(layers)
+        while any(layer.is_initiated for layer in layers):
+            if not self.place.bus.clock.run_next(float("inf")):
+                raise _HeldError
 
     # Replies
 

@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rram_hil.drivers.keithley_707b import Keithley707B
+from rram_hil.drivers.keysight_b2900 import KeysightB2900
 from rram_hil.drivers.simulated.array.terminals import Bus, Fabric, Loads, Place
 from rram_hil.drivers.simulated.keithley_707b import Simulated707B
 from rram_hil.drivers.simulated.keithley_2600b import Simulated2600B
 from rram_hil.drivers.simulated.keithley_3706a import Simulated3706A
+from rram_hil.drivers.simulated.keysight_b2900 import SimulatedB2900
 from rram_hil.drivers.simulated.server.instrument import InstrumentServer
 from rram_hil.drivers.simulated.tsp.instrument import TspInstrument
+from rram_hil.hardware.instrument import Function, SourceSetup
 from rram_hil.simulation.config import Timing
-
-pytestmark = pytest.mark.fast
 
 SETTLE_S = 2e-3
 SUCCESS, RUNNING, ABORTED = "6.00000e+00", "2.00000e+00", "3.00000e+00"
@@ -131,7 +132,8 @@ def test_an_aborted_scan_stops_where_it_is(bench: Bench) -> None:
     bench.say(f'scan.create("1A01:1A04") scan.background() delay({1.5 * SETTLE_S}) scan.abort()')
     assert bench.say("print(scan.state())") == [f"{ABORTED}\t1.00000e+00\t1.00000e+00"]
     bench.say("delay(1)")
-    assert bench.fabric.closures() == [("A", 1), ("A", 2)]
+    assert bench.fabric.closures() == [("A", 1)]
+    assert not bench.sim.outputs_on
 
 
 def test_a_start_trigger_and_a_trigger_for_each_step(bench: Bench) -> None:
@@ -146,6 +148,16 @@ def test_a_start_trigger_and_a_trigger_for_each_step(bench: Bench) -> None:
             bench.say("trigger.generator[1].assert() delay(0.1)")
     assert bench.fabric.closures() == [("A", 1), ("A", 2), ("A", 3)] * 2
     assert bench.say("print(scan.state())") == [f"{SUCCESS}\t2.00000e+00\t3.00000e+00"]
+
+
+def test_events_have_the_numbers_that_programs_use(bench: Bench) -> None:
+    told = bench.say("print(digio.trigger[3].EVENT_ID, trigger.EVENT_ID)")
+    assert told == ["3.00000e+00\t4.00000e+01"]
+    bench.say('scan.create("1A01") scan.trigger.arm.stimulus = 40 scan.background() delay(1)')
+    assert bench.fabric.closures() == []
+    bench.say("*TRG")
+    bench.say("delay(1)")
+    assert bench.fabric.closures() == [("A", 1)]
 
 
 def test_a_bypassed_first_step_waits_for_nothing(bench: Bench) -> None:
@@ -177,6 +189,7 @@ def test_pulses_on_a_line_pace_the_steps_and_each_is_answered(bench: Bench) -> N
     for at in range(1, 6):
         began_s = bench.bus.clock.now_s
         bench.bus.pulse(("meter", 1))
+        bench.bus.clock.advance(0.1)
         assert len(answered) == at
         assert answered[-1] - began_s >= SETTLE_S
         assert bench.fabric.states[-1][1] == {("A", at)}
@@ -192,6 +205,7 @@ def test_a_list_that_answers_at_once_is_followed_to_its_end(bench: Bench) -> Non
     bench.say("digio.trigger[5].stimulus = scan.trigger.EVENT_CHANNEL_READY")
     bench.say("scan.trigger.channel.stimulus = digio.trigger[3].EVENT_ID")
     bench.say('scan.create("1A01:6H12") scan.scancount = 3 scan.background()')
+    bench.bus.clock.advance(1e3)
     assert bench.say("print(scan.state())")[0].startswith(SUCCESS)
     assert len(bench.fabric.closures()) == 3 * 6 * 96
 
@@ -287,7 +301,7 @@ def test_a_line_of_tsp_link_paces_the_scan_of_the_other_node() -> None:
     bench.say("scan.trigger.channel.stimulus = tsplink.trigger[1].EVENT_ID")
     bench.say('scan.create("1A01:1A03") scan.bypass = scan.OFF scan.background()')
     for at in (1, 2, 3):
-        say(meter, "tsplink.trigger[1].assert()")
+        say(meter, "tsplink.trigger[1].assert() delay(0.1)")
         assert bench.fabric.states[-1][1] == {("A", at)}
     assert say(meter, "print(node[1].scan.state())")[0].startswith(SUCCESS)
 
@@ -306,3 +320,44 @@ def test_a_scan_over_a_real_link() -> None:
     finally:
         driver.close()
         server.stop()
+
+
+def test_a_list_of_a_b2900_and_a_scan_advance_each_other() -> None:
+    """One transaction starts the scan, one brings all readings: no script in the matrix."""
+    bus, points = Bus(), 12
+    fabric = Seen(bus)
+    matrix = Simulated707B("708B", Place(name="matrix", bus=bus, fabric=fabric))
+    meter = SimulatedB2900("B2902A", Place(name="smu", bus=bus, terminals=Loads(1e4)))
+    bus.wire(("matrix", 5), ("smu", 1))
+    bus.wire(("smu", 2), ("matrix", 3))
+    servers = [InstrumentServer(each, Timing()) for each in (matrix, meter)]
+    switch = Keithley707B(Keithley707B.Config(resource=servers[0].resource, timeout_s=1.0))
+    source = KeysightB2900(KeysightB2900.Config(resource=servers[1].resource, timeout_s=1.0))
+    try:
+        for each in (switch, source):
+            each.connect()
+            each.arm()
+        source.configure("1", SourceSetup(Function.VOLTAGE, 1e-3, 2.0, 1e-3, 1e-3))
+        source.output("1", True)
+        levels = np.linspace(0.1, 0.2, points)
+        source.arm_list({"1": levels}, trigger_in=1, trigger_out=2)
+        fabric.states.clear()
+        switch.run(
+            "digio.trigger[3].mode = digio.TRIG_FALLING\n"
+            "digio.trigger[5].mode = digio.TRIG_FALLING\n"
+            "digio.trigger[5].stimulus = scan.trigger.EVENT_CHANNEL_READY\n"
+            "scan.trigger.channel.stimulus = digio.trigger[3].EVENT_ID\n"
+            'scan.create("1A01:1A12")\n'
+            "scan.background()"
+        )
+        readings = source.fetch(points, takes_s=5.0)["1"]
+        np.testing.assert_allclose(readings.amps, levels / 1e4, rtol=1e-2)
+        assert fabric.closures() == [("A", k) for k in range(1, points + 1)]
+        assert switch.ask("print(scan.state())").startswith(SUCCESS)
+        for each in (source, switch):
+            each.safe_off()
+    finally:
+        for each in (source, switch):
+            each.close()
+        for server in servers:
+            server.stop()

@@ -15,13 +15,11 @@ runs, that a 3706A's steps wait for nothing by default (as the public programs t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
-from ..array.terminals import Place
 from .lua_library import text_at
 from .lua_values import LuaError, LuaTable, TspError, Value, boolean, number
-from .triggers import Events, Stimulus
+from .triggers import Course, Events, Process, Stimulus
 
 EMPTY, BUILDING, RUNNING, ABORTED, FAILED, FAILED_INIT, SUCCESS = map(float, range(7))
 STATES = {
@@ -44,12 +42,9 @@ class Mainframe(Protocol):
     """What a scan needs of the mainframe whose channels it moves. Channels go by their names."""
 
     events: Events
-    place: Place
-    is_awake: bool
-    """Whether it works at a message, so that what is due happens as its time passes."""
 
-    def now_s(self) -> float:
-        """Its clock (s), once everything that is due has happened."""
+    def fail(self, error: LuaError | TspError) -> None:
+        """Queue what went wrong beside a script."""
 
     def scannable(self, channels: Value, function: str) -> list[str]:
         """The channels of a channel list, in its order. Raises `TspError`."""
@@ -74,19 +69,18 @@ class Scan:
         self._events = mainframe.events
         self._paces_itself = paces_itself
         self._numbers = {name: self._events.new() for name in EVENTS}
-        self._arm = Stimulus(self._events, self._came)
-        self._channel = Stimulus(self._events, self._came)
-        self._waiting: tuple[Stimulus, Callable[[], None]] | None = None
-        self._generation = 0
-        self._is_due = self._runs_on = False
+        self._process = Process(self._events, self._failed)
+        self._arm = Stimulus(self._events, self._process.look)
+        self._channel = Stimulus(self._events, self._process.look)
         self.table = self._table()
         self.reset()
 
     def reset(self) -> None:
         """`scan.reset()`: no list, every setting at its default."""
-        self._stop(EMPTY)
+        self._process.stop()
         self._steps: list[tuple[list[str], list[str]]] = []
-        self._next = self._told_steps = self._scans = 0
+        self._state = EMPTY
+        self._scans = self._done = 0
         self._bypass = True
         self._mode = OPEN_ALL
         self._count = 1
@@ -94,35 +88,13 @@ class Scan:
         ready = self._numbers["CHANNEL_READY"] if self._paces_itself else 0
         self._channel.set(float(ready))
 
-    @property
-    def is_running(self) -> bool:
-        """Whether a scan is under way, waiting for a trigger or not."""
-        return self._state == RUNNING
-
-    @property
-    def paces_others(self) -> bool:
-        """Whether anything but the scan itself hears its events."""
-        own = [self._arm.number, self._channel.number]
-        return any(self._events.listeners(n) > own.count(n) for n in self._numbers.values())
-
     def run(self) -> None:
         """Let time pass until no scan is under way. Raises `LuaError` where one would wait for
         ever.
         """
-        while self.is_running:
+        while self._process.is_running:
             if not self._events.run_next(float("inf")):
                 raise LuaError("a scan waits for a trigger that never comes")
-
-    def run_on(self) -> None:
-        """Let time pass until the scan waits for a trigger or is over. What another instrument
-        answers at once to a pulse of a step is taken by the turn that is under way.
-        """
-        if self._runs_on:
-            return
-        self._runs_on = True
-        while self._is_due and self._events.run_next(float("inf")):
-            pass
-        self._runs_on = False
 
     # The list
 
@@ -147,7 +119,7 @@ class Scan:
         self._steps.append((names, list(dict.fromkeys(relays))))
 
     def _check_idle(self) -> None:
-        if self.is_running:
+        if self._process.is_running:
             raise UNDER_WAY
 
     def _list(self) -> str:
@@ -164,103 +136,48 @@ class Scan:
     # The trigger model
 
     def _start(self) -> None:
-        """Leave idle: open what the mode says, then wait for the arm stimulus."""
+        """Leave idle, unless there is no list."""
         self._check_idle()
-        if not self._steps:
-            self._state = EMPTY
-            return
-        self._state = RUNNING
-        self._generation += 1
-        self._next = self._told_steps = self._scans = 0
+        self._scans = self._done = 0
+        self._state = RUNNING if self._steps else EMPTY
+        if self._steps:
+            self._process.start(self._course())
+
+    def _course(self) -> Course:
+        """Open what the mode says, wait for the arm stimulus, then for each step for its own."""
         closed = self._mainframe.closed()
         if self._mode == OPEN_SELECTIVE:
             own = {relay for _, relays in self._steps for relay in relays}
             closed = [relay for relay in closed if relay in own]
-        self._later(self._mainframe.move(closed, False), self._ready)
-
-    def _ready(self) -> None:
+        yield self._mainframe.move(closed, False)
         self._fire("SCAN_READY")
-        self._wait(self._arm, self._begin)
-
-    def _begin(self) -> None:
-        self._scans += 1
-        self._next = 0
-        self._fire("SCAN_START")
-        self._step()
-
-    def _step(self) -> None:
-        if self._bypass and self._scans == 1 and self._next == 0:
-            self._act()
-        else:
-            self._wait(self._channel, self._act)
-
-    def _act(self) -> None:
-        """The channel action: open what the step before closed, close what this one names."""
-        closing = self._steps[self._next][1]
-        is_first = self._scans == 1 and self._next == 0
-        before = [] if is_first else self._steps[self._next - 1][1]
-        opened_s = self._mainframe.move(_without(before, closing), False)
-        closed_s = self._mainframe.move(_without(closing, self._mainframe.closed()), True)
-        self._later(opened_s + closed_s, self._done)
-
-    def _done(self) -> None:
-        self._next += 1
-        self._told_steps = self._next
-        self._fire("CHANNEL_READY")
-        if self._next < len(self._steps):
-            self._step()
-            return
-        self._fire("SCAN_COMP")
-        if self._scans < self._count:
-            self._wait(self._arm, self._begin)
-            return
+        before: list[str] = []
+        while self._scans < self._count:
+            yield from _event(self._arm)
+            self._scans += 1
+            self._fire("SCAN_START")
+            for at, (_, closing) in enumerate(self._steps):
+                if not (self._bypass and self._scans == 1 and at == 0):
+                    yield from _event(self._channel)
+                yield self._mainframe.move(_without(before, closing), False)
+                yield self._mainframe.move(_without(closing, self._mainframe.closed()), True)
+                before, self._done = closing, at + 1
+                self._fire("CHANNEL_READY")
+            self._fire("SCAN_COMP")
         self._state = SUCCESS
         self._fire("IDLE")
 
-    def _wait(self, stimulus: Stimulus, action: Callable[[], None]) -> None:
-        """Do it when the event comes, or has come; at once where none is chosen."""
-        if not self.is_running:
-            return
-        if stimulus.number == 0 or stimulus.take():
-            action()
-        else:
-            self._waiting = (stimulus, action)
-
-    def _came(self) -> None:
-        """An event was detected: go on if it is the one that is waited for."""
-        if self._waiting is not None and self._waiting[0].detected:
-            stimulus, action = self._waiting
-            self._waiting = None
-            stimulus.take()
-            self._later(0.0, action)
-            if not self._mainframe.is_awake:
-                self.run_on()
-
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        generation = self._generation
-        self._is_due = True
-
-        def due() -> None:
-            if generation == self._generation:
-                self._is_due = False
-                action()
-
-        self._events.at(self._mainframe.place.bus.clock.now_s + seconds, due)
+    def _failed(self, error: LuaError | TspError) -> None:
+        self._state = FAILED
+        self._mainframe.fail(error)
 
     def _fire(self, name: str) -> None:
         self._events.fire(self._numbers[name])
 
-    def _stop(self, state: float) -> None:
-        self._state = state
-        self._generation += 1
-        self._waiting = None
-        self._is_due = False
-
     # Commands
 
     def _told(self) -> tuple[Value, ...]:
-        self._mainframe.now_s()
-        return self._state, float(self._scans), float(self._told_steps)
+        return self._state, float(self._scans), float(self._done)
 
     def _execute(self, *_: Value) -> tuple[Value, ...]:
         self._start()
@@ -272,8 +189,9 @@ class Scan:
         return self._told()
 
     def _abort(self) -> None:
-        if self.is_running:
-            self._stop(ABORTED)
+        if self._process.is_running:
+            self._process.stop()
+            self._state = ABORTED
 
     def _table(self) -> LuaTable:
         def set_bypass(value: Value) -> None:
@@ -328,7 +246,7 @@ class Scan:
     def _detector(self, stimulus: Stimulus) -> LuaTable:
         def put() -> None:
             stimulus.detected = True
-            self._came()
+            self._process.look()
 
         def clear() -> None:
             stimulus.detected = False
@@ -338,6 +256,12 @@ class Scan:
             {"stimulus": (lambda: float(stimulus.number), stimulus.set)},
             sealed=True,
         )
+
+
+def _event(stimulus: Stimulus) -> Course:
+    """Its event, where one is chosen."""
+    if stimulus.number:
+        yield stimulus
 
 
 def _without(relays: list[str], others: list[str]) -> list[str]:

@@ -79,7 +79,6 @@ class SimulatedTspSwitch(TspInstrument):
     """Columns of a slot: those of the fabric are numbered from 1 over all slots."""
     PACES_ITSELF: ClassVar[bool]
     """Whether a scan's steps wait for the channel ready event by default."""
-    is_awake = False
 
     def __init__(self, model: str, place: Place, cards: Sequence[str] | None = None) -> None:
         types = {card.model: card for card in self.CARDS}
@@ -214,16 +213,6 @@ class SimulatedTspSwitch(TspInstrument):
     def move(self, channels: list[str], is_closed: bool) -> float:
         """Open or close relays by name, now; how long (s) they need to settle."""
         return self._move([self.relays[name] for name in channels], is_closed)
-
-    @override
-    def message(self, line: str) -> str | bytes:
-        """A scan in the background goes on between messages where others wait for its events."""
-        self.is_awake = True
-        reply = super().message(line)
-        if self.scan.paces_others:
-            self.scan.run_on()
-        self.is_awake = False
-        return reply
 
     @override
     def wait_complete(self) -> None:
