@@ -9,10 +9,11 @@ measures and is not on the 2634B; readings overflow at 102 % of a range); the ra
 limits of the 2611B to 2636B as QCoDeS 0.58 has them, its misprint of the 10 mA range aside. The A
 models: reference manual 2600AS-901-01 Rev. B, pages 3-5 (channels) and 6-3 (102 %, boundaries); the
 identification as public programs for the 2636A have it. Unverified: the default limits, the
-automatic delays (1 ms here), no digital lines on the 2604B, 2614B, 2634B, that the A models have
-the ranges and smallest limits of the B models of their number, their firmware's number. The
-interlock counts as closed. Not simulated: settling of the source into the load (levels stand at
-once), contact checks, calibration, front panel, files, LAN.
+automatic delays (1 ms here), no digital lines on the 2614B and 2634B (the 2604B has none: data
+sheet of the 2602B, page 12), that the A models have the ranges and smallest limits of the B models
+of their number, their firmware's number. The interlock counts as closed. Not simulated: settling of
+the source into the load (levels stand at once), contact checks, calibration, front panel, files,
+LAN.
 """
 
 from __future__ import annotations

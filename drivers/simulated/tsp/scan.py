@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from .lua_compiler import MOST_STEPS
 from .lua_library import text_at
-from .lua_values import LuaError, LuaTable, TspError, Value, boolean, number
+from .lua_values import EndlessError, LuaError, LuaTable, TspError, Value, boolean, number
 from .triggers import Course, Events, Process, Stimulus
 
 EMPTY, BUILDING, RUNNING, ABORTED, FAILED, FAILED_INIT, SUCCESS = map(float, range(7))
@@ -92,9 +93,12 @@ class Scan:
         """Let time pass until no scan is under way. Raises `LuaError` where one would wait for
         ever.
         """
-        while self._process.is_running:
+        for _ in range(MOST_STEPS):
+            if not self._process.is_running:
+                return
             if not self._events.run_next(float("inf")):
                 raise LuaError("a scan waits for a trigger that never comes")
+        raise EndlessError("a scan does not end")
 
     # The list
 
