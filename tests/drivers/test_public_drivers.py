@@ -35,8 +35,8 @@ SERIES = re.compile(
 )
 """Class names of the series of issue 3."""
 KINDS = {
-    **{start: "keithley-2400" for start in ("240", "241", "242", "243", "244")},
-    **{start: "keithley-2450" for start in ("245", "246", "247")},
+    **dict.fromkeys(("240", "241", "242", "243", "244"), "keithley-2400"),
+    **dict.fromkeys(("245", "246", "247"), "keithley-2450"),
     "26": "keithley-2600b",
     "70": "keithley-707b",
     "3706A": "keithley-3706a",
