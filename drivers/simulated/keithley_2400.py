@@ -1,10 +1,12 @@
-"""A simulated Keithley 2400 SourceMeter.
+"""A simulated SourceMeter of the Keithley Series 2400.
 
 Written from the Series 2400 SourceMeter User's Manual 2400S-900-01 (Rev. K: section 11 trigger
-model, 15 status, 17 signal oriented commands, 18 command reference, appendix B messages) and the
-specifications SPEC-2400 Rev. H. Unverified, for no page was opened: times of auto delay and of
-autozero (three conversions a measurement), the error codes of a level below a new range and of too
-many counts, the reply of `:SENS:FUNC?`, that a message goes on after an error in it.
+model, 15 status, 17 signal oriented commands, 18 command reference, appendix B messages), the
+specifications SPEC-2400 Rev. H, SPEC-2420, SPEC-2425 and SPEC-2440 Rev. C, SPEC-2430 Rev. D, and
+the reading limits in the service manuals of the 2410 and 2430. The pulse mode of the 2430 is
+refused. Unverified, for no page was opened: times of auto delay and of autozero (three conversions
+a measurement), the error codes of a level below a new range and of too many counts, the reply of
+`:SENS:FUNC?`, that a message goes on after an error in it.
 """
 
 from __future__ import annotations
@@ -14,14 +16,33 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from typing_extensions import override
 
 from .array.terminals import Drive, Place
-from .scpi.instrument import CONFLICT, MISSING, PARAMETER, Call, Handler, ScpiError
-from .scpi.keithley_smu import OTHER, OVERFLOW, KeithleySmu, Meter, Scale, Setting, function_word
+from .scpi.instrument import (
+    CONFLICT,
+    MISSING,
+    PARAMETER,
+    Call,
+    Handler,
+    ScpiError,
+    not_simulated,
+    pair,
+)
+from .scpi.keithley_smu import (
+    OTHER,
+    OVERFLOW,
+    Envelope,
+    KeithleySmu,
+    Meter,
+    Scale,
+    Setting,
+    function_word,
+    most_beside,
+)
 
 NOT_MEASURED = 9.91e37
 BUFFER = 2500
@@ -38,12 +59,20 @@ LIMITED = 1 << 3 | 1 << 16
 OHMS = ((2e2, 1e-2), (2e3, 1e-3), (2e4, 1e-4), (2e5, 1e-5), (2e6, 1e-6), (2e7, 1e-6), (2e8, 1e-7))
 """Ohms ranges and their test currents, SPEC-2400 page 2."""
 
-VOLTS = (
-    Scale(0.2, 1e-6, 1.2e-4, 300e-6),
-    Scale(2.0, 10e-6, 1.2e-4, 300e-6),
-    Scale(20.0, 100e-6, 1.5e-4, 1.5e-3),
-    Scale(200.0, 1e-3, 1.5e-4, 10e-3),
-)
+
+@dataclass(frozen=True)
+class Family:
+    """Ranges and envelope of one model, and its largest ohms."""
+
+    volts: tuple[Scale, ...]
+    amps: tuple[Scale, ...]
+    envelope: Envelope
+    most_ohms: float = 2.1e8
+
+
+LOW_VOLTS = (Scale(0.2, 1e-6, 1.2e-4, 300e-6), Scale(2.0, 10e-6, 1.2e-4, 300e-6))
+VOLTS = (*LOW_VOLTS, Scale(20.0, 100e-6, 1.5e-4, 1.5e-3), Scale(200.0, 1e-3, 1.5e-4, 10e-3))
+HIGH_VOLTS = (*LOW_VOLTS, Scale(20.0, 100e-6, 1.5e-4, 1e-3))
 AMPS = (
     Scale(1e-6, 10e-12, 2.9e-4, 300e-12),
     Scale(1e-5, 100e-12, 2.7e-4, 700e-12),
@@ -53,6 +82,38 @@ AMPS = (
     Scale(1e-1, 1e-6, 5.5e-4, 6e-6),
     Scale(1.0, 10e-6, 2.2e-3, 570e-6),
 )
+HIGH_AMPS = (*AMPS[1:6], Scale(1.0, 10e-6, 6e-4, 570e-6), Scale(3.0, 10e-6, 5.2e-4, 1.71e-3))
+_20_V = ((21.0, 1.05),)
+_2425 = Family(
+    (*HIGH_VOLTS, Scale(100.0, 1e-3, 1.5e-4, 5e-3)),
+    HIGH_AMPS,
+    ((21.0, 3.15), (105.0, 1.05)),
+    2.1e7,
+)
+FAMILIES = {
+    "2400": Family(VOLTS, AMPS, (*_20_V, (210.0, 0.105))),
+    "2400-LV": Family(VOLTS[:3], AMPS, _20_V),
+    "2401": Family(VOLTS[:3], AMPS, _20_V),
+    "2410": Family(
+        (*HIGH_VOLTS, Scale(1000.0, 10e-3, 1.5e-4, 50e-3, over=1.1)),
+        (*AMPS[:4], Scale(0.02, 100e-9, 3.5e-4, 1.2e-6), *AMPS[5:]),
+        (*_20_V, (1100.0, 0.021)),
+    ),
+    "2420": Family(
+        (*HIGH_VOLTS, Scale(60.0, 1e-3, 1.5e-4, 3e-3)),
+        HIGH_AMPS,
+        ((21.0, 3.15), (63.0, 1.05)),
+        2.1e7,
+    ),
+    "2425": _2425,
+    "2430": _2425,
+    "2440": Family(
+        (*LOW_VOLTS, Scale(10.0, 100e-6, 1.5e-4, 750e-6), Scale(40.0, 1e-3, 1.5e-4, 3e-3)),
+        (*HIGH_AMPS[:-1], Scale(5.0, 10e-6, 1e-3, 3.42e-3)),
+        ((10.5, 5.25), (42.0, 1.05)),
+        2.1e7,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -67,11 +128,11 @@ class Reading:
 
 
 class Simulated2400(KeithleySmu):
-    """The 2400 with GPIB or RS-232 behind a server; trigger link lines 1 to 4 are pins of the
-    rack's bus.
+    """One of the Series 2400 with GPIB or RS-232 behind a server; trigger link lines 1 to 4 are
+    pins of the rack's bus.
     """
 
-    MODELS = ("2400",)
+    MODELS: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
     SETTLE_S = 250e-6
     AZERO = ":SYSTem:AZERo[:STATe]"
     RANGING = ":SOURce#:SWEep:RANGing"
@@ -112,14 +173,12 @@ class Simulated2400(KeithleySmu):
         Setting(DIRECTION, "UP", words=("UP", "DOWN")),
         Setting(RANGING, "BEST", words=("BEST", "AUTO", "FIXed")),
         Setting(ABORT, "NEV", words=("NEVer", "EARLy", "LATE")),
-        Setting(":SOURce#:VOLTage:PROTection[:LEVel]", 210.0, -210.0, 210.0),
         Setting(CONCURRENT, True),
         Setting(FILTER, False),
         Setting(FILTER_COUNT, 10.0, 1, 100, is_integer=True),
         Setting(FILTER_TYPE, "REP", words=("REPeat", "MOVing")),
         Setting(OHMS_MODE, "AUTO", words=("MANual", "AUTO")),
         Setting("[:SENSe#]:RESistance:OCOMpensated", False),
-        Setting("[:SENSe#]:RESistance:RANGe[:UPPer]", 2.1e5, 0, 2.1e8),
         Setting("[:SENSe#]:RESistance:RANGe:AUTO", True),
         Setting("[:SENSe#]:CURRent[:DC]:PROTection:RSYNchronize", False),
         Setting("[:SENSe#]:VOLTage[:DC]:PROTection:RSYNchronize", False),
@@ -160,13 +219,14 @@ class Simulated2400(KeithleySmu):
 
     def __init__(self, model: str, place: Place) -> None:
         self.started_s = place.bus.clock.now_s
+        self.family = FAMILIES[model]
         super().__init__(model, place)
         for line in range(1, 5):
             place.bus.listen((place.name, line), partial(self._proceed, f"TLIN{line}"))
 
     @override
     def make_meters(self, model: str, seed: int) -> dict[str, Meter]:
-        return {"VOLT": Meter(VOLTS, seed), "CURR": Meter(AMPS, seed + 1)}
+        return {"VOLT": Meter(self.family.volts, seed), "CURR": Meter(self.family.amps, seed + 1)}
 
     @override
     def identification(self) -> str:
@@ -178,9 +238,12 @@ class Simulated2400(KeithleySmu):
 
     @override
     def reset(self) -> None:
-        self.source_scale = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
-        self.sense_scale = {"VOLT": VOLTS[2], "CURR": AMPS[2]}
-        self.compliance = {"VOLT": 21.0, "CURR": 1.05e-4}
+        first = {"VOLT": self.family.volts[2], "CURR": self.meters["CURR"].fitting(1e-4)}
+        self.source_scale, self.sense_scale = dict(first), dict(first)
+        self.compliance = {quantity: scale.top for quantity, scale in first.items()}
+        self.start_compliance = dict(self.compliance)
+        self.protection = self.family.volts[-1].top
+        self.ohms_range = 2.1e5
         self.mode = {"VOLT": "FIX", "CURR": "FIX"}
         self.starts, self.stops = {"VOLT": 0.0, "CURR": 0.0}, {"VOLT": 0.0, "CURR": 0.0}
         self.points = BUFFER
@@ -241,6 +304,7 @@ class Simulated2400(KeithleySmu):
 
     @override
     def actions(self) -> dict[str, Handler]:
+        most = self.family.volts[-1].top
         table: dict[str, Handler] = {
             "*TRG": lambda _: self._proceed("BUS"),
             "*SAV": lambda _: None,
@@ -256,6 +320,18 @@ class Simulated2400(KeithleySmu):
             ":SOURce#:CLEar[:IMMediate]": lambda _: self._output(False),
             **self.own(
                 self.POINTS, "points", lambda c: round(c.number(0, 2, BUFFER, default=BUFFER))
+            ),
+            **self.own(
+                ":SOURce#:VOLTage:PROTection[:LEVel]",
+                "protection",
+                lambda c: abs(c.number(0, -most, most, default=most)),
+                asked=lambda c: c.number(0, -most, most, default=most),
+            ),
+            **self.own(
+                "[:SENSe#]:RESistance:RANGe[:UPPer]",
+                "ohms_range",
+                lambda c: c.number(0, 0, self.family.most_ohms, default=2.1e5),
+                asked=lambda c: c.number(0, 0, self.family.most_ohms, default=2.1e5),
             ),
             "[:SENSe#]:FUNCtion[:ON]": self._sense_on,
             "[:SENSe#]:FUNCtion[:ON]?": lambda _: self._told(self.sensed),
@@ -319,6 +395,8 @@ class Simulated2400(KeithleySmu):
             ":DISPlay[:WINDow#]:TEXT[:DATA]": lambda _: None,
             ":DISPlay:CNDisplay": lambda _: None,
         }
+        if self.model == "2430":
+            table |= pair(":SOURce#:FUNCtion:SHAPe", self._set_shape, lambda _: "DC")
         for root in (":TRACe", ":DATA"):
             table |= {
                 f"{root}:DATA?": lambda _: self._told_readings(self._stamped()),
@@ -395,7 +473,7 @@ class Simulated2400(KeithleySmu):
             ),
             f"{sense}:PROTection[:LEVel]": lambda c: self._set_compliance(c, q),
             f"{sense}:PROTection[:LEVel]?": lambda c: self.number_reply(
-                c, self.compliance[q], -top, top, _RESET[q]
+                c, self.compliance[q], -top, top, self.start_compliance[q]
             ),
             f"{sense}:PROTection:TRIPped?": lambda _: str(
                 int(self.is_on and q != self.function and self.sense().limited)
@@ -418,15 +496,15 @@ class Simulated2400(KeithleySmu):
 
     @override
     def take_source_scale(self, quantity: str, scale: Scale) -> None:
-        """22 W: 105 mA above 21 V, 21 V above 105 mA."""
-        most = {"VOLT": (20.0, 0.105), "CURR": (0.1, 21.0)}[quantity]
-        if (
-            quantity == self.function
-            and scale.full > most[0]
-            and self.compliance[OTHER[quantity]] > most[1] * (1 + 1e-9)
-        ):
+        """Change the range; one on which the compliance is outside the envelope is refused."""
+        most = most_beside(self.family.envelope, quantity, scale.full)
+        if quantity == self.function and self.compliance[OTHER[quantity]] > most * (1 + 1e-9):
             raise POWER
         self.source_scale[quantity] = scale
+
+    def _set_shape(self, call: Call) -> None:
+        if call.choice(0, "DC", "PULSe") == "PULS":
+            raise not_simulated("pulse mode")
 
     def _set_delay(self, call: Call) -> None:
         self.delay_s = call.number(0, 0, 9999.999, default=0.0)
@@ -474,15 +552,12 @@ class Simulated2400(KeithleySmu):
 
     def _set_compliance(self, call: Call, q: str) -> None:
         top = self.meters[q].scales[-1].top * (1 + 1e-9)
-        value = abs(call.number(0, -top, top, default=_RESET[q]))
+        value = abs(call.number(0, -top, top, default=self.start_compliance[q]))
         scale = self.meters[q].scales[0] if self.sense_auto[q] else self.sense_scale[q]
         if value < 1e-3 * scale.full * (1 - 1e-9):
             raise TOO_SMALL
-        source = self.source_scale[OTHER[q]].full
-        if q != self.function and (
-            (q == "CURR" and source > 20.0 and value > 0.105 * (1 + 1e-9))
-            or (q == "VOLT" and source > 0.1 and value > 21.0 * (1 + 1e-9))
-        ):
+        most = most_beside(self.family.envelope, OTHER[q], self.source_scale[OTHER[q]].full)
+        if q != self.function and value > most * (1 + 1e-9):
             raise POWER
         self.compliance[q] = value
         self.apply()
@@ -685,8 +760,8 @@ class Simulated2400(KeithleySmu):
     def _force_ohms(self) -> None:
         """Auto ohms: the test current of the lowest range that the resistance fits."""
         self.function = "CURR"
-        for full, amps in reversed(OHMS):
-            self.compliance["VOLT"] = 21.0
+        for full, amps in reversed([o for o in OHMS if o[0] <= self.family.most_ohms]):
+            self.compliance["VOLT"] = self.start_compliance["VOLT"]
             self.force(amps)
             ohms = self.sense().volts / amps
             if ohms > full / 10 or full == OHMS[0][0]:
@@ -718,7 +793,7 @@ class Simulated2400(KeithleySmu):
         if q in self.sense_auto:
             # What belongs to the function is as after a reset, its limit too.
             self.sense_auto[q] = True
-            self.compliance[q] = _RESET[q]
+            self.compliance[q] = self.start_compliance[q]
             self.apply()
         self.arm_count = self.trigger_count = 1
         self.values[self.ARM_SOURCE] = self.values[self.TRIGGER_SOURCE] = "IMM"
@@ -809,6 +884,3 @@ class Simulated2400(KeithleySmu):
 def _check(low: float, high: float, call: Call) -> None:
     """A command of which only the parameter's range matters here."""
     call.number(0, low, high)
-
-
-_RESET = {"VOLT": 21.0, "CURR": 1.05e-4}

@@ -1,4 +1,4 @@
-"""Simulated Keithley 2450 and 2460 SourceMeters with their SCPI command set.
+"""Simulated Keithley 2450, 2460, 2461 and 2470 SourceMeters with their SCPI command set.
 
 Written from the Model 2450 Reference Manual 2450-901-01 Rev. B (section 6, appendix B), the 2461
 and 2470 manuals' section on the same commands, and SPEC-2450 Rev. A. Unverified, for no page was
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -26,17 +27,17 @@ from .scpi.keithley_smu import (
     LIST_LENGTH,
     OTHER,
     OVERFLOW,
+    Envelope,
     KeithleySmu,
     Meter,
     Scale,
     Setting,
     function_word,
+    most_beside,
 )
 
 EPOCH = datetime(2026, 1, 1)
 AUTO_DELAY_S = 1e-3
-LEAST_LIMIT = 0.1
-"""A limit below this part of a fixed measuring range is not kept (SPEC-2450 page 3)."""
 ELEMENT = ScpiError(1133, "Parameter 4, Syntax error, expected valid name parameters")
 WARNING = 2
 FUNCTIONS = ("VOLTage", "CURRent", "RESistance")
@@ -51,61 +52,75 @@ class Family:
 
     volts: tuple[Scale, ...]
     amps: tuple[Scale, ...]
-    envelope: tuple[tuple[float, float], ...]
+    envelope: Envelope
     least: dict[str, float]
     """Smallest limit of the quantity."""
     start: dict[str, float]
     """Limit of the quantity after a reset."""
+    least_part: float = 0.1
+    """A limit below this part of a fixed measuring range is not kept (SPEC-2450 page 3; 2470-901-01
+    page 12-78).
+    """
 
 
+VOLTS = (
+    Scale(0.2, 100e-9, 1.2e-4, 200e-6),
+    Scale(2.0, 1e-6, 1.2e-4, 300e-6),
+    Scale(20.0, 10e-6, 1.5e-4, 1e-3),
+    Scale(200.0, 100e-6, 1.5e-4, 10e-3),
+)
+AMPS = (
+    Scale(1e-6, 1e-12, 2.5e-4, 300e-12),
+    Scale(1e-5, 10e-12, 2.5e-4, 700e-12),
+    Scale(1e-4, 100e-12, 2e-4, 6e-9),
+    Scale(1e-3, 1e-9, 2e-4, 60e-9),
+    Scale(1e-2, 10e-9, 2e-4, 600e-9),
+    Scale(0.1, 100e-9, 2.5e-4, 6e-6),
+    Scale(1.0, 1e-6, 3e-4, 500e-6),
+)
+_20_W = ((21.0, 1.05), (210.0, 0.105))
+_2460 = Family(
+    volts=(
+        Scale(0.2, 100e-9, 1.2e-4, 200e-6),
+        Scale(2.0, 1e-6, 1.2e-4, 300e-6),
+        Scale(7.0, 10e-6, 1.5e-4, 1e-3),
+        Scale(10.0, 10e-6, 1.5e-4, 1e-3),
+        Scale(20.0, 10e-6, 1.5e-4, 1e-3),
+        Scale(100.0, 100e-6, 1.5e-4, 5e-3),
+    ),
+    amps=(
+        Scale(1e-6, 1e-12, 2.5e-4, 700e-12),
+        Scale(1e-5, 10e-12, 2.5e-4, 1.5e-9),
+        Scale(1e-4, 100e-12, 2e-4, 15e-9),
+        Scale(1e-3, 1e-9, 2e-4, 150e-9),
+        Scale(1e-2, 10e-9, 2e-4, 1.5e-6),
+        Scale(0.1, 100e-9, 2.5e-4, 15e-6),
+        Scale(1.0, 1e-6, 5e-4, 500e-6),
+        Scale(4.0, 10e-6, 1e-3, 5e-3),
+        Scale(5.0, 10e-6, 1e-3, 5e-3),
+        Scale(7.0, 10e-6, 1.5e-3, 5e-3),
+    ),
+    envelope=((7.35, 7.35), (10.5, 5.25), (21.0, 4.2), (105.0, 1.05)),
+    least={"CURR": 1e-6, "VOLT": 0.2},
+    start={"CURR": 1.05e-4, "VOLT": 7.35},
+)
 FAMILIES = {
     "2450": Family(
-        volts=(
-            Scale(0.02, 10e-9, 1e-3, 150e-6),
-            Scale(0.2, 100e-9, 1.2e-4, 200e-6),
-            Scale(2.0, 1e-6, 1.2e-4, 300e-6),
-            Scale(20.0, 10e-6, 1.5e-4, 1e-3),
-            Scale(200.0, 100e-6, 1.5e-4, 10e-3),
-        ),
-        amps=(
-            Scale(1e-8, 10e-15, 1e-3, 50e-12),
-            Scale(1e-7, 100e-15, 6e-4, 100e-12),
-            Scale(1e-6, 1e-12, 2.5e-4, 300e-12),
-            Scale(1e-5, 10e-12, 2.5e-4, 700e-12),
-            Scale(1e-4, 100e-12, 2e-4, 6e-9),
-            Scale(1e-3, 1e-9, 2e-4, 60e-9),
-            Scale(1e-2, 10e-9, 2e-4, 600e-9),
-            Scale(0.1, 100e-9, 2.5e-4, 6e-6),
-            Scale(1.0, 1e-6, 3e-4, 500e-6),
-        ),
-        envelope=((21.0, 1.05), (210.0, 0.105)),
+        volts=(Scale(0.02, 10e-9, 1e-3, 150e-6), *VOLTS),
+        amps=(Scale(1e-8, 10e-15, 1e-3, 50e-12), Scale(1e-7, 100e-15, 6e-4, 100e-12), *AMPS),
+        envelope=_20_W,
         least={"CURR": 1e-9, "VOLT": 0.02},
         start={"CURR": 1.05e-4, "VOLT": 21.0},
     ),
-    "2460": Family(
-        volts=(
-            Scale(0.2, 100e-9, 1.2e-4, 200e-6),
-            Scale(2.0, 1e-6, 1.2e-4, 300e-6),
-            Scale(7.0, 10e-6, 1.5e-4, 1e-3),
-            Scale(10.0, 10e-6, 1.5e-4, 1e-3),
-            Scale(20.0, 10e-6, 1.5e-4, 1e-3),
-            Scale(100.0, 100e-6, 1.5e-4, 5e-3),
-        ),
-        amps=(
-            Scale(1e-6, 1e-12, 2.5e-4, 700e-12),
-            Scale(1e-5, 10e-12, 2.5e-4, 1.5e-9),
-            Scale(1e-4, 100e-12, 2e-4, 15e-9),
-            Scale(1e-3, 1e-9, 2e-4, 150e-9),
-            Scale(1e-2, 10e-9, 2e-4, 1.5e-6),
-            Scale(0.1, 100e-9, 2.5e-4, 15e-6),
-            Scale(1.0, 1e-6, 5e-4, 500e-6),
-            Scale(4.0, 10e-6, 1e-3, 5e-3),
-            Scale(5.0, 10e-6, 1e-3, 5e-3),
-            Scale(7.0, 10e-6, 1.5e-3, 5e-3),
-        ),
-        envelope=((7.35, 7.35), (10.5, 5.25), (21.0, 4.2), (105.0, 1.05)),
-        least={"CURR": 1e-6, "VOLT": 0.2},
-        start={"CURR": 1.05e-4, "VOLT": 7.35},
+    "2460": _2460,
+    "2461": _2460,
+    "2470": Family(
+        volts=(*VOLTS, Scale(1000.0, 10e-3, 1.5e-4, 50e-3, over=1.1)),
+        amps=(Scale(1e-8, 10e-15, 1e-3, 250e-12), Scale(1e-7, 100e-15, 6e-4, 300e-12), *AMPS),
+        envelope=(*_20_W, (1100.0, 0.021)),
+        least={"CURR": 1.06e-9, "VOLT": 0.0212},
+        start={"CURR": 1.05e-4, "VOLT": 0.21},
+        least_part=0.106,
     ),
 }
 
@@ -208,11 +223,11 @@ def _settings() -> tuple[Setting, ...]:
 
 
 class Simulated2450(KeithleySmu):
-    """A 2450 or 2460 with the command set SCPI; `language` says which one it was switched on
+    """One of the family with the command set SCPI; `language` says which one it was switched on
     with.
     """
 
-    MODELS = ("2450", "2460")
+    MODELS: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
     QUEUE = 1000
     NO_ERROR = '0,"No error;0;0 0"'
     SETTINGS = _settings()
@@ -426,10 +441,7 @@ class Simulated2450(KeithleySmu):
 
     def _most_limit(self, q: str) -> float:
         """Largest limit beside the present source range of a quantity."""
-        at = 0 if q == "VOLT" else 1
-        return max(
-            pair[1 - at] for pair in self.family.envelope if pair[at] >= self.source_scale[q].full
-        )
+        return most_beside(self.family.envelope, q, self.source_scale[q].full)
 
     def _set_delay(self, call: Call, q: str, word: str) -> None:
         self.delays_s[q] = call.number(0, 0, 1e4, default=0.0)
@@ -447,9 +459,9 @@ class Simulated2450(KeithleySmu):
         )
         if value < least * (1 - 1e-9):
             raise PARAMETER
-        if not self.sense_auto[other] and value < LEAST_LIMIT * self.sense_scale[other].full * (
-            1 - 1e-9
-        ):
+        if not self.sense_auto[other] and value < self.family.least_part * self.sense_scale[
+            other
+        ].full * (1 - 1e-9):
             raise PARAMETER
         self.limits[other] = value
         self.apply()
@@ -465,10 +477,10 @@ class Simulated2450(KeithleySmu):
         top = self.meters[q].scales[-1].top
         scale = self.meters[q].fitting(call.number(0, -top, top, default=top))
         self.sense_scale[q], self.sense_auto[q] = scale, False
-        if self.limits[q] < LEAST_LIMIT * scale.full * (1 - 1e-9):
+        if self.limits[q] < self.family.least_part * scale.full * (1 - 1e-9):
             # The manuals of the family: the limit is changed to one that is appropriate to the
             # range.
-            self.limits[q] = LEAST_LIMIT * scale.full
+            self.limits[q] = self.family.least_part * scale.full
             self.warn(5079, "Source limit was changed to fit the measure range")
         self.apply()
 

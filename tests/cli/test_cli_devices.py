@@ -115,7 +115,7 @@ def test_a_model_that_no_driver_knows_is_told_with_its_name(here: Any) -> None:
 
 def test_an_unknown_model_of_a_known_family_is_told_with_the_key_that_drives_it(here: Any) -> None:
     with Station(Family.of("keithley-2400"), "2400") as station:
-        station.simulator.pretends = "MODEL 2425"
+        station.simulator.pretends = "MODEL 2409"
         said = here.command("devices", "--json", "-r", station.server.resource)
     (found,) = json.loads(said.out)
     assert (found["kind"], found["toml"]) == ("", "")

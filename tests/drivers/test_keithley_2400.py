@@ -40,14 +40,20 @@ class Bench:
     """A simulated 2400 with a load on it, and our driver, not yet connected."""
 
     def __init__(
-        self, load: Terminal | None = None, timeout_s: float = 2.0, traffic: Recorder | None = None
+        self,
+        load: Terminal | None = None,
+        timeout_s: float = 2.0,
+        traffic: Recorder | None = None,
+        model: str = "2400",
+        **settings: Any,
     ) -> None:
         self.bus = Bus()
         self.load = load or Resistor(1e4)
-        self.sim = Simulated2400("2400", Place("smu", self.bus, {"1": self.load}))
+        self.sim = Simulated2400(model, Place("smu", self.bus, {"1": self.load}))
         self.server = InstrumentServer(self.sim, Timing())
         self.driver = Keithley2400(
-            Keithley2400.Config(resource=self.server.resource, timeout_s=timeout_s), traffic
+            Keithley2400.Config(resource=self.server.resource, timeout_s=timeout_s, **settings),
+            traffic,
         )
 
     def ready(self, setup: SourceSetup = READ) -> Keithley2400:
@@ -131,6 +137,99 @@ def test_another_model_is_refused_by_name(make: Callable[..., Bench]) -> None:
     with pytest.raises(ConfigError, match=r"6430.*drives 2400"):
         bench.driver.connect()
     assert not bench.driver.dialog.link.is_open
+
+
+CORNERS = {
+    # Volts and amperes that the model gives together, and a pair just outside.
+    "2400-LV": [(20.0, 1.0, True), (200.0, 0.1, False)],
+    "2401": [(20.0, 1.0, True), (200.0, 0.1, False)],
+    "2410": [(1000.0, 0.02, True), (20.0, 1.0, True), (1000.0, 0.1, False)],
+    "2420": [(60.0, 1.0, True), (20.0, 3.0, True), (60.0, 3.0, False)],
+    "2425": [(100.0, 1.0, True), (20.0, 3.0, True), (100.0, 3.0, False)],
+    "2430": [(100.0, 1.0, True), (20.0, 3.0, True), (20.0, 10.0, False)],
+    "2440": [(40.0, 1.0, True), (10.0, 5.0, True), (40.0, 5.0, False)],
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "volts", "amps", "is_given"),
+    [(model, *corner) for model, corners in CORNERS.items() for corner in corners],
+)
+def test_each_model_gives_what_its_manual_says_and_no_more(
+    make: Callable[..., Bench], model: str, volts: float, amps: float, is_given: bool
+) -> None:
+    bench = make(model=model, load=Resistor(1e6))
+    bench.driver.connect()
+    assert bench.driver.identity.model == model
+    bench.driver.arm()
+    asked = SourceSetup(Function.VOLTAGE, amps, source_range=volts, aperture_s=1e-3)
+    if is_given:
+        bench.driver.configure("1", asked)
+        assert bench.driver.settings("1").source_range == volts
+        bench.driver.output("1", True)
+        bench.driver.source("1", 1.04 * volts)
+        assert bench.driver.measure("1").volts[0] == pytest.approx(1.04 * volts, rel=1e-3)
+    else:
+        before = bench.watch()
+        with pytest.raises(ConfigError, match=f"{volts:g}|{amps:g}"):
+            bench.driver.configure("1", asked)
+        assert not before
+        # And the instrument itself.
+        told = str(bench.sim.message(f":SENS:CURR:PROT {amps};:SOUR:VOLT:RANG {volts};:SYST:ERR?"))
+        assert not told.startswith("0,")
+
+
+def test_a_2410_goes_to_1100_volts_on_its_highest_range(make: Callable[..., Bench]) -> None:
+    bench = make(model="2410", load=Resistor(1e6))
+    setup = SourceSetup(Function.VOLTAGE, 0.02, source_range=1100.0, aperture_s=1e-3)
+    driver = bench.ready(setup)
+    assert driver.settings("1").source_range == 1000.0
+    driver.source("1", -1100.0)
+    assert driver.measure("1").volts[0] == pytest.approx(-1100.0, rel=1e-3)
+    with pytest.raises(ConfigError, match="at most 1100"):
+        driver.source("1", 1101.0)
+
+
+def test_a_contact_check_is_part_of_no_models_name(make: Callable[..., Bench]) -> None:
+    bench = make(model="2420")
+    bench.sim.pretends = "MODEL 2420-C"
+    assert bench.driver.connect().model == "2420"
+
+
+def test_a_near_model_is_refused_with_the_key_that_drives_it_and_then_driven(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(model="2401")
+    bench.sim.pretends = "MODEL 2402"
+    with pytest.raises(ConfigError, match=r"does not know it; the nearest is 240\d: treat_as = "):
+        bench.driver.connect()
+    driver = Keithley2400(
+        Keithley2400.Config(resource=bench.server.resource, model="2402", treat_as="2401")
+    )
+    try:
+        assert driver.connect().model == "2402 treated as 2401"
+        assert driver.limits("1").max_v == 21.0
+    finally:
+        driver.close()
+
+
+def test_a_known_model_is_not_driven_as_another(make: Callable[..., Bench]) -> None:
+    bench = make(model="2401", treat_as="2400")
+    with pytest.raises(ConfigError, match="its own table is known: leave treat_as = '2400' out"):
+        bench.driver.connect()
+
+
+def test_the_2430_is_told_to_give_no_pulses_and_its_simulator_gives_none(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(model="2430")
+    lines = bench.watch()
+    bench.driver.connect()
+    bench.driver.arm()
+    assert any(":SOUR:FUNC:SHAP DC" in line for line in lines)
+    told = bench.sim.message(":SOUR:FUNC:SHAP PULS;:SYST:ERR?")
+    assert told == b'-200,"Execution error; not simulated: pulse mode"'
+    assert bench.sim.message(":SOUR:FUNC:SHAP?") == b"DC"
 
 
 @pytest.mark.parametrize("measure_range", [None, 1e-6])

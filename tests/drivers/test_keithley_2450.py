@@ -1,4 +1,4 @@
-"""Keithley 2450 and 2460: our driver, PyMeasure's and QCoDeS's against the simulators, over TCP."""
+"""Keithley 2450, 2460, 2461, 2470: our driver, PyMeasure's and QCoDeS's against the simulators."""
 
 from __future__ import annotations
 
@@ -129,7 +129,51 @@ def test_another_command_set_is_refused_and_left_as_it_is(
     assert not bench.sim.queue
 
 
-@pytest.mark.parametrize(("model", "smallest"), [("2450", 1e-9), ("2460", 1e-6)])
+CORNERS = {
+    # Volts and amperes that the model gives together, and a pair just outside.
+    "2460": [(100.0, 1.0, True), (7.0, 7.0, True), (100.0, 4.0, False)],
+    "2461": [(20.0, 4.0, True), (7.0, 7.0, True), (7.0, 10.0, False)],
+    "2470": [(1000.0, 0.02, True), (20.0, 1.0, True), (1000.0, 0.1, False)],
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "volts", "amps", "is_given"),
+    [(model, *corner) for model, corners in CORNERS.items() for corner in corners],
+)
+def test_each_model_gives_what_its_manual_says_and_no_more(
+    make: Callable[..., Bench], model: str, volts: float, amps: float, is_given: bool
+) -> None:
+    bench = make(model=model, load=Resistor(1e6))
+    bench.driver.connect()
+    assert bench.driver.identity.model == model
+    bench.driver.arm()
+    asked = SourceSetup(Function.VOLTAGE, amps, source_range=volts, aperture_s=1e-3)
+    if is_given:
+        bench.driver.configure("1", asked)
+        bench.driver.output("1", True)
+        bench.driver.source("1", 1.04 * volts)
+        assert bench.driver.measure("1").volts[0] == pytest.approx(1.04 * volts, rel=1e-3)
+    else:
+        before = bench.watch()
+        with pytest.raises(ConfigError, match=f"{volts:g}|{amps:g}"):
+            bench.driver.configure("1", asked)
+        assert not before
+        limit = f":SOUR:FUNC VOLT;:SOUR:VOLT:RANG {volts};:SOUR:VOLT:ILIM {amps};:SYST:ERR?"
+        assert b"-222" in bytes(bench.sim.message(limit))
+
+
+def test_a_2470_raises_limits_from_a_little_more_of_its_range(make: Callable[..., Bench]) -> None:
+    """10.6 %, where the others raise them from 10 % on."""
+    close = SourceSetup(Function.VOLTAGE, 1.055e-4, measure_range=1e-3)
+    make().ready(close)
+    with pytest.raises(ConfigError, match=r"would raise it: at least 0\.000106"):
+        make(model="2470").ready(close)
+
+
+@pytest.mark.parametrize(
+    ("model", "smallest"), [("2450", 1e-9), ("2460", 1e-6), ("2461", 1e-6), ("2470", 1.06e-9)]
+)
 @pytest.mark.parametrize("is_fixed", [False, True])
 def test_the_smallest_limit_arrives_exactly(
     make: Callable[..., Bench], model: str, smallest: float, is_fixed: bool
@@ -261,7 +305,7 @@ def test_over_range_is_no_number_whatever_its_sign(make: Callable[..., Bench]) -
         assert reading.volts[0] == pytest.approx(level, abs=1e-3)
 
 
-@pytest.mark.parametrize("model", ["2450", "2460"])
+@pytest.mark.parametrize("model", Keithley2450.MODELS)
 def test_sweeps_and_lists_are_one_transaction_and_leave_zero_behind(
     make: Callable[..., Bench], model: str
 ) -> None:
