@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from rram_hil import Bench
+from rram_hil.array import Cells, Status, pulse, read, read_step
 from rram_hil.bench import discovery
 from rram_hil.bench.standalone import start_model
 from rram_hil.drivers.simulated.conformance import Family, Station
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import PulseGenerator, SourceMeter, make_instrument
 
+ROOT = Path(__file__).parents[2]
 NOW_DRIVEN = {
     "2601A": ("keithley-2600b", "Keithley"),
     "2602A": ("keithley-2600b", "Keithley"),
@@ -148,3 +154,25 @@ def test_every_model_says_what_it_stands_on_and_what_nobody_has_seen() -> None:
         for sheet in driver.SHEETS.values():
             assert sheet.documents
             assert sheet.unverified
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("file", "known", "model"),
+    [
+        ("bench-2636b-707b.toml", "2636B", "2636A"),
+        ("bench-b2902a-707b.toml", "B2902A", "B2912B"),
+    ],
+)
+def test_a_matrix_bench_forms_and_reads_with_a_new_model(
+    tmp_path: Path, file: str, known: str, model: str
+) -> None:
+    text = (ROOT / "examples" / file).read_text(encoding="utf-8")
+    path = tmp_path / "bench.toml"
+    path.write_text(text.replace(f'"{known}"', f'"{model}"'), encoding="utf-8")
+    cells = Cells.block(0, [0], range(4))
+    with Bench.open(path) as bench:
+        bench.do(pulse(cells, bl_v=3.5, wl_v=1.6, width_s=2e-3))
+        result = bench.do(read(cells, read_step(width_s=20e-3)))
+    assert (result.status == Status.OK).all()
+    assert np.median(result.current_a) > 1e-6
