@@ -27,7 +27,16 @@ from typing_extensions import override
 
 from .array.terminals import Drive, Place
 from .scpi.digital_lines import DigitalLines
-from .scpi.instrument import ILLEGAL, PARAMETER, Call, Handler, ScpiError, not_simulated
+from .scpi.instrument import (
+    EXECUTION,
+    ILLEGAL,
+    PARAMETER,
+    UNFORESEEN,
+    Call,
+    Handler,
+    ScpiError,
+    not_simulated,
+)
 from .scpi.keithley_smu import (
     LIST_LENGTH,
     OTHER,
@@ -745,6 +754,8 @@ class Simulated2450(KeithleySmu):
             act()
         except ScpiError as error:
             self.push(error)
+        except UNFORESEEN:
+            self.push(EXECUTION)
 
     def user_delay_s(self, word: str) -> float:
         """A delay that `MEASure<n>` or `SOURce<n>` names, of the function in use."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from .instrument import ILLEGAL, PARAMETER, Call, Handler, ScpiError
+from .instrument import ILLEGAL, PARAMETER, UNFORESEEN, Call, Handler, ScpiError
 
 MOST_STEPS = 20_000
 """Blocks executed at one go."""
@@ -96,7 +96,7 @@ class TriggerModel:
             for _ in range(MOST_STEPS):
                 if not self.is_under_way or not self._step():
                     return
-        except ScpiError:
+        except (ScpiError, *UNFORESEEN):
             self.state = State.FAILED
             raise
 
