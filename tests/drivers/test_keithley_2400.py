@@ -788,3 +788,128 @@ def test_qcodes_sources_measures_sweeps_and_shuts_down(make: Callable[..., Bench
         assert not bench.sim.queue
     finally:
         smu.close()
+
+
+# The simulator's own subsystems, as page and table of the manual say
+
+
+def told(bench: Bench, message: str) -> str:
+    """The reply to one message, without a link."""
+    reply = bench.sim.message(message)
+    return reply.decode("latin-1") if isinstance(reply, bytes) else reply
+
+
+def test_an_endless_arm_count_goes_on_until_it_is_aborted(make: Callable[..., Bench]) -> None:
+    bench = make()
+    assert told(bench, ":ARM:COUN INF;:TRIG:COUN 2500;:ARM:COUN?;:SYST:ERR?") == (
+        '9.900000E+37;0,"No error"'
+    )
+    told(bench, ":TRIG:COUN 1;:SOUR:VOLT 0.5;:OUTP ON")
+    for query in (":READ?", ":FETC?", ":MEAS?", ":CALC2:DATA?"):
+        assert told(bench, f"{query};:SYST:ERR?").startswith("-221,"), query
+    told(bench, ":INIT")
+    passes = len(bench.sim.samples)
+    # Everything but an abort waits for its end.
+    assert told(bench, ":SOUR:VOLT 0.1;:DATA?;:OUTP?") == ""
+    assert bench.sim.levels["VOLT"] == 0.5
+    assert len(bench.sim.samples) > passes
+    reading, output = told(bench, ":ABOR").split(";")
+    assert float(reading.split(",")[1]) == pytest.approx(0.5 / 1e4, rel=1e-2)
+    assert output == "1"
+    assert bench.sim.levels["VOLT"] == 0.1
+    assert told(bench, ":OUTP?") == "1"
+
+
+def test_there_are_no_options(make: Callable[..., Bench]) -> None:
+    assert told(make(), "*OPT?") == "0"
+
+
+def test_the_time_begins_anew_with_each_start_where_that_is_asked_for(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    bench.bus.clock.advance(50.0)
+    told(bench, ":SYST:TIME:RES:AUTO ON;:FORM:ELEM TIME;:OUTP ON")
+    assert told(bench, ":SYST:TIME:RES:AUTO?") == "1"
+    assert float(told(bench, ":READ?")) < 1.0
+    told(bench, ":SYST:TIME:RES:AUTO OFF")
+    bench.bus.clock.advance(50.0)
+    assert float(told(bench, ":READ?")) > 50.0
+
+
+def test_limit_tests_fail_until_they_are_cleared(make: Callable[..., Bench]) -> None:
+    bench = make()
+    told(bench, ":SOUR:VOLT 0.5;:OUTP ON;:CALC2:FEED CURR;:CALC2:CLIM:CLE:AUTO OFF")
+    told(bench, ":CALC2:LIM2:UPP 40e-6;:CALC2:LIM2:LOW -1;:CALC2:LIM2:STAT ON;:READ?")
+    assert told(bench, ":CALC2:LIM2:FAIL?;:CALC2:LIM5:FAIL?") == "1;0"
+    assert float(told(bench, ":CALC2:DATA?")) == pytest.approx(50e-6, rel=1e-2)
+    assert int(told(bench, ":STAT:MEAS?")) & 0b111111 == 0b100
+    told(bench, ":SOUR:VOLT 0.1;:READ?")
+    assert told(bench, ":CALC2:LIM2:FAIL?") == "1", "a result stays until it is cleared"
+    told(bench, ":CALC2:CLIM:CLE;:READ?")
+    assert told(bench, ":CALC2:LIM2:FAIL?") == "0"
+    assert int(told(bench, ":STAT:MEAS?")) & 0b111111 == 0b100000
+    told(bench, ":CALC2:NULL:OFFS 9e-6;:CALC2:NULL:STAT ON;:READ?")
+    assert float(told(bench, ":CALC2:DATA:LAT?")) == pytest.approx(1e-6, rel=0.2)
+    # Compliance is test 1, in or out of it.
+    told(bench, ":CALC2:LIM1:STAT ON;:CALC2:LIM1:COMP:FAIL OUT;:READ?")
+    assert told(bench, ":CALC2:LIM:FAIL?;:SYST:ERR?") == '1;0,"No error"'
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (":CALC2:CLIM:MODE GRAD", -200),
+        (":CALC2:LIM2:UPP:SOUR2 3", -200),
+        (":CALC2:FEED CALC1", -200),
+        (":CALC2:LIM4:STAT ON", -114),
+        (":CALC2:LIM1:UPP 1", -113),
+        (":CALC2:DATA?", -230),
+        (":CALC1:STAT ON", -113),
+        (":TRAC:FEED CALC2", -200),
+        (":TRIG:INP DEL", -200),
+        ("*SAV 5", -222),
+        (":SOUR:MEM:SAVE 101", -222),
+        (":SOUR2:TTL 1", -113),
+    ],
+)
+def test_what_is_not_simulated_is_refused(
+    make: Callable[..., Bench], message: str, code: int
+) -> None:
+    assert told(make(), f"{message};:SYST:ERR?").startswith(f"{code},")
+
+
+def test_setups_are_kept_and_taken_back_with_the_output_off(make: Callable[..., Bench]) -> None:
+    bench = make()
+    told(bench, ":SOUR:FUNC CURR;:SOUR:CURR 1e-5;:SENS:VOLT:PROT 3;:SENS:CURR:NPLC 0.1;*SAV 2")
+    told(bench, "*RST;:OUTP ON;*RCL 2")
+    assert told(bench, ":SOUR:FUNC?;:SENS:VOLT:PROT?;:SENS:CURR:NPLC?;:OUTP?") == (
+        "CURR;3.000000E+00;1.000000E-01;0"
+    )
+    assert told(bench, "*RCL 3;:SOUR:FUNC?;:SYST:ERR?") == 'VOLT;0,"No error"'
+
+
+def test_a_source_memory_sweep_runs_setups_of_both_functions(make: Callable[..., Bench]) -> None:
+    bench = make()
+    told(bench, ":SENS:FUNC:CONC ON;:SENS:FUNC 'VOLT','CURR';:FORM:ELEM VOLT,CURR")
+    told(bench, ":SOUR:VOLT 0.5;:SOUR:MEM:SAVE 1;:SOUR:VOLT 0.2;:SOUR:MEM:SAVE 2")
+    told(bench, ":SOUR:FUNC CURR;:SOUR:CURR 1e-5;:SENS:VOLT:PROT 5;:SOUR:MEM:SAVE 3")
+    told(bench, ":SOUR:FUNC MEM;:SOUR:MEM:POIN 3;:SOUR:MEM:STAR 1;:OUTP ON")
+    assert told(bench, ":READ?;:SYST:ERR?").startswith("-221,"), "the trigger count is another"
+    told(bench, ":TRIG:COUN 3")
+    values = np.array(told(bench, ":READ?").split(","), dtype=float).reshape(3, 2)
+    assert values == pytest.approx(np.array([[0.5, 5e-5], [0.2, 2e-5], [0.1, 1e-5]]), rel=2e-2)
+    assert told(bench, ":SOUR:FUNC?;:SYST:ERR?") == 'MEM;0,"No error"'
+
+
+def test_a_source_memory_sweep_branches_where_a_limit_test_passes(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    told(bench, ":FORM:ELEM CURR;:SENS:FUNC 'CURR';:CALC2:FEED CURR")
+    told(bench, ":SOUR:VOLT 0.3;:SOUR:MEM:SAVE 2;:SOUR:VOLT 0.7;:SOUR:MEM:SAVE 7")
+    told(bench, ":CALC2:LIM2:STAT ON;:CALC2:CLIM:PASS:SML 7;:SOUR:VOLT 0.1;:SOUR:MEM:SAVE 1")
+    told(bench, ":SOUR:FUNC MEM;:SOUR:MEM:POIN 2;:TRIG:COUN 2;:OUTP ON")
+    assert told(bench, ":CALC2:CLIM:PASS:SML?") == "7"
+    amps = [float(word) for word in told(bench, ":READ?").split(",")]
+    assert amps == pytest.approx([1e-5, 7e-5], rel=2e-2)

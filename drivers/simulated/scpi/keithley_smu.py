@@ -304,7 +304,9 @@ class KeithleySmu(ScpiInstrument):
 
     @override
     def shown(self, value: object) -> str:
-        return f"{value:.6E}" if isinstance(value, float) else super().shown(value)
+        if not isinstance(value, float):
+            return super().shown(value)
+        return f"{OVERFLOW if math.isinf(value) else value:.6E}"
 
     def own(
         self,
