@@ -86,9 +86,11 @@ class Sweeper:
         """`abort()`: the sweep ends, the level goes back to idle."""
         if self.is_running:
             self._process.stop()
+            self._mark(False)
             self._idle()
 
     def _failed(self, error: LuaError | TspError) -> None:
+        self._mark(False)
         self._idle()
         self.smu.instrument.fail(error)
 
@@ -99,6 +101,7 @@ class Sweeper:
 
     def _sweep(self) -> Course:
         smu, fire = self.smu, self.events.fire
+        self._mark(True)
         fire(self.ids["SWEEPING"])
         step = 0
         for _ in range(self.counts["arm"] or 1_000_000):
@@ -122,7 +125,12 @@ class Sweeper:
             if self.actions["endsweep"] == 0:
                 self._idle()
             fire(self.ids["SWEEP_COMPLETE"])
+        self._mark(False)
         fire(self.ids["IDLE"])
+
+    def _mark(self, is_sweeping: bool) -> None:
+        self.smu.is_sweeping = is_sweeping
+        self.smu.instrument.look()
 
     def _step(self, step: int) -> None:
         smu = self.smu
