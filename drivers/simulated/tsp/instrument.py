@@ -17,6 +17,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from typing_extensions import override
 
@@ -472,7 +473,8 @@ class TspInstrument(SimulatedInstrument):
         def describe(value: Value) -> None:
             self.description = text_at(value, 1, "description")
 
-        return LuaTable(
+        return _LocalNode(
+            self.globals,
             {
                 "ENABLE": 1.0,
                 "DISABLE": 0.0,
@@ -490,7 +492,6 @@ class TspInstrument(SimulatedInstrument):
                 "linefreq": (lambda: self.place.line_hz, lambda value: None),
                 "autolinefreq": (lambda: True, lambda value: None),
             },
-            sealed=True,
         )
 
     def _errorqueue_table(self) -> LuaTable:
@@ -582,6 +583,24 @@ def _own(value: Value) -> None:
         value.is_native = True
         for inner in value.values.values():
             _own(inner)
+
+
+class _LocalNode(LuaTable):
+    """`localnode`: its own attributes, and all that the instrument has."""
+
+    def __init__(
+        self,
+        own: LuaTable,
+        values: dict[Any, Value],
+        attributes: dict[str, Attribute],
+    ) -> None:
+        super().__init__(values, attributes, sealed=True)
+        self._own = own
+
+    @override
+    def get(self, key: Value) -> Value:
+        value = super().get(key)
+        return self._own.get(key) if value is None else value
 
 
 class _Node(LuaTable):

@@ -151,6 +151,10 @@ class Smu:
         self.rises = [0] * 16
         """How often each bit of the condition has come to be set."""
         self.is_sweeping = False
+        self.overruns = 0
+        """Stimuli of its trigger model that were overrun, as bits: arm 1, source 2, measure 3, end
+        of pulse 4.
+        """
         self._noise = random.Random(f"{instrument.place.serial} {name} noise")
         self._errors: dict[tuple[str, float], tuple[float, float]] = {}
         self._driven = Drive()

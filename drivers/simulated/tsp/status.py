@@ -4,8 +4,9 @@ After the reference manual 2600BS-901-01 (Rev. F pages 9-283, 9-302, 9-325, Rev.
 7-285, 7-325, 7-331 and appendix E at easymanua.ls and manualshive.com) and, for
 `status.operation`, that of the 2606B (Rev. C page 15-291). Conditions of calibration, temperature,
 unstable outputs, LAN and other nodes stay 0. Unverified: the bits of
-`status.operation.instrument.smuX` and of overruns (those of `status.operation` and the number of
-the object are taken) and of `status.system`.
+`status.operation.instrument.smuX` (those of `status.operation` are taken), of `status.system` and
+of overruns of timers, blenders and lines (their numbers are taken); those of a channel are as a
+public script of the maker reads them (26xxA_Check_for_Overrun.tsp).
 """
 
 from __future__ import annotations
@@ -100,6 +101,10 @@ class Measured(Protocol):
     @property
     def is_sweeping(self) -> bool:
         """Whether its trigger model has left idle."""
+
+    @property
+    def overruns(self) -> int:
+        """Stimuli of its trigger model that were overrun, as bits from 1 on."""
 
     @property
     def is_measuring(self) -> bool:
@@ -267,7 +272,7 @@ class StatusModel:
 
     def _operation(self) -> Register:
         def channel(smu: Measured) -> Register:
-            overrun = Register(bits={"ARM": 1, "SRC": 2, "MEAS": 3, "ENDP": 4})
+            overrun = Register(lambda: smu.overruns, {"ARM": 1, "SRC": 2, "MEAS": 3, "ENDP": 4})
             return Register(
                 lambda: smu.is_sweeping << 3 | smu.is_measuring << 4,
                 CHANNEL,
@@ -303,7 +308,8 @@ class StatusModel:
         user.table.attributes["condition"] = (lambda: float(self.user), self._put_user)
 
         def overrun() -> int:
-            return sum(
+            smus = sum(2 << at for at, each in enumerate(self._channels.values()) if each.overruns)
+            return smus | sum(
                 1 << bit
                 for name, bit in kinds.items()
                 if name in self._overruns and self._overruns[name]()

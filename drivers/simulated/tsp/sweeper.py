@@ -37,7 +37,7 @@ class Sweeper:
         self.events = smu.instrument.events
         self.ids = {name: self.events.new() for name in EVENTS}
         self._process = Process(self.events, self._failed)
-        self.stimuli = {name: Stimulus(self.events, self._process.look) for name in LAYERS}
+        self.stimuli = {name: Stimulus(self.events, self._came) for name in LAYERS}
         self.default()
         trigger = smu.table.get("trigger")
         self._fill(trigger)
@@ -80,6 +80,9 @@ class Sweeper:
                 stimulus.detected = False
         for buffer in self.buffers:
             buffer.begin()
+        self.smu.overruns = 0
+        for stimulus in self.stimuli.values():
+            stimulus.overrun = False
         self._process.start(self._sweep())
 
     def abort(self) -> None:
@@ -88,6 +91,12 @@ class Sweeper:
             self._process.stop()
             self._mark(False)
             self._idle()
+
+    def _came(self) -> None:
+        self._process.look()
+        self.smu.overruns = sum(
+            self.stimuli[layer].overrun << at for at, layer in enumerate(LAYERS, start=1)
+        )
 
     def _failed(self, error: LuaError | TspError) -> None:
         self._mark(False)
