@@ -206,6 +206,23 @@ class Rack(FarSide):
             server.faults.clear()
 
     @override
+    def control(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Also `panel`: what a person does at an instrument's front panel, `answers` to the dialogs
+        of scripts and `keys` by name.
+        """
+        if request["do"] != "panel":
+            return super().control(request)
+        name = request.get("instrument")
+        if name not in self.instruments:
+            raise ConfigError(f"instrument {name!r} is not one of {', '.join(self.instruments)}")
+        answers, keys = request.get("answers", []), request.get("keys", [])
+        if not isinstance(answers, list) or not isinstance(keys, list):
+            raise ConfigError("panel: answers and keys are lists")
+        with self.bus.lock:
+            self.instruments[name].act_at_panel(answers, keys)
+        return {}
+
+    @override
     def advance(self, seconds: float) -> float:
         self.bus.clock.advance(seconds)
         return self.bus.clock.now_s

@@ -492,10 +492,21 @@ def test_buffers_collect_what_they_are_told(make: Callable[..., Bench]) -> None:
     assert bench.say("print(b.n)") == ["4.00000e+00"], (
         "without append mode a buffer is emptied first"
     )
-    bench.say("b.appendmode = 1 smua.measure.i(b)")
+    bench.say("b.appendmode = 1")
+    assert bench.sim.queue.pop().code == 5032, "only an empty buffer can be told to append"
+    bench.say("b.clear() b.appendmode = 1 smua.measure.i(b) smua.measure.i(b)")
     assert bench.say("print(b.n)") == ["8.00000e+00"]
     bench.say("smua.measure.i(b)")
-    assert bench.sim.queue[-1].code == 4901
+    assert bench.say("print(b.n)") == ["1.00000e+01"], "a full buffer drops what comes"
+    bench.say(
+        "b.clear() b.fillmode = smua.FILL_WINDOW b.fillcount = 3 smua.measure.count = 1"
+        " for k = 1, 4 do smua.source.levelv = k smua.measure.v(b) end"
+    )
+    assert [float(v) for v in bench.say("printbuffer(1, 3, b)")[0].split(",")] == pytest.approx(
+        [4, 2, 3], rel=1e-3
+    )
+    stats = bench.say("s = smua.buffer.getstats(b) print(s.n, s.mean, s.max.reading, s.stddev)")
+    assert [float(v) for v in stats[0].split()] == pytest.approx([3, 3, 4, 1], rel=1e-3)
     bench.say("errorqueue.clear() b.collectsourcevalues = 0")
     assert bench.sim.queue[-1].code == 5032
 

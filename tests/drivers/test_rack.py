@@ -255,6 +255,20 @@ def test_damage_shows_in_the_truth(smu: Port, control: BoardControl) -> None:
     assert control.conductance_s()[0, 3, 3] < 1e-3
 
 
+def test_a_person_at_the_front_panel_answers_through_the_control_socket(
+    smu: Port, control: BoardControl
+) -> None:
+    control.panel("smu", answers=["0.25"], keys=["TRIG"])
+    assert smu.ask("print(display.prompt('0.00', 'V', 'read at'))") == "2.50000e-01"
+    assert smu.ask("print(display.trigger.wait(1), display.trigger.wait(0.1))") == "true\tfalse"
+    with pytest.raises(ConfigError, match="'toaster' is not one of smu, matrix"):
+        control.panel("toaster", keys=["TRIG"])
+    with pytest.raises(ConfigError, match="key 'KNOB' is not one of"):
+        control.panel("smu", keys=["knob"])
+    with pytest.raises(ConfigError, match="its front panel is not simulated"):
+        control.panel("matrix", keys=["TRIG"])
+
+
 def test_a_fault_strikes_the_instrument_it_is_meant_for_once(
     rack: SimulatedFarSide, control: BoardControl
 ) -> None:

@@ -9,12 +9,13 @@ of each range drawn once from the serial number, noise, the range's resolution, 
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..array.terminals import Drive, Sensed
 from .buffer import (
@@ -48,6 +49,9 @@ HEADROOM = 1.01
 OVER_RANGE = 1.02
 """Largest reading over the full scale of its range. Unverified."""
 MOST_COUNT = 1_000_000
+CONTACT_OHM = 0.5
+CONTACT_S = (1e-3, 5e-3, 20e-3)
+"""What a contact check finds, and how long one takes by its speed. Unverified."""
 AUTOMATIC_S = 1e-3
 """How long automatic delays are. Unverified."""
 BUSY = TspError(5042, "Invalid while overlapped measure")
@@ -88,6 +92,11 @@ CONSTANTS = {
     "DISABLE": 0.0,
     "ENABLE": 1.0,
     "ASYNC": 2.0,
+    "CONTACT_FAST": 0.0,
+    "CONTACT_MEDIUM": 1.0,
+    "CONTACT_SLOW": 2.0,
+    "FILL_ONCE": 0.0,
+    "FILL_WINDOW": 1.0,
     "SOURCE_IDLE": 0.0,
     "SOURCE_HOLD": 1.0,
     "LIMIT_AUTO": "auto",
@@ -139,6 +148,13 @@ class Smu:
         self.terminal = instrument.place.terminal(name)
         self.buffers = (Buffer(), Buffer())
         self.condition = 0
+        self.rises = [0] * 16
+        """How often each bit of the condition has come to be set."""
+        self.is_sweeping = False
+        self.overruns = 0
+        """Stimuli of its trigger model that were overrun, as bits: arm 1, source 2, measure 3, end
+        of pulse 4.
+        """
         self._noise = random.Random(f"{instrument.place.serial} {name} noise")
         self._errors: dict[tuple[str, float], tuple[float, float]] = {}
         self._driven = Drive()
@@ -188,11 +204,39 @@ class Smu:
             "output enable": 0.0,
             "analog filter": 1.0,
             "high c delay": 10.0,
+            "contact speed": 0.0,
+            "contact threshold": 50.0,
         }
         self.condition = 0
         self.overlapped.stop()
         for buffer in self.buffers:
             buffer.default()
+        self.apply()
+
+    SETTINGS = (
+        "volts_mode",
+        "level",
+        "limit",
+        "source_auto",
+        "source_range",
+        "source_low",
+        "measure_auto",
+        "measure_range",
+        "measure_low",
+        "relative",
+        "relative_on",
+        "plain",
+    )
+    """What a saved setup holds of a channel; its output is off when one is recalled."""
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting as it is now."""
+        return copy.deepcopy({name: getattr(self, name) for name in self.SETTINGS})
+
+    def restore(self, settings: dict[str, Any]) -> None:
+        """Every setting as `settings` gave it."""
+        for name, value in copy.deepcopy(settings).items():
+            setattr(self, name, value)
         self.apply()
 
     @property
@@ -360,10 +404,27 @@ class Smu:
         """What the terminal carries now; sets the limit bits of the condition register."""
         sensed = self.terminal.sense()
         on = self.output == 1
-        self.condition &= ~3
-        if on and sensed.limited:
-            self.condition |= 2 if self.volts_mode else 1
+        held = (2 if self.volts_mode else 1) if on and sensed.limited else 0
+        self._mark(3, held)
         return sensed
+
+    def _mark(self, bits: int, now: int) -> None:
+        """Set these bits of the condition as they are now, and count those that come to be set."""
+        risen = now & ~self.condition
+        self.condition = self.condition & ~bits | now
+        if risen:
+            for bit in range(risen.bit_length()):
+                self.rises[bit] += risen >> bit & 1
+
+    @property
+    def condition_bits(self) -> int:
+        """Limits, overflow, readings in the dedicated buffers."""
+        return self.condition | (256 if any(buffer.entries for buffer in self.buffers) else 0)
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether an overlapped measurement is under way."""
+        return self.overlapped.is_running
 
     @property
     def in_compliance(self) -> bool:
@@ -381,9 +442,7 @@ class Smu:
         sensed = self.sense()
         volts, range_v = self._reading("v", sensed.volts)
         amps, range_a = self._reading("i", sensed.amps)
-        self.condition &= ~128
-        if OVERFLOW in (abs(volts), abs(amps)):
-            self.condition |= 128
+        self._mark(128, 128 if OVERFLOW in (abs(volts), abs(amps)) else 0)
         limited = self.output == 1 and sensed.limited
         return Taken(volts, amps, range_v, range_a, limited, self.instrument.place.bus.clock.now_s)
 
@@ -484,8 +543,9 @@ class Smu:
     def keep(self, taken: Taken, kinds: str, buffers: list[Buffer]) -> None:
         """Store a measurement: one quantity in each buffer."""
         for kind, buffer in zip(kinds, buffers, strict=False):
+            if buffer in self.buffers and not buffer.entries:
+                self.rises[8] += 1
             buffer.store(self.entry(taken, kind))
-            self.condition |= 256
 
     def buffer(self, value: Value) -> Buffer:
         """A reading buffer that a script names. Raises `TspError` 5033 for what is none."""
@@ -503,6 +563,14 @@ class Smu:
                 "nvbuffer2": self.buffers[1],
                 "makebuffer": lambda size: Buffer(int(number(size, 1, WITHOUT_LIMIT))),
                 "savebuffer": lambda buffer: None,
+                "buffer": LuaTable(
+                    {
+                        "getstats": lambda buffer: self.buffer(buffer).statistics(),
+                        "recalculatestats": lambda buffer: self.buffer(buffer) and None,
+                    },
+                    sealed=True,
+                ),
+                "contact": self._contact_table(),
                 "reset": self.default,
                 "source": self._source_table(),
                 "measure": self._measure_table(),
@@ -534,6 +602,25 @@ class Smu:
             self.apply()
 
         return {name: (lambda: self.plain[key], put)}
+
+    def _contact_table(self) -> LuaTable:
+        """`contact`: the loads behind simulated terminals have contacts of one resistance."""
+
+        def resistances() -> tuple[float, float]:
+            self.instrument.elapse(CONTACT_S[int(self.plain["contact speed"])])
+            return CONTACT_OHM, CONTACT_OHM
+
+        return LuaTable(
+            {
+                "r": resistances,
+                "check": lambda: max(resistances()) < self.plain["contact threshold"],
+            },
+            {
+                **self._plain("speed", "contact speed", 0, 2),
+                **self._plain("threshold", "contact threshold", 0.0, 1e37, whole=False),
+            },
+            sealed=True,
+        )
 
     def _source_table(self) -> LuaTable:
         return LuaTable(

@@ -37,7 +37,7 @@ class Sweeper:
         self.events = smu.instrument.events
         self.ids = {name: self.events.new() for name in EVENTS}
         self._process = Process(self.events, self._failed)
-        self.stimuli = {name: Stimulus(self.events, self._process.look) for name in LAYERS}
+        self.stimuli = {name: Stimulus(self.events, self._came) for name in LAYERS}
         self.default()
         trigger = smu.table.get("trigger")
         self._fill(trigger)
@@ -80,15 +80,26 @@ class Sweeper:
                 stimulus.detected = False
         for buffer in self.buffers:
             buffer.begin()
+        self.smu.overruns = 0
+        for stimulus in self.stimuli.values():
+            stimulus.overrun = False
         self._process.start(self._sweep())
 
     def abort(self) -> None:
         """`abort()`: the sweep ends, the level goes back to idle."""
         if self.is_running:
             self._process.stop()
+            self._mark(False)
             self._idle()
 
+    def _came(self) -> None:
+        self._process.look()
+        self.smu.overruns = sum(
+            self.stimuli[layer].overrun << at for at, layer in enumerate(LAYERS, start=1)
+        )
+
     def _failed(self, error: LuaError | TspError) -> None:
+        self._mark(False)
         self._idle()
         self.smu.instrument.fail(error)
 
@@ -99,6 +110,7 @@ class Sweeper:
 
     def _sweep(self) -> Course:
         smu, fire = self.smu, self.events.fire
+        self._mark(True)
         fire(self.ids["SWEEPING"])
         step = 0
         for _ in range(self.counts["arm"] or 1_000_000):
@@ -122,7 +134,12 @@ class Sweeper:
             if self.actions["endsweep"] == 0:
                 self._idle()
             fire(self.ids["SWEEP_COMPLETE"])
+        self._mark(False)
         fire(self.ids["IDLE"])
+
+    def _mark(self, is_sweeping: bool) -> None:
+        self.smu.is_sweeping = is_sweeping
+        self.smu.instrument.look()
 
     def _step(self, step: int) -> None:
         smu = self.smu

@@ -119,6 +119,8 @@ class Stimulus:
         self._action = action
         self.number = 0
         self.detected = False
+        self.overrun = False
+        """Whether an event came while the one before it was not yet used."""
 
     def set(self, value: Value) -> None:
         """Choose the event; 0 for none. Raises `TspError` for an ID that is none."""
@@ -127,7 +129,7 @@ class Stimulus:
             raise TspError(-224, "Illegal Parameter Value")
         self._events.forget(self.number, self._came)
         self.number = int(number)
-        self.detected = False
+        self.detected = self.overrun = False
         if self.number:
             self._events.listen(self.number, self._came)
 
@@ -137,6 +139,7 @@ class Stimulus:
         return came
 
     def _came(self) -> None:
+        self.overrun = self.overrun or self.detected
         self.detected = True
         if self._action is not None:
             self._action()
@@ -470,29 +473,7 @@ class Triggers:
             bus.listen((name, at), made.came)
             self.lines.append(made)
 
-        def line(at: Value) -> Line:
-            number = to_number(at)
-            if number is None or not 1 <= number <= len(self.lines):
-                raise TspError(1801, "Invalid digital I/O Line")
-            return self.lines[int(number) - 1]
-
-        def write(at: Value, value: Value) -> None:
-            line(at).level = to_number(value) not in (0.0, None)
-
-        def write_port(value: Value) -> None:
-            whole = int(to_number(value) or 0.0)
-            for n, each in enumerate(self.lines):
-                each.level = bool(whole >> n & 1)
-
-        values = {
-            **{f"TRIG_{name}": mode for name, mode in MODES.items()},
-            "trigger": _listed(self.lines),
-            "readbit": lambda at: float(line(at).level),
-            "writebit": write,
-            "readport": lambda: float(sum(each.level << n for n, each in enumerate(self.lines))),
-            "writeport": write_port,
-        }
-        self.instrument.globals.set("digio", LuaTable(values))
+        self.instrument.globals.set("digio", _port(LuaTable(), self.lines))
 
     def add_link_lines(self) -> None:
         """`tsplink.trigger`: three lines that all nodes share."""
@@ -503,9 +484,7 @@ class Triggers:
                     node.triggers.links[at].came()
 
         self.links = [Line(self.instrument, lambda at=at: pulse(at)) for at in range(LINK_LINES)]  # type: ignore[misc]
-        table = self.instrument.globals.get("tsplink")
-        table.values |= {f"TRIG_{name}": mode for name, mode in MODES.items()}
-        table.values["trigger"] = _listed(self.links)
+        _port(self.instrument.globals.get("tsplink"), self.links)
 
     def reset(self) -> None:
         """All settings at their defaults; what is due no longer happens."""
@@ -523,3 +502,40 @@ class Triggers:
 
 def _listed(objects: list[Line] | list[Timer] | list[Blender] | list[TriggerObject]) -> LuaTable:
     return LuaTable({at + 1: each.table for at, each in enumerate(objects)}, sealed=True)
+
+
+def _port(table: LuaTable, lines: list[Line]) -> LuaTable:
+    """Let a table have these lines: each as a trigger, all as the bits of a port."""
+    protected = 0.0
+
+    def line(at: Value) -> Line:
+        number_ = to_number(at)
+        if number_ is None or not 1 <= number_ <= len(lines):
+            raise TspError(1801, "Invalid digital I/O Line")
+        return lines[int(number_) - 1]
+
+    def put(each: Line, level: bool) -> None:
+        if not int(protected) >> lines.index(each) & 1:
+            each.level = level
+
+    def write_port(value: Value) -> None:
+        whole = int(to_number(value) or 0.0)
+        for n, each in enumerate(lines):
+            put(each, bool(whole >> n & 1))
+
+    def protect(value: Value) -> None:
+        nonlocal protected
+        protected = number(value, 0, (1 << len(lines)) - 1)
+
+    table.fill(
+        {
+            **{f"TRIG_{name}": mode for name, mode in MODES.items()},
+            "trigger": _listed(lines),
+            "readbit": lambda at: float(line(at).level),
+            "writebit": lambda at, value: put(line(at), to_number(value) not in (0.0, None)),
+            "readport": lambda: float(sum(each.level << n for n, each in enumerate(lines))),
+            "writeport": write_port,
+        }
+    )
+    table.define("writeprotect", lambda: protected, protect)
+    return table
