@@ -199,7 +199,7 @@ class Simulated2600B(TspInstrument):
 
     def _status(self) -> StatusModel:
         lines = {"digio": self.triggers.lines, "tsplink": self.triggers.links}
-        objects = {
+        objects: dict[str, Sequence[TriggerObject]] = {
             "trigger_blender": self.triggers.blenders,
             "trigger_timer": self.triggers.timers,
             **{name: made for name, made in lines.items() if made},
