@@ -650,12 +650,19 @@ def test_readings_are_within_the_stated_accuracy(make: Callable[..., Bench]) -> 
 # Drivers that others wrote
 
 
-@pytest.fixture
-def pymeasure(make: Callable[..., Bench]) -> Iterator[Callable[[type], tuple[Bench, Any]]]:
+OTHER_MODELS = [m for m in Keithley2400.MODELS if m != "2400"]
+MODELS = ["2400", *(pytest.param(m, marks=pytest.mark.long) for m in OTHER_MODELS)]
+"""What the drivers of others meet."""
+
+
+@pytest.fixture(params=MODELS)
+def pymeasure(
+    make: Callable[..., Bench], request: pytest.FixtureRequest
+) -> Iterator[Callable[[type], tuple[Bench, Any]]]:
     opened: list[Any] = []
 
     def connect(cls: type) -> tuple[Bench, Any]:
-        bench = make()
+        bench = make(model=request.param)
         other = cls(
             bench.server.resource,
             visa_library="@py",
@@ -676,7 +683,7 @@ def test_pymeasure_sources_measures_sweeps_and_shuts_down(
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
     bench, smu = pymeasure(PymeasureKeithley2400)
-    assert "MODEL 2400" in smu.id
+    assert f"MODEL {bench.sim.model}" in smu.id
     smu.reset()
     smu.source_mode = "voltage"
     smu.source_voltage_range = 2
@@ -750,11 +757,14 @@ def test_pymeasure_legacy_sources_measures_sweeps_and_shuts_down(
     assert is_soon_off(bench)
 
 
-def test_qcodes_sources_measures_sweeps_and_shuts_down(make: Callable[..., Bench]) -> None:
-    bench = make()
+@pytest.mark.parametrize("model", MODELS)
+def test_qcodes_sources_measures_sweeps_and_shuts_down(
+    make: Callable[..., Bench], model: str
+) -> None:
+    bench = make(model=model)
     smu = QcodesKeithley2400(next(NAMES), bench.server.resource, visalib="@py", timeout=2)
     try:
-        assert smu.get_idn()["model"] == "2400"
+        assert smu.get_idn()["model"] == model
         smu.reset()
         smu.write(":FORM:ELEM VOLT,CURR")
         smu.mode("VOLT")
