@@ -879,6 +879,7 @@ def test_limit_tests_fail_until_they_are_cleared(make: Callable[..., Bench]) -> 
         (":TRAC:FEED CALC2", -200),
         (":TRIG:INP DEL", -200),
         ("*SAV 5", -222),
+        (":FORM:SREG HEX", -200),
         (":SOUR:MEM:SAVE 101", -222),
         (":SOUR2:TTL 1", -113),
     ],
@@ -923,3 +924,13 @@ def test_a_source_memory_sweep_branches_where_a_limit_test_passes(
     assert told(bench, ":CALC2:CLIM:PASS:SML?") == "7"
     amps = [float(word) for word in told(bench, ":READ?").split(",")]
     assert amps == pytest.approx([1e-5, 7e-5], rel=2e-2)
+
+
+@pytest.mark.parametrize(("setting", "volts"), [("5", 5.0), ("161", 15.0)])
+def test_the_overvoltage_protection_holds_the_output(
+    make: Callable[..., Bench], setting: str, volts: float
+) -> None:
+    bench = make()
+    told(bench, f":SOUR:VOLT:PROT {setting};:SOUR:VOLT:RANG 20;:SOUR:VOLT 15;:SENS:FUNC 'VOLT'")
+    told(bench, ":SENS:CURR:PROT 0.01;:OUTP ON;:FORM:ELEM VOLT")
+    assert float(told(bench, ":READ?")) == pytest.approx(volts, rel=1e-3)

@@ -827,3 +827,13 @@ def test_a_block_that_fails_stops_its_model(sim: Simulated2450) -> None:
     told(sim, ":TRIG:BLOC:WAIT 1, COMM;:TRIG:BLOC:BRAN:DELT 2, 1, 1;:INIT;*TRG")
     assert told(sim, ":TRIG:STAT?") == "FAILED;FAILED;1"
     assert told(sim, ":SYST:ERR?").startswith("-221,")
+
+
+def test_the_overvoltage_protection_holds_the_output(sim: Simulated2450) -> None:
+    told(sim, ":SOUR:VOLT:ILIM 0.01;:SOUR:VOLT 8;:OUTP ON;:SENS:FUNC 'VOLT'")
+    told(sim, ":SOUR:VOLT:PROT PROT5")
+    assert float(told(sim, ":READ?")) == pytest.approx(5.0, rel=1e-3)
+    assert told(sim, ":SOUR:VOLT:PROT?;:SOUR:VOLT:PROT:TRIP?") == "PROT5;1"
+    told(sim, ":SOUR:VOLT:PROT NONE")
+    assert float(told(sim, ":READ?")) == pytest.approx(8.0, rel=1e-3)
+    assert told(sim, ":SOUR:VOLT:PROT:TRIP?") == "0"
