@@ -38,7 +38,7 @@ ELEMENTS = "VOLT,CURR,RES,TIME,STAT"
 OVERFLOWED = 1 << 0
 COMPLIANCE = 1 << 3
 RANGE_COMPLIANCE = 1 << 16
-LIMITS = "smallest compliance: User's Manual 2400S-900-01 Rev. K, 6-2"
+LIMITS = "smallest compliance, commands: User's Manual 2400S-900-01 Rev. K, 6-2, sections 10 and 18"
 UNVERIFIED = (
     "shortest level in a sweep (2 ms)",
     "that the level is zero at once after a sweep",

@@ -106,7 +106,7 @@ TABLES: Mapping[str, Table] = {
         200e-6,
         ModelSheet(
             (
-                "ranges, accuracy, smallest limit, settling: SPEC-2450 Rev. A, pages 2 to 4",
+                "ranges, accuracy, settling, smallest current limit: SPEC-2450 Rev. A, pages 2-4",
                 _COMMANDS,
             ),
             ("envelope", "smallest voltage limit", *_UNVERIFIED),

@@ -74,12 +74,15 @@ OHMS = ((2e2, 1e-2), (2e3, 1e-3), (2e4, 1e-4), (2e5, 1e-5), (2e6, 1e-6), (2e7, 1
 
 @dataclass(frozen=True)
 class Family:
-    """Ranges and envelope of one model, and its largest ohms."""
+    """Ranges and envelope of one model, its largest ohms, and the volts up to which its
+    overvoltage protection can be set: above, there is none (page 18-81).
+    """
 
     volts: tuple[Scale, ...]
     amps: tuple[Scale, ...]
     envelope: Envelope
     most_ohms: float = 2.1e8
+    protects_to_v: float = 20.0
 
 
 LOW_VOLTS = (Scale(0.2, 1e-6, 1.2e-4, 300e-6), Scale(2.0, 10e-6, 1.2e-4, 300e-6))
@@ -101,21 +104,24 @@ _2425 = Family(
     HIGH_AMPS,
     ((21.0, 3.15), (105.0, 1.05)),
     2.1e7,
+    80.0,
 )
 FAMILIES = {
-    "2400": Family(VOLTS, AMPS, (*_20_V, (210.0, 0.105))),
+    "2400": Family(VOLTS, AMPS, (*_20_V, (210.0, 0.105)), protects_to_v=160.0),
     "2400-LV": Family(VOLTS[:3], AMPS, _20_V),
     "2401": Family(VOLTS[:3], AMPS, _20_V),
     "2410": Family(
         (*HIGH_VOLTS, Scale(1000.0, 10e-3, 1.5e-4, 50e-3, over=1.1)),
         (*AMPS[:4], Scale(0.02, 100e-9, 3.5e-4, 1.2e-6), *AMPS[5:]),
         (*_20_V, (1100.0, 0.021)),
+        protects_to_v=500.0,
     ),
     "2420": Family(
         (*HIGH_VOLTS, Scale(60.0, 1e-3, 1.5e-4, 3e-3)),
         HIGH_AMPS,
         ((21.0, 3.15), (63.0, 1.05)),
         2.1e7,
+        48.0,
     ),
     "2425": _2425,
     "2430": _2425,
@@ -124,6 +130,7 @@ FAMILIES = {
         (*HIGH_AMPS[:-1], Scale(5.0, 10e-6, 1e-3, 3.42e-3)),
         ((10.5, 5.25), (42.0, 1.05)),
         2.1e7,
+        32.0,
     ),
 }
 
@@ -215,7 +222,6 @@ class Simulated2400(KeithleySmu):
         Setting(TRIGGER_OUTPUT, "NONE", words=("SOURce", "DELay", "SENSe", "NONE")),
         Setting(TRIGGER_DIRECTION, "ACC", words=("SOURce", "ACCeptor")),
         Setting(BORDER, "NORM", words=("NORMal", "SWAPped")),
-        Setting(":FORMat:SREGister", "ASC", words=("ASCii", "HEXadecimal", "OCTal", "BINary")),
         Setting(OFF_STATE, "NORM", words=("HIMPedance", "NORMal", "ZERO", "GUARd")),
         Setting(":OUTPut#:ENABle[:STATe]", False),
         Setting(STAMP, "ABS", words=("ABSolute", "DELTa")),
@@ -335,6 +341,11 @@ class Simulated2400(KeithleySmu):
         super().reset()
 
     @override
+    def protection_v(self) -> float:
+        """Unverified: that any value is a limit, not one of a few steps."""
+        return self.protection if self.protection <= self.family.protects_to_v else math.inf
+
+    @override
     def limit_now(self) -> float:
         """The lower of the compliance and the top of a fixed measuring range ("range
         compliance").
@@ -419,6 +430,7 @@ class Simulated2400(KeithleySmu):
                 "protection",
                 lambda c: abs(c.number(0, -most, most, default=most)),
                 asked=lambda c: c.number(0, -most, most, default=most),
+                applies=True,
             ),
             **self.own(
                 "[:SENSe#]:RESistance:RANGe[:UPPer]",
@@ -457,6 +469,7 @@ class Simulated2400(KeithleySmu):
             ":FORMat[:DATA]?": lambda _: self.format,
             ":FORMat:ELEMents[:SENSe#]": self._set_elements,
             ":FORMat:ELEMents[:SENSe#]?": lambda _: ",".join(self.elements),
+            **pair(":FORMat:SREGister", _set_registers, lambda _: "ASC"),
             ":OUTPut#[:STATe]": lambda c: self._output(c.switch()),
             ":OUTPut#[:STATe]?": lambda _: str(int(self.is_on)),
             ":OUTPut#:ENABle:TRIPped?": lambda _: "0",
@@ -1088,3 +1101,9 @@ def _set_feed(call: Call) -> None:
     """What goes into the data store: raw readings alone here."""
     if call.choice(0, "SENSe", "SENSe1", "CALCulate1", "CALCulate2") not in ("SENS", "SENS1"):
         raise not_simulated("a data store of calculated values")
+
+
+def _set_registers(call: Call) -> None:
+    """How status registers are told: in decimal alone here."""
+    if call.choice(0, "ASCii", "HEXadecimal", "OCTal", "BINary") != "ASC":
+        raise not_simulated("status registers that are not decimal")

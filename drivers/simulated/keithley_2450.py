@@ -57,10 +57,11 @@ AUTO_DELAY_S = 1e-3
 ELEMENT = ScpiError(1133, "Parameter 4, Syntax error, expected valid name parameters")
 WARNING = 2
 COUNT = "[:SENSe#]:COUNt"
+PROTECTION = ":SOURce#:VOLTage:PROTection[:LEVel]"
 FUNCTIONS = ("VOLTage", "CURRent", "RESistance")
 BINARY_ELEMENTS = ("READ", "REL", "SOUR")
 QUESTIONABLE, FRONT = 1, 8
-READ_BACK, LIMITED, FOUR_WIRE, OUTPUT = 8, 32, 64, 128
+PROTECTED, READ_BACK, LIMITED, FOUR_WIRE, OUTPUT = 4, 8, 32, 64, 128
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def _settings() -> tuple[Setting, ...]:
         ]
     guards = (2, 5, 10, 20, 40, 60, 80, 100, 120, 140, 160, 180)
     protection = Setting(
-        ":SOURce#:VOLTage:PROTection[:LEVel]",
+        PROTECTION,
         "NONE",
         words=(*(f"PROT{volts}" for volts in guards), "NONE"),
     )
@@ -296,6 +297,22 @@ class Simulated2450(KeithleySmu):
         super().reset()
 
     @override
+    def protection_v(self) -> float:
+        level = str(self.values[PROTECTION])
+        return math.inf if level == "NONE" else float(level.removeprefix("PROT"))
+
+    def _set_protection(self, call: Call) -> None:
+        self._put(next(s for s in self.SETTINGS if s.pattern == PROTECTION), call)
+        self.apply()
+
+    def _is_protected(self) -> bool:
+        """Whether the overvoltage protection holds the output."""
+        most = self.protection_v()
+        if self.function == "VOLT":
+            return self.is_on and abs(self.levels["VOLT"]) > most
+        return most < self.limits["VOLT"] and self.is_limited()
+
+    @override
     def limit_now(self) -> float:
         return self.limits[OTHER[self.function]]
 
@@ -347,7 +364,8 @@ class Simulated2450(KeithleySmu):
             "*TRG": lambda _: self._on_event("COMM"),
             ":SOURce#:FUNCtion[:MODE]": self._set_function,
             ":SOURce#:FUNCtion[:MODE]?": lambda _: self.function,
-            ":SOURce#:VOLTage:PROTection[:LEVel]:TRIPped?": lambda _: "0",
+            PROTECTION: self._set_protection,
+            f"{PROTECTION}:TRIPped?": lambda _: str(int(self._is_protected())),
             "[:SENSe#]:FUNCtion[:ON]": self._set_sense,
             "[:SENSe#]:FUNCtion[:ON]?": lambda _: (
                 '"RES"' if self.sensed == "RES" else f'"{self.sensed}:DC"'
@@ -553,6 +571,7 @@ class Simulated2450(KeithleySmu):
         )
         source_status = (
             (READ_BACK if is_read_back else 0)
+            | (PROTECTED if self._is_protected() else 0)
             | (LIMITED if self.is_on and truth.limited else 0)
             | (FOUR_WIRE if self.values[f"{sense}:RSENse"] else 0)
             | (OUTPUT if self.is_on else 0)

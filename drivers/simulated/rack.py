@@ -90,7 +90,8 @@ def _named(settings: dict[str, Any]) -> list[_Named]:
         model = told if told in made_by.MODELS else section.get("treat_as", told)
         if model not in made_by.MODELS:
             raise ConfigError(
-                f"{where}.model: {model!r} is wrong: one of {', '.join(made_by.MODELS)}"
+                f"{where}.model: {model!r} is wrong: one of {', '.join(made_by.MODELS)}; another"
+                " one needs one of them as treat_as"
             )
         instruments.append(_Named(name, model, made_by, told if told != model else ""))
     return instruments

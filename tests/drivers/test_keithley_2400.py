@@ -650,12 +650,19 @@ def test_readings_are_within_the_stated_accuracy(make: Callable[..., Bench]) -> 
 # Drivers that others wrote
 
 
-@pytest.fixture
-def pymeasure(make: Callable[..., Bench]) -> Iterator[Callable[[type], tuple[Bench, Any]]]:
+OTHER_MODELS = [m for m in Keithley2400.MODELS if m != "2400"]
+MODELS = ["2400", *(pytest.param(m, marks=pytest.mark.long) for m in OTHER_MODELS)]
+"""What the drivers of others meet."""
+
+
+@pytest.fixture(params=MODELS)
+def pymeasure(
+    make: Callable[..., Bench], request: pytest.FixtureRequest
+) -> Iterator[Callable[[type], tuple[Bench, Any]]]:
     opened: list[Any] = []
 
     def connect(cls: type) -> tuple[Bench, Any]:
-        bench = make()
+        bench = make(model=request.param)
         other = cls(
             bench.server.resource,
             visa_library="@py",
@@ -676,7 +683,7 @@ def test_pymeasure_sources_measures_sweeps_and_shuts_down(
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
     bench, smu = pymeasure(PymeasureKeithley2400)
-    assert "MODEL 2400" in smu.id
+    assert f"MODEL {bench.sim.model}" in smu.id
     smu.reset()
     smu.source_mode = "voltage"
     smu.source_voltage_range = 2
@@ -750,11 +757,14 @@ def test_pymeasure_legacy_sources_measures_sweeps_and_shuts_down(
     assert is_soon_off(bench)
 
 
-def test_qcodes_sources_measures_sweeps_and_shuts_down(make: Callable[..., Bench]) -> None:
-    bench = make()
+@pytest.mark.parametrize("model", MODELS)
+def test_qcodes_sources_measures_sweeps_and_shuts_down(
+    make: Callable[..., Bench], model: str
+) -> None:
+    bench = make(model=model)
     smu = QcodesKeithley2400(next(NAMES), bench.server.resource, visalib="@py", timeout=2)
     try:
-        assert smu.get_idn()["model"] == "2400"
+        assert smu.get_idn()["model"] == model
         smu.reset()
         smu.write(":FORM:ELEM VOLT,CURR")
         smu.mode("VOLT")
@@ -869,6 +879,7 @@ def test_limit_tests_fail_until_they_are_cleared(make: Callable[..., Bench]) -> 
         (":TRAC:FEED CALC2", -200),
         (":TRIG:INP DEL", -200),
         ("*SAV 5", -222),
+        (":FORM:SREG HEX", -200),
         (":SOUR:MEM:SAVE 101", -222),
         (":SOUR2:TTL 1", -113),
     ],
@@ -913,3 +924,13 @@ def test_a_source_memory_sweep_branches_where_a_limit_test_passes(
     assert told(bench, ":CALC2:CLIM:PASS:SML?") == "7"
     amps = [float(word) for word in told(bench, ":READ?").split(",")]
     assert amps == pytest.approx([1e-5, 7e-5], rel=2e-2)
+
+
+@pytest.mark.parametrize(("setting", "volts"), [("5", 5.0), ("161", 15.0)])
+def test_the_overvoltage_protection_holds_the_output(
+    make: Callable[..., Bench], setting: str, volts: float
+) -> None:
+    bench = make()
+    told(bench, f":SOUR:VOLT:PROT {setting};:SOUR:VOLT:RANG 20;:SOUR:VOLT 15;:SENS:FUNC 'VOLT'")
+    told(bench, ":SENS:CURR:PROT 0.01;:OUTP ON;:FORM:ELEM VOLT")
+    assert float(told(bench, ":READ?")) == pytest.approx(volts, rel=1e-3)

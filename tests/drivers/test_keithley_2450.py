@@ -539,11 +539,17 @@ def test_the_event_log_keeps_warnings_apart_from_errors() -> None:
 # Drivers that others wrote
 
 
+OTHER_MODELS = [m for m in Keithley2450.MODELS if m != "2450"]
+MODELS = ["2450", *(pytest.param(m, marks=pytest.mark.long) for m in OTHER_MODELS)]
+"""What the drivers of others meet."""
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_pymeasure_sources_measures_sweeps_and_shuts_down(
-    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    bench = make()
+    bench = make(model=model)
     smu = PymeasureKeithley2450(
         bench.server.resource,
         visa_library="@py",
@@ -552,7 +558,7 @@ def test_pymeasure_sources_measures_sweeps_and_shuts_down(
         timeout=2000,
     )
     try:
-        assert "MODEL 2450" in smu.id
+        assert f"MODEL {model}" in smu.id
         smu.reset()
         smu.apply_voltage(2.0, 1e-3)
         smu.measure_current(nplc=0.1, current=1e-3, auto_range=False)
@@ -561,8 +567,8 @@ def test_pymeasure_sources_measures_sweeps_and_shuts_down(
         smu.enable_source()
         assert smu.source_enabled is True
         assert smu.current == pytest.approx(5e-5, rel=1e-2)
-        smu.compliance_current = 1e-7 * 1e3
-        assert smu.compliance_current == pytest.approx(1e-4)
+        smu.compliance_current = 1.2e-4
+        assert smu.compliance_current == pytest.approx(1.2e-4)
         swept = []
         for volts in np.linspace(0.1, 0.9, 5):
             smu.ramp_to_voltage(volts, steps=3, pause=0)
@@ -602,11 +608,14 @@ def test_pymeasure_sources_measures_sweeps_and_shuts_down(
         smu.adapter.close()
 
 
-def test_qcodes_sources_measures_sweeps_and_shuts_down(make: Callable[..., Bench]) -> None:
-    bench = make()
+@pytest.mark.parametrize("model", MODELS)
+def test_qcodes_sources_measures_sweeps_and_shuts_down(
+    make: Callable[..., Bench], model: str
+) -> None:
+    bench = make(model=model)
     smu = QcodesKeithley2450(next(NAMES), bench.server.resource, visalib="@py", timeout=2)
     try:
-        assert smu.get_idn()["model"] == "2450"
+        assert smu.get_idn()["model"] == model
         smu.reset()
         smu.terminals("rear")
         smu.sense_function("current")
@@ -818,3 +827,13 @@ def test_a_block_that_fails_stops_its_model(sim: Simulated2450) -> None:
     told(sim, ":TRIG:BLOC:WAIT 1, COMM;:TRIG:BLOC:BRAN:DELT 2, 1, 1;:INIT;*TRG")
     assert told(sim, ":TRIG:STAT?") == "FAILED;FAILED;1"
     assert told(sim, ":SYST:ERR?").startswith("-221,")
+
+
+def test_the_overvoltage_protection_holds_the_output(sim: Simulated2450) -> None:
+    told(sim, ":SOUR:VOLT:ILIM 0.01;:SOUR:VOLT 8;:OUTP ON;:SENS:FUNC 'VOLT'")
+    told(sim, ":SOUR:VOLT:PROT PROT5")
+    assert float(told(sim, ":READ?")) == pytest.approx(5.0, rel=1e-3)
+    assert told(sim, ":SOUR:VOLT:PROT?;:SOUR:VOLT:PROT:TRIP?") == "PROT5;1"
+    told(sim, ":SOUR:VOLT:PROT NONE")
+    assert float(told(sim, ":READ?")) == pytest.approx(8.0, rel=1e-3)
+    assert told(sim, ":SOUR:VOLT:PROT:TRIP?") == "0"

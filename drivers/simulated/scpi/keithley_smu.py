@@ -204,13 +204,17 @@ class KeithleySmu(ScpiInstrument):
 
     def apply(self) -> None:
         """Put on the terminal what the settings say now."""
-        level = self.levels[self.function]
-        if self.is_on:
-            self.terminal.drive(
-                Drive("voltage" if self.function == "VOLT" else "current", level, self.limit_now())
-            )
-        else:
+        level, limit, most = self.levels[self.function], self.limit_now(), self.protection_v()
+        if not self.is_on:
             self.terminal.drive(self.resting())
+        elif self.function == "VOLT":
+            self.terminal.drive(Drive("voltage", max(-most, min(most, level)), limit))
+        else:
+            self.terminal.drive(Drive("current", level, min(limit, most)))
+
+    def protection_v(self) -> float:
+        """Overvoltage protection: volts that the output does not exceed."""
+        return math.inf
 
     def force(self, level: float) -> None:
         """Change the level of the active source and let it settle."""
