@@ -131,9 +131,7 @@ def panels(side: Side) -> Iterator[Callable[[str], Any]]:
     """The panel modules of arc1_pyqt by name, over a connection to the board."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QT_QPA_PLATFORM", "offscreen")
-        found = pytest.importorskip(
-            "arc1pyqt", reason="arc1-pyqt is not installed", exc_type=ImportError
-        )
+        found = pytest.importorskip("arc1pyqt", reason="arc1-pyqt is not installed")
         instrument = import_module("arc1pyqt.instrument")
         widgets = import_module("PyQt5.QtWidgets")
         # Kept for as long as its widgets are.
