@@ -31,6 +31,7 @@ from rram_hil.array.operations import (
     read_step,
     sweep,
 )
+from rram_hil.array.other_levels import OtherLevels
 from rram_hil.array.results import (
     ApplyResult,
     CodedReadResult,
@@ -59,6 +60,7 @@ __all__ = [
     "Multiply",
     "MultiplyResult",
     "Operation",
+    "OtherLevels",
     "Program",
     "ProgramResult",
     "PulseTrain",

@@ -222,6 +222,12 @@ class Step:
         """What this step says beside its three lines."""
         return tuple(name for name in STEP_EXTRAS if getattr(self, name) not in (None, False))
 
+    def without_gate(self) -> Step:
+        """The same step, the gate's current not measured beside the bit line's: where nothing could
+        be done with it.
+        """
+        return replace(self, also_gate=False)
+
     def levels(self, line: Line, n: int) -> FloatArray | None:
         """Volts of one line for each of `n` cells, shape (n,); None where the line floats."""
         volts: Volts = getattr(self, f"{line}_v")
@@ -397,8 +403,8 @@ class PulseTrain:
     def step(self, polarity: int, amplitude_v: Volts, gate_v: Volts) -> Step:
         """A pulse of this train: a SET (1) or a RESET (-1) of this amplitude and gate."""
         bl_v, sl_v = (amplitude_v, 0.0) if polarity > 0 else (0.0, amplitude_v)
-        others = {"body_v": self.body_v, "unselected_wl_v": self.unselected_wl_v}
-        return Step(bl_v, sl_v, gate_v, self.width_s, **others)
+        idle_v = self.unselected_wl_v
+        return Step(bl_v, sl_v, gate_v, self.width_s, "no", self.body_v, idle_v)
 
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> PulseTrain:
         """The same pulses for a part of the batch."""

@@ -90,6 +90,11 @@ def show_bench(bench: Bench, output: Output) -> None:
         ),
         ("gate current", "measured" if can.gate_current else "not measured", ""),
         (
+            "beside the lines",
+            ", ".join(sorted(can.step_extras)) or "nothing",
+            "what a step may say beside BL, SL and WL",
+        ),
+        (
             "compliance",
             "set per operation" if can.compliance else "none; the gate limits the current",
             "",
