@@ -220,7 +220,9 @@ class Step:
     @property
     def extras(self) -> tuple[StepExtra, ...]:
         """What this step says beside its three lines."""
-        return tuple(name for name in STEP_EXTRAS if getattr(self, name) not in (None, False))
+        levels: tuple[StepExtra, ...] = ("body_v", "unselected_wl_v")
+        said = tuple(name for name in levels if getattr(self, name) is not None)
+        return (*said, "also_gate") if self.also_gate else said
 
     def without_gate(self) -> Step:
         """The same step, the gate's current not measured beside the bit line's: where nothing could

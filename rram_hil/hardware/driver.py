@@ -161,10 +161,10 @@ def check_extras(operation: Operation, can: Capabilities) -> None:
                     f"{name}: {_EXTRAS[name]} is not available on this bench; of what steps may say"
                     f" beside their lines it has: {has}"
                 )
-        for name, volts in (("body", step.body_v), ("unselected WL", step.unselected_wl_v)):
+        for line, volts in (("body", step.body_v), ("unselected WL", step.unselected_wl_v)):
             if volts is not None and not can.wl_v.holds(volts, volts):
                 raise ConfigError(
-                    f"{name} of {volts:g} V is not available on this bench; it has"
+                    f"{line} of {volts:g} V is not available on this bench; it has"
                     f" {can.wl_v.low:g} to {can.wl_v.high:g} V"
                 )
 

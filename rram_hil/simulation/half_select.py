@@ -74,14 +74,17 @@ def across(
             # Bit lines run along the columns, source lines along the rows.
             Scheme.GROUNDED: Across(-sl_v, 0.0, bl_v, 0.0),
         }.get(scheme, nothing)
-    selectors = selectors or Selectors(geometry.selector, BodyEffect())
+    transistors = selectors or Selectors(geometry.selector, BodyEffect())
+
+    def opened_v(gate_v: float, line_v: float, source_v: float) -> float:
+        levels = np.array(gate_v), np.array(line_v), np.array(source_v)
+        return float(transistors.gate_v(*levels, beside.body_v))
 
     def felt(line_v: float, source_v: float, gate_v: float | None) -> tuple[float, float]:
         """BL - SL and gate of a cell between these lines; nothing where its gate is closed."""
         if gate_v is None:
             return 0.0, 0.0
-        levels = (np.float64(v) for v in (gate_v, line_v, source_v))
-        over = float(selectors.gate_v(*levels, beside.body_v))  # type: ignore[arg-type]
+        over = opened_v(gate_v, line_v, source_v)
         return (line_v - source_v, over) if over > 0 else (0.0, 0.0)
 
     # Source lines of the same row stand at the selected one's level, those of other rows at 0 V.
@@ -91,8 +94,7 @@ def across(
         # Lines that float follow, and both lines of an unselected column stand alike.
         return Across(0.0, 0.0, column_v, 0.0, column_gate_v)
     others = float(unselected_bl_v(Step(bl_v, sl_v, wl_v, 1.0), 1, scheme)[0])
-    levels = (np.float64(v) for v in (wl_v, others, sl_v))
-    row_gate_v = float(selectors.gate_v(*levels, beside.body_v))  # type: ignore[arg-type]
+    row_gate_v = opened_v(wl_v, others, sl_v)
     other_v, other_gate_v = felt(others, source_v, beside.idle_wl_v)
     return Across(others - sl_v, row_gate_v, column_v, other_v, column_gate_v, other_gate_v)
 

@@ -337,7 +337,8 @@ def _steps(fields: _Fields, heads: NDArray[Any], n: int) -> tuple[Step, ...]:
                 shared = head["uv"][line]
                 volts.append(None if shared == _FLOATS else int(shared) / 1e6)
         both = int(head["measure"]) == 3
-        measure = "current" if both else _known(_MEASURES, int(head["measure"]), "measure")
+        kinds = _MEASURES | {3: "current"}
+        measure: Measured = _known(kinds, int(head["measure"]), "measure")
         body, idle = _others(fields, int(head["others"]))
         width_s = int(head["width_ps"]) / 1e12
         steps.append(Step(volts[0], volts[1], volts[2], width_s, measure, body, idle, both))
