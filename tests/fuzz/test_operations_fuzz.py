@@ -407,6 +407,10 @@ ONE = Cells.of([(0, 0, 0)])
 SET = Apply(ONE, (Step(2.0, 0.0, 2.4, 1e-6),))
 RESET = Apply(ONE, (Step(0.0, 2.0, 3.4, 1e-6),))
 READ = Apply(ONE, (read_step(),))
+BODY, FORWARD, IDLE = (
+    replace(READ, steps=(replace(read_step(), wl_v=2.5, **{name: volts}),))
+    for name, volts in (("body_v", -1.0), ("body_v", 0.2), ("unselected_wl_v", 1.5))
+)
 PRODUCT = Multiply(0, 0, 0, 2, np.full((1, 3), 127), read_v=0.2)
 PLANTED: dict[str, tuple[Operation, Callable[[Operation], Operation]]] = {
     "bl volts": (SET, stepped(bl_v=2.2)),
@@ -422,6 +426,10 @@ PLANTED: dict[str, tuple[Operation, Callable[[Operation], Operation]]] = {
     "told pulses": (SET, twice),
     "life": (replace(SET, repeat=15), twice),
     "multiply volts": (PRODUCT, strong),
+    "body volts": (BODY, stepped(body_v=3.0)),
+    "body junction": (FORWARD, stepped(body_v=3.0)),
+    "unselected word line": (IDLE, stepped(unselected_wl_v=2.5)),
+    "unselected gate volts": (IDLE, stepped(unselected_wl_v=2.5)),
 }  # fmt: skip
 
 
