@@ -664,7 +664,7 @@ def decode_apply(payload: bytes, operation: Apply, number: int) -> ApplyResult:
     current, conductance, time, status = (
         column.reshape(n, m) for column in cursor.columns(APPLY_OF_READINGS, n * m)
     )
-    gate = cursor.column(APPLY_GATES, n * m).reshape(n, m) if operation.also_gates.any() else None
+    gate = cursor.column(APPLY_GATES, n * m).reshape(n, m) if operation.also_gate else None
     cursor.end()
     counts = pulses.astype(np.int64), reads.astype(np.int64)
     return ApplyResult(current, conductance, status, time, *counts, span, gate_a=gate)
@@ -894,7 +894,7 @@ def result_bytes(operation: Operation, result: Result, adc_bits: int) -> int:
         head += APPLY_HEAD
         columns = n * _width(APPLY_OF_CELLS)
         columns += n * operation.measurements * _width(APPLY_OF_READINGS)
-        if operation.also_gates.any():
+        if operation.also_gate:
             columns += n * operation.measurements * _width((APPLY_GATES,))
     elif isinstance(operation, Program):
         columns = len(operation.cells) * _width(PROGRAM_OF_CELLS)

@@ -332,10 +332,9 @@ class Apply(Request["ApplyResult"]):
         return self.repeat * sum(s.measure != "no" for s in self.steps)
 
     @property
-    def also_gates(self) -> NDArray[np.bool_]:
-        """Which of its measurements measure the gate's current too, shape (measurements,)."""
-        measuring = [s.also_gate for s in self.steps if s.measure != "no"]
-        return np.array(measuring * self.repeat, dtype=np.bool_)
+    def also_gate(self) -> bool:
+        """Whether any of its steps measures the gate's current beside the bit line's."""
+        return any(s.also_gate for s in self.steps)
 
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Apply:
         """The same operation on a part of its cells."""

@@ -560,7 +560,7 @@ def unknown_result(operation: Operation, pulses: IntArray, away_s: float) -> Res
         status = np.full((n, m), Status.UNKNOWN, dtype=np.uint8)
         reads = np.zeros(n, dtype=np.int64)
         whole = ApplyResult(nothing, nothing, status, nothing, pulses, reads)
-        gate = nothing if operation.also_gates.any() else None
+        gate = nothing if operation.also_gate else None
         return replace(whole, interrupted=True, away_s=away_s, gate_a=gate)
     assert isinstance(operation, Program)
     n = len(operation.cells)

@@ -264,7 +264,7 @@ def _in_a_row(parts: list[ApplyResult]) -> ApplyResult:
 
 def _with_gates(result: ApplyResult, operation: Apply) -> ApplyResult:
     """Gate currents that were asked for where no step ran that measures them."""
-    if result.gate_a is not None or not operation.also_gates.any():
+    if result.gate_a is not None or not operation.also_gate:
         return result
     return replace(result, gate_a=np.full(result.status.shape, np.nan))
 

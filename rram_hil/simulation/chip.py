@@ -542,7 +542,7 @@ class SimulatedChip:
         current, conductance, stamps = (np.full((n, m), np.nan) for _ in range(3))
         status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
         pulses, reads = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-        gate = np.full((n, m), np.nan) if operation.also_gates.any() else None
+        gate = np.full((n, m), np.nan) if operation.also_gate else None
         cell_s = operation.repeat * sum(self._step_s(step) for step in operation.steps)
         exposure = self._exposure(index, operation.unselected)
         for place, _ in cells.batches(self._batch_size(cell_s)):

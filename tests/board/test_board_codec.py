@@ -392,7 +392,7 @@ def test_the_host_reads_exactly_the_apply_result_that_the_board_encoded(some):
     current, conductance, time = some.floats(3, n, m)
     current[some.rng.random((n, m)) < 0.3] = np.nan
     status = some.rng.integers(0, 7, (n, m), dtype=np.uint8)
-    gate = some.floats(n, m) if operation.also_gates.any() else None
+    gate = some.floats(n, m) if operation.also_gate else None
     result = ApplyResult(
         current,
         conductance,
