@@ -184,6 +184,17 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
     return np.asarray(worst, dtype=np.float64)
 
 
+def stressed_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> FloatArray:
+    """|V| (V) by which width and energy of a step are bounded, for each of `n` selected cells,
+    shape (n,): what stands across the cell itself, or across others that a level of the unselected
+    word lines opens.
+    """
+    own = np.abs(step.cell_v(n))
+    if step.unselected_wl_v is None:
+        return own
+    return np.maximum(own, half_selected_v(step, n, scheme, geometry))
+
+
 def unselected_bl_v(step: Step, n: int, scheme: Scheme) -> FloatArray:
     """Level of the unselected bit lines while each of `n` cells of a 1T1R array is selected, shape
     (n,); 0 where they float.
@@ -275,14 +286,9 @@ def _check_step(
     _check_extras(step, cells, scheme, geometry, limits)
     if geometry.cell == "1T1R" and geometry.source_lines != "column":
         _check(cells, unselected_bl_v(step, n, scheme), limits.bl_v, "unselected BL", "V")
-    _check(
-        cells,
-        half_selected_v(step, n, scheme, geometry),
-        limits.half_select_v,
-        "a half-selected cell's",
-        "V",
-    )
-    reading = np.abs(step.cell_v(n)) <= limits.read_v
+    half_selected = half_selected_v(step, n, scheme, geometry)
+    _check(cells, half_selected, limits.half_select_v, "a half-selected cell's", "V")
+    reading = stressed_v(step, n, scheme, geometry) <= limits.read_v
     longest = limits.read_width_s if np.all(reading) else limits.width_s
     _check(cells, np.full(n, step.width_s), longest, "width", "s")
     if not step.width_s > 0:
@@ -356,7 +362,7 @@ def _check_apply(
         _check_step(step, operation.cells, operation.unselected, geometry, limits)
         _check_energy(
             operation.cells,
-            step.cell_v(n),
+            stressed_v(step, n, operation.unselected, geometry),
             step.width_s,
             operation.compliance_a,
             limits,
@@ -395,9 +401,8 @@ def _check_program(
         _check_stronger_than_reads(train.amplitude_v, operation, limits)
     for step in operation.extremes():
         _check_step(step, cells, operation.unselected, geometry, limits)
-        _check_energy(
-            cells, step.cell_v(n), step.width_s, operation.compliance_a, limits, bounds_current
-        )
+        drop = stressed_v(step, n, operation.unselected, geometry)
+        _check_energy(cells, drop, step.width_s, operation.compliance_a, limits, bounds_current)
         # Between the ends of the ramps a gate may open that is closed at each of them.
         worst = half_selected_v(replace(step, wl_v=None), n, operation.unselected, geometry)
         _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")

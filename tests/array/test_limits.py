@@ -251,10 +251,15 @@ def _faults(
         if wl is not None and chip.cell == "1T1R" and not _over(wl, ends, chip):
             found.append("gate over")
         found += _faults_beside(step, [0.0, bl or 0.0, sl or 0.0], chip)
-        is_read = abs(across) <= LIMITS.read_v
+        felt = abs(across)
+        if step.unselected_wl_v is not None:
+            # Cells that it opens are held for as long.
+            lines = bl or 0.0, sl or 0.0, wl
+            felt = max(felt, _worst_neighbour(*lines, scheme, chip, step.unselected_wl_v))
+        is_read = felt <= LIMITS.read_v
         reads.append(is_read)
         current = LIMITS.current_a if compliance is None else compliance
-        if not is_read and not abs(across) * current * step.width_s <= LIMITS.energy_j:
+        if not is_read and not felt * current * step.width_s <= LIMITS.energy_j:
             found.append("energy")
         if (
             not found
@@ -394,6 +399,8 @@ def test_pmos_selectors_are_given_exactly_what_nmos_ones_are_with_all_signs_chan
             ["unselected WL above the lowest line 3.7 V", "3.6 V"],
         ),
         (Step(1.0, 0.0, 2.0, 1e-7, unselected_wl_v=0.5), ["half-selected", "1 V", "0.5 V"]),
+        # A read of the selected cell, but 0.4 V on its neighbours of the column.
+        (Step(0.4, 0.4, 2.0, 1e-3, unselected_wl_v=0.5), ["width", "0.001 s", "1e-06 s"]),
     ],
 )
 def test_a_refusal_names_what_stands_beside_the_lines(step: Step, words: list[str]) -> None:

@@ -411,6 +411,7 @@ BODY, FORWARD, IDLE = (
     replace(READ, steps=(replace(read_step(), wl_v=2.5, **{name: volts}),))
     for name, volts in (("body_v", -1.0), ("body_v", 0.2), ("unselected_wl_v", 1.5))
 )
+HELD = Apply(ONE, (Step(0.5, 0.5, 2.5, 1e-6, unselected_wl_v=1.0),))
 PRODUCT = Multiply(0, 0, 0, 2, np.full((1, 3), 127), read_v=0.2)
 PLANTED: dict[str, tuple[Operation, Callable[[Operation], Operation]]] = {
     "bl volts": (SET, stepped(bl_v=2.2)),
@@ -430,6 +431,7 @@ PLANTED: dict[str, tuple[Operation, Callable[[Operation], Operation]]] = {
     "body junction": (FORWARD, stepped(body_v=3.0)),
     "unselected word line": (IDLE, stepped(unselected_wl_v=2.5)),
     "unselected gate volts": (IDLE, stepped(unselected_wl_v=2.5)),
+    "unselected width": (HELD, stepped(width_s=20.0)),
 }  # fmt: skip
 
 

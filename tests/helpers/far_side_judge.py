@@ -91,7 +91,9 @@ class Judge:
                 levels.body_v,
             )
             lines = lines_of(self.geometry, row, column, volts, scheme, levels.unselected_wl_v)
-            self._others(row, column, lines)
+            opened = self._others(row, column, lines)
+            if levels.unselected_wl_v is not None:
+                self._held(opened, levels.width_s, compliance_a, g[tile])
             if levels.body_v is not None or levels.unselected_wl_v is not None:
                 self._oxides(lines, row, levels.body_v)
 
@@ -161,8 +163,29 @@ class Judge:
             return False
         return gate >= max(ends) if self.geometry.selector == "pmos" else gate <= min(ends)
 
-    def _others(self, row: int, column: int, lines: Lines) -> None:
-        """Cells that were not selected: those whose gate is open, or that have none."""
+    def _held(
+        self,
+        opened: dict[tuple[int, int], float],
+        width_s: float,
+        compliance_a: float | None,
+        g_s: Any,
+    ) -> None:
+        """Cells that a level of the unselected word lines opens: for how long, and what it
+        spends in them.
+        """
+        for place, across in opened.items():
+            if across <= self.limits.read_v + SLACK:
+                continue
+            if not width_s <= self.limits.width_s * (1 + 1e-9):
+                self.say("unselected width", f"{across} V for {width_s} s across {place}")
+            flows_a = across * float(g_s[place])
+            flows_a = flows_a if compliance_a is None else min(flows_a, compliance_a)
+            if not across * flows_a * width_s <= self.limits.energy_j * (1 + 1e-4):
+                self.say("unselected energy", f"{across * flows_a * width_s} J in {place}")
+
+    def _others(self, row: int, column: int, lines: Lines) -> dict[tuple[int, int], float]:
+        """Cells that were not selected: |V| of those whose gate is open, or that have none."""
+        opened = {}
         for r in range(self.geometry.rows):
             for c in range(self.geometry.columns):
                 bl, sl = lines.bl[c], lines.sl[lines.sl_of[r][c]]
@@ -171,8 +194,10 @@ class Judge:
                 if self._is_closed(lines.wl[r], (bl, sl)):
                     continue
                 across = abs(bl - sl)
+                opened[r, c] = across
                 if not across <= self.limits.half_select_v + SLACK:
                     self.say("half-selected", f"{across} V across {(r, c)} beside {(row, column)}")
+        return opened
 
     def _multiply(self, operation: Multiply) -> None:
         top = 2 ** (operation.input_bits - 1) - 1
