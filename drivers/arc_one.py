@@ -70,7 +70,14 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
-from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.hardware.driver import (
+    Capabilities,
+    Driver,
+    DriverConfig,
+    Identity,
+    Span,
+    check_extras,
+)
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Ohms, Seconds, Unit
 from rram_hil.validation import FiniteVolts
@@ -576,6 +583,7 @@ class ArcOne(Driver):
         """Refuse what the board cannot do, and what the limits do not allow, before anything is
         sent.
         """
+        check_extras(operation, self.capabilities)
         check(operation, self.geometry, self.limits, bounds_current=False)
         if operation.unselected not in self.capabilities.schemes:
             raise self.refuse(

@@ -61,7 +61,14 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
-from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.hardware.driver import (
+    Capabilities,
+    Driver,
+    DriverConfig,
+    Identity,
+    Span,
+    check_extras,
+)
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Seconds
 from rram_hil.validation import FiniteVolts
@@ -477,6 +484,7 @@ class ArcTwo(Driver):
         return self._transactions
 
     def _check(self, operation: Apply) -> None:
+        check_extras(operation, self.capabilities)
         check(operation, self.geometry, self.limits, bounds_current=False)
         can = self.capabilities
         if operation.unselected not in can.schemes:

@@ -46,7 +46,15 @@ from rram_hil.errors import (
     UnknownOutcomeError,
 )
 from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
-from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, ReadingPath, Span
+from rram_hil.hardware.driver import (
+    Capabilities,
+    Driver,
+    DriverConfig,
+    Identity,
+    ReadingPath,
+    Span,
+    check_extras,
+)
 from rram_hil.hardware.instrument import (
     ChannelLimits,
     Instrument,
@@ -377,6 +385,7 @@ class SmuMatrix(Driver):
             return self._apply(operation)
 
     def _apply(self, operation: Apply) -> ApplyResult:
+        check_extras(operation, self.capabilities)
         check(operation, self.geometry, self.limits)
         chain, n, m = self._connected(), len(operation.cells), operation.measurements
         routes = self._router.routes(operation)

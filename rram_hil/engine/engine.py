@@ -559,9 +559,9 @@ def unknown_result(operation: Operation, pulses: IntArray, away_s: float) -> Res
         nothing = np.full((n, m), np.nan)
         status = np.full((n, m), Status.UNKNOWN, dtype=np.uint8)
         reads = np.zeros(n, dtype=np.int64)
-        return ApplyResult(
-            nothing, nothing, status, nothing, pulses, reads, interrupted=True, away_s=away_s
-        )
+        whole = ApplyResult(nothing, nothing, status, nothing, pulses, reads)
+        gate = nothing if operation.also_gate else None
+        return replace(whole, interrupted=True, away_s=away_s, gate_a=gate)
     assert isinstance(operation, Program)
     n = len(operation.cells)
     zero = np.zeros(n, dtype=np.int64)

@@ -259,7 +259,8 @@ def _measured(result: ApplyResult) -> tuple[Columns, IntArray]:
     kept[:, :1] = True
     cell, place = np.nonzero(kept)
     first = place == 0
-    return {
+    gate = {} if result.gate_a is None else {"gate_a": result.gate_a[kept]}
+    return gate | {
         "measurement": place,
         "current_a": result.current_a[kept],
         "conductance_s": result.conductance_s[kept],

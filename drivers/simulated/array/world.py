@@ -114,6 +114,11 @@ class ArrayWorld:
 
     def __init__(self, chip: SimulatedChip, wiring: Wiring) -> None:
         wiring.check(chip.geometry)
+        if chip.geometry.selector != "nmos":
+            raise ConfigError(
+                "a simulated rack has NMOS selectors: chip.selector must be nmos, not"
+                f" {chip.geometry.selector}"
+            )
         for name in chip.simulation.errors.source_meters:
             if name not in wiring.channels:
                 raise ConfigError(
