@@ -377,7 +377,7 @@ class NiPxi(Driver):
 
     @override
     def wear(self) -> str:
-        """Closures of all relays of the switch module, as it counts them."""
+        """Cycles of all relays of the switch module, as it counts them."""
         with self._lock:
             if self._switch is None:
                 return ""
@@ -388,7 +388,7 @@ class NiPxi(Driver):
                 counts = [int(self._switch.get_relay_count(name)) for name in names]
             except Exception as error:
                 raise _failure("counting relays", error) from error
-            return f"{sum(counts)} closures of {len(counts)} relays, most of one {max(counts)}"
+            return f"{sum(counts)} cycles of {len(counts)} relays, most of one {max(counts)}"
 
     # What is refused
 
@@ -704,19 +704,23 @@ class NiPxi(Driver):
             raise InstrumentError(f"pin {left[0]} is still connected")
 
     def _supplies_off(self) -> None:
+        """Zero and off, from whatever state an earlier program has left a channel in: of one that
+        does not run, off is in force when it does; then it is read back.
+        """
         if self._power is None:
             return
         power = self._library.power
-        for name in self._settings.supplies:
+        for name, supply in self._settings.supplies.items():
             channel = self._power.channels[name]
-            if channel.output_enabled:
-                channel.voltage_level = 0.0
-                volts = float(channel.measure(power.MeasurementTypes.VOLTAGE))
-                channel.output_enabled = False
-                if not abs(volts) <= QUIET_V:
-                    raise InstrumentError(f"supply {name} reads {volts:g} V at 0 V")
-            if channel.output_enabled:
-                raise InstrumentError(f"supply {name} is still on")
+            channel.output_enabled = False  # at once, if the channel runs
+            channel.abort()
+            channel.output_function = power.OutputFunction.DC_VOLTAGE
+            channel.voltage_level = 0.0
+            channel.current_limit = supply.current_limit_a
+            channel.initiate()
+            volts = float(channel.measure(power.MeasurementTypes.VOLTAGE))
+            if channel.output_enabled or not abs(volts) <= QUIET_V:
+                raise InstrumentError(f"supply {name} reads {volts:g} V after it was switched off")
 
     def _supplies_on(self) -> None:
         """Body, wells and supplies to their levels. A body bias of a step belongs here."""
@@ -725,11 +729,7 @@ class NiPxi(Driver):
         power = self._library.power
         for name, supply in self._settings.supplies.items():
             channel = self._power.channels[name]
-            channel.output_function = power.OutputFunction.DC_VOLTAGE
-            channel.voltage_level = 0.0
-            channel.current_limit = supply.current_limit_a
             channel.output_enabled = True
-            channel.initiate()
             channel.voltage_level = supply.volts
             volts = float(channel.measure(power.MeasurementTypes.VOLTAGE))
             if not abs(volts - supply.volts) <= QUIET_V:

@@ -24,6 +24,8 @@ from rram_hil.engine.protocol import HoldTemperature, ReadTemperature
 from rram_hil.errors import BenchError, ConfigError, InstrumentError, LimitError
 from rram_hil.protocols.read_map import ReadMap
 from rram_hil.protocols.temperature import Temperature
+from rram_hil.terminal.console import Output
+from rram_hil.terminal.screens import show_bench
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BENCH = """
@@ -197,6 +199,13 @@ def test_temperatures_outside_the_bench_files_limits_are_refused(
         hold(bench, kelvin)
     assert error.value.allowed == (290.0, 400.0)
     assert thermostat(bench).set_point_k() == 0.0
+
+
+def test_check_names_the_thermostat_and_its_limits(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_bench(bench, Output())
+    assert "Lake Shore 336, SIM0001/SIM0001; 290 to 400 K" in capsys.readouterr().out
 
 
 def test_a_bench_without_a_thermostat_says_what_is_missing(tmp_path: Path) -> None:

@@ -135,6 +135,10 @@ class Chassis:
         self.high: dict[str, float] = {}
         self.samples: list[int] = []
         self.joined = False
+        # As the library has it: enabled, but not in force before the channel is initiated.
+        for supply in supplies:
+            self.properties[supply, "output_enabled"] = True
+        self.running: set[str] = set()
         self.stuck: dict[str, float] = {}
         self.fails = ""
         self.fails_times = 1 << 30
@@ -206,8 +210,18 @@ class Chassis:
         self.busy -= 1
         return self.busy < 0
 
+    def _initiate(self, names: tuple[str, ...]) -> None:
+        self.running.update(names)
+
+    def _abort(self, names: tuple[str, ...]) -> None:
+        # A channel of a supply leaves the state in which what is set is in force.
+        self.running.difference_update(names)
+
     def _measure(self, names: tuple[str, ...], what: Any) -> float:
-        return self.stuck.get(names[0], self.properties[names[0], "voltage_level"])
+        assert set(names) <= self.running, "a channel that does not run measures nothing"
+        is_on = self.properties[names[0], "output_enabled"]
+        volts = self.properties[names[0], "voltage_level"] if is_on else 0.0
+        return self.stuck.get(names[0], volts)
 
     def _connect(self, _: Any, one: str, other: str) -> None:
         self.joined = True
@@ -235,7 +249,7 @@ class Chassis:
         return (
             all(self.properties[pin, "selected_function"] is apart for pin in PINS)
             and not any(self.volts[pin] for pin in PINS)
-            and not self.properties.get((BODY, "output_enabled"), False)
+            and not self.properties[BODY, "output_enabled"]
             and not self.joined
         )
 
@@ -353,12 +367,14 @@ def test_arming_makes_safe_then_closes_relays_dry_then_switches_supplies_on(
     board.connect()
     board.arm()
     names = chassis.names
-    at = [names.index(n) for n in ("disconnect_all", "connect", "initiate")]
-    assert at == sorted(at)
+    closed = names.index("connect")
+    assert names.index("initiate") < names.index("disconnect_all") < closed
     assert "burst_pattern" not in names
     # Nothing drives while the relay closes.
-    before = [w for w, _ in chassis.log[: names.index("connect")]]
-    assert "initiate" not in before
+    enabled = [(k, d[1]) for k, (w, d) in enumerate(chassis.log) if w == "set output_enabled"]
+    assert [on for k, on in enabled if k < closed] == [False]
+    assert [on for k, on in enabled if k > closed] == [True]
+    assert {d[1] for w, d in chassis.log[:closed] if w == "set ppmu_voltage_level"} == {0.0}
     first = next(d for w, d in chassis.log if w == "set selected_function")
     assert first[1] is nidigital.SelectedFunction.DISCONNECT
     assert names.index("set selected_function") < names.index("apply_levels_and_timing")
@@ -733,7 +749,7 @@ def test_a_wait_drives_nothing_and_can_be_aborted(chassis: Chassis, board: NiPxi
 
 
 def test_wear_and_turns_are_counted(chassis: Chassis, board: NiPxi) -> None:
-    assert board.wear() == "12 closures of 2 relays, most of one 7"
+    assert board.wear() == "12 cycles of 2 relays, most of one 7"
     before = board.transactions
     board.execute(pulse(ALL, **SET), 1)
     assert board.transactions - before == 1
