@@ -21,7 +21,7 @@ from rram_hil.bench.recipe import load_recipe
 from rram_hil.bench.recipe_runner import run_recipe
 from rram_hil.engine.engine import Watcher
 from rram_hil.engine.protocol import HoldTemperature, ReadTemperature
-from rram_hil.errors import BenchError, ConfigError, InstrumentError, LimitError
+from rram_hil.errors import AbortedError, BenchError, ConfigError, InstrumentError, LimitError
 from rram_hil.protocols.read_map import ReadMap
 from rram_hil.protocols.temperature import Temperature
 from rram_hil.terminal.console import Output
@@ -265,34 +265,62 @@ def test_a_wrong_step_is_refused(keys: dict[str, float], says: str) -> None:
 
 
 class Cut(Watcher):
-    """Ends the run at the first reading of the second map."""
+    """Ends the run at operation number `at`, from 1, of those with this label."""
 
-    def __init__(self) -> None:
-        self.maps = 0
+    def __init__(self, label: str = "", at: int = 0) -> None:
+        self.label, self.left = label, at
         self.notes: list[str] = []
 
     def operation(self, operation: Operation, result: Result, charge: Charge) -> None:
-        self.maps += isinstance(operation, Apply) and operation.label == "read map"
-        if self.maps == 2:
+        self.left -= operation.label == self.label
+        if self.left == 0 and operation.label == self.label:
             raise KeyboardInterrupt
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
 
+@pytest.mark.parametrize(
+    ("label", "at", "back"),
+    [
+        ("temperature", 5, []),  # on the way to the first: it goes there again
+        ("retention", 2, ["back to 350 K"]),
+        ("read map", 2, ["back to 383.15 K"]),
+        ("temperature", 140, []),  # on the way to the second: not to the first before
+    ],
+)
 def test_a_resumed_run_comes_back_to_its_temperature(
-    bench_file: Path, recipe: Path, tmp_path: Path
+    bench_file: Path, recipe: Path, tmp_path: Path, label: str, at: int, back: list[str]
 ) -> None:
     run = tmp_path / "run.h5"
     with pytest.raises(KeyboardInterrupt):
-        run_recipe(recipe, bench_file, run, watcher=Cut())
+        run_recipe(recipe, bench_file, run, watcher=Cut(label, at))
     watcher = Cut()
-    watcher.maps = -10
     run_recipe(recipe, bench_file, run, resume=True, watcher=watcher)
-    assert "back to 383.15 K" in watcher.notes
+    assert [note for note in watcher.notes if note.startswith("back to")] == back
     with h5py.File(run) as file:
         kelvin = file["maps/conductance/conductance_temperature_k"][()]
         np.testing.assert_allclose(kelvin, [350.0, 383.15], atol=0.5)
+        np.testing.assert_allclose(file["results/2_warm retention/temperature"], 350.0, atol=0.5)
+
+
+def test_an_abort_on_the_way_leaves_the_heater_off(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: list[float] = []
+
+    def third_aborts() -> float:
+        readings.append(300.0)
+        if len(readings) == 3:
+            bench.abort()
+        return 300.0
+
+    monkeypatch.setattr(thermostat(bench), "temperature_k", third_aborts)
+    with pytest.raises(AbortedError) as caught:
+        hold(bench, 350.0)
+    assert caught.value.outputs_off
+    assert len(readings) == 3
+    assert thermostat(bench).is_off()
 
 
 def test_a_plan_counts_the_steady_time_and_needs_no_thermostat(
