@@ -128,10 +128,13 @@ class Chassis:
     ) -> None:
         self.bl, self.sl, self.wl = bl, sl, wl
         self.pins = [*bl, *sl, *wl]
+        self.along_columns = False
         self.log: list[tuple[str, Any]] = []
         self.properties: dict[tuple[str, str], Any] = {}
         self.volts = dict.fromkeys([*self.pins, *supplies], 0.0)
         self.g = np.linspace(10e-6, 40e-6, len(wl) * len(bl)).reshape(len(wl), len(bl))
+        # Across a cell with an open gate, either way (V): what it takes to conduct, or not to.
+        self.sets_at, self.resets_at = (np.full(self.g.shape, np.inf) for _ in range(2))
         self.high: dict[str, float] = {}
         self.samples: list[int] = []
         self.joined = False
@@ -190,14 +193,14 @@ class Chassis:
         if what is nidigital.PPMUMeasurementType.VOLTAGE:
             return [volts[name] for name in names]
         is_open = [volts[w] > 0.7 for w in self.wl]
-        sources = self.sl * (len(self.wl) if len(self.sl) == 1 else 1)
+        columns = {name: self.bl.index(name) for name in names}
         return [
             sum(
-                self.g[r, self.bl.index(name)] * (volts[name] - volts[sources[r]])
+                self.g[r, c] * (volts[name] - volts[self._source_of(r, c)])
                 for r in range(len(self.wl))
                 if is_open[r]
             )
-            for name in names
+            for name, c in columns.items()
         ]
 
     def _configure_voltage_levels(self, names: tuple[str, ...], *levels: float) -> None:
@@ -205,6 +208,25 @@ class Chassis:
 
     def _write_source_waveform_broadcast(self, _: Any, waveform: str, data: list[int]) -> None:
         self.samples = data
+
+    def _source_of(self, row: int, column: int) -> str:
+        along = {1: 0, len(self.wl): row} if not self.along_columns else {len(self.bl): column}
+        return self.sl[along[len(self.sl)]]
+
+    def _burst_pattern(self, _: Any, label: str) -> None:
+        top = len(self.pins) - 1
+        for sample in dict.fromkeys(self.samples):
+            volts = {
+                pin: self.high[pin] if sample >> (top - k) & 1 else 0.0
+                for k, pin in enumerate(self.pins)
+            }
+            for r, gate in enumerate(self.wl):
+                if volts[gate] > 0.7:
+                    across = np.array(
+                        [volts[b] - volts[self._source_of(r, c)] for c, b in enumerate(self.bl)]
+                    )
+                    self.g[r, across >= self.sets_at[r]] = 200e-6
+                    self.g[r, -across >= self.resets_at[r]] = 5e-6
 
     def _is_done(self, _: Any) -> bool:
         self.busy -= 1
@@ -502,8 +524,9 @@ def test_grounded_bit_lines_stay_at_zero(chassis: Chassis, board: NiPxi) -> None
 
 
 @pytest.mark.parametrize("along", ["column", "common"])
-def test_other_source_lines(chassis: Chassis, make: Callable[..., NiPxi], along: Any) -> None:
+def test_other_source_lines(mocker: MockerFixture, make: Callable[..., NiPxi], along: Any) -> None:
     pins = SL if along == "column" else SL[:1]
+    chassis = Chassis(mocker, sl=pins)
     board = make(geometry=Geometry(1, 4, 4, "1T1R", along), sl=pins)
     board.connect()
     board.arm()
@@ -780,25 +803,11 @@ OPERATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", list(OPERATIONS))
-def test_an_operation_of_ni_rram_is_one_recipe_that_the_chassis_carries_out(
-    name: str, mocker: MockerFixture, tmp_path: Path
-) -> None:
-    protocol, before_s, pulses = OPERATIONS[name]
+def carried_out(name: str, chassis: Chassis, config: NiPxiConfig) -> Any:
+    """What the recipe of an operation gives on the chassis of the example."""
     recipe = load_recipe(EXAMPLES / f"recipe-ni-rram-{name}.toml")
     (step,) = recipe.steps
-    assert step.protocol_name == protocol
-    settings = dict(BENCH.driver.settings)
-    for key in ("pin_map", "levels", "timing", "pattern", "specifications"):
-        given = settings[key]
-        names = given if isinstance(given, list) else [given]
-        files = [str(tmp_path / Path(one).name) for one in names]
-        for file in files:
-            Path(file).write_bytes(b"")
-        settings[key] = files if isinstance(given, list) else files[0]
-    config = NiPxiConfig.model_validate(settings | {"settle_s": 0.0})
-    chassis = Chassis(mocker, config.bl, config.sl, config.wl, tuple(config.supplies))
-    chassis.g[:] = before_s
+    assert step.protocol_name == OPERATIONS[name][0]
     board = NiPxi(config, BENCH.chip.geometry, BENCH.limits)
     board.connect()
     board.arm()
@@ -807,12 +816,75 @@ def test_an_operation_of_ni_rram_is_one_recipe_that_the_chassis_carries_out(
         BENCH.chip.geometry, BENCH.limits, BENCH.read.step, board.capabilities, folder=EXAMPLES
     )
     chassis.log.clear()
-    engine.run(step.protocol.run(setting))
-    # No cell answers: every ramp goes to its end, one burst of all 64 cells a pulse.
-    assert chassis.names.count("burst_pattern") == pulses
-    assert chassis.names.count("ppmu_measure") % 8 == 0
+    outcome = engine.run(step.protocol.run(setting))
     board.safe_off()
     assert not any(chassis.volts[pin] for pin in chassis.pins)
+    return outcome
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> NiPxiConfig:
+    """The example's, with files that are there."""
+    settings = dict(BENCH.driver.settings)
+    for key in ("pin_map", "levels", "timing", "pattern", "specifications"):
+        given = settings[key]
+        names = given if isinstance(given, list) else [given]
+        files = [str(tmp_path / Path(one).name) for one in names]
+        for file in files:
+            Path(file).write_bytes(b"")
+        settings[key] = files if isinstance(given, list) else files[0]
+    return NiPxiConfig.model_validate(settings | {"settle_s": 0.0})
+
+
+@pytest.fixture
+def example(mocker: MockerFixture, config: NiPxiConfig) -> Chassis:
+    chassis = Chassis(mocker, config.bl, config.sl, config.wl, tuple(config.supplies))
+    chassis.along_columns = True
+    return chassis
+
+
+@pytest.mark.parametrize("name", list(OPERATIONS))
+def test_an_operation_of_ni_rram_is_one_recipe_that_the_chassis_carries_out(
+    name: str, example: Chassis, config: NiPxiConfig
+) -> None:
+    _, before_s, pulses = OPERATIONS[name]
+    example.g[:] = before_s
+    carried_out(name, example, config)
+    # No cell answers: every ramp goes to its end, one burst of all 64 cells a pulse.
+    assert example.names.count("burst_pattern") == pulses
+    assert example.names.count("ppmu_measure") % 8 == 1  # one of all pins, as they go off
+
+
+def test_cells_form_each_at_its_own_volts(example: Chassis, config: NiPxiConfig) -> None:
+    example.g[:] = 1e-9
+    example.sets_at[:] = np.linspace(1.55, 2.85, 64).reshape(8, 8)
+    outcome = carried_out("form", example, config)
+    assert (outcome.formed, outcome.not_formed) == (64, 0)
+    assert outcome.median_v == pytest.approx(np.median(example.sets_at), abs=0.1)
+
+
+def test_cells_set_each_at_its_own_volts_and_leave_the_others_alone(
+    example: Chassis, config: NiPxiConfig
+) -> None:
+    example.g[:] = 10e-6
+    example.g[2, 5] = 120e-6  # conducts already: no pulse may reach it
+    example.sets_at[:] = np.linspace(1.55, 2.45, 64).reshape(8, 8)
+    example.sets_at[2, 5] = example.resets_at[2, 5] = 0.3
+    outcome = carried_out("set", example, config)
+    assert (outcome.cells, outcome.inside) == (64, 64)
+    assert example.g[2, 5] == 120e-6
+
+
+def test_cells_reset_each_at_its_own_volts_and_leave_the_others_alone(
+    example: Chassis, config: NiPxiConfig
+) -> None:
+    example.g[:] = 120e-6
+    example.g[6, 1] = 20e-6  # is there already: no pulse may reach it
+    example.resets_at[:] = np.linspace(2.05, 3.45, 64).reshape(8, 8)
+    example.sets_at[6, 1] = example.resets_at[6, 1] = 0.3
+    outcome = carried_out("reset", example, config)
+    assert (outcome.cells, outcome.inside) == (64, 64)
+    assert example.g[6, 1] == 20e-6
 
 
 @pytest.mark.parametrize("name", list(OPERATIONS))
