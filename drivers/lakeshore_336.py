@@ -21,18 +21,42 @@ bench file is switched.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError
-from rram_hil.hardware.instrument import InstrumentConfig
+from rram_hil.hardware.instrument import InstrumentConfig, ModelSheet
 from rram_hil.hardware.thermostat import Thermostat
 
 from .dialects.status import StatusInstrument
 from .dialects.text import number_in
 
+_STATUS = "identification, event status: Model 335 User's Manual, 6-108"
+_RANGES = "RANGE, RDGST?: Model 350 User's Manual Rev. 1.4, page 154"
+_SET_POINT = "SETP, KRDG?, CMODE: Model 331 User's Manual, 6-28 to 6-38"
+_OUTPUTS = "OUTMODE, modes, ranges: source of QCoDeS 0.58"
+_UNITS = "units of a set point (last field of INTYPE?)"
+_CHAINS = 'that replies to chained queries are joined by ";"'
+_SPAN = "range of set points"
+SHEETS = {
+    "325": ModelSheet(
+        (
+            "identification, event status: Model 325 User's Manual, 6-23",
+            _SET_POINT,
+            "CSET, CMODE, ranges: source of QCoDeS 0.58",
+        ),
+        (_CHAINS, _SPAN),
+    ),
+    "335": ModelSheet((_STATUS, _SET_POINT, _OUTPUTS), (_UNITS, _CHAINS, _SPAN)),
+    "336": ModelSheet(
+        ("chained messages: remote interface of the 346, its successor", _SET_POINT, _OUTPUTS),
+        (_UNITS, _SPAN),
+    ),
+    "350": ModelSheet((_RANGES, _SET_POINT), (_UNITS, _CHAINS, "OUTMODE of the 350", _SPAN)),
+}
 INPUTS = ("A", "B", "C", "D")
 MAX_RANGE = {
     "325": (2, 1),
@@ -73,6 +97,7 @@ class LakeShore336(StatusInstrument, Thermostat):
 
     MAKER = "Lake Shore"
     MODELS = ("336", "335", "350", "325")
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = SHEETS
     Config: ClassVar[type[InstrumentConfig]] = LakeShoreConfig
 
     @property
@@ -91,7 +116,7 @@ class LakeShore336(StatusInstrument, Thermostat):
     @override
     def look(self) -> None:
         """Refuse an output, input or range that the model has not."""
-        model, own = self.identity.model, self._settings
+        model, own = self.model, self._settings
         ranges = MAX_RANGE[model]
         if own.output > len(ranges):
             raise ConfigError(f"{self.name}: output: a {model} has outputs 1 to {len(ranges)}")
@@ -113,7 +138,7 @@ class LakeShore336(StatusInstrument, Thermostat):
         self.errors()
         self.safe_off()
         output, sensor = self._settings.output, self._settings.input
-        if self.identity.model == "325":
+        if self.model == "325":
             mode, loop = self.ask(f"CMODE? {output}", f"CSET? {output}", answers=2)
             told, units = loop.split(",")[:2]
             is_closed = self.whole(mode) in CLOSED_LOOP_325

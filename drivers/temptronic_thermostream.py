@@ -16,16 +16,39 @@ and switches the air. `TEMP?` is the device's sensor in DUT mode, else the air.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError
+from rram_hil.hardware.instrument import ModelSheet
 from rram_hil.hardware.thermostat import ZERO_CELSIUS_K, Thermostat
 
 from .dialects.status import EVENTS, STATUS, StatusInstrument
 from .dialects.text import number_in
 
+_TP = ModelSheet(
+    (
+        "chained messages, SETP, TEMP?, AUXC?, EROR?, FLOW, identification: TP04300 Series"
+        " Interface & Applications Manual, 4-6, 4-16 to 4-26, C-1, C-2",
+        "SETN, range of set points, invalid reading: source of PyMeasure 0.16",
+    ),
+    ("CLER",),
+)
+_ATS = ModelSheet(
+    (
+        "commands, range of set points, EROR?: source of PyMeasure 0.16 (after the ATS-515/615,"
+        " 525/625, 535/635 manual, Rev. E)",
+    ),
+    (
+        "spelling of the model in its identification",
+        "everything of a model that the manual does not name",
+    ),
+)
+SHEETS = dict.fromkeys(("TP04300A", "TP04310A"), _TP) | dict.fromkeys(
+    ("ATS-525", "ATS-535", "ATS-545"), _ATS
+)
 LOWEST_C, HIGHEST_C = -99.9, 225.0
 STEP_C = 0.1
 NO_READING_C = 400.0
@@ -56,6 +79,8 @@ class ThermoStream(StatusInstrument, Thermostat):
 
     MAKER = "Temptronic"
     MODELS = ("TP04300A", "TP04310A", "ATS-525", "ATS-535", "ATS-545")
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = SHEETS
+    NEAR = r"TP04\d{3}[A-Z]?|ATS-[5-7]\d\d"
     REGISTERS: ClassVar[dict[str, dict[int, str]]] = {"EROR?": FAULTS, STATUS: EVENTS}
     CLEAR = "CLER"
 

@@ -698,16 +698,27 @@ def devices(
             "--probe-serial", help="Open serial ports and ask; this may reset what hangs there."
         ),
     ] = False,
+    models: Annotated[
+        bool,
+        typer.Option(
+            "--models", help="Instead: every model that can be driven, and what was checked of it."
+        ),
+    ] = False,
     as_json: JsonOption = False,
     record: RecordOption = None,
 ) -> None:
     """List VISA resources and serial ports, ask who they are with *IDN? alone, and say which driver
     fits. No output moves.
     """
-    from rram_hil.bench.discovery import find_devices
+    from rram_hil.bench.discovery import find_devices, known_models
     from rram_hil.terminal.as_json import rows_json
     from rram_hil.terminal.console import Output
-    from rram_hil.terminal.screens import show_devices
+    from rram_hil.terminal.screens import models_table, show_devices
+
+    if models:
+        known = known_models()
+        print(rows_json(known) if as_json else models_table(known))
+        return
 
     with _recorder(record, is_quiet=as_json) as traffic:
         found = find_devices(resource or (), probe_serial=probe_serial, traffic=traffic)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rram_hil.array import Cells
 from rram_hil.array.defects import Finding, LookSummary
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import BenchFile
-from rram_hil.bench.discovery import Device
+from rram_hil.bench.discovery import Device, KnownModels
 from rram_hil.bench.forecast import Forecast
 from rram_hil.bench.plugins import Installed
 from rram_hil.bench.read_limit import ReadLimitTrial
@@ -168,6 +168,15 @@ def show_devices(devices: list[Device], output: Output) -> None:
             output.line("")
     elif not any(d.told for d in devices):
         output.line("Nobody was identified; instruments on a TCP socket are asked with --resource.")
+
+
+def models_table(rows: Iterable[KnownModels]) -> str:
+    """Every model with what it was checked against, as a table in Markdown."""
+    lines = ["| kind | models | checked against | unverified |", "|---|---|---|---|"]
+    for row in rows:
+        checked, unverified = "; ".join(row.documents), "; ".join(row.unverified)
+        lines.append(f"| `{row.kind}` | {' '.join(row.models)} | {checked} | {unverified} |")
+    return "\n".join(lines)
 
 
 def show_installed(found: list[Installed], output: Output) -> None:
