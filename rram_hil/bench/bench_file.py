@@ -22,9 +22,9 @@ from rram_hil.array import Geometry, Limits, OtherLevels, Selector, Step, read_s
 from rram_hil.bench.ledgers import ledger_path
 from rram_hil.errors import ConfigError
 from rram_hil.plugins import load
-from rram_hil.units import Unit
 from rram_hil.validation import (
     FiniteVolts,
+    PositiveKelvins,
     PositiveSeconds,
     PositiveVolts,
     StrictModel,
@@ -63,7 +63,7 @@ class Chip(StrictModel):
     )
     die: str = ""
     lot: str = ""
-    temperature_k: Annotated[float, Unit("K"), Field(gt=0)] | None = None
+    temperature_k: PositiveKelvins | None = None
     ledger: str | None = Field(
         default=None,
         description=(
@@ -125,6 +125,32 @@ class DriverSection(BaseModel):
         return dict(self.model_extra or {})
 
 
+class ThermostatSection(BaseModel):
+    """Section `[thermostat]`: what keeps the chip at a temperature, as an instrument of its own:
+    its kind, the temperatures that the chip and its surroundings stand, and the settings that the
+    instrument itself describes.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    kind: str = Field(description="entry point of the instrument, such as lakeshore-336")
+    lowest_k: PositiveKelvins = Field(description="a recipe may ask for no less")
+    highest_k: PositiveKelvins = Field(description="a recipe may ask for no more")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.lowest_k <= self.highest_k:
+            raise ValueError(
+                f"lowest_k of {self.lowest_k:g} K lies above highest_k of {self.highest_k:g} K"
+            )
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The instrument's own settings, its kind among them, as given."""
+        return {"kind": self.kind, **(self.model_extra or {})}
+
+
 @dataclass(frozen=True)
 class _FromEntryPoint:
     """Annotates a section whose model is a plug-in: the core has no simulated chip of its own."""
@@ -154,6 +180,7 @@ class BenchFile(StrictModel):
     driver: DriverSection
     limits: Limits
     read: Read = Read()
+    thermostat: ThermostatSection | None = None
     calibration: CalibrationSection = CalibrationSection()
     simulation: Annotated[BaseModel, _FromEntryPoint("simulation")] | None = None
     operator: str = ""

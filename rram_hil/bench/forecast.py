@@ -37,6 +37,7 @@ from rram_hil.bench.bench_file import BenchFile, load_bench_file
 from rram_hil.bench.ledgers import found_ledger
 from rram_hil.bench.paced_model import FREE, Pace, PacedModel, model_of, pace_of
 from rram_hil.bench.recipe import Recipe, load_recipe
+from rram_hil.engine.climate import PlannedClimate
 from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.errors import AbortedError, BenchError, ConfigError
 from rram_hil.networks.programmed_network import Programmed
@@ -184,8 +185,12 @@ class _PlanningEngine(Engine):
     what the model did.
     """
 
-    def __init__(self, bench: Bench, ledger: Ledger, watcher: Watcher) -> None:
-        super().__init__(bench.driver, bench.geometry, bench.limits, ledger, watcher=watcher)
+    def __init__(
+        self, bench: Bench, ledger: Ledger, watcher: Watcher, climate: PlannedClimate | None
+    ) -> None:
+        super().__init__(
+            bench.driver, bench.geometry, bench.limits, ledger, watcher=watcher, climate=climate
+        )
         self.forecast = StepForecast("", "")
         self._before, self._given, self._bound = (
             np.zeros(bench.geometry.size, dtype=np.int64) for _ in range(3)
@@ -317,7 +322,7 @@ class _Rehearsal:
             state = _remembered(file, Path(folder))
             self.remembered = state is not None
             with self._opened(state) as opened:
-                engine = _PlanningEngine(opened, self.ledger, watcher)
+                engine = _PlanningEngine(opened, self.ledger, watcher, _climate(file))
                 setting = replace(
                     opened.setting,
                     folder=recipe.path.parent,
@@ -349,6 +354,11 @@ class _Rehearsal:
         model = model_of(self._file, **changes, timing=FREE)
         with Bench.open(model, arm=False) as ideal:
             yield Bench(model, PacedModel(ideal.driver, self._pace), ideal.identity, None)
+
+
+def _climate(file: BenchFile) -> PlannedClimate | None:
+    section = file.thermostat
+    return None if section is None else PlannedClimate(section.lowest_k, section.highest_k)
 
 
 def _remembered(file: BenchFile, scratch: Path) -> str | None:

@@ -41,6 +41,16 @@ from rram_hil.units import (
 CELLS_SHOWN = 6
 
 
+def _thermostat(bench: Bench) -> list[tuple[str, str]]:
+    """Who keeps the chip at a temperature, and at which a recipe may ask for."""
+    climate = bench.climate
+    if climate is None:
+        return []
+    who = climate.identity
+    limits = f"{climate.lowest_k:g} to {climate.highest_k:g} K"
+    return [("thermostat", f"{climate.thermostat.MAKER} {who.model}, {who.serial}; {limits}")]
+
+
 def show_bench(bench: Bench, output: Output) -> None:
     """Who answered, and the envelope of what it can do."""
     who, can, chip = bench.identity, bench.capabilities, bench.file.chip
@@ -60,6 +70,7 @@ def show_bench(bench: Bench, output: Output) -> None:
                     f" columns), {chip.cell}"
                 ),
             ),
+            *_thermostat(bench),
         ]
     )
     output.heading("Can do")
