@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from chain_benches import ARC_ONE, BOARD, CHAINS, write_bench
+from chain_benches import ARC_ONE, BOARD, CHAINS, PULSED, write_bench
 
 from rram_hil import Bench
 from rram_hil.bench.bench_file import load_bench_file
@@ -32,7 +32,7 @@ ALL = [
     for chain in (BOARD, *CHAINS)
     if (cell, chain) != ("1R", ONE_LINE)
 ]
-ALL += [("1R", ARC_ONE)]
+ALL += [("1R", ARC_ONE), *(("1T1R", chain) for chain in PULSED)]
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Programmed:
 
 
 def steps(chain: str, cell: str) -> dict[str, dict[str, object]]:
-    """Forming and write-verify for a chain: the board and ArC ONE make microseconds, source-meters
-    milliseconds.
+    """Forming and write-verify for a chain: the board, ArC ONE and pulse generators make
+    microseconds, source-meters milliseconds.
     """
-    width = {BOARD: 1e-6, ARC_ONE: 1e-6, ONE_LINE: 2e-3}.get(chain, 1e-3)
+    width = 1e-6 if chain in (BOARD, ARC_ONE, *PULSED) else 2e-3 if chain == ONE_LINE else 1e-3
     forming: dict[str, object] = {
         "bl_v": {"start_v": 2.2, "stop_v": 3.8, "step_v": 0.1},
         "wl_v": [2.0],

@@ -66,7 +66,7 @@ class Spgu(PulseGenerator):
     ZERO: ClassVar[list[str]] = ["SPP", "SIM 0"]
     """Commands after which every channel stands at 0 V."""
 
-    channels: tuple[str, ...] = ()  # type: ignore[assignment]
+    channels: tuple[str, ...] = ()
 
     def __init__(self, mainframe: FlexMainframe) -> None:
         super().__init__(mainframe.config, mainframe.traffic)
