@@ -88,7 +88,7 @@ def form(bench: Bench, scheme: Scheme = Scheme.INHIBIT) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("chain", PULSED)
+@pytest.mark.parametrize("chain", [B1500, pytest.param(AWG, marks=pytest.mark.long)])
 def test_microsecond_pulses_reach_the_cells_and_are_counted(
     open_bench: Callable[[str], Opened], chain: str
 ) -> None:
@@ -114,6 +114,7 @@ def test_microsecond_pulses_reach_the_cells_and_are_counted(
     assert not sources_on(control)
 
 
+@pytest.mark.long
 def test_a_read_costs_what_it_does_without_a_generator(open_bench: Callable[[str], Opened]) -> None:
     bench, _, _ = open_bench(bench_text(AWG, "1T1R", 2))
     before = bench.driver.transactions
@@ -121,28 +122,27 @@ def test_a_read_costs_what_it_does_without_a_generator(open_bench: Callable[[str
     assert bench.driver.transactions - before == 2
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"compliance_a": 1e-4}, "asks for a compliance, which a generator has not"),
-        ({"measure": "current"}, "measures at its level"),
-        ({"bl_v": 0.1}, "is a read"),
-        ({"sl_v": 0.5}, "drives one line"),
-        ({"bl_v": 11.0}, "beyond"),
-        ({"width_s": 1e-9}, "1e-09 s"),
-        ({"unselected": Scheme.HALF}, "half"),
-    ],
-    ids=lambda case: str(case),
-)
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"compliance_a": 1e-4}, "asks for a compliance, which a generator has not"),
+    ({"measure": "current"}, "measures at its level"),
+    ({"bl_v": 0.1}, "is a read"),
+    ({"sl_v": 0.5}, "drives one line"),
+    ({"bl_v": 11.0}, "beyond"),
+    ({"width_s": 1e-9}, "1e-09 s"),
+    ({"unselected": Scheme.HALF}, "half"),
+]
+
+
 def test_what_a_generator_cannot_do_is_refused_before_anything_moves(
-    open_bench: Callable[[str], Opened], change: dict[str, Any], words: str
+    open_bench: Callable[[str], Opened],
 ) -> None:
     bench, _, control = open_bench(bench_text(AWG, "1T1R", 2))
-    keys: dict[str, Any] = {"bl_v": 2.0, "sl_v": 0.0, "wl_v": 2.0, "width_s": WIDTH_S} | change
-    options = {k: keys.pop(k) for k in ("compliance_a", "unselected") if k in keys}
     before = control.status()["closures"]
-    with pytest.raises((ConfigError, LimitError), match=words):
-        bench.do(Apply(bench.cells(), (Step(**keys),), **options))
+    for change, words in REFUSED:
+        keys: dict[str, Any] = {"bl_v": 2.0, "sl_v": 0.0, "wl_v": 2.0, "width_s": WIDTH_S} | change
+        options = {k: keys.pop(k) for k in ("compliance_a", "unselected") if k in keys}
+        with pytest.raises((ConfigError, LimitError), match=words):
+            bench.do(Apply(bench.cells(), (Step(**keys),), **options))
     assert control.status()["closures"] == before
     assert bench.ledger is not None
     assert not bench.ledger.counts.any()
@@ -204,7 +204,10 @@ def test_a_pair_of_lines_holds_one_cell() -> None:
         wiring.check(Geometry(tiles=1, rows=2, columns=2, cell="1R", source_lines="row"))
 
 
-@pytest.mark.parametrize("pair", DIRECT)
+@pytest.mark.parametrize(
+    "pair",
+    [pytest.param(pair, marks=[pytest.mark.long] * (at > 0)) for at, pair in enumerate(DIRECT)],
+)
 def test_one_cell_between_a_generator_and_a_source_meter_is_set_reset_and_read(
     open_bench: Callable[[str], Opened], pair: str
 ) -> None:
@@ -226,6 +229,7 @@ def test_one_cell_between_a_generator_and_a_source_meter_is_set_reset_and_read(
     assert not sources_on(control)
 
 
+@pytest.mark.long
 def test_a_lost_reply_in_a_burst_leaves_outputs_off_and_the_outcome_unknown(
     open_bench: Callable[[str], Opened],
 ) -> None:
