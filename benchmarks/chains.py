@@ -26,6 +26,10 @@ LEVELS_S = (40e-6, 80e-6, 120e-6, 170e-6)
 TOLERANCE, TOLERANCE_S = 0.10, 3e-6
 ONE_LINE = "2400 + 2450 + 707B"
 """Times one line alone: no V/2, which a 1R array is formed with."""
+UNSTATED = "B1500A SPGU + 707B"
+"""States no accuracy (no document of its modules' was opened), so no resolution is allowed for: its
+windows are narrowed by what a reading of the device scatters.
+"""
 ALL = [
     (cell, chain)
     for cell in ("1T1R", "1R")
@@ -66,6 +70,8 @@ def steps(chain: str, cell: str) -> dict[str, dict[str, object]]:
         "max_reversals": 60,
         "confirm": 1,
     }
+    if chain == UNSTATED:
+        write["guard"] = {"fraction": 0.002, "floor_s": 1e-8, "sure": 2.0}
     open_v = {"start_v": 3.5, "stop_v": 3.5}
     if cell == "1R":
         forming["unselected"] = write["unselected"] = "half"

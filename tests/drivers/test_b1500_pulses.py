@@ -324,6 +324,30 @@ def test_every_pulse_that_is_taken_arrives(volts, sign, width_s, count):
     bench.server.stop()
 
 
+HEADERS = [
+    *("SIM", "SPRM", "SPPER", "SPM", "SPV", "SPT", "SER", "STGP", "SPUPD", "SRP", "SPP", "SPV?"),
+    *("PT", "PV", "PWV", "MCPT", "MCPNT", "MCPNX", "MCPWS", "MCPWNX", "WNX", "MM", "XE", "ERSSP"),
+]
+NUMBERS = st.sampled_from([0, 1, 2, 3, 5, 27, 501, 502, 1e-6, 1e-3, 0.5, -1, 40, 1e9])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(HEADERS), st.lists(NUMBERS, max_size=8)), min_size=1, max_size=12
+    )
+)
+def test_whatever_is_sent_is_taken_or_refused_with_a_code(commands):
+    sim = SimulatedB1500("B1500A", Place(), MODULES)
+    sim.message("CN 1,2,501;SPRM 1,1")
+    for header, numbers in commands:
+        # Of a burst that is asked for no more is given than a test has time for.
+        sim.spgu.run = (sim.spgu.run[0], min(sim.spgu.run[1], 3.0))
+        sim.pulse_steps = sim.joint_steps = (1, 1)
+        sim.message(f"{header} {','.join(map(str, numbers))}")
+        assert sim.message("ERRX? 1").strip().lstrip("+-").isdigit()
+
+
 def test_pymeasures_driver_of_the_generator_pulses():
     agilent = pytest.importorskip("pymeasure.instruments.agilent")
     bench = Bench()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from chain_benches import PULSED, bench_text
+from chains import program
 
 from rram_hil import Bench, pulse, read, sweep
 from rram_hil.array import Apply, Cells, Geometry, Limits, Scheme, Status, Step, Stop
@@ -239,3 +240,11 @@ def test_a_lost_reply_in_a_burst_leaves_outputs_off_and_the_outcome_unknown(
     result = bench.apply(pulse(bench.cells(), bl_v=2.0, wl_v=2.0, width_s=WIDTH_S))
     assert result.interrupted
     assert not control.status()["outputs_on"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", PULSED)
+def test_sixteen_rows_are_programmed_by_microsecond_pulses(chain: str) -> None:
+    found = program(chain, "1T1R", 16)
+    assert found.cells > 200
+    assert found.inside >= 0.994
