@@ -673,12 +673,11 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         """An operation under way aborted, levels to zero, switches open."""
         self.dialog.write("AB")
         closed = self._closed(self.dialog.query("*LRN? 0"))
-        if closed:
-            # CL alone would open the switch at whatever level the channel forces.
-            meters = [channel for channel in closed if channel in self.modules]
-            zero = [f"DZ {','.join(meters)}"] if meters else []
-            zero += self._spgu.ZERO if len(meters) < len(closed) else []
-            self.dialog.query(";".join((*zero, "CL", "*LRN? 0")), takes_s=RELAY_S)
+        # CL alone would open a switch at whatever level the channel forces.
+        meters = [channel for channel in closed if channel in self.modules]
+        zero = [f"DZ {','.join(meters)}"] if meters else []
+        zero += self._spgu.ZERO if len(meters) < len(closed) else []
+        self.send(*zero, *(["CL"] if closed else []), takes_s=RELAY_S)
         for kept in self._channels.values():
             kept.on, kept.level = False, 0.0
         self._spgu.forget()

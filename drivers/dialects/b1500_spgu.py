@@ -28,7 +28,7 @@ from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import PulseGenerator, PulseLimits, PulseSetup
 from rram_hil.wire.dialog import Dialog
 
-from .flex import FlexMainframe, flex_number
+from .flex import FlexMainframe, flex_number, packed
 
 SPGU_MODULE = "B1525A"
 OUTPUT_OHM = 50.0
@@ -156,7 +156,7 @@ class Spgu(PulseGenerator):
 
     @override
     def fire(self, channel: str, count: int) -> None:
-        """Give one burst: two transactions, the second of which asks for its end."""
+        """Give one burst and ask for its end, then for errors: two transactions if it is short."""
         setup = self._configured(channel)
         lasts_s = count * setup.period_s
         if not 1 <= count <= LIMITS.most_pulses or lasts_s > LONGEST_BURST_S:
@@ -176,14 +176,24 @@ class Spgu(PulseGenerator):
             )
         ]
         own = [f"SPM {channel},1", f"SPPER {flex_number(setup.period_s)}", f"SPUPD {channel}"]
-        mainframe.send(*quiet, *(own if others else ()), f"SPRM 1,{count}", "SRP")
-        wait = f"PA {flex_number(lasts_s)};" if lasts_s > 1e-3 else ""
-        for _ in range(MOST_ASKED):
-            if mainframe.dialog.query(f"{wait}SPST?", takes_s=lasts_s) == "0":
-                return
-            wait = f"PA {flex_number(PAUSE_S)};"
-        mainframe.send(*self.ZERO)
-        raise InstrumentError(f"{self.name}: channel {channel} gives pulses without an end")
+        begin = [*quiet, *(own if others else ()), f"SPRM 1,{count}", "SRP"]
+        *before, message = packed((*begin, "SPST?"))
+        with mainframe.dialog.lock:
+            for line in before:
+                mainframe.dialog.write(line)
+            told = mainframe.dialog.query(message, takes_s=lasts_s)
+            wait_s = max(PAUSE_S, lasts_s)
+            for _ in range(MOST_ASKED):
+                if told == "0":
+                    break
+                told = mainframe.dialog.query(f"PA {flex_number(wait_s)};SPST?", takes_s=wait_s)
+                wait_s = PAUSE_S
+            if told != "0":
+                mainframe.send(*self.ZERO)
+            entry = mainframe.dialog.query(mainframe.ERROR_QUERY)
+        mainframe.raise_error(entry, ";".join(begin))
+        if told != "0":
+            raise InstrumentError(f"{self.name}: channel {channel} gives pulses without an end")
 
     def _configured(self, channel: str) -> PulseSetup:
         self.limits(channel)

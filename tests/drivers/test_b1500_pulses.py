@@ -196,7 +196,7 @@ def test_one_safe_off_takes_both_kinds_to_zero_before_their_switches_open(bench)
     act = bench.sim.message
     bench.sim.message = lambda line: heard.append(line) or act(line)
     bench.driver.safe_off()
-    assert heard == ["AB", "*LRN? 0", "DZ 1;SPP;SIM 0;CL;*LRN? 0", "*LRN? 0"]
+    assert heard == ["AB", "*LRN? 0", "DZ 1;SPP;SIM 0;CL;ERRX?", "*LRN? 0"]
     assert not bench.sim.outputs_on
     assert bench.spgu.is_off()
     with pytest.raises(InstrumentError, match="off"):

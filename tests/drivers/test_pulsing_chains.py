@@ -243,6 +243,7 @@ def test_a_lost_reply_in_a_burst_leaves_outputs_off_and_the_outcome_unknown(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("chain", PULSED)
 def test_sixteen_rows_are_programmed_by_microsecond_pulses(chain: str) -> None:
     found = program(chain, "1T1R", 16)
