@@ -1,29 +1,40 @@
-"""A simulated Keithley Series 2600B source-meter: 2601B to 2636B, one or two channels, TSP over a
-line of text.
+"""A simulated Keithley Series 2600B or 2600A source-meter: 2601B to 2636B, 2601A to 2636A, one or
+two channels, TSP over a line of text.
 
 Sources: specifications of the 2601B, 2602B, 2604B (SPEC-2602B Rev. B, pages 2, 5 and 11 at
 easymanua.ls: ranges, resolution, smallest limits, buffers, no TSP-Link on the 2604B); reference
 manual 2600BS-901-01 Rev. B page 4-13 (operating boundaries of the 2611B to 2636B: 200 V with 0.1 A,
-20 V with 1.5 A) and page 7-226 (output-off limits); the ranges and smallest limits of the 2611B to
-2636B as QCoDeS 0.58 has them, its misprint of the 10 mA range aside. Unverified: that the 100 pA
-range of the 2635B and 2636B only measures, the default limits, that a reading above 102 % of its
-range overflows, the automatic delays (1 ms here), no digital lines on the 2604B, 2614B, 2634B. The
-interlock counts as closed. Not simulated: settling of the source into the load (levels stand at
-once), contact checks, calibration, front panel, files, LAN.
+20 V with 1.5 A) and page 7-226 (output-off limits), Rev. F page 2-44 (the 100 pA range only
+measures and is not on the 2634B; readings overflow at 102 % of a range); the ranges and smallest
+limits of the 2611B to 2636B as QCoDeS 0.58 has them, its misprint of the 10 mA range aside. The A
+models: reference manual 2600AS-901-01 Rev. B, pages 3-5 (channels) and 6-3 (102 %, boundaries); the
+identification as public programs for the 2636A have it. Unverified: the default limits, the
+automatic delays (1 ms here), no digital lines on the 2614B and 2634B (the 2604B has none: data
+sheet of the 2602B, page 12), that the A models have the ranges and smallest limits of the B models
+of their number, their firmware's number. The interlock counts as closed. Not simulated: settling of
+the source into the load (levels stand at once), contact checks, calibration, front panel, files,
+LAN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
+from .tsp.command_index import SERIES_2600B, stand_in
 from .tsp.factory_scripts import FACTORY
+from .tsp.front_panel import FrontPanel
 from .tsp.instrument import TspInstrument
-from .tsp.lua_values import LuaError, LuaTable, Value, number
+from .tsp.lua_compiler import MOST_STEPS
+from .tsp.lua_values import EndlessError, LuaError, LuaTable, Value, number
+from .tsp.services import event_log, network, setups
 from .tsp.smu import Abilities, Smu
+from .tsp.status import BYTE, STANDARD, StatusModel
 from .tsp.sweeper import Sweeper
+from .tsp.triggers import TriggerObject
 
 _MICRO_TO_AMPERE = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _LOW = Abilities(
@@ -79,13 +90,30 @@ _ABILITIES = {
     "2634B": _FINE,
     "2635B": _FINEST,
     "2636B": _FINEST,
+    "2601A": _LOW,
+    "2602A": _LOW,
+    "2611A": _HIGH,
+    "2612A": _HIGH,
+    "2635A": _FINEST,
+    "2636A": _FINEST,
 }
-_SINGLE = frozenset({"2601B", "2611B", "2635B"})
+_SINGLE = frozenset({"2601B", "2611B", "2635B", "2601A", "2611A", "2635A"})
 _WITHOUT_LINES = frozenset({"2604B", "2614B", "2634B"})
+WITHOUT_LINES = (
+    "digio.",
+    "node[",
+    "status.operation.instrument.digio.",
+    "status.operation.instrument.tsplink.",
+    "status.operation.trigger_overrun.DIG",
+    "status.operation.trigger_overrun.TSPLINK",
+    "tsplink.",
+    *(f"smu{name}.contact." for name in "ab"),
+)
+"""What these models do not have (`contact`: reference manual Rev. F, page 9-214)."""
 
 
 class Simulated2600B(TspInstrument):
-    """A Series 2600B with its terminals "a" and, on two-channel models, "b"."""
+    """A Series 2600B or 2600A with its terminals "a" and, on two-channel models, "b"."""
 
     MAKER: ClassVar[str] = "Keithley"
     MODELS: ClassVar[tuple[str, ...]] = tuple(_ABILITIES)
@@ -93,21 +121,42 @@ class Simulated2600B(TspInstrument):
     @override
     def build(self) -> None:
         names = ("a",) if self.model in _SINGLE else ("a", "b")
+        self.node_enable = 0
         self.smus = {name: Smu(self, name, _ABILITIES[self.model]) for name in names}
         self.sweepers = {name: Sweeper(smu) for name, smu in self.smus.items()}
         for name, smu in self.smus.items():
             smu.table.values["reset"] = self._channel_reset(name)
             self.globals.set(f"smu{name}", smu.table)
         if self.model in _WITHOUT_LINES:
-            self.globals.set("tsplink", None)
-            self.globals.set("node", None)
+            for name in ("tsplink", "node"):
+                self.globals.set(name, None)
+            for smu in self.smus.values():
+                smu.table.values.pop("contact")
         else:
             self.triggers.add_digital_lines()
             self.triggers.add_link_lines()
-        self.globals.set("display", self._display_table())
+        self.panel = FrontPanel(self, self.smus, self._is_sweeping)
+        self.status = self._status()
+        self.globals.set("display", self.panel.table)
         self.globals.set("beeper", self._beeper_table())
         self.globals.set("status", self._status_table())
+        self.globals.set("setup", setups(self._reset_all, self._settings, self._restore))
+        self.globals.set("eventlog", event_log())
+        self.globals.set("lan", network())
+        self.globals.set("gpib", LuaTable(attributes={"address": (lambda: 26.0, None)}))
         self.execute(FACTORY)
+        without = WITHOUT_LINES if self.model in _WITHOUT_LINES else ()
+        stand_in(self.globals, SERIES_2600B, self.smus, without)
+
+    def _settings(self) -> dict[str, dict[str, Any]]:
+        return {name: smu.settings() for name, smu in self.smus.items()}
+
+    def _restore(self, settings: dict[str, dict[str, Any]]) -> None:
+        for name, kept in settings.items():
+            self.smus[name].restore(kept)
+
+    def _is_sweeping(self) -> bool:
+        return any(sweeper.is_running for sweeper in self.sweepers.values())
 
     @override
     def reset(self) -> None:
@@ -125,9 +174,12 @@ class Simulated2600B(TspInstrument):
         """Let time pass until no sweep is under way. Raises `LuaError` where one would wait for
         ever.
         """
-        while any(sweeper.is_running for sweeper in self.sweepers.values()):
-            if not self.events.run_next(float("inf")):
+        for _ in range(MOST_STEPS):
+            if not self._is_sweeping() and not any(s.is_measuring for s in self.smus.values()):
+                return
+            if not self.events.run_next(float("inf")) and not self.panel.trigger.take():
                 raise LuaError("a sweep waits for a trigger that never comes")
+        raise EndlessError("a sweep does not end")
 
     def _channel_reset(self, name: str) -> Callable[[], None]:
         smu, sweeper = self.smus[name], self.sweepers[name]
@@ -138,30 +190,6 @@ class Simulated2600B(TspInstrument):
 
         return run
 
-    def _display_table(self) -> LuaTable:
-        table = LuaTable(
-            {
-                "SMUA": 0.0,
-                "SMUB": 1.0,
-                "SMUA_SMUB": 2.0,
-                "USER": 3.0,
-                "MEASURE_DCAMPS": 0.0,
-                "MEASURE_DCVOLTS": 1.0,
-            }
-        )
-        for name in ("clear", "settext", "setcursor", "sendkey", "trigger", "loadmenu", "waitkey"):
-            table.set(name, lambda *_: None)
-        table.define("screen", lambda: self._screen, self._set_screen)
-        for name in self.smus:
-            digits = LuaTable({"func": 1.0, "digits": 5.0})
-            table.set(f"smu{name}", LuaTable({"measure": digits, "digits": 5.0}))
-        return table
-
-    _screen = 0.0
-
-    def _set_screen(self, value: Value) -> None:
-        self._screen = number(value, 0, 3)
-
     def _beeper_table(self) -> LuaTable:
         def beep(seconds: Value, frequency: Value) -> None:
             number(frequency, 20.0, 8000.0)
@@ -169,58 +197,55 @@ class Simulated2600B(TspInstrument):
 
         return LuaTable({"ON": 1.0, "OFF": 0.0, "enable": 1.0, "beep": beep})
 
+    def _status(self) -> StatusModel:
+        lines = {"digio": self.triggers.lines, "tsplink": self.triggers.links}
+        objects: dict[str, Sequence[TriggerObject]] = {
+            "trigger_blender": self.triggers.blenders,
+            "trigger_timer": self.triggers.timers,
+            **{name: made for name, made in lines.items() if made},
+        }
+        is_low = _ABILITIES[self.model].volts[-1] < 100.0
+        return StatusModel(
+            self.smus,
+            {name: partial(_overruns, made) for name, made in objects.items()},
+            {"OUTPUT_ENABLE": 11, "OE": 11} if is_low else {"INTERLOCK": 11, "INT": 11},
+        )
+
     def _status_table(self) -> LuaTable:
-        measurement = LuaTable()
-        instrument = LuaTable()
+        standard = LuaTable(
+            {name: float(1 << bit) for name, bit in STANDARD.items()},
+            {
+                "event": (lambda: float(self._take_esr()), None),
+                "condition": (lambda: float(self.esr), None),
+                "enable": (lambda: float(self.ese), self._set_enable),
+                "ptr": (lambda: 255.0, lambda _: None),
+                "ntr": (lambda: 0.0, lambda _: None),
+            },
+        )
+        registers = {name: each.table for name, each in self.status.registers.items()}
+        return LuaTable(
+            {
+                **{name: float(1 << bit) for name, bit in BYTE.items()},
+                **registers,
+                "standard": standard,
+                "reset": self._reset_status,
+            },
+            {
+                "condition": (lambda: float(self.status_byte()), None),
+                "request_enable": (lambda: float(self.sre), self._set_request),
+                "request_event": (lambda: float(self.status_byte() & self.sre), None),
+                "node_enable": (lambda: float(self.node_enable), self._set_node),
+                "node_event": (lambda: float(self.status_byte() & self.node_enable), None),
+            },
+        )
 
-        def any_bit(bit: int) -> float:
-            return float(
-                sum(1 << at for at, smu in enumerate(self.smus.values(), 1) if smu.condition & bit)
-            )
+    @override
+    def look(self) -> None:
+        self.status.look()
 
-        for name, smu in self.smus.items():
-            register = self._register(lambda s=smu: float(s.condition))  # type: ignore[misc]
-            for word, bit in (("VOLTAGE_LIMIT", 1), ("VLMT", 1), ("CURRENT_LIMIT", 2), ("ILMT", 2)):
-                register.set(word, float(bit))
-            for word, bit in (
-                ("READING_OVERFLOW", 128),
-                ("ROF", 128),
-                ("BUFFER_AVAILABLE", 256),
-                ("BAV", 256),
-            ):
-                register.set(word, float(bit))
-            instrument.set(f"smu{name}", register)
-        measurement.set("instrument", instrument)
-        for word, bit in (
-            ("voltage_limit", 1),
-            ("current_limit", 2),
-            ("reading_overflow", 128),
-            ("buffer_available", 256),
-        ):
-            measurement.set(word, self._register(lambda b=bit: any_bit(b)))  # type: ignore[misc]
-        table = LuaTable({"measurement": measurement})
-        standard = LuaTable()
-        standard.define("event", lambda: float(self._take_esr()))
-        standard.define("condition", lambda: float(self.esr))
-        standard.define("enable", lambda: float(self.ese), self._set_enable)
-        table.set("standard", standard)
-        table.define("condition", lambda: float(self.status_byte()))
-        table.define("request_enable", lambda: float(self.sre), self._set_request)
-        table.set("reset", self._reset_status)
-        return table
-
-    def _register(self, condition: Callable[[], float]) -> LuaTable:
-        kept = {"enable": 0.0, "ptr": 65535.0, "ntr": 0.0}
-        table = LuaTable()
-        table.define("condition", condition)
-        table.define("event", condition)
-        for name in kept:
-
-            def put(value: Value, n: str = name) -> None:
-                kept[n] = number(value, 0, 65535)
-
-            table.define(name, lambda n=name: kept[n], put)  # type: ignore[misc]
-        return table
+    @override
+    def summary_bits(self) -> int:
+        return self.status.byte()
 
     def _set_enable(self, value: Value) -> None:
         self.ese = int(number(value, 0, 255))
@@ -228,5 +253,18 @@ class Simulated2600B(TspInstrument):
     def _set_request(self, value: Value) -> None:
         self.sre = int(number(value, 0, 255)) & ~64
 
+    def _set_node(self, value: Value) -> None:
+        self.node_enable = int(number(value, 0, 255))
+
     def _reset_status(self) -> None:
-        self.esr = self.ese = self.sre = 0
+        self.esr = self.ese = self.sre = self.node_enable = 0
+        self.status.default()
+
+    @override
+    def act_at_panel(self, answers: Sequence[object] = (), keys: Sequence[object] = ()) -> None:
+        self.panel.act(answers, keys)
+
+
+def _overruns(objects: Sequence[TriggerObject]) -> int:
+    """Which of these were overrun, as bits from 1 on."""
+    return sum(each.overrun << at for at, each in enumerate(objects, start=1))

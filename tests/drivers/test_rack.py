@@ -130,6 +130,21 @@ def test_every_instrument_answers_on_its_port_under_its_model(rack: SimulatedFar
     assert len(serials) == 2
 
 
+def test_a_model_that_is_driven_as_another_behaves_as_that_one_and_tells_its_own_name(
+    tmp_path: Path,
+) -> None:
+    settings = copy.deepcopy(SETTINGS)
+    settings["instruments"]["smu"] |= {"model": "2637B", "treat_as": "2636B"}
+    far_side = launch(request_of(tmp_path, settings))
+    try:
+        port = Port(far_side, "smu")
+        assert " 2637B," in port.ask("*IDN?")
+        assert port.ask("print(smub ~= nil)") == "true"
+        port.close()
+    finally:
+        far_side.stop()
+
+
 def test_the_settings_of_the_driver_get_resources_and_the_clock_and_stay_what_they_were_else(
     tmp_path: Path,
 ) -> None:
@@ -238,6 +253,20 @@ def test_damage_shows_in_the_truth(smu: Port, control: BoardControl) -> None:
     assert _read(smu, 3, 3) > 1e-3
     control.damage(Fault.NONE, np.array([15]))
     assert control.conductance_s()[0, 3, 3] < 1e-3
+
+
+def test_a_person_at_the_front_panel_answers_through_the_control_socket(
+    smu: Port, control: BoardControl
+) -> None:
+    control.panel("smu", answers=["0.25"], keys=["TRIG"])
+    assert smu.ask("print(display.prompt('0.00', 'V', 'read at'))") == "2.50000e-01"
+    assert smu.ask("print(display.trigger.wait(1), display.trigger.wait(0.1))") == "true\tfalse"
+    with pytest.raises(ConfigError, match="'toaster' is not one of smu, matrix"):
+        control.panel("toaster", keys=["TRIG"])
+    with pytest.raises(ConfigError, match="key 'KNOB' is not one of"):
+        control.panel("smu", keys=["knob"])
+    with pytest.raises(ConfigError, match="its front panel is not simulated"):
+        control.panel("matrix", keys=["TRIG"])
 
 
 def test_a_fault_strikes_the_instrument_it_is_meant_for_once(

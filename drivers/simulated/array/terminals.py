@@ -7,6 +7,8 @@ Nothing here knows an instrument's dialect, and no instrument knows what its ter
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -21,10 +23,12 @@ Pin = tuple[str, int]
 
 
 class VirtualClock:
-    """Seconds that all simulated durations add up to."""
+    """Seconds that all simulated durations add up to, and what is due at which of them."""
 
     def __init__(self, now_s: float = 0.0) -> None:
         self._now_s = now_s
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
 
     @property
     def now_s(self) -> float:
@@ -32,8 +36,33 @@ class VirtualClock:
         return self._now_s
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; levels that stand meanwhile stress what they stand on."""
-        self._now_s += seconds
+        """Let time pass; what is due meanwhile happens at its time, whoever lets it pass. Levels
+        that stand stress what they stand on.
+        """
+        if self._due:
+            end_s = self.now_s + seconds
+            while self.run_next(end_s):
+                pass
+            seconds = end_s - self.now_s
+        self._pass(seconds)
+
+    def at(self, when_s: float, action: Callable[[], None]) -> None:
+        """Do something at a time to come (virtual s)."""
+        heapq.heappush(self._due, (when_s, next(self._order), action))
+
+    def run_next(self, until_s: float) -> bool:
+        """Let time pass to the next thing that is due by `until_s` and do it; False where there is
+        none.
+        """
+        if not self._due or self._due[0][0] > until_s:
+            return False
+        when_s, _, action = heapq.heappop(self._due)
+        self._pass(when_s - self.now_s)
+        action()
+        return True
+
+    def _pass(self, seconds: float) -> None:
+        self._now_s += max(seconds, 0.0)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class ChipClock(VirtualClock):
     """The chip's clock as the rack's: levels that stand while it advances stress the array."""
 
     def __init__(self, world: ArrayWorld) -> None:
+        super().__init__()
         self._world = world
 
     @property
@@ -57,7 +58,7 @@ class ChipClock(VirtualClock):
         return self._world.chip.now_s
 
     @override
-    def advance(self, seconds: float) -> None:
+    def _pass(self, seconds: float) -> None:
         self._world.advance(seconds)
 
 

@@ -262,6 +262,14 @@ class BoardControl:
         for _ in range(count):
             self.ask("inject", kind=str(kind), on=on, seconds=seconds, **of)
 
+    def panel(
+        self, instrument: str, *, answers: Sequence[object] = (), keys: Sequence[str] = ()
+    ) -> None:
+        """What a person does at the front panel of an instrument of a rack: answers to the dialogs
+        that its scripts open ("EXIT" leaves one), and keys by name ("TRIG", "ENTER" ...).
+        """
+        self.ask("panel", instrument=instrument, answers=list(answers), keys=list(keys))
+
     def clear(self) -> None:
         """Forget the faults that have not happened."""
         self.ask("clear")

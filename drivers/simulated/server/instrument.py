@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rram_hil.errors import ConfigError
@@ -25,6 +26,8 @@ from .listening import connections, in_thread
 
 LONGEST_LINE = 1 << 20
 SLOWEST_HOST_S = 10.0
+QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+"""Where there is such a thing (Linux), hosts that send several lines do not wait 40 ms for each."""
 BEFORE = frozenset(
     {
         LinkFault.DISCONNECT_REQUEST,
@@ -65,8 +68,8 @@ class SimulatedInstrument(ABC):
         self.model = model
         self.place = place
         self.pretends = ""
-        """Another model's name while a wrong-model fault is acted out; the identification tells
-        it.
+        """Another model's name that the identification tells, as while a wrong-model fault is
+        acted out.
         """
 
     @abstractmethod
@@ -74,6 +77,12 @@ class SimulatedInstrument(ABC):
         """Act on one message (ending removed); its reply without ending, empty for none. Never
         raises on bad input.
         """
+
+    def reply(self, line: str) -> bytes:
+        """The bytes that answer a message, their ending with them; none where it has no answer."""
+        told = self.message(line)
+        data = told.encode("latin-1") if isinstance(told, str) else told
+        return data + b"\n" if data else b""
 
     @abstractmethod
     def overrun(self) -> None:
@@ -105,6 +114,13 @@ class SimulatedInstrument(ABC):
         return SimulatedFarSide(
             {}, "", server.stop, ((place.name, f"{cls.MAKER} {model}", server.resource),)
         )
+
+    def act_at_panel(self, answers: Sequence[object], keys: Sequence[object]) -> None:
+        """What a person does at the front panel: answers to dialogs, keys by name.
+
+        Raises `ConfigError` where there is nothing to act on.
+        """
+        raise ConfigError(f"{self.place.name}: its front panel is not simulated")
 
     def line_end(self, pending: bytearray) -> int:
         """Where the first message in `pending` ends: the place of its line feed, -1 where it is not
@@ -168,6 +184,8 @@ class InstrumentServer:
         pending = bytearray()
         try:
             while data := host.recv(1 << 16):
+                if QUICK_ACK is not None:
+                    host.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
                 pending += data
                 if turn.is_overrun:
                     turn.is_overrun = not _cut_to_next_line(pending)
@@ -222,16 +240,16 @@ class InstrumentServer:
                 return True
             names = "IDN" in text.upper()
             wrong = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), text) if names else None
-            self.instrument.pretends = "ESPRESSO" if wrong else ""
-            reply = self.instrument.message(text)
-            self.instrument.pretends = ""
-            reply = reply.encode("latin-1") if isinstance(reply, str) else reply
+            name = self.instrument.pretends
+            self.instrument.pretends = "ESPRESSO" if wrong else name
+            reply = self.instrument.reply(text)
+            self.instrument.pretends = name
             if reply:
-                clock.advance((len(reply) + 1) / self._timing.bytes_per_s)
+                clock.advance(len(reply) / self._timing.bytes_per_s)
         if not reply:
             return True
         turn.is_answered = True
-        return self._reply(host, reply + b"\n", self.faults.take(AFTER, text))
+        return self._reply(host, reply, self.faults.take(AFTER, text))
 
     def _reply(self, host: socket.socket, reply: bytes, fault: Injected | None) -> bool:
         kind = None if fault is None else fault.kind

@@ -1,17 +1,21 @@
 """Reading buffers of the simulated Series 2600B: what each reading keeps, and how scripts see it.
 
 After the reference manual 2600BS-901-01 (section 3, "Reading buffers": bits of the status, p. 3-15
-at easymanua.ls; capacities in the specifications SPEC-2602B Rev. B p. 11). Unverified: that source
-values are not collected after a reset, which errors come beyond the ends of a buffer.
+at easymanua.ls; capacities in the specifications SPEC-2602B Rev. B p. 11; fill modes and counts,
+Rev. F pages 9-24 and 9-25; statistics, Rev. F page 3-13). Unverified: that source values are not
+collected after a reset, which errors come beyond the ends of a buffer, the finest resolution of
+time stamps.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import stdev
 
 from typing_extensions import override
 
-from .lua_values import LuaTable, TspError, Value, boolean, to_number
+from .lua_values import LuaTable, TspError, Value, boolean, number, to_number
 
 AUTORANGED = 0x04
 SOURCE_AUTORANGED = 0x08
@@ -71,6 +75,8 @@ class Buffer(LuaTable):
     capacity; 0 for a dedicated one.
     """
 
+    lua_type = "reading_buffer"
+
     def __init__(self, most: int = 0) -> None:
         super().__init__()
         self.entries: list[Entry] = []
@@ -80,6 +86,12 @@ class Buffer(LuaTable):
         self.source_values = False
         self.time_stamps = True
         self.cache = True
+        self.window = False
+        self.fill_count = 0
+        self.resolution_s = 1e-6
+        self.last = 0
+        """How many readings have come since it was empty."""
+        self.is_native = True
         for name in _COLUMNS:
             self.values[name] = Column(self, name)
         self.values |= {
@@ -96,6 +108,9 @@ class Buffer(LuaTable):
             "collectsourcevalues": (lambda: float(self.source_values), self._put_source),
             "collecttimestamps": (lambda: float(self.time_stamps), self._put_time),
             "cachemode": (lambda: float(self.cache), self._put_cache),
+            "fillmode": (lambda: float(self.window), self._put_mode),
+            "fillcount": (lambda: float(self.fill_count), self._put_count),
+            "timestampresolution": (lambda: self.resolution_s, self._put_resolution),
         }
         self.sealed = True
 
@@ -109,25 +124,65 @@ class Buffer(LuaTable):
         first.
         """
         if not self.append_mode:
-            self.entries.clear()
+            self.clear()
+
+    @property
+    def _round(self) -> int:
+        """Readings after which the next goes to the first place; 0 where none does."""
+        return min(self.fill_count or self.capacity, self.capacity) if self.window else 0
 
     def store(self, entry: Entry) -> None:
-        """Keep one more reading. Raises `TspError` where the buffer is full."""
-        if len(self.entries) >= self.capacity:
-            raise TspError(4901, f"The maximum index for this buffer is {self.capacity}")
+        """Keep one more reading: of a full buffer the oldest one goes, or the new one is lost, by
+        its fill mode.
+        """
         if not self.entries:
             self.base_s = entry.time_s
-        self.entries.append(entry)
+        at = self.last % self._round if self._round else self.last
+        if at < len(self.entries):
+            self.entries[at] = entry
+        elif at < self.capacity:
+            self.entries.append(entry)
+        else:
+            return
+        self.last += 1
+
+    def statistics(self) -> LuaTable:
+        """What `smuX.buffer.getstats` gives."""
+        table = LuaTable({"n": float(len(self.entries))})
+        if self.entries:
+            readings = [entry.reading for entry in self.entries]
+            table.set("mean", math.fsum(readings) / len(readings))
+            if len(readings) > 1:
+                table.set("stddev", stdev(readings))
+            for name, choose in (("min", min), ("max", max)):
+                table.set(name, self._one(choose(self.entries, key=lambda each: each.reading)))
+        return table
+
+    def _one(self, entry: Entry) -> LuaTable:
+        singular = {name: name.removesuffix("s") for name in _COLUMNS} | {"statuses": "status"}
+        left_out = {
+            *(() if self.source_values else ("sourcevalues",)),
+            *(() if self.time_stamps else ("timestamps",)),
+        }
+        return LuaTable(
+            {
+                one: entry.column(name, self.base_s)
+                for name, one in singular.items()
+                if name not in left_out
+            }
+        )
 
     def clear(self) -> None:
         """Empty it."""
         self.entries.clear()
+        self.last = 0
 
     def default(self) -> None:
         """Settings and contents after a reset."""
-        self.entries.clear()
-        self.append_mode = self.source_values = False
+        self.clear()
+        self.append_mode = self.source_values = self.window = False
         self.time_stamps = self.cache = True
+        self.fill_count, self.resolution_s = 0, 1e-6
 
     @override
     def get(self, key: Value) -> Value:
@@ -142,13 +197,22 @@ class Buffer(LuaTable):
         return len(self.entries)
 
     def _put_append(self, value: Value) -> None:
-        self.append_mode = boolean(value)
+        self.append_mode = self._while_empty(value, self.append_mode)
 
     def _put_source(self, value: Value) -> None:
         self.source_values = self._while_empty(value, self.source_values)
 
     def _put_time(self, value: Value) -> None:
         self.time_stamps = self._while_empty(value, self.time_stamps)
+
+    def _put_mode(self, value: Value) -> None:
+        self.window = boolean(value)
+
+    def _put_count(self, value: Value) -> None:
+        self.fill_count = int(number(value, 0, self.capacity))
+
+    def _put_resolution(self, value: Value) -> None:
+        self.resolution_s = number(value, 1e-6, 1.0)
 
     def _put_cache(self, value: Value) -> None:
         self.cache = boolean(value)
@@ -163,11 +227,15 @@ class Buffer(LuaTable):
 class Column(LuaTable):
     """A sub-table of a buffer: one value of each reading."""
 
+    lua_type = "synchronous_table"
+
     def __init__(self, buffer: Buffer, name: str) -> None:
         super().__init__()
         self._buffer = buffer
         self._name = name
+        self.is_native = True
         self.define("n", lambda: float(self.length()))
+        self.values["getreading"] = self.get
 
     @override
     def length(self) -> int:

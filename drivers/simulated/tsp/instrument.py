@@ -17,6 +17,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from typing_extensions import override
 
@@ -38,6 +39,7 @@ from .lua_values import (
     to_string,
     type_name,
 )
+from .services import bits, catalog, data_queue, user_strings
 from .triggers import Events, Triggers
 
 STEP_S = 2e-6
@@ -80,7 +82,7 @@ class TspInstrument(SimulatedInstrument):
         super().__init__(model, place)
         self.globals = LuaTable()
         self.queue: deque[QueuedError] = deque()
-        self.machine = Machine(self.globals, self.push_error)
+        self.machine = Machine(self.globals, self.push_error, self._ran)
         self.esr = 128
         self.ese = 0
         self.sre = 0
@@ -91,15 +93,21 @@ class TspInstrument(SimulatedInstrument):
         self.data_format = 1
         self.little_endian = True
         self.timer_start_s = 0.0
+        self.description = f"Keithley {model}"
         self.scripts: dict[str, LuaTable] = {}
         self._output = bytearray()
         self._loading: tuple[str, bool, list[str]] | None = None
-        self._counted = 0
         self.events = Events(place.bus)
         install(self.machine)
+        lua_own = frozenset(self.globals.values)
         self._build_base()
         self.triggers = Triggers(self)
         self.build()
+        for name, value in self.globals.values.items():
+            if name not in lua_own:
+                _own(value)
+        self.globals.get("script").get("user").get("scripts").is_native = False
+        self.globals.set("_G", self.globals)
         self.reset()
 
     @abstractmethod
@@ -121,6 +129,13 @@ class TspInstrument(SimulatedInstrument):
             f" {self.FIRMWARE}"
         )
 
+    def fail(self, error: LuaError | TspError) -> None:
+        """Queue what went wrong beside a script, perhaps by another instrument's doing."""
+        if isinstance(error, TspError):
+            self.push_error(error.code, error.text)
+        else:
+            self.push_error(-286, f"TSP Runtime error: {error}")
+
     def wait_complete(self) -> None:
         """What `waitcomplete()` waits for: overlapped operations of this instrument."""
 
@@ -134,21 +149,16 @@ class TspInstrument(SimulatedInstrument):
     def elapse(self, seconds: float) -> None:
         """Let time pass, with that of the lines run so far; what is due meanwhile happens."""
         self.place.bus.give_way()
-        clock = self.place.bus.clock
-        end_s = clock.now_s + max(seconds, 0.0) + self._run_time_s()
-        while self.events.run_next(end_s):
-            pass
-        if end_s > clock.now_s:
-            clock.advance(end_s - clock.now_s)
+        self.machine.spend()
+        self.place.bus.clock.advance(max(seconds, 0.0))
 
     def now_s(self) -> float:
         """The instrument's clock (virtual s)."""
         self.elapse(0.0)
         return self.place.bus.clock.now_s
 
-    def _run_time_s(self) -> float:
-        new, self._counted = self.machine.steps - self._counted, self.machine.steps
-        return new * STEP_S
+    def _ran(self, turns: int) -> None:
+        self.place.bus.clock.advance(turns * STEP_S)
 
     # Messages
 
@@ -179,6 +189,11 @@ class TspInstrument(SimulatedInstrument):
             self.write(prompt.encode() + b"\n")
         return bytes(self._output[:-1] if self._output.endswith(b"\n") else self._output)
 
+    @override
+    def reply(self, line: str) -> bytes:
+        # `print()` answers with an empty line, which is an answer.
+        return super().reply(line) or (b"\n" if self._output == b"\n" else b"")
+
     def execute(self, source: str) -> None:
         """Compile and run a chunk; its errors go to the queue."""
         try:
@@ -190,7 +205,6 @@ class TspInstrument(SimulatedInstrument):
 
     def _run(self, chunk: Callable[..., Value]) -> None:
         self.machine.begin()
-        self._counted = 0
         try:
             self.machine.call(chunk, (), 0, "chunk")
         except LuaError as error:
@@ -311,8 +325,15 @@ class TspInstrument(SimulatedInstrument):
 
     def status_byte(self) -> int:
         """`*STB?`: error available (bit 2), event status (5), master summary (6)."""
-        byte = (4 if self.queue else 0) | (32 if self.esr & self.ese else 0)
+        byte = (4 if self.queue else 0) | (32 if self.esr & self.ese else 0) | self.summary_bits()
         return byte | (64 if byte & self.sre else 0)
+
+    def look(self) -> None:
+        """Something that status registers keep has begun or ended."""
+
+    def summary_bits(self) -> int:
+        """Bits of the status byte that other registers set."""
+        return 0
 
     def _take_esr(self) -> int:
         value, self.esr = self.esr, 0
@@ -336,13 +357,7 @@ class TspInstrument(SimulatedInstrument):
         """
         if type_name(value) == "number":
             return f"{float(value):.{self.precision - 1}e}"
-        if value is None:
-            return "nil"
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        return (
-            value if isinstance(value, str) else f"{type_name(value)}: {id(value) & 0xFFFFFFFF:08x}"
-        )
+        return self.machine.text(value)
 
     def print_numbers(self, values: list[Value]) -> None:
         """What `printnumber` and `printbuffer` send: ASCII with commas, or a binary block ("#0",
@@ -404,7 +419,9 @@ class TspInstrument(SimulatedInstrument):
                 "errorqueue": self._errorqueue_table(),
                 "timer": self._timer_table(),
                 "os": LuaTable({"time": self._time, "clock": self.now_s}),
-                "bit": _bit_table(),
+                "bit": bits(),
+                "userstring": user_strings(),
+                "dataqueue": data_queue(self.elapse),
                 "script": self._script_table(),
                 "node": _Nodes(self),
                 "tsplink": self._tsplink_table(),
@@ -453,14 +470,18 @@ class TspInstrument(SimulatedInstrument):
 
             return lambda: float(getattr(self, name)), put
 
-        return LuaTable(
+        def describe(value: Value) -> None:
+            self.description = text_at(value, 1, "description")
+
+        return _LocalNode(
+            self.globals,
             {
                 "ENABLE": 1.0,
                 "DISABLE": 0.0,
-                "description": f"Keithley {self.model}",
                 "reset": self._reset_all,
             },
             {
+                "description": (lambda: self.description, describe),
                 "prompts": flag("prompts"),
                 "prompts4882": flag("prompts4882"),
                 "showerrors": flag("showerrors"),
@@ -471,7 +492,6 @@ class TspInstrument(SimulatedInstrument):
                 "linefreq": (lambda: self.place.line_hz, lambda value: None),
                 "autolinefreq": (lambda: True, lambda value: None),
             },
-            sealed=True,
         )
 
     def _errorqueue_table(self) -> LuaTable:
@@ -515,8 +535,30 @@ class TspInstrument(SimulatedInstrument):
                 raise LuaError("attempt to call field `anonymous' (a nil value)")
             return self.machine.call(script, (), 0, "field `anonymous'")
 
+        def new_autorun(source: Value, name: Value = "") -> Value:
+            script = new(source, name)
+            if script is not None:
+                script.set("autorun", "yes")
+                self._run(script.on_call)
+            return script
+
+        def restore(name: Value) -> None:
+            script = self.scripts.get(text_at(name, 1, "restore"))
+            if script is None:
+                raise TspError(-256, "File name not found")
+            self.globals.set(name, script)
+
+        own = catalog(lambda: list(self.scripts))
+        user = LuaTable({"scripts": scripts, "catalog": own, "delete": delete})
         table = LuaTable(
-            {"new": new, "delete": delete, "run": run, "user": LuaTable({"scripts": scripts})}
+            {
+                "new": new,
+                "newautorun": new_autorun,
+                "restore": restore,
+                "delete": delete,
+                "run": run,
+                "user": user,
+            }
         )
         return table
 
@@ -533,6 +575,32 @@ class TspInstrument(SimulatedInstrument):
                 "group": (lambda: 0.0, lambda value: None),
             },
         )
+
+
+def _own(value: Value) -> None:
+    """Mark an instrument's own table and those in it."""
+    if isinstance(value, LuaTable) and not value.is_native:
+        value.is_native = True
+        for inner in value.values.values():
+            _own(inner)
+
+
+class _LocalNode(LuaTable):
+    """`localnode`: its own attributes, and all that the instrument has."""
+
+    def __init__(
+        self,
+        own: LuaTable,
+        values: dict[Any, Value],
+        attributes: dict[str, Attribute],
+    ) -> None:
+        super().__init__(values, attributes, sealed=True)
+        self._own = own
+
+    @override
+    def get(self, key: Value) -> Value:
+        value = super().get(key)
+        return self._own.get(key) if value is None else value
 
 
 class _Node(LuaTable):
@@ -580,20 +648,3 @@ class _Nodes(LuaTable):
     def set(self, key: Value, value: Value) -> None:
         """Nodes are wired, not assigned. Raises `LuaError`."""
         raise LuaError("attempt to set `node'")
-
-
-def _bit_table() -> LuaTable:
-    def whole(value: Value) -> int:
-        return int(number(value)) & 0xFFFFFFFF
-
-    return LuaTable(
-        {
-            "bitand": lambda a, b: float(whole(a) & whole(b)),
-            "bitor": lambda a, b: float(whole(a) | whole(b)),
-            "bitxor": lambda a, b: float(whole(a) ^ whole(b)),
-            "test": lambda a, index: bool(whole(a) >> (whole(index) - 1) & 1),
-            "set": lambda a, index: float(whole(a) | 1 << (whole(index) - 1)),
-            "clear": lambda a, index: float(whole(a) & ~(1 << (whole(index) - 1))),
-            "get": lambda a, index: float(whole(a) & 1 << (whole(index) - 1)),
-        }
-    )

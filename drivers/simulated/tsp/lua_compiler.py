@@ -249,18 +249,34 @@ class _Node:
 
 class Machine:
     """Compiles and runs chunks over one table of globals. `push` takes the errors of commands;
-    `step` is called each turn.
+    `step` is called each turn; `ran` lets the time of so many turns pass.
     """
 
-    def __init__(self, global_table: LuaTable, push: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        global_table: LuaTable,
+        push: Callable[[int, str], None],
+        ran: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.globals = global_table
         self.push = push
+        self.ran = ran
         self.steps = 0
+        self._spent = 0
         self.line = 0
 
     def begin(self) -> None:
         """A new message: the count of steps starts again."""
-        self.steps = 0
+        self.spend()
+        self.steps = self._spent = 0
+
+    def spend(self) -> None:
+        """Let the time of the turns since the last time pass: before anything of the instrument is
+        looked at, set or called.
+        """
+        if turns := self.steps - self._spent:
+            self._spent = self.steps
+            self.ran(turns)
 
     def step(self) -> None:
         """One loop turn or call. Raises `EndlessError`."""
@@ -276,6 +292,65 @@ class Machine:
             raise LuaSyntaxError("chunk has too many syntax levels", 1) from None
         return LuaFunction(code, [])
 
+    def index(self, table: Value, key: Value, line: int, called: str) -> Value:
+        """`table[key]`, by way of `__index` where it has none."""
+        while True:
+            if not isinstance(table, LuaTable):
+                raise LuaError(
+                    f"attempt to index {called or 'a value'} (a {type_name(table)} value)", line
+                )
+            if table.attributes:
+                self.spend()
+            try:
+                value = table.get(key)
+            except TspError as error:
+                self.push(error.code, error.text)
+                return None
+            except LuaError as error:
+                error.line = error.line or line
+                raise
+            if value is not None or table.metatable is None:
+                return value
+            handler = table.metatable.get("__index")
+            if handler is None:
+                return None
+            if not isinstance(handler, LuaTable):
+                return _first(self.call(handler, (table, key), line, "`__index'"))
+            table, called = handler, "`__index'"
+
+    def store(self, table: Value, key: Value, value: Value, line: int, called: str) -> None:
+        """`table[key] = value`, by way of `__newindex` where it has none."""
+        while True:
+            if not isinstance(table, LuaTable):
+                raise LuaError(
+                    f"attempt to index {called or 'a value'} (a {type_name(table)} value)", line
+                )
+            if table.metatable is None or key in table.values:
+                _store(self, table, key, value, line)
+                return
+            handler = table.metatable.get("__newindex")
+            if handler is None:
+                _store(self, table, key, value, line)
+                return
+            if not isinstance(handler, LuaTable):
+                self.call(handler, (table, key, value), line, "`__newindex'")
+                return
+            table, called = handler, "`__newindex'"
+
+    def handled(self, event: str, x: Value, y: Value, line: int) -> tuple[Value, ...] | None:
+        """What a metatable of one of two operands makes of an operation; None where none does."""
+        for value in (x, y):
+            if isinstance(value, LuaTable) and value.metatable is not None:
+                handler = value.metatable.get(event)
+                if handler is not None:
+                    return self.call(handler, (x, y), line, f"`{event}'") or (None,)
+        return None
+
+    def text(self, value: Value) -> str:
+        """What `tostring` gives, by way of `__tostring`."""
+        made = self.handled("__tostring", value, None, self.line)
+        return to_string(value if made is None else made[0])
+
     def call(
         self, function: Value, arguments: tuple[Value, ...], line: int, called: str
     ) -> tuple[Value, ...]:
@@ -283,12 +358,16 @@ class Machine:
         if type(function) is LuaFunction:
             return function.code.run(function.cells, arguments)
         if isinstance(function, LuaTable):
+            handler = function.metatable and function.metatable.get("__call")
+            if handler is not None:
+                return self.call(handler, (function, *arguments), line, "`__call'")
             function = function.on_call
         if not callable(function):
             raise LuaError(
                 f"attempt to call {called or 'a value'} (a {type_name(function)} value)", line
             )
         self.line = line
+        self.spend()
         try:
             return normal(function(*arguments))
         except TspError as error:
@@ -659,7 +738,7 @@ class _Compiler:
                     assert store is not None
                     store(frame, value)
                 else:
-                    _store(machine, place[0], place[1], value, line, "")
+                    machine.store(place[0], place[1], value, line, "")
 
         return several
 
@@ -679,7 +758,7 @@ class _Compiler:
             token = self.token
             self.at += 1
             right = self.expression(level + 1)
-            left = _binary(left, right, token)
+            left = _binary(self.machine, left, right, token)
         return left
 
     def concatenation(self) -> _Node:
@@ -687,7 +766,7 @@ class _Compiler:
         if self.is_next(".."):
             token = self.token
             self.at += 1
-            left = _binary(left, self.concatenation(), token)
+            left = _binary(self.machine, left, self.concatenation(), token)
         return left
 
     def arithmetic(self, operators: tuple[str, ...]) -> _Node:
@@ -698,7 +777,7 @@ class _Compiler:
         while self.is_next(*operators):
             token = self.token
             self.at += 1
-            left = _binary(left, operand(), token)
+            left = _binary(self.machine, left, operand(), token)
         return left
 
     def unary(self) -> _Node:
@@ -708,14 +787,17 @@ class _Compiler:
             return _Node(lambda frame: (v := get(frame)) is None or v is False, token.line)
         if self.take("-"):
             inner = self.unary()
-            get = inner.get
+            get, machine = inner.get, self.machine
 
             def negative(frame: Frame) -> Value:
                 value = get(frame)
                 number = value if type(value) is float else to_number(value)
-                if number is None:
+                if number is not None:
+                    return -number
+                made = machine.handled("__unm", value, value, token.line)
+                if made is None:
                     raise _operand_error("perform arithmetic on", value, inner, token.line)
-                return -number
+                return made[0]
 
             return _Node(negative, token.line)
         return self.power()
@@ -726,7 +808,7 @@ class _Compiler:
             token = self.token
             self.at += 1
             # The exponent may carry a sign and is right associative.
-            base = _binary(base, self.unary(), token)
+            base = _binary(self.machine, base, self.unary(), token)
         return base
 
     def simple(self) -> _Node:
@@ -793,10 +875,11 @@ class _Compiler:
             table, machine = self.machine.globals, self.machine
 
             def get(_: Frame) -> Value:
-                return table.get(name)
+                value = table.values.get(name)
+                return machine.index(table, name, line, name) if value is None else value
 
             def put(_: Frame, value: Value) -> None:
-                _store(machine, table, name, value, line, name)
+                machine.store(table, name, value, line, name)
 
             return _Node(get, line, "global", name, set=put)
         slot = local.slot
@@ -818,19 +901,10 @@ class _Compiler:
         of, called = key.get, table.called
 
         def get(frame: Frame) -> Value:
-            table = owner(frame)
-            if not isinstance(table, LuaTable):
-                raise LuaError(
-                    f"attempt to index {called or 'a value'} (a {type_name(table)} value)", line
-                )
-            try:
-                return table.get(of(frame))
-            except TspError as error:
-                machine.push(error.code, error.text)
-                return None
+            return machine.index(owner(frame), of(frame), line, called)
 
         def store(frame: Frame, value: Value) -> None:
-            _store(machine, owner(frame), of(frame), value, line, called)
+            machine.store(owner(frame), of(frame), value, line, called)
 
         return _Node(
             get, line, "field", name, set=store, pair=lambda frame: (owner(frame), of(frame))
@@ -849,16 +923,13 @@ class _Compiler:
         return _Node(first, line, many=many)
 
     def method(self, owner: _Node, name: str, line: int) -> _Node:
-        values, call = _values(self.arguments()), self.machine.call
+        values, machine = _values(self.arguments()), self.machine
         get_owner, called = owner.get, owner.called
 
         def many(frame: Frame) -> tuple[Value, ...]:
             table = get_owner(frame)
-            if not isinstance(table, LuaTable):
-                raise LuaError(
-                    f"attempt to index {called or 'a value'} (a {type_name(table)} value)", line
-                )
-            return call(table.get(name), (table, *values(frame)), line, f"method `{name}'")
+            function = machine.index(table, name, line, called)
+            return machine.call(function, (table, *values(frame)), line, f"method `{name}'")
 
         def first(frame: Frame) -> Value:
             results = many(frame)
@@ -969,12 +1040,14 @@ def _values(nodes: list[_Node]) -> Callable[[Frame], tuple[Value, ...]]:
     return lambda frame: tuple([get(frame) for get in every])
 
 
-def _store(
-    machine: Machine, table: Value, key: Value, value: Value, line: int, called: str
-) -> None:
-    if not isinstance(table, LuaTable):
-        raise LuaError(f"attempt to index {called or 'a value'} (a {type_name(table)} value)", line)
+def _first(values: tuple[Value, ...]) -> Value:
+    return values[0] if values else None
+
+
+def _store(machine: Machine, table: LuaTable, key: Value, value: Value, line: int) -> None:
     machine.line = line
+    if table.attributes:
+        machine.spend()
     try:
         table.set(key, value)
     except TspError as error:
@@ -1007,51 +1080,82 @@ def _operand_error(what: str, value: Value, node: _Node, line: int) -> LuaError:
     return LuaError(f"attempt to {what} {f'{node.called} ({kind})' if node.called else kind}", line)
 
 
-def _and(left: _Node, right: _Node, _: int) -> Expression:
+def _and(_: Machine, left: _Node, right: _Node, __: int) -> Expression:
     a, b = left.get, right.get
     return lambda frame: b(frame) if (v := a(frame)) is not None and v is not False else v
 
 
-def _or(left: _Node, right: _Node, _: int) -> Expression:
+def _or(_: Machine, left: _Node, right: _Node, __: int) -> Expression:
     a, b = left.get, right.get
     return lambda frame: v if (v := a(frame)) is not None and v is not False else b(frame)
 
 
-def _equal(left: _Node, right: _Node, _: int) -> Expression:
+def _is_equal(machine: Machine, x: Value, y: Value, line: int) -> bool:
+    if equal(x, y):
+        return True
+    if not (isinstance(x, LuaTable) and isinstance(y, LuaTable)):
+        return False
+    if x.metatable is None or y.metatable is None:
+        return False
+    handler = x.metatable.get("__eq")
+    if handler is None or handler is not y.metatable.get("__eq"):
+        return False
+    return _first(machine.call(handler, (x, y), line, "`__eq'")) not in (None, False)
+
+
+def _equal(machine: Machine, left: _Node, right: _Node, line: int) -> Expression:
     a, b = left.get, right.get
-    return lambda frame: equal(a(frame), b(frame))
+    return lambda frame: _is_equal(machine, a(frame), b(frame), line)
 
 
-def _unequal(left: _Node, right: _Node, _: int) -> Expression:
+def _unequal(machine: Machine, left: _Node, right: _Node, line: int) -> Expression:
     a, b = left.get, right.get
-    return lambda frame: not equal(a(frame), b(frame))
+    return lambda frame: not _is_equal(machine, a(frame), b(frame), line)
 
 
-def _ordered(
-    compare: Callable[[Any, Any], bool], left: _Node, right: _Node, line: int
-) -> Expression:
+def compare(machine: Machine, sign: str, x: Value, y: Value, line: int) -> bool:
+    """`x < y` and its like. Raises `LuaError` for values that have no order."""
+    kinds = type_name(x), type_name(y)
+    if kinds[0] == kinds[1] and kinds[0] in ("number", "string"):
+        return bool(_ORDER[sign](x, y))
+    if sign in (">", ">="):
+        return compare(machine, sign.replace(">", "<"), y, x, line)
+    made = machine.handled("__lt" if sign == "<" else "__le", x, y, line)
+    if made is None and sign == "<=":
+        # As Lua 5.0 does: not y < x.
+        made = machine.handled("__lt", y, x, line)
+        made = made and (made[0] in (None, False),)
+    if made is not None:
+        return made[0] not in (None, False)
+    if kinds[0] != kinds[1]:
+        raise LuaError(f"attempt to compare {kinds[0]} with {kinds[1]}", line)
+    raise LuaError(f"attempt to compare two {kinds[0]} values", line)
+
+
+def _ordered(sign: str, machine: Machine, left: _Node, right: _Node, line: int) -> Expression:
     a, b = left.get, right.get
+    work = _ORDER[sign]
 
     def run(frame: Frame) -> bool:
         x, y = a(frame), b(frame)
-        kinds = type_name(x), type_name(y)
-        if kinds[0] != kinds[1]:
-            raise LuaError(f"attempt to compare {kinds[0]} with {kinds[1]}", line)
-        if kinds[0] not in ("number", "string"):
-            raise LuaError(f"attempt to compare two {kinds[0]} values", line)
-        return bool(compare(x, y))
+        if type(x) is float and type(y) is float:
+            return bool(work(x, y))
+        return compare(machine, sign, x, y, line)
 
     return run
 
 
-def _joined(left: _Node, right: _Node, line: int) -> Expression:
+def _joined(machine: Machine, left: _Node, right: _Node, line: int) -> Expression:
     a, b = left.get, right.get
 
-    def run(frame: Frame) -> str:
+    def run(frame: Frame) -> Value:
         x, y = a(frame), b(frame)
         for value, node in ((x, left), (y, right)):
             if type_name(value) not in ("number", "string"):
-                raise _operand_error("concatenate", value, node, line)
+                made = machine.handled("__concat", x, y, line)
+                if made is None:
+                    raise _operand_error("concatenate", value, node, line)
+                return made[0]
         text = to_string(x) + to_string(y)
         if len(text) > LONGEST_STRING:
             raise LuaError("not enough memory", line)
@@ -1061,7 +1165,12 @@ def _joined(left: _Node, right: _Node, line: int) -> Expression:
 
 
 def _arithmetic(
-    work: Callable[[float, float], float], left: _Node, right: _Node, line: int
+    event: str,
+    work: Callable[[float, float], float],
+    machine: Machine,
+    left: _Node,
+    right: _Node,
+    line: int,
 ) -> Expression:
     a, b = left.get, right.get
 
@@ -1071,30 +1180,36 @@ def _arithmetic(
             return work(x, y)
         m, n = to_number(x), to_number(y)
         if m is None or n is None:
-            value, node = (x, left) if m is None else (y, right)
-            raise _operand_error("perform arithmetic on", value, node, line)
+            made = machine.handled(event, x, y, line)
+            if made is None:
+                value, node = (x, left) if m is None else (y, right)
+                raise _operand_error("perform arithmetic on", value, node, line)
+            return made[0]
         return work(m, n)
 
     return run
 
 
-_BINARY: dict[str, Callable[[_Node, _Node, int], Expression]] = {
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    ">": operator.gt,
+    "<=": operator.le,
+    ">=": operator.ge,
+}
+_BINARY: dict[str, Callable[[Machine, _Node, _Node, int], Expression]] = {
     "and": _and,
     "or": _or,
     "==": _equal,
     "~=": _unequal,
     "..": _joined,
-    "<": partial(_ordered, operator.lt),
-    ">": partial(_ordered, operator.gt),
-    "<=": partial(_ordered, operator.le),
-    ">=": partial(_ordered, operator.ge),
-    "+": partial(_arithmetic, operator.add),
-    "-": partial(_arithmetic, operator.sub),
-    "*": partial(_arithmetic, operator.mul),
-    "/": partial(_arithmetic, _divide),
-    "^": partial(_arithmetic, _power),
+    **{sign: partial(_ordered, sign) for sign in _ORDER},
+    "+": partial(_arithmetic, "__add", operator.add),
+    "-": partial(_arithmetic, "__sub", operator.sub),
+    "*": partial(_arithmetic, "__mul", operator.mul),
+    "/": partial(_arithmetic, "__div", _divide),
+    "^": partial(_arithmetic, "__pow", _power),
 }
 
 
-def _binary(left: _Node, right: _Node, token: _Token) -> _Node:
-    return _Node(_BINARY[token.text](left, right, token.line), token.line)
+def _binary(machine: Machine, left: _Node, right: _Node, token: _Token) -> _Node:
+    return _Node(_BINARY[token.text](machine, left, right, token.line), token.line)

@@ -1,6 +1,6 @@
 """The library of Lua 5.0 for simulated TSP instruments: base functions, string, table, math.
 
-Left out: files, `string.dump`, pattern items `%b`, back references.
+Left out: files, coroutines, `string.dump`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cmp_to_key
-from typing import Any
 
-from .lua_compiler import LuaFunction, Machine
+from .lua_compiler import LuaFunction, Machine, compare
+from .lua_patterns import Match, every, search
 from .lua_values import (
     LONGEST_STRING,
     EndlessError,
@@ -21,23 +21,11 @@ from .lua_values import (
     LuaTable,
     Value,
     lua_next,
+    or_nil,
     to_number,
     to_string,
     type_name,
 )
-
-_CLASSES = {
-    "a": "A-Za-z",
-    "c": r"\x00-\x1f\x7f",
-    "d": "0-9",
-    "l": "a-z",
-    "p": r"!-/:-@\[-`{-~",
-    "s": r"\s",
-    "u": "A-Z",
-    "w": "A-Za-z0-9",
-    "x": "0-9A-Fa-f",
-    "z": r"\x00",
-}
 
 
 def number_at(value: Value, at: int, function: str) -> float:
@@ -82,7 +70,12 @@ class _Calling:
         self.machine = machine
 
     def base(self) -> dict[str, Value]:
-        return {"pcall": self.pcall, "loadstring": self.loadstring}
+        return {
+            "pcall": self.pcall,
+            "xpcall": self.xpcall,
+            "loadstring": self.loadstring,
+            "tostring": lambda value=None: self.machine.text(value),
+        }
 
     def table(self) -> dict[str, Value]:
         return {"sort": self.sort, "foreach": self.foreach, "foreachi": self.foreachi}
@@ -94,6 +87,12 @@ class _Calling:
             raise
         except LuaError as error:
             return False, error.value
+
+    def xpcall(self, function: Value, handler: Value) -> tuple[Value, ...]:
+        done, *values = self.pcall(function)
+        if done:
+            return True, *values
+        return False, *self.machine.call(handler, tuple(values), self.machine.line, "")
 
     def loadstring(self, source: Value, _name: Value = None) -> Value:
         try:
@@ -116,9 +115,7 @@ class _Calling:
         if less is not None:
             result = self.machine.call(less, (one, other), self.machine.line, "order function")
             return bool(result) and result[0] not in (None, False)
-        if type_name(one) != type_name(other):
-            raise LuaError(f"attempt to compare {type_name(one)} with {type_name(other)}")
-        return bool(one < other)
+        return compare(self.machine, "<", one, other, self.machine.line)
 
     def foreach(self, table: Value, function: Value) -> Value:
         return self._until_one(function, table_at(table, 1, "foreach").pairs())
@@ -141,24 +138,29 @@ class _Calling:
         left = math.inf if most is None else int(number_at(most, 4, "gsub"))
         parts: list[str] = []
         at, count = 0, 0
-        for match in _all(text_at(pattern, 2, "gsub"), word):
+        for match in every(text_at(pattern, 2, "gsub"), word):
             if count >= left:
                 break
             count += 1
-            parts += [word[at : match.start()], self._replacement(match, by)]
-            at = match.end()
+            parts += [word[at : match.start], self._replacement(match, word, by)]
+            at = match.end
         return "".join([*parts, word[at:]]), float(count)
 
-    def _replacement(self, match: re.Match[str], by: Value) -> str:
-        groups = _captures(match) or (match.group(),)
+    def _replacement(self, match: Match, word: str, by: Value) -> str:
+        whole = word[match.start : match.end]
+        groups = match.captures or (whole,)
         if isinstance(by, LuaFunction) or callable(by):
             result = self.machine.call(by, groups, self.machine.line, "replacement")
             return to_string(result[0]) if result and result[0] is not None else ""
-        return re.sub(
-            r"%(.)",
-            lambda m: to_string((match.group(), *groups)[int(m[1])]) if m[1].isdigit() else m[1],
-            text_at(by, 3, "gsub"),
-        )
+
+        def one(code: re.Match[str]) -> str:
+            if not code[1].isdigit():
+                return code[1]
+            if int(code[1]) > len(groups):
+                raise LuaError("invalid capture index")
+            return to_string((whole, *groups)[int(code[1])])
+
+        return re.sub(r"%(.)", one, text_at(by, 3, "gsub"), flags=re.DOTALL)
 
 
 def _pairs(table: Value) -> tuple[Value, ...]:
@@ -193,23 +195,41 @@ def _unpack(table: Value) -> tuple[Value, ...]:
     return tuple(items.get(at + 1) for at in range(items.length()))
 
 
-def _tonumber(value: Value, base: Value = 10.0) -> float | None:
-    return to_number(value, int(base))
+def _getmetatable(value: Value = None) -> Value:
+    metatable = value.shown_metatable() if isinstance(value, LuaTable) else None
+    guard = None if metatable is None else metatable.get("__metatable")
+    return or_nil(metatable if guard is None else guard)
+
+
+def _setmetatable(table: Value, metatable: Value = None) -> LuaTable:
+    changed = table_at(table, 1, "setmetatable")
+    if metatable is not None:
+        table_at(metatable, 2, "setmetatable")
+    before = changed.metatable
+    if changed.is_native or (before is not None and before.get("__metatable") is not None):
+        raise LuaError("cannot change a protected metatable")
+    changed.metatable = metatable
+    return changed
+
+
+def _tonumber(value: Value, base: Value = 10.0) -> Value:
+    return or_nil(to_number(value, int(base)))
 
 
 _BASE: dict[str, Value] = {
     "pairs": _pairs,
     "ipairs": _ipairs,
-    "next": lambda table, key=None: lua_next(table, key),
+    "next": lambda table, key=None: or_nil(lua_next(table, key)),
     "error": _error,
     "assert": _assert,
     "unpack": _unpack,
     "tonumber": _tonumber,
-    "tostring": lambda value=None: to_string(value),
     "type": lambda value=None: type_name(value),
-    "rawget": lambda table, key: table_at(table, 1, "rawget").get(key),
+    "rawget": lambda table, key: or_nil(table_at(table, 1, "rawget").get(key)),
     "rawset": lambda table, key, value: table_at(table, 1, "rawset").set(key, value),
     "rawequal": lambda a, b: a is b or a == b,
+    "getmetatable": _getmetatable,
+    "setmetatable": _setmetatable,
     "collectgarbage": lambda *_: None,
     "gcinfo": lambda: (100.0, 1000.0),
     "_VERSION": "Lua 5.0",
@@ -230,7 +250,7 @@ def _remove(table: Value, place: Value = None) -> Value:
     items = table_at(table, 1, "remove")
     size = items.length()
     if size == 0:
-        return None
+        return (None,)
     at = size if place is None else int(number_at(place, 2, "remove"))
     value = items.get(at)
     for here in range(at, size):
@@ -358,17 +378,18 @@ def _find(text: Value, pattern: Value, start: Value = 1.0, plain: Value = None) 
     first = max(len(word) + first, 0) if first < 0 else max(first - 1, 0)
     if plain not in (None, False):
         at = word.find(wanted, first)
-        return None if at < 0 else (at + 1.0, float(at + len(wanted)))
-    match = _search(wanted, word, first)
-    return None if match is None else (match.start() + 1.0, float(match.end()), *_captures(match))
+        return (None,) if at < 0 else (at + 1.0, float(at + len(wanted)))
+    match = search(wanted, word, first) if first <= len(word) else None
+    return (None,) if match is None else (match.start + 1.0, float(match.end), *match.captures)
 
 
 def _gfind(text: Value, pattern: Value) -> Value:
-    matches = _all(text_at(pattern, 2, "gfind"), text_at(text, 1, "gfind"))
+    word = text_at(text, 1, "gfind")
+    matches = every(text_at(pattern, 2, "gfind"), word)
 
     def step(*_: Value) -> tuple[Value, ...] | None:
         match = next(matches, None)
-        return None if match is None else _captures(match) or (match.group(),)
+        return None if match is None else match.captures or (word[match.start : match.end],)
 
     return step
 
@@ -422,105 +443,3 @@ _STRING: dict[str, Value] = {
     "find": _find,
     "gfind": _gfind,
 }
-
-
-def _search(pattern: str, text: str, start: int) -> re.Match[str] | None:
-    anchored = pattern.startswith("^")
-    compiled = re.compile(_translate(pattern[1:] if anchored else pattern), re.DOTALL)
-    return compiled.match(text, start) if anchored else compiled.search(text, start)
-
-
-def _all(pattern: str, text: str) -> Iterator[re.Match[str]]:
-    return re.compile(_translate(pattern.removeprefix("^")), re.DOTALL).finditer(text)
-
-
-def _captures(match: re.Match[str]) -> tuple[Any, ...]:
-    """Captured texts; an empty pair of parentheses captures a position."""
-    return tuple(
-        match.start(at) + 1.0 if name.startswith("at") else match[at]
-        for at, name in enumerate(_names(match.re), start=1)
-    )
-
-
-def _names(compiled: re.Pattern[str]) -> list[str]:
-    names = [""] * compiled.groups
-    for name, at in compiled.groupindex.items():
-        names[at - 1] = name
-    return names
-
-
-def _translate(pattern: str) -> str:
-    """A Lua pattern as a regular expression. Raises `LuaError` for what is left out."""
-    parts: list[str] = []
-    at, places = 0, 0
-    while at < len(pattern):
-        c = pattern[at]
-        at += 1
-        if c == "(" and pattern[at : at + 1] == ")":
-            places += 1
-            parts.append(f"(?P<at{places}>)")
-            at += 1
-        elif c in "()":
-            parts.append(c)
-        elif c == "$" and at == len(pattern):
-            parts.append(r"\Z")
-        else:
-            item, at = _item(pattern, at - 1)
-            follows = pattern[at : at + 1]
-            if follows and follows in "*+?-":
-                at += 1
-                item += "*?" if follows == "-" else follows
-            parts.append(item)
-    return "".join(parts)
-
-
-def _item(pattern: str, at: int) -> tuple[str, int]:
-    """One single-character item of a pattern from `at` on: its regular expression, and where it
-    ends.
-    """
-    c = pattern[at]
-    if c == ".":
-        return ".", at + 1
-    if c == "%":
-        kind = pattern[at + 1 : at + 2]
-        if kind in ("b", "f") or kind.isdigit():
-            raise LuaError(f"pattern item `%{kind}' is not simulated")
-        if not kind:
-            raise LuaError("malformed pattern (ends with `%')")
-        return _class(kind) if kind.isalpha() else re.escape(kind), at + 2
-    if c == "[":
-        return _set(pattern, at + 1)
-    return re.escape(c), at + 1
-
-
-def _class(kind: str) -> str:
-    inside = _CLASSES.get(kind.lower())
-    if inside is None:
-        return re.escape(kind)
-    return f"[{'^' if kind.isupper() else ''}{inside}]"
-
-
-def _set(pattern: str, at: int) -> tuple[str, int]:
-    parts = ["["]
-    if pattern[at : at + 1] == "^":
-        parts.append("^")
-        at += 1
-    first = True
-    while at < len(pattern) and (pattern[at] != "]" or first):
-        first = False
-        c = pattern[at]
-        if c == "%" and at + 1 < len(pattern):
-            kind = pattern[at + 1]
-            if kind.isupper() and kind.lower() in _CLASSES:
-                raise LuaError(f"pattern item `[%{kind}]' is not simulated")
-            parts.append(_CLASSES.get(kind, re.escape(kind)) if kind.isalpha() else re.escape(kind))
-            at += 2
-        elif c == "-" and pattern[at + 1 : at + 2] not in ("]", "") and len(parts) > 1:
-            parts.append("-")
-            at += 1
-        else:
-            parts.append(re.escape(c))
-            at += 1
-    if at >= len(pattern):
-        raise LuaError("malformed pattern (missing `]')")
-    return "".join([*parts, "]"]), at + 1

@@ -1,8 +1,9 @@
 """Lua values as the simulated TSP instruments use them: tables, errors, conversions.
 
-Written from the Lua 5.0 reference manual. Numbers are floats, strings are Latin-1. Left out:
-metatables. Codes and texts of the instruments' errors as the public 2600 driver of the qkit project
-lists them.
+Written from the Lua 5.0 reference manual. Numbers are floats, strings are Latin-1. Codes and texts
+of the instruments' errors as the public 2600 driver of the qkit project lists them. An instrument's
+own tables are empty to `next`: what is in them stands in `Getters`, `Setters` and `Objects` of
+their metatables, where the public driver keithley2600 2.1.0 looks for it.
 """
 
 from __future__ import annotations
@@ -59,17 +60,19 @@ write-only.
 
 
 class LuaTable:
-    """A Lua table from the inside of an instrument: values by key, attributes that are computed,
-    perhaps callable.
+    """A Lua table: values by key; in one of an instrument's own (`is_native`) also attributes that
+    are computed, perhaps callable.
 
     `sealed` refuses new names, as the instrument's own tables do, so that a misspelt setting is an
-    error.
+    error. `lua_type` is what the metatable of an instrument's own calls it.
     """
+
+    lua_type = ""
 
     def __init__(
         self,
         values: dict[Any, Value] | None = None,
-        attributes: dict[str, Attribute] | None = None,
+        attributes: dict[Any, Attribute] | None = None,
         *,
         sealed: bool = False,
     ) -> None:
@@ -77,6 +80,8 @@ class LuaTable:
         self.attributes = dict(attributes or {})
         self.sealed = False
         self.on_call: Callable[..., Value] | None = None
+        self.is_native = False
+        self.metatable: LuaTable | None = None
         self.fill(values or {})
         self.sealed = sealed
 
@@ -87,7 +92,7 @@ class LuaTable:
 
     def define(
         self,
-        name: str,
+        name: Value,
         get: Callable[[], Value] | None = None,
         set: Callable[[Value], None] | None = None,  # noqa: A002
     ) -> None:
@@ -143,8 +148,22 @@ class LuaTable:
         return count
 
     def pairs(self) -> Iterator[tuple[Value, Value]]:
-        """Keys and values in a stable order, computed attributes left out."""
-        yield from list(self.values.items())
+        """Keys and values in a stable order; none of an instrument's own table."""
+        if not self.is_native:
+            yield from list(self.values.items())
+
+    def shown_metatable(self) -> LuaTable | None:
+        """What `getmetatable` gives."""
+        if not self.is_native:
+            return self.metatable
+        return LuaTable(
+            {
+                "Getters": LuaTable({k: get for k, (get, _) in self.attributes.items() if get}),
+                "Setters": LuaTable({k: put for k, (_, put) in self.attributes.items() if put}),
+                "Objects": LuaTable(self.values),
+                "luatype": self.lua_type or None,
+            }
+        )
 
 
 def normal(result: Value) -> tuple[Value, ...]:
@@ -152,6 +171,11 @@ def normal(result: Value) -> tuple[Value, ...]:
     several.
     """
     return result if type(result) is tuple else () if result is None else (result,)
+
+
+def or_nil(value: Value) -> Value:
+    """A result that may be nil, which is something else than no result."""
+    return (None,) if value is None else value
 
 
 def equal(a: Value, b: Value) -> bool:
@@ -207,13 +231,15 @@ def to_string(value: Value) -> str:
         return f"{float(value):.14g}"
     if isinstance(value, str):
         return value
-    return f"{type_name(value)}: 0x{id(value) & 0xFFFFFFFF:08x}"
+    return f"{type_name(value)}: {id(value) & 0xFFFFFFFF:08x}"
 
 
 def lua_next(table: Value, key: Value = None) -> tuple[Value, Value] | None:
     """The pair after a key, as `next` gives it."""
     if not isinstance(table, LuaTable):
         raise LuaError("bad argument #1 to `next' (table expected)")
+    if table.is_native:
+        return None
     keys = list(table.values)
     at = 0 if key is None else keys.index(key) + 1
     return (keys[at], table.values[keys[at]]) if at < len(keys) else None

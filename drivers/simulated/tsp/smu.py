@@ -9,11 +9,13 @@ of each range drawn once from the serial number, noise, the range's resolution, 
 
 from __future__ import annotations
 
+import copy
 import math
 import random
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..array.terminals import Drive, Sensed
 from .buffer import (
@@ -36,6 +38,7 @@ from .lua_values import (
     boolean,
     number,
 )
+from .triggers import Process
 
 if TYPE_CHECKING:
     from .instrument import TspInstrument
@@ -46,6 +49,12 @@ HEADROOM = 1.01
 OVER_RANGE = 1.02
 """Largest reading over the full scale of its range. Unverified."""
 MOST_COUNT = 1_000_000
+CONTACT_OHM = 0.5
+CONTACT_S = (1e-3, 5e-3, 20e-3)
+"""What a contact check finds, and how long one takes by its speed. Unverified."""
+AUTOMATIC_S = 1e-3
+"""How long automatic delays are. Unverified."""
+BUSY = TspError(5042, "Invalid while overlapped measure")
 CONSTANTS = {
     "OUTPUT_OFF": 0.0,
     "OUTPUT_ON": 1.0,
@@ -83,6 +92,11 @@ CONSTANTS = {
     "DISABLE": 0.0,
     "ENABLE": 1.0,
     "ASYNC": 2.0,
+    "CONTACT_FAST": 0.0,
+    "CONTACT_MEDIUM": 1.0,
+    "CONTACT_SLOW": 2.0,
+    "FILL_ONCE": 0.0,
+    "FILL_WINDOW": 1.0,
     "SOURCE_IDLE": 0.0,
     "SOURCE_HOLD": 1.0,
     "LIMIT_AUTO": "auto",
@@ -134,9 +148,18 @@ class Smu:
         self.terminal = instrument.place.terminal(name)
         self.buffers = (Buffer(), Buffer())
         self.condition = 0
+        self.rises = [0] * 16
+        """How often each bit of the condition has come to be set."""
+        self.is_sweeping = False
+        self.overruns = 0
+        """Stimuli of its trigger model that were overrun, as bits: arm 1, source 2, measure 3, end
+        of pulse 4.
+        """
         self._noise = random.Random(f"{instrument.place.serial} {name} noise")
         self._errors: dict[tuple[str, float], tuple[float, float]] = {}
         self._driven = Drive()
+        self.overlapped = Process(instrument.events, instrument.fail)
+        """A measurement that goes on beside the script."""
         self.default()
         self.table = self._table()
 
@@ -181,10 +204,39 @@ class Smu:
             "output enable": 0.0,
             "analog filter": 1.0,
             "high c delay": 10.0,
+            "contact speed": 0.0,
+            "contact threshold": 50.0,
         }
         self.condition = 0
+        self.overlapped.stop()
         for buffer in self.buffers:
             buffer.default()
+        self.apply()
+
+    SETTINGS = (
+        "volts_mode",
+        "level",
+        "limit",
+        "source_auto",
+        "source_range",
+        "source_low",
+        "measure_auto",
+        "measure_range",
+        "measure_low",
+        "relative",
+        "relative_on",
+        "plain",
+    )
+    """What a saved setup holds of a channel; its output is off when one is recalled."""
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting as it is now."""
+        return copy.deepcopy({name: getattr(self, name) for name in self.SETTINGS})
+
+    def restore(self, settings: dict[str, Any]) -> None:
+        """Every setting as `settings` gave it."""
+        for name, value in copy.deepcopy(settings).items():
+            setattr(self, name, value)
         self.apply()
 
     @property
@@ -266,7 +318,7 @@ class Smu:
         if kind == self.sourced and self.output == 1:
             self.override = None
             self.apply()
-            self._delay("source delay", 1e-3)
+            self.instrument.elapse(self.delay_s("source delay"))
         self.apply()
 
     def check_level(self, kind: str, level: float) -> None:
@@ -341,9 +393,10 @@ class Smu:
         self.override = None
         self.apply()
 
-    def _delay(self, name: str, automatic_s: float) -> None:
+    def delay_s(self, name: str) -> float:
+        """One of its delays (s); an automatic one is 1 ms."""
         seconds = self.plain[name]
-        self.instrument.elapse(automatic_s if seconds < 0 else seconds)
+        return AUTOMATIC_S if seconds < 0 else seconds
 
     # Measuring
 
@@ -351,28 +404,45 @@ class Smu:
         """What the terminal carries now; sets the limit bits of the condition register."""
         sensed = self.terminal.sense()
         on = self.output == 1
-        self.condition &= ~3
-        if on and sensed.limited:
-            self.condition |= 2 if self.volts_mode else 1
+        held = (2 if self.volts_mode else 1) if on and sensed.limited else 0
+        self._mark(3, held)
         return sensed
+
+    def _mark(self, bits: int, now: int) -> None:
+        """Set these bits of the condition as they are now, and count those that come to be set."""
+        risen = now & ~self.condition
+        self.condition = self.condition & ~bits | now
+        if risen:
+            for bit in range(risen.bit_length()):
+                self.rises[bit] += risen >> bit & 1
+
+    @property
+    def condition_bits(self) -> int:
+        """Limits, overflow, readings in the dedicated buffers."""
+        return self.condition | (256 if any(buffer.entries for buffer in self.buffers) else 0)
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether an overlapped measurement is under way."""
+        return self.overlapped.is_running
 
     @property
     def in_compliance(self) -> bool:
         """`source.compliance`: whether the limit holds the output now."""
         return self.output == 1 and self.sense().limited
 
-    def take(self) -> Taken:
-        """One measurement of both quantities: delay, aperture, reading."""
-        self._delay("measure delay", 1e-3)
-        aperture_s = self.plain["nplc"] / self.instrument.place.line_hz
+    def measuring_s(self) -> float:
+        """How long one measurement takes: delay and aperture."""
         times = int(self.plain["filter count"]) if self.plain["filter"] else 1
-        self.instrument.elapse(aperture_s * times)
+        aperture_s = self.plain["nplc"] / self.instrument.place.line_hz
+        return self.delay_s("measure delay") + aperture_s * times
+
+    def take(self) -> Taken:
+        """One measurement of both quantities, at the end of its aperture."""
         sensed = self.sense()
         volts, range_v = self._reading("v", sensed.volts)
         amps, range_a = self._reading("i", sensed.amps)
-        self.condition &= ~128
-        if OVERFLOW in (abs(volts), abs(amps)):
-            self.condition |= 128
+        self._mark(128, 128 if OVERFLOW in (abs(volts), abs(amps)) else 0)
         limited = self.output == 1 and sensed.limited
         return Taken(volts, amps, range_v, range_a, limited, self.instrument.place.bus.clock.now_s)
 
@@ -449,27 +519,33 @@ class Smu:
         """`measure.v()` and its like: `count` measurements, the last one returned, all stored in
         the buffers given.
         """
-        given = [self.buffer(b) for b in buffers if b is not None]
-        if len(given) > len(kinds):
-            raise TspError(-108, "Parameter Not Allowed")
-        for buffer in given:
-            buffer.begin()
-        taken: Taken | None = None
-        for at in range(int(self.plain["count"])):
-            start_s = self.instrument.now_s()
+        given = self._begun(kinds, buffers)
+        course = self.readings(kinds, given)
+        while True:
+            try:
+                self.instrument.elapse(next(course))
+            except StopIteration as end:
+                return tuple(self.value(end.value, kind) for kind in kinds)
+
+    def readings(self, kinds: str, buffers: list[Buffer]) -> Generator[float, None, Taken]:
+        """`count` measurements, `interval` apart where that is longer, stored in the buffers; the
+        last one. Stops at each time (s) that they take.
+        """
+        measuring_s = self.measuring_s()
+        for left in reversed(range(int(self.plain["count"]))):
+            yield measuring_s
             taken = self.take()
-            self.keep(taken, kinds, given)
-            if self.plain["interval"] and at + 1 < self.plain["count"]:
-                spent_s = self.instrument.now_s() - start_s
-                self.instrument.elapse(self.plain["interval"] - spent_s)
-        assert taken is not None
-        return tuple(self.value(taken, kind) for kind in kinds)
+            self.keep(taken, kinds, buffers)
+            if left and self.plain["interval"] > measuring_s:
+                yield self.plain["interval"] - measuring_s
+        return taken
 
     def keep(self, taken: Taken, kinds: str, buffers: list[Buffer]) -> None:
         """Store a measurement: one quantity in each buffer."""
         for kind, buffer in zip(kinds, buffers, strict=False):
+            if buffer in self.buffers and not buffer.entries:
+                self.rises[8] += 1
             buffer.store(self.entry(taken, kind))
-            self.condition |= 256
 
     def buffer(self, value: Value) -> Buffer:
         """A reading buffer that a script names. Raises `TspError` 5033 for what is none."""
@@ -487,6 +563,14 @@ class Smu:
                 "nvbuffer2": self.buffers[1],
                 "makebuffer": lambda size: Buffer(int(number(size, 1, WITHOUT_LIMIT))),
                 "savebuffer": lambda buffer: None,
+                "buffer": LuaTable(
+                    {
+                        "getstats": lambda buffer: self.buffer(buffer).statistics(),
+                        "recalculatestats": lambda buffer: self.buffer(buffer) and None,
+                    },
+                    sealed=True,
+                ),
+                "contact": self._contact_table(),
                 "reset": self.default,
                 "source": self._source_table(),
                 "measure": self._measure_table(),
@@ -518,6 +602,25 @@ class Smu:
             self.apply()
 
         return {name: (lambda: self.plain[key], put)}
+
+    def _contact_table(self) -> LuaTable:
+        """`contact`: the loads behind simulated terminals have contacts of one resistance."""
+
+        def resistances() -> tuple[float, float]:
+            self.instrument.elapse(CONTACT_S[int(self.plain["contact speed"])])
+            return CONTACT_OHM, CONTACT_OHM
+
+        return LuaTable(
+            {
+                "r": resistances,
+                "check": lambda: max(resistances()) < self.plain["contact threshold"],
+            },
+            {
+                **self._plain("speed", "contact speed", 0, 2),
+                **self._plain("threshold", "contact threshold", 0.0, 1e37, whole=False),
+            },
+            sealed=True,
+        )
 
     def _source_table(self) -> LuaTable:
         return LuaTable(
@@ -604,8 +707,19 @@ class Smu:
             **self._lowest(self.measure_low, kind, measured=True),
         }
 
+    def _begun(self, kinds: str, buffers: tuple[Value, ...]) -> list[Buffer]:
+        """The buffers that a measurement is about to fill."""
+        if self.overlapped.is_running:
+            raise BUSY
+        given = [self.buffer(b) for b in buffers if b is not None]
+        if len(given) > len(kinds):
+            raise TspError(-108, "Parameter Not Allowed")
+        for buffer in given:
+            buffer.begin()
+        return given
+
     def _overlapped(self, kinds: str, *buffers: Value) -> None:
-        self.measure(kinds, buffers)
+        self.overlapped.start(self.readings(kinds, self._begun(kinds, buffers)))
 
     def _set_measure_auto(self, kind: str, value: Value) -> None:
         self.measure_range[kind] = self.measure_scale(kind)

@@ -10,12 +10,12 @@ logarithmic asymptote does, that a count of 0 is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from .buffer import Buffer
 from .lua_values import LuaError, LuaTable, TspError, Value, number
-from .smu import Smu
-from .triggers import Stimulus
+from .smu import BUSY, Smu
+from .triggers import Course, Process, Stimulus
 
 EVENTS = (
     "SWEEPING",
@@ -36,10 +36,8 @@ class Sweeper:
         self.smu = smu
         self.events = smu.instrument.events
         self.ids = {name: self.events.new() for name in EVENTS}
-        self.stimuli = {name: Stimulus(self.events, self._resume) for name in LAYERS}
-        self._running: Iterator[Stimulus] | None = None
-        self._waits_for: Stimulus | None = None
-        self._inside = False
+        self._process = Process(self.events, self._failed)
+        self.stimuli = {name: Stimulus(self.events, self._came) for name in LAYERS}
         self.default()
         trigger = smu.table.get("trigger")
         self._fill(trigger)
@@ -63,16 +61,14 @@ class Sweeper:
     @property
     def is_running(self) -> bool:
         """Whether a sweep has begun and not ended."""
-        return self._running is not None
+        return self._process.is_running
 
     def initiate(self) -> None:
         """`initiate()`. Raises `TspError` where an action lacks its configuration or the output is
         off.
         """
-        # What the lines before this one took is spent before the sweep begins.
-        self.smu.instrument.elapse(0.0)
-        if self.is_running:
-            raise TspError(5042, "Invalid while overlapped measure")
+        if self.is_running or self.smu.overlapped.is_running:
+            raise BUSY
         if self.actions["source"] and not self.levels:
             raise TspError(5059, "trigger.source.action enabled without configuration")
         if self.actions["measure"] and not self.kinds:
@@ -84,68 +80,52 @@ class Sweeper:
                 stimulus.detected = False
         for buffer in self.buffers:
             buffer.begin()
-        self._running = self._sweep()
-        self._resume()
+        self.smu.overruns = 0
+        for stimulus in self.stimuli.values():
+            stimulus.overrun = False
+        self._process.start(self._sweep())
 
     def abort(self) -> None:
         """`abort()`: the sweep ends, the level goes back to idle."""
-        running, self._running, self._waits_for = self._running, None, None
-        if running is not None:
-            self.smu.override = None
-            self.smu.apply()
+        if self.is_running:
+            self._process.stop()
+            self._mark(False)
+            self._idle()
 
-    def _resume(self) -> None:
-        """Go on until the model waits for an event that has not come."""
-        if self._running is None or self._inside:
-            return
-        if self._waits_for is not None and not self._waits_for.take():
-            return
-        self._inside = True
-        running = self._running
-        try:
-            for stimulus in running:
-                if self._running is not running:
-                    return
-                if not stimulus.take():
-                    self._waits_for = stimulus
-                    return
-            self._running, self._waits_for = None, None
-        except (LuaError, TspError) as error:
-            # What set it going may be another instrument's pulse: the error is this instrument's
-            # own.
-            self.abort()
-            code, text = (
-                (error.code, error.text)
-                if isinstance(error, TspError)
-                else (-286, f"TSP Runtime error: {error}")
-            )
-            self.smu.instrument.push_error(code, text)
-        finally:
-            self._inside = False
+    def _came(self) -> None:
+        self._process.look()
+        self.smu.overruns = sum(
+            self.stimuli[layer].overrun << at for at, layer in enumerate(LAYERS, start=1)
+        )
 
-    def _wait(self, layer: str) -> Iterator[Stimulus]:
+    def _failed(self, error: LuaError | TspError) -> None:
+        self._mark(False)
+        self._idle()
+        self.smu.instrument.fail(error)
+
+    def _wait(self, layer: str) -> Course:
         stimulus = self.stimuli[layer]
         if stimulus.number:
             yield stimulus
 
-    def _sweep(self) -> Iterator[Stimulus]:
+    def _sweep(self) -> Course:
         smu, fire = self.smu, self.events.fire
+        self._mark(True)
         fire(self.ids["SWEEPING"])
         step = 0
         for _ in range(self.counts["arm"] or 1_000_000):
             yield from self._wait("arm")
             fire(self.ids["ARMED"])
             for _ in range(self.counts["trigger"]):
-                smu.instrument.machine.step()
                 yield from self._wait("source")
                 if self.actions["source"]:
                     self._step(step)
                     step += 1
+                yield smu.delay_s("source delay") if self.actions["source"] else 0.0
                 fire(self.ids["SOURCE_COMPLETE"])
                 yield from self._wait("measure")
                 if self.actions["measure"]:
-                    for _ in range(int(smu.plain["count"])):
-                        smu.keep(smu.take(), self.kinds, self.buffers)
+                    yield from smu.readings(self.kinds, self.buffers)
                     fire(self.ids["MEASURE_COMPLETE"])
                 yield from self._wait("endpulse")
                 if self.actions["source"] and self.actions["endpulse"] == 0:
@@ -154,7 +134,12 @@ class Sweeper:
             if self.actions["endsweep"] == 0:
                 self._idle()
             fire(self.ids["SWEEP_COMPLETE"])
+        self._mark(False)
         fire(self.ids["IDLE"])
+
+    def _mark(self, is_sweeping: bool) -> None:
+        self.smu.is_sweeping = is_sweeping
+        self.smu.instrument.look()
 
     def _step(self, step: int) -> None:
         smu = self.smu
@@ -172,8 +157,6 @@ class Sweeper:
             smu.apply()
         finally:
             smu.limit[limited] = before
-        seconds = smu.plain["source delay"]
-        smu.instrument.elapse(1e-3 if seconds < 0 else seconds)
 
     def _idle(self) -> None:
         self.smu.override = None
@@ -204,7 +187,7 @@ class Sweeper:
 
     def _set_detected(self, layer: str) -> None:
         self.stimuli[layer].detected = True
-        self._resume()
+        self._process.look()
 
     def _set_autoclear(self, value: Value) -> None:
         self.autoclear = number(value, 0, 1) == 1

@@ -2,27 +2,40 @@
 and TSP-Link lines.
 
 After the Keithley Series 2600B reference manual 2600BS-901-01 (the pages of section 9 on
-`smuX.trigger.*` at easymanua.ls). Unverified: the numbers of the event IDs (scripts use their
-names), how many timers and blenders there are.
+`smuX.trigger.*` at easymanua.ls). The event IDs of digital lines and of `*TRG` are those of
+707B-901-01 rev. B, 7-153. Unverified: the numbers of all others (scripts use their names), how many
+timers and blenders there are.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from typing_extensions import override
 
 from ..array.terminals import Bus, Place
-from .lua_values import LuaTable, TspError, Value, boolean, number, to_number
+from .lua_compiler import MOST_STEPS
+from .lua_values import (
+    EndlessError,
+    LuaError,
+    LuaTable,
+    TspError,
+    Value,
+    boolean,
+    number,
+    to_number,
+)
 
 TIMERS = 8
 BLENDERS = 6
 GENERATORS = 2
 DIGITAL_LINES = 14
 LINK_LINES = 3
+COMMAND_EVENT = 40
+"""`trigger.EVENT_ID`; those of digital lines are the numbers of the lines."""
+FIRST_OTHER = 101
 MODES = {
     "BYPASS": 0.0,
     "FALLING": 1.0,
@@ -36,23 +49,24 @@ MODES = {
 }
 SHORTEST_PULSE_S = 10e-6
 """Width of a trigger pulse after a reset. Unverified."""
+SHORTEST_DELAY_S = 1e-6
+"""Shortest time from one event of a timer to the next. Unverified."""
 
 
 class Events:
-    """Event IDs of one instrument, who listens to them, and what is due when (virtual time)."""
+    """Event IDs of one instrument, who listens to them, and what it does at times to come."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._numbers = itertools.count(1)
-        self._order = itertools.count()
+        self._numbers = itertools.count(FIRST_OTHER)
         self._listeners: dict[int, list[Callable[[], None]]] = {}
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._generation = 0
 
-    def new(self) -> int:
-        """A new event ID."""
-        number = next(self._numbers)
-        self._listeners[number] = []
-        return number
+    def new(self, number: int | None = None) -> int:
+        """A new event ID: this one, or one that is left to us."""
+        made = next(self._numbers) if number is None else number
+        self._listeners[made] = []
+        return made
 
     def knows(self, number: int) -> bool:
         """Whether there is such an event; 0 stands for none."""
@@ -74,23 +88,27 @@ class Events:
 
     def at(self, when_s: float, action: Callable[[], None]) -> None:
         """Do something at a time of the virtual clock."""
-        heapq.heappush(self._due, (when_s, next(self._order), action))
+        generation = self._generation
+
+        def due() -> None:
+            if generation == self._generation:
+                action()
+
+        self._bus.clock.at(when_s, due)
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something so much later."""
+        self.at(self._bus.clock.now_s + seconds, action)
 
     def run_next(self, until_s: float) -> bool:
-        """Let time pass to the next thing that is due by `until_s` and do it; False where there is
-        none.
+        """Let time pass to what is due next on the bus, if that is by `until_s`; False where
+        nothing is.
         """
-        if not self._due or self._due[0][0] > until_s:
-            return False
-        when_s, _, action = heapq.heappop(self._due)
-        if when_s > self._bus.clock.now_s:
-            self._bus.clock.advance(when_s - self._bus.clock.now_s)
-        action()
-        return True
+        return self._bus.clock.run_next(until_s)
 
     def drop_due(self) -> None:
-        """Forget what is due (a reset)."""
-        self._due.clear()
+        """Forget what this instrument was to do (a reset)."""
+        self._generation += 1
 
 
 class Stimulus:
@@ -101,6 +119,8 @@ class Stimulus:
         self._action = action
         self.number = 0
         self.detected = False
+        self.overrun = False
+        """Whether an event came while the one before it was not yet used."""
 
     def set(self, value: Value) -> None:
         """Choose the event; 0 for none. Raises `TspError` for an ID that is none."""
@@ -109,7 +129,7 @@ class Stimulus:
             raise TspError(-224, "Illegal Parameter Value")
         self._events.forget(self.number, self._came)
         self.number = int(number)
-        self.detected = False
+        self.detected = self.overrun = False
         if self.number:
             self._events.listen(self.number, self._came)
 
@@ -119,9 +139,67 @@ class Stimulus:
         return came
 
     def _came(self) -> None:
+        self.overrun = self.overrun or self.detected
         self.detected = True
         if self._action is not None:
             self._action()
+
+
+Course = Iterator["Stimulus | float"]
+"""What is done beside a script: it stops at each stimulus that it waits for and at each time (s)
+that it takes.
+"""
+
+
+class Process:
+    """One course at a time beside the scripts of an instrument. `failed` hears what it raises."""
+
+    def __init__(self, events: Events, failed: Callable[[LuaError | TspError], None]) -> None:
+        self._events = events
+        self._failed = failed
+        self._course: Course | None = None
+        self._waits_for: Stimulus | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a course has begun and not ended."""
+        return self._course is not None
+
+    def start(self, course: Course) -> None:
+        """Begin, and go on until it first waits."""
+        self._course = course
+        self._go_on(course)
+
+    def stop(self) -> None:
+        """Leave the course where it is, if any."""
+        self._course = self._waits_for = None
+
+    def look(self) -> None:
+        """A stimulus may have come: go on where it was waited for."""
+        if self._course is not None and self._waits_for is not None and self._waits_for.take():
+            self._go_on(self._course)
+
+    def _go_on(self, course: Course) -> None:
+        if course is not self._course:
+            return  # it was stopped meanwhile
+        self._waits_for = None
+        try:
+            for passed, stop in enumerate(course):
+                if course is not self._course:
+                    return
+                if passed > MOST_STEPS:
+                    raise EndlessError("a sweep does not end: it was stopped")
+                if isinstance(stop, Stimulus):
+                    if not stop.take():
+                        self._waits_for = stop
+                        return
+                elif stop > 0:
+                    self._events.after(stop, lambda: self._go_on(course))
+                    return
+            self.stop()
+        except (LuaError, TspError) as error:
+            self.stop()
+            self._failed(error)
 
 
 class Unit(Protocol):
@@ -143,10 +221,10 @@ class TriggerObject:
     for and clear.
     """
 
-    def __init__(self, instrument: Unit) -> None:
+    def __init__(self, instrument: Unit, event: int | None = None) -> None:
         self.instrument = instrument
         self.events = instrument.events
-        self.event = self.events.new()
+        self.event = self.events.new(event)
         self.overrun = False
         self.detected = False
         self.table = LuaTable(
@@ -190,8 +268,10 @@ class Line(TriggerObject):
     gives.
     """
 
-    def __init__(self, instrument: Unit, pulse: Callable[[], None]) -> None:
-        super().__init__(instrument)
+    def __init__(
+        self, instrument: Unit, pulse: Callable[[], None], event: int | None = None
+    ) -> None:
+        super().__init__(instrument, event)
         self._pulse = pulse
         self.mode = 0.0
         self.width_s = SHORTEST_PULSE_S
@@ -280,7 +360,7 @@ class Timer(TriggerObject):
     def _schedule(self, from_s: float, done: int) -> None:
         if self.count and done >= self.count:
             return
-        when_s = from_s + self.delays[done % len(self.delays)]
+        when_s = from_s + max(self.delays[done % len(self.delays)], SHORTEST_DELAY_S)
         generation = self._generation
 
         def due() -> None:
@@ -363,7 +443,7 @@ class Triggers:
 
     def __init__(self, instrument: Unit) -> None:
         self.instrument = instrument
-        self.command = TriggerObject(instrument)
+        self.command = TriggerObject(instrument, COMMAND_EVENT)
         self.timers = [Timer(instrument) for _ in range(TIMERS)]
         self.blenders = [Blender(instrument) for _ in range(BLENDERS)]
         self.generators = [self._generator() for _ in range(GENERATORS)]
@@ -389,33 +469,11 @@ class Triggers:
         """`digio`: lines wired through the bus, pins (name of the instrument, line)."""
         bus, name = self.instrument.place.bus, self.instrument.place.name
         for at in range(1, DIGITAL_LINES + 1):
-            made = Line(self.instrument, lambda at=at: bus.pulse((name, at)))  # type: ignore[misc]
+            made = Line(self.instrument, lambda at=at: bus.pulse((name, at)), at)  # type: ignore[misc]
             bus.listen((name, at), made.came)
             self.lines.append(made)
 
-        def line(at: Value) -> Line:
-            number = to_number(at)
-            if number is None or not 1 <= number <= len(self.lines):
-                raise TspError(1801, "Invalid digital I/O Line")
-            return self.lines[int(number) - 1]
-
-        def write(at: Value, value: Value) -> None:
-            line(at).level = to_number(value) not in (0.0, None)
-
-        def write_port(value: Value) -> None:
-            whole = int(to_number(value) or 0.0)
-            for n, each in enumerate(self.lines):
-                each.level = bool(whole >> n & 1)
-
-        values = {
-            **{f"TRIG_{name}": mode for name, mode in MODES.items()},
-            "trigger": _listed(self.lines),
-            "readbit": lambda at: float(line(at).level),
-            "writebit": write,
-            "readport": lambda: float(sum(each.level << n for n, each in enumerate(self.lines))),
-            "writeport": write_port,
-        }
-        self.instrument.globals.set("digio", LuaTable(values))
+        self.instrument.globals.set("digio", _port(LuaTable(), self.lines))
 
     def add_link_lines(self) -> None:
         """`tsplink.trigger`: three lines that all nodes share."""
@@ -426,9 +484,7 @@ class Triggers:
                     node.triggers.links[at].came()
 
         self.links = [Line(self.instrument, lambda at=at: pulse(at)) for at in range(LINK_LINES)]  # type: ignore[misc]
-        table = self.instrument.globals.get("tsplink")
-        table.values |= {f"TRIG_{name}": mode for name, mode in MODES.items()}
-        table.values["trigger"] = _listed(self.links)
+        _port(self.instrument.globals.get("tsplink"), self.links)
 
     def reset(self) -> None:
         """All settings at their defaults; what is due no longer happens."""
@@ -446,3 +502,40 @@ class Triggers:
 
 def _listed(objects: list[Line] | list[Timer] | list[Blender] | list[TriggerObject]) -> LuaTable:
     return LuaTable({at + 1: each.table for at, each in enumerate(objects)}, sealed=True)
+
+
+def _port(table: LuaTable, lines: list[Line]) -> LuaTable:
+    """Let a table have these lines: each as a trigger, all as the bits of a port."""
+    protected = 0.0
+
+    def line(at: Value) -> Line:
+        number_ = to_number(at)
+        if number_ is None or not 1 <= number_ <= len(lines):
+            raise TspError(1801, "Invalid digital I/O Line")
+        return lines[int(number_) - 1]
+
+    def put(each: Line, level: bool) -> None:
+        if not int(protected) >> lines.index(each) & 1:
+            each.level = level
+
+    def write_port(value: Value) -> None:
+        whole = int(to_number(value) or 0.0)
+        for n, each in enumerate(lines):
+            put(each, bool(whole >> n & 1))
+
+    def protect(value: Value) -> None:
+        nonlocal protected
+        protected = number(value, 0, (1 << len(lines)) - 1)
+
+    table.fill(
+        {
+            **{f"TRIG_{name}": mode for name, mode in MODES.items()},
+            "trigger": _listed(lines),
+            "readbit": lambda at: float(line(at).level),
+            "writebit": lambda at, value: put(line(at), to_number(value) not in (0.0, None)),
+            "readport": lambda: float(sum(each.level << n for n, each in enumerate(lines))),
+            "writeport": write_port,
+        }
+    )
+    table.define("writeprotect", lambda: protected, protect)
+    return table
