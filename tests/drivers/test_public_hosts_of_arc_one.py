@@ -68,7 +68,10 @@ def opened(port: str, **settings: Any) -> serial.Serial:
 
 @pytest.fixture(scope="module")
 def library(side: Side) -> Iterator[Any]:
-    arc = pytest.importorskip("libarc1.arc", reason="libarc1 is not installed")
+    arc = pytest.importorskip(
+        "libarc1.arc",
+        reason="libarc1 is not installed (pip install --no-deps libarc1: it asks for NumPy 1)",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arc, "serial", SimpleNamespace(**{**vars(serial), "Serial": opened}))
         yield arc.ArC1(side.port)
