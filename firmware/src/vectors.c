@@ -157,16 +157,21 @@ static size_t reply_size(const struct rb_board *board, uint32_t sum_bytes) {
 static enum rb_error check_codes(struct rb_board *board) {
     const struct rb_vectors *vectors = &board->job.vectors;
     int32_t top = top_of(vectors->product.input_bits);
+    uint32_t negative = 0;
     for (uint32_t vector = 0; vector < vectors->count; vector++) {
         for (uint32_t row = 0; row < vectors->product.block.rows; row++) {
             int32_t code = input(board, vector, row);
             if (code > top || code < -top) {
                 return rb_refuse(board, RB_BAD_REQUEST, "MULTIPLY: a code has more than its bits");
             }
-            if (code < 0 && (board->can->abilities & RB_UNSIGNED_INPUTS)) {
-                return rb_refuse(board, RB_RANGE, "MULTIPLY: inputs below 0 are not possible here");
-            }
+            negative += code < 0;
         }
+    }
+    if (negative && (board->can->abilities & RB_UNSIGNED_INPUTS)) {
+        rb_refuse(board, RB_RANGE, "inputs below 0: ");
+        rb_say_number(board, negative);
+        rb_say(board, ", at most 0");
+        return RB_RANGE;
     }
     return RB_FINE;
 }

@@ -102,7 +102,7 @@ class Shots:
                 starts.append(place)
                 seen.clear()
             seen.add(cell)
-        return list(zip(starts, [*starts[1:], size], strict=True))
+        return [(a, b) for a, b in zip(starts, [*starts[1:], size], strict=True) if a < b]
 
     def _begin(self, cells: IntArray, time_s: FloatArray) -> Batch:
         places = self._order[np.minimum(np.searchsorted(self._sorted, cells), self._order.size - 1)]
@@ -155,7 +155,7 @@ class Shots:
         """
         counts = np.diff(first, append=shots.size)
         slot = np.cumsum(shots["measure"] > 0) - 1
-        readings = np.zeros(int(slot[-1]) + 1 if shots.size else 0, dtype=READING)
+        readings = np.zeros(int(slot[-1]) + 1, dtype=READING)
         for turn in range(int(counts.max(initial=0))):
             at = np.flatnonzero(counts > turn)
             for place in _alike(shots[first[at] + turn]):

@@ -134,11 +134,11 @@ class FirmwareBoard(BoardSide):
             b"S": self._store,
             b"E": self._end,
         }
-        self._running = self._power_up()
+        self._power_up()
 
     # The process
 
-    def _power_up(self) -> _Running:
+    def _power_up(self) -> None:
         here, there = socket.socketpair()
         self._boot = (self._boot + secrets.randbelow(0xFFFFFFFE)) % 0xFFFFFFFF + 1
         self._state |= {"trips": 0, "armed": 0}
@@ -152,10 +152,9 @@ class FirmwareBoard(BoardSide):
         except OSError as error:
             raise ConfigError(f"simulation.firmware: {self._program}: {error.strerror}") from None
         there.close()
-        running = _Running(process, here)
+        self._running = running = _Running(process, here)
         for work in (self._answer_hooks, self._pass_replies):
             threading.Thread(target=work, args=(running,), name="firmware", daemon=True).start()
-        return running
 
     def _lose_power(self) -> None:
         """Power-cycle the board; the chip is held."""
@@ -163,7 +162,7 @@ class FirmwareBoard(BoardSide):
             self._job.shots.end()
         self._job = None
         self._running.kill()
-        self._running = self._power_up()
+        self._power_up()
 
     # The link
 
@@ -270,7 +269,7 @@ class FirmwareBoard(BoardSide):
             while len(head := asked.read(5)) == 5:
                 payload = asked.read(int.from_bytes(head[:4], "little"))
                 with self.chip_lock:
-                    if running is not self._running and head[4:] != b"H":
+                    if running is not self._running:
                         return
                     answer = self._hooks[head[4:]](payload)
                     now_s = struct.pack("<d", self.chip.now_s)
