@@ -10,7 +10,7 @@
 
 #include "internal.h"
 
-enum { CELLS = 2 * 8 * 8, MOST_POLLS = 400 };
+enum { CELLS = 2 * 8 * 8, MOST_POLLS = 3000 };
 
 static struct rb_board board;
 static uint32_t now_ms, random_state;
