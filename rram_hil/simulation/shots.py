@@ -8,15 +8,17 @@ a reading, a cell's age is counted from the operation's start, as there.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from rram_hil.array import LINES, Measured, Scheme, Step
 from rram_hil.simulation.chip import Batch, SimulatedChip
-from rram_hil.simulation.half_select import Exposure
+from rram_hil.simulation.half_select import Dose, Exposure
 from rram_hil.types import FloatArray, IntArray
 
 FLOATING = np.int32(-2147483648)
@@ -42,18 +44,56 @@ Records = NDArray[Any]
 
 @dataclass(eq=False)
 class _Visit:
-    """A cell whose shots depend on each other: its batch, when the operation and when it began."""
+    """A cell whose shots depend on each other: its batch, when the operation and when it began;
+    how many readings it has had, and shots since the last one.
+    """
 
     batch: Batch
     base_s: FloatArray
     from_s: float
+    turn: tuple[int, int] = (0, 0)
+
+
+class _Rounds(Exposure):
+    """Pulses that came cell by cell, felt in the order of rounds: first what every cell got before
+    its first reading, then what it got before the second. Of a round SETs come first where
+    `sets_first`.
+    """
+
+    def __init__(self, exposure: Exposure, *, sets_first: bool) -> None:
+        self.scheme, self.disturbs = exposure.scheme, exposure.disturbs
+        self.turn = (0, 0)
+        self._felt, self._sets_first = exposure, sets_first
+        self._notes: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+
+    @override
+    def note(
+        self,
+        at: IntArray,
+        bl_v: FloatArray,
+        sl_v: FloatArray,
+        wl_v: FloatArray,
+        width_s: float,
+        cap_s: float,
+    ) -> None:
+        is_reset = self._sets_first and bool(bl_v[0] < sl_v[0])
+        key = (self.turn, is_reset, width_s, cap_s)
+        self._notes.setdefault(key, []).append((at, bl_v, sl_v, wl_v))
+
+    @override
+    def doses(self) -> Iterator[Dose]:
+        for (_, _, width_s, cap_s), notes in sorted(self._notes.items()):
+            at, bl_v, sl_v, wl_v = (np.concatenate(column) for column in zip(*notes, strict=True))
+            self._felt.note(at, bl_v, sl_v, wl_v, width_s, cap_s)
+        self._notes.clear()
+        return self._felt.doses()
 
 
 class Shots:
     """One operation of a firmware on cells `index` (flat, in their order), under its number.
 
-    `decides` says whether shots depend on readings. `take` carries out shots, `end` what the
-    others felt of them.
+    `decides` says whether shots depend on readings, `programs` whether it is a write-verify.
+    `take` carries out shots, `end` what the others felt of them.
     """
 
     def __init__(
@@ -65,12 +105,14 @@ class Shots:
         compliance_a: float | None,
         *,
         decides: bool,
+        programs: bool,
     ) -> None:
         self._chip, self._number, self._decides = chip, number, decides
-        self._compliance_a = compliance_a
-        self._exposure = Exposure(index, chip.geometry, scheme, chip.acts_from_v)
-        self._order = np.argsort(index, kind="stable")
-        self._sorted = index[self._order]
+        self._compliance_a, self._scheme = compliance_a, scheme
+        self._in_rounds = programs and not decides
+        self._index, self._exposure = index, self._felt_by(index)
+        if decides:
+            self._exposure = _Rounds(self._exposure, sets_first=programs)
         self._started_s = chip.now_s
         self._visit: _Visit | None = None
 
@@ -92,6 +134,10 @@ class Shots:
         self._leave()
         self._chip.cells.half_select(self._exposure)
 
+    def _felt_by(self, index: IntArray) -> Exposure:
+        chip = self._chip
+        return Exposure(index, chip.geometry, self._scheme, chip.acts_from_v)
+
     def _cuts(self, cells: IntArray, first: IntArray, size: int) -> list[tuple[int, int]]:
         """Where to cut shots so that no cell comes twice in a part, nor, where they depend on each
         other, another cell.
@@ -105,7 +151,8 @@ class Shots:
         return [(a, b) for a, b in zip(starts, [*starts[1:], size], strict=True) if a < b]
 
     def _begin(self, cells: IntArray, time_s: FloatArray) -> Batch:
-        places = self._order[np.minimum(np.searchsorted(self._sorted, cells), self._order.size - 1)]
+        order = np.argsort(self._index, kind="stable")
+        places = order[np.searchsorted(self._index[order], cells)]
         return self._chip.begin_batch(cells, self._number, time_s, self._exposure, places)
 
     def _leave(self) -> None:
@@ -122,7 +169,14 @@ class Shots:
             base_s = np.array([self._started_s])
             visit = _Visit(self._begin(cells, base_s.copy()), base_s, self._chip.now_s)
             self._visit = visit
-        readings = self._turns(visit.batch, shots, np.zeros(1, dtype=np.int64))
+        readings = np.zeros(0, dtype=READING)
+        for k in range(shots.size):
+            assert isinstance(self._exposure, _Rounds)
+            self._exposure.turn = visit.turn
+            found = self._turns(visit.batch, shots[k : k + 1], np.zeros(1, dtype=np.int64))
+            readings = np.append(readings, found).astype(READING)
+            read, since = visit.turn
+            visit.turn = (read + 1, 0) if shots["measure"][k] else (read, since + 1)
         readings["time_s"] += visit.from_s - visit.base_s[0]
         self._go_on(visit.from_s + float(visit.batch.time_s[0] - visit.base_s[0]))
         return readings
@@ -131,6 +185,8 @@ class Shots:
         """Shots of several cells, those of one behind each other."""
         cells = shots["cell"].astype(np.int64)
         first = np.flatnonzero(np.diff(cells, prepend=-1))
+        if self._in_rounds:
+            self._index, self._exposure = cells, self._felt_by(cells)
         from_s = self._chip.now_s
         took_s = np.add.reduceat(self._durations(shots), first)
         base_s = from_s + np.cumsum(took_s) - took_s
@@ -138,6 +194,10 @@ class Shots:
         readings = self._turns(batch, shots, first)
         _, took = self._chip.end_batch(batch, base_s, from_s)
         self._go_on(from_s + took)
+        if self._in_rounds:
+            # A round of a write-verify by codes: the next one reads what this one did to others.
+            self._chip.cells.half_select(self._exposure)
+            self._exposure = self._felt_by(cells)
         return readings
 
     def _go_on(self, until_s: float) -> None:

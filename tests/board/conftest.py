@@ -68,7 +68,7 @@ Start = Callable[..., BoardBench]
 
 
 @pytest.fixture(
-    scope="module", params=["simulated", pytest.param("firmware", marks=pytest.mark.long)]
+    scope="module", params=["simulated", pytest.param("firmware", marks=pytest.mark.firmware)]
 )
 def start(request: pytest.FixtureRequest) -> Iterator[Start]:
     """Start a simulated board, or the one of `firmware/` before the same chip:

@@ -24,7 +24,7 @@ from rram_hil.wire import link
 SIZE = 2
 FIRMWARE = "firmware"
 """The board of `firmware/` in the simulated one's place."""
-BENCHES = [BOARD, pytest.param(FIRMWARE, marks=pytest.mark.long), ARC_ONE, *CHAINS]
+BENCHES = [BOARD, pytest.param(FIRMWARE, marks=pytest.mark.firmware), ARC_ONE, *CHAINS]
 CELL = {ARC_ONE: "1R"}
 INSTRUMENTS = {
     BOARD: [""],
@@ -36,10 +36,19 @@ INSTRUMENTS = {
     },
 }
 TEXT_FAULTS = ["queue-full", "line-overrun"]
-LONG = [FIRMWARE, *list(CHAINS)[1:]]
+LONG = list(CHAINS)[1:]
 """Chains whose faults are tried among the long tests: of source-meters one is enough here."""
+
+
+def marks_of(bench: str) -> list[pytest.MarkDecorator]:
+    """When the faults of a chain are tried."""
+    if bench == FIRMWARE:
+        return [pytest.mark.firmware]
+    return [pytest.mark.long] * (bench in LONG)
+
+
 CASES = [
-    pytest.param(bench, instrument, kind, marks=[pytest.mark.long] * (bench in LONG))
+    pytest.param(bench, instrument, kind, marks=marks_of(bench))
     for bench in INSTRUMENTS
     for instrument in INSTRUMENTS[bench]
     for kind in [
@@ -109,7 +118,7 @@ def test_connecting_touches_nothing_and_opening_again_neither(chain: str, tmp_pa
 @pytest.mark.parametrize(
     ("chain", "instrument"),
     [
-        pytest.param(c, i, marks=[pytest.mark.long] * (c == FIRMWARE))
+        pytest.param(c, i, marks=[pytest.mark.firmware] * (c == FIRMWARE))
         for c in INSTRUMENTS
         for i in INSTRUMENTS[c]
     ],

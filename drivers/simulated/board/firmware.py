@@ -339,7 +339,13 @@ class FirmwareBoard(BoardSide):
             compliance = None if math.isnan(compliance_a) else compliance_a
             index = cells if kind in (APPLY, PROGRAM) else np.arange(self._geometry.size)
             shots = Shots(
-                self.chip, number, index, SCHEMES[scheme], compliance, decides=bool(decides)
+                self.chip,
+                number,
+                index,
+                SCHEMES[scheme],
+                compliance,
+                decides=bool(decides),
+                programs=kind == PROGRAM,
             )
         self._job = _Job(number, kind, cells, fault, shots)
         if self._job.fault_kind is LinkFault.REBOOT_DURING and kind == PROGRAM:
