@@ -43,6 +43,7 @@ from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V
 from rram_hil.simulation.half_select import across
 from rram_hil.types import FloatArray, IntArray
 
+from .board.host_links import HostLink, PtyLink, SocketLink
 from .server.control import (
     FaultQueue,
     Injected,
@@ -51,7 +52,6 @@ from .server.control import (
 )
 from .server.far_side import FarSide
 from .server.process import GONE_S, serve, start
-from .test_chip_board import HostLink, PtyLink, SocketLink
 
 MAKER = "ArC Instruments"
 MODELS = ("ArC ONE",)

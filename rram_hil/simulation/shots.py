@@ -63,7 +63,7 @@ class _Rounds(Exposure):
     def __init__(self, exposure: Exposure, *, sets_first: bool) -> None:
         self.scheme, self.disturbs = exposure.scheme, exposure.disturbs
         self.turn = (0, 0)
-        self._felt, self._sets_first = exposure, sets_first
+        self._behind, self._sets_first = exposure, sets_first
         self._notes: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
 
     @override
@@ -84,9 +84,9 @@ class _Rounds(Exposure):
     def doses(self) -> Iterator[Dose]:
         for (_, _, width_s, cap_s), notes in sorted(self._notes.items()):
             at, bl_v, sl_v, wl_v = (np.concatenate(column) for column in zip(*notes, strict=True))
-            self._felt.note(at, bl_v, sl_v, wl_v, width_s, cap_s)
+            self._behind.note(at, bl_v, sl_v, wl_v, width_s, cap_s)
         self._notes.clear()
-        return self._felt.doses()
+        return self._behind.doses()
 
 
 class Shots:

@@ -25,7 +25,17 @@ import numpy as np
 from typing_extensions import override
 
 from rram_hil import __version__
-from rram_hil.array import Cells, Geometry, Limits, Multiply, Program, Scheme, Wait, WriteWords
+from rram_hil.array import (
+    Cells,
+    Geometry,
+    Limits,
+    Multiply,
+    MultiplyResult,
+    Program,
+    Scheme,
+    Wait,
+    WriteWords,
+)
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.simulation.board_envelope import board_envelope
@@ -385,7 +395,8 @@ class FirmwareBoard(BoardSide):
         operation = Multiply(
             tile, row, column, columns, inputs, bits, read_uv / 1e6, wl_uv / 1e6, full_scale_a
         )
-        result: Any = self.chip.execute(operation, job.number)
+        result = self.chip.execute(operation, job.number)
+        assert isinstance(result, MultiplyResult)
         head = struct.pack("<iI", vectors, result.saturated)
         return head + result.codes.astype("<i4").tobytes()
 
