@@ -17,6 +17,7 @@ from rram_hil.bench.plugins import Installed
 from rram_hil.bench.read_limit import ReadLimitTrial
 from rram_hil.bench.recipe_runner import RunOutcome
 from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.hardware.examination import Outcome, Verdict
 from rram_hil.networks.layers import Arithmetic, Elementwise, Layer
 from rram_hil.networks.network import Network
 from rram_hil.networks.placement import Place, places, rows_of
@@ -103,6 +104,28 @@ def show_bench(bench: Bench, output: Output) -> None:
     wear = bench.driver.wear()
     if wear:
         output.line(f"Wear: {wear}.")
+
+
+def show_outcomes(outcomes: Sequence[Outcome], output: Output) -> None:
+    """What a board's examination found: the rules, then what is broken or missing in words."""
+    output.table(
+        ("", "rule", "section", "told"),
+        [(str(one.verdict), one.rule, one.section, one.told) for one in outcomes],
+    )
+    counts = {verdict: sum(one.verdict is verdict for one in outcomes) for verdict in Verdict}
+    output.line(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count))
+    broken = [one.rule for one in outcomes if one.verdict is Verdict.BROKEN]
+    unseen = [
+        one.rule
+        for one in outcomes
+        if one.required and one.verdict in (Verdict.LEFT_OUT, Verdict.NOT_ASKED)
+    ]
+    if broken:
+        output.line(f"The board breaks {len(broken)} of the protocol's rules.")
+    elif unseen:
+        output.line(f"Nothing broken is seen; not looked at: {'; '.join(unseen)}.")
+    else:
+        output.line("The board keeps the protocol.")
 
 
 def show_devices(devices: list[Device], output: Output) -> None:
