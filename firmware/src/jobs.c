@@ -199,14 +199,17 @@ static void finish(struct rb_board *board, enum rb_error error) {
     const struct rb_hooks *hooks = board->hooks;
     struct rb_job *job = &board->job;
     struct rb_outgoing reply = {board->reply, 0, 0, job->sequence, job->type, 0};
+    bool is_off;
     hooks->off(hooks->port);
+    is_off = !hooks->is_on(hooks->port);
+    error = is_off ? error : RB_HARDWARE;
     if (error) {
         rb_refuse(board, error, "operation ");
         rb_say_number(board, job->number);
         rb_say(board, error == RB_HARDWARE           ? " failed: a fault of the hardware"
                       : error == RB_WATCHDOG_TRIPPED ? " was stopped: the host was silent"
                                                      : " was stopped: it was told to stop");
-        rb_say(board, "; outputs are off");
+        rb_say(board, is_off ? "; outputs are off" : "; OUTPUTS ARE STILL ON");
         board->reply_size = rb_put_error(board, board->reply, error, job->number);
         reply.flags = RB_ERROR;
     } else {

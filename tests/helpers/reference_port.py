@@ -1,34 +1,47 @@
-"""The reference port of `firmware/` in QEMU, its UART on a pseudo-terminal."""
+"""The reference port of `firmware/` in QEMU, its UART on a TCP port."""
 
 from __future__ import annotations
 
 import contextlib
-import re
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 
 from firmware_builds import built
 
+from rram_hil.drivers.test_chip_board import TestChipBoard
+
 MACHINE = "lm3s6965evb"
+TRIES = 40
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 @contextlib.contextmanager
 def running() -> Iterator[str]:
-    """The pseudo-terminal of a board that has just been switched on."""
+    """The address of a board that has just been switched on, and answers."""
     program = built("lm3s6965", "lm3s6965/board.elf")
-    quiet = ["-nographic", "-monitor", "none", "-serial", "pty"]
+    place = f"127.0.0.1:{_free_port()}"
+    quiet = ["-nographic", "-monitor", "none", "-serial", f"tcp:{place},server=on,wait=off"]
     process = subprocess.Popen(
         ["qemu-system-arm", "-M", MACHINE, *quiet, "-kernel", program],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
+    address = f"socket://{place}"
     try:
-        assert process.stdout is not None
-        told = process.stdout.readline()
-        place = re.search(r"/dev/\S+", told)
-        assert place, told
-        yield place[0]
+        tries = 0
+        while TestChipBoard.identify_at(address) is None:  # QEMU does not listen yet
+            tries += 1
+            assert tries < TRIES, address
+            time.sleep(0.25)
+        yield address
     finally:
         process.kill()
         process.wait()
