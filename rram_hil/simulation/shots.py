@@ -40,6 +40,7 @@ READING = np.dtype(
     }
 )
 Records = NDArray[Any]
+NOTHING_BESIDE = Beside()
 
 
 @dataclass(eq=False)
@@ -75,11 +76,11 @@ class _Rounds(Exposure):
         wl_v: FloatArray,
         width_s: float,
         cap_s: float,
-        beside: Beside = Beside(),
+        beside: Beside = NOTHING_BESIDE,
     ) -> None:
         is_reset = self._sets_first and bool(bl_v[0] < sl_v[0])
         key = (self.turn, is_reset, width_s, cap_s)
-        assert beside == Beside(), "a firmware has no levels but those of its three lines"
+        assert beside == NOTHING_BESIDE, "a firmware has no levels but those of its three lines"
         self._notes.setdefault(key, []).append((at, bl_v, sl_v, wl_v))
 
     @override
