@@ -14,6 +14,7 @@ import secrets
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -124,6 +125,8 @@ class FirmwareBoard(BoardSide):
 
     def __init__(self, link: HostLink, chip: SimulatedChip, limits: Limits, program: Path) -> None:
         super().__init__(link, chip)
+        if sys.platform == "win32":
+            raise ConfigError("simulation.firmware: not on Windows; leave it out")
         self._program, self._own_limits = program, limits
         self._can = board_envelope(chip.capabilities, chip.geometry)
         self._parser, self._parts = Parser(), list[Part]()
