@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -128,7 +128,15 @@ class FirmwareBoard(BoardSide):
         if sys.platform == "win32":
             raise ConfigError("simulation.firmware: not on Windows; leave it out")
         self._program, self._own_limits = program, limits
-        self._can = board_envelope(chip.capabilities, chip.geometry)
+        # The C library has neither the bodies' and unselected word lines' levels nor PMOS.
+        self._can = replace(
+            board_envelope(chip.capabilities, chip.geometry), step_extras=frozenset()
+        )
+        if chip.geometry.cell == "1T1R" and chip.geometry.selector != "nmos":
+            raise ConfigError(
+                f"simulation.firmware: chip.selector {chip.geometry.selector!r}: the firmware knows"
+                " the rules of 'nmos'"
+            )
         self._parser, self._parts = Parser(), list[Part]()
         self._request = b""
         self._boot, self._executions = 0, 0
