@@ -105,8 +105,11 @@ def bench_text(
     device: str = "paper",
     timing: str = "",
     seed: int = 1,
+    firmware: Path | None = None,
 ) -> str:
-    """A bench file of `size` x `size` cells; 1T1R arrays have one common source plate."""
+    """A bench file of `size` x `size` cells; 1T1R arrays have one common source plate. `firmware`
+    is a program that is the board, instead of the simulated one.
+    """
     source_lines = "common" if cell == "1T1R" else "row"
     text = f'[chip]\nid = "test"\ntiles = 1\nrows = {size}\ncolumns = {size}\n'
     text += f'cell = "{cell}"\nsource_lines = "{source_lines}"\n\n'
@@ -130,6 +133,8 @@ def bench_text(
         f"\n[read]\nbl_v = 0.2\nwl_v = 3.0\nwidth_s = {width}\n\n[simulation]\ndevice ="
         f' "{device}"\nseed = {seed}\n'
     )
+    if firmware is not None:
+        text += f'firmware = "{firmware.as_posix()}"\n'
     return text + (f"\n[simulation.timing]\n{timing}\n" if timing else "")
 
 

@@ -8,7 +8,7 @@ uncertainty; stuck cells are left out.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -101,13 +101,23 @@ def steps(chain: str, cell: str) -> dict[str, dict[str, object]]:
 
 
 def program(
-    chain: str, cell: str, size: int = 32, *, seed: int = 1, timing: str = "link_s = 5e-3"
+    chain: str,
+    cell: str,
+    size: int = 32,
+    *,
+    seed: int = 1,
+    timing: str = "link_s = 5e-3",
+    firmware: Path | None = None,
 ) -> Programmed:
-    """Form and program a fresh array; compare with the truth behind the instruments."""
+    """Form and program a fresh array; compare with the truth behind the instruments. `firmware` is
+    a program that is the board.
+    """
     rng = np.random.default_rng(seed)
     target = rng.choice(LEVELS_S, size=(1, size, size))
     with tempfile.TemporaryDirectory() as folder:
-        path = write_bench(Path(folder), chain, cell, size, timing=timing, seed=seed)
+        path = write_bench(
+            Path(folder), chain, cell, size, timing=timing, seed=seed, firmware=firmware
+        )
         np.save(Path(folder) / "target.npy", target)
         file = load_bench_file(path)
         started = time.perf_counter()
@@ -137,8 +147,12 @@ def program(
 
 
 def main() -> None:
-    size = int(sys.argv[1]) if len(sys.argv) > 1 else 32
-    wanted = sys.argv[2:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("size", type=int, nargs="?", default=32)
+    parser.add_argument("chains", nargs="*", metavar="chain")
+    parser.add_argument("--firmware", type=Path, help="a program that is the board")
+    given = parser.parse_args()
+    size, wanted = given.size, given.chains
     print(
         f"{'cell':5s} {'chain':20s} {'cells':>6s} {'inside':>8s} {'pulses':>7s}"
         f" {'transactions':>12s} {'bench time':>12s} {'wall':>7s}  uncertainty"
@@ -146,7 +160,8 @@ def main() -> None:
     for cell, chain in ALL:
         if wanted and chain not in wanted:
             continue
-        f = program(chain, cell, size)
+        firmware = given.firmware.resolve() if given.firmware and chain == BOARD else None
+        f = program(chain, cell, size, firmware=firmware)
         print(
             f"{cell:5s} {chain:20s} {f.cells:6d} {f.inside:8.2%} {f.pulses:7.1f}"
             f" {f.transactions:12d} {f.bench_s:10.1f} s {f.wall_s:5.0f} s  {f.uncertainty}",

@@ -49,6 +49,7 @@ from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V
 from rram_hil.types import FloatArray
 
 from .arc_one_array import SHORTEST_S, Array
+from .board.host_links import HostLink, PtyLink, SocketLink
 from .server.control import (
     FaultQueue,
     Injected,
@@ -57,7 +58,6 @@ from .server.control import (
 )
 from .server.far_side import FarSide
 from .server.process import GONE_S, serve, start
-from .test_chip_board import HostLink, PtyLink, SocketLink
 
 LOG = logging.getLogger(__name__)
 MAKER = "ArC Instruments"

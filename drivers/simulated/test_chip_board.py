@@ -14,30 +14,23 @@ the same virtual time. The watchdog runs on real time.
 from __future__ import annotations
 
 import binascii
-import contextlib
-import errno
 import os
 import queue
 import secrets
-import select
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from rram_hil import __version__
 from rram_hil.array import (
     LINES,
     Apply,
-    Cells,
     CodedRead,
     Limits,
     Line,
@@ -54,13 +47,11 @@ from rram_hil.hardware.driver import check_extras
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.board_envelope import LARGEST_MESSAGE, board_envelope
 from rram_hil.simulation.chip import SimulatedChip
-from rram_hil.simulation.config import FaultEntry, Simulation
+from rram_hil.simulation.config import Simulation
 from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V
 
 from .board.codec import (
     COMMANDS,
-    LARGEST_PAYLOAD,
-    OVERHEAD,
     PROTOCOL,
     Damaged,
     Parser,
@@ -81,14 +72,11 @@ from .board.codec import (
     self_test_reply,
     status_reply,
 )
-from .server.control import (
-    FaultQueue,
-    Injected,
-    LinkFault,
-    checked_fault,
-)
-from .server.far_side import FarSide
-from .server.listening import accepted
+from .board.far_side import MAGIC, MODEL, STRANGE_MAGIC, STRANGE_MODEL, BoardSide
+from .board.firmware import FirmwareBoard
+from .board.host_links import HostLink, PtyLink, SocketLink
+from .board.link_faults import ON_OPERATION, ON_REPLY, ON_REQUEST, flipped, spoiled
+from .server.control import Injected, LinkFault
 from .server.process import GONE_S, serve, start
 
 NOTICE_S = 0.1
@@ -102,146 +90,6 @@ DRIVING = (Apply, Program, Multiply, CodedRead)
 """Operations during which outputs are on."""
 WHILE_BUSY = frozenset({"IDENTIFY", "STATUS", "KEEP_ALIVE", "ABORT", "SAFE_OFF"})
 
-ON_REQUEST = frozenset(
-    {
-        LinkFault.DROP_REQUEST,
-        LinkFault.DELAY_REQUEST,
-        LinkFault.DISCONNECT_REQUEST,
-        LinkFault.REBOOT_BEFORE,
-        LinkFault.LEFT_OVER,
-        LinkFault.CRASH,
-    }
-)
-ON_OPERATION = frozenset({LinkFault.REBOOT_DURING, LinkFault.REBOOT_AFTER, LinkFault.STUCK})
-ON_REPLY = frozenset(
-    {
-        LinkFault.DROP_REPLY,
-        LinkFault.CORRUPT_REPLY,
-        LinkFault.HALF_REPLY,
-        LinkFault.GARBAGE,
-        LinkFault.DUPLICATE_REPLY,
-        LinkFault.DELAY_REPLY,
-        LinkFault.DISCONNECT_REPLY,
-    }
-)
-BOARD_FAULTS = (
-    ON_REQUEST | ON_OPERATION | ON_REPLY | {LinkFault.CORRUPT_REQUEST, LinkFault.WRONG_MODEL}
-)
-GARBAGE = bytes(range(256)) + bytes.fromhex("a552425a01108100ff") + b"\xa5RB" * 3
-
-
-class HostLink(Protocol):
-    """The board's end of the link."""
-
-    resource: str
-
-    def read(self, timeout_s: float) -> bytes:
-        """Bytes of the host that came within the time; empty if none."""
-
-    def write(self, data: bytes) -> None:
-        """Send to the host; lost if there is none."""
-
-    def drop(self) -> None:
-        """Break the connection, if the link knows connections."""
-
-    def close(self) -> None:
-        """Be gone for good."""
-
-
-class SocketLink(HostLink):
-    """One host at a time on 127.0.0.1; the next is taken when the last has gone."""
-
-    def __init__(self, port: int = 0) -> None:
-        self._listener = socket.create_server(("127.0.0.1", port))
-        self._host: socket.socket | None = None
-        self.resource = f"socket://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    @override
-    def read(self, timeout_s: float) -> bytes:
-        host = self._host
-        ready, _, _ = select.select([host or self._listener], [], [], timeout_s)
-        if not ready:
-            return b""
-        if host is None:
-            self._host = accepted(self._listener)
-            if self._host is not None:
-                self._host.settimeout(5.0)
-            return b""
-        try:
-            data = host.recv(1 << 18)
-        except OSError:
-            data = b""
-        if not data:
-            self._host = None
-            host.close()
-        return data
-
-    @override
-    def write(self, data: bytes) -> None:
-        host = self._host
-        if host is not None:
-            # A host that has gone is noticed by the next read.
-            with contextlib.suppress(OSError):
-                host.sendall(data)
-
-    @override
-    def drop(self) -> None:
-        host = self._host
-        if host is not None:
-            # The reading thread meets the end of the stream and closes; it may be waiting on this
-            # socket now.
-            with contextlib.suppress(OSError):
-                host.shutdown(socket.SHUT_RDWR)
-
-    @override
-    def close(self) -> None:
-        self._listener.close()
-        if self._host is not None:
-            self._host.close()
-
-
-class PtyLink(HostLink):
-    """A pseudo-terminal, on systems that have them; it cannot be dropped, like a UART."""
-
-    def __init__(self) -> None:
-        if sys.platform == "win32":
-            raise ConfigError(
-                'simulation.transport: "pty" is not available on Windows; use "socket"'
-            )
-        import pty
-        import tty
-
-        self._board, self._host = pty.openpty()
-        tty.setraw(self._host)
-        os.set_blocking(self._board, False)
-        self.resource = os.ttyname(self._host)
-
-    @override
-    def read(self, timeout_s: float) -> bytes:
-        ready, _, _ = select.select([self._board], [], [], timeout_s)
-        return os.read(self._board, 1 << 16) if ready else b""
-
-    @override
-    def write(self, data: bytes) -> None:
-        left, end_s = memoryview(data), time.monotonic() + 5.0
-        while left and time.monotonic() < end_s:
-            _, ready, _ = select.select([], [self._board], [], 0.1)
-            if ready:
-                try:
-                    left = left[os.write(self._board, left) :]
-                except OSError as error:
-                    if error.errno not in (errno.EAGAIN, errno.EINTR):
-                        return
-
-    @override
-    def drop(self) -> None:
-        """A UART knows no connections."""
-
-    @override
-    def close(self) -> None:
-        os.close(self._board)
-        os.close(self._host)
-
 
 @dataclass(eq=False)
 class Job:
@@ -254,7 +102,6 @@ class Job:
     sequence: int
     operation: Operation
     digest: tuple[int, int]
-    frames: int
     fault: Injected | None
     cancel: threading.Event = field(default_factory=threading.Event)
     stop: str = ""
@@ -272,7 +119,7 @@ class Kept:
     flags: int
 
 
-class Board(FarSide):
+class Board(BoardSide):
     """The board's firmware: frames in, frames out, one operation at a time on a thread of its own.
 
     `_lock` guards what the serving and the working thread share; `chip_lock` the chip;
@@ -280,13 +127,9 @@ class Board(FarSide):
     """
 
     def __init__(self, link: HostLink, chip: SimulatedChip, limits: Limits) -> None:
-        super().__init__(chip, threading.Lock())
-        self.addresses["resource"] = link.resource
-        self._link, self._own_limits = link, limits
-        self._geometry, self._timing = chip.geometry, chip.simulation.timing
+        super().__init__(link, chip)
+        self._own_limits = limits
         self._can = board_envelope(chip.capabilities, chip.geometry)
-        self._frame_bytes = int(min(LARGEST_PAYLOAD, max(1024.0, 0.05 * self._timing.bytes_per_s)))
-        self.faults = FaultQueue()
         self._lock, self._write_lock = threading.RLock(), threading.Lock()
         self._work_list: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._executions = 0
@@ -320,7 +163,7 @@ class Board(FarSide):
             if data:
                 self._byte_s = now_s
                 if self.faults.take(frozenset({LinkFault.CORRUPT_REQUEST}), ""):
-                    data = _flipped(data)
+                    data = flipped(data)
                 items = self._parser.push(data)
             elif self._parser.is_inside and now_s - self._byte_s > GAP_S:
                 items = self._parser.timeout()
@@ -487,7 +330,7 @@ class Board(FarSide):
     def _identity(self) -> bytes:
         strange = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), "IDENTIFY") is not None
         serial = f"SIM-{self.chip.chip_id}"
-        model = "Espresso machine" if strange else "rram_hil simulated test-chip board"
+        model = STRANGE_MODEL if strange else MODEL
         return identify_reply(
             self._can,
             self._geometry,
@@ -495,7 +338,7 @@ class Board(FarSide):
             max_message=LARGEST_MESSAGE,
             rate=self._timing.bytes_per_s,
             pace=self.chip.simulation.pace,
-            magic=b"COFFEE!\0" if strange else b"RRAMTCB\0",
+            magic=STRANGE_MAGIC if strange else MAGIC,
         )
 
     def _set_limits(self, payload: bytes) -> bytes:
@@ -567,8 +410,7 @@ class Board(FarSide):
             raise RefusalError("NOT ARMED", f"the board is not armed: {why}", number)
         self._check(operation, number)
         fault = self.faults.take(ON_OPERATION, COMMANDS[request.command])
-        frames = -(-max(1, len(payload)) // self._frame_bytes)
-        job = Job(number, request.command, request.sequence, operation, digest, frames, fault)
+        job = Job(number, request.command, request.sequence, operation, digest, fault)
         with self._lock:
             self._job, self._last, self._noticed_s = job, number, time.monotonic()
         self._work_list.put(partial(self._run, job))
@@ -643,14 +485,11 @@ class Board(FarSide):
         kind = None if job.fault is None else job.fault.kind
         with self.chip_lock:
             try:
-                self.chip.advance(
-                    self._link_s(job.digest[0] + job.frames * OVERHEAD) + self._timing.link_s
-                )
+                self.chip.advance(self._message_s(job.digest[0]) + self._timing.link_s)
                 message, flags = self._carried_out(job, kind), 0
             except RefusalError as refusal:
                 message, flags = refusal.payload(), ERROR_FLAG
-            frames = -(-max(1, len(message)) // self._frame_bytes)
-            self.chip.advance(self._link_s(len(message) + frames * OVERHEAD))
+            self.chip.advance(self._message_s(len(message)))
         if kind in (LinkFault.REBOOT_DURING, LinkFault.REBOOT_AFTER):
             self._boot_up()
             return
@@ -688,9 +527,6 @@ class Board(FarSide):
             )
         return result_reply(job.number, operation, result, self._can.adc_bits)
 
-    def _link_s(self, size: int) -> float:
-        return size / self._timing.bytes_per_s
-
     # Sending
 
     def _refuse(self, command: int, sequence: int, refusal: RefusalError) -> None:
@@ -718,7 +554,7 @@ class Board(FarSide):
             size=self._frame_bytes,
         )
         if fault is not None:
-            frames = _spoiled(list(frames), fault)
+            frames = spoiled(list(frames), fault)
         for frame in frames:
             with self._write_lock:
                 self._link.write(frame)
@@ -739,28 +575,6 @@ class Board(FarSide):
             self._boot_up()
         if drop_link:
             self._link.drop()
-
-    @override
-    def inject(self, entry: FaultEntry | dict[str, Any]) -> None:
-        """Let a fault happen. Raises `ConfigError` for one that the board does not know."""
-        _, faults = checked_fault(entry, ["board"], BOARD_FAULTS)
-        for fault in faults:
-            if fault.on and fault.on not in COMMANDS.values():
-                raise ConfigError(
-                    f"{fault.on!r} is no command; commands are {', '.join(COMMANDS.values())}"
-                )
-            self.faults.add(fault)
-
-    @override
-    def clear_faults(self) -> None:
-        self.faults.clear()
-
-    @override
-    def truth(self, name: str) -> NDArray[Any]:
-        if name == "numbers":
-            numbers = self.chip.last_numbers(Cells.all(self._geometry))
-            return numbers.reshape(self._geometry.shape)
-        return super().truth(name)
 
     @override
     def status(self) -> dict[str, Any]:
@@ -829,26 +643,6 @@ def _reach(operation: Operation) -> list[tuple[Line, float, float]]:
     return reach
 
 
-def _flipped(data: bytes) -> bytes:
-    """One bit of the last byte wrong: the frame CRC of the request that ends here."""
-    return data[:-1] + bytes([data[-1] ^ 1])
-
-
-def _spoiled(frames: list[bytes], fault: Injected) -> list[bytes]:
-    """The frames of a reply as they leave a bad link."""
-    if fault.kind is LinkFault.GARBAGE:
-        return [GARBAGE, *frames]
-    if fault.kind is LinkFault.DUPLICATE_REPLY:
-        return frames + frames
-    last = frames[-1]
-    if fault.kind is LinkFault.HALF_REPLY:
-        return [*frames[:-1], last[: len(last) // 2]]
-    if fault.kind is LinkFault.CORRUPT_REPLY:
-        middle = len(last) // 2
-        return [*frames[:-1], last[:middle] + bytes([last[middle] ^ 0x10]) + last[middle + 1 :]]
-    return frames
-
-
 def launch(request: FarSideRequest) -> SimulatedFarSide:
     """Start a simulated board; `settings` of the answer reach it, `stop` ends it. Raises
     `ConfigError` if it does not start.
@@ -875,9 +669,9 @@ def _accuracy(request: FarSideRequest) -> dict[str, float]:
     return {"read_fraction": fraction, "read_floor_a": 0.5 * ADC_RANGES_A[0] / top}
 
 
-def board(request: FarSideRequest) -> Board:
-    """The board of a bench, with the faults of its file waiting. Raises `ConfigError` for what does
-    not fit together.
+def board(request: FarSideRequest) -> BoardSide:
+    """The board of a bench, with the faults of its file waiting; where `simulation.firmware` names
+    a program, that is the board. Raises `ConfigError` for what does not fit together.
     """
     simulation = Simulation.model_validate(request.simulation)
     link = SocketLink() if simulation.transport == "socket" else PtyLink()
@@ -888,7 +682,11 @@ def board(request: FarSideRequest) -> Board:
         chip_id=request.chip_id,
         folder=request.folder,
     )
-    made = Board(link, chip, request.limits)
+    made: BoardSide
+    if simulation.firmware is None:
+        made = Board(link, chip, request.limits)
+    else:
+        made = FirmwareBoard(link, chip, request.limits, request.folder / simulation.firmware)
     for fault in simulation.faults:
         made.inject(fault)
     return made

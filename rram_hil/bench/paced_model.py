@@ -281,6 +281,7 @@ def _fresh(file: BenchFile, **changes: object) -> BenchFile:
     """
     described = {} if file.simulation is None else file.simulation.model_dump()
     fresh: dict[str, object] = {"state": None, "pace": 0.0, "faults": [], "errors": {}}
+    fresh["firmware"] = None
     simulation = section_model("simulation").model_validate(described | fresh | changes)
     changed = {
         "simulation": simulation,

@@ -89,22 +89,22 @@ class StandingPulse:
 
 
 @dataclass(eq=False)
-class _Batch:
-    """Cells of one operation under way: flat indices, each cell's own time (s).
+class Batch:
+    """Cells of one operation under way: flat indices, each cell's own time (s). Made by
+    `SimulatedChip.begin_batch`.
 
-    `exposure` collects what others feel of the operation's pulses; there the batch begins at
-    `first`.
+    `exposure` collects what others feel of the operation's pulses; `places` are the cells' there.
     """
 
     index: IntArray
     time_s: FloatArray
     programmed: NDArray[np.bool_]
     exposure: Exposure
-    first: int
+    places: IntArray
 
 
 @dataclass(frozen=True, eq=False)
-class _Reading:
+class Reading:
     """What one measuring step gave its cells; `gate_a` where it measured that too."""
 
     current_a: FloatArray
@@ -222,9 +222,18 @@ class SimulatedChip:
         """The highest operation number seen; 0 on a new chip."""
         return int(self._state.last[0])
 
+    def note_number(self, number: int) -> None:
+        """An operation of this number has come."""
+        if number > self.last_number:
+            self._state.last[0] = number
+
     def last_numbers(self, cells: Cells) -> IntArray:
         """Number of the last operation that reached each cell, shape (n,); 0 for none."""
         return self._state.number[cells.index(self.geometry)].astype(np.int64)
+
+    def latest_pulses(self) -> IntArray:
+        """Pulses that the last operation that reached it gave each cell, shape (size,)."""
+        return self._state.number_pulses.astype(np.int64)
 
     def executed(self, number: int, cells: Cells) -> IntArray:
         """Pulses that operation `number` gave each cell, shape (n,); 0 for cells that a later
@@ -349,8 +358,7 @@ class SimulatedChip:
         which change nothing, raise `AbortedError`. Raises `ConfigError` for cells off the chip.
         """
         cancel = cancel if cancel is not None else threading.Event()
-        if number > self.last_number:
-            self._state.last[0] = number
+        self.note_number(number)
         if isinstance(operation, Apply):
             return self._apply(operation, number, cancel)
         if isinstance(operation, Program):
@@ -363,12 +371,13 @@ class SimulatedChip:
             return self._write_words(operation)
         return self._wait(operation, cancel)
 
-    def _step_s(self, step: Step) -> float:
+    def step_s(self, step: Step) -> float:
+        """How long one cell's step takes (s)."""
         timing = self.simulation.timing
         conversion = timing.conversion_s * ((step.measure != "no") + step.also_gate)
         return 2 * timing.edge_s + timing.settle_s + step.width_s + conversion
 
-    def _pass(self, seconds: float, cancel: threading.Event) -> float:
+    def spend(self, seconds: float, cancel: threading.Event) -> float:
         """Advance the clock, spending wall time where the bench is paced; returns what passed
         before a cancel.
         """
@@ -389,16 +398,24 @@ class SimulatedChip:
             return _BATCH
         return int(np.clip(0.05 / (cell_s * self.simulation.pace), 1, _BATCH))
 
-    def _begin(
-        self, index: IntArray, number: int, time_s: FloatArray, exposure: Exposure, first: int
-    ) -> _Batch:
+    def begin_batch(
+        self,
+        index: IntArray,
+        number: int,
+        time_s: FloatArray,
+        exposure: Exposure,
+        places: IntArray,
+    ) -> Batch:
+        """Cells that operation `number` reaches, each at its own time (s), to be given steps."""
         fresh = index[self._state.number[index] != number]
         self._state.number_pulses[fresh] = 0
         self._state.number[fresh] = number
         programmed = np.zeros(index.size, dtype=np.bool_)
-        return _Batch(index, time_s, programmed, exposure, first)
+        return Batch(index, time_s, programmed, exposure, places)
 
-    def _end(self, batch: _Batch, started_s: FloatArray, from_s: float) -> tuple[FloatArray, float]:
+    def end_batch(
+        self, batch: Batch, started_s: FloatArray, from_s: float
+    ) -> tuple[FloatArray, float]:
         """Move cells that shared a start to their places one after the other; returns each cell's
         shift and the duration.
         """
@@ -408,11 +425,11 @@ class SimulatedChip:
         self._state.programmed_s[moved] += shift[batch.programmed]
         return shift, float(took.sum())
 
-    def _step(
-        self, batch: _Batch, at: IntArray, step: Step, compliance_a: float | None
-    ) -> _Reading | None:
+    def step(
+        self, batch: Batch, at: IntArray, step: Step, compliance_a: float | None
+    ) -> Reading | None:
         """One step on the cells at positions `at` of a batch (`step` has one level a cell of these,
-        or one for all).
+        or one for all); what it reads, where it measures.
         """
         n = at.size
         asked = step.cell_v(n)
@@ -435,7 +452,7 @@ class SimulatedChip:
                     batch.index[stressed], bl[pulsing], sl[pulsing], batch.exposure.scheme
                 )
             self._pulse(batch, stressed, reaching, gate[pulsing], step.width_s, cap)
-        batch.time_s[at] += self._step_s(step)
+        batch.time_s[at] += self.step_s(step)
         if step.measure == "no":
             return None
         if step.measure == "gate":
@@ -451,7 +468,7 @@ class SimulatedChip:
 
     def _expose(
         self,
-        batch: _Batch,
+        batch: Batch,
         at: IntArray,
         lines: tuple[FloatArray, FloatArray, FloatArray],
         pulsing: NDArray[np.bool_],
@@ -468,7 +485,7 @@ class SimulatedChip:
             return
         if pulsing.any():
             bl, sl, wl = (volts[pulsing] for volts in lines)
-            batch.exposure.note(batch.first + at[pulsing], bl, sl, wl, width_s, cap_s, beside)
+            batch.exposure.note(batch.places[at[pulsing]], bl, sl, wl, width_s, cap_s, beside)
 
     def _count(self, index: IntArray, drop_v: FloatArray) -> None:
         """Count pulses before they act: a killed process has counted at least what it did.
@@ -481,7 +498,7 @@ class SimulatedChip:
 
     def _pulse(
         self,
-        batch: _Batch,
+        batch: Batch,
         at: IntArray,
         drop_v: FloatArray,
         gate_v: FloatArray,
@@ -494,14 +511,14 @@ class SimulatedChip:
         ended = began + 2 * self.simulation.timing.edge_s + width_s
         batch.programmed[at[self.cells.act(pulse, width_s, ended)]] = True
 
-    def _gate_reading(self, index: IntArray, wl_v: FloatArray) -> _Reading:
+    def _gate_reading(self, index: IntArray, wl_v: FloatArray) -> Reading:
         current = wl_v * self.cells.gate_leak_s().ravel()[index // self.geometry.columns]
         status = np.full(index.size, Status.OK, dtype=np.uint8)
-        return _Reading(current, np.full(index.size, np.nan), status)
+        return Reading(current, np.full(index.size, np.nan), status)
 
     def _reading(
         self,
-        batch: _Batch,
+        batch: Batch,
         at: IntArray,
         asked: FloatArray,
         drop: FloatArray,
@@ -509,7 +526,7 @@ class SimulatedChip:
         leak_a: FloatArray,
         floating: bool,
         compliance_a: float | None,
-    ) -> _Reading:
+    ) -> Reading:
         """One current reading of each cell: noise, wires, gate, compliance, range, conversion.
 
         The current flows at `drop`, the volts that the converters really give, and beside it
@@ -533,7 +550,7 @@ class SimulatedChip:
         usable = (status == Status.OK) | (status == Status.COMPLIANCE)
         conductance = np.full(index.size, np.nan)
         np.divide(current, asked, out=conductance, where=usable)
-        return _Reading(current, conductance, status)
+        return Reading(current, conductance, status)
 
     def _apply(self, operation: Apply, number: int, cancel: threading.Event) -> ApplyResult:
         cells, n, m = operation.cells, len(operation.cells), operation.measurements
@@ -543,8 +560,9 @@ class SimulatedChip:
         status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
         pulses, reads = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         gate = np.full((n, m), np.nan) if operation.also_gate else None
-        cell_s = operation.repeat * sum(self._step_s(step) for step in operation.steps)
-        exposure = self._exposure(index, operation.unselected)
+        cell_s = operation.repeat * sum(self.step_s(step) for step in operation.steps)
+        exposure = self.exposure(index, operation.unselected)
+        every = np.arange(n)
         for place, _ in cells.batches(self._batch_size(cell_s)):
             if cancel.is_set():
                 break
@@ -555,7 +573,7 @@ class SimulatedChip:
             base = np.asarray(
                 (started if part.stop is not None else from_s) + slots, dtype=np.float64
             )
-            batch = self._begin(index[place], number, base.copy(), exposure, place.start)
+            batch = self.begin_batch(index[place], number, base.copy(), exposure, every[place])
             before = self._state.number_pulses[batch.index].astype(np.int64)
             self._run_steps(
                 part,
@@ -568,23 +586,23 @@ class SimulatedChip:
                 None if gate is None else gate[place],
                 cancel,
             )
-            shift, took = self._end(batch, base, from_s)
+            shift, took = self.end_batch(batch, base, from_s)
             stamps[place] += shift[:, None]
             pulses[place] = self._state.number_pulses[batch.index] - before
-            self._pass(took, cancel)
+            self.spend(took, cancel)
             self._state.now[0] = from_s + took
         self.cells.half_select(exposure)
         span = Span(started, self.now_s)
         return ApplyResult(current, conductance, status, stamps, pulses, reads, span, gate_a=gate)
 
-    def _exposure(self, index: IntArray, scheme: Scheme) -> Exposure:
+    def exposure(self, index: IntArray, scheme: Scheme) -> Exposure:
         """What an operation on these cells leaves on others, to be collected."""
         return Exposure(index, self.geometry, scheme, self.acts_from_v, self.cells.selectors)
 
     def _run_steps(
         self,
         operation: Apply,
-        batch: _Batch,
+        batch: Batch,
         current: FloatArray,
         conductance: FloatArray,
         status: StatusArray,
@@ -603,7 +621,7 @@ class SimulatedChip:
                 if cancel.is_set():
                     return
                 whole = active.size == batch.index.size
-                found = self._step(
+                found = self.step(
                     batch, active, step if whole else step.part(active), operation.compliance_a
                 )
                 if found is None:
@@ -629,40 +647,41 @@ class SimulatedChip:
         conductance, status = np.full(n, np.nan), np.full(n, Status.NOT_RUN, dtype=np.uint8)
         inside = np.zeros(n, dtype=np.bool_)
         counts = np.zeros((3, n), dtype=np.int64)
-        exposure = self._exposure(index, operation.unselected)
-        for place, _ in cells.batches(self._batch_size(10 * self._step_s(operation.read))):
+        exposure = self.exposure(index, operation.unselected)
+        every = np.arange(n)
+        for place, _ in cells.batches(self._batch_size(10 * self.step_s(operation.read))):
             if cancel.is_set():
                 break
             part = operation.part(place)
             from_s = self.now_s
             base = np.full(len(part.cells), started)
-            batch = self._begin(index[place], number, base.copy(), exposure, place.start)
+            batch = self.begin_batch(index[place], number, base.copy(), exposure, every[place])
             found = self._verify(part, batch, cancel)
-            _, took = self._end(batch, base, from_s)
+            _, took = self.end_batch(batch, base, from_s)
             conductance[place], status[place], inside[place] = (
                 found.conductance_s,
                 found.status,
                 found.inside,
             )
             counts[:, place] = found.set_pulses, found.reset_pulses, found.reads
-            self._pass(took, cancel)
+            self.spend(took, cancel)
             self._state.now[0] = from_s + took
         self.cells.half_select(exposure)
         span = Span(started, self.now_s)
         return ProgramResult(conductance, status, inside, counts[0], counts[1], counts[2], span)
 
-    def _verify(self, operation: Program, batch: _Batch, cancel: threading.Event) -> ProgramResult:
+    def _verify(self, operation: Program, batch: Batch, cancel: threading.Event) -> ProgramResult:
         """Read-verify-write of one batch, round by round."""
         rules = WriteVerify(operation)
         polarities: tuple[Polarity, Polarity] = (1, -1)
         while (at := rules.reading()).size and not cancel.is_set():
-            found = self._step(batch, at, operation.read.part(at), operation.compliance_a)
+            found = self.step(batch, at, operation.read.part(at), operation.compliance_a)
             assert found is not None
             rules.take(at, found.conductance_s, found.status)
             for polarity in polarities:
                 due, step = rules.pulses(polarity)
                 if due.size:
-                    self._step(batch, due, step, operation.compliance_a)
+                    self.step(batch, due, step, operation.compliance_a)
                     rules.given(due, polarity)
         return rules.result(Span())
 
@@ -724,7 +743,7 @@ class SimulatedChip:
             share = slice(first, min(first + chunk, vectors))
             product.take(share)
             self._act_by_inputs(operation, share)
-            self._pass(vector_s * (share.stop - share.start), cancel)
+            self.spend(vector_s * (share.stop - share.start), cancel)
             self.advance(vector_s * (share.stop - share.start))
         return product.result(Span(started, self.now_s))
 
@@ -768,7 +787,7 @@ class SimulatedChip:
 
     def _wait(self, operation: Wait, cancel: threading.Event) -> WaitResult:
         started = self.now_s
-        self.advance(self._pass(operation.seconds, cancel))
+        self.advance(self.spend(operation.seconds, cancel))
         return WaitResult(Span(started, self.now_s))
 
 

@@ -188,6 +188,12 @@ class Simulation(StrictModel):
     transport: Literal["pty", "socket"] = Field(
         default="socket", description="how a simulated board is reached"
     )
+    firmware: str | None = Field(
+        default=None,
+        description=(
+            "a program that is the board: firmware/ of the repository, built for this machine"
+        ),
+    )
     load_ohm: Annotated[Ohms, Field(gt=0)] | None = Field(
         default=None,
         description="a resistor in place of the array behind every source-meter channel",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from boards import GEOMETRY, LIMITS
+from firmware_builds import host_board
 
 from rram_hil.array import Geometry, Limits
 from rram_hil.drivers import test_chip_board as board
@@ -66,12 +67,16 @@ class BoardBench:
 Start = Callable[..., BoardBench]
 
 
-@pytest.fixture(scope="module")
-def start() -> Iterator[Start]:
-    """Start a simulated board: `start(pace=..., transport=..., folder=..., seed=...)`; `geometry`
-    and `limits` are those of this folder unless given.
+@pytest.fixture(
+    scope="module", params=["simulated", pytest.param("firmware", marks=pytest.mark.firmware)]
+)
+def start(request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Start a simulated board, or the one of `firmware/` before the same chip:
+    `start(pace=..., transport=..., folder=..., seed=...)`; `geometry` and `limits` are those of
+    this folder unless given.
     """
     running: list[BoardBench] = []
+    program = str(host_board()) if request.param == "firmware" else None
 
     def begin(
         folder: Path = Path("."),
@@ -81,7 +86,11 @@ def start() -> Iterator[Start]:
     ) -> BoardBench:
         far = launch(
             FarSideRequest(
-                Simulation(**{"timing": FREE_LINK, **simulation}), geometry, limits, "c1", folder
+                Simulation(**{"timing": FREE_LINK, "firmware": program, **simulation}),
+                geometry,
+                limits,
+                "c1",
+                folder,
             )
         )
         running.append(BoardBench(far, BoardControl(far.control)))

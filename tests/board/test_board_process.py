@@ -102,6 +102,11 @@ def test_a_board_that_cannot_start_says_why_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_firmware_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"simulation\.firmware: .*nosuch: No such file"):
+        launch(FarSideRequest(Simulation(firmware="nosuch"), GEOMETRY, LIMITS, "c1", tmp_path))
+
+
 def test_stop_ends_the_process_and_may_be_called_twice(tmp_path):
     far = launch(FarSideRequest(Simulation(), GEOMETRY, LIMITS, "c1", tmp_path))
     far.stop()

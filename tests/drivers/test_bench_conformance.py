@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from chain_benches import ARC_ONE, BOARD, CHAINS, PULSED, bench_text
+from firmware_builds import host_board
 
 from rram_hil.array import Scheme
 from rram_hil.bench.plugins import driver_class
@@ -21,10 +22,13 @@ from rram_hil.plugins import names
 from rram_hil.wire import link
 
 SIZE = 2
-BENCHES = [BOARD, ARC_ONE, *CHAINS, *PULSED]
+FIRMWARE = "firmware"
+"""The board of `firmware/` in the simulated one's place."""
+BENCHES = [BOARD, pytest.param(FIRMWARE, marks=pytest.mark.firmware), ARC_ONE, *CHAINS, *PULSED]
 CELL = {ARC_ONE: "1R"}
 INSTRUMENTS = {
     BOARD: [""],
+    FIRMWARE: [""],
     ARC_ONE: [""],
     **{
         chain: list(tomllib.loads(text[0])["driver"]["instruments"])
@@ -34,9 +38,18 @@ INSTRUMENTS = {
 TEXT_FAULTS = ["queue-full", "line-overrun"]
 LONG = [*list(CHAINS)[1:], *PULSED]
 """Chains whose faults are tried among the long tests: of source-meters one is enough here."""
+
+
+def marks_of(bench: str) -> list[pytest.MarkDecorator]:
+    """When the faults of a chain are tried."""
+    if bench == FIRMWARE:
+        return [pytest.mark.firmware]
+    return [pytest.mark.long] * (bench in LONG)
+
+
 CASES = [
-    pytest.param(bench, instrument, kind, marks=[pytest.mark.long] * (bench in LONG))
-    for bench in BENCHES
+    pytest.param(bench, instrument, kind, marks=marks_of(bench))
+    for bench in INSTRUMENTS
     for instrument in INSTRUMENTS[bench]
     for kind in [
         *BENCH_FAULTS,
@@ -48,9 +61,12 @@ CASES = [
 
 def text_of(chain: str) -> str:
     """The bench file of a chain, with timeouts that suit a test."""
-    text = bench_text(chain, CELL.get(chain, "1T1R"), SIZE)
-    if chain in (BOARD, ARC_ONE):
-        own = "patience_s = 0.5" if chain == BOARD else "version_s = 0.25"
+    if chain == FIRMWARE:
+        text = bench_text(BOARD, size=SIZE, firmware=host_board())
+    else:
+        text = bench_text(chain, CELL.get(chain, "1T1R"), SIZE)
+    if chain in (BOARD, FIRMWARE, ARC_ONE):
+        own = "version_s = 0.25" if chain == ARC_ONE else "patience_s = 0.5"
         return text.replace("\n[limits]", f"timeout_s = 0.25\n{own}\n[limits]", 1)
     return text.replace("\nmodel =", "\ntimeout_s = 0.25\nmodel =")
 
@@ -59,7 +75,7 @@ def whole(chain: str) -> WholeBench:
     """The bench of a chain, as the checks take it."""
     return WholeBench(
         text_of(chain),
-        width_s=1e-6 if chain in (BOARD, ARC_ONE, *PULSED) else 2e-3,
+        width_s=1e-6 if chain in (BOARD, FIRMWARE, ARC_ONE, *PULSED) else 2e-3,
         unselected=Scheme.HALF if CELL.get(chain) == "1R" else Scheme.INHIBIT,
         faults=dict.fromkeys(INSTRUMENTS[chain], BENCH_FAULTS),
     )
@@ -99,7 +115,14 @@ def test_connecting_touches_nothing_and_opening_again_neither(chain: str, tmp_pa
     rules.connecting_touches_nothing(whole(chain), tmp_path)
 
 
-@pytest.mark.parametrize(("chain", "instrument"), [(c, i) for c in BENCHES for i in INSTRUMENTS[c]])
+@pytest.mark.parametrize(
+    ("chain", "instrument"),
+    [
+        pytest.param(c, i, marks=[pytest.mark.firmware] * (c == FIRMWARE))
+        for c in INSTRUMENTS
+        for i in INSTRUMENTS[c]
+    ],
+)
 def test_another_instrument_is_refused_and_every_link_closed(
     chain: str, instrument: str, tmp_path: Path
 ) -> None:

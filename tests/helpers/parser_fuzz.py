@@ -48,9 +48,10 @@ from rram_hil.corrections.calibration_file import load as load_calibration
 from rram_hil.drivers.dialects import board_codec as host
 from rram_hil.drivers.simulated.array.terminals import Loads, Place
 from rram_hil.drivers.simulated.board import codec as far
+from rram_hil.drivers.simulated.board.host_links import SocketLink
 from rram_hil.drivers.simulated.server.control import ControlServer
 from rram_hil.drivers.simulated.server.instrument import SimulatedInstrument
-from rram_hil.drivers.simulated.test_chip_board import Board, SocketLink
+from rram_hil.drivers.simulated.test_chip_board import Board
 from rram_hil.engine.replay import Replay
 from rram_hil.errors import BenchError, printable
 from rram_hil.networks.network import Network

@@ -1,1 +1,1 @@
-"""The board protocol from the board's side."""
+"""The far side of docs/board-protocol.md: its codec, its links, and what goes wrong on them."""

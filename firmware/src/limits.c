@@ -1,0 +1,352 @@
+/* Limits and the board's own range, checked before anything moves. Every comparison is written so
+ * that what is no number fails it. */
+#include <string.h>
+
+#include "internal.h"
+
+enum { VALUES = 14, LOW_S = 12, HALF_SELECT = 5 };
+static const char *const NAMES[VALUES] = {
+    "bl_v",      "sl_v",     "wl_v",    "cell_v",       "gate_over_v", "half_select_v", "read_v",
+    "current_a", "energy_j", "width_s", "read_width_s", "wait_s",      "lowest conductance_s",
+    "highest conductance_s"};
+
+double rb_volts(int32_t uv) { return uv / 1e6; }
+
+static bool is_beyond(double value, double limit) { return !(rb_abs(value) <= limit); }
+
+static enum rb_error check(struct rb_board *board, uint32_t cell, double value, double limit,
+                           const char *what, const char *unit) {
+    if (!is_beyond(value, limit)) {
+        return RB_FINE;
+    }
+    board->text[0] = 0;
+    rb_say_cell(board, cell);
+    rb_say(board, ": ");
+    rb_say(board, what);
+    rb_say(board, " ");
+    rb_say_number(board, value);
+    rb_say(board, unit);
+    rb_say(board, " is beyond the limit of ");
+    rb_say_number(board, limit);
+    rb_say(board, unit);
+    return RB_LIMIT;
+}
+
+/* Volts of a step's lines; where one floats it is taken as 0 V. */
+struct levels {
+    double bl, sl, wl, drop;
+    bool has_bl, has_sl, has_wl;
+};
+
+static struct levels levels_of(const struct rb_shot *shot) {
+    struct levels at;
+    at.has_bl = shot->uv[RB_BL] != RB_FLOATING;
+    at.has_sl = shot->uv[RB_SL] != RB_FLOATING;
+    at.has_wl = shot->uv[RB_WL] != RB_FLOATING;
+    at.bl = at.has_bl ? rb_volts(shot->uv[RB_BL]) : 0.0;
+    at.sl = at.has_sl ? rb_volts(shot->uv[RB_SL]) : 0.0;
+    at.wl = at.has_wl ? rb_volts(shot->uv[RB_WL]) : 0.0;
+    at.drop = at.has_bl && at.has_sl ? at.bl - at.sl : 0.0;
+    return at;
+}
+
+static double lower(double a, double b) { return a < b ? a : b; }
+static double higher(double a, double b) { return a > b ? a : b; }
+
+bool rb_is_pulse(const struct rb_board *board, const struct rb_shot *shot) {
+    return is_beyond(levels_of(shot).drop, board->limits.read_v);
+}
+
+static enum rb_error check_selected(struct rb_board *board, const struct rb_shot *shot) {
+    const struct rb_limits *limits = &board->limits;
+    struct levels at = levels_of(shot);
+    double ends = at.has_bl && at.has_sl ? lower(at.bl, at.sl) : at.has_bl ? at.bl : at.sl;
+    uint32_t cell = shot->cell;
+    enum rb_error error = RB_FINE;
+    error = error ? error : check(board, cell, at.bl, limits->bl_v, "BL", " V");
+    error = error ? error : check(board, cell, at.sl, limits->sl_v, "SL", " V");
+    error = error ? error : check(board, cell, at.wl, limits->wl_v, "WL", " V");
+    if (!error && !at.has_sl) {
+        error = check(board, cell, at.bl, limits->read_v, "BL beside a floating line", " V");
+    }
+    if (!error && !at.has_bl) {
+        error = check(board, cell, at.sl, limits->read_v, "SL beside a floating line", " V");
+    }
+    error = error ? error : check(board, cell, at.drop, limits->cell_v, "BL - SL", " V");
+    if (!error && at.has_wl && board->can->cell == 0) {
+        error = check(board, cell, higher(at.wl - ends, 0.0), limits->gate_over_v,
+                      "WL above the lower of BL and SL", " V");
+    }
+    return error;
+}
+
+/* Level of the unselected bit lines of a 1T1R array. */
+static double unselected_v(const struct levels *at, uint8_t scheme) {
+    switch (scheme) {
+    case RB_INHIBIT:
+        return at->sl;
+    case RB_HALF:
+        return (at->bl + at->sl) / 2.0;
+    case RB_THIRD:
+        return at->sl + (at->bl - at->sl) / 3.0;
+    default:
+        return 0.0;
+    }
+}
+
+/* Largest |V| across a cell that shares a line with the selected one and can conduct. */
+static double half_selected_v(const struct rb_board *board, const struct levels *at,
+                              uint8_t scheme) {
+    double drop = rb_abs(at->bl - at->sl), others, worst = 0.0, source;
+    double ends = higher(rb_abs(at->bl), rb_abs(at->sl));
+    if (board->can->cell == 1) {
+        switch (scheme) {
+        case RB_HALF:
+            return drop / 2.0;
+        case RB_THIRD:
+            return drop / 3.0;
+        case RB_GROUNDED:
+            return ends;
+        case RB_FLOAT_OTHERS:
+            return higher(ends, drop);
+        default:
+            return drop;
+        }
+    }
+    if (board->can->source_lines == 1) {
+        return lower(at->bl, at->sl) < 0.0 ? drop : 0.0;
+    }
+    /* Cells of the row where their gates are open; cells of other rows where a line below the 0 V
+     * of their gates opens them. */
+    others = unselected_v(at, scheme);
+    if (!at->has_wl || at->wl > lower(others, at->sl)) {
+        worst = rb_abs(others - at->sl);
+    }
+    source = board->can->source_lines == 2 ? at->sl : 0.0;
+    if (lower(at->bl, source) < 0.0) {
+        worst = higher(worst, rb_abs(at->bl - source));
+    }
+    if (lower(others, source) < 0.0) {
+        worst = higher(worst, rb_abs(others - source));
+    }
+    if (scheme == RB_FLOAT_OTHERS && lower(lower(at->sl, 0.0), source) < 0.0) {
+        worst = higher(worst, rb_abs(lower(at->sl, 0.0) - source));
+    }
+    return worst;
+}
+
+enum rb_error rb_check_half_select(struct rb_board *board, const struct rb_shot *shot) {
+    struct levels at = levels_of(shot);
+    return check(board, shot->cell, half_selected_v(board, &at, board->job.scheme),
+                 board->limits.half_select_v, "a half-selected cell's", " V");
+}
+
+static enum rb_error check_energy(struct rb_board *board, const struct rb_shot *shot,
+                                  double compliance_a) {
+    const struct rb_limits *limits = &board->limits;
+    double drop = rb_abs(levels_of(shot).drop);
+    double current_a = rb_is_nan(compliance_a) ? limits->current_a : compliance_a;
+    if (!(board->can->abilities & RB_HAS_COMPLIANCE)) {
+        current_a = higher(current_a, drop * limits->high_s);
+    }
+    return check(board, shot->cell,
+                 rb_is_pulse(board, shot) ? drop * current_a * ((double)shot->width_ps / 1e12) : 0.0,
+                 limits->energy_j, "energy of a pulse", " J");
+}
+
+enum rb_error rb_check_shot(struct rb_board *board, const struct rb_shot *shot,
+                            double compliance_a) {
+    const struct rb_envelope *can = board->can;
+    struct levels at = levels_of(shot);
+    enum rb_error error = check_selected(board, shot);
+    if (!error && can->cell == 0 && can->source_lines != 1) {
+        error = check(board, shot->cell, unselected_v(&at, board->job.scheme), board->limits.bl_v,
+                      "unselected BL", " V");
+    }
+    error = error ? error : rb_check_half_select(board, shot);
+    error = error ? error : check_energy(board, shot, compliance_a);
+    return error ? error : rb_check_reach(board, shot);
+}
+
+enum rb_error rb_check_width(struct rb_board *board, const struct rb_shot *shot, bool all_read) {
+    const struct rb_envelope *can = board->can;
+    if (shot->width_ps < can->width_low_ps || shot->width_ps > can->width_high_ps) {
+        rb_refuse(board, RB_RANGE, "width ");
+        rb_say_number(board, (double)shot->width_ps / 1e12);
+        rb_say(board, " s, ");
+        rb_say_number(board, (double)can->width_low_ps / 1e12);
+        rb_say(board, " to ");
+        rb_say_number(board, (double)can->width_high_ps / 1e12);
+        rb_say(board, " s");
+        return RB_RANGE;
+    }
+    return check(board, shot->cell, (double)shot->width_ps / 1e12,
+                 all_read ? board->limits.read_width_s : board->limits.width_s, "width", " s");
+}
+
+enum rb_error rb_check_reach(struct rb_board *board, const struct rb_shot *shot) {
+    static const char *const LINES[3] = {"BL ", "SL ", "WL "};
+    for (int line = 0; line < 3; line++) {
+        const struct rb_range_uv *range = &board->can->range[line];
+        if (shot->uv[line] != RB_FLOATING &&
+            (shot->uv[line] < range->low || shot->uv[line] > range->high)) {
+            rb_refuse(board, RB_RANGE, LINES[line]);
+            rb_say_number(board, rb_volts(shot->uv[line]));
+            rb_say(board, " V, drivers reach ");
+            rb_say_number(board, rb_volts(range->low));
+            rb_say(board, " to ");
+            rb_say_number(board, rb_volts(range->high));
+            rb_say(board, " V");
+            return RB_RANGE;
+        }
+    }
+    return RB_FINE;
+}
+
+enum rb_error rb_check_life(struct rb_board *board, uint32_t cell, uint64_t pulses) {
+    if (pulses <= board->limits.pulses_per_cell) {
+        return RB_FINE;
+    }
+    board->text[0] = 0;
+    rb_say_cell(board, cell);
+    rb_say(board, ": ");
+    rb_say_number(board, (double)pulses);
+    rb_say(board, " pulses in one operation are beyond the limit pulses_per_cell of ");
+    rb_say_number(board, (double)board->limits.pulses_per_cell);
+    return RB_LIMIT;
+}
+
+enum rb_error rb_check_window(struct rb_board *board, uint32_t cell, const char *what, double value,
+                              bool may_be_infinite) {
+    bool is_infinite = value > 0.0 && !rb_is_nan(value) && !rb_is_finite(value);
+    if ((value >= board->limits.low_s && value <= board->limits.high_s) ||
+        (may_be_infinite && is_infinite)) {
+        return RB_FINE;
+    }
+    board->text[0] = 0;
+    rb_say_cell(board, cell);
+    rb_say(board, ": target ");
+    rb_say(board, what);
+    rb_say(board, " ");
+    rb_say_number(board, value);
+    rb_say(board, " S is outside the limits of ");
+    rb_say_number(board, board->limits.low_s);
+    rb_say(board, " to ");
+    rb_say_number(board, board->limits.high_s);
+    rb_say(board, " S");
+    return RB_LIMIT;
+}
+
+bool rb_is_inside(const struct rb_board *board, const struct rb_block *block) {
+    const struct rb_envelope *can = board->can;
+    return block->tile < can->tiles && block->row < can->rows && block->column < can->columns &&
+           block->rows >= 1 && block->rows <= can->rows - block->row && block->columns >= 1 &&
+           block->columns <= can->columns - block->column;
+}
+
+/* All cells of the block are selected, with inputs of both signs; every other sees no more. */
+enum rb_error rb_check_product(struct rb_board *board, const struct rb_block *block,
+                               int32_t read_uv, int32_t wl_uv) {
+    const struct rb_envelope *can = board->can;
+    struct rb_shot shot;
+    enum rb_error error;
+    memset(&shot, 0, sizeof shot);
+    shot.cell = (block->tile * can->rows + block->row) * can->columns + block->column;
+    shot.uv[RB_WL] = wl_uv;
+    error = check(board, shot.cell, rb_volts(read_uv), board->limits.read_v,
+                  "multiply read voltage", " V");
+    for (int sign = -1; !error && sign <= 1; sign += 2) {
+        shot.uv[RB_SL] = sign * read_uv;
+        error = check_selected(board, &shot);
+        error = error ? error : rb_check_reach(board, &shot);
+    }
+    return error;
+}
+
+enum rb_error rb_check_setting(struct rb_board *board, uint8_t scheme, double compliance_a) {
+    const struct rb_envelope *can = board->can;
+    if (scheme > RB_THIRD) {
+        return rb_refuse(board, RB_BAD_REQUEST, "the scheme is not one of 0 to 4");
+    }
+    if (!(can->schemes >> scheme & 1u)) {
+        return rb_refuse(board, RB_RANGE, "this board does not have the scheme");
+    }
+    if (rb_is_nan(compliance_a)) {
+        return RB_FINE;
+    }
+    if (!(can->abilities & RB_HAS_COMPLIANCE)) {
+        return rb_refuse(board, RB_RANGE, "this board has no compliance");
+    }
+    if (!(compliance_a > 0.0 && compliance_a <= board->limits.current_a)) {
+        rb_refuse(board, RB_LIMIT, "compliance ");
+        rb_say_number(board, compliance_a);
+        rb_say(board, " A must lie above 0 and at most at the limit of ");
+        rb_say_number(board, board->limits.current_a);
+        rb_say(board, " A");
+        return RB_LIMIT;
+    }
+    return RB_FINE;
+}
+
+enum rb_error rb_cells(struct rb_board *board, const uint8_t *cells, uint32_t n) {
+    const struct rb_envelope *can = board->can;
+    memset(board->seen, 0, sizeof board->seen);
+    for (uint32_t k = 0; k < n; k++) {
+        uint32_t cell = rb_u32_of(cells, k);
+        if (cell >= can->tiles * can->rows * can->columns || cell >= RB_CHIP_CELLS) {
+            rb_refuse(board, RB_RANGE, "cell index ");
+            rb_say_number(board, cell);
+            rb_say(board, " is off the chip");
+            return RB_RANGE;
+        }
+        if (board->seen[cell / 8] >> cell % 8 & 1) {
+            board->text[0] = 0;
+            rb_say_cell(board, cell);
+            rb_say(board, " is there twice");
+            return RB_BAD_REQUEST;
+        }
+        board->seen[cell / 8] = (uint8_t)(board->seen[cell / 8] | 1u << cell % 8);
+    }
+    return RB_FINE;
+}
+
+enum rb_error rb_read_limits(struct rb_board *board, const uint8_t *payload, size_t size,
+                             struct rb_limits *limits) {
+    double values[VALUES], own[VALUES];
+    if (size != 8 * VALUES + 8) {
+        return rb_refuse(board, RB_BAD_REQUEST, "LIMITS takes 120 bytes or none");
+    }
+    memcpy(own, &board->own, sizeof own);
+    limits->pulses_per_cell = rb_u64(payload + 8 * VALUES);
+    if (limits->pulses_per_cell < 1 || limits->pulses_per_cell > board->own.pulses_per_cell) {
+        return rb_refuse(board, RB_LIMIT, "limit pulses_per_cell is 0 or beyond this board's own");
+    }
+    for (uint32_t k = 0; k < VALUES; k++) {
+        double value = values[k] = rb_f64_of(payload, k);
+        bool is_value = rb_is_finite(value) &&
+                        (k == HALF_SELECT || k == LOW_S ? value >= 0.0 : value > 0.0);
+        if (!is_value || (k == LOW_S ? value < own[k] : value > own[k])) {
+            rb_refuse(board, RB_LIMIT, "limit ");
+            rb_say(board, NAMES[k]);
+            rb_say(board, " ");
+            rb_say_number(board, value);
+            rb_say(board, is_value ? " is beyond this board's own " : " is no limit; at most ");
+            rb_say_number(board, own[k]);
+            return RB_LIMIT;
+        }
+    }
+    memcpy(limits, values, sizeof values);
+    if (!(limits->low_s < limits->high_s)) {
+        return rb_refuse(board, RB_LIMIT, "limit conductance_s must be lowest, highest");
+    }
+    return RB_FINE;
+}
+
+void rb_put_limits(uint8_t *at, const struct rb_limits *limits) {
+    double values[VALUES];
+    memcpy(values, limits, sizeof values);
+    for (uint32_t k = 0; k < VALUES; k++) {
+        rb_put_f64_of(at, k, values[k]);
+    }
+    rb_put64(at + 8 * VALUES, limits->pulses_per_cell);
+}

@@ -1,0 +1,137 @@
+"""The firmware before hardware that does less: line by line, and products as sums of conversions.
+On the same cells it finds what the direct chip finds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from boards import GEOMETRY, LIMITS
+from chains import program
+from firmware_builds import host_board
+
+from rram_hil.array import (
+    Apply,
+    Block,
+    Cells,
+    CodedRead,
+    Multiply,
+    Operation,
+    Program,
+    PulseTrain,
+    Ramp,
+    Scheme,
+    Step,
+    Stop,
+    pulse,
+    read,
+    read_step,
+)
+from rram_hil.drivers.simulated.board.firmware import BY_CONVERSIONS, BY_SHOTS, WAY
+from rram_hil.drivers.simulated.test_chip_board import launch
+from rram_hil.drivers.test_chip_board import TestChipBoard, TestChipBoardConfig
+from rram_hil.hardware.far_side import FarSideRequest
+from rram_hil.simulation.chip import SimulatedChip
+from rram_hil.simulation.config import Simulation, Timing
+from rram_hil.simulation.converters import ADC_RANGES_A
+
+pytestmark = pytest.mark.firmware
+
+FREE = Timing(link_s=0.0, bytes_per_s=math.inf)
+ALL = Cells.all(GEOMETRY)
+SOME = ALL[40:70]
+FORM = Apply(SOME, (Step(3.4, 0.0, 2.0, 1e-6), read_step()), stop=Stop(above_s=6e-5), repeat=3)
+
+
+@pytest.fixture
+def wired(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Start a firmware that does things in a way: `wired(way, **simulation)`."""
+    opened: list[Any] = []
+
+    def start(way: int, **simulation: Any) -> TestChipBoard:
+        monkeypatch.setenv(WAY, str(way))
+        made = Simulation(timing=FREE, firmware=str(host_board()), **simulation)
+        far = launch(FarSideRequest(made, GEOMETRY, LIMITS, "c1", Path(".")))
+        board = TestChipBoard(TestChipBoardConfig(timeout_s=2.0, **far.settings), GEOMETRY, LIMITS)
+        opened.append((board, far))
+        board.connect()
+        board.arm()
+        return board
+
+    yield start
+    for board, far in opened:
+        board.close()
+        far.stop()
+
+
+def direct(**simulation: Any) -> SimulatedChip:
+    made = Simulation(timing=FREE, **simulation)
+    return SimulatedChip(GEOMETRY, made, read_v=LIMITS.read_v, chip_id="c1")
+
+
+def same(found: Any, wanted: Any) -> None:
+    """Equal but for the rounding of times."""
+    for f in fields(wanted):
+        one, other = getattr(found, f.name), getattr(wanted, f.name)
+        if f.name == "time_s":
+            np.testing.assert_allclose(one, other, rtol=1e-12)
+        elif isinstance(other, np.ndarray):
+            np.testing.assert_array_equal(one, other, err_msg=f.name)
+
+
+@pytest.mark.parametrize("way", [0, BY_SHOTS])
+def test_a_chips_life_is_the_same_line_by_line(wired, way):
+    up = PulseTrain(Ramp(1.2, 3.0, 0.1), Ramp(2.2, 2.2), 100e-9)
+    down = PulseTrain(Ramp(1.0, 3.0, 0.1), Ramp(3.5, 3.5), 200e-9)
+    window = np.full(len(SOME), 5e-5), np.full(len(SOME), 7e-5)
+    half = pulse(SOME, bl_v=1.2, wl_v=2.0, width_s=1e-7, read=read_step(), unselected=Scheme.HALF)
+    life: list[Operation] = [
+        FORM,
+        read(ALL[:60], repeat=2),
+        half,
+        Program(SOME, *window, up, down, read_step(), 10, unselected=Scheme.THIRD),
+        Apply(SOME[:3], (Step(0.2, None, 3.0, 1e-6, "current"), Step(0.1, 0.0, 2.0, 1e-6, "gate"))),
+        read(SOME),
+    ]
+    board, chip = wired(way), direct()
+    for number, operation in enumerate(life, 1):
+        same(board.execute(operation, number), chip.execute(operation, number))
+        np.testing.assert_array_equal(
+            board.executed(number, operation.cells), chip.executed(number, operation.cells)
+        )
+
+
+def test_a_sum_of_conversions_is_a_product(wired):
+    board, chip = wired(BY_CONVERSIONS, read_noise=False), direct(read_noise=False)
+    assert board.execute(FORM, 1).status.shape == chip.execute(FORM, 1).status.shape
+    codes = np.random.default_rng(3).integers(-127, 128, (6, 16)).astype(np.int16)
+    for number, words in ((2, False), (3, True)):
+        operation = Multiply(0, 0, 3, 5, codes, full_scale_a=2e-4, words=words)
+        found, wanted = board.execute(operation, number), chip.execute(operation, number)
+        # Half a step of each conversion and of each level, and that of the sum itself.
+        step_a = ADC_RANGES_A[2] / 2047
+        steps = (16 * step_a / 2 + 16 * 6e-4 * 1e-4) / found.lsb_a + 1
+        assert np.abs(found.codes - wanted.codes).max() <= steps
+        np.testing.assert_array_equal(found.word_sums, wanted.word_sums)
+
+
+def test_blocks_are_read_by_sums_of_conversions(wired):
+    board = wired(BY_CONVERSIONS)
+    board.execute(FORM, 1)
+    found = board.execute(CodedRead((Block(0, 1, 2, 2, 4),)), 2)
+    singly = board.execute(read(found_cells := Block(0, 1, 2, 2, 4).cells, repeat=20), 3)
+    mean = singly.conductance_s.mean(axis=1)
+    assert len(found_cells) == 8
+    assert (np.abs(found.conductance_s - mean) < 0.01 * mean + 8 * found.sigma_s + 1e-7).all()
+
+
+def test_the_target_recipe_ends_inside_its_windows():
+    found = program("board", "1T1R", 16, firmware=host_board())
+    assert found.cells == 235
+    assert found.inside >= 0.994
