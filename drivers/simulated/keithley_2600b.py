@@ -9,7 +9,8 @@ manual 2600BS-901-01 Rev. B page 4-13 (operating boundaries of the 2611B to 2636
 range of the 2635B and 2636B only measures, the default limits, that a reading above 102 % of its
 range overflows, the automatic delays (1 ms here), no digital lines on the 2604B, 2614B, 2634B. The
 interlock counts as closed. Not simulated: settling of the source into the load (levels stand at
-once), contact checks, calibration, front panel, files, LAN.
+once), and what `tsp.command_index` has and this does not, which says so: calibration, files, LAN
+triggers, TSP-Net.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ class Simulated2600B(TspInstrument):
 
     def _status(self) -> StatusModel:
         lines = {"digio": self.triggers.lines, "tsplink": self.triggers.links}
-        objects = {
+        objects: dict[str, Sequence[TriggerObject]] = {
             "trigger_blender": self.triggers.blenders,
             "trigger_timer": self.triggers.timers,
             **{name: made for name, made in lines.items() if made},
