@@ -169,6 +169,14 @@ def _show(files: list[Checked], output: Output) -> None:
     output.line(
         f"{good} of {judged} figures pass ({good / judged:.1%}; {ENOUGH:.0%} are wanted): {verdict}"
     )
+    if verdict == "fail":
+        kinds = dict.fromkeys(file.kind for file in files)
+        counts = {kind: passed([file for file in files if file.kind == kind]) for kind in kinds}
+        told = [f"{kind} {of - fine} of {of}" for kind, (fine, of) in counts.items() if fine < of]
+        output.line(
+            f"Misses by kind: {', '.join(told)}. What each asks for stands in docs/device-model.md,"
+            ' "When a check fails".'
+        )
 
 
 def _as_json(model: DeviceModel, files: list[Checked]) -> dict[str, Any]:

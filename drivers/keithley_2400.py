@@ -1,13 +1,11 @@
-"""Keithley 2400 SourceMeter in SCPI, over GPIB or RS-232.
+"""Keithley Series 2400 SourceMeters (2400, 2400-LV, 2401, 2410, 2420, 2425, 2430, 2440) in SCPI,
+over GPIB or RS-232.
 
-Checked against the Series 2400 SourceMeter User's Manual 2400S-900-01 (Rev. K, September 2011) and
-SPEC-2400 Rev. H: ranges, accuracy, envelope, smallest compliance ("Min. 0.1 % of range", SPEC-2400
-pages 1 and 2); 250 us of output recovery (page 3-4); commands, status word and 9.9E37 / 9.91E37
-(pages 18-48 to 18-54); compliance and range rules (18-62, 18-68); abort on compliance (10-13);
-lists of 100, 2500 in all (18-91, 18-92); counts (18-118); output must be on for `:READ?` (18-72).
-Unverified: the shortest level in a sweep (2 ms; SPEC-2400 page 3 was not opened), that a level of
-zero stands from the end of a sweep on, the RS-232 buffer. Models 2401 to 2440 are not included:
-their limits differ.
+Checked against the Series 2400 SourceMeter User's Manual 2400S-900-01 (Rev. K, September 2011):
+250 us of output recovery (page 3-4); commands, status word and 9.9E37 / 9.91E37 (pages 18-48 to
+18-54); compliance and range rules (18-62, 18-68); abort on compliance (10-13); lists of 100, 2500
+in all (18-91, 18-92); counts (18-118); output must be on for `:READ?` (18-72). `SHEETS` says what
+of each model was checked against what. The pulse mode of the 2430 is not used: `arm` selects DC.
 
 Readings come in ASCII. The binary format (IEEE 754 single, header "#0") tells no length, so that a
 reply cut short could not be told from a whole one, and nothing can be fused behind it; over RS-232
@@ -17,6 +15,9 @@ bits, no parity, flow control XON/XOFF off and the terminator <LF> on the front 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 from typing_extensions import override
 
@@ -24,31 +25,163 @@ from rram_hil.errors import InstrumentError
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
-    ChannelLimits,
     Function,
+    ModelSheet,
     Readings,
     SourceSetup,
 )
 from rram_hil.wire.dialog import number
 
-from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx
+from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx, Table
 
 ELEMENTS = "VOLT,CURR,RES,TIME,STAT"
 OVERFLOWED = 1 << 0
 COMPLIANCE = 1 << 3
 RANGE_COMPLIANCE = 1 << 16
-SMALLEST = {"VOLT": 0.2, "CURR": 1e-6}
-"""Lowest range; as measuring range it fits under every compliance, and every legal compliance fits
-on it.
-"""
+LIMITS = "smallest compliance, commands: User's Manual 2400S-900-01 Rev. K, 6-2, sections 10 and 18"
+UNVERIFIED = (
+    "shortest level in a sweep (2 ms)",
+    "that the level is zero at once after a sweep",
+    "the RS-232 buffer",
+)
+
+
+def _sheet(documents: tuple[str, ...], *unverified: str) -> ModelSheet:
+    return ModelSheet((*documents, LIMITS), (*unverified, *UNVERIFIED))
+
+
+_FINE_VOLTS = (Accuracy(0.2, 1.2e-4, 300e-6), Accuracy(2.0, 1.2e-4, 300e-6))
+_20_V = (*_FINE_VOLTS, Accuracy(20.0, 1.5e-4, 1e-3))
+_MICROAMPS = (
+    Accuracy(1e-5, 2.7e-4, 700e-12),
+    Accuracy(1e-4, 2.5e-4, 6e-9),
+    Accuracy(1e-3, 2.7e-4, 60e-9),
+)
+_LOW_AMPS = (Accuracy(1e-6, 2.9e-4, 300e-12), *_MICROAMPS)
+_10_MA, _100_MA = Accuracy(1e-2, 3.5e-4, 600e-9), Accuracy(0.1, 5.5e-4, 6e-6)
+_1_A = Accuracy(1.0, 2.2e-3, 570e-6)
+_HIGH_AMPS = (*_MICROAMPS, _10_MA, _100_MA, Accuracy(1.0, 6e-4, 570e-6))
+_3_A = Accuracy(3.0, 5.2e-4, 1.71e-3)
+_LINE = "SourceMeter Line Specifications in the 2410's manual"
+_TABLE_1_6 = (
+    "currents at full scale: Model 2430 Service Manual, table 1-6; their fractions and offsets to"
+    " 1 A: SPEC-2440 Rev. C, page 2"
+)
+
+
+def _table(
+    volts: tuple[Accuracy, ...],
+    amps: tuple[Accuracy, ...],
+    envelope: tuple[tuple[float, float], ...],
+    smallest_a: float,
+    sheet: ModelSheet,
+) -> Table:
+    return Table(volts, amps, envelope, smallest_a, 200e-6, 250e-6, sheet)
+
+
+_2400_VOLTS = (*_FINE_VOLTS, Accuracy(20.0, 1.5e-4, 1.5e-3))
+_2400_AMPS = (*_LOW_AMPS, _10_MA, _100_MA, _1_A)
+_2425 = (
+    (*_20_V, Accuracy(100.0, 1.5e-4, 5e-3)),
+    (*_HIGH_AMPS, _3_A),
+    ((21.0, 3.15), (105.0, 1.05)),
+    10e-9,
+)
+TABLES: Mapping[str, Table] = {
+    "2400": _table(
+        (*_2400_VOLTS, Accuracy(200.0, 1.5e-4, 10e-3)),
+        _2400_AMPS,
+        ((21.0, 1.05), (210.0, 0.105)),
+        1e-9,
+        _sheet(("ranges, accuracy, envelope: SPEC-2400 Rev. H, pages 1 and 2",)),
+    ),
+    "2400-LV": _table(
+        _2400_VOLTS,
+        _2400_AMPS,
+        ((21.0, 1.05),),
+        1e-9,
+        _sheet(
+            ("ranges, accuracy, envelope: SPEC-2400 Rev. H, pages 1 and 2",),
+            "how it tells its name",
+        ),
+    ),
+    "2401": _table(
+        _2400_VOLTS,
+        _2400_AMPS,
+        ((21.0, 1.05),),
+        1e-9,
+        _sheet(
+            ("ranges, envelope: User's Manual 2400S-900-01 Rev. K, 6-2, 18-62, 18-84",),
+            "accuracy (that of the 2400-LV)",
+        ),
+    ),
+    "2410": _table(
+        (*_20_V, Accuracy(1000.0, 1.5e-4, 50e-3)),
+        (*_LOW_AMPS, Accuracy(0.02, 3.5e-4, 1.2e-6), _100_MA, _1_A),
+        ((21.0, 1.05), (1100.0, 0.021)),
+        1e-9,
+        _sheet(
+            (
+                "ranges: User's Manual 2400S-900-01, table 3-1; envelope: 18-62",
+                f"accuracy of volts: {_LINE}",
+                "currents at full scale: Model 2410 Service Manual, table 1-5; their fractions and"
+                " offsets but for 20 mA: SPEC-2400 Rev. H, page 2",
+            ),
+            "which part of the 20 mA range's error is an offset",
+        ),
+    ),
+    "2420": _table(
+        (*_20_V, Accuracy(60.0, 1.5e-4, 3e-3)),
+        (*_HIGH_AMPS, _3_A),
+        ((21.0, 3.15), (63.0, 1.05)),
+        10e-9,
+        _sheet(
+            ("ranges, envelope: SPEC-2420 Rev. C, page 1", f"accuracy of volts: {_LINE}"),
+            "accuracy of currents (that of the 2430)",
+        ),
+    ),
+    "2425": _table(
+        *_2425,
+        _sheet(
+            ("ranges, envelope: SPEC-2425 Rev. C, page 1",),
+            "accuracy (that of the 2430)",
+        ),
+    ),
+    "2430": _table(
+        *_2425,
+        _sheet(
+            (
+                "ranges: SPEC-2430 Rev. D, page 1; envelope without pulses: User's Manual"
+                " 2400S-900-01 Rev. K, 6-13",
+                f"accuracy of volts to 20 V: {_LINE}",
+                _TABLE_1_6,
+            ),
+            "accuracy of the 100 V range",
+            "which part of the 3 A range's error is an offset",
+        ),
+    ),
+    "2440": _table(
+        (*_FINE_VOLTS, Accuracy(10.0, 1.5e-4, 750e-6), Accuracy(40.0, 1.5e-4, 3e-3)),
+        (*_HIGH_AMPS, Accuracy(5.0, 1e-3, 3.42e-3)),
+        ((10.5, 5.25), (42.0, 1.05)),
+        10e-9,
+        _sheet(
+            ("ranges: User's Manual 18-75, accuracy: SPEC-2440 Rev. C, page 2",),
+            "envelope between 5.25 A and 42 V",
+        ),
+    ),
+}
 
 
 class Keithley2400(Keithley24xx):
-    """The 2400. Both voltage and current are measured, so that a reading at compliance tells the
-    true voltage.
+    """One of the Series 2400. Both voltage and current are measured, so that a reading at
+    compliance tells the true voltage.
     """
 
-    MODELS = ("2400",)
+    MODELS: ClassVar[tuple[str, ...]] = tuple(TABLES)
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {m: t.sheet for m, t in TABLES.items()}
+    TABLES = TABLES
+    NEAR = r"24[0-4]\d.*"
     SETTINGS = (
         ":SOUR:FUNC?",
         ":SENS:CURR:PROT?",
@@ -67,33 +200,9 @@ class Keithley2400(Keithley24xx):
     )
 
     @override
-    def _limits(self) -> ChannelLimits:
-        return ChannelLimits(
-            voltage_ranges_v=(0.2, 2.0, 20.0, 200.0),
-            current_ranges_a=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
-            envelope=((21.0, 1.05), (210.0, 0.105)),
-            shortest_s=2e-3,
-            shortest_aperture_s=0.01 / self.config.line_hz,
-            longest_aperture_s=10 / self.config.line_hz,
-            smallest_compliance_a=1e-9,
-            smallest_compliance_v=200e-6,
-            settle_s=250e-6,
-            measures_a=(
-                Accuracy(1e-6, 0.029e-2, 300e-12),
-                Accuracy(1e-5, 0.027e-2, 700e-12),
-                Accuracy(1e-4, 0.025e-2, 6e-9),
-                Accuracy(1e-3, 0.027e-2, 60e-9),
-                Accuracy(1e-2, 0.035e-2, 600e-9),
-                Accuracy(0.1, 0.055e-2, 6e-6),
-                Accuracy(1.0, 0.22e-2, 570e-6),
-            ),
-            measures_v=(
-                Accuracy(0.2, 0.012e-2, 300e-6),
-                Accuracy(2.0, 0.012e-2, 300e-6),
-                Accuracy(20.0, 0.015e-2, 1.5e-3),
-                Accuracy(200.0, 0.015e-2, 10e-3),
-            ),
-        )
+    def plain_model(self, told: str) -> str:
+        """The model without the "-C" of one with contact check ("MODEL 2420-C" -> "2420")."""
+        return super().plain_model(told).removesuffix("-C")
 
     @override
     def arm(self) -> None:
@@ -107,6 +216,8 @@ class Keithley2400(Keithley24xx):
             "*CLS",
             "*RST",
             f":OUTP:SMOD {OFF_STATES[self.output_off]}",
+            # Only the 2430 has another shape, and the command.
+            *((":SOUR:FUNC:SHAP DC",) if self.model == "2430" else ()),
             ":SOUR:CLE:AUTO OFF",
             f":ROUT:TERM {terminals}",
             ":SYST:AZER ON",
@@ -151,8 +262,9 @@ class Keithley2400(Keithley24xx):
         # On its lowest measuring range the instrument takes every legal compliance, and with a
         # small compliance every source range: so the order below works from any state, and what
         # flows meanwhile is at most that range.
-        low = min(setup.compliance, SMALLEST[sense])
-        lowest = SMALLEST[source]
+        limits = self.limits("1")
+        smallest = {"VOLT": limits.voltage_ranges_v[0], "CURR": limits.current_ranges_a[0]}
+        low, lowest = min(setup.compliance, smallest[sense]), smallest[source]
         return self._told(
             self.ask(
                 ":SOUR:VOLT:MODE FIX",
@@ -163,7 +275,7 @@ class Keithley2400(Keithley24xx):
                 ":SENS:FUNC:CONC ON",
                 ":SENS:FUNC 'VOLT:DC','CURR:DC'",
                 ":SENS:FUNC:OFF 'RES'",
-                f":SENS:{sense}:RANG {number(SMALLEST[sense])}",
+                f":SENS:{sense}:RANG {number(smallest[sense])}",
                 f":SENS:{sense}:PROT {number(low)}",
                 _range("SOUR", source, setup.source_range or lowest),
                 *((f":SOUR:{source}:RANG:AUTO ON",) if setup.source_range is None else ()),

@@ -1,20 +1,15 @@
-"""Keithley 2450 and 2460 SourceMeter with their SCPI command set, over USB, LAN or GPIB.
+"""Keithley 2450, 2460, 2461 and 2470 SourceMeters with their SCPI command set, over USB, LAN or
+GPIB.
 
-Checked against SPEC-2450 Rev. A (July 2013, pages 2 to 4: ranges, accuracy, 105 % overrange, limit
-at least 10 % of range, settling below 200 us) and the Model 2450 Reference Manual 2450-901-01 Rev.
-B: READ? (6-6), binary formats (6-29, 6-30), limits (6-71), lists (6-78, 6-79), sweeps (6-81 to
-6-85), event log (6-101), source status bits (8-29), *LANG (B-5). From the manuals of the 2461 and
-2470, same commands: measuring order and elements (2461: 2-100, 6-160), limits of 1 uA and 0.2 V
-(2461: 6-94), a fixed measuring range raises a limit below 10.6 % of it without an error (2470:
-12-78): below 10 % here refused, and every setting is read back.
-
-Unverified: the envelope of the 2450 (21 V at 1.05 A, 210 V at 105 mA); smallest voltage limit (0.02
-V); ranges, envelope and settling of the 2460, of which no document was opened (no accuracy is
-given, limits are the 2461's); the shortest level in a sweep; that sweeps switch the output on and
-off by themselves (it is asked for first unless it was seen within 2 s, asked for again in the same
-message, and switched on again at zero); that a sweep which is broken off at the limit keeps the
-reading at the limit; the size of defbuffer1 (100 000); how the status elements
-are written.
+Checked against the Model 2450 Reference Manual 2450-901-01 Rev. B: READ? (6-6), binary formats
+(6-29, 6-30), limits (6-71), lists (6-78, 6-79), sweeps (6-81 to 6-85), event log (6-101), source
+status bits (8-29), *LANG (B-5). From the manuals of the 2461 and 2470, same commands: measuring
+order and elements (2461: 2-100, 6-160), a fixed measuring range raises a limit below 10.6 % of it
+without an error (2470: 12-78): below 10 % here refused, below 10.6 % with the 2470, and every
+setting is read back. `SHEETS` says what of each model was checked against what. Sweeps are taken to
+switch the output on and off by themselves: it is asked for first unless it was seen within 2 s,
+asked for again in the same message, and switched on again at zero. The pulses of the 2461 and its
+10 A range, which is for pulses alone, are not used.
 
 Readings come in ASCII: the binary formats carry neither status (READ, REL and SOUR alone, 2461 page
 6-160) nor a length (header "#0").
@@ -25,6 +20,8 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -35,22 +32,19 @@ from rram_hil.hardware.instrument import (
     Accuracy,
     ChannelLimits,
     Function,
+    ModelSheet,
     Readings,
     SourceSetup,
 )
 from rram_hil.wire.dialog import number
 
-from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx
+from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx, Table
 
 BUFFER = '"defbuffer1"'
 ELEMENTS = "SOUR,READ,REL,STAT,SOURSTAT"
 QUESTIONABLE = 1
 LIMITED = 32
 OUTPUT = 128
-LEAST_LIMIT = 0.1
-"""Of a fixed measuring range (SPEC-2450 page 3; 10.6 % with the 2470, which the read-back finds
-out).
-"""
 FRESH_S = 2.0
 """How long the instrument's word that its output is on is believed before a sweep, which would
 switch it on (s).
@@ -62,12 +56,110 @@ _ENTRY = re.compile(r'([+-]?\d+),"([^"]*)"')
 _WHEN = re.compile(r';\d[;,][^"]*"?$')
 
 
+_UNVERIFIED = (
+    "shortest level in a sweep",
+    "that sweeps switch the output",
+    "that a sweep ended at the limit keeps the reading at the limit",
+    "buffer size",
+    "spelling of status elements",
+)
+_COMMANDS = "commands, status bits: reference manual 2450-901-01 Rev. B, sections 6 and 8"
+_2450_VOLTS = (
+    Accuracy(0.2, 0.012e-2, 200e-6),
+    Accuracy(2.0, 0.012e-2, 300e-6),
+    Accuracy(20.0, 0.015e-2, 1e-3),
+    Accuracy(200.0, 0.015e-2, 10e-3),
+)
+_2450_AMPS = (
+    Accuracy(1e-6, 0.025e-2, 300e-12),
+    Accuracy(1e-5, 0.025e-2, 700e-12),
+    Accuracy(1e-4, 0.02e-2, 6e-9),
+    Accuracy(1e-3, 0.02e-2, 60e-9),
+    Accuracy(1e-2, 0.02e-2, 600e-9),
+    Accuracy(0.1, 0.025e-2, 6e-6),
+    Accuracy(1.0, 0.03e-2, 500e-6),
+)
+
+
+def _high_current(sheet: ModelSheet) -> Table:
+    """Of a 2460 or 2461."""
+    volts, amps = (0.2, 2.0, 7.0, 10.0, 20.0, 100.0), (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+    return Table(
+        tuple(Accuracy(v, 0.0, 0.0) for v in volts),
+        tuple(Accuracy(a, 0.0, 0.0) for a in (*amps, 4.0, 5.0, 7.0)),
+        ((7.35, 7.35), (10.5, 5.25), (21.0, 4.2), (105.0, 1.05)),
+        1e-6,
+        0.2,
+        200e-6,
+        sheet,
+        states_accuracy=False,
+    )
+
+
+TABLES: Mapping[str, Table] = {
+    "2450": Table(
+        (Accuracy(0.02, 0.100e-2, 150e-6), *_2450_VOLTS),
+        (Accuracy(1e-8, 0.10e-2, 50e-12), Accuracy(1e-7, 0.060e-2, 100e-12), *_2450_AMPS),
+        ((21.0, 1.05), (210.0, 0.105)),
+        1e-9,
+        0.02,
+        200e-6,
+        ModelSheet(
+            (
+                "ranges, accuracy, settling, smallest current limit: SPEC-2450 Rev. A, pages 2-4",
+                _COMMANDS,
+            ),
+            ("envelope", "smallest voltage limit", *_UNVERIFIED),
+        ),
+    ),
+    "2460": _high_current(
+        ModelSheet(
+            (_COMMANDS,),
+            (
+                "ranges, envelope, limits, settling (the 2461's; no accuracy is stated)",
+                *_UNVERIFIED,
+            ),
+        )
+    ),
+    "2461": _high_current(
+        ModelSheet(
+            (
+                "ranges, levels, limits, elements: reference manual 2461-901-01 Rev. A, 6-93 to"
+                " 6-98, 6-160, 8-166",
+                _COMMANDS,
+            ),
+            ("envelope, settling (no accuracy is stated)", *_UNVERIFIED),
+        )
+    ),
+    "2470": Table(
+        (*_2450_VOLTS, Accuracy(1000.0, 0.015e-2, 50e-3)),
+        (Accuracy(1e-8, 0.10e-2, 250e-12), Accuracy(1e-7, 0.060e-2, 300e-12), *_2450_AMPS),
+        ((21.0, 1.05), (210.0, 0.105), (1100.0, 0.021)),
+        1.06e-9,
+        0.0212,
+        200e-6,
+        ModelSheet(
+            (
+                "ranges, accuracy: specifications of the 2470 as a dealer prints them",
+                "ranges, limits: reference manual 2470-901-01 Rev. A, 12-53, 12-78",
+                _COMMANDS,
+            ),
+            ("envelope between 1.05 A and 1100 V", "settling", *_UNVERIFIED),
+        ),
+        least_limit=0.106,
+    ),
+}
+
+
 class Keithley2450(Keithley24xx):
-    """A 2450 or 2460. The source value of a reading is read back, so that one at the limit tells
+    """One of the family. The source value of a reading is read back, so that one at the limit tells
     the true voltage.
     """
 
-    MODELS = ("2450", "2460")
+    MODELS: ClassVar[tuple[str, ...]] = tuple(TABLES)
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {m: t.sheet for m, t in TABLES.items()}
+    TABLES = TABLES
+    NEAR = r"24[5-7]\d.*"
     SETTINGS = (
         ":SOUR:FUNC?",
         ":SENS:FUNC?",
@@ -102,54 +194,6 @@ class Keithley2450(Keithley24xx):
                 f"{self.name}: the command set is {language[:20]!r}; choose SCPI in its menu"
                 " (Settings) and restart it"
             )
-
-    @override
-    def _limits(self) -> ChannelLimits:
-        shortest_aperture_s, longest_aperture_s = (
-            0.01 / self.config.line_hz,
-            10 / self.config.line_hz,
-        )
-        if self.identity.model == "2460":
-            return ChannelLimits(
-                voltage_ranges_v=(0.2, 2.0, 7.0, 10.0, 20.0, 100.0),
-                current_ranges_a=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 4.0, 5.0, 7.0),
-                envelope=((7.35, 7.35), (10.5, 5.25), (21.0, 4.2), (105.0, 1.05)),
-                shortest_s=2e-3,
-                shortest_aperture_s=shortest_aperture_s,
-                longest_aperture_s=longest_aperture_s,
-                smallest_compliance_a=1e-6,
-                smallest_compliance_v=0.2,
-                settle_s=200e-6,
-            )
-        return ChannelLimits(
-            voltage_ranges_v=(0.02, 0.2, 2.0, 20.0, 200.0),
-            current_ranges_a=(1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
-            envelope=((21.0, 1.05), (210.0, 0.105)),
-            shortest_s=2e-3,
-            shortest_aperture_s=shortest_aperture_s,
-            longest_aperture_s=longest_aperture_s,
-            smallest_compliance_a=1e-9,
-            smallest_compliance_v=0.02,
-            settle_s=200e-6,
-            measures_a=(
-                Accuracy(1e-8, 0.10e-2, 50e-12),
-                Accuracy(1e-7, 0.060e-2, 100e-12),
-                Accuracy(1e-6, 0.025e-2, 300e-12),
-                Accuracy(1e-5, 0.025e-2, 700e-12),
-                Accuracy(1e-4, 0.02e-2, 6e-9),
-                Accuracy(1e-3, 0.02e-2, 60e-9),
-                Accuracy(1e-2, 0.02e-2, 600e-9),
-                Accuracy(0.1, 0.025e-2, 6e-6),
-                Accuracy(1.0, 0.03e-2, 500e-6),
-            ),
-            measures_v=(
-                Accuracy(0.02, 0.100e-2, 150e-6),
-                Accuracy(0.2, 0.012e-2, 200e-6),
-                Accuracy(2.0, 0.012e-2, 300e-6),
-                Accuracy(20.0, 0.015e-2, 1e-3),
-                Accuracy(200.0, 0.015e-2, 10e-3),
-            ),
-        )
 
     @override
     def arm(self) -> None:
@@ -229,14 +273,11 @@ class Keithley2450(Keithley24xx):
     @override
     def _checked(self, setup: SourceSetup, limits: ChannelLimits) -> SourceSetup:
         asked = super()._checked(setup, limits)
-        if (
-            asked.measure_range is not None
-            and not asked.compliance >= LEAST_LIMIT * asked.measure_range * (1 - 1e-9)
-        ):
+        least = self.TABLES[self.model].least_limit * (asked.measure_range or 0.0)
+        if not asked.compliance >= least * (1 - 1e-9):
             raise ConfigError(
                 f"{self.name}: compliance: {asked.compliance:g} with a measure_range of"
-                f" {asked.measure_range:g}; the instrument would raise it: at least"
-                f" {LEAST_LIMIT * asked.measure_range:g}"
+                f" {asked.measure_range:g}; the instrument would raise it: at least {least:g}"
             )
         return asked
 

@@ -1,22 +1,18 @@
 """Driver of the Keithley Series 2600B source-meters 2601B, 2602B, 2604B, 2611B, 2612B, 2614B,
-2634B, 2635B, 2636B (TSP).
+2634B, 2635B, 2636B and of their predecessors 2601A, 2602A, 2611A, 2612A, 2635A, 2636A (TSP).
 
-Checked: ranges, smallest limits, accuracy, source settling and buffer size of the 2601B, 2602B,
-2604B (SPEC-2602B Rev. B, pages 2, 5, 11; the 2636B datasheet's page 10 repeats the accuracy);
-operating boundaries of the 2611B to 2636B (reference manual 2600BS-901-01 Rev. B, p. 4-13); their
-ranges and smallest limits (QCoDeS 0.58, where the 10 mA range of the 2634B to 2636B is misprinted
-as 10 uA); current accuracy of the 2611B to 2614B at 0.9 uA (manual Rev. F, p. 10-10); bits of the
-buffer status (Rev. F, p. 3-15); shortest pulse (datasheet of the 2601B-PULSE, whose SMU it is, p.
-14).
+What each stands on is in `SHEETS`; beside that: bits of the buffer status (reference manual
+2600BS-901-01 Rev. F, p. 3-15), shortest pulse (datasheet of the 2601B-PULSE, whose SMU it is, p.
+14). The ranges that QCoDeS 0.58 lists for the 2634B to 2636B misprint 10 mA as 10 uA.
 
-Unverified: accuracy and settling of the 2611B to 2636B but for that point, voltage accuracy
-included; that the 100 pA range of the 2635B and 2636B only measures; what a source range does to
-the smallest limit; how long the relay of a high-impedance output takes. Outputs that are off are
-open (`OUTPUT_HIGH_Z`), not held at 0 V as the instrument's own default would.
+Unverified: what a source range does to the smallest limit; how long the relay of a high-impedance
+output takes. Outputs that are off are open (`OUTPUT_HIGH_Z`), not held at 0 V as the instrument's
+own default would.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +27,7 @@ from rram_hil.hardware.instrument import (
     ChannelLimits,
     Function,
     InstrumentConfig,
+    ModelSheet,
     Readings,
     SourceSetup,
 )
@@ -140,8 +137,88 @@ _FAMILIES = {
     "2634B": _FINE,
     "2635B": _FINEST,
     "2636B": _FINEST,
+    "2601A": _LOW,
+    "2602A": _LOW,
+    "2611A": _HIGH,
+    "2612A": _HIGH,
+    "2635A": _FINEST,
+    "2636A": _FINEST,
 }
-_SINGLE = frozenset({"2601B", "2611B", "2635B"})
+_SINGLE = frozenset({"2601B", "2611B", "2635B", "2601A", "2611A", "2635A"})
+_ALL_UNVERIFIED = (
+    "relay time of a high-impedance output",
+    "how exact Lua's delay is below 1 ms",
+    "what a source range does to the smallest limit",
+)
+_BITS = "commands, status bits: reference manual 2600BS-901-01 Rev. F, 3-15"
+_IDENTITY = (
+    "identification: 2600BS-901-01 Rev. C, D-3; source of keithley2600 2.1.0 and QCoDeS 0.58"
+)
+_READS = "readings overflow at 102 % of a range: 2600BS-901-01 Rev. F, 2-44"
+_LOW_SHEET = ModelSheet(
+    (
+        "ranges, smallest limits, accuracy, source settling, buffer size: SPEC-2602B Rev. B,"
+        " pages 2, 5, 11",
+        "accuracy: data sheet of the 2636B, page 10",
+        "operating boundaries: 2600BS-901-01 Rev. F, section 5",
+        _READS,
+        _BITS,
+        _IDENTITY,
+    ),
+    _ALL_UNVERIFIED,
+)
+_HIGH_SHEET = ModelSheet(
+    (
+        "operating boundaries: 2600BS-901-01 Rev. B, 4-13",
+        "ranges, smallest limits: source of QCoDeS 0.58",
+        "current accuracy at 0.9 uA (2611B, 2612B, 2614B): 2600BS-901-01 Rev. F, 10-10",
+        "the 100 pA range only measures and is not on the 2634B: 2600BS-901-01 Rev. F, 2-44",
+        _READS,
+        _BITS,
+        _IDENTITY,
+    ),
+    (
+        "accuracy but for that point, voltage included",
+        "source settling",
+        "buffer size",
+        *_ALL_UNVERIFIED,
+    ),
+)
+_OLD_LOW_SHEET = ModelSheet(
+    (
+        "ranges: Series 2600 manual 2600S-901-01 Rev. A, table 6-1 (2601, 2602)",
+        "channels, operating boundaries, 102 %: 2600AS-901-01 Rev. B, 3-5 and 6-3",
+        "ranges, smallest limits of the 2602A: source of QCoDeS 0.58",
+        "buffers: 2600AS-901-01 Rev. B, 7-6",
+    ),
+    (
+        "accuracy, source settling, buffer size, shortest pulse (those of the B model)",
+        "identification, but for that of the 2636A in public programs",
+        *_ALL_UNVERIFIED,
+    ),
+)
+_OLD_HIGH_SHEET = ModelSheet(
+    (
+        "ranges from 100 nA: Series 2600 manual 2600S-901-01 Rev. A, table 6-1 (2611, 2612)",
+        "operating boundaries: 2600S-901-01 Rev. C, 8-11 (2611, 2612, 2635, 2636)",
+        "channels, 102 %: 2600AS-901-01 Rev. B, 3-5 and 6-3",
+        "buffers: 2600AS-901-01 Rev. B, 7-6",
+        "identification of the 2636A: sources of two public programs",
+    ),
+    (
+        "accuracy, source settling, smallest limits, buffer size, shortest pulse (those of the B"
+        " model)",
+        "ranges below 100 nA of the 2635A and 2636A",
+        *_ALL_UNVERIFIED,
+    ),
+)
+_SHEETS = {
+    (True, True): _LOW_SHEET,
+    (True, False): _HIGH_SHEET,
+    (False, True): _OLD_LOW_SHEET,
+    (False, False): _OLD_HIGH_SHEET,
+}
+"""By whether a model is a B model, and whether one of 40 V."""
 
 
 class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
@@ -154,6 +231,10 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
 
     MAKER = "Keithley"
     MODELS: ClassVar[tuple[str, ...]] = tuple(_FAMILIES)
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {
+        model: _SHEETS[model.endswith("B"), family is _LOW] for model, family in _FAMILIES.items()
+    }
+    NEAR = r"26\d\d[AB](?:-\w+)?"
     LONGEST_SETTLE_S = 1000.0
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
@@ -173,7 +254,7 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     @property
     @override
     def channels(self) -> tuple[str, ...]:
-        return ("a",) if self.identity.model in _SINGLE else ("a", "b")
+        return ("a",) if self.model in _SINGLE else ("a", "b")
 
     @property
     def line_hz(self) -> float:
@@ -188,7 +269,7 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     def limits(self, channel: str) -> ChannelLimits:
         """Ranges and envelope; the 100 pA range of `measures_a` is for measuring only."""
         self._known(channel)
-        family = _FAMILIES[self.identity.model]
+        family = _FAMILIES[self.model]
         return ChannelLimits(
             voltage_ranges_v=tuple(a.range for a in family.volts),
             current_ranges_a=tuple(

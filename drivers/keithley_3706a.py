@@ -1,5 +1,5 @@
-"""Driver of the Keithley 3706A system switch with 6x16 matrix cards (3730); its multimeter, where
-it has one, is left alone.
+"""Driver of the Keithley 3706A and 3706 system switches with 6x16 matrix cards (3730); their
+multimeter, where they have one, is left alone.
 
 Checked against the source of QCoDeS 0.58 (`Keithley_3706A`: names "slot, row, two-digit column",
 backplane relays 911 to 916 of a slot, `slot[X].idn` with "Empty Slot", `slot[X].rows.matrix`,
@@ -8,7 +8,7 @@ backplane relays 911 to 916 of a slot, `slot[X].idn` with "Empty Slot", `slot[X]
 documentation 37XX (`channel.*`: opening "allslots" opens backplane relays too; a command returns
 when the relays have settled).
 
-Unverified: relay settling time of the 3730, the number of digital lines.
+Unverified: relay settling time of the 3730, that it has as many digital lines as a 707B.
 
 The interlock of a card keeps its analog backplane relays from closing; its crosspoints move without
 it.
@@ -17,13 +17,13 @@ it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
-from rram_hil.hardware.instrument import Crosspoint
+from rram_hil.hardware.instrument import Crosspoint, ModelSheet
 
 from .dialects.text import number_in
 from .dialects.tsp_switch import Card, TspSwitch
@@ -34,13 +34,33 @@ CARDS_CODE = (
 )
 
 
+_SHEET = ModelSheet(
+    (
+        "channel names, backplane relays, slot[X], interlocks: source of QCoDeS 0.58",
+        "channel lists, trigger model: 3700AS-901-01 rev. D, section 5",
+        "channel.*: TSP toolkit, command documentation 37XX",
+    ),
+    ("relay settling of the 3730 (4 ms)", "number of digital lines"),
+)
+_OLD_SHEET = ModelSheet(
+    ("TSP-Link, scans, channel names: 3700S-901-01 rev. C, sections 3, 8 and 13",),
+    (
+        "slot[X] and that channel.* are as on the 3706A",
+        "relay settling of the 3730 (4 ms)",
+        "number of digital lines",
+    ),
+)
+
+
 class Keithley3706A(TspSwitch):
-    """A 3706A of any variant (-S, -SNFP, -NFP). Rows A to F are the instrument's 1 to 6; column 17
-    is slot 2 column 01.
+    """A 3706A or 3706 of any variant (-S, -SNFP, -NFP). Rows A to F are the instrument's 1 to 6;
+    column 17 is slot 2 column 01.
     """
 
-    MODELS = ("3706A",)
-    SLOTS: ClassVar[dict[str, int]] = {"3706A": 6}
+    MODELS = ("3706A", "3706")
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"3706A": _SHEET, "3706": _OLD_SHEET}
+    NEAR = r"370\d[A-Z]?"
+    SLOTS: ClassVar[dict[str, int]] = {"3706A": 6, "3706": 6}
     ROWS = "ABCDEF"
     COLUMNS = 16
     SETTLE_S: ClassVar[dict[str, float]] = {"": 4e-3}

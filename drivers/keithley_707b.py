@@ -9,28 +9,46 @@ returns when the relays have settled; `channel.getclose` answers names with ";" 
 `channel.getcount` with ",". `scan.*` and `channel.pattern.*` exist and are not used here: a loaded
 script gives each step its own trigger pulse.
 
-Unverified: relay settling times of the cards, the number of digital lines, the description that
-each card gives in `slot[X].idn` (seen: "7173,4x12 Hi Freq Matrix AAAA,02.01a,99999999" and
-pseudocard "7072,Pseudo 8x12 SemiMatrix,00.00a,????????").
+Unverified: relay settling times of the cards, the description that each card gives in
+`slot[X].idn` (seen: "7173,4x12 Hi Freq Matrix AAAA,02.01a,99999999" and pseudocard "7072,Pseudo
+8x12 SemiMatrix,00.00a,????????").
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import ClassVar
 
 from typing_extensions import override
 
 from rram_hil.errors import LinkError
-from rram_hil.hardware.instrument import Crosspoint
+from rram_hil.hardware.instrument import Crosspoint, ModelSheet
 
 from .dialects.tsp_switch import Card, TspSwitch
+
+_SHEET = ModelSheet(
+    (
+        "channel names, lists, connection rules, slot[X].idn: 707B-901-01 rev. A and B, sections"
+        " 2, 5 and 7",
+        "trigger model, digital lines 1 to 14: 707B-901-01 rev. B, 3-3 and 7-153",
+        "slots: 707B-901-01 rev. A, 5-6",
+        "channel.*: TSP toolkit, command documentation 70xB",
+    ),
+    (
+        "relay settling of the cards (7174A 2 ms, others 15 ms)",
+        "what a real 7174A says of itself",
+        "longest line",
+    ),
+)
 
 
 class Keithley707B(TspSwitch):
     """A 707B or 708B. Rows A to H; column 1 is slot 1 column 01, column 13 slot 2 column 01."""
 
     MODELS = ("707B", "708B")
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"707B": _SHEET, "708B": _SHEET}
+    NEAR = r"70[78][B-Z]"
     SLOTS: ClassVar[dict[str, int]] = {"707B": 6, "708B": 1}
     ROWS = "ABCDEFGH"
     COLUMNS = 12
@@ -40,7 +58,7 @@ class Keithley707B(TspSwitch):
     @override
     def look(self) -> None:
         """Read which cards there are. Changes nothing."""
-        slots = self.SLOTS[self.identity.model]
+        slots = self.SLOTS[self.model]
         lines = self.peek(f"for i = 1, {slots} do print(slot[i].idn) end")
         if len(lines) != slots:
             raise LinkError(f"{self.name}: {len(lines)} answers for {slots} slots")

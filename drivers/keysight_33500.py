@@ -1,20 +1,19 @@
-"""Keysight (Agilent) 33500B and 33600A waveform generators as pulse generators (SCPI).
+"""Keysight (Agilent) 33500A, 33500B and 33600A waveform generators as pulse generators (SCPI).
 
-Times, terminations and triggers of the 33500B are from the "Agilent 33500 Series Operating and
-Service Guide": "Pulse Waveforms" (page 69: width 16 ns and more, 20 ns for edges above 8.4 ns),
-"Output Termination" (page 61: 1 ohm to 10 kohm or infinite; 10 Vpp into 50 ohm are 20 Vpp open),
-"BURSt Subsystem" (page 177), "TRIGger Subsystem" (page 318: `*OPC?` answers when the burst is
-complete). Shortest period 33 ns, longest edge 1 us, burst count and DAC codes -32767 to 32767 (8 to
-65536 points) are as in PyMeasure 0.16.0 (agilent33500.py); channels and frequencies of the 33510B,
-33511B, 33512B, 33522B, 33611A and 33622A as in QCoDeS 0.58.0. Unverified: shortest width (5 ns) and
-edge (2.9 ns) of the 33600A, the smallest amplitude (1 mVpp into 50 ohm), what the other models
-have, how edges limit width and period (0.625 of both edges), `TRIGger[1|2]` as the trigger of one
-channel, that inversion is about the offset.
+Times, terminations and triggers of the 33500A and 33500B are from the "Agilent 33500 Series
+Operating and Service Guide": "Pulse Waveforms" (page 69: width 16 ns and more, 20 ns for edges
+above 8.4 ns), "Output Termination" (page 61: 1 ohm to 10 kohm or infinite; 10 Vpp into 50 ohm are
+20 Vpp open), "BURSt Subsystem" (page 177), "TRIGger Subsystem" (page 318: `*OPC?` answers when the
+burst is complete). Shortest period 33 ns, longest edge 1 us, burst count and DAC codes -32767 to
+32767 (8 to 65536 points) are as in PyMeasure 0.16.0 (agilent33500.py). `SHEETS` has what each
+model stands on. Unverified: the smallest amplitude (1 mVpp into 50 ohm), how edges limit width and
+period (0.625 of both edges), `TRIGger[1|2]` as the trigger of one channel, that inversion is about
+the offset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -25,6 +24,7 @@ from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     InstrumentConfig,
+    ModelSheet,
     PulseGenerator,
     PulseLimits,
     PulseSetup,
@@ -50,6 +50,8 @@ HERTZ = {
     "33512B": 20e6,
     "33519B": 30e6,
     "33520B": 30e6,
+    "33521A": 30e6,
+    "33522A": 30e6,
     "33521B": 30e6,
     "33522B": 30e6,
     "33611A": 80e6,
@@ -57,9 +59,46 @@ HERTZ = {
     "33621A": 120e6,
     "33622A": 120e6,
 }
-TWO_CHANNELS = ("33510B", "33512B", "33520B", "33522B", "33612A", "33622A")
+TWO_CHANNELS = ("33510B", "33512B", "33520B", "33522A", "33522B", "33612A", "33622A")
 NO_ARBITRARY = ("33509B", "33510B", "33519B", "33520B")
 MOST_SAMPLES = 65536
+_TABLE = "channels, highest frequency, arbitrary waveforms: source of gotmc/ivi (kt33000)"
+_GUIDE = (
+    "widths, edges, terminations, bursts, triggers: Agilent 33500 Series Operating and Service"
+    " Guide, pages 61, 69, 177, 318"
+)
+_QCODES = "channels, highest frequency: source of QCoDeS 0.58"
+_UNVERIFIED = (
+    "smallest amplitude",
+    "how edges limit widths",
+    "TRIGger1 and TRIGger2 as the triggers of single channels",
+    "inversion about the offset",
+)
+_IN_QCODES = ("33510B", "33511B", "33512B", "33522B", "33611A", "33622A")
+
+
+def _sheet(model: str) -> ModelSheet:
+    """What a model stands on."""
+    fast = model.startswith("336")
+    documents = (
+        *(() if fast else (_GUIDE,)),
+        "shortest period, longest edge, counts, codes: source of PyMeasure 0.16",
+        _TABLE,
+        *((_QCODES,) if model in _IN_QCODES else ()),
+        *(
+            ("highest frequency: source of PyMeasure 0.16.0 (agilent33521A.py)",)
+            if model == "33521A"
+            else ()
+        ),
+    )
+    own = (
+        ("shortest width (5 ns) and edge (2.9 ns)", "commands (those of the 33500)")
+        if fast
+        else ("that it has every command of a B model",)
+        if model.endswith("A")
+        else ()
+    )
+    return ModelSheet(documents, (*own, *_UNVERIFIED))
 
 
 class Keysight33500(ScpiInstrument, PulseGenerator):
@@ -71,6 +110,8 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
 
     MAKER = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = tuple(HERTZ)
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {model: _sheet(model) for model in HERTZ}
+    NEAR = r"33[56]\d\d[A-Z]"
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
         super().__init__(config, traffic)
@@ -79,13 +120,13 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
     @property
     @override
     def channels(self) -> tuple[str, ...]:
-        return ("1", "2") if self.identity.model in TWO_CHANNELS else ("1",)
+        return ("1", "2") if self.model in TWO_CHANNELS else ("1",)
 
     @override
     def limits(self, channel: str) -> PulseLimits:
         self._known(channel)
-        fast = self.identity.model.startswith("336")
-        shortest_period_s = 1.0 / HERTZ[self.identity.model]
+        fast = self.model.startswith("336")
+        shortest_period_s = 1.0 / HERTZ[self.model]
         return PulseLimits(
             max_open_v=MOST_OPEN_V,
             max_50_ohm_v=MOST_OPEN_V / 2,
@@ -157,8 +198,8 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
         Raises `ConfigError` for what the channel cannot do.
         """
         self._known(channel)
-        if self.identity.model in NO_ARBITRARY:
-            raise ConfigError(f"samples: a {self.identity.model} has no arbitrary waveforms")
+        if self.model in NO_ARBITRARY:
+            raise ConfigError(f"samples: a {self.model} has no arbitrary waveforms")
         if not (
             name.isascii()
             and name.replace("_", "").isalnum()
@@ -291,8 +332,7 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
     def _known(self, channel: str) -> None:
         if channel not in self.channels:
             raise ConfigError(
-                f"channel: {channel!r} is none of {', '.join(self.channels)} of the"
-                f" {self.identity.model}"
+                f"channel: {channel!r} is none of {', '.join(self.channels)} of the {self.model}"
             )
 
     def _check_levels(self, high_v: float, low_v: float, load_ohm: float) -> None:
@@ -321,9 +361,7 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
             ("period_s", setup.period_s, limits.shortest_period_s, 1e6),
         ):
             if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
-                raise ConfigError(
-                    f"{key}: {value:g} s is not {low:g} to {high:g} s ({self.identity.model})"
-                )
+                raise ConfigError(f"{key}: {value:g} s is not {low:g} to {high:g} s ({self.model})")
         edges_s = 2 * EDGE_SHARE * setup.edge_s
         too_fine = limits.shortest_s == 16e-9 and setup.width_s < FINE_EDGE_WIDTH_S * (1 - 1e-9)
         if edges_s > setup.width_s * (1 + 1e-9) or (

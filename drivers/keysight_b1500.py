@@ -55,6 +55,7 @@ from rram_hil.hardware.instrument import (
     ChannelLimits,
     Function,
     InstrumentConfig,
+    ModelSheet,
     Readings,
     SourceMeter,
     SourceMeterConfig,
@@ -154,6 +155,24 @@ def sre_probe(nonce: int) -> tuple[str, str]:
     return f"*SRE {mask};*SRE?", str(mask)
 
 
+SHEET = ModelSheet(
+    (
+        "commands: B1500A/B1505A Programming Guide, edition 11, 1-20 to 1-53, 2-9, 4-38, 4-101,"
+        " 4-109, 4-194, 4-209, 4-217",
+        "elements, statuses, data buffer: E5260/E5270 Programming Guide, edition 4, 1-22 to 1-28,"
+        " 4-60",
+        "HPSMU: B1500A User's Guide, edition 10, tables 4-7 and 4-8",
+        "ranges of HRSMU and MPSMU: the source of PyMeasure 0.16",
+    ),
+    (
+        "envelope, smallest compliance, shortest level, settling and accuracy of HRSMU and MPSMU",
+        "smallest compliance, shortest level and settling of the HPSMU",
+        "data buffer size",
+        "program memory length",
+    ),
+)
+
+
 @dataclass
 class _Channel:
     """What the driver keeps of one channel: its settings, its level, whether it is switched on."""
@@ -178,6 +197,8 @@ class KeysightB1500(QueueInstrument, SourceMeter):
 
     MAKER: ClassVar[str] = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"B1500A": SHEET}
+    NEAR = r"B150\dA?"
     Config: ClassVar[type[InstrumentConfig]] = KeysightB1500Config
     ERROR_QUERY = "ERRX?"
     ENDING = b"\r\n"

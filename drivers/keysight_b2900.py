@@ -1,4 +1,5 @@
-"""Keysight (Agilent) B2901A, B2902A, B2911A and B2912A precision source/measure units (SCPI).
+"""Keysight (Agilent) B2900A, B2900B and B2900BL precision source/measure units (SCPI): B2901A,
+B2902A, B2911A, B2912A, the same with B, B2901BL and B2910BL. What each stands on is in `SHEETS`.
 
 Limits are from the B2900A data sheet, page 16 (measuring ranges, accuracy at 1 PLC, over-range),
 page 17 (trigger interval 20 us, 10 us for the B291x), the "B2900 User's Guide", Edition 2, 2-20
@@ -6,18 +7,19 @@ page 17 (trigger interval 20 us, 10 us for the B291x), the "B2900 User's Guide",
 of the B2961A/B2962A SCPI Command Reference, which shares these outputs). Commands, the order of two
 channels' data, not-a-number and infinity, and the status bits are from the "Agilent B2900 SCPI
 Command Reference", Edition 2 (1-12 to 1-14, 4-28, 4-68, 4-93 to 4-105). Digital-line triggers were
-compared with public programs for the B2900. No command ends a sweep at compliance; the output
-protection (4-67 of the B2961A reference) switches the output off there, so `stop_at_compliance`
-takes levels one by one. Unverified: smallest compliance (taken as 1 % of the
-lowest range), source settling (50, 110, 700 us by range), that the level returns to the immediate
-one after a list (checked at run time: every reading's forced level is compared with the list), the
-limit that both channels of a two-channel model share (not checked here).
+compared with public programs for the B2900. Of the B and BL models no document was found; their
+names are in the list of the maker's IVI driver (MathWorks, "Keysight B29xx"). No command ends a
+sweep at compliance; the output protection (4-67 of the B2961A reference) switches the output off
+there, so `stop_at_compliance` takes levels one by one. Unverified: smallest compliance (taken as 1
+% of the lowest range), source settling (50, 110, 700 us by range), that the level returns to the
+immediate one after a list (checked at run time: every reading's forced level is compared with the
+list), the limit that both channels of a two-channel model share (not checked here).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -33,6 +35,7 @@ from rram_hil.hardware.instrument import (
     ChannelLimits,
     Function,
     InstrumentConfig,
+    ModelSheet,
     Readings,
     SourceSetup,
 )
@@ -49,7 +52,6 @@ OVERHEAD_S = 2e-3
 """Allowance for one point in timeouts: range changes and data compensation."""
 SHORTEST_PULSE_S = 50e-6
 VOLT_RANGES = (0.2, 2.0, 20.0, 200.0)
-CURRENT_RANGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 1.5, 3.0)
 MEASURES_V = (
     Accuracy(0.2, 1.5e-4, 225e-6),
     Accuracy(2.0, 2e-4, 350e-6),
@@ -68,6 +70,99 @@ MEASURES_A = (
     Accuracy(1.0, 3e-4, 1.5e-3),
     Accuracy(1.5, 5e-4, 3.5e-3),
     Accuracy(3.0, 4e-3, 7e-3),
+)
+FULL_ENVELOPE = ((6.0, 3.03), (21.0, 1.515), (210.0, 0.105))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a model has: channels, its lowest and highest current range (A), its highest voltage
+    range (V), and its shortest interval between measurements (s).
+    """
+
+    channels: tuple[str, ...]
+    lowest_a: float
+    highest_a: float
+    highest_v: float
+    interval_s: float
+
+    @property
+    def volts(self) -> tuple[float, ...]:
+        """Voltage ranges (V)."""
+        return tuple(v for v in VOLT_RANGES if v <= self.highest_v)
+
+    @property
+    def amps(self) -> tuple[float, ...]:
+        """Current ranges (A)."""
+        return tuple(a.range for a in MEASURES_A if self.lowest_a <= a.range <= self.highest_a)
+
+    @property
+    def envelope(self) -> tuple[tuple[float, float], ...]:
+        """What it gives together (V, A)."""
+        return tuple(
+            (v, a)
+            for v, a in FULL_ENVELOPE
+            if v <= 1.05 * self.highest_v and a <= 1.01 * self.highest_a
+        )
+
+
+_ONE, _TWO = ("1",), ("1", "2")
+TABLE = {
+    "B2901A": _Model(_ONE, 1e-7, 3.0, 200.0, 20e-6),
+    "B2902A": _Model(_TWO, 1e-7, 3.0, 200.0, 20e-6),
+    "B2911A": _Model(_ONE, 1e-8, 3.0, 200.0, 10e-6),
+    "B2912A": _Model(_TWO, 1e-8, 3.0, 200.0, 10e-6),
+    "B2901B": _Model(_ONE, 1e-7, 3.0, 200.0, 20e-6),
+    "B2902B": _Model(_TWO, 1e-7, 3.0, 200.0, 20e-6),
+    "B2911B": _Model(_ONE, 1e-8, 3.0, 200.0, 20e-6),
+    "B2912B": _Model(_TWO, 1e-8, 3.0, 200.0, 20e-6),
+    "B2901BL": _Model(_ONE, 1e-7, 1.5, 20.0, 50e-6),
+    "B2910BL": _Model(_ONE, 1e-8, 1.5, 200.0, 50e-6),
+}
+_COMMANDS = (
+    "commands, order of data, not-a-number, status bits: Agilent B2900 SCPI Command Reference,"
+    " Edition 2, 1-12 to 1-14, 4-28, 4-68, 4-93 to 4-105"
+)
+_NOT_SEEN = (
+    "smallest compliance (1 % of the lowest range)",
+    "source settling (110 us)",
+    "that the level returns to the immediate one after a list (checked at run time)",
+    "input buffer size",
+)
+_A_SHEET = ModelSheet(
+    (
+        "ranges, accuracy at 1 PLC, over-range: B2900A data sheet, page 16",
+        "shortest interval: B2900A data sheet, page 17",
+        "current ranges: B2900 User's Guide, Edition 5, 2-14",
+        "shortest pulse: B2900 User's Guide, Edition 2, 2-20",
+        "envelope: B2961A/B2962A SCPI Command Reference, 2-36",
+        _COMMANDS,
+    ),
+    _NOT_SEEN,
+)
+_TWO_SHEET = replace(
+    _A_SHEET, unverified=(*_NOT_SEEN, "the limit that both channels share (not checked here)")
+)
+_B_SHEET = ModelSheet(
+    ("name: list of the maker's IVI driver (MathWorks, Keysight B29xx)", _COMMANDS),
+    (
+        "all ranges, envelope and accuracy (taken from the A model of its number), shortest"
+        " interval (the coarser of the A models)",
+        *_NOT_SEEN,
+    ),
+)
+_BL_SHEET = ModelSheet(
+    (
+        "name: list of the maker's IVI driver (MathWorks, Keysight B29xx)",
+        "identification, 210 V, 1.5 A, no pulses, 50 us of the B2910BL: sources of two public"
+        " programs",
+        _COMMANDS,
+    ),
+    (
+        "all ranges, envelope and accuracy of both models; 21 V of the B2901BL; that lists,"
+        " digital lines and apertures are as on the B2900A",
+        *_NOT_SEEN,
+    ),
 )
 ELEMENTS = 5
 """Values of one reading as pinned here: volts, amperes, time, status, forced level."""
@@ -101,7 +196,18 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
     """
 
     MAKER = "Keysight"
-    MODELS: ClassVar[tuple[str, ...]] = ("B2901A", "B2902A", "B2911A", "B2912A")
+    MODELS: ClassVar[tuple[str, ...]] = tuple(TABLE)
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {
+        model: _BL_SHEET
+        if model.endswith("BL")
+        else _B_SHEET
+        if model.endswith("B")
+        else _TWO_SHEET
+        if has.channels == _TWO
+        else _A_SHEET
+        for model, has in TABLE.items()
+    }
+    NEAR = r"B29[0-6]\d[A-C]?L?"
     OVERRANGE = 1.05
     LONGEST_SETTLE_S = 1e5
 
@@ -112,7 +218,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
     @property
     @override
     def channels(self) -> tuple[str, ...]:
-        return ("1", "2") if self.identity.model in ("B2902A", "B2912A") else ("1",)
+        return TABLE[self.model].channels
 
     @property
     @override
@@ -122,20 +228,19 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
     @override
     def limits(self, channel: str) -> ChannelLimits:
         self._known(channel)
-        fine = self.identity.model in ("B2911A", "B2912A")
-        currents = (1e-8, *CURRENT_RANGES) if fine else CURRENT_RANGES
+        has = TABLE[self.model]
         return ChannelLimits(
-            voltage_ranges_v=VOLT_RANGES,
-            current_ranges_a=currents,
-            envelope=((6.0, 3.03), (21.0, 1.515), (210.0, 0.105)),
+            voltage_ranges_v=has.volts,
+            current_ranges_a=has.amps,
+            envelope=has.envelope,
             shortest_s=SHORTEST_PULSE_S,
-            shortest_aperture_s=10e-6 if fine else 20e-6,
+            shortest_aperture_s=has.interval_s,
             longest_aperture_s=2.0,
-            smallest_compliance_a=0.01 * currents[0],
+            smallest_compliance_a=0.01 * has.lowest_a,
             smallest_compliance_v=0.01 * VOLT_RANGES[0],
             settle_s=110e-6,
-            measures_a=tuple(a for a in MEASURES_A if a.range in currents),
-            measures_v=MEASURES_V,
+            measures_a=tuple(a for a in MEASURES_A if a.range in has.amps),
+            measures_v=tuple(v for v in MEASURES_V if v.range in has.volts),
         )
 
     @override

@@ -698,16 +698,27 @@ def devices(
             "--probe-serial", help="Open serial ports and ask; this may reset what hangs there."
         ),
     ] = False,
+    models: Annotated[
+        bool,
+        typer.Option(
+            "--models", help="Instead: every model that can be driven, and what was checked of it."
+        ),
+    ] = False,
     as_json: JsonOption = False,
     record: RecordOption = None,
 ) -> None:
     """List VISA resources and serial ports, ask who they are with *IDN? alone, and say which driver
     fits. No output moves.
     """
-    from rram_hil.bench.discovery import find_devices
+    from rram_hil.bench.discovery import find_devices, known_models
     from rram_hil.terminal.as_json import rows_json
     from rram_hil.terminal.console import Output
-    from rram_hil.terminal.screens import show_devices
+    from rram_hil.terminal.screens import models_table, show_devices
+
+    if models:
+        known = known_models()
+        print(rows_json(known) if as_json else models_table(known))
+        return
 
     with _recorder(record, is_quiet=as_json) as traffic:
         found = find_devices(resource or (), probe_serial=probe_serial, traffic=traffic)
@@ -715,6 +726,68 @@ def devices(
         print(rows_json(found))
     else:
         show_devices(found, Output())
+
+
+@app.command("board-test", short_help="Your own board, rule by rule of the board protocol.")
+def board_test(
+    port: Annotated[
+        str, typer.Argument(metavar="PORT", help="Serial port, or socket://host:port.")
+    ],
+    baud: Annotated[int, typer.Option("--baud", min=300, help="Line rate.")] = 115200,
+    silence_s: Annotated[
+        float,
+        typer.Option("--silence", min=0.1, max=60, metavar="S", help="Longest silence, s."),
+    ] = 1.0,
+    read: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--read",
+            min=0,
+            metavar="CELL",
+            help="Read this cell too ((tile x rows + row) x columns + column); may be repeated.",
+        ),
+    ] = None,
+    read_v: Annotated[
+        float, typer.Option("--read-v", metavar="V", help="Bit line of a read, V.")
+    ] = 0.1,
+    gate_v: Annotated[float, typer.Option("--gate-v", metavar="V", help="Word line, V.")] = 0.0,
+    pulse_v: Annotated[
+        float,
+        typer.Option(
+            "--pulse-v",
+            metavar="V",
+            help="Give the first of these cells one pulse, BL - SL in V; below 0 a RESET.",
+        ),
+    ] = 0.0,
+    width_s: Annotated[
+        float, typer.Option("--width", metavar="S", help="Of reads and the pulse, s.")
+    ] = 1e-6,
+    driver: Annotated[
+        str, typer.Option("--driver", metavar="NAME", help="Whose boards.")
+    ] = "test-chip-board",
+    as_json: JsonOption = False,
+    record: RecordOption = None,
+) -> None:
+    """Take a board through its protocol and say which rules it keeps and what it leaves out. No
+    line is driven unless cells are given. Exits with 1 where it breaks a rule.
+    """
+    from rram_hil.bench.plugins import board_examination
+    from rram_hil.hardware.examination import Drive, Port, Verdict
+    from rram_hil.terminal.as_json import rows_json
+    from rram_hil.terminal.console import Output
+    from rram_hil.terminal.screens import show_outcomes
+
+    if pulse_v and not read:
+        raise ConfigError("--pulse-v: give the cell that takes the pulse (--read)")
+    examine = board_examination(driver)
+    drive = Drive(tuple(read or ()), read_v, gate_v, pulse_v, width_s)
+    with _recorder(record, is_quiet=as_json) as traffic:
+        found = list(examine(Port(port, baud, silence_s, traffic), drive))
+    if as_json:
+        print(rows_json(found))
+    else:
+        show_outcomes(found, Output())
+    raise typer.Exit(1 if any(one.verdict is Verdict.BROKEN for one in found) else 0)
 
 
 @app.command("new", short_help="A starting point: bench, recipe, protocol, driver, ...")

@@ -144,6 +144,17 @@ def test_no_model_belongs_to_two_families() -> None:
             )
 
 
+def test_no_known_model_is_near_another_family() -> None:
+    loaded = {
+        name: EntryPoint("x", value, "g").load()
+        for name, value in ENTRY_POINTS["rram_hil.instruments"].items()
+    }
+    for name, driver in loaded.items():
+        for other in loaded.values():
+            near = [m for m in driver.MODELS if other is not driver and other.offer(m)]
+            assert not near, f"{name}: {near} would be taken for a {other.__name__}"
+
+
 @each_source
 def test_everything_public_has_a_docstring(path: Path) -> None:
     tree = tree_of(path)

@@ -40,6 +40,10 @@ WIDTH_S = 200e-9
 _MOST_PULSES = 100_000
 _MOST_V = 100.0
 _MOST_WIDTH_NS = 1e9
+_CELL_S = (1e-12, 0.03)
+"""Conductances of cells, and of the edges of their windows: half of a column beyond says that it is
+in another unit.
+"""
 LEAST_S = 1e-9
 """What a reading below this, as noise may give one, counts as."""
 _OFF_GRID_V = 0.005
@@ -147,6 +151,7 @@ def read_measured(path: Path) -> list[Measured]:
     for name in COLUMNS[kind]:
         if np.all(np.isnan(columns[name])):
             raise DataError(f"{path}: column {name} holds no number")
+        _check_unit(columns[name], path, name)
     if kind in _CHECKS:
         _CHECKS[kind](columns, path)
     used = np.logical_and.reduce([np.isfinite(columns[name]) for name in COLUMNS[kind]])
@@ -195,6 +200,25 @@ def _check_pulses(columns: dict[str, FloatArray], path: Path) -> None:
         else:
             fine, allowed = np.abs(values) < _MOST_V, f"must be a number below {_MOST_V:g} V"
         _need(fine, values, path, name, allowed)
+
+
+def _check_unit(values: FloatArray, path: Path, name: str) -> None:
+    """Conductances are in siemens and resistances in ohm: numbers in uS or kohm would pass for
+    cells that there are none of.
+    """
+    siemens = name in ("g_s", "g_initial_s")
+    if not (siemens or name.endswith("_ohm")):
+        return
+    told = np.abs(values[np.isfinite(values) & (values != 0)])
+    if not told.size:
+        return
+    middle = float(np.median(told))
+    conductance, unit = (middle, "S") if siemens else (1.0 / middle, "ohm")
+    if not _CELL_S[0] <= conductance <= _CELL_S[1]:
+        raise DataError(
+            f"{path}: column {name} must be in {unit}: its median of {middle:g} {unit} is no"
+            " cell's; is it in another unit?"
+        )
 
 
 def _check_windows(columns: dict[str, FloatArray], path: Path) -> None:

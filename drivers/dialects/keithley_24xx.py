@@ -1,11 +1,12 @@
-"""What the drivers of the single-channel Keithley source-meters (2400, 2450, 2460) share: checks,
-read-back, readings.
+"""What the drivers of the single-channel Keithley source-meters (2400 and 2450 families) share:
+tables of models, checks, read-back, readings.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,8 +15,10 @@ from typing_extensions import override
 
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import (
+    Accuracy,
     ChannelLimits,
     Function,
+    ModelSheet,
     Readings,
     SourceMeter,
     SourceMeterConfig,
@@ -27,7 +30,10 @@ from rram_hil.wire.dialog import number
 from .scpi import ScpiInstrument, floats
 
 OVERRANGE = 1.05
-"""Source and meter go up to this much of a range."""
+"""Source and meter go up to this much of a range; on the highest one up to the envelope, where that
+is more.
+"""
+SHORTEST_NPLC, LONGEST_NPLC = 0.01, 10.0
 LIST_WORDS = 100
 """Levels that one list command takes; more are appended."""
 RESET_S = 2.0
@@ -38,6 +44,44 @@ CONVERSIONS = 6
 OFF_STATES = {"normal": "NORM", "zero": "ZERO", "high-impedance": "HIMP"}
 SHORT = {Function.VOLTAGE: "VOLT", Function.CURRENT: "CURR"}
 OTHER = {Function.VOLTAGE: "CURR", Function.CURRENT: "VOLT"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """What one model can do and what of that was checked: accuracy of each measuring range, which
+    are the source's ranges too (V, A); envelope as in `ChannelLimits`. `states_accuracy` is False
+    where no document gives it; the accuracies then name the ranges alone.
+    """
+
+    volts: tuple[Accuracy, ...]
+    amps: tuple[Accuracy, ...]
+    envelope: tuple[tuple[float, float], ...]
+    smallest_compliance_a: float
+    smallest_compliance_v: float
+    settle_s: float
+    sheet: ModelSheet
+    shortest_s: float = 2e-3
+    states_accuracy: bool = True
+    least_limit: float = 0.1
+    """Smallest compliance as part of a fixed measuring range, where the instrument would else raise
+    it.
+    """
+
+    def limits(self, line_hz: float) -> ChannelLimits:
+        """The same as the limits of a channel that counts apertures in cycles of the mains."""
+        return ChannelLimits(
+            voltage_ranges_v=tuple(a.range for a in self.volts),
+            current_ranges_a=tuple(a.range for a in self.amps),
+            envelope=self.envelope,
+            shortest_s=self.shortest_s,
+            shortest_aperture_s=SHORTEST_NPLC / line_hz,
+            longest_aperture_s=LONGEST_NPLC / line_hz,
+            smallest_compliance_a=self.smallest_compliance_a,
+            smallest_compliance_v=self.smallest_compliance_v,
+            settle_s=self.settle_s,
+            measures_a=self.amps if self.states_accuracy else (),
+            measures_v=self.volts if self.states_accuracy else (),
+        )
 
 
 class Keithley24xxConfig(SourceMeterConfig):
@@ -52,6 +96,7 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
     MAKER = "Keithley"
     Config = Keithley24xxConfig
     config: Keithley24xxConfig
+    TABLES: ClassVar[Mapping[str, Table]]
     MOST_POINTS = 2500
     LONGEST_SETTLE_S = 9999.0
     SETTINGS: ClassVar[tuple[str, ...]]
@@ -71,10 +116,6 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
         """
 
     @abstractmethod
-    def _limits(self) -> ChannelLimits:
-        """What the channel of the connected model can do."""
-
-    @abstractmethod
     def _told(self, reply: str) -> SourceSetup:
         """Settings out of the answers to `SETTINGS`."""
 
@@ -87,7 +128,7 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
     def limits(self, channel: str) -> ChannelLimits:
         if channel not in self.channels:
             raise ConfigError(f"{self.name}: channel {channel!r}; there is only '1'")
-        return self._limits()
+        return self.TABLES[self.model].limits(self.config.line_hz)
 
     @override
     def settings(self, channel: str) -> SourceSetup:
@@ -206,12 +247,15 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
     def ranges_told(self, answers: list[str], first: int) -> tuple[float | None, ...]:
         """Source and measuring ranges (V, A, V, A), None where automatic, from pairs of answers."""
         limits = self.limits("1")
-        ranges = (limits.voltage_ranges_v, limits.current_ranges_a) * 2
+        ranges = (
+            (limits.voltage_ranges_v, limits.max_v),
+            (limits.current_ranges_a, limits.max_a),
+        ) * 2
         return tuple(
             None
             if answers[at] == "1"
-            else full_scale(self.value(answers[at + 1]), fulls, "range told")
-            for at, fulls in zip(range(first, first + 8, 2), ranges, strict=True)
+            else full_scale(self.value(answers[at + 1]), fulls, most, "range told")
+            for at, (fulls, most) in zip(range(first, first + 8, 2), ranges, strict=True)
         )
 
     def value(self, text: str) -> float:
@@ -241,13 +285,16 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
     def _checked(self, setup: SourceSetup, limits: ChannelLimits) -> SourceSetup:
         """The setup with ranges as full scales. Raises `ConfigError`."""
         is_volts = setup.function is Function.VOLTAGE
-        sources, senses = limits.voltage_ranges_v, limits.current_ranges_a
+        source, sense = (
+            (limits.voltage_ranges_v, limits.max_v),
+            (limits.current_ranges_a, limits.max_a),
+        )
         smallest, unit = limits.smallest_compliance_a, "A"
         if not is_volts:
-            sources, senses = senses, sources
+            source, sense = sense, source
             smallest, unit = limits.smallest_compliance_v, "V"
         where = f"{self.name}: "
-        source_range = full_scale(setup.source_range, sources, f"{where}source_range")
+        source_range = full_scale(setup.source_range, *source, f"{where}source_range")
         forced = 0.0 if source_range is None else source_range
         if not setup.compliance >= smallest:
             raise ConfigError(
@@ -274,20 +321,24 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
             raise ConfigError(
                 f"{where}settle_s: {setup.settle_s:g}; from 0 to {self.LONGEST_SETTLE_S:g}"
             )
-        measure_range = full_scale(setup.measure_range, senses, f"{where}measure_range")
+        measure_range = full_scale(setup.measure_range, *sense, f"{where}measure_range")
         if measure_range is not None:
             # Nothing beyond the compliance can come, and no range beyond the compliance's own can
             # be set.
             measure_range = min(
-                measure_range, full_scale(setup.compliance, senses, where) or measure_range
+                measure_range, full_scale(setup.compliance, *sense, where) or measure_range
             )
         return replace(setup, source_range=source_range, measure_range=measure_range)
 
     def _check_levels(self, setup: SourceSetup, levels: FloatArray) -> None:
         limits = self.limits("1")
-        top = limits.max_v if setup.function is Function.VOLTAGE else limits.max_a
+        ranges, top = (
+            (limits.voltage_ranges_v, limits.max_v)
+            if setup.function is Function.VOLTAGE
+            else (limits.current_ranges_a, limits.max_a)
+        )
         if setup.source_range is not None:
-            top = min(top, setup.source_range * OVERRANGE)
+            top = min(top, top_of(setup.source_range, ranges, top))
         level = float(levels[np.argmax(np.abs(levels))])  # NaN, where there is one
         pair = (
             (level, setup.compliance)
@@ -303,8 +354,12 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
     def _compare(self, asked: SourceSetup, held: SourceSetup, limits: ChannelLimits) -> None:
         """Raise `InstrumentError` where the instrument holds something else than was asked for."""
         of_volts = asked.function is Function.VOLTAGE
-        senses = limits.current_ranges_a if of_volts else limits.voltage_ranges_v
-        resolution = 1e-4 * (full_scale(asked.compliance, senses, "compliance") or 0.0)
+        senses, most_sensed = (
+            (limits.current_ranges_a, limits.max_a)
+            if of_volts
+            else (limits.voltage_ranges_v, limits.max_v)
+        )
+        resolution = 1e-4 * (full_scale(asked.compliance, senses, most_sensed, "compliance") or 0.0)
         most = {
             "compliance": max(resolution, 1e-3 * asked.compliance),
             "aperture_s": 0.01 * asked.aperture_s,
@@ -322,11 +377,20 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
             )
 
 
-def full_scale(value: float | None, ranges: tuple[float, ...], what: str) -> float | None:
-    """The lowest range on which `value` fits; None stays None. Raises `ConfigError`."""
+def full_scale(
+    value: float | None, ranges: tuple[float, ...], most: float, what: str
+) -> float | None:
+    """The lowest range on which `value` fits, where the envelope ends at `most`; None stays None.
+    Raises `ConfigError`.
+    """
     if value is None:
         return None
     for full in ranges:
-        if 0 < value <= full * OVERRANGE * (1 + 1e-6):
+        if 0 < value <= top_of(full, ranges, most) * (1 + 1e-6):
             return full
     raise ConfigError(f"{what}: {value:g}; the ranges are {', '.join(f'{r:g}' for r in ranges)}")
+
+
+def top_of(full: float, ranges: tuple[float, ...], most: float) -> float:
+    """Largest value on a range, where the envelope ends at `most`."""
+    return max(full * OVERRANGE, most if full == ranges[-1] else 0.0)

@@ -24,10 +24,14 @@ UNTOUCHED = "ITS OUTPUTS WERE NOT TOUCHED AND MAY BE ON: look at it, and switch 
 
 
 class TextInstrument(Instrument):
-    """An instrument that answers `*IDN?`. `identity` is what `connect` found."""
+    """An instrument that answers `*IDN?`. `identity` is what `connect` found, `told_model` the
+    model that it says it is, `model` the one by whose table it is driven.
+    """
 
     ENDING: ClassVar[bytes] = b"\n"
     identity: Identity
+    told_model: str
+    model: str
 
     @abstractmethod
     def probe(self, nonce: int) -> tuple[str, str]:
@@ -50,9 +54,10 @@ class TextInstrument(Instrument):
             maker, model, serial, firmware = (
                 [p.strip() for p in identification.split(",")] + [""] * 4
             )[:4]
-            model = self.plain_model(model)
-            self.accept(f"{maker} {model}", model)
-            self.identity = Identity(model, serial, firmware)
+            self.told_model = told = self.plain_model(model)
+            self.model = self.accept(f"{maker} {told}", told)
+            name = told if self.model == told else f"{told} treated as {self.model}"
+            self.identity = Identity(name, serial, firmware)
             self.look()
         except (ConfigError, LinkError) as error:
             self.dialog.close()

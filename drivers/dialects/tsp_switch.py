@@ -30,7 +30,7 @@ from .tsp import TspInstrument
 LIST_LENGTH = 800
 """Characters of one channel list; longer ones go out in several calls."""
 TRIGGER_LINES = 14
-"""Digital I/O lines of a mainframe (unverified: the pages on the digital port were not opened)."""
+"""Digital I/O lines of a mainframe (707B-901-01 rev. B, 7-153: events of lines 1 to 14)."""
 STEPS_SCRIPT = """
 rram = { out = 1, inp = 2, settle = 0, timeout = 1, done = 0, ok = true }
 function rram.begin(out, inp, settle, timeout)
@@ -115,7 +115,7 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
     @override
     def columns(self) -> int:
         """Columns of all slots, empty ones counted."""
-        return self.SLOTS[self.identity.model] * self.COLUMNS
+        return self.SLOTS[self.model] * self.COLUMNS
 
     @property
     @override

@@ -373,11 +373,11 @@ class TspChain(Chain[ScriptedSourceMeter, ScriptedMatrix]):
         state, _, model = told.partition("\t")
         if (
             state != "online"
-            or model.strip().upper().removeprefix("MODEL").strip() != matrix.identity.model
+            or model.strip().upper().removeprefix("MODEL").strip() != matrix.told_model
         ):
             raise ConfigError(
                 f"driver.wiring.tsp_node: TSP-Link is {state!r} and node {node} is {model!r}, not a"
-                f" {matrix.identity.model}; check cable and node number"
+                f" {matrix.told_model}; check cable and node number"
             )
         for channel in self.wiring.channels:
             # Pins what a row does not set: waits, filters, sense wires.

@@ -1,49 +1,68 @@
-"""Simulated Keithley 2450 and 2460 SourceMeters with their SCPI command set.
+"""Simulated Keithley 2450, 2460, 2461 and 2470 SourceMeters with their SCPI command set.
 
 Written from the Model 2450 Reference Manual 2450-901-01 Rev. B (section 6, appendix B), the 2461
-and 2470 manuals' section on the same commands, and SPEC-2450 Rev. A. Unverified, for no page was
-opened: ranges, accuracy and envelope of the 2460 (its limits are those of the 2461, page 6-94);
-that a sweep clears its buffer, switches the output on before its first point and off behind its
-last; times of auto delay and autozero; the codes of warnings; how numbers of status elements are
-written.
+and 2470 manuals' section on the same commands, and SPEC-2450 Rev. A. Trigger blocks, lists of
+settings and digital lines are in `scpi/`. Unverified, for no page was opened: ranges, accuracy and
+envelope of the 2460 and 2461 (limits are those of the 2461, page 6-94); that a sweep clears its
+buffer, switches the output on before its first point and off behind its last; times of auto delay
+and autozero; the codes of warnings; how numbers of status elements are written; the blocks of the
+templates `ConfigList` and `LogicTrigger`; which settings lists of them hold beside those of
+2450-901-01 page 3-36.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property, partial
+from typing import Any, ClassVar
 
 import numpy as np
 from typing_extensions import override
 
 from .array.terminals import Drive, Place
-from .scpi.instrument import ILLEGAL, PARAMETER, Call, Handler, ScpiError
+from .scpi.digital_lines import DigitalLines
+from .scpi.instrument import (
+    EXECUTION,
+    ILLEGAL,
+    PARAMETER,
+    UNFORESEEN,
+    Call,
+    Handler,
+    ScpiError,
+    not_simulated,
+)
 from .scpi.keithley_smu import (
     LIST_LENGTH,
     OTHER,
     OVERFLOW,
+    Envelope,
     KeithleySmu,
     Meter,
     Scale,
     Setting,
     function_word,
+    most_beside,
 )
+from .scpi.trigger_blocks import Blocks, event_of
+from .scpi.trigger_model import ConfigLists, State, TriggerModel
 from .tsp.smu_2450 import Tsp2450
 
 EPOCH = datetime(2026, 1, 1)
 AUTO_DELAY_S = 1e-3
-LEAST_LIMIT = 0.1
-"""A limit below this part of a fixed measuring range is not kept (SPEC-2450 page 3)."""
 ELEMENT = ScpiError(1133, "Parameter 4, Syntax error, expected valid name parameters")
 WARNING = 2
+COUNT = "[:SENSe#]:COUNt"
+PROTECTION = ":SOURce#:VOLTage:PROTection[:LEVel]"
 FUNCTIONS = ("VOLTage", "CURRent", "RESistance")
 BINARY_ELEMENTS = ("READ", "REL", "SOUR")
 QUESTIONABLE, FRONT = 1, 8
-READ_BACK, LIMITED, FOUR_WIRE, OUTPUT = 8, 32, 64, 128
+PROTECTED, READ_BACK, LIMITED, FOUR_WIRE, OUTPUT = 4, 8, 32, 64, 128
 
 
 @dataclass(frozen=True)
@@ -52,61 +71,75 @@ class Family:
 
     volts: tuple[Scale, ...]
     amps: tuple[Scale, ...]
-    envelope: tuple[tuple[float, float], ...]
+    envelope: Envelope
     least: dict[str, float]
     """Smallest limit of the quantity."""
     start: dict[str, float]
     """Limit of the quantity after a reset."""
+    least_part: float = 0.1
+    """A limit below this part of a fixed measuring range is not kept (SPEC-2450 page 3; 2470-901-01
+    page 12-78).
+    """
 
 
+VOLTS = (
+    Scale(0.2, 100e-9, 1.2e-4, 200e-6),
+    Scale(2.0, 1e-6, 1.2e-4, 300e-6),
+    Scale(20.0, 10e-6, 1.5e-4, 1e-3),
+    Scale(200.0, 100e-6, 1.5e-4, 10e-3),
+)
+AMPS = (
+    Scale(1e-6, 1e-12, 2.5e-4, 300e-12),
+    Scale(1e-5, 10e-12, 2.5e-4, 700e-12),
+    Scale(1e-4, 100e-12, 2e-4, 6e-9),
+    Scale(1e-3, 1e-9, 2e-4, 60e-9),
+    Scale(1e-2, 10e-9, 2e-4, 600e-9),
+    Scale(0.1, 100e-9, 2.5e-4, 6e-6),
+    Scale(1.0, 1e-6, 3e-4, 500e-6),
+)
+_20_W = ((21.0, 1.05), (210.0, 0.105))
+_2460 = Family(
+    volts=(
+        Scale(0.2, 100e-9, 1.2e-4, 200e-6),
+        Scale(2.0, 1e-6, 1.2e-4, 300e-6),
+        Scale(7.0, 10e-6, 1.5e-4, 1e-3),
+        Scale(10.0, 10e-6, 1.5e-4, 1e-3),
+        Scale(20.0, 10e-6, 1.5e-4, 1e-3),
+        Scale(100.0, 100e-6, 1.5e-4, 5e-3),
+    ),
+    amps=(
+        Scale(1e-6, 1e-12, 2.5e-4, 700e-12),
+        Scale(1e-5, 10e-12, 2.5e-4, 1.5e-9),
+        Scale(1e-4, 100e-12, 2e-4, 15e-9),
+        Scale(1e-3, 1e-9, 2e-4, 150e-9),
+        Scale(1e-2, 10e-9, 2e-4, 1.5e-6),
+        Scale(0.1, 100e-9, 2.5e-4, 15e-6),
+        Scale(1.0, 1e-6, 5e-4, 500e-6),
+        Scale(4.0, 10e-6, 1e-3, 5e-3),
+        Scale(5.0, 10e-6, 1e-3, 5e-3),
+        Scale(7.0, 10e-6, 1.5e-3, 5e-3),
+    ),
+    envelope=((7.35, 7.35), (10.5, 5.25), (21.0, 4.2), (105.0, 1.05)),
+    least={"CURR": 1e-6, "VOLT": 0.2},
+    start={"CURR": 1.05e-4, "VOLT": 7.35},
+)
 FAMILIES = {
     "2450": Family(
-        volts=(
-            Scale(0.02, 10e-9, 1e-3, 150e-6),
-            Scale(0.2, 100e-9, 1.2e-4, 200e-6),
-            Scale(2.0, 1e-6, 1.2e-4, 300e-6),
-            Scale(20.0, 10e-6, 1.5e-4, 1e-3),
-            Scale(200.0, 100e-6, 1.5e-4, 10e-3),
-        ),
-        amps=(
-            Scale(1e-8, 10e-15, 1e-3, 50e-12),
-            Scale(1e-7, 100e-15, 6e-4, 100e-12),
-            Scale(1e-6, 1e-12, 2.5e-4, 300e-12),
-            Scale(1e-5, 10e-12, 2.5e-4, 700e-12),
-            Scale(1e-4, 100e-12, 2e-4, 6e-9),
-            Scale(1e-3, 1e-9, 2e-4, 60e-9),
-            Scale(1e-2, 10e-9, 2e-4, 600e-9),
-            Scale(0.1, 100e-9, 2.5e-4, 6e-6),
-            Scale(1.0, 1e-6, 3e-4, 500e-6),
-        ),
-        envelope=((21.0, 1.05), (210.0, 0.105)),
+        volts=(Scale(0.02, 10e-9, 1e-3, 150e-6), *VOLTS),
+        amps=(Scale(1e-8, 10e-15, 1e-3, 50e-12), Scale(1e-7, 100e-15, 6e-4, 100e-12), *AMPS),
+        envelope=_20_W,
         least={"CURR": 1e-9, "VOLT": 0.02},
         start={"CURR": 1.05e-4, "VOLT": 21.0},
     ),
-    "2460": Family(
-        volts=(
-            Scale(0.2, 100e-9, 1.2e-4, 200e-6),
-            Scale(2.0, 1e-6, 1.2e-4, 300e-6),
-            Scale(7.0, 10e-6, 1.5e-4, 1e-3),
-            Scale(10.0, 10e-6, 1.5e-4, 1e-3),
-            Scale(20.0, 10e-6, 1.5e-4, 1e-3),
-            Scale(100.0, 100e-6, 1.5e-4, 5e-3),
-        ),
-        amps=(
-            Scale(1e-6, 1e-12, 2.5e-4, 700e-12),
-            Scale(1e-5, 10e-12, 2.5e-4, 1.5e-9),
-            Scale(1e-4, 100e-12, 2e-4, 15e-9),
-            Scale(1e-3, 1e-9, 2e-4, 150e-9),
-            Scale(1e-2, 10e-9, 2e-4, 1.5e-6),
-            Scale(0.1, 100e-9, 2.5e-4, 15e-6),
-            Scale(1.0, 1e-6, 5e-4, 500e-6),
-            Scale(4.0, 10e-6, 1e-3, 5e-3),
-            Scale(5.0, 10e-6, 1e-3, 5e-3),
-            Scale(7.0, 10e-6, 1.5e-3, 5e-3),
-        ),
-        envelope=((7.35, 7.35), (10.5, 5.25), (21.0, 4.2), (105.0, 1.05)),
-        least={"CURR": 1e-6, "VOLT": 0.2},
-        start={"CURR": 1.05e-4, "VOLT": 7.35},
+    "2460": _2460,
+    "2461": _2460,
+    "2470": Family(
+        volts=(*VOLTS, Scale(1000.0, 10e-3, 1.5e-4, 50e-3, over=1.1)),
+        amps=(Scale(1e-8, 10e-15, 1e-3, 250e-12), Scale(1e-7, 100e-15, 6e-4, 300e-12), *AMPS),
+        envelope=(*_20_W, (1100.0, 0.021)),
+        least={"CURR": 1.06e-9, "VOLT": 0.0212},
+        start={"CURR": 1.05e-4, "VOLT": 0.21},
+        least_part=0.106,
     ),
 }
 
@@ -158,7 +191,7 @@ def _settings() -> tuple[Setting, ...]:
         Setting(":FORMat[:DATA]", "ASC", words=("ASCii", "REAL", "SREal")),
         Setting(":FORMat:BORDer", "SWAP", words=("NORMal", "SWAPped")),
         Setting(":FORMat:ASCii:PRECision", 0.0, 0, 16, is_integer=True),
-        Setting("[:SENSe#]:COUNt", 1.0, 1, 300_000, is_integer=True),
+        Setting(COUNT, 1.0, 1, 300_000, is_integer=True),
         Setting(":SYSTem:BEEPer:STATe", True),
         Setting(
             ":DISPlay:LIGHt:STATe",
@@ -201,7 +234,7 @@ def _settings() -> tuple[Setting, ...]:
         ]
     guards = (2, 5, 10, 20, 40, 60, 80, 100, 120, 140, 160, 180)
     protection = Setting(
-        ":SOURce#:VOLTage:PROTection[:LEVel]",
+        PROTECTION,
         "NONE",
         words=(*(f"PROT{volts}" for volts in guards), "NONE"),
     )
@@ -209,11 +242,11 @@ def _settings() -> tuple[Setting, ...]:
 
 
 class Simulated2450(KeithleySmu):
-    """A 2450 or 2460 with the command set SCPI; `language` says which one it was switched on
+    """One of the family with the command set SCPI; `language` says which one it was switched on
     with.
     """
 
-    MODELS = ("2450", "2460")
+    MODELS: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
     QUEUE = 1000
     NO_ERROR = '0,"No error;0;0 0"'
     SETTINGS = _settings()
@@ -221,6 +254,13 @@ class Simulated2450(KeithleySmu):
     def __init__(self, model: str, place: Place) -> None:
         self.family = FAMILIES[model]
         self.language = self.next_language = "SCPI"
+        self.model_blocks = TriggerModel()
+        self.blocks = Blocks(self)
+        self.lines = DigitalLines(place, self._on_event)
+        self.config_lists = {
+            "source": ConfigLists(self._source_settings, self._take_settings),
+            "measure": ConfigLists(self._measure_settings, self._take_settings),
+        }
         super().__init__(model, place)
 
     @override
@@ -241,6 +281,8 @@ class Simulated2450(KeithleySmu):
 
     def scpi(self, line: str) -> str | bytes:
         """Answer a message in SCPI."""
+        if self.model_blocks.state is State.RUNNING:
+            self._guarded(self.model_blocks.go_on)
         return super().message(line)
 
     @cached_property
@@ -257,7 +299,27 @@ class Simulated2450(KeithleySmu):
         self.sensed = "CURR"
         self.buffers = {"defbuffer1": Buffer(), "defbuffer2": Buffer()}
         self.loaded: Callable[[], None] | None = None
+        self.blocks.clear()
+        self.lines.clear()
+        for lists in self.config_lists.values():
+            lists.clear()
         super().reset()
+
+    @override
+    def protection_v(self) -> float:
+        level = str(self.values[PROTECTION])
+        return math.inf if level == "NONE" else float(level.removeprefix("PROT"))
+
+    def _set_protection(self, call: Call) -> None:
+        self._put(next(s for s in self.SETTINGS if s.pattern == PROTECTION), call)
+        self.apply()
+
+    def _is_protected(self) -> bool:
+        """Whether the overvoltage protection holds the output."""
+        most = self.protection_v()
+        if self.function == "VOLT":
+            return self.is_on and abs(self.levels["VOLT"]) > most
+        return most < self.limits["VOLT"] and self.is_limited()
 
     @override
     def limit_now(self) -> float:
@@ -308,10 +370,11 @@ class Simulated2450(KeithleySmu):
         table: dict[str, Handler] = {
             "*LANG": self._set_language,
             "*LANG?": lambda _: self.language,
-            "*TRG": lambda _: None,
+            "*TRG": lambda _: self._on_event("COMM"),
             ":SOURce#:FUNCtion[:MODE]": self._set_function,
             ":SOURce#:FUNCtion[:MODE]?": lambda _: self.function,
-            ":SOURce#:VOLTage:PROTection[:LEVel]:TRIPped?": lambda _: "0",
+            PROTECTION: self._set_protection,
+            f"{PROTECTION}:TRIPped?": lambda _: str(int(self._is_protected())),
             "[:SENSe#]:FUNCtion[:ON]": self._set_sense,
             "[:SENSe#]:FUNCtion[:ON]?": lambda _: (
                 '"RES"' if self.sensed == "RES" else f'"{self.sensed}:DC"'
@@ -321,17 +384,21 @@ class Simulated2450(KeithleySmu):
             ":MEASure?": self._read,
             ":FETCh?": self._fetch,
             ":INITiate[:IMMediate]": lambda _: self._initiate(),
-            ":ABORt": lambda _: None,
+            ":ABORt": lambda _: self.model_blocks.abort(),
             ":TRIGger:LOAD": self._load,
-            ":TRIGger:STATe?": lambda _: "IDLE;IDLE;0",
+            ":TRIGger:STATe?": lambda _: self._told_state(),
+            **self.blocks.commands(),
+            **self.lines.commands(event_of),
+            **self.config_lists["source"].commands(":SOURce#"),
+            **self.config_lists["measure"].commands("[:SENSe#]"),
             ":TRACe:MAKE": self._make_buffer,
             ":TRACe:DELete": self._delete_buffer,
-            ":TRACe:CLEar": lambda c: self._buffer(c, 0).readings.clear(),
+            ":TRACe:CLEar": lambda c: self.buffer(c, 0).readings.clear(),
             ":TRACe:POINts": self._set_points,
-            ":TRACe:POINts?": lambda c: str(self._buffer(c, 0).size),
-            ":TRACe:ACTual?": lambda c: str(len(self._buffer(c, 0).readings)),
-            ":TRACe:TRIGger": lambda c: self._take(
-                self._buffer(c, 0), round(float(self.values["[:SENSe#]:COUNt"]))
+            ":TRACe:POINts?": lambda c: str(self.buffer(c, 0).size),
+            ":TRACe:ACTual?": lambda c: str(len(self.buffer(c, 0).readings)),
+            ":TRACe:TRIGger": lambda c: self.take(
+                self.buffer(c, 0), round(float(self.values[COUNT]))
             ),
             ":TRACe:DATA?": self._data,
             ":OUTPut#[:STATe]": lambda c: self.switch(c.switch()),
@@ -435,10 +502,7 @@ class Simulated2450(KeithleySmu):
 
     def _most_limit(self, q: str) -> float:
         """Largest limit beside the present source range of a quantity."""
-        at = 0 if q == "VOLT" else 1
-        return max(
-            pair[1 - at] for pair in self.family.envelope if pair[at] >= self.source_scale[q].full
-        )
+        return most_beside(self.family.envelope, q, self.source_scale[q].full)
 
     def _set_delay(self, call: Call, q: str, word: str) -> None:
         self.delays_s[q] = call.number(0, 0, 1e4, default=0.0)
@@ -456,9 +520,9 @@ class Simulated2450(KeithleySmu):
         )
         if value < least * (1 - 1e-9):
             raise PARAMETER
-        if not self.sense_auto[other] and value < LEAST_LIMIT * self.sense_scale[other].full * (
-            1 - 1e-9
-        ):
+        if not self.sense_auto[other] and value < self.family.least_part * self.sense_scale[
+            other
+        ].full * (1 - 1e-9):
             raise PARAMETER
         self.limits[other] = value
         self.apply()
@@ -474,20 +538,20 @@ class Simulated2450(KeithleySmu):
         top = self.meters[q].scales[-1].top
         scale = self.meters[q].fitting(call.number(0, -top, top, default=top))
         self.sense_scale[q], self.sense_auto[q] = scale, False
-        if self.limits[q] < LEAST_LIMIT * scale.full * (1 - 1e-9):
+        if self.limits[q] < self.family.least_part * scale.full * (1 - 1e-9):
             # The manuals of the family: the limit is changed to one that is appropriate to the
             # range.
-            self.limits[q] = LEAST_LIMIT * scale.full
+            self.limits[q] = self.family.least_part * scale.full
             self.warn(5079, "Source limit was changed to fit the measure range")
         self.apply()
 
-    def _take(self, buffer: Buffer, count: int) -> None:
+    def take(self, buffer: Buffer, count: int) -> None:
+        """Make readings."""
         for _ in range(count):
             buffer.add(self._convert())
 
     def _convert(self) -> Reading:
-        word = {"VOLT": "VOLTage[:DC]", "CURR": "CURRent[:DC]", "RES": "RESistance"}[self.sensed]
-        sense = f"[:SENSe#]:{word}"
+        sense = f"[:SENSe#]:{_SENSED[self.sensed]}"
         source = ":SOURce#:VOLTage" if self.function == "VOLT" else ":SOURce#:CURRent"
         repeats = 1
         if (
@@ -516,6 +580,7 @@ class Simulated2450(KeithleySmu):
         )
         source_status = (
             (READ_BACK if is_read_back else 0)
+            | (PROTECTED if self._is_protected() else 0)
             | (LIMITED if self.is_on and truth.limited else 0)
             | (FOUR_WIRE if self.values[f"{sense}:RSENse"] else 0)
             | (OUTPUT if self.is_on else 0)
@@ -568,7 +633,7 @@ class Simulated2450(KeithleySmu):
         is_aborting = call.switch(6) if given > 6 else True
         if given > 7 and call.switch(7):
             levels = np.concatenate([levels, levels[::-1]])
-        buffer = self._buffer(call, 8)
+        buffer = self.buffer(call, 8)
         self._set_model(q, [float(v) for v in levels], delay_s, count, ranging, is_aborting, buffer)
 
     def _set_list_sweep(self, call: Call, q: str) -> None:
@@ -581,9 +646,7 @@ class Simulated2450(KeithleySmu):
         if not levels:
             raise ScpiError(-221, "Settings conflict")
         ranging = "AUTO" if self.source_auto[q] else "FIX"
-        self._set_model(
-            q, list(levels), delay_s, count, ranging, is_aborting, self._buffer(call, 4)
-        )
+        self._set_model(q, list(levels), delay_s, count, ranging, is_aborting, self.buffer(call, 4))
 
     def _set_model(
         self,
@@ -621,36 +684,150 @@ class Simulated2450(KeithleySmu):
                     break
             self.switch(False)
 
+        self.blocks.clear()
         self.loaded = run
 
     def _load(self, call: Call) -> None:
         template = call.text().upper()
-        if template == "EMPTY":
-            self.loaded = None
-        elif template in ("SIMPLELOOP", "DURATIONLOOP"):
-            much = call.number(1, 0, 1e9)
-            delay_s = call.number(2, 0, 1e4) if len(call.arguments) > 2 else 0.0
-            buffer = self._buffer(call, 3)
-
-            def run() -> None:
-                start_s, at = self.now_s, 0
-                while at < much if template == "SIMPLELOOP" else self.now_s - start_s < much:
-                    self.wait(delay_s)
-                    buffer.add(self._convert())
-                    at += 1
-
-            self.loaded = run
-        else:
+        loops: dict[str, Callable[[Call], Callable[[], None] | None]] = {
+            "EMPTY": lambda _: None,
+            "SIMPLELOOP": partial(self._loop, False),
+            "DURATIONLOOP": partial(self._loop, True),
+            "CONFIGLIST": self._list_loop,
+            "LOGICTRIGGER": self._line_loop,
+        }
+        if template in ("LOOPUNTILEVENT", "GRADEBINNING", "SORTBINNING"):
+            raise not_simulated(f"template {template}")
+        if template not in loops:
             raise ILLEGAL
+        self.blocks.clear()
+        self.loaded = loops[template](call)
+
+    def _loop(self, lasts: bool, call: Call) -> Callable[[], None]:
+        """So many readings, or as many as fit into a time."""
+        much = call.number(1, 0, 1e9)
+        delay_s = call.number(2, 0, 1e4) if len(call.arguments) > 2 else 0.0
+        buffer = self.buffer(call, 3)
+
+        def run() -> None:
+            start_s, at = self.now_s, 0
+            while self.now_s - start_s < much if lasts else at < much:
+                self.wait(delay_s)
+                buffer.add(self._convert())
+                at += 1
+
+        return run
+
+    def _list_loop(self, call: Call) -> None:
+        """Go once through a list of each kind, which are of equal length; the output goes on and
+        off.
+        """
+        measure, source = call.text(1), call.text(2)
+        size = len(self.config_lists["source"].entries(source))
+        if size == 0 or size != len(self.config_lists["measure"].entries(measure)):
+            raise ScpiError(-221, "Settings conflict")
+        delay = call.arguments[3] if len(call.arguments) > 3 else "0"
+        self.buffer(call, 4)
+        named = call.arguments[4] if len(call.arguments) > 4 else '"defbuffer1"'
+        self._set_blocks(
+            f"CONF:REC 1,{call.arguments[1]},1,{call.arguments[2]},1",
+            f"BUFF:CLE 2,{named}",
+            "SOUR:STAT 3,1",
+            f"DEL:CONS 4,{delay}",
+            f"MEAS 5,{named}",
+            f"CONF:NEXT 6,{call.arguments[1]},{call.arguments[2]}",
+            f"BRAN:COUN 7,{size},4",
+            "SOUR:STAT 8,0",
+        )
+
+    def _line_loop(self, call: Call) -> None:
+        """A reading for each edge on one line, told on another."""
+        into, out = round(call.number(1, 1, 6)), round(call.number(2, 1, 6))
+        count, clear = round(call.number(3, 1, 1e6)), call.choice(4, "ENTer", "NEVer")
+        delay = call.arguments[5] if len(call.arguments) > 5 else "0"
+        named = call.arguments[6] if len(call.arguments) > 6 else '"defbuffer1"'
+        self.lines.lines[out].stimulus = "NOT1"
+        self._set_blocks(
+            f"WAIT 1,DIG{into},{clear}",
+            f"DEL:CONS 2,{delay}",
+            f"MEAS 3,{named}",
+            "NOT 4,1",
+            f"BRAN:COUN 5,{count},1",
+        )
+
+    def _set_blocks(self, *blocks: str) -> None:
+        for block in blocks:
+            header, _, rest = block.partition(" ")
+            self._unit(f":TRIG:BLOC:{header}", rest)
 
     def _initiate(self) -> None:
-        if self.loaded is None:
+        if self.model_blocks.state is not State.EMPTY:
+            self.model_blocks.start()
+        elif self.loaded is not None:
+            self.loaded()
+        else:
             raise ScpiError(-221, "Settings conflict")
-        self.loaded()
+
+    def _told_state(self) -> str:
+        model = self.model_blocks
+        state = State.IDLE if model.state is State.EMPTY and self.loaded else model.state
+        return f"{state};{state};{model.last}"
+
+    def _on_event(self, name: str) -> None:
+        """Something outside the host's messages; what fails then goes into the event log."""
+        self._guarded(lambda: self.blocks.event(name))
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except ScpiError as error:
+            self.push(error)
+        except UNFORESEEN:
+            self.push(EXECUTION)
+
+    def user_delay_s(self, word: str) -> float:
+        """A delay that `MEASure<n>` or `SOURce<n>` names, of the function in use."""
+        match = re.fullmatch(r"(MEAS(?:URE)?|SOUR(?:CE)?)([1-5])", word.upper())
+        if match is None:
+            raise ILLEGAL
+        if match[1].startswith("MEAS"):
+            root = f"[:SENSe#]:{_SENSED[self.sensed]}"
+        else:
+            root = f":SOURce#:{'VOLTage' if self.function == 'VOLT' else 'CURRent'}"
+        return float(self.values[f"{root}:DELay:USER{match[2]}"])
+
+    def is_limited(self) -> bool:
+        """Whether the output is at its limit."""
+        return self.is_on and self.sense().limited
+
+    def log(self, code: int, text: str, kind: str) -> None:
+        """An entry of a block in the event log."""
+        kinds = {"ERR": 1, "WAR": WARNING, "INF": 4}
+        self.queue.append(Event(code, f"User: {text}", kinds[kind], self.now_s))
+
+    # Lists of settings
+
+    def _source_settings(self) -> dict[str, Any]:
+        kept = ("function", "levels", "source_scale", "source_auto", "limits", "delays_s")
+        return self._settings(kept, (":SOURce#:", ":OUTPut#:"))
+
+    def _measure_settings(self) -> dict[str, Any]:
+        return self._settings(("sensed", "sense_scale", "sense_auto"), ("[:SENSe#]:",))
+
+    def _settings(self, kept: tuple[str, ...], starts: tuple[str, ...]) -> dict[str, Any]:
+        values = {k: v for k, v in self.values.items() if k.startswith(starts) and k != COUNT}
+        return {name: copy.deepcopy(getattr(self, name)) for name in kept} | {"values": values}
+
+    def _take_settings(self, kept: dict[str, Any]) -> None:
+        for name, value in kept.items():
+            setattr(self, name, self.values | value if name == "values" else value)
+        if "levels" in kept:
+            self.force(self.levels[self.function])
 
     # Buffers and readings out
 
-    def _buffer(self, call: Call, at: int) -> Buffer:
+    def buffer(self, call: Call, at: int) -> Buffer:
+        """The buffer that a command names, or the first."""
         name = call.text(at) if len(call.arguments) > at else "defbuffer1"
         if name not in self.buffers:
             raise ILLEGAL
@@ -669,12 +846,12 @@ class Simulated2450(KeithleySmu):
 
     def _set_points(self, call: Call) -> None:
         size = round(call.number(0, 1, 10_000_000))
-        buffer = self._buffer(call, 1)
+        buffer = self.buffer(call, 1)
         buffer.size = size
         buffer.readings.clear()
 
     def _read(self, call: Call) -> str | bytes:
-        self._take(self._buffer(call, 0), round(float(self.values["[:SENSe#]:COUNt"])))
+        self.take(self.buffer(call, 0), round(float(self.values[COUNT])))
         return self._fetch(call)
 
     def _measured(self, function: str, call: Call) -> str | bytes:
@@ -682,13 +859,13 @@ class Simulated2450(KeithleySmu):
         return self._read(call)
 
     def _fetch(self, call: Call) -> str | bytes:
-        buffer = self._buffer(call, 0)
+        buffer = self.buffer(call, 0)
         if not buffer.readings:
             raise ScpiError(-230, "Data corrupt or stale")
         return self._told(buffer, buffer.readings[-1:], self._elements(call, 1))
 
     def _data(self, call: Call) -> str | bytes:
-        buffer = self._buffer(call, 2)
+        buffer = self.buffer(call, 2)
         first = round(call.number(0, 1, 1e9))
         last = round(call.number(1, first, 1e9))
         if last > len(buffer.readings):
@@ -742,7 +919,7 @@ class Simulated2450(KeithleySmu):
         return f"{value[name]:.{digits - 1}E}"
 
     def _statistic(self, of: Callable[[list[float]], float], call: Call) -> str:
-        values = [r.value for r in self._buffer(call, 0).readings]
+        values = [r.value for r in self.buffer(call, 0).readings]
         if not values:
             raise ScpiError(-230, "Data corrupt or stale")
         return f"{of(values):.6E}"
@@ -767,6 +944,7 @@ class Simulated2450(KeithleySmu):
         )
 
 
+_SENSED = {"VOLT": "VOLTage[:DC]", "CURR": "CURRent[:DC]", "RES": "RESistance"}
 _ELEMENTS = (
     "DATE",
     "FORMatted",

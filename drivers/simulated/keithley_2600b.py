@@ -1,16 +1,19 @@
-"""A simulated Keithley Series 2600B source-meter: 2601B to 2636B, one or two channels, TSP over a
-line of text.
+"""A simulated Keithley Series 2600B or 2600A source-meter: 2601B to 2636B, 2601A to 2636A, one or
+two channels, TSP over a line of text.
 
 Sources: specifications of the 2601B, 2602B, 2604B (SPEC-2602B Rev. B, pages 2, 5 and 11 at
 easymanua.ls: ranges, resolution, smallest limits, buffers, no TSP-Link on the 2604B); reference
 manual 2600BS-901-01 Rev. B page 4-13 (operating boundaries of the 2611B to 2636B: 200 V with 0.1 A,
-20 V with 1.5 A) and page 7-226 (output-off limits); the ranges and smallest limits of the 2611B to
-2636B as QCoDeS 0.58 has them, its misprint of the 10 mA range aside. Unverified: that the 100 pA
-range of the 2635B and 2636B only measures, the default limits, that a reading above 102 % of its
-range overflows, the automatic delays (1 ms here), no digital lines on the 2604B, 2614B, 2634B. The
-interlock counts as closed. Not simulated: settling of the source into the load (levels stand at
-once), and what `tsp.command_index` has and this does not, which says so: calibration, files, LAN
-triggers, TSP-Net.
+20 V with 1.5 A) and page 7-226 (output-off limits), Rev. F page 2-44 (the 100 pA range only
+measures and is not on the 2634B; readings overflow at 102 % of a range); the ranges and smallest
+limits of the 2611B to 2636B as QCoDeS 0.58 has them, its misprint of the 10 mA range aside. The A
+models: reference manual 2600AS-901-01 Rev. B, pages 3-5 (channels) and 6-3 (102 %, boundaries); the
+identification as public programs for the 2636A have it. Unverified: the default limits, the
+automatic delays (1 ms here), no digital lines on the 2614B and 2634B (the 2604B has none: data
+sheet of the 2602B, page 12), that the A models have the ranges and smallest limits of the B models
+of their number, their firmware's number. The interlock counts as closed. Not simulated: settling of
+the source into the load (levels stand at once), and what `tsp.command_index` has and this does not,
+which says so: calibration, files, LAN triggers, TSP-Net.
 """
 
 from __future__ import annotations
@@ -87,8 +90,14 @@ _ABILITIES = {
     "2634B": _FINE,
     "2635B": _FINEST,
     "2636B": _FINEST,
+    "2601A": _LOW,
+    "2602A": _LOW,
+    "2611A": _HIGH,
+    "2612A": _HIGH,
+    "2635A": _FINEST,
+    "2636A": _FINEST,
 }
-_SINGLE = frozenset({"2601B", "2611B", "2635B"})
+_SINGLE = frozenset({"2601B", "2611B", "2635B", "2601A", "2611A", "2635A"})
 _WITHOUT_LINES = frozenset({"2604B", "2614B", "2634B"})
 WITHOUT_LINES = (
     "digio.",
@@ -104,7 +113,7 @@ WITHOUT_LINES = (
 
 
 class Simulated2600B(TspInstrument):
-    """A Series 2600B with its terminals "a" and, on two-channel models, "b"."""
+    """A Series 2600B or 2600A with its terminals "a" and, on two-channel models, "b"."""
 
     MAKER: ClassVar[str] = "Keithley"
     MODELS: ClassVar[tuple[str, ...]] = tuple(_ABILITIES)

@@ -1,5 +1,5 @@
-"""Simulated Keithley 3706A-SNFP (no multimeter) with 3730 cards of 6x16; see `_tsp_switch` for what
-it was written from.
+"""Simulated Keithley 3706A-SNFP or 3706-SNFP (no multimeter) with 3730 cards of 6x16; see
+`.tsp.switch` for what it was written from.
 
 Names are slot, row, two-digit column ("1101"); relays 911 to 916 of a slot join its rows to the
 analog backplane, and are kept open while the card's interlock is. Attributes beyond those of
@@ -19,18 +19,19 @@ from .tsp.switch import WRONG_TYPE, CardType, Relay, SimulatedTspSwitch
 
 
 class Simulated3706A(SimulatedTspSwitch):
-    """A 3706A-SNFP; by default with a 3730 in every slot. `interlocks` is each slot's interlock
-    state, 3: both engaged.
+    """A 3706A-SNFP or 3706-SNFP; by default with a 3730 in every slot. `interlocks` is each slot's
+    interlock state, 3: both engaged.
     """
 
-    MODELS = ("3706A",)
+    MODELS = ("3706A", "3706")
     FIRMWARE = "01.56a"
     CARDS: ClassVar[tuple[CardType, ...]] = (
         CardType("3730", "6x16 High Density Matrix", 6, 16, 4e-3, (911, 912, 913, 914, 915, 916)),
     )
-    SLOTS: ClassVar[dict[str, int]] = {"3706A": 6}
+    SLOTS: ClassVar[dict[str, int]] = {"3706A": 6, "3706": 6}
     ROWS = "ABCDEF"
     COLUMNS = 16
+    PACES_ITSELF = False
 
     @override
     def identification(self) -> str:

@@ -1,4 +1,4 @@
-"""Simulated Keithley 707B (6 slots) and 708B (1 slot) with 8x12 cards; see `_tsp_switch` for what
+"""Simulated Keithley 707B (6 slots) and 708B (1 slot) with 8x12 cards; see `.tsp.switch` for what
 it was written from.
 
 Names are slot, row letter, two-digit column ("1A01"). Firmware and serial numbers as in the
@@ -28,6 +28,7 @@ class Simulated707B(SimulatedTspSwitch):
     SLOTS: ClassVar[dict[str, int]] = {"707B": 6, "708B": 1}
     ROWS = "ABCDEFGH"
     COLUMNS = 12
+    PACES_ITSELF = True
 
     @override
     def point_name(self, slot: int, row: int, column: int) -> str:

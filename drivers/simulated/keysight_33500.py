@@ -1,5 +1,5 @@
-"""A simulated Keysight 33500B/33600A waveform generator, as far as pulses and arbitrary waveforms
-in counted bursts go.
+"""A simulated Keysight 33500A, 33500B or 33600A waveform generator, as far as pulses and arbitrary
+waveforms in counted bursts go.
 
 Written from the "Agilent 33500 Series Operating and Service Guide": "Output Termination" (page 61:
 1 ohm to 10 kohm or infinite; levels follow the setting, the output does not), "Pulse Waveforms"
@@ -36,6 +36,8 @@ HERTZ = {
     "33512B": 20e6,
     "33519B": 30e6,
     "33520B": 30e6,
+    "33521A": 30e6,
+    "33522A": 30e6,
     "33521B": 30e6,
     "33522B": 30e6,
     "33611A": 80e6,
@@ -43,7 +45,7 @@ HERTZ = {
     "33621A": 120e6,
     "33622A": 120e6,
 }
-TWO_CHANNELS = ("33510B", "33512B", "33520B", "33522B", "33612A", "33622A")
+TWO_CHANNELS = ("33510B", "33512B", "33520B", "33522A", "33522B", "33612A", "33622A")
 NO_ARBITRARY = ("33509B", "33510B", "33519B", "33520B")
 FUNCTIONS = ("SINusoid", "SQUare", "TRIangle", "RAMP", "PULSe", "PRBS", "NOISe", "ARB", "DC")
 TEXTS = {-222: "Data out of range"}

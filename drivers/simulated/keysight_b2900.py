@@ -1,4 +1,5 @@
-"""A simulated Keysight B2901A/B2902A/B2911A/B2912A.
+"""A simulated Keysight B2900A, B2900B or B2900BL: B2901A to B2912A, B2901B to B2912B, B2901BL and
+B2910BL.
 
 Written from the "Agilent B2900 SCPI Command Reference", Edition 2: "Data Output Format" (1-12 to
 1-14: 9.91E+37 and infinity, status bits, table 1-2), ":FETCh:ARRay?" (4-28: the order of two
@@ -7,8 +8,9 @@ channels), "[:SOURce]:LIST" (4-105: 2500 values), "Source Output Ranges" and the
 and the B2900A data sheet: page 16 (measuring ranges, over-range at 106 % or 102 %, accuracy) and
 page 17 (trigger interval, digital I/O latency). Unverified: the length of the error queue, the
 smallest compliance (1 % of the lowest range), voltage settling times, that the level returns to the
-immediate one when both actions of a channel are over, and that `:FETCh?` waits for the end of an
-acquisition.
+immediate one when both actions of a channel are over, that `:FETCh?` waits for the end of an
+acquisition, and all figures of the B models (those of the A models, the coarser interval) and of
+the BL models (210 V or 21 V, 1.5 A, no pulses, 50 us, as public programs for the B2910BL have it).
 """
 
 from __future__ import annotations
@@ -64,6 +66,41 @@ CURRENT_ACCURACY = {
 }
 SETTLES_S = {0.2: 50e-6, 2.0: 50e-6, 20.0: 110e-6, 200.0: 700e-6}
 MOST_LEVELS = 2500
+
+
+@dataclass(frozen=True)
+class _Abilities:
+    """What a model has: channels, ranges (V, A), what it gives together, its shortest interval
+    (s).
+    """
+
+    channels: int
+    volts: tuple[float, ...]
+    amps: tuple[float, ...]
+    envelope: tuple[tuple[float, float], ...]
+    shortest_s: float
+    pulses: bool = True
+
+    def most(self, what: str) -> float:
+        """The largest level of a quantity."""
+        return max(pair[what == "CURR"] for pair in self.envelope)
+
+
+_FINE_AMPS = tuple(CURRENT_ACCURACY)
+_AMPS = _FINE_AMPS[1:]
+_FULL = ((6.0, 3.03), (21.0, 1.515), (210.0, 0.105))
+ABILITIES = {
+    "B2901A": _Abilities(1, VOLT_RANGES, _AMPS, _FULL, 20e-6),
+    "B2902A": _Abilities(2, VOLT_RANGES, _AMPS, _FULL, 20e-6),
+    "B2911A": _Abilities(1, VOLT_RANGES, _FINE_AMPS, _FULL, 10e-6),
+    "B2912A": _Abilities(2, VOLT_RANGES, _FINE_AMPS, _FULL, 10e-6),
+    "B2901B": _Abilities(1, VOLT_RANGES, _AMPS, _FULL, 20e-6),
+    "B2902B": _Abilities(2, VOLT_RANGES, _AMPS, _FULL, 20e-6),
+    "B2911B": _Abilities(1, VOLT_RANGES, _FINE_AMPS, _FULL, 20e-6),
+    "B2912B": _Abilities(2, VOLT_RANGES, _FINE_AMPS, _FULL, 20e-6),
+    "B2901BL": _Abilities(1, VOLT_RANGES[:3], _AMPS[:-1], _FULL[1:2], 50e-6, pulses=False),
+    "B2910BL": _Abilities(1, VOLT_RANGES, _FINE_AMPS[:-1], _FULL[1:], 50e-6, pulses=False),
+}
 PINS = range(1, 15)
 BAD_SUFFIX = ScpiError(-114, "Header suffix out of range")
 INIT_IGNORED = ScpiError(-213, "Init ignored")
@@ -132,8 +169,7 @@ class _Output:
     """Source and measuring state of one channel, at its reset values."""
 
     number: int
-    currents: tuple[float, ...]
-    shortest_s: float
+    abilities: _Abilities
     line_s: float
     is_on: bool = False
     on_auto: bool = True
@@ -179,23 +215,22 @@ class _Output:
 
     def __post_init__(self) -> None:
         self.aperture_s = 0.1 * self.line_s
+        shortest_s = self.abilities.shortest_s
         self.tran = _Layer(
             self.number,
             False,
-            self.shortest_s,
-            timer_s=self.shortest_s,
-            arm_timer_s=self.shortest_s,
+            shortest_s,
+            timer_s=shortest_s,
+            arm_timer_s=shortest_s,
         )
-        self.acq = _Layer(
-            self.number, True, self.shortest_s, timer_s=self.shortest_s, arm_timer_s=self.shortest_s
-        )
+        self.acq = _Layer(self.number, True, shortest_s, timer_s=shortest_s, arm_timer_s=shortest_s)
 
     def other(self) -> str:
         """What the compliance limits."""
         return "CURR" if self.function == "VOLT" else "VOLT"
 
     def ranges(self, what: str) -> tuple[float, ...]:
-        return VOLT_RANGES if what == "VOLT" else self.currents
+        return self.abilities.volts if what == "VOLT" else self.abilities.amps
 
     def levels(self) -> list[float]:
         """All levels of the sweep or list that is selected."""
@@ -242,13 +277,12 @@ class SimulatedB2900(ScpiInstrument):
     """
 
     MAKER = "Keysight"
-    MODELS: ClassVar[tuple[str, ...]] = ("B2901A", "B2902A", "B2911A", "B2912A")
+    MODELS: ClassVar[tuple[str, ...]] = tuple(ABILITIES)
     QUEUE = 30
     NO_ERROR = '+0,"No error"'
 
     def __init__(self, model: str, place: Place) -> None:
-        self._count = 2 if model in ("B2902A", "B2912A") else 1
-        self._is_fine = model in ("B2911A", "B2912A")
+        self._abilities = ABILITIES[model]
         self._pending: deque[tuple[str, list[_Layer]]] = deque()
         self._is_running = False
         self._is_held = False
@@ -272,11 +306,9 @@ class SimulatedB2900(ScpiInstrument):
 
     @override
     def reset(self) -> None:
-        currents = tuple(full for full in CURRENT_ACCURACY if self._is_fine or full > 1e-8)
-        shortest_s = 10e-6 if self._is_fine else 20e-6
         self._outputs = {
-            c: _Output(c, currents, shortest_s, 1.0 / self.place.line_hz)
-            for c in range(1, self._count + 1)
+            c: _Output(c, self._abilities, 1.0 / self.place.line_hz)
+            for c in range(1, self._abilities.channels + 1)
         }
         self._pins = {n: _Pin() for n in PINS}
         self._format = "ASC"
@@ -341,9 +373,7 @@ class SimulatedB2900(ScpiInstrument):
             return
         volts = abs(level) if what == "VOLT" else output.limit["VOLT"]
         amps = output.limit["CURR"] if what == "VOLT" else abs(level)
-        if not any(
-            volts <= v and amps <= a for v, a in ((6.0, 3.03), (21.0, 1.515), (210.0, 0.105))
-        ):
+        if not any(volts <= v and amps <= a for v, a in self._abilities.envelope):
             raise CONFLICT
 
     def _switch(self, output: _Output, on: bool) -> None:
@@ -482,7 +512,7 @@ class SimulatedB2900(ScpiInstrument):
         acq_s = o.acq.delay_s + (o.settles_s() if o.sense_waits else 0.0) + o.aperture_s
         return max(
             [s for s, layer in ((tran_s, o.tran), (acq_s, o.acq)) if layer.is_initiated]
-            + [o.shortest_s],
+            + [o.abilities.shortest_s],
         )
 
     def _run(self, starts: list[tuple[_Layer, list[float]]]) -> None:
@@ -622,8 +652,13 @@ class SimulatedB2900(ScpiInstrument):
                 output.acq.is_initiated = output.acq.is_armed = False
 
     def _wait(self, layers: Iterable[_Layer]) -> None:
-        if any(layer.is_initiated for layer in layers):
-            raise _HeldError
+        """Let time pass until these have ended. Raises `_HeldError` where nothing that is due
+        anywhere in the rack triggers them.
+        """
+        layers = list(layers)
+        while any(layer.is_initiated for layer in layers):
+            if not self.place.bus.clock.run_next(float("inf")):
+                raise _HeldError
 
     # Replies
 
@@ -820,8 +855,9 @@ class SimulatedB2900(ScpiInstrument):
 
     def _source(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
-        for name, most in (("VOLTage", 210.0), ("CURRent", 3.03)):
+        for name in ("VOLTage", "CURRent"):
             what, head = name[:4].upper(), f"[:SOURce#]:{name}"
+            most = self._abilities.most(what)
             table |= {
                 **self._levels(name, what, most),
                 **self._word(f"{head}:MODE", "mode", ("FIXed", "SWEep", "LIST"), what),
@@ -848,7 +884,11 @@ class SimulatedB2900(ScpiInstrument):
 
         return {
             **table,
-            **self._word("[:SOURce#]:FUNCtion[:SHAPe]", "shape", ("DC", "PULSe")),
+            **self._word(
+                "[:SOURce#]:FUNCtion[:SHAPe]",
+                "shape",
+                ("DC", "PULSe") if self._abilities.pulses else ("DC",),
+            ),
             **self._switch_setting("[:SOURce#]:FUNCtion:TRIGgered:CONTinuous", "continuous"),
             **self._word("[:SOURce#]:SWEep:DIRection", "direction", ("UP", "DOWN")),
             **self._word("[:SOURce#]:SWEep:SPACing", "spacing", ("LINear", "LOGarithmic")),
@@ -922,9 +962,10 @@ class SimulatedB2900(ScpiInstrument):
 
     def _measure(self) -> dict[str, Handler]:
         table: dict[str, Handler] = {}
-        for name, most in (("VOLTage", 210.0), ("CURRent", 3.03)):
+        for name in ("VOLTage", "CURRent"):
             what = name[:4].upper()
-            lowest = 2e-3 if what == "VOLT" else 1e-10 if self._is_fine else 1e-9
+            most = self._abilities.most(what)
+            lowest = 2e-3 if what == "VOLT" else 0.01 * self._abilities.amps[0]
             first = 2.0 if what == "VOLT" else 1e-4
             head = f":SENSe#:{name}[:DC]"
             limit = f"{head}:PROTection[:LEVel]"
@@ -1042,7 +1083,7 @@ class SimulatedB2900(ScpiInstrument):
         return pair(pattern, put, get)
 
     def _timer_of(self, call: Call) -> float:
-        return call.number(0, self._output(call).shortest_s, 100000.0)
+        return call.number(0, self._abilities.shortest_s, 100000.0)
 
     def _source_of(self, call: Call) -> str:
         words = (f"EXT{n}" for n in PINS)

@@ -61,11 +61,12 @@ def simulated_class(kind: str) -> type[SimulatedInstrument]:
 
 @dataclass(frozen=True)
 class _Named:
-    """One instrument of the bench file."""
+    """One instrument of the bench file. `pretends` is a model that it tells instead of its own."""
 
     name: str
     model: str
     made_by: type[SimulatedInstrument]
+    pretends: str = ""
 
 
 def _named(settings: dict[str, Any]) -> list[_Named]:
@@ -84,12 +85,15 @@ def _named(settings: dict[str, Any]) -> list[_Named]:
             made_by = simulated_class(section["kind"])
         except ConfigError as error:
             raise ConfigError(f"{where}.kind: {error}") from None
-        model = section.get("model") or made_by.MODELS[0]
+        told = section.get("model") or section.get("treat_as") or made_by.MODELS[0]
+        # What is driven as another model behaves as that one here.
+        model = told if told in made_by.MODELS else section.get("treat_as", told)
         if model not in made_by.MODELS:
             raise ConfigError(
-                f"{where}.model: {model!r} is wrong: one of {', '.join(made_by.MODELS)}"
+                f"{where}.model: {model!r} is wrong: one of {', '.join(made_by.MODELS)}; another"
+                " one needs one of them as treat_as"
             )
-        instruments.append(_Named(name, model, made_by))
+        instruments.append(_Named(name, model, made_by, told if told != model else ""))
     return instruments
 
 
@@ -138,6 +142,8 @@ class Rack(FarSide):
             )
             for k, n in enumerate(named, start=1)
         }
+        for n in named:
+            self.instruments[n.name].pretends = n.pretends
         self._join(wiring)
         self.servers = {
             n: InstrumentServer(i, simulation.timing) for n, i in self.instruments.items()

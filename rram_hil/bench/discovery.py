@@ -18,11 +18,13 @@ from rram_hil.bench.plugins import driver_class
 from rram_hil.errors import ConfigError, LinkError
 from rram_hil.hardware.instrument import (
     Instrument,
+    ModelSheet,
     PulseGenerator,
     SourceMeter,
     SwitchMatrix,
     instrument_class,
 )
+from rram_hil.hardware.undriven import why_undriven
 from rram_hil.plugins import working
 from rram_hil.wire.open_link import make_link
 from rram_hil.wire.recording import Traffic
@@ -30,6 +32,8 @@ from rram_hil.wire.visa import visa_library
 
 ANSWER_S = 1.0
 LONGEST_ANSWER = 4096
+KXCI = re.compile(r"::1225::SOCKET$", re.IGNORECASE)
+"""Where a 4200A-SCS listens, whose messages end with a NUL."""
 MAKERS = {"keysight": ("agilent", "hewlett")}
 """Names under which a maker's older instruments tell themselves."""
 NOT_OPENED = (
@@ -126,13 +130,8 @@ def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device
         device = replace(
             device, told=told, maker=maker, model=model, serial=serial, firmware=firmware
         )
-        kind, model = _family(maker, model)
-        return replace(
-            device,
-            kind=kind,
-            model=model,
-            problem="" if kind else "no installed driver knows this model",
-        )
+        kind, model, problem = _family(maker, model)
+        return replace(device, kind=kind, model=model, problem=problem)
     if device.link == "serial":
         for name, driver in working("rram_hil.drivers", driver_class):
             if (who := driver.identify_at(resource)) is not None:
@@ -140,7 +139,7 @@ def _asked(resource: str, probe_serial: bool, traffic: Traffic | None) -> Device
                     device, model=who.model, serial=who.serial, firmware=who.firmware, driver=name
                 )
     said = (
-        f"it answers {told[:40]!r} to *IDN?"
+        why_undriven(told) or f"it answers {told[:40]!r} to *IDN?"
         if told
         else f"no answer to *IDN? within {ANSWER_S:g} s"
     )
@@ -158,24 +157,52 @@ def _identification(resource: str, traffic: Traffic | None) -> str:
     address.
     """
     link = make_link(resource, traffic)
+    ending = b"\0" if KXCI.search(resource) else b"\n"
     link.open()
     try:
-        link.send(b"*IDN?\n")
-        return link.receive(LONGEST_ANSWER, ANSWER_S, b"\n").decode("ascii", "replace").strip()
+        link.send(b"*IDN?" + ending)
+        said = link.receive(LONGEST_ANSWER, ANSWER_S, ending).decode("ascii", "replace")
+        return said.strip("\0 \r\n\t")
     finally:
         link.close()
 
 
-def _family(maker: str, told: str) -> tuple[str, str]:
-    """The entry point of the family that drives a model, and the model as that family calls it; ""
-    where there is none.
+def _family(maker: str, told: str) -> tuple[str, str, str]:
+    """The entry point of the family that drives a model, the model as that family calls it, and
+    why there is none.
     """
+    problem = "no installed driver knows this model"
     for name, family in families():
-        model = family(family.Config(kind=name)).plain_model(told)
         makers = (family.MAKER.casefold(), *MAKERS.get(family.MAKER.casefold(), ()))
-        if model in family.MODELS and any(m in maker.casefold() for m in makers):
-            return name, model
-    return "", told
+        if not any(m in maker.casefold() for m in makers):
+            continue
+        model = family(family.Config(kind=name)).plain_model(told)
+        if model in family.MODELS:
+            return name, model, ""
+        if offer := family.offer(model):
+            problem += f"; of {name} {offer}"
+    return "", told, why_undriven(told) or problem
+
+
+@dataclass(frozen=True)
+class KnownModels:
+    """Models of one family that were checked against the same documents."""
+
+    kind: str
+    models: tuple[str, ...]
+    documents: tuple[str, ...]
+    unverified: tuple[str, ...]
+
+
+def known_models() -> list[KnownModels]:
+    """Every model of every installed family, with what its driver says was checked."""
+    rows = []
+    for kind, family in families():
+        sheets = {model: family.SHEETS.get(model, ModelSheet(())) for model in family.MODELS}
+        for sheet in dict.fromkeys(sheets.values()):
+            models = tuple(model for model, own in sheets.items() if own == sheet)
+            rows.append(KnownModels(kind, models, sheet.documents, sheet.unverified))
+    return rows
 
 
 def families() -> list[tuple[str, type[Instrument]]]:

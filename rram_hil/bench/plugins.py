@@ -15,6 +15,7 @@ from rram_hil.corrections.kind import kind_class
 from rram_hil.engine.protocol import Protocol
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Driver
+from rram_hil.hardware.examination import BoardTest
 from rram_hil.hardware.instrument import instrument_class
 from rram_hil.plugins import entries, load, load_class, names
 
@@ -28,6 +29,13 @@ def calibrate_commands() -> list[Callable[[Any], None]]:
         cast("Callable[[Any], None]", load(group, name, "calibrate command"))
         for name in names(group)
     ]
+
+
+def board_examination(driver: str) -> BoardTest:
+    """What takes a person's board of this driver through its protocol. Raises `ConfigError`
+    listing what there is.
+    """
+    return cast("BoardTest", load(EXAMINATIONS, driver, "board test"))
 
 
 def driver_class(name: str, folder: Path = Path()) -> type[Driver]:
@@ -44,8 +52,9 @@ def protocol_class(name: str, folder: Path = Path()) -> type[Protocol]:
     return load_class(group, name, "protocol", Protocol, folder, beside=calibrations)
 
 
-SIMULATORS, RACK, PRESETS, ARMS = (
-    f"rram_hil.{name}" for name in ("simulators", "simulated_instruments", "presets", "arms")
+SIMULATORS, RACK, PRESETS, ARMS, EXAMINATIONS = (
+    f"rram_hil.{name}"
+    for name in ("simulators", "simulated_instruments", "presets", "arms", "board_tests")
 )
 GROUPS: dict[str, tuple[str, Callable[[str], object]]] = {
     "driver": ("rram_hil.drivers", driver_class),
@@ -57,6 +66,7 @@ GROUPS: dict[str, tuple[str, Callable[[str], object]]] = {
     "calibration kind": (KINDS, kind_class),
     "preset": (PRESETS, partial(load, PRESETS, what="preset")),
     "arm": (ARMS, partial(load, ARMS, what="arm")),
+    "board test": (EXAMINATIONS, board_examination),
 }
 """Of each sort of plug-in its entry-point group and what loads one."""
 

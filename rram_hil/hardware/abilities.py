@@ -30,6 +30,8 @@ class RunsScripts(Instrument):
     """
 
     identity: Identity
+    told_model: str
+    """The model that it says it is."""
 
     @abstractmethod
     def run(self, code: str, *, takes_s: float = 0.0) -> None:

@@ -7,9 +7,11 @@ own dialect over one link; how instruments make up an array bench is a driver's 
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
@@ -20,6 +22,7 @@ from pydantic import Field, ValidationError
 from rram_hil.array import Status
 from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.driver import Identity
+from rram_hil.hardware.undriven import undriven_kinds, why_undriven
 from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.units import Unit
@@ -44,6 +47,13 @@ class InstrumentConfig(LinkKeys):
 
     kind: str = Field(default="", description="entry point of the family, such as keithley-2600b")
     model: str = Field(default="", description="model expected; empty: any of the family")
+    treat_as: str = Field(
+        default="",
+        description=(
+            "a model of the family by whose table one that is near but unknown is driven, at your"
+            " own risk"
+        ),
+    )
     line_hz: Annotated[float, Unit("Hz"), Field(ge=45, le=65)] = Field(
         default=50.0, description="mains, for NPLC"
     )
@@ -68,6 +78,18 @@ class SourceMeterConfig(InstrumentConfig):
     )
 
 
+@dataclass(frozen=True)
+class ModelSheet:
+    """What of a model was checked against which document, and what no document confirmed.
+
+    An entry of `documents` names what, document and section; `unverified` what the driver takes
+    for granted. `rram-hil devices --models` prints them.
+    """
+
+    documents: tuple[str, ...]
+    unverified: tuple[str, ...] = ()
+
+
 class Instrument(ABC):
     """One instrument on one link. Use: `connect`, `arm`, work, `safe_off`, `close`. Errors are
     those of `rram_hil.errors`.
@@ -81,6 +103,10 @@ class Instrument(ABC):
     """Models of the family, as the instrument tells them in its identification without prefix or
     suffix ("2636B").
     """
+    SHEETS: ClassVar[Mapping[str, ModelSheet]] = {}
+    """What was checked of each model of `MODELS`; empty where nothing is stated."""
+    NEAR: ClassVar[str] = ""
+    """Regular expression of names of models that speak the family's dialect, known or not."""
     Config: ClassVar[type[InstrumentConfig]] = InstrumentConfig
     dialog: Dialog
 
@@ -135,17 +161,44 @@ class Instrument(ABC):
         """
         return told.upper().removeprefix("MODEL").strip()
 
-    def accept(self, maker_and_model: str, model: str) -> None:
-        """Refuse an instrument of another family, or another model than the bench file names.
-
-        `maker_and_model` is what it says of itself, for the message. Raises `ConfigError`.
+    @classmethod
+    def offer(cls, model: str) -> str:
+        """How an unknown model that speaks the family's dialect (`NEAR`) could be driven: by the
+        table of the known one whose name is most like its own. Empty for any other model.
         """
-        wanted = (self.config.model,) if self.config.model else self.MODELS
-        if model not in self.MODELS or model not in wanted:
-            raise ConfigError(
-                f"{self.config.resource}: this is a {maker_and_model!r}; {type(self).__name__}"
-                f" drives {', '.join(wanted)}"
-            )
+        if not model or model in cls.MODELS or not re.fullmatch(cls.NEAR, model):
+            return ""
+        nearest = max(cls.MODELS, key=lambda known: SequenceMatcher(None, known, model).ratio())
+        return (
+            f'the nearest is {nearest}: treat_as = "{nearest}" drives it by the table of that'
+            " model, at your own risk"
+        )
+
+    def accept(self, maker_and_model: str, model: str) -> str:
+        """The model by whose table the instrument is driven: its own, or the `treat_as` of the
+        bench file for one that is near but unknown.
+
+        `maker_and_model` is what it says of itself, for the message. Raises `ConfigError` for an
+        instrument of another family, for another model than the bench file names, and for a
+        `treat_as` that is no model of the family, or another one where the model is known.
+        """
+        asked, instead = self.config.model, self.config.treat_as
+        problem = f"{self.config.resource}: this is a {maker_and_model!r}; "
+        if asked and model != asked:
+            raise ConfigError(f"{problem}{type(self).__name__} is to drive a {asked}")
+        if model in self.MODELS:
+            if instead not in ("", model):
+                raise ConfigError(
+                    f"{problem}its own table is known: leave treat_as = {instead!r} out"
+                )
+            return model
+        if why := why_undriven(model):
+            raise ConfigError(f"{problem}{why}")
+        if not (offer := self.offer(model)):
+            raise ConfigError(f"{problem}{type(self).__name__} drives {', '.join(self.MODELS)}")
+        if instead not in self.MODELS:
+            raise ConfigError(f"{problem}{type(self).__name__} does not know it; {offer}")
+        return instead
 
 
 @dataclass(frozen=True)
@@ -472,7 +525,11 @@ class PulseGenerator(Instrument):
 
 
 def instrument_class(kind: str) -> type[Instrument]:
-    """The family of an entry point. Raises `ConfigError` listing what there is."""
+    """The family of an entry point. Raises `ConfigError` listing what there is, or saying why a
+    kind that is known has no driver.
+    """
+    if (known := undriven_kinds().get(kind)) is not None:
+        raise ConfigError(f"instrument kind {kind!r}: {known.why}")
     return load_class("rram_hil.instruments", kind, "instrument kind", Instrument)
 
 
@@ -496,6 +553,13 @@ def checked_instrument(
     """
     family = instrument_class(str(settings.get("kind", "")))
     try:
-        return family, family.Config.model_validate(dict(settings))
+        config = family.Config.model_validate(dict(settings))
     except ValidationError as error:
         raise refused(error, where, family.Config) from None
+    if config.model not in family.MODELS and (why := why_undriven(config.model)):
+        raise ConfigError(f"{where}.model: {why}")
+    if config.treat_as and config.treat_as not in family.MODELS:
+        raise ConfigError(
+            f"{where}.treat_as: {config.treat_as!r} is wrong: one of {', '.join(family.MODELS)}"
+        )
+    return family, config

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rram_hil.array import Cells
 from rram_hil.array.defects import Finding, LookSummary
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import BenchFile
-from rram_hil.bench.discovery import Device
+from rram_hil.bench.discovery import Device, KnownModels
 from rram_hil.bench.forecast import Forecast
 from rram_hil.bench.plugins import Installed
 from rram_hil.bench.read_limit import ReadLimitTrial
 from rram_hil.bench.recipe_runner import RunOutcome
 from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.hardware.examination import Outcome, Verdict
 from rram_hil.networks.layers import Arithmetic, Elementwise, Layer
 from rram_hil.networks.network import Network
 from rram_hil.networks.placement import Place, places, rows_of
@@ -105,6 +106,28 @@ def show_bench(bench: Bench, output: Output) -> None:
         output.line(f"Wear: {wear}.")
 
 
+def show_outcomes(outcomes: Sequence[Outcome], output: Output) -> None:
+    """What a board's examination found: the rules, then what is broken or missing in words."""
+    output.table(
+        ("", "rule", "section", "told"),
+        [(str(one.verdict), one.rule, one.section, one.told) for one in outcomes],
+    )
+    counts = {verdict: sum(one.verdict is verdict for one in outcomes) for verdict in Verdict}
+    output.line(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count))
+    broken = [one.rule for one in outcomes if one.verdict is Verdict.BROKEN]
+    unseen = [
+        one.rule
+        for one in outcomes
+        if one.required and one.verdict in (Verdict.LEFT_OUT, Verdict.NOT_ASKED)
+    ]
+    if broken:
+        output.line(f"The board breaks {len(broken)} of the protocol's rules.")
+    elif unseen:
+        output.line(f"Nothing broken is seen; not looked at: {'; '.join(unseen)}.")
+    else:
+        output.line("The board keeps the protocol.")
+
+
 def show_devices(devices: list[Device], output: Output) -> None:
     """Who answers where, what fits, and sections of a bench file to paste."""
     if not devices:
@@ -134,6 +157,15 @@ def show_devices(devices: list[Device], output: Output) -> None:
             output.line("")
     elif not any(d.told for d in devices):
         output.line("Nobody was identified; instruments on a TCP socket are asked with --resource.")
+
+
+def models_table(rows: Iterable[KnownModels]) -> str:
+    """Every model with what it was checked against, as a table in Markdown."""
+    lines = ["| kind | models | checked against | unverified |", "|---|---|---|---|"]
+    for row in rows:
+        checked, unverified = "; ".join(row.documents), "; ".join(row.unverified)
+        lines.append(f"| `{row.kind}` | {' '.join(row.models)} | {checked} | {unverified} |")
+    return "\n".join(lines)
 
 
 def show_installed(found: list[Installed], output: Output) -> None:

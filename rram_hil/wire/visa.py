@@ -39,6 +39,7 @@ class VisaLink(Link):
             # whole time at once.
             self.slice_s = float("inf")
         self._device: Any = None
+        self._socket: socket.socket | None = None
 
     @property
     def is_open(self) -> bool:
@@ -68,23 +69,19 @@ class VisaLink(Link):
                     " TCPIP::192.168.1.5::5025::SOCKET and GPIB0::24::INSTR are"
                 ) from None
             raise self._lost("cannot be opened", error) from None
-        if self._is_socket:
-            # pyvisa-py then gives what has come when a wait ends, instead of throwing it away.
-            self._device.set_visa_attribute(
-                pyvisa.constants.ResourceAttribute.suppress_end_enabled, False
-            )
-        # Nagle's algorithm holds a second small message back for up to 44 ms; pyvisa-py leaves it
-        # on.
+        # pyvisa-py's own socket: it is read and probed without VISA attributes, three a read, and
+        # Nagle's algorithm, which holds a second small message back for up to 44 ms, is off.
         session = getattr(self._device.visalib, "sessions", {}).get(self._device.session)
         inner = getattr(session, "interface", None)
-        if isinstance(inner, socket.socket):
+        self._socket = inner if self._is_socket and isinstance(inner, socket.socket) else None
+        if self._socket is not None:
             # pyvisa-py takes a refused connection for an open one.
-            if refused := inner.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            if refused := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise self._lost("cannot be opened", OSError(refused, os.strerror(refused)))
-            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _close(self) -> None:
-        device, self._device = self._device, None
+        device, self._device, self._socket = self._device, None, None
         if device is not None:
             with contextlib.suppress(Exception):
                 device.close()
@@ -101,6 +98,8 @@ class VisaLink(Link):
         from pyvisa.errors import VisaIOError
 
         device = self._opened()
+        if self._socket is not None:
+            return self._from_socket(self._socket, timeout_s)
         try:
             device.timeout = max(1.0, timeout_s * 1e3)
             device.set_visa_attribute(
@@ -113,32 +112,23 @@ class VisaLink(Link):
             return bytes(data)
         except VisaIOError as error:
             if error.error_code == constants.StatusCode.error_timeout:
-                self._probe_peer(timeout_s)
                 return b""
             raise self._lost("reading failed", error) from None
         except Exception as error:
             raise self._lost("reading failed", error) from None
 
-    def _probe_peer(self, timeout_s: float) -> None:
-        """pyvisa-py reports a peer that has closed its socket as a timeout: ask the socket
-        itself.
-        """
-        session = getattr(self._opened().visalib, "sessions", {}).get(self._opened().session)
-        inner = getattr(session, "interface", None)
-        if not isinstance(inner, socket.socket):
-            return
-        before = inner.gettimeout()
+    def _from_socket(self, connection: socket.socket, timeout_s: float) -> bytes:
+        """What has come or comes first within the time, however much that is."""
         try:
-            inner.setblocking(False)
-            if inner.recv(1, socket.MSG_PEEK) == b"":
-                raise LinkError("the instrument has closed the connection", where=self.resource)
-        except BlockingIOError:
-            pass
+            connection.settimeout(max(timeout_s, 1e-3))
+            data = connection.recv(1 << 16)
+        except TimeoutError:
+            return b""
         except OSError as error:
             raise self._lost("the connection is broken", error) from None
-        finally:
-            with contextlib.suppress(OSError):
-                inner.settimeout(before)
+        if not data:
+            raise self._lost("reading failed", ConnectionError("the instrument has closed it"))
+        return data
 
     def _drain(self) -> None:
         if self._is_socket:

@@ -365,6 +365,8 @@ def test_kinds_of_files_are_told_by_their_columns_and_bad_ones_are_refused(tmp_p
         ("cell,r_hrs_ohm,r_lrs_ohm\n1,2\n", "3 names in the header, 2 columns"),
         ("cell,r_hrs_ohm,r_lrs_ohm\n1,a,b\n", "holds no number"),
         ("cell,sweep,wl_v,r_before_ohm,r_after_ohm\n1,1,1,1,1\n", "needs a column bl_v"),
+        ("cell,r_hrs_ohm,r_lrs_ohm\n1,80,5.8\n", "r_lrs_ohm must be in ohm: its median of 5.8"),
+        ("cell,pulse,polarity,g_s\n1,0,1,20\n1,1,1,40\n", "g_s must be in S: its median of 30"),
     ):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(DataError, match=message):
@@ -641,7 +643,8 @@ def test_a_model_that_predicts_badly_fails_the_check_and_a_bad_file_gives_one_li
     forming = _forming(tmp_path / "f.csv", _truth())
     code, out, _ = _run(["calibrate", "check", "paper", str(forming)], capsys)
     assert code == 1
-    assert "fail" in out.splitlines()[-1]
+    assert "wanted): fail" in out
+    assert "Misses by kind: forming " in out
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     code, _, err = _run(["calibrate", "check", "paper", str(tmp_path / "bad.csv")], capsys)
     assert code == 2

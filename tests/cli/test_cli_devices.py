@@ -24,6 +24,8 @@ from rram_hil.pytest_plugin import LIMITS
 from rram_hil.simulation.config import Simulation
 from rram_hil.wire.recording import read_traffic
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture(autouse=True)
 def empty_computer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +111,44 @@ def test_a_model_that_no_driver_knows_is_told_with_its_name(here: Any) -> None:
         station.simulator.identification = lambda: ""  # type: ignore[attr-defined]
         (found,) = json.loads(here.command("devices", "--json", "-r", station.server.resource).out)
         assert "no answer to *IDN?" in found["problem"]
+
+
+def test_an_unknown_model_of_a_known_family_is_told_with_the_key_that_drives_it(here: Any) -> None:
+    with Station(Family.of("keithley-2400"), "2400") as station:
+        station.simulator.pretends = "MODEL 2409"
+        said = here.command("devices", "--json", "-r", station.server.resource)
+    (found,) = json.loads(said.out)
+    assert (found["kind"], found["toml"]) == ("", "")
+    assert 'of keithley-2400 the nearest is 2400: treat_as = "2400"' in found["problem"]
+
+
+def test_check_tells_what_is_driven_as_another_model(here: Any) -> None:
+    text = (ROOT / "examples" / "bench-2636b-707b.toml").read_text(encoding="utf-8")
+    text = text.replace('model = "2636B"', 'model = "2637B"\ntreat_as = "2636B"')
+    (here.folder / "near.toml").write_text(text, encoding="utf-8")
+    said = here.command("check", "near.toml", "--no-touch")
+    assert said.status == 0, said.err
+    assert "2637B treated as 2636B + 707B" in said.out
+    (here.folder / "wrong.toml").write_text(
+        text.replace('treat_as = "2636B"', 'treat_as = "2400"'), encoding="utf-8"
+    )
+    refused = here.command("check", "wrong.toml", "--no-touch")
+    assert refused.status == 2
+    assert "driver.instruments.smu.treat_as: '2400' is wrong: one of 2601B" in refused.err
+
+
+def test_the_table_of_models_in_the_docs_is_what_the_command_prints(here: Any) -> None:
+    printed = here.command("devices", "--models").out.strip()
+    page = (ROOT / "docs" / "instruments.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("<!-- begin rram-hil devices --models -->\n")
+    table, _, _ = rest.partition("\n<!-- end -->")
+    assert table == printed
+    models = [m for family in kinds() for m in Family.of(family).driver.MODELS]
+    assert sorted(models) == sorted(
+        m
+        for row in json.loads(here.command("devices", "--models", "--json").out)
+        for m in row["models"]
+    )
 
 
 def test_serial_ports_are_opened_only_where_that_is_asked_for(

@@ -1,8 +1,11 @@
 """Every instrument driver that is installed, against its simulator: the checks of
-`rram_hil.drivers.simulated.conformance`.
+`rram_hil.drivers.simulated.conformance`. The first model of each family is checked always, the
+others in the long run.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
@@ -11,15 +14,18 @@ from rram_hil.errors import ConfigError
 from rram_hil.wire import link
 
 
-def all_checks() -> list[Check]:
+def all_checks() -> list[Any]:
     """Those of every family; one that fails for a family that cannot be imported."""
-    found: list[Check] = []
+    found = []
     for kind in kinds():
         try:
-            found += checks_of(kind)
+            checks = checks_of(kind)
         except ConfigError as error:
             text = str(error)
-            found.append(Check(kind, "", "is importable", lambda text=text: pytest.fail(text)))  # type: ignore[misc]
+            checks = [Check(kind, "", "is importable", lambda text=text: pytest.fail(text))]  # type: ignore[misc]
+        for check in checks:
+            marks = () if check.model == checks[0].model else (pytest.mark.long,)
+            found.append(pytest.param(check, marks=marks, id=str(check)))
     return found
 
 
@@ -29,6 +35,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "QUIET_S", 0.02)
 
 
-@pytest.mark.parametrize("check", all_checks(), ids=str)
+@pytest.mark.parametrize("check", all_checks())
 def test_conforms(check: Check) -> None:
     check()

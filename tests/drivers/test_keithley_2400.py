@@ -40,14 +40,20 @@ class Bench:
     """A simulated 2400 with a load on it, and our driver, not yet connected."""
 
     def __init__(
-        self, load: Terminal | None = None, timeout_s: float = 2.0, traffic: Recorder | None = None
+        self,
+        load: Terminal | None = None,
+        timeout_s: float = 2.0,
+        traffic: Recorder | None = None,
+        model: str = "2400",
+        **settings: Any,
     ) -> None:
         self.bus = Bus()
         self.load = load or Resistor(1e4)
-        self.sim = Simulated2400("2400", Place("smu", self.bus, {"1": self.load}))
+        self.sim = Simulated2400(model, Place("smu", self.bus, {"1": self.load}))
         self.server = InstrumentServer(self.sim, Timing())
         self.driver = Keithley2400(
-            Keithley2400.Config(resource=self.server.resource, timeout_s=timeout_s), traffic
+            Keithley2400.Config(resource=self.server.resource, timeout_s=timeout_s, **settings),
+            traffic,
         )
 
     def ready(self, setup: SourceSetup = READ) -> Keithley2400:
@@ -127,11 +133,103 @@ def test_connect_changes_no_output_and_sends_questions_only(make: Callable[..., 
 
 def test_another_model_is_refused_by_name(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.sim.pretends = ""
-    bench.sim.model = "2410"
-    with pytest.raises(ConfigError, match="2410"):
+    bench.sim.pretends = "MODEL 6430"
+    with pytest.raises(ConfigError, match=r"6430.*drives 2400"):
         bench.driver.connect()
     assert not bench.driver.dialog.link.is_open
+
+
+CORNERS = {
+    # Volts and amperes that the model gives together, and a pair just outside.
+    "2400-LV": [(20.0, 1.0, True), (200.0, 0.1, False)],
+    "2401": [(20.0, 1.0, True), (200.0, 0.1, False)],
+    "2410": [(1000.0, 0.02, True), (20.0, 1.0, True), (1000.0, 0.1, False)],
+    "2420": [(60.0, 1.0, True), (20.0, 3.0, True), (60.0, 3.0, False)],
+    "2425": [(100.0, 1.0, True), (20.0, 3.0, True), (100.0, 3.0, False)],
+    "2430": [(100.0, 1.0, True), (20.0, 3.0, True), (20.0, 10.0, False)],
+    "2440": [(40.0, 1.0, True), (10.0, 5.0, True), (40.0, 5.0, False)],
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "volts", "amps", "is_given"),
+    [(model, *corner) for model, corners in CORNERS.items() for corner in corners],
+)
+def test_each_model_gives_what_its_manual_says_and_no_more(
+    make: Callable[..., Bench], model: str, volts: float, amps: float, is_given: bool
+) -> None:
+    bench = make(model=model, load=Resistor(1e6))
+    bench.driver.connect()
+    assert bench.driver.identity.model == model
+    bench.driver.arm()
+    asked = SourceSetup(Function.VOLTAGE, amps, source_range=volts, aperture_s=1e-3)
+    if is_given:
+        bench.driver.configure("1", asked)
+        assert bench.driver.settings("1").source_range == volts
+        bench.driver.output("1", True)
+        bench.driver.source("1", 1.04 * volts)
+        assert bench.driver.measure("1").volts[0] == pytest.approx(1.04 * volts, rel=1e-3)
+    else:
+        before = bench.watch()
+        with pytest.raises(ConfigError, match=f"{volts:g}|{amps:g}"):
+            bench.driver.configure("1", asked)
+        assert not before
+        # And the instrument itself.
+        told = str(bench.sim.message(f":SENS:CURR:PROT {amps};:SOUR:VOLT:RANG {volts};:SYST:ERR?"))
+        assert not told.startswith("0,")
+
+
+def test_a_2410_goes_to_1100_volts_on_its_highest_range(make: Callable[..., Bench]) -> None:
+    bench = make(model="2410", load=Resistor(1e6))
+    setup = SourceSetup(Function.VOLTAGE, 0.02, source_range=1100.0, aperture_s=1e-3)
+    driver = bench.ready(setup)
+    assert driver.settings("1").source_range == 1000.0
+    driver.source("1", -1100.0)
+    assert driver.measure("1").volts[0] == pytest.approx(-1100.0, rel=1e-3)
+    with pytest.raises(ConfigError, match="at most 1100"):
+        driver.source("1", 1101.0)
+
+
+def test_a_contact_check_is_part_of_no_models_name(make: Callable[..., Bench]) -> None:
+    bench = make(model="2420")
+    bench.sim.pretends = "MODEL 2420-C"
+    assert bench.driver.connect().model == "2420"
+
+
+def test_a_near_model_is_refused_with_the_key_that_drives_it_and_then_driven(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(model="2401")
+    bench.sim.pretends = "MODEL 2402"
+    with pytest.raises(ConfigError, match=r"does not know it; the nearest is 240\d: treat_as = "):
+        bench.driver.connect()
+    driver = Keithley2400(
+        Keithley2400.Config(resource=bench.server.resource, model="2402", treat_as="2401")
+    )
+    try:
+        assert driver.connect().model == "2402 treated as 2401"
+        assert driver.limits("1").max_v == 21.0
+    finally:
+        driver.close()
+
+
+def test_a_known_model_is_not_driven_as_another(make: Callable[..., Bench]) -> None:
+    bench = make(model="2401", treat_as="2400")
+    with pytest.raises(ConfigError, match="its own table is known: leave treat_as = '2400' out"):
+        bench.driver.connect()
+
+
+def test_the_2430_is_told_to_give_no_pulses_and_its_simulator_gives_none(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(model="2430")
+    lines = bench.watch()
+    bench.driver.connect()
+    bench.driver.arm()
+    assert any(":SOUR:FUNC:SHAP DC" in line for line in lines)
+    told = bench.sim.message(":SOUR:FUNC:SHAP PULS;:SYST:ERR?")
+    assert told == b'-200,"Execution error; not simulated: pulse mode"'
+    assert bench.sim.message(":SOUR:FUNC:SHAP?") == b"DC"
 
 
 @pytest.mark.parametrize("measure_range", [None, 1e-6])
@@ -552,12 +650,19 @@ def test_readings_are_within_the_stated_accuracy(make: Callable[..., Bench]) -> 
 # Drivers that others wrote
 
 
-@pytest.fixture
-def pymeasure(make: Callable[..., Bench]) -> Iterator[Callable[[type], tuple[Bench, Any]]]:
+OTHER_MODELS = [m for m in Keithley2400.MODELS if m != "2400"]
+MODELS = ["2400", *(pytest.param(m, marks=pytest.mark.long) for m in OTHER_MODELS)]
+"""What the drivers of others meet."""
+
+
+@pytest.fixture(params=MODELS)
+def pymeasure(
+    make: Callable[..., Bench], request: pytest.FixtureRequest
+) -> Iterator[Callable[[type], tuple[Bench, Any]]]:
     opened: list[Any] = []
 
     def connect(cls: type) -> tuple[Bench, Any]:
-        bench = make()
+        bench = make(model=request.param)
         other = cls(
             bench.server.resource,
             visa_library="@py",
@@ -578,7 +683,7 @@ def test_pymeasure_sources_measures_sweeps_and_shuts_down(
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
     bench, smu = pymeasure(PymeasureKeithley2400)
-    assert "MODEL 2400" in smu.id
+    assert f"MODEL {bench.sim.model}" in smu.id
     smu.reset()
     smu.source_mode = "voltage"
     smu.source_voltage_range = 2
@@ -652,11 +757,14 @@ def test_pymeasure_legacy_sources_measures_sweeps_and_shuts_down(
     assert is_soon_off(bench)
 
 
-def test_qcodes_sources_measures_sweeps_and_shuts_down(make: Callable[..., Bench]) -> None:
-    bench = make()
+@pytest.mark.parametrize("model", MODELS)
+def test_qcodes_sources_measures_sweeps_and_shuts_down(
+    make: Callable[..., Bench], model: str
+) -> None:
+    bench = make(model=model)
     smu = QcodesKeithley2400(next(NAMES), bench.server.resource, visalib="@py", timeout=2)
     try:
-        assert smu.get_idn()["model"] == "2400"
+        assert smu.get_idn()["model"] == model
         smu.reset()
         smu.write(":FORM:ELEM VOLT,CURR")
         smu.mode("VOLT")
@@ -690,3 +798,139 @@ def test_qcodes_sources_measures_sweeps_and_shuts_down(make: Callable[..., Bench
         assert not bench.sim.queue
     finally:
         smu.close()
+
+
+# The simulator's own subsystems, as page and table of the manual say
+
+
+def told(bench: Bench, message: str) -> str:
+    """The reply to one message, without a link."""
+    reply = bench.sim.message(message)
+    return reply.decode("latin-1") if isinstance(reply, bytes) else reply
+
+
+def test_an_endless_arm_count_goes_on_until_it_is_aborted(make: Callable[..., Bench]) -> None:
+    bench = make()
+    assert told(bench, ":ARM:COUN INF;:TRIG:COUN 2500;:ARM:COUN?;:SYST:ERR?") == (
+        '9.900000E+37;0,"No error"'
+    )
+    told(bench, ":TRIG:COUN 1;:SOUR:VOLT 0.5;:OUTP ON")
+    for query in (":READ?", ":FETC?", ":MEAS?", ":CALC2:DATA?"):
+        assert told(bench, f"{query};:SYST:ERR?").startswith("-221,"), query
+    told(bench, ":INIT")
+    passes = len(bench.sim.samples)
+    # Everything but an abort waits for its end.
+    assert told(bench, ":SOUR:VOLT 0.1;:DATA?;:OUTP?") == ""
+    assert bench.sim.levels["VOLT"] == 0.5
+    assert len(bench.sim.samples) > passes
+    reading, output = told(bench, ":ABOR").split(";")
+    assert float(reading.split(",")[1]) == pytest.approx(0.5 / 1e4, rel=1e-2)
+    assert output == "1"
+    assert bench.sim.levels["VOLT"] == 0.1
+    assert told(bench, ":OUTP?") == "1"
+
+
+def test_there_are_no_options(make: Callable[..., Bench]) -> None:
+    assert told(make(), "*OPT?") == "0"
+
+
+def test_the_time_begins_anew_with_each_start_where_that_is_asked_for(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    bench.bus.clock.advance(50.0)
+    told(bench, ":SYST:TIME:RES:AUTO ON;:FORM:ELEM TIME;:OUTP ON")
+    assert told(bench, ":SYST:TIME:RES:AUTO?") == "1"
+    assert float(told(bench, ":READ?")) < 1.0
+    told(bench, ":SYST:TIME:RES:AUTO OFF")
+    bench.bus.clock.advance(50.0)
+    assert float(told(bench, ":READ?")) > 50.0
+
+
+def test_limit_tests_fail_until_they_are_cleared(make: Callable[..., Bench]) -> None:
+    bench = make()
+    told(bench, ":SOUR:VOLT 0.5;:OUTP ON;:CALC2:FEED CURR;:CALC2:CLIM:CLE:AUTO OFF")
+    told(bench, ":CALC2:LIM2:UPP 40e-6;:CALC2:LIM2:LOW -1;:CALC2:LIM2:STAT ON;:READ?")
+    assert told(bench, ":CALC2:LIM2:FAIL?;:CALC2:LIM5:FAIL?") == "1;0"
+    assert float(told(bench, ":CALC2:DATA?")) == pytest.approx(50e-6, rel=1e-2)
+    assert int(told(bench, ":STAT:MEAS?")) & 0b111111 == 0b100
+    told(bench, ":SOUR:VOLT 0.1;:READ?")
+    assert told(bench, ":CALC2:LIM2:FAIL?") == "1", "a result stays until it is cleared"
+    told(bench, ":CALC2:CLIM:CLE;:READ?")
+    assert told(bench, ":CALC2:LIM2:FAIL?") == "0"
+    assert int(told(bench, ":STAT:MEAS?")) & 0b111111 == 0b100000
+    told(bench, ":CALC2:NULL:OFFS 9e-6;:CALC2:NULL:STAT ON;:READ?")
+    assert float(told(bench, ":CALC2:DATA:LAT?")) == pytest.approx(1e-6, rel=0.2)
+    # Compliance is test 1, in or out of it.
+    told(bench, ":CALC2:LIM1:STAT ON;:CALC2:LIM1:COMP:FAIL OUT;:READ?")
+    assert told(bench, ":CALC2:LIM:FAIL?;:SYST:ERR?") == '1;0,"No error"'
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (":CALC2:CLIM:MODE GRAD", -200),
+        (":CALC2:LIM2:UPP:SOUR2 3", -200),
+        (":CALC2:FEED CALC1", -200),
+        (":CALC2:LIM4:STAT ON", -114),
+        (":CALC2:LIM1:UPP 1", -113),
+        (":CALC2:DATA?", -230),
+        (":CALC1:STAT ON", -113),
+        (":TRAC:FEED CALC2", -200),
+        (":TRIG:INP DEL", -200),
+        ("*SAV 5", -222),
+        (":FORM:SREG HEX", -200),
+        (":SOUR:MEM:SAVE 101", -222),
+        (":SOUR2:TTL 1", -113),
+    ],
+)
+def test_what_is_not_simulated_is_refused(
+    make: Callable[..., Bench], message: str, code: int
+) -> None:
+    assert told(make(), f"{message};:SYST:ERR?").startswith(f"{code},")
+
+
+def test_setups_are_kept_and_taken_back_with_the_output_off(make: Callable[..., Bench]) -> None:
+    bench = make()
+    told(bench, ":SOUR:FUNC CURR;:SOUR:CURR 1e-5;:SENS:VOLT:PROT 3;:SENS:CURR:NPLC 0.1;*SAV 2")
+    told(bench, "*RST;:OUTP ON;*RCL 2")
+    assert told(bench, ":SOUR:FUNC?;:SENS:VOLT:PROT?;:SENS:CURR:NPLC?;:OUTP?") == (
+        "CURR;3.000000E+00;1.000000E-01;0"
+    )
+    assert told(bench, "*RCL 3;:SOUR:FUNC?;:SYST:ERR?") == 'VOLT;0,"No error"'
+
+
+def test_a_source_memory_sweep_runs_setups_of_both_functions(make: Callable[..., Bench]) -> None:
+    bench = make()
+    told(bench, ":SENS:FUNC:CONC ON;:SENS:FUNC 'VOLT','CURR';:FORM:ELEM VOLT,CURR")
+    told(bench, ":SOUR:VOLT 0.5;:SOUR:MEM:SAVE 1;:SOUR:VOLT 0.2;:SOUR:MEM:SAVE 2")
+    told(bench, ":SOUR:FUNC CURR;:SOUR:CURR 1e-5;:SENS:VOLT:PROT 5;:SOUR:MEM:SAVE 3")
+    told(bench, ":SOUR:FUNC MEM;:SOUR:MEM:POIN 3;:SOUR:MEM:STAR 1;:OUTP ON")
+    assert told(bench, ":READ?;:SYST:ERR?").startswith("-221,"), "the trigger count is another"
+    told(bench, ":TRIG:COUN 3")
+    values = np.array(told(bench, ":READ?").split(","), dtype=float).reshape(3, 2)
+    assert values == pytest.approx(np.array([[0.5, 5e-5], [0.2, 2e-5], [0.1, 1e-5]]), rel=2e-2)
+    assert told(bench, ":SOUR:FUNC?;:SYST:ERR?") == 'MEM;0,"No error"'
+
+
+def test_a_source_memory_sweep_branches_where_a_limit_test_passes(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    told(bench, ":FORM:ELEM CURR;:SENS:FUNC 'CURR';:CALC2:FEED CURR")
+    told(bench, ":SOUR:VOLT 0.3;:SOUR:MEM:SAVE 2;:SOUR:VOLT 0.7;:SOUR:MEM:SAVE 7")
+    told(bench, ":CALC2:LIM2:STAT ON;:CALC2:CLIM:PASS:SML 7;:SOUR:VOLT 0.1;:SOUR:MEM:SAVE 1")
+    told(bench, ":SOUR:FUNC MEM;:SOUR:MEM:POIN 2;:TRIG:COUN 2;:OUTP ON")
+    assert told(bench, ":CALC2:CLIM:PASS:SML?") == "7"
+    amps = [float(word) for word in told(bench, ":READ?").split(",")]
+    assert amps == pytest.approx([1e-5, 7e-5], rel=2e-2)
+
+
+@pytest.mark.parametrize(("setting", "volts"), [("5", 5.0), ("161", 15.0)])
+def test_the_overvoltage_protection_holds_the_output(
+    make: Callable[..., Bench], setting: str, volts: float
+) -> None:
+    bench = make()
+    told(bench, f":SOUR:VOLT:PROT {setting};:SOUR:VOLT:RANG 20;:SOUR:VOLT 15;:SENS:FUNC 'VOLT'")
+    told(bench, ":SENS:CURR:PROT 0.01;:OUTP ON;:FORM:ELEM VOLT")
+    assert float(told(bench, ":READ?")) == pytest.approx(volts, rel=1e-3)

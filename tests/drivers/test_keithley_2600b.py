@@ -99,13 +99,19 @@ def make() -> Iterator[Callable[..., Bench]]:
 # Our driver
 
 
-@pytest.mark.parametrize("model", Keithley2600B.MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        m if m in OF_THE_ISSUE else pytest.param(m, marks=pytest.mark.long)
+        for m in Keithley2600B.MODELS
+    ],
+)
 def test_every_model_is_driven_with_its_own_ranges(make: Callable[..., Bench], model: str) -> None:
     bench = make(model)
     driver = bench.ready()
     assert driver.identity.model == model
     assert driver.identity.serial == "4012345"
-    assert driver.channels == (("a",) if model in ("2601B", "2611B", "2635B") else ("a", "b"))
+    assert driver.channels == (("a",) if model[:4] in ("2601", "2611", "2635") else ("a", "b"))
     limits = driver.limits("a")
     # The 10 mA range is there on every model (a public driver's list misprints it).
     assert 0.01 in limits.current_ranges_a

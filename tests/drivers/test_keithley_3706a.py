@@ -128,11 +128,12 @@ def test_names_that_are_no_backplane_relay_are_refused(
         make(TWO_CARDS).driver.switch_backplane(close=[name])
 
 
-def test_refuses_a_model_of_another_number() -> None:
+def test_variants_are_one_model_and_a_near_one_is_refused_with_the_key_that_drives_it() -> None:
     driver = Keithley3706A(Keithley3706A.Config(resource="unused"))
     assert driver.plain_model("MODEL 3706A-SNFP") == "3706A"
-    with pytest.raises(ConfigError, match="3706A"):
-        driver.accept("KEITHLEY INSTRUMENTS INC. 3706", driver.plain_model("MODEL 3706"))
+    assert driver.plain_model("MODEL 3706-NFP") == "3706"
+    with pytest.raises(ConfigError, match='treat_as = "3706A"'):
+        driver.accept("KEITHLEY INSTRUMENTS INC. 3707A", driver.plain_model("MODEL 3707A"))
 
 
 @pytest.fixture

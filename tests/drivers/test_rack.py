@@ -130,6 +130,21 @@ def test_every_instrument_answers_on_its_port_under_its_model(rack: SimulatedFar
     assert len(serials) == 2
 
 
+def test_a_model_that_is_driven_as_another_behaves_as_that_one_and_tells_its_own_name(
+    tmp_path: Path,
+) -> None:
+    settings = copy.deepcopy(SETTINGS)
+    settings["instruments"]["smu"] |= {"model": "2637B", "treat_as": "2636B"}
+    far_side = launch(request_of(tmp_path, settings))
+    try:
+        port = Port(far_side, "smu")
+        assert " 2637B," in port.ask("*IDN?")
+        assert port.ask("print(smub ~= nil)") == "true"
+        port.close()
+    finally:
+        far_side.stop()
+
+
 def test_the_settings_of_the_driver_get_resources_and_the_clock_and_stay_what_they_were_else(
     tmp_path: Path,
 ) -> None:

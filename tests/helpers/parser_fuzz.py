@@ -293,8 +293,11 @@ def _decoder(decode: Callable[..., object]) -> Callable[[bytes], object]:
 def _instruments() -> Iterator[Target]:
     """Every simulated instrument that takes lines, with what its tests and drivers send."""
     lines = {
-        "keithley-2400": b":SOUR:FUNC VOLT;:SOUR:VOLT 0.5;:OUTP ON;:READ?;:TRIG:COUN 3;:SYST:ERR?",
-        "keithley-2450": b':SOUR:VOLT 0.5;:SENS:FUNC "CURR";:OUTP ON;:READ?;:TRIG:LOAD "Empty"',
+        "keithley-2400": b":SOUR:FUNC VOLT;:SOUR:VOLT 0.5;:OUTP ON;:READ?;:TRIG:COUN 3;:SYST:ERR?"
+        b";:SOUR:MEM:SAVE 2;*SAV 1;*RCL 1;:CALC2:LIM2:UPP 1;:CALC2:LIM2:STAT ON;:ARM:COUN INF",
+        "keithley-2450": b':SOUR:VOLT 0.5;:SENS:FUNC "CURR";:OUTP ON;:READ?;:TRIG:LOAD "Empty"'
+        b';:TRIG:BLOC:MEAS 1;:TRIG:BLOC:BRAN:COUN 2,3,1;:INIT;:SOUR:CONF:LIST:CRE "l"'
+        b';:SOUR:CONF:LIST:STOR "l";:DIG:LINE1:MODE TRIG,IN;:TRIG:BLOC:WAIT 3,DIG1',
         "keysight-b2900": b":SOUR1:VOLT 0.5;:SENS:CURR:NPLC 1;:TRIG:COUN 5;:OUTP ON;:READ? (@1)",
         "keysight-33500": b"SOUR1:FUNC PULS;SOUR1:DATA:ARB a,#216aaaabbbbccccdddd;OUTP1 ON;*TRG",
         "keysight-b1500": b"CN 1;FMT 1,1;WV 1,1,0,0,1,5,1E-3;MM 2,1;XE;ERRX?;ST 1;CN;END;DO 1",

@@ -128,6 +128,11 @@ def _says_who(family: Family) -> None:
     say(simulator.MAKER == driver.MAKER, f"makers differ: {simulator.MAKER!r} and {driver.MAKER!r}")
     missing = set(driver.MODELS) - set(simulator.MODELS)
     say(not missing, f"{simulator.__name__}.MODELS has not got {sorted(missing)}")
+    sheets = set(driver.SHEETS)
+    say(
+        not sheets or sheets == set(driver.MODELS),
+        f"{driver.__name__}.SHEETS has {sorted(sheets)}, MODELS {sorted(driver.MODELS)}",
+    )
 
 
 def _docstrings(family: Family) -> None:

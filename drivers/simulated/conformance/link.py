@@ -7,7 +7,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -117,6 +117,42 @@ def _wrong_model(station: Station) -> None:
     driver = station.driver(model=station.model)
     driver.connect()
     station.make_safe()
+
+
+def _near_model(station: Station) -> None:
+    """One that speaks the dialect but is not known: refused with the key that drives it, and then
+    driven.
+    """
+    driver = station.family.driver
+    name = next((name for name in _like(station.model) if driver.offer(name)), "")
+    if not name:
+        return
+    station.on()
+    station.simulator.pretends = name
+    error = raised(ConfigError, station.driver().connect, "an unknown model of the family")
+    say('treat_as = "' in str(error), f"the refusal of {name} does not tell of treat_as: {error}")
+    say(station.outputs_on, f"the refusal of {name} touched an output")
+    station.instrument.close()
+    station.instrument = station.driver(treat_as=station.model)
+    told = station.instrument.connect().model
+    say(name in told and station.model in told, f"{name} as {station.model} is told as {told!r}")
+    station.on()
+    station.make_safe()
+    station.instrument.close()
+    station.simulator.pretends = ""
+    other = next((m for m in driver.MODELS if m != station.model), "")
+    if other:
+        taken = station.driver(treat_as=other)
+        raised(ConfigError, taken.connect, f"a {station.model} as a {other}")
+    station.instrument = station.driver()
+    station.instrument.connect()
+
+
+def _like(model: str) -> Iterator[str]:
+    """Names that differ in one digit, in the last ones first."""
+    for at in reversed(range(len(model))):
+        if model[at].isdigit():
+            yield from (f"{model[:at]}{digit}{model[at + 1 :]}" for digit in "9876543210")
 
 
 def _left_over_at_connect(station: Station) -> None:
@@ -398,6 +434,7 @@ COMMON: tuple[tuple[str, Callable[[Station], None]], ...] = (
     ("left-over at connect", _left_over_at_connect),
     ("says that outputs of what does not answer may be on", _silent_or_foreign_is_told),
     ("refuses another model", _wrong_model),
+    ("drives a near model where it is told to", _near_model),
     ("raises the error queue", _errors_are_raised),
     ("safe_off", _safe_off),
     ("safe_off after an exception in a transaction", _safe_off_after_an_exception),
@@ -411,6 +448,7 @@ COMMON: tuple[tuple[str, Callable[[Station], None]], ...] = (
 
 OF_THE_LINK = frozenset(
     {
+        _near_model,
         _left_over_at_connect,
         _silent_or_foreign_is_told,
         _errors_are_raised,

@@ -137,16 +137,18 @@ class WatchedLoads(Mapping[str, Terminal]):
 class Station:
     """One simulated instrument behind its port, and a driver for it, connected and armed on entry.
 
-    `loads` are the resistors on its channels. Leaving closes the driver and the port.
+    `loads` are the resistors on its channels. `pretends` is a model that it tells instead of its
+    own. `settings` are keys of the bench file. Leaving closes the driver and the port.
     """
 
-    def __init__(self, family: Family, model: str) -> None:
+    def __init__(self, family: Family, model: str, pretends: str = "", **settings: Any) -> None:
         self.family, self.model = family, model
         self.role = role_of(family.driver)
         self.loads = WatchedLoads(LOAD_OHM)
         self.simulator = family.simulator(model, Place(terminals=self.loads))
+        self.simulator.pretends = pretends
         self.server = InstrumentServer(self.simulator, Timing())
-        self.instrument: Any = self.driver()
+        self.instrument: Any = self.driver(**settings)
         self._made: list[Instrument] = [self.instrument]
 
     def driver(self, traffic: Traffic | None = None, **settings: Any) -> Any:

@@ -44,6 +44,11 @@ connection.
 CONFLICT = ScpiError(-221, "Settings conflict")
 
 
+def not_simulated(what: str) -> ScpiError:
+    """The error of something that the instrument can do and its simulator cannot."""
+    return ScpiError(-200, f"Execution error; not simulated: {what}")
+
+
 @dataclass(frozen=True)
 class Call:
     """One command as it came: numeric suffixes of its pattern's `#` nodes (1 where left out), its

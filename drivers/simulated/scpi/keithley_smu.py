@@ -41,18 +41,29 @@ OTHER = {"VOLT": "CURR", "CURR": "VOLT"}
 @dataclass(frozen=True)
 class Scale:
     """One range: full scale, resolution of a reading, accuracy as fraction of reading and
-    offset.
+    offset; source and meter go up to `over` times the full scale.
     """
 
     full: float
     resolution: float
     fraction: float
     offset: float
+    over: float = OVERRANGE
 
     @property
     def top(self) -> float:
         """Largest value on this range."""
-        return self.full * OVERRANGE
+        return self.full * self.over
+
+
+Envelope = tuple[tuple[float, float], ...]
+"""Pairs (V, A): at up to that many volts a source gives up to that many amperes."""
+
+
+def most_beside(envelope: Envelope, quantity: str, full: float) -> float:
+    """How much of the other quantity a source gives on the range `full` of "VOLT" or "CURR"."""
+    at = 0 if quantity == "VOLT" else 1
+    return max(pair[1 - at] for pair in envelope if pair[at] >= full)
 
 
 class Meter:
@@ -193,13 +204,17 @@ class KeithleySmu(ScpiInstrument):
 
     def apply(self) -> None:
         """Put on the terminal what the settings say now."""
-        level = self.levels[self.function]
-        if self.is_on:
-            self.terminal.drive(
-                Drive("voltage" if self.function == "VOLT" else "current", level, self.limit_now())
-            )
-        else:
+        level, limit, most = self.levels[self.function], self.limit_now(), self.protection_v()
+        if not self.is_on:
             self.terminal.drive(self.resting())
+        elif self.function == "VOLT":
+            self.terminal.drive(Drive("voltage", max(-most, min(most, level)), limit))
+        else:
+            self.terminal.drive(Drive("current", level, min(limit, most)))
+
+    def protection_v(self) -> float:
+        """Overvoltage protection: volts that the output does not exceed."""
+        return math.inf
 
     def force(self, level: float) -> None:
         """Change the level of the active source and let it settle."""
@@ -293,7 +308,9 @@ class KeithleySmu(ScpiInstrument):
 
     @override
     def shown(self, value: object) -> str:
-        return f"{value:.6E}" if isinstance(value, float) else super().shown(value)
+        if not isinstance(value, float):
+            return super().shown(value)
+        return f"{OVERFLOW if math.isinf(value) else value:.6E}"
 
     def own(
         self,

@@ -68,8 +68,8 @@ class SimulatedInstrument(ABC):
         self.model = model
         self.place = place
         self.pretends = ""
-        """Another model's name while a wrong-model fault is acted out; the identification tells
-        it.
+        """Another model's name that the identification tells, as while a wrong-model fault is
+        acted out.
         """
 
     @abstractmethod
@@ -240,9 +240,10 @@ class InstrumentServer:
                 return True
             names = "IDN" in text.upper()
             wrong = self.faults.take(frozenset({LinkFault.WRONG_MODEL}), text) if names else None
-            self.instrument.pretends = "ESPRESSO" if wrong else ""
+            name = self.instrument.pretends
+            self.instrument.pretends = "ESPRESSO" if wrong else name
             reply = self.instrument.reply(text)
-            self.instrument.pretends = ""
+            self.instrument.pretends = name
             if reply:
                 clock.advance(len(reply) / self._timing.bytes_per_s)
         if not reply:

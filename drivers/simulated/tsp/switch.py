@@ -6,8 +6,9 @@ reference manuals 707B-901-01 rev. A and B (sections 2, 5, 7) and 3700AS-901-01 
 Channel lists: names, ranges with ":", "slotX", "allslots", commas or semicolons between; a command
 that finds an error changes nothing, and a query then gives nil. Opening and closing return when the
 relays have settled: relays of one command together, or one after another with
-`channel.connectsequential`. Left out: `scan.*`, `channel.pattern.*`, labels, `setup.*`, the
-multimeter.
+`channel.connectsequential`. `scan.*` is in `.scan`; a mainframe is a node of TSP-Link with three
+trigger lines (707B-901-01 rev. A, 7-224) and commands other nodes as `node[N]` (5-28). Left out:
+`channel.pattern.*`, `channel.trigger[N]`, labels, `setup.*`, the multimeter.
 
 Unverified: codes and texts of the errors but 1115, settling times, the descriptions of the cards,
 that relays of several cards settle together.
@@ -26,6 +27,7 @@ from typing_extensions import override
 from ..array.terminals import Place
 from .instrument import LuaTable, TspError, TspInstrument, Value, number
 from .lua_library import text_at
+from .scan import Scan
 
 NO_SUCH = "Parameter error invalid channel in channel list"
 WRONG_TYPE = TspError(1115, "Parameter error invalid channel type in channel list")
@@ -75,6 +77,8 @@ class SimulatedTspSwitch(TspInstrument):
     ROWS: ClassVar[str]
     COLUMNS: ClassVar[int]
     """Columns of a slot: those of the fabric are numbered from 1 over all slots."""
+    PACES_ITSELF: ClassVar[bool]
+    """Whether a scan's steps wait for the channel ready event by default."""
 
     def __init__(self, model: str, place: Place, cards: Sequence[str] | None = None) -> None:
         types = {card.model: card for card in self.CARDS}
@@ -119,6 +123,7 @@ class SimulatedTspSwitch(TspInstrument):
         """All open, every channel and the digital port at its defaults."""
         self.rule = RULES["BREAK_BEFORE_MAKE"]
         self.is_sequential = False
+        self.scan.reset()
         self._reset_channels(self.relays.values())
         self.triggers.reset()
 
@@ -169,12 +174,15 @@ class SimulatedTspSwitch(TspInstrument):
         return relay
 
     def _act(self, relays: Iterable[Relay], closed: bool) -> None:
-        """Open or close relays and wait until they have settled; closing adds the longest delay
-        that the user set.
+        """Open or close relays and wait until they have settled."""
+        self.elapse(self._move(list(relays), closed))
+
+    def _move(self, relays: list[Relay], closed: bool) -> float:
+        """Open or close relays now; how long (s) they need to settle, with the longest delay that
+        the user set for one that closes.
         """
-        relays = list(relays)
         if not relays:
-            return
+            return 0.0
         for relay in relays:
             relay.closures += closed and not relay.is_closed
             relay.is_closed = closed
@@ -183,9 +191,35 @@ class SimulatedTspSwitch(TspInstrument):
                 (self._points.add if closed else self._points.discard)(point)
         self.place.fabric.set_closed(frozenset(self._points))
         settle = math.fsum if self.is_sequential else max
-        self.elapse(settle([r.settle_s for r in relays]))
-        if closed:
-            self.elapse(max(r.delay_s for r in relays))
+        return settle([r.settle_s for r in relays]) + closed * max(r.delay_s for r in relays)
+
+    # What a scan moves
+
+    def scannable(self, channels: Value, function: str) -> list[str]:
+        """The channels of a list, as a scan takes them. Raises `TspError`, also for a backplane
+        relay.
+        """
+        relays = self._listed(channels, function)
+        return [relay.name for relay in self._crosspoints(channels, relays)]
+
+    def closable(self, channel: str) -> list[str]:
+        """A channel and the backplane relays that go with it. Raises `TspError`."""
+        return [relay.name for relay in self._closable(channel, "scan")]
+
+    def closed(self) -> list[str]:
+        """Names of all relays that are closed."""
+        return [relay.name for relay in self.relays.values() if relay.is_closed]
+
+    def move(self, channels: list[str], is_closed: bool) -> float:
+        """Open or close relays by name, now; how long (s) they need to settle."""
+        return self._move([self.relays[name] for name in channels], is_closed)
+
+    @override
+    def wait_complete(self) -> None:
+        """Let time pass until no scan is under way. Raises `LuaError` where one would wait for
+        ever.
+        """
+        self.scan.run()
 
     def _with_backplane(self, relays: Iterable[Relay]) -> list[Relay]:
         """The relays and the backplane relays that go with them."""
@@ -240,10 +274,18 @@ class SimulatedTspSwitch(TspInstrument):
     @override
     def build(self) -> None:
         self.triggers.add_digital_lines()
+        self.triggers.add_link_lines()
+        self.scan = Scan(self, self.PACES_ITSELF)
         channel = self.channel_table()
         channel.sealed = True
         slots = {float(slot): self.slot_table(slot) for slot in self.slots}
-        self.globals.fill({"channel": channel, "slot": LuaTable(slots, sealed=True)})
+        self.globals.fill(
+            {
+                "channel": channel,
+                "slot": LuaTable(slots, sealed=True),
+                "scan": self.scan.table,
+            }
+        )
 
     def slot_table(self, slot: int) -> LuaTable:
         """`slot[X]`."""

@@ -2,8 +2,9 @@
 and TSP-Link lines.
 
 After the Keithley Series 2600B reference manual 2600BS-901-01 (the pages of section 9 on
-`smuX.trigger.*` at easymanua.ls). Unverified: the numbers of the event IDs (scripts use their
-names), how many timers and blenders there are.
+`smuX.trigger.*` at easymanua.ls). The event IDs of digital lines and of `*TRG` are those of
+707B-901-01 rev. B, 7-153. Unverified: the numbers of all others (scripts use their names), how many
+timers and blenders there are.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ BLENDERS = 6
 GENERATORS = 2
 DIGITAL_LINES = 14
 LINK_LINES = 3
+COMMAND_EVENT = 40
+"""`trigger.EVENT_ID`; those of digital lines are the numbers of the lines."""
+FIRST_OTHER = 101
 MODES = {
     "BYPASS": 0.0,
     "FALLING": 1.0,
@@ -54,15 +58,15 @@ class Events:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(FIRST_OTHER)
         self._listeners: dict[int, list[Callable[[], None]]] = {}
         self._generation = 0
 
-    def new(self) -> int:
-        """A new event ID."""
-        number = next(self._numbers)
-        self._listeners[number] = []
-        return number
+    def new(self, number: int | None = None) -> int:
+        """A new event ID: this one, or one that is left to us."""
+        made = next(self._numbers) if number is None else number
+        self._listeners[made] = []
+        return made
 
     def knows(self, number: int) -> bool:
         """Whether there is such an event; 0 stands for none."""
@@ -217,10 +221,10 @@ class TriggerObject:
     for and clear.
     """
 
-    def __init__(self, instrument: Unit) -> None:
+    def __init__(self, instrument: Unit, event: int | None = None) -> None:
         self.instrument = instrument
         self.events = instrument.events
-        self.event = self.events.new()
+        self.event = self.events.new(event)
         self.overrun = False
         self.detected = False
         self.table = LuaTable(
@@ -264,8 +268,10 @@ class Line(TriggerObject):
     gives.
     """
 
-    def __init__(self, instrument: Unit, pulse: Callable[[], None]) -> None:
-        super().__init__(instrument)
+    def __init__(
+        self, instrument: Unit, pulse: Callable[[], None], event: int | None = None
+    ) -> None:
+        super().__init__(instrument, event)
         self._pulse = pulse
         self.mode = 0.0
         self.width_s = SHORTEST_PULSE_S
@@ -437,7 +443,7 @@ class Triggers:
 
     def __init__(self, instrument: Unit) -> None:
         self.instrument = instrument
-        self.command = TriggerObject(instrument)
+        self.command = TriggerObject(instrument, COMMAND_EVENT)
         self.timers = [Timer(instrument) for _ in range(TIMERS)]
         self.blenders = [Blender(instrument) for _ in range(BLENDERS)]
         self.generators = [self._generator() for _ in range(GENERATORS)]
@@ -463,7 +469,7 @@ class Triggers:
         """`digio`: lines wired through the bus, pins (name of the instrument, line)."""
         bus, name = self.instrument.place.bus, self.instrument.place.name
         for at in range(1, DIGITAL_LINES + 1):
-            made = Line(self.instrument, lambda at=at: bus.pulse((name, at)))  # type: ignore[misc]
+            made = Line(self.instrument, lambda at=at: bus.pulse((name, at)), at)  # type: ignore[misc]
             bus.listen((name, at), made.came)
             self.lines.append(made)
 

@@ -45,10 +45,12 @@ def _pulses(rows: list[MethodRow], title: str, path: Path) -> Path:
 
 
 def _errors(rows: list[MethodRow], title: str, path: Path) -> Path:
-    """Errors of each method at once and after each rest."""
+    """Cells outside their windows, or errors of continuous targets, at once and after each
+    rest.
+    """
     levels = math.isnan(rows[0].mean("rms_error_s_at_once"))
-    name, factor = ("bit_error_rate", 100.0) if levels else ("rms_error_s", 1e6)
-    label = "wrong bits (%)" if levels else "rms error (uS)"
+    name, factor = ("outside", 100.0) if levels else ("rms_error_s", 1e6)
+    label = "cells outside (%)" if levels else "rms error (uS)"
     with new_axes("", label, size=(640, 380), margins=(66, 210, 40, 46)) as axes:
         for place, row in enumerate(rows):
             axes.plot(
@@ -57,6 +59,7 @@ def _errors(rows: list[MethodRow], title: str, path: Path) -> Path:
                 f"{MARKS[place % len(MARKS)]}-",
                 color=COLOURS[place % len(COLOURS)],
                 label=row.method,
+                clip_on=False,
             )
         axes.set_xticks(range(len(AFTER)), list(AFTER.values()))
         axes.set_ylim(bottom=0)
