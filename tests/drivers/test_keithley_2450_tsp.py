@@ -78,10 +78,32 @@ def test_templates_of_the_trigger_model_measure_into_any_buffer(unit: Simulated2
     assert said(unit, "mine.clear() print(mine.n)") == ["0"]
 
 
+def test_blocks_step_through_a_list_of_settings(unit: Simulated2450) -> None:
+    said(
+        unit,
+        "reset() smu.source.configlist.create('steps') smu.source.func = smu.FUNC_DC_VOLTAGE",
+        "smu.measure.func = smu.FUNC_DC_CURRENT smu.measure.nplc = 0.1",
+        "smu.source.ilimit.level = 1e-2",
+        "for v = 1, 3 do smu.source.level = v smu.source.configlist.store('steps') end",
+        "local m = trigger.model m.setblock(1, trigger.BLOCK_CONFIG_RECALL, 'steps')"
+        " m.setblock(2, trigger.BLOCK_SOURCE_OUTPUT, smu.ON)"
+        " m.setblock(3, trigger.BLOCK_DELAY_CONSTANT, 0.01)"
+        " m.setblock(4, trigger.BLOCK_MEASURE) m.setblock(5, trigger.BLOCK_CONFIG_NEXT, 'steps')"
+        " m.setblock(6, trigger.BLOCK_BRANCH_COUNTER, 3, 3)"
+        " m.setblock(7, trigger.BLOCK_SOURCE_OUTPUT, smu.OFF) m.initiate() waitcomplete()",
+    )
+    assert said(unit, "print(smu.source.configlist.size('steps'), defbuffer1.n)") == ["3\t3"]
+    (line,) = said(unit, "printbuffer(1, 3, defbuffer1)")
+    np.testing.assert_allclose(np.fromstring(line, sep=","), np.arange(1, 4) / OHM, rtol=1e-3)
+    assert not unit.outputs_on
+
+
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        ("smu.source.configlist.create('a')", "not simulated: smu.source.configlist.create()"),
+        ("smu.source.configlist.query('a', 1)", "not simulated: smu.source.configlist.query()"),
+        ("trigger.model.setblock(1, trigger.BLOCK_LOG_EVENT)", "not simulated: trigger.model"),
+        ("trigger.model.setblock(1, trigger.BLOCK_WAIT, trigger.EVENT_TSPLINK1)", "EVENT_TSPLINK1"),
         ("print(smu.measure.rel.level)", "not simulated: smu.measure.rel.level"),
         ("smu.source.func = smu.FUNC_RESISTANCE", "Illegal parameter value"),
         ("smu.source.level = 1e4", ""),

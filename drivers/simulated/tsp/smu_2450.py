@@ -4,12 +4,13 @@ simulated instrument as its SCPI commands.
 After the reference manual 2450-901-01 Rev. B (section 8, TSP command reference; fill modes, page
 8-19) and the scripts of its user's manual (github.com/tektronix/keithley, 2450-SMU): each attribute
 is the SCPI command of the same meaning. Constants are texts that print as their own names. Names of
-the maker's index that are not simulated raise so, trigger blocks and lists of settings among them.
+the maker's index that are not simulated raise so.
 Unverified: how many digits numbers print with while `format.asciiprecision` is 0.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -49,6 +50,26 @@ UNITS = {
 PROTECTION = {f"smu.PROTECT_{v}V": f"PROT{v}" for v in (2, 5, 10, *range(20, 200, 20))}
 PROTECTION["smu.PROTECT_NONE"] = "NONE"
 RANGES = {"smu.RANGE_AUTO": "AUTO", "smu.RANGE_BEST": "BEST", "smu.RANGE_FIXED": "FIX"}
+BLOCKS = {
+    "BUFFER_CLEAR": "BUFF:CLE",
+    "MEASURE": "MEAS",
+    "MEASURE_DIGITIZE": "MEAS",
+    "SOURCE_OUTPUT": "SOUR:STAT",
+    "DELAY_CONSTANT": "DEL:CONS",
+    "BRANCH_ALWAYS": "BRAN:ALW",
+    "BRANCH_COUNTER": "BRAN:COUN",
+    "BRANCH_ONCE": "BRAN:ONCE",
+    "BRANCH_ONCE_EXCLUDED": "BRAN:ONCE:EXCL",
+    "BRANCH_ON_EVENT": "BRAN:EVEN",
+    "CONFIG_RECALL": "CONF:REC",
+    "CONFIG_NEXT": "CONF:NEXT",
+    "CONFIG_PREV": "CONF:PREV",
+    "NOTIFY": "NOT",
+    "NOP": "NOP",
+    "WAIT": "WAIT",
+}
+"""Blocks of the trigger model: what follows `:TRIGger:BLOCk:`."""
+EVENT = re.compile(r"trigger\.EVENT_(NOTIFY|DIGIO|COMMAND)(\d*)")
 COLUMNS = {
     "readings": "READ",
     "sourcevalues": "SOUR",
@@ -239,6 +260,7 @@ class Tsp2450(TspInstrument):
                 **limits,
                 "protect": protect,
                 "userdelay": self._delays(self._source),
+                "configlist": self._lists(":SOUR"),
                 "sweeplinear": partial(self._sweep, "LIN"),
                 "sweeplinearstep": partial(self._sweep, "LIN:STEP"),
                 "sweeplog": partial(self._sweep, "LOG"),
@@ -277,6 +299,7 @@ class Tsp2450(TspInstrument):
                 "autozero": autozero,
                 "filter": averages,
                 "userdelay": self._delays(self._sense),
+                "configlist": self._lists(":SENS"),
                 "read": self._read,
                 "readwithtime": self._read_with_time,
             },
@@ -340,6 +363,27 @@ class Tsp2450(TspInstrument):
             raise TspError(1115, "Parameter error: arguments after the range are not simulated")
         self.ask(f":SOUR:SWE:{self.engine.function}:{how} {', '.join(words)}")
 
+    def _lists(self, root: str) -> LuaTable:
+        """Lists of settings of the source or of measuring."""
+
+        def act(word: str, name: Value, *rest: Value) -> None:
+            places = "".join(f", {int(number(value))}" for value in rest if value is not None)
+            self.ask(f'{root}:CONF:LIST:{word} "{text_at(name, 1, word.lower())}"{places}')
+
+        def size(name: Value) -> float:
+            return float(self.ask(f'{root}:CONF:LIST:SIZE? "{text_at(name, 1, "size")}"'))
+
+        words = {"create": "CRE", "delete": "DEL", "store": "STOR", "recall": "REC"}
+        return LuaTable({name: partial(act, word) for name, word in words.items()} | {"size": size})
+
+    def _set_block(self, place: Value, kind: Value, *arguments: Value) -> None:
+        block = text_at(kind, 2, "setblock").removeprefix("trigger.BLOCK_")
+        header = BLOCKS.get(block)
+        if header is None:
+            raise LuaError(f"not simulated: trigger.model.setblock() - {kind}")
+        words = [f"{int(number(place))}", *(_argument(block, each) for each in arguments)]
+        self.ask(f":TRIG:BLOC:{header} {', '.join(words)}")
+
     def _trigger_model(self) -> LuaTable:
         def load(name: Value, *rest: Value) -> None:
             words = [f'"{text_at(name, 1, "load")}"']
@@ -356,6 +400,7 @@ class Tsp2450(TspInstrument):
         return LuaTable(
             {
                 "load": load,
+                "setblock": self._set_block,
                 "initiate": lambda: self.ask(":INIT") and None,
                 "abort": lambda: self.ask(":ABOR") and None,
                 "state": state,
@@ -407,6 +452,24 @@ class Tsp2450(TspInstrument):
     def _beep(self, seconds: Value, frequency: Value) -> None:
         number(frequency, 20.0, 8000.0)
         self.elapse(number(seconds, 0.001, 100.0))
+
+
+def _argument(block: str, value: Value) -> str:
+    """An argument of a trigger block as SCPI has it. Raises `LuaError` for an event that is not
+    simulated.
+    """
+    if isinstance(value, Buffer2450):
+        return f'"{value.name}"'
+    if not isinstance(value, str):
+        return f"{number(value):g}"
+    if value in SWITCH:
+        return SWITCH[value]
+    if not value.startswith("trigger.EVENT_"):
+        return f'"{value}"'
+    event = EVENT.fullmatch(value)
+    if event is None:
+        raise LuaError(f"not simulated: {value}")
+    return event[2] if block == "NOTIFY" else f"{event[1]}{event[2]}"
 
 
 class Buffer2450(LuaTable):
