@@ -482,21 +482,31 @@ PROGRAMS: dict[tuple[str, str], tuple[Callable[[str, str, str], Count], str, str
     ("PyMeasure", "2450"): (pymeasure, "keithley-2450", "Keithley2450"),
     ("PyMeasure", "2602B"): (pymeasure, "keithley-2600b", "Keithley2600"),
     ("PyMeasure", "2636B"): (pymeasure, "keithley-2600b", "Keithley2600"),
+    ("PyMeasure", "2636A"): (pymeasure, "keithley-2600b", "Keithley2600"),
     ("PyMeasure", "B1500A"): (pymeasure, "keysight-b1500", "AgilentB1500"),
     ("PyMeasure", "33522B"): (pymeasure, "keysight-33500", "Agilent33500"),
     ("QCoDeS", "2400"): (qcodes, "keithley-2400", "Keithley2400"),
     ("QCoDeS", "2450"): (qcodes, "keithley-2450", "Keithley2450"),
     **{("QCoDeS", model): (qcodes, "keithley-2600b", f"Keithley{model}") for model in SERIES_2600B},
+    ("QCoDeS", "2602A"): (qcodes, "keithley-2600b", "Keithley2602A"),
     ("QCoDeS", "3706A"): (qcodes, "keithley-3706a", "Keithley3706A"),
     ("QCoDeS", "B1500A"): (qcodes, "keysight-b1500", "KeysightB1500"),
     **{
         ("QCoDeS", model): (qcodes, "keysight-33500", f"Keysight{model}")
         for model in ("33511B", "33512B", "33522B", "33611A", "33622A")
     },
-    ("tm_devices", "2400"): (tm_devices, "keithley-2400", "smu"),
-    ("tm_devices", "2450"): (tm_devices, "keithley-2450", "smu"),
-    ("tm_devices", "2460"): (tm_devices, "keithley-2450", "smu"),
-    **{("tm_devices", model): (tm_devices, "keithley-2600b", "smu") for model in SERIES_2600B},
+    **{
+        ("tm_devices", model): (tm_devices, "keithley-2400", "smu")
+        for model in ("2400", "2401", "2410")
+    },
+    **{
+        ("tm_devices", model): (tm_devices, "keithley-2450", "smu")
+        for model in ("2450", "2460", "2461", "2470")
+    },
+    **{
+        ("tm_devices", model): (tm_devices, "keithley-2600b", "smu")
+        for model in (*SERIES_2600B, "2602A", "2612A", "2636A")
+    },
     ("tm_devices", "3706A"): (tm_devices, "keithley-3706a", "ss"),
 }
 """(program, model) -> how it is counted, the kind of instrument, its class or kind there."""
