@@ -19,7 +19,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,6 +51,7 @@ from .scpi.keithley_smu import (
 )
 from .scpi.trigger_blocks import Blocks, event_of
 from .scpi.trigger_model import ConfigLists, State, TriggerModel
+from .tsp.smu_2450 import Tsp2450
 
 EPOCH = datetime(2026, 1, 1)
 AUTO_DELAY_S = 1e-3
@@ -273,13 +274,21 @@ class Simulated2450(KeithleySmu):
 
     @override
     def message(self, line: str) -> str | bytes:
-        """Answer a message; with another command set only the common commands are understood."""
+        """Answer a message in the command set that it was switched on with."""
         if self.language == "TSP" and not line.lstrip().startswith("*"):
-            self.push(ScpiError(-285, "TSP Syntax error at line 1: unexpected symbol"))
-            return ""
+            return self.tsp.message(line)
+        return self.scpi(line)
+
+    def scpi(self, line: str) -> str | bytes:
+        """Answer a message in SCPI."""
         if self.model_blocks.state is State.RUNNING:
             self._guarded(self.model_blocks.go_on)
         return super().message(line)
+
+    @cached_property
+    def tsp(self) -> Tsp2450:
+        """What it is with the command set TSP."""
+        return Tsp2450(self)
 
     @override
     def reset(self) -> None:

@@ -12,8 +12,8 @@ identification as public programs for the 2636A have it. Unverified: the default
 automatic delays (1 ms here), no digital lines on the 2614B and 2634B (the 2604B has none: data
 sheet of the 2602B, page 12), that the A models have the ranges and smallest limits of the B models
 of their number, their firmware's number. The interlock counts as closed. Not simulated: settling of
-the source into the load (levels stand at once), contact checks, calibration, front panel, files,
-LAN.
+the source into the load (levels stand at once), and what `tsp.command_index` has and this does not,
+which says so: calibration, files, LAN triggers, TSP-Net.
 """
 
 from __future__ import annotations

@@ -77,6 +77,8 @@ class TspInstrument(SimulatedInstrument):
     QUEUE = 100
     """Errors that the queue holds; the last becomes -350 when one more comes."""
     FIRMWARE = "3.3.5"
+    LEAST_PRECISION = 1
+    """Least of `format.asciiprecision`."""
 
     def __init__(self, model: str, place: Place) -> None:
         super().__init__(model, place)
@@ -433,7 +435,7 @@ class TspInstrument(SimulatedInstrument):
 
     def _format_table(self) -> LuaTable:
         def precision(value: Value) -> None:
-            self.precision = int(number(value, 1, 16))
+            self.precision = int(number(value, self.LEAST_PRECISION, 16))
 
         def data(value: Value) -> None:
             self.data_format = int(number(value, 1, 3))

@@ -377,7 +377,9 @@ class Machine:
             error.line = error.line or line
             raise
         except (TypeError, ValueError, OverflowError) as error:
-            raise LuaError(f"bad argument to {called or 'a function'}: {error}", line) from None
+            # What Python says of too few or too many arguments means nothing to who wrote the Lua.
+            why = "" if isinstance(error, TypeError) else f": {error}"
+            raise LuaError(f"bad argument to {called or 'a function'}{why}", line) from None
 
 
 class _Compiler:
@@ -901,7 +903,10 @@ class _Compiler:
         of, called = key.get, table.called
 
         def get(frame: Frame) -> Value:
-            return machine.index(owner(frame), of(frame), line, called)
+            table, key = owner(frame), of(frame)
+            if type(table) is LuaTable and (value := table.values.get(key)) is not None:
+                return value
+            return machine.index(table, key, line, called)
 
         def store(frame: Frame, value: Value) -> None:
             machine.store(owner(frame), of(frame), value, line, called)
