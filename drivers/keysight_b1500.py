@@ -198,7 +198,7 @@ class KeysightB1500(QueueInstrument, SourceMeter):
     MAKER: ClassVar[str] = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"B1500A": SHEET}
-    NEAR = r"B150\dA?"
+    NEAR = r"B150[05]A?"
     Config: ClassVar[type[InstrumentConfig]] = KeysightB1500Config
     ERROR_QUERY = "ERRX?"
     ENDING = b"\r\n"
