@@ -4,9 +4,11 @@ Identifications: a 4200A-SCS answers `*IDN?` "KEITHLEY INSTRUMENTS,KI4200A,..." 
 4200A, ..." (the sources of two public programs, one with a recorded answer), with a NUL at the end
 of each message over TCP port 1225 (PyMeasure 0.16.0, `keithley4200.py`). A 707A and a 708A know no
 `*IDN?`: their device-dependent commands are those that 707B-901-01 rev. A, 5-23 to 5-28, sets
-against TSP's. A 2651A goes to 50 A (2651A-901-01 rev. A, 2-66). Unverified: how a 707A or 708A
-answers `*IDN?`; the 20 V of a 2606B, the 3000 V of a 2657A; whether a 2601 to 2636 without a letter has
-the triggers of 2600AS-901-01 rev. B, section 10.
+against TSP's.
+
+A 2651A goes to 50 A (2651A-901-01 rev. A, 2-66). Unverified: how a 707A or 708A answers `*IDN?`;
+the 20 V of a 2606B, the 3000 V of a 2657A; whether a 2601 to 2636 without a letter has the triggers
+of 2600AS-901-01 rev. B, section 10.
 """
 
 from __future__ import annotations
