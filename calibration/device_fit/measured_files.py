@@ -179,7 +179,7 @@ def _table(body: str, names: list[str], needed: tuple[str, ...], path: Path) -> 
     is a number, "nan" or nothing.
     """
     lines = []
-    for line, row in enumerate(body.splitlines(), 2):
+    for line, row in enumerate(body.split("\n"), 2):
         data = row.partition("#")[0].strip()
         if data and data.count(",") + 1 != len(names):
             raise DataError(
@@ -198,10 +198,10 @@ def _table(body: str, names: list[str], needed: tuple[str, ...], path: Path) -> 
         raise DataError(f"{path}: {len(names)} names in the header and {table.shape[1]} columns")
     for name in needed:
         at = names.index(name)
-        for row in np.flatnonzero(np.isnan(table[:, at])):
-            line, data = lines[row]
-            if (said := data.split(",")[at].strip()).casefold() not in ("", "nan"):
-                raise DataError(f"{path}: line {line}: {name} {said!r} is no number")
+        for k in np.flatnonzero(np.isnan(table[:, at])).tolist():
+            number, data = lines[k]
+            if (said := data.split(",")[at].strip()).casefold().strip("+-") not in ("", "nan"):
+                raise DataError(f"{path}: line {number}: {name} {said!r} is no number")
     return table
 
 

@@ -157,8 +157,12 @@ class VisaLink(Link):
 
     def _lost(self, what: str, error: BaseException) -> LinkError:
         self._close()
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = _one_line(str(error)) or type(error).__name__
         return LinkError(f"{what}: {said}", where=self.resource)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _send_all(connection: socket.socket, data: bytes) -> None:
