@@ -61,6 +61,8 @@ GAP_S = 0.2
 NOTICE_S = 0.25
 LATE_S = 0.15
 """What a notice or the end of an operation may come late by: computers and USB take their time."""
+REPLY_BYTES, CELL_BYTES = 32, 33
+"""Reply of an APPLY (section 6) with one reading: what stands in front, and each cell's part."""
 MOST_S = 120.0
 """Longest wait for a reply that notices and parts keep promising."""
 LONG_S = 1.5
@@ -708,6 +710,12 @@ def _many_reads(board: _Board) -> str:
     board.armed()
     geometry = board.known.geometry
     n = min(board.known.capabilities.max_cells, geometry.tiles * geometry.rows * geometry.columns)
+    reply_bytes, most = REPLY_BYTES + n * CELL_BYTES, board.known.max_message
+    _need(
+        reply_bytes <= most,
+        f"it takes {n} cells in an operation, whose reply of {reply_bytes} bytes is beyond its"
+        f" max_message of {most}",
+    )
     cells = _at(np.arange(n), geometry)
     result, reply = board.applied(read(cells, board.read_step()), board.next_number())
     _need(bool((result.reads == 1).all()), "not every cell of a large read was read once")

@@ -17,7 +17,7 @@ from boards import GEOMETRY, LIMITS
 
 from rram_hil import cli
 from rram_hil.array import Apply
-from rram_hil.drivers.board_test import RULES, Rule, examine
+from rram_hil.drivers.board_test import CELL_BYTES, REPLY_BYTES, RULES, Rule, examine
 from rram_hil.drivers.simulated import test_chip_board as simulated
 from rram_hil.drivers.simulated.board.codec import RefusalError
 from rram_hil.errors import ConfigError, LinkError
@@ -235,6 +235,21 @@ def test_the_smallest_board_reads_and_pulses(
     drive = Drive((5,), gate_v=2.0, pulse_v=0.6)
     assert _found(serve(), "cells are read", drive).verdict is Verdict.KEPT
     assert _found(serve(), "one pulse", drive).verdict is Verdict.KEPT
+
+
+def test_more_cells_than_fit_a_message_are_a_contradiction(
+    serve: Callable[[], Port], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulated, "LARGEST_MESSAGE", 64)
+    outcome = _found(serve(), "all cells are read")
+    assert outcome.verdict is Verdict.BROKEN
+    assert "beyond its max_message of 64" in outcome.told
+
+
+def test_the_reply_of_a_large_read_is_as_long_as_it_is_counted(serve: Callable[[], Port]) -> None:
+    outcome = _found(serve(), "all cells are read")
+    cells = int(outcome.told.split()[0])
+    assert f"{REPLY_BYTES + CELL_BYTES * cells} bytes of reply" in outcome.told
 
 
 def _waits(board: Any) -> None:
