@@ -8,13 +8,14 @@ reads, a cell at a time: wires count equally there.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, ClassVar, Self, cast
 
 import numpy as np
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from rram_hil.array import Apply, ApplyResult, Cells, Multiply, Status, Step
+from rram_hil.array import Apply, ApplyResult, Cells, Multiply, Status
 from rram_hil.corrections.calibration_file import (
     Belongs,
     Calibrated,
@@ -178,9 +179,7 @@ class BoardConverters(Calibration):
     def _ladder(self, setting: Setting) -> Plan[dict[str, Value]]:
         cells = cells_of(self.references, setting.geometry)
         volts = read_levels(setting, self.levels, self.lowest_v)
-        steps = tuple(
-            Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts
-        )
+        steps = tuple(replace(setting.read.without_gate(), bl_v=float(v)) for v in volts)
         result = yield from Apply(cells, steps, repeat=self.repeat, label="ladder")
         amps = np.where(result.status == Status.OK, result.current_a, np.nan)
         amps = amps.reshape(len(cells), self.repeat, volts.size).transpose(0, 2, 1)

@@ -65,17 +65,21 @@ class MeasurePulseCurves(Protocol[CurvesSummary]):
     reset_gate_v: FiniteVolts = 3.5
     reset_width_s: PositiveSeconds = 200e-9
     responds_above_s: PositiveSiemens = 5e-6
+    body_v: FiniteVolts | None = None
+    unselected_wl_v: FiniteVolts | None = None
 
     def run(self, setting: Setting) -> Plan[CurvesSummary]:
         """Yields two batches of pulses and reads; shares `PulseCurves` as "pulse curves"."""
         cells = self.cells.cells(setting.geometry)
         gates, sources = self.set_gate_v.volts(), self.reset_sl_v.volts()
 
+        others = self.body_v, self.unselected_wl_v
+
         def set_step(gate_v: float) -> Step:
-            return Step(self.set_bl_v, 0.0, gate_v, self.set_width_s)
+            return Step(self.set_bl_v, 0.0, gate_v, self.set_width_s, "no", *others)
 
         def reset_step(sl_v: float) -> Step:
-            return Step(0.0, sl_v, self.reset_gate_v, self.reset_width_s)
+            return Step(0.0, sl_v, self.reset_gate_v, self.reset_width_s, "no", *others)
 
         above = self.responds_above_s
         full_reset, full_set = reset_step(float(sources[-1])), set_step(float(gates[-1]))

@@ -1,17 +1,18 @@
 """Driver of the ArC ONE memristor characterisation board: a 1R array of up to 32 x 32 cells behind
 a serial port.
 
-Written from the behaviour of the board's two public host programs; the firmware is not public.
-Checked against the source of libarc1 (packets and modules): framing, job codes, order of arguments,
-read modes. `unverified`: how long a read takes, the highest resistance it can tell, what it replies
-for currents beyond its range, that unselected lines follow the scheme during pulses too, that the
-word line is a source line of this package's arrays and the bit line its bit line, that the board
-puts its outputs to zero in a reset, and everything that happens inside a module. libarc1 has 2 for
-floating lines where the other host program has 256, which is sent here.
+Written from the behaviour of the board's public host programs; the firmware is not public. Checked
+against the sources of arc1_pyqt (panels, instrument.py, VirtualArC) and libarc1 (packets and
+modules): framing, job codes, order of arguments, read modes, who says what when; and against the
+manual (arc1_docs). `unverified`: how long a read takes, the highest resistance it can tell, what it
+replies for currents beyond its range, that the board puts its outputs to zero in a reset, and
+everything that happens inside a module. libarc1 has 2 for floating lines where the other host
+program has 256, which is sent here.
 
 Cells: row r is word r + 1, column c is bit c + 1. The board knows one voltage, that across the
 cell: BL - SL of a step. Levels of WL are ignored, as in every 1R array. Positive volts are sent as
-they are.
+they are: they stand on the word line, with the bit line at ground, and V/2 or V/3 on all others
+(arc1_docs, "Starting a new Session").
 
 Lines that are lost or come twice: the board acknowledges nothing and has no checksums, so the order
 of what is sent must make either harmless (docs/safety.md, "Links as they are in a lab").
@@ -35,9 +36,10 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from functools import partial
+from typing import Annotated, ClassVar, Literal, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +70,14 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
-from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.hardware.driver import (
+    Capabilities,
+    Driver,
+    DriverConfig,
+    Identity,
+    Span,
+    check_extras,
+)
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Ohms, Seconds, Unit
 from rram_hil.validation import FiniteVolts
@@ -90,9 +99,11 @@ from .dialects.arc_one_modules import (
     SwitchSeeker,
     Triplets,
     Volatility,
+    Waveform,
     conductance_of,
     is_terminator,
     real,
+    spike_pair,
     status_of,
 )
 
@@ -108,6 +119,8 @@ __all__ = [
     "SwitchSeeker",
     "Triplets",
     "Volatility",
+    "Waveform",
+    "spike_pair",
 ]
 
 BAUD = 921600
@@ -131,10 +144,13 @@ OFFLINE = 3
 CONFIRMATION = b"1\n"
 PADDING = "0.000000e+00"
 """A line that is no job, and as an argument no volts, no width and no cell."""
-MOST_ARGUMENTS = 16
-"""More lines than any job has behind its first."""
+MOST_ARGUMENTS = 64
+"""More lines than any job of this driver has behind its first."""
 SNEAK_PATH = {Scheme.THIRD: 0, Scheme.HALF: 1, Scheme.FLOATING: 256}
 FLOAT = np.dtype("<f4")
+MOST_TOLD_V = 1.05 * LARGEST_V
+"""The board tells volts as it measured them, some percent off (arc1_docs, "Saving data")."""
+LONGEST_NUMBER = 16
 
 
 class ArcOneConfig(LinkKeys, DriverConfig):
@@ -237,6 +253,42 @@ class _Job:
     lines: tuple[str, ...]
     replies: int
     length_s: float
+
+
+@dataclass(frozen=True)
+class _Talk:
+    """A `Board` for one module's talk about one cell. `received`: as many bytes; `what` names it in
+    errors.
+    """
+
+    what: str
+    received: Callable[[int], bytes]
+    sent: Callable[..., None]
+
+    def triplets(self) -> FloatArray:
+        blocks: list[FloatArray] = []
+        while True:
+            triplet = self.floats(3)
+            if is_terminator(triplet):
+                return np.array(blocks, dtype=np.float64).reshape(-1, 3)
+            _, volts, width = triplet
+            if not (abs(volts) <= MOST_TOLD_V and 0 <= width <= 1e6):
+                raise LinkError(f"{self.what}: {triplet} is no triplet")
+            blocks.append(triplet)
+
+    def floats(self, count: int) -> FloatArray:
+        return np.frombuffer(self.received(count * FLOAT.itemsize), dtype=FLOAT).astype(np.float64)
+
+    def number(self) -> int:
+        text = b""
+        while not text.endswith(b"\n"):
+            text += self.received(1)
+            if not text.strip().isdigit() or len(text) > LONGEST_NUMBER:
+                raise LinkError(f"{self.what}: {text!r} is no whole number")
+        return int(text)
+
+    def send(self, *lines: str | int) -> None:
+        self.sent(*_arguments(*lines))
 
 
 class ArcOne(Driver):
@@ -433,10 +485,10 @@ class ArcOne(Driver):
         """Run the form finder on each cell; first triplet of each cell is its initial read. For all
         modules:
 
-        One job for all cells. Limits are checked first (`LimitError`); a lost reply raises
-        `UnknownOutcomeError`, the board reset. Modules run beside the engine: charge
-        `settings.most_pulses` a cell to the ledger before and correct it by `Triplets.pulses`
-        after.
+        One job for all cells, or for each where the host talks on. Limits are checked first
+        (`LimitError`); a lost reply raises `UnknownOutcomeError`, the board reset. Modules run
+        beside the engine: charge `settings.most_pulses` a cell to the ledger before and correct it
+        by `Triplets.pulses` after.
         """
         return self._module(cells, settings)
 
@@ -467,6 +519,25 @@ class ArcOne(Driver):
         errors.
         """
         return self._module(cells, settings)
+
+    def waveform(self, cells: Cells, settings: Waveform) -> Triplets:
+        """Give each cell volts over time, such as `spike_pair` makes. Triplets: two readings before
+        it, one after with its peak and length, and a last one. See `form_finder` for charging and
+        errors.
+        """
+        return self._module(cells, settings)
+
+    def multi_bias(self, *_: object) -> NoReturn:
+        """Refuse the board's job 50: were a line of it lost, the board would take the number of
+        word lines for the volts of a read.
+        """
+        raise self.refuse("MultiBias (job 50)", "pulses and reads of single cells")
+
+    def multi_state(self, *_: object) -> NoReturn:
+        """Refuse the board's jobs 161 to 165: nothing bounds how many pulses they give a cell."""
+        raise self.refuse(
+            "MultiStateSeeker (jobs 161 to 165)", "converge_to_state, and protocols of the engine"
+        )
 
     def retention(self, cells: Cells, *, step_s: float, duration_s: float) -> Retention:
         """Read the cells every `step_s` for `duration_s`, first and last reading included, at
@@ -512,6 +583,7 @@ class ArcOne(Driver):
         """Refuse what the board cannot do, and what the limits do not allow, before anything is
         sent.
         """
+        check_extras(operation, self.capabilities)
         check(operation, self.geometry, self.limits, bounds_current=False)
         if operation.unselected not in self.capabilities.schemes:
             raise self.refuse(
@@ -655,15 +727,18 @@ class ArcOne(Driver):
             read_s = self._settings.read_s * settings.reads
             try:
                 self._conditions(self._settings.read_v, Scheme.INHIBIT)
-                self._send(*_lines(*settings.lines(), len(cells)))
+                devices = 1 if settings.TALKS else len(cells)
                 streams = []
                 for i in range(len(cells)):
+                    if i % devices == 0:
+                        between = (PADDING,) if i else ()
+                        self._send(*between, *_lines(*settings.lines(), devices))
                     self._transactions += 1
-                    self._send(*_lines("", *_address(cells, i))[1:])
+                    self._send(*_arguments(*_address(cells, i)))
                     length_s = (settings.length_s + read_s) / settings.terminators
-                    streams.append(
-                        [self._triplets(length_s, what) for _ in range(settings.terminators)]
-                    )
+                    received = partial(self._received, length_s=length_s, what=what)
+                    talk = _Talk(f"{self._settings.port}: {what}", received, self._send)
+                    streams.append(settings.talk(talk, self._settings.read_v))
                 self._expect_silence(what)
                 self._send(PADDING)
             except AbortedError:
@@ -699,21 +774,10 @@ class ArcOne(Driver):
                 f" are more than limits.pulses_per_cell of {self.limits.pulses_per_cell}"
             )
 
-    def _triplets(self, length_s: float, what: str) -> FloatArray:
-        """Triplets up to the next terminator, shape (k, 3). Raises `LinkError` for silence and for
-        what can be no triplet.
-        """
-        blocks: list[NDArray[np.float32]] = []
-        while True:
-            data = bytearray()
-            self._collect(data, 3 * FLOAT.itemsize, length_s, what)
-            triplet = np.frombuffer(bytes(data), dtype=FLOAT)
-            if is_terminator(triplet):
-                return np.array(blocks, dtype=np.float64).reshape(-1, 3)
-            _, volts, width = triplet
-            if not (abs(volts) <= 1.01 * LARGEST_V and 0 <= width <= 1e6):
-                raise LinkError(f"{self._settings.port}: {what}: {bytes(data)!r} is no triplet")
-            blocks.append(triplet)
+    def _received(self, size: int, length_s: float, what: str) -> bytes:
+        data = bytearray()
+        self._collect(data, size, length_s, what)
+        return bytes(data)
 
     def _streamed(
         self, cells: Cells, settings: Module, streams: list[list[FloatArray]], span: TimeSpan
@@ -977,8 +1041,12 @@ class ArcOne(Driver):
 
 def _lines(code: str, *arguments: str | int) -> tuple[str, ...]:
     """A job as it is sent: its code, then its arguments, none of them spelled like a code."""
-    texts = (str(argument) for argument in arguments)
-    return code, *(f"{text}.0" if text.lstrip("-").isdigit() else text for text in texts)
+    return code, *_arguments(*arguments)
+
+
+def _arguments(*values: str | int) -> tuple[str, ...]:
+    texts = map(str, values)
+    return tuple(f"{text}.0" if text.lstrip("-").isdigit() else text for text in texts)
 
 
 def _address(cells: Cells, i: int) -> tuple[int, int]:

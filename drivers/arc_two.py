@@ -1,12 +1,16 @@
 """Driver of the ArC TWO characterisation instrument through its maker's library pyarc2 (optional
 extra `[arc2]`): a 1R array.
 
-Checked against pyarc2 0.6.0 (signatures, docstrings) and the source of libarc2: `pulse_one` puts
-half the voltage on the high and minus half on the low channel, `read_slice` biases the low channel
-with minus Vread and gives the currents of all channels of the other kind in ascending order.
-`unverified`, for want of the hardware: the shortest pulse, that all other channels stand at 0 V
-meanwhile (V/2 scheme), and the sign of a current, of which the magnitude is taken as arc2control
-does.
+Checked against pyarc2 0.6.0 (signatures, docstrings) and the source of libarc2
+(`src/instrument.rs`): `pulse_one` puts half the voltage on the high and minus half on the low
+channel, `read_slice` biases the low channel with minus Vread and gives the currents of all channels
+of the other kind in ascending order; widths up to 40 ns become 40 ns, the fast drivers reach 500
+ms, longer pulses stay on until the channels are grounded; a ramp has ceil((stop - start) / step)
+levels and never reaches its stop; what trains and ramps read is picked up afterwards, one block of
+64 channels a reading. `unverified`, for want of the
+hardware: that all other channels stand at 0 V meanwhile (V/2 scheme), the sign of a current, of
+which the magnitude is taken as arc2control does, that a train reads as `read_slice` does, and what
+the auxiliary outputs can drive.
 
 `read_all` is not used: which lines its `BiasOrder` biases differs between versions of the library,
 and it is a loop of `read_slice` inside. Slices name their channel.
@@ -17,10 +21,12 @@ volts across a cell are BL - SL. The defaults are the 32 x 32 package of arc2con
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -55,9 +61,17 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
-from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.hardware.driver import (
+    Capabilities,
+    Driver,
+    DriverConfig,
+    Identity,
+    Span,
+    check_extras,
+)
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Seconds
+from rram_hil.validation import FiniteVolts
 
 CHANNELS = 64
 LINES = 32
@@ -66,6 +80,13 @@ RANGES_V = {"standard": 10.0, "extended": 20.0}
 QUIET_V = 0.1
 """Largest voltage on a channel that counts as off."""
 POLL_S = 0.01
+CLUSTER = 8
+"""Channels that share the timing of the fast drivers."""
+LONGEST_FAST_S = 0.5
+LOGIC_PINS = 32
+LOGIC_LEVELS = {1.8: "LL1V8", 3.3: "LL3V3", 5.0: "LL5V"}
+LARGEST_TRAIN = 4096
+"""Readings of a train or ramp that are left in the instrument's memory before they are fetched."""
 
 
 def _interleaved(up: range, down: range) -> list[int]:
@@ -79,6 +100,7 @@ BIT_CHANNELS = sorted(BITS)
 """All bit channels, in the order in which a slice gives their currents."""
 
 Channel = Annotated[int, Field(ge=0, lt=CHANNELS)]
+Supply = Literal["SELL", "SELH", "ARB1", "ARB2", "ARB3", "ARB4"]
 
 
 class ArcTwoConfig(DriverConfig):
@@ -106,12 +128,31 @@ class ArcTwoConfig(DriverConfig):
     read_floor_a: Annotated[Amperes, Field(ge=0)] = Field(
         default=0.0, description="the same, amperes"
     )
+    logic: list[Annotated[int, Field(ge=0, lt=LOGIC_PINS)]] = Field(
+        default=[], description="digital outputs that are high while the bench is armed"
+    )
+    logic_v: FiniteVolts | None = Field(
+        default=None,
+        description=(
+            "volts of a high digital output, 1.8, 3.3 or 5; the instrument's own if not given"
+        ),
+    )
+    supplies: dict[Supply, FiniteVolts] = Field(
+        default={},
+        description=(
+            "volts of auxiliary outputs while the bench is armed, by the library's names: both"
+            " levels of the selectors and four supplies; the current source (CREF, CSET) is not"
+            " driven"
+        ),
+    )
     timeout_s: Annotated[Seconds, Field(ge=0.05, le=60)] = Field(
         default=2.0, description="how much longer than expected the instrument may be busy"
     )
 
     @model_validator(mode="after")
     def _channels(self) -> Self:
+        if self.logic_v is not None and self.logic_v not in LOGIC_LEVELS:
+            raise ValueError(f"logic_v must be 1.8, 3.3 or 5, not {self.logic_v:g}")
         if len(set(self.words)) != len(self.words) or len(set(self.bits)) != len(self.bits):
             raise ValueError("words and bits: a channel may stand there once")
         if not set(self.words) <= WORD_CHANNELS or not set(self.bits) <= set(BIT_CHANNELS):
@@ -120,6 +161,50 @@ class ArcTwoConfig(DriverConfig):
                 " to bits"
             )
         return self
+
+
+@dataclass(frozen=True)
+class VoltageRamp:
+    """`count` levels from `start_v` to `stop_v`, both included: at each `pulses_each` pulses of
+    `width_s` with `interpulse_s` between them, and a reading at `read_v` after the last of them.
+    """
+
+    start_v: float
+    stop_v: float
+    count: int
+    width_s: float
+    read_v: float
+    pulses_each: int = 1
+    interpulse_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.count >= 2 and self.pulses_each >= 1 and self.start_v != self.stop_v):
+            raise ConfigError(
+                "ramp: two levels or more that differ, and one pulse or more at each, are needed"
+            )
+        if not (0 <= self.interpulse_s < math.inf):
+            raise ConfigError(
+                f"ramp: interpulse_s must be 0 or more and finite, not {self.interpulse_s}"
+            )
+
+    @property
+    def levels_v(self) -> FloatArray:
+        """The levels, shape (count,)."""
+        return np.linspace(self.start_v, self.stop_v, self.count)
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """What a train or a ramp read of n cells, k readings each, shapes (n, k); `pulses` that each
+    cell took, shape (n,), for the ledger. Readings come without times.
+    """
+
+    cells: Cells
+    current_a: FloatArray
+    conductance_s: FloatArray
+    status: NDArray[np.uint8]
+    pulses: IntArray
+    span: TimeSpan
 
 
 class ArcTwo(Driver):
@@ -149,7 +234,15 @@ class ArcTwo(Driver):
                 f"driver.words and driver.bits name {len(config.words)} and {len(config.bits)}"
                 f" channels; the chip has {geometry.rows} rows and {geometry.columns} columns"
             )
+        top = max(limits.bl_v, limits.sl_v, limits.wl_v)
+        for name, volts in config.supplies.items():
+            if abs(volts) > top:
+                raise ConfigError(
+                    f"driver.supplies: {name} of {volts:g} V is more than the largest of the limits"
+                    f" of lines, {top:g} V"
+                )
         self._lock = threading.RLock()
+        self._is_supplied = False
         self._library: Any = None
         self._id: int | None = None
         self._instrument: Any = None
@@ -252,28 +345,113 @@ class ArcTwo(Driver):
             if not isinstance(operation, Apply):
                 raise self.refuse(f"a native {type(operation).__name__}", "single steps and waits")
             self._check(operation)
-            self._armed()
             what = f"operation {number}{f' ({operation.label})' if operation.label else ''}"
-            if self.cancel.is_set():
-                raise AbortedError(f"{what} was not started: the run is being aborted")
             stresses = bool(pulses_of(operation, self.limits).any())
-            try:
+            with self._working(what, stresses=stresses):
                 return self._apply(operation, what)
-            except BaseException as error:
-                is_off, off = self._grounded()
-                if isinstance(error, AbortedError):
-                    raise AbortedError(f"{error}; {off}", outputs_off=is_off) from None
-                failure = _failure(what, error)
-                if not isinstance(failure, LinkError):
-                    raise
-                if stresses:
-                    raise UnknownOutcomeError(
-                        f"{failure}; {off}; {what} may have been carried out", outputs_off=is_off
-                    ) from error
-                raise LinkError(
-                    f"{failure}; {off}; {what} gave no pulse and may be repeated",
-                    outputs_off=is_off,
-                ) from error
+
+    # The instrument's own sequences
+
+    def read_train(
+        self, cells: Cells, *, read_v: float, count: int, interval_s: float = 0.0
+    ) -> Readings:
+        """Read each cell `count` times, `interval_s` apart, without the host: one train a row.
+
+        Raises as `execute`; `ConfigError` for more than the instrument's memory takes.
+        """
+        self._check_train(count, interval_s)
+        self._check(Apply(cells, (Step(read_v, 0.0, 0.0, SHORTEST_S, "current"),), Scheme.INHIBIT))
+        what = f"a read train of {len(cells)} cells"
+        with self._lock, self._working(what, stresses=False):
+            started, arc = self.now_s(), self._armed()
+            current = np.full((len(cells), count), np.nan)
+            for row in np.unique(cells.row):
+                here = np.flatnonzero(cells.row == row)
+                highs = np.array([self._high(cells, i) for i in here], dtype=np.uint64)
+                lows = np.array([self._low(cells, here[0])], dtype=np.uint64)
+                self._forget()
+                arc.generate_read_train(lows, highs, read_v, count, round(interval_s * 1e9), True)
+                arc.execute()
+                self._transactions += 1
+                self._until_idle(count * (self._settings.read_s + interval_s), what)
+                current[here] = self._picked(count, what)[:, highs.astype(np.int64)].T
+            return self._readings(cells, current, read_v, np.zeros(len(cells), np.int64), started)
+
+    def ramp(self, cells: Cells, ramp: VoltageRamp) -> Readings:
+        """Ramp each cell without the host, one cell after the other.
+
+        Limits are checked first. Runs beside the engine: charge `count * pulses_each` pulses a cell
+        to the ledger before and correct it by `Readings.pulses` after. Raises as `execute`.
+        """
+        self._check_train(ramp.count, ramp.interpulse_s)
+        steps = [Step(float(v), 0.0, 0.0, ramp.width_s) for v in (ramp.start_v, ramp.stop_v)]
+        reading = Step(ramp.read_v, 0.0, 0.0, SHORTEST_S, "current")
+        self._check(Apply(cells, (*steps, reading), Scheme.HALF))
+        pulses = ramp.count * ramp.pulses_each
+        if pulses > self.limits.pulses_per_cell:
+            raise ConfigError(
+                f"ramp: {pulses} pulses a cell are more than limits.pulses_per_cell of"
+                f" {self.limits.pulses_per_cell}"
+            )
+        what = f"a ramp of {len(cells)} cells"
+        library = self._library
+        step_v = (ramp.stop_v - ramp.start_v) / (ramp.count - 1)
+        nanos = max(1, round(ramp.width_s * 1e9)), round(ramp.interpulse_s * 1e9)
+        stressed = int(np.count_nonzero(np.abs(ramp.levels_v) > self.limits.read_v))
+        with self._lock, self._working(what, stresses=stressed > 0):
+            started, arc = self.now_s(), self._armed()
+            current = np.full((len(cells), ramp.count), np.nan)
+            for i in range(len(cells)):
+                low, high = self._low(cells, i), self._high(cells, i)
+                self._forget()
+                arc.generate_ramp(
+                    low,
+                    high,
+                    ramp.start_v,
+                    step_v,
+                    # The library stops before this: half a step further is one level more.
+                    ramp.stop_v + step_v / 2,
+                    *nanos,
+                    ramp.pulses_each,
+                    library.ReadAt.Arb(ramp.read_v),
+                    library.ReadAfter.Block,
+                )
+                # The library leaves the last reading's bias on.
+                arc.ground_all_fast()
+                arc.execute()
+                self._transactions += 1
+                one_s = ramp.pulses_each * (ramp.width_s + ramp.interpulse_s)
+                self._until_idle(ramp.count * (one_s + self._settings.read_s), what)
+                current[i] = self._picked(ramp.count, what)[:, high]
+            taken = np.full(len(cells), stressed * ramp.pulses_each)
+            return self._readings(cells, current, ramp.read_v, taken, started)
+
+    def pulse_row(self, cells: Cells, volts_v: float, width_s: float) -> None:
+        """One pulse on different cells of one row at the same time, by the fast drivers: half of
+        `volts_v` on their columns, minus half on the row.
+
+        Runs beside the engine: charge one pulse a cell before. Raises as `execute`; `ConfigError`
+        for cells of several rows and for more than 500 ms.
+        """
+        self._check(Apply(cells, (Step(volts_v, 0.0, 0.0, width_s),), Scheme.HALF))
+        if len(cells) == 0 or np.unique(cells.row).size != 1 or width_s > LONGEST_FAST_S:
+            raise self.refuse(
+                "a pulse on several rows, on none or of such length",
+                f"one pulse on cells of one row, up to {LONGEST_FAST_S:g} s",
+            )
+        what = f"a pulse on {len(cells)} cells of a row"
+        nanos = max(1, round(width_s * 1e9))
+        channels = [(self._low(cells, 0), -volts_v / 2, 0.0)]
+        channels += [(self._high(cells, i), volts_v / 2, 0.0) for i in range(len(cells))]
+        clusters = {channel // CLUSTER for channel, _, _ in channels}
+        timings = [nanos if k in clusters else None for k in range(CHANNELS // CLUSTER)]
+        with self._lock, self._working(what, stresses=abs(volts_v) > self.limits.read_v):
+            arc = self._armed()
+            arc.pulse_slice_fast_open(channels, timings, True)
+            arc.ground_all_fast()
+            arc.execute()
+            self._transactions += 1
+            self._until_idle(width_s, what)
 
     @override
     def safe_off(self) -> None:
@@ -306,6 +484,7 @@ class ArcTwo(Driver):
         return self._transactions
 
     def _check(self, operation: Apply) -> None:
+        check_extras(operation, self.capabilities)
         check(operation, self.geometry, self.limits, bounds_current=False)
         can = self.capabilities
         if operation.unselected not in can.schemes:
@@ -332,6 +511,89 @@ class ArcTwo(Driver):
                 raise self.refuse(
                     "a measurement at 0 V or above limits.read_v", "a read after each pulse"
                 )
+
+    def _check_train(self, count: int, interval_s: float) -> None:
+        if not (1 <= count <= LARGEST_TRAIN and 0 <= interval_s <= self.limits.wait_s):
+            raise ConfigError(
+                f"ArC TWO: {count} readings, {interval_s} s apart; 1 to {LARGEST_TRAIN} are"
+                f" possible, 0 to {self.limits.wait_s:g} s apart"
+            )
+
+    @contextlib.contextmanager
+    def _working(self, what: str, *, stresses: bool) -> Iterator[None]:
+        """Armed, with its supplies on; whatever fails inside leaves the channels grounded, and the
+        error says whether cells may have been pulsed.
+        """
+        self._armed()
+        if self.cancel.is_set():
+            raise AbortedError(f"{what} was not started: the run is being aborted")
+        try:
+            self._supply()
+            yield
+        except BaseException as error:
+            is_off, off = self._grounded()
+            if isinstance(error, AbortedError):
+                raise AbortedError(f"{error}; {off}", outputs_off=is_off) from None
+            failure = _failure(what, error)
+            if not isinstance(failure, LinkError):
+                raise
+            if stresses:
+                raise UnknownOutcomeError(
+                    f"{failure}; {off}; {what} may have been carried out", outputs_off=is_off
+                ) from error
+            raise LinkError(
+                f"{failure}; {off}; {what} gave no pulse and may be repeated",
+                outputs_off=is_off,
+            ) from error
+
+    def _supply(self) -> None:
+        """Logic and auxiliary outputs as the bench file says, where they are not so already."""
+        config, library, arc = self._settings, self._library, self._armed()
+        if self._is_supplied or not (config.logic or config.supplies or config.logic_v):
+            return
+        if config.logic_v is not None:
+            arc.set_logic_level(getattr(library.LogicLevel, LOGIC_LEVELS[config.logic_v]))
+        self._set_outputs(config.supplies, sum(1 << pin for pin in set(config.logic)))
+        arc.execute()
+        self._until_idle(0.0, "the supplies", may_abort=False)
+        self._is_supplied = True
+
+    def _set_outputs(self, supplies: dict[Supply, float], logic: int) -> None:
+        """Queue volts of auxiliary outputs and the mask of digital ones."""
+        functions, arc = self._library.AuxDACFn, self._armed()
+        if supplies:
+            arc.config_aux_channels([(getattr(functions, k), v) for k, v in supplies.items()])
+        if self._settings.logic:
+            arc.set_logic(logic)
+
+    def _forget(self) -> None:
+        """Throw away what an earlier sequence, one that was broken off, has left to be picked."""
+        for _ in range(LARGEST_TRAIN):
+            if self._pick() is None:
+                return
+        raise LinkError("ArC TWO: readings that nobody asked for do not end")
+
+    def _pick(self) -> Any:
+        library = self._library
+        return self._armed().pick_one(library.DataMode.All, library.ReadType.Current)
+
+    def _picked(self, count: int, what: str) -> FloatArray:
+        """Currents of all channels in each reading, shape (count, 64)."""
+        blocks = [block for _ in range(count + 1) if (block := self._pick()) is not None]
+        if len(blocks) != count or any(np.shape(block) != (CHANNELS,) for block in blocks):
+            raise LinkError(
+                f"ArC TWO: {what}: {len(blocks)} readings of {[np.shape(b) for b in blocks[:1]]}"
+                f" channels came, not {count} of {CHANNELS}"
+            )
+        return np.array(blocks, dtype=np.float64)
+
+    def _readings(
+        self, cells: Cells, current: FloatArray, read_v: float, pulses: IntArray, started_s: float
+    ) -> Readings:
+        current = math.copysign(1.0, read_v) * np.abs(current)
+        status, conductance = self._worth(current, np.full(current.shape, read_v))
+        span = TimeSpan(started_s, self.now_s())
+        return Readings(cells, current, conductance, status, pulses, span)
 
     def _apply(self, operation: Apply, what: str) -> ApplyResult:
         n, m = len(operation.cells), operation.measurements
@@ -389,6 +651,8 @@ class ArcTwo(Driver):
         self._transactions += 1
         for i in at:
             arc.pulse_one(self._low(cells, i), self._high(cells, i), float(level[i]), nanos)
+            # From 500 ms on a pulse is a bias and a delay: nothing else ends it.
+            arc.ground_all_fast()
         arc.execute()
         self._until_idle(step.width_s * at.size, what)
 
@@ -442,6 +706,8 @@ class ArcTwo(Driver):
     def _make_safe(self) -> None:
         """Ground, look at every channel's voltage, and leave them at hard ground."""
         library, arc = self._library, self._armed()
+        self._is_supplied = False
+        self._set_outputs(dict.fromkeys(self._settings.supplies, 0.0), 0)
         arc.ground_all()
         arc.execute()
         self._until_idle(0.0, "grounding", may_abort=False)

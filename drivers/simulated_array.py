@@ -29,7 +29,7 @@ from rram_hil.array import (
     pulses_of,
 )
 from rram_hil.errors import LinkError
-from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
+from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, check_extras
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.board_envelope import board_envelope
 from rram_hil.simulation.chip import SimulatedChip
@@ -123,6 +123,7 @@ class SimulatedArray(Driver):
         board cannot hold.
         """
         chip = self.chip
+        check_extras(operation, self.capabilities)
         check(operation, self.geometry, self.limits)
         operation = self._bounded(operation)
         _, request = encode_operation(operation, number, self.geometry)

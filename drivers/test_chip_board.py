@@ -46,7 +46,7 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
-from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity
+from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, check_extras
 from rram_hil.types import IntArray
 from rram_hil.units import Amperes, Seconds, Unit
 from rram_hil.wire.link import Link
@@ -75,6 +75,7 @@ from .dialects.board_codec import (
     decode_result,
     decode_self_test,
     decode_status,
+    encode_body_limits,
     encode_executed,
     encode_limits,
     encode_operation,
@@ -736,6 +737,8 @@ class TestChipBoard(Driver):
             stored = [self._transact(Kind.LIMITS, wanted), self._transact(Kind.LIMITS)]
             watchdog = round(self._settings.watchdog_s * 1e3).to_bytes(4, "little")
             reply = self._transact(Kind.WATCHDOG, watchdog)
+            if "body_v" in self._connected().capabilities.step_extras:
+                self._set_body_limits()
             self._transact(Kind.ARM)
         except _BoardError as error:
             raise self._meaning(error, "arming") from None
@@ -750,6 +753,17 @@ class TestChipBoard(Driver):
             raise InstrumentError(
                 f"{self._settings.port}: the board did not arm with outputs off: {status}",
                 command="ARM",
+            )
+
+    def _set_body_limits(self) -> None:
+        """Of a board that drives the body; another one is never sent these."""
+        wanted = encode_body_limits(self.limits)
+        stored = [self._transact(Kind.BODY_LIMITS, wanted), self._transact(Kind.BODY_LIMITS)]
+        if any(s != wanted for s in stored):
+            raise InstrumentError(
+                f"{self._settings.port}: the board reads back other limits of the body than were"
+                " sent; it was not armed",
+                command="BODY_LIMITS",
             )
 
     def _off(self) -> None:
@@ -818,6 +832,7 @@ class TestChipBoard(Driver):
 
     def _check(self, operation: Operation, can: Capabilities) -> None:
         """Refuse what this board cannot do, before anything is sent."""
+        check_extras(operation, can)
         if isinstance(operation, Apply):
             self._check_batch(operation, can)
             if len(operation.steps) * operation.repeat > can.max_steps:
@@ -955,7 +970,7 @@ class TestChipBoard(Driver):
         convert_s = spent.get("conversion_s", 0.0)
         if isinstance(operation, Apply):
             a_cell_s = sum(
-                settle_s + s.width_s + (convert_s if s.measure != "no" else 0.0)
+                settle_s + s.width_s + convert_s * ((s.measure != "no") + s.also_gate)
                 for s in operation.steps
             )
             length_s = len(operation.cells) * operation.repeat * a_cell_s
@@ -1001,5 +1016,6 @@ def _code_vectors(block: Block, repeat: int, can: Capabilities) -> int:
 def _words(geometry: Geometry) -> str:
     return (
         f"{geometry.tiles} x {geometry.rows} x {geometry.columns} {geometry.cell} cells "
-        f"(tiles x rows x columns, source lines: {geometry.source_lines})"
+        f"(tiles x rows x columns, source lines: {geometry.source_lines}, selectors:"
+        f" {geometry.selector})"
     )

@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from rram_hil.array import PulseTrain, Ramp
+from rram_hil.array import OtherLevels, PulseTrain, Ramp
 from rram_hil.engine.protocol import Setting
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.validation import FiniteVolts, PositiveSeconds, PositiveVolts, StrictModel
+from rram_hil.validation import FiniteVolts, PositiveSeconds, PositiveVolts
 
 from .parts.programming import ByRounds
 from .parts.rounds import Course, Move, Plain
@@ -22,7 +22,7 @@ _LEAST_SLOPE = 1e-9
 """A cell that responds less (S/V) takes the largest step."""
 
 
-class AdaptivePulse(StrictModel):
+class AdaptivePulse(OtherLevels):
     """The first pulse of one polarity, amplitude on BL (SET) or SL (RESET). `varied` rises until
     `stop_v`, in steps of `least_step_v` to `most_step_v`.
     """
@@ -52,7 +52,11 @@ class AdaptivePulse(StrictModel):
         """Its ends as an operation takes them."""
         ends = {"amplitude": self.amplitude_v, "gate": self.gate_v} | {self.varied: self.stop_v}
         return PulseTrain(
-            Ramp(self.amplitude_v, ends["amplitude"]), Ramp(self.gate_v, ends["gate"]), self.width_s
+            Ramp(self.amplitude_v, ends["amplitude"]),
+            Ramp(self.gate_v, ends["gate"]),
+            self.width_s,
+            self.body_v,
+            self.unselected_wl_v,
         )
 
 

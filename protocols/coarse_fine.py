@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from typing_extensions import override
 
-from rram_hil.array import PulseTrain
+from rram_hil.array import OtherLevels, PulseTrain
 from rram_hil.engine.protocol import Setting
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.validation import StrictModel
@@ -44,6 +44,18 @@ class CoarseFine(ByRounds):
     fine_ratio: Annotated[float, Field(gt=1)] = 2.0
     reset_first: bool = True
     max_reversals: int = Field(default=20, ge=0)
+
+    @model_validator(mode="after")
+    def _one_pair_of_levels(self) -> Self:
+        for name in ("set", "reset"):
+            coarse, fine = getattr(self.coarse, name), getattr(self.fine, name)
+            for key in OtherLevels.model_fields:
+                if getattr(coarse, key) != getattr(fine, key):
+                    raise ValueError(
+                        f"coarse.{name}.{key} and fine.{name}.{key} must be the same: cells of both"
+                        " ranges take their pulses together"
+                    )
+        return self
 
     @override
     def reach(self, target_s: FloatArray, setting: Setting) -> tuple[PulseTrain, PulseTrain]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array import MAP, Apply, Cells, Measured, Scheme, Status, Step
+from rram_hil.array import MAP, Apply, Cells, Measured, OtherLevels, Scheme, Status, Step
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
@@ -25,14 +25,13 @@ from rram_hil.validation import (
     PositiveSeconds,
     PositiveSiemens,
     PositiveVolts,
-    StrictModel,
 )
 
 from .parts.characterisation import gate_v, log_ratio, save_band, save_cells, save_figures, save_map
 from .parts.sections import spread_plot
 
 
-class Branch(StrictModel):
+class Branch(OtherLevels):
     """Volts of one polarity: from `start_v` to `stop_v` in steps of `step_v`, and back. `wl_v` is
     the gate meanwhile.
     """
@@ -142,14 +141,13 @@ class DcSweep(Protocol[DcSweepSummary]):
         def steps(branch: Branch, key: str, sign: int) -> list[Step]:
             up = branch.up(key)
             wl = gate_v(branch.wl_v, setting, f"{key}.wl_v")
+            width_s = self.width_s
             volts = [float(v) for v in (*up, *up[-2::-1])]
             return [
                 s
                 for v in volts
                 for s in (
-                    Step(
-                        v if sign > 0 else 0.0, 0.0 if sign > 0 else v, wl, self.width_s, at_level
-                    ),
+                    branch.onto(Step(*((v, 0.0) if sign > 0 else (0.0, v)), wl, width_s, at_level)),
                     *after,
                 )
             ]

@@ -114,6 +114,8 @@ class Forming(Protocol[FormingSummary]):
     conducting_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
     unselected: Unselected = "inhibit"
     compliance_a: PositiveAmperes | None = None
+    body_v: FiniteVolts | None = None
+    unselected_wl_v: FiniteVolts | None = None
 
     def run(self, setting: Setting) -> Plan[FormingSummary]:
         """Yields reads and ramps; shares the array's `Condition` as "condition"."""
@@ -210,6 +212,8 @@ class Forming(Protocol[FormingSummary]):
             stop=Stop(above_s=self.formed_above_s),
             unselected=Scheme(self.unselected),
             compliance_a=self.compliance_a,
+            body_v=self.body_v,
+            unselected_wl_v=self.unselected_wl_v,
             label="forming",
         )
 

@@ -37,6 +37,7 @@ from rram_hil.units import Siemens
 from rram_hil.validation import PositiveAmperes
 
 from .parts.characterisation import save_map
+from .parts.maps import refuse_levels_in_multiplies
 from .parts.pulses import Pulses
 from .parts.sections import programmed_plots
 from .parts.targets import Targets, load_targets, partners, save_targets, target_files
@@ -197,6 +198,7 @@ class _State:
 
     def require(self, setting: Setting) -> None:
         """Refuse what limits or the bench forbid before anything has moved."""
+        refuse_levels_in_multiplies(setting)
         asked = self._asked
         at = np.flatnonzero(self._worth)
         pulses = Program(
@@ -205,7 +207,7 @@ class _State:
             self._target[at],
             self._sets.part(at),
             self._resets.part(at),
-            setting.read,
+            setting.read.without_gate(),
             asked.max_pulses,
             unselected=Scheme(asked.unselected),
             compliance_a=asked.compliance_a,
@@ -334,6 +336,8 @@ class _State:
             sl_v=np.broadcast_to(sl, at.shape),
             wl_v=np.broadcast_to(gate, at.shape),
             width_s=train.width_s,
+            body_v=train.body_v,
+            unselected_wl_v=train.unselected_wl_v,
             unselected=Scheme(self._asked.unselected),
             compliance_a=self._asked.compliance_a,
             label="gradient-programming",

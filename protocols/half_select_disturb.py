@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from rram_hil.array import Apply, Cells, Scheme, Step, half_selected_v, unselected_bl_v
+from rram_hil.array import Apply, Cells, OtherLevels, Scheme, Step, half_selected_v, unselected_bl_v
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.section import Section
@@ -18,14 +19,13 @@ from rram_hil.validation import (
     PositiveAmperes,
     PositiveSeconds,
     PositiveSiemens,
-    StrictModel,
 )
 
 from .parts.characterisation import gate_v
 from .parts.disturb import DisturbSummary, against_count, disturb_section
 
 
-class AnyPulse(StrictModel):
+class AnyPulse(OtherLevels):
     """The pulse of the selected cells: volts on bit line or source line, gate, width."""
 
     bl_v: FiniteVolts = 0.0
@@ -68,7 +68,8 @@ class HalfSelectDisturb(Protocol[DisturbSummary]):
         """
         victims = self.cells.cells(setting.geometry)
         wl_v = gate_v(self.pulse.wl_v, setting, "pulse.wl_v")
-        step = Step(self.pulse.bl_v, self.pulse.sl_v, wl_v, self.pulse.width_s)
+        lines = self.pulse.bl_v, self.pulse.sl_v, wl_v
+        step = self.pulse.onto(Step(*lines, self.pulse.width_s))
         scheme = Scheme(self.unselected)
         if self.mode == "neighbours":
             at = self._aggressors(victims, setting)
@@ -139,4 +140,4 @@ class HalfSelectDisturb(Protocol[DisturbSummary]):
                 ' array, so there is no stress to give; use mode = "neighbours" to see that on the'
                 " array itself"
             )
-        return Step(max(seen, 0.0), max(-seen, 0.0), step.wl_v, step.width_s)
+        return replace(step, bl_v=max(seen, 0.0), sl_v=max(-seen, 0.0))

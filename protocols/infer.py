@@ -16,6 +16,7 @@ from rram_hil.networks.programmed_network import Programmed
 from rram_hil.report.section import Section
 from rram_hil.report.step import RunStep
 
+from .parts.maps import refuse_levels_in_multiplies
 from .parts.sections import classified
 from .parts.targets import load_images
 
@@ -113,6 +114,7 @@ def ensure_encoding(
         return
     images, _ = load_images(setting.folder / calibration)
     network = programmed.topology()
+    refuse_levels_in_multiplies(setting)
     gate_v = setting.read.wl_v
     programmed.encoding = calibrate(
         network,

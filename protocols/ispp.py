@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from rram_hil.array import PulseTrain, Ramp
+from rram_hil.array import OtherLevels, PulseTrain, Ramp
 from rram_hil.engine.protocol import Setting
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.validation import FiniteVolts, Positive, PositiveSeconds, StrictModel
+from rram_hil.validation import FiniteVolts, Positive, PositiveSeconds
 
 from .parts.programming import ByRounds
 from .parts.pulses import Trains
@@ -23,7 +23,7 @@ from .parts.rounds import Course, Move, Plain
 Ramped = Literal["gate", "amplitude", "width"]
 
 
-class SteppedPulse(StrictModel):
+class SteppedPulse(OtherLevels):
     """The first pulse of one polarity, amplitude on BL (SET) or SL (RESET), and how the ramped
     quantity goes on: volts by `step_v` until `stop_v`, the width by `factor` until `stop_s`.
 
@@ -75,7 +75,8 @@ class SteppedPulse(StrictModel):
         """The volts that the ramp reaches, at its shortest and at its longest width."""
         ends = self.pulse(ramp, np.array([0, max(self.levels(ramp) - 1, 0)]))
         amplitude, gate = (Ramp(float(v[0]), float(v[1])) for v in ends[:2])
-        shortest, longest = (PulseTrain(amplitude, gate, float(width_s)) for width_s in ends[2])
+        others = self.body_v, self.unselected_wl_v
+        shortest, longest = (PulseTrain(amplitude, gate, float(s), *others) for s in ends[2])
         return shortest, longest
 
 

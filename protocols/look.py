@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rram_hil.array import MAP, Apply, ApplyResult, Cells, Geometry, Status, Step, read
+from rram_hil.array import MAP, Apply, ApplyResult, Cells, Geometry, Status, read
 from rram_hil.array.defects import Finding, FindingKind, LookSummary, grouped
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Save, Setting
 from rram_hil.errors import ConfigError
@@ -69,9 +69,12 @@ class Look(Protocol[LookSummary]):
         opened = _seen(result, geometry)
         closed = np.zeros(geometry.shape)
         if gated:
+            # A PMOS closes at the higher of BL and SL, not at 0 V.
+            bl_v = 0.0 if setting.read.bl_v is None else float(np.max(setting.read.bl_v))
+            closed_v = max(bl_v, 0.0) if geometry.selector == "pmos" else 0.0
             yield Progress(1, 3, f"gates closed: reading {len(cells)} cells")
             result = yield from read(
-                cells, replace(setting.read, wl_v=0.0), label="look, gate closed"
+                cells, replace(setting.read, wl_v=closed_v), label="look, gate closed"
             )
             closed = _seen(result, geometry)
         gates = None
@@ -101,7 +104,7 @@ class Look(Protocol[LookSummary]):
         lines = Cells.from_index(
             np.arange(geometry.tiles * geometry.rows) * geometry.columns, geometry
         )
-        step = Step(0.0, 0.0, setting.read.wl_v, setting.read.width_s, "gate")
+        step = replace(setting.read.without_gate(), bl_v=0.0, sl_v=0.0, measure="gate")
         result = yield from Apply(lines, (step,), label="look, gate current")
         current = np.where(result.status == Status.OK, np.abs(result.current_a), np.nan)
         current[result.status == Status.OVER_RANGE] = np.inf

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from scipy.special import ndtr
 from typing_extensions import override
 
-from rram_hil.array import PulseTrain, Ramp
+from rram_hil.array import OtherLevels, PulseTrain, Ramp
 from rram_hil.engine.protocol import Setting
 from rram_hil.simulation.model import FITTED_PRESETS, PRESETS, DeviceModel
 from rram_hil.types import FloatArray, IntArray
@@ -80,7 +80,7 @@ class VoltsFromTo(StrictModel):
 _MOST_PULSES = 200
 
 
-class ChosenPulses(StrictModel):
+class ChosenPulses(OtherLevels):
     """Pulses of one polarity of which each cell is given what suits it: one of amplitude (BL for
     SET, SL for RESET) and gate is a range, the other stands.
     """
@@ -102,7 +102,8 @@ class ChosenPulses(StrictModel):
 
     def ends(self) -> PulseTrain:
         """A train that reaches both ends of the range and no further."""
-        return PulseTrain(self.amplitude_v.ramp(), self.gate_v.ramp(), self.width_s)
+        ramps = self.amplitude_v.ramp(), self.gate_v.ramp()
+        return PulseTrain(*ramps, self.width_s, self.body_v, self.unselected_wl_v)
 
 
 class ModelAware(ByRounds):

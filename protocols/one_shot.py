@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rram_hil.array import Apply, Scheme, pulse
+from rram_hil.array import Apply, OtherLevels, Scheme, pulse
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Plan, Progress, Protocol, Setting, Unselected
 from rram_hil.report.section import Axis, Plot, Section, histogram
 from rram_hil.report.step import RunStep
 from rram_hil.types import IntArray
-from rram_hil.validation import FiniteVolts, PositiveSeconds, StrictModel
+from rram_hil.validation import FiniteVolts, PositiveSeconds
 
 from .parts.sections import programmed_plots
 from .parts.targets import Targets, load_targets, save_targets, target_files, to_program
 
 
-class ResetPulse(StrictModel):
+class ResetPulse(OtherLevels):
     """The pulse that brings a cell to its high-resistance state. Source: NI-RRAM and RADAR
     conditions.
     """
@@ -30,7 +30,7 @@ class ResetPulse(StrictModel):
     width_s: PositiveSeconds = 1e-6
 
 
-class SetPulse(StrictModel):
+class SetPulse(OtherLevels):
     """One SET pulse, its gate volts taken from the curve `gate`; by default the one that an earlier
     step measured.
     """
@@ -82,6 +82,8 @@ class OneShot(Protocol[OneShotSummary]):
             sl_v=self.reset.sl_v,
             wl_v=self.reset.wl_v,
             width_s=self.reset.width_s,
+            body_v=self.reset.body_v,
+            unselected_wl_v=self.reset.unselected_wl_v,
             unselected=Scheme(self.unselected),
             label="one-shot reset",
         )
@@ -93,6 +95,8 @@ class OneShot(Protocol[OneShotSummary]):
             bl_v=self.set.bl_v,
             wl_v=curve.volts(target[conducting]),
             width_s=self.set.width_s,
+            body_v=self.set.body_v,
+            unselected_wl_v=self.set.unselected_wl_v,
             unselected=Scheme(self.unselected),
             label="one-shot set",
         )

@@ -78,7 +78,7 @@ class PairVerify(ByPulses):
         return partial(self._paired, pairs, course, setting)
 
     def _paired(self, pairs: _Pairs, course: Course, setting: Setting) -> Plan[None]:
-        rules = replace(self.rules, confirm=_NEVER)
+        rules = replace(self.rules(setting), confirm=_NEVER)
         policy = self.policy(course, setting)
         move = Move.none(course.active)
         while move.at.size:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from rram_hil.array import Apply, Cells, Scheme, Step
+from rram_hil.array import Apply, Cells, OtherLevels, Scheme, Step
 from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
@@ -80,7 +80,7 @@ class WidthSpan(StrictModel):
         return np.geomspace(self.start_s, self.stop_s, self.points)
 
 
-class Potentiation(StrictModel):
+class Potentiation(OtherLevels):
     """A train of `pulses` SET pulses after a full RESET, a read after each; gate and amplitude may
     rise from pulse to pulse.
     """
@@ -97,12 +97,12 @@ class Potentiation(StrictModel):
         wl = gate_v(self.wl_v, setting, "potentiation.wl_v")
         rise = self.wl_step_v if setting.geometry.cell == "1T1R" else 0.0
         return [
-            Step(self.bl_v + k * self.bl_step_v, 0.0, wl + k * rise, self.width_s)
+            self.onto(Step(self.bl_v + k * self.bl_step_v, 0.0, wl + k * rise, self.width_s))
             for k in range(self.pulses)
         ]
 
 
-class Depression(StrictModel):
+class Depression(OtherLevels):
     """A train of `pulses` RESET pulses after a full SET, a read after each; gate and amplitude may
     rise from pulse to pulse.
     """
@@ -119,7 +119,7 @@ class Depression(StrictModel):
         wl = gate_v(self.wl_v, setting, "depression.wl_v")
         rise = self.wl_step_v if setting.geometry.cell == "1T1R" else 0.0
         return [
-            Step(0.0, self.sl_v + k * self.sl_step_v, wl + k * rise, self.width_s)
+            self.onto(Step(0.0, self.sl_v + k * self.sl_step_v, wl + k * rise, self.width_s))
             for k in range(self.pulses)
         ]
 

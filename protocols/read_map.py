@@ -49,7 +49,7 @@ class ReadMap(Protocol[MapSummary]):
 
     def run(self, setting: Setting) -> Plan[MapSummary]:
         """Yields one read of all cells; saves the maps "conductance" and, where readings tell it,
-        "conductance_sigma".
+        "conductance_sigma" and "gate_a", the current into each cell's word line.
         """
         cells = self.cells.cells(setting.geometry)
         yield Progress(0, 1, f"reading {len(cells)} cells")
@@ -61,6 +61,8 @@ class ReadMap(Protocol[MapSummary]):
         if np.isfinite(found.sigma_s).any():
             sigma = map_of(cells, found.sigma_s, setting.geometry)
             yield Save("conductance_sigma", sigma, MAP, "S")
+        if found.gate_a is not None:
+            yield Save("gate_a", map_of(cells, found.gate_a, setting.geometry), MAP, "A")
         usable = np.isfinite(mean)
         quartiles = (
             np.percentile(mean[usable], [25, 50, 75]) if usable.any() else np.full(3, np.nan)

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from rram_hil.array import MAP, Cells, Wait, read
-from rram_hil.engine.protocol import CellChoice, Plan, Progress, Protocol, Save, Setting, Unselected
+from rram_hil.engine.protocol import (
+    CellChoice,
+    Plan,
+    Progress,
+    Protocol,
+    ReadTemperature,
+    Save,
+    Setting,
+    Unselected,
+)
 from rram_hil.errors import ConfigError
 from rram_hil.report.plots import Chart
 from rram_hil.report.section import Axis, Line, Plot, Section
@@ -76,9 +85,10 @@ class Retention(Protocol[RetentionSummary]):
     decade from `first_s` to `last_s`.
 
     Without levels the cells are kept in the states that they have. Times count from the end of
-    programming; the actual time of each reading, on the bench clock, is what is kept. The first
-    reading is the reference of every change: what relaxed before it is not seen. A cell that did
-    not reach its level is left out of the figures.
+    programming; the actual time of each reading, on the bench clock, is what is kept, and the
+    temperature at it on a bench with a thermostat. The first reading is the reference of every
+    change: what relaxed before it is not seen. A cell that did not reach its level is left out of
+    the figures.
     """
 
     cells: CellChoice = CellChoice()
@@ -125,7 +135,7 @@ class Retention(Protocol[RetentionSummary]):
         if not kept.any():
             raise ConfigError(f"none of the {n} cells reached its level; look at set and reset")
         reading = read(cells, setting.read, repeat=self.repeat, label="retention")
-        values, stamps = [], []
+        values, stamps, kelvins = [], [], []
         began_s = now_s = 0.0
         for number, planned_s in enumerate([0.0, *times]):
             yield Progress(number, 1 + len(times), f"{n} cells, {planned_s:g} s")
@@ -142,6 +152,9 @@ class Retention(Protocol[RetentionSummary]):
             stamps.append(
                 mean(np.where(np.isfinite(result.time_s), result.time_s, np.nan).T) - began_s
             )
+            kelvins.append((yield from ReadTemperature()))
+        if np.isfinite(kelvins).any():
+            yield Save("temperature", np.array(kelvins), ("reading",), "K")
         g, age = np.stack(values, axis=1), np.stack(stamps, axis=1)
         return (yield from self._results(cells, g, age, group, kept, reasons, setting))
 

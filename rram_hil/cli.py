@@ -226,7 +226,7 @@ def check(
             watcher.step("look", 1, 1)
             opened.record(None, watcher=watcher)
             found: Any = opened.run(protocol_class("look")())
-        opened.driver.safe_off()
+        opened.safe_off()
         assert opened.ledger is not None
         show_look(found, opened.file, opened.ledger.counts, output)
         if file.simulation is not None:

@@ -193,7 +193,7 @@ def rram_bench(rram_bench_file: Path) -> Iterator[Bench]:
     with Bench.open(rram_bench_file) as bench:
         yield bench
         if not bench.is_closed:
-            bench.driver.safe_off()
+            bench.safe_off()
             assert not GroundTruth(bench).outputs_on(), (
                 "the bench still drives a line after safe_off"
             )

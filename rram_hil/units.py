@@ -41,6 +41,7 @@ class Unit:
 
 
 Amperes = Annotated[float, Unit("A")]
+Kelvins = Annotated[float, Unit("K")]
 Ohms = Annotated[float, Unit("ohm")]
 Seconds = Annotated[float, Unit("s")]
 Siemens = Annotated[float, Unit("S")]

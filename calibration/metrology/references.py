@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from rram_hil.array import Apply, Cells, Geometry, Status, Step
+from rram_hil.array import Apply, Cells, Geometry, Status
 from rram_hil.engine.protocol import Plan, Setting
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
@@ -75,9 +76,7 @@ def excess_of(
     """
     cells = cells_of(references, setting.geometry)
     volts = read_levels(setting, levels, lowest_v)
-    steps = tuple(
-        Step(float(v), 0.0, setting.read.wl_v, setting.read.width_s, "current") for v in volts
-    )
+    steps = tuple(replace(setting.read.without_gate(), bl_v=float(v)) for v in volts)
     operation = Apply(cells, steps, repeat=repeat, label="references")
     result = yield from operation
     n, k = len(cells), volts.size

@@ -36,7 +36,11 @@ WORDS = {
 }
 BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 API = {
-    "Drivers and instruments": ("rram_hil.hardware.driver", "rram_hil.hardware.instrument"),
+    "Drivers and instruments": (
+        "rram_hil.hardware.driver",
+        "rram_hil.hardware.instrument",
+        "rram_hil.hardware.thermostat",
+    ),
     "Operations, results, limits": (
         "rram_hil.array.cells",
         "rram_hil.array.operations",

@@ -3,9 +3,10 @@ lines, and what they stream.
 
 Settings are volts across the cell (bit line minus word line), seconds, amperes and ohm. Each knows
 its worst case: `extremes` (steps that no pulse of it passes) for the limits, `most_pulses` for the
-ledger, `length_s` for the timeout. Job codes and the order of arguments are those of the two public
-host programs; the board's firmware is not public, so how it steps inside a module is inferred from
-them (unverified).
+ledger, `length_s` for the timeout. Job codes, the order of arguments and who says what when are
+those of the maker's host programs arc1_pyqt (whose VirtualArC stands in for the board) and libarc1;
+the board's firmware is not public, so how it steps inside a module is inferred from them and from
+the manual, arc1_docs (unverified).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,21 @@ LARGEST_CUT_A = 1e-3
 SMALLEST_CUT_A = 10e-6
 AWKWARD_CUT_A = 10.1e-6
 """Sent for a cut-off of exactly 10 uA, which the board does not take."""
+SHORTEST_CUT_S = 30e-6
+"""How long the board takes to cut a current off: the shortest pulse with a cut-off (arc1_pyqt,
+panel of Endurance; arc1_docs, "CurveTracer").
+"""
+HOLD_S = 2e-3
+"""How much longer than it is told the board may hold a level of a curve tracer.
+
+The panels CurveTracer and CT_LIVE of arc1_pyqt take 2 ms off the width that a person asks for, and
+allow no less than 2 ms: the board then adds them, for its reading. CurveTracerCS and ParameterFit
+there, and libarc1, send a width as it is; the manual states neither. Limits count the longer one.
+"""
+MOST_POINTS = 24
+"""Points of a waveform, so that lines of zero at the next `connect` fill up what a killed program
+has sent of it.
+"""
 _LAST_LEVEL = 1e-3
 """Part of a step by which the sent end of a ramp lies beyond its last level: a sum of rounded steps
 must not miss that one.
@@ -112,10 +128,32 @@ def _cut(name: str, current: float) -> float:
     return max(current, AWKWARD_CUT_A)
 
 
+class Board(Protocol):
+    """The board as a module talks with it about one cell. All of it raises `LinkError` where the
+    board is silent or says what cannot be.
+    """
+
+    def triplets(self) -> FloatArray:
+        """Triplets up to the next terminator, shape (k, 3)."""
+
+    def floats(self, count: int) -> FloatArray:
+        """That many floats, shape (count,)."""
+
+    def number(self) -> int:
+        """A line of text that is a whole number."""
+
+    def send(self, *lines: str | int) -> None:
+        """Send lines, whole numbers as the board takes them among arguments."""
+
+
 class Module(ABC):
     """Settings of one module; immutable, so no call changes those of another."""
 
     NAME: ClassVar[str]
+    TALKS: ClassVar[bool] = False
+    """Whether the host sends more after a device's address: such a job is of one device, so that
+    what a killed program has left of it takes no more than one question for an answer.
+    """
 
     @abstractmethod
     def lines(self) -> tuple[str, ...]:
@@ -150,13 +188,20 @@ class Module(ABC):
         """The largest current that the module lets through (A), or None where nothing cuts it."""
         return None
 
+    def talk(self, board: Board, read_v: float) -> list[FloatArray]:
+        """Hear, and answer, what the board says about one cell whose address it has: triplets of
+        each cycle, shape (k, 3) each. `read_v` in volts, for readings that come without any.
+        """
+        return [board.triplets() for _ in range(self.terminators)]
+
     def pulses(self, cycles: list[FloatArray], read_v: float) -> int:
         """Pulses that one cell took, from its triplets of each cycle, shape (k, 3) each, `read_v`
         in volts. Where triplets are missing, or may be, that is the worst case.
         """
+        told = sum(int(np.count_nonzero(np.abs(t[:, 1]) > read_v)) for t in cycles)
         if not all(self.is_whole(triplets) for triplets in cycles):
-            return self.most_pulses
-        return sum(int(np.count_nonzero(np.abs(t[:, 1]) > read_v)) for t in cycles)
+            return max(told, self.most_pulses)
+        return told
 
     @abstractmethod
     def is_whole(self, triplets: FloatArray) -> bool:
@@ -356,7 +401,8 @@ class CurveTracer(Module):
 
     `cut_pos_a` and `cut_neg_a` are magnitudes, 0 for none or 10 uA to 1 mA; with `halt` the bias is
     cut within 30 us of passing one. `span`: "positive first", "negative first", "positive" or
-    "negative" only. The board ends every cycle with a terminator.
+    "negative" only. The board ends every cycle with a terminator. It may hold each level for
+    `HOLD_S` longer than `width_s`, which is what it is told.
     """
 
     NAME: ClassVar[str] = "curve tracer"
@@ -423,21 +469,39 @@ class CurveTracer(Module):
     @override
     def extremes(self) -> tuple[Step, ...]:
         steps = (
-            Step(self.v_pos, 0.0, 0.0, self.width_s),
-            Step(-self.v_neg, 0.0, 0.0, self.width_s),
+            Step(self.v_pos, 0.0, 0.0, self.width_s + HOLD_S),
+            Step(-self.v_neg, 0.0, 0.0, self.width_s + HOLD_S),
         )
         return {"positive": steps[:1], "negative": steps[1:]}.get(self.span, steps)
 
     @property
+    def _held(self) -> FloatArray:
+        """Magnitudes of one cycle's levels: up each side and down again, its last level once
+        (arc1_docs, the data set of "Saving data"; VirtualArC).
+        """
+        sides = []
+        for top in self._sides:
+            count = _levels(self.NAME, self.v_start, self.v_step, top)
+            up = np.linspace(self.v_start, top, count)
+            sides += [up, up[-2::-1]]
+        return np.concatenate(sides)
+
+    @property
     @override
     def most_pulses(self) -> int:
-        levels = sum(_levels(self.NAME, self.v_start, self.v_step, side) for side in self._sides)
-        return 2 * levels * self.cycles
+        return len(self._held) * self.cycles
+
+    @override
+    def pulses(self, cycles: list[FloatArray], read_v: float) -> int:
+        """By the levels asked for: the board tells the volts that it measured."""
+        if all(self.is_whole(triplets) for triplets in cycles):
+            return self.cycles * int(np.count_nonzero(self._held > read_v + 1e-9))
+        return super().pulses(cycles, read_v)
 
     @property
     @override
     def length_s(self) -> float:
-        return self.most_pulses * (self.width_s + self.interpulse_s)
+        return self.most_pulses * (self.width_s + HOLD_S + self.interpulse_s)
 
     @property
     @override
@@ -490,8 +554,15 @@ class Endurance(Module):
         _width(self.NAME, self.width_pos_s, self.width_neg_s)
         _seconds(self.NAME, self.interpulse_s)
         _counts(self.NAME, cycles=self.cycles, n_pos=self.n_pos, n_neg=self.n_neg)
-        _cut(self.NAME, self.cut_pos_a)
-        _cut(self.NAME, self.cut_neg_a)
+        for cut, width in (
+            (self.cut_pos_a, self.width_pos_s),
+            (self.cut_neg_a, self.width_neg_s),
+        ):
+            if _cut(self.NAME, cut) and width < SHORTEST_CUT_S:
+                raise ConfigError(
+                    f"{self.NAME}: a pulse of {width:g} s with a cut-off ends before that acts; at"
+                    f" least {SHORTEST_CUT_S:g} s"
+                )
 
     @override
     def lines(self) -> tuple[str, ...]:
@@ -706,9 +777,13 @@ class SwitchSeeker(Module):
     @property
     @override
     def most_pulses(self) -> int:
-        """Both polarities in stage I and in each cycle."""
+        """As VirtualArC steps: stage I goes up once, each level of either polarity, or (`slow`)
+        begins anew for each level; stage II ends with two ramps in a row that move nothing, and
+        gives one more for each of them.
+        """
         levels = _levels(self.NAME, self.v_min, self.v_step, self.v_max)
-        return 2 * (1 + self.cycles) * levels * self.pulses_each
+        first = 0 if self.stage_two else levels * (levels + 1) if self.slow else 2 * levels
+        return (first + 2 * (1 + self.cycles) * levels) * self.pulses_each
 
     @property
     @override
@@ -775,14 +850,23 @@ class Chronoamperometry(Module):
 
 @dataclass(frozen=True)
 class Volatility(Module):
-    """One pulse, then `batch` reads of `averages` each while the cell falls back."""
+    """One pulse and a reading, then `batches` of `batch` readings of `averages` samples each while
+    the cell falls back, then a last reading.
+
+    The first triplet has the pulse's volts and width, the others `read_v` and the time since the
+    pulse (s), NaN for the last, of which the board tells none. `stamp_s` is what a count of its
+    time stamps stands for (unverified).
+    """
 
     NAME: ClassVar[str] = "volatility"
+    TALKS: ClassVar[bool] = True
 
     volts_v: float
     width_s: float
     batch: int = 100
     averages: int = 1
+    batches: int = 1
+    stamp_s: float = 1e-6
 
     def __post_init__(self) -> None:
         if not 0 < abs(self.volts_v) <= LARGEST_V:
@@ -790,12 +874,26 @@ class Volatility(Module):
                 f"{self.NAME}: volts_v must not be 0 V and lie within {LARGEST_V:g} V"
             )
         _width(self.NAME, self.width_s)
-        _counts(self.NAME, batch=self.batch, averages=self.averages)
+        _counts(self.NAME, batch=self.batch, averages=self.averages, batches=self.batches)
+        if not 0 < self.stamp_s < math.inf:
+            raise ConfigError(f"{self.NAME}: stamp_s must be above 0 s, not {self.stamp_s}")
 
     @override
     def lines(self) -> tuple[str, ...]:
         """Job 33."""
         return ("33", real(self.volts_v), real(self.width_s), str(self.batch), str(self.averages))
+
+    @override
+    def talk(self, board: Board, read_v: float) -> list[FloatArray]:
+        """The board reads a batch, tells it, and waits for 0 (another) or 1 (enough)."""
+        rows = [(float(board.floats(1)[0]), self.volts_v, self.width_s)]
+        for left in range(self.batches - 1, -1, -1):
+            for _ in range(self.batch):
+                time_s = board.number() * self.stamp_s
+                rows.append((float(board.floats(1)[0]), read_v, time_s))
+            board.send(int(left == 0))
+        rows.append((float(board.floats(1)[0]), read_v, math.nan))
+        return [np.array(rows)]
 
     @override
     def extremes(self) -> tuple[Step, ...]:
@@ -818,12 +916,114 @@ class Volatility(Module):
 
     @override
     def is_whole(self, triplets: FloatArray) -> bool:
-        return len(triplets) == self.batch
+        return len(triplets) == self.batches * self.batch + 2
 
     @override
     def pulses(self, cycles: list[FloatArray], read_v: float) -> int:
         """One: its triplets are reads."""
         return 1
+
+
+@dataclass(frozen=True)
+class Waveform(Module):
+    """Volts over time across each cell, with a reading before and after: the job of the public
+    host's STDP panel. `points` are (s, V), the first at 0 s and the last at 0 V.
+
+    Whether the board ramps from point to point or holds each until the next is unverified: every
+    point counts as a pulse, and limits see the whole length at the largest volts of either
+    polarity.
+    """
+
+    NAME: ClassVar[str] = "waveform"
+    TALKS: ClassVar[bool] = True
+
+    points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.points) <= MOST_POINTS:
+            raise ConfigError(
+                f"{self.NAME}: 2 to {MOST_POINTS} points are needed, not {len(self.points)}"
+            )
+        times, volts = np.array(self.points, dtype=np.float64).T
+        if times[0] != 0 or volts[-1] != 0:
+            raise ConfigError(f"{self.NAME}: points begin at 0 s and end at 0 V")
+        if not np.all(np.diff(times) >= SHORTEST_S * (1 - 1e-9)):
+            raise ConfigError(f"{self.NAME}: points must lie {SHORTEST_S:g} s or more apart")
+        if not (times[-1] <= LONGEST_S and np.all(np.abs(volts) <= LARGEST_V)):
+            raise ConfigError(
+                f"{self.NAME}: points must lie within {LONGEST_S:g} s and {LARGEST_V:g} V"
+            )
+
+    @property
+    def _volts(self) -> FloatArray:
+        return np.array(self.points, dtype=np.float64)[:, 1]
+
+    @override
+    def lines(self) -> tuple[str, ...]:
+        """Job 40, whose points follow each device."""
+        return ("40",)
+
+    @override
+    def talk(self, board: Board, read_v: float) -> list[FloatArray]:
+        """A reading; one waveform; readings before and after it; a reading."""
+        first = board.floats(3)
+        board.send(1, len(self.points), *(real(x) for point in self.points for x in point))
+        before, after = board.floats(6).reshape(2, 3)
+        last = board.floats(3)
+        peak = self._volts[np.argmax(np.abs(self._volts))]
+        pulse = (after[0], peak, self.points[-1][0])
+        return [
+            np.array([(first[0], read_v, 0), (before[0], read_v, 0), pulse, (last[0], read_v, 0)])
+        ]
+
+    @override
+    def extremes(self) -> tuple[Step, ...]:
+        width_s = self.points[-1][0]
+        return (
+            Step(float(self._volts.max()), 0.0, 0.0, width_s),
+            Step(float(self._volts.min()), 0.0, 0.0, width_s),
+        )
+
+    @property
+    @override
+    def most_pulses(self) -> int:
+        return int(np.count_nonzero(self._volts))
+
+    @property
+    @override
+    def reads(self) -> int:
+        return 4
+
+    @property
+    @override
+    def length_s(self) -> float:
+        return self.points[-1][0]
+
+    @override
+    def is_whole(self, triplets: FloatArray) -> bool:
+        return len(triplets) == 4
+
+    @override
+    def pulses(self, cycles: list[FloatArray], read_v: float) -> int:
+        """Every point beyond `read_v`."""
+        return int(np.count_nonzero(np.abs(self._volts) > read_v))
+
+
+def spike_pair(
+    pre: tuple[tuple[float, float], ...], post: tuple[tuple[float, float], ...], delay_s: float
+) -> Waveform:
+    """What a cell sees of two spikes at its ends, for spike-timing-dependent plasticity: `pre` less
+    `post`, with straight lines between their points (s, V); `pre` begins `delay_s` later (earlier
+    where that is negative). Raises `ConfigError` for what `Waveform` does not take.
+    """
+    begin_s = min(delay_s, 0.0)
+    spikes = [
+        (np.array([t for t, _ in spike]) + start - begin_s, np.array([v for _, v in spike]))
+        for spike, start in ((pre, delay_s), (post, 0.0))
+    ]
+    times = np.unique(np.concatenate([[0.0], *(at for at, _ in spikes)]))
+    volts = [np.interp(times, at, v, left=0.0, right=0.0) for at, v in spikes]
+    return Waveform(tuple(zip(times.tolist(), (volts[0] - volts[1]).tolist(), strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -911,7 +1111,7 @@ def conductance_of(resistance_ohm: FloatArray, status: StatusArray) -> FloatArra
     return conductance_s
 
 
-def is_terminator(triplet: NDArray[np.float32]) -> bool:
+def is_terminator(triplet: NDArray[np.floating]) -> bool:
     """Whether three floats end a cell: all of them are 0. A negative or zero resistance alone is a
     reading.
     """

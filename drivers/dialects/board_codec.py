@@ -33,8 +33,10 @@ from rram_hil.array import (
     Ramp,
     Result,
     Scheme,
+    Selector,
     Status,
     Step,
+    StepExtra,
     Wait,
     WaitResult,
     WordsResult,
@@ -62,6 +64,14 @@ MAX_WIDTH_S = 2000.0
 
 SCHEMES = (Scheme.INHIBIT, Scheme.GROUNDED, Scheme.FLOATING, Scheme.HALF, Scheme.THIRD)
 MEASURES = ("no", "current", "gate")
+BOTH_CURRENTS = 3
+"""The code of a step that measures the gate's current beside the bit line's."""
+EXTRAS: tuple[tuple[int, StepExtra], ...] = (
+    (1 << 9, "body_v"),
+    (1 << 10, "unselected_wl_v"),
+    (1 << 11, "also_gate"),
+)
+"""Ability bits of IDENTIFY, and what a step may say to a board that has them."""
 LIMIT_FIELDS = (
     "bl_v",
     "sl_v",
@@ -87,6 +97,7 @@ RESULT_HEAD = "2I2d"
 APPLY_HEAD = "2I"
 APPLY_OF_CELLS = ("u4", "u4")
 APPLY_OF_READINGS = ("f8", "f8", "f8", "u1")
+APPLY_GATES = "f8"
 PROGRAM_OF_CELLS = ("f8", "u4", "u4", "u4", "u1", "u1")
 CODED_PROGRAM_END = "I"
 MULTIPLY_HEAD = "2Id2B6x"
@@ -109,6 +120,7 @@ class Kind(IntEnum):
     ABORT = 0x08
     SELF_TEST = 0x09
     EXECUTED = 0x0A
+    BODY_LIMITS = 0x0B
     APPLY = 0x10
     PROGRAM = 0x11
     MULTIPLY = 0x12
@@ -365,9 +377,14 @@ def decode_identify(payload: bytes, boot: int, link: str) -> Envelope:
     (count,) = cursor.take("B")
     timing = {cursor.text(): float(cursor.take("d")[0]) for _ in range(count)}
     cursor.end()
-    if cell > 1 or lines > 2 or not 0 < max_payload <= MAX_PAYLOAD:
+    if cell > 2 or lines > 2 or not 0 < max_payload <= MAX_PAYLOAD:
         raise MalformedError(f"cell {cell}, source lines {lines}, max_payload {max_payload}")
-    kinds: tuple[Literal["1T1R", "1R"], ...] = ("1T1R", "1R")
+    kinds: tuple[tuple[Literal["1T1R", "1R"], Selector], ...] = (
+        ("1T1R", "nmos"),
+        ("1R", "nmos"),
+        ("1T1R", "pmos"),
+    )
+    kind, selector = kinds[cell]
     along: tuple[Literal["row", "column", "common"], ...] = ("row", "column", "common")
     capabilities = Capabilities(
         bl_v=bl,
@@ -390,6 +407,8 @@ def decode_identify(payload: bytes, boot: int, link: str) -> Envelope:
         word_bits=word_bits,
         max_words=max_words,
         gate_current=bool(abilities & 8),
+        step_extras=frozenset(name for bit, name in EXTRAS if abilities & bit),
+        selectors=frozenset({selector}),
         compliance=bool(abilities & 16),
         counters=bool(abilities & 32),
         abort_s=abort_us / 1e6,
@@ -407,7 +426,7 @@ def decode_identify(payload: bytes, boot: int, link: str) -> Envelope:
     )
     return Envelope(
         identity,
-        Geometry(tiles, rows, columns, kinds[cell], along[lines]),
+        Geometry(tiles, rows, columns, kind, along[lines], selector),
         capabilities,
         (lowest, highest),
         max_payload,
@@ -451,6 +470,11 @@ def encode_limits(limits: Limits) -> bytes:
     """The request that sets the board's limits; a sound reply repeats it bit for bit."""
     values = [float(getattr(limits, name)) for name in LIMIT_FIELDS] + list(limits.conductance_s)
     return struct.pack("<14dQ", *values, limits.pulses_per_cell)
+
+
+def encode_body_limits(limits: Limits) -> bytes:
+    """The request that sets the limits of the body; a sound reply repeats it bit for bit."""
+    return struct.pack("<2d", limits.body_v, limits.body_over_v)
 
 
 def decode_abort(payload: bytes) -> tuple[int, bool]:
@@ -567,8 +591,22 @@ def _step(step: Step, cells: Cells) -> tuple[bytes, bytes]:
         else:
             shared.append(int(codes[0]))
     width = _picoseconds(step.width_s, "width")
-    head = struct.pack("<QBBH3i", width, MEASURES.index(step.measure), per_cell, 0, *shared)
-    return head, b"".join(columns)
+    measure = BOTH_CURRENTS if step.also_gate else MEASURES.index(step.measure)
+    others, levels = _others(step, cells)
+    head = struct.pack("<QBBBB3i", width, measure, per_cell, others, 0, *shared)
+    return head, b"".join([*columns, levels])
+
+
+def _others(step: Step | PulseTrain, cells: Cells) -> tuple[int, bytes]:
+    """Which levels of body and unselected word lines follow, as bits, and these levels."""
+    bits, levels = 0, b""
+    for bit, (what, volts) in enumerate(
+        (("body", step.body_v), ("unselected WL", step.unselected_wl_v))
+    ):
+        if volts is not None:
+            bits |= 1 << bit
+            levels += _microvolts(volts, what, cells).tobytes()
+    return bits, levels
 
 
 def _bound(bound: float | FloatArray | None) -> tuple[int, float, bytes]:
@@ -626,10 +664,10 @@ def decode_apply(payload: bytes, operation: Apply, number: int) -> ApplyResult:
     current, conductance, time, status = (
         column.reshape(n, m) for column in cursor.columns(APPLY_OF_READINGS, n * m)
     )
+    gate = cursor.column(APPLY_GATES, n * m).reshape(n, m) if operation.also_gate else None
     cursor.end()
-    return ApplyResult(
-        current, conductance, status, time, pulses.astype(np.int64), reads.astype(np.int64), span
-    )
+    counts = pulses.astype(np.int64), reads.astype(np.int64)
+    return ApplyResult(current, conductance, status, time, *counts, span, gate_a=gate)
 
 
 def _ramp(ramp: Ramp, what: str, cells: Cells) -> tuple[bytes, bytes]:
@@ -655,6 +693,8 @@ def encode_program(operation: Program, number: int, geometry: Geometry) -> bytes
     reset_train, reset_columns = _train(operation.reset_pulses, "RESET", cells)
     read, read_columns = _step(operation.read, cells)
     ramps = set_columns + reset_columns
+    set_bits, set_levels = _others(operation.set_pulses, cells)
+    reset_bits, reset_levels = _others(operation.reset_pulses, cells)
     head = struct.pack(
         "<4I4Bd",
         number,
@@ -664,7 +704,7 @@ def encode_program(operation: Program, number: int, geometry: Geometry) -> bytes
         SCHEMES.index(operation.unselected),
         sum(1 << bit for bit, column in enumerate(ramps) if column),
         VERIFIES.index(operation.verify),
-        0,
+        set_bits | reset_bits << 2,
         _compliance(operation.compliance_a),
     )
     columns = [
@@ -673,7 +713,8 @@ def encode_program(operation: Program, number: int, geometry: Geometry) -> bytes
         operation.high_s.astype("<f8").tobytes(),
         operation.budget().astype("<u4").tobytes(),
     ]
-    return b"".join([head, set_train, reset_train, read, *columns, *ramps, read_columns])
+    levels = set_levels + reset_levels
+    return b"".join([head, set_train, reset_train, read, *columns, *ramps, levels, read_columns])
 
 
 def decode_program(payload: bytes, operation: Program, number: int) -> ProgramResult:
@@ -853,6 +894,8 @@ def result_bytes(operation: Operation, result: Result, adc_bits: int) -> int:
         head += APPLY_HEAD
         columns = n * _width(APPLY_OF_CELLS)
         columns += n * operation.measurements * _width(APPLY_OF_READINGS)
+        if operation.also_gate:
+            columns += n * operation.measurements * _width((APPLY_GATES,))
     elif isinstance(operation, Program):
         columns = len(operation.cells) * _width(PROGRAM_OF_CELLS)
         head += CODED_PROGRAM_END if operation.verify == "coded" else ""

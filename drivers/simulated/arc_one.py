@@ -2,14 +2,18 @@
 before one `SimulatedChip` (1R).
 
 `launch` starts it for a bench, `start_alone` without one; `python -m
-rram_hil.drivers.simulated.arc_one` is the process. It is written from the facts in two public host
-programs, for the firmware is not public: how modules step inside, that a number with a decimal
-point passes for a whole one, that a job which is not known takes the lines that come with it, what
-a read of a cell beyond the array answers (NaN), that jobs before the session's start or in an
-offline one are ignored, and that a current over range is told as 0 ohm are assumptions.
+rram_hil.drivers.simulated.arc_one` is the process. It is written from the facts in the maker's
+public host programs (arc1_pyqt with its VirtualArC, libarc1) and manual (arc1_docs), for the
+firmware is not public: how modules step inside, that a number with a decimal point passes for a
+whole one, that a job which is not known takes the lines that come with it, what a read of a cell
+beyond the array answers (NaN), that jobs before the session's start or in an offline one are read
+and ignored, and that a current over range is told as 0 ohm are assumptions.
 
-Modelled: lines, jobs by their exact code, sessions, the selected cell, read modes by their number
-only, series resistors as a current limit, cut-offs, the reset, which reaches the board at any time.
+Modelled: every job of those hosts, with its arguments and replies: lines, jobs by their exact code,
+sessions, the selected cell, read modes by their number only, series resistors as a current limit,
+cut-offs, the reset, which reaches the board at any time. Any other number is no job of theirs: the
+lines that come with it are swallowed, a warning says so, and the status counts it
+(`unknown_jobs`).
 A read averages `read_cycles` samples: noise falls with their square root, each sample takes
 `timing.conversion_s`. Half-selected cells are counted (truth "half_selected": exposures above the
 read limit to V/2 or V/3 of somebody else's pulse; none where lines float) but not disturbed.
@@ -21,12 +25,14 @@ masked read, one device of a module); 2 s for a reset.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,15 +40,15 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from rram_hil.array import Apply, ApplyResult, Cells, Geometry, Limits, Scheme, Status, Step
+from rram_hil.array import Geometry, Limits, Scheme
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import FaultEntry, Simulation
 from rram_hil.simulation.converters import ADC_RANGES_A, DAC_STEP_V
-from rram_hil.simulation.half_select import across
-from rram_hil.types import FloatArray, IntArray
+from rram_hil.types import FloatArray
 
+from .arc_one_array import SHORTEST_S, Array
 from .server.control import (
     FaultQueue,
     Injected,
@@ -53,6 +59,7 @@ from .server.far_side import FarSide
 from .server.process import GONE_S, serve, start
 from .test_chip_board import HostLink, PtyLink, SocketLink
 
+LOG = logging.getLogger(__name__)
 MAKER = "ArC Instruments"
 MODELS = ("ArC ONE",)
 """What `rram-hil simulate --model` takes."""
@@ -63,12 +70,25 @@ RESET_S = 2.0
 VERSION = (3, 2)
 SIDE = 32
 TOP_V = 12.0
-SHORTEST_S, LONGEST_S = 90e-9, 10.0
+LONGEST_S = 10.0
+HOLD_S = 2e-3
+"""How much longer than it is told the board holds a level of a curve tracer: the time that the
+maker's panel takes off.
+"""
+STAMP_S = 1e-6
+"""What a count of the volatility job's time stamps is (unverified)."""
 TICK_S = 0.02
 LONGEST_LINE = 1 << 16
 TOGETHER_S = 0.05
 """Lines that come within this time of each other belong to one job, where the job is not known."""
 MOST_REVERSALS = 5
+MOST_CYCLES = 10**6
+"""Samples of a read beyond which a number is none that a host means."""
+LARGEST = float(np.finfo(np.float32).max)
+END_OF_PHASE = -1.0
+"""Width that ends the triplets of a multi-state job; lines of text follow."""
+A_STATE = -1.0
+"""Resistance that says: the next triplet is a state and its bounds."""
 OFFLINE = 3
 SCHEMES = {0: Scheme.THIRD, 1: Scheme.HALF}
 """Of unselected lines during pulses; any other code lets them float."""
@@ -104,104 +124,6 @@ class _ResetError(Exception):
     """The host has reset the board: whatever it was doing ends."""
 
 
-class Array:
-    """The 1R array in the socket, or a plain resistor of `load_ohm` at each of its places."""
-
-    def __init__(self, chip: SimulatedChip, load_ohm: float | None, read_noise: bool) -> None:
-        self.chip = chip
-        self.geometry = chip.geometry
-        self.cancel = threading.Event()
-        """Ends what is under way where the bench is paced."""
-        self.half_selected: IntArray = np.zeros(chip.geometry.shape[1:], dtype=np.int64)
-        self._load_ohm = load_ohm
-        self._noise = read_noise and load_ohm is None
-        self._seed = chip.simulation.seed
-        self._number = chip.last_number
-        self._reads: IntArray = np.zeros(chip.geometry.size, dtype=np.int64)
-
-    def pulse_and_read(
-        self,
-        index: IntArray,
-        volts: FloatArray | None,
-        width_s: float,
-        read_v: float,
-        cycles: int,
-        scheme: Scheme,
-    ) -> FloatArray:
-        """Resistances (ohm) of different cells, one after the other, each read after its pulse
-        where there is one.
-        """
-        # A read lasts as long as its samples, the last of which is the chip's own conversion.
-        read_s = max(SHORTEST_S, (cycles - 1) * self.chip.simulation.timing.conversion_s)
-        steps: tuple[Step, ...] = (Step(read_v, 0.0, 0.0, read_s, "current"),)
-        if volts is not None:
-            steps = (Step(volts, 0.0, 0.0, width_s), *steps)
-            self._expose(index, volts, scheme)
-        result = self._applied(index, steps, scheme)
-        current = result.current_a[:, 0]
-        if self._load_ohm is not None:
-            current = np.full(index.size, read_v / self._load_ohm)
-        elif self._noise:
-            g = current / read_v
-            self._reads[index] += 1
-            traits = self.chip.model.traits(self._seed, index)
-            seen = self.chip.model.as_read(self._seed, traits, self._reads[index], g)
-            current = current + read_v * (seen - g) / math.sqrt(cycles)
-        return _resistance(read_v, current, result.status[:, 0])
-
-    def hold(
-        self, at: int, volts: float, width_s: float, cut_a: float, scheme: Scheme
-    ) -> tuple[float, bool]:
-        """Resistance (ohm) of one cell at the end of a bias, and whether the current passed `cut_a`
-        (0: no cut-off).
-        """
-        index = np.array([at], dtype=np.int64)
-        self._expose(index, np.array([volts]), scheme)
-        result = self._applied(
-            index, (Step(volts, 0.0, 0.0, width_s, "current"),), scheme, cut_a or None
-        )
-        current, is_cut = result.current_a[:, 0], bool(result.status[0, 0] == Status.COMPLIANCE)
-        if self._load_ohm is not None:
-            current = np.array([volts / self._load_ohm])
-            is_cut = bool(cut_a) and abs(current[0]) > cut_a
-            current = np.clip(current, -cut_a, cut_a) if is_cut else current
-        return float(_resistance(volts, current, result.status[:, 0])[0]), is_cut
-
-    def pulse(self, at: int, volts: float, width_s: float, most_a: float, scheme: Scheme) -> None:
-        """One pulse on one cell, its current limited to `most_a` (0: not)."""
-        index = np.array([at], dtype=np.int64)
-        self._expose(index, np.array([volts]), scheme)
-        self._applied(index, (Step(volts, 0.0, 0.0, width_s),), scheme, most_a or None)
-
-    def _applied(
-        self,
-        index: IntArray,
-        steps: tuple[Step, ...],
-        scheme: Scheme,
-        compliance_a: float | None = None,
-    ) -> ApplyResult:
-        self._number += 1
-        operation = Apply(Cells.from_index(index, self.geometry), steps, scheme, compliance_a)
-        result = self.chip.execute(operation, self._number, self.cancel)
-        assert isinstance(result, ApplyResult)
-        return result
-
-    def _expose(self, index: IntArray, volts: FloatArray, scheme: Scheme) -> None:
-        share = across(1.0, 0.0, 0.0, scheme, self.geometry).row_v
-        counted = index[np.abs(volts) * share > self.chip.counted_v]
-        word, bit = np.divmod(counted, self.geometry.columns)
-        words = np.bincount(word, minlength=self.geometry.rows)
-        bits = np.bincount(bit, minlength=self.geometry.columns)
-        self.half_selected += words[:, None] + bits[None, :]
-        np.subtract.at(self.half_selected, (word, bit), 2)
-
-
-def _resistance(volts: float, current: FloatArray, status: NDArray[np.uint8]) -> FloatArray:
-    ohms = np.full(current.shape, np.inf)
-    np.divide(volts, current, out=ohms, where=current != 0)
-    return np.where(status == Status.OVER_RANGE, 0.0, ohms)
-
-
 class Firmware(FarSide):
     """The board: a thread that takes lines in (and the reset at once), and one that works through
     them job by job.
@@ -221,6 +143,8 @@ class Firmware(FarSide):
         self._lines: deque[str] = deque()
         self._is_reset = False
         self._jobs = self._turns = self._taken = self._resets = 0
+        self._unknown: Counter[str] = Counter()
+        self._is_ignored = False
         self._is_busy = self._is_driving = False
         self._fault: Injected | None = None
         self._is_mute = False
@@ -234,15 +158,22 @@ class Firmware(FarSide):
             "1": ("READ", self._read_one),
             "2": ("READ ALL", self._read_all),
             "3": ("PULSE READ", self._pulse_read),
-            "14": ("FORM FINDER", lambda: self._form_finder(linear=False)),
-            "141": ("FORM FINDER", lambda: self._form_finder(linear=True)),
-            "15": ("SWITCH SEEKER", self._switch_seeker),
-            "152": ("SWITCH SEEKER", self._switch_seeker),
+            "14": ("FORM FINDER", lambda: self._form_finder(has_mode=False)),
+            "141": ("FORM FINDER", lambda: self._form_finder(has_mode=True)),
+            "15": ("SWITCH SEEKER", lambda: self._switch_seeker(slow=False)),
+            "152": ("SWITCH SEEKER", lambda: self._switch_seeker(slow=True)),
+            "161": ("MULTI STATE", self._infer_polarity),
+            "162": ("MULTI STATE", self._drive_to_baseline),
+            "163": ("MULTI STATE", lambda: self._seek_states("volts")),
+            "164": ("MULTI STATE", lambda: self._seek_states("width")),
+            "165": ("MULTI STATE", lambda: self._seek_states("pulses")),
             "191": ("ENDURANCE", self._endurance),
             "201": ("CURVE TRACER", self._curve_tracer),
             "21": ("CONVERGE", self._converge),
             "220": ("CHRONOAMPEROMETRY", self._chronoamperometry),
             "33": ("VOLATILITY", self._volatility),
+            "40": ("STDP", self._spikes),
+            "50": ("MULTI BIAS", self._multi_bias),
             "999": ("VERSION", self._version),
         }
         self._boot()
@@ -314,7 +245,7 @@ class Firmware(FarSide):
         while (left_s := end_s - time.monotonic()) > 0 and not self._is_reset:
             time.sleep(min(left_s, TICK_S))
         with self.chip_lock:
-            self.chip.advance(seconds)
+            self.chip.advance(max(0.0, seconds))
 
     # Jobs
 
@@ -332,41 +263,60 @@ class Firmware(FarSide):
                 self._pass(RESET_S)
 
     def _job(self, code: str) -> None:
-        name, handler = self._handlers.get(code, ("", lambda: None))
-        if not name and code.isdigit():
-            self._swallow()
-        if not name or (self._session in (None, OFFLINE) and code not in ("0", "999")):
+        if code not in self._handlers:
+            if code.isdigit():
+                self._swallow(code)
             return
-        self._jobs += 1
-        follows_at_once = self._last == "011" if code == "01" else self._last in ("01", "011")
-        if not (follows_at_once or {code, self._last} <= STREAMED):
-            self._turn()
-        self._last, self._code, self._name = code, code, name
-        self._fault, self._is_mute, self._is_busy = None, False, True
+        name, handler = self._handlers[code]
+        # Its lines are read all the same: none of them may pass for a job.
+        self._is_ignored = self._session in (None, OFFLINE) and code not in ("0", "999")
+        if not self._is_ignored:
+            self._jobs += 1
+            follows_at_once = self._last == "011" if code == "01" else self._last in ("01", "011")
+            if not (follows_at_once or {code, self._last} <= STREAMED):
+                self._turn()
+            self._last = code
+        self._code, self._name = code, name
+        self._fault, self._is_mute, self._is_busy = None, False, not self._is_ignored
         try:
             handler()
         finally:
             self._is_busy = self._is_driving = False
 
-    def _swallow(self) -> None:
+    def _swallow(self, code: str) -> None:
         """A job that is not known here: the lines that come with it are its arguments, not jobs."""
+        taken = 0
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._lines or self._is_reset, TOGETHER_S)
                 self._stop_if_reset()
                 if not self._lines:
-                    return
+                    break
                 count = len(self._lines)
                 self._lines.clear()
             self._pass(count * LINE_S)
-            self._taken += count
+            taken += count
+        self._taken += taken
+        self._refuse(code, f"{taken} lines that came with it were swallowed")
+
+    def _refuse(self, code: str, what: str) -> None:
+        self._unknown[code] += 1
+        LOG.warning("ArC ONE: job %s is not simulated: %s", code, what)
 
     def _turn(self) -> None:
         self._turns += 1
         self._pass(self._timing.link_s)
 
     def _begins(self, *arguments: float) -> bool:
-        """The job has its arguments: False where a fault keeps it from being done."""
+        """The job has its arguments: False where a fault or an offline session keeps it from being
+        done, and nothing is replied.
+        """
+        self._is_mute = not (begins := self._is_begun(*arguments))
+        return begins
+
+    def _is_begun(self, *arguments: float) -> bool:
+        if self._is_ignored:
+            return False
         text = " ".join([f"{self._name}: {self._code}", *(f"{a:g}" for a in arguments)])
         self._fault = None if self._code in SILENT else self.faults.take(AFTER, text)
         before = self.faults.take(BEFORE, text)
@@ -433,7 +383,7 @@ class Firmware(FarSide):
         if not good:
             self._reply(b"0\n")
             return
-        self._cycles, self._words, self._bits = max(1, int(cycles)), int(words), int(bits)
+        self._cycles, self._words, self._bits = _samples(cycles), int(words), int(bits)
         self._mode, self._session, self._sneak_path, self._read_v = (
             int(mode),
             int(session),
@@ -450,7 +400,7 @@ class Firmware(FarSide):
     def _update(self) -> None:
         cycles, sneak_path = self._numbers(2)
         if self._begins(cycles, sneak_path):
-            self._cycles, self._sneak_path = max(1, int(cycles)), int(sneak_path)
+            self._cycles, self._sneak_path = _samples(cycles), int(sneak_path)
 
     def _version(self) -> None:
         if self.faults.take(frozenset({LinkFault.WRONG_MODEL}), "VERSION"):
@@ -488,14 +438,11 @@ class Firmware(FarSide):
         kind, words, bits = self._numbers(3)
         if int(kind) == 1:
             if self._begins(kind, words, bits):
-                rows, columns = np.meshgrid(
-                    np.arange(words) + 1, np.arange(bits) + 1, indexing="ij"
-                )
-                places = [
-                    self._place(w, b) for w, b in zip(rows.ravel(), columns.ravel(), strict=True)
-                ]
                 self._selected = None
-                self._floats(self._resistances(places))
+                # An array at most at once: a host may ask for any number of words and bits.
+                cells = ((w + 1, b + 1) for w in range(int(words)) for b in range(int(bits)))
+                while part := list(islice(cells, SIDE**2)):
+                    self._floats(self._resistances([self._place(w, b) for w, b in part]))
         elif int(kind) == 2:
             count = int(self._numbers(1)[0])
             if self._begins(kind, words, bits, count):
@@ -510,6 +457,10 @@ class Firmware(FarSide):
                         places.append(place)
                     count -= len(places)
                     self._floats(self._resistances(places))
+            else:
+                self._numbers(2 * max(0, count))
+        else:
+            self._refuse(f"2 of kind {int(kind)}", "no host has that kind of read")
 
     def _pulse_read(self) -> None:
         """Pulse and read; what has come behind and differs in cell and volts only is done in the
@@ -558,27 +509,30 @@ class Firmware(FarSide):
         at = 1 if ahead and not (ahead[0].isdigit() or ahead[0] in self._handlers) else 0
         return ahead[: at + 5] if ahead[at : at + 1] == ["3"] and len(ahead) >= at + 5 else []
 
-    def _resistances(self, places: list[int | None]) -> FloatArray:
+    def _resistances(
+        self, places: list[int | None], cycles: int | None = None, read_v: float | None = None
+    ) -> FloatArray:
         """What reads of these places tell (ohm); NaN where there is no cell."""
+        read_v = self._read_v if read_v is None else read_v
         ohms = np.full(len(places), np.nan)
         there = np.array([p is not None for p in places], dtype=np.bool_)
         index = np.array([p for p in places if p is not None], dtype=np.int64)
-        if index.size and self._read_v != 0:
+        if index.size and read_v != 0:
             with self.chip_lock:
                 ohms[there] = self._array.pulse_and_read(
-                    index, None, 0.0, self._read_v, self._cycles, Scheme.FLOATING
+                    index, None, 0.0, read_v, cycles or self._cycles, Scheme.FLOATING
                 )
         return ohms
 
-    def _resistance(self, place: int) -> float:
+    def _resistance(self, place: int | None) -> float:
         return float(self._resistances([place])[0])
 
-    def _pulse(self, place: int, volts: float, width: float, most_a: float = 0.0) -> None:
+    def _pulse(self, place: int | None, volts: float, width: float, most_a: float = 0.0) -> None:
         """A pulse as the board's drivers give it: within +-12 V, none at all for a width below 90
-        ns.
+        ns or where there is no cell.
         """
         self._stop_if_reset()
-        if _is_width(width):
+        if place is not None and _is_width(width):
             self._is_driving = True
             level = float(np.clip(volts, -TOP_V, TOP_V))
             with self.chip_lock:
@@ -601,27 +555,35 @@ class Firmware(FarSide):
         """Places of the devices that the host names, one after the other; each ends with a
         terminator, sent here.
         """
-        count = int(self._numbers(1)[0])
-        if not self._begins(*arguments, count):
-            return
-        for _ in range(count):
-            place = self._place(*self._numbers(2))
-            self._turn()
-            self._selected = place
+        for place in self._talks(arguments):
             if place is not None:
                 yield place
             self._triplet(0.0, 0.0, 0.0)
 
+    def _talks(self, arguments: list[float]) -> Iterator[int | None]:
+        """The same of a job whose host and board talk on about each device: None where no cell is,
+        or the job is not done. Its frame is kept all the same.
+        """
+        count = int(self._numbers(1)[0])
+        begins = self._begins(*arguments, count)
+        for _ in range(count):
+            place = self._place(*self._numbers(2))
+            if begins:
+                self._turn()
+                self._selected = place
+            yield place if begins else None
+
     def _triplet(self, resistance: float, volts: float, width: float) -> None:
         self._floats([resistance, volts, width])
 
-    def _form_finder(self, *, linear: bool) -> None:
-        arguments = self._numbers(12 if linear else 11)
+    def _form_finder(self, *, has_mode: bool) -> None:
+        arguments = self._numbers(12 if has_mode else 11)
+        linear = has_mode and int(arguments[9]) == 1
         v_min, v_step, v_max, w_min, w_step, w_max, between, r_stop, r_percent = arguments[:9]
         series, pulses = int(arguments[-2]), int(arguments[-1])
         for place in self._devices(arguments):
             first = self._resistance(place)
-            self._triplet(first, self._read_v, 0.0)
+            self._triplet(first, 0.0, 0.0)
             resistance = first
             for volts, width in _volts_and_widths(
                 v_min, v_step, v_max, w_min, w_step, w_max, linear
@@ -661,20 +623,21 @@ class Firmware(FarSide):
             for cycle in range(int(cycles)):
                 for side in sides:
                     levels = list(_ramp(v_start, v_step, v_pos if side > 0 else v_neg))
-                    for level in levels + levels[::-1]:
+                    # The last level is held once (arc1_docs, the data set of "Saving data").
+                    for level in levels + levels[-2::-1]:
                         self._stop_if_reset()
                         self._is_driving = True
                         with self.chip_lock:
                             resistance, is_cut = self._array.hold(
                                 place,
                                 float(np.clip(side * level, -TOP_V, TOP_V)),
-                                max(width, SHORTEST_S),
+                                float(np.clip(width, 0.0, LONGEST_S)) + HOLD_S,
                                 cuts[side],
                                 SCHEMES.get(self._sneak_path, Scheme.FLOATING),
                             )
                         if pulsed:
                             self._pass(between)
-                        self._triplet(resistance, side * level, width)
+                        self._triplet(resistance, side * level, 0.0)
                         if is_cut and halt:
                             break
                     self._rest()
@@ -738,44 +701,46 @@ class Firmware(FarSide):
                     )
                 before = resistance
 
-    def _switch_seeker(self) -> None:
+    def _switch_seeker(self, *, slow: bool) -> None:
+        """As VirtualArC steps; every reading and every pulse is told."""
         arguments = self._numbers(12)
-        (
-            width,
-            v_min,
-            v_step,
-            v_max,
-            between,
-            _,
-            reads,
-            pulses,
-            cycles,
-            percent,
-            read_after,
-            stage_two,
-        ) = arguments
+        width, v_min, v_step, v_max, between, _, reads, pulses, cycles, percent, _, two = arguments
         for place in self._devices(arguments):
 
-            def average(place: int = place) -> float:
-                return float(np.mean([self._resistance(place) for _ in range(max(1, int(reads)))]))
+            def is_still(level: float, before: float, place: int = place) -> tuple[bool, float]:
+                """Whether pulses of this level leave the resistance where it was, and that."""
+                self._pulses(place, level, width, int(pulses), between)
+                now, _ = self._train(place, reads)
+                near = 1 + percent / 100
+                return before / near <= now <= before * near, now
 
-            def ramp(side: int, place: int = place) -> bool:
-                """Pulses of rising amplitude until the resistance moves; whether it did."""
-                start = average()
-                for level in _ramp(v_min, v_step, v_max):
-                    for _ in range(int(pulses)):
-                        self._pulse(place, side * level, width)
-                        self._pass(between)
-                        if read_after:
-                            self._triplet(self._resistance(place), side * level, width)
-                    if abs(average() - start) > percent / 100 * start:
-                        return True
-                return False
+            levels = list(_ramp(v_min, v_step, v_max))
+            before, _ = self._train(place, reads)
+            side = int(np.sign(two))
+            for ramp in self._first_stage(levels, slow=slow) if not side else ():
+                now = before
+                for level in ramp:
+                    still, now = is_still(level, before)
+                    if not still:
+                        side = -int(np.sign(level))
+                        break
+                if side:
+                    break
+                before = now if slow else before
+            left, missed = int(cycles) if side else 0, 0
+            # A ramp that moves nothing is given again the other way round, and is the last if
+            # that moves nothing either.
+            while left > 0 and missed < 2:
+                before, _ = self._train(place, reads)
+                moved = any(not is_still(side * level, before)[0] for level in levels)
+                left, missed, side = left - moved, 0 if moved else missed + 1, -side
 
-            side = int(stage_two) or next((s for s in (1, -1) if ramp(s)), 0)
-            for _ in range(int(cycles) if side else 0):
-                ramp(-side)
-                ramp(side)
+    @staticmethod
+    def _first_stage(levels: list[float], *, slow: bool) -> Iterator[list[float]]:
+        """Ramps in search of the polarity: each level either way, or all up to it."""
+        for k, level in enumerate(levels):
+            for side in (1, -1):
+                yield [side * v for v in levels[: k + 1]] if slow else [side * level]
 
     def _chronoamperometry(self) -> None:
         arguments = self._numbers(3)
@@ -787,8 +752,8 @@ class Firmware(FarSide):
                 with self.chip_lock:
                     resistance, _ = self._array.hold(
                         place,
-                        bias,
-                        width / reads,
+                        float(np.clip(bias, -TOP_V, TOP_V)),
+                        float(np.clip(width / reads, SHORTEST_S, LONGEST_S)),
                         0.0,
                         SCHEMES.get(self._sneak_path, Scheme.FLOATING),
                     )
@@ -796,14 +761,172 @@ class Firmware(FarSide):
             self._rest()
 
     def _volatility(self) -> None:
+        """A read, batches of time stamps (text) and readings for as long as the host answers 0, and
+        a read; no terminator.
+        """
         arguments = self._numbers(4)
         volts, width, batch, averages = arguments
-        for place in self._devices(arguments):
+        for place in self._talks(arguments):
             self._pulse(place, volts, width)
             started = self.chip.now_s
-            for _ in range(int(batch)):
-                read = np.mean([self._resistance(place) for _ in range(max(1, int(averages)))])
-                self._triplet(float(read), self._read_v, self.chip.now_s - started)
+            self._floats([self._resistance(place)])
+            while True:
+                points = bytearray()
+                for _ in range(int(batch)):
+                    self._stop_if_reset()
+                    ohm = self._resistances([place], _samples(averages))
+                    points += b"%d\n" % round((self.chip.now_s - started) / STAMP_S)
+                    points += ohm.astype("<f4").tobytes()
+                self._reply(bytes(points))
+                if self._numbers(1)[0]:
+                    break
+            self._floats([self._resistance(place)])
+
+    def _spikes(self) -> None:
+        """Waveforms point by point, with a read before and after each of them."""
+        for place in self._talks([]):
+            self._triplet(self._resistance(place), self._read_v, 0.0)
+            for _ in range(int(self._numbers(1)[0])):
+                flat = self._numbers(2 * max(0, int(self._numbers(1)[0])))
+                before = self._resistance(place)
+                # A level lasts until the next point.
+                for at, volts, until in zip(flat[::2], flat[1::2], flat[2::2], strict=False):
+                    self._pulse(place, volts, until - at)
+                self._triplet(before, self._read_v, 0.0)
+                self._triplet(self._resistance(place), self._read_v, 0.0)
+            self._triplet(self._resistance(place), self._read_v, 0.0)
+
+    def _multi_bias(self) -> None:
+        """Word lines that act on one bit line together: their current, or a pulse with a read of
+        the whole bit line before and after it.
+        """
+        volts, width, read_v, count, bit, action = self._numbers(6)
+        words = self._numbers(max(0, int(count)))
+        if not self._begins(volts, width, read_v, count, bit, action, *words):
+            return
+        self._selected = None
+        active = sorted({p for w in words if (p := self._place(w, bit)) is not None})
+        if int(action) == 1:
+            level = float(np.clip(read_v, -TOP_V, TOP_V))
+            ohms = self._resistances(list(active), read_v=level)
+            current = float(np.sum(level / ohms[ohms > 0]))
+            self._triplet(level / current if current else math.inf, level, 0.0)
+        elif int(action) == 2:
+            line = [self._place(w + 1, bit) for w in range(self._words)]
+            for ohm in self._resistances(line):
+                self._triplet(float(ohm), self._read_v, 0.0)
+            if active and _is_width(width):
+                self._is_driving = True
+                with self.chip_lock:
+                    self._array.pulse_bit_line(
+                        np.array(active),
+                        float(np.clip(volts, -TOP_V, TOP_V)),
+                        min(width, LONGEST_S),
+                    )
+            self._rest()
+            for ohm in self._resistances(line):
+                self._triplet(float(ohm), self._read_v, 0.0)
+        else:
+            self._refuse(f"50 of action {int(action)}", "no host has that action")
+
+    def _infer_polarity(self) -> None:
+        """Pulses of either polarity and rising amplitude until the resistance moves."""
+        arguments = self._numbers(9)
+        width, v_min, v_step, v_max, between, reads, pulses, percent, _ = arguments
+        place = self._one_device(arguments)
+        if self._is_mute:
+            return
+        start, _ = self._train(place, reads)
+        for level in _ramp(v_min, v_step, v_max):
+            for side in (1, -1):
+                self._pulses(place, side * level, width, int(pulses), between)
+                mean, _ = self._train(place, reads)
+                if abs(mean - start) > percent / 100 * start:
+                    self._end_of_phase(0, 1, 0, side)
+                    return
+        self._end_of_phase(1)
+
+    def _drive_to_baseline(self) -> None:
+        """A pulse and a read, for as long as the host answers 0."""
+        arguments = self._numbers(2)
+        place = self._one_device(arguments)
+        while True:
+            self._pulse(place, *arguments)
+            self._floats([self._resistance(place)])
+            if self._numbers(1)[0]:
+                return
+
+    def _seek_states(self, swept: Literal["volts", "width", "pulses"]) -> None:
+        """More and stronger pulses; a state is told where the readings stand apart from those of
+        the last one.
+        """
+        arguments = self._numbers(11)
+        reads, between, rest = arguments[0], arguments[9], arguments[10]
+        if swept == "pulses":
+            low, step, high, sigmas, monotonic, _, width, volts = arguments[1:9]
+            plan = [(volts, width, [int(n)]) for n in _ramp(low, step, high)]
+        else:
+            pulses, sigmas, monotonic, _, first, volts, step, last = arguments[1:9]
+            counts = list(range(1, int(pulses) + 1))
+            plan = (
+                [(v, first, counts) for v in _ramp(volts, step, last)]
+                if swept == "volts"
+                else [(volts, w, counts) for w in _ramp(first, step, last)]
+            )
+        place = self._one_device(arguments)
+        if self._is_mute:
+            return
+        mean, spread = self._train(place, reads)
+        trend = 0.0
+        for volts, width, counts in plan:
+            for count in counts:
+                self._pulses(place, volts, width, count, between)
+                self._train(place, reads)
+                self._pass(rest)
+                now, spread_now = self._train(place, reads)
+                turns = (now - mean) * trend < 0
+                if turns and monotonic == 1:
+                    self._end_of_phase(0, 0, 0)
+                    return
+                if turns and monotonic == 2:
+                    break
+                if abs(now - mean) > sigmas * (spread + spread_now):
+                    trend, mean, spread = now - mean, now, spread_now
+                    self._triplet(A_STATE, volts, width)
+                    self._triplet(mean, mean - sigmas * spread, mean + sigmas * spread)
+                    break
+        self._end_of_phase(0, 0, 0)
+
+    def _one_device(self, arguments: list[float]) -> int | None:
+        """The device of a multi-state job: one, whatever its count says, for the host sends the
+        count of its whole list with each of them.
+        """
+        count, word, bit = self._numbers(3)
+        if not self._begins(*arguments, count):
+            return None
+        self._turn()
+        self._selected = self._place(word, bit)
+        return self._selected
+
+    def _pulses(
+        self, place: int | None, volts: float, width: float, count: int, between: float
+    ) -> None:
+        for _ in range(count):
+            self._pulse(place, volts, width)
+            self._pass(between)
+            self._triplet(self._resistance(place), volts, width)
+
+    def _train(self, place: int | None, reads: float) -> tuple[float, float]:
+        """Mean and standard deviation of some readings (ohm), each of them told."""
+        ohms = [self._resistance(place) for _ in range(max(1, int(reads)))]
+        for ohm in ohms:
+            self._triplet(ohm, self._read_v, 0.0)
+        return float(np.mean(ohms)), float(np.std(ohms))
+
+    def _end_of_phase(self, *numbers: int) -> None:
+        """The last triplet of a multi-state job, then its status and results as lines of text."""
+        self._triplet(0.0, 0.0, END_OF_PHASE)
+        self._reply("".join(f"{number}\n" for number in numbers).encode())
 
     # Control
 
@@ -843,6 +966,7 @@ class Firmware(FarSide):
             "selected": self._selected,
             "now_s": self.chip.now_s,
             "jobs": self._jobs,
+            "unknown_jobs": dict(self._unknown),
             "turns": self._turns,
             "lines": self._taken,
             "resets": self._resets,
@@ -851,12 +975,18 @@ class Firmware(FarSide):
 
 
 def _number(line: str) -> float:
-    """A line as a number; 0 for one that is none, as a firmware's conversion gives it."""
+    """A line as a number that a float of the firmware holds; 0 for one that is none, as its
+    conversion gives it.
+    """
     try:
         value = float(line)
     except ValueError:
         return 0.0
-    return value if math.isfinite(value) else 0.0
+    return min(max(value, -LARGEST), LARGEST) if math.isfinite(value) else 0.0
+
+
+def _samples(number: float) -> int:
+    return min(max(1, int(number)), MOST_CYCLES)
 
 
 def _is_width(width: float) -> bool:
@@ -865,13 +995,17 @@ def _is_width(width: float) -> bool:
 
 
 def _ramp(first: float, step: float, last: float) -> Iterator[float]:
-    """Levels by repeated addition in single precision, up to and including `last`."""
+    """Levels by repeated addition in single precision, up to and including `last`; one alone where
+    a step is lost in rounding.
+    """
     level, add, top = np.float32(first), np.float32(step), np.float32(last)
     while abs(level) <= abs(top):
         yield float(level)
-        level = np.float32(level + add)
-        if add == 0:
+        with np.errstate(over="ignore"):
+            after = np.float32(level + add)
+        if after == level:
             return
+        level = after
 
 
 def _volts_and_widths(
@@ -899,9 +1033,10 @@ def _volts_and_widths(
 
 
 def _has_formed(resistance: float, first: float, r_stop: float, r_percent: float) -> bool:
-    if r_stop > 0 and resistance < r_stop:
-        return True
-    return r_percent > 0 and abs(resistance - first) > r_percent / 100 * first
+    """By the change where a percentage is given, else by the threshold, as VirtualArC has it."""
+    if r_percent > 0:
+        return abs(resistance - first) > r_percent / 100 * first
+    return resistance < r_stop
 
 
 def launch(request: FarSideRequest) -> SimulatedFarSide:

@@ -50,6 +50,7 @@ from rram_hil.array import (
 )
 from rram_hil.array.write_verify_rules import coded_verify
 from rram_hil.errors import AbortedError, ConfigError, LimitError
+from rram_hil.hardware.driver import check_extras
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.board_envelope import LARGEST_MESSAGE, board_envelope
 from rram_hil.simulation.chip import SimulatedChip
@@ -65,10 +66,12 @@ from .board.codec import (
     Parser,
     Part,
     RefusalError,
+    body_limits_reply,
     executed_reply,
     identify_reply,
     limits_reply,
     operation_number,
+    parse_body_limits,
     parse_executed,
     parse_limits,
     parse_operation,
@@ -94,6 +97,7 @@ TICK_S = 0.02
 WATCHDOG_MS = 2000
 ERROR_FLAG, WORKING_FLAG = 4, 8
 FIRST_OPERATION = 0x10
+BODY_LIMITS = ("body_v", "body_over_v")
 DRIVING = (Apply, Program, Multiply, CodedRead)
 """Operations during which outputs are on."""
 WHILE_BUSY = frozenset({"IDENTIFY", "STATUS", "KEEP_ALIVE", "ABORT", "SAFE_OFF"})
@@ -295,7 +299,9 @@ class Board(FarSide):
         """Everything that a reboot forgets; the chip with its records stays."""
         with self._lock:
             self._boot = (self._boot + secrets.randbelow(0xFFFFFFFE)) % 0xFFFFFFFF + 1
-            self._limits, self._limits_set, self._armed = self._own_limits, False, False
+            # The body may not be driven before its limits are set.
+            self._limits = self._own_limits.model_copy(update={"body_v": 0.0, "body_over_v": 0.0})
+            self._limits_set, self._armed = False, False
             self._watchdog_ms, self._trips, self._tripped = WATCHDOG_MS, 0, False
             self._last = self.chip.last_number
             self._kept: Kept | None = None
@@ -384,9 +390,9 @@ class Board(FarSide):
         return b"".join(p.payload for p in parts)
 
     def _message(self, request: Part, payload: bytes) -> None:
-        if request.command not in COMMANDS:
+        name = COMMANDS.get(request.command)
+        if name is None or (name == "BODY_LIMITS" and "body_v" not in self._can.step_extras):
             raise RefusalError("UNKNOWN TYPE", f"type {request.command:#04x} is not known")
-        name = COMMANDS[request.command]
         fault = self.faults.take(ON_REQUEST, name)
         if fault is not None and self._is_lost(fault, request):
             return
@@ -436,6 +442,8 @@ class Board(FarSide):
         try:
             if name == "LIMITS":
                 message = self._set_limits(payload)
+            elif name == "BODY_LIMITS":
+                message = self._set_body_limits(payload)
             elif name == "EXECUTED":
                 number, cells = parse_executed(payload, self._geometry)
                 message = executed_reply(
@@ -505,9 +513,22 @@ class Board(FarSide):
                         "LIMIT",
                         f"limit {name} {value} is beyond this board's own {getattr(own, name)}",
                     )
-            self._limits, self._limits_set, self._armed = wanted, True, False
+            body = {name: getattr(self._limits, name) for name in BODY_LIMITS}
+            self._limits = wanted.model_copy(update=body)
+            self._limits_set, self._armed = True, False
             self.chip.read_v = wanted.read_v
         return limits_reply(self._limits)
+
+    def _set_body_limits(self, payload: bytes) -> bytes:
+        if payload:
+            wanted = dict(zip(BODY_LIMITS, parse_body_limits(payload), strict=True))
+            for name, value in wanted.items():
+                own = getattr(self._own_limits, name)
+                if not value <= own:
+                    text = f"limit {name} {value} is beyond this board's own {own}"
+                    raise RefusalError("LIMIT", text)
+            self._limits, self._armed = self._limits.model_copy(update=wanted), False
+        return body_limits_reply(self._limits)
 
     # Operations
 
@@ -558,6 +579,10 @@ class Board(FarSide):
         for name, value, most in self._sizes(operation):
             if value > most:
                 raise RefusalError("RANGE", f"{name}: {value}, at most {most}", number)
+        try:
+            check_extras(operation, can)
+        except ConfigError as error:
+            raise RefusalError("RANGE", str(error), number) from None
         for step in _steps(operation):
             if not can.width_s.holds(step.width_s, step.width_s):
                 raise RefusalError(

@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array import MAP, Apply, ApplyResult, Cells, Status, Step, pulses_of
+from rram_hil.array import MAP, Apply, ApplyResult, Cells, OtherLevels, Status, Step, pulses_of
 from rram_hil.engine.protocol import Plan, Save, Setting, map_of
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.report.plots import Chart
 from rram_hil.statistics import UNCERTAINTY, Figure
 from rram_hil.types import FloatArray, IntArray
-from rram_hil.validation import FiniteVolts, PositiveSeconds, StrictModel
+from rram_hil.validation import FiniteVolts, PositiveSeconds
 
 T = TypeVar("T")
 ATTEMPTS = 3
 """How often a batch whose pulses may be given again is tried before the step ends."""
 
 
-class SetPulse(StrictModel):
+class SetPulse(OtherLevels):
     """A SET pulse on the bit line; `wl_v` is the gate, which a 1T1R array needs and a 1R array has
     not.
     """
@@ -35,10 +35,10 @@ class SetPulse(StrictModel):
 
     def step(self, setting: Setting) -> Step:
         """The same as a step. Raises `ConfigError` for a missing gate."""
-        return Step(self.bl_v, 0.0, gate_v(self.wl_v, setting), self.width_s)
+        return self.onto(Step(self.bl_v, 0.0, gate_v(self.wl_v, setting), self.width_s))
 
 
-class ResetPulse(StrictModel):
+class ResetPulse(OtherLevels):
     """A RESET pulse on the source line; `wl_v` as in `SetPulse`."""
 
     sl_v: FiniteVolts
@@ -47,7 +47,7 @@ class ResetPulse(StrictModel):
 
     def step(self, setting: Setting) -> Step:
         """The same as a step. Raises `ConfigError` for a missing gate."""
-        return Step(0.0, self.sl_v, gate_v(self.wl_v, setting), self.width_s)
+        return self.onto(Step(0.0, self.sl_v, gate_v(self.wl_v, setting), self.width_s))
 
 
 def gate_v(wl_v: float | None, setting: Setting, key: str = "wl_v") -> float:

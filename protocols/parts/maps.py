@@ -9,6 +9,7 @@ import numpy as np
 
 from rram_hil.array import MAP, Block, Cells, CodedRead, Status, read
 from rram_hil.engine.protocol import Plan, Save, Setting, map_of
+from rram_hil.errors import ConfigError
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
 
@@ -21,13 +22,23 @@ or codes where it has one, else single readings.
 @dataclass(frozen=True, eq=False)
 class MapReading:
     """Conductance and standard uncertainty of each cell (S, shape (n,); NaN where there is none),
-    and what it took: single readings and multiplied vectors.
+    and what it took: single readings and multiplied vectors. `gate_a` is the mean current into each
+    cell's word line where the read condition asks for it.
     """
 
     conductance_s: FloatArray
     sigma_s: FloatArray
     reads: int
     vectors: int
+    gate_a: FloatArray | None = None
+
+
+def refuse_levels_in_multiplies(setting: Setting) -> None:
+    """A multiply is at a read voltage and a gate; it has no place for what a read condition says
+    beside them. Raises `ConfigError`.
+    """
+    for name in setting.read.without_gate().extras:
+        raise ConfigError(f"read.{name}: a multiply cannot say it; read cell by cell")
 
 
 def read_cells(
@@ -42,16 +53,19 @@ def read_cells(
     """Read `cells`, `repeat` times each, under the bench's read condition. Codes go over `blocks`,
     which hold all the cells; by default over rectangles around them.
     """
-    if by == "cells":
+    has_levels = bool(setting.read.without_gate().extras)
+    if by == "cells" or (by == "either" and has_levels):
         result = yield from read(cells, setting.read, repeat=repeat, label=label)
-        return MapReading(result.mean_s, result.mean_error_s, int(result.reads.sum()), 0)
+        reads = int(result.reads.sum())
+        return MapReading(result.mean_s, result.mean_error_s, reads, 0, _mean_a(result.gate_a))
+    refuse_levels_in_multiplies(setting)
     gate = setting.read.levels("wl", 1)
     coded = CodedRead(
         Block.covering(cells) if blocks is None else blocks,
         float(np.abs(setting.read.cell_v(1)[0])),
         0.0 if gate is None else float(gate[0]),
         repeat,
-        setting.read if by == "either" else None,
+        setting.read.without_gate() if by == "either" else None,
         label,
     )
     found = yield from coded
@@ -63,6 +77,14 @@ def read_cells(
         found.reads,
         found.vectors,
     )
+
+
+def _mean_a(gate_a: FloatArray | None) -> FloatArray | None:
+    """Mean over each cell's readings (A), shape (n,); NaN where one is none or over range."""
+    if gate_a is None:
+        return None
+    mean = gate_a.mean(axis=1)
+    return np.where(np.isfinite(mean), mean, np.nan)
 
 
 def read_network(

@@ -318,7 +318,7 @@ class Programming(Protocol[ProgrammingSummary]):
             course.high_s[at],
             sets,
             resets,
-            setting.read,
+            setting.read.without_gate(),
             self.max_pulses - course.pulses[at],
             self.max_reversals,
             self.confirm,
@@ -351,7 +351,7 @@ class ByRounds(Programming):
     def bringing(self, course: Course, setting: Setting) -> Callable[[], Plan[object]]:
         self.require(course, setting)
         policy = self.policy(course, setting)
-        return partial(programmed_by, policy, course, setting, self.rules)
+        return partial(programmed_by, policy, course, setting, self.rules(setting))
 
     def reaches(self, target_s: FloatArray, setting: Setting) -> tuple[Trains, ...]:
         """The same as `reach`, once for each width where pulses have several."""
@@ -379,9 +379,9 @@ class ByRounds(Programming):
     def averaged(self) -> int:
         return self.average
 
-    @property
-    def rules(self) -> Rules:
+    def rules(self, setting: Setting) -> Rules:
         """Budgets, and how pulses are given."""
+        sets, resets = self.reach(np.zeros(0), setting)
         return Rules(
             self.max_pulses,
             self.max_reversals,
@@ -390,6 +390,8 @@ class ByRounds(Programming):
             Scheme(self.unselected),
             self.compliance_a,
             self.label,
+            sets,
+            resets,
         )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array import PulseTrain, Ramp
+from rram_hil.array import OtherLevels, PulseTrain, Ramp
 from rram_hil.array.pulse_curves import Curve, PulseCurves
 from rram_hil.engine.protocol import Setting
 from rram_hil.types import FloatArray, IntArray
@@ -43,7 +43,7 @@ class RampChoice(StrictModel):
         return Ramp(np.clip(known, self.start_v, self.stop_v), self.stop_v, self.step_v)
 
 
-class Pulses(StrictModel):
+class Pulses(OtherLevels):
     """Incremental step pulses of one polarity: amplitude on BL (SET) or SL (RESET), gate, width."""
 
     amplitude_v: RampChoice
@@ -56,6 +56,8 @@ class Pulses(StrictModel):
             self.amplitude_v.ramp(target_s, setting),
             self.gate_v.ramp(target_s, setting),
             self.width_s,
+            self.body_v,
+            self.unselected_wl_v,
         )
 
 

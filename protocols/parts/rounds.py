@@ -7,14 +7,14 @@ it. Windows, budgets, reversals, repeated readings and interruptions are the loo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rram_hil.array import Apply, ApplyResult, Cells, Scheme, Status, Step, read
+from rram_hil.array import Apply, ApplyResult, Cells, PulseTrain, Scheme, Status, Step, read
 from rram_hil.engine.protocol import Plan, Progress, Setting
 from rram_hil.types import FloatArray, IntArray, StatusArray
 
@@ -270,15 +270,17 @@ class Move:
             widths,
         )
 
-    def steps(self) -> tuple[Step, ...]:
-        """The pulses as steps of one `Apply`, one a width, the other cells at 0 V meanwhile. Whole
-        microvolts and picoseconds, as boards take them: every bench then gives the same.
+    def steps(self, polarities: tuple[int, ...] = (1, -1)) -> tuple[Step, ...]:
+        """The pulses of these polarities as steps of one `Apply`, one a width, the other cells at
+        0 V meanwhile. Whole microvolts and picoseconds, as boards take them: every bench then gives
+        the same.
         """
         widths = np.broadcast_to(np.round(self.width_s, 12), self.at.shape)
         amplitude, gate = np.round(self.amplitude_v, 6), np.round(self.gate_v, 6)
         found = []
-        for width_s in np.unique(widths[self.polarity != 0]):
-            here = (self.polarity != 0) & (widths == width_s)
+        due = np.isin(self.polarity, polarities)
+        for width_s in np.unique(widths[due]):
+            here = due & (widths == width_s)
             found.append(
                 Step(
                     np.where(here & (self.polarity > 0), amplitude, 0.0),
@@ -331,7 +333,8 @@ class Plain:
 @dataclass(frozen=True)
 class Rules:
     """What holds for every method: pulses that a cell may take, reversals, more readings in a row
-    that accept it, how many reads are averaged for one, and how pulses are given.
+    that accept it, how many reads are averaged for one, and how pulses are given. Of `sets` and
+    `resets` only the levels beside the lines count.
     """
 
     max_pulses: int
@@ -341,6 +344,27 @@ class Rules:
     unselected: Scheme = Scheme.INHIBIT
     compliance_a: float | None = None
     label: str = "programming"
+    sets: PulseTrain | None = None
+    resets: PulseTrain | None = None
+
+    def steps(self, move: Move) -> tuple[Step, ...]:
+        """The pulses of a move as steps, SETs and RESETs together where they stand at the same
+        levels beside their lines.
+        """
+        set_levels, reset_levels = (
+            (None, None) if train is None else (train.body_v, train.unselected_wl_v)
+            for train in (self.sets, self.resets)
+        )
+        groups: list[tuple[tuple[int, ...], tuple[float | None, float | None]]] = [
+            ((1, -1), set_levels)
+        ]
+        if set_levels != reset_levels:
+            groups = [((1,), set_levels), ((-1,), reset_levels)]
+        return tuple(
+            replace(step, body_v=body_v, unselected_wl_v=idle_v)
+            for polarities, (body_v, idle_v) in groups
+            for step in move.steps(polarities)
+        )
 
 
 def programmed_by(policy: Policy, course: Course, setting: Setting, rules: Rules) -> Plan[Course]:
@@ -402,7 +426,7 @@ def give(policy: Policy, move: Move, course: Course, setting: Setting, rules: Ru
     at = move.at
     result = yield from Apply(
         course.cells[at],
-        (*move.steps(), *[setting.read] * rules.average),
+        (*rules.steps(move), *[setting.read] * rules.average),
         rules.unselected,
         rules.compliance_a,
         label=rules.label,

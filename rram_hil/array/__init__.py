@@ -1,9 +1,10 @@
 """What can be asked of cells, what comes back, and within which limits."""
 
-from rram_hil.array.cells import MAP, Cells, Geometry
+from rram_hil.array.cells import MAP, Cells, Geometry, Selector
 from rram_hil.array.limits import Charge, Limits, check, half_selected_v, pulses_of, unselected_bl_v
 from rram_hil.array.operations import (
     LINES,
+    STEP_EXTRAS,
     Apply,
     Block,
     CodedRead,
@@ -19,6 +20,7 @@ from rram_hil.array.operations import (
     Span,
     Status,
     Step,
+    StepExtra,
     Stop,
     Volts,
     Wait,
@@ -29,6 +31,7 @@ from rram_hil.array.operations import (
     read_step,
     sweep,
 )
+from rram_hil.array.other_levels import OtherLevels
 from rram_hil.array.results import (
     ApplyResult,
     CodedReadResult,
@@ -42,6 +45,7 @@ from rram_hil.array.results import (
 __all__ = [
     "LINES",
     "MAP",
+    "STEP_EXTRAS",
     "Apply",
     "ApplyResult",
     "Block",
@@ -56,6 +60,7 @@ __all__ = [
     "Multiply",
     "MultiplyResult",
     "Operation",
+    "OtherLevels",
     "Program",
     "ProgramResult",
     "PulseTrain",
@@ -63,9 +68,11 @@ __all__ = [
     "Request",
     "Result",
     "Scheme",
+    "Selector",
     "Span",
     "Status",
     "Step",
+    "StepExtra",
     "Stop",
     "Volts",
     "Wait",

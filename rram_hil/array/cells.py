@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,14 @@ from rram_hil.types import IntArray
 
 MAP = ("tile", "row", "column")
 """Names of a map's dimensions."""
+LATER = {"later": True}
+"""Of a field that records of older versions have not: at its default it is left out of records, so
+that those of what does not use it stay the same to the byte.
+"""
+
+
+Selector = Literal["nmos", "pmos"]
+"""Kinds of the transistors that select cells."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,8 @@ class Geometry:
     Word lines run along the rows and bit lines along the columns. `source_lines` says what the
     source lines follow: "row" (they carry the inputs of a multiply), "column" (beside the bit
     lines) or "common" (one plate). A "1R" array has no gate: its word-line volts are ignored and
-    its source lines are the rows.
+    its source lines are the rows. `selector` is the kind of the transistors of a "1T1R" array: an
+    NMOS conducts with its gate above the lower of BL and SL, a PMOS with it below the higher.
     """
 
     tiles: int
@@ -31,6 +40,14 @@ class Geometry:
     columns: int
     cell: Literal["1T1R", "1R"] = "1T1R"
     source_lines: Literal["row", "column", "common"] = "row"
+    selector: Selector = field(default="nmos", metadata=LATER)
+
+    @property
+    def polarity(self) -> int:
+        """1 for NMOS selectors, -1 for PMOS: what their rules multiply volts with, which are the
+        same but for the sign.
+        """
+        return -1 if self.selector == "pmos" else 1
 
     @property
     def size(self) -> int:

@@ -49,7 +49,10 @@ class Limits(StrictModel):
     wl_v: PositiveVolts = Field(description="largest |V| on a word line")
     cell_v: PositiveVolts = Field(description="largest |BL - SL| across a selected cell")
     gate_over_v: PositiveVolts = Field(
-        description="largest WL above the lower of BL and SL (gate oxide)"
+        description=(
+            "largest WL above the lower of BL and SL (gate oxide), of PMOS selectors below the"
+            " higher"
+        )
     )
     half_select_v: NotNegativeVolts = Field(
         description="largest |V| across a cell that shares the gate or a line"
@@ -77,6 +80,17 @@ class Limits(StrictModel):
         default=1e-2, description="longest step at or below read_v"
     )
     wait_s: PositiveSeconds = Field(default=1e7, description="longest wait")
+    body_v: NotNegativeVolts = Field(
+        default=0.0,
+        description="largest |V| on the bodies (wells) of the selectors; 0: none may be driven",
+    )
+    body_over_v: NotNegativeVolts = Field(
+        default=0.0,
+        description=(
+            "largest forward bias of a body: above the lowest line (0 V counts), of PMOS selectors"
+            " below the highest"
+        ),
+    )
 
     @model_validator(mode="after")
     def _window(self) -> Self:
@@ -135,9 +149,10 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
     shape (n,).
 
     In a 1T1R array these are the cells of the same row where their gates are open, and those of
-    other rows where a line below the 0 V of their gates opens them; in a 1R array every cell that
-    shares a line. Source lines of other rows stand at 0 V, those of other columns at the level of
-    their bit line. A floating line is taken at its worst.
+    other rows where a line below the level of their gates (0 V where the step says none) opens
+    them; of PMOS selectors a line above it. In a 1R array it is every cell that shares a line.
+    Source lines of other rows stand at 0 V, those of other columns at the level of their bit line.
+    A floating line is taken at its worst.
     """
     bl, sl = step.levels("bl", n), step.levels("sl", n)
     zero = np.zeros(n)
@@ -153,18 +168,31 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
             Scheme.INHIBIT: drop,
         }
         return np.asarray(by_scheme[scheme], dtype=np.float64)
-    if geometry.source_lines == "column":
-        return np.where(np.minimum(bl, sl) < 0, drop, 0.0)
-    others = unselected_bl_v(step, n, scheme)
+    # PMOS selectors follow the rules of NMOS ones with all signs changed.
+    sign = geometry.polarity
+    others = sign * unselected_bl_v(step, n, scheme)
     gate = step.levels("wl", n)
-    is_open = np.ones(n, dtype=np.bool_) if gate is None else gate > np.minimum(others, sl)
+    bl, sl, closed = sign * bl, sign * sl, sign * (step.unselected_wl_v or 0.0)
+    if geometry.source_lines == "column":
+        return np.where(np.minimum(bl, sl) < closed, drop, 0.0)
+    is_open = np.ones(n, dtype=np.bool_) if gate is None else sign * gate > np.minimum(others, sl)
     worst = np.where(is_open, np.abs(others - sl), 0.0)
-    for line in (bl, others, np.minimum(sl, 0.0)) if scheme is Scheme.FLOATING else (bl, others):
-        source = sl if geometry.source_lines == "common" else zero
-        worst = np.maximum(
-            worst, np.where(np.minimum(line, source) < 0, np.abs(line - source), 0.0)
-        )
+    source = sl if geometry.source_lines == "common" else zero
+    for line in (bl, others, sl) if scheme is Scheme.FLOATING else (bl, others):
+        is_open = np.minimum(line, source) < closed
+        worst = np.maximum(worst, np.where(is_open, np.abs(line - source), 0.0))
     return np.asarray(worst, dtype=np.float64)
+
+
+def stressed_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> FloatArray:
+    """|V| (V) by which width and energy of a step are bounded, for each of `n` selected cells,
+    shape (n,): what stands across the cell itself, or across others that a level of the unselected
+    word lines opens.
+    """
+    own = np.abs(step.cell_v(n))
+    if step.unselected_wl_v is None:
+        return own
+    return np.maximum(own, half_selected_v(step, n, scheme, geometry))
 
 
 def unselected_bl_v(step: Step, n: int, scheme: Scheme) -> FloatArray:
@@ -201,14 +229,53 @@ def _check_selected(step: Step, cells: Cells, geometry: Geometry, limits: Limits
     gate = step.levels("wl", n)
     if gate is not None and geometry.cell == "1T1R":
         ends = [e for e in (step.levels("bl", n), step.levels("sl", n)) if e is not None]
-        lower = np.minimum.reduce(ends) if ends else np.zeros(n)
-        _check(
-            cells,
-            np.maximum(gate - lower, 0.0),
-            limits.gate_over_v,
-            "WL above the lower of BL and SL",
-            "V",
-        )
+        ends = ends or [np.zeros(n)]
+        told = "BL and SL"
+        if step.body_v is not None:
+            ends, told = [*ends, np.full(n, step.body_v)], "BL, SL and body"
+        _check_gate(cells, gate, ends, f"WL {{}} the {{}} of {told}", geometry, limits)
+
+
+def _check_gate(
+    cells: Cells,
+    gate: FloatArray,
+    ends: list[FloatArray],
+    what: str,
+    geometry: Geometry,
+    limits: Limits,
+) -> None:
+    """The gate oxide: a gate above the lowest of `ends` (NMOS) or below the highest (PMOS)."""
+    sign = geometry.polarity
+    over = sign * gate - np.minimum.reduce([sign * end for end in ends])
+    words = ("above", "lower") if sign > 0 else ("below", "higher")
+    _check(cells, np.maximum(over, 0.0), limits.gate_over_v, what.format(*words), "V")
+
+
+def _check_extras(
+    step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits
+) -> None:
+    """The body of all selectors and the word lines that are not selected: nothing where the step
+    says neither.
+    """
+    if step.extras and geometry.cell == "1R":
+        raise ConfigError(f"{step.extras[0]}: a 1R array has no selectors")
+    if step.body_v is None and step.unselected_wl_v is None:
+        return
+    n, sign = len(cells), geometry.polarity
+    levels = [step.levels("bl", n), step.levels("sl", n), unselected_bl_v(step, n, scheme)]
+    # Lines that no cell of the batch is on stand at 0 V.
+    ends = [e for e in levels if e is not None] + [np.zeros(n)]
+    if step.body_v is not None:
+        body = np.full(n, step.body_v)
+        _check(cells, body, limits.body_v, "body", "V")
+        forward = np.maximum(sign * body - np.minimum.reduce([sign * e for e in ends]), 0.0)
+        words = "above the lowest" if sign > 0 else "below the highest"
+        _check(cells, forward, limits.body_over_v, f"body {words} line", "V")
+        ends.append(body)
+    idle = np.full(n, step.unselected_wl_v or 0.0)
+    _check(cells, idle, limits.wl_v, "unselected WL", "V")
+    what = f"unselected WL {{}} the {'lowest' if sign > 0 else 'highest'} line"
+    _check_gate(cells, idle, ends, what, geometry, limits)
 
 
 def _check_step(
@@ -216,16 +283,12 @@ def _check_step(
 ) -> None:
     n = len(cells)
     _check_selected(step, cells, geometry, limits)
+    _check_extras(step, cells, scheme, geometry, limits)
     if geometry.cell == "1T1R" and geometry.source_lines != "column":
         _check(cells, unselected_bl_v(step, n, scheme), limits.bl_v, "unselected BL", "V")
-    _check(
-        cells,
-        half_selected_v(step, n, scheme, geometry),
-        limits.half_select_v,
-        "a half-selected cell's",
-        "V",
-    )
-    reading = np.abs(step.cell_v(n)) <= limits.read_v
+    half_selected = half_selected_v(step, n, scheme, geometry)
+    _check(cells, half_selected, limits.half_select_v, "a half-selected cell's", "V")
+    reading = stressed_v(step, n, scheme, geometry) <= limits.read_v
     longest = limits.read_width_s if np.all(reading) else limits.width_s
     _check(cells, np.full(n, step.width_s), longest, "width", "s")
     if not step.width_s > 0:
@@ -299,7 +362,7 @@ def _check_apply(
         _check_step(step, operation.cells, operation.unselected, geometry, limits)
         _check_energy(
             operation.cells,
-            step.cell_v(n),
+            stressed_v(step, n, operation.unselected, geometry),
             step.width_s,
             operation.compliance_a,
             limits,
@@ -338,9 +401,8 @@ def _check_program(
         _check_stronger_than_reads(train.amplitude_v, operation, limits)
     for step in operation.extremes():
         _check_step(step, cells, operation.unselected, geometry, limits)
-        _check_energy(
-            cells, step.cell_v(n), step.width_s, operation.compliance_a, limits, bounds_current
-        )
+        drop = stressed_v(step, n, operation.unselected, geometry)
+        _check_energy(cells, drop, step.width_s, operation.compliance_a, limits, bounds_current)
         # Between the ends of the ramps a gate may open that is closed at each of them.
         worst = half_selected_v(replace(step, wl_v=None), n, operation.unselected, geometry)
         _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")

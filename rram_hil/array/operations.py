@@ -10,14 +10,14 @@ multiplies), `WriteWords` and `Wait`. All volts are against ground, all units SI
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rram_hil.array.cells import Cells
+from rram_hil.array.cells import LATER, Cells
 from rram_hil.errors import ConfigError, short
 from rram_hil.types import FloatArray, IntArray
 
@@ -48,6 +48,10 @@ LINES: tuple[Line, ...] = ("bl", "sl", "wl")
 
 Measured = Literal["no", "current", "gate"]
 """What a step measures: nothing, the bit-line current, or the word-line (gate leakage) current."""
+
+StepExtra = Literal["body_v", "unselected_wl_v", "also_gate"]
+STEP_EXTRAS: tuple[StepExtra, ...] = get_args(StepExtra)
+"""What a step may say beside its three lines; a driver declares which of it its bench can."""
 
 
 class Scheme(StrEnum):
@@ -101,6 +105,13 @@ def _kept(value: Volts, name: str) -> Volts:
 def _keep(operation: object, *names: str) -> None:
     for name in names:
         object.__setattr__(operation, name, _kept(getattr(operation, name), name))
+
+
+def _keep_level(operation: object, *names: str) -> None:
+    """One level for the whole array, or None."""
+    for name in names:
+        if getattr(operation, name) is not None:
+            _keep_number(operation, name)
 
 
 def _keep_number(operation: object, name: str) -> None:
@@ -173,6 +184,11 @@ class Step:
 
     The word line rises before and falls after the other two. `width_s` is also the integration time
     of a measurement.
+
+    `body_v` is the level of the bodies (wells) of all selectors; None: each is tied to its
+    transistor's source, as the chip has it. `unselected_wl_v` is the level of all other word lines;
+    None: 0 V. With `also_gate` the current into the selected word line is measured too, beside the
+    bit-line current (`ApplyResult.gate_a`). Not every bench can these (`Capabilities.step_extras`).
     """
 
     bl_v: Volts = 0.0
@@ -180,15 +196,39 @@ class Step:
     wl_v: Volts = 0.0
     width_s: float = 1e-6
     measure: Measured = "no"
+    body_v: float | None = field(default=None, metadata=LATER)
+    unselected_wl_v: float | None = field(default=None, metadata=LATER)
+    also_gate: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         _keep(self, "bl_v", "sl_v", "wl_v")
         _keep_number(self, "width_s")
+        _keep_level(self, "body_v", "unselected_wl_v")
         if self.measure not in get_args(Measured):
             raise ConfigError(
                 f"step: measure must be one of {', '.join(get_args(Measured))}, not"
                 f" {self.measure!r}"
             )
+        if not isinstance(self.also_gate, bool):
+            raise ConfigError(f"step: also_gate must be true or false, not {short(self.also_gate)}")
+        if self.also_gate and self.measure != "current":
+            raise ConfigError(
+                "step: also_gate measures the gate beside the bit-line current: measure must be"
+                f' "current", not "{self.measure}"'
+            )
+
+    @property
+    def extras(self) -> tuple[StepExtra, ...]:
+        """What this step says beside its three lines."""
+        levels: tuple[StepExtra, ...] = ("body_v", "unselected_wl_v")
+        said = tuple(name for name in levels if getattr(self, name) is not None)
+        return (*said, "also_gate") if self.also_gate else said
+
+    def without_gate(self) -> Step:
+        """The same step, the gate's current not measured beside the bit line's: where nothing could
+        be done with it.
+        """
+        return replace(self, also_gate=False)
 
     def levels(self, line: Line, n: int) -> FloatArray | None:
         """Volts of one line for each of `n` cells, shape (n,); None where the line floats."""
@@ -204,6 +244,13 @@ class Step:
         """The same step for a part of the batch."""
         bl, sl, wl = (_cut(volts, which) for volts in (self.bl_v, self.sl_v, self.wl_v))
         return replace(self, bl_v=bl, sl_v=sl, wl_v=wl)
+
+
+def _refuse_extras(step: Step, which: Sequence[StepExtra], what: str) -> None:
+    """Raises `ConfigError` where a step says what its operation has no use for."""
+    for name in step.extras:
+        if name in which:
+            raise ConfigError(f"{what} may not say {name}, for which this operation has no place")
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,6 +331,11 @@ class Apply(Request["ApplyResult"]):
         """Measured values a cell that a full execution returns."""
         return self.repeat * sum(s.measure != "no" for s in self.steps)
 
+    @property
+    def also_gate(self) -> bool:
+        """Whether any of its steps measures the gate's current beside the bit line's."""
+        return any(s.also_gate for s in self.steps)
+
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> Apply:
         """The same operation on a part of its cells."""
         stop = None if self.stop is None else self.stop.part(which)
@@ -334,17 +386,26 @@ class Ramp:
 @dataclass(frozen=True, eq=False)
 class PulseTrain:
     """The pulses of one polarity: amplitude (on BL for SET, on SL for RESET) and gate, each a ramp,
-    and the width.
+    and the width. `body_v` and `unselected_wl_v` as in a `Step`.
     """
 
     amplitude_v: Ramp
     gate_v: Ramp
     width_s: float
+    body_v: float | None = field(default=None, metadata=LATER)
+    unselected_wl_v: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         _keep_number(self, "width_s")
+        _keep_level(self, "body_v", "unselected_wl_v")
         if not (isinstance(self.amplitude_v, Ramp) and isinstance(self.gate_v, Ramp)):
             raise ConfigError("pulse train: amplitude_v and gate_v must be Ramps")
+
+    def step(self, polarity: int, amplitude_v: Volts, gate_v: Volts) -> Step:
+        """A pulse of this train: a SET (1) or a RESET (-1) of this amplitude and gate."""
+        bl_v, sl_v = (amplitude_v, 0.0) if polarity > 0 else (0.0, amplitude_v)
+        idle_v = self.unselected_wl_v
+        return Step(bl_v, sl_v, gate_v, self.width_s, "no", self.body_v, idle_v)
 
     def part(self, which: slice | NDArray[np.bool_] | IntArray) -> PulseTrain:
         """The same pulses for a part of the batch."""
@@ -426,6 +487,10 @@ class Program(Request["ProgramResult"]):
             raise ConfigError(f"program: verify must be single or coded, not {self.verify!r}")
         if self.verify == "coded" and any(np.ndim(getattr(self.read, f"{x}_v")) for x in LINES):
             raise ConfigError("program: a coded verify reads all cells at the same volts")
+        # What codes are multiplied at is a read voltage and a word line, and a write-verify keeps
+        # no gate currents.
+        nowhere = self.read.extras if self.verify == "coded" else ("also_gate",)
+        _refuse_extras(self.read, nowhere, "program: its read step")
 
     def extremes(self) -> tuple[Step, ...]:
         """Steps at the ends of all ramps: no pulse of this operation goes further on any line."""
@@ -433,8 +498,7 @@ class Program(Request["ProgramResult"]):
         for train, polarity in ((self.set_pulses, 1), (self.reset_pulses, -1)):
             for amplitude in (train.amplitude_v.start_v, train.amplitude_v.stop_v):
                 for gate in (train.gate_v.start_v, train.gate_v.stop_v):
-                    bl, sl = (amplitude, 0.0) if polarity > 0 else (0.0, amplitude)
-                    found.append(Step(bl, sl, gate, train.width_s))
+                    found.append(train.step(polarity, amplitude, gate))
         return tuple(found)
 
     def budget(self) -> IntArray:
@@ -614,6 +678,8 @@ class CodedRead(Request["CodedReadResult"]):
             raise ConfigError(f"coded read: cell_read must be a Step, not {short(self.cell_read)}")
         if self.cell_read is not None and self.cell_read.measure != "current":
             raise ConfigError("coded read: cell_read must measure the current")
+        if self.cell_read is not None:
+            _refuse_extras(self.cell_read, ("also_gate",), "coded read: cell_read")
         if not 0 < self.read_v < float("inf"):
             raise ConfigError(f"coded read: read_v must be above 0 V, not {self.read_v}")
         _ = self.cells  # blocks that share a cell are refused
@@ -720,10 +786,13 @@ def pulse(
     read: Step | None = None,
     unselected: Scheme = Scheme.INHIBIT,
     compliance_a: float | None = None,
+    body_v: float | None = None,
+    unselected_wl_v: float | None = None,
     label: str = "",
 ) -> Apply:
     """One pulse on every cell, followed by a read where `read` is given."""
-    steps: Sequence[Step] = [Step(bl_v, sl_v, wl_v, width_s)] + ([read] if read is not None else [])
+    given = Step(bl_v, sl_v, wl_v, width_s, body_v=body_v, unselected_wl_v=unselected_wl_v)
+    steps: Sequence[Step] = [given] + ([read] if read is not None else [])
     return Apply(cells, tuple(steps), unselected, compliance_a, label=label)
 
 
@@ -740,6 +809,8 @@ def sweep(
     stop: Stop | None = None,
     unselected: Scheme = Scheme.INHIBIT,
     compliance_a: float | None = None,
+    body_v: float | None = None,
+    unselected_wl_v: float | None = None,
     label: str = "",
 ) -> Apply:
     """Step one line through `levels_v`, the others held; with `read`, a read after every level,
@@ -751,7 +822,8 @@ def sweep(
     for level in levels_v:
         volts = {"bl": bl_v, "sl": sl_v, "wl": wl_v} | {line: float(level)}
         measure: Measured = "no" if read is not None else "current"
-        steps.append(Step(volts["bl"], volts["sl"], volts["wl"], width_s, measure))
+        lines = volts["bl"], volts["sl"], volts["wl"]
+        steps.append(Step(*lines, width_s, measure, body_v, unselected_wl_v))
         if read is not None:
             steps.append(read)
     return Apply(cells, tuple(steps), unselected, compliance_a, stop, label=label)

@@ -58,6 +58,10 @@ def sound(operation: Operation, result: Result, number: int) -> Result:
         n, m = len(operation.cells), operation.measurements
         _need(number, result, (n, m), "current_a", "conductance_s", "status", "time_s")
         _need(number, result, (n,), "pulses", "reads")
+        if operation.also_gate:
+            _need(number, result, (n, m), "gate_a")
+        elif result.gate_a is not None:
+            raise _unsound(number, "gate currents that nobody asked for")
         measures = [
             s.measure == "current" for s in operation.steps if s.measure != "no"
         ] * operation.repeat

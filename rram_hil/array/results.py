@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rram_hil.array.cells import LATER
 from rram_hil.array.operations import Span, Status
 from rram_hil.notebook import ShownResult
 from rram_hil.types import FloatArray, IntArray, StatusArray
@@ -27,6 +28,10 @@ class ApplyResult(ShownResult):
     cut while this operation was under way: then every value is NaN with status UNKNOWN, `pulses` is
     the charge (the worst case where the bench cannot tell), and `away_s` says for how long the
     bench was alone.
+
+    `gate_a` is the current into the word line, raw, measured beside `current_a` by steps with
+    `also_gate`; NaN for the others and where nothing was measured, infinite where it is over range.
+    None where no step asks for it.
     """
 
     current_a: FloatArray
@@ -38,6 +43,7 @@ class ApplyResult(ShownResult):
     span: Span = field(default_factory=Span)
     interrupted: bool = False
     away_s: float = 0.0
+    gate_a: FloatArray | None = field(default=None, metadata=LATER)
 
     @property
     def mean_s(self) -> FloatArray:

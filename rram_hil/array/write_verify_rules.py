@@ -94,8 +94,7 @@ class WriteVerify:
         train = train.part(at)
         amplitude = np.broadcast_to(train.amplitude_v.level(self._ramp[at]), at.shape)
         gate = np.broadcast_to(train.gate_v.level(self._ramp[at]), at.shape)
-        bl, sl = (amplitude, 0.0) if polarity > 0 else (0.0, amplitude)
-        return at, Step(bl, sl, gate, train.width_s)
+        return at, train.step(polarity, amplitude, gate)
 
     def given(self, at: IntArray, polarity: Polarity) -> None:
         """Note that the cells at positions `at` took their pulse; they are to be read next."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ from rram_hil.bench.calibrations import correction_of
 from rram_hil.bench.far_side import launcher, request_of
 from rram_hil.bench.ledgers import ready_ledger
 from rram_hil.bench.plugins import driver_class
+from rram_hil.bench.thermostats import BenchClimate, check_thermostat, connect_climate
 from rram_hil.corrections.correction import Correction
 from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.engine.protocol import CellChoice, Plan, Protocol, Setting, map_of
@@ -63,12 +65,18 @@ class Bench:
     """
 
     def __init__(
-        self, file: BenchFile, driver: Driver, identity: Identity, far_side: SimulatedFarSide | None
+        self,
+        file: BenchFile,
+        driver: Driver,
+        identity: Identity,
+        far_side: SimulatedFarSide | None,
+        climate: BenchClimate | None = None,
     ) -> None:
         self.file = file
         self.driver = driver
         self.identity = identity
         self.far_side = far_side
+        self.climate = climate
         self.ledger: Ledger | None = None
         self.correction: Correction = correction_of(file, driver, identity)
         self.setting = Setting(
@@ -101,19 +109,25 @@ class Bench:
         """
         file = bench if isinstance(bench, BenchFile) else load_bench_file(bench)
         kind = checked_driver(file)
+        check_thermostat(file)
         far_side = None
         if file.simulation is not None and not isinstance(traffic, Playback):
             far_side = launcher(file.driver.name)(request_of(file))
         try:
             driver = make_driver(kind, file, far_side)
             driver.traffic = traffic
+            climate = None
             try:
-                self = cls(file, driver, driver.connect(), far_side)
+                identity = driver.connect()
+                climate = connect_climate(file, driver.now_s, traffic)
+                self = cls(file, driver, identity, far_side, climate)
                 self._check_chip()
                 _log.info("%s: %s of driver %s", file.path, self.identity.model, file.driver.name)
                 if arm:
                     self.arm()
             except BaseException:
+                if climate is not None:
+                    climate.close()
                 driver.close()
                 raise
         except BaseException:
@@ -147,16 +161,23 @@ class Bench:
         ledger = Ledger(path, self.geometry, self.file.chip.id, limit=self.limits.pulses_per_cell)
         try:
             self.driver.arm()
+            if self.climate is not None:
+                self.climate.thermostat.arm()
             if ledger.created:
                 self._enter_chip(ledger)
             self._engine = Engine(
-                self.driver, self.geometry, self.limits, ledger, correction=self.correction
+                self.driver,
+                self.geometry,
+                self.limits,
+                ledger,
+                correction=self.correction,
+                climate=self.climate,
             )
             self._same_history(ledger, self._engine.number)
         except BaseException as error:
             self._engine = None
             try:
-                off_after(error, self.driver)
+                off_after(error, self)
             finally:
                 ledger.close()
             raise
@@ -245,6 +266,7 @@ class Bench:
             replay,
             watcher,
             self.correction,
+            self.climate,
         )
         return self._engine
 
@@ -308,7 +330,7 @@ class Bench:
             yield
         except BaseException as error:
             self._made_safe = True
-            off_after(error, self.driver)
+            off_after(error, self)
             raise
 
     def _repr_html_(self) -> str:
@@ -322,6 +344,7 @@ class Bench:
             ("driver", self.file.driver.name),
             ("instrument", f"{who.model} {who.serial}".strip()),
             ("calibration", ", ".join(self.correction.kinds) or "none"),
+            ("thermostat", "none" if self.climate is None else self.climate.identity.model),
             ("state", "closed, outputs off" if self._closed else "open"),
         )
         values = {name: getattr(self.limits, name) for name in type(self.limits).model_fields}
@@ -335,6 +358,24 @@ class Bench:
             f"{html_table(('limit', 'value'), limits)}</div>"
         )
 
+    def safe_off(self) -> None:
+        """All outputs to zero and off and the thermostat without power, verified by read-back; one
+        is tried whatever becomes of the other. Raises the error of what could not be verified.
+        """
+        failures: list[Exception] = []
+        parts: list[HasOutputs] = [self.driver]
+        if self.climate is not None:
+            parts.append(self.climate.thermostat)
+        for part in parts:
+            try:
+                part.safe_off()
+            except Exception as failure:
+                failures.append(failure)
+        if len(failures) > 1:
+            raise BenchError("; ".join(map(_text, failures)), outputs_off=False)
+        if failures:
+            raise failures[0]
+
     def close(self) -> None:
         """Outputs off, verified; link, ledger and simulator given back. Safe to call twice.
 
@@ -346,9 +387,11 @@ class Bench:
         self._closed = True
         try:
             if self._engine is not None:
-                self.driver.safe_off()
+                self.safe_off()
         finally:
             self.driver.close()
+            if self.climate is not None:
+                self.climate.close()
             try:
                 if self.ledger is not None:
                     self.ledger.seen = 0 if self._engine is None else self._engine.number
@@ -399,7 +442,14 @@ def _text(error: BaseException) -> str:
     return told_with_place(error)
 
 
-def off_after(error: BaseException, driver: Driver) -> None:
+class HasOutputs(typing.Protocol):
+    """What can be switched off: a bench, or a driver alone."""
+
+    def safe_off(self) -> None:
+        """All outputs to zero and off, verified. Raises if not verified."""
+
+
+def off_after(error: BaseException, bench: HasOutputs) -> None:
     """Switch the outputs off after an error, and say what came of it, in `outputs_off` too, of a
     bug in a note.
 
@@ -409,7 +459,7 @@ def off_after(error: BaseException, driver: Driver) -> None:
     """
     _log.warning("switching the outputs off after: %s", str(error) or type(error).__name__)
     try:
-        driver.safe_off()
+        bench.safe_off()
     except Exception as failure:
         kind = AbortedError if isinstance(error, AbortedError) else BenchError
         raise kind(_not_off(error, failure), outputs_off=False) from error

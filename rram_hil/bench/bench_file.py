@@ -4,7 +4,7 @@ it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,13 +18,13 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from rram_hil.array import Geometry, Limits, Step, read_step
+from rram_hil.array import Geometry, Limits, OtherLevels, Selector, Step, read_step
 from rram_hil.bench.ledgers import ledger_path
 from rram_hil.errors import ConfigError
 from rram_hil.plugins import load
-from rram_hil.units import Unit
 from rram_hil.validation import (
     FiniteVolts,
+    PositiveKelvins,
     PositiveSeconds,
     PositiveVolts,
     StrictModel,
@@ -51,12 +51,19 @@ class Chip(StrictModel):
     source_lines: Literal["row", "column", "common"] = Field(
         default="row", description="what the source lines follow"
     )
+    selector: Selector = Field(
+        default="nmos",
+        description=(
+            "kind of the transistors that select cells: an nmos conducts with its gate above the"
+            " lower of BL and SL, a pmos with it below the higher"
+        ),
+    )
     switch_v: PositiveVolts | None = Field(
         default=None, description="lowest |BL - SL| that may change a cell, where it is known"
     )
     die: str = ""
     lot: str = ""
-    temperature_k: Annotated[float, Unit("K"), Field(gt=0)] | None = None
+    temperature_k: PositiveKelvins | None = None
     ledger: str | None = Field(
         default=None,
         description=(
@@ -67,20 +74,31 @@ class Chip(StrictModel):
     @property
     def geometry(self) -> Geometry:
         """The array of this chip."""
-        return Geometry(self.tiles, self.rows, self.columns, self.cell, self.source_lines)
+        size = self.tiles, self.rows, self.columns
+        return Geometry(*size, self.cell, self.source_lines, self.selector)
+
+    @model_validator(mode="after")
+    def _only_selectors_have_a_kind(self) -> Self:
+        if self.cell == "1R" and self.selector != "nmos":
+            raise ValueError(f'selector = "{self.selector}" says of what a 1R array has not')
+        return self
 
 
-class Read(StrictModel):
+class Read(OtherLevels):
     """Section `[read]`: the read condition of this bench."""
 
     bl_v: FiniteVolts = 0.2
     wl_v: FiniteVolts = 3.0
     width_s: PositiveSeconds = 1e-6
+    also_gate: bool = Field(
+        default=False, description="measure the gate's current beside each reading"
+    )
 
     @property
     def step(self) -> Step:
         """The step that reads under this condition."""
-        return read_step(self.bl_v, self.wl_v, self.width_s)
+        step = self.onto(read_step(self.bl_v, self.wl_v, self.width_s))
+        return replace(step, also_gate=self.also_gate)
 
 
 class CalibrationSection(StrictModel):
@@ -105,6 +123,32 @@ class DriverSection(BaseModel):
     def settings(self) -> dict[str, Any]:
         """Everything but the name, as given."""
         return dict(self.model_extra or {})
+
+
+class ThermostatSection(BaseModel):
+    """Section `[thermostat]`: what keeps the chip at a temperature, as an instrument of its own:
+    its kind, the temperatures that the chip and its surroundings stand, and the settings that the
+    instrument itself describes.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    kind: str = Field(description="entry point of the instrument, such as lakeshore-336")
+    lowest_k: PositiveKelvins = Field(description="a recipe may ask for no less")
+    highest_k: PositiveKelvins = Field(description="a recipe may ask for no more")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.lowest_k <= self.highest_k:
+            raise ValueError(
+                f"lowest_k of {self.lowest_k:g} K lies above highest_k of {self.highest_k:g} K"
+            )
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The instrument's own settings, its kind among them, as given."""
+        return {"kind": self.kind, **(self.model_extra or {})}
 
 
 @dataclass(frozen=True)
@@ -136,6 +180,7 @@ class BenchFile(StrictModel):
     driver: DriverSection
     limits: Limits
     read: Read = Read()
+    thermostat: ThermostatSection | None = None
     calibration: CalibrationSection = CalibrationSection()
     simulation: Annotated[BaseModel, _FromEntryPoint("simulation")] | None = None
     operator: str = ""

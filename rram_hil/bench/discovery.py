@@ -24,6 +24,7 @@ from rram_hil.hardware.instrument import (
     SwitchMatrix,
     instrument_class,
 )
+from rram_hil.hardware.thermostat import Thermostat
 from rram_hil.hardware.undriven import why_undriven
 from rram_hil.plugins import working
 from rram_hil.wire.open_link import make_link
@@ -34,8 +35,8 @@ ANSWER_S = 1.0
 LONGEST_ANSWER = 4096
 KXCI = re.compile(r"::1225::SOCKET$", re.IGNORECASE)
 """Where a 4200A-SCS listens, whose messages end with a NUL."""
-MAKERS = {"keysight": ("agilent", "hewlett")}
-"""Names under which a maker's older instruments tell themselves."""
+MAKERS = {"keysight": ("agilent", "hewlett"), "lake shore": ("lsci",)}
+"""Other names under which a maker's instruments tell themselves."""
 NOT_OPENED = (
     "a serial port, not opened: opening toggles its control lines, and the line rate is unknown;"
     " --probe-serial asks it"
@@ -45,6 +46,10 @@ NO_ADDRESS = (
     "neither a VISA resource (TCPIP::192.168.1.5::5025::SOCKET, GPIB0::24::INSTR) nor a serial port"
     " (/dev/ttyUSB0, COM3)"
 )
+
+
+NEAR_ROOM = ("lowest_k = 290.0", "highest_k = 310.0")
+"""Limits of a thermostat's section until somebody chooses others."""
 
 
 @dataclass(frozen=True)
@@ -217,14 +222,17 @@ def _with_blocks(devices: list[Device]) -> list[Device]:
     for device in devices:
         lines: list[str] = []
         if device.kind:
-            role = _role(instrument_class(device.kind))
+            family = instrument_class(device.kind)
+            role = _role(family)
             used[role] = used.get(role, 0) + 1
             name = role if used[role] == 1 else f"{role}{used[role]}"
+            is_thermostat = issubclass(family, Thermostat)
             lines = [
-                f"[driver.instruments.{name}]",
+                "[thermostat]" if is_thermostat else f"[driver.instruments.{name}]",
                 f"kind = {json.dumps(device.kind)}",
                 f"model = {json.dumps(device.model)}",
                 f"resource = {json.dumps(device.resource)}",
+                *(NEAR_ROOM if is_thermostat else ()),
             ]
         elif device.driver:
             lines = [

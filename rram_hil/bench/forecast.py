@@ -37,6 +37,7 @@ from rram_hil.bench.bench_file import BenchFile, load_bench_file
 from rram_hil.bench.ledgers import found_ledger
 from rram_hil.bench.paced_model import FREE, Pace, PacedModel, model_of, pace_of
 from rram_hil.bench.recipe import Recipe, load_recipe
+from rram_hil.engine.climate import PlannedClimate
 from rram_hil.engine.engine import Engine, Watcher
 from rram_hil.errors import AbortedError, BenchError, ConfigError
 from rram_hil.networks.programmed_network import Programmed
@@ -49,14 +50,15 @@ R = TypeVar("R", bound=Result)
 
 @dataclass
 class Extremes:
-    """The worst that the operations of a step do: largest |V| of each line and of BL - SL (V),
-    width of pulses (s).
+    """The worst that the operations of a step do: largest |V| of each line, selected or not, of
+    the body and of BL - SL (V), width of pulses (s).
     """
 
     bl_v: float = 0.0
     sl_v: float = 0.0
     wl_v: float = 0.0
     cell_v: float = 0.0
+    body_v: float = 0.0
     pulse_s: tuple[float, float] | None = None
 
     def include(self, operation: Operation, read_v: float) -> None:
@@ -68,14 +70,9 @@ class Extremes:
                 self._step(step, len(operation.cells), read_v)
         elif isinstance(operation, Program):
             self._step(operation.read, len(operation.cells), read_v)
-            sets, resets = operation.set_pulses, operation.reset_pulses
-            for bl_v, sl_v, train in (
-                (sets.amplitude_v, None, sets),
-                (None, resets.amplitude_v, resets),
-            ):
-                bl = 0.0 if bl_v is None else bl_v.extreme_v()
-                sl = 0.0 if sl_v is None else sl_v.extreme_v()
-                self._step(Step(bl, sl, train.gate_v.extreme_v(), train.width_s), 1, read_v)
+            for polarity, train in ((1, operation.set_pulses), (-1, operation.reset_pulses)):
+                amplitude_v, gate_v = train.amplitude_v.extreme_v(), train.gate_v.extreme_v()
+                self._step(train.step(polarity, amplitude_v, gate_v), 1, read_v)
 
     def _step(self, step: Step, n: int, read_v: float) -> None:
         if n == 0:
@@ -85,6 +82,8 @@ class Extremes:
             if levels is not None:
                 name = f"{line}_v"
                 setattr(self, name, max(getattr(self, name), float(np.max(np.abs(levels)))))
+        self.wl_v = max(self.wl_v, abs(step.unselected_wl_v or 0.0))
+        self.body_v = max(self.body_v, abs(step.body_v or 0.0))
         drop = float(np.max(np.abs(step.cell_v(n))))
         self.cell_v = max(self.cell_v, drop)
         if drop > read_v:
@@ -186,8 +185,12 @@ class _PlanningEngine(Engine):
     what the model did.
     """
 
-    def __init__(self, bench: Bench, ledger: Ledger, watcher: Watcher) -> None:
-        super().__init__(bench.driver, bench.geometry, bench.limits, ledger, watcher=watcher)
+    def __init__(
+        self, bench: Bench, ledger: Ledger, watcher: Watcher, climate: PlannedClimate | None
+    ) -> None:
+        super().__init__(
+            bench.driver, bench.geometry, bench.limits, ledger, watcher=watcher, climate=climate
+        )
         self.forecast = StepForecast("", "")
         self._before, self._given, self._bound = (
             np.zeros(bench.geometry.size, dtype=np.int64) for _ in range(3)
@@ -319,7 +322,7 @@ class _Rehearsal:
             state = _remembered(file, Path(folder))
             self.remembered = state is not None
             with self._opened(state) as opened:
-                engine = _PlanningEngine(opened, self.ledger, watcher)
+                engine = _PlanningEngine(opened, self.ledger, watcher, _climate(file))
                 setting = replace(
                     opened.setting,
                     folder=recipe.path.parent,
@@ -351,6 +354,11 @@ class _Rehearsal:
         model = model_of(self._file, **changes, timing=FREE)
         with Bench.open(model, arm=False) as ideal:
             yield Bench(model, PacedModel(ideal.driver, self._pace), ideal.identity, None)
+
+
+def _climate(file: BenchFile) -> PlannedClimate | None:
+    section = file.thermostat
+    return None if section is None else PlannedClimate(section.lowest_k, section.highest_k)
 
 
 def _remembered(file: BenchFile, scratch: Path) -> str | None:

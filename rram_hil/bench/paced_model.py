@@ -276,10 +276,15 @@ def model_of(file: BenchFile, **changes: object) -> BenchFile:
 
 
 def _fresh(file: BenchFile, **changes: object) -> BenchFile:
-    """The bench with simulated instruments that are right, so that there is nothing to correct, and
-    a pristine chip; `changes` replace keys of `[simulation]`.
+    """The bench with simulated instruments that are right, so that there is nothing to correct, no
+    thermostat and a pristine chip; `changes` replace keys of `[simulation]`.
     """
     described = {} if file.simulation is None else file.simulation.model_dump()
     fresh: dict[str, object] = {"state": None, "pace": 0.0, "faults": [], "errors": {}}
     simulation = section_model("simulation").model_validate(described | fresh | changes)
-    return file.model_copy(update={"simulation": simulation, "calibration": CalibrationSection()})
+    changed = {
+        "simulation": simulation,
+        "calibration": CalibrationSection(),
+        "thermostat": None,
+    }
+    return file.model_copy(update=changed)

@@ -182,7 +182,7 @@ def _steps(
         status: EndStatus = "aborted" if isinstance(error, AbortedError) else "error"
         # Outputs first, files after: a full disk must not keep a voltage on.
         try:
-            off_after(error, bench.driver)
+            off_after(error, bench)
             raise
         finally:
             # The first error is the one to tell: what cannot be written any more is in the journal

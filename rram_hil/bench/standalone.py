@@ -75,15 +75,14 @@ def start_model(model: str, load_ohm: float = math.inf, port: int = 0) -> Simula
     if not load_ohm > 0:
         raise ConfigError(f"--load {load_ohm:g}: the resistance must be above 0 ohm")
     wanted = " ".join(model.split()).casefold()
-    known = []
+    known: dict[str, list[str]] = {}
     for _, found in working(GROUP, _alone):
         for name in found.MODELS:
             if wanted in (name.casefold(), f"{found.MAKER} {name}".casefold()):
                 return found.start_alone(name, load_ohm, port)
-            known.append(f"{found.MAKER} {name}")
-    raise ConfigError(
-        f"--model {model!r}: there is no such simulator; there are {', '.join(known)}"
-    )
+        known.setdefault(found.MAKER, []).extend(found.MODELS)
+    there = "; ".join(f"{maker} {', '.join(models)}" for maker, models in known.items())
+    raise ConfigError(f"--model {model!r}: there is no such simulator; there are {there}")
 
 
 def _alone(name: str) -> Alone:

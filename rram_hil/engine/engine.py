@@ -10,6 +10,7 @@ the ledger. Killed at any point, the ledger is never too low.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -39,9 +40,21 @@ from rram_hil.array import (
 )
 from rram_hil.array.result_checks import sound
 from rram_hil.corrections.correction import Correction
+from rram_hil.engine.climate import Climate
 from rram_hil.engine.lowering import lower
 from rram_hil.engine.plausible import plausible
-from rram_hil.engine.protocol import Arrays, Compute, Message, Plan, Progress, Remark, Save
+from rram_hil.engine.protocol import (
+    Arrays,
+    Compute,
+    HoldTemperature,
+    Message,
+    Plan,
+    Progress,
+    ReadTemperature,
+    Remark,
+    Save,
+    TemperatureCourse,
+)
 from rram_hil.engine.replay import InFlight, Replay
 from rram_hil.errors import (
     AbortedError,
@@ -59,6 +72,7 @@ from rram_hil.hardware.driver import Driver
 from rram_hil.signals import stopping
 from rram_hil.storage.codec import operation_record, result_record
 from rram_hil.storage.frames import (
+    TEMPERATURE,
     Aside,
     Computed,
     Failed,
@@ -114,6 +128,7 @@ class Engine:
         replay: Replay | None = None,
         watcher: Watcher | None = None,
         correction: Correction | None = None,
+        climate: Climate | None = None,
     ) -> None:
         self.driver = driver
         self.geometry = geometry
@@ -123,6 +138,7 @@ class Engine:
         self.replay = replay
         self.watcher = watcher or Watcher()
         self.correction = correction or Correction()
+        self.climate = climate
         self._charged = 0
         if journal is not None and ledger is not None:
             ledger.begin(journal)
@@ -132,6 +148,7 @@ class Engine:
         replayed = 0 if replay is None else replay.last_number
         self._number = max(driver.last_number(), replayed, self._charged)
         self._words: list[WriteWords] = []
+        self._kept_at: HoldTemperature | None = None
         self._inside_protocol = False
         self._step = 0
         self._protocol = ""
@@ -237,6 +254,8 @@ class Engine:
             if self.replay is None or not self.replay.saved(message.name, values):
                 self._go_live()
                 attrs, now_s = dict(message.attrs), self.driver.now_s()
+                if self.climate is not None:
+                    attrs[TEMPERATURE] = self.climate.temperature_k()
                 saved = Saved(
                     self._step, message.name, values, message.dims, message.units, attrs, now_s
                 )
@@ -244,7 +263,33 @@ class Engine:
             return None
         if isinstance(message, Compute):
             return self._compute(message)
+        if isinstance(message, HoldTemperature):
+            return self._hold(message)
+        if isinstance(message, ReadTemperature):
+            return self._temperature_k()
         return self.do(message)
+
+    def _hold(self, wanted: HoldTemperature) -> TemperatureCourse:
+        climate = self.climate
+        if climate is None:
+            raise ConfigError(
+                f"a temperature of {wanted.kelvin:g} K needs a thermostat, and this bench has none:"
+                " describe it in [thermostat] of the bench file"
+            )
+        climate.check(wanted)
+        self._kept_at = None  # a resumed run that was cut on the way here goes to this one at once
+        arrays = self._compute(
+            Compute("temperature", lambda do: climate.settle(wanted, do, self.driver.now_s))
+        )
+        self._kept_at = wanted
+        return TemperatureCourse(arrays["time_s"], arrays["temperature_k"])
+
+    def _temperature_k(self) -> float:
+        climate = self.climate
+        if climate is None:
+            return math.nan
+        reading = Compute("temperature now", lambda _: {"now": np.array(climate.temperature_k())})
+        return float(self._compute(reading)["now"])
 
     def _compute(self, message: Compute) -> Arrays:
         if self.replay is not None:
@@ -489,6 +534,14 @@ class Engine:
         self.replay.must_be_empty()
         self.replay = None
         self._say("resumed")
+        if self._kept_at is not None and self.climate is not None:
+            # The run ended with the thermostat off: what follows was to be done at temperature.
+            self._say(f"back to {self._kept_at.kelvin:g} K")
+            before, self._aside = self._aside, "temperature"
+            try:
+                self.climate.settle(self._kept_at, self._do_aside, self.driver.now_s)
+            finally:
+                self._aside = before
         # On-chip words are lost when the chip loses power; storing them again is harmless.
         nothing = Charge(Cells.of([]), np.zeros(0, dtype=np.int64))
         for words in self._words:
@@ -559,9 +612,9 @@ def unknown_result(operation: Operation, pulses: IntArray, away_s: float) -> Res
         nothing = np.full((n, m), np.nan)
         status = np.full((n, m), Status.UNKNOWN, dtype=np.uint8)
         reads = np.zeros(n, dtype=np.int64)
-        return ApplyResult(
-            nothing, nothing, status, nothing, pulses, reads, interrupted=True, away_s=away_s
-        )
+        whole = ApplyResult(nothing, nothing, status, nothing, pulses, reads)
+        gate = nothing if operation.also_gate else None
+        return replace(whole, interrupted=True, away_s=away_s, gate_a=gate)
     assert isinstance(operation, Program)
     n = len(operation.cells)
     zero = np.zeros(n, dtype=np.int64)

@@ -44,7 +44,7 @@ from rram_hil.array.coded_read import (
 )
 from rram_hil.array.write_verify_rules import Polarity, WriteVerify, coded_verify
 from rram_hil.errors import ConfigError, DataError
-from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.hardware.driver import Capabilities, Span, check_extras
 from rram_hil.types import FloatArray, IntArray
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ def lower(
     """
     check_available(operation, can, limits)
     if isinstance(operation, Apply):
-        return (yield from _apply(operation, can))
+        return _with_gates((yield from _apply(operation, can)), operation)
     if isinstance(operation, Program):
         return (yield from _program(operation, can, freed))
     if isinstance(operation, Multiply):
@@ -124,6 +124,7 @@ def _check_step(step: Step, n: int, can: Capabilities) -> None:
 
 
 def _check_batch(operation: Apply | Program, steps: tuple[Step, ...], can: Capabilities) -> None:
+    check_extras(operation, can)
     for step in steps:
         _check_step(step, len(operation.cells), can)
     if operation.unselected not in can.schemes:
@@ -223,17 +224,27 @@ def _spread(result: ApplyResult | None, here: IntArray, n: int, m: int) -> Apply
     whole = ApplyResult(current, conductance, status, time, pulses, reads)
     if result is None:
         return whole
-    for name in ("current_a", "conductance_s", "status", "time_s", "pulses", "reads"):
-        getattr(whole, name)[here] = getattr(result, name)
+    if result.gate_a is not None:
+        whole = replace(whole, gate_a=np.full((n, m), np.nan))
+    _fill(whole, here, result)
     return replace(whole, span=result.span, interrupted=result.interrupted, away_s=result.away_s)
+
+
+def _fill(whole: ApplyResult, at: IntArray, part: ApplyResult) -> None:
+    """Put a result of some cells into their rows of another."""
+    for name in ("current_a", "conductance_s", "status", "time_s", "pulses", "reads", "gate_a"):
+        values = getattr(part, name)
+        if values is not None:
+            getattr(whole, name)[at] = values
 
 
 def _scattered(parts: list[tuple[IntArray, ApplyResult]], n: int) -> ApplyResult:
     """Results of parts of a batch of `n` cells, each with its positions, as one."""
     whole = _spread(None, parts[0][0][:0], n, parts[0][1].status.shape[1])
+    if any(part.gate_a is not None for _, part in parts):
+        whole = replace(whole, gate_a=np.full(whole.status.shape, np.nan))
     for at, part in parts:
-        for name in ("current_a", "conductance_s", "status", "time_s", "pulses", "reads"):
-            getattr(whole, name)[at] = getattr(part, name)
+        _fill(whole, at, part)
     return _summed(whole, [part for _, part in parts])
 
 
@@ -246,8 +257,23 @@ def _in_a_row(parts: list[ApplyResult]) -> ApplyResult:
         time_s=np.concatenate([p.time_s for p in parts], axis=1),
         pulses=np.sum([p.pulses for p in parts], axis=0),
         reads=np.sum([p.reads for p in parts], axis=0),
+        gate_a=_gates_in_a_row(parts),
     )
     return _summed(whole, parts)
+
+
+def _with_gates(result: ApplyResult, operation: Apply) -> ApplyResult:
+    """Gate currents that were asked for where no step ran that measures them."""
+    if result.gate_a is not None or not operation.also_gate:
+        return result
+    return replace(result, gate_a=np.full(result.status.shape, np.nan))
+
+
+def _gates_in_a_row(parts: list[ApplyResult]) -> FloatArray | None:
+    if all(p.gate_a is None for p in parts):
+        return None
+    nothing = [np.full(p.status.shape, np.nan) if p.gate_a is None else p.gate_a for p in parts]
+    return np.concatenate(nothing, axis=1)
 
 
 def _summed(whole: ApplyResult, parts: list[ApplyResult]) -> ApplyResult:

@@ -24,6 +24,7 @@ from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import check_available
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, ReadingPath, board_paths
+from rram_hil.types import FloatArray
 from rram_hil.validation import StrictModel, refused
 
 if TYPE_CHECKING:
@@ -91,7 +92,37 @@ class Compute(Request[Arrays]):
     function: Callable[[Do], Arrays]
 
 
-Message = Operation | Save | Progress | Remark | Compute
+@dataclass(frozen=True, eq=False)
+class TemperatureCourse:
+    """How a thermostat came to a temperature: readings (K) and when they were taken, seconds since
+    the set point was given; shape (n,) each.
+    """
+
+    time_s: FloatArray
+    temperature_k: FloatArray
+
+
+@dataclass(frozen=True)
+class HoldTemperature(Request[TemperatureCourse]):
+    """Bring the bench's thermostat to `kelvin` and go on when it has stayed within `tolerance_k` of
+    it for `steady_s`; it stays there until another temperature is asked for or the run ends. An
+    error after `at_most_s`. Answered with the course.
+    """
+
+    kelvin: float
+    tolerance_k: float = 0.5
+    steady_s: float = 60.0
+    at_most_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class ReadTemperature(Request[float]):
+    """Read the bench's thermostat. Answered with the temperature (K), NaN on a bench without
+    one.
+    """
+
+
+Message = Operation | Save | Progress | Remark | Compute | HoldTemperature | ReadTemperature
 Plan = Generator[Message, Any, T]
 
 

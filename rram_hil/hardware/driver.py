@@ -14,7 +14,20 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from rram_hil.array import LINES, Apply, Cells, Geometry, Limits, Operation, Result, Scheme
+from rram_hil.array import (
+    LINES,
+    Apply,
+    Cells,
+    Geometry,
+    Limits,
+    Operation,
+    Program,
+    Result,
+    Scheme,
+    Selector,
+    Step,
+    StepExtra,
+)
 from rram_hil.array.limits import check_current_limit
 from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray, IntArray
@@ -62,7 +75,9 @@ class Capabilities:
     `counters` says that the hardware keeps executed pulses per cell and operation number across a
     loss of the link and its own reboot. `bias_current` says that a current can be measured above
     the read limit too, not only in a read. A current reading is right within `read_fraction` of its
-    value and `read_floor_a` together, as the instruments' documents state.
+    value and `read_floor_a` together, as the instruments' documents state. `step_extras` are what a
+    step may say beside its three lines; their volts lie within `wl_v`. `selectors` are the kinds of
+    transistors whose rules the bench keeps.
     """
 
     bl_v: Annotated[Span, Unit("V")]
@@ -85,6 +100,8 @@ class Capabilities:
     word_bits: int = 8
     max_words: int = 4096
     gate_current: bool = False
+    step_extras: frozenset[StepExtra] = frozenset()
+    selectors: frozenset[Selector] = frozenset({"nmos"})
     read_fraction: float = 0.0
     read_floor_a: Amperes = 0.0
     compliance: bool = False
@@ -125,6 +142,38 @@ def board_paths(operation: Apply) -> list[ReadingPath]:
             bl, sl, wl = (np.zeros(n) if v is None else np.array(v) for v in levels)
             paths.append(ReadingPath(step.cell_v(n), wl, (("bl", 1, bl), ("sl", -1, sl))))
     return paths
+
+
+def check_extras(operation: Operation, can: Capabilities) -> None:
+    """Refuse what steps say beside their three lines and this bench has not. Raises `ConfigError`
+    naming it.
+    """
+    steps: tuple[Step, ...] = ()
+    if isinstance(operation, Apply):
+        steps = operation.steps
+    elif isinstance(operation, Program):
+        steps = (operation.read, *operation.extremes())
+    for step in steps:
+        for name in step.extras:
+            if name not in can.step_extras:
+                has = ", ".join(sorted(can.step_extras)) or "none"
+                raise ConfigError(
+                    f"{name}: {_EXTRAS[name]} is not available on this bench; of what steps may say"
+                    f" beside their lines it has: {has}"
+                )
+        for line, volts in (("body", step.body_v), ("unselected WL", step.unselected_wl_v)):
+            if volts is not None and not can.wl_v.holds(volts, volts):
+                raise ConfigError(
+                    f"{line} of {volts:g} V is not available on this bench; it has"
+                    f" {can.wl_v.low:g} to {can.wl_v.high:g} V"
+                )
+
+
+_EXTRAS: dict[StepExtra, str] = {
+    "body_v": "a level of the selectors' bodies",
+    "unselected_wl_v": "a level of the unselected word lines",
+    "also_gate": "the gate's current beside each reading",
+}
 
 
 class DriverConfig(StrictModel):
@@ -252,6 +301,12 @@ class Driver(ABC):
         """
         can = self.capabilities
         check_current_limit(self.limits, bounds_current=can.compliance, multiplies=can.multiply)
+        selector = self.geometry.selector
+        if selector not in can.selectors:
+            raise self.refuse(
+                f"a chip with {selector.upper()} selectors (chip.selector)",
+                f"the rules of {' and '.join(sorted(can.selectors)).upper()}",
+            )
 
     def refuse(self, what: str, allowed: str) -> ConfigError:
         """The error for an operation that this hardware has not."""

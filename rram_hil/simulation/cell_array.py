@@ -15,6 +15,7 @@ from rram_hil.simulation.converters import Converters
 from rram_hil.simulation.half_select import Exposure
 from rram_hil.simulation.model import DeviceModel
 from rram_hil.simulation.passive import pulse_v, read_s
+from rram_hil.simulation.selectors import Selectors
 from rram_hil.simulation.state import ChipState
 from rram_hil.simulation.wire_drops import behind_wires, lower_ohm, series_ohm
 from rram_hil.types import FloatArray, IntArray
@@ -40,8 +41,8 @@ class Fault(IntFlag, boundary=STRICT):
 class Pulse:
     """One pulse on each of some cells, as it begins; made by `CellArray.begin`. Arrays (n,).
 
-    Flat index, the pulse's event number, conductance before it (S), BL - SL and gate over the lower
-    of them (V), and what compliance lets a SET reach (S).
+    Flat index, the pulse's event number, conductance before it (S), BL - SL and how far the gate is
+    open (`Selectors.gate_v`; V), and what compliance lets a SET reach (S).
     """
 
     index: IntArray
@@ -57,8 +58,8 @@ class Pulse:
 
 
 def gate_opening(gate_v: FloatArray) -> FloatArray:
-    """Part of its current that a transistor passes with its gate so far (V) above the lower of BL
-    and SL.
+    """Part of its current that a transistor passes with its gate so far (V) from its source, in the
+    direction that opens it.
     """
     return np.asarray(np.clip((gate_v - 0.7) / 0.5, 0.0, 1.0), dtype=np.float64)
 
@@ -81,6 +82,7 @@ class CellArray:
         self.state = state
         self.traits = model.traits(seed, np.arange(geometry.size, dtype=np.int64))
         self.converters = Converters(simulation, geometry)
+        self.selectors = Selectors(geometry.selector, simulation.body)
         untouched = state.programming == 0
         state.conductance_s[untouched] = self.traits.fixed_s[untouched]
 
@@ -152,11 +154,46 @@ class CellArray:
         leaks = (self.state.fault.reshape(self.geometry.shape) & Fault.GATE_LEAK != 0).sum(axis=2)
         return np.asarray(GATE_LEAK_S + FAULT_LEAK_S * leaks, dtype=np.float64)
 
-    def gate_v(self, wl_v: FloatArray | None, lower_v: FloatArray) -> FloatArray:
-        """Gate volts above the lower of BL and SL; an array without gates is always open."""
+    def gate_v(
+        self,
+        wl_v: FloatArray,
+        bl_v: FloatArray,
+        sl_v: FloatArray,
+        body_v: float | None = None,
+    ) -> FloatArray:
+        """How far gates are open (V), as `Selectors.gate_v`; an array without gates always is."""
         if self.geometry.cell == "1R":
-            return np.full(lower_v.shape, self.model.set.gate_v[-1])
-        return -lower_v if wl_v is None else wl_v - lower_v
+            return self.always_open(bl_v.shape)
+        return self.selectors.gate_v(wl_v, bl_v, sl_v, body_v)
+
+    def always_open(self, shape: tuple[int, ...]) -> FloatArray:
+        """The gate volts of cells without gates."""
+        return np.full(shape, self.model.set.gate_v[-1])
+
+    def beside_a(
+        self,
+        index: IntArray,
+        bl_v: FloatArray,
+        sl_v: FloatArray,
+        idle_v: float,
+        body_v: float | None,
+    ) -> FloatArray:
+        """Current (A) into the bit line of each of these cells that flows through the cells of
+        other rows, whose gates stand at `idle_v`; without read noise and wires.
+        """
+        geometry = self.geometry
+        if geometry.cell == "1R":
+            return np.zeros(index.size)
+        # Source lines along the rows: those of other rows stand at 0 V.
+        source = np.zeros(index.size) if geometry.source_lines == "row" else sl_v
+        passed = gate_opening(self.gate_v(np.full(index.size, idle_v), bl_v, source, body_v))
+        if not passed.any():
+            return passed
+        every = self.conducts(np.arange(geometry.size, dtype=np.int64)).reshape(geometry.shape)
+        row, column = np.divmod(index, geometry.columns)
+        tile = row // geometry.rows
+        others = every.sum(axis=1)[tile, column] - every.ravel()[index]
+        return np.asarray((bl_v - source) * passed * np.maximum(others, 0.0), dtype=np.float64)
 
     @property
     def shares_wires(self) -> bool:
@@ -235,7 +272,7 @@ class CellArray:
             n = dose.index.size
             drop, gate = np.full(n, dose.drop_v), np.full(n, dose.gate_v)
             if self.geometry.cell == "1R":
-                gate = self.gate_v(None, drop)
+                gate = self.always_open(drop.shape)
             pulse = self.begin(dose.index, drop, gate, dose.cap_s)
             self.act(pulse, dose.count * dose.width_s, np.full(n, self.state.now[0]))
 
@@ -265,7 +302,9 @@ class CellArray:
         if line_ohm <= 0:
             return respond(volts, pulse.gate_v)
         series = series_ohm(index, self.geometry, line_ohm)
-        lower = lower_ohm(index, self.geometry, line_ohm, polarity)
+        # The source is the lower end of an NMOS, the higher one of a PMOS.
+        source = polarity * self.geometry.polarity
+        lower = lower_ohm(index, self.geometry, line_ohm, source)
         if self.geometry.cell == "1R":
             lower = np.zeros_like(lower)
         return behind_wires(

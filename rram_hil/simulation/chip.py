@@ -38,6 +38,7 @@ from rram_hil.array import (
     Program,
     ProgramResult,
     Result,
+    Scheme,
     Span,
     Status,
     Step,
@@ -63,7 +64,7 @@ from rram_hil.simulation.cell_array import (
 )
 from rram_hil.simulation.config import Simulation
 from rram_hil.simulation.converters import ADC_RANGES_A, DAC_RANGE_V, DAC_STEP_V
-from rram_hil.simulation.half_select import Exposure
+from rram_hil.simulation.half_select import Beside, Exposure
 from rram_hil.simulation.model import DeviceModel
 from rram_hil.simulation.multiply import Multiplier
 from rram_hil.simulation.state import ChipState
@@ -102,6 +103,16 @@ class _Batch:
     first: int
 
 
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """What one measuring step gave its cells; `gate_a` where it measured that too."""
+
+    current_a: FloatArray
+    conductance_s: FloatArray
+    status: StatusArray
+    gate_a: FloatArray | None = None
+
+
 class SimulatedChip:
     """One simulated chip: device model, state, virtual clock. Direct and in the process; not safe
     for two threads at once.
@@ -135,6 +146,8 @@ class SimulatedChip:
             "cell": geometry.cell,
             "device": f"{model.name} {model.digest}",
         }
+        if geometry.selector != "nmos":
+            identity["selector"] = geometry.selector
         path = None if simulation.state is None else folder / simulation.state
         self._state = ChipState(geometry, path, identity)
         name = f"{simulation.seed}:{chip_id}" + (f":{simulation.twin}" if simulation.twin else "")
@@ -178,6 +191,10 @@ class SimulatedChip:
             word_bits=self.simulation.word_bits,
             max_words=1 << 20,
             gate_current=True,
+            step_extras=frozenset(
+                self.simulation.step_extras if self.geometry.cell == "1T1R" else ()
+            ),
+            selectors=frozenset({self.geometry.selector}),
             compliance=True,
             counters=True,
             abort_s=0.1,
@@ -294,12 +311,12 @@ class SimulatedChip:
         """Levels that stand on cells from now on: one event of each, and one pulse of those more
         than `margin_v` above `counted_v`, counted here. `extend_pulse` lets it act.
 
-        `drop_v` is BL - SL, `gate_v` WL above the lower of them (ignored in a 1R array), `cap_s`
-        what compliance lets a SET reach.
+        `drop_v` is BL - SL, `gate_v` how far the gate is open (ignored in a 1R array), `cap_s` what
+        compliance lets a SET reach.
         """
         self._state.pulses[index[np.abs(drop_v) > self.counted_v + margin_v]] += 1
         if self.geometry.cell == "1R":
-            gate_v = self.cells.gate_v(None, drop_v)
+            gate_v = self.cells.always_open(drop_v.shape)
         pulse = self.cells.begin(index, drop_v, gate_v, cap_s)
         return StandingPulse(self.now_s, pulse, self._state.snapshot(index))
 
@@ -348,7 +365,7 @@ class SimulatedChip:
 
     def _step_s(self, step: Step) -> float:
         timing = self.simulation.timing
-        conversion = timing.conversion_s if step.measure != "no" else 0.0
+        conversion = timing.conversion_s * ((step.measure != "no") + step.also_gate)
         return 2 * timing.edge_s + timing.settle_s + step.width_s + conversion
 
     def _pass(self, seconds: float, cancel: threading.Event) -> float:
@@ -393,7 +410,7 @@ class SimulatedChip:
 
     def _step(
         self, batch: _Batch, at: IntArray, step: Step, compliance_a: float | None
-    ) -> tuple[FloatArray, FloatArray, StatusArray] | None:
+    ) -> _Reading | None:
         """One step on the cells at positions `at` of a batch (`step` has one level a cell of these,
         or one for all).
         """
@@ -404,28 +421,54 @@ class SimulatedChip:
         level = self.cells.converters.level
         bl, sl, wl = (level(step.levels(line, n), line) for line in LINES)
         floating = bl is None or sl is None
-        bl = np.zeros(n) if bl is None else bl
-        sl = np.zeros(n) if sl is None else sl
+        bl, sl, wl = (np.zeros(n) if volts is None else volts for volts in (bl, sl, wl))
         drop = np.zeros(n) if floating else bl - sl
-        gate = self.cells.gate_v(wl, np.minimum(bl, sl))
+        gate = self.cells.gate_v(wl, bl, sl, step.body_v)
+        beside = Beside(step.body_v, self.cells.selectors.idle_wl_v(step.unselected_wl_v))
+        cap = np.inf if compliance_a is None else compliance_a / self.model.compliance_v
+        if not floating:
+            self._expose(batch, at, (bl, sl, wl), pulsing, step.width_s, cap, beside)
         if pulsing.any():
-            cap = np.inf if compliance_a is None else compliance_a / self.model.compliance_v
             stressed, reaching = at[pulsing], drop[pulsing]
-            if batch.exposure.disturbs and not floating:
-                closed = np.zeros(n) if wl is None else wl
-                levels = bl[pulsing], sl[pulsing], closed[pulsing]
-                batch.exposure.note(batch.first + stressed, *levels, step.width_s, cap)
-                if self.cells.shares_wires:
-                    reaching = self.cells.before_wire(
-                        batch.index[stressed], *levels[:2], batch.exposure.scheme
-                    )
+            if batch.exposure.disturbs and not floating and self.cells.shares_wires:
+                reaching = self.cells.before_wire(
+                    batch.index[stressed], bl[pulsing], sl[pulsing], batch.exposure.scheme
+                )
             self._pulse(batch, stressed, reaching, gate[pulsing], step.width_s, cap)
         batch.time_s[at] += self._step_s(step)
         if step.measure == "no":
             return None
         if step.measure == "gate":
-            return self._gate_reading(batch.index[at], np.zeros(n) if wl is None else wl)
-        return self._reading(batch, at, asked, drop, gate, floating, compliance_a)
+            return self._gate_reading(batch.index[at], wl)
+        leak_a = np.zeros(n)
+        if beside.idle_wl_v is not None and not floating:
+            leak_a = self.cells.beside_a(batch.index[at], bl, sl, beside.idle_wl_v, step.body_v)
+        reading = self._reading(batch, at, asked, drop, gate, leak_a, floating, compliance_a)
+        if step.also_gate:
+            gate_a = self._gate_reading(batch.index[at], wl).current_a
+            return replace(reading, gate_a=gate_a)
+        return reading
+
+    def _expose(
+        self,
+        batch: _Batch,
+        at: IntArray,
+        lines: tuple[FloatArray, FloatArray, FloatArray],
+        pulsing: NDArray[np.bool_],
+        width_s: float,
+        cap_s: float,
+        beside: Beside,
+    ) -> None:
+        """Note what a step leaves on cells beside the selected ones. Where the gates of other rows
+        may be open, that may be more than what stands across the selected cell.
+        """
+        if beside.idle_wl_v is not None:
+            pulsing = np.ones(at.size, dtype=np.bool_)
+        elif not batch.exposure.disturbs:
+            return
+        if pulsing.any():
+            bl, sl, wl = (volts[pulsing] for volts in lines)
+            batch.exposure.note(batch.first + at[pulsing], bl, sl, wl, width_s, cap_s, beside)
 
     def _count(self, index: IntArray, drop_v: FloatArray) -> None:
         """Count pulses before they act: a killed process has counted at least what it did.
@@ -451,12 +494,10 @@ class SimulatedChip:
         ended = began + 2 * self.simulation.timing.edge_s + width_s
         batch.programmed[at[self.cells.act(pulse, width_s, ended)]] = True
 
-    def _gate_reading(
-        self, index: IntArray, wl_v: FloatArray
-    ) -> tuple[FloatArray, FloatArray, StatusArray]:
+    def _gate_reading(self, index: IntArray, wl_v: FloatArray) -> _Reading:
         current = wl_v * self.cells.gate_leak_s().ravel()[index // self.geometry.columns]
         status = np.full(index.size, Status.OK, dtype=np.uint8)
-        return current, np.full(index.size, np.nan), status
+        return _Reading(current, np.full(index.size, np.nan), status)
 
     def _reading(
         self,
@@ -465,19 +506,20 @@ class SimulatedChip:
         asked: FloatArray,
         drop: FloatArray,
         gate: FloatArray,
+        leak_a: FloatArray,
         floating: bool,
         compliance_a: float | None,
-    ) -> tuple[FloatArray, FloatArray, StatusArray]:
+    ) -> _Reading:
         """One current reading of each cell: noise, wires, gate, compliance, range, conversion.
 
-        The current flows at `drop`, the volts that the converters really give; the conductance is
-        current / `asked`.
+        The current flows at `drop`, the volts that the converters really give, and beside it
+        `leak_a` through cells of other rows; the conductance is current / `asked`.
         """
         index = batch.index[at]
         cells = self.cells
         g = cells.as_read(index, cells.conducts(index, batch.time_s[at]))
         g = cells.read_through(index, cells.converters.fixed(index, g))
-        current = drop * g * gate_opening(gate)
+        current = drop * g * gate_opening(gate) + leak_a
         status = np.full(index.size, Status.OK, dtype=np.uint8)
         if compliance_a is not None:
             status[np.abs(current) > compliance_a] = Status.COMPLIANCE
@@ -491,7 +533,7 @@ class SimulatedChip:
         usable = (status == Status.OK) | (status == Status.COMPLIANCE)
         conductance = np.full(index.size, np.nan)
         np.divide(current, asked, out=conductance, where=usable)
-        return current, conductance, status
+        return _Reading(current, conductance, status)
 
     def _apply(self, operation: Apply, number: int, cancel: threading.Event) -> ApplyResult:
         cells, n, m = operation.cells, len(operation.cells), operation.measurements
@@ -500,8 +542,9 @@ class SimulatedChip:
         current, conductance, stamps = (np.full((n, m), np.nan) for _ in range(3))
         status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
         pulses, reads = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        gate = np.full((n, m), np.nan) if operation.also_gate else None
         cell_s = operation.repeat * sum(self._step_s(step) for step in operation.steps)
-        exposure = Exposure(index, self.geometry, operation.unselected, self.acts_from_v)
+        exposure = self._exposure(index, operation.unselected)
         for place, _ in cells.batches(self._batch_size(cell_s)):
             if cancel.is_set():
                 break
@@ -522,6 +565,7 @@ class SimulatedChip:
                 status[place],
                 stamps[place],
                 reads[place],
+                None if gate is None else gate[place],
                 cancel,
             )
             shift, took = self._end(batch, base, from_s)
@@ -530,9 +574,12 @@ class SimulatedChip:
             self._pass(took, cancel)
             self._state.now[0] = from_s + took
         self.cells.half_select(exposure)
-        return ApplyResult(
-            current, conductance, status, stamps, pulses, reads, Span(started, self.now_s)
-        )
+        span = Span(started, self.now_s)
+        return ApplyResult(current, conductance, status, stamps, pulses, reads, span, gate_a=gate)
+
+    def _exposure(self, index: IntArray, scheme: Scheme) -> Exposure:
+        """What an operation on these cells leaves on others, to be collected."""
+        return Exposure(index, self.geometry, scheme, self.acts_from_v, self.cells.selectors)
 
     def _run_steps(
         self,
@@ -543,6 +590,7 @@ class SimulatedChip:
         status: StatusArray,
         stamps: FloatArray,
         reads: IntArray,
+        gate: FloatArray | None,
         cancel: threading.Event,
     ) -> None:
         """All steps of a batch, into the (views of the) result arrays; a stopped cell takes no
@@ -560,12 +608,15 @@ class SimulatedChip:
                 )
                 if found is None:
                     continue
-                current[active, m], conductance[active, m], status[active, m] = found
+                current[active, m], conductance[active, m] = found.current_a, found.conductance_s
+                status[active, m] = found.status
+                if gate is not None and found.gate_a is not None:
+                    gate[active, m] = found.gate_a
                 stamps[active, m] = batch.time_s[active]
                 reads[active] += 1
                 m += 1
                 if operation.stop is not None and step.measure == "current":
-                    active = active[~_stops(operation, active, found[1], found[2])]
+                    active = active[~_stops(operation, active, found.conductance_s, found.status)]
                 if active.size == 0:
                     return
 
@@ -578,7 +629,7 @@ class SimulatedChip:
         conductance, status = np.full(n, np.nan), np.full(n, Status.NOT_RUN, dtype=np.uint8)
         inside = np.zeros(n, dtype=np.bool_)
         counts = np.zeros((3, n), dtype=np.int64)
-        exposure = Exposure(index, self.geometry, operation.unselected, self.acts_from_v)
+        exposure = self._exposure(index, operation.unselected)
         for place, _ in cells.batches(self._batch_size(10 * self._step_s(operation.read))):
             if cancel.is_set():
                 break
@@ -607,7 +658,7 @@ class SimulatedChip:
         while (at := rules.reading()).size and not cancel.is_set():
             found = self._step(batch, at, operation.read.part(at), operation.compliance_a)
             assert found is not None
-            rules.take(at, found[1], found[2])
+            rules.take(at, found.conductance_s, found.status)
             for polarity in polarities:
                 due, step = rules.pulses(polarity)
                 if due.size:
@@ -696,7 +747,8 @@ class SimulatedChip:
             drop = np.broadcast_to(-vector[rows, None], index.shape).ravel()
             index = index.ravel()
             self._state.pulses[index[np.abs(drop) > self.counted_v]] += 1
-            gate = self.cells.gate_v(np.full(index.size, operation.wl_v), np.minimum(-drop, 0.0))
+            wl = np.full(index.size, operation.wl_v)
+            gate = self.cells.gate_v(wl, np.zeros(index.size), -drop)
             pulse = self.cells.begin(index, drop, gate, np.inf)
             self.cells.act(pulse, timing.multiply_s, np.full(index.size, self.now_s))
 

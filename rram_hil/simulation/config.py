@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from rram_hil.array import STEP_EXTRAS, StepExtra
 from rram_hil.simulation.model import DEFAULT_PRESET
 from rram_hil.units import Ohms, Unit
 from rram_hil.validation import (
@@ -14,6 +15,7 @@ from rram_hil.validation import (
     NotNegativeOhms,
     NotNegativeSeconds,
     PositiveOhms,
+    PositiveVolts,
     StrictModel,
 )
 
@@ -127,6 +129,17 @@ class Errors(StrictModel):
     source_meters: dict[str, SourceMeterErrors] = Field(default={})
 
 
+class BodyEffect(StrictModel):
+    """Section `[simulation.body]`: by how much a driven body shifts the selectors' threshold.
+
+    dV_T = `gamma` (sqrt(`surface_v` + V_SB) - sqrt(`surface_v`)), `surface_v` = 2 phi_F, signs
+    changed for PMOS. The values are of no process in particular.
+    """
+
+    gamma: Annotated[float, Unit("V^0.5"), Field(ge=0, le=0.6)] = 0.4
+    surface_v: Annotated[PositiveVolts, Field(le=1.0)] = 0.7
+
+
 class FixedResistor(StrictModel):
     """An entry of `simulation.resistors`: a plain resistor in the place of a cell, as test
     structures have them.
@@ -178,6 +191,11 @@ class Simulation(StrictModel):
     load_ohm: Annotated[Ohms, Field(gt=0)] | None = Field(
         default=None,
         description="a resistor in place of the array behind every source-meter channel",
+    )
+    body: BodyEffect = BodyEffect()
+    step_extras: list[StepExtra] = Field(
+        default=list(STEP_EXTRAS),
+        description="what a step may say beside its three lines; the bench refuses the rest",
     )
     pace: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="wall seconds spent per virtual second"

@@ -124,7 +124,7 @@ class Multiplier:
             mean, variance = (m.reshape(g.shape) for m in cells.read_moments(index, g.ravel()))
             g = mean
         # At virtual ground; cells of an array without gates always conduct.
-        opened = gate_opening(cells.gate_v(np.array(operation.wl_v), np.zeros(())))
+        opened = gate_opening(cells.gate_v(np.array(operation.wl_v), np.zeros(()), np.zeros(())))
         g = g * opened
         variance = None if variance is None else variance * opened**2
         if converters.access_ohm > 0:

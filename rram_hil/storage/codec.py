@@ -254,9 +254,19 @@ def flatten(value: Any, path: str, arrays: dict[str, AnyArray]) -> Json:
 
 
 def flatten_fields(value: Any, path: str, arrays: dict[str, AnyArray]) -> dict[str, Json]:
-    """The fields of a dataclass as JSON, each under its name; see `flatten`."""
+    """The fields of a dataclass as JSON, each under its name; see `flatten`. A `LATER` field is
+    left out where it is at its default.
+    """
     start = f"{path}." if path else ""
-    return {f.name: flatten(getattr(value, f.name), start + f.name, arrays) for f in fields(value)}
+    return {
+        f.name: flatten(getattr(value, f.name), start + f.name, arrays)
+        for f in fields(value)
+        if not (f.metadata.get("later") and _is_same(getattr(value, f.name), f.default))
+    }
+
+
+def _is_same(value: object, default: object) -> bool:
+    return type(value) is type(default) and value == default
 
 
 _CLASSES = {cls.__name__: cls for cls in _VALUES}

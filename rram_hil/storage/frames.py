@@ -24,6 +24,8 @@ from rram_hil.hardware.driver import Identity
 from rram_hil.storage.codec import AnyArray, Record
 from rram_hil.types import IntArray
 
+TEMPERATURE = "temperature_k"
+"""Attribute of a saved array: what the bench's thermostat read when it was saved."""
 _RESERVED = frozenset(
     (
         "units",

@@ -130,13 +130,16 @@ class DiskFile(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; `flags` are the words that its numbers from 0 stand for."""
+    """A column of a table; `flags` are the words that its numbers from 0 stand for. An `optional`
+    one, of floats, is there from the first rows on that have it, NaN in all others.
+    """
 
     name: str
     dtype: Any
     long_name: str
     units: str = ""
     flags: tuple[str, ...] = ()
+    optional: bool = False
 
 
 def describe(dataset: h5py.Dataset, long_name: str, units: str) -> None:
@@ -160,23 +163,16 @@ class Table:
         columns: tuple[Column, ...],
         chunk: int = SHORT_CHUNK,
     ) -> None:
-        group = file.create_group(name)
-        self._columns = columns
+        group = self._group = file.create_group(name)
+        self._columns = [c for c in columns if not c.optional]
+        self._optional = {c.name: c for c in columns if c.optional}
         self._chunk = chunk
-        self._waiting: dict[str, list[AnyArray]] = {c.name: [] for c in columns}
+        self._waiting: dict[str, list[AnyArray]] = {c.name: [] for c in self._columns}
         self._waiting_rows = 0
         self.rows = 0
         self._data: dict[str, h5py.Dataset] = {}
-        for column in columns:
-            filters = {} if column.dtype is TEXT else _FILTERS
-            data = group.create_dataset(
-                column.name, (0,), column.dtype, maxshape=(None,), chunks=(chunk,), **filters
-            )
-            describe(data, column.long_name, column.units)
-            if column.flags:
-                data.attrs["flag_values"] = np.arange(len(column.flags), dtype=column.dtype)
-                data.attrs["flag_meanings"] = " ".join(column.flags)
-            self._data[column.name] = data
+        for column in self._columns:
+            self._data[column.name] = self._made(column)
         if dim in self._data:
             self._scale = self._data[dim]
             self._scale.make_scale(dim)
@@ -189,13 +185,46 @@ class Table:
             if data != self._scale:
                 data.dims[0].attach_scale(self._scale)
 
+    def _made(self, column: Column) -> h5py.Dataset:
+        """The dataset of a column, with as many rows as the table has, all NaN of an optional
+        one.
+        """
+        filters = {} if column.dtype is TEXT else _FILTERS
+        filters = filters | {"fillvalue": np.nan} if column.optional else filters
+        data = self._group.create_dataset(
+            column.name,
+            (self.rows,),
+            column.dtype,
+            maxshape=(None,),
+            chunks=(self._chunk,),
+            **filters,
+        )
+        describe(data, column.long_name, column.units)
+        if column.flags:
+            data.attrs["flag_values"] = np.arange(len(column.flags), dtype=column.dtype)
+            data.attrs["flag_meanings"] = " ".join(column.flags)
+        return data
+
+    def _begin(self, name: str) -> None:
+        """An optional column's first values have come."""
+        column = self._optional.pop(name)
+        data = self._data[name] = self._made(column)
+        data.dims[0].attach_scale(self._scale)
+        self._columns.append(column)
+        self._waiting[name] = [np.full(self._waiting_rows, np.nan, dtype=column.dtype)]
+
     def add(self, values: Mapping[str, ArrayLike] | None) -> None:
         """Append rows: for each column one value, or one a row; a row where all are single."""
         if values is None:
             return
+        for name in [n for n in self._optional if n in values]:
+            self._begin(name)
         block = {
             c.name: np.atleast_1d(
-                np.asarray(values[c.name], dtype=object if c.dtype is TEXT else c.dtype)
+                np.asarray(
+                    values.get(c.name, np.nan) if c.optional else values[c.name],
+                    dtype=object if c.dtype is TEXT else c.dtype,
+                )
             )
             for c in self._columns
         }

@@ -46,6 +46,13 @@ CELLS = (
         "measurement", np.int32, "place among the operation's measurements of this cell, from 0"
     ),
     Column("current_a", np.float64, "measured current, raw", "A"),
+    Column(
+        "gate_a",
+        np.float64,
+        "current into the word line beside current_a, raw; only in runs that asked for it",
+        "A",
+        optional=True,
+    ),
     Column("conductance_s", np.float64, "conductance, calibrated", "S"),
     Column(
         "status", np.uint8, "what the value is worth", flags=tuple(s.name.lower() for s in Status)

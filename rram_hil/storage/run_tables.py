@@ -29,6 +29,7 @@ from rram_hil.array import (
 )
 from rram_hil.storage.codec import Record, operation_from, result_from
 from rram_hil.storage.frames import (
+    TEMPERATURE,
     Failed,
     Frame,
     Intent,
@@ -259,7 +260,8 @@ def _measured(result: ApplyResult) -> tuple[Columns, IntArray]:
     kept[:, :1] = True
     cell, place = np.nonzero(kept)
     first = place == 0
-    return {
+    gate = {} if result.gate_a is None else {"gate_a": result.gate_a[kept]}
+    return gate | {
         "measurement": place,
         "current_a": result.current_a[kept],
         "conductance_s": result.conductance_s[kept],
@@ -499,7 +501,11 @@ class SavedArrays(Writer):
                 saved = self._reader.frame_at(place.offset)
                 assert isinstance(saved, Saved)
                 data[(i, ...) if stacked else ()] = saved.values
-            shared = {k: v for k, v in at[0].attrs.items() if all(a.attrs.get(k) == v for a in at)}
+            shared = {
+                k: v
+                for k, v in at[0].attrs.items()
+                if all(a.attrs.get(k) == v for a in at) and not (stacked and k == TEMPERATURE)
+            }
             describe(data, "", key.units)
             data.attrs.update(shared)
             if isinstance(words := shared.get("flag_meanings"), str) and key.dtype[1] in "iu":
@@ -514,4 +520,5 @@ class SavedArrays(Writer):
                 texts = any(isinstance(v, str) for v in values)
                 column = np.array([str(v) for v in values], object) if texts else np.array(values)
                 title = f"{attr} of each save of {name}"
-                beside(group, free_name(group, f"{name}_{attr}"), column, dims[:1], title)
+                units = "K" if attr == TEMPERATURE else ""
+                beside(group, free_name(group, f"{name}_{attr}"), column, dims[:1], title, units)

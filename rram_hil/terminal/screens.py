@@ -41,6 +41,16 @@ from rram_hil.units import (
 CELLS_SHOWN = 6
 
 
+def _thermostat(bench: Bench) -> list[tuple[str, str]]:
+    """Who keeps the chip at a temperature, and at which a recipe may ask for."""
+    climate = bench.climate
+    if climate is None:
+        return []
+    who = climate.identity
+    limits = f"{climate.lowest_k:g} to {climate.highest_k:g} K"
+    return [("thermostat", f"{climate.thermostat.MAKER} {who.model}, {who.serial}; {limits}")]
+
+
 def show_bench(bench: Bench, output: Output) -> None:
     """Who answered, and the envelope of what it can do."""
     who, can, chip = bench.identity, bench.capabilities, bench.file.chip
@@ -60,6 +70,7 @@ def show_bench(bench: Bench, output: Output) -> None:
                     f" columns), {chip.cell}"
                 ),
             ),
+            *_thermostat(bench),
         ]
     )
     output.heading("Can do")
@@ -90,6 +101,11 @@ def show_bench(bench: Bench, output: Output) -> None:
             "",
         ),
         ("gate current", "measured" if can.gate_current else "not measured", ""),
+        (
+            "beside the lines",
+            ", ".join(sorted(can.step_extras)) or "nothing",
+            "what a step may say beside BL, SL and WL",
+        ),
         (
             "compliance",
             "set per operation" if can.compliance else "none; the gate limits the current",
@@ -303,16 +319,19 @@ def show_forecast(forecast: Forecast, recipe: Path, bench: BenchFile, output: Ou
     )
     limits = bench.limits
     output.heading("Worst case of each step", "|V| in volts")
+    levels = {"BL": "bl_v", "SL": "sl_v", "WL": "wl_v", "BL-SL": "cell_v"}
+    if any(step.extremes.body_v > 0 for step in forecast.steps):
+        levels["body"] = "body_v"
     rows = []
     for number, step in enumerate(forecast.steps, 1):
         e = step.extremes
         widths, unit = scaled(e.pulse_s or (), "s")
         width = f"{'-'.join(dict.fromkeys(widths))} {unit}" if widths else "-"
-        volts = (f"{v:.3g}" for v in (e.bl_v, e.sl_v, e.wl_v, e.cell_v))
+        volts = (f"{getattr(e, name):.3g}" for name in levels.values())
         rows.append((f"{number} {step.name}", *volts, width, count(step.worst_pulses)))
-    of_limits = (f"{v:.3g}" for v in (limits.bl_v, limits.sl_v, limits.wl_v, limits.cell_v))
+    of_limits = (f"{getattr(limits, name):.3g}" for name in levels.values())
     rows.append(("limit", *of_limits, field_text(limits, "width_s"), count(forecast.limit)))
-    columns = ("step", ">BL", ">SL", ">WL", ">BL-SL", ">width", ">pulses/cell")
+    columns = ("step", *(f">{line}" for line in levels), ">width", ">pulses/cell")
     output.table(columns, rows)
     _costs(forecast, bench, output)
     output.heading("Would leave")

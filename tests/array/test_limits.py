@@ -49,6 +49,8 @@ LIMITS = Limits(
     conductance_s=[0.0, 2e-4],
     read_width_s=1e-3,
     wait_s=1e4,
+    body_v=2.0,
+    body_over_v=0.3,
 )
 CHIPS = st.builds(
     Geometry,
@@ -57,11 +59,17 @@ CHIPS = st.builds(
     st.just(2),
     st.sampled_from(["1T1R", "1R"]),
     st.sampled_from(["row", "column", "common"]),
+    st.sampled_from(["nmos", "nmos", "pmos"]),
 )
 ORDINARY = st.sampled_from([0.0, 0.1, 0.2, -0.2, 0.6, 1.5, 2.5, -1.5, 2.8])
 WILD = st.one_of(st.floats(-5, 5), st.sampled_from([math.nan, math.inf, -math.inf, 3.0, -3.0]))
 GENTLE = st.sampled_from([0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 2.4])
 VOLTS = st.one_of(ORDINARY, WILD)
+BESIDE = st.one_of(
+    st.sampled_from([0.0, 0.0, -0.5, -1.0, -2.0, 0.2, 0.5, 1.5, 2.0, 2.4, math.nan]),
+    st.floats(-4, 4),
+)
+"""Levels of bodies and of unselected word lines."""
 WIDTHS = st.one_of(st.sampled_from([1e-7, 1e-6, 1e-3]), st.floats(), st.just(0.0))
 
 
@@ -83,7 +91,10 @@ def _applies(draw: st.DrawFn) -> Apply:
     )
     volts, widths = _mostly_gentle(draw)
     levels = _levels(len(cells), volts)
-    step = st.builds(Step, levels, levels, levels, widths, st.sampled_from(["no", "current"]))
+    others = st.one_of(st.none(), st.none(), st.none(), BESIDE)
+    step = st.builds(
+        Step, levels, levels, levels, widths, st.sampled_from(["no", "current"]), others, others
+    )
     steps = tuple(draw(st.lists(step, min_size=1, max_size=3)))
     compliance = draw(st.sampled_from([None, None, None, 1e-4, 1e-3, 2e-3, 0.0, math.nan]))
     return Apply(
@@ -100,7 +111,8 @@ def _programs(draw: st.DrawFn) -> Program:
     volts, widths = _mostly_gentle(draw)
     start = st.one_of(volts, st.lists(volts, min_size=n, max_size=n).map(np.array))
     ramp = st.builds(Ramp, start, volts, st.sampled_from([0.0, 0.1, 0.3, -0.1, 1e300]))
-    train = st.builds(PulseTrain, ramp, ramp, widths)
+    others = st.one_of(st.none(), st.none(), st.none(), BESIDE)
+    train = st.builds(PulseTrain, ramp, ramp, widths, others, others)
     window = sorted((draw(st.floats(0, 2e-4)), draw(st.floats(0, 2e-4))))
     reading = Step(draw(st.sampled_from([0.1, 0.2, 0.25])), 0.0, draw(volts), 1e-6, "current")
     return Program(
@@ -127,8 +139,23 @@ def _volt(volts: Any, k: int) -> float | None:
     )
 
 
+def _fitting(operation: Any, chip: Geometry) -> Any:
+    """The operation as it may be asked of a chip: one without selectors has no levels of theirs."""
+    if chip.cell == "1T1R":
+        return operation
+    nothing = {"body_v": None, "unselected_wl_v": None}
+    if isinstance(operation, Apply):
+        steps = tuple(dataclasses.replace(s, **nothing) for s in operation.steps)
+        return dataclasses.replace(operation, steps=steps)
+    trains = {
+        name: dataclasses.replace(getattr(operation, name), **nothing)
+        for name in ("set_pulses", "reset_pulses")
+    }
+    return dataclasses.replace(operation, **trains)
+
+
 def _worst_neighbour(
-    bl: float, sl: float, wl: float | None, scheme: Scheme, chip: Geometry
+    bl: float, sl: float, wl: float | None, scheme: Scheme, chip: Geometry, idle: float = 0.0
 ) -> float:
     """Put the volts on every line of a 2 x 2 array whose cell (0, 0) is selected; the largest |V|
     across another open cell.
@@ -163,10 +190,38 @@ def _worst_neighbour(
         }[chip.source_lines]
         for (row, column), source in sources.items():
             bit = bl if column == 0 else other_bl
-            gate = (math.inf if wl is None else wl) if row == 0 else 0.0
-            if gate > min(bit, source):
+            gate = wl if row == 0 else idle
+            opens = gate is None or (
+                gate > min(bit, source) if chip.selector == "nmos" else gate < max(bit, source)
+            )
+            if opens:
                 worst = max(worst, abs(bit - source))
     return worst
+
+
+def _over(gate: float, ends: list[float], chip: Geometry) -> bool:
+    """Whether a gate oxide bears this gate beside these ends."""
+    if any(math.isnan(v) for v in (gate, *ends)):
+        return False
+    most = gate - min(ends) if chip.selector == "nmos" else max(ends) - gate
+    return most <= LIMITS.gate_over_v
+
+
+def _faults_beside(step: Step, lines: list[float], chip: Geometry) -> list[str]:
+    """What body and unselected word lines do wrong beside these lines."""
+    body, idle = step.body_v, step.unselected_wl_v
+    if body is None and idle is None:
+        return []
+    found = []
+    if body is not None:
+        forward = body - min(lines) if chip.selector == "nmos" else max(lines) - body
+        if not abs(body) <= LIMITS.body_v or not forward <= LIMITS.body_over_v:
+            found.append("body")
+    if not abs(idle or 0.0) <= LIMITS.wl_v:
+        found.append("unselected WL")
+    if not _over(idle or 0.0, lines + ([] if body is None else [body]), chip):
+        found.append("gate over of unselected WL")
+    return found
 
 
 def _faults(
@@ -192,16 +247,26 @@ def _faults(
         if (bl is None) != (sl is None) and not abs(bl or sl or 0.0) <= LIMITS.read_v:
             found.append("beside a floating line")
         ends = [v for v in (bl, sl) if v is not None] or [0.0]
-        if wl is not None and chip.cell == "1T1R" and not wl - min(ends) <= LIMITS.gate_over_v:
+        ends += [] if step.body_v is None else [step.body_v]
+        if wl is not None and chip.cell == "1T1R" and not _over(wl, ends, chip):
             found.append("gate over")
-        is_read = abs(across) <= LIMITS.read_v
+        found += _faults_beside(step, [0.0, bl or 0.0, sl or 0.0], chip)
+        felt = abs(across)
+        if step.unselected_wl_v is not None:
+            # Cells that it opens are held for as long.
+            lines = bl or 0.0, sl or 0.0, wl
+            felt = max(felt, _worst_neighbour(*lines, scheme, chip, step.unselected_wl_v))
+        is_read = felt <= LIMITS.read_v
         reads.append(is_read)
         current = LIMITS.current_a if compliance is None else compliance
-        if not is_read and not abs(across) * current * step.width_s <= LIMITS.energy_j:
+        if not is_read and not felt * current * step.width_s <= LIMITS.energy_j:
             found.append("energy")
         if (
             not found
-            and not _worst_neighbour(bl or 0.0, sl or 0.0, wl, scheme, chip) <= LIMITS.half_select_v
+            and not _worst_neighbour(
+                bl or 0.0, sl or 0.0, wl, scheme, chip, step.unselected_wl_v or 0.0
+            )
+            <= LIMITS.half_select_v
         ):
             found.append("half-selected")
     longest = LIMITS.read_width_s if all(reads) else LIMITS.width_s
@@ -217,6 +282,7 @@ def _faults(
 def test_check_refuses_an_apply_exactly_where_something_is_beyond_a_limit(
     operation: Apply, chip: Geometry
 ) -> None:
+    operation = _fitting(operation, chip)
     n = len(operation.cells)
     faults = [
         f
@@ -245,6 +311,7 @@ def test_check_refuses_an_apply_exactly_where_something_is_beyond_a_limit(
 def test_no_pulse_of_a_program_that_passes_is_beyond_a_limit(
     operation: Program, chip: Geometry, random: Any
 ) -> None:
+    operation = _fitting(operation, chip)
     try:
         charge = check(operation, chip, LIMITS)
     except LimitError:
@@ -267,6 +334,109 @@ def test_no_pulse_of_a_program_that_passes_is_beyond_a_limit(
                 given_pulses[due] += 1
                 rules.given(due, polarity)  # type: ignore[arg-type]
     assert np.all(given_pulses <= charge.pulses)
+
+
+def _turned(value: Any) -> Any:
+    """Volts of the other sign; no level stays none."""
+    return None if value is None else -value
+
+
+def _mirrored(operation: Apply | Program) -> Apply | Program:
+    """The same with the signs of all volts changed."""
+
+    def step(one: Step) -> Step:
+        names = ("bl_v", "sl_v", "wl_v", "body_v", "unselected_wl_v")
+        return dataclasses.replace(one, **{name: _turned(getattr(one, name)) for name in names})
+
+    def ramp(one: Ramp) -> Ramp:
+        return Ramp(_turned(one.start_v), -one.stop_v, -one.step_v)
+
+    def train(one: PulseTrain) -> PulseTrain:
+        others = _turned(one.body_v), _turned(one.unselected_wl_v)
+        return PulseTrain(ramp(one.amplitude_v), ramp(one.gate_v), one.width_s, *others)
+
+    if isinstance(operation, Apply):
+        return dataclasses.replace(operation, steps=tuple(step(s) for s in operation.steps))
+    return dataclasses.replace(
+        operation,
+        set_pulses=train(operation.set_pulses),
+        reset_pulses=train(operation.reset_pulses),
+        read=step(operation.read),
+    )
+
+
+def _charge(operation: Apply | Program, chip: Geometry) -> list[int] | None:
+    """What it is charged; None where it is refused."""
+    try:
+        return check(operation, chip, LIMITS).pulses.tolist()
+    except LimitError:
+        return None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(_applies(), _programs()), CHIPS)
+def test_pmos_selectors_are_given_exactly_what_nmos_ones_are_with_all_signs_changed(
+    operation: Apply | Program, chip: Geometry
+) -> None:
+    operation = _fitting(operation, chip)
+    nmos, pmos = (dataclasses.replace(chip, selector=kind) for kind in ("nmos", "pmos"))
+    charged = _charge(operation, nmos)
+    event("refused" if charged is None else "passed")
+    assert _charge(_mirrored(operation), pmos) == charged
+    # And none of the two rules is the other one.
+    assert _charge(Apply(CELLS, (Step(0.0, 0.0, -3.5, 1e-7),)), nmos) is not None
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (Step(0.2, 0.0, 0.5, 1e-7, body_v=-2.5), ["body -2.5 V", "2 V"]),
+        (Step(1.0, 0.0, 2.0, 1e-7, body_v=0.5), ["body above the lowest line 0.5 V", "0.3 V"]),
+        (Step(1.0, 0.0, 2.5, 1e-7, body_v=-1.5), ["WL above the lower of BL, SL and body", "4 V"]),
+        (Step(0.2, 0.0, 3.0, 1e-7, unselected_wl_v=-3.6), ["unselected WL -3.6 V", "3.5 V"]),
+        (
+            Step(-0.4, 0.0, 0.0, 1e-7, unselected_wl_v=3.3),
+            ["unselected WL above the lowest line 3.7 V", "3.6 V"],
+        ),
+        (Step(1.0, 0.0, 2.0, 1e-7, unselected_wl_v=0.5), ["half-selected", "1 V", "0.5 V"]),
+        # A read of the selected cell, but 0.4 V on its neighbours of the column.
+        (Step(0.4, 0.4, 2.0, 1e-3, unselected_wl_v=0.5), ["width", "0.001 s", "1e-06 s"]),
+    ],
+)
+def test_a_refusal_names_what_stands_beside_the_lines(step: Step, words: list[str]) -> None:
+    with pytest.raises(LimitError) as refusal:
+        check(Apply(CELLS, (step,)), GEOMETRY, LIMITS)
+    for word in words:
+        assert word in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_pmos_array_names_the_other_side() -> None:
+    chip = dataclasses.replace(GEOMETRY, selector="pmos")
+    with pytest.raises(LimitError, match="WL below the higher of BL and SL 4 V is beyond"):
+        check(Apply(CELLS, (Step(2.0, 0.0, -2.0, 1e-7, unselected_wl_v=2.0),)), chip, LIMITS)
+    with pytest.raises(LimitError, match="half-selected"):
+        check(Apply(CELLS, (Step(2.0, 0.0, 0.0, 1e-7),)), chip, LIMITS)
+    check(Apply(CELLS, (Step(2.0, 0.0, 0.0, 1e-7, unselected_wl_v=2.0),)), chip, LIMITS)
+    with pytest.raises(LimitError, match="body below the highest line"):
+        check(
+            Apply(CELLS, (Step(2.0, 0.0, 0.0, 1e-7, body_v=1.5, unselected_wl_v=2.0),)),
+            chip,
+            LIMITS,
+        )
+
+
+def test_without_limits_of_the_body_none_may_be_driven() -> None:
+    limits = LIMITS.model_copy(update={"body_v": 0.0})
+    with pytest.raises(LimitError, match=r"body -1 V is beyond the limit of 0 V"):
+        check(Apply(CELLS, (Step(0.2, 0.0, 2.0, 1e-7, body_v=-1.0),)), GEOMETRY, limits)
+
+
+@pytest.mark.parametrize("name", ["body_v", "unselected_wl_v"])
+def test_an_array_without_selectors_has_no_levels_of_theirs(name: str) -> None:
+    step = dataclasses.replace(read_step(), **{name: 0.0})
+    with pytest.raises(ConfigError, match=f"{name}: a 1R array has no selectors"):
+        check(read(CELLS, step), Geometry(1, 2, 2, "1R"), LIMITS)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

@@ -68,13 +68,20 @@ Start = Callable[..., BoardBench]
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Start]:
-    """Start a simulated board: `start(pace=..., transport=..., folder=..., seed=...)`."""
+    """Start a simulated board: `start(pace=..., transport=..., folder=..., seed=...)`; `geometry`
+    and `limits` are those of this folder unless given.
+    """
     running: list[BoardBench] = []
 
-    def begin(folder: Path = Path("."), **simulation: Any) -> BoardBench:
+    def begin(
+        folder: Path = Path("."),
+        geometry: Geometry = GEOMETRY,
+        limits: Limits = LIMITS,
+        **simulation: Any,
+    ) -> BoardBench:
         far = launch(
             FarSideRequest(
-                Simulation(**{"timing": FREE_LINK, **simulation}), GEOMETRY, LIMITS, "c1", folder
+                Simulation(**{"timing": FREE_LINK, **simulation}), geometry, limits, "c1", folder
             )
         )
         running.append(BoardBench(far, BoardControl(far.control)))

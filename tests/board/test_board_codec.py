@@ -201,7 +201,14 @@ class Invented:
 
     def step(self, n: int, measure: Any = None) -> Step:
         what = measure or self.pick("no", "current", "gate")
-        return Step(self.volts(n), self.volts(n), self.volts(n), self.width_s(), what)
+        lines = self.volts(n), self.volts(n), self.volts(n)
+        both = what == "current" and bool(self.rng.integers(2))
+        return Step(*lines, self.width_s(), what, *self.others(), both)
+
+    def others(self) -> tuple[float | None, float | None]:
+        """Levels of body and unselected word lines."""
+        body, idle = (float(v) for v in self.microvolts(2))
+        return self.pick(None, body), self.pick(None, idle)
 
     def compliance_a(self) -> float | None:
         return self.pick(None, float(self.floats(1)[0]))
@@ -235,14 +242,14 @@ class Invented:
             Ramp(self.volts(n, floating=False), *(float(v) for v in self.microvolts(2)))
             for _ in range(2)
         ]
-        return PulseTrain(ramps[0], ramps[1], self.width_s())
+        return PulseTrain(ramps[0], ramps[1], self.width_s(), *self.others())
 
     def program(self) -> Program:
         cells = self.cells()
         n = len(cells)
         low, high = np.sort(self.floats(2, n), axis=0)
         reversals, confirm = (int(v) for v in self.rng.integers(0, 99, 2))
-        read, budget = self.step(n, "current"), self.counts(n)
+        read, budget = self.step(n, "current").without_gate(), self.counts(n)
         unselected, compliance_a = self.pick(*Scheme), self.compliance_a()
         pulses = self.train(n), self.train(n)
         return Program(
@@ -252,7 +259,7 @@ class Invented:
     def coded_program(self) -> Program:
         operation = self.program()
         bl, sl, wl = (float(v) for v in self.microvolts(3))
-        read = replace(operation.read, bl_v=bl, sl_v=sl, wl_v=self.pick(None, wl))
+        read = Step(bl, sl, self.pick(None, wl), operation.read.width_s, "current")
         return replace(operation, read=read, verify="coded")
 
     def coded_read(self) -> CodedRead:
@@ -385,9 +392,19 @@ def test_the_host_reads_exactly_the_apply_result_that_the_board_encoded(some):
     current, conductance, time = some.floats(3, n, m)
     current[some.rng.random((n, m)) < 0.3] = np.nan
     status = some.rng.integers(0, 7, (n, m), dtype=np.uint8)
+    gate = some.floats(n, m) if operation.also_gate else None
     result = ApplyResult(
-        current, conductance, status, time, some.counts(n), some.counts(n), some.span()
+        current,
+        conductance,
+        status,
+        time,
+        some.counts(n),
+        some.counts(n),
+        some.span(),
+        gate_a=gate,
     )
+    reply = far.result_reply(5, operation, result, 12)
+    assert host.result_bytes(operation, result, 12) == len(reply)
     assert same(
         host.decode_result(far.result_reply(5, operation, result, 12), operation, 5), result
     )
@@ -604,7 +621,7 @@ positive = st.floats(min_value=1e-12, max_value=1e9)
 @quick
 @given(st.lists(positive, min_size=12, max_size=12), st.integers(1, 2**40))
 def test_limits_come_back_bit_for_bit(values, pulses):
-    no_numbers = ("conductance_s", "pulses_per_cell", "read_v_reason")
+    no_numbers = ("conductance_s", "pulses_per_cell", "read_v_reason", "body_v", "body_over_v")
     names = (n for n in Limits.model_fields if n not in no_numbers)
     limits = Limits(**dict(zip(names, values, strict=True)), pulses_per_cell=pulses)
     payload = host.encode_limits(limits)

@@ -15,11 +15,13 @@ from pytest_mock import MockerFixture
 
 from rram_hil.array import Geometry, Limits
 from rram_hil.bench import discovery as looking
+from rram_hil.bench.bench_file import ThermostatSection
 from rram_hil.drivers.simulated.conformance import Family, Station, kinds
 from rram_hil.drivers.simulated.test_chip_board import launch
 from rram_hil.hardware.driver import Driver
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.hardware.instrument import make_instrument
+from rram_hil.hardware.thermostat import Thermostat
 from rram_hil.pytest_plugin import LIMITS
 from rram_hil.simulation.config import Simulation
 from rram_hil.wire.recording import read_traffic
@@ -59,7 +61,11 @@ def test_an_instrument_is_known_by_its_identification_alone(here: Any, kind: str
             assert station.outputs_on
             assert (found["kind"], found["model"], found["problem"]) == (kind, model, "")
             assert found["serial"]
-            (section,) = tomllib.loads(found["toml"])["driver"]["instruments"].values()
+            told = tomllib.loads(found["toml"])
+            if issubclass(family.driver, Thermostat):
+                section = ThermostatSection.model_validate(told["thermostat"]).settings
+            else:
+                (section,) = told["driver"]["instruments"].values()
             station.instrument.close()
             pasted = make_instrument(section, "driver.instruments.x")
             try:

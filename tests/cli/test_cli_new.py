@@ -20,6 +20,8 @@ from rram_hil.terminal.starting_points import EXAMPLES, KINDS, PAGES, starting_p
 ROOT = Path(__file__).parents[2]
 LONG_PLANS = ("characterise", "program-smu")
 """Recipes whose plan alone takes seconds."""
+OWN_BENCHES = {"smu": "2636b-707b", "ni-rram": "ni-pxi", "temperature": "thermostat"}
+"""Words in a recipe's name, and the bench that it is for."""
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_a_bench_begins_as_an_example_with_a_chip_of_its_own(here: Any, like: st
     ],
 )
 def test_a_recipe_begins_as_an_example_with_all_that_it_reads(here: Any, like: str) -> None:
-    bench = "2636b-707b" if like.endswith("smu") else "simulated"
+    bench = next((b for words, b in OWN_BENCHES.items() if words in like), "simulated")
     assert here.command("new", "bench", "b", "--like", bench).status == 0
     assert here.command("new", "recipe", "r", "--like", like).status == 0
     assert here.command("plan", "r.toml", "--bench", "b.toml", "--chips", "0").status == 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,8 @@ from rram_hil.drivers.arc_one import (
     FormFinder,
     SwitchSeeker,
     Volatility,
+    Waveform,
+    spike_pair,
 )
 from rram_hil.drivers.dialects.arc_one_modules import conductance_of, is_terminator, status_of
 from rram_hil.drivers.simulated.arc_one import launch, start_alone
@@ -225,6 +228,20 @@ def test_connect_identifies_and_touches_nothing(far: Far) -> None:
     far.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_the_version_is_told_over_a_pseudo_terminal_byte_by_byte() -> None:
+    # 3 is Ctrl-C to a terminal that is not raw.
+    side = start_alone(transport="pty")
+    control = BoardControl(side.control)
+    for _ in range(2):
+        board = ArcOne(ArcOneConfig(**side.settings), GEOMETRY, LIMITS)
+        assert board.connect().firmware == "3.2"
+        assert control.status()["resets"] == 0
+        board.close()
+    control.close()
+    side.stop()
+
+
 def test_old_firmware_that_is_silent_is_taken_and_armed(monkeypatch: pytest.MonkeyPatch) -> None:
     port = Port(confirms)
     monkeypatch.setattr(arc_one, "RESET_S", 0.05)
@@ -295,6 +312,34 @@ def test_half_a_pulse_of_a_killed_program_is_none_at_the_next_connect(far: Far, 
     assert far.driver(arm=False).connect().firmware == "3.2"
     np.testing.assert_array_equal(far.control.pulses(), pulses)
     np.testing.assert_array_equal(far.control.conductance_s(), conductance)
+    far.close()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 4, 5, 8, 10])
+def test_half_a_waveform_of_a_killed_program_gives_no_more_than_was_sent_of_it(
+    far: Far, cut: int
+) -> None:
+    board = far.driver()
+    pulses = far.control.pulses().ravel()
+    # One waveform of four points on one cell: word 2, bit 3.
+    points = ["0.0", "0.0", "1e-6", "1.0", "3e-6", "-1.0", "4e-6", "0.0"]
+    lines = arc_one._lines("40", 1, 2, 3, 1, 4, *points)
+    sent = lines[: len(lines) - cut]
+    board._send(*sent)
+    far.close()
+    assert far.driver(arm=False).connect().firmware == "3.2"
+    taken = far.control.pulses().ravel() - pulses
+    assert taken.sum() == taken[5 + 2] <= 2
+    far.close()
+
+
+@pytest.mark.parametrize("cut", range(4))
+def test_half_a_talk_of_a_killed_program_hides_no_version(far: Far, cut: int) -> None:
+    board = far.driver()
+    lines = arc_one._lines("33", "1.0", "1e-6", 3, 2, 1, 1, 1, 0)
+    board._send(*lines[: len(lines) - cut])
+    far.close()
+    assert far.driver(arm=False).connect().firmware == "3.2"
     far.close()
 
 
@@ -816,9 +861,9 @@ def test_arguments_of_modules_stand_in_the_documented_order() -> None:
     assert tracer.lines()[0] == "201"
     wanted = [1.0001, 2.0001, 0.1, 0.1, 1e-3, 1e-3, 10.1e-6, -1e-4, 3, 0, 0, 1]
     assert [float(x) for x in tracer.lines()[1:]] == pytest.approx(wanted)
-    endurance = Endurance(1.0, -1.2, 1e-6, 2e-6, 7, cut_neg_a=1e-3, n_neg=2)
+    endurance = Endurance(1.0, -1.2, 1e-6, 3e-5, 7, cut_neg_a=1e-3, n_neg=2)
     assert endurance.lines()[0] == "191"
-    wanted = [1.0, 1e-6, 0, -1.2, 2e-6, -1e-3, 1e-3, 1, 2, 7]
+    wanted = [1.0, 1e-6, 0, -1.2, 3e-5, -1e-3, 1e-3, 1, 2, 7]
     assert [float(x) for x in endurance.lines()[1:]] == pytest.approx(wanted)
     assert endurance.lines()[8:] == ("1", "2", "7")
     converge = ConvergeToState(0.5, 0.1, 1.5, 1e-6, 2e4, longest_s=8e-6, polarity=-1)
@@ -851,7 +896,17 @@ def test_arguments_of_modules_stand_in_the_documented_order() -> None:
         lambda: ConvergeToState(0.5, 0.1, 1.0, 1e-6, -5.0),
         lambda: Chronoamperometry(0.0, 1.0),
         lambda: Chronoamperometry(0.5, 1.0, 1),
+        lambda: Endurance(1.0, -1.0, 20e-6, 1e-6, 5, cut_pos_a=1e-4),
         lambda: Volatility(13.0, 1e-6),
+        lambda: Volatility(1.0, 1e-6, batches=0),
+        lambda: Waveform(((0.0, 0.0),)),
+        lambda: Waveform(((0.0, 1.0), (1e-6, 0.5))),
+        lambda: Waveform(((1e-6, 1.0), (2e-6, 0.0))),
+        lambda: Waveform(((0.0, 13.0), (1e-6, 0.0))),
+        lambda: Waveform(((0.0, 1.0), (50e-9, 0.0))),
+        lambda: Waveform(((0.0, 1.0), (math.nan, 0.0))),
+        lambda: Waveform(((0.0, 1.0), (11.0, 0.0))),
+        lambda: Waveform(tuple((k * 1e-6, 0.0) for k in range(25))),
     ],
 )
 def test_settings_that_the_board_would_misread_are_refused(make: Callable[[], object]) -> None:
@@ -943,8 +998,21 @@ def test_curve_tracer_gives_every_cycle_of_every_cell_and_an_ohmic_line_on_a_res
     assert loops.resistance_ohm == pytest.approx(2e4)
     assert loops.current_a == pytest.approx(loops.volts_v / 2e4)
     assert (loops.volts_v.max(), loops.volts_v.min()) == pytest.approx((1.0, -0.5))
-    above = np.abs(loops.of(0).volts_v) > LIMITS.read_v
-    assert np.all(loops.pulses == above.sum())
+    # 0.4 V to 1.0 V and back, 0.4 V to 0.5 V and back, four times.
+    assert loops.pulses.tolist() == [4 * (13 + 3)] * 3
+
+
+def test_limits_see_the_2_ms_that_a_curve_tracer_may_hold_a_level_longer(
+    far: Far, board: ArcOne
+) -> None:
+    tracer = CurveTracer(1.0, 1.0, 0.1, 9e-3, v_start=0.1)
+    assert {step.width_s for step in tracer.extremes()} == {11e-3}
+    assert tracer.length_s == pytest.approx(38 * (9e-3 + 2e-3 + 1e-3))
+    tight = ArcOne(
+        ArcOneConfig(**far.side.settings), GEOMETRY, LIMITS.model_copy(update={"width_s": 10e-3})
+    )
+    with pytest.raises(LimitError, match=r"0\.011 s"):
+        tight.curve_tracer(ALL[:1], tracer)
 
 
 def test_a_cut_off_of_10_ua_halts_the_bias(on_resistor: ArcOne) -> None:
@@ -987,13 +1055,73 @@ def test_other_modules_stream_until_their_terminator(on_resistor: ArcOne) -> Non
     chrono = on_resistor.chronoamperometry(ALL[:2], Chronoamperometry(0.5, 1.0, 4))
     assert chrono.resistance_ohm == pytest.approx([2e4] * 8)
     assert chrono.pulses.tolist() == [4, 4]
-    volatility = on_resistor.volatility(ALL[:2], Volatility(1.0, 1e-4, 6))
-    assert len(volatility.device) == 12
+    volatility = on_resistor.volatility(ALL[:2], Volatility(1.0, 1e-4, 6, 2, batches=3))
+    assert np.bincount(volatility.device).tolist() == [1 + 18 + 1] * 2
+    assert volatility.resistance_ohm == pytest.approx(2e4)
+    one = volatility.of(1)
+    assert (one.volts_v[0], one.width_s[0]) == (1.0, 1e-4)
+    assert np.all(np.diff(one.width_s[1:-1]) > 0)
     assert volatility.pulses.tolist() == [1, 1]
     seeker = SwitchSeeker(0.5, 0.5, 1.5, 1e-6, 1e6, reads_each=1)
     found = on_resistor.switch_seeker(ALL[:1], seeker)
-    assert found.volts_v == pytest.approx([0.5, 1.0, 1.5, -0.5, -1.0, -1.5])
+    assert found.volts_v[found.width_s > 0] == pytest.approx([0.5, -0.5, 1.0, -1.0, 1.5, -1.5])
+    assert found.volts_v[found.width_s == 0] == pytest.approx([0.2] * 7)
     assert found.pulses.tolist() == [seeker.most_pulses]
+
+
+def test_a_waveform_is_given_point_by_point_and_each_beyond_a_read_is_a_pulse(
+    far: Far, board: ArcOne
+) -> None:
+    before = far.control.pulses().ravel()
+    wave = Waveform(((0.0, 0.0), (1e-6, 1.0), (3e-6, -1.5), (4e-6, 0.2), (5e-6, 0.0)))
+    found = board.waveform(ALL[[3, 8]], wave)
+    taken = far.control.pulses().ravel() - before
+    assert np.flatnonzero(taken).tolist() == [3, 8]
+    np.testing.assert_array_equal(found.pulses, taken[[3, 8]])
+    assert found.of(0).volts_v == pytest.approx([0.2, 0.2, -1.5, 0.2])
+    assert found.of(0).width_s == pytest.approx([0, 0, 5e-6, 0])
+    assert wave.most_pulses == 3
+    with pytest.raises(LimitError):
+        board.waveform(ALL, Waveform(((0.0, -4.2), (1e-6, 0.0))))
+
+
+def test_a_pair_of_spikes_is_the_difference_of_what_stands_at_the_cells_ends() -> None:
+    spike = ((0.0, 0.0), (1e-6, 1.0), (2e-6, 0.0))
+    for delay_s, expected in (
+        (3e-6, [(0, 0), (1, -1), (2, 0), (3, 0), (4, 1), (5, 0)]),
+        (-1e-6, [(0, 0), (1, 1), (2, -1), (3, 0)]),
+    ):
+        made = spike_pair(spike, spike, delay_s)
+        assert np.array(made.points) == pytest.approx(np.array(expected) * [1e-6, 1.0])
+
+
+def test_jobs_that_cannot_be_bounded_are_refused_by_name(board: ArcOne) -> None:
+    with pytest.raises(ConfigError, match=r"MultiStateSeeker \(jobs 161 to 165\)"):
+        board.multi_state(ALL)
+    with pytest.raises(ConfigError, match=r"MultiBias \(job 50\)"):
+        board.multi_bias(ALL)
+
+
+@pytest.mark.parametrize("keys", [{}, {"slow": True}, {"stage_two": -1}])
+def test_a_switch_seeker_gives_no_pulse_more_than_it_is_charged(
+    far: Far, board: ArcOne, keys: dict[str, Any]
+) -> None:
+    formed(board, far)
+    before = far.control.pulses().ravel()
+    seeker = SwitchSeeker(0.5, 0.5, 2.5, 1e-6, 1e6, cycles=3, reads_each=1, **keys)
+    found = board.switch_seeker(ALL, seeker)
+    taken = far.control.pulses().ravel() - before
+    assert np.all(taken <= seeker.most_pulses)
+    assert taken.max() > 5
+    assert found.pulses.tolist() == [seeker.most_pulses] * len(ALL)
+
+
+def test_a_switch_seeker_is_charged_as_the_makers_own_simulator_steps() -> None:
+    # Five levels: each of either polarity, or (slow) a ramp of either for each; then 2 * (3 + 1).
+    seeker = SwitchSeeker(0.5, 0.5, 2.5, 1e-6, 1e6, cycles=3, pulses_each=2)
+    assert seeker.most_pulses == (2 * 5 + 8 * 5) * 2
+    assert dataclasses.replace(seeker, slow=True).most_pulses == (5 * 6 + 8 * 5) * 2
+    assert dataclasses.replace(seeker, stage_two=1).most_pulses == 8 * 5 * 2
 
 
 @pytest.mark.parametrize("lost", [0, 1, -1])
@@ -1003,11 +1131,12 @@ def test_a_triplet_that_is_missing_is_charged_as_the_worst_case(lost: int) -> No
     assert finder.pulses([triplets], 0.3) == 3
     assert finder.pulses([np.delete(triplets, lost, axis=0)], 0.3) == finder.most_pulses == 6
     tracer = CurveTracer(0.3, 0.3, 0.1, 1e-4, v_start=0.1, cycles=2)
-    loop = np.array([(1e5, v, 1e-4) for v in (0.1, 0.2, 0.3, 0.3, 0.2, 0.1)])
+    # Volts are told as they were measured: the levels count, not they.
+    loop = np.array([(1e5, v, 0.0) for v in (0.096, 0.197, 0.304, 0.203, 0.096)])
     whole = np.concatenate([loop, -loop])
-    assert tracer.pulses([whole, whole], 0.25) == 8
+    assert tracer.pulses([whole, whole], 0.2) == 4
     damaged = [whole, np.delete(whole, lost, axis=0)]
-    assert tracer.pulses(damaged, 0.25) == tracer.most_pulses == 24
+    assert tracer.pulses(damaged, 0.2) == tracer.most_pulses == 20
     endurance = Endurance(1.0, -1.0, 1e-6, 1e-6, 2)
     pairs = np.array([(1e5, 1.0, 1e-6), (1e5, -1.0, 1e-6)] * 2)
     assert endurance.pulses([np.delete(pairs, lost, axis=0)], 0.3) == 4

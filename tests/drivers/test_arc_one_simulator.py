@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import serial
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rram_hil.array import Geometry, Limits
 from rram_hil.drivers.simulated.arc_one import launch, start_alone
@@ -21,6 +23,8 @@ from rram_hil.hardware.far_side import FarSideRequest
 from rram_hil.simulation.config import FaultEntry, Simulation
 
 LOAD_OHM = 2e4
+PATIENCE_S = 10.0
+"""The laws of cells may be compiled first."""
 LIMITS = Limits(
     bl_v=12.0,
     sl_v=12.0,
@@ -41,7 +45,7 @@ class Host:
 
     def __init__(self, side: Any) -> None:
         self.control = BoardControl(side.control)
-        self.port = serial.serial_for_url(side.settings["port"], timeout=0.5)
+        self.port = serial.serial_for_url(side.settings["port"], timeout=PATIENCE_S)
 
     def send(self, *lines: object) -> None:
         """All at once: a pause between the lines of a job means something to the board."""
@@ -55,7 +59,7 @@ class Host:
         try:
             return self.port.read(1) == b""
         finally:
-            self.port.timeout = 0.5
+            self.port.timeout = PATIENCE_S
 
     def init(
         self,
@@ -137,13 +141,121 @@ def test_job_codes_are_strings(host: Host) -> None:
     assert host.control.status()["sneak_path"] == 256
 
 
-def test_arguments_of_a_job_that_is_not_known_are_no_jobs(host: Host) -> None:
-    jobs = host.control.status()["jobs"]
+def test_a_job_that_is_not_known_is_told_and_its_arguments_are_no_jobs(host: Host) -> None:
+    told = host.control.status()
     host.send("17", 1, 2, 3, 1, 1, "02", 3, 3, "04", "1.0", "1e-6")
     assert host.silence()
-    assert host.control.status()["jobs"] == jobs
+    now = host.control.status()
+    assert now["jobs"] == told["jobs"]
+    assert now["unknown_jobs"].get("17", 0) == told["unknown_jobs"].get("17", 0) + 1
+    assert now["lines"] == told["lines"] + 12
     host.send("1", 1, 1)
     assert host.floats(1) == pytest.approx([LOAD_OHM])
+
+
+def test_lines_of_a_job_that_is_not_done_are_none_of_their_own(host: Host) -> None:
+    # Among the arguments stand a "0", an "01" and a "999", which would be jobs even here.
+    assert host.init(session=3) == b"1\n"
+    host.send("191", 1.0, 1e-6, "0", -1.0, 1e-6, "0", 1e-3, 1, 1, 1, 2, "999", "0", "01", 1)
+    host.send("40", 1, 1, 1, 1, 2, "0", "999", "999", "0", "50", "0", 1, 1, 2, 1, 1, "999", "0")
+    host.send("161", *["0"] * 9, 1, "999", "999", "33", "0", "0", "0", "0", 1, 1, 1, 1)
+    assert host.silence()
+    host.send("999")
+    assert host.port.read(4) == b"\3\0\2\0"
+    assert host.control.status()["session"] == 3
+
+
+def test_volatility_talks_in_batches_until_the_host_ends_it(host: Host) -> None:
+    host.send("33", 1.0, 1e-4, "3.0", "10.0", 2)
+    for cell in (1, 2):
+        host.send(cell, 1)
+        assert host.floats(1) == pytest.approx([LOAD_OHM])
+        stamps = []
+        for answer in (0, 0, 1):
+            for _ in range(3):
+                stamps.append(int(host.port.readline()))
+                assert host.floats(1) == pytest.approx([LOAD_OHM])
+            host.send(answer)
+        assert host.floats(1) == pytest.approx([LOAD_OHM])
+        assert stamps == sorted(set(stamps))
+    assert host.silence()
+
+
+def test_stdp_takes_waveforms_point_by_point_and_reads_around_each(array: Host) -> None:
+    assert array.init(4, 5) == b"1\n"
+    before = array.control.pulses()[0]
+    array.send("40", 1, 2, 3)
+    assert array.floats(3)[2] == 0
+    array.send(2)
+    for wave in ([(0, 0), (1e-6, 1.0), (3e-6, -1.0), (4e-6, 0)], [(0, 0), (1e-6, 0.0)]):
+        array.send(len(wave), *[x for point in wave for x in point])
+        assert array.floats(6).size == 6
+    assert array.floats(3).size == 3
+    assert array.silence()
+    taken = array.control.pulses()[0] - before
+    assert (taken[1, 2], taken.sum()) == (2, 2)
+
+
+def test_multi_bias_reads_word_lines_together_and_pulses_them_with_half_on_the_rest(
+    array: Host,
+) -> None:
+    assert array.init(4, 5, sneak_path=1) == b"1\n"
+    array.send("50", 1.0, 1e-6, 0.2, 2, 3, 1, 1, 4)
+    ohm, volts, _ = array.floats(3)
+    truth = array.control.conductance_s()[0]
+    assert volts / ohm == pytest.approx(0.2 * (truth[0, 2] + truth[3, 2]), rel=1e-4)
+    pulses, seen = array.control.pulses()[0], array.control.truth("half_selected")[0]
+    array.send("50", 1.0, 1e-6, 0.2, 2, 3, 2, 1, 4)
+    lines = array.floats(2 * 4 * 3).reshape(2, 4, 3)
+    assert 1 / lines[0, :, 0] == pytest.approx(truth[:, 2], rel=1e-4)
+    taken = array.control.pulses()[0] - pulses
+    assert np.argwhere(taken).tolist() == [[0, 2], [3, 2]]
+    expected = np.zeros((4, 5))
+    expected[[0, 3]] = 1
+    expected[1:3, 2] = 1
+    expected[[0, 3], 2] = 0
+    np.testing.assert_array_equal(array.control.truth("half_selected")[0] - seen, expected)
+    assert array.silence()
+
+
+def test_the_phases_of_multi_state_end_in_lines_of_text(array: Host) -> None:
+    def phase() -> tuple[list[tuple[float, ...]], list[tuple[float, ...]], int]:
+        told: list[tuple[float, ...]] = []
+        states: list[tuple[float, ...]] = []
+        while (triplet := tuple(map(float, array.floats(3))))[2] >= 0:
+            if triplet[0] < 0:
+                states.append(tuple(map(float, array.floats(3))))
+            else:
+                told.append(triplet)
+        return told, states, int(array.port.readline())
+
+    assert array.init(4, 5) == b"1\n"
+    # The count is the host's whole list; one device comes with each job all the same.
+    array.send("161", 1e-3, 0.1, 0.1, 0.2, 0, 2, 1, 10, 0, 20, 1, 1)
+    told, _, status = phase()
+    assert (len(told), status) == (2 + 2 * 2 * 3, 1)
+    array.send("161", 1e-3, 3.0, 0.5, 4.5, 0, 2, 1, 10, 0, 20, 1, 1)
+    _, _, status = phase()
+    assert status == 0
+    assert [int(array.port.readline()) for _ in range(2)] == [1, 0]
+    assert int(array.port.readline()) in (1, -1)
+    array.send("162", -1.0, 1e-5, 20, 1, 1)
+    for answer in (0, 0, 1):
+        assert array.floats(1).size == 1
+        array.send(answer)
+    assert array.silence()
+    for job, swept in (
+        ("163", (2, 3, 2, 0, 1, 1e-6, -0.5, -0.5, -2.0, 0, 0)),
+        ("164", (2, 3, 2, 0, 1, 1e-6, -1.0, 1e-6, 4e-6, 0, 0)),
+        ("165", (2, 1, 1, 3, 2, 0, 1, 1e-6, -2.0, 0, 0)),
+    ):
+        array.send(job, *swept, 20, 1, 1)
+        told, states, status = phase()
+        assert status == 0
+        assert [int(array.port.readline()) for _ in range(2)] == [0, 0]
+        assert len(told) > 6
+        assert all(low <= state <= high for state, low, high in states)
+    assert array.silence()
 
 
 def test_all_and_masked_reads_stream_one_float_a_cell(host: Host) -> None:
@@ -224,10 +336,23 @@ def test_modules_take_one_device_after_the_other_and_end_each_with_three_zeros(h
 
 def test_the_curve_tracer_ends_every_cycle(host: Host) -> None:
     host.send("201", 0.3, 0.3, 0.1, 0.1, 1e-3, 0, 0, 0, 3, 0, 2, 0, 1, 4, 4)
-    found = host.floats(3 * 3 * 7).reshape(3, 7, 3)
-    assert not found[:, 6].any()
-    assert found[:, :6, 1] == pytest.approx(np.tile([0.1, 0.2, 0.3, 0.3, 0.2, 0.1], (3, 1)))
+    found = host.floats(3 * 3 * 6).reshape(3, 6, 3)
+    assert not found[:, 5].any()
+    # The level at the top is held once, and no width is told (arc1_docs, "Saving data").
+    assert found[:, :5, 1] == pytest.approx(np.tile([0.1, 0.2, 0.3, 0.2, 0.1], (3, 1)))
+    assert not found[:, :, 2].any()
     assert host.silence()
+
+
+def test_the_curve_tracer_holds_a_level_2_ms_longer_than_it_is_told(host: Host) -> None:
+    took = []
+    for width in (1e-3, 0.0):
+        before = host.control.status()["now_s"]
+        host.send("201", 0.3, 0.3, 0.1, 0.1, width, 0, 0, 0, 1, 0, 2, 0, 1, 4, 4)
+        assert host.floats(3 * 6).size == 18
+        took.append(host.control.status()["now_s"] - before)
+    assert took[0] - took[1] == pytest.approx(5e-3, rel=0.02)
+    assert took[1] > 5 * 2e-3
 
 
 def test_a_cut_off_of_exactly_10_ua_is_not_taken(host: Host) -> None:
@@ -287,7 +412,9 @@ def test_faults_of_a_bench_file_happen_from_the_start() -> None:
     simulation = Simulation(faults=faults, transport="socket")
     side = launch(FarSideRequest(simulation, Geometry(1, 4, 5, "1R"), LIMITS, "c2", Path(".")))
     host = Host(side)
+    host.port.timeout = 0.5
     assert host.init(4, 5) == b""
+    host.port.timeout = PATIENCE_S
     assert host.init(4, 5) == b"1\n"
     host.close()
     side.stop()
@@ -329,3 +456,127 @@ def test_noise_falls_with_the_samples_that_a_read_averages() -> None:
     assert 8 < spread[0] / spread[1] < 12
     host.close()
     side.stop()
+
+
+ARGUMENTS = ("0", "1", "2", "3", "-1", "0.5", "1e-6", "1e-3", "999", "x", "", "nan", "inf")
+"""Some are spelled like jobs, some are no numbers."""
+STEPS = ("100", "1", "0", "-1", "x")
+"""Of ramps: a board that goes by microvolts is in step, but late."""
+COUNTS = ("0", "1", "2", "-1", "x")
+"""Of pulses, reads and cycles."""
+MODULES = {
+    # Job: number of arguments, which of them are steps, which are counts.
+    "14": (11, (1, 4), (10,)),
+    "141": (12, (1, 4), (11,)),
+    "15": (12, (2,), (6, 7, 8)),
+    "152": (12, (2,), (6, 7, 8)),
+    "191": (10, (), (7, 8, 9)),
+    "201": (12, (3,), (8,)),
+    "21": (12, (1, 4), (10,)),
+    "220": (3, (), (2,)),
+}
+PLAIN = {"0": 7, "01": 2, "011": 2, "02": 2, "04": 2, "1": 2, "3": 4, "999": 0}
+PHASES = {
+    "161": (9, (2,), (5, 6)),
+    "163": (11, (7,), (0, 1)),
+    "164": (11, (7,), (0, 1)),
+    "165": (11, (2,), (0, 1, 3)),
+}
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> list[str]:
+    """The lines of one job, whole, with any arguments."""
+
+    def some(count: int, steps: tuple[int, ...] = (), counts: tuple[int, ...] = ()) -> list[str]:
+        kinds = [
+            STEPS if k in steps else COUNTS if k in counts else ARGUMENTS for k in range(count)
+        ]
+        return [draw(st.sampled_from(kind)) for kind in kinds]
+
+    def times() -> int:
+        return draw(st.integers(0, 2))
+
+    def answers() -> list[str]:
+        return ["0"] * times() + [draw(st.sampled_from(("1", "1.0", "-3")))]
+
+    job = draw(
+        st.sampled_from([*PLAIN, *MODULES, *PHASES, "2", "2", "33", "40", "50", "162", "999"])
+    )
+    if job in PLAIN:
+        return [job, *some(PLAIN[job])]
+    if job in PHASES:
+        return [job, *some(*PHASES[job]), *some(3)]
+    if job == "162":
+        return [job, *some(5), *answers()]
+    devices = times()
+    if job == "2":
+        kind = draw(st.sampled_from(("1", "2", "3")))
+        masked = [str(devices), *some(2 * devices)] if kind == "2" else []
+        return [job, kind, *some(2, counts=(0, 1)), *masked]
+    if job == "50":
+        return [job, *some(3), str(devices), *some(2 + devices)]
+    if job == "33":
+        lines = [job, *some(4, counts=(2, 3)), str(devices)]
+        return lines + [line for _ in range(devices) for line in (*some(2), *answers())]
+    if job == "40":
+        lines = [job, str(devices)]
+        for _ in range(devices):
+            waves = [times() for _ in range(times())]
+            lines += [*some(2), str(len(waves))]
+            lines += [line for points in waves for line in (str(points), *some(2 * points))]
+        return lines
+    return [job, *some(*MODULES[job]), str(devices), *some(2 * devices)]
+
+
+@pytest.mark.long
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(jobs(), min_size=1, max_size=6), st.booleans())
+def test_any_order_of_jobs_with_any_arguments_leaves_the_board_in_step(
+    resistor: Host, soon: Any, given_jobs: list[list[str]], offline: bool
+) -> None:
+    assert resistor.init(session=3 if offline else 0) == b"1\n"
+    before = resistor.control.status()
+    lines = [line for job in given_jobs for line in job]
+    resistor.send(*lines, "999")
+    told = bytearray()
+
+    def has_come_to_the_end() -> bool:
+        told.extend(resistor.port.read(resistor.port.in_waiting and 1 << 16))
+        taken = resistor.control.status()["lines"] - before["lines"]
+        return taken == len(lines) + 1 and told.endswith(b"\3\0\2\0")
+
+    resistor.port.timeout = 0.05
+    assert soon(has_come_to_the_end)
+    resistor.port.timeout = PATIENCE_S
+    assert resistor.silence()
+    after = resistor.control.status()
+    assert after["resets"] == before["resets"]
+    assert not any(code.isdigit() for code in after["unknown_jobs"].keys() - before["unknown_jobs"])
+    assert resistor.init() == b"1\n"
+    resistor.send("1", 1, 1)
+    assert resistor.floats(1) == pytest.approx([LOAD_OHM])
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        ("3", 1, 1, "1e300", "1e300"),
+        ("14", 1, "1e-30", 2, "1e-3", "1e-30", 1, 0, 0, 0, 7, 1, 1, 1, 1),
+        ("201", "1e300", 1, "1e300", "1e300", "1e300", "-1e300", 0, 0, 1, 0, 2, 0, 1, 1, 1),
+        ("220", "-1e300", "1e300", 2, 1, 1, 1),
+        ("33", "1e300", "1e300", 1, "1e300", 1, 1, 1, 1),
+        ("011", "1e300", "1e300", "1", 1, 1),
+        ("191", 1, "1e300", "1e300", "-1e300", "nan", 0, "1e300", 1, 1, 1, 1, 1, 1),
+    ],
+)
+def test_numbers_that_no_host_means_end_nothing(host: Host, job: tuple[object, ...]) -> None:
+    host.send(*job, "999")
+    told = b""
+    while not told.endswith(b"\3\0\2\0"):
+        part = host.port.read(1)
+        assert part
+        told += part
+    assert host.init() == b"1\n"

@@ -29,7 +29,7 @@ from rram_hil.array import (
     sweep,
 )
 from rram_hil.drivers import arc_two
-from rram_hil.drivers.arc_two import BITS, WORDS, ArcTwo, ArcTwoConfig
+from rram_hil.drivers.arc_two import BITS, WORDS, ArcTwo, ArcTwoConfig, VoltageRamp
 from rram_hil.errors import (
     AbortedError,
     ConfigError,
@@ -81,6 +81,7 @@ def arc(mocker: MockerFixture) -> Any:
     mocked = mocker.create_autospec(pyarc2.Instrument, instance=True)
     mocked.busy.return_value = False
     mocked.vread_channels.return_value = [0.0] * 64
+    mocked.pick_one.return_value = None
     # 1 uS a bit channel number, at the volts of the slice; the sign as the amplifier has it.
     mocked.read_slice.side_effect = lambda chan, volts: (
         -np.array(ASCENDING, dtype="f4") * 1e-6 * volts
@@ -231,7 +232,8 @@ def test_pulses_of_a_step_are_queued_and_executed_at_once(arc: Any, board: ArcTw
         (WORDS[0], BITS[k], float(volts[k]), 90) for k in range(4)
     ]
     names = [c[0] for c in arc.method_calls]
-    assert names == ["pulse_one"] * 4 + ["execute", "busy", "read_slice_masked"]
+    # From 500 ms on nothing but grounding ends a pulse.
+    assert names == ["pulse_one", "ground_all_fast"] * 4 + ["execute", "busy", "read_slice_masked"]
     assert result.pulses.tolist() == [1, 1, 0, 1]
 
 
@@ -380,3 +382,158 @@ def test_channels_that_are_no_words_or_bits_are_refused(firmware: Path) -> None:
     board = ArcTwo(ArcTwoConfig(firmware=str(firmware.with_name("missing"))), GEOMETRY, LIMITS)
     with pytest.raises(ConfigError, match="missing"):
         board.connect()
+
+
+class Queue:
+    """What the instrument keeps of a sequence: blocks of 64 channels, to be picked one by one."""
+
+    def __init__(self, arc: Any, *left_over: np.ndarray) -> None:
+        self.blocks = list(left_over)
+        arc.pick_one.side_effect = lambda mode, kind: self.blocks.pop(0) if self.blocks else None
+
+    def fill(self, count: int, volts: float) -> None:
+        """Readings that grow by a nanoampere: 1 uS a channel number."""
+        self.blocks += [-np.arange(64) * 1e-6 * volts - k * 1e-9 for k in range(count)]
+
+
+def test_a_read_train_is_one_sequence_a_row_and_keeps_its_order(arc: Any, board: ArcTwo) -> None:
+    queue = Queue(arc, np.full(64, 9.0))
+    arc.generate_read_train.side_effect = lambda lows, highs, volts, count, *_: queue.fill(
+        count, volts
+    )
+    cells = ALL[[5, 40, 3]]
+    found = board.read_train(cells, read_v=0.2, count=4, interval_s=1e-3)
+    asked = [
+        (c.args[0].tolist(), c.args[1].tolist(), *c.args[2:])
+        for c in arc.generate_read_train.call_args_list
+    ]
+    assert asked == [
+        ([WORDS[0]], [BITS[5], BITS[3]], 0.2, 4, 1_000_000, True),
+        ([WORDS[1]], [BITS[8]], 0.2, 4, 1_000_000, True),
+    ]
+    expected = np.array([BITS[5], BITS[8], BITS[3]])[:, None] * 2e-7 + np.arange(4) * 1e-9
+    np.testing.assert_allclose(found.current_a, expected)
+    np.testing.assert_allclose(found.conductance_s, expected / 0.2)
+    assert found.pulses.tolist() == [0, 0, 0]
+    assert all(
+        c.args == (pyarc2.DataMode.All, pyarc2.ReadType.Current)
+        for c in arc.pick_one.call_args_list
+    )
+
+
+def test_a_ramp_reaches_its_last_level_and_is_grounded(arc: Any, board: ArcTwo) -> None:
+    queue = Queue(arc)
+    arc.generate_ramp.side_effect = lambda *a: queue.fill(round(np.ceil((a[4] - a[2]) / a[3])), 0.2)
+    ramp = VoltageRamp(0.2, 1.0, 5, 1e-6, read_v=0.2, pulses_each=3, interpulse_s=2e-6)
+    found = board.ramp(ALL[:2], ramp)
+    first = arc.generate_ramp.call_args_list[0].args
+    assert first[:2] == (WORDS[0], BITS[0])
+    assert first[2:5] == pytest.approx((0.2, 0.2, 1.1))
+    assert first[5:8] == (1000, 2000, 3)
+    assert first[8].voltage() == pytest.approx(0.2)
+    assert str(first[9]) == "block"
+    assert found.current_a.shape == (2, 5)
+    # The first level is no more than a read.
+    assert found.pulses.tolist() == [12, 12]
+    names = [c[0] for c in arc.method_calls]
+    assert names.count("ground_all_fast") == 2
+    assert names.index("ground_all_fast") < names.index("execute")
+    down = board.ramp(ALL[:1], VoltageRamp(-1.0, -2.0, 3, 1e-6, read_v=0.2))
+    assert arc.generate_ramp.call_args.args[2:5] == pytest.approx((-1.0, -0.5, -2.25))
+    assert down.current_a.shape == (1, 3)
+
+
+def test_readings_that_do_not_come_are_a_failure_that_grounds(arc: Any, board: ArcTwo) -> None:
+    Queue(arc)
+    with pytest.raises(LinkError, match="0 readings") as caught:
+        board.read_train(ALL[:1], read_v=0.2, count=4)
+    assert not isinstance(caught.value, UnknownOutcomeError)
+    with pytest.raises(UnknownOutcomeError, match="outputs are off"):
+        board.ramp(ALL[:1], VoltageRamp(0.5, 1.0, 2, 1e-6, read_v=0.2))
+    arc.ground_all.assert_called()
+    arc.pick_one.side_effect = lambda mode, kind: np.zeros(64)
+    with pytest.raises(LinkError, match="nobody asked for"):
+        board.read_train(ALL[:1], read_v=0.2, count=4)
+
+
+def test_a_pulse_on_a_row_goes_to_all_its_cells_at_once(arc: Any, board: ArcTwo) -> None:
+    board.pulse_row(ALL[[32, 41]], 1.0, 40e-9)
+    channels, timings, preset = arc.pulse_slice_fast_open.call_args.args
+    assert channels == [(WORDS[1], -0.5, 0.0), (BITS[0], 0.5, 0.0), (BITS[9], 0.5, 0.0)]
+    used = {channel // 8 for channel, _, _ in channels}
+    assert timings == [40 if k in used else None for k in range(8)]
+    assert preset is True
+    for cells, volts, width, kind in (
+        (ALL[[0, 32]], 1.0, 1e-6, ConfigError),
+        (ALL[:0], 1.0, 1e-6, ConfigError),
+        (ALL[:2], 1.0, 0.6, ConfigError),
+        (ALL[:2], 4.1, 1e-6, LimitError),
+    ):
+        with pytest.raises(kind):
+            board.pulse_row(cells, volts, width)
+    assert arc.pulse_slice_fast_open.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "make_it",
+    [
+        lambda b: b.read_train(ALL[:1], read_v=0.5, count=4),
+        lambda b: b.read_train(ALL[:1], read_v=0.2, count=0),
+        lambda b: b.read_train(ALL[:1], read_v=0.2, count=5000),
+        lambda b: b.read_train(ALL[:1], read_v=0.2, count=4, interval_s=-1.0),
+        lambda b: b.ramp(ALL[:1], VoltageRamp(0.5, 4.1, 4, 1e-6, read_v=0.2)),
+        lambda b: b.ramp(ALL[:1], VoltageRamp(0.5, 1.0, 4, 1e-6, read_v=0.5)),
+        lambda b: b.ramp(ALL[:1], VoltageRamp(0.5, 1.0, 4000, 1e-6, 0.2, pulses_each=100)),
+        lambda b: VoltageRamp(0.5, 0.5, 2, 1e-6, 0.2),
+        lambda b: VoltageRamp(0.5, 1.0, 1, 1e-6, 0.2),
+        lambda b: VoltageRamp(0.5, 1.0, 2, 1e-6, 0.2, interpulse_s=-1.0),
+    ],
+)
+def test_sequences_beyond_the_limits_are_refused_before_anything_is_sent(
+    arc: Any, board: ArcTwo, make_it: Callable[[ArcTwo], object]
+) -> None:
+    with pytest.raises((ConfigError, LimitError)):
+        make_it(board)
+    assert not arc.method_calls
+
+
+def test_logic_and_supplies_are_on_from_the_first_operation_and_off_when_it_is_safe(
+    arc: Any, make: Callable[..., ArcTwo]
+) -> None:
+    board = make(logic=[0, 5], logic_v=1.8, supplies={"SELH": 3.3, "ARB1": -1.0})
+    board.connect()
+    board.arm()
+    off = [(pyarc2.AuxDACFn.SELH, 0.0), (pyarc2.AuxDACFn.ARB1, 0.0)]
+    on = [(pyarc2.AuxDACFn.SELH, 3.3), (pyarc2.AuxDACFn.ARB1, -1.0)]
+
+    def told() -> tuple[list[Any], list[int]]:
+        supplies = [c.args[0] for c in arc.config_aux_channels.call_args_list]
+        return [[v for _, v in s] for s in supplies], [
+            c.args[0] for c in arc.set_logic.call_args_list
+        ]
+
+    values = ([v for _, v in off], [v for _, v in on])
+    assert told() == ([values[0]], [0])
+    for _ in range(2):
+        board.execute(read(ALL), 1)
+    assert told() == ([values[0], values[1]], [0, 0b100001])
+    arc.set_logic_level.assert_called_once()
+    arc.read_slice.side_effect = RuntimeError("usb")
+    with pytest.raises(LinkError):
+        board.execute(read(ALL), 2)
+    assert told()[0][-1] == values[0]
+    arc.read_slice.side_effect = lambda chan, volts: np.zeros(32)
+    board.execute(read(ALL), 3)
+    assert told()[0][-1] == values[1]
+    board.safe_off()
+    assert (told()[0][-1], told()[1][-1]) == (values[0], 0)
+
+
+def test_supplies_that_no_limit_allows_or_that_are_none_are_refused(
+    make: Callable[..., ArcTwo],
+) -> None:
+    with pytest.raises(ConfigError, match="ARB2 of 4"):
+        make(supplies={"ARB2": 4.5})
+    for keys in ({"supplies": {"CSET": 1.0}}, {"logic": [32]}, {"logic_v": 2.5}):
+        with pytest.raises(ValueError, match="validation error"):
+            make(**keys)

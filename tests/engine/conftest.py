@@ -200,6 +200,7 @@ LIMITS = Limits(
     energy_j=1e-7,
     width_s=1e-5,
     pulses_per_cell=200,
+    body_v=1.0,
 )
 
 

@@ -105,7 +105,7 @@ def assert_same(a: Any, b: Any, *fields: str) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
 
 
-MEASURED = ("current_a", "conductance_s", "status", "pulses", "reads")
+MEASURED = ("current_a", "conductance_s", "status", "pulses", "reads", "gate_a")
 
 
 @st.composite
@@ -126,7 +126,8 @@ def _applies(draw: st.DrawFn) -> Apply:
         st.just(1e-7),
         st.sampled_from(["no", "current", "gate"]),
     )
-    steps = tuple(draw(st.lists(st.one_of(pulses, st.just(read_step())), min_size=1, max_size=4)))
+    reads = st.sampled_from([read_step(), read_step(), replace(read_step(), also_gate=True)])
+    steps = tuple(draw(st.lists(st.one_of(pulses, reads), min_size=1, max_size=4)))
     stop = None
     if any(s.measure == "current" for s in steps):
         stop = draw(
@@ -370,6 +371,31 @@ SOME = Cells.block(0, [0], [0, 1])
     ("operation", "lacks", "says"),
     [
         (read(SOME, Step(0.2, 0.0, 3.0, 1e-6, "gate")), {"gate_current": False}, "gate current"),
+        (
+            read(SOME, replace(read_step(), also_gate=True)),
+            {"step_extras": frozenset({"body_v"})},
+            "also_gate: the gate's current beside each reading is not available .* has: body_v",
+        ),
+        (
+            pulse(SOME, bl_v=1.0, wl_v=2.0, width_s=1e-6, body_v=0.0),
+            {"step_extras": frozenset()},
+            "body_v: a level of the selectors' bodies is not available on this bench; .* none",
+        ),
+        (
+            pulse(SOME, bl_v=1.0, wl_v=2.0, width_s=1e-6, unselected_wl_v=-1.0),
+            {"step_extras": frozenset()},
+            "unselected_wl_v: a level of the unselected word lines is not available",
+        ),
+        (
+            _program(set_pulses=replace(SET, body_v=-1.0)),
+            {"step_extras": frozenset()},
+            "body_v: a level of the selectors' bodies",
+        ),
+        (
+            pulse(SOME, bl_v=1.0, wl_v=2.0, width_s=1e-6, body_v=-6.0),
+            {},
+            "body of -6 V is not available on this bench; it has -5 to 5 V",
+        ),
         (pulse(SOME, bl_v=6.0, wl_v=2.0, width_s=1e-6), {}, r"BL of 6 V .* it has -5 to 5 V"),
         (pulse(SOME, sl_v=-6.0, wl_v=2.0, width_s=1e-6), {}, "SL of -6 V"),
         (pulse(SOME, bl_v=1.0, wl_v=np.array([1.0, 7.0]), width_s=1e-6), {}, "WL of 1 to 7 V"),

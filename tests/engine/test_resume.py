@@ -89,12 +89,25 @@ class Words(Protocol):
         yield Save("sums", result.word_sums[0], ("column",))
 
 
+class Gates(Protocol):
+    """Readings beside a driven body, each with the gate's current."""
+
+    def run(self, setting: Setting) -> Plan[None]:
+        cells = FORMING.cells.cells(setting.geometry)
+        both = replace(read_step(), body_v=-0.5, unselected_wl_v=-0.2, also_gate=True)
+        result = yield from read(cells, both, repeat=2)
+        assert result.gate_a is not None
+        yield Save("gate_a", result.gate_a, ("cell", "reading"), "A")
+
+
+BESIDE = VERIFY | {"set": PULSES | {"width_s": 1e-7, "body_v": -0.5, "unselected_wl_v": -0.2}}
 STEPS: list[tuple[str, Protocol]] = [
     ("forming", FORMING),
     ("one-shot", ONE_SHOT),
     ("write-verify", WriteVerify.model_validate(VERIFY)),
-    ("by host", WriteVerify.model_validate(VERIFY | {"on_board": "never", "max_pulses": 3})),
+    ("by host", WriteVerify.model_validate(BESIDE | {"on_board": "never", "max_pulses": 3})),
     ("words", Words()),
+    ("gates", Gates()),
     ("map", ReadMap()),
 ]
 MOST = 2 * 4 + 2 + BUDGET + 3

@@ -67,7 +67,9 @@ LIMITS = Limits(
     bl_v=4.2, sl_v=2.8, wl_v=3.6, cell_v=4.1, gate_over_v=3.7, half_select_v=0.7, read_v=0.25,
     current_a=4e-4, energy_j=2e-9, width_s=1e-5, pulses_per_cell=40, read_width_s=1e-3, wait_s=1e5,
 )  # fmt: skip
-LIMITS = LIMITS.model_copy(update={"conductance_s": [0.0, 4e-4]})
+LIMITS = LIMITS.model_copy(
+    update={"conductance_s": [0.0, 4e-4], "body_v": 2.0, "body_over_v": 0.25}
+)
 RACK_LIMITS = LIMITS.model_copy(
     update={"width_s": 1e-2, "read_width_s": 0.1, "energy_j": 6e-6, "pulses_per_cell": 12}
 )
@@ -76,6 +78,8 @@ GEOMETRIES = [
     Geometry(1, 3, 4, source_lines="common"),
     Geometry(1, 3, 3, source_lines="column"),
     Geometry(1, 3, 4, "1R"),
+    Geometry(1, 3, 4, selector="pmos"),
+    Geometry(1, 3, 3, source_lines="common", selector="pmos"),
 ]
 BEHIND_A_MATRIX = Geometry(1, 3, 3, source_lines="common")
 MATRIX_PART = 12
@@ -181,6 +185,8 @@ VOLTS = st.one_of(
     st.sampled_from([math.nan, math.inf, 1e300, -4.2]),
 )
 USUAL_V = st.sampled_from([0.0, 0.2, 1.2, 2.0, 2.4, 2.8, 3.4, 4.0])
+BODY_V = st.sampled_from([None, 0.0, -0.5, -2.0, 0.2, 0.5, 2.0, 3.0, math.nan])
+IDLE_V = st.sampled_from([None, 0.0, -1.0, 0.5, 2.0, 2.8, 3.5, -3.7, math.nan])
 WIDTHS = st.one_of(
     st.sampled_from([1e-7, 1e-6, 1e-5]), st.floats(0, 1e-2), st.sampled_from([0.0, -1e-6, 1e9])
 )
@@ -201,11 +207,16 @@ def a_step(draw: st.DrawFn, n: int, is_slow: bool) -> Step:
     measure = draw(st.sampled_from(["no", "current", "gate"]))
     usual_s = st.sampled_from([1e-3, 2e-3] if is_slow else [1e-7, 1e-6])
     width = draw(usual_s if kind == "pulse" else LONG_WIDTHS if is_slow else WIDTHS)
+    # Instruments know none of these.
+    beside = None, None, False
+    if not is_slow and draw(st.booleans()):
+        both = measure == "current" and draw(st.booleans())
+        beside = draw(BODY_V), draw(IDLE_V), both
     if kind == "any":
-        return Step(draw(level), draw(level), draw(level), width, measure)
+        return Step(draw(level), draw(level), draw(level), width, measure, *beside)
     line = draw(st.sampled_from(["bl", "sl"]))
     levels = {"bl": 0.0, "sl": 0.0, line: draw(volts)}
-    return Step(levels["bl"], levels["sl"], draw(volts), width, measure)
+    return Step(levels["bl"], levels["sl"], draw(volts), width, measure, *beside)
 
 
 @st.composite
@@ -286,7 +297,9 @@ def labs(tmp_path: Path) -> Iterator[Callable[[str, Geometry], Lab]]:
             lab.close()
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: f"{g.cell}-{g.source_lines}")
+@pytest.mark.parametrize(
+    "geometry", GEOMETRIES, ids=lambda g: f"{g.cell}-{g.source_lines}-{g.selector}"
+)
 @pytest.mark.parametrize("bench", ["direct", "board"])
 def test_no_operation_passes_a_limit_at_any_cell(
     labs: Callable[[str, Geometry], Lab], bench: str, geometry: Geometry
@@ -394,6 +407,11 @@ ONE = Cells.of([(0, 0, 0)])
 SET = Apply(ONE, (Step(2.0, 0.0, 2.4, 1e-6),))
 RESET = Apply(ONE, (Step(0.0, 2.0, 3.4, 1e-6),))
 READ = Apply(ONE, (read_step(),))
+BODY, FORWARD, IDLE = (
+    replace(READ, steps=(replace(read_step(), wl_v=2.5, **{name: volts}),))
+    for name, volts in (("body_v", -1.0), ("body_v", 0.2), ("unselected_wl_v", 1.5))
+)
+HELD = Apply(ONE, (Step(0.5, 0.5, 2.5, 1e-6, unselected_wl_v=1.0),))
 PRODUCT = Multiply(0, 0, 0, 2, np.full((1, 3), 127), read_v=0.2)
 PLANTED: dict[str, tuple[Operation, Callable[[Operation], Operation]]] = {
     "bl volts": (SET, stepped(bl_v=2.2)),
@@ -409,6 +427,11 @@ PLANTED: dict[str, tuple[Operation, Callable[[Operation], Operation]]] = {
     "told pulses": (SET, twice),
     "life": (replace(SET, repeat=15), twice),
     "multiply volts": (PRODUCT, strong),
+    "body volts": (BODY, stepped(body_v=3.0)),
+    "body junction": (FORWARD, stepped(body_v=3.0)),
+    "unselected word line": (IDLE, stepped(unselected_wl_v=2.5)),
+    "unselected gate volts": (IDLE, stepped(unselected_wl_v=2.5)),
+    "unselected width": (HELD, stepped(width_s=20.0)),
 }  # fmt: skip
 
 

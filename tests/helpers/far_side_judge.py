@@ -88,8 +88,14 @@ class Judge:
                 levels.width_s,
                 compliance_a,
                 float(g[tile, row, column]),
+                levels.body_v,
             )
-            self._others(row, column, lines_of(self.geometry, row, column, volts, scheme))
+            lines = lines_of(self.geometry, row, column, volts, scheme, levels.unselected_wl_v)
+            opened = self._others(row, column, lines)
+            if levels.unselected_wl_v is not None:
+                self._held(opened, levels.width_s, compliance_a, g[tile])
+            if levels.body_v is not None or levels.unselected_wl_v is not None:
+                self._oxides(lines, row, levels.body_v)
 
     def _selected(
         self,
@@ -98,6 +104,7 @@ class Judge:
         width_s: float,
         compliance_a: float | None,
         g_s: float,
+        body: float | None = None,
     ) -> None:
         limits = self.limits
         bl, sl, wl = volts
@@ -109,8 +116,9 @@ class Judge:
             self.say("cell volts", f"{across} V across {cell}")
         if self.geometry.cell == "1T1R" and wl is not None:
             ends = [level for level in (bl, sl) if level is not None] or [0.0]
-            if not wl - min(ends) <= limits.gate_over_v + SLACK:
-                self.say("gate volts", f"{wl} V over {min(ends)} V at {cell}")
+            ends += [] if body is None else [body]
+            if not self._across_oxide(wl, ends) <= limits.gate_over_v + SLACK:
+                self.say("gate volts", f"{wl} V beside {ends} V at {cell}")
         is_pulse = across > limits.read_v + SLACK
         longest = limits.width_s if is_pulse else max(limits.width_s, limits.read_width_s)
         if not 0 < width_s <= longest * (1 + 1e-9):
@@ -126,19 +134,70 @@ class Judge:
             if self.given[cell] > limits.pulses_per_cell:
                 self.say("life", f"{self.given[cell]} pulses on {cell}")
 
-    def _others(self, row: int, column: int, lines: Lines) -> None:
-        """Cells that were not selected: those whose gate is open, or that have none."""
+    def _across_oxide(self, gate: float, ends: list[float]) -> float:
+        """Volts across a gate's oxide where it opens: a PMOS does below what it stands beside."""
+        return max(ends) - gate if self.geometry.selector == "pmos" else gate - min(ends)
+
+    def _oxides(self, lines: Lines, row: int, body: float | None) -> None:
+        """The gates of rows that are not selected, and the junctions of the body."""
+        driven = [level for level in (*lines.bl, *lines.sl) if level is not None] + [0.0]
+        if body is not None:
+            if not abs(body) <= self.limits.body_v + SLACK:
+                self.say("body volts", f"{body} V")
+            forward = body - min(driven)
+            if self.geometry.selector == "pmos":
+                forward = max(driven) - body
+            if not forward <= self.limits.body_over_v + SLACK:
+                self.say("body junction", f"body at {body} V beside {driven} V")
+            driven.append(body)
+        for other, gate in enumerate(lines.wl):
+            if other == row or gate is None:
+                continue
+            if not abs(gate) <= self.limits.wl_v + SLACK:
+                self.say("unselected word line", f"{gate} V")
+            if not self._across_oxide(gate, driven) <= self.limits.gate_over_v + SLACK:
+                self.say("unselected gate volts", f"{gate} V beside {driven} V")
+
+    def _is_closed(self, gate: float | None, ends: tuple[float, float]) -> bool:
+        if self.geometry.cell == "1R" or gate is None:
+            return False
+        return gate >= max(ends) if self.geometry.selector == "pmos" else gate <= min(ends)
+
+    def _held(
+        self,
+        opened: dict[tuple[int, int], float],
+        width_s: float,
+        compliance_a: float | None,
+        g_s: Any,
+    ) -> None:
+        """Cells that a level of the unselected word lines opens: for how long, and what it
+        spends in them.
+        """
+        for place, across in opened.items():
+            if across <= self.limits.read_v + SLACK:
+                continue
+            if not width_s <= self.limits.width_s * (1 + 1e-9):
+                self.say("unselected width", f"{across} V for {width_s} s across {place}")
+            flows_a = across * float(g_s[place])
+            flows_a = flows_a if compliance_a is None else min(flows_a, compliance_a)
+            if not across * flows_a * width_s <= self.limits.energy_j * (1 + 1e-4):
+                self.say("unselected energy", f"{across * flows_a * width_s} J in {place}")
+
+    def _others(self, row: int, column: int, lines: Lines) -> dict[tuple[int, int], float]:
+        """Cells that were not selected: |V| of those whose gate is open, or that have none."""
+        opened = {}
         for r in range(self.geometry.rows):
             for c in range(self.geometry.columns):
-                ends = lines.bl[c], lines.sl[lines.sl_of[r][c]]
-                if (r, c) == (row, column) or ends[0] is None or ends[1] is None:
+                bl, sl = lines.bl[c], lines.sl[lines.sl_of[r][c]]
+                if (r, c) == (row, column) or bl is None or sl is None:
                     continue
-                gate = lines.wl[r]
-                if self.geometry.cell == "1T1R" and gate is not None and gate <= min(ends):  # type: ignore[type-var]
+                if self._is_closed(lines.wl[r], (bl, sl)):
                     continue
-                across = abs(ends[0] - ends[1])
+                across = abs(bl - sl)
+                opened[r, c] = across
                 if not across <= self.limits.half_select_v + SLACK:
                     self.say("half-selected", f"{across} V across {(r, c)} beside {(row, column)}")
+        return opened
 
     def _multiply(self, operation: Multiply) -> None:
         top = 2 ** (operation.input_bits - 1) - 1
@@ -165,7 +224,12 @@ class Judge:
 
 
 def lines_of(
-    geometry: Geometry, row: int, column: int, volts: list[float | None], scheme: Scheme
+    geometry: Geometry,
+    row: int,
+    column: int,
+    volts: list[float | None],
+    scheme: Scheme,
+    idle: float | None = None,
 ) -> Lines:
     """All lines of a tile while the cell at (row, column) stands at these volts (BL, SL, WL)."""
     bl, sl, wl = volts
@@ -196,7 +260,7 @@ def lines_of(
     return Lines(
         [bl if c == column else other_bl for c in range(geometry.columns)],
         [sl if k == chosen else other_sl for k in range(count)],
-        [wl if r == row else 0.0 for r in range(geometry.rows)],
+        [wl if r == row else idle or 0.0 for r in range(geometry.rows)],
         sl_of,
     )
 

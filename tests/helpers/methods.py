@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from rram_hil.array import (
     read_step,
 )
 from rram_hil.bench.plugins import protocol_class
-from rram_hil.engine.protocol import Progress, Remark, Save, Setting
+from rram_hil.engine.protocol import Progress, ReadTemperature, Remark, Save, Setting
 from rram_hil.hardware.driver import Capabilities, Span
 
 CHIP = Geometry(1, 2, 3)
@@ -173,6 +174,8 @@ def follow(
             reply = None
             if isinstance(message, Save):
                 saved[message.name] = message.values
+            elif isinstance(message, ReadTemperature):
+                reply = math.nan
             elif not isinstance(message, Progress | Remark):
                 reply = answer(message)
     except StopIteration as stop:

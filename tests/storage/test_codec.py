@@ -76,7 +76,9 @@ def cells(draw: st.DrawFn) -> Cells:
 def steps(draw: st.DrawFn, n: int, measure: str | None = None) -> Step:
     lines = [draw(st.one_of(st.none(), per_cell(n, VOLTS))) for _ in range(3)]
     width = draw(st.floats(1e-9, 1))
-    return Step(*lines, width, measure or draw(st.sampled_from(("no", "current", "gate"))))  # type: ignore[arg-type]
+    what = measure or draw(st.sampled_from(("no", "current", "gate")))
+    others = [draw(st.one_of(st.none(), VOLTS)) for _ in range(2)]
+    return Step(*lines, width, what, *others, what == "current" and draw(st.booleans()))  # type: ignore[arg-type]
 
 
 @st.composite
@@ -105,14 +107,22 @@ def programs(draw: st.DrawFn) -> Program:
 
     def train() -> PulseTrain:
         ramps = [Ramp(draw(per_cell(n, VOLTS)), draw(VOLTS), draw(VOLTS)) for _ in range(2)]
-        return PulseTrain(*ramps, draw(st.floats(1e-9, 1)))
+        others = [draw(st.one_of(st.none(), VOLTS)) for _ in range(2)]
+        return PulseTrain(*ramps, draw(st.floats(1e-9, 1)), *others)
 
     low = draw(hnp.arrays(np.float64, n, elements=st.floats(0, 1e-4)))
     pulses = draw(
         st.one_of(st.integers(0, 99), hnp.arrays(np.int64, n, elements=st.integers(0, 10**6)))
     )
     return Program(
-        batch, low, low + 1e-6, train(), train(), draw(steps(n, "current")), pulses, label="p"
+        batch,
+        low,
+        low + 1e-6,
+        train(),
+        train(),
+        draw(steps(n, "current")).without_gate(),
+        pulses,
+        label="p",
     )
 
 
@@ -151,7 +161,14 @@ def results(draw: st.DrawFn) -> Result:
     tail = (draw(SPANS), draw(st.booleans()), draw(FLOATS))
     status = hnp.arrays(np.uint8, (n, m))
     apply = ApplyResult(
-        draw(values), draw(values), draw(status), draw(values), draw(counts), draw(counts), *tail
+        draw(values),
+        draw(values),
+        draw(status),
+        draw(values),
+        draw(counts),
+        draw(counts),
+        *tail,
+        draw(st.one_of(st.none(), values)),
     )
     inside = draw(hnp.arrays(np.bool_, n))
     flags = draw(hnp.arrays(np.uint8, n))

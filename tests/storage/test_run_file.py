@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,21 @@ import numpy as np
 import pytest
 import storage_scenarios as scenarios
 
-from rram_hil.array import ApplyResult, Cells, Geometry, Multiply, MultiplyResult, Status, read
+from rram_hil.array import (
+    Apply,
+    ApplyResult,
+    Cells,
+    Geometry,
+    Multiply,
+    MultiplyResult,
+    Status,
+    read,
+    read_step,
+)
 from rram_hil.errors import DataError
 from rram_hil.storage.codec import operation_record, result_record
 from rram_hil.storage.frames import Aside, Close, Frame, Intent, Outcome, Resume, Saved
+from rram_hil.storage.hdf5 import Column, Table
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.run_reader import read_run
 from rram_hil.storage.run_writer import write_run_file
@@ -323,6 +335,54 @@ def test_an_interrupted_operation_is_marked(tmp_path: Path) -> None:
             1,
         )
         assert file.table("cells")["status"].tolist() == ["unknown"]
+
+
+def test_gate_currents_have_a_column_where_they_were_asked_for_and_only_then(
+    tmp_path: Path,
+) -> None:
+    cells = Cells.all(scenarios.GEOMETRY)
+    n = len(cells)
+    plain, gates = scenarios.applied(n, 1, 0.0), np.arange(2.0 * n).reshape(n, 2) * 1e-12
+    gates[:, 0] = np.nan
+    both = replace(scenarios.applied(n, 2, 1.0), gate_a=gates)
+    asked = Apply(cells, (read_step(), replace(read_step(), also_gate=True)))
+    none = np.zeros(n, dtype=np.int64)
+    frames: list[Frame] = [
+        Intent(1, 0, operation_record(read(cells)), none),
+        Outcome(1, result_record(plain)),
+        Intent(2, 0, operation_record(asked), none),
+        Outcome(2, result_record(both)),
+        Intent(3, 0, operation_record(read(cells)), none),
+        Outcome(3, result_record(plain)),
+    ]
+    with read_run(project(tmp_path, frames)) as file:
+        table = file.table("cells")
+        nothing = np.full(n, np.nan)
+        np.testing.assert_array_equal(
+            table["gate_a"], np.concatenate([nothing, gates.ravel(), nothing])
+        )
+        assert file.units("cells")["gate_a"] == "A"
+        assert "also_gate" in file.table("settings")["text"][1]
+        assert "also_gate" not in file.table("settings")["text"][0]
+    (tmp_path / "plain").mkdir()
+    with read_run(project(tmp_path / "plain", frames[:2])) as file:
+        assert "gate_a" not in file.table("cells")
+
+
+def test_an_optional_column_begins_anywhere_in_a_long_table(tmp_path: Path) -> None:
+    columns = Column("k", np.int64, "place"), Column("x", np.float64, "late", optional=True)
+    for begins in (0, 1, 7, 256, 300, 512, 600):
+        with h5py.File(tmp_path / f"{begins}.h5", "w") as file:
+            table = Table(file, "t", "row", columns)
+            for k in range(600):
+                table.add({"k": k} | ({"x": k / 2} if k >= begins and k % 3 else {}))
+            table.finish()
+            whole = np.arange(600)
+            there = (whole >= begins) & (whole % 3 > 0)
+            np.testing.assert_array_equal(file["t/k"][:], whole)
+            assert ("x" in file["t"]) == bool(there.any())
+            if there.any():
+                np.testing.assert_array_equal(file["t/x"][:], np.where(there, whole / 2, np.nan))
 
 
 def test_long_tables_are_written_in_blocks(tmp_path: Path) -> None:

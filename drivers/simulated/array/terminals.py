@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
+from rram_hil.errors import BenchError
+
 Pin = tuple[str, int]
 """An instrument of the rack by name, and one of its trigger (digital) lines."""
 
@@ -63,6 +65,28 @@ class VirtualClock:
 
     def _pass(self, seconds: float) -> None:
         self._now_s += max(seconds, 0.0)
+
+
+class FollowedClock(VirtualClock):
+    """The clock of a bench, seen from an instrument beside it, whose own work takes no time of it.
+    Where the bench cannot tell any more, time stands still.
+    """
+
+    def __init__(self, bench_s: Callable[[], float]) -> None:
+        super().__init__()
+        self._bench_s = bench_s
+
+    @property
+    @override
+    def now_s(self) -> float:
+        """Seconds on the bench clock."""
+        with contextlib.suppress(BenchError):
+            self._now_s = self._bench_s()
+        return self._now_s
+
+    @override
+    def advance(self, seconds: float) -> None:
+        """The bench's own operations let its time pass."""
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,11 @@ class ArrayWorld:
 
     def __init__(self, chip: SimulatedChip, wiring: Wiring) -> None:
         wiring.check(chip.geometry)
+        if chip.geometry.selector != "nmos":
+            raise ConfigError(
+                "a simulated rack has NMOS selectors: chip.selector must be nmos, not"
+                f" {chip.geometry.selector}"
+            )
         for name in chip.simulation.errors.source_meters:
             if name not in wiring.channels:
                 raise ConfigError(
@@ -128,8 +133,8 @@ class ArrayWorld:
         self.unsolved = 0
         self.closures: Counter[Point] = Counter()
         self._ground = wiring.ground
-        self._drives = {row: Drive() for row in wiring.channels.values()}
-        self._channels = dict(wiring.channels)
+        self._channels = {**wiring.channels, **wiring.generators}
+        self._drives = {row: Drive() for row in self._channels.values()}
         columns = (*wiring.bl_columns, *wiring.sl_columns, *wiring.wl_columns)
         self._line_of = {column: line for line, column in enumerate(columns)}
         self._lines = len(columns)

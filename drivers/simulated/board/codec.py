@@ -63,6 +63,7 @@ COMMANDS = {
     0x08: "ABORT",
     0x09: "SELF_TEST",
     0x0A: "EXECUTED",
+    0x0B: "BODY_LIMITS",
     0x10: "APPLY",
     0x11: "PROGRAM",
     0x12: "MULTIPLY",
@@ -100,7 +101,14 @@ _MEASURES: dict[int, Measured] = {0: "no", 1: "current", 2: "gate"}
 _VERIFIES: dict[int, Literal["single", "coded"]] = {0: "single", 1: "coded"}
 _FLOATS = np.int32(-2147483648)
 _STEP = np.dtype(
-    [("width_ps", "<u8"), ("measure", "u1"), ("per_cell", "u1"), ("_", "<u2"), ("uv", "<i4", (3,))]
+    [
+        ("width_ps", "<u8"),
+        ("measure", "u1"),
+        ("per_cell", "u1"),
+        ("others", "u1"),
+        ("_", "u1"),
+        ("uv", "<i4", (3,)),
+    ]
 )
 _START_OF_FRAME = bytes.fromhex("a552425a")
 
@@ -328,9 +336,19 @@ def _steps(fields: _Fields, heads: NDArray[Any], n: int) -> tuple[Step, ...]:
             else:
                 shared = head["uv"][line]
                 volts.append(None if shared == _FLOATS else int(shared) / 1e6)
-        measure = _known(_MEASURES, int(head["measure"]), "measure")
-        steps.append(Step(volts[0], volts[1], volts[2], int(head["width_ps"]) / 1e12, measure))
+        both = int(head["measure"]) == 3
+        kinds = _MEASURES | {3: "current"}
+        measure: Measured = _known(kinds, int(head["measure"]), "measure")
+        body, idle = _others(fields, int(head["others"]))
+        width_s = int(head["width_ps"]) / 1e12
+        steps.append(Step(volts[0], volts[1], volts[2], width_s, measure, body, idle, both))
     return tuple(steps)
+
+
+def _others(fields: _Fields, bits: int) -> tuple[float | None, float | None]:
+    """Levels of the body and of unselected word lines that stand next in the message."""
+    levels = [int(fields.array("<i4", 1)[0]) / 1e6 if bits >> k & 1 else None for k in range(2)]
+    return levels[0], levels[1]
 
 
 def _optional(value: float) -> float | None:
@@ -357,7 +375,9 @@ def _apply(fields: _Fields, geometry: Geometry) -> Apply:
 
 
 def _program(fields: _Fields, geometry: Geometry) -> Program:
-    _, n, confirm, reversals, scheme, per_cell, verify, compliance = fields.numbers("IIIIBBBxd")
+    _, n, confirm, reversals, scheme, per_cell, verify, others, compliance = fields.numbers(
+        "IIIIBBBBd"
+    )
     trains = []
     for _ in range(2):
         (width_ps,) = fields.numbers("Q")
@@ -366,8 +386,8 @@ def _program(fields: _Fields, geometry: Geometry) -> Program:
     cells = _cells(fields, n, geometry)
     low, high = fields.array("<f8", n), fields.array("<f8", n)
     budget = fields.array("<u4", n).astype(np.int64)
-    pulses = []
-    for polarity, (width_s, *ramps) in enumerate(trains):
+    ramps_of = []
+    for polarity, (_, *ramps) in enumerate(trains):
         made = []
         for k, (start, stop, step) in enumerate(ramps):
             column = per_cell >> (2 * polarity + k) & 1
@@ -376,7 +396,11 @@ def _program(fields: _Fields, geometry: Geometry) -> Program:
                     fields.array("<i4", n) / 1e6 if column else start / 1e6, stop / 1e6, step / 1e6
                 )
             )
-        pulses.append(PulseTrain(made[0], made[1], width_s))
+        ramps_of.append(made)
+    pulses = [
+        PulseTrain(made[0], made[1], width_s, *_others(fields, others >> 2 * polarity))
+        for polarity, (made, (width_s, *_)) in enumerate(zip(ramps_of, trains, strict=True))
+    ]
     (read,) = _steps(fields, heads, n)
     return Program(
         cells=cells,
@@ -487,6 +511,23 @@ def limits_reply(now: Limits) -> bytes:
     return lines + cell + struct.pack("<2dQ", *now.conductance_s, now.pulses_per_cell)
 
 
+def parse_body_limits(payload: bytes) -> tuple[float, float]:
+    """Largest level and forward bias of the body (V) of a BODY LIMITS request. Raises
+    `RefusalError` for what is no limit.
+    """
+    fields = _Fields(payload)
+    values = fields.numbers("2d")
+    fields.done()
+    if not all(0 <= value < float("inf") for value in values):
+        raise RefusalError("LIMIT", f"limits of the body {values} V must be 0 or more and finite")
+    return values[0], values[1]
+
+
+def body_limits_reply(now: Limits) -> bytes:
+    """The limits of the body in force."""
+    return struct.pack("<2d", now.body_v, now.body_over_v)
+
+
 def parse_watchdog(payload: bytes) -> int:
     """Milliseconds of a WATCHDOG request."""
     fields = _Fields(payload)
@@ -525,6 +566,8 @@ def identify_reply(
         return struct.pack("<3i", *(round(v * 1e6) for v in (span.low, span.high, span.step)))
 
     cell = {"1T1R": 0, "1R": 1}[geometry.cell]
+    if geometry.selector == "pmos":
+        cell = 2
     lines = {"row": 0, "column": 1, "common": 2}[geometry.source_lines]
     abilities = (
         can.per_cell_bias,
@@ -536,6 +579,9 @@ def identify_reply(
         can.clock == "virtual",
         can.coded_read,
         not can.signed_inputs,
+        "body_v" in can.step_extras,
+        "unselected_wl_v" in can.step_extras,
+        "also_gate" in can.step_extras,
     )
     flags = sum(1 << bit for bit, there in enumerate(abilities) if there)
     schemes = sum(1 << bit for bit, scheme in _SCHEMES.items() if scheme in can.schemes)
@@ -609,9 +655,9 @@ def result_reply(number: int, operation: Operation, result: Result, adc_bits: in
         measured = (
             column(v, "<f8") for v in (result.current_a, result.conductance_s, result.time_s)
         )
-        return b"".join(
-            (start(n), struct.pack("<II", m, 0), counts, *measured, column(result.status, "u1"))
-        )
+        gates = b"" if result.gate_a is None else column(result.gate_a, "<f8")
+        head, status = struct.pack("<II", m, 0), column(result.status, "u1")
+        return b"".join((start(n), head, counts, *measured, status, gates))
     if isinstance(result, ProgramResult):
         counts = b"".join(
             column(c, "<u4") for c in (result.set_pulses, result.reset_pulses, result.reads)

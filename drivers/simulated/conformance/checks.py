@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from rram_hil.hardware.instrument import Instrument
 
+from .climate import THERMOSTAT
 from .link import COMMON, FAULTS, OF_THE_LINK, fault_in_connect, fault_in_step
 from .source import SOURCE_METER
 from .station import STEPS, Family, Role, Station, role_of, say
@@ -105,6 +106,7 @@ def _rules(driver: type[Instrument]) -> tuple[tuple[str, Callable[[Station], Non
         Role.SOURCE_METER: SOURCE_METER,
         Role.MATRIX: SWITCH_MATRIX,
         Role.GENERATOR: PULSE_GENERATOR,
+        Role.THERMOSTAT: THERMOSTAT,
     }
     return COMMON + own.get(role_of(driver), ())
 
@@ -116,8 +118,8 @@ _SOURCE = re.compile(
 
 
 _UNIT = re.compile(
-    r"\b(?:V|A|S|s|Hz|ohms?|volts?|amperes?|amps|siemens|seconds?|fraction|percent)\b"
-    r"|`(?:\w+)_(?:s|v|a|ohm|hz)`"
+    r"\b(?:V|A|S|s|Hz|ohms?|volts?|amperes?|amps|siemens|seconds?|fraction|percent|K)\b"
+    r"|`(?:\w+)_(?:s|v|a|ohm|hz|k)`"
 )
 
 
@@ -160,7 +162,7 @@ def docstring_problems(driver: type) -> list[str]:
         returns = str(inspect.signature(function).return_annotation) if function is not None else ""
         # A name such as `settle_s` tells its unit.
         is_own = (
-            not re.search(r"_(?:s|v|a|hz|ohm)$", name)
+            not re.search(r"_(?:s|v|a|hz|ohm|k)$", name)
             and getattr(function, "__module__", "") == driver.__module__
         )
         if is_own and re.search(r"\bfloat\b|FloatArray", returns) and not _UNIT.search(text):

@@ -17,6 +17,7 @@ import numpy as np
 from rram_hil.errors import BenchError, ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import Readings, SourceMeter, SwitchMatrix
+from rram_hil.hardware.thermostat import Thermostat
 from rram_hil.wire.recording import Playback, Recorder
 
 from ..server.control import Injected, LinkFault
@@ -94,6 +95,8 @@ def _state(station: Station) -> object:
         return [(c, station.driven(c)) for c in instrument.channels]
     if isinstance(instrument, SwitchMatrix):
         return instrument.closed()
+    if isinstance(instrument, Thermostat):
+        return instrument.set_point_k()
     return [instrument.settings(c) for c in instrument.channels]
 
 
@@ -418,6 +421,8 @@ def _questions(station: Station) -> list[Callable[[], object]]:
             lambda: instrument.counts(corners(instrument)),
             instrument.errors,
         ]
+    if isinstance(instrument, Thermostat):
+        return [instrument.set_point_k, instrument.temperature_k, instrument.errors]
     return [lambda: instrument.settings(station.channel), instrument.errors]
 
 

@@ -28,6 +28,7 @@ from rram_hil.hardware.instrument import (
     SwitchMatrix,
     instrument_class,
 )
+from rram_hil.hardware.thermostat import Thermostat
 from rram_hil.simulation.config import Timing
 from rram_hil.wire.recording import Traffic
 
@@ -50,6 +51,10 @@ VOLTS = 0.1
 
 
 APERTURE_S = 1e-3
+
+
+WARM_K = 323.15
+"""A temperature that every thermostat holds."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Role(StrEnum):
     SOURCE_METER = "source-meter"
     MATRIX = "matrix"
     GENERATOR = "generator"
+    THERMOSTAT = "thermostat"
     OTHER = "other"
 
 
@@ -95,6 +101,7 @@ def role_of(driver: type[Instrument]) -> Role:
         (SourceMeter, Role.SOURCE_METER),
         (SwitchMatrix, Role.MATRIX),
         (PulseGenerator, Role.GENERATOR),
+        (Thermostat, Role.THERMOSTAT),
     )
     return next((role for base, role in roles if issubclass(driver, base)), Role.OTHER)
 
@@ -388,6 +395,19 @@ def _source_volts(station: Station) -> None:
     station.instrument.source(station.channel, VOLTS)
 
 
+def _hold(station: Station) -> None:
+    station.instrument.hold(WARM_K)
+
+
+def _set_point(station: Station) -> None:
+    near(station.instrument.set_point_k(), WARM_K, 0.0, 0.1, "set point read back (K)")
+
+
+def _temperature(station: Station) -> None:
+    kelvin = station.instrument.temperature_k()
+    say(250.0 < kelvin < 350.0, f"a temperature of {kelvin} K")
+
+
 Act = Callable[[Station], None]
 """Something done on a station; raises `AssertionError` for a wrong value."""
 
@@ -396,6 +416,7 @@ TO_SWITCH_ON: dict[Role, tuple[Act, ...]] = {
     Role.SOURCE_METER: (_configure_source, _source_volts, _output_on),
     Role.MATRIX: (_switch_first,),
     Role.GENERATOR: (_configure_pulse, _output_on),
+    Role.THERMOSTAT: (_hold,),
     Role.OTHER: (),
 }
 
@@ -426,6 +447,13 @@ STEPS: dict[Role, dict[str, Act]] = {
         "settings": _pulse_settings,
         "safe_off": lambda s: s.instrument.safe_off(),
     },
+    Role.THERMOSTAT: {
+        "arm": lambda s: s.instrument.arm(),
+        "hold": _hold,
+        "settings": _set_point,
+        "temperature": _temperature,
+        "safe_off": lambda s: s.instrument.safe_off(),
+    },
     Role.OTHER: {
         "arm": lambda s: s.instrument.arm(),
         "safe_off": lambda s: s.instrument.safe_off(),
@@ -438,7 +466,7 @@ value.
 
 def prepare(station: Station, step: str) -> None:
     """On, or for a step that switches something on, as far as before that."""
-    if step in ("output on", "switch", "configure"):
+    if step in ("output on", "switch", "configure", "hold"):
         station.instrument.arm()
         if step == "output on":
             for act in TO_SWITCH_ON[station.role][:-1]:
@@ -473,6 +501,14 @@ def pairs(station: Station) -> list[tuple[Callable[[int], None], Callable[[], ob
             return next((k for k, point in enumerate(points) if now == {point}), now)
 
         return [(change, closed)]
+    if isinstance(instrument, Thermostat):
+        kelvins = (WARM_K, WARM_K + 10.0)
+
+        def set_point() -> object:
+            kelvin = instrument.set_point_k()
+            return next((k for k, v in enumerate(kelvins) if abs(kelvin - v) < 0.1), kelvin)
+
+        return [(lambda k: instrument.hold(kelvins[k]), set_point)]
     assert isinstance(instrument, PulseGenerator)
     channel = station.channel
     setups = tuple(replace(pulse_setup(instrument, channel), high_v=v) for v in (0.25, 0.5))

@@ -13,14 +13,14 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import SimulatedFarSide
 from rram_hil.simulation.config import Timing
 
-from ..array.terminals import Loads, Place
+from ..array.terminals import Bus, FollowedClock, Loads, Place
 from .control import FaultQueue, Injected, LinkFault
 from .listening import connections, in_thread
 
@@ -114,6 +114,15 @@ class SimulatedInstrument(ABC):
         return SimulatedFarSide(
             {}, "", server.stop, ((place.name, f"{cls.MAKER} {model}", server.resource),)
         )
+
+    @classmethod
+    def start_beside(cls, model: str, now_s: Callable[[], float]) -> SimulatedFarSide:
+        """Serve one instrument that lives on the clock `now_s` of a bench (s), nothing wired to
+        it.
+        """
+        server = InstrumentServer(cls(model, Place(bus=Bus(FollowedClock(now_s)))), Timing())
+        lines = ((model, f"{cls.MAKER} {model}", server.resource),)
+        return SimulatedFarSide({}, "", server.stop, lines)
 
     def act_at_panel(self, answers: Sequence[object], keys: Sequence[object]) -> None:
         """What a person does at the front panel: answers to dialogs, keys by name.
