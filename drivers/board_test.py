@@ -13,14 +13,15 @@ import math
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from rram_hil.array import Apply, Block, Cells, CodedRead, Geometry, Limits, Step, Wait
+from rram_hil.array.limits import check
 from rram_hil.array.operations import read
 from rram_hil.array.results import ApplyResult, CodedReadResult
-from rram_hil.errors import BenchError, LinkError
+from rram_hil.errors import BenchError, ConfigError, LimitError, LinkError
 from rram_hil.hardware.examination import Drive, Outcome, Port, Verdict
 from rram_hil.types import IntArray
 from rram_hil.wire.link import Link
@@ -60,6 +61,10 @@ GAP_S = 0.2
 NOTICE_S = 0.25
 LATE_S = 0.15
 """What a notice or the end of an operation may come late by: computers and USB take their time."""
+REPLY_BYTES, CELL_BYTES = 32, 33
+"""Reply of an APPLY (section 6) with one reading: what stands in front, and each cell's part."""
+MOST_S = 120.0
+"""Longest wait for a reply that notices and parts keep promising."""
 LONG_S = 1.5
 """A WAIT in which things happen."""
 GENERATIONS = 50
@@ -141,10 +146,10 @@ class _Board:
 
     def reply(self, sequence: int, within_s: float | None = None) -> _Reply | None:
         """The answer to a sequence, which may have come while another was waited for; None where
-        none comes.
+        none comes. Without `within_s` its notices and parts prolong the wait, to `MOST_S` at most.
         """
-        ends_s = time.monotonic() + (self.silence_s if within_s is None else within_s)
-        heard_s = time.monotonic()
+        began_s = heard_s = time.monotonic()
+        ends_s = began_s + (self.silence_s if within_s is None else within_s)
         while sequence not in self.replies and (now := time.monotonic()) < ends_s:
             data = self.link.receive(self.reader.wanted, min(0.02, ends_s - now))
             if data:
@@ -154,6 +159,8 @@ class _Board:
                 frames = self.reader.give_up() if now - heard_s > GAP_S else []
             for frame in frames:
                 self._take(frame)
+                if within_s is None and frame.sequence == sequence:
+                    ends_s = min(time.monotonic() + self.silence_s, began_s + MOST_S)
         return self.replies.pop(sequence, None)
 
     def _take(self, frame: Frame) -> None:
@@ -241,14 +248,39 @@ class _Board:
             raise _NotAskedError("give cells to read (--read)")
         return _at(np.array(self.drive.cells), self.known.geometry)
 
+    def check_drive(self) -> None:
+        """Raise `ConfigError` for cells that the chip has not, or that do not fit an operation."""
+        geometry, most = self.known.geometry, self.known.capabilities.max_cells
+        size = geometry.tiles * geometry.rows * geometry.columns
+        for cell in self.drive.cells:
+            if cell >= size:
+                raise ConfigError(f"read: cell {cell} is not on this chip: 0 to {size - 1}")
+        if len(self.drive.cells) > most:
+            raise ConfigError(
+                f"read: {len(self.drive.cells)} cells, and the board takes {most} in an operation"
+            )
+
+    def allowed(self, operation: Apply | CodedRead) -> None:
+        """Raise `_NotAskedError` where the limits in force forbid what is to be driven: the board
+        would rightly refuse it, or wrongly carry it out.
+        """
+        limits, can = self.own_limits(), self.known.capabilities
+        try:
+            check(operation, self.known.geometry, limits, bounds_current=can.compliance)
+        except LimitError as error:
+            raise _NotAskedError(f"the board's limits in force forbid it: {error}") from None
+
     def read_step(self) -> Step:
         """The step that reads, as the person asked for."""
         return Step(self.drive.read_v, 0.0, self.drive.gate_v, self.drive.width_s, "current")
 
     def applied(self, operation: Apply, number: int) -> tuple[ApplyResult, bytes]:
-        """An APPLY, its result and its bytes."""
+        """An APPLY, its result and its bytes. Raises `_NotAskedError` beyond the limits in
+        force.
+        """
+        self.allowed(operation)
         kind, payload = encode_operation(operation, number, self.known.geometry)
-        reply = self.ask(kind, payload, self.silence_s + 1.0)
+        reply = self.ask(kind, payload)
         result = decode_result(reply, operation, number)
         assert isinstance(result, ApplyResult)
         return result, reply
@@ -288,7 +320,11 @@ def _limits(payload: bytes) -> Limits:
 def _identifies(board: _Board) -> None:
     found = board.reply(board.send(board.frame(Kind.IDENTIFY, boot=0)))
     if found is None:
-        raise LinkError("nothing answers IDENTIFY as a test-chip board")
+        said = board.reader.garbage
+        raise _BrokenError(
+            "nothing answers IDENTIFY as a test-chip board; "
+            + (f"it says {said[:40]!r}: is --baud right?" if said else "it is silent")
+        )
     if error := found.error:
         raise error
     frame = found.frame
@@ -619,6 +655,7 @@ def _records(board: _Board) -> None:
 def _beyond_limits(board: _Board) -> None:
     cells = board.cells()
     own, step = board.own_limits(), board.read_step()
+    board.allowed(read(cells, step))
     tight = own.model_copy(update={"bl_v": abs(board.drive.read_v) / 2})
     try:
         board.ask(Kind.LIMITS, encode_limits(tight))
@@ -665,8 +702,7 @@ def _reads(board: _Board) -> str:
     _need(not board.status().outputs_on, "outputs are on after an operation")
     kind, payload = encode_operation(operation, number, board.known.geometry)
     _need(board.ask(kind, payload) == reply, "the same message again gets another reply")
-    siemens = result.conductance_s.ravel()
-    return ", ".join(f"{value * 1e6:.3g} uS" for value in siemens[:4])
+    return _siemens(result)
 
 
 def _many_reads(board: _Board) -> str:
@@ -674,6 +710,12 @@ def _many_reads(board: _Board) -> str:
     board.armed()
     geometry = board.known.geometry
     n = min(board.known.capabilities.max_cells, geometry.tiles * geometry.rows * geometry.columns)
+    reply_bytes, most = REPLY_BYTES + n * CELL_BYTES, board.known.max_message
+    _need(
+        reply_bytes <= most,
+        f"it takes {n} cells in an operation, whose reply of {reply_bytes} bytes is beyond its"
+        f" max_message of {most}",
+    )
     cells = _at(np.arange(n), geometry)
     result, reply = board.applied(read(cells, board.read_step()), board.next_number())
     _need(bool((result.reads == 1).all()), "not every cell of a large read was read once")
@@ -693,13 +735,13 @@ def _coded(board: _Board) -> str:
         read_v=abs(board.drive.read_v),
         wl_v=board.drive.gate_v,
     )
+    board.allowed(operation)
     number = board.next_number()
     kind, payload = encode_operation(operation, number, board.known.geometry)
     result = decode_result(board.ask(kind, payload, 10.0), operation, number)
     assert isinstance(result, CodedReadResult)
     return (
-        f"{float(np.ravel(result.conductance_s)[0]) * 1e6:.3g} uS, and"
-        f" {float(plain.conductance_s.ravel()[0]) * 1e6:.3g} uS by APPLY"
+        f"{float(np.ravel(result.conductance_s)[0]) * 1e6:.3g} uS, and {_siemens(plain)} by APPLY"
     )
 
 
@@ -712,7 +754,11 @@ def _pulse(board: _Board) -> str:
     first = cells[:1]
     volts = board.drive.pulse_v
     step = Step(max(volts, 0.0), max(-volts, 0.0), board.drive.gate_v, board.drive.width_s)
-    operation = Apply(first, (board.read_step(), step, board.read_step()))
+    # One step an operation, as the smallest board takes it.
+    reads = read(first, board.read_step())
+    before, _ = board.applied(reads, number)
+    number += 1
+    operation = Apply(first, (step,))
     result, reply = board.applied(operation, number)
     _need(int(result.pulses[0]) == 1, f"one pulse counts as {int(result.pulses[0])}")
     kind, payload = encode_operation(operation, number, board.known.geometry)
@@ -724,8 +770,12 @@ def _pulse(board: _Board) -> str:
             (int(pulses[0]), int(last[0])) == (1, number),
             f"EXECUTED says {int(pulses[0])} pulses, last operation {int(last[0])}",
         )
-    before, after = result.conductance_s.ravel()[:2] * 1e6
-    return f"{before:.3g} uS before, {after:.3g} uS after"
+    after, _ = board.applied(reads, number + 1)
+    return f"{_siemens(before)} before, {_siemens(after)} after"
+
+
+def _siemens(result: ApplyResult) -> str:
+    return ", ".join(f"{value * 1e6:.3g} uS" for value in result.conductance_s.ravel()[:4])
 
 
 def _abilities(board: _Board) -> str:
@@ -799,16 +849,48 @@ def examine(port: Port, drive: Drive, rules: Sequence[Rule] = RULES) -> Iterator
     """Take the board at a port through the protocol; see `rram_hil.hardware.examination`. The first
     of the rules must be that it identifies itself.
     """
+    drive = _checked(drive)
     link = make_link(port.address, port.traffic, baud=port.baud)
     link.open()
     board = _Board(link, port.silence_s, drive)
     try:
         for rule in rules:
-            yield _outcome(rule, board)
+            outcome = _outcome(rule, board)
+            if rule is rules[0]:
+                board.check_drive()
+            yield outcome
+            if not link.is_open:
+                return
     finally:
-        with contextlib.suppress(BenchError, _BrokenError, _RefusedError):
-            board.ask(Kind.SAFE_OFF)
+        problem = _not_off(board)
         link.close()
+        if problem:
+            raise LinkError(f"{problem}: OUTPUTS MAY BE ON", where=port.address, outputs_off=False)
+
+
+def _checked(drive: Drive) -> Drive:
+    """What is to be driven, each cell once. Raises `ConfigError` for what is no number, and for a
+    width or reading volts of nothing.
+    """
+    for name in ("read_v", "gate_v", "pulse_v", "width_s"):
+        if not math.isfinite(value := getattr(drive, name)):
+            raise ConfigError(f"{name}: {value} is no number")
+    if drive.width_s <= 0:
+        raise ConfigError(f"width_s: {drive.width_s:g} is wrong: it must be above 0")
+    if not drive.read_v:
+        raise ConfigError("read_v: 0 reads nothing")
+    return replace(drive, cells=tuple(dict.fromkeys(drive.cells)))
+
+
+def _not_off(board: _Board) -> str:
+    """Switch the outputs of a board off; what is wrong where it does not say that they are."""
+    if board.envelope is None:
+        return ""
+    try:
+        status = decode_status(board.ask(Kind.SAFE_OFF, b"", LONG_S))
+    except (BenchError, _BrokenError, _RefusedError, MalformedError) as error:
+        return f"SAFE OFF at the end: {error}"
+    return "after SAFE OFF at the end it says that outputs are on" if status.outputs_on else ""
 
 
 def _outcome(rule: Rule, board: _Board) -> Outcome:
@@ -821,10 +903,13 @@ def _outcome(rule: Rule, board: _Board) -> Outcome:
         return found(Verdict.LEFT_OUT, left_out)
     except _NotAskedError as not_asked:
         return found(Verdict.NOT_ASKED, not_asked)
-    except (_BrokenError, _RefusedError, MalformedError) as broken:
+    except (_BrokenError, _RefusedError, MalformedError, BenchError) as broken:
         if board.envelope is None:
-            raise LinkError(f"{board.link.resource}: {broken}") from None
+            if isinstance(broken, BenchError):
+                raise
+            raise LinkError(str(broken), where=board.link.resource) from None
         # What may still be under way is stopped before the next rule.
-        with contextlib.suppress(_BrokenError, _RefusedError, MalformedError):
+        with contextlib.suppress(_BrokenError, _RefusedError, MalformedError, LinkError):
             board.ask(Kind.SAFE_OFF, b"", LONG_S)
-        return found(Verdict.BROKEN, broken)
+        gone = "" if board.link.is_open else "; the rules behind this one were not looked at"
+        return found(Verdict.BROKEN, f"{broken}{gone}")

@@ -234,7 +234,7 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {
         model: _SHEETS[model.endswith("B"), family is _LOW] for model, family in _FAMILIES.items()
     }
-    NEAR = r"26\d\d[AB](?:-\w+)?"
+    NEAR = r"26[0-4]\d[AB](?:-\w+)?"
     LONGEST_SETTLE_S = 1000.0
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:

@@ -111,7 +111,7 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
     MAKER = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = tuple(HERTZ)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {model: _sheet(model) for model in HERTZ}
-    NEAR = r"33[56]\d\d[A-Z]"
+    NEAR = r"33(?:50[4-9]|5[1-3]\d|6[1-3]\d)[A-Z]"
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
         super().__init__(config, traffic)

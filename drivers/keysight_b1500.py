@@ -225,7 +225,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
     MAKER: ClassVar[str] = "Keysight"
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"B1500A": SHEET}
-    NEAR = r"B150\dA?"
+    NEAR = r"B150[05]A?"
     Config: ClassVar[type[InstrumentConfig]] = KeysightB1500Config
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:

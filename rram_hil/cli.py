@@ -772,7 +772,7 @@ def board_test(
     line is driven unless cells are given. Exits with 1 where it breaks a rule.
     """
     from rram_hil.bench.plugins import board_examination
-    from rram_hil.hardware.examination import Drive, Port, Verdict
+    from rram_hil.hardware.examination import Drive, Outcome, Port, Verdict
     from rram_hil.terminal.as_json import rows_json
     from rram_hil.terminal.console import Output
     from rram_hil.terminal.screens import show_outcomes
@@ -781,12 +781,16 @@ def board_test(
         raise ConfigError("--pulse-v: give the cell that takes the pulse (--read)")
     examine = board_examination(driver)
     drive = Drive(tuple(read or ()), read_v, gate_v, pulse_v, width_s)
-    with _recorder(record, is_quiet=as_json) as traffic:
-        found = list(examine(Port(port, baud, silence_s, traffic), drive))
-    if as_json:
-        print(rows_json(found))
-    else:
-        show_outcomes(found, Output())
+    found: list[Outcome] = []
+    try:
+        with _recorder(record, is_quiet=as_json) as traffic:
+            found.extend(examine(Port(port, baud, silence_s, traffic), drive))
+    finally:
+        # What was seen before a board was lost, or the operator stopped, is told too.
+        if found and as_json:
+            print(rows_json(found))
+        elif found:
+            show_outcomes(found, Output())
     raise typer.Exit(1 if any(one.verdict is Verdict.BROKEN for one in found) else 0)
 
 

@@ -39,7 +39,14 @@ WIDTH_S = 200e-9
 """Width of the pulses of full cycles and of forming, where a file does not tell it."""
 _MOST_PULSES = 100_000
 _MOST_V = 100.0
-_MOST_WIDTH_NS = 1e9
+_WIDTHS_NS = (1.0, 1e9)
+_VOLTS = f"must be a number below {_MOST_V:g} V"
+_WIDTH = "must be 1 ns to 1 s"
+_NOISE_S = 1e-6
+"""Down to here a median below 0 may be noise around nothing."""
+_MOST_NOISE = 10.0
+"""Noise of a reading beyond so many times the conductance is in another unit."""
+_COUNT = "must be a whole number, 0 or more"
 _CELL_S = (1e-12, 0.03)
 """Conductances of cells, and of the edges of their windows: half of a column beyond says that it is
 in another unit.
@@ -130,11 +137,13 @@ def read_measured(path: Path) -> list[Measured]:
     """
     try:
         raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     header, _, body = text.partition("\n")
     names = [name.strip() for name in header.strip().split(",")]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path}: the header names {', '.join(twice)} twice")
     kind = next((kind for kind, columns in COLUMNS.items() if set(columns) <= set(names)), None)
     if kind is None:
         known = "; ".join(f"{kind}: {', '.join(columns)}" for kind, columns in COLUMNS.items())
@@ -146,12 +155,13 @@ def read_measured(path: Path) -> list[Measured]:
         raise DataError(f"{path}: a sweep needs a column bl_v (SET) or sl_v (RESET)")
     if not body.strip():
         raise DataError(f"{path}: has a header and no rows")
-    table = _table(body, names, path)
+    table = _table(body, names, COLUMNS[kind], path)
     columns = {name: table[:, k].copy() for k, name in enumerate(names)}
     for name in COLUMNS[kind]:
         if np.all(np.isnan(columns[name])):
             raise DataError(f"{path}: column {name} holds no number")
-        _check_unit(columns[name], path, name)
+    for name, values in columns.items():
+        _check_unit(values, path, name)
     if kind in _CHECKS:
         _CHECKS[kind](columns, path)
     used = np.logical_and.reduce([np.isfinite(columns[name]) for name in COLUMNS[kind]])
@@ -164,15 +174,20 @@ def read_measured(path: Path) -> list[Measured]:
     return _trains(file, path) if kind == "pulses" else [file]
 
 
-def _table(body: str, names: list[str], path: Path) -> FloatArray:
-    """The rows below the header, shape (rows, names)."""
-    for line, row in enumerate(body.splitlines(), 2):
+def _table(body: str, names: list[str], needed: tuple[str, ...], path: Path) -> FloatArray:
+    """The rows below the header, shape (rows, names). What stands in the columns that are needed
+    is a number, "nan" or nothing.
+    """
+    lines = []
+    for line, row in enumerate(body.split("\n"), 2):
         data = row.partition("#")[0].strip()
         if data and data.count(",") + 1 != len(names):
             raise DataError(
                 f"{path}: {len(names)} names in the header, {data.count(',') + 1} columns in line"
                 f" {line}"
             )
+        if data:
+            lines.append((line, data))
     try:
         table: FloatArray = np.genfromtxt(
             io.StringIO(body), delimiter=",", dtype=np.float64, ndmin=2
@@ -181,6 +196,12 @@ def _table(body: str, names: list[str], path: Path) -> FloatArray:
         raise DataError(f"{path}: not a table of numbers: {error}") from None
     if table.shape[1] != len(names):
         raise DataError(f"{path}: {len(names)} names in the header and {table.shape[1]} columns")
+    for name in needed:
+        at = names.index(name)
+        for k in np.flatnonzero(np.isnan(table[:, at])).tolist():
+            number, data = lines[k]
+            if (said := data.split(",")[at].strip()).casefold().strip("+-") not in ("", "nan"):
+                raise DataError(f"{path}: line {number}: {name} {said!r} is no number")
     return table
 
 
@@ -188,41 +209,47 @@ def _check_pulses(columns: dict[str, FloatArray], path: Path) -> None:
     """Every row of trains has its numbers: what was not read has no row."""
     for name in COLUMNS["pulses"]:
         _need(np.isfinite(columns[name]), columns[name], path, name, "must be a number")
-    for name in ("amplitude_v", "wl_v", "pulse_width_ns"):
-        if name not in columns:
-            continue
-        values = columns[name]
-        if name == "pulse_width_ns":
-            fine, allowed = (
-                (values > 0) & (values < _MOST_WIDTH_NS),
-                "must be above 0 and below 1 s",
-            )
-        else:
-            fine, allowed = np.abs(values) < _MOST_V, f"must be a number below {_MOST_V:g} V"
-        _need(fine, values, path, name, allowed)
+    for name, allowed in (("amplitude_v", _VOLTS), ("wl_v", _VOLTS), ("pulse_width_ns", _WIDTH)):
+        if name in columns:
+            _need(np.isfinite(columns[name]), columns[name], path, name, allowed)
 
 
 def _check_unit(values: FloatArray, path: Path, name: str) -> None:
-    """Conductances are in siemens and resistances in ohm: numbers in uS or kohm would pass for
-    cells that there are none of.
+    """Conductances are in siemens, resistances in ohm, lines in V, widths in ns: numbers in another
+    unit would pass for cells that there are none of, or pulses that nobody gave.
     """
+    if name.endswith("_width_ns"):
+        fine = ~((values < _WIDTHS_NS[0]) | (values > _WIDTHS_NS[1]))
+        _need(fine, values, path, name, _WIDTH)
+    if name.endswith("_v"):
+        _need(~(np.abs(values) >= _MOST_V), values, path, name, _VOLTS)
     siemens = name in ("g_s", "g_initial_s")
     if not (siemens or name.endswith("_ohm")):
         return
-    told = np.abs(values[np.isfinite(values) & (values != 0)])
+    told = values[np.isfinite(values) & (values != 0)]
     if not told.size:
         return
-    middle = float(np.median(told))
+    middle, signed = float(np.median(np.abs(told))), float(np.median(told))
     conductance, unit = (middle, "S") if siemens else (1.0 / middle, "ohm")
     if not _CELL_S[0] <= conductance <= _CELL_S[1]:
         raise DataError(
             f"{path}: column {name} must be in {unit}: its median of {middle:g} {unit} is no"
             " cell's; is it in another unit?"
         )
+    if signed < 0 and conductance > _NOISE_S:
+        raise DataError(
+            f"{path}: column {name} must be above 0: its median is {signed:g} {unit}; is the sign"
+            " of the current turned?"
+        )
 
 
 def _check_windows(columns: dict[str, FloatArray], path: Path) -> None:
-    """Windows are not upside down, and budgets are numbers of pulses."""
+    """Windows are not upside down; pulses and budgets are counted."""
+    for name in ("sets", "resets"):
+        count = columns[name]
+        _need(
+            ~((count < 0) | (count != np.rint(count))) | np.isnan(count), count, path, name, _COUNT
+        )
     low, high = columns["r_low_ohm"], columns["r_high_ohm"]
     _need(~((low < 0) | (low > high)), low, path, "r_low_ohm", "must be 0 to r_high_ohm")
     if "max_pulses" in columns:
@@ -232,13 +259,44 @@ def _check_windows(columns: dict[str, FloatArray], path: Path) -> None:
             most,
             path,
             "max_pulses",
-            "must be a whole number, 0 or more",
+            _COUNT,
         )
+
+
+def _check_cycles(columns: dict[str, FloatArray], path: Path) -> None:
+    """The high-resistance state is the higher one."""
+    high, low = (float(np.nanmedian(columns[name])) for name in ("r_hrs_ohm", "r_lrs_ohm"))
+    if high < low:
+        raise DataError(
+            f"{path}: column r_hrs_ohm must be above r_lrs_ohm, not {high:g} and {low:g} ohm in the"
+            " median; are they exchanged, or in two units?"
+        )
+
+
+def _check_noise(columns: dict[str, FloatArray], path: Path) -> None:
+    """The noise of a reading is in siemens, and not many times the cell's conductance."""
+    noise = columns["noise_s"]
+    _need(~(noise < 0), noise, path, "noise_s", "must be 0 or more")
+    middle, cell = float(np.nanmedian(noise)), float(np.nanmedian(np.abs(columns["g_s"])))
+    if middle > _MOST_NOISE * cell:
+        raise DataError(
+            f"{path}: column noise_s must be in S: its median of {middle:g} S is beyond the cells'"
+            f" own {cell:g} S; is it in another unit?"
+        )
+
+
+def _check_times(columns: dict[str, FloatArray], path: Path) -> None:
+    """Nothing is read before its beginning."""
+    times = columns["time_bin_s"]
+    _need(~(times < 0), times, path, "time_bin_s", "must be 0 or more")
 
 
 _CHECKS: dict[Kind, Callable[[dict[str, FloatArray], Path], None]] = {
     "pulses": _check_pulses,
     "write-verify": _check_windows,
+    "cycling": _check_cycles,
+    "read-noise": _check_noise,
+    "relaxation": _check_times,
 }
 
 

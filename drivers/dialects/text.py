@@ -31,7 +31,6 @@ class TextInstrument(Instrument):
     ENDING: ClassVar[bytes] = b"\n"
     identity: Identity
     told_model: str
-    model: str
 
     @abstractmethod
     def probe(self, nonce: int) -> tuple[str, str]:
@@ -52,7 +51,7 @@ class TextInstrument(Instrument):
             self.dialog.prove(self.question, nonce)
             identification = self.dialog.query("*IDN?")
             maker, model, serial, firmware = (
-                [p.strip() for p in identification.split(",")] + [""] * 4
+                [p.strip("\0 \t") for p in identification.split(",")] + [""] * 4
             )[:4]
             self.told_model = told = self.plain_model(model)
             self.model = self.accept(f"{maker} {told}", told)

@@ -11,13 +11,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
+from typing_extensions import override
 
 from rram_hil.array import Status
 from rram_hil.errors import ConfigError, InstrumentError
@@ -106,9 +106,14 @@ class Instrument(ABC):
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {}
     """What was checked of each model of `MODELS`; empty where nothing is stated."""
     NEAR: ClassVar[str] = ""
-    """Regular expression of names of models that speak the family's dialect, known or not."""
+    """Regular expression of names of models that speak the family's dialect, known or not. One that
+    gives less than every known table allows, or far more, is no model to be treated as another: it
+    is left out, or told of in the group `rram_hil.undriven`.
+    """
     Config: ClassVar[type[InstrumentConfig]] = InstrumentConfig
     dialog: Dialog
+    model: str
+    """The model by whose table it is driven, once that is known."""
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
         self.config = config
@@ -156,19 +161,27 @@ class Instrument(ABC):
             self.dialog.close()
 
     def plain_model(self, told: str) -> str:
-        """The model as `MODELS` has it, from the second field of `*IDN?` ("MODEL 2450" ->
-        "2450").
+        """The model as `MODELS` has it, from the second field of `*IDN?` or from a bench file
+        ("MODEL 2450" -> "2450").
         """
-        return told.upper().removeprefix("MODEL").strip()
+        return told.strip("\0 \t\r\n").upper().removeprefix("MODEL").strip()
+
+    @classmethod
+    def extent(cls, model: str) -> tuple[float, ...]:
+        """How much a known model gives, in the order in which it matters; the less, the tighter its
+        table. Empty where all tables of a family are alike.
+        """
+        return ()
 
     @classmethod
     def offer(cls, model: str) -> str:
         """How an unknown model that speaks the family's dialect (`NEAR`) could be driven: by the
-        table of the known one whose name is most like its own. Empty for any other model.
+        table of the known one whose name is most like its own, of several the tightest (`extent`).
+        Empty for any other model.
         """
         if not model or model in cls.MODELS or not re.fullmatch(cls.NEAR, model):
             return ""
-        nearest = max(cls.MODELS, key=lambda known: SequenceMatcher(None, known, model).ratio())
+        nearest = min(cls.MODELS, key=lambda known: (_unlike(known, model), cls.extent(known)))
         return (
             f'the nearest is {nearest}: treat_as = "{nearest}" drives it by the table of that'
             " model, at your own risk"
@@ -182,7 +195,7 @@ class Instrument(ABC):
         instrument of another family, for another model than the bench file names, and for a
         `treat_as` that is no model of the family, or another one where the model is known.
         """
-        asked, instead = self.config.model, self.config.treat_as
+        asked, instead = self.plain_model(self.config.model), self.config.treat_as
         problem = f"{self.config.resource}: this is a {maker_and_model!r}; "
         if asked and model != asked:
             raise ConfigError(f"{problem}{type(self).__name__} is to drive a {asked}")
@@ -199,6 +212,12 @@ class Instrument(ABC):
         if instead not in self.MODELS:
             raise ConfigError(f"{problem}{type(self).__name__} does not know it; {offer}")
         return instead
+
+
+def _unlike(known: str, model: str) -> tuple[int, int]:
+    """How far two names of models are apart: places that differ, then characters left over."""
+    differ = sum(one != other for one, other in zip(known, model, strict=False))
+    return differ, abs(len(known) - len(model))
 
 
 @dataclass(frozen=True)
@@ -373,6 +392,15 @@ class SourceMeter(Instrument):
     def limits(self, channel: str) -> ChannelLimits:
         """What a channel of the connected model can do."""
 
+    @override
+    @classmethod
+    def extent(cls, model: str) -> tuple[float, ...]:
+        known = cls(cls.Config())
+        known.model = model
+        limits = [known.limits(channel) for channel in known.channels]
+        most_v = max((one.max_v for one in limits), default=0.0)
+        return most_v, max((one.max_a for one in limits), default=0.0), len(limits)
+
     @abstractmethod
     def configure(self, channel: str, setup: SourceSetup) -> None:
         """Send all settings, with the level at zero; the output stays as it is.
@@ -504,6 +532,16 @@ class PulseGenerator(Instrument):
     @abstractmethod
     def limits(self, channel: str) -> PulseLimits:
         """What a channel of the connected model can do."""
+
+    @override
+    @classmethod
+    def extent(cls, model: str) -> tuple[float, ...]:
+        known = cls(cls.Config())
+        known.model = model
+        limits = [known.limits(channel) for channel in known.channels]
+        most_v = max((one.max_open_v for one in limits), default=0.0)
+        fastest = max((1.0 / one.shortest_period_s for one in limits), default=0.0)
+        return most_v, fastest, len(limits)
 
     @abstractmethod
     def configure(self, channel: str, setup: PulseSetup) -> None:

@@ -11,6 +11,9 @@ from rram_hil.errors import ConfigError, LinkError
 from rram_hil.wire.link import QUIET_S, Link
 from rram_hil.wire.recording import Traffic
 
+STUCK_S = 5.0
+"""How long a socket may take nothing of a message before the far side counts as gone."""
+
 
 def visa_library(given: str = "") -> str:
     """The VISA library to use: the one given, else that of PYVISA_LIBRARY, else pyvisa-py."""
@@ -89,7 +92,11 @@ class VisaLink(Link):
     def _send(self, data: bytes) -> None:
         device = self._opened()
         try:
-            device.write_raw(data)
+            if self._socket is None:
+                device.write_raw(data)
+            else:
+                # pyvisa-py would wait without an end for a far side that takes nothing.
+                _send_all(self._socket, data)
         except Exception as error:  # a refused or broken socket comes as it pleases
             raise self._lost("writing failed", error) from None
 
@@ -150,7 +157,20 @@ class VisaLink(Link):
 
     def _lost(self, what: str, error: BaseException) -> LinkError:
         self._close()
-        return LinkError(f"{what}: {error or type(error).__name__}", where=self.resource)
+        said = _one_line(str(error)) or type(error).__name__
+        return LinkError(f"{what}: {said}", where=self.resource)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _send_all(connection: socket.socket, data: bytes) -> None:
+    """Send all of it, however slowly it is taken. Raises `OSError`."""
+    connection.settimeout(STUCK_S)
+    left = memoryview(data)
+    while left:
+        left = left[connection.send(left) :]
 
 
 def _serial_attributes(settings: dict[str, Any]) -> dict[str, Any]:

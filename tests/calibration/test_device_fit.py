@@ -363,12 +363,26 @@ def test_kinds_of_files_are_told_by_their_columns_and_bad_ones_are_refused(tmp_p
         ("x,y\n1,2\n", "no known kind"),
         ("cell,r_hrs_ohm,r_lrs_ohm\n", "no rows"),
         ("cell,r_hrs_ohm,r_lrs_ohm\n1,2\n", "3 names in the header, 2 columns"),
-        ("cell,r_hrs_ohm,r_lrs_ohm\n1,a,b\n", "holds no number"),
+        ("cell,r_hrs_ohm,r_lrs_ohm\n1,a,b\n", "line 2: r_hrs_ohm 'a' is no number"),
+        ("cell,r_hrs_ohm,r_lrs_ohm\n1,,\n", "holds no number"),
+        ("cell,r_hrs_ohm,r_hrs_ohm,r_lrs_ohm\n1,1e6,1e6,1e4\n", "names r_hrs_ohm twice"),
+        ("cell,r_hrs_ohm,r_lrs_ohm\n1,1e6,1e4\n\n# x\n2,1.5k,1e4\n", "line 5: r_hrs_ohm '1.5k'"),
+        ("cell,r_hrs_ohm,r_lrs_ohm\n1,1000,1e4\n", "must be above r_lrs_ohm"),
+        ("cell,r_hrs_ohm,r_lrs_ohm\n1,1e6,-1e4\n", "r_lrs_ohm must be above 0"),
+        ("cell,g_s,noise_s\n1,5e-5,0.1\n", "noise_s must be in S: its median of 0.1 S"),
+        ("cell,g_s,noise_s\n1,5e-5,-1e-7\n", "noise_s must be 0 or more"),
+        ("cell,bl_v,r_after_ohm,success\n1,3000,1e4,1\n", "bl_v must be a number below 100 V"),
+        ("cell,g_s,g_initial_s,time_bin_s\n1,5e-5,5e-5,-1\n", "time_bin_s must be 0 or more"),
+        (
+            "cell,sets,resets,r_low_ohm,r_high_ohm,success\n1,-3,1,1e4,2e4,1\n",
+            "sets must be a whole number, 0 or more",
+        ),
         ("cell,sweep,wl_v,r_before_ohm,r_after_ohm\n1,1,1,1,1\n", "needs a column bl_v"),
         ("cell,r_hrs_ohm,r_lrs_ohm\n1,80,5.8\n", "r_lrs_ohm must be in ohm: its median of 5.8"),
         ("cell,pulse,polarity,g_s\n1,0,1,20\n1,1,1,40\n", "g_s must be in S: its median of 30"),
     ):
-        (tmp_path / "bad.csv").write_text(text)
+        # Spreadsheets put a byte-order mark before the header.
+        (tmp_path / "bad.csv").write_text(text, encoding="utf-8-sig")
         with pytest.raises(DataError, match=message):
             read_measured(tmp_path / "bad.csv")
     with pytest.raises(DataError, match="cannot be read"):
@@ -416,8 +430,9 @@ def test_trains_are_told_apart_by_polarity_and_number(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"pulse_width_ns": 0}, r"row 2: pulse_width_ns must be above 0 and below 1 s, not 0"),
-        ({"pulse_width_ns": 1e12}, r"row 2: pulse_width_ns must be above 0"),
+        ({"pulse_width_ns": 0}, r"row 2: pulse_width_ns must be 1 ns to 1 s, not 0"),
+        ({"pulse_width_ns": 2e-7}, r"row 2: pulse_width_ns must be 1 ns to 1 s, not 2e-07"),
+        ({"pulse_width_ns": 1e12}, r"row 2: pulse_width_ns must be 1 ns to 1 s"),
         ({"amplitude_v": 300}, r"row 2: amplitude_v must be a number below 100 V, not 300"),
         ({"amplitude_v": math.nan}, r"row 2: amplitude_v must be a number .*, not nan"),
         ({"wl_v": -1e3}, r"row 2: wl_v must be a number below 100 V"),

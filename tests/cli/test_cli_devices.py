@@ -125,7 +125,7 @@ def test_an_unknown_model_of_a_known_family_is_told_with_the_key_that_drives_it(
         said = here.command("devices", "--json", "-r", station.server.resource)
     (found,) = json.loads(said.out)
     assert (found["kind"], found["toml"]) == ("", "")
-    assert 'of keithley-2400 the nearest is 2400: treat_as = "2400"' in found["problem"]
+    assert 'of keithley-2400 the nearest is 2401: treat_as = "2401"' in found["problem"]
 
 
 def test_check_tells_what_is_driven_as_another_model(here: Any) -> None:

@@ -87,11 +87,11 @@ def test_channels_of_the_new_models(model: str, channels: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "model", "told"),
     [
-        ("keithley-2600b", "2636B", "2606B"),
+        ("keithley-2600b", "2636B", "2637B"),
         ("keithley-2600b", "2601B", "2601B-PULSE"),
         ("keithley-3706a", "3706A", "3706B"),
         ("keysight-b2900", "B2911A", "B2961B"),
-        ("keysight-33500", "33522B", "33502A"),
+        ("keysight-33500", "33522B", "33531B"),
     ],
 )
 def test_a_near_model_is_refused_with_the_nearest_and_the_key(
@@ -108,6 +108,79 @@ def test_a_near_model_is_refused_with_the_nearest_and_the_key(
         near = station.driver(treat_as=offered)
         assert near.connect().model.endswith(f"treated as {offered}")
         near.close()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("kind", "told", "offered"),
+    [
+        ("keithley-2400", "2409", "2401"),
+        ("keithley-2400", "2400-NFP", "2400"),
+        ("keithley-2450", "2450-EC", "2450"),
+        ("keithley-2450", "2461-SYS", "2461"),
+        ("keithley-2600b", "2601B-PULSE", "2601B"),
+        ("keithley-2600b", "2609B", "2601B"),
+        ("keithley-2600b", "2632B", "2602B"),
+        ("keysight-b2900", "B2962A", "B2902A"),
+        ("keysight-b1500", "B1505A", "B1500A"),
+        ("keysight-33500", "33622B", "33522B"),
+    ],
+)
+def test_of_the_known_names_that_are_equally_near_the_tightest_table_is_offered(
+    kind: str, told: str, offered: str
+) -> None:
+    assert f"the nearest is {offered}:" in Family.of(kind).driver.offer(told)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("keithley-2600b", "2657B"),
+        ("keithley-2600b", "2636"),
+        ("keysight-33500", "33502A"),
+        ("keysight-33500", "33220A"),
+        ("keysight-b1500", "B1506A"),
+        ("keysight-b2900", "B2985A"),
+    ],
+)
+def test_what_no_table_of_a_family_fits_is_not_near(kind: str, told: str) -> None:
+    assert Family.of(kind).driver.offer(told) == ""
+
+
+@pytest.mark.parametrize("told", ["2606B", "2651A", "2657A", "2602"])
+def test_a_source_meter_that_no_table_is_tight_enough_for_is_refused_whatever_it_is_treated_as(
+    told: str,
+) -> None:
+    with Station(Family.of("keithley-2600b"), "2602B") as station:
+        station.simulator.pretends = told
+        for settings in ({}, {"treat_as": "2602B"}):
+            with pytest.raises(ConfigError, match="is not driven"):
+                station.driver(**settings).connect()
+        (found,) = discovery.find_devices([station.server.resource])
+        assert "is not driven" in found.problem
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "KEITHLEY INSTRUMENTS INC.,MODEL 2400-C,SN 12a34,C34 Sep 21 2016 15:30:00/A02 /K/H",
+        "KEITHLEY INSTRUMENTS INC. , Model 2400 , 1234567 , C30 , more",
+        "Keithley Instruments,2400,0012345,1.0\0",
+        "keithley,model 2400\0",
+    ],
+)
+def test_the_model_is_read_out_of_an_identification_however_it_is_written(answer: str) -> None:
+    with Station(Family.of("keithley-2400"), "2400") as station:
+        station.simulator.identification = lambda: answer  # type: ignore[attr-defined]
+        for asked in ("", "2400", "2400-C", "Model 2400"):
+            driver = station.driver(model=asked)
+            identity = driver.connect()
+            assert identity.model == "2400"
+            assert "\0" not in identity.serial + identity.firmware
+            driver.close()
+        (found,) = discovery.find_devices([station.server.resource])
+        assert (found.kind, found.model) == ("keithley-2400", "2400") or answer.count(",") < 2
 
 
 @pytest.mark.fast

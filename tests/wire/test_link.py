@@ -5,7 +5,9 @@ cannot show.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -261,6 +263,84 @@ def test_a_peer_that_hangs_up_is_noticed_at_once(open_to: OpenTo) -> None:
     dialog, _ = open_to(script, timeout_s=600.0)  # a timeout would be one of this test
     with pytest.raises(LinkError):
         dialog.query("READ?")
+
+
+def test_a_reply_of_many_packets_arrives_whole_and_leaves_what_is_behind_it(
+    open_to: OpenTo,
+) -> None:
+    long = b"7" * 300_000
+
+    def script(connection: socket.socket, line: bytes) -> None:
+        connection.sendall(long + b"\nsecond\n")
+
+    dialog, peer = open_to(script, timeout_s=5.0)
+    _, lines = dialog.query_lines("READ?", "second")
+    assert lines == [long.decode(), "second"]
+    assert peer.lines == [b"READ?\n"]
+
+
+def test_a_connection_that_is_reset_is_a_link_error(open_to: OpenTo) -> None:
+    def script(connection: socket.socket, line: bytes) -> None:
+        connection.sendall(b"1.2")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(connection.detach())
+
+    dialog, _ = open_to(script, timeout_s=600.0)  # a timeout would be one of this test
+    with pytest.raises(LinkError):
+        dialog.query("READ?")
+    assert not dialog.link.is_open
+
+
+@pytest.fixture
+def slow() -> Iterator[tuple[VisaLink, socket.socket]]:
+    """A socket resource and its far side, whose buffer holds little."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    link = VisaLink(f"TCPIP::127.0.0.1::{listener.getsockname()[1]}::SOCKET")
+    link.open()
+    connection, _ = listener.accept()
+    yield link, connection
+    link.close()
+    connection.close()
+    listener.close()
+
+
+def test_a_message_larger_than_all_buffers_is_sent_whole_also_after_a_short_read(
+    slow: tuple[VisaLink, socket.socket],
+) -> None:
+    link, connection = slow
+    message = bytes(range(256)) * 40_000
+    taken = bytearray()
+
+    def take() -> None:
+        while len(taken) < len(message):
+            taken.extend(connection.recv(1 << 16))
+
+    assert link.receive(1, 0.001) == b""
+    taker = threading.Thread(target=take)
+    taker.start()
+    link.send(message)
+    taker.join(60)
+    assert bytes(taken) == message
+
+
+def test_a_far_side_that_takes_nothing_of_a_message_is_gone(
+    slow: tuple[VisaLink, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rram_hil.wire.visa.STUCK_S", 0.1)
+    link, _ = slow
+    with pytest.raises(LinkError, match="writing failed: timed out"):
+        link.send(bytes(20_000_000))
+    assert not link.is_open
+
+
+def test_what_a_library_says_in_several_lines_is_told_in_one(mocker: MockerFixture) -> None:
+    fake = FakeDevice(mocker)
+    fake.manager.return_value.open_resource.side_effect = OSError("no library.\nLoad it:\n  so")
+    with pytest.raises(LinkError, match=r"no library\. Load it: so$"):
+        VisaLink("GPIB0::24::INSTR").open()
 
 
 def test_noise_is_no_text(open_to: OpenTo) -> None:
