@@ -66,6 +66,33 @@ model = "2400"
         "",
     ),
 }
+PULSED = {
+    "B1500A SPGU + 707B": (
+        """
+[driver.instruments.analyser]
+kind = "keysight-b1500"
+model = "B1500A"
+"""
+        + MATRIX_707B,
+        'channels = { "analyser.1" = "A", "analyser.2" = "B" }',
+        'generators = { "analyser.501" = "D" }',
+    ),
+    "2636B + 33522B + 707B": (
+        """
+[driver.instruments.smu]
+kind = "keithley-2600b"
+model = "2636B"
+
+[driver.instruments.pulser]
+kind = "keysight-33500"
+model = "33522B"
+"""
+        + MATRIX_707B,
+        'channels = { "smu.a" = "A", "smu.b" = "B" }',
+        'generators = { "pulser.1" = "D" }\ntsp_node = 2',
+    ),
+}
+"""Chains whose pulses are a generator's, below what source-meters time."""
 BOARD = "board"
 ARC_ONE = "ArC ONE"
 
@@ -88,7 +115,7 @@ def bench_text(
     elif chain == ARC_ONE:
         text += '[driver]\nname = "arc-one"\n'
     else:
-        instruments, channels, link = CHAINS[chain]
+        instruments, channels, link = (CHAINS | PULSED)[chain]
         text += (
             f'[driver]\nname = "smu-matrix"\n{instruments}\n[driver.wiring]\n{channels}\nground ='
             f' "C"\n{link}\n'

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from chain_benches import ARC_ONE, BOARD, CHAINS, write_bench
+from chain_benches import ARC_ONE, BOARD, CHAINS, PULSED, write_bench
 
 from rram_hil import Bench
 from rram_hil.bench.bench_file import load_bench_file
@@ -26,13 +26,17 @@ LEVELS_S = (40e-6, 80e-6, 120e-6, 170e-6)
 TOLERANCE, TOLERANCE_S = 0.10, 3e-6
 ONE_LINE = "2400 + 2450 + 707B"
 """Times one line alone: no V/2, which a 1R array is formed with."""
+UNSTATED = "B1500A SPGU + 707B"
+"""States no accuracy (no document of its modules' was opened), so no resolution is allowed for: its
+windows are narrowed by what a reading of the device scatters.
+"""
 ALL = [
     (cell, chain)
     for cell in ("1T1R", "1R")
     for chain in (BOARD, *CHAINS)
     if (cell, chain) != ("1R", ONE_LINE)
 ]
-ALL += [("1R", ARC_ONE)]
+ALL += [("1R", ARC_ONE), *(("1T1R", chain) for chain in PULSED)]
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,10 @@ class Programmed:
 
 
 def steps(chain: str, cell: str) -> dict[str, dict[str, object]]:
-    """Forming and write-verify for a chain: the board and ArC ONE make microseconds, source-meters
-    milliseconds.
+    """Forming and write-verify for a chain: the board, ArC ONE and pulse generators make
+    microseconds, source-meters milliseconds.
     """
-    width = {BOARD: 1e-6, ARC_ONE: 1e-6, ONE_LINE: 2e-3}.get(chain, 1e-3)
+    width = 1e-6 if chain in (BOARD, ARC_ONE, *PULSED) else 2e-3 if chain == ONE_LINE else 1e-3
     forming: dict[str, object] = {
         "bl_v": {"start_v": 2.2, "stop_v": 3.8, "step_v": 0.1},
         "wl_v": [2.0],
@@ -66,6 +70,8 @@ def steps(chain: str, cell: str) -> dict[str, dict[str, object]]:
         "max_reversals": 60,
         "confirm": 1,
     }
+    if chain == UNSTATED:
+        write["guard"] = {"fraction": 0.002, "floor_s": 1e-8, "sure": 2.0}
     open_v = {"start_v": 3.5, "stop_v": 3.5}
     if cell == "1R":
         forming["unselected"] = write["unselected"] = "half"

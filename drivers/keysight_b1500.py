@@ -2,18 +2,27 @@
 FLEX.
 
 Documents opened: "Agilent B1500A/B1505A Programming Guide", edition 11: command input and data
-output format (1-22 to 1-53, time stamps 1-20), staircase sweep (2-9), `AIT` (4-38 f., table 4-21:
-apertures), `ERRX?` (4-101), `IN` and `INTLKVTH` (4-109), `TDV` (4-194: parameters of a voltage
-output), `TTIV` (4-209), `WI` (4-217: up to 10001 steps); "Keysight E5260/E5270 Programming Guide",
-edition 4: elements and statuses (1-25 to 1-28), `FMT` (4-60), size of the data buffer (1-22);
+output format (1-22 to 1-53, time stamps 1-20 and 1-26), staircase sweep (2-9), pulsed spot (2-5),
+parallel measurement (2-48), `AIT` (4-38 f., table 4-21: apertures), `ERRX?` (4-101: code and text;
+`ERRX? 1`: the code), `IN` and `INTLKVTH` (4-109), `TDV` (4-194: parameters of a voltage output),
+`TTIV` (4-209), `WI` (4-217: up to 10001 steps), `WNX` (4-225: `MM` 16 and 28); "Keysight
+E5260/E5270 Programming Guide", edition 4: elements and statuses (1-25 to 1-28), `FMT` (4-60), size
+of the data buffer (1-22), `PT` (4-90: widths from 0.5 ms to 2 s, periods from 5 ms to 5 s);
 "Agilent B1500A User's Guide", edition 10, tables 4-7 and 4-8: HPSMU. Ranges of HRSMU and MPSMU,
-`*LRN?` and `CMM` 4 were checked against the source of PyMeasure 0.16.
+`*LRN?` and `CMM` 4 were checked against the source of PyMeasure 0.16; parameters of `PV`, `PI`,
+`PWV`, `PWI`, `WNX`, `MCPT`, `MCPNT`, `MCPNX`, `MCPWS`, `MCPWNX`, and the codes of `ERMOD` and
+`ERSSP`, against that of QCoDeS 0.58 (message_builder.py, constants.py). The pulse generator:
+`dialects.b1500_spgu`.
 
 `unverified`: envelope, smallest compliance, shortest level, settling of HRSMU and MPSMU (no
 accuracy is stated for them); smallest compliance, shortest level and settling of the HPSMU; that
 the data buffer is as large as the E5260's; that `ST` replaces a stored program, and that the memory
 takes a program that long; that `CN` sets what `IN` sets; that a line of data and the reply of a
-query of the same message both come (in any order).
+query of the same message both come (in any order); that `PT` takes the E5260's widths and periods
+and `MCPT`, `MCPNT` the same, time stamps in pulsed modes and what `MM` 27 and 28 send of sources.
+
+A WGFMU (B1530A) is driven through Keysight's own library (wgfmu.dll) alone: no command of FLEX
+reaches its waveforms. It is refused by name where a channel of its slot is asked for.
 
 FLEX is no IEEE 488.2. What follows from it:
 
@@ -49,6 +58,7 @@ from typing_extensions import override
 
 from rram_hil.array import Status
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
+from rram_hil.hardware.abilities import PulsedSourceMeter, WithGenerator
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
     Accuracy,
@@ -57,17 +67,15 @@ from rram_hil.hardware.instrument import (
     InstrumentConfig,
     ModelSheet,
     Readings,
-    SourceMeter,
     SourceMeterConfig,
     SourceSetup,
 )
 from rram_hil.types import FloatArray
-from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
-from .dialects.flex import ENTRY, Elements, elements, packed
+from .dialects.b1500_spgu import SPGU_MODULE, Spgu
+from .dialects.flex import Elements, FlexMainframe, flex_number
 from .dialects.setups import until_compliance
-from .dialects.text import QueueInstrument
 
 VOLTS: Mapping[int, float] = {
     5: 0.5,
@@ -89,6 +97,9 @@ PROGRAM = 1
 OVERHEAD_S = 2e-3
 """What a reading takes at most beside its aperture, on a fixed range."""
 RELAY_S = 0.1
+SHORTEST_PULSE_S, LONGEST_PULSE_S = 0.5e-3, 2.0
+LEAST_REST_S = 2e-3
+"""Of a pulse's period beside its width."""
 AUTO_RANGES = 8.0
 """Automatic ranging may measure once on each range."""
 
@@ -146,6 +157,16 @@ MODULES: Mapping[str, ChannelLimits] = {
 alone.
 """
 
+Selected = Literal["open", "source-meter", "generator"]
+SELECTED: Mapping[Selected, int] = {"open": 0, "source-meter": 1, "generator": 2}
+"""What an output of a 16440A selector is joined to -> its code in `ERSSP`."""
+NOT_DRIVEN = "which this driver has no commands for"
+ELSEWHERE: Mapping[str, str] = {
+    "B1530A": "a WGFMU, whose waveforms only Keysight's own library (wgfmu.dll) reaches",
+    SPGU_MODULE: "a pulse generator, whose channels are those of `generator`",
+}
+"""Module that is no source-meter -> why it is refused as one."""
+
 
 def sre_probe(nonce: int) -> tuple[str, str]:
     """The service-request mask written and read back; its bit 6 does not exist, so bit 7 stands for
@@ -190,9 +211,9 @@ class KeysightB1500Config(SourceMeterConfig):
     )
 
 
-class KeysightB1500(QueueInstrument, SourceMeter):
+class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
     """A B1500A; a channel is named by the slot of its module ("1" to "10"). `modules` tells which
-    module is where.
+    source-measure module is where, `generator` has the channels of pulse generator modules.
     """
 
     MAKER: ClassVar[str] = "Keysight"
@@ -200,13 +221,19 @@ class KeysightB1500(QueueInstrument, SourceMeter):
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"B1500A": SHEET}
     NEAR = r"B150\dA?"
     Config: ClassVar[type[InstrumentConfig]] = KeysightB1500Config
-    ERROR_QUERY = "ERRX?"
-    ENDING = b"\r\n"
 
     def __init__(self, config: InstrumentConfig, traffic: Traffic | None = None) -> None:
         super().__init__(config, traffic)
         self.modules: dict[str, str] = {}
         self._channels: dict[str, _Channel] = {}
+        self._others: dict[str, str] = {}
+        self._spgu = Spgu(self)
+
+    @property
+    @override
+    def generator(self) -> Spgu:
+        """The channels of the pulse generator modules (B1525A): "501" and "502" in slot 5."""
+        return self._spgu
 
     @override
     def probe(self, nonce: int) -> tuple[str, str]:
@@ -222,11 +249,23 @@ class KeysightB1500(QueueInstrument, SourceMeter):
     def look(self) -> None:
         """Which module is in which slot. A mainframe without a module of `MODULES` is refused."""
         self._channels.clear()
+        self._spgu.forget()
         slots = self.dialog.query("UNT?").split(";")
         if not all(re.fullmatch(r"[\w/]+,\d+", slot.strip()) for slot in slots):
             raise LinkError(f"{self.name}: {slots!r} is no list of modules")
         names = [slot.partition(",")[0].strip() for slot in slots]
         self.modules = {str(slot): name for slot, name in enumerate(names, 1) if name in MODULES}
+        self._others = {
+            str(slot): name
+            for slot, name in enumerate(names, 1)
+            if name not in MODULES and name != "0"
+        }
+        self._spgu.channels = tuple(
+            f"{slot}0{k}"
+            for slot, name in self._others.items()
+            if name == SPGU_MODULE
+            for k in (1, 2)
+        )
         if not self.modules:
             raise ConfigError(
                 f"{self.config.resource}: no slot holds one of {', '.join(MODULES)}; it has {names}"
@@ -242,8 +281,11 @@ class KeysightB1500(QueueInstrument, SourceMeter):
     def limits(self, channel: str) -> ChannelLimits:
         """Ranges and envelope; above 42 V the interlock must be closed."""
         if channel not in self.modules:
+            held = self._others.get(channel, "")
+            other = f"slot {channel} holds a {held}, {ELSEWHERE.get(held, NOT_DRIVEN)}; "
             raise ConfigError(
-                f"{self.name}: channel {channel!r}: there is {', '.join(self.modules)}"
+                f"{self.name}: channel {channel!r}: {other if held else ''}there is"
+                f" {', '.join(self.modules)}"
             )
         return replace(MODULES[self.modules[channel]], longest_aperture_s=100 / self.config.line_hz)
 
@@ -255,6 +297,7 @@ class KeysightB1500(QueueInstrument, SourceMeter):
         self.safe_off()
         self.errors()
         self._channels.clear()
+        self._spgu.forget()
         # In one message: a reset that was lost is then no reply, not a silence that passes for
         # success.
         self.send("*RST", "FMT 11,1", "TM 1", "*SRE 0", takes_s=1.0)
@@ -270,39 +313,6 @@ class KeysightB1500(QueueInstrument, SourceMeter):
     @override
     def is_off(self) -> bool:
         return not self._closed(self.dialog.query("*LRN? 0"))
-
-    def send(self, *commands: str, takes_s: float = 0.0) -> None:
-        """Send commands in as few messages as they need, then raise what the error queue holds: one
-        turn on the link.
-
-        Raises `InstrumentError` with code, text and these commands.
-        """
-        *before, last = packed((*commands, self.ERROR_QUERY))
-        with self.dialog.lock:
-            for message in before:
-                self.dialog.write(message)
-            entry = self.dialog.query(last, takes_s=takes_s)
-        self.raise_error(entry, ";".join(commands))
-
-    def measured(self, *commands: str, takes_s: float = 0.0) -> list[Elements]:
-        """Send commands that measure; the lines of data that they gave: one transaction. Raises as
-        `send`.
-        """
-        message = ";".join((*commands, "TSQ", self.ERROR_QUERY))
-        seen: set[str] = set()
-
-        def is_last(line: str) -> bool:
-            seen.add("entry" if ENTRY.fullmatch(line) else "time" if line[1:3] == "ZT" else "data")
-            return seen >= {"entry", "time"}
-
-        _, lines = self.dialog.query_lines(message, is_last, takes_s=takes_s)
-        entry = next(line for line in lines if ENTRY.fullmatch(line))
-        self.raise_error(entry, ";".join(commands))
-        try:
-            return [elements(line) for line in lines if line != entry and line[1:3] != "ZT"]
-        except LinkError:
-            self.dialog.out_of_step()
-            raise
 
     @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
@@ -404,11 +414,11 @@ class KeysightB1500(QueueInstrument, SourceMeter):
         self._check_levels(channel, setup, np.array([start, stop]))
         self._check_count(points)
         code = self._source_code(channel, setup, max(abs(start), abs(stop)))
-        ends = f"{_text(start)},{_text(stop)},{points},{_text(setup.compliance)}"
+        ends = f"{flex_number(start)},{flex_number(stop)},{points},{flex_number(setup.compliance)}"
         with self.dialog.lock:
             self.send(
                 self._integration(setup),
-                f"WT 0,{_text(setup.settle_s)}",
+                f"WT 0,{flex_number(setup.settle_s)}",
                 f"WM {2 if self.stop_at_compliance else 1},1",
                 f"W{self._letter(setup)} {channel},1,{code},{ends}",
                 f"MM 2,{channel}",
@@ -451,7 +461,7 @@ class KeysightB1500(QueueInstrument, SourceMeter):
         spot, wait = self._spot(channel, setup), self._wait(setup)
 
         def take(level: float) -> Readings:
-            force = f"D{letter} {channel},{code},{_text(level)}"
+            force = f"D{letter} {channel},{code},{flex_number(level)}"
             takes_s = self._takes_s(setup, settles=True)
             return self._readings(channel, self.measured(force, *wait, spot, takes_s=takes_s), 1)
 
@@ -461,7 +471,9 @@ class KeysightB1500(QueueInstrument, SourceMeter):
                 self.send(self._integration(setup), self._force(channel, setup, 0.0), "TSR")
                 kept.level = 0.0
                 return until_compliance(levels, take, rest, self.name)
-        steps = [c for v in levels for c in (f"D{letter} {channel},{code},{_text(v)}", *wait, spot)]
+        steps = [
+            c for v in levels for c in (f"D{letter} {channel},{code},{flex_number(v)}", *wait, spot)
+        ]
         with self.dialog.lock:
             self.send(
                 self._integration(setup),
@@ -477,16 +489,219 @@ class KeysightB1500(QueueInstrument, SourceMeter):
             )
         return self._readings(channel, lines, levels.size)
 
+    def select(self, output: int, to: Selected) -> None:
+        """Join an output (1 to 4) of 16440A selectors on the digital port to the source-measure
+        unit or the pulse generator that is wired to it, or to nothing; verified by read-back. Its
+        relays switch dry where both stand at zero, which is the caller's to see to.
+        """
+        if not 1 <= output <= 4:
+            raise ConfigError(f"{self.name}: selector output {output}: 1 to 4")
+        code = SELECTED[to]
+        self.send("ERMOD 1", f"ERSSP {output - 1},{code}", takes_s=RELAY_S)
+        told = self.dialog.query(f"ERSSP? {output - 1}").strip()
+        if told != str(code):
+            raise InstrumentError(
+                f"{self.name}: selector output {output} is {told!r}, not {code} ({to})",
+                command=f"ERSSP {output - 1},{code}",
+            )
+
+    @override
+    def pulse(
+        self,
+        levels: Mapping[str, float],
+        *,
+        width_s: float,
+        period_s: float = 0.0,
+        base: float = 0.0,
+    ) -> Mapping[str, Readings]:
+        """One channel by `MM` 3, several by `MM` 27."""
+        self._check_pulses({c: (v, v) for c, v in levels.items()}, base, width_s, period_s)
+        if len(levels) == 1:
+            [(channel, level)] = levels.items()
+            head = f"P{self._letter(self._kept(channel).setup)} {channel}"
+            pulses = [
+                f"PT 0,{flex_number(width_s)},{flex_number(period_s)}",
+                f"{head},{self._top(channel, base, level)}",
+                f"MM 3,{channel}",
+            ]
+        else:
+            pulses = [
+                f"MCPT 0,{flex_number(period_s)}",
+                *(f"MCPNT {channel},0,{flex_number(width_s)}" for channel in levels),
+                *(
+                    f"MCPNX {n},{channel},{self._kind(channel)},{self._top(channel, base, level)}"
+                    for n, (channel, level) in enumerate(levels.items(), 1)
+                ),
+                f"MM 27,{','.join(levels)}",
+            ]
+        tops = {channel: np.array([level]) for channel, level in levels.items()}
+        return self._executed(pulses, tops, max(period_s, width_s + LEAST_REST_S))
+
+    @override
+    def pulsed_sweep(
+        self,
+        ends: Mapping[str, tuple[float, float]],
+        points: int,
+        *,
+        width_s: float,
+        period_s: float = 0.0,
+        base: float = 0.0,
+    ) -> Mapping[str, Readings]:
+        """One channel by `MM` 4, several by `MM` 28."""
+        self._check_count(points)
+        self._check_pulses(ends, base, width_s, period_s)
+        if len(ends) == 1:
+            [(channel, (start, stop))] = ends.items()
+            head = f"PW{self._letter(self._kept(channel).setup)} {channel},1"
+            pulses = [
+                f"PT 0,{flex_number(width_s)},{flex_number(period_s)}",
+                f"{head},{self._top(channel, base, start, stop, points=points)}",
+                f"MM 4,{channel}",
+            ]
+        else:
+            pulses = [
+                f"MCPT 0,{flex_number(period_s)}",
+                f"MCPWS 1,{points}",
+                *(f"MCPNT {channel},0,{flex_number(width_s)}" for channel in ends),
+                *(
+                    f"MCPWNX {n},{channel},{self._kind(channel)},{self._top(channel, base, *both)}"
+                    for n, (channel, both) in enumerate(ends.items(), 1)
+                ),
+                f"MM 28,{','.join(ends)}",
+            ]
+        tops = {channel: np.linspace(*both, points) for channel, both in ends.items()}
+        lasts_s = points * max(period_s, width_s + LEAST_REST_S)
+        return self._executed([f"WM {1 + self.stop_at_compliance},1", *pulses], tops, lasts_s)
+
+    @override
+    def joint_sweep(
+        self, ends: Mapping[str, tuple[float, float]], points: int
+    ) -> Mapping[str, Readings]:
+        """By `MM` 16: the first channel is the primary sweep source."""
+        self._check_count(points * max(1, len(ends)))
+        for channel, both in ends.items():
+            self._check_levels(channel, self._switched_on(channel).setup, np.array(both))
+        if not ends:
+            raise ConfigError(f"{self.name}: a sweep of no channel")
+        sources = []
+        for n, (channel, (start, stop)) in enumerate(ends.items(), 1):
+            setup = self._kept(channel).setup
+            code = self._source_code(channel, setup, max(abs(start), abs(stop)))
+            limit, both_ends = flex_number(setup.compliance), f"{_join(start, stop)}"
+            sources.append(
+                f"W{self._letter(setup)} {channel},1,{code},{both_ends},{points},{limit}"
+                if n == 1
+                else f"WNX {n},{channel},{self._kind(channel)},{code},{both_ends},{limit}"
+            )
+        setups = [self._kept(channel).setup for channel in ends]
+        settle_s = max(setup.settle_s for setup in setups)
+        head = [f"WT 0,{flex_number(settle_s)}", f"WM {1 + self.stop_at_compliance},1"]
+        tops = {channel: np.linspace(*both, points) for channel, both in ends.items()}
+        lasts_s = points * sum(self._takes_s(setup, settles=True) for setup in setups)
+        return self._executed([*head, *sources, f"MM 16,{','.join(ends)}"], tops, lasts_s)
+
+    def _check_pulses(
+        self,
+        ends: Mapping[str, tuple[float, float]],
+        base: float,
+        width_s: float,
+        period_s: float,
+    ) -> None:
+        """Raise `ConfigError` for pulses that these channels do not make, `InstrumentError` where
+        one is off.
+        """
+        if not ends:
+            raise ConfigError(f"{self.name}: a pulse on no channel")
+        for channel, both in ends.items():
+            self._check_levels(channel, self._switched_on(channel).setup, np.array([*both, base]))
+        if not SHORTEST_PULSE_S * (1 - 1e-9) <= width_s <= LONGEST_PULSE_S:
+            raise ConfigError(
+                f"{self.name}: width_s {width_s:g}: {SHORTEST_PULSE_S:g} to {LONGEST_PULSE_S:g} s;"
+                " shorter ones are those of its pulse generator"
+            )
+        rest_s = LEAST_REST_S if width_s <= 0.1 else 5 * LEAST_REST_S
+        if period_s and not max(5e-3, width_s + rest_s) * (1 - 1e-9) <= period_s <= 5.0:
+            raise ConfigError(
+                f"{self.name}: period_s {period_s:g}: 0, or from {max(5e-3, width_s + rest_s):g} s"
+                " to 5 s"
+            )
+
+    def _kind(self, channel: str) -> int:
+        """What the commands of several channels call a source of volts (1) or of amperes (2)."""
+        return 1 if self._kept(channel).setup.function is Function.VOLTAGE else 2
+
+    def _top(self, channel: str, base: float, *tops: float, points: int | None = None) -> str:
+        """Range, base, tops, steps and compliance of a pulsed source."""
+        setup = self._kept(channel).setup
+        code = self._source_code(channel, setup, max(map(abs, (base, *tops))))
+        steps = "" if points is None else f"{points},"
+        return f"{code},{_join(base, *tops)},{steps}{flex_number(setup.compliance)}"
+
+    def _executed(
+        self, commands: list[str], tops: Mapping[str, FloatArray], takes_s: float
+    ) -> Mapping[str, Readings]:
+        """Set up, run and fetch, channels to zero: three transactions."""
+        setups = {channel: self._kept(channel).setup for channel in tops}
+        first = next(iter(setups.values()))
+        with self.dialog.lock:
+            # In a pulse each channel measures once: its compliance side.
+            once = [f"CMM {channel},0" for channel in tops]
+            self.send(
+                self._integration(first), self._within_pulses(first), *once, "TSC 1", *commands
+            )
+            lines = self.measured("TSR", "XE", takes_s=takes_s)
+            zero = [self._force(channel, setup, 0.0) for channel, setup in setups.items()]
+            self.send(*zero, *(f"CMM {channel},4" for channel in tops))
+            for channel in tops:
+                self._channels[channel].level = 0.0
+        try:
+            return self._split(lines, tops)
+        except LinkError:
+            self.dialog.out_of_step()
+            raise
+
+    def _within_pulses(self, setup: SourceSetup) -> str:
+        """The aperture of the converters in pulses: a time, whatever the others count in."""
+        return f"AIT 2,3,{flex_number(float(np.clip(setup.aperture_s, 2e-6, 20e-3)))}"
+
+    def _split(
+        self, lines: list[Elements], tops: Mapping[str, FloatArray]
+    ) -> Mapping[str, Readings]:
+        """Readings by channel from one line of data. Raises `LinkError` for another number of
+        them.
+        """
+        if len(lines) != 1:
+            raise LinkError(f"{self.name}: {len(lines)} lines of data came, not one")
+        data, readings = lines[0], {}
+        sourced = np.isin(data.status, [b"W", b"E"])
+        for channel, levels in tops.items():
+            mine = (data.channel == "ABCDEFGHIJ"[int(channel) - 1].encode()) & ~sourced
+            is_volts = self._kept(channel).setup.function is Function.VOLTAGE
+            found = data.of(mine & (data.kind == (b"I" if is_volts else b"V")))
+            times = data.of(mine & (data.kind == b"T"))
+            if not len(found) == len(times) == levels.size:
+                raise LinkError(f"{self.name}: {len(data)} data came, not those of the pulses")
+            asked = replace(
+                found, status=np.full(levels.size, b"N"), value=np.asarray(levels, dtype=np.float64)
+            )
+            pair = (found, asked) if is_volts else (asked, found)
+            reading = _judged(*pair, times.value)
+            readings[channel] = self._cut(reading) if self.stop_at_compliance else reading
+        return readings
+
     @override
     def switch_off(self) -> None:
         """An operation under way aborted, levels to zero, switches open."""
         self.dialog.write("AB")
         closed = self._closed(self.dialog.query("*LRN? 0"))
-        if closed:
-            # CL alone would open the switch at whatever level the channel forces.
-            self.dialog.query(f"DZ {','.join(closed)};CL;*LRN? 0", takes_s=RELAY_S)
+        # CL alone would open a switch at whatever level the channel forces.
+        meters = [channel for channel in closed if channel in self.modules]
+        zero = [f"DZ {','.join(meters)}"] if meters else []
+        zero += self._spgu.ZERO if len(meters) < len(closed) else []
+        self.send(*zero, *(["CL"] if closed else []), takes_s=RELAY_S)
         for kept in self._channels.values():
             kept.on, kept.level = False, 0.0
+        self._spgu.forget()
 
     def _closed(self, reply: str) -> list[str]:
         """The channels that are on, from the reply to `*LRN? 0`. Raises `LinkError` where it is
@@ -511,16 +726,6 @@ class KeysightB1500(QueueInstrument, SourceMeter):
             if head.replace(" ", "") == f"{command}{first}":
                 return rest
         raise KeyError(f"no {command} {first} in {reply[:60]!r}")
-
-    @override
-    def error_of(self, entry: str, message: str) -> InstrumentError:
-        match = ENTRY.fullmatch(entry)
-        if match is None:
-            self.dialog.out_of_step()
-            raise LinkError(f"{self.name}: {entry[:60]!r} is no entry of an error queue")
-        where = f", after {message[:120]!r}" if message else ""
-        text = f"{self.name}: error {int(match[1])}, {match[2]!r}{where}"
-        return InstrumentError(text, code=int(match[1]), command=message)
 
     def _kept(self, channel: str) -> _Channel:
         self.limits(channel)
@@ -644,14 +849,13 @@ class KeysightB1500(QueueInstrument, SourceMeter):
                 f"{self.name}: aperture_s {setup.aperture_s:g}: 2e-6 to 0.02, or 1 to 100 whole"
                 f" cycles of {self.config.line_hz:g} Hz"
             )
-        return f"AIT 0,3,{_text(setup.aperture_s)}"
+        return f"AIT 0,3,{flex_number(setup.aperture_s)}"
 
     def _force(self, channel: str, setup: SourceSetup, level: float) -> str:
         """The command that forces a level, with everything that goes with it."""
         code = self._source_code(channel, setup, abs(level))
-        return (
-            f"D{self._letter(setup)} {channel},{code},{_text(level)},{_text(setup.compliance)},0,0"
-        )
+        values = _join(level, setup.compliance)
+        return f"D{self._letter(setup)} {channel},{code},{values},0,0"
 
     def _spot(self, channel: str, setup: SourceSetup) -> str:
         current, volts = self._measuring(channel, setup)
@@ -659,7 +863,7 @@ class KeysightB1500(QueueInstrument, SourceMeter):
 
     @staticmethod
     def _wait(setup: SourceSetup) -> list[str]:
-        return [f"PA {_text(setup.settle_s)}"] if setup.settle_s > 0 else []
+        return [f"PA {flex_number(setup.settle_s)}"] if setup.settle_s > 0 else []
 
     @staticmethod
     def _takes_s(setup: SourceSetup, *, settles: bool = False) -> float:
@@ -705,15 +909,14 @@ class KeysightB1500(QueueInstrument, SourceMeter):
         return _judged(amps, volts, times.value[:: len(times) // points])
 
 
+def _join(*values: float) -> str:
+    return ",".join(map(flex_number, values))
+
+
 def _code(table: Mapping[int, float], scales: tuple[float, ...], value: float) -> int:
     """The code of the smallest of a channel's ranges that `value` fits."""
     scale = next(s for s in scales if s >= value * (1 - 1e-9))
     return next(code for code, full in table.items() if full == scale)
-
-
-def _text(value: float) -> str:
-    """A number as FLEX takes it."""
-    return number(value).upper()
 
 
 def _judged(amps: Elements, volts: Elements, time_s: FloatArray) -> Readings:

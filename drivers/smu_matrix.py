@@ -1,5 +1,5 @@
-"""Driver of an array reached by source-meter channels through a switch matrix (see
-`matrix.wiring` for its bench file).
+"""Driver of an array reached by source-meter channels through a switch matrix, or of one cell
+between two channels, with a pulse generator or without (see `matrix.wiring` for its bench file).
 
 Cells are carried out row by row, one batch a row. Between rows all sources stand at zero and the
 matrix stays as it was, so that relays move no more than they must; `arm` and `safe_off` leave every
@@ -45,11 +45,17 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
-from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
+from rram_hil.hardware.abilities import (
+    ScriptedMatrix,
+    ScriptedSourceMeter,
+    TriggeredSourceMeter,
+    WithGenerator,
+)
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, ReadingPath, Span
 from rram_hil.hardware.instrument import (
     ChannelLimits,
     Instrument,
+    PulseGenerator,
     SourceMeter,
     SwitchMatrix,
     checked_instrument,
@@ -59,7 +65,16 @@ from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.units import Seconds
 from rram_hil.wire.bench_clock import FarClock
 
-from .matrix.chains import Chain, Measured, PlainChain, TriggeredChain, TspChain, stops
+from .matrix.chains import (
+    HOST_STEP_S,
+    Chain,
+    DirectPair,
+    Measured,
+    PlainChain,
+    TriggeredChain,
+    TspChain,
+    stops,
+)
 from .matrix.routes import Relays, Route, Router, RowPlan
 from .matrix.wiring import Wiring
 
@@ -86,10 +101,10 @@ class SmuMatrixConfig(DriverConfig):
     def _instruments_known(self) -> Self:
         for name, section in self.instruments.items():
             checked_instrument(section, f"driver.instruments.{name}")
-        for channel in self.wiring.channels:
+        for channel in (*self.wiring.channels, *self.wiring.generators):
             if channel.partition(".")[0] not in self.instruments:
                 raise ValueError(
-                    f"wiring.channels: {channel!r}: there is no instrument"
+                    f"wiring: {channel!r}: there is no instrument"
                     f" {channel.partition('.')[0]!r}; write INSTRUMENT.CHANNEL, of the instruments"
                     f" {', '.join(self.instruments)}"
                 )
@@ -133,6 +148,9 @@ class SmuMatrix(Driver):
                         error.where = error.where or where
                         raise
                 self._chain = self._make_chain()
+                self._router = Router(
+                    self._settings.wiring, self.geometry, self.limits, self._chain.shortest_s
+                )
                 if self._settings.clock:
                     self._clock = FarClock(self._settings.clock)
             except BenchError as error:
@@ -171,7 +189,7 @@ class SmuMatrix(Driver):
         """The best way that these instruments allow."""
         wiring = self._settings.wiring
         meters, matrix = self._meters(), self._matrix()
-        rest = wiring, self._router.gate, self.limits.read_v, self.now_s
+        rest = wiring, self._router.gate, self.limits.read_v, self.now_s, self._generators()
         name, only = next(iter(meters.items()))
         if len(meters) == 1 and isinstance(matrix, ScriptedMatrix):
             if wiring.tsp_node and isinstance(only, ScriptedSourceMeter):
@@ -211,8 +229,30 @@ class SmuMatrix(Driver):
             meters[name] = meter
         return meters
 
+    def _generators(self) -> dict[str, PulseGenerator]:
+        """The pulse generators that the wiring names, by instrument."""
+        found: dict[str, PulseGenerator] = {}
+        for channel in self._settings.wiring.generators:
+            name, _, own = channel.partition(".")
+            generator = _generator_of(self._instruments.get(name))
+            if generator is None or own not in generator.channels:
+                there = ", ".join(
+                    f"{n}.{c}"
+                    for n, i in self._instruments.items()
+                    if (g := _generator_of(i)) is not None
+                    for c in g.channels
+                )
+                raise ConfigError(
+                    f"driver.wiring.generators: {channel!r} is no channel of a pulse generator;"
+                    f" there is: {there or 'none'}"
+                )
+            found[name] = generator
+        return found
+
     def _matrix(self) -> SwitchMatrix:
         """The switch matrix, which must have every crosspoint that the wiring can need."""
+        if self._settings.wiring.is_direct:
+            return DirectPair()
         matrices = [i for i in self._instruments.values() if isinstance(i, SwitchMatrix)]
         if len(matrices) != 1:
             raise ConfigError(
@@ -250,7 +290,7 @@ class SmuMatrix(Driver):
             bl_v=Span(-volts, volts),
             sl_v=Span(-volts, volts),
             wl_v=Span(-gate_v, gate_v),
-            width_s=Span(chain.shortest_s, self._settings.row_s),
+            width_s=Span(min(chain.shortest_s, self._shortest_pulse_s()), self._settings.row_s),
             schemes=chain.schemes(self._router.schemes),
             max_cells=4096,
             max_steps=64,
@@ -263,6 +303,11 @@ class SmuMatrix(Driver):
             link=chain.NAME,
             timing={"relay_s": chain.matrix.settle_s, "source_s": chain.source_s},
         )
+
+    def _shortest_pulse_s(self) -> float:
+        """The shortest pulse of the generator; endless where there is none."""
+        name = self._settings.wiring.generator
+        return self._connected().pulse_limits(name).shortest_s if name else float("inf")
 
     def _uncertainty(self) -> tuple[float, float]:
         """Fraction and floor (A) of a reading: the worst of the ranges that a cell's current can
@@ -296,6 +341,8 @@ class SmuMatrix(Driver):
         """How often the relays in front of the array have closed, as the matrix counts."""
         with self._lock:
             matrix, wiring = self._connected().matrix, self._settings.wiring
+            if wiring.is_direct:
+                return "no relays: the cell hangs on its two channels"
             points = list(itertools.product(wiring.rows, wiring.columns))
             counts = matrix.counts(points)
         row, column = points[int(np.argmax(counts))]
@@ -351,12 +398,10 @@ class SmuMatrix(Driver):
             chain = self._connected()
             chain.forget()
             self._relays = None
-            for meter in chain.meters.values():
-                meter.arm()
-            chain.matrix.arm()
             for instrument in self._instruments.values():
-                if instrument is not chain.matrix and instrument not in chain.meters.values():
+                if instrument is not chain.matrix:
                     instrument.arm()
+            chain.matrix.arm()
             self._relays = frozenset()
             chain.arm()
 
@@ -380,6 +425,10 @@ class SmuMatrix(Driver):
         check(operation, self.geometry, self.limits)
         chain, n, m = self._connected(), len(operation.cells), operation.measurements
         routes = self._router.routes(operation)
+        if any(route.generator for route in routes):
+            # Nothing holds the current of such a step back but the cell itself.
+            check(operation, self.geometry, self.limits, bounds_current=False)
+            chain.check_pulses(routes)
         chain.check(routes)
         limit_a = chain.limits_a(routes, operation.compliance_a, self.limits.current_a)
         parts = self._parts(routes, operation, chain)
@@ -465,6 +514,7 @@ class SmuMatrix(Driver):
             if (
                 ended
                 or (too_long and chain.most_visits > 1)
+                or here[0].generator != routes[k].generator
                 or not chain.goes_with(here, routes[k])
             ):
                 starts.append(k)
@@ -490,7 +540,9 @@ class SmuMatrix(Driver):
                     at_compliance=chain.stop_at_compliance,
                 )
                 self._relays = None
-                readings = chain.run(plan, plan.takes_s(chain.matrix.settle_s, chain.source_s))
+                takes_s = plan.takes_s(chain.matrix.settle_s, chain.source_s)
+                is_pulse = bool(plan.routes[0].generator)
+                readings = chain.pulse(plan) if is_pulse else chain.run(plan, takes_s)
             except (LinkError, InstrumentError) as error:
                 self._off_after(error)
                 if stresses:
@@ -586,8 +638,17 @@ class SmuMatrix(Driver):
 
 def _lasts_s(routes: tuple[Route, ...], chain: AnyChain) -> float:
     """How long steps last on one cell: relays that change for a step open and close."""
+    host_s = HOST_STEP_S * sum(bool(r.generator) for r in routes)
     moves = 1 + sum(before.joins != after.joins for before, after in itertools.pairwise(routes))
-    return 2 * moves * chain.matrix.settle_s + sum(r.width_s + 4 * chain.source_s for r in routes)
+    levels_s = sum(r.width_s + 4 * chain.source_s for r in routes)
+    return host_s + 2 * moves * chain.matrix.settle_s + levels_s
+
+
+def _generator_of(instrument: Instrument | None) -> PulseGenerator | None:
+    """The pulse generator that an instrument is, or holds."""
+    if isinstance(instrument, WithGenerator):
+        return instrument.generator
+    return instrument if isinstance(instrument, PulseGenerator) else None
 
 
 def _calibrated(plan: RowPlan, readings: Measured) -> tuple[FloatArray, FloatArray, StatusArray]:

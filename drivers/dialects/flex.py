@@ -1,4 +1,4 @@
-"""What a driver of FLEX instruments reads: elements of measurement data, entries of the error
+"""What drivers of FLEX instruments share: messages, elements of measurement data, the error
 queue.
 """
 
@@ -8,9 +8,13 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from typing_extensions import override
 
-from rram_hil.errors import LinkError
+from rram_hil.errors import InstrumentError, LinkError
 from rram_hil.types import FloatArray
+from rram_hil.wire.dialog import number
+
+from .text import QueueInstrument
 
 MOST_CHARACTERS = 250
 """Of one message: the input buffer takes 256 with the terminator."""
@@ -59,6 +63,11 @@ def elements(line: str) -> Elements:
     )
 
 
+def flex_number(value: float) -> str:
+    """A number as FLEX takes it."""
+    return number(value).upper()
+
+
 def packed(commands: tuple[str, ...]) -> list[str]:
     """Commands joined by ";" into as few messages as the input buffer allows, in order."""
     messages: list[str] = []
@@ -68,3 +77,53 @@ def packed(commands: tuple[str, ...]) -> list[str]:
         else:
             messages.append(command)
     return messages
+
+
+class FlexMainframe(QueueInstrument):
+    """An instrument that takes FLEX commands: messages, measurements, its error queue."""
+
+    ERROR_QUERY = "ERRX?"
+    ENDING = b"\r\n"
+
+    def send(self, *commands: str, takes_s: float = 0.0) -> None:
+        """Send commands in as few messages as they need, then raise what the error queue holds: one
+        turn on the link.
+
+        Raises `InstrumentError` with code, text and these commands.
+        """
+        *before, last = packed((*commands, self.ERROR_QUERY))
+        with self.dialog.lock:
+            for message in before:
+                self.dialog.write(message)
+            entry = self.dialog.query(last, takes_s=takes_s)
+        self.raise_error(entry, ";".join(commands))
+
+    def measured(self, *commands: str, takes_s: float = 0.0) -> list[Elements]:
+        """Send commands that measure; the lines of data that they gave: one transaction. Raises as
+        `send`.
+        """
+        message = ";".join((*commands, "TSQ", self.ERROR_QUERY))
+        seen: set[str] = set()
+
+        def is_last(line: str) -> bool:
+            seen.add("entry" if ENTRY.fullmatch(line) else "time" if line[1:3] == "ZT" else "data")
+            return seen >= {"entry", "time"}
+
+        _, lines = self.dialog.query_lines(message, is_last, takes_s=takes_s)
+        entry = next(line for line in lines if ENTRY.fullmatch(line))
+        self.raise_error(entry, ";".join(commands))
+        try:
+            return [elements(line) for line in lines if line != entry and line[1:3] != "ZT"]
+        except LinkError:
+            self.dialog.out_of_step()
+            raise
+
+    @override
+    def error_of(self, entry: str, message: str) -> InstrumentError:
+        match = ENTRY.fullmatch(entry)
+        if match is None:
+            self.dialog.out_of_step()
+            raise LinkError(f"{self.name}: {entry[:60]!r} is no entry of an error queue")
+        where = f", after {message[:120]!r}" if message else ""
+        text = f"{self.name}: error {int(match[1])}, {match[2]!r}{where}"
+        return InstrumentError(text, code=int(match[1]), command=message)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 from typing_extensions import override
@@ -19,17 +19,34 @@ from typing_extensions import override
 from rram_hil.array import Scheme, Status
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
-from rram_hil.hardware.instrument import Function, Readings, SourceMeter, SourceSetup, SwitchMatrix
-from rram_hil.types import FloatArray, StatusArray
+from rram_hil.hardware.driver import Identity
+from rram_hil.hardware.instrument import (
+    Crosspoint,
+    Function,
+    InstrumentConfig,
+    PulseGenerator,
+    PulseLimits,
+    PulseSetup,
+    Readings,
+    SourceMeter,
+    SourceSetup,
+    SwitchMatrix,
+)
+from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.wire.dialog import number
 
 from ..dialects.text import number_in
 from ..dialects.tsp_switch import LIST_LENGTH
 from .routes import Route, RowPlan, Visit
-from .wiring import Triggers, Wiring
+from .wiring import BL, SL, Triggers, Wiring
 
 MeterT_co = TypeVar("MeterT_co", bound=SourceMeter, covariant=True)
 MatrixT_co = TypeVar("MatrixT_co", bound=SwitchMatrix, covariant=True)
+HOST_STEP_S = 0.05
+"""Allowance for a step that the host takes together with a pulse generator: half a dozen
+transactions.
+"""
+LEAST_PULSE_V = 0.01
 GATE_LIMIT_A = 1e-4
 """Compliance of the channel on a word line: a healthy gate takes pA."""
 
@@ -90,10 +107,12 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
         gate: str,
         read_v: float,
         now_s: Callable[[], float],
+        generators: Mapping[str, PulseGenerator],
     ) -> None:
         self.meters, self.matrix, self.wiring, self.gate = meters, matrix, wiring, gate
-        self.read_v, self.now_s = read_v, now_s
+        self.read_v, self.now_s, self.generators = read_v, now_s, generators
         self._on: dict[str, SourceSetup] = {}
+        self._aimed: dict[str, PulseSetup] = {}
 
     @property
     def stop_at_compliance(self) -> bool:
@@ -138,17 +157,103 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
         `safe_off`.
         """
 
+    def pulse(self, plan: RowPlan) -> Measured:
+        """Carry out a row whose steps a pulse generator gives, the host between: gate up, one
+        pulse, gate down. Raises as `run`.
+
+        The generator rests at 0 V while relays move, and is off while its settings change: what
+        its output does meanwhile is not the cell's to see.
+        """
+        found = Measured.nothing(plan)
+        found.ran[:] = True
+        for visit in plan.visits:
+            route = plan.routes[visit.step]
+            assert route.pulse_v is not None
+            if visit.opened or visit.closed:
+                self.matrix.switch(open=visit.opened, close=visit.closed)
+            level = float(route.pulse_v[visit.cell])
+            if level == 0.0:
+                continue
+            self._aim(route.generator, self._pulse_setup(route, level))
+            up = [c for c in route.levels if route.levels[c][visit.cell] != 0]
+            for channel in route.levels if self.wiring.is_direct else up:
+                self._ready(channel, self._held(channel, plan, route))
+            for channel in up:
+                volts = float(route.levels[channel][visit.cell])
+                self.meter(channel).source(self.channel(channel), volts)
+            self._generator(route.generator).fire(self.channel(route.generator), 1)
+            for channel in up:
+                self.meter(channel).source(self.channel(channel), 0.0)
+        return found
+
+    def check_pulses(self, routes: Sequence[Route]) -> None:
+        """Refuse steps that the pulse generator does not make. Raises `ConfigError`."""
+        for route in routes:
+            if not route.generator or route.pulse_v is None:
+                continue
+            name, limits = route.generator, self.pulse_limits(route.generator)
+            volts = np.abs(route.pulse_v)
+            most_v = self.wiring.open_v(float(np.max(volts)))
+            if not most_v <= limits.max_open_v or np.any((volts > 0) & (volts < LEAST_PULSE_V)):
+                raise ConfigError(
+                    f"{name}: pulses of {np.min(volts):g} to {np.max(volts):g} V: it gives"
+                    f" {LEAST_PULSE_V:g} V and more, {limits.max_open_v:g} V into an open circuit"
+                )
+            if not limits.shortest_s <= route.width_s <= limits.longest_s:
+                raise ConfigError(
+                    f"{name}: a pulse of {route.width_s:g} s: it makes {limits.shortest_s:g} to"
+                    f" {limits.longest_s:g} s"
+                )
+
+    def pulse_limits(self, name: str) -> PulseLimits:
+        """What the channel of a generator can do."""
+        return self._generator(name).limits(self.channel(name))
+
+    def _generator(self, name: str) -> PulseGenerator:
+        return self.generators[name.partition(".")[0]]
+
+    def _pulse_setup(self, route: Route, level: float) -> PulseSetup:
+        """One pulse from 0 V with the shortest edges, which its width counts from half to half."""
+        limits, width_s = self.pulse_limits(route.generator), route.width_s
+        edge_s = limits.shortest_edge_s
+        period_s = max(limits.shortest_period_s, 2 * (width_s + 2 * edge_s))
+        load_ohm = self.wiring.load_ohm or float("inf")
+        return PulseSetup(level, 0.0, width_s, period_s, edge_s, load_ohm)
+
+    def _aim(self, name: str, setup: PulseSetup) -> None:
+        """Set the generator up where its settings are others, with its output off, and switch it
+        on.
+        """
+        if self._aimed.get(name) == setup:
+            return
+        generator, own = self._generator(name), self.channel(name)
+        if name in self._aimed:
+            del self._aimed[name]
+            generator.output(own, False)
+        generator.configure(own, setup)
+        generator.output(own, True)
+        self._aimed[name] = setup
+
+    def _held(self, channel: str, plan: RowPlan, route: Route) -> SourceSetup:
+        """Settings of a channel that holds a level for as long as the host takes."""
+        limits = self.meter(channel).limits(self.channel(channel))
+        range_v, aperture_s = self.range_v(channel, route), limits.shortest_aperture_s
+        limit_a = plan.limit_a[channel]
+        return SourceSetup(Function.VOLTAGE, limit_a, range_v, None, aperture_s, limits.settle_s)
+
     def finish(self) -> None:
         """The rows of an operation are over: switch off what was left on between them, at zero.
         Raises as `run`.
         """
         for channel in self._on:
             self.meter(channel).output(self.channel(channel), False)
-        self._on = {}
+        for name in self._aimed:
+            self._generator(name).output(self.channel(name), False)
+        self.forget()
 
     def forget(self) -> None:
         """All outputs were switched off and reset behind the chain's back."""
-        self._on = {}
+        self._on, self._aimed = {}, {}
 
     def _ready(self, channel: str, setup: SourceSetup) -> None:
         """Configure a channel where its settings are others, and switch it on."""
@@ -219,7 +324,11 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
             volts = max(route.most_v[channel] for route in routes)
             if channel == self.gate:
                 limit, is_asked = min(GATE_LIMIT_A, cell_a if asked_a is None else asked_a), False
-            elif self.gate or (at == 1 and (volts == 0 or asked_a is not None)):
+            elif (
+                self.gate
+                or self.wiring.is_direct
+                or (at == 1 and (volts == 0 or asked_a is not None))
+            ):
                 limit, is_asked = cell_a if asked_a is None else asked_a, asked_a is not None
             else:
                 cells = len(self.wiring.bl_columns if at == 1 else self.wiring.sl_columns)
@@ -396,6 +505,15 @@ class TspChain(Chain[ScriptedSourceMeter, ScriptedMatrix]):
     def _smu(self, channel: str) -> str:
         """What Lua calls a channel."""
         return self._meter.lua_name(self.channel(channel))
+
+    @override
+    def pulse(self, plan: RowPlan) -> Measured:
+        found = super().pulse(plan)
+        # Rows switch outputs by script, and begin with all of them off.
+        for channel in self._on:
+            self.meter(channel).output(self.channel(channel), False)
+        self._on = {}
+        return found
 
     @override
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
@@ -717,7 +835,7 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
 
     @override
     def check(self, routes: Sequence[Route]) -> None:
-        for route in routes:
+        for route in (r for r in routes if not r.generator):
             timed = self._timed(route)
             held = [
                 c
@@ -776,6 +894,8 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
         sense tell if they are limited.
         """
         timed = self._timed(route)
+        if self.wiring.is_direct and self.wiring.generator:
+            self._ground_through_generator(route)
         for channel in route.levels:
             self._ready(channel, self._setup(channel, plan, route, timed))
         held = [c for c in route.levels if c != timed]
@@ -792,22 +912,80 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
             self.meter(channel).source(self.channel(channel), 0.0)
         return readings
 
+    def _ground_through_generator(self, route: Route) -> None:
+        """The other end of a direct pair stands at the generator's rest level, through 50 ohm."""
+        name = self.wiring.generator
+        if name not in self._aimed:
+            limits = self.pulse_limits(name)
+            width_s = min(max(route.width_s, limits.shortest_s), limits.longest_s / 4)
+            at_rest = replace(route, generator=name, width_s=width_s)
+            self._aim(name, self._pulse_setup(at_rest, self.read_v))
+
     def _setup(self, channel: str, plan: RowPlan, route: Route, timed: str) -> SourceSetup:
         """Settings of a channel for a step. A level that stresses lasts for the width at most, its
         reading included.
         """
+        held = self._held(channel, plan, route)
         limits = self.meter(channel).limits(self.channel(channel))
-        limit_a, range_v = plan.limit_a[channel], self.range_v(channel, route)
-        aperture_s, wait_s, range_a = limits.shortest_aperture_s, limits.settle_s, None
+        aperture_s, wait_s, range_a = held.aperture_s, held.settle_s, held.measure_range
         if channel == route.sense and route.is_read:
             aperture_s, rest_s = self.integrates_s(channel, route)
             wait_s += rest_s
         elif channel == timed:
-            range_a = limit_a
+            range_a = held.compliance
             if route.sense:
                 wanted_s = route.width_s / PARTS
                 aperture_s = min(
                     max(wanted_s, limits.shortest_aperture_s), limits.longest_aperture_s
                 )
             wait_s = max(route.width_s - 2 * limits.settle_s - CONVERSIONS * aperture_s, 0.0)
-        return SourceSetup(Function.VOLTAGE, limit_a, range_v, range_a, aperture_s, wait_s)
+        return replace(held, measure_range=range_a, aperture_s=aperture_s, settle_s=wait_s)
+
+
+class DirectPair(SwitchMatrix):
+    """Stands for the matrix of a direct pair: two leads that are always joined."""
+
+    POINTS: ClassVar[frozenset[Crosspoint]] = frozenset({(BL, 1), (SL, 2)})
+    rows = (BL, SL, "")
+    columns = 2
+    settle_s = 0.0
+
+    def __init__(self) -> None:
+        super().__init__(InstrumentConfig())
+
+    @override
+    def connect(self) -> Identity:
+        return Identity("direct pair", "")
+
+    @override
+    def arm(self) -> None:
+        """Nothing to open."""
+
+    @override
+    def safe_off(self) -> None:
+        """Nothing to open."""
+
+    @override
+    def is_off(self) -> bool:
+        return True
+
+    @override
+    def errors(self) -> list[InstrumentError]:
+        return []
+
+    @override
+    def switch(self, *, close: Iterable[Crosspoint] = (), open: Iterable[Crosspoint] = ()) -> None:
+        if set(open) or not set(close) <= self.POINTS:
+            raise ConfigError("smu-matrix: a direct pair has no relays")
+
+    @override
+    def open_all(self) -> None:
+        """Nothing to open."""
+
+    @override
+    def closed(self) -> frozenset[Crosspoint]:
+        return self.POINTS
+
+    @override
+    def counts(self, points: Iterable[Crosspoint]) -> IntArray:
+        return np.zeros(len(list(points)), dtype=np.int64)

@@ -10,6 +10,10 @@ unselected lines can stand at ground: INHIBIT keeps SL at 0 V, HALF puts both li
 volts. Steps that measure at or below the read limit ground all unselected lines whatever the
 scheme: the sneak currents of half-selected cells would else pass for the cell's own.
 
+Steps above the read limit that are shorter than the source-meters time go to a pulse generator,
+where there is one: on a row of its own in place of the one line that is driven. It bounds no
+current, so a compliance is refused there, and it measures nothing.
+
 `rram_hil.array.limits` looks at levels as they stand. What it cannot see is refused here: levels on
 their way (the gate is up before the lines, and one line before the other), and what a shifted pair
 puts on a line.
@@ -27,7 +31,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import Crosspoint
 from rram_hil.types import FloatArray, IntArray
 
-from .wiring import Wiring
+from .wiring import BL, SL, Wiring
 
 VISIT_S = 5e-3
 """Allowance in timeouts for one step of one cell: commands on their way, changes of measuring
@@ -49,7 +53,8 @@ class Route:
     |level| of each in the whole batch, which chooses its range. `sense` is the channel that
     measures, empty for none; `sign` turns its current into that of the cell from BL to SL (0 where
     the gate's is measured). `drop_v` is BL - SL as asked, shape (n,); `is_read` says that no cell
-    of the batch has more than the read limit.
+    of the batch has more than the read limit. `generator` is the channel that gives the step
+    instead of a source-meter (empty: none) and `pulse_v` its volts, shape (n,).
     """
 
     bl: str
@@ -64,6 +69,8 @@ class Route:
     drop_v: FloatArray
     is_read: bool
     most_v: dict[str, float]
+    generator: str = ""
+    pulse_v: FloatArray | None = None
 
     @property
     def joins(self) -> tuple[str, ...]:
@@ -127,11 +134,17 @@ class RowPlan:
 class Router:
     """Makes the routes of one bench. Raises `ConfigError` for what its channels cannot do."""
 
-    def __init__(self, wiring: Wiring, geometry: Geometry, limits: Limits) -> None:
+    def __init__(
+        self, wiring: Wiring, geometry: Geometry, limits: Limits, shortest_s: float = 0.0
+    ) -> None:
+        """`shortest_s` is the shortest step of the source-meters."""
         self._wiring, self._geometry, self._limits = wiring, geometry, limits
+        self._shortest_s = shortest_s
         channels = tuple(wiring.channels)
         self._is_1r = geometry.cell == "1R"
-        if len(channels) < 2:
+        if not channels:
+            raise ConfigError("driver.wiring.channels: one source-meter channel is needed to read")
+        if len(channels) < 2 and not wiring.is_direct:
             need = (
                 "one for the bit line and one for the source line"
                 if self._is_1r
@@ -156,8 +169,26 @@ class Router:
         cannot be done.
         """
         n = len(operation.cells)
-        one = self._route_1r if self._is_1r else self._route_1t1r
-        return tuple(one(step, n, operation) for step in operation.steps) * operation.repeat
+        return tuple(self._any(step, n, operation) for step in operation.steps) * operation.repeat
+
+    def _any(self, step: Step, n: int, operation: Apply) -> Route:
+        if step.width_s >= self._shortest_s * (1 - 1e-9) or not self._wiring.generators:
+            if self._wiring.is_direct:
+                return self._route_direct(step, n)
+            return (self._route_1r if self._is_1r else self._route_1t1r)(step, n, operation)
+        why = ""
+        if np.all(np.abs(step.cell_v(n)) <= self._limits.read_v):
+            why = "is a read"
+        elif step.measure != "no":
+            why = "measures at its level; read after it"
+        elif operation.compliance_a is not None:
+            why = "asks for a compliance, which a generator has not; leave it out"
+        if why:
+            raise ConfigError(
+                f"smu-matrix: a step of {step.width_s:g} s {why}, or let it last"
+                f" {self._shortest_s:g} s or more, which the source-meters time"
+            )
+        return self._route_pulse(step, n, operation)
 
     def plan(
         self,
@@ -171,7 +202,12 @@ class Router:
         of the whole batch.
         """
         mine = tuple(
-            replace(r, levels={c: v[at] for c, v in r.levels.items()}, drop_v=r.drop_v[at])
+            replace(
+                r,
+                levels={c: v[at] for c, v in r.levels.items()},
+                drop_v=r.drop_v[at],
+                pulse_v=None if r.pulse_v is None else r.pulse_v[at],
+            )
             for r in routes
         )
         visits, now = self._visits(mine, operation, at, before)
@@ -249,17 +285,89 @@ class Router:
                 " more on the way than their difference; take less from both"
             )
 
-    def _route_1t1r(self, step: Step, n: int, operation: Apply) -> Route:
-        wiring = self._wiring
+    def _route_pulse(self, step: Step, n: int, operation: Apply) -> Route:
+        """A step of the generator, on the one line that is driven; other lines at 0 V on ground."""
+        wiring, name = self._wiring, self._wiring.generator
+        row, scheme = wiring.generators[name], operation.unselected
+        volts = {"bl": step.levels("bl", n), "sl": step.levels("sl", n)}
+        if self._is_1r and (scheme is Scheme.INHIBIT or wiring.is_direct):
+            # Only the difference reaches the cell.
+            line, sign = ("sl", -1.0) if row == SL else ("bl", 1.0)
+            volts = {"bl": np.zeros(n), "sl": np.zeros(n), line: sign * step.cell_v(n)}
+        driven = [line for line, v in volts.items() if v is not None and np.any(v != 0)]
+        halves = scheme in (Scheme.HALF, Scheme.THIRD) and not wiring.is_direct
+        if len(driven) != 1 or halves:
+            raise ConfigError(
+                f"smu-matrix: a step of {step.width_s:g} s is the generator's, {name}, which drives"
+                f" one line: bit or source line must be at 0 V, and no line at {scheme.value}"
+            )
+        [line] = driven
+        level = np.array(volts[line])
+        self._refuse_open(name, line, level)
+        levels = {channel: np.zeros(n) for channel in wiring.channels}
+        if wiring.is_direct:
+            rows = {"bl": BL, "sl": SL, "wl": FLOATING}
+            others = (FLOATING, FLOATING)
+        else:
+            rows = {k: FLOATING if v is None else wiring.ground for k, v in volts.items()}
+            rows |= {line: row, "wl": FLOATING}
+            if self._is_1r:
+                other = FLOATING if scheme is Scheme.FLOATING else wiring.ground
+                others = (other, other)
+            else:
+                gate = self._gate_v(step, n)
+                if gate is not None:
+                    rows["wl"], levels[self.gate] = wiring.channels[self.gate], np.array(gate)
+                others = self._others_1t1r(rows["sl"], scheme)
+        route = self._route(rows, others, levels, step, "", 1)
+        return replace(route, generator=name, pulse_v=level)
+
+    def _refuse_open(self, name: str, line: str, level: FloatArray) -> None:
+        """A moved pair's line must keep its own limit; and the output's 50 ohm hold a part of the
+        level back only as long as the load is there.
+        """
+        limit = min(getattr(self._limits, f"{line}_v"), self._limits.cell_v)
+        most_v = float(np.max(np.abs(level)))
+        open_v = self._wiring.open_v(most_v) if name in self._wiring.generators else most_v
+        if not open_v <= limit * (1 + 1e-9):
+            lost = f" if its load of {self._wiring.load_ohm:g} ohm came off"
+            raise ConfigError(
+                f"smu-matrix: {name} would put {open_v:g} V on {line.upper()}"
+                f"{lost if open_v > most_v else ''}, beyond the limit of {limit:g} V"
+            )
+
+    def _route_direct(self, step: Step, n: int) -> Route:
+        """A step of the one or two source-meters of a direct pair: a single one sees the negative
+        of the cell's volts where it holds the source line.
+        """
+        if step.measure == "gate":
+            raise ConfigError("smu-matrix: a 1R array has no gate current")
+        drop, on = step.cell_v(n), {row: c for c, row in self._wiring.channels.items()}
+        sense, sign = (on[SL], -1) if SL in on else (on[BL], 1)
+        levels = {c: np.zeros(n) for c in self._wiring.channels}
+        forces = on.get(BL, sense)
+        levels[forces] = drop if BL in on else -drop
+        self._refuse_open(forces, "bl" if BL in on else "sl", levels[forces])
+        sense = sense if step.measure == "current" else ""
+        rows = {"bl": BL, "sl": SL, "wl": FLOATING}
+        return self._route(rows, (FLOATING, FLOATING), levels, step, sense, sign)
+
+    def _gate_v(self, step: Step, n: int) -> FloatArray | None:
+        """The gate's volts; it is up while bit and source line are still at 0 V."""
         gate = step.levels("wl", n)
-        if gate is None and step.measure == "gate":
-            raise ConfigError("smu-matrix: the current of a gate that floats cannot be measured")
         if gate is not None and not np.all(gate <= self._limits.gate_over_v):
             raise ConfigError(
                 "smu-matrix: the gate rises first, while bit and source line are at 0 V:"
                 f" {np.max(gate):g} V is beyond the limit gate_over_v of"
                 f" {self._limits.gate_over_v:g} V"
             )
+        return gate
+
+    def _route_1t1r(self, step: Step, n: int, operation: Apply) -> Route:
+        wiring = self._wiring
+        gate = self._gate_v(step, n)
+        if gate is None and step.measure == "gate":
+            raise ConfigError("smu-matrix: the current of a gate that floats cannot be measured")
         volts = {"bl": step.levels("bl", n), "sl": step.levels("sl", n)}
         on = self._driven(volts, step.measure)
         rows = {

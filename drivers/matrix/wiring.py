@@ -18,6 +18,13 @@ wl = "1-32"                                   # matrix columns of word lines 0 .
 bl = "33-64"
 sl = "65"
 tsp_node = 2                                  # the matrix's node on the source-meter's TSP-Link
+generators = { "pulser.1" = "D" }             # a pulse generator's channel = matrix row
+
+One cell between two channels needs no matrix. The "rows" are then its two lines:
+
+[driver.wiring]
+channels = { "smu.1" = "sl" }
+generators = { "smu.501" = "bl" }
 """
 
 from __future__ import annotations
@@ -30,6 +37,7 @@ from pydantic import Field, model_validator
 from rram_hil.array import Geometry
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import DriverConfig
+from rram_hil.units import Unit
 
 Lines = Annotated[str, Field(pattern=r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$")]
 """Matrix columns in the order of the lines: "1-32", "65", "1-8, 13-36"; empty for none."""
@@ -44,6 +52,10 @@ def columns_of(lines: str) -> tuple[int, ...]:
     return tuple(columns)
 
 
+BL, SL = "bl", "sl"
+"""Rows of a direct pair: the two lines of its one cell."""
+OUTPUT_OHM = 50.0
+"""Of a pulse generator."""
 DigitalLine = Annotated[int, Field(ge=1, le=14)]
 """A pin of an instrument's digital port."""
 
@@ -82,15 +94,30 @@ class Wiring(DriverConfig):
     on which matrix column.
 
     A 1T1R array with source lines "common" has one `sl` column; else one for each row or column, as
-    the chip says. A 1R array has no `wl`, and one `sl` column for each of its rows.
+    the chip says. A 1R array has no `wl`, and one `sl` column for each of its rows. A direct pair
+    (one cell without a matrix) has nothing but `channels` and `generators`, on the rows "bl" and
+    "sl".
     """
 
     channels: dict[str, str] = Field(
         description='instrument.channel = matrix row, such as "smu.a" = "A"'
     )
-    ground: str = Field(description="matrix row tied to the LO terminals of all channels")
-    bl: Lines
-    sl: Lines
+    generators: dict[str, str] = Field(
+        default={},
+        description=(
+            'pulse generator.channel = matrix row, such as "pulser.1" = "D": the first one gives'
+            " pulses shorter than the source-meters make"
+        ),
+    )
+    load_ohm: Annotated[float, Unit("ohm"), Field(ge=0, le=1e6)] = Field(
+        default=0.0,
+        description="what terminates the generator at the array; 0: nothing but the array",
+    )
+    ground: str = Field(
+        default="", description="matrix row tied to the LO terminals of all channels"
+    )
+    bl: Lines = ""
+    sl: Lines = ""
     wl: Lines = ""
     tsp_node: Annotated[int, Field(ge=0, le=64)] = Field(
         default=0,
@@ -99,14 +126,28 @@ class Wiring(DriverConfig):
     triggers: Triggers | None = None
 
     @property
+    def is_direct(self) -> bool:
+        """Whether the channels hang on the two lines of one cell, without a matrix."""
+        return bool({BL, SL} & {*self.channels.values(), *self.generators.values()})
+
+    @property
+    def generator(self) -> str:
+        """The channel that gives pulses; empty for none."""
+        return next(iter(self.generators), "")
+
+    def open_v(self, volts: float) -> float:
+        """What a generator set to `volts` at its load gives where that load is missing (V)."""
+        return volts * (1 + OUTPUT_OHM / self.load_ohm) if self.load_ohm else volts
+
+    @property
     def bl_columns(self) -> tuple[int, ...]:
         """Matrix column of each bit line."""
-        return columns_of(self.bl)
+        return (1,) if self.is_direct else columns_of(self.bl)
 
     @property
     def sl_columns(self) -> tuple[int, ...]:
         """Matrix column of each source line."""
-        return columns_of(self.sl)
+        return (2,) if self.is_direct else columns_of(self.sl)
 
     @property
     def wl_columns(self) -> tuple[int, ...]:
@@ -120,12 +161,21 @@ class Wiring(DriverConfig):
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Matrix rows of all channels and of the ground."""
-        return (*self.channels.values(), self.ground)
+        """Matrix rows of all channels and generators, and of the ground."""
+        return (*self.channels.values(), *self.generators.values(), self.ground)
 
     @model_validator(mode="after")
     def _every_point_once(self) -> Self:
         twice = sorted({c for c in self.columns if self.columns.count(c) > 1})
+        if self.is_direct:
+            if sorted(self.rows) != ["", BL, SL] or self.bl or self.sl or self.wl:
+                raise ValueError(
+                    'one cell without a matrix has one channel on "bl" and one on "sl", and no'
+                    " ground, bl, sl or wl"
+                )
+            return self
+        if not self.ground:
+            raise ValueError("ground is missing: the matrix row tied to the LO terminals")
         if twice:
             raise ValueError(f"matrix column {twice[0]} is given to two lines")
         if len(set(self.rows)) != len(self.rows):
@@ -141,6 +191,11 @@ class Wiring(DriverConfig):
                 f"driver.wiring: one tile can be wired to a matrix, this chip has {geometry.tiles}"
             )
         is_1r = geometry.cell == "1R"
+        if self.is_direct and not (is_1r and geometry.size == 1):
+            raise ConfigError(
+                'driver.wiring.channels: "bl" and "sl" are the lines of one 1R cell; this chip has'
+                f" {geometry.rows} x {geometry.columns} cells, {geometry.cell}, which need a matrix"
+            )
         along = {"row": geometry.rows, "column": geometry.columns, "common": 1}[
             geometry.source_lines
         ]
@@ -150,7 +205,7 @@ class Wiring(DriverConfig):
             "wl": 0 if is_1r else geometry.rows,
         }
         for name, count in wanted.items():
-            given = len(columns_of(getattr(self, name)))
+            given = len(getattr(self, f"{name}_columns"))
             if given != count:
                 raise ConfigError(
                     f"driver.wiring.{name}: {given} matrix columns, {count} are needed for this"

@@ -9,8 +9,14 @@ reads it (no space behind the command's name). `unverified`: voltages and curren
 MPSMU together, all durations, what a sweep returns after its abort, the order of time stamps with
 `CMM` 4.
 
-Channel n is the module in slot n. Simulated are spot, high-speed spot, staircase sweep (with a
-synchronous source) and linear sampling.
+Pulsed spot is after 2-5 of the programming guide, times of pulses after `PT` (4-90) of the
+"Keysight E5260/E5270 Programming Guide", edition 4, several channels after `WNX` (4-225) and the
+parameters in QCoDeS 0.58, codes of `ERMOD` and `ERSSP` too. `unverified`: `MCPT` and `MCPNT` other
+than by these, what pulsed modes send of sources, all of the selector but its codes.
+
+Channel n is the module in slot n; channels of a pulse generator module: `flex.spgu`. Simulated are
+spot, high-speed spot, staircase sweep (with a synchronous source, or of several channels), linear
+sampling, pulsed spot and sweep, also of several channels.
 """
 
 from __future__ import annotations
@@ -25,6 +31,8 @@ from typing_extensions import override
 
 from .array.terminals import Drive, Place
 from .flex.instrument import Call, Element, FlexError, FlexInstrument, Handler
+from .flex.spgu import MODULE as SPGU_MODULE
+from .flex.spgu import SpguModules
 
 VOLTS = {5: 0.5, 20: 2.0, 50: 5.0, 200: 20.0, 400: 40.0, 1000: 100.0, 2000: 200.0}
 """Code of a voltage range -> its full scale."""
@@ -138,14 +146,29 @@ class Sweep:
         return up if self.mode < 3 else up + up[::-1]
 
 
+@dataclass(frozen=True)
+class Pulsed:
+    """A source that goes from its base to a level and back: channel, V or I, range code, base,
+    first and last level, limit.
+    """
+
+    channel: int
+    function: str
+    code: int
+    base: float
+    start: float
+    stop: float
+    limit: float
+
+
 def shown(value: float) -> str:
     """A number as `*LRN?` tells it."""
     return f"{value:.10G}"
 
 
 class SimulatedB1500(FlexInstrument):
-    """A B1500A. `modules` are the models in slots 1, 2, ...: without it two HRSMU (slots 1 and 2)
-    and two MPSMU (3 and 4).
+    """A B1500A. `modules` are the models in slots 1, 2, ...: without it two HRSMU (slots 1 and 2),
+    two MPSMU (3 and 4), and a pulse generator in each slot whose channels ("501") are wired.
 
     The interlock is open unless `is_interlocked`: then no more than 42 V.
     """
@@ -157,11 +180,14 @@ class SimulatedB1500(FlexInstrument):
         self,
         model: str,
         place: Place,
-        modules: tuple[str, ...] = ("B1517A", "B1517A", "B1511B", "B1511B"),
+        modules: tuple[str, ...] | None = None,
         *,
         is_interlocked: bool = False,
     ) -> None:
-        self.slots = (*modules, *[""] * 10)[:10]
+        wired = set(place.terminals)
+        usual = [SPGU_MODULE if wired & {f"{slot}01", f"{slot}02"} else "" for slot in range(1, 11)]
+        usual[:4] = ["B1517A", "B1517A", "B1511B", "B1511B"]
+        self.slots = (*(usual if modules is None else modules), *[""] * 10)[:10]
         self.is_interlocked = is_interlocked
         self.modules = {
             slot: Module(
@@ -178,13 +204,17 @@ class SimulatedB1500(FlexInstrument):
             for slot, module in self.modules.items()
             for quantity in "VI"
         }
+        self.spgu = SpguModules(
+            place, [slot for slot, name in enumerate(self.slots, 1) if name == SPGU_MODULE]
+        )
         super().__init__(model, place)
         self.reset()
 
     @property
     @override
     def outputs_on(self) -> bool:
-        return any(module.on for module in self.modules.values())
+        generators = self.spgu.channels.values()
+        return any(m.on for m in self.modules.values()) or any(c.is_on for c in generators)
 
     @override
     def identification(self) -> str:
@@ -209,6 +239,7 @@ class SimulatedB1500(FlexInstrument):
             ) = 0
             module.ranging = (1, 50)
             self._drive(module)
+        self.spgu.reset()
         self.adc: dict[int, tuple[int, float]] = {0: (0, 1.0), 1: (0, 6.0), 2: (0, 1.0)}
         self.autozero = 0
         self.trigger_mode = 1
@@ -219,6 +250,16 @@ class SimulatedB1500(FlexInstrument):
         self.measured: tuple[int, ...] = ()
         self.sweep: Sweep | None = None
         self.synchronous: Sweep | None = None
+        self.further: dict[int, Sweep] = {}
+        self.port_mode = 0
+        self.selected = [0, 0, 0, 0]
+        self.pulse_times = (0.0, 1e-3, 10e-3)
+        self.pulsed: Pulsed | None = None
+        self.pulse_steps = (1, 1)
+        self.joint_times = (0.0, 0.0)
+        self.joint_widths: dict[int, tuple[float, float]] = {}
+        self.joint: dict[int, Pulsed] = {}
+        self.joint_steps = (1, 1)
         self._limits: dict[int, float] = {}
         self.waits: tuple[float, ...] = (0.0,) * 5
         self.abort_post = (1, 1)
@@ -228,7 +269,7 @@ class SimulatedB1500(FlexInstrument):
 
     @override
     def commands(self) -> dict[str, tuple[Handler, int, int]]:
-        return {
+        return self.spgu.commands() | {
             "UNT?": (self._units, 0, 1),
             "CN": (self._connect, 0, 15),
             "CNX": (self._connect, 0, 15),
@@ -270,6 +311,21 @@ class SimulatedB1500(FlexInstrument):
             "WI": (self._staircase, 6, 8),
             "WSV": (self._synchronous, 4, 6),
             "WSI": (self._synchronous, 4, 6),
+            "ERMOD": (self._set_port_mode, 1, 2),
+            "ERMOD?": (lambda _: str(self.port_mode), 0, 0),
+            "ERSSP": (self._set_selector, 2, 2),
+            "ERSSP?": (lambda call: str(self.selected[call.integer(0, 0, 3)]), 1, 1),
+            "WNX": (self._further_sweep, 6, 8),
+            "PT": (self._set_pulse_times, 2, 4),
+            "PV": (self._pulse_source, 4, 5),
+            "PI": (self._pulse_source, 4, 5),
+            "PWV": (self._pulsed_sweep, 7, 9),
+            "PWI": (self._pulsed_sweep, 7, 9),
+            "MCPT": (self._set_joint_times, 1, 4),
+            "MCPNT": (self._set_joint_width, 3, 3),
+            "MCPNX": (self._joint_pulse, 6, 7),
+            "MCPWS": (self._set_joint_steps, 2, 2),
+            "MCPWNX": (self._joint_pulse, 7, 9),
             "WNU?": (lambda _: str(len(self.sweep.levels()) if self.sweep else 0), 0, 0),
             "MT": (self._sampling, 3, 4),
             "ML": (lambda call: _nothing(call.integer(0, 1, 1)), 1, 1),
@@ -299,15 +355,29 @@ class SimulatedB1500(FlexInstrument):
             return [self._on(n) if only_on else self._module(n) for n in call.numbers]
         return [module for module in self.modules.values() if module.on or not only_on]
 
+    def _switched(self, call: Call, on: bool) -> list[Module]:
+        """The source-measure modules that `CN` or `CL` names, the generators' switches being done
+        already; all where it names none.
+        """
+        generators = [self.spgu.number(n) for n in call.numbers]
+        others = tuple(
+            n for n, number in zip(call.numbers, generators, strict=True) if number is None
+        )
+        chosen = self._chosen(Call(call.header, others), only_on=False)
+        for number in self.spgu.channels:
+            if number in generators or not call.numbers:
+                self.spgu.switch(number, on)
+        return chosen if others or not call.numbers else []
+
     def _connect(self, call: Call) -> None:
-        for module in self._chosen(call, only_on=False):
+        for module in self._switched(call, True):
             if not module.on:
                 module.on, module.output, module.kept = True, Output(), None
                 self._drive(module)
         self.pause(RELAY_S)
 
     def _disconnect(self, call: Call) -> None:
-        for module in self._chosen(call, only_on=False):
+        for module in self._switched(call, False):
             module.on, module.output, module.kept = False, Output(), None
             self._drive(module)
         self.pause(RELAY_S)
@@ -450,13 +520,15 @@ class SimulatedB1500(FlexInstrument):
             return n
         return n * (SAMPLE_S if module.adc != 1 else 80e-6)
 
-    def _read(self, module: Module, quantity: str, code: int | None) -> Element:
-        """Measure for one aperture. `code` None: the smallest range that covers the compliance, or
-        the output's own range.
+    def _read(
+        self, module: Module, quantity: str, code: int | None, lasts_s: float | None = None
+    ) -> Element:
+        """Measure for one aperture, or for `lasts_s`. `code` None: the smallest range that covers
+        the compliance, or the output's own range.
         """
-        aperture_s = self._aperture_s(module)
+        aperture_s = self._aperture_s(module) if lasts_s is None else lasts_s
         terminal = self.place.terminal(str(module.slot))
-        self.pause(OVERHEAD_S + aperture_s)
+        self.pause(OVERHEAD_S + aperture_s if lasts_s is None else lasts_s)
         sensed = terminal.sense()
         value = sensed.volts if quantity == "V" else sensed.amps
         scale, is_over = self._scale(module, quantity, code, value)
@@ -555,9 +627,9 @@ class SimulatedB1500(FlexInstrument):
 
     def _measurement_mode(self, call: Call) -> None:
         mode = int(call.numbers[0])
-        if mode not in (1, 2, 10):
+        if mode not in (1, 2, 3, 4, 10, 16, 27, 28):
             raise FlexError(120)
-        if len(call.numbers) < 2:
+        if len(call.numbers) < 2 or (mode in (3, 4) and len(call.numbers) > 2):
             raise FlexError(122)
         self.measured = tuple(self._module(n).slot for n in call.numbers[1:])
         self.mode = mode
@@ -586,6 +658,7 @@ class SimulatedB1500(FlexInstrument):
         power = call.number(7, 0.001, 20) if len(call.numbers) > 7 else 0.0
         self.sweep = Sweep(module.slot, function, mode, output.code, start, stop, steps, power)
         self.synchronous = None
+        self.further = {}
         self._limits = {module.slot: output.limit}
 
     def _synchronous(self, call: Call) -> None:
@@ -616,6 +689,151 @@ class SimulatedB1500(FlexInstrument):
         )
         self._limits[module.slot] = output.limit
 
+    def _set_port_mode(self, call: Call) -> None:
+        self.port_mode = call.integer(0, 0, 63)
+
+    def _set_selector(self, call: Call) -> None:
+        if not self.port_mode & 1:
+            raise FlexError(120)
+        self.selected[call.integer(0, 0, 3)] = call.integer(1, 0, 3)
+        self.pause(RELAY_S)
+
+    def _further_sweep(self, call: Call) -> None:
+        """`WNX`: a source that goes with the primary one, as the N-th."""
+        number, module = call.integer(0, 2, 10), self._on(call.numbers[1])
+        if self.sweep is None or module.slot == self.sweep.channel:
+            raise FlexError(222)
+        function = "V" if call.integer(2, 1, 2) == 1 else "I"
+        start, stop = call.numbers[4:6]
+        largest = (call.numbers[3], max(start, stop, key=abs), *call.numbers[6:7])
+        output = self._output(module, function, largest)
+        primary = self.sweep
+        self.further = {n: s for n, s in self.further.items() if s.channel != module.slot}
+        self.further[number] = Sweep(
+            module.slot, function, primary.mode, output.code, start, stop, primary.steps
+        )
+        self._limits[module.slot] = output.limit
+
+    def _set_pulse_times(self, call: Call) -> None:
+        hold, width = call.number(0, 0, 655.35), call.number(1, 0.5e-3, 2.0)
+        self.pulse_times = (hold, width, self._period(call, 2, width))
+
+    @staticmethod
+    def _period(call: Call, at: int, width: float) -> float:
+        """A pulse period; 0 is the shortest for the width. Raises `FlexError` 120."""
+        least = max(5e-3, width + (2e-3 if width <= 0.1 else 10e-3))
+        asked = call.number(at, 0, 5.0) if len(call.numbers) > at else 0.0
+        if 0 < asked < least * (1 - 1e-9):
+            raise FlexError(120)
+        return asked or least
+
+    def _pulsed_of(
+        self, slot: float, function: str, code: float, base: float, ends: tuple[float, ...]
+    ) -> Pulsed:
+        """A pulsed source of levels `ends`, whose third value is the limit. Raises `FlexError`."""
+        module = self._on(slot)
+        start, stop, *limit = ends
+        largest = max(base, start, stop, key=abs)
+        output = self._output(module, function, (code, largest, *limit))
+        return Pulsed(module.slot, function, output.code, base, start, stop, output.limit)
+
+    def _pulse_source(self, call: Call) -> None:
+        slot, code, base, top, *limit = call.numbers
+        self.pulsed = self._pulsed_of(slot, call.header[-1], code, base, (top, top, *limit))
+        self.pulse_steps = (1, 1)
+
+    def _pulsed_sweep(self, call: Call) -> None:
+        slot, _, code, base, start, stop, _, *limit = call.numbers
+        self.pulse_steps = call.integer(1, 1, 4), call.integer(6, 1, 10001)
+        ends = (start, stop, *limit[:1])
+        self.pulsed = self._pulsed_of(slot, call.header[-1], code, base, ends)
+
+    def _set_joint_times(self, call: Call) -> None:
+        period = call.number(1, -1, 5.0) if len(call.numbers) > 1 else 0.0
+        self.joint_times = (call.number(0, 0, 655.35), max(period, 0.0))
+        self.joint, self.joint_steps = {}, (1, 1)
+
+    def _set_joint_width(self, call: Call) -> None:
+        times = (call.number(1, 0, 2.0), call.number(2, 0.5e-3, 2.0))
+        self.joint_widths[self._on(call.numbers[0]).slot] = times
+
+    def _set_joint_steps(self, call: Call) -> None:
+        self.joint_steps = (call.integer(0, 1, 4), call.integer(1, 1, 10001))
+
+    def _joint_pulse(self, call: Call) -> None:
+        """`MCPNX` and `MCPWNX`: the N-th source, of one level or two."""
+        number, (slot, kind, code, base, *ends) = call.integer(0, 1, 10), call.numbers[1:]
+        if call.header == "MCPNX":
+            ends = [ends[0], *ends]
+        function = {1.0: "V", 2.0: "I"}.get(kind)
+        if function is None or int(slot) not in self.joint_widths:
+            raise FlexError(120)
+        self.joint[number] = self._pulsed_of(slot, function, code, base, tuple(ends[:3]))
+
+    def _run_pulses(self) -> None:
+        """One pulsed source of `MM` 3 and 4, or those of 27 and 28 together."""
+        is_joint, is_sweep = self.mode in (27, 28), self.mode in (4, 28)
+        if is_joint:
+            sources = [self.joint[n] for n in sorted(self.joint)]
+            mode, steps = self.joint_steps
+            hold, period = self.joint_times
+            width = max((self.joint_widths[s.channel][1] for s in sources), default=0.0)
+            period = period or self._period(Call("MCPT", ()), 0, width)
+        else:
+            sources = [] if self.pulsed is None else [self.pulsed]
+            mode, steps = self.pulse_steps
+            hold, width, period = self.pulse_times
+        if not sources:
+            raise FlexError(222)
+        steps = steps if is_sweep else 1
+        levels = [
+            Sweep(s.channel, s.function, mode, s.code, s.start, s.stop, steps).levels()
+            for s in sources
+        ]
+        elements: list[Element] = []
+        self.pause(hold)
+        for k in range(len(levels[0])):
+            tops = [there[k] for there in levels]
+            data = self._pulse_once(sources, tops, width, period)
+            elements += data
+            if is_sweep and self.format[1]:
+                last = "E" if k == len(levels[0]) - 1 else "W"
+                elements.append(
+                    Element(sources[0].channel, sources[0].function, tops[0], source=last)
+                )
+            if is_sweep and self.abort_post[0] == 2 and any(d.over or d.limited for d in data):
+                dummies = [Element(d.channel, d.kind, 0.0, over=d.kind != "T") for d in data]
+                elements += dummies * (len(levels[0]) - 1 - k)
+                break
+        self.emit(elements)
+
+    def _pulse_once(
+        self, sources: list[Pulsed], tops: list[float], width: float, period: float
+    ) -> list[Element]:
+        for source, top in zip(sources, tops, strict=True):
+            self._pulse_to(source, top)
+        mode, n = self.adc[2]
+        aperture_s = n if mode == 3 else n * SAMPLE_S
+        self.pause(max(width - aperture_s, 0.0))
+        elements = []
+        for at, slot in enumerate(self.measured):
+            module = self.modules[slot]
+            quantity = "I" if module.output.function == "V" else "V"
+            code = module.ri if quantity == "I" else module.rv
+            elements += [Element(slot, "T", self._time_s())] if self.stamps else []
+            elements.append(
+                self._read(module, quantity, code, 0.0 if at else min(aperture_s, width))
+            )
+        for source in sources:
+            self._pulse_to(source, source.base)
+        self.pause(max(period - width, 0.0))
+        return elements
+
+    def _pulse_to(self, source: Pulsed, level: float) -> None:
+        module = self.modules[source.channel]
+        module.output = Output(source.function, source.code, level, source.limit)
+        self._drive(module)
+
     def _sampling(self, call: Call) -> None:
         base = call.number(3, 0, 655.35) if len(call.numbers) > 3 else 0.0
         self.sampling = (
@@ -630,7 +848,16 @@ class SimulatedB1500(FlexInstrument):
             raise FlexError(220)
         for slot in self.measured:
             self._on(slot)
-        {1: self._spot, 2: self._run_sweep, 10: self._sample}[self.mode]()
+        {
+            1: self._spot,
+            2: self._run_sweep,
+            3: self._run_pulses,
+            4: self._run_pulses,
+            10: self._sample,
+            16: self._run_sweep,
+            27: self._run_pulses,
+            28: self._run_pulses,
+        }[self.mode]()
 
     def _measure_all(self) -> list[Element]:
         """One measurement of every channel of `MM`, as `CMM` says, with time stamps where they are
@@ -666,7 +893,9 @@ class SimulatedB1500(FlexInstrument):
         primary = self.sweep
         if primary is None:
             raise FlexError(222)
-        sources = [s for s in (primary, self.synchronous) if s is not None]
+        others = [self.further[n] for n in sorted(self.further)]
+        others = others if self.mode == 16 else [s for s in (self.synchronous,) if s is not None]
+        sources = [primary, *others]
         levels = [s.levels() for s in sources]
         for source in sources:
             self._on(source.channel)
@@ -690,7 +919,9 @@ class SimulatedB1500(FlexInstrument):
             else:
                 data = data_of_abort
             elements += data
-            for at in range(min(self.format[1], len(sources))):
+            told = range(min(self.format[1], len(sources)))
+            # With several channels the format names the one source that is told.
+            for at in told[-1:] if self.mode == 16 else told:
                 source = sources[at]
                 elements.append(
                     Element(
@@ -752,6 +983,7 @@ class SimulatedB1500(FlexInstrument):
 
     def _learn_switches(self) -> list[str]:
         on = [str(module.slot) for module in self.modules.values() if module.on]
+        on += [str(number) for number, c in self.spgu.channels.items() if c.is_on]
         return [f"CN{','.join(on)}" if on else "CL"]
 
     def _learn_channel(self, module: Module) -> str:

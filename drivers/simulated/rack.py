@@ -128,6 +128,8 @@ class Rack(FarSide):
         self.world = ArrayWorld(chip, wiring)
         self.bus = Bus(self.world.clock)
         super().__init__(chip, self.bus.lock)
+        if wiring.is_direct:
+            self.world.fabric.set_closed(frozenset({("bl", 1), ("sl", 2)}))
         self._fabric: Fabric = self.world.fabric if simulation.load_ohm is None else LooseFabric()
         self.instruments = {
             n.name: n.made_by(
@@ -161,7 +163,7 @@ class Rack(FarSide):
         load_ohm = self.chip.simulation.load_ohm
         if load_ohm is None:
             return self.world.terminals(name)
-        wired = [channel.partition(".") for channel in wiring.channels]
+        wired = [channel.partition(".") for channel in (*wiring.channels, *wiring.generators)]
         return {own: Resistor(load_ohm) for instrument, _, own in wired if instrument == name}
 
     def _join(self, wiring: Wiring) -> None:
@@ -257,16 +259,26 @@ class Rack(FarSide):
 
 
 def _matrix(named: list[_Named], wiring: Wiring) -> str:
-    """Name of the switch matrix: the one instrument that has no channel."""
+    """Name of the switch matrix: the one instrument that has no channel; empty for a direct
+    pair.
+    """
     names = [n.name for n in named]
-    for channel in wiring.channels:
+    channels = (*wiring.channels, *wiring.generators)
+    for channel in channels:
         if channel.partition(".")[0] not in names:
             raise ConfigError(
                 f"driver.wiring.channels: {channel!r}: there is no instrument"
                 f" {channel.partition('.')[0]!r}"
             )
-    wired = {channel.partition(".")[0] for channel in wiring.channels}
+    wired = {channel.partition(".")[0] for channel in channels}
     others = [name for name in names if name not in wired]
+    if wiring.is_direct and not others:
+        return ""
+    if wiring.is_direct:
+        raise ConfigError(
+            f"driver.instruments: {others[0]} has no channel; one cell between two channels has"
+            " no matrix"
+        )
     if len(others) != 1:
         unwired = ", ".join(others) or "none"
         raise ConfigError(

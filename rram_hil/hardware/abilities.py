@@ -17,6 +17,7 @@ from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import (
     Crosspoint,
     Instrument,
+    PulseGenerator,
     Readings,
     SourceMeter,
     SwitchMatrix,
@@ -119,3 +120,52 @@ class TriggeredSourceMeter(SourceMeter):
         """The readings of what `arm_list` started, `points` in all, by channel; levels back at
         zero. `takes_s` is how long the triggers may still take (None: as long as the points).
         """
+
+
+class WithGenerator(SourceMeter):
+    """A source-meter whose link also reaches a pulse generator, in the same mainframe."""
+
+    @property
+    @abstractmethod
+    def generator(self) -> PulseGenerator:
+        """Its channels of pulses, named unlike those that source and measure; none where there is
+        no such module. Connecting, arming and switching off are those of the whole instrument.
+        """
+
+
+class PulsedSourceMeter(SourceMeter):
+    """A source-meter that times pulses itself and measures within them, on several channels at
+    once. Channels are configured and on; each rests at `base` (V or A, as configured) before and
+    after. A reading has the level that was asked for beside what was measured.
+    """
+
+    @abstractmethod
+    def pulse(
+        self,
+        levels: Mapping[str, float],
+        *,
+        width_s: float,
+        period_s: float = 0.0,
+        base: float = 0.0,
+    ) -> Mapping[str, Readings]:
+        """One pulse on each of these channels, together (0 as period: the shortest). Raises
+        `ConfigError` for a width, period or level that the channels do not make.
+        """
+
+    @abstractmethod
+    def pulsed_sweep(
+        self,
+        ends: Mapping[str, tuple[float, float]],
+        points: int,
+        *,
+        width_s: float,
+        period_s: float = 0.0,
+        base: float = 0.0,
+    ) -> Mapping[str, Readings]:
+        """Pulses whose tops go linearly from first to last on each of these channels, together."""
+
+    @abstractmethod
+    def joint_sweep(
+        self, ends: Mapping[str, tuple[float, float]], points: int
+    ) -> Mapping[str, Readings]:
+        """Linear staircases of several channels, together; levels back at zero after."""

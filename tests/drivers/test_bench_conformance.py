@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chain_benches import ARC_ONE, BOARD, CHAINS, bench_text
+from chain_benches import ARC_ONE, BOARD, CHAINS, PULSED, bench_text
 
 from rram_hil.array import Scheme
 from rram_hil.bench.plugins import driver_class
@@ -21,18 +21,18 @@ from rram_hil.plugins import names
 from rram_hil.wire import link
 
 SIZE = 2
-BENCHES = [BOARD, ARC_ONE, *CHAINS]
+BENCHES = [BOARD, ARC_ONE, *CHAINS, *PULSED]
 CELL = {ARC_ONE: "1R"}
 INSTRUMENTS = {
     BOARD: [""],
     ARC_ONE: [""],
     **{
         chain: list(tomllib.loads(text[0])["driver"]["instruments"])
-        for chain, text in CHAINS.items()
+        for chain, text in (CHAINS | PULSED).items()
     },
 }
 TEXT_FAULTS = ["queue-full", "line-overrun"]
-LONG = list(CHAINS)[1:]
+LONG = [*list(CHAINS)[1:], *PULSED]
 """Chains whose faults are tried among the long tests: of source-meters one is enough here."""
 CASES = [
     pytest.param(bench, instrument, kind, marks=[pytest.mark.long] * (bench in LONG))
@@ -59,7 +59,7 @@ def whole(chain: str) -> WholeBench:
     """The bench of a chain, as the checks take it."""
     return WholeBench(
         text_of(chain),
-        width_s=1e-6 if chain in (BOARD, ARC_ONE) else 2e-3,
+        width_s=1e-6 if chain in (BOARD, ARC_ONE, *PULSED) else 2e-3,
         unselected=Scheme.HALF if CELL.get(chain) == "1R" else Scheme.INHIBIT,
         faults=dict.fromkeys(INSTRUMENTS[chain], BENCH_FAULTS),
     )

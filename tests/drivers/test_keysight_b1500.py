@@ -132,7 +132,7 @@ def test_safe_off_takes_every_channel_to_zero_before_it_opens_the_switches(bench
     ask(bench.sim, "CN 3;DV 3,0,2,1E-3")
     bench.sim.heard.clear()
     bench.driver.safe_off()
-    assert bench.sim.heard == ["AB", "*LRN? 0", "DZ 1,3;CL;*LRN? 0", "*LRN? 0"]
+    assert bench.sim.heard == ["AB", "*LRN? 0", "DZ 1,3;CL;ERRX?", "*LRN? 0"]
     assert bench.driver.is_off()
     assert not bench.sim.outputs_on
     bench.driver.safe_off()

@@ -128,8 +128,8 @@ class ArrayWorld:
         self.unsolved = 0
         self.closures: Counter[Point] = Counter()
         self._ground = wiring.ground
-        self._drives = {row: Drive() for row in wiring.channels.values()}
-        self._channels = dict(wiring.channels)
+        self._channels = {**wiring.channels, **wiring.generators}
+        self._drives = {row: Drive() for row in self._channels.values()}
         columns = (*wiring.bl_columns, *wiring.sl_columns, *wiring.wl_columns)
         self._line_of = {column: line for line, column in enumerate(columns)}
         self._lines = len(columns)
