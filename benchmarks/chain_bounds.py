@@ -27,6 +27,8 @@ RATE = 10e6
 BYTES = 40.0
 """Bytes of one cell, there and back, in text."""
 SIZE = 16
+JOB_LINES = 5
+"""Lines of ArC ONE's job of one pulse: code, word, bit, volts, seconds."""
 BAR = 1.3
 HOST = "2400 + 2450 + 707B"
 AT_ONCE = (BOARD, ARC_ONE)
@@ -86,7 +88,11 @@ def cost(bench: Bench, chain: str, operation: Apply, pulse_s: float) -> Cost:
     told = driver.capabilities.timing
     least, _ = least_transactions(chain, round(cells**0.5))
     hardware_s = each_s(chain, told, width_s) + pulse_s
-    bound_s = least * LATENCY_S + cells * (BYTES / RATE + hardware_s)
+    bytes_s = BYTES / RATE
+    if chain == ARC_ONE and pulse_s:
+        # A job a pulse, in lines that the board takes one by one, with a reading of its own.
+        bytes_s += JOB_LINES * told["line_s"] + told["read_s"]
+    bound_s = least * LATENCY_S + cells * (bytes_s + hardware_s)
     return Cost(turns, bench_s, least, bound_s)
 
 

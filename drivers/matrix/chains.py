@@ -751,10 +751,10 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
         range_v, limit_a = self.range_v(channel, plan.routes[0]), plan.limit_a[channel]
         measuring = [plan.routes[k] for k in plan.measuring]
         if not measuring:
-            before = self._on.get(
-                channel, SourceSetup(Function.VOLTAGE, limit_a, aperture_s=BLIND_S)
-            )
-            return replace(before, compliance=limit_a, source_range=range_v)
+            blind = SourceSetup(Function.VOLTAGE, limit_a, range_v, aperture_s=BLIND_S)
+            before = self._on.get(channel, blind)
+            kept = (before.compliance, before.source_range) == (limit_a, range_v)
+            return before if kept else blind
         aperture_s, wait_s = self._waits_s(measuring[0])
         if channel in {route.sense for route in measuring}:
             return SourceSetup(Function.VOLTAGE, limit_a, range_v, None, aperture_s, wait_s)
