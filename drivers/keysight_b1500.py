@@ -178,18 +178,24 @@ def sre_probe(nonce: int) -> tuple[str, str]:
 
 SHEET = ModelSheet(
     (
-        "commands: B1500A/B1505A Programming Guide, edition 11, 1-20 to 1-53, 2-9, 4-38, 4-101,"
-        " 4-109, 4-194, 4-209, 4-217",
-        "elements, statuses, data buffer: E5260/E5270 Programming Guide, edition 4, 1-22 to 1-28,"
-        " 4-60",
+        "commands: B1500A/B1505A Programming Guide, edition 11, 1-20 to 1-53, 2-5, 2-9, 2-48,"
+        " 4-38, 4-101, 4-109, 4-194, 4-209, 4-217, 4-225",
+        "elements, statuses, data buffer, times of pulses: E5260/E5270 Programming Guide,"
+        " edition 4, 1-22 to 1-28, 4-60, 4-90",
         "HPSMU: B1500A User's Guide, edition 10, tables 4-7 and 4-8",
         "ranges of HRSMU and MPSMU: the source of PyMeasure 0.16",
+        "SPGU: data sheet, page 19; programming guide, 2-54, 4-173, 4-189; commands: sources of"
+        " PyMeasure 0.16 and QCoDeS 0.58",
     ),
     (
         "envelope, smallest compliance, shortest level, settling and accuracy of HRSMU and MPSMU",
         "smallest compliance, shortest level and settling of the HPSMU",
         "data buffer size",
         "program memory length",
+        "that PT, MCPT and MCPNT take the E5260's times",
+        "source data of pulsed modes",
+        "that SIM 0 takes SPGU channels to 0 V, *LRN? 0 lists them and SRP starts all that are on",
+        "how SPGU edges limit widths",
     ),
 )
 

@@ -102,11 +102,11 @@ class Wiring(DriverConfig):
     channels: dict[str, str] = Field(
         description='instrument.channel = matrix row, such as "smu.a" = "A"'
     )
-    generators: dict[str, str] = Field(
+    generators: Annotated[dict[str, str], Field(max_length=1)] = Field(
         default={},
         description=(
-            'pulse generator.channel = matrix row, such as "pulser.1" = "D": the first one gives'
-            " pulses shorter than the source-meters make"
+            'pulse generator.channel = matrix row, such as "pulser.1" = "D": gives the pulses that'
+            " are shorter than the source-meters time"
         ),
     )
     load_ohm: Annotated[float, Unit("ohm"), Field(ge=0, le=1e6)] = Field(

@@ -95,6 +95,8 @@ def bench() -> Iterator[Bench]:
 class Alone(Spgu):
     """The generator (after the programming guide) without the rest, as the checks make a driver."""
 
+    SHEETS = KeysightB1500.SHEETS
+
     def __init__(self, config: InstrumentConfig, traffic: Any = None) -> None:
         super().__init__(KeysightB1500(config, traffic))
         self._mainframe.generator.forget()

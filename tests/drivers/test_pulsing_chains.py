@@ -199,6 +199,34 @@ def test_wiring_that_makes_no_bench_is_refused(keys: dict[str, Any], words: str)
         Wiring(**keys)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"analyser.501" = "D"', '"analyser.3" = "D"', "'analyser.3' is no channel of a pulse gen"),
+        ('"analyser.501" = "D"', '"pulser.1" = "D"', "there is no instrument 'pulser'"),
+        ('"analyser.501" = "D"', '"analyser.501" = "A"', "are on one matrix row"),
+        ('"analyser.501" = "D"', '"analyser.501" = "D", "analyser.502" = "E"', "at most 1"),
+        ('ground = "C"', 'ground = "C"\nload_ohm = -1.0', "load_ohm"),
+    ],
+)
+def test_a_generator_that_is_none_is_refused(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    path = tmp_path / "bench.toml"
+    path.write_text(bench_text(B1500, "1T1R", 2).replace(old, new), encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        Bench.open(path).close()
+
+
+def test_a_matrix_beside_a_direct_pair_is_refused(tmp_path: Path) -> None:
+    matrix = '[driver.instruments.matrix]\nkind = "keithley-707b"\n\n[driver.wiring]'
+    path = tmp_path / "bench.toml"
+    text = direct_text("B1500A").replace("[driver.wiring]", matrix)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="has no channel"):
+        Bench.open(path).close()
+
+
 def test_a_pair_of_lines_holds_one_cell() -> None:
     wiring = Wiring(channels={"s.1": "bl", "s.2": "sl"})
     with pytest.raises(ConfigError, match="need a matrix"):
