@@ -113,6 +113,7 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
         self.read_v, self.now_s, self.generators = read_v, now_s, generators
         self._on: dict[str, SourceSetup] = {}
         self._aimed: dict[str, PulseSetup] = {}
+        self._gate_v = 0.0
 
     @property
     def stop_at_compliance(self) -> bool:
@@ -161,8 +162,9 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
         """
 
     def pulse(self, plan: RowPlan) -> Measured:
-        """Carry out a row whose steps a pulse generator gives, the host between: gate up, one
-        pulse, gate down. Raises as `run`.
+        """Carry out a row whose steps a pulse generator gives, the host between. The gate is up
+        from the first pulse on until its relays move, its settings change or the row ends. Raises
+        as `run`.
 
         The generator rests at 0 V while relays move, and is off while its settings change: what
         its output does meanwhile is not the cell's to see.
@@ -172,22 +174,42 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
         for visit in plan.visits:
             route = plan.routes[visit.step]
             assert route.pulse_v is not None
-            if visit.opened or visit.closed:
-                self.matrix.switch(open=visit.opened, close=visit.closed)
+            self._move(visit)
             level = float(route.pulse_v[visit.cell])
             if level == 0.0:
                 continue
-            self._aim(route.generator, self._pulse_setup(route, level))
-            up = [c for c in route.levels if route.levels[c][visit.cell] != 0]
-            for channel in route.levels if self.wiring.is_direct else up:
-                self._ready(channel, self._held(channel, plan, route))
-            for channel in up:
-                volts = float(route.levels[channel][visit.cell])
-                self.meter(channel).source(self.channel(channel), volts)
+            setup = self._pulse_setup(route, level)
+            if self._aimed.get(route.generator) != setup:
+                self._set_gate(0.0)
+            self._aim(route.generator, setup)
+            # No other channel has a level where the generator drives the line.
+            gate_v = float(route.levels[self.gate][visit.cell]) if self.gate else 0.0
+            for channel in route.levels if self.wiring.is_direct else [self.gate]:
+                if channel and (self.wiring.is_direct or gate_v):
+                    self._ready(channel, self._held(channel, plan, route))
+            self._set_gate(gate_v)
             self._generator(route.generator).fire(self.channel(route.generator), 1)
-            for channel in up:
-                self.meter(channel).source(self.channel(channel), 0.0)
+        self._set_gate(0.0)
         return found
+
+    def _move(self, visit: Visit) -> None:
+        """Move the relays of a visit; the gate is down where they are a word line's."""
+        if visit.opened or visit.closed:
+            if self._at_gate((*visit.opened, *visit.closed)):
+                self._set_gate(0.0)
+            self.matrix.switch(open=visit.opened, close=visit.closed)
+
+    def _at_gate(self, points: Iterable[Crosspoint]) -> bool:
+        """Whether a relay of a word line is among these, or one that joins the gate's channel."""
+        if not self.gate:
+            return False
+        row, columns = self.wiring.channels[self.gate], self.wiring.wl_columns
+        return any(point[0] == row or point[1] in columns for point in points)
+
+    def _set_gate(self, volts: float) -> None:
+        if self.gate and self._gate_v != volts:
+            self.meter(self.gate).source(self.channel(self.gate), volts)
+            self._gate_v = volts
 
     def check_pulses(self, routes: Sequence[Route]) -> None:
         """Refuse steps that the pulse generator does not make. Raises `ConfigError`."""
@@ -256,13 +278,15 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
 
     def forget(self) -> None:
         """All outputs were switched off and reset behind the chain's back."""
-        self._on, self._aimed = {}, {}
+        self._on, self._aimed, self._gate_v = {}, {}, 0.0
 
     def _ready(self, channel: str, setup: SourceSetup) -> None:
         """Configure a channel where its settings are others, and switch it on."""
         meter, own = self.meter(channel), self.channel(channel)
         if self._on.get(channel) == setup:
             return
+        if channel == self.gate:
+            self._set_gate(0.0)
         meter.configure(own, setup)
         if channel not in self._on:
             meter.output(own, True)
@@ -872,13 +896,9 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
         place = {step: k for k, step in enumerate(plan.measuring)}
         stopped: set[int] = set()
         started_s = self.now_s()
-        self._gate_v = 0.0
         for visits in self._together(plan):
             first, last = visits[0], visits[-1]
-            if first.opened or first.closed:
-                if self._at_gate((*first.opened, *first.closed)):
-                    self._set_gate(0.0)
-                self.matrix.switch(open=first.opened, close=first.closed)
+            self._move(first)
             if first.cell in stopped:
                 continue
             route, cell = plan.routes[last.step], last.cell
@@ -928,18 +948,6 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
             if c != timed
         }
 
-    def _at_gate(self, points: Iterable[Crosspoint]) -> bool:
-        """Whether a relay of a word line is among these, or one that joins the gate's channel."""
-        if not self.gate:
-            return False
-        row, columns = self.wiring.channels[self.gate], self.wiring.wl_columns
-        return any(point[0] == row or point[1] in columns for point in points)
-
-    def _set_gate(self, volts: float) -> None:
-        if self.gate and self._gate_v != volts:
-            self.meter(self.gate).source(self.channel(self.gate), volts)
-            self._gate_v = volts
-
     def _played(self, plan: RowPlan, routes: Sequence[Route], cell: int) -> dict[str, Readings]:
         """Steps on one cell that differ in the timed channel alone; where the last one measures,
         readings of all channels: those that do not sense tell if they are limited.
@@ -952,8 +960,6 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
             setup = self._setup(channel, plan, routes[0], timed)
             if channel == timed and channel in self._on:
                 continue
-            if channel == self.gate and self._on.get(channel) != setup:
-                self._set_gate(0.0)
             self._ready(channel, setup)
         if self.gate:
             self._set_gate(float(route.levels[self.gate][cell]))
