@@ -233,6 +233,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         self.modules: dict[str, str] = {}
         self._channels: dict[str, _Channel] = {}
         self._others: dict[str, str] = {}
+        self._stored: tuple[str, ...] = ()
         self._spgu = Spgu(self)
 
     @property
@@ -300,6 +301,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         """Reset and verify; then format 11 with source data, high-speed converters, no service
         requests.
         """
+        self._stored = ()
         self.safe_off()
         self.errors()
         self._channels.clear()
@@ -452,8 +454,11 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
 
     @override
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
-        """Store the list as a program and run it; all data come in the transaction that runs it. No
-        program can end at compliance: then the levels are taken one by one.
+        """Store the list as a program, where it is not the one that is stored, and run it; all data
+        come in the transaction that runs it. No program can end at compliance: then the levels are
+        taken one by one.
+
+        Readings of one conversion are of the current alone (`TTI`).
         """
         kept = self._switched_on(channel)
         setup = kept.setup
@@ -465,6 +470,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
             self._letter(setup),
         )
         spot, wait = self._spot(channel, setup), self._wait(setup)
+        once = setup.one_conversion and setup.function is Function.VOLTAGE
 
         def take(level: float) -> Readings:
             force = f"D{letter} {channel},{code},{flex_number(level)}"
@@ -477,23 +483,23 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
                 self.send(self._integration(setup), self._force(channel, setup, 0.0), "TSR")
                 kept.level = 0.0
                 return until_compliance(levels, take, rest, self.name)
-        steps = [
-            c for v in levels for c in (f"D{letter} {channel},{code},{flex_number(v)}", *wait, spot)
-        ]
+        if once:
+            spot = f"TTI {channel},{self._measuring(channel, setup)[0]}"
+        forces = [f"D{letter} {channel},{code},{flex_number(v)}" for v in levels]
+        steps = [c for force in forces for c in (force, *wait, spot)]
+        program = ("TSR", *steps, self._force(channel, setup, 0.0))
         with self.dialog.lock:
-            self.send(
-                self._integration(setup),
-                f"ST {PROGRAM}",
-                "TSR",
-                *steps,
-                self._force(channel, setup, 0.0),
-                "END",
-            )
-            kept.level = 0.0
+            if program != self._stored:
+                self._stored = ()
+                self.send(f"ST {PROGRAM}", *program, "END")
+            kept.level, self._stored = 0.0, ()
             lines = self.measured(
-                f"DO {PROGRAM}", takes_s=levels.size * self._takes_s(setup, settles=True)
+                self._integration(setup),
+                f"DO {PROGRAM}",
+                takes_s=levels.size * self._takes_s(setup, settles=True),
             )
-        return self._readings(channel, lines, levels.size)
+            self._stored = program
+        return self._readings(channel, lines, levels.size, forced=levels if once else None)
 
     def select(self, output: int, to: Selected) -> None:
         """Join an output (1 to 4) of 16440A selectors on the digital port to the source-measure
@@ -878,10 +884,16 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         return (setup.settle_s if settles else 0.0) + 2 * tries * (setup.aperture_s + OVERHEAD_S)
 
     def _readings(
-        self, channel: str, lines: list[Elements], points: int, *, in_one_line: bool = False
+        self,
+        channel: str,
+        lines: list[Elements],
+        points: int,
+        *,
+        in_one_line: bool = False,
+        forced: FloatArray | None = None,
     ) -> Readings:
-        """Readings from lines of data. Raises `LinkError` for another channel's data or another
-        number of them.
+        """Readings from lines of data; `forced` are volts that were not measured. Raises
+        `LinkError` for another channel's data or another number of them.
         """
         try:
             if len(lines) != (1 if in_one_line else points):
@@ -898,13 +910,16 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
             is_source = np.isin(data.status, [b"W", b"E"])
             amps = data.of((data.kind == b"I") & ~is_source)
             volts = data.of((data.kind == b"V") & ~is_source)
+            measured = len(amps) + len(volts)
+            if forced is not None and len(volts) == 0 and len(amps) == forced.size:
+                volts = replace(amps, value=forced, status=np.full(forced.size, b"N"))
             times = data.of(data.kind == b"T")
             sources = int(np.count_nonzero(is_source))
             if not (
                 len(amps) == len(volts) == points
                 and len(times) in (points, 2 * points)
                 and sources == (points if in_one_line else 0)
-                and len(data) == len(amps) + len(volts) + len(times) + sources
+                and len(data) == measured + len(times) + sources
             ):
                 raise LinkError(
                     f"{self.name}: {len(data)} data came, which are not readings of {points} points"
