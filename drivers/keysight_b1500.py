@@ -74,7 +74,7 @@ from rram_hil.types import FloatArray
 from rram_hil.wire.recording import Traffic
 
 from .dialects.b1500_spgu import SPGU_MODULE, Spgu
-from .dialects.flex import Elements, FlexMainframe, flex_number
+from .dialects.flex import Elements, FlexMainframe, flex_number, joined
 from .dialects.setups import until_compliance
 
 VOLTS: Mapping[int, float] = {
@@ -898,16 +898,11 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         try:
             if len(lines) != (1 if in_one_line else points):
                 raise LinkError(f"{self.name}: {len(lines)} lines of data came for {points} points")
-            data = Elements(
-                *(
-                    np.concatenate([getattr(line, f) for line in lines])
-                    for f in Elements.__annotations__
-                )
-            )
+            data = joined(lines)
             letter = "ABCDEFGHIJ"[int(channel) - 1].encode()
             if np.any((data.channel != letter) & (data.kind != b"T")):
                 raise LinkError(f"{self.name}: data of another channel than {channel} came")
-            is_source = np.isin(data.status, [b"W", b"E"])
+            is_source = (data.status == b"W") | (data.status == b"E")
             amps = data.of((data.kind == b"I") & ~is_source)
             volts = data.of((data.kind == b"V") & ~is_source)
             measured = len(amps) + len(volts)
@@ -956,7 +951,7 @@ def _judged(amps: Elements, volts: Elements, time_s: FloatArray) -> Readings:
         limited,
         time_s,
     )
-    known = [b"N", b"C", b"V"]
-    doubtful = ~np.isin(amps.status, known) | ~np.isin(volts.status, known)
+    # What is not N, C or V on either side is doubtful; the last two have a status already.
+    doubtful = (amps.status != b"N") | (volts.status != b"N")
     readings.status[doubtful & (readings.status == Status.OK)] = Status.UNKNOWN
     return readings

@@ -309,14 +309,13 @@ class Readings:
         (n,)) COMPLIANCE.
         """
         volts, amps = np.array(volts, dtype=np.float64), np.array(amps, dtype=np.float64)
-        over = ~(np.abs(volts) < NOT_A_READING) | ~(np.abs(amps) < NOT_A_READING)
-        status = np.where(
-            over, Status.OVER_RANGE, np.where(limited, Status.COMPLIANCE, Status.OK)
-        ).astype(np.uint8)
-        missing = np.isnan(volts) | np.isnan(amps)
-        status[missing] = Status.NOT_A_NUMBER
-        for values in (volts, amps):
-            values[~(np.abs(values) < NOT_A_READING)] = np.nan
+        status = np.full(volts.shape, int(Status.OK), dtype=np.uint8)
+        status[np.asarray(limited, dtype=np.bool_)] = Status.COMPLIANCE
+        fits_v, fits_a = np.abs(volts) < NOT_A_READING, np.abs(amps) < NOT_A_READING
+        if not (fits_v.all() and fits_a.all()):
+            status[~(fits_v & fits_a)] = Status.OVER_RANGE
+            status[np.isnan(volts) | np.isnan(amps)] = Status.NOT_A_NUMBER
+            volts[~fits_v], amps[~fits_a] = np.nan, np.nan
         return cls(volts, amps, status, np.asarray(time_s, dtype=np.float64))
 
     def part(self, chosen: slice | NDArray[np.bool_]) -> Readings:
