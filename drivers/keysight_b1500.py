@@ -49,7 +49,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -294,7 +294,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
                 f"{self.name}: channel {channel!r}: {other if held else ''}there is"
                 f" {', '.join(self.modules)}"
             )
-        return replace(MODULES[self.modules[channel]], longest_aperture_s=100 / self.config.line_hz)
+        return _limits(self.modules[channel], self.config.line_hz)
 
     @override
     def arm(self) -> None:
@@ -923,6 +923,11 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
             self.dialog.out_of_step()
             raise
         return _judged(amps, volts, times.value[:: len(times) // points])
+
+
+@cache
+def _limits(module: str, line_hz: float) -> ChannelLimits:
+    return replace(MODULES[module], longest_aperture_s=100 / line_hz)
 
 
 def _join(*values: float) -> str:
