@@ -900,16 +900,17 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
                 raise LinkError(f"{self.name}: {len(lines)} lines of data came for {points} points")
             data = joined(lines)
             letter = "ABCDEFGHIJ"[int(channel) - 1].encode()
-            if np.any((data.channel != letter) & (data.kind != b"T")):
+            is_time = data.kind == b"T"
+            if not ((data.channel == letter) | is_time).all():
                 raise LinkError(f"{self.name}: data of another channel than {channel} came")
             is_source = (data.status == b"W") | (data.status == b"E")
-            amps = data.of((data.kind == b"I") & ~is_source)
-            volts = data.of((data.kind == b"V") & ~is_source)
+            sources = int(np.count_nonzero(is_source))
+            read = data if sources == 0 else data.of(~is_source)
+            amps, volts = read.of(read.kind == b"I"), read.of(read.kind == b"V")
             measured = len(amps) + len(volts)
             if forced is not None and len(volts) == 0 and len(amps) == forced.size:
                 volts = replace(amps, value=forced, status=np.full(forced.size, b"N"))
-            times = data.of(data.kind == b"T")
-            sources = int(np.count_nonzero(is_source))
+            times = data.value[is_time]
             if not (
                 len(amps) == len(volts) == points
                 and len(times) in (points, 2 * points)
@@ -922,7 +923,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         except LinkError:
             self.dialog.out_of_step()
             raise
-        return _judged(amps, volts, times.value[:: len(times) // points])
+        return _judged(amps, volts, times[:: len(times) // points])
 
 
 @cache
@@ -948,6 +949,9 @@ def _judged(amps: Elements, volts: Elements, time_s: FloatArray) -> Readings:
     settled, F that the source is saturated: the value may be true, but it is not what the levels
     say.
     """
+    good = (amps.status == b"N") & (volts.status == b"N")
+    if good.all():
+        return Readings.of(volts.value, amps.value, ~good, time_s)
     over_v, over_a = volts.status == b"V", amps.status == b"V"
     limited = (amps.status == b"C") | (volts.status == b"C")
     readings = Readings.of(
@@ -957,6 +961,5 @@ def _judged(amps: Elements, volts: Elements, time_s: FloatArray) -> Readings:
         time_s,
     )
     # What is not N, C or V on either side is doubtful; the last two have a status already.
-    doubtful = (amps.status != b"N") | (volts.status != b"N")
-    readings.status[doubtful & (readings.status == Status.OK)] = Status.UNKNOWN
+    readings.status[~good & (readings.status == Status.OK)] = Status.UNKNOWN
     return readings
