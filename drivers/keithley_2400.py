@@ -43,6 +43,7 @@ UNVERIFIED = (
     "shortest level in a sweep (2 ms)",
     "that the level is zero at once after a sweep",
     "the RS-232 buffer",
+    "what autozero once leaves behind",
 )
 
 
@@ -197,6 +198,7 @@ class Keithley2400(Keithley24xx):
         ":SENS:CURR:NPLC?",
         ":SOUR:DEL?",
         ":SYST:RSEN?",
+        ":SYST:AZER?",
     )
 
     @override
@@ -275,6 +277,8 @@ class Keithley2400(Keithley24xx):
                 ":SENS:FUNC:CONC ON",
                 ":SENS:FUNC 'VOLT:DC','CURR:DC'",
                 ":SENS:FUNC:OFF 'RES'",
+                # What is not measured is told as it was set.
+                *((f":SENS:FUNC:OFF '{source}:DC'",) if setup.one_conversion else ()),
                 f":SENS:{sense}:RANG {number(smallest[sense])}",
                 f":SENS:{sense}:PROT {number(low)}",
                 _range("SOUR", source, setup.source_range or lowest),
@@ -286,6 +290,8 @@ class Keithley2400(Keithley24xx):
                 f":SENS:{sense}:NPLC {number(self.nplc(setup.aperture_s))}",
                 f":SOUR:DEL {number(setup.settle_s)}",
                 f":SYST:RSEN {'ON' if setup.remote_sense else 'OFF'}",
+                *((":SYST:AZER ONCE",) if setup.one_conversion else ()),
+                f":SYST:AZER {'OFF' if setup.one_conversion else 'ON'}",
                 ":ARM:COUN 1",
                 ":TRIG:COUN 1",
                 *self.SETTINGS,
@@ -306,6 +312,7 @@ class Keithley2400(Keithley24xx):
             aperture_s=self.value(answers[11]) / self.config.line_hz,
             settle_s=self.value(answers[12]),
             remote_sense=answers[13] == "1",
+            one_conversion=answers[14] == "0",
         )
 
     @override

@@ -2,14 +2,15 @@
 GPIB.
 
 Checked against the Model 2450 Reference Manual 2450-901-01 Rev. B: READ? (6-6), binary formats
-(6-29, 6-30), limits (6-71), lists (6-78, 6-79), sweeps (6-81 to 6-85), event log (6-101), source
-status bits (8-29), *LANG (B-5). From the manuals of the 2461 and 2470, same commands: measuring
-order and elements (2461: 2-100, 6-160), a fixed measuring range raises a limit below 10.6 % of it
-without an error (2470: 12-78): below 10 % here refused, below 10.6 % with the 2470, and every
-setting is read back. `SHEETS` says what of each model was checked against what. Sweeps are taken to
-switch the output on and off by themselves: it is asked for first unless it was seen within 2 s,
-asked for again in the same message, and switched on again at zero. The pulses of the 2461 and its
-10 A range, which is for pulses alone, are not used.
+(6-29, 6-30), autozero, with references of its own for each aperture (6-46), limits (6-71), lists
+(6-78, 6-79), sweeps (6-81 to 6-85), event log (6-101), source status bits (8-29), *LANG (B-5). From
+the manuals of the 2461 and 2470, same commands: measuring order and elements (2461: 2-100, 6-160),
+a fixed measuring range raises a limit below 10.6 % of it without an error (2470: 12-78): below 10 %
+here refused, below 10.6 % with the 2470, and every setting is read back. `SHEETS` says what of each
+model was checked against what. Sweeps are taken to switch the output on and off by themselves: it
+is asked for first unless it was seen within 2 s, asked for again in the same message, and switched
+on again at zero. The pulses of the 2461 and its 10 A range, which is for pulses alone, are not
+used.
 
 Readings come in ASCII: the binary formats carry neither status (READ, REL and SOUR alone, 2461 page
 6-160) nor a length (header "#0").
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -36,6 +37,7 @@ from rram_hil.hardware.instrument import (
     Readings,
     SourceSetup,
 )
+from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 
 from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx, Table
@@ -49,6 +51,8 @@ FRESH_S = 2.0
 """How long the instrument's word that its output is on is believed before a sweep, which would
 switch it on (s).
 """
+REFERENCE_S = 60.0
+"""How long a measurement of zero and reference serves readings of one conversion (s)."""
 ENTRIES = 32
 """Error entries asked for in one message."""
 LIMIT = {"VOLT": "ILIM", "CURR": "VLIM"}
@@ -61,7 +65,7 @@ _UNVERIFIED = (
     "that sweeps switch the output",
     "that a sweep ended at the limit keeps the reading at the limit",
     "buffer size",
-    "spelling of status elements",
+    "spelling of status elements and of autozero once",
 )
 _COMMANDS = "commands, status bits: reference manual 2450-901-01 Rev. B, sections 6 and 8"
 _2450_VOLTS = (
@@ -181,9 +185,15 @@ class Keithley2450(Keithley24xx):
         ":SENS:VOLT:RSEN?",
         ":SOUR:VOLT:READ:BACK?",
         ":SOUR:CURR:READ:BACK?",
+        ":SENS:CURR:AZER?",
+        ":SENS:VOLT:AZER?",
     )
     MOST_POINTS = 100_000
     _seen_on_s = -math.inf
+    _zeroed_s: Mapping[float, float] = {}
+    """When zero and reference were last measured at each aperture."""
+    _verified: frozenset[SourceSetup] = frozenset()
+    """Settings that it has taken since it was armed."""
 
     @override
     def look(self) -> None:
@@ -200,7 +210,7 @@ class Keithley2450(Keithley24xx):
         """Reset and verify. Raises `ConfigError` for another line frequency than that of the bench
         file.
         """
-        self._setup = None
+        self._setup, self._zeroed_s, self._verified = None, {}, frozenset()
         self._saw_output("0")
         terminals = "REAR" if self.config.terminals == "rear" else "FRON"
         reply = self.ask(
@@ -229,6 +239,7 @@ class Keithley2450(Keithley24xx):
     def switch_off(self) -> None:
         """Off first, for that cannot fail; then both levels to zero."""
         self._saw_output("0")
+        self._zeroed_s = {}
         self.send(":ABOR", ":OUTP OFF", ":SOUR:VOLT 0", ":SOUR:CURR 0")
 
     @override
@@ -282,11 +293,22 @@ class Keithley2450(Keithley24xx):
         return asked
 
     @override
+    def configure(self, channel: str, setup: SourceSetup) -> None:
+        super().configure(channel, setup)
+        self._verified = self._verified | {self._configured(channel)}
+
+    @override
     def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:
+        commands = self._settings(setup, measure_range)
+        reply = self.ask(*commands, takes_s=2 * setup.aperture_s)
+        return self._held(setup, reply)
+
+    def _settings(self, setup: SourceSetup, measure_range: float | None) -> tuple[str, ...]:
+        """Commands that set everything, level at zero, and ask for it."""
         source, sense = SHORT[setup.function], OTHER[setup.function]
         limits = self.limits("1")
         lowest = (limits.voltage_ranges_v if source == "VOLT" else limits.current_ranges_a)[0]
-        reply = self.ask(
+        return (
             ":SOUR:VOLT 0",
             ":SOUR:CURR 0",
             # The measuring function first: choosing it may change the source's.
@@ -302,17 +324,29 @@ class Keithley2450(Keithley24xx):
                 else ()
             ),
             f":SENS:{sense}:NPLC {number(self.nplc(setup.aperture_s))}",
-            f":SENS:{sense}:AZER ON",
+            f":SENS:{sense}:AZER {'OFF' if setup.one_conversion else 'ON'}",
+            *self._zeroing(setup),
             f":SOUR:{source}:DEL {number(setup.settle_s)}",
             f":SENS:{sense}:RSEN {'ON' if setup.remote_sense else 'OFF'}",
-            f":SOUR:{source}:READ:BACK ON",
+            f":SOUR:{source}:READ:BACK {'OFF' if setup.one_conversion else 'ON'}",
             *self.SETTINGS,
         )
+
+    def _zeroing(self, setup: SourceSetup) -> tuple[str, ...]:
+        """The command that measures zero and reference, where readings do not and it is time."""
+        now_s = time.monotonic()
+        fresh = now_s - self._zeroed_s.get(setup.aperture_s, -math.inf) < REFERENCE_S
+        if fresh or not setup.one_conversion:
+            return ()
+        self._zeroed_s = {**self._zeroed_s, setup.aperture_s: now_s}
+        return (":SENS:AZER:ONCE",)
+
+    def _held(self, setup: SourceSetup, reply: str) -> SourceSetup:
+        """What is in force after `_settings`. Raises `InstrumentError` for another function."""
+        source, sense = SHORT[setup.function], OTHER[setup.function]
         answers = self.replies(reply, len(self.SETTINGS))
-        if (
-            answers[1].strip('"').removesuffix(":DC") != sense
-            or answers[18 if source == "VOLT" else 19] != "1"
-        ):
+        read_back, zeroed = (answers[18], answers[20]) if source == "VOLT" else answers[19:22:2]
+        if answers[1].strip('"').removesuffix(":DC") != sense or read_back != zeroed:
             raise InstrumentError(
                 f"{self.name}: it measures {answers[1]} and not what was asked for",
                 command=":SENS:FUNC",
@@ -332,6 +366,7 @@ class Keithley2450(Keithley24xx):
             aperture_s=self.value(answers[12] if is_volts else answers[13]) / self.config.line_hz,
             settle_s=self.value(answers[14] if is_volts else answers[15]),
             remote_sense=(answers[16] if is_volts else answers[17]) == "1",
+            one_conversion=(answers[18] if is_volts else answers[19]) == "0",
         )
 
     @override
@@ -355,17 +390,72 @@ class Keithley2450(Keithley24xx):
         return "ON" if self.stop_at_compliance and points > 1 else "OFF"
 
     @override
-    def _sweep(
-        self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int
-    ) -> Readings:
-        # A sweep would switch the output on by itself.
+    def list_sweeps(
+        self, channel: str, runs: Sequence[tuple[SourceSetup, FloatArray]]
+    ) -> list[Readings]:
+        """In one transaction, where every list has a single level. Settings that are new are first
+        sent and read back alone; those sent again are read back with the readings.
+        """
+        if self._setup is None or any(np.size(levels) != 1 for _, levels in runs):
+            return super().list_sweeps(channel, runs)
+        limits, asked = self.limits(channel), []
+        for setup, levels in runs:
+            asked.append(self._checked(setup, limits))
+            self._check_levels(asked[-1], np.asarray(levels, dtype=np.float64).ravel())
+        for new in (setup for setup in asked if setup not in self._verified):
+            self.configure(channel, new)
+        self._look_for_output()
+        messages: list[str] = []
+        before = self._setup
+        for setup, (_, levels) in zip(asked, runs, strict=True):
+            if setup != before:
+                # After a list the level is zero already.
+                settings = self._settings(setup, setup.measure_range)
+                messages += settings[2:] if messages else settings
+            level = float(np.ravel(levels)[0])
+            command = f":SOUR:LIST:{SHORT[setup.function]} {number(level)}"
+            messages += self._run(setup, (command,), self._listed(setup, 1)[1], 1)
+            before = setup
+        before, self._setup = self._setup, None
+        takes_s = sum(self.takes_s(s, 1) + 2 * s.aperture_s for s in asked)
+        reply, found = self.ask(*messages, takes_s=takes_s), []
+        answers = self.replies(
+            reply, sum(message.endswith("?") or "DATA? " in message for message in messages)
+        )
+        for setup in asked:
+            if setup != before:
+                told, answers = answers[: len(self.SETTINGS)], answers[len(self.SETTINGS) :]
+                self._compare(setup, self._held(setup, ";".join(told)), limits)
+            (state, data), answers = answers[:2], answers[2:]
+            self._check_output(state, ":INIT")
+            found.append(self._readings(setup, data, 1))
+            before = setup
+        self._setup = before
+        self._saw_output("1")
+        return found
+
+    def _look_for_output(self) -> None:
+        """Make sure that the output is on. A sweep would switch it on by itself."""
         if time.monotonic() - self._seen_on_s > FRESH_S:
             self._saw_output(self.ask(":OUTP?"))
         if self._seen_on_s == -math.inf:
-            raise InstrumentError(f"{self.name}: the output is off: no sweep", command=start)
+            raise InstrumentError(f"{self.name}: the output is off: no sweep", command=":INIT")
         self._saw_output("0")
-        name = SHORT[setup.function]
-        reply = self.ask(
+
+    def _check_output(self, state: str, start: str) -> None:
+        """Raise `InstrumentError` where the output was off before a sweep."""
+        if state != "1":
+            self.switch_off()
+            raise InstrumentError(
+                f"{self.name}: the output was switched off meanwhile: nothing is read",
+                command=start,
+            )
+
+    def _run(
+        self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int
+    ) -> tuple[str, ...]:
+        """Commands of a sweep, with two answers: the output's state before, and the data."""
+        return (
             ":OUTP?",
             ":FORM:DATA ASC",
             *commands,
@@ -373,19 +463,22 @@ class Keithley2450(Keithley24xx):
             start,
             ":INIT",
             "*WAI",
-            f":SOUR:{name} 0",
+            f":SOUR:{SHORT[setup.function]} 0",
             # ... and has switched it off again.
             ":OUTP ON",
             self._data(points) if self._ends(points) == "OFF" else f":TRAC:ACT? {BUFFER}",
-            takes_s=self.takes_s(setup, points),
+        )
+
+    @override
+    def _sweep(
+        self, setup: SourceSetup, commands: tuple[str, ...], start: str, points: int
+    ) -> Readings:
+        self._look_for_output()
+        reply = self.ask(
+            *self._run(setup, commands, start, points), takes_s=self.takes_s(setup, points)
         )
         before, data = self.replies(reply, 2)
-        if before != "1":
-            self.switch_off()
-            raise InstrumentError(
-                f"{self.name}: the output was switched off meanwhile: nothing is read",
-                command=start,
-            )
+        self._check_output(before, start)
         if self._ends(points) == "ON":
             # How many readings there are was not known before.
             taken = round(self.value(data))

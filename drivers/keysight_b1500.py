@@ -49,7 +49,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -74,7 +74,7 @@ from rram_hil.types import FloatArray
 from rram_hil.wire.recording import Traffic
 
 from .dialects.b1500_spgu import SPGU_MODULE, Spgu
-from .dialects.flex import Elements, FlexMainframe, flex_number
+from .dialects.flex import Elements, FlexMainframe, flex_number, joined
 from .dialects.setups import until_compliance
 
 VOLTS: Mapping[int, float] = {
@@ -233,6 +233,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         self.modules: dict[str, str] = {}
         self._channels: dict[str, _Channel] = {}
         self._others: dict[str, str] = {}
+        self._stored: tuple[str, ...] = ()
         self._spgu = Spgu(self)
 
     @property
@@ -293,13 +294,14 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
                 f"{self.name}: channel {channel!r}: {other if held else ''}there is"
                 f" {', '.join(self.modules)}"
             )
-        return replace(MODULES[self.modules[channel]], longest_aperture_s=100 / self.config.line_hz)
+        return _limits(self.modules[channel], self.config.line_hz)
 
     @override
     def arm(self) -> None:
         """Reset and verify; then format 11 with source data, high-speed converters, no service
         requests.
         """
+        self._stored = ()
         self.safe_off()
         self.errors()
         self._channels.clear()
@@ -452,8 +454,11 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
 
     @override
     def list_sweep(self, channel: str, levels: FloatArray) -> Readings:
-        """Store the list as a program and run it; all data come in the transaction that runs it. No
-        program can end at compliance: then the levels are taken one by one.
+        """Store the list as a program, where it is not the one that is stored, and run it; all data
+        come in the transaction that runs it. No program can end at compliance: then the levels are
+        taken one by one.
+
+        Readings of one conversion are of the current alone (`TTI`).
         """
         kept = self._switched_on(channel)
         setup = kept.setup
@@ -465,6 +470,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
             self._letter(setup),
         )
         spot, wait = self._spot(channel, setup), self._wait(setup)
+        once = setup.one_conversion and setup.function is Function.VOLTAGE
 
         def take(level: float) -> Readings:
             force = f"D{letter} {channel},{code},{flex_number(level)}"
@@ -477,23 +483,23 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
                 self.send(self._integration(setup), self._force(channel, setup, 0.0), "TSR")
                 kept.level = 0.0
                 return until_compliance(levels, take, rest, self.name)
-        steps = [
-            c for v in levels for c in (f"D{letter} {channel},{code},{flex_number(v)}", *wait, spot)
-        ]
+        if once:
+            spot = f"TTI {channel},{self._measuring(channel, setup)[0]}"
+        forces = [f"D{letter} {channel},{code},{flex_number(v)}" for v in levels]
+        steps = [c for force in forces for c in (force, *wait, spot)]
+        program = ("TSR", *steps, self._force(channel, setup, 0.0))
         with self.dialog.lock:
-            self.send(
-                self._integration(setup),
-                f"ST {PROGRAM}",
-                "TSR",
-                *steps,
-                self._force(channel, setup, 0.0),
-                "END",
-            )
-            kept.level = 0.0
+            if program != self._stored:
+                self._stored = ()
+                self.send(f"ST {PROGRAM}", *program, "END")
+            kept.level, self._stored = 0.0, ()
             lines = self.measured(
-                f"DO {PROGRAM}", takes_s=levels.size * self._takes_s(setup, settles=True)
+                self._integration(setup),
+                f"DO {PROGRAM}",
+                takes_s=levels.size * self._takes_s(setup, settles=True),
             )
-        return self._readings(channel, lines, levels.size)
+            self._stored = program
+        return self._readings(channel, lines, levels.size, forced=levels if once else None)
 
     def select(self, output: int, to: Selected) -> None:
         """Join an output (1 to 4) of 16440A selectors on the digital port to the source-measure
@@ -878,33 +884,38 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         return (setup.settle_s if settles else 0.0) + 2 * tries * (setup.aperture_s + OVERHEAD_S)
 
     def _readings(
-        self, channel: str, lines: list[Elements], points: int, *, in_one_line: bool = False
+        self,
+        channel: str,
+        lines: list[Elements],
+        points: int,
+        *,
+        in_one_line: bool = False,
+        forced: FloatArray | None = None,
     ) -> Readings:
-        """Readings from lines of data. Raises `LinkError` for another channel's data or another
-        number of them.
+        """Readings from lines of data; `forced` are volts that were not measured. Raises
+        `LinkError` for another channel's data or another number of them.
         """
         try:
             if len(lines) != (1 if in_one_line else points):
                 raise LinkError(f"{self.name}: {len(lines)} lines of data came for {points} points")
-            data = Elements(
-                *(
-                    np.concatenate([getattr(line, f) for line in lines])
-                    for f in Elements.__annotations__
-                )
-            )
+            data = joined(lines)
             letter = "ABCDEFGHIJ"[int(channel) - 1].encode()
-            if np.any((data.channel != letter) & (data.kind != b"T")):
+            is_time = data.kind == b"T"
+            if not ((data.channel == letter) | is_time).all():
                 raise LinkError(f"{self.name}: data of another channel than {channel} came")
-            is_source = np.isin(data.status, [b"W", b"E"])
-            amps = data.of((data.kind == b"I") & ~is_source)
-            volts = data.of((data.kind == b"V") & ~is_source)
-            times = data.of(data.kind == b"T")
+            is_source = (data.status == b"W") | (data.status == b"E")
             sources = int(np.count_nonzero(is_source))
+            read = data if sources == 0 else data.of(~is_source)
+            amps, volts = read.of(read.kind == b"I"), read.of(read.kind == b"V")
+            measured = len(amps) + len(volts)
+            if forced is not None and len(volts) == 0 and len(amps) == forced.size:
+                volts = replace(amps, value=forced, status=np.full(forced.size, b"N"))
+            times = data.value[is_time]
             if not (
                 len(amps) == len(volts) == points
                 and len(times) in (points, 2 * points)
                 and sources == (points if in_one_line else 0)
-                and len(data) == len(amps) + len(volts) + len(times) + sources
+                and len(data) == measured + len(times) + sources
             ):
                 raise LinkError(
                     f"{self.name}: {len(data)} data came, which are not readings of {points} points"
@@ -912,7 +923,12 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         except LinkError:
             self.dialog.out_of_step()
             raise
-        return _judged(amps, volts, times.value[:: len(times) // points])
+        return _judged(amps, volts, times[:: len(times) // points])
+
+
+@cache
+def _limits(module: str, line_hz: float) -> ChannelLimits:
+    return replace(MODULES[module], longest_aperture_s=100 / line_hz)
 
 
 def _join(*values: float) -> str:
@@ -933,6 +949,9 @@ def _judged(amps: Elements, volts: Elements, time_s: FloatArray) -> Readings:
     settled, F that the source is saturated: the value may be true, but it is not what the levels
     say.
     """
+    good = (amps.status == b"N") & (volts.status == b"N")
+    if good.all():
+        return Readings.of(volts.value, amps.value, ~good, time_s)
     over_v, over_a = volts.status == b"V", amps.status == b"V"
     limited = (amps.status == b"C") | (volts.status == b"C")
     readings = Readings.of(
@@ -941,7 +960,6 @@ def _judged(amps: Elements, volts: Elements, time_s: FloatArray) -> Readings:
         limited,
         time_s,
     )
-    known = [b"N", b"C", b"V"]
-    doubtful = ~np.isin(amps.status, known) | ~np.isin(volts.status, known)
-    readings.status[doubtful & (readings.status == Status.OK)] = Status.UNKNOWN
+    # What is not N, C or V on either side is doubtful; the last two have a status already.
+    readings.status[~good & (readings.status == Status.OK)] = Status.UNKNOWN
     return readings

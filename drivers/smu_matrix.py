@@ -522,7 +522,7 @@ class SmuMatrix(Driver):
             )
             if (
                 ended
-                or (too_long and chain.most_visits > 1)
+                or too_long
                 or here[0].generator != routes[k].generator
                 or not chain.goes_with(here, routes[k])
             ):
@@ -647,7 +647,7 @@ class SmuMatrix(Driver):
 
 def _lasts_s(routes: tuple[Route, ...], chain: AnyChain) -> float:
     """How long steps last on one cell: relays that change for a step open and close."""
-    host_s = HOST_STEP_S * sum(bool(r.generator) for r in routes)
+    host_s = sum(HOST_STEP_S if r.generator else chain.host_s for r in routes)
     moves = 1 + sum(before.joins != after.joins for before, after in itertools.pairwise(routes))
     levels_s = sum(r.width_s + 4 * chain.source_s for r in routes)
     return host_s + 2 * moves * chain.matrix.settle_s + levels_s

@@ -5,6 +5,7 @@ queue.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,15 @@ def elements(line: str) -> Elements:
     fields = np.frombuffer(raw, dtype=_FIELDS)
     return Elements(
         fields["status"], fields["channel"], fields["kind"], fields["value"].astype(np.float64)
+    )
+
+
+def joined(lines: Sequence[Elements]) -> Elements:
+    """The elements of one or more lines."""
+    if len(lines) == 1:
+        return lines[0]
+    return Elements(
+        *(np.concatenate([getattr(line, f) for line in lines]) for f in Elements.__annotations__)
     )
 
 

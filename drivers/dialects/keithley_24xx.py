@@ -212,7 +212,8 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
 
     def takes_s(self, setup: SourceSetup, points: int) -> float:
         """How long `points` readings take at most (s); the timeout of a transaction follows it."""
-        conversions = CONVERSIONS * (1 if setup.measure_range is not None else 2)
+        conversions = 1 if setup.one_conversion else CONVERSIONS
+        conversions *= 1 if setup.measure_range is not None else 2
         return points * (setup.settle_s + conversions * setup.aperture_s + POINT_S)
 
     def nplc(self, aperture_s: float) -> float:

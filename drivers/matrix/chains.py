@@ -113,6 +113,7 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
         self.read_v, self.now_s, self.generators = read_v, now_s, generators
         self._on: dict[str, SourceSetup] = {}
         self._aimed: dict[str, PulseSetup] = {}
+        self._gate_v = 0.0
 
     @property
     def stop_at_compliance(self) -> bool:
@@ -125,6 +126,9 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
     @abstractmethod
     def shortest_s(self) -> float:
         """The shortest step."""
+
+    host_s = 0.0
+    """Allowance for what the host does in between for one step."""
 
     @property
     def most_visits(self) -> int:
@@ -158,8 +162,9 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
         """
 
     def pulse(self, plan: RowPlan) -> Measured:
-        """Carry out a row whose steps a pulse generator gives, the host between: gate up, one
-        pulse, gate down. Raises as `run`.
+        """Carry out a row whose steps a pulse generator gives, the host between. The gate is up
+        from the first pulse on until its relays move, its settings change or the row ends. Raises
+        as `run`.
 
         The generator rests at 0 V while relays move, and is off while its settings change: what
         its output does meanwhile is not the cell's to see.
@@ -169,22 +174,42 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
         for visit in plan.visits:
             route = plan.routes[visit.step]
             assert route.pulse_v is not None
-            if visit.opened or visit.closed:
-                self.matrix.switch(open=visit.opened, close=visit.closed)
+            self._move(visit)
             level = float(route.pulse_v[visit.cell])
             if level == 0.0:
                 continue
-            self._aim(route.generator, self._pulse_setup(route, level))
-            up = [c for c in route.levels if route.levels[c][visit.cell] != 0]
-            for channel in route.levels if self.wiring.is_direct else up:
-                self._ready(channel, self._held(channel, plan, route))
-            for channel in up:
-                volts = float(route.levels[channel][visit.cell])
-                self.meter(channel).source(self.channel(channel), volts)
+            setup = self._pulse_setup(route, level)
+            if self._aimed.get(route.generator) != setup:
+                self._set_gate(0.0)
+            self._aim(route.generator, setup)
+            # No other channel has a level where the generator drives the line.
+            gate_v = float(route.levels[self.gate][visit.cell]) if self.gate else 0.0
+            for channel in route.levels if self.wiring.is_direct else [self.gate]:
+                if channel and (self.wiring.is_direct or gate_v):
+                    self._ready(channel, self._held(channel, plan, route))
+            self._set_gate(gate_v)
             self._generator(route.generator).fire(self.channel(route.generator), 1)
-            for channel in up:
-                self.meter(channel).source(self.channel(channel), 0.0)
+        self._set_gate(0.0)
         return found
+
+    def _move(self, visit: Visit) -> None:
+        """Move the relays of a visit; the gate is down where they are a word line's."""
+        if visit.opened or visit.closed:
+            if self._at_gate((*visit.opened, *visit.closed)):
+                self._set_gate(0.0)
+            self.matrix.switch(open=visit.opened, close=visit.closed)
+
+    def _at_gate(self, points: Iterable[Crosspoint]) -> bool:
+        """Whether a relay of a word line is among these, or one that joins the gate's channel."""
+        if not self.gate:
+            return False
+        row, columns = self.wiring.channels[self.gate], self.wiring.wl_columns
+        return any(point[0] == row or point[1] in columns for point in points)
+
+    def _set_gate(self, volts: float) -> None:
+        if self.gate and self._gate_v != volts:
+            self.meter(self.gate).source(self.channel(self.gate), volts)
+            self._gate_v = volts
 
     def check_pulses(self, routes: Sequence[Route]) -> None:
         """Refuse steps that the pulse generator does not make. Raises `ConfigError`."""
@@ -253,13 +278,15 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
 
     def forget(self) -> None:
         """All outputs were switched off and reset behind the chain's back."""
-        self._on, self._aimed = {}, {}
+        self._on, self._aimed, self._gate_v = {}, {}, 0.0
 
     def _ready(self, channel: str, setup: SourceSetup) -> None:
         """Configure a channel where its settings are others, and switch it on."""
         meter, own = self.meter(channel), self.channel(channel)
         if self._on.get(channel) == setup:
             return
+        if channel == self.gate:
+            self._set_gate(0.0)
         meter.configure(own, setup)
         if channel not in self._on:
             meter.output(own, True)
@@ -748,10 +775,10 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
         range_v, limit_a = self.range_v(channel, plan.routes[0]), plan.limit_a[channel]
         measuring = [plan.routes[k] for k in plan.measuring]
         if not measuring:
-            before = self._on.get(
-                channel, SourceSetup(Function.VOLTAGE, limit_a, aperture_s=BLIND_S)
-            )
-            return replace(before, compliance=limit_a, source_range=range_v)
+            blind = SourceSetup(Function.VOLTAGE, limit_a, range_v, aperture_s=BLIND_S)
+            before = self._on.get(channel, blind)
+            kept = (before.compliance, before.source_range) == (limit_a, range_v)
+            return before if kept else blind
         aperture_s, wait_s = self._waits_s(measuring[0])
         if channel in {route.sense for route in measuring}:
             return SourceSetup(Function.VOLTAGE, limit_a, range_v, None, aperture_s, wait_s)
@@ -811,11 +838,13 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
 
     One channel runs a list of one point, so that the instrument times it; what the others hold
     stands for as long as the host takes, which has no bound. So no line but the timed one may have
-    more than the read limit.
+    more than the read limit. Word lines stay up from cell to cell, as long as no relay of theirs
+    moves; bit and source lines are at zero when any relay does. Steps of a cell that differ in
+    nothing but the timed channel go to it together.
     """
 
     NAME = "host-driven, transactions for every cell"
-    most_visits = 1
+    host_s = 0.015
 
     @property
     @override
@@ -867,50 +896,97 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
         place = {step: k for k, step in enumerate(plan.measuring)}
         stopped: set[int] = set()
         started_s = self.now_s()
-        for visit in plan.visits:
-            if visit.opened or visit.closed:
-                self.matrix.switch(open=visit.opened, close=visit.closed)
-            if visit.cell in stopped:
+        for visits in self._together(plan):
+            first, last = visits[0], visits[-1]
+            self._move(first)
+            if first.cell in stopped:
                 continue
-            route, cell = plan.routes[visit.step], visit.cell
-            readings = self._played(plan, route, cell)
-            found.ran[cell, visit.step] = True
+            route, cell = plan.routes[last.step], last.cell
+            readings = self._played(plan, [plan.routes[v.step] for v in visits], cell)
+            found.ran[cell, [v.step for v in visits]] = True
             if not route.sense:
                 continue
             amps, status = (
                 float(readings[route.sense].amps[-1]),
                 int(readings[route.sense].status[-1]),
             )
-            where = cell, place[visit.step]
+            where = cell, place[last.step]
             found.amps[where], found.time_s[where] = amps, self.now_s() - started_s
             found.status[where] = _judged(status, (int(r.status[-1]) for r in readings.values()))
             siemens = route.sign * amps / float(route.drop_v[cell]) if route.tells(cell) else np.nan
-            if stops(plan, visit.step, cell, siemens, int(found.status[where])):
+            if stops(plan, last.step, cell, siemens, int(found.status[where])):
                 stopped.add(cell)
+        self._set_gate(0.0)
         return found
 
-    def _played(self, plan: RowPlan, route: Route, cell: int) -> dict[str, Readings]:
-        """One step on one cell; where it measures, readings of all channels: those that do not
-        sense tell if they are limited.
+    def _together(self, plan: RowPlan) -> list[list[Visit]]:
+        """The visits, those of a cell together that only the timed channel tells apart; one that
+        measures is the last, for what follows may hang on it.
         """
+        groups: list[list[Visit]] = []
+        for visit in plan.visits:
+            route = plan.routes[visit.step]
+            before = plan.routes[groups[-1][-1].step] if groups else None
+            if (
+                before is not None
+                and not (before.sense or visit.opened or visit.closed)
+                and groups[-1][-1].cell == visit.cell
+                and (timed := self._timed(route)) == self._timed(before) != ""
+                and self._held_levels(route, timed, visit.cell)
+                == self._held_levels(before, timed, visit.cell)
+            ):
+                groups[-1].append(visit)
+            else:
+                groups.append([visit])
+        return groups
+
+    def _held_levels(self, route: Route, timed: str, cell: int) -> dict[str, tuple[float, float]]:
+        """Level and voltage range of each channel that is not timed."""
+        return {
+            c: (float(v[cell]), self.range_v(c, route))
+            for c, v in route.levels.items()
+            if c != timed
+        }
+
+    def _played(self, plan: RowPlan, routes: Sequence[Route], cell: int) -> dict[str, Readings]:
+        """Steps on one cell that differ in the timed channel alone; where the last one measures,
+        readings of all channels: those that do not sense tell if they are limited.
+        """
+        route = routes[-1]
         timed = self._timed(route)
         if self.wiring.is_direct and self.wiring.generator:
             self._ground_through_generator(route)
         for channel in route.levels:
-            self._ready(channel, self._setup(channel, plan, route, timed))
+            setup = self._setup(channel, plan, routes[0], timed)
+            if channel == timed and channel in self._on:
+                continue
+            self._ready(channel, setup)
+        if self.gate:
+            self._set_gate(float(route.levels[self.gate][cell]))
         held = [c for c in route.levels if c != timed]
-        up = [c for c in held if route.levels[c][cell] != 0]
+        up = [c for c in held if c != self.gate and route.levels[c][cell] != 0]
         for channel in up:
             self.meter(channel).source(self.channel(channel), float(route.levels[channel][cell]))
         readings = {}
         if timed:
-            level = np.array([float(route.levels[timed][cell])])
-            readings[timed] = self.meter(timed).list_sweep(self.channel(timed), level)
+            runs = [
+                (self._setup(timed, plan, r, timed), np.array([float(r.levels[timed][cell])]))
+                for r in routes
+            ]
+            readings[timed] = self._swept(timed, runs)
         if route.sense:
             readings |= {c: self.meter(c).measure(self.channel(c)) for c in held}
         for channel in reversed(up):
             self.meter(channel).source(self.channel(channel), 0.0)
         return readings
+
+    def _swept(self, channel: str, runs: list[tuple[SourceSetup, FloatArray]]) -> Readings:
+        """The last of lists with settings of their own."""
+        meter, own, last = self.meter(channel), self.channel(channel), runs[-1][0]
+        if len(runs) == 1 and self._on[channel] == last:
+            return meter.list_sweep(own, runs[0][1])
+        self._on[channel] = last
+        return meter.list_sweeps(own, runs)[-1]
 
     def _ground_through_generator(self, route: Route) -> None:
         """The other end of a direct pair stands at the generator's rest level, through 50 ohm."""
@@ -925,7 +1001,9 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
         """Settings of a channel for a step. A level that stresses lasts for the width at most, its
         reading included.
         """
-        held = self._held(channel, plan, route)
+        # How many integrations a stressing level is to hold is known where all are asked for.
+        once = route.is_read or channel != timed
+        held = replace(self._held(channel, plan, route), one_conversion=once)
         limits = self.meter(channel).limits(self.channel(channel))
         aperture_s, wait_s, range_a = held.aperture_s, held.settle_s, held.measure_range
         if channel == route.sense and route.is_read:

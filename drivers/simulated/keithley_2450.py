@@ -379,7 +379,7 @@ class Simulated2450(KeithleySmu):
             "[:SENSe#]:FUNCtion[:ON]?": lambda _: (
                 '"RES"' if self.sensed == "RES" else f'"{self.sensed}:DC"'
             ),
-            "[:SENSe#]:AZERo:ONCE": lambda _: None,
+            "[:SENSe#]:AZERo:ONCE": lambda _: self._zero(),
             ":READ?": self._read,
             ":MEASure?": self._read,
             ":FETCh?": self._fetch,
@@ -549,6 +549,11 @@ class Simulated2450(KeithleySmu):
         """Make readings."""
         for _ in range(count):
             buffer.add(self._convert())
+
+    def _zero(self) -> None:
+        """Measure zero and reference once, at the present aperture."""
+        nplc = float(self.values[f"[:SENSe#]:{_SENSED[self.sensed]}:NPLCycles"])
+        self.wait(2 * nplc / self.place.line_hz)
 
     def _convert(self) -> Reading:
         sense = f"[:SENSe#]:{_SENSED[self.sensed]}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
@@ -283,7 +283,10 @@ class SourceSetup:
     `compliance` is amperes for a voltage source, volts for a current source. `source_range` and
     `measure_range` are the largest values that must fit; None lets the instrument choose by itself.
     `aperture_s` is the integration time of one measurement, `settle_s` the wait between a change of
-    level and the measurement. `remote_sense` is four-wire.
+    level and the measurement. `remote_sense` is four-wire. `one_conversion` asks for readings that
+    integrate once: zero and reference are measured when the channel is configured and not again
+    with each reading, and the level that it tells is the one asked for. An instrument that has no
+    such setting leaves it out.
     """
 
     function: Function
@@ -293,6 +296,7 @@ class SourceSetup:
     aperture_s: float = 0.02
     settle_s: float = 0.0
     remote_sense: bool = False
+    one_conversion: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,14 +328,13 @@ class Readings:
         (n,)) COMPLIANCE.
         """
         volts, amps = np.array(volts, dtype=np.float64), np.array(amps, dtype=np.float64)
-        over = ~(np.abs(volts) < NOT_A_READING) | ~(np.abs(amps) < NOT_A_READING)
-        status = np.where(
-            over, Status.OVER_RANGE, np.where(limited, Status.COMPLIANCE, Status.OK)
-        ).astype(np.uint8)
-        missing = np.isnan(volts) | np.isnan(amps)
-        status[missing] = Status.NOT_A_NUMBER
-        for values in (volts, amps):
-            values[~(np.abs(values) < NOT_A_READING)] = np.nan
+        status = np.full(volts.shape, int(Status.OK), dtype=np.uint8)
+        status[np.asarray(limited, dtype=np.bool_)] = Status.COMPLIANCE
+        fits_v, fits_a = np.abs(volts) < NOT_A_READING, np.abs(amps) < NOT_A_READING
+        if not (fits_v.all() and fits_a.all()):
+            status[~(fits_v & fits_a)] = Status.OVER_RANGE
+            status[np.isnan(volts) | np.isnan(amps)] = Status.NOT_A_NUMBER
+            volts[~fits_v], amps[~fits_a] = np.nan, np.nan
         return cls(volts, amps, status, np.asarray(time_s, dtype=np.float64))
 
     def part(self, chosen: slice | NDArray[np.bool_]) -> Readings:
@@ -444,6 +447,18 @@ class SourceMeter(Instrument):
         """Any sequence of levels, run on the instrument and fetched from its buffer in one
         transaction, zero after; ends as `sweep` does.
         """
+
+    def list_sweeps(
+        self, channel: str, runs: Sequence[tuple[SourceSetup, FloatArray]]
+    ) -> list[Readings]:
+        """Lists one after the other, each with settings of its own; as one transaction where the
+        instrument can. The output must be on. Raises as `configure` and `list_sweep` do.
+        """
+        found = []
+        for setup, levels in runs:
+            self.configure(channel, setup)
+            found.append(self.list_sweep(channel, levels))
+        return found
 
 
 Crosspoint = tuple[str, int]

@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +110,20 @@ def is_soon_off(bench: Bench) -> bool:
 
 
 # Our driver
+
+
+def test_a_reading_of_one_conversion_integrates_once(make: Callable[..., Bench]) -> None:
+    bench = make()
+    driver = bench.ready(replace(READ, aperture_s=0.02, one_conversion=True))
+    assert driver.settings("1").one_conversion
+    driver.source("1", 0.5)
+    before_s = bench.sim.now_s
+    readings = driver.measure("1")
+    assert bench.sim.now_s - before_s < 2 * 0.02
+    np.testing.assert_allclose(readings.amps, 0.5 / 1e4, rtol=1e-3)
+    assert readings.volts[0] == 0.5
+    driver.configure("1", READ)
+    assert not driver.settings("1").one_conversion
 
 
 def test_connect_changes_no_output_and_sends_questions_only(make: Callable[..., Bench]) -> None:

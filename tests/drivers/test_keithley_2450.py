@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -96,6 +97,44 @@ def told(sim: Simulated2450, line: str) -> str:
 
 
 # Our driver
+
+
+def test_a_reading_of_one_conversion_integrates_once(make: Callable[..., Bench]) -> None:
+    bench = make()
+    driver = bench.ready(replace(READ, aperture_s=0.02, one_conversion=True))
+    assert driver.settings("1").one_conversion
+    before_s = bench.sim.now_s
+    readings = driver.list_sweep("1", np.array([0.5]))
+    assert bench.sim.now_s - before_s < 2 * 0.02
+    np.testing.assert_allclose(readings.amps, 0.5 / 1e4, rtol=1e-3)
+    assert readings.volts[0] == 0.5
+    driver.configure("1", READ)
+    assert not driver.settings("1").one_conversion
+
+
+def test_lists_with_settings_of_their_own_go_together_once_each_was_verified(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    driver = bench.ready()
+    high = replace(READ, source_range=20.0, one_conversion=True)
+    runs = [(high, np.array([5.0])), (READ, np.array([0.5]))]
+    driver.list_sweeps("1", runs)
+    before = driver.dialog.transactions
+    pulse, read = driver.list_sweeps("1", runs)
+    assert driver.dialog.transactions - before == 1
+    np.testing.assert_allclose([pulse.amps[0], read.amps[0]], [5e-4, 5e-5], rtol=2e-3)
+    assert bench.sim.levels["VOLT"] == 0
+    assert driver.settings("1") == READ
+
+
+def test_lists_are_refused_before_anything_is_sent(make: Callable[..., Bench]) -> None:
+    bench = make()
+    driver = bench.ready()
+    lines = bench.watch()
+    with pytest.raises(ConfigError):
+        driver.list_sweeps("1", [(READ, np.array([0.5])), (READ, np.array([5.0]))])
+    assert not lines
 
 
 def test_connect_changes_no_output_and_sends_questions_only(make: Callable[..., Bench]) -> None:

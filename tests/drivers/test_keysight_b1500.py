@@ -473,6 +473,24 @@ def test_a_staircase_runs_on_the_instrument_and_its_data_come_in_one_transaction
     assert bench.sim.modules[1].output.level == 0
 
 
+def test_a_list_that_is_stored_already_is_only_run(bench):
+    bench.ready()
+    levels = np.array([0.3])
+    first = bench.driver.list_sweep("1", levels)
+    turns, again = bench.turns(lambda: bench.driver.list_sweep("1", levels))
+    assert turns == 1
+    np.testing.assert_allclose(again.amps, first.amps, atol=5e-7)
+
+
+def test_a_reading_of_one_conversion_tells_the_level_that_was_asked_for(bench):
+    bench.ready(replace(FORCE_VOLTS, one_conversion=True))
+    levels = np.array([0.3, -1.0])
+    readings = bench.driver.list_sweep("1", levels)
+    np.testing.assert_array_equal(readings.volts, levels)
+    np.testing.assert_allclose(readings.amps, levels / OHM_1, atol=5e-7)
+    assert "TTI 1," in ";".join(bench.sim.heard[-2:])
+
+
 def test_a_staircase_of_current_measures_volts(bench):
     bench.ready(SourceSetup(Function.CURRENT, compliance=2.0, source_range=1e-4, aperture_s=1e-3))
     readings = bench.driver.sweep("1", 0, 1e-4, 11)
@@ -491,7 +509,7 @@ def test_a_list_runs_from_program_memory_and_all_data_come_in_one_transaction(be
     levels = np.array([0.3, -1.0, 0.0, 2.0, 0.05] * 20)
     turns, readings = bench.turns(lambda: bench.driver.list_sweep("1", levels))
     assert turns == 2
-    assert bench.sim.heard[-1] == "DO 1;TSQ;ERRX?"
+    assert bench.sim.heard[-1].endswith("DO 1;TSQ;ERRX?")
     np.testing.assert_allclose(readings.volts, levels, atol=1e-3)
     np.testing.assert_allclose(readings.amps, levels / OHM_1, atol=5e-7)
     assert np.all(np.diff(readings.time_s) > 0)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from chain_benches import CHAINS, write_bench
+from chain_bounds import BAR, costs
 from chains import program
-from map_read import measure
 from pydantic import ValidationError
 
 from rram_hil import Bench, Wait, pulse, read, sweep
@@ -138,14 +138,34 @@ def test_the_bench_counts_the_pulses_that_the_cells_took(
     assert np.any(result.reads < 3)
 
 
-@pytest.mark.parametrize(("chain", "most"), [(TSP, 2), (TRIGGERED, 4)])
-@pytest.mark.parametrize("cell", ["1T1R", "1R"])
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("chain", "cell", "most"),
+    [
+        (TSP, "1T1R", 16),
+        (TSP, "1R", 16),
+        (TRIGGERED, "1T1R", 4 * 16),
+        (TRIGGERED, "1R", 4 * 16),
+        # Three a cell, two a row for the word line, and what is set up and switched off.
+        (PLAIN, "1T1R", 3 * 256 + 2 * 16 + 10),
+    ],
+)
 def test_a_map_costs_few_transactions_and_little_more_than_the_hardware_needs(
-    chain: str, most: int, cell: str
+    chain: str, cell: str, most: int
 ) -> None:
-    found = measure(chain, cell, 16)
-    assert found.transactions <= most * 16
-    assert found.bench_s <= found.bound_s
+    found = costs(chain, 16, cell)["map"]
+    assert found.transactions <= most
+    assert found.ratio <= BAR
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("chain", "most"), [(TSP, 16), (PLAIN, 3 * 256 + 2 * 16 + 10)])
+def test_a_round_of_programming_costs_no_more_transactions_than_a_map(
+    chain: str, most: int
+) -> None:
+    found = costs(chain)["round"]
+    assert found.transactions <= most
+    assert found.ratio <= BAR
 
 
 @pytest.mark.long
