@@ -208,6 +208,17 @@ def test_check_names_the_thermostat_and_its_limits(
     assert "Lake Shore 336, SIM0001/SIM0001; 290 to 400 K" in capsys.readouterr().out
 
 
+def test_a_near_model_is_driven_as_a_known_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bench.toml"
+    path.write_text(BENCH + THERMO_STREAM + 'model = "ATS-605"\ntreat_as = "ATS-545"\n')
+    with Bench.open(path) as bench:
+        show_bench(bench, Output())
+        assert "ATS-605 treated as ATS-545" in capsys.readouterr().out
+        assert hold(bench, 300.0, tolerance_k=1.0, steady_s=1.0).set_point_k == 300.0
+
+
 def test_a_bench_without_a_thermostat_says_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "bench.toml"
     path.write_text(BENCH)
@@ -240,6 +251,14 @@ def test_without_a_thermostat_nothing_tells_of_temperatures(tmp_path: Path) -> N
         (LAKE_SHORE + "heater_range = 9\n", "heater_range"),
         (LAKE_SHORE + 'model = "325"\noutput = 3\n', "a 325 has outputs 1 to 2"),
         (LAKE_SHORE + 'model = "335"\ninput = "C"\n', "a 335 has A, B"),
+        (
+            LAKE_SHORE + 'model = "346"\n',
+            r"thermostat.model: '346' is not known to lakeshore-336; one of 336, 335, 350, 325",
+        ),
+        (
+            THERMO_STREAM + 'model = "ATS-605"\n',
+            r"'ATS-605' is not known to .* the nearest is ATS-.* treat_as = ",
+        ),
     ],
 )
 def test_a_wrong_section_is_refused_in_one_line(tmp_path: Path, section: str, says: str) -> None:
