@@ -116,8 +116,8 @@ def show_bench(bench: Bench, output: Output) -> None:
         ),
         (
             "compliance",
-            "set per operation" if can.compliance else "none; the gate limits the current",
-            "",
+            "set per operation" if can.compliance else "none",
+            "the gate limits the current" if has_gates and not can.compliance else "",
         ),
         ("pulse counters", "kept by the hardware" if can.counters else "none", ""),
         ("abort", f"within {field_text(can, 'abort_s')}", f"{can.clock} clock"),
