@@ -68,11 +68,20 @@ def _maps(run: RunFile, output: Output) -> None:
             ):
                 marks.append((name, step, f"{count(int(values.sum()))} of {count(values.size)}"))
             else:
-                rows.append((name, step, *_spread(values, stack.units)))
+                kelvin = None if stack.temperature_k is None else stack.temperature_k[i]
+                rows.append((name, step, *_spread(values, stack.units), kelvin))
     if rows:
         output.heading("Maps", "over the cells with a value")
+        has_kelvin = any(kelvin is not None for *_, kelvin in rows)
         output.table(
-            ("map", ">step", ">cells", ">min", ">25 %", ">median", ">75 %", ">max", "unit"), rows
+            (
+                *("map", ">step", ">cells", ">min", ">25 %", ">median", ">75 %", ">max", "unit"),
+                *[">K"] * has_kelvin,
+            ),
+            [
+                (*row, *["-" if kelvin is None else f"{kelvin:.3g}"] * has_kelvin)
+                for *row, kelvin in rows
+            ],
         )
     if marks:
         output.heading("Marked cells")

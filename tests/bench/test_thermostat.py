@@ -24,8 +24,10 @@ from rram_hil.engine.protocol import HoldTemperature, ReadTemperature
 from rram_hil.errors import AbortedError, BenchError, ConfigError, InstrumentError, LimitError
 from rram_hil.protocols.read_map import ReadMap
 from rram_hil.protocols.temperature import Temperature
+from rram_hil.storage.run_reader import RunFile
 from rram_hil.terminal.console import Output
 from rram_hil.terminal.screens import show_bench
+from rram_hil.terminal.show import show_run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BENCH = """
@@ -127,7 +129,7 @@ def hold(bench: Bench, kelvin: float, **keys: float) -> Any:
 
 
 def test_every_map_and_reading_has_its_temperature(
-    bench_file: Path, recipe: Path, tmp_path: Path
+    bench_file: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run.h5"
     outcome = run_recipe(recipe, bench_file, run)
@@ -147,6 +149,16 @@ def test_every_map_and_reading_has_its_temperature(
         course = file["results/1_warm"]
         assert course["temperature"][0] == pytest.approx(295.0, abs=0.1)
         assert np.all(np.diff(course["temperature_time_s"][()]) > 0)
+    with RunFile(run) as kept_run:
+        told = kept_run.map("conductance").temperature_k
+        assert told is not None
+        np.testing.assert_allclose(told, [350.0, 383.15], atol=0.5)
+    show_run(run, Output())
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[-1] for row in rows if row.strip().startswith("conductance")][:2] == [
+        "350",
+        "383",
+    ]
 
 
 def test_a_step_waits_until_the_temperature_has_been_steady(bench: Bench) -> None:
