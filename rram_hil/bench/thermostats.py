@@ -45,6 +45,11 @@ class BenchClimate(ThermostatClimate):
         self.identity = identity
         self._far_side = far_side
 
+    @property
+    def told(self) -> str:
+        """Who holds the temperature, as in "Lake Shore 336, serial LSA1234"."""
+        return f"{self.thermostat.MAKER} {self.identity.model}, serial {self.identity.serial}"
+
     def close(self) -> None:
         """Give the link back. Safe to call twice; switches nothing."""
         self.thermostat.close()

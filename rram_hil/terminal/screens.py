@@ -46,9 +46,8 @@ def _thermostat(bench: Bench) -> list[tuple[str, str]]:
     climate = bench.climate
     if climate is None:
         return []
-    who = climate.identity
     limits = f"{climate.lowest_k:g} to {climate.highest_k:g} K"
-    return [("thermostat", f"{climate.thermostat.MAKER} {who.model}, {who.serial}; {limits}")]
+    return [("thermostat", f"{climate.told}; {limits}")]
 
 
 def show_bench(bench: Bench, output: Output) -> None:

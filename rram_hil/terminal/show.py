@@ -68,21 +68,15 @@ def _maps(run: RunFile, output: Output) -> None:
             ):
                 marks.append((name, step, f"{count(int(values.sum()))} of {count(values.size)}"))
             else:
-                kelvin = None if stack.temperature_k is None else stack.temperature_k[i]
+                kelvin = "" if stack.temperature_k is None else f"{stack.temperature_k[i]:.3g}"
                 rows.append((name, step, *_spread(values, stack.units), kelvin))
     if rows:
         output.heading("Maps", "over the cells with a value")
-        has_kelvin = any(kelvin is not None for *_, kelvin in rows)
-        output.table(
-            (
-                *("map", ">step", ">cells", ">min", ">25 %", ">median", ">75 %", ">max", "unit"),
-                *[">K"] * has_kelvin,
-            ),
-            [
-                (*row, *["-" if kelvin is None else f"{kelvin:.3g}"] * has_kelvin)
-                for *row, kelvin in rows
-            ],
-        )
+        columns = ("map", ">step", ">cells", ">min", ">25 %", ">median", ">75 %", ">max", "unit")
+        if any(row[-1] for row in rows):
+            output.table((*columns, ">K"), rows)
+        else:
+            output.table(columns, [row[:-1] for row in rows])
     if marks:
         output.heading("Marked cells")
         output.table(("map", ">step", ">cells"), marks)

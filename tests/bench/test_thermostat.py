@@ -139,6 +139,7 @@ def test_every_map_and_reading_has_its_temperature(
     with h5py.File(run) as file:
         kelvin = file["maps/conductance/conductance_temperature_k"]
         assert kelvin.attrs["units"] == "K"
+        assert file.attrs["thermostat"] == "Lake Shore 336, serial SIM0001/SIM0001"
         np.testing.assert_allclose(kelvin[()], [350.0, 383.15], atol=0.5)
         assert kelvin.shape == file["maps/conductance/conductance"].shape[:1]
         kept = file["results/2_warm retention"]
@@ -217,7 +218,7 @@ def test_check_names_the_thermostat_and_its_limits(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show_bench(bench, Output())
-    assert "Lake Shore 336, SIM0001/SIM0001; 290 to 400 K" in capsys.readouterr().out
+    assert "Lake Shore 336, serial SIM0001/SIM0001; 290 to 400 K" in capsys.readouterr().out
 
 
 def test_a_near_model_is_driven_as_a_known_one(
@@ -251,6 +252,7 @@ def test_without_a_thermostat_nothing_tells_of_temperatures(tmp_path: Path) -> N
     with h5py.File(tmp_path / "run.h5") as file:
         assert not [name for name in file["maps/conductance"] if "temperature" in name]
         assert "temperature_k" not in file["maps/conductance/conductance"].attrs
+        assert "thermostat" not in file.attrs
 
 
 @pytest.mark.parametrize(
