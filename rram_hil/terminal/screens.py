@@ -240,7 +240,7 @@ def show_look(found: LookSummary, file: BenchFile, pulses: IntArray, output: Out
     read = file.read
     gate = f" {field_text(read, 'wl_v')} on WL," if file.chip.cell == "1T1R" else ""
     with_read = f"{field_text(read, 'bl_v')} on BL,{gate} {field_text(read, 'width_s')}"
-    output.heading("Look", f"{count(found.cells)} cells at {with_read}: no pulse given")
+    output.heading("Look", f"{counted(found.cells, 'cell')} at {with_read}: no pulse given")
     rows = [
         (f.kind, str(f.tile), *_where(f), quantity(f.value, "A" if f.kind == "gate leak" else "S"))
         for f in found.findings
