@@ -71,7 +71,7 @@ from rram_hil.hardware.driver import (
 )
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Seconds
-from rram_hil.validation import FiniteVolts
+from rram_hil.validation import FileOfBench, FiniteVolts
 
 CHANNELS = 64
 LINES = 32
@@ -106,7 +106,9 @@ Supply = Literal["SELL", "SELH", "ARB1", "ARB2", "ARB3", "ARB4"]
 class ArcTwoConfig(DriverConfig):
     """Section `[driver]` of a bench with `name = "arc-two"`."""
 
-    firmware: str = Field(default="", description="the firmware file that came with the instrument")
+    firmware: FileOfBench = Field(
+        default="", description="the firmware file that came with the instrument"
+    )
     id: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="which instrument; the only one if not given"
     )

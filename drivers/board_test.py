@@ -787,6 +787,9 @@ def _abilities(board: _Board) -> str:
         "WRITE WORDS": can.words > 0,
         "gate current": can.gate_current,
         "compliance": can.compliance,
+        "body": "body_v" in can.step_extras,
+        "unselected word lines": "unselected_wl_v" in can.step_extras,
+        "both currents at once": "also_gate" in can.step_extras,
         "volts a cell": can.per_cell_bias,
         "nonvolatile records": can.counters,
     }

@@ -64,10 +64,12 @@ from rram_hil.errors import (
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Seconds, Volts
-from rram_hil.validation import PositiveAmperes, PositiveSeconds, StrictModel
+from rram_hil.validation import FileOfBench, PositiveAmperes, PositiveSeconds, StrictModel
 
 MODELS = ("PXIe-6570", "PXIe-6571")
 LOWEST_V, HIGHEST_V = -2.0, 6.0
+FILES = ("pin_map", "levels", "timing", "pattern")
+"""Keys of the files that every chassis needs."""
 MOST_PINS = 32
 """Bits of a sample of a source waveform."""
 QUIET_V = 0.1
@@ -89,16 +91,16 @@ class Supply(StrictModel):
 
 
 class NiPxiConfig(DriverConfig):
-    """Section `[driver]` of a bench with `name = "ni-pxi"`. Files are named relative to where the
-    program runs.
-    """
+    """Section `[driver]` of a bench with `name = "ni-pxi"`."""
 
     digital: str = Field(default="", description='digital pattern instrument, such as "PXI1Slot7"')
-    pin_map: str = Field(default="", description="pin map file (.pinmap)")
-    specifications: list[str] = Field(default=[], description="specifications files (.specs)")
-    levels: str = Field(default="", description="levels sheet (.digilevels)")
-    timing: str = Field(default="", description="timing sheet (.digitiming)")
-    pattern: str = Field(default="", description="pattern file (.digipat)")
+    pin_map: FileOfBench = Field(default="", description="pin map file (.pinmap)")
+    specifications: list[FileOfBench] = Field(
+        default=[], description="specifications files (.specs)"
+    )
+    levels: FileOfBench = Field(default="", description="levels sheet (.digilevels)")
+    timing: FileOfBench = Field(default="", description="timing sheet (.digitiming)")
+    pattern: FileOfBench = Field(default="", description="pattern file (.digipat)")
     start_label: str = Field(default="", description="pattern to burst; empty: the file's name")
     group: str = Field(default="BLSLWLS", description="pin group: bit, source, word lines in order")
     waveform: str = Field(default="wl_data", description="source waveform that the pattern plays")
@@ -188,7 +190,7 @@ class NiPxi(Driver):
                     f"driver.{name}: {len(getattr(config, name))} pins are named, the chip has"
                     f" {count} such lines"
                 )
-        for name in ("digital", "pin_map", "levels", "timing", "pattern"):
+        for name in ("digital", *FILES):
             if not getattr(config, name):
                 raise ConfigError(f"driver.{name}: missing; it is required")
         self._pins = [*config.bl, *config.sl, *config.wl]
@@ -214,10 +216,14 @@ class NiPxi(Driver):
         with self._lock:
             config = self._settings
             self._libraries = library = _Libraries(bool(config.supplies), bool(config.switch))
-            files = (config.pin_map, config.levels, config.timing, config.pattern)
-            for file in (*files, *config.specifications):
+            files = [(name, getattr(config, name)) for name in FILES]
+            files += [("specifications", name) for name in config.specifications]
+            for key, file in files:
                 if not Path(file).is_file():
-                    raise ConfigError(f"driver: there is no file {file}")
+                    raise ConfigError(
+                        f"driver.{key}: there is no file {file}; it is made with NI's Digital"
+                        " Pattern Editor"
+                    )
             try:
                 self._digital = library.digital.Session(config.digital)
                 if config.supplies:

@@ -12,7 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 
 from rram_hil.errors import ConfigError, near
 from rram_hil.units import Unit
@@ -33,6 +40,15 @@ NotNegativeSiemens = Annotated[NotNegative, Unit("S")]
 PositiveAmperes = Annotated[Positive, Unit("A")]
 PositiveOhms = Annotated[Positive, Unit("ohm")]
 NotNegativeOhms = Annotated[NotNegative, Unit("ohm")]
+
+
+def _beside_the_bench_file(name: str, info: ValidationInfo) -> str:
+    folder = (info.context or {}).get("folder")
+    return str(Path(folder) / name) if name and folder is not None else name
+
+
+FileOfBench = Annotated[str, AfterValidator(_beside_the_bench_file)]
+"""A file that a bench file names: relative to its own folder (`folder` of the context)."""
 
 
 class StrictModel(BaseModel):

@@ -110,8 +110,14 @@ class Spgu(PulseGenerator):
     def limits(self, channel: str) -> PulseLimits:
         """As the data sheet has them, where its accuracy of timing is stated."""
         if channel not in self.channels:
+            there = ", ".join(self.channels)
             raise ConfigError(
-                f"{self.name}: channel {channel!r}: there is {', '.join(self.channels) or 'none'}"
+                f"{self.name}: channel {channel!r}: "
+                + (
+                    f"there is {there}"
+                    if there
+                    else "no pulse generator module is in the mainframe"
+                )
             )
         return LIMITS
 

@@ -482,7 +482,7 @@ def checked_driver(file: BenchFile) -> type[Driver]:
 
 def _config(kind: type[Driver], file: BenchFile, settings: dict[str, Any]) -> DriverConfig:
     try:
-        return kind.Config.model_validate(settings)
+        return kind.Config.model_validate(settings, context={"folder": file.folder})
     except ValidationError as error:
         raise refused(error, f"{file.path}: driver {file.driver.name}", kind.Config) from None
 

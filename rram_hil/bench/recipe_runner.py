@@ -387,6 +387,7 @@ def _header(recipe: Recipe, bench: Bench) -> Header:
         log=recipe.head.log,
         versions=versions(),
         calibration=bench.correction.texts,
+        thermostat="" if bench.climate is None else bench.climate.told,
     )
 
 

@@ -14,8 +14,9 @@ from typing import Protocol, cast
 
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.far_side import launcher, request_of
-from rram_hil.errors import ConfigError, LinkError
+from rram_hil.errors import ConfigError, LinkError, near
 from rram_hil.hardware.far_side import SimulatedFarSide
+from rram_hil.hardware.undriven import why_undriven
 from rram_hil.plugins import load, working
 
 GROUP = "rram_hil.simulated_instruments"
@@ -81,8 +82,12 @@ def start_model(model: str, load_ohm: float = math.inf, port: int = 0) -> Simula
             if wanted in (name.casefold(), f"{found.MAKER} {name}".casefold()):
                 return found.start_alone(name, load_ohm, port)
         known.setdefault(found.MAKER, []).extend(found.MODELS)
+    name = model.upper().split()[-1] if model.split() else ""
+    if why := why_undriven(name):
+        raise ConfigError(f"--model {model!r}: there is no such simulator; {why}")
+    meant = near(name, [one for models in known.values() for one in models])
     there = "; ".join(f"{maker} {', '.join(models)}" for maker, models in known.items())
-    raise ConfigError(f"--model {model!r}: there is no such simulator; there are {there}")
+    raise ConfigError(f"--model {model!r}: there is no such simulator{meant}; there are {there}")
 
 
 def _alone(name: str) -> Alone:

@@ -22,8 +22,12 @@ class SimulatedThermostat(Protocol):
 
     MODELS: tuple[str, ...]
 
-    def start_beside(self, model: str, now_s: Callable[[], float]) -> SimulatedFarSide:
-        """Start one that lives on the clock `now_s` of a bench (s)."""
+    def start_beside(
+        self, model: str, now_s: Callable[[], float], pretends: str = ""
+    ) -> SimulatedFarSide:
+        """Start one that lives on the clock `now_s` of a bench (s). `pretends` is a model that it
+        tells instead of its own.
+        """
 
 
 class BenchClimate(ThermostatClimate):
@@ -40,6 +44,11 @@ class BenchClimate(ThermostatClimate):
         super().__init__(thermostat, lowest_k, highest_k)
         self.identity = identity
         self._far_side = far_side
+
+    @property
+    def told(self) -> str:
+        """Who holds the temperature, as in "Lake Shore 336, serial LSA1234"."""
+        return f"{self.thermostat.MAKER} {self.identity.model}, serial {self.identity.serial}"
 
     def close(self) -> None:
         """Give the link back. Safe to call twice; switches nothing."""
@@ -74,8 +83,11 @@ def connect_climate(
     if file.simulation is not None and not isinstance(traffic, Playback):
         group = "rram_hil.simulated_instruments"
         simulated = cast(SimulatedThermostat, load(group, section.kind, "simulated instrument"))
-        model = str(settings.get("model") or simulated.MODELS[0])
-        far_side = simulated.start_beside(model, now_s)
+        instead = str(settings.get("treat_as") or simulated.MODELS[0])
+        told = str(settings.get("model") or instead)
+        # What is driven as another model behaves as that one here.
+        model = told if told in simulated.MODELS else instead
+        far_side = simulated.start_beside(model, now_s, told if told != model else "")
         kept = {key: value for key, value in settings.items() if key not in OF_THE_HARDWARE}
         settings = kept | {"resource": far_side.instruments[0][2]}
     try:

@@ -156,10 +156,10 @@ def check_extras(operation: Operation, can: Capabilities) -> None:
     for step in steps:
         for name in step.extras:
             if name not in can.step_extras:
-                has = ", ".join(sorted(can.step_extras)) or "none"
+                has = ", ".join(sorted(can.step_extras)) or "nothing"
                 raise ConfigError(
-                    f"{name}: {_EXTRAS[name]} is not available on this bench; of what steps may say"
-                    f" beside their lines it has: {has}"
+                    f"{name}: {_EXTRAS[name]} is not available on this bench; beside the levels of"
+                    f" bit, source and word line a step may say {has} here"
                 )
         for line, volts in (("body", step.body_v), ("unselected WL", step.unselected_wl_v)):
             if volts is not None and not can.wl_v.holds(volts, volts):

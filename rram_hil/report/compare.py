@@ -110,6 +110,7 @@ def _settings(run: RunFile, texts: list[str]) -> Iterator[tuple[str, str]]:
         "die",
         "operator",
         "temperature_k",
+        "thermostat",
     ):
         value = run.attributes.get(name, "")
         if not (isinstance(value, float) and math.isnan(value)):

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from rram_hil.array import Geometry
+from rram_hil.array.cells import LATER
 from rram_hil.errors import (
     BenchError,
     ConfigError,
@@ -67,7 +68,7 @@ class Header:
 
     `recipe` is empty for a run without one (a notebook). `protocols` gives the version of each
     protocol of the run (a resumed run needs the same), `versions` those of other software,
-    `calibration` what is in force.
+    `calibration` what is in force, `thermostat` who holds the temperature.
     """
 
     run: str
@@ -89,6 +90,7 @@ class Header:
     log: LogKind = "all"
     versions: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, str] = field(default_factory=dict)
+    thermostat: str = field(default="", metadata=LATER)
 
     @property
     def bench_hash(self) -> str:

@@ -38,6 +38,7 @@ def facts_of(run: RunFile) -> list[tuple[str, str]]:
         ("began", f"{utc_text(began)}{again}"),
         ("ended", f"{utc_text(ended)} ({_lasted(began, ended)})" if ended else ""),
         ("instrument", _instrument(run)),
+        ("thermostat", str(a.get("thermostat", ""))),
         (
             "calibration",
             "; ".join(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rram_hil.errors import ConfigError, DataError
 from rram_hil.storage.codec import AnyArray
-from rram_hil.storage.frames import Scalar
+from rram_hil.storage.frames import TEMPERATURE, Scalar
 from rram_hil.storage.hdf5 import NO_VARIABLE
 from rram_hil.storage.run_layout import FORMAT, FORMAT_VERSION
 from rram_hil.types import Closable
@@ -49,7 +49,7 @@ class SavedData:
 @dataclass(frozen=True, eq=False)
 class MapStack:
     """A map over time: `values` of shape (saves, tiles, rows, columns), `time_s` and `step` of each
-    save.
+    save, and its `temperature_k` where the bench had a thermostat.
     """
 
     values: AnyArray
@@ -57,6 +57,7 @@ class MapStack:
     step: NDArray[np.int64]
     units: str
     name: str = "map"
+    temperature_k: NDArray[np.float64] | None = None
 
     def place(self, save: int | None = None) -> int:
         """Index of a save, counted from 1; None: the last. Raises `ConfigError` for one that there
@@ -262,7 +263,9 @@ class RunFile(Closable):
         data = next(d for d in map(group.get, group) if d.ndim == 4)
         time, step = self._read(group["map_time_s"]), self._read(group["step"])
         units = str(data.attrs.get("units", ""))
-        return MapStack(self._read(data), time, step.astype(np.int64), units, name)
+        kelvin = f"{name}_{TEMPERATURE}"
+        temperature_k = self._read(group[kelvin]) if kelvin in group else None
+        return MapStack(self._read(data), time, step.astype(np.int64), units, name, temperature_k)
 
     @property
     @_guarded

@@ -184,6 +184,7 @@ class _Root(Writer):
             "journal_cut_bytes": reader.cut_bytes,
         }
         attributes |= {} if h.seed is None else {"seed": h.seed}
+        attributes |= {"thermostat": h.thermostat} if h.thermostat else {}
         attributes |= {f"instrument_{k}": v for k, v in vars(h.instrument).items()}
         attributes |= {f"version_{k}": v for k, v in h.versions.items()}
         for name, text in h.calibration.items():

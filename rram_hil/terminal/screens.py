@@ -46,14 +46,14 @@ def _thermostat(bench: Bench) -> list[tuple[str, str]]:
     climate = bench.climate
     if climate is None:
         return []
-    who = climate.identity
     limits = f"{climate.lowest_k:g} to {climate.highest_k:g} K"
-    return [("thermostat", f"{climate.thermostat.MAKER} {who.model}, {who.serial}; {limits}")]
+    return [("thermostat", f"{climate.told}; {limits}")]
 
 
 def show_bench(bench: Bench, output: Output) -> None:
     """Who answered, and the envelope of what it can do."""
     who, can, chip = bench.identity, bench.capabilities, bench.file.chip
+    has_gates = chip.cell == "1T1R"
     output.heading(str(bench.file.path), f"driver {bench.file.driver.name}")
     output.facts(
         [
@@ -62,7 +62,7 @@ def show_bench(bench: Bench, output: Output) -> None:
             ("firmware", who.firmware),
             ("protocol", who.protocol),
             ("boot", who.boot),
-            ("link", can.link),
+            ("link", can.link if can.link != who.protocol else ""),
             (
                 "chip",
                 (
@@ -77,7 +77,10 @@ def show_bench(bench: Bench, output: Output) -> None:
     rows = [
         ("bit line", _span(can, "bl_v"), f"limit {field_text(bench.limits, 'bl_v')}"),
         ("source line", _span(can, "sl_v"), f"limit {field_text(bench.limits, 'sl_v')}"),
-        ("word line", _span(can, "wl_v"), f"limit {field_text(bench.limits, 'wl_v')}"),
+        *(
+            [("word line", _span(can, "wl_v"), f"limit {field_text(bench.limits, 'wl_v')}")]
+            * has_gates
+        ),
         ("pulse width", _span(can, "width_s"), f"limit {field_text(bench.limits, 'width_s')}"),
         (
             "one operation",
@@ -100,16 +103,20 @@ def show_bench(bench: Bench, output: Output) -> None:
             f"{count(can.words)} of {can.word_bits} bits" if can.words else "none",
             "",
         ),
-        ("gate current", "measured" if can.gate_current else "not measured", ""),
         (
-            "beside the lines",
-            ", ".join(sorted(can.step_extras)) or "nothing",
-            "what a step may say beside BL, SL and WL",
+            "gate current",
+            ("measured" if can.gate_current else "not measured"),
+            "" if "also_gate" in can.step_extras or not can.gate_current else "by itself",
+        ),
+        (
+            "a step may say",
+            ", ".join(["BL", "SL", *["WL"] * has_gates, *sorted(can.step_extras)]),
+            "",
         ),
         (
             "compliance",
-            "set per operation" if can.compliance else "none; the gate limits the current",
-            "",
+            "set per operation" if can.compliance else "none",
+            "the gate limits the current" if has_gates and not can.compliance else "",
         ),
         ("pulse counters", "kept by the hardware" if can.counters else "none", ""),
         ("abort", f"within {field_text(can, 'abort_s')}", f"{can.clock} clock"),
@@ -231,11 +238,9 @@ def show_look(found: LookSummary, file: BenchFile, pulses: IntArray, output: Out
     ledger, shape (tiles, rows, columns).
     """
     read = file.read
-    with_read = (
-        f"{field_text(read, 'bl_v')} on BL, {field_text(read, 'wl_v')} on WL,"
-        f" {field_text(read, 'width_s')}"
-    )
-    output.heading("Look", f"{count(found.cells)} cells at {with_read}: no pulse given")
+    gate = f" {field_text(read, 'wl_v')} on WL," if file.chip.cell == "1T1R" else ""
+    with_read = f"{field_text(read, 'bl_v')} on BL,{gate} {field_text(read, 'width_s')}"
+    output.heading("Look", f"{counted(found.cells, 'cell')} at {with_read}: no pulse given")
     rows = [
         (f.kind, str(f.tile), *_where(f), quantity(f.value, "A" if f.kind == "gate leak" else "S"))
         for f in found.findings
@@ -381,8 +386,9 @@ def _costs(forecast: Forecast, bench: BenchFile, output: Output) -> None:
         )
     elif not forecast.keeps_times:
         output.line(
-            f"Bench times are those of an ideal board. A bench of driver {bench.driver.name} takes"
-            " longer, by what its instruments and relays need to settle and its link to answer.",
+            f"Bench times are those of an ideal board, which can do all that a step may ask for. A"
+            f" bench of driver {bench.driver.name} takes longer, by what its instruments and relays"
+            " need to settle and its link to answer, and may refuse what it has not.",
             "yellow",
             indent=2,
         )

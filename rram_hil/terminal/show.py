@@ -68,12 +68,15 @@ def _maps(run: RunFile, output: Output) -> None:
             ):
                 marks.append((name, step, f"{count(int(values.sum()))} of {count(values.size)}"))
             else:
-                rows.append((name, step, *_spread(values, stack.units)))
+                kelvin = "" if stack.temperature_k is None else f"{stack.temperature_k[i]:.3g}"
+                rows.append((name, step, *_spread(values, stack.units), kelvin))
     if rows:
         output.heading("Maps", "over the cells with a value")
-        output.table(
-            ("map", ">step", ">cells", ">min", ">25 %", ">median", ">75 %", ">max", "unit"), rows
-        )
+        columns = ("map", ">step", ">cells", ">min", ">25 %", ">median", ">75 %", ">max", "unit")
+        if any(row[-1] for row in rows):
+            output.table((*columns, ">K"), rows)
+        else:
+            output.table(columns, [row[:-1] for row in rows])
     if marks:
         output.heading("Marked cells")
         output.table(("map", ">step", ">cells"), marks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import warnings
 from typing import Any
 
 from rram_hil.errors import ConfigError, LinkError
@@ -55,10 +56,12 @@ class VisaLink(Link):
         self._close()
         try:
             # There is one manager a library in a process, and closing it closes what others have
-            # opened: it stays open.
-            self._device = pyvisa.ResourceManager(visa_library(self._backend)).open_resource(
-                self.resource, open_timeout=5000
-            )
+            # opened: it stays open. It warns of each optional package that is not whole; what this
+            # link lacks is an error when it is opened.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                manager = pyvisa.ResourceManager(visa_library(self._backend))
+            self._device = manager.open_resource(self.resource, open_timeout=5000)
             for name, value in _serial_attributes(self._serial_settings).items():
                 setattr(self._device, name, value)
         except Exception as error:  # pyvisa-py raises bare Exception where a connection fails

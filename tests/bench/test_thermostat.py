@@ -24,8 +24,10 @@ from rram_hil.engine.protocol import HoldTemperature, ReadTemperature
 from rram_hil.errors import AbortedError, BenchError, ConfigError, InstrumentError, LimitError
 from rram_hil.protocols.read_map import ReadMap
 from rram_hil.protocols.temperature import Temperature
+from rram_hil.storage.run_reader import RunFile
 from rram_hil.terminal.console import Output
 from rram_hil.terminal.screens import show_bench
+from rram_hil.terminal.show import show_run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BENCH = """
@@ -127,7 +129,7 @@ def hold(bench: Bench, kelvin: float, **keys: float) -> Any:
 
 
 def test_every_map_and_reading_has_its_temperature(
-    bench_file: Path, recipe: Path, tmp_path: Path
+    bench_file: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run.h5"
     outcome = run_recipe(recipe, bench_file, run)
@@ -137,6 +139,7 @@ def test_every_map_and_reading_has_its_temperature(
     with h5py.File(run) as file:
         kelvin = file["maps/conductance/conductance_temperature_k"]
         assert kelvin.attrs["units"] == "K"
+        assert file.attrs["thermostat"] == "Lake Shore 336, serial SIM0001/SIM0001"
         np.testing.assert_allclose(kelvin[()], [350.0, 383.15], atol=0.5)
         assert kelvin.shape == file["maps/conductance/conductance"].shape[:1]
         kept = file["results/2_warm retention"]
@@ -147,6 +150,16 @@ def test_every_map_and_reading_has_its_temperature(
         course = file["results/1_warm"]
         assert course["temperature"][0] == pytest.approx(295.0, abs=0.1)
         assert np.all(np.diff(course["temperature_time_s"][()]) > 0)
+    with RunFile(run) as kept_run:
+        told = kept_run.map("conductance").temperature_k
+        assert told is not None
+        np.testing.assert_allclose(told, [350.0, 383.15], atol=0.5)
+    show_run(run, Output())
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[-1] for row in rows if row.strip().startswith("conductance")][:2] == [
+        "350",
+        "383",
+    ]
 
 
 def test_a_step_waits_until_the_temperature_has_been_steady(bench: Bench) -> None:
@@ -205,7 +218,18 @@ def test_check_names_the_thermostat_and_its_limits(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show_bench(bench, Output())
-    assert "Lake Shore 336, SIM0001/SIM0001; 290 to 400 K" in capsys.readouterr().out
+    assert "Lake Shore 336, serial SIM0001/SIM0001; 290 to 400 K" in capsys.readouterr().out
+
+
+def test_a_near_model_is_driven_as_a_known_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bench.toml"
+    path.write_text(BENCH + THERMO_STREAM + 'model = "ATS-605"\ntreat_as = "ATS-545"\n')
+    with Bench.open(path) as bench:
+        show_bench(bench, Output())
+        assert "ATS-605 treated as ATS-545" in capsys.readouterr().out
+        assert hold(bench, 300.0, tolerance_k=1.0, steady_s=1.0).set_point_k == 300.0
 
 
 def test_a_bench_without_a_thermostat_says_what_is_missing(tmp_path: Path) -> None:
@@ -228,6 +252,7 @@ def test_without_a_thermostat_nothing_tells_of_temperatures(tmp_path: Path) -> N
     with h5py.File(tmp_path / "run.h5") as file:
         assert not [name for name in file["maps/conductance"] if "temperature" in name]
         assert "temperature_k" not in file["maps/conductance/conductance"].attrs
+        assert "thermostat" not in file.attrs
 
 
 @pytest.mark.parametrize(
@@ -240,6 +265,14 @@ def test_without_a_thermostat_nothing_tells_of_temperatures(tmp_path: Path) -> N
         (LAKE_SHORE + "heater_range = 9\n", "heater_range"),
         (LAKE_SHORE + 'model = "325"\noutput = 3\n', "a 325 has outputs 1 to 2"),
         (LAKE_SHORE + 'model = "335"\ninput = "C"\n', "a 335 has A, B"),
+        (
+            LAKE_SHORE + 'model = "346"\n',
+            r"thermostat.model: '346' is not known to lakeshore-336; one of 336, 335, 350, 325",
+        ),
+        (
+            THERMO_STREAM + 'model = "ATS-605"\n',
+            r"'ATS-605' is not known to .* the nearest is ATS-.* treat_as = ",
+        ),
     ],
 )
 def test_a_wrong_section_is_refused_in_one_line(tmp_path: Path, section: str, says: str) -> None:

@@ -145,7 +145,7 @@ def test_check_tells_what_is_driven_as_another_model(here: Any) -> None:
 
 def test_the_table_of_models_in_the_docs_is_what_the_command_prints(here: Any) -> None:
     printed = here.command("devices", "--models").out.strip()
-    page = (ROOT / "docs" / "instruments.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "instrument-sheets.md").read_text(encoding="utf-8")
     _, _, rest = page.partition("<!-- begin rram-hil devices --models -->\n")
     table, _, _ = rest.partition("\n<!-- end -->")
     assert table == printed

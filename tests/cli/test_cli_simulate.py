@@ -279,6 +279,8 @@ def test_it_does_not_outlive_a_killed_command(tmp_path: Path) -> None:
         ((), "give a bench file, or --model"),
         (("bench.toml", "--model", "2400"), "give a bench file, or --model"),
         (("--model", "espresso"), "'espresso': there is no such simulator; there are "),
+        (("--model", "Keithley 2637B"), "there is no such simulator; did you mean 263"),
+        (("--model", "Keithley 2657A"), "there is no such simulator; a 2606B"),
         (("--model", "2400", "--load", "0"), "--load 0: the resistance must be above 0 ohm"),
         (("--model", "2400", "--load", "nan"), "--load nan: the resistance must be above 0 ohm"),
         (("bench.toml", "--port", "5025"), "--port goes with --model"),

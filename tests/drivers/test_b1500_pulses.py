@@ -136,7 +136,7 @@ def test_channels_of_both_kinds_are_told_apart_and_a_wgfmu_is_refused_by_name(be
 def test_a_mainframe_without_the_module_has_no_channel_of_pulses():
     bench = Bench(modules=("B1517A",))
     assert bench.spgu.channels == ()
-    with pytest.raises(ConfigError, match="there is none"):
+    with pytest.raises(ConfigError, match="no pulse generator module"):
         bench.spgu.configure("501", SHOT)
     bench.driver.close()
 

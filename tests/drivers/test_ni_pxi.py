@@ -30,6 +30,7 @@ from rram_hil.array import (
     read,
     sweep,
 )
+from rram_hil.bench.bench import checked_driver, make_driver
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.forecast import plan_recipe
 from rram_hil.bench.recipe import load_recipe
@@ -462,8 +463,15 @@ def test_a_wrong_section_is_refused(keys: Any, says: str) -> None:
 
 
 def test_a_missing_file_is_named(chassis: Chassis, make: Callable[..., NiPxi]) -> None:
-    with pytest.raises(ConfigError, match=r"there is no file nowhere\.digipat"):
+    with pytest.raises(ConfigError, match=r"driver\.pattern: there is no file nowhere\.digipat"):
         make(pattern="nowhere.digipat").connect()
+
+
+def test_files_lie_beside_the_bench_file(chassis: Chassis) -> None:
+    config = make_driver(checked_driver(BENCH), BENCH, None).config
+    assert isinstance(config, NiPxiConfig)
+    assert config.pin_map == str(EXAMPLES / "array.pinmap")
+    assert config.specifications == [str(EXAMPLES / "array.specs")]
 
 
 # Pulses

@@ -20,6 +20,8 @@ from rram_hil.drivers.matrix.wiring import Wiring
 from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.errors import ConfigError, LimitError
 from rram_hil.pytest_plugin import LIMITS, GroundTruth
+from rram_hil.terminal.console import Output
+from rram_hil.terminal.screens import show_bench
 
 B1500, AWG = PULSED
 WIDTH_S = 1e-6
@@ -238,9 +240,13 @@ def test_a_pair_of_lines_holds_one_cell() -> None:
     [pytest.param(pair, marks=[pytest.mark.long] * (at > 0)) for at, pair in enumerate(DIRECT)],
 )
 def test_one_cell_between_a_generator_and_a_source_meter_is_set_reset_and_read(
-    open_bench: Callable[[str], Opened], pair: str
+    open_bench: Callable[[str], Opened], pair: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench, truth, control = open_bench(direct_text(pair))
+    show_bench(bench, Output())
+    told = capsys.readouterr().out
+    assert "word line" not in told
+    assert "BL, SL" in told
     step, cells = bench.file.read.step, bench.cells()
     form(bench)
     formed = truth.conductance_s().item()

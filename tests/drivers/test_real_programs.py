@@ -1,4 +1,4 @@
-"""What programs of others do with our simulators is what docs/instruments.md says, at least."""
+"""Programs of others do with our simulators what docs/instrument-sheets.md says, at least."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from real_programs import PROGRAMS, counted
 
-PAGE = Path(__file__).parents[2] / "docs" / "instruments.md"
+PAGE = Path(__file__).parents[2] / "docs" / "instrument-sheets.md"
 ROW = re.compile(r"^\| (\w+) \| (\w+) \| (\d+) of \d+ \| \d+ \|", re.MULTILINE)
 QUICK = {("PyMeasure", "33522B"), ("QCoDeS", "2602B"), ("tm_devices", "2400")}
 """What the default run counts; the rest is long."""

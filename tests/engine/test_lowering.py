@@ -374,12 +374,12 @@ SOME = Cells.block(0, [0], [0, 1])
         (
             read(SOME, replace(read_step(), also_gate=True)),
             {"step_extras": frozenset({"body_v"})},
-            "also_gate: the gate's current beside each reading is not available .* has: body_v",
+            "also_gate: the gate's current beside each reading is not available .* say body_v here",
         ),
         (
             pulse(SOME, bl_v=1.0, wl_v=2.0, width_s=1e-6, body_v=0.0),
             {"step_extras": frozenset()},
-            "body_v: a level of the selectors' bodies is not available on this bench; .* none",
+            "body_v: a level of the selectors' bodies is not available .* say nothing here",
         ),
         (
             pulse(SOME, bl_v=1.0, wl_v=2.0, width_s=1e-6, unselected_wl_v=-1.0),

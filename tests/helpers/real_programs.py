@@ -1,8 +1,8 @@
 """Programs that others wrote, as clients of the simulated instruments: which of their public
 parameters and methods work, which do not, and why.
 
-`python tests/helpers/real_programs.py` prints the table of docs/instruments.md ("Real programs");
-with `--why` also each name that does not pass; with names of programs, only those.
+`python tests/helpers/real_programs.py` prints the table of docs/instrument-sheets.md ("Real
+programs"); with `--why` also each name that does not pass; with names of programs, only those.
 
 A parameter passes where it is read without an error, and where it takes back the value that it was
 read with; a method that needs no argument where it returns. No error may be left in the

@@ -116,11 +116,15 @@ class SimulatedInstrument(ABC):
         )
 
     @classmethod
-    def start_beside(cls, model: str, now_s: Callable[[], float]) -> SimulatedFarSide:
+    def start_beside(
+        cls, model: str, now_s: Callable[[], float], pretends: str = ""
+    ) -> SimulatedFarSide:
         """Serve one instrument that lives on the clock `now_s` of a bench (s), nothing wired to
-        it.
+        it. `pretends` is a model that it tells instead of its own.
         """
-        server = InstrumentServer(cls(model, Place(bus=Bus(FollowedClock(now_s)))), Timing())
+        instrument = cls(model, Place(bus=Bus(FollowedClock(now_s))))
+        instrument.pretends = pretends
+        server = InstrumentServer(instrument, Timing())
         lines = ((model, f"{cls.MAKER} {model}", server.resource),)
         return SimulatedFarSide({}, "", server.stop, lines)
 
