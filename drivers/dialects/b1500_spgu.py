@@ -176,7 +176,9 @@ class Spgu(PulseGenerator):
             )
         ]
         own = [f"SPM {channel},1", f"SPPER {flex_number(setup.period_s)}", f"SPUPD {channel}"]
-        begin = [*quiet, *(own if others else ()), f"SPRM 1,{count}", "SRP"]
+        # Always: an earlier burst of another channel, off since, may have left this one quiet, and
+        # the period is that of whichever was configured last.
+        begin = [*quiet, *own, f"SPRM 1,{count}", "SRP"]
         *before, message = packed((*begin, "SPST?"))
         with mainframe.dialog.lock:
             for line in before:
