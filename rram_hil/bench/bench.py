@@ -330,6 +330,9 @@ class Bench:
             yield
         except BaseException as error:
             self._made_safe = True
+            if self._engine is not None:
+                is_told = isinstance(error, AbortedError | KeyboardInterrupt)
+                self._engine.lose_temperature(for_good=is_told)
             off_after(error, self)
             raise
 
