@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -100,11 +101,11 @@ class ThermostatClimate(Climate):
         heats on.
         """
         kelvin = self.thermostat.temperature_k()
-        if self._began_k is None:
-            return kelvin
-        low_k = min(self.lowest_k, self._began_k) - OVERSHOOT_K
-        high_k = max(self.highest_k, self._began_k) + OVERSHOOT_K
-        if not low_k <= kelvin <= high_k:
+        began_k = kelvin if self._began_k is None else self._began_k
+        low_k = min(self.lowest_k, began_k) - OVERSHOOT_K
+        high_k = max(self.highest_k, began_k) + OVERSHOOT_K
+        # An input that is off may read 0 K.
+        if not (0 < kelvin < math.inf and low_k <= kelvin <= high_k):
             raise InstrumentError(
                 f"{self.thermostat.name}: it reads {kelvin:g} K, and the chip was to stay within"
                 f" thermostat.lowest_k and thermostat.highest_k, {self.lowest_k:g} to"

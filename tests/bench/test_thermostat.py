@@ -214,6 +214,15 @@ def test_a_temperature_that_runs_away_switches_the_heater_off(
     assert switched == []
 
 
+def test_an_input_that_reads_nothing_never_gets_a_heater(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thermostat(bench), "temperature_k", lambda: 0.0)
+    with pytest.raises(InstrumentError, match="it reads 0 K"):
+        hold(bench, 350.0)
+    assert thermostat(bench).set_point_k() == 0.0
+
+
 def test_leaving_the_bench_leaves_the_heater_off(bench_file: Path) -> None:
     with Bench.open(bench_file) as bench:
         hold(bench, 350.0)
