@@ -278,9 +278,12 @@ def _check_extras(
     _check_gate(cells, idle, ends, what, geometry, limits)
 
 
-def _check_step(
+def check_levels(
     step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits
 ) -> None:
+    """Refuse what a step puts on lines, selected cells and others, however long. Raises as
+    `check`.
+    """
     n = len(cells)
     _check_selected(step, cells, geometry, limits)
     _check_extras(step, cells, scheme, geometry, limits)
@@ -288,6 +291,13 @@ def _check_step(
         _check(cells, unselected_bl_v(step, n, scheme), limits.bl_v, "unselected BL", "V")
     half_selected = half_selected_v(step, n, scheme, geometry)
     _check(cells, half_selected, limits.half_select_v, "a half-selected cell's", "V")
+
+
+def _check_step(
+    step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits
+) -> None:
+    n = len(cells)
+    check_levels(step, cells, scheme, geometry, limits)
     reading = stressed_v(step, n, scheme, geometry) <= limits.read_v
     longest = limits.read_width_s if np.all(reading) else limits.width_s
     _check(cells, np.full(n, step.width_s), longest, "width", "s")

@@ -178,6 +178,21 @@ def test_a_level_that_would_double_without_its_load_is_refused() -> None:
     assert router(0.0, bl_v=3.0, cell_v=3.0).routes(shot)[0].generator == "g.1"
 
 
+def test_what_would_double_without_its_load_is_held_from_gates_and_other_cells_too() -> None:
+    cells = Cells.of([(0, 0, 0)])
+    limits = {"bl_v": 4.0, "cell_v": 4.0, "gate_over_v": 3.5, "half_select_v": 3.0}
+    shot = Apply(cells, (Step(bl_v=-1.0, sl_v=0.0, wl_v=2.0, width_s=1e-6),))
+    with pytest.raises(
+        ConfigError, match=r"50 ohm came off: .*WL above the lower of BL and SL 4 V"
+    ):
+        router(50.0, **limits).routes(shot)
+    half = Apply(cells, (Step(bl_v=-1.6, sl_v=0.0, wl_v=0.0, width_s=1e-6),))
+    with pytest.raises(ConfigError, match=r"50 ohm came off: .*half-selected cell's 3\.2 V"):
+        router(50.0, **limits).routes(half)
+    for operation in (shot, half):
+        assert router(0.0, **limits).routes(operation)[0].generator == "g.1"
+
+
 def test_what_source_meters_time_is_theirs() -> None:
     cells = Cells.of([(0, 0, 0)])
     for width_s, name in ((1e-3, ""), (0.9e-3, "g.1")):
