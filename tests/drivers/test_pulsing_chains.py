@@ -19,9 +19,11 @@ from rram_hil.drivers.matrix.routes import Router
 from rram_hil.drivers.matrix.wiring import Wiring
 from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.errors import ConfigError, LimitError
+from rram_hil.hardware.abilities import WithGenerator
 from rram_hil.pytest_plugin import LIMITS, GroundTruth
 
 B1500, AWG = PULSED
+CHAINS = "rram_hil.drivers.matrix.chains"
 WIDTH_S = 1e-6
 Opened = tuple[Bench, GroundTruth, BoardControl]
 DIRECT = {
@@ -113,6 +115,23 @@ def test_microsecond_pulses_reach_the_cells_and_are_counted(
     allowed = can.read_fraction * after + can.read_floor_a / 0.2 + 5 * np.hypot(0.002 * after, 1e-8)
     assert np.all(np.abs(result.last_s - after) <= allowed)
     assert not sources_on(control)
+
+
+def test_a_pulse_waits_until_its_gate_is_up(
+    open_bench: Callable[[str], Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _, _ = open_bench(bench_text(B1500, "1T1R", 2))
+    meter = next(i for i in bench.driver.instruments.values() if isinstance(i, WithGenerator))
+    told: list[tuple[str, float]] = []
+    source, fire = meter.source, meter.generator.fire
+    monkeypatch.setattr(meter, "source", lambda c, v: (told.append(("gate", v)), source(c, v))[1])
+    monkeypatch.setattr(
+        meter.generator, "fire", lambda c, n: (told.append(("fire", n)), fire(c, n))[1]
+    )
+    monkeypatch.setattr(f"{CHAINS}.time.sleep", lambda s: told.append(("wait", s)))
+    bench.do(pulse(bench.cells(rows=(1, 1)), bl_v=2.0, wl_v=1.5, width_s=WIDTH_S))
+    wait = "wait", meter.limits(meter.channels[0]).settle_s
+    assert told == [("gate", 1.5), wait, ("fire", 1), ("fire", 1), ("gate", 0.0), wait]
 
 
 @pytest.mark.long
