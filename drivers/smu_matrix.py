@@ -84,7 +84,7 @@ from .matrix.chains import (
     stops,
 )
 from .matrix.routes import Relays, Route, Router, RowPlan
-from .matrix.wiring import Wiring
+from .matrix.wiring import OUTPUT_OHM, Wiring
 
 AnyChain = Chain[SourceMeter, SwitchMatrix]
 POLL_S = 0.05
@@ -342,6 +342,9 @@ class SmuMatrix(Driver):
             fraction = max(
                 [fraction, *(level + f for f in (*(a.fraction for a in used[:1]), *by_range))]
             )
+        if self._settings.wiring.is_direct and self._settings.wiring.generators:
+            # A direct pair is read with the generator's output in series.
+            fraction += OUTPUT_OHM * self.limits.conductance_s[1]
         return fraction, floor_a
 
     @override

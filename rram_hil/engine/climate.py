@@ -87,7 +87,7 @@ class ThermostatClimate(Climate):
                 inside_since_s = time_s
             if inside_since_s is not None and time_s - inside_since_s >= wanted.steady_s:
                 return {"time_s": np.array(times), "temperature_k": np.array(readings)}
-            if time_s >= wanted.at_most_s:
+            if not time_s < wanted.at_most_s:
                 raise InstrumentError(
                     f"{self.thermostat.name}: {wanted.kelvin:g} K +- {wanted.tolerance_k:g} K was"
                     f" not steady for {wanted.steady_s:g} s within {wanted.at_most_s:g} s; it reads"

@@ -276,6 +276,8 @@ def test_one_cell_between_a_generator_and_a_source_meter_is_set_reset_and_read(
 ) -> None:
     bench, truth, control = open_bench(direct_text(pair))
     step, cells = bench.file.read.step, bench.cells()
+    # What it reads has the generator's 50 ohm in series.
+    assert 0.1 > bench.capabilities.read_fraction >= 50.0 * bench.limits.conductance_s[1]
     form(bench)
     formed = truth.conductance_s().item()
     assert formed > 20e-6
