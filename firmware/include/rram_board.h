@@ -111,7 +111,7 @@ struct rb_hooks {
     bool (*is_on)(void *port);
 
     /* One cell at a time. */
-    void (*select)(void *port, uint32_t cell, uint8_t scheme); /* close the switches of its lines */
+    void (*select)(void *port, uint32_t cell, uint8_t scheme); /* its switches alone */
     void (*drive)(void *port, enum rb_line line, int32_t uv); /* a level, or float */
     void (*hold)(void *port, uint64_t width_ps);
     /* Integrate the current (A) for a width: enum rb_measure, enum rb_reading_status. */
