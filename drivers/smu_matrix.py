@@ -608,16 +608,17 @@ class SmuMatrix(Driver):
         with self._lock:
             chain = self._connected()
             chain.forget()
-            failures: list[BenchError] = []
+            failures: list[BaseException] = []
             others = [i for i in self._instruments.values() if i is not chain.matrix]
             for instrument in (*others, chain.matrix):
                 try:
                     instrument.safe_off()
-                except BenchError as error:
+                except BaseException as error:  # Ctrl-C too
                     failures.append(error)
             if failures:
                 self._relays = None
-                raise failures[0]
+                stops = [f for f in failures if not isinstance(f, Exception)]
+                raise (stops or failures)[0]
             self._relays = frozenset()
 
     @override

@@ -180,8 +180,8 @@ class Spgu(PulseGenerator):
             )
         ]
         own = [f"SPM {channel},1", f"SPPER {flex_number(setup.period_s)}", f"SPUPD {channel}"]
-        # An earlier burst of another channel, off since, may have left this one quiet, and the period
-        # is that of whichever was configured last.
+        # An earlier burst of another channel, off since, may have left this one quiet, and the
+        # period is that of whichever was configured last.
         begin = [*quiet, *(own if self._told != channel else ()), f"SPRM 1,{count}", "SRP"]
         self._told = channel
         *before, message = packed((*begin, "SPST?"))

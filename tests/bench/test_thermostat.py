@@ -223,6 +223,21 @@ def test_an_input_that_reads_nothing_never_gets_a_heater(
     assert thermostat(bench).set_point_k() == 0.0
 
 
+def test_a_ctrl_c_while_outputs_go_off_does_not_keep_the_heater_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(bench, 350.0)
+
+    def impatient() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.driver, "safe_off", impatient)
+        with pytest.raises(KeyboardInterrupt):
+            bench.safe_off()
+    assert thermostat(bench).is_off()
+
+
 def test_leaving_the_bench_leaves_the_heater_off(bench_file: Path) -> None:
     with Bench.open(bench_file) as bench:
         hold(bench, 350.0)

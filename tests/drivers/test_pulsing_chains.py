@@ -134,6 +134,25 @@ def test_a_pulse_waits_until_its_gate_is_up(
     assert told == [("gate", 1.5), wait, ("fire", 1), ("fire", 1), ("gate", 0.0), wait]
 
 
+def test_a_ctrl_c_while_one_instrument_goes_off_does_not_keep_the_others_on(
+    open_bench: Callable[[str], Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _, _ = open_bench(bench_text(B1500, "1T1R", 2))
+    analyser, *others = bench.driver.instruments.values()
+    tried: list[object] = []
+
+    def impatient() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(analyser, "safe_off", impatient)
+        for other in others:
+            patched.setattr(other, "safe_off", lambda other=other: tried.append(other))
+        with pytest.raises(KeyboardInterrupt):
+            bench.driver.safe_off()
+    assert tried == others
+
+
 @pytest.mark.long
 def test_a_read_costs_what_it_does_without_a_generator(open_bench: Callable[[str], Opened]) -> None:
     bench, _, _ = open_bench(bench_text(AWG, "1T1R", 2))
