@@ -686,10 +686,10 @@ class NiPxi(Driver):
         ):
             try:
                 part()
-            except Exception as error:
+            except BaseException as error:  # Ctrl-C too
                 problems.append(error)
         if problems:
-            told = "; ".join(str(problem) for problem in problems)
+            told = "; ".join(str(problem) or type(problem).__name__ for problem in problems)
             raise InstrumentError(
                 f"NI PXI: outputs are not confirmed off: {told}; switch the chassis off",
                 code=_code(problems[0]),

@@ -617,8 +617,8 @@ class SmuMatrix(Driver):
                     failures.append(error)
             if failures:
                 self._relays = None
-                stops = [f for f in failures if not isinstance(f, Exception)]
-                raise (stops or failures)[0]
+                interrupts = [f for f in failures if not isinstance(f, Exception)]
+                raise (interrupts or failures)[0]
             self._relays = frozenset()
 
     @override

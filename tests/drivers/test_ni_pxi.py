@@ -738,6 +738,18 @@ def test_a_fault_that_stays_while_switching_off_is_said_loudly(
     assert not chassis.properties[BODY, "output_enabled"]
 
 
+def test_a_ctrl_c_while_switching_off_keeps_nothing_on(
+    chassis: Chassis, board: NiPxi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def impatient() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(board, "_stop_burst", impatient)
+    with pytest.raises(InstrumentError, match="not confirmed off: KeyboardInterrupt"):
+        board.safe_off()
+    assert chassis.is_off
+
+
 def test_outputs_that_stay_on_after_an_error_are_said_loudly(
     chassis: Chassis, board: NiPxi
 ) -> None:
