@@ -374,9 +374,9 @@ class Bench:
                 part.safe_off()
             except BaseException as failure:  # an impatient second Ctrl-C too
                 failures.append(failure)
-        for failure in failures:
-            if not isinstance(failure, Exception):
-                raise failure
+        interrupts = [f for f in failures if not isinstance(f, Exception)]
+        if interrupts:
+            raise interrupts[0]
         if len(failures) > 1:
             raise BenchError("; ".join(map(_text, failures)), outputs_off=False)
         if failures:
