@@ -4,6 +4,7 @@ simulated experiments.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -185,6 +186,15 @@ def _reset_knobs(content: dict[str, Any], gate: bool) -> list[Knob]:
     ]
 
 
+def _shallow_knobs() -> list[Knob]:
+    """What cycles tell of cells that do not open."""
+    shallow = ("reset", "redraw", "shallow")
+    return [
+        Knob((*shallow, "part"), 0.005, 0.5),
+        Knob((*shallow, "floor_s"), 5e-6, 2e-4, log=True),
+    ]
+
+
 def _verify_knobs(content: dict[str, Any]) -> list[Knob]:
     """What write-verify tells beside sweeps: cells that creep and that do not open, and spreads."""
     creep, shallow = ("set", "grow", "creep"), ("reset", "redraw", "shallow")
@@ -257,8 +267,9 @@ class _Target:
 
 @dataclass(frozen=True, eq=False)
 class _Cycles:
-    """One state of measured full cycles to be matched: figures, the sd between cells, and median
-    and sd of each of `_TURNS`.
+    """One state of measured full cycles to be matched: figures, the sd between cells, median and sd
+    of each of `_TURNS`; the part `never` of the `cells` that no cycle brought above `open_ohm`, and
+    how high half of these came (`most_ln`, ln ohm).
     """
 
     name: str
@@ -266,6 +277,10 @@ class _Cycles:
     figures: Figures
     between: float
     turns: list[tuple[float, float]]
+    open_ohm: float
+    never: float
+    most_ln: float
+    cells: int
 
     @classmethod
     def of(cls, file: Measured, high: bool) -> _Cycles:
@@ -283,7 +298,22 @@ class _Cycles:
                 mine = order[(turn >= begin) & (turn < end)]
                 turns.append(_level_and_spread(x[mine], at[mine]))
         figures = cycle_figures(file["r_hrs_ohm"], file["r_lrs_ohm"])
-        return cls(name, cycle_plan(file, _CYCLES), figures, between, turns)
+        open_ohm = _OPEN * float(np.exp(np.median(x)))
+        most = np.full(count.size, -np.inf)
+        np.maximum.at(most, at, x)
+        shut = most < math.log(open_ohm)
+        never, most_ln = float(np.mean(shut)), float(np.median(most[shut])) if shut.any() else 0.0
+        plan = cycle_plan(file, _CYCLES)
+        return cls(name, plan, figures, between, turns, open_ohm, never, most_ln, count.size)
+
+    def shut_on(self, model: DeviceModel) -> tuple[float, float]:
+        """The part of a model's cells that no cycle brings above `open_ohm`, and how high half of
+        these come (ln ohm).
+        """
+        high, _ = cycle_on_model(model, _SEED, _CYCLED, self.plan)
+        most = high.max(axis=1)
+        shut = most < self.open_ohm
+        return float(shut.mean()), float(np.log(np.median(most[shut]))) if shut.any() else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -577,6 +607,14 @@ def _match(
     return _ordered(content)
 
 
+_OPEN = 0.7
+"""A cell has opened where its resistance is above this part of the median of all."""
+_ENOUGH_CYCLES = 8
+"""Measured cycles of a cell below which it may have been by chance that it never opened."""
+_CYCLED = 600
+"""Cells of a model that are cycled to see how many never open."""
+_NEVER_SD, _MOST_SD_LN = 0.02, 0.1
+"""What the part of cells that never open, and how high they come, may be off by."""
 _ROUNDS = 10
 """Rounds of the optimiser."""
 _REWEIGHED = 4
@@ -617,19 +655,7 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
             "nothing to fit: no sweep, train of pulses, relaxation, forming or read noise is among"
             " what is given" + told
         )
-    determined = []
-    if noise := by_kind.get("read-noise"):
-        determined.append("read noise")
-        _tell_of("read noise: law", noise, "cells", tell)
-        _fit_noise(content["read"], noise)
-    if forming := by_kind.get("forming"):
-        determined.append("forming")
-        _tell_of("forming: thresholds", forming, "cells", tell)
-        _fit_forming(content, forming)
-    if relaxation := by_kind.get("relaxation"):
-        determined.append("relaxation")
-        content["drift"] = _drift_of(_of_one_grid(relaxation, tell), content["read"])
-        content["relaxation"] = None
+    determined = _fit_apart(content, by_kind, tell)
     if verified:
         content["reset"]["redraw"]["shallow"] = dict(SHALLOW)
         content["reset"]["wear"]["again_ln"] = AGAIN_LN
@@ -654,10 +680,16 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
             + (f" and {counted(len(cycling), 'file')} of cycles" if cycling else "")
         )
         knobs = _reset_knobs(content, "wl_v" in swept) if is_reset else _set_knobs(content, swept)
-
-        content = _match(
-            content, knobs, partial(residuals, is_reset=is_reset), rounds, _cells_of(targets)
+        begin, wrong, cells = (
+            copy.deepcopy(content),
+            partial(residuals, is_reset=is_reset),
+            _cells_of(targets),
         )
+        content = _match(content, knobs, wrong, rounds, cells)
+        if is_reset and not verified and _never_open(content, states[True]):
+            determined.append("cells that do not open")
+            tell(f"RESET: again, for {states[True][0].never:.0%} of the cycled cells never opened")
+            content = _match_shut(begin, knobs, wrong, states[True], rounds, cells)
     if verified:
         determined.append("cells that creep or do not open")
         # Only here: of sweeps alone, what cells have more in series would go over into all cells'.
@@ -683,6 +715,60 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
         + f"; {summary}"
     )
     return DeviceModel.model_validate(content)
+
+
+def _fit_apart(
+    content: dict[str, Any], by_kind: dict[Kind, list[Measured]], tell: Tell
+) -> list[str]:
+    """What needs no matching: read noise, forming and relaxation; which of them there is."""
+    determined = []
+    if noise := by_kind.get("read-noise"):
+        determined.append("read noise")
+        _tell_of("read noise: law", noise, "cells", tell)
+        _fit_noise(content["read"], noise)
+    if forming := by_kind.get("forming"):
+        determined.append("forming")
+        _tell_of("forming: thresholds", forming, "cells", tell)
+        _fit_forming(content, forming)
+    if relaxation := by_kind.get("relaxation"):
+        determined.append("relaxation")
+        content["drift"] = _drift_of(_of_one_grid(relaxation, tell), content["read"])
+        content["relaxation"] = None
+    return determined
+
+
+def _match_shut(
+    content: dict[str, Any],
+    knobs: list[Knob],
+    residuals: Callable[[DeviceModel], FloatArray],
+    cycles: list[_Cycles],
+    rounds: int,
+    cells: int,
+) -> dict[str, Any]:
+    """Match RESETs with cells that do not open among the rest. From the beginning: where there is
+    no such law, a spread between cells has taken its place.
+    """
+    content["reset"]["redraw"]["shallow"] = dict(SHALLOW)
+
+    def wrong(model: DeviceModel) -> FloatArray:
+        told = []
+        for one in cycles:
+            never, most_ln = one.shut_on(model)
+            told += [(never - one.never) / _NEVER_SD, (most_ln - one.most_ln) / _MOST_SD_LN]
+        return np.append(residuals(model), told)
+
+    return _match(content, [*knobs, *_shallow_knobs()], wrong, rounds, cells)
+
+
+def _never_open(content: dict[str, Any], cycles: list[_Cycles]) -> bool:
+    """Whether more cells never opened in any cycle than a model without such cells has."""
+    model = DeviceModel.model_validate(content)
+    return any(
+        one.plan.before.size >= _ENOUGH_CYCLES
+        and one.never - one.shut_on(model)[0]
+        > 2 * math.sqrt(one.never * (1 - one.never) / one.cells)
+        for one in cycles
+    )
 
 
 def _cells_of(targets: list[_Target]) -> int:

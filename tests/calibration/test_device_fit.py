@@ -101,6 +101,39 @@ def _sweep(path: Path, model: DeviceModel, cells: int = 30, sweeps: int = 4) -> 
     )
 
 
+def _reset_sweep(path: Path, model: DeviceModel, cells: int = 96, sweeps: int = 2) -> Path:
+    """Ramps of the source line on filaments that were grown just before."""
+    volts = np.round(np.arange(0.5, 2.91, 0.1), 2)
+    n = cells * sweeps
+    start = np.exp(np.random.default_rng(4).normal(math.log(150e-6), 0.2, n))
+    plan = experiments.SweepPlan(
+        reset=True,
+        swept="sl_v",
+        volts=volts,
+        fixed={"bl_v": 0.0, "wl_v": 4.0},
+        width_s=200e-9,
+        cell=np.repeat(np.arange(cells), sweeps),
+        number=np.tile(np.arange(sweeps), cells),
+        start_s=start,
+        stop_ohm=None,
+        grown=True,
+    )
+    after = 1e6 / np.exp(experiments.sweep_on_model(model, plan, SEED, 1)[0].ln_g)
+    return _write(
+        path,
+        {
+            "cell": np.repeat(plan.cell, volts.size),
+            "sweep": np.repeat(plan.number, volts.size),
+            "pulse_width_ns": 200,
+            "sl_v": np.tile(volts, n),
+            "wl_v": 4.0,
+            "grown": 1,
+            "r_before_ohm": np.concatenate([1 / start[:, None], after[:, :-1]], axis=1).ravel(),
+            "r_after_ohm": after.ravel(),
+        },
+    )
+
+
 def _forming(path: Path, model: DeviceModel) -> Path:
     bl, ohm = experiments.form_on_model(model, experiments.FormPlan(2.0, 0.05), SEED, 3000)
     return _write(
@@ -245,6 +278,25 @@ def test_a_model_file_says_what_the_model_says(tmp_path: Path) -> None:
     model = DeviceModel.load(DEFAULT_PRESET)
     (tmp_path / "copy.toml").write_text(to_toml(model), encoding="utf-8")
     assert DeviceModel.load("copy.toml", tmp_path).digest == model.digest
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("preset", "part"), [("hfo2-measured-2bit", 0.18), ("hfo2-measured", 0.0)])
+def test_cells_that_never_open_are_found_in_cycles(
+    preset: str, part: float, tmp_path: Path
+) -> None:
+    truth = DeviceModel.load(preset)
+    paths = [
+        _reset_sweep(tmp_path / "reset.csv", truth),
+        _cycles(tmp_path / "cycles.csv", truth, cells=96, cycles=40),
+    ]
+    told: list[str] = []
+    files = [one for path in paths for one in read_measured(path)]
+    model = fit(files, "twin", told.append, rounds=4)
+    law = model.reset.redraw
+    assert law is not None
+    assert ("cells that do not open" in told[-1]) == bool(part)
+    assert (0.0 if law.shallow is None else law.shallow.part) == pytest.approx(part, abs=0.08)
 
 
 @pytest.mark.parametrize(

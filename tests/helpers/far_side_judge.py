@@ -46,7 +46,7 @@ class Judge:
     def __post_init__(self) -> None:
         self.given = np.zeros(self.geometry.shape, dtype=np.int64)
         self.steps = 0
-        really, multiply = self.chip._step, self.chip._multiplier.begin
+        really, multiply = self.chip.step, self.chip._multiplier.begin
 
         def step(batch: Any, at: Any, levels: Step, compliance_a: float | None) -> Any:
             before = self.chip.conductance_s()
@@ -59,7 +59,7 @@ class Judge:
             self._multiply(operation)
             return multiply(operation)
 
-        self.chip._step, self.chip._multiplier.begin = step, begin
+        self.chip.step, self.chip._multiplier.begin = step, begin
 
     def say(self, check: str, text: str) -> None:
         """Note a verdict."""
