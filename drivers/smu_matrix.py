@@ -474,11 +474,13 @@ class SmuMatrix(Driver):
     @contextlib.contextmanager
     def _off_if_it_breaks(self) -> Iterator[None]:
         """Outputs off and relays open on every unforeseen way out; failures of a row have seen to
-        it themselves.
+        it themselves, and say so.
         """
         try:
             yield
-        except (LinkError, InstrumentError):
+        except (LinkError, InstrumentError) as error:
+            if error.outputs_off is None:
+                self._off_after(error)
             raise
         except ConfigError as error:
             # Refused in the middle: rows before this one may have had their pulses, which must not
@@ -559,7 +561,8 @@ class SmuMatrix(Driver):
                 self._off_after(error)
                 if stresses:
                     raise UnknownOutcomeError(
-                        f"{error}; pulses of {operation.cells[at]!r} may have been given in part"
+                        f"{error}; pulses of {operation.cells[at]!r} may have been given in part",
+                        outputs_off=True,
                     ) from None
                 if is_last or isinstance(error, InstrumentError):
                     raise
@@ -587,6 +590,7 @@ class SmuMatrix(Driver):
             raise LinkError(
                 f"{error}; and outputs could not be verified as off: {failure}", outputs_off=False
             ) from None
+        error.outputs_off = True
 
     def _wait(self, operation: Wait) -> WaitResult:
         started_s = self.now_s()

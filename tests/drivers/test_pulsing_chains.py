@@ -18,7 +18,7 @@ from rram_hil.array import Apply, Cells, Geometry, Limits, Scheme, Status, Step,
 from rram_hil.drivers.matrix.routes import Router
 from rram_hil.drivers.matrix.wiring import Wiring
 from rram_hil.drivers.simulated.server.control import BoardControl
-from rram_hil.errors import ConfigError, LimitError
+from rram_hil.errors import ConfigError, LimitError, LinkError
 from rram_hil.hardware.abilities import WithGenerator
 from rram_hil.pytest_plugin import LIMITS, GroundTruth
 
@@ -151,6 +151,25 @@ def test_a_ctrl_c_while_one_instrument_goes_off_does_not_keep_the_others_on(
         with pytest.raises(KeyboardInterrupt):
             bench.driver.safe_off()
     assert tried == others
+
+
+def test_a_clock_that_is_lost_between_rows_leaves_outputs_off(
+    open_bench: Callable[[str], Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _, control = open_bench(bench_text(B1500, "1T1R", 2))
+    times = iter([0.0, 0.0])  # when the operation and its first row began
+
+    def lost() -> float:
+        for time_s in times:
+            return time_s
+        raise LinkError("no reply")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.driver, "now_s", lost)
+        with pytest.raises(LinkError, match="no reply") as caught:
+            bench.driver.execute(read(bench.cells(), bench.file.read.step), 1)
+    assert caught.value.outputs_off
+    assert not sources_on(control)
 
 
 @pytest.mark.long
