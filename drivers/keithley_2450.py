@@ -300,8 +300,16 @@ class Keithley2450(Keithley24xx):
     @override
     def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:
         commands = self._settings(setup, measure_range)
-        reply = self.ask(*commands, takes_s=2 * setup.aperture_s)
+        reply = self._asked(*commands, takes_s=2 * setup.aperture_s)
         return self._held(setup, reply)
+
+    def _asked(self, *messages: str, takes_s: float) -> str:
+        """As `ask`; where it fails, zero and reference count as not measured."""
+        try:
+            return self.ask(*messages, takes_s=takes_s)
+        except BaseException:
+            self._zeroed_s = {}
+            raise
 
     def _settings(self, setup: SourceSetup, measure_range: float | None) -> tuple[str, ...]:
         """Commands that set everything, level at zero, and ask for it."""
@@ -418,7 +426,7 @@ class Keithley2450(Keithley24xx):
             before = setup
         before, self._setup = self._setup, None
         takes_s = sum(self.takes_s(s, 1) + 2 * s.aperture_s for s in asked)
-        reply, found = self.ask(*messages, takes_s=takes_s), []
+        reply, found = self._asked(*messages, takes_s=takes_s), []
         answers = self.replies(
             reply, sum(message.endswith("?") or "DATA? " in message for message in messages)
         )

@@ -709,8 +709,12 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         # CL alone would open a switch at whatever level the channel forces.
         meters = [channel for channel in closed if channel in self.modules]
         zero = [f"DZ {','.join(meters)}"] if meters else []
-        zero += self._spgu.ZERO if len(meters) < len(closed) else []
-        self.send(*zero, *(["CL"] if closed else []), takes_s=RELAY_S)
+        if has_generator := bool(self._spgu.channels):
+            # Whether that reply names the generator's channels is unverified, and whether one that
+            # is off refuses these: they are sent always, and what is said of them is not heard.
+            self.dialog.write(";".join(self._spgu.ZERO))
+            self.errors()
+        self.send(*zero, *(["CL"] if closed or has_generator else []), takes_s=RELAY_S)
         for kept in self._channels.values():
             kept.on, kept.level = False, 0.0
         self._spgu.forget()

@@ -61,7 +61,14 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
-from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, Span
+from rram_hil.hardware.driver import (
+    Capabilities,
+    Driver,
+    DriverConfig,
+    Identity,
+    Span,
+    check_extras,
+)
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Seconds, Volts
 from rram_hil.validation import FileOfBench, PositiveAmperes, PositiveSeconds, StrictModel
@@ -349,8 +356,8 @@ class NiPxi(Driver):
         back. Raises `InstrumentError` if not.
         """
         with self._lock:
-            if self._digital is None or not self._is_loaded:
-                return
+            if self._digital is None:
+                raise LinkError("NI PXI: not connected; call connect() first")
             try:
                 self._make_safe()
             except BaseException as error:
@@ -399,8 +406,9 @@ class NiPxi(Driver):
     # What is refused
 
     def _check(self, operation: Apply) -> None:
-        check(operation, self.geometry, self.limits, bounds_current=False)
         can = self.capabilities
+        check_extras(operation, can)
+        check(operation, self.geometry, self.limits, bounds_current=False)
         if operation.unselected not in can.schemes:
             raise self.refuse(
                 f"scheme {operation.unselected!s} for unselected lines", "inhibit and grounded"
@@ -421,6 +429,12 @@ class NiPxi(Driver):
                 )
             if n and np.ptp(volts):
                 raise self.refuse("one level a cell", "one level a line for a batch")
+        gate = step.levels("wl", n)
+        if gate is not None and not np.all(gate <= self.limits.gate_over_v):
+            raise self.refuse(
+                f"WL of {np.max(gate):g} V, which stands alone before and after a pulse,",
+                f"at most limits.gate_over_v of {self.limits.gate_over_v:g} V above lines at 0 V",
+            )
         if step.measure == "gate":
             raise self.refuse("a gate current", "the current of the bit line")
         if step.measure == "current":
@@ -678,10 +692,10 @@ class NiPxi(Driver):
         ):
             try:
                 part()
-            except Exception as error:
+            except BaseException as error:  # Ctrl-C too
                 problems.append(error)
         if problems:
-            told = "; ".join(str(problem) for problem in problems)
+            told = "; ".join(str(problem) or type(problem).__name__ for problem in problems)
             raise InstrumentError(
                 f"NI PXI: outputs are not confirmed off: {told}; switch the chassis off",
                 code=_code(problems[0]),

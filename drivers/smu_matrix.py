@@ -84,7 +84,7 @@ from .matrix.chains import (
     stops,
 )
 from .matrix.routes import Relays, Route, Router, RowPlan
-from .matrix.wiring import Wiring
+from .matrix.wiring import OUTPUT_OHM, Wiring
 
 AnyChain = Chain[SourceMeter, SwitchMatrix]
 POLL_S = 0.05
@@ -342,6 +342,9 @@ class SmuMatrix(Driver):
             fraction = max(
                 [fraction, *(level + f for f in (*(a.fraction for a in used[:1]), *by_range))]
             )
+        if self._settings.wiring.is_direct and self._settings.wiring.generators:
+            # A direct pair is read with the generator's output in series.
+            fraction += OUTPUT_OHM * self.limits.conductance_s[1]
         return fraction, floor_a
 
     @override
@@ -471,11 +474,13 @@ class SmuMatrix(Driver):
     @contextlib.contextmanager
     def _off_if_it_breaks(self) -> Iterator[None]:
         """Outputs off and relays open on every unforeseen way out; failures of a row have seen to
-        it themselves.
+        it themselves, and say so.
         """
         try:
             yield
-        except (LinkError, InstrumentError):
+        except (LinkError, InstrumentError) as error:
+            if error.outputs_off is None:
+                self._off_after(error)
             raise
         except ConfigError as error:
             # Refused in the middle: rows before this one may have had their pulses, which must not
@@ -556,7 +561,8 @@ class SmuMatrix(Driver):
                 self._off_after(error)
                 if stresses:
                     raise UnknownOutcomeError(
-                        f"{error}; pulses of {operation.cells[at]!r} may have been given in part"
+                        f"{error}; pulses of {operation.cells[at]!r} may have been given in part",
+                        outputs_off=True,
                     ) from None
                 if is_last or isinstance(error, InstrumentError):
                     raise
@@ -584,6 +590,7 @@ class SmuMatrix(Driver):
             raise LinkError(
                 f"{error}; and outputs could not be verified as off: {failure}", outputs_off=False
             ) from None
+        error.outputs_off = True
 
     def _wait(self, operation: Wait) -> WaitResult:
         started_s = self.now_s()
@@ -605,16 +612,17 @@ class SmuMatrix(Driver):
         with self._lock:
             chain = self._connected()
             chain.forget()
-            failures: list[BenchError] = []
+            failures: list[BaseException] = []
             others = [i for i in self._instruments.values() if i is not chain.matrix]
             for instrument in (*others, chain.matrix):
                 try:
                     instrument.safe_off()
-                except BenchError as error:
+                except BaseException as error:  # Ctrl-C too
                     failures.append(error)
             if failures:
                 self._relays = None
-                raise failures[0]
+                interrupts = [f for f in failures if not isinstance(f, Exception)]
+                raise (interrupts or failures)[0]
             self._relays = frozenset()
 
     @override

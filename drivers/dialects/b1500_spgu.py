@@ -73,6 +73,7 @@ class Spgu(PulseGenerator):
         self._mainframe = mainframe
         self._setups: dict[str, PulseSetup] = {}
         self._on: set[str] = set()
+        self._told = ""  # the channel whose mode and period were the last that it was told
 
     @property
     def dialog(self) -> Dialog:  # type: ignore[override]
@@ -105,6 +106,7 @@ class Spgu(PulseGenerator):
     def forget(self) -> None:
         """Every output went off behind its back."""
         self._on.clear()
+        self._told = ""
 
     @override
     def limits(self, channel: str) -> PulseLimits:
@@ -125,6 +127,7 @@ class Spgu(PulseGenerator):
     def configure(self, channel: str, setup: PulseSetup) -> None:
         self._check(channel, setup)
         applied = [f"SPUPD {channel}"] if channel in self._on else []
+        self._told = channel
         self._mainframe.send(*self._settings(channel, setup), *applied)
         self._setups[channel] = setup
 
@@ -157,6 +160,7 @@ class Spgu(PulseGenerator):
             return
         setup = self._configured(channel)
         settings = self._settings(channel, setup)
+        self._told = channel
         self._mainframe.send(f"CN {channel}", *settings, f"SPUPD {channel}", takes_s=RELAY_S)
         self._on.add(channel)
 
@@ -182,7 +186,10 @@ class Spgu(PulseGenerator):
             )
         ]
         own = [f"SPM {channel},1", f"SPPER {flex_number(setup.period_s)}", f"SPUPD {channel}"]
-        begin = [*quiet, *(own if others else ()), f"SPRM 1,{count}", "SRP"]
+        # An earlier burst of another channel, off since, may have left this one quiet, and the
+        # period is that of whichever was configured last.
+        begin = [*quiet, *(own if self._told != channel else ()), f"SPRM 1,{count}", "SRP"]
+        self._told = channel
         *before, message = packed((*begin, "SPST?"))
         with mainframe.dialog.lock:
             for line in before:

@@ -8,6 +8,7 @@ the row.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -207,9 +208,14 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
         return any(point[0] == row or point[1] in columns for point in points)
 
     def _set_gate(self, volts: float) -> None:
+        """Take the gate to a level and wait until it is there: what follows, a pulse of a generator
+        or a level of another instrument, knows nothing of it.
+        """
         if self.gate and self._gate_v != volts:
-            self.meter(self.gate).source(self.channel(self.gate), volts)
+            meter, own = self.meter(self.gate), self.channel(self.gate)
+            meter.source(own, volts)
             self._gate_v = volts
+            time.sleep(meter.limits(own).settle_s)
 
     def check_pulses(self, routes: Sequence[Route]) -> None:
         """Refuse steps that the pulse generator does not make. Raises `ConfigError`."""
@@ -532,6 +538,11 @@ class TspChain(Chain[ScriptedSourceMeter, ScriptedMatrix]):
     def _smu(self, channel: str) -> str:
         """What Lua calls a channel."""
         return self._meter.lua_name(self.channel(channel))
+
+    @override
+    def _held(self, channel: str, plan: RowPlan, route: Route) -> SourceSetup:
+        # A row's script times its readings itself, and does not set their delay.
+        return replace(super()._held(channel, plan, route), settle_s=0.0)
 
     @override
     def pulse(self, plan: RowPlan) -> Measured:

@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rram_hil.array import Apply, Geometry, Limits, Scheme, Step
-from rram_hil.errors import ConfigError
+from rram_hil.array import Apply, Geometry, Limits, Scheme, Step, check_levels
+from rram_hil.errors import ConfigError, LimitError
 from rram_hil.hardware.instrument import Crosspoint
 from rram_hil.types import FloatArray, IntArray
 
@@ -304,6 +304,7 @@ class Router:
         [line] = driven
         level = np.array(volts[line])
         self._refuse_open(name, line, level)
+        self._refuse_open_others(name, step, volts, operation)
         levels = {channel: np.zeros(n) for channel in wiring.channels}
         if wiring.is_direct:
             rows = {"bl": BL, "sl": SL, "wl": FLOATING}
@@ -335,6 +336,19 @@ class Router:
                 f"smu-matrix: {name} would put {open_v:g} V on {line.upper()}"
                 f"{lost if open_v > most_v else ''}, beyond the limit of {limit:g} V"
             )
+
+    def _refuse_open_others(
+        self, name: str, step: Step, volts: Mapping[str, FloatArray | None], operation: Apply
+    ) -> None:
+        """Gates and half-selected cells keep their limits too where the load is missing."""
+        times = self._wiring.open_v(1.0)
+        bl, sl = (None if v is None else times * v for v in (volts["bl"], volts["sl"]))
+        whole, scheme = replace(step, bl_v=bl, sl_v=sl), operation.unselected
+        try:
+            check_levels(whole, operation.cells, scheme, self._geometry, self._limits)
+        except LimitError as error:
+            lost = f"if its load of {self._wiring.load_ohm:g} ohm came off: " if times > 1 else ""
+            raise ConfigError(f"smu-matrix: {name}: {lost}{error}") from None
 
     def _route_direct(self, step: Step, n: int) -> Route:
         """A step of the one or two source-meters of a direct pair: a single one sees the negative

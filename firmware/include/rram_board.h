@@ -111,14 +111,15 @@ struct rb_hooks {
     bool (*is_on)(void *port);
 
     /* One cell at a time. */
-    void (*select)(void *port, uint32_t cell, uint8_t scheme); /* close the switches of its lines */
+    void (*select)(void *port, uint32_t cell, uint8_t scheme); /* its switches alone */
     void (*drive)(void *port, enum rb_line line, int32_t uv); /* a level, or float */
     void (*hold)(void *port, uint64_t width_ps);
     /* Integrate the current (A) for a width: enum rb_measure, enum rb_reading_status. */
     uint8_t (*convert)(void *port, uint8_t measure, uint64_t width_ps, double *current_a);
 
-    /* (optional) All of that for many shots at once. It calls `rb_reach` for each before it goes
-     * out. Readings only of shots that measure, one after the other. */
+    /* (optional) All of that for many shots at once, the lines of a cell raised together behind its
+     * gate. It calls `rb_reach` for each before it goes out. Readings only of shots that measure, one
+     * after the other. */
     int32_t (*run)(void *port, const struct rb_shot *shots, uint32_t n, struct rb_reading *readings);
 
     /* (optional) Vectors through column amplifiers: codes[vectors x rows] in, out clipped ADC codes

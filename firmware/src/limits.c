@@ -154,6 +154,26 @@ static enum rb_error check_energy(struct rb_board *board, const struct rb_shot *
                  limits->energy_j, "energy of a pulse", " J");
 }
 
+/* Without `run` lines are driven one after the other: the gate stands alone first and last, and the
+ * source line beside it before the bit line rises and after it has fallen. */
+static enum rb_error check_way(struct rb_board *board, const struct rb_shot *shot,
+                               const struct levels *at) {
+    const struct rb_limits *limits = &board->limits;
+    enum rb_error error = RB_FINE;
+    if (board->hooks->run) {
+        return RB_FINE;
+    }
+    if (at->has_wl && board->can->cell == 0) {
+        error = check(board, shot->cell, higher(at->wl, 0.0), limits->gate_over_v,
+                      "WL above lines that are still at 0 V", " V");
+    }
+    if (!error && at->bl * at->sl > 0.0) {
+        error = check(board, shot->cell, at->sl, limits->read_v,
+                      "SL, which stands alone before BL rises,", " V");
+    }
+    return error;
+}
+
 enum rb_error rb_check_shot(struct rb_board *board, const struct rb_shot *shot,
                             double compliance_a) {
     const struct rb_envelope *can = board->can;
@@ -163,6 +183,7 @@ enum rb_error rb_check_shot(struct rb_board *board, const struct rb_shot *shot,
         error = check(board, shot->cell, unselected_v(&at, board->job.scheme), board->limits.bl_v,
                       "unselected BL", " V");
     }
+    error = error ? error : check_way(board, shot, &at);
     error = error ? error : rb_check_half_select(board, shot);
     error = error ? error : check_energy(board, shot, compliance_a);
     return error ? error : rb_check_reach(board, shot);
@@ -255,6 +276,8 @@ enum rb_error rb_check_product(struct rb_board *board, const struct rb_block *bl
     shot.uv[RB_WL] = wl_uv;
     error = check(board, shot.cell, rb_volts(read_uv), board->limits.read_v,
                   "multiply read voltage", " V");
+    /* No level stands for a gate that floats here. */
+    error = error ? error : check(board, shot.cell, rb_volts(wl_uv), board->limits.wl_v, "WL", " V");
     for (int sign = -1; !error && sign <= 1; sign += 2) {
         shot.uv[RB_SL] = sign * read_uv;
         error = check_selected(board, &shot);

@@ -1,7 +1,15 @@
 """What can be asked of cells, what comes back, and within which limits."""
 
 from rram_hil.array.cells import MAP, Cells, Geometry, Selector
-from rram_hil.array.limits import Charge, Limits, check, half_selected_v, pulses_of, unselected_bl_v
+from rram_hil.array.limits import (
+    Charge,
+    Limits,
+    check,
+    check_levels,
+    half_selected_v,
+    pulses_of,
+    unselected_bl_v,
+)
 from rram_hil.array.operations import (
     LINES,
     STEP_EXTRAS,
@@ -80,6 +88,7 @@ __all__ = [
     "WordsResult",
     "WriteWords",
     "check",
+    "check_levels",
     "drive",
     "half_selected_v",
     "pulse",

@@ -278,9 +278,12 @@ def _check_extras(
     _check_gate(cells, idle, ends, what, geometry, limits)
 
 
-def _check_step(
+def check_levels(
     step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits
 ) -> None:
+    """Refuse what a step puts on lines, selected cells and others, however long. Raises as
+    `check`.
+    """
     n = len(cells)
     _check_selected(step, cells, geometry, limits)
     _check_extras(step, cells, scheme, geometry, limits)
@@ -288,6 +291,13 @@ def _check_step(
         _check(cells, unselected_bl_v(step, n, scheme), limits.bl_v, "unselected BL", "V")
     half_selected = half_selected_v(step, n, scheme, geometry)
     _check(cells, half_selected, limits.half_select_v, "a half-selected cell's", "V")
+
+
+def _check_step(
+    step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits
+) -> None:
+    n = len(cells)
+    check_levels(step, cells, scheme, geometry, limits)
     reading = stressed_v(step, n, scheme, geometry) <= limits.read_v
     longest = limits.read_width_s if np.all(reading) else limits.width_s
     _check(cells, np.full(n, step.width_s), longest, "width", "s")
@@ -407,6 +417,9 @@ def _check_program(
         worst = half_selected_v(replace(step, wl_v=None), n, operation.unselected, geometry)
         _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")
     _check_step(operation.read, cells, operation.unselected, geometry, limits)
+    drop = stressed_v(operation.read, n, operation.unselected, geometry)
+    width_s, most_a = operation.read.width_s, operation.compliance_a
+    _check_energy(cells, drop, width_s, most_a, limits, bounds_current)
     if np.any(~(np.abs(operation.read.cell_v(n)) <= limits.read_v)):
         raise LimitError(
             f"the read of a write-verify is above the read limit of {limits.read_v:g} V"
@@ -466,9 +479,13 @@ def _check_multiply(
         _check_selected(Step(0.0, sl_v, operation.wl_v), corner, geometry, limits)
 
 
-def _check_cell_read(step: Step, cells: Cells, geometry: Geometry, limits: Limits) -> None:
+def _check_cell_read(
+    step: Step, cells: Cells, geometry: Geometry, limits: Limits, bounds_current: bool
+) -> None:
     """A coded read stresses no cell, whichever way a bench goes."""
     _check_step(step, cells, Scheme.INHIBIT, geometry, limits)
+    drop = stressed_v(step, len(cells), Scheme.INHIBIT, geometry)
+    _check_energy(cells, drop, step.width_s, None, limits, bounds_current)
     if not np.all(np.abs(step.cell_v(len(cells))) <= limits.read_v):
         raise LimitError(
             f"the cell_read of a coded read is above the read limit of {limits.read_v:g} V"
@@ -501,7 +518,8 @@ def check(
         for block in operation.blocks:
             _check_multiply(operation, block, geometry, limits)
         if operation.cell_read is not None:
-            _check_cell_read(operation.cell_read, operation.cells, geometry, limits)
+            step = operation.cell_read
+            _check_cell_read(step, operation.cells, geometry, limits, bounds_current)
     elif hasattr(operation, "cells"):
         operation.cells.index(geometry)
     elif not operation.seconds <= limits.wait_s:

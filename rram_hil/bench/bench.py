@@ -330,6 +330,9 @@ class Bench:
             yield
         except BaseException as error:
             self._made_safe = True
+            if self._engine is not None:
+                is_told = isinstance(error, AbortedError | KeyboardInterrupt)
+                self._engine.lose_temperature(for_good=is_told)
             off_after(error, self)
             raise
 
@@ -362,15 +365,18 @@ class Bench:
         """All outputs to zero and off and the thermostat without power, verified by read-back; one
         is tried whatever becomes of the other. Raises the error of what could not be verified.
         """
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
         parts: list[HasOutputs] = [self.driver]
         if self.climate is not None:
             parts.append(self.climate.thermostat)
         for part in parts:
             try:
                 part.safe_off()
-            except Exception as failure:
+            except BaseException as failure:  # an impatient second Ctrl-C too
                 failures.append(failure)
+        interrupts = [f for f in failures if not isinstance(f, Exception)]
+        if interrupts:
+            raise interrupts[0]
         if len(failures) > 1:
             raise BenchError("; ".join(map(_text, failures)), outputs_off=False)
         if failures:

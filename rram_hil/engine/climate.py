@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ from rram_hil.hardware.thermostat import Thermostat
 POLLS = 20
 """Readings while a temperature must stay within its tolerance."""
 SHORTEST_POLL_S, LONGEST_POLL_S = 0.5, 10.0
+OVERSHOOT_K = 10.0
+"""By how much a reading may pass the limits on its way, before a controller counts as run away."""
 
 
 class Climate(ABC):
@@ -52,6 +55,7 @@ class ThermostatClimate(Climate):
     def __init__(self, thermostat: Thermostat, lowest_k: float, highest_k: float) -> None:
         super().__init__(lowest_k, highest_k)
         self.thermostat = thermostat
+        self._began_k: float | None = None  # where it stood when it was first told to go somewhere
 
     @override
     def check(self, wanted: HoldTemperature) -> None:
@@ -61,7 +65,12 @@ class ThermostatClimate(Climate):
 
     @override
     def settle(self, wanted: HoldTemperature, do: Do, now_s: Callable[[], float]) -> Arrays:
-        """Raises `InstrumentError` where the temperature is not steady in time."""
+        """Raises `InstrumentError` where the temperature is not steady in time, or is no number or
+        beyond the limits of the bench file.
+        """
+        now_k = self.temperature_k()
+        if self._began_k is None:
+            self._began_k = now_k
         self.thermostat.hold(wanted.kelvin)
         poll_s = min(max(wanted.steady_s / POLLS, SHORTEST_POLL_S), LONGEST_POLL_S)
         began_s = now_s()
@@ -69,7 +78,7 @@ class ThermostatClimate(Climate):
         readings: list[float] = []
         inside_since_s: float | None = None
         while True:
-            time_s, kelvin = now_s() - began_s, self.thermostat.temperature_k()
+            time_s, kelvin = now_s() - began_s, self.temperature_k()
             times.append(time_s)
             readings.append(kelvin)
             if not abs(kelvin - wanted.kelvin) <= wanted.tolerance_k:
@@ -78,7 +87,7 @@ class ThermostatClimate(Climate):
                 inside_since_s = time_s
             if inside_since_s is not None and time_s - inside_since_s >= wanted.steady_s:
                 return {"time_s": np.array(times), "temperature_k": np.array(readings)}
-            if time_s >= wanted.at_most_s:
+            if not time_s < wanted.at_most_s:
                 raise InstrumentError(
                     f"{self.thermostat.name}: {wanted.kelvin:g} K +- {wanted.tolerance_k:g} K was"
                     f" not steady for {wanted.steady_s:g} s within {wanted.at_most_s:g} s; it reads"
@@ -88,7 +97,21 @@ class ThermostatClimate(Climate):
 
     @override
     def temperature_k(self) -> float:
-        return self.thermostat.temperature_k()
+        """Raises `InstrumentError` for one that a chip may not have: a broken sensor or controller
+        heats on.
+        """
+        kelvin = self.thermostat.temperature_k()
+        began_k = kelvin if self._began_k is None else self._began_k
+        low_k = min(self.lowest_k, began_k) - OVERSHOOT_K
+        high_k = max(self.highest_k, began_k) + OVERSHOOT_K
+        # An input that is off may read 0 K.
+        if not (0 < kelvin < math.inf and low_k <= kelvin <= high_k):
+            raise InstrumentError(
+                f"{self.thermostat.name}: it reads {kelvin:g} K, and the chip was to stay within"
+                f" thermostat.lowest_k and thermostat.highest_k, {self.lowest_k:g} to"
+                f" {self.highest_k:g} K"
+            )
+        return kelvin
 
 
 class PlannedClimate(Climate):

@@ -149,6 +149,7 @@ class Engine:
         self._number = max(driver.last_number(), replayed, self._charged)
         self._words: list[WriteWords] = []
         self._kept_at: HoldTemperature | None = None
+        self._is_adrift = False
         self._inside_protocol = False
         self._step = 0
         self._protocol = ""
@@ -277,6 +278,7 @@ class Engine:
                 " describe it in [thermostat] of the bench file"
             )
         climate.check(wanted)
+        self._is_adrift = False
         self._kept_at = None  # a resumed run that was cut on the way here goes to this one at once
         arrays = self._compute(
             Compute("temperature", lambda do: climate.settle(wanted, do, self.driver.now_s))
@@ -354,6 +356,8 @@ class Engine:
         charge = self._checked(operation)
         stresses = bool(charge.pulses.any())
         self._stop_if_cancelled()
+        if self._is_adrift:
+            self._back_to_temperature()
         if self.replay is not None:
             kept = self.replay.operation(operation)
             if isinstance(kept, InFlight):
@@ -534,18 +538,31 @@ class Engine:
         self.replay.must_be_empty()
         self.replay = None
         self._say("resumed")
-        if self._kept_at is not None and self.climate is not None:
-            # The run ended with the thermostat off: what follows was to be done at temperature.
-            self._say(f"back to {self._kept_at.kelvin:g} K")
-            before, self._aside = self._aside, "temperature"
-            try:
-                self.climate.settle(self._kept_at, self._do_aside, self.driver.now_s)
-            finally:
-                self._aside = before
+        self._back_to_temperature()
         # On-chip words are lost when the chip loses power; storing them again is harmless.
         nothing = Charge(Cells.of([]), np.zeros(0, dtype=np.int64))
         for words in self._words:
             self._execute(words, self._next_number(), nothing)
+
+    def lose_temperature(self, *, for_good: bool) -> None:
+        """The thermostat was switched off: the next operation first comes back to the temperature
+        that was asked for last, unless it is gone for good.
+        """
+        self._is_adrift = True
+        if for_good:
+            self._kept_at = None
+
+    def _back_to_temperature(self) -> None:
+        """What follows was to be done at the temperature that was asked for last."""
+        self._is_adrift = False
+        if self._kept_at is None or self.climate is None:
+            return
+        self._say(f"back to {self._kept_at.kelvin:g} K")
+        before, self._aside = self._aside, "temperature"
+        try:
+            self.climate.settle(self._kept_at, self._do_aside, self.driver.now_s)
+        finally:
+            self._aside = before
 
     def _remember_words(self, operation: Operation) -> None:
         if isinstance(operation, WriteWords):

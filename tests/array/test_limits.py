@@ -411,6 +411,20 @@ def test_a_refusal_names_what_stands_beside_the_lines(step: Step, words: list[st
     assert "\n" not in str(refusal.value)
 
 
+def test_reads_that_stress_other_rows_keep_the_energy_of_a_pulse() -> None:
+    # 0.4 V on the neighbours of the column, whose gates the step opens: 0.4 V x 1 mA x 1 us.
+    beside = Step(0.4, 0.4, 2.0, 1e-6, "current", unselected_wl_v=0.5)
+    train = PulseTrain(Ramp(1.0, 1.2, 0.1), Ramp(2.0, 2.0), 1e-9)
+    window = np.full(len(CELLS), 1e-5), np.full(len(CELLS), 2e-5)
+    programmed = Program(CELLS, *window, train, train, beside)
+    coded = CodedRead((Block(0, 0, 1, 0, 1),), cell_read=beside)
+    limits = LIMITS.model_copy(update={"energy_j": 1e-10})
+    for operation in (read(CELLS, beside), programmed, coded):
+        check(operation, GEOMETRY, LIMITS)
+        with pytest.raises(LimitError, match="energy of a pulse 4e-10 J"):
+            check(operation, GEOMETRY, limits)
+
+
 def test_a_pmos_array_names_the_other_side() -> None:
     chip = dataclasses.replace(GEOMETRY, selector="pmos")
     with pytest.raises(LimitError, match="WL below the higher of BL and SL 4 V is beyond"):

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from rram_hil.array import Apply, Charge, Operation, Result, Step
+from rram_hil.array import Apply, Charge, Operation, Result, Step, Wait
 from rram_hil.bench.bench import Bench
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.forecast import plan_recipe
@@ -181,6 +181,73 @@ def test_an_error_of_the_driver_switches_the_heater_off_too(bench: Bench) -> Non
     assert not thermostat(bench).is_off()
     with pytest.raises(LimitError):
         bench.do(Apply(bench.cells(), TOO_MUCH))
+    assert thermostat(bench).is_off()
+
+
+def test_what_follows_an_error_is_done_at_the_temperature_that_was_asked_for(bench: Bench) -> None:
+    hold(bench, 350.0)
+    with pytest.raises(LimitError):
+        bench.do(Apply(bench.cells(), TOO_MUCH))
+    bench.do(Wait(3600.0))  # comes back first
+    assert thermostat(bench).temperature_k() == pytest.approx(350.0, abs=0.5)
+    with pytest.raises(LimitError):
+        bench.do(Apply(bench.cells(), TOO_MUCH))
+    done = hold(bench, 320.0)  # and not to 350 K on its way
+    assert done.set_point_k == 320.0
+
+
+def test_what_follows_an_abort_leaves_the_heater_off(bench: Bench) -> None:
+    hold(bench, 350.0)
+
+    def aborts() -> Any:
+        bench.abort()
+        yield Wait(1.0)
+
+    with pytest.raises(AbortedError):
+        bench.run(aborts())
+    bench.do(Wait(3600.0))
+    assert thermostat(bench).is_off()
+
+
+@pytest.mark.parametrize("kelvin", [415.0, 270.0, math.nan])
+def test_a_temperature_that_runs_away_switches_the_heater_off(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kelvin: float
+) -> None:
+    hold(bench, 350.0)
+    monkeypatch.setattr(thermostat(bench), "temperature_k", lambda: kelvin)
+    with pytest.raises(InstrumentError, match=r"it reads .* 290 to 400 K") as caught:
+        bench.run(ReadMap())
+    assert caught.value.outputs_off
+    assert thermostat(bench).is_off()
+    # Nor is it switched on again before it reads what a chip may have.
+    switched: list[float] = []
+    monkeypatch.setattr(thermostat(bench), "hold", switched.append)
+    with pytest.raises(InstrumentError, match="it reads"):
+        bench.do(Wait(1.0))
+    assert switched == []
+
+
+def test_an_input_that_reads_nothing_never_gets_a_heater(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thermostat(bench), "temperature_k", lambda: 0.0)
+    with pytest.raises(InstrumentError, match="it reads 0 K"):
+        hold(bench, 350.0)
+    assert thermostat(bench).set_point_k() == 0.0
+
+
+def test_a_ctrl_c_while_outputs_go_off_does_not_keep_the_heater_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(bench, 350.0)
+
+    def impatient() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.driver, "safe_off", impatient)
+        with pytest.raises(KeyboardInterrupt):
+            bench.safe_off()
     assert thermostat(bench).is_off()
 
 

@@ -198,11 +198,40 @@ def test_one_safe_off_takes_both_kinds_to_zero_before_their_switches_open(bench)
     act = bench.sim.message
     bench.sim.message = lambda line: heard.append(line) or act(line)
     bench.driver.safe_off()
-    assert heard == ["AB", "*LRN? 0", "DZ 1;SPP;SIM 0;CL;ERRX?", "*LRN? 0"]
+    assert heard == ["AB", "*LRN? 0", "SPP;SIM 0", "ERRX?", "DZ 1;CL;ERRX?", "*LRN? 0"]
     assert not bench.sim.outputs_on
     assert bench.spgu.is_off()
     with pytest.raises(InstrumentError, match="off"):
         bench.spgu.fire("502", 1)
+
+
+def test_safe_off_stops_generators_that_the_list_of_outputs_does_not_name(bench):
+    bench.spgu.configure("501", PulseSetup(2.0, 0.5, 1e-6, 10e-6, 20e-9))
+    bench.spgu.output("501", True)
+    act = bench.sim.message
+    bench.sim.message = lambda line: "CL" if line == "*LRN? 0" else act(line)
+    bench.driver.safe_off()
+    assert not bench.sim.outputs_on
+
+
+def test_a_channel_gives_its_pulses_after_another_has_given_some_and_gone_off(bench):
+    for channel in ("501", "502"):
+        bench.spgu.configure(channel, SHOT)
+        bench.spgu.output(channel, True)
+    bench.spgu.fire("501", 1)
+    bench.spgu.output("501", False)
+    bench.spgu.fire("502", 2)
+    assert len(bench.scopes["502"].stretches()) == 2
+
+
+def test_a_burst_has_its_own_period_whichever_channel_was_configured_last(bench):
+    bench.spgu.configure("501", SHOT)
+    bench.spgu.output("501", True)
+    bench.spgu.configure("502", PulseSetup(2.0, 0.0, 1e-6, 10e-3, 20e-9))
+    began_s = bench.bus.clock.now_s
+    bench.spgu.fire("501", 3)
+    times = [at_s for at_s, level in bench.scopes["501"].seen if level and at_s >= began_s]
+    assert np.allclose(np.diff(times), SHOT.period_s, rtol=1e-3)
 
 
 def test_a_burst_that_does_not_end_is_stopped_and_told(bench):

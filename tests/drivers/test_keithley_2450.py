@@ -112,6 +112,19 @@ def test_a_reading_of_one_conversion_integrates_once(make: Callable[..., Bench])
     assert not driver.settings("1").one_conversion
 
 
+def test_a_zero_that_was_not_measured_is_measured_by_the_next_settings(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(timeout_s=0.2)
+    driver, once = bench.ready(), replace(READ, one_conversion=True)
+    bench.server.faults.add(Injected(LinkFault.DROP_REQUEST, ":SENS:AZER:ONCE"))
+    with pytest.raises(LinkError):
+        driver.configure("1", once)
+    heard = bench.watch()
+    driver.configure("1", once)
+    assert ":SENS:AZER:ONCE" in ";".join(heard)
+
+
 def test_lists_with_settings_of_their_own_go_together_once_each_was_verified(
     make: Callable[..., Bench],
 ) -> None:

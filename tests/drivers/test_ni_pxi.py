@@ -603,6 +603,7 @@ def test_cells_that_met_the_stop_condition_take_no_more(chassis: Chassis, board:
         (read(ALL, Step(1.0, 0.0, 1.5, 5e-4, "current")), ConfigError, "read after each pulse"),
         (pulse(ALL, bl_v=np.linspace(1, 2, 16), wl_v=1.0, width_s=1e-6), ConfigError, "a batch"),
         (Apply(ALL, (Step(None, 0.0, 1.0, 1e-6),)), ConfigError, "floating"),
+        (Apply(ALL, (Step(2.0, 0.0, 1.0, 1e-6, body_v=0.0),)), ConfigError, "body_v"),
     ],
 )
 def test_what_the_chassis_cannot_do_is_refused_before_anything_moves(
@@ -611,6 +612,35 @@ def test_what_the_chassis_cannot_do_is_refused_before_anything_moves(
     with pytest.raises(kind, match=says):
         board.execute(operation, 1)
     assert chassis.log == []
+
+
+def test_a_gate_that_stands_before_its_lines_keeps_its_limit_alone(
+    chassis: Chassis, make: Callable[..., NiPxi]
+) -> None:
+    board = make()
+    board.limits = LIMITS.model_copy(update={"gate_over_v": 2.0})
+    board.connect()
+    board.arm()
+    chassis.log.clear()
+    with pytest.raises(ConfigError, match=r"WL of 3 V, which stands alone"):
+        board.execute(pulse(ALL, bl_v=1.5, sl_v=1.2, wl_v=3.0, width_s=1e-5), 1)
+    assert chassis.log == []
+
+
+def test_switching_off_what_was_never_reached_is_no_success(
+    chassis: Chassis, make: Callable[..., NiPxi]
+) -> None:
+    board = make()
+    with pytest.raises(LinkError, match="not connected"):
+        board.safe_off()
+    board.connect()
+    # A pin map that does not load leaves pins without names: nobody knows what they do.
+    chassis.fails = "load_pin_map"
+    with pytest.raises(InstrumentError, match="lost its mind"):
+        board.arm()
+    chassis.fails = "ppmu_source"
+    with pytest.raises(InstrumentError, match="not confirmed off"):
+        board.safe_off()
 
 
 def test_nothing_runs_before_arming(chassis: Chassis, make: Callable[..., NiPxi]) -> None:
@@ -714,6 +744,18 @@ def test_a_fault_that_stays_while_switching_off_is_said_loudly(
         board.safe_off()
     # The other parts were switched off all the same.
     assert not chassis.properties[BODY, "output_enabled"]
+
+
+def test_a_ctrl_c_while_switching_off_keeps_nothing_on(
+    chassis: Chassis, board: NiPxi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def impatient() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(board, "_stop_burst", impatient)
+    with pytest.raises(InstrumentError, match="not confirmed off: KeyboardInterrupt"):
+        board.safe_off()
+    assert chassis.is_off
 
 
 def test_outputs_that_stay_on_after_an_error_are_said_loudly(

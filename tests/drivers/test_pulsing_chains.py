@@ -18,12 +18,14 @@ from rram_hil.array import Apply, Cells, Geometry, Limits, Scheme, Status, Step,
 from rram_hil.drivers.matrix.routes import Router
 from rram_hil.drivers.matrix.wiring import Wiring
 from rram_hil.drivers.simulated.server.control import BoardControl
-from rram_hil.errors import ConfigError, LimitError
+from rram_hil.errors import ConfigError, LimitError, LinkError
+from rram_hil.hardware.abilities import WithGenerator
 from rram_hil.pytest_plugin import LIMITS, GroundTruth
 from rram_hil.terminal.console import Output
 from rram_hil.terminal.screens import show_bench
 
 B1500, AWG = PULSED
+CHAINS = "rram_hil.drivers.matrix.chains"
 WIDTH_S = 1e-6
 Opened = tuple[Bench, GroundTruth, BoardControl]
 DIRECT = {
@@ -117,6 +119,61 @@ def test_microsecond_pulses_reach_the_cells_and_are_counted(
     assert not sources_on(control)
 
 
+def test_a_pulse_waits_until_its_gate_is_up(
+    open_bench: Callable[[str], Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _, _ = open_bench(bench_text(B1500, "1T1R", 2))
+    meter = next(i for i in bench.driver.instruments.values() if isinstance(i, WithGenerator))
+    told: list[tuple[str, float]] = []
+    source, fire = meter.source, meter.generator.fire
+    monkeypatch.setattr(meter, "source", lambda c, v: (told.append(("gate", v)), source(c, v))[1])
+    monkeypatch.setattr(
+        meter.generator, "fire", lambda c, n: (told.append(("fire", n)), fire(c, n))[1]
+    )
+    monkeypatch.setattr(f"{CHAINS}.time.sleep", lambda s: told.append(("wait", s)))
+    bench.do(pulse(bench.cells(rows=(1, 1)), bl_v=2.0, wl_v=1.5, width_s=WIDTH_S))
+    wait = "wait", meter.limits(meter.channels[0]).settle_s
+    assert told == [("gate", 1.5), wait, ("fire", 1), ("fire", 1), ("gate", 0.0), wait]
+
+
+def test_a_ctrl_c_while_one_instrument_goes_off_does_not_keep_the_others_on(
+    open_bench: Callable[[str], Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _, _ = open_bench(bench_text(B1500, "1T1R", 2))
+    analyser, *others = bench.driver.instruments.values()
+    tried: list[object] = []
+
+    def impatient() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(analyser, "safe_off", impatient)
+        for other in others:
+            patched.setattr(other, "safe_off", lambda other=other: tried.append(other))
+        with pytest.raises(KeyboardInterrupt):
+            bench.driver.safe_off()
+    assert tried == others
+
+
+def test_a_clock_that_is_lost_between_rows_leaves_outputs_off(
+    open_bench: Callable[[str], Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _, control = open_bench(bench_text(B1500, "1T1R", 2))
+    times = iter([0.0, 0.0])  # when the operation and its first row began
+
+    def lost() -> float:
+        for time_s in times:
+            return time_s
+        raise LinkError("no reply")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.driver, "now_s", lost)
+        with pytest.raises(LinkError, match="no reply") as caught:
+            bench.driver.execute(read(bench.cells(), bench.file.read.step), 1)
+    assert caught.value.outputs_off
+    assert not sources_on(control)
+
+
 @pytest.mark.long
 def test_a_read_costs_what_it_does_without_a_generator(open_bench: Callable[[str], Opened]) -> None:
     bench, _, _ = open_bench(bench_text(AWG, "1T1R", 2))
@@ -178,6 +235,21 @@ def test_a_level_that_would_double_without_its_load_is_refused() -> None:
     with pytest.raises(ConfigError, match="4 V on BL if its load of 50 ohm came off"):
         router(50.0, bl_v=3.0, cell_v=3.0).routes(shot)
     assert router(0.0, bl_v=3.0, cell_v=3.0).routes(shot)[0].generator == "g.1"
+
+
+def test_what_would_double_without_its_load_is_held_from_gates_and_other_cells_too() -> None:
+    cells = Cells.of([(0, 0, 0)])
+    limits = {"bl_v": 4.0, "cell_v": 4.0, "gate_over_v": 3.5, "half_select_v": 3.0}
+    shot = Apply(cells, (Step(bl_v=-1.0, sl_v=0.0, wl_v=2.0, width_s=1e-6),))
+    with pytest.raises(
+        ConfigError, match=r"50 ohm came off: .*WL above the lower of BL and SL 4 V"
+    ):
+        router(50.0, **limits).routes(shot)
+    half = Apply(cells, (Step(bl_v=-1.6, sl_v=0.0, wl_v=0.0, width_s=1e-6),))
+    with pytest.raises(ConfigError, match=r"50 ohm came off: .*half-selected cell's 3\.2 V"):
+        router(50.0, **limits).routes(half)
+    for operation in (shot, half):
+        assert router(0.0, **limits).routes(operation)[0].generator == "g.1"
 
 
 def test_what_source_meters_time_is_theirs() -> None:
@@ -248,6 +320,8 @@ def test_one_cell_between_a_generator_and_a_source_meter_is_set_reset_and_read(
     assert "word line" not in told
     assert "BL, SL" in told
     step, cells = bench.file.read.step, bench.cells()
+    # What it reads has the generator's 50 ohm in series.
+    assert 0.1 > bench.capabilities.read_fraction >= 50.0 * bench.limits.conductance_s[1]
     form(bench)
     formed = truth.conductance_s().item()
     assert formed > 20e-6

@@ -21,6 +21,7 @@ from rram_hil.array import (
     Block,
     Cells,
     CodedRead,
+    Limits,
     Multiply,
     Operation,
     Program,
@@ -33,9 +34,11 @@ from rram_hil.array import (
     read,
     read_step,
 )
+from rram_hil.drivers.dialects.board_codec import Kind, encode_multiply
 from rram_hil.drivers.simulated.board.firmware import BY_CONVERSIONS, BY_SHOTS, WAY
 from rram_hil.drivers.simulated.test_chip_board import launch
 from rram_hil.drivers.test_chip_board import TestChipBoard, TestChipBoardConfig
+from rram_hil.errors import LimitError
 from rram_hil.hardware.far_side import FarSideRequest
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation, Timing
@@ -54,11 +57,11 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Start a firmware that does things in a way: `wired(way, **simulation)`."""
     opened: list[Any] = []
 
-    def start(way: int, **simulation: Any) -> TestChipBoard:
+    def start(way: int, limits: Limits = LIMITS, **simulation: Any) -> TestChipBoard:
         monkeypatch.setenv(WAY, str(way))
         made = Simulation(timing=FREE, firmware=str(host_board()), **simulation)
-        far = launch(FarSideRequest(made, GEOMETRY, LIMITS, "c1", Path(".")))
-        board = TestChipBoard(TestChipBoardConfig(timeout_s=2.0, **far.settings), GEOMETRY, LIMITS)
+        far = launch(FarSideRequest(made, GEOMETRY, limits, "c1", Path(".")))
+        board = TestChipBoard(TestChipBoardConfig(timeout_s=2.0, **far.settings), GEOMETRY, limits)
         opened.append((board, far))
         board.connect()
         board.arm()
@@ -105,6 +108,31 @@ def test_a_chips_life_is_the_same_line_by_line(wired, way):
         np.testing.assert_array_equal(
             board.executed(number, operation.cells), chip.executed(number, operation.cells)
         )
+
+
+@pytest.mark.parametrize(
+    ("step", "what"),
+    [
+        (Step(1.1, 1.0, 3.0, 1e-6, "current"), "SL, which stands alone before BL rises, 1 V"),
+        (Step(-1.1, -1.0, 1.0, 1e-6), "SL, which stands alone before BL rises, -1 V"),
+        (Step(1.5, 0.2, 4.1, 1e-6), "WL above lines that are still at 0 V 4.1 V"),
+    ],
+)
+def test_what_lines_would_do_on_their_way_is_refused_where_they_rise_one_by_one(wired, step, what):
+    limits = LIMITS.model_copy(update={"gate_over_v": 4.0})
+    board = wired(BY_SHOTS, limits)
+    with pytest.raises(LimitError, match=what):
+        board.execute(Apply(SOME[:2], (step,)), 1)
+    assert board.last_number() == 0
+    assert wired(0, limits).execute(Apply(SOME[:2], (step,)), 1).pulses.shape == (2,)
+
+
+def test_a_product_with_floating_gates_is_refused(wired):
+    board = wired(BY_CONVERSIONS)
+    request = bytearray(encode_multiply(Multiply(0, 0, 0, 2, np.ones((1, 2), dtype=np.int16)), 1))
+    request[32:36] = (1 << 31).to_bytes(4, "little")
+    with pytest.raises(Exception, match=r"WL -2147\.48 V is beyond the limit of 5 V"):
+        board._transact(Kind.MULTIPLY, bytes(request))
 
 
 def test_a_sum_of_conversions_is_a_product(wired):

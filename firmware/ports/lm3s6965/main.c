@@ -9,24 +9,27 @@ enum { CLOCK_HZ = 50000000, TICK_HZ = 1000, BAUD = 115200, RING = 2048, MEMORY_M
 
 /* Time. */
 
-static volatile uint32_t milliseconds;
+/* 64 bits: a clock that went back after 49 days would hold a pulse for as long. */
+static volatile uint64_t milliseconds;
 void systick(void);
 
 void systick(void) { milliseconds++; }
 
 static uint32_t ticks_ms(void *port) {
     (void)port;
-    return milliseconds;
+    return (uint32_t)milliseconds;
 }
 
 static double clock_s(void *port) {
-    uint32_t before, left;
+    uint64_t before;
+    uint32_t left;
     (void)port;
-    do {
+    do { /* also where the counter was read in the middle of its step */
         before = milliseconds;
         left = SYSTICK_VAL;
     } while (before != milliseconds);
-    return (before + (CLOCK_HZ / TICK_HZ - 1 - left) / (double)(CLOCK_HZ / TICK_HZ)) / TICK_HZ;
+    left = CLOCK_HZ / TICK_HZ - 1 - left; /* it counts down */
+    return ((double)before + left / (double)(CLOCK_HZ / TICK_HZ)) / TICK_HZ;
 }
 
 static void start_clock(void) {
