@@ -109,6 +109,7 @@ def test_it_sources_measures_sweeps_and_pulses(make: Callable[..., Bench], model
     assert a.source.output == 1, "a sweep that holds leaves its last level"
 
     a.source.levelv = 0
+    assert a.source.levelv == 0, "a command has no reply: what is asked behind it shows it done"
     bench.loads["a"].levels.clear()
     volts, amps = k.voltage_sweep_single_smu(a, levels, T_INT_S, -1, pulsed=True)
     np.testing.assert_allclose(amps, np.array(levels) / OHMS["a"], rtol=1e-3)
