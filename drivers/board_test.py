@@ -17,13 +17,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from rram_hil.array import Apply, Block, Cells, CodedRead, Geometry, Limits, Step, Wait
+from rram_hil.array import Apply, Block, Cells, CodedRead, Limits, Step, Wait
 from rram_hil.array.limits import check
 from rram_hil.array.operations import read
 from rram_hil.array.results import ApplyResult, CodedReadResult
 from rram_hil.errors import BenchError, ConfigError, LimitError, LinkError
 from rram_hil.hardware.examination import Drive, Outcome, Port, Verdict
-from rram_hil.types import IntArray
 from rram_hil.wire.link import Link
 from rram_hil.wire.open_link import make_link
 
@@ -53,6 +52,7 @@ from .dialects.board_codec import (
     encode_frame,
     encode_limits,
     encode_operation,
+    encode_request,
 )
 
 UNKNOWN_TYPE = 0x0F
@@ -193,12 +193,7 @@ class _Board:
         """Send a request in as many frames as it needs; its sequence."""
         self.sequence += 1
         size = self.known.frame_bytes if self.envelope else 1024
-        pieces = [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
-        frames = [
-            Frame(kind, MORE * (part < len(pieces) - 1), self.sequence, self.boot, part, 0.0, piece)
-            for part, piece in enumerate(pieces)
-        ]
-        return self.send(*frames)
+        return self.send(*encode_request(kind, payload, self.sequence, self.boot, size))
 
     def status(self) -> BoardStatus:
         """What STATUS says."""
@@ -246,12 +241,12 @@ class _Board:
         """The cells that may be driven. Raises `_NotAskedError` where there are none."""
         if not self.drive.cells:
             raise _NotAskedError("give cells to read (--read)")
-        return _at(np.array(self.drive.cells), self.known.geometry)
+        return Cells.from_index(self.drive.cells, self.known.geometry)
 
     def check_drive(self) -> None:
         """Raise `ConfigError` for cells that the chip has not, or that do not fit an operation."""
         geometry, most = self.known.geometry, self.known.capabilities.max_cells
-        size = geometry.tiles * geometry.rows * geometry.columns
+        size = geometry.size
         for cell in self.drive.cells:
             if cell >= size:
                 raise ConfigError(f"read: cell {cell} is not on this chip: 0 to {size - 1}")
@@ -290,12 +285,6 @@ class _NotAskedError(Exception):
     """It would drive lines, which nobody asked for."""
 
 
-def _at(index: IntArray, geometry: Geometry) -> Cells:
-    """Cells by their index over all tiles, rows and columns."""
-    row = index // geometry.columns
-    return Cells(row // geometry.rows, row % geometry.rows, index % geometry.columns)
-
-
 def _name(kind: int) -> str:
     known = {one.value: one.name.replace("_", " ") for one in Kind}
     return known.get(kind, f"type {kind:#04x}")
@@ -304,6 +293,15 @@ def _name(kind: int) -> str:
 def _need(fine: bool, told: str) -> None:
     if not fine:
         raise _BrokenError(told)
+
+
+def _need_error(
+    reply: _Reply | None, code: Code, what: str = "", instead: str = "no error"
+) -> None:
+    """The reply must be an error of this code; `what` was asked, `instead` is what no error is."""
+    error = None if reply is None else reply.error
+    told = f"{what}: {error or instead}" if what else f"{error or instead} came"
+    _need(error is not None and error.code == code, f"{told} instead of ERROR {int(code)}")
 
 
 def _limits(payload: bytes) -> Limits:
@@ -350,11 +348,7 @@ def _boot_ids(board: _Board) -> None:
     sent = board.send(board.frame(Kind.IDENTIFY, boot=foreign))
     _need(board.reply(sent) is not None, "IDENTIFY for another boot was not answered")
     reply = board.reply(board.send(board.frame(Kind.STATUS, boot=foreign)))
-    error = None if reply is None else reply.error
-    _need(
-        error is not None and error.code == Code.STALE_BOOT,
-        f"STATUS for another boot: {error or 'taken'} instead of ERROR {int(Code.STALE_BOOT)}",
-    )
+    _need_error(reply, Code.STALE_BOOT, "STATUS for another boot", instead="taken")
     _need(
         board.reply(board.send(board.frame(Kind.STATUS, boot=0))) is not None,
         "STATUS for any boot (0) was not answered",
@@ -381,11 +375,7 @@ def _damaged_payload(board: _Board) -> None:
     whole = encode_frame(board.frame(Kind.STATUS, b"spoilt"))
     spoilt = whole[:-6] + bytes([whole[-6] ^ 0x10]) + whole[-5:]
     reply = board.reply(board.send(spoilt))
-    error = None if reply is None else reply.error
-    _need(
-        error is not None and error.code == Code.CRC,
-        f"{error or 'nothing'} came instead of ERROR {int(Code.CRC)}",
-    )
+    _need_error(reply, Code.CRC, instead="nothing")
 
 
 def _damaged_header(board: _Board) -> None:
@@ -408,11 +398,7 @@ def _half_a_frame(board: _Board) -> None:
 
 def _other_version(board: _Board) -> None:
     reply = board.reply(board.send(board.frame(Kind.STATUS, version=VERSION + 1)))
-    error = None if reply is None else reply.error
-    _need(
-        error is not None and error.code == Code.VERSION,
-        f"{error or 'nothing'} came instead of ERROR {int(Code.VERSION)}",
-    )
+    _need_error(reply, Code.VERSION, instead="nothing")
     assert reply is not None
     _need(reply.frame.version == VERSION, "its error does not come under its own version")
 
@@ -452,11 +438,7 @@ def _missing_part(board: _Board) -> None:
         for flags, part, at, end in ((MORE, 0, 0, 40), (0, 2, 80, 120))
     )
     reply = board.reply(board.send(first, last))
-    error = None if reply is None else reply.error
-    _need(
-        error is not None and error.code == Code.INCOMPLETE,
-        f"{error or 'no error'} came instead of ERROR {int(Code.INCOMPLETE)}",
-    )
+    _need_error(reply, Code.INCOMPLETE)
 
 
 def _wrong_length(board: _Board) -> None:
@@ -592,11 +574,7 @@ def _aborted(board: _Board) -> None:
     abort = board.send(board.frame(Kind.ABORT))
     reply = board.reply(sent, LONG_S)
     took_s = time.monotonic() - began_s
-    error = None if reply is None else reply.error
-    _need(
-        error is not None and error.code == Code.ABORTED,
-        f"{error or 'no error'} came instead of ERROR {int(Code.ABORTED)}",
-    )
+    _need_error(reply, Code.ABORTED)
     confirmed = board.reply(abort)
     _need(confirmed is not None, "ABORT was not answered after the operation")
     assert confirmed is not None
@@ -612,11 +590,7 @@ def _stopped_by_safe_off(board: _Board) -> None:
     sent, _ = board.long_wait()
     off = board.send(board.frame(Kind.SAFE_OFF))
     reply = board.reply(sent, LONG_S)
-    error = None if reply is None else reply.error
-    _need(
-        error is not None and error.code == Code.ABORTED,
-        f"{error or 'no error'} came instead of ERROR {int(Code.ABORTED)}",
-    )
+    _need_error(reply, Code.ABORTED)
     confirmed = board.reply(off)
     _need(
         confirmed is not None and not decode_status(confirmed.payload).armed,
@@ -631,11 +605,7 @@ def _watchdog(board: _Board) -> None:
     try:
         sent, _ = board.long_wait()
         reply = board.reply(sent, 2 * LONG_S + 1)
-        error = None if reply is None else reply.error
-        _need(
-            error is not None and error.code == Code.WATCHDOG,
-            f"400 ms of a silent host: {error or 'no error'} instead of ERROR {int(Code.WATCHDOG)}",
-        )
+        _need_error(reply, Code.WATCHDOG, "400 ms of a silent host")
         after = board.status()
         _need(after.tripped and not after.armed, f"after the watchdog it says {after}")
         _need(after.trips == before.trips + 1, "it did not count the watchdog's trip")
@@ -677,7 +647,7 @@ def _off_the_chip(board: _Board) -> None:
         read(Cells.of([(0, 0, 0)]), board.read_step()), number, board.known.geometry
     )
     geometry = board.known.geometry
-    size = geometry.tiles * geometry.rows * geometry.columns
+    size = geometry.size
     at = len(payload) - 4
     off = payload[:at] + struct.pack("<I", size)
     try:
@@ -709,14 +679,14 @@ def _many_reads(board: _Board) -> str:
     board.cells()
     board.armed()
     geometry = board.known.geometry
-    n = min(board.known.capabilities.max_cells, geometry.tiles * geometry.rows * geometry.columns)
+    n = min(board.known.capabilities.max_cells, geometry.size)
     reply_bytes, most = REPLY_BYTES + n * CELL_BYTES, board.known.max_message
     _need(
         reply_bytes <= most,
         f"it takes {n} cells in an operation, whose reply of {reply_bytes} bytes is beyond its"
         f" max_message of {most}",
     )
-    cells = _at(np.arange(n), geometry)
+    cells = Cells.all(geometry)[:n]
     result, reply = board.applied(read(cells, board.read_step()), board.next_number())
     _need(bool((result.reads == 1).all()), "not every cell of a large read was read once")
     return f"{n} cells in one operation, {len(reply)} bytes of reply"

@@ -188,7 +188,7 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 def encode_request(
-    kind: Kind, payload: bytes, sequence: int, boot: int, size: int
+    kind: int, payload: bytes, sequence: int, boot: int, size: int
 ) -> Iterator[bytes]:
     """The frames of one request, with at most `size` bytes of payload in each."""
     parts = _parts(len(payload), size)
