@@ -25,9 +25,8 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -48,7 +47,6 @@ from rram_hil.array import (
     Status,
     Step,
     Wait,
-    WaitResult,
     check,
     pulses_of,
 )
@@ -59,11 +57,9 @@ from rram_hil.errors import (
     ConfigError,
     InstrumentError,
     LinkError,
-    UnknownOutcomeError,
 )
 from rram_hil.hardware.driver import (
     Capabilities,
-    Driver,
     DriverConfig,
     Identity,
     Span,
@@ -72,6 +68,8 @@ from rram_hil.hardware.driver import (
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Seconds
 from rram_hil.validation import FileOfBench, FiniteVolts
+
+from .dialects.maker_library import LibraryDriver, library, worth
 
 CHANNELS = 64
 LINES = 32
@@ -209,7 +207,7 @@ class Readings:
     span: TimeSpan
 
 
-class ArcTwo(Driver):
+class ArcTwo(LibraryDriver):
     """An ArC TWO.
 
     The host drives a batch step by step: the pulses of a step are queued and executed at once, its
@@ -258,14 +256,14 @@ class ArcTwo(Driver):
         instrument is.
         """
         with self._lock:
-            self._library = _library()
+            self._library = library("pyarc2", "ArC TWO needs its maker's library", "arc2")
             firmware = Path(self._settings.firmware)
             if not firmware.is_file():
                 raise ConfigError(f"driver.firmware: there is no file {firmware}")
             try:
                 there = [int(i) for i in self._library.find_ids()]
             except BaseException as error:
-                raise _failure("looking for instruments", error) from error
+                raise self._failure("looking for instruments", error) from error
             wanted = self._settings.id
             if not there or (wanted is not None and wanted not in there):
                 raise LinkError(
@@ -331,7 +329,7 @@ class ArcTwo(Driver):
                 self._make_safe()
             except BaseException as error:
                 self._instrument = None
-                raise _failure("opening the instrument", error) from error
+                raise self._failure("opening the instrument", error) from error
 
     @override
     def execute(self, operation: Operation, number: int) -> Result:
@@ -466,7 +464,7 @@ class ArcTwo(Driver):
             try:
                 self._make_safe()
             except BaseException as error:
-                raise _failure("grounding the channels", error) from error
+                raise self._failure("grounding the channels", error) from error
 
     @override
     def close(self) -> None:
@@ -529,24 +527,9 @@ class ArcTwo(Driver):
         self._armed()
         if self.cancel.is_set():
             raise AbortedError(f"{what} was not started: the run is being aborted")
-        try:
+        with self._off_on_failure(what, stresses=stresses):
             self._supply()
             yield
-        except BaseException as error:
-            is_off, off = self._grounded()
-            if isinstance(error, AbortedError):
-                raise AbortedError(f"{error}; {off}", outputs_off=is_off) from None
-            failure = _failure(what, error)
-            if not isinstance(failure, LinkError):
-                raise
-            if stresses:
-                raise UnknownOutcomeError(
-                    f"{failure}; {off}; {what} may have been carried out", outputs_off=is_off
-                ) from error
-            raise LinkError(
-                f"{failure}; {off}; {what} gave no pulse and may be repeated",
-                outputs_off=is_off,
-            ) from error
 
     def _supply(self) -> None:
         """Logic and auxiliary outputs as the bench file says, where they are not so already."""
@@ -593,7 +576,9 @@ class ArcTwo(Driver):
         self, cells: Cells, current: FloatArray, read_v: float, pulses: IntArray, started_s: float
     ) -> Readings:
         current = math.copysign(1.0, read_v) * np.abs(current)
-        status, conductance = self._worth(current, np.full(current.shape, read_v))
+        status, conductance = worth(
+            current, np.full(current.shape, read_v), self._settings.largest_a
+        )
         span = TimeSpan(started_s, self.now_s())
         return Readings(cells, current, conductance, status, pulses, span)
 
@@ -619,7 +604,9 @@ class ArcTwo(Driver):
                 self.now_s(),
             )
             if operation.stop is not None:
-                status, conductance = self._worth(current[active, column], volts[active, column])
+                status, conductance = worth(
+                    current[active, column], volts[active, column], self._settings.largest_a
+                )
                 stop = operation.stop.part(active)
                 done = np.zeros(active.size, dtype=np.bool_)
                 if stop.above_s is not None:
@@ -628,22 +615,10 @@ class ArcTwo(Driver):
                     done |= conductance <= stop.below_s
                 active = active[~done]
             column += 1
-        status, conductance = self._worth(current, volts)
+        status, conductance = worth(current, volts, self._settings.largest_a)
         status[~ran] = Status.NOT_RUN
         span = TimeSpan(started, self.now_s())
         return ApplyResult(current, conductance, status, stamps, pulses, ran.sum(axis=1), span)
-
-    def _worth(
-        self, current: FloatArray, volts: FloatArray
-    ) -> tuple[NDArray[np.uint8], FloatArray]:
-        """Status and conductance (S) of currents measured at these volts."""
-        status = np.full(current.shape, Status.NOT_A_NUMBER, dtype=np.uint8)
-        status[np.isfinite(current)] = Status.OK
-        if self._settings.largest_a is not None:
-            status[np.abs(current) >= self._settings.largest_a] = Status.OVER_RANGE
-        conductance: FloatArray = np.full(current.shape, np.nan)
-        np.divide(current, volts, out=conductance, where=status == Status.OK)
-        return status, conductance
 
     def _pulse(self, cells: Cells, at: IntArray, level: FloatArray, step: Step, what: str) -> None:
         """Queue one pulse for each cell, in order, then let the instrument run them."""
@@ -730,6 +705,19 @@ class ArcTwo(Driver):
                 f"ArC TWO: outputs are not confirmed off: {problem}; switch the instrument off"
             )
 
+    @staticmethod
+    @override
+    def _failure(what: str, error: BaseException) -> BaseException:
+        """An error of the library (a panic of its Rust core is not even an `Exception`) as a
+        `LinkError`; others as they are.
+        """
+        if isinstance(error, BenchError) or not (
+            isinstance(error, Exception) or "Panic" in type(error).__name__
+        ):
+            return error
+        return LinkError(f"ArC TWO: {what}: {type(error).__name__}: {error}")
+
+    @override
     def _grounded(self) -> tuple[bool, str]:
         """Ground after a failure; whether outputs are off, and that as words for the error."""
         try:
@@ -738,41 +726,7 @@ class ArcTwo(Driver):
             return False, f"THE CHANNELS COULD NOT BE GROUNDED, OUTPUTS MAY BE ON ({error})"
         return True, "outputs are off"
 
-    def _wait(self, operation: Wait) -> WaitResult:
-        started = self.now_s()
-        if self.cancel.wait(operation.seconds):
-            raise AbortedError(
-                f"a wait of {operation.seconds:g} s was aborted; nothing is driven during a wait"
-            )
-        return WaitResult(TimeSpan(started, self.now_s()))
-
-    def _stop_if_cancelled(self, what: str) -> None:
-        if self.cancel.is_set():
-            raise AbortedError(f"{what} was aborted")
-
     def _armed(self) -> Any:
         if self._instrument is None:
             raise InstrumentError("ArC TWO: not armed; call arm() first")
         return self._instrument
-
-
-def _library() -> Any:
-    """pyarc2, imported when it is needed. Raises `ConfigError` where it is not installed."""
-    importer: Callable[[str], Any] = import_module
-    try:
-        return importer("pyarc2")
-    except ImportError as error:
-        raise ConfigError(
-            f'ArC TWO needs its maker\'s library: pip install "rram-hil[arc2]" ({error})'
-        ) from None
-
-
-def _failure(what: str, error: BaseException) -> BaseException:
-    """An error of the library (a panic of its Rust core is not even an `Exception`) as a
-    `LinkError`; others as they are.
-    """
-    if isinstance(error, BenchError) or not (
-        isinstance(error, Exception) or "Panic" in type(error).__name__
-    ):
-        return error
-    return LinkError(f"ArC TWO: {what}: {type(error).__name__}: {error}")

@@ -24,9 +24,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -48,7 +47,6 @@ from rram_hil.array import (
     Status,
     Step,
     Wait,
-    WaitResult,
     check,
     pulses_of,
 )
@@ -59,11 +57,9 @@ from rram_hil.errors import (
     ConfigError,
     InstrumentError,
     LinkError,
-    UnknownOutcomeError,
 )
 from rram_hil.hardware.driver import (
     Capabilities,
-    Driver,
     DriverConfig,
     Identity,
     Span,
@@ -72,6 +68,8 @@ from rram_hil.hardware.driver import (
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Seconds, Volts
 from rram_hil.validation import FileOfBench, PositiveAmperes, PositiveSeconds, StrictModel
+
+from .dialects.maker_library import LibraryDriver, library, worth
 
 MODELS = ("PXIe-6570", "PXIe-6571")
 LOWEST_V, HIGHEST_V = -2.0, 6.0
@@ -95,6 +93,9 @@ class Supply(StrictModel):
 
     volts: Annotated[Volts, Field(allow_inf_nan=False)] = Field(description="level while armed")
     current_limit_a: PositiveAmperes
+
+
+NEEDS = "NI PXI needs its maker's libraries"
 
 
 class NiPxiConfig(DriverConfig):
@@ -169,7 +170,7 @@ class _Burst:
     samples: list[int]
 
 
-class NiPxi(Driver):
+class NiPxi(LibraryDriver):
     """An NI PXI chassis.
 
     The pulses of a step are one burst for the whole batch; two or more only where a bit line would
@@ -179,6 +180,7 @@ class NiPxi(Driver):
     """
 
     Config: ClassVar[type[DriverConfig]] = NiPxiConfig
+    FAILURES: ClassVar[tuple[type[LinkError | InstrumentError], ...]] = (LinkError, InstrumentError)
 
     def __init__(self, config: DriverConfig, geometry: Geometry, limits: Limits) -> None:
         super().__init__(config, geometry, limits)
@@ -244,7 +246,7 @@ class NiPxi(Driver):
                 firmware = str(self._digital.instrument_firmware_revision)
             except BaseException as error:
                 self.close()
-                raise _failure("opening the sessions", error) from error
+                raise self._failure("opening the sessions", error) from error
             if not any(model in self._model for model in MODELS):
                 self.close()
                 raise ConfigError(
@@ -299,7 +301,7 @@ class NiPxi(Driver):
             except BaseException as error:
                 is_off, off = self._grounded()
                 self._goes_on = False
-                failure = _failure("arming", error)
+                failure = self._failure("arming", error)
                 if isinstance(failure, BenchError):
                     failure.message += f"; {off}"
                     failure.outputs_off = is_off
@@ -331,24 +333,10 @@ class NiPxi(Driver):
             if self.cancel.is_set():
                 raise AbortedError(f"{what} was not started: the run is being aborted")
             stresses = bool(pulses_of(operation, self.limits).any())
-            try:
+            with self._off_on_failure(what, stresses=stresses):
                 if not self._is_armed:
                     self._switch_on()
                 return self._apply(operation, what)
-            except BaseException as error:
-                is_off, off = self._grounded()
-                if isinstance(error, AbortedError):
-                    raise AbortedError(f"{error}; {off}", outputs_off=is_off) from None
-                failure = _failure(what, error)
-                if not isinstance(failure, LinkError | InstrumentError):
-                    raise
-                if stresses:
-                    raise UnknownOutcomeError(
-                        f"{failure}; {off}; {what} may have been carried out", outputs_off=is_off
-                    ) from error
-                failure.message += f"; {off}; {what} gave no pulse and may be repeated"
-                failure.outputs_off = is_off
-                raise failure from error
 
     @override
     def safe_off(self) -> None:
@@ -361,7 +349,7 @@ class NiPxi(Driver):
             try:
                 self._make_safe()
             except BaseException as error:
-                raise _failure("switching off", error) from error
+                raise self._failure("switching off", error) from error
 
     @override
     def close(self) -> None:
@@ -400,7 +388,7 @@ class NiPxi(Driver):
                 ]
                 counts = [int(self._switch.get_relay_count(name)) for name in names]
             except Exception as error:
-                raise _failure("counting relays", error) from error
+                raise self._failure("counting relays", error) from error
             return f"{sum(counts)} cycles of {len(counts)} relays, most of one {max(counts)}"
 
     # What is refused
@@ -480,7 +468,9 @@ class NiPxi(Driver):
             volts[active, column], ran[active, column] = level[active], True
             stamps[active, column] = self.now_s()
             if operation.stop is not None:
-                status, conductance = self._worth(current[active, column], volts[active, column])
+                status, conductance = worth(
+                    current[active, column], volts[active, column], self._settings.range_a
+                )
                 stop = operation.stop.part(active)
                 done = np.zeros(active.size, dtype=np.bool_)
                 if stop.above_s is not None:
@@ -489,21 +479,10 @@ class NiPxi(Driver):
                     done |= conductance <= stop.below_s
                 active = active[~done]
             column += 1
-        status, conductance = self._worth(current, volts)
+        status, conductance = worth(current, volts, self._settings.range_a)
         status[~ran] = Status.NOT_RUN
         span = TimeSpan(started, self.now_s())
         return ApplyResult(current, conductance, status, stamps, pulses, ran.sum(axis=1), span)
-
-    def _worth(
-        self, current: FloatArray, volts: FloatArray
-    ) -> tuple[NDArray[np.uint8], FloatArray]:
-        """Status and conductance (S) of currents measured at these volts."""
-        status = np.full(current.shape, Status.NOT_A_NUMBER, dtype=np.uint8)
-        status[np.isfinite(current)] = Status.OK
-        status[np.abs(current) >= self._settings.range_a] = Status.OVER_RANGE
-        conductance: FloatArray = np.full(current.shape, np.nan)
-        np.divide(current, volts, out=conductance, where=status == Status.OK)
-        return status, conductance
 
     def _bursts(self, cells: Cells, step: Step, scheme: Scheme) -> list[_Burst]:
         """One burst of all rows; one for each set of columns where a pin would need two levels."""
@@ -781,6 +760,17 @@ class NiPxi(Driver):
                     f"NI PXI: {self._settings.switch}: {one} and {other} are not joined"
                 )
 
+    @staticmethod
+    @override
+    def _failure(what: str, error: BaseException) -> BaseException:
+        """An error of a library as an `InstrumentError` with its code; others as they are."""
+        if isinstance(error, BenchError) or not isinstance(error, Exception):
+            return error
+        return InstrumentError(
+            f"NI PXI: {what}: {type(error).__name__}: {error}", code=_code(error), command=what
+        )
+
+    @override
     def _grounded(self) -> tuple[bool, str]:
         """All off after a failure; whether outputs are off, and that as words for the error."""
         try:
@@ -789,18 +779,6 @@ class NiPxi(Driver):
             return False, f"OUTPUTS COULD NOT BE SWITCHED OFF AND MAY BE ON ({error})"
         self._goes_on = self._is_loaded
         return True, "outputs are off"
-
-    def _wait(self, operation: Wait) -> WaitResult:
-        started = self.now_s()
-        if self.cancel.wait(operation.seconds):
-            raise AbortedError(
-                f"a wait of {operation.seconds:g} s was aborted; nothing is driven during a wait"
-            )
-        return WaitResult(TimeSpan(started, self.now_s()))
-
-    def _stop_if_cancelled(self, what: str) -> None:
-        if self.cancel.is_set():
-            raise AbortedError(f"{what} was aborted")
 
     @property
     def _library(self) -> _Libraries:
@@ -814,19 +792,9 @@ class _Libraries:
     """
 
     def __init__(self, has_supplies: bool, has_switch: bool) -> None:
-        self.digital: Any = _library("nidigital")
-        self.power: Any = _library("nidcpower") if has_supplies else None
-        self.switch: Any = _library("niswitch") if has_switch else None
-
-
-def _library(name: str) -> Any:
-    importer: Callable[[str], Any] = import_module
-    try:
-        return importer(name)
-    except ImportError as error:
-        raise ConfigError(
-            f'NI PXI needs its maker\'s libraries: pip install "rram-hil[ni]" ({error})'
-        ) from None
+        self.digital: Any = library("nidigital", NEEDS, "ni")
+        self.power: Any = library("nidcpower", NEEDS, "ni") if has_supplies else None
+        self.switch: Any = library("niswitch", NEEDS, "ni") if has_switch else None
 
 
 def _level(step: Step, line: Any) -> float:
@@ -850,12 +818,3 @@ def _code(error: BaseException) -> int:
     """The library's error code; 0 where it has none."""
     code = getattr(error, "code", 0)
     return code if isinstance(code, int) else 0
-
-
-def _failure(what: str, error: BaseException) -> BaseException:
-    """An error of a library as an `InstrumentError` with its code; others as they are."""
-    if isinstance(error, BenchError) or not isinstance(error, Exception):
-        return error
-    return InstrumentError(
-        f"NI PXI: {what}: {type(error).__name__}: {error}", code=_code(error), command=what
-    )

@@ -28,8 +28,8 @@ from rram_hil.array import (
     read,
     sweep,
 )
-from rram_hil.drivers import arc_two
 from rram_hil.drivers.arc_two import BITS, WORDS, ArcTwo, ArcTwoConfig, VoltageRamp
+from rram_hil.drivers.dialects import maker_library
 from rram_hil.errors import (
     AbortedError,
     ConfigError,
@@ -115,7 +115,7 @@ def test_without_the_library_there_is_one_clear_line(
     mocker: MockerFixture, make: Callable[..., ArcTwo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mocker.patch.object(
-        arc_two, "import_module", side_effect=ImportError("No module named 'pyarc2'")
+        maker_library, "import_module", side_effect=ImportError("No module named 'pyarc2'")
     )
     with pytest.raises(ConfigError, match=r"rram-hil\[arc2\]") as caught:
         make().connect()

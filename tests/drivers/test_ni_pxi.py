@@ -34,7 +34,7 @@ from rram_hil.bench.bench import checked_driver, make_driver
 from rram_hil.bench.bench_file import load_bench_file
 from rram_hil.bench.forecast import plan_recipe
 from rram_hil.bench.recipe import load_recipe
-from rram_hil.drivers import ni_pxi
+from rram_hil.drivers.dialects import maker_library
 from rram_hil.drivers.ni_pxi import NiPxi, NiPxiConfig
 from rram_hil.engine.engine import Engine
 from rram_hil.engine.protocol import Setting
@@ -338,7 +338,7 @@ def test_without_the_libraries_there_is_one_clear_line(
     mocker: MockerFixture, make: Callable[..., NiPxi]
 ) -> None:
     mocker.patch.object(
-        ni_pxi, "import_module", side_effect=ImportError("No module named 'nidigital'")
+        maker_library, "import_module", side_effect=ImportError("No module named 'nidigital'")
     )
     with pytest.raises(ConfigError, match=r"rram-hil\[ni\]") as caught:
         make().connect()
@@ -348,7 +348,7 @@ def test_without_the_libraries_there_is_one_clear_line(
 def test_libraries_that_the_bench_does_not_need_are_not_asked_for(
     mocker: MockerFixture, chassis: Chassis, make: Callable[..., NiPxi]
 ) -> None:
-    importer = mocker.patch.object(ni_pxi, "import_module", return_value=nidigital)
+    importer = mocker.patch.object(maker_library, "import_module", return_value=nidigital)
     board = make(supplies={}, switch="", routes=[])
     board.connect()
     board.arm()
