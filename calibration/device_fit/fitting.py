@@ -680,11 +680,8 @@ def fit(files: list[Measured], name: str, tell: Tell, rounds: int = _ROUNDS) -> 
             + (f" and {counted(len(cycling), 'file')} of cycles" if cycling else "")
         )
         knobs = _reset_knobs(content, "wl_v" in swept) if is_reset else _set_knobs(content, swept)
-        begin, wrong, cells = (
-            copy.deepcopy(content),
-            partial(residuals, is_reset=is_reset),
-            _cells_of(targets),
-        )
+        begin, cells = copy.deepcopy(content), _cells_of(targets)
+        wrong = partial(residuals, is_reset=is_reset)
         content = _match(content, knobs, wrong, rounds, cells)
         if is_reset and not verified and _never_open(content, states[True]):
             determined.append("cells that do not open")
