@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self
 
@@ -31,6 +31,7 @@ from rram_hil.array import (
     Operation,
     Result,
     Status,
+    Step,
     Wait,
     WaitResult,
     check,
@@ -51,6 +52,7 @@ from rram_hil.hardware.abilities import (
     TriggeredSourceMeter,
     WithGenerator,
 )
+from rram_hil.hardware.arrival import StatedArrival
 from rram_hil.hardware.driver import (
     Capabilities,
     Driver,
@@ -69,6 +71,7 @@ from rram_hil.hardware.instrument import (
     checked_instrument,
     make_instrument,
 )
+from rram_hil.hardware.oscilloscope import Oscilloscope
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.units import Seconds
 from rram_hil.wire.bench_clock import FarClock
@@ -109,7 +112,8 @@ class SmuMatrixConfig(DriverConfig):
     def _instruments_known(self) -> Self:
         for name, section in self.instruments.items():
             checked_instrument(section, f"driver.instruments.{name}")
-        for channel in (*self.wiring.channels, *self.wiring.generators):
+        wiring = self.wiring
+        for channel in (*wiring.channels, *wiring.generators, *wiring.probes):
             if channel.partition(".")[0] not in self.instruments:
                 raise ValueError(
                     f"wiring: {channel!r}: there is no instrument"
@@ -177,7 +181,8 @@ class SmuMatrix(Driver):
         names = []
         for name, instrument in self._instruments.items():
             with contextlib.suppress(BenchError, AttributeError):
-                if not instrument.is_off():
+                # A scope that waits for a trigger drives nothing.
+                if not instrument.is_off() and not isinstance(instrument, Oscilloscope):
                     names.append(name)
         return names
 
@@ -309,7 +314,12 @@ class SmuMatrix(Driver):
             abort_s=self._settings.row_s,
             clock="virtual" if self._settings.clock else "wall",
             link=chain.NAME,
-            timing={"relay_s": chain.matrix.settle_s, "source_s": chain.source_s},
+            timing={
+                "relay_s": chain.matrix.settle_s,
+                "source_s": chain.source_s,
+                # Shorter steps above the read limit are a generator's.
+                **({"sources_from_s": chain.shortest_s} if chain.generators else {}),
+            },
         )
 
     def _shortest_pulse_s(self) -> float:
@@ -403,6 +413,18 @@ class SmuMatrix(Driver):
         return paths
 
     @override
+    def peaks(self, step: Step, n: int) -> Iterable[Step]:
+        """Those of a step that is shorter than the source-meters time: as it arrives where that was
+        measured, else as the generator's documents state.
+        """
+        name, chain = self._settings.wiring.generator, self._connected()
+        if not name or step.width_s >= chain.shortest_s * (1 - 1e-9):
+            return ()
+        limits = chain.pulse_limits(name)
+        stated = StatedArrival(limits.overshoot, limits.overshoot_v)
+        return self.arrivals.get(name, stated).peaks(step, n)
+
+    @override
     def arm(self) -> None:
         """Sources off and reset, then relays open, all verified; scripts loaded."""
         with self._lock:
@@ -414,6 +436,7 @@ class SmuMatrix(Driver):
                     instrument.arm()
             chain.matrix.arm()
             self._relays = frozenset()
+            chain.arrivals = self.arrivals
             chain.arm()
 
     @override
@@ -434,7 +457,7 @@ class SmuMatrix(Driver):
 
     def _apply(self, operation: Apply) -> ApplyResult:
         check_extras(operation, self.capabilities)
-        check(operation, self.geometry, self.limits)
+        check(operation, self.geometry, self.limits, peaks=self.peaks)
         chain, n, m = self._connected(), len(operation.cells), operation.measurements
         routes = self._router.routes(operation)
         if any(route.generator for route in routes):

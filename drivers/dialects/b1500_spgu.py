@@ -43,6 +43,8 @@ LIMITS = PulseLimits(
     longest_edge_s=0.4,
     shortest_period_s=100e-9,
     most_pulses=1_000_000,
+    overshoot=0.05,
+    overshoot_v=0.02,
 )
 LONGEST_BURST_S = 99.0
 """A command that waits (`PA`) waits no longer."""

@@ -20,6 +20,7 @@ from typing_extensions import override
 from rram_hil.array import Scheme, Status
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
+from rram_hil.hardware.arrival import Arrival
 from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import (
     Crosspoint,
@@ -112,6 +113,7 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
     ) -> None:
         self.meters, self.matrix, self.wiring, self.gate = meters, matrix, wiring, gate
         self.read_v, self.now_s, self.generators = read_v, now_s, generators
+        self.arrivals: Mapping[str, Arrival] = {}
         self._on: dict[str, SourceSetup] = {}
         self._aimed: dict[str, PulseSetup] = {}
         self._gate_v = 0.0
@@ -179,7 +181,8 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
             level = float(route.pulse_v[visit.cell])
             if level == 0.0:
                 continue
-            setup = self._pulse_setup(route, level)
+            [set_v], [set_s] = self._to_set(route, np.array([level]))
+            setup = self._pulse_setup(replace(route, width_s=float(set_s)), float(set_v))
             if self._aimed.get(route.generator) != setup:
                 self._set_gate(0.0)
             self._aim(route.generator, setup)
@@ -223,18 +226,30 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
             if not route.generator or route.pulse_v is None:
                 continue
             name, limits = route.generator, self.pulse_limits(route.generator)
-            volts = np.abs(route.pulse_v)
+            asked = np.unique(route.pulse_v[route.pulse_v != 0])
+            set_v, widths_s = self._to_set(route, asked)
+            volts = np.abs(set_v)
             most_v = self.wiring.open_v(float(np.max(volts)))
-            if not most_v <= limits.max_open_v or np.any((volts > 0) & (volts < LEAST_PULSE_V)):
+            if not most_v <= limits.max_open_v or np.any(volts < LEAST_PULSE_V):
                 raise ConfigError(
                     f"{name}: pulses of {np.min(volts):g} to {np.max(volts):g} V: it gives"
                     f" {LEAST_PULSE_V:g} V and more, {limits.max_open_v:g} V into an open circuit"
                 )
-            if not limits.shortest_s <= route.width_s <= limits.longest_s:
+            shortest_s, longest_s = float(np.min(widths_s)), float(np.max(widths_s))
+            if not limits.shortest_s <= shortest_s <= longest_s <= limits.longest_s:
                 raise ConfigError(
                     f"{name}: a pulse of {route.width_s:g} s: it makes {limits.shortest_s:g} to"
                     f" {limits.longest_s:g} s"
                 )
+
+    def _to_set(self, route: Route, volts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Levels and widths for which the generator is to be set so that these levels arrive for
+        the width of a step, shape (n,): as they are where no calibration knows better.
+        """
+        arrival = self.arrivals.get(route.generator)
+        if arrival is None:
+            return volts, np.full(volts.shape, route.width_s)
+        return arrival.to_set(volts, route.width_s)
 
     def pulse_limits(self, name: str) -> PulseLimits:
         """What the channel of a generator can do."""

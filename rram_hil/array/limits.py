@@ -6,6 +6,7 @@ the limit.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
@@ -97,6 +98,17 @@ class Limits(StrictModel):
         if not self.conductance_s[0] < self.conductance_s[1]:
             raise ValueError("conductance_s must be [lowest, highest]")
         return self
+
+
+Peaks = Callable[[Step, int], Iterable[Step]]
+"""What a step puts on the lines of so many cells for a moment, beyond what it says: the overshoot
+of a pulse as it arrives, told as steps.
+"""
+
+
+def no_peaks(step: Step, n: int) -> Iterable[Step]:
+    """Steps put on the lines what they say."""
+    return ()
 
 
 _MOST_PULSES = 1 << 62
@@ -293,11 +305,28 @@ def check_levels(
     _check(cells, half_selected, limits.half_select_v, "a half-selected cell's", "V")
 
 
+def _check_peaks(
+    step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits, peaks: Peaks
+) -> None:
+    for worst in peaks(step, len(cells)):
+        try:
+            check_levels(worst, cells, scheme, geometry, limits)
+        except LimitError as error:
+            error.message += ", counting the overshoot of the pulse"
+            raise
+
+
 def _check_step(
-    step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits
+    step: Step,
+    cells: Cells,
+    scheme: Scheme,
+    geometry: Geometry,
+    limits: Limits,
+    peaks: Peaks = no_peaks,
 ) -> None:
     n = len(cells)
     check_levels(step, cells, scheme, geometry, limits)
+    _check_peaks(step, cells, scheme, geometry, limits, peaks)
     reading = stressed_v(step, n, scheme, geometry) <= limits.read_v
     longest = limits.read_width_s if np.all(reading) else limits.width_s
     _check(cells, np.full(n, step.width_s), longest, "width", "s")
@@ -365,11 +394,11 @@ def _check_life(cells: Cells, pulses: FloatArray | IntArray, limits: Limits) -> 
 
 
 def _check_apply(
-    operation: Apply, geometry: Geometry, limits: Limits, bounds_current: bool
+    operation: Apply, geometry: Geometry, limits: Limits, bounds_current: bool, peaks: Peaks
 ) -> IntArray:
     n = len(operation.cells)
     for step in operation.steps:
-        _check_step(step, operation.cells, operation.unselected, geometry, limits)
+        _check_step(step, operation.cells, operation.unselected, geometry, limits, peaks)
         _check_energy(
             operation.cells,
             stressed_v(step, n, operation.unselected, geometry),
@@ -382,7 +411,7 @@ def _check_apply(
 
 
 def _check_program(
-    operation: Program, geometry: Geometry, limits: Limits, bounds_current: bool
+    operation: Program, geometry: Geometry, limits: Limits, bounds_current: bool, peaks: Peaks
 ) -> IntArray:
     cells, n = operation.cells, len(operation.cells)
     low, high = limits.conductance_s
@@ -410,7 +439,7 @@ def _check_program(
                 )
         _check_stronger_than_reads(train.amplitude_v, operation, limits)
     for step in operation.extremes():
-        _check_step(step, cells, operation.unselected, geometry, limits)
+        _check_step(step, cells, operation.unselected, geometry, limits, peaks)
         drop = stressed_v(step, n, operation.unselected, geometry)
         _check_energy(cells, drop, step.width_s, operation.compliance_a, limits, bounds_current)
         # Between the ends of the ramps a gate may open that is closed at each of them.
@@ -493,22 +522,28 @@ def _check_cell_read(
 
 
 def check(
-    operation: Operation, geometry: Geometry, limits: Limits, *, bounds_current: bool = True
+    operation: Operation,
+    geometry: Geometry,
+    limits: Limits,
+    *,
+    bounds_current: bool = True,
+    peaks: Peaks = no_peaks,
 ) -> Charge:
     """Refuse an operation that could pass a limit; else the worst-case charge to each cell's pulse
     budget.
 
     `bounds_current` is False on a bench that cannot limit the current: the energy of a pulse is
-    then that of a cell of the highest conductance in the limits. Raises `LimitError` naming cell,
-    line, value and limit, `ConfigError` for a cell off the chip.
+    then that of a cell of the highest conductance in the limits. `peaks` tells what steps put on
+    lines beyond their levels. Raises `LimitError` naming cell, line, value and limit, `ConfigError`
+    for a cell off the chip.
     """
     none = Cells.of([])
     if isinstance(operation, Apply | Program):
         operation.cells.index(geometry)
         pulses = (
-            _check_apply(operation, geometry, limits, bounds_current)
+            _check_apply(operation, geometry, limits, bounds_current, peaks)
             if isinstance(operation, Apply)
-            else _check_program(operation, geometry, limits, bounds_current)
+            else _check_program(operation, geometry, limits, bounds_current, peaks)
         )
         _check_life(operation.cells, pulses, limits)
         return Charge(operation.cells, pulses)

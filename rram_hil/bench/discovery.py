@@ -24,6 +24,7 @@ from rram_hil.hardware.instrument import (
     SwitchMatrix,
     instrument_class,
 )
+from rram_hil.hardware.oscilloscope import Oscilloscope
 from rram_hil.hardware.thermostat import Thermostat
 from rram_hil.hardware.undriven import why_undriven
 from rram_hil.plugins import working
@@ -245,5 +246,10 @@ def _with_blocks(devices: list[Device]) -> list[Device]:
 
 
 def _role(family: type[Instrument]) -> str:
-    roles = {SourceMeter: "smu", SwitchMatrix: "matrix", PulseGenerator: "pulser"}
+    roles: dict[type[Instrument], str] = {
+        SourceMeter: "smu",
+        SwitchMatrix: "matrix",
+        PulseGenerator: "pulser",
+        Oscilloscope: "scope",
+    }
     return next((name for base, name in roles.items() if issubclass(family, base)), "instrument")

@@ -523,7 +523,8 @@ class PulseSetup:
 @dataclass(frozen=True)
 class PulseLimits:
     """What one generator channel can do: largest |V| into an open circuit and into 50 ohm, times in
-    s.
+    s. Its documents say that a pulse overshoots by at most `overshoot` of its level and
+    `overshoot_v` more; 0 where no document was opened.
     """
 
     max_open_v: float
@@ -534,6 +535,8 @@ class PulseLimits:
     longest_edge_s: float
     shortest_period_s: float
     most_pulses: int
+    overshoot: float = 0.0
+    overshoot_v: float = 0.0
 
 
 class PulseGenerator(Instrument):

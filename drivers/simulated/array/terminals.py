@@ -114,6 +114,9 @@ class Sensed:
 class Terminal(ABC):
     """One force terminal of a channel; the other is ground."""
 
+    stretch_s = 0.0
+    """How much later the end of a pulse comes than its beginning."""
+
     @abstractmethod
     def drive(self, drive: Drive) -> None:
         """Force this from now on (virtual time)."""

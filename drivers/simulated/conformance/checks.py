@@ -28,6 +28,7 @@ from rram_hil.hardware.instrument import Instrument
 
 from .climate import THERMOSTAT
 from .link import COMMON, FAULTS, OF_THE_LINK, fault_in_connect, fault_in_step
+from .scope import OSCILLOSCOPE
 from .source import SOURCE_METER
 from .station import STEPS, Family, Role, Station, role_of, say
 from .switching import PULSE_GENERATOR, SWITCH_MATRIX
@@ -107,6 +108,7 @@ def _rules(driver: type[Instrument]) -> tuple[tuple[str, Callable[[Station], Non
         Role.MATRIX: SWITCH_MATRIX,
         Role.GENERATOR: PULSE_GENERATOR,
         Role.THERMOSTAT: THERMOSTAT,
+        Role.SCOPE: OSCILLOSCOPE,
     }
     return COMMON + own.get(role_of(driver), ())
 
