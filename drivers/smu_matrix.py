@@ -43,6 +43,7 @@ from rram_hil.errors import (
     BenchError,
     ConfigError,
     InstrumentError,
+    LimitError,
     LinkError,
     UnknownOutcomeError,
 )
@@ -52,7 +53,7 @@ from rram_hil.hardware.abilities import (
     TriggeredSourceMeter,
     WithGenerator,
 )
-from rram_hil.hardware.arrival import StatedArrival
+from rram_hil.hardware.arrival import Arrival, StatedArrival
 from rram_hil.hardware.driver import (
     Capabilities,
     Driver,
@@ -417,12 +418,36 @@ class SmuMatrix(Driver):
         """Those of a step that is shorter than the source-meters time: as it arrives where that was
         measured, else as the generator's documents state.
         """
-        name, chain = self._settings.wiring.generator, self._connected()
-        if not name or step.width_s >= chain.shortest_s * (1 - 1e-9):
+        is_short = step.width_s < self._connected().shortest_s * (1 - 1e-9)
+        if not self._settings.wiring.generator or not is_short:
             return ()
-        limits = chain.pulse_limits(name)
-        stated = StatedArrival(limits.overshoot, limits.overshoot_v)
-        return self.arrivals.get(name, stated).peaks(step, n)
+        return self._arrival().peaks(step, n)
+
+    def _arrival(self) -> Arrival:
+        name = self._settings.wiring.generator
+        limits = self._connected().pulse_limits(name)
+        return self.arrivals.get(name, StatedArrival(limits.overshoot, limits.overshoot_v))
+
+    def _refuse_peaks(self, routes: tuple[Route, ...]) -> None:
+        """Refuse what a pulse that was moved to one line puts there for a moment: limits look at
+        the lines of the step. Raises `LimitError`.
+        """
+        for route in routes:
+            if not route.generator or route.pulse_v is None:
+                continue
+            row = self._settings.wiring.generators[route.generator]
+            line = "BL" if route.bl == row else "SL"
+            limit = self.limits.bl_v if line == "BL" else self.limits.sl_v
+            beyond, _ = self._arrival().swings_v(route.pulse_v, route.width_s)
+            peak = float(np.max(np.abs(route.pulse_v) + beyond))
+            if not peak <= limit * (1 + 1e-9):
+                raise LimitError(
+                    f"smu-matrix: {route.generator} would put {peak:g} V on {line}, beyond the"
+                    f" limit of {limit:g} V, counting the overshoot of the pulse",
+                    line=line,
+                    value=peak,
+                    allowed=(-limit, limit),
+                )
 
     @override
     def arm(self) -> None:
@@ -463,6 +488,7 @@ class SmuMatrix(Driver):
         if any(route.generator for route in routes):
             # Nothing holds the current of such a step back but the cell itself.
             check(operation, self.geometry, self.limits, bounds_current=False)
+            self._refuse_peaks(routes)
             chain.check_pulses(routes)
         chain.check(routes)
         limit_a = chain.limits_a(routes, operation.compliance_a, self.limits.current_a)

@@ -15,6 +15,7 @@ from chain_benches import LIMITS, PULSED
 from chain_benches import bench_text as chain_text
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from rram_hil import Bench
 from rram_hil.array import Apply, Cells, Geometry, Limits, Step, check
@@ -22,6 +23,7 @@ from rram_hil.calibration.metrology.waveforms import Seen, arrival_of, pulse_sha
 from rram_hil.calibration.pulse_arrival import MeasuredArrival, MeasurePulseArrival, PulseArrival
 from rram_hil.corrections.calibration_file import CalibrationFile, load, parse
 from rram_hil.corrections.kind import BenchFacts
+from rram_hil.drivers.matrix.wiring import Wiring
 from rram_hil.drivers.simulated.array.pulse_path import poles_of, stepped
 from rram_hil.drivers.simulated.server.control import BoardControl, LinkFault
 from rram_hil.errors import ConfigError, InstrumentError, LimitError, LinkError
@@ -101,8 +103,8 @@ def arrival(plain: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def corrected(arrival: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A bench like it with the calibration in force, and limits that 1.5 V just keep."""
-    limits = {"cell_v": 2.1, "sl_v": 2.1, "half_select_v": 2.1}
+    """A bench like it with the calibration in force, and limits that 1.5 V keep at their peak."""
+    limits = {"cell_v": 2.25, "sl_v": 2.1, "half_select_v": 2.25}
     folder = tmp_path_factory.mktemp("corrected")
     bench = opened(folder, bench_text(**limits), arrival)
     yield bench
@@ -177,11 +179,13 @@ def test_pulses_arrive_as_they_are_asked_for(
 
 
 def test_the_peak_counts_as_the_volts_at_the_cell(plain: Bench, corrected: Bench) -> None:
-    """1.85 V keep limits of 2.1 V, with their overshoot they do not."""
+    """1.85 V keep a limit of 2.25 V, with their overshoot they do not."""
     shot = Apply(corrected.cells(), (Step(1.85, 0.0, 0.0, 100e-9),))
     plain.do(shot)
     peak = 1.85 / 1.5 * seen_by_scope(corrected, 1.5, 100e-9)["peak"]
-    with pytest.raises(LimitError, match=r"of 2\.1 V, counting the overshoot of the pulse") as told:
+    with pytest.raises(
+        LimitError, match=r"of 2\.25 V, counting the overshoot of the pulse"
+    ) as told:
         corrected.do(shot)
     with pytest.raises(LimitError, match="overshoot"):
         corrected.setting.require(shot)
@@ -276,6 +280,21 @@ def test_what_goes_wrong_is_told(
 def test_a_calibration_in_force_is_not_measured_through(corrected: Bench) -> None:
     with pytest.raises(ConfigError, match="take the calibration of pulse-arrival out"):
         corrected.run(MeasurePulseArrival(**KEYS | ONE))
+
+
+def test_a_pulse_that_is_moved_to_one_line_keeps_its_limit_at_the_peak(corrected: Bench) -> None:
+    """1.75 V across the cell are half on either line as asked, and all on the generator's."""
+    shot = Apply(corrected.cells(), (Step(0.875, -0.875, 0.0, 100e-9),))
+    corrected.setting.require(shot)
+    with pytest.raises(LimitError, match=r"put 2\.1\d+ V on SL, beyond the limit of 2\.1 V"):
+        corrected.do(shot)
+
+
+@pytest.mark.fast
+def test_a_probe_sees_a_generator() -> None:
+    wired = {"channels": {"smu.1": "bl"}, "generators": {"pulser.1": "sl"}}
+    with pytest.raises(ValidationError, match=r"'scope\.1' = 'smu\.1', which is no generator"):
+        Wiring.model_validate(wired | {"probes": {"scope.1": "smu.1"}})
 
 
 @pytest.mark.long
