@@ -544,11 +544,11 @@ STATED: dict[str, dict[str, float]] = {
     "source-meter (zero)": {"offset_a": 5e-4},
     "source-meter (gain)": {"gain_a": 7e-4, "gain_v": 7e-4, "offset_v": 4e-4},
     "pulse-arrival": {
-        "amplitude_v": 0.15,
-        "arrived_s": 1e-9,
-        "rise_s": 1e-9,
-        "fall_s": 1e-9,
-        "overshoot": 0.06,
+        "amplitude_v": 0.2,
+        "arrived_s": 1.5e-9,
+        "rise_s": 1.5e-9,
+        "fall_s": 1.5e-9,
+        "overshoot": 0.1,
         "undershoot": 0.02,
     },
 }
