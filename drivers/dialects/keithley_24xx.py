@@ -27,6 +27,7 @@ from rram_hil.hardware.instrument import (
 from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 
+from .makers import KEITHLEY
 from .scpi import ScpiInstrument, floats
 
 OVERRANGE = 1.05
@@ -94,6 +95,7 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
     """One channel, named "1"."""
 
     MAKER = "Keithley"
+    MAKERS = KEITHLEY
     Config = Keithley24xxConfig
     config: Keithley24xxConfig
     TABLES: ClassVar[Mapping[str, Table]]

@@ -24,6 +24,7 @@ from rram_hil.types import IntArray
 from rram_hil.units import Seconds
 from rram_hil.wire.dialog import number
 
+from .makers import KEITHLEY
 from .text import number_in
 from .tsp import TspInstrument
 
@@ -88,6 +89,7 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
     """
 
     MAKER = "Keithley"
+    MAKERS = KEITHLEY
     Config = TspSwitchConfig
     SLOTS: ClassVar[dict[str, int]]
     """Slots of each model."""

@@ -99,6 +99,12 @@ class Instrument(ABC):
     """
 
     MAKER: ClassVar[str] = ""
+    """What people call the maker: "Keithley"."""
+    MAKERS: ClassVar[Mapping[str, str]] = {}
+    """Names under which the family's instruments tell their maker in their identification -> the
+    document and section that shows it. Capitals and punctuation do not count. Without any, a name
+    with `MAKER` in it is believed.
+    """
     MODELS: ClassVar[tuple[str, ...]] = ()
     """Models of the family, as the instrument tells them in its identification without prefix or
     suffix ("2636B").
@@ -174,6 +180,13 @@ class Instrument(ABC):
         return ()
 
     @classmethod
+    def is_made_by(cls, maker: str) -> bool:
+        """Whether a maker, as an instrument tells it, makes the family's instruments."""
+        if not cls.MAKERS:
+            return cls.MAKER.casefold() in maker.casefold()
+        return _plain_name(maker) in map(_plain_name, cls.MAKERS)
+
+    @classmethod
     def offer(cls, model: str) -> str:
         """How an unknown model that speaks the family's dialect (`NEAR`) could be driven: by the
         table of the known one whose name is most like its own, of several the tightest (`extent`).
@@ -182,24 +195,24 @@ class Instrument(ABC):
         if not model or model in cls.MODELS or not re.fullmatch(cls.NEAR, model):
             return ""
         nearest = min(cls.MODELS, key=lambda known: (_unlike(known, model), cls.extent(known)))
-        return (
-            f'the nearest is {nearest}: treat_as = "{nearest}" drives it by the table of that'
-            " model, at your own risk"
-        )
+        return f"the nearest is {nearest}: {_treated_as(nearest)}"
 
-    def accept(self, maker_and_model: str, model: str) -> str:
-        """The model by whose table the instrument is driven: its own, or the `treat_as` of the
-        bench file for one that is near but unknown.
+    def accept(self, maker: str, model: str) -> str:
+        """The model by whose table the instrument is driven, from maker and model as it tells them:
+        its own, or the `treat_as` of the bench file for one that is near but unknown, or another
+        maker's.
 
-        `maker_and_model` is what it says of itself, for the message. Raises `ConfigError` for an
-        instrument of another family, for another model than the bench file names, and for a
-        `treat_as` that is no model of the family, or another one where the model is known.
+        Raises `ConfigError` for an instrument of another family or maker, for another model than
+        the bench file names, and for a `treat_as` that is no model of the family, or another one
+        where the model is known.
         """
         asked, instead = self.plain_model(self.config.model), self.config.treat_as
-        problem = f"{self.config.resource}: this is a {maker_and_model!r}; "
+        family, own = type(self).__name__, self.is_made_by(maker)
+        makers = " or ".join(self.MAKERS or (self.MAKER,))
+        problem = f"{self.config.resource}: this is a {f'{maker} {model}'.strip()!r}; "
         if asked and model != asked:
-            raise ConfigError(f"{problem}{type(self).__name__} is to drive a {asked}")
-        if model in self.MODELS:
+            raise ConfigError(f"{problem}{family} is to drive a {asked}")
+        if own and model in self.MODELS:
             if instead not in ("", model):
                 raise ConfigError(
                     f"{problem}its own table is known: leave treat_as = {instead!r} out"
@@ -207,11 +220,22 @@ class Instrument(ABC):
             return model
         if why := why_undriven(model):
             raise ConfigError(f"{problem}{why}")
-        if not (offer := self.offer(model)):
-            raise ConfigError(f"{problem}{type(self).__name__} drives {', '.join(self.MODELS)}")
+        offer = _treated_as(model) if model in self.MODELS else self.offer(model)
+        if not offer:
+            raise ConfigError(f"{problem}{family} drives {', '.join(self.MODELS)} of {makers}")
         if instead not in self.MODELS:
-            raise ConfigError(f"{problem}{type(self).__name__} does not know it; {offer}")
+            why = "does not know it" if own else f"drives those of {makers}"
+            raise ConfigError(f"{problem}{family} {why}; {offer}")
         return instead
+
+
+def _treated_as(model: str) -> str:
+    return f'treat_as = "{model}" drives it by the table of that model, at your own risk'
+
+
+def _plain_name(maker: str) -> str:
+    """A maker's name in small letters, its words apart by one space."""
+    return " ".join(re.findall(r"\w+", maker.casefold()))
 
 
 def _unlike(known: str, model: str) -> tuple[int, int]:
