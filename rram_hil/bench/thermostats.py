@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
-from rram_hil.bench.bench_file import BenchFile
+from rram_hil.bench.bench_file import BenchFile, ThermostatSection
 from rram_hil.engine.climate import ThermostatClimate
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity
@@ -69,6 +69,20 @@ def check_thermostat(file: BenchFile) -> None:
         raise ConfigError(f"{where}.kind: {file.thermostat.kind!r} is no thermostat")
 
 
+def start_thermostat(section: ThermostatSection, now_s: Callable[[], float]) -> SimulatedFarSide:
+    """What stands for the thermostat of a simulated bench, on the bench clock `now_s` (s). Raises
+    `ConfigError` where its kind has no simulator.
+    """
+    settings = section.settings
+    group = "rram_hil.simulated_instruments"
+    simulated = cast(SimulatedThermostat, load(group, section.kind, "simulated instrument"))
+    instead = str(settings.get("treat_as") or simulated.MODELS[0])
+    told = str(settings.get("model") or instead)
+    # What is driven as another model behaves as that one here.
+    model = told if told in simulated.MODELS else instead
+    return simulated.start_beside(model, now_s, told if told != model else "")
+
+
 def connect_climate(
     file: BenchFile, now_s: Callable[[], float], traffic: Traffic | None
 ) -> BenchClimate | None:
@@ -81,13 +95,7 @@ def connect_climate(
     settings: Mapping[str, Any] = section.settings
     far_side = None
     if file.simulation is not None and not isinstance(traffic, Playback):
-        group = "rram_hil.simulated_instruments"
-        simulated = cast(SimulatedThermostat, load(group, section.kind, "simulated instrument"))
-        instead = str(settings.get("treat_as") or simulated.MODELS[0])
-        told = str(settings.get("model") or instead)
-        # What is driven as another model behaves as that one here.
-        model = told if told in simulated.MODELS else instead
-        far_side = simulated.start_beside(model, now_s, told if told != model else "")
+        far_side = start_thermostat(section, now_s)
         kept = {key: value for key, value in settings.items() if key not in OF_THE_HARDWARE}
         settings = kept | {"resource": far_side.instruments[0][2]}
     try:
