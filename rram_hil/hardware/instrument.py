@@ -454,6 +454,13 @@ class SourceMeter(Instrument):
     def measure(self, channel: str) -> Readings:
         """One reading of an output that is on. Raises `InstrumentError` where it is off."""
 
+    def held(self, channel: str) -> Readings:
+        """One reading of an output that has held its level while another instrument worked. An
+        instrument that remembers says COMPLIANCE too where it was at its limit at any moment since
+        the level was set or last read so. Raises as `measure`.
+        """
+        return self.measure(channel)
+
     @abstractmethod
     def sweep(self, channel: str, start: float, stop: float, points: int) -> Readings:
         """A linear staircase, run on the instrument and fetched from its buffer in one transaction,
