@@ -159,6 +159,12 @@ class SimulatedInstrument(ABC):
         """
         raise ConfigError(f"{self.place.name}: its front panel is not simulated")
 
+    def power_cycle(self) -> None:
+        """What switching it off and on again does. Raises `ConfigError` where that is not
+        simulated.
+        """
+        raise ConfigError(f"{self.place.name}: its power switch is not simulated")
+
     def line_end(self, pending: bytearray) -> int:
         """Where the first message in `pending` ends: the place of its line feed, -1 where it is not
         whole yet.
@@ -200,6 +206,12 @@ class InstrumentServer:
             # connection.
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.drop()
+
+    def power_cycle(self) -> None:
+        """Switch the instrument off and on again; every connection breaks. Raises as it does."""
+        with self.instrument.place.bus.lock:
+            self.instrument.power_cycle()
         self.drop()
 
     def drop(self) -> None:
