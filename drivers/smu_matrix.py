@@ -107,8 +107,13 @@ class SmuMatrixConfig(DriverConfig):
 
     @model_validator(mode="after")
     def _instruments_known(self) -> Self:
+        at: dict[str, str] = {}
         for name, section in self.instruments.items():
-            checked_instrument(section, f"driver.instruments.{name}")
+            _, config = checked_instrument(section, f"driver.instruments.{name}")
+            if (other := at.setdefault(config.resource.casefold() or name, name)) != name:
+                raise ValueError(
+                    f"instruments: {other} and {name} have the same resource {config.resource!r}"
+                )
         for channel in (*self.wiring.channels, *self.wiring.generators):
             if channel.partition(".")[0] not in self.instruments:
                 raise ValueError(

@@ -64,9 +64,18 @@ def check_thermostat(file: BenchFile) -> None:
     if file.thermostat is None:
         return
     where = f"{file.path}: thermostat"
-    family, _ = checked_instrument(file.thermostat.settings, where)
+    family, config = checked_instrument(file.thermostat.settings, where)
     if not issubclass(family, Thermostat):
         raise ConfigError(f"{where}.kind: {file.thermostat.kind!r} is no thermostat")
+    others = file.driver.settings.get("instruments", {})
+    taken = {"driver": file.driver.settings.get("port", "")} | {
+        f"driver.instruments.{name}": section.get("resource", "")
+        for name, section in (others.items() if isinstance(others, dict) else ())
+        if isinstance(section, dict)
+    }
+    for other, resource in taken.items():
+        if config.resource and str(resource).casefold() == config.resource.casefold():
+            raise ConfigError(f"{where}.resource: {config.resource!r} is that of {other}")
 
 
 def start_thermostat(section: ThermostatSection, now_s: Callable[[], float]) -> SimulatedFarSide:

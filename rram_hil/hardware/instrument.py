@@ -635,7 +635,13 @@ def checked_instrument(
     """The family of an instrument and its section, checked; arguments and errors as of
     `make_instrument`.
     """
-    family = instrument_class(str(settings.get("kind", "")))
+    kind = settings.get("kind", "")
+    if not kind or not isinstance(kind, str):
+        raise ConfigError(f"{where}.kind: missing; rram-hil list prints what there is")
+    try:
+        family = instrument_class(kind)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.kind: {error}") from None
     try:
         config = family.Config.model_validate(dict(settings))
     except ValidationError as error:

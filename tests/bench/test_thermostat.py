@@ -473,3 +473,12 @@ def test_the_example_measures_retention_at_three_temperatures() -> None:
     for step in recipe.steps:
         if isinstance(step.protocol, Temperature):
             assert section.lowest_k <= step.protocol.kelvin <= section.highest_k
+
+
+def test_a_thermostat_at_the_address_of_the_bench_is_refused(tmp_path: Path) -> None:
+    at = "/dev/ttyUSB0"
+    board = f'name = "test-chip-board"\nport = "{at}"'
+    text = BENCH.replace('name = "simulated-array"', board) + LAKE_SHORE
+    (tmp_path / "bench.toml").write_text(f'{text}resource = "{at}"\n')
+    with pytest.raises(ConfigError, match=f"thermostat.resource: '{at}' is that of driver"):
+        Bench.open(tmp_path / "bench.toml")
