@@ -34,6 +34,7 @@ from rram_hil.hardware.instrument import (
 from rram_hil.wire.dialog import number
 
 from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx, Table
+from .dialects.makers import SERIES_2400
 
 ELEMENTS = "VOLT,CURR,RES,TIME,STAT"
 OVERFLOWED = 1 << 0
@@ -184,6 +185,7 @@ class Keithley2400(Keithley24xx):
     compliance tells the true voltage.
     """
 
+    MAKERS = SERIES_2400
     MODELS: ClassVar[tuple[str, ...]] = tuple(TABLES)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {m: t.sheet for m, t in TABLES.items()}
     TABLES = TABLES

@@ -43,6 +43,7 @@ from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 
 from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx, Table
+from .dialects.makers import SERIES_2450
 
 BUFFER = '"defbuffer1"'
 ELEMENTS = "SOUR,READ,REL,STAT,SOURSTAT"
@@ -162,6 +163,7 @@ class Keithley2450(Keithley24xx):
     the true voltage.
     """
 
+    MAKERS = SERIES_2450
     MODELS: ClassVar[tuple[str, ...]] = tuple(TABLES)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {m: t.sheet for m, t in TABLES.items()}
     TABLES = TABLES

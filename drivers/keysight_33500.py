@@ -32,7 +32,7 @@ from rram_hil.hardware.instrument import (
 from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
-from .dialects.makers import KEYSIGHT
+from .dialects.makers import SERIES_33500
 from .dialects.scpi import ScpiInstrument, floats
 
 OUTPUT_OHM = 50.0
@@ -110,7 +110,7 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
     """
 
     MAKER = "Keysight"
-    MAKERS = KEYSIGHT
+    MAKERS = SERIES_33500
     MODELS: ClassVar[tuple[str, ...]] = tuple(HERTZ)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {model: _sheet(model) for model in HERTZ}
     NEAR = r"33(?:50[4-9]|5[1-3]\d|6[1-3]\d)[A-Z]"

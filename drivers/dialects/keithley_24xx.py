@@ -27,7 +27,6 @@ from rram_hil.hardware.instrument import (
 from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 
-from .makers import KEITHLEY
 from .scpi import ScpiInstrument, floats
 
 OVERRANGE = 1.05
@@ -95,7 +94,6 @@ class Keithley24xx(ScpiInstrument, SourceMeter):
     """One channel, named "1"."""
 
     MAKER = "Keithley"
-    MAKERS = KEITHLEY
     Config = Keithley24xxConfig
     config: Keithley24xxConfig
     TABLES: ClassVar[Mapping[str, Table]]

@@ -24,7 +24,6 @@ from rram_hil.types import IntArray
 from rram_hil.units import Seconds
 from rram_hil.wire.dialog import number
 
-from .makers import KEITHLEY
 from .text import number_in
 from .tsp import TspInstrument
 
@@ -89,7 +88,6 @@ class TspSwitch(TspInstrument, ScriptedMatrix):
     """
 
     MAKER = "Keithley"
-    MAKERS = KEITHLEY
     Config = TspSwitchConfig
     SLOTS: ClassVar[dict[str, int]]
     """Slots of each model."""
