@@ -55,6 +55,11 @@ class TextInstrument(Instrument):
             )[:4]
             self.told_model = told = self.plain_model(model)
             self.model = self.accept(maker, told)
+            if config.serial not in ("", serial):
+                raise ConfigError(
+                    f"{config.resource}: the serial number of this {told} is {serial!r}, not"
+                    f" {config.serial!r}: is it another one's place?"
+                )
             name = told if self.is_made_by(maker) else f"{maker} {told}"
             if name != self.model:
                 name = f"{name} treated as {self.model}"

@@ -233,6 +233,8 @@ def _with_blocks(devices: list[Device]) -> list[Device]:
                 f"kind = {json.dumps(device.kind)}",
                 f"model = {json.dumps(device.model)}",
                 f"resource = {json.dumps(device.resource)}",
+                # Some instruments tell a zero.
+                *([f"serial = {json.dumps(device.serial)}"] if device.serial.strip("0") else ()),
                 *(NEAR_ROOM if is_thermostat else ()),
             ]
         elif device.driver:

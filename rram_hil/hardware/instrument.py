@@ -54,6 +54,13 @@ class InstrumentConfig(LinkKeys):
             " own risk"
         ),
     )
+    serial: str = Field(
+        default="",
+        description=(
+            "serial number expected, as rram-hil devices prints it: instruments of one model that"
+            " have changed places are refused; empty: any"
+        ),
+    )
     line_hz: Annotated[float, Unit("Hz"), Field(ge=45, le=65)] = Field(
         default=50.0, description="mains, for NPLC"
     )

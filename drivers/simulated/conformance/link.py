@@ -106,6 +106,7 @@ def _wrong_model(station: Station) -> None:
     for what, settings, faults in (
         ("another model's name in *IDN?", {}, FAULTS["wrong model"]),
         ("another model in the bench file", {"model": other}, ()),
+        ("another serial number in the bench file", {"serial": "another"}, ()),
     ):
         driver = station.driver(None, **settings)
         station.inject(*faults)
@@ -118,6 +119,7 @@ def _wrong_model(station: Station) -> None:
         say(not driver.dialog.link.is_open, f"{what}: the link is still open after the refusal")
         say(station.outputs_on, f"{what}: an output was touched")
     driver = station.driver(model=station.model)
+    driver = station.driver(model=station.model, serial=driver.connect().serial)
     driver.connect()
     station.make_safe()
 
