@@ -355,6 +355,12 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
 
     def _check(self, channel: str, setup: PulseSetup) -> None:
         """Raise `ConfigError` for a pulse that the channel does not make."""
+        try:
+            self._check_pulse(channel, setup)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: channel {channel}: {error}") from None
+
+    def _check_pulse(self, channel: str, setup: PulseSetup) -> None:
         limits = self.limits(channel)
         self._check_levels(setup.high_v, setup.low_v, setup.load_ohm)
         for key, value, low, high in (
