@@ -659,8 +659,8 @@ def checked_instrument(
         raise ConfigError(
             f"{where}.treat_as: {config.treat_as!r} is wrong: one of {', '.join(family.MODELS)}"
         )
-    known = ("", *family.MODELS)
-    if not config.treat_as and family(config).plain_model(config.model) not in known:
-        offer = family.offer(config.model) or f"one of {', '.join(family.MODELS)}"
+    model = family(config).plain_model(config.model)
+    if model not in ("", *family.MODELS) and not (config.treat_as and family.offer(model)):
+        offer = family.offer(model) or f"one of {', '.join(family.MODELS)}"
         raise ConfigError(f"{where}.model: {config.model!r} is not known to {config.kind}; {offer}")
     return family, config

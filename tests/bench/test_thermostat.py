@@ -337,6 +337,10 @@ def test_without_a_thermostat_nothing_tells_of_temperatures(tmp_path: Path) -> N
             r"thermostat.model: '346' is not known to lakeshore-336; one of 336, 335, 350, 325",
         ),
         (
+            LAKE_SHORE + 'model = "346"\ntreat_as = "336"\n',
+            r"thermostat.model: '346' is not known to lakeshore-336; one of 336, 335, 350, 325",
+        ),
+        (
             THERMO_STREAM + 'model = "ATS-605"\n',
             r"'ATS-605' is not known to .* the nearest is ATS-.* treat_as = ",
         ),

@@ -167,7 +167,7 @@ def test_a_source_meter_that_no_table_is_tight_enough_for_is_refused_whatever_it
         "KEITHLEY INSTRUMENTS INC.,MODEL 2400-C,SN 12a34,C34 Sep 21 2016 15:30:00/A02 /K/H",
         "KEITHLEY INSTRUMENTS INC. , Model 2400 , 1234567 , C30 , more",
         "Keithley Instruments,2400,0012345,1.0\0",
-        "keithley,model 2400\0",
+        "keithley instruments inc,model 2400\0",
     ],
 )
 def test_the_model_is_read_out_of_an_identification_however_it_is_written(answer: str) -> None:
