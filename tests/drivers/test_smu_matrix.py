@@ -296,6 +296,16 @@ def test_a_wait_passes_on_the_bench_clock(open_bench: Callable[..., Opened]) -> 
             'kind = "keithley-2400"\nresource = "gpib0::5::INSTR"',
             "smu and other have the same resource 'gpib0::5::INSTR'",
         ),
+        (
+            'model = "2636B"',
+            'model = "2636B"\n[driver.instruments.other]\nkind = "keithley-2400"',
+            "other has no channel in wiring.channels or wiring.generators",
+        ),
+        (
+            'model = "2636B"',
+            'model = "2636B"\n[driver.instruments.chuck]\nkind = "lakeshore-336"',
+            "instruments.chuck: a thermostat stands in [thermostat]",
+        ),
     ],
 )
 def test_wrong_wiring_is_refused_in_one_line_before_anything_is_started(
