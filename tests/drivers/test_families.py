@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rram_hil import Bench
 from rram_hil.array import Cells, Status, pulse, read, read_step
 from rram_hil.bench import discovery
 from rram_hil.bench.standalone import start_model
-from rram_hil.drivers.simulated.conformance import Family, Station
+from rram_hil.drivers.simulated.conformance import Family, Station, kinds
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import PulseGenerator, SourceMeter, make_instrument
 
@@ -227,6 +230,27 @@ def test_every_model_says_what_it_stands_on_and_what_nobody_has_seen() -> None:
         for sheet in driver.SHEETS.values():
             assert sheet.documents
             assert sheet.unverified
+
+
+_NEAR_NAMES = st.sampled_from(
+    ["Keithley", "KEITHLEY INSTRUMENTS", "Agilent Technologies", "LSCI", "TEMPTRONIC", "ACME", ""]
+) | st.text(max_size=12)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", kinds())
+@given(maker=_NEAR_NAMES, model=st.data(), treat_as=st.booleans())
+def test_who_is_driven_is_of_a_known_maker_and_model_or_at_the_users_own_risk(
+    kind: str, maker: str, model: st.DataObject, *, treat_as: bool
+) -> None:
+    driver = Family.of(kind).driver
+    first = driver.MODELS[0]
+    told = model.draw(st.sampled_from(driver.MODELS) | st.text(max_size=8))
+    instead = first if treat_as else ""
+    instrument = driver(driver.Config(kind=kind, resource="x", treat_as=instead))
+    own = driver.is_made_by(maker) and told in driver.MODELS
+    with contextlib.suppress(ConfigError):
+        assert instrument.accept(maker, told) == (told if own else instead)
 
 
 @pytest.mark.long
