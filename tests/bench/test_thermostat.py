@@ -389,8 +389,9 @@ class Cut(Watcher):
     [
         ("temperature", 5, []),  # on the way to the first: it goes there again
         ("retention", 2, ["back to 350 K"]),
-        ("read map", 2, ["back to 383.15 K"]),
-        ("temperature", 140, []),  # on the way to the second: not to the first before
+        pytest.param("read map", 2, ["back to 383.15 K"], marks=pytest.mark.long),
+        # On the way to the second: not to the first before.
+        pytest.param("temperature", 140, [], marks=pytest.mark.long),
     ],
 )
 def test_a_resumed_run_comes_back_to_its_temperature(
