@@ -75,6 +75,7 @@ from rram_hil.wire.recording import Traffic
 
 from .dialects.b1500_spgu import SPGU_MODULE, Spgu
 from .dialects.flex import Elements, FlexMainframe, flex_number, joined
+from .dialects.makers import B1500
 from .dialects.setups import until_compliance
 
 VOLTS: Mapping[int, float] = {
@@ -223,6 +224,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
     """
 
     MAKER: ClassVar[str] = "Keysight"
+    MAKERS: ClassVar[Mapping[str, str]] = B1500
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"B1500A": SHEET}
     NEAR = r"B150[05]A?"

@@ -43,6 +43,7 @@ from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
+from .dialects.makers import B2900
 from .dialects.scpi import ScpiInstrument, floats
 from .dialects.setups import SetupSourceMeter, until_compliance
 
@@ -196,6 +197,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
     """
 
     MAKER = "Keysight"
+    MAKERS = B2900
     MODELS: ClassVar[tuple[str, ...]] = tuple(TABLE)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {
         model: _BL_SHEET

@@ -43,6 +43,7 @@ from rram_hil.hardware.oscilloscope import (
 from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 
+from .dialects.makers import INFINIIVISION
 from .dialects.scpi import ScpiInstrument, floats
 from .dialects.text import number_in
 
@@ -118,6 +119,7 @@ class KeysightInfiniiVision(ScpiInstrument, Oscilloscope):
     """
 
     MAKER = "Keysight"
+    MAKERS = INFINIIVISION
     MODELS: ClassVar[tuple[str, ...]] = MODELS
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {model: _sheet(model) for model in MODELS}
     NEAR = r"[DM]SOX[234]\d\d[24][A-Z]"

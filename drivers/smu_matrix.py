@@ -73,6 +73,7 @@ from rram_hil.hardware.instrument import (
     make_instrument,
 )
 from rram_hil.hardware.oscilloscope import Oscilloscope
+from rram_hil.hardware.thermostat import Thermostat
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.units import Seconds
 from rram_hil.wire.bench_clock import FarClock
@@ -111,8 +112,18 @@ class SmuMatrixConfig(DriverConfig):
 
     @model_validator(mode="after")
     def _instruments_known(self) -> Self:
+        at: dict[str, str] = {}
+        idle: list[str] = []
         for name, section in self.instruments.items():
-            checked_instrument(section, f"driver.instruments.{name}")
+            family, config = checked_instrument(section, f"driver.instruments.{name}")
+            if issubclass(family, Thermostat):
+                raise ValueError(f"instruments.{name}: a thermostat stands in [thermostat]")
+            if issubclass(family, SourceMeter | PulseGenerator):
+                idle.append(name)
+            if (other := at.setdefault(config.resource.casefold() or name, name)) != name:
+                raise ValueError(
+                    f"instruments: {other} and {name} have the same resource {config.resource!r}"
+                )
         wiring = self.wiring
         for channel in (*wiring.channels, *wiring.generators, *wiring.probes):
             if channel.partition(".")[0] not in self.instruments:
@@ -121,6 +132,12 @@ class SmuMatrixConfig(DriverConfig):
                     f" {channel.partition('.')[0]!r}; write INSTRUMENT.CHANNEL, of the instruments"
                     f" {', '.join(self.instruments)}"
                 )
+            idle = [name for name in idle if name != channel.partition(".")[0]]
+        if idle:
+            raise ValueError(
+                f"instruments: {', '.join(idle)} has no channel in wiring.channels or"
+                " wiring.generators"
+            )
         return self
 
 

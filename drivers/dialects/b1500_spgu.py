@@ -29,6 +29,7 @@ from rram_hil.hardware.instrument import PulseGenerator, PulseLimits, PulseSetup
 from rram_hil.wire.dialog import Dialog
 
 from .flex import FlexMainframe, flex_number, packed
+from .makers import B1500
 
 SPGU_MODULE = "B1525A"
 OUTPUT_OHM = 50.0
@@ -64,6 +65,7 @@ class Spgu(PulseGenerator):
     """
 
     MAKER = "Keysight"
+    MAKERS = B1500
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
     ZERO: ClassVar[list[str]] = ["SPP", "SIM 0"]
     """Commands after which every channel stands at 0 V."""
@@ -243,6 +245,12 @@ class Spgu(PulseGenerator):
 
     def _check(self, channel: str, setup: PulseSetup) -> None:
         """Raise `ConfigError` for a pulse that the channel does not make."""
+        try:
+            self._check_pulse(channel, setup)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: channel {channel}: {error}") from None
+
+    def _check_pulse(self, channel: str, setup: PulseSetup) -> None:
         limits, ohm = self.limits(channel), setup.load_ohm
         if not (LEAST_OHM <= ohm <= MOST_OHM or ohm == float("inf")):
             raise ConfigError(f"load_ohm: {ohm:g} is not {LEAST_OHM} to 1e6 ohm or infinite")

@@ -54,8 +54,15 @@ class TextInstrument(Instrument):
                 [p.strip("\0 \t") for p in identification.split(",")] + [""] * 4
             )[:4]
             self.told_model = told = self.plain_model(model)
-            self.model = self.accept(f"{maker} {told}", told)
-            name = told if self.model == told else f"{told} treated as {self.model}"
+            self.model = self.accept(maker, told)
+            if config.serial not in ("", serial):
+                raise ConfigError(
+                    f"{config.resource}: the serial number of this {told} is {serial!r}, not"
+                    f" {config.serial!r}: is it another one's place?"
+                )
+            name = told if self.is_made_by(maker) else f"{maker} {told}"
+            if name != self.model:
+                name = f"{name} treated as {self.model}"
             self.identity = Identity(name, serial, firmware)
             self.look()
         except (ConfigError, LinkError) as error:

@@ -193,6 +193,7 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
                     self._ready(channel, self._held(channel, plan, route))
             self._set_gate(gate_v)
             self._generator(route.generator).fire(self.channel(route.generator), 1)
+        self._check_gate()
         self._set_gate(0.0)
         return found
 
@@ -219,6 +220,19 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
             meter.source(own, volts)
             self._gate_v = volts
             time.sleep(meter.limits(own).settle_s)
+
+    def _check_gate(self) -> None:
+        """Look at a gate that is up after pulses that nothing measures. Raises `InstrumentError`
+        where it is at its limit: the pulses were not those that were asked for.
+        """
+        if not self._gate_v:
+            return
+        (status,) = self.meter(self.gate).held(self.channel(self.gate)).status
+        if status != Status.OK:
+            raise InstrumentError(
+                f"{self.gate}: it does not hold the word line at {self._gate_v:g} V: it is at its"
+                f" limit of {self._on[self.gate].compliance:g} A; the line leaks"
+            )
 
     def check_pulses(self, routes: Sequence[Route]) -> None:
         """Refuse steps that the pulse generator does not make. Raises `ConfigError`."""
@@ -717,6 +731,10 @@ CONVERSIONS, PARTS = 6, 50
 and reference), and the part of a level that stresses which one of them may take: how many there are
 is not the host's to know, and the level is to last as asked.
 """
+NEAR_LIMIT = 0.97
+"""Part of a channel's current limit from which on it may be at it: two limits that are set alike
+differ by their errors.
+"""
 BLIND_S = 1e-3
 """Integration time of the one measurement of a row that measures nothing."""
 
@@ -938,12 +956,26 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
             )
             where = cell, place[last.step]
             found.amps[where], found.time_s[where] = amps, self.now_s() - started_s
-            found.status[where] = _judged(status, (int(r.status[-1]) for r in readings.values()))
+            others = [int(r.status[-1]) for r in readings.values()]
+            if self._is_held_back(plan, route, amps):
+                others.append(Status.COMPLIANCE)
+            found.status[where] = _judged(status, others)
             siemens = route.sign * amps / float(route.drop_v[cell]) if route.tells(cell) else np.nan
             if stops(plan, last.step, cell, siemens, int(found.status[where])):
                 stopped.add(cell)
         self._set_gate(0.0)
         return found
+
+    def _is_held_back(self, plan: RowPlan, route: Route, amps: float) -> bool:
+        """Whether the current through a cell is the limit of the channel that holds its other end:
+        that end may have left its level, and by now it is back.
+        """
+        ends = (c for c, row in self.wiring.channels.items() if row in (route.bl, route.sl))
+        return any(
+            abs(amps) >= NEAR_LIMIT * plan.limit_a[c]
+            for c in ends
+            if c not in (route.sense, self.gate)
+        )
 
     def _together(self, plan: RowPlan) -> list[list[Visit]]:
         """The visits, those of a cell together that only the timed channel tells apart; one that
@@ -1001,7 +1033,9 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
             ]
             readings[timed] = self._swept(timed, runs)
         if route.sense:
-            readings |= {c: self.meter(c).measure(self.channel(c)) for c in held}
+            readings |= {c: self.meter(c).held(self.channel(c)) for c in held}
+        else:
+            self._check_gate()
         for channel in reversed(up):
             self.meter(channel).source(self.channel(channel), 0.0)
         return readings

@@ -250,13 +250,16 @@ class Rack(FarSide):
     @override
     def control(self, request: dict[str, Any]) -> dict[str, Any]:
         """Also `panel`: what a person does at an instrument's front panel, `answers` to the dialogs
-        of scripts and `keys` by name.
+        of scripts and `keys` by name; `reboot` switches one instrument off and on.
         """
-        if request["do"] != "panel":
+        if request["do"] not in ("panel", "reboot"):
             return super().control(request)
         name = request.get("instrument")
         if name not in self.instruments:
             raise ConfigError(f"instrument {name!r} is not one of {', '.join(self.instruments)}")
+        if request["do"] == "reboot":
+            self.servers[name].power_cycle()
+            return {}
         answers, keys = request.get("answers", []), request.get("keys", [])
         if not isinstance(answers, list) or not isinstance(keys, list):
             raise ConfigError("panel: answers and keys are lists")

@@ -288,6 +288,24 @@ def test_a_wait_passes_on_the_bench_clock(open_bench: Callable[..., Opened]) -> 
         ('ground = "C"', 'ground = "A"', "one matrix row"),
         ('{ "smu.a" = "A", "smu.b" = "B" }', '{ "smu.a" = "A" }', "at least two channels"),
         ('"smu.b" = "B"', '"b" = "B"', "no instrument 'b'; write INSTRUMENT.CHANNEL"),
+        ('kind = "keithley-707b"', "", "driver.instruments.matrix.kind: missing"),
+        ('"keithley-707b"', '"keithly-707b"', "instruments.matrix.kind: instrument kind 'keithly"),
+        (
+            'model = "2636B"',
+            'model = "2636B"\nresource = "GPIB0::5::INSTR"\n[driver.instruments.other]\n'
+            'kind = "keithley-2400"\nresource = "gpib0::5::INSTR"',
+            "smu and other have the same resource 'gpib0::5::INSTR'",
+        ),
+        (
+            'model = "2636B"',
+            'model = "2636B"\n[driver.instruments.other]\nkind = "keithley-2400"',
+            "other has no channel in wiring.channels or wiring.generators",
+        ),
+        (
+            'model = "2636B"',
+            'model = "2636B"\n[driver.instruments.chuck]\nkind = "lakeshore-336"',
+            "instruments.chuck: a thermostat stands in [thermostat]",
+        ),
     ],
 )
 def test_wrong_wiring_is_refused_in_one_line_before_anything_is_started(

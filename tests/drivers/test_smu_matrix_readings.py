@@ -4,9 +4,10 @@ process as referee.
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rram_hil.drivers.dialects.tsp import TspInstrument
 from rram_hil.drivers.keithley_2600b import Keithley2600B
 from rram_hil.drivers.matrix.routes import Router
 from rram_hil.drivers.matrix.wiring import Wiring
-from rram_hil.drivers.simulated.array.terminals import Drive
+from rram_hil.drivers.simulated.array.terminals import Drive, Sensed
 from rram_hil.drivers.simulated.rack import Rack
 from rram_hil.drivers.simulated.server.control import ControlServer
 from rram_hil.drivers.smu_matrix import SmuMatrix
@@ -770,3 +771,63 @@ def test_the_clock_of_a_bench_is_asked_by_many_threads(rig: Callable[..., Rig]) 
     clock.close()
     clock.close()
     assert not wrong
+
+
+# A line that is held while another instrument times one
+
+
+def _leak(bench: Rig, above_v: float) -> None:
+    """Let the gate's channel (row B) be at its limit while the bit line's (row A) forces more."""
+    world = bench.rack.world
+    # Private: there is no cell whose gate leaks.
+    look = world._at
+
+    def leaking(circuit: Any, row: str) -> Sensed:
+        sensed = look(circuit, row)
+        leaks = row == "B" and abs(world._drives["A"].level) > above_v
+        return replace(sensed, limited=True) if leaks else sensed
+
+    world._at = leaking  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("above_v", [-1.0, 0.1])
+def test_a_gate_that_is_limited_while_a_cell_is_read_is_told_with_the_reading(
+    rig: Callable[..., Rig], above_v: float
+) -> None:
+    bench = rig(PLAIN)
+    assert (bench.do(READ).status == Status.OK).all()
+    _leak(bench, above_v)
+    assert (bench.do(READ).status == Status.COMPLIANCE).all()
+
+
+@pytest.mark.parametrize("above_v", [-1.0, 0.1])
+def test_pulses_end_at_the_first_whose_gate_is_limited(
+    rig: Callable[..., Rig], above_v: float
+) -> None:
+    bench = rig(PLAIN)
+    _leak(bench, above_v)
+    bench.seen.clear()
+    with pytest.raises(UnknownOutcomeError, match=r"does not hold the word line at 2 V: .* leaks"):
+        bench.do(FORM)
+    levels = [0.0, *(seen["A"] for seen in bench.seen)]
+    assert [after for before, after in itertools.pairwise(levels) if after != before] == [3.6, 0.0]
+    assert not bench.status["outputs_on"]
+
+
+def test_a_source_line_that_is_limited_before_the_bit_line_is_told(
+    rig: Callable[..., Rig],
+) -> None:
+    more = '[driver.instruments.sl]\nkind = "keithley-2450"\nmodel = "2450"\n\n[driver.wiring]'
+
+    def with_source_line(text: str) -> str:
+        text = text.replace("[driver.wiring]", more)
+        text = text.replace('"gate.1" = "B"', '"sl.1" = "D", "gate.1" = "B"')
+        # It takes a tenth of a percent less for its limit.
+        return f'{text}\n[simulation.errors.source_meters]\n"sl.1" = {{ gain_a = 1e-3 }}\n'
+
+    bench = rig(PLAIN, change=with_source_line)
+    bench.do(FORM)
+    free = bench.do(READ)
+    assert (free.status == Status.OK).all()
+    limit_a = float(np.nanmin(free.current_a)) / 2
+    assert (bench.do(READ, compliance_a=limit_a).status == Status.COMPLIANCE).all()

@@ -125,6 +125,12 @@ class Terminal(ABC):
     def sense(self) -> Sensed:
         """What is there now, without the instrument's own errors."""
 
+    def was_limited(self) -> bool:
+        """Whether its limit has held it since this was last asked, as far as anything was measured
+        meanwhile.
+        """
+        return self.sense().limited
+
 
 class Resistor(Terminal):
     """A plain resistor to ground; infinite ohms is an open terminal."""

@@ -128,6 +128,8 @@ _UNIT = re.compile(
 def _says_who(family: Family) -> None:
     driver, simulator = family.driver, family.simulator
     say(driver.MAKER, f"{driver.__name__}.MAKER is empty")
+    say(driver.MAKERS, f"{driver.__name__}.MAKERS is empty")
+    say(all(driver.MAKERS.values()), f"{driver.__name__}.MAKERS: a name without its document")
     say(driver.MODELS, f"{driver.__name__}.MODELS is empty")
     say(simulator.MAKER == driver.MAKER, f"makers differ: {simulator.MAKER!r} and {driver.MAKER!r}")
     missing = set(driver.MODELS) - set(simulator.MODELS)

@@ -286,14 +286,17 @@ def is_quiet(drive: Drive) -> bool:
     return drive.function == "off" or drive.level == 0.0
 
 
-def sends_nothing(station: Station, what: str, act: Callable[[], object]) -> None:
-    """Raise `AssertionError` unless `act` raises `ConfigError` before it has sent a byte."""
+def sends_nothing(station: Station, what: str, act: Callable[[], object]) -> BenchError:
+    """The `ConfigError` that `act` raises; raise `AssertionError` unless it does so before it has
+    sent a byte.
+    """
     before = station.instrument.dialog.bytes_sent
-    raised(ConfigError, act, what)
+    error = raised(ConfigError, act, what)
     say(
         station.instrument.dialog.bytes_sent == before,
         f"{what}: refused, but only after something had been sent",
     )
+    return error
 
 
 def source_setup(instrument: SourceMeter, channel: str) -> SourceSetup:
