@@ -443,8 +443,9 @@ def _check_program(
         drop = stressed_v(step, n, operation.unselected, geometry)
         _check_energy(cells, drop, step.width_s, operation.compliance_a, limits, bounds_current)
         # Between the ends of the ramps a gate may open that is closed at each of them.
-        worst = half_selected_v(replace(step, wl_v=None), n, operation.unselected, geometry)
-        _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")
+        for moment in (step, *peaks(step, n)):
+            worst = half_selected_v(replace(moment, wl_v=None), n, operation.unselected, geometry)
+            _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")
     _check_step(operation.read, cells, operation.unselected, geometry, limits)
     drop = stressed_v(operation.read, n, operation.unselected, geometry)
     width_s, most_a = operation.read.width_s, operation.compliance_a

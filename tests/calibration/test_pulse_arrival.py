@@ -18,7 +18,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rram_hil import Bench
-from rram_hil.array import Apply, Cells, Geometry, Limits, Step, check
+from rram_hil.array import (
+    Apply,
+    Cells,
+    Geometry,
+    Limits,
+    Program,
+    PulseTrain,
+    Ramp,
+    Step,
+    check,
+    read_step,
+)
 from rram_hil.calibration.metrology.waveforms import Seen, arrival_of, pulse_shapes
 from rram_hil.calibration.pulse_arrival import MeasuredArrival, MeasurePulseArrival, PulseArrival
 from rram_hil.corrections.calibration_file import CalibrationFile, load, parse
@@ -378,6 +389,18 @@ def test_what_documents_state_of_a_generator_counts_where_nothing_was_measured(
     check(shot, NMOS, limits)
     with pytest.raises(LimitError, match=f"{told}.*, counting the overshoot of the pulse"):
         check(shot, NMOS, limits, peaks=SPGU.peaks)
+
+
+@pytest.mark.fast
+def test_pulses_of_a_write_verify_count_their_overshoot_too() -> None:
+    train = PulseTrain(Ramp(1.0, 2.0, 0.5), Ramp(3.0, 3.0), 1e-6)
+    cells, low, high = Cells.of([(0, 0, 0)]), np.array([1e-5]), np.array([2e-5])
+    program = Program(cells, low, high, train, train, read_step(), 4)
+    free = {"bl_v": 4.0, "sl_v": 4.0, "wl_v": 4.0, "gate_over_v": 4.0, "half_select_v": 4.0}
+    limits = Limits.model_validate(PLUGIN_LIMITS | free | {"cell_v": 2.1})
+    check(program, NMOS, limits)
+    with pytest.raises(LimitError, match=r"2\.12 V .*, counting the overshoot of the pulse"):
+        check(program, NMOS, limits, peaks=SPGU.peaks)
 
 
 SCOPE_RISE_S = 0.35 / 500e6
