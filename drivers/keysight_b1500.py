@@ -47,7 +47,7 @@ FLEX is no IEEE 488.2. What follows from it:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import ClassVar, Literal
@@ -402,11 +402,8 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
     def measure(self, channel: str) -> Readings:
         """Current and volts of one `TTIV`, the compliance side first. One transaction."""
         kept = self._switched_on(channel)
-        lines = self.measured(
-            self._integration(kept.setup),
-            self._spot(channel, kept.setup),
-            takes_s=self._takes_s(kept.setup),
-        )
+        taken = self._taken(channel, kept.setup)
+        lines = self.measured(*taken, takes_s=self._takes_s(kept.setup))
         return self._readings(channel, lines, 1)
 
     @override
@@ -460,6 +457,13 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
 
         Readings of one conversion are of the current alone (`TTI`).
         """
+        return self.list_sweep_beside(channel, levels, ())[channel]
+
+    @override
+    def list_sweep_beside(
+        self, channel: str, levels: FloatArray, others: Sequence[str]
+    ) -> dict[str, Readings]:
+        """The program's run and a `TTIV` of each other channel: one message."""
         kept = self._switched_on(channel)
         setup = kept.setup
         levels = np.asarray(levels, dtype=np.float64)
@@ -482,12 +486,14 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
             with self.dialog.lock:
                 self.send(self._integration(setup), self._force(channel, setup, 0.0), "TSR")
                 kept.level = 0.0
-                return until_compliance(levels, take, rest, self.name)
+                swept = until_compliance(levels, take, rest, self.name)
+                return {channel: swept} | {other: self.measure(other) for other in others}
         if once:
             spot = f"TTI {channel},{self._measuring(channel, setup)[0]}"
         forces = [f"D{letter} {channel},{code},{flex_number(v)}" for v in levels]
         steps = [c for force in forces for c in (force, *wait, spot)]
         program = ("TSR", *steps, self._force(channel, setup, 0.0))
+        beside = {other: self._switched_on(other).setup for other in others}
         with self.dialog.lock:
             if program != self._stored:
                 self._stored = ()
@@ -496,10 +502,18 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
             lines = self.measured(
                 self._integration(setup),
                 f"DO {PROGRAM}",
-                takes_s=levels.size * self._takes_s(setup, settles=True),
+                *(c for other, own in beside.items() for c in self._taken(other, own)),
+                takes_s=levels.size * self._takes_s(setup, settles=True)
+                + sum(map(self._takes_s, beside.values())),
             )
             self._stored = program
-        return self._readings(channel, lines, levels.size, forced=levels if once else None)
+        # A reading is a line: those of the list, then one of each other channel.
+        mine = len(lines) - len(others)
+        swept = self._readings(channel, lines[:mine], levels.size, forced=levels if once else None)
+        return {channel: swept} | {
+            other: self._readings(other, [line], 1)
+            for other, line in zip(others, lines[mine:], strict=True)
+        }
 
     def select(self, output: int, to: Selected) -> None:
         """Join an output (1 to 4) of 16440A selectors on the digital port to the source-measure
@@ -876,6 +890,10 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
     def _spot(self, channel: str, setup: SourceSetup) -> str:
         current, volts = self._measuring(channel, setup)
         return f"TTIV {channel},{current},{volts}"
+
+    def _taken(self, channel: str, setup: SourceSetup) -> tuple[str, str]:
+        """One reading, with the channel's own integration time."""
+        return self._integration(setup), self._spot(channel, setup)
 
     @staticmethod
     def _wait(setup: SourceSetup) -> list[str]:

@@ -448,6 +448,14 @@ class SourceMeter(Instrument):
         transaction, zero after; ends as `sweep` does.
         """
 
+    def list_sweep_beside(
+        self, channel: str, levels: FloatArray, others: Sequence[str]
+    ) -> dict[str, Readings]:
+        """`list_sweep`, and after it `measure` of other channels, whose levels stand all the while;
+        as one transaction where the instrument can. Readings by channel. Raises as those do.
+        """
+        return {channel: self.list_sweep(channel, levels)} | {c: self.measure(c) for c in others}
+
     def list_sweeps(
         self, channel: str, runs: Sequence[tuple[SourceSetup, FloatArray]]
     ) -> list[Readings]:
