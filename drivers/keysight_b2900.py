@@ -730,35 +730,43 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
         }
 
     def _judged(self, channel: str, values: FloatArray, forced: FloatArray | None) -> Readings:
-        volts, amps, time_s, status, level = (values[:, k].copy() for k in range(ELEMENTS))
-        if not np.isfinite(status).all():
+        volts, amps, time_s, status, level = values.T
+        if np.count_nonzero(np.isfinite(status)) < status.size:
             raise InstrumentError(f"{self.name}: channel {channel} has not measured every point")
         bits = status.astype(np.int64)
+        if forced is not None:
+            self._check_forced(channel, level, forced)
+        if np.count_nonzero(bits):
+            self._refuse_protected(channel, bits)
+            # The bit does not say which of the two is over its range; where both are numbers
+            # neither is believed.
+            over = (
+                ((bits & OVER_RANGE) != 0)
+                & (np.abs(volts) < NOT_A_READING)
+                & (np.abs(amps) < NOT_A_READING)
+            )
+            volts, amps = (np.where(over, np.inf, value) for value in (volts, amps))
+        return Readings.of(volts, amps, bits & AT_COMPLIANCE, time_s)
+
+    def _refuse_protected(self, channel: str, bits: NDArray[np.int64]) -> None:
+        """Raise `InstrumentError` where a protection has acted."""
         for bit, what in PROTECTED.items():
             if (bits & bit).any():
                 raise InstrumentError(
                     f"{self.name}: {what} of channel {channel} during a measurement"
                 )
-        if forced is not None:
-            wrong = ~(
-                np.abs(level - forced)
-                <= 1e-5 * np.abs(forced) + 2e-6 * np.abs(forced).max() + 1e-12
-            )
-            if wrong.any():
-                k = int(np.argmax(wrong))
-                raise InstrumentError(
-                    f"{self.name}: channel {channel} forced {level[k]:g} instead of {forced[k]:g}"
-                    f" at point {k}"
-                )
-        # The bit does not say which of the two is over its range; where both are numbers neither is
-        # believed.
-        over = (
-            ((bits & OVER_RANGE) != 0)
-            & (np.abs(volts) < NOT_A_READING)
-            & (np.abs(amps) < NOT_A_READING)
+
+    def _check_forced(self, channel: str, level: FloatArray, forced: FloatArray) -> None:
+        """Raise `InstrumentError` where a reading was taken at another level than asked for."""
+        wrong = ~(
+            np.abs(level - forced) <= 1e-5 * np.abs(forced) + 2e-6 * np.abs(forced).max() + 1e-12
         )
-        volts[over] = amps[over] = np.inf
-        return Readings.of(volts, amps, (bits & AT_COMPLIANCE) != 0, time_s)
+        if wrong.any():
+            k = int(np.argmax(wrong))
+            raise InstrumentError(
+                f"{self.name}: channel {channel} forced {level[k]:g} instead of {forced[k]:g}"
+                f" at point {k}"
+            )
 
     def _on_queries(self, channels: Iterable[str]) -> list[str]:
         return [f":OUTP{c}?" for c in channels]
