@@ -924,11 +924,13 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
             letter = "ABCDEFGHIJ"[int(channel) - 1].encode()
             parts = _by_kind(data, points)
             times = parts.pop("T", [])
-            takes_forced = forced is not None and "V" not in parts
+            unmeasured = None if "V" in parts else forced
             if (
                 len(times) not in (1, 2)
                 or {kind: len(where) for kind, where in parts.items()}
-                != {"I": 1} | ({} if takes_forced else {"V": 1}) | ({"S": 1} if in_one_line else {})
+                != {"I": 1}
+                | ({"V": 1} if unmeasured is None else {})
+                | ({"S": 1} if in_one_line else {})
                 or any(data.channel[at].tobytes().strip(letter) for [at] in parts.values())
             ):
                 raise LinkError(
@@ -940,9 +942,9 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
             raise
         amps = data.of(parts["I"][0])
         volts = (
-            replace(amps, value=forced, status=np.full(points, b"N"))
-            if takes_forced
-            else data.of(parts["V"][0])
+            data.of(parts["V"][0])
+            if unmeasured is None
+            else replace(amps, value=unmeasured, status=np.full(points, b"N"))
         )
         return _judged(amps, volts, data.value[times[0]])
 

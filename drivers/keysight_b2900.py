@@ -621,7 +621,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
         channels before comes back where that fails.
         """
         commands = [line for c, setup in setups.items() for line in self._configuring(c, setup)]
-        before, self._setups = self._setups, self._setups | setups
+        before, self._setups = self._setups, {**self._setups, **setups}
         try:
             yield commands
         except BaseException:

@@ -820,7 +820,10 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
         """What lists and relays do, visit after visit: the gate rises before the others and falls
         after them, and it is down where its own relays move.
         """
-        points, measured, code, gate_v = [], [], [], 0.0
+        points: list[list[float]] = []
+        measured: list[bool] = []
+        code: list[str] = []
+        gate_v = 0.0
         forces = [c for c in self.wiring.channels if c != self.gate]
 
         def point(levels: Mapping[str, float], *, measures: bool = False) -> None:
