@@ -1,10 +1,11 @@
 """Driver of an array reached by source-meter channels through a switch matrix, or of one cell
 between two channels, with a pulse generator or without (see `matrix.wiring` for its bench file).
 
-Cells are carried out row by row, one batch a row. Between rows all sources stand at zero and the
-matrix stays as it was, so that relays move no more than they must; `arm` and `safe_off` leave every
-relay open, verified. Which way a row takes depends on the instruments (`matrix.chains`). The bench
-clock is the host's on a real bench.
+Cells are carried out row by row, one batch a row, or several rows in one where that spares turns on
+the links (`Chain.spans_rows`). Between batches all sources stand at zero and the matrix stays as it
+was, so that relays move no more than they must; `arm` and `safe_off` leave every relay open,
+verified. Which way a row takes depends on the instruments (`matrix.chains`). The bench clock is the
+host's on a real bench.
 """
 
 from __future__ import annotations
@@ -564,14 +565,15 @@ class SmuMatrix(Driver):
         self, cells: Cells, parts: list[tuple[Route, ...]], chain: AnyChain
     ) -> Iterator[IntArray]:
         """Positions of the cells, row after row, so many at a time that no part of them lasts
-        longer than `row_s`.
+        longer than `row_s`; of several rows at once where the chain can.
         """
         most = min(
             min(self._settings.row_s / _lasts_s(part, chain), chain.most_visits / len(part))
             for part in parts
         )
-        for row in np.unique(cells.row):
-            at = np.flatnonzero(cells.row == row)
+        in_order = np.argsort(cells.row, kind="stable")
+        rows = np.split(in_order, np.flatnonzero(np.diff(cells.row[in_order])) + 1)
+        for at in [in_order] if chain.spans_rows else rows:
             for first in range(0, at.size, max(1, int(most))):
                 yield at[first : first + max(1, int(most))]
 

@@ -113,6 +113,8 @@ class QueueInstrument(TextInstrument):
     ERROR_QUERY: ClassVar[str] = ":SYST:ERR?"
     MOST_ERRORS: ClassVar[int] = 64
     """Entries after which an error queue is not believed to be one."""
+    _nothing = ""
+    """The instrument's own words for a queue that is empty, once they have been read."""
 
     @abstractmethod
     def error_of(self, entry: str, message: str) -> InstrumentError:
@@ -134,9 +136,12 @@ class QueueInstrument(TextInstrument):
         """Raise an error entry unless it says that there is none; the rest of the queue is emptied
         and told along.
         """
+        if entry and entry == self._nothing:
+            return
         error = self.error_of(entry, message)
         if error.code != 0:
             raise combined([error, *self.errors()], str(error), message)
+        self._nothing = entry
 
 
 def number_in(word: str, name: str) -> float:

@@ -96,6 +96,8 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
     """
 
     NAME = ""
+    spans_rows = False
+    """Whether cells of several rows are carried out at once, as many as `row_s` allows."""
     can_stop = True
     """Whether a cell's steps can end in the middle of a row; else the driver cuts the steps at
     every measurement.
@@ -703,10 +705,13 @@ function rram_row.move(opened, closed)
   rram_row.ok = errorqueue.count == 0
   if rram_row.ok and rram_row.settle > 0 then delay(rram_row.settle) end
 end
-function rram_row.visit(width)
+function rram_row.gate()
   if not rram_row.ok then return end
   rram_row.step.assert()
   delay(rram_row.source)
+end
+function rram_row.visit(width)
+  if not rram_row.ok then return end
   rram_row.step.assert()
   if width == nil then
     rram_row.measure.assert()
@@ -716,16 +721,14 @@ function rram_row.visit(width)
   end
   rram_row.step.assert()
   delay(rram_row.source)
-  rram_row.step.assert()
-  delay(rram_row.source)
   if rram_row.ok then rram_row.done = rram_row.done + 1 end
 end
 """
-"""What the matrix calls: at each visit four steps of the source-meter's lists (gate up, force up,
-force down, gate down).
+"""What the matrix calls: the gate takes its next level; at each visit two steps of the
+source-meter's lists (force up, force down).
 """
 POINTS = 4
-"""Points of a list that one visit takes."""
+"""Points of a list that one visit takes at most: gate down, gate up, force up, force down."""
 CONVERSIONS, PARTS = 6, 50
 """Integrations that one reading in a fixed range takes at most (volts and amperes, each with zero
 and reference), and the part of a level that stresses which one of them may take: how many there are
@@ -739,12 +742,25 @@ BLIND_S = 1e-3
 """Integration time of the one measurement of a row that measures nothing."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """A stretch of cells as lists and relays take it: levels of each channel (V) and where is
+    measured, shape (points,) each; `blind`: nothing is, but for the end; what the matrix calls.
+    """
+
+    levels: Mapping[str, FloatArray]
+    measured: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    blind: bool
+    code: list[str]
+
+
 class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
     """A source-meter and a matrix that advance each other over digital lines: three transactions a
-    row.
+    stretch of cells. The gate is up along a row, as long as none of its relays moves.
     """
 
     NAME = "lists and relays on each other's triggers"
+    spans_rows = True
     can_stop = False
     shortest_s = 1e-3
     """Lua's `delay` in the matrix (unverified how exact a shorter one is)."""
@@ -752,7 +768,8 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
     @property
     @override
     def most_visits(self) -> int:
-        return self._meter.most_points // POINTS
+        # One point more takes the gate down at the end.
+        return (self._meter.most_points - 1) // POINTS
 
     @property
     def _lines(self) -> Triggers:
@@ -786,28 +803,29 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
     @override
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
         """Set up and arm the lists, let the matrix run the row, fetch."""
-        meter, lines = self._meter, self._lines
-        at = np.zeros(POINTS * len(plan.visits), dtype=np.bool_)
-        at[1::POINTS] = [bool(plan.routes[v.step].sense) for v in plan.visits]
-        blind = not at.any()
-        # A list needs one measurement to tell its end by: at zero, where nothing is measured.
-        at[-1] |= blind
+        meter, lines, course = self._meter, self._lines, self._course(plan)
+        changed = {}
         for channel in self.wiring.channels:
-            self._ready(channel, self._setup(channel, plan))
+            setup = self._setup(channel, plan)
+            if channel in self._on and self._on[channel] != setup:
+                changed[self.channel(channel)] = self._on[channel] = setup
+            self._ready(channel, setup)
         meter.arm_list(
-            {self.channel(c): self._points(plan, c) for c in self.wiring.channels},
+            {self.channel(c): levels for c, levels in course.levels.items()},
+            setups=changed,
             trigger_in=lines.smu_in,
             trigger_out=lines.smu_out,
             measure_in=lines.smu_measure,
-            measure_at=at,
+            measure_at=course.measured,
         )
-        printed = self.matrix.ask("\n".join(self._row_code(plan, blind)), takes_s=takes_s)
+        printed = self.matrix.ask("\n".join(self._row_code(plan, course)), takes_s=takes_s)
         if printed != str(len(plan.visits)):
             raise InstrumentError(
                 f"{self.matrix.name}: visit {printed} of {len(plan.visits)} was the last whose"
                 f" measurement came on digital line {lines.matrix_in}"
             )
-        return self._measured(plan, meter.fetch(int(at.sum()), takes_s=0.0), blind)
+        readings = meter.fetch(int(course.measured.sum()), takes_s=0.0)
+        return self._measured(plan, readings, course.blind)
 
     def _setup(self, channel: str, plan: RowPlan) -> SourceSetup:
         """Settings of a channel for a row. One that does not sense is measured too, to tell whether
@@ -831,33 +849,65 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
             Function.VOLTAGE, limit_a, range_v, limit_a, max(shortest_s, aperture_s / 4), wait_s
         )
 
-    def _points(self, plan: RowPlan, channel: str) -> FloatArray:
-        """Levels of a channel at every point: the gate stands for two points more than the others,
-        which rise after it.
+    def _course(self, plan: RowPlan) -> _Course:
+        """What lists and relays do, visit after visit: the gate rises before the others and falls
+        after them, and it is down where its own relays move.
         """
-        levels = np.array([plan.routes[v.step].levels[channel][v.cell] for v in plan.visits])
-        shape = (1.0, 1.0, 1.0, 0.0) if channel == self.gate else (0.0, 1.0, 0.0, 0.0)
-        return np.asarray((levels[:, None] * np.array(shape)).ravel(), dtype=np.float64)
+        points: list[list[float]] = []
+        measured: list[bool] = []
+        code: list[str] = []
+        gate_v = 0.0
+        forces = [c for c in self.wiring.channels if c != self.gate]
 
-    def _row_code(self, plan: RowPlan, blind: bool) -> list[str]:
-        lines, source_s = self._lines, self.source_s
-        longest_s = max((r.width_s for r in plan.routes if r.sense), default=0.0) + source_s
-        begin = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
-        times = [number(longest_s + 1.0), number(self.matrix.further_settle_s), number(source_s)]
-        code = [f"rram_row.begin({', '.join([*map(str, begin), *times])})"]
+        def point(levels: Mapping[str, float], *, measures: bool = False) -> None:
+            points.append([gate_v if c == self.gate else levels.get(c, 0.0) for c in levels_of])
+            measured.append(measures)
+
+        levels_of = tuple(self.wiring.channels)
         for visit in plan.visits:
-            route = plan.routes[visit.step]
+            route, moved = plan.routes[visit.step], (*visit.opened, *visit.closed)
+            if gate_v and self._at_gate(moved):
+                gate_v = 0.0
+                point({})
+                code.append("rram_row.gate()")
             code += [
                 f'rram_row.move("{opened}", "{closed}")'
                 for opened, closed in _moves(self.matrix, visit)
             ]
+            wanted_v = float(route.levels[self.gate][visit.cell]) if self.gate else 0.0
+            if gate_v != wanted_v:
+                gate_v = wanted_v
+                point({})
+                code.append("rram_row.gate()")
+            up = {c: float(route.levels[c][visit.cell]) for c in forces}
+            point(up, measures=bool(route.sense))
+            point({})
             code.append(f"rram_row.visit({'nil' if route.sense else number(route.width_s)})")
+        if gate_v:
+            gate_v = 0.0
+            point({})
+            code.append("rram_row.gate()")
+        at = np.array(measured)
+        blind = not at.any()
         if blind:
+            # A list needs one measurement to tell its end by: at zero, where nothing is measured.
+            at[-1] = True
             code.append(
                 "rram_row.measure.assert() rram_row.ok = rram_row.over.wait(rram_row.timeout)"
             )
-        code.append('print(string.format("%d", rram_row.done))')
-        return code
+        levels = np.array(points, dtype=np.float64)
+        return _Course({c: levels[:, k] for k, c in enumerate(levels_of)}, at, blind, code)
+
+    def _row_code(self, plan: RowPlan, course: _Course) -> list[str]:
+        lines, source_s = self._lines, self.source_s
+        longest_s = max((r.width_s for r in plan.routes if r.sense), default=0.0) + source_s
+        begin = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
+        times = [number(longest_s + 1.0), number(self.matrix.further_settle_s), number(source_s)]
+        return [
+            f"rram_row.begin({', '.join([*map(str, begin), *times])})",
+            *course.code,
+            'print(string.format("%d", rram_row.done))',
+        ]
 
     def _measured(self, plan: RowPlan, readings: Mapping[str, Readings], blind: bool) -> Measured:
         found = Measured.nothing(plan)
@@ -1026,27 +1076,33 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
         for channel in up:
             self.meter(channel).source(self.channel(channel), float(route.levels[channel][cell]))
         readings = {}
+        beside = held if route.sense else []
         if timed:
             runs = [
                 (self._setup(timed, plan, r, timed), np.array([float(r.levels[timed][cell])]))
                 for r in routes
             ]
-            readings[timed] = self._swept(timed, runs)
-        if route.sense:
-            readings |= {c: self.meter(c).held(self.channel(c)) for c in held}
-        else:
+            readings = self._swept(timed, runs, beside)
+        readings |= {c: self.meter(c).held(self.channel(c)) for c in beside if c not in readings}
+        if not route.sense:
             self._check_gate()
         for channel in reversed(up):
             self.meter(channel).source(self.channel(channel), 0.0)
         return readings
 
-    def _swept(self, channel: str, runs: list[tuple[SourceSetup, FloatArray]]) -> Readings:
-        """The last of lists with settings of their own."""
+    def _swept(
+        self, channel: str, runs: list[tuple[SourceSetup, FloatArray]], beside: Sequence[str]
+    ) -> dict[str, Readings]:
+        """The last of lists with settings of their own, and what its instrument can tell with it of
+        the channels beside it.
+        """
         meter, own, last = self.meter(channel), self.channel(channel), runs[-1][0]
-        if len(runs) == 1 and self._on[channel] == last:
-            return meter.list_sweep(own, runs[0][1])
-        self._on[channel] = last
-        return meter.list_sweeps(own, runs)[-1]
+        if len(runs) > 1 or self._on[channel] != last:
+            self._on[channel] = last
+            return {channel: meter.list_sweeps(own, runs)[-1]}
+        same = {self.channel(c): c for c in beside if self.meter(c) is meter}
+        found = meter.list_sweep_beside(own, runs[0][1], list(same))
+        return {(same | {own: channel})[c]: reading for c, reading in found.items()}
 
     def _ground_through_generator(self, route: Route) -> None:
         """The other end of a direct pair stands at the generator's rest level, through 50 ohm."""

@@ -205,6 +205,24 @@ def test_the_gate_is_up_first_and_down_last(rig: Callable[..., Rig], chain: str)
     assert (True, True) in levels
 
 
+def test_a_gate_stands_along_its_row_and_is_down_where_its_relays_move(
+    rig: Callable[..., Rig],
+) -> None:
+    bench = rig(TRIGGERED)
+    bench.do(READ)
+    assert _rises(bench) == [3.0] * SIZE
+    volts = np.array([2.0, 2.0, 2.5] + [3.0] * (SIZE * SIZE - 3))
+    bench.seen.clear()
+    assert np.all(bench.do(Step(0.2, 0.0, volts, 5e-3, "current")).status == Status.OK)
+    assert _rises(bench) == [2.0, 2.5] + [3.0] * (SIZE - 1)
+
+
+def _rises(bench: Rig) -> list[float]:
+    """The levels that the gate has gone up to."""
+    levels = [0.0, *(round(seen["B"], 2) for seen in bench.seen)]
+    return [after for before, after in itertools.pairwise(levels) if after > before]
+
+
 @pytest.mark.parametrize("chain", CHAINS)
 def test_a_level_lasts_as_long_as_asked(rig: Callable[..., Rig], chain: str) -> None:
     bench = rig(chain)
@@ -378,6 +396,11 @@ def _row_s(seconds: float) -> tuple[str, str]:
     return '[driver]\nname = "smu-matrix"\n', f'[driver]\nname = "smu-matrix"\nrow_s = {seconds}\n'
 
 
+def _one_row_at_a_time(text: str) -> str:
+    """A stretch of a triggered chain holds the cells of one row, read for 5 ms each."""
+    return text.replace(*_row_s(0.03))
+
+
 @pytest.mark.parametrize("chain", [TSP, TRIGGERED])
 def test_long_reads_last_their_width(rig: Callable[..., Rig], chain: str) -> None:
     """Longer than the longest integration, and longer than one stretch may last for a cell's steps
@@ -427,7 +450,7 @@ def test_a_compliance_that_no_channel_has_is_refused_before_anything_moves(
 def test_whatever_breaks_in_the_middle_leaves_everything_off(
     rig: Callable[..., Rig], chain: str
 ) -> None:
-    bench = rig(chain)
+    bench = rig(chain, change=_one_row_at_a_time if chain == TRIGGERED else str)
     # Private: the moment between two rows shows nowhere else.
     chained = bench.driver._chain
     assert chained is not None
@@ -687,7 +710,7 @@ def test_relays_are_counted(rig: Callable[..., Rig], chain: str) -> None:
 def test_an_abort_keeps_what_was_done_and_ends_with_all_off(
     rig: Callable[..., Rig], chain: str
 ) -> None:
-    bench = rig(chain)
+    bench = rig(chain, change=_one_row_at_a_time if chain == TRIGGERED else str)
     # Private: the moment between two rows shows nowhere else.
     chained = bench.driver._chain
     assert chained is not None
