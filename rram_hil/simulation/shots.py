@@ -252,6 +252,8 @@ def _alike(shots: Records) -> list[IntArray]:
     """Positions of shots that are one step: of the same width, measurement, floating lines and
     levels of bodies and unselected word lines.
     """
+    if shots.size == 1:
+        return [np.zeros(1, dtype=np.int64)]
     floating = (shots["uv"] == FLOATING) @ np.array([1, 2, 4])
     named = [shots[name].astype(np.int64) for name in ("width_ps", "measure", "body_uv", "idle_uv")]
     kinds = np.column_stack([*named, floating])
