@@ -148,9 +148,8 @@ def applies(draw: st.DrawFn) -> Operation:
     cells, rng = draw(batches())
     n = len(cells)
     steps = []
-    for kind in draw(
-        st.lists(st.sampled_from(["set", "reset", "read", "gate", "open"]), max_size=4)
-    ):
+    every = ["set", "reset", "read", "gate", "both", "open"]
+    for kind in draw(st.lists(st.sampled_from(every), max_size=4)):
         width_s = pulse_width(draw)
         if kind == "set":
             steps.append(
@@ -160,6 +159,9 @@ def applies(draw: st.DrawFn) -> Operation:
             steps.append(Step(0.0, levels(draw, rng, n, 0.8, 2.0), 3.5, width_s))
         elif kind == "read":
             steps.append(Step(levels(draw, rng, n, 0.1, 0.3), 0.0, 3.0, width_s, "current"))
+        elif kind == "both":
+            volts = levels(draw, rng, n, 0.1, 0.3)
+            steps.append(Step(volts, 0.0, 3.0, width_s, "current", None, 0.5, True))
         elif kind == "gate":
             steps.append(Step(0.1, 0.0, levels(draw, rng, n, 1.0, 3.0), width_s, "gate"))
         else:
