@@ -13,7 +13,7 @@
 
 #include "internal.h"
 
-enum { ARRAY_BY_SHOTS = 1, PRODUCTS_BY_CONVERSIONS = 2, STICKY_SWITCHES = 4 };
+enum { ARRAY_BY_SHOTS = 1, PRODUCTS_BY_CONVERSIONS = 2, STICKY_SWITCHES = 4, THREE_LINES = 8 };
 enum { NO_HOST = 1, STRANGE_ARRAY, TOO_LARGE, WRONG_USE };
 
 static struct rb_board board;
@@ -438,6 +438,11 @@ int main(int count, char **arguments) {
     learn_chip(&at);
     if (way & ARRAY_BY_SHOTS) {
         hooks.run = NULL;
+    }
+    if (way & THREE_LINES) {
+        hooks.body = NULL;
+        hooks.idle_gates = NULL;
+        hooks.convert_both = NULL;
     }
     if (way & PRODUCTS_BY_CONVERSIONS) {
         hooks.multiply = NULL;

@@ -179,7 +179,19 @@ static bool is_stronger_than_reads(const struct rb_board *board) {
     return true;
 }
 
-static enum rb_error check_cell(struct rb_board *board, uint32_t place) {
+/* No reading stresses any cell, nor what its levels open beside it. */
+static bool reads_alone(const struct rb_board *board) {
+    for (uint32_t k = 0; k < board->job.as.program.n; k++) {
+        struct rb_shot shot;
+        read_shot(board, k, &shot);
+        if (!rb_is_read(board, &shot)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum rb_error check_cell(struct rb_board *board, uint32_t place, bool all_read) {
     const struct rb_program *program = &board->job.as.program;
     uint32_t cell = rb_u32_of(program->cells, place);
     struct rb_shot shot;
@@ -197,7 +209,7 @@ static enum rb_error check_cell(struct rb_board *board, uint32_t place) {
         return rb_refuse(board, RB_LIMIT, "the read of a write-verify is above the read limit");
     }
     error = rb_check_shot(board, &shot, board->job.compliance_a);
-    return error ? error : rb_check_width(board, &shot, rb_is_read(board, &shot));
+    return error ? error : rb_check_width(board, &shot, all_read);
 }
 
 /* The smallest rectangle around those cells of a tile that wait for a reading, or around all. */
@@ -265,6 +277,7 @@ static enum rb_error check(struct rb_board *board) {
     const struct rb_program *program = &board->job.as.program;
     const struct rb_envelope *can = board->can;
     enum rb_error error = rb_check_setting(board, board->job.scheme, board->job.compliance_a);
+    bool all_read;
     if (error) {
         return error;
     }
@@ -281,8 +294,9 @@ static enum rb_error check(struct rb_board *board) {
     if (!error && !is_stronger_than_reads(board)) {
         error = rb_refuse(board, RB_LIMIT, "write-verify pulses must pass the read limit");
     }
+    all_read = reads_alone(board);
     for (uint32_t k = 0; !error && k < program->n; k++) {
-        error = check_cell(board, k);
+        error = check_cell(board, k, all_read);
     }
     return error || !program->is_coded ? error : check_coded(board);
 }

@@ -107,7 +107,14 @@ def trains(sign: int) -> st.SearchStrategy[PulseTrain]:
 
 def programs(sign: int) -> st.SearchStrategy[Operation]:
     reads = st.builds(
-        Step, st.just(0.2), st.just(0.0), st.just(2.0 * sign), WIDTHS, st.just("current"), BODIES
+        Step,
+        st.sampled_from([0.2, np.array([0.1, 0.3])]),
+        st.just(0.0),
+        st.just(2.0 * sign),
+        WIDTHS,
+        st.just("current"),
+        BODIES,
+        IDLE,
     )
     return st.builds(
         lambda up, down, read, scheme: Program(CELLS, 2e-5, 4e-5, up, down, read, 3, 3, 0, scheme),

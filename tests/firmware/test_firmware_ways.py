@@ -35,11 +35,17 @@ from rram_hil.array import (
     read,
     read_step,
 )
-from rram_hil.drivers.dialects.board_codec import Kind, encode_multiply
+from rram_hil.drivers.dialects.board_codec import (
+    Code,
+    Kind,
+    encode_multiply,
+    encode_operation,
+)
 from rram_hil.drivers.simulated.board.firmware import (
     BY_CONVERSIONS,
     BY_SHOTS,
     STICKY_SWITCHES,
+    THREE_LINES,
     WAY,
 )
 from rram_hil.drivers.simulated.test_chip_board import launch
@@ -166,6 +172,20 @@ def test_pmos_selectors_are_those_of_the_chip(wired, way):
     assert np.isfinite(found.conductance_s).all()
 
 
+def test_a_hook_that_is_missing_takes_its_ability_away(wired):
+    board = wired(BY_SHOTS | THREE_LINES, BODY)
+    assert board.capabilities.step_extras == frozenset()
+    levels = (replace(read_step(), body_v=-0.5), replace(read_step(), unselected_wl_v=0.5))
+    for step in (*levels, replace(read_step(), also_gate=True)):
+        kind, payload = encode_operation(read(SOME, step), 1, GEOMETRY)
+        with pytest.raises(InstrumentError, match="is not available on this board") as refused:
+            board._transact(kind, payload)
+        assert refused.value.code == Code.RANGE
+    with pytest.raises(InstrumentError, match="no command of type 11"):
+        board._transact(Kind.BODY_LIMITS)
+    assert board.execute(read(SOME), 1).status.shape == (30, 1)
+
+
 def test_outputs_that_stay_on_are_told_and_disarm_the_board(wired):
     board = wired(STICKY_SWITCHES)
     with pytest.raises(InstrumentError, match="OUTPUTS ARE STILL ON"):
@@ -178,25 +198,27 @@ def test_outputs_that_stay_on_are_told_and_disarm_the_board(wired):
         board.arm()
 
 
-@pytest.mark.parametrize(
-    ("step", "what"),
-    [
-        (
-            Step(-0.1, 0.0, -0.9, 1e-6, "no", -2.0, -1.0),
-            "gates at 0 V above the body, which stands alone first, 2 V",
-        ),
-        (Step(1.1, 1.0, 3.0, 1e-6, "current"), "SL, which stands alone before BL rises, 1 V"),
-        (Step(-1.1, -1.0, 1.0, 1e-6), "SL, which stands alone before BL rises, -1 V"),
-        (Step(1.5, 0.2, 4.1, 1e-6), "WL above lines that are still at 0 V 4.1 V"),
-    ],
-)
-def test_what_lines_would_do_on_their_way_is_refused_where_they_rise_one_by_one(wired, step, what):
-    limits = BODY.model_copy(update={"gate_over_v": 1.5 if step.body_v else 4.0})
+ON_THEIR_WAY = [
+    (Step(1.1, 1.0, 3.0, 1e-6, "current"), "SL, which stands alone before BL rises, 1 V"),
+    (Step(-1.1, -1.0, 1.0, 1e-6), "SL, which stands alone before BL rises, -1 V"),
+    (Step(1.5, 0.2, 4.1, 1e-6), "WL above lines that are still at 0 V 4.1 V"),
+    (
+        Step(-0.1, 0.0, -0.9, 1e-6, "no", -4.5, -1.0),
+        "gates at 0 V above the body, which stands alone first, 4.5 V",
+    ),
+]
+
+
+def test_what_lines_would_do_on_their_way_is_refused_where_they_rise_one_by_one(wired):
+    limits = BODY.model_copy(update={"gate_over_v": 4.0, "body_v": 5.0})
     board = wired(BY_SHOTS, limits)
-    with pytest.raises(LimitError, match=what):
-        board.execute(Apply(SOME[:2], (step,)), 1)
+    for step, what in ON_THEIR_WAY:
+        with pytest.raises(LimitError, match=what):
+            board.execute(Apply(SOME[:2], (step,)), 1)
     assert board.last_number() == 0
-    assert wired(0, limits).execute(Apply(SOME[:2], (step,)), 1).pulses.shape == (2,)
+    together = wired(0, limits)
+    for number, (step, _) in enumerate(ON_THEIR_WAY, 1):
+        assert together.execute(Apply(SOME[:2], (step,)), number).pulses.shape == (2,)
 
 
 def test_a_product_with_floating_gates_is_refused(wired):

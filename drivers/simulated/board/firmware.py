@@ -73,11 +73,12 @@ ABILITIES = 88
 STUCK_S = 0.002
 START_S = 30.0
 """How long a program may take until it has told its state for the first time."""
-BY_SHOTS, BY_CONVERSIONS, STICKY_SWITCHES = 1, 2, 4
+BY_SHOTS, BY_CONVERSIONS, STICKY_SWITCHES, THREE_LINES = 1, 2, 4, 8
 WAY = "RRAM_HIL_FIRMWARE_WAY"
 """Environment variable: a sum of `BY_SHOTS` (the firmware asks for line after line),
-`BY_CONVERSIONS` (and for products cell by cell), as boards do that have no better, and
-`STICKY_SWITCHES` (what has been closed once does not open again).
+`BY_CONVERSIONS` (and for products cell by cell) and `THREE_LINES` (its hooks for bodies, unselected
+word lines and both currents are missing), as boards do that have no better, and `STICKY_SWITCHES`
+(what has been closed once does not open again).
 """
 
 
