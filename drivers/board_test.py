@@ -65,6 +65,8 @@ REPLY_BYTES, CELL_BYTES = 32, 33
 """Reply of an APPLY (section 6) with one reading: what stands in front, and each cell's part."""
 MOST_S = 120.0
 """Longest wait for a reply that notices and parts keep promising."""
+FEED_S = 0.4
+"""How often a waiting host feeds the watchdog: four times and more in the 2 s after boot."""
 BODY_V = 0.1
 """Of a body beyond its limits: weaker than what opens any junction, should a board carry it out."""
 LONG_S = 1.5
@@ -146,13 +148,20 @@ class _Board:
             self.link.send(frame if isinstance(frame, bytes) else encode_frame(frame))
         return self.sequence
 
-    def reply(self, sequence: int, within_s: float | None = None) -> _Reply | None:
+    def reply(
+        self, sequence: int, within_s: float | None = None, *, feeds: bool = True
+    ) -> _Reply | None:
         """The answer to a sequence, which may have come while another was waited for; None where
         none comes. Without `within_s` its notices and parts prolong the wait, to `MOST_S` at most.
+        A known board's watchdog is fed meanwhile, unless told otherwise.
         """
-        began_s = heard_s = time.monotonic()
+        began_s = heard_s = fed_s = time.monotonic()
         ends_s = began_s + (self.silence_s if within_s is None else within_s)
+        feeds = feeds and self.envelope is not None
         while sequence not in self.replies and (now := time.monotonic()) < ends_s:
+            if feeds and now - fed_s > FEED_S:
+                fed_s = now
+                self.send(self.frame(Kind.KEEP_ALIVE))
             data = self.link.receive(self.reader.wanted, min(0.02, ends_s - now))
             if data:
                 heard_s = time.monotonic()
@@ -574,7 +583,7 @@ def _notices(board: _Board) -> None:
     sent, number = board.long_wait()
     reply = board.reply(sent, 2 * LONG_S + 1)
     if reply is None or reply.error:
-        raise _BrokenError(f"WAIT {number} was not answered")
+        raise _BrokenError(f"WAIT {number}: {'silence' if reply is None else reply.error}")
     # What this computer or the line is late by is not the board's, and a simulated clock may stand
     # still in a WAIT: the shorter of the two tells.
     gaps_s = np.diff([*board.heard[began][-1:], *board.heard[sent]], axis=0).max(axis=0)
@@ -634,7 +643,7 @@ def _watchdog(board: _Board) -> None:
     board.ask(Kind.WATCHDOG, struct.pack("<I", 400))
     try:
         sent, _ = board.long_wait()
-        reply = board.reply(sent, 2 * LONG_S + 1)
+        reply = board.reply(sent, 2 * LONG_S + 1, feeds=False)
         _need_error(reply, Code.WATCHDOG, "400 ms of a silent host")
         after = board.status()
         _need(after.tripped and not after.armed, f"after the watchdog it says {after}")
