@@ -48,7 +48,7 @@ from rram_hil.array import (
     Step,
     Wait,
     check,
-    pulses_of,
+    stresses_cells,
 )
 from rram_hil.array import Span as TimeSpan
 from rram_hil.errors import (
@@ -332,7 +332,7 @@ class NiPxi(LibraryDriver):
             what = f"operation {number}{f' ({operation.label})' if operation.label else ''}"
             if self.cancel.is_set():
                 raise AbortedError(f"{what} was not started: the run is being aborted")
-            stresses = bool(pulses_of(operation, self.limits).any())
+            stresses = stresses_cells(operation, self.geometry, self.limits)
             with self._off_on_failure(what, stresses=stresses):
                 if not self._is_armed:
                     self._switch_on()

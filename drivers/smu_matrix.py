@@ -34,7 +34,7 @@ from rram_hil.array import (
     Wait,
     WaitResult,
     check,
-    pulses_of,
+    stresses_cells,
 )
 from rram_hil.array import Span as TimeSpan
 from rram_hil.errors import (
@@ -545,7 +545,7 @@ class SmuMatrix(Driver):
         """One row, once more where it cannot have stressed a cell. Relays are known again only when
         it has succeeded.
         """
-        stresses = bool(pulses_of(operation.part(at), self.limits).any())
+        stresses = stresses_cells(operation.part(at), self.geometry, self.limits)
         for is_last in (stresses, True):
             try:
                 before = chain.matrix.closed() if self._relays is None else self._relays

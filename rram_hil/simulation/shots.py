@@ -40,7 +40,7 @@ READING = np.dtype(
     }
 )
 Records = NDArray[Any]
-NOTHING_BESIDE = Beside()
+NOTHING_BESIDE, OTHERS_AT_ZERO = Beside(), Beside(None, 0.0)
 
 
 @dataclass(eq=False)
@@ -80,14 +80,15 @@ class _Rounds(Exposure):
     ) -> None:
         is_reset = self._sets_first and bool(bl_v[0] < sl_v[0])
         key = (self.turn, is_reset, width_s, cap_s)
-        assert beside == NOTHING_BESIDE, "a firmware has no levels but those of its three lines"
+        # A firmware has no levels but those of its three lines: other word lines are at 0 V.
+        assert beside in (NOTHING_BESIDE, OTHERS_AT_ZERO)
         self._notes.setdefault(key, []).append((at, bl_v, sl_v, wl_v))
 
     @override
     def doses(self) -> Iterator[Dose]:
         for (_, _, width_s, cap_s), notes in sorted(self._notes.items()):
             at, bl_v, sl_v, wl_v = (np.concatenate(column) for column in zip(*notes, strict=True))
-            self._behind.note(at, bl_v, sl_v, wl_v, width_s, cap_s)
+            self._behind.note(at, bl_v, sl_v, wl_v, width_s, cap_s, OTHERS_AT_ZERO)
         self._notes.clear()
         return self._behind.doses()
 

@@ -129,6 +129,8 @@ def test_the_body_has_limits_of_its_own_which_the_board_keeps(start: Any) -> Non
         kind, payload = host.encode_operation(operation, 1, GEOMETRY)
         with pytest.raises(BenchError, match=what):
             wire._transact(kind, payload)  # past the driver's own look
+    with pytest.raises(BenchError, match=r"body_over_v 0\.5 V: beyond 0\.4 V a body's junctions"):
+        bench.driver(limits=BODY.model_copy(update={"body_over_v": 0.5}))
     with pytest.raises(LimitError, match=r"body_v 3\.0 is beyond this board's own 2\.0"):
         bench.driver(limits=BODY.model_copy(update={"body_v": 3.0}))
 

@@ -180,7 +180,9 @@ BENCHES: dict[str, Callable[[Geometry, Path], Lab]] = {
 }
 
 VOLTS = st.one_of(
-    st.sampled_from([0.0, 0.2, 0.25, -0.2, 0.6, 1.2, 2.0, 2.4, 2.8, 3.2, 4.0, 4.1, -1.0, -2.0]),
+    st.sampled_from(
+        [0.0, 0.2, 0.25, -0.2, 0.4, -0.4, 0.6, 1.2, 2.0, 2.4, 2.8, 3.2, 4.0, 4.1, -1.0, -2.0]
+    ),
     st.floats(-5, 5),
     st.sampled_from([math.nan, math.inf, 1e300, -4.2]),
 )

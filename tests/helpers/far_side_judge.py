@@ -17,6 +17,8 @@ from rram_hil.array import Geometry, Limits, Multiply, Scheme, Step
 
 SLACK = 1e-5
 """Levels go over the link in whole microvolts, widths in whole picoseconds."""
+CONDUCTS_V = 0.4
+"""Beyond this forward bias a body is no control any more, whatever limits say."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Lines:
 @dataclass
 class Judge:
     """Looks at one chip. `verdicts` are what it found wrong, each beginning with the name of its
-    check; `given` are the pulses that cells took, as it counts them.
+    check; `given` are the pulses that cells took, as it counts them, `beside` those that came to
+    them while a cell of another row was selected.
     """
 
     geometry: Geometry
@@ -44,7 +47,7 @@ class Judge:
     verdicts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.given = np.zeros(self.geometry.shape, dtype=np.int64)
+        self.given, self.beside = np.zeros((2, *self.geometry.shape), dtype=np.int64)
         self.steps = 0
         really, multiply = self.chip.step, self.chip._multiplier.begin
 
@@ -75,6 +78,7 @@ class Judge:
     ) -> None:
         after = self.chip.conductance_s()
         g = np.maximum(before, after)
+        read_v = self.limits.read_v + SLACK
         for k, place in enumerate(index):
             tile, row, column = (int(x) for x in np.unravel_index(int(place), self.geometry.shape))
             volts = [
@@ -92,8 +96,11 @@ class Judge:
             )
             lines = lines_of(self.geometry, row, column, volts, scheme, levels.unselected_wl_v)
             opened = self._others(row, column, lines)
-            if levels.unselected_wl_v is not None:
-                self._held(opened, levels.width_s, compliance_a, g[tile])
+            self._held(opened, levels.width_s, compliance_a, g[tile])
+            for (r, c), across in opened.items():
+                # Its word line was to keep it out of this.
+                if r != row and self.geometry.cell == "1T1R" and across > read_v:
+                    self._wear((tile, r, c), self.beside)
             if levels.body_v is not None or levels.unselected_wl_v is not None:
                 self._oxides(lines, row, levels.body_v)
 
@@ -128,11 +135,16 @@ class Judge:
         if not flows_a <= limits.current_a * (1 + 1e-6):
             self.say("current", f"{flows_a} A through {cell}")
         if is_pulse:
-            self.given[cell] += 1
+            self._wear(cell, self.given)
             if not across * flows_a * width_s <= limits.energy_j * (1 + 1e-4):
                 self.say("energy", f"{across * flows_a * width_s} J in {cell}")
-            if self.given[cell] > limits.pulses_per_cell:
-                self.say("life", f"{self.given[cell]} pulses on {cell}")
+
+    def _wear(self, cell: tuple[int, int, int], counts: Any) -> None:
+        """Count a pulse of a cell."""
+        counts[cell] += 1
+        most = self.given[cell] + self.beside[cell]
+        if most > self.limits.pulses_per_cell:
+            self.say("life", f"{most} pulses on {cell}")
 
     def _across_oxide(self, gate: float, ends: list[float]) -> float:
         """Volts across a gate's oxide where it opens: a PMOS does below what it stands beside."""
@@ -147,7 +159,7 @@ class Judge:
             forward = body - min(driven)
             if self.geometry.selector == "pmos":
                 forward = max(driven) - body
-            if not forward <= self.limits.body_over_v + SLACK:
+            if not forward <= min(self.limits.body_over_v, CONDUCTS_V) + SLACK:
                 self.say("body junction", f"body at {body} V beside {driven} V")
             driven.append(body)
         for other, gate in enumerate(lines.wl):
@@ -217,8 +229,9 @@ class Judge:
 
         `told` are the pulses of the result by cell (a map), `before` what had been given before it.
         """
-        if (ledger < self.given).any():
-            self.say("ledger", f"{ledger.tolist()} for {self.given.tolist()}")
+        most = self.given + self.beside
+        if (ledger < most).any():
+            self.say("ledger", f"{ledger.tolist()} for {most.tolist()}")
         if told is not None and not np.array_equal(told, self.given - before):
             self.say("told pulses", f"{told.tolist()} for {(self.given - before).tolist()}")
 
@@ -288,7 +301,7 @@ class MatrixJudge(Judge):
     lines: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.given = np.zeros(self.geometry.shape, dtype=np.int64)
+        self.given, self.beside = np.zeros((2, *self.geometry.shape), dtype=np.int64)
         self.steps = 0
         self._pulsed: tuple[int, int, int] | None = None
         self._lasted_s = self._spent_j = 0.0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rram_hil.array import (
+    FORWARD_V,
     Apply,
     ApplyResult,
     Block,
@@ -520,6 +521,9 @@ def parse_body_limits(payload: bytes) -> tuple[float, float]:
     fields.done()
     if not all(0 <= value < float("inf") for value in values):
         raise RefusalError("LIMIT", f"limits of the body {values} V must be 0 or more and finite")
+    if values[1] > FORWARD_V:
+        text = f"limit body_over_v {values[1]} V: beyond {FORWARD_V} V a body's junctions conduct"
+        raise RefusalError("LIMIT", text)
     return values[0], values[1]
 
 
