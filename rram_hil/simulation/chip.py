@@ -767,7 +767,7 @@ class SimulatedChip:
             index = index.ravel()
             self._state.pulses[index[np.abs(drop) > self.counted_v]] += 1
             wl = np.full(index.size, operation.wl_v)
-            gate = self.cells.gate_v(wl, np.zeros(index.size), -drop)
+            gate = self.cells.gate_v(wl, np.zeros(index.size), -drop, operation.body_v)
             pulse = self.cells.begin(index, drop, gate, np.inf)
             self.cells.act(pulse, timing.multiply_s, np.full(index.size, self.now_s))
 

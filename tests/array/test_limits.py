@@ -531,6 +531,32 @@ def test_without_limits_of_the_body_none_may_be_driven() -> None:
         check(Apply(CELLS, (Step(0.2, 0.0, 2.0, 1e-7, body_v=-1.0),)), GEOMETRY, limits)
 
 
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        ({"body_v": -2.5, "wl_v": 0.5}, "body -2.5 V is beyond the limit of 2 V"),
+        # Inputs stand down to -0.2 V.
+        ({"body_v": 0.2}, "body above the lowest line 0.4 V is beyond the limit of 0.3 V"),
+        ({"body_v": -1.0}, "WL above the lower of BL, SL and body 4 V"),
+        ({"unselected_wl_v": 3.5}, "unselected WL above the lowest line 3.7 V"),
+    ],
+)
+def test_multiplies_and_coded_reads_keep_the_limits_of_what_they_say(
+    levels: dict[str, float], words: str
+) -> None:
+    inputs = np.ones((1, 2), np.int16)
+    for operation in (
+        Multiply(0, 0, 0, 2, inputs, **levels),
+        CodedRead((Block(0, 0, 2, 0, 2),), **levels),
+    ):
+        with pytest.raises(LimitError, match=words):
+            check(operation, GEOMETRY, LIMITS)
+    said = Multiply(0, 0, 0, 2, inputs, body_v=-0.5, unselected_wl_v=-0.5)
+    assert not check(said, GEOMETRY, LIMITS).stresses
+    with pytest.raises(ConfigError, match="body_v: a 1R array has no selectors"):
+        check(said, dataclasses.replace(GEOMETRY, cell="1R"), LIMITS)
+
+
 @pytest.mark.parametrize("chip", [GEOMETRY, PMOS])
 def test_no_limits_let_a_body_open_its_junctions(chip: Geometry) -> None:
     with pytest.raises(ValueError, match="body_over_v"):

@@ -264,6 +264,7 @@ def _operation(draw: st.DrawFn, geometry: Geometry, is_slow: bool) -> Operation:
         )  # fmt: skip
     read_v = draw(st.sampled_from([0.2, 0.2, 0.25, 0.3, 2.4, -0.2, math.nan]))
     wl_v = draw(USUAL_V)
+    beside = {} if is_slow else {"body_v": draw(BODY_V), "unselected_wl_v": draw(IDLE_V)}
     if kind == "multiply":
         rows = draw(st.integers(1, geometry.rows))
         inputs = draw(st.lists(st.integers(-127, 127), min_size=2 * rows, max_size=2 * rows))
@@ -271,11 +272,12 @@ def _operation(draw: st.DrawFn, geometry: Geometry, is_slow: bool) -> Operation:
         return Multiply(
             draw(st.integers(0, geometry.tiles)), draw(st.integers(-1, 1)), 0,
             draw(st.integers(0, geometry.columns)), np.array(inputs).reshape(2, rows), 8, read_v,
-            wl_v, scale,
+            wl_v, scale, **beside,
         )  # fmt: skip
     if kind == "coded":
         block = Block(0, 0, geometry.rows, 0, draw(st.integers(1, geometry.columns + 1)))
-        return CodedRead((block,), read_v, wl_v, draw(st.sampled_from([1, 2, 10**30])))
+        repeat = draw(st.sampled_from([1, 2, 10**30]))
+        return CodedRead((block,), read_v, wl_v, repeat, **beside)
     words = draw(st.sampled_from([1, 127, 128, -(2**31)]))
     if draw(st.booleans()):
         return WriteWords(cells, np.full(n, words))

@@ -223,6 +223,14 @@ class Judge:
             self.say("multiply volts", f"{most} V on inputs")
         if not most * float(g.max()) <= self.limits.current_a * (1 + 1e-6):
             self.say("current", f"{most * float(g.max())} A in a multiply")
+        body, idle = operation.body_v, operation.unselected_wl_v
+        ends = [-most, most, *([] if body is None else [body])]
+        if self.geometry.cell == "1T1R":
+            if not self._across_oxide(operation.wl_v, ends) <= self.limits.gate_over_v + SLACK:
+                self.say("gate volts", f"{operation.wl_v} V beside {ends} V in a multiply")
+            if body is not None or idle is not None:
+                gates = [operation.wl_v, idle or 0.0]
+                self._oxides(Lines([0.0], [-most, most], gates, []), 0, body)
 
     def settle(self, ledger: Any, told: Any = None, before: Any = None) -> None:
         """After an operation: the ledger is not below what was given, and the result tells it.

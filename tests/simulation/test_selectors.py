@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from rram_hil.array import (
     FORWARD_V,
     Apply,
+    Block,
     Cells,
+    CodedRead,
     Geometry,
     Multiply,
     Program,
@@ -108,6 +110,26 @@ def test_a_driven_body_weakens_a_set_as_so_many_gate_volts() -> None:
     ):
         chip.execute(Apply(Cells.all(chip.geometry), (full_reset, step)), 3)
     np.testing.assert_allclose(low.conductance_s(), twin.conductance_s(), rtol=1e-12)
+
+
+def test_multiplies_and_coded_reads_stand_at_the_levels_that_they_say() -> None:
+    chip = a_chip()
+    shift = float(chip.cells.selectors.threshold_shift_v(np.array(1.0)))
+    multiply = Multiply(0, 0, 0, 5, np.full((1, 4), 127, np.int16), wl_v=1.1, full_scale_a=1e-4)
+    plain, lower, driven = (
+        chip.execute(asked, 3).codes  # type: ignore[union-attr]
+        for asked in (
+            multiply,
+            replace(multiply, wl_v=1.1 - shift),
+            replace(multiply, body_v=-1.0, unselected_wl_v=-0.5),
+        )
+    )
+    np.testing.assert_array_equal(driven, lower)
+    assert (np.abs(driven) < np.abs(plain)).any()
+    coded = CodedRead((Block(0, 0, 4, 0, 5),), wl_v=1.1 - shift)
+    said = replace(coded, wl_v=1.1, body_v=-1.0)
+    lower, driven = (chip.execute(asked, 4).conductance_s for asked in (coded, said))  # type: ignore[union-attr]
+    np.testing.assert_array_equal(driven, lower)
 
 
 @pytest.mark.parametrize(("source_lines", "part"), [("row", 1.0), ("common", 1.0), ("column", 1.0)])
