@@ -83,6 +83,7 @@ from .matrix.chains import (
     TspChain,
     stops,
 )
+from .matrix.held import HeldLevels
 from .matrix.routes import Relays, Route, Router, RowPlan
 from .matrix.wiring import OUTPUT_OHM, Wiring
 
@@ -109,7 +110,7 @@ class SmuMatrixConfig(DriverConfig):
     def _instruments_known(self) -> Self:
         for name, section in self.instruments.items():
             checked_instrument(section, f"driver.instruments.{name}")
-        for channel in (*self.wiring.channels, *self.wiring.generators):
+        for channel in self.wiring.sources:
             if channel.partition(".")[0] not in self.instruments:
                 raise ValueError(
                     f"wiring: {channel!r}: there is no instrument"
@@ -135,6 +136,7 @@ class SmuMatrix(Driver):
         self._lock = threading.RLock()
         self._instruments: dict[str, Instrument] = {}
         self._chain: AnyChain | None = None
+        self._held = HeldLevels({})
         self._clock: FarClock | None = None
         self._relays: Relays | None = None
 
@@ -156,6 +158,8 @@ class SmuMatrix(Driver):
                         error.where = error.where or where
                         raise
                 self._chain = self._make_chain()
+                held = self._settings.wiring.held
+                self._held = HeldLevels(self._on_channels("body or unselected_wl", *held))
                 self._router = Router(
                     self._settings.wiring, self.geometry, self.limits, self._chain.shortest_s
                 )
@@ -219,8 +223,13 @@ class SmuMatrix(Driver):
 
     def _meters(self) -> dict[str, SourceMeter]:
         """The source-meters that channels are wired to, by name."""
+        named = self._on_channels("channels", *self._settings.wiring.channels)
+        return {channel.partition(".")[0]: meter for channel, meter in named.items()}
+
+    def _on_channels(self, key: str, *channels: str) -> dict[str, SourceMeter]:
+        """The source-meter of each of these channels, which the wiring names under `key`."""
         meters: dict[str, SourceMeter] = {}
-        for channel in self._settings.wiring.channels:
+        for channel in channels:
             name, _, own = channel.partition(".")
             meter = self._instruments.get(name)
             if not isinstance(meter, SourceMeter) or own not in meter.channels:
@@ -231,10 +240,10 @@ class SmuMatrix(Driver):
                     for c in i.channels
                 )
                 raise ConfigError(
-                    f"driver.wiring.channels: {channel!r} is no source-meter channel; there is:"
+                    f"driver.wiring.{key}: {channel!r} is no source-meter channel; there is:"
                     f" {there}"
                 )
-            meters[name] = meter
+            meters[channel] = meter
         return meters
 
     def _generators(self) -> dict[str, PulseGenerator]:
@@ -304,6 +313,7 @@ class SmuMatrix(Driver):
             max_steps=64,
             compliance=True,
             gate_current=bool(self._router.gate),
+            step_extras=self._router.extras,
             read_fraction=fraction,
             read_floor_a=floor_a,
             abort_s=self._settings.row_s,
@@ -407,7 +417,7 @@ class SmuMatrix(Driver):
         """Sources off and reset, then relays open, all verified; scripts loaded."""
         with self._lock:
             chain = self._connected()
-            chain.forget()
+            self._forget(chain)
             self._relays = None
             for instrument in self._instruments.values():
                 if instrument is not chain.matrix:
@@ -415,6 +425,11 @@ class SmuMatrix(Driver):
             chain.matrix.arm()
             self._relays = frozenset()
             chain.arm()
+
+    def _forget(self, chain: AnyChain) -> None:
+        """All outputs are switched off and reset."""
+        chain.forget()
+        self._held.forget()
 
     @override
     def execute(self, operation: Operation, number: int) -> Result:
@@ -434,6 +449,7 @@ class SmuMatrix(Driver):
 
     def _apply(self, operation: Apply) -> ApplyResult:
         check_extras(operation, self.capabilities)
+        operation = self._router.as_wired(operation)
         check(operation, self.geometry, self.limits)
         chain, n, m = self._connected(), len(operation.cells), operation.measurements
         routes = self._router.routes(operation)
@@ -442,6 +458,8 @@ class SmuMatrix(Driver):
             check(operation, self.geometry, self.limits, bounds_current=False)
             chain.check_pulses(routes)
         chain.check(routes)
+        for route in routes:
+            self._held.check(route.held)
         limit_a = chain.limits_a(routes, operation.compliance_a, self.limits.current_a)
         parts = self._parts(routes, operation, chain)
         started_s = self.now_s()
@@ -529,6 +547,7 @@ class SmuMatrix(Driver):
                 ended
                 or too_long
                 or here[0].generator != routes[k].generator
+                or here[0].held != routes[k].held
                 or not chain.goes_with(here, routes[k])
             ):
                 starts.append(k)
@@ -556,7 +575,11 @@ class SmuMatrix(Driver):
                 self._relays = None
                 takes_s = plan.takes_s(chain.matrix.settle_s, chain.source_s)
                 is_pulse = bool(plan.routes[0].generator)
+                if held := plan.routes[0].held:
+                    plan = self._relays_first(chain, plan)
+                    self._held.rise(held)
                 readings = chain.pulse(plan) if is_pulse else chain.run(plan, takes_s)
+                self._held.fall()
             except (LinkError, InstrumentError) as error:
                 self._off_after(error)
                 if stresses:
@@ -571,12 +594,21 @@ class SmuMatrix(Driver):
                 break
         return plan, readings
 
+    @staticmethod
+    def _relays_first(chain: AnyChain, plan: RowPlan) -> RowPlan:
+        """Move the relays of a row's first visit, all sources at zero; what is left of the plan."""
+        first, *rest = plan.visits
+        if first.opened or first.closed:
+            chain.matrix.switch(open=first.opened, close=first.closed)
+        return replace(plan, visits=(replace(first, opened=(), closed=()), *rest))
+
     def _finish(self, chain: AnyChain) -> None:
         """Outputs off after the last row; what was measured stays good if that needs a second
         try.
         """
         try:
             chain.finish()
+            self._held.finish()
         except (LinkError, InstrumentError) as error:
             self._off_after(error)
 
@@ -611,9 +643,13 @@ class SmuMatrix(Driver):
         """
         with self._lock:
             chain = self._connected()
-            chain.forget()
+            self._forget(chain)
             failures: list[BaseException] = []
-            others = [i for i in self._instruments.values() if i is not chain.matrix]
+            # What only holds bodies and other word lines goes last: the lines are at zero then.
+            wiring = self._settings.wiring
+            lines = {c.partition(".")[0] for c in (*wiring.channels, *wiring.generators)}
+            in_order = sorted(self._instruments, key=lambda name: name not in lines)
+            others = [i for name in in_order if (i := self._instruments[name]) is not chain.matrix]
             for instrument in (*others, chain.matrix):
                 try:
                     instrument.safe_off()

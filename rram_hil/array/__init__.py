@@ -9,6 +9,7 @@ from rram_hil.array.limits import (
     check_levels,
     half_selected_v,
     pulses_of,
+    stressed_v,
     stresses_cells,
     unselected_bl_v,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "pulses_of",
     "read",
     "read_step",
+    "stressed_v",
     "stresses_cells",
     "sweep",
     "unselected_bl_v",

@@ -300,7 +300,8 @@ class MatrixJudge(Judge):
     every line hangs on at each moment, from the relays that are closed and what each row is driven
     to.
 
-    `lines` has the matrix columns of "bl", "sl" and "wl" in order. Selected is the cell with the
+    `lines` has the matrix columns of "bl", "sl" and "wl" in order, of "body" where there are body
+    terminals. Selected is the cell with the
     most volts of those whose gate is open; its pulse lasts as long as these are more than a read's.
     """
 
@@ -346,6 +347,10 @@ class MatrixJudge(Judge):
                 if volts is not None and not abs(volts) <= getattr(limits, f"{kind}_v") + OUTPUT_V:
                     self.say(f"{kind} volts", f"{volts} V on line {k}")
         (plate, plate_a), *_ = hung["sl"]
+        body, _ = hung["body"][0] if "body" in hung else (None, 0.0)
+        driven = [volts for volts, _ in (*hung["bl"], *hung["sl"]) if volts is not None]
+        if body is not None and not body - min(driven or [0.0]) <= limits.body_over_v + OUTPUT_V:
+            self.say("body junction", f"body at {body} V beside {driven} V")
         across: dict[tuple[int, int, int], tuple[float, float]] = {}
         for row, (gate, _) in enumerate(hung["wl"]):
             for column, (bl, bl_a) in enumerate(hung["bl"]):
@@ -353,8 +358,9 @@ class MatrixJudge(Judge):
                 if gate is None or not ends:
                     continue
                 over = gate - min(ends)
-                if not over <= limits.gate_over_v + OUTPUT_V:
-                    self.say("gate volts", f"{gate} V over {min(ends)} V at {(row, column)}")
+                lowest = min(ends if body is None else [*ends, body])
+                if not gate - lowest <= limits.gate_over_v + OUTPUT_V:
+                    self.say("gate volts", f"{gate} V over {lowest} V at {(row, column)}")
                 if len(ends) == 2 and over > OPEN_V:
                     across[0, row, column] = abs(ends[0] - ends[1]), min(bl_a, plate_a)
         self._stressed(across, seconds, g_s)
