@@ -555,10 +555,10 @@ def _check_multiply(
             )
     corner = Cells.of([(block.tile, block.row, block.column)])
     _check(corner, np.array([operation.read_v]), limits.read_v, "multiply read voltage", "V")
-    levels = {"body_v": operation.body_v, "unselected_wl_v": operation.unselected_wl_v}
+    beside = operation.body_v, operation.unselected_wl_v
     for sl_v in (operation.read_v, -operation.read_v):
         # All cells of the block are selected; every other sees no more than these, which are reads.
-        step = Step(0.0, sl_v, operation.wl_v, **levels)
+        step = Step(0.0, sl_v, operation.wl_v, 1e-6, "no", *beside)
         _check_selected(step, corner, geometry, limits)
         _check_extras(step, corner, Scheme.INHIBIT, geometry, limits)
 
