@@ -36,7 +36,7 @@ from rram_hil.array import (
     Wait,
     WaitResult,
     check,
-    pulses_of,
+    stresses_cells,
 )
 from rram_hil.array import Span as TimeSpan
 from rram_hil.errors import (
@@ -89,6 +89,7 @@ from .matrix.chains import (
     TspChain,
     stops,
 )
+from .matrix.held import HeldLevels
 from .matrix.routes import Relays, Route, Router, RowPlan
 from .matrix.wiring import OUTPUT_OHM, Wiring
 
@@ -125,8 +126,7 @@ class SmuMatrixConfig(DriverConfig):
                 raise ValueError(
                     f"instruments: {other} and {name} have the same resource {config.resource!r}"
                 )
-        wiring = self.wiring
-        for channel in (*wiring.channels, *wiring.generators, *wiring.probes):
+        for channel in (*self.wiring.sources, *self.wiring.probes):
             if channel.partition(".")[0] not in self.instruments:
                 raise ValueError(
                     f"wiring: {channel!r}: there is no instrument"
@@ -158,6 +158,7 @@ class SmuMatrix(Driver):
         self._lock = threading.RLock()
         self._instruments: dict[str, Instrument] = {}
         self._chain: AnyChain | None = None
+        self._held = HeldLevels({})
         self._clock: FarClock | None = None
         self._relays: Relays | None = None
 
@@ -179,6 +180,8 @@ class SmuMatrix(Driver):
                         error.where = error.where or where
                         raise
                 self._chain = self._make_chain()
+                held = self._settings.wiring.held
+                self._held = HeldLevels(self._on_channels("body or unselected_wl", *held))
                 self._router = Router(
                     self._settings.wiring, self.geometry, self.limits, self._chain.shortest_s
                 )
@@ -243,8 +246,13 @@ class SmuMatrix(Driver):
 
     def _meters(self) -> dict[str, SourceMeter]:
         """The source-meters that channels are wired to, by name."""
+        named = self._on_channels("channels", *self._settings.wiring.channels)
+        return {channel.partition(".")[0]: meter for channel, meter in named.items()}
+
+    def _on_channels(self, key: str, *channels: str) -> dict[str, SourceMeter]:
+        """The source-meter of each of these channels, which the wiring names under `key`."""
         meters: dict[str, SourceMeter] = {}
-        for channel in self._settings.wiring.channels:
+        for channel in channels:
             name, _, own = channel.partition(".")
             meter = self._instruments.get(name)
             if not isinstance(meter, SourceMeter) or own not in meter.channels:
@@ -255,10 +263,10 @@ class SmuMatrix(Driver):
                     for c in i.channels
                 )
                 raise ConfigError(
-                    f"driver.wiring.channels: {channel!r} is no source-meter channel; there is:"
+                    f"driver.wiring.{key}: {channel!r} is no source-meter channel; there is:"
                     f" {there}"
                 )
-            meters[name] = meter
+            meters[channel] = meter
         return meters
 
     def _generators(self) -> dict[str, PulseGenerator]:
@@ -328,6 +336,7 @@ class SmuMatrix(Driver):
             max_steps=64,
             compliance=True,
             gate_current=bool(self._router.gate),
+            step_extras=self._router.extras,
             read_fraction=fraction,
             read_floor_a=floor_a,
             abort_s=self._settings.row_s,
@@ -472,7 +481,7 @@ class SmuMatrix(Driver):
         """Sources off and reset, then relays open, all verified; scripts loaded."""
         with self._lock:
             chain = self._connected()
-            chain.forget()
+            self._forget(chain)
             self._relays = None
             for instrument in self._instruments.values():
                 if instrument is not chain.matrix:
@@ -481,6 +490,11 @@ class SmuMatrix(Driver):
             self._relays = frozenset()
             chain.arrivals = self.arrivals
             chain.arm()
+
+    def _forget(self, chain: AnyChain) -> None:
+        """All outputs are switched off and reset."""
+        chain.forget()
+        self._held.forget()
 
     @override
     def execute(self, operation: Operation, number: int) -> Result:
@@ -500,6 +514,7 @@ class SmuMatrix(Driver):
 
     def _apply(self, operation: Apply) -> ApplyResult:
         check_extras(operation, self.capabilities)
+        operation = self._router.as_wired(operation)
         check(operation, self.geometry, self.limits, peaks=self.peaks)
         chain, n, m = self._connected(), len(operation.cells), operation.measurements
         routes = self._router.routes(operation)
@@ -509,6 +524,8 @@ class SmuMatrix(Driver):
             self._refuse_peaks(routes)
             chain.check_pulses(routes)
         chain.check(routes)
+        for route in routes:
+            self._held.check(route.held)
         limit_a = chain.limits_a(routes, operation.compliance_a, self.limits.current_a)
         parts = self._parts(routes, operation, chain)
         started_s = self.now_s()
@@ -597,6 +614,7 @@ class SmuMatrix(Driver):
                 ended
                 or too_long
                 or here[0].generator != routes[k].generator
+                or here[0].held != routes[k].held
                 or not chain.goes_with(here, routes[k])
             ):
                 starts.append(k)
@@ -613,7 +631,7 @@ class SmuMatrix(Driver):
         """One row, once more where it cannot have stressed a cell. Relays are known again only when
         it has succeeded.
         """
-        stresses = bool(pulses_of(operation.part(at), self.limits).any())
+        stresses = stresses_cells(operation.part(at), self.geometry, self.limits)
         for is_last in (stresses, True):
             try:
                 before = chain.matrix.closed() if self._relays is None else self._relays
@@ -624,7 +642,11 @@ class SmuMatrix(Driver):
                 self._relays = None
                 takes_s = plan.takes_s(chain.matrix.settle_s, chain.source_s)
                 is_pulse = bool(plan.routes[0].generator)
+                if held := plan.routes[0].held:
+                    plan = self._relays_first(chain, plan)
+                    self._held.rise(held)
                 readings = chain.pulse(plan) if is_pulse else chain.run(plan, takes_s)
+                self._held.fall()
             except (LinkError, InstrumentError) as error:
                 self._off_after(error)
                 if stresses:
@@ -639,12 +661,21 @@ class SmuMatrix(Driver):
                 break
         return plan, readings
 
+    @staticmethod
+    def _relays_first(chain: AnyChain, plan: RowPlan) -> RowPlan:
+        """Move the relays of a row's first visit, all sources at zero; what is left of the plan."""
+        first, *rest = plan.visits
+        if first.opened or first.closed:
+            chain.matrix.switch(open=first.opened, close=first.closed)
+        return replace(plan, visits=(replace(first, opened=(), closed=()), *rest))
+
     def _finish(self, chain: AnyChain) -> None:
         """Outputs off after the last row; what was measured stays good if that needs a second
         try.
         """
         try:
             chain.finish()
+            self._held.finish()
         except (LinkError, InstrumentError) as error:
             self._off_after(error)
 
@@ -679,9 +710,13 @@ class SmuMatrix(Driver):
         """
         with self._lock:
             chain = self._connected()
-            chain.forget()
+            self._forget(chain)
             failures: list[BaseException] = []
-            others = [i for i in self._instruments.values() if i is not chain.matrix]
+            # What only holds bodies and other word lines goes last: the lines are at zero then.
+            wiring = self._settings.wiring
+            lines = {c.partition(".")[0] for c in (*wiring.channels, *wiring.generators)}
+            in_order = sorted(self._instruments, key=lambda name: name not in lines)
+            others = [i for name in in_order if (i := self._instruments[name]) is not chain.matrix]
             for instrument in (*others, chain.matrix):
                 try:
                     instrument.safe_off()

@@ -202,7 +202,7 @@ class Rack(FarSide):
         load_ohm = self.chip.simulation.load_ohm
         if load_ohm is None:
             return self.world.terminals(name)
-        wired = [channel.partition(".") for channel in (*wiring.channels, *wiring.generators)]
+        wired = [channel.partition(".") for channel in wiring.sources]
         return {own: Resistor(load_ohm) for instrument, _, own in wired if instrument == name}
 
     def _join(self, wiring: Wiring) -> None:
@@ -305,7 +305,7 @@ def _matrix(named: list[_Named], wiring: Wiring) -> str:
     pair.
     """
     names = [n.name for n in named]
-    channels = (*wiring.channels, *wiring.generators, *wiring.probes)
+    channels = (*wiring.sources, *wiring.probes)
     for channel in channels:
         if channel.partition(".")[0] not in names:
             raise ConfigError(

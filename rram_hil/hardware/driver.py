@@ -18,8 +18,10 @@ from rram_hil.array import (
     LINES,
     Apply,
     Cells,
+    CodedRead,
     Geometry,
     Limits,
+    Multiply,
     Operation,
     Program,
     Result,
@@ -149,12 +151,14 @@ def check_extras(operation: Operation, can: Capabilities) -> None:
     """Refuse what steps say beside their three lines and this bench has not. Raises `ConfigError`
     naming it.
     """
-    steps: tuple[Step, ...] = ()
+    asked: tuple[Step | Multiply | CodedRead, ...] = ()
     if isinstance(operation, Apply):
-        steps = operation.steps
+        asked = operation.steps
     elif isinstance(operation, Program):
-        steps = (operation.read, *operation.extremes())
-    for step in steps:
+        asked = (operation.read, *operation.extremes())
+    elif isinstance(operation, Multiply | CodedRead):
+        asked = (operation,)
+    for step in asked:
         for name in step.extras:
             if name not in can.step_extras:
                 has = ", ".join(sorted(can.step_extras)) or "nothing"
